@@ -1,0 +1,188 @@
+//! all-MiniLM-L6-v2: sentences in, unit vectors out. Plain burn, as a user would bring it: nothing here knows of
+//! ray-zerocopy, workers or shared memory.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use ray_zerocopy_examples::minilm::{MiniLmConfig, fetch, tokenize};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let files = fetch::model_files()?;
+//! let tokenizer = tokenize::load(&files.tokenizer())?;
+//! let model = MiniLmConfig::from_file(&files.config())?
+//!     .init(&Device::flex())
+//!     .load_safetensors(&files.weights())?;
+//! let vectors = model.encode(&tokenizer, &["How do trains stop?".to_string()])?;
+//! assert_eq!(vectors.dims(), [1, 384]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod fetch;
+pub mod model;
+pub mod tokenize;
+pub mod weights;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use burn::config::Config;
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+pub use tokenize::Tokenizer;
+
+use model::{Bert, BertConfig};
+
+/// Everything needed to build a [`MiniLm`] again elsewhere, weights excepted.
+#[derive(Config, Debug, PartialEq)]
+pub struct MiniLmConfig {
+    /// The encoder.
+    pub bert: BertConfig,
+    /// Sentences that go through the encoder together.
+    #[config(default = 32)]
+    pub batch_size: usize,
+}
+
+impl MiniLmConfig {
+    /// Reads the hyperparameters from a Hugging Face `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, lacks a hyperparameter, or describes a model this encoder is not.
+    pub fn from_file(file: &Path) -> Result<Self> {
+        let read = || -> Result<Self> {
+            let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+            for (name, supported) in
+                [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")]
+            {
+                let found = json.get(name).and_then(serde_json::Value::as_str);
+                ensure!(
+                    found.is_none_or(|found| found == supported),
+                    "`{name}` is {found:?}, this encoder knows \"{supported}\" only"
+                );
+            }
+            let bert: BertConfig = serde_json::from_value(json)?;
+            bert.validate()?;
+            ensure!(
+                bert.max_position_embeddings >= tokenize::MAX_TOKENS,
+                "`max_position_embeddings` is {}, sentences are up to {} tokens long",
+                bert.max_position_embeddings,
+                tokenize::MAX_TOKENS
+            );
+            Ok(Self::new(bert))
+        };
+        read().with_context(|| format!("cannot use the model configuration {}", file.display()))
+    }
+
+    /// The model without its weights; see [`MiniLm::load_safetensors`].
+    pub fn init(&self, device: &Device) -> MiniLm {
+        MiniLm { bert: self.bert.init(device), batch_size: self.batch_size }
+    }
+}
+
+/// The sentence encoder: BERT, the mean over a sentence's tokens, and a length of one.
+#[derive(Module, Debug)]
+pub struct MiniLm {
+    bert: Bert,
+    batch_size: usize,
+}
+
+impl MiniLm {
+    /// Loads the weights of a Hugging Face `model.safetensors`.
+    ///
+    /// # Errors
+    ///
+    /// Names every tensor that is missing, unexpected or of another shape.
+    pub fn load_safetensors(mut self, file: &Path) -> Result<Self> {
+        weights::load(&mut self.bert, file)?;
+        Ok(self)
+    }
+
+    /// One unit vector a text, `[texts, hidden_size]`, in the order of `texts`.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer fails or is not this model's.
+    pub fn encode(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<Tensor<2>> {
+        let sentences = tokenize::token_ids(tokenizer, texts)?;
+        let device = self.bert.device();
+        if sentences.is_empty() {
+            return Ok(Tensor::zeros([0, self.bert.hidden_size()], &device));
+        }
+        self.check(&sentences)?;
+
+        // Neighbours of one length need little padding. The longest go first, so that the first batch, not a later
+        // one, asks for the most memory.
+        let mut order: Vec<usize> = (0..sentences.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(sentences[i].len()));
+        let vectors = order
+            .chunks(self.batch_size.max(1))
+            .map(|batch| {
+                let batch: Vec<&[u32]> = batch.iter().map(|&i| sentences[i].as_slice()).collect();
+                let (ids, padding) = pad(&batch, &device);
+                self.forward(ids, padding)
+            })
+            .collect();
+
+        let mut place = vec![0_i64; order.len()];
+        for (row, &text) in (0_i64..).zip(&order) {
+            place[text] = row;
+        }
+        let place = Tensor::<1, Int>::from_data(TensorData::from(place.as_slice()), &device);
+        Ok(Tensor::cat(vectors, 0).select(0, place))
+    }
+
+    /// Unit vectors `[batch, hidden_size]` of one padded batch; arguments as in [`Bert::forward`].
+    pub fn forward(&self, ids: Tensor<2, Int>, padding: Option<Tensor<2, Bool>>) -> Tensor<2> {
+        let hidden = self.bert.forward(ids, padding.clone());
+        let mean = match padding {
+            None => hidden.mean_dim(1),
+            Some(padding) => {
+                let kept = padding.bool_not().float();
+                let share = kept.clone() / kept.sum_dim(1);
+                // The weighted mean over tokens as one product: [batch, 1, tokens] × [batch, tokens, hidden].
+                share.unsqueeze_dim::<3>(1).matmul(hidden)
+            }
+        };
+        let mean: Tensor<2> = mean.squeeze_dim(1);
+        let length = (mean.clone() * mean.clone()).sum_dim(1).sqrt();
+        mean / length.clamp_min(1e-12)
+    }
+
+    fn check(&self, sentences: &[Vec<u32>]) -> Result<()> {
+        let (vocab, positions) = (self.bert.vocab_size(), self.bert.max_positions());
+        for ids in sentences {
+            ensure!(
+                !ids.is_empty() && ids.len() <= positions,
+                "a text has {} tokens, the model takes 1 to {positions}: use a tokenizer from `tokenize::load`",
+                ids.len()
+            );
+            let largest = ids.iter().max().copied().unwrap_or(0);
+            ensure!(
+                (largest as usize) < vocab,
+                "the tokenizer made token {largest}, the model's vocabulary ends at {}: use its own tokenizer.json",
+                vocab - 1
+            );
+        }
+        Ok(())
+    }
+}
+
+/// One rectangle of ids, and where it is filled up; nothing if all rows are of one length.
+fn pad(batch: &[&[u32]], device: &Device) -> (Tensor<2, Int>, Option<Tensor<2, Bool>>) {
+    let longest = batch.iter().map(|ids| ids.len()).max().unwrap_or(0);
+    let shape = [batch.len(), longest];
+    let mut ids = Vec::with_capacity(batch.len() * longest);
+    let mut padding = Vec::with_capacity(batch.len() * longest);
+    for row in batch {
+        let fill = longest - row.len();
+        ids.extend(row.iter().map(|&id| i64::from(id)));
+        // Any id will do where nobody looks.
+        ids.extend(std::iter::repeat_n(0, fill));
+        padding.extend(std::iter::repeat_n(false, row.len()));
+        padding.extend(std::iter::repeat_n(true, fill));
+    }
+    let any = padding.contains(&true);
+    let ids = Tensor::from_data(TensorData::new(ids, shape), device);
+    let padding = any.then(|| Tensor::from_data(TensorData::new(padding, shape), device));
+    (ids, padding)
+}

@@ -1,0 +1,89 @@
+//! From a Hugging Face `model.safetensors` into the module, with nothing left to chance: a tensor that is missing,
+//! unexpected or of another shape is an error that names it as the file does.
+//!
+//! burn's own store reads the file: it maps it, draws one tensor at a time, and turns PyTorch's `[out, in]` weights
+//! into burn's `[in, out]` once, here, so that no call has to. The mapping goes away with the store, which leaves
+//! one copy of the weights in memory.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use burn::store::{
+    ApplyError, ApplyResult, FloatCastAdapter, ModuleAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore,
+};
+use burn::tensor::{DType, Shape};
+
+use super::model::Bert;
+
+/// Tensors of a `BertModel` that a sentence embedding never reads: the positions 0, 1, 2, … as a buffer, and the
+/// classifier's pooler.
+const NOT_USED: [&str; 3] = ["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"];
+
+/// Loads `file` into `bert`. Weights of another float type become f32.
+///
+/// # Errors
+///
+/// An unreadable file, or a list of every tensor that does not fit. The module is then in an unknown state.
+pub fn load(bert: &mut Bert, file: &Path) -> Result<()> {
+    let mut store = SafetensorsStore::from_file(file)
+        .with_key_remapping(r"\bLayerNorm\.", "layer_norm.")
+        .with_key_remapping(r"\battention\.self\.", "attention.self_attention.")
+        .with_from_adapter(PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32)))
+        // Both are judged below, where all complaints go into one error under the file's own names.
+        .allow_partial(true)
+        .validate(false);
+    let result =
+        bert.load_from(&mut store).with_context(|| format!("cannot read the weights in {}", file.display()))?;
+    let complaints = complaints(&result);
+    if !complaints.is_empty() {
+        bail!(
+            "{} does not hold the weights of this model:\n  {}\nUse the file that belongs to the config.json beside it.",
+            file.display(),
+            complaints.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+fn complaints(result: &ApplyResult) -> Vec<String> {
+    let missing = result.missing.iter().map(|(path, _)| format!("tensor `{}` is missing", name_in_file(path)));
+    let unexpected = result
+        .unused
+        .iter()
+        .map(|path| name_in_file(path))
+        .filter(|name| !NOT_USED.contains(&name.as_str()))
+        .map(|name| format!("tensor `{name}` is unexpected"));
+    let unfit = result.errors.iter().map(|error| match error {
+        ApplyError::ShapeMismatch { path, expected, found } => format!(
+            "tensor `{}` has shape {:?}, expected {:?}",
+            name_in_file(path),
+            shape_in_file(path, found),
+            shape_in_file(path, expected)
+        ),
+        ApplyError::DTypeMismatch { path, expected, found } => {
+            format!("tensor `{}` is of type {found:?}, expected a float such as {expected:?}", name_in_file(path))
+        }
+        ApplyError::AdapterError { path, message } | ApplyError::LoadError { path, message } => {
+            format!("tensor `{}`: {message}", name_in_file(path))
+        }
+    });
+    missing.chain(unexpected).chain(unfit).collect()
+}
+
+/// The renames of [`load`] and of the PyTorch adapter, backwards.
+fn name_in_file(path: &str) -> String {
+    path.replace("layer_norm.gamma", "LayerNorm.weight")
+        .replace("layer_norm.beta", "LayerNorm.bias")
+        .replace("layer_norm.", "LayerNorm.")
+        .replace("attention.self_attention.", "attention.self.")
+}
+
+/// The file's layout of a linear weight is the transpose of the module's.
+fn shape_in_file(path: &str, shape: &Shape) -> Vec<usize> {
+    let mut dims = shape.to_vec();
+    let linear = path.ends_with(".weight") && !path.starts_with("embeddings.");
+    if linear && dims.len() == 2 {
+        dims.reverse();
+    }
+    dims
+}

@@ -1,0 +1,167 @@
+//! First stage: reads `#[pipeline(...)]`.
+//!
+//! Knows the options and where each may stand, not which of them go together: that is [`crate::valid`]'s.
+
+use crate::errors::Errors;
+use proc_macro2::Ident;
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Expr, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Token};
+
+const ON_TYPE: &str = "`init = path` and `crate = \"path\"`";
+const ON_FIELD: &str = "`config`, `module`, `copy`, `skip` and `rename = \"name\"`";
+
+/// `#[pipeline(...)]` above the struct or enum.
+#[derive(Default)]
+pub(crate) struct TypeAttrs {
+    pub krate: Option<Path>,
+    pub init: Option<ExprPath>,
+}
+
+/// `#[pipeline(...)]` on a field.
+#[derive(Default)]
+pub(crate) struct FieldAttrs {
+    /// As written; more than one is an error of a later stage.
+    pub roles: Vec<(Role, Ident)>,
+    pub rename: Option<LitStr>,
+}
+
+/// What becomes of a field that does not leave it to the compiler to find out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Config,
+    Module,
+    Copy,
+    Skip,
+}
+
+impl Role {
+    fn named(name: &Ident) -> Option<Self> {
+        match name.to_string().as_str() {
+            "config" => Some(Role::Config),
+            "module" => Some(Role::Module),
+            "copy" => Some(Role::Copy),
+            "skip" => Some(Role::Skip),
+            _ => None,
+        }
+    }
+}
+
+impl TypeAttrs {
+    pub(crate) fn from_syn(attributes: &[Attribute], errors: &mut Errors) -> Self {
+        let mut attrs = TypeAttrs::default();
+        for option in options(attributes, errors) {
+            match name(&option).as_str() {
+                "init" if attrs.init.is_some() => duplicate(&option, errors),
+                "init" => attrs.init = init(&option, errors),
+                "crate" if attrs.krate.is_some() => duplicate(&option, errors),
+                "crate" => attrs.krate = krate(&option, errors),
+                field @ ("config" | "module" | "copy" | "skip" | "rename") => errors.at(
+                    option.path(),
+                    format!("`{field}` is an option of a field: put `#[pipeline({field})]` on the field that is meant"),
+                ),
+                _ => errors.at(option.path(), format!("unknown option; the whole pipeline takes {ON_TYPE}")),
+            }
+        }
+        attrs
+    }
+}
+
+impl FieldAttrs {
+    pub(crate) fn from_syn(attributes: &[Attribute], errors: &mut Errors) -> Self {
+        let mut attrs = FieldAttrs::default();
+        for option in options(attributes, errors) {
+            let ident = option.path().get_ident();
+            if let Some((role, ident)) = ident.and_then(|ident| Some((Role::named(ident)?, ident))) {
+                if attrs.roles.iter().any(|(earlier, _)| *earlier == role) {
+                    duplicate(&option, errors);
+                } else if errors.ok(option.require_path_only()).is_some() {
+                    attrs.roles.push((role, ident.clone()));
+                }
+                continue;
+            }
+            match name(&option).as_str() {
+                "rename" if attrs.rename.is_some() => duplicate(&option, errors),
+                "rename" => attrs.rename = string(&option, "a name, as in `rename = \"encoder\"`", errors),
+                whole @ ("init" | "crate") => errors.at(
+                    option.path(),
+                    format!("`{whole}` is an option of the whole pipeline: put `#[pipeline({whole} = ...)]` above it"),
+                ),
+                _ => errors.at(option.path(), format!("unknown option; a field takes {ON_FIELD}")),
+            }
+        }
+        attrs
+    }
+
+    /// The role; the first, should an invalid input name several.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.roles.first().map(|(role, _)| *role)
+    }
+}
+
+/// A variant has no options; says so on each that is written.
+pub(crate) fn none_on_variant(attributes: &[Attribute], errors: &mut Errors) {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("pipeline")) {
+        errors.at(attribute, "a variant takes no options; put `#[pipeline(...)]` on one of its fields");
+    }
+}
+
+/// Reads `crate = "path"`, which `#[remote(...)]` takes as well.
+pub(crate) fn krate(option: &Meta, errors: &mut Errors) -> Option<Path> {
+    let hint = "the path under which ray-zerocopy is found, as in `crate = \"my_crate::ray_zerocopy\"`";
+    let path = string(option, hint, errors)?;
+    match path.parse_with(Path::parse_mod_style) {
+        Ok(path) => Some(path),
+        Err(_) => {
+            errors.at(&path, format!("expected {hint}"));
+            None
+        }
+    }
+}
+
+/// The comma separated options of every `#[pipeline(...)]`.
+fn options(attributes: &[Attribute], errors: &mut Errors) -> Vec<Meta> {
+    let ours = attributes.iter().filter(|attribute| attribute.path().is_ident("pipeline"));
+    let parsed = ours.filter_map(|attribute| {
+        let list = attribute
+            .meta
+            .require_list()
+            .and_then(|list| list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated));
+        errors.ok(list)
+    });
+    parsed.flatten().collect()
+}
+
+fn init(option: &Meta, errors: &mut Errors) -> Option<ExprPath> {
+    const HINT: &str = "expected the path of a function from `&Device` to `Self`, as in `init = Search::new`";
+    match option {
+        Meta::NameValue(pair) => match &pair.value {
+            Expr::Path(path) => return Some(path.clone()),
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => {
+                errors.at(text, format!("{HINT}; write it without quotes"));
+            }
+            other => errors.at(other, HINT),
+        },
+        _ => errors.at(option, HINT),
+    }
+    None
+}
+
+fn string(option: &Meta, hint: &str, errors: &mut Errors) -> Option<LitStr> {
+    match option {
+        Meta::NameValue(pair) => match &pair.value {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => return Some(text.clone()),
+            other => errors.at(other, format!("expected {hint}")),
+        },
+        _ => errors.at(option, format!("expected {hint}")),
+    }
+    None
+}
+
+fn duplicate(option: &Meta, errors: &mut Errors) {
+    errors.at(option.path(), format!("`{}` is given twice", name(option)));
+}
+
+/// The option's name; empty if it is a path like `a::b`, which is no option's name.
+fn name(option: &Meta) -> String {
+    option.path().get_ident().map(Ident::to_string).unwrap_or_default()
+}

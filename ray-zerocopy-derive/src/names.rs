@@ -1,0 +1,45 @@
+//! Names: how generated code finds the runtime, and how a Rust name reads in a path such as `heads["fr"].2.weight`.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{Ident, Path, Type};
+
+/// Prints the path of the runtime's private module, `::ray_zerocopy::__private` unless the user renamed the crate.
+pub(crate) struct Runtime(Option<Path>);
+
+impl Runtime {
+    pub(crate) fn new(krate: Option<&Path>) -> Self {
+        Runtime(krate.cloned())
+    }
+}
+
+impl ToTokens for Runtime {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        tokens.extend(match &self.0 {
+            Some(path) => quote!(#path::__private),
+            None => quote!(::ray_zerocopy::__private),
+        });
+    }
+}
+
+/// The name as users read it: `r#type` is `type`.
+pub(crate) fn plain(ident: &Ident) -> String {
+    ident.unraw().to_string()
+}
+
+/// Where the compiler should point when it does not know what to do with a type: for a path its last name, since the
+/// first token of `burn::nn::Linear` says little.
+///
+/// Names are resolved at the call site all the same, so that a type written by a `macro_rules!` of the user does not
+/// hide our locals behind its hygiene.
+pub(crate) fn blame(ty: &Type) -> Span {
+    let span = match ty {
+        Type::Path(path) => path.path.segments.last().map_or_else(|| ty.span(), |last| last.ident.span()),
+        Type::Group(group) => blame(&group.elem),
+        Type::Paren(paren) => blame(&paren.elem),
+        _ => ty.span(),
+    };
+    span.resolved_at(Span::call_site())
+}

@@ -1,0 +1,56 @@
+//! `#[remote]`: the methods of an inherent impl block, callable from afar. The stages are those of the derive.
+//!
+//! Knows nothing of engines and processes: what it writes hands a method's name, its handler and its arguments to the
+//! runtime's `Caller`.
+
+mod ast;
+mod attr;
+mod docs;
+mod expand;
+mod valid;
+
+use crate::errors::Errors;
+use crate::names::Runtime;
+use ast::Block;
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
+use syn::Item;
+
+/// All of `#[remote]`: the block as it was written, what calls it, and the errors.
+///
+/// What is wrong with one method costs only that method, so that users of the others see no errors that follow from it.
+pub(crate) fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
+    let (expansion, errors) = parts(options, item);
+    let errors = errors.err().map(|error| error.to_compile_error());
+    quote!(#expansion #errors)
+}
+
+/// As [`remote`], with the errors for themselves.
+pub(crate) fn parts(options: TokenStream, item: TokenStream) -> (TokenStream, syn::Result<()>) {
+    let mut errors = Errors::new();
+    let krate = attr::block(options, &mut errors);
+    let runtime = Runtime::new(krate.as_ref());
+    let expansion = match syn::parse2(item.clone()) {
+        Ok(Item::Impl(mut item)) => {
+            let skipped = attr::take_skips(&mut item, &mut errors);
+            let calls = Block::new(&item, &mut errors).map(|block| {
+                let methods = valid::methods(&block, &skipped, &mut errors);
+                expand::calls(&block, &methods, &runtime)
+            });
+            quote!(#item #calls)
+        }
+        Ok(other) => {
+            errors.push(syn::Error::new(
+                proc_macro2::Span::call_site(),
+                "`#[remote]` goes on an inherent impl block, `impl Search { ... }`, whose pub methods become callable \
+                 from afar",
+            ));
+            other.into_token_stream()
+        }
+        Err(error) => {
+            errors.push(error);
+            item
+        }
+    };
+    (expansion, errors.check())
+}

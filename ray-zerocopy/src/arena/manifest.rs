@@ -1,0 +1,117 @@
+//! What an arena says of itself. Plain data; knows nothing of memory.
+
+use std::fmt;
+
+use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
+
+/// The version of the manifest that this build writes and reads.
+pub(super) const FORMAT: u32 = 1;
+
+/// Names the content of an arena: equal ids mean equal weights, copied fields and schema.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArenaId(pub(crate) [u8; 32]);
+
+impl fmt::Display for ArenaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ArenaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ArenaId({self})")
+    }
+}
+
+/// What a tensor holds, in burn's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TensorKind {
+    /// Floating point, or quantised floating point.
+    Float,
+    /// Integers.
+    Int,
+    /// Booleans.
+    Bool,
+}
+
+impl fmt::Display for TensorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "float",
+            Self::Int => "int",
+            Self::Bool => "bool",
+        })
+    }
+}
+
+/// A tensor of the pipeline: where it lives in the pipeline, and in which blob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TensorEntry {
+    /// The path in the pipeline, `heads["fr"].2.weight`.
+    pub path: String,
+    /// The blob that holds the bytes; several entries may name the same one.
+    pub blob: u32,
+    pub kind: TensorKind,
+    pub dtype: DType,
+    /// The shape of the stored bytes. A parameter that burn saves transposed has another one in the pipeline.
+    pub shape: Vec<usize>,
+    /// burn's id of the parameter; none for a bare tensor.
+    pub param: Option<u64>,
+}
+
+/// A field that is copied: its serialised value is in a blob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CopyEntry {
+    pub path: String,
+    pub blob: u32,
+}
+
+/// A control value of a module, such as the training flag of a dropout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FlagEntry {
+    pub path: String,
+    pub enabled: bool,
+}
+
+/// A named run of bytes in the container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    /// The name of the tensor in the burnpack container.
+    pub name: String,
+    pub blake3: String,
+}
+
+/// The table of contents of an arena.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub format: u32,
+    /// The Rust type of the pipeline.
+    pub pipeline: String,
+    /// BLAKE3 over the pipeline's type and the path, dtype and shape of each tensor.
+    pub fingerprint: String,
+    pub tensors: Vec<TensorEntry>,
+    pub copies: Vec<CopyEntry>,
+    pub flags: Vec<FlagEntry>,
+    /// Paths of modules without tensors and names of enum variants: they travel with the config, and are compared.
+    pub structure: Vec<String>,
+    pub blobs: Vec<Blob>,
+}
+
+impl Manifest {
+    /// The schema fingerprint of a pipeline type with these tensors.
+    pub fn fingerprint(pipeline: &str, tensors: &[TensorEntry]) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let mut field = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        field(pipeline.as_bytes());
+        for tensor in tensors {
+            field(tensor.path.as_bytes());
+            field(format!("{:?}", tensor.dtype).as_bytes());
+            tensor.shape.iter().for_each(|&dim| field(&(dim as u64).to_le_bytes()));
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}

@@ -1,0 +1,97 @@
+//! The arena: one immutable, sealed block of memory that holds every weight exactly once.
+//!
+//! An arena is a memfd that contains a [burnpack](https://docs.rs/burn-pack) container, so that any burn tool can
+//! read it. It is a store of named bytes: it knows nothing of pipelines, engines or workers.
+//!
+//! | part | where | what |
+//! | --- | --- | --- |
+//! | blobs | tensors of the container, 256-byte aligned | the bytes of a weight, or of a copied field |
+//! | [`Manifest`] | string metadata `ray_zerocopy.manifest` | which path is which blob, with dtype and shape |
+//! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
+
+mod build;
+mod manifest;
+mod read;
+pub(crate) mod sys;
+
+pub(crate) use build::{ArenaBuilder, BlobSource};
+pub use manifest::{ArenaId, TensorKind};
+pub(crate) use manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
+pub use read::Arena;
+
+use serde::{Deserialize, Serialize};
+
+/// Why an arena could not be built, opened or trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ArenaError {
+    /// The kernel refused a system call.
+    #[error("{call} failed for an arena of {bytes} bytes: {reason}{}", hint(.call))]
+    System {
+        /// The system call.
+        call: String,
+        /// The size of the arena, in bytes.
+        bytes: u64,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The memory could still be changed by somebody.
+    #[error("the memfd is not sealed: {missing} missing; only an arena that nobody can change may be shared")]
+    NotSealed {
+        /// The seals that are missing.
+        missing: String,
+    },
+    /// The bytes are not a burnpack container.
+    #[error("not an arena: {0}")]
+    NotAnArena(String),
+    /// The container is a plain burnpack file, or one of another version.
+    #[error("the arena's format is {found}, and this build reads {expected}; share the pipeline again with this build")]
+    Format {
+        /// The version found.
+        found: String,
+        /// The version this build reads.
+        expected: String,
+    },
+    /// The manifest does not have the checksum that was stored with it.
+    #[error("the arena's manifest is corrupted: BLAKE3 is {found}, and {expected} was stored")]
+    ManifestChecksum {
+        /// The checksum that was stored.
+        expected: String,
+        /// The checksum of the bytes.
+        found: String,
+    },
+    /// The bytes of a blob do not have the checksum that was stored with them.
+    #[error("entry `{entry}` of the arena is corrupted: BLAKE3 is {found}, and {expected} was stored")]
+    BlobChecksum {
+        /// The path of the entry.
+        entry: String,
+        /// The checksum that was stored.
+        expected: String,
+        /// The checksum of the bytes.
+        found: String,
+    },
+    /// The manifest contradicts the container.
+    #[error("entry `{entry}` of the arena is corrupted: {reason}")]
+    BadEntry {
+        /// The path of the entry.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor could not be read while the arena was built.
+    #[error("tensor `{entry}` could not be written into the arena: {reason}")]
+    Write {
+        /// The path of the entry.
+        entry: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+fn hint(call: &str) -> &'static str {
+    match call {
+        "memfd_create" | "fcntl(F_ADD_SEALS)" => "; arenas need Linux with memfd and seals",
+        "ftruncate" | "mmap" => "; is there enough memory (see `free -h` and the memory limit of the cgroup)?",
+        _ => "",
+    }
+}

@@ -1,0 +1,269 @@
+//! Opening an arena: every claim of its manifest is checked before a byte is lent.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use burn::tensor::{AllocationProperty, Bytes};
+use burn_pack::{Reader, TENSOR_ALIGNMENT};
+use rustix::fs::fstat;
+
+use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
+use super::manifest::FORMAT;
+use super::sys::{self, Mapping, SEALS};
+use super::{ArenaError, ArenaId, Manifest};
+
+/// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
+///
+/// The memory stays mapped as long as an `Arena`, or a tensor that borrows from it, lives.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+/// # use ray_zerocopy::{Pipeline, share};
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// impl Model {
+///     fn new(device: &Device) -> Self { Self { head: LinearConfig::new(64, 10).init(device) } }
+/// }
+///
+/// let arena = share(&Model::new(&Device::flex()))?;
+/// assert_eq!(arena.weight_bytes(), (64 * 10 + 10) * 4);
+/// arena.verify()?;
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Arena(Arc<Inner>);
+
+struct Inner {
+    fd: OwnedFd,
+    memory: bytes::Bytes,
+    manifest: Manifest,
+    /// Offset and length of each blob.
+    blobs: Vec<(usize, usize)>,
+    id: ArenaId,
+    inode: u64,
+}
+
+impl Arena {
+    /// Opens the arena in a sealed memfd. Checks the seals, the manifest and the place of each entry, not the weights:
+    /// [`verify`](Self::verify) does that.
+    ///
+    /// # Errors
+    /// If a seal is missing, or the content is not an arena of this version.
+    pub fn open(fd: OwnedFd) -> Result<Self, ArenaError> {
+        let missing = match sys::sealed(&fd) {
+            Ok(found) => SEALS.difference(found),
+            Err(_) => SEALS,
+        };
+        if !missing.is_empty() {
+            let missing = missing.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            return Err(ArenaError::NotSealed { missing });
+        }
+        let stat = fstat(&fd).map_err(|errno| system("fstat", 0, errno.into()))?;
+        let len = stat.st_size.max(0) as u64;
+        if len == 0 {
+            return Err(ArenaError::NotAnArena("it is empty".to_owned()));
+        }
+        let map = Mapping::open(&fd, len as usize).map_err(|error| system("mmap", len, error))?;
+        let memory = bytes::Bytes::from_owner(map);
+        let (manifest, blobs, id) = contents(&memory)?;
+        Ok(Self(Arc::new(Inner { fd, memory, manifest, blobs, id, inode: stat.st_ino })))
+    }
+
+    /// Compares every byte with the checksums that were stored when the arena was built.
+    ///
+    /// # Errors
+    /// Names the first entry whose bytes are not the ones that were shared.
+    pub fn verify(&self) -> Result<(), ArenaError> {
+        for (index, blob) in self.0.manifest.blobs.iter().enumerate() {
+            let found = blake3::hash(&self.slice(index as u32)).to_hex().to_string();
+            if found != blob.blake3 {
+                return Err(ArenaError::BlobChecksum {
+                    entry: blob.name.clone(),
+                    expected: blob.blake3.clone(),
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The name of this arena's content.
+    pub fn id(&self) -> ArenaId {
+        self.0.id
+    }
+
+    /// The Rust type of the pipeline whose weights these are.
+    pub fn pipeline(&self) -> &str {
+        &self.0.manifest.pipeline
+    }
+
+    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.0.manifest.fingerprint
+    }
+
+    /// The size of the arena in bytes, with its table of contents and padding.
+    pub fn len(&self) -> u64 {
+        self.0.memory.len() as u64
+    }
+
+    /// Never: an arena has at least its manifest.
+    pub fn is_empty(&self) -> bool {
+        self.0.memory.is_empty()
+    }
+
+    /// The bytes that the pipeline's tensors would take without sharing of tied and equal weights.
+    pub fn weight_bytes(&self) -> u64 {
+        self.0.manifest.tensors.iter().map(|tensor| self.0.blobs[tensor.blob as usize].1 as u64).sum()
+    }
+
+    /// The bytes that the tensors take in the arena, where tied and equal weights are stored once.
+    pub fn stored_bytes(&self) -> u64 {
+        let mut seen = vec![false; self.0.blobs.len()];
+        self.0.manifest.tensors.iter().for_each(|tensor| seen[tensor.blob as usize] = true);
+        self.0.blobs.iter().zip(seen).filter(|(_, tensor)| *tensor).map(|((_, len), _)| *len as u64).sum()
+    }
+
+    /// The paths of the shared tensors, `heads["fr"].2.weight`.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.manifest.tensors.iter().map(|tensor| tensor.path.as_str())
+    }
+
+    /// Whether the byte at this address is in the arena.
+    pub fn contains(&self, address: *const u8) -> bool {
+        self.0.memory.as_ptr_range().contains(&address)
+    }
+
+    /// The memfd. Whoever gets it can read the arena and cannot change it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// Tells this arena's memory apart from all other in `/proc/<pid>/smaps`.
+    pub(crate) fn inode(&self) -> u64 {
+        self.0.inode
+    }
+
+    /// The bytes of a blob, borrowed from the arena.
+    pub(crate) fn slice(&self, blob: u32) -> bytes::Bytes {
+        let (offset, len) = self.0.blobs[blob as usize];
+        self.0.memory.slice(offset..offset + len)
+    }
+
+    /// The bytes of a blob as burn takes them, borrowed from the arena.
+    pub(crate) fn borrow(&self, blob: u32) -> Bytes {
+        Bytes::from_shared(self.slice(blob), AllocationProperty::File)
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("id", &self.id())
+            .field("pipeline", &self.pipeline())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn system(call: &str, bytes: u64, error: std::io::Error) -> ArenaError {
+    ArenaError::System { call: call.to_owned(), bytes, reason: error.to_string() }
+}
+
+type Contents = (Manifest, Vec<(usize, usize)>, ArenaId);
+
+fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
+    let reader = Reader::from_bytes(Bytes::from_shared(memory.clone(), AllocationProperty::File))
+        .map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let (Some(text), Some(expected)) = (reader.metadata().get(MANIFEST_KEY), reader.metadata().get(CHECKSUM_KEY))
+    else {
+        return Err(ArenaError::NotAnArena(
+            "it is a burnpack container without a manifest of ray-zerocopy".to_owned(),
+        ));
+    };
+    let hash = blake3::hash(text.as_bytes());
+    if hash.to_hex().as_str() != expected {
+        return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
+    }
+    let manifest = parse(text)?;
+    let blobs = locate(&manifest, reader, memory)?;
+    check_entries(&manifest, &blobs)?;
+    Ok((manifest, blobs, ArenaId(*hash.as_bytes())))
+}
+
+fn parse(text: &str) -> Result<Manifest, ArenaError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let unreadable = |error: serde_json::Error| ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
+    // The version first: another version's manifest need not have this one's fields.
+    let Version { format } = serde_json::from_str(text).map_err(unreadable)?;
+    if format != FORMAT {
+        return Err(ArenaError::Format { found: format.to_string(), expected: FORMAT.to_string() });
+    }
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+/// Where the container has each blob of the manifest.
+fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<(usize, usize)>, ArenaError> {
+    let base = memory.as_ptr() as usize;
+    let mut places = HashMap::new();
+    for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
+        let name = tensor.name.clone();
+        let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
+        // A tensor without elements has no address of its own.
+        let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
+        if view.len() > memory.len() || offset > memory.len() - view.len() {
+            return Err(bad(&name, "it lies outside of the arena"));
+        }
+        // flex reads a misaligned weight in place, and panics: better here than in a forward pass.
+        if offset % TENSOR_ALIGNMENT as usize != 0 {
+            return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
+        }
+        places.insert(name, (offset, view.len()));
+    }
+    manifest
+        .blobs
+        .iter()
+        .map(|blob| places.get(&blob.name).copied().ok_or_else(|| bad(&blob.name, "the container does not have it")))
+        .collect()
+}
+
+fn check_entries(manifest: &Manifest, blobs: &[(usize, usize)]) -> Result<(), ArenaError> {
+    use burn::tensor::DType;
+
+    for entry in &manifest.tensors {
+        let Some((_, len)) = blobs.get(entry.blob as usize) else {
+            return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
+        };
+        let elements = entry.shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+        let expected = elements.and_then(|elements| elements.checked_mul(entry.dtype.size()));
+        // Quantised data has its scales behind the values: its length is not a product of shape and dtype.
+        if !matches!(entry.dtype, DType::QFloat(_)) && expected != Some(*len) {
+            return Err(bad(
+                &entry.path,
+                format!("{:?} of shape {:?} does not fit its {len} bytes", entry.dtype, entry.shape),
+            ));
+        }
+    }
+    match manifest.copies.iter().find(|entry| entry.blob as usize >= blobs.len()) {
+        Some(entry) => Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len()))),
+        None if Manifest::fingerprint(&manifest.pipeline, &manifest.tensors) != manifest.fingerprint => {
+            Err(bad(&manifest.pipeline, "the schema fingerprint is not that of its tensors"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
+    ArenaError::BadEntry { entry: entry.to_owned(), reason: reason.into() }
+}

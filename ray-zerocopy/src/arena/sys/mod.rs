@@ -1,0 +1,11 @@
+//! The only unsafe code of the arena: mapping memory.
+//!
+//! Everything above this folder sees an [`OwnedFd`](std::os::fd::OwnedFd) and byte slices.
+
+#![allow(unsafe_code)]
+
+mod map;
+mod memfd;
+
+pub(crate) use map::Mapping;
+pub(crate) use memfd::{SEALS, create, seal, sealed};

@@ -1,0 +1,13 @@
+//! How values become bytes: MessagePack with named fields, because it describes itself, which untagged enums,
+//! flattened structs and `serde_json::Value` need.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
+    rmp_serde::to_vec_named(value).map_err(|error| format!("`{}`: {error}", std::any::type_name::<T>()))
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    rmp_serde::from_slice(bytes).map_err(|error| format!("`{}`: {error}", std::any::type_name::<T>()))
+}

@@ -1,0 +1,157 @@
+//! Handing an arena to a process that is not a worker of ours, such as one that got a serialised `ActorWrapper`.
+//!
+//! The owner listens on a socket in a private directory, whose name is random and which only its user can enter. Who
+//! asks has to be of the same user (the kernel says who it is) and to know the arena's secret; the answer is the memfd,
+//! over SCM_RIGHTS. A thread serves it, started with the first ticket; the directory goes with the process, or with
+//! the next process that finds its owner gone.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::transport::Connection;
+use crate::arena::{Arena, ArenaError};
+use crate::engine::message::Outgoing;
+
+/// How long the two sides of an exchange wait for each other.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PREFIX: &str = "ray-zerocopy-";
+
+/// Where to ask for an arena, and the word that opens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ticket {
+    socket: PathBuf,
+    owner: u32,
+    secret: Secret,
+}
+
+type Secret = [u8; 16];
+
+/// Why an arena could not be offered or fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokerError {
+    #[error("the arena cannot be offered to other processes: {what}: {error}")]
+    Offer { what: String, error: io::Error },
+    #[error(
+        "process {owner}, which shared the arena, cannot be asked for it: {error}; is it still running, on this \
+         machine, as this user? A serialised wrapper is good as long as the process that shared the pipeline lives"
+    )]
+    Fetch { owner: u32, error: io::Error },
+    #[error("process {owner} did not give the arena: {reason}")]
+    Refused { owner: u32, reason: String },
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+}
+
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    Here,
+    Refused(String),
+}
+
+struct Broker {
+    socket: PathBuf,
+    arenas: &'static Mutex<HashMap<Secret, Arena>>,
+}
+
+/// Offers an arena to whoever has the ticket, for as long as this process lives.
+pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
+    static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
+    let broker = BROKER.get_or_init(|| open().map_err(|error| error.to_string())).as_ref();
+    let broker = broker.map_err(|reason| BrokerError::Offer {
+        what: "the socket".to_owned(),
+        error: io::Error::other(reason.clone()),
+    })?;
+    let mut arenas = broker.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = arenas.iter().find(|(_, known)| known.id() == arena.id()).map(|(secret, _)| *secret);
+    let secret = match known {
+        Some(secret) => secret,
+        None => {
+            let secret = random().map_err(|error| BrokerError::Offer { what: "a secret".to_owned(), error })?;
+            arenas.insert(secret, arena.clone());
+            secret
+        }
+    };
+    Ok(Ticket { socket: broker.socket.clone(), owner: std::process::id(), secret })
+}
+
+/// Fetches the arena that the ticket is for.
+pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
+    let owner = ticket.owner;
+    let failed = |error| BrokerError::Fetch { owner, error };
+    let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let connection = Connection::from_fd(stream.into());
+    connection.send(&ticket.secret, &Outgoing::default(), None).map_err(failed)?;
+    let received = connection.receive::<Answer>().map_err(failed)?;
+    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
+    let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
+    match (received.message, received.fds.into_iter().next()) {
+        (Answer::Here, Some(fd)) => Ok(Arena::open(fd)?),
+        (Answer::Here, None) => Err(refused("no memfd came along")),
+        (Answer::Refused(reason), _) => Err(refused(&reason)),
+    }
+}
+
+fn random() -> io::Result<Secret> {
+    let mut secret = Secret::default();
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut secret)?;
+    Ok(secret)
+}
+
+fn open() -> io::Result<Broker> {
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+    let base = base.unwrap_or_else(std::env::temp_dir);
+    sweep(&base);
+    let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let directory = base.join(format!("{PREFIX}{}-{name}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&directory)?;
+    let socket = directory.join("arenas");
+    let listener = UnixListener::bind(&socket)?;
+    let arenas: &'static Mutex<HashMap<Secret, Arena>> = Box::leak(Box::default());
+    std::thread::Builder::new().name("ray-zerocopy broker".to_owned()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // An asker that misbehaves hurts only itself: the next one is served.
+            drop(serve(stream, arenas));
+        }
+    })?;
+    Ok(Broker { socket, arenas })
+}
+
+fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Result<()> {
+    if socket_peercred(&stream)?.uid != geteuid() {
+        return Ok(());
+    }
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let connection = Connection::from_fd(OwnedFd::from(stream));
+    let Some(asked) = connection.receive::<Secret>()? else { return Ok(()) };
+    let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).get(&asked.message).cloned();
+    match arena {
+        Some(arena) => connection.send(&Answer::Here, &Outgoing::default(), Some(arena.fd())),
+        None => connection.send(&Answer::Refused("it does not know the secret".to_owned()), &Outgoing::default(), None),
+    }
+}
+
+/// Removes what processes have left behind that were killed.
+fn sweep(base: &Path) {
+    let Ok(entries) = fs::read_dir(base) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw());
+        if ours && !Path::new(&format!("/proc/{pid}")).exists() {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The local engine: worker processes of this machine, which are this very executable, started again.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `pool` | the queue, its bounds and deadlines; starting and shutting down |
+//! | `driver` | one thread for each worker: gives it calls, and heals it |
+//! | `process` | starting and reaping a worker process |
+//! | `worker` | the other side: the life of a worker process |
+//! | `transport`, `protocol` | how the two talk |
+//! | `broker` | hands arenas to processes that are not workers of ours |
+//! | `sys` | all unsafe code |
+
+pub(crate) mod broker;
+mod driver;
+mod pool;
+mod process;
+mod protocol;
+mod sys;
+mod transport;
+mod worker;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+pub(crate) use pool::Pool;
+pub(crate) use protocol::Failure;
+pub(crate) use sys::entry::EntryToken;
+pub(crate) use worker::{LoadRequest, Loader, Served, fallback};
+
+use super::{CallError, Engine, Program, Worker};
+
+/// How a pool of workers is set up.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub workers: usize,
+    pub threads: Option<usize>,
+    pub queue: usize,
+    pub start_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { workers: cores(), threads: None, queue: 1024, start_timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Settings {
+    /// Threads for each worker: the cores divided among the workers, and one at least.
+    pub(crate) fn threads_per_worker(&self) -> usize {
+        self.threads.unwrap_or_else(|| (cores() / self.workers.max(1)).max(1))
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// Worker processes of this machine. Cheap to clone: clones are the same workers.
+///
+/// Most programs need none: [`TaskWrapper::new`](crate::TaskWrapper::new) uses [`Local::shared`].
+///
+/// ```
+/// use ray_zerocopy::Local;
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// ray_zerocopy::init();
+/// let engine = Local::builder().workers(2).threads_per_worker(1).start()?;
+/// assert_eq!(engine.workers().len(), 2);
+/// engine.shut_down();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Local(pub(crate) Arc<Pool>);
+
+impl Local {
+    /// Sets up workers of your own.
+    pub fn builder() -> LocalBuilder {
+        LocalBuilder(Settings::default())
+    }
+
+    /// The workers that this process shares: one for each core, started at first use, there until the process ends.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn shared() -> Result<Self, CallError> {
+        static SHARED: OnceLock<Result<Local, CallError>> = OnceLock::new();
+        SHARED.get_or_init(|| Self::builder().start()).clone()
+    }
+
+    /// The worker processes that are up now.
+    pub fn workers(&self) -> Vec<Worker> {
+        self.0.workers()
+    }
+
+    /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
+    ///
+    /// The same happens when the last clone is dropped.
+    pub fn shut_down(&self) {
+        self.0.shut_down();
+    }
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local").field("workers", &self.workers()).finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Local`] engine.
+#[derive(Debug, Clone)]
+pub struct LocalBuilder(Settings);
+
+impl LocalBuilder {
+    /// How many worker processes. Default: one for each core.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.0.workers = workers.max(1);
+        self
+    }
+
+    /// How many threads each worker computes with. Default: the cores divided among the workers.
+    #[must_use]
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.0.threads = Some(threads.max(1));
+        self
+    }
+
+    /// How many calls may wait before callers have to. Default: 1024.
+    #[must_use]
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.0.queue = calls.max(1);
+        self
+    }
+
+    /// How long a worker process may take to come up. Default: one minute.
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.0.start_timeout = timeout;
+        self
+    }
+
+    /// Starts the workers and waits until all are up.
+    ///
+    /// # Errors
+    /// If a worker does not come up; says how it ended.
+    pub fn start(self) -> Result<Local, CallError> {
+        start(self.0, None).map(Local)
+    }
+}
+
+/// Starts a pool, whose workers load `program` first, all at the same time.
+pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Pool>, CallError> {
+    let pool = Pool::start(settings, program)?;
+    pool.wait_until_started().inspect_err(|_| pool.shut_down())?;
+    Ok(pool)
+}

@@ -1,0 +1,41 @@
+//! What owner and worker say to each other. One call at a time: every request but the last two has one answer.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::EntryToken;
+use crate::pipeline::{Copied, LoadError};
+
+/// Owner → worker.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Load a program; its arena's memfd comes along.
+    Load { key: u64, loader: EntryToken, device: String, strict: bool },
+    /// Run a method of a loaded program; the arguments come along.
+    Call { key: u64, handler: EntryToken },
+    /// Free a program.
+    Forget { key: u64 },
+    /// End.
+    ShutDown,
+}
+
+/// Worker → owner.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// The process is up.
+    Ready,
+    Loaded { copied: Vec<Copied>, took: Duration },
+    NotLoaded(LoadError),
+    /// The result comes along.
+    Done,
+    Failed(Failure),
+}
+
+/// Why a method has no result.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Failure {
+    Panicked(String),
+    /// The arguments or the result could not be turned into values or bytes.
+    Wire { what: String, reason: String },
+}

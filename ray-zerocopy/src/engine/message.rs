@@ -1,0 +1,56 @@
+//! What travels between processes: values through serde, and the bytes of tensors beside them, not in them.
+//!
+//! A message is a list of segments: the first is the serialised values, each of the others the bytes of a tensor. In
+//! memory each segment starts at a multiple of 64 bytes, so that a receiver can compute with them where they are.
+
+use burn::tensor::{AllocationProperty, Bytes};
+
+/// Alignment of every segment: what burn's kernels like best.
+pub(crate) const ALIGN: usize = 64;
+
+/// A message on its way out.
+#[derive(Clone, Default)]
+pub(crate) struct Outgoing {
+    pub segments: Vec<Bytes>,
+}
+
+impl Outgoing {
+    /// The lengths as the receiver needs them, and where each segment starts behind a header of `header` bytes.
+    pub(crate) fn layout(&self, header: usize) -> (Vec<usize>, usize) {
+        let mut end = header;
+        let starts = self.segments.iter().map(|segment| {
+            let start = end.next_multiple_of(ALIGN);
+            end = start + segment.len();
+            start
+        });
+        let starts = starts.collect();
+        (starts, end)
+    }
+}
+
+/// A message that arrived: heap memory, or a sealed memfd of the sender that is mapped read-only.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Incoming {
+    pub segments: Vec<bytes::Bytes>,
+}
+
+impl Incoming {
+    /// A segment as burn takes it: in place if it is aligned, else copied to where it is.
+    pub(crate) fn tensor(&self, index: usize) -> Option<Bytes> {
+        let segment = self.segments.get(index)?;
+        if (segment.as_ptr() as usize).is_multiple_of(ALIGN) {
+            return Some(Bytes::from_shared(segment.clone(), AllocationProperty::Native));
+        }
+        Some(Bytes::from_shared(aligned(segment), AllocationProperty::Native))
+    }
+}
+
+/// A copy of `bytes` that starts at a multiple of [`ALIGN`], which no allocator promises for bytes.
+pub(crate) fn aligned(bytes: &[u8]) -> bytes::Bytes {
+    let mut buffer = vec![0; bytes.len() + ALIGN];
+    let start = buffer.as_ptr().align_offset(ALIGN);
+    let range = start..start + bytes.len();
+    buffer[range.clone()].copy_from_slice(bytes);
+    // The buffer is neither grown nor shrunk from here on: it stays where it is.
+    bytes::Bytes::from(buffer).slice(range)
+}

@@ -1,0 +1,202 @@
+//! Engines: where calls run.
+//!
+//! An engine moves opaque arenas and opaque calls. It knows nothing of wrappers or of what a pipeline is: a program is
+//! an arena, the code that loads it, and a device; a call is the code to run on it, and bytes.
+
+pub mod local;
+pub(crate) mod message;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::arena::Arena;
+use crate::pipeline::{Copied, LoadError};
+use message::{Incoming, Outgoing};
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The method panicked. The worker lives on.
+    #[error("`{method}` panicked in {worker}: {message}")]
+    Panicked {
+        /// The method.
+        method: String,
+        /// The worker that ran it.
+        worker: Worker,
+        /// What the panic said, and where.
+        message: String,
+    },
+    /// The worker's process ended while it ran the call.
+    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.allowed))]
+    WorkerDied {
+        /// The method.
+        method: String,
+        /// The last worker that ran it.
+        worker: Worker,
+        /// The exit status or the signal.
+        how: String,
+        /// How often the call was tried.
+        attempts: u32,
+        /// How often it might be tried.
+        allowed: u32,
+    },
+    /// The call did not end in time. A worker that was busy with it was replaced.
+    #[error("`{method}` passed its deadline of {after:?} {place}; give it longer with `.deadline(..)`")]
+    Deadline {
+        /// The method.
+        method: String,
+        /// The deadline.
+        after: Duration,
+        /// Where the call was: in the queue, or in which worker.
+        place: String,
+    },
+    /// The queue is full, and the wrapper does not wait.
+    #[error("the queue is full: {waiting} calls are waiting for {workers} workers")]
+    QueueFull {
+        /// How many calls are in the queue.
+        waiting: usize,
+        /// How many workers there are.
+        workers: usize,
+    },
+    /// The engine was shut down before the call could run.
+    #[error("`{method}` was not run: the engine has been shut down")]
+    ShutDown {
+        /// The method.
+        method: String,
+    },
+    /// The worker could not load the pipeline.
+    #[error("{worker} could not load the pipeline: {error}")]
+    Load {
+        /// The worker.
+        worker: Worker,
+        /// Why not.
+        #[source]
+        error: LoadError,
+    },
+    /// No worker process could be started.
+    #[error("no worker process for `{method}`: {reason}")]
+    Start {
+        /// The method.
+        method: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// An argument or a result could not be turned into bytes or back.
+    #[error("{what} of `{method}` could not travel between the processes: {reason}")]
+    Wire {
+        /// The method.
+        method: String,
+        /// The arguments, or the result.
+        what: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+fn after(allowed: &u32) -> &'static str {
+    match allowed {
+        1 => "; a call of an actor is not repeated, since its state is gone: the actor was started anew from the arena",
+        _ => "; does the method crash on this input?",
+    }
+}
+
+/// Names a worker: the engine's number for it, and the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Worker {
+    /// Which worker of the pool.
+    pub index: usize,
+    /// The process id; 0 if there is no process yet.
+    pub pid: u32,
+}
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => write!(f, "worker {} (not started)", self.index),
+            pid => write!(f, "worker {} (pid {pid})", self.index),
+        }
+    }
+}
+
+/// A loaded program in a worker, as the worker reported it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attached {
+    /// What could not be borrowed.
+    pub copied: Vec<Copied>,
+    /// From the arrival of the arena in the worker to the loaded pipeline.
+    pub took: Duration,
+}
+
+/// What a worker needs to have before it can run calls: an arena, and the code that loads it.
+pub(crate) struct Program {
+    /// Tells programs apart within this process.
+    pub key: u64,
+    pub arena: Arena,
+    pub loader: local::EntryToken,
+    pub device: String,
+    pub strict: bool,
+    /// Whose workers hold the program; they are told when nobody needs it any more.
+    pub engine: OnceLock<Weak<dyn Engine>>,
+}
+
+impl Program {
+    pub(crate) fn new(arena: Arena, loader: local::EntryToken, device: String, strict: bool) -> Self {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        let key = KEYS.fetch_add(1, Ordering::Relaxed);
+        Self { key, arena, loader, device, strict, engine: OnceLock::new() }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.get().and_then(Weak::upgrade) {
+            engine.forget(self.key);
+        }
+    }
+}
+
+/// One call on its way to a worker.
+pub(crate) struct Call {
+    pub program: Arc<Program>,
+    pub method: &'static str,
+    pub handler: local::EntryToken,
+    pub args: Outgoing,
+    pub reply: oneshot::Sender<Result<Incoming, CallError>>,
+    pub deadline: Option<(Instant, Duration)>,
+    /// How often the call may be tried when workers die: 1 for actors.
+    pub allowed: u32,
+    pub attempts: u32,
+    /// The one worker that has to run it, for a call to one actor.
+    pub pinned: Option<usize>,
+}
+
+impl Call {
+    /// Answers. A caller that no longer waits is no error.
+    pub(crate) fn answer(self, result: Result<Incoming, CallError>) {
+        drop(self.reply.send(result));
+    }
+}
+
+/// Where calls run.
+pub(crate) trait Engine: Send + Sync {
+    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers.
+    ///
+    /// # Errors
+    /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
+    /// while it waited for a place, or the engine has been shut down.
+    fn submit(&self, call: Call, wait: bool) -> Result<(), (Call, CallError)>;
+
+    /// Frees what the workers hold for a program.
+    fn forget(&self, key: u64);
+
+    /// The workers that have a process now.
+    fn workers(&self) -> Vec<Worker>;
+
+    /// What each worker said when it loaded the program.
+    fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;
+}

@@ -1,0 +1,34 @@
+//! One type for `?`: what any operation can fail with.
+
+use crate::arena::ArenaError;
+use crate::device::DeviceError;
+use crate::engine::CallError;
+use crate::pipeline::{LoadError, ShareError};
+use crate::report::ReportError;
+
+/// What an operation of this crate can fail with. Each operation has an enum of its own, with a variant for each cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A pipeline could not be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A pipeline could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A call has no result.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// An arena could not be opened or trusted.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A device is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A report could not be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

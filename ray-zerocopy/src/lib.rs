@@ -1,0 +1,125 @@
+//! One copy of a model's weights per machine, however many processes run it.
+//!
+//! A worker does not load a model: it *borrows* it. The owner writes every weight once into an [`Arena`], a sealed
+//! block of memory; each worker rebuilds the pipeline from its config and lets its tensors read the arena.
+//!
+//! | you have | you write | you get |
+//! | --- | --- | --- |
+//! | a struct with burn modules | `#[derive(`[`Pipeline`]`)]` | its weights can be shared, the rest is copied |
+//! | methods on it | `#[`[`remote`]`]` on the impl block | they can be called in other processes |
+//! | calls now and then | [`TaskWrapper`] | each call runs on a free worker |
+//! | many calls, or state | [`ActorWrapper`] | processes that load once and serve |
+//! | a process of your own | [`ActorWrapper::load`] | the pipeline in it, on the same weights |
+//!
+//! ```
+//! use burn::nn::{Linear, LinearConfig};
+//! use burn::tensor::{Device, Tensor};
+//! use ray_zerocopy::{Pipeline, TaskWrapper};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, Clone)]
+//! struct ModelConfig { inputs: usize, classes: usize }
+//!
+//! #[derive(Pipeline)]
+//! struct Model {
+//!     #[pipeline(config)]
+//!     config: ModelConfig,      // rebuilds the model in a worker: `config.init(&device)`
+//!     head: Linear,             // a Module: shared
+//!     labels: Vec<String>,      // serde: copied
+//! }
+//!
+//! impl ModelConfig {
+//!     fn init(&self, device: &Device) -> Model {
+//!         let head = LinearConfig::new(self.inputs, self.classes).init(device);
+//!         Model { config: self.clone(), head, labels: Vec::new() }
+//!     }
+//! }
+//!
+//! #[ray_zerocopy::remote]
+//! impl Model {
+//!     pub fn classify(&self, x: Tensor<2>) -> Vec<String> {
+//!         let best = self.head.forward(x).argmax(1).into_data();
+//!         best.iter::<usize>().map(|class| self.labels[class].clone()).collect()
+//!     }
+//! }
+//!
+//! fn main() -> ray_zerocopy::Result<()> {
+//!     ray_zerocopy::init();
+//!     let device = Device::flex();
+//!     let mut model = ModelConfig { inputs: 8, classes: 2 }.init(&device);
+//!     model.labels = vec!["cat".into(), "dog".into()];
+//!
+//!     let tasks = TaskWrapper::new(&model)?;
+//!     let x = Tensor::<2>::ones([3, 8], &device);
+//!     assert_eq!(tasks.classify(x.clone()).wait()?, model.classify(x));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # What is promised
+//! 1. **No silent copy.** After a load every weight lies in the arena, or is on the list that [`Loaded::copied`] gives;
+//!    `strict` makes the list an error.
+//! 2. **No write.** The arena is sealed: the kernel refuses every write by anybody.
+//! 3. **Nobody's death loses anything.** Tasks of a dead worker run on another, calls of a dead actor are errors that
+//!    name it, and workers end with their owner, whatever ends it.
+//! 4. **The same answer**, bit for bit, on the same backend.
+//!
+//! # Features
+//! The default is the `cpu` device alone, which borrows weights in place. `cuda`, `wgpu` and `libtorch` add devices;
+//! no feature changes what another does. Linux only: other systems have no sealed memory to share.
+
+#![deny(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
+
+// The derive names this crate by its name, in this crate's own tests too.
+extern crate self as ray_zerocopy;
+
+mod arena;
+mod codec;
+mod device;
+mod engine;
+mod error;
+mod panics;
+mod pipeline;
+mod report;
+mod wrapper;
+
+pub use arena::{Arena, ArenaError, ArenaId, TensorKind};
+pub use device::{DeviceError, device};
+pub use engine::local::{Local, LocalBuilder};
+pub use engine::{Attached, CallError, Worker};
+pub use error::{Error, Result};
+pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share};
+pub use ray_zerocopy_derive::{Pipeline, remote};
+pub use report::{ProcessReport, Report, ReportError};
+pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};
+
+/// Turns this process into a worker if it was started as one. Call it first in `main`.
+///
+/// Workers are this very program, started again. A worker is recognised before `main` runs, so that tests and benchmarks, whose
+/// `main` is not yours, need nothing at all; this call makes sure of it where a platform runs no constructors,
+/// and says to the reader that `main` is not the only beginning.
+pub fn init() {
+    engine::local::fallback();
+}
+
+/// What the derives' code calls. Not for use by hand: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use burn::tensor::Device;
+
+    pub use crate::pipeline::{
+        Attacher, Collector, LoadError, MapKey, Pipeline, Root, ShareError, Source, entries, entries_mut, rebuilt,
+        unshare,
+    };
+    pub use crate::pipeline::{leaf, whole};
+    pub use crate::wrapper::wire::{Reader, WireError, Writer};
+    pub use crate::wrapper::{Caller, Method, Pending, Remote, wire};
+}
+
+/// The name of a type as it is written in arenas and errors.
+pub(crate) fn type_name<T: ?Sized>() -> String {
+    std::any::type_name::<T>().to_owned()
+}

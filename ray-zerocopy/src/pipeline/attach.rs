@@ -1,0 +1,248 @@
+//! Attaching: every parameter of a skeleton is replaced by a tensor that reads the arena.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+
+use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+use super::path::Path;
+use super::tensors::Kind;
+use super::whole::CopyOps;
+use super::{Copied, LoadError, Pipeline, host};
+use crate::arena::{Arena, TensorEntry, TensorKind};
+
+/// Hangs an arena's entries on a skeleton. Called by the code that `#[derive(Pipeline)]` writes.
+pub struct Attacher {
+    arena: Arena,
+    device: Device,
+    path: Path,
+    tensors: HashMap<String, usize>,
+    copies: HashMap<String, u32>,
+    flags: HashMap<String, bool>,
+    structure: HashSet<String>,
+    /// Tensors of blobs that several entries name, so that ties are ties again.
+    tied: HashMap<(u32, Vec<usize>), Box<dyn Any>>,
+    uses: HashMap<u32, usize>,
+    copied: Vec<Copied>,
+    /// burn's mapper cannot fail: the first error waits here.
+    error: Option<LoadError>,
+}
+
+impl Attacher {
+    /// Attaches the whole pipeline; returns what could not be borrowed.
+    pub(super) fn run<P: Pipeline>(
+        pipeline: &mut P,
+        arena: &Arena,
+        device: &Device,
+    ) -> Result<Vec<Copied>, LoadError> {
+        let manifest = arena.manifest();
+        let mut uses = HashMap::new();
+        manifest.tensors.iter().for_each(|tensor| *uses.entry(tensor.blob).or_default() += 1);
+        let mut attacher = Self {
+            arena: arena.clone(),
+            device: device.clone(),
+            path: Path::default(),
+            tensors: manifest.tensors.iter().enumerate().map(|(at, tensor)| (tensor.path.clone(), at)).collect(),
+            copies: manifest.copies.iter().map(|copy| (copy.path.clone(), copy.blob)).collect(),
+            flags: manifest.flags.iter().map(|flag| (flag.path.clone(), flag.enabled)).collect(),
+            structure: manifest.structure.iter().cloned().collect(),
+            tied: HashMap::new(),
+            uses,
+            copied: Vec::new(),
+            error: None,
+        };
+        pipeline.attach(&mut attacher)?;
+        // What was attached was taken out: the rest has no place in this pipeline.
+        let left = attacher.tensors.into_keys().chain(attacher.copies.into_keys()).min();
+        match left {
+            Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::type_name::<P>() }),
+            None => Ok(attacher.copied),
+        }
+    }
+
+    /// Enters a field.
+    pub fn enter_field(&mut self, name: &str) {
+        self.path.push(name);
+    }
+
+    /// Enters an element of a list or tuple.
+    pub fn enter_index(&mut self, index: usize) {
+        self.path.push(&index.to_string());
+    }
+
+    /// Enters an entry of a map.
+    pub fn enter_key(&mut self, key: &str) {
+        self.path.push_key(key);
+    }
+
+    /// Leaves what was entered last.
+    pub fn exit(&mut self) {
+        self.path.pop();
+    }
+
+    /// Checks that an enum has the variant that was shared.
+    ///
+    /// # Errors
+    /// If the skeleton has another one.
+    pub fn variant(&mut self, name: &'static str) -> Result<(), LoadError> {
+        let found = super::compare::variant(self.path.as_str(), name);
+        match self.structure.contains(&found) {
+            true => Ok(()),
+            false => Err(LoadError::Missing { path: found, pipeline: self.arena.pipeline().to_owned() }),
+        }
+    }
+
+    /// Replaces a container that was copied whole. Returns whether it was.
+    ///
+    /// # Errors
+    /// If its value cannot be decoded.
+    pub fn copy_whole<T>(&mut self, whole: Option<CopyOps<T>>, value: &mut T) -> Result<bool, LoadError> {
+        match whole {
+            Some(ops) if self.copies.contains_key(self.path.as_str()) => self.copy(value, ops).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether this field was copied when it was shared.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copies.contains_key(self.path.as_str())
+    }
+
+    pub(super) fn copy<T>(&mut self, value: &mut T, ops: CopyOps<T>) -> Result<(), LoadError> {
+        let path = self.path.as_str();
+        let Some(blob) = self.copies.remove(path) else { return Err(self.missing()) };
+        *value = (ops.decode)(&self.arena.slice(blob))
+            .map_err(|reason| LoadError::Decode { path: path.to_owned(), reason })?;
+        Ok(())
+    }
+
+    pub(super) fn module<M: Module>(&mut self, module: &mut M) -> Result<(), LoadError> {
+        // Cheap: parameters are reference counted. The clone is mapped and takes the place of the original.
+        *module = module.clone().map(&mut Mapper(self));
+        self.error.take().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn bare<const D: usize, K: Kind>(
+        &mut self,
+        kind: TensorKind,
+        tensor: &mut Tensor<D, K>,
+    ) -> Result<(), LoadError> {
+        let entry = self.entry(kind)?;
+        *tensor = self.tensor(&entry)?;
+        self.note(&entry, tensor);
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.path.as_str().to_owned()
+    }
+
+    fn missing(&self) -> LoadError {
+        LoadError::Missing { path: self.path.as_str().to_owned(), pipeline: self.arena.pipeline().to_owned() }
+    }
+
+    /// Takes the entry of the current path out of the manifest's list.
+    fn entry(&mut self, kind: TensorKind) -> Result<TensorEntry, LoadError> {
+        let index = self.tensors.remove(self.path.as_str()).ok_or_else(|| self.missing())?;
+        let entry = self.arena.manifest().tensors[index].clone();
+        match entry.kind == kind {
+            true => Ok(entry),
+            false => Err(LoadError::Tensor {
+                path: entry.path,
+                reason: format!("a tensor of kind {kind} is expected, and the arena holds one of kind {}", entry.kind),
+            }),
+        }
+    }
+
+    fn tensor<const D: usize, K: Kind>(&mut self, entry: &TensorEntry) -> Result<Tensor<D, K>, LoadError> {
+        let key = (entry.blob, entry.shape.clone());
+        let shared = self.uses.get(&entry.blob).is_some_and(|&uses| uses > 1);
+        if shared && let Some(tensor) = self.tied.get(&key).and_then(|tensor| tensor.downcast_ref::<Tensor<D, K>>()) {
+            return Ok(tensor.clone());
+        }
+        let tensor = host::tensor::<D, K>(self.arena.borrow(entry.blob), &entry.shape, entry.dtype, &self.device)
+            .map_err(|reason| LoadError::Tensor { path: entry.path.clone(), reason })?;
+        if shared {
+            self.tied.insert(key, Box::new(tensor.clone()));
+        }
+        Ok(tensor)
+    }
+
+    /// The proof that nothing was copied: the tensor's storage is in the arena, or it is on the list.
+    fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) {
+        let bytes = self.arena.slice(entry.blob).len();
+        let borrowed = host::address(tensor).is_some_and(|address| self.arena.contains(address));
+        if !borrowed && bytes > 0 {
+            self.copied.push(Copied { path: entry.path.clone(), bytes: bytes as u64 });
+        }
+    }
+
+    fn parameter<const D: usize, K: Kind>(
+        &mut self,
+        kind: TensorKind,
+        param: Param<Tensor<D, K>>,
+    ) -> Result<Param<Tensor<D, K>>, LoadError>
+    where
+        Tensor<D, K>: Parameter,
+    {
+        let entry = self.entry(kind)?;
+        let expected = param.lazy_shape();
+        let tensor = self.tensor::<D, K>(&entry)?;
+        let id = entry.param.map_or(param.id, ParamId::from);
+        let loaded = param.transform_for_load(tensor, id);
+        let found = loaded.lazy_shape();
+        if found != expected {
+            return Err(LoadError::Tensor {
+                path: entry.path,
+                reason: format!(
+                    "the rebuilt pipeline has shape {:?}, and the arena {:?}",
+                    expected.to_vec(),
+                    found.to_vec()
+                ),
+            });
+        }
+        self.note(&entry, &loaded.base());
+        Ok(loaded)
+    }
+}
+
+/// burn's walk over the parameters of a module.
+struct Mapper<'a>(&'a mut Attacher);
+
+macro_rules! map {
+    ($name:ident, $tensor:ty, $kind:ident) => {
+        fn $name<const D: usize>(&mut self, param: Param<$tensor>) -> Param<$tensor> {
+            if self.0.error.is_some() {
+                return param;
+            }
+            // Cheap, and only needed if there is an error: the parameter goes in by value.
+            let skeleton = param.clone();
+            self.0.parameter(TensorKind::$kind, param).unwrap_or_else(|error| {
+                self.0.error = Some(error);
+                skeleton
+            })
+        }
+    };
+}
+
+impl ModuleMapper for Mapper<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.path.push(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.path.pop();
+    }
+
+    map!(map_float, Tensor<D>, Float);
+    map!(map_int, Tensor<D, Int>, Int);
+    map!(map_bool, Tensor<D, Bool>, Bool);
+
+    fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
+        match self.0.flags.get(self.0.path.as_str()) {
+            Some(&enabled) => flag.with_value(enabled),
+            None => flag,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Collecting: what a pipeline holds, path by path.
+
+use std::sync::Arc;
+
+use burn::module::{Flag, Module, ModuleVisitor, Param};
+use burn::tensor::{Bool, DType, Int, Tensor};
+
+use super::host::Stored;
+use super::path::Path;
+use super::tensors::Kind;
+use super::whole::CopyOps;
+use super::{Pipeline, ShareError};
+use crate::arena::{BlobSource, TensorKind};
+
+/// One thing that a pipeline holds.
+pub(super) struct Item {
+    pub(super) path: String,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// A parameter or a bare tensor.
+    Tensor(TensorItem),
+    /// A field that is copied, serialised. `None` for a skeleton, whose value does not count.
+    Copy(Option<Vec<u8>>),
+    /// A module's control value.
+    Flag(bool),
+    /// A module without tensors.
+    Module,
+    /// An enum, and the variant it has.
+    Variant(&'static str),
+}
+
+pub(super) struct TensorItem {
+    pub(super) kind: TensorKind,
+    pub(super) param: Option<u64>,
+    /// The shape that the pipeline sees.
+    pub(super) shape: Vec<usize>,
+    /// The stored tensor: none for a skeleton, whose parameters are not to be initialised.
+    pub(super) stored: Option<StoredTensor>,
+}
+
+pub(super) struct StoredTensor {
+    pub(super) dtype: DType,
+    /// The shape of the bytes: transposed, for a parameter that burn saves so.
+    pub(super) shape: Vec<usize>,
+    pub(super) source: Arc<dyn BlobSource>,
+}
+
+/// Walks a pipeline and notes what it holds. Called by the code that `#[derive(Pipeline)]` writes.
+pub struct Collector {
+    path: Path,
+    items: Vec<Item>,
+    /// Only paths and shapes: no parameter is initialised and nothing is serialised.
+    skeleton: bool,
+}
+
+impl Collector {
+    pub(super) fn run<P: Pipeline>(pipeline: &P, skeleton: bool) -> Result<Vec<Item>, ShareError> {
+        let mut collector = Self { path: Path::default(), items: Vec::new(), skeleton };
+        pipeline.collect(&mut collector)?;
+        Ok(collector.items)
+    }
+
+    /// Enters a field.
+    pub fn enter_field(&mut self, name: &str) {
+        self.path.push(name);
+    }
+
+    /// Enters an element of a list or tuple.
+    pub fn enter_index(&mut self, index: usize) {
+        self.path.push(&index.to_string());
+    }
+
+    /// Enters an entry of a map.
+    pub fn enter_key(&mut self, key: &str) {
+        self.path.push_key(key);
+    }
+
+    /// Leaves what was entered last.
+    pub fn exit(&mut self) {
+        self.path.pop();
+    }
+
+    /// Notes which variant an enum has.
+    pub fn variant(&mut self, name: &'static str) {
+        self.push(What::Variant(name));
+    }
+
+    /// Marks the start of a container.
+    pub fn begin_container(&mut self) -> usize {
+        self.items.len()
+    }
+
+    /// Ends a container: one without tensors is copied whole, if it can be.
+    ///
+    /// # Errors
+    /// If the container cannot be serialised.
+    pub fn end_container<T>(&mut self, mark: usize, whole: Option<CopyOps<T>>, value: &T) -> Result<(), ShareError> {
+        let travels = |item: &Item| matches!(item.what, What::Tensor(_) | What::Flag(_) | What::Variant(_));
+        match whole {
+            Some(ops) if !self.items[mark..].iter().any(travels) => {
+                self.items.truncate(mark);
+                self.copy(value, ops)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, what: What) {
+        self.items.push(Item { path: self.path.as_str().to_owned(), what });
+    }
+
+    pub(super) fn copy<T>(&mut self, value: &T, ops: CopyOps<T>) -> Result<(), ShareError> {
+        let encoded = match self.skeleton {
+            true => None,
+            false => Some((ops.encode)(value).map_err(|reason| ShareError::NotFaithful {
+                field: self.path.as_str().to_owned(),
+                reason,
+            })?),
+        };
+        self.push(What::Copy(encoded));
+        Ok(())
+    }
+
+    /// Notes the tensors of a module. Returns whether there are any.
+    pub(super) fn module<M: Module>(&mut self, module: &M) -> bool {
+        let mark = self.items.len();
+        module.visit(&mut Visitor(self));
+        let found = self.items.len() > mark;
+        if !found {
+            self.push(What::Module);
+        }
+        found
+    }
+
+    /// Takes back the note of a module without tensors, which is copied instead.
+    pub(super) fn forget_module(&mut self) {
+        if matches!(self.items.last(), Some(Item { what: What::Module, .. })) {
+            self.items.pop();
+        }
+    }
+
+    pub(super) fn bare<const D: usize, K: Kind>(&mut self, kind: TensorKind, tensor: &Tensor<D, K>) {
+        let shape = tensor.dims().to_vec();
+        let stored = (!self.skeleton).then(|| stored(tensor.clone()));
+        self.push(What::Tensor(TensorItem { kind, param: None, shape, stored }));
+    }
+}
+
+fn stored<const D: usize, K: Kind>(tensor: Tensor<D, K>) -> StoredTensor {
+    StoredTensor { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), source: Arc::new(Stored(tensor)) }
+}
+
+/// burn's walk over the parameters of a module.
+struct Visitor<'a>(&'a mut Collector);
+
+macro_rules! visit {
+    ($name:ident, $tensor:ty, $kind:ident) => {
+        fn $name<const D: usize>(&mut self, param: &Param<$tensor>) {
+            let stored = (!self.0.skeleton).then(|| stored(param.transform_for_save().val()));
+            self.0.push(What::Tensor(TensorItem {
+                kind: TensorKind::$kind,
+                param: Some(param.id.val()),
+                shape: param.lazy_shape().to_vec(),
+                stored,
+            }));
+        }
+    };
+}
+
+impl ModuleVisitor for Visitor<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.path.push(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.path.pop();
+    }
+
+    visit!(visit_float, Tensor<D>, Float);
+    visit!(visit_int, Tensor<D, Int>, Int);
+    visit!(visit_bool, Tensor<D, Bool>, Bool);
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        self.0.push(What::Flag(flag.is_enabled()));
+    }
+}

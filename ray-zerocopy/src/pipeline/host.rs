@@ -1,0 +1,112 @@
+//! Tensors as bytes in host memory, and back, without a copy where the backend allows it.
+
+use std::sync::Arc;
+
+use burn::backend::flex::{FlexQTensor, FlexTensor};
+use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn::tensor::kind::Basic;
+use burn::tensor::quantization::{QuantStore, QuantizedBytes};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+
+use super::tensors::Kind;
+use crate::arena::BlobSource;
+
+/// A flex tensor's storage as the owner of a byte slice.
+struct Storage(Arc<Bytes>, usize);
+
+impl AsRef<[u8]> for Storage {
+    fn as_ref(&self) -> &[u8] {
+        &self.0[..self.1]
+    }
+}
+
+/// The flex tensor behind a tensor, if it is on that backend.
+fn flex<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<FlexTensor> {
+    match tensor.clone().into_dispatch().kind {
+        DispatchTensorKind::Flex(tensor) => match tensor {
+            BackendTensor::Float(tensor) | BackendTensor::Int(tensor) | BackendTensor::Bool(tensor) => Some(tensor),
+            BackendTensor::Quantized(tensor) => Some(tensor.tensor().clone()),
+            #[allow(unreachable_patterns, reason = "burn's feature `autodiff` adds a variant")]
+            _ => None,
+        },
+        #[allow(unreachable_patterns, reason = "each backend that is compiled in adds a variant")]
+        _ => None,
+    }
+}
+
+/// The address of the storage that a tensor reads, if it is in host memory.
+pub(super) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<*const u8> {
+    flex(tensor).map(|tensor| tensor.bytes().as_ptr())
+}
+
+/// The bytes of a tensor, little-endian and contiguous: borrowed if it is so in memory, else copied.
+pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<Bytes, String> {
+    if let Some(flex) = flex(tensor)
+        && !matches!(tensor.dtype(), DType::QFloat(_))
+        && flex.is_contiguous()
+        && flex.layout().start_offset() == 0
+    {
+        let len = flex.layout().num_elements() * tensor.dtype().size();
+        let storage = Storage(flex.data_arc(), len);
+        return Ok(Bytes::from_shared(bytes::Bytes::from_owner(storage), AllocationProperty::Native));
+    }
+    tensor.clone().try_into_data().map(TensorData::into_bytes).map_err(|error| error.to_string())
+}
+
+/// A tensor that an arena can be built from.
+pub(super) struct Stored<const D: usize, K: Kind>(pub(super) Tensor<D, K>);
+
+impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
+    fn bytes(&self) -> Result<Bytes, String> {
+        bytes(&self.0)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        let flex = flex(&self.0)?;
+        // A transposed view has the same storage and another order of elements.
+        flex.is_contiguous().then(|| (flex.bytes().as_ptr() as usize, flex.layout().start_offset()))
+    }
+}
+
+/// A tensor on `device` over bytes that somebody else owns; flex reads them in place.
+///
+/// # Errors
+/// If the bytes cannot be a tensor of this dtype and shape, or the device refuses them.
+pub(crate) fn tensor<const D: usize, K: Basic>(
+    bytes: Bytes,
+    shape: &[usize],
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor<D, K>, String> {
+    if shape.len() != D {
+        return Err(format!("a tensor of rank {D} is expected, and shape {shape:?} was found"));
+    }
+    if let DType::QFloat(_) = dtype
+        && *device == Device::flex()
+        && let Some(tensor) = quantised(&bytes, shape, dtype)
+    {
+        return Ok(tensor);
+    }
+    let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
+    // A device that is out of memory, or that does not know the dtype, panics.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Tensor::from_data(data, (device, dtype))))
+        .map_err(|panic| crate::panics::message(&*panic))
+}
+
+/// A quantised flex tensor over borrowed values. burn's own route unpacks them into a new buffer; where the stored
+/// values are plain `i8`, which is what flex computes with, they can stay where they are. The scales are copied.
+fn quantised<const D: usize, K: Basic>(bytes: &Bytes, shape: &[usize], dtype: DType) -> Option<Tensor<D, K>> {
+    let DType::QFloat(scheme) = dtype else { return None };
+    let elements: usize = shape.iter().product();
+    let packed = QuantizedBytes { bytes: bytes.clone(), shape: shape.to_vec().into(), scheme };
+    let (values, scales) = packed.into_vec_i8();
+    let values: &[u8] = bytemuck::cast_slice(&values);
+    if elements == 0 || bytes.len() < elements || bytes[..elements] != *values {
+        return None;
+    }
+    let values = bytes.view(0, elements).ok()?;
+    let values = FlexTensor::from_data(TensorData::try_from_bytes(values, shape.to_vec(), DType::I8).ok()?);
+    let tensor = FlexQTensor::new(values, scheme.with_store(QuantStore::Native), scales.block, scales.global);
+    let kind = DispatchTensorKind::Flex(BackendTensor::Quantized(tensor));
+    Some(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }))
+}

@@ -1,0 +1,101 @@
+//! Rebuilding the skeleton in another process: from the config, or from the constructor that the struct names.
+
+use std::fmt::Display;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::Device;
+use serde::de::DeserializeOwned;
+
+use super::collect::{Item, What};
+use super::{LoadError, Pipeline};
+use crate::arena::Arena;
+use crate::{codec, panics};
+
+/// A pipeline that another process can rebuild, because it has a config or names its constructor.
+#[diagnostic::on_unimplemented(
+    message = "another process could not rebuild `{Self}`",
+    label = "neither a `#[pipeline(config)]` field nor `#[pipeline(init = ..)]`",
+    note = "mark the field that holds the config: `#[pipeline(config)] config: MyConfig`, with `MyConfig::init(&self, &Device) -> {Self}`",
+    note = "or name a constructor on the struct: `#[pipeline(init = Self::new)]`, a `fn(&Device) -> Self`"
+)]
+pub trait Root: Pipeline {
+    /// The pipeline as its config makes it, with parameters that were never initialised.
+    ///
+    /// # Errors
+    /// If there is no config, or the constructor fails.
+    fn rebuild(source: &Source<'_>, device: &Device) -> Result<Self, LoadError>;
+}
+
+/// Where [`Root::rebuild`] finds the config.
+pub struct Source<'a>(Origin<'a>);
+
+enum Origin<'a> {
+    Items(&'a [Item]),
+    Arena(&'a Arena),
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn items(items: &'a [Item]) -> Self {
+        Self(Origin::Items(items))
+    }
+
+    pub(super) fn arena(arena: &'a Arena) -> Self {
+        Self(Origin::Arena(arena))
+    }
+
+    /// The config that was shared.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be decoded.
+    pub fn config<C: DeserializeOwned>(&self, field: &str) -> Result<C, LoadError> {
+        let decoded = match &self.0 {
+            Origin::Items(items) => items.iter().find(|item| item.path == field).and_then(|item| match &item.what {
+                What::Copy(Some(bytes)) => Some(codec::decode(bytes)),
+                _ => None,
+            }),
+            Origin::Arena(arena) => {
+                let entry = arena.manifest().copies.iter().find(|entry| entry.path == field);
+                entry.map(|entry| codec::decode(&arena.slice(entry.blob)))
+            }
+        };
+        decoded
+            .ok_or_else(|| LoadError::Missing { path: field.to_owned(), pipeline: "the arena".to_owned() })?
+            .map_err(|reason| LoadError::Decode { path: field.to_owned(), reason })
+    }
+}
+
+/// What a constructor may return: the pipeline, or a `Result` of it.
+pub trait Rebuilt<P> {
+    /// The pipeline.
+    ///
+    /// # Errors
+    /// If the constructor failed.
+    fn rebuilt(self) -> Result<P, LoadError>;
+}
+
+impl<P: Pipeline> Rebuilt<P> for P {
+    fn rebuilt(self) -> Result<P, LoadError> {
+        Ok(self)
+    }
+}
+
+impl<P: Pipeline, E: Display> Rebuilt<P> for Result<P, E> {
+    fn rebuilt(self) -> Result<P, LoadError> {
+        self.map_err(|error| LoadError::Rebuild { pipeline: crate::type_name::<P>(), reason: error.to_string() })
+    }
+}
+
+/// See [`Rebuilt`].
+///
+/// # Errors
+/// If the constructor failed.
+pub fn rebuilt<P>(value: impl Rebuilt<P>) -> Result<P, LoadError> {
+    value.rebuilt()
+}
+
+/// The skeleton. A constructor that panics is an error.
+pub(super) fn skeleton<P: Root>(source: &Source<'_>, device: &Device) -> Result<P, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| P::rebuild(source, device))).unwrap_or_else(|panic| {
+        Err(LoadError::Rebuild { pipeline: crate::type_name::<P>(), reason: panics::message(&*panic) })
+    })
+}

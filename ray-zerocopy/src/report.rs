@@ -1,0 +1,230 @@
+//! Who maps what, what it costs, and what it saves: from the kernel's own figures.
+
+use std::fmt;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Worker;
+use crate::wrapper::Caller;
+
+/// Why a report could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A file of `/proc` cannot be read.
+    #[error("{path} cannot be read: {reason}; reports need Linux's /proc, and processes of the same user")]
+    Proc {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        reason: String,
+    },
+}
+
+/// What one process maps and costs, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// `owner`, or the worker's number.
+    pub name: String,
+    /// The process id.
+    pub pid: u32,
+    /// The arena's pages that the process has in its map (`Rss` of the arena): what a copy of its own would cost it.
+    pub shared: u64,
+    /// The process's part of the arena's cost (`Pss` of the arena): its pages divided by who maps them.
+    pub share: u64,
+    /// Memory that the process alone has (`Anonymous`): heap, stacks, and every copy of a weight.
+    pub private: u64,
+    /// The process's part of all it maps (`Pss`).
+    pub pss: u64,
+    /// What the worker copied when it loaded, because device or dtype cannot borrow.
+    pub copied: u64,
+    /// How long the worker took to load, from the arrival of the arena; none for the owner.
+    pub attach_micros: Option<u64>,
+}
+
+impl ProcessReport {
+    /// What the process would cost more if it had the arena to itself: `shared - share`.
+    pub fn saved(&self) -> u64 {
+        self.shared.saturating_sub(self.share)
+    }
+}
+
+/// What the processes of a wrapper map, cost and save. Prints as a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The size of the arena.
+    pub arena: u64,
+    /// The owner first, then the workers that are up.
+    pub processes: Vec<ProcessReport>,
+}
+
+impl Report {
+    /// The sum over all processes of their part of all that they map: what the machine has to have.
+    pub fn pss(&self) -> u64 {
+        self.processes.iter().map(|process| process.pss).sum()
+    }
+
+    /// The sum of what each process alone has.
+    pub fn private(&self) -> u64 {
+        self.processes.iter().map(|process| process.private).sum()
+    }
+
+    /// What it would cost more if every process had the part of the arena that it uses to itself, less that one copy
+    /// which has to be somewhere.
+    pub fn saved(&self) -> u64 {
+        self.processes.iter().map(ProcessReport::saved).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "one copy of the weights: {} MiB, mapped by {} processes", mib(self.arena), self.processes.len())?;
+        let header = ["process", "pid", "shared", "private", "PSS", "saved", "copied"];
+        let rows: Vec<[String; 7]> = self
+            .processes
+            .iter()
+            .map(|p| {
+                let sizes = [p.shared, p.private, p.pss, p.saved(), p.copied].map(mib);
+                let [shared, private, pss, saved, copied] = sizes;
+                [p.name.clone(), p.pid.to_string(), shared, private, pss, saved, copied]
+            })
+            .collect();
+        let copied = self.processes.iter().map(|process| process.copied).sum();
+        let total = ["sum", "", "", &mib(self.private()), &mib(self.pss()), &mib(self.saved()), &mib(copied)];
+        let total = total.map(str::to_owned);
+        let mut widths = header.map(str::len);
+        for row in rows.iter().chain([&total]) {
+            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.len()));
+        }
+        line(f, &header.map(str::to_owned), &widths)?;
+        let rule = widths.map(|width| "-".repeat(width));
+        line(f, &rule, &widths)?;
+        rows.iter().try_for_each(|row| line(f, row, &widths))?;
+        line(f, &rule, &widths)?;
+        line(f, &total, &widths)?;
+        write!(f, "MiB, from /proc/<pid>/smaps: shared = the arena's Rss, private = Anonymous, saved = the arena's Rss - Pss")
+    }
+}
+
+fn line(f: &mut fmt::Formatter<'_>, cells: &[String; 7], widths: &[usize; 7]) -> fmt::Result {
+    write!(f, "{:<width$}", cells[0], width = widths[0])?;
+    cells.iter().zip(widths).skip(1).try_for_each(|(cell, &width)| write!(f, "  {cell:>width$}"))?;
+    writeln!(f)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Asks the kernel about this process and the workers of a wrapper.
+pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
+    let arena = &caller.program.arena;
+    let owner = Worker { index: 0, pid: std::process::id() };
+    let mut processes = vec![process("owner".to_owned(), owner, arena.inode())?];
+    let attached = caller.engine.attached(caller.program.key);
+    for worker in caller.engine.workers() {
+        // A worker that dies while it is looked at is not in the report; its successor will be.
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, arena.inode()) else { continue };
+        if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
+            row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
+            row.attach_micros = Some(attached.took.as_micros() as u64);
+        }
+        processes.push(row);
+    }
+    Ok(Report { arena: arena.len(), processes })
+}
+
+fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, ReportError> {
+    let read = |file: &str| {
+        let path = format!("/proc/{}/{file}", worker.pid);
+        fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
+    };
+    let rollup = read("smaps_rollup")?;
+    let (shared, share) = mapped(&read("smaps")?, inode);
+    Ok(ProcessReport {
+        name,
+        pid: worker.pid,
+        shared,
+        share,
+        private: field(&rollup, "Anonymous:"),
+        pss: field(&rollup, "Pss:"),
+        copied: 0,
+        attach_micros: None,
+    })
+}
+
+/// Rss and Pss of the mappings of one memfd.
+fn mapped(smaps: &str, inode: u64) -> (u64, u64) {
+    let inode = inode.to_string();
+    let mut ours = false;
+    let (mut rss, mut pss) = (0, 0);
+    for line in smaps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let Some((start, _)) = first.split_once('-')
+            && u64::from_str_radix(start, 16).is_ok()
+        {
+            ours = words.nth(3) == Some(&inode) && line.contains("/memfd:");
+        } else if ours {
+            match first {
+                "Rss:" => rss += kib(words.next()),
+                "Pss:" => pss += kib(words.next()),
+                _ => {}
+            }
+        }
+    }
+    (rss, pss)
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |rest| kib(rest.split_whitespace().next()))
+}
+
+fn kib(text: Option<&str>) -> u64 {
+    text.and_then(|text| text.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ProcessReport, Report, field, mapped};
+
+    const SMAPS: &str = "\
+7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
+Size:               2048 kB
+Rss:                1024 kB
+Pss:                 256 kB
+VmFlags: rd sh mr
+7f0000400000-7f0000600000 r--s 00000000 00:01 4712                       /memfd:ray-zerocopy (deleted)
+Rss:                2048 kB
+Pss:                2048 kB
+7f0000800000-7f0000801000 rw-p 00000000 00:00 0
+Rss:                   4 kB
+";
+
+    #[test]
+    fn only_the_arenas_own_mappings_count() {
+        assert_eq!(mapped(SMAPS, 4711), (1024 * 1024, 256 * 1024));
+        assert_eq!(mapped(SMAPS, 4713), (0, 0));
+        assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
+    }
+
+    #[test]
+    fn the_table_adds_up() {
+        let row = |name: &str, shared, share| ProcessReport {
+            name: name.to_owned(),
+            pid: 1,
+            shared,
+            share,
+            private: 1 << 20,
+            pss: (1 << 20) + share,
+            copied: 0,
+            attach_micros: None,
+        };
+        let report = Report { arena: 4 << 20, processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)] };
+        assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
+        let text = report.to_string();
+        assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
+        assert!(text.contains("sum                       3.0  7.0    4.0     0.0"), "{text}");
+    }
+}

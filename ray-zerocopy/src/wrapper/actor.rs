@@ -1,0 +1,332 @@
+//! Actors: processes that load once and serve many calls, with state of their own.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Remote;
+use super::caller::{Caller, Options, program};
+use crate::arena::{Arena, ArenaId};
+use crate::engine::local::{Pool, Settings, broker, start};
+use crate::engine::{Engine, Worker};
+use crate::pipeline::{Loaded, Root, load, share};
+use crate::report::{Report, report};
+use crate::{Result, device};
+
+/// A shared pipeline as a cheap handle that can be serialised and handed to any process of this machine and user.
+///
+/// Whoever has it can [`load`](Self::load) the pipeline in its own process, or [`spawn`](Self::spawn) processes
+/// that serve its methods. Both borrow the same weights.
+///
+/// # Serialisation
+/// The serialised handle holds no weights. It names a socket of the process that made the arena, and a secret; the
+/// receiver asks there for the arena's memfd. So it is good as long as that process lives; afterwards,
+/// deserialising it is an error that says so. Processes that have received the arena keep it.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::Device;
+/// use ray_zerocopy::{ActorWrapper, Pipeline};
+///
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Counter::new)]
+/// struct Counter { head: Linear, #[pipeline(skip)] calls: usize }
+///
+/// #[ray_zerocopy::remote]
+/// impl Counter {
+///     #[remote(skip)]
+///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device), calls: 0 } }
+///
+///     pub fn count(&mut self) -> usize { self.calls += 1; self.calls }
+/// }
+///
+/// fn main() -> ray_zerocopy::Result<()> {
+///     ray_zerocopy::init();
+///     let shared = ActorWrapper::new(&Counter::new(&Device::flex()))?;
+///     let actors = shared.spawn(2)?;
+///     let first = actors.actor(0);
+///     assert_eq!((first.count().wait()?, first.count().wait()?), (1, 2));
+///     assert_eq!(actors.actor(1).count().wait()?, 1);     // each actor has its own state
+///
+///     let here = shared.load()?;                          // or in this process
+///     assert!(here.copied().is_empty());
+///     Ok(())
+/// }
+/// ```
+pub struct ActorWrapper<P> {
+    arena: Arena,
+    device: String,
+    strict: bool,
+    settings: Settings,
+    deadline: Option<Duration>,
+    pipeline: PhantomData<fn() -> P>,
+}
+
+impl<P: Root> ActorWrapper<P> {
+    /// Shares a pipeline.
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared.
+    pub fn new(pipeline: &P) -> Result<Self> {
+        Ok(Self::from_arena(share(pipeline)?))
+    }
+
+    /// A handle of a pipeline that has been shared already.
+    pub fn from_arena(arena: Arena) -> Self {
+        Self {
+            arena,
+            device: "cpu".to_owned(),
+            strict: false,
+            settings: Settings::default(),
+            deadline: None,
+            pipeline: PhantomData,
+        }
+    }
+
+    /// Where the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    ///
+    /// A device that does not exist is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
+    #[must_use]
+    pub fn device(mut self, device: &str) -> Self {
+        device.clone_into(&mut self.device);
+        self
+    }
+
+    /// Makes it an error if a weight has to be copied, because the device or the weight's dtype cannot borrow.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// How many threads each actor computes with. Default: the cores divided among the actors.
+    #[must_use]
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.settings.threads = Some(threads.max(1));
+        self
+    }
+
+    /// How many calls may wait before callers have to. Default: 1024.
+    #[must_use]
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.settings.queue = calls.max(1);
+        self
+    }
+
+    /// How long a call may take, with its time in the queue. An actor that is still busy then is killed and replaced.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Loads the pipeline in this process: its weights are borrowed from the arena, on the wrapper's device.
+    ///
+    /// # Errors
+    /// If the device is not there, or the arena does not fit the pipeline.
+    pub fn load(&self) -> Result<Loaded<P>> {
+        self.load_on(&self.device)
+    }
+
+    /// Loads the pipeline in this process, on another device than the wrapper's.
+    ///
+    /// # Errors
+    /// If the device is not there, or the arena does not fit the pipeline.
+    pub fn load_on(&self, device: &str) -> Result<Loaded<P>> {
+        let device = device::device(device)?;
+        let loaded: Loaded<P> = load(&self.arena, &device)?;
+        Ok(if self.strict { loaded.strict()? } else { loaded })
+    }
+
+    /// The shared weights.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+}
+
+impl<P: Remote> ActorWrapper<P> {
+    /// Starts `actors` processes that load the pipeline, all at the same time, and waits until they have.
+    ///
+    /// # Errors
+    /// If a process cannot be started or cannot load the pipeline; it is named.
+    pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
+        let program = program::<P>(self.arena.clone(), self.device.clone(), self.strict)?;
+        let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
+        let pool = start(settings, Some(Arc::clone(&program)))?;
+        let options = Options { deadline: self.deadline, attempts: 1, wait: true };
+        let caller = Caller { program, engine: Arc::clone(&pool) as _, options, pinned: None };
+        Ok(Actors { methods: P::Actors::from(caller.clone()), caller, pool })
+    }
+}
+
+impl<P> Clone for ActorWrapper<P> {
+    fn clone(&self) -> Self {
+        Self {
+            arena: self.arena.clone(),
+            device: self.device.clone(),
+            strict: self.strict,
+            settings: self.settings.clone(),
+            deadline: self.deadline,
+            pipeline: PhantomData,
+        }
+    }
+}
+
+impl<P> fmt::Debug for ActorWrapper<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("ActorWrapper");
+        text.field("arena", &self.arena).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// A serialised [`ActorWrapper`].
+#[derive(Serialize, Deserialize)]
+struct Handle {
+    ticket: broker::Ticket,
+    arena: ArenaId,
+    device: String,
+    strict: bool,
+    threads: Option<usize>,
+    queue: usize,
+    deadline: Option<Duration>,
+}
+
+impl<P> Serialize for ActorWrapper<P> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let handle = Handle {
+            ticket: broker::offer(&self.arena).map_err(serde::ser::Error::custom)?,
+            arena: self.arena.id(),
+            device: self.device.clone(),
+            strict: self.strict,
+            threads: self.settings.threads,
+            queue: self.settings.queue,
+            deadline: self.deadline,
+        };
+        handle.serialize(serializer)
+    }
+}
+
+impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        use serde::de::Error;
+
+        let handle = Handle::deserialize(deserializer)?;
+        let arena = broker::fetch(&handle.ticket).map_err(D::Error::custom)?;
+        if arena.id() != handle.arena {
+            return Err(D::Error::custom(format!("arena {} arrived for arena {}", arena.id(), handle.arena)));
+        }
+        // Another process made it: its bytes are looked at once, before anything is computed with them.
+        arena.verify().map_err(D::Error::custom)?;
+        let mut wrapper = Self::from_arena(arena).device(&handle.device);
+        wrapper.strict = handle.strict;
+        wrapper.settings.threads = handle.threads;
+        wrapper.settings.queue = handle.queue.max(1);
+        wrapper.deadline = handle.deadline;
+        Ok(wrapper)
+    }
+}
+
+/// Processes that have loaded a pipeline and serve its methods. A call goes to whichever is free.
+///
+/// Methods that take `&mut self` change the state of the one actor that runs them: address it with
+/// [`actor`](Self::actor). A call whose actor dies is an error that names it, and is not repeated; the actor is
+/// started again from the arena, with its state as `init` makes it.
+///
+/// Dropping it runs the calls that wait and ends the processes.
+pub struct Actors<P: Remote> {
+    caller: Caller,
+    pool: Arc<Pool>,
+    methods: P::Actors,
+}
+
+impl<P: Remote> Actors<P> {
+    /// How many actors there are.
+    pub fn len(&self) -> usize {
+        self.pool.size()
+    }
+
+    /// Never: there is at least one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One of the actors, with its state.
+    ///
+    /// # Panics
+    /// If there is no actor of this number; there are [`len`](Self::len).
+    #[track_caller]
+    pub fn actor(&self, index: usize) -> Actor<P> {
+        assert!(index < self.len(), "there is no actor {index}: there are {}", self.len());
+        let caller = Caller { pinned: Some(index), ..self.caller.clone() };
+        Actor { methods: P::Actors::from(caller), pool: Arc::clone(&self.pool), index }
+    }
+
+    /// All actors, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Actor<P>> {
+        (0..self.len()).map(|index| self.actor(index))
+    }
+
+    /// The processes that are up now.
+    pub fn workers(&self) -> Vec<Worker> {
+        self.pool.workers()
+    }
+
+    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        report(&self.caller).map_err(Into::into)
+    }
+
+    /// Runs the calls that wait, and ends the actors. Returns when they are gone.
+    pub fn shut_down(self) {
+        self.pool.shut_down();
+    }
+}
+
+impl<P: Remote> Deref for Actors<P> {
+    type Target = P::Actors;
+
+    fn deref(&self) -> &P::Actors {
+        &self.methods
+    }
+}
+
+impl<P: Remote> fmt::Debug for Actors<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actors").field("workers", &self.workers()).finish_non_exhaustive()
+    }
+}
+
+/// One actor of several. Its calls run in the order in which they were made.
+pub struct Actor<P: Remote> {
+    methods: P::Actors,
+    pool: Arc<Pool>,
+    index: usize,
+}
+
+impl<P: Remote> Actor<P> {
+    /// The actor's process, if it is up.
+    pub fn worker(&self) -> Option<Worker> {
+        self.pool.workers().into_iter().find(|worker| worker.index == self.index)
+    }
+}
+
+impl<P: Remote> Deref for Actor<P> {
+    type Target = P::Actors;
+
+    fn deref(&self) -> &P::Actors {
+        &self.methods
+    }
+}
+
+impl<P: Remote> fmt::Debug for Actor<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actor").field("index", &self.index).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! Making calls: from a method and its arguments to a [`Pending`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pending::Pending;
+use super::slot::{Handler, loader};
+use super::wire::{Reader, WireError, Writer};
+use crate::arena::Arena;
+use crate::engine::local::EntryToken;
+use crate::engine::{Call, CallError, Engine, Program};
+use crate::pipeline::Root;
+
+/// How calls are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub deadline: Option<Duration>,
+    pub attempts: u32,
+    /// Whether a call waits for a place in a full queue.
+    pub wait: bool,
+}
+
+/// A program on an engine: what the code that `#[ray_zerocopy::remote]` writes calls.
+#[derive(Clone)]
+pub struct Caller {
+    pub(crate) program: Arc<Program>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) options: Options,
+    pub(crate) pinned: Option<usize>,
+}
+
+/// A remote method of a pipeline.
+pub struct Method {
+    name: &'static str,
+    handler: Result<EntryToken, String>,
+}
+
+impl Method {
+    /// Names a method by the function that runs it.
+    pub fn new<P: 'static>(name: &'static str, handler: Handler<P>) -> Self {
+        Self { name, handler: EntryToken::of(handler).map_err(|error| error.to_string()) }
+    }
+}
+
+/// A program for a pipeline of type `P`.
+pub(super) fn program<P: Root>(arena: Arena, device: String, strict: bool) -> Result<Arc<Program>, CallError> {
+    let load: crate::engine::local::Loader = loader::<P>;
+    let loader = EntryToken::of(load)
+        .map_err(|error| CallError::Start { method: crate::type_name::<P>(), reason: error.to_string() })?;
+    Ok(Arc::new(Program::new(arena, loader, device, strict)))
+}
+
+impl Caller {
+    /// Puts a call into the engine's queue, and waits for a place in it if it is full.
+    pub fn call<T>(
+        &self,
+        method: Method,
+        put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+        take: fn(&mut Reader) -> Result<T, WireError>,
+    ) -> Pending<T> {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending::new(answer, take, method.name);
+        let mut writer = Writer::default();
+        let put = put(&mut writer).map_err(|error| CallError::Wire {
+            method: method.name.to_owned(),
+            what: "an argument".to_owned(),
+            reason: error.to_string(),
+        });
+        let handler = method
+            .handler
+            .map_err(|reason| CallError::Start { method: method.name.to_owned(), reason });
+        let handler = match put.and(handler) {
+            Ok(handler) => handler,
+            Err(error) => return Pending::failed(error, take, method.name),
+        };
+        let call = Call {
+            program: Arc::clone(&self.program),
+            method: method.name,
+            handler,
+            args: writer.finish(),
+            reply,
+            deadline: self.options.deadline.map(|after| (Instant::now() + after, after)),
+            allowed: self.options.attempts,
+            attempts: 0,
+            pinned: self.pinned,
+        };
+        if let Err((call, error)) = self.engine.submit(call, self.options.wait) {
+            call.answer(Err(error));
+        }
+        pending
+    }
+}

@@ -1,0 +1,56 @@
+//! A loaded pipeline in a worker: what the engine calls a program.
+
+use burn::tensor::Device;
+
+use super::wire::{Reader, WireError, Writer};
+use crate::arena::Arena;
+use crate::engine::local::{EntryToken, Failure, LoadRequest, Served};
+use crate::engine::message::{Incoming, Outgoing};
+use crate::pipeline::{Copied, LoadError, Loaded, Root, load};
+use crate::{device, panics};
+
+/// A remote method, as a worker runs it: arguments in, result out.
+pub(super) type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
+
+struct Slot<P> {
+    pipeline: P,
+    arena: Arena,
+    device: Device,
+}
+
+/// What a worker runs to load a pipeline of type `P`.
+pub(super) fn loader<P: Root>(request: LoadRequest) -> Result<(Box<dyn Served>, Vec<Copied>), LoadError> {
+    let LoadRequest { arena, device, strict } = request;
+    let device = device::device(&device)?;
+    let loaded: Loaded<P> = load(&arena, &device)?;
+    let loaded = if strict { loaded.strict()? } else { loaded };
+    let copied = loaded.copied().to_vec();
+    Ok((Box::new(Slot { pipeline: loaded.into_inner(), arena, device }), copied))
+}
+
+impl<P: Root> Served for Slot<P> {
+    fn call(&mut self, handler: &EntryToken, arguments: Incoming) -> Result<Outgoing, Failure> {
+        let wire = |what: &str, reason: String| Failure::Wire { what: what.to_owned(), reason };
+        let run: Handler<P> = handler.resolve().map_err(|error| wire("the call", error.to_string()))?;
+        let mut reader = Reader::new(arguments, self.device.clone());
+        let mut writer = Writer::default();
+        match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
+            Ok(Ok(())) => Ok(writer.finish()),
+            Ok(Err(error)) => Err(wire("an argument or the result", error.to_string())),
+            Err(panic) => Err(Failure::Panicked(self.renew(panic))),
+        }
+    }
+}
+
+impl<P: Root> Slot<P> {
+    /// A panic may have left the pipeline half-changed: the next call gets a new one, from the arena.
+    fn renew(&mut self, panic: String) -> String {
+        match load::<P>(&self.arena, &self.device) {
+            Ok(loaded) => {
+                self.pipeline = loaded.into_inner();
+                panic
+            }
+            Err(error) => format!("{panic}; the pipeline could not be loaded anew: {error}"),
+        }
+    }
+}

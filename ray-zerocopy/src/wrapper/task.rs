@@ -1,0 +1,184 @@
+//! Tasks: each call runs on whichever worker is free.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Remote;
+use super::caller::{Caller, Options, program};
+use crate::arena::Arena;
+use crate::engine::local::Local;
+use crate::engine::Program;
+use crate::pipeline::share;
+use crate::report::{Report, report};
+use crate::{Result, device};
+
+/// A pipeline whose method calls are tasks: each runs on whichever worker process is free.
+///
+/// The methods are those that take `&self` in the impl block under `#[ray_zerocopy::remote]`, and each returns a
+/// [`Pending`](crate::Pending). A worker keeps the pipeline that it loaded, so a second task rebuilds nothing; but which worker runs a
+/// task is not said, so tasks have no state that a caller could rely on.
+///
+/// A task whose worker dies runs again on another, three times at most by default, so it has to be repeatable.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use ray_zerocopy::{Pipeline, TaskWrapper};
+///
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// #[ray_zerocopy::remote]
+/// impl Model {
+///     #[remote(skip)]
+///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+///
+///     pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+/// }
+///
+/// fn main() -> ray_zerocopy::Result<()> {
+///     ray_zerocopy::init();
+///     let device = Device::flex();
+///     let model = Model::new(&device);
+///     let tasks = TaskWrapper::new(&model)?;
+///
+///     let x = Tensor::<2>::ones([3, 4], &device);
+///     let there = tasks.predict(x.clone()).wait()?;
+///     let here = model.predict(x);
+///     assert_eq!(here.into_data(), there.into_data());
+///     Ok(())
+/// }
+/// ```
+pub struct TaskWrapper<P: Remote> {
+    caller: Caller,
+    engine: Local,
+    tasks: P::Tasks,
+}
+
+impl<P: Remote> TaskWrapper<P> {
+    /// Shares a pipeline and runs its methods on the workers that this process shares, [`Local::shared`].
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared, or the workers cannot be started.
+    pub fn new(pipeline: &P) -> Result<Self> {
+        Self::on(&Local::shared()?, pipeline)
+    }
+
+    /// Shares a pipeline and runs its methods on workers of your choice.
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared.
+    pub fn on(engine: &Local, pipeline: &P) -> Result<Self> {
+        Self::from_arena(engine, share(pipeline)?)
+    }
+
+    /// Runs the methods of a pipeline that has been shared already.
+    ///
+    /// # Errors
+    /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
+    pub fn from_arena(engine: &Local, arena: Arena) -> Result<Self> {
+        let program = program::<P>(arena, "cpu".to_owned(), false)?;
+        let options = Options { deadline: None, attempts: 3, wait: true };
+        Ok(Self::assemble(engine.clone(), program, options))
+    }
+
+    fn assemble(engine: Local, program: Arc<Program>, options: Options) -> Self {
+        let pool: Arc<dyn crate::engine::Engine> = Arc::clone(&engine.0) as _;
+        // Set before by an earlier step of the same wrapper, for the same engine.
+        drop(program.engine.set(Arc::downgrade(&pool)));
+        let caller = Caller { program, engine: pool, options, pinned: None };
+        Self { tasks: P::Tasks::from(caller.clone()), caller, engine }
+    }
+
+    fn reprogram(self, device: String, strict: bool) -> Self {
+        let old = &self.caller.program;
+        let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict));
+        Self::assemble(self.engine, program, self.caller.options)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = self.caller.options;
+        change(&mut options);
+        Self::assemble(self.engine, Arc::clone(&self.caller.program), options)
+    }
+
+    /// Where workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    ///
+    /// A device that does not exist, or that the workers do not have, is an error of the first call.
+    #[must_use]
+    pub fn device(self, device: &str) -> Self {
+        let strict = self.caller.program.strict;
+        self.reprogram(device.to_owned(), strict)
+    }
+
+    /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        let device = self.caller.program.device.clone();
+        self.reprogram(device, true)
+    }
+
+    /// How long a call may take, with its time in the queue. A worker that is still busy then is killed and replaced.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.deadline = Some(deadline))
+    }
+
+    /// How often a task may be tried when its workers die. Default: 3.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        self.with(|options| options.attempts = attempts.max(1))
+    }
+
+    /// Makes a call fail at once when the queue is full. By default it waits for a place, which blocks its thread.
+    #[must_use]
+    pub fn fail_when_full(self) -> Self {
+        self.with(|options| options.wait = false)
+    }
+
+    /// The shared weights.
+    pub fn arena(&self) -> &Arena {
+        &self.caller.program.arena
+    }
+
+    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        report(&self.caller).map_err(Into::into)
+    }
+
+    /// Loads the pipeline in this process, borrowing from the arena too.
+    ///
+    /// # Errors
+    /// If the device is not there.
+    pub fn load(&self) -> Result<crate::Loaded<P>> {
+        let device = device::device(&self.caller.program.device)?;
+        Ok(crate::load(self.arena(), &device)?)
+    }
+}
+
+impl<P: Remote> Deref for TaskWrapper<P> {
+    type Target = P::Tasks;
+
+    fn deref(&self) -> &P::Tasks {
+        &self.tasks
+    }
+}
+
+impl<P: Remote> Clone for TaskWrapper<P> {
+    fn clone(&self) -> Self {
+        Self::assemble(self.engine.clone(), Arc::clone(&self.caller.program), self.caller.options)
+    }
+}
+
+impl<P: Remote> fmt::Debug for TaskWrapper<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskWrapper").field("arena", self.arena()).finish_non_exhaustive()
+    }
+}
+

@@ -1,0 +1,315 @@
+//! Arguments and results as messages: tensors go beside the message, everything else through serde.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+
+use burn::tensor::kind::Basic;
+use burn::tensor::{Bytes, DType, Device, Tensor};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::message::{Incoming, Outgoing};
+use crate::{codec, pipeline};
+
+/// Why a value could not travel.
+#[derive(Debug)]
+pub struct WireError(pub(crate) String);
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Writes values into a message.
+#[derive(Default)]
+pub struct Writer {
+    values: Vec<u8>,
+    tensors: Vec<Bytes>,
+}
+
+impl Writer {
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// If serde cannot write it.
+    pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WireError> {
+        let bytes = codec::encode(value).map_err(WireError)?;
+        self.values.extend((bytes.len() as u64).to_le_bytes());
+        self.values.extend(bytes);
+        Ok(())
+    }
+
+    fn tensor<const D: usize, K: Basic>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
+        let header = TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
+        self.value(&header)?;
+        self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?);
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Outgoing {
+        let values = Bytes::from_bytes_vec(self.values);
+        Outgoing { segments: std::iter::once(values).chain(self.tensors).collect() }
+    }
+}
+
+/// Reads the values of a message, in the order in which they were written.
+pub struct Reader {
+    message: Incoming,
+    at: usize,
+    device: Device,
+}
+
+impl Reader {
+    /// Tensors are made on `device`.
+    pub(crate) fn new(message: Incoming, device: Device) -> Self {
+        Self { message, at: 0, device }
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// If the message has no such value.
+    pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
+        let short = || WireError("the message ends too early".to_owned());
+        let values = self.message.segments.first().ok_or_else(short)?;
+        let start = self.at.checked_add(8).ok_or_else(short)?;
+        let len = values.get(self.at..start).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
+        let end = usize::try_from(u64::from_le_bytes(len)).ok().and_then(|len| start.checked_add(len));
+        let end = end.ok_or_else(short)?;
+        let value = codec::decode(values.get(start..end).ok_or_else(short)?).map_err(WireError)?;
+        self.at = end;
+        Ok(value)
+    }
+
+    fn tensor<const D: usize, K: Basic>(&mut self) -> Result<Tensor<D, K>, WireError> {
+        let TensorHeader { dtype, shape, segment } = self.value()?;
+        let bytes = self.message.tensor(segment);
+        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()))?;
+        pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct TensorHeader {
+    dtype: DType,
+    shape: Vec<usize>,
+    segment: usize,
+}
+
+/// Stands for an argument or result of type `T`. See [`Leaf`](crate::pipeline::leaf::Leaf) for how the compiler picks.
+pub struct Wire<T: ?Sized>(PhantomData<fn() -> Box<T>>);
+
+impl<T: ?Sized> Clone for Wire<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Wire<T> {}
+
+impl<T: ?Sized> Wire<T> {
+    /// The only value.
+    pub const NEW: Self = Self(PhantomData);
+}
+
+/// How a value of type `T` travels.
+pub struct Ops<T> {
+    /// Into a message.
+    pub put: fn(&T, &mut Writer) -> Result<(), WireError>,
+    /// Out of a message.
+    pub take: fn(&mut Reader) -> Result<T, WireError>,
+}
+
+/// Tensors, and containers of tensors: their bytes travel through shared memory, onto the receiver's device.
+pub trait ViaTensors<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T: Tensors> ViaTensors<T> for &&Wire<T> {
+    fn ops(&self) -> Ops<T> {
+        Ops { put: T::put, take: T::take }
+    }
+}
+
+/// Everything else: serde.
+pub trait ViaSerde<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T: Serialize + DeserializeOwned> ViaSerde<T> for &Wire<T> {
+    fn ops(&self) -> Ops<T> {
+        Ops { put: |value, writer| writer.value(value), take: Reader::value }
+    }
+}
+
+/// What cannot travel: always a compile error.
+pub trait ViaNothing<T> {
+    /// Never compiles: nothing that gets here is [`Remotable`].
+    fn ops(self) -> Ops<T>
+    where
+        T: Remotable;
+}
+
+impl<T> ViaNothing<T> for Wire<T> {
+    fn ops(self) -> Ops<T>
+    where
+        T: Remotable,
+    {
+        T::never()
+    }
+}
+
+/// What an argument or result of a remote method has to be. Nobody implements it: it carries the message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel between processes",
+    label = "neither tensors nor `Serialize + DeserializeOwned`",
+    note = "arguments and results of remote methods are tensors, containers of tensors, or anything that is `Serialize + DeserializeOwned`",
+    note = "the error type of a `Result` has to be so too: return `Result<T, String>`, or derive serde on the error",
+    note = "or leave the method out: `#[remote(skip)]`"
+)]
+pub trait Remotable: Sized {
+    /// Never called.
+    fn never() -> Ops<Self>;
+}
+
+/// A tensor, or a container of tensors, that travels beside the message.
+pub trait Tensors: Sized {
+    /// Into a message.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read from its device.
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError>;
+
+    /// Out of a message.
+    ///
+    /// # Errors
+    /// If the message does not have it.
+    fn take(reader: &mut Reader) -> Result<Self, WireError>;
+}
+
+impl<const D: usize, K: Basic> Tensors for Tensor<D, K> {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        writer.tensor(self)
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        reader.tensor()
+    }
+}
+
+impl<T: Tensors> Tensors for Vec<T> {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        writer.value(&self.len())?;
+        self.iter().try_for_each(|item| item.put(writer))
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        let len: usize = reader.value()?;
+        (0..len).map(|_| T::take(reader)).collect()
+    }
+}
+
+impl<T: Tensors> Tensors for Option<T> {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        writer.value(&self.is_some())?;
+        self.iter().try_for_each(|item| item.put(writer))
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        match reader.value()? {
+            true => T::take(reader).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+impl<T: Tensors> Tensors for Box<T> {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        (**self).put(writer)
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        T::take(reader).map(Self::new)
+    }
+}
+
+impl<T: Tensors, const N: usize> Tensors for [T; N] {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        self.iter().try_for_each(|item| item.put(writer))
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        let items = (0..N).map(|_| T::take(reader)).collect::<Result<Vec<_>, _>>()?;
+        items.try_into().map_err(|_| WireError(format!("{N} tensors are expected")))
+    }
+}
+
+impl<T: Tensors, E: Serialize + DeserializeOwned> Tensors for Result<T, E> {
+    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+        writer.value(&self.is_ok())?;
+        match self {
+            Ok(item) => item.put(writer),
+            Err(error) => writer.value(error),
+        }
+    }
+
+    fn take(reader: &mut Reader) -> Result<Self, WireError> {
+        match reader.value()? {
+            true => T::take(reader).map(Ok),
+            false => reader.value().map(Err),
+        }
+    }
+}
+
+macro_rules! maps {
+    ($([$($generics:tt)*] $map:ty;)*) => {$(
+        impl<$($generics)*> Tensors for $map {
+            fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+                writer.value(&self.len())?;
+                self.iter().try_for_each(|(key, item)| {
+                    writer.value(key)?;
+                    item.put(writer)
+                })
+            }
+
+            fn take(reader: &mut Reader) -> Result<Self, WireError> {
+                let len: usize = reader.value()?;
+                (0..len).map(|_| Ok((reader.value()?, V::take(reader)?))).collect()
+            }
+        }
+    )*};
+}
+
+maps! {
+    [K: Serialize + DeserializeOwned + Eq + Hash, V: Tensors, S: BuildHasher + Default] HashMap<K, V, S>;
+    [K: Serialize + DeserializeOwned + Ord, V: Tensors] BTreeMap<K, V>;
+}
+
+macro_rules! tuples {
+    ($(($($name:ident $index:tt),*))*) => {$(
+        impl<$($name: Tensors),*> Tensors for ($($name,)*) {
+            fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+                $(self.$index.put(writer)?;)*
+                Ok(())
+            }
+
+            fn take(reader: &mut Reader) -> Result<Self, WireError> {
+                Ok(($($name::take(reader)?,)*))
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A 0)
+    (A 0, B 1)
+    (A 0, B 1, C 2)
+    (A 0, B 1, C 2, D 3)
+    (A 0, B 1, C 2, D 3, E 4)
+    (A 0, B 1, C 2, D 3, E 4, F 5)
+}

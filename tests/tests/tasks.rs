@@ -1,0 +1,161 @@
+//! Tasks, on real processes.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use ray_zerocopy::{CallError, Error, Local, TaskWrapper, gather};
+use ray_zerocopy_tests::models::{Mill, MillConfig, MillError};
+
+fn mill(size: usize) -> Mill {
+    MillConfig::new(size).init(&Device::flex())
+}
+
+fn two_workers() -> Local {
+    Local::builder().workers(2).threads_per_worker(1).start().unwrap()
+}
+
+#[test]
+fn a_task_gives_the_same_answer_bit_for_bit() {
+    let mill = mill(64);
+    let tasks = TaskWrapper::on(&two_workers(), &mill).unwrap();
+    let corn = Tensor::<2>::random([5, 64], burn::tensor::Distribution::Default, &Device::flex());
+    let here = mill.grind(corn.clone()).into_data();
+    for _ in 0..4 {
+        assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+    }
+}
+
+#[test]
+fn large_tensors_travel_both_ways() {
+    let mill = mill(512);
+    let tasks = TaskWrapper::on(&two_workers(), &mill).unwrap();
+    let corn = Tensor::<2>::random([2000, 512], burn::tensor::Distribution::Default, &Device::flex());
+    let there = tasks.grind(corn.clone()).wait().unwrap();
+    assert_eq!(there.clone().into_data(), mill.grind(corn).into_data());
+    // The result is a map of shared memory, and can be computed with and written like any other.
+    let doubled = there.clone() * 2.0;
+    assert_eq!((doubled / 2.0).into_data(), there.into_data());
+}
+
+#[test]
+fn any_serde_value_and_any_container_of_tensors_travels() {
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let value = serde_json::json!({"a": [1, 2.5, null, {"b": "c"}], "z": -1});
+    let numbers = vec![0.1, f64::MIN_POSITIVE, -0.0, f64::INFINITY];
+    let there = tasks.echo(value.clone(), "tête-à-tête".to_owned(), numbers.clone()).wait().unwrap();
+    assert_eq!(there, (value, "tête-à-tête".to_owned(), numbers));
+
+    let device = Device::flex();
+    let tensors = vec![Tensor::<2>::ones([1, 2], &device), Tensor::<2>::zeros([0, 3], &device)];
+    let mask = Tensor::from_bool([true, false], &device);
+    let named = tasks.sort(tensors, Some(mask)).wait().unwrap();
+    assert_eq!(named.len(), 3);
+    assert_eq!(named["tensor 0"].to_data(), TensorData::from([[1.0_f32, 1.0]]));
+    assert_eq!(named["tensor 1"].dims(), [0, 3]);
+    assert_eq!(named["mask"].to_data(), TensorData::from([[1.0_f32, 0.0]]));
+}
+
+#[test]
+fn results_with_errors_of_their_own_come_back_as_such() {
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    assert_eq!(tasks.weigh(0).wait().unwrap().unwrap_err(), MillError::Empty);
+    assert_eq!(tasks.weigh(12).wait().unwrap().unwrap_err(), MillError::Full { given: 12, room: 9 });
+    let corn = tasks.weigh(3).wait().unwrap().unwrap();
+    assert_eq!(corn.into_data().iter::<i64>().collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn a_second_task_on_the_same_arena_rebuilds_nothing() {
+    let engine = Local::builder().workers(1).start().unwrap();
+    let mut config = MillConfig::new(4);
+    let folder = tempfile::tempdir().unwrap();
+    // `init` removes this file and kills its process: whoever rebuilds after the first load dies.
+    let path = folder.path().join("deadly");
+    config.deadly = Some(path.to_string_lossy().into_owned());
+    let tasks = TaskWrapper::on(&engine, &config.init(&Device::flex())).unwrap();
+    let first = tasks.pid().wait().unwrap();
+    std::fs::write(&path, "").unwrap();
+    for _ in 0..3 {
+        assert_eq!(tasks.pid().wait().unwrap(), first);
+    }
+    assert!(path.exists(), "a task rebuilt the pipeline");
+}
+
+#[test]
+fn tasks_run_in_parallel_and_gather_in_order() {
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let pids = gather((0..8).map(|_| tasks.sleep(20))).wait().unwrap();
+    let mut distinct = pids.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 2, "both workers have to take tasks: {pids:?}");
+    assert!(!pids.contains(&std::process::id()));
+
+    let device = Device::flex();
+    let sums = gather((0..8).map(|n| tasks.sort(vec![Tensor::full([1, 1], n, &device)], None))).wait().unwrap();
+    let sums: Vec<f32> = sums.into_iter().map(|named| named["tensor 0"].clone().into_scalar()).collect();
+    assert_eq!(sums, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+}
+
+#[test]
+fn results_can_be_awaited_on_any_executor() {
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let pid = pollster::block_on(async { tasks.pid().await }).unwrap();
+    assert_ne!(pid, std::process::id());
+    let many = pollster::block_on(gather((0..5).map(|_| tasks.pid())).into_future()).unwrap();
+    assert_eq!(many.len(), 5);
+}
+
+#[test]
+fn waiting_with_a_timeout_gives_the_result_later() {
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let mut pending = tasks.sleep(400);
+    let mut rounds = 0;
+    let pid = loop {
+        match pending.wait_timeout(std::time::Duration::from_millis(5)) {
+            Some(result) => break result.unwrap(),
+            None => rounds += 1,
+        }
+    };
+    assert!(rounds > 0, "a result cannot be there before its method ends");
+    assert_ne!(pid, std::process::id());
+}
+
+#[test]
+fn each_worker_gets_its_share_of_the_cores() {
+    let engine = Local::builder().workers(2).threads_per_worker(3).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("3"));
+    let engine = Local::builder().workers(64).start();
+    let tasks = TaskWrapper::on(&engine.unwrap(), &mill(4)).unwrap();
+    assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("1"));
+}
+
+#[test]
+fn a_full_queue_makes_callers_wait_or_fail_as_they_choose() {
+    let engine = Local::builder().workers(1).queue(2).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("busy");
+    let busy = tasks.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
+    ray_zerocopy_tests::memory::eventually("the worker is busy", || file.exists());
+    let waiting = [tasks.pid(), tasks.pid()];
+    let eager = tasks.clone().fail_when_full();
+    let error = eager.pid().wait().unwrap_err();
+    assert_eq!(error, Error::Call(CallError::QueueFull { waiting: 2, workers: 1 }));
+    // The patient one waits for a place in the queue, and gets it.
+    tasks.pid().wait().unwrap();
+    busy.wait().unwrap();
+    gather(waiting).wait().unwrap();
+}
+
+#[test]
+fn shutting_down_runs_what_waits_and_refuses_what_comes_later() {
+    let engine = two_workers();
+    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let pending: Vec<_> = (0..6).map(|_| tasks.sleep(30)).collect();
+    let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
+    engine.shut_down();
+    assert_eq!(gather(pending).wait().unwrap().len(), 6);
+    assert!(pids.iter().all(|&pid| !ray_zerocopy_tests::memory::is_alive(pid)), "{pids:?} are still there");
+    let error = tasks.pid().wait().unwrap_err();
+    assert_eq!(error, Error::Call(CallError::ShutDown { method: "pid".to_owned() }));
+}

@@ -1,0 +1,6 @@
+use ray_zerocopy::remote;
+
+#[remote]
+struct Search;
+
+fn main() {}
