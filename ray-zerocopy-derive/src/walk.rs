@@ -149,7 +149,7 @@ impl Walk<'_> {
         let entries = self.pick(quote_spanned!(span=> entries), quote_spanned!(span=> entries_mut));
         quote! {
             for (__key, __item) in #runtime::#entries(#value)? {
-                #cursor.enter_key(&__key);
+                #cursor.enter_key(&*__key);
                 #inside
                 #cursor.exit();
             }

@@ -115,6 +115,11 @@ pub mod __private {
         unshare,
     };
     pub use crate::pipeline::{leaf, whole};
+    /// For this workspace's benchmarks.
+    pub mod transport {
+        pub use crate::engine::local::transport::{Connection, Received, Wait};
+        pub use crate::engine::message::{Incoming, Outgoing};
+    }
     pub use crate::wrapper::wire::{Reader, WireError, Writer};
     pub use crate::wrapper::{Caller, Method, Pending, Remote, wire};
 }

@@ -1,4 +1,6 @@
 //! Pipelines that the tests share, and the kernel's figures.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 pub mod memory;
 pub mod models;

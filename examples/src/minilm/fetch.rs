@@ -151,13 +151,10 @@ fn check_cached(folder: &Path) -> Result<()> {
         let found = fs::metadata(folder.join(file.name)).map(|m| m.len());
         ensure!(
             found.as_ref().is_ok_and(|&bytes| bytes == file.bytes),
-            "the cached model in {} is damaged: {} has {}, expected {} bytes. Remove the folder to download it again",
+            "the cached model in {} is damaged: {}: {}, expected {} bytes. Remove the folder to download it again",
             folder.display(),
             file.name,
-            match found {
-                Ok(bytes) => format!("{bytes} bytes"),
-                Err(e) => e.to_string(),
-            },
+            found.map_or_else(|e| e.to_string(), |bytes| format!("{bytes} bytes")),
             file.bytes
         );
     }
@@ -200,7 +197,9 @@ mod tests {
 
     #[test]
     fn the_cache_follows_the_xdg_rules() {
-        let cache = |vars| places(vars).cache;
+        fn cache(vars: &[(&str, &str)]) -> Option<PathBuf> {
+            places(vars).cache
+        }
         let home = ("HOME", "/home/a");
         let below = |path: &str| Some(PathBuf::from(path));
         assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/c")]), below("/c/ray-zerocopy/models"));
@@ -241,7 +240,7 @@ mod tests {
         fill(&folder);
         let cached = places(&[("XDG_CACHE_HOME", dir.path().to_str().unwrap())]);
         let error = cached.find().unwrap_err().to_string();
-        assert!(error.contains("model.safetensors has 1 bytes, expected 90868376"), "{error}");
+        assert!(error.contains("model.safetensors: 1 bytes, expected 90868376"), "{error}");
         assert!(error.contains("Remove the folder"), "{error}");
     }
 }

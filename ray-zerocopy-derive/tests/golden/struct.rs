@@ -69,7 +69,7 @@ impl ::ray_zerocopy::__private::Pipeline for Search {
         };
         let __mark = __collector.begin_container();
         for (__key, __item) in ::ray_zerocopy::__private::entries(__field2)? {
-            __collector.enter_key(&__key);
+            __collector.enter_key(&*__key);
             for (__index, __item) in ::core::iter::Iterator::enumerate(__item.iter()) {
                 __collector.enter_index(__index);
                 let __ops = {
@@ -243,7 +243,7 @@ impl ::ray_zerocopy::__private::Pipeline for Search {
         };
         if !__attacher.copy_whole::<HashMap<String, Vec<Linear>>>(__whole, __field2)? {
             for (__key, __item) in ::ray_zerocopy::__private::entries_mut(__field2)? {
-                __attacher.enter_key(&__key);
+                __attacher.enter_key(&*__key);
                 for (__index, __item) in ::core::iter::Iterator::enumerate(
                     __item.iter_mut(),
                 ) {

@@ -10,7 +10,8 @@ pub(crate) const ALIGN: usize = 64;
 
 /// A message on its way out.
 #[derive(Clone, Default)]
-pub(crate) struct Outgoing {
+pub struct Outgoing {
+    /// The values, then the tensors.
     pub segments: Vec<Bytes>,
 }
 
@@ -30,7 +31,8 @@ impl Outgoing {
 
 /// A message that arrived: heap memory, or a sealed memfd of the sender that is mapped read-only.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Incoming {
+pub struct Incoming {
+    /// The values, then the tensors.
     pub segments: Vec<bytes::Bytes>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::ShareError;
-use super::collect::{Item, What};
+use super::collect::{Item, TensorItem, What};
 
 /// Compares a pipeline with the skeleton that its config makes.
 pub(super) fn compare(pipeline: &[Item], skeleton: &[Item]) -> Result<(), ShareError> {
@@ -50,7 +50,7 @@ fn describe(what: &What) -> String {
 
 fn same(item: &Item, twin: &Item) -> Result<(), ShareError> {
     let equal = match (&item.what, &twin.what) {
-        (What::Tensor(left), What::Tensor(right)) => left.kind == right.kind && left.shape == right.shape,
+        (What::Tensor(left), What::Tensor(right)) => left.kind == right.kind && fits(left, &right.shape),
         (What::Variant(left), What::Variant(right)) => left == right,
         _ => true,
     };
@@ -62,6 +62,11 @@ fn same(item: &Item, twin: &Item) -> Result<(), ShareError> {
             rebuilt: describe(&twin.what),
         }),
     }
+}
+
+/// An uninitialised parameter that burn stores transposed tells its stored shape, an initialised one its own.
+fn fits(tensor: &TensorItem, rebuilt: &[usize]) -> bool {
+    tensor.shape == rebuilt || tensor.stored.as_ref().is_some_and(|stored| stored.shape == rebuilt)
 }
 
 /// How a variant is written in an arena's manifest.

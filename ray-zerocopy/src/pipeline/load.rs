@@ -1,5 +1,6 @@
 //! Loading: arena → pipeline whose tensors read the arena, by every worker.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use burn::tensor::Device;
@@ -104,7 +105,6 @@ pub struct Copied {
 }
 
 /// A loaded pipeline, and the account of what had to be copied for it. Use it as the pipeline itself.
-#[derive(Debug)]
 pub struct Loaded<P> {
     pipeline: P,
     copied: Vec<Copied>,
@@ -134,6 +134,13 @@ impl<P> Loaded<P> {
                 path: first.path.clone(),
             }),
         }
+    }
+}
+
+impl<P> fmt::Debug for Loaded<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Loaded");
+        text.field("pipeline", &std::any::type_name::<P>()).field("copied", &self.copied).finish()
     }
 }
 

@@ -16,7 +16,7 @@ mod pool;
 mod process;
 mod protocol;
 mod sys;
-mod transport;
+pub(crate) mod transport;
 mod worker;
 
 use std::sync::{Arc, OnceLock};

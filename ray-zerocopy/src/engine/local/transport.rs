@@ -36,40 +36,46 @@ thread_local! {
 
 /// One end of the connection between an owner and one of its workers.
 #[derive(Debug)]
-pub(crate) struct Connection(OwnedFd);
+pub struct Connection(OwnedFd);
 
 /// What arrived.
-pub(crate) struct Received<M> {
+pub struct Received<M> {
+    /// The message.
     pub message: M,
+    /// The bytes that belong to it.
     pub payload: Incoming,
+    /// The file descriptors that came along.
     pub fds: Vec<OwnedFd>,
 }
 
 /// How waiting for a packet ended.
 #[derive(Debug)]
-pub(crate) enum Wait {
+pub enum Wait {
+    /// There is a packet, or the other end is gone.
     Ready,
+    /// The time is over.
     TimedOut,
 }
 
 impl Connection {
     /// Two connected ends.
-    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+    pub fn pair() -> io::Result<(Self, Self)> {
         let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(left), Self(right)))
     }
 
     /// The end that this process was given.
-    pub(crate) fn from_fd(fd: OwnedFd) -> Self {
+    pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    pub(crate) fn into_fd(self) -> OwnedFd {
+    /// The file descriptor.
+    pub fn into_fd(self) -> OwnedFd {
         self.0
     }
 
     /// Sends a message, the bytes that belong to it, and at most one file descriptor.
-    pub(crate) fn send<M: Serialize>(
+    pub fn send<M: Serialize>(
         &self,
         message: &M,
         payload: &Outgoing,
@@ -120,7 +126,7 @@ impl Connection {
     }
 
     /// Waits for a packet, or for the other end to go.
-    pub(crate) fn wait(&self, until: Option<Instant>) -> io::Result<Wait> {
+    pub fn wait(&self, until: Option<Instant>) -> io::Result<Wait> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
@@ -135,7 +141,7 @@ impl Connection {
     }
 
     /// Receives a message; `None` if the other end is gone.
-    pub(crate) fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<Received<M>>> {
+    pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<Received<M>>> {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.resize(1 + INLINE, 0);
             self.receive_into(buffer)
