@@ -42,3 +42,10 @@ fn main() -> anyhow::Result<()> {
     }
     Ok(())
 }
+struct Aligned;
+unsafe impl std::alloc::GlobalAlloc for Aligned {
+    unsafe fn alloc(&self, l: std::alloc::Layout) -> *mut u8 { unsafe { std::alloc::System.alloc(up(l)) } }
+    unsafe fn dealloc(&self, p: *mut u8, l: std::alloc::Layout) { unsafe { std::alloc::System.dealloc(p, up(l)) } }
+}
+fn up(l: std::alloc::Layout) -> std::alloc::Layout { if l.size() >= 4096 && l.align() < 64 { std::alloc::Layout::from_size_align(l.size(), 64).unwrap() } else { l } }
+#[global_allocator] static A: Aligned = Aligned;

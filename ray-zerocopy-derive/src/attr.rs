@@ -4,6 +4,7 @@
 
 use crate::errors::Errors;
 use proc_macro2::Ident;
+use quote::ToTokens;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Token};
 
@@ -59,7 +60,7 @@ impl TypeAttrs {
                     option.path(),
                     format!("`{field}` is an option of a field: put `#[pipeline({field})]` on the field that is meant"),
                 ),
-                _ => errors.at(option.path(), format!("unknown option; the whole pipeline takes {ON_TYPE}")),
+                _ => unknown(&option, &format!("the whole pipeline takes {ON_TYPE}"), errors),
             }
         }
         attrs
@@ -74,8 +75,10 @@ impl FieldAttrs {
             if let Some((role, ident)) = ident.and_then(|ident| Some((Role::named(ident)?, ident))) {
                 if attrs.roles.iter().any(|(earlier, _)| *earlier == role) {
                     duplicate(&option, errors);
-                } else if errors.ok(option.require_path_only()).is_some() {
+                } else if let Meta::Path(_) = option {
                     attrs.roles.push((role, ident.clone()));
+                } else {
+                    errors.at(&option, format!("`{ident}` takes no value"));
                 }
                 continue;
             }
@@ -86,7 +89,7 @@ impl FieldAttrs {
                     option.path(),
                     format!("`{whole}` is an option of the whole pipeline: put `#[pipeline({whole} = ...)]` above it"),
                 ),
-                _ => errors.at(option.path(), format!("unknown option; a field takes {ON_FIELD}")),
+                _ => unknown(&option, &format!("a field takes {ON_FIELD}"), errors),
             }
         }
         attrs
@@ -122,11 +125,11 @@ pub(crate) fn krate(option: &Meta, errors: &mut Errors) -> Option<Path> {
 fn options(attributes: &[Attribute], errors: &mut Errors) -> Vec<Meta> {
     let ours = attributes.iter().filter(|attribute| attribute.path().is_ident("pipeline"));
     let parsed = ours.filter_map(|attribute| {
-        let list = attribute
-            .meta
-            .require_list()
-            .and_then(|list| list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated));
-        errors.ok(list)
+        let Meta::List(list) = &attribute.meta else {
+            errors.at(&attribute.meta, "expected options in parentheses, as in `#[pipeline(skip)]`");
+            return None;
+        };
+        errors.ok(list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated))
     });
     parsed.flatten().collect()
 }
@@ -157,7 +160,12 @@ fn string(option: &Meta, hint: &str, errors: &mut Errors) -> Option<LitStr> {
     None
 }
 
-fn duplicate(option: &Meta, errors: &mut Errors) {
+pub(crate) fn unknown(option: &Meta, known: &str, errors: &mut Errors) {
+    let path = option.path().to_token_stream().to_string().replace(' ', "");
+    errors.at(option.path(), format!("unknown option `{path}`: {known}"));
+}
+
+pub(crate) fn duplicate(option: &Meta, errors: &mut Errors) {
     errors.at(option.path(), format!("`{}` is given twice", name(option)));
 }
 

@@ -4,9 +4,9 @@ use crate::ast::{Body, Field, Input, Variant};
 use crate::attr::Role;
 use crate::errors::Errors;
 use crate::fallback;
-use crate::names::{self, Runtime, blame};
+use crate::names::{self, Runtime, blame, blame_path};
 use crate::walk::{Direction, Leaves, Walk};
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{DeriveInput, Generics, Ident, parse_quote};
 
@@ -87,17 +87,22 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
         (Some(field), _) => {
             let ty = field.ty;
             let name = field.name();
-            // An error of this expression, such as no `init` in sight, is one of the config's type.
-            let config = quote_spanned!(blame(ty)=> __source.config(#name)?);
-            let init = quote_spanned!(blame(ty)=> #runtime::rebuilt(__config.init(__device)));
+            // What is wrong with this expression, such as no `init` in sight, is wrong with the config's type.
+            let span = blame(ty);
+            let config = quote_spanned!(span=> __source.config(#name)?);
+            let rebuilt = rebuilt(runtime, span, &quote_spanned!(span=> __config.init(__device)));
             quote! {
                 let __config: #ty = #config;
-                #init
+                #rebuilt
             }
         }
         (None, Some(path)) => {
-            let span = path.path.segments.last().map_or_else(proc_macro2::Span::call_site, |last| last.ident.span());
-            quote_spanned!(span.resolved_at(proc_macro2::Span::call_site())=> #runtime::rebuilt(#path(__device)))
+            let span = blame_path(&path.path);
+            let rebuilt = rebuilt(runtime, span, &quote_spanned!(span=> __init(__device)));
+            quote! {
+                let __init: fn(&#runtime::Device) -> _ = #path;
+                #rebuilt
+            }
         }
         (None, None) => return None,
     };
@@ -115,6 +120,12 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
             }
         }
     })
+}
+
+/// Takes what a constructor gives, the pipeline or a `Result` of it.
+fn rebuilt(runtime: &Runtime, span: Span, constructed: &TokenStream) -> TokenStream {
+    let runtime = runtime.at(span);
+    quote_spanned!(span=> #runtime::rebuilt::<Self>(#constructed))
 }
 
 /// The body of `collect` or `attach`.

@@ -13,6 +13,15 @@ impl Runtime {
     pub(crate) fn new(krate: Option<&Path>) -> Self {
         Runtime(krate.cloned())
     }
+
+    /// The path as if it stood at `span`, so that an error in what it is part of is reported there.
+    pub(crate) fn at(&self, span: Span) -> TokenStream {
+        let tokens = self.to_token_stream().into_iter().map(|mut token| {
+            token.set_span(span.resolved_at(token.span()));
+            token
+        });
+        tokens.collect()
+    }
 }
 
 impl ToTokens for Runtime {
@@ -29,17 +38,22 @@ pub(crate) fn plain(ident: &Ident) -> String {
     ident.unraw().to_string()
 }
 
-/// Where the compiler should point when it does not know what to do with a type: for a path its last name, since the
-/// first token of `burn::nn::Linear` says little.
+/// Where the compiler should point when it does not know what to do with a type: see [`blame_path`].
+pub(crate) fn blame(ty: &Type) -> Span {
+    match ty {
+        Type::Path(path) => blame_path(&path.path),
+        Type::Group(group) => blame(&group.elem),
+        Type::Paren(paren) => blame(&paren.elem),
+        _ => ty.span().resolved_at(Span::call_site()),
+    }
+}
+
+/// Where the compiler should point when something is wrong with a path: its last name, since the first token of
+/// `burn::nn::Linear` says little.
 ///
 /// Names are resolved at the call site all the same, so that a type written by a `macro_rules!` of the user does not
 /// hide our locals behind its hygiene.
-pub(crate) fn blame(ty: &Type) -> Span {
-    let span = match ty {
-        Type::Path(path) => path.path.segments.last().map_or_else(|| ty.span(), |last| last.ident.span()),
-        Type::Group(group) => blame(&group.elem),
-        Type::Paren(paren) => blame(&paren.elem),
-        _ => ty.span(),
-    };
+pub(crate) fn blame_path(path: &Path) -> Span {
+    let span = path.segments.last().map_or_else(|| path.span(), |last| last.ident.span());
     span.resolved_at(Span::call_site())
 }

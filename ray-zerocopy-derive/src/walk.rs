@@ -142,13 +142,14 @@ impl Walk<'_> {
     }
 
     fn map(&self, ty: &Type, item: &Shape, value: &TokenStream) -> TokenStream {
-        let runtime = self.runtime;
         let cursor = self.cursor();
         let inside = self.inside(item, &quote!(__item));
         let span = blame(ty);
+        let runtime = self.runtime.at(span);
         let entries = self.pick(quote_spanned!(span=> entries), quote_spanned!(span=> entries_mut));
+        let entries = quote_spanned!(span=> #runtime::#entries::<#ty>(#value)?);
         quote! {
-            for (__key, __item) in #runtime::#entries(#value)? {
+            for (__key, __item) in #entries {
                 #cursor.enter_key(&*__key);
                 #inside
                 #cursor.exit();

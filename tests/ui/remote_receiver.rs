@@ -15,8 +15,6 @@ impl Search {
 impl Search {
     pub fn by_value(self) {}
 
-    pub fn by_mut_value(mut self) {}
-
     pub fn by_arc(self: Arc<Self>) {}
 
     pub fn for_ever(&'static self) {}

@@ -2,6 +2,7 @@
 
 use crate::errors::Errors;
 use crate::expand::static_parameters;
+use proc_macro2::Span;
 use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, ExprPath, Generics, Ident, ItemImpl, PatIdent, Path, QSelf, Token, Type, TypePath, WhereClause};
 
@@ -68,6 +69,11 @@ impl<'a> Block<'a> {
         let mut replace = ReplaceSelf(self.ty);
         replace.visit_generics_mut(&mut self.generics);
         self
+    }
+
+    /// Where an error in an item made from the block is reported: two blocks for one type are the likely one.
+    pub(crate) fn span(&self) -> Span {
+        self.ident.span().resolved_at(Span::call_site())
     }
 
     /// `ty` with `Self` written out, so that it means the same outside of the block.

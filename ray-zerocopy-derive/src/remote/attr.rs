@@ -1,6 +1,6 @@
 //! First stage: reads `#[remote(...)]` on the block and on its methods.
 
-use crate::attr::krate;
+use crate::attr::{duplicate, krate, unknown};
 use crate::errors::Errors;
 use proc_macro2::TokenStream;
 use std::collections::HashSet;
@@ -17,9 +17,9 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for option in options {
         if !option.path().is_ident("crate") {
-            errors.at(option.path(), "unknown option; the block takes `crate = \"path\"`, a method `skip`");
+            unknown(&option, "the block takes `crate = \"path\"`, a method `skip`", errors);
         } else if found.is_some() {
-            errors.at(option.path(), "`crate` is given twice");
+            duplicate(&option, errors);
         } else {
             found = krate(&option, errors);
         }

@@ -29,7 +29,7 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
     let cfgs = cfgs(&block.item.attrs);
     let attributes = impl_attributes();
     let lints = lints();
-    quote! {
+    quote_spanned! {block.span()=>
         #tasks_type
 
         #actors_type
@@ -71,7 +71,7 @@ impl Writer<'_> {
         let cfgs = cfgs(&self.block.item.attrs);
         let attributes = impl_attributes();
         let lints = lints();
-        quote! {
+        quote_spanned! {self.block.span()=>
             #(#cfgs)*
             #[doc = #doc]
             #lints

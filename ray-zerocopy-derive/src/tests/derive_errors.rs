@@ -25,9 +25,12 @@ fn accepts(input: TokenStream) {
 
 #[test]
 fn unknown_options() {
-    refuses(quote! { struct S { #[pipeline(shared)] x: X } }, "unknown option; a field takes `config`");
-    refuses(quote! { struct S { #[pipeline(a::b)] x: X } }, "unknown option");
-    refuses(quote! { #[pipeline(name = "x")] struct S; }, "unknown option; the whole pipeline takes `init = path`");
+    refuses(quote! { struct S { #[pipeline(shared)] x: X } }, "unknown option `shared`: a field takes `config`");
+    refuses(quote! { struct S { #[pipeline(a::b)] x: X } }, "unknown option `a::b`");
+    refuses(
+        quote! { #[pipeline(name = "x")] struct S; },
+        "unknown option `name`: the whole pipeline takes `init = path`",
+    );
 }
 
 #[test]
@@ -40,10 +43,10 @@ fn options_in_the_wrong_place() {
 
 #[test]
 fn malformed_options() {
-    refuses(quote! { struct S { #[pipeline] x: X } }, "expected attribute arguments in parentheses");
-    refuses(quote! { struct S { #[pipeline = "skip"] x: X } }, "expected `(`");
+    refuses(quote! { struct S { #[pipeline] x: X } }, "expected options in parentheses");
+    refuses(quote! { struct S { #[pipeline = "skip"] x: X } }, "expected options in parentheses");
     refuses(quote! { struct S { #[pipeline(skip copy)] x: X } }, "expected `,`");
-    refuses(quote! { struct S { #[pipeline(skip = true)] x: X } }, "unexpected token");
+    refuses(quote! { struct S { #[pipeline(skip = true)] x: X } }, "`skip` takes no value");
     refuses(quote! { struct S { #[pipeline(rename)] x: X } }, "expected a name, as in `rename = \"encoder\"`");
     refuses(quote! { struct S { #[pipeline(rename = y)] x: X } }, "expected a name, as in `rename = \"encoder\"`");
     refuses(quote! { #[pipeline(init)] struct S; }, "expected the path of a function");

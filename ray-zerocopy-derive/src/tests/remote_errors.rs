@@ -35,7 +35,7 @@ fn items_that_are_no_inherent_impl() {
 fn options() {
     let block = quote! { impl S { pub fn f(&self) {} } };
     for (options, expected) in [
-        (quote! { skip }, "unknown option"),
+        (quote! { skip }, "unknown option `skip`: the block takes"),
         (quote! { crate = "a", crate = "b" }, "`crate` is given twice"),
         (quote! { crate = 1 }, "expected the path under which ray-zerocopy is found"),
     ] {

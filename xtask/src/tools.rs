@@ -1,0 +1,68 @@
+//! The tools that tasks need, fetched where they are not there.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{cargo, exists, run, target};
+
+/// The release of `typos` that is known to accept the tree.
+const TYPOS: &str = "typos==1.52.0";
+
+/// Checks spelling, with a `typos` from PyPI that is kept in the target folder.
+pub(crate) fn typos() -> Result<()> {
+    let folder = target().join("tools").join(TYPOS.replace("==", "-"));
+    let program = folder.join("bin").join("typos");
+    if !program.exists() {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]).arg(&folder).arg(TYPOS);
+        run(pip).context("typos comes from PyPI: install Python 3 with pip, or fetch it by hand")?;
+    }
+    run(Command::new(program))
+}
+
+/// Fetches the model of the examples.
+pub(crate) fn models() -> Result<()> {
+    run(cargo(["run", "--workspace", "--quiet", "--example", "semantic_search", "--", "--fetch-only"]))
+}
+
+/// Type-checks what no machine without a GPU can run.
+pub(crate) fn features() -> Result<()> {
+    let mut check = cargo(["check", "--workspace", "--features", "ray-zerocopy/cuda,ray-zerocopy/wgpu"]);
+    // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
+    check.env("DOCS_RS", "1");
+    run(check)
+}
+
+/// Runs a benchmark, or lists them.
+pub(crate) fn bench(name: Option<&str>, options: &[String]) -> Result<()> {
+    let Some(name) = name else {
+        for entry in std::fs::read_dir("benches/benches")? {
+            let path = entry?.path();
+            println!("{}", path.file_stem().unwrap_or_default().to_string_lossy());
+        }
+        return Ok(());
+    };
+    let mut bench = cargo(["bench", "--workspace", "--bench", name, "--"]);
+    bench.args(options);
+    run(bench)
+}
+
+/// Builds the book.
+pub(crate) fn book() -> Result<()> {
+    if !exists("mdbook") {
+        eprintln!("mdbook is not there: installing it with cargo, which takes some minutes");
+        run(cargo(["install", "--locked", "mdbook"]))?;
+    }
+    let mut book = Command::new("mdbook");
+    book.args(["build", "book", "--dest-dir"]).arg(target().join("book"));
+    run(book)
+}
+
+/// Checks licences and advisories.
+pub(crate) fn audit() -> Result<()> {
+    if !exists("cargo-deny") {
+        bail!("cargo-deny is not there: `cargo install --locked cargo-deny`, then try again");
+    }
+    run(cargo(["deny", "check"]))
+}
