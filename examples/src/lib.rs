@@ -8,3 +8,4 @@
 
 pub mod corpus;
 pub mod minilm;
+pub mod search;

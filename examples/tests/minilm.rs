@@ -1,5 +1,8 @@
 //! The encoder against the embeddings that transformers' `BertModel` computes from the same weights.
 
+// clippy knows a test by its attribute only, not the helpers of one.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;

@@ -153,8 +153,8 @@ impl Embeddings {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = ids.dims();
         // A slice of the tables is a view, where a lookup by 0, 1, 2, … would gather rows anew for each sentence.
-        let positions = self.position_embeddings.weight.val().slice([0..tokens]);
-        let first_type = self.token_type_embeddings.weight.val().slice([0..1]);
+        let positions = self.position_embeddings.weight.val().slice(0..tokens);
+        let first_type = self.token_type_embeddings.weight.val().slice(0..1);
         let words = self.word_embeddings.forward(ids);
         self.layer_norm.forward(words + (positions + first_type).unsqueeze())
     }

@@ -17,6 +17,11 @@ pub trait MapKey: Serialize {}
 impl<K: Serialize> MapKey for K {}
 
 /// A map whose entries can be walked.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a map that a pipeline can walk",
+    label = "not std's `HashMap` or `BTreeMap`, nor `indexmap::IndexMap`",
+    note = "derive `Pipeline` on it, make it `Serialize + DeserializeOwned` behind another name, or mark the field `#[pipeline(skip)]`"
+)]
 pub trait MapLike {
     /// The keys.
     type Key: MapKey;
@@ -98,6 +103,6 @@ impl From<KeyError> for LoadError {
 ///
 /// # Errors
 /// If somebody else holds the `Arc`.
-pub fn unshare<'a, T>(arc: &'a mut Arc<T>, attacher: &Attacher) -> Result<&'a mut T, LoadError> {
+pub fn unshare<'a, T: ?Sized>(arc: &'a mut Arc<T>, attacher: &Attacher) -> Result<&'a mut T, LoadError> {
     Arc::get_mut(arc).ok_or_else(|| LoadError::SharedArc { path: attacher.path() })
 }

@@ -65,6 +65,11 @@ impl<'a> Source<'a> {
 }
 
 /// What a constructor may return: the pipeline, or a `Result` of it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not rebuild `{P}`",
+    label = "neither `{P}` nor a `Result` of it",
+    note = "the config's `init(&self, &Device)`, or the function that `#[pipeline(init = ..)]` names, returns `{P}` or `Result<{P}, E>` with `E: Display`"
+)]
 pub trait Rebuilt<P> {
     /// The pipeline.
     ///
@@ -73,6 +78,7 @@ pub trait Rebuilt<P> {
     fn rebuilt(self) -> Result<P, LoadError>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<P: Pipeline> Rebuilt<P> for P {
     fn rebuilt(self) -> Result<P, LoadError> {
         Ok(self)

@@ -150,6 +150,7 @@ impl LocalBuilder {
 
 /// Starts a pool, whose workers load `program` first, all at the same time.
 pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Pool>, CallError> {
+    sys::heap::trim();
     let pool = Pool::start(settings, program)?;
     pool.wait_until_started().inspect_err(|_| pool.shut_down())?;
     Ok(pool)

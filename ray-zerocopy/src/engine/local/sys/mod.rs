@@ -3,4 +3,5 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod entry;
+pub(crate) mod heap;
 pub(crate) mod hook;

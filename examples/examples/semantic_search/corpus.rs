@@ -1,0 +1,37 @@
+//! The sentences.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// Sentences, and where they come from.
+pub struct Corpus {
+    /// What to call it.
+    pub name: String,
+    /// One sentence each, without empty ones.
+    pub lines: Vec<String>,
+}
+
+impl Corpus {
+    /// The small corpus that ships with the example.
+    pub fn bundled() -> Self {
+        Self { name: "the bundled corpus".to_owned(), lines: ray_zerocopy_examples::corpus::sentences() }
+    }
+
+    /// A file of the user's.
+    pub fn read(file: &Path) -> Result<Self> {
+        let name = file.display().to_string();
+        let bytes = std::fs::read(file).with_context(|| format!("{name} cannot be read"))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+            anyhow::anyhow!("{name} is not UTF-8 text: line {} has other bytes", line + 1)
+        })?;
+        let lines = sentences(&text);
+        ensure!(!lines.is_empty(), "{name} has no sentences: write one a line");
+        Ok(Self { name, lines })
+    }
+}
+
+fn sentences(text: &str) -> Vec<String> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}

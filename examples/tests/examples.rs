@@ -1,0 +1,131 @@
+//! The small examples, run as a reader runs them: as processes, of which exit status and output are looked at.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// Where cargo has put an example: beside the folder of this very test.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(path.exists(), "{} is not there: `cargo build --workspace --examples` builds it", path.display());
+    path
+}
+
+fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(example(name)).args(arguments).output().unwrap()
+}
+
+/// Runs an example, which has to succeed and to print these lines, in this order.
+fn says(name: &str, arguments: &[&str], lines: &[&str]) {
+    let output = run(name, arguments);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} {arguments:?}: {}\n{text}\n{errors}", output.status);
+    let mut rest = &*text;
+    for line in lines {
+        let at = rest.find(line).unwrap_or_else(|| panic!("{name}: no `{line}` at its place in:\n{text}\n{errors}"));
+        rest = &rest[at + line.len()..];
+    }
+}
+
+#[test]
+fn simple_pipeline() {
+    says(
+        "simple_pipeline",
+        &["--threshold", "0.25"],
+        &[
+            "shared, once, in arena",
+            "\n  feature_extractor.first.weight\n",
+            "\n  classifier.output.bias\n",
+            "copied, into each process:\n  config = MyConfig { inputs: 256, classes: 10, threshold: 0.25 }",
+            "labels above 0.25 in each batch: [",
+            "the same answers, bit for bit; no weight was copied",
+        ],
+    );
+}
+
+#[test]
+fn complex_pipeline() {
+    let paths = [
+        "\n  encoder.layers.0.weight\n",
+        "\n  decoder.layers.1.bias\n",
+        "\n  discriminator.weight\n",
+        "\n  embeddings[\"image\"].patches.weight\n",
+        "\n  embeddings[\"text\"].0.weight\n",
+        "\none copy of the weights: ",
+        "mapped by 3 processes",
+        "\nowner ",
+        "\nworker 1 ",
+        "\nsum ",
+    ];
+    says("complex_pipeline", &["--width", "64", "--actors", "2"], &paths);
+    let output = run("complex_pipeline", &["--width", "64", "--actors", "1", "--without-discriminator"]);
+    assert!(output.status.success());
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("discriminator"));
+}
+
+#[test]
+fn tasks() {
+    says(
+        "tasks",
+        &[],
+        &[
+            "wait           the same answer as here, bit for bit",
+            "wait_timeout   worker ",
+            "await          8 and 38, on any executor",
+            "gather         [0, 2, 4, 6, 8, 10], in the order of the calls",
+            "own error      comes back as the method's result",
+            "panic          `double` panicked in worker ",
+            "`seven`: invalid digit found in string (",
+            "deadline       `sleep` passed its deadline of 300ms",
+            "kill -9        of [",
+            "the task ran again, in ",
+            "attempt 3 of 3; does the method crash on this input?",
+            "attempts(1)    worker ",
+            "and all is well",
+        ],
+    );
+}
+
+#[test]
+fn actors() {
+    says(
+        "actors",
+        &["--actors", "3", "--mib", "32"],
+        &[
+            "32 MiB of weights, written once",
+            "loaded in this process too: no weight was copied",
+            "3 actors give the same answer, bit for bit",
+            "actor 0 has seen [\"Solaris\", \"Stalker\"], actor 1 [\"Mirror\"]",
+            "a process that got the handle writes: Postcard { pid: ",
+            "copied_weights: 0",
+            "mapped by 4 processes",
+            "\nworker 2 ",
+            "a call of an actor is not repeated",
+            "actor 0 is back, with nothing seen; actor 1 is as it was",
+        ],
+    );
+}
+
+#[test]
+fn devices() {
+    says(
+        "devices",
+        &[],
+        &[
+            "cpu\n  is there; 0 of 2 weights had to be copied; strict has no objection",
+            "\ncuda\n  device `cuda:0` ",
+            "\ngpu\n  `gpu` is not a device; write `cpu`, `cuda`, `cuda:1`, `wgpu`",
+            "wrapper.device(\"cuda:1\").load_on(\"cpu\") works",
+        ],
+    );
+}
+
+#[test]
+fn help_says_what_to_look_at() {
+    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "devices"] {
+        let output = run(name, &["--help"]);
+        assert!(output.status.success(), "{name} --help: {}", output.status);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.lines().count() > 10 && (text.contains("Try") || text.contains("Next:")), "{name} --help:\n{text}");
+    }
+}
