@@ -1,0 +1,29 @@
+//! The book, chapter by chapter: every `rust` block in it is a doc test of this crate.
+//!
+//! `cargo test --workspace --doc` runs them; `mdbook build book` makes the pages. A chapter has one module here, and the
+//! unit tests below see to it that none is forgotten and that links and lists of errors do not go stale.
+
+#![forbid(unsafe_code)]
+
+macro_rules! chapters {
+    ($($module:ident $file:literal)*) => {
+        $(#[doc = include_str!(concat!("src/", $file))] pub mod $module {})*
+
+        #[cfg(test)]
+        const CHAPTERS: &[&str] = &[$($file),*];
+    };
+}
+
+chapters! {
+    introduction "introduction.md"
+    quickstart "quickstart.md"
+    pipelines "pipelines.md"
+    errors "errors.md"
+    tasks_and_actors "tasks-and-actors.md"
+    memory_model "memory-model.md"
+    devices "devices.md"
+    design "design.md"
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What the examples of ray-zerocopy have in common.
 //!
 //! - [`minilm`]: a sentence encoder written in plain burn, the model most examples share
-//! - [`corpus`]: a few hundred sentences to search in
+//! - [`corpus`]: some two hundred sentences to search in
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -23,7 +23,7 @@ fn says(name: &str, arguments: &[&str], lines: &[&str]) {
     let mut rest = &*text;
     for line in lines {
         let at = rest.find(line).unwrap_or_else(|| panic!("{name}: no `{line}` at its place in:\n{text}\n{errors}"));
-        rest = &rest[at + line.len()..];
+        rest = &rest[at + line.trim_end().len()..];
     }
 }
 

@@ -39,7 +39,7 @@
 //! impl Model {
 //!     pub fn classify(&self, x: Tensor<2>) -> Vec<String> {
 //!         let best = self.head.forward(x).argmax(1).into_data();
-//!         best.iter::<usize>().map(|class| self.labels[class].clone()).collect()
+//!         best.iter::<u32>().map(|class| self.labels[class as usize].clone()).collect()
 //!     }
 //! }
 //!

@@ -225,6 +225,6 @@ Rss:                   4 kB
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
-        assert!(text.contains("sum                       3.0  7.0    4.0     0.0"), "{text}");
+        assert!(text.contains("sum                        3.0  7.0    4.0     0.0"), "{text}");
     }
 }

@@ -70,14 +70,11 @@ fn code() -> Result<&'static [(usize, usize)], EntryError> {
 }
 
 /// A line of `/proc/<pid>/maps`: the addresses, whether it is code, and device and inode of the file.
-fn mapping(line: &str) -> Option<((usize, usize), bool, &str)> {
-    let mut words = line.splitn(4, ' ');
+fn mapping(line: &str) -> Option<((usize, usize), bool, [&str; 2])> {
+    let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let flags = words.next()?;
-    let rest = words.nth(1)?;
-    // "08:02 173521      /usr/bin/prog" -> "08:02 173521"
-    let file = rest.split_whitespace().take(2).last()?;
-    let file = &rest[..rest.find(file)? + file.len()];
+    let file = [words.nth(1)?, words.next()?];
     let hex = |text| usize::from_str_radix(text, 16).ok();
     Some(((hex(start)?, hex(end)?), flags.contains('x'), file))
 }
@@ -153,9 +150,9 @@ mod tests {
     #[test]
     fn lines_of_proc_maps_are_understood() {
         let line = "55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog (deleted)";
-        assert_eq!(mapping(line), Some(((0x55d0_c8a0_0000, 0x55d0_c8a2_1000), true, "08:02 173521")));
+        assert_eq!(mapping(line), Some(((0x55d0_c8a0_0000, 0x55d0_c8a2_1000), true, ["08:02", "173521"])));
         let line = "7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]";
-        assert_eq!(mapping(line), Some(((0x7ffd_4a5f_0000, 0x7ffd_4a61_1000), false, "00:00 0")));
+        assert_eq!(mapping(line), Some(((0x7ffd_4a5f_0000, 0x7ffd_4a61_1000), false, ["00:00", "0"])));
         assert_eq!(mapping("nonsense"), None);
     }
 }
