@@ -22,7 +22,8 @@ fn links(text: &str) -> Vec<&str> {
 
 /// A heading as mdBook and rustdoc make it an anchor.
 fn anchor(heading: &str) -> String {
-    let kept = heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    let kept =
+        heading.trim_start_matches('#').trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
@@ -49,7 +50,10 @@ fn links_lead_somewhere() {
             let target = if file.is_empty() { (*chapter).to_owned() } else { file.to_owned() };
             let target = read(format!("src/{target}"));
             let headings: Vec<_> = target.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
-            assert!(fragment.is_empty() || headings.contains(&fragment.to_owned()), "{chapter}: `{link}`: {headings:?}");
+            assert!(
+                fragment.is_empty() || headings.contains(&fragment.to_owned()),
+                "{chapter}: `{link}`: {headings:?}"
+            );
         }
     }
 }
@@ -59,8 +63,8 @@ fn every_example_that_is_named_exists() {
     for chapter in CHAPTERS {
         for rest in read(format!("src/{chapter}")).split("--example ").skip(1) {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let path = root().join(format!("../examples/examples/{name}.rs"));
-            assert!(path.exists(), "{chapter}: there is no example `{name}`");
+            let paths = [format!("../examples/examples/{name}.rs"), format!("../examples/examples/{name}/main.rs")];
+            assert!(paths.iter().any(|path| root().join(path).exists()), "{chapter}: there is no example `{name}`");
         }
     }
 }
@@ -73,9 +77,13 @@ fn every_cause_of_an_error_is_in_the_book() {
         let mut seen = 0;
         for (name, body) in source.split("pub enum ").skip(1).filter_map(|rest| rest.split_once(" {\n")) {
             let body = body.split("\n}").next().unwrap();
-            for line in body.lines().filter(|line| line.starts_with("    ") && line.as_bytes()[4].is_ascii_uppercase()) {
+            for line in body.lines().filter(|line| line.starts_with("    ") && line.as_bytes()[4].is_ascii_uppercase())
+            {
                 let variant: String = line.trim().chars().take_while(|c| c.is_alphanumeric()).collect();
-                assert!(book.contains(&format!("`{name}::{variant}`")), "`{name}::{variant}` of {file} is not in errors.md");
+                assert!(
+                    book.contains(&format!("`{name}::{variant}`")),
+                    "`{name}::{variant}` of {file} is not in errors.md"
+                );
                 seen += 1;
             }
         }
@@ -94,9 +102,17 @@ fn every_diagnostic_of_the_macros_is_in_the_book() {
     let book: Vec<_> = read("src/errors.md").lines().map(pattern).collect();
     // What rustc says in its own words is in the book in ours.
     let of_rustc = |message: &str| {
-        ["the trait bound", "mismatched types", "no method named", "the name `", "conflicting", "cannot define", "this function"]
-            .iter()
-            .any(|start| message.starts_with(start))
+        [
+            "the trait bound",
+            "mismatched types",
+            "no method named",
+            "the name `",
+            "conflicting",
+            "cannot define",
+            "this function",
+        ]
+        .iter()
+        .any(|start| message.starts_with(start))
     };
     let mut seen = 0;
     for entry in fs::read_dir(root().join("../tests/ui")).unwrap() {

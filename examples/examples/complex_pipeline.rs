@@ -60,7 +60,7 @@ struct ComplexPipeline {
     embeddings: HashMap<String, Embedder>,      // Pipelines in a map: walked
     preprocessing_config: HashMap<String, f32>, // serde: copied
     #[pipeline(skip)]
-    stats: Stats, // each worker's own, as `init` makes it
+    stats: Stats,          // each worker's own, as `init` makes it
 }
 
 #[derive(Default)]
@@ -152,7 +152,8 @@ fn main() -> Result<()> {
     let paths: Vec<_> = shared.arena().paths().collect();
     println!("{} tensors in arena {}:", paths.len(), shared.arena().id());
     paths.iter().for_each(|path| println!("  {path}"));
-    for expected in ["encoder.layers.0.weight", "embeddings[\"text\"].0.weight", "embeddings[\"image\"].patches.weight"] {
+    for expected in ["encoder.layers.0.weight", "embeddings[\"text\"].0.weight", "embeddings[\"image\"].patches.weight"]
+    {
         ensure!(paths.contains(&expected), "`{expected}` is not shared");
     }
     let has_discriminator = paths.iter().any(|path| path.starts_with("discriminator."));

@@ -128,6 +128,10 @@ fn main() -> Result<()> {
     ensure!(pid != std::process::id(), "a task ran in this process");
     let copied = tasks.load()?.copied().len();
     ensure!(copied == 0, "{copied} weights were copied");
-    println!("{} tasks in other processes than {}: the same answers, bit for bit; no weight was copied", 2 * args.batches, std::process::id());
+    println!(
+        "{} tasks in other processes than {}: the same answers, bit for bit; no weight was copied",
+        2 * args.batches,
+        std::process::id()
+    );
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The small examples, run as a reader runs them: as processes, of which exit status and output are looked at.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -126,6 +128,9 @@ fn help_says_what_to_look_at() {
         let output = run(name, &["--help"]);
         assert!(output.status.success(), "{name} --help: {}", output.status);
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.lines().count() > 10 && (text.contains("Try") || text.contains("Next:")), "{name} --help:\n{text}");
+        assert!(
+            text.lines().count() > 10 && (text.contains("Try") || text.contains("Next:")),
+            "{name} --help:\n{text}"
+        );
     }
 }

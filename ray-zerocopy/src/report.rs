@@ -39,8 +39,10 @@ pub struct ProcessReport {
     pub pss: u64,
     /// What the worker copied when it loaded, because device or dtype cannot borrow.
     pub copied: u64,
-    /// How long the worker took to load, from the arrival of the arena; none for the owner.
+    /// How long the worker took to rebuild the pipeline and to borrow its weights; none for the owner.
     pub attach_micros: Option<u64>,
+    /// How long it took to make its own copies of the copied fields; none for the owner.
+    pub decode_micros: Option<u64>,
 }
 
 impl ProcessReport {
@@ -128,7 +130,8 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
         let Ok(mut row) = process(format!("worker {}", worker.index), worker, arena.inode()) else { continue };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
             row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
-            row.attach_micros = Some(attached.took.as_micros() as u64);
+            row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
+            row.decode_micros = Some(attached.decoding.as_micros() as u64);
         }
         processes.push(row);
     }
@@ -151,6 +154,7 @@ fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, Re
         pss: field(&rollup, "Pss:"),
         copied: 0,
         attach_micros: None,
+        decode_micros: None,
     })
 }
 
@@ -220,6 +224,7 @@ Rss:                   4 kB
             pss: (1 << 20) + share,
             copied: 0,
             attach_micros: None,
+            decode_micros: None,
         };
         let report = Report { arena: 4 << 20, processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)] };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ray_zerocopy::Report;
+use ray_zerocopy::{ProcessReport, Report};
 use serde::Serialize;
 
 use crate::alone::Alone;
@@ -55,6 +55,7 @@ impl Outcome {
             "sum_pss_mib": mib(self.report.pss()),
             "anonymous_mib": workers().map(|process| mib(process.private)).collect::<Vec<_>>(),
             "attach_ms": workers().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect::<Vec<_>>(),
+            "decode_ms": workers().filter_map(|process| Some(process.decode_micros? as f64 / 1e3)).collect::<Vec<_>>(),
             "sentences_per_s": self.sentences_per_s,
             "own_copy": self.alone,
             "hits": self.hits,
@@ -102,14 +103,19 @@ impl fmt::Display for Outcome {
             "{} sentences of {} embedded by {} workers: {:.0} sentences/s",
             self.sentences, self.corpus, self.workers, self.sentences_per_s
         )?;
-        let attach: Vec<_> = self.report.processes.iter().filter_map(|process| process.attach_micros).collect();
-        if let (Some(least), Some(most)) = (attach.iter().min(), attach.iter().max()) {
-            let ms = |micros: &u64| *micros as f64 / 1e3;
-            write!(f, "loading the {:.1} MiB model took a worker {:.1} to {:.1} ms", mib(self.model_bytes), ms(least), ms(most))?;
-            match &self.alone {
-                Some(alone) => writeln!(f, ", and {:.0} ms a process with its own copy", alone.load_ms)?,
-                None => writeln!(f)?,
-            }
+        let slowest = |micros: fn(&ProcessReport) -> Option<u64>| {
+            self.report.processes.iter().filter_map(micros).max().unwrap_or(0) as f64 / 1e3
+        };
+        write!(
+            f,
+            "a worker borrowed the {:.1} MiB of weights in {:.1} ms at most, and made its copy of the tokenizer in {:.0} ms",
+            mib(self.model_bytes),
+            slowest(|process| process.attach_micros),
+            slowest(|process| process.decode_micros)
+        )?;
+        match &self.alone {
+            Some(alone) => writeln!(f, ";\na process of its own loads both in {:.0} ms", alone.load_ms)?,
+            None => writeln!(f)?,
         }
         writeln!(f)?;
         match &self.alone {

@@ -130,6 +130,8 @@ pub struct Attached {
     pub copied: Vec<Copied>,
     /// From the arrival of the arena in the worker to the loaded pipeline.
     pub took: Duration,
+    /// How much of that went into the copied fields.
+    pub decoding: Duration,
 }
 
 /// What a worker needs to have before it can run calls: an arena, and the code that loads it.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -25,17 +26,18 @@ pub struct Attacher {
     tied: HashMap<(u32, Vec<usize>), Box<dyn Any>>,
     uses: HashMap<u32, usize>,
     copied: Vec<Copied>,
+    decoding: Duration,
     /// burn's mapper cannot fail: the first error waits here.
     error: Option<LoadError>,
 }
 
 impl Attacher {
-    /// Attaches the whole pipeline; returns what could not be borrowed.
+    /// Attaches the whole pipeline; returns what could not be borrowed, and the time that went into copied fields.
     pub(super) fn run<P: Pipeline>(
         pipeline: &mut P,
         arena: &Arena,
         device: &Device,
-    ) -> Result<Vec<Copied>, LoadError> {
+    ) -> Result<(Vec<Copied>, Duration), LoadError> {
         let manifest = arena.manifest();
         let mut uses = HashMap::new();
         manifest.tensors.iter().for_each(|tensor| *uses.entry(tensor.blob).or_default() += 1);
@@ -50,6 +52,7 @@ impl Attacher {
             tied: HashMap::new(),
             uses,
             copied: Vec::new(),
+            decoding: Duration::ZERO,
             error: None,
         };
         pipeline.attach(&mut attacher)?;
@@ -57,7 +60,7 @@ impl Attacher {
         let left = attacher.tensors.into_keys().chain(attacher.copies.into_keys()).min();
         match left {
             Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::type_name::<P>() }),
-            None => Ok(attacher.copied),
+            None => Ok((attacher.copied, attacher.decoding)),
         }
     }
 
@@ -112,8 +115,10 @@ impl Attacher {
     pub(super) fn copy<T>(&mut self, value: &mut T, ops: CopyOps<T>) -> Result<(), LoadError> {
         let path = self.path.as_str();
         let Some(blob) = self.copies.remove(path) else { return Err(self.missing()) };
+        let begun = Instant::now();
         *value = (ops.decode)(&self.arena.slice(blob))
             .map_err(|reason| LoadError::Decode { path: path.to_owned(), reason })?;
+        self.decoding += begun.elapsed();
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -108,12 +109,18 @@ pub struct Copied {
 pub struct Loaded<P> {
     pipeline: P,
     copied: Vec<Copied>,
+    decoding: Duration,
 }
 
 impl<P> Loaded<P> {
     /// The tensors that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
     pub fn copied(&self) -> &[Copied] {
         &self.copied
+    }
+
+    /// How much of the load went into the copied fields, such as a tokenizer: these every process has for itself.
+    pub fn decoding(&self) -> Duration {
+        self.decoding
     }
 
     /// The pipeline alone.
@@ -177,6 +184,6 @@ pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadEr
         });
     }
     let mut pipeline: P = skeleton(&Source::arena(arena), device)?;
-    let copied = Attacher::run(&mut pipeline, arena, device)?;
-    Ok(Loaded { pipeline, copied })
+    let (copied, decoding) = Attacher::run(&mut pipeline, arena, device)?;
+    Ok(Loaded { pipeline, copied, decoding })
 }

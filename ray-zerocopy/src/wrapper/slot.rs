@@ -4,9 +4,9 @@ use burn::tensor::Device;
 
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::Arena;
-use crate::engine::local::{EntryToken, Failure, LoadRequest, Served};
+use crate::engine::local::{EntryToken, Failure, LoadRequest, LoadedProgram, Served};
 use crate::engine::message::{Incoming, Outgoing};
-use crate::pipeline::{Copied, LoadError, Loaded, Root, load};
+use crate::pipeline::{LoadError, Loaded, Root, load};
 use crate::{device, panics};
 
 /// A remote method, as a worker runs it: arguments in, result out.
@@ -19,13 +19,14 @@ struct Slot<P> {
 }
 
 /// What a worker runs to load a pipeline of type `P`.
-pub(super) fn loader<P: Root>(request: LoadRequest) -> Result<(Box<dyn Served>, Vec<Copied>), LoadError> {
+pub(super) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
     let LoadRequest { arena, device, strict } = request;
     let device = device::device(&device)?;
     let loaded: Loaded<P> = load(&arena, &device)?;
     let loaded = if strict { loaded.strict()? } else { loaded };
-    let copied = loaded.copied().to_vec();
-    Ok((Box::new(Slot { pipeline: loaded.into_inner(), arena, device }), copied))
+    let (copied, decoding) = (loaded.copied().to_vec(), loaded.decoding());
+    let served = Box::new(Slot { pipeline: loaded.into_inner(), arena, device });
+    Ok(LoadedProgram { served, copied, decoding })
 }
 
 impl<P: Root> Served for Slot<P> {

@@ -195,9 +195,9 @@ impl Driver {
         self.send(&request, &Outgoing::default(), Some(program), not_sent)?;
         let received = self.receive(until)?;
         match received.message {
-            Answer::Loaded { copied, took } => {
+            Answer::Loaded { copied, took, decoding } => {
                 self.loaded.insert(program.key);
-                self.shared.attached(self.index, program.key, Ok(Attached { copied, took }));
+                self.shared.attached(self.index, program.key, Ok(Attached { copied, took, decoding }));
                 Ok(())
             }
             Answer::NotLoaded(error) => {

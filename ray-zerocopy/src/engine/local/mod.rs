@@ -25,7 +25,7 @@ use std::time::Duration;
 pub(crate) use pool::Pool;
 pub(crate) use protocol::Failure;
 pub(crate) use sys::entry::EntryToken;
-pub(crate) use worker::{LoadRequest, Loader, Served, fallback};
+pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
 
 use super::{CallError, Engine, Program, Worker};
 

@@ -25,7 +25,7 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The process is up.
     Ready,
-    Loaded { copied: Vec<Copied>, took: Duration },
+    Loaded { copied: Vec<Copied>, took: Duration, decoding: Duration },
     NotLoaded(LoadError),
     /// The result comes along.
     Done,

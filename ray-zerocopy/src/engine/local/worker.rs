@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_peercred, socket_type};
@@ -28,6 +28,13 @@ pub(crate) struct LoadRequest {
     pub strict: bool,
 }
 
+/// What a program's loader gives.
+pub(crate) struct LoadedProgram {
+    pub served: Box<dyn Served>,
+    pub copied: Vec<Copied>,
+    pub decoding: Duration,
+}
+
 /// A loaded program: the pipeline behind it is known to the wrappers only.
 pub(crate) trait Served {
     /// Runs a method.
@@ -35,7 +42,7 @@ pub(crate) trait Served {
 }
 
 /// Loads a program in a worker. Sent as a token.
-pub(crate) type Loader = fn(LoadRequest) -> Result<(Box<dyn Served>, Vec<Copied>), LoadError>;
+pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;
 
 /// The connection to the owner, if this process was started as a worker.
 ///
@@ -106,9 +113,9 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
         Request::Load { key, loader, device, strict } => {
             let begun = Instant::now();
             match load(request.fds, &loader, device, strict) {
-                Ok((program, copied)) => {
-                    programs.insert(key, program);
-                    answer(connection, &Answer::Loaded { copied, took: begun.elapsed() }, &nothing)
+                Ok(LoadedProgram { served, copied, decoding }) => {
+                    programs.insert(key, served);
+                    answer(connection, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
                 }
                 Err(error) => answer(connection, &Answer::NotLoaded(error), &nothing),
             }
@@ -150,7 +157,7 @@ fn load(
     loader: &EntryToken,
     device: String,
     strict: bool,
-) -> Result<(Box<dyn Served>, Vec<Copied>), LoadError> {
+) -> Result<LoadedProgram, LoadError> {
     let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),

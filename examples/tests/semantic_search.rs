@@ -1,0 +1,107 @@
+//! The real example, as a user runs it: a real model, real processes, PyTorch's numbers.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn search(arguments: &[&str]) -> Output {
+    let folder = std::env::current_exe().unwrap();
+    let program: PathBuf = folder.ancestors().nth(2).unwrap().join("examples").join("semantic_search");
+    assert!(program.exists(), "{} is not built; run `cargo build --workspace --examples`", program.display());
+    Command::new(program).args(arguments).output().unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let output = search(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("stdout is not one JSON object: {error}\n{errors}"))
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+#[test]
+fn embeddings_of_worker_processes_are_those_of_pytorch() {
+    let reference: Value = serde_json::from_str(include_str!("../data/minilm_reference.json")).unwrap();
+    let sentences = reference["sentences"].as_array().unwrap();
+    let texts: Vec<_> = sentences.iter().map(|sentence| sentence["text"].as_str().unwrap()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.json"));
+    std::fs::write(&input, texts.join("\n")).unwrap();
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    json(&["--workers", "2", "--input", input, "--embeddings", output, "--json", "--no-compare"]);
+
+    let found: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(output).unwrap()).unwrap();
+    assert_eq!(found.len(), sentences.len());
+    for (found, expected) in found.iter().zip(sentences) {
+        assert_eq!(found["text"], expected["text"]);
+        let (found, expected) = (numbers(&found["embedding"]), numbers(&expected["embedding"]));
+        assert_eq!(found.len(), expected.len());
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "{worst} away from PyTorch");
+    }
+}
+
+#[test]
+fn three_workers_share_one_copy_and_find_what_is_meant() {
+    let outcome = json(&["--workers", "3", "--query", "What makes dough grow?", "--top", "2", "--json"]);
+    assert_eq!(outcome["workers"], 3);
+    let number = |key: &str| outcome[key].as_f64().unwrap_or_else(|| panic!("no {key} in {outcome}"));
+    let (model, arena) = (number("model_mib"), number("arena_mib"));
+    assert!(model > 80.0 && arena >= model * 0.99 && arena < model + 3.0, "{model} MiB of model, {arena} of arena");
+    // One copy and what four processes need besides: a second copy would not fit in.
+    assert!(number("sum_pss_mib") < 2.0 * model, "{outcome}");
+    let private = numbers(&outcome["anonymous_mib"]);
+    assert_eq!((private.len(), numbers(&outcome["attach_ms"]).len()), (3, 3));
+    let own = outcome["own_copy"]["anonymous_mib"].as_f64().unwrap();
+    assert!(own > model, "{outcome}");
+    assert!(private.iter().all(|&private| private < own - model * 0.8), "{outcome}");
+    assert!(number("sentences_per_s") > 0.0);
+    let best = outcome["hits"][0]["hits"].as_array().unwrap();
+    assert_eq!(best.len(), 2);
+    assert!(best[0]["text"].as_str().unwrap().contains("yeast"), "{best:?}");
+}
+
+#[test]
+fn people_get_a_table() {
+    let output = search(&["--workers", "2"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for part in ["What makes bread rise?", "worker 1", "own copy, MiB", "saved, MiB", "sum"] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+}
+
+#[test]
+fn bad_input_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (empty, latin) = (path("empty.txt", b"\n \n"), path("latin.txt", b"one\ntwo\xe9\n"));
+    for (arguments, expected) in [
+        (vec!["--input", "/nowhere/notes.txt"], "/nowhere/notes.txt cannot be read"),
+        (vec!["--input", &empty], "has no sentences: write one a line"),
+        (vec!["--input", &latin], "is not UTF-8 text: line 2 has other bytes"),
+        (vec!["--workers", "0"], "0 is not in 1..=512"),
+        (vec!["--device", "tpu"], "`tpu` is not a device; write `cpu`, `cuda`"),
+        (vec!["--device", "cuda"], "needs the feature `cuda`"),
+    ] {
+        let output = search(&arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn help_teaches() {
+    let text = String::from_utf8(search(&["--help"]).stdout).unwrap();
+    for part in ["--workers", "--input", "--query", "--embeddings", "--json", "RAY_ZEROCOPY_MODELS", "Examples:"] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+}
