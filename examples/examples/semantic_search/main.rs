@@ -112,7 +112,7 @@ fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, opt
     let scores = asked.matmul(embeddings.clone().transpose()).into_data();
     let scores: Vec<f32> = scores.iter().collect();
     let answers = queries.into_iter().zip(scores.chunks(lines.len())).map(|(query, scores)| {
-        let mut order: Vec<usize> = (0..lines.len()).collect();
+        let mut order: Vec<usize> = (0..lines.len()).filter(|&at| !lines[at].trim().is_empty()).collect();
         order.sort_by(|&left, &right| scores[right].total_cmp(&scores[left]));
         let hits = order.into_iter().take(options.top);
         let hits = hits.map(|at| Hit { score: scores[at], line: at + 1, text: lines[at].clone() }).collect();
