@@ -25,5 +25,9 @@ chapters! {
     design "design.md"
 }
 
+/// The project's first page.
+#[doc = include_str!("../README.md")]
+pub mod readme {}
+
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@ fn json(arguments: &[&str]) -> Value {
     let output = search(arguments);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("stdout is not one JSON object: {error}\n{errors}"))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("stdout is not one JSON object: {error}\n{errors}"))
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -124,12 +124,7 @@ fn not_compiled(spec: Spec, feature: &str) -> DeviceError {
 
 /// Picks a device out of those that the backend lists. Drivers that are not installed panic in some backends.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "libtorch"))]
-fn pick(
-    spec: Spec,
-    index: usize,
-    what: &str,
-    list: impl FnOnce() -> Vec<Device>,
-) -> Result<Device, DeviceError> {
+fn pick(spec: Spec, index: usize, what: &str, list: impl FnOnce() -> Vec<Device>) -> Result<Device, DeviceError> {
     let not_found = |found: String| DeviceError::NotFound { device: spec.to_string(), found };
     let devices = crate::panics::caught(list).map_err(|panic| not_found(format!("no usable driver: {panic}")))?;
     let count = devices.len();
@@ -198,7 +193,9 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_named() {
-        for text in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "libtorch:mps", "CPU", "cuda:99999999999999999999"] {
+        for text in
+            ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "libtorch:mps", "CPU", "cuda:99999999999999999999"]
+        {
             assert_eq!(text.parse::<Spec>(), Err(DeviceError::Unknown { found: text.to_owned() }));
         }
     }

@@ -86,7 +86,7 @@ mod pipeline;
 mod report;
 mod wrapper;
 
-pub use arena::{Arena, ArenaError, ArenaId, TensorKind};
+pub use arena::{Arena, ArenaError, ArenaId, SharedTensor, TensorKind};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Worker};

@@ -10,7 +10,7 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
         (None, Some(text)) => text.clone(),
-        (None, None) => "a panic without a message".to_owned(),
+        (None, None) => "a panic whose payload is not text".to_owned(),
     }
 }
 

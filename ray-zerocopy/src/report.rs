@@ -105,7 +105,10 @@ impl fmt::Display for Report {
         rows.iter().try_for_each(|row| line(f, row, &widths))?;
         line(f, &rule, &widths)?;
         line(f, &total, &widths)?;
-        write!(f, "MiB, from /proc/<pid>/smaps: shared = the arena's Rss, private = Anonymous, saved = the arena's Rss - Pss")
+        write!(
+            f,
+            "MiB, from /proc/<pid>/smaps: shared = the arena's Rss, private = Anonymous, saved = the arena's Rss - Pss"
+        )
     }
 }
 
@@ -226,7 +229,10 @@ Rss:                   4 kB
             attach_micros: None,
             decode_micros: None,
         };
-        let report = Report { arena: 4 << 20, processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)] };
+        let report = Report {
+            arena: 4 << 20,
+            processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)],
+        };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use burn::module::Module;
-use burn::nn::{BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+};
 use burn::tensor::{Bool, Device, Int, Tensor};
 use indexmap::IndexMap;
 use ray_zerocopy::{ActorWrapper, Pipeline};
@@ -95,7 +97,12 @@ impl Mill {
     }
 
     /// Any serde value, there and back.
-    pub fn echo(&self, value: serde_json::Value, text: String, numbers: Vec<f64>) -> (serde_json::Value, String, Vec<f64>) {
+    pub fn echo(
+        &self,
+        value: serde_json::Value,
+        text: String,
+        numbers: Vec<f64>,
+    ) -> (serde_json::Value, String, Vec<f64>) {
         (value, text, numbers)
     }
 
@@ -152,6 +159,11 @@ impl Mill {
         std::fs::write(file, std::process::id().to_string()).expect("the test's folder is there");
         std::thread::sleep(Duration::from_millis(millis));
         std::process::id()
+    }
+
+    /// An option in an option.
+    pub fn maybe(&self, value: Option<Option<u8>>) -> Option<Option<u8>> {
+        value
     }
 
     /// A result that cannot travel.
@@ -285,7 +297,9 @@ impl Zoo {
             bare: Tensor::zeros([2, 2], device),
             ints: Tensor::zeros([3], device),
             bools: vec![Tensor::zeros([2], device), Tensor::zeros([1], device)],
-            by_name: [("fr", 3), ("de", 1)].map(|(name, n)| (name.to_owned(), (0..n).map(|_| linear()).collect())).into(),
+            by_name: [("fr", 3), ("de", 1)]
+                .map(|(name, n)| (name.to_owned(), (0..n).map(|_| linear()).collect()))
+                .into(),
             by_number: [(7, linear()), (11, linear())].into(),
             by_language: [(Language::Fr, linear()), (Language::En, linear())].into(),
             queue: [linear(), linear()].into(),

@@ -68,11 +68,14 @@ fn a_killed_actor_is_an_error_that_names_it_and_comes_back() {
     actor.count(7).wait().unwrap();
     let error = actor.die_always().wait().unwrap_err();
     let text = error.to_string();
-    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, .. }) = error else {
+    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, actor: true, .. }) = error else {
         panic!("{text}")
     };
     assert_eq!((method.as_str(), worker.index, worker.pid), ("die_always", 1, pid));
-    assert!(text.contains(&format!("worker 1 (pid {pid}) died while it ran `die_always` (signal: 9 (SIGKILL)")), "{text}");
+    assert!(
+        text.contains(&format!("worker 1 (pid {pid}) died while it ran `die_always` (signal: 9 (SIGKILL)")),
+        "{text}"
+    );
     assert!(text.contains("is not repeated"), "{text}");
     assert_ne!(actor.pid().wait().unwrap(), pid);
     assert_eq!(actor.count(0).wait().unwrap(), 0);
@@ -148,6 +151,11 @@ fn a_handle_travels_as_text_and_a_forged_one_does_not() {
     let twin: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
     assert_eq!(twin.arena().id(), arena);
     assert_eq!(twin.load().unwrap().total(), wrapper.load().unwrap().total());
+
+    wrapper.withdraw();
+    let error = serde_json::from_str::<ActorWrapper<Mill>>(&text).unwrap_err();
+    assert!(error.to_string().contains("may have been withdrawn"), "{error}");
+    let text = serde_json::to_string(&wrapper).unwrap();
 
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
     value["ticket"]["secret"] = serde_json::json!(vec![0_u8; 16]);

@@ -138,12 +138,13 @@ struct Dtypes {
 }
 
 const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
-const INTS: [DType; 8] =
-    [DType::I64, DType::I32, DType::I16, DType::I8, DType::U64, DType::U32, DType::U16, DType::U8];
+const INTS: [DType; 8] = [DType::I64, DType::I32, DType::I16, DType::I8, DType::U64, DType::U32, DType::U16, DType::U8];
 
 impl Dtypes {
     fn new(device: &Device) -> Self {
-        let float = |dtype| Tensor::from_data(TensorData::from([[1.5_f32, -2.0], [0.0, 3.25]]).convert_dtype(dtype), (device, dtype));
+        let float = |dtype| {
+            Tensor::from_data(TensorData::from([[1.5_f32, -2.0], [0.0, 3.25]]).convert_dtype(dtype), (device, dtype))
+        };
         let int = |dtype| Tensor::from_data(TensorData::from([1_i32, 2, 100]).convert_dtype(dtype), (device, dtype));
         Self {
             floats: FLOATS.map(float).into(),
@@ -156,7 +157,8 @@ impl Dtypes {
 #[test]
 fn every_dtype_is_borrowed_in_place() {
     let pipeline = Dtypes::new(&Device::flex());
-    let found: Vec<_> = pipeline.floats.iter().map(Tensor::dtype).chain(pipeline.ints.iter().map(Tensor::dtype)).collect();
+    let found: Vec<_> =
+        pipeline.floats.iter().map(Tensor::dtype).chain(pipeline.ints.iter().map(Tensor::dtype)).collect();
     assert_eq!(found, [&FLOATS[..], &INTS[..]].concat());
     let arena = share(&pipeline).unwrap();
     let twin = load::<Dtypes>(&arena, &Device::flex()).unwrap().strict().unwrap();

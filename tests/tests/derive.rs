@@ -48,8 +48,14 @@ fn every_kind_of_field_in_every_container_comes_back_bit_for_bit() {
     assert_eq!(twin.bare.to_data().as_bytes(), zoo.bare.to_data().as_bytes());
     assert_eq!(twin.ints.to_data(), zoo.ints.to_data());
     assert_eq!(twin.bools[0].to_data(), zoo.bools[0].to_data());
-    assert_eq!((twin.pair.1.as_str(), twin.inner.note.as_str(), twin.inners["a b"].note.as_str()), ("pair", "inner", "of many"));
-    assert_eq!((&twin.text, &twin.numbers, &twin.table, &twin.nested), (&zoo.text, &zoo.numbers, &zoo.table, &zoo.nested));
+    assert_eq!(
+        (twin.pair.1.as_str(), twin.inner.note.as_str(), twin.inners["a b"].note.as_str()),
+        ("pair", "inner", "of many")
+    );
+    assert_eq!(
+        (&twin.text, &twin.numbers, &twin.table, &twin.nested),
+        (&zoo.text, &zoo.numbers, &zoo.table, &zoo.nested)
+    );
     assert!(twin.numbers[2].is_sign_negative());
     assert_eq!((twin.name, twin.empty.len()), (-9, 0));
     assert_eq!(twin.skipped, 42, "a skipped field is as init left it");
@@ -175,7 +181,12 @@ fn what_the_config_does_not_rebuild_is_named() {
     let mut more = loose();
     more.heads.insert("fr".to_owned(), LinearConfig::new(2, 2).init(&flex()));
     let error = refused(&more);
-    assert!(error.to_string().starts_with("`heads[\"fr\"].weight` (a float tensor of shape [2, 2]) is in the pipeline, but"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("`heads[\"fr\"].weight` (a float tensor of shape [2, 2]) is in the pipeline, but"),
+        "{error}"
+    );
 
     let mut some = loose();
     some.extra = Some(LinearConfig::new(2, 2).init(&flex()));
@@ -188,7 +199,8 @@ fn what_the_config_does_not_rebuild_is_named() {
     let mut wide = loose();
     wide.shape = LinearConfig::new(2, 5).init(&flex());
     let error = refused(&wide);
-    let expected = "`shape.weight` is a float tensor of shape [2, 5] in the pipeline, and a float tensor of shape [2, 2] in";
+    let expected =
+        "`shape.weight` is a float tensor of shape [2, 5] in the pipeline, and a float tensor of shape [2, 2] in";
     assert!(error.to_string().starts_with(expected), "{error}");
 
     let mut broken = loose();
@@ -241,7 +253,22 @@ impl Lossy {
 #[test]
 fn a_copied_field_that_does_not_survive_is_named() {
     let error = share(&Lossy::new(&flex())).unwrap_err();
-    assert!(error.to_string().starts_with("`forgetful` cannot be copied: it comes back from its bytes as another value"), "{error}");
+    assert!(
+        error.to_string().starts_with("`forgetful` cannot be copied: it comes back from its bytes as another value"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_arena_says_what_is_shared_and_what_is_copied() {
+    let arena = share(&Zoo::filled(&flex())).unwrap();
+    let weight = arena.tensors().find(|tensor| tensor.path == "module.weight").unwrap();
+    assert_eq!((weight.shape, weight.bytes, format!("{:?}", weight.dtype).as_str()), (&[3, 4][..], 48, "F32"));
+    let copied: Vec<_> = arena.copied_fields().map(|(path, _)| path).collect();
+    let expected =
+        ["pair.1", "inner.note", "inners[\"a b\"].note", "head.by", "heads.1.by", "text", "numbers", "table"];
+    assert!(expected.iter().all(|path| copied.contains(path)), "{copied:?}");
+    assert!(!copied.contains(&"skipped") && copied.contains(&"renamed"), "{copied:?}");
 }
 
 #[derive(Pipeline)]

@@ -91,6 +91,8 @@ fn an_abort_is_an_error_that_says_so() {
     let error = tasks.clone().attempts(2).explode().wait().unwrap_err();
     let text = error.to_string();
     assert!(text.contains("(signal: 6 (SIGABRT)") && text.contains("it aborted), attempt 2 of 2"), "{text}");
+    let text = tasks.clone().attempts(1).explode().wait().unwrap_err().to_string();
+    assert!(text.ends_with("attempt 1 of 1; does the method crash on this input?"), "{text}");
     tasks.pid().wait().unwrap();
 }
 
@@ -103,6 +105,15 @@ fn a_result_that_cannot_be_written_is_an_error_that_names_the_method() {
     assert!(text.contains("of `secret` could not travel between the processes"), "{text}");
     assert!(text.contains("nobody may write this down"), "{text}");
     assert_eq!(tasks.pid().wait().unwrap(), pid);
+}
+
+#[test]
+fn what_would_come_back_as_something_else_is_refused() {
+    let (_engine, tasks) = setup(1);
+    assert_eq!(tasks.maybe(None).wait().unwrap(), None);
+    assert_eq!(tasks.maybe(Some(Some(3))).wait().unwrap(), Some(Some(3)));
+    let error = tasks.maybe(Some(None)).wait().unwrap_err();
+    assert!(error.to_string().contains("holds nothing, and would come back as `None`"), "{error}");
 }
 
 #[test]

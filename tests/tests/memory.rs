@@ -96,7 +96,8 @@ fn the_machine_holds_one_copy() {
     let engine = ray_zerocopy::Local::builder().workers(1).start().unwrap();
     let other = TaskWrapper::on(&engine, &MillConfig::new(8).init(&device)).unwrap();
     let pid = other.pid().wait().unwrap();
-    let mapped = || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("/memfd:ray-zerocopy").count();
+    let mapped =
+        || std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().matches("/memfd:ray-zerocopy").count();
     let alone = mapped();
     let tasks = TaskWrapper::on(&engine, &MillConfig::new(SIZE).init(&device)).unwrap();
     tasks.total().wait().unwrap();

@@ -120,6 +120,26 @@ fn waiting_with_a_timeout_gives_the_result_later() {
 }
 
 #[test]
+fn a_result_is_taken_once_and_an_endless_wait_is_no_panic() {
+    use std::time::Duration;
+
+    let engine = Local::builder().workers(1).start_timeout(Duration::MAX).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap().deadline(Duration::MAX);
+    let mut pending = tasks.pid();
+    pending.wait_timeout(Duration::MAX).unwrap().unwrap();
+    let taken = |method: &str| Error::Call(CallError::Taken { method: method.to_owned() });
+    assert_eq!(pending.wait_timeout(Duration::ZERO).unwrap().unwrap_err(), taken("pid"));
+
+    let mut all = gather([tasks.pid(), tasks.pid()]);
+    assert_eq!(all.wait_timeout(Duration::MAX).unwrap().unwrap().len(), 2);
+    assert_eq!(all.wait_timeout(Duration::ZERO).unwrap().unwrap_err(), taken("gather"));
+
+    let mut some = gather([tasks.jam("a nail".to_owned()), tasks.pid()]);
+    assert!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err().to_string().contains("a nail"));
+    assert_eq!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err(), taken("jam"));
+}
+
+#[test]
 fn each_worker_gets_its_share_of_the_cores() {
     let engine = Local::builder().workers(2).threads_per_worker(3).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();

@@ -15,7 +15,9 @@ pub(crate) fn typos() -> Result<()> {
     let program = folder.join("bin").join("typos");
     if !program.exists() {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]).arg(&folder).arg(TYPOS);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"])
+            .arg(&folder)
+            .arg(TYPOS);
         run(pip).context("typos comes from PyPI: install Python 3 with pip, or fetch it by hand")?;
     }
     run(Command::new(program))

@@ -23,7 +23,8 @@ impl Corpus {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("{name} cannot be read"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+            let line =
+                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
             anyhow::anyhow!("{name} is not UTF-8 text: line {} has other bytes", line + 1)
         })?;
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();

@@ -64,7 +64,11 @@ impl Outcome {
 
     /// What each process costs, shared and measured alone.
     fn table(&self, f: &mut fmt::Formatter<'_>, alone: &Alone) -> fmt::Result {
-        writeln!(f, "{:<10} {:>8} {:>16} {:>16} {:>10}", "process", "pid", "sharing, MiB", "own copy, MiB", "saved, MiB")?;
+        writeln!(
+            f,
+            "{:<10} {:>8} {:>16} {:>16} {:>10}",
+            "process", "pid", "sharing, MiB", "own copy, MiB", "saved, MiB"
+        )?;
         let line = |f: &mut fmt::Formatter<'_>, name: &str, pid: &str, sharing: f64, own: Option<f64>| {
             let own_text = own.map_or_else(|| "-".to_owned(), |own| format!("{own:.1}"));
             let saved = own.map_or_else(|| "-".to_owned(), |own| format!("{:.1}", own - sharing));

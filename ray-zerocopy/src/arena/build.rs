@@ -75,9 +75,7 @@ impl ArenaBuilder {
     }
 
     fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
-        let bytes = source
-            .bytes()
-            .map_err(|reason| ArenaError::Write { entry: entry.path.clone(), reason })?;
+        let bytes = source.bytes().map_err(|reason| ArenaError::Write { entry: entry.path.clone(), reason })?;
         let (hash, len) = (blake3::hash(&bytes), bytes.len());
         drop(bytes);
         // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
@@ -110,13 +108,8 @@ impl ArenaBuilder {
     pub(crate) fn copy(&mut self, path: &str, value: Vec<u8>) {
         let hash = blake3::hash(&value);
         let len = value.len();
-        let tensor = burn_pack::Tensor::new(
-            format!("copied: {path}"),
-            DType::U8,
-            vec![len],
-            None,
-            Bytes::from_bytes_vec(value),
-        );
+        let tensor =
+            burn_pack::Tensor::new(format!("copied: {path}"), DType::U8, vec![len], None, Bytes::from_bytes_vec(value));
         let blob = self.blob(tensor, hash);
         self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
     }
@@ -138,9 +131,8 @@ impl ArenaBuilder {
         let write = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
         let manifest = serde_json::to_string(&self.manifest).map_err(|error| write(error.to_string()))?;
         let checksum = blake3::hash(manifest.as_bytes()).to_hex();
-        let writer = Writer::new(self.blobs)
-            .with_metadata(MANIFEST_KEY, &manifest)
-            .with_metadata(CHECKSUM_KEY, &checksum);
+        let writer =
+            Writer::new(self.blobs).with_metadata(MANIFEST_KEY, &manifest).with_metadata(CHECKSUM_KEY, &checksum);
         let len = writer.size().map_err(|error| write(error.to_string()))?;
         let system = |(call, error): (&str, std::io::Error)| ArenaError::System {
             call: call.to_owned(),

@@ -17,7 +17,7 @@ pub(crate) mod sys;
 pub(crate) use build::{ArenaBuilder, BlobSource};
 pub use manifest::{ArenaId, TensorKind};
 pub(crate) use manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
-pub use read::Arena;
+pub use read::{Arena, SharedTensor};
 
 use serde::{Deserialize, Serialize};
 

@@ -5,14 +5,14 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use burn::tensor::{AllocationProperty, Bytes};
+use burn::tensor::{AllocationProperty, Bytes, DType};
 use burn_pack::{Reader, TENSOR_ALIGNMENT};
 use rustix::fs::fstat;
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
 use super::manifest::FORMAT;
 use super::sys::{self, Mapping, SEALS};
-use super::{ArenaError, ArenaId, Manifest};
+use super::{ArenaError, ArenaId, Manifest, TensorKind};
 
 /// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
 ///
@@ -133,6 +133,24 @@ impl Arena {
         self.0.manifest.tensors.iter().map(|tensor| tensor.path.as_str())
     }
 
+    /// What is shared: each tensor of the pipeline, with its place in it.
+    pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
+        self.0.manifest.tensors.iter().map(|entry| SharedTensor {
+            path: &entry.path,
+            kind: entry.kind,
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            bytes: self.0.blobs[entry.blob as usize].1 as u64,
+        })
+    }
+
+    /// What is copied: the paths of the fields whose values every process has for itself, and their sizes in bytes,
+    /// serialised.
+    pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
+        let copies = self.0.manifest.copies.iter();
+        copies.map(|entry| (entry.path.as_str(), self.0.blobs[entry.blob as usize].1 as u64))
+    }
+
     /// Whether the byte at this address is in the arena.
     pub fn contains(&self, address: *const u8) -> bool {
         self.0.memory.as_ptr_range().contains(&address)
@@ -164,6 +182,21 @@ impl Arena {
     }
 }
 
+/// A tensor in an arena.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SharedTensor<'a> {
+    /// Its path in the pipeline, `heads["fr"].2.weight`.
+    pub path: &'a str,
+    /// What it holds.
+    pub kind: TensorKind,
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its shape, as it is stored.
+    pub shape: &'a [usize],
+    /// Its size. Tied and equal tensors have the same bytes, which are in the arena once.
+    pub bytes: u64,
+}
+
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
@@ -185,9 +218,7 @@ fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
         .map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
     let (Some(text), Some(expected)) = (reader.metadata().get(MANIFEST_KEY), reader.metadata().get(CHECKSUM_KEY))
     else {
-        return Err(ArenaError::NotAnArena(
-            "it is a burnpack container without a manifest of ray-zerocopy".to_owned(),
-        ));
+        return Err(ArenaError::NotAnArena("it is a burnpack container without a manifest of ray-zerocopy".to_owned()));
     };
     let hash = blake3::hash(text.as_bytes());
     if hash.to_hex().as_str() != expected {
@@ -239,8 +270,6 @@ fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<
 }
 
 fn check_entries(manifest: &Manifest, blobs: &[(usize, usize)]) -> Result<(), ArenaError> {
-    use burn::tensor::DType;
-
     for entry in &manifest.tensors {
         let Some((_, len)) = blobs.get(entry.blob as usize) else {
             return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));

@@ -32,7 +32,7 @@ pub enum CallError {
         message: String,
     },
     /// The worker's process ended while it ran the call.
-    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.allowed))]
+    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.actor))]
     WorkerDied {
         /// The method.
         method: String,
@@ -44,6 +44,8 @@ pub enum CallError {
         attempts: u32,
         /// How often it might be tried.
         allowed: u32,
+        /// Whether the worker was an actor, whose state is gone with it.
+        actor: bool,
     },
     /// The call did not end in time. A worker that was busy with it was replaced.
     #[error("`{method}` passed its deadline of {after:?} {place}; give it longer with `.deadline(..)`")]
@@ -62,6 +64,12 @@ pub enum CallError {
         waiting: usize,
         /// How many workers there are.
         workers: usize,
+    },
+    /// The result has been taken already.
+    #[error("the result of `{method}` has been taken already; wait for it once")]
+    Taken {
+        /// The method.
+        method: String,
     },
     /// The engine was shut down before the call could run.
     #[error("`{method}` was not run: the engine has been shut down")]
@@ -98,10 +106,12 @@ pub enum CallError {
     },
 }
 
-fn after(allowed: &u32) -> &'static str {
-    match allowed {
-        1 => "; a call of an actor is not repeated, since its state is gone: the actor was started anew from the arena",
-        _ => "; does the method crash on this input?",
+fn after(actor: &bool) -> &'static str {
+    match actor {
+        true => {
+            "; a call of an actor is not repeated, since its state is gone: the actor was started anew from the arena"
+        }
+        false => "; does the method crash on this input?",
     }
 }
 
@@ -173,6 +183,8 @@ pub(crate) struct Call {
     /// How often the call may be tried when workers die: 1 for actors.
     pub allowed: u32,
     pub attempts: u32,
+    /// Whether the worker is an actor, for the words of an error.
+    pub actor: bool,
     /// The one worker that has to run it, for a call to one actor.
     pub pinned: Option<usize>,
 }
@@ -191,7 +203,7 @@ pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
     /// while it waited for a place, or the engine has been shut down.
-    fn submit(&self, call: Call, wait: bool) -> Result<(), (Call, CallError)>;
+    fn submit(&self, call: Call, wait: bool) -> Result<(), Box<(Call, CallError)>>;
 
     /// Frees what the workers hold for a program.
     fn forget(&self, key: u64);

@@ -114,10 +114,10 @@ impl Collector {
     pub(super) fn copy<T>(&mut self, value: &T, ops: CopyOps<T>) -> Result<(), ShareError> {
         let encoded = match self.skeleton {
             true => None,
-            false => Some((ops.encode)(value).map_err(|reason| ShareError::NotFaithful {
-                field: self.path.as_str().to_owned(),
-                reason,
-            })?),
+            false => Some(
+                (ops.encode)(value)
+                    .map_err(|reason| ShareError::NotFaithful { field: self.path.as_str().to_owned(), reason })?,
+            ),
         };
         self.push(What::Copy(encoded));
         Ok(())

@@ -19,10 +19,10 @@ pub mod whole;
 pub use attach::Attacher;
 pub use collect::Collector;
 pub use containers::{MapKey, entries, entries_mut, unshare};
+pub(crate) use host::{bytes as bytes_of, tensor as tensor_of};
 pub use load::{Copied, LoadError, Loaded, load};
 pub use rebuild::{Root, Source, rebuilt};
 pub use share::{ShareError, share};
-pub(crate) use host::{bytes as bytes_of, tensor as tensor_of};
 pub use tensors::BareTensors;
 
 /// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.

@@ -59,7 +59,9 @@ fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String>
     // Hash maps come back in another order: the same bytes, in any order, is the same value.
     match histogram(&bytes) == histogram(&again) {
         true => Ok(bytes),
-        false => Err("it comes back from its bytes as another value; are `Serialize` and `Deserialize` at odds?".into()),
+        false => {
+            Err("it comes back from its bytes as another value; are `Serialize` and `Deserialize` at odds?".into())
+        }
     }
 }
 

@@ -24,8 +24,9 @@ use crate::{Result, device};
 ///
 /// # Serialisation
 /// The serialised handle holds no weights. It names a socket of the process that made the arena, and a secret; the
-/// receiver asks there for the arena's memfd. So it is good as long as that process lives; afterwards,
-/// deserialising it is an error that says so. Processes that have received the arena keep it.
+/// receiver asks there for the arena's memfd. So it is good as long as that process lives, which keeps the arena for
+/// it until [`withdraw`](Self::withdraw); afterwards, deserialising it is an error that says so. Processes that have
+/// received the arena keep it.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -38,7 +39,6 @@ use crate::{Result, device};
 ///
 /// #[ray_zerocopy::remote]
 /// impl Counter {
-///     #[remote(skip)]
 ///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device), calls: 0 } }
 ///
 ///     pub fn count(&mut self) -> usize { self.calls += 1; self.calls }
@@ -146,10 +146,16 @@ impl<P: Root> ActorWrapper<P> {
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
+
+    /// Takes back what was serialised: handles that have not been deserialised by now are void, and this process no
+    /// longer keeps the arena for them.
+    pub fn withdraw(&self) {
+        broker::withdraw(&self.arena);
+    }
 }
 
 impl<P: Remote> ActorWrapper<P> {
-    /// Starts `actors` processes that load the pipeline, all at the same time, and waits until they have.
+    /// Starts `actors` processes (one at least) that load the pipeline, all at the same time, and waits until they have.
     ///
     /// # Errors
     /// If a process cannot be started or cannot load the pipeline; it is named.
@@ -157,7 +163,7 @@ impl<P: Remote> ActorWrapper<P> {
         let program = program::<P>(self.arena.clone(), self.device.clone(), self.strict)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
         let pool = start(settings, Some(Arc::clone(&program)))?;
-        let options = Options { deadline: self.deadline, attempts: 1, wait: true };
+        let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
         let caller = Caller { program, engine: Arc::clone(&pool) as _, options, pinned: None };
         Ok(Actors { methods: P::Actors::from(caller.clone()), caller, pool })
     }

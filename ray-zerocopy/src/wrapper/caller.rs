@@ -18,6 +18,8 @@ pub(crate) struct Options {
     pub attempts: u32,
     /// Whether a call waits for a place in a full queue.
     pub wait: bool,
+    /// Whether the workers are actors.
+    pub actor: bool,
 }
 
 /// A program on an engine: what the code that `#[ray_zerocopy::remote]` writes calls.
@@ -66,9 +68,7 @@ impl Caller {
             what: "an argument".to_owned(),
             reason: error.to_string(),
         });
-        let handler = method
-            .handler
-            .map_err(|reason| CallError::Start { method: method.name.to_owned(), reason });
+        let handler = method.handler.map_err(|reason| CallError::Start { method: method.name.to_owned(), reason });
         let handler = match put.and(handler) {
             Ok(handler) => handler,
             Err(error) => return Pending::failed(error, take, method.name),
@@ -79,12 +79,15 @@ impl Caller {
             handler,
             args: writer.finish(),
             reply,
-            deadline: self.options.deadline.map(|after| (Instant::now() + after, after)),
+            // A deadline that no clock can show is none.
+            deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
             allowed: self.options.attempts,
             attempts: 0,
+            actor: self.options.actor,
             pinned: self.pinned,
         };
-        if let Err((call, error)) = self.engine.submit(call, self.options.wait) {
+        if let Err(refused) = self.engine.submit(call, self.options.wait) {
+            let (call, error) = *refused;
             call.answer(Err(error));
         }
         pending

@@ -43,6 +43,7 @@ pub struct Pending<T> {
     answer: oneshot::Receiver<Answer>,
     take: fn(&mut Reader) -> std::result::Result<T, WireError>,
     method: &'static str,
+    taken: bool,
 }
 
 impl<T> Pending<T> {
@@ -51,7 +52,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        Self { answer, take, method }
+        Self { answer, take, method, taken: false }
     }
 
     pub(super) fn failed(
@@ -61,7 +62,7 @@ impl<T> Pending<T> {
     ) -> Self {
         let (reply, answer) = oneshot::channel();
         drop(reply.send(Err(error)));
-        Self { answer, take, method }
+        Self { answer, take, method, taken: false }
     }
 
     /// Waits for the result.
@@ -73,15 +74,23 @@ impl<T> Pending<T> {
         self.value(answer.map_err(|_| self.lost()))
     }
 
-    /// Waits for the result, but not for long: `None` if it is not there yet. May be called again then.
+    /// Waits for the result, but not for long: `None` if it is not there yet. May be called again then, and only then.
     ///
     /// The call goes on. To end it after some time, give the wrapper a deadline.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
-        match self.answer.recv_timeout(timeout) {
-            Ok(answer) => Some(self.value(Ok(answer))),
+        let answer = match Instant::now().checked_add(timeout) {
+            _ if self.taken => return Some(Err(self.lost())),
+            Some(until) => self.answer.recv_deadline(until),
+            None => self.answer.recv_ref().map_err(|_| oneshot::RecvTimeoutError::Disconnected),
+        };
+        match answer {
+            Ok(answer) => {
+                self.taken = true;
+                Some(self.value(Ok(answer)))
+            }
             Err(oneshot::RecvTimeoutError::Timeout) => None,
             Err(oneshot::RecvTimeoutError::Disconnected) => Some(Err(self.lost())),
         }
@@ -97,7 +106,11 @@ impl<T> Pending<T> {
 
     /// Every call is answered as long as its engine lives; and a result can be taken only once.
     fn lost(&self) -> Error {
-        CallError::ShutDown { method: self.method.to_owned() }.into()
+        let method = self.method.to_owned();
+        match self.taken {
+            true => CallError::Taken { method }.into(),
+            false => CallError::ShutDown { method }.into(),
+        }
     }
 }
 
@@ -105,7 +118,11 @@ impl<T> Future for Pending<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        if self.taken {
+            return Poll::Ready(Err(self.lost()));
+        }
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        self.taken = true;
         Poll::Ready(self.value(answer.map_err(|_| self.lost())))
     }
 }
@@ -119,17 +136,20 @@ impl<T> fmt::Debug for Pending<T> {
 /// Many results as one. See [`gather`].
 #[must_use = "the calls run, but nobody sees their results: `.wait()?` or `.await?` them"]
 pub struct Gather<T> {
-    pending: Vec<Option<Pending<T>>>,
-    done: Vec<Option<T>>,
+    slots: Vec<Slot<T>>,
+}
+
+enum Slot<T> {
+    OnItsWay(Pending<T>),
+    Here(T),
+    Taken,
 }
 
 /// Joins results that are on their way into one, in the order of the calls. The calls are made first, all of them.
 ///
 /// There is an example at [`Pending`].
 pub fn gather<T>(pending: impl IntoIterator<Item = Pending<T>>) -> Gather<T> {
-    let pending: Vec<_> = pending.into_iter().map(Some).collect();
-    let done = pending.iter().map(|_| None).collect();
-    Gather { pending, done }
+    Gather { slots: pending.into_iter().map(Slot::OnItsWay).collect() }
 }
 
 impl<T> Gather<T> {
@@ -137,62 +157,68 @@ impl<T> Gather<T> {
     ///
     /// # Errors
     /// The first error in the order of the calls. The other calls run all the same.
-    pub fn wait(mut self) -> Result<Vec<T>> {
-        self.step(|pending| pending.wait().map(Ok))?;
-        Ok(self.done.into_iter().flatten().collect())
+    pub fn wait(self) -> Result<Vec<T>> {
+        let values = self.slots.into_iter().map(|slot| match slot {
+            Slot::OnItsWay(pending) => pending.wait(),
+            Slot::Here(value) => Ok(value),
+            Slot::Taken => Err(taken()),
+        });
+        values.collect()
     }
 
-    /// Waits for all results, but not for long: `None` if some are missing. May be called again then.
+    /// Waits for all results, but not for long: `None` if some are missing. May be called again then, and only then.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<Vec<T>>> {
-        let until = Instant::now() + timeout;
-        let step = self.step(|mut pending| {
-            match pending.wait_timeout(until.saturating_duration_since(Instant::now())) {
-                Some(result) => result.map(Ok),
-                None => Ok(Err(pending)),
-            }
-        });
-        match step {
-            Err(error) => Some(Err(error)),
-            Ok(()) if self.pending.iter().any(Option::is_some) => None,
-            Ok(()) => Some(Ok(self.done.drain(..).flatten().collect())),
-        }
+        let until = Instant::now().checked_add(timeout);
+        self.collect(|pending| {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            pending.wait_timeout(left)
+        })
     }
 
-    /// Asks each result that is missing; one that is not there yet is given back.
-    fn step(&mut self, mut ask: impl FnMut(Pending<T>) -> Result<std::result::Result<T, Pending<T>>>) -> Result<()> {
-        for (slot, done) in self.pending.iter_mut().zip(&mut self.done) {
-            if let Some(pending) = slot.take() {
-                match ask(pending)? {
-                    Ok(value) => *done = Some(value),
-                    Err(pending) => *slot = Some(pending),
+    /// Asks for each result that is missing. Says nothing as long as one is.
+    fn collect(&mut self, mut ask: impl FnMut(&mut Pending<T>) -> Option<Result<T>>) -> Option<Result<Vec<T>>> {
+        let mut missing = false;
+        for slot in &mut self.slots {
+            if let Slot::OnItsWay(pending) = slot {
+                match ask(pending) {
+                    Some(Ok(value)) => *slot = Slot::Here(value),
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => missing = true,
                 }
             }
         }
-        Ok(())
+        if missing {
+            return None;
+        }
+        let values = self.slots.iter_mut().map(|slot| match std::mem::replace(slot, Slot::Taken) {
+            Slot::Here(value) => Ok(value),
+            Slot::OnItsWay(_) | Slot::Taken => Err(taken()),
+        });
+        Some(values.collect())
     }
+}
+
+fn taken() -> Error {
+    CallError::Taken { method: "gather".to_owned() }.into()
 }
 
 impl<T: Unpin> Future for Gather<T> {
     type Output = Result<Vec<T>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let step = self.step(|mut pending| match Pin::new(&mut pending).poll(context) {
-            Poll::Ready(result) => result.map(Ok),
-            Poll::Pending => Ok(Err(pending)),
+        let all = self.collect(|pending| match Pin::new(pending).poll(context) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
         });
-        match step {
-            Err(error) => Poll::Ready(Err(error)),
-            Ok(()) if self.pending.iter().any(Option::is_some) => Poll::Pending,
-            Ok(()) => Poll::Ready(Ok(self.done.drain(..).flatten().collect())),
-        }
+        all.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl<T> fmt::Debug for Gather<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gather").field("calls", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Gather").field("calls", &self.slots.len()).finish_non_exhaustive()
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::Arena;
-use crate::engine::local::Local;
 use crate::engine::Program;
+use crate::engine::local::Local;
 use crate::pipeline::share;
 use crate::report::{Report, report};
 use crate::{Result, device};
@@ -33,7 +33,6 @@ use crate::{Result, device};
 ///
 /// #[ray_zerocopy::remote]
 /// impl Model {
-///     #[remote(skip)]
 ///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
 ///
 ///     pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
@@ -81,7 +80,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
     pub fn from_arena(engine: &Local, arena: Arena) -> Result<Self> {
         let program = program::<P>(arena, "cpu".to_owned(), false)?;
-        let options = Options { deadline: None, attempts: 3, wait: true };
+        let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
         Ok(Self::assemble(engine.clone(), program, options))
     }
 
@@ -155,10 +154,11 @@ impl<P: Remote> TaskWrapper<P> {
     /// Loads the pipeline in this process, borrowing from the arena too.
     ///
     /// # Errors
-    /// If the device is not there.
+    /// If the device is not there, or something had to be copied and the wrapper is [`strict`](Self::strict).
     pub fn load(&self) -> Result<crate::Loaded<P>> {
-        let device = device::device(&self.caller.program.device)?;
-        Ok(crate::load(self.arena(), &device)?)
+        let program = &self.caller.program;
+        let loaded = crate::load::<P>(self.arena(), &device::device(&program.device)?)?;
+        Ok(if program.strict { loaded.strict()? } else { loaded })
     }
 }
 
@@ -181,4 +181,3 @@ impl<P: Remote> fmt::Debug for TaskWrapper<P> {
         f.debug_struct("TaskWrapper").field("arena", self.arena()).finish_non_exhaustive()
     }
 }
-

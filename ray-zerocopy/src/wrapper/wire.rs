@@ -43,7 +43,8 @@ impl Writer {
     }
 
     fn tensor<const D: usize, K: Basic>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
-        let header = TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
+        let header =
+            TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
         self.value(&header)?;
         self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?);
         Ok(())

@@ -22,7 +22,8 @@ impl Mapping {
     ) -> Result<Result<(), E>, (&'static str, io::Error)> {
         // SAFETY: memmap2 asks that the file is not changed or truncated by others while the map lives. The memfd was
         // created by the caller with `sys::create`, has not left this process, and the map ends with this function.
-        let mut map = unsafe { MmapOptions::new().len(len).map_mut(fd.as_raw_fd()) }.map_err(|error| ("mmap", error))?;
+        let mut map =
+            unsafe { MmapOptions::new().len(len).map_mut(fd.as_raw_fd()) }.map_err(|error| ("mmap", error))?;
         let filled = fill(&mut map);
         drop(map);
         if filled.is_ok() {

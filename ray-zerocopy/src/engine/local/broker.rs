@@ -64,9 +64,10 @@ struct Broker {
     arenas: &'static Mutex<HashMap<Secret, Arena>>,
 }
 
+static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
+
 /// Offers an arena to whoever has the ticket, for as long as this process lives.
 pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
-    static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
     let broker = BROKER.get_or_init(|| open().map_err(|error| error.to_string())).as_ref();
     let broker = broker.map_err(|reason| BrokerError::Offer {
         what: "the socket".to_owned(),
@@ -83,6 +84,14 @@ pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
         }
     };
     Ok(Ticket { socket: broker.socket.clone(), owner: std::process::id(), secret })
+}
+
+/// Stops offering an arena.
+pub(crate) fn withdraw(arena: &Arena) {
+    if let Some(Ok(broker)) = BROKER.get() {
+        let mut arenas = broker.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+        arenas.retain(|_, known| known.id() != arena.id());
+    }
 }
 
 /// Fetches the arena that the ticket is for.
@@ -138,7 +147,11 @@ fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Resu
     let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).get(&asked.message).cloned();
     match arena {
         Some(arena) => connection.send(&Answer::Here, &Outgoing::default(), Some(arena.fd())),
-        None => connection.send(&Answer::Refused("it does not know the secret".to_owned()), &Outgoing::default(), None),
+        None => connection.send(
+            &Answer::Refused("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
+            &Outgoing::default(),
+            None,
+        ),
     }
 }
 

@@ -82,7 +82,8 @@ impl Driver {
             let Err(Trouble::Died(how)) = self.load(&program, None) else { return };
             self.lose();
             if attempt == START_ATTEMPTS {
-                let error = self.not_started(&format!("{attempt} processes died while they loaded the pipeline ({how})"));
+                let error =
+                    self.not_started(&format!("{attempt} processes died while they loaded the pipeline ({how})"));
                 self.shared.attached(self.index, program.key, Err(error));
                 return;
             }
@@ -141,6 +142,7 @@ impl Driver {
                     how,
                     attempts: call.attempts,
                     allowed: call.allowed,
+                    actor: call.actor,
                 };
                 call.answer(Err(error));
             }
@@ -227,7 +229,9 @@ impl Driver {
     }
 
     fn receive(&mut self, until: Option<Instant>) -> Result<Received<Answer>, Trouble> {
-        let Some(process) = &mut self.process else { return Err(Trouble::NotStarted("there is no process".to_owned())) };
+        let Some(process) = &mut self.process else {
+            return Err(Trouble::NotStarted("there is no process".to_owned()));
+        };
         match process.connection.wait(until) {
             Ok(Wait::TimedOut) => return Err(Trouble::Late),
             Ok(Wait::Ready) => {}
@@ -263,9 +267,8 @@ impl Driver {
     }
 
     fn close(mut self) {
-        let told = self.send(&Request::ShutDown, &Outgoing::default(), None, |error| {
-            self.not_started(&error.to_string())
-        });
+        let told =
+            self.send(&Request::ShutDown, &Outgoing::default(), None, |error| self.not_started(&error.to_string()));
         if let (Ok(()), Some(process)) = (told, &mut self.process) {
             process.wait(GRACE);
         }

@@ -1,6 +1,7 @@
 //! The pool: one bounded queue for all workers and one for each, deadlines, start-up and shutdown.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -80,8 +81,13 @@ impl Pool {
         });
         let pool = Arc::new(Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) });
         for index in 0..shared.settings.workers {
-            let driver = Driver::new(index, Arc::clone(&shared));
-            pool.thread(format!("ray-zerocopy {index}"), move || driver.run())?;
+            let shared = Arc::clone(&shared);
+            // A driver does not panic. If it does after all, its call is lost with an error, and its worker has a new one.
+            pool.thread(format!("ray-zerocopy {index}"), move || {
+                while catch_unwind(AssertUnwindSafe(|| Driver::new(index, Arc::clone(&shared)).run())).is_err() {
+                    shared.ended(index);
+                }
+            })?;
         }
         pool.thread("ray-zerocopy keeper".to_owned(), move || shared.keep_deadlines())?;
         Ok(pool)
@@ -100,7 +106,8 @@ impl Pool {
     pub(super) fn wait_until_started(&self) -> Result<(), CallError> {
         let mut state = lock(&self.shared.state);
         loop {
-            if let Some(Err(error)) = state.workers.iter().find_map(|seat| seat.started.as_ref().filter(|s| s.is_err())) {
+            if let Some(Err(error)) = state.workers.iter().find_map(|seat| seat.started.as_ref().filter(|s| s.is_err()))
+            {
                 return Err(error.clone());
             }
             if state.workers.iter().all(|seat| seat.started.is_some()) {
@@ -136,26 +143,26 @@ impl Drop for Pool {
 }
 
 impl Engine for Pool {
-    fn submit(&self, call: Call, wait: bool) -> Result<(), (Call, CallError)> {
+    fn submit(&self, call: Call, wait: bool) -> Result<(), Box<(Call, CallError)>> {
         let shared = &*self.shared;
         let mut state = lock(&shared.state);
         loop {
             if state.closing {
                 let error = CallError::ShutDown { method: call.method.to_owned() };
-                return Err((call, error));
+                return Err(Box::new((call, error)));
             }
             if state.waiting() < shared.settings.queue {
                 break;
             }
             if !wait {
                 let error = CallError::QueueFull { waiting: state.waiting(), workers: state.workers.len() };
-                return Err((call, error));
+                return Err(Box::new((call, error)));
             }
             let timeout = match call.deadline {
                 Some((until, after)) if until <= Instant::now() => {
                     let place = "while it waited for a place in the queue".to_owned();
                     let error = CallError::Deadline { method: call.method.to_owned(), after, place };
-                    return Err((call, error));
+                    return Err(Box::new((call, error)));
                 }
                 Some((until, _)) => until.saturating_duration_since(Instant::now()),
                 None => HEARTBEAT,
@@ -275,11 +282,18 @@ impl Shared {
             let now = Instant::now();
             let mut late = Vec::new();
             for queue in state.queues() {
-                while let Some(at) = queue.iter().position(|call| matches!(call.deadline, Some((until, _)) if until <= now)) {
+                while let Some(at) =
+                    queue.iter().position(|call| matches!(call.deadline, Some((until, _)) if until <= now))
+                {
                     late.extend(queue.remove(at));
                 }
             }
-            let next = state.queues().flat_map(|queue| queue.iter()).filter_map(|call| call.deadline).map(|(until, _)| until).min();
+            let next = state
+                .queues()
+                .flat_map(|queue| queue.iter())
+                .filter_map(|call| call.deadline)
+                .map(|(until, _)| until)
+                .min();
             if !late.is_empty() {
                 drop(state);
                 self.space.notify_all();

@@ -30,10 +30,11 @@ impl Process {
             // A Ctrl-C is for the owner: when it ends, its workers do.
             .process_group(0)
             .spawn()
-            .map_err(|error| format!("this executable could not be started again: {error}; is there memory, and a free process id?"))?;
+            .map_err(|error| {
+                format!("this executable could not be started again: {error}; is there memory, and a free process id?")
+            })?;
         let mut process = Self { child, connection: ours };
-        let until = Instant::now() + timeout;
-        match process.connection.wait(Some(until)) {
+        match process.connection.wait(Instant::now().checked_add(timeout)) {
             Ok(Wait::TimedOut) => Err(format!("it did not come up within {timeout:?}")),
             Ok(Wait::Ready) => match process.connection.receive::<Answer>() {
                 Ok(Some(received)) if matches!(received.message, Answer::Ready) => Ok(process),

@@ -25,7 +25,11 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The process is up.
     Ready,
-    Loaded { copied: Vec<Copied>, took: Duration, decoding: Duration },
+    Loaded {
+        copied: Vec<Copied>,
+        took: Duration,
+        decoding: Duration,
+    },
     NotLoaded(LoadError),
     /// The result comes along.
     Done,
@@ -37,5 +41,8 @@ pub(super) enum Answer {
 pub(crate) enum Failure {
     Panicked(String),
     /// The arguments or the result could not be turned into values or bytes.
-    Wire { what: String, reason: String },
+    Wire {
+        what: String,
+        reason: String,
+    },
 }

@@ -75,12 +75,7 @@ impl Connection {
     }
 
     /// Sends a message, the bytes that belong to it, and at most one file descriptor.
-    pub fn send<M: Serialize>(
-        &self,
-        message: &M,
-        payload: &Outgoing,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> io::Result<()> {
+    pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let head = crate::codec::encode(message).map_err(io::Error::other)?;
         let segments = payload.segments.len();
         if segments > MAX_SEGMENTS {
@@ -129,7 +124,8 @@ impl Connection {
     pub fn wait(&self, until: Option<Instant>) -> io::Result<Wait> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let timeout = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+            let timeout =
+                left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
             let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Wait::TimedOut),
@@ -187,7 +183,10 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
 fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
     let number = |at: usize| {
         let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(u64::from_le_bytes).and_then(|number| usize::try_from(number).ok()).ok_or_else(|| broken("it is too short"))
+        bytes
+            .map(u64::from_le_bytes)
+            .and_then(|number| usize::try_from(number).ok())
+            .ok_or_else(|| broken("it is too short"))
     };
     let (head, count) = (number(0)?, number(8)?);
     if count > MAX_SEGMENTS {
@@ -233,9 +232,8 @@ mod tests {
 
     fn round_trip(sizes: &[usize]) {
         let (left, right) = Connection::pair().unwrap();
-        let payload = Outgoing {
-            segments: sizes.iter().map(|&size| Bytes::from_bytes_vec(vec![size as u8; size])).collect(),
-        };
+        let payload =
+            Outgoing { segments: sizes.iter().map(|&size| Bytes::from_bytes_vec(vec![size as u8; size])).collect() };
         let file = std::fs::File::open("/dev/null").unwrap();
         left.send(&("hello", 7), &payload, Some(file.as_fd())).unwrap();
         let received = right.receive::<(String, i32)>().unwrap().unwrap();

@@ -152,12 +152,7 @@ fn answer(connection: &Connection, answer: &Answer, payload: &Outgoing) -> std::
     connection.send(answer, payload, None)
 }
 
-fn load(
-    fds: Vec<OwnedFd>,
-    loader: &EntryToken,
-    device: String,
-    strict: bool,
-) -> Result<LoadedProgram, LoadError> {
+fn load(fds: Vec<OwnedFd>, loader: &EntryToken, device: String, strict: bool) -> Result<LoadedProgram, LoadError> {
     let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),

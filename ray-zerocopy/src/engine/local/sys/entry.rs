@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn lines_of_proc_maps_are_understood() {
-        let line = "55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog (deleted)";
+        let line =
+            "55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog (deleted)";
         assert_eq!(mapping(line), Some(((0x55d0_c8a0_0000, 0x55d0_c8a2_1000), true, ["08:02", "173521"])));
         let line = "7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]";
         assert_eq!(mapping(line), Some(((0x7ffd_4a5f_0000, 0x7ffd_4a61_1000), false, ["00:00", "0"])));

@@ -1,11 +1,15 @@
 //! How values become bytes: MessagePack with named fields, because it describes itself, which untagged enums,
 //! flattened structs and `serde_json::Value` need.
 
+mod nil;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
-    rmp_serde::to_vec_named(value).map_err(|error| format!("`{}`: {error}", std::any::type_name::<T>()))
+    let named = |reason: String| format!("`{}`: {reason}", std::any::type_name::<T>());
+    nil::check(value).map_err(named)?;
+    rmp_serde::to_vec_named(value).map_err(|error| named(error.to_string()))
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

@@ -1,0 +1,136 @@
+//! What it costs to send bytes to another process and get as many back, with our transport and with `ipc-channel`.
+
+use anyhow::Result;
+use clap::Parser;
+use ray_zerocopy_benches::links::{self, Link, Payload};
+use ray_zerocopy_benches::stats::{self, Summary};
+use ray_zerocopy_benches::{Common, Machine, Samples, Table, time};
+use serde::Serialize;
+
+/// Round trips between two processes: ray-zerocopy's own transport beside the crate `ipc-channel`.
+///
+/// Each round trip is what a remote call does: bytes from the heap of one process go to another, which reads them all and
+/// sends as many back from its own heap. The contestants take turns within each round, so that what disturbs
+/// the machine disturbs all; a ratio is that of one round's medians, and the table has the median of all rounds.
+///
+///   ray-zerocopy               SEQPACKET socket pair, above 64 KiB a sealed memfd for each message
+///   ipc-channel bytes          IpcBytesSender: the socket, in packets
+///   ipc-channel shared memory  IpcSharedMemory: a memfd for each message, writable by both sides
+#[derive(Parser)]
+#[command(
+    name = "ipc",
+    verbatim_doc_comment,
+    after_help = "cargo bench --workspace --bench ipc\ncargo bench --workspace --bench ipc -- --rounds 100 --json ipc.json"
+)]
+struct Args {
+    /// How many rounds; each has 500 round trips of the smallest size and one of the largest with every contestant.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    #[command(flatten)]
+    common: Common,
+    /// Be the other end of a link.
+    #[arg(long, hide = true)]
+    peer: Option<String>,
+}
+
+/// What was sent: how large, how often in a round, and whether the slowest ones are of interest.
+const SIZES: [(usize, usize); 5] = [(64, 500), (4 << 10, 500), (256 << 10, 50), (4 << 20, 10), (64 << 20, 1)];
+/// Up to this size a message is small, and what counts beside the median is how late it can be.
+const SMALL: usize = 4 << 10;
+
+/// All that is known of one size.
+#[derive(Serialize)]
+struct Row {
+    bytes: usize,
+    links: Vec<Outcome>,
+}
+
+/// One contestant at one size.
+#[derive(Serialize)]
+struct Outcome {
+    name: &'static str,
+    #[serde(flatten)]
+    summary: Summary,
+    /// Its time in units of ours: the median of the rounds, and what the middle half of them is between.
+    ratio: f64,
+    ratio_quartiles: (f64, f64),
+}
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let args = Args::parse();
+    if let Some(kind) = &args.peer {
+        return links::peer(kind);
+    }
+    if !args.common.wants("ipc") {
+        return Ok(());
+    }
+    let machine = Machine::this();
+    args.common.announce("ipc", &machine);
+
+    let quick = args.common.quick();
+    let rounds = if quick { 2 } else { args.rounds.into() };
+    let mut contestants = links::all()?;
+    let mut rows = Vec::new();
+    for (bytes, times) in SIZES {
+        if quick && bytes > 4 << 20 {
+            continue;
+        }
+        rows.push(measure(&mut contestants, bytes, if quick { times.min(10) } else { times }, rounds)?);
+    }
+    contestants.into_iter().try_for_each(|link| link.end())?;
+
+    println!("{}", table(&rows));
+    println!(
+        "Medians of {rounds} rounds, in brackets the 99th percentile; `x` in units of ray-zerocopy's time, with quartiles of the rounds."
+    );
+    args.common.record("ipc", &machine, &rows)
+}
+
+fn measure(contestants: &mut [Box<dyn Link>], bytes: usize, times: usize, rounds: usize) -> Result<Row> {
+    let payload = Payload::new(bytes);
+    // The peers make their answers, and every process its first buffers.
+    for link in &mut *contestants {
+        (0..3).try_for_each(|_| link.round_trip(&payload))?;
+    }
+    let mut all = vec![Samples::default(); contestants.len()];
+    let mut ratios = vec![Vec::new(); contestants.len()];
+    for round in 0..rounds {
+        let mut medians = vec![0.0; contestants.len()];
+        for turn in 0..contestants.len() {
+            // Another one begins in each round.
+            let index = (round + turn) % contestants.len();
+            let samples = Samples::take(times, || contestants[index].round_trip(&payload))?;
+            medians[index] = samples.median();
+            all[index].extend(samples);
+        }
+        ratios.iter_mut().zip(&medians).for_each(|(ratios, median)| ratios.push(median / medians[0]));
+    }
+    let outcome = |((link, samples), ratios): ((&Box<dyn Link>, &Samples), &Vec<f64>)| Outcome {
+        name: link.name(),
+        summary: samples.summary(),
+        ratio: stats::median(ratios),
+        ratio_quartiles: stats::quartiles(ratios),
+    };
+    Ok(Row { bytes, links: contestants.iter().zip(&all).zip(&ratios).map(outcome).collect() })
+}
+
+fn table(rows: &[Row]) -> Table {
+    let names = rows.first().map(|row| row.links.iter().map(|link| link.name)).into_iter().flatten();
+    let mut table = Table::new(["round trip of"].into_iter().chain(names));
+    for row in rows {
+        let cell = |(index, link): (usize, &Outcome)| {
+            let mut text = time(link.summary.median_us);
+            if row.bytes <= SMALL {
+                text += &format!(" ({})", time(link.summary.p99_us));
+            }
+            if index > 0 {
+                let (low, high) = link.ratio_quartiles;
+                text += &format!("  {:.2}x {low:.2}..{high:.2}", link.ratio);
+            }
+            text
+        };
+        table.row([stats::size(row.bytes)].into_iter().chain(row.links.iter().enumerate().map(cell)));
+    }
+    table
+}

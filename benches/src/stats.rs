@@ -1,0 +1,124 @@
+//! Many durations, and what is worth saying about them.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Durations of the same thing, done again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Vec<Duration>);
+
+/// What is said of them. The unit is in the name.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Summary {
+    /// How many there were.
+    pub samples: usize,
+    /// Half of them took no longer.
+    pub median_us: f64,
+    /// One of a hundred took longer.
+    pub p99_us: f64,
+}
+
+impl Samples {
+    /// Does something `times` times.
+    ///
+    /// # Errors
+    /// The first error of `job`.
+    pub fn take<E>(times: usize, mut job: impl FnMut() -> Result<(), E>) -> Result<Self, E> {
+        let mut samples = Vec::with_capacity(times);
+        for _ in 0..times {
+            let begun = Instant::now();
+            job()?;
+            samples.push(begun.elapsed());
+        }
+        Ok(Self(samples))
+    }
+
+    /// Adds those of another round.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The smallest duration that `part` of all do not exceed, in microseconds; 0 if there are none.
+    pub fn quantile(&self, part: f64) -> f64 {
+        let micros: Vec<_> = self.0.iter().map(|duration| duration.as_secs_f64() * 1e6).collect();
+        quantile(&micros, part)
+    }
+
+    /// The median, in microseconds.
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// What is said of them.
+    pub fn summary(&self) -> Summary {
+        Summary { samples: self.0.len(), median_us: self.median(), p99_us: self.quantile(0.99) }
+    }
+}
+
+/// The figure that `part` of all do not exceed; 0 if there are none.
+fn quantile(figures: &[f64], part: f64) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let rank = (part * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}
+
+/// The middle of some figures; 0 if there are none.
+pub fn median(figures: &[f64]) -> f64 {
+    quantile(figures, 0.5)
+}
+
+/// Between these is the middle half of some figures.
+pub fn quartiles(figures: &[f64]) -> (f64, f64) {
+    (quantile(figures, 0.25), quantile(figures, 0.75))
+}
+
+/// The smallest and the largest.
+pub fn range(figures: &[f64]) -> (f64, f64) {
+    let fold = |pick: fn(f64, f64) -> f64| figures.iter().copied().reduce(pick).unwrap_or_default();
+    (fold(f64::min), fold(f64::max))
+}
+
+/// Microseconds as people read them.
+pub fn time(micros: f64) -> String {
+    match micros {
+        m if m < 1.0 => format!("{:.0} ns", m * 1e3),
+        m if m < 100.0 => format!("{m:.1} µs"),
+        m if m < 1000.0 => format!("{m:.0} µs"),
+        m if m < 1e5 => format!("{:.2} ms", m / 1e3),
+        m => format!("{:.0} ms", m / 1e3),
+    }
+}
+
+/// Bytes as people read them.
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        b if b >= 1 << 20 => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Samples, median, quartiles, range, size, time};
+
+    #[test]
+    fn quantiles_are_samples() {
+        let samples = Samples((1..=100).rev().map(Duration::from_micros).collect());
+        let summary = samples.summary();
+        assert_eq!((summary.samples, summary.median_us.round(), summary.p99_us.round()), (100, 50.0, 99.0));
+        assert_eq!(Samples::default().median(), 0.0);
+        assert_eq!((median(&[3.0, 1.0, 2.0]), range(&[3.0, 1.0, 2.0])), (2.0, (1.0, 3.0)));
+        assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), (1.0, 3.0));
+    }
+
+    #[test]
+    fn units_fit_the_figures() {
+        assert_eq!([time(0.25), time(12.34), time(456.7), time(4567.0)], ["250 ns", "12.3 µs", "457 µs", "4.57 ms"]);
+        assert_eq!([size(64), size(4096), size(64 << 20)], ["64 B", "4 KiB", "64 MiB"]);
+    }
+}
