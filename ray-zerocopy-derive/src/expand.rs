@@ -15,7 +15,7 @@ pub(crate) fn derive(node: &DeriveInput) -> TokenStream {
     try_derive(node).unwrap_or_else(|error| fallback::derive(node, &error))
 }
 
-/// As [`derive`], with the errors for themselves.
+/// As [`derive()`], with the errors for themselves.
 pub(crate) fn try_derive(node: &DeriveInput) -> syn::Result<TokenStream> {
     let mut errors = Errors::new();
     let input = Input::from_syn(node, &mut errors);

@@ -1,5 +1,7 @@
 //! Actors, on real processes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::{ActorWrapper, CallError, DeviceError, Error, LoadError, gather};
 use ray_zerocopy_tests::memory::is_alive;

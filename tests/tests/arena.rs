@@ -1,5 +1,7 @@
 //! Arenas: what is in them, and what is refused.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::os::fd::OwnedFd;
 
 use burn::module::{Param, Quantizer};

@@ -1,5 +1,7 @@
 //! What `#[derive(Pipeline)]` finds, shares, copies, and refuses.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! What goes wrong: killed workers, panics, aborts, deadlines, and what cannot travel. Nothing hangs, nothing is lost.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::time::Duration;
 
 use burn::tensor::Device;

@@ -1,5 +1,7 @@
 //! What it costs, by the kernel's own figures and an allocator that counts. One test: the figures are the process's.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

@@ -1,5 +1,7 @@
 //! The owner's death ends its workers, and the memory returns.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 

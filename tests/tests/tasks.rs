@@ -1,5 +1,7 @@
 //! Tasks, on real processes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use burn::tensor::{Device, Tensor, TensorData};
 use ray_zerocopy::{CallError, Error, Local, TaskWrapper, gather};
 use ray_zerocopy_tests::models::{Mill, MillConfig, MillError};

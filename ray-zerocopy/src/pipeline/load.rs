@@ -173,7 +173,7 @@ impl<P> DerefMut for Loaded<P> {
 /// # Errors
 /// If the arena is another pipeline's, or does not fit the rebuilt one; the path is named.
 ///
-/// There is an example at [`share`](super::share).
+/// There is an example at [`share`](super::share()).
 pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadError> {
     let expected = crate::type_name::<P>();
     if arena.pipeline() != expected {

@@ -91,7 +91,7 @@ impl<P: Pipeline, E: Display> Rebuilt<P> for Result<P, E> {
     }
 }
 
-/// See [`Rebuilt`].
+/// What a constructor returned, as the pipeline.
 ///
 /// # Errors
 /// If the constructor failed.
