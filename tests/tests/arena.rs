@@ -184,7 +184,7 @@ impl Quantised {
         Self { layer: LinearConfig::new(64, 32).with_bias(false).init(device) }
     }
 
-    fn quantised(scheme: QuantScheme) -> Self {
+    fn with(scheme: QuantScheme) -> Self {
         use burn::module::Module;
 
         let mut this = Self::new(&Device::flex());
@@ -196,7 +196,7 @@ impl Quantised {
 #[test]
 fn quantised_weights_are_borrowed_or_counted() {
     let scheme = QuantScheme::default().with_value(QuantValue::Q8S).with_store(QuantStore::Native);
-    let pipeline = Quantised::quantised(scheme);
+    let pipeline = Quantised::with(scheme);
     assert!(matches!(pipeline.layer.weight.val().dtype(), DType::QFloat(_)));
     let arena = share(&pipeline).unwrap();
     assert!(arena.weight_bytes() < 64 * 32 * 2, "the values are bytes: {}", arena.weight_bytes());

