@@ -106,13 +106,13 @@ fn measure(contestants: &mut [Box<dyn Link>], bytes: usize, times: usize, rounds
         }
         ratios.iter_mut().zip(&medians).for_each(|(ratios, median)| ratios.push(median / medians[0]));
     }
-    let outcome = |((link, samples), ratios): ((&Box<dyn Link>, &Samples), &Vec<f64>)| Outcome {
+    let links = contestants.iter().zip(&all).zip(&ratios).map(|((link, samples), ratios)| Outcome {
         name: link.name(),
         summary: samples.summary(),
         ratio: stats::median(ratios),
         ratio_quartiles: stats::quartiles(ratios),
-    };
-    Ok(Row { bytes, links: contestants.iter().zip(&all).zip(&ratios).map(outcome).collect() })
+    });
+    Ok(Row { bytes, links: links.collect() })
 }
 
 fn table(rows: &[Row]) -> Table {

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 #[command(after_help = "Try --width 2048 --actors 8: `private` does not grow with the width, `saved` does.")]
 struct Args {
     /// The width of the models. The weights grow with its square.
-    #[arg(long, default_value_t = 512)]
-    width: usize,
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    width: u16,
     /// How many processes serve the pipeline.
-    #[arg(long, default_value_t = 3)]
-    actors: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    actors: u16,
     /// Leaves the discriminator out.
     #[arg(long)]
     without_discriminator: bool,
@@ -142,7 +142,7 @@ fn main() -> Result<()> {
     ray_zerocopy::init();
     let args = Args::parse();
     let device = Device::flex();
-    let config = ComplexConfig { width: args.width, words: 1000, discriminator: !args.without_discriminator };
+    let config = ComplexConfig { width: args.width.into(), words: 1000, discriminator: !args.without_discriminator };
     let mut pipeline = config.init(&device);
     pipeline.decoder.labels = vec!["a cat".to_owned(), "a dog".to_owned()];
     pipeline.preprocessing_config.insert("mean".to_owned(), 0.5);
@@ -159,7 +159,7 @@ fn main() -> Result<()> {
     let has_discriminator = paths.iter().any(|path| path.starts_with("discriminator."));
     ensure!(has_discriminator != args.without_discriminator, "the discriminator does not follow the config");
 
-    let actors = shared.spawn(args.actors)?;
+    let actors = shared.spawn(args.actors.into())?;
     let words = Tensor::<2, Int>::from_ints([[3, 1, 4], [1, 5, 9]], &device);
     let pictures = Tensor::<4>::random([2, 3, 32, 32], Distribution::Default, &device);
     let here = [pipeline.encode_text(words.clone()), pipeline.encode_image(pictures.clone())];
@@ -178,7 +178,7 @@ fn main() -> Result<()> {
 
     let report = actors.report()?;
     println!("\n{report}");
-    ensure!(report.processes.len() == 1 + args.actors, "a process is missing in the report");
+    ensure!(report.processes.len() == 1 + usize::from(args.actors), "a process is missing in the report");
     ensure!(report.processes.iter().all(|process| process.copied == 0), "a weight was copied");
     ensure!(report.saved() > 0, "nothing was saved");
     Ok(())

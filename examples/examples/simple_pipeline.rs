@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 #[command(after_help = "Next: complex_pipeline, for everything else that can be in a pipeline.")]
 struct Args {
     /// How many numbers describe one input.
-    #[arg(long, default_value_t = 256)]
-    inputs: usize,
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    inputs: u16,
     /// How many batches to run as tasks.
-    #[arg(long, default_value_t = 6)]
-    batches: usize,
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
+    batches: u16,
     /// A label is given if its score is above this.
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
@@ -101,8 +101,9 @@ impl MyPipeline {
 fn main() -> Result<()> {
     ray_zerocopy::init();
     let args = Args::parse();
+    ensure!(args.threshold.is_finite(), "a threshold of {} cannot be compared with", args.threshold);
     let device = Device::flex();
-    let config = MyConfig { inputs: args.inputs, classes: 10, threshold: args.threshold };
+    let config = MyConfig { inputs: args.inputs.into(), classes: 10, threshold: args.threshold };
     let pipeline = config.init(&device);
 
     let tasks = TaskWrapper::new(&pipeline)?;
@@ -114,7 +115,7 @@ fn main() -> Result<()> {
     ensure!(tasks.config().wait()? == config, "the worker's config is not the one that was shared");
 
     let batches: Vec<_> =
-        (0..args.batches).map(|_| Tensor::<2>::random([8, args.inputs], Distribution::Default, &device)).collect();
+        (0..args.batches).map(|_| Tensor::<2>::random([8, config.inputs], Distribution::Default, &device)).collect();
     let there = gather(batches.iter().map(|batch| tasks.predict(batch.clone()))).wait()?;
     let labels = gather(batches.iter().map(|batch| tasks.count_labels(batch.clone()))).wait()?;
     for ((batch, there), count) in batches.iter().zip(there).zip(&labels) {

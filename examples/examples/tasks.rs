@@ -18,8 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 #[command(after_help = "Next: actors, for state and for many calls.")]
 struct Args {
     /// How many worker processes there are.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    workers: u16,
 }
 
 #[derive(Pipeline)]
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = Device::flex();
     let model = Model::new(&device);
-    let engine = Local::builder().workers(args.workers).start()?;
+    let engine = Local::builder().workers(args.workers.into()).start()?;
     let tasks = TaskWrapper::on(&engine, &model)?;
     println!("owner {}, workers {:?}", std::process::id(), pids(&engine));
 

@@ -134,3 +134,20 @@ fn help_says_what_to_look_at() {
         );
     }
 }
+
+#[test]
+fn what_makes_no_sense_is_refused_before_the_work() {
+    for (name, arguments, expected) in [
+        ("simple_pipeline", ["--inputs", "0"], "0 is not in 1..=4096"),
+        ("simple_pipeline", ["--threshold", "nan"], "a threshold of NaN cannot be compared with"),
+        ("complex_pipeline", ["--width", "0"], "0 is not in 1..=8192"),
+        ("complex_pipeline", ["--actors", "0"], "0 is not in 1..=65535"),
+        ("tasks", ["--workers", "0"], "0 is not in 1..=65535"),
+        ("actors", ["--mib", "0"], "0 is not in 32..=65535"),
+    ] {
+        let output = run(name, &arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains(expected), "{name} {arguments:?}: {errors}");
+        assert!(!errors.contains("panicked"), "{name} {arguments:?}: {errors}");
+    }
+}

@@ -1,15 +1,21 @@
 //! The real example, as a user runs it: a real model, real processes, PyTorch's numbers.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn search(arguments: &[&str]) -> Output {
+fn program() -> PathBuf {
     let folder = std::env::current_exe().unwrap();
-    let program: PathBuf = folder.ancestors().nth(2).unwrap().join("examples").join("semantic_search");
+    let program = folder.ancestors().nth(2).unwrap().join("examples").join("semantic_search");
     assert!(program.exists(), "{} is not built; run `cargo build --workspace --examples`", program.display());
-    Command::new(program).args(arguments).output().unwrap()
+    program
+}
+
+fn search(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().unwrap()
 }
 
 fn json(arguments: &[&str]) -> Value {
@@ -90,12 +96,49 @@ fn bad_input_is_named() {
         (vec!["--input", &empty], "has no sentences: write one a line"),
         (vec!["--input", &latin], "is not UTF-8 text: line 2 has other bytes"),
         (vec!["--workers", "0"], "0 is not in 1..=512"),
+        (vec!["--threads", "0"], "0 is not in 1..=65535"),
         (vec!["--device", "tpu"], "`tpu` is not a device; write `cpu`, `cuda`"),
         (vec!["--device", "cuda"], "needs the feature `cuda`"),
     ] {
         let output = search(&arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_wrong_path_costs_no_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere/out.json");
+    // There is no model to work with, and that is not what is complained about.
+    let output = Command::new(program())
+        .args(["--embeddings", nowhere.to_str().unwrap()])
+        .env("RAY_ZEROCOPY_MODELS", folder.path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(errors.contains("the embeddings could not be written to") && errors.contains("nowhere"), "{errors}");
+}
+
+#[test]
+fn lines_of_every_kind_stay_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.json"));
+    let long = "word ".repeat(2000);
+    std::fs::write(&input, format!("one\r\n\r\n{long}\r\n日本語 🎉 مرحبا\n\u{2028}in the middle\u{c}\nlast")).unwrap();
+    // What was there before is replaced, also where it was longer.
+    std::fs::write(&output, "x".repeat(1 << 20)).unwrap();
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let outcome = json(&["--workers", "2", "--input", input, "--embeddings", output, "--json", "--no-compare"]);
+    assert_eq!(outcome["sentences"], 6);
+    let rows: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(output).unwrap()).unwrap();
+    let texts: Vec<_> = rows.iter().map(|row| row["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["one", "", &long, "日本語 🎉 مرحبا", "\u{2028}in the middle\u{c}", "last"]);
+    for row in &rows {
+        let embedding = numbers(&row["embedding"]);
+        assert_eq!(embedding.len(), 384);
+        assert!((embedding.iter().map(|x| x * x).sum::<f64>() - 1.0).abs() < 1e-4, "{row}");
     }
 }
 

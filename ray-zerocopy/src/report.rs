@@ -5,6 +5,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arena::Arena;
 use crate::engine::Worker;
 use crate::wrapper::Caller;
 
@@ -141,6 +142,31 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     Ok(Report { arena: arena.len(), processes })
 }
 
+/// Asks the kernel about every process of this user that maps an arena.
+pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
+    let own = std::process::id();
+    let mut processes = vec![process("owner".to_owned(), Worker { index: 0, pid: own }, arena.inode())?];
+    let proc = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
+    for entry in fs::read_dir("/proc").map_err(proc)?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
+        let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
+        if pid != own
+            && maps.lines().any(|line| is_ours(line, arena.inode()))
+            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, arena.inode())
+        {
+            processes.push(row);
+        }
+    }
+    processes[1..].sort_by_key(|process| process.pid);
+    Ok(Report { arena: arena.len(), processes })
+}
+
+/// Whether a line of `/proc/<pid>/maps` is about the memfd with this inode.
+fn is_ours(line: &str, inode: u64) -> bool {
+    line.contains("/memfd:") && line.split_whitespace().nth(4).and_then(|text| text.parse().ok()) == Some(inode)
+}
+
 fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, ReportError> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", worker.pid);
@@ -163,7 +189,6 @@ fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, Re
 
 /// Rss and Pss of the mappings of one memfd.
 fn mapped(smaps: &str, inode: u64) -> (u64, u64) {
-    let inode = inode.to_string();
     let mut ours = false;
     let (mut rss, mut pss) = (0, 0);
     for line in smaps.lines() {
@@ -172,7 +197,7 @@ fn mapped(smaps: &str, inode: u64) -> (u64, u64) {
         if let Some((start, _)) = first.split_once('-')
             && u64::from_str_radix(start, 16).is_ok()
         {
-            ours = words.nth(3) == Some(&inode) && line.contains("/memfd:");
+            ours = is_ours(line, inode);
         } else if ours {
             match first {
                 "Rss:" => rss += kib(words.next()),

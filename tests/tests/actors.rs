@@ -136,6 +136,31 @@ fn wrappers_can_be_shared_between_threads() {
 }
 
 #[test]
+fn a_deadline_can_be_given_for_one_call() {
+    use std::time::Duration;
+
+    let actors = wrapper().spawn(2).unwrap();
+    let error = actors.actor(1).deadline(Duration::from_millis(100)).sleep(60_000).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    let error = actors.clone().deadline(Duration::from_millis(100)).sleep(60_000).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    assert!(gather(actors.iter().map(|actor| actor.sleep(150))).wait().is_ok());
+}
+
+#[test]
+fn a_report_finds_every_process_that_maps_the_weights() {
+    let wrapper = wrapper();
+    let alone = wrapper.report().unwrap();
+    assert_eq!(alone.processes.len(), 1);
+    let one = wrapper.spawn(2).unwrap();
+    let other = wrapper.spawn(1).unwrap();
+    let report = wrapper.report().unwrap();
+    let mut pids: Vec<_> = one.workers().iter().chain(&other.workers()).map(|worker| worker.pid).collect();
+    pids.sort_unstable();
+    assert_eq!(report.processes[1..].iter().map(|process| process.pid).collect::<Vec<_>>(), pids);
+}
+
+#[test]
 fn a_handle_is_good_in_another_process() {
     let (one, other) = (wrapper(), wrapper());
     let total = one.load().unwrap().total();

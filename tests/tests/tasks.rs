@@ -142,6 +142,32 @@ fn a_result_is_taken_once_and_an_endless_wait_is_no_panic() {
 }
 
 #[test]
+fn a_result_that_was_polled_can_still_be_waited_for() {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    fn poll_once<F: Future + Unpin>(future: &mut F) -> bool {
+        matches!(Pin::new(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+    }
+    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let mut pending = tasks.sleep(300);
+    assert!(!poll_once(&mut pending), "a result cannot be there before its method ends");
+    pending.wait().unwrap();
+
+    let mut pending = tasks.sleep(300);
+    assert!(pending.wait_timeout(Duration::ZERO).is_none());
+    assert!(!poll_once(&mut pending));
+    assert!(pending.wait_timeout(Duration::from_millis(1)).is_none());
+    pending.wait_timeout(Duration::MAX).unwrap().unwrap();
+
+    let mut all = gather([tasks.sleep(300), tasks.pid()]);
+    assert!(!poll_once(&mut all));
+    assert_eq!(all.wait().unwrap().len(), 2);
+}
+
+#[test]
 fn each_worker_gets_its_share_of_the_cores() {
     let engine = Local::builder().workers(2).threads_per_worker(3).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
@@ -180,4 +206,21 @@ fn shutting_down_runs_what_waits_and_refuses_what_comes_later() {
     assert!(pids.iter().all(|&pid| !ray_zerocopy_tests::memory::is_alive(pid)), "{pids:?} are still there");
     let error = tasks.pid().wait().unwrap_err();
     assert_eq!(error, Error::Call(CallError::ShutDown { method: "pid".to_owned() }));
+}
+
+#[test]
+fn whoever_shuts_down_second_waits_as_well() {
+    let engine = two_workers();
+    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let pending = tasks.sleep(400);
+    let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                engine.shut_down();
+                assert!(pids.iter().all(|&pid| !ray_zerocopy_tests::memory::is_alive(pid)), "{pids:?} are still there");
+            });
+        }
+    });
+    pending.wait().unwrap();
 }

@@ -6,7 +6,9 @@ mod options;
 mod outcome;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -27,19 +29,22 @@ fn main() -> Result<()> {
     if options.alone {
         return alone::be();
     }
+    // Before the model is fetched and used: a wrong path should cost neither.
+    let corpus = options.input.as_deref().map_or_else(|| Ok(Corpus::bundled()), Corpus::read)?;
+    let mut file = options.embeddings.as_deref().map(create).transpose()?;
     let files = fetch::model_files()?;
     if options.fetch_only {
         eprintln!("the model is in {}", files.folder().display());
         return Ok(());
     }
-    let corpus = options.input.as_deref().map_or_else(|| Ok(Corpus::bundled()), Corpus::read)?;
     let workers = usize::from(options.workers);
+    let threads = options.threads.map(usize::from);
 
     let search = Search::open(&files, &Device::flex())?;
     let mut shared = ActorWrapper::new(&search)?.device(&options.device);
     // The weights are in the arena now: this process needs no copy of its own.
     drop(search);
-    if let Some(threads) = options.threads {
+    if let Some(threads) = threads {
         shared = shared.threads_per_worker(threads);
     }
     let actors = shared.spawn(workers)?;
@@ -50,12 +55,11 @@ fn main() -> Result<()> {
     let hits = answer(&actors, &corpus.lines, &embeddings, &options)?;
     let report = actors.report()?;
 
-    if let Some(file) = &options.embeddings {
-        write_embeddings(file, &corpus.lines, &embeddings)
-            .with_context(|| format!("the embeddings could not be written to {}", file.display()))?;
+    if let (Some(file), Some(path)) = (&mut file, &options.embeddings) {
+        write_embeddings(file, &corpus.lines, &embeddings).with_context(|| unwritten(path))?;
     }
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    let threads = options.threads.unwrap_or((cores / workers).max(1));
+    let threads = threads.unwrap_or((cores / workers).max(1));
     let alone = if options.no_compare { None } else { Some(alone::measure(threads)?) };
 
     let outcome = Outcome {
@@ -68,11 +72,15 @@ fn main() -> Result<()> {
         report,
         alone,
     };
-    match options.json {
-        true => println!("{}", serde_json::to_string_pretty(&outcome.json())?),
-        false => print!("{outcome}"),
+    let text = match options.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&outcome.json())?),
+        false => outcome.to_string(),
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Who reads only the beginning, as `head` does, has what was wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
-    Ok(())
 }
 
 /// Embeds all sentences: `[sentences, 384]`. A few batches for each worker are on their way at any time.
@@ -121,10 +129,23 @@ fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, opt
     Ok(answers.collect())
 }
 
-fn write_embeddings(file: &std::path::Path, lines: &[String], embeddings: &Tensor<2>) -> Result<()> {
+/// Opens the file for the embeddings, and leaves what is in it until there is something better.
+fn create(path: &Path) -> Result<File> {
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    file.with_context(|| unwritten(path))
+}
+
+fn unwritten(path: &Path) -> String {
+    format!("the embeddings could not be written to {}", path.display())
+}
+
+fn write_embeddings(file: &mut File, lines: &[String], embeddings: &Tensor<2>) -> Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
     let width = embeddings.dims()[1];
     let values: Vec<f32> = embeddings.to_data().iter().collect();
-    let mut out = std::io::BufWriter::new(std::fs::File::create(file)?);
+    let mut out = std::io::BufWriter::new(file);
     let rows: Vec<_> = lines
         .iter()
         .zip(values.chunks(width))

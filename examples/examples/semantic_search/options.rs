@@ -42,8 +42,8 @@ pub struct Options {
     pub embeddings: Option<PathBuf>,
 
     /// Threads for each worker; default: the cores divided among the workers
-    #[arg(long, value_name = "T")]
-    pub threads: Option<usize>,
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
 
     /// Where the workers compute: cpu, cuda:0, wgpu:0, ..
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]

@@ -1,5 +1,6 @@
 //! What came out, for people and for programs.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use ray_zerocopy::{ProcessReport, Report};
@@ -41,6 +42,14 @@ pub struct Outcome {
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+/// What fits on a few lines of a terminal.
+fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(240) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 impl Outcome {
@@ -99,13 +108,17 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Hits { query, hits } in &self.hits {
             writeln!(f, "{query}")?;
-            hits.iter().try_for_each(|hit| writeln!(f, "  {:.3}  {}", hit.score, hit.text))?;
+            hits.iter().try_for_each(|hit| writeln!(f, "  {:.3}  {}", hit.score, short(&hit.text)))?;
             writeln!(f)?;
         }
         writeln!(
             f,
-            "{} sentences of {} embedded by {} workers: {:.0} sentences/s",
-            self.sentences, self.corpus, self.workers, self.sentences_per_s
+            "{} sentences of {} embedded by {} {}: {:.0} sentences/s",
+            self.sentences,
+            self.corpus,
+            self.workers,
+            if self.workers == 1 { "worker" } else { "workers" },
+            self.sentences_per_s
         )?;
         let slowest = |micros: fn(&ProcessReport) -> Option<u64>| {
             self.report.processes.iter().filter_map(micros).max().unwrap_or(0) as f64 / 1e3

@@ -274,6 +274,18 @@ fn check_entries(manifest: &Manifest, blobs: &[(usize, usize)]) -> Result<(), Ar
         let Some((_, len)) = blobs.get(entry.blob as usize) else {
             return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
         };
+        let fits = match entry.dtype {
+            DType::Bool(_) => TensorKind::Bool,
+            dtype if dtype.is_float() || matches!(dtype, DType::QFloat(_)) => TensorKind::Float,
+            _ => TensorKind::Int,
+        };
+        // Such a tensor could be made, and would panic in the first operation.
+        if entry.kind != fits {
+            return Err(bad(
+                &entry.path,
+                format!("a tensor of kind {} has no elements of {:?}", entry.kind, entry.dtype),
+            ));
+        }
         let elements = entry.shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
         let expected = elements.and_then(|elements| elements.checked_mul(entry.dtype.size()));
         // Quantised data has its scales behind the values: its length is not a product of shape and dtype.
@@ -295,4 +307,37 @@ fn check_entries(manifest: &Manifest, blobs: &[(usize, usize)]) -> Result<(), Ar
 
 fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
     ArenaError::BadEntry { entry: entry.to_owned(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::super::{Manifest, TensorEntry};
+    use super::*;
+
+    fn refused(kind: TensorKind, dtype: DType) -> Option<String> {
+        let tensors = vec![TensorEntry { path: "a".to_owned(), blob: 0, kind, dtype, shape: vec![2], param: None }];
+        let manifest = Manifest {
+            format: FORMAT,
+            pipeline: "P".to_owned(),
+            fingerprint: Manifest::fingerprint("P", &tensors),
+            tensors,
+            copies: Vec::new(),
+            flags: Vec::new(),
+            structure: Vec::new(),
+            blobs: Vec::new(),
+        };
+        check_entries(&manifest, &[(0, 2 * dtype.size())]).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dtype_that_its_kind_does_not_have_is_refused() {
+        assert_eq!(refused(TensorKind::Float, DType::F16), None);
+        assert_eq!(refused(TensorKind::Int, DType::U8), None);
+        let error = refused(TensorKind::Float, DType::I32).unwrap_or_default();
+        assert_eq!(error, "entry `a` of the arena is corrupted: a tensor of kind float has no elements of I32");
+        assert!(refused(TensorKind::Bool, DType::U8).is_some());
+        assert!(refused(TensorKind::Int, DType::F32).is_some());
+    }
 }

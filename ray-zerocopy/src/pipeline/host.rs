@@ -62,6 +62,10 @@ impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
+        // A quantised tensor is its values and its scales, and only the values have an address here.
+        if let DType::QFloat(_) = self.0.dtype() {
+            return None;
+        }
         let flex = flex(&self.0)?;
         // A transposed view has the same storage and another order of elements.
         flex.is_contiguous().then(|| (flex.bytes().as_ptr() as usize, flex.layout().start_offset()))
@@ -81,16 +85,25 @@ pub(crate) fn tensor<const D: usize, K: Basic>(
     if shape.len() != D {
         return Err(format!("a tensor of rank {D} is expected, and shape {shape:?} was found"));
     }
-    if let DType::QFloat(_) = dtype
-        && *device == Device::flex()
-        && let Some(tensor) = quantised(&bytes, shape, dtype)
-    {
-        return Ok(tensor);
+    // burn multiplies the dimensions unchecked, and its check of the length leaves quantised data out.
+    if shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim)).is_none() {
+        return Err(format!("shape {shape:?} has more elements than there can be"));
     }
-    let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
-    // A device that is out of memory, or that does not know the dtype, panics.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Tensor::from_data(data, (device, dtype))))
-        .map_err(|panic| crate::panics::message(&*panic))
+    let make = || {
+        if let DType::QFloat(_) = dtype
+            && *device == Device::flex()
+            && let Some(tensor) = quantised(&bytes, shape, dtype)
+        {
+            return Ok(tensor);
+        }
+        let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
+        Ok(Tensor::from_data(data, (device, dtype)))
+    };
+    // A device that is out of memory, or that does not know the dtype, panics; so does burn when quantised data is
+    // shorter than its scheme says.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).map_err(|panic| {
+        format!("{dtype:?} of shape {shape:?} cannot be made on this device: {}", crate::panics::message(&*panic))
+    })?
 }
 
 /// A quantised flex tensor over borrowed values. burn's own route unpacks them into a new buffer; where the stored
@@ -109,4 +122,29 @@ fn quantised<const D: usize, K: Basic>(bytes: &Bytes, shape: &[usize], dtype: DT
     let tensor = FlexQTensor::new(values, scheme.with_store(QuantStore::Native), scales.block, scales.global);
     let kind = DispatchTensorKind::Flex(BackendTensor::Quantized(tensor));
     Some(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue};
+    use burn::tensor::{Bytes, DType, Device, Float, Tensor};
+
+    use super::tensor;
+
+    fn quantised(bytes: usize, shape: [usize; 2]) -> Result<Tensor<2, Float>, String> {
+        let scheme = QuantScheme::default().with_value(QuantValue::Q8S).with_store(QuantStore::Native);
+        tensor(Bytes::from_bytes_vec(vec![1; bytes]), &shape, DType::QFloat(scheme), &Device::flex())
+    }
+
+    #[test]
+    fn quantised_bytes_that_do_not_fit_their_shape_are_an_error() {
+        // Six values, and a scale of four bytes.
+        assert_eq!(quantised(10, [2, 3]).map(|tensor| tensor.dims()), Ok([2, 3]));
+        for bytes in [0, 3, 4, 9, 11, 100] {
+            let error = quantised(bytes, [2, 3]).map(|tensor| tensor.dims()).unwrap_err();
+            assert!(error.contains("of shape [2, 3] cannot be made"), "{bytes} bytes: {error}");
+        }
+        let error = quantised(10, [usize::MAX, 3]).map(|tensor| tensor.dims()).unwrap_err();
+        assert!(error.contains("more elements than there can be"), "{error}");
+    }
 }

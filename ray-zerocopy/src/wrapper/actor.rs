@@ -14,7 +14,7 @@ use crate::arena::{Arena, ArenaId};
 use crate::engine::local::{Pool, Settings, broker, start};
 use crate::engine::{Engine, Worker};
 use crate::pipeline::{Loaded, Root, load, share};
-use crate::report::{Report, report};
+use crate::report::{Report, report, report_all};
 use crate::{Result, device};
 
 /// A shared pipeline as a cheap handle that can be serialised and handed to any process of this machine and user.
@@ -147,6 +147,15 @@ impl<P: Root> ActorWrapper<P> {
         &self.arena
     }
 
+    /// What each process that maps the weights costs, whoever started it: this one, actors, and those that were handed
+    /// a serialised handle. From the kernel's figures. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        report_all(&self.arena).map_err(Into::into)
+    }
+
     /// Takes back what was serialised: handles that have not been deserialised by now are void, and this process no
     /// longer keeps the arena for them.
     pub fn withdraw(&self) {
@@ -242,7 +251,7 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
 /// [`actor`](Self::actor). A call whose actor dies is an error that names it, and is not repeated; the actor is
 /// started again from the arena, with its state as `init` makes it.
 ///
-/// Dropping it runs the calls that wait and ends the processes.
+/// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
 pub struct Actors<P: Remote> {
     caller: Caller,
     pool: Arc<Pool>,
@@ -268,7 +277,16 @@ impl<P: Remote> Actors<P> {
     pub fn actor(&self, index: usize) -> Actor<P> {
         assert!(index < self.len(), "there is no actor {index}: there are {}", self.len());
         let caller = Caller { pinned: Some(index), ..self.caller.clone() };
-        Actor { methods: P::Actors::from(caller), pool: Arc::clone(&self.pool), index }
+        Actor { methods: P::Actors::from(caller.clone()), caller, pool: Arc::clone(&self.pool), index }
+    }
+
+    /// How long a call through this handle may take, with its time in the queue; `actors.clone().deadline(..)` for one
+    /// call. An actor that is still busy then is killed and replaced.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.caller.options.deadline = Some(deadline);
+        self.methods = P::Actors::from(self.caller.clone());
+        self
     }
 
     /// All actors, one after the other.
@@ -289,8 +307,8 @@ impl<P: Remote> Actors<P> {
         report(&self.caller).map_err(Into::into)
     }
 
-    /// Runs the calls that wait, and ends the actors. Returns when they are gone.
-    pub fn shut_down(self) {
+    /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
+    pub fn shut_down(&self) {
         self.pool.shut_down();
     }
 }
@@ -303,6 +321,13 @@ impl<P: Remote> Deref for Actors<P> {
     }
 }
 
+impl<P: Remote> Clone for Actors<P> {
+    fn clone(&self) -> Self {
+        let caller = self.caller.clone();
+        Self { methods: P::Actors::from(caller.clone()), caller, pool: Arc::clone(&self.pool) }
+    }
+}
+
 impl<P: Remote> fmt::Debug for Actors<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Actors").field("workers", &self.workers()).finish_non_exhaustive()
@@ -311,12 +336,21 @@ impl<P: Remote> fmt::Debug for Actors<P> {
 
 /// One actor of several. Its calls run in the order in which they were made.
 pub struct Actor<P: Remote> {
+    caller: Caller,
     methods: P::Actors,
     pool: Arc<Pool>,
     index: usize,
 }
 
 impl<P: Remote> Actor<P> {
+    /// How long a call through this handle may take, with its time in the queue.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.caller.options.deadline = Some(deadline);
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
     /// The actor's process, if it is up.
     pub fn worker(&self) -> Option<Worker> {
         self.pool.workers().into_iter().find(|worker| worker.index == self.index)

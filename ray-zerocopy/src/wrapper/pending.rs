@@ -3,7 +3,9 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
@@ -69,9 +71,12 @@ impl<T> Pending<T> {
     ///
     /// # Errors
     /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
-    pub fn wait(self) -> Result<T> {
-        let answer = self.answer.recv_ref();
-        self.value(answer.map_err(|_| self.lost()))
+    pub fn wait(mut self) -> Result<T> {
+        let answer = match self.taken {
+            true => None,
+            false => self.receive(None),
+        };
+        self.value(answer.unwrap_or_else(|| Err(self.lost())))
     }
 
     /// Waits for the result, but not for long: `None` if it is not there yet. May be called again then, and only then.
@@ -81,18 +86,28 @@ impl<T> Pending<T> {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
-        let answer = match Instant::now().checked_add(timeout) {
-            _ if self.taken => return Some(Err(self.lost())),
-            Some(until) => self.answer.recv_deadline(until),
-            None => self.answer.recv_ref().map_err(|_| oneshot::RecvTimeoutError::Disconnected),
-        };
-        match answer {
-            Ok(answer) => {
-                self.taken = true;
-                Some(self.value(Ok(answer)))
+        if self.taken {
+            return Some(Err(self.lost()));
+        }
+        let answer = self.receive(Instant::now().checked_add(timeout))?;
+        self.taken = answer.is_ok();
+        Some(self.value(answer))
+    }
+
+    /// Blocks until the answer is there; `None` if it is not there in time. By polling, because oneshot's own blocking
+    /// calls panic once a receiver has been polled, and whoever has polled may well wait afterwards.
+    fn receive(&mut self, until: Option<Instant>) -> Option<Result<Answer>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(&mut context) {
+                return Some(answer.map_err(|_| self.lost()));
             }
-            Err(oneshot::RecvTimeoutError::Timeout) => None,
-            Err(oneshot::RecvTimeoutError::Disconnected) => Some(Err(self.lost())),
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(Duration::ZERO) => return None,
+                Some(left) => std::thread::park_timeout(left),
+            }
         }
     }
 
@@ -130,6 +145,15 @@ impl<T> Future for Pending<T> {
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// Wakes a thread that waits for a result.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

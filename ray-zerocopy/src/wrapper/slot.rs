@@ -46,12 +46,13 @@ impl<P: Root> Served for Slot<P> {
 impl<P: Root> Slot<P> {
     /// A panic may have left the pipeline half-changed: the next call gets a new one, from the arena.
     fn renew(&mut self, panic: String) -> String {
-        match load::<P>(&self.arena, &self.device) {
-            Ok(loaded) => {
-                self.pipeline = loaded.into_inner();
-                panic
-            }
-            Err(error) => format!("{panic}; the pipeline could not be loaded anew: {error}"),
+        // The half-changed pipeline is dropped here, and may panic again, as may its copied fields when they are decoded.
+        let renewed =
+            panics::caught(|| load::<P>(&self.arena, &self.device).map(|new| self.pipeline = new.into_inner()));
+        match renewed {
+            Ok(Ok(())) => panic,
+            Ok(Err(error)) => format!("{panic}; the pipeline could not be loaded anew: {error}"),
+            Err(again) => format!("{panic}; while the pipeline was loaded anew: {again}"),
         }
     }
 }

@@ -2,14 +2,15 @@
 //!
 //! The owner listens on a socket in a private directory, whose name is random and which only its user can enter. Who
 //! asks has to be of the same user (the kernel says who it is) and to know the arena's secret; the answer is the memfd,
-//! over SCM_RIGHTS. A thread serves it, started with the first ticket; the directory goes with the process, or with
-//! the next process that finds its owner gone.
+//! over SCM_RIGHTS. A thread serves it, started with the first ticket. The directory goes when the process exits; that of a
+//! killed process, when the next one finds that nobody listens there.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -26,6 +27,7 @@ use crate::engine::message::Outgoing;
 /// How long the two sides of an exchange wait for each other.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PREFIX: &str = "ray-zerocopy-";
+const SOCKET: &str = "arenas";
 
 /// Where to ask for an arena, and the word that opens.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,7 +62,10 @@ enum Answer {
 }
 
 struct Broker {
+    directory: PathBuf,
     socket: PathBuf,
+    /// The process that listens: a fork of it has this value too, and is not the owner.
+    owner: u32,
     arenas: &'static Mutex<HashMap<Secret, Arena>>,
 }
 
@@ -119,13 +124,17 @@ fn random() -> io::Result<Secret> {
 }
 
 fn open() -> io::Result<Broker> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
-    let base = base.unwrap_or_else(std::env::temp_dir);
-    sweep(&base);
     let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
-    let directory = base.join(format!("{PREFIX}{}-{name}", std::process::id()));
+    let name = format!("{PREFIX}{}-{name}", std::process::id());
+    let bases = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().chain([std::env::temp_dir()]);
+    // The path of a socket has at most 107 bytes, and some folders for temporary files are longer than that.
+    let mut bases =
+        bases.filter(|base| base.is_dir() && SocketAddr::from_pathname(base.join(&name).join(SOCKET)).is_ok());
+    let base = bases.next().unwrap_or_else(|| PathBuf::from("/tmp"));
+    sweep(&base);
+    let directory = base.join(name);
     DirBuilder::new().mode(0o700).create(&directory)?;
-    let socket = directory.join("arenas");
+    let socket = directory.join(SOCKET);
     let listener = UnixListener::bind(&socket)?;
     let arenas: &'static Mutex<HashMap<Secret, Arena>> = Box::leak(Box::default());
     std::thread::Builder::new().name("ray-zerocopy broker".to_owned()).spawn(move || {
@@ -134,7 +143,17 @@ fn open() -> io::Result<Broker> {
             drop(serve(stream, arenas));
         }
     })?;
-    Ok(Broker { socket, arenas })
+    // If it cannot be, the directory is left to the next process's `sweep`.
+    let _tidied = super::sys::exit::at_exit(tidy);
+    Ok(Broker { directory, socket, owner: std::process::id(), arenas })
+}
+
+extern "C" fn tidy() {
+    if let Some(Ok(broker)) = BROKER.get()
+        && broker.owner == std::process::id()
+    {
+        drop(fs::remove_dir_all(&broker.directory));
+    }
 }
 
 fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Result<()> {
@@ -163,7 +182,9 @@ fn sweep(base: &Path) {
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
         let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw());
-        if ours && !Path::new(&format!("/proc/{pid}")).exists() {
+        // A process of another container has another number here: whether somebody listens is what counts.
+        let gone = || matches!(UnixStream::connect(entry.path().join(SOCKET)), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+        if ours && !Path::new(&format!("/proc/{pid}")).exists() && gone() {
             drop(fs::remove_dir_all(entry.path()));
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pool::{Next, Shared, late_answer};
+use super::pool::{HEARTBEAT, Next, Shared, late_answer};
 use super::process::Process;
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Received, Wait};
@@ -15,7 +15,8 @@ use crate::engine::{Attached, Call, CallError, Program, Worker};
 const GRACE: Duration = Duration::from_secs(5);
 /// A worker that keeps dying at its start is not started more often than this.
 const BACK_OFF: Duration = Duration::from_millis(200);
-/// How many processes of an actor may die while they load before the actor is given up.
+/// How many processes of an actor may die while they load before the actor is given up, and how many may be gone before
+/// they get a call.
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) struct Driver {
@@ -30,6 +31,8 @@ pub(super) struct Driver {
 enum Trouble {
     /// The process is gone: how it ended.
     Died(String),
+    /// The process was gone before it got the request.
+    Unheard(String),
     /// No process could be started: why.
     NotStarted(String),
     /// The deadline passed.
@@ -78,8 +81,18 @@ impl Driver {
                 return;
             }
             let Some(program) = self.shared.program.clone() else { return };
-            // `load` has noted success and refusal. A process that died meanwhile gets another chance.
-            let Err(Trouble::Died(how)) = self.load(&program, None) else { return };
+            let how = match self.load(&program, None) {
+                Ok(()) => return,
+                // A process that died meanwhile gets another chance.
+                Err(Trouble::Died(how) | Trouble::Unheard(how)) => how,
+                // Whoever waits for the start has to hear of every other end, too; a refusal has been noted already.
+                Err(Trouble::Answer(error)) => return self.shared.attached(self.index, program.key, Err(error)),
+                Err(Trouble::NotStarted(reason)) => {
+                    let error = self.not_started(&reason);
+                    return self.shared.attached(self.index, program.key, Err(error));
+                }
+                Err(Trouble::Late) => "it was late".to_owned(),
+            };
             self.lose();
             if attempt == START_ATTEMPTS {
                 let error =
@@ -119,7 +132,14 @@ impl Driver {
             self.lose();
         }
         call.attempts += 1;
-        match self.attempt(&call) {
+        let mut outcome = self.attempt(&call);
+        for _ in 1..START_ATTEMPTS {
+            // Nor has one that was gone before the call was sent.
+            let Err(Trouble::Unheard(_)) = outcome else { break };
+            self.lose();
+            outcome = self.attempt(&call);
+        }
+        match outcome {
             Ok(result) => call.answer(Ok(result)),
             Err(Trouble::Answer(error)) => call.answer(Err(error)),
             Err(Trouble::Late) => {
@@ -130,7 +150,7 @@ impl Driver {
                 self.lose();
                 late_answer(call, place);
             }
-            Err(Trouble::Died(how)) => {
+            Err(Trouble::Died(how) | Trouble::Unheard(how)) => {
                 let worker = self.worker();
                 self.lose();
                 if call.attempts < call.allowed {
@@ -223,7 +243,7 @@ impl Driver {
         let Some(process) = &self.process else { return Err(Trouble::NotStarted("there is no process".to_owned())) };
         let sent = process.connection.send(request, payload, program.map(|program| program.arena.fd()));
         sent.map_err(|error| match error.kind() {
-            BrokenPipe | ConnectionReset => Trouble::Died("it was gone before it got the call".to_owned()),
+            BrokenPipe | ConnectionReset => Trouble::Unheard("it was gone before it got the call".to_owned()),
             _ => Trouble::Answer(not_sent(&error)),
         })
     }
@@ -232,10 +252,22 @@ impl Driver {
         let Some(process) = &mut self.process else {
             return Err(Trouble::NotStarted("there is no process".to_owned()));
         };
-        match process.connection.wait(until) {
-            Ok(Wait::TimedOut) => return Err(Trouble::Late),
-            Ok(Wait::Ready) => {}
-            Err(error) => return Err(Trouble::Died(format!("waiting for it failed: {error}"))),
+        let mut last_look = false;
+        loop {
+            let now = Instant::now();
+            if until.is_some_and(|until| until <= now) {
+                return Err(Trouble::Late);
+            }
+            let pause = if last_look { Duration::ZERO } else { HEARTBEAT };
+            let look = now + pause;
+            match process.connection.wait(Some(until.map_or(look, |until| until.min(look)))) {
+                Ok(Wait::Ready) => break,
+                Ok(Wait::TimedOut) if last_look => return Err(Trouble::Died(process.end())),
+                // A child that user code has forked, and that has not executed anything yet, holds the worker's end of
+                // the socket too, so that the worker's death does not show there. What it said before it died does.
+                Ok(Wait::TimedOut) => last_look = process.has_ended(),
+                Err(error) => return Err(Trouble::Died(format!("waiting for it failed: {error}"))),
+            }
         }
         match process.connection.receive() {
             Ok(Some(received)) => Ok(received),

@@ -19,7 +19,7 @@ mod sys;
 pub(crate) mod transport;
 mod worker;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use pool::Pool;
@@ -81,10 +81,15 @@ impl Local {
     /// The workers that this process shares: one for each core, started at first use, there until the process ends.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If a worker does not come up; says how it ended.
     pub fn shared() -> Result<Self, CallError> {
-        static SHARED: OnceLock<Result<Local, CallError>> = OnceLock::new();
-        SHARED.get_or_init(|| Self::builder().start()).clone()
+        static SHARED: Mutex<Option<Local>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // What could not be started is tried again by the next who asks: what was missing may be there by then.
+        match &*shared {
+            Some(local) => Ok(local.clone()),
+            None => Ok(shared.insert(Self::builder().start()?).clone()),
+        }
     }
 
     /// The worker processes that are up now.

@@ -1,9 +1,9 @@
 //! The pool: one bounded queue for all workers and one for each, deadlines, start-up and shutdown.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::Settings;
@@ -11,12 +11,14 @@ use super::driver::Driver;
 use crate::engine::{Attached, Call, CallError, Engine, Program, Worker};
 
 /// How often an idle driver looks whether its process is still there.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Worker processes and the queue in front of them.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The same threads, under a lock of their own: see `shut_down`.
+    own: Mutex<HashSet<ThreadId>>,
 }
 
 /// What the pool and its drivers share.
@@ -79,7 +81,7 @@ impl Pool {
             space: Condvar::new(),
             keeper: Condvar::new(),
         });
-        let pool = Arc::new(Self { shared: Arc::clone(&shared), threads: Mutex::new(Vec::new()) });
+        let pool = Arc::new(Self { shared: Arc::clone(&shared), threads: Mutex::default(), own: Mutex::default() });
         for index in 0..shared.settings.workers {
             let shared = Arc::clone(&shared);
             // A driver does not panic. If it does after all, its call is lost with an error, and its worker has a new one.
@@ -98,6 +100,7 @@ impl Pool {
             self.shut_down();
             CallError::Start { method: "start".to_owned(), reason: format!("no thread could be started: {error}") }
         })?;
+        lock(&self.own).insert(thread.thread().id());
         lock(&self.threads).push(thread);
         Ok(())
     }
@@ -123,8 +126,13 @@ impl Pool {
         self.shared.work.notify_all();
         self.shared.space.notify_all();
         self.shared.keeper.notify_all();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        for thread in threads {
+        // The pool may end on a thread of its own, which cannot wait for itself: an answer wakes whoever waits for it,
+        // and with it may go the last handle of the pool. The threads end without being waited for then.
+        if lock(&self.own).contains(&std::thread::current().id()) {
+            return;
+        }
+        // The lock is held while the threads end, so that whoever comes second waits for them too.
+        for thread in lock(&self.threads).drain(..) {
             // A driver does not panic; if it does, its process is gone with it.
             drop(thread.join());
         }
@@ -239,6 +247,8 @@ impl Shared {
         }
         drop(state);
         self.work.notify_all();
+        // Its deadline was not in the queue while it ran.
+        self.keeper.notify_one();
     }
 
     /// Notes that a worker's process is up, or how it failed.

@@ -13,13 +13,13 @@ use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::arena::sys::{Mapping, create};
+use crate::arena::sys::{Mapping, create, seal};
 use crate::engine::message::{Incoming, Outgoing, aligned};
 
 /// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
@@ -88,25 +88,23 @@ impl Connection {
         header.extend(&head);
         let (starts, len) = payload.layout(header.len());
 
-        let write = |frame: &mut [u8]| {
-            frame[..header.len()].copy_from_slice(&header);
-            for (segment, start) in payload.segments.iter().zip(&starts) {
-                frame[*start..start + segment.len()].copy_from_slice(segment);
-            }
+        let parts = || {
+            std::iter::once((header.as_slice(), 0))
+                .chain(payload.segments.iter().map(|s| &s[..]).zip(starts.iter().copied()))
         };
         if len <= INLINE {
             let mut packet = vec![0; 1 + len];
             packet[0] = IN_PACKET;
-            write(&mut packet[1..]);
+            parts().for_each(|(bytes, start)| packet[1 + start..][..bytes.len()].copy_from_slice(bytes));
             return self.packet(&packet, &fd.into_iter().collect::<Vec<_>>());
         }
         let named = |(call, error): (&str, io::Error)| io::Error::new(error.kind(), format!("{call}: {error}"));
         let memfd = create("ray-zerocopy-message", len as u64).map_err(named)?;
-        Mapping::fill(&memfd, len, |frame| {
-            write(frame);
-            Ok::<_, io::Error>(())
-        })
-        .map_err(named)??;
+        // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
+        parts()
+            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start))
+            .map_err(|error| named(("pwrite", error)))?;
+        seal(&memfd).map_err(|error| named(("fcntl(F_ADD_SEALS)", error)))?;
         let fds: Vec<_> = std::iter::once(memfd.as_fd()).chain(fd).collect();
         self.packet(&[IN_MEMFD], &fds)
     }
@@ -153,6 +151,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };
+        let lost_fds = received.flags.contains(ReturnFlags::CTRUNC);
         let mut fds: Vec<OwnedFd> = control
             .drain()
             .filter_map(|message| match message {
@@ -161,6 +160,11 @@ impl Connection {
             })
             .flatten()
             .collect();
+        if lost_fds {
+            return Err(io::Error::other(
+                "the file descriptors of a message were lost; is the limit of open files reached (see `ulimit -n`)?",
+            ));
+        }
         let frame = match buffer[..received.bytes].split_first() {
             None => return Ok(None),
             Some((&IN_PACKET, frame)) => aligned(frame),
@@ -170,6 +174,15 @@ impl Connection {
         let (message, payload) = parse(&frame)?;
         Ok(Some(Received { message, payload, fds }))
     }
+}
+
+fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = retry(|| rustix::io::pwrite(fd, bytes, start as u64))?;
+        bytes = &bytes[written..];
+        start += written;
+    }
+    Ok(())
 }
 
 fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {

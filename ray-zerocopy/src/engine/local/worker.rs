@@ -15,6 +15,7 @@ use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Received};
 use crate::arena::Arena;
 use crate::engine::message::{Incoming, Outgoing};
+use crate::panics;
 use crate::pipeline::{Copied, LoadError};
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
@@ -77,13 +78,22 @@ pub(super) fn run(connection: Connection) -> ! {
     let connection = std::sync::Arc::new(connection);
     let reader = std::sync::Arc::clone(&connection);
     let spawned = std::thread::Builder::new().name("ray-zerocopy reader".to_owned()).spawn(move || {
-        while let Ok(Some(request)) = reader.receive::<Request>() {
-            if sender.send(request).is_err() {
-                break;
+        loop {
+            match reader.receive::<Request>() {
+                Ok(Some(request)) => {
+                    if sender.send(request).is_err() {
+                        die();
+                    }
+                }
+                // The owner is gone. A method may be running, and nobody waits for it.
+                Ok(None) => die(),
+                // The owner sees a dead worker, and the reason has no other way out.
+                Err(error) => {
+                    eprintln!("ray-zerocopy worker {}: a request could not be received: {error}", std::process::id());
+                    die()
+                }
             }
         }
-        // The owner is gone. A method may be running, and nobody waits for it.
-        die()
     });
     if spawned.is_err() || answer(&connection, &Answer::Ready, &Outgoing::default()).is_err() {
         die();
@@ -93,8 +103,6 @@ pub(super) fn run(connection: Connection) -> ! {
         if serve(&connection, &mut programs, request).is_err() {
             die();
         }
-        // What a method printed is seen when its result is. A closed standard output is the owner's affair.
-        drop(std::io::stdout().flush());
     }
     die()
 }
@@ -128,6 +136,9 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
                     reason: "the worker has not loaded the pipeline".to_owned(),
                 }),
             };
+            // What a method printed is out before its result is, because the owner may end, and its workers with it, as
+            // soon as it has the result. A closed standard output is the owner's affair.
+            drop(std::io::stdout().flush());
             match result {
                 Ok(result) => answer(connection, &Answer::Done, &result).or_else(|error| {
                     let failure = Failure::Wire { what: "the result".to_owned(), reason: error.to_string() };
@@ -137,11 +148,13 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
             }
         }
         Request::Forget { key } => {
-            programs.remove(&key);
+            let forgotten = programs.remove(&key);
+            // A panic of the pipeline's `drop` has been printed, and harms no other program.
+            drop(panics::caught(|| drop(forgotten)));
             Ok(())
         }
         Request::ShutDown => {
-            programs.clear();
+            drop(panics::caught(|| programs.clear()));
             drop(std::io::stdout().flush());
             std::process::exit(0)
         }
@@ -163,5 +176,8 @@ fn load(fds: Vec<OwnedFd>, loader: &EntryToken, device: String, strict: bool) ->
     })?;
     let arena = Arena::open(fd)?;
     let load: Loader = loader.resolve().map_err(no_code)?;
-    load(LoadRequest { arena, device, strict })
+    let pipeline = arena.pipeline().to_owned();
+    // User code runs here too: `Deserialize` of the copied fields.
+    panics::caught(|| load(LoadRequest { arena, device, strict }))
+        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))
 }

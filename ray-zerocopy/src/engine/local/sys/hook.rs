@@ -5,7 +5,9 @@
 
 use crate::engine::local::worker;
 
-#[ctor::ctor(unsafe)]
+// Among the constructors without a priority, not before them, which is where `ctor` would put it: those of crates that
+// use this one (registries of types, say) have run then, since a linker is given a crate before what it uses.
+#[ctor::ctor(unsafe, link_section = ".init_array")]
 fn become_a_worker() {
     if let Some(socket) = worker::socket() {
         // SAFETY: `SIG_IGN` for SIGPIPE is what Rust's runtime sets before `main`, which this process never reaches.

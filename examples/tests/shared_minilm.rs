@@ -1,0 +1,45 @@
+//! The real model, shared: every worker's answer is the owner's to the last bit, and the machine holds one copy.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use burn::tensor::{Device, TensorData};
+use ray_zerocopy::{ActorWrapper, Local, TaskWrapper, gather};
+use ray_zerocopy_examples::corpus;
+use ray_zerocopy_examples::minilm::fetch;
+use ray_zerocopy_examples::search::Search;
+
+const WORKERS: usize = 4;
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+#[test]
+fn four_workers_answer_as_their_owner_does_on_one_copy() {
+    let search = Search::open(&fetch::model_files().unwrap(), &Device::flex()).unwrap();
+    // Short and long, empty, beyond the model's limit, not English.
+    let mut texts: Vec<String> = corpus::sentences().into_iter().take(12).collect();
+    texts.extend([String::new(), "word ".repeat(400), "日本語 🎉".to_owned()]);
+    let here: TensorData = search.embed(texts.clone()).unwrap().into_data();
+
+    let shared = ActorWrapper::new(&search).unwrap().strict().threads_per_worker(1);
+    drop(search);
+    assert_eq!(shared.load().unwrap().embed(texts.clone()).unwrap().into_data(), here, "loaded by the owner");
+
+    let actors = shared.spawn(WORKERS).unwrap();
+    for there in gather(actors.iter().map(|actor| actor.embed(texts.clone()))).wait().unwrap() {
+        assert_eq!(there.unwrap().into_data(), here, "an actor");
+    }
+    let report = actors.report().unwrap();
+    let arena = mib(report.arena);
+    assert_eq!(report.arena, shared.arena().len());
+    assert!(mib(report.pss()) <= arena + 30.0 * WORKERS as f64, "more than one copy:\n{report}");
+    for worker in &report.processes[1..] {
+        assert!(mib(worker.private) < arena / 2.0, "{} has weights of its own:\n{report}", worker.name);
+        assert_eq!(worker.copied, 0, "{report}");
+    }
+
+    let engine = Local::builder().workers(1).start().unwrap();
+    let tasks = TaskWrapper::<Search>::from_arena(&engine, shared.arena().clone()).unwrap();
+    assert_eq!(tasks.embed(texts).wait().unwrap().unwrap().into_data(), here, "a task on the same arena");
+}

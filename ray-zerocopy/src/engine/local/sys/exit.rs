@@ -1,0 +1,8 @@
+//! What is left to do when the process ends by itself.
+
+/// Runs `handler` when the process exits, by itself: `exit`, or the end of `main`. Returns whether it will.
+pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
+    // SAFETY: `atexit` may be called at any time, from any thread, and takes any function of this type. The handler is
+    // code of this executable, which stays mapped until the end, and cannot unwind: `extern "C"` aborts instead.
+    unsafe { libc::atexit(handler) == 0 }
+}
