@@ -1,5 +1,7 @@
 //! User code that does what it should not, outside of its methods: while it is loaded, dropped, woken, or forked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::future::Future;
 use std::os::unix::process::CommandExt;
 use std::pin::Pin;
