@@ -202,6 +202,18 @@ impl Mill {
     }
 }
 
+impl Mill {
+    /// Where the weight lies in this process, on the flex backend.
+    pub fn weight_address(&self) -> usize {
+        use burn::backend::{BackendTensor, DispatchTensorKind};
+
+        match self.stone.weight.val().into_dispatch().kind {
+            DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
+            other => panic!("not a float tensor on flex: {other:?}"),
+        }
+    }
+}
+
 /// Keys of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Language {

@@ -176,6 +176,9 @@ fn a_handle_travels_as_text_and_a_forged_one_does_not() {
     let arena = wrapper.arena().id();
     let text = serde_json::to_string(&wrapper).unwrap();
     let twin: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
+    let again: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
+    let address = |wrapper: &ActorWrapper<Mill>| wrapper.load().unwrap().weight_address();
+    assert_eq!(address(&twin), address(&again), "the same arena was mapped twice");
     assert_eq!(twin.arena().id(), arena);
     assert_eq!(twin.load().unwrap().total(), wrapper.load().unwrap().total());
 

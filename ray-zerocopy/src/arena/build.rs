@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::{Bytes, DType};
-use burn_pack::Writer;
+use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Writer};
 
 use super::manifest::{Blob, FORMAT};
 use super::sys::{self, Mapping};
@@ -76,6 +76,7 @@ impl ArenaBuilder {
 
     fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
         let bytes = source.bytes().map_err(|reason| ArenaError::Write { entry: entry.path.clone(), reason })?;
+        within(&format!("the bytes of `{}`", entry.path), bytes.len(), MAX_TENSOR_SIZE)?;
         let (hash, len) = (blake3::hash(&bytes), bytes.len());
         drop(bytes);
         // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
@@ -128,8 +129,11 @@ impl ArenaBuilder {
     /// If the kernel refuses the memory, or a tensor cannot be read.
     pub(crate) fn seal(mut self) -> Result<Arena, ArenaError> {
         self.manifest.fingerprint = Manifest::fingerprint(&self.manifest.pipeline, &self.manifest.tensors);
+        within("the tensors and copied fields of the pipeline", self.blobs.len(), MAX_TENSOR_COUNT)?;
         let write = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
         let manifest = serde_json::to_string(&self.manifest).map_err(|error| write(error.to_string()))?;
+        // The container has a table of its own besides, which is smaller than ours.
+        within("the bytes of the table of contents", manifest.len(), MAX_METADATA_SIZE as usize / 2)?;
         let checksum = blake3::hash(manifest.as_bytes()).to_hex();
         let writer =
             Writer::new(self.blobs).with_metadata(MANIFEST_KEY, &manifest).with_metadata(CHECKSUM_KEY, &checksum);
@@ -144,5 +148,61 @@ impl ArenaBuilder {
             .map_err(system)?
             .map_err(|error| write(error.to_string()))?;
         Arena::open(fd)
+    }
+}
+
+/// burnpack refuses to read what is larger: better an error before anything is written.
+fn within(what: &str, found: usize, limit: usize) -> Result<(), ArenaError> {
+    match found <= limit {
+        true => Ok(()),
+        false => Err(ArenaError::TooLarge { what: what.to_owned(), found: found as u64, limit: limit as u64 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::{Bytes, DType};
+
+    use super::{ArenaBuilder, ArenaError, BlobSource, MAX_TENSOR_COUNT};
+    use crate::arena::{TensorEntry, TensorKind};
+
+    struct Number(u64);
+
+    impl BlobSource for Number {
+        fn bytes(&self) -> Result<Bytes, String> {
+            Ok(Bytes::from_elems(vec![self.0]))
+        }
+
+        fn identity(&self) -> Option<(usize, usize)> {
+            None
+        }
+    }
+
+    fn of(numbers: u64) -> Result<crate::Arena, ArenaError> {
+        let mut builder = ArenaBuilder::new("numbers");
+        for number in 0..numbers {
+            let entry = TensorEntry {
+                path: number.to_string(),
+                blob: 0,
+                kind: TensorKind::Int,
+                dtype: DType::U64,
+                shape: vec![1],
+                param: None,
+            };
+            builder.tensor(entry, Arc::new(Number(number)))?;
+        }
+        builder.seal()
+    }
+
+    #[test]
+    fn more_than_a_container_takes_is_refused_before_it_is_written() {
+        let limit = MAX_TENSOR_COUNT as u64;
+        assert_eq!(of(1000).map(|arena| arena.stored_bytes()), Ok(8000));
+        let error = of(limit + 1).map(drop).unwrap_err();
+        assert!(
+            matches!(error, ArenaError::TooLarge { found, limit: most, .. } if (found, most) == (limit + 1, limit))
+        );
     }
 }

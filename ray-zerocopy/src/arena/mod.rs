@@ -78,6 +78,16 @@ pub enum ArenaError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The pipeline is larger than a burnpack container may be.
+    #[error("{what}: {found}, and a burnpack container takes {limit} at most; share the pipeline in parts")]
+    TooLarge {
+        /// What there is too much of.
+        what: String,
+        /// How much there is.
+        found: u64,
+        /// How much there may be.
+        limit: u64,
+    },
     /// A tensor could not be read while the arena was built.
     #[error("tensor `{entry}` could not be written into the arena: {reason}")]
     Write {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes, DType};
 use burn_pack::{Reader, TENSOR_ALIGNMENT};
@@ -89,6 +89,23 @@ impl Arena {
             }
         }
         Ok(())
+    }
+
+    /// The same arena, verified: by now, or by an earlier call for an arena of the same content that is still in use,
+    /// which is then the one that is returned. So a process that gets an arena again and again maps and hashes it once.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub(crate) fn verified(self) -> Result<Self, ArenaError> {
+        static VERIFIED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+        let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.retain(|known| known.strong_count() > 0);
+        if let Some(known) = verified.iter().filter_map(Weak::upgrade).find(|known| known.id == self.id()) {
+            return Ok(Self(known));
+        }
+        self.verify()?;
+        verified.push(Arc::downgrade(&self.0));
+        Ok(self)
     }
 
     /// The name of this arena's content.

@@ -235,7 +235,7 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
             return Err(D::Error::custom(format!("arena {} arrived for arena {}", arena.id(), handle.arena)));
         }
         // Another process made it: its bytes are looked at once, before anything is computed with them.
-        arena.verify().map_err(D::Error::custom)?;
+        let arena = arena.verified().map_err(D::Error::custom)?;
         let mut wrapper = Self::from_arena(arena).device(&handle.device);
         wrapper.strict = handle.strict;
         wrapper.settings.threads = handle.threads;

@@ -103,6 +103,7 @@ pub(crate) fn withdraw(arena: &Arena) {
 pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let owner = ticket.owner;
     let failed = |error| BrokerError::Fetch { owner, error };
+    // A stream has no packets, but each side says one thing only, and it is short: it arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let connection = Connection::from_fd(stream.into());
