@@ -62,7 +62,7 @@
 //! 2. **No write.** The arena is sealed: the kernel refuses every write by anybody.
 //! 3. **Nobody's death loses anything.** Tasks of a dead worker run on another, calls of a dead actor are errors that
 //!    name it, and workers end with their owner, whatever ends it.
-//! 4. **The same answer**, bit for bit, on the same backend.
+//! 4. **The same answer**, bit for bit, on the same backend, wherever the backend repeats its own.
 //!
 //! # Features
 //! The default is the `cpu` device alone, which borrows weights in place. `cuda`, `wgpu` and `libtorch` add devices;

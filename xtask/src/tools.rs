@@ -25,7 +25,7 @@ pub(crate) fn typos() -> Result<()> {
 
 /// Fetches the model of the examples.
 pub(crate) fn models() -> Result<()> {
-    run(cargo(["run", "--workspace", "--quiet", "--example", "semantic_search", "--", "--fetch-only"]))
+    run(cargo(["run", "--quiet", "--example", "semantic_search", "--", "--fetch-only"]))
 }
 
 /// Type-checks what no machine without a GPU can run.
