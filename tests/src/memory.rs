@@ -13,7 +13,11 @@ pub fn rollup(pid: u32, field: &str) -> u64 {
 /// Whether a process is there, and is not a corpse that nobody has fetched.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    !matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), Some('Z' | 'X') | None)
+    // The first thread is a corpse as soon as it has ended, while others may still be on their way, with the sockets
+    // and the memory of all.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    let corpse = matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), Some('Z' | 'X') | None);
+    !corpse || threads > 1
 }
 
 /// Waits until `done`, and panics with `what` if it takes a minute. For what has to happen, but may take its time.
