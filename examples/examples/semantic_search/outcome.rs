@@ -125,7 +125,8 @@ impl fmt::Display for Outcome {
         };
         write!(
             f,
-            "a worker borrowed the {:.1} MiB of weights in {:.1} ms at most, and made its copy of the tokenizer in {:.0} ms",
+            "a worker {} the {:.1} MiB of weights in {:.1} ms at most, and made its copy of the tokenizer in {:.0} ms",
+            if self.report.processes.iter().any(|process| process.copied > 0) { "uploaded" } else { "borrowed" },
             mib(self.model_bytes),
             slowest(|process| process.attach_micros),
             slowest(|process| process.decode_micros)
