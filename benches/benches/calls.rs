@@ -4,12 +4,12 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use benches::stats::{self, Summary};
+use benches::{Common, Machine, Samples, Table, time};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use ray_zerocopy::{ActorWrapper, Local, Pipeline, TaskWrapper, gather};
-use ray_zerocopy_benches::stats::{self, Summary};
-use ray_zerocopy_benches::{Common, Machine, Samples, Table, time};
 use serde::Serialize;
 
 /// Calls as tasks and as calls of an actor, beside the same method called in this process.

@@ -1,10 +1,10 @@
 //! What it costs to send bytes to another process and get as many back, with our transport and with `ipc-channel`.
 
 use anyhow::Result;
+use benches::links::{self, Link, Payload};
+use benches::stats::{self, Summary};
+use benches::{Common, Machine, Samples, Table, time};
 use clap::Parser;
-use ray_zerocopy_benches::links::{self, Link, Payload};
-use ray_zerocopy_benches::stats::{self, Summary};
-use ray_zerocopy_benches::{Common, Machine, Samples, Table, time};
 use serde::Serialize;
 
 /// Round trips between two processes: ray-zerocopy's own transport beside the crate `ipc-channel`.

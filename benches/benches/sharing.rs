@@ -6,14 +6,14 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use benches::child::{Reaped, this_program};
+use benches::machine::rollup;
+use benches::{Common, Machine, Table, stats, time};
 use burn::nn::{Linear, LinearConfig};
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use ray_zerocopy::{ActorWrapper, Arena, Pipeline, gather};
-use ray_zerocopy_benches::child::{Reaped, this_program};
-use ray_zerocopy_benches::machine::rollup;
-use ray_zerocopy_benches::{Common, Machine, Table, stats, time};
 use serde::{Deserialize, Serialize};
 
 /// The memory of 1, 2 and 4 workers that run one model: borrowed from one arena, and each with its own copy.

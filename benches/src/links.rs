@@ -133,7 +133,7 @@ impl Ours {
         let mut answers = Answers::default();
         while let Some(request) = connection.receive::<u64>()? {
             let segment = request.payload.segments.first().context("a request without a payload")?;
-            connection.send(&request.message, &answers.to(segment)?.heap, None)?;
+            connection.send(&request.message, &answers.to(segment)?.heap, &[])?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Link for Ours {
 
     fn round_trip(&mut self, payload: &Payload) -> Result<()> {
         self.sent += 1;
-        self.connection.send(&self.sent, &payload.heap, None)?;
+        self.connection.send(&self.sent, &payload.heap, &[])?;
         ensure!(matches!(self.connection.wait(None)?, Wait::Ready), "waiting without end has ended");
         let answer = self.connection.receive::<u64>()?.context("the peer is gone")?;
         ensure!(answer.message == self.sent, "message {} came back for message {}", answer.message, self.sent);

@@ -61,27 +61,27 @@ fn the_kernel_refuses_every_write() {
 #[test]
 fn an_unsealed_memfd_and_a_plain_file_are_refused() {
     let good = bytes(&share(&mill()).unwrap());
-    let error = Arena::open(memfd(&good, SealFlags::empty())).unwrap_err();
+    let error = Arena::from_memfd(memfd(&good, SealFlags::empty())).unwrap_err();
     assert_eq!(error, ArenaError::NotSealed { missing: "SEAL, SHRINK, GROW, WRITE".to_owned() });
-    let error = Arena::open(memfd(&good, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL)).unwrap_err();
+    let error = Arena::from_memfd(memfd(&good, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL)).unwrap_err();
     assert_eq!(error, ArenaError::NotSealed { missing: "SHRINK".to_owned() });
     let file = tempfile::tempfile().unwrap();
-    assert!(matches!(Arena::open(file.into()), Err(ArenaError::NotSealed { .. })));
-    Arena::open(memfd(&good, ALL)).unwrap().verify().unwrap();
+    assert!(matches!(Arena::from_memfd(file.into()), Err(ArenaError::NotSealed { .. })));
+    Arena::from_memfd(memfd(&good, ALL)).unwrap().verify().unwrap();
 }
 
 #[test]
 fn what_is_no_arena_is_refused() {
     for junk in [vec![0], vec![7; 5000], b"BURN".to_vec()] {
-        assert!(matches!(Arena::open(memfd(&junk, ALL)), Err(ArenaError::NotAnArena(_))));
+        assert!(matches!(Arena::from_memfd(memfd(&junk, ALL)), Err(ArenaError::NotAnArena(_))));
     }
-    assert!(matches!(Arena::open(memfd(&[], ALL)), Err(ArenaError::NotAnArena(_))));
+    assert!(matches!(Arena::from_memfd(memfd(&[], ALL)), Err(ArenaError::NotAnArena(_))));
     let plain = Writer::new(Vec::new()).into_bytes().unwrap();
-    let error = Arena::open(memfd(&plain, ALL)).unwrap_err();
+    let error = Arena::from_memfd(memfd(&plain, ALL)).unwrap_err();
     assert_eq!(error.to_string(), "not an arena: it is a burnpack container without a manifest of ray-zerocopy");
     let good = bytes(&share(&mill()).unwrap());
     for len in [1, 9, 10, 300, good.len() / 2, good.len() - 1] {
-        assert!(Arena::open(memfd(&good[..len], ALL)).is_err(), "cut to {len} of {} bytes", good.len());
+        assert!(Arena::from_memfd(memfd(&good[..len], ALL)).is_err(), "cut to {len} of {} bytes", good.len());
     }
 }
 
@@ -96,7 +96,7 @@ fn a_flipped_byte_never_goes_unseen_where_it_matters() {
     for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x20;
-        let Ok(arena) = Arena::open(memfd(&bad, ALL)) else {
+        let Ok(arena) = Arena::from_memfd(memfd(&bad, ALL)) else {
             refused += 1;
             continue;
         };
@@ -118,7 +118,7 @@ fn a_damaged_weight_is_named() {
     let mut bad = bytes(&arena);
     let last = bad.len() - 1;
     bad[last] ^= 1;
-    let error = Arena::open(memfd(&bad, ALL)).unwrap().verify().unwrap_err();
+    let error = Arena::from_memfd(memfd(&bad, ALL)).unwrap().verify().unwrap_err();
     assert!(error.to_string().starts_with("entry `stone.bias` of the arena is corrupted: BLAKE3 is"), "{error}");
 }
 

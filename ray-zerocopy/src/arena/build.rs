@@ -147,7 +147,7 @@ impl ArenaBuilder {
         Mapping::fill(&fd, len, |memory| writer.write_into(memory))
             .map_err(system)?
             .map_err(|error| write(error.to_string()))?;
-        Arena::open(fd)
+        Arena::from_memfd(fd)
     }
 }
 

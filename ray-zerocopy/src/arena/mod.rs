@@ -17,6 +17,7 @@ pub(crate) mod sys;
 pub(crate) use build::{ArenaBuilder, BlobSource};
 pub use manifest::{ArenaId, TensorKind};
 pub(crate) use manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
+pub(crate) use read::Handle;
 pub use read::{Arena, SharedTensor};
 
 use serde::{Deserialize, Serialize};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use burn::tensor::{AllocationProperty, Bytes, DType};
 use burn_pack::{Reader, TENSOR_ALIGNMENT};
 use rustix::fs::fstat;
+use serde::{Deserialize, Serialize};
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
 use super::manifest::FORMAT;
@@ -47,13 +48,17 @@ struct Inner {
     inode: u64,
 }
 
+/// How an arena is opened by a process that gets its file descriptors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Handle {}
+
 impl Arena {
     /// Opens the arena in a sealed memfd. Checks the seals, the manifest and the place of each entry, not the weights:
     /// [`verify`](Self::verify) does that.
     ///
     /// # Errors
     /// If a seal is missing, or the content is not an arena of this version.
-    pub fn open(fd: OwnedFd) -> Result<Self, ArenaError> {
+    pub fn from_memfd(fd: OwnedFd) -> Result<Self, ArenaError> {
         let missing = match sys::sealed(&fd) {
             Ok(found) => SEALS.difference(found),
             Err(_) => SEALS,
@@ -176,6 +181,25 @@ impl Arena {
     /// The memfd. Whoever gets it can read the arena and cannot change it.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.fd.as_fd()
+    }
+
+    /// What another process has to know, beside the file descriptors, to open the same arena.
+    pub(crate) fn handle(&self) -> Handle {
+        Handle {}
+    }
+
+    /// The file descriptors that the handle is about, in its order.
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.fd()]
+    }
+
+    /// Opens what another process of this user handed over.
+    ///
+    /// # Errors
+    /// As [`from_memfd`](Self::from_memfd), or if a file descriptor is missing.
+    pub(crate) fn from_handle(_handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
+        let fd = fds.into_iter().next();
+        Self::from_memfd(fd.ok_or_else(|| ArenaError::NotAnArena("no memfd came along".to_owned()))?)
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {

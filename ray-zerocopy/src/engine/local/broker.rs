@@ -21,7 +21,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::transport::Connection;
-use crate::arena::{Arena, ArenaError};
+use crate::arena::{Arena, ArenaError, Handle};
 use crate::engine::message::Outgoing;
 
 /// How long the two sides of an exchange wait for each other.
@@ -57,7 +57,7 @@ pub(crate) enum BrokerError {
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
-    Here,
+    Here(Handle),
     Refused(String),
 }
 
@@ -107,14 +107,13 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let connection = Connection::from_fd(stream.into());
-    connection.send(&ticket.secret, &Outgoing::default(), None).map_err(failed)?;
+    connection.send(&ticket.secret, &Outgoing::default(), &[]).map_err(failed)?;
     let received = connection.receive::<Answer>().map_err(failed)?;
     let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
-    match (received.message, received.fds.into_iter().next()) {
-        (Answer::Here, Some(fd)) => Ok(Arena::open(fd)?),
-        (Answer::Here, None) => Err(refused("no memfd came along")),
-        (Answer::Refused(reason), _) => Err(refused(&reason)),
+    match received.message {
+        Answer::Here(handle) => Ok(Arena::from_handle(&handle, received.fds)?),
+        Answer::Refused(reason) => Err(refused(&reason)),
     }
 }
 
@@ -166,11 +165,11 @@ fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Resu
     let Some(asked) = connection.receive::<Secret>()? else { return Ok(()) };
     let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).get(&asked.message).cloned();
     match arena {
-        Some(arena) => connection.send(&Answer::Here, &Outgoing::default(), Some(arena.fd())),
+        Some(arena) => connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds()),
         None => connection.send(
             &Answer::Refused("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
             &Outgoing::default(),
-            None,
+            &[],
         ),
     }
 }

@@ -1,6 +1,7 @@
 //! The owner's side of one worker: a thread that gives it one call at a time, and a new process when it dies.
 
 use std::collections::HashSet;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -197,7 +198,7 @@ impl Driver {
             what: "the arguments".to_owned(),
             reason: error.to_string(),
         };
-        self.send(&request, &call.args, None, sent)?;
+        self.send(&request, &call.args, &[], sent)?;
         let received = self.receive(until)?;
         match received.message {
             Answer::Done => Ok(received.payload),
@@ -212,9 +213,10 @@ impl Driver {
             loader: program.loader.clone(),
             device: program.device.clone(),
             strict: program.strict,
+            arena: program.arena.handle(),
         };
         let not_sent = |error: &std::io::Error| self.not_started(&format!("the arena could not be sent: {error}"));
-        self.send(&request, &Outgoing::default(), Some(program), not_sent)?;
+        self.send(&request, &Outgoing::default(), &program.arena.fds(), not_sent)?;
         let received = self.receive(until)?;
         match received.message {
             Answer::Loaded { copied, took, decoding } => {
@@ -235,13 +237,13 @@ impl Driver {
         &self,
         request: &Request,
         payload: &Outgoing,
-        program: Option<&Program>,
+        fds: &[BorrowedFd<'_>],
         not_sent: impl FnOnce(&std::io::Error) -> CallError,
     ) -> Result<(), Trouble> {
         use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
 
         let Some(process) = &self.process else { return Err(Trouble::NotStarted("there is no process".to_owned())) };
-        let sent = process.connection.send(request, payload, program.map(|program| program.arena.fd()));
+        let sent = process.connection.send(request, payload, fds);
         sent.map_err(|error| match error.kind() {
             BrokenPipe | ConnectionReset => Trouble::Unheard("it was gone before it got the call".to_owned()),
             _ => Trouble::Answer(not_sent(&error)),
@@ -285,7 +287,7 @@ impl Driver {
         self.shared.detached(self.index, key);
         if self.loaded.remove(&key) {
             // A worker that is gone has forgotten everything.
-            drop(self.send(&Request::Forget { key }, &Outgoing::default(), None, |error| {
+            drop(self.send(&Request::Forget { key }, &Outgoing::default(), &[], |error| {
                 self.not_started(&error.to_string())
             }));
         }
@@ -300,7 +302,7 @@ impl Driver {
 
     fn close(mut self) {
         let told =
-            self.send(&Request::ShutDown, &Outgoing::default(), None, |error| self.not_started(&error.to_string()));
+            self.send(&Request::ShutDown, &Outgoing::default(), &[], |error| self.not_started(&error.to_string()));
         if let (Ok(()), Some(process)) = (told, &mut self.process) {
             process.wait(GRACE);
         }

@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
+use crate::arena::Handle;
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Load a program; its arena's memfd comes along.
-    Load { key: u64, loader: EntryToken, device: String, strict: bool },
+    /// Load a program; its arena's file descriptors come along.
+    Load { key: u64, loader: EntryToken, device: String, strict: bool, arena: Handle },
     /// Run a method of a loaded program; the arguments come along.
     Call { key: u64, handler: EntryToken },
     /// Free a program.

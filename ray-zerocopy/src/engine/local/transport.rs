@@ -27,6 +27,8 @@ const INLINE: usize = 64 * 1024;
 /// A frame in a memfd has to be believable: the sender is the same program, but it may be broken.
 const MAX_FRAME: u64 = 1 << 40;
 const MAX_SEGMENTS: usize = 1 << 20;
+/// The kernel takes 253 file descriptors in one packet.
+pub(crate) const MAX_FDS: usize = 253;
 const IN_PACKET: u8 = 0;
 const IN_MEMFD: u8 = 1;
 
@@ -74,8 +76,8 @@ impl Connection {
         self.0
     }
 
-    /// Sends a message, the bytes that belong to it, and at most one file descriptor.
-    pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    /// Sends a message, the bytes that belong to it, and file descriptors, of which a packet takes 252.
+    pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let head = crate::codec::encode(message).map_err(io::Error::other)?;
         let segments = payload.segments.len();
         if segments > MAX_SEGMENTS {
@@ -96,7 +98,7 @@ impl Connection {
             let mut packet = vec![0; 1 + len];
             packet[0] = IN_PACKET;
             parts().for_each(|(bytes, start)| packet[1 + start..][..bytes.len()].copy_from_slice(bytes));
-            return self.packet(&packet, &fd.into_iter().collect::<Vec<_>>());
+            return self.packet(&packet, fds);
         }
         let named = |(call, error): (&str, io::Error)| io::Error::new(error.kind(), format!("{call}: {error}"));
         let memfd = create("ray-zerocopy-message", len as u64).map_err(named)?;
@@ -105,12 +107,12 @@ impl Connection {
             .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start))
             .map_err(|error| named(("pwrite", error)))?;
         seal(&memfd).map_err(|error| named(("fcntl(F_ADD_SEALS)", error)))?;
-        let fds: Vec<_> = std::iter::once(memfd.as_fd()).chain(fd).collect();
+        let fds: Vec<_> = std::iter::once(memfd.as_fd()).chain(fds.iter().copied()).collect();
         self.packet(&[IN_MEMFD], &fds)
     }
 
     fn packet(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::Error::other("more file descriptors than a packet may carry"));
@@ -143,7 +145,7 @@ impl Connection {
     }
 
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut [u8]) -> io::Result<Option<Received<M>>> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received =
             retry(|| recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC));
@@ -248,7 +250,7 @@ mod tests {
         let payload =
             Outgoing { segments: sizes.iter().map(|&size| Bytes::from_bytes_vec(vec![size as u8; size])).collect() };
         let file = std::fs::File::open("/dev/null").unwrap();
-        left.send(&("hello", 7), &payload, Some(file.as_fd())).unwrap();
+        left.send(&("hello", 7), &payload, &[file.as_fd()]).unwrap();
         let received = right.receive::<(String, i32)>().unwrap().unwrap();
         assert_eq!(received.message, ("hello".to_owned(), 7));
         assert_eq!(received.fds.len(), 1);

@@ -13,7 +13,7 @@ use rustix::process::{Signal, getpid, getppid, kill_process};
 use super::EntryToken;
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Received};
-use crate::arena::Arena;
+use crate::arena::{Arena, Handle};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::panics;
 use crate::pipeline::{Copied, LoadError};
@@ -118,9 +118,9 @@ type Programs = HashMap<u64, Box<dyn Served>>;
 fn serve(connection: &Connection, programs: &mut Programs, request: Received<Request>) -> std::io::Result<()> {
     let nothing = Outgoing::default();
     match request.message {
-        Request::Load { key, loader, device, strict } => {
+        Request::Load { key, loader, device, strict, arena } => {
             let begun = Instant::now();
-            match load(request.fds, &loader, device, strict) {
+            match load(&arena, request.fds, &loader, device, strict) {
                 Ok(LoadedProgram { served, copied, decoding }) => {
                     programs.insert(key, served);
                     answer(connection, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
@@ -162,19 +162,21 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
 }
 
 fn answer(connection: &Connection, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
-    connection.send(answer, payload, None)
+    connection.send(answer, payload, &[])
 }
 
-fn load(fds: Vec<OwnedFd>, loader: &EntryToken, device: String, strict: bool) -> Result<LoadedProgram, LoadError> {
+fn load(
+    arena: &Handle,
+    fds: Vec<OwnedFd>,
+    loader: &EntryToken,
+    device: String,
+    strict: bool,
+) -> Result<LoadedProgram, LoadError> {
     let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),
     };
-    let fd = fds.into_iter().next().ok_or_else(|| LoadError::Rebuild {
-        pipeline: "the pipeline".to_owned(),
-        reason: "no arena came along".to_owned(),
-    })?;
-    let arena = Arena::open(fd)?;
+    let arena = Arena::from_handle(arena, fds)?;
     let load: Loader = loader.resolve().map_err(no_code)?;
     let pipeline = arena.pipeline().to_owned();
     // User code runs here too: `Deserialize` of the copied fields.
