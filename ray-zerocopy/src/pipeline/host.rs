@@ -9,7 +9,7 @@ use burn::tensor::quantization::{QuantStore, QuantizedBytes};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
 use super::tensors::Kind;
-use crate::arena::BlobSource;
+use crate::arena::{BlobSource, sample};
 
 /// A flex tensor's storage as the owner of a byte slice.
 struct Storage(Arc<Bytes>, usize);
@@ -57,8 +57,20 @@ pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<B
 pub(super) struct Stored<const D: usize, K: Kind>(pub(super) Tensor<D, K>);
 
 impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
-    fn bytes(&self) -> Result<Bytes, String> {
-        bytes(&self.0)
+    fn len(&self) -> usize {
+        match self.0.dtype() {
+            // Its scales are stored behind its values.
+            DType::QFloat(_) => bytes(&self.0).map_or(0, |bytes| bytes.len()),
+            dtype => self.0.dims().iter().product::<usize>() * dtype.size(),
+        }
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        sink(&bytes(&self.0)?)
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&bytes(&self.0)?))
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
