@@ -16,6 +16,7 @@ mod contents;
 pub(crate) mod copy;
 pub(crate) mod file;
 mod manifest;
+pub(crate) mod memory;
 mod read;
 pub(crate) mod region;
 pub(crate) mod sys;

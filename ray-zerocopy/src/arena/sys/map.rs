@@ -1,15 +1,21 @@
-//! Memory maps of a sealed memfd.
+//! Memory maps of a sealed memfd, or of a file that somebody has promised to leave alone.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Weak};
 
-use memmap2::{Mmap, MmapOptions};
+use super::advice::{Advice, advise, lock};
+use super::reserve::{HUGE_PAGE, Map};
+use super::{Promise, SEALS, sealed};
 
-use super::{SEALS, sealed};
+/// A read-only map of bytes that do not change. Clones are the same map, which goes with the last of them.
+#[derive(Clone)]
+pub(crate) struct Mapping(Arc<Map>);
 
-/// A read-only map of a sealed memfd.
-pub(crate) struct Mapping(Mmap);
+/// A map that may be gone.
+pub(crate) struct WeakMapping(Weak<Map>);
 
 impl Mapping {
     /// Maps the whole of a sealed memfd.
@@ -21,17 +27,71 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        // SAFETY: memmap2 asks that the file is not changed or truncated while the map lives. All four seals are set
-        // (checked above), and F_SEAL_SEAL forbids removing them: the kernel refuses every write, every writable map
-        // and every change of size of this memfd, by anybody, for as long as it exists.
-        let map = unsafe { MmapOptions::new().len(len).map(fd.as_raw_fd()) }?;
-        Ok(Self(map))
+        Ok(Self(Arc::new(Map::new(fd, len)?)))
+    }
+
+    /// Maps the first `len` bytes of a file, which has them.
+    ///
+    /// # Errors
+    /// If the file is shorter, or the kernel refuses the map.
+    pub(crate) fn file(fd: impl AsFd, len: usize, _promise: Promise) -> io::Result<Self> {
+        let fd = fd.as_fd();
+        let found = rustix::fs::fstat(fd)?.st_size as u64;
+        if found < len as u64 {
+            let reason = format!("the file has {found} bytes, and {len} are to be mapped");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        }
+        Ok(Self(Arc::new(Map::new(fd, len)?)))
+    }
+
+    /// Where the map begins and ends.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.0.start().addr();
+        start..start + self.0.len()
+    }
+
+    /// Whether huge pages can be mapped here.
+    pub(crate) fn is_aligned(&self) -> bool {
+        self.0.start().addr().is_multiple_of(HUGE_PAGE)
+    }
+
+    /// Gives the kernel an advice on a part of the map.
+    pub(crate) fn advise(&self, offset: usize, len: usize, advice: Advice) -> io::Result<()> {
+        advise(&self.0, offset, len, advice)
+    }
+
+    /// Keeps the map in memory.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        lock(&self.0)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakMapping {
+        WeakMapping(Arc::downgrade(&self.0))
+    }
+
+    /// A map that cannot have huge pages.
+    #[cfg(test)]
+    pub(crate) fn askew(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
+    }
+}
+
+impl WeakMapping {
+    /// The map, if somebody still has it.
+    pub(crate) fn upgrade(&self) -> Option<Mapping> {
+        self.0.upgrade().map(Mapping)
     }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change. Either all four
+        // seals of a memfd are set (checked in `open`), and F_SEAL_SEAL forbids removing them: the kernel refuses every
+        // write, every writable map and every change of size, by anybody, for as long as it exists. Or it is a file that
+        // nobody writes to or cuts short, by the word of whoever made the `Promise` that `file` asks for: only
+        // `Placement::in_file` makes one, an unsafe function with just this contract, and the process that a promise is
+        // sent to serves the arena of the one that it was given to.
+        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.len()) }
     }
 }
 
