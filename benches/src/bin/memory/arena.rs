@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use benches::Progress;
+use benches::child::together;
 use benches::machine::rollup;
+use benches::model::{Forward, Model};
 use ray_zerocopy::{ActorWrapper, Arena, Local, TaskWrapper, gather};
 
-use crate::model::Model;
-use crate::{FORWARDS, Forward, Measured};
+use crate::{FORWARDS, Measured};
 
 pub fn measure(arena: &Arena, workers: usize, rounds: usize, progress: &Progress) -> Result<Measured> {
     progress.step(format!("{workers} workers, arena: what they grow by"));
@@ -26,16 +27,9 @@ pub fn measure(arena: &Arena, workers: usize, rounds: usize, progress: &Progress
 fn round(arena: &Arena, workers: usize, measured: &mut Measured) -> Result<()> {
     let begun = Instant::now();
     let actors = ActorWrapper::<Model>::from_arena(arena.clone()).spawn(workers)?;
-    let first = |actor: ray_zerocopy::Actor<Model>| -> Result<(Forward, Duration)> {
+    let first = together(actors.iter(), |actor| {
         let forward = actor.forward().wait()?;
         Ok((forward, begun.elapsed()))
-    };
-    let first: Vec<_> = std::thread::scope(|scope| {
-        let waiting: Vec<_> = actors.iter().map(|actor| scope.spawn(|| first(actor))).collect();
-        waiting
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-            .collect::<Result<_>>()
     })?;
     for (forward, took) in first {
         measured.first(forward, took);

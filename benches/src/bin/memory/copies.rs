@@ -1,23 +1,18 @@
 //! Workers that have their own copy: plain processes, which are told what to do on their standard input.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use benches::Progress;
-use benches::child::{Reaped, this_program};
+use benches::child::{Talking, say, serve, this_program, together};
 use benches::machine::rollup;
+use benches::model::{Forward, ModelConfig};
 use burn::tensor::Device;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::model::ModelConfig;
-use crate::{FORWARDS, Forward, Measured};
-
-/// How long a model may take to be made and written.
-const PATIENCE: Duration = Duration::from_secs(600);
+use crate::{FORWARDS, Measured};
 
 /// What such a worker says first.
 #[derive(Serialize, Deserialize)]
@@ -29,20 +24,8 @@ struct Ready {
 
 fn program(config: &ModelConfig, role: &str, file: &Path) -> Result<Command> {
     let mut program = this_program();
-    program.arg(role).arg(file).arg("--model").arg(serde_json::to_string(config)?).stdout(Stdio::piped());
+    program.arg(role).arg(file).arg("--model").arg(serde_json::to_string(config)?);
     Ok(program)
-}
-
-fn say(what: &impl Serialize) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", serde_json::to_string(what)?)?;
-    Ok(stdout.flush()?)
-}
-
-fn hear<T: DeserializeOwned>(from: &mut BufReader<ChildStdout>) -> Result<T> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    serde_json::from_str(&line).with_context(|| format!("a child process said {line:?}"))
 }
 
 /// Makes a model, writes it into the file, and says what it computes.
@@ -54,9 +37,9 @@ pub fn write(config: ModelConfig, file: &Path) -> Result<()> {
 
 /// Lets another process make the file, so that this one has never had a model. Returns what the model computes.
 pub fn write_elsewhere(config: &ModelConfig, file: &Path) -> Result<u64> {
-    let mut writer = Reaped(program(config, "--write", file)?.spawn().context("the writer cannot be started")?);
-    let forward: Forward = hear(&mut BufReader::new(writer.0.stdout.take().context("no pipe")?))?;
-    writer.wait(PATIENCE)?;
+    let mut writer = Talking::start(&mut program(config, "--write", file)?)?;
+    let forward: Forward = writer.hear()?;
+    writer.end()?;
     Ok(forward.checksum)
 }
 
@@ -67,39 +50,7 @@ pub fn work(config: ModelConfig, file: &Path) -> Result<()> {
     let model = config.load(file)?;
     let load_us = begun.elapsed().as_secs_f64() * 1e6;
     say(&Ready { anonymous_before, load_us, forward: model.forward() })?;
-    for line in std::io::stdin().lines() {
-        line?;
-        say(&model.forward())?;
-    }
-    Ok(())
-}
-
-struct Worker {
-    process: Reaped,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Worker {
-    fn start(config: &ModelConfig, file: &Path, threads: usize) -> Result<Self> {
-        let mut program = program(config, "--own-copy", file)?;
-        // As many as a worker with a borrowed model has.
-        program.env("RAYON_NUM_THREADS", threads.to_string()).stdin(Stdio::piped());
-        let mut process = Reaped(program.spawn().context("a worker cannot be started")?);
-        let orders = process.0.stdin.take().context("no pipe")?;
-        let answers = BufReader::new(process.0.stdout.take().context("no pipe")?);
-        Ok(Self { process, orders, answers })
-    }
-
-    fn forward(&mut self) -> Result<Forward> {
-        writeln!(self.orders)?;
-        hear(&mut self.answers)
-    }
-
-    fn end(self) -> Result<()> {
-        drop(self.orders);
-        self.process.end()
-    }
+    serve(|()| Ok(model.forward()))
 }
 
 pub fn measure(
@@ -120,26 +71,22 @@ pub fn measure(
 fn round(config: &ModelConfig, file: &Path, workers: usize, measured: &mut Measured) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
     let begun = Instant::now();
-    let mut team: Vec<_> =
-        (0..workers).map(|_| Worker::start(config, file, (cores / workers).max(1))).collect::<Result<_>>()?;
-    let first =
-        |worker: &mut Worker| -> Result<(Ready, Duration)> { Ok((hear(&mut worker.answers)?, begun.elapsed())) };
-    let first: Vec<_> = std::thread::scope(|scope| {
-        let waiting: Vec<_> = team.iter_mut().map(|worker| scope.spawn(|| first(worker))).collect();
-        waiting
-            .into_iter()
-            .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
-            .collect::<Result<_>>()
-    })?;
+    let start = |_| {
+        let mut program = program(config, "--own-copy", file)?;
+        // As many threads as a worker with a borrowed model has.
+        Talking::start(program.env("RAYON_NUM_THREADS", (cores / workers).max(1).to_string()))
+    };
+    let mut team: Vec<_> = (0..workers).map(start).collect::<Result<_>>()?;
+    let first: Vec<(Ready, _)> = together(team.iter_mut(), |worker| Ok((worker.hear()?, begun.elapsed())))?;
     for worker in &mut team {
         for _ in 0..FORWARDS {
-            measured.forward(worker.forward()?);
+            measured.forward(worker.ask(&())?);
         }
     }
 
     let mut sum_pss = rollup(std::process::id(), "Pss")?;
     for (worker, (ready, took)) in team.iter().zip(first) {
-        let pid = worker.process.pid();
+        let pid = worker.pid();
         let anonymous = rollup(pid, "Anonymous")?;
         sum_pss += rollup(pid, "Pss")?;
         measured.anonymous = measured.anonymous.max(anonymous);
@@ -148,5 +95,5 @@ fn round(config: &ModelConfig, file: &Path, workers: usize, measured: &mut Measu
         measured.first(ready.forward, took);
     }
     measured.sum_pss = measured.sum_pss.max(sum_pss);
-    team.into_iter().try_for_each(Worker::end)
+    team.into_iter().try_for_each(Talking::end)
 }

@@ -2,18 +2,16 @@
 
 mod arena;
 mod copies;
-mod model;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use benches::model::{Forward, ModelConfig};
 use benches::{Common, Progress, Run, Table, Target, stats, time};
 use burn::tensor::Device;
 use clap::Parser;
-use serde::{Deserialize, Serialize};
-
-use model::ModelConfig;
+use serde::Serialize;
 
 /// Workers that run one model: borrowed from one arena, and each with its own copy of it.
 ///
@@ -85,15 +83,6 @@ impl std::fmt::Display for Mode {
             Self::Copy => "copy",
         })
     }
-}
-
-/// A forward pass, as the worker sees it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Forward {
-    pid: u32,
-    took_us: f64,
-    /// Of every bit of the result.
-    checksum: u64,
 }
 
 /// What was measured in all rounds of one row.

@@ -4,15 +4,26 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use benches::links::checksum;
 use burn::nn::{Linear, LinearConfig};
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::Forward;
+use crate::links::checksum;
 
+/// A forward pass, as the process that computes it sees it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Forward {
+    /// That process.
+    pub pid: u32,
+    /// How long it took, in microseconds.
+    pub took_us: f64,
+    /// Of every bit of the result.
+    pub checksum: u64,
+}
+
+/// Linear layers, and nothing else.
 #[derive(Pipeline)]
 pub struct Model {
     #[pipeline(config)]
@@ -23,6 +34,7 @@ pub struct Model {
 /// Layers without bias, by turns from `narrow` to `wide` and back.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ModelConfig {
+    /// How many layers there are, each with one tensor.
     pub tensors: u32,
     narrow: u32,
     wide: u32,
@@ -30,7 +42,10 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Weights of `mib` MiB, or a bit less if they cannot be split evenly.
+    /// Weights of `mib` MiB, or a bit less if they cannot be split evenly, that compute on `batch` inputs at a time.
+    ///
+    /// # Errors
+    /// If a layer would have no weights, or another one would be left over.
     pub fn new(mib: u32, tensors: u32, batch: u32) -> Result<Self> {
         ensure!(tensors.is_multiple_of(2), "--tensors {tensors}: layers come in pairs, so it has to be even");
         let elements = (u64::from(mib) << 18) / u64::from(tensors);
@@ -51,6 +66,7 @@ impl ModelConfig {
         4 * u64::from(self.batch) * (pairs * u64::from(self.narrow + self.wide) + u64::from(self.narrow))
     }
 
+    /// The model, with weights made up when they are asked for.
     pub fn init(&self, device: &Device) -> Model {
         let (narrow, wide) = (self.narrow as usize, self.wide as usize);
         let layer = |index| match index % 2 {
@@ -60,6 +76,10 @@ impl ModelConfig {
         Model { config: *self, layers: (0..self.tensors).map(layer).collect() }
     }
 
+    /// The model with the weights that are in a safetensors file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or holds something else.
     pub fn load(&self, file: &Path) -> Result<Model> {
         let mut model = self.init(&Device::flex());
         let mut store = SafetensorsStore::from_file(file);
@@ -71,6 +91,10 @@ impl ModelConfig {
 }
 
 impl Model {
+    /// Writes the weights into a safetensors file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
     pub fn save(&self, file: &Path) -> Result<()> {
         let mut store = SafetensorsStore::from_file(file);
         self.layers.save_into(&mut store).with_context(|| format!("{} cannot be written", file.display()))
