@@ -76,7 +76,7 @@ impl Arena {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
         let map = Mapping::open(&fd, len as usize).map_err(|error| system("mmap", len, error))?;
-        let regions = Regions::new(vec![map.clone()]);
+        let regions = Regions::new(vec![map.pages()]);
         let memory = bytes::Bytes::from_owner(map);
         let (manifest, blobs, id) = contents(&memory)?;
         Ok(Self(Arc::new(Inner { fd, memory, regions, manifest, blobs, id, inode: stat.st_ino })))

@@ -2,22 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Arc, Weak};
 
 use memmap2::MmapOptions;
 
-use super::advice::{Advice, advise, lock};
-use super::reserve::{HUGE_PAGE, Map};
+use super::pages::Pages;
 use super::{SEALS, seal, sealed};
 
-/// A read-only map of a sealed memfd. Clones are the same map, which goes with the last of them.
-#[derive(Clone)]
-pub(crate) struct Mapping(Arc<Map>);
-
-/// A map that may be gone.
-pub(crate) struct WeakMapping(Weak<Map>);
+/// A read-only map of a sealed memfd.
+pub(crate) struct Mapping(Pages);
 
 impl Mapping {
     /// Maps `len` bytes for writing, lets `fill` write them, unmaps and seals.
@@ -49,45 +42,12 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        Ok(Self(Arc::new(Map::new(fd, len)?)))
+        Pages::map(fd, len).map(Self)
     }
 
-    /// Where the map begins and ends.
-    pub(crate) fn addresses(&self) -> Range<usize> {
-        let start = self.0.start().addr();
-        start..start + self.0.len()
-    }
-
-    /// Whether huge pages can be mapped here.
-    pub(crate) fn is_aligned(&self) -> bool {
-        self.0.start().addr().is_multiple_of(HUGE_PAGE)
-    }
-
-    /// Gives the kernel an advice on a part of the map.
-    pub(crate) fn advise(&self, offset: usize, len: usize, advice: Advice) -> io::Result<()> {
-        advise(&self.0, offset, len, advice)
-    }
-
-    /// Keeps the map in memory.
-    pub(crate) fn lock(&self) -> io::Result<()> {
-        lock(&self.0)
-    }
-
-    pub(crate) fn downgrade(&self) -> WeakMapping {
-        WeakMapping(Arc::downgrade(&self.0))
-    }
-
-    /// A map that cannot have huge pages.
-    #[cfg(test)]
-    pub(crate) fn askew(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
-    }
-}
-
-impl WeakMapping {
-    /// The map, if somebody still has it.
-    pub(crate) fn upgrade(&self) -> Option<Mapping> {
-        self.0.upgrade().map(Mapping)
+    /// The memory of the map, without a word on its content.
+    pub(crate) fn pages(&self) -> Pages {
+        self.0.clone()
     }
 }
 
@@ -96,12 +56,12 @@ impl AsRef<[u8]> for Mapping {
         // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change: all four seals
         // of the memfd are set (checked in `open`), and F_SEAL_SEAL forbids removing them. The kernel refuses every
         // write, every writable map and every change of size of this memfd, by anybody, for as long as it exists.
-        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.len()) }
+        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.addresses().len()) }
     }
 }
 
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mapping({} bytes)", self.0.len())
+        write!(f, "Mapping({} bytes)", self.0.addresses().len())
     }
 }

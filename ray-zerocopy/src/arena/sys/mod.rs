@@ -4,12 +4,12 @@
 
 #![allow(unsafe_code)]
 
-mod advice;
 mod map;
 mod memfd;
+mod pages;
 mod reserve;
 
-pub(crate) use advice::Advice;
-pub(crate) use map::{Mapping, WeakMapping};
+pub(crate) use map::Mapping;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
+pub(crate) use pages::{Advice, Pages, WeakPages};
 pub(crate) use reserve::HUGE_PAGE;
