@@ -86,6 +86,7 @@ mod pipeline;
 mod report;
 mod wrapper;
 
+pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
 pub use arena::{Arena, ArenaError, ArenaId, SharedTensor, TensorKind};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};

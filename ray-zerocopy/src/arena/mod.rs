@@ -11,6 +11,7 @@
 
 mod build;
 mod manifest;
+pub(crate) mod memory;
 mod read;
 pub(crate) mod sys;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
 use super::manifest::FORMAT;
+use super::memory::{Memory, MemoryOutcome, Regions};
 use super::sys::{self, Mapping, SEALS};
 use super::{ArenaError, ArenaId, Manifest, TensorKind};
 
@@ -41,6 +42,8 @@ pub struct Arena(Arc<Inner>);
 struct Inner {
     fd: OwnedFd,
     memory: bytes::Bytes,
+    /// The same memory, as the kernel knows it.
+    regions: Regions,
     manifest: Manifest,
     /// Offset and length of each blob.
     blobs: Vec<(usize, usize)>,
@@ -73,9 +76,10 @@ impl Arena {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
         let map = Mapping::open(&fd, len as usize).map_err(|error| system("mmap", len, error))?;
+        let regions = Regions::new(vec![map.pages()]);
         let memory = bytes::Bytes::from_owner(map);
         let (manifest, blobs, id) = contents(&memory)?;
-        Ok(Self(Arc::new(Inner { fd, memory, manifest, blobs, id, inode: stat.st_ino })))
+        Ok(Self(Arc::new(Inner { fd, memory, regions, manifest, blobs, id, inode: stat.st_ino })))
     }
 
     /// Compares every byte with the checksums that were stored when the arena was built.
@@ -176,6 +180,44 @@ impl Arena {
     /// Whether the byte at this address is in the arena.
     pub fn contains(&self, address: *const u8) -> bool {
         self.0.memory.as_ptr_range().contains(&address)
+    }
+
+    /// Asks the kernel to treat the arena's memory by a policy, in this process, and says what came of it.
+    ///
+    /// For a process of its own. A wrapper does this for itself and its workers: see
+    /// [`TaskWrapper::memory`](crate::TaskWrapper::memory) and [`ActorWrapper::memory`](crate::ActorWrapper::memory).
+    ///
+    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::HugePages::Now) it
+    /// takes some milliseconds for each MiB, with `prefault` and `lock` it takes the time to map all pages.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+    /// # use ray_zerocopy::{Pipeline, share};
+    /// use ray_zerocopy::{HugePages, Memory};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(1024, 1024).init(device) } } }
+    ///
+    /// let arena = share(&Model::new(&Device::flex()))?;
+    /// let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now));
+    /// println!("{outcome}");                  // huge pages: applied to 4.0 of 4.0 MiB
+    /// assert!(outcome.huge_pages.bytes() == 4 << 20 || !outcome.huge_pages.why().is_empty());
+    /// # Ok::<(), ray_zerocopy::Error>(())
+    /// ```
+    pub fn apply(&self, memory: Memory) -> MemoryOutcome {
+        self.0.regions.apply(memory)
+    }
+
+    /// What came of the policies that this process has asked for, by the kernel's figures of this moment. So it says
+    /// how far a thread in the background is.
+    pub fn memory(&self) -> MemoryOutcome {
+        self.0.regions.outcome()
+    }
+
+    /// As [`apply`](Self::apply), where another process makes the huge pages.
+    pub(crate) fn follow(&self, memory: Memory) -> MemoryOutcome {
+        self.0.regions.follow(memory)
     }
 
     /// The memfd. Whoever gets it can read the arena and cannot change it.

@@ -4,12 +4,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::MmapOptions;
 
+use super::pages::Pages;
 use super::{SEALS, seal, sealed};
 
 /// A read-only map of a sealed memfd.
-pub(crate) struct Mapping(Mmap);
+pub(crate) struct Mapping(Pages);
 
 impl Mapping {
     /// Maps `len` bytes for writing, lets `fill` write them, unmaps and seals.
@@ -41,22 +42,26 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        // SAFETY: memmap2 asks that the file is not changed or truncated while the map lives. All four seals are set
-        // (checked above), and F_SEAL_SEAL forbids removing them: the kernel refuses every write, every writable map
-        // and every change of size of this memfd, by anybody, for as long as it exists.
-        let map = unsafe { MmapOptions::new().len(len).map(fd.as_raw_fd()) }?;
-        Ok(Self(map))
+        Pages::map(fd, len).map(Self)
+    }
+
+    /// The memory of the map, without a word on its content.
+    pub(crate) fn pages(&self) -> Pages {
+        self.0.clone()
     }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change: all four seals
+        // of the memfd are set (checked in `open`), and F_SEAL_SEAL forbids removing them. The kernel refuses every
+        // write, every writable map and every change of size of this memfd, by anybody, for as long as it exists.
+        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.addresses().len()) }
     }
 }
 
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mapping({} bytes)", self.0.len())
+        write!(f, "Mapping({} bytes)", self.0.addresses().len())
     }
 }

@@ -6,6 +6,10 @@
 
 mod map;
 mod memfd;
+mod pages;
+mod reserve;
 
 pub(crate) use map::Mapping;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
+pub(crate) use pages::{Advice, Pages, WeakPages};
+pub(crate) use reserve::HUGE_PAGE;

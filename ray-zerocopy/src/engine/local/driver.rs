@@ -213,15 +213,16 @@ impl Driver {
             loader: program.loader.clone(),
             device: program.device.clone(),
             strict: program.strict,
+            memory: program.memory,
             arena: program.arena.handle(),
         };
         let not_sent = |error: &std::io::Error| self.not_started(&format!("the arena could not be sent: {error}"));
         self.send(&request, &Outgoing::default(), &program.arena.fds(), not_sent)?;
         let received = self.receive(until)?;
         match received.message {
-            Answer::Loaded { copied, took, decoding } => {
+            Answer::Loaded { copied, took, decoding, memory } => {
                 self.loaded.insert(program.key);
-                self.shared.attached(self.index, program.key, Ok(Attached { copied, took, decoding }));
+                self.shared.attached(self.index, program.key, Ok(Attached { copied, took, decoding, memory }));
                 Ok(())
             }
             Answer::NotLoaded(error) => {

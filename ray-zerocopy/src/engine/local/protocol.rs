@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
 use crate::arena::Handle;
+use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// Load a program; its arena's file descriptors come along.
-    Load { key: u64, loader: EntryToken, device: String, strict: bool, arena: Handle },
+    Load { key: u64, loader: EntryToken, device: String, strict: bool, memory: Memory, arena: Handle },
     /// Run a method of a loaded program; the arguments come along.
     Call { key: u64, handler: EntryToken },
     /// Free a program.
@@ -30,6 +31,7 @@ pub(super) enum Answer {
         copied: Vec<Copied>,
         took: Duration,
         decoding: Duration,
+        memory: MemoryOutcome,
     },
     NotLoaded(LoadError),
     /// The result comes along.

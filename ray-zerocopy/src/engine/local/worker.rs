@@ -13,6 +13,7 @@ use rustix::process::{Signal, getpid, getppid, kill_process};
 use super::EntryToken;
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Received};
+use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::arena::{Arena, Handle};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::panics;
@@ -118,12 +119,13 @@ type Programs = HashMap<u64, Box<dyn Served>>;
 fn serve(connection: &Connection, programs: &mut Programs, request: Received<Request>) -> std::io::Result<()> {
     let nothing = Outgoing::default();
     match request.message {
-        Request::Load { key, loader, device, strict, arena } => {
+        Request::Load { key, loader, device, strict, memory, arena } => {
             let begun = Instant::now();
-            match load(&arena, request.fds, &loader, device, strict) {
-                Ok(LoadedProgram { served, copied, decoding }) => {
+            match load(&arena, request.fds, &loader, device, strict, memory) {
+                Ok((LoadedProgram { served, copied, decoding }, memory)) => {
                     programs.insert(key, served);
-                    answer(connection, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
+                    let took = begun.elapsed().saturating_sub(memory.took);
+                    answer(connection, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
                 }
                 Err(error) => answer(connection, &Answer::NotLoaded(error), &nothing),
             }
@@ -171,7 +173,8 @@ fn load(
     loader: &EntryToken,
     device: String,
     strict: bool,
-) -> Result<LoadedProgram, LoadError> {
+    memory: Memory,
+) -> Result<(LoadedProgram, MemoryOutcome), LoadError> {
     let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),
@@ -179,7 +182,9 @@ fn load(
     let arena = Arena::from_handle(arena, fds)?;
     let load: Loader = loader.resolve().map_err(no_code)?;
     let pipeline = arena.pipeline().to_owned();
+    let memory = arena.follow(memory);
     // User code runs here too: `Deserialize` of the copied fields.
-    panics::caught(|| load(LoadRequest { arena, device, strict }))
-        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))
+    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
+        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
+    Ok((loaded, memory))
 }
