@@ -70,7 +70,7 @@ impl Arena {
         let fits = |(region, stamp): (&Region, _)| matches!(&region.backing, Backing::File(found, _) if found == stamp);
         match regions.len() == files.len() + 1 && regions[1..].iter().zip(files).all(fits) {
             true => {
-                let memory = memory::Regions::new(regions.iter().map(|region| region.map.clone()).collect());
+                let memory = memory::Regions::new(regions.iter().map(|region| region.pages.clone()).collect());
                 Ok(Self(Arc::new(Inner { regions, memory, contents })))
             }
             false => Err(ArenaError::NotAnArena(format!(

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::sys::{Advice, HUGE_PAGE, Mapping, WeakMapping};
+use super::sys::{Advice, HUGE_PAGE, Pages, WeakPages};
 pub use outcome::{MemoryOutcome, PolicyOutcome, WhyNot};
 pub use policy::{HugePages, Memory};
 use smaps::{Figures, limit_of_locked};
@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 4;
 
 /// The memory of an arena in this process: its mappings, and what has been asked for them.
 pub(crate) struct Regions {
-    mappings: Vec<Mapping>,
+    mappings: Vec<Pages>,
     state: Mutex<State>,
 }
 
@@ -48,7 +48,7 @@ struct Background {
 }
 
 impl Regions {
-    pub(crate) fn new(mappings: Vec<Mapping>) -> Self {
+    pub(crate) fn new(mappings: Vec<Pages>) -> Self {
         Self { mappings, state: Mutex::default() }
     }
 
@@ -125,8 +125,8 @@ impl Regions {
         if state.asked == Memory::default() {
             return MemoryOutcome::default();
         }
-        let len = |map: &Mapping| map.addresses().len() as u64;
-        let sum = |of: &dyn Fn(&Mapping) -> u64| self.mappings.iter().map(of).sum::<u64>();
+        let len = |map: &Pages| map.addresses().len() as u64;
+        let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
         let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
         let figures = self.figures();
         let bytes = |of: fn(&Figures) -> u64| match &figures {
@@ -157,7 +157,7 @@ impl Regions {
     fn figures(&self) -> Result<Vec<Figures>, String> {
         const PATH: &str = "/proc/self/smaps";
         let text = std::fs::read_to_string(PATH).map_err(|error| format!("{PATH} cannot be read: {error}"))?;
-        let ours = |map: &Mapping| {
+        let ours = |map: &Pages| {
             let ours = map.addresses();
             figures(&text, |line| mapping_of(line).is_some_and(|found| ours.contains(&found.start)))
         };
@@ -167,8 +167,8 @@ impl Regions {
 
 impl Background {
     /// Starts the thread. It ends with its work, or with the last of the mappings: it keeps none of them.
-    fn start(mappings: &[Mapping]) -> io::Result<Arc<Self>> {
-        let mappings: Vec<WeakMapping> = mappings.iter().map(Mapping::downgrade).collect();
+    fn start(mappings: &[Pages]) -> io::Result<Arc<Self>> {
+        let mappings: Vec<WeakPages> = mappings.iter().map(Pages::downgrade).collect();
         let this = Arc::new(Self::default());
         let thread = Arc::clone(&this);
         std::thread::Builder::new().name("rzc huge pages".to_owned()).spawn(move || {
@@ -187,7 +187,7 @@ impl Background {
 }
 
 /// Makes huge pages of every whole block of a mapping, and says what kept it from some.
-fn collapse(map: &Mapping) -> Vec<WhyNot> {
+fn collapse(map: &Pages) -> Vec<WhyNot> {
     match blocks(map) {
         Ok(blocks) => blocks.fold(Vec::new(), |why, block| add(why, collapse_block(map, block).err())),
         Err(why) => vec![why],
@@ -195,7 +195,7 @@ fn collapse(map: &Mapping) -> Vec<WhyNot> {
 }
 
 /// The same, and only as long as somebody else has the mapping.
-fn collapse_while_there(map: &WeakMapping) -> Vec<WhyNot> {
+fn collapse_while_there(map: &WeakPages) -> Vec<WhyNot> {
     match map.upgrade().map(|map| blocks(&map)) {
         None => Vec::new(),
         Some(Err(why)) => vec![why],
@@ -207,7 +207,7 @@ fn collapse_while_there(map: &WeakMapping) -> Vec<WhyNot> {
 }
 
 /// Where the whole blocks of a mapping begin. What is left at its end is less than a huge page, and stays as it is.
-fn blocks(map: &Mapping) -> Result<impl Iterator<Item = usize> + use<>, WhyNot> {
+fn blocks(map: &Pages) -> Result<impl Iterator<Item = usize> + use<>, WhyNot> {
     let len = map.addresses().len();
     match smaps::huge_page() {
         _ if len < HUGE_PAGE => Err(WhyNot::Smaller { bytes: len as u64 }),
@@ -220,7 +220,7 @@ fn blocks(map: &Mapping) -> Result<impl Iterator<Item = usize> + use<>, WhyNot> 
     }
 }
 
-fn collapse_block(map: &Mapping, block: usize) -> Result<(), WhyNot> {
+fn collapse_block(map: &Pages, block: usize) -> Result<(), WhyNot> {
     let mut collapsed = Ok(());
     for _ in 0..ATTEMPTS {
         collapsed = map.advise(block, HUGE_PAGE, Advice::Collapse);
@@ -236,7 +236,7 @@ fn collapse_block(map: &Mapping, block: usize) -> Result<(), WhyNot> {
 ///
 /// Whether it was is seen in the figures, so an error needs no reason of its own: a kernel without this advice has no
 /// `MADV_COLLAPSE` either.
-fn map_huge_pages(map: &Mapping) {
+fn map_huge_pages(map: &Pages) {
     let len = map.addresses().len();
     for block in (0..len / HUGE_PAGE).map(|block| block * HUGE_PAGE) {
         if map.advise(block, 1, Advice::Populate).is_err() {
@@ -245,7 +245,7 @@ fn map_huge_pages(map: &Mapping) {
     }
 }
 
-fn prefault(map: &Mapping) -> Option<WhyNot> {
+fn prefault(map: &Pages) -> Option<WhyNot> {
     const CALL: &str = "madvise(MADV_POPULATE_READ)";
     if !Advice::Populate.is_known() {
         return Some(WhyNot::Unsupported { call: CALL.to_owned(), since: "5.14".to_owned() });
@@ -254,7 +254,7 @@ fn prefault(map: &Mapping) -> Option<WhyNot> {
     populated.err().map(|error| WhyNot::refused(CALL, &error))
 }
 
-fn keep(map: &Mapping) -> Option<WhyNot> {
+fn keep(map: &Pages) -> Option<WhyNot> {
     let error = map.lock().err()?;
     let needed = map.addresses().len() as u64;
     match limit_of_locked() {
@@ -278,3 +278,6 @@ fn add(mut why: Vec<WhyNot>, more: impl IntoIterator<Item = WhyNot>) -> Vec<WhyN
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

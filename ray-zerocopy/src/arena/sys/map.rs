@@ -2,20 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Weak};
 
-use super::advice::{Advice, advise, lock};
-use super::reserve::{HUGE_PAGE, Map};
+use super::pages::Pages;
 use super::{Promise, SEALS, sealed};
 
-/// A read-only map of bytes that do not change. Clones are the same map, which goes with the last of them.
-#[derive(Clone)]
-pub(crate) struct Mapping(Arc<Map>);
-
-/// A map that may be gone.
-pub(crate) struct WeakMapping(Weak<Map>);
+/// A read-only map of bytes that do not change.
+pub(crate) struct Mapping(Pages);
 
 impl Mapping {
     /// Maps the whole of a sealed memfd.
@@ -27,7 +20,7 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        Ok(Self(Arc::new(Map::new(fd, len)?)))
+        Pages::map(fd, len).map(Self)
     }
 
     /// Maps the first `len` bytes of a file, which has them.
@@ -41,45 +34,12 @@ impl Mapping {
             let reason = format!("the file has {found} bytes, and {len} are to be mapped");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
         }
-        Ok(Self(Arc::new(Map::new(fd, len)?)))
+        Pages::map(fd, len).map(Self)
     }
 
-    /// Where the map begins and ends.
-    pub(crate) fn addresses(&self) -> Range<usize> {
-        let start = self.0.start().addr();
-        start..start + self.0.len()
-    }
-
-    /// Whether huge pages can be mapped here.
-    pub(crate) fn is_aligned(&self) -> bool {
-        self.0.start().addr().is_multiple_of(HUGE_PAGE)
-    }
-
-    /// Gives the kernel an advice on a part of the map.
-    pub(crate) fn advise(&self, offset: usize, len: usize, advice: Advice) -> io::Result<()> {
-        advise(&self.0, offset, len, advice)
-    }
-
-    /// Keeps the map in memory.
-    pub(crate) fn lock(&self) -> io::Result<()> {
-        lock(&self.0)
-    }
-
-    pub(crate) fn downgrade(&self) -> WeakMapping {
-        WeakMapping(Arc::downgrade(&self.0))
-    }
-
-    /// A map that cannot have huge pages.
-    #[cfg(test)]
-    pub(crate) fn askew(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
-    }
-}
-
-impl WeakMapping {
-    /// The map, if somebody still has it.
-    pub(crate) fn upgrade(&self) -> Option<Mapping> {
-        self.0.upgrade().map(Mapping)
+    /// The memory of the map, without a word on its content.
+    pub(crate) fn pages(&self) -> Pages {
+        self.0.clone()
     }
 }
 
@@ -91,12 +51,12 @@ impl AsRef<[u8]> for Mapping {
         // nobody writes to or cuts short, by the word of whoever made the `Promise` that `file` asks for: only
         // `Placement::in_file` makes one, an unsafe function with just this contract, and the process that a promise is
         // sent to serves the arena of the one that it was given to.
-        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.len()) }
+        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.addresses().len()) }
     }
 }
 
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mapping({} bytes)", self.0.len())
+        write!(f, "Mapping({} bytes)", self.0.addresses().len())
     }
 }

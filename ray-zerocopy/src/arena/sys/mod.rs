@@ -4,15 +4,15 @@
 
 #![allow(unsafe_code)]
 
-mod advice;
 mod file;
 mod map;
 mod memfd;
+mod pages;
 mod reserve;
 
-pub(crate) use advice::Advice;
 pub use file::Placement;
 pub(crate) use file::Promise;
-pub(crate) use map::{Mapping, WeakMapping};
+pub(crate) use map::Mapping;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
+pub(crate) use pages::{Advice, Pages, WeakPages};
 pub(crate) use reserve::HUGE_PAGE;
