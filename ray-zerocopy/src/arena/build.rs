@@ -151,6 +151,13 @@ impl ArenaBuilder {
     }
 }
 
+/// A container of these tensors and this text as its manifest, with the checksum that belongs to it.
+pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) -> Result<Bytes, String> {
+    let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+    let writer = Writer::new(blobs).with_metadata(MANIFEST_KEY, manifest).with_metadata(CHECKSUM_KEY, &checksum);
+    writer.into_bytes().map_err(|error| error.to_string())
+}
+
 /// burnpack refuses to read what is larger: better an error before anything is written.
 fn within(what: &str, found: usize, limit: usize) -> Result<(), ArenaError> {
     match found <= limit {

@@ -10,11 +10,13 @@
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
 
 mod build;
+mod claims;
+pub(crate) mod dtypes;
 mod manifest;
 mod read;
 pub(crate) mod sys;
 
-pub(crate) use build::{ArenaBuilder, BlobSource};
+pub(crate) use build::{ArenaBuilder, BlobSource, sealed_container};
 pub use manifest::{ArenaId, TensorKind};
 pub(crate) use manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
 pub(crate) use read::Handle;

@@ -11,9 +11,10 @@ use rustix::fs::fstat;
 use serde::{Deserialize, Serialize};
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
+use super::claims::{self, Held};
 use super::manifest::FORMAT;
 use super::sys::{self, Mapping, SEALS};
-use super::{ArenaError, ArenaId, Manifest, TensorKind};
+use super::{ArenaError, ArenaId, Manifest, TensorKind, dtypes};
 
 /// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
 ///
@@ -265,6 +266,7 @@ fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
     if hash.to_hex().as_str() != expected {
         return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
     }
+    claims::frame(memory, text)?;
     let manifest = parse(text)?;
     let blobs = locate(&manifest, reader, memory)?;
     check_entries(&manifest, &blobs)?;
@@ -288,9 +290,9 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
 /// Where the container has each blob of the manifest.
 fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<(usize, usize)>, ArenaError> {
     let base = memory.as_ptr() as usize;
-    let mut places = HashMap::new();
+    let mut held = Vec::new();
     for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
-        let name = tensor.name.clone();
+        let (name, dtype) = (tensor.name.clone(), tensor.dtype);
         let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
         // A tensor without elements has no address of its own.
         let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
@@ -301,12 +303,18 @@ fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<
         if offset % TENSOR_ALIGNMENT as usize != 0 {
             return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
         }
-        places.insert(name, (offset, view.len()));
+        held.push(Held { name, dtype, offset, len: view.len() });
     }
+    claims::apart(&held)?;
+    claims::table(manifest, &held)?;
+    let places: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), (held.offset, held.len))).collect();
     manifest
         .blobs
         .iter()
-        .map(|blob| places.get(&blob.name).copied().ok_or_else(|| bad(&blob.name, "the container does not have it")))
+        .map(|blob| {
+            let place = places.get(blob.name.as_str()).copied();
+            place.ok_or_else(|| bad(&blob.name, "the container does not have it"))
+        })
         .collect()
 }
 
@@ -315,25 +323,12 @@ fn check_entries(manifest: &Manifest, blobs: &[(usize, usize)]) -> Result<(), Ar
         let Some((_, len)) = blobs.get(entry.blob as usize) else {
             return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
         };
-        let fits = match entry.dtype {
-            DType::Bool(_) => TensorKind::Bool,
-            dtype if dtype.is_float() || matches!(dtype, DType::QFloat(_)) => TensorKind::Float,
-            _ => TensorKind::Int,
-        };
+        dtypes::fits(entry.dtype, &entry.shape, *len).map_err(|reason| bad(&entry.path, reason))?;
         // Such a tensor could be made, and would panic in the first operation.
-        if entry.kind != fits {
+        if entry.kind != dtypes::kind(entry.dtype) {
             return Err(bad(
                 &entry.path,
-                format!("a tensor of kind {} has no elements of {:?}", entry.kind, entry.dtype),
-            ));
-        }
-        let elements = entry.shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-        let expected = elements.and_then(|elements| elements.checked_mul(entry.dtype.size()));
-        // Quantised data has its scales behind the values: its length is not a product of shape and dtype.
-        if !matches!(entry.dtype, DType::QFloat(_)) && expected != Some(*len) {
-            return Err(bad(
-                &entry.path,
-                format!("{:?} of shape {:?} does not fit its {len} bytes", entry.dtype, entry.shape),
+                format!("a tensor of kind {} has no elements of {}", entry.kind, dtypes::name(entry.dtype)),
             ));
         }
     }

@@ -24,6 +24,7 @@ pub use load::{Copied, LoadError, Loaded, load};
 pub use rebuild::{Root, Source, rebuilt};
 pub use share::{ShareError, share};
 pub use tensors::BareTensors;
+pub(crate) use tensors::Kind;
 
 /// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.
 ///
