@@ -77,6 +77,7 @@ compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
 extern crate self as ray_zerocopy;
 
 mod arena;
+mod checkpoint;
 mod codec;
 mod device;
 mod engine;
@@ -87,12 +88,13 @@ mod pipeline;
 mod report;
 mod wrapper;
 
-pub use arena::{Arena, ArenaError, ArenaId, SharedTensor, TensorKind};
+pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Worker};
 pub use error::{Error, Result};
-pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share};
+pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
 pub use report::{ProcessReport, Report, ReportError};
 pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};

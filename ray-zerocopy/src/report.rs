@@ -127,11 +127,12 @@ fn mib(bytes: u64) -> String {
 pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     let arena = &caller.program.arena;
     let owner = Worker { index: 0, pid: std::process::id() };
-    let mut processes = vec![process("owner".to_owned(), owner, arena.inode())?];
+    let regions = Regions::of(arena)?;
+    let mut processes = vec![process("owner".to_owned(), owner, &regions)?];
     let attached = caller.engine.attached(caller.program.key);
     for worker in caller.engine.workers() {
         // A worker that dies while it is looked at is not in the report; its successor will be.
-        let Ok(mut row) = process(format!("worker {}", worker.index), worker, arena.inode()) else { continue };
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &regions) else { continue };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
             row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
             row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
@@ -145,15 +146,16 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
 /// Asks the kernel about every process of this user that maps an arena.
 pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
-    let mut processes = vec![process("owner".to_owned(), Worker { index: 0, pid: own }, arena.inode())?];
+    let regions = Regions::of(arena)?;
+    let mut processes = vec![process("owner".to_owned(), Worker { index: 0, pid: own }, &regions)?];
     let proc = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
     for entry in fs::read_dir("/proc").map_err(proc)?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
         let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
         if pid != own
-            && maps.lines().any(|line| is_ours(line, arena.inode()))
-            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, arena.inode())
+            && maps.lines().any(|line| regions.have(line))
+            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, &regions)
         {
             processes.push(row);
         }
@@ -162,18 +164,52 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     Ok(Report { arena: arena.len(), processes })
 }
 
-/// Whether a line of `/proc/<pid>/maps` is about the memfd with this inode.
-fn is_ours(line: &str, inode: u64) -> bool {
-    line.contains("/memfd:") && line.split_whitespace().nth(4).and_then(|text| text.parse().ok()) == Some(inode)
+/// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
+/// does, so they are looked up by where they are mapped.
+struct Regions(Vec<[String; 2]>);
+
+impl Regions {
+    fn of(arena: &Arena) -> Result<Self, ReportError> {
+        let path = "/proc/self/maps";
+        let maps = fs::read_to_string(path)
+            .map_err(|error| ReportError::Proc { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self::at(&maps, &arena.addresses().collect::<Vec<_>>()))
+    }
+
+    fn at(maps: &str, addresses: &[usize]) -> Self {
+        let mapped = maps.lines().filter_map(|line| {
+            let (start, end) = range(line)?;
+            addresses.iter().any(|address| (start..end).contains(address)).then(|| file(line))?
+        });
+        Self(mapped.map(|file| file.map(str::to_owned)).collect())
+    }
+
+    /// Whether a line of `/proc/<pid>/maps` is about one of them.
+    fn have(&self, line: &str) -> bool {
+        file(line).is_some_and(|found| self.0.iter().any(|known| *known == found))
+    }
 }
 
-fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, ReportError> {
+/// The addresses at the start of a line of `/proc/<pid>/maps`.
+fn range(line: &str) -> Option<(usize, usize)> {
+    let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+    Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
+}
+
+/// Device and inode of a line of `/proc/<pid>/maps`, if it is about a file.
+fn file(line: &str) -> Option<[&str; 2]> {
+    let mut words = line.split_whitespace().skip(3);
+    let (device, inode) = (words.next()?, words.next()?);
+    (inode != "0").then_some([device, inode])
+}
+
+fn process(name: String, worker: Worker, regions: &Regions) -> Result<ProcessReport, ReportError> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", worker.pid);
         fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
     };
     let rollup = read("smaps_rollup")?;
-    let (shared, share) = mapped(&read("smaps")?, inode);
+    let (shared, share) = mapped(&read("smaps")?, regions);
     Ok(ProcessReport {
         name,
         pid: worker.pid,
@@ -187,17 +223,15 @@ fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, Re
     })
 }
 
-/// Rss and Pss of the mappings of one memfd.
-fn mapped(smaps: &str, inode: u64) -> (u64, u64) {
+/// Rss and Pss of the mappings of an arena.
+fn mapped(smaps: &str, regions: &Regions) -> (u64, u64) {
     let mut ours = false;
     let (mut rss, mut pss) = (0, 0);
     for line in smaps.lines() {
         let mut words = line.split_whitespace();
         let first = words.next().unwrap_or_default();
-        if let Some((start, _)) = first.split_once('-')
-            && u64::from_str_radix(start, 16).is_ok()
-        {
-            ours = is_ours(line, inode);
+        if range(line).is_some() {
+            ours = regions.have(line);
         } else if ours {
             match first {
                 "Rss:" => rss += kib(words.next()),
@@ -219,7 +253,7 @@ fn kib(text: Option<&str>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{ProcessReport, Report, field, mapped};
+    use super::{ProcessReport, Regions, Report, field, mapped};
 
     const SMAPS: &str = "\
 7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
@@ -236,8 +270,11 @@ Rss:                   4 kB
 
     #[test]
     fn only_the_arenas_own_mappings_count() {
-        assert_eq!(mapped(SMAPS, 4711), (1024 * 1024, 256 * 1024));
-        assert_eq!(mapped(SMAPS, 4713), (0, 0));
+        let at = |addresses: &[usize]| mapped(SMAPS, &Regions::at(SMAPS, addresses));
+        assert_eq!(at(&[0x7f00_0000_0000]), (1024 * 1024, 256 * 1024));
+        assert_eq!(at(&[0x7f00_0000_0000, 0x7f00_0040_0000]), (3 * 1024 * 1024, 2304 * 1024));
+        // Neither free addresses nor anonymous memory are anybody's.
+        assert_eq!(at(&[0x1000, 0x7f00_0080_0000]), (0, 0));
         assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
     }
 

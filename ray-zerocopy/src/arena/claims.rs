@@ -49,6 +49,11 @@ pub(super) fn apart(held: &[Held]) -> Result<(), ArenaError> {
 pub(super) fn table(manifest: &Manifest, held: &[Held]) -> Result<(), ArenaError> {
     let blobs = manifest.blobs.iter().map(|blob| blob.name.as_str());
     once(blobs, "two blobs of the manifest are the same tensor of the container")?;
+    // Only bytes in a file have no checksum, since nobody has read them.
+    if let Some(blob) = manifest.blobs.iter().find(|blob| blob.file.is_none() != blob.blake3.is_some()) {
+        let reason = if blob.file.is_some() { "it is in a file, and has a checksum" } else { "it has no checksum" };
+        return Err(bad(&blob.name, reason));
+    }
     let twice = "two entries have this path";
     once(manifest.tensors.iter().map(|entry| entry.path.as_str()), twice)?;
     once(manifest.copies.iter().map(|entry| entry.path.as_str()), twice)?;
@@ -56,8 +61,8 @@ pub(super) fn table(manifest: &Manifest, held: &[Held]) -> Result<(), ArenaError
 
     let dtypes: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), held.dtype)).collect();
     let same = |path: &str, blob: u32, dtype: DType| {
-        let name = manifest.blobs.get(blob as usize).map(|blob| blob.name.as_str());
-        match name.and_then(|name| dtypes.get(name)) {
+        let blob = manifest.blobs.get(blob as usize).filter(|blob| blob.file.is_none());
+        match blob.and_then(|blob| dtypes.get(blob.name.as_str())) {
             Some(&found) if found != dtype => Err(bad(
                 path,
                 format!("it is {} by the manifest, and {} by the container", dtypes::name(dtype), dtypes::name(found)),

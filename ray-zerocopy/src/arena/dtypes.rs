@@ -7,18 +7,6 @@ use burn::tensor::DType;
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use serde::Deserialize;
 
-use super::TensorKind;
-
-/// What kind of tensor has elements of this dtype.
-pub(crate) fn kind(dtype: DType) -> TensorKind {
-    match dtype {
-        DType::Bool(_) => TensorKind::Bool,
-        DType::QFloat(_) => TensorKind::Float,
-        dtype if dtype.is_float() => TensorKind::Float,
-        _ => TensorKind::Int,
-    }
-}
-
 /// The dtype for an error, whatever it is.
 pub(crate) fn name(dtype: DType) -> String {
     match dtype {
@@ -129,8 +117,7 @@ mod tests {
     use burn::tensor::DType;
     use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 
-    use super::{fits, kind, name};
-    use crate::arena::TensorKind;
+    use super::{fits, name};
 
     fn native() -> QuantScheme {
         QuantScheme::default().with_value(QuantValue::Q8S).with_store(QuantStore::Native)
@@ -187,6 +174,5 @@ mod tests {
             assert_eq!(name(DType::QFloat(scheme)), "QFloat of an impossible scheme");
         }
         assert_eq!(name(DType::F32), "F32");
-        assert_eq!(kind(DType::QFloat(native())), TensorKind::Float);
     }
 }

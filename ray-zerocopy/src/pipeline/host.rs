@@ -9,7 +9,7 @@ use burn::tensor::quantization::{QuantStore, QuantizedBytes};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
 use super::tensors::Kind;
-use crate::arena::{BlobSource, dtypes};
+use crate::arena::{BlobSource, TensorKind, dtypes, sample};
 
 /// A flex tensor's storage as the owner of a byte slice.
 struct Storage(Arc<Bytes>, usize);
@@ -57,8 +57,20 @@ pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<B
 pub(super) struct Stored<const D: usize, K: Kind>(pub(super) Tensor<D, K>);
 
 impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
-    fn bytes(&self) -> Result<Bytes, String> {
-        bytes(&self.0)
+    fn len(&self) -> usize {
+        match self.0.dtype() {
+            // Its scales are stored behind its values.
+            DType::QFloat(_) => bytes(&self.0).map_or(0, |bytes| bytes.len()),
+            dtype => self.0.dims().iter().product::<usize>() * dtype.size(),
+        }
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        sink(&bytes(&self.0)?)
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&bytes(&self.0)?))
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
@@ -88,7 +100,7 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
     // burn multiplies the dimensions unchecked, and its check of the length leaves quantised data out.
     dtypes::fits(dtype, shape, bytes.len())?;
     // Such a tensor could be made, and would panic in the first operation.
-    if dtypes::kind(dtype) != K::STORED {
+    if TensorKind::of(dtype) != K::STORED {
         return Err(format!("a tensor of kind {} has no elements of {}", K::STORED, dtypes::name(dtype)));
     }
     let make = || {

@@ -169,21 +169,30 @@ fn contents() -> Vec<Case> {
             let number = value(&[7]);
             values(Expect::Bytes, &[number, value(&[0xc6, 0xff, 0xff, 0xff, 0xff])].concat())
         }),
-        case("list-of-4-billion", "a list that claims 4 billion items", "`serde_json::value::Value`: ", {
-            values(Expect::Json, &value(&[0xdd, 0xff, 0xff, 0xff, 0xff]))
-        }),
-        case("map-of-4-billion", "a map that claims 4 billion entries", "`std::collections::hash::map::HashMap<", {
-            values(Expect::Map, &value(&[0xdf, 0xff, 0xff, 0xff, 0xff, 0xa1, b'k', 0xdd, 0xff, 0xff, 0xff, 0xff]))
-        }),
+        case(
+            "list-of-4-billion",
+            "a list that claims 4 billion items",
+            "`serde_json::value::Value`: ",
+            values(Expect::Json, &value(&[0xdd, 0xff, 0xff, 0xff, 0xff])),
+        ),
+        case(
+            "map-of-4-billion",
+            "a map that claims 4 billion entries",
+            "`std::collections::hash::map::HashMap<",
+            values(Expect::Map, &value(&[0xdf, 0xff, 0xff, 0xff, 0xff, 0xa1, b'k', 0xdd, 0xff, 0xff, 0xff, 0xff])),
+        ),
         case(
             "deep-json",
             "lists in lists in lists",
             "`serde_json::value::Value`: its values are nested more than 256 deep",
-            { values(Expect::Json, &value(&[0x91; 20_000])) },
+            values(Expect::Json, &value(&[0x91; 20_000])),
         ),
-        case("deep-type", "boxes in boxes in boxes", "`ray_zerocopy::fuzz::Nested`: its values are nested more", {
-            values(Expect::Nested, &value(&[0x81, 0xa7, b'W', b'r', b'a', b'p', b'p', b'e', b'd'].repeat(5000)))
-        }),
+        case(
+            "deep-type",
+            "boxes in boxes in boxes",
+            "`ray_zerocopy::fuzz::Nested`: its values are nested more",
+            values(Expect::Nested, &value(&[0x81, 0xa7, b'W', b'r', b'a', b'p', b'p', b'e', b'd'].repeat(5000))),
+        ),
         case(
             "variant-unknown",
             "a variant that does not exist",
@@ -197,30 +206,42 @@ fn tensors() -> Vec<Case> {
     let header = |dtype: Value, shape: Value, segment: u64| json!({"dtype": dtype, "shape": shape, "segment": segment});
     let quantised = |block: Value| json!({"QFloat": {"value": "Q8S", "store": "Native", "mode": "Symmetric", "tensor": null, "block": block}});
     vec![
-        case("tensor-segment", "a tensor whose bytes are not there", "the message does not have the tensor's bytes", {
-            matrix(header(json!("F32"), json!([1, 1]), 9), &[0; 4])
-        }),
+        case(
+            "tensor-segment",
+            "a tensor whose bytes are not there",
+            "the message does not have the tensor's bytes",
+            matrix(header(json!("F32"), json!([1, 1]), 9), &[0; 4]),
+        ),
         case(
             "tensor-rank",
             "another rank than is expected",
             "a tensor of rank 2 is expected, and shape [1, 1, 1] was",
             matrix(header(json!("F32"), json!([1, 1, 1]), 1), &[0; 4]),
         ),
-        case("tensor-kind", "integers for floating point numbers", "a tensor of kind float has no elements of I32", {
-            matrix(header(json!("I32"), json!([1, 1]), 1), &[0; 4])
-        }),
-        case("tensor-short", "fewer bytes than the shape needs", "F32 of shape [1, 2] does not fit its 4 bytes", {
-            matrix(header(json!("F32"), json!([1, 2]), 1), &[0; 4])
-        }),
+        case(
+            "tensor-kind",
+            "integers for floating point numbers",
+            "a tensor of kind float has no elements of I32",
+            matrix(header(json!("I32"), json!([1, 1]), 1), &[0; 4]),
+        ),
+        case(
+            "tensor-short",
+            "fewer bytes than the shape needs",
+            "F32 of shape [1, 2] does not fit its 4 bytes",
+            matrix(header(json!("F32"), json!([1, 2]), 1), &[0; 4]),
+        ),
         case(
             "tensor-overflow",
             "a product of dimensions beyond 64 bits",
             "shape [4294967296, 4294967296] has more elements",
             matrix(header(json!("F32"), json!([1_u64 << 32, 1_u64 << 32]), 1), &[0; 4]),
         ),
-        case("tensor-quantised", "a terabyte of quantised values in 4 bytes", "QuantScheme {", {
-            matrix(header(quantised(Value::Null), json!([1, 1_u64 << 40]), 1), &[0; 4])
-        }),
+        case(
+            "tensor-quantised",
+            "a terabyte of quantised values in 4 bytes",
+            "QuantScheme {",
+            matrix(header(quantised(Value::Null), json!([1, 1_u64 << 40]), 1), &[0; 4]),
+        ),
         case(
             "tensor-block-of-0",
             "scales for blocks of no value",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The version of the manifest that the library reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// As much of CBOR as a container needs, and `Raw` for what is no CBOR.
 #[derive(Clone)]

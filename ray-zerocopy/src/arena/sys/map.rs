@@ -2,36 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use memmap2::{Mmap, MmapOptions};
 
-use super::{SEALS, seal, sealed};
+use super::{SEALS, sealed};
 
 /// A read-only map of a sealed memfd.
 pub(crate) struct Mapping(Mmap);
 
 impl Mapping {
-    /// Maps `len` bytes for writing, lets `fill` write them, unmaps and seals.
-    ///
-    /// The memfd has to be fresh: nobody else may hold it.
-    pub(crate) fn fill<E>(
-        fd: &OwnedFd,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, (&'static str, io::Error)> {
-        // SAFETY: memmap2 asks that the file is not changed or truncated by others while the map lives. The memfd was
-        // created by the caller with `sys::create`, has not left this process, and the map ends with this function.
-        let mut map =
-            unsafe { MmapOptions::new().len(len).map_mut(fd.as_raw_fd()) }.map_err(|error| ("mmap", error))?;
-        let filled = fill(&mut map);
-        drop(map);
-        if filled.is_ok() {
-            seal(fd).map_err(|error| ("fcntl(F_ADD_SEALS)", error))?;
-        }
-        Ok(filled)
-    }
-
     /// Maps the whole of a sealed memfd.
     ///
     /// # Errors

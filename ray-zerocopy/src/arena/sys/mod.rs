@@ -4,8 +4,11 @@
 
 #![allow(unsafe_code)]
 
+mod file;
 mod map;
 mod memfd;
 
+pub use file::Placement;
+pub(crate) use file::{FileMap, Promise};
 pub(crate) use map::Mapping;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
