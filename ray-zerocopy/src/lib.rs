@@ -82,6 +82,7 @@ mod codec;
 mod device;
 mod engine;
 mod error;
+mod fuzz;
 mod panics;
 mod pipeline;
 mod report;
@@ -118,6 +119,10 @@ pub mod __private {
         unshare,
     };
     pub use crate::pipeline::{leaf, whole};
+    /// For this workspace's fuzz targets, and the tests of their corpora.
+    pub mod fuzz {
+        pub use crate::fuzz::{arena, manifest, message};
+    }
     /// For this workspace's benchmarks.
     pub mod transport {
         pub use crate::engine::local::transport::{Connection, Received, Wait};

@@ -297,6 +297,14 @@ fn digest(source: &dyn BlobSource) -> Result<blake3::Hash, String> {
     Ok(hasher.finalize())
 }
 
+/// A container of these tensors and this text as its manifest, with the checksum that belongs to it, for fuzz targets.
+pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) -> Result<burn::tensor::Bytes, String> {
+    let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+    let writer = burn_pack::Writer::new(blobs);
+    let writer = writer.with_metadata(MANIFEST_KEY, manifest).with_metadata(CHECKSUM_KEY, &checksum);
+    writer.into_bytes().map_err(|error| error.to_string())
+}
+
 /// burnpack refuses to read what is larger: better an error before anything is written.
 fn within(what: &str, found: usize, limit: usize) -> Result<(), ArenaError> {
     match found <= limit {

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use burn::tensor::{AllocationProperty, Bytes, DType};
+use burn::tensor::{AllocationProperty, Bytes};
 use burn_pack::{Reader, TENSOR_ALIGNMENT};
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
+use super::claims::{self, Held};
 use super::manifest::{Blob, FORMAT, FileBlob};
-use super::{ArenaError, ArenaId, Manifest, Placed, SharedTensor, TensorKind};
+use super::{ArenaError, ArenaId, Manifest, Placed, SharedTensor, TensorKind, dtypes};
 
 /// Where a blob is: in the container, which is region 0, or in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub(super) fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
     if hash.to_hex().as_str() != expected {
         return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
     }
+    claims::frame(memory, text)?;
     let manifest = parse(text)?;
     let places = locate(&manifest, reader, memory)?;
     check_entries(&manifest, &places)?;
@@ -97,9 +99,9 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
 /// Where the container has each blob of the manifest.
 fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<Place>, ArenaError> {
     let base = memory.as_ptr() as usize;
-    let mut places = HashMap::new();
+    let mut held = Vec::new();
     for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
-        let name = tensor.name.clone();
+        let (name, dtype) = (tensor.name.clone(), tensor.dtype);
         let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
         // A tensor without elements has no address of its own.
         let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
@@ -110,11 +112,18 @@ fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<
         if offset % TENSOR_ALIGNMENT as usize != 0 {
             return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
         }
-        places.insert(name, Place { region: 0, offset, len: view.len() });
+        held.push(Held { name, dtype, offset, len: view.len() });
     }
+    claims::apart(&held)?;
+    claims::table(manifest, &held)?;
+    let places: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), held)).collect();
+    let container = |held: &&Held| Place { region: 0, offset: held.offset, len: held.len };
     let place = |blob: &Blob| match blob.file {
         Some(place) => in_file(manifest, blob, place),
-        None => places.get(&blob.name).copied().ok_or_else(|| bad(&blob.name, "the container does not have it")),
+        None => {
+            let place = places.get(blob.name.as_str()).map(container);
+            place.ok_or_else(|| bad(&blob.name, "the container does not have it"))
+        }
     };
     manifest.blobs.iter().map(place).collect()
 }
@@ -138,6 +147,7 @@ fn check_entries(manifest: &Manifest, blobs: &[Place]) -> Result<(), ArenaError>
         let Some(Place { offset, len, .. }) = blobs.get(entry.blob as usize) else {
             return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
         };
+        dtypes::fits(entry.dtype, &entry.shape, *len).map_err(|reason| bad(&entry.path, reason))?;
         // Such a tensor could be made, and would panic in the first operation.
         if entry.kind != TensorKind::of(entry.dtype) {
             return Err(bad(
@@ -148,15 +158,6 @@ fn check_entries(manifest: &Manifest, blobs: &[Place]) -> Result<(), ArenaError>
         // flex would read a misaligned weight in place, and panic in the first operation.
         if *len > 0 && offset % entry.dtype.size().max(1) != 0 {
             return Err(bad(&entry.path, format!("{:?} cannot start at byte {offset}", entry.dtype)));
-        }
-        let elements = entry.shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-        let expected = elements.and_then(|elements| elements.checked_mul(entry.dtype.size()));
-        // Quantised data has its scales behind the values: its length is not a product of shape and dtype.
-        if !matches!(entry.dtype, DType::QFloat(_)) && expected != Some(*len) {
-            return Err(bad(
-                &entry.path,
-                format!("{:?} of shape {:?} does not fit its {len} bytes", entry.dtype, entry.shape),
-            ));
         }
     }
     match manifest.copies.iter().find(|entry| entry.blob as usize >= blobs.len()) {

@@ -57,6 +57,10 @@ impl ArenaFile {
         let (file, stamp) = region::open(path)?;
         let (head, image) = image(&file, &stamp)?;
         let contents = contents(&image)?;
+        // What is saved has all of its bytes in it; the files of another machine are not for it to name.
+        if let Some(other) = contents.manifest.files.first() {
+            return Err(ArenaError::NotAnArena(format!("it is a file, and borrows from {}", other.path.display())));
+        }
         Ok(Self { file, stamp, head, contents })
     }
 

@@ -11,9 +11,11 @@
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
 
 mod build;
+mod claims;
 mod container;
 mod contents;
 pub(crate) mod copy;
+pub(crate) mod dtypes;
 pub(crate) mod file;
 mod manifest;
 pub(crate) mod memory;
@@ -21,7 +23,7 @@ mod read;
 pub(crate) mod region;
 pub(crate) mod sys;
 
-pub(crate) use build::{ArenaBuilder, BlobSource, SAMPLE, sample};
+pub(crate) use build::{ArenaBuilder, BlobSource, SAMPLE, sample, sealed_container};
 pub use copy::Progress;
 pub use file::ArenaFile;
 pub use manifest::{ArenaId, TensorKind};

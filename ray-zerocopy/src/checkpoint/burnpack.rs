@@ -7,7 +7,7 @@ use burn_pack::{MAGIC_NUMBER, Reader};
 
 use super::{CheckpointError, Entry};
 use crate::arena::file::image;
-use crate::arena::{ArenaFile, Stamp};
+use crate::arena::{ArenaFile, Stamp, dtypes};
 
 pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
     let corrupted = |reason: String| CheckpointError::corrupted(&stamp.path, reason);
@@ -38,6 +38,7 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > stamp.len) {
             return Err(corrupted(format!("tensor `{name}` lies outside of the file")));
         }
+        dtypes::fits(dtype, &shape, bytes.len()).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
         entries.push(Entry {
             renamed: name.clone(),
             name,

@@ -26,6 +26,7 @@ pub use rebuild::{Root, Source, rebuilt};
 pub use share::{ShareError, share};
 pub use share_from::share_from;
 pub use tensors::BareTensors;
+pub(crate) use tensors::Kind;
 
 /// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.
 ///

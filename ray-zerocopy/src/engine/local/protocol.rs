@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
+use super::transport::parse;
 use crate::arena::Handle;
 use crate::arena::memory::{Memory, MemoryOutcome};
+use crate::engine::message::{Incoming, aligned};
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
@@ -48,4 +50,14 @@ pub(crate) enum Failure {
         what: String,
         reason: String,
     },
+}
+
+/// Reads a frame as one of the messages above, for tests with hostile bytes.
+pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
+    let frame = aligned(frame);
+    match kind & 3 {
+        0 => parse::<Request>(&frame).map(|(_, payload)| payload),
+        1 => parse::<Answer>(&frame).map(|(_, payload)| payload),
+        _ => parse::<(String, i32)>(&frame).map(|(_, payload)| payload),
+    }
 }

@@ -178,7 +178,7 @@ impl Connection {
     }
 }
 
-fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
+pub(crate) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = retry(|| rustix::io::pwrite(fd, bytes, start as u64))?;
         bytes = &bytes[written..];
@@ -195,7 +195,7 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
     Ok(bytes::Bytes::from_owner(Mapping::open(fd, len as usize)?))
 }
 
-fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
+pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
     let number = |at: usize| {
         let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
         bytes
