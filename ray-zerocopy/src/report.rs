@@ -142,9 +142,9 @@ impl fmt::Display for Report {
 }
 
 fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize]) -> fmt::Result {
-    write!(f, "{:<width$}", cells[0], width = widths[0])?;
-    cells.iter().zip(widths).skip(1).try_for_each(|(cell, &width)| write!(f, "  {cell:>width$}"))?;
-    writeln!(f)
+    let mut text = format!("{:<width$}", cells[0], width = widths[0]);
+    cells.iter().zip(widths).skip(1).for_each(|(cell, &width)| text += &format!("  {cell:>width$}"));
+    writeln!(f, "{}", text.trim_end())
 }
 
 fn mib(bytes: u64) -> String {

@@ -16,7 +16,7 @@ fn sealed(len: usize) -> OwnedFd {
 }
 
 fn pages(len: usize) -> Pages {
-    Mapping::open(&sealed(len), len).unwrap().pages()
+    Mapping::open(sealed(len), len).unwrap().pages()
 }
 
 fn now() -> Memory {
@@ -32,7 +32,7 @@ fn what_can_have_huge_pages_begins_where_they_may() {
         (HUGE_PAGE + 1, Some(true)),
         (9_000_001, Some(true)),
     ] {
-        let map = Mapping::open(&sealed(len), len).unwrap();
+        let map = Mapping::open(sealed(len), len).unwrap();
         assert!(aligned.is_none_or(|aligned| map.pages().is_aligned() == aligned), "{len}");
         assert_eq!(map.pages().addresses().len(), len);
         assert!(map.as_ref().iter().zip((0..251_u8).cycle()).all(|(found, expected)| *found == expected), "{len}");
