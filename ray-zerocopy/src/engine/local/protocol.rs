@@ -1,4 +1,5 @@
-//! What owner and worker say to each other. One call at a time: every request but the last two has one answer.
+//! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
+//! request comes after it.
 
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The process is up.
     Ready,
+    /// The process is up, but cannot work: why.
+    NotReady(String),
     Loaded {
         copied: Vec<Copied>,
         took: Duration,
@@ -35,6 +38,10 @@ pub(super) enum Answer {
     /// The result comes along.
     Done,
     Failed(Failure),
+    /// The program is freed.
+    Forgotten,
+    /// A request arrived that could not be read: why. The worker is well.
+    Unreadable(String),
 }
 
 /// Why a method has no result.
