@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::arena::copy::write_at;
 use crate::arena::sys::{create, seal};
 use crate::arena::{Arena, ArenaError, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
-use crate::engine::local::{any_message, transport};
+use crate::engine::local::any_message;
 use crate::pipeline::{self, Kind};
 use crate::wrapper::wire::{Reader, Tensors, WireError};
 
@@ -25,7 +26,7 @@ pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
         reason: error.to_string(),
     };
     let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
-    transport::write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
+    write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
     seal(&fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
     let arena = Arena::from_memfd(fd)?;
     assert!(!arena.is_empty() && arena.stored_bytes() <= arena.len(), "more is stored than there is");
