@@ -178,7 +178,7 @@ impl Connection {
     }
 }
 
-pub(crate) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
+fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
     while !bytes.is_empty() {
         let written = retry(|| rustix::io::pwrite(fd, bytes, start as u64))?;
         bytes = &bytes[written..];
