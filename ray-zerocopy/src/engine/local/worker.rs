@@ -81,15 +81,15 @@ pub(super) fn run(connection: Connection) -> ! {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
     };
-    if answer(&connection, &ready, &Outgoing::default()).is_err() {
+    if answer(&connection, 0, &ready, &Outgoing::default()).is_err() {
         die();
     }
     let mut programs = HashMap::new();
     loop {
-        let served = match connection.next::<Request>() {
+        let served = match connection.next::<(u64, Request)>() {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
             Ok(Event::Unreadable(error)) => {
-                answer(&connection, &Answer::Unreadable(error.to_string()), &Outgoing::default())
+                answer(&connection, 0, &Answer::Unreadable(error.to_string()), &Outgoing::default())
             }
             Ok(Event::Quiet) => Ok(()),
             Ok(Event::Gone { .. }) => die(),
@@ -133,17 +133,18 @@ fn die() -> ! {
 
 type Programs = HashMap<u64, Box<dyn Served>>;
 
-fn serve(connection: &Connection, programs: &mut Programs, request: Received<Request>) -> std::io::Result<()> {
+fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u64, Request)>) -> std::io::Result<()> {
     let nothing = Outgoing::default();
-    match request.message {
+    let (serial, message) = request.message;
+    match message {
         Request::Load { key, loader, device, strict, arena } => {
             let begun = Instant::now();
             match load(&arena, request.fds, &loader, device, strict) {
                 Ok(LoadedProgram { served, copied, decoding }) => {
                     programs.insert(key, served);
-                    answer(connection, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
+                    answer(connection, serial, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
                 }
-                Err(error) => answer(connection, &Answer::NotLoaded(error), &nothing),
+                Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
         Request::Call { key, handler } => {
@@ -158,18 +159,18 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
             // soon as it has the result. A closed standard output is the owner's affair.
             drop(std::io::stdout().flush());
             match result {
-                Ok(result) => answer(connection, &Answer::Done, &result).or_else(|error| {
+                Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
                     let failure = Failure::Wire { what: "the result".to_owned(), reason: error.to_string() };
-                    answer(connection, &Answer::Failed(failure), &nothing)
+                    answer(connection, serial, &Answer::Failed(failure), &nothing)
                 }),
-                Err(failure) => answer(connection, &Answer::Failed(failure), &nothing),
+                Err(failure) => answer(connection, serial, &Answer::Failed(failure), &nothing),
             }
         }
         Request::Forget { key } => {
             let forgotten = programs.remove(&key);
             // A panic of the pipeline's `drop` has been printed, and harms no other program.
             drop(panics::caught(|| drop(forgotten)));
-            answer(connection, &Answer::Forgotten, &nothing)
+            answer(connection, serial, &Answer::Forgotten, &nothing)
         }
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
@@ -179,8 +180,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
     }
 }
 
-fn answer(connection: &Connection, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
-    connection.send(answer, payload, &[])
+fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
+    connection.send(&(serial, answer), payload, &[])
 }
 
 fn load(
