@@ -17,12 +17,49 @@ use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Counts what is allocated: a leak of a few bytes a call shows here, and not in what the allocator keeps for later.
+mod heap {
+    #![allow(unsafe_code)]
+
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(super) struct Counting;
+
+    static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+    /// What is allocated now, in bytes.
+    pub(super) fn bytes() -> usize {
+        BYTES.load(Ordering::Relaxed)
+    }
+
+    // SAFETY: every call goes on to the system's allocator, with the same arguments; the counter changes nothing.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+            // SAFETY: the caller keeps the contract of `alloc`, which is that of the system's.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+            // SAFETY: `pointer` came from `alloc` above, with this layout, and so from the system's allocator.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+}
+
+#[global_allocator]
+static HEAP: heap::Counting = heap::Counting;
+
 /// How long one call may take, however often its worker is killed or stopped: longer than that, it hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How much more anonymous memory the owner may have after the chaos than before.
-const OWNER_GROWTH: u64 = 16 << 20;
+/// How much more the owner may have allocated after the chaos than before: next to nothing.
+const HEAP_GROWTH: usize = 256 << 10;
+/// How much more anonymous memory it may have: what glibc keeps of what the callers' threads have freed.
+const OWNER_GROWTH: u64 = 64 << 20;
 /// How much the sum of the proportional set sizes of all processes may have grown.
-const PSS_GROWTH: u64 = 32 << 20;
+const PSS_GROWTH: u64 = OWNER_GROWTH + (16 << 20);
 
 fn seconds() -> u64 {
     let seconds = std::env::var("RAY_ZEROCOPY_CHAOS_SECONDS").ok();
@@ -319,15 +356,19 @@ fn every_call_is_answered_once_and_nothing_is_left() {
     // The allocators of all threads have seen what is to come.
     chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), &Log::default());
     let (anonymous, pss) = memory(&calm(&engine, &tasks, &actors));
+    let heap = heap::bytes();
 
     chaos(&engine, &tasks, &actors, seed, Duration::from_secs(seconds), &log);
     let (anonymous_after, pss_after) = memory(&calm(&engine, &tasks, &actors));
+    let heap_after = heap::bytes();
     for (event, count) in &*log.events.lock().unwrap() {
         eprintln!("{count:>8}  {event}");
     }
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
     eprintln!("anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of 6 processes {c:.1} -> {d:.1} MiB");
+    eprintln!("allocated in the owner {heap} -> {heap_after} bytes");
+    assert!(heap_after < heap + HEAP_GROWTH, "the owner leaks");
     assert!(anonymous_after < anonymous + OWNER_GROWTH, "the owner has grown");
     assert!(pss_after < pss + PSS_GROWTH, "the processes have grown");
 
