@@ -330,11 +330,15 @@ fn calm(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec
         let workers = workers();
         workers.len() == 5 && workers.iter().all(|worker| state(worker).contains(") S "))
     });
-    for _ in 0..5 {
+    // Calls whose `Pending` was dropped may still run, and nonsense may still wait to be read.
+    let mut well = 0;
+    eventually("the workers are well", || {
         let pending: Vec<_> = (0..30).map(|_| tasks.dawdle(5)).collect();
-        assert!(pending.into_iter().all(|pending| pending.wait().is_ok()));
-        assert!(actors.iter().all(|actor| actor.row(1).wait().is_ok()));
-    }
+        let answered = pending.into_iter().map(Pending::wait).filter(Result::is_ok).count();
+        let answered = answered + actors.iter().filter(|actor| actor.row(1).wait().is_ok()).count();
+        well = if answered == 32 { well + 1 } else { 0 };
+        well == 5
+    });
     workers()
 }
 

@@ -147,7 +147,7 @@ fn role_of_the_stranger() {
             return strange_paths(&paths);
         }
     };
-    println!("handle: {}", handle.load().err().expect("a stranger may not load").to_string());
+    println!("handle: {}", handle.load().map(drop).expect_err("a stranger may not load"));
     strange_paths(&paths);
 }
 

@@ -42,6 +42,15 @@ enum Task {
         #[arg(last = true)]
         options: Vec<String>,
     },
+    /// Load worker pools while workers are killed, stopped and confused, for longer than the tests do
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// The seed of an earlier run, which prints it at its start
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
     Book,
     /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
@@ -66,6 +75,7 @@ fn run() -> Result<()> {
         Task::Features => tools::features(),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
+        Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
         Task::Book => tools::book(),
         Task::Audit => tools::audit(),
     }
