@@ -318,21 +318,28 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
     struct Version {
         format: u32,
     }
-    let unreadable = |error: serde_json::Error| ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
-    // The version first: another version's manifest need not have this one's fields.
-    let Version { format } = serde_json::from_str(text).map_err(unreadable)?;
-    if format != FORMAT {
-        return Err(ArenaError::Format { found: format.to_string(), expected: FORMAT.to_string() });
+    // Another version's manifest need not have this one's fields.
+    let (found, manifest) = match serde_json::from_str::<Manifest>(text) {
+        Ok(manifest) => (manifest.format, Ok(manifest)),
+        Err(error) => {
+            let unreadable = ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
+            let version = serde_json::from_str(text).map(|Version { format }| format);
+            (version.unwrap_or(FORMAT), Err(unreadable))
+        }
+    };
+    match found == FORMAT {
+        true => manifest,
+        false => Err(ArenaError::Format { found: found.to_string(), expected: FORMAT.to_string() }),
     }
-    serde_json::from_str(text).map_err(unreadable)
 }
 
 /// Where the container has each blob of the manifest.
 fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<(usize, usize)>, ArenaError> {
     let base = memory.as_ptr() as usize;
-    let mut places = HashMap::new();
-    for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
-        let name = tensor.name.clone();
+    let tensors = reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let mut places = HashMap::with_capacity(tensors.len());
+    for mut tensor in tensors {
+        let name = std::mem::take(&mut tensor.name);
         let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
         // A tensor without elements has no address of its own.
         let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
