@@ -70,7 +70,8 @@ impl Payload {
     }
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
+/// Reads every byte.
+pub fn checksum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let words = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
     rest.iter().fold(words, |sum, &byte| sum.wrapping_add(byte.into()))

@@ -14,7 +14,7 @@ pub struct Summary {
     /// How many there were.
     pub samples: usize,
     /// Half of them took no longer.
-    pub median_us: f64,
+    pub p50_us: f64,
     /// One of a hundred took longer.
     pub p99_us: f64,
 }
@@ -32,6 +32,11 @@ impl Samples {
             samples.push(begun.elapsed());
         }
         Ok(Self(samples))
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, duration: Duration) {
+        self.0.push(duration);
     }
 
     /// Adds those of another round.
@@ -52,7 +57,7 @@ impl Samples {
 
     /// What is said of them.
     pub fn summary(&self) -> Summary {
-        Summary { samples: self.0.len(), median_us: self.median(), p99_us: self.quantile(0.99) }
+        Summary { samples: self.0.len(), p50_us: self.median(), p99_us: self.quantile(0.99) }
     }
 }
 
@@ -80,6 +85,32 @@ pub fn range(figures: &[f64]) -> (f64, f64) {
     (fold(f64::min), fold(f64::max))
 }
 
+/// How contestants did in rounds in which they took turns: the figures of each, a round an entry.
+///
+/// A noisy machine is noisy for all that run in the same round, so the quotient of each round is what is trusted.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Ratio {
+    /// The median of the rounds' quotients.
+    pub ratio: f64,
+    /// Between these is the middle half of them.
+    pub ratio_quartiles: (f64, f64),
+}
+
+impl Ratio {
+    /// `figures` in units of `unit`, round by round.
+    pub fn of(figures: &[f64], unit: &[f64]) -> Self {
+        let quotients: Vec<_> = figures.iter().zip(unit).map(|(figure, unit)| figure / unit).collect();
+        Self { ratio: median(&quotients), ratio_quartiles: quartiles(&quotients) }
+    }
+}
+
+impl std::fmt::Display for Ratio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (low, high) = self.ratio_quartiles;
+        write!(f, "{:.2}x {low:.2}..{high:.2}", self.ratio)
+    }
+}
+
 /// Microseconds as people read them.
 pub fn time(micros: f64) -> String {
     match micros {
@@ -104,16 +135,23 @@ pub fn size(bytes: usize) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{Samples, median, quartiles, range, size, time};
+    use super::{Ratio, Samples, median, quartiles, range, size, time};
 
     #[test]
     fn quantiles_are_samples() {
         let samples = Samples((1..=100).rev().map(Duration::from_micros).collect());
         let summary = samples.summary();
-        assert_eq!((summary.samples, summary.median_us.round(), summary.p99_us.round()), (100, 50.0, 99.0));
+        assert_eq!((summary.samples, summary.p50_us.round(), summary.p99_us.round()), (100, 50.0, 99.0));
         assert_eq!(Samples::default().median(), 0.0);
         assert_eq!((median(&[3.0, 1.0, 2.0]), range(&[3.0, 1.0, 2.0])), (2.0, (1.0, 3.0)));
         assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), (1.0, 3.0));
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let ratio = Ratio::of(&[2.0, 20.0, 300.0], &[1.0, 10.0, 100.0]);
+        assert_eq!((ratio.ratio, ratio.ratio_quartiles), (2.0, (2.0, 3.0)));
+        assert_eq!(ratio.to_string(), "2.00x 2.00..3.00");
     }
 
     #[test]

@@ -89,9 +89,10 @@ pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
         let transpose = entry.shape.len() == 2;
         let cast = dtype.is_float().then_some(DType::F16);
         for change in [Change { transpose: false, cast: None }, Change { transpose, cast }] {
-            let kept = change.is_none();
+            let kept = !change.transpose && change.cast.is_none();
             let (fd, offset, len, shape) = (Arc::clone(&fd), entry.offset, entry.len, entry.shape.clone());
-            let source = FromFile { fd, offset, len, dtype, shape, change };
+            let scratch = Arc::default();
+            let source = FromFile { fd, offset, len, dtype, shape, change, scratch };
             let mut read = 0;
             let streamed = source.stream(&mut |bytes| {
                 read += bytes.len();

@@ -88,6 +88,7 @@ mod pipeline;
 mod report;
 mod wrapper;
 
+pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
 pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointTensor};
 pub use device::{DeviceError, device};

@@ -18,6 +18,7 @@ pub(crate) mod copy;
 pub(crate) mod dtypes;
 pub(crate) mod file;
 mod manifest;
+pub(crate) mod memory;
 mod read;
 pub(crate) mod region;
 pub(crate) mod sys;

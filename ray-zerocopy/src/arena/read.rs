@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contents::{Contents, contents};
 use super::copy::{CHUNK, Meter, Progress};
+use super::memory::{self, Memory, MemoryOutcome};
 use super::region::{Backing, Region};
 use super::{ArenaError, ArenaId, Manifest, TensorKind};
 
@@ -39,6 +40,8 @@ pub struct Arena(Arc<Inner>);
 struct Inner {
     /// The container, then the files beside it.
     regions: Vec<Region>,
+    /// The same memory, as the kernel knows it.
+    memory: memory::Regions,
     contents: Contents,
 }
 
@@ -66,7 +69,10 @@ impl Arena {
         // A file is the one that was shared, and in the same state: a region's stamp was compared with the file.
         let fits = |(region, stamp): (&Region, _)| matches!(&region.backing, Backing::File(found, _) if found == stamp);
         match regions.len() == files.len() + 1 && regions[1..].iter().zip(files).all(fits) {
-            true => Ok(Self(Arc::new(Inner { regions, contents }))),
+            true => {
+                let memory = memory::Regions::new(regions.iter().map(|region| region.pages.clone()).collect());
+                Ok(Self(Arc::new(Inner { regions, memory, contents })))
+            }
             false => Err(ArenaError::NotAnArena(format!(
                 "it borrows from {} files, and {} came along, or others",
                 files.len(),
@@ -200,6 +206,44 @@ impl Arena {
     /// Whether the byte at this address is in the arena.
     pub fn contains(&self, address: *const u8) -> bool {
         self.0.regions.iter().any(|region| region.memory.as_ptr_range().contains(&address))
+    }
+
+    /// Asks the kernel to treat the arena's memory by a policy, in this process, and says what came of it.
+    ///
+    /// For a process of its own. A wrapper does this for itself and its workers: see
+    /// [`TaskWrapper::memory`](crate::TaskWrapper::memory) and [`ActorWrapper::memory`](crate::ActorWrapper::memory).
+    ///
+    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::HugePages::Now) it
+    /// takes some milliseconds for each MiB, with `prefault` and `lock` it takes the time to map all pages.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+    /// # use ray_zerocopy::{Pipeline, share};
+    /// use ray_zerocopy::{HugePages, Memory};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(1024, 1024).init(device) } } }
+    ///
+    /// let arena = share(&Model::new(&Device::flex()))?;
+    /// let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now));
+    /// println!("{outcome}");                  // huge pages: applied to 4.0 of 4.0 MiB
+    /// assert!(outcome.huge_pages.bytes() == 4 << 20 || !outcome.huge_pages.why().is_empty());
+    /// # Ok::<(), ray_zerocopy::Error>(())
+    /// ```
+    pub fn apply(&self, memory: Memory) -> MemoryOutcome {
+        self.0.memory.apply(memory)
+    }
+
+    /// What came of the policies that this process has asked for, by the kernel's figures of this moment. So it says
+    /// how far a thread in the background is.
+    pub fn memory(&self) -> MemoryOutcome {
+        self.0.memory.outcome()
+    }
+
+    /// As [`apply`](Self::apply), where another process makes the huge pages.
+    pub(crate) fn follow(&self, memory: Memory) -> MemoryOutcome {
+        self.0.memory.follow(memory)
     }
 
     /// The memfd, or the file that was opened. Whoever gets a memfd can read the arena and cannot change it.

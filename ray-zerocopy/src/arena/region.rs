@@ -8,7 +8,7 @@ use rustix::fs::{Stat, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::ArenaError;
-use super::sys::{self, FileMap, Mapping, Promise, SEALS};
+use super::sys::{self, Mapping, Pages, Promise, SEALS};
 
 /// What kind of memory a region is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ impl Stamp {
 pub(super) struct Region {
     pub(super) fd: OwnedFd,
     pub(super) memory: bytes::Bytes,
+    /// The same memory, as the kernel knows it.
+    pub(super) pages: Pages,
     pub(super) backing: Backing,
 }
 
@@ -72,7 +74,7 @@ impl Region {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
-        Ok(Self { fd, memory: bytes::Bytes::from_owner(map), backing: Backing::Sealed })
+        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing: Backing::Sealed })
     }
 
     /// Maps a file, which has to be in the state that the stamp says.
@@ -84,8 +86,9 @@ impl Region {
             return Err(ArenaError::NotAnArena(format!("{} is empty", stamp.path.display())));
         }
         let map =
-            FileMap::open(&fd, stamp.len as usize, promise).map_err(|error| ArenaError::file(&stamp.path, error))?;
-        Ok(Self { fd, memory: bytes::Bytes::from_owner(map), backing: Backing::File(stamp, promise) })
+            Mapping::file(&fd, stamp.len as usize, promise).map_err(|error| ArenaError::file(&stamp.path, error))?;
+        let backing = Backing::File(stamp, promise);
+        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing })
     }
 
     pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {

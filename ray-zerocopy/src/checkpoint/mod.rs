@@ -7,7 +7,7 @@
 //! | `open` | which files a path stands for: one file, a folder, the index of a sharded checkpoint |
 //! | `safetensors`, `burnpack` | what a file of that format says it holds, checked |
 //! | `names` | renaming tensors as a pipeline names them |
-//! | `source` | the bytes of a tensor, transposed or cast if they have to be |
+//! | `source`, `transpose` | the bytes of a tensor, transposed or cast if they have to be |
 
 mod burnpack;
 mod error;
@@ -15,6 +15,7 @@ mod names;
 mod open;
 mod safetensors;
 mod source;
+mod transpose;
 
 use std::fmt;
 use std::os::fd::OwnedFd;

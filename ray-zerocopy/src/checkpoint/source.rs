@@ -1,12 +1,14 @@
 //! The bytes of a tensor in a file: as they are, or transposed, or cast.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Bytes, DType, Device, Tensor};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
 
+use super::transpose::transpose;
 use crate::arena::copy::{read_at, stream_file};
 use crate::arena::{BlobSource, SAMPLE};
+use crate::engine::message::aligned;
 use crate::pipeline::{bytes_of, tensor_of};
 
 /// What has to be done to the bytes of a tensor.
@@ -18,12 +20,6 @@ pub(crate) struct Change {
     pub cast: Option<DType>,
 }
 
-impl Change {
-    pub(crate) fn is_none(&self) -> bool {
-        !self.transpose && self.cast.is_none()
-    }
-}
-
 /// A tensor in a file.
 pub(crate) struct FromFile {
     pub fd: Arc<OwnedFd>,
@@ -32,31 +28,30 @@ pub(crate) struct FromFile {
     pub dtype: DType,
     pub shape: Vec<usize>,
     pub change: Change,
+    /// Memory for matrices, which all tensors of a checkpoint share.
+    pub scratch: Arc<Mutex<Vec<u8>>>,
 }
 
 impl FromFile {
-    fn read(&self) -> Result<Bytes, String> {
-        let mut bytes = vec![0; self.len as usize];
-        read_at(&*self.fd, &mut bytes, self.offset).map_err(|error| error.to_string())?;
-        Ok(Bytes::from_bytes_vec(bytes))
+    /// The bytes in the file, in memory that the next tensor uses again: to give it back and get it anew would cost more
+    /// than to transpose a matrix.
+    fn with_bytes<T>(&self, work: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, String> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = self.len as usize;
+        if scratch.len() < len {
+            scratch.resize(len, 0);
+        }
+        let bytes = &mut scratch[..len];
+        read_at(&*self.fd, bytes, self.offset).map_err(|error| error.to_string())?;
+        work(bytes)
     }
 
-    fn changed(&self) -> Result<Bytes, String> {
-        let bytes = self.read()?;
-        let device = Device::flex();
-        // Only a tensor of rank two is transposed; a cast does not look at the shape.
-        let shape = match self.change.transpose {
-            true => self.shape.clone(),
-            false => vec![1, self.shape.iter().product()],
-        };
-        let mut tensor: Tensor<2> = tensor_of(bytes, &shape, self.dtype, &device)?;
-        if self.change.transpose {
-            tensor = tensor.transpose();
-        }
-        if let Some(dtype) = self.change.cast {
-            tensor = tensor.cast(dtype);
-        }
-        bytes_of(&tensor)
+    /// Casts some elements, of which the shape does not matter.
+    fn cast(&self, bytes: &[u8], dtype: DType) -> Result<Bytes, String> {
+        let elements = bytes.len() / self.dtype.size();
+        let bytes = Bytes::from_shared(aligned(bytes), AllocationProperty::Native);
+        let tensor: Tensor<1> = tensor_of(bytes, &[elements], self.dtype, &Device::flex())?;
+        bytes_of(&tensor.cast(dtype))
     }
 }
 
@@ -69,9 +64,16 @@ impl BlobSource for FromFile {
     }
 
     fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
-        match self.change.is_none() {
-            true => stream_file(&*self.fd, self.offset, self.len, sink),
-            false => sink(&self.changed()?),
+        let mut cast = |bytes: &[u8]| match self.change.cast {
+            Some(dtype) => sink(&self.cast(bytes, dtype)?),
+            None => sink(bytes),
+        };
+        match self.change.transpose {
+            true => {
+                let [rows, columns] = self.shape[..] else { return Err(format!("{:?} is no matrix", self.shape)) };
+                self.with_bytes(|bytes| transpose(bytes, [rows, columns], self.dtype.size(), &mut cast))
+            }
+            false => stream_file(&*self.fd, self.offset, self.len, &mut cast),
         }
     }
 

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
+use crate::arena::memory::{Memory, MemoryOutcome};
+use crate::panics;
 use crate::pipeline::{Copied, LoadError};
 use message::{Incoming, Outgoing};
 
@@ -138,10 +140,12 @@ impl fmt::Display for Worker {
 pub struct Attached {
     /// What could not be borrowed.
     pub copied: Vec<Copied>,
-    /// From the arrival of the arena in the worker to the loaded pipeline.
+    /// From the arrival of the arena in the worker to the loaded pipeline, without the memory policy.
     pub took: Duration,
     /// How much of that went into the copied fields.
     pub decoding: Duration,
+    /// What came of the memory policy in the worker, before the pipeline was loaded.
+    pub memory: MemoryOutcome,
 }
 
 /// What a worker needs to have before it can run calls: an arena, and the code that loads it.
@@ -152,15 +156,16 @@ pub(crate) struct Program {
     pub loader: local::EntryToken,
     pub device: String,
     pub strict: bool,
+    pub memory: Memory,
     /// Whose workers hold the program; they are told when nobody needs it any more.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
 
 impl Program {
-    pub(crate) fn new(arena: Arena, loader: local::EntryToken, device: String, strict: bool) -> Self {
+    pub(crate) fn new(arena: Arena, loader: local::EntryToken, device: String, strict: bool, memory: Memory) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        Self { key, arena, loader, device, strict, engine: OnceLock::new() }
+        Self { key, arena, loader, device, strict, memory, engine: OnceLock::new() }
     }
 }
 
@@ -183,6 +188,8 @@ pub(crate) struct Call {
     /// How often the call may be tried when workers die: 1 for actors.
     pub allowed: u32,
     pub attempts: u32,
+    /// How often it was given to a process that was gone before it heard of it.
+    pub unheard: u32,
     /// Whether the worker is an actor, for the words of an error.
     pub actor: bool,
     /// The one worker that has to run it, for a call to one actor.
@@ -190,20 +197,27 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Whether its deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self.deadline, Some((until, _)) if until <= Instant::now())
+    }
+
     /// Answers. A caller that no longer waits is no error.
     pub(crate) fn answer(self, result: Result<Incoming, CallError>) {
-        drop(self.reply.send(result));
+        // Whoever waits is woken here, and the program may go: code of others, whose panic is not the engine's.
+        drop(panics::caught(move || drop(self.reply.send(result))));
     }
 }
 
 /// Where calls run.
 pub(crate) trait Engine: Send + Sync {
-    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers.
+    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers. Its caller may
+    /// get the right to receive the answer, which is quicker than to have it received.
     ///
     /// # Errors
     /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
     /// while it waited for a place, or the engine has been shut down.
-    fn submit(&self, call: Call, wait: bool) -> Result<(), Box<(Call, CallError)>>;
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<local::Lone>, Box<(Call, CallError)>>;
 
     /// Frees what the workers hold for a program.
     fn forget(&self, key: u64);

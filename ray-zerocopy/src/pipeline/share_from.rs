@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::DType;
 
@@ -45,6 +45,7 @@ struct Sharing<'a> {
     /// The arena's number for each file of the checkpoint that something is borrowed from.
     borrowed: HashMap<usize, u32>,
     missing: Vec<String>,
+    scratch: Arc<Mutex<Vec<u8>>>,
 }
 
 impl<'a> Sharing<'a> {
@@ -60,6 +61,7 @@ impl<'a> Sharing<'a> {
             fds: fds.collect::<Result<_, ArenaError>>()?,
             borrowed: HashMap::new(),
             missing: Vec::new(),
+            scratch: Arc::default(),
         })
     }
 
@@ -159,9 +161,9 @@ impl<'a> Sharing<'a> {
                 Some(why) => entry.why = Some(why),
             }
         }
-        let fd = Arc::clone(&self.fds[found.file]);
+        let (fd, scratch) = (Arc::clone(&self.fds[found.file]), Arc::clone(&self.scratch));
         let (offset, len, shape) = (found.offset, found.len, found.shape.clone());
-        Ok(self.builder.tensor(entry, Arc::new(FromFile { fd, offset, len, dtype, shape, change }))?)
+        Ok(self.builder.tensor(entry, Arc::new(FromFile { fd, offset, len, dtype, shape, change, scratch }))?)
     }
 
     /// A shape that is turned around says which option is missing.

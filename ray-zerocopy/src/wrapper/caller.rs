@@ -7,6 +7,7 @@ use super::pending::Pending;
 use super::slot::{Handler, loader};
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::Arena;
+use crate::arena::memory::Memory;
 use crate::engine::local::EntryToken;
 use crate::engine::{Call, CallError, Engine, Program};
 use crate::pipeline::Root;
@@ -45,11 +46,16 @@ impl Method {
 }
 
 /// A program for a pipeline of type `P`.
-pub(super) fn program<P: Root>(arena: Arena, device: String, strict: bool) -> Result<Arc<Program>, CallError> {
+pub(super) fn program<P: Root>(
+    arena: Arena,
+    device: String,
+    strict: bool,
+    memory: Memory,
+) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::local::Loader = loader::<P>;
     let loader = EntryToken::of(load)
         .map_err(|error| CallError::Start { method: crate::type_name::<P>(), reason: error.to_string() })?;
-    Ok(Arc::new(Program::new(arena, loader, device, strict)))
+    Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
 }
 
 impl Caller {
@@ -61,7 +67,7 @@ impl Caller {
         take: fn(&mut Reader) -> Result<T, WireError>,
     ) -> Pending<T> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending::new(answer, take, method.name);
+        let mut pending = Pending::new(answer, take, method.name);
         let mut writer = Writer::default();
         let put = put(&mut writer).map_err(|error| CallError::Wire {
             method: method.name.to_owned(),
@@ -83,12 +89,16 @@ impl Caller {
             deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
             allowed: self.options.attempts,
             attempts: 0,
+            unheard: 0,
             actor: self.options.actor,
             pinned: self.pinned,
         };
-        if let Err(refused) = self.engine.submit(call, self.options.wait) {
-            let (call, error) = *refused;
-            call.answer(Err(error));
+        match self.engine.submit(call, self.options.wait) {
+            Ok(lone) => pending.lone = lone,
+            Err(refused) => {
+                let (call, error) = *refused;
+                call.answer(Err(error));
+            }
         }
         pending
     }

@@ -134,19 +134,19 @@ fn frames() -> Vec<Case> {
         case(
             "head-no-message",
             "another head than was expected",
-            "`(alloc::string::String, i32)`: ",
+            "a packet is broken: `(alloc::string::String, i32)`: ",
             (Expect::Text, frame(&[0xc1], &[])),
         ),
         case(
             "request-unknown",
             "a request that does not exist",
-            "`ray_zerocopy::engine::local::protocol::Request`: unknown variant",
+            "a packet is broken: `ray_zerocopy::engine::local::protocol::Request`: unknown variant",
             (Expect::Request, frame(&[0xa4, b'D', b'a', b'n', b'c'], &[])),
         ),
         case(
             "answer-unknown",
             "an answer that does not exist",
-            "`ray_zerocopy::engine::local::protocol::Answer`: unknown variant",
+            "a packet is broken: `ray_zerocopy::engine::local::protocol::Answer`: unknown variant",
             (Expect::Answer, frame(&[0xa1, b'X'], &[])),
         ),
     ]

@@ -1,10 +1,5 @@
-//! Memory maps of files, which others may change: whoever maps one has promised that nobody does.
+//! Files can be changed by others: whoever borrows weights from one has promised that nobody does.
 
-use std::fmt;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-
-use memmap2::{Mmap, MmapOptions};
 use serde::{Deserialize, Serialize};
 
 /// Somebody's word that a file is neither written nor cut short while it is mapped.
@@ -65,40 +60,5 @@ impl Placement {
     pub const fn aligned(mut self, bytes: usize) -> Self {
         self.alignment = if bytes == 0 { 1 } else { bytes };
         self
-    }
-}
-
-/// A read-only map of a file.
-pub(crate) struct FileMap(Mmap);
-
-impl FileMap {
-    /// Maps the first `len` bytes, which the file has.
-    ///
-    /// # Errors
-    /// If the file is shorter, or the kernel refuses the map.
-    pub(crate) fn open(fd: impl AsFd, len: usize, _promise: Promise) -> io::Result<Self> {
-        let fd = fd.as_fd();
-        let found = rustix::fs::fstat(fd)?.st_size as u64;
-        if found < len as u64 {
-            let reason = format!("the file has {found} bytes, and {len} are to be mapped");
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
-        }
-        // SAFETY: memmap2 asks that the file is not changed or truncated while the map lives. That is what the
-        // `Promise` is: only `Placement::in_file`, an unsafe function with just this contract, makes one, and the
-        // process that a promise is sent to serves the arena of the one that it was given to.
-        let map = unsafe { MmapOptions::new().len(len).map(fd.as_raw_fd()) }?;
-        Ok(Self(map))
-    }
-}
-
-impl AsRef<[u8]> for FileMap {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for FileMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileMap({} bytes)", self.0.len())
     }
 }

@@ -1,12 +1,14 @@
-//! What owner and worker say to each other. One call at a time: every request but the last two has one answer.
+//! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
+//! request comes after it.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
-use super::transport::parse;
+use super::frame::parse;
 use crate::arena::Handle;
+use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::engine::message::{Incoming, aligned};
 use crate::pipeline::{Copied, LoadError};
 
@@ -14,7 +16,7 @@ use crate::pipeline::{Copied, LoadError};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// Load a program; its arena's file descriptors come along.
-    Load { key: u64, loader: EntryToken, device: String, strict: bool, arena: Handle },
+    Load { key: u64, loader: EntryToken, device: String, strict: bool, memory: Memory, arena: Handle },
     /// Run a method of a loaded program; the arguments come along.
     Call { key: u64, handler: EntryToken },
     /// Free a program.
@@ -28,15 +30,22 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The process is up.
     Ready,
+    /// The process is up, but cannot work: why.
+    NotReady(String),
     Loaded {
         copied: Vec<Copied>,
         took: Duration,
         decoding: Duration,
+        memory: MemoryOutcome,
     },
     NotLoaded(LoadError),
     /// The result comes along.
     Done,
     Failed(Failure),
+    /// The program is freed.
+    Forgotten,
+    /// A request arrived that could not be read: why. The worker is well.
+    Unreadable(String),
 }
 
 /// Why a method has no result.

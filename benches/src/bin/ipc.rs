@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use benches::links::{self, Link, Payload};
-use benches::stats::{self, Summary};
-use benches::{Common, Machine, Samples, Table, time};
+use benches::stats::{self, Ratio, Summary};
+use benches::{Common, Progress, Run, Samples, Table, time};
 use clap::Parser;
 use serde::Serialize;
 
@@ -16,20 +16,22 @@ use serde::Serialize;
 ///   ray-zerocopy               SEQPACKET socket pair, above 64 KiB a sealed memfd for each message
 ///   ipc-channel bytes          IpcBytesSender: the socket, in packets
 ///   ipc-channel shared memory  IpcSharedMemory: a memfd for each message, writable by both sides
-#[derive(Parser)]
+#[derive(Parser, Serialize)]
 #[command(
     name = "ipc",
     verbatim_doc_comment,
-    after_help = "cargo bench --workspace --bench ipc\ncargo bench --workspace --bench ipc -- --rounds 100 --json ipc.json"
+    after_help = "cargo run --release -p benches --bin ipc\ncargo run --release -p benches --bin ipc -- --rounds 100 --json"
 )]
 struct Args {
     /// How many rounds; each has 500 round trips of the smallest size and one of the largest with every contestant.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     #[command(flatten)]
+    #[serde(skip)]
     common: Common,
     /// Be the other end of a link.
     #[arg(long, hide = true)]
+    #[serde(skip)]
     peer: Option<String>,
 }
 
@@ -51,66 +53,67 @@ struct Outcome {
     name: &'static str,
     #[serde(flatten)]
     summary: Summary,
-    /// Its time in units of ours: the median of the rounds, and what the middle half of them is between.
-    ratio: f64,
-    ratio_quartiles: (f64, f64),
+    /// Its time in units of ours.
+    #[serde(flatten)]
+    ratio: Ratio,
 }
 
 fn main() -> Result<()> {
     ray_zerocopy::init();
-    let args = Args::parse();
+    let mut args = Args::parse();
     if let Some(kind) = &args.peer {
         return links::peer(kind);
     }
-    if !args.common.wants("ipc") {
-        return Ok(());
+    let quick = args.common.quick;
+    if quick {
+        args.rounds = 2;
     }
-    let machine = Machine::this();
-    args.common.announce("ipc", &machine);
-
-    let quick = args.common.quick();
-    let rounds = if quick { 2 } else { args.rounds.into() };
+    let run = Run::begin("ipc", args.common);
+    let rounds = args.rounds.into();
+    let sizes: Vec<_> = SIZES.into_iter().filter(|(bytes, _)| !quick || *bytes <= 4 << 20).collect();
+    let progress = Progress::new(sizes.len() * rounds);
     let mut contestants = links::all()?;
     let mut rows = Vec::new();
-    for (bytes, times) in SIZES {
-        if quick && bytes > 4 << 20 {
-            continue;
-        }
-        rows.push(measure(&mut contestants, bytes, if quick { times.min(10) } else { times }, rounds)?);
+    for (bytes, times) in sizes {
+        rows.push(measure(&mut contestants, bytes, if quick { times.min(10) } else { times }, rounds, &progress)?);
     }
     contestants.into_iter().try_for_each(|link| link.end())?;
+    drop(progress);
 
-    println!("{}", table(&rows));
-    println!(
+    let notes = format!(
         "Medians of {rounds} rounds, in brackets the 99th percentile; `x` in units of ray-zerocopy's time, with quartiles of the rounds."
     );
-    args.common.record("ipc", &machine, &rows)
+    run.finish(&args, &rows, &[], &[table(&rows)], &notes)
 }
 
-fn measure(contestants: &mut [Box<dyn Link>], bytes: usize, times: usize, rounds: usize) -> Result<Row> {
+fn measure(
+    contestants: &mut [Box<dyn Link>],
+    bytes: usize,
+    times: usize,
+    rounds: usize,
+    progress: &Progress,
+) -> Result<Row> {
     let payload = Payload::new(bytes);
     // The peers make their answers, and every process its first buffers.
     for link in &mut *contestants {
         (0..3).try_for_each(|_| link.round_trip(&payload))?;
     }
     let mut all = vec![Samples::default(); contestants.len()];
-    let mut ratios = vec![Vec::new(); contestants.len()];
+    let mut medians = vec![Vec::new(); contestants.len()];
     for round in 0..rounds {
-        let mut medians = vec![0.0; contestants.len()];
+        progress.step(stats::size(bytes));
         for turn in 0..contestants.len() {
             // Another one begins in each round.
             let index = (round + turn) % contestants.len();
             let samples = Samples::take(times, || contestants[index].round_trip(&payload))?;
-            medians[index] = samples.median();
+            medians[index].push(samples.median());
             all[index].extend(samples);
         }
-        ratios.iter_mut().zip(&medians).for_each(|(ratios, median)| ratios.push(median / medians[0]));
     }
-    let links = contestants.iter().zip(&all).zip(&ratios).map(|((link, samples), ratios)| Outcome {
+    let links = contestants.iter().zip(&all).zip(&medians).map(|((link, samples), times)| Outcome {
         name: link.name(),
         summary: samples.summary(),
-        ratio: stats::median(ratios),
-        ratio_quartiles: stats::quartiles(ratios),
+        ratio: Ratio::of(times, &medians[0]),
     });
     Ok(Row { bytes, links: links.collect() })
 }
@@ -120,13 +123,12 @@ fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(["round trip of"].into_iter().chain(names));
     for row in rows {
         let cell = |(index, link): (usize, &Outcome)| {
-            let mut text = time(link.summary.median_us);
+            let mut text = time(link.summary.p50_us);
             if row.bytes <= SMALL {
                 text += &format!(" ({})", time(link.summary.p99_us));
             }
             if index > 0 {
-                let (low, high) = link.ratio_quartiles;
-                text += &format!("  {:.2}x {low:.2}..{high:.2}", link.ratio);
+                text += &format!("  {}", link.ratio);
             }
             text
         };

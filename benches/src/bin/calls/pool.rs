@@ -1,0 +1,93 @@
+//! How many calls a second a pool answers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use benches::{Progress, Table, stats};
+use burn::tensor::Tensor;
+use ray_zerocopy::{Local, TaskWrapper, gather};
+use serde::Serialize;
+
+use crate::{Args, Model, numbers};
+
+#[derive(Serialize)]
+pub struct Row {
+    method: &'static str,
+    workers: usize,
+    /// How many were made before the first was waited for.
+    calls: usize,
+    calls_per_second_median: f64,
+    calls_per_second_range: (f64, f64),
+}
+
+/// Makes some calls, and waits for all of them.
+type Burst = fn(&TaskWrapper<Model>, &Tensor<1>, usize) -> Result<()>;
+
+/// A method that works for a millisecond shows what workers gain, the others what the owner, its threads and the kernel
+/// have to do for each call.
+const BURSTS: [(&str, usize, Burst); 3] = [
+    ("a small call", 5000, |tasks, _, calls| {
+        let numbers = gather((0..calls).map(|number| tasks.next(number as u64))).wait()?;
+        ensure!(numbers.into_iter().eq(1..=calls as u64), "answers belong to other calls");
+        Ok(())
+    }),
+    ("1 MiB there and back", 200, |tasks, x, calls| {
+        let tensors = gather((0..calls).map(|_| tasks.exchange(x.clone()))).wait()?;
+        ensure!(tensors.iter().all(|tensor| tensor.dims() == x.dims()), "tensors came back with another size");
+        Ok(())
+    }),
+    ("1 ms of work", 200, |tasks, _, calls| {
+        gather((0..calls).map(|_| tasks.work(WORK))).wait()?;
+        Ok(())
+    }),
+];
+const WORK: Duration = Duration::from_millis(1);
+const WORKERS: [usize; 2] = [1, 2];
+
+pub fn steps(rounds: u16) -> usize {
+    usize::from(rounds) * BURSTS.len()
+}
+
+pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
+    let x = numbers(1 << 18, 0.0);
+    let mut pools = Vec::new();
+    for workers in WORKERS {
+        let engine = Local::builder().workers(workers).threads_per_worker(1).start()?;
+        let tasks = TaskWrapper::on(&engine, model)?;
+        // Enough of them that every worker gets one and loads the pipeline.
+        gather((0..4 * workers).map(|_| tasks.work(WORK))).wait()?;
+        pools.push((workers, tasks));
+    }
+    let mut rows = Vec::new();
+    for (method, calls, burst) in BURSTS {
+        let calls = if args.common.quick { 20 } else { calls };
+        let mut rates = vec![Vec::new(); pools.len()];
+        for round in 0..usize::from(args.rounds) {
+            progress.step("calls per second");
+            for turn in 0..pools.len() {
+                let index = (round + turn) % pools.len();
+                let begun = Instant::now();
+                burst(&pools[index].1, &x, calls)?;
+                rates[index].push(calls as f64 / begun.elapsed().as_secs_f64());
+            }
+        }
+        rows.extend(pools.iter().zip(&rates).map(|((workers, _), rates)| Row {
+            method,
+            workers: *workers,
+            calls,
+            calls_per_second_median: stats::median(rates),
+            calls_per_second_range: stats::range(rates),
+        }));
+    }
+    Ok(rows)
+}
+
+pub fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(["throughput of", "workers", "calls at once", "calls/s"]);
+    for row in rows {
+        let (low, high) = row.calls_per_second_range;
+        let rate = format!("{:.0} ({low:.0}..{high:.0})", row.calls_per_second_median);
+        table.row([row.method.to_owned(), row.workers.to_string(), row.calls.to_string(), rate]);
+    }
+    table
+}

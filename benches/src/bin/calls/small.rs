@@ -1,0 +1,117 @@
+//! A small call, beside a bare socket pair.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use benches::child::{Reaped, this_program};
+use benches::stats::{Ratio, Summary};
+use benches::{Progress, Samples, Table, Target, time};
+use ray_zerocopy::{ActorWrapper, Local, TaskWrapper};
+use serde::Serialize;
+
+use crate::{Args, Model};
+
+/// What goes through the bare socket.
+const BYTES: usize = 64;
+
+#[derive(Serialize)]
+pub struct Row {
+    way: &'static str,
+    #[serde(flatten)]
+    summary: Summary,
+    /// In units of the socket pair.
+    #[serde(flatten)]
+    ratio: Ratio,
+}
+
+/// The other end of the socket pair: sends back what comes, until nothing can come any more.
+pub fn echo() -> Result<()> {
+    let mut socket = UnixStream::from(OwnedFd::from(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?));
+    let mut bytes = [0; BYTES];
+    loop {
+        match socket.read(&mut bytes[..1])? {
+            0 => return Ok(()),
+            _ => socket.read_exact(&mut bytes[1..])?,
+        }
+        socket.write_all(&bytes)?;
+    }
+}
+
+/// A socket whose other end [`echo`] has.
+struct Bare {
+    socket: UnixStream,
+    peer: Reaped,
+}
+
+impl Bare {
+    fn new() -> Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        let peer = this_program().arg("--echo").stdin(Stdio::from(OwnedFd::from(theirs))).spawn();
+        Ok(Self { socket, peer: Reaped(peer.context("the peer cannot be started")?) })
+    }
+
+    fn round_trip(&mut self, number: u64) -> Result<()> {
+        let bytes = [number as u8; BYTES];
+        self.socket.write_all(&bytes)?;
+        let mut back = [0; BYTES];
+        self.socket.read_exact(&mut back)?;
+        ensure!(back == bytes, "other bytes came back than were sent");
+        Ok(())
+    }
+}
+
+pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
+    const WAYS: [&str; 3] = ["socket pair", "task", "actor"];
+
+    let mut bare = Bare::new()?;
+    let engine = Local::builder().workers(1).start()?;
+    let tasks = TaskWrapper::on(&engine, model)?;
+    let actors = ActorWrapper::new(model)?.spawn(1)?;
+    let mut number = 0_u64;
+    let mut call = |way: usize| -> Result<()> {
+        number += 1;
+        let next = match way {
+            0 => return bare.round_trip(number),
+            1 => tasks.next(number).wait()?,
+            _ => actors.next(number).wait()?,
+        };
+        ensure!(next == number + 1, "{next} came back for {number}");
+        Ok(())
+    };
+    // The workers load the pipeline with the first call.
+    (0..3 * WAYS.len()).try_for_each(|way| call(way % WAYS.len()))?;
+
+    let mut all = vec![Samples::default(); WAYS.len()];
+    let mut medians = vec![Vec::new(); WAYS.len()];
+    for round in 0..usize::from(args.rounds) {
+        progress.step("small calls");
+        for turn in 0..WAYS.len() {
+            let way = (round + turn) % WAYS.len();
+            let samples = Samples::take(args.calls as usize, || call(way))?;
+            medians[way].push(samples.median());
+            all[way].extend(samples);
+        }
+    }
+    drop(bare.socket);
+    bare.peer.end()?;
+    let row =
+        |way: usize| Row { way: WAYS[way], summary: all[way].summary(), ratio: Ratio::of(&medians[way], &medians[0]) };
+    Ok((0..WAYS.len()).map(row).collect())
+}
+
+pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
+    rows.iter().skip(1).map(|row| {
+        Target::at_most(format!("small call, {}, in round trips of a socket pair", row.way), 3.0, row.ratio.ratio)
+    })
+}
+
+pub fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new(["small call", "p50", "p99", "in units of the socket pair"]);
+    for Row { way, summary, ratio } in rows {
+        table.row([(*way).to_owned(), time(summary.p50_us), time(summary.p99_us), ratio.to_string()]);
+    }
+    table
+}
