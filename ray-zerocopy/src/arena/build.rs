@@ -340,6 +340,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
     fn more_than_a_container_takes_is_refused_before_it_is_written() {
         let limit = MAX_TENSOR_COUNT as u64;
         assert_eq!(of(0..1000).map(|arena| arena.stored_bytes()), Ok(8000));
@@ -350,6 +351,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
     fn equal_content_is_stored_once() {
         let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
         assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));

@@ -280,5 +280,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+// Miri has none of the memory that these are about.
+#[cfg(not(miri))]
 #[cfg(test)]
 mod tests;
