@@ -6,7 +6,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-use crate::arena::memory::{MemoryOutcome, field, figures};
+use crate::arena::memory::{MemoryOutcome, field, figures, mapping_of};
 use crate::engine::Worker;
 use crate::wrapper::Caller;
 
@@ -142,9 +142,9 @@ impl fmt::Display for Report {
 }
 
 fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize]) -> fmt::Result {
-    write!(f, "{:<width$}", cells[0], width = widths[0])?;
-    cells.iter().zip(widths).skip(1).try_for_each(|(cell, &width)| write!(f, "  {cell:>width$}"))?;
-    writeln!(f)
+    let mut text = format!("{:<width$}", cells[0], width = widths[0]);
+    cells.iter().zip(widths).skip(1).for_each(|(cell, &width)| text += &format!("  {cell:>width$}"));
+    writeln!(f, "{}", text.trim_end())
 }
 
 fn mib(bytes: u64) -> String {
@@ -154,11 +154,12 @@ fn mib(bytes: u64) -> String {
 /// Asks the kernel about this process and the workers of a wrapper.
 pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     let arena = &caller.program.arena;
-    let mut processes = vec![this_process(arena)?];
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
     let attached = caller.engine.attached(caller.program.key);
     for worker in caller.engine.workers() {
         // A worker that dies while it is looked at is not in the report; its successor will be.
-        let Ok(mut row) = process(format!("worker {}", worker.index), worker, arena.inode()) else { continue };
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else { continue };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
             row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
             row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
@@ -173,15 +174,16 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
 /// Asks the kernel about every process of this user that maps an arena.
 pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
-    let mut processes = vec![this_process(arena)?];
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
     let proc = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
     for entry in fs::read_dir("/proc").map_err(proc)?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
         let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
         if pid != own
-            && maps.lines().any(|line| is_ours(line, arena.inode()))
-            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, arena.inode())
+            && maps.lines().any(|line| files.have(line))
+            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, &files)
         {
             processes.push(row);
         }
@@ -190,24 +192,52 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     Ok(Report { arena: arena.len(), processes })
 }
 
-/// Whether a line of `/proc/<pid>/maps` is about the memfd with this inode.
-fn is_ours(line: &str, inode: u64) -> bool {
-    line.contains("/memfd:") && line.split_whitespace().nth(4).and_then(|text| text.parse().ok()) == Some(inode)
+/// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
+/// does, so they are looked up by where they are mapped.
+struct Files(Vec<[String; 2]>);
+
+impl Files {
+    fn of(arena: &Arena) -> Result<Self, ReportError> {
+        let path = "/proc/self/maps";
+        let maps = fs::read_to_string(path)
+            .map_err(|error| ReportError::Proc { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self::at(&maps, &arena.addresses().collect::<Vec<_>>()))
+    }
+
+    fn at(maps: &str, addresses: &[usize]) -> Self {
+        let mapped = maps.lines().filter_map(|line| {
+            let range = mapping_of(line)?;
+            addresses.iter().any(|address| range.contains(address)).then(|| file(line))?
+        });
+        Self(mapped.map(|file| file.map(str::to_owned)).collect())
+    }
+
+    /// Whether a line of `/proc/<pid>/maps` is about one of them.
+    fn have(&self, line: &str) -> bool {
+        file(line).is_some_and(|found| self.0.iter().any(|known| *known == found))
+    }
 }
 
-fn this_process(arena: &Arena) -> Result<ProcessReport, ReportError> {
+/// Device and inode of a line of `/proc/<pid>/maps`, if it is about a file.
+fn file(line: &str) -> Option<[&str; 2]> {
+    let mut words = line.split_whitespace().skip(3);
+    let (device, inode) = (words.next()?, words.next()?);
+    (inode != "0").then_some([device, inode])
+}
+
+fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportError> {
     let worker = Worker { index: 0, pid: std::process::id() };
-    let row = process("owner".to_owned(), worker, arena.inode())?;
+    let row = process("owner".to_owned(), worker, files)?;
     Ok(ProcessReport { memory: arena.memory(), ..row })
 }
 
-fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, ReportError> {
+fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport, ReportError> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", worker.pid);
         fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
     };
     let rollup = read("smaps_rollup")?;
-    let arena = figures(&read("smaps")?, |line| is_ours(line, inode));
+    let arena = figures(&read("smaps")?, |line| files.have(line));
     Ok(ProcessReport {
         name,
         pid: worker.pid,
@@ -226,7 +256,7 @@ fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, Re
 
 #[cfg(test)]
 mod tests {
-    use super::{MemoryOutcome, ProcessReport, Report, field, figures, is_ours};
+    use super::{Files, MemoryOutcome, ProcessReport, Report, field, figures};
 
     const SMAPS: &str = "\
 7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
@@ -243,9 +273,15 @@ Rss:                   4 kB
 
     #[test]
     fn only_the_arenas_own_mappings_count() {
-        let of = |inode| figures(SMAPS, |line| is_ours(line, inode));
-        assert_eq!((of(4711).rss, of(4711).pss), (1024 * 1024, 256 * 1024));
-        assert_eq!(of(4713), Default::default());
+        let of = |addresses: &[usize]| {
+            let files = Files::at(SMAPS, addresses);
+            let found = figures(SMAPS, |line| files.have(line));
+            (found.rss, found.pss)
+        };
+        assert_eq!(of(&[0x7f00_0000_0000]), (1024 * 1024, 256 * 1024));
+        assert_eq!(of(&[0x7f00_0000_0000, 0x7f00_0040_0000]), (3 * 1024 * 1024, 2304 * 1024));
+        // Neither free addresses nor anonymous memory are anybody's.
+        assert_eq!(of(&[0x1000, 0x7f00_0080_0000]), (0, 0));
         assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
     }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
 use crate::arena::memory::{Memory, MemoryOutcome};
+use crate::panics;
 use crate::pipeline::{Copied, LoadError};
 use message::{Incoming, Outgoing};
 
@@ -187,6 +188,8 @@ pub(crate) struct Call {
     /// How often the call may be tried when workers die: 1 for actors.
     pub allowed: u32,
     pub attempts: u32,
+    /// How often it was given to a process that was gone before it heard of it.
+    pub unheard: u32,
     /// Whether the worker is an actor, for the words of an error.
     pub actor: bool,
     /// The one worker that has to run it, for a call to one actor.
@@ -194,20 +197,27 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Whether its deadline has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self.deadline, Some((until, _)) if until <= Instant::now())
+    }
+
     /// Answers. A caller that no longer waits is no error.
     pub(crate) fn answer(self, result: Result<Incoming, CallError>) {
-        drop(self.reply.send(result));
+        // Whoever waits is woken here, and the program may go: code of others, whose panic is not the engine's.
+        drop(panics::caught(move || drop(self.reply.send(result))));
     }
 }
 
 /// Where calls run.
 pub(crate) trait Engine: Send + Sync {
-    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers.
+    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers. Its caller may
+    /// get the right to receive the answer, which is quicker than to have it received.
     ///
     /// # Errors
     /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
     /// while it waited for a place, or the engine has been shut down.
-    fn submit(&self, call: Call, wait: bool) -> Result<(), Box<(Call, CallError)>>;
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<local::Lone>, Box<(Call, CallError)>>;
 
     /// Frees what the workers hold for a program.
     fn forget(&self, key: u64);

@@ -67,7 +67,7 @@ impl Caller {
         take: fn(&mut Reader) -> Result<T, WireError>,
     ) -> Pending<T> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending::new(answer, take, method.name);
+        let mut pending = Pending::new(answer, take, method.name);
         let mut writer = Writer::default();
         let put = put(&mut writer).map_err(|error| CallError::Wire {
             method: method.name.to_owned(),
@@ -89,12 +89,16 @@ impl Caller {
             deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
             allowed: self.options.attempts,
             attempts: 0,
+            unheard: 0,
             actor: self.options.actor,
             pinned: self.pinned,
         };
-        if let Err(refused) = self.engine.submit(call, self.options.wait) {
-            let (call, error) = *refused;
-            call.answer(Err(error));
+        match self.engine.submit(call, self.options.wait) {
+            Ok(lone) => pending.lone = lone,
+            Err(refused) => {
+                let (call, error) = *refused;
+                call.answer(Err(error));
+            }
         }
         pending
     }

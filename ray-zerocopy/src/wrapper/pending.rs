@@ -12,6 +12,7 @@ use burn::tensor::Device;
 
 use super::wire::{Reader, WireError};
 use crate::engine::CallError;
+use crate::engine::local::Lone;
 use crate::engine::message::Incoming;
 use crate::{Error, Result};
 
@@ -46,6 +47,8 @@ pub struct Pending<T> {
     take: fn(&mut Reader) -> std::result::Result<T, WireError>,
     method: &'static str,
     taken: bool,
+    /// The right to receive the answer, for as long as nobody has asked for it.
+    pub(super) lone: Option<Lone>,
 }
 
 impl<T> Pending<T> {
@@ -54,7 +57,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        Self { answer, take, method, taken: false }
+        Self { answer, take, method, taken: false, lone: None }
     }
 
     pub(super) fn failed(
@@ -64,7 +67,7 @@ impl<T> Pending<T> {
     ) -> Self {
         let (reply, answer) = oneshot::channel();
         drop(reply.send(Err(error)));
-        Self { answer, take, method, taken: false }
+        Self { answer, take, method, taken: false, lone: None }
     }
 
     /// Waits for the result.
@@ -72,6 +75,9 @@ impl<T> Pending<T> {
     /// # Errors
     /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
     pub fn wait(mut self) -> Result<T> {
+        if let Some(lone) = self.lone.take() {
+            lone.receive();
+        }
         let answer = match self.taken {
             true => None,
             false => self.receive(None),
@@ -89,6 +95,7 @@ impl<T> Pending<T> {
         if self.taken {
             return Some(Err(self.lost()));
         }
+        drop(self.lone.take());
         let answer = self.receive(Instant::now().checked_add(timeout))?;
         self.taken = answer.is_ok();
         Some(self.value(answer))
@@ -136,6 +143,7 @@ impl<T> Future for Pending<T> {
         if self.taken {
             return Poll::Ready(Err(self.lost()));
         }
+        drop(self.lone.take());
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
         self.taken = true;
         Poll::Ready(self.value(answer.map_err(|_| self.lost())))

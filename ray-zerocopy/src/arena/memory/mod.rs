@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use super::sys::{Advice, HUGE_PAGE, Pages, WeakPages};
 pub use outcome::{MemoryOutcome, PolicyOutcome, WhyNot};
 pub use policy::{HugePages, Memory};
-use smaps::{Figures, limit_of_locked, mapping_of};
-pub(crate) use smaps::{field, figures};
+use smaps::{Figures, limit_of_locked};
+pub(crate) use smaps::{field, figures, mapping_of};
 
 /// How often a block whose pages are in use for the moment is tried.
 const ATTEMPTS: usize = 4;
@@ -128,6 +128,8 @@ impl Regions {
         let len = |map: &Pages| map.addresses().len() as u64;
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
         let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
+        // Asked before the figures are read: a thread that ends meanwhile is under way, or has done all by them.
+        let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
         let figures = self.figures();
         let bytes = |of: fn(&Figures) -> u64| match &figures {
             Ok(figures) => Ok(figures.iter().zip(&self.mappings).map(|(found, map)| of(found).min(len(map))).sum()),
@@ -135,7 +137,6 @@ impl Regions {
         };
         let mut outcome = MemoryOutcome { took: state.took, ..MemoryOutcome::default() };
         if state.asked.huge_pages != HugePages::Off {
-            let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
             let underway = matches!(thread, Some(None));
             let why = thread.flatten().into_iter().fold(state.huge.clone(), add);
             outcome.huge_pages = match (whole, underway, bytes(|found| found.huge)) {

@@ -4,20 +4,19 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
-use crate::arena::sys::{Mapping, create};
+use crate::arena::copy::write_at;
+use crate::arena::sys::{Mapping, create, seal};
 
 fn sealed(len: usize) -> OwnedFd {
     let fd = create("ray-zerocopy-test", len as u64).unwrap();
-    let filled = Mapping::fill(&fd, len, |bytes| {
-        bytes.iter_mut().zip((0..251_u8).cycle()).for_each(|(byte, number)| *byte = number);
-        Ok::<_, ()>(())
-    });
-    filled.unwrap().unwrap();
+    let bytes: Vec<u8> = (0..251_u8).cycle().take(len).collect();
+    write_at(&fd, &bytes, 0).unwrap();
+    seal(&fd).unwrap();
     fd
 }
 
 fn pages(len: usize) -> Pages {
-    Mapping::open(&sealed(len), len).unwrap().pages()
+    Mapping::open(sealed(len), len).unwrap().pages()
 }
 
 fn now() -> Memory {
@@ -33,7 +32,7 @@ fn what_can_have_huge_pages_begins_where_they_may() {
         (HUGE_PAGE + 1, Some(true)),
         (9_000_001, Some(true)),
     ] {
-        let map = Mapping::open(&sealed(len), len).unwrap();
+        let map = Mapping::open(sealed(len), len).unwrap();
         assert!(aligned.is_none_or(|aligned| map.pages().is_aligned() == aligned), "{len}");
         assert_eq!(map.pages().addresses().len(), len);
         assert!(map.as_ref().iter().zip((0..251_u8).cycle()).all(|(found, expected)| *found == expected), "{len}");

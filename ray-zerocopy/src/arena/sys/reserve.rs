@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 /// The size of a huge page, and where one may begin.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// A shared, read-only map of the first `len` bytes of a file. Unmapped when dropped.
+/// A shared, read-only map of the first `len` bytes of a file, or a range that is reserved for one. Unmapped when dropped.
 pub(super) struct Map {
     start: NonNull<u8>,
     len: usize,
@@ -26,10 +26,12 @@ impl Map {
     ///
     /// Where the address space has no room for the reservation, the map is at any page: it can be read all the same.
     pub(super) fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        if len < HUGE_PAGE {
-            return Self::anywhere(fd, len);
+        // This one says what is wrong with the file, if anything is.
+        let anywhere = Self::anywhere(fd, len)?;
+        match len < HUGE_PAGE || anywhere.start.addr().get().is_multiple_of(HUGE_PAGE) {
+            true => Ok(anywhere),
+            false => Ok(Self::placed(fd, len, 0).unwrap_or(anywhere)),
         }
-        Self::placed(fd, len, 0).or_else(|_| Self::anywhere(fd, len))
     }
 
     fn anywhere(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
@@ -47,23 +49,32 @@ impl Map {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: as above; nobody can touch this range, it only keeps others out.
         let reserved = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
-        // From here on the whole range is given back on every way out.
-        let mut reserved = Self { start: mapped(reserved)?, len: room };
+        let reserved = Self { start: mapped(reserved)?, len: room };
         let first = reserved.start.addr().get();
         let before = first.next_multiple_of(HUGE_PAGE) - first + past;
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-        let start = reserved.start.as_ptr().wrapping_add(before);
-        // SAFETY: MAP_FIXED replaces what is mapped at `start .. start + len`. That lies within the range reserved
-        // above, which has `HUGE_PAGE + past` bytes more than the pages of `len`, while `before` is less than that; the
-        // range is ours alone, and nothing has been put there.
-        let placed = unsafe { libc::mmap(start.cast(), len, libc::PROT_READ, flags, fd.as_raw_fd(), 0) };
-        let start = mapped(placed)?;
-        // Now there are three neighbours, each of whole pages and each unmapped for itself: the reservation before the
-        // map, the map, and the reservation behind it.
-        let rest = before + len.next_multiple_of(page);
-        let behind = NonNull::new(reserved.start.as_ptr().wrapping_add(rest)).ok_or_else(too_large)?;
-        drop(Self { start: behind, len: room - rest });
-        reserved.len = before;
+        let mut map = reserved.trimmed(before, len.next_multiple_of(page))?;
+        let (start, flags) = (map.start.as_ptr().cast(), libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: MAP_FIXED replaces what is mapped at `start .. start + len`: that is `map`, a reservation of the pages
+        // of `len`, which is ours alone, and where nothing has been put.
+        let placed = unsafe { libc::mmap(start, len, libc::PROT_READ, flags, fd.as_raw_fd(), 0) };
+        if placed == libc::MAP_FAILED {
+            let error = io::Error::last_os_error();
+            // The reservation may be gone by now, and its addresses somebody else's: unmapping them is not ours to do.
+            std::mem::forget(map);
+            return Err(error);
+        }
+        map.len = len;
+        Ok(map)
+    }
+
+    /// Gives back what lies before and behind a part of a map, all in whole pages.
+    fn trimmed(mut self, before: usize, len: usize) -> io::Result<Self> {
+        let at = |offset| NonNull::new(self.start.as_ptr().wrapping_add(offset)).ok_or(io::ErrorKind::OutOfMemory);
+        let (start, behind) = (at(before)?, at(before + len)?);
+        let rest = self.len - before - len;
+        // Three neighbours, each unmapped for itself: `self` is the first of them from here on.
+        self.len = before;
+        drop(Self { start: behind, len: rest });
         Ok(Self { start, len })
     }
 

@@ -1,312 +1,191 @@
-//! The owner's side of one worker: a thread that gives it one call at a time, and a new process when it dies.
+//! The owner's side of one worker: a thread that starts its process, receives its answers, and sees it die.
+//!
+//! It is not in the way of a single call: whoever calls sends to an idle worker, and may receive the answer, too (see `lone`).
+//! Under load it receives the answers, and gives the worker its next call.
 
-use std::collections::HashSet;
-use std::os::fd::BorrowedFd;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::pool::{HEARTBEAT, Next, Shared, late_answer};
+use super::answers::End;
+use super::hand::{Shared, died, late, not_started};
+use super::link::{Doing, Job, Link};
+use super::lock;
 use super::process::Process;
-use super::protocol::{Answer, Failure, Request};
-use super::transport::{Received, Wait};
-use crate::engine::message::{Incoming, Outgoing};
-use crate::engine::{Attached, Call, CallError, Program, Worker};
+use super::protocol::Answer;
+use super::state::Claimed;
+use super::transport::Event;
+use crate::engine::{Call, Program, Worker};
 
+/// How often a quiet worker is looked after: whether its process is there, and not stopped.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a worker may take to end after it was told to.
 const GRACE: Duration = Duration::from_secs(5);
-/// A worker that keeps dying at its start is not started more often than this.
-const BACK_OFF: Duration = Duration::from_millis(200);
-/// How many processes of an actor may die while they load before the actor is given up, and how many may be gone before
-/// they get a call.
+/// How many heartbeats long a worker may be stopped (SIGSTOP), before it is replaced.
+const STOPPED: u32 = 6;
+/// A worker that cannot be started is not tried more often than this.
+const BACK_OFF: Duration = Duration::from_millis(300);
+/// How many processes of an actor may die while they load before the actor is given up.
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) struct Driver {
     index: usize,
     shared: Arc<Shared>,
-    process: Option<Process>,
-    /// The programs that the process has loaded.
-    loaded: HashSet<u64>,
-}
-
-/// Why a worker gave no answer.
-enum Trouble {
-    /// The process is gone: how it ended.
-    Died(String),
-    /// The process was gone before it got the request.
-    Unheard(String),
-    /// No process could be started: why.
-    NotStarted(String),
-    /// The deadline passed.
-    Late,
-    /// The worker is well, and the call is answered with this.
-    Answer(CallError),
+    /// How many processes in a row have died while they loaded what every worker has to have.
+    stillborn: u32,
 }
 
 impl Driver {
     pub(super) fn new(index: usize, shared: Arc<Shared>) -> Self {
-        Self { index, shared, process: None, loaded: HashSet::new() }
+        Self { index, shared, stillborn: 0 }
     }
 
+    /// Runs until the pool closes and nothing waits for this worker.
     pub(super) fn run(mut self) {
-        self.bring_up();
         loop {
-            match self.shared.next(self.index) {
-                Next::Run(call) => {
-                    self.handle(*call);
-                    self.bring_up();
-                }
-                Next::Forget(key) => self.forget(key),
-                Next::Look => {
-                    if self.process.as_mut().is_some_and(Process::has_ended) {
-                        self.lose();
+            if lock(&self.shared.state).leave(self.index) {
+                return self.shared.keeper.notify_one();
+            }
+            let settings = &self.shared.settings;
+            match Process::start(self.index, settings.threads_per_worker(), settings.start_timeout) {
+                Ok((process, connection)) => {
+                    let worker = Worker { index: self.index, pid: process.pid() };
+                    match connection.set_patience(HEARTBEAT) {
+                        Ok(()) => self.serve(process, &Arc::new(Link::new(worker, connection))),
+                        Err(error) => self.give_up(&format!("its socket takes no timeout: {error}")),
                     }
-                    self.bring_up();
                 }
-                Next::Close => return self.close(),
+                Err(reason) => self.give_up(&reason),
             }
         }
     }
 
-    fn worker(&self) -> Worker {
-        Worker { index: self.index, pid: self.process.as_ref().map_or(0, Process::pid) }
+    /// No process could be started. What needs one is told, and after a pause the next is tried.
+    fn give_up(&self, reason: &str) {
+        self.shared.started(self.index, Err(not_started(self.index, reason)));
+        self.shared.hopeless(self.index, reason);
+        self.shared.pause(BACK_OFF);
     }
 
-    /// Starts the process if there is none, and loads what an actor has to have.
-    fn bring_up(&mut self) {
-        for attempt in 1.. {
-            if self.process.is_some() {
-                return;
+    /// One process, from its start to its end.
+    fn serve(&mut self, mut process: Process, link: &Arc<Link>) {
+        self.shared.started(self.index, Ok(Arc::clone(link)));
+        match &self.shared.program {
+            Some(program) => {
+                let job = Job::Load(Arc::clone(program));
+                self.shared.give(Claimed { link: Arc::clone(link), job, room: false });
             }
-            if self.start().is_err() {
-                std::thread::sleep(BACK_OFF);
-                return;
-            }
-            let Some(program) = self.shared.program.clone() else { return };
-            let how = match self.load(&program, None) {
-                Ok(()) => return,
-                // A process that died meanwhile gets another chance.
-                Err(Trouble::Died(how) | Trouble::Unheard(how)) => how,
-                // Whoever waits for the start has to hear of every other end, too; a refusal has been noted already.
-                Err(Trouble::Answer(error)) => return self.shared.attached(self.index, program.key, Err(error)),
-                Err(Trouble::NotStarted(reason)) => {
-                    let error = self.not_started(&reason);
-                    return self.shared.attached(self.index, program.key, Err(error));
+            None => self.shared.go_on(link),
+        }
+        let end = self.listen(&mut process, link);
+        if link.has_loaded() {
+            self.stillborn = 0;
+        }
+        // Dead and reaped before anybody hears of it.
+        process.kill();
+        drop(process);
+        let (doing, was_late) = link.close();
+        self.shared.ended(self.index);
+        let worker = link.worker;
+        match doing {
+            Some(Doing::Call(call) | Doing::Load(_, Some(call))) => match was_late {
+                true => late(call, format!("while {worker} ran it, which was replaced")),
+                false => self.lost(worker, call, end),
+            },
+            Some(Doing::Load(program, None)) => self.stillborn(&program, &end.how),
+            Some(Doing::Forget(_) | Doing::ShutDown) | None => {}
+        }
+    }
+
+    /// Takes the answers of a process, until it ends or is not to be trusted any more.
+    fn listen(&self, process: &mut Process, link: &Arc<Link>) -> End {
+        let mut stopped = 0;
+        loop {
+            if link.turn(HEARTBEAT) {
+                if let Some(heard) = link.seen() {
+                    return End { how: process.end(), unheard: !heard };
                 }
-                Err(Trouble::Late) => "it was late".to_owned(),
-            };
-            self.lose();
-            if attempt == START_ATTEMPTS {
-                let error =
-                    self.not_started(&format!("{attempt} processes died while they loaded the pipeline ({how})"));
-                self.shared.attached(self.index, program.key, Err(error));
-                return;
+                match link.receive() {
+                    Ok(Event::Quiet) => {}
+                    event => match self.heed(process, link, event) {
+                        Some(end) => return end,
+                        None => continue,
+                    },
+                }
+            }
+            // A child that user code has forked, and that has not executed anything yet, holds the worker's end of the
+            // socket too, so that the worker's death does not show there. What it said before it died does.
+            if process.has_ended() {
+                match link.last_words() {
+                    Ok(Event::Quiet) => return End::new(process.end()),
+                    event => match self.heed(process, link, event) {
+                        Some(end) => return end,
+                        None => continue,
+                    },
+                }
+            }
+            // Beats are counted, not seconds: a machine or an owner that is stopped itself is no fault of the worker's.
+            stopped = if process.is_stopped() { stopped + 1 } else { 0 };
+            if stopped >= STOPPED {
+                return self.replace(process, link, "it had been stopped for some seconds (SIGSTOP), and was replaced");
+            }
+            if link.ending().is_some_and(|since| since.elapsed() > GRACE) {
+                return End::new("it did not end when it was told to, and was killed");
             }
         }
     }
 
-    fn not_started(&self, reason: &str) -> CallError {
-        CallError::Start { method: format!("worker {}", self.index), reason: reason.to_owned() }
+    /// Kills a process that does nothing, and finds out whether it ever heard of what it was asked.
+    fn replace(&self, process: &mut Process, link: &Arc<Link>, why: &str) -> End {
+        process.kill();
+        let unheard = matches!(link.last_words(), Ok(Event::Gone { unheard: true }));
+        End { how: why.to_owned(), unheard }
     }
 
-    fn start(&mut self) -> Result<(), Trouble> {
-        let settings = &self.shared.settings;
-        match Process::start(self.index, settings.threads_per_worker(), settings.start_timeout) {
-            Ok(process) => {
-                self.process = Some(process);
-                self.loaded.clear();
-                self.shared.started(self.index, Ok(self.worker()));
-                Ok(())
+    fn heed(&self, process: &mut Process, link: &Arc<Link>, event: io::Result<Event<Answer>>) -> Option<End> {
+        match event {
+            Ok(Event::Message(received)) => self.shared.answered(link, received),
+            // A worker that does not speak our language is not used again. One whose words are lost on the way is well.
+            Ok(Event::Unreadable(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Some(End::new(format!("its answer could not be read, and it was replaced: {error}")))
             }
-            Err(reason) => {
-                self.shared.started(self.index, Err(self.not_started(&reason)));
-                Err(Trouble::NotStarted(reason))
-            }
-        }
-    }
-
-    fn handle(&mut self, mut call: Call) {
-        if matches!(call.deadline, Some((until, _)) if until <= Instant::now()) {
-            return late_answer(call, "while it waited in the queue".to_owned());
-        }
-        // A process that died while it was idle has not tried this call.
-        if self.process.as_mut().is_some_and(Process::has_ended) {
-            self.lose();
-        }
-        call.attempts += 1;
-        let mut outcome = self.attempt(&call);
-        for _ in 1..START_ATTEMPTS {
-            // Nor has one that was gone before the call was sent.
-            let Err(Trouble::Unheard(_)) = outcome else { break };
-            self.lose();
-            outcome = self.attempt(&call);
-        }
-        match outcome {
-            Ok(result) => call.answer(Ok(result)),
-            Err(Trouble::Answer(error)) => call.answer(Err(error)),
-            Err(Trouble::Late) => {
-                let place = format!("while {} ran it, which was replaced", self.worker());
-                if let Some(process) = &mut self.process {
+            Ok(Event::Unreadable(error)) => self.shared.unreadable(link, "the result", &error.to_string()),
+            Ok(Event::Quiet) => None,
+            Ok(Event::Gone { unheard }) => {
+                // It was cut off, and nobody waits for it to end by itself.
+                if link.is_late() {
                     process.kill();
                 }
-                self.lose();
-                late_answer(call, place);
+                Some(End { how: process.end(), unheard })
             }
-            Err(Trouble::Died(how) | Trouble::Unheard(how)) => {
-                let worker = self.worker();
-                self.lose();
-                if call.attempts < call.allowed {
-                    return self.shared.retry(call);
-                }
-                let error = CallError::WorkerDied {
-                    method: call.method.to_owned(),
-                    worker,
-                    how,
-                    attempts: call.attempts,
-                    allowed: call.allowed,
-                    actor: call.actor,
-                };
-                call.answer(Err(error));
-            }
-            Err(Trouble::NotStarted(reason)) => {
-                if call.attempts < call.allowed {
-                    return self.shared.retry(call);
-                }
-                let error = CallError::Start { method: call.method.to_owned(), reason };
-                call.answer(Err(error));
-            }
+            Err(error) => Some(End::new(format!("its socket failed: {error}"))),
         }
     }
 
-    /// One try: a process, the program in it, the call.
-    fn attempt(&mut self, call: &Call) -> Result<Incoming, Trouble> {
-        if self.process.is_none() {
-            self.start()?;
-        }
-        let until = call.deadline.map(|(until, _)| until);
-        if !self.loaded.contains(&call.program.key) {
-            self.load(&call.program, until)?;
-        }
-        let request = Request::Call { key: call.program.key, handler: call.handler.clone() };
-        let worker = self.worker();
-        let failed = |failure| match failure {
-            Failure::Panicked(message) => CallError::Panicked { method: call.method.to_owned(), worker, message },
-            Failure::Wire { what, reason } => CallError::Wire { method: call.method.to_owned(), what, reason },
+    /// The process is gone with a call: it is tried again, or its caller hears of it.
+    fn lost(&self, worker: Worker, call: Call, end: End) {
+        let claimed = match end.unheard {
+            true => self.shared.unheard(worker, call),
+            false if call.attempts < call.allowed => self.shared.put_back(call),
+            false => {
+                died(call, worker, end.how);
+                None
+            }
         };
-        // A request that cannot be sent although the worker is there is too large for the machine.
-        let sent = |error: &std::io::Error| CallError::Wire {
-            method: call.method.to_owned(),
-            what: "the arguments".to_owned(),
-            reason: error.to_string(),
-        };
-        self.send(&request, &call.args, &[], sent)?;
-        let received = self.receive(until)?;
-        match received.message {
-            Answer::Done => Ok(received.payload),
-            Answer::Failed(failure) => Err(Trouble::Answer(failed(failure))),
-            other => Err(self.confused(&other)),
+        if let Some(claimed) = claimed {
+            self.shared.give(claimed);
         }
     }
 
-    fn load(&mut self, program: &Program, until: Option<Instant>) -> Result<(), Trouble> {
-        let request = Request::Load {
-            key: program.key,
-            loader: program.loader.clone(),
-            device: program.device.clone(),
-            strict: program.strict,
-            memory: program.memory,
-            arena: program.arena.handle(),
-        };
-        let not_sent = |error: &std::io::Error| self.not_started(&format!("the arena could not be sent: {error}"));
-        self.send(&request, &Outgoing::default(), &program.arena.fds(), not_sent)?;
-        let received = self.receive(until)?;
-        match received.message {
-            Answer::Loaded { copied, took, decoding, memory } => {
-                self.loaded.insert(program.key);
-                self.shared.attached(self.index, program.key, Ok(Attached { copied, took, decoding, memory }));
-                Ok(())
-            }
-            Answer::NotLoaded(error) => {
-                let error = CallError::Load { worker: self.worker(), error };
-                self.shared.attached(self.index, program.key, Err(error.clone()));
-                Err(Trouble::Answer(error))
-            }
-            other => Err(self.confused(&other)),
+    /// A process died while it loaded what every worker has to have: it gets another chance, and not for ever.
+    fn stillborn(&mut self, program: &Program, how: &str) {
+        self.stillborn += 1;
+        if self.stillborn < START_ATTEMPTS {
+            return;
         }
-    }
-
-    fn send(
-        &self,
-        request: &Request,
-        payload: &Outgoing,
-        fds: &[BorrowedFd<'_>],
-        not_sent: impl FnOnce(&std::io::Error) -> CallError,
-    ) -> Result<(), Trouble> {
-        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-
-        let Some(process) = &self.process else { return Err(Trouble::NotStarted("there is no process".to_owned())) };
-        let sent = process.connection.send(request, payload, fds);
-        sent.map_err(|error| match error.kind() {
-            BrokenPipe | ConnectionReset => Trouble::Unheard("it was gone before it got the call".to_owned()),
-            _ => Trouble::Answer(not_sent(&error)),
-        })
-    }
-
-    fn receive(&mut self, until: Option<Instant>) -> Result<Received<Answer>, Trouble> {
-        let Some(process) = &mut self.process else {
-            return Err(Trouble::NotStarted("there is no process".to_owned()));
-        };
-        let mut last_look = false;
-        loop {
-            let now = Instant::now();
-            if until.is_some_and(|until| until <= now) {
-                return Err(Trouble::Late);
-            }
-            let pause = if last_look { Duration::ZERO } else { HEARTBEAT };
-            let look = now + pause;
-            match process.connection.wait(Some(until.map_or(look, |until| until.min(look)))) {
-                Ok(Wait::Ready) => break,
-                Ok(Wait::TimedOut) if last_look => return Err(Trouble::Died(process.end())),
-                // A child that user code has forked, and that has not executed anything yet, holds the worker's end of
-                // the socket too, so that the worker's death does not show there. What it said before it died does.
-                Ok(Wait::TimedOut) => last_look = process.has_ended(),
-                Err(error) => return Err(Trouble::Died(format!("waiting for it failed: {error}"))),
-            }
-        }
-        match process.connection.receive() {
-            Ok(Some(received)) => Ok(received),
-            Ok(None) => Err(Trouble::Died(process.end())),
-            Err(error) => Err(Trouble::Died(format!("its answer could not be read: {error}"))),
-        }
-    }
-
-    /// A worker that says what it was not asked is not used again.
-    fn confused(&self, answer: &Answer) -> Trouble {
-        Trouble::Died(format!("it gave an answer to another question, {answer:?}, and was replaced"))
-    }
-
-    fn forget(&mut self, key: u64) {
-        self.shared.detached(self.index, key);
-        if self.loaded.remove(&key) {
-            // A worker that is gone has forgotten everything.
-            drop(self.send(&Request::Forget { key }, &Outgoing::default(), &[], |error| {
-                self.not_started(&error.to_string())
-            }));
-        }
-    }
-
-    /// The process is gone, or is to be.
-    fn lose(&mut self) {
-        self.process = None;
-        self.loaded.clear();
-        self.shared.ended(self.index);
-    }
-
-    fn close(mut self) {
-        let told =
-            self.send(&Request::ShutDown, &Outgoing::default(), &[], |error| self.not_started(&error.to_string()));
-        if let (Ok(()), Some(process)) = (told, &mut self.process) {
-            process.wait(GRACE);
-        }
-        self.lose();
+        let reason = format!("{} processes died while they loaded the pipeline ({how})", self.stillborn);
+        self.shared.attached(self.index, program.key, Err(not_started(self.index, &reason)));
+        self.shared.hopeless(self.index, &reason);
+        self.shared.pause(BACK_OFF);
     }
 }

@@ -2,28 +2,44 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `pool` | the queue, its bounds and deadlines; starting and shutting down |
-//! | `driver` | one thread for each worker: gives it calls, and heals it |
+//! | `pool` | the engine: calls come in here; starting and shutting down |
+//! | `state` | what waits, who is idle, and who does what next |
+//! | `hand` | handing work to workers |
+//! | `link` | the way to one worker, and what it is busy with |
+//! | `answers` | what an answer means |
+//! | `lone` | a caller that receives its own answer |
+//! | `driver` | one thread for each worker: takes its answers, and heals it |
+//! | `keeper` | one thread for all deadlines |
 //! | `process` | starting and reaping a worker process |
 //! | `worker` | the other side: the life of a worker process |
-//! | `transport`, `protocol` | how the two talk |
+//! | `transport`, `frame`, `protocol` | how the two talk |
+//! | `limits` | which limit of the machine is behind an error |
 //! | `broker` | hands arenas to processes that are not workers of ours |
 //! | `sys` | all unsafe code |
 
+mod answers;
 pub(crate) mod broker;
 mod driver;
+mod frame;
+mod hand;
+mod keeper;
+mod limits;
+mod link;
+mod lone;
 mod pool;
 mod process;
 mod protocol;
+mod state;
 mod sys;
 pub(crate) mod transport;
 mod worker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(crate) use lone::Lone;
 pub(crate) use pool::Pool;
-pub(crate) use protocol::Failure;
+pub(crate) use protocol::{Failure, any as any_message};
 pub(crate) use sys::entry::EntryToken;
 pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
 
@@ -159,4 +175,9 @@ pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result
     let pool = Pool::start(settings, program)?;
     pool.wait_until_started().inspect_err(|_| pool.shut_down())?;
     Ok(pool)
+}
+
+/// No user code runs under the engine's locks, and no state is left half-written: a poisoned one is as good as new.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,20 +4,20 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::limits;
 use super::protocol::Answer;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
 
 /// A worker process, seen from its owner. Killed and reaped when dropped.
-pub(super) struct Process {
-    child: Child,
-    pub(super) connection: Connection,
-}
+pub(super) struct Process(Child);
 
 impl Process {
     /// Starts this executable again as a worker, and waits until it answers.
-    pub(super) fn start(index: usize, threads: usize, timeout: Duration) -> Result<Self, String> {
-        let (ours, theirs) = Connection::pair().map_err(|error| format!("socketpair failed: {error}"))?;
+    ///
+    /// The process ends with the thread that calls this.
+    pub(super) fn start(index: usize, threads: usize, timeout: Duration) -> Result<(Self, Connection), String> {
+        let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let name = std::env::current_exe().unwrap_or_default();
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // /proc/self/exe is this very file, even if a build has replaced it on disk since: see `sys::entry`.
@@ -31,18 +31,22 @@ impl Process {
             .process_group(0)
             .spawn()
             .map_err(|error| {
-                format!("this executable could not be started again: {error}; is there memory, and a free process id?")
+                let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
+                format!("this executable could not be started again: {error}; {hint}")
             })?;
-        let mut process = Self { child, connection: ours };
-        match process.connection.wait(Instant::now().checked_add(timeout)) {
+        let mut process = Self(child);
+        match ours.wait(Instant::now().checked_add(timeout)) {
             Ok(Wait::TimedOut) => Err(format!("it did not come up within {timeout:?}")),
-            Ok(Wait::Ready) => match process.connection.receive::<Answer>() {
-                Ok(Some(received)) if matches!(received.message, Answer::Ready) => Ok(process),
+            Ok(Wait::Ready) => match ours.receive::<Answer>() {
+                Ok(Some(received)) if matches!(received.message, Answer::Ready) => Ok((process, ours)),
+                Ok(Some(received)) => match received.message {
+                    Answer::NotReady(reason) => Err(format!("it cannot work: {reason}")),
+                    other => Err(format!("it said {other:?} before it was up")),
+                },
                 Ok(None) => Err(format!(
                     "it ended before it was up ({}); does a constructor end the program before `main`?",
                     process.end()
                 )),
-                Ok(Some(received)) => Err(format!("it said {:?} before it was up", received.message)),
                 Err(error) => Err(format!("its first words could not be read: {error}")),
             },
             Err(error) => Err(format!("waiting for it failed: {error}")),
@@ -50,12 +54,19 @@ impl Process {
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.id()
     }
 
     /// Whether the process has ended by itself.
     pub(super) fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Whether the process is stopped by a signal. One that a debugger holds is not.
+    pub(super) fn is_stopped(&self) -> bool {
+        // The name stands in parentheses, may have any in it, and the state follows.
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
     }
 
     /// How the process ended; one that has hung up but does not end is killed.
@@ -69,11 +80,11 @@ impl Process {
         }
     }
 
-    /// Waits for the end of the process. The connection has been closed or a shutdown was sent.
-    pub(super) fn wait(&mut self, grace: Duration) -> Option<ExitStatus> {
+    /// Waits for the end of the process.
+    fn wait(&mut self, grace: Duration) -> Option<ExitStatus> {
         let until = Instant::now() + grace;
         loop {
-            match self.child.try_wait() {
+            match self.0.try_wait() {
                 Ok(Some(status)) => return Some(status),
                 Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
                 Ok(None) | Err(_) => return None,
@@ -83,8 +94,8 @@ impl Process {
 
     pub(super) fn kill(&mut self) {
         // An error means that it has ended, which is what is wanted.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

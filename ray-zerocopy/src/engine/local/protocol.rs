@@ -1,12 +1,15 @@
-//! What owner and worker say to each other. One call at a time: every request but the last two has one answer.
+//! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
+//! request comes after it.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
+use super::frame::parse;
 use crate::arena::Handle;
 use crate::arena::memory::{Memory, MemoryOutcome};
+use crate::engine::message::{Incoming, aligned};
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
@@ -27,6 +30,8 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The process is up.
     Ready,
+    /// The process is up, but cannot work: why.
+    NotReady(String),
     Loaded {
         copied: Vec<Copied>,
         took: Duration,
@@ -37,6 +42,10 @@ pub(super) enum Answer {
     /// The result comes along.
     Done,
     Failed(Failure),
+    /// The program is freed.
+    Forgotten,
+    /// A request arrived that could not be read: why. The worker is well.
+    Unreadable(String),
 }
 
 /// Why a method has no result.
@@ -48,4 +57,14 @@ pub(crate) enum Failure {
         what: String,
         reason: String,
     },
+}
+
+/// Reads a frame as one of the messages above, for tests with hostile bytes.
+pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
+    let frame = aligned(frame);
+    match kind & 3 {
+        0 => parse::<Request>(&frame).map(|(_, payload)| payload),
+        1 => parse::<Answer>(&frame).map(|(_, payload)| payload),
+        _ => parse::<(String, i32)>(&frame).map(|(_, payload)| payload),
+    }
 }

@@ -7,30 +7,26 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::arena::sys::{Mapping, create, seal};
-use crate::engine::message::{Incoming, Outgoing, aligned};
+pub(super) use super::frame::Packet;
+use super::frame::{INLINE, frame, parse};
+use super::limits;
+use crate::engine::message::{Incoming, Outgoing};
 
-/// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
-const INLINE: usize = 64 * 1024;
-/// A frame in a memfd has to be believable: the sender is the same program, but it may be broken.
-const MAX_FRAME: u64 = 1 << 40;
-const MAX_SEGMENTS: usize = 1 << 20;
 /// The kernel takes 253 file descriptors in one packet.
 pub(crate) const MAX_FDS: usize = 253;
-const IN_PACKET: u8 = 0;
-const IN_MEMFD: u8 = 1;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -59,6 +55,18 @@ pub enum Wait {
     TimedOut,
 }
 
+/// What a connection has to say.
+pub(super) enum Event<M> {
+    /// A message arrived.
+    Message(Received<M>),
+    /// A packet arrived, but its message is lost. The next one is not.
+    Unreadable(io::Error),
+    /// Nothing arrived in time.
+    Quiet,
+    /// The other end is gone. `unheard` says that it has not received the last packet that was sent to it.
+    Gone { unheard: bool },
+}
+
 impl Connection {
     /// Two connected ends.
     pub fn pair() -> io::Result<(Self, Self)> {
@@ -78,55 +86,50 @@ impl Connection {
 
     /// Sends a message, the bytes that belong to it, and file descriptors, of which a packet takes 252.
     pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let head = crate::codec::encode(message).map_err(io::Error::other)?;
-        let segments = payload.segments.len();
-        if segments > MAX_SEGMENTS {
-            return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
-        }
-        let mut header = Vec::with_capacity(16 + segments * 8 + head.len());
-        header.extend((head.len() as u64).to_le_bytes());
-        header.extend((segments as u64).to_le_bytes());
-        payload.segments.iter().for_each(|segment| header.extend((segment.len() as u64).to_le_bytes()));
-        header.extend(&head);
-        let (starts, len) = payload.layout(header.len());
-
-        let parts = || {
-            std::iter::once((header.as_slice(), 0))
-                .chain(payload.segments.iter().map(|s| &s[..]).zip(starts.iter().copied()))
-        };
-        if len <= INLINE {
-            let mut packet = vec![0; 1 + len];
-            packet[0] = IN_PACKET;
-            parts().for_each(|(bytes, start)| packet[1 + start..][..bytes.len()].copy_from_slice(bytes));
-            return self.packet(&packet, fds);
-        }
-        let named = |(call, error): (&str, io::Error)| io::Error::new(error.kind(), format!("{call}: {error}"));
-        let memfd = create("ray-zerocopy-message", len as u64).map_err(named)?;
-        // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
-        parts()
-            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start))
-            .map_err(|error| named(("pwrite", error)))?;
-        seal(&memfd).map_err(|error| named(("fcntl(F_ADD_SEALS)", error)))?;
-        let fds: Vec<_> = std::iter::once(memfd.as_fd()).chain(fds.iter().copied()).collect();
-        self.packet(&[IN_MEMFD], &fds)
+        self.send_packet(&Packet::new(message, payload)?, fds)
     }
 
-    fn packet(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    /// Sends a message that has been written before.
+    pub(super) fn send_packet(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        let fds: Vec<_> = packet.memfd.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
+        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(io::Error::other("more file descriptors than a packet may carry"));
         }
-        retry(|| sendmsg(&self.0, &[IoSlice::new(packet)], &mut control, SendFlags::NOSIGNAL)).map(drop)
+        retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SendFlags::NOSIGNAL))
+            .map(drop)
+            .map_err(|error| limits::named("sendmsg", &error))
+    }
+
+    /// Ends the connection, for both ends and for every process that holds them.
+    pub(super) fn hang_up(&self) {
+        // The only error is that it has ended already.
+        let _ended = shutdown(&self.0, Shutdown::Both);
+    }
+
+    /// How long [`next`](Self::next) waits.
+    pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        Ok(set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?)
     }
 
     /// Waits for a packet, or for the other end to go.
     pub fn wait(&self, until: Option<Instant>) -> io::Result<Wait> {
+        self.poll(PollFlags::IN, until)
+    }
+
+    /// Waits until the other end is gone, whatever arrives meanwhile.
+    pub(super) fn wait_for_the_end(&self) -> io::Result<()> {
+        // What is not asked for is told all the same: that the other side has hung up.
+        self.poll(PollFlags::empty(), None).map(drop)
+    }
+
+    fn poll(&self, what: PollFlags, until: Option<Instant>) -> io::Result<Wait> {
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout =
                 left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-            let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.0, what)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Wait::TimedOut),
                 Ok(_) => return Ok(Wait::Ready),
@@ -138,22 +141,39 @@ impl Connection {
 
     /// Receives a message; `None` if the other end is gone.
     pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<Received<M>>> {
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(1 + INLINE, 0);
-            self.receive_into(buffer)
-        })
+        match self.next()? {
+            Event::Message(received) => Ok(Some(received)),
+            Event::Unreadable(error) => Err(error),
+            Event::Quiet => Err(io::ErrorKind::TimedOut.into()),
+            Event::Gone { .. } => Ok(None),
+        }
     }
 
-    fn receive_into<M: DeserializeOwned>(&self, buffer: &mut [u8]) -> io::Result<Option<Received<M>>> {
+    /// Waits for something to happen.
+    pub(super) fn next<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
+        BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::empty()))
+    }
+
+    /// What has happened already.
+    pub(super) fn next_at_once<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
+        BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
+    }
+
+    fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {
+        buffer.resize(1 + INLINE, 0);
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received =
-            retry(|| recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC));
-        let received = match received {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            other => other?,
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+                Ok(received) => break received,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Event::Quiet),
+                // The kernel says so if the other end is closed with a packet in it that nobody has received.
+                Err(Errno::CONNRESET) => return Ok(Event::Gone { unheard: true }),
+                Err(error) => return Err(error.into()),
+            }
         };
-        let lost_fds = received.flags.contains(ReturnFlags::CTRUNC);
         let mut fds: Vec<OwnedFd> = control
             .drain()
             .filter_map(|message| match message {
@@ -162,72 +182,24 @@ impl Connection {
             })
             .flatten()
             .collect();
-        if lost_fds {
-            return Err(io::Error::other(
-                "the file descriptors of a message were lost; is the limit of open files reached (see `ulimit -n`)?",
-            ));
+        if received.bytes == 0 {
+            return Ok(Event::Gone { unheard: false });
         }
-        let frame = match buffer[..received.bytes].split_first() {
-            None => return Ok(None),
-            Some((&IN_PACKET, frame)) => aligned(frame),
-            Some((&IN_MEMFD, _)) if !fds.is_empty() => map(&fds.remove(0))?,
-            Some(_) => return Err(broken("an unknown kind of packet")),
-        };
-        let (message, payload) = parse(&frame)?;
-        Ok(Some(Received { message, payload, fds }))
-    }
-}
-
-fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = retry(|| rustix::io::pwrite(fd, bytes, start as u64))?;
-        bytes = &bytes[written..];
-        start += written;
-    }
-    Ok(())
-}
-
-fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
-    let len = rustix::fs::fstat(fd)?.st_size as u64;
-    if len == 0 || len > MAX_FRAME {
-        return Err(broken("a memfd of an impossible size"));
-    }
-    Ok(bytes::Bytes::from_owner(Mapping::open(fd, len as usize)?))
-}
-
-fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
-    let number = |at: usize| {
-        let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
-        bytes
-            .map(u64::from_le_bytes)
-            .and_then(|number| usize::try_from(number).ok())
-            .ok_or_else(|| broken("it is too short"))
-    };
-    let (head, count) = (number(0)?, number(8)?);
-    if count > MAX_SEGMENTS {
-        return Err(broken("too many segments"));
-    }
-    let start = 16 + count * 8;
-    let mut end = start.checked_add(head).ok_or_else(|| broken("a length overflows"))?;
-    let header = frame.get(start..end).ok_or_else(|| broken("it is too short"))?;
-    let message = crate::codec::decode(header).map_err(io::Error::other)?;
-    let mut segments = Vec::with_capacity(count);
-    for index in 0..count {
-        let start = end.next_multiple_of(crate::engine::message::ALIGN);
-        end = number(16 + index * 8)?.checked_add(start).ok_or_else(|| broken("a length overflows"))?;
-        if end > frame.len() {
-            return Err(broken("it is too short"));
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Ok(Event::Unreadable(io::Error::other(
+                "the file descriptors of a message were lost, because this process has as many open files as it may \
+                 have: raise the limit, see `ulimit -n`",
+            )));
         }
-        segments.push(frame.slice(start..end));
+        let message = frame(&buffer[..received.bytes], &mut fds).and_then(|frame| parse(&frame));
+        Ok(match message {
+            Ok((message, payload)) => Event::Message(Received { message, payload, fds }),
+            Err(error) => Event::Unreadable(error),
+        })
     }
-    Ok((message, Incoming { segments }))
 }
 
-fn broken(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a packet is broken: {what}"))
-}
-
-fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(Errno::INTR) => {}
@@ -242,7 +214,7 @@ mod tests {
 
     use burn::tensor::Bytes;
 
-    use super::{Connection, INLINE, parse};
+    use super::{Connection, Event, INLINE};
     use crate::engine::message::{ALIGN, Outgoing};
 
     fn round_trip(sizes: &[usize]) {
@@ -274,20 +246,30 @@ mod tests {
     #[test]
     fn the_end_of_the_other_side_is_seen() {
         let (left, right) = Connection::pair().unwrap();
+        right.send(&1, &Outgoing::default(), &[]).unwrap();
+        assert!(matches!(left.receive::<i32>(), Ok(Some(_))));
         drop(left);
         assert!(right.receive::<()>().unwrap().is_none());
+        assert!(right.wait_for_the_end().is_ok());
     }
 
     #[test]
-    fn broken_frames_are_errors() {
-        for frame in [
-            vec![],
-            vec![0; 15],
-            [u64::MAX.to_le_bytes(), 0_u64.to_le_bytes()].concat(),
-            [0_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
-            [1_u64.to_le_bytes(), 1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
-        ] {
-            assert!(parse::<()>(&frame.into()).is_err());
+    fn a_packet_that_nobody_has_received_is_known() {
+        let (left, right) = Connection::pair().unwrap();
+        left.send(&1, &Outgoing::default(), &[]).unwrap();
+        drop(right);
+        assert!(matches!(left.next::<()>(), Ok(Event::Gone { unheard: true })));
+        assert!(matches!(left.next::<()>(), Ok(Event::Gone { unheard: false })));
+    }
+
+    #[test]
+    fn a_broken_packet_does_not_hurt_the_next_one() {
+        let (left, right) = Connection::pair().unwrap();
+        for bytes in [&[7][..], &[0, 1, 2], &[1], &[0; 40]] {
+            rustix::net::send(&left.0, bytes, rustix::net::SendFlags::empty()).unwrap();
+            assert!(matches!(right.next::<i32>(), Ok(Event::Unreadable(_))));
         }
+        left.send(&5, &Outgoing::default(), &[]).unwrap();
+        assert_eq!(right.receive::<i32>().unwrap().unwrap().message, 5);
     }
 }

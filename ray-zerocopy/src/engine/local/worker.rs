@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::{socket_peercred, socket_type};
-use rustix::process::{Signal, getpid, getppid, kill_process};
+use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use super::EntryToken;
 use super::protocol::{Answer, Failure, Request};
-use super::transport::{Connection, Received};
+use super::transport::{Connection, Event, Received};
+use super::{EntryToken, limits};
 use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::arena::{Arena, Handle};
 use crate::engine::message::{Incoming, Outgoing};
@@ -21,7 +21,9 @@ use crate::pipeline::{Copied, LoadError};
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
 pub(super) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(super) const VERSION: &str = "1";
+pub(super) const VERSION: &str = "2";
+/// What the thread needs that waits for the owner's end, and twice that.
+const WATCHER_STACK: usize = 64 * 1024;
 
 /// What a program's loader gets.
 pub(crate) struct LoadRequest {
@@ -75,37 +77,53 @@ pub(crate) fn fallback() {
 
 /// Serves until the owner says so, or is gone.
 pub(super) fn run(connection: Connection) -> ! {
-    let (sender, requests) = mpsc::channel();
-    let connection = std::sync::Arc::new(connection);
-    let reader = std::sync::Arc::clone(&connection);
-    let spawned = std::thread::Builder::new().name("ray-zerocopy reader".to_owned()).spawn(move || {
-        loop {
-            match reader.receive::<Request>() {
-                Ok(Some(request)) => {
-                    if sender.send(request).is_err() {
-                        die();
-                    }
-                }
-                // The owner is gone. A method may be running, and nobody waits for it.
-                Ok(None) => die(),
-                // The owner sees a dead worker, and the reason has no other way out.
-                Err(error) => {
-                    eprintln!("ray-zerocopy worker {}: a request could not be received: {error}", std::process::id());
-                    die()
-                }
-            }
-        }
-    });
-    if spawned.is_err() || answer(&connection, &Answer::Ready, &Outgoing::default()).is_err() {
+    let connection = Arc::new(connection);
+    let ready = match watch(&connection) {
+        Ok(()) => Answer::Ready,
+        Err(reason) => Answer::NotReady(reason),
+    };
+    if answer(&connection, &ready, &Outgoing::default()).is_err() {
         die();
     }
     let mut programs = HashMap::new();
-    for request in requests {
-        if serve(&connection, &mut programs, request).is_err() {
+    loop {
+        let served = match connection.next::<Request>() {
+            Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
+            Ok(Event::Unreadable(error)) => {
+                answer(&connection, &Answer::Unreadable(error.to_string()), &Outgoing::default())
+            }
+            Ok(Event::Quiet) => Ok(()),
+            Ok(Event::Gone { .. }) => die(),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            // The owner sees a dead worker, and the reason has no other way out.
+            eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
             die();
         }
     }
-    die()
+}
+
+/// Sees to it that this process ends with its owner, even in the middle of a method.
+///
+/// The kernel kills it when the owner's thread ends that started it, even if this process is stopped; but it forgets that
+/// if user code changes the user of this process. So a thread looks whether the owner hangs up, too. That alone would not
+/// do: a fork of the owner holds the owner's end of the socket.
+fn watch(connection: &Arc<Connection>) -> Result<(), String> {
+    let owner = getppid();
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
+    // An owner that ended before has sent no signal.
+    if getppid() != owner {
+        die();
+    }
+    let connection = Arc::clone(connection);
+    let watcher = std::thread::Builder::new().name("ray-zerocopy watcher".to_owned()).stack_size(WATCHER_STACK);
+    let watcher = watcher.spawn(move || {
+        // An error is no reason to go on alone.
+        drop(connection.wait_for_the_end());
+        die()
+    });
+    watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
 }
 
 /// Ends this process at once, whatever its other threads do.
@@ -153,7 +171,7 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
             let forgotten = programs.remove(&key);
             // A panic of the pipeline's `drop` has been printed, and harms no other program.
             drop(panics::caught(|| drop(forgotten)));
-            Ok(())
+            answer(connection, &Answer::Forgotten, &nothing)
         }
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));

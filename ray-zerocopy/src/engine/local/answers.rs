@@ -1,0 +1,108 @@
+//! What an answer of a worker means: for the call, and for the worker.
+
+use std::sync::Arc;
+
+use super::hand::{Shared, not_started};
+use super::link::{Doing, Link};
+use super::lock;
+use super::protocol::{Answer, Failure};
+use super::transport::Received;
+use crate::engine::message::Incoming;
+use crate::engine::{Attached, Call, CallError, Program};
+
+/// How a process ended.
+pub(super) struct End {
+    pub(super) how: String,
+    /// It has not heard of what it was last asked.
+    pub(super) unheard: bool,
+}
+
+impl End {
+    pub(super) fn new(how: impl Into<String>) -> Self {
+        Self { how: how.into(), unheard: false }
+    }
+}
+
+impl Shared {
+    /// Takes an answer to what the worker was asked. A worker that says what it was not asked is not used again.
+    pub(super) fn answered(&self, link: &Arc<Link>, received: Received<Answer>) -> Option<End> {
+        let worker = link.worker;
+        match (link.take(), received.message) {
+            (Some(Doing::Call(call)), Answer::Done) => self.done(link, call, Ok(received.payload)),
+            (Some(Doing::Call(call)), Answer::Failed(failure)) => {
+                let method = call.method.to_owned();
+                let error = match failure {
+                    Failure::Panicked(message) => CallError::Panicked { method, worker, message },
+                    Failure::Wire { what, reason } => CallError::Wire { method, what, reason },
+                };
+                self.done(link, call, Err(error));
+            }
+            (Some(Doing::Load(program, call)), Answer::Loaded { copied, took, decoding, memory }) => {
+                link.loaded(program.key, true);
+                self.attached(link.worker.index, program.key, Ok(Attached { copied, took, decoding, memory }));
+                match call {
+                    Some(call) => self.give_on(link, call),
+                    None => self.go_on(link),
+                }
+            }
+            (Some(Doing::Load(program, call)), Answer::NotLoaded(error)) => {
+                self.not_loaded(link, &program, call, CallError::Load { worker, error });
+            }
+            (Some(Doing::Forget(key)), Answer::Forgotten) => {
+                link.loaded(key, false);
+                self.go_on(link);
+            }
+            (doing, Answer::Unreadable(reason)) => {
+                if let Some(doing) = doing {
+                    link.put_back(doing);
+                }
+                return self.unreadable(link, "the arguments", &reason);
+            }
+            (doing, answer) => {
+                let end = End::new(format!("it gave an answer to another question, {answer:?}, and was replaced"));
+                if let Some(doing) = doing {
+                    link.put_back(doing);
+                }
+                return Some(end);
+            }
+        }
+        None
+    }
+
+    /// A call is answered. The worker is free before the caller hears of it, and gets its next call after that: the
+    /// caller is awake while that call is being written.
+    fn done(&self, link: &Arc<Link>, call: Call, result: Result<Incoming, CallError>) {
+        let next = lock(&self.state).next(link);
+        call.answer(result);
+        if let Some(claimed) = next {
+            self.give(claimed);
+        }
+    }
+
+    fn not_loaded(&self, link: &Arc<Link>, program: &Program, call: Option<Call>, error: CallError) {
+        self.attached(link.worker.index, program.key, Err(error.clone()));
+        match call {
+            Some(call) => self.done(link, call, Err(error)),
+            None => self.go_on(link),
+        }
+    }
+
+    /// A message was lost on its way, to the worker or from it. The worker is well.
+    pub(super) fn unreadable(&self, link: &Arc<Link>, what: &str, reason: &str) -> Option<End> {
+        match link.take() {
+            Some(Doing::Call(call)) => {
+                let (method, what) = (call.method.to_owned(), what.to_owned());
+                self.done(link, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));
+                None
+            }
+            Some(Doing::Load(program, call)) => {
+                let error = not_started(link.worker.index, &format!("the arena could not be handed over: {reason}"));
+                self.not_loaded(link, &program, call, error);
+                None
+            }
+            Some(Doing::Forget(_) | Doing::ShutDown) | None => {
+                Some(End::new(format!("it could not be talked to, and was replaced: {reason}")))
+            }
+        }
+    }
+}

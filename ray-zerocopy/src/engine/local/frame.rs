@@ -1,0 +1,137 @@
+//! What is in a packet: a frame, which is a header, the message, and the segments that belong to it.
+//!
+//! The header has the length of the message, the number of segments, and their lengths. Nothing in it is believed.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::limits;
+use crate::arena::copy::write_at;
+use crate::arena::sys::{Mapping, create, seal};
+use crate::engine::message::{ALIGN, Incoming, Outgoing};
+
+/// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
+pub(super) const INLINE: usize = 64 * 1024;
+/// A frame in a memfd has to be believable: the sender is the same program, but it may be broken.
+const MAX_FRAME: u64 = 1 << 40;
+const MAX_SEGMENTS: usize = 1 << 20;
+const IN_PACKET: u8 = 0;
+const IN_MEMFD: u8 = 1;
+
+/// A message, ready to be sent.
+pub struct Packet {
+    pub(super) bytes: Vec<u8>,
+    /// The frame, if it does not fit into the packet.
+    pub(super) memfd: Option<OwnedFd>,
+}
+
+impl Packet {
+    /// Writes a message and the bytes that belong to it.
+    pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
+        let head = crate::codec::encode(message).map_err(io::Error::other)?;
+        let segments = payload.segments.len();
+        if segments > MAX_SEGMENTS {
+            return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
+        }
+        let header = 16 + segments * 8 + head.len();
+        let (starts, len) = payload.layout(header);
+        let inline = len <= INLINE;
+        // The flag, the header, and whatever else goes into the packet.
+        let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
+        bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
+        bytes.extend((head.len() as u64).to_le_bytes());
+        bytes.extend((segments as u64).to_le_bytes());
+        payload.segments.iter().for_each(|segment| bytes.extend((segment.len() as u64).to_le_bytes()));
+        bytes.extend(&head);
+        let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
+        if inline {
+            for (segment, start) in parts {
+                bytes.resize(1 + start, 0);
+                bytes.extend(segment);
+            }
+            return Ok(Self { bytes, memfd: None });
+        }
+        let memfd = create("ray-zerocopy-message", len as u64).map_err(|(call, error)| limits::named(call, &error))?;
+        // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
+        std::iter::once((&bytes[1..], 0))
+            .chain(parts)
+            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
+            .map_err(|error| limits::named("pwrite", &error))?;
+        seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
+        bytes.truncate(1);
+        Ok(Self { bytes, memfd: Some(memfd) })
+    }
+}
+
+/// The frame of a packet, in memory that starts at a multiple of [`ALIGN`].
+pub(super) fn frame(packet: &[u8], fds: &mut Vec<OwnedFd>) -> io::Result<bytes::Bytes> {
+    match packet.split_first() {
+        Some((&IN_PACKET, frame)) => Ok(crate::engine::message::aligned(frame)),
+        Some((&IN_MEMFD, _)) if !fds.is_empty() => map(&fds.remove(0)),
+        _ => Err(broken("an unknown kind of packet")),
+    }
+}
+
+fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
+    let len = rustix::fs::fstat(fd)?.st_size as u64;
+    if len == 0 || len > MAX_FRAME {
+        return Err(broken("a memfd of an impossible size"));
+    }
+    let mapping = Mapping::open(fd.as_fd(), len as usize);
+    Ok(bytes::Bytes::from_owner(mapping.map_err(|error| limits::named("mmap", &error))?))
+}
+
+/// Takes a frame apart.
+pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
+    let number = |at: usize| {
+        let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(u64::from_le_bytes)
+            .and_then(|number| usize::try_from(number).ok())
+            .ok_or_else(|| broken("it is too short"))
+    };
+    let (head, count) = (number(0)?, number(8)?);
+    if count > MAX_SEGMENTS {
+        return Err(broken("too many segments"));
+    }
+    let start = 16 + count * 8;
+    let mut end = start.checked_add(head).ok_or_else(|| broken("a length overflows"))?;
+    let header = frame.get(start..end).ok_or_else(|| broken("it is too short"))?;
+    let message = crate::codec::decode(header).map_err(|reason| broken(&reason))?;
+    let mut segments = Vec::with_capacity(count);
+    for index in 0..count {
+        let start = end.checked_next_multiple_of(ALIGN).ok_or_else(|| broken("a length overflows"))?;
+        end = number(16 + index * 8)?.checked_add(start).ok_or_else(|| broken("a length overflows"))?;
+        if end > frame.len() {
+            return Err(broken("it is too short"));
+        }
+        segments.push(frame.slice(start..end));
+    }
+    Ok((message, Incoming { segments }))
+}
+
+/// An error of kind `InvalidData`: what arrived was not written by this program.
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a packet is broken: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn broken_frames_are_errors() {
+        for frame in [
+            vec![],
+            vec![0; 15],
+            [u64::MAX.to_le_bytes(), 0_u64.to_le_bytes()].concat(),
+            [0_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+            [1_u64.to_le_bytes(), 1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+        ] {
+            assert!(parse::<()>(&frame.into()).is_err());
+        }
+    }
+}
