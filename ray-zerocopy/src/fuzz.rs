@@ -4,13 +4,16 @@
 //! bytes are refused is no fault.
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::copy::write_at;
 use crate::arena::sys::{create, seal};
-use crate::arena::{Arena, ArenaError, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
+use crate::arena::{Arena, ArenaError, BlobSource, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
+use crate::checkpoint::{Change, Checkpoint, FromFile};
 use crate::engine::local::any_message;
 use crate::pipeline::{self, Kind};
 use crate::wrapper::wire::{Reader, Tensors, WireError};
@@ -68,6 +71,38 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
         Ok(container) => arena(&container),
         Err(reason) => Err(ArenaError::NotAnArena(reason)),
     }
+}
+
+/// Opens bytes as a checkpoint, and reads every tensor of it: as it is, and changed as a pipeline may want it.
+///
+/// # Errors
+/// As [`Checkpoint::open`], or if a tensor cannot be read.
+pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
+    let refused = |(call, error): (&str, std::io::Error)| format!("{call}: {error}");
+    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
+    write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
+    let fd = Arc::new(fd);
+    for entry in &checkpoint.entries {
+        let Ok(dtype) = entry.dtype else { continue };
+        let transpose = entry.shape.len() == 2;
+        let cast = dtype.is_float().then_some(DType::F16);
+        for change in [Change { transpose: false, cast: None }, Change { transpose, cast }] {
+            let kept = !change.transpose && change.cast.is_none();
+            let (fd, offset, len, shape) = (Arc::clone(&fd), entry.offset, entry.len, entry.shape.clone());
+            let source = FromFile { fd, offset, len, dtype, shape, change, scratch: Arc::default() };
+            let mut read = 0;
+            let streamed = source.stream(&mut |bytes| {
+                read += bytes.len();
+                Ok(())
+            });
+            assert!(streamed.is_err() || read == source.len(), "{read} bytes of {}", source.len());
+            assert!(!kept || streamed.is_ok(), "a tensor that is not in its file");
+            source.sample()?;
+        }
+    }
+    Ok(())
 }
 
 fn make(arena: &Arena, entry: &TensorEntry) {

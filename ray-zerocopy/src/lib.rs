@@ -121,7 +121,7 @@ pub mod __private {
     pub use crate::pipeline::{leaf, whole};
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
-        pub use crate::fuzz::{arena, manifest, message};
+        pub use crate::fuzz::{arena, checkpoint, manifest, message};
     }
     /// For this workspace's benchmarks.
     pub mod transport {

@@ -1,5 +1,6 @@
 //! Tasks of the workspace: `cargo xtask --help`. The only place that starts other programs for developers.
 
+mod fuzz;
 mod shell;
 mod test;
 mod tools;
@@ -42,6 +43,23 @@ enum Task {
         #[arg(last = true)]
         options: Vec<String>,
     },
+    /// Fuzz what reads bytes of others, or list the targets: `cargo xtask fuzz arena 600` (needs nightly and cargo-fuzz)
+    Fuzz {
+        /// The target: arena, checkpoint, manifest or message
+        target: Option<String>,
+        /// For how long, in seconds
+        #[arg(default_value_t = 60)]
+        seconds: u64,
+    },
+    /// Load worker pools while workers are killed, stopped and confused, for longer than the tests do
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// The seed of an earlier run, which prints it at its start
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
     Book,
     /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
@@ -66,6 +84,8 @@ fn run() -> Result<()> {
         Task::Features => tools::features(),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
+        Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
         Task::Book => tools::book(),
         Task::Audit => tools::audit(),
     }

@@ -11,6 +11,9 @@ use super::region::Stamp;
 pub(super) const FORMAT: u32 = 2;
 
 /// Names the content of an arena: equal ids mean equal weights, copied fields and schema.
+///
+/// The ids of burn's parameters count too. A pipeline that is loaded and shared again has the same ones, except for the running
+/// statistics of a norm, to which burn gives new ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArenaId(pub(crate) [u8; 32]);
 

@@ -8,8 +8,10 @@
 mod arenas;
 mod checkpoints;
 mod counting;
+mod entries;
 mod messages;
 mod pack;
+mod seeds;
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -105,6 +107,7 @@ fn bless() {
             }
             std::fs::write(folder("checkpoint").join(GOOD), checkpoints::good()).unwrap();
             std::fs::write(folder("README.md"), readme()).unwrap();
+            seeds::write(&folder("../../fuzz/corpus"));
         }
     });
 }

@@ -134,19 +134,19 @@ fn frames() -> Vec<Case> {
         case(
             "head-no-message",
             "another head than was expected",
-            "`(alloc::string::String, i32)`: ",
+            "a packet is broken: `(alloc::string::String, i32)`: ",
             (Expect::Text, frame(&[0xc1], &[])),
         ),
         case(
             "request-unknown",
             "a request that does not exist",
-            "`ray_zerocopy::engine::local::protocol::Request`: unknown variant",
+            "a packet is broken: `ray_zerocopy::engine::local::protocol::Request`: unknown variant",
             (Expect::Request, frame(&[0xa4, b'D', b'a', b'n', b'c'], &[])),
         ),
         case(
             "answer-unknown",
             "an answer that does not exist",
-            "`ray_zerocopy::engine::local::protocol::Answer`: unknown variant",
+            "a packet is broken: `ray_zerocopy::engine::local::protocol::Answer`: unknown variant",
             (Expect::Answer, frame(&[0xa1, b'X'], &[])),
         ),
     ]
@@ -256,5 +256,32 @@ fn tensors() -> Vec<Case> {
             pack(&json!(1_u64 << 60), &mut count);
             values(Expect::Vectors, &value(&count))
         }),
+    ]
+}
+
+/// Messages as the library writes them, one for each kind of values.
+pub fn valid() -> Vec<Vec<u8>> {
+    let packed = |json: Value| {
+        let mut bytes = Vec::new();
+        pack(&json, &mut bytes);
+        value(&bytes)
+    };
+    let tensor =
+        |segment: u64, dtype: &str, shape: &[u64]| packed(json!({"dtype": dtype, "shape": shape, "segment": segment}));
+    let of = |expect: Expect, values: Vec<Vec<u8>>, tensors: &[&[u8]]| {
+        let values = values.concat();
+        let segments: Vec<_> = std::iter::once(&values[..]).chain(tensors.iter().copied()).collect();
+        [vec![expect as u8], frame(&head(), &segments)].concat()
+    };
+    // A number, and the pair of a text and its like.
+    let fields = [vec![0x95, 0xa1, b'x', 0x07, 0xcb], 1.5_f64.to_be_bytes().to_vec(), vec![0xc3, 0xa1, b'c']].concat();
+    vec![
+        of(Expect::Text, vec![value(&fields)], &[]),
+        of(Expect::Json, vec![packed(json!({"a": [1, {"b": null}], "c": "d"}))], &[]),
+        of(Expect::Nested, vec![packed(json!({"Wrapped": {"Node": {"children": ["Leaf"], "note": "n"}}}))], &[]),
+        of(Expect::Map, vec![packed(json!({"a": [1, null], "b": []}))], &[]),
+        of(Expect::Matrix, vec![tensor(1, "F32", &[2, 3])], &[&[1; 24]]),
+        of(Expect::Vectors, vec![packed(json!(2)), tensor(1, "I64", &[2]), tensor(2, "U8", &[0])], &[&[1; 16], &[]]),
+        of(Expect::Bytes, vec![packed(json!(7)), value(&[0x92, 1, 2]), packed(json!(null))], &[]),
     ]
 }

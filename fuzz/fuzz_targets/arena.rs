@@ -1,0 +1,7 @@
+//! The container of an arena, and all that is in it.
+
+#![no_main]
+
+use ray_zerocopy::__private::fuzz;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ray_zerocopy_fuzz::run(|| drop(fuzz::arena(bytes))));

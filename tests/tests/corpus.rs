@@ -1,0 +1,63 @@
+//! Every file of the fuzz targets' corpora, through the same function as the target: what a fuzzer found stays found.
+//!
+//! `fuzz/README.md` says how to run the fuzzers themselves.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::path::{Path, PathBuf};
+
+use ray_zerocopy::__private::fuzz;
+
+fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Runs a target on its corpus. What is named `valid` is accepted, and no file is larger than it has to be.
+fn run(target: &str, function: impl Fn(&[u8]) -> Result<(), String>) {
+    let files = files(&format!("fuzz/corpus/{target}"));
+    assert!(files.iter().any(|(path, _)| name(path).starts_with("valid")), "{target} has no valid seed");
+    for (path, bytes) in files {
+        assert!(bytes.len() <= 16 << 10, "{} has {} bytes: minimise it", path.display(), bytes.len());
+        let result = function(&bytes);
+        let valid = name(&path).starts_with("valid");
+        assert!(!valid || result.is_ok(), "{}: {result:?}", path.display());
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+#[test]
+fn arenas() {
+    run("arena", |bytes| fuzz::arena(bytes).map_err(|error| error.to_string()));
+}
+
+#[test]
+fn manifests() {
+    run("manifest", |bytes| fuzz::manifest(bytes).map_err(|error| error.to_string()));
+}
+
+#[test]
+fn messages() {
+    run("message", fuzz::message);
+}
+
+#[test]
+fn checkpoints() {
+    run("checkpoint", fuzz::checkpoint);
+}
+
+/// The hostile files are seeds too, and every target takes any bytes.
+#[test]
+fn every_target_takes_every_hostile_file() {
+    for folder in ["arena", "message", "checkpoint"] {
+        for (_, bytes) in files(&format!("tests/hostile/{folder}")) {
+            drop((fuzz::arena(&bytes), fuzz::manifest(&bytes), fuzz::message(&bytes), fuzz::checkpoint(&bytes)));
+        }
+    }
+}
