@@ -4,7 +4,7 @@
 //! each other; and a manifest could name one blob a million times, so that reading a small file takes a day. All that
 //! our own builder writes passes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use burn::tensor::DType;
 use burn_pack::{FORMAT_VERSION, HEADER_SIZE, Header};
@@ -45,10 +45,20 @@ pub(super) fn apart(held: &[Held]) -> Result<(), ArenaError> {
     }
 }
 
-/// Checks that the manifest names each thing once, and agrees with the container on what its bytes are.
-pub(super) fn table(manifest: &Manifest, held: &[Held]) -> Result<(), ArenaError> {
-    let blobs = manifest.blobs.iter().map(|blob| blob.name.as_str());
-    once(blobs, "two blobs of the manifest are the same tensor of the container")?;
+/// Checks that the manifest names each thing once, and agrees with the container on what its bytes are. `of_blob` says
+/// which tensor of the container has the name of each blob, if any has.
+pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>]) -> Result<(), ArenaError> {
+    let same_tensor = "two blobs of the manifest are the same tensor of the container";
+    let mut named = vec![false; held.len()];
+    for (blob, index) in manifest.blobs.iter().zip(of_blob) {
+        if let Some(named) = index.and_then(|index| named.get_mut(index))
+            && std::mem::replace(named, true)
+        {
+            return Err(bad(&blob.name, same_tensor));
+        }
+    }
+    let elsewhere = manifest.blobs.iter().zip(of_blob).filter(|(_, index)| index.is_none());
+    once(elsewhere.map(|(blob, _)| blob.name.as_str()), same_tensor)?;
     // Only bytes in a file have no checksum, since nobody has read them.
     if let Some(blob) = manifest.blobs.iter().find(|blob| blob.file.is_none() != blob.blake3.is_some()) {
         let reason = if blob.file.is_some() { "it is in a file, and has a checksum" } else { "it has no checksum" };
@@ -59,11 +69,11 @@ pub(super) fn table(manifest: &Manifest, held: &[Held]) -> Result<(), ArenaError
     once(manifest.copies.iter().map(|entry| entry.path.as_str()), twice)?;
     once(manifest.flags.iter().map(|entry| entry.path.as_str()), twice)?;
 
-    let dtypes: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), held.dtype)).collect();
     let same = |path: &str, blob: u32, dtype: DType| {
-        let blob = manifest.blobs.get(blob as usize).filter(|blob| blob.file.is_none());
-        match blob.and_then(|blob| dtypes.get(blob.name.as_str())) {
-            Some(&found) if found != dtype => Err(bad(
+        let in_container = manifest.blobs.get(blob as usize).is_some_and(|blob| blob.file.is_none());
+        let index = of_blob.get(blob as usize).copied().flatten().filter(|_| in_container);
+        match index.and_then(|index| held.get(index)).map(|held| held.dtype) {
+            Some(found) if found != dtype => Err(bad(
                 path,
                 format!("it is {} by the manifest, and {} by the container", dtypes::name(dtype), dtypes::name(found)),
             )),
@@ -74,16 +84,19 @@ pub(super) fn table(manifest: &Manifest, held: &[Held]) -> Result<(), ArenaError
     manifest.copies.iter().try_for_each(|entry| same(&entry.path, entry.blob, DType::U8))?;
 
     // Tied tensors are one blob. A copied field never is, and each one costs its size when it is decoded.
-    let mut taken: HashSet<_> = manifest.tensors.iter().map(|entry| entry.blob).collect();
-    match manifest.copies.iter().find(|entry| !taken.insert(entry.blob)) {
+    let mut taken = vec![false; manifest.blobs.len()];
+    // A blob that is not there is found elsewhere.
+    let mut take = |blob: u32| taken.get_mut(blob as usize).is_some_and(|taken| std::mem::replace(taken, true));
+    manifest.tensors.iter().for_each(|entry| drop(take(entry.blob)));
+    match manifest.copies.iter().find(|entry| take(entry.blob)) {
         Some(entry) => Err(bad(&entry.path, "its bytes are also those of another entry")),
         None => Ok(()),
     }
 }
 
-fn once<'a>(names: impl Iterator<Item = &'a str>, reason: &str) -> Result<(), ArenaError> {
-    let mut seen = HashSet::new();
-    match names.into_iter().find(|name| !seen.insert(*name)) {
+fn once<'a>(mut names: impl Iterator<Item = &'a str>, reason: &str) -> Result<(), ArenaError> {
+    let mut seen = HashSet::with_capacity(names.size_hint().0);
+    match names.find(|name| !seen.insert(*name)) {
         Some(name) => Err(bad(name, reason)),
         None => Ok(()),
     }

@@ -105,9 +105,10 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
 /// Where the container has each blob of the manifest.
 fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<Place>, ArenaError> {
     let base = memory.as_ptr() as usize;
-    let mut held = Vec::new();
-    for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
-        let (name, dtype) = (tensor.name.clone(), tensor.dtype);
+    let tensors = reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let mut held = Vec::with_capacity(tensors.len());
+    for mut tensor in tensors {
+        let (name, dtype) = (std::mem::take(&mut tensor.name), tensor.dtype);
         let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
         // A tensor without elements has no address of its own.
         let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
@@ -121,17 +122,18 @@ fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<
         held.push(Held { name, dtype, offset, len: view.len() });
     }
     claims::apart(&held)?;
-    claims::table(manifest, &held)?;
-    let places: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), held)).collect();
-    let container = |held: &&Held| Place { region: 0, offset: held.offset, len: held.len };
-    let place = |blob: &Blob| match blob.file {
-        Some(place) => in_file(manifest, blob, place),
-        None => {
-            let place = places.get(blob.name.as_str()).map(container);
-            place.ok_or_else(|| bad(&blob.name, "the container does not have it"))
-        }
+    // Names are compared once: everything behind this goes by number.
+    let mut by_name = HashMap::with_capacity(held.len());
+    by_name.extend(held.iter().enumerate().map(|(index, held)| (held.name.as_str(), index)));
+    let of_blob: Vec<_> = manifest.blobs.iter().map(|blob| by_name.get(blob.name.as_str()).copied()).collect();
+    claims::table(manifest, &held, &of_blob)?;
+    let place = |(blob, held_at): (&Blob, &Option<usize>)| match (blob.file, held_at.and_then(|index| held.get(index)))
+    {
+        (Some(place), _) => in_file(manifest, blob, place),
+        (None, Some(held)) => Ok(Place { region: 0, offset: held.offset, len: held.len }),
+        (None, None) => Err(bad(&blob.name, "the container does not have it")),
     };
-    manifest.blobs.iter().map(place).collect()
+    manifest.blobs.iter().zip(&of_blob).map(place).collect()
 }
 
 /// Where a blob is in a file, which has to be long enough for it.
