@@ -72,7 +72,15 @@ fn every_example_that_is_named_exists() {
 #[test]
 fn every_cause_of_an_error_is_in_the_book() {
     let book = read("src/errors.md");
-    for file in ["arena/mod.rs", "device.rs", "engine/mod.rs", "pipeline/load.rs", "pipeline/share.rs", "report.rs"] {
+    for file in [
+        "arena/mod.rs",
+        "checkpoint/error.rs",
+        "device.rs",
+        "engine/mod.rs",
+        "pipeline/load.rs",
+        "pipeline/share.rs",
+        "report.rs",
+    ] {
         let source = read(format!("../ray-zerocopy/src/{file}"));
         let mut seen = 0;
         for (name, body) in source.split("pub enum ").skip(1).filter_map(|rest| rest.split_once(" {\n")) {

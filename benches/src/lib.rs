@@ -13,6 +13,7 @@
 pub mod child;
 pub mod links;
 pub mod machine;
+pub mod model;
 pub mod options;
 pub mod progress;
 pub mod stats;

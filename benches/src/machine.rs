@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 
+use anyhow::Context;
 use serde::Serialize;
 
 /// What matters of the machine, as the kernel tells it.
@@ -60,11 +61,26 @@ impl fmt::Display for Machine {
 /// # Errors
 /// If the process is gone, or the kernel does not tell.
 pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
-    use anyhow::Context;
-
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read; is the process gone?"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).with_context(|| format!("{path} has no field `{name}`"))
+}
+
+/// How long the threads of this process have run on a processor, in milliseconds: all that live.
+///
+/// Other processes lengthen what a clock shows much more than this.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn processor_ms() -> anyhow::Result<f64> {
+    let mut nanos = 0_u64;
+    for task in fs::read_dir("/proc/self/task")? {
+        let path = task?.path().join("schedstat");
+        let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        nanos += first.with_context(|| format!("{} says {text:?}", path.display()))?;
+    }
+    Ok(nanos as f64 / 1e6)
 }

@@ -109,6 +109,27 @@ fn actors() {
 }
 
 #[test]
+fn memory() {
+    says(
+        "memory",
+        &["--mib", "8", "--rounds", "1"],
+        &[
+            "8 MiB of weights, medians of 1 rounds, in ms",
+            "\nnothing ",
+            "\nprefault ",
+            "\nlock ",
+            "\nhuge pages ",
+            "\nall three ",
+            "mapped by 2 processes",
+            "\nowner: huge pages: ",
+            "\nworker 0: huge pages: ",
+            "; prefault: ",
+            "; lock: ",
+        ],
+    );
+}
+
+#[test]
 fn devices() {
     says(
         "devices",
@@ -124,7 +145,7 @@ fn devices() {
 
 #[test]
 fn help_says_what_to_look_at() {
-    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "devices"] {
+    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "memory", "devices"] {
         let output = run(name, &["--help"]);
         assert!(output.status.success(), "{name} --help: {}", output.status);
         let text = String::from_utf8_lossy(&output.stdout);

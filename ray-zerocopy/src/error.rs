@@ -1,6 +1,7 @@
 //! One type for `?`: what any operation can fail with.
 
 use crate::arena::ArenaError;
+use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::engine::CallError;
 use crate::pipeline::{LoadError, ShareError};
@@ -22,6 +23,9 @@ pub enum Error {
     /// An arena could not be opened or trusted.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+    /// A checkpoint could not be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// A device is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),

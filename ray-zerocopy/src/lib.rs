@@ -77,21 +77,25 @@ compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
 extern crate self as ray_zerocopy;
 
 mod arena;
+mod checkpoint;
 mod codec;
 mod device;
 mod engine;
 mod error;
+mod fuzz;
 mod panics;
 mod pipeline;
 mod report;
 mod wrapper;
 
-pub use arena::{Arena, ArenaError, ArenaId, SharedTensor, TensorKind};
+pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
+pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Worker};
 pub use error::{Error, Result};
-pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share};
+pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
 pub use report::{ProcessReport, Report, ReportError};
 pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};
@@ -115,6 +119,10 @@ pub mod __private {
         unshare,
     };
     pub use crate::pipeline::{leaf, whole};
+    /// For this workspace's fuzz targets, and the tests of their corpora.
+    pub mod fuzz {
+        pub use crate::fuzz::{arena, manifest, message};
+    }
     /// For this workspace's benchmarks.
     pub mod transport {
         pub use crate::engine::local::transport::{Connection, Received, Wait};

@@ -6,6 +6,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
+use crate::arena::memory::{MemoryOutcome, field, figures, mapping_of};
 use crate::engine::Worker;
 use crate::wrapper::Caller;
 
@@ -44,6 +45,13 @@ pub struct ProcessReport {
     pub attach_micros: Option<u64>,
     /// How long it took to make its own copies of the copied fields; none for the owner.
     pub decode_micros: Option<u64>,
+    /// How much of `shared` is mapped as huge pages (`ShmemPmdMapped` and `FilePmdMapped` of the arena).
+    pub huge: u64,
+    /// How much of `shared` is locked, and stays in memory (`Rss` of the arena where its `VmFlags` have `lo`).
+    pub locked: u64,
+    /// What came of the memory policy: for the owner as of now, for a worker when it had loaded the pipeline. Processes
+    /// that were not started by the one that asks have told nobody.
+    pub memory: MemoryOutcome,
 }
 
 impl ProcessReport {
@@ -78,30 +86,43 @@ impl Report {
     pub fn saved(&self) -> u64 {
         self.processes.iter().map(ProcessReport::saved).sum()
     }
+
+    /// What came of the memory policy, and in which processes.
+    fn outcomes(&self) -> Vec<(String, Vec<&str>)> {
+        let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
+        for process in self.processes.iter().filter(|process| process.memory.is_asked()) {
+            let text = process.memory.to_string();
+            match outcomes.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, names)) => names.push(&process.name),
+                None => outcomes.push((text, vec![&process.name])),
+            }
+        }
+        outcomes
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "one copy of the weights: {} MiB, mapped by {} processes", mib(self.arena), self.processes.len())?;
-        let header = ["process", "pid", "shared", "private", "PSS", "saved", "copied"];
-        let rows: Vec<[String; 7]> = self
-            .processes
-            .iter()
-            .map(|p| {
-                let sizes = [p.shared, p.private, p.pss, p.saved(), p.copied].map(mib);
-                let [shared, private, pss, saved, copied] = sizes;
-                [p.name.clone(), p.pid.to_string(), shared, private, pss, saved, copied]
-            })
-            .collect();
+        // Two columns more if somebody has asked for what they show.
+        let asked = self.processes.iter().any(|process| process.memory.is_asked());
+        let columns = if asked { 9 } else { 7 };
+        let header = ["process", "pid", "shared", "private", "PSS", "saved", "copied", "huge", "locked"];
+        let header: Vec<_> = header.map(str::to_owned).into_iter().take(columns).collect();
+        let row = |p: &ProcessReport| {
+            let sizes = [p.shared, p.private, p.pss, p.saved(), p.copied, p.huge, p.locked].map(mib);
+            [p.name.clone(), p.pid.to_string()].into_iter().chain(sizes).take(columns).collect::<Vec<_>>()
+        };
+        let rows: Vec<_> = self.processes.iter().map(row).collect();
         let copied = self.processes.iter().map(|process| process.copied).sum();
-        let total = ["sum", "", "", &mib(self.private()), &mib(self.pss()), &mib(self.saved()), &mib(copied)];
-        let total = total.map(str::to_owned);
-        let mut widths = header.map(str::len);
+        let total = ["sum", "", "", &mib(self.private()), &mib(self.pss()), &mib(self.saved()), &mib(copied), "", ""];
+        let total: Vec<_> = total.map(str::to_owned).into_iter().take(columns).collect();
+        let mut widths: Vec<_> = header.iter().map(String::len).collect();
         for row in rows.iter().chain([&total]) {
             widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.len()));
         }
-        line(f, &header.map(str::to_owned), &widths)?;
-        let rule = widths.map(|width| "-".repeat(width));
+        line(f, &header, &widths)?;
+        let rule: Vec<_> = widths.iter().map(|&width| "-".repeat(width)).collect();
         line(f, &rule, &widths)?;
         rows.iter().try_for_each(|row| line(f, row, &widths))?;
         line(f, &rule, &widths)?;
@@ -109,14 +130,21 @@ impl fmt::Display for Report {
         write!(
             f,
             "MiB, from /proc/<pid>/smaps: shared = the arena's Rss, private = Anonymous, saved = the arena's Rss - Pss"
-        )
+        )?;
+        if asked {
+            write!(f, "\nhuge = the arena's ShmemPmdMapped + FilePmdMapped, locked = its Rss where VmFlags have `lo`")?;
+        }
+        for (text, names) in self.outcomes() {
+            write!(f, "\n{}: {text}", names.join(", "))?;
+        }
+        Ok(())
     }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, cells: &[String; 7], widths: &[usize; 7]) -> fmt::Result {
-    write!(f, "{:<width$}", cells[0], width = widths[0])?;
-    cells.iter().zip(widths).skip(1).try_for_each(|(cell, &width)| write!(f, "  {cell:>width$}"))?;
-    writeln!(f)
+fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize]) -> fmt::Result {
+    let mut text = format!("{:<width$}", cells[0], width = widths[0]);
+    cells.iter().zip(widths).skip(1).for_each(|(cell, &width)| text += &format!("  {cell:>width$}"));
+    writeln!(f, "{}", text.trim_end())
 }
 
 fn mib(bytes: u64) -> String {
@@ -126,16 +154,17 @@ fn mib(bytes: u64) -> String {
 /// Asks the kernel about this process and the workers of a wrapper.
 pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     let arena = &caller.program.arena;
-    let owner = Worker { index: 0, pid: std::process::id() };
-    let mut processes = vec![process("owner".to_owned(), owner, arena.inode())?];
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
     let attached = caller.engine.attached(caller.program.key);
     for worker in caller.engine.workers() {
         // A worker that dies while it is looked at is not in the report; its successor will be.
-        let Ok(mut row) = process(format!("worker {}", worker.index), worker, arena.inode()) else { continue };
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else { continue };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
             row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
             row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
             row.decode_micros = Some(attached.decoding.as_micros() as u64);
+            row.memory = attached.memory.clone();
         }
         processes.push(row);
     }
@@ -145,15 +174,16 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
 /// Asks the kernel about every process of this user that maps an arena.
 pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
-    let mut processes = vec![process("owner".to_owned(), Worker { index: 0, pid: own }, arena.inode())?];
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
     let proc = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
     for entry in fs::read_dir("/proc").map_err(proc)?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
         let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
         if pid != own
-            && maps.lines().any(|line| is_ours(line, arena.inode()))
-            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, arena.inode())
+            && maps.lines().any(|line| files.have(line))
+            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, &files)
         {
             processes.push(row);
         }
@@ -162,64 +192,71 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     Ok(Report { arena: arena.len(), processes })
 }
 
-/// Whether a line of `/proc/<pid>/maps` is about the memfd with this inode.
-fn is_ours(line: &str, inode: u64) -> bool {
-    line.contains("/memfd:") && line.split_whitespace().nth(4).and_then(|text| text.parse().ok()) == Some(inode)
+/// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
+/// does, so they are looked up by where they are mapped.
+struct Files(Vec<[String; 2]>);
+
+impl Files {
+    fn of(arena: &Arena) -> Result<Self, ReportError> {
+        let path = "/proc/self/maps";
+        let maps = fs::read_to_string(path)
+            .map_err(|error| ReportError::Proc { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(Self::at(&maps, &arena.addresses().collect::<Vec<_>>()))
+    }
+
+    fn at(maps: &str, addresses: &[usize]) -> Self {
+        let mapped = maps.lines().filter_map(|line| {
+            let range = mapping_of(line)?;
+            addresses.iter().any(|address| range.contains(address)).then(|| file(line))?
+        });
+        Self(mapped.map(|file| file.map(str::to_owned)).collect())
+    }
+
+    /// Whether a line of `/proc/<pid>/maps` is about one of them.
+    fn have(&self, line: &str) -> bool {
+        file(line).is_some_and(|found| self.0.iter().any(|known| *known == found))
+    }
 }
 
-fn process(name: String, worker: Worker, inode: u64) -> Result<ProcessReport, ReportError> {
+/// Device and inode of a line of `/proc/<pid>/maps`, if it is about a file.
+fn file(line: &str) -> Option<[&str; 2]> {
+    let mut words = line.split_whitespace().skip(3);
+    let (device, inode) = (words.next()?, words.next()?);
+    (inode != "0").then_some([device, inode])
+}
+
+fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportError> {
+    let worker = Worker { index: 0, pid: std::process::id() };
+    let row = process("owner".to_owned(), worker, files)?;
+    Ok(ProcessReport { memory: arena.memory(), ..row })
+}
+
+fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport, ReportError> {
     let read = |file: &str| {
         let path = format!("/proc/{}/{file}", worker.pid);
         fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
     };
     let rollup = read("smaps_rollup")?;
-    let (shared, share) = mapped(&read("smaps")?, inode);
+    let arena = figures(&read("smaps")?, |line| files.have(line));
     Ok(ProcessReport {
         name,
         pid: worker.pid,
-        shared,
-        share,
+        shared: arena.rss,
+        share: arena.pss,
         private: field(&rollup, "Anonymous:"),
         pss: field(&rollup, "Pss:"),
         copied: 0,
         attach_micros: None,
         decode_micros: None,
+        huge: arena.huge,
+        locked: arena.locked,
+        memory: MemoryOutcome::default(),
     })
-}
-
-/// Rss and Pss of the mappings of one memfd.
-fn mapped(smaps: &str, inode: u64) -> (u64, u64) {
-    let mut ours = false;
-    let (mut rss, mut pss) = (0, 0);
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let first = words.next().unwrap_or_default();
-        if let Some((start, _)) = first.split_once('-')
-            && u64::from_str_radix(start, 16).is_ok()
-        {
-            ours = is_ours(line, inode);
-        } else if ours {
-            match first {
-                "Rss:" => rss += kib(words.next()),
-                "Pss:" => pss += kib(words.next()),
-                _ => {}
-            }
-        }
-    }
-    (rss, pss)
-}
-
-fn field(text: &str, name: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |rest| kib(rest.split_whitespace().next()))
-}
-
-fn kib(text: Option<&str>) -> u64 {
-    text.and_then(|text| text.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ProcessReport, Report, field, mapped};
+    use super::{Files, MemoryOutcome, ProcessReport, Report, field, figures};
 
     const SMAPS: &str = "\
 7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
@@ -236,8 +273,15 @@ Rss:                   4 kB
 
     #[test]
     fn only_the_arenas_own_mappings_count() {
-        assert_eq!(mapped(SMAPS, 4711), (1024 * 1024, 256 * 1024));
-        assert_eq!(mapped(SMAPS, 4713), (0, 0));
+        let of = |addresses: &[usize]| {
+            let files = Files::at(SMAPS, addresses);
+            let found = figures(SMAPS, |line| files.have(line));
+            (found.rss, found.pss)
+        };
+        assert_eq!(of(&[0x7f00_0000_0000]), (1024 * 1024, 256 * 1024));
+        assert_eq!(of(&[0x7f00_0000_0000, 0x7f00_0040_0000]), (3 * 1024 * 1024, 2304 * 1024));
+        // Neither free addresses nor anonymous memory are anybody's.
+        assert_eq!(of(&[0x1000, 0x7f00_0080_0000]), (0, 0));
         assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
     }
 
@@ -253,6 +297,9 @@ Rss:                   4 kB
             copied: 0,
             attach_micros: None,
             decode_micros: None,
+            huge: 0,
+            locked: 0,
+            memory: MemoryOutcome::default(),
         };
         let report = Report {
             arena: 4 << 20,

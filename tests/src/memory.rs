@@ -1,6 +1,8 @@
 //! The kernel's figures of a process, in bytes.
 
+use std::collections::HashMap;
 use std::fs;
+use std::ops::Range;
 
 /// A field of `/proc/<pid>/smaps_rollup`, `Pss` or `Anonymous`.
 pub fn rollup(pid: u32, field: &str) -> u64 {
@@ -29,4 +31,47 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("it did not happen within a minute: {what}");
+}
+
+/// A mapping of a process.
+#[derive(Debug)]
+pub struct Mapped {
+    /// Where it is.
+    pub addresses: Range<u64>,
+    /// Its fields in `/proc/<pid>/smaps`, in bytes.
+    pub figures: HashMap<String, u64>,
+    /// Its `VmFlags`.
+    pub flags: Vec<String>,
+}
+
+impl Mapped {
+    /// A field of `/proc/<pid>/smaps`.
+    pub fn figure(&self, field: &str) -> u64 {
+        *self.figures.get(field).unwrap_or_else(|| panic!("no {field} in {self:?}"))
+    }
+}
+
+/// The mappings that a process has of the file with this inode.
+pub fn mapped(pid: u32, inode: u64) -> Vec<Mapped> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the process is there");
+    let mut found: Vec<(bool, Mapped)> = Vec::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (first, rest) = words.split_first().expect("no line is empty");
+        if let (Some((start, end)), Some(node)) = (first.split_once('-'), words.get(4)) {
+            let number = |text| u64::from_str_radix(text, 16).expect("an address");
+            let addresses = number(start)..number(end);
+            let mapped = Mapped { addresses, figures: HashMap::new(), flags: Vec::new() };
+            found.push((node.parse() == Ok(inode), mapped));
+        } else if let Some((_, last)) = found.last_mut() {
+            match (first.trim_end_matches(':'), rest) {
+                ("VmFlags", flags) => last.flags = flags.iter().map(ToString::to_string).collect(),
+                (field, [kib, "kB"]) => {
+                    last.figures.insert(field.to_owned(), kib.parse::<u64>().expect("a number") * 1024);
+                }
+                _ => {}
+            }
+        }
+    }
+    found.into_iter().filter_map(|(ours, mapped)| ours.then_some(mapped)).collect()
 }

@@ -1,38 +1,91 @@
-//! Building an arena: hash, plan, write into the mapping, seal.
+//! Building an arena: find what is stored once, plan, copy, seal.
 //!
-//! No tensor is held twice. The bytes are hashed where they are, and burnpack's deferred tensors produce them again,
-//! one at a time, straight into the mapped memfd.
+//! No tensor is held twice. Its bytes go from where they are, some at a time, straight into the memfd, and their checksum
+//! is taken on the way.
 
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use burn::tensor::{Bytes, DType};
-use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Writer};
+use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE};
 
-use super::manifest::{Blob, FORMAT};
-use super::sys::{self, Mapping};
-use super::{Arena, ArenaError, CopyEntry, FlagEntry, Manifest, TensorEntry};
+use super::container::{Descriptor, Frame};
+use super::copy::{Meter, copy, write_at};
+use super::manifest::{Blob, FORMAT, FileBlob};
+use super::region::{Backing, Region};
+use super::sys::{self, Promise};
+use super::{Arena, ArenaError, CopyEntry, FlagEntry, Manifest, Progress, Stamp, TensorEntry};
 
 pub(super) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
 pub(super) const CHECKSUM_KEY: &str = "ray_zerocopy.blake3";
+/// Stands for a checksum that is not known yet, and takes as much room.
+const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Where the bytes of a tensor come from. Asked twice: once for the checksum, once for the copy into the arena.
+/// Where the bytes of a tensor come from.
 pub(crate) trait BlobSource: Send + Sync {
-    /// The tensor's bytes, little-endian and contiguous, without a copy where the backend allows it.
-    fn bytes(&self) -> Result<Bytes, String>;
-    /// What tells tensors of the same storage, layout and dtype apart from others, if the backend can say.
+    /// Their number.
+    fn len(&self) -> usize;
+
+    /// The tensor's bytes, little-endian and contiguous, some at a time.
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String>;
+
+    /// What tells tensors of the same storage, layout and dtype apart from others, if the source can say.
     fn identity(&self) -> Option<(usize, usize)>;
+
+    /// A few bytes, which equal tensors have in common, and other tensors most often have not.
+    fn sample(&self) -> Result<Vec<u8>, String>;
+}
+
+/// The bytes that sources sample, from the start and from the end of a tensor.
+pub(crate) const SAMPLE: usize = 2048;
+
+/// A sample of bytes that are at hand.
+pub(crate) fn sample(bytes: &[u8]) -> Vec<u8> {
+    let (start, end) = (&bytes[..SAMPLE.min(bytes.len())], &bytes[bytes.len().saturating_sub(SAMPLE)..]);
+    [start, end].concat()
+}
+
+/// Bytes of our own: the value of a copied field.
+struct Value(Bytes);
+
+impl BlobSource for Value {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        sink(&self.0)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&self.0))
+    }
 }
 
 /// Collects entries and writes them as an arena.
 pub(crate) struct ArenaBuilder {
     manifest: Manifest,
-    blobs: Vec<burn_pack::Tensor>,
-    by_content: HashMap<(blake3::Hash, String), u32>,
+    /// Blobs that go into the container, and what is known of each.
+    stored: Vec<Stored>,
     by_identity: HashMap<(usize, usize, String), u32>,
+    /// Blobs with the same dtype, size and sample: whether they are equal is still to be seen.
+    by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
+    files: Vec<(OwnedFd, Backing)>,
     /// Keeps the storages alive while their addresses are keys of `by_identity`.
-    sources: Vec<Arc<dyn BlobSource>>,
-    logical_bytes: u64,
+    kept: Vec<Arc<dyn BlobSource>>,
+}
+
+struct Stored {
+    blob: u32,
+    descriptor: Descriptor,
+    source: Arc<dyn BlobSource>,
+    /// Taken early if another tensor looks the same.
+    hash: Option<blake3::Hash>,
 }
 
 impl ArenaBuilder {
@@ -47,12 +100,13 @@ impl ArenaBuilder {
                 flags: Vec::new(),
                 structure: Vec::new(),
                 blobs: Vec::new(),
+                files: Vec::new(),
             },
-            blobs: Vec::new(),
-            by_content: HashMap::new(),
+            stored: Vec::new(),
             by_identity: HashMap::new(),
-            sources: Vec::new(),
-            logical_bytes: 0,
+            by_sample: HashMap::new(),
+            files: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -67,51 +121,75 @@ impl ArenaBuilder {
         };
         if let Some(identity) = identity {
             self.by_identity.insert(identity, entry.blob);
-            self.sources.push(source);
+            self.kept.push(source);
         }
-        self.logical_bytes += self.blobs[entry.blob as usize].byte_len() as u64;
         self.manifest.tensors.push(entry);
         Ok(())
     }
 
     fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
-        let bytes = source.bytes().map_err(|reason| ArenaError::Write { entry: entry.path.clone(), reason })?;
-        within(&format!("the bytes of `{}`", entry.path), bytes.len(), MAX_TENSOR_SIZE)?;
-        let (hash, len) = (blake3::hash(&bytes), bytes.len());
-        drop(bytes);
+        let failed = |reason: String| ArenaError::Write { entry: entry.path.clone(), reason };
+        within(&format!("the bytes of `{}`", entry.path), source.len(), MAX_TENSOR_SIZE)?;
         // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
-        let content = (hash, format!("{:?}", entry.dtype));
-        if let Some(&blob) = self.by_content.get(&content) {
-            return Ok(blob);
+        let looks = (format!("{:?}", entry.dtype), source.len(), source.sample().map_err(failed)?);
+        let alike = self.by_sample.get(&looks).cloned().unwrap_or_default();
+        let mut hash = None;
+        if !alike.is_empty() {
+            let own = digest(&**source).map_err(failed)?;
+            for blob in alike {
+                let Some(other) = self.stored.iter_mut().find(|stored| stored.blob == blob) else { continue };
+                let known = match other.hash {
+                    Some(known) => known,
+                    None => *other.hash.insert(digest(&*other.source).map_err(failed)?),
+                };
+                if known == own {
+                    return Ok(blob);
+                }
+            }
+            hash = Some(own);
         }
-        let provider = Arc::clone(source);
-        let tensor = burn_pack::Tensor::deferred(
-            entry.path.clone(),
-            entry.dtype,
-            entry.shape.clone(),
-            entry.param,
-            len,
-            move || provider.bytes().map_err(burn_pack::Error::IoError),
-        );
-        let blob = self.blob(tensor, hash);
-        self.by_content.insert(content, blob);
+        let descriptor = Descriptor {
+            name: entry.path.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            param: entry.param,
+            len: source.len(),
+        };
+        let blob = self.blob(descriptor, Arc::clone(source), hash);
+        self.by_sample.entry(looks).or_default().push(blob);
         Ok(blob)
     }
 
-    fn blob(&mut self, tensor: burn_pack::Tensor, hash: blake3::Hash) -> u32 {
-        let index = self.blobs.len() as u32;
-        self.manifest.blobs.push(Blob { name: tensor.name.clone(), blake3: hash.to_hex().to_string() });
-        self.blobs.push(tensor);
-        index
+    fn blob(&mut self, descriptor: Descriptor, source: Arc<dyn BlobSource>, hash: Option<blake3::Hash>) -> u32 {
+        let blob = self.manifest.blobs.len() as u32;
+        self.manifest.blobs.push(Blob { name: descriptor.name.clone(), blake3: Some(UNKNOWN.to_owned()), file: None });
+        self.stored.push(Stored { blob, descriptor, source, hash });
+        blob
+    }
+
+    /// Adds a file whose bytes are borrowed where they are. Returns its number.
+    pub(crate) fn file(&mut self, fd: OwnedFd, stamp: Stamp, promise: Promise) -> u32 {
+        self.manifest.files.push(stamp.clone());
+        self.files.push((fd, Backing::File(stamp, promise)));
+        self.files.len() as u32 - 1
+    }
+
+    /// Adds a tensor that stays in a file of the arena. Tensors that lie in the same place are one.
+    pub(crate) fn in_file(&mut self, mut entry: TensorEntry, place: FileBlob) {
+        let known = self.manifest.blobs.iter().position(|blob| blob.file == Some(place));
+        entry.blob = known.unwrap_or(self.manifest.blobs.len()) as u32;
+        if known.is_none() {
+            self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3: None, file: Some(place) });
+        }
+        self.manifest.tensors.push(entry);
     }
 
     /// Adds the serialised value of a copied field.
     pub(crate) fn copy(&mut self, path: &str, value: Vec<u8>) {
-        let hash = blake3::hash(&value);
         let len = value.len();
-        let tensor =
-            burn_pack::Tensor::new(format!("copied: {path}"), DType::U8, vec![len], None, Bytes::from_bytes_vec(value));
-        let blob = self.blob(tensor, hash);
+        let descriptor =
+            Descriptor { name: format!("copied: {path}"), dtype: DType::U8, shape: vec![len], param: None, len };
+        let blob = self.blob(descriptor, Arc::new(Value(Bytes::from_bytes_vec(value))), None);
         self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
     }
 
@@ -123,32 +201,108 @@ impl ArenaBuilder {
         self.manifest.structure.push(what);
     }
 
-    /// Writes the container into a fresh memfd, seals it and opens it.
+    /// Writes the container into a fresh memfd, seals it and opens the arena.
     ///
     /// # Errors
     /// If the kernel refuses the memory, or a tensor cannot be read.
-    pub(crate) fn seal(mut self) -> Result<Arena, ArenaError> {
-        self.manifest.fingerprint = Manifest::fingerprint(&self.manifest.pipeline, &self.manifest.tensors);
-        within("the tensors and copied fields of the pipeline", self.blobs.len(), MAX_TENSOR_COUNT)?;
-        let write = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
-        let manifest = serde_json::to_string(&self.manifest).map_err(|error| write(error.to_string()))?;
-        // The container has a table of its own besides, which is smaller than ours.
-        within("the bytes of the table of contents", manifest.len(), MAX_METADATA_SIZE as usize / 2)?;
-        let checksum = blake3::hash(manifest.as_bytes()).to_hex();
-        let writer =
-            Writer::new(self.blobs).with_metadata(MANIFEST_KEY, &manifest).with_metadata(CHECKSUM_KEY, &checksum);
-        let len = writer.size().map_err(|error| write(error.to_string()))?;
-        let system = |(call, error): (&str, std::io::Error)| ArenaError::System {
-            call: call.to_owned(),
-            bytes: len as u64,
-            reason: error.to_string(),
-        };
-        let fd = sys::create("ray-zerocopy", len as u64).map_err(system)?;
-        Mapping::fill(&fd, len, |memory| writer.write_into(memory))
-            .map_err(system)?
-            .map_err(|error| write(error.to_string()))?;
-        Arena::from_memfd(fd)
+    pub(crate) fn seal(self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+        let mut plan = self.plan()?;
+        let len = plan.frame.len;
+        let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);
+        let fd = sys::create("ray-zerocopy", len).map_err(system)?;
+        plan.write(&fd, tell)?;
+        sys::seal(&fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
+        let mut regions = vec![Region::sealed(fd)?];
+        for (fd, backing) in plan.files {
+            regions.push(Region::open(fd, &backing)?);
+        }
+        Arena::from_regions(regions)
     }
+
+    /// Writes the container into a fresh file, which has nothing in it yet.
+    ///
+    /// # Errors
+    /// If the file system refuses the bytes, or a tensor cannot be read.
+    pub(super) fn write_file(self, file: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        let mut plan = self.plan()?;
+        rustix::fs::ftruncate(&file, plan.frame.len)
+            .map_err(|errno| ArenaError::system("ftruncate", plan.frame.len, errno.into()))?;
+        plan.write(file, tell)
+    }
+
+    fn plan(mut self) -> Result<Plan, ArenaError> {
+        self.manifest.fingerprint = Manifest::fingerprint(&self.manifest.pipeline, &self.manifest.tensors);
+        within("the tensors and copied fields of the pipeline", self.stored.len(), MAX_TENSOR_COUNT)?;
+        let mut plan = Plan {
+            frame: Frame { head: Vec::new(), offsets: Vec::new(), len: 0 },
+            manifest: self.manifest,
+            descriptors: Vec::with_capacity(self.stored.len()),
+            sources: Vec::with_capacity(self.stored.len()),
+            files: self.files,
+        };
+        for stored in self.stored {
+            plan.descriptors.push(stored.descriptor);
+            plan.sources.push((stored.blob, stored.source));
+        }
+        plan.frame = plan.frame()?;
+        Ok(plan)
+    }
+}
+
+/// An arena that is about to be written.
+struct Plan {
+    frame: Frame,
+    manifest: Manifest,
+    descriptors: Vec<Descriptor>,
+    /// The blob that each descriptor is about, and its bytes.
+    sources: Vec<(u32, Arc<dyn BlobSource>)>,
+    files: Vec<(OwnedFd, Backing)>,
+}
+
+impl Plan {
+    fn frame(&self) -> Result<Frame, ArenaError> {
+        let failed = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
+        let manifest = serde_json::to_string(&self.manifest).map_err(|error| failed(error.to_string()))?;
+        let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+        let texts = [(MANIFEST_KEY, manifest.as_str()), (CHECKSUM_KEY, checksum.as_str())];
+        Frame::plan(&self.descriptors, &texts).map_err(|found| ArenaError::TooLarge {
+            what: "the bytes of the table of contents".to_owned(),
+            found: found as u64,
+            limit: MAX_METADATA_SIZE.into(),
+        })
+    }
+
+    fn write(&mut self, target: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        let total = self.descriptors.iter().map(|descriptor| descriptor.len as u64).sum();
+        let mut meter = Meter::new(total, tell);
+        let places = self.descriptors.iter().zip(&self.frame.offsets);
+        for ((descriptor, &offset), (blob, source)) in places.zip(&self.sources) {
+            let hash = copy(&**source, &target, offset, &mut meter)
+                .map_err(|reason| ArenaError::Write { entry: descriptor.name.clone(), reason })?;
+            self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
+        }
+        // As many bytes as before: checksums are of one length.
+        let frame = self.frame()?;
+        debug_assert_eq!((frame.head.len(), frame.len), (self.frame.head.len(), self.frame.len));
+        write_at(&target, &frame.head, 0).map_err(|error| ArenaError::system("pwrite", frame.len, error))
+    }
+}
+
+fn digest(source: &dyn BlobSource) -> Result<blake3::Hash, String> {
+    let mut hasher = blake3::Hasher::new();
+    source.stream(&mut |bytes| {
+        hasher.update_rayon(bytes);
+        Ok(())
+    })?;
+    Ok(hasher.finalize())
+}
+
+/// A container of these tensors and this text as its manifest, with the checksum that belongs to it, for fuzz targets.
+pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) -> Result<burn::tensor::Bytes, String> {
+    let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+    let writer = burn_pack::Writer::new(blobs);
+    let writer = writer.with_metadata(MANIFEST_KEY, manifest).with_metadata(CHECKSUM_KEY, &checksum);
+    writer.into_bytes().map_err(|error| error.to_string())
 }
 
 /// burnpack refuses to read what is larger: better an error before anything is written.
@@ -165,44 +319,40 @@ mod tests {
 
     use burn::tensor::{Bytes, DType};
 
-    use super::{ArenaBuilder, ArenaError, BlobSource, MAX_TENSOR_COUNT};
+    use super::{ArenaBuilder, ArenaError, MAX_TENSOR_COUNT, Value};
     use crate::arena::{TensorEntry, TensorKind};
 
-    struct Number(u64);
-
-    impl BlobSource for Number {
-        fn bytes(&self) -> Result<Bytes, String> {
-            Ok(Bytes::from_elems(vec![self.0]))
-        }
-
-        fn identity(&self) -> Option<(usize, usize)> {
-            None
-        }
-    }
-
-    fn of(numbers: u64) -> Result<crate::Arena, ArenaError> {
+    fn of(numbers: impl Iterator<Item = u64>) -> Result<crate::Arena, ArenaError> {
         let mut builder = ArenaBuilder::new("numbers");
-        for number in 0..numbers {
+        for (at, number) in numbers.enumerate() {
             let entry = TensorEntry {
-                path: number.to_string(),
+                path: at.to_string(),
                 blob: 0,
                 kind: TensorKind::Int,
                 dtype: DType::U64,
                 shape: vec![1],
                 param: None,
+                why: None,
             };
-            builder.tensor(entry, Arc::new(Number(number)))?;
+            builder.tensor(entry, Arc::new(Value(Bytes::from_elems(vec![number]))))?;
         }
-        builder.seal()
+        builder.seal(&mut |_| ())
     }
 
     #[test]
     fn more_than_a_container_takes_is_refused_before_it_is_written() {
         let limit = MAX_TENSOR_COUNT as u64;
-        assert_eq!(of(1000).map(|arena| arena.stored_bytes()), Ok(8000));
-        let error = of(limit + 1).map(drop).unwrap_err();
+        assert_eq!(of(0..1000).map(|arena| arena.stored_bytes()), Ok(8000));
+        let error = of(0..=limit).map(drop).unwrap_err();
         assert!(
             matches!(error, ArenaError::TooLarge { found, limit: most, .. } if (found, most) == (limit + 1, limit))
         );
+    }
+
+    #[test]
+    fn equal_content_is_stored_once() {
+        let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
+        assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));
+        arena.verify().unwrap();
     }
 }

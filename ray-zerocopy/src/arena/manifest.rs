@@ -5,8 +5,10 @@ use std::fmt;
 use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
+use super::region::Stamp;
+
 /// The version of the manifest that this build writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Names the content of an arena: equal ids mean equal weights, copied fields and schema.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +37,18 @@ pub enum TensorKind {
     Bool,
 }
 
+impl TensorKind {
+    /// What elements of a type are, in burn's terms.
+    pub(crate) fn of(dtype: DType) -> Self {
+        match dtype {
+            DType::Bool(_) => Self::Bool,
+            DType::QFloat(_) => Self::Float,
+            dtype if dtype.is_float() => Self::Float,
+            _ => Self::Int,
+        }
+    }
+}
+
 impl fmt::Display for TensorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -58,6 +72,9 @@ pub(crate) struct TensorEntry {
     pub shape: Vec<usize>,
     /// burn's id of the parameter; none for a bare tensor.
     pub param: Option<u64>,
+    /// Why the tensor is not borrowed from the file that it comes from, if it was to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// A field that is copied: its serialised value is in a blob.
@@ -74,12 +91,25 @@ pub(crate) struct FlagEntry {
     pub enabled: bool,
 }
 
-/// A named run of bytes in the container.
+/// A named run of bytes, in the container or in a file beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Blob {
     /// The name of the tensor in the burnpack container.
     pub name: String,
-    pub blake3: String,
+    /// The checksum; none for bytes that are borrowed from a file, which nobody has read yet.
+    pub blake3: Option<String>,
+    /// Where the bytes are, if they are not in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileBlob>,
+}
+
+/// A run of bytes in one of the arena's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileBlob {
+    /// Which one.
+    pub file: u32,
+    pub offset: u64,
+    pub len: u64,
 }
 
 /// The table of contents of an arena.
@@ -96,6 +126,9 @@ pub(crate) struct Manifest {
     /// Paths of modules without tensors and names of enum variants: they travel with the config, and are compared.
     pub structure: Vec<String>,
     pub blobs: Vec<Blob>,
+    /// The files beside the container, of which weights are borrowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Stamp>,
 }
 
 impl Manifest {

@@ -1,7 +1,8 @@
 //! The arena: one immutable, sealed block of memory that holds every weight exactly once.
 //!
 //! An arena is a memfd that contains a [burnpack](https://docs.rs/burn-pack) container, so that any burn tool can
-//! read it. It is a store of named bytes: it knows nothing of pipelines, engines or workers.
+//! read it. It is a store of named bytes: it knows nothing of pipelines, engines or workers. It can be saved to a file, and
+//! opened from one; and if its user promises that nobody changes a file, weights may stay there.
 //!
 //! | part | where | what |
 //! | --- | --- | --- |
@@ -10,15 +11,29 @@
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
 
 mod build;
+mod claims;
+mod container;
+mod contents;
+pub(crate) mod copy;
+pub(crate) mod dtypes;
+pub(crate) mod file;
 mod manifest;
+pub(crate) mod memory;
 mod read;
+pub(crate) mod region;
 pub(crate) mod sys;
 
-pub(crate) use build::{ArenaBuilder, BlobSource};
+pub(crate) use build::{ArenaBuilder, BlobSource, SAMPLE, sample, sealed_container};
+pub use copy::Progress;
+pub use file::ArenaFile;
 pub use manifest::{ArenaId, TensorKind};
-pub(crate) use manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
+pub(crate) use manifest::{CopyEntry, FileBlob, FlagEntry, Manifest, TensorEntry};
 pub(crate) use read::Handle;
-pub use read::{Arena, SharedTensor};
+pub use read::{Arena, Placed, SharedTensor};
+pub(crate) use region::Stamp;
+pub use sys::Placement;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +56,22 @@ pub enum ArenaError {
     NotSealed {
         /// The seals that are missing.
         missing: String,
+    },
+    /// A file cannot be opened, read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A file that weights are borrowed from is not as it was when they were shared.
+    #[error(
+        "{path} has been changed or replaced since its weights were shared; share them again, and leave it alone then"
+    )]
+    FileChanged {
+        /// The file.
+        path: String,
     },
     /// The bytes are not a burnpack container.
     #[error("not an arena: {0}")]
@@ -99,10 +130,22 @@ pub enum ArenaError {
     },
 }
 
+impl ArenaError {
+    pub(crate) fn system(call: &str, bytes: u64, error: std::io::Error) -> Self {
+        Self::System { call: call.to_owned(), bytes, reason: error.to_string() }
+    }
+
+    pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
+        Self::File { path: path.display().to_string(), reason: error.to_string() }
+    }
+}
+
 fn hint(call: &str) -> &'static str {
     match call {
         "memfd_create" | "fcntl(F_ADD_SEALS)" => "; arenas need Linux with memfd and seals",
-        "ftruncate" | "mmap" => "; is there enough memory (see `free -h` and the memory limit of the cgroup)?",
+        "ftruncate" | "mmap" | "pwrite" => {
+            "; is there enough memory (see `free -h` and the memory limit of the cgroup)?"
+        }
         _ => "",
     }
 }

@@ -1,6 +1,7 @@
 //! How values become bytes: MessagePack with named fields, because it describes itself, which untagged enums,
 //! flattened structs and `serde_json::Value` need.
 
+mod nesting;
 mod nil;
 
 use serde::Serialize;
@@ -13,5 +14,9 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    rmp_serde::from_slice(bytes).map_err(|error| format!("`{}`: {error}", std::any::type_name::<T>()))
+    let named = |reason: String| format!("`{}`: {reason}", std::any::type_name::<T>());
+    if nesting::too_deep(bytes) {
+        return Err(named(format!("its values are nested more than {} deep", nesting::MAX)));
+    }
+    rmp_serde::from_slice(bytes).map_err(|error| named(error.to_string()))
 }

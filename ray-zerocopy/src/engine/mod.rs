@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
+use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::panics;
 use crate::pipeline::{Copied, LoadError};
 use message::{Incoming, Outgoing};
@@ -139,10 +140,12 @@ impl fmt::Display for Worker {
 pub struct Attached {
     /// What could not be borrowed.
     pub copied: Vec<Copied>,
-    /// From the arrival of the arena in the worker to the loaded pipeline.
+    /// From the arrival of the arena in the worker to the loaded pipeline, without the memory policy.
     pub took: Duration,
     /// How much of that went into the copied fields.
     pub decoding: Duration,
+    /// What came of the memory policy in the worker, before the pipeline was loaded.
+    pub memory: MemoryOutcome,
 }
 
 /// What a worker needs to have before it can run calls: an arena, and the code that loads it.
@@ -153,15 +156,16 @@ pub(crate) struct Program {
     pub loader: local::EntryToken,
     pub device: String,
     pub strict: bool,
+    pub memory: Memory,
     /// Whose workers hold the program; they are told when nobody needs it any more.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
 
 impl Program {
-    pub(crate) fn new(arena: Arena, loader: local::EntryToken, device: String, strict: bool) -> Self {
+    pub(crate) fn new(arena: Arena, loader: local::EntryToken, device: String, strict: bool, memory: Memory) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        Self { key, arena, loader, device, strict, engine: OnceLock::new() }
+        Self { key, arena, loader, device, strict, memory, engine: OnceLock::new() }
     }
 }
 

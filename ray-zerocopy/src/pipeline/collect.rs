@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::module::{Flag, Module, ModuleVisitor, Param};
-use burn::tensor::{Bool, DType, Int, Tensor};
+use burn::module::{Flag, Module, ModuleVisitor, Param, Parameter};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use super::host::Stored;
 use super::path::Path;
@@ -36,8 +36,43 @@ pub(super) struct TensorItem {
     pub(super) param: Option<u64>,
     /// The shape that the pipeline sees.
     pub(super) shape: Vec<usize>,
-    /// The stored tensor: none for a skeleton, whose parameters are not to be initialised.
+    /// The stored tensor: none where parameters are not to be initialised.
     pub(super) stored: Option<StoredTensor>,
+    /// The parameter itself, where its bytes are to come from elsewhere.
+    pub(super) outline: Option<Outline>,
+}
+
+/// What is known of a parameter without initialising it.
+pub(super) struct Outline {
+    /// The type of the module that has it, as burn names it: `Struct:Linear`.
+    pub(super) module: String,
+    /// Whether burn stores it transposed.
+    pub(super) transposed: bool,
+    pub(super) initialised: bool,
+    /// Initialises it, if it has to be.
+    pub(super) initialise: Box<dyn FnOnce() -> StoredTensor>,
+}
+
+impl Outline {
+    /// The shape of the stored bytes of a parameter that says it has `shape`.
+    pub(super) fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
+        match self.transposed && self.initialised {
+            true => shape.iter().rev().copied().collect(),
+            // An uninitialised parameter that burn stores transposed tells its stored shape.
+            false => shape.to_vec(),
+        }
+    }
+}
+
+/// How much of a pipeline is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// Everything.
+    Values,
+    /// Everything but the parameters, which are not initialised.
+    Outline,
+    /// Paths and shapes alone: no parameter is initialised, and nothing is serialised.
+    Skeleton,
 }
 
 pub(super) struct StoredTensor {
@@ -51,13 +86,14 @@ pub(super) struct StoredTensor {
 pub struct Collector {
     path: Path,
     items: Vec<Item>,
-    /// Only paths and shapes: no parameter is initialised and nothing is serialised.
-    skeleton: bool,
+    depth: Depth,
+    /// burn's names of the modules that the walk is in.
+    modules: Vec<String>,
 }
 
 impl Collector {
-    pub(super) fn run<P: Pipeline>(pipeline: &P, skeleton: bool) -> Result<Vec<Item>, ShareError> {
-        let mut collector = Self { path: Path::default(), items: Vec::new(), skeleton };
+    pub(super) fn run<P: Pipeline>(pipeline: &P, depth: Depth) -> Result<Vec<Item>, ShareError> {
+        let mut collector = Self { path: Path::default(), items: Vec::new(), depth, modules: Vec::new() };
         pipeline.collect(&mut collector)?;
         Ok(collector.items)
     }
@@ -112,9 +148,9 @@ impl Collector {
     }
 
     pub(super) fn copy<T>(&mut self, value: &T, ops: CopyOps<T>) -> Result<(), ShareError> {
-        let encoded = match self.skeleton {
-            true => None,
-            false => Some(
+        let encoded = match self.depth {
+            Depth::Skeleton => None,
+            Depth::Values | Depth::Outline => Some(
                 (ops.encode)(value)
                     .map_err(|reason| ShareError::NotFaithful { field: self.path.as_str().to_owned(), reason })?,
             ),
@@ -143,13 +179,27 @@ impl Collector {
 
     pub(super) fn bare<const D: usize, K: Kind>(&mut self, kind: TensorKind, tensor: &Tensor<D, K>) {
         let shape = tensor.dims().to_vec();
-        let stored = (!self.skeleton).then(|| stored(tensor.clone()));
-        self.push(What::Tensor(TensorItem { kind, param: None, shape, stored }));
+        let stored = (self.depth != Depth::Skeleton).then(|| stored(tensor.clone()));
+        self.push(What::Tensor(TensorItem { kind, param: None, shape, stored, outline: None }));
     }
 }
 
 fn stored<const D: usize, K: Kind>(tensor: Tensor<D, K>) -> StoredTensor {
     StoredTensor { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), source: Arc::new(Stored(tensor)) }
+}
+
+/// Whether a parameter's stored tensor is the transpose of the one that the module computes with. burn does not tell, but
+/// it does so with any tensor that is loaded.
+fn transposed<const D: usize, K: Kind>(param: &Param<Tensor<D, K>>) -> bool
+where
+    Tensor<D, K>: Parameter,
+{
+    if D != 2 {
+        return false;
+    }
+    let dims: [usize; D] = std::array::from_fn(|axis| axis + 1);
+    let probe = Tensor::<D, K>::zeros(dims, &Device::flex());
+    param.clone().transform_for_load(probe, param.id).lazy_shape().to_vec() == [2, 1]
 }
 
 /// burn's walk over the parameters of a module.
@@ -158,24 +208,36 @@ struct Visitor<'a>(&'a mut Collector);
 macro_rules! visit {
     ($name:ident, $tensor:ty, $kind:ident) => {
         fn $name<const D: usize>(&mut self, param: &Param<$tensor>) {
-            let stored = (!self.0.skeleton).then(|| stored(param.transform_for_save().val()));
+            let stored = (self.0.depth == Depth::Values).then(|| stored(param.transform_for_save().val()));
+            let outline = (self.0.depth == Depth::Outline).then(|| {
+                let initialised = param.clone();
+                Outline {
+                    module: self.0.modules.iter().rev().find(|name| name.contains(':')).cloned().unwrap_or_default(),
+                    transposed: transposed(param),
+                    initialised: param.is_initialized(),
+                    initialise: Box::new(move || self::stored(initialised.transform_for_save().val())),
+                }
+            });
             self.0.push(What::Tensor(TensorItem {
                 kind: TensorKind::$kind,
                 param: Some(param.id.val()),
                 shape: param.lazy_shape().to_vec(),
                 stored,
+                outline,
             }));
         }
     };
 }
 
 impl ModuleVisitor for Visitor<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
+    fn enter_module(&mut self, name: &str, container: &str) {
         self.0.path.push(name);
+        self.0.modules.push(container.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
         self.0.path.pop();
+        self.0.modules.pop();
     }
 
     visit!(visit_float, Tensor<D>, Float);

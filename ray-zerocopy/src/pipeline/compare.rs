@@ -66,7 +66,9 @@ fn same(item: &Item, twin: &Item) -> Result<(), ShareError> {
 
 /// An uninitialised parameter that burn stores transposed tells its stored shape, an initialised one its own.
 fn fits(tensor: &TensorItem, rebuilt: &[usize]) -> bool {
-    tensor.shape == rebuilt || tensor.stored.as_ref().is_some_and(|stored| stored.shape == rebuilt)
+    tensor.shape == rebuilt
+        || tensor.stored.as_ref().is_some_and(|stored| stored.shape == rebuilt)
+        || tensor.outline.as_ref().is_some_and(|outline| outline.stored_shape(&tensor.shape) == rebuilt)
 }
 
 /// How a variant is written in an arena's manifest.

@@ -9,7 +9,7 @@ use burn::tensor::quantization::{QuantStore, QuantizedBytes};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
 use super::tensors::Kind;
-use crate::arena::BlobSource;
+use crate::arena::{BlobSource, TensorKind, dtypes, sample};
 
 /// A flex tensor's storage as the owner of a byte slice.
 struct Storage(Arc<Bytes>, usize);
@@ -57,8 +57,20 @@ pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<B
 pub(super) struct Stored<const D: usize, K: Kind>(pub(super) Tensor<D, K>);
 
 impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
-    fn bytes(&self) -> Result<Bytes, String> {
-        bytes(&self.0)
+    fn len(&self) -> usize {
+        match self.0.dtype() {
+            // Its scales are stored behind its values.
+            DType::QFloat(_) => bytes(&self.0).map_or(0, |bytes| bytes.len()),
+            dtype => self.0.dims().iter().product::<usize>() * dtype.size(),
+        }
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        sink(&bytes(&self.0)?)
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&bytes(&self.0)?))
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
@@ -76,7 +88,7 @@ impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
 ///
 /// # Errors
 /// If the bytes cannot be a tensor of this dtype and shape, or the device refuses them.
-pub(crate) fn tensor<const D: usize, K: Basic>(
+pub(crate) fn tensor<const D: usize, K: Kind>(
     bytes: Bytes,
     shape: &[usize],
     dtype: DType,
@@ -86,8 +98,10 @@ pub(crate) fn tensor<const D: usize, K: Basic>(
         return Err(format!("a tensor of rank {D} is expected, and shape {shape:?} was found"));
     }
     // burn multiplies the dimensions unchecked, and its check of the length leaves quantised data out.
-    if shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim)).is_none() {
-        return Err(format!("shape {shape:?} has more elements than there can be"));
+    dtypes::fits(dtype, shape, bytes.len())?;
+    // Such a tensor could be made, and would panic in the first operation.
+    if TensorKind::of(dtype) != K::STORED {
+        return Err(format!("a tensor of kind {} has no elements of {}", K::STORED, dtypes::name(dtype)));
     }
     let make = || {
         if let DType::QFloat(_) = dtype
@@ -99,8 +113,7 @@ pub(crate) fn tensor<const D: usize, K: Basic>(
         let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
         Ok(Tensor::from_data(data, (device, dtype)))
     };
-    // A device that is out of memory, or that does not know the dtype, panics; so does burn when quantised data is
-    // shorter than its scheme says.
+    // A device that is out of memory, or that does not know the dtype or the quantisation, panics.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).map_err(|panic| {
         format!("{dtype:?} of shape {shape:?} cannot be made on this device: {}", crate::panics::message(&*panic))
     })?
@@ -137,12 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_of_another_kind_than_its_elements_is_an_error() {
+        let made = tensor::<1, Float>(Bytes::from_bytes_vec(vec![0; 8]), &[2], DType::I32, &Device::flex());
+        assert_eq!(made.map(|tensor| tensor.dims()), Err("a tensor of kind float has no elements of I32".to_owned()));
+    }
+
+    #[test]
     fn quantised_bytes_that_do_not_fit_their_shape_are_an_error() {
         // Six values, and a scale of four bytes.
         assert_eq!(quantised(10, [2, 3]).map(|tensor| tensor.dims()), Ok([2, 3]));
         for bytes in [0, 3, 4, 9, 11, 100] {
             let error = quantised(bytes, [2, 3]).map(|tensor| tensor.dims()).unwrap_err();
-            assert!(error.contains("of shape [2, 3] cannot be made"), "{bytes} bytes: {error}");
+            assert!(error.ends_with(&format!("of shape [2, 3] takes 10 bytes, and there are {bytes}")), "{error}");
         }
         let error = quantised(10, [usize::MAX, 3]).map(|tensor| tensor.dims()).unwrap_err();
         assert!(error.contains("more elements than there can be"), "{error}");

@@ -13,6 +13,7 @@ mod load;
 mod path;
 mod rebuild;
 mod share;
+mod share_from;
 mod tensors;
 pub mod whole;
 
@@ -23,7 +24,9 @@ pub(crate) use host::{bytes as bytes_of, tensor as tensor_of};
 pub use load::{Copied, LoadError, Loaded, load};
 pub use rebuild::{Root, Source, rebuilt};
 pub use share::{ShareError, share};
+pub use share_from::share_from;
 pub use tensors::BareTensors;
+pub(crate) use tensors::Kind;
 
 /// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.
 ///

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::collect::{Collector, What};
+use super::collect::{Collector, Depth, Item, What};
 use super::rebuild::{Source, skeleton};
 use super::{LoadError, Root, compare};
 use crate::arena::{Arena, ArenaBuilder, ArenaError, TensorEntry};
@@ -43,6 +43,32 @@ pub enum ShareError {
         /// What the config makes.
         rebuilt: String,
     },
+    /// The checkpoint lacks parameters of the pipeline.
+    #[error(
+        "{checkpoint} does not have `{}`{}{}; rename what it has with `.rename(..)`, or keep the pipeline's own values \
+         with `.partial()`",
+        missing.first().map_or("", String::as_str), others(.missing), looks_like(.similar)
+    )]
+    NotInCheckpoint {
+        /// The files.
+        checkpoint: String,
+        /// The paths of the parameters that are missing.
+        missing: Vec<String>,
+        /// A tensor of the checkpoint whose name looks like the first of them.
+        similar: Option<String>,
+    },
+    /// A tensor of the checkpoint does not fit the parameter of its name.
+    #[error("`{name}` in {file} does not fit `{path}`: {reason}")]
+    Unfit {
+        /// The path of the parameter.
+        path: String,
+        /// The tensor's name in the file.
+        name: String,
+        /// The file.
+        file: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
     /// Two values have the same path.
     #[error("two values of the pipeline have the path `{path}`; tell them apart with `#[pipeline(rename = \"..\")]`")]
     Duplicate {
@@ -69,6 +95,18 @@ pub enum ShareError {
     /// The arena could not be built.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+}
+
+fn others(missing: &[String]) -> String {
+    match missing.len() {
+        0 | 1 => String::new(),
+        2 => " and one more".to_owned(),
+        count => format!(" and {} more", count - 1),
+    }
+}
+
+fn looks_like(similar: &Option<String>) -> String {
+    similar.as_ref().map_or_else(String::new, |name| format!(" (it has `{name}`)"))
 }
 
 /// Writes a pipeline's weights into a sealed arena, each one once, with its config and copied fields.
@@ -103,10 +141,8 @@ pub enum ShareError {
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
 pub fn share<P: Root>(pipeline: &P) -> Result<Arena, ShareError> {
-    let items = Collector::run(pipeline, false)?;
-    let rebuilt: P = skeleton(&Source::items(&items), &Device::flex()).map_err(ShareError::Rebuild)?;
-    compare::compare(&items, &Collector::run(&rebuilt, true)?)?;
-    drop(rebuilt);
+    let items = Collector::run(pipeline, Depth::Values)?;
+    rebuilt::<P>(&items)?;
 
     let mut builder = ArenaBuilder::new(&crate::type_name::<P>());
     for item in items {
@@ -120,14 +156,29 @@ pub fn share<P: Root>(pipeline: &P) -> Result<Arena, ShareError> {
                     dtype: stored.dtype,
                     shape: stored.shape,
                     param: tensor.param,
+                    why: None,
                 };
                 builder.tensor(entry, stored.source)?;
             }
-            What::Copy(value) => builder.copy(&item.path, value.unwrap_or_default()),
-            What::Flag(enabled) => builder.flag(item.path, enabled),
-            What::Module => builder.structure(format!("{}: module", item.path)),
-            What::Variant(name) => builder.structure(compare::variant(&item.path, name)),
+            other => structure(&mut builder, item.path, other),
         }
     }
-    Ok(builder.seal()?)
+    Ok(builder.seal(&mut |_| ())?)
+}
+
+/// Makes sure that the config rebuilds what the pipeline holds.
+pub(super) fn rebuilt<P: Root>(items: &[Item]) -> Result<(), ShareError> {
+    let rebuilt: P = skeleton(&Source::items(items), &Device::flex()).map_err(ShareError::Rebuild)?;
+    compare::compare(items, &Collector::run(&rebuilt, Depth::Skeleton)?)
+}
+
+/// Adds what is not a tensor.
+pub(super) fn structure(builder: &mut ArenaBuilder, path: String, what: What) {
+    match what {
+        What::Tensor(_) => {}
+        What::Copy(value) => builder.copy(&path, value.unwrap_or_default()),
+        What::Flag(enabled) => builder.flag(path, enabled),
+        What::Module => builder.structure(format!("{path}: module")),
+        What::Variant(name) => builder.structure(compare::variant(&path, name)),
+    }
 }

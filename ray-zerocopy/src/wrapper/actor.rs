@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Remote;
 use super::caller::{Caller, Options, program};
+use crate::arena::memory::Memory;
 use crate::arena::{Arena, ArenaId};
 use crate::engine::local::{Pool, Settings, broker, start};
 use crate::engine::{Engine, Worker};
@@ -61,6 +62,7 @@ pub struct ActorWrapper<P> {
     arena: Arena,
     device: String,
     strict: bool,
+    memory: Memory,
     settings: Settings,
     deadline: Option<Duration>,
     pipeline: PhantomData<fn() -> P>,
@@ -81,6 +83,7 @@ impl<P: Root> ActorWrapper<P> {
             arena,
             device: "cpu".to_owned(),
             strict: false,
+            memory: Memory::default(),
             settings: Settings::default(),
             deadline: None,
             pipeline: PhantomData,
@@ -100,6 +103,20 @@ impl<P: Root> ActorWrapper<P> {
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
+        self
+    }
+
+    /// How the memory of the weights is treated. Default: as any other memory.
+    ///
+    /// Huge pages are made by this process, here, for all who map the weights; with
+    /// [`HugePages::Now`](crate::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
+    /// before it loads the pipeline: actors, this one in [`load`](Self::load), and whoever gets the serialised handle. A
+    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory`] for
+    /// this process.
+    #[must_use]
+    pub fn memory(mut self, memory: Memory) -> Self {
+        self.arena.apply(memory.once());
+        self.memory = memory;
         self
     }
 
@@ -138,6 +155,7 @@ impl<P: Root> ActorWrapper<P> {
     /// If the device is not there, or the arena does not fit the pipeline.
     pub fn load_on(&self, device: &str) -> Result<Loaded<P>> {
         let device = device::device(device)?;
+        self.arena.follow(self.memory);
         let loaded: Loaded<P> = load(&self.arena, &device)?;
         Ok(if self.strict { loaded.strict()? } else { loaded })
     }
@@ -169,7 +187,7 @@ impl<P: Remote> ActorWrapper<P> {
     /// # Errors
     /// If a process cannot be started or cannot load the pipeline; it is named.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
-        let program = program::<P>(self.arena.clone(), self.device.clone(), self.strict)?;
+        let program = program::<P>(self.arena.clone(), self.device.clone(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
         let pool = start(settings, Some(Arc::clone(&program)))?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
@@ -184,6 +202,7 @@ impl<P> Clone for ActorWrapper<P> {
             arena: self.arena.clone(),
             device: self.device.clone(),
             strict: self.strict,
+            memory: self.memory,
             settings: self.settings.clone(),
             deadline: self.deadline,
             pipeline: PhantomData,
@@ -205,6 +224,7 @@ struct Handle {
     arena: ArenaId,
     device: String,
     strict: bool,
+    memory: Memory,
     threads: Option<usize>,
     queue: usize,
     deadline: Option<Duration>,
@@ -217,6 +237,7 @@ impl<P> Serialize for ActorWrapper<P> {
             arena: self.arena.id(),
             device: self.device.clone(),
             strict: self.strict,
+            memory: self.memory,
             threads: self.settings.threads,
             queue: self.settings.queue,
             deadline: self.deadline,
@@ -238,6 +259,7 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
         let arena = arena.verified().map_err(D::Error::custom)?;
         let mut wrapper = Self::from_arena(arena).device(&handle.device);
         wrapper.strict = handle.strict;
+        wrapper.memory = handle.memory;
         wrapper.settings.threads = handle.threads;
         wrapper.settings.queue = handle.queue.max(1);
         wrapper.deadline = handle.deadline;

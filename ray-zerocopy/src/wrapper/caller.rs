@@ -7,6 +7,7 @@ use super::pending::Pending;
 use super::slot::{Handler, loader};
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::Arena;
+use crate::arena::memory::Memory;
 use crate::engine::local::EntryToken;
 use crate::engine::{Call, CallError, Engine, Program};
 use crate::pipeline::Root;
@@ -45,11 +46,16 @@ impl Method {
 }
 
 /// A program for a pipeline of type `P`.
-pub(super) fn program<P: Root>(arena: Arena, device: String, strict: bool) -> Result<Arc<Program>, CallError> {
+pub(super) fn program<P: Root>(
+    arena: Arena,
+    device: String,
+    strict: bool,
+    memory: Memory,
+) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::local::Loader = loader::<P>;
     let loader = EntryToken::of(load)
         .map_err(|error| CallError::Start { method: crate::type_name::<P>(), reason: error.to_string() })?;
-    Ok(Arc::new(Program::new(arena, loader, device, strict)))
+    Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
 }
 
 impl Caller {

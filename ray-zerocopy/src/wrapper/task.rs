@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::Arena;
+use crate::arena::memory::Memory;
 use crate::engine::Program;
 use crate::engine::local::Local;
 use crate::pipeline::share;
@@ -79,7 +80,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # Errors
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
     pub fn from_arena(engine: &Local, arena: Arena) -> Result<Self> {
-        let program = program::<P>(arena, "cpu".to_owned(), false)?;
+        let program = program::<P>(arena, "cpu".to_owned(), false, Memory::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
         Ok(Self::assemble(engine.clone(), program, options))
     }
@@ -92,9 +93,9 @@ impl<P: Remote> TaskWrapper<P> {
         Self { tasks: P::Tasks::from(caller.clone()), caller, engine }
     }
 
-    fn reprogram(self, device: String, strict: bool) -> Self {
+    fn reprogram(self, device: String, strict: bool, memory: Memory) -> Self {
         let old = &self.caller.program;
-        let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict));
+        let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory));
         Self::assemble(self.engine, program, self.caller.options)
     }
 
@@ -109,15 +110,29 @@ impl<P: Remote> TaskWrapper<P> {
     /// A device that does not exist, or that the workers do not have, is an error of the first call.
     #[must_use]
     pub fn device(self, device: &str) -> Self {
-        let strict = self.caller.program.strict;
-        self.reprogram(device.to_owned(), strict)
+        let Program { strict, memory, .. } = *self.caller.program;
+        self.reprogram(device.to_owned(), strict, memory)
     }
 
     /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
     #[must_use]
     pub fn strict(self) -> Self {
-        let device = self.caller.program.device.clone();
-        self.reprogram(device, true)
+        let Program { ref device, memory, .. } = *self.caller.program;
+        let device = device.clone();
+        self.reprogram(device, true, memory)
+    }
+
+    /// How the memory of the weights is treated. Default: as any other memory.
+    ///
+    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::HugePages::Now) this returns
+    /// when they are. Each worker prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
+    /// applied is no error: what came of it is in the [`report`](Self::report).
+    #[must_use]
+    pub fn memory(self, memory: Memory) -> Self {
+        self.arena().apply(memory.once());
+        let Program { ref device, strict, .. } = *self.caller.program;
+        let device = device.clone();
+        self.reprogram(device, strict, memory)
     }
 
     /// How long a call may take, with its time in the queue. A worker that is still busy then is killed and replaced.
@@ -157,6 +172,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// If the device is not there, or something had to be copied and the wrapper is [`strict`](Self::strict).
     pub fn load(&self) -> Result<crate::Loaded<P>> {
         let program = &self.caller.program;
+        self.arena().follow(program.memory);
         let loaded = crate::load::<P>(self.arena(), &device::device(&program.device)?)?;
         Ok(if program.strict { loaded.strict()? } else { loaded })
     }

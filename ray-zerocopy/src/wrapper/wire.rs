@@ -5,12 +5,12 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 
-use burn::tensor::kind::Basic;
 use burn::tensor::{Bytes, DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::message::{Incoming, Outgoing};
+use crate::pipeline::Kind;
 use crate::{codec, pipeline};
 
 /// Why a value could not travel.
@@ -42,7 +42,7 @@ impl Writer {
         Ok(())
     }
 
-    fn tensor<const D: usize, K: Basic>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
+    fn tensor<const D: usize, K: Kind>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
         let header =
             TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
         self.value(&header)?;
@@ -85,7 +85,7 @@ impl Reader {
         Ok(value)
     }
 
-    fn tensor<const D: usize, K: Basic>(&mut self) -> Result<Tensor<D, K>, WireError> {
+    fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment);
         let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()))?;
@@ -193,7 +193,7 @@ pub trait Tensors: Sized {
     fn take(reader: &mut Reader) -> Result<Self, WireError>;
 }
 
-impl<const D: usize, K: Basic> Tensors for Tensor<D, K> {
+impl<const D: usize, K: Kind> Tensors for Tensor<D, K> {
     fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
         writer.tensor(self)
     }

@@ -1,37 +1,16 @@
-//! Memory maps of a sealed memfd.
+//! Memory maps of a sealed memfd, or of a file that somebody has promised to leave alone.
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
-use memmap2::{Mmap, MmapOptions};
+use super::pages::Pages;
+use super::{Promise, SEALS, sealed};
 
-use super::{SEALS, seal, sealed};
-
-/// A read-only map of a sealed memfd.
-pub(crate) struct Mapping(Mmap);
+/// A read-only map of bytes that do not change.
+pub(crate) struct Mapping(Pages);
 
 impl Mapping {
-    /// Maps `len` bytes for writing, lets `fill` write them, unmaps and seals.
-    ///
-    /// The memfd has to be fresh: nobody else may hold it.
-    pub(crate) fn fill<E>(
-        fd: &OwnedFd,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<Result<(), E>, (&'static str, io::Error)> {
-        // SAFETY: memmap2 asks that the file is not changed or truncated by others while the map lives. The memfd was
-        // created by the caller with `sys::create`, has not left this process, and the map ends with this function.
-        let mut map =
-            unsafe { MmapOptions::new().len(len).map_mut(fd.as_raw_fd()) }.map_err(|error| ("mmap", error))?;
-        let filled = fill(&mut map);
-        drop(map);
-        if filled.is_ok() {
-            seal(fd).map_err(|error| ("fcntl(F_ADD_SEALS)", error))?;
-        }
-        Ok(filled)
-    }
-
     /// Maps the whole of a sealed memfd.
     ///
     /// # Errors
@@ -41,22 +20,43 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        // SAFETY: memmap2 asks that the file is not changed or truncated while the map lives. All four seals are set
-        // (checked above), and F_SEAL_SEAL forbids removing them: the kernel refuses every write, every writable map
-        // and every change of size of this memfd, by anybody, for as long as it exists.
-        let map = unsafe { MmapOptions::new().len(len).map(fd.as_raw_fd()) }?;
-        Ok(Self(map))
+        Pages::map(fd, len).map(Self)
+    }
+
+    /// Maps the first `len` bytes of a file, which has them.
+    ///
+    /// # Errors
+    /// If the file is shorter, or the kernel refuses the map.
+    pub(crate) fn file(fd: impl AsFd, len: usize, _promise: Promise) -> io::Result<Self> {
+        let fd = fd.as_fd();
+        let found = rustix::fs::fstat(fd)?.st_size as u64;
+        if found < len as u64 {
+            let reason = format!("the file has {found} bytes, and {len} are to be mapped");
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+        }
+        Pages::map(fd, len).map(Self)
+    }
+
+    /// The memory of the map, without a word on its content.
+    pub(crate) fn pages(&self) -> Pages {
+        self.0.clone()
     }
 }
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change. Either all four
+        // seals of a memfd are set (checked in `open`), and F_SEAL_SEAL forbids removing them: the kernel refuses every
+        // write, every writable map and every change of size, by anybody, for as long as it exists. Or it is a file that
+        // nobody writes to or cuts short, by the word of whoever made the `Promise` that `file` asks for: only
+        // `Placement::in_file` makes one, an unsafe function with just this contract, and the process that a promise is
+        // sent to serves the arena of the one that it was given to.
+        unsafe { std::slice::from_raw_parts(self.0.start(), self.0.addresses().len()) }
     }
 }
 
 impl fmt::Debug for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mapping({} bytes)", self.0.len())
+        write!(f, "Mapping({} bytes)", self.0.addresses().len())
     }
 }

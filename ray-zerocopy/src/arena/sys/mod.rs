@@ -4,8 +4,15 @@
 
 #![allow(unsafe_code)]
 
+mod file;
 mod map;
 mod memfd;
+mod pages;
+mod reserve;
 
+pub use file::Placement;
+pub(crate) use file::Promise;
 pub(crate) use map::Mapping;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
+pub(crate) use pages::{Advice, Pages, WeakPages};
+pub(crate) use reserve::HUGE_PAGE;

@@ -42,9 +42,9 @@ impl Shared {
                 };
                 self.done(link, call, Err(error));
             }
-            (Some(Doing::Load(program, call)), Answer::Loaded { copied, took, decoding }) => {
+            (Some(Doing::Load(program, call)), Answer::Loaded { copied, took, decoding, memory }) => {
                 link.loaded(program.key, true);
-                self.attached(link.worker.index, program.key, Ok(Attached { copied, took, decoding }));
+                self.attached(link.worker.index, program.key, Ok(Attached { copied, took, decoding, memory }));
                 match call {
                     Some(call) => self.give_on(link, call),
                     None => self.go_on(link),

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::limits;
+use crate::arena::copy::write_at;
 use crate::arena::sys::{Mapping, create, seal};
 use crate::engine::message::{ALIGN, Incoming, Outgoing};
 
@@ -57,21 +58,12 @@ impl Packet {
         // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
         std::iter::once((&bytes[1..], 0))
             .chain(parts)
-            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start))
+            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
             .map_err(|error| limits::named("pwrite", &error))?;
         seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
-}
-
-pub(crate) fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut start: usize) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = super::transport::retry(|| rustix::io::pwrite(fd, bytes, start as u64))?;
-        bytes = &bytes[written..];
-        start += written;
-    }
-    Ok(())
 }
 
 /// The frame of a packet, in memory that starts at a multiple of [`ALIGN`].

@@ -221,6 +221,7 @@ impl Link {
                 loader: program.loader.clone(),
                 device: program.device.clone(),
                 strict: program.strict,
+                memory: program.memory,
                 arena: program.arena.handle(),
             };
             Ok((Packet::new(&(serial, request), &nothing)?, true))

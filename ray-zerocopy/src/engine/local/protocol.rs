@@ -6,14 +6,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::EntryToken;
+use super::frame::parse;
 use crate::arena::Handle;
+use crate::arena::memory::{Memory, MemoryOutcome};
+use crate::engine::message::{Incoming, aligned};
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     /// Load a program; its arena's file descriptors come along.
-    Load { key: u64, loader: EntryToken, device: String, strict: bool, arena: Handle },
+    Load { key: u64, loader: EntryToken, device: String, strict: bool, memory: Memory, arena: Handle },
     /// Run a method of a loaded program; the arguments come along.
     Call { key: u64, handler: EntryToken },
     /// Free a program.
@@ -33,6 +36,7 @@ pub(super) enum Answer {
         copied: Vec<Copied>,
         took: Duration,
         decoding: Duration,
+        memory: MemoryOutcome,
     },
     NotLoaded(LoadError),
     /// The result comes along.
@@ -53,4 +57,14 @@ pub(crate) enum Failure {
         what: String,
         reason: String,
     },
+}
+
+/// Reads a frame as one of the messages above, for tests with hostile bytes.
+pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
+    let frame = aligned(frame);
+    match kind & 3 {
+        0 => parse::<Request>(&frame).map(|(_, payload)| payload),
+        1 => parse::<Answer>(&frame).map(|(_, payload)| payload),
+        _ => parse::<(String, i32)>(&frame).map(|(_, payload)| payload),
+    }
 }

@@ -13,6 +13,7 @@ use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Event, Received};
 use super::{EntryToken, limits};
+use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::arena::{Arena, Handle};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::panics;
@@ -139,12 +140,13 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
     let nothing = Outgoing::default();
     let (serial, message) = request.message;
     match message {
-        Request::Load { key, loader, device, strict, arena } => {
+        Request::Load { key, loader, device, strict, memory, arena } => {
             let begun = Instant::now();
-            match load(&arena, request.fds, &loader, device, strict) {
-                Ok(LoadedProgram { served, copied, decoding }) => {
+            match load(&arena, request.fds, &loader, device, strict, memory) {
+                Ok((LoadedProgram { served, copied, decoding }, memory)) => {
                     programs.insert(key, served);
-                    answer(connection, serial, &Answer::Loaded { copied, took: begun.elapsed(), decoding }, &nothing)
+                    let took = begun.elapsed().saturating_sub(memory.took);
+                    answer(connection, serial, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
                 }
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
@@ -192,7 +194,8 @@ fn load(
     loader: &EntryToken,
     device: String,
     strict: bool,
-) -> Result<LoadedProgram, LoadError> {
+    memory: Memory,
+) -> Result<(LoadedProgram, MemoryOutcome), LoadError> {
     let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),
@@ -200,9 +203,11 @@ fn load(
     let arena = Arena::from_handle(arena, fds)?;
     let load: Loader = loader.resolve().map_err(no_code)?;
     let pipeline = arena.pipeline().to_owned();
+    let memory = arena.follow(memory);
     // User code runs here too: `Deserialize` of the copied fields.
-    panics::caught(|| load(LoadRequest { arena, device, strict }))
-        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))
+    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
+        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
+    Ok((loaded, memory))
 }
 
 #[cfg(test)]

@@ -1,0 +1,211 @@
+//! The table of contents of an arena: every claim is checked before a byte is lent.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::tensor::{AllocationProperty, Bytes};
+use burn_pack::{Reader, TENSOR_ALIGNMENT};
+
+use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
+use super::claims::{self, Held};
+use super::manifest::{Blob, FORMAT, FileBlob};
+use super::{ArenaError, ArenaId, Manifest, Placed, SharedTensor, TensorKind, dtypes};
+
+/// Where a blob is: in the container, which is region 0, or in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub region: usize,
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// What an arena says of itself, checked.
+pub(super) struct Contents {
+    pub manifest: Manifest,
+    pub places: Vec<Place>,
+    pub id: ArenaId,
+}
+
+impl Contents {
+    /// What is shared. The container may be a file itself.
+    pub fn tensors<'a>(&'a self, container: Option<&'a Path>) -> impl Iterator<Item = SharedTensor<'a>> {
+        self.manifest.tensors.iter().map(move |entry| {
+            let (blob, place) = (&self.manifest.blobs[entry.blob as usize], self.places[entry.blob as usize]);
+            let file = blob.file.and_then(|place| self.manifest.files.get(place.file as usize));
+            let placed = match file.map(|file| file.path.as_path()).or(container) {
+                Some(path) => Placed::File { path, offset: place.offset as u64 },
+                None => Placed::Sealed { because: entry.why.as_deref() },
+            };
+            let (path, kind, dtype, shape) = (&entry.path, entry.kind, entry.dtype, &entry.shape);
+            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, placed }
+        })
+    }
+
+    /// The paths and sizes of the fields that are copied.
+    pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
+        let copies = self.manifest.copies.iter();
+        copies.map(|entry| (entry.path.as_str(), self.places[entry.blob as usize].len as u64))
+    }
+}
+
+impl Blob {
+    /// Compares a checksum with the one that was stored.
+    pub(super) fn check(&self, expected: &str, found: blake3::Hash) -> Result<(), ArenaError> {
+        let found = found.to_hex();
+        match found.as_str() == expected {
+            true => Ok(()),
+            false => Err(ArenaError::BlobChecksum {
+                entry: self.name.clone(),
+                expected: expected.to_owned(),
+                found: found.to_string(),
+            }),
+        }
+    }
+}
+
+/// Reads the head of a container. Looks at no byte behind it.
+pub(super) fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
+    let reader = Reader::from_bytes(Bytes::from_shared(memory.clone(), AllocationProperty::File))
+        .map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let (Some(text), Some(expected)) = (reader.metadata().get(MANIFEST_KEY), reader.metadata().get(CHECKSUM_KEY))
+    else {
+        return Err(ArenaError::NotAnArena("it is a burnpack container without a manifest of ray-zerocopy".to_owned()));
+    };
+    let hash = blake3::hash(text.as_bytes());
+    if hash.to_hex().as_str() != expected {
+        return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
+    }
+    claims::frame(memory, text)?;
+    let manifest = parse(text)?;
+    let places = locate(&manifest, reader, memory)?;
+    check_entries(&manifest, &places)?;
+    Ok(Contents { manifest, places, id: ArenaId(*hash.as_bytes()) })
+}
+
+fn parse(text: &str) -> Result<Manifest, ArenaError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let unreadable = |error: serde_json::Error| ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
+    // The version first: another version's manifest need not have this one's fields.
+    let Version { format } = serde_json::from_str(text).map_err(unreadable)?;
+    if format != FORMAT {
+        return Err(ArenaError::Format { found: format.to_string(), expected: FORMAT.to_string() });
+    }
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+/// Where the container has each blob of the manifest.
+fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<Place>, ArenaError> {
+    let base = memory.as_ptr() as usize;
+    let mut held = Vec::new();
+    for tensor in reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))? {
+        let (name, dtype) = (tensor.name.clone(), tensor.dtype);
+        let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
+        // A tensor without elements has no address of its own.
+        let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
+        if view.len() > memory.len() || offset > memory.len() - view.len() {
+            return Err(bad(&name, "it lies outside of the arena"));
+        }
+        // flex reads a misaligned weight in place, and panics: better here than in a forward pass.
+        if offset % TENSOR_ALIGNMENT as usize != 0 {
+            return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
+        }
+        held.push(Held { name, dtype, offset, len: view.len() });
+    }
+    claims::apart(&held)?;
+    claims::table(manifest, &held)?;
+    let places: HashMap<_, _> = held.iter().map(|held| (held.name.as_str(), held)).collect();
+    let container = |held: &&Held| Place { region: 0, offset: held.offset, len: held.len };
+    let place = |blob: &Blob| match blob.file {
+        Some(place) => in_file(manifest, blob, place),
+        None => {
+            let place = places.get(blob.name.as_str()).map(container);
+            place.ok_or_else(|| bad(&blob.name, "the container does not have it"))
+        }
+    };
+    manifest.blobs.iter().map(place).collect()
+}
+
+/// Where a blob is in a file, which has to be long enough for it.
+fn in_file(manifest: &Manifest, blob: &Blob, place: FileBlob) -> Result<Place, ArenaError> {
+    let file = manifest.files.get(place.file as usize);
+    let file = file.ok_or_else(|| {
+        bad(&blob.name, format!("it names file {}, and there are {}", place.file, manifest.files.len()))
+    })?;
+    match place.offset.checked_add(place.len) {
+        Some(end) if end <= file.len => {
+            Ok(Place { region: 1 + place.file as usize, offset: place.offset as usize, len: place.len as usize })
+        }
+        _ => Err(bad(&blob.name, format!("it lies behind the end of {}", file.path.display()))),
+    }
+}
+
+fn check_entries(manifest: &Manifest, blobs: &[Place]) -> Result<(), ArenaError> {
+    for entry in &manifest.tensors {
+        let Some(Place { offset, len, .. }) = blobs.get(entry.blob as usize) else {
+            return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
+        };
+        dtypes::fits(entry.dtype, &entry.shape, *len).map_err(|reason| bad(&entry.path, reason))?;
+        // Such a tensor could be made, and would panic in the first operation.
+        if entry.kind != TensorKind::of(entry.dtype) {
+            return Err(bad(
+                &entry.path,
+                format!("a tensor of kind {} has no elements of {:?}", entry.kind, entry.dtype),
+            ));
+        }
+        // flex would read a misaligned weight in place, and panic in the first operation.
+        if *len > 0 && offset % entry.dtype.size().max(1) != 0 {
+            return Err(bad(&entry.path, format!("{:?} cannot start at byte {offset}", entry.dtype)));
+        }
+    }
+    match manifest.copies.iter().find(|entry| entry.blob as usize >= blobs.len()) {
+        Some(entry) => Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len()))),
+        None if Manifest::fingerprint(&manifest.pipeline, &manifest.tensors) != manifest.fingerprint => {
+            Err(bad(&manifest.pipeline, "the schema fingerprint is not that of its tensors"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
+    ArenaError::BadEntry { entry: entry.to_owned(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::super::{Manifest, TensorEntry};
+    use super::*;
+
+    fn refused(kind: TensorKind, dtype: DType) -> Option<String> {
+        let tensors =
+            vec![TensorEntry { path: "a".to_owned(), blob: 0, kind, dtype, shape: vec![2], param: None, why: None }];
+        let manifest = Manifest {
+            format: FORMAT,
+            pipeline: "P".to_owned(),
+            fingerprint: Manifest::fingerprint("P", &tensors),
+            tensors,
+            copies: Vec::new(),
+            flags: Vec::new(),
+            structure: Vec::new(),
+            blobs: Vec::new(),
+            files: Vec::new(),
+        };
+        check_entries(&manifest, &[Place { region: 0, offset: 0, len: 2 * dtype.size() }])
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dtype_that_its_kind_does_not_have_is_refused() {
+        assert_eq!(refused(TensorKind::Float, DType::F16), None);
+        assert_eq!(refused(TensorKind::Int, DType::U8), None);
+        let error = refused(TensorKind::Float, DType::I32).unwrap_or_default();
+        assert_eq!(error, "entry `a` of the arena is corrupted: a tensor of kind float has no elements of I32");
+        assert!(refused(TensorKind::Bool, DType::U8).is_some());
+        assert!(refused(TensorKind::Int, DType::F32).is_some());
+    }
+}

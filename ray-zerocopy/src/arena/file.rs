@@ -1,0 +1,306 @@
+//! Arenas in files: saving one, looking into one, and opening one.
+
+use std::fmt;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn_pack::{HEADER_SIZE, Header};
+use memmap2::MmapOptions;
+
+use super::build::{ArenaBuilder, BlobSource, sample};
+use super::contents::{Contents, contents};
+use super::copy::{Meter, Progress, read_at, stream_file, write_at};
+use super::region::{self, Region};
+use super::sys::{self, Placement};
+use super::{Arena, ArenaError, ArenaId, SharedTensor, Stamp};
+
+/// A saved arena, of which the table of contents has been read, and nothing else yet.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+/// # use ray_zerocopy::{ArenaFile, Pipeline, load, share};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model {
+/// #     fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+/// # }
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.bpk");
+/// share(&Model::new(&Device::flex()))?.save(&path)?;
+///
+/// let file = ArenaFile::open(&path)?;
+/// assert_eq!(file.tensors().map(|tensor| tensor.path).collect::<Vec<_>>(), ["head.weight", "head.bias"]);
+/// let arena = file.seal(&mut |progress| println!("{} of {} bytes", progress.done, progress.total))?;
+/// let model = load::<Model>(&arena, &Device::flex())?;
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+pub struct ArenaFile {
+    file: File,
+    stamp: Stamp,
+    /// The first bytes of the file: all that has been read.
+    head: Vec<u8>,
+    contents: Contents,
+}
+
+impl ArenaFile {
+    /// Reads the table of contents of a saved arena.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not an arena of this version. A plain burnpack file is a
+    /// [`Checkpoint`](crate::Checkpoint).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ArenaError> {
+        let path = path.as_ref();
+        let (file, stamp) = region::open(path)?;
+        let (head, image) = image(&file, &stamp)?;
+        let contents = contents(&image)?;
+        // What is saved has all of its bytes in it; the files of another machine are not for it to name.
+        if let Some(other) = contents.manifest.files.first() {
+            return Err(ArenaError::NotAnArena(format!("it is a file, and borrows from {}", other.path.display())));
+        }
+        Ok(Self { file, stamp, head, contents })
+    }
+
+    /// The name of the arena's content.
+    pub fn id(&self) -> ArenaId {
+        self.contents.id
+    }
+
+    /// The Rust type of the pipeline whose weights these are.
+    pub fn pipeline(&self) -> &str {
+        &self.contents.manifest.pipeline
+    }
+
+    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in hexadecimal.
+    pub fn fingerprint(&self) -> &str {
+        &self.contents.manifest.fingerprint
+    }
+
+    /// The size of the file in bytes.
+    pub fn len(&self) -> u64 {
+        self.stamp.len
+    }
+
+    /// Never: an arena has at least its manifest.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensors of the pipeline, with their places in it.
+    pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
+        self.contents.tensors(Some(&self.stamp.path))
+    }
+
+    /// The paths of the fields that are copied, and their sizes in bytes, serialised.
+    pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.contents.copied_fields()
+    }
+
+    /// What a checkpoint has to know: each tensor, burn's id of it, and where it starts.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (SharedTensor<'_>, Option<u64>, u64)> {
+        let Contents { manifest, places, .. } = &self.contents;
+        self.tensors()
+            .zip(&manifest.tensors)
+            .map(|(tensor, entry)| (tensor, entry.param, places[entry.blob as usize].offset as u64))
+    }
+
+    /// The BLAKE3 checksum of each tensor, in the order of [`tensors`](Self::tensors), in hexadecimal.
+    pub fn checksums(&self) -> impl Iterator<Item = Option<&str>> {
+        let blobs = &self.contents.manifest.blobs;
+        self.contents.manifest.tensors.iter().map(|tensor| blobs[tensor.blob as usize].blake3.as_deref())
+    }
+
+    /// Compares every byte with the checksums that were stored when the pipeline was shared. Reads the file a part at a time.
+    ///
+    /// # Errors
+    /// Names the first entry whose bytes are not the ones that were shared.
+    pub fn verify(&self, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        self.each(tell, &mut |_, _| Ok(()))
+    }
+
+    /// Copies the arena into sealed memory, where nobody can change it, and compares every byte with its checksum on the
+    /// way.
+    ///
+    /// # Errors
+    /// If there is no memory, or an entry is corrupted.
+    pub fn seal(&self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+        let len = self.stamp.len;
+        let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
+        let fd = sys::create("ray-zerocopy", len).map_err(system)?;
+        let write = |bytes: &[u8], at: u64| write_at(&fd, bytes, at).map_err(|error| system(("pwrite", error)));
+        write(&self.head, 0)?;
+        self.each(tell, &mut |bytes, at| write(bytes, at))?;
+        sys::seal(&fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
+        Arena::from_memfd(fd)
+    }
+
+    /// Opens the arena as the placement says: in sealed memory, or where it is.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal), or if the file has changed since it was opened.
+    pub fn place(self, placement: Placement, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+        match placement.in_file {
+            None => self.seal(tell),
+            // Every entry of an arena is aligned to more than anybody needs.
+            Some(promise) => Arena::from_regions(vec![Region::file(self.file.into(), self.stamp, promise)?]),
+        }
+    }
+
+    /// Reads every blob, hands it out a part at a time with its place in the file, and checks it.
+    fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
+        let Contents { manifest, places, .. } = &self.contents;
+        let mut meter = Meter::new(places.iter().map(|place| place.len as u64).sum(), tell);
+        for (blob, place) in manifest.blobs.iter().zip(places) {
+            let (mut hasher, mut at, mut failed) = (blake3::Hasher::new(), place.offset as u64, None);
+            let read = stream_file(&self.file, at, place.len as u64, &mut |bytes| {
+                hasher.update_rayon(bytes);
+                hand(bytes, at).map_err(|error| failed.insert(error).to_string())?;
+                at += bytes.len() as u64;
+                meter.add(bytes.len());
+                Ok(())
+            });
+            if let Err(reason) = read {
+                return Err(failed.unwrap_or_else(|| ArenaError::file(&self.stamp.path, io::Error::other(reason))));
+            }
+            if let Some(expected) = &blob.blake3 {
+                blob.check(expected, hasher.finalize())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes some bytes of a file, and their place in it.
+type Taker<'a> = dyn FnMut(&[u8], u64) -> Result<(), ArenaError> + 'a;
+
+impl fmt::Debug for ArenaFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("ArenaFile");
+        text.field("path", &self.stamp.path).field("id", &self.id()).field("pipeline", &self.pipeline());
+        text.finish_non_exhaustive()
+    }
+}
+
+/// The head of a burnpack file, and memory of the size of the file that holds the head and is empty behind it, where no page is
+/// ever touched: burnpack's reader takes it for the file.
+pub(crate) fn image(file: &File, stamp: &Stamp) -> Result<(Vec<u8>, bytes::Bytes), ArenaError> {
+    let failed = |error| ArenaError::file(&stamp.path, error);
+    let not_one = |reason: String| ArenaError::NotAnArena(format!("{}: {reason}", stamp.path.display()));
+    let mut head = vec![0; HEADER_SIZE.min(stamp.len as usize)];
+    read_at(file, &mut head, 0).map_err(failed)?;
+    let header = Header::from_bytes(&head).map_err(|error| not_one(error.to_string()))?;
+    let size = HEADER_SIZE as u64 + u64::from(header.metadata_size.min(burn_pack::MAX_METADATA_SIZE));
+    head.resize(size.min(stamp.len) as usize, 0);
+    read_at(file, &mut head, 0).map_err(failed)?;
+    let mut image = MmapOptions::new()
+        .len(stamp.len as usize)
+        .no_reserve_swap()
+        .map_anon()
+        .map_err(|error| ArenaError::system("mmap", stamp.len, error))?;
+    image[..head.len()].copy_from_slice(&head);
+    let image = image.make_read_only().map_err(|error| ArenaError::system("mprotect", stamp.len, error))?;
+    Ok((head, bytes::Bytes::from_owner(image)))
+}
+
+impl Arena {
+    /// Opens a saved arena: copies it into sealed memory, where nobody can change it, and checks every byte on the way.
+    ///
+    /// [`open_with`](Self::open_with) borrows the file instead, and [`ArenaFile`] looks into it without opening it.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not an arena of this version, or is corrupted.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ArenaError> {
+        ArenaFile::open(path)?.seal(&mut |_| ())
+    }
+
+    /// Opens a saved arena as the placement says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, placement: Placement) -> Result<Self, ArenaError> {
+        ArenaFile::open(path)?.place(placement, &mut |_| ())
+    }
+
+    /// Writes the arena to a file, for [`open`](Self::open), or for any other tool that reads burnpack. The file appears when
+    /// it is complete; one that is there is replaced.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ArenaError> {
+        self.save_with(path, &mut |_| ())
+    }
+
+    /// [`save`](Self::save), telling how far it is.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn save_with(&self, path: impl AsRef<Path>, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        let path = path.as_ref();
+        let failed = |error: io::Error| ArenaError::file(path, error);
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // As readable as any file that a program creates: the mask of the process applies.
+        let permissions = Permissions::from_mode(0o666);
+        let temporary = tempfile::Builder::new().prefix(".rzc-").permissions(permissions).tempfile_in(folder);
+        let temporary = temporary.map_err(failed)?;
+        match self.files().next() {
+            None => {
+                let mut meter = Meter::new(self.len(), tell);
+                let mut at = 0;
+                stream_file(self.fd(), 0, self.len(), &mut |bytes| {
+                    write_at(temporary.as_file(), bytes, at).map_err(|error| error.to_string())?;
+                    at += bytes.len() as u64;
+                    meter.add(bytes.len());
+                    Ok(())
+                })
+                .map_err(|reason| failed(io::Error::other(reason)))?;
+            }
+            Some(_) => self.rebuild()?.write_file(temporary.as_file(), tell)?,
+        }
+        temporary.as_file().sync_all().map_err(failed)?;
+        temporary.persist(path).map_err(|error| failed(error.error))?;
+        // The name lasts when the folder does.
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+
+    /// The same arena, about to be written with everything in one container.
+    fn rebuild(&self) -> Result<ArenaBuilder, ArenaError> {
+        let manifest = self.manifest();
+        let mut builder = ArenaBuilder::new(&manifest.pipeline);
+        for tensor in &manifest.tensors {
+            let mut entry = tensor.clone();
+            entry.why = None;
+            builder.tensor(entry, Arc::new(Borrowed(self.slice(tensor.blob))))?;
+        }
+        manifest.copies.iter().for_each(|copy| builder.copy(&copy.path, self.slice(copy.blob).to_vec()));
+        manifest.flags.iter().for_each(|flag| builder.flag(flag.path.clone(), flag.enabled));
+        manifest.structure.iter().for_each(|what| builder.structure(what.clone()));
+        Ok(builder)
+    }
+}
+
+/// Bytes of an arena.
+struct Borrowed(bytes::Bytes);
+
+impl BlobSource for Borrowed {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        sink(&self.0)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        (!self.0.is_empty()).then(|| (self.0.as_ptr() as usize, 0))
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&self.0))
+    }
+}

@@ -1,0 +1,284 @@
+//! What a process asks of the kernel for an arena's memory, and what came of it.
+//!
+//! A policy is a wish. Nothing here is an error: what the kernel refuses is in the outcome, with its reason. The figures
+//! are the kernel's own. Nothing here knows what the bytes mean, or in which process they are read.
+
+mod outcome;
+mod policy;
+mod smaps;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::sys::{Advice, HUGE_PAGE, Pages, WeakPages};
+pub use outcome::{MemoryOutcome, PolicyOutcome, WhyNot};
+pub use policy::{HugePages, Memory};
+use smaps::{Figures, limit_of_locked};
+pub(crate) use smaps::{field, figures, mapping_of};
+
+/// How often a block whose pages are in use for the moment is tried.
+const ATTEMPTS: usize = 4;
+
+/// The memory of an arena in this process: its mappings, and what has been asked for them.
+pub(crate) struct Regions {
+    mappings: Vec<Pages>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Memory,
+    /// Whether it is this process that makes the huge pages.
+    maker: bool,
+    /// What kept each policy from being applied, when it was last tried.
+    huge: Vec<WhyNot>,
+    prefault: Vec<WhyNot>,
+    lock: Vec<WhyNot>,
+    took: Duration,
+    background: Option<Arc<Background>>,
+}
+
+/// The thread that makes huge pages while everybody goes on.
+#[derive(Default)]
+struct Background {
+    /// What the thread met; none before it has ended.
+    ended: Mutex<Option<Vec<WhyNot>>>,
+}
+
+impl Regions {
+    pub(crate) fn new(mappings: Vec<Pages>) -> Self {
+        Self { mappings, state: Mutex::default() }
+    }
+
+    /// Applies a policy to the memory as this process maps it, and makes the huge pages.
+    pub(crate) fn apply(&self, memory: Memory) -> MemoryOutcome {
+        self.run(memory, true)
+    }
+
+    /// The same in a process that got the arena from another, which makes the huge pages: here they are only mapped.
+    pub(crate) fn follow(&self, memory: Memory) -> MemoryOutcome {
+        match memory == Memory::default() {
+            true => MemoryOutcome::default(),
+            false => self.run(memory, false),
+        }
+    }
+
+    fn run(&self, memory: Memory, maker: bool) -> MemoryOutcome {
+        let begun = Instant::now();
+        let mut state = lock(&self.state);
+        state.asked = state.asked.and(memory);
+        match memory.huge_pages {
+            HugePages::Off => {}
+            when if maker => self.make(&mut state, when),
+            // One process may be both: it shared the pipeline, and now loads it itself.
+            _ if state.maker => {}
+            _ => state.huge = self.impossible().unwrap_or_else(|| vec![WhyNot::LeftToOwner]),
+        }
+        if memory.huge_pages != HugePages::Off {
+            self.mappings.iter().for_each(map_huge_pages);
+        }
+        if memory.prefault {
+            state.prefault = self.mappings.iter().fold(Vec::new(), |why, map| add(why, prefault(map)));
+        }
+        if memory.lock {
+            state.lock = self.mappings.iter().fold(Vec::new(), |why, map| add(why, keep(map)));
+        }
+        state.took += begun.elapsed();
+        drop(state);
+        self.outcome()
+    }
+
+    /// Makes the huge pages, or starts the thread that does.
+    fn make(&self, state: &mut State, when: HugePages) {
+        let running = state.background.as_ref().is_some_and(|thread| !thread.has_ended());
+        if running && when == HugePages::Background {
+            return;
+        }
+        state.maker = true;
+        if !running {
+            state.background = None;
+        }
+        state.huge = match self.impossible() {
+            Some(why) => why,
+            None if when == HugePages::Now => self.mappings.iter().fold(Vec::new(), |why, map| add(why, collapse(map))),
+            None => match Background::start(&self.mappings) {
+                Ok(thread) => {
+                    state.background = Some(thread);
+                    Vec::new()
+                }
+                Err(error) => vec![WhyNot::NoThread { reason: error.to_string() }],
+            },
+        };
+    }
+
+    /// Why no mapping can have huge pages, if none can.
+    fn impossible(&self) -> Option<Vec<WhyNot>> {
+        let why: Option<Vec<_>> = self.mappings.iter().map(|map| blocks(map).err()).collect();
+        why.map(|why| add(Vec::new(), why))
+    }
+
+    /// What came of all that has been asked so far, by the kernel's figures of this moment.
+    pub(crate) fn outcome(&self) -> MemoryOutcome {
+        let state = lock(&self.state);
+        if state.asked == Memory::default() {
+            return MemoryOutcome::default();
+        }
+        let len = |map: &Pages| map.addresses().len() as u64;
+        let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
+        let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
+        // Asked before the figures are read: a thread that ends meanwhile is under way, or has done all by them.
+        let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
+        let figures = self.figures();
+        let bytes = |of: fn(&Figures) -> u64| match &figures {
+            Ok(figures) => Ok(figures.iter().zip(&self.mappings).map(|(found, map)| of(found).min(len(map))).sum()),
+            Err(reason) => Err(reason.clone()),
+        };
+        let mut outcome = MemoryOutcome { took: state.took, ..MemoryOutcome::default() };
+        if state.asked.huge_pages != HugePages::Off {
+            let underway = matches!(thread, Some(None));
+            let why = thread.flatten().into_iter().fold(state.huge.clone(), add);
+            outcome.huge_pages = match (whole, underway, bytes(|found| found.huge)) {
+                (0, ..) => PolicyOutcome::Not { of: 0, why: vec![WhyNot::Smaller { bytes: all }] },
+                (of, true, Ok(bytes)) if bytes < of => PolicyOutcome::Underway { bytes, of },
+                (of, _, bytes) => PolicyOutcome::new(bytes, of, why),
+            };
+        }
+        if state.asked.prefault {
+            outcome.prefault = PolicyOutcome::new(bytes(|found| found.rss), all, state.prefault.clone());
+        }
+        if state.asked.lock {
+            outcome.lock = PolicyOutcome::new(bytes(|found| found.locked), all, state.lock.clone());
+        }
+        outcome
+    }
+
+    /// The kernel's figures for each mapping of this process.
+    fn figures(&self) -> Result<Vec<Figures>, String> {
+        const PATH: &str = "/proc/self/smaps";
+        let text = std::fs::read_to_string(PATH).map_err(|error| format!("{PATH} cannot be read: {error}"))?;
+        let ours = |map: &Pages| {
+            let ours = map.addresses();
+            figures(&text, |line| mapping_of(line).is_some_and(|found| ours.contains(&found.start)))
+        };
+        Ok(self.mappings.iter().map(ours).collect())
+    }
+}
+
+impl Background {
+    /// Starts the thread. It ends with its work, or with the last of the mappings: it keeps none of them.
+    fn start(mappings: &[Pages]) -> io::Result<Arc<Self>> {
+        let mappings: Vec<WeakPages> = mappings.iter().map(Pages::downgrade).collect();
+        let this = Arc::new(Self::default());
+        let thread = Arc::clone(&this);
+        std::thread::Builder::new().name("rzc huge pages".to_owned()).spawn(move || {
+            let work = || mappings.iter().fold(Vec::new(), |why, map| add(why, collapse_while_there(map)));
+            // It has ended, however it ended: whoever asks must not be told for ever that it is under way.
+            let why = catch_unwind(AssertUnwindSafe(work));
+            let panicked = |_| vec![WhyNot::NoThread { reason: "it panicked".to_owned() }];
+            *lock(&thread.ended) = Some(why.unwrap_or_else(panicked));
+        })?;
+        Ok(this)
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.ended).is_some()
+    }
+}
+
+/// Makes huge pages of every whole block of a mapping, and says what kept it from some.
+fn collapse(map: &Pages) -> Vec<WhyNot> {
+    match blocks(map) {
+        Ok(blocks) => blocks.fold(Vec::new(), |why, block| add(why, collapse_block(map, block).err())),
+        Err(why) => vec![why],
+    }
+}
+
+/// The same, and only as long as somebody else has the mapping.
+fn collapse_while_there(map: &WeakPages) -> Vec<WhyNot> {
+    match map.upgrade().map(|map| blocks(&map)) {
+        None => Vec::new(),
+        Some(Err(why)) => vec![why],
+        Some(Ok(mut blocks)) => {
+            let step = |why, block| Some(add(why, collapse_block(&map.upgrade()?, block).err()));
+            blocks.try_fold(Vec::new(), step).unwrap_or_default()
+        }
+    }
+}
+
+/// Where the whole blocks of a mapping begin. What is left at its end is less than a huge page, and stays as it is.
+fn blocks(map: &Pages) -> Result<impl Iterator<Item = usize> + use<>, WhyNot> {
+    let len = map.addresses().len();
+    match smaps::huge_page() {
+        _ if len < HUGE_PAGE => Err(WhyNot::Smaller { bytes: len as u64 }),
+        _ if !map.is_aligned() => Err(WhyNot::NotAligned),
+        _ if !Advice::Collapse.is_known() => {
+            Err(WhyNot::Unsupported { call: "madvise(MADV_COLLAPSE)".to_owned(), since: "6.1".to_owned() })
+        }
+        Some(bytes) if bytes != HUGE_PAGE as u64 => Err(WhyNot::OtherSize { bytes }),
+        _ => Ok((0..len / HUGE_PAGE).map(|block| block * HUGE_PAGE)),
+    }
+}
+
+fn collapse_block(map: &Pages, block: usize) -> Result<(), WhyNot> {
+    let mut collapsed = Ok(());
+    for _ in 0..ATTEMPTS {
+        collapsed = map.advise(block, HUGE_PAGE, Advice::Collapse);
+        match &collapsed {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            _ => break,
+        }
+    }
+    collapsed.map_err(|error| WhyNot::refused("madvise(MADV_COLLAPSE)", &error))
+}
+
+/// Looks at one page of each block, which maps the whole of it if it is a huge page already.
+///
+/// Whether it was is seen in the figures, so an error needs no reason of its own: a kernel without this advice has no
+/// `MADV_COLLAPSE` either.
+fn map_huge_pages(map: &Pages) {
+    let len = map.addresses().len();
+    for block in (0..len / HUGE_PAGE).map(|block| block * HUGE_PAGE) {
+        if map.advise(block, 1, Advice::Populate).is_err() {
+            break;
+        }
+    }
+}
+
+fn prefault(map: &Pages) -> Option<WhyNot> {
+    const CALL: &str = "madvise(MADV_POPULATE_READ)";
+    if !Advice::Populate.is_known() {
+        return Some(WhyNot::Unsupported { call: CALL.to_owned(), since: "5.14".to_owned() });
+    }
+    let populated = map.advise(0, map.addresses().len(), Advice::Populate);
+    populated.err().map(|error| WhyNot::refused(CALL, &error))
+}
+
+fn keep(map: &Pages) -> Option<WhyNot> {
+    let error = map.lock().err()?;
+    let needed = map.addresses().len() as u64;
+    match limit_of_locked() {
+        Some((limit, locked)) if locked.saturating_add(needed) > limit => {
+            Some(WhyNot::MemlockLimit { limit, locked, needed })
+        }
+        _ => Some(WhyNot::refused("mlock", &error)),
+    }
+}
+
+/// Each reason once.
+fn add(mut why: Vec<WhyNot>, more: impl IntoIterator<Item = WhyNot>) -> Vec<WhyNot> {
+    for reason in more {
+        if !why.contains(&reason) {
+            why.push(reason);
+        }
+    }
+    why
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! A region: one run of memory that an arena lies in, a sealed memfd or a file.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Stat, fstat};
+use serde::{Deserialize, Serialize};
+
+use super::ArenaError;
+use super::sys::{self, Mapping, Pages, Promise, SEALS};
+
+/// What kind of memory a region is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Backing {
+    /// A sealed memfd, which nobody can change.
+    Sealed,
+    /// A file, of which somebody has promised that nobody changes it.
+    File(Stamp, Promise),
+}
+
+/// Which file it was, and in which state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub path: PathBuf,
+    pub len: u64,
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    /// # Errors
+    /// If the file cannot be looked at.
+    pub(crate) fn of(path: &Path, file: impl AsFd) -> Result<Self, ArenaError> {
+        let stat = fstat(file).map_err(|errno| ArenaError::file(path, errno.into()))?;
+        Ok(Self::from_stat(path, &stat))
+    }
+
+    fn from_stat(path: &Path, stat: &Stat) -> Self {
+        Self {
+            path: path.to_owned(),
+            len: stat.st_size.max(0) as u64,
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
+        }
+    }
+}
+
+/// A mapped region.
+pub(super) struct Region {
+    pub(super) fd: OwnedFd,
+    pub(super) memory: bytes::Bytes,
+    /// The same memory, as the kernel knows it.
+    pub(super) pages: Pages,
+    pub(super) backing: Backing,
+}
+
+impl Region {
+    /// Maps a memfd, which has to be sealed.
+    pub(super) fn sealed(fd: OwnedFd) -> Result<Self, ArenaError> {
+        let missing = match sys::sealed(&fd) {
+            Ok(found) => SEALS.difference(found),
+            Err(_) => SEALS,
+        };
+        if !missing.is_empty() {
+            let missing = missing.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            return Err(ArenaError::NotSealed { missing });
+        }
+        let stat = fstat(&fd).map_err(|errno| ArenaError::system("fstat", 0, errno.into()))?;
+        let len = stat.st_size.max(0) as u64;
+        if len == 0 {
+            return Err(ArenaError::NotAnArena("it is empty".to_owned()));
+        }
+        let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
+        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing: Backing::Sealed })
+    }
+
+    /// Maps a file, which has to be in the state that the stamp says.
+    pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: Promise) -> Result<Self, ArenaError> {
+        if Stamp::of(&stamp.path, &fd)? != stamp {
+            return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
+        }
+        if stamp.len == 0 {
+            return Err(ArenaError::NotAnArena(format!("{} is empty", stamp.path.display())));
+        }
+        let map =
+            Mapping::file(&fd, stamp.len as usize, promise).map_err(|error| ArenaError::file(&stamp.path, error))?;
+        let backing = Backing::File(stamp, promise);
+        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing })
+    }
+
+    pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
+        match backing {
+            Backing::Sealed => Self::sealed(fd),
+            Backing::File(stamp, promise) => Self::file(fd, stamp.clone(), *promise),
+        }
+    }
+}
+
+/// Opens a file for reading, and notes its state.
+///
+/// # Errors
+/// If there is no such file, or it may not be read; names it.
+pub(crate) fn open(path: &Path) -> Result<(File, Stamp), ArenaError> {
+    let file = File::open(path).map_err(|error| ArenaError::file(path, error))?;
+    let metadata = file.metadata().map_err(|error| ArenaError::file(path, error))?;
+    if !metadata.is_file() {
+        return Err(ArenaError::file(path, std::io::Error::other("it is not a file")));
+    }
+    // Workers may have another working directory.
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let stamp = Stamp::of(&path, &file)?;
+    Ok((file, stamp))
+}

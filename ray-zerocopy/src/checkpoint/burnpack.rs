@@ -1,0 +1,59 @@
+//! What a burnpack file says it holds. burn's own crate reads and checks the head. An arena is one too.
+
+use std::fs::File;
+
+use burn::tensor::{AllocationProperty, Bytes};
+use burn_pack::{MAGIC_NUMBER, Reader};
+
+use super::{CheckpointError, Entry};
+use crate::arena::file::image;
+use crate::arena::{ArenaFile, Stamp, dtypes};
+
+pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
+    let corrupted = |reason: String| CheckpointError::corrupted(&stamp.path, reason);
+    // An arena names every tensor, where its container has those that are equal but once.
+    if let Ok(arena) = ArenaFile::open(&stamp.path) {
+        let entries = arena.stored().map(|(tensor, param, offset)| Entry {
+            name: tensor.path.to_owned(),
+            renamed: tensor.path.to_owned(),
+            dtype: Ok(tensor.dtype),
+            shape: tensor.shape.to_vec(),
+            file: number,
+            offset,
+            len: tensor.bytes,
+            param,
+        });
+        return Ok(entries.collect());
+    }
+    let (_, image) = image(file, stamp).map_err(|error| corrupted(error.to_string()))?;
+    let base = image.as_ptr() as usize;
+    let reader = Reader::from_bytes(Bytes::from_shared(image.clone(), AllocationProperty::File))
+        .map_err(|error| corrupted(error.to_string()))?;
+    let tensors = reader.into_tensors().map_err(|error| corrupted(error.to_string()))?;
+    let mut entries = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let (name, dtype, shape, param, bytes) = tensor.into_parts().map_err(|error| corrupted(error.to_string()))?;
+        // A tensor without elements has no address of its own.
+        let offset = if bytes.is_empty() { 0 } else { (bytes.as_ptr() as usize).wrapping_sub(base) as u64 };
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > stamp.len) {
+            return Err(corrupted(format!("tensor `{name}` lies outside of the file")));
+        }
+        dtypes::fits(dtype, &shape, bytes.len()).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
+        entries.push(Entry {
+            renamed: name.clone(),
+            name,
+            dtype: Ok(dtype),
+            shape: shape.to_vec(),
+            file: number,
+            offset,
+            len: bytes.len() as u64,
+            param,
+        });
+    }
+    Ok(entries)
+}
+
+/// Whether a file looks like one of this format.
+pub(super) fn is_one(start: &[u8]) -> bool {
+    start.starts_with(&MAGIC_NUMBER.to_le_bytes())
+}

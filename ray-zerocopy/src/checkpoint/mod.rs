@@ -1,0 +1,219 @@
+//! Checkpoints: weights in files that other programs wrote.
+//!
+//! Knows files and names; knows nothing of pipelines. [`share_from`](crate::share_from) is where the two meet.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `open` | which files a path stands for: one file, a folder, the index of a sharded checkpoint |
+//! | `safetensors`, `burnpack` | what a file of that format says it holds, checked |
+//! | `names` | renaming tensors as a pipeline names them |
+//! | `source`, `transpose` | the bytes of a tensor, transposed or cast if they have to be |
+
+mod burnpack;
+mod error;
+mod names;
+mod open;
+mod safetensors;
+mod source;
+mod transpose;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::DType;
+
+pub use error::CheckpointError;
+pub(crate) use names::{Name, similar};
+pub(crate) use source::{Change, FromFile};
+
+use crate::arena::{Placement, Progress, Stamp};
+
+/// A file of weights, or several.
+#[derive(Debug)]
+pub(crate) struct WeightFile {
+    pub fd: OwnedFd,
+    pub stamp: Stamp,
+}
+
+/// A tensor in a file: what the file says of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// The name in the file.
+    pub name: String,
+    /// The name that it goes by.
+    pub renamed: String,
+    /// The element type; what burn does not have is named.
+    pub dtype: Result<DType, String>,
+    pub shape: Vec<usize>,
+    pub file: usize,
+    pub offset: u64,
+    pub len: u64,
+    /// burn's id of the parameter, in burn's own format.
+    pub param: Option<u64>,
+}
+
+/// Weights in files that another program wrote: `.safetensors`, also sharded, or burn's `.bpk`.
+///
+/// [`share_from`](crate::share_from) puts them into a pipeline's arena, without ever holding the model in this process's memory.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, DType}};
+/// # use ray_zerocopy::{Checkpoint, Pipeline, load, share_from};
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// impl Model {
+///     fn new(device: &Device) -> Self { Self { head: LinearConfig::new(2, 3).init(device) } }
+/// }
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.safetensors");
+/// # let numbers: Vec<u8> = (0..6).flat_map(|n| (n as f32).to_le_bytes()).collect();
+/// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
+/// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
+/// // Written by PyTorch, which has `classifier` where the pipeline has `head`.
+/// let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
+/// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
+///
+/// let model = load::<Model>(&arena, &Device::flex())?;
+/// assert_eq!(model.head.weight.val().to_data().to_vec::<f32>().unwrap(), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+pub struct Checkpoint {
+    pub(crate) files: Vec<WeightFile>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) pytorch: bool,
+    pub(crate) floats: Option<DType>,
+    pub(crate) partial: bool,
+    pub(crate) placement: Placement,
+    pub(crate) tell: Option<Tell>,
+}
+
+pub(crate) type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// A tensor of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckpointTensor<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// The name that it goes by, which [`rename`](Checkpoint::rename) changes.
+    pub renamed: &'a str,
+    /// The type of its elements, if burn has it; else the file's name of it.
+    pub dtype: Result<DType, &'a str>,
+    /// Its shape in the file.
+    pub shape: &'a [usize],
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The file that it is in.
+    pub file: &'a Path,
+    /// Where it starts in the file.
+    pub offset: u64,
+}
+
+impl CheckpointTensor<'_> {
+    /// The largest power of two that divides its place in the file, up to a page: what it is aligned to if it is borrowed
+    /// there.
+    pub fn alignment(&self) -> u64 {
+        1 << self.offset.trailing_zeros().min(12)
+    }
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, the `.safetensors.index.json` of a sharded one, or a folder that
+    /// has one of them. Reads what the files say of themselves, not the weights.
+    ///
+    /// # Errors
+    /// If a file is missing, is of none of these formats, or contradicts itself.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let (files, entries) = open::open(path.as_ref())?;
+        Ok(Self {
+            files,
+            entries,
+            pytorch: false,
+            floats: None,
+            partial: false,
+            placement: Placement::sealed(),
+            tell: None,
+        })
+    }
+
+    /// The checkpoint was written by PyTorch, as most `.safetensors` are: weights of `Linear` are transposed, and norms have
+    /// `weight` and `bias` where burn has `gamma` and `beta`.
+    ///
+    /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs no change, and can be
+    /// borrowed from the file.
+    #[must_use]
+    pub fn pytorch(mut self) -> Self {
+        self.pytorch = true;
+        self
+    }
+
+    /// Renames tensors to the paths that the pipeline has for them: wherever the regular expression `from` matches, `to`
+    /// takes its place. `$1` is the first group. Several renames apply one after the other.
+    ///
+    /// # Errors
+    /// If `from` is not a regular expression, or two tensors get the same name.
+    pub fn rename(mut self, from: &str, to: &str) -> Result<Self, CheckpointError> {
+        names::rename(&mut self.entries, from, to)?;
+        Ok(self)
+    }
+
+    /// Casts every floating point tensor to another type, which makes a copy of those that have it not. What the file has
+    /// is kept, if nothing is said: half precision is half the memory.
+    #[must_use]
+    pub fn floats(mut self, dtype: DType) -> Self {
+        self.floats = Some(dtype);
+        self
+    }
+
+    /// Lets parameters that the checkpoint does not have keep the value that the pipeline has for them. Otherwise they are an
+    /// error.
+    #[must_use]
+    pub fn partial(mut self) -> Self {
+        self.partial = true;
+        self
+    }
+
+    /// Where the weights go: into sealed memory, if nothing is said.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Tells how far the sharing of this checkpoint is, for a progress bar.
+    #[must_use]
+    pub fn progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.tell = Some(Arc::new(tell));
+        self
+    }
+
+    /// The tensors in the files, in the order of their places.
+    pub fn tensors(&self) -> impl Iterator<Item = CheckpointTensor<'_>> {
+        self.entries.iter().map(|entry| CheckpointTensor {
+            name: &entry.name,
+            renamed: &entry.renamed,
+            dtype: entry.dtype.as_ref().map(|dtype| *dtype).map_err(String::as_str),
+            shape: &entry.shape,
+            bytes: entry.len,
+            file: &self.files[entry.file].stamp.path,
+            offset: entry.offset,
+        })
+    }
+
+    /// The files.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.stamp.path.as_path())
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Checkpoint");
+        text.field("files", &self.files().collect::<Vec<_>>()).field("tensors", &self.entries.len());
+        text.finish_non_exhaustive()
+    }
+}

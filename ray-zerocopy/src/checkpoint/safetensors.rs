@@ -1,0 +1,82 @@
+//! What a safetensors file says it holds. The format's own crate reads and checks the header.
+
+use std::fs::File;
+use std::path::Path;
+
+use burn::tensor::{BoolStore, DType};
+use memmap2::MmapOptions;
+use safetensors::{Dtype, SafeTensors};
+
+use super::{CheckpointError, Entry};
+use crate::arena::Stamp;
+use crate::arena::copy::read_at;
+
+/// The header's length comes first, in so many bytes.
+const LENGTH: usize = 8;
+/// The format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
+    let path = &stamp.path;
+    let unreadable =
+        |error: std::io::Error| CheckpointError::File { path: path.display().to_string(), reason: error.to_string() };
+    let mut length = [0; LENGTH];
+    if stamp.len < LENGTH as u64 {
+        return Err(CheckpointError::corrupted(path, format!("{} bytes are too few for a header", stamp.len)));
+    }
+    read_at(file, &mut length, 0).map_err(unreadable)?;
+    let header = u64::from_le_bytes(length);
+    if header > MAX_HEADER || header > stamp.len - LENGTH as u64 {
+        return Err(CheckpointError::corrupted(
+            path,
+            format!("its header claims {header} bytes, and the file has {} (at most {MAX_HEADER})", stamp.len),
+        ));
+    }
+    let start = LENGTH + header as usize;
+    // Memory of the size of the file, of which no page behind the header is ever touched: the crate compares sizes.
+    let mut image = MmapOptions::new().len(stamp.len as usize).no_reserve_swap().map_anon().map_err(unreadable)?;
+    read_at(file, &mut image[..start], 0).map_err(unreadable)?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(&image).map_err(|error| CheckpointError::corrupted(path, error.to_string()))?;
+    let mut entries: Vec<Entry> = metadata
+        .tensors()
+        .into_iter()
+        .map(|(name, info)| Entry {
+            renamed: name.clone(),
+            name,
+            dtype: dtype(info.dtype),
+            shape: info.shape.clone(),
+            file: number,
+            offset: (start + info.data_offsets.0) as u64,
+            len: (info.data_offsets.1 - info.data_offsets.0) as u64,
+            param: None,
+        })
+        .collect();
+    entries.sort_by(|left, right| (left.offset, &left.name).cmp(&(right.offset, &right.name)));
+    Ok(entries)
+}
+
+/// burn's name of an element type, or the file's.
+fn dtype(found: Dtype) -> Result<DType, String> {
+    Ok(match found {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U64 => DType::U64,
+        Dtype::U32 => DType::U32,
+        Dtype::U16 => DType::U16,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool(BoolStore::Native),
+        other => return Err(format!("{other:?}")),
+    })
+}
+
+/// Whether a file looks like one of this format: a length, and then the start of a JSON object.
+pub(super) fn is_one(path: &Path, start: &[u8]) -> bool {
+    path.extension().is_some_and(|extension| extension == "safetensors") || start.get(LENGTH) == Some(&b'{')
+}

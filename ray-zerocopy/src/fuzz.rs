@@ -1,0 +1,145 @@
+//! What reads bytes of others, in the shape that fuzz targets and corpus tests call: bytes in, an error or nothing out.
+//!
+//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that the
+//! bytes are refused is no fault.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::arena::copy::write_at;
+use crate::arena::sys::{create, seal};
+use crate::arena::{Arena, ArenaError, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
+use crate::engine::local::any_message;
+use crate::pipeline::{self, Kind};
+use crate::wrapper::wire::{Reader, Tensors, WireError};
+
+/// Opens bytes as an arena, compares its checksums and makes every tensor.
+///
+/// # Errors
+/// As [`Arena::from_memfd`] and [`Arena::verify`].
+pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
+    let refused = |(call, error): (&str, std::io::Error)| ArenaError::System {
+        call: call.to_owned(),
+        bytes: bytes.len() as u64,
+        reason: error.to_string(),
+    };
+    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
+    write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
+    seal(&fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
+    let arena = Arena::from_memfd(fd)?;
+    assert!(!arena.is_empty() && arena.stored_bytes() <= arena.len(), "more is stored than there is");
+    let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
+    assert_eq!(listed, arena.weight_bytes());
+    let verified = arena.verify();
+    arena.manifest().tensors.iter().for_each(|entry| make(&arena, entry));
+    verified
+}
+
+/// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
+///
+/// # Errors
+/// As [`arena`].
+pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
+    let text = String::from_utf8_lossy(bytes);
+    // A manifest that means something gets the fingerprint that belongs to it: no fuzzer finds that by itself.
+    let text = match serde_json::from_str::<Manifest>(&text) {
+        Ok(mut manifest)
+            if manifest.tensors.iter().all(|entry| !dtypes::name(entry.dtype).ends_with("impossible scheme")) =>
+        {
+            manifest.fingerprint = Manifest::fingerprint(&manifest.pipeline, &manifest.tensors);
+            serde_json::to_string(&manifest).unwrap_or_default()
+        }
+        _ => text.into_owned(),
+    };
+    let tensor = |name: &str, dtype: DType, bytes: usize| {
+        let shape = vec![bytes / dtype.size().max(1)];
+        burn_pack::Tensor::new(name.to_owned(), dtype, shape, None, Bytes::from_bytes_vec(vec![1; bytes]))
+    };
+    let blobs = vec![
+        tensor("f", DType::F32, 24),
+        tensor("h", DType::F16, 12),
+        tensor("i", DType::I64, 16),
+        tensor("copied: c", DType::U8, 6),
+        tensor("e", DType::F32, 0),
+    ];
+    match sealed_container(blobs, &text) {
+        Ok(container) => arena(&container),
+        Err(reason) => Err(ArenaError::NotAnArena(reason)),
+    }
+}
+
+fn make(arena: &Arena, entry: &TensorEntry) {
+    match entry.kind {
+        TensorKind::Float => of_kind::<Float>(arena, entry),
+        TensorKind::Int => of_kind::<Int>(arena, entry),
+        TensorKind::Bool => of_kind::<Bool>(arena, entry),
+    }
+}
+
+fn of_kind<K: Kind>(arena: &Arena, entry: &TensorEntry) {
+    match entry.shape.len() {
+        1 => of_rank::<1, K>(arena, entry),
+        2 => of_rank::<2, K>(arena, entry),
+        3 => of_rank::<3, K>(arena, entry),
+        _ => of_rank::<4, K>(arena, entry),
+    }
+}
+
+fn of_rank<const D: usize, K: Kind>(arena: &Arena, entry: &TensorEntry) {
+    let bytes = arena.borrow(entry.blob);
+    let (start, len) = (bytes.as_ptr(), bytes.len());
+    let Ok(tensor) = pipeline::tensor_of::<D, K>(bytes, &entry.shape, entry.dtype, &Device::flex()) else { return };
+    assert_eq!(tensor.dims().to_vec(), entry.shape);
+    if len > 0 && !matches!(entry.dtype, DType::QFloat(_)) {
+        assert!(arena.contains(start), "a tensor outside of the arena");
+        // Reads every byte.
+        assert_eq!(tensor.into_data().as_bytes().len(), len);
+    }
+}
+
+/// What the values of a message are read as.
+#[derive(Serialize, Deserialize)]
+enum Nested {
+    Leaf,
+    Node { children: Vec<Nested>, note: Option<String> },
+    Wrapped(Box<Nested>),
+}
+
+/// Takes bytes for a message between owner and worker: its first byte says of which type, the others are a frame.
+///
+/// # Errors
+/// If the frame is broken, or does not hold the values.
+pub fn message(bytes: &[u8]) -> Result<(), String> {
+    let (&kind, frame) = bytes.split_first().ok_or("there is nothing")?;
+    let payload = any_message(kind, frame).map_err(|error| error.to_string())?;
+    let total: usize = payload.segments.iter().map(bytes::Bytes::len).sum();
+    assert!(total <= frame.len(), "more bytes than arrived");
+    let mut reader = Reader::new(payload, Device::flex());
+    values(kind, &mut reader).map_err(|error| error.to_string())
+}
+
+fn values(kind: u8, reader: &mut Reader) -> Result<(), WireError> {
+    match kind >> 2 {
+        0 => reader.value::<(String, i32, f64, bool, char)>().map(drop),
+        1 => reader.value::<serde_json::Value>().map(drop),
+        2 => reader.value::<Nested>().map(drop),
+        3 => reader.value::<HashMap<String, Vec<Option<u16>>>>().map(drop),
+        4 => take::<Tensor<2>>(reader),
+        5 => take::<Vec<Tensor<1, Int>>>(reader),
+        6 => take::<Option<Tensor<3, Bool>>>(reader),
+        7 => take::<BTreeMap<String, Tensor<2>>>(reader),
+        8 => take::<[Tensor<1>; 3]>(reader),
+        9 => take::<Result<(Tensor<1>, Tensor<4>), String>>(reader),
+        _ => {
+            reader.value::<u64>()?;
+            reader.value::<Vec<u8>>()?;
+            reader.value::<()>()
+        }
+    }
+}
+
+fn take<T: Tensors>(reader: &mut Reader) -> Result<(), WireError> {
+    T::take(reader).map(drop)
+}

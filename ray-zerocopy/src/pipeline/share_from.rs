@@ -1,0 +1,231 @@
+//! Sharing a pipeline whose weights are in a file: straight into the arena, without a model in this process's heap.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use burn::tensor::DType;
+
+use super::collect::{Collector, Depth, Outline, TensorItem, What};
+use super::share::{rebuilt, structure};
+use super::{Root, ShareError};
+use crate::arena::sys::Promise;
+use crate::arena::{Arena, ArenaBuilder, ArenaError, FileBlob, Progress, TensorEntry, TensorKind};
+use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, similar};
+
+/// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the arena.
+///
+/// The pipeline is as its config makes it: its parameters are not initialised, and need no memory. What is not a
+/// parameter (constants, copied fields) comes from the pipeline. Tensors of the checkpoint that the pipeline does not
+/// have are left out; [`Arena::tensors`] tells where each of the others lies.
+///
+/// # Errors
+/// As [`share`](super::share()), and if the checkpoint does not have a parameter, or has it in another shape or type.
+///
+/// There is an example at [`Checkpoint`].
+pub fn share_from<P: Root>(pipeline: &P, checkpoint: &Checkpoint) -> Result<Arena, ShareError> {
+    let items = Collector::run(pipeline, Depth::Outline)?;
+    rebuilt::<P>(&items)?;
+
+    let mut sharing = Sharing::new::<P>(checkpoint)?;
+    for item in items {
+        match item.what {
+            What::Tensor(tensor) => sharing.tensor(item.path, tensor)?,
+            other => structure(&mut sharing.builder, item.path, other),
+        }
+    }
+    sharing.finish()
+}
+
+struct Sharing<'a> {
+    checkpoint: &'a Checkpoint,
+    by_name: HashMap<&'a str, &'a Entry>,
+    builder: ArenaBuilder,
+    fds: Vec<Arc<std::os::fd::OwnedFd>>,
+    /// The arena's number for each file of the checkpoint that something is borrowed from.
+    borrowed: HashMap<usize, u32>,
+    missing: Vec<String>,
+    scratch: Arc<Mutex<Vec<u8>>>,
+}
+
+impl<'a> Sharing<'a> {
+    fn new<P>(checkpoint: &'a Checkpoint) -> Result<Self, ShareError> {
+        let fds = checkpoint.files.iter().map(|file| {
+            let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
+            Ok(Arc::new(fd))
+        });
+        Ok(Self {
+            checkpoint,
+            by_name: checkpoint.entries.iter().map(|entry| (entry.renamed.as_str(), entry)).collect(),
+            builder: ArenaBuilder::new(&crate::type_name::<P>()),
+            fds: fds.collect::<Result<_, ArenaError>>()?,
+            borrowed: HashMap::new(),
+            missing: Vec::new(),
+            scratch: Arc::default(),
+        })
+    }
+
+    fn tensor(&mut self, path: String, tensor: TensorItem) -> Result<(), ShareError> {
+        let Some(outline) = tensor.outline else {
+            // A constant of the pipeline: not for a checkpoint to decide.
+            return self.own(path, tensor.kind, tensor.param, tensor.stored);
+        };
+        let name = Name::of(&path, &outline.module);
+        let pytorch = name.pytorch.as_deref().filter(|_| self.checkpoint.pytorch);
+        let found = self.by_name.get(name.path.as_str()).or_else(|| self.by_name.get(pytorch?)).copied();
+        match found {
+            Some(entry) => self.weight(path, tensor.kind, tensor.param, &tensor.shape, &outline, entry),
+            None if self.checkpoint.partial => {
+                let stored = (outline.initialise)();
+                self.own(path, tensor.kind, tensor.param, Some(stored))
+            }
+            None => {
+                self.missing.push(path);
+                Ok(())
+            }
+        }
+    }
+
+    /// A tensor that the pipeline itself has.
+    fn own(
+        &mut self,
+        path: String,
+        kind: TensorKind,
+        param: Option<u64>,
+        stored: Option<super::collect::StoredTensor>,
+    ) -> Result<(), ShareError> {
+        let Some(stored) = stored else { return Ok(()) };
+        let entry = TensorEntry { path, blob: 0, kind, dtype: stored.dtype, shape: stored.shape, param, why: None };
+        Ok(self.builder.tensor(entry, stored.source)?)
+    }
+
+    fn weight(
+        &mut self,
+        path: String,
+        kind: TensorKind,
+        param: Option<u64>,
+        shape: &[usize],
+        outline: &Outline,
+        found: &Entry,
+    ) -> Result<(), ShareError> {
+        let file = &self.checkpoint.files[found.file];
+        let unfit = |reason: String| ShareError::Unfit {
+            path: path.clone(),
+            name: found.name.clone(),
+            file: file.stamp.path.display().to_string(),
+            reason,
+        };
+        let dtype = found.dtype.clone().map_err(|name| unfit(format!("burn has no element type {name}")))?;
+        let holds = TensorKind::of(dtype);
+        if holds != kind {
+            return Err(unfit(format!("a tensor of kind {kind} is expected, and it holds {dtype:?}")));
+        }
+        let stored = outline.stored_shape(shape);
+        let linear =
+            outline.module == "Struct:Linear" && stored.len() == 2 && path.rsplit('.').next() == Some("weight");
+        // PyTorch stores `[out, in]`, and so does burn in a column layout.
+        let transpose = self.checkpoint.pytorch && linear && !outline.transposed;
+        let fits = match transpose {
+            true => found.shape.iter().rev().eq(&stored),
+            false => found.shape == stored,
+        };
+        if !fits {
+            let mut expected = stored;
+            if transpose {
+                expected.reverse();
+            }
+            return Err(unfit(format!(
+                "shape {expected:?} is expected, and it has {:?}{}",
+                found.shape,
+                self.hint(linear, &found.shape, &expected)
+            )));
+        }
+        let cast = self.checkpoint.floats.filter(|&wanted| dtype.is_float() && dtype != wanted);
+        let change = Change { transpose, cast };
+        let mut entry = TensorEntry {
+            path: path.clone(),
+            blob: 0,
+            kind,
+            dtype: cast.unwrap_or(dtype),
+            shape: stored,
+            param: found.param.or(param),
+            why: None,
+        };
+        if let Some(promise) = self.checkpoint.placement.in_file {
+            match self.why_not(found, dtype, &change, &file.stamp.path) {
+                None => {
+                    let file = self.file(found.file, promise)?;
+                    self.builder.in_file(entry, FileBlob { file, offset: found.offset, len: found.len });
+                    return Ok(());
+                }
+                Some(why) => entry.why = Some(why),
+            }
+        }
+        let (fd, scratch) = (Arc::clone(&self.fds[found.file]), Arc::clone(&self.scratch));
+        let (offset, len, shape) = (found.offset, found.len, found.shape.clone());
+        Ok(self.builder.tensor(entry, Arc::new(FromFile { fd, offset, len, dtype, shape, change, scratch }))?)
+    }
+
+    /// A shape that is turned around says which option is missing.
+    fn hint(&self, linear: bool, found: &[usize], expected: &[usize]) -> &'static str {
+        match linear && found.iter().rev().eq(expected) {
+            true if self.checkpoint.pytorch => "; was it written by burn, not by PyTorch? then leave out `.pytorch()`",
+            true => "; was it written by PyTorch? then say so with `.pytorch()`",
+            false => "",
+        }
+    }
+
+    /// Why a tensor cannot be borrowed from its file.
+    fn why_not(&self, found: &Entry, dtype: DType, change: &Change, path: &Path) -> Option<String> {
+        let alignment = (self.checkpoint.placement.alignment as u64).max(dtype.size() as u64);
+        if change.transpose {
+            Some("PyTorch stores it transposed; with `LinearLayout::Col` in the config it could stay".to_owned())
+        } else if let Some(cast) = change.cast {
+            Some(format!("it is cast from {dtype:?} to {cast:?}"))
+        } else if found.len > 0 && !found.offset.is_multiple_of(alignment) {
+            let aligned = 1_u64 << found.offset.trailing_zeros();
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            Some(format!(
+                "it starts at byte {} of {file}, aligned to {aligned} bytes, and {alignment} are wanted",
+                found.offset
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// The arena's number for a file of the checkpoint.
+    fn file(&mut self, number: usize, promise: Promise) -> Result<u32, ArenaError> {
+        if let Some(&known) = self.borrowed.get(&number) {
+            return Ok(known);
+        }
+        let file = &self.checkpoint.files[number];
+        let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
+        let added = self.builder.file(fd, file.stamp.clone(), promise);
+        self.borrowed.insert(number, added);
+        Ok(added)
+    }
+
+    fn finish(self) -> Result<Arena, ShareError> {
+        if let Some(first) = self.missing.first() {
+            let similar = similar(first, self.checkpoint.entries.iter().map(|entry| entry.renamed.as_str()));
+            return Err(ShareError::NotInCheckpoint {
+                checkpoint: self
+                    .checkpoint
+                    .files()
+                    .map(|path| path.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                similar: similar.map(str::to_owned),
+                missing: self.missing,
+            });
+        }
+        let tell = self.checkpoint.tell.clone();
+        let mut tell = |progress: Progress| {
+            if let Some(tell) = &tell {
+                tell(progress);
+            }
+        };
+        Ok(self.builder.seal(&mut tell)?)
+    }
+}

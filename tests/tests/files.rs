@@ -1,0 +1,183 @@
+//! Arenas in files: saved, looked into, opened in sealed memory or where they are.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{
+    ActorWrapper, Arena, ArenaError, ArenaFile, CallError, Error, Local, Placed, Placement, TaskWrapper, load, share,
+};
+use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
+use tempfile::TempDir;
+
+fn mill() -> Mill {
+    MillConfig::new(64).init(&Device::flex())
+}
+
+/// Files of these tests are changed by nobody else, and by the tests only where they say so.
+fn in_file() -> Placement {
+    #[allow(unsafe_code, reason = "the promise is what is tested")]
+    // SAFETY: every file is in a folder of its own test; a test that changes one reads no tensor of it afterwards, but
+    // in a worker whose death is the point.
+    unsafe {
+        Placement::in_file()
+    }
+}
+
+fn ones(size: usize) -> Tensor<2> {
+    Tensor::ones([2, size], &Device::flex())
+}
+
+#[test]
+fn a_saved_arena_is_the_same_arena() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("zoo.bpk");
+    let zoo = Zoo::new(&Device::flex());
+    let arena = share(&zoo).unwrap();
+    let mut last = 0;
+    arena.save_with(&path, &mut |progress| last = progress.done).unwrap();
+    assert_eq!(last, arena.len());
+
+    let opened = Arena::open(&path).unwrap();
+    assert_eq!((opened.id(), opened.len(), opened.borrowed_bytes()), (arena.id(), arena.len(), 0));
+    assert_eq!(opened.files().count(), 0);
+    opened.verify().unwrap();
+    let loaded = load::<Zoo>(&opened, &Device::flex()).unwrap().strict().unwrap();
+    // A copied hash map may come back in another order: the weights are the same.
+    let again = share(&*loaded).unwrap();
+    assert_eq!((again.fingerprint(), again.stored_bytes()), (arena.fingerprint(), arena.stored_bytes()));
+
+    // Nobody else's business, and nothing but the file.
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0o400);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn an_arena_opened_in_its_file_lends_the_page_cache() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    let mill = mill();
+    share(&mill).unwrap().save(&path).unwrap();
+
+    let arena = Arena::open_with(&path, in_file()).unwrap();
+    assert_eq!(arena.files().collect::<Vec<_>>(), [path.as_path()]);
+    assert!(arena.borrowed_bytes() >= 64 * 65 * 4);
+    let placed: Vec<_> = arena.tensors().map(|tensor| tensor.placed).collect();
+    assert!(
+        placed.iter().all(|placed| matches!(placed, Placed::File { offset, .. } if offset % 256 == 0)),
+        "{placed:?}"
+    );
+    let loaded = load::<Mill>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    assert_eq!(loaded.grind(ones(64)).into_data(), mill.grind(ones(64)).into_data());
+
+    // Workers map the same file, and the report knows it.
+    let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).strict().spawn(2).unwrap();
+    for actor in actors.iter() {
+        assert_eq!(actor.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
+    }
+    let report = actors.report().unwrap();
+    assert!(report.processes.iter().skip(1).all(|process| process.shared > 0), "{report}");
+    actors.shut_down();
+}
+
+#[test]
+fn a_look_into_a_file_reads_its_head_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    let arena = share(&mill()).unwrap();
+    arena.save(&path).unwrap();
+    // Zeros for weights: a look does not see them, and a check does.
+    let file = ArenaFile::open(&path).unwrap();
+    let mut first = file.tensors().map(|tensor| match tensor.placed {
+        Placed::File { offset, .. } => (tensor.path.to_owned(), offset, tensor.bytes),
+        Placed::Sealed { .. } => panic!("{tensor:?}"),
+    });
+    let (name, offset, len) = first.next().unwrap();
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0; len as usize], offset).unwrap();
+
+    let file = ArenaFile::open(&path).unwrap();
+    assert_eq!((file.id(), file.pipeline(), file.len()), (arena.id(), arena.pipeline(), arena.len()));
+    assert_eq!(file.checksums().flatten().count(), 2);
+    for error in [file.verify(&mut |_| ()).unwrap_err(), Arena::open(&path).unwrap_err()] {
+        assert!(matches!(&error, ArenaError::BlobChecksum { entry, .. } if *entry == name), "{error}");
+    }
+    // What is opened where it is has not been read.
+    let arena = Arena::open_with(&path, in_file()).unwrap();
+    assert!(matches!(arena.verify(), Err(ArenaError::BlobChecksum { .. })));
+}
+
+#[test]
+fn what_is_no_arena_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("it.bpk");
+    let refused = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let error = Arena::open(&path).unwrap_err();
+        assert!(Arena::open_with(&path, in_file()).is_err());
+        error.to_string()
+    };
+    assert!(refused(b"").contains("it.bpk"));
+    assert!(refused(b"hello").contains("not an arena"));
+    assert!(refused(&[0xff; 4096]).contains("it.bpk"));
+    let missing = Arena::open(folder.path().join("nowhere.bpk")).unwrap_err();
+    assert!(matches!(&missing, ArenaError::File { path, .. } if path.ends_with("nowhere.bpk")), "{missing}");
+    assert!(matches!(Arena::open(folder.path()), Err(ArenaError::File { .. })));
+    let nowhere = share(&mill()).unwrap().save(folder.path().join("no/such/folder.bpk")).unwrap_err();
+    assert!(matches!(nowhere, ArenaError::File { .. }), "{nowhere}");
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    share(&mill()).unwrap().save(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for len in [1, 9, 10, 200, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = Arena::open(&path).map(drop).unwrap_err();
+        assert!(matches!(error, ArenaError::NotAnArena(_) | ArenaError::File { .. }), "{len}: {error}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_before_a_worker_has_it_is_refused_there() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    share(&mill()).unwrap().save(&path).unwrap();
+    let arena = Arena::open_with(&path, in_file()).unwrap();
+    OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.len() + 1).unwrap();
+    let error = ActorWrapper::<Mill>::from_arena(arena).spawn(1).map(drop).unwrap_err();
+    let Error::Call(CallError::Load { error, .. }) = &error else { panic!("{error}") };
+    assert!(error.to_string().contains("has been changed or replaced"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_cut_short_under_a_worker_kills_it_and_the_error_says_how() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    // Large enough that weights lie on pages that nobody has touched yet.
+    share(&MillConfig::new(512).init(&Device::flex())).unwrap().save(&path).unwrap();
+    let arena = Arena::open_with(&path, in_file()).unwrap();
+    let actors = ActorWrapper::<Mill>::from_arena(arena).spawn(1).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    let error = actors.actor(0).grind(ones(512)).wait().unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { .. })), "{text}");
+    assert!(text.contains("behind the end of a file"), "{text}");
+    actors.shut_down();
+}
+
+#[test]
+fn tasks_run_on_an_opened_arena() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    let mill = mill();
+    share(&mill).unwrap().save(&path).unwrap();
+    for arena in [Arena::open(&path).unwrap(), Arena::open_with(&path, in_file()).unwrap()] {
+        let tasks = TaskWrapper::<Mill>::from_arena(&Local::shared().unwrap(), arena).unwrap();
+        assert_eq!(tasks.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
+    }
+}

@@ -1,0 +1,433 @@
+//! Arenas that must not be opened. One case a file.
+
+use serde_json::{Value, json};
+
+use super::Case;
+use super::pack::{Cbor, Draft};
+
+/// A case that spoils one thing of a valid arena.
+fn spoilt(file: &'static str, tries: &'static str, refused: &'static str, spoil: impl FnOnce(&mut Draft)) -> Case {
+    let mut draft = Draft::valid();
+    spoil(&mut draft);
+    Case { file, tries, refused, bytes: draft.bytes() }
+}
+
+fn cut(
+    file: &'static str,
+    tries: &'static str,
+    refused: &'static str,
+    len: impl FnOnce(usize, usize) -> usize,
+) -> Case {
+    let draft = Draft::valid();
+    let (mut bytes, head) = (draft.bytes(), 10 + draft.head().len());
+    bytes.truncate(len(head, bytes.len()));
+    Case { file, tries, refused, bytes }
+}
+
+/// A quantised tensor `a` of this scheme, shape and length, in the container and in the manifest.
+fn quantised(
+    file: &'static str,
+    tries: &'static str,
+    refused: &'static str,
+    (block, shape, len): (Value, Value, u64),
+) -> Case {
+    spoilt(file, tries, refused, |draft| {
+        let dtype = json!({"QFloat": {
+            "value": "Q8S", "store": "Native", "mode": "Symmetric", "tensor": null, "block": block,
+        }});
+        draft.tensors[0].dtype = dtype.clone();
+        draft.tensors[0].shape = shape.as_array().unwrap().iter().map(|dim| dim.as_u64().unwrap()).collect();
+        draft.tensors[0].end = len;
+        draft.manifest["tensors"].as_array_mut().unwrap().remove(2);
+        let entry = &mut draft.manifest["tensors"][0];
+        entry["dtype"] = dtype;
+        entry["shape"] = shape;
+    })
+}
+
+fn block(storage: [u8; 5], len: u8) -> Value {
+    json!({"size": {"storage": storage, "len": len}, "dtype": "F32"})
+}
+
+/// Text that opens a thousand brackets.
+fn deep() -> String {
+    "[".repeat(1000)
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = frames();
+    cases.extend(tables());
+    cases.extend(manifests());
+    cases.extend(entries());
+    cases
+}
+
+/// The header, and where the file ends.
+fn frames() -> Vec<Case> {
+    let short = "not an arena: Invalid header: insufficient bytes";
+    let truncated = "not an arena: Validation error: File truncated: expected at least";
+    vec![
+        cut("empty", "no byte at all", "not an arena: it is empty", |_, _| 0),
+        cut("cut-in-header", "ends one byte before its header does", short, |_, _| 9),
+        cut("cut-behind-header", "ends with its header, which promises a table", short, |_, _| 10),
+        cut("cut-in-table", "ends in the middle of its table", short, |head, _| head / 2),
+        cut("cut-before-end-of-table", "ends one byte before its table does", short, |head, _| head - 1),
+        cut("cut-behind-table", "ends with its table, which promises tensors", truncated, |head, _| head),
+        cut("cut-in-tensor", "ends in the middle of its first tensor", truncated, |_, len| len - 512 + 6),
+        cut("cut-before-end", "ends one byte before its last tensor does", truncated, |_, len| len - 1),
+        spoilt(
+            "version-0",
+            "an older version of burnpack",
+            "not an arena: it is a burnpack container of version 0",
+            |d| {
+                d.version = 0;
+            },
+        ),
+        spoilt("version-2", "a version of burnpack that nobody knows", "not an arena: Unsupported version", |d| {
+            d.version = 2
+        }),
+        spoilt(
+            "table-of-4-gib",
+            "a table as large as its field allows",
+            "not an arena: Validation error: Metadata size",
+            |d| {
+                d.longer = i64::from(u32::MAX) - d.head().len() as i64;
+            },
+        ),
+        spoilt("table-of-100-mib", "the largest table that burnpack reads, in a small file", short, |d| {
+            d.longer = (100 << 20) - d.head().len() as i64;
+        }),
+        spoilt(
+            "table-longer",
+            "a byte behind the table",
+            "not an arena: its head does not end with its manifest",
+            |d| {
+                d.longer = 1;
+            },
+        ),
+        spoilt("table-shorter", "a table without its last byte", "not an arena: Metadata deserialization error", |d| {
+            d.longer = -1;
+        }),
+        Case {
+            file: "other-file",
+            tries: "a file of another kind",
+            refused: "not an arena: Invalid magic number",
+            bytes: b"PK\x03\x04, and what else is in an archive".to_vec(),
+        },
+    ]
+}
+
+/// The container's own table.
+fn tables() -> Vec<Case> {
+    let unreadable = "not an arena: Metadata deserialization error";
+    let lies = |head: Vec<u8>| Some(Cbor::Raw(head));
+    vec![
+        spoilt(
+            "deep-table",
+            "lists in lists in lists",
+            "not an arena: Metadata deserialization error: Recursion",
+            |d| {
+                d.extra.push((Cbor::text("x"), Cbor::Raw(vec![0x81; 10_000])));
+            },
+        ),
+        spoilt(
+            "tensors-2-to-the-60",
+            "a table that claims more tensors than there are atoms to store them",
+            unreadable,
+            |d| {
+                d.instead = lies(Cbor::head(5, 1 << 60));
+            },
+        ),
+        spoilt("name-of-4-exabytes", "a name that claims to be longer than all memory", unreadable, |d| {
+            d.instead = lies([Cbor::head(5, 1), Cbor::head(3, 1 << 62)].concat());
+        }),
+        spoilt("dimensions-2-to-the-60", "a shape that claims as many dimensions", unreadable, |d| {
+            let mut bytes = [Cbor::head(5, 1), Cbor::head(3, 1), b"a".to_vec(), Cbor::head(5, 3)].concat();
+            Cbor::text("shape").write(&mut bytes);
+            bytes.extend(Cbor::head(4, 1 << 60));
+            d.instead = lies(bytes);
+        }),
+        spoilt(
+            "offsets-backwards",
+            "a tensor that ends before it starts",
+            "not an arena: Validation error: Tensor 'a' has",
+            |d| {
+                (d.tensors[0].start, d.tensors[0].end) = (24, 0);
+            },
+        ),
+        spoilt(
+            "offset-overflow",
+            "a tensor whose end is beyond all addresses",
+            "not an arena: Validation error: Tensor 'a' has",
+            |d| {
+                (d.tensors[0].start, d.tensors[0].end) = (u64::MAX - 23, u64::MAX);
+            },
+        ),
+        spoilt(
+            "outside",
+            "a tensor that ends behind the file",
+            "not an arena: Validation error: File truncated",
+            |d| {
+                (d.tensors[1].start, d.tensors[1].end) = (1 << 20, (1 << 20) + 16);
+            },
+        ),
+        spoilt(
+            "tensor-of-10-gib",
+            "a tensor that is larger than the file",
+            "not an arena: Validation error: File truncated",
+            |d| {
+                d.tensors[0].shape = vec![10 << 28];
+                d.tensors[0].end = 10 << 30;
+            },
+        ),
+        spoilt(
+            "shape-overflow",
+            "a product of dimensions beyond 64 bits",
+            "not an arena: Validation error: tensor 'a' byte length",
+            |d| {
+                d.tensors[0].shape = vec![1 << 32, 1 << 32, 6];
+            },
+        ),
+        spoilt(
+            "shape-other",
+            "a shape that needs other bytes",
+            "not an arena: Validation error: tensor 'a' declares 24 bytes",
+            |d| {
+                d.tensors[0].shape = vec![2, 4];
+            },
+        ),
+        spoilt(
+            "misaligned",
+            "a tensor that starts at byte 4",
+            "entry `a` of the arena is corrupted: it starts at byte",
+            |d| {
+                (d.tensors[0].start, d.tensors[0].end) = (4, 28);
+            },
+        ),
+        spoilt(
+            "overlapping",
+            "a tensor that starts in another one",
+            "entry `b` of the arena is corrupted: its bytes are also",
+            |d| {
+                d.tensors[0].end = 24 + 256;
+                d.tensors[0].shape = vec![70];
+                d.manifest["tensors"].as_array_mut().unwrap().remove(2);
+                d.manifest["tensors"][0]["shape"] = json!([70]);
+            },
+        ),
+        spoilt(
+            "same-place",
+            "two tensors of the same bytes",
+            "entry `copied: c` of the arena is corrupted: its bytes",
+            |d| {
+                (d.tensors[2].start, d.tensors[2].end) = (256, 262);
+            },
+        ),
+    ]
+}
+
+/// The manifest as a text.
+fn manifests() -> Vec<Case> {
+    let unreadable = "not an arena: its manifest is unreadable";
+    let text = |draft: &mut Draft, text: &str| draft.text = Some(text.to_owned());
+    vec![
+        spoilt(
+            "manifest-checksum",
+            "a manifest that was changed",
+            "the arena's manifest is corrupted: BLAKE3 is",
+            |d| {
+                d.checksum = Some("0".repeat(64));
+            },
+        ),
+        spoilt("manifest-no-json", "no manifest but another text", unreadable, |d| text(d, "weights")),
+        spoilt("manifest-empty", "an empty manifest", unreadable, |d| text(d, "")),
+        spoilt("manifest-deep", "a manifest of lists in lists", "not an arena: its manifest is unreadable: EOF", |d| {
+            text(d, &format!("{{\"format\":{},\"x\":{}", super::pack::FORMAT, deep()));
+        }),
+        spoilt(
+            "manifest-format",
+            "a manifest of another version",
+            "the arena's format is 999, and this build reads",
+            |d| {
+                d.manifest["format"] = json!(999);
+            },
+        ),
+        spoilt("manifest-without-blobs", "a manifest without its list of blobs", unreadable, |d| {
+            d.manifest.as_object_mut().unwrap().remove("blobs");
+        }),
+        spoilt(
+            "fingerprint",
+            "the fingerprint of another schema",
+            "entry `hostile::Model` of the arena is corrupted: the schema",
+            |d| {
+                d.fingerprint = false;
+                d.manifest["fingerprint"] = json!("0".repeat(64));
+            },
+        ),
+        spoilt("dtype-unknown", "a dtype that burn does not have", unreadable, |d| {
+            d.manifest["tensors"][0]["dtype"] = json!("F31")
+        }),
+        spoilt("blob-beyond-32-bits", "a number that does not fit its field", unreadable, |d| {
+            d.manifest["tensors"][0]["blob"] = json!(1_u64 << 32);
+        }),
+        spoilt("dimension-negative", "a dimension below zero", unreadable, |d| {
+            d.manifest["tensors"][0]["shape"] = json!([-2, -3])
+        }),
+    ]
+}
+
+/// What the manifest says of its entries.
+fn entries() -> Vec<Case> {
+    let entry = |draft: &mut Draft, field: &str, value: Value| draft.manifest["tensors"][0][field] = value;
+    let of_a = "entry `a` of the arena is corrupted: its quantisation has a block";
+    vec![
+        spoilt(
+            "blob-out-of-range",
+            "a blob that is not there",
+            "entry `a` of the arena is corrupted: it names blob 3, and there are 3",
+            |d| {
+                entry(d, "blob", json!(3));
+            },
+        ),
+        spoilt(
+            "copy-out-of-range",
+            "a copied field whose blob is not there",
+            "entry `c` of the arena is corrupted: it names blob 4",
+            |d| {
+                d.manifest["copies"][0]["blob"] = json!(4_000_000_000_u32);
+            },
+        ),
+        spoilt(
+            "blob-missing",
+            "a blob that the container does not have",
+            "entry `z` of the arena is corrupted: the container",
+            |d| {
+                d.manifest["blobs"][0]["name"] = json!("z");
+            },
+        ),
+        spoilt(
+            "blob-twice",
+            "two blobs that are one tensor of the container",
+            "entry `a` of the arena is corrupted: two blobs",
+            |d| {
+                d.manifest["blobs"][1] = d.manifest["blobs"][0].clone();
+            },
+        ),
+        spoilt(
+            "path-twice",
+            "two tensors of one path",
+            "entry `a` of the arena is corrupted: two entries have this path",
+            |d| {
+                d.manifest["tensors"][2]["path"] = json!("a");
+            },
+        ),
+        spoilt(
+            "copy-twice",
+            "two copied fields of one path",
+            "entry `c` of the arena is corrupted: two entries have this path",
+            |d| {
+                d.manifest["copies"] = json!([{"path": "c", "blob": 2}, {"path": "c", "blob": 2}]);
+            },
+        ),
+        spoilt(
+            "flag-twice",
+            "two flags of one path",
+            "entry `d` of the arena is corrupted: two entries have this path",
+            |d| {
+                d.manifest["flags"] = json!([{"path": "d", "enabled": true}, {"path": "d", "enabled": false}]);
+            },
+        ),
+        spoilt(
+            "copies-of-one-blob",
+            "many copied fields of one blob, each of which costs its size",
+            "entry `c2` of the arena is",
+            |d| {
+                d.manifest["copies"] = json!([{"path": "c", "blob": 2}, {"path": "c2", "blob": 2}]);
+            },
+        ),
+        spoilt(
+            "copy-of-a-tensor",
+            "a copied field in the bytes of a tensor",
+            "entry `c` of the arena is corrupted: it is U8 by the",
+            |d| {
+                d.manifest["copies"][0]["blob"] = json!(0);
+            },
+        ),
+        spoilt(
+            "entry-shape-overflow",
+            "a product of dimensions beyond 64 bits",
+            "entry `a` of the arena is corrupted: shape [4",
+            |d| {
+                entry(d, "shape", json!([1_u64 << 32, 1_u64 << 32, 6]));
+            },
+        ),
+        spoilt(
+            "entry-shape",
+            "a shape that needs other bytes",
+            "entry `a` of the arena is corrupted: F32 of shape [2, 4] does",
+            |d| {
+                entry(d, "shape", json!([2, 4]));
+            },
+        ),
+        spoilt(
+            "kind-confusion",
+            "floating point numbers as integers",
+            "entry `a` of the arena is corrupted: a tensor of kind int",
+            |d| {
+                entry(d, "kind", json!("Int"));
+            },
+        ),
+        spoilt(
+            "dtype-confusion",
+            "I32 in the manifest, F32 in the container",
+            "entry `a` of the arena is corrupted: it is I32",
+            |d| {
+                entry(d, "dtype", json!("I32"));
+            },
+        ),
+        spoilt(
+            "weight-changed",
+            "another weight than was shared",
+            "entry `a` of the arena is corrupted: BLAKE3 is",
+            |d| d.data[23] ^= 1,
+        ),
+        spoilt(
+            "copy-changed",
+            "another copied value than was shared",
+            "entry `copied: c` of the arena is corrupted: BLAKE3",
+            |d| {
+                d.data[512] ^= 0x80;
+            },
+        ),
+        quantised(
+            "quantised-short",
+            "quantised values without their scale",
+            "entry `a` of the arena is corrupted: QuantScheme",
+            (json!(null), json!([2, 3]), 6),
+        ),
+        quantised(
+            "quantised-2-to-the-40",
+            "a terabyte of quantised values in 24 bytes",
+            "entry `a` of the arena is corrupted: QuantScheme",
+            (json!(null), json!([1_u64 << 40]), 24),
+        ),
+        quantised(
+            "quantised-overflow",
+            "more quantised values than can be counted",
+            "entry `a` of the arena is corrupted: shape [",
+            (json!(null), json!([1_u64 << 62, 8]), 24),
+        ),
+        quantised(
+            "quantised-block-of-0",
+            "scales for blocks of no value",
+            of_a,
+            (block([0, 1, 1, 1, 1], 1), json!([20]), 24),
+        ),
+        quantised(
+            "quantised-block-of-200",
+            "blocks of 200 dimensions",
+            of_a,
+            (block([2, 1, 1, 1, 1], 200), json!([20]), 24),
+        ),
+    ]
+}

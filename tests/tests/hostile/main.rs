@@ -1,0 +1,237 @@
+//! Bytes that somebody made to do harm: each is refused, for the right reason, and costs no more than its size allows.
+//!
+//! The files are in `tests/hostile`, and the tables here say what is in them. `BLESS=1 cargo test --workspace --test hostile`
+//! writes them anew, and the README beside them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod arenas;
+mod checkpoints;
+mod counting;
+mod messages;
+mod pack;
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use counting::asked_for;
+use pack::Draft;
+use ray_zerocopy::__private::fuzz;
+use ray_zerocopy::__private::transport::Connection;
+use ray_zerocopy::{Arena, ArenaError, Checkpoint};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+/// The one file that is no hostile one.
+const GOOD: &str = "good.safetensors";
+
+/// A file of the folder.
+struct Case {
+    file: &'static str,
+    /// What it tries, for the README.
+    tries: &'static str,
+    /// How the error starts.
+    refused: &'static str,
+    bytes: Vec<u8>,
+}
+
+type Open = fn(&Path, &[u8]) -> Result<(), String>;
+
+/// The folders, what is in them, and how the files are opened.
+fn folders() -> [(&'static str, Vec<Case>, Open); 3] {
+    [
+        ("arena", arenas::cases(), |_, bytes| open(bytes).map_err(|error| error.to_string())),
+        ("message", messages::cases(), |_, bytes| fuzz::message(bytes)),
+        ("checkpoint", checkpoints::cases(), |path, _| match Checkpoint::open(path) {
+            Ok(checkpoint) => Err(format!("{checkpoint:?} was opened")),
+            Err(error) => {
+                let (error, folder) = (error.to_string(), folder("checkpoint").display().to_string());
+                Err(error.replace(&path.display().to_string(), "it").replace(&format!("{folder}/"), ""))
+            }
+        }),
+    ]
+}
+
+fn memfd(bytes: &[u8]) -> OwnedFd {
+    let fd = memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    std::io::Write::write_all(&mut std::fs::File::from(fd.try_clone().unwrap()), bytes).unwrap();
+    fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+    fd
+}
+
+fn open(bytes: &[u8]) -> Result<(), ArenaError> {
+    Arena::from_memfd(memfd(bytes))?.verify()
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("hostile").join(name)
+}
+
+/// A small file may cost a few MiB, and a large one a multiple of its size.
+fn allowed(bytes: usize) -> usize {
+    (4 << 20) + 64 * bytes
+}
+
+#[test]
+fn every_hostile_file_is_refused_for_its_reason_within_bounds() {
+    bless();
+    let mut wrong = Vec::new();
+    for (name, cases, open) in folders() {
+        for case in cases {
+            let path = folder(name).join(case.file);
+            let bytes = std::fs::read(&path).unwrap();
+            let (result, cost) = asked_for(|| open(&path, &bytes));
+            match result {
+                Err(error) if error.starts_with(case.refused) => {}
+                other => wrong.push(format!("{name}/{}: {other:?}, not `{}`", case.file, case.refused)),
+            }
+            if cost > allowed(bytes.len()) {
+                wrong.push(format!("{name}/{}: {cost} bytes were asked for, and it has {}", case.file, bytes.len()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Writes the files anew if that is asked for, before any test reads them.
+fn bless() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("BLESS").is_some() {
+            for (name, cases, _) in folders() {
+                std::fs::create_dir_all(folder(name)).unwrap();
+                cases.iter().for_each(|case| std::fs::write(folder(name).join(case.file), &case.bytes).unwrap());
+            }
+            std::fs::write(folder("checkpoint").join(GOOD), checkpoints::good()).unwrap();
+            std::fs::write(folder("README.md"), readme()).unwrap();
+        }
+    });
+}
+
+fn readme() -> String {
+    let mut text = "# Hostile inputs\n\nWhat each file tries, and how the error starts that refuses it. Written by\n\
+        `BLESS=1 cargo test --workspace --test hostile` from the tables in `tests/tests/hostile`.\n"
+        .to_owned();
+    for (name, cases, _) in folders() {
+        write!(text, "\n## {name}\n\n| file | tries | refused with |\n| --- | --- | --- |\n").unwrap();
+        for case in cases {
+            let refused = case.refused.replace('|', "\\|");
+            // Code may hold backticks between two of them.
+            writeln!(text, "| `{}` | {} | `` {} `` |", case.file, case.tries, refused.trim()).unwrap();
+        }
+    }
+    write!(text, "\n`checkpoint/{GOOD}` is a good one, for an index to name.\n").unwrap();
+    text
+}
+
+#[test]
+fn the_files_are_those_of_the_tables() {
+    bless();
+    for (name, cases, _) in folders() {
+        let mut expected: Vec<_> = cases.iter().map(|case| case.file.to_owned()).collect();
+        for case in &cases {
+            let path = folder(name).join(case.file);
+            let same = std::fs::read(&path).is_ok_and(|bytes| bytes == case.bytes);
+            assert!(same, "{} is another: BLESS=1 writes it anew", path.display());
+        }
+        let entries = std::fs::read_dir(folder(name)).unwrap();
+        let mut found: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        found.retain(|file| file != GOOD);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{name}: a file without a line, or a line twice");
+    }
+    assert!(std::fs::read(folder("checkpoint").join(GOOD)).unwrap() == checkpoints::good());
+    assert_eq!(Checkpoint::open(folder("checkpoint").join(GOOD)).unwrap().tensors().count(), 1);
+    assert_eq!(std::fs::read_to_string(folder("README.md")).unwrap(), readme(), "BLESS=1 writes it anew");
+}
+
+/// The same arenas, as files: by a path nothing is opened that is refused in a memfd.
+#[test]
+fn an_arena_that_is_refused_is_refused_as_a_file_too() {
+    bless();
+    for case in arenas::cases() {
+        let path = folder("arena").join(case.file);
+        let (result, cost) = asked_for(|| Arena::open(&path));
+        assert!(result.is_err(), "{}", case.file);
+        assert!(cost < allowed(case.bytes.len()), "{}: {cost} bytes were asked for", case.file);
+        // Some of them are good burnpack files. What is in them is not believed, and costs no more.
+        let (_, cost) = asked_for(|| Checkpoint::open(&path));
+        assert!(cost < allowed(case.bytes.len()), "{} as a checkpoint: {cost} bytes were asked for", case.file);
+    }
+}
+
+#[test]
+fn the_arena_that_all_cases_spoil_is_a_good_one() {
+    let arena = Arena::from_memfd(memfd(&Draft::valid().bytes())).unwrap();
+    arena.verify().unwrap();
+    assert_eq!(arena.paths().collect::<Vec<_>>(), ["a", "b", "t"]);
+    assert_eq!((arena.weight_bytes(), arena.stored_bytes()), (64, 40));
+    assert_eq!(arena.copied_fields().collect::<Vec<_>>(), [("c", 6)]);
+}
+
+#[test]
+fn an_arena_cut_anywhere_is_refused() {
+    let good = Draft::valid().bytes();
+    for len in 0..good.len() {
+        let (result, cost) = asked_for(|| open(&good[..len]));
+        assert!(result.is_err(), "cut to {len} of {} bytes", good.len());
+        assert!(cost < allowed(len), "cut to {len}: {cost} bytes were asked for");
+    }
+}
+
+/// Each bit of all that is not padding. Some of burnpack's table change nothing, since its reader takes a key of bytes for one
+/// of text, and does not look at the length of a pair: 11 keys, and the 63 bits of three lengths.
+#[test]
+fn an_arena_with_a_flipped_bit_is_refused() {
+    let good = Draft::valid().bytes();
+    let head = 10 + Draft::valid().head().len();
+    let id = Arena::from_memfd(memfd(&good)).unwrap().id();
+    let mut same = 0;
+    let padding = |at: usize| {
+        let data = good.len() - (512 + 6);
+        let tensor = [0..24, 256..272, 512..518].iter().any(|range| at >= data && range.contains(&(at - data)));
+        at >= head && !tensor
+    };
+    for (at, bit) in (0..good.len()).filter(|&at| !padding(at)).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << bit;
+        let (result, cost) = asked_for(|| open(&bad));
+        if result.is_ok() {
+            assert!((10..head).contains(&at), "bit {bit} of byte {at} flipped, and nobody saw it");
+            // The same manifest, and all bytes as it says: it is the same arena.
+            assert_eq!(Arena::from_memfd(memfd(&bad)).unwrap().id(), id);
+            same += 1;
+        }
+        assert!(cost < allowed(bad.len()), "bit {bit} of byte {at} flipped: {cost} bytes were asked for");
+    }
+    assert_eq!(same, 11 + 3 * 63, "flipped bits of the table that mean nothing");
+}
+
+/// The same frames, over a socket: the receiver says what the parser says, and goes on with the next packet.
+#[test]
+fn a_hostile_packet_does_not_harm_the_connection() {
+    let (left, right) = Connection::pair().unwrap();
+    let left = left.into_fd();
+    let mut sent = 0;
+    for case in messages::cases() {
+        // Those that are no pair of a text and a number, or too large for a packet.
+        let Some((2, frame)) = case.bytes.split_first().map(|(kind, frame)| (kind & 3, frame)) else { continue };
+        let parsed = fuzz::message(&[&[2][..], frame].concat());
+        let packet = [&[0], frame].concat();
+        assert_eq!(rustix::io::write(&left, &packet).unwrap(), packet.len());
+        match right.receive::<(String, i32)>() {
+            Err(error) => assert_eq!(Err(error.to_string()), parsed, "{}", case.file),
+            // The frame is right, and what is in it is not for the connection to judge.
+            Ok(received) => assert!(received.is_some_and(|received| received.message.1 == 7), "{}", case.file),
+        }
+        sent += 1;
+    }
+    assert!(sent > 20, "{sent}");
+    for packet in [&b"\x02unknown kind"[..], b"\x01a memfd that did not come along"] {
+        rustix::io::write(&left, packet).unwrap();
+        let error = right.receive::<(String, i32)>().map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "a packet is broken: an unknown kind of packet");
+    }
+}

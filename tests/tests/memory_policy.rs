@@ -1,0 +1,315 @@
+//! Huge pages, prefault and lock, by the kernel's own figures, in the owner and in workers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{
+    ActorWrapper, Actors, Arena, HugePages, Local, Memory, PolicyOutcome, TaskWrapper, WhyNot, gather, share,
+};
+use ray_zerocopy_tests::memory::{Mapped, eventually, mapped};
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
+
+const BLOCK: u64 = 2 << 20;
+/// Rows and columns of a mill of 16 MiB and a bit: eight whole blocks and a rest.
+const SIZE: usize = 2048;
+/// The same with 4 MiB, which many machines let everybody lock.
+const SMALL: usize = 1024;
+
+fn arena(size: usize) -> Arena {
+    share(&MillConfig::new(size).init(&Device::flex())).unwrap()
+}
+
+/// The arena as a process maps it.
+fn seen(arena: &Arena, pid: u32) -> Mapped {
+    let inode = rustix::fs::fstat(arena.fd()).unwrap().st_ino;
+    let mut found = mapped(pid, inode);
+    assert_eq!(found.len(), 1, "process {pid} maps the arena {} times", found.len());
+    found.remove(0)
+}
+
+fn pids(actors: &Actors<Mill>) -> Vec<u32> {
+    actors.workers().iter().map(|worker| worker.pid).collect()
+}
+
+fn whole(arena: &Arena) -> u64 {
+    arena.len() / BLOCK * BLOCK
+}
+
+/// Whether the kernel made the huge pages. If it did not, the outcome has said why, and the test may stop aloud.
+fn made(outcome: &PolicyOutcome, arena: &Arena) -> bool {
+    if let PolicyOutcome::Applied { bytes } = outcome {
+        assert_eq!(*bytes, whole(arena));
+        return true;
+    }
+    assert!(!outcome.why().is_empty(), "{outcome}");
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut version = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let new = (version.next(), version.next()) >= (Some(6), Some(1));
+    let thp = "/sys/kernel/mm/transparent_hugepage";
+    let size = fs::read_to_string(format!("{thp}/hpage_pmd_size")).unwrap_or_default();
+    let denied = fs::read_to_string(format!("{thp}/shmem_enabled")).is_ok_and(|text| text.contains("[deny]"));
+    // A kernel that can may still be out of blocks: only that excuses it.
+    let for_want_of_memory = |why: &WhyNot| matches!(why, WhyNot::Refused { errno: 11 | 12 | 16, .. });
+    if new && size.trim() == BLOCK.to_string() && !denied {
+        assert!(outcome.why().iter().all(for_want_of_memory), "{outcome}");
+    }
+    eprintln!("skipped: no huge pages here: {outcome}");
+    false
+}
+
+#[test]
+fn everybody_maps_an_arena_where_huge_pages_may_be() {
+    for (size, aligned) in [(8, false), (SMALL, true), (SIZE, true)] {
+        let arena = arena(size);
+        let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).spawn(2).unwrap();
+        for pid in pids(&actors).into_iter().chain([std::process::id()]) {
+            let start = seen(&arena, pid).addresses.start;
+            assert!(!aligned || start.is_multiple_of(BLOCK), "{start:x} in {pid}");
+        }
+    }
+}
+
+#[test]
+fn huge_pages_that_were_made_once_are_used_by_every_process() {
+    let arena = arena(SIZE);
+    let corn = Tensor::<2>::ones([1, SIZE], &Device::flex());
+    // These workers map small pages, and have read them, before there are huge ones.
+    let early = ActorWrapper::<Mill>::from_arena(arena.clone()).spawn(1).unwrap();
+    let before = early.grind(corn.clone()).wait().unwrap().into_data();
+    assert!(seen(&arena, pids(&early)[0]).figure("Rss") > BLOCK);
+
+    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(Memory::default().huge_pages(HugePages::Now));
+    let outcome = arena.memory();
+    assert_eq!((&outcome.prefault, &outcome.lock), (&PolicyOutcome::NotAsked, &PolicyOutcome::NotAsked));
+    let actors = shared.spawn(2).unwrap();
+    let report = actors.report().unwrap();
+    if !made(&outcome.huge_pages, &arena) {
+        assert!(report.processes.iter().all(|process| !process.memory.huge_pages.why().is_empty()), "{report}");
+        return;
+    }
+    for (process, &pid) in report.processes.iter().zip([std::process::id()].iter().chain(&pids(&actors))) {
+        assert_eq!(process.memory.huge_pages, PolicyOutcome::Applied { bytes: whole(&arena) }, "{report}");
+        assert_eq!(process.huge, whole(&arena), "{report}");
+        assert_eq!(seen(&arena, pid).figure("ShmemPmdMapped"), whole(&arena));
+    }
+    let text = report.to_string();
+    assert!(text.contains("owner, worker 0, worker 1: huge pages: applied to 16.0 of 16.0 MiB"), "{text}");
+
+    // Whoever was there before has them with the next read, and nobody sees another byte.
+    for actors in [&early, &actors] {
+        assert_eq!(actors.grind(corn.clone()).wait().unwrap().into_data(), before);
+    }
+    assert_eq!(seen(&arena, pids(&early)[0]).figure("ShmemPmdMapped"), whole(&arena));
+    arena.verify().unwrap();
+    // Nothing was asked for in the early workers, so nothing is reported of them but figures.
+    let report = early.report().unwrap();
+    assert!(!report.processes[1].memory.is_asked());
+}
+
+#[test]
+fn pages_may_be_exchanged_while_everybody_reads() {
+    let arena = arena(4096);
+    let shared = ActorWrapper::<Mill>::from_arena(arena.clone());
+    let actors = shared.threads_per_worker(1).spawn(2).unwrap();
+    let corn = Tensor::<2>::ones([1, 4096], &Device::flex());
+    let before = actors.grind(corn.clone()).wait().unwrap().into_data();
+    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Background));
+    let mut rounds = 0;
+    while matches!(arena.memory().huge_pages, PolicyOutcome::Underway { .. }) || rounds < 4 {
+        let ground = gather((0..4).map(|_| actors.grind(corn.clone()))).wait().unwrap();
+        assert!(ground.into_iter().all(|flour| flour.into_data() == before));
+        arena.verify().unwrap();
+        rounds += 1;
+    }
+    eprintln!("{rounds} rounds; at first {outcome}, then {}", arena.memory());
+    made(&arena.memory().huge_pages, &arena);
+}
+
+#[test]
+fn the_background_ends_with_the_arena() {
+    let threads = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "rzc huge pages").count()
+    };
+    let arena = arena(4096);
+    let inode = rustix::fs::fstat(arena.fd()).unwrap().st_ino;
+    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Background)).huge_pages;
+    assert!(matches!(outcome, PolicyOutcome::Underway { .. }) || made(&outcome, &arena) || !outcome.why().is_empty());
+    drop(arena);
+    eventually("the arena is unmapped", || mapped(std::process::id(), inode).is_empty());
+    eventually("the thread has ended", || threads() == 0);
+}
+
+#[test]
+fn a_fresh_worker_that_prefaults_has_every_page() {
+    let arena = arena(SIZE);
+    let pages = arena.len().next_multiple_of(4096);
+    let shared = ActorWrapper::<Mill>::from_arena(arena.clone());
+    let lazy = shared.spawn(1).unwrap();
+    assert!(seen(&arena, pids(&lazy)[0]).figure("Rss") < pages / 2);
+    let report = lazy.report().unwrap().to_string();
+    assert!(!report.contains("huge") && !report.contains("prefault"), "{report}");
+
+    let actors = shared.memory(Memory::default().prefault(true)).spawn(1).unwrap();
+    assert_eq!(seen(&arena, pids(&actors)[0]).figure("Rss"), pages);
+    let report = actors.report().unwrap();
+    let worker = &report.processes[1].memory;
+    assert_eq!(worker.prefault, PolicyOutcome::Applied { bytes: arena.len() }, "{report}");
+    assert!(worker.is_applied() && worker.is_asked());
+    assert_eq!((&worker.huge_pages, &worker.lock), (&PolicyOutcome::NotAsked, &PolicyOutcome::NotAsked));
+    // The owner was asked for nothing: it does not compute.
+    assert!(!report.processes[0].memory.is_asked());
+    assert!(report.to_string().contains("worker 0: prefault: applied to 16.0 of 16.0 MiB"), "{report}");
+}
+
+#[test]
+fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
+    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let mill = MillConfig::new(8).init(&Device::flex());
+    let memory = Memory::default().huge_pages(HugePages::Now).prefault(true);
+    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu");
+    tasks.pid().wait().unwrap();
+    let report = tasks.report().unwrap();
+    let bytes = tasks.arena().len();
+    for process in &report.processes {
+        let expected = PolicyOutcome::Not { of: 0, why: vec![WhyNot::Smaller { bytes }] };
+        assert_eq!(process.memory.huge_pages, expected, "{report}");
+    }
+    assert_eq!(report.processes[1].memory.prefault, PolicyOutcome::Applied { bytes });
+    assert!(!report.processes[1].memory.is_applied());
+}
+
+#[test]
+fn a_handle_carries_its_policy_to_whoever_loads_it() {
+    let shared = ActorWrapper::new(&MillConfig::new(SMALL).init(&Device::flex())).unwrap();
+    let text = serde_json::to_string(&shared.memory(Memory::default().prefault(true))).unwrap();
+    let received: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
+    assert!(!received.arena().memory().is_asked());
+    received.load().unwrap();
+    let expected = PolicyOutcome::Applied { bytes: received.arena().len() };
+    assert_eq!(received.arena().memory().prefault, expected);
+    received.withdraw();
+
+    let tasks = TaskWrapper::<Mill>::from_arena(&Local::shared().unwrap(), arena(SMALL)).unwrap();
+    let tasks = tasks.memory(Memory::default().prefault(true));
+    tasks.load().unwrap();
+    assert_eq!(tasks.arena().memory().prefault, PolicyOutcome::Applied { bytes: tasks.arena().len() });
+}
+
+#[test]
+fn a_locked_arena_stays_in_memory() {
+    let arena = arena(SMALL);
+    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(Memory::default().lock(true));
+    let actors = shared.spawn(1).unwrap();
+    let report = actors.report().unwrap();
+    if let [WhyNot::MemlockLimit { .. }] = report.processes[1].memory.lock.why() {
+        return eprintln!("skipped: this machine lets nobody lock 4 MiB: {report}");
+    }
+    assert_eq!(report.processes[1].memory.lock, PolicyOutcome::Applied { bytes: arena.len() }, "{report}");
+    let worker = seen(&arena, pids(&actors)[0]);
+    assert!(worker.flags.iter().any(|flag| flag == "lo"), "{:?}", worker.flags);
+    assert_eq!(worker.figure("Rss"), arena.len().next_multiple_of(4096));
+    // The kernel's own `Locked` is the worker's part of what is locked: the owner has mapped the arena too.
+    let locked = worker.figure("Locked");
+    assert!(locked > 0 && locked <= worker.figure("Rss"), "{locked}");
+    assert_eq!(report.processes[1].locked, worker.figure("Rss"), "{report}");
+    assert_eq!(report.processes[0].locked, 0, "{report}");
+    arena.verify().unwrap();
+}
+
+/// Runs one test of this file again, in a process that `prepare` has changed. None if that is not possible here.
+fn again(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<String> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("MEMORY_POLICY_CHILD", test);
+    prepare(&mut command);
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: no such process can be started: {error}");
+            return None;
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{}: {text}", output.status);
+    Some(text)
+}
+
+fn is_child(test: &str) -> bool {
+    std::env::var("MEMORY_POLICY_CHILD").is_ok_and(|child| child == test)
+}
+
+#[test]
+fn who_may_not_lock_is_told_the_limit() {
+    const TEST: &str = "who_may_not_lock_is_told_the_limit";
+    const LIMIT: u64 = 1 << 20;
+    if !is_child(TEST) {
+        // Whoever may do everything has no limit.
+        let text = again(TEST, |command| {
+            if geteuid().is_root() {
+                command.uid(65534).gid(65534);
+            }
+        });
+        let told = "lock: not (the process may lock 1.0 MiB, has 0.0 locked, and needs 4.0 more; raise `ulimit -l`";
+        return assert!(text.is_none_or(|text| text.contains(told)));
+    }
+    setrlimit(Resource::Memlock, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
+    assert_eq!(getrlimit(Resource::Memlock).current, Some(LIMIT));
+    let arena = arena(SMALL);
+    let why = WhyNot::MemlockLimit { limit: LIMIT, locked: 0, needed: arena.len() };
+    let expected = PolicyOutcome::Not { of: arena.len(), why: vec![why] };
+    let memory = Memory::default().lock(true);
+    assert_eq!(arena.apply(memory).lock, expected);
+    println!("{}", arena.memory());
+
+    // Workers have the limit of their owner. They work all the same.
+    let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(memory).spawn(1).unwrap();
+    let report = actors.report().unwrap();
+    assert_eq!(report.processes[1].memory.lock, expected, "{report}");
+    assert_eq!(report.processes[1].locked, 0);
+    actors.grind(Tensor::ones([1, SMALL], &Device::flex())).wait().unwrap();
+
+    // What has room in the limit is locked.
+    let little = share(&MillConfig::new(64).init(&Device::flex())).unwrap();
+    assert_eq!(little.apply(memory).lock, PolicyOutcome::Applied { bytes: little.len() });
+}
+
+#[test]
+fn what_the_kernel_refuses_is_said_with_its_reason() {
+    const TEST: &str = "what_the_kernel_refuses_is_said_with_its_reason";
+    if !is_child(TEST) {
+        again(TEST, |_| ());
+        return;
+    }
+    forbid_huge_pages();
+    let arena = arena(SIZE);
+    for when in [HugePages::Now, HugePages::Background] {
+        arena.apply(Memory::default().huge_pages(when));
+        eventually("it is tried", || !matches!(arena.memory().huge_pages, PolicyOutcome::Underway { .. }));
+        let outcome = arena.memory().huge_pages;
+        assert!(matches!(&outcome, PolicyOutcome::Not { of, .. } if *of == whole(&arena)), "{outcome}");
+        match outcome.why() {
+            [WhyNot::Refused { errno: 22, call }] => assert_eq!(call, "madvise(MADV_COLLAPSE)"),
+            [WhyNot::Unsupported { .. } | WhyNot::OtherSize { .. }] => eprintln!("skipped: {outcome}"),
+            _ => panic!("{outcome}"),
+        }
+    }
+    arena.verify().unwrap();
+    assert_eq!(seen(&arena, std::process::id()).figure("ShmemPmdMapped"), 0);
+}
+
+/// Makes the kernel refuse huge pages to this process, as an administrator may.
+fn forbid_huge_pages() {
+    const PR_SET_THP_DISABLE: i32 = 41;
+    unsafe extern "C" {
+        fn prctl(option: i32, ...) -> i32;
+    }
+    // SAFETY: this call takes four numbers and touches no memory.
+    let result = unsafe { prctl(PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
