@@ -88,7 +88,7 @@ mod report;
 mod wrapper;
 
 pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointTensor};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Worker};
