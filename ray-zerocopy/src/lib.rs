@@ -95,7 +95,7 @@ pub use engine::{Attached, CallError, Worker};
 pub use error::{Error, Result};
 pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
-pub use report::{ProcessReport, Report, ReportError};
+pub use report::{MappedArena, MappingProcess, ProcessReport, ProcessRole, Report, ReportError, Scan, scan};
 pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub(crate) use pool::Pool;
+pub(crate) use process::titled;
 pub(crate) use protocol::Failure;
 pub(crate) use sys::entry::EntryToken;
 pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
