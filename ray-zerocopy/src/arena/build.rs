@@ -223,7 +223,7 @@ impl ArenaBuilder {
     ///
     /// # Errors
     /// If the file system refuses the bytes, or a tensor cannot be read.
-    pub(super) fn write_file(self, file: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+    pub(crate) fn write_file(self, file: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
         let mut plan = self.plan()?;
         rustix::fs::ftruncate(&file, plan.frame.len)
             .map_err(|errno| ArenaError::system("ftruncate", plan.frame.len, errno.into()))?;
