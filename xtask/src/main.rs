@@ -35,9 +35,9 @@ enum Task {
     Features,
     /// Fetch the model of the `semantic_search` example into the cache
     Models,
-    /// Run a benchmark, or list them: `cargo xtask bench sharing -- --help`
+    /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
-        /// The benchmark: ipc, calls or sharing
+        /// The benchmark: memory, calls, forward, share or ipc
         name: Option<String>,
         /// Options of the benchmark, behind `--`
         #[arg(last = true)]

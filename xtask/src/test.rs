@@ -25,8 +25,8 @@ const STEPS: &[Step] = &[
     ("examples", "cargo build: the examples, which the tests run as processes", || {
         shell::run(cargo(["build", "--workspace", "--examples"]))
     }),
-    ("tests", "cargo test: units, processes, examples, diagnostics, benches", || {
-        shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--benches", "--no-fail-fast"]))
+    ("tests", "cargo test: units, processes, examples, diagnostics, quick benchmarks", || {
+        shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]))
     }),
     ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
         shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))

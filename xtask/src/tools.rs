@@ -39,13 +39,16 @@ pub(crate) fn features() -> Result<()> {
 /// Runs a benchmark, or lists them.
 pub(crate) fn bench(name: Option<&str>, options: &[String]) -> Result<()> {
     let Some(name) = name else {
-        for entry in std::fs::read_dir("benches/benches")? {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir("benches/src/bin")? {
             let path = entry?.path();
-            println!("{}", path.file_stem().unwrap_or_default().to_string_lossy());
+            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
         }
+        names.sort();
+        names.iter().for_each(|name| println!("{name}"));
         return Ok(());
     };
-    let mut bench = cargo(["bench", "--workspace", "--bench", name, "--"]);
+    let mut bench = cargo(["run", "--release", "-p", "benches", "--bin", name, "--"]);
     bench.args(options);
     run(bench)
 }

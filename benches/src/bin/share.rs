@@ -13,14 +13,15 @@ use benches::stats::{self, Ratio};
 use benches::{Common, Progress, Run, Table, Target, time};
 use burn::tensor::Device;
 use clap::Parser;
-use ray_zerocopy::{Arena, load, share};
+use ray_zerocopy::{Arena, Checkpoint, load, share, share_from};
 use serde::{Deserialize, Serialize};
 
 /// From a safetensors file to an arena, beside writing as many bytes to a file in memory.
 ///
-/// The file is in the page cache. Each way runs in a process of its own, several times by turns. The peak is that
-/// of everything the process maps (VmHWM), the arena included, over what it had before; a file that is only written to is
-/// not mapped. What came out is loaded afterwards, and has to compute the same bits.
+/// The file is in the page cache. Each way runs in a process of its own, several times by turns. The peak is that of
+/// everything the process maps (VmHWM), over what it had before. A file or an arena that is only written to is not mapped,
+/// and is not in it: it is there besides, once, as large as the weights. What came out is loaded afterwards, and has to
+/// compute the same bits.
 #[derive(Parser, Serialize)]
 #[command(name = "share", after_help = "cargo run --release -p benches --bin share -- --json")]
 struct Args {
@@ -50,17 +51,20 @@ enum Way {
     Write,
     /// The file is read and written to a memfd, a MiB at a time.
     Copy,
+    /// From the file into the arena: [`share_from`].
+    Stream,
     /// burn loads the model onto the heap, and the pipeline is shared.
     LoadAndShare,
 }
 
-const WAYS: [Way; 3] = [Way::Write, Way::Copy, Way::LoadAndShare];
+const WAYS: [Way; 4] = [Way::Write, Way::Copy, Way::Stream, Way::LoadAndShare];
 
 impl Way {
     fn name(self) -> &'static str {
         match self {
             Self::Write => "write to tmpfs",
             Self::Copy => "read the file, write to tmpfs",
+            Self::Stream => "share from the file",
             Self::LoadAndShare => "load, then share",
         }
     }
@@ -90,6 +94,14 @@ impl Way {
                     }
                 },
                 |target| written(target, &std::fs::read(file)?),
+            ),
+            Self::Stream => Done::measure(
+                || {
+                    // The file has the names that the list of layers has by itself.
+                    let checkpoint = Checkpoint::open(file)?.rename("^", "layers.")?;
+                    Ok(share_from(&config.init(&Device::flex()), &checkpoint)?)
+                },
+                computed,
             ),
             Self::LoadAndShare => Done::measure(
                 || {
@@ -208,7 +220,7 @@ fn main() -> Result<()> {
     let rows: Vec<_> = WAYS.iter().enumerate().map(row).collect();
     let notes = format!(
         "Medians of {rounds} rounds; `x` in units of writing to tmpfs, with quartiles of the rounds.\n\
-         Peak: the most that the process mapped, over what it had before; the arena counts."
+         Peak: the most that the process mapped, over what it had before; memory that is only written to is not mapped."
     );
     run.finish(&args, &rows, &targets(&rows), &[table(&rows)], &notes)?;
     ensure!(rows.iter().all(|row| row.outputs_equal), "what was shared computes something else");
@@ -222,7 +234,7 @@ fn work(only: &[String]) -> Result<()> {
 }
 
 fn targets(rows: &[Row]) -> Vec<Target> {
-    let ours = rows.iter().filter(|row| row.way == Way::LoadAndShare);
+    let ours = rows.iter().filter(|row| row.way == Way::Stream);
     let targets = ours.flat_map(|row| {
         let peak = format!("{}: peak over idle, MiB", row.way.name());
         let took = format!("{}: time in units of writing to tmpfs", row.way.name());
