@@ -61,8 +61,19 @@ impl fmt::Display for Machine {
 /// # Errors
 /// If the process is gone, or the kernel does not tell.
 pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read; is the process gone?"))?;
+    size(&format!("/proc/{pid}/smaps_rollup"), name)
+}
+
+/// A field of this process's `/proc/self/status`, such as `VmHWM`, in bytes.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn status(name: &str) -> anyhow::Result<u64> {
+    size("/proc/self/status", name)
+}
+
+fn size(path: &str, name: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| format!("{path} cannot be read; is the process gone?"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.map(|kib| kib * 1024).with_context(|| format!("{path} has no field `{name}`"))
@@ -70,7 +81,7 @@ pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
 
 /// How long the threads of this process have run on a processor, in milliseconds: all that live.
 ///
-/// Other processes lengthen what a clock shows much more than this.
+/// Other processes lengthen what a clock shows much more than this. As exact as the kernel's clock ticks, some milliseconds.
 ///
 /// # Errors
 /// If the kernel does not tell.

@@ -60,6 +60,86 @@ fn calls() {
 }
 
 #[test]
+fn memory() {
+    let fields = [
+        "model_mib",
+        "workers",
+        "sum_pss_mib",
+        "anonymous_mib_max",
+        "attach_ms_median",
+        "attach_us_per_tensor",
+        "spawn_to_first_result_ms_median",
+        "forward_ms_median",
+        "activations_mib",
+    ];
+    let printed = run(env!("CARGO_BIN_EXE_memory"), &["--mib", "64", "--workers", "1,2"]);
+    let rows = rows(&printed);
+    assert_eq!(texts(rows, "mode"), ["arena", "copy", "arena", "copy"]);
+    assert_eq!(rows.iter().map(|row| row["workers"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 1, 2, 2]);
+    for row in rows {
+        positive(row, &fields);
+        assert_eq!(row["outputs_equal"], true, "{row}");
+        assert_eq!((row["model_mib"].as_f64(), row["tensors"].as_u64()), (Some(64.0), Some(32)), "{row}");
+    }
+    let of =
+        |row: usize, field: &str| rows[row][field].as_f64().unwrap_or_else(|| panic!("`{field}` in {}", rows[row]));
+    for row in [0, 2] {
+        // The promise, whatever the build: nothing is copied, and the model is there once.
+        let growth = of(row, "anonymous_growth_mib_max");
+        assert!(growth <= 4.0 + of(row, "activations_mib"), "a worker grew by {growth} MiB: {}", rows[row]);
+        assert!(of(row, "anonymous_mib_max") < 16.0, "{}", rows[row]);
+        assert!(of(row, "sum_pss_mib") < 2.0 * 64.0, "{}", rows[row]);
+        // And what it is compared with is a copy indeed.
+        assert!(of(row + 1, "anonymous_growth_mib_max") >= 64.0, "{}", rows[row + 1]);
+        assert!(of(row + 1, "sum_pss_mib") >= 64.0 * of(row + 1, "workers"), "{}", rows[row + 1]);
+    }
+}
+
+#[test]
+fn memory_of_many_small_tensors() {
+    let options = ["--mib", "8", "--tensors", "1000", "--workers", "1", "--modes", "arena"];
+    let printed = run(env!("CARGO_BIN_EXE_memory"), &options);
+    let [row] = rows(&printed) else { panic!("{printed}") };
+    assert_eq!((row["tensors"].as_u64(), row["mode"].as_str()), (Some(1000), Some("arena")));
+    assert_eq!(row["outputs_equal"], true);
+    positive(row, &["attach_us_per_tensor"]);
+    assert!(row["anonymous_growth_mib_max"].as_f64().unwrap() < 8.0, "the weights were copied: {row}");
+}
+
+#[test]
+fn forward() {
+    let printed = run(env!("CARGO_BIN_EXE_forward"), &["--batches", "1,8", "--threads", "1"]);
+    let rows = rows(&printed);
+    assert_eq!(rows.len(), 3 * 6, "{printed}");
+    for row in rows {
+        positive(row, &["batch", "forward_ms_median", "ratio"]);
+        assert_eq!(row["outputs_equal"], true, "{row}");
+        // Where the weights are is what is compared.
+        let offset = row["weights_offset"].as_u64().unwrap();
+        let aligned = row["allocator"] == "aligned" || row["weights"] != "heap";
+        assert!(!aligned || offset == 0, "{row}");
+        assert!(row["huge_pages_mib"].as_f64() == Some(0.0) || row["weights"] == "arena_huge_pages", "{row}");
+    }
+    assert_eq!(texts(&rows[10..14], "model"), ["linear", "linear", "encoder", "encoder"]);
+    assert_eq!(texts(&rows[..6], "weights")[..3], ["heap", "arena", "arena_huge_pages"]);
+}
+
+#[test]
+fn share() {
+    let printed = run(env!("CARGO_BIN_EXE_share"), &["--mib", "32"]);
+    let rows = rows(&printed);
+    assert_eq!(texts(rows, "way"), ["write", "copy", "load_and_share"]);
+    for row in rows {
+        positive(row, &["model_mib", "ms_median", "ratio", "peak_over_idle_mib_max"]);
+        assert_eq!(row["outputs_equal"], true, "{row}");
+    }
+    let peak = |row: usize| rows[row]["peak_over_idle_mib_max"].as_f64().unwrap();
+    // The arena is mapped, so it counts; a file that is only written to does not.
+    assert!(peak(0) < 16.0 && peak(1) < 16.0, "{printed}");
+    assert!(peak(2) >= 32.0, "{printed}");
+}
+
+#[test]
 fn ipc() {
     let printed = run(env!("CARGO_BIN_EXE_ipc"), &[]);
     for row in rows(&printed) {
@@ -80,9 +160,20 @@ fn people_read_that_a_run_is_quick() {
 
 #[test]
 fn what_cannot_be_measured_is_refused() {
-    for options in [&["--rounds", "0"][..], &["--tensor-mib", "0"], &["--workers", "1"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_calls")).args(options).output().unwrap();
+    let calls = env!("CARGO_BIN_EXE_calls");
+    let memory = env!("CARGO_BIN_EXE_memory");
+    for (program, options) in [
+        (calls, ["--rounds", "0"]),
+        (calls, ["--tensor-mib", "0"]),
+        (calls, ["--workers", "1"]),
+        (memory, ["--workers", "1,0"]),
+        (memory, ["--tensors", "3"]),
+        (memory, ["--modes", "fork"]),
+        (env!("CARGO_BIN_EXE_forward"), ["--batches", "8,x"]),
+        (env!("CARGO_BIN_EXE_share"), ["--mib", "0"]),
+    ] {
+        let output = Command::new(program).args(options).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && text.contains(options[0]), "{options:?}: {text}");
+        assert!(!output.status.success() && text.contains(options[0]), "{program} {options:?}: {text}");
     }
 }

@@ -2,5 +2,6 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+pub mod chaos;
 pub mod memory;
 pub mod models;

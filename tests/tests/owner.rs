@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use burn::tensor::Device;
 use ray_zerocopy::ActorWrapper;
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig, kill_myself};
+use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_OWNER";
+/// A file that a fork of the owner makes, and whose end it waits for.
+const FORK: &str = "RAY_ZEROCOPY_TEST_FORK";
 
 /// Not a test of its own: the owner that the tests below start, in a process that they kill.
 #[test]
@@ -26,15 +31,49 @@ fn role_of_the_owner() {
     println!("owner: {} {}", pids.join(" "), inode.split_whitespace().nth(4).unwrap());
     match role.as_str() {
         "killed" => kill_myself(),
+        "leaves a fork" => {
+            fork_that_waits(std::env::var_os(FORK).unwrap().into());
+            kill_myself();
+        }
+        "has stopped a worker" => {
+            for worker in actors.workers() {
+                kill_process(Pid::from_raw(worker.pid as i32).unwrap(), Signal::STOP).unwrap();
+            }
+            kill_myself();
+        }
         "exits" => std::process::exit(0),
         _ => drop(busy),
     }
 }
 
+/// Forks this process. The child executes nothing: it has copies of all file descriptors, and maps what its parent maps.
+fn fork_that_waits(file: PathBuf) {
+    let there = file.clone();
+    std::thread::spawn(move || {
+        let mut command = Command::new("true");
+        // SAFETY: between fork and exec only what is safe after a fork may run. The child is of a process with other
+        // threads, but these write files and sleep: glibc keeps its heap usable in a forked child.
+        unsafe {
+            command.pre_exec(move || {
+                std::fs::write(&file, std::process::id().to_string())?;
+                while file.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                Ok(())
+            })
+        };
+        command.status()
+    });
+    eventually("the fork is there", || std::fs::read(&there).is_ok_and(|text| !text.is_empty()));
+}
+
 fn workers_of_an_owner_that(ends: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let fork = folder.path().join("fork");
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "role_of_the_owner", "--nocapture", "--test-threads=1"])
         .env(ROLE, ends)
+        .env(FORK, &fork)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -47,6 +86,12 @@ fn workers_of_an_owner_that(ends: &str) {
     drop(lines);
     owner.wait().unwrap();
     eventually("the workers end by themselves", || pids.iter().all(|&pid| !is_alive(pid)));
+    if ends == "leaves a fork" {
+        let pid = std::fs::read_to_string(&fork).unwrap().parse().unwrap();
+        assert!(is_alive(pid), "the fork was to outlive the workers");
+        std::fs::remove_file(&fork).unwrap();
+        eventually("the fork ends", || !is_alive(pid));
+    }
     // Nobody maps the arena any more, so that its memory is free.
     let holders = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let maps = std::fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
@@ -63,4 +108,14 @@ fn workers_end_when_their_owner_is_killed() {
 #[test]
 fn workers_end_when_their_owner_exits() {
     workers_of_an_owner_that("exits");
+}
+
+#[test]
+fn workers_end_with_their_owner_even_if_a_fork_of_it_lives_on() {
+    workers_of_an_owner_that("leaves a fork");
+}
+
+#[test]
+fn workers_end_with_their_owner_even_if_they_are_stopped() {
+    workers_of_an_owner_that("has stopped a worker");
 }

@@ -51,6 +51,15 @@ enum Task {
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
+    /// Load worker pools while workers are killed, stopped and confused, for longer than the tests do
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 120)]
+        seconds: u64,
+        /// The seed of an earlier run, which prints it at its start
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
     Book,
     /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
@@ -76,6 +85,7 @@ fn run() -> Result<()> {
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
+        Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
         Task::Book => tools::book(),
         Task::Audit => tools::audit(),
     }

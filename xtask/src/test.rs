@@ -74,3 +74,14 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         _ => bail!("{failed} of {} steps failed", results.len()),
     }
 }
+
+/// The chaos test, for `seconds`.
+pub(crate) fn chaos(seconds: u64, seed: Option<u64>) -> Result<()> {
+    let mut test = cargo(["test", "--workspace", "--test", "chaos", "--", "--nocapture"]);
+    // What panics is user code in workers, thousands of times, and on purpose.
+    test.env("RAY_ZEROCOPY_CHAOS_SECONDS", seconds.to_string()).env("RUST_BACKTRACE", "0");
+    if let Some(seed) = seed {
+        test.env("RAY_ZEROCOPY_CHAOS_SEED", seed.to_string());
+    }
+    shell::run(test)
+}

@@ -87,13 +87,19 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
     struct Version {
         format: u32,
     }
-    let unreadable = |error: serde_json::Error| ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
-    // The version first: another version's manifest need not have this one's fields.
-    let Version { format } = serde_json::from_str(text).map_err(unreadable)?;
-    if format != FORMAT {
-        return Err(ArenaError::Format { found: format.to_string(), expected: FORMAT.to_string() });
+    // Another version's manifest need not have this one's fields.
+    let (found, manifest) = match serde_json::from_str::<Manifest>(text) {
+        Ok(manifest) => (manifest.format, Ok(manifest)),
+        Err(error) => {
+            let unreadable = ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
+            let version = serde_json::from_str(text).map(|Version { format }| format);
+            (version.unwrap_or(FORMAT), Err(unreadable))
+        }
+    };
+    match found == FORMAT {
+        true => manifest,
+        false => Err(ArenaError::Format { found: found.to_string(), expected: FORMAT.to_string() }),
     }
-    serde_json::from_str(text).map_err(unreadable)
 }
 
 /// Where the container has each blob of the manifest.

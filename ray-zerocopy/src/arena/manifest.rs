@@ -137,17 +137,31 @@ pub(crate) struct Manifest {
 impl Manifest {
     /// The schema fingerprint of a pipeline type with these tensors.
     pub fn fingerprint(pipeline: &str, tensors: &[TensorEntry]) -> String {
+        // BLAKE3 is fast on long runs of bytes, and slow on many short ones.
+        const RUN: usize = 64 << 10;
+
         let mut hasher = blake3::Hasher::new();
+        let mut run = Vec::with_capacity(2 * RUN);
         let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            run.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            run.extend_from_slice(bytes);
+            if run.len() >= RUN {
+                hasher.update(&run);
+                run.clear();
+            }
         };
         field(pipeline.as_bytes());
+        // Most tensors have the dtype of the one before.
+        let mut dtype: Option<(DType, String)> = None;
         for tensor in tensors {
             field(tensor.path.as_bytes());
-            field(format!("{:?}", tensor.dtype).as_bytes());
+            if dtype.as_ref().is_none_or(|(known, _)| *known != tensor.dtype) {
+                dtype = Some((tensor.dtype, format!("{:?}", tensor.dtype)));
+            }
+            field(dtype.as_ref().map_or(&[], |(_, name)| name.as_bytes()));
             tensor.shape.iter().for_each(|&dim| field(&(dim as u64).to_le_bytes()));
         }
+        hasher.update(&run);
         hasher.finalize().to_hex().to_string()
     }
 }

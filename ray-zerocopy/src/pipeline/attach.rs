@@ -18,13 +18,14 @@ pub struct Attacher {
     arena: Arena,
     device: Device,
     path: Path,
-    tensors: HashMap<String, usize>,
+    tensors: Unattached,
     copies: HashMap<String, u32>,
     flags: HashMap<String, bool>,
     structure: HashSet<String>,
     /// Tensors of blobs that several entries name, so that ties are ties again.
     tied: HashMap<(u32, Vec<usize>), Box<dyn Any>>,
-    uses: HashMap<u32, usize>,
+    /// How many entries name each blob.
+    uses: HashMap<u32, u32>,
     copied: Vec<Copied>,
     decoding: Duration,
     /// burn's mapper cannot fail: the first error waits here.
@@ -45,7 +46,7 @@ impl Attacher {
             arena: arena.clone(),
             device: device.clone(),
             path: Path::default(),
-            tensors: manifest.tensors.iter().enumerate().map(|(at, tensor)| (tensor.path.clone(), at)).collect(),
+            tensors: Unattached::all(&manifest.tensors),
             copies: manifest.copies.iter().map(|copy| (copy.path.clone(), copy.blob)).collect(),
             flags: manifest.flags.iter().map(|flag| (flag.path.clone(), flag.enabled)).collect(),
             structure: manifest.structure.iter().cloned().collect(),
@@ -57,7 +58,8 @@ impl Attacher {
         };
         pipeline.attach(&mut attacher)?;
         // What was attached was taken out: the rest has no place in this pipeline.
-        let left = attacher.tensors.into_keys().chain(attacher.copies.into_keys()).min();
+        let tensors = attacher.tensors.paths(&manifest.tensors).map(str::to_owned);
+        let left = tensors.chain(attacher.copies.into_keys()).min();
         match left {
             Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::type_name::<P>() }),
             None => Ok((attacher.copied, attacher.decoding)),
@@ -133,9 +135,10 @@ impl Attacher {
         kind: TensorKind,
         tensor: &mut Tensor<D, K>,
     ) -> Result<(), LoadError> {
-        let entry = self.entry(kind)?;
-        *tensor = self.tensor(&entry)?;
-        self.note(&entry, tensor);
+        let arena = self.arena.clone();
+        let entry = self.entry(&arena, kind)?;
+        *tensor = self.tensor(entry)?;
+        self.note(entry, tensor);
         Ok(())
     }
 
@@ -147,69 +150,115 @@ impl Attacher {
         LoadError::Missing { path: self.path.as_str().to_owned(), pipeline: self.arena.pipeline().to_owned() }
     }
 
-    /// Takes the entry of the current path out of the manifest's list.
-    fn entry(&mut self, kind: TensorKind) -> Result<TensorEntry, LoadError> {
-        let index = self.tensors.remove(self.path.as_str()).ok_or_else(|| self.missing())?;
-        let entry = self.arena.manifest().tensors[index].clone();
+    /// Takes the entry of the current path off the list of those that have no place yet.
+    fn entry<'a>(&mut self, arena: &'a Arena, kind: TensorKind) -> Result<&'a TensorEntry, LoadError> {
+        let entries = &arena.manifest().tensors;
+        let entry = self.tensors.take(entries, self.path.as_str()).ok_or_else(|| self.missing())?;
         match entry.kind == kind {
             true => Ok(entry),
             false => Err(LoadError::Tensor {
-                path: entry.path,
+                path: entry.path.clone(),
                 reason: format!("a tensor of kind {kind} is expected, and the arena holds one of kind {}", entry.kind),
             }),
         }
     }
 
     fn tensor<const D: usize, K: Kind>(&mut self, entry: &TensorEntry) -> Result<Tensor<D, K>, LoadError> {
+        let new = |device: &Device| {
+            host::tensor::<D, K>(self.arena.borrow(entry.blob), &entry.shape, entry.dtype, device)
+                .map_err(|reason| LoadError::Tensor { path: entry.path.clone(), reason })
+        };
+        if self.uses.get(&entry.blob).is_none_or(|&uses| uses <= 1) {
+            return new(&self.device);
+        }
         let key = (entry.blob, entry.shape.clone());
-        let shared = self.uses.get(&entry.blob).is_some_and(|&uses| uses > 1);
-        if shared && let Some(tensor) = self.tied.get(&key).and_then(|tensor| tensor.downcast_ref::<Tensor<D, K>>()) {
+        if let Some(tensor) = self.tied.get(&key).and_then(|tensor| tensor.downcast_ref::<Tensor<D, K>>()) {
             return Ok(tensor.clone());
         }
-        let tensor = host::tensor::<D, K>(self.arena.borrow(entry.blob), &entry.shape, entry.dtype, &self.device)
-            .map_err(|reason| LoadError::Tensor { path: entry.path.clone(), reason })?;
-        if shared {
-            self.tied.insert(key, Box::new(tensor.clone()));
-        }
+        let tensor = new(&self.device)?;
+        self.tied.insert(key, Box::new(tensor.clone()));
         Ok(tensor)
     }
 
     /// The proof that nothing was copied: the tensor's storage is in the arena, or it is on the list.
     fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) {
+        if host::address(tensor).is_some_and(|address| self.arena.contains(address)) {
+            return;
+        }
         let bytes = self.arena.slice(entry.blob).len();
-        let borrowed = host::address(tensor).is_some_and(|address| self.arena.contains(address));
-        if !borrowed && bytes > 0 {
+        if bytes > 0 {
             self.copied.push(Copied { path: entry.path.clone(), bytes: bytes as u64 });
         }
     }
 
+    /// A parameter with its tensor, or as it was and an error that waits.
     fn parameter<const D: usize, K: Kind>(
         &mut self,
         kind: TensorKind,
         param: Param<Tensor<D, K>>,
-    ) -> Result<Param<Tensor<D, K>>, LoadError>
+    ) -> Param<Tensor<D, K>>
     where
         Tensor<D, K>: Parameter,
     {
-        let entry = self.entry(kind)?;
+        let arena = self.arena.clone();
+        let found = self.entry(&arena, kind).and_then(|entry| Ok((entry, self.tensor::<D, K>(entry)?)));
+        let (entry, tensor) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.error = Some(error);
+                return param;
+            }
+        };
         let expected = param.lazy_shape();
-        let tensor = self.tensor::<D, K>(&entry)?;
         let id = entry.param.map_or(param.id, ParamId::from);
         let loaded = param.transform_for_load(tensor, id);
         let found = loaded.lazy_shape();
         // An uninitialised parameter that burn stores transposed tells its stored shape.
         if found != expected && entry.shape != expected.to_vec() {
-            return Err(LoadError::Tensor {
-                path: entry.path,
+            self.error = Some(LoadError::Tensor {
+                path: entry.path.clone(),
                 reason: format!(
                     "the rebuilt pipeline has shape {:?}, and the arena {:?}",
                     expected.to_vec(),
                     found.to_vec()
                 ),
             });
+            return loaded;
         }
-        self.note(&entry, &loaded.base());
-        Ok(loaded)
+        self.note(entry, &loaded.base());
+        loaded
+    }
+}
+
+/// The entries that no place in the pipeline has been found for yet.
+struct Unattached {
+    left: Vec<bool>,
+    /// The one behind that which was taken last: a pipeline is walked in the same order as when it was shared, but for its maps.
+    next: usize,
+    /// Where each path is; made when it is needed first.
+    by_path: Option<HashMap<String, usize>>,
+}
+
+impl Unattached {
+    fn all(entries: &[TensorEntry]) -> Self {
+        Self { left: vec![true; entries.len()], next: 0, by_path: None }
+    }
+
+    fn take<'a>(&mut self, entries: &'a [TensorEntry], path: &str) -> Option<&'a TensorEntry> {
+        let index = match entries.get(self.next) {
+            Some(entry) if entry.path == path => self.next,
+            _ => {
+                let all = || entries.iter().enumerate().map(|(index, entry)| (entry.path.clone(), index)).collect();
+                *self.by_path.get_or_insert_with(all).get(path)?
+            }
+        };
+        self.next = index + 1;
+        let left = self.left.get_mut(index)?;
+        std::mem::take(left).then(|| &entries[index])
+    }
+
+    fn paths<'a>(&self, entries: &'a [TensorEntry]) -> impl Iterator<Item = &'a str> {
+        entries.iter().zip(&self.left).filter(|(_, left)| **left).map(|(entry, _)| entry.path.as_str())
     }
 }
 
@@ -219,15 +268,10 @@ struct Mapper<'a>(&'a mut Attacher);
 macro_rules! map {
     ($name:ident, $tensor:ty, $kind:ident) => {
         fn $name<const D: usize>(&mut self, param: Param<$tensor>) -> Param<$tensor> {
-            if self.0.error.is_some() {
-                return param;
+            match self.0.error {
+                Some(_) => param,
+                None => self.0.parameter(TensorKind::$kind, param),
             }
-            // Cheap, and only needed if there is an error: the parameter goes in by value.
-            let skeleton = param.clone();
-            self.0.parameter(TensorKind::$kind, param).unwrap_or_else(|error| {
-                self.0.error = Some(error);
-                skeleton
-            })
         }
     };
 }

@@ -89,7 +89,11 @@ struct Ready {
 
 #[derive(Serialize)]
 struct Row {
-    #[serde(rename = "model")]
+    /// `linear` or `encoder`.
+    model: &'static str,
+    /// How many inputs, or how many sequences.
+    batch: usize,
+    #[serde(skip)]
     workload: Workload,
     weights: Weights,
     allocator: &'static str,
@@ -98,7 +102,7 @@ struct Row {
     /// How much of the weights' memory is mapped as huge pages.
     huge_pages_mib: f64,
     forward_ms_median: f64,
-    /// Of all threads.
+    /// Of all threads, as exact as the kernel's clock ticks.
     processor_ms_median: f64,
     /// The time in units of the heap with the system's allocator.
     #[serde(flatten)]
@@ -186,7 +190,13 @@ fn make_rows(workload: Workload, forwards: &[Vec<Forward>], ready: &[Ready; 2]) 
     let row = |(index, (weights, allocator)): (usize, &Contestant)| {
         let ready = &ready[usize::from(*allocator == ALIGNED)];
         let processor: Vec<_> = forwards[index].iter().skip(1).map(|forward| forward.processor_ms).collect();
+        let (model, batch) = match workload {
+            Workload::Linear(batch) => ("linear", batch),
+            Workload::Encoder(batch, _) => ("encoder", batch),
+        };
         Row {
+            model,
+            batch,
             workload,
             weights: *weights,
             allocator,

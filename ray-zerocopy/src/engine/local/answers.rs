@@ -25,9 +25,14 @@ impl End {
 
 impl Shared {
     /// Takes an answer to what the worker was asked. A worker that says what it was not asked is not used again.
-    pub(super) fn answered(&self, link: &Arc<Link>, received: Received<Answer>) -> Option<End> {
+    pub(super) fn answered(&self, link: &Arc<Link>, received: Received<(u64, Answer)>) -> Option<End> {
         let worker = link.worker;
-        match (link.take(), received.message) {
+        let (serial, answer) = received.message;
+        // A request that could not be read has no number.
+        if !link.is_current(serial) && !matches!(answer, Answer::Unreadable(_)) {
+            return Some(End::new(format!("it answered question {serial}, which nobody had asked, and was replaced")));
+        }
+        match (link.take(), answer) {
             (Some(Doing::Call(call)), Answer::Done) => self.done(link, call, Ok(received.payload)),
             (Some(Doing::Call(call)), Answer::Failed(failure)) => {
                 let method = call.method.to_owned();

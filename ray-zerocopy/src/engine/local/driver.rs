@@ -142,7 +142,7 @@ impl Driver {
         End { how: why.to_owned(), unheard }
     }
 
-    fn heed(&self, process: &mut Process, link: &Arc<Link>, event: io::Result<Event<Answer>>) -> Option<End> {
+    fn heed(&self, process: &mut Process, link: &Arc<Link>, event: io::Result<Event<(u64, Answer)>>) -> Option<End> {
         match event {
             Ok(Event::Message(received)) => self.shared.answered(link, received),
             // A worker that does not speak our language is not used again. One whose words are lost on the way is well.

@@ -68,7 +68,7 @@ pub(super) struct Link {
 struct State {
     doing: Option<Doing>,
     reader: Reader,
-    /// How many jobs there were: tells them apart.
+    /// How many jobs there were: tells them apart, here and in the worker's answers.
     serial: u64,
     /// The next job is the driver's to read, whatever its giver thinks.
     hurry: bool,
@@ -110,6 +110,8 @@ impl Link {
         if state.gone {
             return Err(Box::new(Refused::Gone(job)));
         }
+        // Nobody else gives a job meanwhile, so this is the number that is in the packet.
+        state.serial += 1;
         let fds = match &job {
             Job::Call(call) if loads => call.program.arena.fds(),
             Job::Load(program) => program.arena.fds(),
@@ -123,7 +125,6 @@ impl Link {
             }));
         }
         // No reader gets at an answer before it has the lock, and it finds the job then.
-        state.serial += 1;
         let lone = lone && !state.hurry && matches!(job, Job::Call(_)) && !loads;
         state.hurry = false;
         state.doing = Some(match job {
@@ -213,6 +214,7 @@ impl Link {
     /// The job as a packet, and whether it is to load a program first.
     fn packet(&self, job: &Job) -> io::Result<(Packet, bool)> {
         let nothing = Outgoing::default();
+        let serial = lock(&self.state).serial + 1;
         let load = |program: &Program| {
             let request = Request::Load {
                 key: program.key,
@@ -222,27 +224,27 @@ impl Link {
                 memory: program.memory,
                 arena: program.arena.handle(),
             };
-            Ok((Packet::new(&request, &nothing)?, true))
+            Ok((Packet::new(&(serial, request), &nothing)?, true))
         };
         match job {
             Job::Call(call) if lock(&self.state).loaded.contains(&call.program.key) => {
                 let request = Request::Call { key: call.program.key, handler: call.handler.clone() };
-                Ok((Packet::new(&request, &call.args)?, false))
+                Ok((Packet::new(&(serial, request), &call.args)?, false))
             }
             Job::Call(call) => load(&call.program),
             Job::Load(program) => load(program),
-            Job::Forget(key) => Ok((Packet::new(&Request::Forget { key: *key }, &nothing)?, false)),
-            Job::ShutDown => Ok((Packet::new(&Request::ShutDown, &nothing)?, false)),
+            Job::Forget(key) => Ok((Packet::new(&(serial, Request::Forget { key: *key }), &nothing)?, false)),
+            Job::ShutDown => Ok((Packet::new(&(serial, Request::ShutDown), &nothing)?, false)),
         }
     }
 
     /// Waits for an answer, and not longer than the heartbeat.
-    pub(super) fn receive(&self) -> io::Result<Event<Answer>> {
+    pub(super) fn receive(&self) -> io::Result<Event<(u64, Answer)>> {
         self.connection.next()
     }
 
     /// What has arrived already.
-    pub(super) fn last_words(&self) -> io::Result<Event<Answer>> {
+    pub(super) fn last_words(&self) -> io::Result<Event<(u64, Answer)>> {
         self.connection.next_at_once()
     }
 
@@ -251,6 +253,11 @@ impl Link {
         let mut state = lock(&self.state);
         state.reader = Reader::Nobody;
         state.doing.take()
+    }
+
+    /// Whether an answer is one to what the worker is doing.
+    pub(super) fn is_current(&self, serial: u64) -> bool {
+        lock(&self.state).serial == serial
     }
 
     /// Puts back what was taken: the worker has not answered it after all. The driver goes on from there.

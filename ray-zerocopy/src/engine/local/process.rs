@@ -37,9 +37,9 @@ impl Process {
         let mut process = Self(child);
         match ours.wait(Instant::now().checked_add(timeout)) {
             Ok(Wait::TimedOut) => Err(format!("it did not come up within {timeout:?}")),
-            Ok(Wait::Ready) => match ours.receive::<Answer>() {
-                Ok(Some(received)) if matches!(received.message, Answer::Ready) => Ok((process, ours)),
-                Ok(Some(received)) => match received.message {
+            Ok(Wait::Ready) => match ours.receive::<(u64, Answer)>() {
+                Ok(Some(received)) if matches!(received.message.1, Answer::Ready) => Ok((process, ours)),
+                Ok(Some(received)) => match received.message.1 {
                     Answer::NotReady(reason) => Err(format!("it cannot work: {reason}")),
                     other => Err(format!("it said {other:?} before it was up")),
                 },

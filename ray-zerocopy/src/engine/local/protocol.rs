@@ -1,5 +1,5 @@
 //! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
-//! request comes after it.
+//! request comes after it. Both carry the request's number, so that no answer is ever taken for another's.
 
 use std::time::Duration;
 

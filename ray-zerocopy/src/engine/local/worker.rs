@@ -82,23 +82,25 @@ pub(super) fn run(connection: Connection) -> ! {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
     };
-    if answer(&connection, &ready, &Outgoing::default()).is_err() {
+    if answer(&connection, 0, &ready, &Outgoing::default()).is_err() {
         die();
     }
     let mut programs = HashMap::new();
     loop {
-        let served = match connection.next::<Request>() {
+        let served = match connection.next::<(u64, Request)>() {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
             Ok(Event::Unreadable(error)) => {
-                answer(&connection, &Answer::Unreadable(error.to_string()), &Outgoing::default())
+                answer(&connection, 0, &Answer::Unreadable(error.to_string()), &Outgoing::default())
             }
             Ok(Event::Quiet) => Ok(()),
             Ok(Event::Gone { .. }) => die(),
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            // The owner sees a dead worker, and the reason has no other way out.
-            eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
+            // The owner sees a dead worker, and the reason has no other way out; unless the owner has hung up.
+            if error.kind() != std::io::ErrorKind::BrokenPipe {
+                eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
+            }
             die();
         }
     }
@@ -134,18 +136,19 @@ fn die() -> ! {
 
 type Programs = HashMap<u64, Box<dyn Served>>;
 
-fn serve(connection: &Connection, programs: &mut Programs, request: Received<Request>) -> std::io::Result<()> {
+fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u64, Request)>) -> std::io::Result<()> {
     let nothing = Outgoing::default();
-    match request.message {
+    let (serial, message) = request.message;
+    match message {
         Request::Load { key, loader, device, strict, memory, arena } => {
             let begun = Instant::now();
             match load(&arena, request.fds, &loader, device, strict, memory) {
                 Ok((LoadedProgram { served, copied, decoding }, memory)) => {
                     programs.insert(key, served);
                     let took = begun.elapsed().saturating_sub(memory.took);
-                    answer(connection, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
+                    answer(connection, serial, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
                 }
-                Err(error) => answer(connection, &Answer::NotLoaded(error), &nothing),
+                Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
         Request::Call { key, handler } => {
@@ -160,18 +163,18 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
             // soon as it has the result. A closed standard output is the owner's affair.
             drop(std::io::stdout().flush());
             match result {
-                Ok(result) => answer(connection, &Answer::Done, &result).or_else(|error| {
+                Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
                     let failure = Failure::Wire { what: "the result".to_owned(), reason: error.to_string() };
-                    answer(connection, &Answer::Failed(failure), &nothing)
+                    answer(connection, serial, &Answer::Failed(failure), &nothing)
                 }),
-                Err(failure) => answer(connection, &Answer::Failed(failure), &nothing),
+                Err(failure) => answer(connection, serial, &Answer::Failed(failure), &nothing),
             }
         }
         Request::Forget { key } => {
             let forgotten = programs.remove(&key);
             // A panic of the pipeline's `drop` has been printed, and harms no other program.
             drop(panics::caught(|| drop(forgotten)));
-            answer(connection, &Answer::Forgotten, &nothing)
+            answer(connection, serial, &Answer::Forgotten, &nothing)
         }
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
@@ -181,8 +184,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<Req
     }
 }
 
-fn answer(connection: &Connection, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
-    connection.send(answer, payload, &[])
+fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
+    connection.send(&(serial, answer), payload, &[])
 }
 
 fn load(
@@ -205,4 +208,62 @@ fn load(
     let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
         .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
     Ok((loaded, memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use burn::tensor::Bytes;
+    use rustix::net::{SendFlags, send};
+
+    use crate::engine::local::process::Process;
+    use crate::engine::local::protocol::{Answer, Request};
+    use crate::engine::local::transport::Connection;
+    use crate::engine::message::Outgoing;
+
+    fn answer(connection: &Connection) -> (u64, Answer) {
+        connection.receive().unwrap().expect("the worker lives").message
+    }
+
+    #[test]
+    fn a_worker_answers_what_it_cannot_read_and_lives_on() {
+        let (mut process, connection) = Process::start(0, 1, Duration::from_secs(60)).unwrap();
+        let number = u64::to_le_bytes;
+        let claims = [
+            // A frame in a memfd that is not there, and an unknown kind of frame.
+            vec![1],
+            vec![9, 9, 9],
+            // Endless messages and segments.
+            [&[0][..], &number(u64::MAX), &number(0)].concat(),
+            [&[0][..], &number(0), &number(u64::MAX)].concat(),
+            [&[0][..], &number(1), &number(1), &number(u64::MAX - 63), &[0xc0]].concat(),
+            // MessagePack that claims four thousand million keys, and a request that there is not.
+            [&[0][..], &number(5), &number(0), &[0xdf, 0xff, 0xff, 0xff, 0xff]].concat(),
+            [&[0][..], &number(2), &number(0), &[0x92, 0x01]].concat(),
+        ];
+        for bytes in claims {
+            let socket = std::os::fd::AsFd::as_fd(&connection);
+            send(socket, &bytes, SendFlags::empty()).unwrap();
+            let (_, Answer::Unreadable(reason)) = answer(&connection) else { panic!("{bytes:?} was read") };
+            assert!(reason.contains("a packet is broken"), "{reason}");
+        }
+        // A memfd that is not sealed could change while it is read.
+        let unsealed = crate::arena::sys::create("unsealed", 4096).unwrap();
+        connection.send_raw(&[1], &unsealed);
+        let (_, Answer::Unreadable(reason)) = answer(&connection) else { panic!("an unsealed memfd was mapped") };
+        assert!(reason.contains("not sealed"), "{reason}");
+
+        connection.send(&(7_u64, Request::Forget { key: 1 }), &Outgoing::default(), &[]).unwrap();
+        assert!(matches!(answer(&connection), (7, Answer::Forgotten)));
+        assert!(!process.has_ended());
+    }
+
+    #[test]
+    fn a_message_of_too_many_tensors_is_not_sent() {
+        let (left, _right) = Connection::pair().unwrap();
+        let segments = vec![Bytes::from_bytes_vec(Vec::new()); (1 << 20) + 1];
+        let error = left.send(&(1_u64, Request::ShutDown), &Outgoing { segments }, &[]).unwrap_err();
+        assert!(error.to_string().contains("at most 1048576 tensors, not 1048577"), "{error}");
+    }
 }

@@ -1,0 +1,383 @@
+//! Chaos: pools under load while workers are killed and stopped, methods panic, and nonsense is sent. Every call is
+//! answered once, with the right value or with an error of the kind that is to be expected, and nothing is left behind.
+//!
+//! `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo xtask chaos`. The seed is printed;
+//! `RAY_ZEROCOPY_CHAOS_SEED` repeats the dice, though not what the kernel's scheduler makes of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, Pending, TaskWrapper, Worker};
+use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
+use ray_zerocopy_tests::memory::{eventually, rollup};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Counts what is allocated: a leak of a few bytes a call shows here, and not in what the allocator keeps for later.
+mod heap {
+    #![allow(unsafe_code)]
+
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    pub(super) struct Counting;
+
+    static BYTES: AtomicUsize = AtomicUsize::new(0);
+
+    /// What is allocated now, in bytes.
+    pub(super) fn bytes() -> usize {
+        BYTES.load(Ordering::Relaxed)
+    }
+
+    // SAFETY: every call goes on to the system's allocator, with the same arguments; the counter changes nothing.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            BYTES.fetch_add(layout.size(), Ordering::Relaxed);
+            // SAFETY: the caller keeps the contract of `alloc`, which is that of the system's.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
+            // SAFETY: `pointer` came from `alloc` above, with this layout, and so from the system's allocator.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+}
+
+#[global_allocator]
+static HEAP: heap::Counting = heap::Counting;
+
+/// How long one call may take, however often its worker is killed or stopped: longer than that, it hangs.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How much more the owner may have allocated after the chaos than before: next to nothing.
+const HEAP_GROWTH: usize = 256 << 10;
+/// How much more anonymous memory it may have: what glibc keeps of what the callers' threads have freed.
+const OWNER_GROWTH: u64 = 64 << 20;
+/// How much the sum of the proportional set sizes of all processes may have grown.
+const PSS_GROWTH: u64 = OWNER_GROWTH + (16 << 20);
+
+fn seconds() -> u64 {
+    let seconds = std::env::var("RAY_ZEROCOPY_CHAOS_SECONDS").ok();
+    seconds.map_or_else(
+        || {
+            eprintln!("chaos for 6 s only; RAY_ZEROCOPY_CHAOS_SECONDS=120, or `cargo xtask chaos`, for longer");
+            6
+        },
+        |seconds| seconds.parse().expect("RAY_ZEROCOPY_CHAOS_SECONDS is a number of seconds"),
+    )
+}
+
+fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = std::env::var("RAY_ZEROCOPY_CHAOS_SEED").ok();
+    let seed = seed.map_or(now % 1_000_000, |seed| seed.parse().expect("RAY_ZEROCOPY_CHAOS_SEED is a number"));
+    eprintln!("RAY_ZEROCOPY_CHAOS_SEED={seed}");
+    seed
+}
+
+/// How often what happened.
+#[derive(Default)]
+struct Log {
+    events: Mutex<BTreeMap<String, usize>>,
+    busy: AtomicUsize,
+}
+
+impl Log {
+    fn note(&self, event: &str) {
+        *self.events.lock().unwrap().entry(event.to_owned()).or_default() += 1;
+    }
+
+    /// Waits for an answer in one of the ways there are, and checks it.
+    fn settle<T>(
+        &self,
+        dice: &mut Dice,
+        what: &str,
+        mut pending: Pending<T>,
+        right: impl Fn(T) -> bool,
+        kind: impl Fn(&CallError) -> bool,
+    ) {
+        let result = match dice.roll(10) {
+            // Nobody waits. The call runs all the same.
+            0 => return self.note(&format!("{what}: dropped")),
+            1..3 => pollster::block_on(pending),
+            3..5 => pending.wait_timeout(PATIENCE).unwrap_or_else(|| panic!("{what} has no answer after {PATIENCE:?}")),
+            5 => match pending.wait_timeout(Duration::from_micros(dice.roll(300))) {
+                Some(result) => result,
+                None => pending.wait(),
+            },
+            _ => pending.wait(),
+        };
+        match result {
+            Ok(value) => {
+                assert!(right(value), "{what}: a wrong value");
+                self.note(&format!("{what}: answered"));
+            }
+            Err(Error::Call(error)) => {
+                let violence = match &error {
+                    CallError::WorkerDied { .. } => true,
+                    // What was said to the worker, or by it, in between.
+                    CallError::Wire { reason, .. } => reason.contains("a packet is broken"),
+                    CallError::Start { reason, .. } => {
+                        reason.contains("processes died while they loaded") || reason.contains("a packet is broken")
+                    }
+                    _ => false,
+                };
+                assert!(violence || kind(&error), "{what}: an error that nothing explains, {error}");
+                let name = format!("{error:?}");
+                self.note(&format!("{what}: {}", name.split(' ').next().unwrap()));
+            }
+            Err(error) => panic!("{what}: an error of another kind, {error}"),
+        }
+    }
+}
+
+fn never(_: &CallError) -> bool {
+    false
+}
+
+fn wire(error: &CallError) -> bool {
+    matches!(error, CallError::Wire { .. })
+}
+
+fn late(error: &CallError) -> bool {
+    matches!(error, CallError::Deadline { .. })
+}
+
+/// One call of some kind, and its answer.
+fn task(tasks: &TaskWrapper<Crew>, log: &Log, dice: &mut Dice) {
+    let x = dice.roll(1 << 30);
+    match dice.roll(100) {
+        0..45 => log.settle(dice, "row", tasks.row(x), |y| y == 3 * x + 1, never),
+        45..60 => {
+            let len = [10, 5_000, 100_000, 1_000_000][dice.roll(4) as usize];
+            let pending = tasks.carry(Tensor::full([len], x as f32, &Device::flex()));
+            let right = |y: Tensor<1>| {
+                let data = y.into_data();
+                let numbers = data.as_slice::<f32>().unwrap();
+                numbers.len() == len && numbers.iter().all(|&number| number == x as f32 + 1.0)
+            };
+            log.settle(dice, "carry", pending, right, never);
+        }
+        60..70 => {
+            let hasty = tasks.clone().deadline(Duration::from_millis(10));
+            let millis = dice.roll(20);
+            log.settle(dice, "dawdle", hasty.dawdle(millis), |y| y == millis, late);
+        }
+        70..75 => {
+            let jammed = |error: &CallError| matches!(error, CallError::Panicked { message, .. } if message.contains(&x.to_string()));
+            log.settle(dice, "mutiny", tasks.mutiny(x), |_| false, jammed);
+        }
+        75..80 => {
+            let len = (dice.roll(4) as usize) << 20;
+            log.settle(dice, "swallow", tasks.swallow(vec![7; len]), |y| y == len, never);
+        }
+        80..85 => log.settle(dice, "listen", tasks.listen(Boast(vec![1, 2, 3])), |_| false, wire),
+        85..90 => log.settle(dice, "secret", tasks.secret(), |_| false, wire),
+        90..92 => log.settle(dice, "drown", tasks.clone().attempts(2).drown(), |()| false, never),
+        92..94 => {
+            let garbage = dice.garbage();
+            let len = garbage.len();
+            log.settle(dice, "babble", tasks.babble(garbage), |y| y == len, never);
+        }
+        // Many at once.
+        _ => {
+            let many: Vec<_> = (0..50).map(|n| (n, tasks.row(n))).collect();
+            many.into_iter().for_each(|(n, pending)| log.settle(dice, "burst", pending, |y| y == 3 * n + 1, never));
+        }
+    }
+}
+
+fn actor(actors: &Actors<Crew>, log: &Log, dice: &mut Dice) {
+    let one = actors.actor(dice.roll(actors.len() as u64) as usize);
+    match dice.roll(10) {
+        0..5 => log.settle(dice, "actor: stroke", one.stroke(), |strokes| strokes > 0, never),
+        5..8 => {
+            let x = dice.roll(1000);
+            log.settle(dice, "actor: row", actors.row(x), |y| y == 3 * x + 1, never);
+        }
+        8 => log.settle(
+            dice,
+            "actor: mutiny",
+            one.mutiny(5),
+            |_| false,
+            |error| matches!(error, CallError::Panicked { .. }),
+        ),
+        _ => {
+            let hasty = one.deadline(Duration::from_millis(15));
+            log.settle(dice, "actor: dawdle", hasty.dawdle(10), |y| y == 10, late);
+        }
+    }
+}
+
+/// Kills, stops, and says nonsense, some times a second.
+fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, dice: &mut Dice) {
+    std::thread::sleep(Duration::from_millis(20 + dice.roll(200)));
+    let workers = workers();
+    let Some(victim) = workers.get(dice.roll(workers.len().max(1) as u64) as usize) else { return };
+    let pid = Pid::from_raw(victim.pid as i32).unwrap();
+    // The victim may have ended since it was listed.
+    let signal = |signal| kill_process(pid, signal).unwrap_or_default();
+    match dice.roll(10) {
+        0..5 => {
+            signal(Signal::KILL);
+            log.note("violence: killed");
+        }
+        5 => {
+            signal(Signal::STOP);
+            log.note("violence: stopped for good");
+        }
+        6..8 => {
+            signal(Signal::STOP);
+            std::thread::sleep(Duration::from_millis(dice.roll(300)));
+            signal(Signal::CONT);
+            log.note("violence: stopped for a while");
+        }
+        _ => {
+            let connections = connections();
+            if let Some(connection) = connections.get(dice.roll(connections.len().max(1) as u64) as usize) {
+                babble(connection, &dice.garbage());
+                log.note("violence: nonsense");
+            }
+        }
+    }
+}
+
+/// What this process holds: open files, threads of the engine, children, arenas and messages that are mapped, and folders.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    files: Vec<String>,
+    threads: usize,
+    children: usize,
+    mappings: usize,
+    folders: usize,
+}
+
+fn holdings() -> Holdings {
+    let list = |path: &str| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let mut files: Vec<_> = list("/proc/self/fd")
+        .filter_map(|path| Some(std::fs::read_link(path).ok()?.to_string_lossy().into_owned()))
+        // The folder that is being read.
+        .filter(|file| !file.ends_with("/fd"))
+        .collect();
+    files.sort();
+    let myself = std::process::id().to_string();
+    let parent = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).map(str::to_owned);
+    Holdings {
+        files,
+        threads: list("/proc/self/task").filter(|task| read(task.join("comm")).starts_with("ray-zerocopy")).count(),
+        children: list("/proc").filter(|process| parent(&read(process.join("stat"))).as_ref() == Some(&myself)).count(),
+        mappings: read("/proc/self/maps".into()).matches("/memfd:ray-zerocopy").count(),
+        folders: list(&std::env::temp_dir().to_string_lossy())
+            .filter(|path| path.to_string_lossy().contains(&format!("ray-zerocopy-{myself}-")))
+            .count(),
+    }
+}
+
+/// Anonymous memory of this process, and the proportional set sizes of all.
+fn memory(workers: &[Worker]) -> (u64, u64) {
+    let pids = workers.iter().map(|worker| worker.pid).chain([std::process::id()]);
+    (rollup(std::process::id(), "Anonymous"), pids.map(|pid| rollup(pid, "Pss")).sum())
+}
+
+/// Load and violence for some time.
+fn chaos(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed: u64, time: Duration, log: &Log) {
+    let stop = AtomicBool::new(false);
+    let until = Instant::now() + time;
+    // A caller that fails ends the chaos for all.
+    struct Ended<'a>(&'a AtomicBool, &'a AtomicUsize);
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            self.1.fetch_sub(1, Ordering::Relaxed);
+            if std::thread::panicking() {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    std::thread::scope(|scope| {
+        for caller in 0..6 {
+            let (stop, mut dice) = (&stop, Dice::new(seed + 1000 * (caller + 1)));
+            log.busy.fetch_add(1, Ordering::Relaxed);
+            scope.spawn(move || {
+                let _ended = Ended(stop, &log.busy);
+                while !stop.load(Ordering::Relaxed) {
+                    match caller {
+                        0..4 => task(tasks, log, &mut dice),
+                        _ => actor(actors, log, &mut dice),
+                    }
+                }
+            });
+        }
+        let mut dice = Dice::new(seed);
+        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+            violence(|| engine.workers().into_iter().chain(actors.workers()).collect(), log, &mut dice);
+        }
+        stop.store(true, Ordering::Relaxed);
+        eventually("every call is answered", || log.busy.load(Ordering::Relaxed) == 0);
+    });
+}
+
+/// All workers are up, none is stopped, and each has answered a call and holds no message.
+fn calm(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
+    let workers = || [engine.workers(), actors.workers()].concat();
+    let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
+    eventually("the pools heal", || {
+        let workers = workers();
+        workers.len() == 5 && workers.iter().all(|worker| state(worker).contains(") S "))
+    });
+    // Calls whose `Pending` was dropped may still run, and nonsense may still wait to be read.
+    let mut well = 0;
+    eventually("the workers are well", || {
+        let pending: Vec<_> = (0..30).map(|_| tasks.dawdle(5)).collect();
+        let answered = pending.into_iter().map(Pending::wait).filter(Result::is_ok).count();
+        let answered = answered + actors.iter().filter(|actor| actor.row(1).wait().is_ok()).count();
+        well = if answered == 32 { well + 1 } else { 0 };
+        well == 5
+    });
+    workers()
+}
+
+#[test]
+fn every_call_is_answered_once_and_nothing_is_left() {
+    let (seconds, seed) = (seconds(), seed());
+    // What the test itself keeps is there before: the threads of the numeric kernels, say.
+    let device = Device::flex();
+    let crew = Crew::new(&device);
+    drop(Tensor::<2>::ones([512, 512], &device).matmul(crew.oar.weight.val()).into_data());
+    let before = holdings();
+
+    let engine = Local::builder().workers(3).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &crew).unwrap();
+    let shared = ActorWrapper::new(&crew).unwrap();
+    let actors = shared.spawn(2).unwrap();
+    drop(crew);
+    let log = Log::default();
+    // The allocators of all threads have seen what is to come.
+    chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), &Log::default());
+    let (anonymous, pss) = memory(&calm(&engine, &tasks, &actors));
+    let heap = heap::bytes();
+
+    chaos(&engine, &tasks, &actors, seed, Duration::from_secs(seconds), &log);
+    let (anonymous_after, pss_after) = memory(&calm(&engine, &tasks, &actors));
+    let heap_after = heap::bytes();
+    for (event, count) in &*log.events.lock().unwrap() {
+        eprintln!("{count:>8}  {event}");
+    }
+    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
+    eprintln!("anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of 6 processes {c:.1} -> {d:.1} MiB");
+    eprintln!("allocated in the owner {heap} -> {heap_after} bytes");
+    assert!(heap_after < heap + HEAP_GROWTH, "the owner leaks");
+    assert!(anonymous_after < anonymous + OWNER_GROWTH, "the owner has grown");
+    assert!(pss_after < pss + PSS_GROWTH, "the processes have grown");
+
+    actors.shut_down();
+    engine.shut_down();
+    drop((actors, shared, tasks, engine));
+    eventually("nothing is left", || holdings() == before);
+}

@@ -1,0 +1,199 @@
+//! Limits of the machine and the user: an error says which one is reached, and all is well when it is lifted.
+//!
+//! Limits are those of a process, so each test has one of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{CallError, Error, Local, Pipeline, TaskWrapper};
+use ray_zerocopy_tests::memory::{eventually, is_alive};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, getuid, kill_process, prlimit, setrlimit};
+
+const ROLE: &str = "RAY_ZEROCOPY_TEST_LIMITS";
+/// Larger than what travels in a packet.
+const LARGE: usize = 1 << 20;
+
+#[derive(Pipeline)]
+#[pipeline(init = Press::new)]
+struct Press;
+
+#[ray_zerocopy::remote]
+impl Press {
+    #[remote(skip)]
+    pub fn new(_: &Device) -> Self {
+        Self
+    }
+
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    pub fn take(&self, x: Tensor<1>) -> usize {
+        x.dims()[0]
+    }
+
+    pub fn give(&self, len: usize) -> Tensor<1> {
+        Tensor::ones([len], &Device::flex())
+    }
+}
+
+fn large() -> Tensor<1> {
+    Tensor::ones([LARGE], &Device::flex())
+}
+
+fn limit(resource: Resource, soft: u64) -> Rlimit {
+    let before = getrlimit(resource);
+    setrlimit(resource, Rlimit { current: Some(soft), maximum: before.maximum }).unwrap();
+    before
+}
+
+/// Opens files until no more can be.
+fn fill() -> Vec<std::fs::File> {
+    std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
+}
+
+fn wire(error: &Error) -> (&str, &str) {
+    let Error::Call(CallError::Wire { what, reason, .. }) = error else { panic!("{error}") };
+    (what, reason)
+}
+
+fn engine() -> (Local, TaskWrapper<Press>) {
+    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &Press).unwrap();
+    tasks.pid().wait().unwrap();
+    (engine, tasks)
+}
+
+fn open_files_of_the_owner() {
+    let (_engine, tasks) = engine();
+    let pid = tasks.pid().wait().unwrap();
+    let before = limit(Resource::Nofile, 64);
+    let filled = fill();
+
+    let error = tasks.take(large()).wait().unwrap_err();
+    let (what, reason) = wire(&error);
+    assert!(what == "the arguments" && reason.contains("see `ulimit -n`"), "{error}");
+    let error = tasks.give(LARGE).wait().unwrap_err();
+    let (what, reason) = wire(&error);
+    assert!(what == "the result" && reason.contains("see `ulimit -n`"), "{error}");
+    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
+
+    let error = Local::builder().workers(1).start().unwrap_err();
+    assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -n`")), "{error}");
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    eventually("the worker is gone", || !is_alive(pid));
+    let error = tasks.pid().wait().unwrap_err();
+    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
+    assert!(reason.contains("see `ulimit -n`"), "{error}");
+
+    drop(filled);
+    assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
+    assert_eq!(tasks.give(LARGE).wait().unwrap().dims(), [LARGE]);
+    Local::builder().workers(1).start().unwrap();
+}
+
+fn open_files_of_a_worker() {
+    let (_engine, tasks) = engine();
+    let pid = tasks.pid().wait().unwrap();
+    let worker = Pid::from_raw(pid as i32);
+    let before =
+        prlimit(worker, Resource::Nofile, Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum })
+            .unwrap();
+    let error = tasks.take(large()).wait().unwrap_err();
+    let (what, reason) = wire(&error);
+    assert!(what == "the arguments" && reason.contains("see `ulimit -n`"), "{error}");
+    let error = tasks.give(LARGE).wait().unwrap_err();
+    let (what, reason) = wire(&error);
+    assert!(what == "the result" && reason.contains("see `ulimit -n`"), "{error}");
+    // An arena needs descriptors too.
+    let other = TaskWrapper::on(&_engine, &Press).unwrap();
+    let error = other.pid().wait().unwrap_err();
+    assert!(error.to_string().contains("see `ulimit -n`"), "{error}");
+    prlimit(worker, Resource::Nofile, before).unwrap();
+    assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
+    assert_eq!(other.pid().wait().unwrap(), pid, "the worker lives on");
+}
+
+fn memory_of_a_worker() {
+    let (_engine, tasks) = engine();
+    let pid = tasks.pid().wait().unwrap();
+    let worker = Pid::from_raw(pid as i32);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_whitespace().next()).unwrap();
+    let room = size.parse::<u64>().unwrap() * 1024 + (1 << 20);
+    let before =
+        prlimit(worker, Resource::As, Rlimit { current: Some(room), maximum: getrlimit(Resource::As).maximum })
+            .unwrap();
+    // 32 MiB of arguments, and room for one.
+    let message = Tensor::<1>::ones([8 << 20], &Device::flex());
+    let error = tasks.take(message.clone()).wait().unwrap_err();
+    let (what, reason) = wire(&error);
+    assert!(what == "the arguments" && reason.contains("there is not enough memory"), "{error}");
+    prlimit(worker, Resource::As, before).unwrap();
+    assert_eq!(tasks.take(message).wait().unwrap(), 8 << 20);
+    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
+}
+
+fn processes() {
+    let (_engine, tasks) = engine();
+    let pid = tasks.pid().wait().unwrap();
+    let before = limit(Resource::Nproc, 1);
+    let error = Local::builder().workers(1).start().unwrap_err();
+    assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -u`")), "{error}");
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    eventually("the worker is gone", || !is_alive(pid));
+    let error = tasks.pid().wait().unwrap_err();
+    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
+    assert!(reason.contains("see `ulimit -u`"), "{error}");
+    setrlimit(Resource::Nproc, before).unwrap();
+    assert_ne!(tasks.pid().wait().unwrap(), pid);
+}
+
+/// Not a test of its own: what the tests below start.
+#[test]
+fn role_of_a_limited_process() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("open files of the owner") => open_files_of_the_owner(),
+        Ok("open files of a worker") => open_files_of_a_worker(),
+        Ok("memory of a worker") => memory_of_a_worker(),
+        Ok("processes") => processes(),
+        _ => {}
+    }
+}
+
+fn in_a_process_of_its_own(role: &str, user: Option<u32>) {
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    process.args(["--exact", "role_of_a_limited_process", "--nocapture", "--test-threads=1"]).env(ROLE, role);
+    if let Some(user) = user {
+        process.uid(user).gid(user);
+    }
+    let output = process.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_owner_with_too_many_open_files_says_so_and_recovers() {
+    in_a_process_of_its_own("open files of the owner", None);
+}
+
+#[test]
+fn a_worker_with_too_many_open_files_says_so_and_lives_on() {
+    in_a_process_of_its_own("open files of a worker", None);
+}
+
+#[test]
+fn a_message_that_is_larger_than_a_worker_may_map_is_an_error() {
+    in_a_process_of_its_own("memory of a worker", None);
+}
+
+#[test]
+fn a_user_with_too_many_processes_hears_so_and_recovers() {
+    // The limit is none for root, so the process is somebody else's then.
+    let nobody = 65534;
+    in_a_process_of_its_own("processes", getuid().is_root().then_some(nobody));
+}

@@ -1,0 +1,98 @@
+//! Workers that are stopped (SIGSTOP) and do not go on: nobody waits for them for ever.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::time::Duration;
+
+use burn::tensor::Device;
+use ray_zerocopy::{ActorWrapper, CallError, Error, Local, TaskWrapper};
+use ray_zerocopy_tests::memory::{eventually, is_alive};
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn mill() -> Mill {
+    MillConfig::new(8).init(&Device::flex())
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+/// The process that has written its number into a file.
+fn announced(file: &std::path::Path) -> u32 {
+    let read = || std::fs::read_to_string(file).ok().and_then(|text| text.parse().ok());
+    eventually("a worker is busy", || read().is_some());
+    read().unwrap()
+}
+
+#[test]
+fn a_task_whose_worker_is_stopped_runs_on_another() {
+    let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let pending = tasks.announce_and_sleep(file.to_string_lossy().into_owned(), 1000);
+    let stopped = announced(&file);
+    signal(stopped, Signal::STOP);
+    assert_ne!(pending.wait().unwrap(), stopped);
+    assert!(!is_alive(stopped));
+}
+
+#[test]
+fn a_worker_that_is_stopped_while_idle_costs_no_call() {
+    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
+    let stopped = tasks.pid().wait().unwrap();
+    signal(stopped, Signal::STOP);
+    // It was sent to the stopped worker, which has never received it: that was no attempt.
+    assert_ne!(tasks.pid().wait().unwrap(), stopped);
+}
+
+#[test]
+fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
+    let actors = ActorWrapper::new(&mill()).unwrap().spawn(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let pending = actors.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
+    signal(announced(&file), Signal::STOP);
+    let error = pending.wait().unwrap_err();
+    let Error::Call(CallError::WorkerDied { how, actor: true, .. }) = &error else { panic!("{error}") };
+    assert!(how.contains("stopped for some seconds (SIGSTOP)"), "{how}");
+    actors.pid().wait().unwrap();
+}
+
+#[test]
+fn a_worker_that_goes_on_soon_is_kept() {
+    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let pid = tasks.pid().wait().unwrap();
+    signal(pid, Signal::STOP);
+    let pending = tasks.pid();
+    std::thread::sleep(Duration::from_millis(1200));
+    signal(pid, Signal::CONT);
+    assert_eq!(pending.wait().unwrap(), pid);
+}
+
+#[test]
+fn a_deadline_does_not_wait_for_a_stopped_worker() {
+    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let pid = tasks.pid().wait().unwrap();
+    signal(pid, Signal::STOP);
+    let error = tasks.clone().deadline(Duration::from_millis(200)).pid().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn a_pool_ends_although_its_workers_are_stopped() {
+    let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
+    let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
+    pids.iter().for_each(|&pid| signal(pid, Signal::STOP));
+    let pending = tasks.pid();
+    engine.shut_down();
+    // Whether the call has run in a process that was started for it, or not: it is answered.
+    drop(pending.wait());
+    assert!(pids.iter().all(|&pid| !is_alive(pid)));
+}
