@@ -18,6 +18,11 @@ pub(super) fn entries(
     // An arena names every tensor, where its container has those that are equal but once.
     match ArenaFile::open(&stamp.path) {
         Ok(arena) => {
+            // The memory of an arena in use, `/proc/<pid>/fd/N`, need not have all of its weights.
+            if let Some(beside) = arena.files().next() {
+                let found = format!("the memory of an arena that borrows weights from {}", beside.display());
+                return Err(CheckpointError::Format { path: stamp.path.display().to_string(), found });
+            }
             let entries = arena.stored().map(|(tensor, param, offset)| Entry {
                 name: tensor.path.to_owned(),
                 renamed: tensor.path.to_owned(),
@@ -34,6 +39,7 @@ pub(super) fn entries(
         Err(error @ (ArenaError::ManifestChecksum { .. } | ArenaError::BadEntry { .. })) => {
             return Err(corrupted(error.to_string()));
         }
+        Err(error @ ArenaError::Format { .. }) => return Err(error.into()),
         Err(_) => {}
     }
     let (_, image) = image(file, stamp).map_err(|error| corrupted(error.to_string()))?;

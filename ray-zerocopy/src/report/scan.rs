@@ -175,7 +175,8 @@ struct Found {
 fn note(mapped: &mut BTreeMap<Key, Found>, pid: u32, map: &Map<'_>) {
     let memfd = map.name == MEMFD;
     // Arenas are mapped read-only and shared.
-    if !(memfd || (map.permissions == "r--s" && map.name.starts_with('/'))) {
+    let file = map.permissions == "r--s" && map.name.starts_with('/');
+    if !memfd && !file {
         return;
     }
     let found = mapped.entry((map.device.to_owned(), map.inode)).or_insert_with(|| Found {
