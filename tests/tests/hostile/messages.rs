@@ -140,14 +140,14 @@ fn frames() -> Vec<Case> {
         case(
             "request-unknown",
             "a request that does not exist",
-            "a packet is broken: `ray_zerocopy::engine::local::protocol::Request`: unknown variant",
-            (Expect::Request, frame(&[0xa4, b'D', b'a', b'n', b'c'], &[])),
+            "a packet is broken: `(u64, ray_zerocopy::engine::local::protocol::Request)`: unknown variant",
+            (Expect::Request, frame(&[0x92, 1, 0xa4, b'D', b'a', b'n', b'c'], &[])),
         ),
         case(
             "answer-unknown",
             "an answer that does not exist",
-            "a packet is broken: `ray_zerocopy::engine::local::protocol::Answer`: unknown variant",
-            (Expect::Answer, frame(&[0xa1, b'X'], &[])),
+            "a packet is broken: `(u64, ray_zerocopy::engine::local::protocol::Answer)`: unknown variant",
+            (Expect::Answer, frame(&[0x92, 1, 0xa1, b'X'], &[])),
         ),
     ]
 }

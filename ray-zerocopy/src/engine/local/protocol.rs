@@ -63,8 +63,8 @@ pub(crate) enum Failure {
 pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
     let frame = aligned(frame);
     match kind & 3 {
-        0 => parse::<Request>(&frame).map(|(_, payload)| payload),
-        1 => parse::<Answer>(&frame).map(|(_, payload)| payload),
+        0 => parse::<(u64, Request)>(&frame).map(|(_, payload)| payload),
+        1 => parse::<(u64, Answer)>(&frame).map(|(_, payload)| payload),
         _ => parse::<(String, i32)>(&frame).map(|(_, payload)| payload),
     }
 }
