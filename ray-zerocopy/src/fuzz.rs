@@ -91,7 +91,8 @@ pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
         for change in [Change { transpose: false, cast: None }, Change { transpose, cast }] {
             let kept = !change.transpose && change.cast.is_none();
             let (fd, offset, len, shape) = (Arc::clone(&fd), entry.offset, entry.len, entry.shape.clone());
-            let source = FromFile { fd, offset, len, dtype, shape, change, scratch: Arc::default() };
+            let scratch = Arc::default();
+            let source = FromFile { fd, offset, len, dtype, shape, change, scratch };
             let mut read = 0;
             let streamed = source.stream(&mut |bytes| {
                 read += bytes.len();

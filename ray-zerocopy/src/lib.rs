@@ -90,14 +90,14 @@ mod wrapper;
 
 pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
 pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointTensor};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Worker};
 pub use error::{Error, Result};
 pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
-pub use report::{ProcessReport, Report, ReportError};
+pub use report::{MappedArena, MappingProcess, ProcessReport, ProcessRole, Report, ReportError, Scan, scan};
 pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.

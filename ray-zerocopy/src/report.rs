@@ -1,14 +1,20 @@
 //! Who maps what, what it costs, and what it saves: from the kernel's own figures.
 
+mod proc;
+mod scan;
+
 use std::fmt;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-use crate::arena::memory::{MemoryOutcome, field, figures, mapping_of};
+use crate::arena::memory::{Figures, MemoryOutcome, field, figures};
 use crate::engine::Worker;
 use crate::wrapper::Caller;
+use proc::Map;
+
+pub use scan::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 
 /// Why a report could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -176,13 +182,12 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
     let files = Files::of(arena)?;
     let mut processes = vec![this_process(arena, &files)?];
-    let proc = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
-    for entry in fs::read_dir("/proc").map_err(proc)?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    let none = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
+    for pid in proc::processes().map_err(none)? {
         // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
-        let maps = fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
         if pid != own
-            && maps.lines().any(|line| files.have(line))
+            && maps.lines().filter_map(Map::parse).any(|map| files.have(&map))
             && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, &files)
         {
             processes.push(row);
@@ -194,35 +199,24 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
 
 /// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
 /// does, so they are looked up by where they are mapped.
-struct Files(Vec<[String; 2]>);
+struct Files(Vec<(String, u64)>);
 
 impl Files {
     fn of(arena: &Arena) -> Result<Self, ReportError> {
-        let path = "/proc/self/maps";
-        let maps = fs::read_to_string(path)
-            .map_err(|error| ReportError::Proc { path: path.to_owned(), reason: error.to_string() })?;
+        let maps = read("/proc/self/maps".to_owned())?;
         Ok(Self::at(&maps, &arena.addresses().collect::<Vec<_>>()))
     }
 
     fn at(maps: &str, addresses: &[usize]) -> Self {
-        let mapped = maps.lines().filter_map(|line| {
-            let range = mapping_of(line)?;
-            addresses.iter().any(|address| range.contains(address)).then(|| file(line))?
-        });
-        Self(mapped.map(|file| file.map(str::to_owned)).collect())
+        let maps = maps.lines().filter_map(Map::parse);
+        let ours = maps.filter(|map| addresses.iter().any(|address| (map.start..map.end).contains(address)));
+        Self(ours.map(|map| (map.device.to_owned(), map.inode)).collect())
     }
 
-    /// Whether a line of `/proc/<pid>/maps` is about one of them.
-    fn have(&self, line: &str) -> bool {
-        file(line).is_some_and(|found| self.0.iter().any(|known| *known == found))
+    /// Whether a mapping is of one of them.
+    fn have(&self, map: &Map<'_>) -> bool {
+        self.0.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode))
     }
-}
-
-/// Device and inode of a line of `/proc/<pid>/maps`, if it is about a file.
-fn file(line: &str) -> Option<[&str; 2]> {
-    let mut words = line.split_whitespace().skip(3);
-    let (device, inode) = (words.next()?, words.next()?);
-    (inode != "0").then_some([device, inode])
 }
 
 fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportError> {
@@ -232,19 +226,14 @@ fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportErr
 }
 
 fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport, ReportError> {
-    let read = |file: &str| {
-        let path = format!("/proc/{}/{file}", worker.pid);
-        fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
-    };
-    let rollup = read("smaps_rollup")?;
-    let arena = figures(&read("smaps")?, |line| files.have(line));
+    let Usage { arena, private, pss } = Usage::of(worker.pid, |map| files.have(map))?;
     Ok(ProcessReport {
         name,
         pid: worker.pid,
         shared: arena.rss,
         share: arena.pss,
-        private: field(&rollup, "Anonymous:"),
-        pss: field(&rollup, "Pss:"),
+        private,
+        pss,
         copied: 0,
         attach_micros: None,
         decode_micros: None,
@@ -254,35 +243,46 @@ fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport,
     })
 }
 
+/// What a process maps of an arena, and what it costs, in bytes: see [`ProcessReport`].
+struct Usage {
+    arena: Figures,
+    private: u64,
+    pss: u64,
+}
+
+impl Usage {
+    fn of(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Result<Self, ReportError> {
+        let rollup = read(format!("/proc/{pid}/smaps_rollup"))?;
+        let arena =
+            figures(&read(format!("/proc/{pid}/smaps"))?, |line| Map::parse(line).is_some_and(|map| ours(&map)));
+        Ok(Self { arena, private: field(&rollup, "Anonymous:"), pss: field(&rollup, "Pss:") })
+    }
+}
+
+fn read(path: String) -> Result<String, ReportError> {
+    fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Files, MemoryOutcome, ProcessReport, Report, field, figures};
+    use super::{Files, Map, MemoryOutcome, ProcessReport, Report};
 
-    const SMAPS: &str = "\
+    const MAPS: &str = "\
 7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
-Size:               2048 kB
-Rss:                1024 kB
-Pss:                 256 kB
-VmFlags: rd sh mr
 7f0000400000-7f0000600000 r--s 00000000 00:01 4712                       /memfd:ray-zerocopy (deleted)
-Rss:                2048 kB
-Pss:                2048 kB
 7f0000800000-7f0000801000 rw-p 00000000 00:00 0
-Rss:                   4 kB
 ";
 
     #[test]
     fn only_the_arenas_own_mappings_count() {
-        let of = |addresses: &[usize]| {
-            let files = Files::at(SMAPS, addresses);
-            let found = figures(SMAPS, |line| files.have(line));
-            (found.rss, found.pss)
+        let at = |addresses: &[usize]| {
+            let files = Files::at(MAPS, addresses);
+            MAPS.lines().filter_map(Map::parse).filter(|map| files.have(map)).map(|map| map.inode).collect::<Vec<_>>()
         };
-        assert_eq!(of(&[0x7f00_0000_0000]), (1024 * 1024, 256 * 1024));
-        assert_eq!(of(&[0x7f00_0000_0000, 0x7f00_0040_0000]), (3 * 1024 * 1024, 2304 * 1024));
+        assert_eq!(at(&[0x7f00_0000_0000]), [4711]);
+        assert_eq!(at(&[0x7f00_0000_0000, 0x7f00_0040_0000]), [4711, 4712]);
         // Neither free addresses nor anonymous memory are anybody's.
-        assert_eq!(of(&[0x1000, 0x7f00_0080_0000]), (0, 0));
-        assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
+        assert!(at(&[0x1000, 0x7f00_0080_0000]).is_empty());
     }
 
     #[test]

@@ -57,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How much more the owner may have allocated after the chaos than before: next to nothing.
 const HEAP_GROWTH: usize = 256 << 10;
 /// How much more anonymous memory it may have: what glibc keeps of what the callers' threads have freed.
-const OWNER_GROWTH: u64 = 64 << 20;
+const OWNER_GROWTH: u64 = 32 << 20;
 /// How much the sum of the proportional set sizes of all processes may have grown.
 const PSS_GROWTH: u64 = OWNER_GROWTH + (16 << 20);
 

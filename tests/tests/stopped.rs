@@ -18,6 +18,13 @@ fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
+/// Stops a process, and waits until it is.
+fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    eventually("the process stops", || stat().contains(") T "));
+}
+
 /// The process that has written its number into a file.
 fn announced(file: &std::path::Path) -> u32 {
     let read = || std::fs::read_to_string(file).ok().and_then(|text| text.parse().ok());
@@ -33,7 +40,7 @@ fn a_task_whose_worker_is_stopped_runs_on_another() {
     let file = folder.path().join("pid");
     let pending = tasks.announce_and_sleep(file.to_string_lossy().into_owned(), 1000);
     let stopped = announced(&file);
-    signal(stopped, Signal::STOP);
+    stop(stopped);
     assert_ne!(pending.wait().unwrap(), stopped);
     assert!(!is_alive(stopped));
 }
@@ -43,7 +50,7 @@ fn a_worker_that_is_stopped_while_idle_costs_no_call() {
     let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
     let stopped = tasks.pid().wait().unwrap();
-    signal(stopped, Signal::STOP);
+    stop(stopped);
     // It was sent to the stopped worker, which has never received it: that was no attempt.
     assert_ne!(tasks.pid().wait().unwrap(), stopped);
 }
@@ -54,7 +61,7 @@ fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pending = actors.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
-    signal(announced(&file), Signal::STOP);
+    stop(announced(&file));
     let error = pending.wait().unwrap_err();
     let Error::Call(CallError::WorkerDied { how, actor: true, .. }) = &error else { panic!("{error}") };
     assert!(how.contains("stopped for some seconds (SIGSTOP)"), "{how}");
@@ -66,7 +73,7 @@ fn a_worker_that_goes_on_soon_is_kept() {
     let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
     let pid = tasks.pid().wait().unwrap();
-    signal(pid, Signal::STOP);
+    stop(pid);
     let pending = tasks.pid();
     std::thread::sleep(Duration::from_millis(1200));
     signal(pid, Signal::CONT);
@@ -78,7 +85,7 @@ fn a_deadline_does_not_wait_for_a_stopped_worker() {
     let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
     let pid = tasks.pid().wait().unwrap();
-    signal(pid, Signal::STOP);
+    stop(pid);
     let error = tasks.clone().deadline(Duration::from_millis(200)).pid().wait().unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
     assert!(!is_alive(pid));
@@ -89,7 +96,7 @@ fn a_pool_ends_although_its_workers_are_stopped() {
     let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
     let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
-    pids.iter().for_each(|&pid| signal(pid, Signal::STOP));
+    pids.iter().for_each(|&pid| stop(pid));
     let pending = tasks.pid();
     engine.shut_down();
     // Whether the call has run in a process that was started for it, or not: it is answered.

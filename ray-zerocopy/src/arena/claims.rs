@@ -87,9 +87,9 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     let mut taken = vec![false; manifest.blobs.len()];
     // A blob that is not there is found elsewhere.
     let mut take = |blob: u32| taken.get_mut(blob as usize).is_some_and(|taken| std::mem::replace(taken, true));
-    for entry in &manifest.tensors {
+    manifest.tensors.iter().for_each(|entry| {
         take(entry.blob);
-    }
+    });
     match manifest.copies.iter().find(|entry| take(entry.blob)) {
         Some(entry) => Err(bad(&entry.path, "its bytes are also those of another entry")),
         None => Ok(()),

@@ -44,7 +44,7 @@ fn quantised(scheme: &QuantScheme, shape: &[usize], len: usize) -> Result<(), St
         Some(block) => {
             // A block has as many dimensions as matter: those in front of them are 1.
             let extents = std::iter::repeat_n(1, shape.len().saturating_sub(block.len())).chain(block.iter().copied());
-            let extents = extents.skip((block.len()).saturating_sub(shape.len()));
+            let extents = extents.skip(block.len().saturating_sub(shape.len()));
             let mut dims = shape.iter().zip(extents).map(|(&dim, extent)| dim.div_ceil(extent.into()));
             dims.try_fold(1_usize, |product, dim| product.checked_mul(dim)).ok_or_else(too_large)?
         }

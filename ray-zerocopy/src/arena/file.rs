@@ -47,6 +47,9 @@ pub struct ArenaFile {
 }
 
 impl ArenaFile {
+    /// The name of the pipeline in a file that holds weights of no pipeline: a packed checkpoint.
+    pub(crate) const NO_PIPELINE: &str = "";
+
     /// Reads the table of contents of a saved arena.
     ///
     /// # Errors
@@ -69,7 +72,8 @@ impl ArenaFile {
         self.contents.id
     }
 
-    /// The Rust type of the pipeline whose weights these are.
+    /// The Rust type of the pipeline whose weights these are. Empty if it is none's: see
+    /// [`Checkpoint::pack`](crate::Checkpoint::pack).
     pub fn pipeline(&self) -> &str {
         &self.contents.manifest.pipeline
     }
@@ -97,6 +101,18 @@ impl ArenaFile {
     /// The paths of the fields that are copied, and their sizes in bytes, serialised.
     pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
         self.contents.copied_fields()
+    }
+
+    /// The BLAKE3 checksum of each copied field, in the order of [`copied_fields`](Self::copied_fields), in hexadecimal.
+    pub fn copied_checksums(&self) -> impl Iterator<Item = Option<&str>> {
+        let blobs = &self.contents.manifest.blobs;
+        self.contents.manifest.copies.iter().map(|copy| blobs[copy.blob as usize].blake3.as_deref())
+    }
+
+    /// The files beside the container that weights are borrowed from. A file that was saved has none; the memfd of an arena
+    /// that a process has open may.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.contents.manifest.files.iter().map(|stamp| stamp.path.as_path())
     }
 
     /// What a checkpoint has to know: each tensor, burn's id of it, and where it starts.
@@ -152,8 +168,10 @@ impl ArenaFile {
     /// Reads every blob, hands it out a part at a time with its place in the file, and checks it.
     fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
         let Contents { manifest, places, .. } = &self.contents;
-        let mut meter = Meter::new(places.iter().map(|place| place.len as u64).sum(), tell);
-        for (blob, place) in manifest.blobs.iter().zip(places) {
+        // What lies in files beside this one has no checksum.
+        let inside = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none());
+        let mut meter = Meter::new(inside.clone().map(|(_, place)| place.len as u64).sum(), tell);
+        for (blob, place) in inside {
             let (mut hasher, mut at, mut failed) = (blake3::Hasher::new(), place.offset as u64, None);
             let read = stream_file(&self.file, at, place.len as u64, &mut |bytes| {
                 hasher.update_rayon(bytes);
@@ -239,33 +257,20 @@ impl Arena {
     /// As [`save`](Self::save).
     pub fn save_with(&self, path: impl AsRef<Path>, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
         let path = path.as_ref();
-        let failed = |error: io::Error| ArenaError::file(path, error);
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        // As readable as any file that a program creates: the mask of the process applies.
-        let permissions = Permissions::from_mode(0o666);
-        let temporary = tempfile::Builder::new().prefix(".rzc-").permissions(permissions).tempfile_in(folder);
-        let temporary = temporary.map_err(failed)?;
-        match self.files().next() {
-            None => {
-                let mut meter = Meter::new(self.len(), tell);
-                let mut at = 0;
-                stream_file(self.fd(), 0, self.len(), &mut |bytes| {
-                    write_at(temporary.as_file(), bytes, at).map_err(|error| error.to_string())?;
-                    at += bytes.len() as u64;
-                    meter.add(bytes.len());
-                    Ok(())
-                })
-                .map_err(|reason| failed(io::Error::other(reason)))?;
+        replace(path, |file| {
+            if self.files().next().is_some() {
+                return self.rebuild()?.write_file(file, tell);
             }
-            Some(_) => self.rebuild()?.write_file(temporary.as_file(), tell)?,
-        }
-        temporary.as_file().sync_all().map_err(failed)?;
-        temporary.persist(path).map_err(|error| failed(error.error))?;
-        // The name lasts when the folder does.
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+            let mut meter = Meter::new(self.len(), tell);
+            let mut at = 0;
+            stream_file(self.fd(), 0, self.len(), &mut |bytes| {
+                write_at(file, bytes, at).map_err(|error| error.to_string())?;
+                at += bytes.len() as u64;
+                meter.add(bytes.len());
+                Ok(())
+            })
+            .map_err(|reason| ArenaError::file(path, io::Error::other(reason)))
+        })
     }
 
     /// The same arena, about to be written with everything in one container.
@@ -282,6 +287,24 @@ impl Arena {
         manifest.structure.iter().for_each(|what| builder.structure(what.clone()));
         Ok(builder)
     }
+}
+
+/// Writes a file that appears when it is complete, and then takes the place of one that is there.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> Result<(), ArenaError>) -> Result<(), ArenaError> {
+    let failed = |error: io::Error| ArenaError::file(path, error);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // As readable as any file that a program creates: the mask of the process applies.
+    let permissions = Permissions::from_mode(0o666);
+    let temporary = tempfile::Builder::new().prefix(".rzc-").permissions(permissions).tempfile_in(folder);
+    let temporary = temporary.map_err(failed)?;
+    write(temporary.as_file())?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(path).map_err(|error| failed(error.error))?;
+    // The name lasts when the folder does.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 /// Bytes of an arena.

@@ -17,6 +17,13 @@ pub(super) const FORMAT: u32 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArenaId(pub(crate) [u8; 32]);
 
+impl ArenaId {
+    /// All of it, in hexadecimal; printing it gives the first 12 digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 impl fmt::Display for ArenaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))

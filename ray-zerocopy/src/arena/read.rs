@@ -132,7 +132,8 @@ impl Arena {
         self.0.contents.id
     }
 
-    /// The Rust type of the pipeline whose weights these are.
+    /// The Rust type of the pipeline whose weights these are. Empty if it is none's: see
+    /// [`Checkpoint::pack`](crate::Checkpoint::pack).
     pub fn pipeline(&self) -> &str {
         &self.manifest().pipeline
     }

@@ -1,10 +1,11 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::{OFlags, Stat, fstat};
 use serde::{Deserialize, Serialize};
 
 use super::ArenaError;
@@ -104,7 +105,10 @@ impl Region {
 /// # Errors
 /// If there is no such file, or it may not be read; names it.
 pub(crate) fn open(path: &Path) -> Result<(File, Stamp), ArenaError> {
-    let file = File::open(path).map_err(|error| ArenaError::file(path, error))?;
+    // Of a pipe, `open` would wait for somebody who writes into it. For a file the flag means nothing.
+    let nonblocking = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(|error| ArenaError::file(path, error))?;
     let metadata = file.metadata().map_err(|error| ArenaError::file(path, error))?;
     if !metadata.is_file() {
         return Err(ArenaError::file(path, std::io::Error::other("it is not a file")));

@@ -5,25 +5,42 @@ use std::fs::File;
 use burn::tensor::{AllocationProperty, Bytes};
 use burn_pack::{MAGIC_NUMBER, Reader};
 
-use super::{CheckpointError, Entry};
+use super::{CheckpointError, CheckpointFormat, Entry};
 use crate::arena::file::image;
-use crate::arena::{ArenaFile, Stamp, dtypes};
+use crate::arena::{ArenaError, ArenaFile, Stamp, dtypes};
 
-pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
+pub(super) fn entries(
+    file: &File,
+    stamp: &Stamp,
+    number: usize,
+) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
     let corrupted = |reason: String| CheckpointError::corrupted(&stamp.path, reason);
     // An arena names every tensor, where its container has those that are equal but once.
-    if let Ok(arena) = ArenaFile::open(&stamp.path) {
-        let entries = arena.stored().map(|(tensor, param, offset)| Entry {
-            name: tensor.path.to_owned(),
-            renamed: tensor.path.to_owned(),
-            dtype: Ok(tensor.dtype),
-            shape: tensor.shape.to_vec(),
-            file: number,
-            offset,
-            len: tensor.bytes,
-            param,
-        });
-        return Ok(entries.collect());
+    match ArenaFile::open(&stamp.path) {
+        Ok(arena) => {
+            // The memory of an arena in use, `/proc/<pid>/fd/N`, need not have all of its weights.
+            if let Some(beside) = arena.files().next() {
+                let found = format!("the memory of an arena that borrows weights from {}", beside.display());
+                return Err(CheckpointError::Format { path: stamp.path.display().to_string(), found });
+            }
+            let entries = arena.stored().map(|(tensor, param, offset)| Entry {
+                name: tensor.path.to_owned(),
+                renamed: tensor.path.to_owned(),
+                dtype: Ok(tensor.dtype),
+                shape: tensor.shape.to_vec(),
+                file: number,
+                offset,
+                len: tensor.bytes,
+                param,
+            });
+            return Ok((CheckpointFormat::Arena, entries.collect()));
+        }
+        // Without its manifest, tied and renamed tensors of an arena would quietly be missing.
+        Err(error @ (ArenaError::ManifestChecksum { .. } | ArenaError::BadEntry { .. })) => {
+            return Err(corrupted(error.to_string()));
+        }
+        Err(error @ ArenaError::Format { .. }) => return Err(error.into()),
+        Err(_) => {}
     }
     let (_, image) = image(file, stamp).map_err(|error| corrupted(error.to_string()))?;
     let base = image.as_ptr() as usize;
@@ -50,7 +67,7 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
             param,
         });
     }
-    Ok(entries)
+    Ok((CheckpointFormat::Burnpack, entries))
 }
 
 /// Whether a file looks like one of this format.

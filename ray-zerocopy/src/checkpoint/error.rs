@@ -1,5 +1,7 @@
 //! Why a checkpoint could not be opened.
 
+use crate::arena::ArenaError;
+
 /// Why a checkpoint could not be opened or used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -38,6 +40,16 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A tensor has elements of a type that burn does not have.
+    #[error("tensor `{name}` of {path} cannot be packed: burn has no element type {dtype}")]
+    Element {
+        /// The file.
+        path: String,
+        /// The tensor, as the file names it.
+        name: String,
+        /// The type, as the file names it.
+        dtype: String,
+    },
     /// A pattern is not a regular expression.
     #[error("`{pattern}` is not a regular expression: {reason}")]
     Pattern {
@@ -56,6 +68,9 @@ pub enum CheckpointError {
         /// Another one.
         second: String,
     },
+    /// A packed file could not be written.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
 }
 
 impl CheckpointError {

@@ -8,11 +8,13 @@
 //! | `safetensors`, `burnpack` | what a file of that format says it holds, checked |
 //! | `names` | renaming tensors as a pipeline names them |
 //! | `source`, `transpose` | the bytes of a tensor, transposed or cast if they have to be |
+//! | `pack` | all tensors in one file, aligned and with checksums |
 
 mod burnpack;
 mod error;
 mod names;
 mod open;
+mod pack;
 mod safetensors;
 mod source;
 mod transpose;
@@ -26,6 +28,7 @@ use burn::tensor::DType;
 
 pub use error::CheckpointError;
 pub(crate) use names::{Name, similar};
+pub(crate) use pack::told;
 pub(crate) use source::{Change, FromFile};
 
 use crate::arena::{Placement, Progress, Stamp};
@@ -35,6 +38,29 @@ use crate::arena::{Placement, Progress, Stamp};
 pub(crate) struct WeightFile {
     pub fd: OwnedFd,
     pub stamp: Stamp,
+    pub format: CheckpointFormat,
+}
+
+/// The format of a file of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CheckpointFormat {
+    /// Hugging Face's: no checksums, and an alignment of 8 bytes.
+    Safetensors,
+    /// burn's: no checksums, aligned to 256 bytes.
+    Burnpack,
+    /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or what [`Checkpoint::pack`] writes.
+    Arena,
+}
+
+impl fmt::Display for CheckpointFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::Burnpack => "burnpack",
+            Self::Arena => "arena",
+        })
+    }
 }
 
 /// A tensor in a file: what the file says of it.
@@ -202,6 +228,12 @@ impl Checkpoint {
             file: &self.files[entry.file].stamp.path,
             offset: entry.offset,
         })
+    }
+
+    /// The format of the files.
+    pub fn format(&self) -> CheckpointFormat {
+        // There is at least one, and the shards of one checkpoint are alike.
+        self.files.first().map_or(CheckpointFormat::Safetensors, |file| file.format)
     }
 
     /// The files.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
 
-use super::{CheckpointError, Entry, WeightFile, burnpack, names, safetensors};
+use super::{CheckpointError, CheckpointFormat, Entry, WeightFile, burnpack, names, safetensors};
 use crate::arena::copy::read_at;
 use crate::arena::{Stamp, region};
 use crate::engine::local::transport::MAX_FDS;
@@ -24,9 +24,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, CheckpointError> {
         return sharded(&path);
     }
     let (file, stamp) = file(&path)?;
-    let entries = entries(&file, &stamp, 0)?;
+    let (format, entries) = entries(&file, &stamp, 0)?;
     names::unique(&entries)?;
-    Ok((vec![WeightFile { fd: file.into(), stamp }], entries))
+    Ok((vec![WeightFile { fd: file.into(), stamp, format }], entries))
 }
 
 fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
@@ -51,14 +51,14 @@ fn reason(error: &crate::ArenaError) -> String {
 }
 
 /// What one file holds: its first bytes say of which format it is.
-fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
+fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
     let mut start = vec![0; 9.min(stamp.len as usize)];
     read_at(file, &mut start, 0)
         .map_err(|error| CheckpointError::File { path: stamp.path.display().to_string(), reason: error.to_string() })?;
     if burnpack::is_one(&start) {
         burnpack::entries(file, stamp, number)
     } else if safetensors::is_one(&stamp.path, &start) {
-        safetensors::entries(file, stamp, number)
+        Ok((CheckpointFormat::Safetensors, safetensors::entries(file, stamp, number)?))
     } else {
         let found = match start.is_empty() {
             true => "it is empty".to_owned(),
@@ -102,7 +102,7 @@ fn sharded(path: &Path) -> Result<Opened, CheckpointError> {
     let (mut files, mut entries) = (Vec::with_capacity(wanted.len()), Vec::new());
     for (number, (shard, tensors)) in wanted.into_iter().enumerate() {
         let (file, stamp) = self::file(&path.with_file_name(shard))?;
-        let found = self::entries(&file, &stamp, number)?;
+        let (format, found) = self::entries(&file, &stamp, number)?;
         let mut found: HashMap<String, Entry> = found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for tensor in tensors {
             let entry = found.remove(tensor);
@@ -110,7 +110,7 @@ fn sharded(path: &Path) -> Result<Opened, CheckpointError> {
                 entry.ok_or_else(|| wrong(format!("`{tensor}` is said to be in `{shard}`, which does not have it")))?,
             );
         }
-        files.push(WeightFile { fd: file.into(), stamp });
+        files.push(WeightFile { fd: file.into(), stamp, format });
     }
     entries.sort_by_key(|entry| (entry.file, entry.offset));
     names::unique(&entries)?;

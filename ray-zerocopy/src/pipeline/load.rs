@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rebuild::{Source, skeleton};
 use super::{Attacher, Root};
-use crate::arena::{Arena, ArenaError};
+use crate::arena::{Arena, ArenaError, ArenaFile};
 use crate::device::DeviceError;
 
 /// Why an arena could not be loaded as a pipeline.
@@ -25,6 +25,14 @@ pub enum LoadError {
         found: String,
         /// The start of the arena's schema fingerprint.
         fingerprint: String,
+    },
+    /// The arena is a packed checkpoint: weights of no pipeline yet.
+    #[error(
+        "the arena holds a packed checkpoint, and no pipeline; open its file with `Checkpoint::open` and put it into a `{expected}` with `share_from`"
+    )]
+    NoPipeline {
+        /// The type that is loaded.
+        expected: String,
     },
     /// The rebuilt pipeline needs something that the arena does not hold.
     #[error("`{path}` is not in the arena of `{pipeline}`; was it shared by another version of this program?")]
@@ -176,6 +184,9 @@ impl<P> DerefMut for Loaded<P> {
 /// There is an example at [`share`](super::share()).
 pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadError> {
     let expected = crate::type_name::<P>();
+    if arena.pipeline() == ArenaFile::NO_PIPELINE {
+        return Err(LoadError::NoPipeline { expected });
+    }
     if arena.pipeline() != expected {
         return Err(LoadError::WrongPipeline {
             expected,

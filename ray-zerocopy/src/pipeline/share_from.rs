@@ -10,8 +10,8 @@ use super::collect::{Collector, Depth, Outline, TensorItem, What};
 use super::share::{rebuilt, structure};
 use super::{Root, ShareError};
 use crate::arena::sys::Promise;
-use crate::arena::{Arena, ArenaBuilder, ArenaError, FileBlob, Progress, TensorEntry, TensorKind};
-use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, similar};
+use crate::arena::{Arena, ArenaBuilder, ArenaError, FileBlob, TensorEntry, TensorKind};
+use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, similar, told};
 
 /// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the arena.
 ///
@@ -221,11 +221,6 @@ impl<'a> Sharing<'a> {
             });
         }
         let tell = self.checkpoint.tell.clone();
-        let mut tell = |progress: Progress| {
-            if let Some(tell) = &tell {
-                tell(progress);
-            }
-        };
-        Ok(self.builder.seal(&mut tell)?)
+        Ok(self.builder.seal(&mut |progress| told(tell.as_ref(), progress))?)
     }
 }

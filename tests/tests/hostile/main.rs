@@ -23,7 +23,7 @@ use pack::Draft;
 use ray_zerocopy::__private::fuzz;
 use ray_zerocopy::__private::transport::Connection;
 use ray_zerocopy::{Arena, ArenaError, Checkpoint};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{FileType, MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 
 /// The one file that is no hostile one.
 const GOOD: &str = "good.safetensors";
@@ -162,6 +162,19 @@ fn an_arena_that_is_refused_is_refused_as_a_file_too() {
         // Some of them are good burnpack files. What is in them is not believed, and costs no more.
         let (_, cost) = asked_for(|| Checkpoint::open(&path));
         assert!(cost < allowed(case.bytes.len()), "{} as a checkpoint: {cost} bytes were asked for", case.file);
+    }
+}
+
+/// Neither waits for a writer that never comes, nor for the end of what has none.
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.safetensors");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for path in [&pipe, Path::new("/dev/zero"), Path::new("/proc/self/fd")] {
+        let error = Checkpoint::open(path).unwrap_err().to_string();
+        assert!(error.contains("it is not a file") || error.contains("the folder has none of"), "{error}");
+        assert!(Arena::open(path).unwrap_err().to_string().ends_with("it is not a file"));
     }
 }
 

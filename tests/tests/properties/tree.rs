@@ -299,13 +299,13 @@ pub struct Found {
 
 impl Found {
     fn of<const D: usize, K: Basic>(path: String, tensor: &Tensor<D, K>) -> Self {
-        #[allow(irrefutable_let_patterns, reason = "each backend that is compiled in adds a variant")]
-        let DispatchTensorKind::Flex(flex) = tensor.clone().into_dispatch().kind else { panic!("not on flex") };
-        let address = match flex {
-            BackendTensor::Float(flex) | BackendTensor::Int(flex) | BackendTensor::Bool(flex) => flex.bytes().as_ptr(),
-            BackendTensor::Quantized(flex) => flex.tensor().bytes().as_ptr(),
-            #[allow(unreachable_patterns, reason = "burn's feature `autodiff` adds a variant")]
-            _ => panic!("{path} is of no kind"),
+        let address = match tensor.clone().into_dispatch().kind {
+            DispatchTensorKind::Flex(
+                BackendTensor::Float(flex) | BackendTensor::Int(flex) | BackendTensor::Bool(flex),
+            ) => flex.bytes().as_ptr(),
+            DispatchTensorKind::Flex(BackendTensor::Quantized(flex)) => flex.tensor().bytes().as_ptr(),
+            #[allow(unreachable_patterns, reason = "each feature of burn adds a variant")]
+            _ => panic!("{path} is not on flex"),
         };
         let data = tensor.to_data();
         Self { path, dtype: tensor.dtype(), shape: tensor.dims().to_vec(), bytes: data.as_bytes().to_vec(), address }

@@ -29,7 +29,7 @@ pub struct Row {
 
 /// The other end of the socket pair: sends back what comes, until nothing can come any more.
 pub fn echo() -> Result<()> {
-    let mut socket = UnixStream::from(OwnedFd::from(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?));
+    let mut socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?);
     let mut bytes = [0; BYTES];
     loop {
         match socket.read(&mut bytes[..1])? {

@@ -73,7 +73,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
         let begun = Instant::now();
         let read = checksum(result.into_data().as_bytes());
         let reading = begun.elapsed();
-        ensure!(read == if way % 2 == 0 { same } else { another }, "{}: another tensor came back", WAYS[way]);
+        ensure!(read == if way.is_multiple_of(2) { same } else { another }, "{}: another tensor came back", WAYS[way]);
         Ok((taken.as_secs_f64() * 1e3, reading.as_secs_f64() * 1e3))
     };
     // Workers load the pipeline, and make the tensor that they keep.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use super::sys::{Advice, HUGE_PAGE, Pages, WeakPages};
 pub use outcome::{MemoryOutcome, PolicyOutcome, WhyNot};
 pub use policy::{HugePages, Memory};
-use smaps::{Figures, limit_of_locked};
-pub(crate) use smaps::{field, figures, mapping_of};
+use smaps::limit_of_locked;
+pub(crate) use smaps::{Figures, field, figures, mapping_of};
 
 /// How often a block whose pages are in use for the moment is tried.
 const ATTEMPTS: usize = 4;
@@ -280,5 +280,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+// Miri has none of the memory that these are about.
+#[cfg(not(miri))]
 #[cfg(test)]
 mod tests;

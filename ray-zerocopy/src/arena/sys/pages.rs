@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use super::reserve::{HUGE_PAGE, Map};
 
-/// `madvise`'s advices that this crate uses.
+/// What `madvise` can be asked for, as far as this crate asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
     /// Put huge pages in the place of small ones, now.

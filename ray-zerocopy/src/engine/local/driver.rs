@@ -103,7 +103,7 @@ impl Driver {
         loop {
             if link.turn(HEARTBEAT) {
                 if let Some(heard) = link.seen() {
-                    return End { how: process.end(), unheard: !heard };
+                    return self.gone(process, link, !heard);
                 }
                 match link.receive() {
                     Ok(Event::Quiet) => {}
@@ -135,6 +135,14 @@ impl Driver {
         }
     }
 
+    /// The process has hung up, or was cut off. In the second case nobody waits for it to end by itself.
+    fn gone(&self, process: &mut Process, link: &Link, unheard: bool) -> End {
+        if link.is_late() {
+            process.kill();
+        }
+        End { how: process.end(), unheard }
+    }
+
     /// Kills a process that does nothing, and finds out whether it ever heard of what it was asked.
     fn replace(&self, process: &mut Process, link: &Arc<Link>, why: &str) -> End {
         process.kill();
@@ -151,13 +159,7 @@ impl Driver {
             }
             Ok(Event::Unreadable(error)) => self.shared.unreadable(link, "the result", &error.to_string()),
             Ok(Event::Quiet) => None,
-            Ok(Event::Gone { unheard }) => {
-                // It was cut off, and nobody waits for it to end by itself.
-                if link.is_late() {
-                    process.kill();
-                }
-                Some(End { how: process.end(), unheard })
-            }
+            Ok(Event::Gone { unheard }) => Some(self.gone(process, link, unheard)),
             Err(error) => Some(End::new(format!("its socket failed: {error}"))),
         }
     }

@@ -39,6 +39,7 @@ use std::time::Duration;
 
 pub(crate) use lone::Lone;
 pub(crate) use pool::Pool;
+pub(crate) use process::titled;
 pub(crate) use protocol::{Failure, any as any_message};
 pub(crate) use sys::entry::EntryToken;
 pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};

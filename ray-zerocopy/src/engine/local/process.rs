@@ -9,6 +9,19 @@ use super::protocol::Answer;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
 
+/// What a worker calls itself, for `ps` and the like.
+fn title(index: usize, program: &str) -> String {
+    format!("{TITLE}{index} of {program}")
+}
+
+const TITLE: &str = "ray-zerocopy worker ";
+
+/// The number of a worker and its program, if that is what a process calls itself.
+pub(crate) fn titled(title: &str) -> Option<(usize, &str)> {
+    let (index, program) = title.strip_prefix(TITLE)?.split_once(" of ")?;
+    Some((index.parse().ok()?, program))
+}
+
 /// A worker process, seen from its owner. Killed and reaped when dropped.
 pub(super) struct Process(Child);
 
@@ -22,7 +35,7 @@ impl Process {
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // /proc/self/exe is this very file, even if a build has replaced it on disk since: see `sys::entry`.
         let child = Command::new("/proc/self/exe")
-            .arg0(format!("ray-zerocopy worker {index} of {name}"))
+            .arg0(title(index, &name))
             .env(ENVIRONMENT, VERSION)
             .env("RAYON_NUM_THREADS", threads.to_string())
             // The worker's end of the socket is its standard input: inherited, and nowhere by name.

@@ -254,6 +254,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn small_and_large_messages_arrive_whole() {
         round_trip(&[]);
         round_trip(&[1, 0, 77]);
@@ -263,6 +264,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn the_end_of_the_other_side_is_seen() {
         let (left, right) = Connection::pair().unwrap();
         right.send(&1, &Outgoing::default(), &[]).unwrap();
@@ -273,6 +275,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn a_packet_that_nobody_has_received_is_known() {
         let (left, right) = Connection::pair().unwrap();
         left.send(&1, &Outgoing::default(), &[]).unwrap();
@@ -282,6 +285,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn a_broken_packet_does_not_hurt_the_next_one() {
         let (left, right) = Connection::pair().unwrap();
         for bytes in [&[7][..], &[0, 1, 2], &[1], &[0; 40]] {

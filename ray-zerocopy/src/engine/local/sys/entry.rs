@@ -126,6 +126,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
     fn functions_come_back_from_their_tokens() {
         let token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         assert_eq!(token.resolve::<fn(u32) -> u32>().unwrap()(21), 42);
@@ -134,6 +135,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
     fn a_function_of_another_type_is_refused() {
         let token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         let error = token.resolve::<fn(u64) -> u64>().unwrap_err();
@@ -141,6 +143,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
     fn an_offset_outside_of_the_code_is_refused() {
         let mut token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         token.offset = isize::MAX / 2;

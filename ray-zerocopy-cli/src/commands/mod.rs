@@ -1,0 +1,12 @@
+//! The commands, a file for each.
+
+pub(crate) mod completions;
+pub(crate) mod diff;
+pub(crate) mod inspect;
+pub(crate) mod man;
+pub(crate) mod pack;
+pub(crate) mod ps;
+pub(crate) mod verify;
+
+/// Tables show so many tensors, if nothing is said.
+const SHOWN: usize = 40;

@@ -1,0 +1,153 @@
+//! `rzc pack`: a checkpoint as one file that can be borrowed where it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use burn::tensor::DType;
+use ray_zerocopy::Checkpoint;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::cli::{Floats, Pack};
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::table::{Table, count, size};
+use crate::weights::{Weights, readable};
+
+pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
+    readable(&options.input)?;
+    let target = options.output.clone().unwrap_or_else(|| beside(&options.input));
+    // Not followed: a link that leads nowhere is there too, and would be replaced.
+    if !options.force && fs::symlink_metadata(&target).is_ok() {
+        bail!("{} is there already; --force replaces it, and -o names another file", target.display());
+    }
+    let mut checkpoint = Checkpoint::open(&options.input)?;
+    for (from, to) in &options.rename {
+        checkpoint = checkpoint.rename(from, to)?;
+    }
+    if let Some(floats) = options.floats {
+        checkpoint = checkpoint.floats(dtype(floats));
+    }
+    let renamed = checkpoint.tensors().filter(|tensor| tensor.name != tensor.renamed).count();
+    let before = Weights::checkpoint(&checkpoint)?;
+    let bar = Bar::new(&format!("packing into {}", target.display()));
+    let handle = bar.handle();
+    let packed = checkpoint.progress(move |progress| handle.show(progress)).pack(&target);
+    bar.done();
+    let id = packed?.id();
+    let after = Weights::open(&target)?;
+
+    match options.json {
+        true => output.json(&report(options, &target, &before, &after, renamed, &id.to_hex()), false)?,
+        false => show(options, &target, &before, &after, renamed, output)?,
+    }
+    Ok(Outcome::Well)
+}
+
+/// Where a checkpoint is packed to, if nothing is said.
+fn beside(input: &Path) -> PathBuf {
+    if input.is_dir() {
+        return input.join("model.bpk");
+    }
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    match name.strip_suffix(".index.json") {
+        Some(stem) => input.with_file_name(stem).with_extension("bpk"),
+        None => input.with_extension("bpk"),
+    }
+}
+
+fn dtype(floats: Floats) -> DType {
+    match floats {
+        Floats::F16 => DType::F16,
+        Floats::Bf16 => DType::BF16,
+        Floats::F32 => DType::F32,
+    }
+}
+
+fn dtypes(weights: &Weights) -> Vec<String> {
+    weights.by_dtype().into_iter().map(|(name, ..)| name).collect()
+}
+
+fn report(
+    options: &Pack,
+    target: &Path,
+    before: &Weights,
+    after: &Weights,
+    renamed: usize,
+    id: &str,
+) -> serde_json::Value {
+    json!({
+        "input": options.input,
+        "output": target,
+        "id": id,
+        "tensors": after.tensors.len(),
+        "renamed": renamed,
+        "weight_bytes": after.weight_bytes(),
+        "stored_bytes": after.stored_bytes(),
+        "before": side(before),
+        "after": side(after),
+    })
+}
+
+fn side(weights: &Weights) -> serde_json::Value {
+    json!({
+        "format": weights.format.name(),
+        "files": weights.files.len(),
+        "file_bytes": weights.bytes,
+        "dtypes": dtypes(weights),
+        "alignment": weights.alignment(),
+    })
+}
+
+fn show(
+    options: &Pack,
+    target: &Path,
+    before: &Weights,
+    after: &Weights,
+    renamed: usize,
+    output: &mut Output,
+) -> Result<()> {
+    let tensors = count(after.tensors.len(), "tensor");
+    writeln!(output, "packed {tensors} of {} into {}", options.input.display(), target.display())?;
+    let mut table = Table::new(["", "before", "after"]);
+    let mut row = |what: &str, of: &dyn Fn(&Weights) -> String| table.row([what.to_owned(), of(before), of(after)]);
+    row("format", &|weights| weights.format.name().to_owned());
+    row("size", &|weights| match weights.files.len() {
+        1 => size(weights.bytes),
+        files => format!("{} in {files} files", size(weights.bytes)),
+    });
+    row("types", &|weights| dtypes(weights).join(", "));
+    row("aligned to", &|weights| weights.alignment().map_or_else(String::new, |bytes| format!("{bytes} bytes")));
+    row("checksums", &|weights| if weights.arena.is_some() { "BLAKE3" } else { "none" }.to_owned());
+    table.print("  ", output)?;
+    let (stored, all) = (after.stored_bytes(), after.weight_bytes());
+    if stored < all {
+        let equal = after.tensors.iter().filter(|tensor| tensor.same_as.is_some()).count();
+        writeln!(output, "{} stored once with an equal one, which saves {}", are(equal, "tensor"), size(all - stored))?;
+    }
+    if !options.rename.is_empty() {
+        writeln!(output, "{} renamed", are(renamed, "tensor"))?;
+    }
+    Ok(())
+}
+
+fn are(number: usize, what: &str) -> String {
+    format!("{} {}", count(number, what), if number == 1 { "is" } else { "are" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::beside;
+
+    #[test]
+    fn the_output_lies_beside_the_input() {
+        let of = |input: &str| beside(Path::new(input)).display().to_string();
+        assert_eq!(of("a/model.safetensors"), "a/model.bpk");
+        assert_eq!(of("a/model.safetensors.index.json"), "a/model.bpk");
+        assert_eq!(of("model"), "model.bpk");
+        assert_eq!(of("."), "./model.bpk");
+    }
+}

@@ -1,0 +1,125 @@
+//! `rzc ps`: which processes have which arena mapped.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use ray_zerocopy::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cli::Ps;
+use crate::output::Output;
+use crate::table::{Table, count, mib, size};
+
+pub(crate) fn run(options: &Ps, output: &mut Output) -> Result<Outcome> {
+    let Some(seconds) = options.watch else {
+        print(options, output)?;
+        return Ok(Outcome::Well);
+    };
+    for round in 0_u64.. {
+        if !options.json && round > 0 {
+            output.clear()?;
+        }
+        print(options, output)?;
+        output.finish()?;
+        sleep(Duration::from_secs_f64(seconds));
+    }
+    Ok(Outcome::Well)
+}
+
+fn print(options: &Ps, output: &mut Output) -> Result<()> {
+    let scan = scan()?;
+    match options.json {
+        true => output.json(&report(&scan), options.watch.is_some()),
+        false => show(&scan, output),
+    }
+}
+
+fn show(scan: &Scan, output: &mut Output) -> Result<()> {
+    if scan.arenas.is_empty() {
+        writeln!(output, "no process that this user may look at has an arena mapped")?;
+    }
+    for arena in &scan.arenas {
+        title(arena, output)?;
+        let mut table = Table::new(["process", ">pid", "program", ">shared", ">private", ">PSS", ">saved"]);
+        for process in &arena.processes {
+            let MappingProcess { pid, role, program, shared, private, pss, .. } = process;
+            let [shared, private, pss, saved] = [*shared, *private, *pss, process.saved()].map(mib);
+            table.row([role.to_string(), pid.to_string(), program.clone(), shared, private, pss, saved]);
+        }
+        table.print("  ", output)?;
+        writeln!(output)?;
+    }
+    if !scan.arenas.is_empty() {
+        let arenas = count(scan.arenas.len(), "arena");
+        let [private, pss, saved] = [scan.private(), scan.pss(), scan.saved()].map(size);
+        writeln!(output, "{arenas}, all processes: {private} private, {pss} PSS, {saved} saved")?;
+        writeln!(
+            output,
+            "MiB, from /proc/<pid>/smaps: shared = the arena's Rss, private = Anonymous, saved = the arena's Rss - Pss"
+        )?;
+    }
+    if scan.hidden > 0 {
+        writeln!(output, "processes that this user may not look at: {}", scan.hidden)?;
+    }
+    Ok(())
+}
+
+fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
+    let place = match &arena.path {
+        Some(path) => path.display().to_string(),
+        None => "sealed memory".to_owned(),
+    };
+    let key = format!("arena {}:{}", arena.device, arena.inode);
+    match &arena.contents {
+        Ok(file) => {
+            let pipeline = if file.pipeline().is_empty() { "packed checkpoint" } else { file.pipeline() };
+            writeln!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.len()))
+        }
+        Err(reason) => writeln!(output, "{key}  {place}; not read: {reason}"),
+    }
+}
+
+fn report(scan: &Scan) -> Value {
+    let arenas = scan.arenas.iter().map(|arena| {
+        let file = arena.contents.as_ref().ok();
+        json!({
+            "device": arena.device,
+            "inode": arena.inode,
+            "path": arena.path,
+            "sealed": arena.path.is_none(),
+            "pipeline": file.map(|file| file.pipeline()).filter(|pipeline| !pipeline.is_empty()),
+            "id": file.map(|file| file.id().to_hex()),
+            "fingerprint": file.map(|file| file.fingerprint()),
+            "bytes": file.map(|file| file.len()),
+            "error": arena.contents.as_ref().err(),
+            "saved": arena.saved(),
+            "processes": arena.processes.iter().map(process).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "arenas": arenas.collect::<Vec<_>>(),
+        "totals": { "private": scan.private(), "pss": scan.pss(), "saved": scan.saved() },
+        "hidden_processes": scan.hidden,
+    })
+}
+
+fn process(process: &MappingProcess) -> Value {
+    let (role, worker) = match process.role {
+        ProcessRole::Owner => ("owner", None),
+        ProcessRole::Worker(index) => ("worker", Some(index)),
+        _ => ("other", None),
+    };
+    json!({
+        "pid": process.pid,
+        "role": role,
+        "worker": worker,
+        "program": process.program,
+        "shared": process.shared,
+        "share": process.share,
+        "private": process.private,
+        "pss": process.pss,
+        "saved": process.saved(),
+    })
+}

@@ -1,0 +1,121 @@
+//! Comparing the bytes and the values of two tensors in files, a part at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use burn::tensor::{DType, bf16, f16};
+
+use crate::weights::Tensor;
+
+/// What is read of a tensor at once.
+const CHUNK: u64 = 1 << 20;
+/// The values that are read of a tensor at once.
+const VALUES: u64 = 1 << 17;
+
+/// Files that are open for reading.
+#[derive(Default)]
+pub(crate) struct Files(HashMap<PathBuf, File>);
+
+impl Files {
+    fn read(&mut self, tensor: &Tensor, from: u64, bytes: &mut [u8]) -> Result<()> {
+        let named = || format!("`{}` in {}", tensor.path, tensor.file.display());
+        if !self.0.contains_key(&tensor.file) {
+            self.0.insert(tensor.file.clone(), File::open(&tensor.file).with_context(named)?);
+        }
+        self.0[&tensor.file].read_exact_at(bytes, tensor.offset + from).with_context(named)
+    }
+
+    /// Whether two tensors of one size have the same bytes. Stops at the first that differ.
+    pub(crate) fn equal(&mut self, left: &Tensor, right: &Tensor, read: &mut dyn FnMut(u64)) -> Result<bool> {
+        let [mut one, mut other] = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
+        let mut at = 0;
+        while at < left.bytes {
+            let size = CHUNK.min(left.bytes - at) as usize;
+            self.read(left, at, &mut one[..size])?;
+            self.read(right, at, &mut other[..size])?;
+            read(size as u64);
+            if one[..size] != other[..size] {
+                return Ok(false);
+            }
+            at += size as u64;
+        }
+        Ok(true)
+    }
+
+    /// How far the values of two tensors of one shape are apart. Both hold floating point numbers.
+    pub(crate) fn distance(&mut self, left: &Tensor, right: &Tensor, read: &mut dyn FnMut(u64)) -> Result<Distance> {
+        let mut distance = Distance { max: 0.0, values: 0 };
+        let elements = left.elements();
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while at < elements {
+            let count = VALUES.min(elements - at);
+            self.values(left, at, count, &mut one)?;
+            self.values(right, at, count, &mut other)?;
+            one.iter().zip(&other).for_each(|(&left, &right)| distance.add(left, right));
+            read(count * left.bytes / elements);
+            at += count;
+        }
+        Ok(distance)
+    }
+
+    fn values(&mut self, tensor: &Tensor, at: u64, count: u64, values: &mut Vec<f64>) -> Result<()> {
+        let size = tensor.bytes / tensor.elements();
+        let mut bytes = vec![0; (count * size) as usize];
+        self.read(tensor, at * size, &mut bytes)?;
+        values.clear();
+        match tensor.dtype {
+            Some(DType::F64) => values.extend(bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b))),
+            Some(DType::F16) => values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f64())),
+            Some(DType::BF16) => values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f64())),
+            _ => values.extend(bytes.as_chunks().0.iter().map(|&b| f64::from(f32::from_le_bytes(b)))),
+        }
+        Ok(())
+    }
+}
+
+/// How far tensors are apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Distance {
+    /// The largest absolute difference of two values; NaN if one of them is NaN and the other is not.
+    pub max: f64,
+    /// How many values differ.
+    pub values: u64,
+}
+
+impl Distance {
+    fn add(&mut self, left: f64, right: f64) {
+        if left == right || (left.is_nan() && right.is_nan()) {
+            return;
+        }
+        self.values += 1;
+        let difference = (left - right).abs();
+        // NaN stays: it is further than any number.
+        if difference.is_nan() || difference > self.max {
+            self.max = difference;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Distance;
+
+    fn distance(pairs: &[(f64, f64)]) -> Distance {
+        let mut distance = Distance { max: 0.0, values: 0 };
+        pairs.iter().for_each(|&(left, right)| distance.add(left, right));
+        distance
+    }
+
+    #[test]
+    fn what_is_no_number_is_further_than_any() {
+        assert_eq!(distance(&[(1.0, 1.5), (0.0, -0.0), (3.0, 2.0)]), Distance { max: 1.0, values: 2 });
+        assert_eq!(distance(&[(f64::NAN, f64::NAN), (f64::INFINITY, f64::INFINITY)]).values, 0);
+        assert_eq!(distance(&[(f64::INFINITY, 1.0)]), Distance { max: f64::INFINITY, values: 1 });
+        let nan = distance(&[(f64::NAN, 1.0), (1.0, 9.0)]);
+        assert!(nan.max.is_nan() && nan.values == 2);
+    }
+}

@@ -1,0 +1,234 @@
+//! Any file of weights, as a list of tensors: a saved arena, a packed checkpoint, a checkpoint of another program.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use burn::tensor::DType;
+use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, Placed};
+
+/// Tensors in one file or several.
+pub(crate) struct Weights {
+    pub format: Format,
+    /// The files that the weights lie in.
+    pub files: Vec<PathBuf>,
+    /// The size of the files.
+    pub bytes: u64,
+    pub tensors: Vec<Tensor>,
+    pub copied: Vec<CopiedField>,
+    /// What arenas say of themselves beside that.
+    pub arena: Option<ArenaFile>,
+}
+
+/// What kind of file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// A pipeline's.
+    Arena,
+    /// An arena of no pipeline, as `rzc pack` makes it.
+    Packed,
+    Burnpack,
+    Safetensors,
+}
+
+impl Format {
+    /// As programs know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Arena => "arena",
+            Self::Packed => "packed",
+            Self::Burnpack => "burnpack",
+            Self::Safetensors => "safetensors",
+        }
+    }
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Arena => "an arena",
+            Self::Packed => "a packed checkpoint",
+            Self::Burnpack => "a burnpack file",
+            Self::Safetensors => "a safetensors checkpoint",
+        }
+    }
+}
+
+pub(crate) struct Tensor {
+    pub path: String,
+    /// None if burn does not have it.
+    pub dtype: Option<DType>,
+    /// Its name: the file's, if burn has none.
+    pub dtype_name: String,
+    pub shape: Vec<usize>,
+    pub bytes: u64,
+    pub file: PathBuf,
+    pub offset: u64,
+    pub checksum: Option<String>,
+    /// The first tensor that lies in the same place, if it is another.
+    pub same_as: Option<usize>,
+}
+
+impl Tensor {
+    pub(crate) fn elements(&self) -> u64 {
+        self.shape.iter().map(|&dim| dim as u64).product()
+    }
+
+    /// The largest power of two that divides its place, up to a page.
+    pub(crate) fn alignment(&self) -> u64 {
+        1 << self.offset.trailing_zeros().min(12)
+    }
+}
+
+pub(crate) struct CopiedField {
+    pub path: String,
+    pub bytes: u64,
+    pub checksum: Option<String>,
+}
+
+impl Weights {
+    /// Reads what a file says of itself, not the weights.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if !readable(path)?.is_dir() {
+            match ArenaFile::open(path) {
+                Ok(arena) => return Self::arena(arena, vec![path.to_owned()]),
+                Err(error @ (ArenaError::BadEntry { .. } | ArenaError::ManifestChecksum { .. })) => {
+                    return Err(error).with_context(|| path.display().to_string());
+                }
+                // What is wrong with it is for the formats to say that it may have.
+                Err(_) => {}
+            }
+        }
+        Self::checkpoint(&Checkpoint::open(path)?)
+    }
+
+    /// What a checkpoint holds, under the names that its tensors go by.
+    pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        let files: Vec<PathBuf> = checkpoint.files().map(Path::to_owned).collect();
+        let format = match checkpoint.format() {
+            CheckpointFormat::Safetensors => Format::Safetensors,
+            CheckpointFormat::Burnpack => Format::Burnpack,
+            CheckpointFormat::Arena if files.len() == 1 => return Self::arena(ArenaFile::open(&files[0])?, files),
+            CheckpointFormat::Arena => Format::Packed,
+            _ => bail!("{} is of a format that this `rzc` does not know", files[0].display()),
+        };
+        let mut bytes = 0;
+        for file in &files {
+            bytes += fs::metadata(file).with_context(|| file.display().to_string())?.len();
+        }
+        let tensors = checkpoint.tensors().map(|tensor| Tensor {
+            path: tensor.renamed.to_owned(),
+            dtype: tensor.dtype.ok(),
+            dtype_name: tensor.dtype.map_or_else(str::to_owned, |dtype| dtype.name().to_owned()),
+            shape: tensor.shape.to_vec(),
+            bytes: tensor.bytes,
+            file: tensor.file.to_owned(),
+            offset: tensor.offset,
+            checksum: None,
+            same_as: None,
+        });
+        let tensors = marked(tensors.collect());
+        Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None })
+    }
+
+    fn arena(arena: ArenaFile, mut files: Vec<PathBuf>) -> Result<Self> {
+        let own = files[0].clone();
+        let tensors = arena.tensors().zip(arena.checksums()).map(|(tensor, checksum)| {
+            // In memory that a process has open, the sealed part is the file that was opened.
+            let (file, offset) = match tensor.placed {
+                Placed::File { path, offset } => (path.to_owned(), offset),
+                Placed::Sealed { .. } => return Err(anyhow!("{}: `{}` has no place", own.display(), tensor.path)),
+            };
+            Ok(Tensor {
+                path: tensor.path.to_owned(),
+                dtype: Some(tensor.dtype),
+                dtype_name: tensor.dtype.name().to_owned(),
+                shape: tensor.shape.to_vec(),
+                bytes: tensor.bytes,
+                file,
+                offset,
+                checksum: checksum.map(str::to_owned),
+                same_as: None,
+            })
+        });
+        let tensors = marked(tensors.collect::<Result<_>>()?);
+        let copied = arena.copied_fields().zip(arena.copied_checksums()).map(|((path, bytes), checksum)| CopiedField {
+            path: path.to_owned(),
+            bytes,
+            checksum: checksum.map(str::to_owned),
+        });
+        let copied = copied.collect();
+        files.extend(arena.files().map(Path::to_owned));
+        let format = if arena.pipeline().is_empty() { Format::Packed } else { Format::Arena };
+        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena) })
+    }
+
+    /// The Rust type of the pipeline, if there is one.
+    pub(crate) fn pipeline(&self) -> Option<&str> {
+        self.arena.as_ref().map(ArenaFile::pipeline).filter(|pipeline| !pipeline.is_empty())
+    }
+
+    /// The bytes of all tensors, each counted.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// The bytes of all tensors, with those that lie in the same place counted once.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.tensors.iter().filter(|tensor| tensor.same_as.is_none()).map(|tensor| tensor.bytes).sum()
+    }
+
+    /// What a tensor is aligned to at least.
+    pub(crate) fn alignment(&self) -> Option<u64> {
+        self.tensors.iter().filter(|tensor| tensor.bytes > 0).map(Tensor::alignment).min()
+    }
+
+    /// The types of the tensors: name, number, elements and bytes, the largest first.
+    pub(crate) fn by_dtype(&self) -> Vec<(String, usize, u64, u64)> {
+        let mut totals: Vec<(String, usize, u64, u64)> = Vec::new();
+        for tensor in &self.tensors {
+            let known = totals.iter().position(|(name, ..)| *name == tensor.dtype_name);
+            let at = known.unwrap_or(totals.len());
+            if known.is_none() {
+                totals.push((tensor.dtype_name.clone(), 0, 0, 0));
+            }
+            totals[at].1 += 1;
+            totals[at].2 += tensor.elements();
+            totals[at].3 += tensor.bytes;
+        }
+        totals.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
+        totals
+    }
+}
+
+/// Marks tensors that lie where another one does.
+fn marked(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+    let mut first: HashMap<(PathBuf, u64), usize> = HashMap::new();
+    // A tensor without elements is nowhere.
+    for (at, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| tensor.bytes > 0) {
+        let known = *first.entry((tensor.file.clone(), tensor.offset)).or_insert(at);
+        tensor.same_as = (known != at).then_some(known);
+    }
+    tensors
+}
+
+/// The most common mistakes, with what to do about them.
+pub(crate) fn readable(path: &Path) -> Result<fs::Metadata> {
+    let shown = path.display();
+    let explain = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound => {
+            anyhow!("there is no `{shown}`; name a .safetensors, a .bpk, an .index.json, or a folder with one of them")
+        }
+        ErrorKind::PermissionDenied => {
+            anyhow!("`{shown}` may not be read by this user; ask its owner for leave to read it, or run as root")
+        }
+        _ => anyhow!("`{shown}`: {error}"),
+    };
+    let metadata = fs::metadata(path).map_err(explain)?;
+    if metadata.is_file() {
+        File::open(path).map_err(explain)?;
+    } else if !metadata.is_dir() {
+        bail!("`{shown}` is neither a file nor a folder");
+    }
+    Ok(metadata)
+}

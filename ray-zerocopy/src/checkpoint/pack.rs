@@ -1,0 +1,96 @@
+//! Packing: a checkpoint of any format → one file whose tensors can all be borrowed where they are.
+//!
+//! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have checksums, equal ones are stored
+//! once, and whatever reads arenas reads it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Change, Checkpoint, CheckpointError, Entry, FromFile, Tell};
+use crate::arena::{ArenaBuilder, ArenaError, ArenaFile, Progress, TensorEntry, TensorKind, file::replace};
+
+impl Checkpoint {
+    /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the names that
+    /// [`rename`](Self::rename) gave them, and cast as [`floats`](Self::floats) says. The file appears when it is complete; one
+    /// that is there is replaced. Never holds more than one tensor in memory.
+    ///
+    /// What is written is a checkpoint again: [`open`](Self::open) it and put it into a pipeline with
+    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::Placement::in_file) borrows what the file has in
+    /// the pipeline's own layout. That PyTorch wrote the weights has to be said there, not here: only a pipeline knows which
+    /// of them are to be transposed.
+    ///
+    /// ```
+    /// # use ray_zerocopy::Checkpoint;
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let [from, to] = ["model.safetensors", "model.bpk"].map(|name| folder.path().join(name));
+    /// # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3], &[1, 2, 3]).unwrap();
+    /// # safetensors::serialize_to_file([("table", &view), ("the same table", &view)], None, &from).unwrap();
+    /// let packed = Checkpoint::open(&from)?.pack(&to)?;
+    /// packed.verify(&mut |_| ())?;
+    ///
+    /// let checkpoint = Checkpoint::open(&to)?;
+    /// assert!(checkpoint.tensors().all(|tensor| tensor.alignment() >= 256));
+    /// # assert_eq!(checkpoint.tensors().count(), 2);
+    /// # Ok::<(), ray_zerocopy::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a tensor has a type that burn does not have, or cannot be read, or the file cannot be written.
+    pub fn pack(&self, path: impl AsRef<Path>) -> Result<ArenaFile, CheckpointError> {
+        let path = path.as_ref();
+        let mut builder = ArenaBuilder::new(ArenaFile::NO_PIPELINE);
+        let mut fds = Vec::with_capacity(self.files.len());
+        for file in &self.files {
+            let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
+            fds.push(Arc::new(fd));
+        }
+        for found in &self.entries {
+            let (entry, source) = self.packed(found, &fds[found.file])?;
+            builder.tensor(entry, Arc::new(source))?;
+        }
+        let tell = self.tell.clone();
+        replace(path, |file| builder.write_file(file, &mut |progress| told(tell.as_ref(), progress)))?;
+        Ok(ArenaFile::open(path)?)
+    }
+
+    /// A tensor as it is to be in the packed file, and its bytes as they are in this one.
+    fn packed(
+        &self,
+        found: &Entry,
+        fd: &Arc<std::os::fd::OwnedFd>,
+    ) -> Result<(TensorEntry, FromFile), CheckpointError> {
+        let dtype = found.dtype.clone().map_err(|dtype| CheckpointError::Element {
+            path: self.files[found.file].stamp.path.display().to_string(),
+            name: found.name.clone(),
+            dtype,
+        })?;
+        let cast = self.floats.filter(|&wanted| dtype.is_float() && dtype != wanted);
+        let entry = TensorEntry {
+            path: found.renamed.clone(),
+            blob: 0,
+            kind: TensorKind::of(dtype),
+            dtype: cast.unwrap_or(dtype),
+            shape: found.shape.clone(),
+            param: found.param,
+            why: None,
+        };
+        let source = FromFile {
+            fd: Arc::clone(fd),
+            offset: found.offset,
+            len: found.len,
+            dtype,
+            shape: found.shape.clone(),
+            change: Change { transpose: false, cast },
+            // Nothing is transposed.
+            scratch: Arc::default(),
+        };
+        Ok((entry, source))
+    }
+}
+
+/// Tells how far something is, if somebody listens.
+pub(crate) fn told(tell: Option<&Tell>, progress: Progress) {
+    if let Some(tell) = tell {
+        tell(progress);
+    }
+}
