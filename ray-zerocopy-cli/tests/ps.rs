@@ -1,0 +1,129 @@
+//! `rzc ps`, with processes that share.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use burn::tensor::Device;
+use common::{Column, Folder, Model, checkpoint, command, eventually, in_file, rzc};
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, share_from};
+use serde_json::{Value, json};
+
+/// What `rzc ps` tells of an arena, if it knows it.
+fn find(arena: &Arena) -> Option<Value> {
+    let done = rzc(&["ps", "--json"]).well().json();
+    let id = json!(arena.id().to_hex());
+    done["arenas"].as_array().unwrap().iter().find(|found| found["id"] == id).cloned()
+}
+
+/// This process among those that map an arena.
+fn own(found: &Value) -> &Value {
+    let processes = found["processes"].as_array().unwrap();
+    processes.iter().find(|process| process["pid"] == json!(std::process::id())).unwrap()
+}
+
+#[test]
+fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
+    let wrapper = ActorWrapper::new(&Model::of(512, &Device::flex())).unwrap();
+    let actors = wrapper.spawn(3).unwrap();
+    for actor in actors.iter() {
+        assert!(actor.total().wait().unwrap() > 0.0);
+    }
+    let found = find(wrapper.arena()).unwrap();
+    let report = actors.report().unwrap();
+
+    assert_eq!((&found["sealed"], &found["path"], &found["error"]), (&json!(true), &json!(null), &json!(null)));
+    assert_eq!(found["pipeline"], json!(wrapper.arena().pipeline()));
+    assert_eq!(found["bytes"], json!(wrapper.arena().len()));
+    // Other tests of this program start processes: until such a one is its own program, the kernel shows it as this one.
+    let processes: Vec<_> = found["processes"].as_array().unwrap().iter().filter(|it| it["role"] != "other").collect();
+    let roles: Vec<_> = processes.iter().map(|process| process["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["owner", "worker", "worker", "worker"]);
+    assert_eq!(processes[0]["pid"], json!(std::process::id()));
+    for (process, known) in processes[1..].iter().zip(&report.processes[1..]) {
+        assert_eq!(process["pid"], json!(known.pid));
+        assert_eq!(known.name, format!("worker {}", process["worker"]));
+        // A worker has touched every weight: a megabyte of them.
+        assert_eq!(process["shared"], json!(known.shared));
+        assert!(known.shared >= 512 * 512 * 4, "{found}");
+        assert!(process["saved"].as_u64().unwrap() > 0 && process["private"].as_u64().unwrap() > 0, "{found}");
+        let program = std::env::current_exe().unwrap();
+        assert_eq!(process["program"], json!(program.file_name().unwrap().to_str().unwrap()));
+    }
+    let table = rzc(&["ps"]).well().out;
+    let title = format!("{}  id {}  ", wrapper.arena().pipeline(), wrapper.arena().id());
+    assert!(table.contains(&title) && table.contains("worker 2") && table.contains(", sealed memory"), "{table}");
+
+    let arena = wrapper.arena().id();
+    actors.shut_down();
+    drop((actors, wrapper));
+    eventually("the arena is gone", || {
+        let done = rzc(&["ps", "--json"]).well().json();
+        done["arenas"].as_array().unwrap().iter().all(|found| found["id"] != json!(arena.to_hex()))
+    });
+}
+
+#[test]
+fn arenas_in_files_are_found_while_they_are_mapped() {
+    let folder = Folder::new();
+    let file = folder.arena("model.bpk", 64);
+    let arena = Arena::open_with(&file, in_file()).unwrap();
+    let found = find(&arena).unwrap();
+    assert_eq!((&found["path"], &found["sealed"]), (&json!(file), &json!(false)));
+    let own = own(&found);
+    assert_eq!((&own["role"], &own["worker"]), (&json!("other"), &json!(null)));
+}
+
+#[test]
+fn files_beside_an_arena_are_part_of_what_is_shared() {
+    let folder = Folder::new();
+    let file = folder.safetensors("model.safetensors", &checkpoint());
+    rzc(&["pack", &file]).well();
+    let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().pytorch().placement(in_file());
+    let arena = share_from(&Column::new(&Device::flex()), &packed).unwrap();
+    // Reads every page of the weights.
+    let loaded = ray_zerocopy::load::<Column>(&arena, &Device::flex()).unwrap();
+    let x = burn::tensor::Tensor::ones([1, 32], &Device::flex());
+    assert_eq!(loaded.run(x).dims(), [1, 7]);
+
+    // The container holds nothing but its table of contents.
+    let found = find(&arena).unwrap();
+    let shared = own(&found)["shared"].as_u64().unwrap();
+    assert!(shared >= found["bytes"].as_u64().unwrap() + arena.borrowed_bytes() / 2, "{found}");
+    // What it borrows from is a packed checkpoint, which is mapped too.
+    let done = rzc(&["ps", "--json"]).well().json();
+    assert!(done["arenas"].as_array().unwrap().iter().any(|it| it["path"] == json!(folder.at("model.bpk"))));
+    // The memory of such an arena has not all of its weights, and says so; its own bytes can be checked.
+    use std::os::fd::AsRawFd;
+    let memory = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().as_raw_fd());
+    assert!(rzc(&["pack", &memory, "-o", &folder.at("x.bpk")]).error().contains("borrows weights from"));
+    assert!(rzc(&["verify", &memory]).well().out.contains("that lie in other files"));
+    rzc(&["diff", &memory, &memory]).well();
+}
+
+/// Ended when it is dropped, whatever the test does.
+struct Watch(Child);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_watch_goes_on_until_it_is_ended() {
+    let arena = ray_zerocopy::share(&Model::of(16, &Device::flex())).unwrap();
+    let mut command = command(&["ps", "--watch", "0.1", "--json"]);
+    let mut watch = Watch(command.stdout(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+    for line in lines.take(3) {
+        let value: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let id = json!(arena.id().to_hex());
+        assert!(value["arenas"].as_array().unwrap().iter().any(|found| found["id"] == id));
+    }
+    assert_eq!(rzc(&["ps", "--watch", "0"]).code, Some(2));
+}
