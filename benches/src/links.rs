@@ -16,7 +16,7 @@ use ipc_channel::IpcError;
 use ipc_channel::ipc::{
     self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcReceiver, IpcSender, IpcSharedMemory,
 };
-use ray_zerocopy::__private::transport::{Connection, Outgoing, Wait};
+use ray_zerocopy::__private::transport::{Connection, Outgoing};
 
 use crate::child::{Reaped, this_program};
 
@@ -111,8 +111,8 @@ pub fn peer(kind: &str) -> Result<()> {
     }
 }
 
-/// The transport of this workspace, used as the local engine uses it: the owner waits with `poll`, for the sake of
-/// deadlines, and each packet has a message beside the payload.
+/// The transport of this workspace, used as the local engine uses it: who waits receives, and each packet has a message
+/// beside the payload.
 struct Ours {
     connection: Connection,
     peer: Reaped,
@@ -148,7 +148,6 @@ impl Link for Ours {
     fn round_trip(&mut self, payload: &Payload) -> Result<()> {
         self.sent += 1;
         self.connection.send(&self.sent, &payload.heap, &[])?;
-        ensure!(matches!(self.connection.wait(None)?, Wait::Ready), "waiting without end has ended");
         let answer = self.connection.receive::<u64>()?.context("the peer is gone")?;
         ensure!(answer.message == self.sent, "message {} came back for message {}", answer.message, self.sent);
         payload.check(answer.payload.segments.first().context("an answer without a payload")?)
