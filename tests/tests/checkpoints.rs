@@ -217,12 +217,30 @@ fn an_aligned_file_lends_what_needs_no_change() {
     let expected = run(&arena);
     let saved = path.with_file_name("saved.bpk");
     arena.save(&saved).unwrap();
+    let lent = arena.clone();
     let actors = ActorWrapper::<Model>::from_arena(arena).strict().spawn(2).unwrap();
     assert_eq!(actors.run(x()).wait().unwrap().into_data(), expected);
     actors.shut_down();
+    // And so has a process that gets the wrapper as text.
+    let text = serde_json::to_string(&ActorWrapper::<Model>::from_arena(lent.clone())).unwrap();
+    let elsewhere: ActorWrapper<Model> = serde_json::from_str(&text).unwrap();
+    let loaded = elsewhere.load().unwrap();
+    assert_eq!((loaded.copied(), loaded.run(x()).into_data()), (&[][..], expected.clone()));
+    assert_eq!(elsewhere.arena().borrowed_bytes(), lent.borrowed_bytes());
     fs::remove_file(&path).unwrap();
     let saved = Arena::open(&saved).unwrap();
     assert_eq!((run(&saved), saved.borrowed_bytes()), (expected, 0));
+}
+
+#[test]
+fn a_file_that_is_written_to_after_it_was_opened_is_not_shared() {
+    let (_folder, path) = folder();
+    write(&path, &pytorch(), 0);
+    let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let error = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap_err();
+    assert!(error.to_string().contains("has been changed or replaced"), "{error}");
 }
 
 #[test]

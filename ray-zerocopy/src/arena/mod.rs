@@ -65,10 +65,8 @@ pub enum ArenaError {
         /// What the operating system said.
         reason: String,
     },
-    /// A file that weights are borrowed from is not as it was when they were shared.
-    #[error(
-        "{path} has been changed or replaced since its weights were shared; share them again, and leave it alone then"
-    )]
+    /// A file is not as it was when it was opened.
+    #[error("{path} has been changed or replaced since it was opened; open it again, and leave it alone then")]
     FileChanged {
         /// The file.
         path: String,

@@ -31,7 +31,7 @@ pub(crate) use names::{Name, similar};
 pub(crate) use pack::told;
 pub(crate) use source::{Change, FromFile};
 
-use crate::arena::{Placement, Progress, Stamp};
+use crate::arena::{ArenaError, Placement, Progress, Stamp};
 
 /// A file of weights, or several.
 #[derive(Debug)]
@@ -234,6 +234,15 @@ impl Checkpoint {
     pub fn format(&self) -> CheckpointFormat {
         // There is at least one, and the shards of one checkpoint are alike.
         self.files.first().map_or(CheckpointFormat::Safetensors, |file| file.format)
+    }
+
+    /// Makes sure that the files are as they were when the checkpoint was opened.
+    pub(crate) fn unchanged(&self) -> Result<(), ArenaError> {
+        let changed = |file: &&WeightFile| Stamp::of(&file.stamp.path, &file.fd).is_ok_and(|now| now != file.stamp);
+        match self.files.iter().find(changed) {
+            Some(file) => Err(ArenaError::FileChanged { path: file.stamp.path.display().to_string() }),
+            None => Ok(()),
+        }
     }
 
     /// The files.

@@ -221,6 +221,9 @@ impl<'a> Sharing<'a> {
             });
         }
         let tell = self.checkpoint.tell.clone();
-        Ok(self.builder.seal(&mut |progress| told(tell.as_ref(), progress))?)
+        let arena = self.builder.seal(&mut |progress| told(tell.as_ref(), progress))?;
+        // Bytes that were written while they were copied would be neither the old weights nor the new ones.
+        self.checkpoint.unchanged()?;
+        Ok(arena)
     }
 }
