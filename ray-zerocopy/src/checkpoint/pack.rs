@@ -49,7 +49,10 @@ impl Checkpoint {
             builder.tensor(entry, Arc::new(source))?;
         }
         let tell = self.tell.clone();
-        replace(path, |file| builder.write_file(file, &mut |progress| told(tell.as_ref(), progress)))?;
+        replace(path, |file| {
+            builder.write_file(file, &mut |progress| told(tell.as_ref(), progress))?;
+            self.unchanged()
+        })?;
         Ok(ArenaFile::open(path)?)
     }
 
