@@ -44,6 +44,8 @@ enum Task {
     },
     /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
     Book,
+    /// Write the man pages of `rzc` into target/man
+    Man,
     /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
     Audit,
 }
@@ -67,6 +69,7 @@ fn run() -> Result<()> {
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
         Task::Book => tools::book(),
+        Task::Man => tools::man(),
         Task::Audit => tools::audit(),
     }
 }
