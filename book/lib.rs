@@ -21,6 +21,8 @@ chapters! {
     errors "errors.md"
     tasks_and_actors "tasks-and-actors.md"
     memory_model "memory-model.md"
+    files "files.md"
+    rzc "rzc.md"
     devices "devices.md"
     design "design.md"
 }

@@ -62,6 +62,8 @@ enum Task {
     },
     /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
     Book,
+    /// Write the man pages of `rzc` into target/man
+    Man,
     /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
     Audit,
 }
@@ -87,6 +89,7 @@ fn run() -> Result<()> {
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
         Task::Book => tools::book(),
+        Task::Man => tools::man(),
         Task::Audit => tools::audit(),
     }
 }

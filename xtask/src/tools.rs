@@ -64,6 +64,13 @@ pub(crate) fn book() -> Result<()> {
     run(book)
 }
 
+/// Writes the man pages of `rzc`.
+pub(crate) fn man() -> Result<()> {
+    let mut man = cargo(["run", "--quiet", "--bin", "rzc", "--", "man", "--out"]);
+    man.arg(target().join("man"));
+    run(man)
+}
+
 /// Checks licences and advisories.
 pub(crate) fn audit() -> Result<()> {
     if !exists("cargo-deny") {

@@ -175,7 +175,7 @@ struct Found {
 fn note(mapped: &mut BTreeMap<Key, Found>, pid: u32, map: &Map<'_>) {
     let memfd = map.name == MEMFD;
     // Arenas are mapped read-only and shared.
-    let file = map.permissions == "r--s" && map.name.starts_with('/');
+    let file = map.permissions == "r--s" && map.name.starts_with('/') && !map.name.starts_with("/memfd:");
     if !memfd && !file {
         return;
     }
@@ -244,4 +244,49 @@ fn process(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Option<MappingProcess> 
         None => (ProcessRole::Other, Path::new(&title).file_name().unwrap_or_default().to_string_lossy().into_owned()),
     };
     Some(MappingProcess { pid, role, program, shared: arena.rss, share: arena.pss, private, pss })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Map, note, scan};
+    use crate::arena::sys::{Mapping, create, seal};
+
+    #[test]
+    fn messages_and_what_is_mapped_privately_are_no_arenas() {
+        let own = std::process::id();
+        let mut mapped = BTreeMap::new();
+        for line in [
+            "7f0000000000-7f0000200000 r--s 00000000 00:01 1    /memfd:ray-zerocopy-message (deleted)",
+            "7f0000000000-7f0000200000 r--p 00000000 00:01 2    /models/model.bpk",
+            "7f0000000000-7f0000200000 rw-s 00000000 00:01 3    /models/model.bpk",
+            "7f0000000000-7f0000200000 rw-p 00000000 00:00 0    [heap]",
+        ] {
+            Map::parse(line).iter().for_each(|map| note(&mut mapped, own, map));
+        }
+        assert!(mapped.is_empty());
+        // A memfd counts even if nobody lets us look into it.
+        let map = Map::parse("7f00-7f10 r--s 00000000 00:01 4  /memfd:ray-zerocopy (deleted)").unwrap();
+        note(&mut mapped, u32::MAX, &map);
+        assert!(mapped.values().all(|found| matches!(&found.contents, Some(Err(why)) if why.contains("no process"))));
+        assert_eq!(mapped.len(), 1);
+    }
+
+    #[test]
+    fn what_only_has_the_name_of_an_arena_is_listed_with_the_reason() {
+        let fd = create("ray-zerocopy", 4096).unwrap();
+        seal(&fd).unwrap();
+        let map = Mapping::open(&fd, 4096).unwrap();
+        let own = std::process::id();
+        let scan = scan().unwrap();
+        let reasons: Vec<_> = scan
+            .arenas
+            .iter()
+            .filter(|arena| arena.processes.iter().any(|process| process.pid == own))
+            .filter_map(|arena| arena.contents.as_ref().err())
+            .collect();
+        assert!(reasons.iter().any(|why| why.starts_with("not an arena")), "{reasons:?}");
+        drop(map);
+    }
 }
