@@ -229,12 +229,7 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn forward(
-        &self,
-        hidden: Tensor<2>,
-        [batch, tokens]: [usize; 2],
-        padding: Option<Tensor<4, Bool>>,
-    ) -> Tensor<2> {
+    fn forward(&self, hidden: Tensor<2>, [batch, tokens]: [usize; 2], padding: Option<Tensor<4, Bool>>) -> Tensor<2> {
         let [rows, width] = hidden.dims();
         let by_head =
             |states: Tensor<2>| states.reshape([batch, tokens, self.heads, width / self.heads]).swap_dims(1, 2);
