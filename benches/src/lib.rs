@@ -7,6 +7,7 @@
 //! | `memory` | what workers cost in memory beside a copy of the model for each, and how soon they are there |
 //! | `calls` | what a call costs beside a bare socket, and a tensor beside a copy in memory |
 //! | `forward` | how fast a model computes with weights on the heap and in an arena |
+//! | `search` | how many sentences a second a real model embeds, in one worker and in two |
 //! | `share` | what it costs to share a file, in time and memory |
 //! | `ipc` | what the transport costs beside another crate's |
 

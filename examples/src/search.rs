@@ -1,8 +1,11 @@
 //! Semantic search as a pipeline: this is all that a user writes to have a model run by many processes.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
 use anyhow::Result;
-use burn::tensor::{Device, Tensor};
-use ray_zerocopy::Pipeline;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use ray_zerocopy::{Actors, Pending, Pipeline};
 use serde::{Deserialize, Serialize};
 use tokenizers::models::wordpiece::WordPiece;
 
@@ -58,5 +61,101 @@ impl Search {
     /// If a text cannot be split into tokens.
     pub fn embed(&self, texts: Vec<String>) -> Result<Tensor<2>, String> {
         self.encoder.encode(&self.tokenizer, &texts).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// What a batch for a worker holds, in tokens: enough that a call costs nothing beside it, and that the worker can sort
+/// it by length; and few enough for workers to end together.
+const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 256..=4096;
+/// Batches for each worker, if there is enough for that.
+const BATCHES: usize = 8;
+/// Batches for each worker that are on their way at any time.
+const AHEAD: usize = 3;
+
+/// Embeds all texts, each once, in whichever actor is free: `[texts, 384]`, in the order of `texts`.
+///
+/// Texts of a batch are of one length or nearly so, since shorter ones are padded. The longest go first: what remains at the
+/// end, when actors find nothing more to do, is short. `progress` is told how many texts are done, a batch at a time.
+///
+/// # Errors
+/// The first error of an actor or of a call to it.
+pub fn embed_all(actors: &Actors<Search>, texts: &[String], mut progress: impl FnMut(usize)) -> Result<Tensor<2>> {
+    let (mut rows, mut width) = (Vec::new(), 0);
+    let mut receive = |(batch, pending): (Vec<usize>, Pending<Result<Tensor<2>, String>>)| -> Result<()> {
+        let part = pending.wait()?.map_err(anyhow::Error::msg)?;
+        width = part.dims()[1];
+        rows.resize(texts.len() * width, 0.0);
+        let part = part.into_data().convert_dtype(DType::F32);
+        for (&text, row) in batch.iter().zip(part.as_slice::<f32>()?.chunks(width.max(1))) {
+            rows[text * width..][..width].copy_from_slice(row);
+        }
+        progress(batch.len());
+        Ok(())
+    };
+    let mut on_their_way = VecDeque::new();
+    for batch in batches(texts, actors.len()) {
+        if on_their_way.len() >= actors.len() * AHEAD
+            && let Some(first) = on_their_way.pop_front()
+        {
+            receive(first)?;
+        }
+        let pending = actors.embed(batch.iter().map(|&text| texts[text].clone()).collect());
+        on_their_way.push_back((batch, pending));
+    }
+    on_their_way.into_iter().try_for_each(receive)?;
+    Ok(Tensor::from_data(TensorData::new(rows, [texts.len(), width]), &Device::flex()))
+}
+
+/// Which texts go to a worker together, as places in `texts`: each in one batch, the longest in the first.
+fn batches(texts: &[String], workers: usize) -> Vec<Vec<usize>> {
+    // What is cut off costs nothing. For the rest the length in bytes will do: only a worker knows the tokens.
+    let tokens = |text: &String| (text.len() / 4).min(tokenize::MAX_TOKENS) + 2;
+    let all: usize = texts.iter().map(tokens).sum();
+    let limit = (all / (workers * BATCHES).max(1)).clamp(*BATCH_TOKENS.start(), *BATCH_TOKENS.end());
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&text| Reverse(tokens(&texts[text])));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut room = 0;
+    for text in order {
+        let cost = tokens(&texts[text]);
+        match batches.last_mut() {
+            Some(batch) if cost <= room => batch.push(text),
+            _ => {
+                batches.push(vec![text]);
+                room = limit;
+            }
+        }
+        room = room.saturating_sub(cost);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCH_TOKENS, batches};
+
+    #[test]
+    fn every_text_is_in_one_batch_with_its_like() {
+        let texts: Vec<_> = (0..500).map(|i| "word ".repeat(i * 7919 % 60)).collect();
+        for workers in [1, 2, 7, 1000] {
+            let batches = batches(&texts, workers);
+            let mut places: Vec<_> = batches.iter().flatten().copied().collect();
+            let lengths: Vec<_> = places.iter().map(|&text| texts[text].len() / 4).collect();
+            assert!(lengths.is_sorted_by(|left, right| left >= right), "{workers} workers: the longest go first");
+            places.sort_unstable();
+            assert!(places.into_iter().eq(0..texts.len()), "{workers} workers: a text is missing, or there twice");
+            for batch in &batches {
+                let tokens: usize = batch.iter().map(|&text| texts[text].len() / 4 + 2).sum();
+                assert!(tokens <= *BATCH_TOKENS.end() || batch.len() == 1, "{tokens} tokens in a batch");
+            }
+        }
+        assert!(batches(&texts, 2).len() >= 8, "two workers would wait for each other");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_a_batch() {
+        let texts = ["long ".repeat(100_000), String::new(), "short".to_owned()];
+        assert_eq!(batches(&texts, 2), [vec![0], vec![2, 1]]);
+        assert!(batches(&[], 2).is_empty());
     }
 }

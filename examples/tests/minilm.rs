@@ -167,7 +167,7 @@ fn a_tokenizer_travels_with_its_settings() {
 
 #[test]
 fn a_config_travels() {
-    let config = MiniLmConfig::from_file(&files().config()).unwrap().with_batch_size(7);
+    let config = MiniLmConfig::from_file(&files().config()).unwrap().with_batch_tokens(7);
     let bytes = rmp_serde::to_vec_named(&config).unwrap();
     assert_eq!(rmp_serde::from_slice::<MiniLmConfig>(&bytes).unwrap(), config);
     assert_eq!(config.bert.layer_norm_eps, 1e-12);

@@ -5,7 +5,6 @@ mod corpus;
 mod options;
 mod outcome;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -15,9 +14,9 @@ use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ray_zerocopy::{ActorWrapper, Actors, Pending};
+use ray_zerocopy::{ActorWrapper, Actors};
 use ray_zerocopy_examples::minilm::fetch;
-use ray_zerocopy_examples::search::Search;
+use ray_zerocopy_examples::search::{Search, embed_all};
 
 use corpus::Corpus;
 use options::Options;
@@ -50,7 +49,7 @@ fn main() -> Result<()> {
     let actors = shared.spawn(workers)?;
 
     let begun = Instant::now();
-    let embeddings = embed_all(&actors, &corpus.lines, !options.json)?;
+    let embeddings = embed(&actors, &corpus.lines, !options.json)?;
     let sentences_per_s = corpus.lines.len() as f64 / begun.elapsed().as_secs_f64();
     let hits = answer(&actors, &corpus.lines, &embeddings, &options)?;
     let report = actors.report()?;
@@ -83,31 +82,14 @@ fn main() -> Result<()> {
     }
 }
 
-/// Embeds all sentences: `[sentences, 384]`. A few batches for each worker are on their way at any time.
-fn embed_all(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Tensor<2>> {
+/// Embeds all sentences, `[sentences, 384]`, and shows people how far it is.
+fn embed(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Tensor<2>> {
     let bar = if visible { ProgressBar::new(lines.len() as u64) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?;
     bar.set_style(style);
-    let mut parts = Vec::new();
-    let mut on_their_way: VecDeque<Pending<Result<Tensor<2>, String>>> = VecDeque::new();
-    let mut receive = |pending: Pending<Result<Tensor<2>, String>>| -> Result<()> {
-        let part = pending.wait()?.map_err(anyhow::Error::msg)?;
-        bar.inc(part.dims()[0] as u64);
-        parts.push(part);
-        Ok(())
-    };
-    let size = lines.len().div_ceil(actors.len() * 4).clamp(8, 128);
-    for batch in lines.chunks(size) {
-        if on_their_way.len() >= actors.len() * 4
-            && let Some(pending) = on_their_way.pop_front()
-        {
-            receive(pending)?;
-        }
-        on_their_way.push_back(actors.embed(batch.to_vec()));
-    }
-    on_their_way.into_iter().try_for_each(receive)?;
+    let embeddings = embed_all(actors, lines, |sentences| bar.inc(sentences as u64))?;
     bar.finish_and_clear();
-    Ok(Tensor::cat(parts, 0))
+    Ok(embeddings)
 }
 
 /// The nearest sentences of each query, by cosine similarity.

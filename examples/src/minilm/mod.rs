@@ -18,6 +18,7 @@
 //! ```
 
 pub mod fetch;
+pub mod gelu;
 pub mod model;
 pub mod tokenize;
 pub mod weights;
@@ -37,9 +38,9 @@ use model::{Bert, BertConfig};
 pub struct MiniLmConfig {
     /// The encoder.
     pub bert: BertConfig,
-    /// Sentences that go through the encoder together.
-    #[config(default = 32)]
-    pub batch_size: usize,
+    /// Tokens that go through the encoder together, with padding: as many sentences as fit, and one at least.
+    #[config(default = 512)]
+    pub batch_tokens: usize,
 }
 
 impl MiniLmConfig {
@@ -75,7 +76,7 @@ impl MiniLmConfig {
 
     /// The model without its weights; see [`MiniLm::load_safetensors`].
     pub fn init(&self, device: &Device) -> MiniLm {
-        MiniLm { bert: self.bert.init(device), batch_size: self.batch_size }
+        MiniLm { bert: self.bert.init(device), batch_tokens: self.batch_tokens }
     }
 }
 
@@ -83,7 +84,7 @@ impl MiniLmConfig {
 #[derive(Module, Debug)]
 pub struct MiniLm {
     bert: Bert,
-    batch_size: usize,
+    batch_tokens: usize,
 }
 
 impl MiniLm {
@@ -114,14 +115,16 @@ impl MiniLm {
         // one, asks for the most memory.
         let mut order: Vec<usize> = (0..sentences.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(sentences[i].len()));
-        let vectors = order
-            .chunks(self.batch_size.max(1))
-            .map(|batch| {
-                let batch: Vec<&[u32]> = batch.iter().map(|&i| sentences[i].as_slice()).collect();
-                let (ids, padding) = pad(&batch, &device);
-                self.forward(ids, padding)
-            })
-            .collect();
+        let mut vectors = Vec::new();
+        let mut left = order.as_slice();
+        while let Some(&longest) = left.first() {
+            let fit = (self.batch_tokens / sentences[longest].len()).clamp(1, left.len());
+            let (batch, rest) = left.split_at(fit);
+            let batch: Vec<&[u32]> = batch.iter().map(|&i| sentences[i].as_slice()).collect();
+            let (ids, padding) = pad(&batch, &device);
+            vectors.push(self.forward(ids, padding));
+            left = rest;
+        }
 
         let mut place = vec![0_i64; order.len()];
         for (row, &text) in (0_i64..).zip(&order) {

@@ -8,10 +8,11 @@ use anyhow::{Result, ensure};
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Int, Tensor};
+
+use super::gelu::gelu;
 
 /// The hyperparameters of a BERT encoder, under the names they have in a Hugging Face `config.json`.
 #[derive(Config, Debug, PartialEq)]
@@ -103,11 +104,12 @@ impl Bert {
         let [batch, tokens] = ids.dims();
         // One [tokens, tokens] tile a sentence, which every head and every layer reads.
         let padding = padding.map(|padding| padding.reshape([batch, 1, 1, tokens]).expand([batch, 1, tokens, tokens]));
-        let mut hidden = self.embeddings.forward(ids);
+        // Rows of all sentences in one matrix: a product for each sentence would read the weights as often.
+        let mut hidden = self.embeddings.forward(ids).reshape([batch * tokens, self.hidden_size()]);
         for layer in &self.encoder.layer {
-            hidden = layer.forward(hidden, padding.clone());
+            hidden = layer.forward(hidden, [batch, tokens], padding.clone());
         }
-        hidden
+        hidden.reshape([batch, tokens, self.hidden_size()])
     }
 
     /// Rows of the word embedding: ids have to be smaller.
@@ -184,8 +186,9 @@ impl Layer {
         }
     }
 
-    fn forward(&self, hidden: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
-        let attended = self.attention.forward(hidden, padding);
+    /// `hidden` is `[batch · tokens, width]`, here and below.
+    fn forward(&self, hidden: Tensor<2>, shape: [usize; 2], padding: Option<Tensor<4, Bool>>) -> Tensor<2> {
+        let attended = self.attention.forward(hidden, shape, padding);
         let inner = gelu(self.intermediate.dense.forward(attended.clone()));
         self.output.forward(inner, attended)
     }
@@ -211,8 +214,8 @@ impl Attention {
         }
     }
 
-    fn forward(&self, hidden: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
-        let context = self.self_attention.forward(hidden.clone(), padding);
+    fn forward(&self, hidden: Tensor<2>, shape: [usize; 2], padding: Option<Tensor<4, Bool>>) -> Tensor<2> {
+        let context = self.self_attention.forward(hidden.clone(), shape, padding);
         self.output.forward(context, hidden)
     }
 }
@@ -226,10 +229,10 @@ struct SelfAttention {
 }
 
 impl SelfAttention {
-    fn forward(&self, hidden: Tensor<3>, padding: Option<Tensor<4, Bool>>) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
+    fn forward(&self, hidden: Tensor<2>, [batch, tokens]: [usize; 2], padding: Option<Tensor<4, Bool>>) -> Tensor<2> {
+        let [rows, width] = hidden.dims();
         let by_head =
-            |states: Tensor<3>| states.reshape([batch, tokens, self.heads, width / self.heads]).swap_dims(1, 2);
+            |states: Tensor<2>| states.reshape([batch, tokens, self.heads, width / self.heads]).swap_dims(1, 2);
         attention(
             by_head(self.query.forward(hidden.clone())),
             by_head(self.key.forward(hidden.clone())),
@@ -239,7 +242,7 @@ impl SelfAttention {
             AttentionModuleOptions::default(),
         )
         .swap_dims(1, 2)
-        .reshape([batch, tokens, width])
+        .reshape([rows, width])
     }
 }
 
@@ -256,7 +259,7 @@ struct Output {
 }
 
 impl Output {
-    fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
         self.layer_norm.forward(self.dense.forward(hidden) + residual)
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_
 
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Event, Received};
-use super::{EntryToken, limits};
+use super::{EntryToken, limits, sys};
 use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::arena::{Arena, Handle};
 use crate::engine::message::{Incoming, Outgoing};
@@ -77,6 +77,7 @@ pub(crate) fn fallback() {
 
 /// Serves until the owner says so, or is gone.
 pub(super) fn run(connection: Connection) -> ! {
+    sys::heap::keep();
     let connection = Arc::new(connection);
     let ready = match watch(&connection) {
         Ok(()) => Answer::Ready,

@@ -1,0 +1,45 @@
+//! What is embedded: the same on every machine, and on every run with the same seed.
+
+use ray_zerocopy_examples::corpus;
+
+/// Texts, and what they are called.
+pub struct Corpus {
+    pub name: &'static str,
+    pub texts: Vec<String>,
+}
+
+/// The bundled sentences in random order, again and again until there are so many. About 14 tokens each.
+pub fn sentences(count: usize, seed: u64) -> Corpus {
+    let all = corpus::sentences();
+    let mut random = Random(seed);
+    let texts = (0..count).map(|_| random.pick(&all).clone()).collect();
+    Corpus { name: "sentences", texts }
+}
+
+/// Texts of one to eight of the bundled sentences, short ones more often: the lengths of real paragraphs vary as much.
+pub fn mixed(count: usize, seed: u64) -> Corpus {
+    let all = corpus::sentences();
+    let mut random = Random(seed);
+    let text = |random: &mut Random| {
+        let sentences = *random.pick(&[1, 1, 1, 1, 2, 2, 3, 4, 8]);
+        (0..sentences).map(|_| random.pick(&all).as_str()).collect::<Vec<_>>().join(" ")
+    };
+    let texts = (0..count).map(|_| text(&mut random)).collect();
+    Corpus { name: "mixed", texts }
+}
+
+/// SplitMix64: enough for an order, and no crate.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[(self.next() % items.len() as u64) as usize]
+    }
+}

@@ -1,0 +1,280 @@
+//! How many sentences a second a real model embeds, in one worker, in two, and in one process without workers.
+
+mod corpora;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use benches::child::{Talking, serve, this_program};
+use benches::machine::rollup;
+use benches::stats::{self, Ratio};
+use benches::{Common, Progress, Run, Table, Target};
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+use ray_zerocopy::{ActorWrapper, Actors};
+use ray_zerocopy_examples::minilm::fetch;
+use ray_zerocopy_examples::search::{Search, embed_all};
+use serde::{Deserialize, Serialize};
+
+use corpora::Corpus;
+
+/// Sentences a second with all-MiniLM-L6-v2, as the example `semantic_search` embeds them.
+///
+/// One worker of one thread, two of them, one worker of two threads, and one process of two threads with a model of its own.
+/// They take turns within each round: each embeds a whole corpus. One corpus has the bundled sentences in random
+/// order, again and again; the other texts of one to eight sentences. All have to give the same vectors, up to
+/// rounding: batches are not the same for one worker and for two.
+#[derive(Parser, Serialize)]
+#[command(name = "search", after_help = "cargo run --release -p benches --bin search -- --json")]
+struct Args {
+    /// How many rounds.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// How many texts the first corpus has; the second has a third as many.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u16).range(1..))]
+    texts: u16,
+    /// Where the random numbers of the corpora begin.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    #[serde(skip)]
+    common: Common,
+    /// Be the process without workers.
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    alone: bool,
+}
+
+/// Larger differences between two ways are no rounding. Numbers of a vector are about 0.05 large.
+const TOLERANCE: f32 = 1e-5;
+
+/// Who embeds.
+enum Way {
+    Workers(Box<Actors<Search>>),
+    Alone(Box<Talking>),
+}
+
+/// What the process without workers is asked for.
+#[derive(Serialize, Deserialize)]
+struct Order {
+    texts: Vec<String>,
+    /// Give the vectors, and not only the time.
+    vectors: bool,
+}
+
+/// What it answers.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    seconds: f64,
+    vectors: Vec<f32>,
+}
+
+/// What each contestant is called, its workers, and the threads of each process.
+const CONTESTANTS: [(&str, usize, usize); 4] = [
+    ("one worker", 1, 1),
+    ("two workers", 2, 1),
+    ("one worker of two threads", 1, 2),
+    ("one process of two threads", 0, 2),
+];
+const ONE: usize = 0;
+const TWO: usize = 1;
+const ALONE: usize = 3;
+
+#[derive(Serialize)]
+struct Row {
+    corpus: &'static str,
+    texts: usize,
+    ways: Vec<WayRow>,
+    two_workers_over_one: f64,
+    /// One process without workers, that is.
+    two_workers_over_two_threads: f64,
+    outputs_equal: bool,
+}
+
+#[derive(Serialize)]
+struct WayRow {
+    name: &'static str,
+    workers: usize,
+    threads: usize,
+    sentences_per_s_median: f64,
+    sentences_per_s_range: (f64, f64),
+    /// Sentences a second in units of one worker's.
+    #[serde(flatten)]
+    ratio: Ratio,
+    /// Of the process that has most, after this corpus.
+    anonymous_mib_max: f64,
+    /// The largest from the vectors of the process without workers.
+    difference_max: f32,
+}
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let mut args = Args::parse();
+    if args.alone {
+        return alone();
+    }
+    if args.common.quick {
+        (args.rounds, args.texts) = (2, 12);
+    }
+    let run = Run::begin("search", args.common);
+    let rounds = usize::from(args.rounds);
+    let texts = usize::from(args.texts);
+    let corpora = [corpora::sentences(texts, args.seed), corpora::mixed(texts.div_ceil(3), args.seed)];
+    let progress = Progress::new(1 + corpora.len() * (rounds + 1));
+
+    progress.step("loading the model");
+    let search = Search::open(&fetch::model_files()?, &Device::flex())?;
+    let arena = ActorWrapper::new(&search)?.strict().arena().clone();
+    drop(search);
+    let mut ways = Vec::new();
+    for (_, workers, threads) in CONTESTANTS {
+        ways.push(match workers {
+            0 => {
+                let mut program = this_program();
+                program.arg("--alone").env("RAYON_NUM_THREADS", threads.to_string());
+                Way::Alone(Box::new(Talking::start(&mut program)?))
+            }
+            workers => {
+                let shared = ActorWrapper::<Search>::from_arena(arena.clone()).strict().threads_per_worker(threads);
+                Way::Workers(Box::new(shared.spawn(workers)?))
+            }
+        });
+    }
+    let mut rows = Vec::new();
+    for corpus in &corpora {
+        rows.push(measure(corpus, &mut ways, rounds, &progress)?);
+    }
+    for way in ways {
+        if let Way::Alone(process) = way {
+            process.end()?;
+        }
+    }
+    drop(progress);
+
+    let notes = format!(
+        "Medians of {rounds} rounds; `x` in units of one worker, with quartiles of the rounds. Anonymous: private memory of\n\
+         the process that has most. Workers borrow the model; the process without workers has its own."
+    );
+    run.finish(&args, &rows, &targets(&rows), &[table(&rows)], &notes)?;
+    ensure!(rows.iter().all(|row| row.outputs_equal), "outputs differ");
+    Ok(())
+}
+
+fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress) -> Result<Row> {
+    let texts = corpus.texts.len();
+    let mut seconds = vec![Vec::new(); ways.len()];
+    let mut vectors = Vec::new();
+    // The first round warms up, and its vectors are looked at.
+    for round in 0..=rounds {
+        progress.step(corpus.name);
+        for turn in 0..ways.len() {
+            let index = (round + turn) % ways.len();
+            let (took, found) = ways[index].embed(&corpus.texts, round == 0)?;
+            match found {
+                Some(found) => vectors.push(found),
+                None => seconds[index].push(took),
+            }
+        }
+    }
+    let alone = vectors.get(ALONE).context("one of the ways has no vectors")?;
+    let difference = |found: &[f32]| {
+        let pairs = alone.iter().zip(found);
+        // What is no number is as far away as can be.
+        let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+        if alone.len() == found.len() { pairs.map(distance).fold(0.0, f32::max) } else { f32::INFINITY }
+    };
+    let rates: Vec<Vec<_>> =
+        seconds.iter().map(|all| all.iter().map(|seconds| texts as f64 / seconds).collect()).collect();
+    let mut rows = Vec::new();
+    for (index, (name, workers, threads)) in CONTESTANTS.into_iter().enumerate() {
+        rows.push(WayRow {
+            name,
+            workers,
+            threads,
+            sentences_per_s_median: stats::median(&rates[index]),
+            sentences_per_s_range: stats::range(&rates[index]),
+            ratio: Ratio::of(&rates[index], &rates[ONE]),
+            anonymous_mib_max: ways[index].anonymous_mib()?,
+            difference_max: difference(&vectors[index]),
+        });
+    }
+    Ok(Row {
+        corpus: corpus.name,
+        texts,
+        two_workers_over_one: rows[TWO].ratio.ratio,
+        two_workers_over_two_threads: Ratio::of(&rates[TWO], &rates[ALONE]).ratio,
+        outputs_equal: rows.iter().all(|way| way.difference_max < TOLERANCE),
+        ways: rows,
+    })
+}
+
+impl Way {
+    /// How many seconds it takes, and, if they are wanted, the vectors.
+    fn embed(&mut self, texts: &[String], vectors: bool) -> Result<(f64, Option<Vec<f32>>)> {
+        match self {
+            Self::Workers(actors) => {
+                let begun = Instant::now();
+                let found = embed_all(actors, texts, |_| ())?;
+                let seconds = begun.elapsed().as_secs_f64();
+                Ok((seconds, if vectors { Some(numbers(found)?) } else { None }))
+            }
+            Self::Alone(process) => {
+                let answer: Answer = process.ask(&Order { texts: texts.to_vec(), vectors })?;
+                Ok((answer.seconds, vectors.then_some(answer.vectors)))
+            }
+        }
+    }
+
+    fn anonymous_mib(&self) -> Result<f64> {
+        let pids: Vec<_> = match self {
+            Self::Workers(actors) => actors.workers().iter().map(|worker| worker.pid).collect(),
+            Self::Alone(process) => vec![process.pid()],
+        };
+        let mut most = 0;
+        for pid in pids {
+            most = most.max(rollup(pid, "Anonymous")?);
+        }
+        Ok(most as f64 / f64::from(1 << 20))
+    }
+}
+
+fn numbers(vectors: Tensor<2>) -> Result<Vec<f32>> {
+    vectors.into_data().try_into_vec().map_err(|error| anyhow::anyhow!("the vectors are no f32: {error:?}"))
+}
+
+/// The process without workers: a model of its own, and as many threads as it was started with.
+fn alone() -> Result<()> {
+    let search = Search::open(&fetch::model_files()?, &Device::flex())?;
+    serve(|Order { texts, vectors }: Order| {
+        let begun = Instant::now();
+        let found = search.embed(texts).map_err(anyhow::Error::msg)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(Answer { seconds, vectors: if vectors { numbers(found)? } else { Vec::new() } })
+    })
+}
+
+fn targets(rows: &[Row]) -> Vec<Target> {
+    let target = |row: &Row| {
+        let what = format!("{}: two workers' time in units of one worker's", row.corpus);
+        Target::at_most(what, 1.0 / 1.7, 1.0 / row.two_workers_over_one)
+    };
+    rows.iter().map(target).collect()
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table =
+        Table::new(["corpus", "texts", "who", "sentences/s", "in units of one worker", "anonymous", "difference"]);
+    for (row, way) in rows.iter().flat_map(|row| row.ways.iter().map(move |way| (row, way))) {
+        let (low, high) = way.sentences_per_s_range;
+        table.row([
+            row.corpus.to_owned(),
+            row.texts.to_string(),
+            way.name.to_owned(),
+            format!("{:.0} ({low:.0}..{high:.0})", way.sentences_per_s_median),
+            way.ratio.to_string(),
+            format!("{:.1} MiB", way.anonymous_mib_max),
+            format!("{:.0e}", way.difference_max),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,97 @@
+//! GELU, which took a quarter of a forward pass: burn's CPU backend calls `erf` for one number after the other.
+//!
+//! On that backend the numbers are computed here instead, where they lie, with arithmetic that the compiler turns into
+//! vector instructions. Every other device has its own GELU.
+
+use burn::tensor::activation::gelu as exact;
+use burn::tensor::{DType, Device, Tensor};
+
+/// `x · Φ(x)`, with Φ the distribution function of the standard normal distribution.
+///
+/// On the CPU within 3e-7 of the exact value, in memory that the tensor has already if nobody else holds it. On another
+/// device, or of numbers that are no `f32`, burn's own.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.dtype() != DType::F32 || x.device() != Device::flex() {
+        return exact(x);
+    }
+    let mut data = x.into_data();
+    match data.as_mut_slice::<f32>() {
+        Ok(numbers) => {
+            numbers.iter_mut().for_each(|x| *x = approximate(*x));
+            Tensor::from_data(data, &Device::flex())
+        }
+        // What they are was looked at, but that is no reason to rely on it.
+        Err(_) => exact(Tensor::from_data(data, &Device::flex())),
+    }
+}
+
+/// `Φ(-a)` is the -8th power of this polynomial in `a`, fitted such that the largest error of `a · Φ(-a)` is smallest.
+///
+/// The eighth root leaves a function so tame that a short polynomial will do, and takes three squarings and no `exp`.
+const ROOT: [f32; 9] = [
+    1.090_508_3,
+    0.108_752_01,
+    0.048_870_366,
+    0.009_315_878,
+    0.001_125_535,
+    8.754_668e-5,
+    1.180_700_7e-4,
+    -2.037_704_2e-5,
+    3.354_135_4e-6,
+];
+
+/// From here on `a · Φ(-a)` is nothing beside `a`, and powers could become infinite.
+const FAR: f32 = 10.0;
+
+#[inline(always)]
+fn approximate(x: f32) -> f32 {
+    // Comparisons and not `min` and `max`, which would make a number of what is none.
+    let a = x.abs();
+    let a = if a > FAR { FAR } else { a };
+    let root = ROOT.iter().rev().fold(0.0, |sum, factor| sum * a + factor);
+    let square = root * root;
+    let fourth = square * square;
+    // x · Φ(x) is x - x · Φ(-x) above zero and x · Φ(-|x|) below.
+    let linear = if x < 0.0 { 0.0 } else { x };
+    linear - a / (fourth * fourth)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use super::{approximate, exact, gelu};
+
+    #[test]
+    fn it_is_gelu() {
+        let numbers: Vec<f32> = (-60_000..=60_000).map(|i| i as f32 / 4_000.0).collect();
+        let x = Tensor::<1>::from_data(TensorData::from(numbers.as_slice()), &Device::flex());
+        let worst: f32 = (gelu(x.clone()) - exact(x.clone())).abs().max().into_scalar();
+        assert!(worst < 4e-7, "{worst} away from burn's");
+        // Somebody else holds the tensor: it stays as it is.
+        assert_eq!(x.into_data(), TensorData::from(numbers.as_slice()));
+    }
+
+    #[test]
+    fn the_ends_are_those_of_gelu() {
+        assert_eq!(approximate(f32::INFINITY), f32::INFINITY);
+        assert_eq!(approximate(1e30), 1e30);
+        assert_eq!(approximate(0.0), 0.0);
+        assert!(approximate(-1e30).abs() < 1e-12 && approximate(f32::NEG_INFINITY).abs() < 1e-12);
+        assert!(approximate(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn other_types_are_burns_affair() {
+        use burn::tensor::DType;
+        let x = Tensor::<2>::from_data([[-1.5, 0.25], [2.0, 30.0]], (&Device::flex(), DType::F64));
+        assert_eq!(gelu(x.clone()).into_data(), exact(x).into_data());
+    }
+
+    #[test]
+    fn a_view_keeps_its_order() {
+        let x = Tensor::<2>::from_data([[-1.5, 0.25, 1.0], [2.0, 30.0, -0.5]], &Device::flex());
+        let view = x.clone().swap_dims(0, 1);
+        assert_eq!(gelu(view).into_data(), gelu(x).swap_dims(0, 1).into_data());
+    }
+}
