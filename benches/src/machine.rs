@@ -86,8 +86,17 @@ fn size(path: &str, name: &str) -> anyhow::Result<u64> {
 /// # Errors
 /// If the kernel does not tell.
 pub fn processor_ms() -> anyhow::Result<f64> {
+    processor_ms_of(std::process::id())
+}
+
+/// The same of another process.
+///
+/// # Errors
+/// If the process is gone, or the kernel does not tell.
+pub fn processor_ms_of(pid: u32) -> anyhow::Result<f64> {
     let mut nanos = 0_u64;
-    for task in fs::read_dir("/proc/self/task")? {
+    let tasks = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&tasks).with_context(|| format!("{tasks} cannot be read; is the process gone?"))? {
         let path = task?.path().join("schedstat");
         let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
         let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());

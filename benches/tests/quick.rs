@@ -155,12 +155,26 @@ fn search() {
     let printed = run(env!("CARGO_BIN_EXE_search"), &[]);
     assert_eq!(texts(rows(&printed), "corpus"), ["sentences", "mixed"]);
     for row in rows(&printed) {
-        positive(row, &["texts", "two_workers_over_one", "two_workers_over_two_threads"]);
+        positive(
+            row,
+            &["texts", "two_workers_over_one", "two_workers_over_one_processor", "two_workers_over_two_threads"],
+        );
         assert_eq!(row["outputs_equal"], true, "{row}");
         let ways = row["ways"].as_array().unwrap();
         let names = ["one worker", "two workers", "one worker of two threads", "one process of two threads"];
         assert_eq!(texts(ways, "name"), names);
-        ways.iter().for_each(|way| positive(way, &["threads", "sentences_per_s_median", "ratio", "anonymous_mib_max"]));
+        ways.iter().for_each(|way| {
+            positive(
+                way,
+                &[
+                    "threads",
+                    "sentences_per_s_median",
+                    "sentences_per_processor_s_median",
+                    "ratio",
+                    "anonymous_mib_max",
+                ],
+            )
+        });
         let anonymous = |way: usize| ways[way]["anonymous_mib_max"].as_f64().unwrap();
         // 86 MiB of weights: who has its own has them in its private memory.
         assert!(anonymous(1) + 60.0 < anonymous(3), "workers have weights of their own: {row}");

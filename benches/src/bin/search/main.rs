@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use benches::child::{Talking, serve, this_program};
-use benches::machine::rollup;
+use benches::machine::{processor_ms_of, rollup};
 use benches::stats::{self, Ratio};
 use benches::{Common, Progress, Run, Table, Target};
 use burn::tensor::{Device, Tensor};
@@ -86,6 +86,9 @@ struct Row {
     texts: usize,
     ways: Vec<WayRow>,
     two_workers_over_one: f64,
+    /// What that would be if both had had a core to themselves: twice the sentences of a second of processor time. Other
+    /// processes lengthen what a clock shows, and two workers' time more than one worker's.
+    two_workers_over_one_processor: f64,
     /// One process without workers, that is.
     two_workers_over_two_threads: f64,
     outputs_equal: bool,
@@ -98,6 +101,8 @@ struct WayRow {
     threads: usize,
     sentences_per_s_median: f64,
     sentences_per_s_range: (f64, f64),
+    /// For each second that threads of the workers, or of the process, have run on a processor.
+    sentences_per_processor_s_median: f64,
     /// Sentences a second in units of one worker's.
     #[serde(flatten)]
     ratio: Ratio,
@@ -153,7 +158,8 @@ fn main() -> Result<()> {
 
     let notes = format!(
         "Medians of {rounds} rounds; `x` in units of one worker, with quartiles of the rounds. Anonymous: private memory of\n\
-         the process that has most. Workers borrow the model; the process without workers has its own."
+         the process that has most. Workers borrow the model; the process without workers has its own.\n\
+         Per processor second: what remains when others wanted the cores too."
     );
     run.finish(&args, &rows, &targets(&rows), &[table(&rows)], &notes)?;
     ensure!(rows.iter().all(|row| row.outputs_equal), "outputs differ");
@@ -163,16 +169,22 @@ fn main() -> Result<()> {
 fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress) -> Result<Row> {
     let texts = corpus.texts.len();
     let mut seconds = vec![Vec::new(); ways.len()];
+    let mut processor = vec![Vec::new(); ways.len()];
     let mut vectors = Vec::new();
     // The first round warms up, and its vectors are looked at.
     for round in 0..=rounds {
         progress.step(corpus.name);
         for turn in 0..ways.len() {
             let index = (round + turn) % ways.len();
+            let before = ways[index].processor_ms()?;
             let (took, found) = ways[index].embed(&corpus.texts, round == 0)?;
+            let processor_ms = ways[index].processor_ms()? - before;
             match found {
                 Some(found) => vectors.push(found),
-                None => seconds[index].push(took),
+                None => {
+                    seconds[index].push(took);
+                    processor[index].push(processor_ms / 1e3);
+                }
             }
         }
     }
@@ -183,8 +195,10 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
         let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
         if alone.len() == found.len() { pairs.map(distance).fold(0.0, f32::max) } else { f32::INFINITY }
     };
-    let rates: Vec<Vec<_>> =
-        seconds.iter().map(|all| all.iter().map(|seconds| texts as f64 / seconds).collect()).collect();
+    let rates = |seconds: Vec<Vec<f64>>| -> Vec<Vec<_>> {
+        seconds.into_iter().map(|all| all.into_iter().map(|seconds| texts as f64 / seconds).collect()).collect()
+    };
+    let (rates, per_processor) = (rates(seconds), rates(processor));
     let mut rows = Vec::new();
     for (index, (name, workers, threads)) in CONTESTANTS.into_iter().enumerate() {
         rows.push(WayRow {
@@ -193,6 +207,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
             threads,
             sentences_per_s_median: stats::median(&rates[index]),
             sentences_per_s_range: stats::range(&rates[index]),
+            sentences_per_processor_s_median: stats::median(&per_processor[index]),
             ratio: Ratio::of(&rates[index], &rates[ONE]),
             anonymous_mib_max: ways[index].anonymous_mib()?,
             difference_max: difference(&vectors[index]),
@@ -202,6 +217,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
         corpus: corpus.name,
         texts,
         two_workers_over_one: rows[TWO].ratio.ratio,
+        two_workers_over_one_processor: 2.0 * Ratio::of(&per_processor[TWO], &per_processor[ONE]).ratio,
         two_workers_over_two_threads: Ratio::of(&rates[TWO], &rates[ALONE]).ratio,
         outputs_equal: rows.iter().all(|way| way.difference_max < TOLERANCE),
         ways: rows,
@@ -225,13 +241,20 @@ impl Way {
         }
     }
 
-    fn anonymous_mib(&self) -> Result<f64> {
-        let pids: Vec<_> = match self {
+    fn pids(&self) -> Vec<u32> {
+        match self {
             Self::Workers(actors) => actors.workers().iter().map(|worker| worker.pid).collect(),
             Self::Alone(process) => vec![process.pid()],
-        };
+        }
+    }
+
+    fn processor_ms(&self) -> Result<f64> {
+        self.pids().into_iter().map(processor_ms_of).sum()
+    }
+
+    fn anonymous_mib(&self) -> Result<f64> {
         let mut most = 0;
-        for pid in pids {
+        for pid in self.pids() {
             most = most.max(rollup(pid, "Anonymous")?);
         }
         Ok(most as f64 / f64::from(1 << 20))
@@ -262,8 +285,16 @@ fn targets(rows: &[Row]) -> Vec<Target> {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table =
-        Table::new(["corpus", "texts", "who", "sentences/s", "in units of one worker", "anonymous", "difference"]);
+    let mut table = Table::new([
+        "corpus",
+        "texts",
+        "who",
+        "sentences/s",
+        "per processor second",
+        "in units of one worker",
+        "anonymous",
+        "difference",
+    ]);
     for (row, way) in rows.iter().flat_map(|row| row.ways.iter().map(move |way| (row, way))) {
         let (low, high) = way.sentences_per_s_range;
         table.row([
@@ -271,6 +302,7 @@ fn table(rows: &[Row]) -> Table {
             row.texts.to_string(),
             way.name.to_owned(),
             format!("{:.0} ({low:.0}..{high:.0})", way.sentences_per_s_median),
+            format!("{:.0}", way.sentences_per_processor_s_median),
             way.ratio.to_string(),
             format!("{:.1} MiB", way.anonymous_mib_max),
             format!("{:.0e}", way.difference_max),
