@@ -22,6 +22,7 @@ chapters! {
     tasks_and_actors "tasks-and-actors.md"
     memory_model "memory-model.md"
     devices "devices.md"
+    benchmarks "benchmarks.md"
     design "design.md"
 }
 
