@@ -24,6 +24,7 @@ chapters! {
     files "files.md"
     rzc "rzc.md"
     devices "devices.md"
+    benchmarks "benchmarks.md"
     design "design.md"
 }
 

@@ -296,3 +296,31 @@ impl ModuleMapper for Mapper<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::Unattached;
+    use crate::arena::{TensorEntry, TensorKind};
+
+    #[test]
+    fn each_entry_is_taken_once_in_any_order() {
+        let entry = |path: &str| TensorEntry {
+            path: path.to_owned(),
+            blob: 0,
+            kind: TensorKind::Float,
+            dtype: DType::F32,
+            shape: vec![1],
+            param: None,
+            why: None,
+        };
+        let entries = ["a", "b", "c", "d"].map(entry);
+        let mut unattached = Unattached::all(&entries);
+        let mut take = |path: &str| unattached.take(&entries, path).map(|entry| entry.path.as_str());
+        // In order, then behind and before what is next, and what was never there.
+        assert_eq!(["a", "c", "b", "e"].map(&mut take), [Some("a"), Some("c"), Some("b"), None]);
+        assert_eq!(["a", "b", "c"].map(&mut take), [None; 3], "twice");
+        assert_eq!(unattached.paths(&entries).collect::<Vec<_>>(), ["d"]);
+    }
+}
