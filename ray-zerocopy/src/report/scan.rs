@@ -73,6 +73,21 @@ impl MappedArena {
     }
 }
 
+impl MappedArena {
+    /// The files that its weights lie in beside its own memory, as `/proc/<pid>/maps` names them.
+    fn beside(contents: &Result<ArenaFile, String>) -> Vec<PathBuf> {
+        contents.iter().flat_map(ArenaFile::files).filter_map(|path| path.canonicalize().ok()).collect()
+    }
+
+    /// Whether another arena is a file that this one's weights lie in, and that nobody maps for anything else: it is counted
+    /// here already.
+    fn borrows(&self, other: &Self) -> bool {
+        let Some(path) = &other.path else { return false };
+        let known = |process: &MappingProcess| self.processes.iter().any(|own| own.pid == process.pid);
+        Self::beside(&self.contents).contains(path) && other.processes.iter().all(known)
+    }
+}
+
 /// A process that has an arena mapped. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingProcess {
@@ -156,6 +171,9 @@ pub fn scan() -> Result<Scan, ReportError> {
     let found = mapped.into_iter().filter_map(|(key, found)| Some((key, found.name, found.contents?, found.pids)));
     let mut arenas: Vec<_> = found.map(|(key, name, contents, pids)| arena(key, name, contents, pids)).collect();
     arenas.retain(|arena| !arena.processes.is_empty());
+    let parts: Vec<bool> = arenas.iter().map(|arena| arenas.iter().any(|whole| whole.borrows(arena))).collect();
+    let mut parts = parts.into_iter();
+    arenas.retain(|_| parts.next() == Some(false));
     arenas.sort_by_key(|arena| std::cmp::Reverse(arena.processes.len()));
     Ok(Scan { arenas, hidden })
 }
@@ -217,8 +235,7 @@ fn places(pid: u32, map: &Map<'_>) -> impl Iterator<Item = PathBuf> {
 
 fn arena((device, inode): Key, name: String, contents: Result<ArenaFile, String>, pids: BTreeSet<u32>) -> MappedArena {
     // Weights may lie in files beside the arena's memory: they are part of it.
-    let beside: Vec<PathBuf> =
-        contents.iter().flat_map(ArenaFile::files).filter_map(|p| p.canonicalize().ok()).collect();
+    let beside = MappedArena::beside(&contents);
     let ours = |map: &Map<'_>| {
         (map.device == device && map.inode == inode) || beside.iter().any(|path| path.as_os_str() == map.name)
     };
