@@ -17,7 +17,7 @@ use super::region::{Backing, Region};
 use super::sys::{self, Promise};
 use super::{Arena, ArenaError, CopyEntry, FlagEntry, Manifest, Progress, Stamp, TensorEntry};
 
-pub(super) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
+pub(crate) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
 pub(super) const CHECKSUM_KEY: &str = "ray_zerocopy.blake3";
 /// Stands for a checksum that is not known yet, and takes as much room.
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";

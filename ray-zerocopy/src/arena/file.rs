@@ -60,8 +60,12 @@ impl ArenaFile {
         let (file, stamp) = region::open(path)?;
         let (head, image) = image(&file, &stamp)?;
         let contents = contents(&image)?;
-        // What is saved has all of its bytes in it; the files of another machine are not for it to name.
-        if let Some(other) = contents.manifest.files.first() {
+        // What is saved has all of its bytes in it; the files of another machine are not for it to name. The memory of an
+        // arena in use, `/proc/<pid>/fd/N`, may: it is looked into, and opened by nobody.
+        let in_use = || sys::sealed(&file).is_ok_and(|seals| seals.contains(sys::SEALS));
+        if let Some(other) = contents.manifest.files.first()
+            && !in_use()
+        {
             return Err(ArenaError::NotAnArena(format!("it is a file, and borrows from {}", other.path.display())));
         }
         Ok(Self { file, stamp, head, contents })

@@ -23,7 +23,7 @@ mod read;
 pub(crate) mod region;
 pub(crate) mod sys;
 
-pub(crate) use build::{ArenaBuilder, BlobSource, SAMPLE, sample, sealed_container};
+pub(crate) use build::{ArenaBuilder, BlobSource, MANIFEST_KEY, SAMPLE, sample, sealed_container};
 pub use copy::Progress;
 pub use file::ArenaFile;
 pub use manifest::{ArenaId, TensorKind};

@@ -7,7 +7,7 @@ use burn_pack::{MAGIC_NUMBER, Reader};
 
 use super::{CheckpointError, CheckpointFormat, Entry};
 use crate::arena::file::image;
-use crate::arena::{ArenaError, ArenaFile, Stamp, dtypes};
+use crate::arena::{ArenaError, ArenaFile, MANIFEST_KEY, Stamp, dtypes};
 
 pub(super) fn entries(
     file: &File,
@@ -16,7 +16,7 @@ pub(super) fn entries(
 ) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
     let corrupted = |reason: String| CheckpointError::corrupted(&stamp.path, reason);
     // An arena names every tensor, where its container has those that are equal but once.
-    match ArenaFile::open(&stamp.path) {
+    let arena = match ArenaFile::open(&stamp.path) {
         Ok(arena) => {
             // The memory of an arena in use, `/proc/<pid>/fd/N`, need not have all of its weights.
             if let Some(beside) = arena.files().next() {
@@ -40,12 +40,18 @@ pub(super) fn entries(
             return Err(corrupted(error.to_string()));
         }
         Err(error @ ArenaError::Format { .. }) => return Err(error.into()),
-        Err(_) => {}
-    }
+        Err(error) => Err::<(), _>(error),
+    };
     let (_, image) = image(file, stamp).map_err(|error| corrupted(error.to_string()))?;
     let base = image.as_ptr() as usize;
     let reader = Reader::from_bytes(Bytes::from_shared(image.clone(), AllocationProperty::File))
         .map_err(|error| corrupted(error.to_string()))?;
+    // Nor is an arena plain burnpack because its own reader does not believe it.
+    if let Err(error) = arena
+        && reader.metadata().get(MANIFEST_KEY).is_some_and(|manifest| manifest.starts_with('{'))
+    {
+        return Err(corrupted(error.to_string()));
+    }
     let tensors = reader.into_tensors().map_err(|error| corrupted(error.to_string()))?;
     let mut entries = Vec::with_capacity(tensors.len());
     for tensor in tensors {
