@@ -176,7 +176,7 @@ fn another_user_cannot_attach_an_arena() {
     let processes = [std::process::id(), worker];
     paths.extend(processes.iter().flat_map(|pid| inside.map(|file| format!("/proc/{pid}/{file}"))));
 
-    let mut stranger = Command::new(std::env::current_exe().unwrap())
+    let mut stranger = Command::new("/proc/self/exe")
         .args(["--exact", "role_of_the_stranger", "--nocapture", "--test-threads=1"])
         .env(ROLE, "1")
         .uid(65534)

@@ -167,7 +167,7 @@ fn role_of_a_limited_process() {
 }
 
 fn in_a_process_of_its_own(role: &str, user: Option<u32>) {
-    let mut process = Command::new(std::env::current_exe().unwrap());
+    let mut process = Command::new("/proc/self/exe");
     process.args(["--exact", "role_of_a_limited_process", "--nocapture", "--test-threads=1"]).env(ROLE, role);
     if let Some(user) = user {
         process.uid(user).gid(user);
