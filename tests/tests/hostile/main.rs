@@ -67,7 +67,8 @@ fn open(bytes: &[u8]) -> Result<(), ArenaError> {
 }
 
 fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("hostile").join(name)
+    // What an error names is the absolute path.
+    std::path::absolute("hostile").unwrap().join(name)
 }
 
 /// A small file may cost a few MiB, and a large one a multiple of its size.
