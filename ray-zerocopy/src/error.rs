@@ -29,6 +29,10 @@ pub enum Error {
     /// A device is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Ray did not do what it was asked.
+    #[cfg(feature = "ray")]
+    #[error(transparent)]
+    Ray(#[from] crate::ray::RayError),
     /// A report could not be made.
     #[error(transparent)]
     Report(#[from] ReportError),

@@ -85,6 +85,8 @@ mod error;
 mod fuzz;
 mod panics;
 mod pipeline;
+#[cfg(feature = "ray")]
+pub mod ray;
 mod report;
 mod wrapper;
 
@@ -93,7 +95,7 @@ pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progre
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
-pub use engine::{Attached, CallError, Worker};
+pub use engine::{Attached, CallError, Place, Worker};
 pub use error::{Error, Result};
 pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};

@@ -25,7 +25,7 @@ fn memfd(bytes: &[u8], seals: SealFlags) -> OwnedFd {
 }
 
 fn bytes(arena: &Arena) -> Vec<u8> {
-    let file = std::fs::File::from(arena.fd().try_clone_to_owned().unwrap());
+    let file = std::fs::File::from(arena.fd().unwrap().try_clone_to_owned().unwrap());
     let mut bytes = vec![0; arena.len() as usize];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
     bytes
@@ -48,7 +48,7 @@ fn an_arena_is_a_burnpack_container_that_any_burn_tool_reads() {
 #[test]
 fn the_kernel_refuses_every_write() {
     let arena = share(&mill()).unwrap();
-    let fd = arena.fd();
+    let fd = arena.fd().unwrap();
     assert!(rustix::io::write(fd, b"x").is_err());
     assert!(rustix::fs::ftruncate(fd, 1).is_err());
     assert!(fcntl_add_seals(fd, SealFlags::FUTURE_WRITE).is_err());

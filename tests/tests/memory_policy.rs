@@ -26,7 +26,7 @@ fn arena(size: usize) -> Arena {
 
 /// The arena as a process maps it.
 fn seen(arena: &Arena, pid: u32) -> Mapped {
-    let inode = rustix::fs::fstat(arena.fd()).unwrap().st_ino;
+    let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
     let mut found = mapped(pid, inode);
     assert_eq!(found.len(), 1, "process {pid} maps the arena {} times", found.len());
     found.remove(0)
@@ -138,7 +138,7 @@ fn the_background_ends_with_the_arena() {
         names.filter(|name| name.trim() == "rzc huge pages").count()
     };
     let arena = arena(4096);
-    let inode = rustix::fs::fstat(arena.fd()).unwrap().st_ino;
+    let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
     let outcome = arena.apply(Memory::default().huge_pages(HugePages::Background)).huge_pages;
     assert!(matches!(outcome, PolicyOutcome::Underway { .. }) || made(&outcome, &arena) || !outcome.why().is_empty());
     drop(arena);

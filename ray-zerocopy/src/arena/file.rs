@@ -12,7 +12,7 @@ use memmap2::MmapOptions;
 
 use super::build::{ArenaBuilder, BlobSource, sample};
 use super::contents::{Contents, contents};
-use super::copy::{Meter, Progress, read_at, stream_file, write_at};
+use super::copy::{CHUNK, Meter, Progress, read_at, stream_file, write_at};
 use super::region::{self, Region};
 use super::sys::{self, Placement};
 use super::{Arena, ArenaError, ArenaId, SharedTensor, Stamp};
@@ -267,12 +267,16 @@ impl Arena {
             }
             let mut meter = Meter::new(self.len(), tell);
             let mut at = 0;
-            stream_file(self.fd(), 0, self.len(), &mut |bytes| {
+            let mut write = |bytes: &[u8]| {
                 write_at(file, bytes, at).map_err(|error| error.to_string())?;
                 at += bytes.len() as u64;
                 meter.add(bytes.len());
                 Ok(())
-            })
+            };
+            match self.fd() {
+                Some(fd) => stream_file(fd, 0, self.len(), &mut write),
+                None => self.whole().chunks(CHUNK).try_for_each(write),
+            }
             .map_err(|reason| ArenaError::file(path, io::Error::other(reason)))
         })
     }

@@ -71,6 +71,11 @@ pub enum ArenaError {
         /// The file.
         path: String,
     },
+    /// The arena lies in Ray's object store, and workers of this machine get theirs from a file descriptor.
+    #[error(
+        "the arena lies in Ray's object store, from where only Ray hands it out; share the pipeline, or open the file, again for workers without Ray"
+    )]
+    InStore,
     /// The bytes are not a burnpack container.
     #[error("not an arena: {0}")]
     NotAnArena(String),

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::contents::{Contents, contents};
 use super::copy::{CHUNK, Meter, Progress};
 use super::memory::{self, Memory, MemoryOutcome};
+#[cfg(feature = "ray")]
+use super::region::Origin;
 use super::region::{Backing, Region};
 use super::{ArenaError, ArenaId, Manifest, TensorKind};
 
@@ -70,7 +72,9 @@ impl Arena {
         let fits = |(region, stamp): (&Region, _)| matches!(&region.backing, Backing::File(found, _) if found == stamp);
         match regions.len() == files.len() + 1 && regions[1..].iter().zip(files).all(fits) {
             true => {
-                let memory = memory::Regions::new(regions.iter().map(|region| region.pages.clone()).collect());
+                let stored = regions.iter().any(|region| region.pages.is_none());
+                let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
+                let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
                 Ok(Self(Arc::new(Inner { regions, memory, contents })))
             }
             false => Err(ArenaError::NotAnArena(format!(
@@ -171,7 +175,9 @@ impl Arena {
     pub fn borrowed_bytes(&self) -> u64 {
         let places = self.0.contents.places.iter();
         match &self.0.regions[0].backing {
-            Backing::Sealed => places.filter(|place| place.region > 0).map(|place| place.len as u64).sum(),
+            Backing::Sealed | Backing::Store => {
+                places.filter(|place| place.region > 0).map(|place| place.len as u64).sum()
+            }
             Backing::File(..) => places.map(|place| place.len as u64).sum(),
         }
     }
@@ -180,7 +186,7 @@ impl Arena {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.regions.iter().filter_map(|region| match &region.backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
-            Backing::Sealed => None,
+            Backing::Sealed | Backing::Store => None,
         })
     }
 
@@ -193,7 +199,7 @@ impl Arena {
     pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
         let container = match &self.0.regions[0].backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
-            Backing::Sealed => None,
+            Backing::Sealed | Backing::Store => None,
         };
         self.0.contents.tensors(container)
     }
@@ -248,8 +254,50 @@ impl Arena {
     }
 
     /// The memfd, or the file that was opened. Whoever gets a memfd can read the arena and cannot change it.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.regions[0].fd.as_fd()
+    ///
+    /// None for an arena in Ray's object store, which is Ray's to hand out.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.regions[0].fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Opens an arena in memory of an object store: all of it in one object.
+    ///
+    /// # Errors
+    /// As [`from_memfd`](Self::from_memfd).
+    #[cfg(feature = "ray")]
+    pub(crate) fn from_store(memory: bytes::Bytes, origin: Option<Origin>) -> Result<Self, ArenaError> {
+        Self::from_regions(vec![Region::store(memory, origin)])
+    }
+
+    /// What the engine has noted in whose store the arena lies.
+    #[cfg(feature = "ray")]
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.0.regions[0].origin.as_ref()
+    }
+
+    /// The container, whole, if there is nothing beside it.
+    #[cfg(feature = "ray")]
+    pub(crate) fn container(&self) -> Option<&bytes::Bytes> {
+        match &self.0.regions[..] {
+            [container] => Some(&container.memory),
+            _ => None,
+        }
+    }
+
+    /// The bytes of the container.
+    pub(super) fn whole(&self) -> &[u8] {
+        &self.0.regions[0].memory
+    }
+
+    /// The same arena as one that can be handed to another process of this machine.
+    ///
+    /// # Errors
+    /// If it lies in an object store.
+    pub(crate) fn handed_over(self) -> Result<Self, ArenaError> {
+        match self.fd() {
+            Some(_) => Ok(self),
+            None => Err(ArenaError::InStore),
+        }
     }
 
     /// What another process has to know, beside the file descriptors, to open the same arena.
@@ -259,7 +307,7 @@ impl Arena {
 
     /// The file descriptors that the handle is about, in its order.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.regions.iter().map(|region| region.fd.as_fd()).collect()
+        self.0.regions.iter().filter_map(|region| region.fd.as_ref()).map(AsFd::as_fd).collect()
     }
 
     /// Opens what another process of this user handed over.

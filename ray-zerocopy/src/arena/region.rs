@@ -1,9 +1,11 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
+use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{OFlags, Stat, fstat};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ pub(crate) enum Backing {
     Sealed,
     /// A file, of which somebody has promised that nobody changes it.
     File(Stamp, Promise),
+    /// Memory of an object store, which hands it out itself.
+    Store,
 }
 
 /// Which file it was, and in which state.
@@ -51,12 +55,18 @@ impl Stamp {
 
 /// A mapped region.
 pub(super) struct Region {
-    pub(super) fd: OwnedFd,
+    /// What it is a map of; none if the map is somebody else's.
+    pub(super) fd: Option<OwnedFd>,
     pub(super) memory: bytes::Bytes,
     /// The same memory, as the kernel knows it.
-    pub(super) pages: Pages,
+    pub(super) pages: Option<Pages>,
     pub(super) backing: Backing,
+    /// What its owner needs to find it again.
+    pub(super) origin: Option<Origin>,
 }
+
+/// What an engine notes on a region that lies in its store. The arena does not know what it is.
+pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 impl Region {
     /// Maps a memfd, which has to be sealed.
@@ -75,7 +85,7 @@ impl Region {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
-        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing: Backing::Sealed })
+        Ok(Self::mapped(fd, map, Backing::Sealed))
     }
 
     /// Maps a file, which has to be in the state that the stamp says.
@@ -88,14 +98,25 @@ impl Region {
         }
         let map =
             Mapping::file(&fd, stamp.len as usize, promise).map_err(|error| ArenaError::file(&stamp.path, error))?;
-        let backing = Backing::File(stamp, promise);
-        Ok(Self { fd, pages: map.pages(), memory: bytes::Bytes::from_owner(map), backing })
+        Ok(Self::mapped(fd, map, Backing::File(stamp, promise)))
+    }
+
+    fn mapped(fd: OwnedFd, map: Mapping, backing: Backing) -> Self {
+        let pages = Some(map.pages());
+        Self { fd: Some(fd), pages, memory: bytes::Bytes::from_owner(map), backing, origin: None }
+    }
+
+    /// Memory of an object store.
+    #[cfg_attr(not(feature = "ray"), expect(dead_code, reason = "the store is Ray's"))]
+    pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Self {
+        Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
     }
 
     pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
         match backing {
             Backing::Sealed => Self::sealed(fd),
             Backing::File(stamp, promise) => Self::file(fd, stamp.clone(), *promise),
+            Backing::Store => Err(ArenaError::InStore),
         }
     }
 }

@@ -225,6 +225,46 @@ pub(crate) trait Engine: Send + Sync {
     /// The workers that have a process now.
     fn workers(&self) -> Vec<Worker>;
 
+    /// How many workers there are, with those that are being started.
+    fn size(&self) -> usize;
+
+    /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
+    fn shut_down(&self);
+
     /// What each worker said when it loaded the program.
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;
+}
+
+/// Where a wrapper's calls can run: [`Local`](crate::Local) workers of this machine, or a Ray cluster.
+///
+/// Nobody else implements it.
+pub trait Place: Home + Sized {}
+
+/// What a wrapper needs of a place.
+pub trait Home: Send + Sync + 'static {
+    /// The arena as the place's workers can get at it.
+    #[doc(hidden)]
+    fn adopt(&self, arena: Arena) -> crate::Result<Arena>;
+
+    /// The workers that run tasks.
+    #[doc(hidden)]
+    fn tasks(&self) -> crate::Result<Tasks>;
+
+    /// Starts actors that load a program.
+    #[doc(hidden)]
+    fn actors(&self, start: Start) -> crate::Result<Tasks>;
+
+    /// The place, to be kept.
+    #[doc(hidden)]
+    fn home(&self) -> Arc<dyn Home>;
+}
+
+/// An engine, as wrappers keep it.
+#[derive(Clone)]
+pub struct Tasks(pub(crate) Arc<dyn Engine>);
+
+/// Actors that are to be started.
+pub struct Start {
+    pub(crate) settings: local::Settings,
+    pub(crate) program: Arc<Program>,
 }

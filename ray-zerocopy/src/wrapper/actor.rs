@@ -12,8 +12,8 @@ use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::memory::Memory;
 use crate::arena::{Arena, ArenaId};
-use crate::engine::local::{Pool, Settings, broker, start};
-use crate::engine::{Engine, Worker};
+use crate::engine::local::{Machine, Settings, broker};
+use crate::engine::{Home, Place, Start, Tasks, Worker};
 use crate::pipeline::{Loaded, Root, load, share};
 use crate::report::{Report, report, report_all};
 use crate::{Result, device};
@@ -65,6 +65,7 @@ pub struct ActorWrapper<P> {
     memory: Memory,
     settings: Settings,
     deadline: Option<Duration>,
+    home: Arc<dyn Home>,
     pipeline: PhantomData<fn() -> P>,
 }
 
@@ -77,9 +78,27 @@ impl<P: Root> ActorWrapper<P> {
         Ok(Self::from_arena(share(pipeline)?))
     }
 
+    /// Shares a pipeline whose actors live where you choose: on this machine, as with [`new`](Self::new), or on a Ray
+    /// cluster.
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared.
+    pub fn on(place: &impl Place, pipeline: &P) -> Result<Self> {
+        Self::from_arena_on(place, share(pipeline)?)
+    }
+
+    /// As [`from_arena`](Self::from_arena), with actors where you choose.
+    ///
+    /// # Errors
+    /// If the arena cannot be brought there.
+    pub fn from_arena_on(place: &impl Place, arena: Arena) -> Result<Self> {
+        Ok(Self { home: place.home(), ..Self::from_arena(place.adopt(arena)?) })
+    }
+
     /// A handle of a pipeline that has been shared already.
     pub fn from_arena(arena: Arena) -> Self {
         Self {
+            home: Arc::new(Machine),
             arena,
             device: "cpu".to_owned(),
             strict: false,
@@ -187,12 +206,13 @@ impl<P: Remote> ActorWrapper<P> {
     /// # Errors
     /// If a process cannot be started or cannot load the pipeline; it is named.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
-        let program = program::<P>(self.arena.clone(), self.device.clone(), self.strict, self.memory)?;
+        let arena = self.home.adopt(self.arena.clone())?;
+        let program = program::<P>(arena, self.device.clone(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
-        let pool = start(settings, Some(Arc::clone(&program)))?;
+        let Tasks(engine) = self.home.actors(Start { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
-        let caller = Caller { program, engine: Arc::clone(&pool) as _, options, pinned: None };
-        Ok(Actors { methods: P::Actors::from(caller.clone()), caller, pool })
+        let caller = Caller { program, engine, options, pinned: None };
+        Ok(Actors { methods: P::Actors::from(caller.clone()), caller })
     }
 }
 
@@ -205,6 +225,7 @@ impl<P> Clone for ActorWrapper<P> {
             memory: self.memory,
             settings: self.settings.clone(),
             deadline: self.deadline,
+            home: Arc::clone(&self.home),
             pipeline: PhantomData,
         }
     }
@@ -276,14 +297,13 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
 /// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
 pub struct Actors<P: Remote> {
     caller: Caller,
-    pool: Arc<Pool>,
     methods: P::Actors,
 }
 
 impl<P: Remote> Actors<P> {
     /// How many actors there are.
     pub fn len(&self) -> usize {
-        self.pool.size()
+        self.caller.engine.size()
     }
 
     /// Never: there is at least one.
@@ -299,7 +319,7 @@ impl<P: Remote> Actors<P> {
     pub fn actor(&self, index: usize) -> Actor<P> {
         assert!(index < self.len(), "there is no actor {index}: there are {}", self.len());
         let caller = Caller { pinned: Some(index), ..self.caller.clone() };
-        Actor { methods: P::Actors::from(caller.clone()), caller, pool: Arc::clone(&self.pool), index }
+        Actor { methods: P::Actors::from(caller.clone()), caller, index }
     }
 
     /// How long a call through this handle may take, with its time in the queue; `actors.clone().deadline(..)` for one
@@ -318,7 +338,7 @@ impl<P: Remote> Actors<P> {
 
     /// The processes that are up now.
     pub fn workers(&self) -> Vec<Worker> {
-        self.pool.workers()
+        self.caller.engine.workers()
     }
 
     /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
@@ -331,7 +351,7 @@ impl<P: Remote> Actors<P> {
 
     /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
     pub fn shut_down(&self) {
-        self.pool.shut_down();
+        self.caller.engine.shut_down();
     }
 }
 
@@ -346,7 +366,7 @@ impl<P: Remote> Deref for Actors<P> {
 impl<P: Remote> Clone for Actors<P> {
     fn clone(&self) -> Self {
         let caller = self.caller.clone();
-        Self { methods: P::Actors::from(caller.clone()), caller, pool: Arc::clone(&self.pool) }
+        Self { methods: P::Actors::from(caller.clone()), caller }
     }
 }
 
@@ -360,7 +380,6 @@ impl<P: Remote> fmt::Debug for Actors<P> {
 pub struct Actor<P: Remote> {
     caller: Caller,
     methods: P::Actors,
-    pool: Arc<Pool>,
     index: usize,
 }
 
@@ -375,7 +394,7 @@ impl<P: Remote> Actor<P> {
 
     /// The actor's process, if it is up.
     pub fn worker(&self) -> Option<Worker> {
-        self.pool.workers().into_iter().find(|worker| worker.index == self.index)
+        self.caller.engine.workers().into_iter().find(|worker| worker.index == self.index)
     }
 }
 

@@ -9,8 +9,8 @@ use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::Arena;
 use crate::arena::memory::Memory;
-use crate::engine::Program;
 use crate::engine::local::Local;
+use crate::engine::{Place, Program, Tasks};
 use crate::pipeline::share;
 use crate::report::{Report, report};
 use crate::{Result, device};
@@ -54,7 +54,6 @@ use crate::{Result, device};
 /// ```
 pub struct TaskWrapper<P: Remote> {
     caller: Caller,
-    engine: Local,
     tasks: P::Tasks,
 }
 
@@ -67,11 +66,11 @@ impl<P: Remote> TaskWrapper<P> {
         Self::on(&Local::shared()?, pipeline)
     }
 
-    /// Shares a pipeline and runs its methods on workers of your choice.
+    /// Shares a pipeline and runs its methods on workers of your choice: [`Local`] ones, or those of a Ray cluster.
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
-    pub fn on(engine: &Local, pipeline: &P) -> Result<Self> {
+    pub fn on(engine: &impl Place, pipeline: &P) -> Result<Self> {
         Self::from_arena(engine, share(pipeline)?)
     }
 
@@ -79,30 +78,33 @@ impl<P: Remote> TaskWrapper<P> {
     ///
     /// # Errors
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
-    pub fn from_arena(engine: &Local, arena: Arena) -> Result<Self> {
-        let program = program::<P>(arena, "cpu".to_owned(), false, Memory::default())?;
+    pub fn from_arena(engine: &impl Place, arena: Arena) -> Result<Self> {
+        let program = program::<P>(engine.adopt(arena)?, "cpu".to_owned(), false, Memory::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
-        Ok(Self::assemble(engine.clone(), program, options))
+        Ok(Self::assemble(engine.tasks()?, program, options))
     }
 
-    fn assemble(engine: Local, program: Arc<Program>, options: Options) -> Self {
-        let pool: Arc<dyn crate::engine::Engine> = Arc::clone(&engine.0) as _;
+    fn assemble(Tasks(engine): Tasks, program: Arc<Program>, options: Options) -> Self {
         // Set before by an earlier step of the same wrapper, for the same engine.
-        drop(program.engine.set(Arc::downgrade(&pool)));
-        let caller = Caller { program, engine: pool, options, pinned: None };
-        Self { tasks: P::Tasks::from(caller.clone()), caller, engine }
+        drop(program.engine.set(Arc::downgrade(&engine)));
+        let caller = Caller { program, engine, options, pinned: None };
+        Self { tasks: P::Tasks::from(caller.clone()), caller }
+    }
+
+    fn engine(&self) -> Tasks {
+        Tasks(Arc::clone(&self.caller.engine))
     }
 
     fn reprogram(self, device: String, strict: bool, memory: Memory) -> Self {
         let old = &self.caller.program;
         let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory));
-        Self::assemble(self.engine, program, self.caller.options)
+        Self::assemble(self.engine(), program, self.caller.options)
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = self.caller.options;
         change(&mut options);
-        Self::assemble(self.engine, Arc::clone(&self.caller.program), options)
+        Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
     }
 
     /// Where workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
@@ -188,7 +190,7 @@ impl<P: Remote> Deref for TaskWrapper<P> {
 
 impl<P: Remote> Clone for TaskWrapper<P> {
     fn clone(&self) -> Self {
-        Self::assemble(self.engine.clone(), Arc::clone(&self.caller.program), self.caller.options)
+        Self::assemble(self.engine(), Arc::clone(&self.caller.program), self.caller.options)
     }
 }
 

@@ -24,6 +24,8 @@ const ATTEMPTS: usize = 4;
 /// The memory of an arena in this process: its mappings, and what has been asked for them.
 pub(crate) struct Regions {
     mappings: Vec<Pages>,
+    /// How many bytes there are beside, in an object store, whose pages are not this process's to treat.
+    stored: Option<u64>,
     state: Mutex<State>,
 }
 
@@ -49,7 +51,12 @@ struct Background {
 
 impl Regions {
     pub(crate) fn new(mappings: Vec<Pages>) -> Self {
-        Self { mappings, state: Mutex::default() }
+        Self { mappings, stored: None, state: Mutex::default() }
+    }
+
+    /// The same, for an arena in an object store.
+    pub(crate) fn of_a_store(self, bytes: u64) -> Self {
+        Self { stored: Some(bytes), ..self }
     }
 
     /// Applies a policy to the memory as this process maps it, and makes the huge pages.
@@ -69,6 +76,10 @@ impl Regions {
         let begun = Instant::now();
         let mut state = lock(&self.state);
         state.asked = state.asked.and(memory);
+        if self.stored.is_some() {
+            drop(state);
+            return self.outcome();
+        }
         match memory.huge_pages {
             HugePages::Off => {}
             when if maker => self.make(&mut state, when),
@@ -124,6 +135,15 @@ impl Regions {
         let state = lock(&self.state);
         if state.asked == Memory::default() {
             return MemoryOutcome::default();
+        }
+        if let Some(of) = self.stored {
+            let answer = |asked: bool| match asked {
+                true => PolicyOutcome::Not { of, why: vec![WhyNot::InStore] },
+                false => PolicyOutcome::NotAsked,
+            };
+            let huge_pages = answer(state.asked.huge_pages != HugePages::Off);
+            let (prefault, lock) = (answer(state.asked.prefault), answer(state.asked.lock));
+            return MemoryOutcome { huge_pages, prefault, lock, ..MemoryOutcome::default() };
         }
         let len = |map: &Pages| map.addresses().len() as u64;
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();

@@ -134,6 +134,8 @@ pub enum WhyNot {
     },
     /// It was applied, and the kernel has unmapped pages since.
     Unmapped,
+    /// The arena lies in Ray's object store, whose pages Ray maps.
+    InStore,
 }
 
 impl MemoryOutcome {
@@ -256,6 +258,7 @@ impl fmt::Display for WhyNot {
             Self::LeftToOwner => f.write_str("the process that shared the arena makes them; its outcome says how far"),
             Self::NoThread { reason } => write!(f, "no thread for the background: {reason}"),
             Self::Unmapped => f.write_str("the kernel has unmapped pages since; they come back when they are read"),
+            Self::InStore => f.write_str("the arena lies in Ray's object store, whose pages Ray maps"),
         }
     }
 }

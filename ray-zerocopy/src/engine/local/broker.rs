@@ -73,6 +73,7 @@ static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
 
 /// Offers an arena to whoever has the ticket, for as long as this process lives.
 pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
+    let arena = &arena.clone().handed_over()?;
     let broker = BROKER.get_or_init(|| open().map_err(|error| error.to_string())).as_ref();
     let broker = broker.map_err(|reason| BrokerError::Offer {
         what: "the socket".to_owned(),

@@ -31,27 +31,17 @@ pub struct Packet {
 impl Packet {
     /// Writes a message and the bytes that belong to it.
     pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
-        let head = crate::codec::encode(message).map_err(io::Error::other)?;
-        let segments = payload.segments.len();
-        if segments > MAX_SEGMENTS {
-            return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
-        }
-        let header = 16 + segments * 8 + head.len();
+        let head = encode(message, payload)?;
+        let header = 16 + payload.segments.len() * 8 + head.len();
         let (starts, len) = payload.layout(header);
         let inline = len <= INLINE;
         // The flag, the header, and whatever else goes into the packet.
         let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
         bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
-        bytes.extend((head.len() as u64).to_le_bytes());
-        bytes.extend((segments as u64).to_le_bytes());
-        payload.segments.iter().for_each(|segment| bytes.extend((segment.len() as u64).to_le_bytes()));
-        bytes.extend(&head);
+        begin(&mut bytes, &head, payload);
         let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
         if inline {
-            for (segment, start) in parts {
-                bytes.resize(1 + start, 0);
-                bytes.extend(segment);
-            }
+            append(&mut bytes, 1, parts);
             return Ok(Self { bytes, memfd: None });
         }
         let memfd = create("ray-zerocopy-message", len as u64).map_err(|(call, error)| limits::named(call, &error))?;
@@ -64,6 +54,41 @@ impl Packet {
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
+}
+
+fn encode<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Vec<u8>> {
+    let segments = payload.segments.len();
+    if segments > MAX_SEGMENTS {
+        return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
+    }
+    crate::codec::encode(message).map_err(io::Error::other)
+}
+
+/// Writes a frame up to its segments.
+fn begin(bytes: &mut Vec<u8>, head: &[u8], payload: &Outgoing) {
+    bytes.extend((head.len() as u64).to_le_bytes());
+    bytes.extend((payload.segments.len() as u64).to_le_bytes());
+    payload.segments.iter().for_each(|segment| bytes.extend((segment.len() as u64).to_le_bytes()));
+    bytes.extend(head);
+}
+
+/// Writes the segments of a frame that begins at `offset`, each at its start.
+fn append<'a>(bytes: &mut Vec<u8>, offset: usize, parts: impl Iterator<Item = (&'a [u8], usize)>) {
+    for (segment, start) in parts {
+        bytes.resize(offset + start, 0);
+        bytes.extend(segment);
+    }
+}
+
+/// A frame with everything in it, however large.
+#[cfg(feature = "ray")]
+pub(crate) fn whole<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Vec<u8>> {
+    let head = encode(message, payload)?;
+    let (starts, len) = payload.layout(16 + payload.segments.len() * 8 + head.len());
+    let mut bytes = Vec::with_capacity(len);
+    begin(&mut bytes, &head, payload);
+    append(&mut bytes, 0, payload.segments.iter().map(|segment| &segment[..]).zip(starts));
+    Ok(bytes)
 }
 
 /// The frame of a packet, in memory that starts at a multiple of [`ALIGN`].

@@ -20,7 +20,7 @@
 mod answers;
 pub(crate) mod broker;
 mod driver;
-mod frame;
+pub(crate) mod frame;
 mod hand;
 mod keeper;
 mod limits;
@@ -42,9 +42,14 @@ pub(crate) use pool::Pool;
 pub(crate) use process::titled;
 pub(crate) use protocol::{Failure, any as any_message};
 pub(crate) use sys::entry::EntryToken;
+#[cfg(feature = "ray")]
+pub(crate) use sys::entry::Function;
+#[cfg(feature = "ray")]
+pub(crate) use sys::heap::keep as keep_heap;
 pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
 
-use super::{CallError, Engine, Program, Worker};
+use super::{CallError, Engine, Home, Place, Program, Start, Tasks, Worker};
+use crate::arena::Arena;
 
 /// How a pool of workers is set up.
 #[derive(Debug, Clone)]
@@ -118,7 +123,7 @@ impl Local {
     ///
     /// The same happens when the last clone is dropped.
     pub fn shut_down(&self) {
-        self.0.shut_down();
+        self.0.end();
     }
 }
 
@@ -170,11 +175,53 @@ impl LocalBuilder {
     }
 }
 
+impl Place for Local {}
+
+impl Home for Local {
+    fn adopt(&self, arena: Arena) -> crate::Result<Arena> {
+        Ok(arena.handed_over()?)
+    }
+
+    fn tasks(&self) -> crate::Result<Tasks> {
+        Ok(Tasks(Arc::clone(&self.0) as _))
+    }
+
+    fn actors(&self, start: Start) -> crate::Result<Tasks> {
+        Machine.actors(start)
+    }
+
+    fn home(&self) -> Arc<dyn Home> {
+        Arc::new(self.clone())
+    }
+}
+
+/// This machine: each set of actors is a pool of its own.
+pub(crate) struct Machine;
+
+impl Home for Machine {
+    fn adopt(&self, arena: Arena) -> crate::Result<Arena> {
+        Ok(arena.handed_over()?)
+    }
+
+    fn tasks(&self) -> crate::Result<Tasks> {
+        Local::shared()?.tasks()
+    }
+
+    fn actors(&self, start: Start) -> crate::Result<Tasks> {
+        let Start { settings, program } = start;
+        Ok(Tasks(self::start(settings, Some(program))?))
+    }
+
+    fn home(&self) -> Arc<dyn Home> {
+        Arc::new(Self)
+    }
+}
+
 /// Starts a pool, whose workers load `program` first, all at the same time.
 pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Pool>, CallError> {
     sys::heap::trim();
     let pool = Pool::start(settings, program)?;
-    pool.wait_until_started().inspect_err(|_| pool.shut_down())?;
+    pool.wait_until_started().inspect_err(|_| pool.end())?;
     Ok(pool)
 }
 

@@ -49,7 +49,7 @@ impl Pool {
     fn thread(&self, name: String, drivers: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
             lock(&self.shared.state).never_started(drivers);
-            self.shut_down();
+            self.end();
             let error = super::limits::named("no thread could be started", &error);
             CallError::Start { method: "start".to_owned(), reason: error.to_string() }
         })?;
@@ -73,7 +73,7 @@ impl Pool {
     }
 
     /// Runs what waits, takes nothing new, ends the workers, and waits for them.
-    pub(crate) fn shut_down(&self) {
+    pub(crate) fn end(&self) {
         if self.is_a_fork() {
             return;
         }
@@ -100,10 +100,6 @@ impl Pool {
     }
 
     /// How many workers the pool has, up or not.
-    pub(crate) fn size(&self) -> usize {
-        self.shared.settings.workers
-    }
-
     /// Puts a call into the queue; gives it back if there is no place, or waits for one.
     fn accept(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
         let shared = &self.shared;
@@ -159,11 +155,19 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shut_down();
+        self.end();
     }
 }
 
 impl Engine for Pool {
+    fn size(&self) -> usize {
+        self.shared.settings.workers
+    }
+
+    fn shut_down(&self) {
+        self.end();
+    }
+
     fn submit(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
         if self.is_a_fork() {
             let method = call.method.to_owned();

@@ -54,6 +54,13 @@ unsafe impl<A: ?Sized + 'static, B: 'static, C: 'static, R: 'static> Function fo
     }
 }
 
+// SAFETY: the implementor is a `fn` pointer.
+unsafe impl<A: ?Sized + 'static, B: 'static, R: 'static> Function for fn(&mut A, B) -> R {
+    fn address(self) -> usize {
+        self as usize
+    }
+}
+
 /// The addresses at which this executable's code is mapped.
 fn code() -> Result<&'static [(usize, usize)], EntryError> {
     static CODE: OnceLock<Result<Vec<(usize, usize)>, String>> = OnceLock::new();

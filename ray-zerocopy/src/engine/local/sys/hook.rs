@@ -15,4 +15,6 @@ fn become_a_worker() {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         worker::run(socket)
     }
+    #[cfg(feature = "ray")]
+    crate::ray::become_a_worker();
 }

@@ -1,0 +1,82 @@
+//! Messages as Ray carries them: one piece of bytes, and the tensors that are too large for it beside it.
+//!
+//! Ray writes a small argument into the task itself, and a large one that lends its bytes into the object store, once,
+//! where the receiver reads it in place.
+
+use burn::tensor::Bytes;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::RayError;
+use super::sys::buffer::{borrow, lend};
+use crate::engine::local::frame;
+use crate::engine::message::{Incoming, Outgoing, aligned};
+
+/// What goes into the message itself, in bytes. Ray itself draws the line at 100 KiB.
+const INLINE: usize = 64 * 1024;
+
+/// A message on its way to Ray.
+pub(crate) struct Packed {
+    head: Vec<u8>,
+    beside: Vec<bytes::Bytes>,
+}
+
+/// Bytes of burn as an owner.
+struct Owner(Bytes);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn wire(error: impl ToString) -> RayError {
+    RayError::Wire { what: "a message".to_owned(), reason: error.to_string() }
+}
+
+impl Packed {
+    pub(crate) fn new<M: Serialize>(message: &M, payload: Outgoing) -> Result<Self, RayError> {
+        let size: usize = payload.segments.iter().map(|segment| segment.len()).sum();
+        if size <= INLINE {
+            return Ok(Self { head: frame::whole(message, &payload).map_err(wire)?, beside: Vec::new() });
+        }
+        let beside = payload.segments.into_iter().map(|segment| bytes::Bytes::from_owner(Owner(segment))).collect();
+        Ok(Self { head: frame::whole(message, &Outgoing::default()).map_err(wire)?, beside })
+    }
+
+    /// The arguments of a call: the message, `first` if there is one, and what lies beside the message.
+    pub(crate) fn arguments<'py>(
+        self,
+        py: Python<'py>,
+        first: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let mut arguments = vec![PyBytes::new(py, &self.head).into_any()];
+        arguments.extend(first);
+        let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
+        for bytes in self.beside {
+            arguments.push(buffer.call1((lend(py, bytes)?,))?);
+        }
+        PyTuple::new(py, arguments)
+    }
+
+    /// One object: `bytes`, or a tuple of `bytes` and what lies beside them.
+    pub(crate) fn object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        match self.beside.is_empty() {
+            true => Ok(PyBytes::new(py, &self.head).into_any()),
+            false => Ok(self.arguments(py, None)?.into_any()),
+        }
+    }
+}
+
+/// Reads a message, and what came beside it.
+pub(crate) fn read<'py, M: DeserializeOwned>(
+    head: &Bound<'py, PyAny>,
+    beside: impl IntoIterator<Item = Bound<'py, PyAny>>,
+) -> Result<(M, Incoming), RayError> {
+    let head = borrow(head).map_err(wire)?;
+    let (message, inside) = frame::parse(&aligned(&head)).map_err(wire)?;
+    let beside = beside.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
+    Ok((message, if beside.is_empty() { inside } else { Incoming { segments: beside } }))
+}

@@ -1,0 +1,72 @@
+//! The Python module that workers import: a thin skin over [`serve`](super::serve).
+
+use std::ffi::CString;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::serve::{self, Outcome};
+use crate::panics;
+
+/// The functions and classes that Ray itself runs, which have to be written in Python.
+const GLUE: &str = include_str!("glue.py");
+
+/// Answers one order: a task.
+#[pyfunction]
+fn _run<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    answer(head, rest)
+}
+
+fn answer<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+    let py = head.py();
+    let packed = serve::answer(py, head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    packed.object(py)
+}
+
+/// The state of an actor; it is on the thread that serves.
+#[pyclass(frozen, module = "_ray_zerocopy")]
+struct _State;
+
+#[pymethods]
+impl _State {
+    #[new]
+    fn new(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<Self> {
+        match serve::begin(head.py(), head, rest) {
+            Ok(Outcome::Begun) => Ok(Self),
+            Ok(Outcome::Refused(reason)) => Err(PyRuntimeError::new_err(reason)),
+            Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
+        }
+    }
+
+    fn call<'py>(&self, head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        answer(head, rest)
+    }
+}
+
+/// What a driver wants to hear: see [`Call`](super::call::Call).
+#[pyclass(frozen, module = "_ray_zerocopy")]
+pub(crate) struct Callback(pub(crate) std::sync::Mutex<Option<Done>>);
+
+/// Takes a result of Ray's.
+pub(crate) type Done = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send>;
+
+#[pymethods]
+impl Callback {
+    fn __call__(&self, result: &Bound<'_, PyAny>) {
+        let done = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(done) = done {
+            // Code of others may run here, and its panic is not Ray's.
+            drop(panics::caught(|| done(result)));
+        }
+    }
+}
+
+/// Ray's workers know it by this name.
+#[pymodule]
+pub(crate) fn _ray_zerocopy(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(_run, module)?)?;
+    module.add_class::<_State>()?;
+    let glue = CString::new(GLUE)?;
+    module.py().run(&glue, Some(&module.dict()), None)
+}

@@ -1,0 +1,161 @@
+//! Python in this process: which environment, and the thread that it lives on.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use super::RayError;
+use super::sys::main::{python_runs, register};
+
+/// Where `cargo xtask ray-env` puts its environment, in the user's cache.
+const MADE: &str = "ray-zerocopy/ray-env";
+
+/// The environment that the program uses: none if Python's own folders have Ray.
+#[derive(Debug, Clone)]
+pub(super) struct Environment {
+    /// What other processes are started with.
+    pub(super) python: PathBuf,
+}
+
+/// The folders of environments that may be meant, the first that exists is.
+fn candidates() -> Vec<PathBuf> {
+    let named = ["RAY_ZEROCOPY_PYTHON", "VIRTUAL_ENV"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home);
+    named.chain(cache.map(|cache| cache.join(MADE))).collect()
+}
+
+/// The version of an environment, by its folders: `lib/python3.11`.
+fn version(prefix: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(prefix.join("lib")).ok()?;
+    let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.find_map(|name| name.strip_prefix("python").filter(|rest| rest.contains('.')).map(str::to_owned))
+}
+
+/// Starts Python, once, on a thread that stays: what Ray starts for a cluster of its own ends with the thread that started it.
+///
+/// # Errors
+/// If there is no environment with Ray, or it is of another Python.
+pub(super) fn start() -> Result<Environment, RayError> {
+    static STARTED: Mutex<Option<Environment>> = Mutex::new(None);
+    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = &*started {
+        return Ok(environment.clone());
+    }
+    let guest = python_runs();
+    if !guest {
+        register();
+    }
+    let environment = on_thread(move || {
+        Python::initialize();
+        Python::attach(|py| prepare(py, guest))
+    })?;
+    Ok(started.insert(environment).clone())
+}
+
+/// Makes Ray's packages importable.
+fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
+    let internal = |error: PyErr| RayError::here(&error, "python");
+    let sys = py.import("sys").map_err(internal)?;
+    if guest {
+        // The process's own Python knows where its packages are.
+        let python: String = sys.getattr("executable").and_then(|python| python.extract()).map_err(internal)?;
+        return Ok(Environment { python: python.into() });
+    }
+    let linked = py.version_info();
+    let linked = format!("{}.{}", linked.major, linked.minor);
+    let candidates = candidates();
+    let found =
+        candidates.iter().find(|prefix| prefix.join("bin/python").exists() || prefix.join("bin/python3").exists());
+    let python = match found {
+        Some(prefix) => {
+            let site = prefix.join("lib").join(format!("python{linked}")).join("site-packages");
+            if !site.is_dir() {
+                return Err(RayError::OtherPython {
+                    environment: prefix.display().to_string(),
+                    found: version(prefix).unwrap_or_else(|| "an unknown version".to_owned()),
+                    linked,
+                });
+            }
+            // Its packages come before those of the Python that was linked, as in a process of its own.
+            let path = sys.getattr("path").and_then(|path| Ok(path.cast_into::<PyList>()?)).map_err(internal)?;
+            path.insert(0, text(&site)).map_err(internal)?;
+            let python = prefix.join("bin").join("python");
+            // What Ray starts its own processes with.
+            sys.setattr("executable", text(&python)).map_err(internal)?;
+            sys.setattr("prefix", text(prefix)).map_err(internal)?;
+            python
+        }
+        None => PathBuf::from(format!("python{linked}")),
+    };
+    py.import("ray").map_err(|error| RayError::NoRay {
+        version: linked,
+        looked: candidates.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok(Environment { python })
+}
+
+/// Python's own modules want text where pyo3 makes a `pathlib.Path`.
+pub(super) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs `job` on Python's thread, which lives as long as the process.
+pub(super) fn on_thread<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R
+where
+    R: From<Lost>,
+{
+    static THREAD: Mutex<Option<Sender<Job>>> = Mutex::new(None);
+    let (reply, answer) = channel();
+    let mut job: Job = Box::new(move || drop(reply.send(job())));
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..2 {
+        let jobs = thread.get_or_insert_with(|| {
+            let (jobs, work) = channel::<Job>();
+            let spawned = std::thread::Builder::new().name("ray-zerocopy python".to_owned());
+            // If there is no thread, nobody receives, and the job comes back below.
+            drop(spawned.spawn(move || work.into_iter().for_each(|job| job())));
+            jobs
+        });
+        match jobs.send(job) {
+            Ok(()) => {
+                drop(thread);
+                return answer.recv().unwrap_or_else(|_| Lost.into());
+            }
+            Err(back) => {
+                job = back.0;
+                *thread = None;
+            }
+        }
+    }
+    Lost.into()
+}
+
+/// Python's thread could not be started, or panicked.
+pub(super) struct Lost;
+
+impl<T> From<Lost> for Result<T, RayError> {
+    fn from(_: Lost) -> Self {
+        let cause = "its thread could not be started, or ended; see `ulimit -u`".to_owned();
+        Err(RayError::Other { what: "python".to_owned(), cause })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn an_environment_tells_its_version() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(version(folder.path()), None);
+        std::fs::create_dir_all(folder.path().join("lib/python3.12/site-packages")).unwrap();
+        assert_eq!(version(folder.path()).as_deref(), Some("3.12"));
+    }
+}

@@ -1,0 +1,263 @@
+//! The worker's side: takes orders, and answers them.
+//!
+//! Pipelines and the states of actors live on one thread, which has no Python. They need not be `Send`, and Python's own
+//! threads go on while they work. A pipeline that no task has asked for in a while is dropped, and with it the hold on its arena.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::fingerprint::Fingerprint;
+use super::frame::{Packed, read};
+use super::plasma;
+use super::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request};
+use super::shim::{Job, MethodShim, Shim};
+use super::{RayError, object};
+use crate::arena::Arena;
+use crate::engine::Attached;
+use crate::engine::local::{EntryToken, Failure, LoadRequest, LoadedProgram, Loader, Served};
+use crate::engine::message::{Incoming, Outgoing};
+use crate::panics;
+use crate::pipeline::LoadError;
+
+/// For how long a task worker keeps a pipeline that nobody asks for. `RAY_ZEROCOPY_KEEP_SECONDS` says otherwise.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// What became of an actor's beginning.
+pub(super) enum Outcome {
+    Begun,
+    /// Why there is no such actor.
+    Refused(String),
+}
+
+#[derive(Default)]
+struct Shop {
+    programs: HashMap<ProgramId, Loaded>,
+    state: Option<Box<dyn Any>>,
+}
+
+struct Loaded {
+    /// The pipeline, or why there is none: told to an actor's owner when it asks.
+    served: Result<(Box<dyn Served>, Attached), LoadError>,
+    used: Instant,
+    /// Whether it is an actor's, which keeps it.
+    kept: bool,
+}
+
+type Work = Box<dyn FnOnce(&mut Shop) + Send>;
+
+/// Runs `work` on the thread that serves, and waits for it.
+fn on_shop<R: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce(&mut Shop) -> R + Send + 'static,
+) -> Result<R, RayError> {
+    let gone = || RayError::Other { what: "the worker".to_owned(), cause: "its serving thread ended".to_owned() };
+    py.detach(|| {
+        let (reply, answer) = channel();
+        let work: Work = Box::new(move |shop| drop(reply.send(work(shop))));
+        thread().send(work).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())
+    })
+}
+
+fn thread() -> Sender<Work> {
+    static THREAD: OnceLock<Mutex<Sender<Work>>> = OnceLock::new();
+    let thread = THREAD.get_or_init(|| {
+        let (orders, work) = channel::<Work>();
+        let run = move || {
+            let mut shop = Shop::default();
+            loop {
+                match work.recv_timeout(keep() / 4) {
+                    // A panic of the pipeline is caught where it is called. What is left is the drop of one.
+                    Ok(work) => drop(panics::caught(|| work(&mut shop))),
+                    Err(RecvTimeoutError::Timeout) => shop.tidy(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        };
+        // If there is no thread, nobody receives, and whoever sends is told.
+        drop(std::thread::Builder::new().name("ray-zerocopy serve".to_owned()).spawn(run));
+        Mutex::new(orders)
+    });
+    thread.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn keep() -> Duration {
+    let seconds = std::env::var("RAY_ZEROCOPY_KEEP_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    seconds.map_or(KEEP, Duration::from_secs).max(Duration::from_millis(400))
+}
+
+/// What an order needs beside itself.
+struct Inputs {
+    /// The arguments, or the arguments by reference.
+    arguments: Result<Incoming, Failure>,
+    /// The arena's bytes.
+    arena: Option<bytes::Bytes>,
+}
+
+/// Reads an order and what came with it.
+fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request, Inputs), RayError> {
+    let mut rest: Vec<_> = rest.iter().collect();
+    let (request, _) = read::<Request>(head, [])?;
+    let by_reference = matches!(
+        request.order,
+        Order::Function { by_reference: true, .. }
+            | Order::Begin { by_reference: true, .. }
+            | Order::Method { by_reference: true, .. }
+    );
+    let with_arena = matches!(request.order, Order::Load { .. } | Order::Call { load: Some(_), .. });
+    let mut arena = None;
+    if with_arena && !rest.is_empty() {
+        arena = Some(plasma::bytes(&rest.remove(0))?);
+    }
+    let arguments = match by_reference && !rest.is_empty() {
+        true => object::content(&rest.remove(0)),
+        false => Ok(read::<Request>(head, rest)?.1),
+    };
+    Ok((request, Inputs { arguments, arena }))
+}
+
+/// Answers an order.
+///
+/// # Errors
+/// If it is none.
+pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Packed, RayError> {
+    let (request, inputs) = inputs(head, rest)?;
+    let reply = |attached, answer, payload| Packed::new(&Reply { from: Origin::here(), attached, answer }, payload);
+    if Fingerprint::own().ok() != Some(request.binary) {
+        return reply(None, Answer::OtherBinary, Outgoing::default());
+    }
+    use_threads(request.threads);
+    let order = request.order;
+    let (attached, result) = on_shop(py, move |shop| {
+        let mut attached = None;
+        let result = shop.serve(order, inputs, &mut attached);
+        (attached, result)
+    })?;
+    match result {
+        Ok(payload) => reply(attached, Answer::Done, payload),
+        Err(answer) => reply(attached, answer, Outgoing::default()),
+    }
+}
+
+/// Begins an actor.
+///
+/// # Errors
+/// If the order is none.
+pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Outcome, RayError> {
+    let (request, inputs) = inputs(head, rest)?;
+    if Fingerprint::own().ok() != Some(request.binary) {
+        return Ok(Outcome::Refused(RayError::OtherBinary { worker: Origin::here().to_string() }.to_string()));
+    }
+    use_threads(request.threads);
+    let order = request.order;
+    let begun = on_shop(py, move |shop| shop.serve(order, inputs, &mut None))?;
+    Ok(match begun {
+        Ok(_) => Outcome::Begun,
+        Err(Answer::Failed(Failure::Panicked(message))) => Outcome::Refused(format!("the actor panicked: {message}")),
+        Err(other) => Outcome::Refused(format!("{other:?}")),
+    })
+}
+
+/// A worker computes with the cores that Ray has given it. Once: the threads of a process are made at first use.
+fn use_threads(threads: usize) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+            // User code may have made the threads before, which is its right.
+            drop(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global());
+        }
+    });
+}
+
+fn no_state() -> Answer {
+    let (what, reason) = ("the call".to_owned(), "the actor has no state".to_owned());
+    Answer::Failed(Failure::Wire { what, reason })
+}
+
+fn no_code(error: impl ToString) -> Failure {
+    Failure::Wire { what: "the function".to_owned(), reason: error.to_string() }
+}
+
+/// Runs the code of a user.
+fn run<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Answer> {
+    panics::caught(work).unwrap_or_else(|panic| Err(Failure::Panicked(panic))).map_err(Answer::Failed)
+}
+
+impl Shop {
+    fn serve(&mut self, order: Order, inputs: Inputs, attached: &mut Option<Attached>) -> Result<Outgoing, Answer> {
+        let Inputs { arguments, arena } = inputs;
+        let job = |function: EntryToken| arguments.clone().map(|arguments| Job { function, arguments });
+        match order {
+            Order::Function { shim, function, .. } => run(|| shim.resolve::<Shim>().map_err(no_code)?(job(function)?)),
+            Order::Begin { shim, function, .. } => {
+                let begin =
+                    || shim.resolve::<fn(Job) -> Result<Box<dyn Any>, Failure>>().map_err(no_code)?(job(function)?);
+                self.state = Some(run(begin)?);
+                Ok(Outgoing::default())
+            }
+            Order::Method { shim, function, .. } => {
+                let state = self.state.as_mut().ok_or_else(no_state)?;
+                run(|| shim.resolve::<MethodShim>().map_err(no_code)?(state, job(function)?))
+            }
+            Order::Load { program, load } => {
+                let served = self::load(load, arena);
+                self.programs.insert(program, Loaded { served, used: Instant::now(), kept: true });
+                Ok(Outgoing::default())
+            }
+            Order::Report { program } => match &self.programs.get(&program).ok_or_else(no_state)?.served {
+                Ok((_, told)) => {
+                    *attached = Some(told.clone());
+                    Ok(Outgoing::default())
+                }
+                Err(error) => Err(Answer::NotLoaded(error.clone())),
+            },
+            Order::Call { program, handler, load, live } => {
+                // What their owner has dropped is dropped here, with the hold on its arena.
+                self.programs.retain(|id, loaded| loaded.kept || id.driver != program.driver || live.contains(&id.key));
+                if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
+                    let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+                    *attached = Some(told.clone());
+                    self.programs
+                        .insert(program, Loaded { served: Ok((served, told)), used: Instant::now(), kept: false });
+                }
+                let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
+                loaded.used = Instant::now();
+                match &mut loaded.served {
+                    Ok((served, _)) => {
+                        served.call(&handler, arguments.map_err(Answer::Failed)?).map_err(Answer::Failed)
+                    }
+                    Err(error) => Err(Answer::NotLoaded(error.clone())),
+                }
+            }
+        }
+    }
+
+    /// Drops what nobody has asked for in a while.
+    fn tidy(&mut self) {
+        let keep = keep();
+        let old = self.programs.extract_if(|_, loaded| !loaded.kept && loaded.used.elapsed() > keep);
+        for (_, loaded) in old {
+            // A panic of the pipeline's `drop` has been printed, and harms no other program.
+            drop(panics::caught(|| drop(loaded)));
+        }
+    }
+}
+
+fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Attached), LoadError> {
+    let begun = Instant::now();
+    let rebuild = |reason: String| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason };
+    let arena = arena.ok_or_else(|| rebuild("its arena did not come along".to_owned()))?;
+    let arena = Arena::from_store(arena, None)?;
+    let loader: Loader = load.loader.resolve().map_err(|error| rebuild(error.to_string()))?;
+    let pipeline = arena.pipeline().to_owned();
+    let request = LoadRequest { arena, device: load.device, strict: load.strict };
+    let LoadedProgram { served, copied, decoding } = panics::caught(|| loader(request))
+        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
+    Ok((served, Attached { copied, took: begun.elapsed(), decoding, memory: Default::default() }))
+}

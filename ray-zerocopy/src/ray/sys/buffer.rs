@@ -1,0 +1,66 @@
+//! Bytes that go to Python without a copy, and bytes that come from there.
+
+use std::ffi::c_int;
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Bytes of a Python object, which keeps them where they are.
+struct Borrowed(PyUntypedBuffer);
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        if self.0.len_bytes() == 0 {
+            return &[];
+        }
+        // SAFETY: the buffer is contiguous and read-only (checked in `borrow`), and its exporter has to keep the `len_bytes`
+        // bytes at `buf_ptr` where they are until the buffer is released, which happens when `self` is dropped. They
+        // do not change: `borrow` is given immutable `bytes`, and objects of Ray's store, which are sealed, that is,
+        // written by nobody any more. The store is mapped writable in each process all the same, so a wild write could
+        // reach them; weights are protected against that, see `protect`.
+        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
+    }
+}
+
+/// The bytes of an immutable Python object: `bytes`, or an object of Ray's store. Holds the object.
+///
+/// # Errors
+/// If it does not lend its bytes, or not in one piece, or would let others change them.
+pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
+    let buffer = PyUntypedBuffer::get(object)?;
+    if !buffer.is_c_contiguous() || !buffer.readonly() {
+        return Err(PyBufferError::new_err("a read-only buffer in one piece is expected"));
+    }
+    Ok(bytes::Bytes::from_owner(Borrowed(buffer)))
+}
+
+/// Bytes of Rust as a Python object that lends them.
+#[pyclass(frozen, module = "_ray_zerocopy")]
+pub(crate) struct Lent(pub(crate) bytes::Bytes);
+
+#[pymethods]
+impl Lent {
+    /// # Safety
+    /// Called by Python alone, with a `view` that it wants filled.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let bytes = &slf.get().0;
+        let (start, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len() as ffi::Py_ssize_t);
+        // SAFETY: `view` is Python's to fill. The bytes are at `start` as long as the object lives, which the view holds
+        // a reference to, and the view is read-only (the fifth argument), so nobody writes them through it.
+        match unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) } {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(slf.py())),
+        }
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A Python object with the bytes, which are not copied.
+pub(crate) fn lend<'py>(py: Python<'py>, bytes: bytes::Bytes) -> PyResult<Bound<'py, PyAny>> {
+    Ok(Bound::new(py, Lent(bytes))?.into_any())
+}
