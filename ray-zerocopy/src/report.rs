@@ -163,7 +163,7 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     let files = Files::of(arena)?;
     let mut processes = vec![this_process(arena, &files)?];
     let attached = caller.engine.attached(caller.program.key);
-    for worker in caller.engine.workers() {
+    for worker in caller.engine.workers().into_iter().filter(|worker| caller.engine.is_here(*worker)) {
         // A worker that dies while it is looked at is not in the report; its successor will be.
         let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else { continue };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
@@ -199,23 +199,28 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
 
 /// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
 /// does, so they are looked up by where they are mapped.
-struct Files(Vec<(String, u64)>);
+struct Files {
+    files: Vec<(String, u64)>,
+    /// Whether they are Ray's store, where the arena is what is protected: Ray maps the rest writable.
+    store: bool,
+}
 
 impl Files {
     fn of(arena: &Arena) -> Result<Self, ReportError> {
         let maps = read("/proc/self/maps".to_owned())?;
-        Ok(Self::at(&maps, &arena.addresses().collect::<Vec<_>>()))
+        Ok(Self { store: arena.fd().is_none(), ..Self::at(&maps, &arena.addresses().collect::<Vec<_>>()) })
     }
 
     fn at(maps: &str, addresses: &[usize]) -> Self {
         let maps = maps.lines().filter_map(Map::parse);
         let ours = maps.filter(|map| addresses.iter().any(|address| (map.start..map.end).contains(address)));
-        Self(ours.map(|map| (map.device.to_owned(), map.inode)).collect())
+        Self { files: ours.map(|map| (map.device.to_owned(), map.inode)).collect(), store: false }
     }
 
     /// Whether a mapping is of one of them.
     fn have(&self, map: &Map<'_>) -> bool {
-        self.0.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode))
+        let ours = || self.files.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode));
+        !(self.store && map.permissions.contains('w')) && ours()
     }
 }
 

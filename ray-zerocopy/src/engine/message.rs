@@ -15,18 +15,16 @@ pub struct Outgoing {
     pub segments: Vec<Bytes>,
 }
 
-impl Outgoing {
-    /// The lengths as the receiver needs them, and where each segment starts behind a header of `header` bytes.
-    pub(crate) fn layout(&self, header: usize) -> (Vec<usize>, usize) {
-        let mut end = header;
-        let starts = self.segments.iter().map(|segment| {
-            let start = end.next_multiple_of(ALIGN);
-            end = start + segment.len();
-            start
-        });
-        let starts = starts.collect();
-        (starts, end)
-    }
+/// Where each segment of some lengths starts behind a header of `header` bytes, and where the last ends.
+pub(crate) fn layout(lens: impl Iterator<Item = usize>, header: usize) -> (Vec<usize>, usize) {
+    let mut end = header;
+    let starts = lens.map(|len| {
+        let start = end.next_multiple_of(ALIGN);
+        end = start + len;
+        start
+    });
+    let starts = starts.collect();
+    (starts, end)
 }
 
 /// A message that arrived: heap memory, or a sealed memfd of the sender that is mapped read-only.

@@ -5,6 +5,8 @@
 
 pub mod local;
 pub(crate) mod message;
+#[cfg(feature = "ray")]
+pub(crate) mod ray;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,6 +97,16 @@ pub enum CallError {
         method: String,
         /// What went wrong, and what to do.
         reason: String,
+    },
+    /// Ray has no result, for a reason of its own.
+    #[cfg(feature = "ray")]
+    #[error("`{method}` has no result: {error}")]
+    Ray {
+        /// The method.
+        method: String,
+        /// What Ray said.
+        #[source]
+        error: crate::ray::RayError,
     },
     /// An argument or a result could not be turned into bytes or back.
     #[error("{what} of `{method}` could not travel between the processes: {reason}")]
@@ -224,6 +236,12 @@ pub(crate) trait Engine: Send + Sync {
 
     /// The workers that have a process now.
     fn workers(&self) -> Vec<Worker>;
+
+    /// Whether a worker is a process of this machine.
+    fn is_here(&self, worker: Worker) -> bool {
+        let _ = worker;
+        true
+    }
 
     /// How many workers there are, with those that are being started.
     fn size(&self) -> usize;

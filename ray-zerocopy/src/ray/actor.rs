@@ -137,7 +137,7 @@ impl<S: 'static, A: Serialize + DeserializeOwned + 'static> ActorBuilder<S, A> {
                 keywords.set_item("lifetime", "detached")?;
             }
             let object = object.map(|object| object.bind(py).clone());
-            start(&self.cluster, py, &keywords, packed, object)
+            start(&self.cluster, py, &keywords, Some(packed), object)
         })?;
         Ok(ActorHandle { cluster: self.cluster, handle: Arc::new(handle), threads, state: PhantomData })
     }
@@ -148,12 +148,17 @@ pub(crate) fn start(
     cluster: &Inner,
     py: Python<'_>,
     keywords: &Bound<'_, PyDict>,
-    packed: Packed,
+    packed: Option<Packed>,
     first: Option<Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let class = cluster.glue.bind(py).getattr("Actor")?;
     let class = py.import("ray")?.getattr("remote")?.call((), Some(keywords))?.call1((class,))?;
-    Ok(class.getattr("remote")?.call1(packed.arguments(py, first)?)?.unbind())
+    let start = class.getattr("remote")?;
+    Ok(match packed {
+        Some(packed) => start.call1(packed.arguments(py, first)?)?,
+        None => start.call0()?,
+    }
+    .unbind())
 }
 
 impl<S: 'static> ActorHandle<S> {

@@ -23,6 +23,16 @@ pub(crate) struct Packed {
     beside: Vec<bytes::Bytes>,
 }
 
+/// What a message carries: its values, then the tensors. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Cargo(Vec<bytes::Bytes>);
+
+impl From<Outgoing> for Cargo {
+    fn from(payload: Outgoing) -> Self {
+        Self(payload.segments.into_iter().map(|segment| bytes::Bytes::from_owner(Owner(segment))).collect())
+    }
+}
+
 /// Bytes of burn as an owner.
 struct Owner(Bytes);
 
@@ -38,12 +48,13 @@ fn wire(error: impl ToString) -> RayError {
 
 impl Packed {
     pub(crate) fn new<M: Serialize>(message: &M, payload: Outgoing) -> Result<Self, RayError> {
-        let size: usize = payload.segments.iter().map(|segment| segment.len()).sum();
-        if size <= INLINE {
-            return Ok(Self { head: frame::whole(message, &payload).map_err(wire)?, beside: Vec::new() });
-        }
-        let beside = payload.segments.into_iter().map(|segment| bytes::Bytes::from_owner(Owner(segment))).collect();
-        Ok(Self { head: frame::whole(message, &Outgoing::default()).map_err(wire)?, beside })
+        Self::with(message, payload.into())
+    }
+
+    pub(crate) fn with<M: Serialize>(message: &M, cargo: Cargo) -> Result<Self, RayError> {
+        let size: usize = cargo.0.iter().map(bytes::Bytes::len).sum();
+        let (inside, beside) = if size <= INLINE { (cargo.0, Vec::new()) } else { (Vec::new(), cargo.0) };
+        Ok(Self { head: frame::whole(message, &inside).map_err(wire)?, beside })
     }
 
     /// The arguments of a call: the message, `first` if there is one, and what lies beside the message.

@@ -1,4 +1,4 @@
-# What Ray runs in a worker. Everything that matters is in Rust: `_run` and `_State`.
+# What Ray runs in a worker. Everything that matters is in Rust: `_run` and `_begin`.
 
 
 def call(head, *rest):
@@ -6,11 +6,10 @@ def call(head, *rest):
 
 
 class Actor:
-    def __init__(self, head, *rest):
-        self._state = _State(head, rest)
+    def __init__(self, *order):
+        # What an actor is begun with has to be kept for when it is begun anew. A pipeline is loaded by a call.
+        if order:
+            _begin(order[0], order[1:])
 
     def call(self, head, *rest):
-        return self._state.call(head, rest)
-
-    def channel(self, message):
-        return self._state.call(message[0], message[1:])
+        return _run(head, rest)

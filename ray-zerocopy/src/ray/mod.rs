@@ -35,6 +35,7 @@ mod shim;
 mod sys;
 mod task;
 
+pub use crate::engine::ray::Site;
 pub(crate) use actor::start as start_actor;
 pub use actor::{ActorBuilder, ActorHandle};
 pub use cluster::{Cluster, ClusterBuilder, Node};

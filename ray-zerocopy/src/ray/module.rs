@@ -12,39 +12,25 @@ use crate::panics;
 /// The functions and classes that Ray itself runs, which have to be written in Python.
 const GLUE: &str = include_str!("glue.py");
 
-/// Answers one order: a task.
+/// Answers one order: of a task, or of an actor.
 #[pyfunction]
 fn _run<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-    answer(head, rest)
-}
-
-fn answer<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = head.py();
     let packed = serve::answer(py, head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     packed.object(py)
 }
 
-/// The state of an actor; it is on the thread that serves.
-#[pyclass(frozen, module = "_ray_zerocopy")]
-struct _State;
-
-#[pymethods]
-impl _State {
-    #[new]
-    fn new(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<Self> {
-        match serve::begin(head.py(), head, rest) {
-            Ok(Outcome::Begun) => Ok(Self),
-            Ok(Outcome::Refused(reason)) => Err(PyRuntimeError::new_err(reason)),
-            Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
-        }
-    }
-
-    fn call<'py>(&self, head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        answer(head, rest)
+/// Makes the state of an actor.
+#[pyfunction]
+fn _begin(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<()> {
+    match serve::begin(head.py(), head, rest) {
+        Ok(Outcome::Begun) => Ok(()),
+        Ok(Outcome::Refused(reason)) => Err(PyRuntimeError::new_err(reason)),
+        Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
     }
 }
 
-/// What a driver wants to hear: see [`Call`](super::call::Call).
+/// What a driver wants to hear: the engine, and `ray.get` in other words.
 #[pyclass(frozen, module = "_ray_zerocopy")]
 pub(crate) struct Callback(pub(crate) std::sync::Mutex<Option<Done>>);
 
@@ -66,7 +52,7 @@ impl Callback {
 #[pymodule]
 pub(crate) fn _ray_zerocopy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_run, module)?)?;
-    module.add_class::<_State>()?;
+    module.add_function(wrap_pyfunction!(_begin, module)?)?;
     let glue = CString::new(GLUE)?;
     module.py().run(&glue, Some(&module.dict()), None)
 }

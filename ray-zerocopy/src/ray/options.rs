@@ -72,7 +72,7 @@ impl Options {
     }
 
     /// As Ray's own keywords.
-    pub(super) fn keywords<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    pub(crate) fn keywords<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let keywords = PyDict::new(py);
         keywords.set_item("num_cpus", self.cpus.unwrap_or(1.0))?;
         self.gpus.map(|gpus| keywords.set_item("num_gpus", gpus)).transpose()?;

@@ -27,10 +27,8 @@ pub(crate) enum Order {
     Begin { shim: EntryToken, function: EntryToken, by_reference: bool },
     /// Run a function on the state of the actor.
     Method { shim: EntryToken, function: EntryToken, by_reference: bool },
-    /// Load a pipeline for an actor; its arena comes along as the first object.
+    /// Load a pipeline for an actor, which keeps it; its arena comes along as the first object.
     Load { program: ProgramId, load: Load },
-    /// What became of that.
-    Report { program: ProgramId },
     /// Run a method of a pipeline. With `load`, its arena comes along as the first object.
     Call { program: ProgramId, handler: EntryToken, load: Option<Load>, live: Vec<u64> },
 }

@@ -42,8 +42,8 @@ struct Shop {
 }
 
 struct Loaded {
-    /// The pipeline, or why there is none: told to an actor's owner when it asks.
-    served: Result<(Box<dyn Served>, Attached), LoadError>,
+    served: Box<dyn Served>,
+    told: Attached,
     used: Instant,
     /// Whether it is an actor's, which keeps it.
     kept: bool,
@@ -206,34 +206,24 @@ impl Shop {
                 run(|| shim.resolve::<MethodShim>().map_err(no_code)?(state, job(function)?))
             }
             Order::Load { program, load } => {
-                let served = self::load(load, arena);
-                self.programs.insert(program, Loaded { served, used: Instant::now(), kept: true });
+                if !self.programs.contains_key(&program) {
+                    let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+                    self.programs.insert(program, Loaded { served, told, used: Instant::now(), kept: true });
+                }
+                *attached = self.programs.get(&program).map(|loaded| loaded.told.clone());
                 Ok(Outgoing::default())
             }
-            Order::Report { program } => match &self.programs.get(&program).ok_or_else(no_state)?.served {
-                Ok((_, told)) => {
-                    *attached = Some(told.clone());
-                    Ok(Outgoing::default())
-                }
-                Err(error) => Err(Answer::NotLoaded(error.clone())),
-            },
             Order::Call { program, handler, load, live } => {
                 // What their owner has dropped is dropped here, with the hold on its arena.
                 self.programs.retain(|id, loaded| loaded.kept || id.driver != program.driver || live.contains(&id.key));
                 if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
                     let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
                     *attached = Some(told.clone());
-                    self.programs
-                        .insert(program, Loaded { served: Ok((served, told)), used: Instant::now(), kept: false });
+                    self.programs.insert(program, Loaded { served, told, used: Instant::now(), kept: false });
                 }
                 let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
                 loaded.used = Instant::now();
-                match &mut loaded.served {
-                    Ok((served, _)) => {
-                        served.call(&handler, arguments.map_err(Answer::Failed)?).map_err(Answer::Failed)
-                    }
-                    Err(error) => Err(Answer::NotLoaded(error.clone())),
-                }
+                loaded.served.call(&handler, arguments.map_err(Answer::Failed)?).map_err(Answer::Failed)
             }
         }
     }

@@ -160,6 +160,13 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
+    /// How long the actors may take to come up, all together. Default: one minute.
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.start_timeout = timeout;
+        self
+    }
+
     /// Loads the pipeline in this process: its weights are borrowed from the arena, on the wrapper's device.
     ///
     /// # Errors

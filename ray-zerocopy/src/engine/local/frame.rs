@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::limits;
 use crate::arena::copy::write_at;
 use crate::arena::sys::{Mapping, create, seal};
-use crate::engine::message::{ALIGN, Incoming, Outgoing};
+use crate::engine::message::{ALIGN, Incoming, Outgoing, layout};
 
 /// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
 pub(super) const INLINE: usize = 64 * 1024;
@@ -31,14 +31,14 @@ pub struct Packet {
 impl Packet {
     /// Writes a message and the bytes that belong to it.
     pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
-        let head = encode(message, payload)?;
+        let head = encode(message, payload.segments.len())?;
         let header = 16 + payload.segments.len() * 8 + head.len();
-        let (starts, len) = payload.layout(header);
+        let (starts, len) = layout(payload.segments.iter().map(|segment| segment.len()), header);
         let inline = len <= INLINE;
         // The flag, the header, and whatever else goes into the packet.
         let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
         bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
-        begin(&mut bytes, &head, payload);
+        begin(&mut bytes, &head, payload.segments.iter().map(|segment| segment.len()));
         let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
         if inline {
             append(&mut bytes, 1, parts);
@@ -56,8 +56,7 @@ impl Packet {
     }
 }
 
-fn encode<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Vec<u8>> {
-    let segments = payload.segments.len();
+fn encode<M: Serialize>(message: &M, segments: usize) -> io::Result<Vec<u8>> {
     if segments > MAX_SEGMENTS {
         return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
     }
@@ -65,10 +64,10 @@ fn encode<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Vec<u8>> 
 }
 
 /// Writes a frame up to its segments.
-fn begin(bytes: &mut Vec<u8>, head: &[u8], payload: &Outgoing) {
+fn begin(bytes: &mut Vec<u8>, head: &[u8], segments: impl ExactSizeIterator<Item = usize>) {
     bytes.extend((head.len() as u64).to_le_bytes());
-    bytes.extend((payload.segments.len() as u64).to_le_bytes());
-    payload.segments.iter().for_each(|segment| bytes.extend((segment.len() as u64).to_le_bytes()));
+    bytes.extend((segments.len() as u64).to_le_bytes());
+    segments.for_each(|len| bytes.extend((len as u64).to_le_bytes()));
     bytes.extend(head);
 }
 
@@ -82,12 +81,13 @@ fn append<'a>(bytes: &mut Vec<u8>, offset: usize, parts: impl Iterator<Item = (&
 
 /// A frame with everything in it, however large.
 #[cfg(feature = "ray")]
-pub(crate) fn whole<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Vec<u8>> {
-    let head = encode(message, payload)?;
-    let (starts, len) = payload.layout(16 + payload.segments.len() * 8 + head.len());
+pub(crate) fn whole<M: Serialize>(message: &M, segments: &[bytes::Bytes]) -> io::Result<Vec<u8>> {
+    let head = encode(message, segments.len())?;
+    let lens = || segments.iter().map(bytes::Bytes::len);
+    let (starts, len) = layout(lens(), 16 + segments.len() * 8 + head.len());
     let mut bytes = Vec::with_capacity(len);
-    begin(&mut bytes, &head, payload);
-    append(&mut bytes, 0, payload.segments.iter().map(|segment| &segment[..]).zip(starts));
+    begin(&mut bytes, &head, lens());
+    append(&mut bytes, 0, segments.iter().map(|segment| &segment[..]).zip(starts));
     Ok(bytes)
 }
 

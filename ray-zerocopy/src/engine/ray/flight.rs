@@ -1,0 +1,176 @@
+//! One call on its way. Whoever comes first answers it: Ray, or its deadline.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use super::known::Known;
+use super::lock;
+use crate::engine::local::Failure;
+use crate::engine::message::Incoming;
+use crate::engine::{Call, CallError, Worker};
+use crate::ray::RayError;
+use crate::ray::frame::Cargo;
+use crate::ray::protocol::{Answer, Reply};
+
+/// A call that Ray has been given, or is about to be.
+#[derive(Clone)]
+pub(super) struct Flight(Arc<Inner>);
+
+struct Inner {
+    call: Mutex<Option<(Call, Box<dyn FnOnce() + Send>)>>,
+    /// What Ray calls it by.
+    reference: Mutex<Option<Py<PyAny>>>,
+    pub(super) method: &'static str,
+    pub(super) deadline: Option<(Instant, Duration)>,
+    cargo: Cargo,
+    /// Which actor has it; `usize::MAX` if none has.
+    place: AtomicUsize,
+}
+
+/// What became of a call, for the engine.
+pub(super) enum Landed {
+    /// It is answered.
+    Answered,
+    /// The worker has not loaded the pipeline: send it again, with the arena.
+    Missing,
+    /// The actor's process is gone. The call is answered.
+    Gone,
+}
+
+impl Flight {
+    /// `end` is called once, after the call is answered.
+    pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
+        let cargo = Cargo::from(std::mem::take(&mut call.args));
+        let (method, deadline) = (call.method, call.deadline);
+        let call = Mutex::new(Some((call, Box::new(end) as Box<dyn FnOnce() + Send>)));
+        Self(Arc::new(Inner {
+            call,
+            reference: Mutex::new(None),
+            method,
+            deadline,
+            cargo,
+            place: AtomicUsize::new(usize::MAX),
+        }))
+    }
+
+    pub(super) fn method(&self) -> &'static str {
+        self.0.method
+    }
+
+    pub(super) fn deadline(&self) -> Option<(Instant, Duration)> {
+        self.0.deadline
+    }
+
+    pub(super) fn cargo(&self) -> &Cargo {
+        &self.0.cargo
+    }
+
+    /// An actor has it now.
+    pub(super) fn placed(&self, index: usize) {
+        self.0.place.store(index, Ordering::Release);
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        Some(self.0.place.load(Ordering::Acquire)).filter(|place| *place != usize::MAX)
+    }
+
+    /// Whether somebody waits for it still.
+    pub(super) fn is_open(&self) -> bool {
+        lock(&self.0.call).is_some()
+    }
+
+    /// Something about the call, as long as it is open.
+    pub(super) fn with<R>(&self, ask: impl FnOnce(&Call) -> R) -> Option<R> {
+        lock(&self.0.call).as_ref().map(|(call, _)| ask(call))
+    }
+
+    pub(super) fn sent(&self, reference: Py<PyAny>) {
+        *lock(&self.0.reference) = Some(reference);
+    }
+
+    pub(super) fn reference(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        lock(&self.0.reference).as_ref().map(|reference| reference.clone_ref(py))
+    }
+
+    /// Answers the call, unless that has happened. Says whether it was this.
+    pub(super) fn answer(&self, result: Result<Incoming, CallError>) -> bool {
+        let call = lock(&self.0.call).take();
+        match call {
+            Some((call, end)) => {
+                call.answer(result);
+                end();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Answers with what Ray itself says.
+    pub(super) fn fail(&self, error: RayError) -> bool {
+        let method = self.0.method.to_owned();
+        self.answer(Err(CallError::Ray { method, error }))
+    }
+
+    /// What Ray's result means for the call.
+    pub(super) fn land(
+        &self,
+        result: Result<(Reply, Incoming), RayError>,
+        known: &Known,
+        at: Option<Worker>,
+    ) -> Landed {
+        let method = self.0.method.to_owned();
+        let (reply, payload) = match result {
+            Ok(landed) => landed,
+            Err(error) => return self.lost(error, at),
+        };
+        let Some(key) = self.with(|call| call.program.key) else { return Landed::Answered };
+        let worker = known.worker(&reply.from);
+        if let Some(attached) = reply.attached {
+            known.attached(key, worker, attached);
+        }
+        let result = match reply.answer {
+            Answer::Missing => return Landed::Missing,
+            Answer::Done => Ok(payload),
+            Answer::Failed(Failure::Panicked(message)) => Err(CallError::Panicked { method, worker, message }),
+            Answer::Failed(Failure::Wire { what, reason }) => Err(CallError::Wire { method, what, reason }),
+            Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
+            Answer::OtherBinary => {
+                Err(CallError::Ray { method, error: RayError::OtherBinary { worker: reply.from.to_string() } })
+            }
+        };
+        self.answer(result);
+        Landed::Answered
+    }
+
+    /// There is no result: the worker died, or something else of Ray's.
+    fn lost(&self, error: RayError, at: Option<Worker>) -> Landed {
+        let Some((allowed, actor)) = self.with(|call| (call.allowed, call.actor)) else { return Landed::Answered };
+        let method = self.0.method.to_owned();
+        let worker = at.unwrap_or(Worker { index: 0, pid: 0 });
+        let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, actor };
+        match error {
+            RayError::WorkerDied { cause, .. } => {
+                self.answer(Err(died(cause)));
+                if actor { Landed::Gone } else { Landed::Answered }
+            }
+            RayError::ActorDied { cause, .. } => {
+                self.answer(Err(died(cause)));
+                Landed::Gone
+            }
+            error => {
+                self.fail(error);
+                Landed::Answered
+            }
+        }
+    }
+
+    /// Its deadline has passed. Says whether it was open.
+    pub(super) fn late(&self, place: &str) -> bool {
+        let Some((_, after)) = self.0.deadline else { return false };
+        let (method, place) = (self.0.method.to_owned(), place.to_owned());
+        self.answer(Err(CallError::Deadline { method, after, place }))
+    }
+}

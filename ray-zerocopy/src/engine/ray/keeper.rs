@@ -1,0 +1,55 @@
+//! A thread for what must not happen where Ray calls back, and for what happens when nobody calls: deadlines, sending again,
+//! asking an actor whether it is back.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::panics;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Does work at a time, on a thread of its own that ends with the keeper.
+pub(super) struct Keeper(Mutex<Sender<(Instant, Work)>>);
+
+impl Keeper {
+    /// # Errors
+    /// If there is no thread for it.
+    pub(super) fn start() -> std::io::Result<Self> {
+        let (orders, arrivals) = channel::<(Instant, Work)>();
+        std::thread::Builder::new().name("ray-zerocopy keeper".to_owned()).spawn(move || {
+            let mut due: BTreeMap<(Instant, u64), Work> = BTreeMap::new();
+            let mut number = 0;
+            loop {
+                let now = Instant::now();
+                while let Some(first) = due.first_entry().filter(|first| first.key().0 <= now) {
+                    // Code of others may run there, and its panic is not the keeper's.
+                    drop(panics::caught(first.remove()));
+                }
+                let wait = due.first_key_value().map(|((at, _), _)| at.saturating_duration_since(Instant::now()));
+                match arrivals.recv_timeout(wait.unwrap_or(Duration::from_secs(3600))) {
+                    Ok((at, work)) => {
+                        number += 1;
+                        due.insert((at, number), work);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        })?;
+        Ok(Self(Mutex::new(orders)))
+    }
+
+    /// Has it done now, elsewhere.
+    pub(super) fn soon(&self, work: impl FnOnce() + Send + 'static) {
+        self.at(Instant::now(), work);
+    }
+
+    /// Has it done then.
+    pub(super) fn at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
+        let orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread lives as long as the keeper does.
+        drop(orders.send((when, Box::new(work))));
+    }
+}

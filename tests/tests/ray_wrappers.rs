@@ -1,0 +1,204 @@
+//! Pipelines on a Ray cluster: the same wrappers, the same methods, the same answers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Device, Distribution, Tensor};
+use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, TaskWrapper, gather};
+use ray_zerocopy_tests::memory::is_alive;
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::process::{Pid, Signal, kill_process};
+
+static CLUSTER: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::local().cpus(4).object_store(300 << 20).quiet().start().unwrap());
+
+const SIZE: usize = 512;
+
+fn site() -> Site {
+    CLUSTER.with(Options::default().cpus(0.1))
+}
+
+fn mill() -> Mill {
+    MillConfig::new(SIZE).init(&Device::flex())
+}
+
+fn corn() -> Tensor<2> {
+    Tensor::random([4, SIZE], Distribution::Default, &Device::flex())
+}
+
+fn actors(count: usize) -> Actors<Mill> {
+    ActorWrapper::on(&site(), &mill()).unwrap().spawn(count).unwrap()
+}
+
+fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+}
+
+fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is() {
+        assert!(Instant::now() < until, "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn tasks_answer_as_the_original_does() {
+    let mill = mill();
+    let tasks = TaskWrapper::on(&site(), &mill).unwrap();
+    let corn = corn();
+    let here = mill.grind(corn.clone()).into_data();
+    for there in gather((0..8).map(|_| tasks.grind(corn.clone()))).wait().unwrap() {
+        assert_eq!(there.into_data(), here);
+    }
+    // Arguments and results that are too large for a message, too.
+    let much = Tensor::<2>::random([200, SIZE], Distribution::Default, &Device::flex());
+    let here = mill.grind(much.clone()).into_data();
+    assert_eq!(tasks.grind(much).wait().unwrap().into_data(), here);
+    // And the same as without Ray.
+    let local = TaskWrapper::on(&Local::builder().workers(1).start().unwrap(), &mill).unwrap();
+    assert_eq!(local.grind(corn.clone()).wait().unwrap().into_data(), tasks.grind(corn).wait().unwrap().into_data());
+}
+
+#[test]
+fn a_worker_keeps_what_it_has_loaded_and_borrows_it() {
+    let tasks = TaskWrapper::on(&CLUSTER.with(Options::default().cpus(4.0)), &mill()).unwrap();
+    let pids = (0..12).map(|_| tasks.pid().wait().unwrap()).collect::<std::collections::BTreeSet<_>>();
+    let report = tasks.report().unwrap();
+    let workers = &report.processes[1..];
+    assert!(workers.len() <= pids.len() + 1, "{report}");
+    for worker in workers {
+        assert_eq!(worker.copied, 0, "{report}");
+        assert!(worker.attach_micros.is_some(), "{report}");
+    }
+    assert_eq!(report.arena, tasks.arena().len());
+    assert!(tasks.arena().fd().is_none(), "the arena is in the store");
+    // This process borrows from the store, too.
+    let corn = corn();
+    let there = tasks.grind(corn.clone()).wait().unwrap();
+    assert_eq!(tasks.load().unwrap().grind(corn).into_data(), there.into_data());
+}
+
+#[test]
+fn a_panic_keeps_its_message_and_the_worker_lives_on() {
+    let actors = actors(1);
+    let pid = actors.pid().wait().unwrap();
+    let error = actors.count_and_jam().wait().unwrap_err();
+    let Error::Call(CallError::Panicked { method, worker, message }) = &error else { panic!("{error}") };
+    assert_eq!((method.as_str(), worker.pid), ("count_and_jam", pid));
+    assert!(message.starts_with("jammed while counting (tests/src/models.rs:"), "{message}");
+    assert_eq!(actors.pid().wait().unwrap(), pid);
+    assert_eq!(actors.count(1).wait().unwrap(), 1);
+}
+
+#[test]
+fn each_actor_has_its_own_state_and_keeps_the_order_of_calls() {
+    let actors = actors(2);
+    let counts = gather((1..=30).map(|_| actors.actor(0).count(1))).wait().unwrap();
+    assert_eq!(counts, (1..=30).collect::<Vec<_>>());
+    assert_eq!(actors.actor(1).count(5).wait().unwrap(), 5);
+    let pids: Vec<_> = actors.iter().map(|actor| actor.pid().wait().unwrap()).collect();
+    assert_ne!(pids[0], pids[1]);
+    let report = actors.report().unwrap();
+    assert_eq!(report.processes.len(), 3, "{report}");
+    actors.shut_down();
+    pids.iter().for_each(|pid| eventually("an actor ends", || !is_alive(*pid)));
+    assert!(matches!(actors.pid().wait(), Err(Error::Call(CallError::ShutDown { .. }))));
+}
+
+#[test]
+fn an_actor_that_is_killed_is_an_error_and_comes_back_with_its_weights() {
+    let actors = actors(2);
+    let before = actors.actor(0).total().wait().unwrap();
+    let pid = actors.actor(0).pid().wait().unwrap();
+    let busy = actors.actor(0).sleep(60_000);
+    std::thread::sleep(Duration::from_millis(300));
+    kill(pid);
+    let error = busy.wait().unwrap_err();
+    let Error::Call(CallError::WorkerDied { method, worker, actor: true, .. }) = &error else { panic!("{error}") };
+    assert_eq!((method.as_str(), worker.index, worker.pid), ("sleep", 0, pid));
+    // The call waits for the actor, not the caller for the right moment to call.
+    let after = actors.actor(0).pid().wait().unwrap();
+    assert_ne!(after, pid);
+    assert_eq!(actors.actor(0).total().wait().unwrap().to_bits(), before.to_bits());
+}
+
+#[test]
+fn a_task_whose_worker_is_killed_runs_again() {
+    let tasks = TaskWrapper::on(&site(), &mill()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("once").to_string_lossy().into_owned();
+    // The first that does not find the file makes it, and dies.
+    assert!(tasks.die_once(path.clone()).wait().unwrap() > 0);
+    assert!(std::path::Path::new(&path).exists());
+    let error = tasks.clone().attempts(1).die_always().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { actor: false, .. })), "{error}");
+    assert!(tasks.pid().wait().is_ok());
+}
+
+#[test]
+fn a_deadline_ends_a_call_and_what_runs_it() {
+    let tasks = TaskWrapper::on(&site(), &mill()).unwrap().deadline(Duration::from_secs(20));
+    assert!(tasks.pid().wait().is_ok());
+    let error = tasks.clone().deadline(Duration::from_millis(700)).sleep(60_000).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    assert!(tasks.pid().wait().is_ok());
+
+    let actors = actors(1);
+    let pid = actors.pid().wait().unwrap();
+    let error = actors.clone().deadline(Duration::from_millis(300)).sleep(60_000).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    let other = actors.pid().wait().unwrap();
+    assert_ne!(other, pid);
+    eventually("the busy actor ends", || !is_alive(pid));
+}
+
+#[test]
+fn an_arena_in_the_store_is_not_handed_to_other_workers() {
+    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap();
+    let local = Local::builder().workers(1).start().unwrap();
+    let error = TaskWrapper::<Mill>::from_arena(&local, wrapper.arena().clone()).unwrap_err();
+    assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
+    let error = serde_json::to_string(&wrapper).unwrap_err();
+    assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
+    // It can be saved, and checked.
+    wrapper.arena().verify().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    wrapper.arena().save(folder.path().join("mill.bpk")).unwrap();
+    let back = ray_zerocopy::Arena::open(folder.path().join("mill.bpk")).unwrap();
+    assert_eq!(back.id(), wrapper.arena().id());
+    let memory = ray_zerocopy::Memory::default().lock(true);
+    assert!(back.memory().lock.why().is_empty());
+    let outcome = wrapper.arena().apply(memory);
+    assert_eq!(outcome.lock.why(), [ray_zerocopy::WhyNot::InStore]);
+}
+
+#[test]
+fn a_full_store_is_an_error_before_anything_is_moved() {
+    // 400 MiB of weights, and the store has 300.
+    let large = MillConfig::new(10_240).init(&Device::flex());
+    let error = ActorWrapper::on(&site(), &large).unwrap_err();
+    let Error::Ray(RayError::StoreFull { needed, free, capacity }) = &error else { panic!("{error}") };
+    assert!(*needed > 400 << 20 && free <= capacity && *capacity < 320 << 20, "{error}");
+    assert!(error.to_string().contains("--object-store-memory"), "{error}");
+}
+
+#[test]
+fn actors_that_find_no_place_say_what_there_is() {
+    let site = CLUSTER.with(Options::default().cpus(64.0));
+    let wrapper = ActorWrapper::on(&site, &mill()).unwrap().start_timeout(Duration::from_secs(3));
+    let error = wrapper.spawn(1).unwrap_err();
+    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
+    assert!(reason.contains("the cluster has 4 CPUs"), "{reason}");
+}
+
+#[test]
+fn a_pipeline_that_cannot_be_loaded_says_so() {
+    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap().device("cuda:7");
+    let error = wrapper.spawn(1).unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Load { .. })), "{error}");
+    assert!(error.to_string().contains("cuda"), "{error}");
+}
