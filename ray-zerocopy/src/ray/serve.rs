@@ -147,7 +147,11 @@ fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request
 /// If it is none.
 pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Packed, RayError> {
     let (request, inputs) = inputs(head, rest)?;
-    let reply = |attached, answer, payload| Packed::new(&Reply { from: Origin::here(), attached, answer }, payload);
+    let whole = request.whole;
+    let reply = |attached, answer, payload| {
+        let reply = Reply { from: Origin::here(), attached, answer };
+        if whole { Packed::whole(&reply, payload) } else { Packed::new(&reply, payload) }
+    };
     if Fingerprint::own().ok() != Some(request.binary) {
         return reply(None, Answer::OtherBinary, Outgoing::default());
     }

@@ -107,7 +107,8 @@ impl Shared {
         let (id, load) = named(cluster, &program);
         let live = lock(&self.state).live.iter().copied().collect();
         let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
-        let request = Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, order };
+        let request =
+            Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, whole: false, order };
         let packed = Packed::with(&request, flight.cargo().clone())?;
         let no_arena = || RayError::Other {
             what: flight.method().to_owned(),
@@ -123,7 +124,7 @@ impl Shared {
         })?;
         let (shared, landing) = (Arc::clone(self), flight.clone());
         let land = Box::new(move |result| shared.landed(&landing, result));
-        Ok(Some(Unread::new(cluster, reference, flight.method(), land)))
+        Ok(Some(Unread::new(cluster, reference, flight.method(), None, land)))
     }
 
     fn landed(
