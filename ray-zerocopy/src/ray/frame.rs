@@ -103,6 +103,12 @@ pub(crate) fn read<'py, M: DeserializeOwned>(
 ) -> Result<(M, Incoming), RayError> {
     let head = borrow(head).map_err(wire)?;
     let (message, inside) = frame::parse(&aligned(&head)).map_err(wire)?;
-    let beside = beside.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
-    Ok((message, if beside.is_empty() { inside } else { Incoming { segments: beside } }))
+    let beside = self::beside(beside)?;
+    Ok((message, if beside.segments.is_empty() { inside } else { beside }))
+}
+
+/// Reads what came beside a message.
+pub(crate) fn beside<'py>(objects: impl IntoIterator<Item = Bound<'py, PyAny>>) -> Result<Incoming, RayError> {
+    let segments = objects.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
+    Ok(Incoming { segments })
 }

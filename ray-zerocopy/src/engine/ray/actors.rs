@@ -17,7 +17,7 @@ use super::known::Known;
 use super::lone::{Last, Unread};
 use super::{Site, lock, named};
 use crate::engine::local::Settings;
-use crate::engine::{Attached, Call, CallError, Engine, Program, Receive, Start, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Program, Start, Submitted, Worker};
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Answer, Order, Reply, Request};
 use crate::ray::{RayError, object, plasma, start_actor};
@@ -459,7 +459,7 @@ impl Shared {
 }
 
 impl Engine for RayActors {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }

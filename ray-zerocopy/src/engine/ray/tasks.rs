@@ -12,7 +12,7 @@ use super::keeper::Keeper;
 use super::known::Known;
 use super::lone::{Last, Unread};
 use super::{Site, lock, named};
-use crate::engine::{Attached, Call, CallError, Engine, Receive, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Submitted, Worker};
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Order, Request};
 use crate::ray::{RayError, plasma};
@@ -174,7 +174,7 @@ impl Shared {
 }
 
 impl Engine for RayTasks {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }
