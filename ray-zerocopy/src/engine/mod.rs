@@ -221,6 +221,12 @@ impl Call {
     }
 }
 
+/// The right of a caller to receive the answer to its call. Dropped, the right is the engine's.
+pub(crate) trait Receive: Send {
+    /// Receives the answer, and delivers it, unless somebody else does. May block until it is there.
+    fn receive(self: Box<Self>);
+}
+
 /// Where calls run.
 pub(crate) trait Engine: Send + Sync {
     /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers. Its caller may
@@ -229,7 +235,7 @@ pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
     /// while it waited for a place, or the engine has been shut down.
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<local::Lone>, Box<(Call, CallError)>>;
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;
 
     /// Frees what the workers hold for a program.
     fn forget(&self, key: u64);

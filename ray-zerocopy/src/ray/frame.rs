@@ -65,6 +65,9 @@ impl Packed {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut arguments = vec![PyBytes::new(py, &self.head).into_any()];
         arguments.extend(first);
+        if self.beside.is_empty() {
+            return PyTuple::new(py, arguments);
+        }
         let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
         for bytes in self.beside {
             arguments.push(buffer.call1((lend(py, bytes)?,))?);

@@ -20,6 +20,7 @@
 //! `RAY_ZEROCOPY_PYTHON`, `VIRTUAL_ENV`, or the one that `cargo xtask ray-env` makes, in this order.
 
 mod actor;
+pub(crate) mod bare;
 mod cluster;
 mod error;
 mod fingerprint;

@@ -16,6 +16,8 @@ pub(crate) struct Request {
     pub binary: Fingerprint,
     /// How many threads to compute with.
     pub threads: usize,
+    /// Whether it is for the thread on which Ray calls: all but pipelines of tasks.
+    pub own: bool,
     pub order: Order,
 }
 
@@ -29,7 +31,7 @@ pub(crate) enum Order {
     Method { shim: EntryToken, function: EntryToken, by_reference: bool },
     /// Load a pipeline for an actor, which keeps it; its arena comes along as the first object.
     Load { program: ProgramId, load: Load },
-    /// Run a method of a pipeline. With `load`, its arena comes along as the first object.
+    /// Run a method of a pipeline, for a task, or for an actor which keeps the pipeline. With `load`, its arena comes along as the first object.
     Call { program: ProgramId, handler: EntryToken, load: Option<Load>, live: Vec<u64> },
 }
 

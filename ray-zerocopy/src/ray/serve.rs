@@ -1,9 +1,11 @@
 //! The worker's side: takes orders, and answers them.
 //!
-//! Pipelines and the states of actors live on one thread, which has no Python. They need not be `Send`, and Python's own
-//! threads go on while they work. A pipeline that no task has asked for in a while is dropped, and with it the hold on its arena.
+//! Pipelines need not be `Send`, so each lives on one thread. What an actor has is on the thread on which Ray calls, always the
+//! same. What tasks have loaded is on a thread of its own, which drops what no task has asked for in a while, and with it the hold
+//! on its arena.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -51,7 +53,24 @@ struct Loaded {
 
 type Work = Box<dyn FnOnce(&mut Shop) + Send>;
 
-/// Runs `work` on the thread that serves, and waits for it.
+thread_local! {
+    /// What an actor has.
+    static OWN: RefCell<Shop> = RefCell::default();
+}
+
+/// Runs `work` where the order belongs, without Python.
+fn on_place<R: Send + 'static>(
+    py: Python<'_>,
+    own: bool,
+    work: impl FnOnce(&mut Shop) -> R + Send + 'static,
+) -> Result<R, RayError> {
+    match own {
+        true => Ok(py.detach(|| OWN.with_borrow_mut(work))),
+        false => on_shop(py, work),
+    }
+}
+
+/// Runs `work` on the thread that serves tasks, and waits for it.
 fn on_shop<R: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce(&mut Shop) -> R + Send + 'static,
@@ -133,8 +152,8 @@ pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, P
         return reply(None, Answer::OtherBinary, Outgoing::default());
     }
     use_threads(request.threads);
-    let order = request.order;
-    let (attached, result) = on_shop(py, move |shop| {
+    let (own, order) = (request.own, request.order);
+    let (attached, result) = on_place(py, own, move |shop| {
         let mut attached = None;
         let result = shop.serve(order, inputs, &mut attached);
         (attached, result)
@@ -155,8 +174,8 @@ pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
         return Ok(Outcome::Refused(RayError::OtherBinary { worker: Origin::here().to_string() }.to_string()));
     }
     use_threads(request.threads);
-    let order = request.order;
-    let begun = on_shop(py, move |shop| shop.serve(order, inputs, &mut None))?;
+    let (own, order) = (request.own, request.order);
+    let begun = on_place(py, own, move |shop| shop.serve(order, inputs, &mut None))?;
     Ok(match begun {
         Ok(_) => Outcome::Begun,
         Err(Answer::Failed(Failure::Panicked(message))) => Outcome::Refused(format!("the actor panicked: {message}")),

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 
 use super::wire::{Reader, WireError};
-use crate::engine::CallError;
-use crate::engine::local::Lone;
 use crate::engine::message::Incoming;
+use crate::engine::{CallError, Receive};
 use crate::{Error, Result};
 
 type Answer = std::result::Result<Incoming, CallError>;
@@ -48,7 +47,7 @@ pub struct Pending<T> {
     method: &'static str,
     taken: bool,
     /// The right to receive the answer, for as long as nobody has asked for it.
-    pub(super) lone: Option<Lone>,
+    pub(super) lone: Option<Box<dyn Receive>>,
 }
 
 impl<T> Pending<T> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::hand::Shared;
 use super::link::Link;
 use super::transport::Event;
+use crate::engine::Receive;
 
 /// The right of a caller to read the answer to its call. Dropped, the right is the driver's.
 pub(crate) struct Lone {
@@ -24,10 +25,10 @@ pub(crate) struct Lone {
     pub(super) serial: u64,
 }
 
-impl Lone {
-    /// Receives the answer, if nobody else does, and delivers it. Returns when there is nothing left to do for the caller
-    /// but to wait as everybody does: the answer is there, or the driver looks after it.
-    pub(crate) fn receive(self) {
+impl Receive for Lone {
+    /// Returns when there is nothing left to do for the caller but to wait as everybody does: the answer is there, or the
+    /// driver looks after it.
+    fn receive(self: Box<Self>) {
         if !self.link.read_by_caller(self.serial) {
             return;
         }

@@ -37,7 +37,6 @@ mod worker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub(crate) use lone::Lone;
 pub(crate) use pool::Pool;
 pub(crate) use process::titled;
 pub(crate) use protocol::{Failure, any as any_message};

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::driver::Driver;
 use super::hand::Shared;
-use super::{Lone, Settings, keeper, lock};
-use crate::engine::{Attached, Call, CallError, Engine, Program, Worker};
+use super::lone::Lone;
+use super::{Settings, keeper, lock};
+use crate::engine::{Attached, Call, CallError, Engine, Program, Receive, Worker};
 
 /// Worker processes and the queue in front of them.
 pub(crate) struct Pool {
@@ -101,7 +102,7 @@ impl Pool {
 
     /// How many workers the pool has, up or not.
     /// Puts a call into the queue; gives it back if there is no place, or waits for one.
-    fn accept(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
+    fn accept(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
         let shared = &self.shared;
         let mut state = lock(&shared.state);
         loop {
@@ -149,7 +150,8 @@ impl Pool {
             before.adopt();
         }
         let lone = claimed.and_then(|claimed| shared.give_first(claimed, true));
-        Ok(lone.map(|(link, serial)| Lone { shared: Arc::clone(shared), link, serial }))
+        let lone = lone.map(|(link, serial)| Lone { shared: Arc::clone(shared), link, serial });
+        Ok(lone.map(|lone| Box::new(lone) as _))
     }
 }
 
@@ -168,7 +170,7 @@ impl Engine for Pool {
         self.end();
     }
 
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
         if self.is_a_fork() {
             let method = call.method.to_owned();
             let reason =

@@ -13,11 +13,11 @@ use pyo3::types::PyDict;
 use super::flight::{Flight, Landed};
 use super::keeper::Keeper;
 use super::known::Known;
+use super::lone::{Last, Unread};
 use super::{Site, lock, named};
-use crate::engine::local::{Lone, Settings};
-use crate::engine::{Attached, Call, CallError, Engine, Program, Start, Worker};
+use crate::engine::local::Settings;
+use crate::engine::{Attached, Call, CallError, Engine, Program, Receive, Start, Worker};
 use crate::ray::frame::Packed;
-use crate::ray::module::Callback;
 use crate::ray::protocol::{Answer, Order, Reply, Request};
 use crate::ray::{RayError, object, plasma, start_actor};
 
@@ -35,6 +35,7 @@ pub(super) struct Shared {
     settings: Settings,
     keeper: Keeper,
     known: Known,
+    last: Last,
     state: Mutex<State>,
     change: Condvar,
 }
@@ -50,6 +51,7 @@ struct State {
 
 struct Slot {
     handle: Py<PyAny>,
+    call: Py<PyAny>,
     /// Calls that Ray has been given.
     busy: usize,
     /// Calls for this actor, which wait until it is there.
@@ -75,14 +77,14 @@ impl RayActors {
             settings,
             keeper: Keeper::start().map_err(other)?,
             known: Known::default(),
+            last: Last::default(),
             state: Mutex::default(),
             change: Condvar::new(),
         });
         let this = Arc::new(Self(shared));
         for _ in 0..this.0.settings.workers {
-            let handle = this.0.begin()?;
-            let (waiting, busy) = (VecDeque::new(), 0);
-            lock(&this.0.state).slots.push(Slot { handle, busy, waiting, there: None });
+            let slot = this.0.begin()?;
+            lock(&this.0.state).slots.push(slot);
         }
         let until = Instant::now() + this.0.settings.start_timeout;
         for index in 0..this.0.settings.workers {
@@ -98,16 +100,18 @@ impl Shared {
     }
 
     fn request(&self, order: Order) -> Request {
-        Request { binary: self.site.cluster.0.binary, threads: self.site.options.threads(), order }
+        Request { binary: self.site.cluster.0.binary, threads: self.site.options.threads(), own: true, order }
     }
 
     /// Starts an actor, as a process that has loaded nothing.
-    fn begin(&self) -> Result<Py<PyAny>, RayError> {
+    fn begin(&self) -> Result<Slot, RayError> {
         let cluster = &self.site.cluster;
         cluster.ask(self.program.arena.pipeline(), |py| {
             let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
             keywords.set_item("max_restarts", -1)?;
-            start_actor(&cluster.0, py, &keywords, None, None)
+            let handle = start_actor(&cluster.0, py, &keywords, None, None)?;
+            let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
+            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), there: None })
         })
     }
 
@@ -122,9 +126,8 @@ impl Shared {
             || RayError::Other { what: what.to_owned(), cause: "the arena is not in the object store".to_owned() };
         let held = plasma::reference(&self.program.arena).ok_or_else(lost).map_err(failed)?;
         let asked = cluster.ask(what, |py| {
-            let handle = self.handle(py, index)?;
             let arguments = packed.arguments(py, Some(held.reference.bind(py).clone()))?;
-            let reference = handle.bind(py).getattr("call")?.getattr("remote")?.call1(arguments)?;
+            let reference = self.call(py, index)?.bind(py).call1(arguments)?;
             let keywords = PyDict::new(py);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64());
             keywords.set_item("timeout", left)?;
@@ -157,9 +160,10 @@ impl Shared {
         }
     }
 
-    fn handle(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
-        let handle = lock(&self.state).slots.get(index).map(|slot| slot.handle.clone_ref(py));
-        handle.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
+    /// Ray's own form of an actor's one method.
+    fn call(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
+        let call = lock(&self.state).slots.get(index).map(|slot| slot.call.clone_ref(py));
+        call.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
     }
 
     /// What is said of an actor for which Ray finds no place.
@@ -179,42 +183,51 @@ impl Shared {
     }
 
     /// Gives waiting calls to actors that have room.
-    fn dispatch(self: &Arc<Self>) {
+    ///
+    /// Gives the answer to one of them that nobody reads yet: that of `whose`.
+    fn dispatch(self: &Arc<Self>, whose: Option<&Flight>) -> Option<Arc<Unread>> {
+        let mut own = None;
         loop {
             let mut state = lock(&self.state);
             // Calls for one actor go to Ray at once, which keeps their order.
-            let own = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
+            let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
                 slot.there?;
                 let room = slot.busy == 0 || slot.waiting.front()?.deadline().is_none();
                 let flight = if room { slot.waiting.pop_front() } else { None };
                 Some((index, flight?))
             });
-            let next = own.or_else(|| {
+            let next = pinned.or_else(|| {
                 let ahead = ahead(state.waiting.front()?);
                 let free = state.slots.iter().enumerate().filter(|(_, slot)| slot.there.is_some() && slot.busy < ahead);
                 let index = free.min_by_key(|(_, slot)| slot.busy)?.0;
                 Some((index, state.waiting.pop_front()?))
             });
-            let Some((index, flight)) = next else { return };
+            let Some((index, flight)) = next else { return own };
             if !flight.is_open() {
                 continue;
             }
             flight.placed(index);
             state.slots[index].busy += 1;
             drop(state);
-            self.send(index, flight);
+            match self.send(index, &flight) {
+                Some(unread) if whose.is_some_and(|whose| whose.is(&flight)) => own = Some(unread),
+                Some(unread) => unread.by_ray(),
+                None => {}
+            }
         }
     }
 
-    fn send(self: &Arc<Self>, index: usize, flight: Flight) {
-        let done = {
-            let (shared, landing) = (Arc::clone(self), flight.clone());
-            move |result: Result<_, RayError>| shared.landed(index, &landing, result)
-        };
-        if let Err(error) = self.try_send(index, &flight, done) {
+    /// As [`dispatch`](Self::dispatch), where no caller is there to read.
+    fn go_on(self: &Arc<Self>) {
+        drop(self.dispatch(None));
+    }
+
+    fn send(self: &Arc<Self>, index: usize, flight: &Flight) -> Option<Arc<Unread>> {
+        self.try_send(index, flight).unwrap_or_else(|error| {
             self.idle(index);
             flight.fail(error);
-        }
+            None
+        })
     }
 
     fn idle(&self, index: usize) {
@@ -223,30 +236,22 @@ impl Shared {
         }
     }
 
-    fn try_send(
-        self: &Arc<Self>,
-        index: usize,
-        flight: &Flight,
-        done: impl FnOnce(Result<(Reply, crate::engine::message::Incoming), RayError>) + Send + 'static,
-    ) -> Result<(), RayError> {
+    fn try_send(self: &Arc<Self>, index: usize, flight: &Flight) -> Result<Option<Arc<Unread>>, RayError> {
         let cluster = &self.site.cluster;
         let (program, _) = named(cluster, &self.program);
-        let handler = flight.with(|call| call.handler.clone());
-        let Some(handler) = handler else {
+        let Some(handler) = flight.with(|call| call.handler.clone()) else {
             self.idle(index);
-            return Ok(());
+            return Ok(None);
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
         let packed = Packed::with(&self.request(order), flight.cargo().clone())?;
-        cluster.ask(flight.method(), |py| {
-            let handle = self.handle(py, index)?;
-            let arguments = packed.arguments(py, None)?;
-            let reference = handle.bind(py).getattr("call")?.getattr("remote")?.call1(arguments)?;
-            let method = flight.method();
-            let done = Box::new(move |result: &Bound<'_, PyAny>| done(object::result(result, method)));
-            let callback = Bound::new(py, Callback(Mutex::new(Some(done))))?;
-            reference.call_method1("_on_completed", (callback,)).map(drop)
-        })
+        let reference = cluster.ask(flight.method(), |py| {
+            let call = self.call(py, index)?;
+            Ok(call.bind(py).call1(packed.arguments(py, None)?)?.unbind())
+        })?;
+        let (shared, landing) = (Arc::clone(self), flight.clone());
+        let land = Box::new(move |result| shared.landed(index, &landing, result));
+        Ok(Some(Unread::new(cluster, reference, flight.method(), land)))
     }
 
     fn landed(
@@ -278,7 +283,7 @@ impl Shared {
             (_, Some(forever)) => self.lost(index, forever),
             (Landed::Answered | Landed::Gone, None) => {}
         }
-        self.dispatch();
+        self.go_on();
     }
 
     /// An actor's process is gone: it gets no calls until there is another, which is looked after elsewhere.
@@ -304,13 +309,13 @@ impl Shared {
             return;
         }
         if forever
-            && let Ok(handle) = self.begin()
+            && let Ok(Slot { handle, call, .. }) = self.begin()
             && let Some(slot) = lock(&self.state).slots.get_mut(index)
         {
-            slot.handle = handle;
+            (slot.handle, slot.call) = (handle, call);
         }
         match self.greet(index, Some(Instant::now() + self.settings.start_timeout)) {
-            Ok(()) => self.dispatch(),
+            Ok(()) => self.go_on(),
             Err(error) => {
                 if let CallError::Load { .. } = &error {
                     self.give_up(index, &error);
@@ -350,7 +355,7 @@ impl Shared {
             {
                 slot.there = Some(worker);
             }
-            return self.dispatch();
+            return self.go_on();
         }
         let Some(index) = place else { return };
         drop(self.site.cluster.ask("kill", |py| self.kill(py, index, false)));
@@ -399,9 +404,10 @@ impl Shared {
 
     /// Runs what waits, and ends the actors.
     fn end(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
+        lock(&self.state).closed = true;
+        self.last.adopt();
         self.change.notify_all();
+        let mut state = lock(&self.state);
         while state.open > 0 {
             state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -416,7 +422,7 @@ impl Shared {
 }
 
 impl Engine for RayActors {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }
@@ -434,12 +440,13 @@ impl Engine for RayActors {
         {
             let mut state = lock(&self.0.state);
             match pinned.and_then(|index| state.slots.get_mut(index)) {
-                Some(slot) => slot.waiting.push_back(flight),
-                None => state.waiting.push_back(flight),
+                Some(slot) => slot.waiting.push_back(flight.clone()),
+                None => state.waiting.push_back(flight.clone()),
             }
         }
-        self.0.dispatch();
-        Ok(None)
+        self.0.last.adopt();
+        let unread = self.0.dispatch(Some(&flight));
+        Ok(unread.map(|unread| self.0.last.lone(&unread)))
     }
 
     fn forget(&self, key: u64) {

@@ -56,6 +56,11 @@ impl Flight {
         }))
     }
 
+    /// Whether it is the same call.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(super) fn method(&self) -> &'static str {
         self.0.method
     }

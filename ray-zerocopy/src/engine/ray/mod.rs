@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `flight` | one call on its way, which is answered once |
 //! | `keeper` | a thread for what must not happen where Ray calls back: deadlines, sending again, probing |
+//! | `lone` | a caller that receives its own answer |
 //! | `known` | the workers that have answered |
 //! | `tasks` | each call a task, wherever Ray finds room |
 //! | `actors` | a set of actors that have loaded one pipeline |
@@ -15,6 +16,7 @@ mod actors;
 mod flight;
 mod keeper;
 mod known;
+mod lone;
 mod tasks;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

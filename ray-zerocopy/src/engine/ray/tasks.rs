@@ -10,13 +10,12 @@ use pyo3::types::PyDict;
 use super::flight::{Flight, Landed};
 use super::keeper::Keeper;
 use super::known::Known;
+use super::lone::{Last, Unread};
 use super::{Site, lock, named};
-use crate::engine::local::Lone;
-use crate::engine::{Attached, Call, CallError, Engine, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Receive, Worker};
 use crate::ray::frame::Packed;
-use crate::ray::module::Callback;
 use crate::ray::protocol::{Order, Request};
-use crate::ray::{RayError, object, plasma};
+use crate::ray::{RayError, plasma};
 
 /// How many calls may be under way before callers have to wait.
 const QUEUE: usize = 1024;
@@ -28,6 +27,7 @@ struct Shared {
     site: Site,
     keeper: Keeper,
     known: Known,
+    last: Last,
     state: Mutex<State>,
     room: Condvar,
     /// Ray's own form of the function, for each method and number of attempts: to make one takes as long as a call.
@@ -49,6 +49,7 @@ impl RayTasks {
             site,
             keeper: Keeper::start().map_err(other)?,
             known: Known::default(),
+            last: Last::default(),
             state: Mutex::default(),
             room: Condvar::new(),
             functions: Mutex::default(),
@@ -89,42 +90,40 @@ impl Shared {
     }
 
     /// Gives a call to Ray.
-    fn send(self: &Arc<Self>, flight: &Flight, with_arena: bool) {
-        if let Err(error) = self.try_send(flight, with_arena) {
+    fn send(self: &Arc<Self>, flight: &Flight, with_arena: bool) -> Option<Arc<Unread>> {
+        self.try_send(flight, with_arena).unwrap_or_else(|error| {
             flight.fail(error);
-        }
+            None
+        })
     }
 
-    fn try_send(self: &Arc<Self>, flight: &Flight, with_arena: bool) -> Result<(), RayError> {
+    fn try_send(self: &Arc<Self>, flight: &Flight, with_arena: bool) -> Result<Option<Arc<Unread>>, RayError> {
         let Some((program, handler, allowed)) =
             flight.with(|call| (Arc::clone(&call.program), call.handler.clone(), call.allowed))
         else {
-            return Ok(());
+            return Ok(None);
         };
         let cluster = &self.site.cluster;
         let (id, load) = named(cluster, &program);
         let live = lock(&self.state).live.iter().copied().collect();
         let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
-        let request = Request { binary: cluster.0.binary, threads: self.site.options.threads(), order };
+        let request = Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, order };
         let packed = Packed::with(&request, flight.cargo().clone())?;
         let no_arena = || RayError::Other {
             what: flight.method().to_owned(),
             cause: "the arena is not in the object store".to_owned(),
         };
         let arena = with_arena.then(|| plasma::reference(&program.arena).ok_or_else(no_arena)).transpose()?;
-        cluster.ask(flight.method(), |py| {
+        let reference = cluster.ask(flight.method(), |py| {
             let function = self.function(py, flight.method(), allowed)?;
             let arena = arena.map(|held| held.reference.bind(py).clone());
-            let reference = function.getattr("remote")?.call1(packed.arguments(py, arena)?)?;
+            let reference = function.call1(packed.arguments(py, arena)?)?;
             flight.sent(reference.clone().unbind());
-            let (shared, landing) = (Arc::clone(self), flight.clone());
-            let done = Box::new(move |result: &Bound<'_, PyAny>| {
-                let result = object::result(result, landing.method());
-                shared.landed(&landing, result);
-            });
-            let callback = Bound::new(py, Callback(Mutex::new(Some(done))))?;
-            reference.call_method1("_on_completed", (callback,)).map(drop)
-        })
+            Ok(reference.unbind())
+        })?;
+        let (shared, landing) = (Arc::clone(self), flight.clone());
+        let land = Box::new(move |result| shared.landed(&landing, result));
+        Ok(Some(Unread::new(cluster, reference, flight.method(), land)))
     }
 
     fn landed(
@@ -134,7 +133,11 @@ impl Shared {
     ) {
         if let Landed::Missing = flight.land(result, &self.known, None) {
             let (shared, flight) = (Arc::clone(self), flight.clone());
-            self.keeper.soon(move || shared.send(&flight, true));
+            self.keeper.soon(move || {
+                if let Some(unread) = shared.send(&flight, true) {
+                    unread.by_ray();
+                }
+            });
         }
     }
 
@@ -147,6 +150,7 @@ impl Shared {
         keywords.set_item("name", method)?;
         let call = self.site.cluster.0.glue.bind(py).getattr("call")?;
         let function = py.import("ray")?.getattr("remote")?.call((), Some(&keywords))?.call1((call,))?;
+        let function = function.getattr("remote")?;
         lock(&self.functions).insert((method, allowed), function.clone().unbind());
         Ok(function)
     }
@@ -169,7 +173,7 @@ impl Shared {
 }
 
 impl Engine for RayTasks {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Lone>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }
@@ -183,8 +187,9 @@ impl Engine for RayTasks {
                 }
             });
         }
-        self.0.send(&flight, false);
-        Ok(None)
+        self.0.last.adopt();
+        let unread = self.0.send(&flight, false);
+        Ok(unread.map(|unread| self.0.last.lone(&unread)))
     }
 
     /// Workers hear of it with the next call that they run, or drop the pipeline after a while.
@@ -207,6 +212,7 @@ impl Engine for RayTasks {
 
     fn shut_down(&self) {
         lock(&self.0.state).closed = true;
+        self.0.last.adopt();
         self.0.room.notify_all();
     }
 

@@ -1,0 +1,68 @@
+//! What a pipeline costs on Ray: calls beside Ray's own, and memory beside the size of the model.
+
+mod calls;
+mod memory;
+
+use anyhow::Result;
+use benches::{Common, Progress, Run, Table, Target};
+use clap::Parser;
+use ray_zerocopy::ray::Cluster;
+use serde::Serialize;
+
+/// Calls of pipelines on Ray beside Ray's own, and the memory of actors that share one model.
+///
+/// A cluster of one node is started for it, and workers are this program. A call is compared with a task, and with a method of an actor, that
+/// somebody wrote in Python and that do nothing; all take turns within each round. Memory is the kernel's figures: the PSS
+/// of the actors' processes without Ray's object store, and the one copy of the model in the store.
+#[derive(Parser, Serialize)]
+#[command(name = "ray", after_help = "cargo run --release -p benches --features ray --bin ray -- --json")]
+struct Args {
+    /// How many rounds of calls.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Calls of each kind in a round.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    calls: u32,
+    /// The size of the model that actors share, in MiB.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    mib: u32,
+    /// How many actors, one row for each number.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
+    workers: Vec<usize>,
+    #[command(flatten)]
+    #[serde(skip)]
+    common: Common,
+}
+
+/// All figures, told apart by the field `measure`.
+#[derive(Serialize)]
+#[serde(tag = "measure", rename_all = "snake_case")]
+enum Row {
+    Call(calls::Row),
+    Memory(memory::Row),
+}
+
+fn main() -> Result<()> {
+    ray_zerocopy::init();
+    let mut args = Args::parse();
+    if args.common.quick {
+        (args.rounds, args.calls, args.mib) = (2, args.calls.min(5), 16);
+        args.workers = vec![1, 2];
+    }
+    let run = Run::begin("ray", args.common);
+    let progress = Progress::new(usize::from(args.rounds) + args.workers.len() + 1);
+    progress.step("starting a cluster");
+    let store = (2 * u64::from(args.mib) + 256) << 20;
+    let cluster = Cluster::local().cpus(16).object_store(store).quiet().start()?;
+    let calls = calls::measure(&cluster, &args, &progress)?;
+    let memory = memory::measure(&cluster, &args, &progress)?;
+    drop(progress);
+    cluster.shut_down()?;
+
+    let tables: [Table; 2] = [calls::table(&calls), memory::table(&memory)];
+    let targets: Vec<Target> = calls::targets(&calls).chain(memory::targets(&memory)).collect();
+    let rows: Vec<_> = calls.into_iter().map(Row::Call).chain(memory.into_iter().map(Row::Memory)).collect();
+    let notes = "Medians; `x` in units of Ray's own task, or of its own call of an actor: the median of the rounds, and the middle half of them.\n\
+                 Memory in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
+    run.finish(&args, &rows, &targets, &tables, notes)
+}

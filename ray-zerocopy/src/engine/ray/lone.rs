@@ -1,0 +1,106 @@
+//! A call that is alone: its caller receives the answer itself.
+//!
+//! Ray can call back when a result is there, on a thread of its own, which wakes the caller: that is two threads where one would do. So
+//! an answer is read by nobody at first. It is read by the first of
+//! - its caller, when they wait for it;
+//! - Ray's thread, when anybody needs that: the caller polls or drops the `Pending`, somebody else makes a call, or the
+//!   workers are shut down.
+
+use std::sync::{Arc, Mutex};
+
+use pyo3::prelude::*;
+
+use super::lock;
+use crate::engine::Receive;
+use crate::engine::message::Incoming;
+use crate::ray::module::Callback;
+use crate::ray::protocol::Reply;
+use crate::ray::{Cluster, RayError, object};
+
+/// What an answer is for.
+pub(super) type Land = Box<dyn FnOnce(Result<(Reply, Incoming), RayError>) + Send>;
+
+/// An answer that is on its way.
+pub(super) struct Unread {
+    cluster: Cluster,
+    reference: Py<PyAny>,
+    method: &'static str,
+    /// Gone when somebody reads.
+    land: Mutex<Option<Land>>,
+}
+
+impl Unread {
+    pub(super) fn new(cluster: &Cluster, reference: Py<PyAny>, method: &'static str, land: Land) -> Arc<Self> {
+        Arc::new(Self { cluster: cluster.clone(), reference, method, land: Mutex::new(Some(land)) })
+    }
+
+    fn take(&self) -> Option<Land> {
+        lock(&self.land).take()
+    }
+
+    /// The caller reads, and waits for it.
+    fn by_caller(&self) {
+        let Some(land) = self.take() else { return };
+        let got = self.cluster.ask(self.method, |py| {
+            let object = py.import("ray")?.call_method1("get", (&self.reference,))?;
+            Ok(object::result(&object, self.method))
+        });
+        land(got.and_then(|result| result));
+    }
+
+    /// Ray reads, when the answer is there.
+    pub(super) fn by_ray(&self) {
+        let Some(land) = self.take() else { return };
+        let method = self.method;
+        let land = Arc::new(Mutex::new(Some(land)));
+        let landing = Arc::clone(&land);
+        let done = Box::new(move |result: &Bound<'_, PyAny>| {
+            let land = lock(&landing).take();
+            if let Some(land) = land {
+                land(object::result(result, method));
+            }
+        });
+        let asked = self.cluster.ask(method, |py| {
+            let callback = Bound::new(py, Callback(Mutex::new(Some(done))))?;
+            self.reference.bind(py).call_method1("_on_completed", (callback,)).map(drop)
+        });
+        let refused = asked.err().and_then(|error| Some((lock(&land).take()?, error)));
+        if let Some((land, error)) = refused {
+            land(Err(error));
+        }
+    }
+}
+
+/// The right of a caller to read. Dropped, the right is Ray's.
+pub(super) struct Lone(pub(super) Arc<Unread>);
+
+impl Receive for Lone {
+    fn receive(self: Box<Self>) {
+        self.0.by_caller();
+    }
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.0.by_ray();
+    }
+}
+
+/// The one answer of an engine that its caller may read: the last.
+#[derive(Default)]
+pub(super) struct Last(Mutex<Option<std::sync::Weak<Unread>>>);
+
+impl Last {
+    /// Has Ray read what nobody reads: somebody else needs the engine.
+    pub(super) fn adopt(&self) {
+        let last = lock(&self.0).take().and_then(|last| last.upgrade());
+        if let Some(last) = last {
+            last.by_ray();
+        }
+    }
+
+    pub(super) fn lone(&self, unread: &Arc<Unread>) -> Box<dyn Receive> {
+        *lock(&self.0) = Some(Arc::downgrade(unread));
+        Box::new(Lone(Arc::clone(unread)))
+    }
+}
