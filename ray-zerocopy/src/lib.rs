@@ -131,6 +131,11 @@ pub mod __private {
     pub mod dynamic {
         pub use crate::wrapper::dynamic::{Arguments, Failed, ResultTensor, Results, call, make};
     }
+    /// For `ray-zerocopy-python`: what a module of a Python process needs.
+    #[cfg(feature = "ray")]
+    pub mod guest {
+        pub use crate::ray::guest::{hold, lend, open, put, use_threads};
+    }
     /// For this workspace's benchmarks.
     #[cfg(feature = "ray")]
     pub use crate::ray::bare::Bare;

@@ -133,7 +133,7 @@ pub enum Failed {
         reason: String,
     },
     /// The result cannot be turned into bytes.
-    Result(String),
+    Answer(String),
     /// The method panicked. The pipeline may be half-changed, if the method takes `&mut self`.
     Panicked(String),
 }
@@ -156,7 +156,7 @@ pub fn call<P>(
         Ok(Err(WireError(reason))) if reader.position() < end => {
             Err(Failed::Argument { at: reader.position(), reason })
         }
-        Ok(Err(WireError(reason))) => Err(Failed::Result(reason)),
+        Ok(Err(WireError(reason))) => Err(Failed::Answer(reason)),
         Err(panic) => Err(Failed::Panicked(panic)),
     }
 }
@@ -236,7 +236,7 @@ mod tests {
         let parameters: Vec<_> = methods[0].parameters.iter().map(|parameter| parameter.name).collect();
         assert_eq!(parameters, ["rows", "scale"]);
         assert_eq!(methods[0].parameters[1].schema, Schema::Value { ty: "f32" });
-        assert!(matches!(&methods[2].result, Schema::Result { ok, .. } if **ok == Schema::Value { ty: "u32" }));
+        assert!(matches!(&methods[2].result, Schema::Fallible { ok, .. } if **ok == Schema::Value { ty: "u32" }));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Schema {
     Tuple(Vec<Schema>),
     /// A result. If `ok` is a [`Value`](Self::Value), all of it is one value, as serde writes a `Result`; otherwise it is
     /// whether all went well, and then the one or the other.
-    Result {
+    Fallible {
         /// What a method gives if all goes well.
         ok: Box<Schema>,
         /// What it gives if not: always a [`Value`](Self::Value).
@@ -133,9 +133,9 @@ mod tests {
     fn results_are_told_apart_from_values_with_tensors_and_without() {
         let error = Box::new(Schema::Value { ty: "u8" });
         let ok = Box::new(tensor(1, TensorKind::Float));
-        assert_eq!(schema!(Result<Tensor<1>, u8>), Schema::Result { ok, error: error.clone() });
+        assert_eq!(schema!(Result<Tensor<1>, u8>), Schema::Fallible { ok, error: error.clone() });
         let ok = Box::new(Schema::Value { ty: "bool" });
-        assert_eq!(schema!(Result<bool, u8>), Schema::Result { ok, error });
+        assert_eq!(schema!(Result<bool, u8>), Schema::Fallible { ok, error });
         // Only as a whole: inside of a value it is part of the value.
         assert!(matches!(schema!(Vec<Result<bool, u8>>), Schema::Value { .. }));
     }

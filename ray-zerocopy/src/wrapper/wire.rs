@@ -170,7 +170,7 @@ where
     E: Serialize + DeserializeOwned,
 {
     fn ops(&self) -> Ops<Result<T, E>> {
-        let schema = Schema::Result { ok: Box::new(Schema::value::<T>()), error: Box::new(Schema::value::<E>()) };
+        let schema = Schema::Fallible { ok: Box::new(Schema::value::<T>()), error: Box::new(Schema::value::<E>()) };
         Ops { put: |value, writer| writer.value(value), take: Reader::value, schema }
     }
 }
@@ -329,7 +329,7 @@ impl<T: Tensors, E: Serialize + DeserializeOwned> Tensors for Result<T, E> {
     }
 
     fn schema() -> Schema {
-        Schema::Result { ok: Box::new(T::schema()), error: Box::new(Schema::value::<E>()) }
+        Schema::Fallible { ok: Box::new(T::schema()), error: Box::new(Schema::value::<E>()) }
     }
 }
 
