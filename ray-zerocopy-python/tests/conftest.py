@@ -21,7 +21,7 @@ def pytest_configure(config):
     shutil.copy(LIBRARY, f"{folder}/probe.abi3.so")
     sys.path.insert(0, folder)
     # Ray's workers import it too.
-    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture

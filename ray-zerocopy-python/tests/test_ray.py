@@ -135,7 +135,7 @@ def test_errors_and_panics_of_tasks(ray):
         tasks.clash("bread")
     assert "panicked in process" in str(error.value)
     with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
-        tasks.half(nothing=3)
+        tasks.half(3, nothing=3)
     with pytest.raises(TypeError, match="`n` should be `int`"):
         tasks.half("x")
     with pytest.raises(TypeError, match="pipeline should be a Probe, found int"):
@@ -189,10 +189,12 @@ def test_ray_data_with_a_pool_of_actors(ray, shared):
             rows = len(scores)
             return {"score": scores, "borrowed": np.full(rows, inside and here), "pid": np.full(rows, os.getpid())}
 
-    rows = np.arange(6000, dtype="float32").reshape(2000, 3)
+    # Small objects are not in the store: a part here is 240 kB.
+    rows = np.random.default_rng(0).random((160_000, 3), "float32")
     data = ray.data.from_numpy(np.array_split(rows, 8))
-    found = data.map_batches(Score, fn_constructor_args=(shared,), batch_size=125, concurrency=2, num_cpus=1).to_pandas()
+    found = data.map_batches(Score, fn_constructor_args=(shared,), batch_size=5000, concurrency=2, num_cpus=1).to_pandas()
     order = np.lexsort(np.stack(found["score"]).T)
     expected = shared.load()(rows)
     assert (np.stack(found["score"])[order] == expected[np.lexsort(expected.T)]).all()
-    assert found["borrowed"].all(), "every batch was read in the store"
+    share = found["borrowed"].mean()
+    assert share == 1, f"{share:.0%} of the batches were read in the store"
