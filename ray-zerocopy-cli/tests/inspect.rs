@@ -45,7 +45,7 @@ fn an_arena_shows_its_tensors_ties_and_copied_fields() {
 fn the_arena_of_a_running_process_is_a_file_too() {
     use std::os::fd::AsRawFd;
     let arena = share(&Model::of(8, &Device::flex())).unwrap();
-    let file = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().as_raw_fd());
+    let file = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().unwrap().as_raw_fd());
     let json = rzc(&["inspect", &file, "--json"]).well().json();
     assert_eq!(json["id"], json!(arena.id().to_hex()));
     rzc(&["verify", &file]).well();

@@ -103,6 +103,14 @@ struct Counter {
     count: u64,
 }
 
+struct Waiter {
+    waits: bool,
+}
+
+fn waits(waiter: &mut Waiter, (): ()) -> bool {
+    waiter.waits
+}
+
 fn begin(count: u64) -> Counter {
     assert!(count < 1000, "{count} is too much to begin with");
     Counter { count }
@@ -127,12 +135,9 @@ fn an_actor_keeps_its_state_and_its_name() {
     let same = CLUSTER.named_actor::<Counter>("counter").unwrap();
     assert_eq!(same.call(count, 0).unwrap().get().unwrap(), 50);
     // Its state is of one type.
-    let other = CLUSTER.named_actor::<String>("counter").unwrap();
-    fn length(text: &mut String, (): ()) -> usize {
-        text.len()
-    }
-    let error = other.call(length as fn(&mut String, ()) -> usize, ()).unwrap().get().unwrap_err();
-    assert!(error.to_string().contains("the actor's state is no `alloc::string::String`"), "{error}");
+    let other = CLUSTER.named_actor::<Waiter>("counter").unwrap();
+    let error = other.call(waits as fn(&mut Waiter, ()) -> bool, ()).unwrap().get().unwrap_err();
+    assert!(error.to_string().contains("the actor's state is no `ray_bindings::Waiter`"), "{error}");
     assert!(matches!(CLUSTER.named_actor::<Counter>("nobody"), Err(RayError::NoActor { .. })));
     counter.kill().unwrap();
     let error = counter.call(count, 1).and_then(|call| call.get()).unwrap_err();

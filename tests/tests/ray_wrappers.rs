@@ -202,3 +202,47 @@ fn a_pipeline_that_cannot_be_loaded_says_so() {
     assert!(matches!(&error, Error::Call(CallError::Load { .. })), "{error}");
     assert!(error.to_string().contains("cuda"), "{error}");
 }
+
+#[test]
+fn direct_calls_are_the_same_calls() {
+    let mill = mill();
+    let direct = CLUSTER.with(Options::default().cpus(0.1).direct());
+    let actors = ActorWrapper::on(&direct, &mill).unwrap().spawn(2).unwrap();
+    let corn = corn();
+    let here = mill.grind(corn.clone()).into_data();
+    for there in gather((0..12).map(|_| actors.grind(corn.clone()))).wait().unwrap() {
+        assert_eq!(there.into_data(), here);
+    }
+    // State, order, and calls that are too large for the channel, on the same pipeline.
+    let counts = gather((1..=30).map(|_| actors.actor(0).count(1))).wait().unwrap();
+    assert_eq!(counts, (1..=30).collect::<Vec<_>>());
+    let much = Tensor::<2>::random([200, SIZE], Distribution::Default, &Device::flex());
+    let large = mill.grind(much.clone()).into_data();
+    assert_eq!(actors.actor(0).grind(much).wait().unwrap().into_data(), large);
+    assert_eq!(actors.actor(0).count(0).wait().unwrap(), 30);
+    let error = actors.actor(0).count_and_jam().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Panicked { .. })), "{error}");
+    // A small call with a large result.
+    let text = "x".repeat(3_000_000);
+    let (_, back, _) = actors.echo(serde_json::Value::Null, text.clone(), Vec::new()).wait().unwrap();
+    assert_eq!(back, text);
+}
+
+#[test]
+fn a_direct_actor_that_is_killed_comes_back() {
+    let direct = CLUSTER.with(Options::default().cpus(0.1).direct());
+    let actors = ActorWrapper::on(&direct, &mill()).unwrap().spawn(1).unwrap();
+    let pid = actors.pid().wait().unwrap();
+    let busy = actors.sleep(60_000);
+    std::thread::sleep(Duration::from_millis(300));
+    kill(pid);
+    let error = busy.wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { actor: true, .. })), "{error}");
+    assert_ne!(actors.pid().wait().unwrap(), pid);
+
+    let pid = actors.pid().wait().unwrap();
+    let error = actors.clone().deadline(Duration::from_millis(300)).sleep(60_000).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    assert_ne!(actors.pid().wait().unwrap(), pid);
+    eventually("the busy actor ends", || !is_alive(pid));
+}

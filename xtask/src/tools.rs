@@ -48,7 +48,11 @@ pub(crate) fn bench(name: Option<&str>, options: &[String]) -> Result<()> {
         names.iter().for_each(|name| println!("{name}"));
         return Ok(());
     };
-    let mut bench = cargo(["run", "--release", "-p", "benches", "--bin", name, "--"]);
+    let mut bench = cargo(["run", "--release", "-p", "benches", "--bin", name]);
+    if name == "ray" {
+        bench.args(["--features", "ray"]);
+    }
+    bench.arg("--");
     bench.args(options);
     run(bench)
 }

@@ -1,10 +1,12 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
+#[cfg(feature = "ray")]
 use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "ray")]
 use std::sync::Arc;
 
 use rustix::fs::{OFlags, Stat, fstat};
@@ -62,10 +64,12 @@ pub(super) struct Region {
     pub(super) pages: Option<Pages>,
     pub(super) backing: Backing,
     /// What its owner needs to find it again.
+    #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,
 }
 
 /// What an engine notes on a region that lies in its store. The arena does not know what it is.
+#[cfg(feature = "ray")]
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 impl Region {
@@ -103,11 +107,18 @@ impl Region {
 
     fn mapped(fd: OwnedFd, map: Mapping, backing: Backing) -> Self {
         let pages = Some(map.pages());
-        Self { fd: Some(fd), pages, memory: bytes::Bytes::from_owner(map), backing, origin: None }
+        Self {
+            fd: Some(fd),
+            pages,
+            memory: bytes::Bytes::from_owner(map),
+            backing,
+            #[cfg(feature = "ray")]
+            origin: None,
+        }
     }
 
     /// Memory of an object store.
-    #[cfg_attr(not(feature = "ray"), expect(dead_code, reason = "the store is Ray's"))]
+    #[cfg(feature = "ray")]
     pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Self {
         Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
     }

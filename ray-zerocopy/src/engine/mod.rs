@@ -227,6 +227,9 @@ pub(crate) trait Receive: Send {
     fn receive(self: Box<Self>);
 }
 
+/// A call that was taken, with the right to its answer if it is the caller's; or that was not.
+pub(crate) type Submitted = Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;
+
 /// Where calls run.
 pub(crate) trait Engine: Send + Sync {
     /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers. Its caller may
@@ -235,7 +238,7 @@ pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
     /// while it waited for a place, or the engine has been shut down.
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;
+    fn submit(&self, call: Call, wait: bool) -> Submitted;
 
     /// Frees what the workers hold for a program.
     fn forget(&self, key: u64);

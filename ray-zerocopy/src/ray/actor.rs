@@ -127,7 +127,8 @@ impl<S: 'static, A: Serialize + DeserializeOwned + 'static> ActorBuilder<S, A> {
         let begin: BeginShim = shim::begin::<A, S>;
         let order = Order::Begin { shim: token(begin)?, function: token(self.begin)?, by_reference: object.is_some() };
         let threads = self.options.threads();
-        let packed = Packed::new(&Request { binary: self.cluster.binary, threads, own: true, order }, payload)?;
+        let packed =
+            Packed::new(&Request { binary: self.cluster.binary, threads, own: true, whole: false, order }, payload)?;
         let what = std::any::type_name::<S>();
         let handle = self.cluster.ask(what, |py| {
             let keywords = self.options.keywords(py)?;
@@ -179,8 +180,10 @@ impl<S: 'static> ActorHandle<S> {
         let (payload, object) = argument.parts()?;
         let method: MethodShim = shim::method::<S, A, R>;
         let order = Order::Method { shim: token(method)?, function: token(function)?, by_reference: object.is_some() };
-        let packed =
-            Packed::new(&Request { binary: self.cluster.binary, threads: self.threads, own: true, order }, payload)?;
+        let packed = Packed::new(
+            &Request { binary: self.cluster.binary, threads: self.threads, own: true, whole: false, order },
+            payload,
+        )?;
         let what = std::any::type_name::<S>();
         let reference = self.cluster.ask(what, |py| {
             let object = object.map(|object| object.bind(py).clone());

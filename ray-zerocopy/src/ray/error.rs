@@ -177,7 +177,10 @@ impl RayError {
         match () {
             () if is("TaskCancelledError") => Self::Cancelled { what },
             () if is("GetTimeoutError") => Self::TimedOut { what },
-            () if is("ActorUnavailableError") => Self::ActorDied { what, restarting: true, cause },
+            // The channel of a compiled graph is closed when its actor dies.
+            () if is("ActorUnavailableError") || is("RayChannelError") => {
+                Self::ActorDied { what, restarting: true, cause }
+            }
             () if is("RayActorError") => Self::ActorDied { what, restarting: false, cause },
             () if is("RayTaskError") => Self::Raised { what, cause },
             () if is("WorkerCrashedError") || is("NodeDiedError") || is("OutOfMemoryError") => {

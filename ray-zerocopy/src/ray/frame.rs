@@ -27,6 +27,13 @@ pub(crate) struct Packed {
 #[derive(Clone, Default)]
 pub(crate) struct Cargo(Vec<bytes::Bytes>);
 
+impl Cargo {
+    /// Whether it goes into a message itself.
+    pub(crate) fn is_small(&self) -> bool {
+        self.0.iter().map(bytes::Bytes::len).sum::<usize>() <= INLINE
+    }
+}
+
 impl From<Outgoing> for Cargo {
     fn from(payload: Outgoing) -> Self {
         Self(payload.segments.into_iter().map(|segment| bytes::Bytes::from_owner(Owner(segment))).collect())
@@ -52,9 +59,14 @@ impl Packed {
     }
 
     pub(crate) fn with<M: Serialize>(message: &M, cargo: Cargo) -> Result<Self, RayError> {
-        let size: usize = cargo.0.iter().map(bytes::Bytes::len).sum();
-        let (inside, beside) = if size <= INLINE { (cargo.0, Vec::new()) } else { (Vec::new(), cargo.0) };
+        let (inside, beside) = if cargo.is_small() { (cargo.0, Vec::new()) } else { (Vec::new(), cargo.0) };
         Ok(Self { head: frame::whole(message, &inside).map_err(wire)?, beside })
+    }
+
+    /// Everything in one piece, however large.
+    pub(crate) fn whole<M: Serialize>(message: &M, payload: Outgoing) -> Result<Self, RayError> {
+        let head = frame::whole(message, &Cargo::from(payload).0).map_err(wire)?;
+        Ok(Self { head, beside: Vec::new() })
     }
 
     /// The arguments of a call: the message, `first` if there is one, and what lies beside the message.
@@ -91,6 +103,12 @@ pub(crate) fn read<'py, M: DeserializeOwned>(
 ) -> Result<(M, Incoming), RayError> {
     let head = borrow(head).map_err(wire)?;
     let (message, inside) = frame::parse(&aligned(&head)).map_err(wire)?;
-    let beside = beside.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
-    Ok((message, if beside.is_empty() { inside } else { Incoming { segments: beside } }))
+    let beside = self::beside(beside)?;
+    Ok((message, if beside.segments.is_empty() { inside } else { beside }))
+}
+
+/// Reads what came beside a message.
+pub(crate) fn beside<'py>(objects: impl IntoIterator<Item = Bound<'py, PyAny>>) -> Result<Incoming, RayError> {
+    let segments = objects.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
+    Ok(Incoming { segments })
 }

@@ -13,3 +13,6 @@ class Actor:
 
     def call(self, head, *rest):
         return _run(head, rest)
+
+    def direct(self, message):
+        return _run(message[0], message[1:])

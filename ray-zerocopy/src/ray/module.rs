@@ -1,4 +1,4 @@
-//! The Python module that workers import: a thin skin over [`serve`](super::serve).
+//! The Python module that workers import: a thin skin over [`serve`].
 
 use std::ffi::CString;
 

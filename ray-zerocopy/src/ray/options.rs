@@ -21,6 +21,7 @@ pub struct Options {
     resources: BTreeMap<String, f64>,
     node: Option<String>,
     spread: bool,
+    direct: bool,
 }
 
 impl Options {
@@ -64,6 +65,21 @@ impl Options {
     pub fn spread(mut self) -> Self {
         self.spread = true;
         self
+    }
+
+    /// For [`ActorWrapper`](crate::ActorWrapper): small calls of its actors go through a compiled graph of Ray's, a channel in shared memory,
+    /// and not through Ray's task machinery. They take a fraction of the time. Large ones, of more than 64 KiB, go as always.
+    ///
+    /// An actor that dies is begun anew by this process, not by Ray, so it ends with this process's interest in it.
+    #[must_use]
+    pub fn direct(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
+    /// Whether calls of actors go through a compiled graph.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
     }
 
     /// How many threads a worker computes with.

@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub threads: usize,
     /// Whether it is for the thread on which Ray calls: all but pipelines of tasks.
     pub own: bool,
+    /// Whether the result has to be in one piece: what carries it is written over by the next.
+    pub whole: bool,
     pub order: Order,
 }
 

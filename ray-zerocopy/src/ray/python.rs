@@ -107,10 +107,7 @@ pub(super) fn text(path: &Path) -> String {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs `job` on Python's thread, which lives as long as the process.
-pub(super) fn on_thread<R: Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R
-where
-    R: From<Lost>,
-{
+pub(super) fn on_thread<R: From<Lost> + Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
     static THREAD: Mutex<Option<Sender<Job>>> = Mutex::new(None);
     let (reply, answer) = channel();
     let mut job: Job = Box::new(move || drop(reply.send(job())));

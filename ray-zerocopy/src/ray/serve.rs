@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::fingerprint::Fingerprint;
-use super::frame::{Packed, read};
+use super::frame::{Packed, beside, read};
 use super::plasma;
 use super::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request};
 use super::shim::{Job, MethodShim, Shim};
@@ -122,7 +123,7 @@ struct Inputs {
 /// Reads an order and what came with it.
 fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request, Inputs), RayError> {
     let mut rest: Vec<_> = rest.iter().collect();
-    let (request, _) = read::<Request>(head, [])?;
+    let (request, inside) = read::<Request>(head, [])?;
     let by_reference = matches!(
         request.order,
         Order::Function { by_reference: true, .. }
@@ -134,9 +135,10 @@ fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request
     if with_arena && !rest.is_empty() {
         arena = Some(plasma::bytes(&rest.remove(0))?);
     }
-    let arguments = match by_reference && !rest.is_empty() {
-        true => object::content(&rest.remove(0)),
-        false => Ok(read::<Request>(head, rest)?.1),
+    let arguments = match (by_reference, rest.is_empty()) {
+        (_, true) => Ok(inside),
+        (true, false) => object::content(&rest.remove(0)),
+        (false, false) => Ok(beside(rest)?),
     };
     Ok((request, Inputs { arguments, arena }))
 }
@@ -147,7 +149,11 @@ fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request
 /// If it is none.
 pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Packed, RayError> {
     let (request, inputs) = inputs(head, rest)?;
-    let reply = |attached, answer, payload| Packed::new(&Reply { from: Origin::here(), attached, answer }, payload);
+    let whole = request.whole;
+    let reply = |attached, answer, payload| {
+        let reply = Reply { from: Origin::here(), attached, answer };
+        if whole { Packed::whole(&reply, payload) } else { Packed::new(&reply, payload) }
+    };
     if Fingerprint::own().ok() != Some(request.binary) {
         return reply(None, Answer::OtherBinary, Outgoing::default());
     }
@@ -225,11 +231,14 @@ impl Shop {
                 run(|| shim.resolve::<MethodShim>().map_err(no_code)?(state, job(function)?))
             }
             Order::Load { program, load } => {
-                if !self.programs.contains_key(&program) {
-                    let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
-                    self.programs.insert(program, Loaded { served, told, used: Instant::now(), kept: true });
-                }
-                *attached = self.programs.get(&program).map(|loaded| loaded.told.clone());
+                let loaded = match self.programs.entry(program) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+                        entry.insert(Loaded { served, told, used: Instant::now(), kept: true })
+                    }
+                };
+                *attached = Some(loaded.told.clone());
                 Ok(Outgoing::default())
             }
             Order::Call { program, handler, load, live } => {

@@ -131,7 +131,8 @@ where
         let run: Shim = shim::run::<A, R>;
         let order =
             Order::Function { shim: token(run)?, function: token(self.function)?, by_reference: object.is_some() };
-        let request = Request { binary: self.cluster.binary, threads: self.options.threads(), own: true, order };
+        let request =
+            Request { binary: self.cluster.binary, threads: self.options.threads(), own: true, whole: false, order };
         let packed = Packed::new(&request, payload)?;
         let reference = self.cluster.ask(&self.name, |py| {
             let keywords = self.options.keywords(py)?;

@@ -137,7 +137,8 @@ fn main() -> Result<()> {
     let (small, huge) = (share(&model)?, share(&model)?);
     drop(model);
     huge.apply(Memory::default().huge_pages(HugePages::Now));
-    let file = |arena: &Arena| format!("/proc/{}/fd/{}", std::process::id(), arena.fd().unwrap().as_raw_fd());
+    let file =
+        |arena: &Arena| format!("/proc/{}/fd/{}", std::process::id(), arena.fd().map_or(-1, |fd| fd.as_raw_fd()));
     let arenas = serde_json::to_string(&[(Weights::Arena, file(&small)), (Weights::ArenaHugePages, file(&huge))])?;
 
     progress.step("starting processes");

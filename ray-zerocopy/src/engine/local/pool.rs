@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::hand::Shared;
 use super::lone::Lone;
 use super::{Settings, keeper, lock};
-use crate::engine::{Attached, Call, CallError, Engine, Program, Receive, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Program, Submitted, Worker};
 
 /// Worker processes and the queue in front of them.
 pub(crate) struct Pool {
@@ -102,7 +102,7 @@ impl Pool {
 
     /// How many workers the pool has, up or not.
     /// Puts a call into the queue; gives it back if there is no place, or waits for one.
-    fn accept(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn accept(&self, call: Call, wait: bool) -> Submitted {
         let shared = &self.shared;
         let mut state = lock(&shared.state);
         loop {
@@ -170,7 +170,7 @@ impl Engine for Pool {
         self.end();
     }
 
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
         if self.is_a_fork() {
             let method = call.method.to_owned();
             let reason =

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::direct::Direct;
 use super::flight::{Flight, Landed};
 use super::keeper::Keeper;
 use super::known::Known;
 use super::lone::{Last, Unread};
 use super::{Site, lock, named};
 use crate::engine::local::Settings;
-use crate::engine::{Attached, Call, CallError, Engine, Program, Receive, Start, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Program, Start, Submitted, Worker};
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Answer, Order, Reply, Request};
 use crate::ray::{RayError, object, plasma, start_actor};
@@ -56,6 +57,8 @@ struct Slot {
     busy: usize,
     /// Calls for this actor, which wait until it is there.
     waiting: VecDeque<Flight>,
+    /// The short way to it, if that is wanted.
+    direct: Option<Arc<Direct>>,
     /// Its process, once it has loaded the pipeline.
     there: Option<Worker>,
 }
@@ -100,7 +103,13 @@ impl Shared {
     }
 
     fn request(&self, order: Order) -> Request {
-        Request { binary: self.site.cluster.0.binary, threads: self.site.options.threads(), own: true, order }
+        Request {
+            binary: self.site.cluster.0.binary,
+            threads: self.site.options.threads(),
+            own: !self.site.options.is_direct(),
+            whole: false,
+            order,
+        }
     }
 
     /// Starts an actor, as a process that has loaded nothing.
@@ -108,10 +117,11 @@ impl Shared {
         let cluster = &self.site.cluster;
         cluster.ask(self.program.arena.pipeline(), |py| {
             let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
-            keywords.set_item("max_restarts", -1)?;
+            // One that is called directly is begun anew by its owner, who has to open a new channel anyway.
+            keywords.set_item("max_restarts", if self.site.options.is_direct() { 0 } else { -1 })?;
             let handle = start_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
-            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), there: None })
+            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, there: None })
         })
     }
 
@@ -147,8 +157,10 @@ impl Shared {
                 if let Some(attached) = attached {
                     self.known.attached(self.program.key, worker, attached);
                 }
+                let direct = self.open_direct(index).map_err(failed)?;
                 if let Some(slot) = lock(&self.state).slots.get_mut(index) {
                     slot.there = Some(worker);
+                    slot.direct = direct;
                 }
                 Ok(())
             }
@@ -158,6 +170,15 @@ impl Shared {
             }
             Reply { from, .. } => Err(failed(RayError::OtherBinary { worker: from.to_string() })),
         }
+    }
+
+    /// Opens the short way to an actor, if that is wanted.
+    fn open_direct(&self, index: usize) -> Result<Option<Arc<Direct>>, RayError> {
+        if !self.site.options.is_direct() {
+            return Ok(None);
+        }
+        let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
+        handle.map(|handle| Direct::open(&self.site.cluster, &handle)).transpose()
     }
 
     /// Ray's own form of an actor's one method.
@@ -192,7 +213,8 @@ impl Shared {
             // Calls for one actor go to Ray at once, which keeps their order.
             let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
                 slot.there?;
-                let room = slot.busy == 0 || slot.waiting.front()?.deadline().is_none();
+                let most = if slot.direct.is_some() { AHEAD } else { usize::MAX };
+                let room = slot.busy == 0 || (slot.busy < most && slot.waiting.front()?.deadline().is_none());
                 let flight = if room { slot.waiting.pop_front() } else { None };
                 Some((index, flight?))
             });
@@ -244,14 +266,20 @@ impl Shared {
             return Ok(None);
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
-        let packed = Packed::with(&self.request(order), flight.cargo().clone())?;
-        let reference = cluster.ask(flight.method(), |py| {
-            let call = self.call(py, index)?;
-            Ok(call.bind(py).call1(packed.arguments(py, None)?)?.unbind())
-        })?;
+        let direct = lock(&self.state).slots.get(index).and_then(|slot| slot.direct.clone());
+        let direct = direct.filter(|_| flight.cargo().is_small());
+        let request = Request { whole: direct.is_some(), ..self.request(order) };
+        let packed = Packed::with(&request, flight.cargo().clone())?;
+        let reference = match &direct {
+            Some(direct) => direct.send(packed, flight.method())?,
+            None => cluster.ask(flight.method(), |py| {
+                let call = self.call(py, index)?;
+                Ok(call.bind(py).call1(packed.arguments(py, None)?)?.unbind())
+            })?,
+        };
         let (shared, landing) = (Arc::clone(self), flight.clone());
         let land = Box::new(move |result| shared.landed(index, &landing, result));
-        Ok(Some(Unread::new(cluster, reference, flight.method(), land)))
+        Ok(Some(Unread::new(cluster, reference, flight.method(), direct, land)))
     }
 
     fn landed(
@@ -288,7 +316,14 @@ impl Shared {
 
     /// An actor's process is gone: it gets no calls until there is another, which is looked after elsewhere.
     fn lost(self: &Arc<Self>, index: usize, forever: bool) {
-        let first = lock(&self.state).slots.get_mut(index).is_some_and(|slot| slot.there.take().is_some());
+        let (first, direct) = match lock(&self.state).slots.get_mut(index) {
+            Some(slot) => (slot.there.take().is_some(), slot.direct.take()),
+            None => (false, None),
+        };
+        let forever = forever || self.site.options.is_direct();
+        if let Some(direct) = direct {
+            self.keeper.soon(move || direct.close());
+        }
         if first {
             self.probe_at(Instant::now(), index, forever);
         }
@@ -360,7 +395,7 @@ impl Shared {
         let Some(index) = place else { return };
         drop(self.site.cluster.ask("kill", |py| self.kill(py, index, false)));
         if there.is_some() {
-            self.probe_at(Instant::now(), index, false);
+            self.probe_at(Instant::now(), index, self.site.options.is_direct());
         }
     }
 
@@ -412,7 +447,9 @@ impl Shared {
             state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let actors = state.slots.len();
+        let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
         drop(state);
+        direct.iter().for_each(|direct| direct.close());
         for index in 0..actors {
             // Ray ends them with the last handle anyway.
             drop(self.site.cluster.ask("kill", |py| self.kill(py, index, true)));
@@ -422,7 +459,7 @@ impl Shared {
 }
 
 impl Engine for RayActors {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }

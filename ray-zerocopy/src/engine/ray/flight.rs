@@ -19,8 +19,11 @@ use crate::ray::protocol::{Answer, Reply};
 #[derive(Clone)]
 pub(super) struct Flight(Arc<Inner>);
 
+/// What is called when a call has been answered.
+type End = Box<dyn FnOnce() + Send>;
+
 struct Inner {
-    call: Mutex<Option<(Call, Box<dyn FnOnce() + Send>)>>,
+    call: Mutex<Option<(Call, End)>>,
     /// What Ray calls it by.
     reference: Mutex<Option<Py<PyAny>>>,
     pub(super) method: &'static str,
@@ -45,7 +48,7 @@ impl Flight {
     pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
         let cargo = Cargo::from(std::mem::take(&mut call.args));
         let (method, deadline) = (call.method, call.deadline);
-        let call = Mutex::new(Some((call, Box::new(end) as Box<dyn FnOnce() + Send>)));
+        let call = Mutex::new(Some((call, Box::new(end) as End)));
         Self(Arc::new(Inner {
             call,
             reference: Mutex::new(None),

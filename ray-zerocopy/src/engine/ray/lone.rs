@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 
+use super::direct::Direct;
 use super::lock;
 use crate::engine::Receive;
 use crate::engine::message::Incoming;
@@ -25,13 +26,21 @@ pub(super) struct Unread {
     cluster: Cluster,
     reference: Py<PyAny>,
     method: &'static str,
+    /// The channel that it comes through, if it is one of Ray's graphs, which do not call back.
+    direct: Option<Arc<Direct>>,
     /// Gone when somebody reads.
     land: Mutex<Option<Land>>,
 }
 
 impl Unread {
-    pub(super) fn new(cluster: &Cluster, reference: Py<PyAny>, method: &'static str, land: Land) -> Arc<Self> {
-        Arc::new(Self { cluster: cluster.clone(), reference, method, land: Mutex::new(Some(land)) })
+    pub(super) fn new(
+        cluster: &Cluster,
+        reference: Py<PyAny>,
+        method: &'static str,
+        direct: Option<Arc<Direct>>,
+        land: Land,
+    ) -> Arc<Self> {
+        Arc::new(Self { cluster: cluster.clone(), reference, method, direct, land: Mutex::new(Some(land)) })
     }
 
     fn take(&self) -> Option<Land> {
@@ -40,17 +49,32 @@ impl Unread {
 
     /// The caller reads, and waits for it.
     fn by_caller(&self) {
-        let Some(land) = self.take() else { return };
-        let got = self.cluster.ask(self.method, |py| {
-            let object = py.import("ray")?.call_method1("get", (&self.reference,))?;
-            Ok(object::result(&object, self.method))
-        });
+        if let Some(land) = self.take() {
+            self.read(land);
+        }
+    }
+
+    fn read(&self, land: Land) {
+        let get = || {
+            self.cluster.ask(self.method, |py| {
+                let object = py.import("ray")?.call_method1("get", (&self.reference,))?;
+                Ok(object::result(&object, self.method))
+            })
+        };
+        let got = match &self.direct {
+            Some(direct) => direct.read(get),
+            None => get(),
+        };
         land(got.and_then(|result| result));
     }
 
     /// Ray reads, when the answer is there.
-    pub(super) fn by_ray(&self) {
+    pub(super) fn by_ray(self: &Arc<Self>) {
         let Some(land) = self.take() else { return };
+        if let Some(direct) = &self.direct {
+            let this = Arc::clone(self);
+            return direct.read_later(move || this.read(land));
+        }
         let method = self.method;
         let land = Arc::new(Mutex::new(Some(land)));
         let landing = Arc::clone(&land);

@@ -8,11 +8,13 @@
 //! | `known` | the workers that have answered |
 //! | `tasks` | each call a task, wherever Ray finds room |
 //! | `actors` | a set of actors that have loaded one pipeline |
+//! | `direct` | calls of actors through a compiled graph |
 //!
 //! A task does not carry the weights, nor a reference to them, which Ray would look after in every call. It names the
 //! pipeline. A worker that has not loaded it says so, and the call is sent again with the reference. From then on that worker keeps it.
 
 mod actors;
+mod direct;
 mod flight;
 mod keeper;
 mod known;

@@ -12,7 +12,7 @@ use super::keeper::Keeper;
 use super::known::Known;
 use super::lone::{Last, Unread};
 use super::{Site, lock, named};
-use crate::engine::{Attached, Call, CallError, Engine, Receive, Worker};
+use crate::engine::{Attached, Call, CallError, Engine, Submitted, Worker};
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Order, Request};
 use crate::ray::{RayError, plasma};
@@ -107,7 +107,8 @@ impl Shared {
         let (id, load) = named(cluster, &program);
         let live = lock(&self.state).live.iter().copied().collect();
         let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
-        let request = Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, order };
+        let request =
+            Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, whole: false, order };
         let packed = Packed::with(&request, flight.cargo().clone())?;
         let no_arena = || RayError::Other {
             what: flight.method().to_owned(),
@@ -123,7 +124,7 @@ impl Shared {
         })?;
         let (shared, landing) = (Arc::clone(self), flight.clone());
         let land = Box::new(move |result| shared.landed(&landing, result));
-        Ok(Some(Unread::new(cluster, reference, flight.method(), land)))
+        Ok(Some(Unread::new(cluster, reference, flight.method(), None, land)))
     }
 
     fn landed(
@@ -173,7 +174,7 @@ impl Shared {
 }
 
 impl Engine for RayTasks {
-    fn submit(&self, call: Call, wait: bool) -> Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>> {
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
         if let Err(error) = self.0.enter(&call, wait) {
             return Err(Box::new((call, error)));
         }
