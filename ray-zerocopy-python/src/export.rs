@@ -46,13 +46,13 @@ macro_rules! export {
         #[doc(hidden)]
         mod __ray_zerocopy_python {
             use super::*;
-            use $crate::__private::pyo3;
 
-            #[pyo3::pymodule]
-            #[pyo3(crate = "pyo3")]
+            // A text has no `$crate`. pyo3 is no dependency of the user's.
+            #[$crate::__private::pyo3::pymodule]
+            #[pyo3(crate = "::ray_zerocopy_python::__private::pyo3")]
             pub(super) fn $module(
-                module: &pyo3::Bound<'_, pyo3::types::PyModule>,
-            ) -> pyo3::PyResult<()> {
+                module: &$crate::__private::pyo3::Bound<'_, $crate::__private::pyo3::types::PyModule>,
+            ) -> $crate::__private::pyo3::PyResult<()> {
                 $crate::__private::export::<$class>(
                     module,
                     ::core::stringify!($class),
