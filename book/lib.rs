@@ -1,13 +1,13 @@
 //! The book, chapter by chapter: every `rust` block in it is a doc test of this crate.
 //!
-//! `cargo test --workspace --doc` runs them; `mdbook build book` makes the pages. A chapter has one module here, and the
+//! `cargo test --workspace --doc` runs them, with `--features ray` those about Ray too; `mdbook build book` makes the pages. A chapter has one module here, and the
 //! unit tests below see to it that none is forgotten and that links and lists of errors do not go stale.
 
 #![forbid(unsafe_code)]
 
 macro_rules! chapters {
-    ($($module:ident $file:literal)*) => {
-        $(#[doc = include_str!(concat!("src/", $file))] pub mod $module {})*
+    ($($(#[$gate:meta])* $module:ident $file:literal)*) => {
+        $($(#[$gate])* #[doc = include_str!(concat!("src/", $file))] pub mod $module {})*
 
         #[cfg(test)]
         const CHAPTERS: &[&str] = &[$($file),*];
@@ -20,6 +20,9 @@ chapters! {
     pipelines "pipelines.md"
     errors "errors.md"
     tasks_and_actors "tasks-and-actors.md"
+    #[cfg(feature = "ray")] ray "ray.md"
+    #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"
+    plain_ray "plain-ray.md"
     memory_model "memory-model.md"
     files "files.md"
     rzc "rzc.md"

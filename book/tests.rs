@@ -80,6 +80,7 @@ fn every_cause_of_an_error_is_in_the_book() {
         "engine/mod.rs",
         "pipeline/load.rs",
         "pipeline/share.rs",
+        "ray/error.rs",
         "report.rs",
     ] {
         let source = read(format!("../ray-zerocopy/src/{file}"));

@@ -1,4 +1,4 @@
-//! `-p benches` selects the features that the whole workspace does: otherwise its commands would build burn again.
+//! `-p benches` and `-p examples` select the features that the whole workspace does: otherwise its commands would build burn again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -15,10 +15,24 @@ fn built(packages: &[&str]) -> BTreeSet<String> {
     text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
 }
 
+fn same(packages: &[&str]) {
+    let (workspace, one) = (built(&["--workspace", "--features", "ray"]), built(packages));
+    assert!(one.iter().any(|line| line.starts_with("burn v")), "{one:?}");
+    // Packages of the workspace have the feature, or do not: what counts is what they are built on.
+    let others: Vec<_> =
+        one.difference(&workspace).filter(|line| !line.contains("ray") && !line.contains("(/")).collect();
+    assert!(others.is_empty(), "{packages:?} builds these again, with other features: {others:#?}");
+}
+
 #[test]
 fn one_package_has_the_features_of_the_workspace() {
-    let (workspace, benches) = (built(&["--workspace"]), built(&["-p", "benches"]));
-    assert!(benches.iter().any(|line| line.starts_with("burn v")), "{benches:?}");
-    let others: Vec<_> = benches.difference(&workspace).collect();
-    assert!(others.is_empty(), "`-p benches` builds these again, with other features: {others:#?}");
+    same(&["-p", "benches"]);
+    same(&["-p", "examples"]);
+}
+
+#[test]
+fn ray_changes_no_feature_of_others() {
+    same(&["--workspace"]);
+    same(&["-p", "benches", "--features", "ray"]);
+    same(&["-p", "examples", "--features", "ray"]);
 }

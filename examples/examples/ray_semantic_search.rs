@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! $ cargo xtask ray-env     # once: a Python environment with Ray
-//! $ cargo run --release -p ray-zerocopy-examples --features ray --example ray_semantic_search
+//! $ cargo run --release -p examples --features ray --example ray_semantic_search
 //! ```
 
 use std::path::PathBuf;

@@ -95,7 +95,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
     assert!(shared >= found["bytes"].as_u64().unwrap() + arena.borrowed_bytes() / 2, "{found}");
     // The memory of such an arena has not all of its weights, and says so; its own bytes can be checked.
     use std::os::fd::AsRawFd;
-    let memory = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().as_raw_fd());
+    let memory = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().unwrap().as_raw_fd());
     assert!(rzc(&["pack", &memory, "-o", &folder.at("x.bpk")]).error().contains("borrows weights from"));
     assert!(rzc(&["verify", &memory]).well().out.contains("that lie in other files"));
     rzc(&["diff", &memory, &memory]).well();

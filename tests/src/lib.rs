@@ -3,5 +3,6 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 pub mod chaos;
+pub mod family;
 pub mod memory;
 pub mod models;

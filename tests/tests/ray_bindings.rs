@@ -140,7 +140,13 @@ fn an_actor_keeps_its_state_and_its_name() {
     assert!(error.to_string().contains("the actor's state is no `ray_bindings::Waiter`"), "{error}");
     assert!(matches!(CLUSTER.named_actor::<Counter>("nobody"), Err(RayError::NoActor { .. })));
     counter.kill().unwrap();
-    let error = counter.call(count, 1).and_then(|call| call.get()).unwrap_err();
+    // Ray takes a moment for it.
+    let error = loop {
+        match counter.call(count, 1).and_then(|call| call.get()) {
+            Ok(_) => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) => break error,
+        }
+    };
     assert!(matches!(error, RayError::ActorDied { .. }), "{error:?}");
 }
 

@@ -1,9 +1,11 @@
 //! A Ray cluster, as this process sees it.
 
 use std::collections::BTreeMap;
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -11,6 +13,7 @@ use pyo3::types::PyDict;
 use super::RayError;
 use super::fingerprint::Fingerprint;
 use super::python::{self, Environment};
+use super::sys::buffer::loans;
 use super::sys::exit::at_exit;
 use super::sys::main::ENVIRONMENT;
 
@@ -37,6 +40,8 @@ pub struct Cluster(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     address: String,
+    /// Whether the cluster ends with this process's connection.
+    local: bool,
     pub(crate) spill: bool,
     pub(crate) binary: Fingerprint,
     /// Tells drivers apart in a worker.
@@ -59,6 +64,9 @@ pub struct Node {
     pub resources: BTreeMap<String, f64>,
 }
 
+/// For how long a cluster may take to open its door.
+const KNOCK: Duration = Duration::from_secs(10);
+
 /// How a cluster is connected to, or started.
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
@@ -73,7 +81,14 @@ pub struct ClusterBuilder {
     logs: bool,
 }
 
-static CURRENT: Mutex<Option<String>> = Mutex::new(None);
+/// The cluster that this process is in.
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+struct Current {
+    address: String,
+    /// Nobody holds it any more, but something that is read in place.
+    abandoned: bool,
+}
 
 impl Cluster {
     /// Joins the cluster at an address: `"auto"` for the one of this machine, or `"192.168.0.7:6379"`.
@@ -156,10 +171,18 @@ impl Cluster {
 
     /// Leaves the cluster. One that [`local`](Self::local) started ends. Results that have not been fetched are lost.
     ///
+    /// Weights and results of a local cluster's store can be read after it. The store of another cluster goes on, and has
+    /// others' objects in their place soon.
+    ///
     /// # Errors
-    /// If Ray fails at it.
+    /// If Ray fails at it; or if it is no local cluster, and weights or results are still read in its store.
     pub fn shut_down(&self) -> Result<(), RayError> {
-        self.0.leave()
+        match loans() {
+            loans if loans > 0 && !self.0.local && self.0.open.load(Ordering::Acquire) => {
+                Err(RayError::Borrowed { address: self.0.address.clone(), loans })
+            }
+            _ => self.0.leave(),
+        }
     }
 
     /// Asks Ray something.
@@ -194,6 +217,13 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !self.local && loans() > 0 && self.open.swap(false, Ordering::AcqRel) {
+            // A result lies in the store still: it is left when the process ends, or joins a cluster again.
+            if let Some(current) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                current.abandoned = true;
+            }
+            return;
+        }
         // What fails is Ray's own end, which its processes notice by themselves.
         drop(self.leave());
     }
@@ -216,7 +246,10 @@ pub(super) fn store(py: Python<'_>) -> PyResult<(u64, u64)> {
 
 /// Leaves whatever cluster this process is in.
 fn leave() -> Result<(), RayError> {
-    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    leave_from(&mut CURRENT.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn leave_from(current: &mut Option<Current>) -> Result<(), RayError> {
     if current.take().is_none() {
         return Ok(());
     }
@@ -298,15 +331,42 @@ impl ClusterBuilder {
         let binary = Fingerprint::own().map_err(|reason| RayError::Wire { what: "this program".to_owned(), reason })?;
         let environment = python::start()?;
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(address) = current.clone() {
-            return Err(RayError::AlreadyConnected { address });
+        match (&*current, loans()) {
+            (None, _) => {}
+            (Some(Current { abandoned: true, .. }), 0) => leave_from(&mut current)?,
+            (Some(Current { abandoned: true, address }), loans) => {
+                return Err(RayError::Borrowed { address: address.clone(), loans });
+            }
+            (Some(Current { address, .. }), _) => {
+                return Err(RayError::AlreadyConnected { address: address.clone() });
+            }
         }
-        let spill = self.spill;
+        self.knock()?;
+        let (spill, local) = (self.spill, self.address == "local");
         let (address, glue) = python::on_thread(move || self.connect(&environment))?;
-        *current = Some(address.clone());
+        *current = Some(Current { address: address.clone(), abandoned: false });
         at_exit(at_the_end);
         let driver = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        Ok(Cluster(Arc::new(Inner { address, spill, binary, driver, glue, open: AtomicBool::new(true) })))
+        Ok(Cluster(Arc::new(Inner { address, local, spill, binary, driver, glue, open: AtomicBool::new(true) })))
+    }
+
+    /// Whether somebody listens at the address. Ray itself asks for minutes before it gives up.
+    fn knock(&self) -> Result<(), RayError> {
+        let Ok(addresses) = self.address.to_socket_addrs() else { return Ok(()) };
+        let mut refused = None;
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, KNOCK) {
+                Ok(_) => return Ok(()),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            None => Ok(()),
+            Some(error) => {
+                let cause = format!("{error}; is it the one that `ray start` has printed?");
+                Err(RayError::Connect { address: self.address.clone(), cause })
+            }
+        }
     }
 
     /// On Python's own thread.

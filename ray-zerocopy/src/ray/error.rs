@@ -44,6 +44,16 @@ pub enum RayError {
         /// Its address.
         address: String,
     },
+    /// Weights or results of the cluster's store are read in place still.
+    #[error(
+        "this process still reads {loans} objects of the store of the cluster {address} in place; drop wrappers, arenas, pipelines and results that came from there, then shut it down"
+    )]
+    Borrowed {
+        /// Its address.
+        address: String,
+        /// How many objects.
+        loans: usize,
+    },
     /// The cluster has been left.
     #[error("the cluster has been shut down")]
     ShutDown,

@@ -26,6 +26,8 @@ use crate::ray::{RayError, object, plasma, start_actor};
 const AHEAD: usize = 2;
 /// How often an actor that is being restarted is asked whether it is back.
 const PROBE: Duration = Duration::from_millis(200);
+/// How often it is tried to begin one for which there is no place.
+const SELDOM: Duration = Duration::from_secs(5);
 
 /// Actors of one pipeline. They end with it.
 pub(super) struct RayActors(Arc<Shared>);
@@ -352,17 +354,23 @@ impl Shared {
         match self.greet(index, Some(Instant::now() + self.settings.start_timeout)) {
             Ok(()) => self.go_on(),
             Err(error) => {
-                if let CallError::Load { .. } = &error {
+                let (dead, hopeless, pause) = match &error {
+                    CallError::Ray { error: RayError::ActorDied { restarting: true, .. }, .. } => (false, false, PROBE),
+                    // One that was begun anew is dead as well, and not only the one before it.
+                    CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, forever, PROBE),
+                    CallError::Load { .. } | CallError::Start { .. } => (false, true, PROBE),
+                    // Ray does not place it: the node that it has to be on is gone. There may be one some day.
+                    _ => (true, true, SELDOM),
+                };
+                if hopeless {
                     self.give_up(index, &error);
                 }
-                let dead =
-                    matches!(&error, CallError::Ray { error: RayError::ActorDied { restarting: false, .. }, .. });
-                self.probe_at(Instant::now() + PROBE, index, dead);
+                self.probe_at(Instant::now() + pause, index, dead);
             }
         }
     }
 
-    /// The actor is there, and cannot load the pipeline any more: calls do not wait for it.
+    /// The actor cannot load the pipeline any more, or has no place: calls do not wait for it.
     fn give_up(&self, index: usize, error: &CallError) {
         let mut state = lock(&self.state);
         let mut calls = state.slots.get_mut(index).map(|slot| std::mem::take(&mut slot.waiting)).unwrap_or_default();
@@ -371,7 +379,11 @@ impl Shared {
         }
         drop(state);
         for call in calls {
-            call.answer(Err(error.clone()));
+            let mut error = error.clone();
+            if let CallError::Ray { method, .. } | CallError::Start { method, .. } = &mut error {
+                call.method().clone_into(method);
+            }
+            call.answer(Err(error));
         }
     }
 

@@ -1,26 +1,49 @@
 //! Bytes that go to Python without a copy, and bytes that come from there.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// Bytes of a Python object, which keeps them where they are.
-struct Borrowed(PyUntypedBuffer);
+struct Borrowed {
+    buffer: PyUntypedBuffer,
+    /// Whether they are in Ray's store, and not in an object of this process's.
+    stored: bool,
+}
+
+/// How many loans of Ray's store this process has.
+static STORED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many loans of Ray's store this process has: they end when it leaves the cluster, whoever reads them still.
+pub(crate) fn loans() -> usize {
+    STORED.load(Ordering::Acquire)
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if self.stored {
+            STORED.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
 
 impl AsRef<[u8]> for Borrowed {
     fn as_ref(&self) -> &[u8] {
-        if self.0.len_bytes() == 0 {
+        if self.buffer.len_bytes() == 0 {
             return &[];
         }
         // SAFETY: the buffer is contiguous and read-only (checked in `borrow`), and its exporter has to keep the `len_bytes`
         // bytes at `buf_ptr` where they are until the buffer is released, which happens when `self` is dropped. They
         // do not change: `borrow` is given immutable `bytes`, and objects of Ray's store, which are sealed, that is,
-        // written by nobody any more. The store is mapped writable in each process all the same, so a wild write could
+        // written by nobody any more until this process leaves the cluster, which it does not as long as there are `loans`,
+        // unless the store ends with it. The store is mapped writable in each process all the same, so a wild write could
         // reach them; weights are protected against that, see `protect`.
-        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
+        unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast::<u8>(), self.buffer.len_bytes()) }
     }
 }
 
@@ -33,7 +56,11 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     if !buffer.is_c_contiguous() || !buffer.readonly() {
         return Err(PyBufferError::new_err("a read-only buffer in one piece is expected"));
     }
-    Ok(bytes::Bytes::from_owner(Borrowed(buffer)))
+    let stored = !object.is_instance_of::<PyBytes>();
+    if stored {
+        STORED.fetch_add(1, Ordering::AcqRel);
+    }
+    Ok(bytes::Bytes::from_owner(Borrowed { buffer, stored }))
 }
 
 /// Bytes of a Python object that others may write to, when nothing of Rust looks at them.

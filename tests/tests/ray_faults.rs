@@ -1,0 +1,359 @@
+//! What can go wrong with a Ray cluster on one machine, on real clusters: each test has one of its own, and sees that nothing of it is left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Output;
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Distribution, Tensor};
+use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
+use ray_zerocopy::{ActorWrapper, CallError, Error, Pipeline, TaskWrapper};
+use ray_zerocopy_tests::family::{Family, ROLE, again};
+use ray_zerocopy_tests::memory::eventually;
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+
+/// Of the weights of a mill, 16 MiB.
+const SIZE: usize = 2048;
+
+/// A write through a pointer that has no right to it.
+mod vandal {
+    #![allow(unsafe_code)]
+
+    /// Writes to an address.
+    pub(super) fn write(address: usize) {
+        // SAFETY: none: it writes to memory that others borrow, which must be refused by the kernel. The process dies of
+        // it; if it does not, the test fails.
+        unsafe { std::ptr::write_volatile(address as *mut u8, 0xff) };
+    }
+}
+
+/// The middle of the largest part of Ray's store that this process may only read.
+fn protected() -> Option<usize> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let areas = maps.lines().filter(|line| line.contains(" r--s ") && line.contains("plasma"));
+    let hex = |text| usize::from_str_radix(text, 16).unwrap();
+    let ranges = areas.map(|line| line.split_whitespace().next().unwrap().split_once('-').unwrap());
+    let (start, end) = ranges.map(|(start, end)| (hex(start), hex(end))).max_by_key(|(start, end)| end - start)?;
+    Some(start.midpoint(end))
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Wall::new)]
+struct Wall {
+    stones: Linear,
+}
+
+#[ray_zerocopy::remote]
+impl Wall {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { stones: LinearConfig::new(SIZE, SIZE).init(device) }
+    }
+
+    pub fn total(&self) -> f32 {
+        self.stones.weight.val().sum().into_scalar()
+    }
+
+    /// Gives what it could not attack, if it lives to tell.
+    pub fn attack(&self) -> Option<usize> {
+        let address = protected()?;
+        vandal::write(address);
+        Some(address)
+    }
+}
+
+fn local() -> Cluster {
+    Cluster::local().cpus(2).object_store(200 << 20).quiet().start().unwrap()
+}
+
+fn small(cluster: &Cluster) -> Site {
+    cluster.with(Options::default().cpus(0.1))
+}
+
+fn mill() -> Mill {
+    MillConfig::new(SIZE).init(&Device::flex())
+}
+
+/// Tells the parent that it is time, and waits for the end.
+fn ready() {
+    println!("READY");
+    drop(std::io::stdin().read(&mut [0]));
+}
+
+/// A driver in the middle of its work.
+fn busy() {
+    let cluster = local();
+    let tasks = TaskWrapper::on(&small(&cluster), &mill()).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(2).unwrap();
+    tasks.pid().wait().unwrap();
+    let _sleeps = (tasks.sleep(600_000), actors.sleep(600_000));
+    ready();
+}
+
+fn code_of_its_own() {
+    let cluster = local();
+    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    actors.pid().wait().unwrap();
+    std::process::exit(7);
+}
+
+fn forgetful() {
+    let cluster = local();
+    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    actors.pid().wait().unwrap();
+    std::mem::forget((cluster, actors));
+}
+
+fn pressure() {
+    let cluster = local();
+    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let mill = mill();
+    let here = mill.grind(corn.clone()).into_data();
+    let before = cluster.store().unwrap().0;
+    let wrapper = ActorWrapper::on(&small(&cluster), &mill).unwrap();
+    let tasks = TaskWrapper::on(&small(&cluster), &mill).unwrap();
+    let arena = wrapper.arena().clone();
+    let actors = wrapper.spawn(2).unwrap();
+    assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+
+    // Twice what the store holds. Ray moves what nobody reads to a disk.
+    let heap: Vec<_> = (0..10_u8).map(|n| cluster.put(&vec![n; 40 << 20]).unwrap()).collect();
+    arena.verify().unwrap();
+    tasks.arena().verify().unwrap();
+    for _ in 0..4 {
+        assert_eq!(actors.grind(corn.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+    }
+    // More actors find it, too.
+    assert_eq!(wrapper.spawn(1).unwrap().grind(corn.clone()).wait().unwrap().into_data(), here);
+    assert!(heap[3].get().unwrap() == vec![3; 40 << 20]);
+
+    drop(heap);
+    let held = cluster.store().unwrap().0;
+    assert!(held < before, "{held} of {before} bytes are free, and weights are in the store");
+    drop((actors, tasks, wrapper, arena));
+    eventually("the store has its room back", || cluster.store().unwrap().0 >= before);
+}
+
+fn attack_by_an_actor() {
+    let cluster = local();
+    let wrapper = ActorWrapper::on(&small(&cluster), &Wall::new(&Device::flex())).unwrap();
+    let actors = wrapper.spawn(2).unwrap();
+    let before = actors.actor(1).total().wait().unwrap();
+    let error = actors.actor(0).attack().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { worker, .. }) if worker.index == 0), "{error}");
+    wrapper.arena().verify().unwrap();
+    assert_eq!(actors.actor(1).total().wait().unwrap().to_bits(), before.to_bits());
+    assert_eq!(actors.actor(0).total().wait().unwrap().to_bits(), before.to_bits(), "the actor is back");
+}
+
+fn attack_by_the_driver() {
+    let cluster = local();
+    let _wrapper = ActorWrapper::on(&small(&cluster), &Wall::new(&Device::flex())).unwrap();
+    let address = protected().expect("the arena is in the store, and protected");
+    println!("READY");
+    vandal::write(address);
+    println!("it was written");
+}
+
+fn afterlife() {
+    let cluster = local();
+    let mill = mill();
+    let wrapper = ActorWrapper::on(&small(&cluster), &mill).unwrap();
+    let arena = wrapper.arena().clone();
+    let loaded = wrapper.load().unwrap();
+    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let before = mill.grind(corn.clone()).into_data();
+    println!("{:?}", cluster.shut_down());
+    arena.verify().unwrap();
+    assert_eq!(loaded.grind(corn).into_data(), before);
+}
+
+fn never_called(number: u64) -> u64 {
+    number.rotate_left(7) ^ 0x5eed
+}
+
+/// Replaces the file of this program by one whose code is another in a place that is never reached.
+fn rebuild() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let address = never_called as fn(u64) -> u64 as usize;
+    let hex = |text| usize::from_str_radix(text, 16).unwrap();
+    let offset = maps.lines().find_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (start, end) = words[0].split_once('-').unwrap();
+        (hex(start)..hex(end)).contains(&address).then(|| address - hex(start) + hex(words[2]))
+    });
+    let own = std::env::current_exe().unwrap();
+    let other = own.with_extension("new");
+    std::fs::copy(&own, &other).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&other).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset.unwrap() as u64).unwrap();
+    file.write_all_at(&[!byte[0]], offset.unwrap() as u64).unwrap();
+    drop(file);
+    std::fs::rename(other, own).unwrap();
+}
+
+fn double(number: u64) -> u64 {
+    2 * number
+}
+
+fn other_build() {
+    let cluster = local();
+    rebuild();
+    let says_so = |error: &dyn std::error::Error| {
+        let text = error.to_string();
+        assert!(text.contains("another build of this program") && !text.contains('\n'), "{text}");
+    };
+    let error = cluster.task(double as fn(u64) -> u64).remote(2).unwrap().get().unwrap_err();
+    assert!(matches!(error, RayError::OtherBinary { .. }), "{error:?}");
+    says_so(&error);
+    let error = TaskWrapper::on(&small(&cluster), &mill()).unwrap().pid().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Ray { error: RayError::OtherBinary { .. }, .. })), "{error:?}");
+    says_so(&error);
+    let error = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Ray { error: RayError::OtherBinary { .. }, .. })), "{error:?}");
+    says_so(&error);
+}
+
+fn no_ray() {
+    let error = Cluster::local().start().unwrap_err();
+    println!("ERROR {error}");
+    assert_eq!(error.to_string().lines().count(), 1);
+    match std::env::var("RAY_ZEROCOPY_TEST_EXPECTS").unwrap().as_str() {
+        "NoRay" => assert!(matches!(error, RayError::NoRay { .. }), "{error:?}"),
+        _ => assert!(matches!(error, RayError::OtherPython { .. }), "{error:?}"),
+    }
+}
+
+/// Not a test of its own: what the tests below start.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    match role.as_str() {
+        "busy" => busy(),
+        "code of its own" => code_of_its_own(),
+        "forgetful" => forgetful(),
+        "pressure" => pressure(),
+        "attack by an actor" => attack_by_an_actor(),
+        "attack by the driver" => attack_by_the_driver(),
+        "afterlife" => afterlife(),
+        "other build" => other_build(),
+        "no ray" => no_ray(),
+        other => panic!("{other}"),
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a role to its end.
+fn play(role: &str) {
+    let family = Family::alone();
+    let output = again(role).env("RAY_ZEROCOPY_KEEP_SECONDS", "1").output().unwrap();
+    assert!(output.status.success(), "{}: {}", output.status, text(&output));
+    family.has_gone();
+}
+
+#[test]
+fn a_driver_that_is_killed_takes_its_cluster_with_it() {
+    let family = Family::alone();
+    let mut driver = again("busy").spawn().unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("READY")));
+    let members = family.members();
+    for name in ["raylet", "gcs_server", "ray::"] {
+        assert!(members.iter().any(|(_, command)| command.contains(name)), "{name}: {members:?}");
+    }
+    driver.kill().unwrap();
+    assert_eq!(driver.wait().unwrap().signal(), Some(9));
+    family.has_gone();
+}
+
+#[test]
+fn a_driver_that_ends_without_a_word_leaves_nothing_and_has_its_own_code() {
+    let family = Family::alone();
+    let output = again("code of its own").output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output));
+    family.has_gone();
+    drop(family);
+    play("forgetful");
+}
+
+#[test]
+fn weights_stay_as_long_as_they_are_borrowed_and_go_then() {
+    play("pressure");
+}
+
+#[test]
+fn a_write_to_weights_ends_who_writes_and_nobody_else() {
+    play("attack by an actor");
+    let family = Family::alone();
+    let output = again("attack by the driver").output().unwrap();
+    // Ray's own handler prints the signal, and aborts.
+    assert!(matches!(output.status.signal(), Some(6 | 11)), "{}: {}", output.status, text(&output));
+    let text = text(&output);
+    assert!(text.contains("READY") && text.contains("SIGSEGV") && !text.contains("it was written"), "{text}");
+    family.has_gone();
+}
+
+#[test]
+fn an_arena_outlives_its_cluster() {
+    play("afterlife");
+}
+
+#[test]
+fn a_worker_of_another_build_is_refused() {
+    let family = Family::alone();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("program");
+    std::fs::copy("/proc/self/exe", &copy).unwrap();
+    let mut process = std::process::Command::new(&copy);
+    let output = process.args(["--exact", "role", "--nocapture"]).env(ROLE, "other build").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    family.has_gone();
+    assert_eq!(never_called(0), 0x5eed);
+}
+
+/// Starts a driver in an environment that is none.
+fn without_ray(environment: &Path, expects: &str) -> String {
+    let family = Family::alone();
+    let mut process = again("no ray");
+    process.env("RAY_ZEROCOPY_PYTHON", environment).env("RAY_ZEROCOPY_TEST_EXPECTS", expects);
+    let output = process.env_remove("VIRTUAL_ENV").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    family.has_gone();
+    let text = text(&output);
+    text.lines().find_map(|line| line.split_once("ERROR ")).unwrap().1.to_owned()
+}
+
+#[test]
+fn an_environment_without_ray_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = folder.path().join("venv");
+    let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&environment).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", text(&made));
+    let error = without_ray(&environment, "NoRay");
+    for part in ["`cargo xtask ray-env` makes an environment", "RAY_ZEROCOPY_PYTHON", "No module named 'ray'"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(error.contains(&*environment.to_string_lossy()), "{error}");
+}
+
+#[test]
+fn an_environment_of_another_python_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("lib/python3.9/site-packages")).unwrap();
+    std::fs::create_dir_all(folder.path().join("bin")).unwrap();
+    std::fs::write(folder.path().join("bin/python"), "").unwrap();
+    let error = without_ray(folder.path(), "OtherPython");
+    for part in ["an environment of Python 3.9", "PYO3_PYTHON=", "RAY_ZEROCOPY_PYTHON"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
