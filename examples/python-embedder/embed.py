@@ -24,10 +24,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", help="a Parquet file with a column `text`")
     parser.add_argument("vectors", help="a folder for the Parquet files with the column `embedding` beside it")
-    parser.add_argument("--actors", type=int, default=2, help="how many processes, each with one processor")
+    parser.add_argument("--actors", type=int, default=1, help="how many processes, each with one processor")
     parser.add_argument("--batch", type=int, default=64, help="how many texts a call has")
     parser.add_argument("--model", help="a folder with all-MiniLM-L6-v2; by default it is fetched")
     options = parser.parse_args()
+
+    if not ray.is_initialized():
+        ray.init()
+    processors = int(ray.cluster_resources().get("CPU", 0))
+    if options.actors >= processors:
+        # Ray would wait for ever.
+        parser.error(
+            f"{options.actors} actors leave none of the cluster's {processors} processors to read and write with: "
+            f"--actors {max(1, processors - 1)} at most"
+        )
 
     wrapper = embedder.ActorWrapper(embedder.Embedder.open(options.model))
     texts = ray.data.read_parquet(options.texts)
