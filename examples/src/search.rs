@@ -7,7 +7,6 @@ use anyhow::Result;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use ray_zerocopy::{Actors, Pending, Pipeline};
 use serde::{Deserialize, Serialize};
-use tokenizers::models::wordpiece::WordPiece;
 
 use crate::minilm::fetch::ModelFiles;
 use crate::minilm::{MiniLm, MiniLmConfig, Tokenizer, tokenize};
@@ -34,8 +33,7 @@ pub struct SearchConfig {
 impl SearchConfig {
     /// The pipeline without weights and words, which come from files, or from the arena.
     pub fn init(&self, device: &Device) -> Search {
-        let tokenizer = Tokenizer::new(WordPiece::default());
-        Search { config: self.clone(), encoder: self.model.init(device), tokenizer }
+        Search { config: self.clone(), encoder: self.model.init(device), tokenizer: tokenize::empty() }
     }
 }
 

@@ -100,7 +100,9 @@ pub use error::{Error, Result};
 pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
 pub use report::{MappedArena, MappingProcess, ProcessReport, ProcessRole, Report, ReportError, Scan, scan};
-pub use wrapper::{Actor, ActorWrapper, Actors, Gather, Pending, Remote, TaskWrapper, gather};
+pub use wrapper::{
+    Actor, ActorWrapper, Actors, Gather, MethodInfo, Parameter, Pending, Remote, Schema, TaskWrapper, gather,
+};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.
 ///
@@ -125,6 +127,15 @@ pub mod __private {
     pub mod fuzz {
         pub use crate::fuzz::{arena, checkpoint, manifest, message};
     }
+    /// For `ray-zerocopy-python`: calls on a pipeline of this process.
+    pub mod dynamic {
+        pub use crate::wrapper::dynamic::{Arguments, Failed, ResultTensor, Results, call, make};
+    }
+    /// For `ray-zerocopy-python`: what a module of a Python process needs.
+    #[cfg(feature = "ray")]
+    pub mod guest {
+        pub use crate::ray::guest::{hold, lend, open, put, use_threads};
+    }
     /// For this workspace's benchmarks.
     #[cfg(feature = "ray")]
     pub use crate::ray::bare::Bare;
@@ -134,7 +145,7 @@ pub mod __private {
         pub use crate::engine::message::{Incoming, Outgoing};
     }
     pub use crate::wrapper::wire::{Reader, WireError, Writer};
-    pub use crate::wrapper::{Caller, Method, Pending, Remote, wire};
+    pub use crate::wrapper::{Caller, Method, MethodInfo, Parameter, Pending, Remote, wire};
 }
 
 /// The name of a type as it is written in arenas and errors.

@@ -8,10 +8,16 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 pub use tokenizers::Tokenizer;
 use tokenizers::TruncationParams;
+use tokenizers::models::wordpiece::WordPiece;
 
 /// Tokens of a sentence that count, the two special ones included; what follows is cut off. The model was
 /// published with this limit.
 pub const MAX_TOKENS: usize = 256;
+
+/// A tokenizer without words, for a pipeline that gets its own from a file or an arena.
+pub fn empty() -> Tokenizer {
+    Tokenizer::new(WordPiece::default())
+}
 
 /// Reads `tokenizer.json`, with truncation to [`MAX_TOKENS`] and without padding: how far to pad is known only
 /// once a batch is put together.

@@ -26,6 +26,15 @@ pub(crate) fn summary(attributes: &[Attribute], original: &str) -> TokenStream {
     quote!(#(#options)* #(#[doc = #paragraph])* #[doc = #calls])
 }
 
+/// All of a method's documentation, as text.
+pub(crate) fn whole(attributes: &[Attribute]) -> String {
+    let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
+    let text: Vec<String> = docs.filter_map(text).collect();
+    let lines =
+        text.iter().flat_map(|text| text.split('\n')).map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    lines.collect::<Vec<_>>().join("\n").trim_matches('\n').to_owned()
+}
+
 /// The text of `#[doc = "..."]`, which is what a doc comment is. `include_str!` is not expanded yet and has none.
 fn text(attribute: &Attribute) -> Option<String> {
     let Meta::NameValue(pair) = &attribute.meta else { return None };

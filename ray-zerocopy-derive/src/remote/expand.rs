@@ -24,6 +24,8 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
     let task_methods = shared.map(|method| writer.method(method));
     let actor_methods = methods.iter().map(|method| writer.method(method));
     let hidden = methods.iter().map(|method| writer.hidden(method));
+    // A clause of a method's own may not hold here, where the type is any.
+    let listed = methods.iter().filter(|method| method.where_clause.is_none()).map(|method| writer.listed(method));
 
     let (impl_generics, ty_generics, where_clause) = block.generics.split_for_impl();
     let cfgs = cfgs(&block.item.attrs);
@@ -39,6 +41,13 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
         impl #impl_generics #runtime::Remote for #ty #where_clause {
             type Tasks = #tasks #ty_generics;
             type Actors = #actors #ty_generics;
+
+            fn methods() -> ::std::vec::Vec<#runtime::MethodInfo<Self>> {
+                #[allow(unused_mut, reason = "a block may have no methods")]
+                let mut __methods = ::std::vec::Vec::new();
+                #(#listed)*
+                __methods
+            }
         }
 
         #(#cfgs)*
@@ -182,6 +191,32 @@ impl Writer<'_> {
         }
     }
 
+    /// The method's entry in the table.
+    fn listed(&self, method: &Method) -> TokenStream {
+        let runtime = self.runtime;
+        let Method { ident, output, .. } = method;
+        let cfgs = cfgs(method.attrs);
+        let name = names::plain(ident);
+        let doc = docs::whole(method.attrs);
+        let exclusive = method.access == Access::Exclusive;
+        let names = method.arguments.iter().map(|argument| names::plain(argument.ident));
+        let wires = method.arguments.iter().map(|argument| self.wire(&argument.ty));
+        let result = self.wire(output);
+        let actors = self.actors_path();
+        let handler = handler_name(ident);
+        quote! {
+            #(#cfgs)*
+            __methods.push(#runtime::MethodInfo {
+                name: #name,
+                doc: #doc,
+                exclusive: #exclusive,
+                parameters: ::std::vec::Vec::from([#(#runtime::Parameter { name: #names, schema: #wires.schema }),*]),
+                result: #result.schema,
+                handler: #actors::#handler,
+            });
+        }
+    }
+
     /// How a type crosses to another process.
     fn wire(&self, ty: &Type) -> TokenStream {
         let runtime = self.runtime;
@@ -190,7 +225,7 @@ impl Writer<'_> {
             let __wire = #runtime::wire::Wire::<#ty>::NEW;
             {
                 use #runtime::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         }}
     }

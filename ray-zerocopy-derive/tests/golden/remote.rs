@@ -151,6 +151,98 @@ where
 {
     type Tasks = SearchTasks<M>;
     type Actors = SearchActors<M>;
+    fn methods() -> ::std::vec::Vec<::ray_zerocopy::__private::MethodInfo<Self>> {
+        #[allow(unused_mut, reason = "a block may have no methods")]
+        let mut __methods = ::std::vec::Vec::new();
+        __methods
+            .push(::ray_zerocopy::__private::MethodInfo {
+                name: "embed",
+                doc: "Embeds each text.\nOne row a text.\n\n# Panics",
+                exclusive: false,
+                parameters: ::std::vec::Vec::from([
+                    ::ray_zerocopy::__private::Parameter {
+                        name: "texts",
+                        schema: {
+                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
+                                Vec<String>,
+                            >::NEW;
+                            {
+                                use ::ray_zerocopy::__private::wire::*;
+                                (&&&&__wire).ops()
+                            }
+                        }
+                            .schema,
+                    },
+                    ::ray_zerocopy::__private::Parameter {
+                        name: "k",
+                        schema: {
+                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
+                                usize,
+                            >::NEW;
+                            {
+                                use ::ray_zerocopy::__private::wire::*;
+                                (&&&&__wire).ops()
+                            }
+                        }
+                            .schema,
+                    },
+                ]),
+                result: {
+                    let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
+                    {
+                        use ::ray_zerocopy::__private::wire::*;
+                        (&&&&__wire).ops()
+                    }
+                }
+                    .schema,
+                handler: SearchActors::<M>::__rzc_handle_embed,
+            });
+        #[cfg(feature = "learning")]
+        __methods
+            .push(::ray_zerocopy::__private::MethodInfo {
+                name: "learn",
+                doc: "",
+                exclusive: true,
+                parameters: ::std::vec::Vec::from([
+                    ::ray_zerocopy::__private::Parameter {
+                        name: "other",
+                        schema: {
+                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
+                                Option<Search<M>>,
+                            >::NEW;
+                            {
+                                use ::ray_zerocopy::__private::wire::*;
+                                (&&&&__wire).ops()
+                            }
+                        }
+                            .schema,
+                    },
+                    ::ray_zerocopy::__private::Parameter {
+                        name: "sizes",
+                        schema: {
+                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
+                                [f32; <Search<M>>::SIZES],
+                            >::NEW;
+                            {
+                                use ::ray_zerocopy::__private::wire::*;
+                                (&&&&__wire).ops()
+                            }
+                        }
+                            .schema,
+                    },
+                ]),
+                result: {
+                    let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
+                    {
+                        use ::ray_zerocopy::__private::wire::*;
+                        (&&&&__wire).ops()
+                    }
+                }
+                    .schema,
+                handler: SearchActors::<M>::__rzc_handle_learn,
+            });
+        __methods
+    }
 }
 #[allow(
     dead_code,
@@ -240,7 +332,7 @@ where
                 let __wire = ::ray_zerocopy::__private::wire::Wire::<Vec<String>>::NEW;
                 {
                     use ::ray_zerocopy::__private::wire::*;
-                    (&&&__wire).ops()
+                    (&&&&__wire).ops()
                 }
             };
             (__ops.put)(&__argument0, __writer)?;
@@ -248,7 +340,7 @@ where
                 let __wire = ::ray_zerocopy::__private::wire::Wire::<usize>::NEW;
                 {
                     use ::ray_zerocopy::__private::wire::*;
-                    (&&&__wire).ops()
+                    (&&&&__wire).ops()
                 }
             };
             (__ops.put)(&__argument1, __writer)?;
@@ -258,7 +350,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         __caller.call(__method, __put, __ops.take)
@@ -273,7 +365,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<Vec<String>>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         let __argument0: Vec<String> = (__ops.take)(__reader)?;
@@ -281,7 +373,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<usize>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         let __argument1: usize = (__ops.take)(__reader)?;
@@ -292,7 +384,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         (__ops.put)(&__result, __writer)
@@ -316,7 +408,7 @@ where
                 >::NEW;
                 {
                     use ::ray_zerocopy::__private::wire::*;
-                    (&&&__wire).ops()
+                    (&&&&__wire).ops()
                 }
             };
             (__ops.put)(&__argument0, __writer)?;
@@ -326,7 +418,7 @@ where
                 >::NEW;
                 {
                     use ::ray_zerocopy::__private::wire::*;
-                    (&&&__wire).ops()
+                    (&&&&__wire).ops()
                 }
             };
             (__ops.put)(&__argument1, __writer)?;
@@ -336,7 +428,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         __caller.call(__method, __put, __ops.take)
@@ -352,7 +444,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<Option<Search<M>>>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         let __argument0: Option<Search<M>> = (__ops.take)(__reader)?;
@@ -362,7 +454,7 @@ where
             >::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         let __argument1: [f32; <Search<M>>::SIZES] = (__ops.take)(__reader)?;
@@ -371,7 +463,7 @@ where
             let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
             {
                 use ::ray_zerocopy::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         (__ops.put)(&__result, __writer)

@@ -90,6 +90,27 @@ impl ::core::convert::From<my_crate::reexport::__private::Caller> for SearchActo
 impl my_crate::reexport::__private::Remote for Search {
     type Tasks = SearchTasks;
     type Actors = SearchActors;
+    fn methods() -> ::std::vec::Vec<my_crate::reexport::__private::MethodInfo<Self>> {
+        #[allow(unused_mut, reason = "a block may have no methods")]
+        let mut __methods = ::std::vec::Vec::new();
+        __methods
+            .push(my_crate::reexport::__private::MethodInfo {
+                name: "good",
+                doc: "",
+                exclusive: false,
+                parameters: ::std::vec::Vec::from([]),
+                result: {
+                    let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
+                    {
+                        use my_crate::reexport::__private::wire::*;
+                        (&&&&__wire).ops()
+                    }
+                }
+                    .schema,
+                handler: SearchActors::__rzc_handle_good,
+            });
+        __methods
+    }
 }
 #[allow(
     dead_code,
@@ -148,7 +169,7 @@ impl SearchActors {
             let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
             {
                 use my_crate::reexport::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         __caller.call(__method, __put, __ops.take)
@@ -164,7 +185,7 @@ impl SearchActors {
             let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
             {
                 use my_crate::reexport::__private::wire::*;
-                (&&&__wire).ops()
+                (&&&&__wire).ops()
             }
         };
         (__ops.put)(&__result, __writer)

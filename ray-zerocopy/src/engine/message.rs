@@ -35,10 +35,10 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// A segment as burn takes it: in place if it is aligned, else copied to where it is.
-    pub(crate) fn tensor(&self, index: usize) -> Option<Bytes> {
+    /// A segment as burn takes it: in place if it starts at a multiple of `align`, else copied to where it does.
+    pub(crate) fn tensor(&self, index: usize, align: usize) -> Option<Bytes> {
         let segment = self.segments.get(index)?;
-        if (segment.as_ptr() as usize).is_multiple_of(ALIGN) {
+        if (segment.as_ptr() as usize).is_multiple_of(align.clamp(1, ALIGN)) {
             return Some(Bytes::from_shared(segment.clone(), AllocationProperty::Native));
         }
         Some(Bytes::from_shared(aligned(segment), AllocationProperty::Native))

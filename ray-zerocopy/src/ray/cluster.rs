@@ -166,19 +166,7 @@ impl Cluster {
     /// # Errors
     /// If the cluster does not answer.
     pub fn store(&self) -> Result<(u64, u64), RayError> {
-        const STORE: &str = "object_store_memory";
-        self.ask("object store", |py| {
-            let ray = py.import("ray")?;
-            let id: String = ray.call_method0("get_runtime_context")?.call_method0("get_node_id")?.extract()?;
-            let nodes = py.import("ray._private.state")?.call_method0("available_resources_per_node")?;
-            let free: f64 = nodes.get_item(&id).and_then(|node| node.get_item(STORE)?.extract()).unwrap_or(0.0);
-            let all = ray.call_method0("nodes")?.extract::<Vec<Bound<'_, PyAny>>>()?;
-            let own = |node: &&Bound<'_, PyAny>| {
-                node.get_item("NodeID").and_then(|found| found.extract::<String>()).is_ok_and(|found| found == id)
-            };
-            let capacity = all.iter().find(own).map(|node| node.get_item("Resources")?.get_item(STORE)?.extract());
-            Ok((free as u64, capacity.unwrap_or(Ok(0.0))? as u64))
-        })
+        self.ask("object store", store)
     }
 
     /// Leaves the cluster. One that [`local`](Self::local) started ends. Results that have not been fetched are lost.
@@ -239,6 +227,21 @@ impl Drop for Inner {
         // What fails is Ray's own end, which its processes notice by themselves.
         drop(self.leave());
     }
+}
+
+/// How much of the store of this process's node is free, and how much there is, in bytes.
+pub(super) fn store(py: Python<'_>) -> PyResult<(u64, u64)> {
+    const STORE: &str = "object_store_memory";
+    let ray = py.import("ray")?;
+    let id: String = ray.call_method0("get_runtime_context")?.call_method0("get_node_id")?.extract()?;
+    let nodes = py.import("ray._private.state")?.call_method0("available_resources_per_node")?;
+    let free: f64 = nodes.get_item(&id).and_then(|node| node.get_item(STORE)?.extract()).unwrap_or(0.0);
+    let all = ray.call_method0("nodes")?.extract::<Vec<Bound<'_, PyAny>>>()?;
+    let own = |node: &&Bound<'_, PyAny>| {
+        node.get_item("NodeID").and_then(|found| found.extract::<String>()).is_ok_and(|found| found == id)
+    };
+    let capacity = all.iter().find(own).map(|node| node.get_item("Resources")?.get_item(STORE)?.extract());
+    Ok((free as u64, capacity.unwrap_or(Ok(0.0))? as u64))
 }
 
 /// Leaves whatever cluster this process is in.

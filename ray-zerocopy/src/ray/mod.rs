@@ -25,6 +25,7 @@ mod cluster;
 mod error;
 mod fingerprint;
 pub(crate) mod frame;
+pub(crate) mod guest;
 pub(crate) mod module;
 pub(crate) mod object;
 mod options;

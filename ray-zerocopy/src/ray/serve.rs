@@ -190,7 +190,7 @@ pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
 }
 
 /// A worker computes with the cores that Ray has given it. Once: the threads of a process are made at first use.
-fn use_threads(threads: usize) {
+pub fn use_threads(threads: usize) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {

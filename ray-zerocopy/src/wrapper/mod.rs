@@ -2,7 +2,9 @@
 
 mod actor;
 mod caller;
+pub mod dynamic;
 mod pending;
+mod schema;
 mod slot;
 mod task;
 pub mod wire;
@@ -10,6 +12,7 @@ pub mod wire;
 pub use actor::{Actor, ActorWrapper, Actors};
 pub use caller::{Caller, Method};
 pub use pending::{Gather, Pending, gather};
+pub use schema::{MethodInfo, Parameter, Schema};
 pub use task::TaskWrapper;
 
 use crate::pipeline::Root;
@@ -25,4 +28,29 @@ pub trait Remote: Root {
     type Tasks: From<Caller>;
     /// The methods that actors have: those that take `&self` or `&mut self`.
     type Actors: From<Caller>;
+
+    /// The methods, for callers that learn of them at run time only, in the order of the source. One that has a `where`
+    /// clause of its own is not among them, since not every pipeline of the type has it.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// use ray_zerocopy::{Pipeline, Remote};
+    ///
+    /// #[derive(Pipeline)]
+    /// #[pipeline(init = Model::new)]
+    /// struct Model { head: Linear }
+    ///
+    /// #[ray_zerocopy::remote]
+    /// impl Model {
+    ///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    ///
+    ///     /// Scores of each row.
+    ///     pub fn predict(&self, rows: Tensor<2>) -> Tensor<2> { self.head.forward(rows) }
+    /// }
+    ///
+    /// let methods = Model::methods();
+    /// assert_eq!((methods[0].name, methods[0].doc), ("predict", "Scores of each row."));
+    /// assert_eq!(methods[0].parameters[0].name, "rows");
+    /// ```
+    fn methods() -> Vec<MethodInfo<Self>>;
 }

@@ -10,7 +10,7 @@ use crate::pipeline::{LoadError, Loaded, Root, load};
 use crate::{device, panics};
 
 /// A remote method, as a worker runs it: arguments in, result out.
-pub(super) type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
+pub type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
 
 struct Slot<P> {
     pipeline: P,

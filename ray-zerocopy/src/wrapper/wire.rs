@@ -9,7 +9,8 @@ use burn::tensor::{Bytes, DType, Device, Tensor};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::message::{Incoming, Outgoing};
+use super::schema::Schema;
+use crate::engine::message::{ALIGN, Incoming, Outgoing};
 use crate::pipeline::Kind;
 use crate::{codec, pipeline};
 
@@ -61,12 +62,25 @@ pub struct Reader {
     message: Incoming,
     at: usize,
     device: Device,
+    /// Whether tensors stay where they are if they lie at a multiple of an element's size only.
+    loose: bool,
 }
 
 impl Reader {
     /// Tensors are made on `device`.
     pub(crate) fn new(message: Incoming, device: Device) -> Self {
-        Self { message, at: 0, device }
+        Self { message, at: 0, device, loose: false }
+    }
+
+    /// Over memory of a caller in this process, where a copy would only cost time: what is read once gains nothing from
+    /// the alignment that weights have.
+    pub(super) fn loose(message: Incoming, device: Device) -> Self {
+        Self { loose: true, ..Self::new(message, device) }
+    }
+
+    /// Where the next value starts, or the one that could not be read.
+    pub(super) fn position(&self) -> usize {
+        self.at
     }
 
     /// The next value.
@@ -86,18 +100,24 @@ impl Reader {
     }
 
     fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
+        let start = self.at;
         let TensorHeader { dtype, shape, segment } = self.value()?;
-        let bytes = self.message.tensor(segment);
-        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()))?;
-        pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError)
+        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()));
+        let tensor = bytes.and_then(|bytes| pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError));
+        if tensor.is_err() {
+            self.at = start;
+        }
+        tensor
     }
 }
 
+/// What a tensor is in the values of a message.
 #[derive(Serialize, Deserialize)]
-struct TensorHeader {
-    dtype: DType,
-    shape: Vec<usize>,
-    segment: usize,
+pub(super) struct TensorHeader {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    pub(super) segment: usize,
 }
 
 /// Stands for an argument or result of type `T`. See [`Leaf`](crate::pipeline::leaf::Leaf) for how the compiler picks.
@@ -122,6 +142,8 @@ pub struct Ops<T> {
     pub put: fn(&T, &mut Writer) -> Result<(), WireError>,
     /// Out of a message.
     pub take: fn(&mut Reader) -> Result<T, WireError>,
+    /// The same in words, for callers that do not know `T`.
+    pub schema: Schema,
 }
 
 /// Tensors, and containers of tensors: their bytes travel through shared memory, onto the receiver's device.
@@ -130,9 +152,26 @@ pub trait ViaTensors<T> {
     fn ops(&self) -> Ops<T>;
 }
 
-impl<T: Tensors> ViaTensors<T> for &&Wire<T> {
+impl<T: Tensors> ViaTensors<T> for &&&Wire<T> {
     fn ops(&self) -> Ops<T> {
-        Ops { put: T::put, take: T::take }
+        Ops { put: T::put, take: T::take, schema: T::schema() }
+    }
+}
+
+/// A result without tensors: serde, but a caller that does not know the type has to see that it may be an error.
+pub trait ViaResult<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T, E> ViaResult<Result<T, E>> for &&Wire<Result<T, E>>
+where
+    T: Serialize + DeserializeOwned,
+    E: Serialize + DeserializeOwned,
+{
+    fn ops(&self) -> Ops<Result<T, E>> {
+        let schema = Schema::Fallible { ok: Box::new(Schema::value::<T>()), error: Box::new(Schema::value::<E>()) };
+        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema }
     }
 }
 
@@ -144,7 +183,7 @@ pub trait ViaSerde<T> {
 
 impl<T: Serialize + DeserializeOwned> ViaSerde<T> for &Wire<T> {
     fn ops(&self) -> Ops<T> {
-        Ops { put: |value, writer| writer.value(value), take: Reader::value }
+        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema: Schema::value::<T>() }
     }
 }
 
@@ -191,6 +230,9 @@ pub trait Tensors: Sized {
     /// # Errors
     /// If the message does not have it.
     fn take(reader: &mut Reader) -> Result<Self, WireError>;
+
+    /// How it travels.
+    fn schema() -> Schema;
 }
 
 impl<const D: usize, K: Kind> Tensors for Tensor<D, K> {
@@ -200,6 +242,10 @@ impl<const D: usize, K: Kind> Tensors for Tensor<D, K> {
 
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
         reader.tensor()
+    }
+
+    fn schema() -> Schema {
+        Schema::Tensor { rank: D, kind: K::STORED }
     }
 }
 
@@ -212,6 +258,10 @@ impl<T: Tensors> Tensors for Vec<T> {
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
         let len: usize = reader.value()?;
         (0..len).map(|_| T::take(reader)).collect()
+    }
+
+    fn schema() -> Schema {
+        Schema::List(Box::new(T::schema()))
     }
 }
 
@@ -227,6 +277,10 @@ impl<T: Tensors> Tensors for Option<T> {
             false => Ok(None),
         }
     }
+
+    fn schema() -> Schema {
+        Schema::Optional(Box::new(T::schema()))
+    }
 }
 
 impl<T: Tensors> Tensors for Box<T> {
@@ -236,6 +290,10 @@ impl<T: Tensors> Tensors for Box<T> {
 
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
         T::take(reader).map(Self::new)
+    }
+
+    fn schema() -> Schema {
+        T::schema()
     }
 }
 
@@ -247,6 +305,10 @@ impl<T: Tensors, const N: usize> Tensors for [T; N] {
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
         let items = (0..N).map(|_| T::take(reader)).collect::<Result<Vec<_>, _>>()?;
         items.try_into().map_err(|_| WireError(format!("{N} tensors are expected")))
+    }
+
+    fn schema() -> Schema {
+        Schema::Array(Box::new(T::schema()), N)
     }
 }
 
@@ -265,6 +327,10 @@ impl<T: Tensors, E: Serialize + DeserializeOwned> Tensors for Result<T, E> {
             false => reader.value().map(Err),
         }
     }
+
+    fn schema() -> Schema {
+        Schema::Fallible { ok: Box::new(T::schema()), error: Box::new(Schema::value::<E>()) }
+    }
 }
 
 macro_rules! maps {
@@ -281,6 +347,10 @@ macro_rules! maps {
             fn take(reader: &mut Reader) -> Result<Self, WireError> {
                 let len: usize = reader.value()?;
                 (0..len).map(|_| Ok((reader.value()?, V::take(reader)?))).collect()
+            }
+
+            fn schema() -> Schema {
+                Schema::Map { key: Box::new(Schema::value::<K>()), value: Box::new(V::schema()) }
             }
         }
     )*};
@@ -301,6 +371,10 @@ macro_rules! tuples {
 
             fn take(reader: &mut Reader) -> Result<Self, WireError> {
                 Ok(($($name::take(reader)?,)*))
+            }
+
+            fn schema() -> Schema {
+                Schema::Tuple(vec![$($name::schema()),*])
             }
         }
     )*};

@@ -249,7 +249,7 @@ mod tests {
         let expected: Vec<_> = sizes.iter().map(|&size| vec![size as u8; size]).collect();
         assert_eq!(found, expected);
         for index in 0..sizes.len() {
-            assert_eq!(received.payload.tensor(index).unwrap().as_ptr() as usize % ALIGN, 0);
+            assert_eq!(received.payload.tensor(index, ALIGN).unwrap().as_ptr() as usize % ALIGN, 0);
         }
     }
 

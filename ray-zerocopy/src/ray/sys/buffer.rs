@@ -63,6 +63,37 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     Ok(bytes::Bytes::from_owner(Borrowed { buffer, stored }))
 }
 
+/// Bytes of a Python object that others may write to, when nothing of Rust looks at them.
+struct Held(PyUntypedBuffer);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        if self.0.len_bytes() == 0 {
+            return &[];
+        }
+        // SAFETY: the buffer is contiguous (checked in `hold`), and its exporter has to keep the `len_bytes` bytes at
+        // `buf_ptr` where they are until the buffer is released, which happens when `self` is dropped. A buffer that is
+        // read-only does not change. Others do not change while they are held by the contract that `hold` states, which
+        // is that of every Python function that works on an array without the interpreter's lock: who calls it does not
+        // write to the array from another thread until it returns. It is passed on to the users of the module.
+        unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
+    }
+}
+
+/// The bytes of a buffer, in place, without the right to write to them.
+///
+/// A buffer that is not read-only has to be given back before Python code goes on that may write to it: it is to be held
+/// for the time of a call.
+///
+/// # Errors
+/// If it is not in one piece, in the order of C.
+pub fn hold(buffer: PyUntypedBuffer) -> PyResult<bytes::Bytes> {
+    match buffer.is_c_contiguous() {
+        true => Ok(bytes::Bytes::from_owner(Held(buffer))),
+        false => Err(PyBufferError::new_err("a buffer in one piece is expected")),
+    }
+}
+
 /// Bytes of Rust as a Python object that lends them.
 #[pyclass(frozen, module = "_ray_zerocopy")]
 pub(crate) struct Lent(pub(crate) bytes::Bytes);
@@ -88,6 +119,6 @@ impl Lent {
 }
 
 /// A Python object with the bytes, which are not copied.
-pub(crate) fn lend<'py>(py: Python<'py>, bytes: bytes::Bytes) -> PyResult<Bound<'py, PyAny>> {
+pub fn lend<'py>(py: Python<'py>, bytes: bytes::Bytes) -> PyResult<Bound<'py, PyAny>> {
     Ok(Bound::new(py, Lent(bytes))?.into_any())
 }

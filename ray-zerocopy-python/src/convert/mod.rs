@@ -1,0 +1,19 @@
+//! Python's values as messages, and back, as a method's [`Schema`](ray_zerocopy::Schema) says.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `place` | where in the arguments a value is, for errors |
+//! | `arguments` | values of any schema into a message |
+//! | `tensor` | arrays into tensors, in place where that is possible |
+//! | `value` | plain values as MessagePack |
+//! | `results` | what a method gave, as Python's values |
+
+mod arguments;
+mod place;
+mod results;
+mod tensor;
+mod value;
+
+pub(crate) use arguments::{Writer, describe};
+pub(crate) use place::Place;
+pub(crate) use results::{Given, read};

@@ -1,0 +1,39 @@
+//! A pipeline of [`ray_zerocopy`] as a Python module: one line in a crate of your own, which maturin makes a wheel of.
+//!
+//! ```ignore
+//! ray_zerocopy_python::export!(embedder, Embedder, open(folder) = Embedder::open);
+//! ```
+//!
+//! | in Python | what it is |
+//! | --- | --- |
+//! | `embedder.Embedder.open(folder)` | the pipeline, with every method of its `#[ray_zerocopy::remote]` block |
+//! | `embedder.ActorWrapper(pipeline)` | its weights in Ray's object store, to be sent to anyone; `.load()` borrows them |
+//! | `embedder.TaskWrapper(pipeline)` | its methods as Ray tasks |
+//! | `embedder.PanicError`, `embedder.PipelineError` | a panic, and a `Result::Err`, of a method |
+//! | `embedder.stubs()` | the text of `embedder.pyi`, made of the methods |
+//! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
+//!
+//! Arrays go in and out without a copy where that is possible: see [`export!`].
+//!
+//! Nothing of this is there without the feature `ray`, which needs Python.
+
+#![deny(unsafe_code)]
+
+#[cfg(feature = "ray")]
+mod constructor;
+#[cfg(feature = "ray")]
+mod convert;
+#[cfg(feature = "ray")]
+mod export;
+#[cfg(feature = "ray")]
+mod native;
+#[cfg(feature = "ray")]
+mod source;
+
+#[cfg(feature = "ray")]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::constructor::{Constructor, named};
+    pub use crate::export::export;
+    pub use pyo3;
+}

@@ -1,0 +1,211 @@
+"""Arrays in and out: where they are if they can be, copied once if not, refused if they are something else."""
+
+import array
+import ctypes
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import probe
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+def frozen(x):
+    x.setflags(write=False)
+    return x
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_floats_keep_their_type_and_their_place(pipeline, dtype):
+    x = frozen(np.arange(6, dtype=dtype).reshape(2, 3))
+    y = pipeline.same2(x)
+    assert y.dtype == x.dtype and (y == x).all()
+    # In and out without a copy: it is the same memory.
+    assert address(y) == address(x)
+    assert not y.flags.writeable
+    assert probe.traffic(pipeline) == {"borrowed": 1, "borrowed_bytes": x.nbytes, "copied": 0, "copied_bytes": 0}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"])
+def test_integers_keep_their_type_and_their_place(pipeline, dtype):
+    x = frozen(np.array([[1, 2], [100, 127]], dtype))
+    y = pipeline.int2(x)
+    assert y.dtype == x.dtype and (y == x).all() and address(y) == address(x)
+
+
+def test_booleans(pipeline):
+    x = frozen(np.array([True, False, True]))
+    y = pipeline.bool1(x)
+    assert y.dtype == bool and (y == x).all() and address(y) == address(x)
+    with pytest.raises(ValueError, match="neither True nor False"):
+        pipeline.bool1(np.array([0, 1, 7], "uint8").view(bool))
+
+
+def test_a_result_is_no_memory_that_others_write_to(pipeline):
+    x = np.ones((2, 3), "float32")
+    y = pipeline.same2(x)
+    x[:] = 5
+    assert (y == 1).all()
+    # It was read in place all the same.
+    assert probe.traffic(pipeline)["borrowed"] == 1
+    part = pipeline.same1(x[0])
+    x[0, 0] = 9
+    assert part[0] == 5
+
+
+def test_what_a_method_may_keep_is_copied(pipeline):
+    x = np.ones(4, "float32")
+    pipeline.keep(x)
+    x[:] = 7
+    assert (pipeline.kept() == 1).all()
+    assert probe.traffic(pipeline)["copied"] == 1
+    y = frozen(np.full(4, 2, "float32"))
+    pipeline.keep(y)
+    assert address(pipeline.kept()) == address(y), "nobody can change it, so it is borrowed, and held"
+    del y
+    assert (pipeline.kept() == 2).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: np.asfortranarray(x),
+        lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+        lambda x: x[::-1][::-1].T.copy().T,
+        lambda x: x.astype(">f4"),
+        lambda x: np.frombuffer(b"?" + x.tobytes(), "u1")[1:].view("f4").reshape(x.shape),
+    ],
+    ids=["Fortran's order", "every second column", "transposed", "big-endian", "misaligned"],
+)
+def test_what_cannot_be_read_in_place_is_copied_once(pipeline, make):
+    x = np.arange(12, dtype="float32").reshape(3, 4)
+    y = pipeline.same2(make(x))
+    assert y.dtype == np.float32 and (y == x).all()
+    assert probe.traffic(pipeline) == {"borrowed": 0, "borrowed_bytes": 0, "copied": 1, "copied_bytes": x.nbytes}
+
+
+def test_rows_of_a_matrix_are_in_one_piece(pipeline):
+    x = frozen(np.arange(12, dtype="float32").reshape(3, 4))
+    assert address(pipeline.same1(x[1])) == address(x) + 16
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_empty_arrays(pipeline, shape):
+    y = pipeline.same2(np.empty(shape, "float32"))
+    assert y.shape == shape and y.dtype == np.float32
+    assert pipeline.call(np.empty((0, 3), "float32")).shape == (0, 2)
+
+
+def test_other_buffers(pipeline):
+    assert (pipeline.same1(array.array("f", [1, 2])) == [1, 2]).all()
+    assert (pipeline.same1((ctypes.c_float * 2)(3, 4)) == [3, 4]).all()
+    assert (pipeline.same1(memoryview(np.ones(2, "f4"))) == 1).all()
+
+
+def test_arrays_of_pyarrow_are_borrowed(pipeline):
+    x = pa.array([1.0, 2.0, 3.0], pa.float32())
+    y = pipeline.same1(x)
+    assert y.tolist() == [1, 2, 3]
+    assert address(y) == x.buffers()[1].address
+    assert pipeline.same1(x[1:]).tolist() == [2, 3]
+    assert pipeline.bool1(pa.array([True, False])).tolist() == [True, False]
+    with pytest.raises(TypeError, match=r"`x`.*has nulls"):
+        pipeline.same1(pa.array([1.0, None]))
+
+
+def test_lists_become_float32_int64_and_bool(pipeline):
+    assert pipeline.same2([[1, 2], [3.5, 4]]).dtype == np.float32
+    assert pipeline.int2([[1, 2]]).dtype == np.int64
+    assert pipeline.bool1([True]).tolist() == [True]
+    assert pipeline.same1([]).shape == (0,)
+    with pytest.raises(TypeError, match="integers"):
+        pipeline.int2([[1.5]])
+    with pytest.raises(ValueError, match="cannot be made an array"):
+        pipeline.same2([[1.0], [1.0, 2.0]])
+    with pytest.raises(TypeError, match="floating-point"):
+        pipeline.same1(["a"])
+
+
+def test_bfloat16_arrives_as_float32(pipeline):
+    x = np.array([1.0, -2.5, 3.140625, np.inf], "float32")
+    y = pipeline.bf16(x)
+    assert y.dtype == np.float32 and (y == x).all() and not y.flags.writeable
+    assert pipeline.bf16(np.empty(0, "float32")).dtype == np.float32
+
+
+class Bfloat16:
+    """What ml_dtypes makes of numpy, as far as this matters: bits that say what they are."""
+
+    dtype = "bfloat16"
+
+    def __init__(self, bits):
+        self.bits = bits
+        self.shape = bits.shape
+
+    def view(self, dtype):
+        return self.bits.view(dtype)
+
+
+def test_bfloat16_is_taken_from_who_has_it(pipeline):
+    bits = (np.array([1.0, -2.5], "float32").view("uint32") >> 16).astype("uint16")
+    assert pipeline.same1(Bfloat16(frozen(bits))).tolist() == [1.0, -2.5]
+    assert probe.traffic(pipeline)["borrowed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "found"),
+    [
+        (np.ones(3, "f4"), ValueError, r"array of floating.* with 2 dimensions, found numpy.ndarray of float32 and shape \(3,\)"),
+        (np.ones((1, 2, 3), "f4"), ValueError, r"with 2 dimensions"),
+        (np.float32(1), TypeError, r"found numpy.float32"),
+        (np.ones((2, 3), "i4"), TypeError, r"found numpy.ndarray of int32 and shape \(2, 3\)"),
+        (np.ones((2, 3), "c8"), TypeError, r"complex64"),
+        (np.array([["a"]]), TypeError, r"<U1"),
+        (np.array([[object()]]), TypeError, r"object"),
+        (np.zeros((2, 2), [("a", "f4")]), TypeError, r"float"),
+        ("text", TypeError, r"found str"),
+        (None, TypeError, r"found NoneType"),
+        (3.0, TypeError, r"found float"),
+        ({}, TypeError, r"found dict"),
+    ],
+)
+def test_what_is_no_such_array_is_refused(pipeline, value, error, found):
+    with pytest.raises(error, match=r"Probe\.same2\(\): `x` should be .*" + found):
+        pipeline.same2(value)
+
+
+def test_the_weights_are_lent_and_cannot_be_changed(pipeline):
+    weights = pipeline.weights()
+    assert weights.shape == (3, 2)
+    assert address(pipeline.weights()) == address(weights)
+    with pytest.raises(ValueError, match="read-only"):
+        weights[0, 0] = 1
+    with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+        weights.setflags(write=True)
+    del pipeline
+    assert np.isfinite(weights).all(), "an array holds what it lies in"
+
+
+def test_containers_of_arrays(pipeline):
+    x = np.ones(2, "float32")
+    one, two = {"a": np.array([1]), "b": np.array([2, 3])}, (x, x.reshape(1, 2))
+    found = pipeline.containers([x, x * 2], one, two)
+    assert isinstance(found, tuple)
+    assert [item.tolist() for item in found[0]] == [[1, 1], [2, 2]]
+    assert {name: item.tolist() for name, item in found[1].items()} == {"a": [1], "b": [2, 3]}
+    assert found[2] is None
+    assert pipeline.containers([], {}, two, x)[2].tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"`list\[1\]` should be an array"):
+        pipeline.containers([x, x.reshape(1, 2)], {}, two)
+    with pytest.raises(TypeError, match=r"`map\['a'\]` should be an array of integers"):
+        pipeline.containers([], {"a": x}, two)
+    with pytest.raises(ValueError, match=r"`pair` should be a list of 2, found 1 items"):
+        pipeline.containers([], {}, [x])
+    with pytest.raises(TypeError, match=r"`map` should be a dict, found list"):
+        pipeline.containers([], [], two)
+    with pytest.raises(TypeError, match=r"`list` should be a list, found str"):
+        pipeline.containers("ab", {}, two)
