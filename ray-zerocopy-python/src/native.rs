@@ -127,7 +127,7 @@ impl<P: Remote + Send + 'static> State<P> {
         let device = ray_zerocopy::device(device)?;
         let loaded: Loaded<P> = load(&arena, &device)?;
         let loaded = if strict { loaded.strict()? } else { loaded };
-        let copied = loaded.copied().iter().map(|copied| copied.bytes as u64).sum();
+        let copied = loaded.copied().iter().map(|copied| copied.bytes).sum();
         Ok(Self { pipeline: loaded.into_inner(), device, arena: Some(arena), copied, broken: None })
     }
 
