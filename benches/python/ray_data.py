@@ -1,0 +1,244 @@
+"""Ray Data with a pool of actors: rows per second, and how many of the batches are read where Ray has them.
+
+    python benches/python/ray_data.py --json
+
+Two pipelines, each in turns with the same script without it: `embedder` of examples/python-embedder, whose batches are texts, and
+arrays into the module `probe` of ray-zerocopy-python, whose batches are numbers. `--torch` embeds with transformers' own
+MiniLM too, shared as the Python predecessor of this project does: by Ray's zero-copy of torch tensors.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import time
+
+import numpy as np
+import ray
+
+CORPUS = pathlib.Path(__file__).parents[2] / "examples" / "data" / "corpus.txt"
+
+
+def in_store(array):
+    """Whether an array lies in Ray's object store, by the map of this process."""
+    at = array.__array_interface__["data"][0]
+    for line in open("/proc/self/maps"):
+        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if start <= at < end:
+            return "plasma" in line or "/dev/shm" in line
+    return False
+
+
+def anonymous():
+    """Private memory of this process, in bytes: what is in no file."""
+    for line in open("/proc/self/smaps_rollup"):
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+class Embed:
+    def __init__(self, wrapper):
+        before, begun = anonymous(), time.perf_counter()
+        self.pipeline = wrapper.load()
+        self.load = time.perf_counter() - begun
+        self.private = anonymous() - before
+
+    def __call__(self, batch):
+        vectors = self.pipeline.embed(batch["text"])
+        rows = len(vectors)
+        return {"embedding": vectors, "load": np.full(rows, self.load), "private": np.full(rows, self.private)}
+
+
+class EmbedTorch:
+    """The predecessor's way: Ray's own zero-copy of torch tensors."""
+
+    def __init__(self, reference, folder):
+        import torch
+        import transformers
+
+        torch.set_num_threads(1)
+        before, begun = anonymous(), time.perf_counter()
+        config, weights = ray.get(reference)
+        with torch.device("meta"):
+            self.model = transformers.BertModel(transformers.BertConfig(**config))
+        self.model.load_state_dict(weights, strict=False, assign=True)
+        self.model.embeddings.position_ids = torch.arange(config["max_position_embeddings"]).expand((1, -1))
+        self.model.embeddings.token_type_ids = torch.zeros((1, config["max_position_embeddings"]), dtype=torch.long)
+        self.model.eval()
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.load = time.perf_counter() - begun
+        self.private = anonymous() - before
+
+    def __call__(self, batch):
+        import torch
+
+        tokens = self.tokenizer(list(batch["text"]), padding=True, truncation=True, max_length=256, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = self.model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"].unsqueeze(-1)
+        vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)).numpy()
+        rows = len(vectors)
+        return {"embedding": vectors, "load": np.full(rows, self.load), "private": np.full(rows, self.private)}
+
+
+class Nothing:
+    """What Ray Data itself takes."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def __call__(self, batch):
+        rows = len(next(iter(batch.values())))
+        return {"embedding": np.zeros((rows, 384), "float32"), "load": np.zeros(rows), "private": np.zeros(rows, int)}
+
+
+class Score:
+    def __init__(self, wrapper, module):
+        self.traffic = __import__(module).traffic
+        self.pipeline = wrapper.load()
+
+    def __call__(self, batch):
+        before = self.traffic(self.pipeline)
+        scores = self.pipeline(batch["data"])
+        after = self.traffic(self.pipeline)
+        borrowed = after["copied"] == before["copied"] and in_store(batch["data"])
+        return {"score": scores, "borrowed": np.full(len(scores), borrowed)}
+
+
+def ran(data, actor, arguments, options):
+    begun = time.perf_counter()
+    pool = ray.data.ActorPoolStrategy(size=options.actors)
+    found = data.map_batches(
+        actor, fn_constructor_args=arguments, batch_size=options.batch, compute=pool, num_cpus=1
+    ).materialize()
+    return time.perf_counter() - begun, found
+
+
+def texts(options):
+    """Rows per second of each way to embed, in turns."""
+    import embedder
+
+    lines = [line for line in CORPUS.read_text().splitlines() if line]
+    data = ray.data.from_items([{"text": lines[i % len(lines)]} for i in range(options.rows)], override_num_blocks=8)
+    data = data.materialize()
+    ways = {"nothing": (Nothing, ()), "ray-zerocopy": (Embed, (embedder.ActorWrapper(embedder.Embedder.open(options.model)),))}
+    if options.torch:
+        import safetensors.torch
+
+        config = json.loads((options.torch / "config.json").read_text())
+        weights = safetensors.torch.load_file(options.torch / "model.safetensors")
+        ways["torch"] = (EmbedTorch, (ray.put((config, weights)), str(options.torch)))
+    times, last = {way: [] for way in ways}, {}
+    for _ in range(options.rounds):
+        for way, (actor, arguments) in ways.items():
+            took, last[way] = ran(data, actor, arguments, options)
+            times[way].append(took)
+    for way in ways:
+        took = statistics.median(times[way])
+        row = {"what": "texts", "way": way, "rows": options.rows, "actors": options.actors, "seconds": took}
+        row["rows_per_second"] = options.rows / took
+        # Without what Ray Data takes to start actors and to move rows.
+        if way != "nothing":
+            row["rows_per_second_of_the_model"] = options.rows / max(1e-9, took - statistics.median(times["nothing"]))
+            columns = last[way].to_pandas()
+            row["load_ms"] = float(columns["load"].max() * 1e3)
+            row["private_mib_of_load"] = float(columns["private"].max() / 2**20)
+        yield row
+
+
+def arrays(options):
+    """The share of batches of numbers that are read where Ray has them."""
+    import probe
+
+    width = 256
+    rows = np.random.default_rng(0).random((options.rows * 16, width), "float32")
+    data = ray.data.from_numpy(np.array_split(rows, 8)).materialize()
+    wrapper = probe.ActorWrapper(probe.Probe(width=width))
+    times = []
+    for _ in range(options.rounds):
+        took, found = ran(data, Score, (wrapper, "probe"), options)
+        times.append(took)
+    columns = found.to_pandas()
+    expected = wrapper.load()(rows)
+    equal = np.array_equal(np.sort(np.stack(columns["score"])[:, 0]), np.sort(expected[:, 0]))
+    yield {
+        "what": "arrays",
+        "rows": len(rows),
+        "batch": options.batch,
+        "actors": options.actors,
+        "rows_per_second": len(rows) / statistics.median(times),
+        "borrowed_share": float(columns["borrowed"].mean()),
+        "equal": bool(equal),
+    }
+
+
+def calls(options):
+    """A task, by this wheel and bare, in turns; and a call in this process."""
+    import probe
+
+    pipeline = probe.Probe(width=3)
+    tasks, wrapper = probe.TaskWrapper(pipeline), probe.ActorWrapper(pipeline)
+
+    @ray.remote
+    def bare():
+        return 0
+
+    @ray.remote
+    class Actor:
+        def __init__(self, wrapper):
+            self.pipeline = wrapper.load()
+
+        def bare(self):
+            return 0
+
+        def run(self):
+            return self.pipeline.pid()
+
+    actor = Actor.remote(wrapper)
+    ways = {
+        "bare task": lambda: ray.get(bare.remote()),
+        "TaskWrapper": tasks.pid,
+        "bare actor": lambda: ray.get(actor.bare.remote()),
+        "ActorWrapper in an actor": lambda: ray.get(actor.run.remote()),
+        "in this process": pipeline.pid,
+    }
+    times = {way: [] for way in ways}
+    for way in ways.values():
+        [way() for _ in range(20)]
+    for _ in range(options.calls):
+        for way, call in ways.items():
+            begun = time.perf_counter()
+            call()
+            times[way].append(time.perf_counter() - begun)
+    for way in ways:
+        yield {"what": "calls", "way": way, "p50_us": statistics.median(times[way]) * 1e6}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=4000, help="how many texts; arrays have 16 times as many rows")
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=500)
+    parser.add_argument("--model", help="a folder with all-MiniLM-L6-v2; by default it is fetched")
+    parser.add_argument("--torch", type=pathlib.Path, metavar="MODEL", help="the predecessor's way too, with the model in this folder; needs torch, transformers")
+    parser.add_argument("--only", choices=["texts", "arrays", "calls"])
+    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each row")
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.rounds, options.calls = 200, 1, 20
+    ray.init("local", num_cpus=options.actors + 2, include_dashboard=False, logging_level="warning", log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for measure in [texts, arrays, calls]:
+        if options.only in (None, measure.__name__):
+            for row in measure(options):
+                print(json.dumps(row) if options.json else "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()), flush=True)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
