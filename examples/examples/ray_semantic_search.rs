@@ -105,7 +105,8 @@ fn main() -> Result<()> {
         ensure!(same, "without Ray, the embeddings are others");
         println!("the same embeddings as without Ray, bit for bit");
     }
-    drop(actors);
+    // What reads the cluster's store has to go before the cluster does.
+    drop((actors, shared));
     Ok(cluster.shut_down()?)
 }
 
