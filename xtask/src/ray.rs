@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, run};
+use crate::shell::{cargo, root, run, target};
 
 /// What is in the environment. Ray's interfaces change from release to release, so it is pinned; the others are what it was tested with.
 const PACKAGES: &[&str] =
@@ -79,4 +79,26 @@ pub(crate) fn tests() -> Result<()> {
     run(with_python(&tests)?)?;
     run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::"]].concat())?)?;
     run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)
+}
+
+/// Tests what Python users get: the conversions by a module of tests, and the example project as its users build it.
+pub(crate) fn python() -> Result<()> {
+    environment()?;
+    let python = folder()?.join("bin/python");
+    let pytest = |tests: &str| {
+        let mut pytest = Command::new(&python);
+        pytest.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", tests]);
+        pytest.env("CARGO_TARGET_DIR", target());
+        pytest
+    };
+    run(with_python(&[&["build"], FEATURES, &["--example", "probe"]].concat())?)?;
+    run(pytest("ray-zerocopy-python/tests"))?;
+
+    // In a debug build, which has what the workspace has built already, and where `maturin develop` would put it.
+    let project = root().join("examples/python-embedder");
+    let mut build = Command::new(folder()?.join("bin/maturin"));
+    build.args(["develop", "--quiet", "--manifest-path"]).arg(project.join("Cargo.toml"));
+    build.env("CARGO_TARGET_DIR", target()).env("VIRTUAL_ENV", folder()?);
+    run(build)?;
+    run(pytest("examples/python-embedder/tests"))
 }

@@ -210,7 +210,7 @@ impl Writer<'_> {
                 name: #name,
                 doc: #doc,
                 exclusive: #exclusive,
-                parameters: ::std::vec::Vec::from([#(#runtime::Parameter { name: #names, schema: #wires.schema }),*]),
+                parameters: ::std::vec![#(#runtime::Parameter { name: #names, schema: #wires.schema }),*],
                 result: #result.schema,
                 handler: #actors::#handler,
             });

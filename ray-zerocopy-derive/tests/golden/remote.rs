@@ -159,34 +159,15 @@ where
                 name: "embed",
                 doc: "Embeds each text.\nOne row a text.\n\n# Panics",
                 exclusive: false,
-                parameters: ::std::vec::Vec::from([
-                    ::ray_zerocopy::__private::Parameter {
-                        name: "texts",
-                        schema: {
-                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                                Vec<String>,
-                            >::NEW;
-                            {
-                                use ::ray_zerocopy::__private::wire::*;
-                                (&&&&__wire).ops()
-                            }
-                        }
-                            .schema,
-                    },
-                    ::ray_zerocopy::__private::Parameter {
-                        name: "k",
-                        schema: {
-                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                                usize,
-                            >::NEW;
-                            {
-                                use ::ray_zerocopy::__private::wire::*;
-                                (&&&&__wire).ops()
-                            }
-                        }
-                            .schema,
-                    },
-                ]),
+                parameters: ::std::vec![
+                    ::ray_zerocopy::__private::Parameter { name : "texts", schema : { let
+                    __wire = ::ray_zerocopy::__private::wire::Wire:: < Vec < String > >
+                    ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& && __wire)
+                    .ops() } } .schema }, ::ray_zerocopy::__private::Parameter { name :
+                    "k", schema : { let __wire = ::ray_zerocopy::__private::wire::Wire::
+                    < usize > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
+                    __wire).ops() } } .schema }
+                ],
                 result: {
                     let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
                     {
@@ -203,34 +184,16 @@ where
                 name: "learn",
                 doc: "",
                 exclusive: true,
-                parameters: ::std::vec::Vec::from([
-                    ::ray_zerocopy::__private::Parameter {
-                        name: "other",
-                        schema: {
-                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                                Option<Search<M>>,
-                            >::NEW;
-                            {
-                                use ::ray_zerocopy::__private::wire::*;
-                                (&&&&__wire).ops()
-                            }
-                        }
-                            .schema,
-                    },
-                    ::ray_zerocopy::__private::Parameter {
-                        name: "sizes",
-                        schema: {
-                            let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                                [f32; <Search<M>>::SIZES],
-                            >::NEW;
-                            {
-                                use ::ray_zerocopy::__private::wire::*;
-                                (&&&&__wire).ops()
-                            }
-                        }
-                            .schema,
-                    },
-                ]),
+                parameters: ::std::vec![
+                    ::ray_zerocopy::__private::Parameter { name : "other", schema : { let
+                    __wire = ::ray_zerocopy::__private::wire::Wire:: < Option < Search <
+                    M > > > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
+                    __wire).ops() } } .schema }, ::ray_zerocopy::__private::Parameter {
+                    name : "sizes", schema : { let __wire =
+                    ::ray_zerocopy::__private::wire::Wire:: < [f32; < Search < M > >
+                    ::SIZES] > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
+                    __wire).ops() } } .schema }
+                ],
                 result: {
                     let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
                     {

@@ -98,7 +98,7 @@ impl my_crate::reexport::__private::Remote for Search {
                 name: "good",
                 doc: "",
                 exclusive: false,
-                parameters: ::std::vec::Vec::from([]),
+                parameters: ::std::vec![],
                 result: {
                     let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
                     {
