@@ -9,8 +9,8 @@ MiniLM too, shared as the Python predecessor of this project does: by Ray's zero
 
 import argparse
 import json
-import os
 import pathlib
+import random
 import statistics
 import time
 
@@ -211,8 +211,12 @@ def calls(options):
     times = {way: [] for way in ways}
     for way in ways.values():
         [way() for _ in range(20)]
+    order = list(ways.items())
+    shuffle = random.Random(0).shuffle
     for _ in range(options.calls):
-        for way, call in ways.items():
+        # What went before has its part in what a call takes.
+        shuffle(order)
+        for way, call in order:
             begun = time.perf_counter()
             call()
             times[way].append(time.perf_counter() - begun)

@@ -13,9 +13,8 @@
 //! | `embedder.stubs()` | the text of `embedder.pyi`, made of the methods |
 //! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
 //!
-//! Arrays go in and out without a copy where that is possible: see [`export!`].
+//! Arrays go in and out without a copy where that is possible: see `export!`, which the feature `ray` brings.
 //!
-//! Nothing of this is there without the feature `ray`, which needs Python.
 
 #![deny(unsafe_code)]
 
