@@ -14,7 +14,6 @@
 //! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
 //!
 //! Arrays go in and out without a copy where that is possible: see `export!`, which the feature `ray` brings.
-//!
 
 #![deny(unsafe_code)]
 
