@@ -22,6 +22,7 @@ chapters! {
     tasks_and_actors "tasks-and-actors.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"
+    ray_python "ray-python.md"
     plain_ray "plain-ray.md"
     memory_model "memory-model.md"
     files "files.md"

@@ -306,6 +306,24 @@ fn weights_that_are_borrowed_outlive_the_connection() {
     play("afterlife");
 }
 
+/// The real model, by the example's own check: on both nodes the embeddings are those of workers without Ray, bit for bit.
+#[test]
+fn the_example_has_the_same_embeddings_on_two_nodes() {
+    let family = Family::alone();
+    let (nodes, address) = Nodes::start();
+    // Where cargo has put it: beside the folder of this very test.
+    let test = std::env::current_exe().unwrap();
+    let example = test.ancestors().nth(2).unwrap().join("examples/ray_semantic_search");
+    assert!(example.exists(), "{}: `cargo build --workspace --features ray --examples` builds it", example.display());
+    let mut example = Command::new(example);
+    let output = example.args(["--address", &address, "--actors", "2", "--spread", "--check"]).output().unwrap();
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}\n{errors}");
+    assert!(text.contains("with 2 nodes") && text.contains("bit for bit"), "{text}");
+    nodes.end();
+    family.has_gone();
+}
+
 #[test]
 fn an_address_where_nobody_is_is_an_error() {
     let error = Cluster::at("127.0.0.1:1").quiet().start().unwrap_err();
