@@ -2,15 +2,15 @@
 
     python benches/python/ray_data.py --json
 
-Two pipelines, each in turns with the same script without it: `embedder` of examples/python-embedder, whose batches are texts, and
-arrays into the module `probe` of ray-zerocopy-python, whose batches are numbers. `--torch` embeds with transformers' own
+Two pipelines: `embedder` of examples/python-embedder, whose batches are texts, in turns with an actor that does nothing; and the
+module `probe` of ray-zerocopy-python, whose batches are numbers. `--torch` embeds with transformers' own
 MiniLM too, shared as the Python predecessor of this project does: by Ray's zero-copy of torch tensors.
 """
 
 import argparse
 import json
-import os
 import pathlib
+import random
 import statistics
 import time
 
@@ -46,9 +46,8 @@ class Embed:
         self.private = anonymous() - before
 
     def __call__(self, batch):
-        vectors = self.pipeline.embed(batch["text"])
-        rows = len(vectors)
-        return {"embedding": vectors, "load": np.full(rows, self.load), "private": np.full(rows, self.private)}
+        begun = time.perf_counter()
+        return embedded(self, self.pipeline.embed(batch["text"]), begun)
 
 
 class EmbedTorch:
@@ -74,24 +73,22 @@ class EmbedTorch:
     def __call__(self, batch):
         import torch
 
+        begun = time.perf_counter()
         tokens = self.tokenizer(list(batch["text"]), padding=True, truncation=True, max_length=256, return_tensors="pt")
         with torch.inference_mode():
             hidden = self.model(**tokens).last_hidden_state
         mask = tokens["attention_mask"].unsqueeze(-1)
         vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)).numpy()
-        rows = len(vectors)
-        return {"embedding": vectors, "load": np.full(rows, self.load), "private": np.full(rows, self.private)}
+        return embedded(self, vectors, begun)
 
 
 class Nothing:
     """What Ray Data itself takes."""
 
-    def __init__(self, *arguments):
-        pass
+    load, private = 0.0, 0
 
     def __call__(self, batch):
-        rows = len(next(iter(batch.values())))
-        return {"embedding": np.zeros((rows, 384), "float32"), "load": np.zeros(rows), "private": np.zeros(rows, int)}
+        return embedded(self, np.zeros((len(batch["text"]), 384), "float32"), time.perf_counter())
 
 
 class Score:
@@ -105,6 +102,13 @@ class Score:
         after = self.traffic(self.pipeline)
         borrowed = after["copied"] == before["copied"] and in_store(batch["data"])
         return {"score": scores, "borrowed": np.full(len(scores), borrowed)}
+
+
+def embedded(actor, vectors, begun):
+    """A batch of results, and what it took its actor."""
+    rows = len(vectors)
+    columns = {"load": actor.load, "private": actor.private, "seconds": (time.perf_counter() - begun) / max(1, rows)}
+    return {"embedding": vectors, **{name: np.full(rows, value) for name, value in columns.items()}}
 
 
 def ran(data, actor, arguments, options):
@@ -139,10 +143,10 @@ def texts(options):
         took = statistics.median(times[way])
         row = {"what": "texts", "way": way, "rows": options.rows, "actors": options.actors, "seconds": took}
         row["rows_per_second"] = options.rows / took
-        # Without what Ray Data takes to start actors and to move rows.
         if way != "nothing":
-            row["rows_per_second_of_the_model"] = options.rows / max(1e-9, took - statistics.median(times["nothing"]))
             columns = last[way].to_pandas()
+            # While they compute: without the start of actors, and without what Ray Data does.
+            row["rows_per_second_of_actors"] = float(len(columns) / (columns["seconds"].sum() / options.actors))
             row["load_ms"] = float(columns["load"].max() * 1e3)
             row["private_mib_of_load"] = float(columns["private"].max() / 2**20)
         yield row
@@ -207,8 +211,12 @@ def calls(options):
     times = {way: [] for way in ways}
     for way in ways.values():
         [way() for _ in range(20)]
+    order = list(ways.items())
+    shuffle = random.Random(0).shuffle
     for _ in range(options.calls):
-        for way, call in ways.items():
+        # What went before has its part in what a call takes.
+        shuffle(order)
+        for way, call in order:
             begun = time.perf_counter()
             call()
             times[way].append(time.perf_counter() - begun)

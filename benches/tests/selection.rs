@@ -36,3 +36,9 @@ fn ray_changes_no_feature_of_others() {
     same(&["-p", "benches", "--features", "ray"]);
     same(&["-p", "examples", "--features", "ray"]);
 }
+
+#[test]
+fn the_python_project_has_the_versions_and_features_of_the_workspace() {
+    // It has a lock file of its own: after an update, copy the workspace's over it.
+    same(&["--manifest-path", "../examples/python-embedder/Cargo.toml"]);
+}

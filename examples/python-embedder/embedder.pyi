@@ -24,6 +24,8 @@ class Embedder:
 
 def traffic(pipeline: Embedder) -> dict[str, int]: ...
 
+def copied(pipeline: Embedder) -> int: ...
+
 class ActorWrapper:
     def __init__(
         self, pipeline: Embedder, device: str = "cpu", *, strict: bool = False, spill: bool = False

@@ -89,7 +89,7 @@ pub fn export<P: Remote + Send + 'static>(
     names.set_item("_stubs", description.stubs())?;
     run(py, GLUE, &names)?;
     run(py, &description.module(), &names)?;
-    let public = [class, "ActorWrapper", "TaskWrapper", "PanicError", "PipelineError", "stubs", "traffic"];
+    let public = [class, "ActorWrapper", "TaskWrapper", "PanicError", "PipelineError", "stubs", "traffic", "copied"];
     names.set_item("__all__", public)
 }
 

@@ -61,6 +61,11 @@ def traffic(pipeline):
     return dict(zip(names, pipeline._native.traffic()))
 
 
+def copied(pipeline):
+    """How many bytes of a pipeline's weights were copied when it was loaded, since they could not be borrowed."""
+    return pipeline._native.copied()
+
+
 class ActorWrapper:
     """A pipeline's weights in Ray's object store, to be sent to any task or actor.
 

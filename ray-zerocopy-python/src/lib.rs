@@ -12,6 +12,7 @@
 //! | `embedder.PanicError`, `embedder.PipelineError` | a panic, and a `Result::Err`, of a method |
 //! | `embedder.stubs()` | the text of `embedder.pyi`, made of the methods |
 //! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
+//! | `embedder.copied(pipeline)` | bytes of weights that could not be borrowed |
 //!
 //! Arrays go in and out without a copy where that is possible: see `export!`.
 //!

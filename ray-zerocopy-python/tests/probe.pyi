@@ -67,6 +67,8 @@ class Probe:
 
 def traffic(pipeline: Probe) -> dict[str, int]: ...
 
+def copied(pipeline: Probe) -> int: ...
+
 class ActorWrapper:
     def __init__(
         self, pipeline: Probe, device: str = "cpu", *, strict: bool = False, spill: bool = False

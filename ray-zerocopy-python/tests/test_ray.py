@@ -46,6 +46,7 @@ def in_store(x):
 def test_a_wrapper_borrows_what_lies_in_the_store(ray, shared):
     here = shared.load()
     assert in_store(here.weights())
+    assert probe.copied(here) == 0
     assert (here(ROWS) == shared.load("cpu")(ROWS)).all()
     with pytest.raises(RuntimeError, match="no-such-device"):
         shared.load("no-such-device")

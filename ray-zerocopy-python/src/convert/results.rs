@@ -4,9 +4,10 @@ use std::fmt;
 use std::ops::Range;
 
 use burn::tensor::{BoolStore, DType};
+use pyo3::BoundObject;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
 use ray_zerocopy::__private::dynamic::{ResultTensor, Results};
 use ray_zerocopy::__private::guest::lend;
 use ray_zerocopy::Schema;
@@ -134,8 +135,6 @@ fn array<'py>(py: Python<'py>, tensor: ResultTensor, copied: &[Range<usize>]) ->
     array.call_method1("reshape", (shape,))
 }
 
-use pyo3::types::IntoPyDict;
-
 /// Numpy's name of a type; that of the bits for bfloat16, which numpy does not have.
 fn name(dtype: DType) -> Option<&'static str> {
     Some(match dtype {
@@ -175,7 +174,6 @@ where
     PyErr: From<T::Error>,
 {
     let made = value.into_pyobject(py).map_err(PyErr::from).map_err(E::custom)?;
-    use pyo3::BoundObject;
     Ok(made.into_any().into_bound())
 }
 

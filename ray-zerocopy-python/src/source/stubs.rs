@@ -82,7 +82,9 @@ impl Description {
                 text += &format!("    def __call__(self{typed}) -> {result}: ...\n");
             }
         }
-        text += &format!("\ndef traffic(pipeline: {class}) -> dict[str, int]: ...\n");
+        text += &format!(
+            "\ndef traffic(pipeline: {class}) -> dict[str, int]: ...\n\ndef copied(pipeline: {class}) -> int: ...\n"
+        );
         text += &format!(
             "\nclass ActorWrapper:\n    def __init__(\n        self, pipeline: {class}, device: str = \"cpu\", *, strict: bool = \
              False, spill: bool = False\n    ) -> None: ...\n    def load(self, device: str | None = None) -> {class}: ...\n"
