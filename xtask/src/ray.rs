@@ -77,7 +77,7 @@ pub(crate) fn tests() -> Result<()> {
     tests.extend(FEATURES);
     tests.extend(["--no-fail-fast", "--test", "ray*"]);
     run(with_python(&tests)?)?;
-    run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::"]].concat())?)?;
+    run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::", "source::"]].concat())?)?;
     run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)
 }
 
