@@ -94,14 +94,16 @@ class Nothing:
 class Score:
     def __init__(self, wrapper, module):
         self.traffic = __import__(module).traffic
+        begun = time.perf_counter()
         self.pipeline = wrapper.load()
+        self.load = time.perf_counter() - begun
 
     def __call__(self, batch):
         before = self.traffic(self.pipeline)
         scores = self.pipeline(batch["data"])
         after = self.traffic(self.pipeline)
         borrowed = after["copied"] == before["copied"] and in_store(batch["data"])
-        return {"score": scores, "borrowed": np.full(len(scores), borrowed)}
+        return {"score": scores, "borrowed": np.full(len(scores), borrowed), "load": np.full(len(scores), self.load)}
 
 
 def embedded(actor, vectors, begun):
@@ -174,6 +176,7 @@ def arrays(options):
         "actors": options.actors,
         "rows_per_second": len(rows) / statistics.median(times),
         "borrowed_share": float(columns["borrowed"].mean()),
+        "load_ms": float(columns["load"].max() * 1e3),
         "equal": bool(equal),
     }
 

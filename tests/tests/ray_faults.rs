@@ -139,6 +139,26 @@ fn pressure() {
     eventually("the store has its room back", || cluster.store().unwrap().0 >= before);
 }
 
+/// More weights than the store has room for, all of them borrowed. Nothing is wrong if that was allowed, and all comes back.
+fn spilling() {
+    let builder = || Cluster::local().cpus(2).object_store(80 << 20).quiet();
+    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let mills: Vec<_> = (0..7).map(|_| mill()).collect();
+    {
+        let cluster = builder().start().unwrap();
+        let shared: ray_zerocopy::Result<Vec<_>> =
+            mills.iter().map(|mill| TaskWrapper::on(&small(&cluster), mill)).collect();
+        let error = shared.map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Ray(RayError::StoreFull { .. })), "{error}");
+    }
+    let cluster = builder().spill().start().unwrap();
+    let shared: Vec<_> = mills.iter().map(|mill| TaskWrapper::on(&small(&cluster), mill).unwrap()).collect();
+    for (mill, shared) in mills.iter().zip(&shared) {
+        let there = shared.grind(corn.clone()).wait().unwrap().into_data();
+        assert_eq!(there, mill.grind(corn.clone()).into_data());
+    }
+}
+
 fn attack_by_an_actor() {
     let cluster = local();
     let wrapper = ActorWrapper::on(&small(&cluster), &Wall::new(&Device::flex())).unwrap();
@@ -239,6 +259,7 @@ fn role() {
         "code of its own" => code_of_its_own(),
         "forgetful" => forgetful(),
         "pressure" => pressure(),
+        "spilling" => spilling(),
         "attack by an actor" => attack_by_an_actor(),
         "attack by the driver" => attack_by_the_driver(),
         "afterlife" => afterlife(),
@@ -258,6 +279,11 @@ fn play(role: &str) {
     let output = again(role).env("RAY_ZEROCOPY_KEEP_SECONDS", "1").output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, text(&output));
     family.has_gone();
+}
+
+#[test]
+fn weights_beyond_the_store_are_right_where_spilling_is_allowed() {
+    play("spilling");
 }
 
 #[test]
@@ -340,7 +366,8 @@ fn an_environment_without_ray_is_an_error_that_says_what_to_do() {
     let made = made.unwrap();
     assert!(made.status.success(), "{}", text(&made));
     let error = without_ray(&environment, "NoRay");
-    for part in ["`cargo xtask ray-env` makes an environment", "RAY_ZEROCOPY_PYTHON", "No module named 'ray'"] {
+    for part in ["`pip install ray`", "`cargo xtask ray-env` makes one", "RAY_ZEROCOPY_PYTHON", "No module named 'ray'"]
+    {
         assert!(error.contains(part), "{error}");
     }
     assert!(error.contains(&*environment.to_string_lossy()), "{error}");

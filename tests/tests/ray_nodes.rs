@@ -12,6 +12,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::ray::{Cluster, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper};
 use ray_zerocopy_tests::family::{Family, ROLE, again};
+use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 
 /// Of the weights of a mill: 64 MiB.
@@ -184,6 +185,20 @@ fn crossing(cluster: &Cluster) {
     }
 }
 
+/// What actors of another node had borrowed is freed here, too, when nobody has it any more.
+fn released() {
+    let cluster = Cluster::at(&address()).quiet().start().unwrap();
+    let [_, second] = ids(&cluster);
+    let (before, _) = cluster.store().unwrap();
+    let wrapper = ActorWrapper::on(&cluster.with(Options::default().cpus(0.5).node(&second)), &mill()).unwrap();
+    let actors = wrapper.spawn(3).unwrap();
+    actors.iter().for_each(|actor| drop(actor.grind(corn()).wait().unwrap()));
+    let taken = || before.saturating_sub(cluster.store().unwrap().0);
+    eventually("the store counts the model", || taken() >= MODEL);
+    drop((actors, wrapper));
+    eventually("the store has the room again", || taken() < MODEL / 8);
+}
+
 fn removal() {
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
     let [first, second] = ids(&cluster);
@@ -279,6 +294,7 @@ fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
     match role.as_str() {
         "crossing" => crossing(&Cluster::at(&address()).quiet().start().unwrap()),
+        "released" => released(),
         "removal" => removal(),
         "shipped" => shipped(),
         "afterlife" => afterlife(),
@@ -289,6 +305,11 @@ fn role() {
 #[test]
 fn weights_cross_once_and_answers_are_the_same_on_each_node() {
     play("crossing");
+}
+
+#[test]
+fn what_actors_of_another_node_had_is_freed() {
+    play("released");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, TaskWrapper, gather};
-use ray_zerocopy_tests::memory::is_alive;
+use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -35,14 +35,6 @@ fn actors(count: usize) -> Actors<Mill> {
 
 fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
-}
-
-fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !is() {
-        assert!(Instant::now() < until, "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub enum RayError {
     /// No Python environment has Ray.
-    #[error("there is no Ray for Python {version} in {}: {reason}; `cargo xtask ray-env` makes an environment, and RAY_ZEROCOPY_PYTHON or VIRTUAL_ENV names one", places(.looked))]
+    #[error(
+        "there is no Ray for Python {version} in {}: {reason}; a virtual environment of that Python with `pip install ray` will do, and RAY_ZEROCOPY_PYTHON or VIRTUAL_ENV names it; in a clone of ray-zerocopy, `cargo xtask ray-env` makes one that is found without",
+        places(.looked)
+    )]
     NoRay {
         /// The version of Python that this program is linked with.
         version: String,

@@ -101,8 +101,11 @@ pub(crate) fn read<'py, M: DeserializeOwned>(
     head: &Bound<'py, PyAny>,
     beside: impl IntoIterator<Item = Bound<'py, PyAny>>,
 ) -> Result<(M, Incoming), RayError> {
-    let head = borrow(head).map_err(wire)?;
-    let (message, inside) = frame::parse(&aligned(&head)).map_err(wire)?;
+    let head = match head.cast::<PyBytes>() {
+        Ok(bytes) => aligned(bytes.as_bytes()),
+        Err(_) => aligned(&borrow(head).map_err(wire)?),
+    };
+    let (message, inside) = frame::parse(&head).map_err(wire)?;
     let beside = self::beside(beside)?;
     Ok((message, if beside.segments.is_empty() { inside } else { beside }))
 }

@@ -22,6 +22,7 @@
 mod actor;
 pub(crate) mod bare;
 mod cluster;
+mod connect;
 mod error;
 mod fingerprint;
 pub(crate) mod frame;
@@ -40,7 +41,8 @@ mod task;
 pub use crate::engine::ray::Site;
 pub(crate) use actor::start as start_actor;
 pub use actor::{ActorBuilder, ActorHandle};
-pub use cluster::{Cluster, ClusterBuilder, Node};
+pub use cluster::{Cluster, Node};
+pub use connect::ClusterBuilder;
 pub use error::RayError;
 pub use object::ObjectRef;
 pub use options::Options;

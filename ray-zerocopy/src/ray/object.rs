@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use serde::Serialize;
@@ -75,8 +76,7 @@ pub(super) fn content(object: &Bound<'_, PyAny>) -> Result<Incoming, Failure> {
 
 /// What an object says: a result, or why there is none.
 pub(crate) fn result(object: &Bound<'_, PyAny>, what: &str) -> Result<(Reply, Incoming), RayError> {
-    let exception = object.py().import("builtins")?.getattr("BaseException")?;
-    if object.is_instance(&exception)? {
+    if object.is_instance_of::<PyBaseException>() {
         return Err(RayError::of(object, what));
     }
     message(object)

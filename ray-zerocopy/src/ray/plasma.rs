@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::cluster::{Cluster, Inner};
+use super::cluster::{Cluster, store};
 use super::sys::buffer::{borrow, lend};
 use super::sys::protect::Protected;
 use super::{RayError, object::Held};
@@ -34,6 +34,35 @@ pub(crate) fn bytes(object: &Bound<'_, PyAny>) -> Result<bytes::Bytes, RayError>
     Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes }))
 }
 
+/// Puts an arena into the object store of this process's node. Gives Ray's reference to it.
+///
+/// # Errors
+/// If the store has no room, and `spill` does not allow what Ray does then: it would move others to a disk, and say nothing. Or if
+/// the arena borrows from files.
+pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
+    let whole = || {
+        let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
+        let reason =
+            "weights that are borrowed from a file do not go to other machines; open it with `Placement::sealed`"
+                .to_owned();
+        ArenaError::File { path, reason }
+    };
+    let container = arena.container().ok_or_else(whole)?.clone();
+    let failed = |error: PyErr| RayError::here(&error, "put");
+    if !spill {
+        let needed = container.len() as u64;
+        let (free, capacity) = store(py).map_err(failed)?;
+        if needed > free {
+            return Err(RayError::StoreFull { needed, free, capacity }.into());
+        }
+    }
+    let put = || {
+        let buffer = py.import("pickle")?.getattr("PickleBuffer")?.call1((lend(py, container)?,))?;
+        py.import("ray")?.call_method1("put", (buffer,))
+    };
+    Ok(put().map_err(failed)?.unbind())
+}
+
 /// The object that an arena lies in.
 pub(crate) fn reference(arena: &Arena) -> Option<&Arc<Held>> {
     arena.origin()?.downcast_ref::<Arc<Held>>()
@@ -49,38 +78,13 @@ impl Cluster {
         if reference(arena).is_some_and(|held| Arc::ptr_eq(&held.cluster, &self.0)) {
             return Ok(arena.clone());
         }
-        let whole = || {
-            let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
-            let reason =
-                "weights that are borrowed from a file do not go to other machines; open it with `Placement::sealed`"
-                    .to_owned();
-            ArenaError::File { path, reason }
+        let put = |py: Python<'_>| -> Result<(Py<PyAny>, bytes::Bytes)> {
+            let reference = put(py, arena, self.0.spill)?;
+            let object = py.import("ray").and_then(|ray| ray.call_method1("get", (&reference,)));
+            Ok((reference, bytes(&object.map_err(|error| RayError::here(&error, "put"))?)?))
         };
-        let container = arena.container().ok_or_else(whole)?.clone();
-        self.room(container.len() as u64)?;
-        let put = |py: Python<'_>| -> PyResult<(Py<PyAny>, bytes::Bytes)> {
-            let ray = py.import("ray")?;
-            let buffer = py.import("pickle")?.getattr("PickleBuffer")?.call1((lend(py, container)?,))?;
-            let reference = ray.call_method1("put", (buffer,))?;
-            let object = ray.call_method1("get", (&reference,))?;
-            let bytes = bytes(&object).map_err(|error| pyo3::exceptions::PyRuntimeError::new_err(error.to_string()))?;
-            Ok((reference.unbind(), bytes))
-        };
-        let (reference, bytes) = Python::attach(put).map_err(|error| RayError::here(&error, "put"))?;
+        let (reference, bytes) = Python::attach(put)?;
         let held = Arc::new(Held::new(Arc::clone(&self.0), reference, "an arena"));
         Ok(Arena::from_store(bytes, Some(Arc::new(held)))?)
-    }
-
-    /// Whether the store has room for an object: Ray itself would move others to a disk, and say nothing.
-    fn room(&self, needed: u64) -> Result<(), RayError> {
-        let Inner { spill, .. } = *self.0;
-        if spill {
-            return Ok(());
-        }
-        let (free, capacity) = self.store()?;
-        match needed <= free {
-            true => Ok(()),
-            false => Err(RayError::StoreFull { needed, free, capacity }),
-        }
     }
 }
