@@ -174,12 +174,38 @@ impl ArenaBuilder {
         self.files.len() as u32 - 1
     }
 
+    /// Adds the memory of another arena, for tensors that stay there. Returns its number.
+    ///
+    /// # Errors
+    /// If the arena lies in an object store, which hands nothing out to others.
+    pub(crate) fn beside(&mut self, arena: &Arena) -> Result<u32, ArenaError> {
+        let first = self.files.len() as u32;
+        for (fd, backing, stamp) in arena.lend()? {
+            self.manifest.files.push(stamp);
+            self.files.push((fd, backing));
+        }
+        Ok(first)
+    }
+
+    /// Adds a tensor of an arena that is [`beside`](Self::beside), as number `first`: it stays where it is.
+    pub(crate) fn borrow(&mut self, entry: TensorEntry, arena: &Arena, first: u32) {
+        let (place, checksum) = arena.blob(entry.blob);
+        let file = first + place.region as u32;
+        let in_memory = self.manifest.files.get(file as usize).is_some_and(Stamp::is_memory);
+        let checksum = checksum.filter(|_| in_memory).map(str::to_owned);
+        self.elsewhere(entry, FileBlob { file, offset: place.offset as u64, len: place.len as u64 }, checksum);
+    }
+
     /// Adds a tensor that stays in a file of the arena. Tensors that lie in the same place are one.
-    pub(crate) fn in_file(&mut self, mut entry: TensorEntry, place: FileBlob) {
+    pub(crate) fn in_file(&mut self, entry: TensorEntry, place: FileBlob) {
+        self.elsewhere(entry, place, None);
+    }
+
+    fn elsewhere(&mut self, mut entry: TensorEntry, place: FileBlob, blake3: Option<String>) {
         let known = self.manifest.blobs.iter().position(|blob| blob.file == Some(place));
         entry.blob = known.unwrap_or(self.manifest.blobs.len()) as u32;
         if known.is_none() {
-            self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3: None, file: Some(place) });
+            self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3, file: Some(place) });
         }
         self.manifest.tensors.push(entry);
     }
@@ -356,5 +382,59 @@ mod tests {
         let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
         assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));
         arena.verify().unwrap();
+    }
+
+    /// An arena with a copied field of its own, and every other tensor of `base`, which stay there.
+    fn view(base: &crate::Arena) -> crate::Arena {
+        let mut builder = ArenaBuilder::new("view");
+        let first = builder.beside(base).unwrap();
+        for entry in base.manifest().tensors.iter().step_by(2) {
+            builder.borrow(entry.clone(), base, first);
+        }
+        builder.copy("own", vec![7; 100]);
+        builder.seal(&mut |_| ()).unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn tensors_of_another_arena_stay_where_they_are() {
+        let base = of(0..10).unwrap();
+        let view = view(&base);
+        view.verify().unwrap();
+        assert_eq!((view.weight_bytes(), view.borrowed_bytes(), view.files().count()), (5 * 8, 0, 0));
+        assert!(view.tensors().all(|tensor| matches!(tensor.placed, crate::Placed::Sealed { because: None })));
+        let numbers = |arena: &crate::Arena| {
+            let number = |blob| u64::from_le_bytes(arena.slice(blob)[..].try_into().unwrap());
+            arena.manifest().tensors.iter().map(|entry| number(entry.blob)).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&view), [0, 2, 4, 6, 8]);
+
+        // By its file descriptors, as a worker gets it; and with those of others.
+        let fds =
+            |arena: &crate::Arena| arena.fds().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>();
+        let again = crate::Arena::from_handle(&view.handle(), fds(&view)).unwrap();
+        assert_eq!((numbers(&again), again.id()), (numbers(&view), view.id()));
+        let other = of(0..10).unwrap();
+        let mixed = fds(&view).into_iter().take(1).chain(fds(&other)).collect();
+        let error = crate::Arena::from_handle(&view.handle(), mixed).unwrap_err();
+        assert!(error.to_string().contains("it borrows from 1 files, and 1 came along, or others"), "{error}");
+
+        // A file has all of it.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view.bpk");
+        view.save(&path).unwrap();
+        drop((view, base, again));
+        let opened = crate::Arena::open(&path).unwrap();
+        assert_eq!(numbers(&opened), [0, 2, 4, 6, 8]);
+        assert_eq!(opened.copied_fields().collect::<Vec<_>>(), [("own", 100)]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn a_view_of_a_view_is_of_the_first() {
+        let base = of(0..10).unwrap();
+        let second = view(&view(&base));
+        second.verify().unwrap();
+        assert_eq!(second.paths().collect::<Vec<_>>(), ["0", "4", "8"]);
     }
 }

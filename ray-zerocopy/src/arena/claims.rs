@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use burn::tensor::DType;
 use burn_pack::{FORMAT_VERSION, HEADER_SIZE, Header};
 
+use super::manifest::Blob;
 use super::{ArenaError, Manifest, dtypes};
 
 /// A tensor of the container.
@@ -59,9 +60,12 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     }
     let elsewhere = manifest.blobs.iter().zip(of_blob).filter(|(_, index)| index.is_none());
     once(elsewhere.map(|(blob, _)| blob.name.as_str()), same_tensor)?;
-    // Only bytes in a file have no checksum, since nobody has read them.
-    if let Some(blob) = manifest.blobs.iter().find(|blob| blob.file.is_none() != blob.blake3.is_some()) {
-        let reason = if blob.file.is_some() { "it is in a file, and has a checksum" } else { "it has no checksum" };
+    // Only bytes in a file have no checksum, since nobody has read them. Sealed memory beside the container is no file.
+    let in_file = |blob: &Blob| {
+        blob.file.is_some_and(|place| manifest.files.get(place.file as usize).is_none_or(|stamp| !stamp.is_memory()))
+    };
+    if let Some(blob) = manifest.blobs.iter().find(|blob| in_file(blob) == blob.blake3.is_some()) {
+        let reason = if in_file(blob) { "it is in a file, and has a checksum" } else { "it has no checksum" };
         return Err(bad(&blob.name, reason));
     }
     let twice = "two entries have this path";

@@ -32,7 +32,11 @@ impl Contents {
         self.manifest.tensors.iter().map(move |entry| {
             let (blob, place) = (&self.manifest.blobs[entry.blob as usize], self.places[entry.blob as usize]);
             let file = blob.file.and_then(|place| self.manifest.files.get(place.file as usize));
-            let placed = match file.map(|file| file.path.as_path()).or(container) {
+            let path = match file {
+                Some(stamp) => Some(stamp.path.as_path()).filter(|_| !stamp.is_memory()),
+                None => container,
+            };
+            let placed = match path {
                 Some(path) => Placed::File { path, offset: place.offset as u64 },
                 None => Placed::Sealed { because: entry.why.as_deref() },
             };

@@ -262,7 +262,7 @@ impl Arena {
     pub fn save_with(&self, path: impl AsRef<Path>, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
         let path = path.as_ref();
         replace(path, |file| {
-            if self.files().next().is_some() {
+            if !self.is_whole() {
                 return self.rebuild()?.write_file(file, tell);
             }
             let mut meter = Meter::new(self.len(), tell);
@@ -282,7 +282,7 @@ impl Arena {
     }
 
     /// The same arena, about to be written with everything in one container.
-    fn rebuild(&self) -> Result<ArenaBuilder, ArenaError> {
+    pub(super) fn rebuild(&self) -> Result<ArenaBuilder, ArenaError> {
         let manifest = self.manifest();
         let mut builder = ArenaBuilder::new(&manifest.pipeline);
         for tensor in &manifest.tensors {

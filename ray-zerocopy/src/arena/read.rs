@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use burn::tensor::{AllocationProperty, Bytes, DType};
 use serde::{Deserialize, Serialize};
 
-use super::contents::{Contents, contents};
+use super::contents::{Contents, Place, contents};
 use super::copy::{CHUNK, Meter, Progress};
 use super::memory::{self, Memory, MemoryOutcome};
 #[cfg(feature = "ray")]
 use super::region::Origin;
 use super::region::{Backing, Region};
-use super::{ArenaError, ArenaId, Manifest, TensorKind};
+use super::{ArenaError, ArenaId, Manifest, Stamp, TensorKind};
 
 /// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
 ///
@@ -69,8 +69,8 @@ impl Arena {
         let contents = contents(&container.memory)?;
         let files = &contents.manifest.files;
         // A file is the one that was shared, and in the same state: a region's stamp was compared with the file.
-        let fits = |(region, stamp): (&Region, _)| matches!(&region.backing, Backing::File(found, _) if found == stamp);
-        match regions.len() == files.len() + 1 && regions[1..].iter().zip(files).all(fits) {
+        let fit = regions[1..].iter().zip(files).all(|(region, stamp)| region.is(stamp));
+        match regions.len() == files.len() + 1 && fit {
             true => {
                 let stored = regions.iter().any(|region| region.pages.is_none());
                 let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
@@ -147,9 +147,11 @@ impl Arena {
         &self.manifest().fingerprint
     }
 
-    /// The size of the arena in bytes, with its table of contents and padding, and with what it borrows from files.
+    /// The size of the arena in bytes, with its table of contents and padding, and with what it borrows from files or from
+    /// another arena.
     pub fn len(&self) -> u64 {
-        self.0.regions[0].memory.len() as u64 + self.borrowed_bytes()
+        let beside = self.0.contents.places.iter().filter(|place| place.region > 0).map(|place| place.len as u64);
+        self.0.regions[0].memory.len() as u64 + beside.sum::<u64>()
     }
 
     /// Never: an arena has at least its manifest.
@@ -173,13 +175,8 @@ impl Arena {
     /// The bytes of weights that are borrowed from files, through the page cache, and not in sealed memory. None, unless a
     /// [`Placement`](crate::Placement) asks for it.
     pub fn borrowed_bytes(&self) -> u64 {
-        let places = self.0.contents.places.iter();
-        match &self.0.regions[0].backing {
-            Backing::Sealed | Backing::Store => {
-                places.filter(|place| place.region > 0).map(|place| place.len as u64).sum()
-            }
-            Backing::File(..) => places.map(|place| place.len as u64).sum(),
-        }
+        let in_file = |place: &&Place| matches!(self.0.regions[place.region].backing, Backing::File(..));
+        self.0.contents.places.iter().filter(in_file).map(|place| place.len as u64).sum()
     }
 
     /// The files that weights are borrowed from. None, unless a [`Placement`](crate::Placement) asks for it.
@@ -282,6 +279,45 @@ impl Arena {
             [container] => Some(&container.memory),
             _ => None,
         }
+    }
+
+    /// The same arena with everything in one container: itself, if it is so. What lies in files is nobody's to copy unasked.
+    ///
+    /// # Errors
+    /// If there is no memory for what lies in another arena.
+    #[cfg(feature = "ray")]
+    pub(crate) fn in_one(&self) -> Result<Self, ArenaError> {
+        match self.0.regions.len() > 1 && self.files().next().is_none() {
+            true => self.rebuild()?.seal(&mut |_| ()),
+            false => Ok(self.clone()),
+        }
+    }
+
+    /// Whether the container is all there is.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.regions.len() == 1
+    }
+
+    /// What another arena needs to borrow from this one: its regions, and where each tensor is in them.
+    ///
+    /// # Errors
+    /// If it lies in an object store, which hands nothing out to others.
+    pub(super) fn lend(&self) -> Result<Vec<(OwnedFd, Backing, Stamp)>, ArenaError> {
+        let lend = |region: &Region| {
+            let fd = region.fd.as_ref().ok_or(ArenaError::InStore)?;
+            let stamp = match &region.backing {
+                Backing::File(stamp, _) => stamp.clone(),
+                Backing::Sealed | Backing::Store => Stamp::of_memory(fd)?,
+            };
+            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.len(), error))?;
+            Ok((fd, region.backing.clone(), stamp))
+        };
+        self.0.regions.iter().map(lend).collect()
+    }
+
+    /// Where a blob is, and its checksum if it has one.
+    pub(super) fn blob(&self, blob: u32) -> (Place, Option<&str>) {
+        (self.0.contents.places[blob as usize], self.manifest().blobs[blob as usize].blake3.as_deref())
     }
 
     /// The bytes of the container.

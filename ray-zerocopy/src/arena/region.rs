@@ -37,6 +37,19 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
+    /// Of sealed memory, which has no path. It is told from other memory of this machine by its inode.
+    ///
+    /// # Errors
+    /// If the kernel does not know the file descriptor.
+    pub(super) fn of_memory(memory: impl AsFd) -> Result<Self, ArenaError> {
+        Self::of(Path::new(""), memory)
+    }
+
+    /// Whether it is of sealed memory, and not of a file.
+    pub(super) fn is_memory(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+
     /// # Errors
     /// If the file cannot be looked at.
     pub(crate) fn of(path: &Path, file: impl AsFd) -> Result<Self, ArenaError> {
@@ -121,6 +134,15 @@ impl Region {
     #[cfg(feature = "ray")]
     pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Self {
         Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
+    }
+
+    /// Whether this is what a stamp was taken of.
+    pub(super) fn is(&self, stamp: &Stamp) -> bool {
+        match (&self.backing, &self.fd) {
+            (Backing::File(found, _), _) => found == stamp,
+            (Backing::Sealed, Some(fd)) => Stamp::of_memory(fd).is_ok_and(|found| found == *stamp),
+            _ => false,
+        }
     }
 
     pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {

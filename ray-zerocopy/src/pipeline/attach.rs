@@ -109,6 +109,18 @@ impl Attacher {
         }
     }
 
+    /// The whole arena, for a pipeline that takes all of it by itself, and the device that it is for.
+    pub(crate) fn whole(&mut self) -> (Arena, Device) {
+        self.tensors.left.fill(false);
+        self.copies.clear();
+        (self.arena.clone(), self.device.clone())
+    }
+
+    /// What such a pipeline could not borrow.
+    pub(crate) fn note_copied(&mut self, copied: Vec<Copied>) {
+        self.copied.extend(copied);
+    }
+
     /// Whether this field was copied when it was shared.
     pub(super) fn is_copied(&self) -> bool {
         self.copies.contains_key(self.path.as_str())

@@ -43,6 +43,19 @@ impl<'a> Source<'a> {
         Self(Origin::Arena(arena))
     }
 
+    /// A copied field as it was written, if it is there.
+    pub(crate) fn bytes(&self, field: &str) -> Option<bytes::Bytes> {
+        match &self.0 {
+            Origin::Items(items) => items.iter().find(|item| item.path == field).and_then(|item| match &item.what {
+                What::Copy(Some(bytes)) => Some(bytes::Bytes::copy_from_slice(bytes)),
+                _ => None,
+            }),
+            Origin::Arena(arena) => {
+                arena.manifest().copies.iter().find(|entry| entry.path == field).map(|entry| arena.slice(entry.blob))
+            }
+        }
+    }
+
     /// The config that was shared.
     ///
     /// # Errors

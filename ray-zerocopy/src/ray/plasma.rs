@@ -47,6 +47,7 @@ pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
                 .to_owned();
         ArenaError::File { path, reason }
     };
+    let arena = arena.in_one()?;
     let container = arena.container().ok_or_else(whole)?.clone();
     let failed = |error: PyErr| RayError::here(&error, "put");
     if !spill {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 
-use burn::tensor::{Bytes, DType, Device, Tensor};
+use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,14 @@ impl Writer {
             TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
         self.value(&header)?;
         self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?);
+        Ok(())
+    }
+
+    /// Appends a tensor of any rank.
+    pub(crate) fn data(&mut self, data: TensorData) -> Result<(), WireError> {
+        let (shape, dtype) = (data.shape().to_vec(), data.dtype());
+        self.value(&TensorHeader { dtype, shape, segment: self.tensors.len() + 1 })?;
+        self.tensors.push(data.into_bytes());
         Ok(())
     }
 
@@ -109,6 +117,20 @@ impl Reader {
             self.at = start;
         }
         tensor
+    }
+}
+
+impl Reader {
+    /// The next tensor, of whatever rank: its bytes stay where they are in the message.
+    ///
+    /// # Errors
+    /// If there is none, or its bytes are not as many as its shape says.
+    pub(crate) fn data(&mut self) -> Result<TensorData, WireError> {
+        let TensorHeader { dtype, shape, segment } = self.value()?;
+        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()))?;
+        crate::arena::dtypes::fits(dtype, &shape, bytes.len()).map_err(WireError)?;
+        Ok(TensorData::from_bytes(bytes, shape, dtype))
     }
 }
 
