@@ -4,6 +4,7 @@ use crate::arena::ArenaError;
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::engine::CallError;
+use crate::jit::{GraphError, ReplayError, TraceError, ValueError};
 use crate::pipeline::{LoadError, ShareError};
 use crate::report::ReportError;
 
@@ -17,6 +18,18 @@ pub enum Error {
     /// A pipeline could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A forward pass could not be recorded.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A graph could not be read.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A graph did not run.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A tensor is not there, or not what was asked for.
+    #[error(transparent)]
+    Value(#[from] ValueError),
     /// A call has no result.
     #[error(transparent)]
     Call(#[from] CallError),

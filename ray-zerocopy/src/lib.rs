@@ -83,6 +83,7 @@ mod device;
 mod engine;
 mod error;
 mod fuzz;
+pub mod jit;
 mod panics;
 mod pipeline;
 #[cfg(feature = "ray")]

@@ -196,6 +196,31 @@ impl ArenaBuilder {
         self.elsewhere(entry, FileBlob { file, offset: place.offset as u64, len: place.len as u64 }, checksum);
     }
 
+    /// Adds a tensor whose bytes are at hand.
+    ///
+    /// # Errors
+    /// If there are more than a container takes.
+    pub(crate) fn bytes(&mut self, entry: TensorEntry, bytes: bytes::Bytes) -> Result<(), ArenaError> {
+        let bytes = Bytes::from_shared(bytes, burn::tensor::AllocationProperty::Other);
+        self.tensor(entry, Arc::new(Value(bytes)))
+    }
+
+    /// Adds a tensor that belongs to no parameter.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub(crate) fn constant(
+        &mut self,
+        path: &str,
+        dtype: DType,
+        shape: Vec<usize>,
+        bytes: bytes::Bytes,
+    ) -> Result<(), ArenaError> {
+        let kind = super::TensorKind::of(dtype);
+        let entry = TensorEntry { path: path.to_owned(), blob: 0, kind, dtype, shape, param: None, why: None };
+        self.bytes(entry, bytes)
+    }
+
     /// Adds a tensor that stays in a file of the arena. Tensors that lie in the same place are one.
     pub(crate) fn in_file(&mut self, entry: TensorEntry, place: FileBlob) {
         self.elsewhere(entry, place, None);

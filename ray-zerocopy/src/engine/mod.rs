@@ -108,6 +108,15 @@ pub enum CallError {
         #[source]
         error: crate::ray::RayError,
     },
+    /// The inputs are not what the graph takes.
+    #[error("`{method}` was not called: {error}")]
+    Graph {
+        /// The method.
+        method: String,
+        /// What is wrong.
+        #[source]
+        error: crate::jit::ReplayError,
+    },
     /// An argument or a result could not be turned into bytes or back.
     #[error("{what} of `{method}` could not travel between the processes: {reason}")]
     Wire {

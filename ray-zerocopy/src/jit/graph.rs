@@ -3,16 +3,17 @@
 //! It knows neither how it was recorded nor what runs it. Sizes that may differ from call to call are *symbols*; every number
 //! in the graph that depends on them is a *form*, and the operations hold the number that it has at the traced sizes.
 
-use burn::tensor::{DType, TensorId};
+use burn::tensor::{DType, TensorData, TensorId};
 use burn_ir::OperationIr;
 use serde::{Deserialize, Serialize};
 
+use super::symbol::Form;
 use crate::arena::TensorKind;
 
 /// The version of [`Code`] that this build writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 /// burn's intermediate representation promises nothing from version to version: another one's graph is refused.
-pub(crate) const BURN: &str = "0.22.1";
+pub(super) const BURN: &str = "0.22.1";
 
 /// A recorded forward pass, without its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,11 +26,10 @@ pub(crate) struct Code {
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
     pub constants: Vec<Constant>,
-    /// In the order in which they run, as they are at the traced sizes. The ids of tensors are dense, from 0. The status of each
-    /// operand says whether it is used for the last time ([`TensorStatus::ReadWrite`](burn_ir::TensorStatus)): never of
-    /// inputs' and constants' last uses, which stay.
+    /// In the order in which they run, as they are at the traced sizes. The ids of tensors are dense: inputs, then constants, then
+    /// what operations give.
     pub operations: Vec<OperationIr>,
-    /// The numbers in the operations that depend on symbols, in the order of the operations and of the numbers in each.
+    /// The numbers in the operations that depend on symbols.
     pub holes: Vec<Hole>,
 }
 
@@ -45,22 +45,17 @@ pub(crate) struct Symbol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub name: String,
+    /// Two outputs may be the same tensor, and an output may be an input or a constant.
     pub id: TensorId,
-    pub kind: TensorKind,
     pub dtype: DType,
     /// Its shape. An input's extents are numbers or single symbols.
     pub shape: Vec<Form>,
 }
 
-/// A polynomial in the symbols, linear in each of them: the sum of the terms.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Form(pub Vec<Term>);
-
-/// A product of symbols, named by their places in [`Code::symbols`], each once; and of a number. No symbol: the number itself.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Term {
-    pub factor: i64,
-    pub symbols: Vec<u8>,
+impl Port {
+    pub(super) fn kind(&self) -> TensorKind {
+        TensorKind::of(self.dtype)
+    }
 }
 
 /// A number of an operation that depends on symbols.
@@ -68,7 +63,7 @@ pub(crate) struct Term {
 pub(crate) struct Hole {
     /// Which operation.
     pub operation: u32,
-    /// Which of the integers in it, in the order in which serde visits them.
+    /// Which of the numbers in it, in the order in which serde visits them.
     pub number: u32,
     pub form: Form,
 }
@@ -76,36 +71,86 @@ pub(crate) struct Hole {
 /// A tensor that is the same in each call, or depends on the symbols alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Constant {
-    pub id: TensorId,
     pub dtype: DType,
-    /// Its shape.
     pub shape: Vec<Form>,
-    pub source: ConstantSource,
+    pub source: Source,
 }
 
 /// Where a constant's elements are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum ConstantSource {
+pub(crate) enum Source {
     /// A tensor of the arena, by its path. Never copied where the device can borrow.
     Entry(String),
-    /// Little-endian bytes, here: a tensor that no parameter holds, such as a table that the forward pass makes.
-    Inline(#[serde(with = "serde_bytes_of")] bytes::Bytes),
-    /// `start`, `start + step`, …: the positions `0..length`, say.
-    Range { start: Form, step: i64 },
-    /// The leading part of a larger tensor, in each dimension: a causal mask, say. Good up to the sizes of that.
-    Prefix { of: Vec<usize>, #[serde(with = "serde_bytes_of")] bytes: bytes::Bytes },
+    /// Here: a small tensor that no parameter holds, such as one that the forward pass makes of numbers.
+    Inline(Inline),
+    /// Integers `start`, `start + step`, …, as many as the shape says: the positions in a sequence, say.
+    Range { start: i64, step: i64 },
+    /// One element, little-endian, everywhere: the bytes of it.
+    Fill(Vec<u8>),
 }
 
-/// Bytes as bytes, and not as a sequence of numbers.
-mod serde_bytes_of {
-    use serde::{Deserialize, Deserializer, Serializer};
+/// Little-endian bytes of a tensor.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Inline(pub bytes::Bytes);
 
-    pub(super) fn serialize<S: Serializer>(bytes: &bytes::Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
+impl std::fmt::Debug for Inline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
     }
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bytes::Bytes, D::Error> {
-        // TODO of the trace: borrow from the message where the format can.
-        Vec::<u8>::deserialize(deserializer).map(bytes::Bytes::from)
+impl Serialize for Inline {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
     }
+}
+
+impl<'de> Deserialize<'de> for Inline {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Inline;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Inline, E> {
+                Ok(Inline(bytes::Bytes::copy_from_slice(bytes)))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+impl Constant {
+    /// The tensor at these sizes, if it is not an entry of an arena.
+    pub(super) fn data(&self, sizes: &[usize]) -> Option<TensorData> {
+        let shape = extents(&self.shape, sizes)?;
+        let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
+        let data = match &self.source {
+            Source::Entry(_) => return None,
+            Source::Inline(Inline(bytes)) => {
+                crate::arena::dtypes::fits(self.dtype, &shape, bytes.len()).ok()?;
+                TensorData::from_bytes_vec(bytes.to_vec(), shape, self.dtype)
+            }
+            Source::Fill(element) => {
+                (element.len() == self.dtype.size()).then_some(())?;
+                TensorData::from_bytes_vec(element.repeat(count), shape, self.dtype)
+            }
+            Source::Range { start, step } => {
+                let number = |at: usize| start.checked_add(step.checked_mul(i64::try_from(at).ok()?)?);
+                let numbers = (0..count).map(number).collect::<Option<Vec<_>>>()?;
+                TensorData::new(numbers, shape).convert_dtype(self.dtype)
+            }
+        };
+        Some(data)
+    }
+}
+
+/// A shape at the given sizes of the symbols; none if an extent is negative or no number of this machine.
+pub(super) fn extents(shape: &[Form], sizes: &[usize]) -> Option<Vec<usize>> {
+    shape.iter().map(|form| usize::try_from(form.at(sizes)?).ok()).collect()
 }

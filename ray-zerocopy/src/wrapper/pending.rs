@@ -59,7 +59,7 @@ impl<T> Pending<T> {
         Self { answer, take, method, taken: false, lone: None }
     }
 
-    pub(super) fn failed(
+    pub(crate) fn failed(
         error: CallError,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,

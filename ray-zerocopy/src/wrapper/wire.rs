@@ -1,10 +1,11 @@
 //! Arguments and results as messages: tensors go beside the message, everything else through serde.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 
+use burn::backend::DispatchTensor;
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,9 +30,21 @@ impl fmt::Display for WireError {
 pub struct Writer {
     values: Vec<u8>,
     tensors: Vec<Bytes>,
+    /// Tensors as they are, for a caller in this process that asked for them.
+    kept: Option<Vec<DispatchTensor>>,
 }
 
 impl Writer {
+    /// Keeps tensors as they are, on their devices: nobody reads their elements.
+    pub(crate) fn keeping() -> Self {
+        Self { kept: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The tensors that were kept, in order.
+    pub(crate) fn kept(self) -> Vec<DispatchTensor> {
+        self.kept.unwrap_or_default()
+    }
+
     /// Appends a value.
     ///
     /// # Errors
@@ -47,7 +60,10 @@ impl Writer {
         let header =
             TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
         self.value(&header)?;
-        self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?);
+        match &mut self.kept {
+            Some(kept) => kept.push(tensor.clone().into_dispatch()),
+            None => self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?),
+        }
         Ok(())
     }
 
@@ -72,12 +88,20 @@ pub struct Reader {
     device: Device,
     /// Whether tensors stay where they are if they lie at a multiple of an element's size only.
     loose: bool,
+    /// Tensors of this process, which the next ones are.
+    given: VecDeque<DispatchTensor>,
 }
 
 impl Reader {
     /// Tensors are made on `device`.
     pub(crate) fn new(message: Incoming, device: Device) -> Self {
-        Self { message, at: 0, device, loose: false }
+        Self { message, at: 0, device, loose: false, given: VecDeque::new() }
+    }
+
+    /// Over values, with tensors of this process wherever one is read.
+    pub(crate) fn given(values: Vec<u8>, given: VecDeque<DispatchTensor>, device: Device) -> Self {
+        let message = Incoming { segments: vec![bytes::Bytes::from(values)] };
+        Self { given, ..Self::new(message, device) }
     }
 
     /// Over memory of a caller in this process, where a copy would only cost time: what is read once gains nothing from
@@ -109,6 +133,11 @@ impl Reader {
 
     fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
         let start = self.at;
+        if let Some(given) = self.given.pop_front() {
+            let value = crate::jit::Value::from_dispatch(given);
+            let wrong = || WireError(format!("it is {value}, and a {} tensor of rank {D} is expected", K::STORED));
+            return value.tensor().ok_or_else(wrong);
+        }
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
         let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()));

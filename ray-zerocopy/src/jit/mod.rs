@@ -1,0 +1,34 @@
+//! Traced graphs: a forward pass that was recorded once, and runs without its pipeline's Rust type.
+//!
+//! [`trace`] records, [`TracedGraph`] is what it gives, [`Replay`] runs it in this process, and [`JitTaskWrapper`] and
+//! [`JitActorWrapper`] run it in others. Weights are borrowed from an arena, as a pipeline's are; nothing is stored twice.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `trace` | pipeline and example inputs → graph |
+//! | `symbol` | sizes that may differ from call to call |
+//! | `passes` | what is done to a recorded graph |
+//! | `graph`, `read` | the graph as data, and reading it |
+//! | `traced` | a graph with its weights, and its file |
+//! | `replay` | runs a graph |
+//! | `value` | named tensors of any rank and kind |
+//! | `pipeline`, `wrapper` | a graph on engines |
+
+mod error;
+mod graph;
+mod passes;
+mod pipeline;
+mod read;
+mod replay;
+mod symbol;
+mod trace;
+mod traced;
+mod value;
+mod wrapper;
+
+pub use error::{GraphError, ReplayError};
+pub use replay::Replay;
+pub use trace::{TraceError, Tracer, trace};
+pub use traced::{PortInfo, TracedGraph};
+pub use value::{TensorKindOf, Value, ValueError, Values};
+pub use wrapper::{JitActor, JitActorWrapper, JitActors, JitTaskWrapper};

@@ -1,0 +1,113 @@
+//! A graph as a pipeline, so that engines, wrappers and reports need to know nothing of graphs.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
+use super::graph::Code;
+use super::replay::Replay;
+use super::traced::FIELD;
+use super::value::{Value, Values};
+use crate::engine::CallError;
+use crate::pipeline::{Attacher, Collector, LoadError, Pipeline, Root, ShareError, Source};
+use crate::wrapper::wire::{Reader, WireError, Writer};
+use crate::wrapper::{Caller, Method, MethodInfo, Pending, Remote};
+
+/// A graph, as wrappers keep it: without its weights before it is loaded.
+#[doc(hidden)]
+pub struct Graph {
+    code: Arc<Code>,
+    replay: Option<Replay>,
+}
+
+impl Graph {
+    /// The replay of a graph that was loaded.
+    pub(super) fn into_replay(self) -> Option<Replay> {
+        self.replay
+    }
+}
+
+fn failed(error: impl ToString) -> LoadError {
+    LoadError::Rebuild { pipeline: "the graph".to_owned(), reason: error.to_string() }
+}
+
+impl Pipeline for Graph {
+    /// Gives nothing: the arena of a graph is made by the trace.
+    fn collect(&self, _: &mut Collector) -> Result<(), ShareError> {
+        Ok(())
+    }
+
+    fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
+        let (arena, device) = attacher.whole();
+        let replay = Replay::new(Arc::clone(&self.code), &arena, &device).map_err(failed)?;
+        attacher.note_copied(replay.copied().to_vec());
+        self.replay = Some(replay);
+        Ok(())
+    }
+}
+
+impl Root for Graph {
+    fn rebuild(source: &Source<'_>, _: &Device) -> Result<Self, LoadError> {
+        let bytes = source.bytes(FIELD).ok_or_else(|| failed("its operations are not in the arena"))?;
+        Ok(Self { code: Arc::new(Code::read(&bytes).map_err(failed)?), replay: None })
+    }
+}
+
+impl Remote for Graph {
+    type Tasks = GraphCaller;
+    type Actors = GraphCaller;
+
+    /// None that could be called without a graph at hand: see [`GraphCaller::run`].
+    fn methods() -> Vec<MethodInfo<Self>> {
+        Vec::new()
+    }
+}
+
+/// What a graph's wrapper calls.
+#[doc(hidden)]
+pub struct GraphCaller(Caller);
+
+impl From<Caller> for GraphCaller {
+    fn from(caller: Caller) -> Self {
+        Self(caller)
+    }
+}
+
+/// What a graph's one method is called.
+pub(super) const METHOD: &str = "run";
+
+impl GraphCaller {
+    /// Runs the graph in a worker. The inputs are checked here, where it costs nobody a call.
+    pub(super) fn run(&self, code: &Code, inputs: &Values) -> Pending<Values> {
+        if let Err(error) = Replay::check(code, inputs) {
+            return Pending::failed(CallError::Graph { method: METHOD.to_owned(), error }, take, METHOD);
+        }
+        self.0.call(Method::new::<Graph>(METHOD, serve), |writer| put(inputs, writer), take)
+    }
+}
+
+fn put(values: &Values, writer: &mut Writer) -> Result<(), WireError> {
+    writer.value(&values.names().collect::<Vec<_>>())?;
+    values.iter().try_for_each(|(_, value)| writer.data(value.data().map_err(WireError)?))
+}
+
+fn take(reader: &mut Reader) -> Result<Values, WireError> {
+    take_on(reader, &Device::flex())
+}
+
+fn take_on(reader: &mut Reader, device: &Device) -> Result<Values, WireError> {
+    let names: Vec<String> = reader.value()?;
+    let value = |name| Ok((name, Value::from_data(reader.data()?, device).map_err(WireError)?));
+    names.into_iter().map(value).collect::<Result<Vec<(String, Value)>, _>>().map(Values::from_iter)
+}
+
+/// In the worker.
+fn serve(graph: &mut Graph, reader: &mut Reader, writer: &mut Writer) -> Result<(), WireError> {
+    let replay = graph.replay.as_mut().ok_or_else(|| WireError("the graph has not been loaded".to_owned()))?;
+    let inputs = take_on(reader, &replay.device().clone())?;
+    match replay.run(inputs) {
+        Ok(outputs) => put(&outputs, writer),
+        // What is wrong with the inputs was found before they were sent: this is the backend's own failure.
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -1,0 +1,176 @@
+//! Reading a graph that somebody else may have written: nothing in it is believed.
+//!
+//! A graph is a program, and may compute what it likes for as long as it likes. But it names no tensor that is not there, and runs
+//! nothing but operations on tensors.
+
+use burn::tensor::DType;
+use serde::Deserialize;
+
+use super::GraphError;
+use super::graph::{BURN, Code, FORMAT, Port, Source};
+use super::passes;
+use super::symbol::Form;
+use crate::arena::Arena;
+use crate::codec;
+
+/// The largest graph, in bytes. One of 250 operations has about 100 kB.
+const MOST_BYTES: usize = 256 << 20;
+const MOST_OPERATIONS: usize = 1 << 20;
+const MOST_SYMBOLS: usize = 8;
+const MOST_DIMENSIONS: usize = 8;
+/// The most elements of a tensor, as it was traced.
+const MOST_ELEMENTS: usize = 1 << 40;
+
+impl Code {
+    /// Reads and checks it.
+    ///
+    /// # Errors
+    /// If it is of another version, or contradicts itself.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, GraphError> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+            burn: String,
+        }
+        let corrupted = |reason: String| GraphError::Corrupted { reason };
+        if bytes.len() > MOST_BYTES {
+            return Err(corrupted(format!("it has {} bytes, and {MOST_BYTES} are the most", bytes.len())));
+        }
+        // Another version's graph need not have this one's fields.
+        let Version { format, burn } = codec::decode(bytes).map_err(corrupted)?;
+        if (format, burn.as_str()) != (FORMAT, BURN) {
+            let text = |format: u32, burn: &str| format!("format {format} of burn {burn}");
+            return Err(GraphError::Version { found: text(format, &burn), expected: text(FORMAT, BURN) });
+        }
+        let code: Self = codec::decode(bytes).map_err(corrupted)?;
+        code.check().map_err(corrupted)?;
+        Ok(code)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.operations.len() > MOST_OPERATIONS || self.constants.len() > MOST_OPERATIONS {
+            return Err(format!("it has more than {MOST_OPERATIONS} operations or constants"));
+        }
+        if self.symbols.len() > MOST_SYMBOLS {
+            return Err(format!("it has more than {MOST_SYMBOLS} symbols"));
+        }
+        let inputs = self.inputs.len() as u64;
+        for (at, port) in self.inputs.iter().enumerate() {
+            self.port(port)?;
+            if port.id.value() != at as u64 || self.inputs[..at].iter().any(|other| other.name == port.name) {
+                return Err(format!("input `{}` is there twice, or in another place", port.name));
+            }
+            if !port.shape.iter().all(|form| form.alone().is_some() || form.fixed().is_some_and(|size| size > 0)) {
+                return Err(format!("the shape of input `{}` is not made of sizes", port.name));
+            }
+        }
+        let used =
+            |symbol: usize| self.inputs.iter().flat_map(|port| &port.shape).any(|form| form.alone() == Some(symbol));
+        if let Some(symbol) = (0..self.symbols.len()).find(|&symbol| !used(symbol)) {
+            return Err(format!("no input has the symbol `{}`", self.symbols[symbol].name));
+        }
+        for (at, constant) in self.constants.iter().enumerate() {
+            self.shape(&constant.shape)?;
+            if matches!(constant.dtype, DType::QFloat(_)) {
+                return Err(format!("constant {at} is quantised"));
+            }
+            let made = matches!(constant.source, Source::Entry(_)) || constant.data(&self.traced()).is_some();
+            if !made {
+                return Err(format!("constant {at} cannot be made of what is there"));
+            }
+        }
+        self.check_operations(inputs + self.constants.len() as u64)?;
+        for (at, port) in self.outputs.iter().enumerate() {
+            self.port(port)?;
+            if self.outputs[..at].iter().any(|other| other.name == port.name) {
+                return Err(format!("output `{}` is there twice", port.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn traced(&self) -> Vec<usize> {
+        self.symbols.iter().map(|symbol| symbol.traced).collect()
+    }
+
+    /// Each operation reads what is there, and gives what was not.
+    fn check_operations(&self, mut known: u64) -> Result<(), String> {
+        for (at, operation) in self.operations.iter().enumerate() {
+            let named = || format!("operation {at} ({})", passes::name(operation));
+            if passes::is_foreign(operation) {
+                return Err(format!("{} is no operation on tensors", named()));
+            }
+            for tensor in operation.inputs().chain(operation.outputs()) {
+                let elements = tensor.shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
+                if tensor.shape.num_dims() > MOST_DIMENSIONS || elements.is_none_or(|count| count > MOST_ELEMENTS) {
+                    return Err(format!("{} has a tensor of an impossible shape", named()));
+                }
+            }
+            if let Some(tensor) = operation.inputs().find(|tensor| tensor.id.value() >= known) {
+                return Err(format!("{} reads tensor {}, which is not there yet", named(), tensor.id.value()));
+            }
+            for tensor in operation.outputs() {
+                if tensor.id.value() != known {
+                    return Err(format!("{} gives tensor {}, and {known} is next", named(), tensor.id.value()));
+                }
+                known += 1;
+            }
+        }
+        if let Some(port) = self.outputs.iter().find(|port| port.id.value() >= known) {
+            return Err(format!("output `{}` is made by no operation", port.name));
+        }
+        let mut last = None;
+        for hole in &self.holes {
+            let place = (hole.operation, hole.number);
+            if last.replace(place).is_some_and(|last| last >= place) || hole.operation as usize >= self.operations.len()
+            {
+                return Err("its holes are not in order".to_owned());
+            }
+            self.form(&hole.form)?;
+        }
+        Ok(())
+    }
+
+    fn port(&self, port: &Port) -> Result<(), String> {
+        if matches!(port.dtype, DType::QFloat(_)) {
+            return Err(format!("`{}` is quantised", port.name));
+        }
+        self.shape(&port.shape)
+    }
+
+    fn shape(&self, shape: &[Form]) -> Result<(), String> {
+        if shape.len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor has more than {MOST_DIMENSIONS} dimensions"));
+        }
+        shape.iter().try_for_each(|form| self.form(form))
+    }
+
+    fn form(&self, form: &Form) -> Result<(), String> {
+        let symbols = form.0.iter().flat_map(|term| &term.symbols);
+        let known = symbols.clone().all(|symbol| usize::from(*symbol) < self.symbols.len());
+        match known && form.0.len() <= 1 << MOST_SYMBOLS && symbols.count() <= 1 << (MOST_SYMBOLS + 3) {
+            true => Ok(()),
+            false => Err("a number is no polynomial in its symbols".to_owned()),
+        }
+    }
+
+    /// Whether the arena has every weight of it.
+    ///
+    /// # Errors
+    /// Names the one that is missing, or another.
+    pub(super) fn check_entries(&self, arena: &Arena) -> Result<(), GraphError> {
+        for constant in &self.constants {
+            let Source::Entry(path) = &constant.source else { continue };
+            let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
+            let entry = arena.manifest().tensors.iter().find(|entry| entry.path == *path);
+            let entry = entry.ok_or_else(|| wrong("is not in its arena".to_owned()))?;
+            if entry.dtype != constant.dtype
+                || super::graph::extents(&constant.shape, &[]).as_ref() != Some(&entry.shape)
+            {
+                let found = format!("{} of shape {:?}", crate::arena::dtypes::name(entry.dtype), entry.shape);
+                return Err(wrong(format!("is {found} in its arena, and the graph was made for another")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! What a backend has to have to run graphs, and which ones do.
+
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::Device;
+use burn_ir::{BackendIr, HandleKind};
+
+use super::super::graph::Code;
+use super::super::value::Value;
+use super::player::Player;
+use super::{Play, ReplayError};
+use crate::arena::Arena;
+use crate::pipeline::Copied;
+
+/// A backend that runs graphs.
+pub(super) trait Bridge: BackendIr {
+    /// The tensor in a value, if it is on this backend.
+    fn inside(value: &Value) -> Option<HandleKind<Self>>;
+
+    /// The value of a tensor.
+    fn outside(handle: HandleKind<Self>) -> Option<Value>;
+
+    /// Where the elements are, if that is host memory.
+    fn address(handle: &HandleKind<Self>) -> Option<*const u8>;
+}
+
+impl Bridge for Flex {
+    fn inside(value: &Value) -> Option<HandleKind<Self>> {
+        match value.kind_of() {
+            DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
+            DispatchTensorKind::Flex(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
+            DispatchTensorKind::Flex(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+            _ => None,
+        }
+    }
+
+    fn outside(handle: HandleKind<Self>) -> Option<Value> {
+        let tensor = match handle {
+            HandleKind::Float(tensor) => BackendTensor::Float(tensor),
+            HandleKind::Int(tensor) => BackendTensor::Int(tensor),
+            HandleKind::Bool(tensor) => BackendTensor::Bool(tensor),
+            HandleKind::Quantized(_) => return None,
+        };
+        Some(Value::from_kind(DispatchTensorKind::Flex(tensor)))
+    }
+
+    fn address(handle: &HandleKind<Self>) -> Option<*const u8> {
+        match handle {
+            HandleKind::Float(tensor) | HandleKind::Int(tensor) | HandleKind::Bool(tensor) => {
+                Some(tensor.bytes().as_ptr())
+            }
+            HandleKind::Quantized(_) => None,
+        }
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod cube {
+    use burn::backend::{BackendTensor, DispatchTensorKind};
+    use burn_ir::HandleKind;
+
+    use super::{Bridge, Value};
+
+    /// CUDA and wgpu: one backend of burn's, whose device says which.
+    pub(super) type Cube = burn::backend::Cube;
+
+    impl Bridge for Cube {
+        fn inside(value: &Value) -> Option<HandleKind<Self>> {
+            match value.kind_of() {
+                DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
+                DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
+                DispatchTensorKind::Cube(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+                _ => None,
+            }
+        }
+
+        fn outside(handle: HandleKind<Self>) -> Option<Value> {
+            let tensor = match handle {
+                HandleKind::Float(tensor) => BackendTensor::Float(tensor),
+                HandleKind::Int(tensor) => BackendTensor::Int(tensor),
+                HandleKind::Bool(tensor) => BackendTensor::Bool(tensor),
+                HandleKind::Quantized(_) => return None,
+            };
+            Some(Value::from_kind(DispatchTensorKind::Cube(tensor)))
+        }
+
+        fn address(_: &HandleKind<Self>) -> Option<*const u8> {
+            None
+        }
+    }
+}
+
+/// The player of a graph on a device, and what it could not borrow.
+pub(super) fn player(
+    code: &Arc<Code>,
+    arena: &Arena,
+    device: &Device,
+) -> Result<(Box<dyn Play>, Vec<Copied>), ReplayError> {
+    if *device == Device::flex() {
+        let (player, copied) = Player::<Flex>::new(code, arena, device, FlexDevice)?;
+        return Ok((Box::new(player), copied));
+    }
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if let burn::backend::DispatchDevice::Cube(own) = device.clone().into_dispatch() {
+        let (player, copied) = Player::<cube::Cube>::new(code, arena, device, own)?;
+        return Ok((Box::new(player), copied));
+    }
+    Err(ReplayError::NoInterpreter { device: format!("{device:?}") })
+}

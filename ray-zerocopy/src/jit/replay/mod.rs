@@ -1,0 +1,145 @@
+//! Replay: a graph, its weights and a device become something that runs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `backend` | what a backend has to have, and which ones do |
+//! | `player` | runs a graph on one backend |
+//! | `instance` | the operations at certain sizes, ready to run |
+//! | `direct` | frequent operations, without the way through burn's interpreter |
+
+mod backend;
+mod direct;
+mod instance;
+mod player;
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
+use super::graph::{Code, Port};
+use super::value::{Value, Values, listed};
+use super::{GraphError, ReplayError};
+use crate::arena::Arena;
+use crate::pipeline::Copied;
+
+/// A graph that is loaded on a device, with its weights: see [`TracedGraph::load`](super::TracedGraph::load).
+pub struct Replay {
+    code: Arc<Code>,
+    device: Device,
+    player: Box<dyn Play>,
+    copied: Vec<Copied>,
+}
+
+/// Runs a graph, on whatever backend.
+trait Play: Send {
+    /// Runs it once. Inputs are those of the graph, in its order, and they fit.
+    fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+}
+
+impl Replay {
+    pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device) -> Result<Self, ReplayError> {
+        let (player, copied) = backend::player(&code, arena, device)?;
+        Ok(Self { code, device: device.clone(), player, copied })
+    }
+
+    /// The weights that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
+    pub fn copied(&self) -> &[Copied] {
+        &self.copied
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs the graph. Inputs may be on any device; outputs are on the graph's.
+    ///
+    /// After an error, the next run is as good as the first.
+    ///
+    /// # Errors
+    /// If an input is missing or is not what the graph takes: names it. Or if the backend fails in an operation.
+    pub fn run(&mut self, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
+        let inputs = inputs.into();
+        let sizes = sizes(&self.code, &inputs)?;
+        let mut own = Vec::with_capacity(self.code.inputs.len());
+        for port in &self.code.inputs {
+            let value = inputs.get(&port.name).ok_or_else(|| missing(&self.code, &port.name))?;
+            own.push(value.clone());
+        }
+        drop(inputs);
+        let outputs = self.player.play(&sizes, own)?;
+        Ok(self.code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect())
+    }
+
+    /// Checks inputs without running anything.
+    pub(super) fn check(code: &Code, inputs: &Values) -> Result<(), ReplayError> {
+        sizes(code, inputs).map(drop)
+    }
+}
+
+impl fmt::Debug for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Replay");
+        text.field("origin", &self.code.origin).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+fn missing(code: &Code, name: &str) -> ReplayError {
+    inputs_error(code, name, "is missing")
+}
+
+fn inputs_error(code: &Code, name: &str, reason: &str) -> ReplayError {
+    let expected = listed(code.inputs.iter().map(|port| port.name.as_str()));
+    ReplayError::Inputs { name: name.to_owned(), reason: reason.to_owned(), expected }
+}
+
+/// The sizes of the symbols, by the inputs, which have to be what the graph takes.
+fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
+    if let Some(name) = inputs.names().find(|name| !code.inputs.iter().any(|port| port.name == **name)) {
+        return Err(inputs_error(code, name, "is not one of the graph's"));
+    }
+    let mut sizes: Vec<Option<(usize, &str)>> = vec![None; code.symbols.len()];
+    for port in &code.inputs {
+        let value = inputs.get(&port.name).ok_or_else(|| missing(code, &port.name))?;
+        let wrong =
+            |expected: String| ReplayError::Input { name: port.name.clone(), expected, found: value.to_string() };
+        let (dtype, shape) = (value.dtype(), value.shape());
+        // How booleans are stored is the device's affair.
+        let same = dtype == port.dtype || (dtype.is_bool() && port.dtype.is_bool());
+        if !same || shape.len() != port.shape.len() {
+            return Err(wrong(description(code, port)));
+        }
+        for (extent, form) in shape.iter().zip(&port.shape) {
+            if *extent == 0 {
+                return Err(wrong(format!("{}, with one element at least", description(code, port))));
+            }
+            match (form.alone(), form.fixed()) {
+                (Some(symbol), _) => match &sizes[symbol] {
+                    Some((known, other)) if known != extent => {
+                        let symbol = &code.symbols[symbol].name;
+                        let text = format!("{}, where `{symbol}` is {known} by `{other}`", description(code, port));
+                        return Err(wrong(text));
+                    }
+                    Some(_) => {}
+                    slot @ None => {
+                        let _ = slot;
+                        sizes[symbol] = Some((*extent, &port.name));
+                    }
+                },
+                (None, Some(fixed)) if fixed == *extent as i64 => {}
+                _ => return Err(wrong(description(code, port))),
+            }
+        }
+    }
+    let unknown = |at: usize| GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[at].name) };
+    let sizes = sizes.into_iter().enumerate();
+    sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
+}
+
+/// What an input has to be, in words: `f32 of shape [batch, 4]`.
+fn description(code: &Code, port: &Port) -> String {
+    let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+    let shape: Vec<_> = port.shape.iter().map(|form| form.named(&names).to_string()).collect();
+    format!("{} of shape [{}]", crate::arena::dtypes::name(port.dtype), shape.join(", "))
+}

@@ -1,0 +1,288 @@
+//! Runs a graph on one backend.
+//!
+//! Each tensor of the graph has a slot. Constants stay in theirs; what an operation gives is taken out by the operation that uses
+//! it last, which may so compute in its place.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, TensorData};
+use burn_ir::{HandleKind, OperationIr, TensorIr, TensorStatus};
+use burn_router::TensorInterpreter;
+
+use super::super::graph::{Code, Source, extents};
+use super::super::passes;
+use super::super::value::Value;
+use super::backend::Bridge;
+use super::direct;
+use super::instance::Instance;
+use super::{GraphError, Play, ReplayError};
+use crate::arena::Arena;
+use crate::panics;
+use crate::pipeline::Copied;
+
+/// How many sizes are kept ready to run. The one that was not used for longest goes.
+const KEPT: usize = 32;
+
+/// The tensors of a run.
+pub(super) struct Slots<B: Bridge>(pub(super) Vec<Option<HandleKind<B>>>);
+
+impl<B: Bridge> Slots<B> {
+    /// The tensor that an operation reads; out of its slot if nobody reads it afterwards.
+    pub(super) fn operand(&mut self, tensor: &TensorIr) -> HandleKind<B> {
+        let slot = self.0.get_mut(tensor.id.value() as usize).and_then(|slot| match tensor.status {
+            TensorStatus::ReadWrite => slot.take(),
+            TensorStatus::ReadOnly | TensorStatus::NotInit => slot.clone(),
+        });
+        slot.unwrap_or_else(|| panic!("tensor {} is not there", tensor.id.value()))
+    }
+
+    pub(super) fn put(&mut self, tensor: &TensorIr, handle: HandleKind<B>) {
+        if let Some(slot) = self.0.get_mut(tensor.id.value() as usize) {
+            *slot = Some(handle);
+        }
+    }
+}
+
+pub(super) struct Player<B: Bridge> {
+    code: Arc<Code>,
+    device: Device,
+    own: B::Device,
+    arena: Arena,
+    slots: Slots<B>,
+    /// Which slots are constants of all sizes.
+    constants: Vec<Option<HandleKind<B>>>,
+    /// Ready to run, the one that was used last in front.
+    instances: Vec<(Vec<usize>, Instance<B>)>,
+}
+
+impl<B: Bridge> Player<B> {
+    /// Makes the constants: those of the arena are borrowed where the backend can.
+    pub(super) fn new(
+        code: &Arc<Code>,
+        arena: &Arena,
+        device: &Device,
+        own: B::Device,
+    ) -> Result<(Self, Vec<Copied>), ReplayError> {
+        let count = tensors(code);
+        let mut constants: Vec<Option<HandleKind<B>>> = (0..count).map(|_| None).collect();
+        let mut copied = Vec::new();
+        let mut known: std::collections::HashMap<&str, HandleKind<B>> = std::collections::HashMap::new();
+        for (at, constant) in code.constants.iter().enumerate() {
+            let slot = &mut constants[code.inputs.len() + at];
+            let Source::Entry(path) = &constant.source else {
+                // What depends on sizes is made for each.
+                if let Some(data) = constant.data(&[]) {
+                    *slot = Some(handle::<B>(data, device, path_of(at))?);
+                }
+                continue;
+            };
+            if let Some(known) = known.get(path.as_str()) {
+                *slot = Some(known.clone());
+                continue;
+            }
+            let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
+            let entry = arena.manifest().tensors.iter().find(|entry| entry.path == *path);
+            let entry = entry.ok_or_else(|| wrong("is not in its arena".to_owned()))?;
+            let shape = extents(&constant.shape, &[]);
+            if entry.dtype != constant.dtype || shape.as_ref() != Some(&entry.shape) {
+                let found = format!("{} of shape {:?}", crate::arena::dtypes::name(entry.dtype), entry.shape);
+                return Err(wrong(format!("is {found} in its arena, and the graph was made for another")).into());
+            }
+            let data = TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
+            let bytes = data.as_bytes().len() as u64;
+            let made = handle::<B>(data, device, path.clone())?;
+            if bytes > 0 && !B::address(&made).is_some_and(|address| arena.contains(address)) {
+                copied.push(Copied { path: path.clone(), bytes });
+            }
+            known.insert(path, made.clone());
+            *slot = Some(made);
+        }
+        let slots = Slots(constants.clone());
+        let player = Self {
+            code: Arc::clone(code),
+            device: device.clone(),
+            own,
+            arena: arena.clone(),
+            slots,
+            constants,
+            instances: Vec::new(),
+        };
+        Ok((player, copied))
+    }
+
+    /// The operations at these sizes, in front of the others.
+    fn instance(&mut self, sizes: &[usize]) -> Result<(), ReplayError> {
+        if let Some(at) = self.instances.iter().position(|(known, _)| known == sizes) {
+            self.instances[..=at].rotate_right(1);
+            return Ok(());
+        }
+        let mut instance = Instance::<B>::new(&self.code, sizes, &self.device)?;
+        self.prepare(&mut instance)?;
+        self.instances.truncate(KEPT - 1);
+        self.instances.insert(0, (sizes.to_vec(), instance));
+        Ok(())
+    }
+
+    /// Runs what depends on constants alone, if its results cost nothing to keep, and keeps them.
+    fn prepare(&mut self, instance: &mut Instance<B>) -> Result<(), ReplayError> {
+        instance.fixed.iter().for_each(|(id, handle)| self.slots.0[*id] = Some(handle.clone()));
+        let candidates = instance.constant_only(self.code.inputs.len());
+        let mut done = vec![false; instance.steps.len()];
+        for at in candidates {
+            let step = &instance.steps[at];
+            let ready = step
+                .operation
+                .inputs()
+                .all(|tensor| self.slots.0.get(tensor.id.value() as usize).is_some_and(Option::is_some));
+            if !ready {
+                continue;
+            }
+            // Their operands are constants, which stay.
+            let mut operation = step.operation.clone();
+            passes::last_uses(
+                std::slice::from_mut(&mut operation),
+                &step.operation.inputs().map(|tensor| tensor.id).collect(),
+            );
+            let ran = panics::caught(|| run(&operation, &mut self.slots, &self.own));
+            ran.map_err(|reason| failed(at, &operation, reason))?;
+            let outputs: Vec<_> = operation.outputs().map(|tensor| tensor.id.value() as usize).collect();
+            let cheap = |id: &usize| {
+                let bytes = operation.outputs().map(|out| out.shape.num_elements() * out.dtype.size()).sum::<usize>();
+                let handle = self.slots.0[*id].as_ref();
+                bytes <= passes::SMALL
+                    || handle.is_some_and(|handle| match B::address(handle) {
+                        Some(address) => self.arena.contains(address),
+                        None => passes::is_view(&operation),
+                    })
+            };
+            match outputs.iter().all(cheap) {
+                true => {
+                    for id in outputs {
+                        instance.fixed.extend(self.slots.0[id].clone().map(|handle| (id, handle)));
+                    }
+                    done[at] = true;
+                }
+                false => outputs.iter().for_each(|id| self.slots.0[*id] = None),
+            }
+        }
+        instance.finish(&self.code, &done);
+        instance.fixed.iter().for_each(|(id, _)| self.slots.0[*id] = None);
+        Ok(())
+    }
+
+    /// After a run that failed, or left something: constants, and nothing else.
+    fn reset(&mut self) {
+        self.slots.0.clone_from(&self.constants);
+    }
+
+    fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
+        let Self { code, device, own, slots, instances, .. } = self;
+        let Some((_, instance)) = instances.first() else { return Ok(Vec::new()) };
+        for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
+            let wrong = |reason: String| ReplayError::Input {
+                name: port.name.clone(),
+                expected: "a tensor that its device can read".to_owned(),
+                found: reason,
+            };
+            slots.0[at] = Some(match B::inside(&value) {
+                Some(handle) => handle,
+                None => {
+                    let data = value.data().map_err(wrong)?;
+                    drop(value);
+                    handle::<B>(data, device, port.name.clone())?
+                }
+            });
+        }
+        instance.fixed.iter().for_each(|(id, handle)| slots.0[*id] = Some(handle.clone()));
+        let mut at = 0;
+        let ran = panics::caught(|| {
+            for step in &instance.steps {
+                run(&step.operation, slots, own);
+                step.unused.iter().for_each(|id| slots.0[*id] = None);
+                at += 1;
+            }
+        });
+        ran.map_err(|reason| failed(at, &instance.steps[at].operation, reason))?;
+        let output = |port: &super::super::graph::Port| {
+            let handle = slots.0.get(port.id.value() as usize).cloned().flatten();
+            handle.and_then(B::outside).ok_or_else(|| {
+                let reason = format!("output `{}` is made by no operation", port.name);
+                ReplayError::from(GraphError::Corrupted { reason })
+            })
+        };
+        let outputs = code.outputs.iter().map(output).collect();
+        instance.leave(slots, code.inputs.len());
+        outputs
+    }
+}
+
+impl<B: Bridge> Play for Player<B> {
+    fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
+        let outputs = self.instance(sizes).and_then(|()| self.run(inputs));
+        if outputs.is_err() {
+            self.reset();
+        }
+        outputs
+    }
+}
+
+fn path_of(at: usize) -> String {
+    format!("constant {at}")
+}
+
+fn failed(number: usize, operation: &OperationIr, reason: String) -> ReplayError {
+    ReplayError::Operation { number, operation: passes::name(operation), reason }
+}
+
+/// How many tensors there are in a graph.
+pub(super) fn tensors(code: &Code) -> usize {
+    let made: usize = code.operations.iter().map(|operation| operation.outputs().count()).sum();
+    code.inputs.len() + code.constants.len() + made
+}
+
+/// Elements on a backend. Booleans are stored as the device does.
+pub(super) fn handle<B: Bridge>(data: TensorData, device: &Device, path: String) -> Result<HandleKind<B>, ReplayError> {
+    let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
+    let data = match data.dtype() {
+        burn::tensor::DType::Bool(_) => data.convert_dtype(device.settings().bool_dtype.into()),
+        _ => data,
+    };
+    let value = Value::from_data(data, device).map_err(|reason| wrong(format!("cannot be made: {reason}")))?;
+    B::inside(&value).ok_or_else(|| wrong("is on another device".to_owned()).into())
+}
+
+/// Runs one operation.
+///
+/// # Panics
+/// As the backend does.
+pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>, device: &B::Device) {
+    if direct::run(operation, slots) {
+        return;
+    }
+    let mut interpreter = TensorInterpreter::<B>::new(device.clone());
+    let mut operation = operation.clone();
+    let mut seen = std::collections::HashSet::new();
+    // An operand that comes twice is one tensor of the interpreter, which takes it out at its last use.
+    for tensor in operation.inputs() {
+        if seen.insert(tensor.id) {
+            let read = TensorIr { status: TensorStatus::ReadOnly, ..tensor.clone() };
+            interpreter.register_tensor_to_device(tensor.id, slots.operand(&read));
+        }
+    }
+    let inputs: Vec<_> = operation.inputs().cloned().collect();
+    for tensor in inputs.iter().filter(|tensor| tensor.status == TensorStatus::ReadWrite) {
+        drop(slots.operand(tensor));
+    }
+    let outputs: Vec<_> = operation.outputs().cloned().collect();
+    whole(&mut operation);
+    interpreter.register_op(operation);
+    for out in outputs {
+        let own = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
+        slots.put(&out, interpreter.get_tensor(&own));
+    }
+}
+
+/// Hands every operand to the operation: nobody else has the interpreter's.
+fn whole(operation: &mut OperationIr) {
+    passes::last_uses(std::slice::from_mut(operation), &Default::default());
+}

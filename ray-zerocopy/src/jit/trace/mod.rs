@@ -1,0 +1,271 @@
+//! Tracing: from a pipeline and example inputs to a graph.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `record` | the forward pass once, on a device that executes nothing |
+//! | `sizes` | the forward pass at several sizes: what depends on them, and how |
+//! | `draft` | recordings as one graph, with its constants |
+//! | `method` | a method of `#[remote]` as a forward pass |
+//! | `verify` | the graph and the pipeline, side by side |
+
+mod draft;
+mod error;
+mod method;
+mod record;
+mod sizes;
+mod verify;
+
+use burn::tensor::{Tensor, TensorData};
+
+pub use error::TraceError;
+
+use super::traced::TracedGraph;
+use super::value::{TensorKindOf, Value, ValueError, Values};
+use crate::arena::Arena;
+use crate::pipeline::{Root, share};
+use crate::wrapper::Remote;
+
+/// Runs a pipeline on inputs.
+type Forward<'a, P> = dyn Fn(&mut P, &Values) -> Result<Values, TraceError> + 'a;
+
+/// How many sizes may differ from call to call: each doubles the number of recordings.
+const MOST_SYMBOLS: usize = 4;
+
+/// Begins to trace a pipeline.
+///
+/// The forward pass is recorded, not understood: it runs on a device of burn's that executes nothing. So it may do whatever
+/// it likes with shapes, and nothing that depends on the values of a tensor. The graph is checked against the pipeline, on the
+/// example inputs and on others of other sizes, and is not made if a bit differs.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use ray_zerocopy::{Pipeline, jit};
+///
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// impl Model {
+///     fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+/// }
+///
+/// let device = Device::flex();
+/// let model = Model::new(&device);
+/// let graph = jit::trace(&model)
+///     .input("rows", Tensor::<2>::ones([3, 4], &device))
+///     .symbol("batch", [("rows", 0)])
+///     .forward(|model, inputs| Ok(model.head.forward(inputs.float::<2>("rows")?)))?;
+///
+/// let rows = Tensor::<2>::ones([7, 4], &device);       // another batch than that of the example
+/// let outputs = graph.load("cpu")?.run([("rows", rows.clone())])?;
+/// assert_eq!(outputs.float::<2>("output")?.into_data(), model.head.forward(rows).into_data());
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+pub fn trace<P: Root>(pipeline: &P) -> Tracer<'_, P> {
+    Tracer { from: From::Pipeline(pipeline), inputs: Vec::new(), symbols: Vec::new(), values: Vec::new() }
+}
+
+/// A trace that is being set up: see [`trace`].
+pub struct Tracer<'a, P> {
+    from: From<'a, P>,
+    inputs: Vec<(String, Value)>,
+    symbols: Vec<SymbolAxes>,
+    /// Arguments of a method that are no tensors.
+    values: Vec<(String, Result<Vec<u8>, String>)>,
+}
+
+enum From<'a, P> {
+    Pipeline(&'a P),
+    Arena(Arena),
+}
+
+/// The axes of inputs that have the size of a symbol.
+struct SymbolAxes {
+    name: String,
+    axes: Vec<(String, usize)>,
+}
+
+/// An example input, read.
+#[derive(Clone)]
+struct Example {
+    name: String,
+    data: TensorData,
+    /// The symbol of each axis, if it has one.
+    symbols: Vec<Option<u8>>,
+}
+
+impl<'a, P: Root> Tracer<'a, P> {
+    /// Uses weights that are shared already: the graph borrows them, so they are on the machine once for all who use the one or the
+    /// other. It has to be the arena of a pipeline of this type.
+    #[must_use]
+    pub fn arena(self, arena: &Arena) -> Tracer<'static, P> {
+        let Self { inputs, symbols, values, .. } = self;
+        Tracer { from: From::Arena(arena.clone()), inputs, symbols, values }
+    }
+
+    /// An example of an input. Its shape, but for the axes of symbols, is the input's.
+    #[must_use]
+    pub fn input<const D: usize, K: TensorKindOf>(mut self, name: &str, example: Tensor<D, K>) -> Self {
+        self.inputs.push((name.to_owned(), example.into()));
+        self
+    }
+
+    /// Lets a size differ from call to call: that of some axes of inputs, which are as long as each other in every call.
+    ///
+    /// Up to four; what the forward pass does has to be the same at all sizes, and every number in it a sum of products of sizes.
+    /// The sizes 0 and 1 are taken for what the others show.
+    #[must_use]
+    pub fn symbol<'n>(mut self, name: &str, axes: impl IntoIterator<Item = (&'n str, usize)>) -> Self {
+        let axes = axes.into_iter().map(|(input, axis)| (input.to_owned(), axis)).collect();
+        self.symbols.push(SymbolAxes { name: name.to_owned(), axes });
+        self
+    }
+
+    /// An argument of a [`method`](Self::method) that is no tensor. Its value becomes part of the graph.
+    #[must_use]
+    pub fn value<T: serde::Serialize + ?Sized>(mut self, name: &str, value: &T) -> Self {
+        self.values.push((name.to_owned(), crate::codec::encode(value)));
+        self
+    }
+
+    /// Records a forward pass. It gives one tensor, which is called `output`, or [`Values`] with names.
+    ///
+    /// # Errors
+    /// If the forward pass does what cannot be recorded, or the graph does not give the same.
+    pub fn forward<R: Into<Values>>(
+        self,
+        forward: impl Fn(&P, &Values) -> Result<R, ValueError>,
+    ) -> Result<TracedGraph, TraceError> {
+        let origin = crate::type_name::<P>();
+        self.run(origin, &|pipeline, inputs| Ok(forward(pipeline, inputs)?.into()))
+    }
+
+    fn run(self, origin: String, forward: &Forward<'_, P>) -> Result<TracedGraph, TraceError> {
+        let arena = match &self.from {
+            From::Pipeline(pipeline) => share(*pipeline)?,
+            From::Arena(arena) => arena.clone(),
+        };
+        let examples = self.examples()?;
+        let names: Vec<_> = self.symbols.iter().map(|symbol| symbol.name.clone()).collect();
+        let recorded = sizes::record_all(&arena, &examples, &names, forward)?;
+        let code = draft::code(&arena, origin, &examples, recorded)?;
+        let graph = TracedGraph::new(code, &arena)?;
+        verify::verify(&graph, &arena, &examples, names.len(), forward)?;
+        Ok(graph)
+    }
+
+    /// The example inputs, with their symbols.
+    fn examples(&self) -> Result<Vec<Example>, TraceError> {
+        let wrong = |name: &str, reason: String| TraceError::Input { name: name.to_owned(), reason };
+        let mut examples: Vec<Example> = Vec::new();
+        for (name, value) in &self.inputs {
+            if examples.iter().any(|known| known.name == *name) {
+                return Err(wrong(name, "there are two of this name".to_owned()));
+            }
+            let data = value.data().map_err(|reason| wrong(name, reason))?;
+            if matches!(data.dtype(), burn::tensor::DType::QFloat(_)) {
+                return Err(wrong(name, "it is quantised, and graphs take plain tensors".to_owned()));
+            }
+            if data.shape().num_elements() == 0 {
+                return Err(wrong(name, format!("it is empty: its shape is {:?}", data.shape().to_vec())));
+            }
+            let symbols = vec![None; data.shape().num_dims()];
+            examples.push(Example { name: name.clone(), data, symbols });
+        }
+        if self.symbols.len() > MOST_SYMBOLS {
+            let name = self.symbols[MOST_SYMBOLS].name.clone();
+            return Err(TraceError::Symbol { name, reason: format!("a graph has at most {MOST_SYMBOLS}") });
+        }
+        for (number, symbol) in self.symbols.iter().enumerate() {
+            place(&mut examples, number as u8, symbol)
+                .map_err(|reason| TraceError::Symbol { name: symbol.name.clone(), reason })?;
+        }
+        Ok(examples)
+    }
+}
+
+/// Gives axes their symbol.
+fn place(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> Result<(), String> {
+    let mut size: Option<(usize, String)> = None;
+    for (input, axis) in &symbol.axes {
+        let names = super::value::listed(examples.iter().map(|example| example.name.as_str()));
+        let example = examples.iter_mut().find(|example| example.name == *input);
+        let example = example.ok_or_else(|| format!("there is no input `{input}`; there is {names}"))?;
+        let shape = example.data.shape().to_vec();
+        let found = shape.get(*axis).copied();
+        let found = found.ok_or_else(|| format!("`{input}` has no axis {axis}: its shape is {shape:?}"))?;
+        match &size {
+            Some((known, other)) if *known != found => {
+                return Err(format!("axis {axis} of `{input}` is {found} long, and that of `{other}` is {known}"));
+            }
+            _ => size = Some((found, input.clone())),
+        }
+        if example.symbols[*axis].replace(number).is_some() {
+            return Err(format!("axis {axis} of `{input}` has a symbol already"));
+        }
+    }
+    size.map(drop).ok_or_else(|| "it names no axis".to_owned())
+}
+
+impl Example {
+    /// Of other sizes: rows are taken again and again, so that what is in them stays what it was.
+    fn resized(&self, sizes: &[usize]) -> TensorData {
+        let mut data = self.data.clone();
+        for (axis, symbol) in self.symbols.iter().enumerate() {
+            if let Some(size) = symbol.and_then(|symbol| sizes.get(usize::from(symbol))) {
+                data = cycled(data, axis, *size);
+            }
+        }
+        data
+    }
+}
+
+/// The tensor with another length of an axis: what is along it comes again and again.
+fn cycled(data: TensorData, axis: usize, size: usize) -> TensorData {
+    let (mut shape, dtype) = (data.shape().to_vec(), data.dtype());
+    let run = shape[axis + 1..].iter().product::<usize>() * dtype.size();
+    let (block, bytes) = (shape[axis] * run, data.into_bytes());
+    let mut all = Vec::with_capacity(bytes.len() / shape[axis].max(1) * size);
+    for block in bytes.chunks_exact(block.max(1)) {
+        for at in 0..size {
+            let start = at % shape[axis] * run;
+            all.extend_from_slice(&block[start..start + run]);
+        }
+    }
+    shape[axis] = size;
+    TensorData::from_bytes_vec(all, shape, dtype)
+}
+
+impl<P: Remote> Tracer<'_, P> {
+    /// Records a method of `#[remote]`. The inputs have the names of its parameters; parameters that are no tensors get their
+    /// values with [`value`](Self::value).
+    ///
+    /// What it gives is called `output`, or `output.0`, `output.1`, … if it is a tuple or an array.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), or if there is no such method, or it takes or gives what is neither tensor nor value.
+    pub fn method(mut self, name: &str) -> Result<TracedGraph, TraceError> {
+        let values = std::mem::take(&mut self.values);
+        let call = method::Call::<P>::new(name, &self.inputs, values)
+            .map_err(|reason| TraceError::Method { name: name.to_owned(), reason })?;
+        let origin = format!("{}::{name}", crate::type_name::<P>());
+        self.run(origin, &|pipeline, inputs| call.run(pipeline, inputs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::cycled;
+
+    #[test]
+    fn rows_come_again_and_again() {
+        let data = TensorData::from([[1_i32, 2], [3, 4], [5, 6]]);
+        let expected = TensorData::from([[1_i32, 2], [3, 4], [5, 6], [1, 2], [3, 4]]);
+        assert_eq!(cycled(data.clone(), 0, 5), expected);
+        assert_eq!(cycled(data.clone(), 1, 3), TensorData::from([[1_i32, 2, 1], [3, 4, 3], [5, 6, 5]]));
+        assert_eq!(cycled(data, 0, 1), TensorData::from([[1_i32, 2]]));
+    }
+}

@@ -1,0 +1,129 @@
+//! One recording: the pipeline is loaded onto burn's capture device, which executes nothing, and its forward pass is run there.
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::{Device, DeviceConfig, TensorData, TensorId};
+use burn_ir::OperationIr;
+
+use super::super::passes;
+use super::super::value::{Value, Values};
+use super::{Forward, TraceError};
+use crate::arena::Arena;
+use crate::panics;
+use crate::pipeline::{Root, load};
+
+/// A forward pass at certain sizes.
+pub(super) struct Recording {
+    pub operations: Vec<OperationIr>,
+    pub inputs: Vec<TensorId>,
+    pub outputs: Vec<Output>,
+    /// What was there before the first operation: inputs, weights, and what the forward pass made of numbers.
+    pub values: BTreeMap<TensorId, TensorData>,
+}
+
+/// What a forward pass gives.
+pub(super) struct Output {
+    pub name: String,
+    pub id: TensorId,
+    pub shape: Vec<usize>,
+    pub dtype: burn::tensor::DType,
+}
+
+/// burn never recycles the numbers of capture devices, so there is one. It has the types of elements that `cpu` has.
+fn device() -> Result<Device, String> {
+    static DEVICE: LazyLock<Result<Device, String>> = LazyLock::new(|| {
+        let flex = Device::flex().settings();
+        let mut device = Device::capture();
+        let config =
+            DeviceConfig::default().float_dtype(flex.float_dtype).int_dtype(flex.int_dtype).bool_dtype(flex.bool_dtype);
+        device.configure(config).map_err(|error| error.to_string())?;
+        Ok(device)
+    });
+    DEVICE.clone()
+}
+
+/// burn's id of a tensor on the capture device.
+fn id(value: &Value) -> Option<TensorId> {
+    match value.kind_of() {
+        DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => Some(tensor.id()),
+        DispatchTensorKind::Capture(BackendTensor::Int(tensor)) => Some(tensor.id()),
+        DispatchTensorKind::Capture(BackendTensor::Bool(tensor)) => Some(tensor.id()),
+        _ => None,
+    }
+}
+
+/// Records a forward pass of the pipeline in an arena. The bytes of weights in it lie in the arena.
+///
+/// # Errors
+/// If the code does something that cannot be recorded.
+pub(super) fn record<P: Root>(
+    arena: &Arena,
+    inputs: &[(String, TensorData)],
+    forward: &Forward<'_, P>,
+) -> Result<Recording, TraceError> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let untraceable = |reason: String| TraceError::Untraceable { reason, after: None };
+    let device = device().map_err(untraceable)?;
+    let mut done = None;
+    let captured = device.capture_scope(|scope| {
+        let run = || -> Result<(Vec<TensorId>, Vec<Output>), TraceError> {
+            let mut pipeline = load::<P>(arena, &device)?;
+            let mut values = Values::new();
+            let mut ids = Vec::with_capacity(inputs.len());
+            for (name, data) in inputs {
+                let failed = |reason: String| TraceError::Input { name: name.clone(), reason };
+                let value = Value::from_data(data.clone(), &device).map_err(failed)?;
+                ids.push(id(&value).ok_or_else(|| failed("it is not on the capture device".to_owned()))?);
+                values.insert(name, value);
+            }
+            let given = forward(&mut pipeline, &values)?;
+            let outputs = given.iter().map(|(name, value)| {
+                let (name, shape, dtype) = (name.to_owned(), value.shape(), value.dtype());
+                match id(value) {
+                    Some(id) => Ok(Output { name, id, shape, dtype }),
+                    None => Err(TraceError::Output {
+                        name,
+                        reason: "it was made on a device of its own; make tensors on the device of the inputs or of the weights"
+                            .to_owned(),
+                    }),
+                }
+            });
+            Ok((ids, outputs.collect::<Result<_, _>>()?))
+        };
+        let ran = panics::caught(run).unwrap_or_else(|panic| Err(TraceError::Untraceable { reason: panic, after: None }));
+        let (inputs, mut outputs): (Vec<_>, Vec<_>) = match &ran {
+            Ok((inputs, outputs)) => (inputs.clone(), outputs.iter().map(|output| output.id).collect()),
+            Err(_) => Default::default(),
+        };
+        // The same tensor may be two outputs of ours.
+        outputs.sort_unstable();
+        outputs.dedup();
+        done = Some(ran);
+        scope.complete(inputs, outputs)
+    });
+    let operations = captured.as_ref().map(|captured| &captured.graph.operations[..]).unwrap_or_default();
+    let after = operations.iter().rev().find(|operation| !matches!(operation, OperationIr::Init(_)));
+    let (inputs, outputs) = match done {
+        Some(Ok(done)) => done,
+        Some(Err(TraceError::Untraceable { reason, .. })) => {
+            return Err(TraceError::Untraceable { reason, after: after.map(passes::name) });
+        }
+        Some(Err(error)) => return Err(error),
+        None => return Err(untraceable("it did not run".to_owned())),
+    };
+    let captured = captured.map_err(|error| match error {
+        // burn's own words name tensors by numbers.
+        burn::tensor::CaptureError::InvalidOutput { tensor } if outputs.iter().any(|output| output.id == tensor) => {
+            let name = outputs.iter().find(|output| output.id == tensor).map(|output| output.name.clone());
+            let reason = "it is a constant, which no operation made".to_owned();
+            TraceError::Output { name: name.unwrap_or_default(), reason }
+        }
+        error => untraceable(error.to_string()),
+    })?;
+    let mut operations = captured.graph.operations;
+    passes::strip_initialisation(&mut operations);
+    Ok(Recording { operations, inputs, outputs, values: captured.values })
+}

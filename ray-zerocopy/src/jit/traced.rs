@@ -1,0 +1,178 @@
+//! A graph with its weights.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::graph::{Code, Source};
+use super::pipeline::Graph;
+use super::replay::Replay;
+use super::{GraphError, ReplayError};
+use crate::arena::{Arena, ArenaBuilder, ArenaError, ArenaFile};
+use crate::{codec, device};
+
+/// The field of an arena that holds the operations.
+pub(super) const FIELD: &str = "graph";
+/// What an arena that holds a graph says of its pipeline.
+pub(super) fn name() -> String {
+    crate::type_name::<Graph>()
+}
+
+/// Constants of more bytes than this are tensors of the arena, which all processes share.
+const OWN: usize = 1 << 10;
+
+/// A recorded forward pass with its weights, which lie in an arena: see [`trace`](super::trace()).
+///
+/// It knows nothing of the pipeline's Rust type: any program of this version of burn runs it.
+#[derive(Clone)]
+pub struct TracedGraph {
+    code: Arc<Code>,
+    arena: Arena,
+}
+
+impl TracedGraph {
+    /// Puts operations and constants beside the weights that they use, which stay where they are.
+    pub(super) fn new(mut code: Code, weights: &Arena) -> Result<Self, ArenaError> {
+        let mut builder = ArenaBuilder::new(&name());
+        // An object store hands nothing out to others: what lies there is copied.
+        let beside = match weights.fd() {
+            Some(_) => Some(builder.beside(weights)?),
+            None => None,
+        };
+        let mut used: Vec<&str> = Vec::new();
+        for constant in &code.constants {
+            if let Source::Entry(path) = &constant.source {
+                used.push(path);
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        for entry in &weights.manifest().tensors {
+            if used.binary_search(&entry.path.as_str()).is_err() {
+                continue;
+            }
+            match beside {
+                Some(first) => builder.borrow(entry.clone(), weights, first),
+                None => builder.bytes(entry.clone(), weights.slice(entry.blob))?,
+            }
+        }
+        for (at, constant) in code.constants.iter_mut().enumerate() {
+            let shape: Option<Vec<usize>> = super::graph::extents(&constant.shape, &[]);
+            if let (Source::Inline(inline), Some(shape)) = (&constant.source, shape)
+                && inline.0.len() > OWN
+            {
+                let path = format!("{FIELD}.constants.{at}");
+                builder.constant(&path, constant.dtype, shape, inline.0.clone())?;
+                constant.source = Source::Entry(path);
+            }
+        }
+        builder.copy(FIELD, codec::encode(&code).map_err(|reason| ArenaError::Write { entry: FIELD.into(), reason })?);
+        let arena = builder.seal(&mut |_| ())?;
+        Ok(Self { code: Arc::new(code), arena })
+    }
+
+    /// The graph in an arena.
+    ///
+    /// # Errors
+    /// If the arena holds none, or one of another version; or if it contradicts itself.
+    pub fn from_arena(arena: &Arena) -> Result<Self, GraphError> {
+        if arena.pipeline() != name() {
+            return Err(GraphError::NoGraph { found: arena.pipeline().to_owned() });
+        }
+        let entry = arena.manifest().copies.iter().find(|entry| entry.path == FIELD);
+        let entry = entry.ok_or_else(|| GraphError::NoGraph { found: "an arena without operations".to_owned() })?;
+        let code = Code::read(&arena.slice(entry.blob))?;
+        code.check_entries(arena)?;
+        Ok(Self { code: Arc::new(code), arena: arena.clone() })
+    }
+
+    /// Opens a graph file: the weights go into sealed memory, and every byte is checked on the way.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no graph of this version, or is corrupted.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
+        Self::from_arena(&ArenaFile::open(path)?.seal(&mut |_| ())?)
+    }
+
+    /// Writes operations and weights to one file, `model.rzg` say. It is an arena file too, for `rzc` and for tools that read
+    /// burnpack.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ArenaError> {
+        self.arena.save(path)
+    }
+
+    /// Loads the graph in this process, on a device: `"cpu"`, `"cuda:1"`, `"wgpu:0"`; see [`device()`](crate::device()).
+    ///
+    /// On `cpu`, weights are borrowed.
+    ///
+    /// # Errors
+    /// If the device is not there, or cannot run graphs.
+    pub fn load(&self, device: &str) -> Result<Replay, ReplayError> {
+        Replay::new(Arc::clone(&self.code), &self.arena, &device::device(device)?)
+    }
+
+    /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there
+    /// once.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// What was traced: the pipeline's type, and the method if it was one.
+    pub fn origin(&self) -> &str {
+        &self.code.origin
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = PortInfo> {
+        self.code.inputs.iter().map(|port| PortInfo::new(&self.code, port))
+    }
+
+    /// The outputs.
+    pub fn outputs(&self) -> impl Iterator<Item = PortInfo> {
+        self.code.outputs.iter().map(|port| PortInfo::new(&self.code, port))
+    }
+
+    /// How many operations it has.
+    pub fn operations(&self) -> usize {
+        self.code.operations.len()
+    }
+
+    pub(super) fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+}
+
+impl fmt::Debug for TracedGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("TracedGraph");
+        text.field("origin", &self.origin()).field("operations", &self.operations()).field("arena", &self.arena);
+        text.finish_non_exhaustive()
+    }
+}
+
+/// An input or an output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Its name.
+    pub name: String,
+    /// What its elements are.
+    pub kind: crate::TensorKind,
+    /// The type of its elements, `f32` say.
+    pub dtype: String,
+    /// Its shape: numbers, symbols, and what depends on them, `4·batch` say.
+    pub shape: Vec<String>,
+}
+
+impl PortInfo {
+    fn new(code: &Code, port: &super::graph::Port) -> Self {
+        let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+        Self {
+            name: port.name.clone(),
+            kind: port.kind(),
+            dtype: crate::arena::dtypes::name(port.dtype),
+            shape: port.shape.iter().map(|form| form.named(&names).to_string()).collect(),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Wrappers of graphs: as those of pipelines, for workers that do not know the pipeline's type.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::graph::Code;
+use super::pipeline::Graph;
+use super::replay::Replay;
+use super::traced::TracedGraph;
+use super::value::Values;
+use super::{GraphError, ReplayError};
+use crate::arena::Arena;
+use crate::arena::memory::Memory;
+use crate::engine::{Place, Worker};
+use crate::report::Report;
+use crate::wrapper::{Actor, ActorWrapper, Actors, Pending, TaskWrapper};
+use crate::{Local, Result};
+
+/// Runs a graph, each call as one task: a [`TaskWrapper`] without the pipeline's type.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+/// # use ray_zerocopy::{Pipeline, jit};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// ray_zerocopy::init();
+/// # let device = Device::flex();
+/// # let model = Model::new(&device);
+/// let rows = Tensor::<2>::ones([3, 4], &device);
+/// let graph = jit::trace(&model)
+///     .input("rows", rows.clone())
+///     .forward(|model, inputs| Ok(model.head.forward(inputs.float::<2>("rows")?)))?;
+///
+/// let tasks = jit::JitTaskWrapper::new(&graph)?;
+/// let outputs = tasks.run([("rows", rows.clone())]).wait()?;
+/// assert_eq!(outputs.float::<2>("output")?.into_data(), model.head.forward(rows).into_data());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JitTaskWrapper {
+    tasks: TaskWrapper<Graph>,
+    code: Arc<Code>,
+}
+
+impl JitTaskWrapper {
+    /// Runs a graph on the workers that this process shares, [`Local::shared`].
+    ///
+    /// # Errors
+    /// If the workers cannot be started.
+    pub fn new(graph: &TracedGraph) -> Result<Self> {
+        Self::on(&Local::shared()?, graph)
+    }
+
+    /// Runs a graph on workers of your choice: [`Local`] ones, or those of a Ray cluster.
+    ///
+    /// # Errors
+    /// If the weights cannot be brought there.
+    pub fn on(engine: &impl Place, graph: &TracedGraph) -> Result<Self> {
+        let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
+        Ok(Self { tasks, code: Arc::clone(graph.code()) })
+    }
+
+    fn with(self, change: impl FnOnce(TaskWrapper<Graph>) -> TaskWrapper<Graph>) -> Self {
+        Self { tasks: change(self.tasks), code: self.code }
+    }
+
+    /// Where workers compute: see [`TaskWrapper::device`].
+    #[must_use]
+    pub fn device(self, device: &str) -> Self {
+        self.with(|tasks| tasks.device(device))
+    }
+
+    /// Makes it an error if a worker has to copy a weight.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        self.with(TaskWrapper::strict)
+    }
+
+    /// How the memory of the weights is treated: see [`TaskWrapper::memory`].
+    #[must_use]
+    pub fn memory(self, memory: Memory) -> Self {
+        self.with(|tasks| tasks.memory(memory))
+    }
+
+    /// How long a call may take, with its time in the queue.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|tasks| tasks.deadline(deadline))
+    }
+
+    /// How often a task may be tried when its workers die. Default: 3.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        self.with(|tasks| tasks.attempts(attempts))
+    }
+
+    /// Makes a call fail at once when the queue is full.
+    #[must_use]
+    pub fn fail_when_full(self) -> Self {
+        self.with(TaskWrapper::fail_when_full)
+    }
+
+    /// Runs the graph. Wrong inputs are an error of the result, and cost no worker anything.
+    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
+        self.tasks.run(&self.code, &inputs.into())
+    }
+
+    /// The shared weights.
+    pub fn arena(&self) -> &Arena {
+        self.tasks.arena()
+    }
+
+    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        self.tasks.report()
+    }
+}
+
+/// A graph as a cheap handle that can be serialised: an [`ActorWrapper`] without the pipeline's type.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+/// # use ray_zerocopy::{Pipeline, jit};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// ray_zerocopy::init();
+/// # let device = Device::flex();
+/// # let model = Model::new(&device);
+/// # let rows = Tensor::<2>::ones([3, 4], &device);
+/// # let graph = jit::trace(&model)
+/// #     .input("rows", rows.clone())
+/// #     .forward(|model, inputs| Ok(model.head.forward(inputs.float::<2>("rows")?)))?;
+/// let shared = jit::JitActorWrapper::new(&graph);
+/// let actors = shared.spawn(2)?;                      // two processes, one copy of the weights
+/// let outputs = actors.run([("rows", rows.clone())]).wait()?;
+/// assert_eq!(outputs.float::<2>("output")?.into_data(), model.head.forward(rows).into_data());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct JitActorWrapper {
+    actors: ActorWrapper<Graph>,
+    code: Arc<Code>,
+}
+
+impl JitActorWrapper {
+    /// Actors of this machine.
+    pub fn new(graph: &TracedGraph) -> Self {
+        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), code: Arc::clone(graph.code()) }
+    }
+
+    /// Actors that live where you choose: on this machine, or on a Ray cluster.
+    ///
+    /// # Errors
+    /// If the weights cannot be brought there.
+    pub fn on(place: &impl Place, graph: &TracedGraph) -> Result<Self> {
+        let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
+        Ok(Self { actors, code: Arc::clone(graph.code()) })
+    }
+
+    fn with(self, change: impl FnOnce(ActorWrapper<Graph>) -> ActorWrapper<Graph>) -> Self {
+        Self { actors: change(self.actors), code: self.code }
+    }
+
+    /// Where the graph runs: see [`ActorWrapper::device`].
+    #[must_use]
+    pub fn device(self, device: &str) -> Self {
+        self.with(|actors| actors.device(device))
+    }
+
+    /// Makes it an error if a weight has to be copied.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        self.with(ActorWrapper::strict)
+    }
+
+    /// How the memory of the weights is treated: see [`ActorWrapper::memory`].
+    #[must_use]
+    pub fn memory(self, memory: Memory) -> Self {
+        self.with(|actors| actors.memory(memory))
+    }
+
+    /// How many threads each actor computes with. Default: the cores divided among the actors.
+    #[must_use]
+    pub fn threads_per_worker(self, threads: usize) -> Self {
+        self.with(|actors| actors.threads_per_worker(threads))
+    }
+
+    /// How many calls may wait before callers have to. Default: 1024.
+    #[must_use]
+    pub fn queue(self, calls: usize) -> Self {
+        self.with(|actors| actors.queue(calls))
+    }
+
+    /// How long a call may take, with its time in the queue.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|actors| actors.deadline(deadline))
+    }
+
+    /// How long the actors may take to come up, all together. Default: one minute.
+    #[must_use]
+    pub fn start_timeout(self, timeout: Duration) -> Self {
+        self.with(|actors| actors.start_timeout(timeout))
+    }
+
+    /// Loads the graph in this process, on the wrapper's device.
+    ///
+    /// # Errors
+    /// If the device is not there, or cannot run graphs; or if something had to be copied and the wrapper is
+    /// [`strict`](Self::strict).
+    pub fn load(&self) -> Result<Replay> {
+        let loaded = self.actors.load()?.into_inner().into_replay();
+        let nothing = || GraphError::Corrupted { reason: "it was not loaded".to_owned() };
+        Ok(loaded.ok_or_else(|| ReplayError::from(nothing()))?)
+    }
+
+    /// Starts `actors` processes (one at least) that load the graph, and waits until they have.
+    ///
+    /// # Errors
+    /// If a process cannot be started or cannot load the graph; it is named.
+    pub fn spawn(&self, actors: usize) -> Result<JitActors> {
+        Ok(JitActors { actors: self.actors.spawn(actors)?, code: Arc::clone(&self.code) })
+    }
+
+    /// The shared weights.
+    pub fn arena(&self) -> &Arena {
+        self.actors.arena()
+    }
+
+    /// What each process that maps the weights costs. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        self.actors.report()
+    }
+
+    /// Takes back what was serialised: see [`ActorWrapper::withdraw`].
+    pub fn withdraw(&self) {
+        self.actors.withdraw();
+    }
+}
+
+impl Serialize for JitActorWrapper {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        self.actors.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JitActorWrapper {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let actors = ActorWrapper::<Graph>::deserialize(deserializer)?;
+        let graph = TracedGraph::from_arena(actors.arena()).map_err(serde::de::Error::custom)?;
+        Ok(Self { actors, code: Arc::clone(graph.code()) })
+    }
+}
+
+/// Processes that have loaded a graph and run it. A call goes to whichever is free.
+///
+/// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
+#[derive(Clone)]
+pub struct JitActors {
+    actors: Actors<Graph>,
+    code: Arc<Code>,
+}
+
+impl JitActors {
+    /// Runs the graph in an actor. Wrong inputs are an error of the result, and cost no actor anything.
+    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
+        self.actors.run(&self.code, &inputs.into())
+    }
+
+    /// How many actors there are.
+    pub fn len(&self) -> usize {
+        self.actors.len()
+    }
+
+    /// Never: there is at least one.
+    pub fn is_empty(&self) -> bool {
+        self.actors.is_empty()
+    }
+
+    /// One of the actors.
+    ///
+    /// # Panics
+    /// If there is no actor of this number; there are [`len`](Self::len).
+    #[track_caller]
+    pub fn actor(&self, index: usize) -> JitActor {
+        JitActor { actor: self.actors.actor(index), code: Arc::clone(&self.code) }
+    }
+
+    /// All actors, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = JitActor> {
+        (0..self.len()).map(|index| self.actor(index))
+    }
+
+    /// How long a call through this handle may take.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { actors: self.actors.deadline(deadline), code: self.code }
+    }
+
+    /// The processes that are up now.
+    pub fn workers(&self) -> Vec<Worker> {
+        self.actors.workers()
+    }
+
+    /// What each process maps and what it costs. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        self.actors.report()
+    }
+
+    /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
+    pub fn shut_down(&self) {
+        self.actors.shut_down();
+    }
+}
+
+/// One actor of several.
+pub struct JitActor {
+    actor: Actor<Graph>,
+    code: Arc<Code>,
+}
+
+impl JitActor {
+    /// Runs the graph in this actor.
+    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
+        self.actor.run(&self.code, &inputs.into())
+    }
+
+    /// The actor's process, if it is up.
+    pub fn worker(&self) -> Option<Worker> {
+        self.actor.worker()
+    }
+}
+
+macro_rules! debug {
+    ($($type:ident $field:ident),*) => {$(
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($type)).field(&self.$field).finish()
+            }
+        }
+    )*};
+}
+
+debug!(JitTaskWrapper tasks, JitActorWrapper actors, JitActors actors, JitActor actor);
