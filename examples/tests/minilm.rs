@@ -192,6 +192,7 @@ fn tiny() -> BertConfig {
         max_position_embeddings: 256,
         type_vocab_size: 2,
         layer_norm_eps: 1e-12,
+        exact_gelu: false,
     }
 }
 

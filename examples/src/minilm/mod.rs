@@ -51,7 +51,7 @@ impl MiniLmConfig {
     /// The file cannot be read, lacks a hyperparameter, or describes a model this encoder is not.
     pub fn from_file(file: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
-            let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+            let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
             for (name, supported) in
                 [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")]
             {
@@ -61,6 +61,8 @@ impl MiniLmConfig {
                     "`{name}` is {found:?}, this encoder knows \"{supported}\" only"
                 );
             }
+            // Hugging Face has no word for it.
+            json["exact_gelu"] = false.into();
             let bert: BertConfig = serde_json::from_value(json)?;
             bert.validate()?;
             ensure!(

@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::activation::gelu as exact;
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Int, Tensor};
@@ -33,6 +34,10 @@ pub struct BertConfig {
     pub type_vocab_size: usize,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f64,
+    /// Whether GELU is burn's own on every device. Otherwise it is [a faster one](super::gelu) on the CPU, which is no tensor
+    /// operation: a graph cannot have it.
+    #[config(default = false)]
+    pub exact_gelu: bool,
 }
 
 impl BertConfig {
@@ -178,7 +183,10 @@ impl Layer {
     fn new(config: &BertConfig, device: &Device) -> Self {
         Self {
             attention: Attention::new(config, device),
-            intermediate: Intermediate { dense: config.linear(config.hidden_size, config.intermediate_size, device) },
+            intermediate: Intermediate {
+                dense: config.linear(config.hidden_size, config.intermediate_size, device),
+                exact_gelu: config.exact_gelu,
+            },
             output: Output {
                 dense: config.linear(config.intermediate_size, config.hidden_size, device),
                 layer_norm: config.layer_norm(device),
@@ -189,7 +197,8 @@ impl Layer {
     /// `hidden` is `[batch · tokens, width]`, here and below.
     fn forward(&self, hidden: Tensor<2>, shape: [usize; 2], padding: Option<Tensor<4, Bool>>) -> Tensor<2> {
         let attended = self.attention.forward(hidden, shape, padding);
-        let inner = gelu(self.intermediate.dense.forward(attended.clone()));
+        let inner = self.intermediate.dense.forward(attended.clone());
+        let inner = if self.intermediate.exact_gelu { exact(inner) } else { gelu(inner) };
         self.output.forward(inner, attended)
     }
 }
@@ -249,6 +258,7 @@ impl SelfAttention {
 #[derive(Module, Debug)]
 struct Intermediate {
     dense: Linear,
+    exact_gelu: bool,
 }
 
 /// What closes the attention block and the feed-forward block alike: project, add what went in, normalise.

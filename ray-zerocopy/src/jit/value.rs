@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn::backend::{DispatchTensor, DispatchTensorKind};
 use burn::tensor::{Bool, DType, Device, Float, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::tensor::{TensorData, TensorId};
-use burn_ir::{BaseOperationIr, OperationIr};
+use burn_ir::{BaseOperationIr, OperationIr, TensorIr, TensorStatus};
 use burn_router::TensorInterpreter;
 
 use super::Step;
@@ -93,7 +93,8 @@ fn run(
         operands.for_each(|(id, data)| interpreter.register_tensor_data_id(id, data));
         interpreter.register_op(operation.clone());
         let outputs = operation.outputs().map(|out| {
-            let data = pollster(interpreter.read_tensor_async(out.clone())).ok()?;
+            let own = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
+            let data = ready(interpreter.read_tensor_async(own)).ok()?;
             Some((out.id, data))
         });
         outputs.collect::<Option<Vec<_>>>()
@@ -103,7 +104,7 @@ fn run(
 }
 
 /// What `cpu` computes is there at once.
-fn pollster<T>(future: impl Future<Output = T>) -> T {
+fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     loop {

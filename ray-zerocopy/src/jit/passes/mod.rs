@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `strip` | initialisations go: constants are registered apart |
 //! | `dead` | operations whose results nobody uses go |
+//! | `linear` | linear layers are one operation again |
 //! | `renumber` | tensors get dense numbers |
 //! | `fold` | what is computed of constants alone is computed once, if it is small |
 //! | `liveness` | who uses a tensor for the last time |
 
 mod dead;
 mod fold;
+mod linear;
 mod liveness;
 mod renumber;
 mod strip;
@@ -19,6 +21,7 @@ use ciborium::Value;
 
 pub(super) use dead::remove_dead;
 pub(super) use fold::{SMALL, fold, is_foreign, is_impure, is_view};
+pub(super) use linear::raise_linear;
 pub(super) use liveness::last_uses;
 pub(super) use renumber::Numbering;
 pub(super) use strip::strip_initialisation;

@@ -35,11 +35,16 @@ pub(super) struct Output {
 fn device() -> Result<Device, String> {
     static DEVICE: LazyLock<Result<Device, String>> = LazyLock::new(|| {
         let flex = Device::flex().settings();
-        let mut device = Device::capture();
+        let device = Device::capture();
         let config =
             DeviceConfig::default().float_dtype(flex.float_dtype).int_dtype(flex.int_dtype).bool_dtype(flex.bool_dtype);
-        device.configure(config).map_err(|error| error.to_string())?;
-        Ok(device)
+        let mut configured = Ok(());
+        // Outside of a scope, the device does not answer what it supports.
+        let scope = device.capture_scope(|scope| {
+            configured = device.clone().configure(config).map_err(|error| error.to_string());
+            scope.complete([], [])
+        });
+        scope.map_err(|error| error.to_string()).and(configured).map(|()| device)
     });
     DEVICE.clone()
 }

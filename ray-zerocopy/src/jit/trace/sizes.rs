@@ -50,7 +50,9 @@ struct Dense {
 
 fn dense(recording: Recording) -> Result<Dense, TraceError> {
     let Recording { mut operations, inputs, mut outputs, values } = recording;
-    remove_dead(&mut operations, |operation| operation, outputs.iter().map(|output| output.id));
+    let wanted: Vec<_> = outputs.iter().map(|output| output.id).collect();
+    passes::raise_linear(&mut operations, &wanted);
+    remove_dead(&mut operations, |operation| operation, wanted);
     let mut numbering = Numbering::default();
     inputs.iter().for_each(|input| {
         numbering.of(*input);
@@ -124,7 +126,11 @@ fn steps(corners: &Corners, recordings: &[Dense], symbols: &str) -> Result<Vec<S
     let Some((first, others)) = recordings.split_first() else { return Ok(Vec::new()) };
     if let Some(other) = others.iter().find(|other| other.operations.len() != first.operations.len()) {
         let (own, found) = (first.operations.len(), other.operations.len());
-        return Err(structure(format!("it has {own} operations at one size, and {found} at another")));
+        let pairs =
+            first.operations.iter().zip(&other.operations).map(|(own, other)| (passes::name(own), passes::name(other)));
+        let parts = pairs.enumerate().find(|(_, (own, other))| own != other);
+        let parts = parts.map_or(String::new(), |(at, (own, other))| format!("; number {at} is {own} or {other}"));
+        return Err(structure(format!("it has {own} operations at one size, and {found} at another{parts}")));
     }
     let mut steps = Vec::with_capacity(first.operations.len());
     for (at, operation) in first.operations.iter().enumerate() {
@@ -220,7 +226,8 @@ fn constants(corners: &Corners, recordings: Vec<Dense>, symbols: &str, inputs: u
 fn check(recorded: &Recorded, found: &Dense, sizes: &[usize], symbols: &str) -> Result<(), TraceError> {
     let structure = |reason: String| TraceError::Structure { symbols: symbols.to_owned(), reason };
     if recorded.steps.len() != found.operations.len() {
-        return Err(structure(format!("at {sizes:?} it has {} operations", found.operations.len())));
+        let (own, other) = (recorded.steps.len(), found.operations.len());
+        return Err(structure(format!("at {sizes:?} it has {other} operations, and {own} at smaller sizes")));
     }
     for (at, (step, found)) in recorded.steps.iter().zip(&found.operations).enumerate() {
         let name = || format!("operation {at} ({})", passes::name(found));
