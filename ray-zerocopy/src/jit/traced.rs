@@ -171,7 +171,7 @@ impl PortInfo {
         Self {
             name: port.name.clone(),
             kind: port.kind(),
-            dtype: crate::arena::dtypes::name(port.dtype),
+            dtype: super::value::dtype_name(port.dtype),
             shape: port.shape.iter().map(|form| form.named(&names).to_string()).collect(),
         }
     }

@@ -129,7 +129,7 @@ impl Value {
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of shape {:?}", crate::arena::dtypes::name(self.dtype()), self.shape())
+        write!(f, "{} of shape {:?}", dtype_name(self.dtype()), self.shape())
     }
 }
 
@@ -162,7 +162,7 @@ impl<K: Kind> TensorKindOf for K {}
 ///     .with("scores", Tensor::<1>::ones([4], &device));
 /// assert_eq!(values.int::<2>("ids")?.dims(), [2, 3]);
 /// let error = values.float::<2>("scores").unwrap_err();
-/// assert_eq!(error.to_string(), "`scores` is f32 of shape [4], and a float tensor of rank 2 was asked for");
+/// assert_eq!(error.to_string(), "`scores` is F32 of shape [4], and a float tensor of rank 2 was asked for");
 /// # Ok::<(), ray_zerocopy::jit::ValueError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -258,6 +258,14 @@ impl Values {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// What a type of elements is called. How booleans are stored is the device's affair.
+pub(super) fn dtype_name(dtype: DType) -> String {
+    match dtype {
+        DType::Bool(_) => "Bool".to_owned(),
+        dtype => crate::arena::dtypes::name(dtype),
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use super::graph::{Code, Port};
-use super::value::{Value, Values, listed};
+use super::value::{Value, Values, dtype_name, listed};
 use super::{GraphError, ReplayError};
 use crate::arena::Arena;
 use crate::pipeline::Copied;
@@ -137,9 +137,9 @@ fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
     sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
 }
 
-/// What an input has to be, in words: `f32 of shape [batch, 4]`.
+/// What an input has to be, in words: `F32 of shape [batch, 4]`.
 fn description(code: &Code, port: &Port) -> String {
     let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
     let shape: Vec<_> = port.shape.iter().map(|form| form.named(&names).to_string()).collect();
-    format!("{} of shape [{}]", crate::arena::dtypes::name(port.dtype), shape.join(", "))
+    format!("{} of shape [{}]", dtype_name(port.dtype), shape.join(", "))
 }
