@@ -149,6 +149,11 @@ pub mod __private {
     pub use crate::wrapper::{Caller, Method, MethodInfo, Parameter, Pending, Remote, wire};
 }
 
+/// A function of this crate's own, which programs that have it know by name.
+pub(crate) fn own_function(name: &str) -> Option<Box<dyn std::any::Any>> {
+    jit::own_function(name)
+}
+
 /// The name of a type as it is written in arenas and errors.
 pub(crate) fn type_name<T: ?Sized>() -> String {
     std::any::type_name::<T>().to_owned()

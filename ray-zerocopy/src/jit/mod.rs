@@ -26,6 +26,8 @@ mod traced;
 mod value;
 mod wrapper;
 
+pub(crate) use pipeline::{LOADER, own_function};
+
 pub use error::{GraphError, ReplayError};
 pub use replay::Replay;
 pub use trace::{TraceError, Tracer, trace};

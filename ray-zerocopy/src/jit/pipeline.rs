@@ -1,5 +1,6 @@
 //! A graph as a pipeline, so that engines, wrappers and reports need to know nothing of graphs.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -9,9 +10,10 @@ use super::replay::Replay;
 use super::traced::FIELD;
 use super::value::{Value, Values};
 use crate::engine::CallError;
+use crate::engine::local::Loader;
 use crate::pipeline::{Attacher, Collector, LoadError, Pipeline, Root, ShareError, Source};
 use crate::wrapper::wire::{Reader, WireError, Writer};
-use crate::wrapper::{Caller, Method, MethodInfo, Pending, Remote};
+use crate::wrapper::{Caller, Handler, Method, MethodInfo, Pending, Remote, loader};
 
 /// A graph, as wrappers keep it: without its weights before it is loaded.
 #[doc(hidden)]
@@ -47,6 +49,10 @@ impl Pipeline for Graph {
 }
 
 impl Root for Graph {
+    fn loader() -> Option<&'static str> {
+        Some(LOADER)
+    }
+
     fn rebuild(source: &Source<'_>, _: &Device) -> Result<Self, LoadError> {
         let bytes = source.bytes(FIELD).ok_or_else(|| failed("its operations are not in the arena"))?;
         Ok(Self { code: Arc::new(Code::read(&bytes).map_err(failed)?), replay: None })
@@ -73,6 +79,19 @@ impl From<Caller> for GraphCaller {
     }
 }
 
+/// What graphs are loaded with, by name: so that workers need not be the program that made the graph.
+pub(crate) const LOADER: &str = "jit.load";
+const RUN: &str = "jit.run";
+
+/// The functions that workers know by name.
+pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
+    match name {
+        LOADER => Some(Box::new(loader::<Graph> as Loader)),
+        RUN => Some(Box::new(serve as Handler<Graph>)),
+        _ => None,
+    }
+}
+
 /// What a graph's one method is called.
 pub(super) const METHOD: &str = "run";
 
@@ -82,7 +101,7 @@ impl GraphCaller {
         if let Err(error) = Replay::check(code, inputs) {
             return Pending::failed(CallError::Graph { method: METHOD.to_owned(), error }, take, METHOD);
         }
-        self.0.call(Method::new::<Graph>(METHOD, serve), |writer| put(inputs, writer), take)
+        self.0.call(Method::named(METHOD, RUN), |writer| put(inputs, writer), take)
     }
 }
 

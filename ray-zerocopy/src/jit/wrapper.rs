@@ -217,6 +217,14 @@ impl JitActorWrapper {
         self.with(|actors| actors.start_timeout(timeout))
     }
 
+    /// Starts actors of another program than this one: `rzc`, or any other that has this crate in the same version.
+    ///
+    /// On this machine only: on Ray, actors are always this program.
+    #[must_use]
+    pub fn program(self, program: impl Into<std::path::PathBuf>) -> Self {
+        self.with(|actors| actors.program(program.into()))
+    }
+
     /// Loads the graph in this process, on the wrapper's device.
     ///
     /// # Errors

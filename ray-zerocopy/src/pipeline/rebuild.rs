@@ -24,6 +24,12 @@ pub trait Root: Pipeline {
     /// # Errors
     /// If there is no config, or the constructor fails.
     fn rebuild(source: &Source<'_>, device: &Device) -> Result<Self, LoadError>;
+
+    /// The name of the function that loads it, if every program that has this crate has that function.
+    #[doc(hidden)]
+    fn loader() -> Option<&'static str> {
+        None
+    }
 }
 
 /// Where [`Root::rebuild`] finds the config.

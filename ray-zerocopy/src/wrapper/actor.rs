@@ -160,6 +160,12 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
+    /// Starts actors of another program than this one.
+    pub(crate) fn program(mut self, program: std::path::PathBuf) -> Self {
+        self.settings.program = Some(program);
+        self
+    }
+
     /// How long the actors may take to come up, all together. Default: one minute.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {

@@ -43,6 +43,11 @@ impl Method {
     pub fn new<P: 'static>(name: &'static str, handler: Handler<P>) -> Self {
         Self { name, handler: EntryToken::of(handler).map_err(|error| error.to_string()) }
     }
+
+    /// A method whose function is this crate's own.
+    pub(crate) fn named(name: &'static str, function: &str) -> Self {
+        Self { name, handler: Ok(EntryToken::named(function)) }
+    }
 }
 
 /// A program for a pipeline of type `P`.
@@ -53,7 +58,9 @@ pub(super) fn program<P: Root>(
     memory: Memory,
 ) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::local::Loader = loader::<P>;
-    let loader = EntryToken::of(load)
+    let named = P::loader().map(|name| Ok(EntryToken::named(name)));
+    let loader = named
+        .unwrap_or_else(|| EntryToken::of(load))
         .map_err(|error| CallError::Start { method: crate::type_name::<P>(), reason: error.to_string() })?;
     Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
 }

@@ -13,6 +13,7 @@ pub use actor::{Actor, ActorWrapper, Actors};
 pub use caller::{Caller, Method};
 pub use pending::{Gather, Pending, gather};
 pub use schema::{MethodInfo, Parameter, Schema};
+pub(crate) use slot::{Handler, loader};
 pub use task::TaskWrapper;
 
 use crate::pipeline::Root;

@@ -19,7 +19,7 @@ struct Slot<P> {
 }
 
 /// What a worker runs to load a pipeline of type `P`.
-pub(super) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
+pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
     let LoadRequest { arena, device, strict } = request;
     let device = device::device(&device)?;
     let loaded: Loaded<P> = load(&arena, &device)?;

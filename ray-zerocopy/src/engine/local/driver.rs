@@ -47,7 +47,7 @@ impl Driver {
                 return self.shared.keeper.notify_one();
             }
             let settings = &self.shared.settings;
-            match Process::start(self.index, settings.threads_per_worker(), settings.start_timeout) {
+            match Process::start(self.index, settings) {
                 Ok((process, connection)) => {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {

@@ -34,6 +34,7 @@ mod sys;
 pub(crate) mod transport;
 mod worker;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,11 +58,13 @@ pub(crate) struct Settings {
     pub threads: Option<usize>,
     pub queue: usize,
     pub start_timeout: Duration,
+    /// The program of the workers, if it is another one than this.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { workers: cores(), threads: None, queue: 1024, start_timeout: Duration::from_secs(60) }
+        Self { workers: cores(), threads: None, queue: 1024, start_timeout: Duration::from_secs(60), program: None }
     }
 }
 
@@ -165,6 +168,15 @@ impl LocalBuilder {
         self
     }
 
+    /// Starts workers of another program than this one: `rzc`, or any other that has this crate in the same version.
+    ///
+    /// They run graphs, see [`JitTaskWrapper`](crate::jit::JitTaskWrapper), and nothing else: they do not have this program's code.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.0.program = Some(program.into());
+        self
+    }
+
     /// Starts the workers and waits until all are up.
     ///
     /// # Errors
@@ -219,9 +231,23 @@ impl Home for Machine {
 /// Starts a pool, whose workers load `program` first, all at the same time.
 pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Pool>, CallError> {
     sys::heap::trim();
+    if let (Some(other), Some(own)) = (&settings.program, &program)
+        && !own.loader.is_named()
+    {
+        let method = own.arena.pipeline().to_owned();
+        return Err(CallError::Start { method, reason: foreign(other) });
+    }
     let pool = Pool::start(settings, program)?;
     pool.wait_until_started().inspect_err(|_| pool.end())?;
     Ok(pool)
+}
+
+/// Why workers of another program do not run a pipeline.
+fn foreign(program: &std::path::Path) -> String {
+    format!(
+        "its workers are `{}`, which has not the code of this program; they run graphs of `jit::trace`",
+        program.display()
+    )
 }
 
 /// No user code runs under the engine's locks, and no state is left half-written: a poisoned one is as good as new.

@@ -179,6 +179,12 @@ impl Engine for Pool {
                     .to_owned();
             return Err(Box::new((call, CallError::Start { method, reason })));
         }
+        if let Some(program) = &self.shared.settings.program
+            && !(call.program.loader.is_named() && call.handler.is_named())
+        {
+            let (method, reason) = (call.method.to_owned(), super::foreign(program));
+            return Err(Box::new((call, CallError::Start { method, reason })));
+        }
         self.accept(call, wait)
     }
 

@@ -4,10 +4,10 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::limits;
 use super::protocol::Answer;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
+use super::{Settings, limits};
 
 /// What a worker calls itself, for `ps` and the like.
 fn title(index: usize, program: &str) -> String {
@@ -26,15 +26,28 @@ pub(crate) fn titled(title: &str) -> Option<(usize, &str)> {
 pub(super) struct Process(Child);
 
 impl Process {
-    /// Starts this executable again as a worker, and waits until it answers.
+    /// Starts this executable again as a worker, or another program, and waits until it answers.
     ///
     /// The process ends with the thread that calls this.
-    pub(super) fn start(index: usize, threads: usize, timeout: Duration) -> Result<(Self, Connection), String> {
+    pub(super) fn start(index: usize, settings: &Settings) -> Result<(Self, Connection), String> {
+        let (threads, timeout) = (settings.threads_per_worker(), settings.start_timeout);
         let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let name = std::env::current_exe().unwrap_or_default();
         let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // /proc/self/exe is this very file, even if a build has replaced it on disk since: see `sys::entry`.
-        let child = Command::new("/proc/self/exe")
+        let mut command = match &settings.program {
+            None => Command::new("/proc/self/exe"),
+            Some(program) => Command::new(program),
+        };
+        if settings.program.is_some() {
+            // For one that does not know what it was started for, and looks at its arguments.
+            command.arg("worker");
+        }
+        let what = || match &settings.program {
+            None => "this executable could not be started again".to_owned(),
+            Some(program) => format!("`{}` could not be started", program.display()),
+        };
+        let child = command
             .arg0(title(index, &name))
             .env(ENVIRONMENT, VERSION)
             .env("RAYON_NUM_THREADS", threads.to_string())
@@ -45,7 +58,7 @@ impl Process {
             .spawn()
             .map_err(|error| {
                 let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
-                format!("this executable could not be started again: {error}; {hint}")
+                format!("{}: {error}; {hint}", what())
             })?;
         let mut process = Self(child);
         match ours.wait(Instant::now().checked_add(timeout)) {
@@ -57,8 +70,13 @@ impl Process {
                     other => Err(format!("it said {other:?} before it was up")),
                 },
                 Ok(None) => Err(format!(
-                    "it ended before it was up ({}); does a constructor end the program before `main`?",
-                    process.end()
+                    "it ended before it was up ({}); {}",
+                    process.end(),
+                    match &settings.program {
+                        None => "does a constructor end the program before `main`?".to_owned(),
+                        Some(program) =>
+                            format!("is `{}` a program with this version of ray-zerocopy?", program.display()),
+                    }
                 )),
                 Err(error) => Err(format!("its first words could not be read: {error}")),
             },

@@ -213,11 +213,10 @@ fn load(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use burn::tensor::Bytes;
     use rustix::net::{SendFlags, send};
 
+    use crate::engine::local::Settings;
     use crate::engine::local::process::Process;
     use crate::engine::local::protocol::{Answer, Request};
     use crate::engine::local::transport::Connection;
@@ -229,7 +228,8 @@ mod tests {
 
     #[test]
     fn a_worker_answers_what_it_cannot_read_and_lives_on() {
-        let (mut process, connection) = Process::start(0, 1, Duration::from_secs(60)).unwrap();
+        let (mut process, connection) =
+            Process::start(0, &Settings { threads: Some(1), ..Settings::default() }).unwrap();
         let number = u64::to_le_bytes;
         let claims = [
             // A frame in a memfd that is not there, and an unknown kind of frame.

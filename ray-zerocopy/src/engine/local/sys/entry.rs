@@ -3,6 +3,9 @@
 //! A worker is this very executable, started again through `/proc/self/exe`: the same file, even if a build has
 //! replaced it on disk since. So a function is at the same distance from [`anchor`] in both processes, wherever the
 //! kernel has put the executable. That also holds for generic functions, which no registry could list.
+//!
+//! A few functions are this crate's own, and in every program that has it: these go by name, and so to workers of another
+//! executable, too.
 
 use std::sync::OnceLock;
 
@@ -15,6 +18,8 @@ pub(crate) struct EntryToken {
     offset: isize,
     /// The function's type, as this executable's compiler writes it.
     signature: String,
+    /// What the function is called, if it is one of this crate's own.
+    name: Option<String>,
 }
 
 /// Why a function cannot be named or found.
@@ -24,6 +29,8 @@ pub(crate) enum EntryError {
     NotInExecutable,
     #[error("a function of type `{expected}` is expected, and one of type `{found}` was sent")]
     Signature { expected: String, found: String },
+    #[error("this program has no function `{0}`; owner and worker are of different versions of ray-zerocopy")]
+    Unknown(String),
     #[error("the code of this executable cannot be found in /proc/self/maps: {0}")]
     Maps(String),
 }
@@ -95,14 +102,30 @@ impl EntryToken {
             true => Ok(Self {
                 offset: address.wrapping_sub(anchor as fn() as usize) as isize,
                 signature: std::any::type_name::<F>().to_owned(),
+                name: None,
             }),
             false => Err(EntryError::NotInExecutable),
         }
     }
 
+    /// One of this crate's own functions.
+    pub(crate) fn named(name: &str) -> Self {
+        Self { offset: 0, signature: String::new(), name: Some(name.to_owned()) }
+    }
+
+    /// Whether any program that has this crate has the function.
+    pub(crate) fn is_named(&self) -> bool {
+        self.name.is_some()
+    }
+
     /// The function of this process that the token names.
     pub(crate) fn resolve<F: Function>(&self) -> Result<F, EntryError> {
         let expected = std::any::type_name::<F>();
+        if let Some(name) = &self.name {
+            let function = crate::own_function(name).ok_or_else(|| EntryError::Unknown(name.clone()))?;
+            let wrong = |_| EntryError::Signature { expected: expected.to_owned(), found: name.clone() };
+            return function.downcast::<F>().map(|function| *function).map_err(wrong);
+        }
         if self.signature != expected {
             return Err(EntryError::Signature { expected: expected.to_owned(), found: self.signature.clone() });
         }
@@ -147,6 +170,17 @@ mod tests {
         let token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         let error = token.resolve::<fn(u64) -> u64>().unwrap_err();
         assert!(matches!(error, EntryError::Signature { .. }), "{error}");
+    }
+
+    #[test]
+    fn functions_with_names_are_found_and_others_are_not() {
+        use crate::engine::local::Loader;
+
+        assert!(EntryToken::named(crate::jit::LOADER).resolve::<Loader>().is_ok());
+        let error = EntryToken::named(crate::jit::LOADER).resolve::<fn(u32) -> u32>().unwrap_err();
+        assert!(matches!(error, EntryError::Signature { .. }), "{error}");
+        let error = EntryToken::named("jit.dance").resolve::<Loader>().unwrap_err();
+        assert!(matches!(&error, EntryError::Unknown(name) if name == "jit.dance"), "{error}");
     }
 
     #[test]
