@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Verify(Verify),
     Ps(Ps),
     Diff(Diff),
+    Run(Run),
+    Graph(Graph),
+    Worker(Worker),
     Completions(Completions),
     Man(Man),
 }
@@ -145,6 +148,64 @@ pub(crate) struct Diff {
     pub json: bool,
 }
 
+/// Run a traced graph on tensors from files
+///
+/// A graph is what `jit::trace` has recorded and `save` has written. Inputs and outputs are `.npy` files,
+/// as numpy writes them. `rzc inspect GRAPH` shows what the graph takes and gives.
+///
+///     rzc run model.rzg --input x.npy --output y.npy
+///     rzc run model.rzg --input ids=ids.npy --input mask=mask.npy --output hidden=h.npy
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Run {
+    /// The graph
+    #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
+    pub graph: PathBuf,
+    /// An input: its name, and the file; the name may be left out if the graph has one input
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
+    pub input: Vec<(Option<String>, PathBuf)>,
+    /// Where to write an output; what is not written is described
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
+    pub output: Vec<(Option<String>, PathBuf)>,
+    /// Where to compute: `cpu`, `cuda:0`, `wgpu:0`; what this `rzc` was built with
+    #[arg(short, long, default_value = "cpu")]
+    pub device: String,
+    /// Replace outputs that are there
+    #[arg(short, long)]
+    pub force: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show the operations of a traced graph, as a list or as a picture
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Graph {
+    /// The graph
+    #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
+    pub graph: PathBuf,
+    /// Draw it into this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
+    /// Leave out what only looks at a tensor in another way: reshapes, transpositions and the like
+    #[arg(long)]
+    pub compute: bool,
+    /// Show every operation, not the first 40
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Be a worker process; started by programs, not by hand
+///
+/// A program that runs graphs starts it with `Local::builder().program("rzc")`, or with
+/// `JitActorWrapper::program("rzc")`. It needs nothing of that program: graphs bring all of their code.
+#[derive(Debug, Args)]
+pub(crate) struct Worker {}
+
 /// Print a script that completes commands and options
 ///
 /// For bash: `rzc completions bash > ~/.local/share/bash-completion/completions/rzc`
@@ -178,6 +239,14 @@ fn rename(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((from, to)) if !from.is_empty() => Ok((from.to_owned(), to.to_owned())),
         _ => Err("FROM=TO is expected, as in `^bert\\.=encoder.`".to_owned()),
+    }
+}
+
+fn named(text: &str) -> Result<(Option<String>, PathBuf), String> {
+    match text.split_once('=') {
+        Some(("", _) | (_, "")) => Err("NAME=FILE is expected, or FILE alone".to_owned()),
+        Some((name, file)) => Ok((Some(name.to_owned()), file.into())),
+        None => Ok((None, text.into())),
     }
 }
 

@@ -1,10 +1,11 @@
-//! `rzc`: looks after weights in files, and shows who shares them. `rzc --help` tells what it does.
+//! `rzc`: looks after weights in files, runs graphs, and shows who shares what. `rzc --help` tells what it does.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `cli` | commands and options, and the words of `--help` |
 //! | `commands/` | a file for each command |
 //! | `weights` | any file of weights, as a list of tensors |
+//! | `npy` | tensors in numpy's files |
 //! | `content` | comparing the bytes and values of two tensors |
 //! | `table`, `output`, `progress`, `pattern` | tables, standard output, progress bars, filters |
 
@@ -13,6 +14,7 @@
 mod cli;
 mod commands;
 mod content;
+mod npy;
 mod output;
 mod pattern;
 mod progress;
@@ -67,6 +69,9 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Verify(options) => commands::verify::run(&options, &mut output),
         Command::Ps(options) => commands::ps::run(&options, &mut output),
         Command::Diff(options) => commands::diff::run(&options, &mut output),
+        Command::Run(options) => commands::run::run(&options, &mut output),
+        Command::Graph(options) => commands::graph::run(&options, &mut output),
+        Command::Worker(_) => commands::worker::run(),
         Command::Completions(options) => commands::completions::run(&options, &mut output),
         Command::Man(options) => commands::man::run(&options, &mut output),
     }?;

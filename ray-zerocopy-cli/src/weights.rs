@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
+use ray_zerocopy::jit::{GraphError, GraphInfo};
 use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, Placed};
 
 /// Tensors in one file or several.
@@ -20,6 +21,8 @@ pub(crate) struct Weights {
     pub copied: Vec<CopiedField>,
     /// What arenas say of themselves beside that.
     pub arena: Option<ArenaFile>,
+    /// What the arena runs, if it is a graph.
+    pub graph: Option<GraphInfo>,
 }
 
 /// What kind of file it is.
@@ -128,18 +131,17 @@ impl Weights {
             same_as: None,
         });
         let tensors = marked(tensors.collect());
-        Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None })
+        Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None, graph: None })
     }
 
     fn arena(arena: ArenaFile, mut files: Vec<PathBuf>) -> Result<Self> {
-        let own = files[0].clone();
         let tensors = arena.tensors().zip(arena.checksums()).map(|(tensor, checksum)| {
             // In memory that a process has open, the sealed part is the file that was opened.
             let (file, offset) = match tensor.placed {
                 Placed::File { path, offset } => (path.to_owned(), offset),
-                Placed::Sealed { .. } => return Err(anyhow!("{}: `{}` has no place", own.display(), tensor.path)),
+                Placed::Sealed { .. } => (PathBuf::from("the memory of another arena"), 0),
             };
-            Ok(Tensor {
+            Tensor {
                 path: tensor.path.to_owned(),
                 dtype: Some(tensor.dtype),
                 dtype_name: tensor.dtype.name().to_owned(),
@@ -149,9 +151,9 @@ impl Weights {
                 offset,
                 checksum: checksum.map(str::to_owned),
                 same_as: None,
-            })
+            }
         });
-        let tensors = marked(tensors.collect::<Result<_>>()?);
+        let tensors = marked(tensors.collect());
         let copied = arena.copied_fields().zip(arena.copied_checksums()).map(|((path, bytes), checksum)| CopiedField {
             path: path.to_owned(),
             bytes,
@@ -160,7 +162,12 @@ impl Weights {
         let copied = copied.collect();
         files.extend(arena.files().map(Path::to_owned));
         let format = if arena.pipeline().is_empty() { Format::Packed } else { Format::Arena };
-        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena) })
+        let graph = match GraphInfo::of_file(&arena) {
+            Ok(graph) => Some(graph),
+            Err(GraphError::NoGraph { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena), graph })
     }
 
     /// The Rust type of the pipeline, if there is one.

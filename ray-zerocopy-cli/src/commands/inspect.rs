@@ -38,6 +38,14 @@ fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()>
         writeln!(output, "id           {}", arena.id())?;
         writeln!(output, "fingerprint  {}", arena.fingerprint().chars().take(12).collect::<String>())?;
     }
+    if let Some(graph) = &weights.graph {
+        writeln!(output, "graph        {}, {}", graph.origin(), count(graph.operations(), "operation"))?;
+        for (what, ports) in [("input", graph.inputs().collect::<Vec<_>>()), ("output", graph.outputs().collect())] {
+            for port in ports {
+                writeln!(output, "{what:<12} {}: {} [{}]", port.name, port.dtype, port.shape.join(", "))?;
+            }
+        }
+    }
     for file in weights.files.iter().filter(|_| weights.files.len() > 1) {
         writeln!(output, "file         {}", file.display())?;
     }
@@ -134,6 +142,7 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
         "pipeline": weights.pipeline(),
         "id": arena.map(|arena| arena.id().to_hex()),
         "fingerprint": arena.map(|arena| arena.fingerprint()),
+        "graph": weights.graph.as_ref().map(super::graph::summary),
         "tensors": tensors.collect::<Vec<_>>(),
         "copied_fields": copied.collect::<Vec<_>>(),
         "totals": {

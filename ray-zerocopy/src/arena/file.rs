@@ -107,6 +107,23 @@ impl ArenaFile {
         self.contents.copied_fields()
     }
 
+    /// The serialised value of a copied field, if there is one of the path.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is corrupted.
+    pub fn copied_field(&self, path: &str) -> Result<Option<Vec<u8>>, ArenaError> {
+        let Contents { manifest, places, .. } = &self.contents;
+        let Some(entry) = manifest.copies.iter().find(|entry| entry.path == path) else { return Ok(None) };
+        let (blob, place) = (&manifest.blobs[entry.blob as usize], places[entry.blob as usize]);
+        let mut bytes = vec![0; place.len];
+        read_at(&self.file, &mut bytes, place.offset as u64)
+            .map_err(|error| ArenaError::file(&self.stamp.path, error))?;
+        if let Some(expected) = &blob.blake3 {
+            blob.check(expected, blake3::hash(&bytes))?;
+        }
+        Ok(Some(bytes))
+    }
+
     /// The BLAKE3 checksum of each copied field, in the order of [`copied_fields`](Self::copied_fields), in hexadecimal.
     pub fn copied_checksums(&self) -> impl Iterator<Item = Option<&str>> {
         let blobs = &self.contents.manifest.blobs;

@@ -9,6 +9,7 @@
 //! | `symbol` | sizes that may differ from call to call |
 //! | `passes` | what is done to a recorded graph |
 //! | `graph`, `read` | the graph as data, and reading it |
+//! | `info` | what a graph takes, gives and does |
 //! | `traced` | a graph with its weights, and its file |
 //! | `replay` | runs a graph |
 //! | `value` | named tensors of any rank and kind |
@@ -16,6 +17,7 @@
 
 mod error;
 mod graph;
+mod info;
 mod passes;
 mod pipeline;
 mod read;
@@ -26,11 +28,14 @@ mod traced;
 mod value;
 mod wrapper;
 
-pub(crate) use pipeline::{LOADER, own_function};
+#[cfg(test)]
+pub(crate) use pipeline::LOADER;
+pub(crate) use pipeline::own_function;
 
 pub use error::{GraphError, ReplayError};
+pub use info::{GraphInfo, Operand, PortInfo, StepInfo};
 pub use replay::Replay;
 pub use trace::{TraceError, Tracer, trace};
-pub use traced::{PortInfo, TracedGraph};
+pub use traced::TracedGraph;
 pub use value::{TensorKindOf, Value, ValueError, Values};
 pub use wrapper::{JitActor, JitActorWrapper, JitActors, JitTaskWrapper};

@@ -1,10 +1,12 @@
 //! A graph with its weights.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::graph::{Code, Source};
+use super::info::GraphInfo;
 use super::pipeline::Graph;
 use super::replay::Replay;
 use super::{GraphError, ReplayError};
@@ -26,7 +28,7 @@ const OWN: usize = 1 << 10;
 /// It knows nothing of the pipeline's Rust type: any program of this version of burn runs it.
 #[derive(Clone)]
 pub struct TracedGraph {
-    code: Arc<Code>,
+    info: GraphInfo,
     arena: Arena,
 }
 
@@ -68,7 +70,7 @@ impl TracedGraph {
         }
         builder.copy(FIELD, codec::encode(&code).map_err(|reason| ArenaError::Write { entry: FIELD.into(), reason })?);
         let arena = builder.seal(&mut |_| ())?;
-        Ok(Self { code: Arc::new(code), arena })
+        Ok(Self { info: GraphInfo(Arc::new(code)), arena })
     }
 
     /// The graph in an arena.
@@ -83,7 +85,7 @@ impl TracedGraph {
         let entry = entry.ok_or_else(|| GraphError::NoGraph { found: "an arena without operations".to_owned() })?;
         let code = Code::read(&arena.slice(entry.blob))?;
         code.check_entries(arena)?;
-        Ok(Self { code: Arc::new(code), arena: arena.clone() })
+        Ok(Self { info: GraphInfo(Arc::new(code)), arena: arena.clone() })
     }
 
     /// Opens a graph file: the weights go into sealed memory, and every byte is checked on the way.
@@ -110,7 +112,7 @@ impl TracedGraph {
     /// # Errors
     /// If the device is not there, or cannot run graphs.
     pub fn load(&self, device: &str) -> Result<Replay, ReplayError> {
-        Replay::new(Arc::clone(&self.code), &self.arena, &device::device(device)?)
+        Replay::new(Arc::clone(self.code()), &self.arena, &device::device(device)?)
     }
 
     /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there
@@ -119,28 +121,17 @@ impl TracedGraph {
         &self.arena
     }
 
-    /// What was traced: the pipeline's type, and the method if it was one.
-    pub fn origin(&self) -> &str {
-        &self.code.origin
-    }
-
-    /// The inputs.
-    pub fn inputs(&self) -> impl Iterator<Item = PortInfo> {
-        self.code.inputs.iter().map(|port| PortInfo::new(&self.code, port))
-    }
-
-    /// The outputs.
-    pub fn outputs(&self) -> impl Iterator<Item = PortInfo> {
-        self.code.outputs.iter().map(|port| PortInfo::new(&self.code, port))
-    }
-
-    /// How many operations it has.
-    pub fn operations(&self) -> usize {
-        self.code.operations.len()
-    }
-
     pub(super) fn code(&self) -> &Arc<Code> {
-        &self.code
+        &self.info.0
+    }
+}
+
+/// What the graph takes, gives and does.
+impl Deref for TracedGraph {
+    type Target = GraphInfo;
+
+    fn deref(&self) -> &GraphInfo {
+        &self.info
     }
 }
 
@@ -149,30 +140,5 @@ impl fmt::Debug for TracedGraph {
         let mut text = f.debug_struct("TracedGraph");
         text.field("origin", &self.origin()).field("operations", &self.operations()).field("arena", &self.arena);
         text.finish_non_exhaustive()
-    }
-}
-
-/// An input or an output of a graph.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortInfo {
-    /// Its name.
-    pub name: String,
-    /// What its elements are.
-    pub kind: crate::TensorKind,
-    /// The type of its elements, `f32` say.
-    pub dtype: String,
-    /// Its shape: numbers, symbols, and what depends on them, `4·batch` say.
-    pub shape: Vec<String>,
-}
-
-impl PortInfo {
-    fn new(code: &Code, port: &super::graph::Port) -> Self {
-        let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
-        Self {
-            name: port.name.clone(),
-            kind: port.kind(),
-            dtype: super::value::dtype_name(port.dtype),
-            shape: port.shape.iter().map(|form| form.named(&names).to_string()).collect(),
-        }
     }
 }

@@ -60,6 +60,8 @@ impl Process {
                 let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
                 format!("{}: {error}; {hint}", what())
             })?;
+        // It holds the worker's end of the socket, whose closing is how the end of the worker is seen.
+        drop(command);
         let mut process = Self(child);
         match ours.wait(Instant::now().checked_add(timeout)) {
             Ok(Wait::TimedOut) => Err(format!("it did not come up within {timeout:?}")),

@@ -1,0 +1,141 @@
+//! `rzc graph`: the operations of a traced graph, as a list or as a picture.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
+use layout::backends::svg::SVGWriter;
+use layout::core::base::Orientation;
+use layout::core::geometry::Point;
+use layout::core::style::StyleAttr;
+use layout::std_shapes::shapes::{Arrow, Element, ShapeKind};
+use layout::topo::layout::VisualGraph;
+use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo, TracedGraph};
+use serde_json::json;
+
+use super::{SHOWN, run as runs};
+use crate::Outcome;
+use crate::cli::Graph;
+use crate::output::Output;
+use crate::table::{Table, count};
+
+/// What a picture has room for: beyond, drawing takes minutes, and nobody looks.
+const MOST: usize = 2000;
+
+pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
+    let graph = runs::open(&options.graph)?;
+    let steps: Vec<_> = graph.steps().collect();
+    if let Some(path) = &options.svg {
+        anyhow::ensure!(
+            steps.len() <= MOST,
+            "the graph has {} operations, and a picture has room for {MOST}; --compute leaves out those that compute nothing",
+            steps.len()
+        );
+        std::fs::write(path, draw(&graph, &steps, options.compute))
+            .with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    if options.json {
+        let steps: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                json!({
+                    "name": step.name,
+                    "reads": step.reads.iter().map(Operand::to_string).collect::<Vec<_>>(),
+                    "gives": step.gives,
+                })
+            })
+            .collect();
+        let mut summary = summary(&graph);
+        summary["steps"] = steps.into();
+        output.json(&summary, false)?;
+        return Ok(Outcome::Well);
+    }
+    writeln!(output, "{}: {}", graph.origin(), count(graph.operations(), "operation"))?;
+    if let Some(path) = &options.svg {
+        writeln!(output, "drawn into {}", path.display())?;
+        return Ok(Outcome::Well);
+    }
+    let steps: Vec<_> = steps.iter().enumerate().filter(|(_, step)| !options.compute || step.computes).collect();
+    let shown = if options.all { steps.len() } else { steps.len().min(SHOWN) };
+    let mut table = Table::new([">number", "operation", "reads", "gives"]);
+    for (at, step) in &steps[..shown] {
+        let reads: Vec<_> = step.reads.iter().map(Operand::to_string).collect();
+        table.row([at.to_string(), step.name.clone(), reads.join(", "), step.gives.join(", ")]);
+    }
+    table.print("", output)?;
+    match steps.len() - shown {
+        0 => {}
+        more => writeln!(output, "and {more} more: --all shows every one, --svg FILE draws them")?,
+    }
+    Ok(Outcome::Well)
+}
+
+/// What goes in and out, for programs.
+pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
+    let port = |port: PortInfo| json!({ "name": port.name, "dtype": port.dtype, "shape": port.shape });
+    json!({
+        "origin": graph.origin(),
+        "operations": graph.operations(),
+        "inputs": graph.inputs().map(port).collect::<Vec<_>>(),
+        "outputs": graph.outputs().map(port).collect::<Vec<_>>(),
+    })
+}
+
+/// A picture: inputs above, outputs below, weights by their names in the operations that read them.
+fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
+    let mut picture = VisualGraph::new(Orientation::TopToBottom);
+    let style = |color: &str| {
+        let mut style = StyleAttr::simple();
+        style.fill_color = layout::core::color::Color::fast(color).into();
+        style
+    };
+    let mut node = |text: String, kind: fn(&str) -> ShapeKind, color: &str| {
+        let lines = text.lines().count() as f64;
+        let longest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0) as f64;
+        let size = Point::new(longest * 9.0 + 30.0, lines * 18.0 + 16.0);
+        picture.add_node(Element::create(kind(&text), style(color), Orientation::TopToBottom, size))
+    };
+    let port = |port: &PortInfo| format!("{}\n{} [{}]", port.name, port.dtype, port.shape.join(", "));
+    let inputs: Vec<_> = graph.inputs().map(|own| node(port(&own), ShapeKind::new_circle, "lightblue")).collect();
+    // What each operation's result is called: by the node that computes it, or what it looks at.
+    let mut made = HashMap::new();
+    let mut edges = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let sources: Vec<_> = step
+            .reads
+            .iter()
+            .filter_map(|operand| match operand {
+                Operand::Input(input) => inputs.get(*input).copied(),
+                Operand::Step(step) => made.get(step).copied().flatten(),
+                Operand::Constant(_) => None,
+            })
+            .collect();
+        if compute && !step.computes {
+            made.insert(at, sources.first().copied());
+            continue;
+        }
+        let weights = step.reads.iter().filter_map(|operand| match operand {
+            Operand::Constant(name) => Some(name.as_str()),
+            _ => None,
+        });
+        let text: Vec<_> =
+            std::iter::once(step.name.as_str()).chain(weights).chain(step.gives.iter().map(String::as_str)).collect();
+        let own = node(text.join("\n"), ShapeKind::new_box, if step.computes { "white" } else { "lightgray" });
+        edges.extend(sources.into_iter().map(|source| (source, own)));
+        made.insert(at, Some(own));
+    }
+    for (own, from) in graph.outputs().zip(graph.output_operands()) {
+        let target = node(port(&own), ShapeKind::new_circle, "lightgreen");
+        let source = match from {
+            Operand::Input(input) => inputs.get(input).copied(),
+            Operand::Step(step) => made.get(&step).copied().flatten(),
+            Operand::Constant(_) => None,
+        };
+        edges.extend(source.map(|source| (source, target)));
+    }
+    for (from, to) in edges {
+        picture.add_edge(Arrow::simple(""), from, to);
+    }
+    let mut svg = SVGWriter::new();
+    picture.do_it(false, false, false, &mut svg);
+    svg.finalize()
+}

@@ -1,0 +1,178 @@
+//! Traced graphs: run from files, shown, drawn, and run by `rzc` for another program.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod common;
+
+use std::fs;
+use std::io::BufReader;
+use std::path::Path;
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Int, Tensor};
+use common::{Folder, rzc};
+use npyz::WriterBuilder;
+use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TracedGraph, Values, trace};
+use ray_zerocopy::{Local, Pipeline, TaskWrapper};
+
+#[derive(Pipeline)]
+#[pipeline(init = Scorer::new)]
+struct Scorer {
+    first: Linear,
+    second: Linear,
+}
+
+#[ray_zerocopy::remote]
+impl Scorer {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { first: LinearConfig::new(4, 8).init(device), second: LinearConfig::new(8, 3).init(device) }
+    }
+
+    pub fn scores(&self, rows: Tensor<2>, wanted: Tensor<1, Int>) -> (Tensor<2>, Tensor<2>) {
+        let scores = self.second.forward(relu(self.first.forward(rows)));
+        (scores.clone(), scores.select(0, wanted))
+    }
+}
+
+fn rows(count: usize) -> Tensor<2> {
+    Tensor::<1, Int>::arange(0..4 * count as i64, &Device::flex()).float().reshape([count, 4]) / 7.0
+}
+
+/// A scorer, and its graph in a file.
+fn saved(folder: &Folder) -> (Scorer, String) {
+    let scorer = Scorer::new(&Device::flex());
+    let graph = trace(&scorer)
+        .input("rows", rows(3))
+        .input("wanted", Tensor::<1, Int>::from_ints([2, 0], &Device::flex()))
+        .symbol("batch", [("rows", 0)])
+        .method("scores")
+        .unwrap();
+    let path = folder.at("scorer.rzg");
+    graph.save(&path).unwrap();
+    (scorer, path)
+}
+
+fn write<T: npyz::AutoSerialize + npyz::Serialize>(path: &str, shape: &[u64], numbers: impl IntoIterator<Item = T>) {
+    let file = fs::File::create(path).unwrap();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(shape).writer(file).begin_nd().unwrap();
+    writer.extend(numbers).unwrap();
+    writer.finish().unwrap();
+}
+
+fn read(path: impl AsRef<Path>) -> (Vec<u64>, Vec<f32>) {
+    let file = npyz::NpyFile::new(BufReader::new(fs::File::open(path).unwrap())).unwrap();
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+#[test]
+fn a_graph_runs_on_files() {
+    let folder = Folder::new();
+    let (scorer, graph) = saved(&folder);
+    let (x, wanted, all, some) =
+        (folder.at("x.npy"), folder.at("wanted.npy"), folder.at("all.npy"), folder.at("some.npy"));
+    write(&x, &[5, 4], rows(5).into_data().iter::<f32>());
+    // As numpy writes integers: the graph's are of 32 bits.
+    write(&wanted, &[2], [4_i64, 1]);
+    let (rows_at, wanted_at) = (format!("rows={x}"), format!("wanted={wanted}"));
+    let (all_at, some_at) = (format!("output.0={all}"), format!("output.1={some}"));
+    let arguments = ["run", &graph, "--input", &rows_at, "-i", &wanted_at, "--output", &all_at, "-o", &some_at];
+    let done = rzc(&arguments).well();
+    assert!(done.out.contains("operations in ") && done.out.contains(&all), "{}", done.out);
+    let (scores, picked) = scorer.scores(rows(5), Tensor::from_ints([4, 1], &Device::flex()));
+    assert_eq!(read(&all), (vec![5, 3], scores.into_data().iter::<f32>().collect()));
+    assert_eq!(read(&some), (vec![2, 3], picked.into_data().iter::<f32>().collect()));
+
+    // What is there is not replaced unasked.
+    assert!(rzc(&arguments).error().ends_with("all.npy is there already; --force replaces it"));
+    rzc(&[&arguments[..], &["--force"]].concat()).well();
+    let json = rzc(&["run", &graph, "-i", &rows_at, "-i", &wanted_at, "--json"]).well().json();
+    assert_eq!(json["outputs"][1]["shape"], serde_json::json!([2, 3]));
+    assert_eq!((json["device"].as_str(), json["copied_bytes"].as_u64()), (Some("cpu"), Some(0)));
+}
+
+#[test]
+fn wrong_inputs_are_errors_that_name_them() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let (x, large, text) = (folder.at("x.npy"), folder.at("large.npy"), folder.at("text.npy"));
+    write(&x, &[5, 4], rows(5).into_data().iter::<f32>());
+    write(&large, &[1], [1_i64 << 40]);
+    fs::write(&text, "no numbers").unwrap();
+    let says = |inputs: &[&str], expected: &str| {
+        let mut arguments = vec!["run", &graph];
+        inputs.iter().for_each(|input| arguments.extend(["--input", input]));
+        let done = rzc(&arguments);
+        assert!(done.error().contains(expected), "{done:?}");
+    };
+    says(&[&format!("rows={x}")], "input `wanted` is missing; the graph takes `rows`, `wanted`");
+    says(&[&x], "the graph has 2 inputs, `rows`, `wanted`: say which, with --input NAME=FILE");
+    says(&[&format!("row={x}")], "the graph has no input `row`; it has `rows`, `wanted`");
+    says(&[&format!("wanted={x}")], "input `wanted`: the file holds F32, and the graph takes I32 [2]");
+    says(&[&format!("wanted={large}")], "input `wanted`: element 0 is too large for I32");
+    says(&[&format!("rows={text}")], "text.npy cannot be read as a numpy file");
+    says(&["rows=nowhere.npy"], "nowhere.npy cannot be read as a numpy file: No such file");
+    let missing = rzc(&["run", &folder.arena("arena.bpk", 8)]);
+    assert!(missing.error().contains("it holds no graph, but "), "{missing:?}");
+    assert!(rzc(&["run", &graph, "--device", "tpu"]).error().contains("`tpu` is not a device"));
+}
+
+#[test]
+fn a_graph_is_shown_and_drawn() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let done = rzc(&["inspect", &graph]).well();
+    for line in
+        ["Scorer::scores, ", "input        rows: F32 [batch, 4]", "output       output.1: F32 [2, 3]", "first.weight"]
+    {
+        assert!(done.out.contains(line), "{line}: {}", done.out);
+    }
+    rzc(&["verify", &graph]).well();
+    let list = rzc(&["graph", &graph]).well().out;
+    assert!(list.contains("Relu") && list.contains("second.weight"), "{list}");
+    let json = rzc(&["graph", &graph, "--json"]).well().json();
+    assert_eq!(json["inputs"][0]["shape"], serde_json::json!(["batch", "4"]));
+    assert!(json["steps"].as_array().unwrap().len() >= 3, "{json}");
+    let svg = folder.at("graph.svg");
+    rzc(&["graph", &graph, "--svg", &svg, "--compute"]).well();
+    let picture = fs::read_to_string(svg).unwrap();
+    for part in ["<svg", "Relu", "rows", "output.1", "first.weight"] {
+        assert!(picture.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn rzc_is_a_worker_that_knows_no_pipeline() {
+    let folder = Folder::new();
+    let (scorer, path) = saved(&folder);
+    let graph = TracedGraph::open(&path).unwrap();
+    let program = env!("CARGO_BIN_EXE_rzc");
+    let wanted = Tensor::<1, Int>::from_ints([0, 6], &Device::flex());
+    let inputs = Values::new().with("rows", rows(7)).with("wanted", wanted.clone());
+    let expected = scorer.scores(rows(7), wanted).0.into_data();
+
+    let local = Local::builder().workers(2).program(program).start().unwrap();
+    let tasks = JitTaskWrapper::on(&local, &graph).unwrap().strict();
+    assert_eq!(tasks.run(inputs.clone()).wait().unwrap().data("output.0").unwrap(), expected);
+    let worker = local.workers()[0].pid;
+    let exe = fs::read_link(format!("/proc/{worker}/exe")).unwrap();
+    assert_eq!(exe, fs::canonicalize(program).unwrap());
+    let actors = JitActorWrapper::new(&graph).strict().program(program).spawn(2).unwrap();
+    for actor in actors.iter() {
+        assert_eq!(actor.run(inputs.clone()).wait().unwrap().data("output.0").unwrap(), expected);
+    }
+
+    // It does not have the code of this program.
+    let typed = TaskWrapper::on(&local, &scorer).unwrap();
+    let error = typed.scores(rows(1), Tensor::from_ints([0], &Device::flex())).wait().map(drop).unwrap_err();
+    assert!(error.to_string().contains("which has not the code of this program"), "{error}");
+    local.shut_down();
+
+    let by_hand = rzc(&["worker"]);
+    assert!(by_hand.error().contains("a worker is started by the program whose graphs it runs"), "{by_hand:?}");
+    let error = Local::builder().program("/bin/true").workers(1).start().map(drop).unwrap_err();
+    assert!(error.to_string().contains("is `/bin/true` a program with this version of ray-zerocopy?"), "{error}");
+    let error = Local::builder().program("/no/such/program").workers(1).start().map(drop).unwrap_err();
+    assert!(error.to_string().contains("`/no/such/program` could not be started"), "{error}");
+}
