@@ -8,6 +8,7 @@
 //! | `calls` | what a call costs beside a bare socket, and a tensor beside a copy in memory |
 //! | `forward` | how fast a model computes with weights on the heap and in an arena |
 //! | `search` | how many sentences a second a real model embeds, in one worker and in two |
+//! | `jit` | what a traced graph costs beside its pipeline: to run, at a new size, and in memory |
 //! | `share` | what it costs to share a file, in time and memory |
 //! | `ipc` | what the transport costs beside another crate's |
 

@@ -60,6 +60,27 @@ fn calls() {
 }
 
 #[test]
+fn jit() {
+    let printed = run(env!("CARGO_BIN_EXE_jit"), &[]);
+    let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
+    let replay = of("replay");
+    assert_eq!(replay.len(), 3, "{replay:?}");
+    for row in &replay {
+        positive(row, &["operations", "direct_us_median", "replay_us_median", "ratio"]);
+        assert_eq!(row["outputs_equal"], true, "{row}");
+    }
+    let memory = of("memory");
+    assert_eq!(memory.iter().map(|row| row["workers"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
+    for row in &memory {
+        positive(row, &["model_mib", "sum_pss_mib", "anonymous_mib_max", "load_ms_median"]);
+        assert_eq!(row["outputs_equal"], true, "{row}");
+        // The graph once, however many workers.
+        let (model, pss) = (row["model_mib"].as_f64().unwrap(), row["sum_pss_mib"].as_f64().unwrap());
+        assert!(pss < 2.0 * model, "{row}");
+    }
+}
+
+#[test]
 fn memory() {
     let fields = [
         "model_mib",

@@ -130,6 +130,15 @@ fn memory() {
 }
 
 #[test]
+fn jit() {
+    says(
+        "jit",
+        &[],
+        &["traced 215 operations", "16 sentences of  7 tokens: [16, 384], the model's own bits", "worker 1"],
+    );
+}
+
+#[test]
 fn devices() {
     says(
         "devices",
@@ -145,7 +154,7 @@ fn devices() {
 
 #[test]
 fn help_says_what_to_look_at() {
-    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "memory", "devices"] {
+    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "memory", "devices", "jit"] {
         let output = run(name, &["--help"]);
         assert!(output.status.success(), "{name} --help: {}", output.status);
         let text = String::from_utf8_lossy(&output.stdout);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
-use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, TaskWrapper, gather, jit};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
@@ -35,6 +35,26 @@ fn actors(count: usize) -> Actors<Mill> {
 
 fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn traced_graphs_run_on_actors_and_tasks() {
+    let mill = mill();
+    let graph = jit::trace(&mill)
+        .input("corn", corn())
+        .symbol("batch", [("corn", 0)])
+        .forward(|mill, inputs| Ok(mill.grind(inputs.float("corn")?)))
+        .unwrap();
+    let corn = Tensor::<2>::random([7, SIZE], Distribution::Default, &Device::flex());
+    let here = mill.grind(corn.clone()).into_data();
+    let actors = jit::JitActorWrapper::on(&site(), &graph).unwrap().strict().spawn(2).unwrap();
+    for actor in actors.iter() {
+        assert_eq!(actor.run([("corn", corn.clone())]).wait().unwrap().data("output").unwrap(), here);
+    }
+    let tasks = jit::JitTaskWrapper::on(&site(), &graph).unwrap().strict();
+    assert_eq!(tasks.run([("corn", corn.clone())]).wait().unwrap().data("output").unwrap(), here);
+    let error = tasks.run([("wheat", corn)]).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Graph { .. })), "{error}");
 }
 
 #[test]

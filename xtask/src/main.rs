@@ -40,7 +40,7 @@ enum Task {
     RayEnv,
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
-        /// The benchmark: memory, calls, forward, share or ipc
+        /// The benchmark: memory, calls, forward, share, jit, search, ipc or ray
         name: Option<String>,
         /// Options of the benchmark, behind `--`
         #[arg(last = true)]

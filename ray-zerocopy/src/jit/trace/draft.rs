@@ -9,7 +9,7 @@ use super::super::passes::{Numbering, Step, fold, remove_dead};
 use super::super::symbol::Form;
 use super::sizes::{Made, Recorded};
 use super::{Example, TraceError};
-use crate::arena::Arena;
+use crate::arena::{Arena, TensorEntry};
 
 /// The graph of what was recorded.
 ///
@@ -101,16 +101,16 @@ pub(super) fn code(
 }
 
 /// The tensors of an arena by the addresses of their bytes.
-struct Entries(HashMap<(usize, usize), Vec<(String, DType, Vec<usize>)>>);
+struct Entries<'a>(HashMap<(usize, usize), Vec<&'a TensorEntry>>);
 
-impl Entries {
-    fn of(arena: &Arena) -> Self {
+impl<'a> Entries<'a> {
+    fn of(arena: &'a Arena) -> Self {
         let mut entries: HashMap<_, Vec<_>> = HashMap::new();
         for entry in &arena.manifest().tensors {
             let bytes = arena.slice(entry.blob);
             if !bytes.is_empty() {
                 let place = (bytes.as_ptr() as usize, bytes.len());
-                entries.entry(place).or_default().push((entry.path.clone(), entry.dtype, entry.shape.clone()));
+                entries.entry(place).or_default().push(entry);
             }
         }
         Self(entries)
@@ -120,13 +120,13 @@ impl Entries {
         let bytes = data.as_bytes();
         let entries = self.0.get(&(bytes.as_ptr() as usize, bytes.len()))?;
         let shape = data.shape().to_vec();
-        let fits = |entry: &&(String, DType, Vec<usize>)| entry.1 == data.dtype() && entry.2 == shape;
-        entries.iter().find(fits).map(|(path, ..)| path.as_str())
+        let mut fitting = entries.iter().filter(|entry| entry.dtype == data.dtype() && entry.shape == shape);
+        fitting.next().map(|entry| entry.path.as_str())
     }
 }
 
 /// Where the elements of a constant come from, if that is known.
-fn source(made: &Made, entries: &Entries) -> Option<Source> {
+fn source(made: &Made, entries: &Entries<'_>) -> Option<Source> {
     let first = made.at.first()?;
     let same = made.at.iter().all(|other| other.shape() == first.shape() && other.as_bytes() == first.as_bytes());
     if same {
