@@ -15,6 +15,9 @@ pub(super) const FORMAT: u32 = 1;
 /// burn's intermediate representation promises nothing from version to version: another one's graph is refused.
 pub(super) const BURN: &str = "0.22.1";
 
+/// The largest tensor that is made of a few numbers, in bytes: a graph of a few bytes may ask for any.
+const MOST_MADE: usize = 1 << 30;
+
 /// A recorded forward pass, without its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Code {
@@ -126,23 +129,38 @@ impl<'de> Deserialize<'de> for Inline {
 }
 
 impl Constant {
-    /// The tensor at these sizes, if it is not an entry of an arena.
-    pub(super) fn data(&self, sizes: &[usize]) -> Option<TensorData> {
+    /// Whether it can be made at these sizes. Makes nothing, whatever it says of its size.
+    pub(super) fn is_sound(&self, sizes: &[usize]) -> bool {
+        self.shape_and_count(sizes).is_some_and(|(shape, count)| match &self.source {
+            Source::Entry(_) => true,
+            Source::Inline(Inline(bytes)) => crate::arena::dtypes::fits(self.dtype, &shape, bytes.len()).is_ok(),
+            Source::Fill(element) => element.len() == self.dtype.size(),
+            Source::Range { start, step } => {
+                let last = i64::try_from(count.saturating_sub(1)).ok().and_then(|count| step.checked_mul(count));
+                (self.dtype.is_int() || self.dtype.is_uint())
+                    && last.is_some_and(|last| start.checked_add(last).is_some())
+            }
+        })
+    }
+
+    /// Its shape and the number of its elements, if that is believable.
+    fn shape_and_count(&self, sizes: &[usize]) -> Option<(Vec<usize>, usize)> {
         let shape = extents(&self.shape, sizes)?;
         let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
+        let made = !matches!(self.source, Source::Entry(_));
+        let bytes = count.checked_mul(self.dtype.size())?;
+        (!made || bytes <= MOST_MADE).then_some((shape, count))
+    }
+
+    /// The tensor at these sizes, if it is not an entry of an arena.
+    pub(super) fn data(&self, sizes: &[usize]) -> Option<TensorData> {
+        let (shape, count) = self.shape_and_count(sizes).filter(|_| self.is_sound(sizes))?;
         let data = match &self.source {
             Source::Entry(_) => return None,
-            Source::Inline(Inline(bytes)) => {
-                crate::arena::dtypes::fits(self.dtype, &shape, bytes.len()).ok()?;
-                TensorData::from_bytes_vec(bytes.to_vec(), shape, self.dtype)
-            }
-            Source::Fill(element) => {
-                (element.len() == self.dtype.size()).then_some(())?;
-                TensorData::from_bytes_vec(element.repeat(count), shape, self.dtype)
-            }
+            Source::Inline(Inline(bytes)) => TensorData::from_bytes_vec(bytes.to_vec(), shape, self.dtype),
+            Source::Fill(element) => TensorData::from_bytes_vec(element.repeat(count), shape, self.dtype),
             Source::Range { start, step } => {
-                let number = |at: usize| start.checked_add(step.checked_mul(i64::try_from(at).ok()?)?);
-                let numbers = (0..count).map(number).collect::<Option<Vec<_>>>()?;
+                let numbers: Vec<i64> = (0..count as i64).map(|at| start + step * at).collect();
                 TensorData::new(numbers, shape).convert_dtype(self.dtype)
             }
         };
@@ -153,4 +171,35 @@ impl Constant {
 /// A shape at the given sizes of the symbols; none if an extent is negative or no number of this machine.
 pub(super) fn extents(shape: &[Form], sizes: &[usize]) -> Option<Vec<usize>> {
     shape.iter().map(|form| usize::try_from(form.at(sizes)?).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, TensorData};
+
+    use super::super::symbol::Form;
+    use super::{BURN, Constant, Source};
+
+    #[test]
+    fn the_version_is_that_of_the_operations() {
+        let lock = include_str!("../../../Cargo.lock");
+        assert!(
+            lock.contains(&format!("name = \"burn-ir\"\nversion = \"{BURN}\"")),
+            "burn was updated: `BURN` is {BURN}"
+        );
+    }
+
+    #[test]
+    fn constants_are_made_of_what_is_said_of_them_and_not_of_too_much() {
+        let constant =
+            |dtype, source: &Source| Constant { dtype, shape: vec![Form::symbol(0)], source: source.clone() };
+        let range = constant(DType::I32, &Source::Range { start: 5, step: -2 });
+        assert_eq!(range.data(&[3]), Some(TensorData::from([5_i32, 3, 1])));
+        let fill = constant(DType::F32, &Source::Fill(1.5_f32.to_le_bytes().to_vec()));
+        assert_eq!(fill.data(&[2]), Some(TensorData::from([1.5_f32, 1.5])));
+        assert_eq!((fill.data(&[1 << 40]), fill.data(&[usize::MAX]), range.data(&[1 << 40])), (None, None, None));
+        assert_eq!(constant(DType::F32, &Source::Fill(vec![0; 3])).data(&[1]), None);
+        assert_eq!(constant(DType::I64, &Source::Range { start: i64::MAX, step: 1 }).data(&[2]), None);
+        assert_eq!(constant(DType::F32, &Source::Range { start: 0, step: 1 }).data(&[2]), None);
+    }
 }

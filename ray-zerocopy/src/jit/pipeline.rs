@@ -41,7 +41,7 @@ impl Pipeline for Graph {
 
     fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
         let (arena, device) = attacher.whole();
-        let replay = Replay::new(Arc::clone(&self.code), &arena, &device).map_err(failed)?;
+        let replay = Replay::new(Arc::clone(&self.code), &arena, &device, &format!("{device:?}")).map_err(failed)?;
         attacher.note_copied(replay.copied().to_vec());
         self.replay = Some(replay);
         Ok(())

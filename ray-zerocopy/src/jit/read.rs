@@ -74,8 +74,7 @@ impl Code {
             if matches!(constant.dtype, DType::QFloat(_)) {
                 return Err(format!("constant {at} is quantised"));
             }
-            let made = matches!(constant.source, Source::Entry(_)) || constant.data(&self.traced()).is_some();
-            if !made {
+            if !constant.is_sound(&self.traced()) {
                 return Err(format!("constant {at} cannot be made of what is there"));
             }
         }

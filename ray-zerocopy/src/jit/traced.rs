@@ -112,7 +112,7 @@ impl TracedGraph {
     /// # Errors
     /// If the device is not there, or cannot run graphs.
     pub fn load(&self, device: &str) -> Result<Replay, ReplayError> {
-        Replay::new(Arc::clone(self.code()), &self.arena, &device::device(device)?)
+        Replay::new(Arc::clone(self.code()), &self.arena, &device::device(device)?, device)
     }
 
     /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there

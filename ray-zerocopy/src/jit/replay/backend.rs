@@ -17,8 +17,8 @@ use crate::pipeline::Copied;
 
 /// A backend that runs graphs.
 pub(super) trait Bridge: BackendIr {
-    /// The tensor in a value, if it is on this backend.
-    fn inside(value: &Value) -> Option<HandleKind<Self>>;
+    /// The tensor in a value, if it is on this device of this backend.
+    fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>>;
 
     /// The value of a tensor.
     fn outside(handle: HandleKind<Self>) -> Option<Value>;
@@ -28,7 +28,7 @@ pub(super) trait Bridge: BackendIr {
 }
 
 impl Bridge for Flex {
-    fn inside(value: &Value) -> Option<HandleKind<Self>> {
+    fn inside(value: &Value, _: &FlexDevice) -> Option<HandleKind<Self>> {
         match value.kind_of() {
             DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
             DispatchTensorKind::Flex(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
@@ -61,6 +61,7 @@ impl Bridge for Flex {
 mod cube {
     use burn::backend::{BackendTensor, DispatchTensorKind};
     use burn_ir::HandleKind;
+    use burn_std::device::Device as _;
 
     use super::{Bridge, Value};
 
@@ -68,7 +69,11 @@ mod cube {
     pub(super) type Cube = burn::backend::Cube;
 
     impl Bridge for Cube {
-        fn inside(value: &Value) -> Option<HandleKind<Self>> {
+        fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>> {
+            // Another graphics card is the same backend.
+            if burn_backend::TensorMetadata::device(value.kind_of()).to_id() != device.to_id() {
+                return None;
+            }
             match value.kind_of() {
                 DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
                 DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
@@ -98,6 +103,7 @@ pub(super) fn player(
     code: &Arc<Code>,
     arena: &Arena,
     device: &Device,
+    name: &str,
 ) -> Result<(Box<dyn Play>, Vec<Copied>), ReplayError> {
     if *device == Device::flex() {
         let (player, copied) = Player::<Flex>::new(code, arena, device, FlexDevice)?;
@@ -108,5 +114,5 @@ pub(super) fn player(
         let (player, copied) = Player::<cube::Cube>::new(code, arena, device, own)?;
         return Ok((Box::new(player), copied));
     }
-    Err(ReplayError::NoInterpreter { device: format!("{device:?}") })
+    Err(ReplayError::NoInterpreter { device: name.to_owned() })
 }

@@ -229,3 +229,161 @@ fn module<B: Bridge>(operation: &ModuleOperationIr, slots: &mut Slots<B>) -> boo
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use burn::backend::flex::FlexDevice;
+    use burn::module::{Module, Param};
+    use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+    use burn::tensor::activation::{gelu, relu, sigmoid, softmax};
+    use burn::tensor::{Device, Distribution, Int, Tensor};
+
+    use super::super::backend::Bridge;
+    use super::super::player::{Slots, interpret, tensors};
+    use super::run;
+    use crate::jit::{Values, trace};
+
+    #[derive(crate::Pipeline)]
+    #[pipeline(init = All::new)]
+    struct All {
+        parts: Parts,
+    }
+
+    #[derive(Module, Debug)]
+    struct Parts {
+        linear: Linear,
+        norm: LayerNorm,
+        words: Embedding,
+        bias: Param<Tensor<2>>,
+    }
+
+    impl All {
+        fn new(device: &Device) -> Self {
+            let parts = Parts {
+                linear: LinearConfig::new(4, 4).init(device),
+                norm: LayerNormConfig::new(4).init(device),
+                words: EmbeddingConfig::new(9, 4).init(device),
+                bias: Param::from_tensor(Tensor::ones([3, 4], device)),
+            };
+            Self { parts }
+        }
+
+        /// Every operation that has a way of its own.
+        fn forward(&self, x: Tensor<2>, ids: Tensor<2, Int>) -> Values {
+            let Parts { linear, norm, words, bias } = &self.parts;
+            let (bias, mask) = (bias.val(), x.clone().greater_elem(0.5));
+            let y = gelu(linear.forward(x.clone())) + relu(x.clone()) * 2.0 - 1.0;
+            let y = (norm.forward(y) - bias.clone()) / (bias.clone() + 1.0) / 3.0;
+            let y =
+                y.clone().exp() + y.clone().abs().sqrt().recip() + y.clone().tanh() + y.clone().erf() + y.powf_scalar(1.5);
+            let y =
+                (sigmoid(y.clone()) * softmax(y.clone(), 1)).mask_fill(mask.clone(), 0.25).mask_where(mask.clone(), y);
+            let y = y.abs() + 0.1;
+            let sums = y.clone().log().sum_dim(0) - 2.0 + y.clone().mean_dim(0);
+            let words = words.forward(ids.clone().reshape([2, 3])).reshape([6, 4]).slice([0..3, 0..4]);
+            let wide: Tensor<3> = y.clone().reshape([1, 3, 4]).expand([2, 3, 4]).permute([1, 0, 2]).swap_dims(0, 1);
+            let product = wide.clone().matmul(wide.swap_dims(1, 2));
+            let both =
+                Tensor::cat(vec![y + words, sums], 0).select(0, ids.clone().reshape([6]).slice([0..2]).sub_scalar(0));
+            let ids = Tensor::cat(
+                vec![ids.clone().swap_dims(0, 1).permute([1, 0]), ids.slice([0..1, 0..2]).expand([3, 2])],
+                0,
+            );
+            let masks = Tensor::cat(
+                vec![
+                    mask.clone().swap_dims(0, 1).permute([1, 0]),
+                    mask.slice([0..1, 0..4]).expand([2, 4]).reshape([2, 4]),
+                ],
+                0,
+            );
+            Values::new().with("product", product).with("both", both).with("ids", ids).with("masks", masks)
+        }
+    }
+
+    #[test]
+    fn each_operation_gives_the_bits_of_burns_interpreter() {
+        let device = Device::flex();
+        let x = Tensor::<2>::random([3, 4], Distribution::Default, &device);
+        let ids = Tensor::<2, Int>::from_ints([[3, 0], [1, 2], [2, 1]], &device);
+        let all = All::new(&device);
+        let graph = trace(&all)
+            .input("x", x.clone())
+            .input("ids", ids.clone())
+            .forward(|all, inputs| Ok(all.forward(inputs.float("x")?, inputs.int("ids")?)))
+            .unwrap();
+        let code = graph.code();
+        let handle = |value: &crate::jit::Value| <Flex as Bridge>::inside(value, &FlexDevice).unwrap();
+        let mut slots: Vec<_> = (0..tensors(code)).map(|_| None).collect();
+        slots[0] = Some(handle(&x.into()));
+        slots[1] = Some(handle(&ids.into()));
+        for (at, constant) in code.constants.iter().enumerate() {
+            let data = constant.data(&[]).unwrap_or_else(|| {
+                let crate::jit::graph::Source::Entry(path) = &constant.source else { panic!("constant {at}") };
+                let entry = graph.arena().manifest().tensors.iter().find(|entry| entry.path == *path).unwrap();
+                let bytes = graph.arena().borrow(entry.blob);
+                burn::tensor::TensorData::from_bytes(bytes, entry.shape.clone(), entry.dtype)
+            });
+            slots[2 + at] = Some(handle(&crate::jit::Value::from_data(data, &device).unwrap()));
+        }
+        let (mut own, mut burns) = (Slots::<Flex>(slots.clone()), Slots::<Flex>(slots));
+        let mut names = std::collections::BTreeSet::new();
+        for operation in &code.operations {
+            let name = crate::jit::passes::name(operation);
+            let direct = run(operation, &mut own);
+            interpret(operation, &mut burns, &FlexDevice);
+            if !direct {
+                interpret(operation, &mut own, &FlexDevice);
+                continue;
+            }
+            names.insert(name.clone());
+            for out in operation.outputs() {
+                let data = |slots: &Slots<Flex>| {
+                    let value = <Flex as Bridge>::outside(slots.0[out.id.value() as usize].clone().unwrap()).unwrap();
+                    value.data().unwrap()
+                };
+                assert_eq!(data(&own).as_bytes(), data(&burns).as_bytes(), "{name}");
+            }
+        }
+        let missing: Vec<_> = [
+            "Abs",
+            "Add",
+            "AddScalar",
+            "Cat",
+            "Div",
+            "DivScalar",
+            "Embedding",
+            "Erf",
+            "Exp",
+            "Expand",
+            "Gelu",
+            "LayerNorm",
+            "Log",
+            "MaskFill",
+            "MaskWhere",
+            "Matmul",
+            "MeanDim",
+            "Mul",
+            "MulScalar",
+            "Permute",
+            "PowfScalar",
+            "Recip",
+            "Relu",
+            "Reshape",
+            "Select",
+            "Sigmoid",
+            "Slice",
+            "Softmax",
+            "Sqrt",
+            "Sub",
+            "SubScalar",
+            "SumDim",
+            "SwapDims",
+            "Tanh",
+        ]
+        .into_iter()
+        .filter(|name| !names.contains(*name))
+        .collect();
+        assert!(missing.is_empty(), "not run: {missing:?}; run: {names:?}");
+    }
+}

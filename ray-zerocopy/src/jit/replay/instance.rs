@@ -10,11 +10,13 @@ use super::super::passes;
 use super::super::symbol::with_numbers;
 use super::ReplayError;
 use super::backend::Bridge;
-use super::player::{Slots, handle};
+use super::player::{Slots, constant_handle};
 
 /// An operation at certain sizes.
 pub(super) struct Ready {
     pub operation: OperationIr,
+    /// Its place in the graph.
+    pub number: usize,
     /// What it gives and nobody uses.
     pub unused: Vec<usize>,
 }
@@ -29,15 +31,15 @@ pub(super) struct Instance<B: Bridge> {
 
 impl<B: Bridge> Instance<B> {
     /// Puts the sizes into the operations.
-    pub(super) fn new(code: &Code, sizes: &[usize], device: &Device) -> Result<Self, ReplayError> {
+    pub(super) fn new(code: &Code, sizes: &[usize], device: &Device, own: &B::Device) -> Result<Self, ReplayError> {
         let bools: DType = device.settings().bool_dtype.into();
         let traced = code.symbols.iter().zip(sizes).all(|(symbol, &size)| symbol.traced == size);
         let mut holes = code.holes.iter().peekable();
         let mut steps = Vec::with_capacity(code.operations.len());
         for (number, operation) in code.operations.iter().enumerate() {
-            let mut own = Vec::new();
+            let mut filled = Vec::new();
             while let Some(hole) = holes.next_if(|hole| hole.operation as usize == number) {
-                own.push(hole);
+                filled.push(hole);
             }
             let wrong = |reason: String| ReplayError::Sizes {
                 number,
@@ -45,17 +47,17 @@ impl<B: Bridge> Instance<B> {
                 sizes: named(code, sizes),
                 reason,
             };
-            let mut operation = match own.is_empty() || traced {
+            let mut operation = match filled.is_empty() || traced {
                 true => operation.clone(),
                 false => {
                     let value = |hole: &&super::super::graph::Hole| Some((hole.number, hole.form.at(sizes)?));
-                    let values: Option<Vec<_>> = own.iter().map(value).collect();
+                    let values: Option<Vec<_>> = filled.iter().map(value).collect();
                     let values = values.ok_or_else(|| wrong("a number is out of range".to_owned()))?;
                     with_numbers(operation, &values).map_err(wrong)?
                 }
             };
             operation.visit_mut(&mut Bools(bools));
-            steps.push(Ready { operation, unused: Vec::new() });
+            steps.push(Ready { operation, number, unused: Vec::new() });
         }
         let mut fixed = Vec::new();
         for (at, constant) in code.constants.iter().enumerate() {
@@ -70,7 +72,8 @@ impl<B: Bridge> Instance<B> {
                 reason: "it cannot be made".to_owned(),
             };
             let data = constant.data(sizes).ok_or_else(wrong)?;
-            fixed.push((code.inputs.len() + at, handle::<B>(data, device, format!("constant {at}"))?));
+            let handle = constant_handle::<B>(data, device, own, &format!("constant {at}"))?;
+            fixed.push((code.inputs.len() + at, handle));
         }
         Ok(Self { fixed, steps, left: Vec::new() })
     }

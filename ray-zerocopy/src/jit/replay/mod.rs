@@ -38,8 +38,8 @@ trait Play: Send {
 }
 
 impl Replay {
-    pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device) -> Result<Self, ReplayError> {
-        let (player, copied) = backend::player(&code, arena, device)?;
+    pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device, name: &str) -> Result<Self, ReplayError> {
+        let (player, copied) = backend::player(&code, arena, device, name)?;
         Ok(Self { code, device: device.clone(), player, copied })
     }
 

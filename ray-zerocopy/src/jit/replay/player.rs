@@ -72,7 +72,7 @@ impl<B: Bridge> Player<B> {
             let Source::Entry(path) = &constant.source else {
                 // What depends on sizes is made for each.
                 if let Some(data) = constant.data(&[]) {
-                    *slot = Some(handle::<B>(data, device, path_of(at))?);
+                    *slot = Some(constant_handle::<B>(data, device, &own, &path_of(at))?);
                 }
                 continue;
             };
@@ -90,7 +90,7 @@ impl<B: Bridge> Player<B> {
             }
             let data = TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
             let bytes = data.as_bytes().len() as u64;
-            let made = handle::<B>(data, device, path.clone())?;
+            let made = constant_handle::<B>(data, device, &own, path)?;
             if bytes > 0 && !B::address(&made).is_some_and(|address| arena.contains(address)) {
                 copied.push(Copied { path: path.clone(), bytes });
             }
@@ -116,7 +116,7 @@ impl<B: Bridge> Player<B> {
             self.instances[..=at].rotate_right(1);
             return Ok(());
         }
-        let mut instance = Instance::<B>::new(&self.code, sizes, &self.device)?;
+        let mut instance = Instance::<B>::new(&self.code, sizes, &self.device, &self.own)?;
         self.prepare(&mut instance)?;
         self.instances.truncate(KEPT - 1);
         self.instances.insert(0, (sizes.to_vec(), instance));
@@ -177,19 +177,20 @@ impl<B: Bridge> Player<B> {
 
     fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
         let Self { code, device, own, slots, instances, .. } = self;
-        let Some((_, instance)) = instances.first() else { return Ok(Vec::new()) };
+        let unready = || GraphError::Corrupted { reason: "nothing is ready to run".to_owned() };
+        let (_, instance) = instances.first().ok_or_else(unready)?;
         for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
             let wrong = |reason: String| ReplayError::Input {
                 name: port.name.clone(),
                 expected: "a tensor that its device can read".to_owned(),
                 found: reason,
             };
-            slots.0[at] = Some(match B::inside(&value) {
+            slots.0[at] = Some(match B::inside(&value, own) {
                 Some(handle) => handle,
                 None => {
                     let data = value.data().map_err(wrong)?;
                     drop(value);
-                    handle::<B>(data, device, port.name.clone())?
+                    handle::<B>(data, device, own).map_err(wrong)?
                 }
             });
         }
@@ -202,7 +203,7 @@ impl<B: Bridge> Player<B> {
                 at += 1;
             }
         });
-        ran.map_err(|reason| failed(at, &instance.steps[at].operation, reason))?;
+        ran.map_err(|reason| failed(instance.steps[at].number, &instance.steps[at].operation, reason))?;
         let output = |port: &super::super::graph::Port| {
             let handle = slots.0.get(port.id.value() as usize).cloned().flatten();
             handle.and_then(B::outside).ok_or_else(|| {
@@ -241,14 +242,23 @@ pub(super) fn tensors(code: &Code) -> usize {
 }
 
 /// Elements on a backend. Booleans are stored as the device does.
-pub(super) fn handle<B: Bridge>(data: TensorData, device: &Device, path: String) -> Result<HandleKind<B>, ReplayError> {
-    let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
+fn handle<B: Bridge>(data: TensorData, device: &Device, own: &B::Device) -> Result<HandleKind<B>, String> {
     let data = match data.dtype() {
         burn::tensor::DType::Bool(_) => data.convert_dtype(device.settings().bool_dtype.into()),
         _ => data,
     };
-    let value = Value::from_data(data, device).map_err(|reason| wrong(format!("cannot be made: {reason}")))?;
-    B::inside(&value).ok_or_else(|| wrong("is on another device".to_owned()).into())
+    B::inside(&Value::from_data(data, device)?, own).ok_or_else(|| "it is on another device".to_owned())
+}
+
+/// The same, of a constant of this name.
+pub(super) fn constant_handle<B: Bridge>(
+    data: TensorData,
+    device: &Device,
+    own: &B::Device,
+    path: &str,
+) -> Result<HandleKind<B>, ReplayError> {
+    let wrong = |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be made: {reason}") };
+    handle::<B>(data, device, own).map_err(|reason| wrong(reason).into())
 }
 
 /// Runs one operation.
@@ -256,9 +266,16 @@ pub(super) fn handle<B: Bridge>(data: TensorData, device: &Device, path: String)
 /// # Panics
 /// As the backend does.
 pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>, device: &B::Device) {
-    if direct::run(operation, slots) {
-        return;
+    if !direct::run(operation, slots) {
+        interpret(operation, slots, device);
     }
+}
+
+/// Runs one operation by burn's own interpreter.
+///
+/// # Panics
+/// As the backend does.
+pub(super) fn interpret<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>, device: &B::Device) {
     let mut interpreter = TensorInterpreter::<B>::new(device.clone());
     let mut operation = operation.clone();
     let mut seen = std::collections::HashSet::new();
