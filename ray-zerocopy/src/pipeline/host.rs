@@ -8,6 +8,7 @@ use burn::tensor::kind::Basic;
 use burn::tensor::quantization::{QuantStore, QuantizedBytes};
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 
+use super::fit::fit;
 use super::tensors::Kind;
 use crate::arena::{BlobSource, TensorKind, dtypes, sample};
 
@@ -111,9 +112,11 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
             return Ok(tensor);
         }
         let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
+        let data = fit(data, device)?;
+        let dtype = data.dtype();
         Ok(Tensor::from_data(data, (device, dtype)))
     };
-    // A device that is out of memory, or that does not know the dtype or the quantisation, panics.
+    // A device that is out of memory, or that does not know the quantisation, panics.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).map_err(|panic| {
         format!("{dtype:?} of shape {shape:?} cannot be made on this device: {}", crate::panics::message(&*panic))
     })?

@@ -7,6 +7,7 @@ mod attach;
 mod collect;
 mod compare;
 mod containers;
+mod fit;
 mod host;
 pub mod leaf;
 mod load;
