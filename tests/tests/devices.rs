@@ -1,22 +1,52 @@
-//! stub
-use burn::tensor::*;
-#[test]
-fn stub() {
-    let t = std::time::Instant::now();
-    let d = ray_zerocopy::device("wgpu");
-    println!("{d:?} {:?}", t.elapsed());
-    println!("{:?}", ray_zerocopy::device("wgpu:7"));
-    let d = d.unwrap();
-    println!("{:?}", d.settings());
-    for t in [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::I32, DType::I16, DType::I8, DType::U64, DType::U32, DType::U16, DType::U8, DType::Bool(BoolStore::Native), DType::Bool(BoolStore::U8), DType::Bool(BoolStore::U32)] {
-        println!("{t:?} {}", d.supports_dtype(t));
+//! The conformance suite on every device that the program has. `tests/src/conformance` says what has to hold.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use ray_zerocopy_tests::conformance::heap::Counting;
+use ray_zerocopy_tests::conforms;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+conforms!(cpu, Spec { name: "cpu", nowhere: "cpu:1", feature: None, borrows: true, tolerance: 0.0 });
+
+#[cfg(feature = "wgpu")]
+conforms!(wgpu, Spec { name: "wgpu:0", nowhere: "wgpu:7", feature: Some("wgpu"), borrows: false, tolerance: 1e-4 });
+
+#[cfg(feature = "cuda")]
+conforms!(cuda, Spec { name: "cuda:0", nowhere: "cuda:7", feature: Some("cuda"), borrows: false, tolerance: 1e-4 });
+
+#[cfg(feature = "libtorch")]
+conforms!(
+    libtorch,
+    Spec {
+        name: "libtorch",
+        nowhere: "libtorch:cuda:7",
+        feature: Some("libtorch"),
+        borrows: true,
+        tolerance: 1e-4
     }
-    let t = std::time::Instant::now();
-    let x = Tensor::<2>::ones([4, 256], &d);
-    let y = Tensor::<2>::ones([256, 256], &d);
-    println!("{:?} {:?}", x.matmul(y).sum().into_scalar::<f32>(), t.elapsed());
-    let x = Tensor::<1>::from_data(TensorData::new(vec![1f64, 2.0], [2]), (&d, DType::F64));
-    println!("{:?}", (x * 2.0).try_into_data());
-    let x = Tensor::<1, Int>::from_data(TensorData::new(vec![1i64 << 40, 2], [2]), (&d, DType::I64));
-    println!("{:?}", (x * 2).try_into_data());
+);
+
+#[cfg(any(not(feature = "wgpu"), not(feature = "cuda"), not(feature = "libtorch")))]
+mod without {
+    use ray_zerocopy_tests::conformance::errors::not_compiled_in;
+
+    #[cfg(not(feature = "wgpu"))]
+    #[test]
+    fn wgpu() {
+        not_compiled_in("wgpu:0", "wgpu");
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn cuda() {
+        not_compiled_in("cuda:0", "cuda");
+    }
+
+    #[cfg(not(feature = "libtorch"))]
+    #[test]
+    fn libtorch() {
+        not_compiled_in("libtorch", "libtorch");
+    }
 }

@@ -21,7 +21,7 @@ pub mod whole;
 pub use attach::Attacher;
 pub use collect::Collector;
 pub use containers::{MapKey, entries, entries_mut, unshare};
-pub(crate) use host::{bytes as bytes_of, tensor as tensor_of};
+pub(crate) use host::{bytes as bytes_of, dtype as dtype_of, tensor as tensor_of};
 pub use load::{Copied, LoadError, Loaded, load};
 pub use rebuild::{Root, Source, rebuilt};
 pub use share::{ShareError, share};

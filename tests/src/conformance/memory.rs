@@ -1,0 +1,78 @@
+//! One copy of the weights in host memory, however many processes and devices have them.
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{ActorWrapper, Pipeline, load, share};
+
+use super::{Spec, heap};
+use crate::memory::mapped;
+
+const SIZE: usize = 2048;
+/// 128 MiB in eight matrices: more than all other tests of the program have at once.
+const LAYERS: usize = 8;
+const MODEL: u64 = (LAYERS * (SIZE * SIZE + SIZE) * 4) as u64;
+
+/// Much weight, and little to compute.
+#[derive(Pipeline)]
+#[pipeline(init = Stack::new)]
+pub struct Stack {
+    layers: Vec<Linear>,
+}
+
+impl Stack {
+    fn new(device: &Device) -> Self {
+        Self { layers: (0..LAYERS).map(|_| LinearConfig::new(SIZE, SIZE).init(device)).collect() }
+    }
+}
+
+#[ray_zerocopy::remote]
+impl Stack {
+    /// The forward pass.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.layers.iter().fold(x, |x, layer| layer.forward(x))
+    }
+}
+
+/// While weights go to the device, this process's heap does not get them.
+pub fn no_second_copy_in_the_heap(spec: &Spec, device: &Device) {
+    let arena = share(&Stack::new(&Device::flex())).unwrap();
+    // The device's own beginnings are not the upload's.
+    Tensor::<1>::ones([1], device).into_data();
+    let (loaded, growth) = heap::growth(|| load::<Stack>(&arena, device).unwrap());
+    println!("loading {MODEL} bytes on `{}` took {growth} bytes of heap", spec.name);
+    assert!(growth < MODEL / 8, "loading {MODEL} bytes on `{}` took {growth} bytes of heap", spec.name);
+    assert_eq!(loaded.copied().is_empty(), spec.borrows);
+}
+
+/// Two workers on one device: the arena is in memory once, and no page of it is anybody's own.
+pub fn workers_share_the_pages(spec: &Spec, _: &Device) {
+    let stack = Stack::new(&Device::flex());
+    let x = Tensor::<2>::ones([1, SIZE], &Device::flex()) / SIZE as f32;
+    let expected = stack.forward(x.clone()).into_data();
+    let arena = share(&stack).unwrap();
+    drop(stack);
+    let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
+    let len = arena.len();
+    let actors = ActorWrapper::<Stack>::from_arena(arena).device(spec.name).threads_per_worker(1).spawn(2).unwrap();
+    let mut pss = mapped(std::process::id(), inode).iter().map(|part| part.figure("Pss")).sum::<u64>();
+    for actor in actors.iter() {
+        spec.same(actor.forward(x.clone()).wait().unwrap().into_data(), expected.clone());
+    }
+    for worker in actors.workers() {
+        let parts = mapped(worker.pid, inode);
+        let sum = |field| parts.iter().map(|part| part.figure(field)).sum::<u64>();
+        assert!(sum("Rss") > MODEL / 2, "worker {} has read {} bytes of the arena", worker.index, sum("Rss"));
+        assert_eq!(sum("Anonymous"), 0, "worker {} has pages of the arena of its own", worker.index);
+        pss += sum("Pss");
+        let private = crate::memory::rollup(worker.pid, "Anonymous");
+        println!("worker {} on `{}`: {private} bytes of its own for {MODEL} of weights", worker.index, spec.name);
+        if spec.borrows {
+            assert!(private < MODEL / 2, "worker {} has {private} bytes of its own: a copy?", worker.index);
+        }
+    }
+    assert!(pss < len * 11 / 10, "{pss} bytes of memory for an arena of {len}");
+    let report = actors.report().unwrap();
+    for process in &report.processes[1..] {
+        assert_eq!(process.copied, if spec.borrows { 0 } else { MODEL }, "{report}");
+    }
+}
