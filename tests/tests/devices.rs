@@ -19,13 +19,7 @@ conforms!(cuda, Spec { name: "cuda:0", nowhere: "cuda:7", feature: Some("cuda"),
 #[cfg(feature = "libtorch")]
 conforms!(
     libtorch,
-    Spec {
-        name: "libtorch",
-        nowhere: "libtorch:cuda:7",
-        feature: Some("libtorch"),
-        borrows: true,
-        tolerance: 1e-4
-    }
+    Spec { name: "libtorch", nowhere: "libtorch:cuda:7", feature: Some("libtorch"), borrows: true, tolerance: 1e-4 }
 );
 
 #[cfg(any(not(feature = "wgpu"), not(feature = "cuda"), not(feature = "libtorch")))]

@@ -1,5 +1,6 @@
 //! Tasks of the workspace: `cargo xtask --help`. The only place that starts other programs for developers.
 
+mod devices;
 mod fuzz;
 mod ray;
 mod shell;
@@ -32,7 +33,7 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
-    /// Type-check the code behind the features `cuda` and `wgpu`, which need no GPU for that
+    /// Type-check and lint the code behind the features `cuda` and `wgpu`, which need no GPU for that
     Features,
     /// Fetch the model of the `semantic_search` example into the cache
     Models,
@@ -86,7 +87,7 @@ fn run() -> Result<()> {
     match Arguments::parse().task {
         Task::Test { list: true, .. } => test::list(),
         Task::Test { only, .. } => test::run(only.as_deref()),
-        Task::Features => tools::features(),
+        Task::Features => devices::lints(),
         Task::RayEnv => ray::environment(),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),

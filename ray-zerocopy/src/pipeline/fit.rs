@@ -29,7 +29,9 @@ pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
             let target = DType::from(settings.int_dtype);
             if let Some(value) = too_large(&data, target) {
                 let found = dtypes::name(dtype);
-                return Err(format!("the device computes with {target:?} and not with {found}, and {value} does not fit"));
+                return Err(format!(
+                    "the device computes with {target:?} and not with {found}, and {value} does not fit"
+                ));
             }
             target
         }
@@ -42,7 +44,11 @@ pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
 fn refusal(dtype: DType, device: &Device) -> String {
     let known = [DType::F64, DType::F32, DType::F16, DType::BF16];
     let known: Vec<_> = known.into_iter().filter(|&known| device.supports_dtype(known)).map(dtypes::name).collect();
-    format!("the device does not compute with {}, but with {}; cast it before it is shared", dtypes::name(dtype), known.join(", "))
+    format!(
+        "the device does not compute with {}, but with {}; cast it before it is shared",
+        dtypes::name(dtype),
+        known.join(", ")
+    )
 }
 
 /// Quantised values of a byte each, as the same bytes in words of four: what devices without 8-bit integers read.

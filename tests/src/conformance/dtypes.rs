@@ -59,16 +59,7 @@ pub fn floats(spec: &Spec, device: &Device) {
 
 /// Integers of every width.
 pub fn integers(spec: &Spec, device: &Device) {
-    for dtype in [
-        DType::I64,
-        DType::I32,
-        DType::I16,
-        DType::I8,
-        DType::U64,
-        DType::U32,
-        DType::U16,
-        DType::U8,
-    ] {
+    for dtype in [DType::I64, DType::I32, DType::I16, DType::I8, DType::U64, DType::U32, DType::U16, DType::U8] {
         let least = if dtype.is_int() { -7 } else { 7 };
         let data = TensorData::new(vec![least, 0, 1, 127_i64], [2, 2]).convert_dtype(dtype);
         let mut bare = Bare::new(&Device::flex());

@@ -45,7 +45,11 @@ pub fn ties_are_ties(spec: &Spec, device: &Device) {
     let sample = Sample::filled();
     let arena = share(&sample).unwrap();
     let paths = ["words.weight", "out.weight"];
-    assert!(paths.iter().all(|tied| arena.paths().any(|path| path == *tied)), "{:?}", arena.paths().collect::<Vec<_>>());
+    assert!(
+        paths.iter().all(|tied| arena.paths().any(|path| path == *tied)),
+        "{:?}",
+        arena.paths().collect::<Vec<_>>()
+    );
     let loaded = load::<Sample>(&arena, device).unwrap();
     assert_eq!(loaded.words.weight.id, loaded.out.weight.id);
     let listed = loaded.copied().iter().filter(|copied| paths.contains(&copied.path.as_str())).count();
