@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{cargo, exists, run, target};
 
 /// The third selection of features: burn is built for it once more, in a profile that makes this short.
-const SELECTION: &[&str] = &["--profile", "devices", "-p", "ray-zerocopy", "-p", "ray-zerocopy-tests"];
+const SELECTION: &[&str] =
+    &["--profile", "devices", "-p", "ray-zerocopy", "-p", "ray-zerocopy-tests", "-p", "examples"];
 
 /// Devices that the conformance suite runs on, and that have to be there. As features of the tests, and with commas between them.
 const DEVICES: &str = "wgpu";
@@ -19,18 +20,25 @@ const DEVICES: &str = "wgpu";
 const CHECKED: &str = "wgpu,cuda";
 
 fn selection(command: &str, devices: &str, rest: &[&str]) -> Command {
-    let features: Vec<_> = devices.split(',').map(|device| format!("ray-zerocopy-tests/{device}")).collect();
+    let packages = ["ray-zerocopy-tests", "examples"];
+    let features = devices.split(',').flat_map(|device| packages.map(|package| format!("{package}/{device}")));
+    let features: Vec<_> = features.collect();
     let mut cargo = cargo([command]);
     cargo.args(SELECTION).args(["--features", &features.join(",")]).args(rest);
     cargo
 }
 
-/// Runs the conformance suite.
+/// Runs the conformance suite, and the example on the same devices.
 pub(crate) fn tests() -> Result<()> {
     vulkan()?;
+    let runtime = runtime_folder()?;
     let mut test = selection("test", DEVICES, &["--test", "devices"]);
-    test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", runtime_folder()?);
-    run(test)
+    test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
+    run(test)?;
+    run(selection("build", DEVICES, &["--example", "devices", "--quiet"]))?;
+    let mut example = Command::new(target().join("devices/examples/devices"));
+    example.arg("cpu").args(DEVICES.split(',')).args(["--width", "256"]).env("XDG_RUNTIME_DIR", runtime);
+    run(example)
 }
 
 /// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
