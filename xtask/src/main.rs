@@ -24,7 +24,7 @@ struct Arguments {
 enum Task {
     /// Everything that has to pass: format, spelling, lints, docs, tests, doc tests, the book, the examples
     ///
-    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI. Nothing is skipped: what cannot run fails.
+    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI; as root on Debian, a software Vulkan. Nothing is skipped: what cannot run fails.
     Test {
         /// Only the steps whose names contain this; `--list` shows the names
         #[arg(long, value_name = "TEXT")]
