@@ -59,7 +59,7 @@ pub(crate) fn bytes<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<By
     data.map(TensorData::into_bytes).map_err(|error| error.to_string())
 }
 
-/// What the elements of [`bytes`] are. Booleans are a byte each, whatever the device writes them in: everybody reads that. And
+/// What the elements of [`bytes()`] are. Booleans are a byte each, whatever the device writes them in: everybody reads that. And
 /// flex calls those of a tensor of booleans plain integers after some operations, `select` for one.
 pub(crate) fn dtype<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> DType {
     match (K::STORED, tensor.dtype()) {
