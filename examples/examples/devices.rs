@@ -1,83 +1,160 @@
-//! Device strings: what each one says on this machine, and what can be borrowed there.
+//! One pipeline on every device of this machine: what is borrowed, what is uploaded, whether the answers agree, how fast it is.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::activation::gelu;
+use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
 use ray_zerocopy::{ActorWrapper, DeviceError, Error, Pipeline, device};
+use serde::{Deserialize, Serialize};
 
-/// A device is named by a string: `cpu`, `cuda:1`, `wgpu`, `libtorch`. It is asked for before it is used: a string that
-/// names no device, a backend that was not compiled in, and a device that is not there are three different errors.
+/// A device is named by a string: `cpu`, `cuda:1`, `wgpu:0`, `libtorch`. The same pipeline is loaded on each, from the same arena.
 ///
-/// On `cpu` weights are borrowed where they lie. Every other device has memory of its own, so weights are copied onto
-/// it; that is counted, and `strict` refuses it.
+/// On `cpu` weights are borrowed where they lie, in memory that all processes share. A GPU has memory of its own: weights are
+/// uploaded, straight from that shared memory, and `copied()` lists them. `strict` makes it an error.
+///
+/// Another backend rounds differently: its answer is equal within 1e-4 of the largest number, that of `cpu` bit for bit.
+///
+/// A string that names no device, a backend that was not compiled in, and a device that the machine does not have are
+/// three different errors, before anything is computed.
 #[derive(Parser)]
-#[command(after_help = "Try: --features ray-zerocopy/wgpu, if there is a GPU or a software Vulkan.")]
+#[command(after_help = "\
+Try:
+  cargo run --release --example devices
+  cargo run --release -p examples --features wgpu --example devices
+      with a GPU, or without one: `apt install mesa-vulkan-drivers libvulkan1` has a Vulkan that computes on the processor
+  cargo run --release -p examples --features wgpu --example devices -- wgpu:0 wgpu:7
+Next: the chapter on devices in the book, book/src/devices.md")]
 struct Args {
-    /// The strings to try.
-    #[arg(default_values = ["cpu", "cuda", "cuda:1", "wgpu", "libtorch", "libtorch:cuda:0", "gpu"])]
+    /// The devices to try
+    #[arg(default_values = ["cpu", "cuda", "wgpu", "libtorch", "libtorch:cuda:0", "gpu"])]
     devices: Vec<String>,
+    /// Rows and columns of each of the four matrices
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    width: u16,
+    /// Forward passes to take the median time of
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
 }
 
+/// How large a [`Model`] is.
+#[derive(Clone, Serialize, Deserialize)]
+struct Config {
+    width: usize,
+}
+
+/// Four layers with GELU between them.
 #[derive(Pipeline)]
-#[pipeline(init = Model::new)]
 struct Model {
-    layer: Linear,
+    #[pipeline(config)]
+    config: Config,
+    layers: Vec<Linear>,
+}
+
+impl Config {
+    fn init(&self, device: &Device) -> Model {
+        let layer = || LinearConfig::new(self.width, self.width).init(device);
+        Model { config: self.clone(), layers: (0..4).map(|_| layer()).collect() }
+    }
 }
 
 impl Model {
-    fn new(device: &Device) -> Self {
-        Self { layer: LinearConfig::new(256, 256).init(device) }
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.layers.iter().fold(x, |x, layer| gelu(layer.forward(x)))
     }
+}
+
+/// What came of a device.
+struct Row {
+    device: String,
+    borrowed: u64,
+    copied: u64,
+    equal: String,
+    forward: Duration,
 }
 
 fn main() -> Result<()> {
     ray_zerocopy::init();
     let args = Args::parse();
-    let shared = ActorWrapper::new(&Model::new(&Device::flex()))?;
-    for name in &args.devices {
-        println!("{name}\n  {}", describe(&shared, name)?);
-    }
+    let model = Config { width: usize::from(args.width) }.init(&Device::flex());
+    let shared = ActorWrapper::new(&model)?;
+    let x = Tensor::<2>::random([8, model.config.width], Distribution::Default, &Device::flex());
+    let expected: Vec<f32> = model.forward(x.clone()).into_data().iter().collect();
 
-    // The device of a wrapper is what `load` uses, and `load_on` is for another one.
-    let nowhere = shared.clone().device("cuda:1");
-    match nowhere.load() {
-        Ok(_) => println!("wrapper.device(\"cuda:1\").load() works here"),
-        Err(error) => println!("wrapper.device(\"cuda:1\").load(): {error}"),
+    let (mut rows, mut absent) = (Vec::new(), Vec::new());
+    for name in &args.devices {
+        match device(name) {
+            Ok(there) => rows.push(run(&shared, name, &there, &x, &expected, args.rounds)?),
+            Err(error) => absent.push((name, why(name, error)?)),
+        }
     }
-    nowhere.load_on("cpu")?;
-    println!("wrapper.device(\"cuda:1\").load_on(\"cpu\") works");
+    table(&rows);
+    absent.iter().for_each(|(name, why)| println!("{name}: {why}"));
     Ok(())
 }
 
-/// What a device string says, and what a load there copies.
-fn describe(shared: &ActorWrapper<Model>, name: &str) -> Result<String> {
-    let there = match device(name) {
-        Ok(there) => there,
-        Err(error) => {
-            let text = error.to_string();
-            match &error {
-                DeviceError::Unknown { found } => ensure!(text.contains(found) && text.contains("write `cpu`")),
-                DeviceError::NotCompiled { feature, .. } => ensure!(text.contains(&format!("`{feature}`"))),
-                DeviceError::NotFound { device, .. } => ensure!(text.contains(device)),
-                other => bail!("an error that this example does not know: {other}"),
-            }
-            ensure!(name != "cpu", "`cpu` is always there, and yet: {text}");
-            return Ok(text);
-        }
-    };
+/// Loads on a device and runs there.
+fn run(
+    shared: &ActorWrapper<Model>,
+    name: &str,
+    there: &Device,
+    x: &Tensor<2>,
+    expected: &[f32],
+    rounds: u16,
+) -> Result<Row> {
     let loaded = shared.load_on(name)?;
-    let x = Tensor::<2>::ones([1, 256], &there);
-    let sum: f32 = loaded.layer.forward(x).sum().into_scalar();
-    ensure!(sum.is_finite(), "the forward pass on {name} gives {sum}");
+    let x = x.clone().to_device(there);
+    let answer: Vec<f32> = loaded.forward(x.clone()).into_data().iter().collect();
+    let largest = expected.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+    let apart = answer.iter().zip(expected).fold(0_f32, |apart, (a, b)| apart.max((a - b).abs()));
+    ensure!(apart <= 1e-4 * largest, "{name} is {apart} apart from cpu, with {largest} as the largest number");
+    ensure!(name != "cpu" || answer == expected, "the answer on cpu is not the same bit for bit");
 
-    let copied = loaded.copied().len();
+    let copied: u64 = loaded.copied().iter().map(|copied| copied.bytes).sum();
+    let borrowed = shared.arena().weight_bytes() - copied;
     ensure!(name != "cpu" || copied == 0, "`cpu` copied weights: {:?}", loaded.copied());
-    let strict = match shared.clone().strict().load_on(name) {
-        Ok(_) => "strict has no objection".to_owned(),
-        Err(Error::Load(error)) => error.to_string(),
+    match shared.clone().strict().load_on(name) {
+        Ok(_) => ensure!(copied == 0, "strict has no objection to {copied} bytes that were copied to {name}"),
+        Err(Error::Load(error)) => ensure!(copied > 0, "strict refuses {name}, where nothing was copied: {error}"),
         Err(error) => return Err(error.into()),
-    };
-    ensure!((copied == 0) == (strict == "strict has no objection"), "strict and copied() are at odds on {name}");
-    Ok(format!("is there; {copied} of 2 weights had to be copied; {strict}"))
+    }
+
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        // An accelerator has computed when its answer is here, and not before.
+        loaded.forward(x.clone()).into_data();
+        times.push(begun.elapsed());
+    }
+    times.sort();
+    let equal = if apart == 0.0 { "bit for bit".to_owned() } else { format!("within {:.0e}", apart / largest) };
+    Ok(Row { device: name.to_owned(), borrowed, copied, equal, forward: times[times.len() / 2] })
+}
+
+/// Why a device cannot be used: the error has to say what to do.
+fn why(name: &str, error: DeviceError) -> Result<String> {
+    let text = error.to_string();
+    match &error {
+        DeviceError::Unknown { found } => ensure!(text.contains(found) && text.contains("write `cpu`")),
+        DeviceError::NotCompiled { feature, .. } => ensure!(text.contains(&format!("`{feature}`"))),
+        DeviceError::NotFound { device, .. } => ensure!(text.contains(device)),
+        other => bail!("an error that this example does not know: {other}"),
+    }
+    ensure!(name != "cpu", "`cpu` is always there, and yet: {text}");
+    Ok(text)
+}
+
+fn table(rows: &[Row]) {
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    println!(
+        "{:<16} {:>13} {:>13}  {:<14} {:>11}",
+        "device", "borrowed, MiB", "uploaded, MiB", "equal to cpu", "forward, ms"
+    );
+    for row in rows {
+        let (borrowed, copied) = (mib(row.borrowed), mib(row.copied));
+        let forward = row.forward.as_secs_f64() * 1e3;
+        println!("{:<16} {borrowed:>13} {copied:>13}  {:<14} {forward:>11.2}", row.device, row.equal);
+    }
 }

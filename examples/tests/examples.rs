@@ -144,10 +144,9 @@ fn devices() {
         "devices",
         &[],
         &[
-            "cpu\n  is there; 0 of 2 weights had to be copied; strict has no objection",
-            "\ncuda\n  device `cuda:0` ",
-            "\ngpu\n  `gpu` is not a device; write `cpu`, `cuda`, `cuda:1`, `wgpu`",
-            "wrapper.device(\"cuda:1\").load_on(\"cpu\") works",
+            "device           borrowed, MiB uploaded, MiB  equal to cpu   forward, ms\ncpu                        4.0           0.0  bit for bit",
+            "\ncuda: device `cuda:0` ",
+            "\ngpu: `gpu` is not a device; write `cpu`, `cuda`, `cuda:1`, `wgpu`",
         ],
     );
 }

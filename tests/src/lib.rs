@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 pub mod chaos;
+pub mod conformance;
 pub mod family;
 pub mod memory;
 pub mod models;

@@ -1,5 +1,6 @@
 //! Tasks of the workspace: `cargo xtask --help`. The only place that starts other programs for developers.
 
+mod devices;
 mod fuzz;
 mod ray;
 mod shell;
@@ -23,7 +24,7 @@ struct Arguments {
 enum Task {
     /// Everything that has to pass: format, spelling, lints, docs, tests, doc tests, the book, the examples
     ///
-    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI. Nothing is skipped: what cannot run fails.
+    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI; as root on Debian, a software Vulkan. Nothing is skipped: what cannot run fails.
     Test {
         /// Only the steps whose names contain this; `--list` shows the names
         #[arg(long, value_name = "TEXT")]
@@ -32,7 +33,7 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
-    /// Type-check the code behind the features `cuda` and `wgpu`, which need no GPU for that
+    /// Type-check and lint the code behind the features `cuda` and `wgpu`, which need no GPU for that
     Features,
     /// Fetch the model of the `semantic_search` example into the cache
     Models,
@@ -86,7 +87,7 @@ fn run() -> Result<()> {
     match Arguments::parse().task {
         Task::Test { list: true, .. } => test::list(),
         Task::Test { only, .. } => test::run(only.as_deref()),
-        Task::Features => tools::features(),
+        Task::Features => devices::lints(),
         Task::RayEnv => ray::environment(),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),

@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{ray, tools};
+use crate::{devices, ray, tools};
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-/// All steps have the whole workspace as their subject: one set of features, and burn is built once.
+/// Most steps have the whole workspace as their subject: one set of features, and burn is built once. Those of devices build it again.
 const STEPS: &[Step] = &[
     ("format", "cargo fmt --check", || shell::run(cargo(["fmt", "--all", "--check"]))),
     ("spelling", "typos", tools::typos),
@@ -31,6 +31,12 @@ const STEPS: &[Step] = &[
     ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
         shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))
     }),
+    (
+        "device lints",
+        "clippy of what is behind the features `wgpu` and `cuda`, which need no GPU for that",
+        devices::lints,
+    ),
+    ("device tests", "the conformance suite on wgpu, on Mesa's software Vulkan if there is no GPU", devices::tests),
     ("ray env", "a Python environment with Ray, from PyPI", ray::environment),
     ("ray lints", "clippy and rustdoc of what is behind the feature `ray`", ray::lints),
     ("ray tests", "clusters on this machine: bindings, wrappers, faults, examples, benchmark", ray::tests),
@@ -38,7 +44,7 @@ const STEPS: &[Step] = &[
 ];
 
 pub(crate) fn list() -> Result<()> {
-    STEPS.iter().for_each(|(name, what, _)| println!("{name:<10} {what}"));
+    STEPS.iter().for_each(|(name, what, _)| println!("{name:<12} {what}"));
     Ok(())
 }
 
@@ -69,7 +75,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let results = run_steps(&choose(only)?);
     eprintln!("\n== summary");
     for (name, result, seconds) in &results {
-        eprintln!("{name:<10} {:<7} {seconds:>5} s", if result.is_ok() { "passed" } else { "FAILED" });
+        eprintln!("{name:<12} {:<7} {seconds:>5} s", if result.is_ok() { "passed" } else { "FAILED" });
     }
     let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
     println!("{} passed, {failed} failed", results.len() - failed);

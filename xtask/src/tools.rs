@@ -28,14 +28,6 @@ pub(crate) fn models() -> Result<()> {
     run(cargo(["run", "--quiet", "--example", "semantic_search", "--", "--fetch-only"]))
 }
 
-/// Type-checks what no machine without a GPU can run.
-pub(crate) fn features() -> Result<()> {
-    let mut check = cargo(["check", "--workspace", "--features", "ray-zerocopy/cuda,ray-zerocopy/wgpu"]);
-    // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
-    check.env("DOCS_RS", "1");
-    run(check)
-}
-
 /// Runs a benchmark, or lists them.
 pub(crate) fn bench(name: Option<&str>, options: &[String]) -> Result<()> {
     let Some(name) = name else {

@@ -378,7 +378,9 @@ impl Arena {
 
     /// The bytes of a blob as burn takes them, borrowed from the arena.
     pub(crate) fn borrow(&self, blob: u32) -> Bytes {
-        Bytes::from_shared(self.slice(blob), AllocationProperty::File)
+        // Not `File`, though some arenas are: of bytes that say so, burn's CUDA backend copies every tensor into pinned memory, however
+        // large it is, because a file could still have to be read. It keeps that memory.
+        Bytes::from_shared(self.slice(blob), AllocationProperty::Other)
     }
 }
 

@@ -13,6 +13,9 @@ use super::whole::CopyOps;
 use super::{Copied, LoadError, Pipeline, host};
 use crate::arena::{Arena, TensorEntry, TensorKind};
 
+/// How much is given to a device before it is waited for. Waiting is cheap beside so many bytes.
+const UPLOADING: u64 = 64 << 20;
+
 /// Hangs an arena's entries on a skeleton. Called by the code that `#[derive(Pipeline)]` writes.
 pub struct Attacher {
     arena: Arena,
@@ -27,6 +30,10 @@ pub struct Attacher {
     /// How many entries name each blob.
     uses: HashMap<u32, u32>,
     copied: Vec<Copied>,
+    /// What is in the device's own memory: the blob, and the shape that it has there.
+    uploaded: HashSet<(u32, Vec<usize>)>,
+    /// Bytes that the device was given since it was last waited for.
+    uploading: u64,
     decoding: Duration,
     /// burn's mapper cannot fail: the first error waits here.
     error: Option<LoadError>,
@@ -53,10 +60,13 @@ impl Attacher {
             tied: HashMap::new(),
             uses,
             copied: Vec::new(),
+            uploaded: HashSet::new(),
+            uploading: 0,
             decoding: Duration::ZERO,
             error: None,
         };
         pipeline.attach(&mut attacher)?;
+        attacher.wait()?;
         // What was attached was taken out: the rest has no place in this pipeline.
         let tensors = attacher.tensors.paths(&manifest.tensors).map(str::to_owned);
         let left = tensors.chain(attacher.copies.into_keys()).min();
@@ -150,8 +160,7 @@ impl Attacher {
         let arena = self.arena.clone();
         let entry = self.entry(&arena, kind)?;
         *tensor = self.tensor(entry)?;
-        self.note(entry, tensor);
-        Ok(())
+        self.note(entry, tensor)
     }
 
     pub(super) fn path(&self) -> String {
@@ -193,14 +202,30 @@ impl Attacher {
     }
 
     /// The proof that nothing was copied: the tensor's storage is in the arena, or it is on the list.
-    fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) {
-        if host::address(tensor).is_some_and(|address| self.arena.contains(address)) {
-            return;
+    fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) -> Result<(), LoadError> {
+        let address = host::address(tensor);
+        if address.is_some_and(|address| self.arena.contains(address)) {
+            return Ok(());
         }
-        let bytes = self.arena.slice(entry.blob).len();
-        if bytes > 0 {
-            self.copied.push(Copied { path: entry.path.clone(), bytes: bytes as u64 });
+        // Tied tensors are one tensor in the device's memory, too: the first of them is on the list.
+        let uploaded = address.is_none() && !self.uploaded.insert((entry.blob, entry.shape.clone()));
+        let bytes = self.arena.slice(entry.blob).len() as u64;
+        if uploaded || bytes == 0 {
+            return Ok(());
         }
+        self.copied.push(Copied { path: entry.path.clone(), bytes });
+        self.uploading += bytes;
+        if self.uploading >= UPLOADING { self.wait() } else { Ok(()) }
+    }
+
+    /// Waits until the device has what it was given. Until then burn and the driver may have a second copy of it in host memory.
+    fn wait(&mut self) -> Result<(), LoadError> {
+        if std::mem::take(&mut self.uploading) == 0 {
+            return Ok(());
+        }
+        let device = &self.device;
+        let done = crate::panics::caught(|| device.sync().map_err(|error| error.to_string()));
+        done.and_then(|done| done).map_err(|reason| LoadError::Upload { reason })
     }
 
     /// A parameter with its tensor, or as it was and an error that waits.
@@ -237,7 +262,9 @@ impl Attacher {
             });
             return loaded;
         }
-        self.note(entry, &loaded.base());
+        if let Err(error) = self.note(entry, &loaded.base()) {
+            self.error = Some(error);
+        }
         loaded
     }
 }

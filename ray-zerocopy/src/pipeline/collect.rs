@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::{Flag, Module, ModuleVisitor, Param, Parameter};
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
-use super::host::Stored;
+use super::host::{self, Stored};
 use super::path::Path;
 use super::tensors::Kind;
 use super::whole::CopyOps;
@@ -185,7 +185,7 @@ impl Collector {
 }
 
 fn stored<const D: usize, K: Kind>(tensor: Tensor<D, K>) -> StoredTensor {
-    StoredTensor { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), source: Arc::new(Stored(tensor)) }
+    StoredTensor { dtype: host::dtype(&tensor), shape: tensor.dims().to_vec(), source: Arc::new(Stored(tensor)) }
 }
 
 /// Whether a parameter's stored tensor is the transpose of the one that the module computes with. burn does not tell, but

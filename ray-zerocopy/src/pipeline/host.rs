@@ -6,8 +6,9 @@ use burn::backend::flex::{FlexQTensor, FlexTensor};
 use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn::tensor::kind::Basic;
 use burn::tensor::quantization::{QuantStore, QuantizedBytes};
-use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType, Device, Tensor, TensorData};
 
+use super::fit::fit;
 use super::tensors::Kind;
 use crate::arena::{BlobSource, TensorKind, dtypes, sample};
 
@@ -40,7 +41,7 @@ pub(super) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option
 }
 
 /// The bytes of a tensor, little-endian and contiguous: borrowed if it is so in memory, else copied.
-pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<Bytes, String> {
+pub(crate) fn bytes<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<Bytes, String> {
     if let Some(flex) = flex(tensor)
         && !matches!(tensor.dtype(), DType::QFloat(_))
         && flex.is_contiguous()
@@ -50,7 +51,22 @@ pub(crate) fn bytes<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Result<B
         let storage = Storage(flex.data_arc(), len);
         return Ok(Bytes::from_shared(bytes::Bytes::from_owner(storage), AllocationProperty::Native));
     }
-    tensor.clone().try_into_data().map(TensorData::into_bytes).map_err(|error| error.to_string())
+    let data = tensor.clone().try_into_data().map_err(|error| error.to_string())?;
+    let data = match data.dtype() {
+        words @ DType::Bool(BoolStore::U32) if words != dtype(tensor) => data.try_cast(dtype(tensor)),
+        _ => Ok(data),
+    };
+    data.map(TensorData::into_bytes).map_err(|error| error.to_string())
+}
+
+/// What the elements of [`bytes()`] are. Booleans are a byte each, whatever the device writes them in: everybody reads that. And
+/// flex calls those of a tensor of booleans plain integers after some operations, `select` for one.
+pub(crate) fn dtype<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> DType {
+    match (K::STORED, tensor.dtype()) {
+        (TensorKind::Bool, DType::U8) => DType::Bool(BoolStore::U8),
+        (_, DType::Bool(BoolStore::U32)) => DType::Bool(BoolStore::Native),
+        (_, dtype) => dtype,
+    }
 }
 
 /// A tensor that an arena can be built from.
@@ -58,7 +74,7 @@ pub(super) struct Stored<const D: usize, K: Kind>(pub(super) Tensor<D, K>);
 
 impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
     fn len(&self) -> usize {
-        match self.0.dtype() {
+        match dtype(&self.0) {
             // Its scales are stored behind its values.
             DType::QFloat(_) => bytes(&self.0).map_or(0, |bytes| bytes.len()),
             dtype => self.0.dims().iter().product::<usize>() * dtype.size(),
@@ -111,9 +127,11 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
             return Ok(tensor);
         }
         let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
+        let data = fit(data, device)?;
+        let dtype = data.dtype();
         Ok(Tensor::from_data(data, (device, dtype)))
     };
-    // A device that is out of memory, or that does not know the dtype or the quantisation, panics.
+    // A device that is out of memory, or that does not know the quantisation, panics.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).map_err(|panic| {
         format!("{dtype:?} of shape {shape:?} cannot be made on this device: {}", crate::panics::message(&*panic))
     })?
@@ -140,13 +158,21 @@ fn quantised<const D: usize, K: Basic>(bytes: &Bytes, shape: &[usize], dtype: DT
 #[cfg(test)]
 mod tests {
     use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue};
-    use burn::tensor::{Bytes, DType, Device, Float, Tensor};
+    use burn::tensor::{Bool, Bytes, DType, Device, Float, Tensor};
 
-    use super::tensor;
+    use super::{bytes, dtype, tensor};
 
     fn quantised(bytes: usize, shape: [usize; 2]) -> Result<Tensor<2, Float>, String> {
         let scheme = QuantScheme::default().with_value(QuantValue::Q8S).with_store(QuantStore::Native);
         tensor(Bytes::from_bytes_vec(vec![1; bytes]), &shape, DType::QFloat(scheme), &Device::flex())
+    }
+
+    #[test]
+    fn booleans_that_are_called_bytes_are_booleans() {
+        let bools = Tensor::<1, Bool>::from_data([true, false, true], &Device::flex());
+        let picked = bools.select(0, Tensor::from_ints([2, 1], &Device::flex()));
+        let found = tensor::<1, Bool>(bytes(&picked).unwrap(), &[2], dtype(&picked), &Device::flex()).unwrap();
+        assert_eq!(found.into_data().iter::<bool>().collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

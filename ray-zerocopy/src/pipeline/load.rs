@@ -86,6 +86,12 @@ pub enum LoadError {
         /// What the constructor said.
         reason: String,
     },
+    /// The device did not take the weights.
+    #[error("the weights could not be uploaded to the device: {reason}")]
+    Upload {
+        /// What the device said.
+        reason: String,
+    },
     /// Something had to be copied, and that was not allowed.
     #[error("strict: {count} tensors ({bytes} bytes) cannot be borrowed on this device, the first is `{path}`")]
     Copied {
@@ -105,6 +111,10 @@ pub enum LoadError {
 }
 
 /// A tensor that could not be borrowed, because of its device or dtype.
+///
+/// On a device with memory of its own, such as a GPU, that is every tensor: its bytes went from the arena's pages to the
+/// device, and what the device's driver needed on the way is given back. Tied tensors are there once, and are listed once,
+/// under the first of their paths. In host memory it is a private copy of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copied {
     /// The path of the tensor.
@@ -121,7 +131,8 @@ pub struct Loaded<P> {
 }
 
 impl<P> Loaded<P> {
-    /// The tensors that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
+    /// The tensors that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`. On a GPU
+    /// it has every tensor, and the sum of their sizes is what the process took from the arena to the GPU.
     pub fn copied(&self) -> &[Copied] {
         &self.copied
     }

@@ -57,8 +57,8 @@ impl Writer {
     }
 
     fn tensor<const D: usize, K: Kind>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
-        let header =
-            TensorHeader { dtype: tensor.dtype(), shape: tensor.dims().to_vec(), segment: self.tensors.len() + 1 };
+        let (dtype, shape) = (pipeline::dtype_of(tensor), tensor.dims().to_vec());
+        let header = TensorHeader { dtype, shape, segment: self.tensors.len() + 1 };
         self.value(&header)?;
         match &mut self.kept {
             Some(kept) => kept.push(tensor.clone().into_dispatch()),

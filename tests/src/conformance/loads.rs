@@ -1,0 +1,103 @@
+//! What is loaded is what was shared.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use ray_zerocopy::{LoadError, Loaded, load, share};
+
+use super::Spec;
+use super::model::Sample;
+use crate::models::Zoo;
+
+/// The forward pass, on two shapes, with every kind of module and of tensor in it.
+pub fn forward_is_flex_s(spec: &Spec, device: &Device) {
+    let sample = Sample::filled();
+    let loaded = load::<Sample>(&share(&sample).unwrap(), device).unwrap();
+    assert_eq!((loaded.calls, loaded.heads["fr"].note.as_str()), (0, "of fr"));
+    for (batch, length) in [(3, 9), (1, 4)] {
+        let (ids, ignored) = Sample::input(batch, length);
+        let there = ids.clone().to_device(device);
+        // burn's `to_device` takes no booleans that are written in another way there.
+        let not = Tensor::<2, Bool>::from_data(ignored.to_data(), device);
+        for head in ["fr", "de"] {
+            let expected = sample.scores(ids.clone(), ignored.clone(), head.to_owned()).unwrap().into_data();
+            let found = loaded.scores(there.clone(), not.clone(), head.to_owned()).unwrap().into_data();
+            assert!(expected.iter::<f32>().any(|score| score.abs() > 1e-3), "nothing to compare");
+            spec.same(found, expected);
+        }
+        assert_eq!(integers(loaded.next(there).into_data()), integers(sample.next(ids).into_data()));
+    }
+}
+
+fn integers(data: TensorData) -> Vec<i64> {
+    data.iter().collect()
+}
+
+/// Every kind of field in every container, to the device and back, bit for bit.
+pub fn every_field_comes_back(_: &Spec, device: &Device) {
+    let arena = share(&Zoo::filled(&Device::flex())).unwrap();
+    let there = load::<Zoo>(&arena, device).unwrap();
+    let back = load::<Zoo>(&share(&*there).unwrap(), &Device::flex()).unwrap();
+    assert_eq!(share(&*back).unwrap().fingerprint(), arena.fingerprint());
+    assert_eq!(there.skipped, 42, "a skipped field is as init left it");
+}
+
+/// Two fields with one matrix: in the arena once, and on the device once.
+pub fn ties_are_ties(spec: &Spec, device: &Device) {
+    let sample = Sample::filled();
+    let arena = share(&sample).unwrap();
+    let paths = ["words.weight", "out.weight"];
+    assert!(
+        paths.iter().all(|tied| arena.paths().any(|path| path == *tied)),
+        "{:?}",
+        arena.paths().collect::<Vec<_>>()
+    );
+    let loaded = load::<Sample>(&arena, device).unwrap();
+    assert_eq!(loaded.words.weight.id, loaded.out.weight.id);
+    let listed = loaded.copied().iter().filter(|copied| paths.contains(&copied.path.as_str())).count();
+    assert_eq!(listed, if spec.borrows { 0 } else { 1 }, "a tied tensor is copied once: {:?}", loaded.copied());
+}
+
+/// The list of copies is that of all tensors or of none, and `strict` goes by it.
+pub fn copied_tells_the_truth(spec: &Spec, device: &Device) {
+    let arena = share(&Sample::filled()).unwrap();
+    let loaded = load::<Sample>(&arena, device).unwrap();
+    let listed: Vec<_> = loaded.copied().iter().map(|copied| copied.path.clone()).collect();
+    // No two tensors are equal, but for the tied ones: the matrix is listed where it is met first.
+    let tensors = arena.tensors().filter(|tensor| tensor.path != "out.weight" && !spec.borrows);
+    let (mut expected, bytes) = tensors.fold((Vec::new(), 0), |(mut paths, bytes), tensor| {
+        paths.push(tensor.path.to_owned());
+        (paths, bytes + tensor.bytes)
+    });
+    let mut found = listed.clone();
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(loaded.copied().iter().map(|copied| copied.bytes).sum::<u64>(), bytes);
+    let (count, first) = (listed.len(), listed.into_iter().next());
+    match (loaded.strict(), first) {
+        (Ok(_), None) => {}
+        (Err(LoadError::Copied { count: found, bytes: size, path }), Some(first)) => {
+            assert_eq!((found, size, path), (count, bytes, first));
+        }
+        (strict, first) => panic!("{:?} with {first:?} copied first", strict.err()),
+    }
+}
+
+/// BatchNorm's running statistics are tensors that are no parameters.
+pub fn running_statistics_travel(_: &Spec, device: &Device) {
+    let sample = Sample::filled();
+    let loaded = load::<Sample>(&share(&sample).unwrap(), device).unwrap();
+    let (there, here) = (&loaded.layer.norm, &sample.layer.norm);
+    assert_eq!(there.running_mean.value_sync().into_data(), here.running_mean.value_sync().into_data());
+    assert_eq!(there.running_var.value_sync().into_data(), here.running_var.value_sync().into_data());
+}
+
+/// What one process does to its weights, no other sees, and the arena neither.
+pub fn changes_are_private(spec: &Spec, device: &Device) {
+    let arena = share(&Sample::filled()).unwrap();
+    let mut changed: Loaded<Sample> = load(&arena, device).unwrap();
+    assert_eq!(changed.wear(), 0.0);
+    arena.verify().unwrap();
+    let fresh = load::<Sample>(&arena, device).unwrap();
+    let left: f32 = fresh.attention[0].weight.val().abs().sum().into_scalar();
+    assert!(left > 0.0, "a change on `{}` is in the arena", spec.name);
+}

@@ -1,0 +1,96 @@
+//! What is tested on devices other than `cpu`, and what can only be type-checked there.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{cargo, exists, run, target};
+
+/// The third selection of features: burn is built for it once more, in a profile that makes this short.
+const SELECTION: &[&str] =
+    &["--profile", "devices", "-p", "ray-zerocopy", "-p", "ray-zerocopy-tests", "-p", "examples"];
+
+/// Devices that the conformance suite runs on, and that have to be there. As features of the tests, and with commas between them.
+const DEVICES: &str = "wgpu";
+
+/// Devices that no test machine need have. `cuda` cannot be linked without an LLVM that burn would download.
+const CHECKED: &str = "wgpu,cuda";
+
+fn selection(command: &str, devices: &str, rest: &[&str]) -> Command {
+    let packages = ["ray-zerocopy-tests", "examples"];
+    let features = devices.split(',').flat_map(|device| packages.map(|package| format!("{package}/{device}")));
+    let features: Vec<_> = features.collect();
+    let mut cargo = cargo([command]);
+    cargo.args(SELECTION).args(["--features", &features.join(",")]).args(rest);
+    cargo
+}
+
+/// Runs the conformance suite, and the example on the same devices.
+pub(crate) fn tests() -> Result<()> {
+    vulkan()?;
+    let runtime = runtime_folder()?;
+    let mut test = selection("test", DEVICES, &["--test", "devices"]);
+    test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
+    run(test)?;
+    run(selection("build", DEVICES, &["--example", "devices", "--quiet"]))?;
+    let mut example = Command::new(target().join("devices/examples/devices"));
+    example.arg("cpu").args(DEVICES.split(',')).args(["--width", "256"]).env("XDG_RUNTIME_DIR", runtime);
+    run(example)
+}
+
+/// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
+pub(crate) fn lints() -> Result<()> {
+    let mut clippy = selection("clippy", CHECKED, &["--all-targets", "--quiet", "--", "-D", "warnings"]);
+    // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
+    clippy.env("DOCS_RS", "1");
+    run(clippy)
+}
+
+/// A folder of the user's own, where Mesa looks for a display server. Without one it complains on each start of each process.
+fn runtime_folder() -> Result<std::ffi::OsString> {
+    if let Some(folder) = std::env::var_os("XDG_RUNTIME_DIR") {
+        return Ok(folder);
+    }
+    let folder = target().join("runtime");
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::set_permissions(&folder, Permissions::from_mode(0o700)))
+        .with_context(|| format!("{} cannot be made", folder.display()))?;
+    Ok(folder.into_os_string())
+}
+
+/// Sees to it that there is a Vulkan: that of a GPU, or Mesa's, which computes on the processor.
+fn vulkan() -> Result<()> {
+    const PACKAGES: &[&str] = &["mesa-vulkan-drivers", "libvulkan1"];
+    let how = format!("no Vulkan is installed; on Debian and Ubuntu: `sudo apt-get install {}`", PACKAGES.join(" "));
+    if has_vulkan() {
+        return Ok(());
+    }
+    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if !root || !exists("apt-get") {
+        bail!("{how}");
+    }
+    eprintln!("installing {}: a Vulkan that computes on the processor", PACKAGES.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-qq", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    run(apt(&["update"])).context(how.clone())?;
+    run(apt(&[&["install", "--no-install-recommends"], PACKAGES].concat())).context(how)
+}
+
+/// Whether there is the loader, and a driver for it.
+fn has_vulkan() -> bool {
+    let holds = |folder: &str, fits: fn(&str) -> bool| {
+        let entries = fs::read_dir(Path::new(folder)).into_iter().flatten().flatten();
+        entries.into_iter().any(|entry| fits(&entry.file_name().to_string_lossy()))
+    };
+    let loader =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"];
+    let drivers = ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"];
+    loader.iter().any(|folder| holds(folder, |name| name.starts_with("libvulkan.so.1")))
+        && drivers.iter().any(|folder| holds(folder, |name| name.ends_with(".json")))
+}
