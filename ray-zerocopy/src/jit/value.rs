@@ -7,7 +7,7 @@ use burn::tensor::{Bool, DType, Device, Float, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::TensorKind;
-use crate::pipeline::{Kind, bytes_of, tensor_of};
+use crate::pipeline::{Kind, bytes_of, dtype_of, tensor_of};
 
 /// Why a tensor is not there, or not what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -88,20 +88,23 @@ impl Value {
     /// # Errors
     /// If its backend cannot read it; says why.
     pub fn data(&self) -> Result<TensorData, String> {
+        fn read<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<TensorData, String> {
+            Ok(TensorData::from_bytes(bytes_of(tensor)?, tensor.dims().to_vec(), dtype_of(tensor)))
+        }
+
         macro_rules! of_rank {
             ($($rank:literal)*) => {
                 match (self.shape().len(), self.kind()) {
                     $(
-                        ($rank, TensorKind::Float) => bytes_of(&Tensor::<$rank, Float>::from_dispatch(self.0.clone())),
-                        ($rank, TensorKind::Int) => bytes_of(&Tensor::<$rank, Int>::from_dispatch(self.0.clone())),
-                        ($rank, TensorKind::Bool) => bytes_of(&Tensor::<$rank, Bool>::from_dispatch(self.0.clone())),
+                        ($rank, TensorKind::Float) => read(&Tensor::<$rank, Float>::from_dispatch(self.0.clone())),
+                        ($rank, TensorKind::Int) => read(&Tensor::<$rank, Int>::from_dispatch(self.0.clone())),
+                        ($rank, TensorKind::Bool) => read(&Tensor::<$rank, Bool>::from_dispatch(self.0.clone())),
                     )*
                     (rank, _) => Err(format!("it has {rank} dimensions, and tensors of at most 8 are supported")),
                 }
             };
         }
-        let bytes = of_rank!(1 2 3 4 5 6 7 8)?;
-        Ok(TensorData::from_bytes(bytes, self.shape(), self.dtype()))
+        of_rank!(1 2 3 4 5 6 7 8)
     }
 
     /// Of elements, on a device. On `cpu`, they stay where they are if they are aligned.

@@ -4,6 +4,7 @@
 
 pub mod dtypes;
 pub mod errors;
+pub mod graphs;
 pub mod heap;
 pub mod loads;
 pub mod memory;
@@ -84,7 +85,7 @@ impl Spec {
 macro_rules! conforms {
     ($module:ident, $spec:expr) => {
         mod $module {
-            use $crate::conformance::{Spec, dtypes, errors, loads, memory, wrappers};
+            use $crate::conformance::{Spec, dtypes, errors, graphs, loads, memory, wrappers};
 
             const SPEC: Spec = $spec;
 
@@ -94,6 +95,7 @@ macro_rules! conforms {
                 dtypes::floats dtypes::integers dtypes::booleans dtypes::quantised dtypes::nothing
                 memory::no_second_copy_in_the_heap memory::workers_share_the_pages
                 wrappers::tasks wrappers::actors wrappers::strict_is_an_error_of_the_worker
+                graphs::a_graph_gives_the_same graphs::workers_run_a_graph
                 errors::one_that_is_not_there errors::a_worker_says_it_too
             );
         }

@@ -60,6 +60,8 @@ impl Bridge for Flex {
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod cube {
     use burn::backend::{BackendTensor, DispatchTensorKind};
+    use burn::tensor::{Device, Tensor};
+    use burn_backend::{BackendTypes, TensorMetadata};
     use burn_ir::HandleKind;
     use burn_std::device::Device as _;
 
@@ -68,10 +70,18 @@ mod cube {
     /// CUDA and wgpu: one backend of burn's, whose device says which.
     pub(super) type Cube = burn::backend::Cube;
 
+    /// What burn calls the device there, if it is one of this backend. A tensor on it tells.
+    pub(super) fn device(device: &Device) -> Option<<Cube as BackendTypes>::Device> {
+        match Tensor::<1>::from_floats([0.0], device).into_dispatch().kind {
+            DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(tensor.device()),
+            _ => None,
+        }
+    }
+
     impl Bridge for Cube {
         fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>> {
             // Another graphics card is the same backend.
-            if burn_backend::TensorMetadata::device(value.kind_of()).to_id() != device.to_id() {
+            if value.kind_of().device().to_id() != device.to_id() {
                 return None;
             }
             match value.kind_of() {
@@ -110,7 +120,7 @@ pub(super) fn player(
         return Ok((Box::new(player), copied));
     }
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    if let burn::backend::DispatchDevice::Cube(own) = device.clone().into_dispatch() {
+    if let Some(own) = cube::device(device) {
         let (player, copied) = Player::<cube::Cube>::new(code, arena, device, own)?;
         return Ok((Box::new(player), copied));
     }

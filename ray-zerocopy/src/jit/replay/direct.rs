@@ -275,8 +275,11 @@ mod tests {
             let (bias, mask) = (bias.val(), x.clone().greater_elem(0.5));
             let y = gelu(linear.forward(x.clone())) + relu(x.clone()) * 2.0 - 1.0;
             let y = (norm.forward(y) - bias.clone()) / (bias.clone() + 1.0) / 3.0;
-            let y =
-                y.clone().exp() + y.clone().abs().sqrt().recip() + y.clone().tanh() + y.clone().erf() + y.powf_scalar(1.5);
+            let y = y.clone().exp()
+                + y.clone().abs().sqrt().recip()
+                + y.clone().tanh()
+                + y.clone().erf()
+                + y.powf_scalar(1.5);
             let y =
                 (sigmoid(y.clone()) * softmax(y.clone(), 1)).mask_fill(mask.clone(), 0.25).mask_where(mask.clone(), y);
             let y = y.abs() + 0.1;
