@@ -1,6 +1,6 @@
 //! Traced graphs: a forward pass that was recorded once, and runs without its pipeline's Rust type.
 //!
-//! [`trace`] records, [`TracedGraph`] is what it gives, [`Replay`] runs it in this process, and [`JitTaskWrapper`] and
+//! [`trace()`] records, [`TracedGraph`] is what it gives, [`Replay`] runs it in this process, and [`JitTaskWrapper`] and
 //! [`JitActorWrapper`] run it in others. Weights are borrowed from an arena, as a pipeline's are; nothing is stored twice.
 //!
 //! | file | what |

@@ -287,8 +287,7 @@ mod tests {
             let words = words.forward(ids.clone().reshape([2, 3])).reshape([6, 4]).slice([0..3, 0..4]);
             let wide: Tensor<3> = y.clone().reshape([1, 3, 4]).expand([2, 3, 4]).permute([1, 0, 2]).swap_dims(0, 1);
             let product = wide.clone().matmul(wide.swap_dims(1, 2));
-            let both =
-                Tensor::cat(vec![y + words, sums], 0).select(0, ids.clone().reshape([6]).slice([0..2]).sub_scalar(0));
+            let both = Tensor::cat(vec![y + words, sums], 0).select(0, ids.clone().reshape([6]).slice(0..2));
             let ids = Tensor::cat(
                 vec![ids.clone().swap_dims(0, 1).permute([1, 0]), ids.slice([0..1, 0..2]).expand([3, 2])],
                 0,

@@ -66,7 +66,7 @@ pub fn trace<P: Root>(pipeline: &P) -> Tracer<'_, P> {
     Tracer { from: From::Pipeline(pipeline), inputs: Vec::new(), symbols: Vec::new(), values: Vec::new() }
 }
 
-/// A trace that is being set up: see [`trace`].
+/// A trace that is being set up: see [`trace()`].
 pub struct Tracer<'a, P> {
     from: From<'a, P>,
     inputs: Vec<(String, Value)>,
