@@ -40,6 +40,20 @@ pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
     verified
 }
 
+/// Reads bytes as a traced graph, and says of it what people are told.
+///
+/// # Errors
+/// As [`TracedGraph::from_arena`](crate::jit::TracedGraph::from_arena).
+pub fn graph(bytes: &[u8]) -> Result<(), String> {
+    let info = crate::jit::info_of(bytes).map_err(|error| error.to_string())?;
+    assert_eq!(info.steps().count(), info.operations());
+    assert_eq!(info.outputs().count(), info.output_operands().count());
+    // Every tensor that is read is there: no operand is shown as nothing.
+    let operands = info.steps().flat_map(|step| step.reads).chain(info.output_operands());
+    operands.for_each(|operand| assert_ne!(operand.to_string(), "nothing"));
+    Ok(())
+}
+
 /// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
 ///
 /// # Errors

@@ -127,7 +127,7 @@ pub mod __private {
     pub use crate::pipeline::{leaf, whole};
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
-        pub use crate::fuzz::{arena, checkpoint, manifest, message};
+        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message};
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {

@@ -602,3 +602,32 @@ fn a_device_that_has_no_interpreter_is_an_error() {
     let error = jit::TracedGraph::from_arena(&share(&mlp).unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("it holds no graph, but jit::Mlp; "), "{error}");
 }
+
+#[test]
+fn a_handle_of_a_graph_travels() {
+    let mlp = Mlp::new(&device());
+    let graph = jit::trace(&mlp).input("x", random([3, 8])).method("forward").unwrap();
+    let x = random([3, 8]);
+    let here = mlp.forward(x.clone()).into_data();
+    let wrapper = JitActorWrapper::new(&graph);
+    let text = serde_json::to_string(&wrapper).unwrap();
+    let there: JitActorWrapper = serde_json::from_str(&text).unwrap();
+    assert_eq!(there.arena().id(), graph.arena().id());
+    assert_eq!(there.load().unwrap().run([("x", x)]).unwrap().data("output").unwrap(), here);
+    // One of another pipeline is none of a graph.
+    let other = serde_json::to_string(&ActorWrapper::new(&mlp).unwrap()).unwrap();
+    let error = serde_json::from_str::<JitActorWrapper>(&other).unwrap_err();
+    assert!(error.to_string().contains("it holds no graph, but jit::Mlp"), "{error}");
+}
+
+#[test]
+fn more_sizes_than_are_kept_are_as_right_as_the_first() {
+    let mlp = Mlp::new(&device());
+    let trace = jit::trace(&mlp).input("x", random([3, 8])).symbol("batch", [("x", 0)]);
+    let mut replay = trace.method("forward").unwrap().load("cpu").unwrap();
+    for batch in (1..=40).chain(1..=3).chain([40, 20]) {
+        let x = random([batch, 8]);
+        let outputs = replay.run([("x", x.clone())]).unwrap();
+        assert_eq!(outputs.data("output").unwrap(), mlp.forward(x).into_data(), "batch {batch}");
+    }
+}

@@ -49,7 +49,7 @@ enum Task {
     },
     /// Fuzz what reads bytes of others, or list the targets: `cargo xtask fuzz arena 600` (needs nightly and cargo-fuzz)
     Fuzz {
-        /// The target: arena, checkpoint, manifest or message
+        /// The target: arena, checkpoint, graph, manifest or message
         target: Option<String>,
         /// For how long, in seconds
         #[arg(default_value_t = 60)]

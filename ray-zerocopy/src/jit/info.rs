@@ -72,6 +72,14 @@ impl GraphInfo {
     }
 }
 
+/// Of bytes that somebody else may have written.
+///
+/// # Errors
+/// As [`Code::read`].
+pub(crate) fn info_of(bytes: &[u8]) -> Result<GraphInfo, GraphError> {
+    Ok(GraphInfo(Arc::new(Code::read(bytes)?)))
+}
+
 impl fmt::Debug for GraphInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("GraphInfo");

@@ -28,6 +28,7 @@ mod traced;
 mod value;
 mod wrapper;
 
+pub(crate) use info::info_of;
 #[cfg(test)]
 pub(crate) use pipeline::LOADER;
 pub(crate) use pipeline::own_function;

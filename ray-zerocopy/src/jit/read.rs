@@ -173,3 +173,141 @@ impl Code {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::activation::relu;
+    use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
+    use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
+
+    use super::super::graph::{Code, Hole, Source};
+    use super::super::symbol::{Form, Term};
+    use super::super::trace;
+    use super::GraphError;
+    use crate::codec;
+
+    #[derive(crate::Pipeline)]
+    #[pipeline(init = Model::new)]
+    struct Model {
+        layer: Linear,
+    }
+
+    impl Model {
+        fn new(device: &Device) -> Self {
+            Self { layer: LinearConfig::new(4, 3).init(device) }
+        }
+    }
+
+    /// A graph with a symbol, holes, a range and a weight.
+    fn code() -> Code {
+        let device = Device::flex();
+        let graph = trace(&Model::new(&device))
+            .input("x", Tensor::<2>::ones([2, 4], &device))
+            .symbol("batch", [("x", 0)])
+            .forward(|model, inputs| {
+                let x = inputs.float::<2>("x")?;
+                let [batch, _] = x.dims();
+                let rows = Tensor::<1, Int>::arange(0..batch as i64, &x.device()).float().reshape([batch, 1]);
+                Ok(relu(model.layer.forward(x)) * rows)
+            });
+        (**graph.unwrap().code()).clone()
+    }
+
+    fn read(code: &Code) -> Result<Code, GraphError> {
+        Code::read(&codec::encode(code).unwrap())
+    }
+
+    #[test]
+    fn a_graph_comes_back_as_it_was_and_its_seed_is_that_of_the_fuzzer() {
+        let code = code();
+        assert_eq!(read(&code).unwrap(), code);
+        assert!(!code.holes.is_empty() && code.constants.iter().any(|own| matches!(own.source, Source::Range { .. })));
+        let seed =
+            std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../fuzz/corpus/graph/valid");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::create_dir_all(seed.parent().unwrap()).unwrap();
+            std::fs::write(&seed, codec::encode(&code).unwrap()).unwrap();
+        }
+        assert_eq!(Code::read(&std::fs::read(seed).unwrap()).unwrap().operations, code.operations, "BLESS=1 writes it");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let says = |change: &dyn Fn(&mut Code), expected: &str| {
+            let mut code = code();
+            change(&mut code);
+            let error = read(&code).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        says(
+            &|code| code.format = 2,
+            "the graph was made by format 2 of burn 0.22.1, and this program runs those of format 1",
+        );
+        says(&|code| code.burn = "0.23.0".into(), "format 1 of burn 0.23.0");
+        says(&|code| code.inputs[0].id = TensorId::new(7), "input `x` is there twice, or in another place");
+        says(
+            &|code| code.inputs[0].shape[0] = Form(vec![Term { factor: 2, symbols: vec![0] }]),
+            "is not made of sizes",
+        );
+        says(&|code| code.inputs[0].shape[0] = Form::number(-1), "is not made of sizes");
+        says(&|code| code.inputs[0].shape[0] = Form::number(2), "no input has the symbol `batch`");
+        says(&|code| code.inputs[0].shape[0] = Form::symbol(9), "is no polynomial in its symbols");
+        says(&|code| code.outputs[0].id = TensorId::new(1 << 40), "output `output` is made by no operation");
+        says(&|code| code.outputs.push(code.outputs[0].clone()), "output `output` is there twice");
+        says(&|code| code.operations.reverse(), "which is not there yet");
+        says(&|code| drop(code.operations.remove(0)), "");
+        says(&|code| code.holes.reverse(), "its holes are not in order");
+        says(
+            &|code| code.holes.push(Hole { operation: 999, number: 0, form: Form::number(1) }),
+            "its holes are not in order",
+        );
+        says(&|code| code.constants[0].shape = vec![Form::number(1); 9], "more than 8 dimensions");
+        let range =
+            |code: &Code| code.constants.iter().position(|own| matches!(own.source, Source::Range { .. })).unwrap();
+        says(
+            &|code| {
+                let at = range(code);
+                code.constants[at].shape = vec![Form::number(1 << 40)];
+            },
+            "cannot be made of what is there",
+        );
+        says(
+            &|code| {
+                let at = range(code);
+                (code.constants[at].source, code.constants[at].shape) =
+                    (Source::Fill(vec![0; 4]), vec![Form::number(i64::MAX)]);
+            },
+            "cannot be made of what is there",
+        );
+        let tensor = |id: u64| TensorIr::uninit(TensorId::new(id), Shape::new([1]), DType::F32);
+        for foreign in [
+            OperationIr::Custom(CustomOpIr::new("somebody's", &[], &[tensor(0)])),
+            OperationIr::Drop(tensor(0)),
+            OperationIr::Init(InitOperationIr { out: tensor(0) }),
+        ] {
+            says(&|code| code.operations.insert(0, foreign.clone()), "is no operation on tensors");
+        }
+        says(
+            &|code| {
+                let huge = TensorIr::uninit(TensorId::new(0), Shape::new([1 << 30, 1 << 30]), DType::F32);
+                code.operations
+                    .insert(0, OperationIr::BaseFloat(BaseOperationIr::Zeros(burn_ir::CreationOpIr { out: huge })));
+            },
+            "a tensor of an impossible shape",
+        );
+    }
+
+    #[test]
+    fn bytes_that_were_changed_or_cut_never_panic() {
+        let bytes = codec::encode(&code()).unwrap();
+        for at in 0..bytes.len() {
+            drop(Code::read(&bytes[..at]).unwrap_err());
+            for flip in [1, 0x80, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= flip;
+                drop(crate::fuzz::graph(&bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! A traced graph: its operations, as they lie in an arena.
+
+#![no_main]
+
+use ray_zerocopy::__private::fuzz;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ray_zerocopy_fuzz::run(|| drop(fuzz::graph(bytes))));
