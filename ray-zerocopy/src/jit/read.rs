@@ -3,14 +3,16 @@
 //! A graph is a program, and may compute what it likes for as long as it likes. But it names no tensor that is not there, and runs
 //! nothing but operations on tensors.
 
+use std::collections::HashMap;
+
 use burn::tensor::DType;
 use serde::Deserialize;
 
 use super::GraphError;
-use super::graph::{BURN, Code, FORMAT, Port, Source};
+use super::graph::{BURN, Code, Constant, FORMAT, Port, Source, extents};
 use super::passes;
 use super::symbol::Form;
-use crate::arena::Arena;
+use crate::arena::{Arena, TensorEntry};
 use crate::codec;
 
 /// The largest graph, in bytes. One of 250 operations has about 100 kB.
@@ -158,19 +160,36 @@ impl Code {
     /// # Errors
     /// Names the one that is missing, or another.
     pub(super) fn check_entries(&self, arena: &Arena) -> Result<(), GraphError> {
-        for constant in &self.constants {
-            let Source::Entry(path) = &constant.source else { continue };
-            let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
-            let entry = arena.manifest().tensors.iter().find(|entry| entry.path == *path);
-            let entry = entry.ok_or_else(|| wrong("is not in its arena".to_owned()))?;
-            if entry.dtype != constant.dtype
-                || super::graph::extents(&constant.shape, &[]).as_ref() != Some(&entry.shape)
-            {
+        let entries = Entries::of(arena);
+        self.constants.iter().try_for_each(|constant| match &constant.source {
+            Source::Entry(path) => entries.find(path, constant).map(drop),
+            _ => Ok(()),
+        })
+    }
+}
+
+/// The tensors of an arena by their paths.
+pub(super) struct Entries<'a>(HashMap<&'a str, &'a TensorEntry>);
+
+impl<'a> Entries<'a> {
+    pub(super) fn of(arena: &'a Arena) -> Self {
+        Self(arena.manifest().tensors.iter().map(|entry| (entry.path.as_str(), entry)).collect())
+    }
+
+    /// The tensor that a constant is.
+    ///
+    /// # Errors
+    /// If there is none of the path, or it is another.
+    pub(super) fn find(&self, path: &str, constant: &Constant) -> Result<&'a TensorEntry, GraphError> {
+        let wrong = |reason: String| GraphError::Constant { path: path.to_owned(), reason };
+        let entry = self.0.get(path).copied().ok_or_else(|| wrong("is not in its arena".to_owned()))?;
+        match entry.dtype == constant.dtype && extents(&constant.shape, &[]).as_ref() == Some(&entry.shape) {
+            true => Ok(entry),
+            false => {
                 let found = format!("{} of shape {:?}", crate::arena::dtypes::name(entry.dtype), entry.shape);
-                return Err(wrong(format!("is {found} in its arena, and the graph was made for another")));
+                Err(wrong(format!("is {found} in its arena, and the graph was made for another")))
             }
         }
-        Ok(())
     }
 }
 

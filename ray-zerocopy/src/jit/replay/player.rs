@@ -3,14 +3,16 @@
 //! Each tensor of the graph has a slot. Constants stay in theirs; what an operation gives is taken out by the operation that uses
 //! it last, which may so compute in its place.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use burn::tensor::{Device, TensorData};
 use burn_ir::{HandleKind, OperationIr, TensorIr, TensorStatus};
 use burn_router::TensorInterpreter;
 
-use super::super::graph::{Code, Source, extents};
+use super::super::graph::{Code, Source};
 use super::super::passes;
+use super::super::read::Entries;
 use super::super::value::Value;
 use super::backend::Bridge;
 use super::direct;
@@ -65,8 +67,9 @@ impl<B: Bridge> Player<B> {
     ) -> Result<(Self, Vec<Copied>), ReplayError> {
         let count = tensors(code);
         let mut constants: Vec<Option<HandleKind<B>>> = (0..count).map(|_| None).collect();
+        let entries = Entries::of(arena);
         let mut copied = Vec::new();
-        let mut known: std::collections::HashMap<&str, HandleKind<B>> = std::collections::HashMap::new();
+        let mut known: HashMap<&str, HandleKind<B>> = HashMap::new();
         for (at, constant) in code.constants.iter().enumerate() {
             let slot = &mut constants[code.inputs.len() + at];
             let Source::Entry(path) = &constant.source else {
@@ -80,14 +83,7 @@ impl<B: Bridge> Player<B> {
                 *slot = Some(known.clone());
                 continue;
             }
-            let wrong = |reason: String| GraphError::Constant { path: path.clone(), reason };
-            let entry = arena.manifest().tensors.iter().find(|entry| entry.path == *path);
-            let entry = entry.ok_or_else(|| wrong("is not in its arena".to_owned()))?;
-            let shape = extents(&constant.shape, &[]);
-            if entry.dtype != constant.dtype || shape.as_ref() != Some(&entry.shape) {
-                let found = format!("{} of shape {:?}", crate::arena::dtypes::name(entry.dtype), entry.shape);
-                return Err(wrong(format!("is {found} in its arena, and the graph was made for another")).into());
-            }
+            let entry = entries.find(path, constant)?;
             let data = TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
             let bytes = data.as_bytes().len() as u64;
             let made = constant_handle::<B>(data, device, &own, path)?;
