@@ -20,6 +20,7 @@ chapters! {
     pipelines "pipelines.md"
     errors "errors.md"
     tasks_and_actors "tasks-and-actors.md"
+    jit "jit.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"
     ray_python "ray-python.md"

@@ -33,6 +33,8 @@ fn failed(error: impl ToString) -> LoadError {
     LoadError::Rebuild { pipeline: "the graph".to_owned(), reason: error.to_string() }
 }
 
+// An error of a user's type is not about this one.
+#[diagnostic::do_not_recommend]
 impl Pipeline for Graph {
     /// Gives nothing: the arena of a graph is made by the trace.
     fn collect(&self, _: &mut Collector) -> Result<(), ShareError> {
@@ -48,6 +50,7 @@ impl Pipeline for Graph {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Root for Graph {
     fn loader() -> Option<&'static str> {
         Some(LOADER)
@@ -59,6 +62,7 @@ impl Root for Graph {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl Remote for Graph {
     type Tasks = GraphCaller;
     type Actors = GraphCaller;
