@@ -1,7 +1,9 @@
-//! Lets programs find libpython where it was when they were built.
+//! Lets programs find libpython and LibTorch where they were when they were built.
 
 fn main() {
-    if let Ok(folder) = std::env::var("DEP_RAY_ZEROCOPY_LIBPYTHON") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+    for library in ["DEP_RAY_ZEROCOPY_LIBPYTHON", "DEP_RAY_ZEROCOPY_LIBTORCH"] {
+        if let Ok(folder) = std::env::var(library) {
+            println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+        }
     }
 }

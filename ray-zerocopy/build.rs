@@ -1,4 +1,5 @@
-//! Where libpython is: for the tests of this crate, and as `DEP_RAY_ZEROCOPY_LIBPYTHON` for the build scripts of programs.
+//! Where libpython and LibTorch are: for the tests of this crate, and as `DEP_RAY_ZEROCOPY_LIBPYTHON` and
+//! `DEP_RAY_ZEROCOPY_LIBTORCH` for the build scripts of programs. And what LibTorch's bindings lack, in C++.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -9,4 +10,28 @@ fn main() {
             println!("cargo::metadata=LIBPYTHON={folder}");
         }
     }
+    #[cfg(feature = "libtorch")]
+    libtorch();
+}
+
+/// Compiles against the LibTorch that `torch-sys` has found.
+#[cfg(feature = "libtorch")]
+fn libtorch() {
+    let source = "src/torch/sys/shim.cpp";
+    println!("cargo::rerun-if-changed={source}");
+    let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
+        println!("cargo::error=torch-sys does not say where LibTorch is; is another version of it in use?");
+        return;
+    };
+    let include = std::path::Path::new(&libraries).with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file(source)
+        .compile("ray_zerocopy_torch");
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
+    println!("cargo::metadata=LIBTORCH={libraries}");
 }

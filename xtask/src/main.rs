@@ -2,6 +2,7 @@
 
 mod devices;
 mod fuzz;
+mod libtorch;
 mod ray;
 mod shell;
 mod test;
@@ -39,6 +40,14 @@ enum Task {
     Models,
     /// Make the Python environment with Ray in the cache, where programs with the feature `ray` find it
     RayEnv,
+    /// Make a LibTorch for the CPU in the cache, from PyPI; then `cargo xtask libtorch -- run --features …` builds with it
+    ///
+    /// Without a command it prints the one line that lets other builds find it.
+    Libtorch {
+        /// A cargo command to run with it, behind `--`
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
         /// The benchmark: memory, calls, forward, share, jit, search, ipc or ray
@@ -89,6 +98,7 @@ fn run() -> Result<()> {
         Task::Test { only, .. } => test::run(only.as_deref()),
         Task::Features => devices::lints(),
         Task::RayEnv => ray::environment(),
+        Task::Libtorch { command } => libtorch::libtorch(&command),
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, root, run, target};
+use crate::shell::{cache, cargo, root, run, target};
 
 /// What is in the environment. Ray's interfaces change from release to release, so it is pinned; the others are what it was tested with.
 const PACKAGES: &[&str] =
@@ -16,9 +16,7 @@ const FEATURES: &[&str] = &["--workspace", "--features", "ray"];
 
 /// Where the environment is: where programs look for it, too.
 fn folder() -> Result<PathBuf> {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    Ok(cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("ray-zerocopy").join("ray-env"))
+    Ok(cache()?.join("ray-env"))
 }
 
 /// Makes the environment, or brings it up to date. Quick if there is nothing to do.

@@ -1,0 +1,526 @@
+// What the bindings of LibTorch lack, as C functions: tensors on memory of others, all tensors and methods of a module, calls
+// with named tensors, and who writes what. The declarations of the same are in `ffi.rs`.
+//
+// Each function returns NULL, or a message that `rz_free` takes back: no exception leaves this file.
+
+#include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/script.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using torch::jit::AliasDb;
+using torch::jit::Module;
+using torch::jit::Node;
+using torch::jit::Value;
+namespace prim = c10::prim;
+
+at::Device device(int cuda) { return cuda < 0 ? at::Device(at::kCPU) : at::Device(at::kCUDA, c10::DeviceIndex(cuda)); }
+
+template <typename F>
+char *guarded(F &&what) {
+  try {
+    what();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("an exception of an unknown type");
+  }
+}
+
+using Told = void (*)(void *, const char *name, const char *what);
+
+bool is_module(const c10::TypePtr &type) {
+  auto object = type->cast<c10::ClassType>();
+  return object && object->is_module();
+}
+
+bool is_tensor(const c10::TypePtr &type) {
+  if (auto optional = type->cast<c10::OptionalType>()) return is_tensor(optional->getElementType());
+  return type->isSubtypeOf(*c10::TensorType::get());
+}
+
+// What methods of a module do to its own tensors, by torch's analysis of aliases. It may tell too much, and never too little.
+class Writes {
+ public:
+  Writes(void *context, Told told) : context_(context), told_(told) {}
+
+  void method(const torch::jit::Method &method) {
+    auto graph = method.graph()->copy();
+    torch::jit::Inline(*graph);
+    name_ = method.name();
+    self_ = graph->inputs().at(0);
+    own_.clear();
+    containers_.clear();
+    nodes_.clear();
+    written_.clear();
+    // What comes from outside is a copy, and no tensor of the module. The analysis would believe that it may be.
+    for (auto *input : graph->inputs()) {
+      if (input == self_ || !is_tensor(input->type()) || input->type()->kind() == c10::TypeKind::OptionalType) continue;
+      auto *none = graph->createNone();
+      graph->prependNode(none);
+      auto *clone = graph->create(c10::aten::clone, {input, none->output()});
+      clone->insertAfter(none);
+      clone->output()->setType(input->type());
+      input->replaceAllUsesAfterNodeWith(clone, clone->output());
+    }
+    // Attributes as objects of their own: else all of them may be the same, and a write to one is a write to any.
+    AliasDb aliases(graph, /*isFrozen=*/true);
+    gather(aliases, graph->block());
+    for (auto *tensor : own_) {
+      if (aliases.hasWriters(tensor)) tell(tensor, "writes into it");
+    }
+    for (auto *container : containers_) {
+      for (auto *written : written_) {
+        if (aliases.mayContainAlias(container, written)) tell(container, "writes into a tensor of it");
+      }
+    }
+    // Under another name, another call may write what this one does not.
+    for (auto *node : nodes_) kept(aliases, node);
+  }
+
+ private:
+  void gather(AliasDb &aliases, torch::jit::Block *block) {
+    for (auto *node : block->nodes()) {
+      nodes_.push_back(node);
+      for (auto *output : node->outputs()) note(aliases, output);
+      if (node->kind() == prim::CallMethod || node->kind() == prim::CallFunction) {
+        told_(context_, "", (name_ + " calls a method of an interface").c_str());
+      } else if (node->hasAttribute(c10::attr::Subgraph)) {
+        told_(context_, "", (name_ + " runs a part of itself apart, with " + node->kind().toQualString()).c_str());
+      } else if (node->kind() == prim::GetAttr && is_module(node->inputs().at(0)->type())) {
+        auto type = node->output()->type();
+        if (is_tensor(type)) {
+          own_.push_back(node->output());
+        } else if (!is_module(type) && AliasDb::isMutableType(type)) {
+          containers_.push_back(node->output());
+        }
+      }
+      for (auto *inner : node->blocks()) {
+        for (auto *input : inner->inputs()) note(aliases, input);
+        gather(aliases, inner);
+      }
+    }
+  }
+
+  void note(AliasDb &aliases, Value *value) {
+    if (is_tensor(value->type()) && aliases.hasWriters(value)) written_.push_back(value);
+  }
+
+  void kept(AliasDb &aliases, Node *node) {
+    bool stores = node->kind() == prim::SetAttr;
+    for (auto *container : containers_) {
+      stores = stores || (node->kind() != prim::GetAttr && aliases.writesToAlias(node, {container}));
+    }
+    if (!stores) return;
+    for (size_t at = 1; at < node->inputs().size(); ++at) {
+      auto *value = node->inputs().at(at);
+      for (auto *tensor : own_) {
+        if (aliases.mayContainAlias(value, tensor)) tell(tensor, "keeps it under another name");
+      }
+      for (auto *container : containers_) {
+        if (value != container && aliases.mayContainAlias(value, container)) {
+          tell(container, "keeps a tensor of it under another name");
+        }
+      }
+    }
+  }
+
+  // The path of an attribute from the module, as its parameters are named. Unknown is the empty path.
+  std::string attribute(Node *node) {
+    auto owner = path(node->inputs().at(0));
+    if (!owner) return "";
+    auto name = node->s(c10::attr::name);
+    return owner->empty() ? name : *owner + "." + name;
+  }
+
+  std::optional<std::string> path(Value *value) {
+    if (value == self_) return "";
+    if (value->node()->kind() != prim::GetAttr) return std::nullopt;
+    auto found = attribute(value->node());
+    if (found.empty()) return std::nullopt;
+    return found;
+  }
+
+  void tell(Value *tensor, const char *what) {
+    told_(context_, attribute(tensor->node()).c_str(), (name_ + " " + what).c_str());
+  }
+
+  void *context_;
+  Told told_;
+  std::string name_;
+  Value *self_ = nullptr;
+  // Attributes of the module and of modules in it: tensors, and what may hold some.
+  std::vector<Value *> own_, containers_;
+  std::vector<Value *> written_;
+  std::vector<Node *> nodes_;
+};
+
+// All tensors that a module holds: as parameters, as buffers, and in other attributes.
+class Held {
+ public:
+  using Tell = void (*)(void *, const char *name, int role, torch::Tensor *tensor);
+  enum Role { PARAMETER, BUFFER, ATTRIBUTE };
+
+  Held(void *context, Tell tell) : context_(context), tell_(tell) {}
+
+  void value(const c10::IValue &found, const std::string &path, Role role) {
+    if (found.isTensor()) {
+      if (found.toTensor().defined()) tell_(context_, path.c_str(), role, new torch::Tensor(found.toTensor()));
+    } else if (found.isList()) {
+      auto list = found.toList();
+      for (size_t at = 0; at < list.size(); ++at) value(list.get(at), below(path, std::to_string(at)), ATTRIBUTE);
+    } else if (found.isTuple()) {
+      const auto &elements = found.toTupleRef().elements();
+      for (size_t at = 0; at < elements.size(); ++at) value(elements[at], below(path, std::to_string(at)), ATTRIBUTE);
+    } else if (found.isGenericDict()) {
+      for (const auto &entry : found.toGenericDict()) {
+        std::ostringstream key;
+        key << entry.key();
+        value(entry.value(), below(path, key.str()), ATTRIBUTE);
+      }
+    } else if (found.isObject()) {
+      object(found.toObject(), path);
+    }
+  }
+
+  void object(const c10::intrusive_ptr<c10::ivalue::Object> &object, const std::string &path) {
+    if (!seen_.insert(object.get()).second) return;
+    auto type = object->type();
+    for (size_t at = 0; at < type->numAttributes(); ++at) {
+      auto role = type->is_parameter(at) ? PARAMETER : type->is_buffer(at) ? BUFFER : ATTRIBUTE;
+      value(object->getSlot(at), below(path, type->getAttributeName(at)), role);
+    }
+  }
+
+ private:
+  static std::string below(const std::string &path, const std::string &name) {
+    return path.empty() ? name : path + "." + name;
+  }
+
+  void *context_;
+  Tell tell_;
+  // An object may be held twice, by itself even.
+  std::set<const void *> seen_;
+};
+
+// The arguments of a call, out of named tensors: a list has `name.0`, `name.1`, a tuple too, a dictionary `name.key`.
+class Arguments {
+ public:
+  explicit Arguments(std::map<std::string, torch::Tensor> tensors) : tensors_(std::move(tensors)) {}
+
+  bool any(const std::string &name) const {
+    return tensors_.count(name) != 0 || below(name).first != below(name).second;
+  }
+
+  c10::IValue value(const c10::TypePtr &type, const std::string &name) {
+    switch (type->kind()) {
+      case c10::TypeKind::TensorType:
+      case c10::TypeKind::AnyType:
+        return take(name);
+      case c10::TypeKind::OptionalType:
+        return any(name) ? value(type->expectRef<c10::OptionalType>().getElementType(), name) : c10::IValue();
+      case c10::TypeKind::IntType:
+        return one(name).item<int64_t>();
+      case c10::TypeKind::FloatType:
+        return one(name).item<double>();
+      case c10::TypeKind::BoolType:
+        return one(name).item<bool>();
+      case c10::TypeKind::NumberType:
+        return one(name).item();
+      case c10::TypeKind::ListType: {
+        auto element = type->expectRef<c10::ListType>().getElementType();
+        c10::impl::GenericList list(element);
+        for (size_t at = 0; any(name + "." + std::to_string(at)); ++at) {
+          list.push_back(value(element, name + "." + std::to_string(at)));
+        }
+        return list;
+      }
+      case c10::TypeKind::TupleType: {
+        std::vector<c10::IValue> elements;
+        for (const auto &element : type->expectRef<c10::TupleType>().elements()) {
+          elements.push_back(value(element, name + "." + std::to_string(elements.size())));
+        }
+        return c10::ivalue::Tuple::create(std::move(elements));
+      }
+      case c10::TypeKind::DictType: {
+        const auto &dict = type->expectRef<c10::DictType>();
+        TORCH_CHECK(dict.getKeyType()->kind() == c10::TypeKind::StringType, "argument `", name, "` is a ",
+                    type->annotation_str(), ", and only dictionaries of names can be given");
+        c10::impl::GenericDict made(dict.getKeyType(), dict.getValueType());
+        std::vector<std::string> names;
+        auto [first, last] = below(name);
+        for (auto entry = first; entry != last; ++entry) names.push_back(entry->first);
+        for (const auto &entry : names) made.insert(entry.substr(name.size() + 1), value(dict.getValueType(), entry));
+        return made;
+      }
+      default:
+        TORCH_CHECK(false, "argument `", name, "` is a ", type->annotation_str(), ", which tensors cannot make");
+    }
+  }
+
+  // What nobody has asked for.
+  std::optional<std::string> left() const {
+    for (const auto &entry : tensors_) {
+      if (!taken_.count(entry.first)) return entry.first;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  using Tensors = std::map<std::string, torch::Tensor>;
+
+  std::pair<Tensors::const_iterator, Tensors::const_iterator> below(const std::string &name) const {
+    // The character behind the dot.
+    return {tensors_.lower_bound(name + "."), tensors_.lower_bound(name + "/")};
+  }
+
+  torch::Tensor take(const std::string &name) {
+    auto found = tensors_.find(name);
+    TORCH_CHECK(found != tensors_.end(), "`", name, "` is missing");
+    taken_.insert(name);
+    return found->second;
+  }
+
+  torch::Tensor one(const std::string &name) {
+    auto tensor = take(name);
+    TORCH_CHECK(tensor.numel() == 1, "`", name, "` is a number, and a tensor of ", tensor.numel(), " elements was given");
+    return tensor;
+  }
+
+  Tensors tensors_;
+  std::set<std::string> taken_;
+};
+
+// The tensors of an answer, with the same names: one alone is `output`, numbers are tensors of one element, and None is nothing.
+class Answer {
+ public:
+  using Tell = void (*)(void *, const char *name, torch::Tensor *tensor);
+
+  Answer(void *context, Tell tell) : context_(context), tell_(tell) {}
+
+  void value(const c10::IValue &found, const std::string &name) {
+    if (found.isTensor()) {
+      tensor(found.toTensor(), name);
+    } else if (found.isInt() || found.isBool() || found.isDouble()) {
+      tensor(found.isInt()    ? torch::tensor({found.toInt()})
+             : found.isBool() ? torch::tensor({found.toBool()})
+                              : torch::tensor({found.toDouble()}, torch::kDouble),
+             name);
+    } else if (found.isList()) {
+      auto list = found.toList();
+      for (size_t at = 0; at < list.size(); ++at) value(list.get(at), name + "." + std::to_string(at));
+    } else if (found.isTuple()) {
+      const auto &elements = found.toTupleRef().elements();
+      auto schema = found.toTupleRef().type<c10::TupleType>()->schema();
+      for (size_t at = 0; at < elements.size(); ++at) {
+        value(elements[at], schema ? schema->arguments()[at].name() : name + "." + std::to_string(at));
+      }
+    } else if (found.isGenericDict()) {
+      for (const auto &entry : found.toGenericDict()) {
+        std::ostringstream key;
+        key << entry.key().toStringRef();
+        value(entry.value(), name == "output" ? key.str() : name + "." + key.str());
+      }
+    } else {
+      TORCH_CHECK(found.isNone(), "`", name, "` is a ", found.type()->annotation_str(), ", and tensors can be given back");
+    }
+  }
+
+ private:
+  void tensor(const torch::Tensor &found, const std::string &name) {
+    if (!found.defined()) return;
+    auto plain = found.is_quantized() ? found.dequantize() : found.to_dense();
+    tell_(context_, name.c_str(), new torch::Tensor(plain.resolve_conj().resolve_neg().to(at::kCPU).contiguous()));
+  }
+
+  void *context_;
+  Tell tell_;
+};
+
+}  // namespace
+
+extern "C" {
+
+void rz_free(char *message) { free(message); }
+
+// A tensor on memory that `owner` keeps alive. `release` is called once, whatever happens.
+char *rz_blob(const void *data, const int64_t *dims, size_t rank, int kind, void *owner, void (*release)(void *),
+              torch::Tensor **tensor) {
+  return guarded([&] {
+    std::shared_ptr<void> kept(owner, release);
+    auto options = at::TensorOptions().dtype(at::ScalarType(kind)).device(at::kCPU);
+    auto made = torch::from_blob(
+        const_cast<void *>(data), at::IntArrayRef(dims, rank), [kept](void *) mutable { kept.reset(); }, options);
+    *tensor = new torch::Tensor(std::move(made));
+  });
+}
+
+// What a tensor is: its type of elements, or -1 if it is none of plain numbers in host memory; its shape; the memory that it is
+// a view of; and whether its elements lie in the order of C, and where.
+struct Description {
+  int kind;
+  size_t rank;
+  const int64_t *dims;
+  const void *storage;
+  const void *data;
+  size_t len;
+};
+
+char *rz_describe(const torch::Tensor *tensor, Description *made) {
+  return guarded([&] {
+    auto plain = tensor->layout() == at::kStrided && tensor->device().is_cpu() && !tensor->is_quantized() &&
+                 !tensor->is_complex() && !tensor->is_neg();
+    auto ordered = plain && tensor->is_contiguous();
+    *made = Description{plain ? int(tensor->scalar_type()) : -1,
+                        plain ? size_t(tensor->dim()) : 0,
+                        plain ? tensor->sizes().data() : nullptr,
+                        tensor->has_storage() ? tensor->storage().data() : nullptr,
+                        ordered ? tensor->const_data_ptr() : nullptr,
+                        tensor->is_sparse() ? 0 : tensor->nbytes()};
+  });
+}
+
+// The same elements in the order of C.
+char *rz_ordered(const torch::Tensor *tensor, torch::Tensor **made) {
+  return guarded([&] { *made = new torch::Tensor(tensor->contiguous()); });
+}
+
+char *rz_load(const char *bytes, size_t len, Module **module) {
+  return guarded([&] {
+    struct View : std::streambuf {
+      View(const char *bytes, size_t len) {
+        auto *start = const_cast<char *>(bytes);
+        setg(start, start, start + len);
+      }
+      pos_type seekoff(off_type off, std::ios_base::seekdir way, std::ios_base::openmode) override {
+        auto *from = way == std::ios_base::beg ? eback() : way == std::ios_base::cur ? gptr() : egptr();
+        if (off < eback() - from || off > egptr() - from) return pos_type(off_type(-1));
+        setg(eback(), from + off, egptr());
+        return gptr() - eback();
+      }
+      pos_type seekpos(pos_type pos, std::ios_base::openmode mode) override {
+        return seekoff(off_type(pos), std::ios_base::beg, mode);
+      }
+    } view(bytes, len);
+    std::istream stream(&view);
+    *module = new Module(torch::jit::load(stream, at::kCPU));
+  });
+}
+
+char *rz_open(const char *path, Module **module) {
+  return guarded([&] { *module = new Module(torch::jit::load(path, at::kCPU)); });
+}
+
+char *rz_save(const Module *module, void *context, void (*told)(void *, const char *bytes, size_t len)) {
+  return guarded([&] {
+    std::ostringstream stream;
+    module->save(stream);
+    auto bytes = stream.str();
+    told(context, bytes.data(), bytes.size());
+  });
+}
+
+void rz_module_free(Module *module) { delete module; }
+
+// Each tensor that is held, with its role: 0 for a parameter, 1 for a buffer, 2 for others. The tensors are the receiver's.
+char *rz_tensors(const Module *module, void *context, Held::Tell told) {
+  return guarded([&] { Held(context, told).object(module->_ivalue(), ""); });
+}
+
+// Each argument of each method but `self`: the method, its name, its type. A method without any tells empty ones.
+char *rz_methods(const Module *module, void *context,
+                 void (*told)(void *, const char *method, const char *name, const char *type, bool optional)) {
+  return guarded([&] {
+    for (const auto &method : module->get_methods()) {
+      const auto &schema = method.function().getSchema();
+      told(context, method.name().c_str(), "", schema.returns().empty() ? "None" : schema.returns()[0].type()->annotation_str().c_str(), false);
+      for (size_t at = 1; at < schema.arguments().size(); ++at) {
+        const auto &argument = schema.arguments()[at];
+        told(context, method.name().c_str(), argument.name().c_str(), argument.type()->annotation_str().c_str(),
+             argument.default_value().has_value());
+      }
+    }
+  });
+}
+
+// Who writes what: the path of a tensor and what is done to it, or an empty path and why nobody knows.
+char *rz_writes(const Module *module, void *context, Told told) {
+  return guarded([&] {
+    Writes writes(context, told);
+    for (const auto &method : module->get_methods()) writes.method(method);
+  });
+}
+
+// Calls a method with named tensors, on a device: `cuda` is its number, or -1 for the CPU. Tensors of the answer are the receiver's.
+char *rz_call(const Module *module, const char *method, const char *const *names, torch::Tensor *const *tensors, size_t count,
+              int cuda, void *context, Answer::Tell told) {
+  return guarded([&] {
+    at::NoGradGuard no_grad;
+    std::map<std::string, torch::Tensor> given;
+    for (size_t at = 0; at < count; ++at) given.emplace(names[at], tensors[at]->to(device(cuda)));
+    Arguments arguments(std::move(given));
+    auto called = module->get_method(method);
+    std::vector<c10::IValue> stack;
+    torch::jit::Kwargs named;
+    const auto &schema = called.function().getSchema();
+    for (size_t at = 1; at < schema.arguments().size(); ++at) {
+      const auto &argument = schema.arguments()[at];
+      if (argument.default_value() && !arguments.any(argument.name())) continue;
+      named[argument.name()] = arguments.value(argument.type(), argument.name());
+    }
+    if (auto left = arguments.left()) TORCH_CHECK(false, "`", *left, "` has no place in the arguments of `", method, "`");
+    Answer(context, told).value(called(std::move(stack), named), "output");
+  });
+}
+
+// Puts tensors in the place of those of the same paths. `find` gives one that stays its own, or NULL.
+char *rz_replace(const Module *module, void *context, torch::Tensor *(*find)(void *, const char *name)) {
+  return guarded([&] {
+    struct Both {
+      void *context;
+      torch::Tensor *(*find)(void *, const char *name);
+    } both{context, find};
+    Held(&both, [](void *context, const char *name, int, torch::Tensor *tensor) {
+      std::unique_ptr<torch::Tensor> owned(tensor);
+      auto *both = static_cast<Both *>(context);
+      if (auto *other = both->find(both->context, name)) {
+        at::NoGradGuard no_grad;
+        tensor->set_data(*other);
+      }
+    }).object(module->_ivalue(), "");
+  });
+}
+
+// Moves what the module holds to a GPU.
+char *rz_upload(Module *module, int cuda) {
+  return guarded([&] { module->to(device(cuda)); });
+}
+
+// How many threads compute, in this process.
+void rz_threads(int threads) { at::set_num_threads(threads); }
+
+char *rz_gpus(size_t *count) {
+  return guarded([&] { *count = torch::cuda::is_available() ? torch::cuda::device_count() : 0; });
+}
+
+// An empty tensor of the same type of elements.
+char *rz_emptied(const torch::Tensor *tensor, torch::Tensor **made) {
+  return guarded([&] { *made = new torch::Tensor(torch::empty({0}, tensor->options().requires_grad(false))); });
+}
+
+void rz_tensor_free(torch::Tensor *tensor) { delete tensor; }
+
+}
