@@ -4,7 +4,7 @@ use crate::arena::ArenaError;
 use crate::checkpoint::CheckpointError;
 use crate::device::DeviceError;
 use crate::engine::CallError;
-use crate::jit::{GraphError, ReplayError, TraceError, ValueError};
+use crate::jit::{GraphError, ReplayError, ScriptError, TraceError, ValueError};
 use crate::pipeline::{LoadError, ShareError};
 use crate::report::ReportError;
 
@@ -24,6 +24,9 @@ pub enum Error {
     /// A graph could not be read.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A TorchScript module could not be opened.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
     /// A graph did not run.
     #[error(transparent)]
     Replay(#[from] ReplayError),

@@ -90,6 +90,8 @@ mod pipeline;
 #[cfg(feature = "ray")]
 pub mod ray;
 mod report;
+#[cfg(feature = "libtorch")]
+mod torch;
 mod wrapper;
 
 pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};

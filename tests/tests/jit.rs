@@ -503,7 +503,7 @@ fn inputs_that_do_not_fit_are_named() {
     let error = actors.run(good.clone().with("ids", random([3, 4]))).wait().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`run` was not called: input `ids` is F32 of shape [3, 4], and the graph takes I32 of shape [batch, length]"
+        "`run` has no result: input `ids` is F32 of shape [3, 4], and the graph takes I32 of shape [batch, length]"
     );
     assert!(actors.run(good.clone()).wait().is_ok());
 

@@ -108,8 +108,8 @@ pub enum CallError {
         #[source]
         error: crate::ray::RayError,
     },
-    /// The inputs are not what the graph takes.
-    #[error("`{method}` was not called: {error}")]
+    /// The inputs are not what the graph takes, or it failed.
+    #[error("`{method}` has no result: {error}")]
     Graph {
         /// The method.
         method: String,

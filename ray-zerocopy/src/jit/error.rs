@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::script::ScriptError;
 use crate::arena::ArenaError;
 use crate::device::DeviceError;
 
@@ -57,9 +58,34 @@ pub enum ReplayError {
         /// The device.
         device: String,
     },
+    /// The device is none of LibTorch's.
+    #[error("TorchScript modules do not run on `{device}`; they run on `cpu` and `libtorch:cuda:0`")]
+    NoLibTorch {
+        /// The device.
+        device: String,
+    },
     /// The graph cannot be read.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The TorchScript module cannot be loaded.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// There is no method of the name.
+    #[error("there is no method `{name}`; there is {found}")]
+    Method {
+        /// The name.
+        name: String,
+        /// The methods that there are.
+        found: String,
+    },
+    /// A method of a TorchScript module failed.
+    #[error("`{method}` failed: {reason}")]
+    Failed {
+        /// The method.
+        method: String,
+        /// What LibTorch said.
+        reason: String,
+    },
     /// An input is missing, or there is one too many.
     #[error("input `{name}` {reason}; the graph takes {expected}")]
     Inputs {

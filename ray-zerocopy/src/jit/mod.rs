@@ -13,15 +13,18 @@
 //! | `traced` | a graph with its weights, and its file |
 //! | `replay` | runs a graph |
 //! | `value` | named tensors of any rank and kind |
-//! | `pipeline`, `wrapper` | a graph on engines |
+//! | `script` | TorchScript modules |
+//! | `form`, `pipeline`, `wrapper` | a graph or a module on engines |
 
 mod error;
+mod form;
 mod graph;
 mod info;
 mod passes;
 mod pipeline;
 mod read;
 mod replay;
+mod script;
 mod symbol;
 mod trace;
 mod traced;
@@ -34,8 +37,10 @@ pub(crate) use pipeline::LOADER;
 pub(crate) use pipeline::own_function;
 
 pub use error::{GraphError, ReplayError};
+pub use form::Program;
 pub use info::{GraphInfo, Operand, PortInfo, StepInfo};
 pub use replay::Replay;
+pub use script::{ScriptArgument, ScriptError, ScriptMethod, TorchScript};
 pub use trace::{TraceError, Tracer, trace};
 pub use traced::TracedGraph;
 pub use value::{TensorKindOf, Value, ValueError, Values};

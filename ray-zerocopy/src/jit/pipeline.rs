@@ -1,13 +1,11 @@
 //! A graph as a pipeline, so that engines, wrappers and reports need to know nothing of graphs.
 
 use std::any::Any;
-use std::sync::Arc;
 
 use burn::tensor::Device;
 
-use super::graph::Code;
-use super::replay::Replay;
-use super::traced::FIELD;
+use super::form::Form;
+use super::replay::{METHOD, Replay};
 use super::value::{Value, Values};
 use crate::engine::CallError;
 use crate::engine::local::Loader;
@@ -18,7 +16,7 @@ use crate::wrapper::{Caller, Handler, Method, MethodInfo, Pending, Remote, loade
 /// A graph, as wrappers keep it: without its weights before it is loaded.
 #[doc(hidden)]
 pub struct Graph {
-    code: Arc<Code>,
+    form: Form,
     replay: Option<Replay>,
 }
 
@@ -43,7 +41,7 @@ impl Pipeline for Graph {
 
     fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
         let (arena, device) = attacher.whole();
-        let replay = Replay::new(Arc::clone(&self.code), &arena, &device, &format!("{device:?}")).map_err(failed)?;
+        let replay = self.form.load(&arena, &device, &format!("{device:?}")).map_err(failed)?;
         attacher.note_copied(replay.copied().to_vec());
         self.replay = Some(replay);
         Ok(())
@@ -57,8 +55,8 @@ impl Root for Graph {
     }
 
     fn rebuild(source: &Source<'_>, _: &Device) -> Result<Self, LoadError> {
-        let bytes = source.bytes(FIELD).ok_or_else(|| failed("its operations are not in the arena"))?;
-        Ok(Self { code: Arc::new(Code::read(&bytes).map_err(failed)?), replay: None })
+        let arena = source.whole().ok_or_else(|| failed("a graph comes out of an arena"))?;
+        Ok(Self { form: Form::of(arena).map_err(failed)?, replay: None })
     }
 }
 
@@ -96,22 +94,24 @@ pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
     }
 }
 
-/// What a graph's one method is called.
-pub(super) const METHOD: &str = "run";
-
 impl GraphCaller {
-    /// Runs the graph in a worker. The inputs are checked here, where it costs nobody a call.
-    pub(super) fn run(&self, code: &Code, inputs: &Values) -> Pending<Values> {
-        if let Err(error) = Replay::check(code, inputs) {
-            return Pending::failed(CallError::Graph { method: METHOD.to_owned(), error }, take, METHOD);
+    /// Calls a method in a worker. The inputs are checked here, where it costs nobody a call.
+    pub(super) fn call(&self, form: &Form, method: Option<&str>, inputs: &Values) -> Pending<Values> {
+        let method = method.unwrap_or(form.main());
+        if let Err(error) = form.check(method, inputs) {
+            return Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD);
         }
-        self.0.call(Method::named(METHOD, RUN), |writer| put(inputs, writer), take)
+        let write = |writer: &mut Writer| {
+            writer.value(method)?;
+            put(inputs, writer)
+        };
+        self.0.call(Method::named(METHOD, RUN), write, take)
     }
 }
 
 fn put(values: &Values, writer: &mut Writer) -> Result<(), WireError> {
     writer.value(&values.names().collect::<Vec<_>>())?;
-    values.iter().try_for_each(|(_, value)| writer.data(value.data().map_err(WireError)?))
+    values.iter().try_for_each(|(_, value)| writer.data(value.data().map_err(WireError::new)?))
 }
 
 fn take(reader: &mut Reader) -> Result<Values, WireError> {
@@ -120,17 +120,14 @@ fn take(reader: &mut Reader) -> Result<Values, WireError> {
 
 fn take_on(reader: &mut Reader, device: &Device) -> Result<Values, WireError> {
     let names: Vec<String> = reader.value()?;
-    let value = |name| Ok((name, Value::from_data(reader.data()?, device).map_err(WireError)?));
+    let value = |name| Ok((name, Value::from_data(reader.data()?, device).map_err(WireError::new)?));
     names.into_iter().map(value).collect::<Result<Vec<(String, Value)>, _>>().map(Values::from_iter)
 }
 
 /// In the worker.
 fn serve(graph: &mut Graph, reader: &mut Reader, writer: &mut Writer) -> Result<(), WireError> {
-    let replay = graph.replay.as_mut().ok_or_else(|| WireError("the graph has not been loaded".to_owned()))?;
+    let replay = graph.replay.as_mut().ok_or_else(|| WireError::new("the graph has not been loaded".to_owned()))?;
+    let method: String = reader.value()?;
     let inputs = take_on(reader, &replay.device().clone())?;
-    match replay.run(inputs) {
-        Ok(outputs) => put(&outputs, writer),
-        // What is wrong with the inputs was found before they were sent: this is the backend's own failure.
-        Err(error) => panic!("{error}"),
-    }
+    put(&replay.call(&method, inputs)?, writer)
 }

@@ -9,6 +9,7 @@ use super::graph::{Code, Source};
 use super::info::GraphInfo;
 use super::pipeline::Graph;
 use super::replay::Replay;
+use super::script;
 use super::{GraphError, ReplayError};
 use crate::arena::{Arena, ArenaBuilder, ArenaError, ArenaFile};
 use crate::{codec, device};
@@ -82,7 +83,11 @@ impl TracedGraph {
             return Err(GraphError::NoGraph { found: arena.pipeline().to_owned() });
         }
         let entry = arena.manifest().copies.iter().find(|entry| entry.path == FIELD);
-        let entry = entry.ok_or_else(|| GraphError::NoGraph { found: "an arena without operations".to_owned() })?;
+        let found = || match script::code_of(arena) {
+            Some(_) => "a TorchScript module, which `jit::TorchScript` opens",
+            None => "an arena without operations",
+        };
+        let entry = entry.ok_or_else(|| GraphError::NoGraph { found: found().to_owned() })?;
         let code = Code::read(&arena.slice(entry.blob))?;
         code.check_entries(arena)?;
         Ok(Self { info: GraphInfo(Arc::new(code)), arena: arena.clone() })

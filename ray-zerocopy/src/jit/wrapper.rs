@@ -1,15 +1,13 @@
 //! Wrappers of graphs: as those of pipelines, for workers that do not know the pipeline's type.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::graph::Code;
+use super::form::{Form, Program};
 use super::pipeline::Graph;
 use super::replay::Replay;
-use super::traced::TracedGraph;
 use super::value::Values;
 use super::{GraphError, ReplayError};
 use crate::arena::Arena;
@@ -19,7 +17,7 @@ use crate::report::Report;
 use crate::wrapper::{Actor, ActorWrapper, Actors, Pending, TaskWrapper};
 use crate::{Local, Result};
 
-/// Runs a graph, each call as one task: a [`TaskWrapper`] without the pipeline's type.
+/// Runs a graph or a TorchScript module, each call as one task: a [`TaskWrapper`] without the pipeline's type.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -46,7 +44,7 @@ use crate::{Local, Result};
 #[derive(Clone)]
 pub struct JitTaskWrapper {
     tasks: TaskWrapper<Graph>,
-    code: Arc<Code>,
+    form: Form,
 }
 
 impl JitTaskWrapper {
@@ -54,7 +52,7 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the workers cannot be started.
-    pub fn new(graph: &TracedGraph) -> Result<Self> {
+    pub fn new(graph: &impl Program) -> Result<Self> {
         Self::on(&Local::shared()?, graph)
     }
 
@@ -62,13 +60,13 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(engine: &impl Place, graph: &TracedGraph) -> Result<Self> {
+    pub fn on(engine: &impl Place, graph: &impl Program) -> Result<Self> {
         let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
-        Ok(Self { tasks, code: Arc::clone(graph.code()) })
+        Ok(Self { tasks, form: graph.form() })
     }
 
     fn with(self, change: impl FnOnce(TaskWrapper<Graph>) -> TaskWrapper<Graph>) -> Self {
-        Self { tasks: change(self.tasks), code: self.code }
+        Self { tasks: change(self.tasks), form: self.form }
     }
 
     /// Where workers compute: see [`TaskWrapper::device`].
@@ -107,9 +105,14 @@ impl JitTaskWrapper {
         self.with(TaskWrapper::fail_when_full)
     }
 
-    /// Runs the graph. Wrong inputs are an error of the result, and cost no worker anything.
+    /// Runs the graph, or a module's `forward`. Wrong inputs are an error of the result, and cost no worker anything.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.tasks.run(&self.code, &inputs.into())
+        self.tasks.call(&self.form, None, &inputs.into())
+    }
+
+    /// Calls a method of a TorchScript module, which has others than `forward`.
+    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
+        self.tasks.call(&self.form, Some(method), &inputs.into())
     }
 
     /// The shared weights.
@@ -153,26 +156,26 @@ impl JitTaskWrapper {
 #[derive(Clone)]
 pub struct JitActorWrapper {
     actors: ActorWrapper<Graph>,
-    code: Arc<Code>,
+    form: Form,
 }
 
 impl JitActorWrapper {
     /// Actors of this machine.
-    pub fn new(graph: &TracedGraph) -> Self {
-        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), code: Arc::clone(graph.code()) }
+    pub fn new(graph: &impl Program) -> Self {
+        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), form: graph.form() }
     }
 
     /// Actors that live where you choose: on this machine, or on a Ray cluster.
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(place: &impl Place, graph: &TracedGraph) -> Result<Self> {
+    pub fn on(place: &impl Place, graph: &impl Program) -> Result<Self> {
         let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
-        Ok(Self { actors, code: Arc::clone(graph.code()) })
+        Ok(Self { actors, form: graph.form() })
     }
 
     fn with(self, change: impl FnOnce(ActorWrapper<Graph>) -> ActorWrapper<Graph>) -> Self {
-        Self { actors: change(self.actors), code: self.code }
+        Self { actors: change(self.actors), form: self.form }
     }
 
     /// Where the graph runs: see [`ActorWrapper::device`].
@@ -241,7 +244,7 @@ impl JitActorWrapper {
     /// # Errors
     /// If a process cannot be started or cannot load the graph; it is named.
     pub fn spawn(&self, actors: usize) -> Result<JitActors> {
-        Ok(JitActors { actors: self.actors.spawn(actors)?, code: Arc::clone(&self.code) })
+        Ok(JitActors { actors: self.actors.spawn(actors)?, form: self.form.clone() })
     }
 
     /// The shared weights.
@@ -272,8 +275,8 @@ impl Serialize for JitActorWrapper {
 impl<'de> Deserialize<'de> for JitActorWrapper {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let actors = ActorWrapper::<Graph>::deserialize(deserializer)?;
-        let graph = TracedGraph::from_arena(actors.arena()).map_err(serde::de::Error::custom)?;
-        Ok(Self { actors, code: Arc::clone(graph.code()) })
+        let form = Form::of(actors.arena()).map_err(serde::de::Error::custom)?;
+        Ok(Self { actors, form })
     }
 }
 
@@ -283,13 +286,18 @@ impl<'de> Deserialize<'de> for JitActorWrapper {
 #[derive(Clone)]
 pub struct JitActors {
     actors: Actors<Graph>,
-    code: Arc<Code>,
+    form: Form,
 }
 
 impl JitActors {
-    /// Runs the graph in an actor. Wrong inputs are an error of the result, and cost no actor anything.
+    /// Runs the graph, or a module's `forward`, in an actor. Wrong inputs are an error of the result, and cost no actor anything.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actors.run(&self.code, &inputs.into())
+        self.actors.call(&self.form, None, &inputs.into())
+    }
+
+    /// Calls a method of a TorchScript module, which has others than `forward`.
+    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
+        self.actors.call(&self.form, Some(method), &inputs.into())
     }
 
     /// How many actors there are.
@@ -308,7 +316,7 @@ impl JitActors {
     /// If there is no actor of this number; there are [`len`](Self::len).
     #[track_caller]
     pub fn actor(&self, index: usize) -> JitActor {
-        JitActor { actor: self.actors.actor(index), code: Arc::clone(&self.code) }
+        JitActor { actor: self.actors.actor(index), form: self.form.clone() }
     }
 
     /// All actors, one after the other.
@@ -319,7 +327,7 @@ impl JitActors {
     /// How long a call through this handle may take.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
-        Self { actors: self.actors.deadline(deadline), code: self.code }
+        Self { actors: self.actors.deadline(deadline), form: self.form }
     }
 
     /// The processes that are up now.
@@ -344,13 +352,18 @@ impl JitActors {
 /// One actor of several.
 pub struct JitActor {
     actor: Actor<Graph>,
-    code: Arc<Code>,
+    form: Form,
 }
 
 impl JitActor {
     /// Runs the graph in this actor.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actor.run(&self.code, &inputs.into())
+        self.actor.call(&self.form, None, &inputs.into())
+    }
+
+    /// Calls a method of a TorchScript module, which has others than `forward`.
+    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
+        self.actor.call(&self.form, Some(method), &inputs.into())
     }
 
     /// The actor's process, if it is up.

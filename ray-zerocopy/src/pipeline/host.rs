@@ -37,6 +37,10 @@ fn flex<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<FlexTensor> {
 
 /// The address of the storage that a tensor reads, if it is in host memory.
 pub(super) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<*const u8> {
+    #[cfg(feature = "libtorch")]
+    if let Some(address) = crate::torch::address(tensor) {
+        return Some(address);
+    }
     flex(tensor).map(|tensor| tensor.bytes().as_ptr())
 }
 
@@ -100,7 +104,7 @@ impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
     }
 }
 
-/// A tensor on `device` over bytes that somebody else owns; flex reads them in place.
+/// A tensor on `device` over bytes that somebody else owns; flex and LibTorch's CPU read them in place.
 ///
 /// # Errors
 /// If the bytes cannot be a tensor of this dtype and shape, or the device refuses them.
@@ -128,6 +132,10 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
         }
         let data = TensorData::try_from_bytes(bytes, shape.to_vec(), dtype).map_err(|error| error.to_string())?;
         let data = fit(data, device)?;
+        #[cfg(feature = "libtorch")]
+        if crate::torch::borrows(&data, device) {
+            return crate::torch::borrowed(data);
+        }
         let dtype = data.dtype();
         Ok(Tensor::from_data(data, (device, dtype)))
     };

@@ -49,16 +49,11 @@ impl<'a> Source<'a> {
         Self(Origin::Arena(arena))
     }
 
-    /// A copied field as it was written, if it is there.
-    pub(crate) fn bytes(&self, field: &str) -> Option<bytes::Bytes> {
+    /// The arena, if there is one already.
+    pub(crate) fn whole(&self) -> Option<&'a Arena> {
         match &self.0 {
-            Origin::Items(items) => items.iter().find(|item| item.path == field).and_then(|item| match &item.what {
-                What::Copy(Some(bytes)) => Some(bytes::Bytes::copy_from_slice(bytes)),
-                _ => None,
-            }),
-            Origin::Arena(arena) => {
-                arena.manifest().copies.iter().find(|entry| entry.path == field).map(|entry| arena.slice(entry.blob))
-            }
+            Origin::Items(_) => None,
+            Origin::Arena(arena) => Some(arena),
         }
     }
 

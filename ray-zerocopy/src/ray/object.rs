@@ -97,6 +97,7 @@ pub(crate) fn payload(reply: Reply, payload: Incoming, what: &str) -> Result<Inc
         Answer::Failed(Failure::Wire { what: part, reason }) => {
             Err(RayError::Wire { what: format!("{part} of `{what}`"), reason })
         }
+        Answer::Failed(Failure::Graph(error)) => Err(RayError::Other { what, cause: error.to_string() }),
         Answer::OtherBinary => Err(RayError::OtherBinary { worker }),
         Answer::Missing => Err(RayError::Other { what, cause: "the worker has no such pipeline".to_owned() }),
         Answer::NotLoaded(error) => Err(RayError::Other { what, cause: error.to_string() }),

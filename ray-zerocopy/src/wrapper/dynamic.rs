@@ -36,7 +36,7 @@ impl Arguments {
     /// # Errors
     /// If serde cannot write it.
     pub fn value<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
-        codec::encode(value).map(|bytes| self.raw(&bytes)).map_err(WireError)
+        codec::encode(value).map(|bytes| self.raw(&bytes)).map_err(WireError::new)
     }
 
     /// Appends a tensor over bytes that stay where they are, if they lie at a multiple of an element's size.
@@ -92,7 +92,7 @@ impl Results {
     /// # Errors
     /// If there is none.
     pub fn raw(&mut self) -> Result<&[u8], WireError> {
-        let short = || WireError("the result ends too early".to_owned());
+        let short = || WireError::new("the result ends too early".to_owned());
         let start = self.at.checked_add(8).ok_or_else(short)?;
         let len = self.values.get(self.at..start).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
         let end = usize::try_from(u64::from_le_bytes(len)).ok().and_then(|len| start.checked_add(len));
@@ -107,7 +107,7 @@ impl Results {
     /// # Errors
     /// If there is none, or another.
     pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
-        codec::decode(self.raw()?).map_err(WireError)
+        codec::decode(self.raw()?).map_err(WireError::new)
     }
 
     /// The next tensor.
@@ -117,7 +117,7 @@ impl Results {
     pub fn tensor(&mut self) -> Result<ResultTensor, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = segment.checked_sub(1).and_then(|index| self.tensors.get(index));
-        let bytes = bytes.ok_or_else(|| WireError("the result does not have the tensor's bytes".to_owned()))?;
+        let bytes = bytes.ok_or_else(|| WireError::new("the result does not have the tensor's bytes".to_owned()))?;
         Ok(ResultTensor { dtype, shape, bytes: bytes::Bytes::from_owner(Shared(bytes.clone())) })
     }
 }
@@ -153,10 +153,10 @@ pub fn call<P>(
     let mut writer = Writer::default();
     match panics::caught(|| handler(pipeline, &mut reader, &mut writer)) {
         Ok(Ok(())) => Ok(Results::new(writer.finish())),
-        Ok(Err(WireError(reason))) if reader.position() < end => {
+        Ok(Err(WireError { reason, .. })) if reader.position() < end => {
             Err(Failed::Argument { at: reader.position(), reason })
         }
-        Ok(Err(WireError(reason))) => Err(Failed::Answer(reason)),
+        Ok(Err(WireError { reason, .. })) => Err(Failed::Answer(reason)),
         Err(panic) => Err(Failed::Panicked(panic)),
     }
 }
@@ -168,7 +168,7 @@ pub fn call<P>(
 pub fn make<P>(arguments: Arguments, make: impl FnOnce(&mut Reader) -> Result<P, WireError>) -> Result<P, Failed> {
     let mut reader = arguments.reader(&Device::flex());
     match panics::caught(|| make(&mut reader)) {
-        Ok(made) => made.map_err(|WireError(reason)| Failed::Argument { at: reader.position(), reason }),
+        Ok(made) => made.map_err(|WireError { reason, .. }| Failed::Argument { at: reader.position(), reason }),
         Err(panic) => Err(Failed::Panicked(panic)),
     }
 }

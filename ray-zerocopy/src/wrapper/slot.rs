@@ -37,6 +37,7 @@ impl<P: Root> Served for Slot<P> {
         let mut writer = Writer::default();
         match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
             Ok(Ok(())) => Ok(writer.finish()),
+            Ok(Err(WireError { graph: Some(error), .. })) => Err(Failure::Graph(error)),
             Ok(Err(error)) => Err(wire("an argument or the result", error.to_string())),
             Err(panic) => Err(Failure::Panicked(self.renew(panic))),
         }

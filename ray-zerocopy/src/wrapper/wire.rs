@@ -11,17 +11,34 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
+use crate::jit::ReplayError;
 use crate::engine::message::{ALIGN, Incoming, Outgoing};
 use crate::pipeline::Kind;
 use crate::{codec, pipeline};
 
 /// Why a value could not travel.
 #[derive(Debug)]
-pub struct WireError(pub(crate) String);
+pub struct WireError {
+    pub(crate) reason: String,
+    /// What a graph said, if that is it: an error of its own for the caller.
+    pub(crate) graph: Option<ReplayError>,
+}
+
+impl WireError {
+    pub(crate) fn new(reason: String) -> Self {
+        Self { reason, graph: None }
+    }
+}
+
+impl From<ReplayError> for WireError {
+    fn from(error: ReplayError) -> Self {
+        Self { reason: error.to_string(), graph: Some(error) }
+    }
+}
 
 impl fmt::Display for WireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.reason)
     }
 }
 
@@ -50,7 +67,7 @@ impl Writer {
     /// # Errors
     /// If serde cannot write it.
     pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WireError> {
-        let bytes = codec::encode(value).map_err(WireError)?;
+        let bytes = codec::encode(value).map_err(WireError::new)?;
         self.values.extend((bytes.len() as u64).to_le_bytes());
         self.values.extend(bytes);
         Ok(())
@@ -62,7 +79,7 @@ impl Writer {
         self.value(&header)?;
         match &mut self.kept {
             Some(kept) => kept.push(tensor.clone().into_dispatch()),
-            None => self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError)?),
+            None => self.tensors.push(pipeline::bytes_of(tensor).map_err(WireError::new)?),
         }
         Ok(())
     }
@@ -120,13 +137,13 @@ impl Reader {
     /// # Errors
     /// If the message has no such value.
     pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
-        let short = || WireError("the message ends too early".to_owned());
+        let short = || WireError::new("the message ends too early".to_owned());
         let values = self.message.segments.first().ok_or_else(short)?;
         let start = self.at.checked_add(8).ok_or_else(short)?;
         let len = values.get(self.at..start).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
         let end = usize::try_from(u64::from_le_bytes(len)).ok().and_then(|len| start.checked_add(len));
         let end = end.ok_or_else(short)?;
-        let value = codec::decode(values.get(start..end).ok_or_else(short)?).map_err(WireError)?;
+        let value = codec::decode(values.get(start..end).ok_or_else(short)?).map_err(WireError::new)?;
         self.at = end;
         Ok(value)
     }
@@ -135,13 +152,13 @@ impl Reader {
         let start = self.at;
         if let Some(given) = self.given.pop_front() {
             let value = crate::jit::Value::from_dispatch(given);
-            let wrong = || WireError(format!("it is {value}, and a {} tensor of rank {D} is expected", K::STORED));
+            let wrong = || WireError::new(format!("it is {value}, and a {} tensor of rank {D} is expected", K::STORED));
             return value.tensor().ok_or_else(wrong);
         }
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
-        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()));
-        let tensor = bytes.and_then(|bytes| pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError));
+        let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()));
+        let tensor = bytes.and_then(|bytes| pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError::new));
         if tensor.is_err() {
             self.at = start;
         }
@@ -157,8 +174,8 @@ impl Reader {
     pub(crate) fn data(&mut self) -> Result<TensorData, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
-        let bytes = bytes.ok_or_else(|| WireError("the message does not have the tensor's bytes".to_owned()))?;
-        crate::arena::dtypes::fits(dtype, &shape, bytes.len()).map_err(WireError)?;
+        let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()))?;
+        crate::arena::dtypes::fits(dtype, &shape, bytes.len()).map_err(WireError::new)?;
         Ok(TensorData::from_bytes(bytes, shape, dtype))
     }
 }
@@ -355,7 +372,7 @@ impl<T: Tensors, const N: usize> Tensors for [T; N] {
 
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
         let items = (0..N).map(|_| T::take(reader)).collect::<Result<Vec<_>, _>>()?;
-        items.try_into().map_err(|_| WireError(format!("{N} tensors are expected")))
+        items.try_into().map_err(|_| WireError::new(format!("{N} tensors are expected")))
     }
 
     fn schema() -> Schema {

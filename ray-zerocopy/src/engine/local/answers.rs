@@ -39,6 +39,7 @@ impl Shared {
                 let error = match failure {
                     Failure::Panicked(message) => CallError::Panicked { method, worker, message },
                     Failure::Wire { what, reason } => CallError::Wire { method, what, reason },
+                    Failure::Graph(error) => CallError::Graph { method, error },
                 };
                 self.done(link, call, Err(error));
             }

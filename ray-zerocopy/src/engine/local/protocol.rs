@@ -10,6 +10,7 @@ use super::frame::parse;
 use crate::arena::Handle;
 use crate::arena::memory::{Memory, MemoryOutcome};
 use crate::engine::message::{Incoming, aligned};
+use crate::jit::ReplayError;
 use crate::pipeline::{Copied, LoadError};
 
 /// Owner → worker.
@@ -57,6 +58,8 @@ pub(crate) enum Failure {
         what: String,
         reason: String,
     },
+    /// The graph did not run.
+    Graph(ReplayError),
 }
 
 /// Reads a frame as one of the messages above, for tests with hostile bytes.

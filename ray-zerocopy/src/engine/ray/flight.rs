@@ -144,6 +144,7 @@ impl Flight {
             Answer::Done => Ok(payload),
             Answer::Failed(Failure::Panicked(message)) => Err(CallError::Panicked { method, worker, message }),
             Answer::Failed(Failure::Wire { what, reason }) => Err(CallError::Wire { method, what, reason }),
+            Answer::Failed(Failure::Graph(error)) => Err(CallError::Graph { method, error }),
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {
                 Err(CallError::Ray { method, error: RayError::OtherBinary { worker: reply.from.to_string() } })

@@ -18,17 +18,30 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use super::graph::{Code, Port};
+use super::script;
 use super::value::{Value, Values, dtype_name, listed};
 use super::{GraphError, ReplayError};
 use crate::arena::Arena;
 use crate::pipeline::Copied;
 
-/// A graph that is loaded on a device, with its weights: see [`TracedGraph::load`](super::TracedGraph::load).
+/// A graph that is loaded on a device, with its weights: see [`TracedGraph::load`](super::TracedGraph::load) and
+/// [`TorchScript::load`](super::TorchScript::load).
 pub struct Replay {
-    code: Arc<Code>,
     device: Device,
-    player: Box<dyn Play>,
+    run: Box<dyn Run>,
     copied: Vec<Copied>,
+}
+
+/// What is loaded: a graph, or a module of LibTorch.
+pub(super) trait Run: Send {
+    /// The method that is meant if none is named.
+    fn main(&self) -> &str;
+
+    /// What it was made of.
+    fn origin(&self) -> &str;
+
+    /// Calls a method.
+    fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError>;
 }
 
 /// Runs a graph, on whatever backend.
@@ -37,30 +50,23 @@ trait Play: Send {
     fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
 }
 
-impl Replay {
-    pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device, name: &str) -> Result<Self, ReplayError> {
-        let (player, copied) = backend::player(&code, arena, device, name)?;
-        Ok(Self { code, device: device.clone(), player, copied })
+/// A graph and what plays it.
+struct Graph {
+    code: Arc<Code>,
+    player: Box<dyn Play>,
+}
+
+impl Run for Graph {
+    fn main(&self) -> &str {
+        METHOD
     }
 
-    /// The weights that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
-    pub fn copied(&self) -> &[Copied] {
-        &self.copied
+    fn origin(&self) -> &str {
+        &self.code.origin
     }
 
-    /// Where it computes.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// Runs the graph. Inputs may be on any device; outputs are on the graph's.
-    ///
-    /// After an error, the next run is as good as the first.
-    ///
-    /// # Errors
-    /// If an input is missing or is not what the graph takes: names it. Or if the backend fails in an operation.
-    pub fn run(&mut self, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
-        let inputs = inputs.into();
+    fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError> {
+        only(method)?;
         let sizes = sizes(&self.code, &inputs)?;
         let mut own = Vec::with_capacity(self.code.inputs.len());
         for port in &self.code.inputs {
@@ -71,17 +77,76 @@ impl Replay {
         let outputs = self.player.play(&sizes, own)?;
         Ok(self.code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect())
     }
+}
 
-    /// Checks inputs without running anything.
-    pub(super) fn check(code: &Code, inputs: &Values) -> Result<(), ReplayError> {
-        sizes(code, inputs).map(drop)
+/// What a graph's one method is called.
+pub(super) const METHOD: &str = "run";
+
+/// A graph has one method.
+fn only(method: &str) -> Result<(), ReplayError> {
+    match method {
+        METHOD => Ok(()),
+        _ => Err(ReplayError::Method { name: method.to_owned(), found: format!("`{METHOD}`") }),
+    }
+}
+
+/// Checks inputs of a graph without running anything.
+pub(super) fn check(code: &Code, method: &str, inputs: &Values) -> Result<(), ReplayError> {
+    only(method)?;
+    sizes(code, inputs).map(drop)
+}
+
+impl Replay {
+    pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device, name: &str) -> Result<Self, ReplayError> {
+        let (player, copied) = backend::player(&code, arena, device, name)?;
+        Ok(Self { device: device.clone(), run: Box::new(Graph { code, player }), copied })
+    }
+
+    pub(super) fn of_script(
+        code: Arc<script::Code>,
+        arena: &Arena,
+        device: &Device,
+        name: &str,
+    ) -> Result<Self, ReplayError> {
+        let (run, copied) = script::load(code, arena, device, name)?;
+        // LibTorch takes from host memory, and gives back there.
+        Ok(Self { device: Device::flex(), run, copied })
+    }
+
+    /// The weights that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
+    pub fn copied(&self) -> &[Copied] {
+        &self.copied
+    }
+
+    /// Where outputs are: where a graph computes, and host memory for a TorchScript module.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs the graph, or the method `forward` of a TorchScript module. Inputs may be on any device.
+    ///
+    /// After an error, the next run is as good as the first.
+    ///
+    /// # Errors
+    /// If an input is missing or is not what the graph takes: names it. Or if the backend fails in an operation.
+    pub fn run(&mut self, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
+        let method = self.run.main().to_owned();
+        self.run.run(&method, inputs.into())
+    }
+
+    /// Calls a method of a TorchScript module. A graph has one, `run`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); and if there is no such method.
+    pub fn call(&mut self, method: &str, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
+        self.run.run(method, inputs.into())
     }
 }
 
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Replay");
-        text.field("origin", &self.code.origin).field("device", &self.device).finish_non_exhaustive()
+        text.field("origin", &self.run.origin()).field("device", &self.device).finish_non_exhaustive()
     }
 }
 

@@ -470,7 +470,10 @@ char *rz_call(const Module *module, const char *method, const char *const *names
   return guarded([&] {
     at::NoGradGuard no_grad;
     std::map<std::string, torch::Tensor> given;
-    for (size_t at = 0; at < count; ++at) given.emplace(names[at], tensors[at]->to(device(cuda)));
+    for (size_t at = 0; at < count; ++at) {
+      // A copy: a method may write into what it is given.
+      given.emplace(names[at], tensors[at]->to(tensors[at]->options().device(device(cuda)), false, true));
+    }
     Arguments arguments(std::move(given));
     auto called = module->get_method(method);
     std::vector<c10::IValue> stack;
@@ -507,13 +510,6 @@ char *rz_replace(const Module *module, void *context, torch::Tensor *(*find)(voi
 // Moves what the module holds to a GPU.
 char *rz_upload(Module *module, int cuda) {
   return guarded([&] { module->to(device(cuda)); });
-}
-
-// How many threads compute, in this process.
-void rz_threads(int threads) { at::set_num_threads(threads); }
-
-char *rz_gpus(size_t *count) {
-  return guarded([&] { *count = torch::cuda::is_available() ? torch::cuda::device_count() : 0; });
 }
 
 // An empty tensor of the same type of elements.

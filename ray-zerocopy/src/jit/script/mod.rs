@@ -1,0 +1,216 @@
+//! TorchScript: modules that Python's torch has traced or scripted, on shared weights.
+//!
+//! A module is split once: what nobody writes to goes into an arena, and what is left, its *skeleton*, is a file of a few kilobytes
+//! that every worker loads. Wrappers, files and engines are those of graphs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `code` | what a module says of itself, which needs no LibTorch |
+//! | `split` | module → arena |
+//! | `run` | arena → module, and its calls |
+
+mod code;
+mod error;
+#[cfg(feature = "torchscript")]
+mod run;
+#[cfg(feature = "torchscript")]
+mod split;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
+pub(super) use code::Code;
+pub use code::{ScriptArgument, ScriptMethod};
+pub use error::ScriptError;
+
+use super::ReplayError;
+use super::replay::{Replay, Run};
+use crate::arena::{Arena, ArenaError, ArenaFile, Progress};
+use crate::device;
+use crate::pipeline::Copied;
+
+/// The fields of an arena that hold what is known of the module, and its skeleton.
+const CODE: &str = "torchscript";
+#[cfg_attr(not(feature = "torchscript"), allow(dead_code, reason = "only LibTorch reads it"))]
+const SKELETON: &str = "torchscript.skeleton";
+/// The method that is meant if none is named.
+pub(super) const FORWARD: &str = "forward";
+
+/// A TorchScript module with its weights, which lie in an arena. What LibTorch runs, and what needs the feature `torchscript`.
+///
+/// Parameters are shared, and buffers too that no method writes to; each worker has the others for itself, as it has the module's
+/// attributes. So calls of a module that remembers something belong to one actor.
+///
+/// ```no_run
+/// use burn::tensor::{Device, Tensor};
+/// use ray_zerocopy::jit::{JitActorWrapper, TorchScript};
+///
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// ray_zerocopy::init();
+/// let script = TorchScript::open("model.pt")?;
+/// let actors = JitActorWrapper::new(&script).spawn(2)?;
+/// let outputs = actors.run([("x", Tensor::<2>::ones([3, 8], &Device::flex()))]).wait()?;
+/// println!("{}", outputs.float::<2>("output")?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Names
+/// Inputs have the names of the arguments: [`methods`](Self::methods) tells them. A number is a tensor of one element, a list or a tuple
+/// `state` is `state.0`, `state.1`, a dictionary `state.key`, and what is optional may be left out.
+/// The output is `output`; a tuple or a list gives `output.0`, `output.1`, and a dictionary or a named tuple its own names. What has no
+/// dimension gets one.
+#[derive(Clone)]
+pub struct TorchScript {
+    code: Arc<Code>,
+    arena: Arena,
+}
+
+impl TorchScript {
+    /// Opens a module: what `torch.jit.save` has written, or [`save`](Self::save).
+    ///
+    /// # Errors
+    /// If the file is no module; if a method writes into a parameter, which shared memory does not allow; or if the program was built
+    /// without the feature `torchscript`, which a saved arena can do without.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, ScriptError> {
+        Self::open_with(path, |_| ())
+    }
+
+    /// [`open`](Self::open), and tells how far it is.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> Result<Self, ScriptError> {
+        let path = path.as_ref();
+        match ArenaFile::open(path) {
+            Ok(file) => Self::from_arena(&file.seal(&mut tell)?),
+            // A module is a zip file.
+            Err(ArenaError::NotAnArena(_)) => Self::from_arena(&split(path, &mut tell)?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The module in an arena.
+    ///
+    /// # Errors
+    /// If the arena holds none.
+    pub fn from_arena(arena: &Arena) -> Result<Self, ScriptError> {
+        let code = match arena.pipeline() == super::traced::name() {
+            true => field(arena, CODE).ok_or_else(|| ScriptError::NoScript { found: "a traced graph".to_owned() })?,
+            false => return Err(ScriptError::NoScript { found: arena.pipeline().to_owned() }),
+        };
+        Ok(Self { code: Arc::new(Code::read(&code)?), arena: arena.clone() })
+    }
+
+    /// What a saved module can do; nothing if the file holds none. Reads no weights, and needs no LibTorch.
+    ///
+    /// # Errors
+    /// If the file is corrupted.
+    pub fn methods_of(file: &ArenaFile) -> Result<Option<Vec<ScriptMethod>>, ScriptError> {
+        let code = match file.pipeline() == super::traced::name() {
+            true => file.copied_field(CODE)?,
+            false => None,
+        };
+        code.map(|code| Ok(Code::read(&code)?.methods)).transpose()
+    }
+
+    /// Writes the module and its weights to one file, `model.rzg` say, which opens sooner than TorchScript's own and is checked.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ArenaError> {
+        self.arena.save(path)
+    }
+
+    /// Loads the module in this process: on `"cpu"`, or on a GPU, `"libtorch:cuda:0"`. Inputs and outputs are in host memory.
+    ///
+    /// # Errors
+    /// If the device is not there or not LibTorch's, or if the program was built without the feature `torchscript`.
+    pub fn load(&self, device: &str) -> Result<Replay, ReplayError> {
+        Replay::of_script(Arc::clone(&self.code), &self.arena, &device::device(device)?, device)
+    }
+
+    /// The name of the file that it was opened from.
+    pub fn origin(&self) -> &str {
+        &self.code.origin
+    }
+
+    /// What it can do. [`JitActors::run`](super::JitActors::run) calls `forward`, [`JitActors::call`](super::JitActors::call) any.
+    pub fn methods(&self) -> &[ScriptMethod] {
+        &self.code.methods
+    }
+
+    /// What each worker has for itself: buffers and attributes that a method writes to, and what cannot be shared.
+    pub fn copied(&self) -> Vec<Copied> {
+        self.code.own.iter().map(|(path, bytes)| Copied { path: path.clone(), bytes: *bytes }).collect()
+    }
+
+    /// The shared weights, and the module without them.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    pub(super) fn code(&self) -> &Arc<Code> {
+        &self.code
+    }
+}
+
+impl fmt::Debug for TorchScript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("TorchScript");
+        text.field("origin", &self.origin()).field("arena", &self.arena).finish_non_exhaustive()
+    }
+}
+
+/// What is known of the module in an arena of graphs, if it holds one.
+pub(super) fn code_of(arena: &Arena) -> Option<Result<Code, ScriptError>> {
+    field(arena, CODE).map(|code| Code::read(&code))
+}
+
+fn field(arena: &Arena, name: &str) -> Option<bytes::Bytes> {
+    let entry = arena.manifest().copies.iter().find(|entry| entry.path == name)?;
+    Some(arena.slice(entry.blob))
+}
+
+#[cfg(feature = "torchscript")]
+use split::split;
+
+#[cfg(not(feature = "torchscript"))]
+fn split(path: &Path, _: &mut dyn FnMut(Progress)) -> Result<Arena, ScriptError> {
+    // A file that is not there is the nearer cause.
+    match std::fs::File::open(path) {
+        Ok(_) => Err(ScriptError::NotCompiled),
+        Err(error) => Err(ScriptError::Open { file: path.display().to_string(), reason: error.to_string() }),
+    }
+}
+
+/// Loads a module, and says what is not borrowed.
+///
+/// # Errors
+/// As [`TorchScript::load`].
+#[cfg(feature = "torchscript")]
+pub(super) fn load(
+    code: Arc<Code>,
+    arena: &Arena,
+    device: &Device,
+    name: &str,
+) -> Result<(Box<dyn Run>, Vec<Copied>), ReplayError> {
+    run::load(code, arena, device, name)
+}
+
+/// As above: there is no LibTorch.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "torchscript"))]
+pub(super) fn load(
+    _: Arc<Code>,
+    _: &Arena,
+    _: &Device,
+    _: &str,
+) -> Result<(Box<dyn Run>, Vec<Copied>), ReplayError> {
+    Err(ScriptError::NotCompiled.into())
+}

@@ -1,0 +1,17 @@
+//! LibTorch: tensors that borrow, and TorchScript modules.
+//!
+//! Knows tensors and bytes; nothing of pipelines, arenas or graphs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `sys` | what burn's bindings of LibTorch lack, as a small shim in C++, and its safe side. The unsafe code of this folder |
+//! | `device` | tensors of burn's LibTorch backend on memory of others |
+
+mod device;
+mod sys;
+
+pub(crate) use device::{address, borrowed, borrows};
+#[cfg(feature = "torchscript")]
+pub(crate) use device::gpu;
+#[cfg(feature = "torchscript")]
+pub(crate) use sys::{Description, Held, Module, Role, Tensor};

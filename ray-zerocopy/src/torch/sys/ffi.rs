@@ -1,0 +1,89 @@
+//! The functions of `shim.cpp`. Those that can fail return a message, or null if nothing failed.
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// A C++ object behind a pointer. Tensors are `torch::Tensor`, as `tch` has them.
+#[repr(C)]
+pub(super) struct Opaque {
+    _private: [u8; 0],
+}
+
+pub(super) type Message = *mut c_char;
+
+#[repr(C)]
+pub(super) struct Description {
+    pub kind: c_int,
+    pub rank: usize,
+    pub dims: *const i64,
+    pub storage: *const c_void,
+    pub data: *const c_void,
+    pub len: usize,
+}
+
+unsafe extern "C" {
+    pub(super) fn rz_free(message: Message);
+    pub(super) fn rz_blob(
+        data: *const c_void,
+        dims: *const i64,
+        rank: usize,
+        kind: c_int,
+        owner: *mut c_void,
+        release: unsafe extern "C" fn(*mut c_void),
+        tensor: *mut *mut Opaque,
+    ) -> Message;
+    pub(super) fn rz_tensor_free(tensor: *mut Opaque);
+}
+
+/// What TorchScript needs.
+#[cfg(feature = "torchscript")]
+mod script {
+    use super::{Description, Message, Opaque, c_char, c_int, c_void};
+
+    unsafe extern "C" {
+        pub(in super::super) fn rz_describe(tensor: *const Opaque, made: *mut Description) -> Message;
+        pub(in super::super) fn rz_ordered(tensor: *const Opaque, made: *mut *mut Opaque) -> Message;
+        pub(in super::super) fn rz_emptied(tensor: *const Opaque, made: *mut *mut Opaque) -> Message;
+        pub(in super::super) fn rz_load(bytes: *const c_char, len: usize, module: *mut *mut Opaque) -> Message;
+        pub(in super::super) fn rz_open(path: *const c_char, module: *mut *mut Opaque) -> Message;
+        pub(in super::super) fn rz_save(
+            module: *const Opaque,
+            context: *mut c_void,
+            told: unsafe extern "C" fn(*mut c_void, *const c_char, usize),
+        ) -> Message;
+        pub(in super::super) fn rz_module_free(module: *mut Opaque);
+        pub(in super::super) fn rz_tensors(
+            module: *const Opaque,
+            context: *mut c_void,
+            told: unsafe extern "C" fn(*mut c_void, *const c_char, c_int, *mut Opaque),
+        ) -> Message;
+        pub(in super::super) fn rz_methods(
+            module: *const Opaque,
+            context: *mut c_void,
+            told: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *const c_char, bool),
+        ) -> Message;
+        pub(in super::super) fn rz_writes(
+            module: *const Opaque,
+            context: *mut c_void,
+            told: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char),
+        ) -> Message;
+        pub(in super::super) fn rz_replace(
+            module: *const Opaque,
+            context: *mut c_void,
+            find: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut Opaque,
+        ) -> Message;
+        pub(in super::super) fn rz_upload(module: *mut Opaque, cuda: c_int) -> Message;
+        pub(in super::super) fn rz_call(
+            module: *const Opaque,
+            method: *const c_char,
+            names: *const *const c_char,
+            tensors: *const *mut Opaque,
+            count: usize,
+            cuda: c_int,
+            context: *mut c_void,
+            told: unsafe extern "C" fn(*mut c_void, *const c_char, *mut Opaque),
+        ) -> Message;
+    }
+}
+
+#[cfg(feature = "torchscript")]
+pub(super) use script::*;
