@@ -7,3 +7,5 @@ pub mod conformance;
 pub mod family;
 pub mod memory;
 pub mod models;
+#[cfg(feature = "torchscript")]
+pub mod torchscript;

@@ -1,1 +1,342 @@
+//! TorchScript modules: what Python's torch has made, on shared weights, with PyTorch's own answers.
+//!
+//! `tests/torchscript/make.py` has made the modules and the answers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use ray_zerocopy::jit::{GraphError, JitActorWrapper, JitTaskWrapper, ReplayError, ScriptError, TorchScript, TracedGraph, Values};
+use ray_zerocopy::{ArenaFile, CallError, Error};
+use ray_zerocopy_tests::memory::rollup;
+
+fn module(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("torchscript").join(format!("{name}.pt"))
+}
+
+fn open(name: &str) -> TorchScript {
+    TorchScript::open(module(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What PyTorch has answered: numbers in lists, flat.
+fn expected(name: &str) -> Vec<f64> {
+    let text = std::fs::read_to_string(module("mlp").with_file_name("expected.json")).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut numbers = Vec::new();
+    fn flat(value: &serde_json::Value, numbers: &mut Vec<f64>) {
+        match value {
+            serde_json::Value::Array(values) => values.iter().for_each(|value| flat(value, numbers)),
+            value => numbers.push(value.as_f64().unwrap()),
+        }
+    }
+    flat(name.split('/').fold(&all, |value, key| &value[key]), &mut numbers);
+    numbers
+}
+
+/// As far as two builds of one LibTorch agree on one machine or another.
+fn assert_close(found: TensorData, expected: &[f64]) {
+    let found: Vec<f64> = found.iter::<f64>().collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} and {expected}");
+    }
+}
+
+/// From -1 to 1.
+fn rows<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let numbers: Vec<f32> = (0..count).map(|at| -1.0 + 2.0 * at as f32 / (count - 1) as f32).collect();
+    Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex()).reshape(shape)
+}
+
+fn number(number: i64) -> Tensor<1, Int> {
+    Tensor::from_data([number], &Device::flex())
+}
+
+#[test]
+fn a_traced_module_answers_as_pytorch_does_and_copies_nothing() {
+    let script = open("mlp");
+    assert_eq!(script.origin(), "mlp.pt");
+    let forward = &script.methods()[0];
+    assert_eq!((forward.name.as_str(), forward.arguments[0].name.as_str()), ("forward", "rows"));
+    assert_eq!(script.arena().weight_bytes(), (8 * 16 + 16 + 16 * 4 + 4) * 4);
+    let mut replay = script.load("cpu").unwrap();
+    assert!(replay.copied().is_empty(), "{:?}", replay.copied());
+    for _ in 0..3 {
+        let outputs = replay.run([("rows", rows([3, 8]))]).unwrap();
+        assert_close(outputs.data("output").unwrap(), &expected("mlp"));
+    }
+    // Any number of rows, whatever was traced.
+    assert_eq!(replay.run([("rows", rows([17, 8]))]).unwrap().float::<2>("output").unwrap().dims(), [17, 4]);
+    // LibTorch's name for the same device.
+    let outputs = script.load("libtorch").unwrap().run([("rows", rows([3, 8]))]).unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("mlp"));
+}
+
+#[test]
+fn actors_and_tasks_share_its_weights() {
+    let script = open("mlp");
+    let wrapper = JitActorWrapper::new(&script).strict();
+    let actors = wrapper.spawn(2).unwrap();
+    let tasks = JitTaskWrapper::new(&script).unwrap();
+    for _ in 0..4 {
+        assert_close(actors.run([("rows", rows([3, 8]))]).wait().unwrap().data("output").unwrap(), &expected("mlp"));
+        assert_close(tasks.run([("rows", rows([3, 8]))]).wait().unwrap().data("output").unwrap(), &expected("mlp"));
+    }
+    assert!(actors.workers().iter().all(|worker| worker.pid != std::process::id()));
+    // A handle is all that another process needs.
+    let there: JitActorWrapper = serde_json::from_str(&serde_json::to_string(&wrapper).unwrap()).unwrap();
+    assert_close(there.load().unwrap().run([("rows", rows([3, 8]))]).unwrap().data("output").unwrap(), &expected("mlp"));
+}
+
+#[test]
+fn a_module_that_is_saved_as_an_arena_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tied.rzg");
+    let script = open("tied");
+    script.save(&path).unwrap();
+    let again = TorchScript::open(&path).unwrap();
+    assert_eq!(again.methods(), script.methods());
+    let ids = Tensor::<1, Int>::from_data([0, 5, 2], &Device::flex());
+    // burn's integers of flex are of 32 bits here, and LibTorch takes them as indices.
+    let outputs = again.load("cpu").unwrap().run([("ids", ids)]).unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("tied"));
+    // Two names, one tensor.
+    assert_eq!(script.arena().tensors().count(), 2);
+    let file = ArenaFile::open(&path).unwrap();
+    assert_eq!(TorchScript::methods_of(&file).unwrap().unwrap(), script.methods());
+    let stored: std::collections::HashSet<_> = file.tensors().map(|tensor| format!("{:?}", tensor.placed)).collect();
+    assert_eq!(stored.len(), 1, "{stored:?}");
+}
+
+#[test]
+fn elements_of_every_type_are_borrowed() {
+    let script = open("kinds");
+    let tensors: Vec<_> = script.arena().tensors().map(|tensor| format!("{} {:?}", tensor.path, tensor.dtype)).collect();
+    let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
+    for tensor in ["halves F16", "brains BF16", "doubles F64", "turned F32", "longs I64", "flags Bool(Native)"] {
+        assert!(tensors.iter().any(|known| known == tensor), "{tensor} in {tensors:?}");
+    }
+    // Without a dimension, it is no tensor of burn's: it stays with the module.
+    assert_eq!(own, ["alone"]);
+    let outputs = script.load("cpu").unwrap().run([("rows", rows([3, 4]))]).unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("kinds"));
+}
+
+#[test]
+fn what_is_no_tensor_goes_in_and_out() {
+    let script = open("structured");
+    let rows = || rows([3, 4]);
+    let inputs = || {
+        Values::new()
+            .with("rows", rows())
+            .with("times", number(2))
+            .with("state.0", rows())
+            .with("state.1", rows() / 2.0)
+            .with("more.0", rows())
+            .with("more.1", rows())
+            .with("named.a", rows())
+            .with("named.b", rows())
+            .with("mask", rows().greater_elem(0.0))
+            .with("scale", Tensor::<1>::from_data([0.5], &Device::flex()))
+            .with("negate", Tensor::<1, Bool>::from_data([true], &Device::flex()))
+    };
+    let mut replay = script.load("cpu").unwrap();
+    let outputs = replay.run(inputs()).unwrap();
+    assert_eq!(outputs.names().collect::<Vec<_>>(), ["total", "seen"]);
+    assert_close(outputs.data("total").unwrap(), &expected("structured/total"));
+    assert_close(outputs.data("seen").unwrap(), &expected("structured/seen"));
+    // A named tuple gives its own names, and a number is a tensor of one element.
+    let outputs = replay.call("summed", [("rows", rows())]).unwrap();
+    assert_eq!(outputs.names().collect::<Vec<_>>(), ["total", "count"]);
+    assert_eq!(outputs.data("count").unwrap().iter::<i64>().collect::<Vec<_>>(), [12]);
+    assert!(outputs.float::<1>("total").unwrap().into_scalar::<f32>().abs() < 1e-5);
+
+    // In a worker, and by the names that it lacks.
+    let actors = JitActorWrapper::new(&script).spawn(1).unwrap();
+    let outputs = actors.run(inputs()).wait().unwrap();
+    assert_close(outputs.data("total").unwrap(), &expected("structured/total"));
+    let says = |method: &str, inputs: Values| actors.call(method, inputs).wait().unwrap_err().to_string();
+    let takes = "the graph takes `rows`, `times`, `state`, `more`, `named`, `mask`, `scale`, `negate`";
+    assert_eq!(
+        says("forward", Values::new().with("rows", rows())),
+        format!("`forward` has no result: input `times` is missing; {takes}")
+    );
+    assert_eq!(
+        says("forward", inputs().with("times", rows())),
+        "`forward` has no result: input `times` is F32 of shape [3, 4], and the graph takes one int"
+    );
+    assert_eq!(
+        says("forwards", inputs()),
+        "`forwards` has no result: there is no method `forwards`; there is `forward`, `summed`, `text`"
+    );
+    // What only LibTorch finds.
+    let error = says("forward", inputs().with("more.7", rows()));
+    assert!(error.contains("`forward` failed: `more.7` has no place in the arguments of `forward`"), "{error}");
+    let error = says("text", Values::new());
+    assert!(error.contains("`output` is a str, and tensors can be given back"), "{error}");
+    let error = says("forward", inputs().with("named.a", Tensor::<2>::ones([5, 7], &Device::flex())));
+    assert!(error.contains("The size of tensor a (4) must match the size of tensor b (7)"), "{error}");
+    // The actor is as good as before.
+    assert_close(actors.run(inputs()).wait().unwrap().data("total").unwrap(), &expected("structured/total"));
+}
+
+#[test]
+fn elements_that_libtorch_does_not_have_are_an_error() {
+    let words = TensorData::new(vec![1_u32, 2], [2]);
+    let words = ray_zerocopy::jit::Value::from_data(words, &Device::flex()).unwrap();
+    let error = open("mlp").load("cpu").unwrap().run(Values::new().with("rows", words)).unwrap_err();
+    assert!(error.to_string().contains("LibTorch does not compute with U32"), "{error}");
+}
+
+#[test]
+fn what_a_module_remembers_is_each_workers_own() {
+    let script = open("counter");
+    let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
+    for path in ["calls", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"] {
+        assert!(own.iter().any(|known| known == path), "{path} in {own:?}");
+    }
+    let shared: Vec<_> = script.arena().tensors().map(|tensor| tensor.path.to_owned()).collect();
+    assert_eq!(shared, ["scale", "last", "norm.weight", "norm.bias"], "a buffer that nobody writes to is shared");
+    let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
+    let calls = |outputs: Values| outputs.data("output.1").unwrap().iter::<i64>().next().unwrap();
+    let input = || [("rows", rows([3, 4]))];
+    for call in 1..=3 {
+        let outputs = actors.actor(0).run(input()).wait().unwrap();
+        assert_eq!(calls(outputs.clone()), call);
+        let expected = expected("counter");
+        assert_close(outputs.data("output.0").unwrap(), &expected[..12]);
+    }
+    assert_eq!(calls(actors.actor(1).run(input()).wait().unwrap()), 1);
+    let last = actors.actor(0).call("remembered", Values::new()).wait().unwrap();
+    assert_eq!(last.data("output").unwrap(), rows([3, 4]).slice([0..1, 0..4]).reshape([4]).into_data());
+    let error = JitActorWrapper::new(&script).strict().spawn(1).unwrap_err();
+    assert!(error.to_string().contains("calls"), "{error}");
+}
+
+#[test]
+fn running_means_that_nobody_changes_are_shared() {
+    let script = open("normed");
+    let written: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
+    // A number without a dimension, of eight bytes.
+    assert_eq!(written, ["0.num_batches_tracked"]);
+    assert!(script.arena().tensors().any(|tensor| tensor.path == "0.running_var"));
+    let name = script.methods()[0].arguments[0].name.clone();
+    let outputs = script.load("cpu").unwrap().run([(name, rows([3, 4]))]).unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("normed"));
+}
+
+#[test]
+fn what_is_frozen_into_the_code_is_counted() {
+    let script = open("frozen");
+    let copied = script.copied();
+    assert_eq!(copied.len(), 1, "{copied:?}");
+    assert_eq!(copied[0].path, "the constants of the code");
+    assert!(copied[0].bytes > 3300 * 6 * 4, "{copied:?}");
+}
+
+#[test]
+fn a_module_that_writes_into_its_input_writes_into_a_copy() {
+    let script = open("scribbler");
+    let x = Tensor::<1>::ones([4], &Device::flex());
+    let mut replay = script.load("cpu").unwrap();
+    let outputs = replay.run([("rows", x.clone())]).unwrap();
+    assert_eq!(outputs.data("output").unwrap(), TensorData::from([3.0_f32; 4]));
+    assert_eq!(x.into_data(), TensorData::from([1.0_f32; 4]), "the caller's");
+}
+
+#[test]
+fn a_module_that_writes_into_a_parameter_is_refused() {
+    let writes = |name| match TorchScript::open(module(name)) {
+        Err(ScriptError::Writes { parameter, what }) => (parameter, what),
+        other => panic!("{name}: {other:?}"),
+    };
+    let owned = |parameter: &str, what: &str| (parameter.to_owned(), what.to_owned());
+    assert_eq!(writes("writes"), owned("weight", "forward writes into it"));
+    assert_eq!(writes("writesview"), owned("inner.weight", "forward writes into it"));
+    assert_eq!(writes("keeps"), owned("weight", "forward keeps it under another name"));
+    let error = TorchScript::open(module("writes")).unwrap_err().to_string();
+    assert!(error.contains("`register_buffer` is for"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_module_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.pt");
+    std::fs::write(&other, "not a module").unwrap();
+    let error = TorchScript::open(&other).unwrap_err();
+    assert!(matches!(&error, ScriptError::Open { file, .. } if file.ends_with("other.pt")), "{error}");
+    assert!(error.to_string().contains("`torch.jit.trace` or `torch.jit.script` make one"), "{error}");
+    let error = TorchScript::open(folder.path().join("nowhere.pt")).unwrap_err().to_string();
+    assert!(error.contains("nowhere.pt"), "{error}");
+    // Cut short, and with bytes that are others.
+    let whole = std::fs::read(module("mlp")).unwrap();
+    for cut in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&other, &whole[..cut]).unwrap();
+        assert!(TorchScript::open(&other).is_err(), "{cut}");
+    }
+    // A saved one is an arena, whose checksums tell.
+    let saved = folder.path().join("mlp.rzg");
+    open("mlp").save(&saved).unwrap();
+    let mut bytes = std::fs::read(&saved).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&saved, bytes).unwrap();
+    assert!(TorchScript::open(&saved).is_err());
+}
+
+#[test]
+fn a_graph_and_a_module_are_told_apart() {
+    let script = open("mlp");
+    let error = TracedGraph::from_arena(script.arena()).unwrap_err();
+    assert!(matches!(error, GraphError::NoGraph { .. }), "{error}");
+    assert!(error.to_string().contains("a TorchScript module, which `jit::TorchScript` opens"), "{error}");
+    let packed = ray_zerocopy_tests::conformance::graphs::traced();
+    let error = TorchScript::from_arena(packed.arena()).unwrap_err();
+    assert_eq!(error.to_string(), "it holds no TorchScript module, but a traced graph");
+    // A graph has one method.
+    let error = packed.load("cpu").unwrap().call("forward", Values::new()).unwrap_err();
+    assert_eq!(error.to_string(), "there is no method `forward`; there is `run`");
+}
+
+#[test]
+fn a_device_that_is_not_libtorchs_is_an_error() {
+    let script = open("mlp");
+    let error = script.load("libtorch:cuda:7").unwrap_err();
+    assert!(matches!(error, ReplayError::Device(_)), "{error}");
+    #[cfg(feature = "wgpu")]
+    {
+        let error = script.load("wgpu:0").unwrap_err();
+        assert_eq!(error.to_string(), "TorchScript modules do not run on `wgpu:0`; they run on `cpu` and `libtorch:cuda:0`");
+        let error = JitActorWrapper::new(&script).device("wgpu:0").spawn(1).unwrap_err();
+        assert!(error.to_string().contains("TorchScript modules do not run on"), "{error}");
+    }
+    let error = JitActorWrapper::new(&script).device("libtorch:cuda:7").spawn(1).unwrap_err();
+    assert!(matches!(error, Error::Call(CallError::Load { .. })), "{error:?}");
+}
+
+/// What a process costs beside the module is what LibTorch itself costs: the same with a small module as with a large one.
+#[test]
+fn workers_hold_one_copy_of_a_large_module() {
+    const WIDTH: usize = 2048;
+    let folder = tempfile::tempdir().unwrap();
+    let large = ray_zerocopy_tests::torchscript::widened(&module("mlp"), WIDTH, folder.path());
+    let private = |path: &Path, width: usize| {
+        let script = TorchScript::open(path).unwrap();
+        let actors = JitActorWrapper::new(&script).strict().spawn(4).unwrap();
+        for actor in actors.iter() {
+            let outputs = actor.run([("rows", Tensor::<2>::ones([2, width], &Device::flex()))]).wait().unwrap();
+            assert!(outputs.names().eq(["output"]));
+        }
+        let of = |worker: ray_zerocopy::Worker| rollup(worker.pid, "Anonymous");
+        let all: Vec<u64> = actors.workers().into_iter().map(of).collect();
+        (all, script.arena().weight_bytes())
+    };
+    let (small, _) = private(&module("mlp"), 8);
+    let (wide, weights) = private(&large, WIDTH);
+    assert!(weights > 2 * (WIDTH * WIDTH * 4) as u64, "{weights}");
+    // Each worker, not the least of them; LibTorch's scratch memory for a wider product is a few MiB.
+    let (small, wide) = (small.into_iter().min().unwrap(), wide.into_iter().max().unwrap());
+    assert!(wide < small + weights / 2, "{wide} bytes of its own beside {small} for {weights} bytes of weights");
+}

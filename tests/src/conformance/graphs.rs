@@ -57,6 +57,11 @@ fn inputs(batch: i64, length: i64, device: &Device) -> (Tensor<2, Int>, Tensor<2
     (ids.clone(), ids.greater_elem(17))
 }
 
+/// A graph, for those who need any.
+pub fn traced() -> TracedGraph {
+    graph(&Mixed::new(&Device::flex()))
+}
+
 fn graph(model: &Mixed) -> TracedGraph {
     let (ids, padding) = inputs(2, 6, &Device::flex());
     let trace = trace(model)

@@ -32,6 +32,8 @@ pub struct Spec {
     pub feature: Option<&'static str>,
     /// Whether weights stay where they are.
     pub borrows: bool,
+    /// Whether integers are those of flex; else they are copied, as ones of 64 bits.
+    pub integers: bool,
     /// How far from flex an answer may be, relative to its largest number. Zero is bit for bit.
     pub tolerance: f32,
 }

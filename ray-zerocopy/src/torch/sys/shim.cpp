@@ -4,10 +4,12 @@
 // Each function returns NULL, or a message that `rz_free` takes back: no exception leaves this file.
 
 #include <torch/csrc/jit/ir/alias_analysis.h>
+#include <torch/csrc/jit/ir/constants.h>
 #include <torch/csrc/jit/passes/inliner.h>
 #include <torch/script.h>
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -52,6 +54,28 @@ bool is_tensor(const c10::TypePtr &type) {
   return type->isSubtypeOf(*c10::TensorType::get());
 }
 
+// Lists, dictionaries, tuples and objects. Plain values hold nothing.
+bool may_hold_tensors(const c10::TypePtr &type) {
+  switch (type->kind()) {
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::FloatType:
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::NumberType:
+    case c10::TypeKind::ComplexType:
+    case c10::TypeKind::StringType:
+    case c10::TypeKind::NoneType:
+    case c10::TypeKind::DeviceObjType:
+      return false;
+    default:
+      // A list of numbers, or an optional one.
+      if (type->containedTypes().empty()) return true;
+      for (const auto &inner : type->containedTypes()) {
+        if (may_hold_tensors(inner)) return true;
+      }
+      return false;
+  }
+}
+
 // What methods of a module do to its own tensors, by torch's analysis of aliases. It may tell too much, and never too little.
 class Writes {
  public:
@@ -87,6 +111,8 @@ class Writes {
         if (aliases.mayContainAlias(container, written)) tell(container, "writes into a tensor of it");
       }
     }
+    // Statistics are written without a word in the operation's schema.
+    for (auto *node : nodes_) statistics(aliases, node);
     // Under another name, another call may write what this one does not.
     for (auto *node : nodes_) kept(aliases, node);
   }
@@ -104,7 +130,7 @@ class Writes {
         auto type = node->output()->type();
         if (is_tensor(type)) {
           own_.push_back(node->output());
-        } else if (!is_module(type) && AliasDb::isMutableType(type)) {
+        } else if (!is_module(type) && may_hold_tensors(type)) {
           containers_.push_back(node->output());
         }
       }
@@ -117,6 +143,22 @@ class Writes {
 
   void note(AliasDb &aliases, Value *value) {
     if (is_tensor(value->type()) && aliases.hasWriters(value)) written_.push_back(value);
+  }
+
+  void statistics(AliasDb &aliases, Node *node) {
+    auto *schema = node->maybeSchema();
+    if (!schema || !schema->argumentIndexWithName("running_mean")) return;
+    for (const char *flag : {"training", "use_input_stats"}) {
+      if (!schema->argumentIndexWithName(flag)) continue;
+      auto known = torch::jit::constant_as<bool>(node->namedInput(flag));
+      if (known && !*known) return;
+    }
+    for (const char *name : {"running_mean", "running_var"}) {
+      auto *running = node->namedInput(name);
+      for (auto *tensor : own_) {
+        if (aliases.mayAlias(tensor, running)) tell(tensor, "keeps statistics in it");
+      }
+    }
   }
 
   void kept(AliasDb &aliases, Node *node) {
@@ -171,14 +213,14 @@ class Writes {
 // All tensors that a module holds: as parameters, as buffers, and in other attributes.
 class Held {
  public:
-  using Tell = void (*)(void *, const char *name, int role, torch::Tensor *tensor);
   enum Role { PARAMETER, BUFFER, ATTRIBUTE };
+  using Tell = std::function<void(const std::string &path, Role role, torch::Tensor tensor)>;
 
-  Held(void *context, Tell tell) : context_(context), tell_(tell) {}
+  explicit Held(Tell tell) : tell_(std::move(tell)) {}
 
   void value(const c10::IValue &found, const std::string &path, Role role) {
     if (found.isTensor()) {
-      if (found.toTensor().defined()) tell_(context_, path.c_str(), role, new torch::Tensor(found.toTensor()));
+      if (found.toTensor().defined()) tell_(path, role, found.toTensor());
     } else if (found.isList()) {
       auto list = found.toList();
       for (size_t at = 0; at < list.size(); ++at) value(list.get(at), below(path, std::to_string(at)), ATTRIBUTE);
@@ -210,7 +252,6 @@ class Held {
     return path.empty() ? name : path + "." + name;
   }
 
-  void *context_;
   Tell tell_;
   // An object may be held twice, by itself even.
   std::set<const void *> seen_;
@@ -435,9 +476,15 @@ char *rz_save(const Module *module, void *context, void (*told)(void *, const ch
 
 void rz_module_free(Module *module) { delete module; }
 
-// Each tensor that is held, with its role: 0 for a parameter, 1 for a buffer, 2 for others. The tensors are the receiver's.
-char *rz_tensors(const Module *module, void *context, Held::Tell told) {
-  return guarded([&] { Held(context, told).object(module->_ivalue(), ""); });
+// Each tensor that is held, with its role: 0 for a parameter, 1 for a buffer, 2 for others. The tensors are the receiver's; they are
+// others on the same memory, which stay as they are when the module gets new ones.
+char *rz_tensors(const Module *module, void *context,
+                 void (*told)(void *, const char *name, int role, torch::Tensor *tensor)) {
+  return guarded([&] {
+    Held([&](const std::string &path, Held::Role role, torch::Tensor tensor) {
+      told(context, path.c_str(), role, new torch::Tensor(tensor.detach()));
+    }).object(module->_ivalue(), "");
+  });
 }
 
 // Each argument of each method but `self`: the method, its name, its type. A method without any tells empty ones.
@@ -492,17 +539,9 @@ char *rz_call(const Module *module, const char *method, const char *const *names
 // Puts tensors in the place of those of the same paths. `find` gives one that stays its own, or NULL.
 char *rz_replace(const Module *module, void *context, torch::Tensor *(*find)(void *, const char *name)) {
   return guarded([&] {
-    struct Both {
-      void *context;
-      torch::Tensor *(*find)(void *, const char *name);
-    } both{context, find};
-    Held(&both, [](void *context, const char *name, int, torch::Tensor *tensor) {
-      std::unique_ptr<torch::Tensor> owned(tensor);
-      auto *both = static_cast<Both *>(context);
-      if (auto *other = both->find(both->context, name)) {
-        at::NoGradGuard no_grad;
-        tensor->set_data(*other);
-      }
+    at::NoGradGuard no_grad;
+    Held([&](const std::string &path, Held::Role, torch::Tensor tensor) {
+      if (auto *other = find(context, path.c_str())) tensor.set_data(*other);
     }).object(module->_ivalue(), "");
   });
 }
