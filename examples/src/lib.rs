@@ -2,6 +2,8 @@
 //!
 //! - [`minilm`]: a sentence encoder written in plain burn, the model most examples share
 //! - [`corpus`]: some two hundred sentences to search in
+//! - [`silero`]: a TorchScript module that hears speech, and a signal for it
+//! - [`wheel`]: files that come from PyPI
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -9,3 +11,5 @@
 pub mod corpus;
 pub mod minilm;
 pub mod search;
+pub mod silero;
+pub mod wheel;

@@ -148,26 +148,33 @@ pub(crate) struct Diff {
     pub json: bool,
 }
 
-/// Run a traced graph on tensors from files
+/// Run a traced graph, or a TorchScript module, on tensors from files
 ///
-/// A graph is what `jit::trace` has recorded and `save` has written. Inputs and outputs are `.npy` files,
-/// as numpy writes them. `rzc inspect GRAPH` shows what the graph takes and gives.
+/// A graph is what `jit::trace` has recorded and `save` has written; a module is what `torch.jit.save` has written,
+/// if this `rzc` was built with the feature `torchscript`. Inputs and outputs are `.npy` files, as numpy writes them.
+/// `rzc inspect GRAPH` shows what the graph takes and gives.
 ///
 ///     rzc run model.rzg --input x.npy --output y.npy
 ///     rzc run model.rzg --input ids=ids.npy --input mask=mask.npy --output hidden=h.npy
+///     rzc run vad.jit --method audio_forward --input x=audio.npy --input sr=16000 --output speech.npy
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Run {
-    /// The graph
+    /// The graph, or the module
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub graph: PathBuf,
+    /// The method of a TorchScript module; `forward` if nothing is said
+    #[arg(short, long, value_name = "NAME")]
+    pub method: Option<String>,
     /// An input: its name, and the file; the name may be left out if the graph has one input
+    ///
+    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`.
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
     pub input: Vec<(Option<String>, PathBuf)>,
     /// Where to write an output; what is not written is described
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
     pub output: Vec<(Option<String>, PathBuf)>,
-    /// Where to compute: `cpu`, `cuda:0`, `wgpu:0`; what this `rzc` was built with
+    /// Where to compute: `cpu`, `cuda:0`, `wgpu:0`, `libtorch:cuda:0`; what this `rzc` was built with
     #[arg(short, long, default_value = "cpu")]
     pub device: String,
     /// Replace outputs that are there

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
-use ray_zerocopy::jit::{GraphError, GraphInfo};
+use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
 use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, Placed};
 
 /// Tensors in one file or several.
@@ -23,6 +23,8 @@ pub(crate) struct Weights {
     pub arena: Option<ArenaFile>,
     /// What the arena runs, if it is a graph.
     pub graph: Option<GraphInfo>,
+    /// The methods, if it is a TorchScript module.
+    pub methods: Option<Vec<ScriptMethod>>,
 }
 
 /// What kind of file it is.
@@ -34,6 +36,7 @@ pub(crate) enum Format {
     Packed,
     Burnpack,
     Safetensors,
+    TorchScript,
 }
 
 impl Format {
@@ -44,6 +47,7 @@ impl Format {
             Self::Packed => "packed",
             Self::Burnpack => "burnpack",
             Self::Safetensors => "safetensors",
+            Self::TorchScript => "torchscript",
         }
     }
 
@@ -53,6 +57,7 @@ impl Format {
             Self::Packed => "a packed checkpoint",
             Self::Burnpack => "a burnpack file",
             Self::Safetensors => "a safetensors checkpoint",
+            Self::TorchScript => "a TorchScript module",
         }
     }
 }
@@ -93,6 +98,9 @@ impl Weights {
     /// Reads what a file says of itself, not the weights.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if !readable(path)?.is_dir() {
+            if TorchScript::is_module(path)? {
+                return Self::module(path);
+            }
             match ArenaFile::open(path) {
                 Ok(arena) => return Self::arena(arena, vec![path.to_owned()]),
                 Err(error @ (ArenaError::BadEntry { .. } | ArenaError::ManifestChecksum { .. })) => {
@@ -103,6 +111,17 @@ impl Weights {
             }
         }
         Self::checkpoint(&Checkpoint::open(path)?)
+    }
+
+    /// A TorchScript module, of which all is read to tell what it would be as an arena.
+    fn module(path: &Path) -> Result<Self> {
+        let script = TorchScript::open(path)?;
+        let folder = tempfile::tempdir().context("no folder for the module's arena")?;
+        let saved = folder.path().join("module.rzg");
+        script.save(&saved)?;
+        let opened = Self::arena(ArenaFile::open(&saved)?, vec![path.to_owned()])?;
+        let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+        Ok(Self { format: Format::TorchScript, bytes, ..opened })
     }
 
     /// What a checkpoint holds, under the names that its tensors go by.
@@ -131,7 +150,7 @@ impl Weights {
             same_as: None,
         });
         let tensors = marked(tensors.collect());
-        Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None, graph: None })
+        Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None, graph: None, methods: None })
     }
 
     fn arena(arena: ArenaFile, mut files: Vec<PathBuf>) -> Result<Self> {
@@ -162,12 +181,13 @@ impl Weights {
         let copied = copied.collect();
         files.extend(arena.files().map(Path::to_owned));
         let format = if arena.pipeline().is_empty() { Format::Packed } else { Format::Arena };
+        let methods = TorchScript::methods_of(&arena)?;
         let graph = match GraphInfo::of_file(&arena) {
             Ok(graph) => Some(graph),
             Err(GraphError::NoGraph { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena), graph })
+        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena), graph, methods })
     }
 
     /// The Rust type of the pipeline, if there is one.

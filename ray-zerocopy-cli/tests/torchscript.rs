@@ -1,1 +1,99 @@
+//! TorchScript modules: run from files, shown, saved, and run by `rzc` for another program.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod common;
+
+use std::fs;
+use std::io::BufReader;
+
+use burn::tensor::{Device, Tensor};
+use common::{Folder, rzc};
+use npyz::WriterBuilder;
+use ray_zerocopy::Local;
+use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TorchScript};
+
+fn module(name: &str) -> String {
+    format!("{}/../tests/torchscript/{name}.pt", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rows() -> Vec<f32> {
+    (0..24).map(|at| -1.0 + 2.0 * at as f32 / 23.0).collect()
+}
+
+fn write(path: &str, shape: &[u64], numbers: Vec<f32>) {
+    let file = fs::File::create(path).unwrap();
+    let mut writer = npyz::WriteOptions::new().default_dtype().shape(shape).writer(file).begin_nd().unwrap();
+    writer.extend(numbers).unwrap();
+    writer.finish().unwrap();
+}
+
+fn read(path: &str) -> (Vec<u64>, Vec<f32>) {
+    let file = npyz::NpyFile::new(BufReader::new(fs::File::open(path).unwrap())).unwrap();
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+#[test]
+fn a_module_runs_on_files_as_it_does_in_a_program() {
+    let folder = Folder::new();
+    let (x, y, saved, again) = (folder.at("x.npy"), folder.at("y.npy"), folder.at("mlp.rzg"), folder.at("again.npy"));
+    write(&x, &[3, 8], rows());
+    let done = rzc(&["run", &module("mlp"), "--input", &x, "--output", &y]).well();
+    assert!(done.out.contains("`forward` in "), "{}", done.out);
+    let script = TorchScript::open(module("mlp")).unwrap();
+    let tensor = || Tensor::<1>::from_floats(rows().as_slice(), &Device::flex()).reshape([3, 8]);
+    let here = script.load("cpu").unwrap().run([("rows", tensor())]).unwrap().data("output").unwrap();
+    assert_eq!(read(&y), (vec![3, 4], here.iter::<f32>().collect()));
+    // Saved as an arena, the same; and by workers that are `rzc`.
+    script.save(&saved).unwrap();
+    rzc(&["run", &saved, "--input", &format!("rows={x}"), "--output", &format!("output={again}")]).well();
+    assert_eq!(read(&again), read(&y));
+    let program = env!("CARGO_BIN_EXE_rzc");
+    let local = Local::builder().program(program).workers(2).start().unwrap();
+    let tasks = JitTaskWrapper::on(&local, &script).unwrap();
+    assert_eq!(tasks.run([("rows", tensor())]).wait().unwrap().data("output").unwrap(), here);
+    let actors = JitActorWrapper::new(&script).program(program).spawn(1).unwrap();
+    assert_eq!(actors.run([("rows", tensor())]).wait().unwrap().data("output").unwrap(), here);
+}
+
+#[test]
+fn methods_numbers_and_parts_of_lists_are_given_by_name() {
+    let folder = Folder::new();
+    let x = folder.at("x.npy");
+    write(&x, &[3, 4], rows()[..12].to_vec());
+    let input = |name: &str| format!("{name}={x}");
+    let module = module("structured");
+    let mut arguments = vec!["run".to_owned(), module.clone(), "--json".to_owned()];
+    for input in [input("rows"), "times=2".to_owned(), input("state.0"), input("state.1"), "scale=0.5".to_owned()] {
+        arguments.extend(["--input".to_owned(), input]);
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let json = rzc(&arguments).well().json();
+    let names: Vec<_> =
+        json["outputs"].as_array().unwrap().iter().map(|output| output["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["total", "seen"]);
+    let json = rzc(&["run", &module, "--method", "summed", "--input", &x, "--json"]).well().json();
+    assert_eq!(json["outputs"][1]["mean"].as_f64(), Some(12.0));
+    let says = |arguments: &[&str], expected: &str| {
+        let done = rzc(&[&["run", module.as_str()], arguments].concat());
+        assert!(done.error().contains(expected), "{done:?}");
+    };
+    says(&["--method", "sum"], "there is no method `sum`; there is `forward`, `summed`, `text`");
+    says(&["--input", &input("row")], "the graph has no input `row`; it has `rows`, `times`, `state`");
+    says(&["--input", &input("rows")], "input `times` is missing");
+    says(&["--input", "times=two.npy"], "two.npy cannot be read as a numpy file");
+}
+
+#[test]
+fn a_module_is_shown() {
+    let done = rzc(&["inspect", &module("structured")]).well();
+    assert!(done.out.contains("a TorchScript module"), "{}", done.out);
+    assert!(done.out.contains("method       summed(rows: Tensor) -> __torch__.Answer"), "{}", done.out);
+    assert!(done.out.contains("scale: float = .."), "{}", done.out);
+    let json = rzc(&["inspect", &module("mlp"), "--json"]).well().json();
+    assert_eq!(json["format"], "torchscript");
+    assert_eq!(json["methods"][0]["arguments"][0]["name"], "rows");
+    assert_eq!(json["totals"]["tensors"], 4);
+    assert!(rzc(&["graph", &module("mlp")]).error().contains("has operations of LibTorch"));
+    assert!(rzc(&["run", &module("writes"), "-i", "x.npy"]).error().contains("`weight` cannot be shared"));
+}

@@ -11,15 +11,28 @@ static ALLOCATOR: Counting = Counting;
 conforms!(cpu, Spec { name: "cpu", nowhere: "cpu:1", feature: None, borrows: true, integers: true, tolerance: 0.0 });
 
 #[cfg(feature = "wgpu")]
-conforms!(wgpu, Spec { name: "wgpu:0", nowhere: "wgpu:7", feature: Some("wgpu"), borrows: false, integers: true, tolerance: 1e-4 });
+conforms!(
+    wgpu,
+    Spec { name: "wgpu:0", nowhere: "wgpu:7", feature: Some("wgpu"), borrows: false, integers: true, tolerance: 1e-4 }
+);
 
 #[cfg(feature = "cuda")]
-conforms!(cuda, Spec { name: "cuda:0", nowhere: "cuda:7", feature: Some("cuda"), borrows: false, integers: true, tolerance: 1e-4 });
+conforms!(
+    cuda,
+    Spec { name: "cuda:0", nowhere: "cuda:7", feature: Some("cuda"), borrows: false, integers: true, tolerance: 1e-4 }
+);
 
 #[cfg(feature = "libtorch")]
 conforms!(
     libtorch,
-    Spec { name: "libtorch", nowhere: "libtorch:cuda:7", feature: Some("libtorch"), borrows: true, integers: false, tolerance: 1e-4 }
+    Spec {
+        name: "libtorch",
+        nowhere: "libtorch:cuda:7",
+        feature: Some("libtorch"),
+        borrows: true,
+        integers: false,
+        tolerance: 1e-4
+    }
 );
 
 #[cfg(any(not(feature = "wgpu"), not(feature = "cuda"), not(feature = "libtorch")))]

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use ray_zerocopy::jit::{GraphError, JitActorWrapper, JitTaskWrapper, ReplayError, ScriptError, TorchScript, TracedGraph, Values};
+use ray_zerocopy::jit::{
+    GraphError, JitActorWrapper, JitTaskWrapper, ReplayError, ScriptError, TorchScript, TracedGraph, Values,
+};
 use ray_zerocopy::{ArenaFile, CallError, Error};
 use ray_zerocopy_tests::memory::rollup;
 
@@ -87,7 +89,10 @@ fn actors_and_tasks_share_its_weights() {
     assert!(actors.workers().iter().all(|worker| worker.pid != std::process::id()));
     // A handle is all that another process needs.
     let there: JitActorWrapper = serde_json::from_str(&serde_json::to_string(&wrapper).unwrap()).unwrap();
-    assert_close(there.load().unwrap().run([("rows", rows([3, 8]))]).unwrap().data("output").unwrap(), &expected("mlp"));
+    assert_close(
+        there.load().unwrap().run([("rows", rows([3, 8]))]).unwrap().data("output").unwrap(),
+        &expected("mlp"),
+    );
 }
 
 #[test]
@@ -113,7 +118,8 @@ fn a_module_that_is_saved_as_an_arena_is_the_same() {
 #[test]
 fn elements_of_every_type_are_borrowed() {
     let script = open("kinds");
-    let tensors: Vec<_> = script.arena().tensors().map(|tensor| format!("{} {:?}", tensor.path, tensor.dtype)).collect();
+    let tensors: Vec<_> =
+        script.arena().tensors().map(|tensor| format!("{} {:?}", tensor.path, tensor.dtype)).collect();
     let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
     for tensor in ["halves F16", "brains BF16", "doubles F64", "turned F32", "longs I64", "flags Bool(Native)"] {
         assert!(tensors.iter().any(|known| known == tensor), "{tensor} in {tensors:?}");
@@ -308,7 +314,10 @@ fn a_device_that_is_not_libtorchs_is_an_error() {
     #[cfg(feature = "wgpu")]
     {
         let error = script.load("wgpu:0").unwrap_err();
-        assert_eq!(error.to_string(), "TorchScript modules do not run on `wgpu:0`; they run on `cpu` and `libtorch:cuda:0`");
+        assert_eq!(
+            error.to_string(),
+            "TorchScript modules do not run on `wgpu:0`; they run on `cpu` and `libtorch:cuda:0`"
+        );
         let error = JitActorWrapper::new(&script).device("wgpu:0").spawn(1).unwrap_err();
         assert!(error.to_string().contains("TorchScript modules do not run on"), "{error}");
     }

@@ -7,35 +7,52 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, exists, run, target};
+use crate::libtorch::with_libtorch;
+use crate::shell::{exists, run, target};
 
 /// The third selection of features: burn is built for it once more, in a profile that makes this short.
-const SELECTION: &[&str] =
-    &["--profile", "devices", "-p", "ray-zerocopy", "-p", "ray-zerocopy-tests", "-p", "examples"];
+const SELECTION: &[&str] = &[
+    "--profile",
+    "devices",
+    "-p",
+    "ray-zerocopy",
+    "-p",
+    "ray-zerocopy-tests",
+    "-p",
+    "examples",
+    "-p",
+    "ray-zerocopy-cli",
+];
 
 /// Devices that the conformance suite runs on, and that have to be there. As features of the tests, and with commas between them.
-const DEVICES: &str = "wgpu";
+const DEVICES: &str = "wgpu,libtorch";
 
-/// Devices that no test machine need have. `cuda` cannot be linked without an LLVM that burn would download.
-const CHECKED: &str = "wgpu,cuda";
+/// What is built for them, as features of the packages.
+const TESTED: &str = "wgpu,torchscript";
 
-fn selection(command: &str, devices: &str, rest: &[&str]) -> Command {
-    let packages = ["ray-zerocopy-tests", "examples"];
-    let features = devices.split(',').flat_map(|device| packages.map(|package| format!("{package}/{device}")));
+/// With a device that no test machine need have: `cuda` cannot be linked without an LLVM that burn would download.
+const CHECKED: &str = "wgpu,torchscript,cuda";
+
+fn selection(command: &str, features: &str, rest: &[&str]) -> Result<Command> {
+    let packages = ["ray-zerocopy-tests", "examples", "ray-zerocopy-cli"];
+    let features = features.split(',').flat_map(|feature| packages.map(|package| format!("{package}/{feature}")));
     let features: Vec<_> = features.collect();
-    let mut cargo = cargo([command]);
+    let mut cargo = with_libtorch([command])?;
     cargo.args(SELECTION).args(["--features", &features.join(",")]).args(rest);
-    cargo
+    Ok(cargo)
 }
 
-/// Runs the conformance suite, and the example on the same devices.
+/// Runs the conformance suite, what TorchScript is to do, and the examples on the same devices.
 pub(crate) fn tests() -> Result<()> {
     vulkan()?;
     let runtime = runtime_folder()?;
-    let mut test = selection("test", DEVICES, &["--test", "devices"]);
+    let tests = ["--no-fail-fast", "--test", "devices", "--test", "torchscript", "--test", "silero"];
+    let mut test = selection("test", TESTED, &tests)?;
     test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
     run(test)?;
-    run(selection("build", DEVICES, &["--example", "devices", "--quiet"]))?;
+    run(selection("test", TESTED, &["--lib", "--", "torch", "device::", "script"])?)?;
+    run(selection("build", TESTED, &["--example", "devices", "--example", "torchscript", "--quiet"])?)?;
+    run(Command::new(target().join("devices/examples/torchscript")))?;
     let mut example = Command::new(target().join("devices/examples/devices"));
     example.arg("cpu").args(DEVICES.split(',')).args(["--width", "256"]).env("XDG_RUNTIME_DIR", runtime);
     run(example)
@@ -43,7 +60,7 @@ pub(crate) fn tests() -> Result<()> {
 
 /// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
 pub(crate) fn lints() -> Result<()> {
-    let mut clippy = selection("clippy", CHECKED, &["--all-targets", "--quiet", "--", "-D", "warnings"]);
+    let mut clippy = selection("clippy", CHECKED, &["--all-targets", "--quiet", "--", "-D", "warnings"])?;
     // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
     clippy.env("DOCS_RS", "1");
     run(clippy)

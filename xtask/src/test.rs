@@ -33,10 +33,14 @@ const STEPS: &[Step] = &[
     }),
     (
         "device lints",
-        "clippy of what is behind the features `wgpu` and `cuda`, which need no GPU for that",
+        "clippy of what is behind the features `wgpu`, `cuda` and `torchscript`, which need no GPU for that",
         devices::lints,
     ),
-    ("device tests", "the conformance suite on wgpu, on Mesa's software Vulkan if there is no GPU", devices::tests),
+    (
+        "device tests",
+        "the conformance suite on LibTorch and wgpu, on Mesa's software Vulkan if there is no GPU, and TorchScript",
+        devices::tests,
+    ),
     ("ray env", "a Python environment with Ray, from PyPI", ray::environment),
     ("ray lints", "clippy and rustdoc of what is behind the feature `ray`", ray::lints),
     ("ray tests", "clusters on this machine: bindings, wrappers, faults, examples, benchmark", ray::tests),

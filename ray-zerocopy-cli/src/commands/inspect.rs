@@ -1,6 +1,7 @@
 //! `rzc inspect`: what is in a file of weights.
 
 use anyhow::Result;
+use ray_zerocopy::jit::ScriptArgument;
 use serde_json::json;
 
 use super::SHOWN;
@@ -45,6 +46,14 @@ fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()>
                 writeln!(output, "{what:<12} {}: {} [{}]", port.name, port.dtype, port.shape.join(", "))?;
             }
         }
+    }
+    for method in weights.methods.iter().flatten() {
+        let argument = |argument: &ScriptArgument| {
+            let default = if argument.default { " = .." } else { "" };
+            format!("{}: {}{default}", argument.name, argument.kind)
+        };
+        let arguments: Vec<_> = method.arguments.iter().map(argument).collect();
+        writeln!(output, "method       {}({}) -> {}", method.name, arguments.join(", "), method.returns)?;
     }
     for file in weights.files.iter().filter(|_| weights.files.len() > 1) {
         writeln!(output, "file         {}", file.display())?;
@@ -143,6 +152,7 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
         "id": arena.map(|arena| arena.id().to_hex()),
         "fingerprint": arena.map(|arena| arena.fingerprint()),
         "graph": weights.graph.as_ref().map(super::graph::summary),
+        "methods": weights.methods,
         "tensors": tensors.collect::<Vec<_>>(),
         "copied_fields": copied.collect::<Vec<_>>(),
         "totals": {

@@ -1,11 +1,11 @@
-//! `rzc run`: a traced graph, on tensors from files.
+//! `rzc run`: a traced graph or a TorchScript module, on tensors from files.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device, TensorData};
-use ray_zerocopy::jit::{PortInfo, TracedGraph, Value, Values};
+use ray_zerocopy::jit::{PortInfo, ScriptError, ScriptMethod, TorchScript, TracedGraph, Value, Values};
 use ray_zerocopy::{ArenaFile, TensorKind};
 use serde_json::json;
 
@@ -14,24 +14,45 @@ use crate::cli::Run;
 use crate::npy;
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::table::Table;
+use crate::table::{Table, count};
+
+/// What runs: it is told from the file.
+enum Opened {
+    Graph(TracedGraph),
+    Script(TorchScript),
+}
 
 pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
-    let graph = open(&options.graph)?;
-    let ports: Vec<_> = graph.inputs().collect();
-    let mut inputs = Values::new();
-    for (name, file) in &options.input {
-        let port = port(&ports, name.as_deref(), "input")?;
-        let data = fitting(npy::read(file)?, port).with_context(|| format!("input `{}`", port.name))?;
-        let value = Value::from_data(data, &Device::flex()).map_err(anyhow::Error::msg);
-        inputs.insert(&port.name, value.with_context(|| format!("input `{}`", port.name))?);
-    }
-    let targets = targets(options, &graph)?;
-    let mut replay = graph.load(&options.device)?;
+    check(&options.output, options.force)?;
+    let opened = open_any(&options.graph)?;
+    let (inputs, mut replay, what) = match &opened {
+        Opened::Graph(graph) => {
+            ensure!(options.method.is_none(), "a graph has one method: --method is for TorchScript modules");
+            let ports: Vec<_> = graph.outputs().map(|port| port.name).collect();
+            options.output.iter().try_for_each(|(name, _)| chosen(&ports, name.as_deref(), "output").map(drop))?;
+            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.operations(), "operation"))
+        }
+        Opened::Script(script) => {
+            let method = options.method.as_deref().unwrap_or("forward");
+            let known = || script.methods().iter().map(|method| format!("`{}`", method.name)).collect::<Vec<_>>();
+            let found = script.methods().iter().find(|known| known.name == method);
+            let found =
+                found.with_context(|| format!("there is no method `{method}`; there is {}", known().join(", ")))?;
+            (script_inputs(options, found)?, script.load(&options.device)?, format!("`{method}`"))
+        }
+    };
     let begun = Instant::now();
-    let outputs = replay.run(inputs)?;
+    let outputs = match &options.method {
+        Some(method) => replay.call(method, inputs)?,
+        None => replay.run(inputs)?,
+    };
     let data = outputs.names().map(|name| Ok((name.to_owned(), outputs.data(name)?))).collect::<Result<Vec<_>>>()?;
     let took = begun.elapsed();
+    // What a module gives, only it knows.
+    let names: Vec<_> = outputs.names().map(str::to_owned).collect();
+    let target =
+        |(name, path): &(Option<String>, PathBuf)| Ok((chosen(&names, name.as_deref(), "output")?, path.clone()));
+    let targets = options.output.iter().map(target).collect::<Result<Vec<_>>>()?;
 
     let mut table = Table::new(["output", "type", "shape", ">least", ">mean", ">most", "written to"]);
     let mut reports = Vec::new();
@@ -63,7 +84,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
         )?,
         false => {
             table.print("", output)?;
-            writeln!(output, "\n{} operations in {took:.2?} on {}", graph.operations(), options.device)?;
+            writeln!(output, "\n{what} in {took:.2?} on {}", options.device)?;
         }
     }
     Ok(Outcome::Well)
@@ -71,39 +92,102 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
 
 /// Opens a graph, and shows how far that is.
 pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
-    let open = || -> Result<TracedGraph> {
-        let file = ArenaFile::open(path)?;
-        let bar = Bar::new(&path.display().to_string());
-        let arena = file.seal(&mut |progress| bar.show(progress));
-        bar.done();
-        Ok(TracedGraph::from_arena(&arena?)?)
+    match open_any(path)? {
+        Opened::Graph(graph) => Ok(graph),
+        Opened::Script(_) => bail!(
+            "{}: a TorchScript module has operations of LibTorch, which `print(torch.jit.load(FILE).graph)` shows",
+            path.display()
+        ),
+    }
+}
+
+fn open_any(path: &PathBuf) -> Result<Opened> {
+    let bar = Bar::new(&path.display().to_string());
+    let open = || -> Result<Opened> {
+        if matches!(TorchScript::is_module(path), Ok(true)) {
+            return Ok(Opened::Script(TorchScript::open_with(path, |progress| bar.show(progress))?));
+        }
+        let arena = ArenaFile::open(path)?.seal(&mut |progress| bar.show(progress))?;
+        match TorchScript::from_arena(&arena) {
+            Ok(script) => Ok(Opened::Script(script)),
+            Err(ScriptError::NoScript { .. }) => Ok(Opened::Graph(TracedGraph::from_arena(&arena)?)),
+            Err(error) => Err(error.into()),
+        }
     };
-    open().with_context(|| path.display().to_string())
+    let opened = open().with_context(|| path.display().to_string());
+    bar.done();
+    opened
+}
+
+fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
+    let ports: Vec<_> = graph.inputs().collect();
+    let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
+    let mut inputs = Values::new();
+    for (name, file) in &options.input {
+        let name = chosen(&names, name.as_deref(), "input")?;
+        let Some(port) = ports.iter().find(|port| port.name == name) else { continue };
+        let data = fitting(npy::read(file)?, port).with_context(|| format!("input `{name}`"))?;
+        insert(&mut inputs, &name, data)?;
+    }
+    Ok(inputs)
+}
+
+/// Inputs of a module: a number may be written where a file is expected, if the module takes a number there.
+fn script_inputs(options: &Run, method: &ScriptMethod) -> Result<Values> {
+    let names: Vec<_> = method.arguments.iter().map(|argument| argument.name.clone()).collect();
+    let mut inputs = Values::new();
+    for (name, file) in &options.input {
+        // A list has parts, `state.0`.
+        let name = match name {
+            Some(name) if names.iter().any(|own| name.starts_with(&format!("{own}."))) => name.clone(),
+            name => chosen(&names, name.as_deref(), "input")?,
+        };
+        let kind =
+            method.arguments.iter().find(|argument| argument.name == name).map(|argument| argument.kind.as_str());
+        let data = match number(kind.unwrap_or_default(), &file.to_string_lossy()) {
+            Some(number) => number,
+            None => npy::read(file)?,
+        };
+        insert(&mut inputs, &name, data)?;
+    }
+    Ok(inputs)
+}
+
+/// A number of a kind that TorchScript has, if that is what the text is.
+fn number(kind: &str, text: &str) -> Option<TensorData> {
+    let kind = kind.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(kind);
+    match kind {
+        "int" => text.parse::<i64>().ok().map(|number| TensorData::new(vec![number], [1])),
+        "bool" => text.parse::<bool>().ok().map(|number| TensorData::new(vec![number], [1])),
+        "float" | "number" => text.parse::<f64>().ok().map(|number| TensorData::new(vec![number], [1])),
+        _ => None,
+    }
+}
+
+fn insert(inputs: &mut Values, name: &str, data: TensorData) -> Result<()> {
+    let value = Value::from_data(data, &Device::flex()).map_err(anyhow::Error::msg);
+    inputs.insert(name, value.with_context(|| format!("input `{name}`"))?);
+    Ok(())
 }
 
 /// The input or output of a name, or the only one.
-fn port<'a>(ports: &'a [PortInfo], name: Option<&str>, what: &str) -> Result<&'a PortInfo> {
-    let names = || ports.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
-    match (name, ports) {
-        (Some(name), _) => ports
-            .iter()
-            .find(|port| port.name == name)
-            .with_context(|| format!("the graph has no {what} `{name}`; it has {}", names())),
-        (None, [port]) => Ok(port),
-        (None, _) => bail!("the graph has {} {what}s, {}: say which, with --{what} NAME=FILE", ports.len(), names()),
+fn chosen(names: &[String], name: Option<&str>, what: &str) -> Result<String> {
+    let listed = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match (name, names) {
+        (Some(name), _) if names.iter().any(|own| own == name) => Ok(name.to_owned()),
+        (Some(name), _) => bail!("the graph has no {what} `{name}`; it has {}", listed()),
+        (None, [name]) => Ok(name.clone()),
+        (None, _) => bail!("the graph has {} {what}s, {}: say which, with --{what} NAME=FILE", names.len(), listed()),
     }
 }
 
-fn targets(options: &Run, graph: &TracedGraph) -> Result<Vec<(String, PathBuf)>> {
-    let ports: Vec<_> = graph.outputs().collect();
-    let mut targets: Vec<(String, PathBuf)> = Vec::new();
-    for (name, path) in &options.output {
-        let port = port(&ports, name.as_deref(), "output")?;
-        ensure!(options.force || !path.exists(), "{} is there already; --force replaces it", path.display());
-        ensure!(targets.iter().all(|(_, other)| other != path), "two outputs go to {}", path.display());
-        targets.push((port.name.clone(), path.clone()));
+/// Nothing is run for outputs that have no place to go to.
+fn check(targets: &[(Option<String>, PathBuf)], force: bool) -> Result<()> {
+    for (at, (_, path)) in targets.iter().enumerate() {
+        ensure!(force || !path.exists(), "{} is there already; --force replaces it", path.display());
+        ensure!(targets[..at].iter().all(|(_, other)| other != path), "two outputs go to {}", path.display());
     }
-    Ok(targets)
+    Ok(())
 }
 
 /// Numbers in the type that the graph takes, if all of them are there in it: numpy's are of 64 bits if nothing is said.

@@ -10,8 +10,8 @@
 mod device;
 mod sys;
 
-pub(crate) use device::{address, borrowed, borrows};
 #[cfg(feature = "torchscript")]
 pub(crate) use device::gpu;
+pub(crate) use device::{address, borrowed, borrows};
 #[cfg(feature = "torchscript")]
 pub(crate) use sys::{Description, Held, Module, Role, Tensor};

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
-use crate::jit::ReplayError;
 use crate::engine::message::{ALIGN, Incoming, Outgoing};
+use crate::jit::ReplayError;
 use crate::pipeline::Kind;
 use crate::{codec, pipeline};
 
@@ -158,7 +158,8 @@ impl Reader {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
         let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()));
-        let tensor = bytes.and_then(|bytes| pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError::new));
+        let tensor =
+            bytes.and_then(|bytes| pipeline::tensor_of(bytes, &shape, dtype, &self.device).map_err(WireError::new));
         if tensor.is_err() {
             self.at = start;
         }

@@ -173,7 +173,10 @@ mod tests {
         let other = format!("is not one of the module's; {takes}");
         assert_eq!(error(least().with("y", rows(1))), format!("input `y` {other}"));
         assert_eq!(error(least().with("x.0", rows(1))), format!("input `x.0` {other}"));
-        assert_eq!(error(least().with("scale", rows(2))), "input `scale` is F32 of shape [2], and the graph takes one float");
+        assert_eq!(
+            error(least().with("scale", rows(2))),
+            "input `scale` is F32 of shape [2], and the graph takes one float"
+        );
         let error = code().check("backward", &least()).unwrap_err();
         assert_eq!(error.to_string(), "there is no method `backward`; there is `forward`");
     }

@@ -9,7 +9,9 @@ use crate::arena::ArenaError;
 #[non_exhaustive]
 pub enum ScriptError {
     /// The file is no TorchScript module.
-    #[error("`{file}` is no TorchScript module: {reason}; `torch.jit.trace` or `torch.jit.script` make one, and its `save` writes it")]
+    #[error(
+        "`{file}` is no TorchScript module: {reason}; `torch.jit.trace` or `torch.jit.script` make one, and its `save` writes it"
+    )]
     Open {
         /// The file.
         file: String,

@@ -17,6 +17,7 @@ mod run;
 mod split;
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -87,9 +88,25 @@ impl TorchScript {
         let path = path.as_ref();
         match ArenaFile::open(path) {
             Ok(file) => Self::from_arena(&file.seal(&mut tell)?),
-            // A module is a zip file.
-            Err(ArenaError::NotAnArena(_)) => Self::from_arena(&split(path, &mut tell)?),
+            Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut tell)?),
+            Err(ArenaError::NotAnArena(_)) => {
+                Err(ScriptError::Open { file: path.display().to_string(), reason: "it is no zip file".to_owned() })
+            }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a file begins as those of `torch.jit.save` do: they are zip files.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn is_module(path: impl AsRef<Path>) -> Result<bool, ScriptError> {
+        let path = path.as_ref();
+        let mut start = Vec::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
+        match read {
+            Ok(_) => Ok(start == *b"PK\x03\x04"),
+            Err(error) => Err(ScriptError::Open { file: path.display().to_string(), reason: error.to_string() }),
         }
     }
 
@@ -179,12 +196,8 @@ fn field(arena: &Arena, name: &str) -> Option<bytes::Bytes> {
 use split::split;
 
 #[cfg(not(feature = "torchscript"))]
-fn split(path: &Path, _: &mut dyn FnMut(Progress)) -> Result<Arena, ScriptError> {
-    // A file that is not there is the nearer cause.
-    match std::fs::File::open(path) {
-        Ok(_) => Err(ScriptError::NotCompiled),
-        Err(error) => Err(ScriptError::Open { file: path.display().to_string(), reason: error.to_string() }),
-    }
+fn split(_: &Path, _: &mut dyn FnMut(Progress)) -> Result<Arena, ScriptError> {
+    Err(ScriptError::NotCompiled)
 }
 
 /// Loads a module, and says what is not borrowed.
@@ -206,11 +219,6 @@ pub(super) fn load(
 /// # Errors
 /// Always.
 #[cfg(not(feature = "torchscript"))]
-pub(super) fn load(
-    _: Arc<Code>,
-    _: &Arena,
-    _: &Device,
-    _: &str,
-) -> Result<(Box<dyn Run>, Vec<Copied>), ReplayError> {
+pub(super) fn load(_: Arc<Code>, _: &Arena, _: &Device, _: &str) -> Result<(Box<dyn Run>, Vec<Copied>), ReplayError> {
     Err(ScriptError::NotCompiled.into())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Bytes, Device, TensorData};
 
 use super::code::Code;
-use super::{ScriptError, SKELETON};
+use super::{SKELETON, ScriptError};
 use crate::arena::Arena;
 use crate::jit::ReplayError;
 use crate::jit::replay::Run;
@@ -46,7 +46,9 @@ pub(super) fn load(
     if let Some(gpu) = gpu {
         module.upload(gpu).map_err(failed)?;
         let weights = arena.manifest().tensors.iter();
-        copied.extend(weights.map(|entry| Copied { path: entry.path.clone(), bytes: arena.slice(entry.blob).len() as u64 }));
+        copied.extend(
+            weights.map(|entry| Copied { path: entry.path.clone(), bytes: arena.slice(entry.blob).len() as u64 }),
+        );
     }
     Ok((Box::new(Script { code, module, gpu }), copied))
 }
@@ -92,6 +94,7 @@ fn value(tensor: &Tensor) -> Result<Value, String> {
     let shape = if is.shape.is_empty() { vec![1] } else { is.shape };
     // A copy: the tensor may be one that the module keeps, and changes in the next call.
     let bytes = tensor.elements(<[u8]>::to_vec)?;
-    let data = TensorData::try_from_bytes(Bytes::from_bytes_vec(bytes), shape, dtype).map_err(|error| error.to_string())?;
+    let data =
+        TensorData::try_from_bytes(Bytes::from_bytes_vec(bytes), shape, dtype).map_err(|error| error.to_string())?;
     Value::from_data(data, &Device::flex())
 }

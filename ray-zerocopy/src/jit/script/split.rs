@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::code::{Code, ScriptArgument, ScriptMethod};
-use super::{CODE, ScriptError, SKELETON};
+use super::{CODE, SKELETON, ScriptError};
 use crate::arena::{Arena, ArenaBuilder, BlobSource, Progress, TensorEntry, TensorKind, sample};
 use crate::codec;
 use crate::torch::{Description, Held, Module, Role, Tensor};

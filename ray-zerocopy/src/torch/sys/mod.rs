@@ -18,9 +18,9 @@ use std::ffi::CStr;
 
 #[cfg(feature = "torchscript")]
 pub(crate) use module::{Held, Module, Role};
+pub(super) use tensor::lent;
 #[cfg(feature = "torchscript")]
 pub(crate) use tensor::{Description, Tensor};
-pub(super) use tensor::lent;
 
 /// What a function of the shim says: nothing, or what is wrong.
 ///

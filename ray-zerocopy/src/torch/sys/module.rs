@@ -216,7 +216,10 @@ impl Module {
         unsafe extern "C" fn told(context: *mut c_void, path: *const c_char, what: *const c_char) {
             // SAFETY: `context` is the one below, and the shim's strings live during this call.
             unsafe {
-                Gathered::add(context, || Write { path: Some(text(path)).filter(|path| !path.is_empty()), what: text(what) });
+                Gathered::add(context, || Write {
+                    path: Some(text(path)).filter(|path| !path.is_empty()),
+                    what: text(what),
+                });
             }
         }
         let gathered = Gathered::<Write>::new();

