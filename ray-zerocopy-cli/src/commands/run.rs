@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device, TensorData};
-use ray_zerocopy::jit::{PortInfo, ScriptError, ScriptMethod, TorchScript, TracedGraph, Value, Values};
-use ray_zerocopy::{ArenaFile, TensorKind};
+use ray_zerocopy::TensorKind;
+use ray_zerocopy::jit::{Opened, PortInfo, ScriptMethod, TracedGraph, Value, Values};
 use serde_json::json;
 
 use crate::Outcome;
@@ -15,12 +15,6 @@ use crate::npy;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::table::{Table, count};
-
-/// What runs: it is told from the file.
-enum Opened {
-    Graph(TracedGraph),
-    Script(TorchScript),
-}
 
 pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     check(&options.output, options.force)?;
@@ -40,6 +34,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
                 found.with_context(|| format!("there is no method `{method}`; there is {}", known().join(", ")))?;
             (script_inputs(options, found)?, script.load(&options.device)?, format!("`{method}`"))
         }
+        _ => bail!("{}: this `rzc` does not know what it holds", options.graph.display()),
     };
     let begun = Instant::now();
     let outputs = match &options.method {
@@ -94,7 +89,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
 pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
     match open_any(path)? {
         Opened::Graph(graph) => Ok(graph),
-        Opened::Script(_) => bail!(
+        _ => bail!(
             "{}: a TorchScript module has operations of LibTorch, which `print(torch.jit.load(FILE).graph)` shows",
             path.display()
         ),
@@ -103,20 +98,9 @@ pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
 
 fn open_any(path: &PathBuf) -> Result<Opened> {
     let bar = Bar::new(&path.display().to_string());
-    let open = || -> Result<Opened> {
-        if matches!(TorchScript::is_module(path), Ok(true)) {
-            return Ok(Opened::Script(TorchScript::open_with(path, |progress| bar.show(progress))?));
-        }
-        let arena = ArenaFile::open(path)?.seal(&mut |progress| bar.show(progress))?;
-        match TorchScript::from_arena(&arena) {
-            Ok(script) => Ok(Opened::Script(script)),
-            Err(ScriptError::NoScript { .. }) => Ok(Opened::Graph(TracedGraph::from_arena(&arena)?)),
-            Err(error) => Err(error.into()),
-        }
-    };
-    let opened = open().with_context(|| path.display().to_string());
+    let opened = ray_zerocopy::jit::open(path, |progress| bar.show(progress));
     bar.done();
-    opened
+    opened.with_context(|| path.display().to_string())
 }
 
 fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {

@@ -14,12 +14,14 @@
 //! | `replay` | runs a graph |
 //! | `value` | named tensors of any rank and kind |
 //! | `script` | TorchScript modules |
+//! | `opened` | a file with either |
 //! | `form`, `pipeline`, `wrapper` | a graph or a module on engines |
 
 mod error;
 mod form;
 mod graph;
 mod info;
+mod opened;
 mod passes;
 mod pipeline;
 mod read;
@@ -39,6 +41,7 @@ pub(crate) use pipeline::own_function;
 pub use error::{GraphError, ReplayError};
 pub use form::Program;
 pub use info::{GraphInfo, Operand, PortInfo, StepInfo};
+pub use opened::{Opened, open};
 pub use replay::Replay;
 pub use script::{ScriptArgument, ScriptError, ScriptMethod, TorchScript};
 pub use trace::{TraceError, Tracer, trace};

@@ -1,6 +1,6 @@
-//! The functions of `shim.cpp`. Those that can fail return a message, or null if nothing failed.
+//! The functions of `shim.cpp`. Those that can fail return a message.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// A C++ object behind a pointer. Tensors are `torch::Tensor`, as `tch` has them.
 #[repr(C)]
@@ -8,7 +8,24 @@ pub(super) struct Opaque {
     _private: [u8; 0],
 }
 
-pub(super) type Message = *mut c_char;
+/// What a function of the shim says: nothing, or what is wrong. Only the shim makes one.
+#[repr(transparent)]
+#[must_use]
+pub(super) struct Message(*mut c_char);
+
+impl Message {
+    /// Whether anything is wrong.
+    pub(super) fn check(self) -> Result<(), String> {
+        if self.0.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the shim gives null or a string of its own that ends with a zero, which stays until `rz_free`.
+        let text = unsafe { CStr::from_ptr(self.0) }.to_string_lossy().into_owned();
+        // SAFETY: `self` was the only way to it, and is gone after this.
+        unsafe { rz_free(self) };
+        Err(text)
+    }
+}
 
 #[repr(C)]
 pub(super) struct Description {

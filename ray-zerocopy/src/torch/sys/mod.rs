@@ -14,25 +14,8 @@ mod ffi;
 mod module;
 mod tensor;
 
-use std::ffi::CStr;
-
 #[cfg(feature = "torchscript")]
 pub(crate) use module::{Held, Module, Role};
 pub(super) use tensor::lent;
 #[cfg(feature = "torchscript")]
 pub(crate) use tensor::{Description, Tensor};
-
-/// What a function of the shim says: nothing, or what is wrong.
-///
-/// # Safety
-/// `message` was returned by a function of the shim and is not used again.
-unsafe fn check(message: ffi::Message) -> Result<(), String> {
-    if message.is_null() {
-        return Ok(());
-    }
-    // SAFETY: the shim returns null or a string of its own that ends with a zero, which stays until `rz_free`.
-    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
-    // SAFETY: by the promise of the caller, nobody uses it after this.
-    unsafe { ffi::rz_free(message) };
-    Err(text)
-}

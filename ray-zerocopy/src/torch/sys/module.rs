@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
 
+use super::ffi;
 use super::tensor::Tensor;
-use super::{check, ffi};
 
 /// A TorchScript module. Its methods may change its buffers, so one thread at a time calls them.
 pub(crate) struct Module(NonNull<ffi::Opaque>);
@@ -65,11 +65,16 @@ pub(crate) struct Write {
 }
 
 /// What callbacks put together. A panic may not go through C++: it is caught and goes on here.
-struct Gathered<T>(RefCell<(Vec<T>, Option<Box<dyn std::any::Any + Send>>)>);
+struct Gathered<T>(RefCell<Parts<T>>);
+
+struct Parts<T> {
+    all: Vec<T>,
+    panic: Option<Box<dyn std::any::Any + Send>>,
+}
 
 impl<T> Gathered<T> {
     fn new() -> Self {
-        Self(RefCell::new((Vec::new(), None)))
+        Self(RefCell::new(Parts { all: Vec::new(), panic: None }))
     }
 
     fn context(&self) -> *mut c_void {
@@ -77,18 +82,21 @@ impl<T> Gathered<T> {
     }
 
     /// # Safety
-    /// `context` comes from [`context`](Self::context) of one of this type that lives.
-    unsafe fn add(context: *mut c_void, make: impl FnOnce() -> T) {
+    /// `context` comes from [`context`](Self::context) of one of this type that lives as long as `'a`.
+    unsafe fn of<'a>(context: *mut c_void) -> &'a Self {
         // SAFETY: by the promise of the caller. Shared, because the shim calls back from within a call that holds a reference.
-        let gathered = unsafe { &*context.cast::<Self>() };
+        unsafe { &*context.cast::<Self>() }
+    }
+
+    fn add(&self, make: impl FnOnce() -> T) {
         match catch_unwind(AssertUnwindSafe(make)) {
-            Ok(made) => gathered.0.borrow_mut().0.push(made),
-            Err(panic) => gathered.0.borrow_mut().1 = Some(panic),
+            Ok(made) => self.0.borrow_mut().all.push(made),
+            Err(panic) => self.0.borrow_mut().panic = Some(panic),
         }
     }
 
     fn finish(self) -> Vec<T> {
-        let (all, panic) = self.0.into_inner();
+        let Parts { all, panic } = self.0.into_inner();
         if let Some(panic) = panic {
             std::panic::resume_unwind(panic);
         }
@@ -110,8 +118,7 @@ fn c_string(text: &str) -> Result<CString, String> {
 impl Module {
     fn made(make: impl FnOnce(*mut *mut ffi::Opaque) -> ffi::Message) -> Result<Self, String> {
         let mut module = std::ptr::null_mut();
-        // SAFETY: the message is the shim's, and used once.
-        unsafe { check(make(&mut module))? };
+        make(&mut module).check()?;
         NonNull::new(module).map(Self).ok_or_else(|| "LibTorch has given no module".to_owned())
     }
 
@@ -140,14 +147,15 @@ impl Module {
     /// What LibTorch says.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
         unsafe extern "C" fn told(context: *mut c_void, bytes: *const c_char, len: usize) {
-            // SAFETY: `context` is the one below, and the bytes are as many as is said and live during this call.
-            unsafe {
-                Gathered::add(context, || std::slice::from_raw_parts(bytes.cast::<u8>(), len).to_vec());
-            }
+            // SAFETY: `context` is the one below.
+            let gathered = unsafe { Gathered::<Vec<u8>>::of(context) };
+            // SAFETY: the bytes are as many as is said and live during this call.
+            let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
+            gathered.add(|| bytes.to_vec());
         }
         let gathered = Gathered::<Vec<u8>>::new();
         // SAFETY: the module lives, and so does the context.
-        unsafe { check(ffi::rz_save(self.0.as_ptr(), gathered.context(), told))? };
+        unsafe { ffi::rz_save(self.0.as_ptr(), gathered.context(), told) }.check()?;
         Ok(gathered.finish().concat())
     }
 
@@ -157,23 +165,22 @@ impl Module {
     /// What LibTorch says.
     pub(crate) fn tensors(&self) -> Result<Vec<Held>, String> {
         unsafe extern "C" fn told(context: *mut c_void, name: *const c_char, role: c_int, tensor: *mut ffi::Opaque) {
-            let make = || {
+            // SAFETY: `context` is the one below.
+            let gathered = unsafe { Gathered::<Result<Held, String>>::of(context) };
+            // SAFETY: the shim's string lives during this call.
+            let path = unsafe { text(name) };
+            gathered.add(|| {
                 let role = match role {
                     0 => Role::Parameter,
                     1 => Role::Buffer,
                     _ => Role::Attribute,
                 };
-                let tensor = Tensor::new(tensor);
-                // SAFETY: the shim's string lives during this call.
-                let path = unsafe { text(name) };
-                tensor.map(|tensor| Held { path, role, tensor })
-            };
-            // SAFETY: `context` is the one below.
-            unsafe { Gathered::add(context, make) };
+                Tensor::new(tensor).map(|tensor| Held { path, role, tensor })
+            });
         }
         let gathered = Gathered::<Result<Held, String>>::new();
         // SAFETY: the module lives, and so does the context.
-        unsafe { check(ffi::rz_tensors(self.0.as_ptr(), gathered.context(), told))? };
+        unsafe { ffi::rz_tensors(self.0.as_ptr(), gathered.context(), told) }.check()?;
         gathered.finish().into_iter().collect()
     }
 
@@ -190,12 +197,15 @@ impl Module {
             kind: *const c_char,
             default: bool,
         ) {
-            // SAFETY: `context` is the one below, and the shim's strings live during this call.
-            unsafe { Gathered::<Told>::add(context, || (text(method), text(name), text(kind), default)) };
+            // SAFETY: `context` is the one below.
+            let gathered = unsafe { Gathered::<Told>::of(context) };
+            // SAFETY: the shim's strings live during this call, all three of them.
+            let [method, name, kind] = [method, name, kind].map(|told| unsafe { text(told) });
+            gathered.add(|| (method, name, kind, default));
         }
         let gathered = Gathered::<Told>::new();
         // SAFETY: the module lives, and so does the context.
-        unsafe { check(ffi::rz_methods(self.0.as_ptr(), gathered.context(), told))? };
+        unsafe { ffi::rz_methods(self.0.as_ptr(), gathered.context(), told) }.check()?;
         let mut methods: Vec<Method> = Vec::new();
         for (method, name, kind, default) in gathered.finish() {
             match methods.last_mut() {
@@ -214,17 +224,15 @@ impl Module {
     /// What LibTorch says.
     pub(crate) fn writes(&self) -> Result<Vec<Write>, String> {
         unsafe extern "C" fn told(context: *mut c_void, path: *const c_char, what: *const c_char) {
-            // SAFETY: `context` is the one below, and the shim's strings live during this call.
-            unsafe {
-                Gathered::add(context, || Write {
-                    path: Some(text(path)).filter(|path| !path.is_empty()),
-                    what: text(what),
-                });
-            }
+            // SAFETY: `context` is the one below.
+            let gathered = unsafe { Gathered::<Write>::of(context) };
+            // SAFETY: the shim's strings live during this call, both of them.
+            let [path, what] = [path, what].map(|told| unsafe { text(told) });
+            gathered.add(|| Write { path: Some(path).filter(|path| !path.is_empty()), what });
         }
         let gathered = Gathered::<Write>::new();
         // SAFETY: the module lives, and so does the context.
-        unsafe { check(ffi::rz_writes(self.0.as_ptr(), gathered.context(), told))? };
+        unsafe { ffi::rz_writes(self.0.as_ptr(), gathered.context(), told) }.check()?;
         Ok(gathered.finish())
     }
 
@@ -238,8 +246,10 @@ impl Module {
             used: RefCell<Vec<String>>,
         }
         unsafe extern "C" fn find(context: *mut c_void, path: *const c_char) -> *mut ffi::Opaque {
-            // SAFETY: `context` is the one below, which lives, and the shim's string lives during this call.
-            let (looked, path) = unsafe { (&*context.cast::<Looked<'_>>(), text(path)) };
+            // SAFETY: `context` is the one below, which lives.
+            let looked = unsafe { &*context.cast::<Looked<'_>>() };
+            // SAFETY: the shim's string lives during this call.
+            let path = unsafe { text(path) };
             match looked.tensors.get(&path) {
                 Some(tensor) => {
                     looked.used.borrow_mut().push(path);
@@ -251,7 +261,7 @@ impl Module {
         let looked = Looked { tensors, used: RefCell::new(Vec::new()) };
         let context = std::ptr::from_ref(&looked).cast_mut().cast();
         // SAFETY: the module, the tensors and the context live. The shim takes references to the tensors, not the tensors.
-        unsafe { check(ffi::rz_replace(self.0.as_ptr(), context, find))? };
+        unsafe { ffi::rz_replace(self.0.as_ptr(), context, find) }.check()?;
         Ok(looked.used.into_inner())
     }
 
@@ -270,7 +280,7 @@ impl Module {
     /// What LibTorch says.
     pub(crate) fn upload(&mut self, gpu: usize) -> Result<(), String> {
         // SAFETY: the module lives, and nobody else uses it.
-        unsafe { check(ffi::rz_upload(self.0.as_ptr(), number(gpu))) }
+        unsafe { ffi::rz_upload(self.0.as_ptr(), number(gpu)) }.check()
     }
 
     /// Calls a method. Inputs are copied, since a method may write into them; outputs are in host memory.
@@ -284,8 +294,11 @@ impl Module {
         gpu: Option<usize>,
     ) -> Result<Vec<(String, Tensor)>, String> {
         unsafe extern "C" fn told(context: *mut c_void, name: *const c_char, tensor: *mut ffi::Opaque) {
-            // SAFETY: `context` is the one below, and the shim's string lives during this call.
-            unsafe { Gathered::add(context, || Tensor::new(tensor).map(|tensor| (text(name), tensor))) };
+            // SAFETY: `context` is the one below.
+            let gathered = unsafe { Gathered::<Result<(String, Tensor), String>>::of(context) };
+            // SAFETY: the shim's string lives during this call.
+            let name = unsafe { text(name) };
+            gathered.add(|| Tensor::new(tensor).map(|tensor| (name, tensor)));
         }
         let method = c_string(method)?;
         let owned = inputs.iter().map(|(name, _)| c_string(name)).collect::<Result<Vec<_>, _>>()?;
@@ -293,8 +306,8 @@ impl Module {
         let tensors: Vec<_> = inputs.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
         let gathered = Gathered::<Result<(String, Tensor), String>>::new();
         // SAFETY: there are as many names as tensors, and all of them, the module and the context live during the call.
-        unsafe {
-            check(ffi::rz_call(
+        let said = unsafe {
+            ffi::rz_call(
                 self.0.as_ptr(),
                 method.as_ptr(),
                 names.as_ptr(),
@@ -303,8 +316,9 @@ impl Module {
                 gpu.map_or(-1, number),
                 gathered.context(),
                 told,
-            ))?;
-        }
+            )
+        };
+        said.check()?;
         gathered.finish().into_iter().collect()
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, Bytes, DType};
 use burn_tch::{StorageRef, TchTensor};
 
-use super::{check, ffi};
+use super::ffi;
 use crate::arena::dtypes;
 
 /// LibTorch's number of an element type; none for those that it does not have.
@@ -87,7 +87,7 @@ impl Tensor {
         // they stay where they are until `release`, which gets the box that owns them, once: the shim holds it by a
         // counted pointer from its first line on, error or not. LibTorch takes them as writable, but writes only where a
         // program asks for it: burn does not, see `lent`, and TorchScript modules that would are refused.
-        unsafe { check(ffi::rz_blob(data.cast(), dims.as_ptr(), dims.len(), number, owner, release, &mut tensor))? };
+        unsafe { ffi::rz_blob(data.cast(), dims.as_ptr(), dims.len(), number, owner, release, &mut tensor) }.check()?;
         Self::new(tensor)
     }
 
@@ -120,7 +120,7 @@ pub(crate) fn lent(bytes: Bytes, shape: &[usize], dtype: DType) -> Result<TchTen
 
 #[cfg(feature = "torchscript")]
 mod elements {
-    use super::{DType, Tensor, check, ffi};
+    use super::{DType, Tensor, ffi};
 
     /// burn's name of an element type.
     fn dtype(kind: i32) -> Option<DType> {
@@ -156,11 +156,10 @@ mod elements {
     impl Tensor {
         fn raw(&self) -> Result<ffi::Description, String> {
             let mut made = std::mem::MaybeUninit::uninit();
-            // SAFETY: the tensor lives; without a message, the shim has written the description.
-            unsafe {
-                check(ffi::rz_describe(self.0.as_ptr(), made.as_mut_ptr()))?;
-                Ok(made.assume_init())
-            }
+            // SAFETY: the tensor lives, and there is room for a description.
+            unsafe { ffi::rz_describe(self.0.as_ptr(), made.as_mut_ptr()) }.check()?;
+            // SAFETY: without a message, the shim has written it.
+            Ok(unsafe { made.assume_init() })
         }
 
         /// What the tensor is.
@@ -185,7 +184,7 @@ mod elements {
         pub(crate) fn elements<T>(&self, show: impl FnOnce(&[u8]) -> T) -> Result<T, String> {
             let mut ordered = std::ptr::null_mut();
             // SAFETY: the tensor lives, and the one that is made is this function's own.
-            unsafe { check(ffi::rz_ordered(self.0.as_ptr(), &mut ordered))? };
+            unsafe { ffi::rz_ordered(self.0.as_ptr(), &mut ordered) }.check()?;
             let ordered = Self::new(ordered)?;
             let raw = ordered.raw()?;
             if raw.len == 0 {
@@ -209,7 +208,7 @@ mod elements {
         pub(in super::super) fn emptied(&self) -> Result<Self, String> {
             let mut made = std::ptr::null_mut();
             // SAFETY: the tensor lives, and the one that is made is the caller's.
-            unsafe { check(ffi::rz_emptied(self.0.as_ptr(), &mut made))? };
+            unsafe { ffi::rz_emptied(self.0.as_ptr(), &mut made) }.check()?;
             Self::new(made)
         }
 
