@@ -38,6 +38,11 @@ fn ray_changes_no_feature_of_others() {
 }
 
 #[test]
+fn the_wheel_for_graphs_can_be_built_of_what_the_workspace_has() {
+    same(&["-p", "ray-zerocopy-wheel", "--features", "ray,as-workspace"]);
+}
+
+#[test]
 fn the_python_project_has_the_versions_and_features_of_the_workspace() {
     // It has a lock file of its own: after an update, copy the workspace's over it.
     same(&["--manifest-path", "../examples/python-embedder/Cargo.toml"]);

@@ -14,6 +14,8 @@
 //! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
 //! | `embedder.copied(pipeline)` | bytes of weights that could not be borrowed |
 //!
+//! Traced graphs and TorchScript modules need no crate of your own: the wheel `ray-zerocopy`, in the folder `wheel`, runs any.
+//!
 //! Arrays go in and out without a copy where that is possible: see `export!`.
 //!
 //! Nothing of this is there without the feature `ray`, which needs Python.
@@ -27,6 +29,8 @@ mod convert;
 #[cfg(feature = "ray")]
 mod export;
 #[cfg(feature = "ray")]
+mod graph;
+#[cfg(feature = "ray")]
 mod native;
 #[cfg(feature = "ray")]
 mod source;
@@ -36,5 +40,6 @@ mod source;
 pub mod __private {
     pub use crate::constructor::{Constructor, named};
     pub use crate::export::export;
+    pub use crate::graph::register;
     pub use pyo3;
 }

@@ -89,14 +89,19 @@ pub(crate) fn python() -> Result<()> {
         pytest.env("CARGO_TARGET_DIR", target());
         pytest
     };
-    run(with_python(&[&["build"], FEATURES, &["--example", "probe"]].concat())?)?;
+    run(with_python(
+        &[&["build"], FEATURES, &["--example", "probe", "--example", "everywhere", "--bin", "rzc"]].concat(),
+    )?)?;
     run(pytest("ray-zerocopy-python/tests"))?;
 
-    // In a debug build, which has what the workspace has built already, and where `maturin develop` would put it.
-    let project = root().join("examples/python-embedder");
-    let mut build = Command::new(folder()?.join("bin/maturin"));
-    build.args(["develop", "--quiet", "--manifest-path"]).arg(project.join("Cargo.toml"));
-    build.env("CARGO_TARGET_DIR", target()).env("VIRTUAL_ENV", folder()?);
-    run(build)?;
-    run(pytest("examples/python-embedder/tests"))
+    // In debug builds, which have what the workspace has built already, and where `maturin develop` would put them.
+    for (project, features) in [("ray-zerocopy-python/wheel", "ray,as-workspace"), ("examples/python-embedder", "")] {
+        let mut build = Command::new(folder()?.join("bin/maturin"));
+        build.args(["develop", "--quiet", "--manifest-path"]).arg(root().join(project).join("Cargo.toml"));
+        build.args(["--features", features]);
+        build.env("CARGO_TARGET_DIR", target()).env("VIRTUAL_ENV", folder()?);
+        run(build)?;
+        run(pytest(&format!("{project}/tests")))?;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
 use ray_zerocopy::__private::dynamic::Arguments;
 use ray_zerocopy::Schema;
 
-use super::tensor::{self, Borrowing};
+use super::tensor::{self, Borrowing, Expected};
 use super::{Place, value};
 
 /// Writes arguments.
@@ -25,7 +25,8 @@ impl Writer {
     pub(crate) fn put(&mut self, schema: &Schema, value: &Bound<'_, PyAny>, place: &mut Place<'_>) -> PyResult<()> {
         match schema {
             Schema::Tensor { rank, kind } => {
-                let tensor = tensor::tensor(value, *rank, *kind, &mut self.borrowing, place)?;
+                let tensor =
+                    tensor::tensor(value, Some(Expected { rank: *rank, kind: *kind }), &mut self.borrowing, place)?;
                 self.arguments.tensor(tensor.dtype, tensor.shape, tensor.bytes).map_err(wire)
             }
             Schema::Optional(inner) => {

@@ -16,4 +16,5 @@ mod value;
 
 pub(crate) use arguments::{Writer, describe};
 pub(crate) use place::Place;
-pub(crate) use results::{Given, read};
+pub(crate) use results::{Given, array, read};
+pub(crate) use tensor::{Borrowing, Expected, Tensor, tensor};

@@ -107,7 +107,11 @@ fn tuple<'py>(value: Bound<'py, PyAny>, schema: &Schema) -> PyResult<Bound<'py, 
 }
 
 /// A read-only array over a tensor's memory, which may be the pipeline's own.
-fn array<'py>(py: Python<'py>, tensor: ResultTensor, copied: &[Range<usize>]) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn array<'py>(
+    py: Python<'py>,
+    tensor: ResultTensor,
+    copied: &[Range<usize>],
+) -> PyResult<Bound<'py, PyAny>> {
     let ResultTensor { dtype, shape, bytes } = tensor;
     let name = name(dtype).ok_or_else(|| {
         PyValueError::new_err(format!(

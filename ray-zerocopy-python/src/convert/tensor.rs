@@ -23,15 +23,15 @@ pub(crate) struct Borrowing {
 }
 
 impl Borrowing {
-    pub(super) fn new(keeps: bool) -> Self {
+    pub(crate) fn new(keeps: bool) -> Self {
         Self { keeps, borrowed: (0, 0), copied: (0, 0), writable: Vec::new() }
     }
 }
 
-pub(super) struct Tensor {
-    pub(super) dtype: DType,
-    pub(super) shape: Vec<usize>,
-    pub(super) bytes: bytes::Bytes,
+pub(crate) struct Tensor {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: bytes::Bytes,
 }
 
 /// An array as a buffer.
@@ -45,34 +45,45 @@ struct Array<'py> {
     made: bool,
 }
 
-/// Takes an array, or what can be made one.
-pub(super) fn tensor(
+/// What a tensor has to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected {
+    pub(crate) rank: usize,
+    pub(crate) kind: TensorKind,
+}
+
+/// Takes an array, or what can be made one. If nothing is expected, it may have any rank and any elements.
+pub(crate) fn tensor(
     value: &Bound<'_, PyAny>,
-    rank: usize,
-    kind: TensorKind,
+    expected: Option<Expected>,
     borrowing: &mut Borrowing,
     place: &Place<'_>,
 ) -> PyResult<Tensor> {
     let wrong = || {
-        let (element, article) = match kind {
-            TensorKind::Float => ("floating-point numbers (float32, float64, float16 or bfloat16)", "an"),
-            TensorKind::Int => ("integers", "an"),
-            TensorKind::Bool => ("bool", "an"),
+        let Some(Expected { rank, kind }) = expected else {
+            return format!("{place} should be an array of numbers or of bool, found {}", describe(value));
+        };
+        let element = match kind {
+            TensorKind::Float => "floating-point numbers (float32, float64, float16 or bfloat16)",
+            TensorKind::Int => "integers",
+            TensorKind::Bool => "bool",
         };
         let s = if rank == 1 { "" } else { "s" };
-        format!("{place} should be {article} array of {element} with {rank} dimension{s}, found {}", describe(value))
+        format!("{place} should be an array of {element} with {rank} dimension{s}, found {}", describe(value))
     };
+    let kind = expected.map(|expected| expected.kind);
     let mut array = array(value, kind, place)?.ok_or_else(|| PyTypeError::new_err(wrong()))?;
     let dtype = array.dtype.or_else(|| dtype_of(&array.buffer)).ok_or_else(|| PyTypeError::new_err(wrong()))?;
     let fits = match kind {
-        TensorKind::Float => dtype.is_float(),
-        TensorKind::Bool => dtype.is_bool(),
-        TensorKind::Int => !dtype.is_float() && !dtype.is_bool(),
+        None => true,
+        Some(TensorKind::Float) => dtype.is_float(),
+        Some(TensorKind::Bool) => dtype.is_bool(),
+        Some(TensorKind::Int) => !dtype.is_float() && !dtype.is_bool(),
     };
     if !fits {
         return Err(PyTypeError::new_err(wrong()));
     }
-    if array.buffer.dimensions() != rank {
+    if expected.is_some_and(|expected| array.buffer.dimensions() != expected.rank) {
         return Err(PyValueError::new_err(wrong()));
     }
     let aligned = (array.buffer.buf_ptr() as usize).is_multiple_of(dtype.size());
@@ -97,7 +108,7 @@ pub(super) fn tensor(
 }
 
 /// A value as an array: `None` if it is none.
-fn array<'py>(value: &Bound<'py, PyAny>, kind: TensorKind, place: &Place<'_>) -> PyResult<Option<Array<'py>>> {
+fn array<'py>(value: &Bound<'py, PyAny>, kind: Option<TensorKind>, place: &Place<'_>) -> PyResult<Option<Array<'py>>> {
     let py = value.py();
     let lend = |object: Bound<'py, PyAny>, dtype, made| {
         PyUntypedBuffer::get(&object).map(|buffer| Array { object, buffer, dtype, made })
@@ -134,21 +145,19 @@ fn array<'py>(value: &Bound<'py, PyAny>, kind: TensorKind, place: &Place<'_>) ->
             .map_or(Ok(None), |array| Ok(Some(array)));
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        let dtype = match kind {
-            TensorKind::Float => "float32",
-            TensorKind::Int => "int64",
-            TensorKind::Bool => "bool",
-        };
         // Numpy would make integers of 1.5, and truth of everything: the list has to be of the kind itself.
         let found = numpy.call_method1("array", (value,));
         let found =
             found.map_err(|error| PyValueError::new_err(format!("{place} cannot be made an array: {error}")))?;
         let letter: String = found.getattr("dtype")?.getattr("kind")?.extract()?;
         let empty = found.getattr("size")?.extract::<usize>()? == 0;
-        let fits = match kind {
-            TensorKind::Float => ["f", "i", "u"].contains(&letter.as_str()),
-            TensorKind::Int => ["i", "u"].contains(&letter.as_str()),
-            TensorKind::Bool => letter == "b",
+        let (dtype, fits) = match (kind, letter.as_str()) {
+            (Some(TensorKind::Float), letter) => ("float32", ["f", "i", "u"].contains(&letter)),
+            (Some(TensorKind::Int), letter) => ("int64", ["i", "u"].contains(&letter)),
+            (Some(TensorKind::Bool), letter) => ("bool", letter == "b"),
+            (None, "i" | "u") => ("int64", true),
+            (None, "b") => ("bool", true),
+            (None, letter) => ("float32", letter == "f"),
         };
         if !fits && !empty {
             return Ok(None);

@@ -3,7 +3,7 @@
 //! Arguments are written one by one as a [`Schema`](super::Schema) says, and results read in the same way. Nothing here believes
 //! the caller: what does not fit is an error that says where.
 
-use burn::tensor::{Bytes, DType, Device};
+use burn::tensor::{Bytes, DType, Device, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -80,6 +80,17 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+fn shared(bytes: Bytes) -> bytes::Bytes {
+    bytes::Bytes::from_owner(Shared(bytes))
+}
+
+impl From<TensorData> for ResultTensor {
+    fn from(data: TensorData) -> Self {
+        let (shape, dtype) = (data.shape().to_vec(), data.dtype());
+        Self { dtype, shape, bytes: shared(data.into_bytes()) }
+    }
+}
+
 impl Results {
     fn new(message: Outgoing) -> Self {
         let mut segments = message.segments.into_iter();
@@ -118,7 +129,7 @@ impl Results {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = segment.checked_sub(1).and_then(|index| self.tensors.get(index));
         let bytes = bytes.ok_or_else(|| WireError::new("the result does not have the tensor's bytes".to_owned()))?;
-        Ok(ResultTensor { dtype, shape, bytes: bytes::Bytes::from_owner(Shared(bytes.clone())) })
+        Ok(ResultTensor { dtype, shape, bytes: shared(bytes.clone()) })
     }
 }
 

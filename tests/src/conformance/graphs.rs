@@ -62,6 +62,12 @@ pub fn traced() -> TracedGraph {
     graph(&Mixed::new(&Device::flex()))
 }
 
+/// Inputs for it.
+pub fn questions(batch: i64, length: i64) -> Values {
+    let (ids, padding) = inputs(batch, length, &Device::flex());
+    Values::new().with("ids", ids).with("padding", padding)
+}
+
 fn graph(model: &Mixed) -> TracedGraph {
     let (ids, padding) = inputs(2, 6, &Device::flex());
     let trace = trace(model)

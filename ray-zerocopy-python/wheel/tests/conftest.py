@@ -1,0 +1,51 @@
+"""The package is the one that is installed: `maturin develop` in the folder above. Other programs are what cargo has built."""
+
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / os.environ.get("RAY_ZEROCOPY_PROFILE", "debug")
+# Never a cluster that runs here already: it is somebody else's.
+os.environ["RAY_ADDRESS"] = "local"
+
+TYPES = {"F32": "float32", "I32": "int32", "I64": "int64", "Bool(Native)": "bool", "Bool(U8)": "bool"}
+
+
+def program(name):
+    path = TARGET / name
+    if not path.exists():
+        pytest.exit(f"{path} is missing: cargo build --workspace --features ray --bins --examples", returncode=2)
+    return str(path)
+
+
+def arrays(named):
+    """Tensors by their bits."""
+    return {
+        name: np.frombuffer(bytes.fromhex(one["bytes"]), TYPES[one["dtype"]]).reshape(one["shape"])
+        for name, one in named.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def traced(tmp_path_factory):
+    """A graph that a Rust program has traced, its inputs, and what that program has answered."""
+    folder = tmp_path_factory.mktemp("traced")
+    done = subprocess.run([program("examples/everywhere"), str(folder)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    answers = {who: arrays(named) for who, named in json.loads((folder / "answers.json").read_text()).items()}
+    return folder / "model.rzg", answers.pop("inputs"), answers
+
+
+@pytest.fixture(scope="session")
+def ray(traced):
+    """A cluster of this machine, which ends with the tests. The program before it had its own."""
+    import ray
+
+    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning", object_store_memory=256 << 20)
+    yield ray
+    ray.shutdown()

@@ -1,0 +1,151 @@
+"""A graph that a Rust program has traced gives the same, bit for bit, whoever runs it."""
+
+import pickle
+import subprocess
+
+import numpy as np
+import pytest
+
+import ray_zerocopy as rz
+from conftest import program
+
+
+def same(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name in expected:
+        assert found[name].dtype == expected[name].dtype and found[name].shape == expected[name].shape
+        assert found[name].tobytes() == expected[name].tobytes(), f"`{name}` has other bits"
+
+
+def test_the_same_bits_everywhere(traced, ray, tmp_path):
+    path, inputs, answers = traced
+    expected = answers["here"]
+    assert np.abs(expected["image"]).max() > 0.01 and expected["positive"].any() and not expected["positive"].all()
+    same(answers["ray actor"], expected)
+    same(answers["ray task"], expected)
+
+    # `rzc run`, on files.
+    command = [program("rzc"), "run", str(path)]
+    for name, array in inputs.items():
+        np.save(tmp_path / f"{name}.npy", array)
+        command += ["--input", f"{name}={tmp_path / name}.npy"]
+    for name in expected:
+        command += ["--output", f"{name}={tmp_path / name}.npy"]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    same({name: np.load(tmp_path / f"{name}.npy") for name in expected}, expected)
+
+    # Python: in this process, in a task, in an actor.
+    same(rz.Graph(path)(**inputs), expected)
+    wrapper = rz.JitActorWrapper(path, strict=True)
+    same(wrapper.load()(**inputs), expected)
+    same(rz.JitTaskWrapper(path, num_cpus=1)(**inputs), expected)
+
+    @ray.remote
+    class Actor:
+        def __init__(self, wrapper):
+            self.graph = wrapper.load()
+
+        def run(self, inputs):
+            return self.graph(**inputs), self.graph.copied()
+
+    found, copied = ray.get(Actor.remote(wrapper).run.remote(inputs))
+    same(found, expected)
+    assert copied == 0
+
+    # Ray Data: all rows in one batch, since a matrix product of other rows may have other bits.
+    rows = len(inputs["ids"])
+    items = [{name: array[row] for name, array in inputs.items()} for row in range(rows)]
+    data = ray.data.from_items(items, override_num_blocks=1)
+    mapped = data.map_batches(rz.Batches, fn_constructor_args=(wrapper,), batch_size=rows, concurrency=1)
+    batch = mapped.take_batch(rows)
+    same({name: np.ascontiguousarray(batch[name]) for name in expected}, expected)
+
+
+def test_ray_data_has_many_batches_and_keeps_columns(traced, ray):
+    path, inputs, _ = traced
+    graph = rz.Graph(path)
+    wrapper = rz.JitActorWrapper(graph)
+    ids = np.tile(inputs["ids"], (40, 1))
+    data = ray.data.from_items(
+        [{"key": row, "tokens": ids[row], "padding": np.zeros(ids.shape[1], bool)} for row in range(len(ids))]
+    )
+    kwargs = {"inputs": {"ids": "tokens"}, "keep": ["key"]}
+    mapped = data.map_batches(
+        rz.Batches, fn_constructor_args=(wrapper,), fn_constructor_kwargs=kwargs, batch_size=32, concurrency=2
+    )
+    found = mapped.to_pandas().sort_values("key")
+    assert list(found.columns) == ["key", "image", "positive"] and list(found["key"]) == list(range(len(ids)))
+    expected = graph(ids=ids, padding=np.zeros(ids.shape, bool))["image"]
+    assert np.abs(np.stack(found["image"]) - expected).max() < 1e-6
+    with pytest.raises(ValueError, match="the graph has no input id; it has ids, padding"):
+        rz.Batches(wrapper, inputs={"id": "tokens"})
+    with pytest.raises(ValueError, match="there is no column padding; there is ids"):
+        rz.Batches(wrapper)({"ids": ids})
+
+
+def test_a_graph_says_what_it_takes(traced):
+    path, inputs, answers = traced
+    graph = rz.Graph(path)
+    assert graph.inputs == {"ids": "I32 [batch, length]", "padding": "Bool [batch, length]"}
+    assert list(graph.outputs) == ["image", "positive"]
+    assert graph.methods == {} and graph.copied() == 0 and graph.weight_bytes > 0
+    assert "Mixed" in graph.origin and "Mixed" in repr(graph)
+    # In order, too; and integers of the width that numpy prefers.
+    same(graph(inputs["ids"].astype("int64"), inputs["padding"]), answers["here"])
+    assert graph.traffic()["borrowed"] == 2
+    same(graph(inputs["ids"].tolist(), inputs["padding"].tolist()), answers["here"])
+    assert graph.traffic()["copied"] == 2
+
+
+def test_results_cannot_be_written_to_and_are_nobody_elses(traced):
+    path, inputs, _ = traced
+    given = rz.Graph(path)(**inputs)
+    assert not given["image"].flags.writeable
+    assert not any(np.shares_memory(one, other) for one in given.values() for other in inputs.values())
+
+
+def test_wrong_inputs_are_errors_that_name_them(traced):
+    path, inputs, _ = traced
+    graph = rz.Graph(path)
+    with pytest.raises(ValueError, match="input `padding` is missing; the graph takes `ids`, `padding`"):
+        graph(ids=inputs["ids"])
+    with pytest.raises(ValueError, match="input `mask` is not one of the graph's"):
+        graph(**inputs, mask=inputs["padding"])
+    with pytest.raises(TypeError, match="`ids` should be an array of integers with 2 dimensions, found numpy.ndarray of float32"):
+        graph(ids=inputs["ids"].astype("float32"), padding=inputs["padding"])
+    with pytest.raises(ValueError, match="`ids` is of I32, which has no 1099511627776"):
+        graph(ids=np.full((2, 6), 1 << 40), padding=inputs["padding"][:2, :6])
+    with pytest.raises(ValueError, match="where `batch` is 5 by `ids`"):
+        graph(ids=inputs["ids"], padding=inputs["padding"][:2])
+    with pytest.raises(ValueError, match="with one element at least"):
+        graph(ids=inputs["ids"][:0], padding=inputs["padding"][:0])
+    with pytest.raises(TypeError, match=r"takes 2 inputs, ids, padding: 3 were given"):
+        graph(1, 2, 3)
+    with pytest.raises(TypeError, match="got `ids` twice"):
+        graph(inputs["ids"], ids=inputs["ids"])
+    with pytest.raises(ValueError, match="there is no method `forward`; there is `run`"):
+        graph.call("forward", **inputs)
+    with pytest.raises(TypeError, match="send JitActorWrapper"):
+        pickle.dumps(graph)
+
+
+def test_files_and_devices_that_are_not_there_say_so(traced, tmp_path):
+    path, _, _ = traced
+    with pytest.raises(RuntimeError, match="nowhere.rzg"):
+        rz.Graph(tmp_path / "nowhere.rzg")
+    with pytest.raises(RuntimeError, match="`tpu` is not a device"):
+        rz.Graph(path, "tpu")
+    broken = bytearray(path.read_bytes())
+    broken[len(broken) // 2] ^= 0x55
+    (tmp_path / "broken.rzg").write_bytes(broken)
+    with pytest.raises(RuntimeError, match="of the arena is corrupted"):
+        rz.Graph(tmp_path / "broken.rzg")
+    (tmp_path / "other.rzg").write_bytes(b"PK\x03\x04 and nothing else")
+    with pytest.raises(RuntimeError, match="TorchScript"):
+        rz.Graph(tmp_path / "other.rzg")
+
+
+def test_a_graph_that_is_saved_again_is_the_same(traced, tmp_path):
+    path, inputs, answers = traced
+    rz.Graph(path).save(tmp_path / "again.rzg")
+    same(rz.Graph(tmp_path / "again.rzg")(**inputs), answers["here"])
