@@ -21,6 +21,7 @@ chapters! {
     errors "errors.md"
     tasks_and_actors "tasks-and-actors.md"
     jit "jit.md"
+    torchscript "torchscript.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"
     ray_python "ray-python.md"

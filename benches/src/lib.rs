@@ -9,6 +9,7 @@
 //! | `forward` | how fast a model computes with weights on the heap and in an arena |
 //! | `search` | how many sentences a second a real model embeds, in one worker and in two |
 //! | `jit` | what a traced graph costs beside its pipeline: to run, at a new size, and in memory |
+//! | `torchscript` | what a TorchScript module costs in workers, and burn on LibTorch beside PyTorch |
 //! | `share` | what it costs to share a file, in time and memory |
 //! | `ipc` | what the transport costs beside another crate's |
 

@@ -1,14 +1,14 @@
 //! What is tested on devices other than `cpu`, and what can only be type-checked there.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::libtorch::with_libtorch;
-use crate::shell::{exists, run, target};
+use crate::shell::{install, run, target};
 
 /// The third selection of features: burn is built for it once more, in a profile that makes this short.
 const SELECTION: &[&str] = &[
@@ -80,23 +80,10 @@ fn runtime_folder() -> Result<std::ffi::OsString> {
 
 /// Sees to it that there is a Vulkan: that of a GPU, or Mesa's, which computes on the processor.
 fn vulkan() -> Result<()> {
-    const PACKAGES: &[&str] = &["mesa-vulkan-drivers", "libvulkan1"];
-    let how = format!("no Vulkan is installed; on Debian and Ubuntu: `sudo apt-get install {}`", PACKAGES.join(" "));
-    if has_vulkan() {
-        return Ok(());
+    match has_vulkan() {
+        true => Ok(()),
+        false => install("no Vulkan is installed", &["mesa-vulkan-drivers", "libvulkan1"]),
     }
-    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
-    if !root || !exists("apt-get") {
-        bail!("{how}");
-    }
-    eprintln!("installing {}: a Vulkan that computes on the processor", PACKAGES.join(" "));
-    let apt = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.args(["-qq", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
-    run(apt(&["update"])).context(how.clone())?;
-    run(apt(&[&["install", "--no-install-recommends"], PACKAGES].concat())).context(how)
 }
 
 /// Whether there is the loader, and a driver for it.

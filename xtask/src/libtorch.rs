@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cache, cargo, run};
+use crate::shell::{cache, cargo, exists, install, run};
 
 /// What pip fetches, and nothing else under these names: the release that the bindings are for, and two libraries that its CPU
 /// part is linked with. 910 MB, of which 480 MB stay. PyTorch is under a BSD licence, the other two under NVIDIA's: all three come along.
@@ -123,6 +123,9 @@ fn publish(ready: &Path, folder: &Path) -> Result<()> {
 /// A cargo command that builds with LibTorch: with the one that the user has set, or else with that of the cache.
 pub(crate) fn with_libtorch<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Command> {
     let mut command = cargo(arguments);
+    if !exists("c++") {
+        install("what is built with LibTorch needs a C++ compiler", &["g++"])?;
+    }
     if std::env::var_os("LIBTORCH").is_none() {
         environment()?;
         command.env("LIBTORCH", folder()?);

@@ -40,12 +40,12 @@ enum Task {
     Models,
     /// Make the Python environment with Ray in the cache, where programs with the feature `ray` find it
     RayEnv,
-    /// Make a LibTorch for the CPU in the cache, from PyPI; then `cargo xtask libtorch -- run --features …` builds with it
+    /// Make a LibTorch for the CPU in the cache, from PyPI; `cargo xtask libtorch run --features …` builds and runs with it
     ///
     /// Without a command it prints the one line that lets other builds find it.
     Libtorch {
-        /// A cargo command to run with it, behind `--`
-        #[arg(last = true)]
+        /// A cargo command to run with it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`

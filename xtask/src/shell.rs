@@ -1,6 +1,7 @@
 //! Starting other programs, and saying what failed.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -45,4 +46,21 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
 /// Whether a program can be started.
 pub(crate) fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Installs packages of Debian if this is root; else says how. `lacking` is what is missing without them.
+pub(crate) fn install(lacking: &str, packages: &[&str]) -> Result<()> {
+    let how = format!("{lacking}; on Debian and Ubuntu: `sudo apt-get install {}`", packages.join(" "));
+    let root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    if !root || !exists("apt-get") {
+        bail!("{how}");
+    }
+    eprintln!("installing {}: {lacking}", packages.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.args(["-qq", "-y"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        apt
+    };
+    run(apt(&["update"])).with_context(|| how.clone())?;
+    run(apt(&[&["install", "--no-install-recommends"], packages].concat())).context(how)
 }

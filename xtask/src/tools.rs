@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::libtorch;
 use crate::shell::{cargo, exists, run, target};
 
 /// The release of `typos` that is known to accept the tree.
@@ -40,9 +41,10 @@ pub(crate) fn bench(name: Option<&str>, options: &[String]) -> Result<()> {
         names.iter().for_each(|name| println!("{name}"));
         return Ok(());
     };
-    let mut bench = cargo(["run", "--release", "-p", "benches", "--bin", name]);
-    if name == "ray" {
-        bench.args(["--features", "ray"]);
+    let command = ["run", "--release", "-p", "benches", "--bin", name];
+    let mut bench = if name == "torchscript" { libtorch::with_libtorch(command)? } else { cargo(command) };
+    if ["ray", "torchscript"].contains(&name) {
+        bench.args(["--features", name]);
     }
     bench.arg("--");
     bench.args(options);
