@@ -9,3 +9,4 @@ pub mod memory;
 pub mod models;
 #[cfg(feature = "torchscript")]
 pub mod torchscript;
+pub mod traceable;

@@ -2,70 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::collections::BTreeMap;
-
 use burn::module::Module;
-use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig, generate_autoregressive_mask};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::transformer::{TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput};
-use burn::nn::{
-    BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm,
-    LstmConfig,
-};
-use burn::tensor::activation::{gelu, relu, softmax};
-use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, Lstm, LstmConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
 use ray_zerocopy::jit::{self, JitActorWrapper, JitTaskWrapper, TracedGraph, Values};
 use ray_zerocopy::{ActorWrapper, Pipeline, share};
-
-fn device() -> Device {
-    Device::flex()
-}
-
-fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Default, &device())
-}
-
-fn ids<const D: usize>(shape: [usize; D], below: i64) -> Tensor<D, Int> {
-    let count = shape.iter().product::<usize>() as i64;
-    Tensor::<1, Int>::arange(0..count, &device()).reshape(shape) * 7 % below
-}
-
-#[derive(Pipeline)]
-#[pipeline(init = Mlp::new)]
-struct Mlp {
-    first: Linear,
-    heads: BTreeMap<String, Vec<Linear>>,
-    norm: LayerNorm,
-}
-
-#[ray_zerocopy::remote]
-impl Mlp {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        let head = || LinearConfig::new(16, 3).init(device);
-        Self {
-            first: LinearConfig::new(8, 16).init(device),
-            heads: BTreeMap::from([("a".to_owned(), vec![head(), head()]), ("b".to_owned(), vec![head()])]),
-            norm: LayerNormConfig::new(16).init(device),
-        }
-    }
-
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let hidden = self.norm.forward(gelu(self.first.forward(x)));
-        let heads = self.heads.values().flatten().map(|head| head.forward(hidden.clone()));
-        softmax(heads.reduce(|sum, head| sum + head).unwrap(), 1)
-    }
-
-    pub fn scaled(&self, x: Tensor<2>, by: f32) -> (Tensor<2>, Tensor<1, Int>) {
-        let scores = self.forward(x) * by;
-        let best = scores.clone().argmax(1).squeeze_dim(1);
-        (scores, best)
-    }
-
-    pub fn described(&self, x: Tensor<2>) -> Vec<String> {
-        vec![x.to_string()]
-    }
-}
+use ray_zerocopy_tests::traceable::{Mlp, Transformer, device, ids, random, traced};
 
 #[test]
 fn an_mlp_gives_the_same_bits_at_every_batch() {
@@ -134,54 +78,6 @@ fn a_cnn_with_running_statistics_gives_the_same_bits() {
         let outputs = replay.run([("images", images.clone())]).unwrap();
         assert_eq!(outputs.data("output").unwrap(), cnn.forward(images).into_data(), "{shape:?}");
     }
-}
-
-#[derive(Pipeline)]
-#[pipeline(init = Transformer::new)]
-struct Transformer {
-    words: Embedding,
-    positions: Embedding,
-    encoder: TransformerEncoder,
-    causal: MultiHeadAttention,
-    head: Linear,
-}
-
-impl Transformer {
-    fn new(device: &Device) -> Self {
-        Self {
-            words: EmbeddingConfig::new(50, 32).init(device),
-            positions: EmbeddingConfig::new(64, 32).init(device),
-            encoder: TransformerEncoderConfig::new(32, 64, 4, 2).with_dropout(0.0).init(device),
-            causal: MultiHeadAttentionConfig::new(32, 4).with_dropout(0.0).init(device),
-            head: LinearConfig::new(32, 50).init(device),
-        }
-    }
-
-    fn forward(&self, ids: Tensor<2, Int>, padding: Tensor<2, Bool>) -> (Tensor<3>, Tensor<2>) {
-        let [batch, length] = ids.dims();
-        let device = ids.device();
-        let positions = Tensor::<1, Int>::arange(0..length as i64, &device).unsqueeze::<2>();
-        let hidden = self.words.forward(ids) + self.positions.forward(positions);
-        let hidden = self.encoder.forward(TransformerEncoderInput::new(hidden).mask_pad(padding));
-        let mask = generate_autoregressive_mask(batch, length, &device);
-        let hidden = self.causal.forward(MhaInput::self_attn(hidden).mask_attn(mask)).context;
-        let pooled = hidden.clone().mean_dim(1).reshape([batch, 32]);
-        (self.head.forward(hidden.reshape([batch * length, 32])).reshape([batch, length, 50]), pooled)
-    }
-}
-
-fn traced(transformer: &Transformer) -> TracedGraph {
-    let padding = ids([2, 5], 5).greater_elem(3);
-    let trace = jit::trace(transformer)
-        .input("ids", ids([2, 5], 50))
-        .input("padding", padding)
-        .symbol("batch", [("ids", 0), ("padding", 0)])
-        .symbol("length", [("ids", 1), ("padding", 1)]);
-    let forward = trace.forward(|model, inputs| {
-        let (logits, pooled) = model.forward(inputs.int("ids")?, inputs.bool("padding")?);
-        Ok(Values::from([("logits", logits.into()), ("pooled", jit::Value::from(pooled))]))
-    });
-    forward.unwrap()
 }
 
 #[test]
@@ -350,249 +246,6 @@ fn outputs_may_be_inputs_and_each_other() {
 }
 
 /// A pipeline whose forward pass is whatever a test says.
-#[derive(Pipeline)]
-#[pipeline(init = Plain::new)]
-struct Plain {
-    layer: Linear,
-}
-
-impl Plain {
-    fn new(device: &Device) -> Self {
-        Self { layer: LinearConfig::new(4, 4).init(device) }
-    }
-}
-
-/// What tracing a forward pass of `[batch, 4]` says.
-fn refused(forward: impl Fn(&Plain, Tensor<2>) -> Tensor<2>) -> jit::TraceError {
-    let plain = Plain::new(&device());
-    let trace = jit::trace(&plain).input("x", random([3, 4])).symbol("batch", [("x", 0)]);
-    trace.forward(|plain, inputs| Ok(forward(plain, inputs.float("x")?))).unwrap_err()
-}
-
-#[test]
-fn what_depends_on_values_is_refused() {
-    // A branch on what was computed.
-    let error = refused(|plain, x| {
-        let y = plain.layer.forward(x);
-        let sum: f32 = y.clone().sum().into_scalar();
-        if sum > 0.0 { y } else { -y }
-    });
-    let jit::TraceError::Untraceable { reason, after: Some(after) } = &error else { panic!("{error}") };
-    assert!(reason.contains("no concrete value"), "{reason}");
-    assert_eq!(after, "Sum");
-    assert!(error.to_string().contains("pass it as an input"), "{error}");
-
-    // Where something is.
-    let error = refused(|plain, x| {
-        let places = plain.layer.forward(x.clone()).greater_elem(0.0).argwhere();
-        x * places.dims()[0] as f32
-    });
-    assert!(matches!(error, jit::TraceError::Untraceable { .. }), "{error}");
-
-    // The input itself has values while it is recorded, which would be in the graph for ever.
-    let error = refused(|_, x| {
-        let first: f32 = x.clone().slice([0..1, 0..1]).into_data().iter::<f32>().next().unwrap();
-        x * first
-    });
-    assert!(matches!(error, jit::TraceError::Untraceable { .. }), "{error}");
-    let error = refused(|_, x| {
-        let first: f32 = x.clone().into_data().iter::<f32>().next().unwrap();
-        x * first
-    });
-    let jit::TraceError::Differs { output, which, .. } = &error else { panic!("{error}") };
-    assert_eq!((output.as_str(), which.as_str()), ("output", "other inputs, made of the example"));
-
-    // An operation that burn does not record.
-    let error = refused(|_, x| {
-        device().seed(7);
-        x.device().seed(7);
-        x
-    });
-    let jit::TraceError::Untraceable { reason, .. } = &error else { panic!("{error}") };
-    assert!(reason.contains("seeding is not supported"), "{reason}");
-}
-
-#[test]
-fn what_is_not_the_same_each_time_is_refused() {
-    let error = refused(|_, x| x.random_like(Distribution::Default));
-    let jit::TraceError::Differs { how, .. } = &error else { panic!("{error}") };
-    assert!(how.starts_with("element 0 is "), "{how}");
-}
-
-#[test]
-fn what_is_another_thing_at_another_size_is_refused() {
-    let error = refused(|plain, x| {
-        let [batch, _] = x.dims();
-        if batch > 4 { plain.layer.forward(x) } else { x }
-    });
-    let jit::TraceError::Structure { symbols, reason } = &error else { panic!("{error}") };
-    assert_eq!(symbols, "`batch`");
-    assert!(reason.starts_with("it has 0 operations at one size, and "), "{reason}");
-
-    let error = refused(|_, x| {
-        let [batch, _] = x.dims();
-        x / (batch as f32).sqrt()
-    });
-    let jit::TraceError::Number { operation, .. } = &error else { panic!("{error}") };
-    assert_eq!(operation, "operation 0 (DivScalar)");
-
-    let error = refused(|_, x| {
-        let [batch, _] = x.dims();
-        let squares: Vec<f32> = (0..batch).map(|row| (row * row) as f32).collect();
-        let device = x.device();
-        x * Tensor::<1>::from_floats(squares.as_slice(), &device).reshape([batch, 1])
-    });
-    let jit::TraceError::Constant { operation, shape, .. } = &error else { panic!("{error}") };
-    assert_eq!((operation.as_str(), shape.as_str()), ("Reshape", "[3]"));
-}
-
-#[test]
-fn a_number_that_is_a_sum_of_sizes_is_known() {
-    let plain = Plain::new(&device());
-    let trace = jit::trace(&plain).input("x", random([3, 4])).symbol("batch", [("x", 0)]);
-    let forward = |plain: &Plain, x: Tensor<2>| {
-        let [batch, width] = x.dims();
-        let device = x.device();
-        let padded = Tensor::cat(vec![plain.layer.forward(x), Tensor::zeros([batch + 1, width], &device)], 0);
-        padded * (2 * batch + 1) as f32
-    };
-    let graph = trace.forward(|plain, inputs| Ok(forward(plain, inputs.float("x")?))).unwrap();
-    assert_eq!(graph.outputs().next().unwrap().shape, ["2·batch + 1", "4"]);
-    for batch in [1, 3, 10] {
-        let x = random([batch, 4]);
-        let outputs = graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap();
-        assert_eq!(outputs.data("output").unwrap(), forward(&plain, x).into_data());
-    }
-}
-
-#[test]
-fn inputs_that_do_not_fit_are_named() {
-    let transformer = Transformer::new(&device());
-    let graph = traced(&transformer);
-    let mut replay = graph.load("cpu").unwrap();
-    let (tokens, padding) = (ids([3, 4], 50), ids([3, 4], 5).greater_elem(3));
-    let good = Values::new().with("ids", tokens).with("padding", padding);
-    let mut says = |values: Values| replay.run(values).unwrap_err().to_string();
-    assert_eq!(
-        says(Values::new().with("ids", ids([3, 4], 50))),
-        "input `padding` is missing; the graph takes `ids`, `padding`"
-    );
-    assert_eq!(
-        says(good.clone().with("mask", ids([3, 4], 50))),
-        "input `mask` is not one of the graph's; the graph takes `ids`, `padding`"
-    );
-    assert_eq!(
-        says(good.clone().with("ids", random([3, 4]))),
-        "input `ids` is F32 of shape [3, 4], and the graph takes I32 of shape [batch, length]"
-    );
-    assert_eq!(
-        says(good.clone().with("ids", ids([12], 50))),
-        "input `ids` is I32 of shape [12], and the graph takes I32 of shape [batch, length]"
-    );
-    assert_eq!(
-        says(good.clone().with("padding", ids([3, 5], 5).greater_elem(3))),
-        "input `padding` is Bool of shape [3, 5], and the graph takes Bool of shape [batch, length], where `length` is 4 by `ids`"
-    );
-    let empty = Values::new()
-        .with("ids", Tensor::<2, Int>::zeros([0, 4], &device()))
-        .with("padding", Tensor::<2, Bool>::zeros([0, 4], &device()));
-    assert!(says(empty).contains("with one element at least"));
-
-    // In workers they are found before anything is sent.
-    let actors = JitActorWrapper::new(&graph).spawn(1).unwrap();
-    let error = actors.run(good.clone().with("ids", random([3, 4]))).wait().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "`run` has no result: input `ids` is F32 of shape [3, 4], and the graph takes I32 of shape [batch, length]"
-    );
-    assert!(actors.run(good.clone()).wait().is_ok());
-
-    // What only the backend sees: the table of positions has 64 rows. The next run is as good as ever.
-    let long = Values::new().with("ids", ids([1, 65], 50)).with("padding", ids([1, 65], 5).greater_elem(3));
-    let error = replay.run(long.clone()).unwrap_err();
-    assert!(matches!(&error, jit::ReplayError::Operation { operation, .. } if operation == "Embedding"), "{error}");
-    assert!(replay.run(good.clone()).is_ok());
-    let error = actors.run(long).wait().unwrap_err();
-    assert!(error.to_string().contains("(Embedding) failed: "), "{error}");
-    assert!(actors.run(good).wait().is_ok());
-}
-
-#[test]
-fn inputs_that_are_not_contiguous_are_read_in_their_order() {
-    let mlp = Mlp::new(&device());
-    let trace = jit::trace(&mlp).input("x", random([3, 8])).symbol("batch", [("x", 0)]);
-    let graph = trace.forward(|mlp, inputs| Ok(mlp.forward(inputs.float::<2>("x")?))).unwrap();
-    let x = random([8, 5]).swap_dims(0, 1);
-    let here = mlp.forward(x.clone()).into_data();
-    assert_eq!(graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap().data("output").unwrap(), here);
-    let tasks = JitTaskWrapper::new(&graph).unwrap();
-    assert_eq!(tasks.run([("x", x)]).wait().unwrap().data("output").unwrap(), here);
-}
-
-#[test]
-fn a_trace_that_is_set_up_wrongly_says_where() {
-    let plain = Plain::new(&device());
-    let says = |set: &dyn Fn(jit::Tracer<'static, Plain>) -> jit::Tracer<'static, Plain>| {
-        let trace = jit::trace(&plain).arena(&share(&plain).unwrap());
-        let forward = |plain: &Plain, inputs: &Values| Ok(plain.layer.forward(inputs.float::<2>("x")?));
-        set(trace).forward(forward).unwrap_err().to_string()
-    };
-    let x = || random([3, 4]);
-    assert_eq!(says(&|trace| trace.input("x", x()).input("x", x())), "example input `x`: there are two of this name");
-    assert_eq!(says(&|trace| trace.input("x", random([0, 4]))), "example input `x`: it is empty: its shape is [0, 4]");
-    assert_eq!(
-        says(&|trace| trace.input("x", x()).symbol("batch", [("y", 0)])),
-        "symbol `batch`: there is no input `y`; there is `x`"
-    );
-    assert_eq!(
-        says(&|trace| trace.input("x", x()).symbol("batch", [("x", 2)])),
-        "symbol `batch`: `x` has no axis 2: its shape is [3, 4]"
-    );
-    assert_eq!(
-        says(&|trace| trace.input("x", x()).symbol("batch", [("x", 0)]).symbol("rows", [("x", 0)])),
-        "symbol `rows`: axis 0 of `x` has a symbol already"
-    );
-    assert_eq!(
-        says(&|trace| trace.input("x", x()).symbol("batch", [("x", 0), ("x", 1)])),
-        "symbol `batch`: axis 1 of `x` is 4 long, and that of `x` is 3"
-    );
-    assert_eq!(says(&|trace| trace.input("x", x()).symbol("batch", [])), "symbol `batch`: it names no axis");
-    assert_eq!(
-        says(&|trace| trace.input("y", x())),
-        "the forward pass took its inputs wrongly: there is no tensor `x`; there is `y`"
-    );
-    assert_eq!(
-        says(&|trace| trace.input("x", ids([3, 4], 5))),
-        "the forward pass took its inputs wrongly: `x` is I32 of shape [3, 4], and a float tensor of rank 2 was asked for"
-    );
-}
-
-#[test]
-fn a_method_that_cannot_be_traced_says_why() {
-    let mlp = Mlp::new(&device());
-    let trace = || jit::trace(&mlp).input("x", random([3, 8]));
-    let says = |error: Result<TracedGraph, jit::TraceError>| error.unwrap_err().to_string();
-    assert_eq!(
-        says(trace().method("forwards")),
-        "method `forwards`: there is none of this name; there is `forward`, `scaled`, `described`"
-    );
-    assert_eq!(
-        says(trace().method("scaled")),
-        "method `scaled`: its parameter `by` is no tensor: give it a value with `.value(\"by\", ..)`"
-    );
-    assert_eq!(
-        says(jit::trace(&mlp).method("forward")),
-        "method `forward`: its parameter `x` is a tensor: give an example with `.input(\"x\", ..)`"
-    );
-    assert_eq!(says(trace().value("y", &1).method("forward")), "method `forward`: it has no parameter `y`; it has `x`");
-    assert_eq!(
-        says(trace().method("described")),
-        "method `described`: a graph gives tensors, tuples of tensors and arrays of tensors, and nothing else"
-    );
-    let error = trace().value("by", "two").method("scaled").unwrap_err();
-    assert!(matches!(&error, jit::TraceError::Method { name, .. } if name == "scaled"), "{error}");
-}
-
 #[test]
 fn a_device_that_has_no_interpreter_is_an_error() {
     let mlp = Mlp::new(&device());
@@ -600,7 +253,7 @@ fn a_device_that_has_no_interpreter_is_an_error() {
     let error = graph.load("tpu").unwrap_err();
     assert!(matches!(error, jit::ReplayError::Device(_)), "{error}");
     let error = jit::TracedGraph::from_arena(&share(&mlp).unwrap()).unwrap_err();
-    assert!(error.to_string().starts_with("it holds no graph, but jit::Mlp; "), "{error}");
+    assert!(error.to_string().starts_with("it holds no graph, but ray_zerocopy_tests::traceable::Mlp; "), "{error}");
 }
 
 #[test]
@@ -617,7 +270,7 @@ fn a_handle_of_a_graph_travels() {
     // One of another pipeline is none of a graph.
     let other = serde_json::to_string(&ActorWrapper::new(&mlp).unwrap()).unwrap();
     let error = serde_json::from_str::<JitActorWrapper>(&other).unwrap_err();
-    assert!(error.to_string().contains("it holds no graph, but jit::Mlp"), "{error}");
+    assert!(error.to_string().contains("it holds no graph, but ray_zerocopy_tests::traceable::Mlp"), "{error}");
 }
 
 #[test]
