@@ -176,3 +176,12 @@ fn rzc_is_a_worker_that_knows_no_pipeline() {
     let error = Local::builder().program("/no/such/program").workers(1).start().map(drop).unwrap_err();
     assert!(error.to_string().contains("`/no/such/program` could not be started"), "{error}");
 }
+
+#[cfg(not(feature = "torchscript"))]
+#[test]
+fn a_module_of_pytorch_needs_another_rzc() {
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/torchscript/mlp.pt");
+    for command in ["run", "inspect", "graph"] {
+        assert!(rzc(&[command, module]).error().contains("features = [\"torchscript\"]"), "{command}");
+    }
+}

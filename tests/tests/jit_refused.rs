@@ -250,3 +250,21 @@ fn a_method_that_cannot_be_traced_says_why() {
     let error = trace().value("by", "two").method("scaled").unwrap_err();
     assert!(matches!(&error, jit::TraceError::Method { name, .. } if name == "scaled"), "{error}");
 }
+
+/// Without the feature, the message is what there is to see.
+#[cfg(not(feature = "torchscript"))]
+#[test]
+fn a_module_of_pytorch_needs_a_feature() {
+    let module = concat!(env!("CARGO_MANIFEST_DIR"), "/torchscript/mlp.pt");
+    let error = jit::TorchScript::open(module).unwrap_err();
+    assert!(matches!(error, jit::ScriptError::NotCompiled), "{error}");
+    assert!(error.to_string().contains("features = [\"torchscript\"]"), "{error}");
+    let error = jit::open(module, |_| ()).unwrap_err();
+    assert!(error.to_string().contains("features = [\"torchscript\"]"), "{error}");
+    // What is no module is told apart all the same.
+    let error = jit::TorchScript::open(file!()).unwrap_err();
+    assert!(matches!(error, jit::ScriptError::Open { .. }), "{error}");
+    let graph = jit::trace(&Mlp::new(&device())).input("x", random([3, 8])).method("forward").unwrap();
+    let error = jit::TorchScript::from_arena(graph.arena()).unwrap_err();
+    assert_eq!(error.to_string(), "it holds no TorchScript module, but a traced graph");
+}
