@@ -14,6 +14,7 @@ use super::container::{Descriptor, Frame};
 use super::copy::{Meter, copy, write_at};
 use super::manifest::{Blob, FORMAT, FileBlob};
 use super::region::{Backing, Region};
+use super::source::{BlobSource, Value, digest};
 use super::sys::{self, Promise};
 use super::{Arena, ArenaError, CopyEntry, FlagEntry, Manifest, Progress, Stamp, TensorEntry};
 
@@ -21,51 +22,6 @@ pub(crate) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
 pub(super) const CHECKSUM_KEY: &str = "ray_zerocopy.blake3";
 /// Stands for a checksum that is not known yet, and takes as much room.
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-
-/// Where the bytes of a tensor come from.
-pub(crate) trait BlobSource: Send + Sync {
-    /// Their number.
-    fn len(&self) -> usize;
-
-    /// The tensor's bytes, little-endian and contiguous, some at a time.
-    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String>;
-
-    /// What tells tensors of the same storage, layout and dtype apart from others, if the source can say.
-    fn identity(&self) -> Option<(usize, usize)>;
-
-    /// A few bytes, which equal tensors have in common, and other tensors most often have not.
-    fn sample(&self) -> Result<Vec<u8>, String>;
-}
-
-/// The bytes that sources sample, from the start and from the end of a tensor.
-pub(crate) const SAMPLE: usize = 2048;
-
-/// A sample of bytes that are at hand.
-pub(crate) fn sample(bytes: &[u8]) -> Vec<u8> {
-    let (start, end) = (&bytes[..SAMPLE.min(bytes.len())], &bytes[bytes.len().saturating_sub(SAMPLE)..]);
-    [start, end].concat()
-}
-
-/// Bytes of our own: the value of a copied field.
-struct Value(Bytes);
-
-impl BlobSource for Value {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
-        sink(&self.0)
-    }
-
-    fn identity(&self) -> Option<(usize, usize)> {
-        None
-    }
-
-    fn sample(&self) -> Result<Vec<u8>, String> {
-        Ok(sample(&self.0))
-    }
-}
 
 /// Collects entries and writes them as an arena.
 pub(crate) struct ArenaBuilder {
@@ -337,15 +293,6 @@ impl Plan {
         debug_assert_eq!((frame.head.len(), frame.len), (self.frame.head.len(), self.frame.len));
         write_at(&target, &frame.head, 0).map_err(|error| ArenaError::system("pwrite", frame.len, error))
     }
-}
-
-fn digest(source: &dyn BlobSource) -> Result<blake3::Hash, String> {
-    let mut hasher = blake3::Hasher::new();
-    source.stream(&mut |bytes| {
-        hasher.update_rayon(bytes);
-        Ok(())
-    })?;
-    Ok(hasher.finalize())
 }
 
 /// A container of these tensors and this text as its manifest, with the checksum that belongs to it, for fuzz targets.

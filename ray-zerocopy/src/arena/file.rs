@@ -10,10 +10,11 @@ use std::sync::Arc;
 use burn_pack::{HEADER_SIZE, Header};
 use memmap2::MmapOptions;
 
-use super::build::{ArenaBuilder, BlobSource, sample};
+use super::build::ArenaBuilder;
 use super::contents::{Contents, contents};
 use super::copy::{CHUNK, Meter, Progress, read_at, stream_file, write_at};
 use super::region::{self, Region};
+use super::source::{BlobSource, sample};
 use super::sys::{self, Placement};
 use super::{Arena, ArenaError, ArenaId, SharedTensor, Stamp};
 

@@ -21,17 +21,21 @@ mod manifest;
 pub(crate) mod memory;
 mod read;
 pub(crate) mod region;
+mod source;
 pub(crate) mod sys;
+mod tensor;
 
-pub(crate) use build::{ArenaBuilder, BlobSource, MANIFEST_KEY, SAMPLE, sample, sealed_container};
+pub(crate) use build::{ArenaBuilder, MANIFEST_KEY, sealed_container};
 pub use copy::Progress;
 pub use file::ArenaFile;
 pub use manifest::{ArenaId, TensorKind};
 pub(crate) use manifest::{CopyEntry, FileBlob, FlagEntry, Manifest, TensorEntry};
+pub use read::Arena;
 pub(crate) use read::Handle;
-pub use read::{Arena, Placed, SharedTensor};
 pub(crate) use region::Stamp;
+pub(crate) use source::{BlobSource, SAMPLE, sample};
 pub use sys::Placement;
+pub use tensor::{Placed, SharedTensor};
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use burn::tensor::{AllocationProperty, Bytes, DType};
+use burn::tensor::{AllocationProperty, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::contents::{Contents, Place, contents};
@@ -14,7 +14,7 @@ use super::memory::{self, Memory, MemoryOutcome};
 #[cfg(feature = "ray")]
 use super::region::Origin;
 use super::region::{Backing, Region};
-use super::{ArenaError, ArenaId, Manifest, Stamp, TensorKind};
+use super::{ArenaError, ArenaId, Manifest, SharedTensor, Stamp};
 
 /// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
 ///
@@ -382,40 +382,6 @@ impl Arena {
         // large it is, because a file could still have to be read. It keeps that memory.
         Bytes::from_shared(self.slice(blob), AllocationProperty::Other)
     }
-}
-
-/// A tensor in an arena.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SharedTensor<'a> {
-    /// Its path in the pipeline, `heads["fr"].2.weight`.
-    pub path: &'a str,
-    /// What it holds.
-    pub kind: TensorKind,
-    /// The type of its elements.
-    pub dtype: DType,
-    /// Its shape, as it is stored.
-    pub shape: &'a [usize],
-    /// Its size. Tied and equal tensors have the same bytes, which are in the arena once.
-    pub bytes: u64,
-    /// Whether it lies in sealed memory.
-    pub placed: Placed<'a>,
-}
-
-/// Where a tensor of an arena lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed<'a> {
-    /// In sealed memory, which nobody can change, 256-byte aligned.
-    Sealed {
-        /// Why it is not borrowed from the file that it comes from, if that was asked for.
-        because: Option<&'a str>,
-    },
-    /// In a file, through the page cache.
-    File {
-        /// The file.
-        path: &'a Path,
-        /// Where it starts. Below an alignment of 64 bytes, flex computes at about half the speed.
-        offset: u64,
-    },
 }
 
 impl fmt::Debug for Arena {

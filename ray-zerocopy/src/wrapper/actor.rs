@@ -2,20 +2,20 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Remote;
+use super::actors::Actors;
 use super::caller::{Caller, Options, program};
 use crate::arena::memory::Memory;
 use crate::arena::{Arena, ArenaId};
 use crate::engine::local::{Machine, Settings, broker};
-use crate::engine::{Home, Place, Start, Tasks, Worker};
+use crate::engine::{Home, Place, Start, Tasks};
 use crate::pipeline::{Loaded, Root, load, share};
-use crate::report::{Report, report, report_all};
+use crate::report::{Report, report_all};
 use crate::{Result, device};
 
 /// A shared pipeline as a cheap handle that can be serialised and handed to any process of this machine and user.
@@ -225,7 +225,7 @@ impl<P: Remote> ActorWrapper<P> {
         let Tasks(engine) = self.home.actors(Start { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
         let caller = Caller { program, engine, options, pinned: None };
-        Ok(Actors { methods: P::Actors::from(caller.clone()), caller })
+        Ok(Actors::new(caller))
     }
 }
 
@@ -298,129 +298,5 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
         wrapper.settings.queue = handle.queue.max(1);
         wrapper.deadline = handle.deadline;
         Ok(wrapper)
-    }
-}
-
-/// Processes that have loaded a pipeline and serve its methods. A call goes to whichever is free.
-///
-/// Methods that take `&mut self` change the state of the one actor that runs them: address it with
-/// [`actor`](Self::actor). A call whose actor dies is an error that names it, and is not repeated; the actor is
-/// started again from the arena, with its state as `init` makes it.
-///
-/// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
-pub struct Actors<P: Remote> {
-    caller: Caller,
-    methods: P::Actors,
-}
-
-impl<P: Remote> Actors<P> {
-    /// How many actors there are.
-    pub fn len(&self) -> usize {
-        self.caller.engine.size()
-    }
-
-    /// Never: there is at least one.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// One of the actors, with its state.
-    ///
-    /// # Panics
-    /// If there is no actor of this number; there are [`len`](Self::len).
-    #[track_caller]
-    pub fn actor(&self, index: usize) -> Actor<P> {
-        assert!(index < self.len(), "there is no actor {index}: there are {}", self.len());
-        let caller = Caller { pinned: Some(index), ..self.caller.clone() };
-        Actor { methods: P::Actors::from(caller.clone()), caller, index }
-    }
-
-    /// How long a call through this handle may take, with its time in the queue; `actors.clone().deadline(..)` for one
-    /// call. An actor that is still busy then is killed and replaced.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.caller.options.deadline = Some(deadline);
-        self.methods = P::Actors::from(self.caller.clone());
-        self
-    }
-
-    /// All actors, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Actor<P>> {
-        (0..self.len()).map(|index| self.actor(index))
-    }
-
-    /// The processes that are up now.
-    pub fn workers(&self) -> Vec<Worker> {
-        self.caller.engine.workers()
-    }
-
-    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
-    ///
-    /// # Errors
-    /// If `/proc` cannot be read.
-    pub fn report(&self) -> Result<Report> {
-        report(&self.caller).map_err(Into::into)
-    }
-
-    /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
-    pub fn shut_down(&self) {
-        self.caller.engine.shut_down();
-    }
-}
-
-impl<P: Remote> Deref for Actors<P> {
-    type Target = P::Actors;
-
-    fn deref(&self) -> &P::Actors {
-        &self.methods
-    }
-}
-
-impl<P: Remote> Clone for Actors<P> {
-    fn clone(&self) -> Self {
-        let caller = self.caller.clone();
-        Self { methods: P::Actors::from(caller.clone()), caller }
-    }
-}
-
-impl<P: Remote> fmt::Debug for Actors<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Actors").field("workers", &self.workers()).finish_non_exhaustive()
-    }
-}
-
-/// One actor of several. Its calls run in the order in which they were made.
-pub struct Actor<P: Remote> {
-    caller: Caller,
-    methods: P::Actors,
-    index: usize,
-}
-
-impl<P: Remote> Actor<P> {
-    /// How long a call through this handle may take, with its time in the queue.
-    #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.caller.options.deadline = Some(deadline);
-        self.methods = P::Actors::from(self.caller.clone());
-        self
-    }
-
-    /// The actor's process, if it is up.
-    pub fn worker(&self) -> Option<Worker> {
-        self.caller.engine.workers().into_iter().find(|worker| worker.index == self.index)
-    }
-}
-
-impl<P: Remote> Deref for Actor<P> {
-    type Target = P::Actors;
-
-    fn deref(&self) -> &P::Actors {
-        &self.methods
-    }
-}
-
-impl<P: Remote> fmt::Debug for Actor<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Actor").field("index", &self.index).finish_non_exhaustive()
     }
 }

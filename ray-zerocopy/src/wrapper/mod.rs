@@ -1,15 +1,18 @@
 //! Wrappers: a pipeline and an engine, joined. Methods of a pipeline become calls, and results come back.
 
 mod actor;
+mod actors;
 mod caller;
 pub mod dynamic;
 mod pending;
 mod schema;
 mod slot;
 mod task;
+pub mod tensors;
 pub mod wire;
 
-pub use actor::{Actor, ActorWrapper, Actors};
+pub use actor::ActorWrapper;
+pub use actors::{Actor, Actors};
 pub use caller::{Caller, Method};
 pub use pending::{Gather, Pending, gather};
 pub use schema::{MethodInfo, Parameter, Schema};

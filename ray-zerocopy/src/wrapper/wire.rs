@@ -1,8 +1,7 @@
 //! Arguments and results as messages: tensors go beside the message, everything else through serde.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
 use std::marker::PhantomData;
 
 use burn::backend::DispatchTensor;
@@ -11,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
+pub use super::tensors::Tensors;
 use crate::engine::message::{ALIGN, Incoming, Outgoing};
 use crate::jit::ReplayError;
 use crate::pipeline::Kind;
@@ -73,7 +73,7 @@ impl Writer {
         Ok(())
     }
 
-    fn tensor<const D: usize, K: Kind>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
+    pub(super) fn tensor<const D: usize, K: Kind>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
         let (dtype, shape) = (pipeline::dtype_of(tensor), tensor.dims().to_vec());
         let header = TensorHeader { dtype, shape, segment: self.tensors.len() + 1 };
         self.value(&header)?;
@@ -148,7 +148,7 @@ impl Reader {
         Ok(value)
     }
 
-    fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
+    pub(super) fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
         let start = self.at;
         if let Some(given) = self.given.pop_front() {
             let value = crate::jit::Value::from_dispatch(given);
@@ -284,176 +284,4 @@ impl<T> ViaNothing<T> for Wire<T> {
 pub trait Remotable: Sized {
     /// Never called.
     fn never() -> Ops<Self>;
-}
-
-/// A tensor, or a container of tensors, that travels beside the message.
-pub trait Tensors: Sized {
-    /// Into a message.
-    ///
-    /// # Errors
-    /// If a tensor cannot be read from its device.
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError>;
-
-    /// Out of a message.
-    ///
-    /// # Errors
-    /// If the message does not have it.
-    fn take(reader: &mut Reader) -> Result<Self, WireError>;
-
-    /// How it travels.
-    fn schema() -> Schema;
-}
-
-impl<const D: usize, K: Kind> Tensors for Tensor<D, K> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.tensor(self)
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        reader.tensor()
-    }
-
-    fn schema() -> Schema {
-        Schema::Tensor { rank: D, kind: K::STORED }
-    }
-}
-
-impl<T: Tensors> Tensors for Vec<T> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.value(&self.len())?;
-        self.iter().try_for_each(|item| item.put(writer))
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        let len: usize = reader.value()?;
-        (0..len).map(|_| T::take(reader)).collect()
-    }
-
-    fn schema() -> Schema {
-        Schema::List(Box::new(T::schema()))
-    }
-}
-
-impl<T: Tensors> Tensors for Option<T> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.value(&self.is_some())?;
-        self.iter().try_for_each(|item| item.put(writer))
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        match reader.value()? {
-            true => T::take(reader).map(Some),
-            false => Ok(None),
-        }
-    }
-
-    fn schema() -> Schema {
-        Schema::Optional(Box::new(T::schema()))
-    }
-}
-
-impl<T: Tensors> Tensors for Box<T> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        (**self).put(writer)
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        T::take(reader).map(Self::new)
-    }
-
-    fn schema() -> Schema {
-        T::schema()
-    }
-}
-
-impl<T: Tensors, const N: usize> Tensors for [T; N] {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        self.iter().try_for_each(|item| item.put(writer))
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        let items = (0..N).map(|_| T::take(reader)).collect::<Result<Vec<_>, _>>()?;
-        items.try_into().map_err(|_| WireError::new(format!("{N} tensors are expected")))
-    }
-
-    fn schema() -> Schema {
-        Schema::Array(Box::new(T::schema()), N)
-    }
-}
-
-impl<T: Tensors, E: Serialize + DeserializeOwned> Tensors for Result<T, E> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.value(&self.is_ok())?;
-        match self {
-            Ok(item) => item.put(writer),
-            Err(error) => writer.value(error),
-        }
-    }
-
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        match reader.value()? {
-            true => T::take(reader).map(Ok),
-            false => reader.value().map(Err),
-        }
-    }
-
-    fn schema() -> Schema {
-        Schema::Fallible { ok: Box::new(T::schema()), error: Box::new(Schema::value::<E>()) }
-    }
-}
-
-macro_rules! maps {
-    ($([$($generics:tt)*] $map:ty;)*) => {$(
-        impl<$($generics)*> Tensors for $map {
-            fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-                writer.value(&self.len())?;
-                self.iter().try_for_each(|(key, item)| {
-                    writer.value(key)?;
-                    item.put(writer)
-                })
-            }
-
-            fn take(reader: &mut Reader) -> Result<Self, WireError> {
-                let len: usize = reader.value()?;
-                (0..len).map(|_| Ok((reader.value()?, V::take(reader)?))).collect()
-            }
-
-            fn schema() -> Schema {
-                Schema::Map { key: Box::new(Schema::value::<K>()), value: Box::new(V::schema()) }
-            }
-        }
-    )*};
-}
-
-maps! {
-    [K: Serialize + DeserializeOwned + Eq + Hash, V: Tensors, S: BuildHasher + Default] HashMap<K, V, S>;
-    [K: Serialize + DeserializeOwned + Ord, V: Tensors] BTreeMap<K, V>;
-}
-
-macro_rules! tuples {
-    ($(($($name:ident $index:tt),*))*) => {$(
-        impl<$($name: Tensors),*> Tensors for ($($name,)*) {
-            fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-                $(self.$index.put(writer)?;)*
-                Ok(())
-            }
-
-            fn take(reader: &mut Reader) -> Result<Self, WireError> {
-                Ok(($($name::take(reader)?,)*))
-            }
-
-            fn schema() -> Schema {
-                Schema::Tuple(vec![$($name::schema()),*])
-            }
-        }
-    )*};
-}
-
-tuples! {
-    (A 0)
-    (A 0, B 1)
-    (A 0, B 1, C 2)
-    (A 0, B 1, C 2, D 3)
-    (A 0, B 1, C 2, D 3, E 4)
-    (A 0, B 1, C 2, D 3, E 4, F 5)
 }
