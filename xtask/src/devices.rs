@@ -60,7 +60,9 @@ pub(crate) fn tests() -> Result<()> {
 
 /// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
 pub(crate) fn lints() -> Result<()> {
-    let mut clippy = selection("clippy", CHECKED, &["--all-targets", "--quiet", "--", "-D", "warnings"])?;
+    let benches = ["-p", "benches", "--features", "benches/torchscript"];
+    let rest = [&benches, &["--all-targets", "--quiet", "--", "-D", "warnings"][..]].concat();
+    let mut clippy = selection("clippy", CHECKED, &rest)?;
     // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
     clippy.env("DOCS_RS", "1");
     run(clippy)

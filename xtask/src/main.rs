@@ -50,7 +50,7 @@ enum Task {
     },
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
-        /// The benchmark: memory, calls, forward, share, jit, search, ipc or ray
+        /// The benchmark: memory, calls, forward, share, jit, search, ipc, ray or torchscript
         name: Option<String>,
         /// Options of the benchmark, behind `--`
         #[arg(last = true)]

@@ -1,6 +1,7 @@
 //! What workers cost that share one module, and what LibTorch itself costs.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use benches::stats::median;
@@ -23,6 +24,9 @@ pub struct Row {
     /// PSS of all processes, this one among them.
     sum_pss_mib: f64,
     anonymous_mib_max: f64,
+    /// In new processes, which LibTorch makes ready when it gets its first module.
+    first_load_ms_median: f64,
+    /// In this process, where it is ready.
     load_ms_median: f64,
     outputs_equal: bool,
 }
@@ -48,6 +52,13 @@ fn run(module: &'static str, path: &Path, width: usize, args: &Args, progress: &
     let x = Tensor::<2>::ones([4, width], &Device::flex()) / width as f32;
     let shared = JitActorWrapper::new(&script).strict();
     let mut expected: Option<TensorData> = None;
+    let mut loads = Vec::new();
+    for _ in 0..=9 {
+        let begun = Instant::now();
+        drop(script.load("cpu")?);
+        loads.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    let load_ms_median = median(&loads[1..]);
     let rows = args.workers.iter().map(|&workers| {
         progress.step(format!("{module}: {workers} workers"));
         let actors = shared.spawn(workers)?;
@@ -71,7 +82,8 @@ fn run(module: &'static str, path: &Path, width: usize, args: &Args, progress: &
             model_mib: mib(script.arena().stored_bytes()),
             sum_pss_mib: mib(report.processes.iter().map(|process| process.pss).sum()),
             anonymous_mib_max: mib(own.iter().map(|process| process.private).max().unwrap_or_default()),
-            load_ms_median: median(&load),
+            first_load_ms_median: median(&load),
+            load_ms_median,
             outputs_equal: answers.iter().all(close),
         })
     });
@@ -93,7 +105,7 @@ pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
 }
 
 pub fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(["module", "workers", "model", "PSS", "Anonymous", "load", "equal"]);
+    let mut table = Table::new(["module", "workers", "model", "PSS", "Anonymous", "first load", "load", "equal"]);
     for row in rows {
         table.row([
             row.module.to_owned(),
@@ -101,6 +113,7 @@ pub fn table(rows: &[Row]) -> Table {
             format!("{:.1}", row.model_mib),
             format!("{:.1}", row.sum_pss_mib),
             format!("{:.1}", row.anonymous_mib_max),
+            time(row.first_load_ms_median * 1e3),
             time(row.load_ms_median * 1e3),
             row.outputs_equal.to_string(),
         ]);
