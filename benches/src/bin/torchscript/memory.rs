@@ -99,7 +99,7 @@ pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
         let beside = sum_pss_mib - own.sum_pss_mib;
         [
             Target::at_most(format!("{workers} workers: PSS without LibTorch's own, MiB"), model_mib + BESIDE, beside),
-            Target::at_most(format!("{workers} workers: load, ms"), 5.0, *load_ms_median),
+            Target::at_most(format!("{workers} workers: load where LibTorch is ready, ms"), 5.0, *load_ms_median),
         ]
     })
 }
