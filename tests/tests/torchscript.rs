@@ -233,6 +233,31 @@ fn running_means_that_nobody_changes_are_shared() {
     assert_close(outputs.data("output").unwrap(), &expected("normed"));
 }
 
+/// LibTorch writes them without saying so in the operation's signature: shared, the worker would die.
+#[test]
+fn statistics_that_are_written_in_evaluation_too_are_not_shared() {
+    let script = open("instance");
+    let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
+    assert!(
+        own.iter().any(|path| path == "0.running_mean") && own.iter().any(|path| path == "0.running_var"),
+        "{own:?}"
+    );
+    let name = script.methods()[0].arguments[0].name.clone();
+    let actors = JitActorWrapper::new(&script).spawn(1).unwrap();
+    let outputs = actors.run([(name, rows([1, 4, 6]))]).wait().unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("instance"));
+}
+
+#[test]
+fn packed_weights_stay_with_the_module() {
+    let script = open("quantised");
+    let name = script.methods()[0].arguments[0].name.clone();
+    let outputs = script.load("cpu").unwrap().run([(name, rows([3, 8]))]).unwrap();
+    // Eight bits are rounded in one way or another by each processor.
+    let (found, expected) = (outputs.data("output").unwrap(), expected("quantised"));
+    assert!(found.iter::<f64>().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.02));
+}
+
 #[test]
 fn what_is_frozen_into_the_code_is_counted() {
     let script = open("frozen");
@@ -259,8 +284,8 @@ fn a_module_that_writes_into_a_parameter_is_refused() {
         other => panic!("{name}: {other:?}"),
     };
     let owned = |parameter: &str, what: &str| (parameter.to_owned(), what.to_owned());
-    assert_eq!(writes("writes"), owned("weight", "forward writes into it"));
-    assert_eq!(writes("writesview"), owned("inner.weight", "forward writes into it"));
+    assert_eq!(writes("writes"), owned("weight", "forward writes into it by aten::add_"));
+    assert_eq!(writes("writesview"), owned("inner.weight", "forward writes into it by aten::copy_"));
     assert_eq!(writes("keeps"), owned("weight", "forward keeps it under another name"));
     let error = TorchScript::open(module("writes")).unwrap_err().to_string();
     assert!(error.contains("`register_buffer` is for"), "{error}");

@@ -225,6 +225,14 @@ def main():
     kinds = save("kinds", torch.jit.script(Kinds()))
     expected["kinds"] = kinds(rows).tolist()
     save("frozen", torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 3300), nn.Linear(3300, 1)).eval())))
+    # Instance norm writes its statistics even in evaluation.
+    image = torch.linspace(-1, 1, 24).reshape(1, 4, 6)
+    instance = nn.Sequential(nn.InstanceNorm1d(4, track_running_stats=True), nn.Conv1d(4, 2, 3)).eval()
+    instance = save("instance", torch.jit.trace(instance, image, check_trace=False))
+    expected["instance"] = torch.jit.load(FOLDER / "instance.pt")(image).tolist()
+    quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
+    quantised = save("quantised", torch.jit.trace(quantised, eye))
+    expected["quantised"] = quantised(eye).tolist()
     for module in (Scribbler(), Writes(), WritesView(), Keeps()):
         save(type(module).__name__.lower(), torch.jit.script(module))
     if len(sys.argv) > 1:

@@ -90,25 +90,28 @@ class Writes {
     containers_.clear();
     nodes_.clear();
     written_.clear();
-    // What comes from outside is a copy, and no tensor of the module. The analysis would believe that it may be.
+    // What comes from outside is a copy, and no tensor of the module. The analysis would believe that it may be. For it, any new
+    // tensor will do, which is there or not.
     for (auto *input : graph->inputs()) {
-      if (input == self_ || !is_tensor(input->type()) || input->type()->kind() == c10::TypeKind::OptionalType) continue;
-      auto *none = graph->createNone();
-      graph->prependNode(none);
-      auto *clone = graph->create(c10::aten::clone, {input, none->output()});
-      clone->insertAfter(none);
-      clone->output()->setType(input->type());
-      input->replaceAllUsesAfterNodeWith(clone, clone->output());
+      if (input == self_ || !is_tensor(input->type())) continue;
+      torch::jit::WithInsertPoint at_the_start(graph->block()->nodes().front());
+      auto *some = graph->insertConstant(torch::zeros({1}));
+      auto *none = graph->insertNode(graph->createNone())->output();
+      auto *copy = graph->insertNode(graph->create(c10::aten::clone, {some, none}))->output();
+      copy->setType(input->type());
+      input->replaceAllUsesWith(copy);
     }
     // Attributes as objects of their own: else all of them may be the same, and a write to one is a write to any.
     AliasDb aliases(graph, /*isFrozen=*/true);
     gather(aliases, graph->block());
     for (auto *tensor : own_) {
-      if (aliases.hasWriters(tensor)) tell(tensor, "writes into it");
+      if (aliases.hasWriters(tensor)) tell(tensor, "writes into it by " + writer(aliases, tensor));
     }
     for (auto *container : containers_) {
       for (auto *written : written_) {
-        if (aliases.mayContainAlias(container, written)) tell(container, "writes into a tensor of it");
+        if (aliases.mayContainAlias(container, written)) {
+          tell(container, "writes into a tensor of it by " + writer(aliases, written));
+        }
       }
     }
     // Statistics are written without a word in the operation's schema.
@@ -148,15 +151,15 @@ class Writes {
   void statistics(AliasDb &aliases, Node *node) {
     auto *schema = node->maybeSchema();
     if (!schema || !schema->argumentIndexWithName("running_mean")) return;
-    for (const char *flag : {"training", "use_input_stats"}) {
-      if (!schema->argumentIndexWithName(flag)) continue;
-      auto known = torch::jit::constant_as<bool>(node->namedInput(flag));
+    // Instance norm writes them in any case.
+    if (schema->argumentIndexWithName("training")) {
+      auto known = torch::jit::constant_as<bool>(node->namedInput("training"));
       if (known && !*known) return;
     }
     for (const char *name : {"running_mean", "running_var"}) {
       auto *running = node->namedInput(name);
       for (auto *tensor : own_) {
-        if (aliases.mayAlias(tensor, running)) tell(tensor, "keeps statistics in it");
+        if (aliases.mayAlias(tensor, running)) tell(tensor, std::string("keeps statistics in it, by ") + node->kind().toQualString());
       }
     }
   }
@@ -196,7 +199,15 @@ class Writes {
     return found;
   }
 
-  void tell(Value *tensor, const char *what) {
+  // The operation that writes to a tensor, as far as that can be told.
+  std::string writer(AliasDb &aliases, Value *tensor) {
+    for (auto *node : nodes_) {
+      if (node->blocks().empty() && aliases.writesToAlias(node, {tensor})) return node->kind().toQualString();
+    }
+    return "an operation that is not known";
+  }
+
+  void tell(Value *tensor, const std::string &what) {
     told_(context_, attribute(tensor->node()).c_str(), (name_ + " " + what).c_str());
   }
 
@@ -242,7 +253,11 @@ class Held {
     if (!seen_.insert(object.get()).second) return;
     auto type = object->type();
     for (size_t at = 0; at < type->numAttributes(); ++at) {
-      auto role = type->is_parameter(at) ? PARAMETER : type->is_buffer(at) ? BUFFER : ATTRIBUTE;
+      // Only modules have parameters; other objects, packed weights for one, just have something.
+      auto role = !type->is_module()      ? ATTRIBUTE
+                  : type->is_parameter(at) ? PARAMETER
+                  : type->is_buffer(at)    ? BUFFER
+                                           : ATTRIBUTE;
       value(object->getSlot(at), below(path, type->getAttributeName(at)), role);
     }
   }
