@@ -95,7 +95,8 @@ impl fmt::Display for Spec {
 /// | `cpu` | burn's flex backend, which borrows weights in place | always there |
 /// | `cuda`, `cuda:1` | an NVIDIA GPU; weights are uploaded | `cuda` |
 /// | `wgpu`, `wgpu:0` | Vulkan, Metal or WebGPU; weights are uploaded | `wgpu` |
-/// | `libtorch`, `libtorch:cuda:0` | LibTorch, CPU or GPU; weights are copied | `libtorch` |
+/// | `libtorch` | LibTorch on the processor, which borrows weights in place | `libtorch` |
+/// | `libtorch:cuda:0` | LibTorch on a GPU; weights are uploaded | `libtorch` |
 ///
 /// # Errors
 /// Says which feature is missing, or what was found instead.

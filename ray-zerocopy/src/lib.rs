@@ -66,7 +66,8 @@
 //! 4. **The same answer**, bit for bit, on the same backend, wherever the backend repeats its own.
 //!
 //! # Features
-//! The default is the `cpu` device alone, which borrows weights in place. `cuda`, `wgpu` and `libtorch` add devices;
+//! The default is the `cpu` device alone, which borrows weights in place. `cuda`, `wgpu` and `libtorch` add devices, `torchscript`
+//! [modules of PyTorch](jit::TorchScript), and `ray` clusters;
 //! no feature changes what another does. Linux only: other systems have no sealed memory to share.
 
 #![deny(unsafe_code)]

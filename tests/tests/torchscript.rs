@@ -87,6 +87,10 @@ fn actors_and_tasks_share_its_weights() {
         assert_close(tasks.run([("rows", rows([3, 8]))]).wait().unwrap().data("output").unwrap(), &expected("mlp"));
     }
     assert!(actors.workers().iter().all(|worker| worker.pid != std::process::id()));
+    // LibTorch minds how many threads a worker may have.
+    let one = wrapper.clone().threads_per_worker(1).spawn(1).unwrap();
+    let environment = std::fs::read(format!("/proc/{}/environ", one.workers()[0].pid)).unwrap();
+    assert!(environment.split(|byte| *byte == 0).any(|variable| variable == b"OMP_NUM_THREADS=1"));
     // A handle is all that another process needs.
     let there: JitActorWrapper = serde_json::from_str(&serde_json::to_string(&wrapper).unwrap()).unwrap();
     assert_close(

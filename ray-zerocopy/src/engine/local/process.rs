@@ -51,6 +51,8 @@ impl Process {
             .arg0(title(index, &name))
             .env(ENVIRONMENT, VERSION)
             .env("RAYON_NUM_THREADS", threads.to_string())
+            // LibTorch computes with OpenMP's threads.
+            .env("OMP_NUM_THREADS", threads.to_string())
             // The worker's end of the socket is its standard input: inherited, and nowhere by name.
             .stdin(Stdio::from(theirs.into_fd()))
             // A Ctrl-C is for the owner: when it ends, its workers do.
