@@ -226,6 +226,18 @@ fn what_a_module_remembers_is_each_workers_own() {
 }
 
 #[test]
+fn what_an_object_remembers_is_each_workers_own() {
+    let script = open("holder");
+    assert_eq!(script.copied().into_iter().map(|copied| copied.path).collect::<Vec<_>>(), ["cell.value"]);
+    let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
+    let run = |actor: usize| {
+        let ones = Tensor::<1>::ones([4], &Device::flex());
+        actors.actor(actor).run([("rows", ones)]).wait().unwrap().data("output").unwrap()
+    };
+    assert_eq!([run(0), run(0), run(1)], [1.0_f32, 2.0, 1.0].map(|sum| TensorData::from([sum; 4])));
+}
+
+#[test]
 fn running_means_that_nobody_changes_are_shared() {
     let script = open("normed");
     let written: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();

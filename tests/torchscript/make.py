@@ -134,6 +134,28 @@ class Scribbler(nn.Module):
         return rows + self.weight
 
 
+@torch.jit.script
+class Cell:
+    def __init__(self):
+        self.value = torch.zeros(4)
+
+    def add(self, rows: Tensor):
+        self.value.add_(rows)
+
+
+class Holder(nn.Module):
+    """Has an object that is no module, and that remembers."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = Cell()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        self.cell.add(rows)
+        return self.cell.value * self.weight
+
+
 class Writes(nn.Module):
     """Writes into a parameter."""
 
@@ -233,7 +255,7 @@ def main():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
     quantised = save("quantised", torch.jit.trace(quantised, eye))
     expected["quantised"] = quantised(eye).tolist()
-    for module in (Scribbler(), Writes(), WritesView(), Keeps()):
+    for module in (Scribbler(), Holder(), Writes(), WritesView(), Keeps()):
         save(type(module).__name__.lower(), torch.jit.script(module))
     if len(sys.argv) > 1:
         vad = torch.jit.load(sys.argv[1])
