@@ -307,6 +307,22 @@ fn a_module_that_writes_into_a_parameter_is_refused() {
     assert!(error.contains("`register_buffer` is for"), "{error}");
 }
 
+/// LibTorch's analysis goes by signatures, and some do not tell. What is written is then the worker's own, as a buffer would be: nobody dies,
+/// and nobody else sees it.
+#[test]
+fn a_write_that_nobody_could_see_stays_with_its_worker() {
+    let script = open("hidden");
+    assert!(script.copied().is_empty(), "found by now? {:?}", script.copied());
+    let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
+    let run = |actor: usize| {
+        let ones = Tensor::<1>::ones([4], &Device::flex());
+        actors.actor(actor).run([("rows", ones)]).wait().unwrap().data("output").unwrap()
+    };
+    assert_eq!([run(0), run(0), run(1)], [4.0_f32, 6.0, 4.0].map(|sum| TensorData::from([sum; 4])));
+    script.arena().verify().unwrap();
+    assert_eq!(run(1), TensorData::from([6.0_f32; 4]));
+}
+
 #[test]
 fn a_file_that_is_no_module_says_so() {
     let folder = tempfile::tempdir().unwrap();

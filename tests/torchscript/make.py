@@ -156,6 +156,22 @@ class Holder(nn.Module):
         return self.cell.value * self.weight
 
 
+class Hidden(nn.Module):
+    """Writes into parameters by operations whose signatures do not say that they give what they were given."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.second = nn.Parameter(torch.ones(1, 4), requires_grad=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        first = torch.atleast_1d(self.first)
+        first += rows
+        second = torch.feature_dropout(self.second, 0.5, False)
+        second += rows
+        return first + second[0]
+
+
 class Writes(nn.Module):
     """Writes into a parameter."""
 
@@ -255,7 +271,7 @@ def main():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
     quantised = save("quantised", torch.jit.trace(quantised, eye))
     expected["quantised"] = quantised(eye).tolist()
-    for module in (Scribbler(), Holder(), Writes(), WritesView(), Keeps()):
+    for module in (Scribbler(), Holder(), Hidden(), Writes(), WritesView(), Keeps()):
         save(type(module).__name__.lower(), torch.jit.script(module))
     if len(sys.argv) > 1:
         vad = torch.jit.load(sys.argv[1])

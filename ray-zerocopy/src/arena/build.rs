@@ -32,6 +32,9 @@ pub(crate) struct ArenaBuilder {
     /// Blobs with the same dtype, size and sample: whether they are equal is still to be seen.
     by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
     files: Vec<(OwnedFd, Backing)>,
+    /// Whether tensors that are equal, and not the same, are two.
+    #[cfg(feature = "torchscript")]
+    apart: bool,
     /// Keeps the storages alive while their addresses are keys of `by_identity`.
     kept: Vec<Arc<dyn BlobSource>>,
 }
@@ -62,8 +65,17 @@ impl ArenaBuilder {
             by_identity: HashMap::new(),
             by_sample: HashMap::new(),
             files: Vec::new(),
+            #[cfg(feature = "torchscript")]
+            apart: false,
             kept: Vec::new(),
         }
+    }
+
+    /// Stores a tensor for each that is not the same as another, even if it is equal to one: for somebody who might write to them.
+    #[cfg(feature = "torchscript")]
+    pub(crate) fn apart(mut self) -> Self {
+        self.apart = true;
+        self
     }
 
     /// Adds a tensor. Its bytes are stored once, however many entries have the same storage or the same content.
@@ -89,6 +101,8 @@ impl ArenaBuilder {
         // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
         let looks = (format!("{:?}", entry.dtype), source.len(), source.sample().map_err(failed)?);
         let alike = self.by_sample.get(&looks).cloned().unwrap_or_default();
+        #[cfg(feature = "torchscript")]
+        let alike = if self.apart { Vec::new() } else { alike };
         let mut hash = None;
         if !alike.is_empty() {
             let own = digest(&**source).map_err(failed)?;

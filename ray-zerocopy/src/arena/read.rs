@@ -376,6 +376,18 @@ impl Arena {
         self.0.regions[place.region].memory.slice(place.offset..place.offset + place.len)
     }
 
+    /// The bytes of all blobs, borrowed from the arena, for somebody who might write to them: a page that is written to becomes this
+    /// process's own, where that is possible, and the arena stays as it is.
+    ///
+    /// # Errors
+    /// If the kernel refuses to map the memory once more.
+    #[cfg(feature = "torchscript")]
+    pub(crate) fn own_view(&self) -> Result<Vec<bytes::Bytes>, ArenaError> {
+        let views = self.0.regions.iter().map(Region::own_view).collect::<Result<Vec<_>, _>>()?;
+        let blob = |place: &Place| views[place.region].slice(place.offset..place.offset + place.len);
+        Ok(self.0.contents.places.iter().map(blob).collect())
+    }
+
     /// The bytes of a blob as burn takes them, borrowed from the arena.
     pub(crate) fn borrow(&self, blob: u32) -> Bytes {
         // Not `File`, though some arenas are: of bytes that say so, burn's CUDA backend copies every tensor into pinned memory, however

@@ -136,6 +136,18 @@ impl Region {
         Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
     }
 
+    /// The same memory, of which this process may write to its own view. Memory of an object store is as it is: nobody can.
+    ///
+    /// # Errors
+    /// If the kernel refuses the map.
+    #[cfg(feature = "torchscript")]
+    pub(super) fn own_view(&self) -> Result<bytes::Bytes, ArenaError> {
+        let (Some(fd), Some(pages)) = (&self.fd, &self.pages) else { return Ok(self.memory.clone()) };
+        let len = self.memory.len();
+        let view = sys::OwnView::of(pages, fd, len);
+        Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
+    }
+
     /// Whether this is what a stamp was taken of.
     pub(super) fn is(&self, stamp: &Stamp) -> bool {
         match (&self.backing, &self.fd) {

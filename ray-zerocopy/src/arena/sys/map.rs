@@ -43,6 +43,34 @@ impl Mapping {
     }
 }
 
+/// A map of bytes that do not change, of which this process may write to its own view: a page that is written to becomes a copy of this
+/// process's own, and nobody else sees it.
+#[cfg(feature = "torchscript")]
+pub(crate) struct OwnView(memmap2::MmapMut);
+
+#[cfg(feature = "torchscript")]
+impl OwnView {
+    /// Maps what a [`Mapping`] is of, once more.
+    ///
+    /// # Errors
+    /// If the kernel refuses the map.
+    pub(crate) fn of(_mapping: &Pages, fd: impl AsFd, len: usize) -> io::Result<Self> {
+        use std::os::fd::AsRawFd;
+
+        let mut options = memmap2::MmapOptions::new();
+        // SAFETY: what is mapped does not change and is not cut short, for the reasons that `Mapping` gives: there is one of the same
+        // file descriptor, and whoever has its pages has passed its checks. A private map is one that seals allow.
+        unsafe { options.len(len).map_copy(fd.as_fd().as_raw_fd()) }.map(Self)
+    }
+}
+
+#[cfg(feature = "torchscript")]
+impl AsRef<[u8]> for OwnView {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change. Either all four

@@ -13,6 +13,8 @@ mod reserve;
 pub use file::Placement;
 pub(crate) use file::Promise;
 pub(crate) use map::Mapping;
+#[cfg(feature = "torchscript")]
+pub(crate) use map::OwnView;
 pub(crate) use memfd::{SEALS, create, seal, sealed};
 pub(crate) use pages::{Advice, Pages, WeakPages};
 pub(crate) use reserve::HUGE_PAGE;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Bytes, Device, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, Device, TensorData};
 
 use super::code::Code;
 use super::{SKELETON, ScriptError};
@@ -32,9 +32,12 @@ pub(super) fn load(
     let failed = |reason: String| ReplayError::from(ScriptError::Corrupted { reason });
     let skeleton = super::field(arena, SKELETON).ok_or_else(|| failed("it has no code".to_owned()))?;
     let mut module = Module::from_bytes(&skeleton).map_err(failed)?;
+    // What writes without a word, as some of LibTorch's operations do, writes to pages of this process's own.
+    let view = arena.own_view().map_err(ScriptError::from)?;
     let mut weights = HashMap::new();
     for entry in &arena.manifest().tensors {
-        let borrowed = Tensor::borrowed(arena.borrow(entry.blob), &entry.shape, entry.dtype);
+        let bytes = Bytes::from_shared(view[entry.blob as usize].clone(), AllocationProperty::Other);
+        let borrowed = Tensor::borrowed(bytes, &entry.shape, entry.dtype);
         weights.insert(entry.path.clone(), borrowed.map_err(|reason| failed(format!("`{}`: {reason}", entry.path)))?);
     }
     let used = module.replace(&weights).map_err(failed)?;

@@ -50,7 +50,7 @@ pub(super) fn split(path: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Arena
     }
     let origin = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let code = codec::encode(&Code::new(origin, methods, own)).map_err(failed)?;
-    let mut builder = ArenaBuilder::new(&crate::jit::traced::name());
+    let mut builder = ArenaBuilder::new(&crate::jit::traced::name()).apart();
     for (held, is) in shared {
         let Some(dtype) = is.dtype else { continue };
         let entry = TensorEntry {

@@ -86,7 +86,8 @@ impl Tensor {
         // SAFETY: `dims` has as many elements as it says. The bytes are as many as shape and type need (`fits`), and aligned;
         // they stay where they are until `release`, which gets the box that owns them, once: the shim holds it by a
         // counted pointer from its first line on, error or not. LibTorch takes them as writable, but writes only where a
-        // program asks for it: burn does not, see `lent`, and TorchScript modules that would are refused.
+        // program asks for it: burn does not, see `lent`. TorchScript modules that would are refused as far as that can be seen
+        // beforehand; the others' bytes are a view of this process's own, which can be written to, and which nothing of Rust reads.
         unsafe { ffi::rz_blob(data.cast(), dims.as_ptr(), dims.len(), number, owner, release, &mut tensor) }.check()?;
         Self::new(tensor)
     }
