@@ -307,6 +307,15 @@ fn a_module_that_writes_into_a_parameter_is_refused() {
     assert!(error.contains("`register_buffer` is for"), "{error}");
 }
 
+#[test]
+fn writes_into_what_is_new_are_nobodys_business() {
+    let script = open("encoder");
+    assert!(script.copied().is_empty(), "{:?}", script.copied());
+    let actors = JitActorWrapper::new(&script).strict().spawn(1).unwrap();
+    let outputs = actors.run([("src", rows([1, 3, 8]))]).wait().unwrap();
+    assert_close(outputs.data("output").unwrap(), &expected("encoder"));
+}
+
 /// LibTorch's analysis goes by signatures, and some do not tell. What is written is then the worker's own, as a buffer would be: nobody dies,
 /// and nobody else sees it.
 #[test]

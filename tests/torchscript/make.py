@@ -271,6 +271,10 @@ def main():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
     quantised = save("quantised", torch.jit.trace(quantised, eye))
     expected["quantised"] = quantised(eye).tolist()
+    # Masks are filled in place, and come through optionals.
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
+    encoder = save("encoder", torch.jit.script(encoder.eval()))
+    expected["encoder"] = encoder(eye.reshape(1, 3, 8)).tolist()
     for module in (Scribbler(), Holder(), Hidden(), Writes(), WritesView(), Keeps()):
         save(type(module).__name__.lower(), torch.jit.script(module))
     if len(sys.argv) > 1:

@@ -21,7 +21,7 @@ pub enum ScriptError {
     /// A method writes into a parameter, which is shared memory that nobody can write to.
     #[error(
         "`{parameter}` cannot be shared: {what}; a parameter that changes is state, which `register_buffer` is for: each worker has its own \
-         buffers. If nothing writes there, the code has too many branches to tell: trace it instead of scripting it"
+         buffers. If nothing writes there, trace the module instead of scripting it"
     )]
     Writes {
         /// The parameter.

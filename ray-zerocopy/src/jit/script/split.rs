@@ -10,6 +10,8 @@ use crate::arena::{Arena, ArenaBuilder, BlobSource, Progress, TensorEntry, Tenso
 use crate::codec;
 use crate::torch::{Description, Held, Module, Role, Tensor};
 
+/// Constants of the code are numbers more often than weights: so many bytes of them are not worth a word.
+const SMALL: u64 = 1 << 10;
 /// Tensors of more dimensions stay with the module.
 const MOST_DIMENSIONS: usize = 8;
 
@@ -40,12 +42,12 @@ pub(super) fn split(path: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Arena
     let methods = methods.collect();
     module.empty(&shared.iter().map(|(held, _)| held).collect::<Vec<_>>()).map_err(failed)?;
     let skeleton = module.to_bytes().map_err(failed)?;
+    // What the code itself holds, after `torch.jit.freeze` for one, is in no attribute.
+    let constants = module.constants().map_err(failed)?;
     drop(module);
 
     let mut own: Vec<_> = own.into_iter().map(|(held, is)| (held.path, is.len as u64)).collect();
-    // What the code itself holds, after `torch.jit.freeze` for one, is in no attribute.
-    let constants = (skeleton.len() as u64).saturating_sub(own.iter().map(|(_, bytes)| bytes).sum());
-    if constants > (64 << 10) {
+    if constants > SMALL {
         own.push(("the constants of the code".to_owned(), constants));
     }
     let origin = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

@@ -78,6 +78,7 @@ mod script {
             context: *mut c_void,
             told: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *const c_char, bool),
         ) -> Message;
+        pub(in super::super) fn rz_constants(module: *const Opaque, len: *mut usize) -> Message;
         pub(in super::super) fn rz_writes(
             module: *const Opaque,
             context: *mut c_void,

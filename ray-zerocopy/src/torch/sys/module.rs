@@ -217,6 +217,17 @@ impl Module {
         Ok(methods)
     }
 
+    /// How many bytes the tensors have that are constants of the code.
+    ///
+    /// # Errors
+    /// What LibTorch says.
+    pub(crate) fn constants(&self) -> Result<u64, String> {
+        let mut len = 0;
+        // SAFETY: the module lives, and there is room for the number.
+        unsafe { ffi::rz_constants(self.0.as_ptr(), &mut len) }.check()?;
+        Ok(len as u64)
+    }
+
     /// What the methods do to tensors that the module holds, by LibTorch's analysis of aliases: it may tell too much, and never too
     /// little.
     ///

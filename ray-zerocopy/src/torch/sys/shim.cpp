@@ -54,6 +54,22 @@ bool is_tensor(const c10::TypePtr &type) {
   return type->isSubtypeOf(*c10::TensorType::get());
 }
 
+// The memory of tensors that are constants of the code, each once.
+void constants(torch::jit::Block *block, std::map<const void *, size_t> &found) {
+  auto add = [&](const torch::Tensor &tensor) {
+    if (tensor.defined() && tensor.has_storage()) found[tensor.storage().data()] = tensor.storage().nbytes();
+  };
+  for (auto *node : block->nodes()) {
+    if (node->kind() == prim::Constant && node->hasAttribute(c10::attr::value)) {
+      if (node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t) add(node->t(c10::attr::value));
+      if (node->kindOf(c10::attr::value) == torch::jit::AttributeKind::ts) {
+        for (const auto &tensor : node->ts(c10::attr::value)) add(tensor);
+      }
+    }
+    for (auto *inner : node->blocks()) constants(inner, found);
+  }
+}
+
 // Lists, dictionaries, tuples and objects. Plain values hold nothing.
 bool may_hold_tensors(const c10::TypePtr &type) {
   switch (type->kind()) {
@@ -105,12 +121,14 @@ class Writes {
     AliasDb aliases(graph, /*isFrozen=*/true);
     gather(aliases, graph->block());
     for (auto *tensor : own_) {
-      if (aliases.hasWriters(tensor)) tell(tensor, "writes into it by " + writer(aliases, tensor));
+      if (!aliases.hasWriters(tensor)) continue;
+      // The analysis believes that whatever went through an optional or a list may be anything.
+      if (auto *node = writer(tensor)) tell(tensor, std::string("writes into it by ") + node->kind().toQualString());
     }
     for (auto *container : containers_) {
       for (auto *written : written_) {
         if (aliases.mayContainAlias(container, written)) {
-          tell(container, "writes into a tensor of it by " + writer(aliases, written));
+          tell(container, "writes into a tensor of it");
         }
       }
     }
@@ -199,12 +217,70 @@ class Writes {
     return found;
   }
 
-  // The operation that writes to a tensor, as far as that can be told.
-  std::string writer(AliasDb &aliases, Value *tensor) {
+  // The operation that writes to a tensor, by the ways that a tensor can take: views, branches, loops, containers.
+  Node *writer(Value *tensor) {
     for (auto *node : nodes_) {
-      if (node->blocks().empty() && aliases.writesToAlias(node, {tensor})) return node->kind().toQualString();
+      auto *schema = node->maybeSchema();
+      if (!schema) continue;
+      for (size_t at = 0; at < node->inputs().size() && at < schema->arguments().size(); ++at) {
+        auto *alias = schema->arguments()[at].alias_info();
+        if (!alias || !alias->isWrite()) continue;
+        std::set<Value *> seen;
+        if (comes_from(node->inputs()[at], tensor, seen)) return node;
+      }
     }
-    return "an operation that is not known";
+    return nullptr;
+  }
+
+  // Whether a value may be a tensor, or hold it, as far as it can be followed back. Attributes of one name are one tensor.
+  bool comes_from(Value *value, Value *tensor, std::set<Value *> &seen) {
+    if (!is_tensor(value->type()) && !is_module(value->type()) && !may_hold_tensors(value->type())) return false;
+    if (!seen.insert(value).second) return false;
+    auto *node = value->node();
+    auto any = [&](at::ArrayRef<Value *> values) {
+      for (auto *each : values) {
+        if (comes_from(each, tensor, seen)) return true;
+      }
+      return false;
+    };
+    // What was put into a container later.
+    for (const auto &use : value->uses()) {
+      if (is_tensor(value->type()) || use.offset != 0 || !writes_first(use.user)) continue;
+      if (any(use.user->inputs().slice(1))) return true;
+    }
+    if (value == tensor) return true;
+    if (node->kind() == prim::GetAttr) {
+      auto path = attribute(node);
+      return path.empty() || path == attribute(tensor->node());
+    }
+    if (node->kind() == prim::Param) {
+      auto *owner = node->owningBlock()->owningNode();
+      // An input of the method is a copy; one of a loop is what went in, or what the round before has given.
+      if (!owner) return false;
+      return any(owner->inputs()) || any(node->owningBlock()->outputs());
+    }
+    if (!node->blocks().empty()) {
+      for (auto *block : node->blocks()) {
+        if (any(block->outputs())) return true;
+      }
+      return any(node->inputs());
+    }
+    if (auto *schema = node->maybeSchema()) {
+      for (size_t at = 0; at < node->outputs().size() && at < schema->returns().size(); ++at) {
+        if (node->outputs()[at] != value) continue;
+        auto *alias = schema->returns()[at].alias_info();
+        // A new tensor, by the signature. What holds tensors has them from somewhere.
+        if (!alias && is_tensor(value->type())) return false;
+      }
+    }
+    return any(node->inputs());
+  }
+
+  static bool writes_first(Node *node) {
+    auto *schema = node->maybeSchema();
+    if (!schema || schema->arguments().empty()) return false;
+    auto *alias = schema->arguments()[0].alias_info();
+    return alias && alias->isWrite();
   }
 
   void tell(Value *tensor, const std::string &what) {
@@ -515,6 +591,20 @@ char *rz_methods(const Module *module, void *context,
              argument.default_value().has_value());
       }
     }
+  });
+}
+
+// The bytes of tensors that are constants of the code.
+char *rz_constants(const Module *module, size_t *len) {
+  return guarded([&] {
+    std::map<const void *, size_t> found;
+    for (const auto &method : module->get_methods()) {
+      auto graph = method.graph()->copy();
+      torch::jit::Inline(*graph);
+      constants(graph->block(), found);
+    }
+    *len = 0;
+    for (const auto &constant : found) *len += constant.second;
   });
 }
 
