@@ -228,8 +228,8 @@ impl Module {
         Ok(len as u64)
     }
 
-    /// What the methods do to tensors that the module holds, by LibTorch's analysis of aliases: it may tell too much, and never too
-    /// little.
+    /// What the methods do to tensors that the module holds, by LibTorch's analysis of aliases. It does not see
+    /// operations that give what they were given and do not say so in their signatures.
     ///
     /// # Errors
     /// What LibTorch says.

@@ -92,7 +92,8 @@ bool may_hold_tensors(const c10::TypePtr &type) {
   }
 }
 
-// What methods of a module do to its own tensors, by torch's analysis of aliases. It may tell too much, and never too little.
+// What methods of a module do to its own tensors, by torch's analysis of aliases. What it does not see are operations that give what
+// they were given and do not say so in their schemas.
 class Writes {
  public:
   Writes(void *context, Told told) : context_(context), told_(told) {}
