@@ -17,8 +17,8 @@ fn main() {
 /// Compiles against the LibTorch that `torch-sys` has found.
 #[cfg(feature = "libtorch")]
 fn libtorch() {
-    let source = "src/torch/sys/shim.cpp";
-    println!("cargo::rerun-if-changed={source}");
+    let sources = "src/torch/sys/shim";
+    println!("cargo::rerun-if-changed={sources}");
     let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo::error=torch-sys does not say where LibTorch is; is another version of it in use?");
         return;
@@ -30,7 +30,7 @@ fn libtorch() {
         .warnings(false)
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file(source)
+        .file(format!("{sources}/shim.cpp"))
         .compile("ray_zerocopy_torch");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
     println!("cargo::metadata=LIBTORCH={libraries}");

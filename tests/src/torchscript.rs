@@ -1,8 +1,51 @@
-//! TorchScript modules of any size, out of those that `tests/torchscript/make.py` has made.
+//! The TorchScript modules that `tests/torchscript/make.py` has made, what PyTorch has answered, and modules of any size out of them.
 
 use std::path::{Path, PathBuf};
 
-use tch::{CModule, Kind, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
+use ray_zerocopy::jit::TorchScript;
+use tch::{CModule, Kind};
+
+/// The file of a module.
+pub fn module(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("torchscript").join(format!("{name}.pt"))
+}
+
+/// The module of a file.
+pub fn open(name: &str) -> TorchScript {
+    TorchScript::open(module(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What PyTorch has answered: numbers in lists, flat.
+pub fn expected(name: &str) -> Vec<f64> {
+    let text = std::fs::read_to_string(module("mlp").with_file_name("expected.json")).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut numbers = Vec::new();
+    fn flat(value: &serde_json::Value, numbers: &mut Vec<f64>) {
+        match value {
+            serde_json::Value::Array(values) => values.iter().for_each(|value| flat(value, numbers)),
+            value => numbers.push(value.as_f64().unwrap()),
+        }
+    }
+    flat(name.split('/').fold(&all, |value, key| &value[key]), &mut numbers);
+    numbers
+}
+
+/// As far as two builds of one LibTorch agree on one machine or another.
+pub fn assert_close(found: TensorData, expected: &[f64]) {
+    let found: Vec<f64> = found.iter::<f64>().collect();
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} and {expected}");
+    }
+}
+
+/// Numbers from -1 to 1.
+pub fn rows<const D: usize>(shape: [usize; D]) -> Tensor<D> {
+    let count = shape.iter().product::<usize>();
+    let numbers: Vec<f32> = (0..count).map(|at| -1.0 + 2.0 * at as f32 / (count - 1) as f32).collect();
+    Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex()).reshape(shape)
+}
 
 /// The two linear layers of `mlp.pt` with `width` inputs, outputs, and rows of weights between them.
 pub fn widened(mlp: &Path, width: usize, folder: &Path) -> PathBuf {
@@ -11,7 +54,7 @@ pub fn widened(mlp: &Path, width: usize, folder: &Path) -> PathBuf {
     tch::no_grad(|| {
         for (name, mut parameter) in module.named_parameters().expect("it has parameters") {
             let shape = if name.ends_with("weight") { vec![width, width] } else { vec![width] };
-            parameter.set_data(&Tensor::rand(shape, (Kind::Float, tch::Device::Cpu)));
+            parameter.set_data(&tch::Tensor::rand(shape, (Kind::Float, tch::Device::Cpu)));
         }
     });
     let path = folder.join("wide.pt");

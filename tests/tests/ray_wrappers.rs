@@ -57,6 +57,34 @@ fn traced_graphs_run_on_actors_and_tasks() {
     assert!(matches!(&error, Error::Call(CallError::Graph { .. })), "{error}");
 }
 
+/// What this process may do with the page that an address is in, as the kernel writes it: `r--s`.
+fn permissions(address: usize) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let hex = |text: &str| usize::from_str_radix(text, 16).unwrap();
+    let area = |line: &&str| {
+        let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
+        (hex(start)..hex(end)).contains(&address)
+    };
+    maps.lines().find(area).unwrap().split_whitespace().nth(1).unwrap().to_owned()
+}
+
+/// Objects of the store begin and end anywhere, with others in the same page.
+#[test]
+fn weights_that_fill_no_page_are_protected_too() {
+    let small = || MillConfig::new(8).init(&Device::flex());
+    let wrappers: Vec<_> = (0..4).map(|_| ActorWrapper::on(&site(), &small()).unwrap()).collect();
+    let mut loaded: Vec<_> = wrappers.iter().map(|wrapper| wrapper.load().unwrap()).collect();
+    let addresses: Vec<_> = loaded.iter().map(|mill| mill.weight_address()).collect();
+    for address in &addresses {
+        assert_eq!([*address, address + 8 * 8 * 4 - 1].map(permissions), ["r--s", "r--s"]);
+    }
+    // One that goes takes no protection from the others, and leaves its memory to the store.
+    drop((loaded.remove(1), wrappers));
+    for (at, address) in addresses.iter().enumerate() {
+        assert_eq!(permissions(*address), if at == 1 { "rw-s" } else { "r--s" }, "{at}");
+    }
+}
+
 #[test]
 fn tasks_answer_as_the_original_does() {
     let mill = mill();

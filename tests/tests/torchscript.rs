@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use ray_zerocopy::jit::{
@@ -12,45 +12,7 @@ use ray_zerocopy::jit::{
 };
 use ray_zerocopy::{ArenaFile, CallError, Error};
 use ray_zerocopy_tests::memory::rollup;
-
-fn module(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("torchscript").join(format!("{name}.pt"))
-}
-
-fn open(name: &str) -> TorchScript {
-    TorchScript::open(module(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-/// What PyTorch has answered: numbers in lists, flat.
-fn expected(name: &str) -> Vec<f64> {
-    let text = std::fs::read_to_string(module("mlp").with_file_name("expected.json")).unwrap();
-    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut numbers = Vec::new();
-    fn flat(value: &serde_json::Value, numbers: &mut Vec<f64>) {
-        match value {
-            serde_json::Value::Array(values) => values.iter().for_each(|value| flat(value, numbers)),
-            value => numbers.push(value.as_f64().unwrap()),
-        }
-    }
-    flat(name.split('/').fold(&all, |value, key| &value[key]), &mut numbers);
-    numbers
-}
-
-/// As far as two builds of one LibTorch agree on one machine or another.
-fn assert_close(found: TensorData, expected: &[f64]) {
-    let found: Vec<f64> = found.iter::<f64>().collect();
-    assert_eq!(found.len(), expected.len());
-    for (found, expected) in found.iter().zip(expected) {
-        assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} and {expected}");
-    }
-}
-
-/// From -1 to 1.
-fn rows<const D: usize>(shape: [usize; D]) -> Tensor<D> {
-    let count = shape.iter().product::<usize>();
-    let numbers: Vec<f32> = (0..count).map(|at| -1.0 + 2.0 * at as f32 / (count - 1) as f32).collect();
-    Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex()).reshape(shape)
-}
+use ray_zerocopy_tests::torchscript::{assert_close, expected, module, open, rows, widened};
 
 fn number(number: i64) -> Tensor<1, Int> {
     Tensor::from_data([number], &Device::flex())
@@ -396,7 +358,7 @@ fn a_device_that_is_not_libtorchs_is_an_error() {
 fn workers_hold_one_copy_of_a_large_module() {
     const WIDTH: usize = 2048;
     let folder = tempfile::tempdir().unwrap();
-    let large = ray_zerocopy_tests::torchscript::widened(&module("mlp"), WIDTH, folder.path());
+    let large = widened(&module("mlp"), WIDTH, folder.path());
     let private = |path: &Path, width: usize| {
         let script = TorchScript::open(path).unwrap();
         let actors = JitActorWrapper::new(&script).strict().spawn(4).unwrap();

@@ -30,6 +30,9 @@ const DEVICES: &str = "wgpu,libtorch";
 /// What is built for them, as features of the packages.
 const TESTED: &str = "wgpu,torchscript";
 
+/// What has TorchScript and Ray.
+const WITH_RAY: &[&str] = &["--features", "ray-zerocopy-tests/ray"];
+
 /// With a device that no test machine need have: `cuda` cannot be linked without an LLVM that burn would download.
 const CHECKED: &str = "wgpu,torchscript,cuda";
 
@@ -58,10 +61,15 @@ pub(crate) fn tests() -> Result<()> {
     run(example)
 }
 
+/// Tests TorchScript on a cluster of Ray.
+pub(crate) fn on_ray() -> Result<()> {
+    run(selection("test", TESTED, &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
+}
+
 /// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
 pub(crate) fn lints() -> Result<()> {
     let benches = ["-p", "benches", "--features", "benches/torchscript"];
-    let rest = [&benches, &["--all-targets", "--quiet", "--", "-D", "warnings"][..]].concat();
+    let rest = [&benches, WITH_RAY, &["--all-targets", "--quiet", "--", "-D", "warnings"][..]].concat();
     let mut clippy = selection("clippy", CHECKED, &rest)?;
     // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
     clippy.env("DOCS_RS", "1");

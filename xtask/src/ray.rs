@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::devices;
 use crate::shell::{cache, cargo, root, run, target};
 
 /// What is in the environment. Ray's interfaces change from release to release, so it is pinned; the others are what it was tested with.
@@ -76,7 +77,8 @@ pub(crate) fn tests() -> Result<()> {
     tests.extend(["--no-fail-fast", "--test", "ray*"]);
     run(with_python(&tests)?)?;
     run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::", "source::"]].concat())?)?;
-    run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)
+    run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)?;
+    devices::on_ray()
 }
 
 /// Tests what Python users get: the conversions by a module of tests, and the example project as its users build it.

@@ -24,6 +24,8 @@ pub(super) struct Ready {
 pub(super) struct Instance<B: Bridge> {
     /// Constants of these sizes, and what is computed of constants once.
     pub fixed: Vec<(usize, HandleKind<B>)>,
+    /// The bytes of their elements.
+    pub fixed_bytes: usize,
     pub steps: Vec<Ready>,
     /// What is in its slot after a run: outputs.
     left: Vec<usize>,
@@ -60,6 +62,7 @@ impl<B: Bridge> Instance<B> {
             steps.push(Ready { operation, number, unused: Vec::new() });
         }
         let mut fixed = Vec::new();
+        let mut fixed_bytes = 0;
         for (at, constant) in code.constants.iter().enumerate() {
             // Those of all sizes are there already.
             if constant.shape.iter().all(|extent| extent.fixed().is_some()) {
@@ -72,10 +75,11 @@ impl<B: Bridge> Instance<B> {
                 reason: "it cannot be made".to_owned(),
             };
             let data = constant.data(sizes).ok_or_else(wrong)?;
+            fixed_bytes += data.as_bytes().len();
             let handle = constant_handle::<B>(data, device, own, &format!("constant {at}"))?;
             fixed.push((code.inputs.len() + at, handle));
         }
-        Ok(Self { fixed, steps, left: Vec::new() })
+        Ok(Self { fixed, fixed_bytes, steps, left: Vec::new() })
     }
 
     /// The operations that depend on constants alone. The first tensors are inputs.
@@ -107,6 +111,13 @@ impl<B: Bridge> Instance<B> {
         }
         let constants = code.inputs.len() + code.constants.len();
         self.left = code.outputs.iter().map(|port| port.id.value() as usize).filter(|id| *id >= constants).collect();
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let extents = |step: &Ready| step.operation.nodes().iter().map(|tensor| tensor.shape.num_dims()).sum::<usize>();
+        let step = |step: &Ready| size_of::<Ready>() + size_of::<usize>() * (extents(step) + step.unused.len());
+        self.fixed_bytes + self.steps.iter().map(step).sum::<usize>()
     }
 
     /// Empties the slots that a run leaves full.

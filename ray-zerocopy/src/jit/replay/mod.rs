@@ -5,11 +5,13 @@
 //! | `backend` | what a backend has to have, and which ones do |
 //! | `player` | runs a graph on one backend |
 //! | `instance` | the operations at certain sizes, ready to run |
+//! | `kept` | which sizes stay ready |
 //! | `direct` | frequent operations, without the way through burn's interpreter |
 
 mod backend;
 mod direct;
 mod instance;
+mod kept;
 mod player;
 
 use std::fmt;

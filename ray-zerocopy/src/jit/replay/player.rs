@@ -17,13 +17,11 @@ use super::super::value::Value;
 use super::backend::Bridge;
 use super::direct;
 use super::instance::Instance;
+use super::kept::Kept;
 use super::{GraphError, Play, ReplayError};
 use crate::arena::Arena;
 use crate::panics;
 use crate::pipeline::Copied;
-
-/// How many sizes are kept ready to run. The one that was not used for longest goes.
-const KEPT: usize = 32;
 
 /// The tensors of a run.
 pub(super) struct Slots<B: Bridge>(pub(super) Vec<Option<HandleKind<B>>>);
@@ -53,8 +51,8 @@ pub(super) struct Player<B: Bridge> {
     slots: Slots<B>,
     /// Which slots are constants of all sizes.
     constants: Vec<Option<HandleKind<B>>>,
-    /// Ready to run, the one that was used last in front.
-    instances: Vec<(Vec<usize>, Instance<B>)>,
+    /// Ready to run.
+    instances: Kept<Instance<B>>,
 }
 
 impl<B: Bridge> Player<B> {
@@ -101,21 +99,20 @@ impl<B: Bridge> Player<B> {
             arena: arena.clone(),
             slots,
             constants,
-            instances: Vec::new(),
+            instances: Kept::new(),
         };
         Ok((player, copied))
     }
 
     /// The operations at these sizes, in front of the others.
     fn instance(&mut self, sizes: &[usize]) -> Result<(), ReplayError> {
-        if let Some(at) = self.instances.iter().position(|(known, _)| known == sizes) {
-            self.instances[..=at].rotate_right(1);
+        if self.instances.use_again(sizes) {
             return Ok(());
         }
         let mut instance = Instance::<B>::new(&self.code, sizes, &self.device, &self.own)?;
         self.prepare(&mut instance)?;
-        self.instances.truncate(KEPT - 1);
-        self.instances.insert(0, (sizes.to_vec(), instance));
+        let bytes = instance.bytes();
+        self.instances.add(sizes, instance, bytes);
         Ok(())
     }
 
@@ -142,8 +139,8 @@ impl<B: Bridge> Player<B> {
             let ran = panics::caught(|| run(&operation, &mut self.slots, &self.own));
             ran.map_err(|reason| failed(at, &operation, reason))?;
             let outputs: Vec<_> = operation.outputs().map(|tensor| tensor.id.value() as usize).collect();
+            let bytes = operation.outputs().map(|out| out.shape.num_elements() * out.dtype.size()).sum::<usize>();
             let cheap = |id: &usize| {
-                let bytes = operation.outputs().map(|out| out.shape.num_elements() * out.dtype.size()).sum::<usize>();
                 let handle = self.slots.0[*id].as_ref();
                 bytes <= passes::SMALL
                     || handle.is_some_and(|handle| match B::address(handle) {
@@ -153,6 +150,8 @@ impl<B: Bridge> Player<B> {
             };
             match outputs.iter().all(cheap) {
                 true => {
+                    // What is larger is a view, of what is counted already or of the arena.
+                    instance.fixed_bytes += if bytes <= passes::SMALL { bytes } else { 0 };
                     for id in outputs {
                         instance.fixed.extend(self.slots.0[id].clone().map(|handle| (id, handle)));
                     }
@@ -174,7 +173,7 @@ impl<B: Bridge> Player<B> {
     fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
         let Self { code, device, own, slots, instances, .. } = self;
         let unready = || GraphError::Corrupted { reason: "nothing is ready to run".to_owned() };
-        let (_, instance) = instances.first().ok_or_else(unready)?;
+        let instance = instances.front().ok_or_else(unready)?;
         for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
             let wrong = |reason: String| ReplayError::Input {
                 name: port.name.clone(),

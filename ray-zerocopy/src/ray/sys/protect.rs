@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Protects whole pages of some bytes until it is dropped.
+/// Protects whole pages until it is dropped.
 pub(crate) struct Protected {
     pages: Range<usize>,
 }
@@ -15,13 +15,14 @@ pub(crate) struct Protected {
 static PROTECTED: Mutex<Option<HashMap<(usize, usize), usize>>> = Mutex::new(None);
 
 impl Protected {
-    /// Protects the pages that `bytes` fill. Pages at the ends, which they share with other objects, stay as they are.
+    /// Protects the pages that lie in a range of addresses from end to end. Pages that reach out of it, into other objects, stay as they are.
     ///
-    /// `bytes` has to lie in Ray's store, and stay there until the protection ends: so whoever holds this holds the object too.
-    pub(crate) fn new(bytes: &[u8]) -> Result<Self, std::io::Error> {
+    /// The range has to be of one object in Ray's store, which stays there until the protection ends: so whoever holds this holds the
+    /// object too.
+    pub(crate) fn new(range: Range<usize>) -> Result<Self, std::io::Error> {
         let page = rustix::param::page_size();
-        let start = (bytes.as_ptr() as usize).next_multiple_of(page);
-        let end = (bytes.as_ptr() as usize + bytes.len()) / page * page;
+        let start = range.start.next_multiple_of(page);
+        let end = range.end / page * page;
         let pages = start..end.max(start);
         let mut table = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner);
         let count = table.get_or_insert_default().entry((pages.start, pages.end)).or_default();
@@ -77,12 +78,14 @@ mod tests {
         let page = rustix::param::page_size();
         let mut memory = memmap2::MmapMut::map_anon(4 * page).unwrap();
         memory.fill(7);
-        let first = Protected::new(&memory[10..3 * page + 10]).unwrap();
+        let start = memory.as_ptr() as usize;
+        let most = start + 10..start + 3 * page + 10;
+        let first = Protected::new(most.clone()).unwrap();
         assert_eq!(first.len(), 2 * page);
         // The ends may be written, by whoever has them.
         memory[0] = 1;
         memory[3 * page + 20] = 1;
-        let second = Protected::new(&memory[10..3 * page + 10]).unwrap();
+        let second = Protected::new(most).unwrap();
         drop(first);
         let line = |memory: &[u8]| {
             let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -92,6 +95,6 @@ mod tests {
         assert_eq!(line(&memory), Some(true), "somebody still borrows it");
         drop(second);
         memory[page] = 1;
-        assert!(Protected::new(&memory[..10]).unwrap().len() == 0);
+        assert!(Protected::new(start..start + 10).unwrap().len() == 0);
     }
 }

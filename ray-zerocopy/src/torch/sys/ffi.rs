@@ -1,4 +1,4 @@
-//! The functions of `shim.cpp`. Those that can fail return a message.
+//! The functions of `shim/shim.cpp`. Those that can fail return a message.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 

@@ -2,7 +2,9 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `shim.cpp` | the functions, which let no C++ exception out |
+//! | `shim/shim.cpp` | the functions, which let no C++ exception out |
+//! | `shim/values.h` | the tensors of modules, arguments and answers, by name |
+//! | `shim/writes.h` | which method writes what |
 //! | `ffi` | their declarations |
 //! | `tensor` | tensors on memory of others, and the elements of tensors |
 //! | `module` | TorchScript modules |
