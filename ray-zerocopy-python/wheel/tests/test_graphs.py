@@ -2,6 +2,7 @@
 
 import pickle
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,9 +130,25 @@ def test_wrong_inputs_are_errors_that_name_them(traced):
         pickle.dumps(graph)
 
 
+def test_without_ray_it_says_what_to_install(traced):
+    script = """
+import sys
+sys.modules["ray"] = None
+import ray_zerocopy as rz
+graph = rz.Graph(sys.argv[1])
+try:
+    rz.JitActorWrapper(graph)
+except ModuleNotFoundError as error:
+    print(graph.origin, error)
+"""
+    path, _, _ = traced
+    said = subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "Mixed" in said and "pip install 'ray[data]" in said
+
+
 def test_files_and_devices_that_are_not_there_say_so(traced, tmp_path):
     path, _, _ = traced
-    with pytest.raises(RuntimeError, match="nowhere.rzg"):
+    with pytest.raises(FileNotFoundError, match="nowhere.rzg"):
         rz.Graph(tmp_path / "nowhere.rzg")
     with pytest.raises(RuntimeError, match="`tpu` is not a device"):
         rz.Graph(path, "tpu")

@@ -23,6 +23,15 @@ from ._native import __version__, _Graph
 __all__ = ["Batches", "Graph", "JitActorWrapper", "JitTaskWrapper"]
 
 
+def _ray():
+    # Not at the start: a graph in one process does without.
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("this needs Ray: pip install 'ray[data]>=2.50' 'pyarrow>=15'", name="ray") from error
+    return ray
+
+
 class Graph:
     """A graph, or a TorchScript module, in this process.
 
@@ -37,6 +46,8 @@ class Graph:
     __slots__ = ("_native", "_about")
 
     def __init__(self, path, device="cpu", *, strict=False):
+        with open(path, "rb"):
+            pass  # Python's own errors for files that are not there, or not to be read.
         self._set(_Graph.open(os.fspath(path), device, strict))
 
     def _set(self, native):
@@ -139,7 +150,7 @@ class JitActorWrapper:
     """
 
     def __init__(self, graph, device="cpu", *, strict=False, spill=False):
-        import ray
+        ray = _ray()
 
         if not isinstance(graph, Graph):
             # Where it will compute is for others to say; here it is only read.
@@ -152,7 +163,7 @@ class JitActorWrapper:
 
     def load(self, device=None):
         """The graph in this process. Its weights stay where they are, in the object store."""
-        import ray
+        ray = _ray()
 
         context = ray.get_runtime_context()
         if context.worker.mode == ray.WORKER_MODE:
@@ -182,14 +193,14 @@ class JitTaskWrapper:
 
     def call_remote(self, method, /, *arrays, **named):
         """Starts a task that calls a method of a TorchScript module."""
-        import ray
+        ray = _ray()
 
         if self._function is None:
             self._function = ray.remote(**{"name": "graph", **self._options})(_task)
         return self._function.remote(self._wrapper, method, *arrays, **named)
 
     def __call__(self, *arrays, **named):
-        import ray
+        ray = _ray()
 
         return ray.get(self.remote(*arrays, **named))
 
