@@ -16,7 +16,11 @@ fn built(packages: &[&str]) -> BTreeSet<String> {
 }
 
 fn same(packages: &[&str]) {
-    let (workspace, one) = (built(&["--workspace", "--features", "ray"]), built(packages));
+    within(&["--workspace", "--features", "ray"], packages);
+}
+
+fn within(all: &[&str], packages: &[&str]) {
+    let (workspace, one) = (built(all), built(packages));
     assert!(one.iter().any(|line| line.starts_with("burn v")), "{one:?}");
     // Packages of the workspace have the feature, or do not: what counts is what they are built on.
     let others: Vec<_> =
@@ -40,6 +44,13 @@ fn ray_changes_no_feature_of_others() {
 #[test]
 fn the_wheel_for_graphs_can_be_built_of_what_the_workspace_has() {
     same(&["-p", "ray-zerocopy-wheel", "--features", "ray,as-workspace"]);
+    // And with TorchScript, of what the tests of devices have: see `xtask/src/devices.rs`.
+    let packages = ["ray-zerocopy", "ray-zerocopy-tests", "examples", "ray-zerocopy-cli"];
+    let features =
+        ["ray-zerocopy-tests", "examples", "ray-zerocopy-cli"].map(|of| format!("{of}/wgpu,{of}/torchscript"));
+    let features = [&features[..], &["ray-zerocopy-tests/ray".to_owned()]].concat().join(",");
+    let devices = [&packages.map(|package| ["-p", package])[..], &[["--features", &features]]].concat().concat();
+    within(&devices, &["-p", "ray-zerocopy-wheel", "--features", "ray,as-devices"]);
 }
 
 #[test]

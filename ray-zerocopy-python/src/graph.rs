@@ -245,5 +245,6 @@ impl Graph {
 /// If Python fails.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("__libtorch__", guest::libtorch())?;
     module.add_class::<Graph>()
 }

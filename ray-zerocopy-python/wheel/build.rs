@@ -1,9 +1,8 @@
-//! Lets programs find libpython and LibTorch where they were when they were built.
+//! Lets Python find libpython where it was when the module was built. LibTorch is found when the package is imported: see
+//! `python/ray_zerocopy/_libtorch.py`.
 
 fn main() {
-    for library in ["DEP_RAY_ZEROCOPY_LIBPYTHON", "DEP_RAY_ZEROCOPY_LIBTORCH"] {
-        if let Ok(folder) = std::env::var(library) {
-            println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
-        }
+    if let Ok(folder) = std::env::var("DEP_RAY_ZEROCOPY_LIBPYTHON") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
 }

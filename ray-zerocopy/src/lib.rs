@@ -139,7 +139,7 @@ pub mod __private {
     /// For `ray-zerocopy-python`: what a module of a Python process needs.
     #[cfg(feature = "ray")]
     pub mod guest {
-        pub use crate::ray::guest::{hold, lend, open, put, use_threads};
+        pub use crate::ray::guest::{hold, lend, libtorch, open, put, use_threads};
     }
     /// For this workspace's benchmarks.
     #[cfg(feature = "ray")]

@@ -120,18 +120,23 @@ fn publish(ready: &Path, folder: &Path) -> Result<()> {
     }
 }
 
-/// A cargo command that builds with LibTorch: with the one that the user has set, or else with that of the cache.
-pub(crate) fn with_libtorch<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Command> {
-    let mut command = cargo(arguments);
+/// Where the LibTorch is that things are built with: the one that the user has set, or else that of the cache, which is made.
+pub(crate) fn ready() -> Result<PathBuf> {
     if !exists("c++") {
         install("what is built with LibTorch needs a C++ compiler", &["g++"])?;
     }
-    if std::env::var_os("LIBTORCH").is_none() {
-        environment()?;
-        command.env("LIBTORCH", folder()?);
+    match std::env::var_os("LIBTORCH") {
+        Some(own) => Ok(own.into()),
+        None => environment().and_then(|()| folder()),
     }
+}
+
+/// A cargo command that builds with LibTorch.
+pub(crate) fn with_libtorch<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Command> {
+    let mut command = cargo(arguments);
+    let libtorch = ready()?;
+    command.env("LIBTORCH", &libtorch);
     // Doc tests have no build script that could put the path into them.
-    let libtorch = std::env::var_os("LIBTORCH").map_or_else(folder, |folder| Ok(folder.into()))?;
     let known = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
     command.env("LD_LIBRARY_PATH", [libtorch.join("lib").display().to_string(), known].join(":"));
     Ok(command)

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::devices;
 use crate::shell::{cache, cargo, root, run, target};
+use crate::{devices, libtorch};
 
 /// What is in the environment. Ray's interfaces change from release to release, so it is pinned; the others are what it was tested with.
 const PACKAGES: &[&str] =
@@ -84,26 +84,40 @@ pub(crate) fn tests() -> Result<()> {
 /// Tests what Python users get: the conversions by a module of tests, and the example project as its users build it.
 pub(crate) fn python() -> Result<()> {
     environment()?;
-    let python = folder()?.join("bin/python");
-    let pytest = |tests: &str| {
-        let mut pytest = Command::new(&python);
-        pytest.args(["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", tests]);
-        pytest.env("CARGO_TARGET_DIR", target());
-        pytest
-    };
     run(with_python(
         &[&["build"], FEATURES, &["--example", "probe", "--example", "everywhere", "--bin", "rzc"]].concat(),
     )?)?;
-    run(pytest("ray-zerocopy-python/tests"))?;
+    run(pytest("ray-zerocopy-python/tests")?)?;
 
     // In debug builds, which have what the workspace has built already, and where `maturin develop` would put them.
     for (project, features) in [("ray-zerocopy-python/wheel", "ray,as-workspace"), ("examples/python-embedder", "")] {
-        let mut build = Command::new(folder()?.join("bin/maturin"));
-        build.args(["develop", "--quiet", "--manifest-path"]).arg(root().join(project).join("Cargo.toml"));
-        build.args(["--features", features]);
-        build.env("CARGO_TARGET_DIR", target()).env("VIRTUAL_ENV", folder()?);
-        run(build)?;
-        run(pytest(&format!("{project}/tests")))?;
+        run(maturin(project, features)?)?;
+        run(pytest(&format!("{project}/tests"))?)?;
     }
-    Ok(())
+
+    // And of what the tests of devices have built, with TorchScript.
+    let libtorch = libtorch::ready()?;
+    let mut build = maturin("ray-zerocopy-python/wheel", "ray,as-devices")?;
+    build.args(["--profile", "devices"]).env("LIBTORCH", &libtorch);
+    run(build)?;
+    let mut pytest = pytest("ray-zerocopy-python/wheel/tests/test_torchscript.py")?;
+    pytest.env("LIBTORCH", &libtorch).env("RAY_ZEROCOPY_REQUIRE", "torchscript");
+    run(pytest)
+}
+
+/// Builds a Python project into the environment.
+fn maturin(project: &str, features: &str) -> Result<Command> {
+    let mut build = Command::new(folder()?.join("bin/maturin"));
+    build.args(["develop", "--quiet", "--manifest-path"]).arg(root().join(project).join("Cargo.toml"));
+    build.args(["--features", features]);
+    build.env("CARGO_TARGET_DIR", target()).env("VIRTUAL_ENV", folder()?);
+    Ok(build)
+}
+
+/// Runs tests in the environment, and says why others are skipped.
+fn pytest(tests: &str) -> Result<Command> {
+    let mut pytest = Command::new(folder()?.join("bin/python"));
+    pytest.args(["-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider", tests]);
+    pytest.env("CARGO_TARGET_DIR", target());
+    Ok(pytest)
 }

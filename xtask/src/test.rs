@@ -44,7 +44,11 @@ const STEPS: &[Step] = &[
     ("ray env", "a Python environment with Ray, from PyPI", ray::environment),
     ("ray lints", "clippy and rustdoc of what is behind the feature `ray`", ray::lints),
     ("ray tests", "clusters on this machine: bindings, wrappers, faults, examples, benchmark, TorchScript", ray::tests),
-    ("python", "pytest: pipelines as Python modules, and the project of the examples", ray::python),
+    (
+        "python",
+        "pytest: pipelines as Python modules, the wheel for graphs and TorchScript, and the project of the examples",
+        ray::python,
+    ),
 ];
 
 pub(crate) fn list() -> Result<()> {

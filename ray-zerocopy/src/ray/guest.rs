@@ -16,3 +16,11 @@ use crate::arena::Arena;
 pub fn open(object: &Bound<'_, PyAny>) -> Result<Arena> {
     Ok(Arena::from_store(super::plasma::bytes(object)?, None)?)
 }
+
+/// The release of LibTorch that this module was built against; none without the feature `torchscript`.
+pub fn libtorch() -> Option<String> {
+    #[cfg(feature = "torchscript")]
+    return Some(crate::torch::version());
+    #[cfg(not(feature = "torchscript"))]
+    None
+}

@@ -13,5 +13,7 @@ mod sys;
 #[cfg(feature = "torchscript")]
 pub(crate) use device::gpu;
 pub(crate) use device::{address, borrowed, borrows};
+#[cfg(all(feature = "torchscript", feature = "ray"))]
+pub(crate) use sys::version;
 #[cfg(feature = "torchscript")]
 pub(crate) use sys::{Description, Held, Module, Role, Tensor};

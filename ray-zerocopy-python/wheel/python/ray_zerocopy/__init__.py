@@ -18,7 +18,15 @@ import os
 import threading
 import time
 
-from ._native import __version__, _Graph
+from . import _libtorch
+
+_libtorch.before()
+try:
+    from ._native import __libtorch__, __version__, _Graph
+except ImportError as error:
+    _libtorch.load(error)
+    from ._native import __libtorch__, __version__, _Graph
+_libtorch.after(__libtorch__)
 
 __all__ = ["Batches", "Graph", "JitActorWrapper", "JitTaskWrapper"]
 

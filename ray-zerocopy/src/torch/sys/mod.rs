@@ -16,6 +16,8 @@ mod ffi;
 mod module;
 mod tensor;
 
+#[cfg(all(feature = "torchscript", feature = "ray"))]
+pub(crate) use module::version;
 #[cfg(feature = "torchscript")]
 pub(crate) use module::{Held, Module, Role};
 pub(super) use tensor::lent;

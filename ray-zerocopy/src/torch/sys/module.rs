@@ -104,6 +104,15 @@ impl<T> Gathered<T> {
     }
 }
 
+/// The release of LibTorch that this program was compiled against: `2.9.1`.
+#[cfg(feature = "ray")]
+pub(crate) fn version() -> String {
+    // SAFETY: the shim has no state, and needs none.
+    let version = unsafe { ffi::rz_version() };
+    // SAFETY: it is a string of the program, which stays.
+    unsafe { text(version) }
+}
+
 /// # Safety
 /// `text` is a string that ends with a zero and lives.
 unsafe fn text(text: *const c_char) -> String {

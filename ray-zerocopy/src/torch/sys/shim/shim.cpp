@@ -6,6 +6,8 @@
 #include "values.h"
 #include "writes.h"
 
+#include <torch/version.h>
+
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -55,6 +57,9 @@ void constants(torch::jit::Block *block, std::map<const void *, size_t> &found) 
 extern "C" {
 
 void rz_free(char *message) { free(message); }
+
+// The release of LibTorch that this was compiled against.
+const char *rz_version() { return TORCH_VERSION; }
 
 // A tensor on memory that `owner` keeps alive. `release` is called once, whatever happens.
 char *rz_blob(const void *data, const int64_t *dims, size_t rank, int kind, void *owner, void (*release)(void *),
