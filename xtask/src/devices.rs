@@ -30,6 +30,9 @@ const DEVICES: &str = "wgpu,libtorch";
 /// What is built for them, as features of the packages.
 const TESTED: &str = "wgpu,torchscript";
 
+/// The benchmark of TorchScript.
+const BENCHES: &[&str] = &["-p", "benches", "--features", "benches/torchscript"];
+
 /// What has TorchScript and Ray.
 const WITH_RAY: &[&str] = &["--features", "ray-zerocopy-tests/ray"];
 
@@ -49,8 +52,8 @@ fn selection(command: &str, features: &str, rest: &[&str]) -> Result<Command> {
 pub(crate) fn tests() -> Result<()> {
     vulkan()?;
     let runtime = runtime_folder()?;
-    let tests = ["--no-fail-fast", "--test", "devices", "--test", "torchscript", "--test", "silero"];
-    let mut test = selection("test", TESTED, &tests)?;
+    let tests = ["devices", "torchscript", "silero", "torchscript_quick"].map(|name| ["--test", name]).concat();
+    let mut test = selection("test", TESTED, &[BENCHES, &["--no-fail-fast"], &tests].concat())?;
     test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
     run(test)?;
     run(selection("test", TESTED, &["--lib", "--", "torch", "device::", "script"])?)?;
@@ -68,8 +71,7 @@ pub(crate) fn on_ray() -> Result<()> {
 
 /// Type-checks and lints what is behind the features, the suite's instantiation for CUDA among it.
 pub(crate) fn lints() -> Result<()> {
-    let benches = ["-p", "benches", "--features", "benches/torchscript"];
-    let rest = [&benches, WITH_RAY, &["--all-targets", "--quiet", "--", "-D", "warnings"][..]].concat();
+    let rest = [BENCHES, WITH_RAY, &["--all-targets", "--quiet", "--", "-D", "warnings"][..]].concat();
     let mut clippy = selection("clippy", CHECKED, &rest)?;
     // burn's CUDA backend has a build script that downloads LLVM, and leaves it when it believes that docs are built.
     clippy.env("DOCS_RS", "1");

@@ -44,20 +44,31 @@ def load(error):
 
 def after(built):
     """Compares the LibTorch that the package was built with, None if with none, with PyTorch."""
-    found = _pytorch() and importlib.metadata.version("torch")
+    found = _version()
     if built and found and built.split(".")[:2] != found.split(".")[:2]:
         raise ImportError(f"ray_zerocopy was built for PyTorch {built}, and {found} is installed: pip install torch=={built}")
 
 
 def _other(error):
     # A symbol that is not there: another release.
-    if "undefined symbol" in str(error) and _pytorch():
-        found = importlib.metadata.version("torch")
+    found = _version()
+    if "undefined symbol" in str(error) and found:
         return ImportError(f"ray_zerocopy was built for another PyTorch than {found}, which is installed ({error})")
     return error
 
 
 def _pytorch():
     # The folder of the package, without importing it.
-    spec = importlib.util.find_spec("torch")
+    try:
+        spec = importlib.util.find_spec("torch")
+    except ValueError:  # Something else is called torch in this process.
+        return None
     return next(iter(spec.submodule_search_locations or ()), None) if spec and spec.origin else None
+
+
+def _version():
+    # Of the package that is installed, if it says so.
+    try:
+        return _pytorch() and importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -57,6 +57,7 @@ mod script {
     use super::{Description, Message, Opaque, c_char, c_int, c_void};
 
     unsafe extern "C" {
+        #[cfg(feature = "ray")]
         pub(in super::super) fn rz_version() -> *const c_char;
         pub(in super::super) fn rz_describe(tensor: *const Opaque, made: *mut Description) -> Message;
         pub(in super::super) fn rz_ordered(tensor: *const Opaque, made: *mut *mut Opaque) -> Message;
