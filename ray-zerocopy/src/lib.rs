@@ -84,6 +84,7 @@ mod codec;
 mod device;
 mod engine;
 mod error;
+mod fork;
 mod fuzz;
 pub mod jit;
 mod panics;

@@ -18,9 +18,12 @@ thread_local! {
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `call`; a panic is an error with its message and its place in the source.
-pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+/// Sets the hook that notes where a panic happens, once. Does nothing on a thread that panics, where it would be a second panic.
+pub(crate) fn prepare() {
     static HOOK: Once = Once::new();
+    if std::thread::panicking() {
+        return;
+    }
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -28,6 +31,11 @@ pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
             before(info);
         }));
     });
+}
+
+/// Runs `call`; a panic is an error with its message and its place in the source.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    prepare();
     PLACE.set(None);
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| match PLACE.take() {
         Some(place) => format!("{} ({place})", message(&*payload)),

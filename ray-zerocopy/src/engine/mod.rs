@@ -267,6 +267,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
     fn shut_down(&self);
 
+    /// Ends the workers at once, whatever they do. Calls that wait or run are errors.
+    fn abort(&self);
+
     /// What each worker said when it loaded the program.
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;
 }

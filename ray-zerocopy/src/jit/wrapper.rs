@@ -347,6 +347,11 @@ impl JitActors {
     pub fn shut_down(&self) {
         self.actors.shut_down();
     }
+
+    /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
+    pub fn abort(&self) {
+        self.actors.abort();
+    }
 }
 
 /// One actor of several.

@@ -79,6 +79,11 @@ impl<P: Remote> Actors<P> {
     pub fn shut_down(&self) {
         self.caller.engine.shut_down();
     }
+
+    /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
+    pub fn abort(&self) {
+        self.caller.engine.abort();
+    }
 }
 
 impl<P: Remote> Deref for Actors<P> {

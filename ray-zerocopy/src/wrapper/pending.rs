@@ -46,6 +46,8 @@ pub struct Pending<T> {
     take: fn(&mut Reader) -> std::result::Result<T, WireError>,
     method: &'static str,
     taken: bool,
+    /// The process that made the call. A fork of it has this value too, and never gets the answer.
+    process: u32,
     /// The right to receive the answer, for as long as nobody has asked for it.
     pub(super) lone: Option<Box<dyn Receive>>,
 }
@@ -56,7 +58,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        Self { answer, take, method, taken: false, lone: None }
+        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
     }
 
     pub(crate) fn failed(
@@ -66,7 +68,7 @@ impl<T> Pending<T> {
     ) -> Self {
         let (reply, answer) = oneshot::channel();
         drop(reply.send(Err(error)));
-        Self { answer, take, method, taken: false, lone: None }
+        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
     }
 
     /// Waits for the result.
@@ -74,6 +76,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
     pub fn wait(mut self) -> Result<T> {
+        self.check_process()?;
         if let Some(lone) = self.lone.take() {
             lone.receive();
         }
@@ -91,10 +94,13 @@ impl<T> Pending<T> {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
+        if let Err(error) = self.check_process() {
+            return Some(Err(error));
+        }
         if self.taken {
             return Some(Err(self.lost()));
         }
-        drop(self.lone.take());
+        self.give_up_right();
         let answer = self.receive(Instant::now().checked_add(timeout))?;
         self.taken = answer.is_ok();
         Some(self.value(answer))
@@ -113,6 +119,26 @@ impl<T> Pending<T> {
                 None => std::thread::park(),
                 Some(Duration::ZERO) => return None,
                 Some(left) => std::thread::park_timeout(left),
+            }
+        }
+    }
+
+    /// Whether this process is the one that made the call.
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(CallError::Start { method: self.method.to_owned(), reason: crate::fork::no_workers() }.into())
+    }
+
+    /// Leaves the answer to the engine: someone else may need what the right to it keeps busy.
+    fn give_up_right(&mut self) {
+        if let Some(lone) = self.lone.take() {
+            if self.process == std::process::id() {
+                drop(lone);
+            } else {
+                // The engine's locks may be held by threads that a fork has not got.
+                std::mem::forget(lone);
             }
         }
     }
@@ -139,13 +165,20 @@ impl<T> Future for Pending<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.check_process()?;
         if self.taken {
             return Poll::Ready(Err(self.lost()));
         }
-        drop(self.lone.take());
+        self.give_up_right();
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
         self.taken = true;
         Poll::Ready(self.value(answer.map_err(|_| self.lost())))
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.give_up_right();
     }
 }
 
@@ -168,6 +201,8 @@ impl Wake for Unpark {
 #[must_use = "the calls run, but nobody sees their results: `.wait()?` or `.await?` them"]
 pub struct Gather<T> {
     slots: Vec<Slot<T>>,
+    /// How many of the first are here: what is polled next is the one behind them.
+    here: usize,
 }
 
 enum Slot<T> {
@@ -180,7 +215,7 @@ enum Slot<T> {
 ///
 /// There is an example at [`Pending`].
 pub fn gather<T>(pending: impl IntoIterator<Item = Pending<T>>) -> Gather<T> {
-    Gather { slots: pending.into_iter().map(Slot::OnItsWay).collect() }
+    Gather { slots: pending.into_iter().map(Slot::OnItsWay).collect(), here: 0 }
 }
 
 impl<T> Gather<T> {
@@ -209,20 +244,25 @@ impl<T> Gather<T> {
         })
     }
 
-    /// Asks for each result that is missing. Says nothing as long as one is.
+    /// Asks for the results that are missing, one after the other. Says nothing as long as one is.
     fn collect(&mut self, mut ask: impl FnMut(&mut Pending<T>) -> Option<Result<T>>) -> Option<Result<Vec<T>>> {
-        let mut missing = false;
-        for slot in &mut self.slots {
+        if self.here == 0 {
+            // Each of them is wanted, so none is left for its caller to fetch.
+            self.slots.iter_mut().for_each(|slot| {
+                if let Slot::OnItsWay(pending) = slot {
+                    pending.give_up_right();
+                }
+            });
+        }
+        // Only the first that is missing: all are needed, and to ask each of a thousand whenever one arrives is a million questions.
+        while let Some(slot) = self.slots.get_mut(self.here) {
             if let Slot::OnItsWay(pending) = slot {
-                match ask(pending) {
-                    Some(Ok(value)) => *slot = Slot::Here(value),
-                    Some(Err(error)) => return Some(Err(error)),
-                    None => missing = true,
+                match ask(pending)? {
+                    Ok(value) => *slot = Slot::Here(value),
+                    Err(error) => return Some(Err(error)),
                 }
             }
-        }
-        if missing {
-            return None;
+            self.here += 1;
         }
         let values = self.slots.iter_mut().map(|slot| match std::mem::replace(slot, Slot::Taken) {
             Slot::Here(value) => Ok(value),

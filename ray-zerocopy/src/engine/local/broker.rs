@@ -13,19 +13,23 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::lock;
+use super::sys::peer::peer;
 use super::transport::Connection;
 use crate::arena::{Arena, ArenaError, Handle};
 use crate::engine::message::Outgoing;
+use crate::fork::PerProcess;
 
 /// How long the two sides of an exchange wait for each other.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the listener waits after an error.
+const PAUSE: Duration = Duration::from_millis(50);
 const PREFIX: &str = "ray-zerocopy-";
 const SOCKET: &str = "arenas";
 
@@ -61,25 +65,28 @@ enum Answer {
     Refused(String),
 }
 
+/// What a process offers, and where.
+#[derive(Default)]
 struct Broker {
-    directory: PathBuf,
-    socket: PathBuf,
-    /// The process that listens: a fork of it has this value too, and is not the owner.
-    owner: u32,
-    arenas: &'static Mutex<HashMap<Secret, Arena>>,
+    arenas: Mutex<HashMap<Secret, Arena>>,
+    place: Mutex<Option<Place>>,
 }
 
-static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
+/// Where a process listens.
+#[derive(Clone)]
+struct Place {
+    directory: PathBuf,
+    socket: PathBuf,
+}
+
+static BROKER: PerProcess<Broker> = PerProcess::new();
 
 /// Offers an arena to whoever has the ticket, for as long as this process lives.
 pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
     let arena = &arena.clone().handed_over()?;
-    let broker = BROKER.get_or_init(|| open().map_err(|error| error.to_string())).as_ref();
-    let broker = broker.map_err(|reason| BrokerError::Offer {
-        what: "the socket".to_owned(),
-        error: io::Error::other(reason.clone()),
-    })?;
-    let mut arenas = broker.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+    let broker = BROKER.get();
+    let place = listening(broker).map_err(|error| BrokerError::Offer { what: "the socket".to_owned(), error })?;
+    let mut arenas = lock(&broker.arenas);
     let known = arenas.iter().find(|(_, known)| known.id() == arena.id()).map(|(secret, _)| *secret);
     let secret = match known {
         Some(secret) => secret,
@@ -89,14 +96,24 @@ pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
             secret
         }
     };
-    Ok(Ticket { socket: broker.socket.clone(), owner: std::process::id(), secret })
+    Ok(Ticket { socket: place.socket, owner: std::process::id(), secret })
+}
+
+/// Where this process listens. If it does not, or its socket has been removed since (a user who logs out takes `XDG_RUNTIME_DIR`
+/// away), it begins to.
+fn listening(broker: &'static Broker) -> io::Result<Place> {
+    let mut place = lock(&broker.place);
+    match &*place {
+        Some(place) if place.socket.exists() => Ok(place.clone()),
+        // What could not be opened is tried again by the next who asks: what was missing may be there by then.
+        _ => Ok(place.insert(open(&broker.arenas)?).clone()),
+    }
 }
 
 /// Stops offering an arena.
 pub(crate) fn withdraw(arena: &Arena) {
-    if let Some(Ok(broker)) = BROKER.get() {
-        let mut arenas = broker.arenas.lock().unwrap_or_else(PoisonError::into_inner);
-        arenas.retain(|_, known| known.id() != arena.id());
+    if let Some(broker) = BROKER.existing() {
+        lock(&broker.arenas).retain(|_, known| known.id() != arena.id());
     }
 }
 
@@ -104,13 +121,18 @@ pub(crate) fn withdraw(arena: &Arena) {
 pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let owner = ticket.owner;
     let failed = |error| BrokerError::Fetch { owner, error };
+    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
     // A stream has no packets, but each side says one thing only, and it is short: it arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
+    let user = peer(&stream).map_err(failed)?.uid;
+    if user != geteuid().as_raw() {
+        let socket = ticket.socket.display();
+        return Err(refused(&format!("{socket} is of another user now, number {user}, who is not asked")));
+    }
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let connection = Connection::from_fd(stream.into());
     connection.send(&ticket.secret, &Outgoing::default(), &[]).map_err(failed)?;
     let received = connection.receive::<Answer>().map_err(failed)?;
-    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
         Answer::Here(handle) => Ok(Arena::from_handle(&handle, received.fds)?),
@@ -124,7 +146,7 @@ fn random() -> io::Result<Secret> {
     Ok(secret)
 }
 
-fn open() -> io::Result<Broker> {
+fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Place> {
     let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("{PREFIX}{}-{name}", std::process::id());
     let bases = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().chain([std::env::temp_dir()]);
@@ -137,34 +159,37 @@ fn open() -> io::Result<Broker> {
     DirBuilder::new().mode(0o700).create(&directory)?;
     let socket = directory.join(SOCKET);
     let listener = UnixListener::bind(&socket)?;
-    let arenas: &'static Mutex<HashMap<Secret, Arena>> = Box::leak(Box::default());
     std::thread::Builder::new().name("ray-zerocopy broker".to_owned()).spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // An asker that misbehaves hurts only itself: the next one is served.
-            drop(serve(stream, arenas));
+        loop {
+            match listener.accept() {
+                // An asker that misbehaves hurts only itself: the next one is served.
+                Ok((stream, _)) => drop(serve(stream, arenas)),
+                // No descriptor is free, most likely, and the asker goes on waiting: to try again at once would be the same.
+                Err(_) => std::thread::sleep(PAUSE),
+            }
         }
     })?;
     // If it cannot be, the directory is left to the next process's `sweep`.
     let _tidied = super::sys::exit::at_exit(tidy);
-    Ok(Broker { directory, socket, owner: std::process::id(), arenas })
+    Ok(Place { directory, socket })
 }
 
 extern "C" fn tidy() {
-    if let Some(Ok(broker)) = BROKER.get()
-        && broker.owner == std::process::id()
+    if let Some(broker) = BROKER.existing()
+        && let Some(place) = &*lock(&broker.place)
     {
-        drop(fs::remove_dir_all(&broker.directory));
+        drop(fs::remove_dir_all(&place.directory));
     }
 }
 
 fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Result<()> {
-    if socket_peercred(&stream)?.uid != geteuid() {
+    if peer(&stream)?.uid != geteuid().as_raw() {
         return Ok(());
     }
     stream.set_read_timeout(Some(PATIENCE))?;
     let connection = Connection::from_fd(OwnedFd::from(stream));
     let Some(asked) = connection.receive::<Secret>()? else { return Ok(()) };
-    let arena = arenas.lock().unwrap_or_else(PoisonError::into_inner).get(&asked.message).cloned();
+    let arena = lock(arenas).get(&asked.message).cloned();
     match arena {
         Some(arena) => connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds()),
         None => connection.send(

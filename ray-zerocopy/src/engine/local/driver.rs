@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answers::End;
 use super::hand::{Shared, died, late, not_started};
@@ -47,7 +47,8 @@ impl Driver {
                 return self.shared.keeper.notify_one();
             }
             let settings = &self.shared.settings;
-            match Process::start(self.index, settings) {
+            let is_wanted = || !lock(&self.shared.state).aborting;
+            match Process::start(self.index, settings, is_wanted) {
                 Ok((process, connection)) => {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {
@@ -63,12 +64,13 @@ impl Driver {
     /// No process could be started. What needs one is told, and after a pause the next is tried.
     fn give_up(&self, reason: &str) {
         self.shared.started(self.index, Err(not_started(self.index, reason)));
-        self.shared.hopeless(self.index, reason);
+        self.shared.hopeless(self.index, reason, BACK_OFF);
         self.shared.pause(BACK_OFF);
     }
 
     /// One process, from its start to its end.
     fn serve(&mut self, mut process: Process, link: &Arc<Link>) {
+        let begun = Instant::now();
         self.shared.started(self.index, Ok(Arc::clone(link)));
         match &self.shared.program {
             Some(program) => {
@@ -77,13 +79,15 @@ impl Driver {
             }
             None => self.shared.go_on(link),
         }
-        let end = self.listen(&mut process, link);
+        let mut end = self.listen(&mut process, link);
+        if let Some(panic) = link.panic() {
+            end.how = format!("{}; before that, it panicked: {panic}", end.how);
+        }
         if link.has_loaded() {
             self.stillborn = 0;
         }
-        // Dead and reaped before anybody hears of it.
-        process.kill();
-        drop(process);
+        // Dead and reaped before anyone hears of it, if the kernel lets it die.
+        process.leave();
         let (doing, was_late) = link.close();
         self.shared.ended(self.index);
         let worker = link.worker;
@@ -94,6 +98,10 @@ impl Driver {
             },
             Some(Doing::Load(program, None)) => self.stillborn(&program, &end.how),
             Some(Doing::Forget(_) | Doing::ShutDown) | None => {}
+        }
+        // Whatever ends processes as soon as they are there, is not to do so as often as the machine can start them.
+        if !link.has_answered() && begun.elapsed() < BACK_OFF {
+            self.shared.pause(BACK_OFF);
         }
     }
 
@@ -116,6 +124,10 @@ impl Driver {
             // A child that user code has forked, and that has not executed anything yet, holds the worker's end of the
             // socket too, so that the worker's death does not show there. What it said before it died does.
             if process.has_ended() {
+                if !link.take_turn() {
+                    // The caller sees the end, too, and says so: it is the driver's turn then.
+                    continue;
+                }
                 match link.last_words() {
                     Ok(Event::Quiet) => return End::new(process.end()),
                     event => match self.heed(process, link, event) {
@@ -129,6 +141,11 @@ impl Driver {
             if stopped >= STOPPED {
                 return self.replace(process, link, "it had been stopped for some seconds (SIGSTOP), and was replaced");
             }
+            let timeout = self.shared.settings.start_timeout;
+            if link.loading().is_some_and(|taken| taken > timeout) {
+                let why = format!("it did not load the pipeline within {timeout:?}, and was replaced");
+                return self.replace(process, link, &why);
+            }
             if link.ending().is_some_and(|since| since.elapsed() > GRACE) {
                 return End::new("it did not end when it was told to, and was killed");
             }
@@ -137,7 +154,7 @@ impl Driver {
 
     /// The process has hung up, or was cut off. In the second case nobody waits for it to end by itself.
     fn gone(&self, process: &mut Process, link: &Link, unheard: bool) -> End {
-        if link.is_late() {
+        if link.is_late() || self.is_aborting() {
             process.kill();
         }
         End { how: process.end(), unheard }
@@ -164,8 +181,15 @@ impl Driver {
         }
     }
 
+    fn is_aborting(&self) -> bool {
+        lock(&self.shared.state).aborting
+    }
+
     /// The process is gone with a call: it is tried again, or its caller hears of it.
     fn lost(&self, worker: Worker, call: Call, end: End) {
+        if self.is_aborting() {
+            return died(call, worker, "the engine was aborted".to_owned());
+        }
         let claimed = match end.unheard {
             true => self.shared.unheard(worker, call),
             false if call.attempts < call.allowed => self.shared.put_back(call),
@@ -187,7 +211,7 @@ impl Driver {
         }
         let reason = format!("{} processes died while they loaded the pipeline ({how})", self.stillborn);
         self.shared.attached(self.index, program.key, Err(not_started(self.index, &reason)));
-        self.shared.hopeless(self.index, &reason);
+        self.shared.hopeless(self.index, &reason, BACK_OFF);
         self.shared.pause(BACK_OFF);
     }
 }

@@ -54,6 +54,16 @@ impl Packet {
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
+
+    /// The same message, in a memfd whatever its size: for a socket that takes only small packets.
+    pub(super) fn in_memfd(&self) -> io::Result<Self> {
+        let frame = &self.bytes[1..];
+        let memfd = create("ray-zerocopy-message", frame.len() as u64);
+        let memfd = memfd.map_err(|(call, error)| limits::named(call, &error))?;
+        write_at(&memfd, frame, 0).map_err(|error| limits::named("pwrite", &error))?;
+        seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
+        Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd) })
+    }
 }
 
 fn encode<M: Serialize>(message: &M, segments: usize) -> io::Result<Vec<u8>> {

@@ -11,7 +11,8 @@ use super::state::{Claimed, State};
 use super::{Settings, lock};
 use crate::engine::{Attached, Call, CallError, Program, Worker};
 
-/// How often a call is given to another process if the first is gone before it hears of it.
+/// How many processes, for each worker of the pool, may end after a call was sent to them and before they have received it. More than
+/// that costs the call an attempt.
 const UNHEARD: u32 = 3;
 
 pub(super) struct Shared {
@@ -53,7 +54,11 @@ impl Shared {
                     // Its driver may sleep.
                     link.hang_up();
                     match job {
-                        Job::Call(call) => self.unheard(link.worker, call),
+                        // It was not even sent, and there are at most as many such workers as are idle now.
+                        Job::Call(mut call) => {
+                            call.attempts -= 1;
+                            self.put_back(call)
+                        }
                         // A process that is gone has forgotten everything, and its driver does what else there is to do.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
                     }
@@ -127,15 +132,20 @@ impl Shared {
         }
     }
 
-    /// Puts a call back whose worker was gone before it heard of it: that was no attempt. But it does not go on for ever.
+    /// Puts a call back whose worker was gone before it heard of it. That was no attempt; but it does not go on for ever.
     pub(super) fn unheard(&self, worker: Worker, mut call: Call) -> Option<Claimed> {
         call.unheard += 1;
-        if call.unheard > UNHEARD {
-            died(call, worker, "it was gone before it got the call, and so were others before".to_owned());
-            return None;
+        let workers = if call.pinned.is_some() { 1 } else { self.settings.workers };
+        if call.unheard <= UNHEARD.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX)) {
+            call.attempts -= 1;
+            return self.put_back(call);
         }
-        call.attempts -= 1;
-        self.put_back(call)
+        call.unheard = 0;
+        if call.attempts < call.allowed {
+            return self.put_back(call);
+        }
+        died(call, worker, "it was gone before it got the call, and so were others before".to_owned());
+        None
     }
 
     /// Puts a call back to where it was taken from, and claims a worker for it.
@@ -163,8 +173,8 @@ impl Shared {
     }
 
     /// Fails, or tries again, a call that needs a process that cannot be started.
-    pub(super) fn hopeless(&self, index: usize, reason: &str) {
-        let call = lock(&self.state).hopeless(index);
+    pub(super) fn hopeless(&self, index: usize, reason: &str, round: Duration) {
+        let call = lock(&self.state).hopeless(index, round);
         match call {
             Some(call) if call.attempts < call.allowed => {
                 if let Some(claimed) = self.put_back(call) {

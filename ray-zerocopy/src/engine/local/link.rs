@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::lock;
 use super::protocol::{Answer, Request};
-use super::transport::{Connection, Event, Packet, Wait};
+use super::transport::{Connection, Event, Packet, Received, Wait};
 use crate::engine::message::Outgoing;
 use crate::engine::{Call, Program, Worker};
 
@@ -86,6 +86,12 @@ struct State {
     late: bool,
     /// When the process was told to end.
     ending: Option<Instant>,
+    /// Since when it does what it does.
+    since: Option<Instant>,
+    /// The process has answered something.
+    answered: bool,
+    /// A panic of which the process has told, and after which it has answered nothing yet.
+    panic: Option<String>,
 }
 
 impl Link {
@@ -127,6 +133,7 @@ impl Link {
         // No reader gets at an answer before it has the lock, and it finds the job then.
         let lone = lone && !state.hurry && matches!(job, Job::Call(_)) && !loads;
         state.hurry = false;
+        state.since = Some(Instant::now());
         state.doing = Some(match job {
             Job::Call(call) if loads => Doing::Load(Arc::clone(&call.program), Some(call)),
             Job::Call(call) => Doing::Call(call),
@@ -184,7 +191,8 @@ impl Link {
     pub(super) fn leave_to_driver(&self, serial: u64, seen: Option<bool>) {
         let mut state = lock(&self.state);
         if state.serial == serial && state.doing.is_some() {
-            state.seen = seen;
+            // Dropping the right to read, which comes last, does not take back what was seen before.
+            state.seen = state.seen.or(seen);
             self.read_by_driver(&mut state);
         }
     }
@@ -204,6 +212,16 @@ impl Link {
             }
         }
         state.reader == Reader::Driver || state.cut
+    }
+
+    /// Makes the driver the reader, unless a caller reads at the moment. Two who read could each learn half of what there is: the kernel
+    /// says only once that the last packet was not received.
+    pub(super) fn take_turn(&self) -> bool {
+        let mut state = lock(&self.state);
+        if state.reader != Reader::Caller {
+            state.reader = Reader::Driver;
+        }
+        state.reader == Reader::Driver
     }
 
     /// Whether a caller has seen the process go, and if so whether the process has heard of its last job.
@@ -240,18 +258,41 @@ impl Link {
 
     /// Waits for an answer, and not longer than the heartbeat.
     pub(super) fn receive(&self) -> io::Result<Event<(u64, Answer)>> {
-        self.connection.next()
+        self.noting_panics(|| self.connection.next())
     }
 
     /// What has arrived already.
     pub(super) fn last_words(&self) -> io::Result<Event<(u64, Answer)>> {
-        self.connection.next_at_once()
+        self.noting_panics(|| self.connection.next_at_once())
+    }
+
+    /// What arrives next that is more than word of a panic.
+    fn noting_panics(&self, next: impl Fn() -> io::Result<Event<(u64, Answer)>>) -> io::Result<Event<(u64, Answer)>> {
+        loop {
+            match next()? {
+                Event::Message(Received { message: (_, Answer::Panics(panic)), .. }) => {
+                    let mut state = lock(&self.state);
+                    // What Rust says when it gives up, after a panic that says why.
+                    if state.panic.is_none() || !panic.starts_with("panic in a ") {
+                        state.panic = Some(panic);
+                    }
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// What the process said of a panic that may have been its end.
+    pub(super) fn panic(&self) -> Option<String> {
+        lock(&self.state).panic.take()
     }
 
     /// Takes back what the worker was doing, because it has answered. There is nothing more to read.
     pub(super) fn take(&self) -> Option<Doing> {
         let mut state = lock(&self.state);
         state.reader = Reader::Nobody;
+        state.answered = true;
+        state.panic = None;
         state.doing.take()
     }
 
@@ -291,6 +332,18 @@ impl Link {
     /// When the process was told to end, if it was.
     pub(super) fn ending(&self) -> Option<Instant> {
         lock(&self.state).ending
+    }
+
+    /// Whether the process has answered anything.
+    pub(super) fn has_answered(&self) -> bool {
+        lock(&self.state).answered
+    }
+
+    /// For how long the process has been loading what every worker has to have.
+    pub(super) fn loading(&self) -> Option<Duration> {
+        let state = lock(&self.state);
+        let since = state.since.filter(|_| matches!(state.doing, Some(Doing::Load(_, None))));
+        since.map(|since| since.elapsed())
     }
 
     /// Whether the process was cut off, because the deadline of its call had passed.

@@ -10,7 +10,9 @@
 //! | `lone` | a caller that receives its own answer |
 //! | `driver` | one thread for each worker: takes its answers, and heals it |
 //! | `keeper` | one thread for all deadlines |
-//! | `process` | starting and reaping a worker process |
+//! | `process` | starting a worker process, and its end |
+//! | `child` | waiting for a child process and killing it |
+//! | `executable` | how this program is started again |
 //! | `worker` | the other side: the life of a worker process |
 //! | `transport`, `frame`, `protocol` | how the two talk |
 //! | `limits` | which limit of the machine is behind an error |
@@ -19,7 +21,9 @@
 
 mod answers;
 pub(crate) mod broker;
+mod child;
 mod driver;
+mod executable;
 pub(crate) mod frame;
 mod hand;
 mod keeper;
@@ -123,9 +127,14 @@ impl Local {
 
     /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
     ///
-    /// The same happens when the last clone is dropped.
+    /// The same happens when the last clone is dropped; or [`abort`](Self::abort), if that is because the thread panics.
     pub fn shut_down(&self) {
         self.0.end();
+    }
+
+    /// Kills the workers at once, whatever they do. Calls that wait or run are errors.
+    pub fn abort(&self) {
+        self.0.abort();
     }
 }
 
@@ -237,8 +246,12 @@ pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result
         let method = own.arena.pipeline().to_owned();
         return Err(CallError::Start { method, reason: foreign(other) });
     }
+    if settings.program.is_none() {
+        let start = |reason| CallError::Start { method: "start".to_owned(), reason };
+        executable::check().map_err(start)?;
+    }
     let pool = Pool::start(settings, program)?;
-    pool.wait_until_started().inspect_err(|_| pool.end())?;
+    pool.wait_until_started().inspect_err(|_| pool.abort())?;
     Ok(pool)
 }
 

@@ -7,7 +7,7 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::driver::Driver;
-use super::hand::Shared;
+use super::hand::{Shared, not_started};
 use super::lone::Lone;
 use super::{Settings, keeper, lock};
 use crate::engine::{Attached, Call, CallError, Engine, Program, Submitted, Worker};
@@ -25,6 +25,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(super) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
         let workers = settings.workers;
+        // Before any thread can panic: to set a hook on one that does is a second panic.
+        crate::panics::prepare();
         let shared = Arc::new(Shared::new(settings, program));
         let pool = Arc::new(Self {
             shared: Arc::clone(&shared),
@@ -60,16 +62,33 @@ impl Pool {
     }
 
     /// Waits until every worker is up and has loaded what it has to; the first failure is the result.
+    ///
+    /// # Errors
+    /// If a worker fails to, or is not ready within the time that the settings give all of them.
     pub(super) fn wait_until_started(&self) -> Result<(), CallError> {
+        let timeout = self.shared.settings.start_timeout;
+        // What is not to load anything has the same limit for itself, and says more about it.
+        let until = self.shared.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
         let mut state = lock(&self.shared.state);
         loop {
             if let Some(Err(error)) = state.seats.iter().find_map(|seat| seat.started.as_ref().filter(|s| s.is_err())) {
                 return Err(error.clone());
             }
-            if state.seats.iter().all(|seat| seat.started.is_some()) {
-                return Ok(());
+            let Some(index) = state.seats.iter().position(|seat| seat.started.is_none()) else { return Ok(()) };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                let what = match &state.seats[index].link {
+                    Some(link) => format!("process {} did not load the pipeline", link.worker.pid),
+                    None => "it did not come up".to_owned(),
+                };
+                let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` gives it longer");
+                return Err(not_started(index, &reason));
             }
-            state = self.shared.space.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let space = &self.shared.space;
+            state = match left {
+                Some(left) => space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => space.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -83,6 +102,28 @@ impl Pool {
         self.shared.start.notify_all();
         self.shared.keeper.notify_all();
         self.shared.hand_out();
+        self.join();
+    }
+
+    /// Kills the workers, whatever they do, and answers the calls that wait or run with an error.
+    pub(crate) fn abort(&self) {
+        if self.is_a_fork() {
+            return;
+        }
+        let (calls, links) = lock(&self.shared.state).abort();
+        links.iter().for_each(|link| link.hang_up());
+        self.shared.space.notify_all();
+        self.shared.start.notify_all();
+        self.shared.keeper.notify_all();
+        for call in calls {
+            let method = call.method.to_owned();
+            call.answer(Err(CallError::ShutDown { method }));
+        }
+        self.join();
+    }
+
+    /// Waits for the threads of the pool.
+    fn join(&self) {
         // The pool may end on a thread of its own, which cannot wait for itself: an answer wakes whoever waits for it,
         // and with it may go the last handle of the pool. The threads end without being waited for then.
         if lock(&self.own).contains(&std::thread::current().id()) {
@@ -100,7 +141,6 @@ impl Pool {
         self.owner != std::process::id()
     }
 
-    /// How many workers the pool has, up or not.
     /// Puts a call into the queue; gives it back if there is no place, or waits for one.
     fn accept(&self, call: Call, wait: bool) -> Submitted {
         let shared = &self.shared;
@@ -157,7 +197,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.end();
+        // A program that fails is not held up by what its workers have still to do.
+        if std::thread::panicking() {
+            self.abort();
+        } else {
+            self.end();
+        }
     }
 }
 
@@ -170,13 +215,14 @@ impl Engine for Pool {
         self.end();
     }
 
+    fn abort(&self) {
+        Self::abort(self);
+    }
+
     fn submit(&self, call: Call, wait: bool) -> Submitted {
         if self.is_a_fork() {
             let method = call.method.to_owned();
-            let reason =
-                "this process is a fork of the one that has the workers, and cannot use them: start an engine \
-                          of its own, or execute a program"
-                    .to_owned();
+            let reason = crate::fork::no_workers();
             return Err(Box::new((call, CallError::Start { method, reason })));
         }
         if let Some(program) = &self.shared.settings.program
@@ -196,10 +242,16 @@ impl Engine for Pool {
     }
 
     fn workers(&self) -> Vec<Worker> {
+        if self.is_a_fork() {
+            return Vec::new();
+        }
         lock(&self.shared.state).seats.iter().filter_map(|seat| Some(seat.link.as_ref()?.worker)).collect()
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
+        if self.is_a_fork() {
+            return Vec::new();
+        }
         let state = lock(&self.shared.state);
         let seats = state.seats.iter();
         seats.filter_map(|seat| Some((seat.link.as_ref()?.worker, seat.attached.get(&key)?.clone()))).collect()

@@ -47,6 +47,8 @@ pub(super) enum Answer {
     Forgotten,
     /// A request arrived that could not be read: why. The worker is well.
     Unreadable(String),
+    /// Code of the worker panics: message and place. Not an answer: one comes if the process outlives the panic.
+    Panics(String),
 }
 
 /// Why a method has no result.

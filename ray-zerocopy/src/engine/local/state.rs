@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::link::{Job, Link};
 use crate::engine::{Attached, Call, CallError};
@@ -26,6 +26,8 @@ pub(super) struct State {
     /// Workers with nothing to do. The last to become idle is the first to get work: its memory is in the caches.
     idle: Vec<usize>,
     pub(super) closing: bool,
+    /// The workers are being killed, and no call runs any more.
+    pub(super) aborting: bool,
     /// How many drivers have not ended.
     drivers: usize,
     /// The worker whose answer nobody receives yet, because its caller may come and do that: see `lone`.
@@ -34,6 +36,8 @@ pub(super) struct State {
     pub(super) callers: usize,
     /// When the keeper of deadlines wakes by itself.
     pub(super) keeper: Option<Instant>,
+    /// When a call last lost an attempt because no process could be started.
+    hopeless: Option<Instant>,
 }
 
 /// What is known of one worker.
@@ -70,7 +74,8 @@ impl State {
     /// Whether a driver is to end, which has no process: the pool closes, and nothing waits that its worker could do.
     pub(super) fn leave(&mut self, index: usize) -> bool {
         let seat = &mut self.seats[index];
-        let leaves = self.closing && self.queue.is_empty() && seat.pinned.is_empty() && !seat.over;
+        let done = self.aborting || (self.queue.is_empty() && seat.pinned.is_empty());
+        let leaves = self.closing && done && !seat.over;
         if leaves {
             seat.over = true;
             self.drivers -= 1;
@@ -89,7 +94,7 @@ impl State {
 
     /// Whether nobody is left to run a call.
     pub(super) fn abandoned(&self, call: &Call) -> bool {
-        self.pin(call).map_or(self.drivers == 0, |index| self.seats[index].over)
+        self.aborting || self.pin(call).map_or(self.drivers == 0, |index| self.seats[index].over)
     }
 
     /// Whether a call that is put into its queue now is claimed at once.
@@ -181,14 +186,34 @@ impl State {
         [link, lone]
     }
 
-    /// A call that fails because no process could be started: one that waits for this very worker, or for anybody if
-    /// nobody is there.
-    pub(super) fn hopeless(&mut self, index: usize) -> Option<Call> {
-        let pinned = self.seats[index].pinned.pop_front();
-        let nobody = self.seats.iter().all(|seat| seat.link.is_none());
-        let mut call = pinned.or_else(|| self.queue.pop_front_if(|_| nobody))?;
+    /// A call that loses an attempt because no process could be started: one that waits for this very worker, or for any worker if
+    /// there is none.
+    ///
+    /// The workers of a pool fail together, and a call for any of them loses one attempt for each round of that, not one for each
+    /// worker.
+    pub(super) fn hopeless(&mut self, index: usize, round: Duration) -> Option<Call> {
+        if let Some(mut call) = self.seats[index].pinned.pop_front() {
+            call.attempts += 1;
+            return Some(call);
+        }
+        if self.seats.iter().any(|seat| seat.link.is_some()) {
+            return None;
+        }
+        let now = Instant::now();
+        if self.hopeless.is_some_and(|last| now.saturating_duration_since(last) < round) {
+            return None;
+        }
+        let mut call = self.queue.pop_front()?;
+        self.hopeless = Some(now);
         call.attempts += 1;
         Some(call)
+    }
+
+    /// Ends everything: no call is run any more. Gives those that waited, and the ways to all processes.
+    pub(super) fn abort(&mut self) -> (Vec<Call>, Vec<Arc<Link>>) {
+        (self.closing, self.aborting) = (true, true);
+        let calls = self.queues().flat_map(std::mem::take).collect();
+        (calls, self.seats.iter().filter_map(|seat| seat.link.clone()).collect())
     }
 
     fn queues(&mut self) -> impl Iterator<Item = &mut VecDeque<Call>> {
@@ -200,8 +225,10 @@ impl State {
         let late = |call: &Call| matches!(call.deadline, Some((until, _)) if until <= now);
         let mut taken = Vec::new();
         for queue in self.queues() {
-            while let Some(at) = queue.iter().position(late) {
-                taken.extend(queue.remove(at));
+            if queue.iter().any(late) {
+                let (gone, left) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(late);
+                *queue = left;
+                taken.extend(gone);
             }
         }
         taken

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown, socketpair,
+    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, sendmsg, shutdown, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,9 @@ use crate::engine::message::{Incoming, Outgoing};
 
 /// The kernel takes 253 file descriptors in one packet.
 pub(crate) const MAX_FDS: usize = 253;
+
+/// What a socket is to hold: the largest packet, with what the kernel adds. Half of it is the kernel's default, mostly.
+const SEND_BUFFER: usize = 4 * INLINE;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -71,6 +74,10 @@ impl Connection {
     /// Two connected ends.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        for end in [&left, &right] {
+            // A wish: the machine may allow less, and `send_packet` sees that.
+            let _least = set_socket_send_buffer_size(end, SEND_BUFFER);
+        }
         Ok((Self(left), Self(right)))
     }
 
@@ -97,9 +104,21 @@ impl Connection {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(io::Error::other("more file descriptors than a packet may carry"));
         }
-        retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SendFlags::NOSIGNAL))
-            .map(drop)
-            .map_err(|error| limits::named("sendmsg", &error))
+        match retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SendFlags::NOSIGNAL)) {
+            Ok(_) => Ok(()),
+            Err(error) if is_too_long(&error) && packet.memfd.is_none() => {
+                let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+                self.send_packet(&packet.in_memfd()?, &fds)
+            }
+            Err(error) => Err(limits::named("sendmsg", &error)),
+        }
+    }
+
+    /// Sends a short message if the socket has room for it now.
+    pub(super) fn try_send<M: Serialize>(&self, message: &M) -> io::Result<()> {
+        let packet = Packet::new(message, &Outgoing::default())?;
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut SendAncillaryBuffer::default(), flags)).map(drop)
     }
 
     /// Ends the connection, for both ends and for every process that holds them.
@@ -183,7 +202,12 @@ impl Connection {
             .flatten()
             .collect();
         if received.bytes == 0 {
-            return Ok(Event::Gone { unheard: false });
+            // The kernel notes that the socket is closed and that something was left in it one after the other, and is asked for them in
+            // the other order.
+            let mut byte = [0];
+            let left = retry(|| recv(&self.0, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
+            let unheard = left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
+            return Ok(Event::Gone { unheard });
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
             return Ok(Event::Unreadable(io::Error::other(
@@ -216,6 +240,11 @@ impl Connection {
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
     }
+}
+
+/// Whether a packet is larger than the socket's buffer.
+fn is_too_long(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::MSGSIZE)
 }
 
 pub(super) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
-use rustix::net::sockopt::{socket_peercred, socket_type};
-use rustix::process::{Signal, getpid, getppid, kill_process, set_parent_process_death_signal};
+use rustix::net::sockopt::socket_type;
+use rustix::process::{Signal, geteuid, getpid, getppid, kill_process, set_parent_process_death_signal};
 
 use super::protocol::{Answer, Failure, Request};
 use super::transport::{Connection, Event, Received};
@@ -21,7 +21,7 @@ use crate::pipeline::{Copied, LoadError};
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
 pub(super) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(super) const VERSION: &str = "2";
+pub(super) const VERSION: &str = "3";
 /// What the thread needs that waits for the owner's end, and twice that.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -48,38 +48,105 @@ pub(crate) trait Served {
 /// Loads a program in a worker. Sent as a token.
 pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;
 
+/// What a process has that was started as a worker.
+pub(super) struct Claimed {
+    connection: Connection,
+    /// The process that started this one.
+    owner: i32,
+}
+
+/// The status of a process that was started as a worker and cannot be one. `EX_UNAVAILABLE` of `sysexits.h`.
+const UNFIT: i32 = 69;
+
+/// Whether the environment says that this process is a worker, which a worker's own children inherit.
+pub(super) fn is_asked_for() -> bool {
+    std::env::var_os(ENVIRONMENT).is_some()
+}
+
 /// The connection to the owner, if this process was started as a worker.
 ///
-/// The environment alone proves nothing, since a worker's own children inherit it. A worker's standard input is a
-/// socket whose other end is held by its parent.
-pub(super) fn socket() -> Option<Connection> {
-    if std::env::var_os(ENVIRONMENT)? != VERSION {
-        return None;
-    }
+/// The environment alone proves nothing, since a worker's own children inherit it. A worker's standard input is a socket of
+/// packets, and that decides: with one, this process is a worker or nothing, so that whatever is wrong ends it.
+pub(super) fn claim() -> Option<Claimed> {
+    let version = std::env::var_os(ENVIRONMENT)?;
     let stdin = std::io::stdin();
-    let peer = socket_peercred(&stdin).ok()?;
-    if socket_type(&stdin).ok()? != SocketType::SEQPACKET || Some(peer.pid) != getppid() {
+    if socket_type(&stdin) != Ok(SocketType::SEQPACKET) {
         return None;
     }
-    let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).ok()?;
-    // From here on, nobody can take standard input for the socket: neither user code nor a child.
-    let null = std::fs::File::open("/dev/null").ok()?;
-    rustix::stdio::dup2_stdin(&null).ok()?;
-    Some(Connection::from_fd(socket))
+    if sys::privileges::privileged() {
+        give_up(
+            "this program has privileges that its user has not (setuid, setgid or file capabilities), so that it takes no orders",
+        );
+    }
+    if version != VERSION {
+        let version = version.display();
+        give_up(&format!(
+            "the program that started it has another version of ray-zerocopy: they talk in version {version} of the protocol, \
+             this one in {VERSION}"
+        ));
+    }
+    let owner = match sys::peer::peer(&stdin) {
+        Ok(peer) if peer.uid == geteuid().as_raw() => peer.pid,
+        Ok(peer) => give_up(&format!("the other end of its socket is of user {}, not of its own", peer.uid)),
+        Err(error) => give_up(&format!("getsockopt(SO_PEERCRED): {error}")),
+    };
+    if parent() != owner {
+        if parent() == 1 || !exists(owner) {
+            // The owner ended while this process started. That is no failure to tell the user.
+            sys::exit::at_once(UNFIT);
+        }
+        give_up(&format!(
+            "it was started by process {}, and its socket is of process {owner}: a script around a program has to `exec` it",
+            parent()
+        ));
+    }
+    let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)
+        .unwrap_or_else(|error| give_up(&limits::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
+    // From here on, neither user code nor a child can take standard input for the socket.
+    if let Err(error) = empty().and_then(|empty| Ok(rustix::stdio::dup2_stdin(&empty)?)) {
+        give_up(&limits::named("the standard input cannot be emptied", &error).to_string());
+    }
+    Some(Claimed { connection: Connection::from_fd(socket), owner })
+}
+
+/// Ends this process, which was started as a worker and cannot be one: with the reason on the standard error, which is the owner's.
+fn give_up(reason: &str) -> ! {
+    eprintln!("ray-zerocopy worker {}: it cannot work: {reason}", std::process::id());
+    sys::exit::at_once(UNFIT)
+}
+
+/// The parent of this process: 0 for one outside of this process's pid namespace.
+fn parent() -> i32 {
+    getppid().map_or(0, |pid| pid.as_raw_nonzero().get())
+}
+
+/// Whether there is a process of this number.
+fn exists(pid: i32) -> bool {
+    let asked = rustix::process::Pid::from_raw(pid).map(rustix::process::test_kill_process);
+    !matches!(asked, Some(Err(rustix::io::Errno::SRCH)))
+}
+
+/// Something to read that is empty: `/dev/null`, or where that is missing, the end of a pipe.
+fn empty() -> std::io::Result<OwnedFd> {
+    match std::fs::File::open("/dev/null") {
+        Ok(file) => Ok(file.into()),
+        Err(_) => Ok(std::io::pipe()?.0.into()),
+    }
 }
 
 /// For [`init`](crate::init): becomes a worker if the constructor could not, on whatever platform that may be.
 pub(crate) fn fallback() {
-    if let Some(socket) = socket() {
-        run(socket)
+    if let Some(claimed) = claim() {
+        run(claimed)
     }
 }
 
 /// Serves until the owner says so, or is gone.
-pub(super) fn run(connection: Connection) -> ! {
+pub(super) fn run(Claimed { connection, owner }: Claimed) -> ! {
     sys::heap::keep();
     let connection = Arc::new(connection);
-    let ready = match watch(&connection) {
+    last_words(&connection);
+    let ready = match watch(&connection, owner) {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
     };
@@ -88,7 +155,10 @@ pub(super) fn run(connection: Connection) -> ! {
     }
     let mut programs = HashMap::new();
     loop {
-        let served = match connection.next::<(u64, Request)>() {
+        // Waited for first, and then received. A process that is killed while it waits leaves the request where it is, so that the owner
+        // knows that it was not received; in the middle of receiving, the kernel still takes it.
+        let received = connection.wait(None).and_then(|_| connection.next::<(u64, Request)>());
+        let served = match received {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
             Ok(Event::Unreadable(error)) => {
                 answer(&connection, 0, &Answer::Unreadable(error.to_string()), &Outgoing::default())
@@ -112,11 +182,10 @@ pub(super) fn run(connection: Connection) -> ! {
 /// The kernel kills it when the owner's thread ends that started it, even if this process is stopped; but it forgets that
 /// if user code changes the user of this process. So a thread looks whether the owner hangs up, too. That alone would not
 /// do: a fork of the owner holds the owner's end of the socket.
-fn watch(connection: &Arc<Connection>) -> Result<(), String> {
-    let owner = getppid();
+fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     // An owner that ended before has sent no signal.
-    if getppid() != owner {
+    if parent() != owner {
         die();
     }
     let connection = Arc::clone(connection);
@@ -127,6 +196,20 @@ fn watch(connection: &Arc<Connection>) -> Result<(), String> {
         die()
     });
     watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
+}
+
+/// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process leaves nothing else behind: one
+/// in a program built with `panic = "abort"`, one while another unwinds, or one in code that cannot unwind.
+fn last_words(connection: &Arc<Connection>) {
+    let connection = Arc::clone(connection);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let message = panics::message(info.payload());
+        let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
+        // The owner reads it if this process dies. If the socket is full, it has others to read.
+        let _full = connection.try_send(&(0_u64, Answer::Panics(format!("{message}{place}"))));
+        before(info);
+    }));
 }
 
 /// Ends this process at once, whatever its other threads do.
@@ -229,7 +312,7 @@ mod tests {
     #[test]
     fn a_worker_answers_what_it_cannot_read_and_lives_on() {
         let (mut process, connection) =
-            Process::start(0, &Settings { threads: Some(1), ..Settings::default() }).unwrap();
+            Process::start(0, &Settings { threads: Some(1), ..Settings::default() }, || true).unwrap();
         let number = u64::to_le_bytes;
         let claims = [
             // A frame in a memfd that is not there, and an unknown kind of frame.

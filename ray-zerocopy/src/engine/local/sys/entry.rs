@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::image::Image;
+
 /// A function of this executable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EntryToken {
@@ -31,8 +33,6 @@ pub(crate) enum EntryError {
     Signature { expected: String, found: String },
     #[error("this program has no function `{0}`; owner and worker are of different versions of ray-zerocopy")]
     Unknown(String),
-    #[error("the code of this executable cannot be found in /proc/self/maps: {0}")]
-    Maps(String),
 }
 
 /// Where everything is measured from.
@@ -68,44 +68,33 @@ unsafe impl<A: ?Sized + 'static, B: 'static, R: 'static> Function for fn(&mut A,
     }
 }
 
-/// The addresses at which this executable's code is mapped.
-fn code() -> Result<&'static [(usize, usize)], EntryError> {
-    static CODE: OnceLock<Result<Vec<(usize, usize)>, String>> = OnceLock::new();
-    CODE.get_or_init(|| {
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(|error| error.to_string())?;
-        let address = anchor as fn() as usize;
-        let mappings = || maps.lines().filter_map(mapping);
-        let own = mappings().find(|(range, ..)| (range.0..range.1).contains(&address)).map(|(.., file)| file);
-        let own = own.ok_or("the anchor is not in it")?;
-        Ok(mappings().filter(|(_, code, file)| *code && *file == own).map(|(range, ..)| range).collect())
-    })
-    .as_deref()
-    .map_err(|reason| EntryError::Maps(reason.clone()))
+/// Where [`anchor`] is.
+pub(crate) fn anchor_address() -> usize {
+    anchor as fn() as usize
 }
 
-/// A line of `/proc/<pid>/maps`: the addresses, whether it is code, and device and inode of the file.
-fn mapping(line: &str) -> Option<((usize, usize), bool, [&str; 2])> {
-    let mut words = line.split_ascii_whitespace();
-    let (start, end) = words.next()?.split_once('-')?;
-    let flags = words.next()?;
-    let file = [words.nth(1)?, words.next()?];
-    let hex = |text| usize::from_str_radix(text, 16).ok();
-    Some(((hex(start)?, hex(end)?), flags.contains('x'), file))
+/// Where the kernel has put the dynamic loader of the program that it started: 0 if that program is the loader, or needs none.
+pub(crate) fn interpreter_base() -> usize {
+    // SAFETY: `getauxval` only looks a number up.
+    unsafe { libc::getauxval(libc::AT_BASE) as usize }
+}
+
+/// Whether an address is code of the file that has [`anchor`].
+fn is_own_code(address: usize) -> bool {
+    // The program stays where it is, and so does a library that threads of ours run in.
+    static OWN: OnceLock<Option<Image>> = OnceLock::new();
+    OWN.get_or_init(|| Image::of(anchor_address())).as_ref().is_some_and(|image| image.has_code_at(address))
 }
 
 impl EntryToken {
     /// Names a function.
     pub(crate) fn of<F: Function>(function: F) -> Result<Self, EntryError> {
         let address = function.address();
-        let known = code()?.iter().any(|&(start, end)| (start..end).contains(&address));
-        match known {
-            true => Ok(Self {
-                offset: address.wrapping_sub(anchor as fn() as usize) as isize,
-                signature: std::any::type_name::<F>().to_owned(),
-                name: None,
-            }),
-            false => Err(EntryError::NotInExecutable),
+        if !is_own_code(address) {
+            return Err(EntryError::NotInExecutable);
         }
+        let offset = address.wrapping_sub(anchor_address()) as isize;
+        Ok(Self { offset, signature: std::any::type_name::<F>().to_owned(), name: None })
     }
 
     /// One of this crate's own functions.
@@ -129,8 +118,8 @@ impl EntryToken {
         if self.signature != expected {
             return Err(EntryError::Signature { expected: expected.to_owned(), found: self.signature.clone() });
         }
-        let address = (anchor as fn() as usize).wrapping_add_signed(self.offset);
-        if !code()?.iter().any(|&(start, end)| (start..end).contains(&address)) {
+        let address = anchor_address().wrapping_add_signed(self.offset);
+        if !is_own_code(address) {
             return Err(EntryError::NotInExecutable);
         }
         const { assert!(size_of::<F>() == size_of::<usize>(), "a `fn` pointer is an address") };
@@ -145,7 +134,7 @@ impl EntryToken {
 
 #[cfg(test)]
 mod tests {
-    use super::{EntryError, EntryToken, mapping};
+    use super::{EntryError, EntryToken};
 
     fn double(x: u32) -> u32 {
         x * 2
@@ -156,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
+    #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
     fn functions_come_back_from_their_tokens() {
         let token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         assert_eq!(token.resolve::<fn(u32) -> u32>().unwrap()(21), 42);
@@ -165,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
+    #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
     fn a_function_of_another_type_is_refused() {
         let token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         let error = token.resolve::<fn(u64) -> u64>().unwrap_err();
@@ -184,20 +173,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "reads where the executable's code lies, from /proc")]
+    #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
     fn an_offset_outside_of_the_code_is_refused() {
         let mut token = EntryToken::of(double as fn(u32) -> u32).unwrap();
         token.offset = isize::MAX / 2;
         assert!(matches!(token.resolve::<fn(u32) -> u32>(), Err(EntryError::NotInExecutable)));
-    }
-
-    #[test]
-    fn lines_of_proc_maps_are_understood() {
-        let line =
-            "55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog (deleted)";
-        assert_eq!(mapping(line), Some(((0x55d0_c8a0_0000, 0x55d0_c8a2_1000), true, ["08:02", "173521"])));
-        let line = "7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]";
-        assert_eq!(mapping(line), Some(((0x7ffd_4a5f_0000, 0x7ffd_4a61_1000), false, ["00:00", "0"])));
-        assert_eq!(mapping("nonsense"), None);
     }
 }

@@ -6,3 +6,9 @@ pub(crate) fn at_exit(handler: extern "C" fn()) -> bool {
     // code of this executable, which stays mapped until the end, and cannot unwind: `extern "C"` aborts instead.
     unsafe { libc::atexit(handler) == 0 }
 }
+
+/// Ends this process with a status, and runs nothing of what programs do when they exit.
+pub(crate) fn at_once(status: i32) -> ! {
+    // SAFETY: `_exit` may be called at any time, and does not return.
+    unsafe { libc::_exit(status) }
+}

@@ -5,4 +5,9 @@
 pub(crate) mod entry;
 pub(crate) mod exit;
 pub(crate) mod heap;
-pub(crate) mod hook;
+mod hook;
+pub(crate) mod image;
+pub(crate) mod peer;
+pub(crate) mod pidfd;
+pub(crate) mod privileges;
+mod signals;

@@ -1,0 +1,225 @@
+//! A child process, which is waited for and killed by a descriptor of it: a number may be another process's by the time it is used.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, pidfd_open, pidfd_send_signal, waitid,
+};
+
+use super::sys::pidfd::status_after_reaping;
+
+/// How often a process is looked at whose end cannot be waited for.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// With this status.
+    Status(ExitStatus),
+    /// Other code of this process, or the kernel, has taken its status.
+    StatusTaken,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Status(status) = self else {
+            return f.write_str(
+                "it ended, and how is not known: this process ignores SIGCHLD, or other code of it waits for every child",
+            );
+        };
+        let hint = match status.signal() {
+            Some(libc::SIGKILL) => ": killed by another process, or by the kernel for want of memory, see `dmesg`",
+            Some(libc::SIGABRT) => ": it aborted",
+            Some(libc::SIGSEGV) => ": an invalid access to memory, or a stack overflow",
+            Some(libc::SIGBUS) => ": an access to memory behind the end of a file",
+            Some(libc::SIGSYS) => ": a system call that a seccomp filter forbids",
+            _ => "",
+        };
+        write!(f, "{status}{hint}")
+    }
+}
+
+/// A child of this process. Killed when dropped.
+pub(super) struct Child {
+    pid: Pid,
+    /// `None` before Linux 5.3, or where a seccomp filter refuses it.
+    pidfd: Option<OwnedFd>,
+    ended: Option<Ended>,
+}
+
+impl Child {
+    /// Takes over a process that has just been started.
+    pub(super) fn new(child: std::process::Child) -> Option<Self> {
+        let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        // It has ended, and its status was taken, if there is no such process. Anything else is a kernel without pidfds.
+        let ended = matches!(pidfd, Err(Errno::SRCH)).then_some(Ended::StatusTaken);
+        Some(Self { pid, pidfd: pidfd.ok(), ended })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// How the process ended, if it has. Reaps it.
+    pub(super) fn has_ended(&mut self) -> Option<Ended> {
+        if self.ended.is_none() {
+            self.ended = self.reaped(WaitIdOptions::NOHANG);
+        }
+        self.ended
+    }
+
+    fn reaped(&self, options: WaitIdOptions) -> Option<Ended> {
+        use std::os::fd::AsFd;
+
+        let which = match &self.pidfd {
+            Some(pidfd) => WaitId::PidFd(pidfd.as_fd()),
+            None => WaitId::Pid(self.pid),
+        };
+        loop {
+            let status = match waitid(which.clone(), WaitIdOptions::EXITED | options) {
+                // Linux before 5.4 knows pidfds, and does not wait for them.
+                Err(Errno::INVAL) => waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | options),
+                status => status,
+            };
+            match status {
+                // A process that another thread of this one traces is heard of when it stops, too.
+                Ok(Some(status)) => match exit_status(&status) {
+                    Some(status) => return Some(Ended::Status(status)),
+                    None if options.contains(WaitIdOptions::NOHANG) => return None,
+                    None => {}
+                },
+                Err(Errno::CHILD) => return Some(self.status_taken()),
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    fn status_taken(&self) -> Ended {
+        let status = self.pidfd.as_ref().and_then(status_after_reaping);
+        status.map_or(Ended::StatusTaken, |status| Ended::Status(ExitStatus::from_raw(status)))
+    }
+
+    /// Waits for the end of the process, and not longer than `patience`.
+    pub(super) fn wait(&mut self, patience: Duration) -> Option<Ended> {
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(ended) = self.has_ended() {
+                return Some(ended);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            match &self.pidfd {
+                Some(pidfd) => {
+                    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                    // Whatever comes of it, the process is looked at again.
+                    let _looked = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout));
+                }
+                None => std::thread::sleep(LOOK.min(left)),
+            }
+        }
+    }
+
+    /// Kills the process, unless it has ended.
+    pub(super) fn kill(&mut self) {
+        if self.has_ended().is_some() {
+            return;
+        }
+        // An error means that it has ended meanwhile, which is what is wanted.
+        let _ended = match &self.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL),
+            None => kill_process(self.pid, Signal::KILL),
+        };
+    }
+
+    /// Kills the process and waits until it is gone. One that does not go in time, because it waits in the kernel for a device or a
+    /// network file system, is left to a thread of its own.
+    pub(super) fn end(mut self, patience: Duration) {
+        self.kill();
+        if self.wait(patience).is_some() {
+            return;
+        }
+        let thread = std::thread::Builder::new().name("ray-zerocopy reaper".to_owned()).stack_size(REAPER_STACK);
+        // Without a thread it stays a zombie until this process ends, which then costs a process id and nothing else.
+        drop(thread.spawn(move || self.reaped(WaitIdOptions::empty())));
+    }
+}
+
+/// What a thread needs that only waits.
+const REAPER_STACK: usize = 64 * 1024;
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The status as the standard library has it, which writes it for people; `None` for a process that has not ended.
+fn exit_status(status: &WaitIdStatus) -> Option<ExitStatus> {
+    const CORE_DUMPED: i32 = 0x80;
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) if status.dumped() => signal | CORE_DUMPED,
+        (None, signal) => signal?,
+    };
+    Some(ExitStatus::from_raw(raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+    use std::time::Duration;
+
+    use super::{Child, Ended};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn start(script: &str) -> Child {
+        Child::new(Command::new("sh").args(["-c", script]).spawn().unwrap()).unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts processes")]
+    fn the_status_of_a_child_is_what_it_ended_with() {
+        let mut child = start("exit 7");
+        let ended = child.wait(LONG).unwrap();
+        assert_eq!(ended, Ended::Status(ExitStatus::from_raw(7 << 8)));
+        assert_eq!(ended.to_string(), "exit status: 7");
+        // It is asked for as often as one likes, and a kill of what has ended does nothing.
+        child.kill();
+        assert_eq!(child.has_ended(), Some(ended));
+
+        let mut child = start("kill -ABRT $$");
+        assert!(child.wait(LONG).unwrap().to_string().starts_with("signal: 6 (SIGABRT)"));
+        let mut child = start("sleep 600");
+        assert_eq!(child.has_ended(), None);
+        assert_eq!(child.wait(Duration::from_millis(1)), None);
+        child.kill();
+        assert!(child.wait(LONG).unwrap().to_string().starts_with("signal: 9 (SIGKILL)"));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts processes")]
+    fn a_status_that_other_code_has_taken_is_known_or_said_to_be_taken() {
+        let mut child = start("kill -SEGV $$");
+        let pid = child.pid;
+        while rustix::process::waitid(
+            rustix::process::WaitId::Pid(pid),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,
+        )
+        .unwrap()
+        .is_none()
+        {}
+        let ended = child.wait(LONG).unwrap().to_string();
+        assert!(ended.starts_with("signal: 11 (SIGSEGV)") || ended.contains("ignores SIGCHLD"), "{ended}");
+    }
+}
