@@ -1,5 +1,6 @@
-//! Chaos: pools under load while workers are killed and stopped, methods panic, and nonsense is sent. Every call is
-//! answered once, with the right value or with an error of the kind that is to be expected, and nothing is left behind.
+//! Chaos: pools of 1 to 16 workers under load, while one or all of them are killed or stopped, descriptors and memory are short, methods
+//! panic, and nonsense is sent. Every call is answered once, with the right value or with an error of the kind that is to be expected,
+//! and nothing is left behind.
 //!
 //! `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo xtask chaos`. The seed is printed;
 //! `RAY_ZEROCOPY_CHAOS_SEED` repeats the dice, though not what the kernel's scheduler makes of them.
@@ -15,7 +16,7 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, Pending, TaskWrapper, Worker};
 use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
 use ray_zerocopy_tests::memory::{eventually, rollup};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 
 /// Counts what is allocated: a leak of a few bytes a call shows here, and not in what the allocator keeps for later.
 mod heap {
@@ -58,9 +59,17 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const HEAP_GROWTH: usize = 256 << 10;
 /// How much more anonymous memory it may have: what glibc keeps of what the callers' threads have freed.
 const OWNER_GROWTH: u64 = 32 << 20;
-/// How much the sum of the proportional set sizes of all processes may have grown: by what the owner may have, and by what each of five
-/// workers keeps of its freed heap, for the next activations. A worker that was started anew just before has nothing yet.
-const PSS_GROWTH: u64 = OWNER_GROWTH + (16 << 20) + 5 * (64 << 20);
+/// How much the sum of the proportional set sizes of all processes may have grown: by what the owner may have, and by what each worker
+/// keeps of its freed heap, for the next activations. A worker that was started anew just before has nothing yet.
+fn pss_growth(workers: usize) -> u64 {
+    OWNER_GROWTH + (16 << 20) + workers as u64 * (64 << 20)
+}
+
+/// How large the pools are at most.
+const WORKERS: u64 = 16;
+const ACTORS: u64 = 4;
+/// How long one pair of pools lives, in seconds.
+const ROUND: u64 = 20;
 
 fn seconds() -> u64 {
     let seconds = std::env::var("RAY_ZEROCOPY_CHAOS_SECONDS").ok();
@@ -86,6 +95,8 @@ fn seed() -> u64 {
 struct Log {
     events: Mutex<BTreeMap<String, usize>>,
     busy: AtomicUsize,
+    /// Something was short before.
+    short: AtomicBool,
 }
 
 impl Log {
@@ -119,13 +130,21 @@ impl Log {
                 self.note(&format!("{what}: answered"));
             }
             Err(Error::Call(error)) => {
+                // What was said to the worker, or by it, in between; or what was short, by its name.
+                let explained = |reason: &str| {
+                    let nonsense = reason.contains("a packet is broken");
+                    let short = ["see `ulimit -n`", "and `ulimit -v`", "is there enough memory"]
+                        .iter()
+                        .any(|name| reason.contains(name));
+                    nonsense || (short && self.short.load(Ordering::Relaxed))
+                };
                 let violence = match &error {
                     CallError::WorkerDied { .. } => true,
-                    // What was said to the worker, or by it, in between.
-                    CallError::Wire { reason, .. } => reason.contains("a packet is broken"),
+                    CallError::Wire { reason, .. } => explained(reason),
                     CallError::Start { reason, .. } => {
-                        reason.contains("processes died while they loaded") || reason.contains("a packet is broken")
+                        reason.contains("processes died while they loaded") || explained(reason)
                     }
+                    CallError::Load { error, .. } => explained(&error.to_string()),
                     _ => false,
                 };
                 assert!(violence || kind(&error), "{what}: an error that nothing explains, {error}");
@@ -215,7 +234,7 @@ fn actor(actors: &Actors<Crew>, log: &Log, dice: &mut Dice) {
     }
 }
 
-/// Kills, stops, and says nonsense, some times a second.
+/// Kills, stops, says nonsense, and takes away, some times a second.
 fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, dice: &mut Dice) {
     std::thread::sleep(Duration::from_millis(20 + dice.roll(200)));
     let workers = workers();
@@ -223,29 +242,70 @@ fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, dice: &mut Dice) {
     let pid = Pid::from_raw(victim.pid as i32).unwrap();
     // The victim may have ended since it was listed.
     let signal = |signal| kill_process(pid, signal).unwrap_or_default();
-    match dice.roll(10) {
+    match dice.roll(16) {
         0..5 => {
             signal(Signal::KILL);
             log.note("violence: killed");
         }
-        5 => {
+        5..7 => {
+            // From two to all of them, at once.
+            let many = 2 + dice.roll(workers.len() as u64) as usize;
+            for victim in workers.iter().take(many) {
+                kill_process(Pid::from_raw(victim.pid as i32).unwrap(), Signal::KILL).unwrap_or_default();
+            }
+            log.note("violence: killed many");
+        }
+        7 => {
             signal(Signal::STOP);
             log.note("violence: stopped for good");
         }
-        6..8 => {
+        8..10 => {
             signal(Signal::STOP);
             std::thread::sleep(Duration::from_millis(dice.roll(300)));
             signal(Signal::CONT);
             log.note("violence: stopped for a while");
         }
-        _ => {
+        10..12 => {
             let connections = connections();
             if let Some(connection) = connections.get(dice.roll(connections.len().max(1) as u64) as usize) {
                 babble(connection, &dice.garbage());
                 log.note("violence: nonsense");
             }
         }
+        12..14 => {
+            log.short.store(true, Ordering::Relaxed);
+            let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+            let before = getrlimit(Resource::Nofile);
+            let few = Rlimit { current: Some(open + dice.roll(4)), maximum: before.maximum };
+            setrlimit(Resource::Nofile, few).unwrap();
+            std::thread::sleep(Duration::from_millis(dice.roll(800)));
+            setrlimit(Resource::Nofile, before).unwrap();
+            log.note("violence: few descriptors here");
+        }
+        14 => {
+            log.short.store(true, Ordering::Relaxed);
+            limited(victim, Resource::Nofile, 4 + dice.roll(4), dice);
+            log.note("violence: few descriptors in a worker");
+        }
+        _ => {
+            log.short.store(true, Ordering::Relaxed);
+            let statm = std::fs::read_to_string(format!("/proc/{}/statm", victim.pid)).unwrap_or_default();
+            let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
+            if let Some(pages) = pages {
+                limited(victim, Resource::As, pages * 4096 + (dice.roll(4) << 20), dice);
+                log.note("violence: little memory in a worker");
+            }
+        }
     }
+}
+
+/// Gives a worker less of something, for a while. It may have ended.
+fn limited(worker: &Worker, resource: Resource, limit: u64, dice: &mut Dice) {
+    let pid = Pid::from_raw(worker.pid as i32);
+    let maximum = getrlimit(resource).maximum;
+    let Ok(before) = prlimit(pid, resource, Rlimit { current: Some(limit), maximum }) else { return };
+    std::thread::sleep(Duration::from_millis(dice.roll(500)));
+    let _ended = prlimit(pid, resource, before);
 }
 
 /// What this process holds: open files, threads of the engine, children, arenas and messages that are mapped, and folders.
@@ -324,12 +384,12 @@ fn chaos(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed:
 }
 
 /// All workers are up, none is stopped, and each has answered a call and holds no message.
-fn calm(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
+fn calm(engine: &Local, size: usize, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
     let workers = || [engine.workers(), actors.workers()].concat();
     let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
     eventually("the pools heal", || {
         let workers = workers();
-        workers.len() == 5 && workers.iter().all(|worker| state(worker).contains(") S "))
+        workers.len() == size + actors.len() && workers.iter().all(|worker| state(worker).contains(") S "))
     });
     // Calls whose `Pending` was dropped may still run, and nonsense may still wait to be read.
     let mut well = 0;
@@ -337,10 +397,47 @@ fn calm(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec
         let pending: Vec<_> = (0..30).map(|_| tasks.dawdle(5)).collect();
         let answered = pending.into_iter().map(Pending::wait).filter(Result::is_ok).count();
         let answered = answered + actors.iter().filter(|actor| actor.row(1).wait().is_ok()).count();
-        well = if answered == 32 { well + 1 } else { 0 };
+        well = if answered == 30 + actors.len() { well + 1 } else { 0 };
         well == 5
     });
     workers()
+}
+
+/// What is left of a round that a later one is compared with: bytes that are allocated, and anonymous memory.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    heap: usize,
+    anonymous: u64,
+}
+
+/// One pair of pools, from its start to its end.
+fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration, log: &Log) -> Left {
+    let engine = Local::builder().workers(size).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&engine, crew).unwrap();
+    let shared = ActorWrapper::new(crew).unwrap();
+    let actors = shared.spawn(actors).unwrap();
+    let many = size + actors.len();
+    // The allocators of all threads have seen what is to come.
+    chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
+    let (anonymous, pss) = memory(&calm(&engine, size, &tasks, &actors));
+    let heap = heap::bytes();
+
+    chaos(&engine, &tasks, &actors, seed, time, log);
+    let (anonymous_after, pss_after) = memory(&calm(&engine, size, &tasks, &actors));
+    let heap_after = heap::bytes();
+    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
+    eprintln!(
+        "{size} workers and {} actors: anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of all processes {c:.1} -> \
+         {d:.1} MiB, allocated in the owner {heap} -> {heap_after} bytes",
+        actors.len()
+    );
+    assert!(heap_after < heap + HEAP_GROWTH, "the owner leaks");
+    assert!(anonymous_after < anonymous + OWNER_GROWTH, "the owner has grown");
+    assert!(pss_after < pss + pss_growth(many), "the processes have grown");
+    actors.shut_down();
+    engine.shut_down();
+    Left { heap: heap_after, anonymous: anonymous_after }
 }
 
 #[test]
@@ -352,33 +449,27 @@ fn every_call_is_answered_once_and_nothing_is_left() {
     drop(Tensor::<2>::ones([512, 512], &device).matmul(crew.oar.weight.val()).into_data());
     let before = holdings();
 
-    let engine = Local::builder().workers(3).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &crew).unwrap();
-    let shared = ActorWrapper::new(&crew).unwrap();
-    let actors = shared.spawn(2).unwrap();
-    drop(crew);
-    let log = Log::default();
-    // The allocators of all threads have seen what is to come.
-    chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), &Log::default());
-    let (anonymous, pss) = memory(&calm(&engine, &tasks, &actors));
-    let heap = heap::bytes();
-
-    chaos(&engine, &tasks, &actors, seed, Duration::from_secs(seconds), &log);
-    let (anonymous_after, pss_after) = memory(&calm(&engine, &tasks, &actors));
-    let heap_after = heap::bytes();
+    let (log, mut dice) = (Log::default(), Dice::new(seed));
+    let rounds = seconds.div_ceil(ROUND).max(2);
+    let time = Duration::from_secs(seconds) / rounds as u32;
+    let mut left: Vec<Left> = Vec::new();
+    for number in 0..rounds {
+        // Many first, so that what threads keep of their heaps is there from then on; then few; then any number.
+        let size = match number {
+            0 => WORKERS,
+            1 => 1,
+            _ => 1 + dice.roll(WORKERS),
+        };
+        let sizes = (size as usize, 1 + dice.roll(ACTORS) as usize);
+        left.push(round(&crew, sizes, seed + 100_000 * number, time, &log));
+        eventually("nothing is left", || holdings() == before);
+    }
     for (event, count) in &*log.events.lock().unwrap() {
         eprintln!("{count:>8}  {event}");
     }
-    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
-    let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
-    eprintln!("anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of 6 processes {c:.1} -> {d:.1} MiB");
-    eprintln!("allocated in the owner {heap} -> {heap_after} bytes");
-    assert!(heap_after < heap + HEAP_GROWTH, "the owner leaks");
-    assert!(anonymous_after < anonymous + OWNER_GROWTH, "the owner has grown");
-    assert!(pss_after < pss + PSS_GROWTH, "the processes have grown");
-
-    actors.shut_down();
-    engine.shut_down();
-    drop((actors, shared, tasks, engine));
-    eventually("nothing is left", || holdings() == before);
+    // Rounds of other sizes keep other amounts, but not more and more.
+    let most = left[..left.len().div_ceil(2)].iter().map(|left| left.heap).max().unwrap();
+    let last = left[left.len() - 1];
+    assert!(last.heap < most + HEAP_GROWTH, "the owner leaks from round to round: {left:?}");
+    assert!(last.anonymous < left[0].anonymous + 2 * OWNER_GROWTH, "the owner grows from round to round: {left:?}");
 }

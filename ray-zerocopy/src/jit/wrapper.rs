@@ -349,8 +349,8 @@ impl JitActors {
     }
 
     /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
-    pub fn abort(&self) {
-        self.actors.abort();
+    pub fn shut_down_now(&self) {
+        self.actors.shut_down_now();
     }
 }
 

@@ -110,6 +110,13 @@ pub enum LoadError {
     Device(#[from] DeviceError),
 }
 
+impl LoadError {
+    /// Whether it is the process that lacks something, memory say, so that another process may succeed.
+    pub(crate) fn is_for_want_of_something(&self) -> bool {
+        matches!(self, Self::Arena(ArenaError::System { .. }))
+    }
+}
+
 /// A tensor that could not be borrowed, because of its device or dtype.
 ///
 /// On a device with memory of its own, such as a GPU, that is every tensor: its bytes went from the arena's pages to the

@@ -81,7 +81,7 @@ impl<P: Remote> Actors<P> {
     }
 
     /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
-    pub fn abort(&self) {
+    pub fn shut_down_now(&self) {
         self.caller.engine.abort();
     }
 }

@@ -130,7 +130,7 @@ fn an_engine_can_be_aborted_while_calls_run_and_wait() {
     let waiting = tasks.pid();
     eventually("the worker is busy", || std::fs::read(&file).is_ok_and(|text| !text.is_empty()));
     let pid = engine.workers()[0].pid;
-    engine.abort();
+    engine.shut_down_now();
     assert!(!is_alive(pid));
     let error = running.wait().unwrap_err();
     assert!(
@@ -164,7 +164,7 @@ pub(crate) fn start_workers_that_end_at_once() {
     let Ok(engine) = Local::builder().workers(2).threads_per_worker(1).start() else { return };
     let Ok(_tasks) = TaskWrapper::on(&engine, &probe()) else { return };
     std::thread::sleep(Duration::from_secs(2));
-    engine.abort();
+    engine.shut_down_now();
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) fn fork_and_use() {
         let called = tasks.pid().wait().is_err_and(|error| refused(error.to_string()));
         let listed = engine.workers().is_empty();
         engine.shut_down();
-        engine.abort();
+        engine.shut_down_now();
         i32::from(!(waited && called && listed))
     });
     succeeded(child);

@@ -10,6 +10,9 @@ use super::transport::Received;
 use crate::engine::message::Incoming;
 use crate::engine::{Attached, Call, CallError, Program};
 
+/// What did not arrive in the worker.
+const ARGUMENTS: &str = "the arguments";
+
 /// How a process ended.
 pub(super) struct End {
     pub(super) how: String,
@@ -62,7 +65,7 @@ impl Shared {
                 if let Some(doing) = doing {
                     link.put_back(doing);
                 }
-                return self.unreadable(link, "the arguments", &reason);
+                return self.unreadable(link, ARGUMENTS, &reason);
             }
             (doing, answer) => {
                 let end = End::new(format!("it gave an answer to another question, {answer:?}, and was replaced"));
@@ -87,15 +90,34 @@ impl Shared {
 
     fn not_loaded(&self, link: &Arc<Link>, program: &Program, call: Option<Call>, error: CallError) {
         self.attached(link.worker.index, program.key, Err(error.clone()));
+        let wanting = match &error {
+            CallError::Load { error, .. } => error.is_for_want_of_something(),
+            error => matches!(error, CallError::Start { .. }),
+        };
         match call {
+            // What this process lacks, memory or descriptors, another may have.
+            Some(call) if wanting && call.attempts < call.allowed => self.by_another(link, call),
             Some(call) => self.done(link, call, Err(error)),
             None => self.go_on(link),
         }
     }
 
+    /// Puts a call back that this worker could not run. Another gets it if one is idle, since this one is not yet.
+    fn by_another(&self, link: &Arc<Link>, call: Call) {
+        if let Some(claimed) = self.put_back(call) {
+            self.give(claimed);
+        }
+        self.go_on(link);
+    }
+
     /// A message was lost on its way, to the worker or from it. The worker is well.
     pub(super) fn unreadable(&self, link: &Arc<Link>, what: &str, reason: &str) -> Option<End> {
         match link.take() {
+            // The worker has not received it, so that it never ran.
+            Some(Doing::Call(call)) if what == ARGUMENTS && call.attempts < call.allowed => {
+                self.by_another(link, call);
+                None
+            }
             Some(Doing::Call(call)) => {
                 let (method, what) = (call.method.to_owned(), what.to_owned());
                 self.done(link, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));

@@ -127,13 +127,13 @@ impl Local {
 
     /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
     ///
-    /// The same happens when the last clone is dropped; or [`abort`](Self::abort), if that is because the thread panics.
+    /// The same happens when the last clone is dropped; or [`shut_down_now`](Self::shut_down_now), if that is because the thread panics.
     pub fn shut_down(&self) {
         self.0.end();
     }
 
     /// Kills the workers at once, whatever they do. Calls that wait or run are errors.
-    pub fn abort(&self) {
+    pub fn shut_down_now(&self) {
         self.0.abort();
     }
 }
