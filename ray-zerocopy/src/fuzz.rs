@@ -23,14 +23,10 @@ use crate::wrapper::wire::{Reader, Tensors, WireError};
 /// # Errors
 /// As [`Arena::from_memfd`] and [`Arena::verify`].
 pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
-    let refused = |(call, error): (&str, std::io::Error)| ArenaError::System {
-        call: call.to_owned(),
-        bytes: bytes.len() as u64,
-        reason: error.to_string(),
-    };
+    let refused = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
     let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
     write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
-    seal(&fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
+    let fd = seal(fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
     let arena = Arena::from_memfd(fd)?;
     assert!(!arena.is_empty() && arena.stored_bytes() <= arena.len(), "more is stored than there is");
     let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);

@@ -86,6 +86,7 @@ mod engine;
 mod error;
 mod fuzz;
 pub mod jit;
+mod os;
 mod panics;
 mod pipeline;
 #[cfg(feature = "ray")]
@@ -128,6 +129,11 @@ pub mod __private {
         unshare,
     };
     pub use crate::pipeline::{leaf, whole};
+    /// For `rzc`: files that appear when they are complete.
+    pub mod os {
+        pub use crate::os::replace::replace;
+        pub use crate::os::temporary::remove as remove_temporaries;
+    }
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
         pub use crate::fuzz::{arena, checkpoint, graph, manifest, message};

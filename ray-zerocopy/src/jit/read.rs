@@ -3,7 +3,7 @@
 //! A graph is a program, and may compute what it likes for as long as it likes. But it names no tensor that is not there, and runs
 //! nothing but operations on tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::tensor::DType;
 use serde::Deserialize;
@@ -57,9 +57,10 @@ impl Code {
             return Err(format!("it has more than {MOST_SYMBOLS} symbols"));
         }
         let inputs = self.inputs.len() as u64;
+        let mut names = HashSet::with_capacity(self.inputs.len());
         for (at, port) in self.inputs.iter().enumerate() {
             self.port(port)?;
-            if port.id.value() != at as u64 || self.inputs[..at].iter().any(|other| other.name == port.name) {
+            if port.id.value() != at as u64 || !names.insert(port.name.as_str()) {
                 return Err(format!("input `{}` is there twice, or in another place", port.name));
             }
             if !port.shape.iter().all(|form| form.alone().is_some() || form.fixed().is_some_and(|size| size > 0)) {
@@ -81,9 +82,10 @@ impl Code {
             }
         }
         self.check_operations(inputs + self.constants.len() as u64)?;
-        for (at, port) in self.outputs.iter().enumerate() {
+        names.clear();
+        for port in &self.outputs {
             self.port(port)?;
-            if self.outputs[..at].iter().any(|other| other.name == port.name) {
+            if !names.insert(port.name.as_str()) {
                 return Err(format!("output `{}` is there twice", port.name));
             }
         }

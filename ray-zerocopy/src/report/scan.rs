@@ -292,8 +292,7 @@ mod tests {
 
     #[test]
     fn what_only_has_the_name_of_an_arena_is_listed_with_the_reason() {
-        let fd = create("ray-zerocopy", 4096).unwrap();
-        seal(&fd).unwrap();
+        let fd = seal(create("ray-zerocopy", 4096).unwrap()).unwrap();
         let map = Mapping::open(&fd, 4096).unwrap();
         let own = std::process::id();
         let scan = scan().unwrap();

@@ -11,8 +11,7 @@ fn sealed(len: usize) -> OwnedFd {
     let fd = create("ray-zerocopy-test", len as u64).unwrap();
     let bytes: Vec<u8> = (0..251_u8).cycle().take(len).collect();
     write_at(&fd, &bytes, 0).unwrap();
-    seal(&fd).unwrap();
-    fd
+    seal(fd).unwrap()
 }
 
 fn pages(len: usize) -> Pages {

@@ -113,7 +113,7 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
-        Answer::Here(handle) => Ok(Arena::from_handle(&handle, received.fds)?),
+        Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
         Answer::Refused(reason) => Err(refused(&reason)),
     }
 }

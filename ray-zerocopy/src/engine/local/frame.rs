@@ -12,6 +12,7 @@ use super::limits;
 use crate::arena::copy::write_at;
 use crate::arena::sys::{Mapping, create, seal};
 use crate::engine::message::{ALIGN, Incoming, Outgoing, layout};
+use crate::os;
 
 /// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
 pub(super) const INLINE: usize = 64 * 1024;
@@ -50,7 +51,7 @@ impl Packet {
             .chain(parts)
             .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
             .map_err(|error| limits::named("pwrite", &error))?;
-        seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
+        let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
@@ -105,8 +106,10 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
     if len == 0 || len > MAX_FRAME {
         return Err(broken("a memfd of an impossible size"));
     }
-    let mapping = Mapping::open(fd.as_fd(), len as usize);
-    Ok(bytes::Bytes::from_owner(mapping.map_err(|error| limits::named("mmap", &error))?))
+    let refused = |error: io::Error| {
+        io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, &error)))
+    };
+    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(refused)?))
 }
 
 /// Takes a frame apart.
