@@ -338,7 +338,7 @@ mod tests {
 
     use burn::tensor::{Bytes, DType};
 
-    use super::{ArenaBuilder, ArenaError, MAX_TENSOR_COUNT, Value};
+    use super::{ArenaBuilder, ArenaError, FileBlob, MAX_TENSOR_COUNT, Value};
     use crate::arena::{TensorEntry, TensorKind};
 
     fn of(numbers: impl Iterator<Item = u64>) -> Result<crate::Arena, ArenaError> {
@@ -375,6 +375,21 @@ mod tests {
         let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
         assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));
         arena.verify().unwrap();
+    }
+
+    /// Each place is looked up once: with a comparison of each with each, this would take minutes.
+    #[test]
+    fn many_tensors_that_stay_where_they_are_are_noted_at_once() {
+        let mut builder = ArenaBuilder::new("view");
+        for round in 0..2 {
+            for at in 0..200_000_u64 {
+                let (path, dtype) = (format!("{round}.{at}"), DType::U64);
+                let entry =
+                    TensorEntry { path, blob: 0, kind: TensorKind::Int, dtype, shape: vec![1], param: None, why: None };
+                builder.in_file(entry, FileBlob { file: 0, offset: 8 * at, len: 8 });
+            }
+        }
+        assert_eq!((builder.manifest.tensors.len(), builder.manifest.blobs.len()), (400_000, 200_000));
     }
 
     /// An arena with a copied field of its own, and every other tensor of `base`, which stay there.

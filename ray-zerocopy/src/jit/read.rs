@@ -202,7 +202,7 @@ mod tests {
     use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
     use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
 
-    use super::super::graph::{Code, Hole, Source};
+    use super::super::graph::{Code, Hole, Port, Source};
     use super::super::symbol::{Form, Term};
     use super::super::trace;
     use super::GraphError;
@@ -251,6 +251,17 @@ mod tests {
             std::fs::write(&seed, codec::encode(&code).unwrap()).unwrap();
         }
         assert_eq!(Code::read(&std::fs::read(seed).unwrap()).unwrap().operations, code.operations, "BLESS=1 writes it");
+    }
+
+    /// Each name is looked at once: with a comparison of each with each, this would not end.
+    #[test]
+    fn a_graph_of_many_outputs_is_read_at_once() {
+        let mut code = code();
+        let port = code.outputs[0].clone();
+        code.outputs = (0..1 << 16).map(|at| Port { name: at.to_string(), ..port.clone() }).collect();
+        assert!(read(&code).is_ok());
+        code.outputs[1 << 15].name = "0".to_owned();
+        assert!(read(&code).unwrap_err().to_string().contains("output `0` is there twice"));
     }
 
     #[test]

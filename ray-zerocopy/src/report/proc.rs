@@ -44,6 +44,12 @@ pub(super) fn processes() -> io::Result<impl Iterator<Item = u32>> {
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
+/// Whether a process is there and may not be looked into: it is another user's, or has protected itself.
+pub(super) fn is_hidden(pid: u32) -> bool {
+    // The kernel decides when the file is opened; its content shows only in what is read.
+    matches!(fs::read(format!("/proc/{pid}/maps")), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// The id of a process's parent.
 pub(super) fn parent(pid: u32) -> Option<u32> {
     // The name of the program is in parentheses, and may hold anything, parentheses too.

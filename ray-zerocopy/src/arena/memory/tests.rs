@@ -77,6 +77,27 @@ fn a_mapping_at_any_page_says_why_it_has_no_huge_pages() {
     assert_eq!(regions.apply(Memory::default().prefault(true)).prefault, PolicyOutcome::Applied { bytes: len as u64 });
 }
 
+/// As where a shared map is refused: the pages are the file's all the same, and policies apply to them.
+#[test]
+fn a_private_map_costs_nothing_and_takes_policies() {
+    let len = 2 * HUGE_PAGE;
+    let fd = sealed(len);
+    let shared = Mapping::open(&fd, len).unwrap();
+    let private = Pages::private(fd.as_fd(), len).unwrap();
+    assert!(private.is_aligned());
+    let regions = Regions::new(vec![private.clone()]);
+    let outcome = regions.apply(now().prefault(true));
+    assert_eq!(outcome.prefault, PolicyOutcome::Applied { bytes: len as u64 });
+    assert!(outcome.huge_pages.bytes() == len as u64 || !outcome.huge_pages.why().is_empty(), "{outcome}");
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", private.addresses().start);
+    let own: Vec<_> = smaps.lines().skip_while(|line| !line.starts_with(&start)).take(25).collect();
+    assert!(
+        own[0].contains(" r--p ") && own.iter().any(|line| line.starts_with("Anonymous:") && line.ends_with(" 0 kB"))
+    );
+    drop(shared);
+}
+
 #[test]
 fn less_than_a_huge_page_is_said_to_be() {
     let regions = Regions::new(vec![pages(5000)]);

@@ -148,7 +148,34 @@ fn broken(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use std::os::fd::AsFd;
+
+    use burn::tensor::Bytes;
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    use super::{IN_MEMFD, INLINE, Outgoing, Packet, create, frame, parse, write_at};
+    use crate::arena::sys::SEALS;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_travels_is_open_for_reading_only() {
+        let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7_u8; 2 * INLINE])] };
+        let packet = Packet::new(&1_u32, &payload).unwrap();
+        let memfd = packet.memfd.unwrap();
+        assert_eq!(fcntl_getfl(&memfd).unwrap().intersection(OFlags::RWMODE), OFlags::RDONLY);
+        let (number, received) = parse::<u32>(&frame(&packet.bytes, &mut vec![memfd]).unwrap()).unwrap();
+        assert_eq!((number, &received.segments[0][..]), (1, &payload.segments[0][..]));
+    }
+
+    /// As a sender of an earlier version hands it over.
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_arrives_open_for_writing_is_read_all_the_same() {
+        let memfd = create("ray-zerocopy-message", 4096).unwrap();
+        write_at(memfd.as_fd(), &[7; 4096], 0).unwrap();
+        rustix::fs::fcntl_add_seals(&memfd, SEALS).unwrap();
+        assert!(frame(&[IN_MEMFD], &mut vec![memfd]).unwrap().iter().all(|&byte| byte == 7));
+    }
 
     #[test]
     fn broken_frames_are_errors() {
