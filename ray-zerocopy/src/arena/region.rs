@@ -174,7 +174,8 @@ impl Region {
         let others_may_write = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
         if ![0, geteuid().as_raw()].contains(&stat.st_uid) || others_may_write {
             let reason = format!(
-                "a handle names it for weights to be borrowed from, and other users can change it: it belongs to user {}, and its                  mode is {:o}; share the pipeline in sealed memory, or open the file here",
+                "a handle names it for weights to be borrowed from, and other users can change it: it belongs to user {}, and its \
+                 mode is {:o}; share the pipeline in sealed memory, or open the file here",
                 stat.st_uid,
                 stat.st_mode & 0o777
             );

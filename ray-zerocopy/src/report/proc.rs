@@ -38,8 +38,10 @@ impl<'a> Map<'a> {
 /// The ids of all processes.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If there is no `/proc`, or it is not that of this process.
 pub(super) fn processes() -> io::Result<impl Iterator<Item = u32>> {
+    // Where it is not mounted there is most often an empty folder.
+    fs::metadata("/proc/self")?;
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
