@@ -134,9 +134,10 @@ fn few_addresses() {
 }
 
 fn many_maps() {
-    let (fd, arena) = (sealed(4096), sealed(4096));
+    let (file, arena) = (tempfile::tempfile().unwrap(), sealed(4096));
+    file.set_len(4096).unwrap();
     let mut maps = Vec::with_capacity(1 << 20);
-    let mut map = || MmapOptions::new().len(4096).map_raw_read_only(&fd);
+    let map = || MmapOptions::new().len(4096).map_raw_read_only(&file);
     while maps.len() < maps.capacity() {
         match map() {
             Ok(map) => maps.push(map),

@@ -93,7 +93,7 @@ fn script(programs: &[Program]) -> String {
          /bin/busybox --install -s /bin\n\
          export PATH=/bin HOME=/root RUST_BACKTRACE=0\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
-         mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm; chmod 1777 /tmp /dev/shm\n\
+         ulimit -l unlimited; mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm; chmod 1777 /tmp /dev/shm\n\
          uname -r\n",
     );
     for (at, program) in programs.iter().enumerate() {

@@ -90,7 +90,7 @@ fn fetch(staging: &Path, mirror: &str) -> Result<PathBuf> {
     unpack.arg("-x").arg(&package).arg(staging.join("kernel"));
     run(unpack)?;
     let boot = files(&staging.join("kernel/boot"), "");
-    boot.into_iter().find(is_kernel).with_context(|| format!("{name} has no kernel"))
+    boot.into_iter().find(|path| is_kernel(path)).with_context(|| format!("{name} has no kernel"))
 }
 
 /// The number behind the last dash but two: `linux-image-5.10.0-32-cloud-amd64`.
@@ -98,7 +98,7 @@ fn revision(name: &str) -> u64 {
     name.split('-').filter_map(|part| part.parse().ok()).next_back().unwrap_or_default()
 }
 
-fn is_kernel(path: &PathBuf) -> bool {
+fn is_kernel(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
 }
 

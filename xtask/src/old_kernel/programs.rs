@@ -54,6 +54,7 @@ const TESTS: &[Wanted] = &[
     ),
     wanted("failures", &["killed_while", "dies_while", "abort", "panic"]),
     wanted("isolation", &[]),
+    wanted("handles", &["names_no_file"]),
     wanted("files", &[]),
     wanted("saving", &[]),
     wanted("memory_policy", &["prefaults", "few_bytes", "locked", "may_not_lock", "refuses"]),
