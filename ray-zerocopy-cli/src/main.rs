@@ -6,6 +6,7 @@
 //! | `commands/` | a file for each command |
 //! | `weights` | any file of weights, as a list of tensors |
 //! | `npy` | tensors in numpy's files |
+//! | `files` | files that appear when they are complete, and signals |
 //! | `content` | comparing the bytes and values of two tensors |
 //! | `table`, `output`, `progress`, `pattern` | tables, standard output, progress bars, filters |
 
@@ -14,6 +15,7 @@
 mod cli;
 mod commands;
 mod content;
+mod files;
 mod npy;
 mod output;
 mod pattern;

@@ -1,12 +1,14 @@
 //! Tensors in numpy's files.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, TensorData};
 use npyz::{NpyFile, Order, TypeChar, WriterBuilder};
+
+use crate::files;
 
 /// Reads a file.
 pub(crate) fn read(path: &Path) -> Result<TensorData> {
@@ -38,30 +40,28 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
 pub(crate) fn write(path: &Path, data: &TensorData, force: bool) -> Result<()> {
     let write = || -> Result<()> {
         ensure!(force || !path.exists(), "it is there already; --force replaces it");
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        let shape: Vec<u64> = data.shape().iter().map(|&extent| extent as u64).collect();
-        macro_rules! elements {
-            ($($pattern:pat => $type:ty),*) => {
-                match data.dtype() {
-                    $($pattern => {
-                        let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
-                        let mut writer = options.writer(BufWriter::new(&mut file)).begin_nd()?;
-                        writer.extend(data.iter::<$type>())?;
-                        writer.finish()?;
-                    })*
-                    other => bail!("numpy has no {other:?}"),
-                }
-            };
-        }
-        elements!(
-            DType::F64 => f64, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32 => f32,
-            DType::I64 => i64, DType::I32 => i32, DType::I16 => i16, DType::I8 => i8,
-            DType::U64 => u64, DType::U32 => u32, DType::U16 => u16, DType::U8 => u8, DType::Bool(_) => bool
-        );
-        file.flush()?;
-        file.persist(path)?;
-        Ok(())
+        files::write(path, |out| {
+            let shape: Vec<u64> = data.shape().iter().map(|&extent| extent as u64).collect();
+            macro_rules! elements {
+                ($($pattern:pat => $type:ty),*) => {
+                    match data.dtype() {
+                        $($pattern => {
+                            let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
+                            let mut writer = options.writer(out).begin_nd()?;
+                            writer.extend(data.iter::<$type>())?;
+                            writer.finish()?;
+                        })*
+                        other => bail!("numpy has no {other:?}"),
+                    }
+                };
+            }
+            elements!(
+                DType::F64 => f64, DType::F32 | DType::F16 | DType::BF16 | DType::Flex32 => f32,
+                DType::I64 => i64, DType::I32 => i32, DType::I16 => i16, DType::I8 => i8,
+                DType::U64 => u64, DType::U32 => u32, DType::U16 => u16, DType::U8 => u8, DType::Bool(_) => bool
+            );
+            Ok(())
+        })
     };
     write().with_context(|| format!("{} cannot be written", path.display()))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -116,10 +117,10 @@ impl Weights {
     /// A TorchScript module, of which all is read to tell what it would be as an arena.
     fn module(path: &Path) -> Result<Self> {
         let script = TorchScript::open(path)?;
-        let folder = tempfile::tempdir().context("no folder for the module's arena")?;
-        let saved = folder.path().join("module.rzg");
-        script.save(&saved)?;
-        let opened = Self::arena(ArenaFile::open(&saved)?, vec![path.to_owned()])?;
+        // Looked into where it is, in memory: a file of its size need not have room.
+        let memory = script.arena().fd().context("the module's arena has no file descriptor")?;
+        let memory = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let opened = Self::arena(ArenaFile::open(memory)?, vec![path.to_owned()])?;
         let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
         Ok(Self { format: Format::TorchScript, bytes, ..opened })
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::arena::container::Head;
 use crate::arena::copy::write_at;
 use crate::arena::sys::{create, seal};
 use crate::arena::{Arena, ArenaError, BlobSource, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
@@ -23,14 +24,11 @@ use crate::wrapper::wire::{Reader, Tensors, WireError};
 /// # Errors
 /// As [`Arena::from_memfd`] and [`Arena::verify`].
 pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
-    let refused = |(call, error): (&str, std::io::Error)| ArenaError::System {
-        call: call.to_owned(),
-        bytes: bytes.len() as u64,
-        reason: error.to_string(),
-    };
+    let refused = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
+    same_head(bytes);
     let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
     write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
-    seal(&fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
+    let fd = seal(fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
     let arena = Arena::from_memfd(fd)?;
     assert!(!arena.is_empty() && arena.stored_bytes() <= arena.len(), "more is stored than there is");
     let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
@@ -38,6 +36,31 @@ pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
     let verified = arena.verify();
     arena.manifest().tensors.iter().for_each(|entry| make(&arena, entry));
     verified
+}
+
+/// Compares our reader of a container's head with burnpack's own: both take it or neither, and they find the same.
+fn same_head(bytes: &[u8]) {
+    let theirs = burn_pack::Reader::from_bytes(Bytes::from_bytes_vec(bytes.to_vec()))
+        .map(|reader| (reader.metadata().clone(), reader.into_tensors().unwrap_or_default()));
+    let (ours, theirs) = match (Head::read(bytes, bytes.len() as u64), theirs) {
+        (Ok(head), Ok(theirs)) => {
+            let tensors = head.tensors.into_iter().map(|(name, found)| {
+                let place = found.offset as usize..(found.offset + found.len) as usize;
+                (name, found.dtype, found.shape, found.param, bytes[place].to_vec())
+            });
+            assert_eq!(head.texts, theirs.0);
+            (tensors.collect::<Vec<_>>(), theirs.1)
+        }
+        (Err(_), Err(_)) => return,
+        (ours, theirs) => panic!("{:?}, and burnpack's reader says {:?}", ours.err(), theirs.err()),
+    };
+    let theirs: Vec<_> = theirs.into_iter().filter_map(|tensor| tensor.into_parts().ok()).collect();
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        let (name, dtype, shape, param, bytes) = theirs;
+        assert_eq!((&ours.0, &ours.1, ours.3, &ours.4[..]), (name, dtype, *param, &bytes[..]));
+        assert_eq!(ours.2, shape.to_vec());
+    }
 }
 
 /// Reads bytes as a traced graph, and says of it what people are told.
@@ -92,6 +115,7 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
 /// # Errors
 /// As [`Checkpoint::open`], or if a tensor cannot be read.
 pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
+    same_head(bytes);
     let refused = |(call, error): (&str, std::io::Error)| format!("{call}: {error}");
     let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
     write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;

@@ -87,6 +87,7 @@ mod error;
 mod fork;
 mod fuzz;
 pub mod jit;
+mod os;
 mod panics;
 mod pipeline;
 #[cfg(feature = "ray")]
@@ -129,6 +130,11 @@ pub mod __private {
         unshare,
     };
     pub use crate::pipeline::{leaf, whole};
+    /// For `rzc`: files that appear when they are complete.
+    pub mod os {
+        pub use crate::os::replace::replace;
+        pub use crate::os::temporary::remove as remove_temporaries;
+    }
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
         pub use crate::fuzz::{arena, checkpoint, graph, manifest, message};

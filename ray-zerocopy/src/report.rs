@@ -5,6 +5,7 @@ mod scan;
 
 use std::fmt;
 use std::fs;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,10 @@ pub struct Report {
     pub arena: u64,
     /// The owner first, then the workers that are up.
     pub processes: Vec<ProcessReport>,
+    /// How many processes may map the arena, and could not be looked into: those of other users, and those that have protected
+    /// themselves. Of processes that `/proc` does not show at all (`hidepid=2`) nothing is known.
+    #[serde(default)]
+    pub hidden: usize,
 }
 
 impl Report {
@@ -143,6 +148,9 @@ impl fmt::Display for Report {
         for (text, names) in self.outcomes() {
             write!(f, "\n{}: {text}", names.join(", "))?;
         }
+        if self.hidden > 0 {
+            write!(f, "\nprocesses that this user may not look into: {}", self.hidden)?;
+        }
         Ok(())
     }
 }
@@ -163,9 +171,13 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
     let files = Files::of(arena)?;
     let mut processes = vec![this_process(arena, &files)?];
     let attached = caller.engine.attached(caller.program.key);
+    let mut hidden = 0;
     for worker in caller.engine.workers().into_iter().filter(|worker| caller.engine.is_here(*worker)) {
-        // A worker that dies while it is looked at is not in the report; its successor will be.
-        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else { continue };
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else {
+            // A worker that dies while it is looked at is not in the report; its successor will be.
+            hidden += usize::from(proc::is_hidden(worker.pid));
+            continue;
+        };
         if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
             row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
             row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
@@ -174,27 +186,31 @@ pub(crate) fn report(caller: &Caller) -> Result<Report, ReportError> {
         }
         processes.push(row);
     }
-    Ok(Report { arena: arena.len(), processes })
+    Ok(Report { arena: arena.len(), processes, hidden })
 }
 
-/// Asks the kernel about every process of this user that maps an arena.
+/// Asks the kernel about every process of this user that maps an arena, and counts those that it says nothing about.
 pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
     let files = Files::of(arena)?;
     let mut processes = vec![this_process(arena, &files)?];
     let none = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
-    for pid in proc::processes().map_err(none)? {
-        // Other users' processes cannot be read, and some end while this looks: neither maps the arena.
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        if pid != own
-            && maps.lines().filter_map(Map::parse).any(|map| files.have(&map))
-            && let Ok(row) = process("process".to_owned(), Worker { index: 0, pid }, &files)
-        {
-            processes.push(row);
+    let mut hidden = 0;
+    for pid in proc::processes().map_err(none)?.filter(|pid| *pid != own) {
+        match fs::read_to_string(format!("/proc/{pid}/maps")) {
+            Ok(maps) if maps.lines().filter_map(Map::parse).any(|map| files.have(&map)) => {
+                match process("process".to_owned(), Worker { index: 0, pid }, &files) {
+                    Ok(row) => processes.push(row),
+                    Err(_) => hidden += usize::from(proc::is_hidden(pid)),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => hidden += 1,
+            // It does not map the arena, or has ended.
+            _ => {}
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
-    Ok(Report { arena: arena.len(), processes })
+    Ok(Report { arena: arena.len(), processes, hidden })
 }
 
 /// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
@@ -309,10 +325,12 @@ mod tests {
         let report = Report {
             arena: 4 << 20,
             processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)],
+            hidden: 3,
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
         assert!(text.contains("sum                        3.0  7.0    4.0     0.0"), "{text}");
+        assert!(text.ends_with("processes that this user may not look into: 3"), "{text}");
     }
 }

@@ -33,6 +33,13 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     panic!("it did not happen within a minute: {what}");
 }
 
+/// Whether the kernel is older than a version of Linux.
+pub fn kernel_is_before(version: (u32, u32)) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("there is a /proc");
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) < version
+}
+
 /// A mapping of a process.
 #[derive(Debug)]
 pub struct Mapped {

@@ -11,7 +11,7 @@ use burn::tensor::{Bool, Bytes, DType, Device, Distribution, Int, Tensor, Tensor
 use burn_pack::Writer;
 use ray_zerocopy::{Arena, ArenaError, LoadError, Pipeline, load, share};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, memfd_create};
 
 const ALL: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
@@ -56,6 +56,23 @@ fn the_kernel_refuses_every_write() {
     let mut again = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     assert!(std::io::Write::write(&mut again, b"x").is_err());
     arena.verify().unwrap();
+}
+
+/// Before Linux 6.7 memory that is sealed cannot be mapped through a descriptor that is open for writing.
+#[test]
+fn what_is_kept_and_handed_out_is_open_for_reading_only() {
+    let mode = |arena: &Arena| fcntl_getfl(arena.fd().unwrap()).unwrap().intersection(OFlags::RWMODE);
+    let arena = share(&mill()).unwrap();
+    assert_eq!(mode(&arena), OFlags::RDONLY);
+    // Whatever kind of descriptor somebody hands in.
+    let writable = memfd(&bytes(&arena), ALL);
+    assert_eq!(fcntl_getfl(&writable).unwrap().intersection(OFlags::RWMODE), OFlags::RDWR);
+    let opened = Arena::from_memfd(writable).unwrap();
+    assert_eq!(mode(&opened), OFlags::RDONLY);
+    opened.verify().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    arena.save(folder.path().join("mill.bpk")).unwrap();
+    assert_eq!(mode(&Arena::open(folder.path().join("mill.bpk")).unwrap()), OFlags::RDONLY);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod devices;
 mod fuzz;
 mod libtorch;
+mod old_kernel;
 mod ray;
 mod shell;
 mod test;

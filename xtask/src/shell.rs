@@ -48,6 +48,12 @@ pub(crate) fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
+/// Where a program is, if it is in the path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
 /// Installs packages of Debian if this is root; else says how. `lacking` is what is missing without them.
 pub(crate) fn install(lacking: &str, packages: &[&str]) -> Result<()> {
     let how = format!("{lacking}; on Debian and Ubuntu: `sudo apt-get install {}`", packages.join(" "));

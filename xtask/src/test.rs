@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{devices, ray, tools};
+use crate::{devices, old_kernel, ray, tools};
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
@@ -31,6 +31,11 @@ const STEPS: &[Step] = &[
     ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
         shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))
     }),
+    (
+        "old kernel",
+        "the tests of memory, workers, files and graphs on Linux 5.10, in a virtual machine",
+        old_kernel::tests,
+    ),
     (
         "device lints",
         "clippy of what is behind the features `wgpu`, `cuda` and `torchscript`, which need no GPU for that",

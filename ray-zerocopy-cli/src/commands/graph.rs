@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{SHOWN, run as runs};
 use crate::Outcome;
 use crate::cli::Graph;
+use crate::files;
 use crate::output::Output;
 use crate::table::{Table, count};
 
@@ -30,7 +31,8 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
             "the graph has {} operations, and a picture has room for {MOST}; --compute leaves out those that compute nothing",
             steps.len()
         );
-        std::fs::write(path, draw(&graph, &steps, options.compute))
+        let picture = draw(&graph, &steps, options.compute);
+        files::write(path, |out| Ok(out.write_all(picture.as_bytes())?))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
     if options.json {

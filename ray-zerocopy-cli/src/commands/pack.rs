@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Floats, Pack};
+use crate::files::leave_nothing_behind;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::table::{Table, count, size};
@@ -31,6 +32,7 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     }
     let renamed = checkpoint.tensors().filter(|tensor| tensor.name != tensor.renamed).count();
     let before = Weights::checkpoint(&checkpoint)?;
+    leave_nothing_behind()?;
     let bar = Bar::new(&format!("packing into {}", target.display()));
     let handle = bar.handle();
     let packed = checkpoint.progress(move |progress| handle.show(progress)).pack(&target);

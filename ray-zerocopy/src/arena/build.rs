@@ -17,6 +17,7 @@ use super::region::{Backing, Region};
 use super::source::{BlobSource, Value, digest};
 use super::sys::{self, Promise};
 use super::{Arena, ArenaError, CopyEntry, FlagEntry, Manifest, Progress, Stamp, TensorEntry};
+use crate::os::limits;
 
 pub(crate) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
 pub(super) const CHECKSUM_KEY: &str = "ray_zerocopy.blake3";
@@ -31,6 +32,8 @@ pub(crate) struct ArenaBuilder {
     by_identity: HashMap<(usize, usize, String), u32>,
     /// Blobs with the same dtype, size and sample: whether they are equal is still to be seen.
     by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
+    /// Blobs that are in a file, or in another arena.
+    by_place: HashMap<FileBlob, u32>,
     files: Vec<(OwnedFd, Backing)>,
     /// Whether tensors that are equal, and not the same, are two.
     #[cfg(feature = "torchscript")]
@@ -64,6 +67,7 @@ impl ArenaBuilder {
             stored: Vec::new(),
             by_identity: HashMap::new(),
             by_sample: HashMap::new(),
+            by_place: HashMap::new(),
             files: Vec::new(),
             #[cfg(feature = "torchscript")]
             apart: false,
@@ -107,7 +111,8 @@ impl ArenaBuilder {
         if !alike.is_empty() {
             let own = digest(&**source).map_err(failed)?;
             for blob in alike {
-                let Some(other) = self.stored.iter_mut().find(|stored| stored.blob == blob) else { continue };
+                let Ok(at) = self.stored.binary_search_by_key(&blob, |stored| stored.blob) else { continue };
+                let other = &mut self.stored[at];
                 let known = match other.hash {
                     Some(known) => known,
                     None => *other.hash.insert(digest(&*other.source).map_err(failed)?),
@@ -197,9 +202,9 @@ impl ArenaBuilder {
     }
 
     fn elsewhere(&mut self, mut entry: TensorEntry, place: FileBlob, blake3: Option<String>) {
-        let known = self.manifest.blobs.iter().position(|blob| blob.file == Some(place));
-        entry.blob = known.unwrap_or(self.manifest.blobs.len()) as u32;
-        if known.is_none() {
+        let next = self.manifest.blobs.len() as u32;
+        entry.blob = *self.by_place.entry(place).or_insert(next);
+        if entry.blob == next {
             self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3, file: Some(place) });
         }
         self.manifest.tensors.push(entry);
@@ -232,7 +237,7 @@ impl ArenaBuilder {
         let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);
         let fd = sys::create("ray-zerocopy", len).map_err(system)?;
         plan.write(&fd, tell)?;
-        sys::seal(&fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
+        let fd = sys::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
         let mut regions = vec![Region::sealed(fd)?];
         for (fd, backing) in plan.files {
             regions.push(Region::open(fd, &backing)?);
@@ -246,8 +251,10 @@ impl ArenaBuilder {
     /// If the file system refuses the bytes, or a tensor cannot be read.
     pub(crate) fn write_file(self, file: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
         let mut plan = self.plan()?;
-        rustix::fs::ftruncate(&file, plan.frame.len)
-            .map_err(|errno| ArenaError::system("ftruncate", plan.frame.len, errno.into()))?;
+        let len = plan.frame.len;
+        limits::may_write(len)
+            .and_then(|()| Ok(rustix::fs::ftruncate(&file, len)?))
+            .map_err(|error| ArenaError::system("ftruncate", len, error))?;
         plan.write(file, tell)
     }
 
@@ -331,7 +338,7 @@ mod tests {
 
     use burn::tensor::{Bytes, DType};
 
-    use super::{ArenaBuilder, ArenaError, MAX_TENSOR_COUNT, Value};
+    use super::{ArenaBuilder, ArenaError, FileBlob, MAX_TENSOR_COUNT, Value};
     use crate::arena::{TensorEntry, TensorKind};
 
     fn of(numbers: impl Iterator<Item = u64>) -> Result<crate::Arena, ArenaError> {
@@ -368,6 +375,21 @@ mod tests {
         let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
         assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));
         arena.verify().unwrap();
+    }
+
+    /// Each place is looked up once: with a comparison of each with each, this would take minutes.
+    #[test]
+    fn many_tensors_that_stay_where_they_are_are_noted_at_once() {
+        let mut builder = ArenaBuilder::new("view");
+        for round in 0..2 {
+            for at in 0..200_000_u64 {
+                let (path, dtype) = (format!("{round}.{at}"), DType::U64);
+                let entry =
+                    TensorEntry { path, blob: 0, kind: TensorKind::Int, dtype, shape: vec![1], param: None, why: None };
+                builder.in_file(entry, FileBlob { file: 0, offset: 8 * at, len: 8 });
+            }
+        }
+        assert_eq!((builder.manifest.tensors.len(), builder.manifest.blobs.len()), (400_000, 200_000));
     }
 
     /// An arena with a copied field of its own, and every other tensor of `base`, which stay there.

@@ -1,14 +1,20 @@
 //! The frame of a burnpack container: what stands before the tensors, and where each of them is.
 //!
 //! burnpack's own writer puts a container together in one go, and its head has to be known then. Ours has the checksums of the
-//! tensors, which are taken while the tensors are copied: so the frame is planned first, and written last. burnpack's
-//! own reader has the last word on it, when the arena is opened.
+//! tensors, which are taken while the tensors are copied: so the frame is planned first, and written last.
+//!
+//! burnpack's own reader takes a container as one run of memory, so that to read the head of a file of 100 GB would need a map of
+//! 100 GB, which a limit of the process or strict overcommit refuses. Ours reads the head alone, with the same checks and the same
+//! words; fuzzing and the tests compare the two.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::DType;
-use burn_pack::{HEADER_SIZE, Header, MAX_METADATA_SIZE, TENSOR_ALIGNMENT, aligned_data_section_start};
-use serde::Serialize;
+use burn_pack::{
+    Error, FORMAT_VERSION, HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
+    MAX_TENSOR_SIZE, Scalar, TENSOR_ALIGNMENT, aligned_data_section_start,
+};
+use serde::{Deserialize, Serialize};
 
 /// A tensor of a container, as its head describes it.
 pub(super) struct Descriptor {
@@ -77,6 +83,100 @@ impl Frame {
         let data = aligned_data_section_start(size) as u64;
         offsets.iter_mut().for_each(|offset| *offset += data);
         Ok(Self { head, offsets, len: data + end })
+    }
+}
+
+/// What the head of a container says.
+pub(crate) struct Head {
+    /// The tensors, by their names.
+    pub tensors: BTreeMap<String, Described>,
+    pub texts: BTreeMap<String, String>,
+}
+
+/// A tensor, as the head describes it, and where it is in the container.
+pub(crate) struct Described {
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub param: Option<u64>,
+    pub offset: u64,
+    pub len: u64,
+}
+
+impl Head {
+    /// Reads the first bytes of a container of `len` bytes: as many as its head has, or more.
+    ///
+    /// # Errors
+    /// If burnpack would not take it.
+    pub(crate) fn read(start: &[u8], len: u64) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            tensors: BTreeMap<String, TensorMetadata>,
+            #[serde(default)]
+            metadata: BTreeMap<String, String>,
+            // Nobody asks for them, but they have to be right.
+            #[serde(default, rename = "scalars")]
+            _scalars: BTreeMap<String, Scalar>,
+        }
+        #[derive(Deserialize)]
+        struct TensorMetadata {
+            dtype: DType,
+            shape: Vec<u64>,
+            data_offsets: (u64, u64),
+            #[serde(default)]
+            param_id: Option<u64>,
+        }
+        let header = Header::from_bytes(start)?;
+        if header.version > FORMAT_VERSION {
+            return Err(Error::InvalidVersion);
+        }
+        let size = header.metadata_size;
+        if size > MAX_METADATA_SIZE {
+            return Err(Error::ValidationError(format!(
+                "Metadata size {size} exceeds maximum allowed size of {MAX_METADATA_SIZE} bytes (potential DoS attack)"
+            )));
+        }
+        let text = start.get(HEADER_SIZE..HEADER_SIZE + size as usize).ok_or(Error::InvalidHeader)?;
+        let metadata: Metadata = ciborium::de::from_reader_with_recursion_limit(text, MAX_CBOR_RECURSION_DEPTH)
+            .map_err(|error| Error::MetadataDeserializationError(error.to_string()))?;
+        if metadata.tensors.len() > MAX_TENSOR_COUNT {
+            return Err(Error::ValidationError(format!(
+                "File contains {} tensors, exceeding maximum of {MAX_TENSOR_COUNT} (potential DoS attack)",
+                metadata.tensors.len()
+            )));
+        }
+        let data = aligned_data_section_start(size as usize) as u64;
+        let mut tensors = BTreeMap::new();
+        let mut needed = 0;
+        for (name, TensorMetadata { dtype, shape, data_offsets: (start, end), param_id }) in metadata.tensors {
+            let wrong = |reason: String| Error::ValidationError(format!("tensor '{name}' {reason}"));
+            let place = data.checked_add(start).zip(data.checked_add(end)).filter(|(start, end)| end >= start);
+            let (start, end) = place.ok_or_else(|| wrong("has corrupted offset data".to_owned()))?;
+            let len = end - start;
+            if len > MAX_TENSOR_SIZE as u64 {
+                return Err(wrong(format!(
+                    "has a size of {len}, which exceeds the maximum of {MAX_TENSOR_SIZE} bytes (potential DoS attack)"
+                )));
+            }
+            // Quantised tensors have a layout of their own, which `dtypes` knows.
+            let elements = shape.iter().try_fold(1_u64, |count, &extent| count.checked_mul(extent));
+            let expected = elements.and_then(|elements| elements.checked_mul(dtype.size() as u64));
+            if !matches!(dtype, DType::QFloat(_)) && expected != Some(len) {
+                let expected = expected.map_or("more than there can be".to_owned(), |bytes| bytes.to_string());
+                return Err(wrong(format!(
+                    "declares {len} bytes but its shape {shape:?} and dtype {dtype:?} need {expected}"
+                )));
+            }
+            let shape: Option<Vec<usize>> = shape.into_iter().map(|extent| extent.try_into().ok()).collect();
+            let shape = shape.ok_or_else(|| wrong("has corrupted shape data".to_owned()))?;
+            needed = needed.max(end);
+            tensors.insert(name, Described { dtype, shape, param: param_id, offset: start, len });
+        }
+        if len < needed {
+            return Err(Error::ValidationError(format!(
+                "File truncated: expected at least {needed} bytes, got {len} bytes"
+            )));
+        }
+        Ok(Self { tensors, texts: metadata.metadata })
     }
 }
 

@@ -1,13 +1,13 @@
 //! The table of contents of an arena: every claim is checked before a byte is lent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use burn::tensor::{AllocationProperty, Bytes};
-use burn_pack::{Reader, TENSOR_ALIGNMENT};
+use burn_pack::TENSOR_ALIGNMENT;
 
 use super::build::{CHECKSUM_KEY, MANIFEST_KEY};
 use super::claims::{self, Held};
+use super::container::{Described, Head};
 use super::manifest::{Blob, FORMAT, FileBlob};
 use super::{ArenaError, ArenaId, Manifest, Placed, SharedTensor, TensorKind, dtypes};
 
@@ -67,21 +67,19 @@ impl Blob {
     }
 }
 
-/// Reads the head of a container. Looks at no byte behind it.
-pub(super) fn contents(memory: &bytes::Bytes) -> Result<Contents, ArenaError> {
-    let reader = Reader::from_bytes(Bytes::from_shared(memory.clone(), AllocationProperty::File))
-        .map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
-    let (Some(text), Some(expected)) = (reader.metadata().get(MANIFEST_KEY), reader.metadata().get(CHECKSUM_KEY))
-    else {
+/// Reads the head of a container of `len` bytes, which `start` begins with. Looks at no byte behind it.
+pub(super) fn contents(start: &[u8], len: u64) -> Result<Contents, ArenaError> {
+    let head = Head::read(start, len).map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let (Some(text), Some(expected)) = (head.texts.get(MANIFEST_KEY), head.texts.get(CHECKSUM_KEY)) else {
         return Err(ArenaError::NotAnArena("it is a burnpack container without a manifest of ray-zerocopy".to_owned()));
     };
     let hash = blake3::hash(text.as_bytes());
     if hash.to_hex().as_str() != expected {
         return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
     }
-    claims::frame(memory, text)?;
+    claims::frame(start, text)?;
     let manifest = parse(text)?;
-    let places = locate(&manifest, reader, memory)?;
+    let places = locate(&manifest, head.tensors)?;
     check_entries(&manifest, &places)?;
     Ok(Contents { manifest, places, id: ArenaId(*hash.as_bytes()) })
 }
@@ -107,23 +105,16 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
 }
 
 /// Where the container has each blob of the manifest.
-fn locate(manifest: &Manifest, reader: Reader, memory: &bytes::Bytes) -> Result<Vec<Place>, ArenaError> {
-    let base = memory.as_ptr() as usize;
-    let tensors = reader.into_tensors().map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+fn locate(manifest: &Manifest, tensors: BTreeMap<String, Described>) -> Result<Vec<Place>, ArenaError> {
     let mut held = Vec::with_capacity(tensors.len());
-    for mut tensor in tensors {
-        let (name, dtype) = (std::mem::take(&mut tensor.name), tensor.dtype);
-        let view = tensor.into_bytes().map_err(|error| bad(&name, error.to_string()))?;
-        // A tensor without elements has no address of its own.
-        let offset = if view.is_empty() { 0 } else { (view.as_ptr() as usize).wrapping_sub(base) };
-        if view.len() > memory.len() || offset > memory.len() - view.len() {
-            return Err(bad(&name, "it lies outside of the arena"));
-        }
+    for (name, Described { dtype, offset, len, .. }) in tensors {
+        // A tensor without elements is nowhere.
+        let offset = if len == 0 { 0 } else { offset };
         // flex reads a misaligned weight in place, and panics: better here than in a forward pass.
-        if offset % TENSOR_ALIGNMENT as usize != 0 {
+        if offset % TENSOR_ALIGNMENT != 0 {
             return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
         }
-        held.push(Held { name, dtype, offset, len: view.len() });
+        held.push(Held { name, dtype, offset: offset as usize, len: len as usize });
     }
     claims::apart(&held)?;
     // Names are compared once: everything behind this goes by number.

@@ -1,14 +1,12 @@
 //! Arenas in files: saving one, looking into one, and opening one.
 
 use std::fmt;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn_pack::{HEADER_SIZE, Header};
-use memmap2::MmapOptions;
 
 use super::build::ArenaBuilder;
 use super::contents::{Contents, contents};
@@ -17,6 +15,7 @@ use super::region::{self, Region};
 use super::source::{BlobSource, sample};
 use super::sys::{self, Placement};
 use super::{Arena, ArenaError, ArenaId, SharedTensor, Stamp};
+use crate::os;
 
 /// A saved arena, of which the table of contents has been read, and nothing else yet.
 ///
@@ -59,8 +58,8 @@ impl ArenaFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ArenaError> {
         let path = path.as_ref();
         let (file, stamp) = region::open(path)?;
-        let (head, image) = image(&file, &stamp)?;
-        let contents = contents(&image)?;
+        let head = head(&file, &stamp)?;
+        let contents = contents(&head, stamp.len)?;
         // What is saved has all of its bytes in it; the files of another machine are not for it to name. The memory of an
         // arena in use, `/proc/<pid>/fd/N`, may: it is looked into, and opened by nobody.
         let in_use = || sys::sealed(&file).is_ok_and(|seals| seals.contains(sys::SEALS));
@@ -171,8 +170,7 @@ impl ArenaFile {
         let write = |bytes: &[u8], at: u64| write_at(&fd, bytes, at).map_err(|error| system(("pwrite", error)));
         write(&self.head, 0)?;
         self.each(tell, &mut |bytes, at| write(bytes, at))?;
-        sys::seal(&fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
-        Arena::from_memfd(fd)
+        Arena::from_memfd(sys::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
     }
 
     /// Opens the arena as the placement says: in sealed memory, or where it is.
@@ -224,9 +222,8 @@ impl fmt::Debug for ArenaFile {
     }
 }
 
-/// The head of a burnpack file, and memory of the size of the file that holds the head and is empty behind it, where no page is
-/// ever touched: burnpack's reader takes it for the file.
-pub(crate) fn image(file: &File, stamp: &Stamp) -> Result<(Vec<u8>, bytes::Bytes), ArenaError> {
+/// The head of a burnpack file: what stands before its tensors.
+pub(crate) fn head(file: &File, stamp: &Stamp) -> Result<Vec<u8>, ArenaError> {
     let failed = |error| ArenaError::file(&stamp.path, error);
     let not_one = |reason: String| ArenaError::NotAnArena(format!("{}: {reason}", stamp.path.display()));
     let mut head = vec![0; HEADER_SIZE.min(stamp.len as usize)];
@@ -235,14 +232,7 @@ pub(crate) fn image(file: &File, stamp: &Stamp) -> Result<(Vec<u8>, bytes::Bytes
     let size = HEADER_SIZE as u64 + u64::from(header.metadata_size.min(burn_pack::MAX_METADATA_SIZE));
     head.resize(size.min(stamp.len) as usize, 0);
     read_at(file, &mut head, 0).map_err(failed)?;
-    let mut image = MmapOptions::new()
-        .len(stamp.len as usize)
-        .no_reserve_swap()
-        .map_anon()
-        .map_err(|error| ArenaError::system("mmap", stamp.len, error))?;
-    image[..head.len()].copy_from_slice(&head);
-    let image = image.make_read_only().map_err(|error| ArenaError::system("mprotect", stamp.len, error))?;
-    Ok((head, bytes::Bytes::from_owner(image)))
+    Ok(head)
 }
 
 impl Arena {
@@ -283,6 +273,7 @@ impl Arena {
             if !self.is_whole() {
                 return self.rebuild()?.write_file(file, tell);
             }
+            os::limits::may_write(self.len()).map_err(|error| ArenaError::system("pwrite", self.len(), error))?;
             let mut meter = Meter::new(self.len(), tell);
             let mut at = 0;
             let mut write = |bytes: &[u8]| {
@@ -315,22 +306,10 @@ impl Arena {
     }
 }
 
-/// Writes a file that appears when it is complete, and then takes the place of one that is there.
+/// Writes a file that appears when it is complete, and then takes the place of one that is there: see
+/// [`os::replace`](crate::os::replace).
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> Result<(), ArenaError>) -> Result<(), ArenaError> {
-    let failed = |error: io::Error| ArenaError::file(path, error);
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // As readable as any file that a program creates: the mask of the process applies.
-    let permissions = Permissions::from_mode(0o666);
-    let temporary = tempfile::Builder::new().prefix(".rzc-").permissions(permissions).tempfile_in(folder);
-    let temporary = temporary.map_err(failed)?;
-    write(temporary.as_file())?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(path).map_err(|error| failed(error.error))?;
-    // The name lasts when the folder does.
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    os::replace::replace(path, write, |error| ArenaError::file(path, error))
 }
 
 /// Bytes of an arena.

@@ -114,7 +114,7 @@ pub(crate) struct Blob {
 }
 
 /// A run of bytes in one of the arena's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct FileBlob {
     /// Which one.
     pub file: u32,

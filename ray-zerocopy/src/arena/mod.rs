@@ -12,7 +12,7 @@
 
 mod build;
 mod claims;
-mod container;
+pub(crate) mod container;
 mod contents;
 pub(crate) mod copy;
 pub(crate) mod dtypes;
@@ -41,18 +41,20 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::limits;
+
 /// Why an arena could not be built, opened or trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ArenaError {
     /// The kernel refused a system call.
-    #[error("{call} failed for an arena of {bytes} bytes: {reason}{}", hint(.call))]
+    #[error("{call} failed for an arena of {bytes} bytes: {reason}")]
     System {
         /// The system call.
         call: String,
         /// The size of the arena, in bytes.
         bytes: u64,
-        /// What the kernel said.
+        /// What the kernel said, and what may be behind it.
         reason: String,
     },
     /// The memory could still be changed by somebody.
@@ -139,20 +141,10 @@ pub enum ArenaError {
 
 impl ArenaError {
     pub(crate) fn system(call: &str, bytes: u64, error: std::io::Error) -> Self {
-        Self::System { call: call.to_owned(), bytes, reason: error.to_string() }
+        Self::System { call: call.to_owned(), bytes, reason: limits::explained(call, bytes, &error) }
     }
 
     pub(crate) fn file(path: &Path, error: std::io::Error) -> Self {
         Self::File { path: path.display().to_string(), reason: error.to_string() }
-    }
-}
-
-fn hint(call: &str) -> &'static str {
-    match call {
-        "memfd_create" | "fcntl(F_ADD_SEALS)" => "; arenas need Linux with memfd and seals",
-        "ftruncate" | "mmap" | "pwrite" => {
-            "; is there enough memory (see `free -h` and the memory limit of the cgroup)?"
-        }
-        _ => "",
     }
 }

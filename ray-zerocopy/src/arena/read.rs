@@ -66,7 +66,7 @@ impl Arena {
     /// Opens an arena whose regions are mapped: the container, then the files that it names.
     pub(super) fn from_regions(regions: Vec<Region>) -> Result<Self, ArenaError> {
         let container = regions.first().ok_or_else(|| ArenaError::NotAnArena("nothing came along".to_owned()))?;
-        let contents = contents(&container.memory)?;
+        let contents = contents(&container.memory, container.memory.len() as u64)?;
         let files = &contents.manifest.files;
         // A file is the one that was shared, and in the same state: a region's stamp was compared with the file.
         let fit = regions[1..].iter().zip(files).all(|(region, stamp)| region.is(stamp));
@@ -121,12 +121,24 @@ impl Arena {
     /// As [`verify`](Self::verify).
     pub(crate) fn verified(self) -> Result<Self, ArenaError> {
         static VERIFIED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
-        let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
-        verified.retain(|known| known.strong_count() > 0);
-        if let Some(known) = verified.iter().filter_map(Weak::upgrade).find(|known| known.contents.id == self.id()) {
-            return Ok(Self(known));
+        let known = |verified: &[Weak<Inner>]| {
+            verified.iter().filter_map(Weak::upgrade).find(|known| known.contents.id == self.id()).map(Self)
+        };
+        {
+            let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.retain(|known| known.strong_count() > 0);
+            if let Some(known) = known(&verified) {
+                return Ok(known);
+            }
         }
+        // Not under the lock. Rayon hashes, and a thread that waits for a part of that runs other work of its pool: if it is
+        // another call of this function, it would wait for a lock that its own thread holds. Two threads may hash the same
+        // arena at once, which costs time and nothing else.
         self.verify()?;
+        let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known(&verified) {
+            return Ok(known);
+        }
         verified.push(Arc::downgrade(&self.0));
         Ok(self)
     }
@@ -346,18 +358,35 @@ impl Arena {
         self.0.regions.iter().filter_map(|region| region.fd.as_ref()).map(AsFd::as_fd).collect()
     }
 
-    /// Opens what another process of this user handed over.
+    /// Opens what the process handed over that started this one: whatever it has promised of a file holds.
     ///
     /// # Errors
     /// As [`from_memfd`](Self::from_memfd), or if a file descriptor is missing.
     pub(crate) fn from_handle(handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
+        Self::handed(handle, fds, Region::open)
+    }
+
+    /// Opens what another process of this user handed over, for a handle that may come from anywhere: a file is taken only if
+    /// other users cannot change it.
+    ///
+    /// # Errors
+    /// As [`from_handle`](Self::from_handle), or if a file is not this user's or root's.
+    pub(crate) fn from_ticket(handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
+        Self::handed(handle, fds, Region::fetched)
+    }
+
+    fn handed(
+        handle: &Handle,
+        fds: Vec<OwnedFd>,
+        open: fn(OwnedFd, &Backing) -> Result<Region, ArenaError>,
+    ) -> Result<Self, ArenaError> {
         if fds.len() != handle.regions.len() {
             let (expected, found) = (handle.regions.len(), fds.len());
             return Err(ArenaError::NotAnArena(format!(
                 "{expected} file descriptors were to come along, and {found} did"
             )));
         }
-        let regions = fds.into_iter().zip(&handle.regions).map(|(fd, backing)| Region::open(fd, backing));
+        let regions = fds.into_iter().zip(&handle.regions).map(|(fd, backing)| open(fd, backing));
         Self::from_regions(regions.collect::<Result<_, _>>()?)
     }
 

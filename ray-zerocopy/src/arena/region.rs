@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "ray")]
 use std::sync::Arc;
 
-use rustix::fs::{OFlags, Stat, fstat};
+use rustix::fs::{Mode, OFlags, Stat, fstat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::ArenaError;
@@ -101,6 +102,8 @@ impl Region {
         if len == 0 {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
+        // What is kept, and handed to workers, can be read and nothing else.
+        let fd = sys::reader(fd);
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
         Ok(Self::mapped(fd, map, Backing::Sealed))
     }
@@ -155,6 +158,30 @@ impl Region {
             (Backing::Sealed, Some(fd)) => Stamp::of_memory(fd).is_ok_and(|found| found == *stamp),
             _ => false,
         }
+    }
+
+    /// Maps what a process hands over that is neither this one nor its parent.
+    ///
+    /// Sealed memory shows by itself that nobody changes it. That nobody changes a file is a promise, and here it is not its
+    /// user's: the file has to be one that this process can open by its name, and that other users cannot write to.
+    pub(super) fn fetched(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
+        let Backing::File(stamp, promise) = backing else { return Self::open(fd, backing) };
+        let (file, found) = open(&stamp.path)?;
+        if found != *stamp {
+            return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
+        }
+        let stat = fstat(&file).map_err(|errno| ArenaError::file(&stamp.path, errno.into()))?;
+        let others_may_write = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
+        if ![0, geteuid().as_raw()].contains(&stat.st_uid) || others_may_write {
+            let reason = format!(
+                "a handle names it for weights to be borrowed from, and other users can change it: it belongs to user {}, and its \
+                 mode is {:o}; share the pipeline in sealed memory, or open the file here",
+                stat.st_uid,
+                stat.st_mode & 0o777
+            );
+            return Err(ArenaError::file(&stamp.path, std::io::Error::other(reason)));
+        }
+        Self::file(file.into(), found, *promise)
     }
 
     pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {

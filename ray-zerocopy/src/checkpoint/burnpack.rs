@@ -1,12 +1,12 @@
-//! What a burnpack file says it holds. burn's own crate reads and checks the head. An arena is one too.
+//! What a burnpack file says it holds. An arena is one too.
 
 use std::fs::File;
 
-use burn::tensor::{AllocationProperty, Bytes};
-use burn_pack::{MAGIC_NUMBER, Reader};
+use burn_pack::MAGIC_NUMBER;
 
 use super::{CheckpointError, CheckpointFormat, Entry};
-use crate::arena::file::image;
+use crate::arena::container::{Described, Head};
+use crate::arena::file::head;
 use crate::arena::{ArenaError, ArenaFile, MANIFEST_KEY, Stamp, dtypes};
 
 pub(super) fn entries(
@@ -42,36 +42,18 @@ pub(super) fn entries(
         Err(error @ ArenaError::Format { .. }) => return Err(error.into()),
         Err(error) => Err::<(), _>(error),
     };
-    let (_, image) = image(file, stamp).map_err(|error| corrupted(error.to_string()))?;
-    let base = image.as_ptr() as usize;
-    let reader = Reader::from_bytes(Bytes::from_shared(image.clone(), AllocationProperty::File))
-        .map_err(|error| corrupted(error.to_string()))?;
+    let head = head(file, stamp).map_err(|error| corrupted(error.to_string()))?;
+    let head = Head::read(&head, stamp.len).map_err(|error| corrupted(error.to_string()))?;
     // Nor is an arena plain burnpack because its own reader does not believe it.
     if let Err(error) = arena
-        && reader.metadata().get(MANIFEST_KEY).is_some_and(|manifest| manifest.starts_with('{'))
+        && head.texts.get(MANIFEST_KEY).is_some_and(|manifest| manifest.starts_with('{'))
     {
         return Err(corrupted(error.to_string()));
     }
-    let tensors = reader.into_tensors().map_err(|error| corrupted(error.to_string()))?;
-    let mut entries = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        let (name, dtype, shape, param, bytes) = tensor.into_parts().map_err(|error| corrupted(error.to_string()))?;
-        // A tensor without elements has no address of its own.
-        let offset = if bytes.is_empty() { 0 } else { (bytes.as_ptr() as usize).wrapping_sub(base) as u64 };
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > stamp.len) {
-            return Err(corrupted(format!("tensor `{name}` lies outside of the file")));
-        }
-        dtypes::fits(dtype, &shape, bytes.len()).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
-        entries.push(Entry {
-            renamed: name.clone(),
-            name,
-            dtype: Ok(dtype),
-            shape: shape.to_vec(),
-            file: number,
-            offset,
-            len: bytes.len() as u64,
-            param,
-        });
+    let mut entries = Vec::with_capacity(head.tensors.len());
+    for (name, Described { dtype, shape, param, offset, len }) in head.tensors {
+        dtypes::fits(dtype, &shape, len as usize).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
+        entries.push(Entry { renamed: name.clone(), name, dtype: Ok(dtype), shape, file: number, offset, len, param });
     }
     Ok((CheckpointFormat::Burnpack, entries))
 }

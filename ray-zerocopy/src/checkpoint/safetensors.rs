@@ -1,11 +1,12 @@
-//! What a safetensors file says it holds. The format's own crate reads and checks the header.
+//! What a safetensors file says it holds. The format's own crate checks the header.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 
 use burn::tensor::{BoolStore, DType};
-use memmap2::MmapOptions;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError};
 
 use super::{CheckpointError, Entry};
 use crate::arena::Stamp;
@@ -33,11 +34,10 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
         ));
     }
     let start = LENGTH + header as usize;
-    // Memory of the size of the file, of which no page behind the header is ever touched: the crate compares sizes.
-    let mut image = MmapOptions::new().len(stamp.len as usize).no_reserve_swap().map_anon().map_err(unreadable)?;
-    read_at(file, &mut image[..start], 0).map_err(unreadable)?;
-    let (_, metadata) =
-        SafeTensors::read_metadata(&image).map_err(|error| CheckpointError::corrupted(path, error.to_string()))?;
+    let mut text = vec![0; header as usize];
+    read_at(file, &mut text, LENGTH as u64).map_err(unreadable)?;
+    let metadata = metadata(&text, stamp.len - start as u64)
+        .map_err(|error| CheckpointError::corrupted(path, error.to_string()))?;
     let mut entries: Vec<Entry> = metadata
         .tensors()
         .into_iter()
@@ -54,6 +54,26 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
         .collect();
     entries.sort_by(|left, right| (left.offset, &left.name).cmp(&(right.offset, &right.name)));
     Ok(entries)
+}
+
+/// Reads a header behind which there are `len` bytes: as `SafeTensors::read_metadata`, which takes the whole file as one run of memory.
+fn metadata(text: &[u8], len: u64) -> Result<Metadata, SafeTensorError> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__")]
+        metadata: Option<HashMap<String, String>>,
+        #[serde(flatten)]
+        tensors: HashMap<String, TensorInfo>,
+    }
+    let text = std::str::from_utf8(text).map_err(SafeTensorError::InvalidHeader)?;
+    let header: Header = serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+    let mut tensors: Vec<_> = header.tensors.into_iter().collect();
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let metadata = Metadata::new(header.metadata, tensors)?;
+    if metadata.data_len() as u64 != len {
+        return Err(SafeTensorError::MetadataIncompleteBuffer);
+    }
+    Ok(metadata)
 }
 
 /// burn's name of an element type, or the file's.

@@ -3,7 +3,7 @@
 //! A graph is a program, and may compute what it likes for as long as it likes. But it names no tensor that is not there, and runs
 //! nothing but operations on tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::tensor::DType;
 use serde::Deserialize;
@@ -57,9 +57,10 @@ impl Code {
             return Err(format!("it has more than {MOST_SYMBOLS} symbols"));
         }
         let inputs = self.inputs.len() as u64;
+        let mut names = HashSet::with_capacity(self.inputs.len());
         for (at, port) in self.inputs.iter().enumerate() {
             self.port(port)?;
-            if port.id.value() != at as u64 || self.inputs[..at].iter().any(|other| other.name == port.name) {
+            if port.id.value() != at as u64 || !names.insert(port.name.as_str()) {
                 return Err(format!("input `{}` is there twice, or in another place", port.name));
             }
             if !port.shape.iter().all(|form| form.alone().is_some() || form.fixed().is_some_and(|size| size > 0)) {
@@ -81,9 +82,10 @@ impl Code {
             }
         }
         self.check_operations(inputs + self.constants.len() as u64)?;
-        for (at, port) in self.outputs.iter().enumerate() {
+        names.clear();
+        for port in &self.outputs {
             self.port(port)?;
-            if self.outputs[..at].iter().any(|other| other.name == port.name) {
+            if !names.insert(port.name.as_str()) {
                 return Err(format!("output `{}` is there twice", port.name));
             }
         }
@@ -200,7 +202,7 @@ mod tests {
     use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
     use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
 
-    use super::super::graph::{Code, Hole, Source};
+    use super::super::graph::{Code, Hole, Port, Source};
     use super::super::symbol::{Form, Term};
     use super::super::trace;
     use super::GraphError;
@@ -249,6 +251,17 @@ mod tests {
             std::fs::write(&seed, codec::encode(&code).unwrap()).unwrap();
         }
         assert_eq!(Code::read(&std::fs::read(seed).unwrap()).unwrap().operations, code.operations, "BLESS=1 writes it");
+    }
+
+    /// Each name is looked at once: with a comparison of each with each, this would not end.
+    #[test]
+    fn a_graph_of_many_outputs_is_read_at_once() {
+        let mut code = code();
+        let port = code.outputs[0].clone();
+        code.outputs = (0..1 << 16).map(|at| Port { name: at.to_string(), ..port.clone() }).collect();
+        assert!(read(&code).is_ok());
+        code.outputs[1 << 15].name = "0".to_owned();
+        assert!(read(&code).unwrap_err().to_string().contains("output `0` is there twice"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use burn::backend::{DispatchTensor, DispatchTensorKind};
 use burn::tensor::{Bool, DType, Device, Float, Int, Tensor, TensorData};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::TensorKind;
@@ -169,7 +170,7 @@ impl<K: Kind> TensorKindOf for K {}
 /// # Ok::<(), ray_zerocopy::jit::ValueError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Values(Vec<(String, Value)>);
+pub struct Values(IndexMap<String, Value>);
 
 impl Values {
     /// None yet.
@@ -186,15 +187,12 @@ impl Values {
 
     /// Puts one in. One that has the name already is replaced.
     pub fn insert(&mut self, name: &str, value: impl Into<Value>) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value.into(),
-            None => self.0.push((name.to_owned(), value.into())),
-        }
+        self.0.insert(name.to_owned(), value.into());
     }
 
     /// The tensor of a name.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.0.get(name)
     }
 
     /// A float tensor of rank `D`.
@@ -245,7 +243,7 @@ impl Values {
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.0.keys().map(String::as_str)
     }
 
     /// The names and the tensors, in order.

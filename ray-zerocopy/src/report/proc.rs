@@ -38,10 +38,18 @@ impl<'a> Map<'a> {
 /// The ids of all processes.
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If there is no `/proc`, or it is not that of this process.
 pub(super) fn processes() -> io::Result<impl Iterator<Item = u32>> {
+    // Where it is not mounted there is most often an empty folder.
+    fs::metadata("/proc/self")?;
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Whether a process is there and may not be looked into: it is another user's, or has protected itself.
+pub(super) fn is_hidden(pid: u32) -> bool {
+    // The kernel decides when the file is opened; its content shows only in what is read.
+    matches!(fs::read(format!("/proc/{pid}/maps")), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The id of a process's parent.

@@ -23,7 +23,8 @@ const MEMFD: &str = "/memfd:ray-zerocopy (deleted)";
 pub struct Scan {
     /// Each arena, with the processes that map it. Those of most processes first.
     pub arenas: Vec<MappedArena>,
-    /// How many processes could not be looked at, because they are other users'.
+    /// How many processes could not be looked into: those of other users, and those that have protected themselves. Of processes
+    /// that `/proc` does not show at all (`hidepid=2`) nothing is known.
     pub hidden: usize,
 }
 
@@ -283,17 +284,20 @@ mod tests {
             Map::parse(line).iter().for_each(|map| note(&mut mapped, own, map));
         }
         assert!(mapped.is_empty());
-        // A memfd counts even if nobody lets us look into it.
-        let map = Map::parse("7f00-7f10 r--s 00000000 00:01 4  /memfd:ray-zerocopy (deleted)").unwrap();
-        note(&mut mapped, u32::MAX, &map);
+        // A memfd counts even if nobody lets us look into it, and if its map is private, where the kernel refused a shared one.
+        for line in [
+            "7f00-7f10 r--s 00000000 00:01 4  /memfd:ray-zerocopy (deleted)",
+            "7f00-7f10 r--p 00000000 00:01 5  /memfd:ray-zerocopy (deleted)",
+        ] {
+            note(&mut mapped, u32::MAX, &Map::parse(line).unwrap());
+        }
         assert!(mapped.values().all(|found| matches!(&found.contents, Some(Err(why)) if why.contains("no process"))));
-        assert_eq!(mapped.len(), 1);
+        assert_eq!(mapped.len(), 2);
     }
 
     #[test]
     fn what_only_has_the_name_of_an_arena_is_listed_with_the_reason() {
-        let fd = create("ray-zerocopy", 4096).unwrap();
-        seal(&fd).unwrap();
+        let fd = seal(create("ray-zerocopy", 4096).unwrap()).unwrap();
         let map = Mapping::open(&fd, 4096).unwrap();
         let own = std::process::id();
         let scan = scan().unwrap();

@@ -276,6 +276,9 @@ fn hint(call: &str, errno: i32) -> &'static str {
         ("madvise(MADV_COLLAPSE)", libc::EAGAIN) => "; pages were in use, try again",
         ("madvise(MADV_POPULATE_READ)", libc::ENOMEM) => "; there was not enough memory",
         ("madvise(MADV_POPULATE_READ)", libc::EFAULT) => "; the file is shorter than it was",
+        ("madvise(MADV_COLLAPSE)" | "madvise(MADV_POPULATE_READ)", libc::EPERM) => {
+            "; a policy of this machine refuses it: look at the seccomp profile of the container or service"
+        }
         ("mlock", libc::EPERM) => "; the process may lock nothing, see `ulimit -l`",
         ("mlock", libc::EAGAIN | libc::ENOMEM) => "; there was not enough memory, or too many mappings",
         _ => "",

@@ -11,12 +11,31 @@ fn sealed(len: usize) -> OwnedFd {
     let fd = create("ray-zerocopy-test", len as u64).unwrap();
     let bytes: Vec<u8> = (0..251_u8).cycle().take(len).collect();
     write_at(&fd, &bytes, 0).unwrap();
-    seal(&fd).unwrap();
-    fd
+    seal(fd).unwrap()
 }
 
 fn pages(len: usize) -> Pages {
     Mapping::open(sealed(len), len).unwrap().pages()
+}
+
+/// Whether the kernel is older than a version of Linux.
+fn is_before(version: (u32, u32)) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (parts.next().unwrap(), parts.next().unwrap()) < version
+}
+
+fn unsupported(of: usize, call: &str, since: &str) -> PolicyOutcome {
+    let why = WhyNot::Unsupported { call: format!("madvise({call})"), since: since.to_owned() };
+    PolicyOutcome::Not { of: of as u64, why: vec![why] }
+}
+
+/// What becomes of so many bytes that are to be prefaulted.
+fn prefaulted(bytes: usize) -> PolicyOutcome {
+    if is_before((5, 14)) {
+        return unsupported(bytes, "MADV_POPULATE_READ", "5.14");
+    }
+    PolicyOutcome::Applied { bytes: bytes as u64 }
 }
 
 fn now() -> Memory {
@@ -75,7 +94,28 @@ fn a_mapping_at_any_page_says_why_it_has_no_huge_pages() {
     let follower = Regions::new(vec![Pages::askew(sealed(len).as_fd(), len).unwrap()]);
     assert_eq!(follower.follow(now()).huge_pages, expected);
     // The other policies do not ask for an address.
-    assert_eq!(regions.apply(Memory::default().prefault(true)).prefault, PolicyOutcome::Applied { bytes: len as u64 });
+    assert_eq!(regions.apply(Memory::default().prefault(true)).prefault, prefaulted(len));
+}
+
+/// As where a shared map is refused: the pages are the file's all the same, and policies apply to them.
+#[test]
+fn a_private_map_costs_nothing_and_takes_policies() {
+    let len = 2 * HUGE_PAGE;
+    let fd = sealed(len);
+    let shared = Mapping::open(&fd, len).unwrap();
+    let private = Pages::private(fd.as_fd(), len).unwrap();
+    assert!(private.is_aligned());
+    let regions = Regions::new(vec![private.clone()]);
+    let outcome = regions.apply(now().prefault(true));
+    assert_eq!(outcome.prefault, prefaulted(len));
+    assert!(outcome.huge_pages.bytes() == len as u64 || !outcome.huge_pages.why().is_empty(), "{outcome}");
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{:x}-", private.addresses().start);
+    let own: Vec<_> = smaps.lines().skip_while(|line| !line.starts_with(&start)).take(25).collect();
+    assert!(
+        own[0].contains(" r--p ") && own.iter().any(|line| line.starts_with("Anonymous:") && line.ends_with(" 0 kB"))
+    );
+    drop(shared);
 }
 
 #[test]
@@ -93,7 +133,7 @@ fn several_regions_add_up() {
     let (small, large) = (5000, 2 * HUGE_PAGE + 100);
     let regions = Regions::new(vec![pages(small), pages(large)]);
     let outcome = regions.apply(now().prefault(true));
-    assert_eq!(outcome.prefault, PolicyOutcome::Applied { bytes: (small + large) as u64 });
+    assert_eq!(outcome.prefault, prefaulted(small + large));
     // The small region takes nothing from what could be: whole blocks count.
     match &outcome.huge_pages {
         PolicyOutcome::Applied { bytes } => assert_eq!(*bytes, 2 * HUGE_PAGE as u64),
@@ -122,7 +162,7 @@ fn a_file_says_what_its_file_system_can() {
     file.write_all(&bytes).unwrap();
     let regions = Regions::new(vec![Pages::of(&file, bytes.len()).unwrap()]);
     let outcome = regions.apply(now().prefault(true));
-    assert_eq!(outcome.prefault, PolicyOutcome::Applied { bytes: bytes.len() as u64 });
+    assert_eq!(outcome.prefault, prefaulted(bytes.len()));
     // Some file systems cache files in huge pages by themselves, others cannot; the figure decides.
     match &outcome.huge_pages {
         PolicyOutcome::Applied { bytes: found } => assert_eq!(*found, bytes.len() as u64),
@@ -155,7 +195,8 @@ fn the_maker_does_not_forget_that_it_is() {
     let follower = Regions::new(vec![pages(HUGE_PAGE)]);
     assert_eq!(follower.follow(Memory::default()), MemoryOutcome::default());
     let left = follower.follow(now()).huge_pages;
-    assert_eq!(left, PolicyOutcome::Not { of: HUGE_PAGE as u64, why: vec![WhyNot::LeftToOwner] });
+    let expected = PolicyOutcome::Not { of: HUGE_PAGE as u64, why: vec![WhyNot::LeftToOwner] };
+    assert_eq!(left, if is_before((6, 1)) { unsupported(HUGE_PAGE, "MADV_COLLAPSE", "6.1") } else { expected });
 }
 
 #[test]

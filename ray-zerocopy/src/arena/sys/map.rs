@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::pages::Pages;
-use super::{Promise, SEALS, sealed};
+use super::{Promise, SEALS, memfd, sealed};
 
 /// A read-only map of bytes that do not change.
 pub(crate) struct Mapping(Pages);
 
 impl Mapping {
-    /// Maps the whole of a sealed memfd.
+    /// Maps the whole of a sealed memfd, through a descriptor that is open for reading only: see [`reader`](super::reader).
     ///
     /// # Errors
     /// If the memfd lacks a seal (an error of kind `PermissionDenied`), or the kernel refuses the map.
@@ -20,7 +20,8 @@ impl Mapping {
         if !sealed(fd)?.contains(SEALS) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memfd is not sealed"));
         }
-        Pages::map(fd, len).map(Self)
+        let reader = memfd::reopened(fd);
+        Pages::map(reader.as_ref().map_or(fd, AsFd::as_fd), len).map(Self)
     }
 
     /// Maps the first `len` bytes of a file, which has them.

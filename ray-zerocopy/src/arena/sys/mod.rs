@@ -15,6 +15,6 @@ pub(crate) use file::Promise;
 pub(crate) use map::Mapping;
 #[cfg(feature = "torchscript")]
 pub(crate) use map::OwnView;
-pub(crate) use memfd::{SEALS, create, seal, sealed};
+pub(crate) use memfd::{SEALS, create, reader, seal, sealed};
 pub(crate) use pages::{Advice, Pages, WeakPages};
 pub(crate) use reserve::HUGE_PAGE;

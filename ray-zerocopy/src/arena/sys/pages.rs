@@ -26,10 +26,13 @@ impl Advice {
         }
     }
 
-    /// Whether the kernel knows the advice: about no bytes at all, it refuses only what it does not know.
+    /// Whether the kernel knows the advice: about no bytes at all, it calls only what it does not know invalid.
+    ///
+    /// Any other error is a policy's, such as a seccomp filter's, and comes again with the advice itself.
     pub(crate) fn is_known(self) -> bool {
         // SAFETY: no memory is concerned.
-        unsafe { libc::madvise(std::ptr::null_mut(), 0, self.number()) == 0 }
+        let answer = succeeded(unsafe { libc::madvise(std::ptr::null_mut(), 0, self.number()) });
+        answer.err().is_none_or(|error| error.raw_os_error() != Some(libc::EINVAL))
     }
 }
 
@@ -50,6 +53,12 @@ impl Pages {
     #[cfg(test)]
     pub(crate) fn askew(fd: impl AsFd, len: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
+    }
+
+    /// A private map, as it is made where a shared one is refused.
+    #[cfg(test)]
+    pub(crate) fn private(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        Ok(Self(Arc::new(Map::private(fd.as_fd(), len)?)))
     }
 
     /// A map of any file.

@@ -1,4 +1,4 @@
-//! Shared, read-only maps at addresses that huge pages can have.
+//! Read-only maps at addresses that huge pages can have.
 //!
 //! The kernel maps 2 MiB at once only where address and offset in the file are multiples of 2 MiB. `mmap` gives any
 //! page. So a range that has such an address in it is reserved first, and the file is put there.
@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 /// The size of a huge page, and where one may begin.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// A shared, read-only map of the first `len` bytes of a file, or a range that is reserved for one. Unmapped when dropped.
+/// A read-only map of the first `len` bytes of a file, or a range that is reserved for one. Unmapped when dropped.
 pub(super) struct Map {
     start: NonNull<u8>,
     len: usize,
@@ -25,23 +25,39 @@ impl Map {
     /// Maps the file, from a multiple of [`HUGE_PAGE`] if it has at least that many bytes.
     ///
     /// Where the address space has no room for the reservation, the map is at any page: it can be read all the same.
+    ///
+    /// The map is a shared one. Before Linux 6.7 the kernel refuses that for a write-sealed memfd whose descriptor is open for
+    /// writing, which happens where `/proc` is missing (see `memfd::reader`). A private map is allowed there. Of memory that
+    /// nobody can write to, it is the same: it has the pages of the file, and the process gets none of its own.
     pub(super) fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        // This one says what is wrong with the file, if anything is.
-        let anywhere = Self::anywhere(fd, len)?;
-        match len < HUGE_PAGE || anywhere.start.addr().get().is_multiple_of(HUGE_PAGE) {
-            true => Ok(anywhere),
-            false => Ok(Self::placed(fd, len, 0).unwrap_or(anywhere)),
+        match Self::with(fd, len, libc::MAP_SHARED) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Self::private(fd, len),
+            mapped => mapped,
         }
     }
 
-    fn anywhere(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        // SAFETY: a map at an address that the kernel chooses takes no memory away from anybody.
-        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
+    /// Maps the file as [`new`](Self::new) does where a shared map is refused.
+    pub(super) fn private(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::with(fd, len, libc::MAP_PRIVATE)
+    }
+
+    fn with(fd: BorrowedFd<'_>, len: usize, sharing: libc::c_int) -> io::Result<Self> {
+        // This one says what is wrong with the file, if anything is.
+        let anywhere = Self::anywhere(fd, len, sharing)?;
+        if len < HUGE_PAGE || anywhere.start.addr().get().is_multiple_of(HUGE_PAGE) {
+            return Ok(anywhere);
+        }
+        Ok(Self::placed(fd, len, 0, sharing).unwrap_or(anywhere))
+    }
+
+    fn anywhere(fd: BorrowedFd<'_>, len: usize, sharing: libc::c_int) -> io::Result<Self> {
+        // SAFETY: a map at an address that the kernel chooses replaces no other map.
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, sharing, fd.as_raw_fd(), 0) };
         Ok(Self { start: mapped(start)?, len })
     }
 
     /// Maps the file `past` bytes (whole pages) behind a multiple of [`HUGE_PAGE`].
-    fn placed(fd: BorrowedFd<'_>, len: usize, past: usize) -> io::Result<Self> {
+    fn placed(fd: BorrowedFd<'_>, len: usize, past: usize, sharing: libc::c_int) -> io::Result<Self> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let page = page()?;
         let room = len.checked_next_multiple_of(page).and_then(|pages| pages.checked_add(HUGE_PAGE + past));
@@ -53,7 +69,7 @@ impl Map {
         let first = reserved.start.addr().get();
         let before = first.next_multiple_of(HUGE_PAGE) - first + past;
         let mut map = reserved.trimmed(before, len.next_multiple_of(page))?;
-        let (start, flags) = (map.start.as_ptr().cast(), libc::MAP_SHARED | libc::MAP_FIXED);
+        let (start, flags) = (map.start.as_ptr().cast(), sharing | libc::MAP_FIXED);
         // SAFETY: MAP_FIXED replaces what is mapped at `start .. start + len`: that is `map`, a reservation of the pages
         // of `len`, which is ours alone, and where nothing has been put.
         let placed = unsafe { libc::mmap(start, len, libc::PROT_READ, flags, fd.as_raw_fd(), 0) };
@@ -81,7 +97,7 @@ impl Map {
     /// A map that huge pages cannot have.
     #[cfg(test)]
     pub(super) fn askew(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
-        Self::placed(fd, len, page()?)
+        Self::placed(fd, len, page()?, libc::MAP_SHARED)
     }
 
     pub(super) fn start(&self) -> *const u8 {

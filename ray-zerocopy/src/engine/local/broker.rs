@@ -135,7 +135,7 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let received = connection.receive::<Answer>().map_err(failed)?;
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
-        Answer::Here(handle) => Ok(Arena::from_handle(&handle, received.fds)?),
+        Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
         Answer::Refused(reason) => Err(refused(&reason)),
     }
 }

@@ -12,6 +12,7 @@ use super::limits;
 use crate::arena::copy::write_at;
 use crate::arena::sys::{Mapping, create, seal};
 use crate::engine::message::{ALIGN, Incoming, Outgoing, layout};
+use crate::os;
 
 /// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
 pub(super) const INLINE: usize = 64 * 1024;
@@ -50,7 +51,7 @@ impl Packet {
             .chain(parts)
             .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
             .map_err(|error| limits::named("pwrite", &error))?;
-        seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
+        let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
@@ -115,8 +116,10 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
     if len == 0 || len > MAX_FRAME {
         return Err(broken("a memfd of an impossible size"));
     }
-    let mapping = Mapping::open(fd.as_fd(), len as usize);
-    Ok(bytes::Bytes::from_owner(mapping.map_err(|error| limits::named("mmap", &error))?))
+    let refused = |error: io::Error| {
+        io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, &error)))
+    };
+    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(refused)?))
 }
 
 /// Takes a frame apart.
@@ -155,7 +158,34 @@ fn broken(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use std::os::fd::AsFd;
+
+    use burn::tensor::Bytes;
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    use super::{IN_MEMFD, INLINE, Outgoing, Packet, create, frame, parse, write_at};
+    use crate::arena::sys::SEALS;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_travels_is_open_for_reading_only() {
+        let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7_u8; 2 * INLINE])] };
+        let packet = Packet::new(&1_u32, &payload).unwrap();
+        let memfd = packet.memfd.unwrap();
+        assert_eq!(fcntl_getfl(&memfd).unwrap().intersection(OFlags::RWMODE), OFlags::RDONLY);
+        let (number, received) = parse::<u32>(&frame(&packet.bytes, &mut vec![memfd]).unwrap()).unwrap();
+        assert_eq!((number, &received.segments[0][..]), (1, &payload.segments[0][..]));
+    }
+
+    /// As a sender of an earlier version hands it over.
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_arrives_open_for_writing_is_read_all_the_same() {
+        let memfd = create("ray-zerocopy-message", 4096).unwrap();
+        write_at(memfd.as_fd(), &[7; 4096], 0).unwrap();
+        rustix::fs::fcntl_add_seals(&memfd, SEALS).unwrap();
+        assert!(frame(&[IN_MEMFD], &mut vec![memfd]).unwrap().iter().all(|&byte| byte == 7));
+    }
 
     #[test]
     fn broken_frames_are_errors() {

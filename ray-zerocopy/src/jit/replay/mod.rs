@@ -14,6 +14,7 @@ mod instance;
 mod kept;
 mod player;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -163,8 +164,12 @@ fn inputs_error(code: &Code, name: &str, reason: &str) -> ReplayError {
 
 /// The sizes of the symbols, by the inputs, which have to be what the graph takes.
 fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
-    if let Some(name) = inputs.names().find(|name| !code.inputs.iter().any(|port| port.name == **name)) {
-        return Err(inputs_error(code, name, "is not one of the graph's"));
+    // Counted first: a set of the names is made only for the error.
+    if code.inputs.iter().filter(|port| inputs.get(&port.name).is_some()).count() != inputs.len() {
+        let known: HashSet<&str> = code.inputs.iter().map(|port| port.name.as_str()).collect();
+        if let Some(name) = inputs.names().find(|name| !known.contains(name)) {
+            return Err(inputs_error(code, name, "is not one of the graph's"));
+        }
     }
     let mut sizes: Vec<Option<(usize, &str)>> = vec![None; code.symbols.len()];
     for port in &code.inputs {

@@ -1,0 +1,100 @@
+//! Limits of the machine, the user and the process, named: which one is behind an error, and where it is set.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use crate::arena::memory::field;
+
+/// An error of a system call on behalf of so many bytes, with what is behind it and what to do about it, if that is known.
+pub(crate) fn explained(call: &str, bytes: u64, error: &io::Error) -> String {
+    match hint(call, bytes, error) {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
+fn hint(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
+    let text = match (call, Errno::from_io_error(error)?) {
+        (_, Errno::MFILE) => "this process has as many open files as it may have: raise the limit, see `ulimit -n`",
+        (_, Errno::NFILE) => "the machine has as many open files as it may have: see /proc/sys/fs/file-max",
+        ("memfd_create" | "fcntl(F_ADD_SEALS)", Errno::NOSYS | Errno::INVAL) => {
+            "arenas need Linux with memfd and seals"
+        }
+        ("memfd_create" | "fcntl(F_ADD_SEALS)" | "mmap", Errno::PERM | Errno::ACCESS | Errno::NOSYS) => {
+            "a policy of this machine refuses it, not a lack of memory: look at the seccomp profile of the container or service, \
+             and at SELinux or AppArmor"
+        }
+        (_, Errno::FBIG) => "this process may not write files that are that large: see `ulimit -f`",
+        ("mmap", Errno::NOMEM) => return Some(no_map(bytes)),
+        ("ftruncate" | "pwrite", Errno::NOMEM | Errno::NOSPC) => return Some(no_memory(bytes)),
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Whether this process may write a file of so many bytes. Beyond the limit the kernel does not only refuse: it ends the process
+/// with SIGXFSZ.
+pub(crate) fn may_write(bytes: u64) -> io::Result<()> {
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| bytes > limit) {
+        return Err(Errno::FBIG.into());
+    }
+    Ok(())
+}
+
+/// Why a map of so many bytes is refused, which takes addresses and no memory.
+fn no_map(bytes: u64) -> String {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    if let (Some(most), Some(found)) = (number("/proc/sys/vm/max_map_count"), maps())
+        // The map itself, and those beside it that it would be cut out of.
+        && found + 3 > most
+    {
+        return format!(
+            "this process has {found} memory maps, and may have {most}: raise the limit, `sysctl vm.max_map_count`"
+        );
+    }
+    if let Some(limit) = getrlimit(Resource::As).current {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let size = field(&status, "VmSize:");
+        if size.saturating_add(bytes) > limit {
+            let [limit, size, bytes] = [limit, size, bytes].map(mib);
+            return format!(
+                "this process may map {limit} MiB, has mapped {size}, and needs {bytes} more: raise the limit, see `ulimit -v`"
+            );
+        }
+    }
+    no_memory(bytes)
+}
+
+/// Why so many bytes of memory are refused.
+fn no_memory(bytes: u64) -> String {
+    let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let (limit, committed) = (field(&memory, "CommitLimit:"), field(&memory, "Committed_AS:"));
+    if strict && committed.saturating_add(bytes) > limit {
+        let [limit, committed, bytes] = [limit, committed, bytes].map(mib);
+        return format!(
+            "this machine promises no more memory than it has (`sysctl vm.overcommit_memory` is 2): of {limit} MiB, {committed} \
+             are promised, and {bytes} more are needed; see vm.overcommit_ratio"
+        );
+    }
+    "is there enough memory (see `free -h` and the memory limit of the cgroup)?".to_owned()
+}
+
+/// How many memory maps this process has. Counted in a small buffer: at the limit there may be no memory for more.
+fn maps() -> Option<u64> {
+    let mut file = File::open("/proc/self/maps").ok()?;
+    let (mut lines, mut buffer) = (0, [0; 4096]);
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => return Some(lines),
+            read => lines += buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64,
+        }
+    }
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}

@@ -1,0 +1,12 @@
+//! What this crate asks of the operating system beside memory maps: files that are written whole, and the limits that refuse
+//! something, named.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `replace` | writes a file that appears when it is complete |
+//! | `temporary` | the files that have a name before they are complete, for programs that end by a signal |
+//! | `limits` | which limit is behind an error of a system call |
+
+pub(crate) mod limits;
+pub(crate) mod replace;
+pub(crate) mod temporary;

@@ -1,0 +1,93 @@
+//! Handles, which may come from anywhere, and are read on any thread.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+
+use burn::tensor::Device;
+use ray_zerocopy::{ActorWrapper, Arena, Placement, share};
+use ray_zerocopy_tests::memory::eventually;
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::process::getuid;
+use tempfile::TempDir;
+
+const ROLE: &str = "RAY_ZEROCOPY_TEST_HANDLES";
+
+/// Not a test of its own: reads a handle on threads of its own and on the one thread of rayon's, which hashes for all of them.
+#[test]
+fn role_of_a_process_that_reads_handles() {
+    let Some(handle) = std::env::var_os(ROLE) else { return };
+    let handle = fs::read(handle).unwrap();
+    let read = || drop(serde_json::from_slice::<ActorWrapper<Mill>>(&handle).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..16).for_each(|_| read()));
+        scope.spawn(|| (0..16).for_each(|_| rayon::scope(|pool| pool.spawn(|_| read()))));
+    });
+}
+
+/// Rayon hashes an arena. A thread that waits for that under a lock would wait for ever, if the thread of the pool waits for the same
+/// lock in another task.
+#[test]
+fn handles_are_read_on_rayons_own_threads() {
+    let wrapper = ActorWrapper::new(&MillConfig::new(4096).init(&Device::flex())).unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("handle.json");
+    fs::write(&path, serde_json::to_vec(&wrapper).unwrap()).unwrap();
+    let mut process = Command::new("/proc/self/exe");
+    process.args(["--exact", "role_of_a_process_that_reads_handles"]);
+    let mut process = process.env(ROLE, &path).env("RAYON_NUM_THREADS", "1").spawn().unwrap();
+    let mut status = None;
+    let mut ended = || {
+        status = process.try_wait().unwrap();
+        status.is_some()
+    };
+    let ended = catch_unwind(AssertUnwindSafe(|| eventually("all handles are read", &mut ended)));
+    if ended.is_err() {
+        process.kill().unwrap();
+    }
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+}
+
+fn in_place(path: &Path) -> ActorWrapper<Mill> {
+    #[allow(unsafe_code, reason = "the promise is what is tested")]
+    // SAFETY: the file is in a folder of its own test, which changes its owner and its mode, and not its bytes.
+    let placement = unsafe { Placement::in_file() };
+    ActorWrapper::from_arena(Arena::open_with(path, placement).unwrap())
+}
+
+/// That nobody changes a file is its user's promise. Of a handle's file it is nobody's.
+#[test]
+fn a_handle_names_no_file_that_other_users_can_change() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    share(&MillConfig::new(64).init(&Device::flex())).unwrap().save(&path).unwrap();
+    let set_mode = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    let read = |path: &Path| {
+        let handle = serde_json::to_string(&in_place(path)).unwrap();
+        serde_json::from_str::<ActorWrapper<Mill>>(&handle).map(drop).map_err(|error| error.to_string())
+    };
+    set_mode(0o644);
+    read(&path).unwrap();
+    set_mode(0o666);
+    let error = read(&path).unwrap_err();
+    assert!(error.contains("other users can change it") && error.contains("its mode is 666"), "{error}");
+    set_mode(0o644);
+    if getuid().is_root() {
+        chown(&path, Some(65534), None).unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(error.contains("it belongs to user 65534"), "{error}");
+    } else {
+        eprintln!("skipped: only root can give a file to another user");
+    }
+    // Another file of the same name is not the one that was shared.
+    let wrapper = in_place(&path);
+    let handle = serde_json::to_string(&wrapper).unwrap();
+    fs::rename(&path, folder.path().join("moved.bpk")).unwrap();
+    fs::copy(folder.path().join("moved.bpk"), &path).unwrap();
+    let error = serde_json::from_str::<ActorWrapper<Mill>>(&handle).map(drop).unwrap_err().to_string();
+    assert!(error.contains("has been changed or replaced"), "{error}");
+}

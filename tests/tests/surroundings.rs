@@ -1,0 +1,263 @@
+//! Hostile surroundings: no `/proc`, policies that refuse system calls, limits that are reached. What can work works, and errors
+//! name what is in the way.
+//!
+//! Each is a property of a process, so each test has one of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use burn::tensor::{Device, Tensor};
+use memmap2::MmapOptions;
+use ray_zerocopy::{ActorWrapper, Arena, HugePages, Memory, PolicyOutcome, WhyNot, load, scan, share};
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+use tempfile::TempDir;
+
+const ROLE: &str = "RAY_ZEROCOPY_TEST_SURROUNDINGS";
+
+/// A policy of this process, of the kind that containers and services have.
+mod policy {
+    #![allow(unsafe_code)]
+
+    use std::io;
+
+    /// From here on the kernel refuses a system call to this thread, and to those that it starts, with EPERM.
+    pub(super) fn refuse(call: libc::c_long) {
+        let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+        let mut steps = [
+            // The number of the call comes first in what a filter sees.
+            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+        // SAFETY: it sets a flag of this thread, and takes numbers only.
+        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+        // SAFETY: the program and its steps live through the call, and the kernel checks and copies them.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+}
+
+fn mill(size: usize) -> Mill {
+    MillConfig::new(size).init(&Device::flex())
+}
+
+/// A sealed memfd of zeros, which is no arena.
+fn sealed(len: u64) -> OwnedFd {
+    let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    ftruncate(&fd, len).unwrap();
+    fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+    fd
+}
+
+fn refusal(fd: OwnedFd) -> String {
+    Arena::from_memfd(fd).unwrap_err().to_string()
+}
+
+fn limit(resource: Resource, soft: u64) -> Rlimit {
+    let before = getrlimit(resource);
+    setrlimit(resource, Rlimit { current: Some(soft), maximum: before.maximum }).unwrap();
+    before
+}
+
+/// Before Linux 6.7 every map is a private one here, because no descriptor can be opened again.
+fn without_proc() {
+    assert!(!Path::new("/proc/self").exists());
+    let original = mill(1024);
+    let arena = share(&original).unwrap();
+    arena.verify().unwrap();
+    let x = Tensor::<2>::ones([2, 1024], &Device::flex());
+    let loaded = load::<Mill>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    assert_eq!(loaded.grind(x.clone()).into_data(), original.grind(x).into_data());
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.bpk");
+    for _ in 0..2 {
+        arena.save(&path).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the file itself");
+    }
+    assert_eq!(Arena::open(&path).unwrap().id(), arena.id());
+
+    // Policies are applied; how far, only /proc could tell.
+    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now).prefault(true));
+    let PolicyOutcome::Unknown { reason, .. } = &outcome.prefault else { panic!("{outcome}") };
+    assert!(reason.starts_with("/proc/self/smaps cannot be read"), "{reason}");
+    let error = scan().unwrap_err().to_string();
+    assert!(error.contains("reports need Linux's /proc"), "{error}");
+    eprintln!("all was done without /proc");
+}
+
+fn without_memfds() {
+    policy::refuse(libc::SYS_memfd_create);
+    let error = share(&mill(64)).unwrap_err().to_string();
+    assert!(error.contains("memfd_create failed") && error.contains("a policy of this machine refuses it"), "{error}");
+}
+
+fn without_maps() {
+    let fd = sealed(1 << 20);
+    policy::refuse(libc::SYS_mmap);
+    let error = refusal(fd);
+    assert!(error.contains("mmap failed") && error.contains("a policy of this machine refuses it"), "{error}");
+    assert!(!error.contains("enough memory"), "{error}");
+}
+
+fn without_advice() {
+    let arena = share(&mill(1024)).unwrap();
+    policy::refuse(libc::SYS_madvise);
+    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now).prefault(true));
+    for (part, call) in
+        [(&outcome.huge_pages, "madvise(MADV_COLLAPSE)"), (&outcome.prefault, "madvise(MADV_POPULATE_READ)")]
+    {
+        let refused = |why: &WhyNot| matches!(why, WhyNot::Refused { call: found, errno } if (found.as_str(), *errno) == (call, libc::EPERM));
+        assert!(part.why().iter().any(refused), "{outcome}");
+    }
+    assert!(outcome.to_string().contains("a policy of this machine refuses it"), "{outcome}");
+    arena.verify().unwrap();
+}
+
+fn few_addresses() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_whitespace().next()).unwrap();
+    let before = limit(Resource::As, size.parse::<u64>().unwrap() * 1024 + (8 << 20));
+    let error = refusal(sealed(64 << 20));
+    assert!(error.contains("and needs 64 more: raise the limit, see `ulimit -v`"), "{error}");
+    setrlimit(Resource::As, before).unwrap();
+    assert!(refusal(sealed(64 << 20)).starts_with("not an arena"));
+}
+
+fn many_maps() {
+    let (file, arena) = (tempfile::tempfile().unwrap(), sealed(4096));
+    file.set_len(4096).unwrap();
+    let mut maps = Vec::with_capacity(1 << 20);
+    let map = || MmapOptions::new().len(4096).map_raw_read_only(&file);
+    while maps.len() < maps.capacity() {
+        match map() {
+            Ok(map) => maps.push(map),
+            Err(_) => break,
+        }
+    }
+    if maps.len() == maps.capacity() {
+        return eprintln!("skipped: this machine allows more maps than {}", maps.len());
+    }
+    let error = refusal(arena.try_clone().unwrap());
+    drop(maps);
+    assert!(error.contains("memory maps, and may have") && error.contains("`sysctl vm.max_map_count`"), "{error}");
+    assert!(refusal(arena).starts_with("not an arena"));
+}
+
+fn small_files() {
+    let arena = share(&mill(256)).unwrap();
+    let folder = TempDir::new().unwrap();
+    let before = limit(Resource::Fsize, 100_000);
+    // By itself the kernel would end the process with SIGXFSZ.
+    let error = share(&mill(256)).unwrap_err().to_string();
+    assert!(error.contains("may not write files that are that large: see `ulimit -f`"), "{error}");
+    let error = arena.save(folder.path().join("mill.bpk")).unwrap_err().to_string();
+    assert!(error.contains("see `ulimit -f`"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    setrlimit(Resource::Fsize, before).unwrap();
+    arena.save(folder.path().join("mill.bpk")).unwrap();
+}
+
+/// Processes of others are counted where they might have the arena mapped, and nothing can be known.
+fn strangers() {
+    let wrapper = ActorWrapper::new(&mill(64)).unwrap();
+    let report = wrapper.report().unwrap();
+    let scan = scan().unwrap();
+    assert!(report.hidden > 0 && scan.hidden > 0, "{report}");
+    assert!(report.to_string().contains("processes that this user may not look into: "), "{report}");
+}
+
+/// Not a test of its own: what the tests below start.
+#[test]
+fn role_of_a_process_in_hostile_surroundings() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("without /proc") => without_proc(),
+        Ok("without memfds") => without_memfds(),
+        Ok("without maps") => without_maps(),
+        Ok("without advice") => without_advice(),
+        Ok("few addresses") => few_addresses(),
+        Ok("many maps") => many_maps(),
+        Ok("small files") => small_files(),
+        Ok("strangers") => strangers(),
+        _ => {}
+    }
+}
+
+fn in_a_process_of_its_own(role: &str, mut process: Command) -> String {
+    process.args(["--exact", "role_of_a_process_in_hostile_surroundings", "--nocapture", "--test-threads=1"]);
+    let output = process.env(ROLE, role).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+    for line in said.lines().filter(|line| line.starts_with("skipped")) {
+        eprintln!("{line}");
+    }
+    said
+}
+
+fn here(role: &str) {
+    in_a_process_of_its_own(role, Command::new("/proc/self/exe"));
+}
+
+#[test]
+fn everything_but_workers_and_figures_goes_without_proc() {
+    let mut process = Command::new("unshare");
+    process.args(["-m", "sh", "-c", "mount -t tmpfs none /proc && exec \"$0\" \"$@\""]);
+    let permitted = Command::new("unshare").args(["-m", "true"]).status();
+    if !permitted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: only root can hide /proc from a process");
+        return;
+    }
+    process.arg(std::env::current_exe().unwrap());
+    let said = in_a_process_of_its_own("without /proc", process);
+    assert!(said.contains("all was done without /proc"), "{said}");
+}
+
+#[test]
+fn a_policy_that_refuses_memfds_is_named() {
+    here("without memfds");
+}
+
+#[test]
+fn a_policy_that_refuses_maps_is_named() {
+    here("without maps");
+}
+
+#[test]
+fn a_policy_that_refuses_advice_is_named_and_harms_nothing() {
+    here("without advice");
+}
+
+#[test]
+fn a_limit_of_the_address_space_is_named() {
+    here("few addresses");
+}
+
+#[test]
+fn the_limit_of_maps_is_named() {
+    here("many maps");
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_not_a_signal() {
+    here("small files");
+}
+
+#[test]
+fn processes_that_may_not_be_looked_into_are_counted() {
+    if !getuid().is_root() {
+        // Some process of root's is always there.
+        return here("strangers");
+    }
+    let mut process = Command::new("/proc/self/exe");
+    process.uid(65534).gid(65534);
+    in_a_process_of_its_own("strangers", process);
+}

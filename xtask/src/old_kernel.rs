@@ -1,0 +1,245 @@
+//! `cargo xtask test --only old`: the tests of what the kernel does, on an older Linux in a virtual machine.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `programs` | which tests, and what their programs need beside them |
+//! | `kernel` | the kernel, from Debian's own packages |
+//!
+//! The machine has no KVM, no network and no disk: everything is in its initial memory, at the paths that it has here, because
+//! programs have the paths of others compiled in.
+
+mod kernel;
+mod programs;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::shell::{find, install, run, target};
+use programs::Program;
+
+/// What the virtual machine needs from Debian.
+const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "cpio"];
+const LACKING: &str = "the tests on an older kernel need a virtual machine";
+/// After this the machine is stopped, whatever it does. It takes about three minutes.
+const PATIENCE: Duration = Duration::from_secs(900);
+const MEBIBYTES: &str = "4096";
+/// What the machine prints around each program.
+const BEGIN: &str = "@@ begin ";
+const END: &str = "@@ end ";
+const LAST: &str = "@@ all done";
+
+/// Runs the tests on Linux 5.10.
+pub(crate) fn tests() -> Result<()> {
+    ensure!(
+        cfg!(all(target_os = "linux", target_arch = "x86_64")),
+        "the tests on an older kernel run on Linux on x86_64 only: its machine is emulated"
+    );
+    if ["qemu-system-x86_64", "busybox", "cpio"].iter().any(|program| find(program).is_none()) {
+        install(LACKING, PACKAGES)?;
+    }
+    let kernel = kernel::image()?;
+    let programs = programs::built()?;
+    let work = target().join("old-kernel");
+    let root = work.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("{} cannot be removed", root.display()))?;
+    }
+    lay_out(&root, &programs)?;
+    let memory = work.join("initrd");
+    pack(&root, &memory)?;
+    check(&programs, &boot(&kernel, &memory)?)
+}
+
+/// Puts everything that the machine has into a folder.
+fn lay_out(root: &Path, programs: &[Program]) -> Result<()> {
+    for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "etc"] {
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("{} cannot be made", root.display()))?;
+    }
+    let busybox = find("busybox").context("busybox is not there")?;
+    fs::copy(busybox, root.join("bin/busybox")).context("busybox cannot be copied")?;
+    for file in programs.iter().flat_map(|program| &program.files) {
+        let place = root.join(file.strip_prefix("/").unwrap_or(file));
+        if place.exists() {
+            continue;
+        }
+        let folder = place.parent().context("a file has no folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        // Without symbols they are a fifth of the size, and all of it has to be in memory.
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(&place).arg(file).stderr(Stdio::null());
+        if !strip.status().is_ok_and(|status| status.success()) {
+            fs::copy(file, &place).with_context(|| format!("{} cannot be copied", file.display()))?;
+        }
+    }
+    fs::write(root.join("init"), script(programs)).context("the machine's first program cannot be written")?;
+    run({
+        let mut chmod = Command::new("chmod");
+        chmod.arg("755").arg(root.join("init")).arg(root.join("bin/busybox"));
+        chmod
+    })
+}
+
+/// The first program of the machine: runs the others, one after the other.
+fn script(programs: &[Program]) -> String {
+    let mut script = String::from(
+        "#!/bin/busybox sh\n\
+         /bin/busybox --install -s /bin\n\
+         export PATH=/bin HOME=/root RUST_BACKTRACE=0\n\
+         mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs tmp /tmp\n\
+         ulimit -l unlimited; mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm; chmod 1777 /tmp /dev/shm\n\
+         uname -r\n",
+    );
+    for (at, program) in programs.iter().enumerate() {
+        let before = program.before.map(|before| format!("{before}; ")).unwrap_or_default();
+        let (path, arguments) = (program.path.display(), program.arguments.join(" "));
+        script += &format!("echo '{BEGIN}{at}'\n( {before}cd /tmp; {path} {arguments} 2>&1 )\necho \"{END}{at} $?\"\n");
+    }
+    script + &format!("echo '{LAST}'\npoweroff -f\n")
+}
+
+/// Packs a folder as the kernel takes its first memory.
+fn pack(root: &Path, memory: &Path) -> Result<()> {
+    let out = File::create(memory).with_context(|| format!("{} cannot be written", memory.display()))?;
+    let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn()?;
+    let names = find.stdout.take().context("find has no output")?;
+    let mut cpio = Command::new("cpio");
+    cpio.args(["-o", "-H", "newc", "--quiet"]).current_dir(root).stdin(names).stdout(out);
+    run(cpio)?;
+    ensure!(find.wait()?.success(), "the files of the machine cannot be listed");
+    Ok(())
+}
+
+/// Runs the machine to its end, shows what it prints, and returns it.
+fn boot(kernel: &Path, memory: &Path) -> Result<Vec<String>> {
+    let mut machine = Command::new("qemu-system-x86_64");
+    machine.args([
+        "-M",
+        "q35",
+        "-cpu",
+        "max",
+        "-m",
+        MEBIBYTES,
+        "-smp",
+        "2",
+        "-nographic",
+        "-no-reboot",
+        "-nic",
+        "none",
+    ]);
+    machine.arg("-kernel").arg(kernel).arg("-initrd").arg(memory).args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let mut machine =
+        machine.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("qemu could not be started")?;
+    let output = machine.stdout.take().context("qemu has no output")?;
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| stop_late(&mut machine, &ended));
+        let mut lines = Vec::new();
+        for line in BufReader::new(output).split(b'\n') {
+            let line = readable(&line?);
+            if !line.starts_with("@@") && !lines.is_empty() {
+                eprintln!("  {line}");
+            }
+            // Before the kernel there is only what the firmware draws.
+            if !lines.is_empty() || line.contains("Booting from ROM") {
+                lines.push(line);
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        Ok(lines)
+    })
+}
+
+/// Stops the machine if it does not end by itself. Its output ends then.
+fn stop_late(machine: &mut Child, ended: &AtomicBool) {
+    const STEP: Duration = Duration::from_millis(200);
+    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        thread::sleep(STEP);
+    }
+    // It has ended, or is not to go on.
+    drop(machine.kill());
+    drop(machine.wait());
+}
+
+/// A line of the machine's terminal, without what steers one.
+fn readable(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut parts = text.trim_end_matches('\r').split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    // A sequence ends with its first letter.
+    parts.fold(first, |line, part| {
+        line + part.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest)
+    })
+}
+
+/// Every program has run tests, or has run at all if it has none, and has succeeded.
+fn check(programs: &[Program], lines: &[String]) -> Result<()> {
+    let mut failed = Vec::new();
+    let mut passed = 0;
+    for (at, program) in programs.iter().enumerate() {
+        let (begin, end) = (format!("{BEGIN}{at}"), format!("{END}{at} "));
+        let own: Vec<_> = lines.iter().skip_while(|line| **line != begin).skip(1).collect();
+        let status = own.iter().find_map(|line| line.strip_prefix(&end));
+        let own = own.iter().take_while(|line| !line.starts_with(&end));
+        let tests: u64 = own.filter_map(|line| passed_of(line)).sum();
+        passed += tests;
+        match status {
+            None => failed.push(format!("{} did not end", program.name)),
+            Some("0") if tests == 0 && program.has_tests => failed.push(format!("{} ran no test", program.name)),
+            Some("0") => eprintln!("{:<12} {tests:>3} tests passed", program.name),
+            Some(status) => failed.push(format!("{} ended with status {status}", program.name)),
+        }
+    }
+    ensure!(failed.is_empty(), "on the older kernel: {}", failed.join("; "));
+    if !lines.iter().any(|line| line == LAST) {
+        bail!("the virtual machine did not reach its end");
+    }
+    eprintln!("{passed} tests passed on Linux {}", kernel::VERSION);
+    Ok(())
+}
+
+/// How many tests have passed, if the line is that of a summary.
+fn passed_of(line: &str) -> Option<u64> {
+    line.strip_prefix("test result: ok. ")?.split_once(" passed")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BEGIN, END, LAST, Program, check, passed_of, readable};
+
+    fn program(name: &'static str) -> Program {
+        let (path, files, arguments) = (name.into(), Vec::new(), Vec::new());
+        Program { name: name.to_owned(), path, files, arguments, before: None, has_tests: true }
+    }
+
+    #[test]
+    fn what_did_not_run_has_failed() {
+        let programs = [program("one"), program("two")];
+        let lines = |text: &[&str]| text.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+        let begin = |at: usize| format!("{BEGIN}{at}");
+        let ok = "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out; finished in 0.02s";
+        let both = [&begin(0), ok, &format!("{END}0 0"), &begin(1), ok, &format!("{END}1 0"), LAST];
+        check(&programs, &lines(&both)).unwrap();
+        let says = |text: &[&str]| check(&programs, &lines(text)).unwrap_err().to_string();
+        assert!(says(&both[..4]).contains("two did not end"));
+        assert!(says(&[&begin(0), ok, &format!("{END}0 101")]).contains("one ended with status 101; two did not end"));
+        let none = ok.replace("3 passed", "0 passed");
+        assert!(says(&[&begin(0), &none, &format!("{END}0 0")]).contains("one ran no test"));
+        assert!(says(&both[..6]).contains("did not reach its end"));
+    }
+
+    #[test]
+    fn a_line_of_a_terminal_is_read() {
+        assert_eq!(readable(b"\x1b[0m\x1b[2Jtest a ... ok\r"), "test a ... ok");
+        assert_eq!(passed_of("test result: FAILED. 3 passed; 1 failed"), None);
+    }
+}
