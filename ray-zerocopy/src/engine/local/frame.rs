@@ -62,7 +62,7 @@ impl Packet {
         let memfd = create("ray-zerocopy-message", frame.len() as u64);
         let memfd = memfd.map_err(|(call, error)| limits::named(call, &error))?;
         write_at(&memfd, frame, 0).map_err(|error| limits::named("pwrite", &error))?;
-        seal(&memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
+        let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd) })
     }
 }

@@ -7,7 +7,7 @@ use ray_zerocopy_tests::memory::eventually;
 
 use crate::{ends, forks, handles, launch, signals};
 
-const ROLE: &str = "RAY_ZEROCOPY_TEST_SURROUNDINGS";
+const ROLE: &str = "RAY_ZEROCOPY_TEST_ROLE";
 /// What a role works with: a file, mostly.
 const SUBJECT: &str = "RAY_ZEROCOPY_TEST_SUBJECT";
 

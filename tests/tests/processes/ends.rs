@@ -48,7 +48,7 @@ fn a_panic_that_aborts_the_process_keeps_its_message() {
     let error = tasks.clone().attempts(1).panic_for_good().wait().unwrap_err();
     let Error::Call(CallError::WorkerDied { how, .. }) = &error else { panic!("{error}") };
     assert!(
-        how.contains("SIGABRT") && how.contains("it panicked: the probe is broken (tests/tests/surroundings/sys.rs:"),
+        how.contains("SIGABRT") && how.contains("it panicked: the probe is broken (tests/tests/processes/sys.rs:"),
         "{how}"
     );
     tasks.pid().wait().unwrap();
