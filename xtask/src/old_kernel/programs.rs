@@ -53,6 +53,10 @@ const TESTS: &[Wanted] = &[
         &["as_the_original", "own_state", "killed_actor", "handle_is_good", "handle_travels", "report_finds"],
     ),
     wanted("failures", &["killed_while", "dies_while", "abort", "panic"]),
+    wanted(
+        "processes",
+        &["all_idle", "where_children", "aborts_the_process", "can_be_aborted", "forks::", "does_not_reach_main"],
+    ),
     wanted("isolation", &[]),
     wanted("handles", &["names_no_file"]),
     wanted("files", &[]),

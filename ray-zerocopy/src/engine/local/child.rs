@@ -200,7 +200,7 @@ mod tests {
 
         let mut child = start("kill -ABRT $$");
         assert!(child.wait(LONG).unwrap().to_string().starts_with("signal: 6 (SIGABRT)"));
-        let mut child = start("sleep 600");
+        let mut child = start("exec sleep 600");
         assert_eq!(child.has_ended(), None);
         assert_eq!(child.wait(Duration::from_millis(1)), None);
         child.kill();

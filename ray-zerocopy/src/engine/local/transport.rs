@@ -294,6 +294,25 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
+    fn a_socket_with_a_small_buffer_takes_messages_of_every_size() {
+        let (left, right) = Connection::pair().unwrap();
+        // As on a machine whose `net.core.wmem_max` is small: the kernel makes it 4608 bytes at least.
+        rustix::net::sockopt::set_socket_send_buffer_size(&left.0, 1).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for size in [10, 3_000, 20_000, INLINE - 200, INLINE, 1 << 20] {
+            let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7; size])] };
+            left.send(&size, &payload, &[file.as_fd()]).unwrap();
+            let received = right.receive::<usize>().unwrap().unwrap();
+            assert_eq!((received.message, received.fds.len()), (size, 1));
+            assert!(
+                received.payload.segments[0].iter().all(|&byte| byte == 7)
+                    && received.payload.segments[0].len() == size
+            );
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn the_end_of_the_other_side_is_seen() {
         let (left, right) = Connection::pair().unwrap();
         right.send(&1, &Outgoing::default(), &[]).unwrap();
