@@ -64,7 +64,7 @@ fn what_is_kept_and_handed_out_is_open_for_reading_only() {
     let mode = |arena: &Arena| fcntl_getfl(arena.fd().unwrap()).unwrap().intersection(OFlags::RWMODE);
     let arena = share(&mill()).unwrap();
     assert_eq!(mode(&arena), OFlags::RDONLY);
-    // Whatever kind of descriptor somebody hands in.
+    // Even if the caller's descriptor is open for writing.
     let writable = memfd(&bytes(&arena), ALL);
     assert_eq!(fcntl_getfl(&writable).unwrap().intersection(OFlags::RWMODE), OFlags::RDWR);
     let opened = Arena::from_memfd(writable).unwrap();

@@ -59,7 +59,7 @@ fn in_place(path: &Path) -> ActorWrapper<Mill> {
     ActorWrapper::from_arena(Arena::open_with(path, placement).unwrap())
 }
 
-/// That nobody changes a file is its user's promise. Of a handle's file it is nobody's.
+/// `Placement::in_file` is a promise of its caller. A handle that comes from elsewhere is not.
 #[test]
 fn a_handle_names_no_file_that_other_users_can_change() {
     let folder = TempDir::new().unwrap();

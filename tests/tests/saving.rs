@@ -88,7 +88,7 @@ fn role(role: &str, folder: &Path, mut process: Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A process with a view of the file systems of its own, where `mount` has been run; none if that is not permitted.
+/// A process with a view of the file systems of its own, where `mount` has been run. Returns None if that is not permitted.
 fn with_mount(mount: &str) -> Option<Command> {
     let permitted = Command::new("unshare").args(["-m", "true"]).status();
     if !permitted.is_ok_and(|status| status.success()) {

@@ -13,7 +13,9 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
 use memmap2::MmapOptions;
-use ray_zerocopy::{ActorWrapper, Arena, HugePages, Memory, PolicyOutcome, WhyNot, load, scan, share};
+use ray_zerocopy::{
+    ActorWrapper, Arena, Checkpoint, HugePages, Memory, PolicyOutcome, WhyNot, load, scan, share, share_from,
+};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
@@ -153,6 +155,27 @@ fn many_maps() {
     assert!(refusal(arena).starts_with("not an arena"));
 }
 
+/// Under strict overcommit sealed memory is charged with its size when it is made.
+fn promises() {
+    // 9 GiB of weights, of which the pipeline has none yet and the file only holes.
+    const SIZE: usize = 49_152;
+    let (weight, bias) = (SIZE * SIZE * 4, SIZE * 4);
+    let header = serde_json::json!({
+        "stone.weight": { "dtype": "F32", "shape": [SIZE, SIZE], "data_offsets": [0, weight] },
+        "stone.bias": { "dtype": "F32", "shape": [SIZE], "data_offsets": [weight, weight + bias] },
+    });
+    let header = header.to_string().into_bytes();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("mill.safetensors");
+    fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header].concat()).unwrap();
+    let len = 8 + header.len() + weight + bias;
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len as u64).unwrap();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let error = share_from(&mill(SIZE), &checkpoint).unwrap_err().to_string();
+    assert!(error.contains("this machine promises no more memory than it has"), "{error}");
+    share(&mill(64)).unwrap().verify().unwrap();
+}
+
 fn small_files() {
     let arena = share(&mill(256)).unwrap();
     let folder = TempDir::new().unwrap();
@@ -186,6 +209,7 @@ fn role_of_a_process_in_hostile_surroundings() {
         Ok("without advice") => without_advice(),
         Ok("few addresses") => few_addresses(),
         Ok("many maps") => many_maps(),
+        Ok("promises") => promises(),
         Ok("small files") => small_files(),
         Ok("strangers") => strangers(),
         _ => {}
@@ -244,6 +268,15 @@ fn a_limit_of_the_address_space_is_named() {
 #[test]
 fn the_limit_of_maps_is_named() {
     here("many maps");
+}
+
+#[test]
+fn a_machine_that_promises_no_more_memory_than_it_has_is_named() {
+    if fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap().trim() != "2" {
+        eprintln!("skipped: `sysctl vm.overcommit_memory` is not 2; the virtual machine of `cargo xtask test` sets it");
+        return;
+    }
+    here("promises");
 }
 
 #[test]

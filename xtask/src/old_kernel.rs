@@ -27,7 +27,7 @@ use programs::Program;
 /// What the virtual machine needs from Debian.
 const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "cpio"];
 const LACKING: &str = "the tests on an older kernel need a virtual machine";
-/// After this the machine is stopped, whatever it does. It takes about three minutes.
+/// After this time the machine is stopped. The tests take about three minutes.
 const PATIENCE: Duration = Duration::from_secs(900);
 const MEBIBYTES: &str = "4096";
 /// What the machine prints around each program.

@@ -113,7 +113,7 @@ impl Head {
             tensors: BTreeMap<String, TensorMetadata>,
             #[serde(default)]
             metadata: BTreeMap<String, String>,
-            // Nobody asks for them, but they have to be right.
+            // Not used, but burnpack refuses a container in which they are broken.
             #[serde(default, rename = "scalars")]
             _scalars: BTreeMap<String, Scalar>,
         }
@@ -148,26 +148,35 @@ impl Head {
         let mut tensors = BTreeMap::new();
         let mut needed = 0;
         for (name, TensorMetadata { dtype, shape, data_offsets: (start, end), param_id }) in metadata.tensors {
-            let wrong = |reason: String| Error::ValidationError(format!("tensor '{name}' {reason}"));
-            let place = data.checked_add(start).zip(data.checked_add(end)).filter(|(start, end)| end >= start);
-            let (start, end) = place.ok_or_else(|| wrong("has corrupted offset data".to_owned()))?;
-            let len = end - start;
+            let wrong = Error::ValidationError;
+            let (Some(start), Some(end)) = (data.checked_add(start), data.checked_add(end)) else {
+                return Err(wrong(format!("Tensor '{name}' has corrupted offset data: overflow")));
+            };
+            let Some(len) = end.checked_sub(start) else {
+                return Err(wrong(format!("Tensor '{name}' has corrupted offset data: end {end} < start {start}")));
+            };
             if len > MAX_TENSOR_SIZE as u64 {
                 return Err(wrong(format!(
-                    "has a size of {len}, which exceeds the maximum of {MAX_TENSOR_SIZE} bytes (potential DoS attack)"
+                    "Tensor '{name}' size {len} exceeds maximum allowed size of {MAX_TENSOR_SIZE} bytes (potential DoS attack)"
                 )));
             }
             // Quantised tensors have a layout of their own, which `dtypes` knows.
-            let elements = shape.iter().try_fold(1_u64, |count, &extent| count.checked_mul(extent));
-            let expected = elements.and_then(|elements| elements.checked_mul(dtype.size() as u64));
-            if !matches!(dtype, DType::QFloat(_)) && expected != Some(len) {
-                let expected = expected.map_or("more than there can be".to_owned(), |bytes| bytes.to_string());
-                return Err(wrong(format!(
-                    "declares {len} bytes but its shape {shape:?} and dtype {dtype:?} need {expected}"
-                )));
+            if !matches!(dtype, DType::QFloat(_)) {
+                let elements = shape.iter().try_fold(1_u64, |count, &extent| count.checked_mul(extent));
+                let Some(expected) = elements.and_then(|elements| elements.checked_mul(dtype.size() as u64)) else {
+                    return Err(wrong(format!(
+                        "tensor '{name}' byte length calculation overflows u64 for shape {shape:?} and dtype {dtype:?}"
+                    )));
+                };
+                if len != expected {
+                    return Err(wrong(format!(
+                        "tensor '{name}' declares {len} bytes but its shape {shape:?} and dtype {dtype:?} need {expected}"
+                    )));
+                }
             }
-            let shape: Option<Vec<usize>> = shape.into_iter().map(|extent| extent.try_into().ok()).collect();
-            let shape = shape.ok_or_else(|| wrong("has corrupted shape data".to_owned()))?;
+            let shape = shape.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>().map_err(|_| {
+                wrong(format!("Tensor '{name}' has corrupted shape data: a dimension exceeds platform maximum"))
+            })?;
             needed = needed.max(end);
             tensors.insert(name, Described { dtype, shape, param: param_id, offset: start, len });
         }

@@ -262,7 +262,7 @@ impl Arena {
         self.0.memory.follow(memory)
     }
 
-    /// The memfd, or the file that was opened. Whoever gets a memfd can read the arena and cannot change it.
+    /// The memfd, or the file that was opened. It is open for reading only, and a memfd is sealed besides.
     ///
     /// None for an arena in Ray's object store, which is Ray's to hand out.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
@@ -358,7 +358,7 @@ impl Arena {
         self.0.regions.iter().filter_map(|region| region.fd.as_ref()).map(AsFd::as_fd).collect()
     }
 
-    /// Opens what the process handed over that started this one: whatever it has promised of a file holds.
+    /// Opens the arena that the parent process handed over. Its promises about files are relied on.
     ///
     /// # Errors
     /// As [`from_memfd`](Self::from_memfd), or if a file descriptor is missing.
@@ -366,8 +366,8 @@ impl Arena {
         Self::handed(handle, fds, Region::open)
     }
 
-    /// Opens what another process of this user handed over, for a handle that may come from anywhere: a file is taken only if
-    /// other users cannot change it.
+    /// Opens the arena that another process handed over in exchange for a serialised handle. The handle may come from anywhere, so a
+    /// file is accepted only if other users cannot change it.
     ///
     /// # Errors
     /// As [`from_handle`](Self::from_handle), or if a file is not this user's or root's.

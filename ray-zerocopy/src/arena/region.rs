@@ -160,10 +160,10 @@ impl Region {
         }
     }
 
-    /// Maps what a process hands over that is neither this one nor its parent.
+    /// Maps a region that was handed over in exchange for a serialised handle.
     ///
-    /// Sealed memory shows by itself that nobody changes it. That nobody changes a file is a promise, and here it is not its
-    /// user's: the file has to be one that this process can open by its name, and that other users cannot write to.
+    /// The seals of a memfd can be checked. That a file does not change is a promise, and a handle may come from anywhere. So the file is
+    /// opened here, by its path, and has to be one that other users cannot write to.
     pub(super) fn fetched(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
         let Backing::File(stamp, promise) = backing else { return Self::open(fd, backing) };
         let (file, found) = open(&stamp.path)?;

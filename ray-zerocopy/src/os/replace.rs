@@ -1,6 +1,6 @@
 //! Files that appear when they are complete.
 //!
-//! Until then a file has no name at all (`O_TMPFILE`), so that whatever ends the process leaves nothing behind. Where the file
+//! Until then a file has no name at all (`O_TMPFILE`), so that a process that ends early leaves nothing behind. Where the file
 //! system cannot do that, the file has a hidden name, which its guard removes, or the program when it ends by a signal: see
 //! [`temporary`](super::temporary).
 //!
@@ -25,7 +25,7 @@ const MOST_LINKS: usize = 40;
 /// Writes a file that has its name when it is complete, and then takes the place of one that is there.
 ///
 /// - A new file has the mode that the umask leaves of 0666; one that replaces another keeps the mode of that.
-/// - A symbolic link stays: the file that it points to is written, on whatever file system that is.
+/// - A symbolic link stays: the file that it points to is written, even on another file system.
 /// - Only a regular file is replaced: no folder, pipe or device.
 /// - The file is on the disk when this returns, its name where the file system can sync folders.
 ///

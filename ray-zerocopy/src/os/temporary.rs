@@ -13,33 +13,43 @@ use tempfile::{Builder, NamedTempFile};
 static NAMES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A file with a hidden name of its own, which is removed with this value unless it is [`persist`](Self::persist)ed.
-pub(super) struct Hidden<R>(NamedTempFile<R>);
+pub(super) struct Hidden<R> {
+    file: NamedTempFile<R>,
+    // Behind the file: its name is listed until there is no such file.
+    listed: Listed,
+}
 
 impl<R> Hidden<R> {
     /// Makes one in a folder: `make` gets names until it makes a file of one.
     pub(super) fn make(folder: &Path, mut make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<Self> {
         // Held until the name is listed: there is no moment at which the file is there and a signal leaves it behind.
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = Builder::new().prefix(".rzc-").make_in(folder, |path| make(path))?;
-        names.push(made.path().to_owned());
-        Ok(Self(made))
+        let file = Builder::new().prefix(".rzc-").make_in(folder, |path| make(path))?;
+        names.push(file.path().to_owned());
+        let listed = Listed(file.path().to_owned());
+        Ok(Self { file, listed })
     }
 
     pub(super) fn file(&self) -> &R {
-        self.0.as_file()
+        self.file.as_file()
     }
 
     /// Gives the file the name `path`, and takes it from the file that has it.
     pub(super) fn persist(self, path: &Path) -> io::Result<()> {
-        let hidden = self.0.path().to_owned();
-        let renamed = self.0.persist(path).map(drop).map_err(|error| error.error);
-        forget(&hidden);
+        let Self { file, listed } = self;
+        let renamed = file.persist(path).map(drop).map_err(|error| error.error);
+        drop(listed);
         renamed
     }
 }
 
-fn forget(path: &Path) {
-    NAMES.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| name != path);
+/// A name on the list.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        NAMES.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != self.0);
+    }
 }
 
 /// Removes every file of this process that has a name and is not complete. No other one is made after this: the process has

@@ -284,7 +284,7 @@ mod tests {
             Map::parse(line).iter().for_each(|map| note(&mut mapped, own, map));
         }
         assert!(mapped.is_empty());
-        // A memfd counts even if nobody lets us look into it, and if its map is private, where the kernel refused a shared one.
+        // A memfd counts even if it cannot be opened, and if its map is private, where the kernel refused a shared one.
         for line in [
             "7f00-7f10 r--s 00000000 00:01 4  /memfd:ray-zerocopy (deleted)",
             "7f00-7f10 r--p 00000000 00:01 5  /memfd:ray-zerocopy (deleted)",

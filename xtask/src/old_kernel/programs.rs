@@ -64,8 +64,9 @@ const TESTS: &[Wanted] = &[
     wanted("memory_policy", &["prefaults", "few_bytes", "locked", "may_not_lock", "refuses"]),
     wanted("surroundings", &[]),
     wanted("jit", &["mlp", "graph_file", "actors_and_tasks", "handle_of_a_graph"]),
-    // The last one: what is said to the kernel here holds for the whole machine.
+    // The last ones: the setting holds for the whole machine.
     Wanted { target: "heads", arguments: &[], before: Some("echo 2 > /proc/sys/vm/overcommit_memory") },
+    wanted("surroundings", &["promises_no_more"]),
 ];
 
 /// Examples, which are run as they are, and programs that tests start.

@@ -26,9 +26,9 @@ impl Map {
     ///
     /// Where the address space has no room for the reservation, the map is at any page: it can be read all the same.
     ///
-    /// The map is a shared one. Before Linux 6.7 the kernel refuses that for a write-sealed memfd whose descriptor is open for
-    /// writing, which happens where `/proc` is missing (see `memfd::reader`). A private map is allowed there. Of memory that
-    /// nobody can write to, it is the same: it has the pages of the file, and the process gets none of its own.
+    /// The map is shared (MAP_SHARED). Before Linux 6.7 the kernel refuses that for a write-sealed memfd whose descriptor is open for
+    /// writing, which happens where `/proc` is missing (see `memfd::reader`). A private map is allowed there. It has the same pages
+    /// of the page cache, and none of its own as long as it is only read.
     pub(super) fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         match Self::with(fd, len, libc::MAP_SHARED) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Self::private(fd, len),
