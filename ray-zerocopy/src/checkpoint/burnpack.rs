@@ -32,6 +32,7 @@ pub(super) fn entries(
                 offset,
                 len: tensor.bytes,
                 param,
+                parts: Vec::new(),
             });
             return Ok((CheckpointFormat::Arena, entries.collect()));
         }
@@ -71,6 +72,7 @@ pub(super) fn entries(
             offset,
             len: bytes.len() as u64,
             param,
+            parts: Vec::new(),
         });
     }
     Ok((CheckpointFormat::Burnpack, entries))
