@@ -68,7 +68,15 @@ impl Pickle {
     /// The name of the function that a value is the call of, and the arguments.
     pub(crate) fn call(&self, id: Id) -> Option<(&str, Id)> {
         let Value::Call(function, arguments) = self.get(id) else { return None };
-        match self.get(*function) {
+        // Old files name a module's class as they name storages, with its source beside it.
+        let function = match self.get(*function) {
+            Value::Persistent(named) => match self.items(*named)? {
+                &[what, class, ..] if self.text(what) == Some("module") => class,
+                _ => return None,
+            },
+            _ => *function,
+        };
+        match self.get(function) {
             Value::Global(name) => Some((name, *arguments)),
             _ => None,
         }
