@@ -1,4 +1,4 @@
-//! Weights in files of other programs: safetensors and burnpack.
+//! Weights in files of other programs: safetensors, burnpack and PyTorch.
 
 #![no_main]
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use ray_zerocopy::{Checkpoint, CheckpointOptions};
 
 const EXIT: &str = "\
 Exit status:
@@ -13,9 +14,10 @@ Exit status:
 
 /// Pack, inspect, verify and compare weights, and see which processes share them
 ///
-/// A FILE is a saved arena, a packed checkpoint, a `.safetensors`, a `.bpk`, the
-/// `.safetensors.index.json` of a sharded checkpoint, or a folder that has one of them. The arena of
-/// a running process is a FILE too: `/proc/PID/fd/N`.
+/// A FILE is a saved arena, a packed checkpoint, a `.safetensors`, a `.bpk`, a `.pt`, `.pth`, `.ckpt`
+/// or `.bin` of PyTorch, the `.index.json` of a sharded checkpoint, or a folder that has one of them.
+/// The arena of a running process is a FILE too: `/proc/PID/fd/N`. The pickle in a file of PyTorch is
+/// read as data: nothing of it is run.
 #[derive(Debug, Parser)]
 #[command(name = "rzc", bin_name = "rzc", version, about, after_help = EXIT, verbatim_doc_comment)]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
@@ -43,6 +45,13 @@ pub(crate) enum Command {
 /// Every tensor is aligned to 256 bytes, equal tensors are stored once, and each has a BLAKE3
 /// checksum. The file is read and written a part at a time, and appears under its name when it is
 /// complete. Open it with `Checkpoint::open`, and put it into a pipeline with `share_from`.
+///
+/// What changes tensors applies in this order: --rename, --transpose, --split, --fuse, --tie. Each may
+/// be given several times, and names are those after the changes before it.
+///
+///     rzc pack bert.bin --rename '^bert\.=encoder.' --rename 'gamma$=weight' --rename 'beta$=bias'
+///     rzc pack gpt2 --transpose '(c_attn|c_proj|c_fc)\.weight$' --tie lm_head.weight=wte.weight
+///     rzc pack m.pth --split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Pack {
@@ -57,9 +66,28 @@ pub(crate) struct Pack {
     pub force: bool,
     /// Rename tensors: where the regular expression FROM matches, TO takes its place
     ///
-    /// `$1` in TO is the first group of FROM. Several renames apply one after the other.
+    /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows. Several renames apply one
+    /// after the other.
     #[arg(long, value_name = "FROM=TO", value_parser = rename)]
     pub rename: Vec<(String, String)>,
+    /// Transpose the matrices whose name matches, as the weights of GPT-2's Conv1D
+    #[arg(long, value_name = "PATTERN")]
+    pub transpose: Vec<String>,
+    /// Split tensors by rows: where the regular expression FROM matches, each TO takes its place
+    ///
+    /// All parts have the same number of rows: `--split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'`
+    #[arg(long, value_name = "FROM=TO,TO", value_parser = split)]
+    pub split: Vec<(String, Vec<String>)>,
+    /// Put tensors together by rows: where one of FROM matches, TO takes its place
+    ///
+    /// Those that get the same name are one tensor: `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
+    #[arg(long, value_name = "FROM,FROM=TO", value_parser = fuse)]
+    pub fuse: Vec<(Vec<String>, String)>,
+    /// Give a tensor a second name, which is stored once: `--tie lm_head.weight=model.embed_tokens.weight`
+    #[arg(long, value_name = "NAME=TENSOR", value_parser = rename)]
+    pub tie: Vec<(String, String)>,
+    #[command(flatten)]
+    pub source: Source,
     /// Cast floating point tensors to this type
     #[arg(long, value_enum)]
     pub floats: Option<Floats>,
@@ -70,13 +98,16 @@ pub(crate) struct Pack {
 
 /// Show what is in a file of weights
 ///
-/// Reads what the file says of itself, not the weights. Tensors that lie in the same place are marked.
+/// Reads what the file says of itself, not the weights. Tensors that lie in the same place are marked. A
+/// file of PyTorch shows the tensors of its state dict; if it has several, --key chooses one.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Inspect {
     /// The file
     #[arg(value_hint = ValueHint::AnyPath)]
     pub file: PathBuf,
+    #[command(flatten)]
+    pub source: Source,
     /// Show only tensors and copied fields whose path matches
     ///
     /// `*` is any text, `?` any one character; a pattern without either matches anywhere in a path.
@@ -92,17 +123,41 @@ pub(crate) struct Inspect {
 
 /// Compare every byte with its checksum
 ///
-/// Saved arenas and packed checkpoints have checksums. Other files have none: of them the structure
-/// is checked, and it is said that bytes that were changed would not be found.
+/// Saved arenas and packed checkpoints have checksums. Other files, those of PyTorch too, have none: of
+/// them the structure is checked, and it is said that bytes that were changed would not be found.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Verify {
     /// The files
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub source: Source,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which weights of a file or folder are meant, if there are several.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Source {
+    /// The key under which a file of PyTorch has its state dict, if it has several: `ema`, `model.generator`
+    ///
+    /// All tensors below it are taken. The empty key is the top.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors`
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+}
+
+impl Source {
+    /// The library's own options.
+    pub(crate) fn options(&self) -> CheckpointOptions {
+        let options = Checkpoint::options();
+        let options = self.key.iter().fold(options, |options, key| options.key(key));
+        self.variant.iter().fold(options, |options, variant| options.variant(variant))
+    }
 }
 
 /// Show which processes have which arena mapped, what they cost, and what sharing saves
@@ -134,6 +189,8 @@ pub(crate) struct Diff {
     /// The other file
     #[arg(value_name = "B", value_hint = ValueHint::AnyPath)]
     pub right: PathBuf,
+    #[command(flatten)]
+    pub source: Source,
     /// Read floating point tensors that differ, and tell how far apart their values are
     ///
     /// Also those of different types. For each: the largest absolute difference, and how many
@@ -168,12 +225,13 @@ pub(crate) struct Run {
     pub method: Option<String>,
     /// An input: its name, and the file; the name may be left out if the graph has one input
     ///
-    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`.
-    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
-    pub input: Vec<(Option<String>, PathBuf)>,
+    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`. What stands in front
+    /// of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]
+    pub input: Vec<String>,
     /// Where to write an output; what is not written is described
-    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = named)]
-    pub output: Vec<(Option<String>, PathBuf)>,
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]
+    pub output: Vec<String>,
     /// Where to compute: `cpu`, `cuda:0`, `wgpu:0`, `libtorch:cuda:0`; what this `rzc` was built with
     #[arg(short, long, default_value = "cpu")]
     pub device: String,
@@ -249,12 +307,29 @@ fn rename(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn named(text: &str) -> Result<(Option<String>, PathBuf), String> {
+fn split(text: &str) -> Result<(String, Vec<String>), String> {
     match text.split_once('=') {
-        Some(("", _) | (_, "")) => Err("NAME=FILE is expected, or FILE alone".to_owned()),
-        Some((name, file)) => Ok((Some(name.to_owned()), file.into())),
-        None => Ok((None, text.into())),
+        Some((from, to)) if !from.is_empty() && to.split(',').all(|name| !name.is_empty()) => {
+            Ok((from.to_owned(), to.split(',').map(str::to_owned).collect()))
+        }
+        _ => Err("FROM=TO,TO is expected, as in `qkv=query,key,value`".to_owned()),
     }
+}
+
+fn fuse(text: &str) -> Result<(Vec<String>, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !to.is_empty() && from.split(',').all(|name| !name.is_empty()) => {
+            Ok((from.split(',').map(str::to_owned).collect(), to.to_owned()))
+        }
+        _ => Err("FROM,FROM=TO is expected, as in `query,key,value=qkv`".to_owned()),
+    }
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with('=') || text.ends_with('=') {
+        return Err("NAME=FILE is expected, or FILE alone".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -269,7 +344,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Arguments, rename, seconds};
+    use super::{Arguments, fuse, not_empty, rename, seconds, split};
 
     #[test]
     fn clap_finds_nothing_wrong_with_it() {
@@ -281,6 +356,12 @@ mod tests {
         assert_eq!(rename("^a=b=c"), Ok(("^a".to_owned(), "b=c".to_owned())));
         assert_eq!(rename("a="), Ok(("a".to_owned(), String::new())));
         assert!(rename("=b").is_err() && rename("b").is_err());
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(split("a(b)=$1,c"), Ok(("a(b)".to_owned(), names(&["$1", "c"]))));
+        assert_eq!(fuse("a,b=c"), Ok((names(&["a", "b"]), "c".to_owned())));
+        assert!(["a", "a=", "a=b,", "=b"].iter().all(|text| split(text).is_err()));
+        assert!(["a", "a=", "a,=b", "=b"].iter().all(|text| fuse(text).is_err()));
+        assert!(not_empty("a=b=c").is_ok() && ["", "=a", "a="].iter().all(|text| not_empty(text).is_err()));
         assert_eq!(seconds("0.5"), Ok(0.5));
         assert!(["0", "-1", "nan", "inf", "x", "1e9"].iter().all(|text| seconds(text).is_err()));
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, bf16, f16};
+use ray_zerocopy::Checkpoint;
 
 use crate::weights::Tensor;
 
@@ -15,17 +16,46 @@ const CHUNK: u64 = 1 << 20;
 /// The values that are read of a tensor at once.
 const VALUES: u64 = 1 << 17;
 
-/// Files that are open for reading.
+/// Files that are open for reading, and the tensor that was gathered last on each side.
 #[derive(Default)]
-pub(crate) struct Files(HashMap<PathBuf, File>);
+pub(crate) struct Files {
+    open: HashMap<PathBuf, File>,
+    gathered: [Option<(PathBuf, String, Vec<u8>)>; 2],
+}
 
 impl Files {
     fn read(&mut self, tensor: &Tensor, from: u64, bytes: &mut [u8]) -> Result<()> {
         let named = || format!("`{}` in {}", tensor.path, tensor.file.display());
-        if !self.0.contains_key(&tensor.file) {
-            self.0.insert(tensor.file.clone(), File::open(&tensor.file).with_context(named)?);
+        if let Some(checkpoint) = &tensor.gathered {
+            let whole = self.gather(tensor, checkpoint).with_context(named)?;
+            let part = whole.get(from as usize..from as usize + bytes.len()).with_context(named)?;
+            bytes.copy_from_slice(part);
+            return Ok(());
         }
-        self.0[&tensor.file].read_exact_at(bytes, tensor.offset + from).with_context(named)
+        if !self.open.contains_key(&tensor.file) {
+            self.open.insert(tensor.file.clone(), File::open(&tensor.file).with_context(named)?);
+        }
+        self.open[&tensor.file].read_exact_at(bytes, tensor.offset + from).with_context(named)
+    }
+
+    /// A tensor whose bytes lie apart is in memory as a whole.
+    fn gather(&mut self, tensor: &Tensor, checkpoint: &Checkpoint) -> Result<&[u8]> {
+        let known = |(file, path, _): &(PathBuf, String, Vec<u8>)| *file == tensor.file && *path == tensor.path;
+        let at = self.gathered.iter().position(|gathered| gathered.as_ref().is_some_and(known));
+        let at = match at {
+            Some(at) => at,
+            None => {
+                let mut bytes = Vec::with_capacity(tensor.bytes as usize);
+                checkpoint.stream(&tensor.path, &mut |some| {
+                    bytes.extend_from_slice(some);
+                    Ok(())
+                })?;
+                self.gathered.swap(0, 1);
+                self.gathered[0] = Some((tensor.file.clone(), tensor.path.clone(), bytes));
+                0
+            }
+        };
+        Ok(self.gathered[at].as_ref().map_or(&[], |(.., bytes)| bytes))
     }
 
     /// Whether two tensors of one size have the same bytes. Stops at the first that differ.

@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
-use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, Placed};
+use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, CheckpointOptions, Placed};
 
 /// Tensors in one file or several.
 pub(crate) struct Weights {
@@ -37,6 +38,7 @@ pub(crate) enum Format {
     Packed,
     Burnpack,
     Safetensors,
+    PyTorch,
     TorchScript,
 }
 
@@ -48,6 +50,7 @@ impl Format {
             Self::Packed => "packed",
             Self::Burnpack => "burnpack",
             Self::Safetensors => "safetensors",
+            Self::PyTorch => "pytorch",
             Self::TorchScript => "torchscript",
         }
     }
@@ -58,6 +61,7 @@ impl Format {
             Self::Packed => "a packed checkpoint",
             Self::Burnpack => "a burnpack file",
             Self::Safetensors => "a safetensors checkpoint",
+            Self::PyTorch => "a PyTorch checkpoint",
             Self::TorchScript => "a TorchScript module",
         }
     }
@@ -74,6 +78,8 @@ pub(crate) struct Tensor {
     pub file: PathBuf,
     pub offset: u64,
     pub checksum: Option<String>,
+    /// The checkpoint that gathers its bytes, if they do not follow each other in the file.
+    pub gathered: Option<Arc<Checkpoint>>,
     /// The first tensor that lies in the same place, if it is another.
     pub same_as: Option<usize>,
 }
@@ -97,7 +103,7 @@ pub(crate) struct CopiedField {
 
 impl Weights {
     /// Reads what a file says of itself, not the weights.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, options: &CheckpointOptions) -> Result<Self> {
         if !readable(path)?.is_dir() {
             if TorchScript::is_module(path)? {
                 return Self::module(path);
@@ -111,7 +117,7 @@ impl Weights {
                 Err(_) => {}
             }
         }
-        Self::checkpoint(&Checkpoint::open(path)?)
+        Self::checkpoint(&Arc::new(options.open(path)?))
     }
 
     /// A TorchScript module, of which all is read to tell what it would be as an arena.
@@ -126,10 +132,11 @@ impl Weights {
     }
 
     /// What a checkpoint holds, under the names that its tensors go by.
-    pub(crate) fn checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+    pub(crate) fn checkpoint(checkpoint: &Arc<Checkpoint>) -> Result<Self> {
         let files: Vec<PathBuf> = checkpoint.files().map(Path::to_owned).collect();
         let format = match checkpoint.format() {
             CheckpointFormat::Safetensors => Format::Safetensors,
+            CheckpointFormat::PyTorch => Format::PyTorch,
             CheckpointFormat::Burnpack => Format::Burnpack,
             CheckpointFormat::Arena if files.len() == 1 => return Self::arena(ArenaFile::open(&files[0])?, files),
             CheckpointFormat::Arena => Format::Packed,
@@ -148,6 +155,7 @@ impl Weights {
             file: tensor.file.to_owned(),
             offset: tensor.offset,
             checksum: None,
+            gathered: (!tensor.contiguous).then(|| Arc::clone(checkpoint)),
             same_as: None,
         });
         let tensors = marked(tensors.collect());
@@ -170,6 +178,7 @@ impl Weights {
                 file,
                 offset,
                 checksum: checksum.map(str::to_owned),
+                gathered: None,
                 same_as: None,
             }
         });
@@ -231,10 +240,11 @@ impl Weights {
 
 /// Marks tensors that lie where another one does.
 fn marked(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
-    let mut first: HashMap<(PathBuf, u64), usize> = HashMap::new();
-    // A tensor without elements is nowhere.
-    for (at, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| tensor.bytes > 0) {
-        let known = *first.entry((tensor.file.clone(), tensor.offset)).or_insert(at);
+    let mut first: HashMap<(PathBuf, u64, u64), usize> = HashMap::new();
+    // A tensor without elements is nowhere, and one that is gathered in more than one place.
+    let placed = |tensor: &Tensor| tensor.bytes > 0 && tensor.gathered.is_none();
+    for (at, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| placed(tensor)) {
+        let known = *first.entry((tensor.file.clone(), tensor.offset, tensor.bytes)).or_insert(at);
         tensor.same_as = (known != at).then_some(known);
     }
     tensors
@@ -245,7 +255,9 @@ pub(crate) fn readable(path: &Path) -> Result<fs::Metadata> {
     let shown = path.display();
     let explain = |error: io::Error| match error.kind() {
         ErrorKind::NotFound => {
-            anyhow!("there is no `{shown}`; name a .safetensors, a .bpk, an .index.json, or a folder with one of them")
+            anyhow!(
+                "there is no `{shown}`; name a .safetensors, a .pt, a .bpk, an .index.json, or a folder with one of them"
+            )
         }
         ErrorKind::PermissionDenied => {
             anyhow!("`{shown}` may not be read by this user; ask its owner for leave to read it, or run as root")

@@ -84,6 +84,13 @@ fn a_graph_runs_on_files() {
     assert_eq!(read(&all), (vec![5, 3], scores.into_data().iter::<f32>().collect()));
     assert_eq!(read(&some), (vec![2, 3], picked.into_data().iter::<f32>().collect()));
 
+    // Paths may have a `=` of their own.
+    let (odd_x, odd) = (folder.at("lr=0.1.npy"), folder.at("a=b.npy"));
+    fs::copy(&x, &odd_x).unwrap();
+    let (odd_rows, odd_at) = (format!("rows={odd_x}"), format!("output.0={odd}"));
+    rzc(&["run", &graph, "-i", &odd_rows, "-i", &wanted_at, "-o", &odd_at]).well();
+    assert_eq!(read(&odd), read(&all));
+
     // What is there is not replaced unasked.
     assert!(rzc(&arguments).error().ends_with("all.npy is there already; --force replaces it"));
     rzc(&[&arguments[..], &["--force"]].concat()).well();

@@ -36,8 +36,8 @@ fn the_fields_of_json_are_these() {
     is(
         &["inspect", &arena, "--json"],
         "copied_fields copied_fields.bytes copied_fields.checksum copied_fields.path file file_bytes files fingerprint \
-         format graph id methods pipeline tensors tensors.alignment tensors.bytes tensors.checksum tensors.dtype tensors.file \
-         tensors.offset tensors.path tensors.same_as tensors.shape totals totals.by_dtype totals.by_dtype.bytes \
+         format graph id methods pipeline tensors tensors.alignment tensors.bytes tensors.checksum tensors.contiguous \
+         tensors.dtype tensors.file tensors.offset tensors.path tensors.same_as tensors.shape totals totals.by_dtype totals.by_dtype.bytes \
          totals.by_dtype.dtype totals.by_dtype.elements totals.by_dtype.tensors totals.stored_bytes totals.tensors \
          totals.weight_bytes",
     );

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
 
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,7 @@ use crate::arena::container::Head;
 use crate::arena::copy::write_at;
 use crate::arena::sys::{create, seal};
 use crate::arena::{Arena, ArenaError, BlobSource, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
-use crate::checkpoint::{Change, Checkpoint, FromFile};
+use crate::checkpoint::{Change, Checkpoint, FromFile, Scratch};
 use crate::engine::local::any_message;
 use crate::pipeline::{self, Kind};
 use crate::wrapper::wire::{Reader, Tensors, WireError};
@@ -121,27 +120,54 @@ pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
     write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
-    let fd = Arc::new(fd);
+    read_all(&checkpoint)
+}
+
+/// Reads every tensor of a checkpoint: as it is, and changed as a pipeline may want it.
+fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
+    let fds = checkpoint.fds().map_err(|error| error.to_string())?;
     for entry in &checkpoint.entries {
         let Ok(dtype) = entry.dtype else { continue };
         let transpose = entry.shape.len() == 2;
         let cast = dtype.is_float().then_some(DType::F16);
         for change in [Change { transpose: false, cast: None }, Change { transpose, cast }] {
             let kept = !change.transpose && change.cast.is_none();
-            let (fd, offset, len, shape) = (Arc::clone(&fd), entry.offset, entry.len, entry.shape.clone());
-            let scratch = Arc::default();
-            let source = FromFile { fd, offset, len, dtype, shape, change, scratch };
+            let source = FromFile::new(entry, &fds, dtype, change, &Scratch::default());
             let mut read = 0;
             let streamed = source.stream(&mut |bytes| {
                 read += bytes.len();
                 Ok(())
             });
             assert!(streamed.is_err() || read == source.len(), "{read} bytes of {}", source.len());
-            assert!(!kept || streamed.is_ok(), "a tensor that is not in its file");
+            assert!(!kept || streamed.is_ok(), "a tensor that is not in its file: {streamed:?}");
             source.sample()?;
         }
     }
     Ok(())
+}
+
+/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and reads every
+/// tensor.
+///
+/// # Errors
+/// As [`Checkpoint::open`], or if a tensor cannot be read.
+pub fn pytorch(bytes: &[u8]) -> Result<(), String> {
+    checkpoint(&archive(bytes))
+}
+
+/// What `torch.save` would write around a pickle, without checksums, which nothing looks at.
+fn archive(pickle: &[u8]) -> Vec<u8> {
+    let (mut file, mut table) = (Vec::new(), Vec::new());
+    for (name, bytes) in [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &[1; 256])] {
+        let [name_len, len] = [name.len() as u32, bytes.len() as u32].map(u32::to_le_bytes);
+        let head = [&[0; 4][..], &[0; 8], &len, &len, &name_len[..2], &[0; 2]].concat();
+        table.extend(
+            [b"PK\x01\x02\0\0", &head[..], &[0; 10], &(file.len() as u32).to_le_bytes(), name.as_bytes()].concat(),
+        );
+        file.extend([b"PK\x03\x04\0\0", &head[2..], name.as_bytes(), bytes].concat());
+    }
+    let places = [table.len() as u32, file.len() as u32].map(u32::to_le_bytes);
+    [&file, &table, &b"PK\x05\x06\0\0\0\0\x03\0\x03\0"[..], &places[0], &places[1], &[0; 2]].concat()
 }
 
 fn make(arena: &Arena, entry: &TensorEntry) {

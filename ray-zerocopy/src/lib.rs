@@ -99,7 +99,7 @@ mod wrapper;
 
 pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
 pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointTensor};
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointOptions, CheckpointTensor};
 pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Place, Worker};
@@ -137,7 +137,7 @@ pub mod __private {
     }
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
-        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message};
+        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, pytorch};
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {

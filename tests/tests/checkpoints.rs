@@ -428,9 +428,9 @@ fn what_is_no_checkpoint_is_refused() {
     let path = folder.path().join("model.bin");
     fs::write(&path, b"PK\x03\x04 a pickle in a zip").unwrap();
     let error = Checkpoint::open(&path).unwrap_err();
-    assert!(error.to_string().contains("it starts with the bytes [50, 4b, 03, 04"), "{error}");
+    assert!(error.to_string().contains("its table of contents is missing"), "{error}");
     let error = Checkpoint::open(folder.path()).unwrap_err();
-    assert!(error.to_string().contains("the folder has none of model.safetensors.index.json"), "{error}");
+    assert!(error.to_string().contains("the folder has none of model.safetensors, "), "{error}");
     assert!(matches!(Checkpoint::open(folder.path().join("x")), Err(CheckpointError::File { .. })));
     let cut = folder.path().join("cut.safetensors");
     write(&cut, &pytorch(), 0);

@@ -53,6 +53,11 @@ fn checkpoints() {
 }
 
 #[test]
+fn pickles() {
+    run("pytorch", fuzz::pytorch);
+}
+
+#[test]
 fn graphs() {
     run("graph", fuzz::graph);
 }
@@ -63,7 +68,7 @@ fn every_target_takes_every_hostile_file() {
     for folder in ["arena", "message", "checkpoint"] {
         for (_, bytes) in files(&format!("tests/hostile/{folder}")) {
             drop((fuzz::arena(&bytes), fuzz::manifest(&bytes), fuzz::message(&bytes), fuzz::checkpoint(&bytes)));
-            drop(fuzz::graph(&bytes));
+            drop((fuzz::graph(&bytes), fuzz::pytorch(&bytes)));
         }
     }
 }

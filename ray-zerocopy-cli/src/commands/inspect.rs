@@ -13,7 +13,7 @@ use crate::table::{Table, count, size};
 use crate::weights::{CopiedField, Tensor, Weights};
 
 pub(crate) fn run(options: &Inspect, output: &mut Output) -> Result<Outcome> {
-    let weights = Weights::open(&options.file)?;
+    let weights = Weights::open(&options.file, &options.source.options())?;
     let pattern = options.tensors.as_deref().map(Pattern::new);
     let wanted = |path: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(path));
     let tensors: Vec<&Tensor> = weights.tensors.iter().filter(|tensor| wanted(&tensor.path)).collect();
@@ -75,6 +75,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
         let note = match (tensor.same_as, tensor.dtype) {
             (Some(first), _) => format!("= {}", weights.tensors[first].path),
             (None, None) => "burn has no such type".to_owned(),
+            (None, Some(_)) if tensor.gathered.is_some() => "not contiguous".to_owned(),
             (None, Some(_)) => String::new(),
         };
         table.row([
@@ -134,6 +135,7 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
             "file": tensor.file,
             "offset": tensor.offset,
             "alignment": tensor.alignment(),
+            "contiguous": tensor.gathered.is_none(),
             "checksum": tensor.checksum,
             "same_as": tensor.same_as.map(|first| &weights.tensors[first].path),
         })

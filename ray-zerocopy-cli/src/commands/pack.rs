@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use burn::tensor::DType;
@@ -23,28 +24,46 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     if !options.force && fs::symlink_metadata(&target).is_ok() {
         bail!("{} is there already; --force replaces it, and -o names another file", target.display());
     }
-    let mut checkpoint = Checkpoint::open(&options.input)?;
-    for (from, to) in &options.rename {
-        checkpoint = checkpoint.rename(from, to)?;
-    }
+    let mut checkpoint = edited(options, options.source.options().open(&options.input)?)?;
     if let Some(floats) = options.floats {
         checkpoint = checkpoint.floats(dtype(floats));
     }
     let renamed = checkpoint.tensors().filter(|tensor| tensor.name != tensor.renamed).count();
-    let before = Weights::checkpoint(&checkpoint)?;
     leave_nothing_behind()?;
     let bar = Bar::new(&format!("packing into {}", target.display()));
     let handle = bar.handle();
-    let packed = checkpoint.progress(move |progress| handle.show(progress)).pack(&target);
+    let checkpoint = Arc::new(checkpoint.progress(move |progress| handle.show(progress)));
+    let before = Weights::checkpoint(&checkpoint)?;
+    let packed = checkpoint.pack(&target);
     bar.done();
     let id = packed?.id();
-    let after = Weights::open(&target)?;
+    let after = Weights::open(&target, &Checkpoint::options())?;
 
     match options.json {
         true => output.json(&report(options, &target, &before, &after, renamed, &id.to_hex()), false)?,
         false => show(options, &target, &before, &after, renamed, output)?,
     }
     Ok(Outcome::Well)
+}
+
+/// What is said of names and shapes, in the order of `--help`.
+fn edited(options: &Pack, mut checkpoint: Checkpoint) -> Result<Checkpoint> {
+    for (from, to) in &options.rename {
+        checkpoint = checkpoint.rename(from, to)?;
+    }
+    for pattern in &options.transpose {
+        checkpoint = checkpoint.transpose(pattern)?;
+    }
+    for (from, to) in &options.split {
+        checkpoint = checkpoint.split(from, to.iter().map(String::as_str))?;
+    }
+    for (from, to) in &options.fuse {
+        checkpoint = checkpoint.fuse(from.iter().map(String::as_str), to)?;
+    }
+    for (name, tensor) in &options.tie {
+        checkpoint = checkpoint.tie(name, tensor)?;
+    }
+    Ok(checkpoint)
 }
 
 /// Where a checkpoint is packed to, if nothing is said.
@@ -55,7 +74,11 @@ fn beside(input: &Path) -> PathBuf {
     let name = input.file_name().unwrap_or_default().to_string_lossy();
     match name.strip_suffix(".index.json") {
         Some(stem) => input.with_file_name(stem).with_extension("bpk"),
-        None => input.with_extension("bpk"),
+        // `model.safetensors.index.fp16.json` is of a variant.
+        None => match name.strip_suffix(".json").and_then(|name| name.rsplit_once(".index.")) {
+            Some((stem, variant)) => input.with_file_name(stem).with_extension(format!("{variant}.bpk")),
+            None => input.with_extension("bpk"),
+        },
     }
 }
 
@@ -149,6 +172,9 @@ mod tests {
         let of = |input: &str| beside(Path::new(input)).display().to_string();
         assert_eq!(of("a/model.safetensors"), "a/model.bpk");
         assert_eq!(of("a/model.safetensors.index.json"), "a/model.bpk");
+        assert_eq!(of("a/model.safetensors.index.fp16.json"), "a/model.fp16.bpk");
+        assert_eq!(of("a/model.fp16.safetensors"), "a/model.fp16.bpk");
+        assert_eq!(of("pytorch_model.bin"), "pytorch_model.bpk");
         assert_eq!(of("model"), "model.bpk");
         assert_eq!(of("."), "./model.bpk");
     }

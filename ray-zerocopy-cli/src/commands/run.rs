@@ -1,6 +1,6 @@
 //! `rzc run`: a traced graph or a TorchScript module, on tensors from files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,17 +17,21 @@ use crate::progress::Bar;
 use crate::table::{Table, count};
 
 pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
-    check(&options.output, options.force)?;
     let opened = open_any(&options.graph)?;
     let (inputs, mut replay, what) = match &opened {
         Opened::Graph(graph) => {
             ensure!(options.method.is_none(), "a graph has one method: --method is for TorchScript modules");
             let ports: Vec<_> = graph.outputs().map(|port| port.name).collect();
-            options.output.iter().try_for_each(|(name, _)| chosen(&ports, name.as_deref(), "output").map(drop))?;
+            check(&targets(options, &ports)?, options.force)?;
             (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.operations(), "operation"))
         }
         Opened::Script(script) => {
             let method = options.method.as_deref().unwrap_or("forward");
+            // What a module gives is not known before it has run: nothing is run for files that are there.
+            check(
+                &options.output.iter().map(|text| (String::new(), last_part(text))).collect::<Vec<_>>(),
+                options.force,
+            )?;
             let known = || script.methods().iter().map(|method| format!("`{}`", method.name)).collect::<Vec<_>>();
             let found = script.methods().iter().find(|known| known.name == method);
             let found =
@@ -45,9 +49,8 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     let took = begun.elapsed();
     // What a module gives, only it knows.
     let names: Vec<_> = outputs.names().map(str::to_owned).collect();
-    let target =
-        |(name, path): &(Option<String>, PathBuf)| Ok((chosen(&names, name.as_deref(), "output")?, path.clone()));
-    let targets = options.output.iter().map(target).collect::<Result<Vec<_>>>()?;
+    let targets = targets(options, &names)?;
+    check(&targets, options.force)?;
 
     let mut table = Table::new(["output", "type", "shape", ">least", ">mean", ">most", "written to"]);
     let mut reports = Vec::new();
@@ -107,10 +110,10 @@ fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
     let ports: Vec<_> = graph.inputs().collect();
     let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
     let mut inputs = Values::new();
-    for (name, file) in &options.input {
-        let name = chosen(&names, name.as_deref(), "input")?;
+    for text in &options.input {
+        let (name, file) = assigned(text, &names, "input")?;
         let Some(port) = ports.iter().find(|port| port.name == name) else { continue };
-        let data = fitting(npy::read(file)?, port).with_context(|| format!("input `{name}`"))?;
+        let data = fitting(npy::read(&file)?, port).with_context(|| format!("input `{name}`"))?;
         insert(&mut inputs, &name, data)?;
     }
     Ok(inputs)
@@ -120,17 +123,19 @@ fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
 fn script_inputs(options: &Run, method: &ScriptMethod) -> Result<Values> {
     let names: Vec<_> = method.arguments.iter().map(|argument| argument.name.clone()).collect();
     let mut inputs = Values::new();
-    for (name, file) in &options.input {
+    for text in &options.input {
         // A list has parts, `state.0`.
-        let name = match name {
-            Some(name) if names.iter().any(|own| name.starts_with(&format!("{own}."))) => name.clone(),
-            name => chosen(&names, name.as_deref(), "input")?,
+        let part =
+            text.split_once('=').filter(|(name, _)| names.iter().any(|own| name.starts_with(&format!("{own}."))));
+        let (name, file) = match part {
+            Some((name, file)) => (name.to_owned(), PathBuf::from(file)),
+            None => assigned(text, &names, "input")?,
         };
         let kind =
             method.arguments.iter().find(|argument| argument.name == name).map(|argument| argument.kind.as_str());
         let data = match number(kind.unwrap_or_default(), &file.to_string_lossy()) {
             Some(number) => number,
-            None => npy::read(file)?,
+            None => npy::read(&file)?,
         };
         insert(&mut inputs, &name, data)?;
     }
@@ -154,19 +159,42 @@ fn insert(inputs: &mut Values, name: &str, data: TensorData) -> Result<()> {
     Ok(())
 }
 
-/// The input or output of a name, or the only one.
-fn chosen(names: &[String], name: Option<&str>, what: &str) -> Result<String> {
+/// The outputs that are written, each with its file.
+fn targets(options: &Run, names: &[String]) -> Result<Vec<(String, PathBuf)>> {
+    options.output.iter().map(|text| assigned(text, names, "output")).collect()
+}
+
+/// The file of a text, whatever its name turns out to be.
+fn last_part(text: &str) -> PathBuf {
+    text.split_once('=').map_or(text, |(_, file)| file).into()
+}
+
+/// Takes `NAME=FILE` apart. Names and files may have a `=` of their own: what the graph has is a name, and what has a `/` in
+/// front of the `=`, or is there as a file, is a file.
+fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf)> {
     let listed = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    match (name, names) {
-        (Some(name), _) if names.iter().any(|own| own == name) => Ok(name.to_owned()),
-        (Some(name), _) => bail!("the graph has no {what} `{name}`; it has {}", listed()),
-        (None, [name]) => Ok(name.clone()),
-        (None, _) => bail!("the graph has {} {what}s, {}: say which, with --{what} NAME=FILE", names.len(), listed()),
+    let file_of = |name: &String| text.strip_prefix(name.as_str())?.strip_prefix('=').filter(|file| !file.is_empty());
+    let meant: Vec<_> = names.iter().filter_map(|name| Some((name, file_of(name)?))).collect();
+    match &meant[..] {
+        [(name, file)] => return Ok(((*name).clone(), file.into())),
+        [] => {}
+        [(first, file), (second, other), ..] => bail!(
+            "`{text}` may be {what} `{first}` from `{file}` or {what} `{second}` from `{other}`; write a path with `./`, as in \
+             `{first}=./{file}`"
+        ),
+    }
+    match (text.split_once('='), names) {
+        (Some((name, file)), _) if !name.contains('/') && !(what == "input" && Path::new(text).exists()) => bail!(
+            "the graph has no {what} `{name}`; it has {}; a file of that name is written `./{name}={file}`",
+            listed()
+        ),
+        (_, [name]) => Ok((name.clone(), text.into())),
+        _ => bail!("the graph has {} {what}s, {}: say which, with --{what} NAME=FILE", names.len(), listed()),
     }
 }
 
 /// Nothing is run for outputs that have no place to go to.
-fn check(targets: &[(Option<String>, PathBuf)], force: bool) -> Result<()> {
+fn check(targets: &[(String, PathBuf)], force: bool) -> Result<()> {
     for (at, (_, path)) in targets.iter().enumerate() {
         ensure!(force || !path.exists(), "{} is there already; --force replaces it", path.display());
         ensure!(targets[..at].iter().all(|(_, other)| other != path), "two outputs go to {}", path.display());
@@ -205,4 +233,32 @@ fn figures(data: &TensorData) -> (f64, f64, f64) {
     let count = data.shape().num_elements().max(1) as f64;
     let least = numbers().fold(f64::INFINITY, f64::min);
     (least, numbers().sum::<f64>() / count, numbers().fold(f64::NEG_INFINITY, f64::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::assigned;
+
+    #[test]
+    fn names_are_told_from_files_by_what_the_graph_has() {
+        let of = |text: &str, names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            assigned(text, &names, "output").map(|(name, file)| (name, file.display().to_string()))
+        };
+        let is = |text, names: &[&str], name: &str, file: &str| {
+            assert_eq!(of(text, names).unwrap(), (name.to_owned(), file.to_owned()), "{text}");
+        };
+        is("x=a.npy", &["x", "y"], "x", "a.npy");
+        is("x=a=b.npy", &["x", "y"], "x", "a=b.npy");
+        is("a=b=x.npy", &["a=b"], "a=b", "x.npy");
+        is("./a=b.npy", &["x"], "x", "./a=b.npy");
+        is("runs/lr=0.1/x.npy", &["x"], "x", "runs/lr=0.1/x.npy");
+        is("a.npy", &["x"], "x", "a.npy");
+        let error = |text, names: &[&str]| of(text, names).unwrap_err().to_string();
+        assert!(
+            error("z=a.npy", &["x"]).contains("no output `z`; it has `x`; a file of that name is written `./z=a.npy`")
+        );
+        assert!(error("a=b=x.npy", &["a", "a=b"]).contains("write a path with `./`, as in `a=./b=x.npy`"));
+        assert!(error("a.npy", &["x", "y"]).contains("the graph has 2 outputs"));
+    }
 }

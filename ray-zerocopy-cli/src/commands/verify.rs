@@ -7,7 +7,7 @@ use ray_zerocopy::{ArenaError, CheckpointError};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::cli::Verify;
+use crate::cli::{Source, Verify};
 use crate::output::{Output, complain, one_line};
 use crate::progress::Bar;
 use crate::table::{count, size};
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Verify, output: &mut Output) -> Result<Outcome> {
     let mut outcome = Outcome::Well;
     let mut reports = Vec::new();
     for file in &options.files {
-        let checked = check(file);
+        let checked = check(file, &options.source);
         outcome = outcome.max(checked.outcome);
         reports.push(report(file, &checked));
         if checked.outcome == Outcome::Failed {
@@ -42,8 +42,8 @@ pub(crate) fn run(options: &Verify, output: &mut Output) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn check(file: &Path) -> Checked {
-    let weights = match Weights::open(file) {
+fn check(file: &Path, source: &Source) -> Checked {
+    let weights = match Weights::open(file, &source.options()) {
         Ok(weights) => weights,
         Err(error) => return failed(&error, None),
     };
@@ -84,7 +84,10 @@ fn failed(error: &anyhow::Error, weights: Option<Weights>) -> Checked {
     let checkpoint = error.chain().find_map(|cause| cause.downcast_ref::<CheckpointError>());
     let damaged = entry.is_some()
         || matches!(arena, Some(ArenaError::ManifestChecksum { .. }))
-        || matches!(checkpoint, Some(CheckpointError::Corrupted { .. } | CheckpointError::Index { .. }));
+        || matches!(
+            checkpoint,
+            Some(CheckpointError::Corrupted { .. } | CheckpointError::Cut { .. } | CheckpointError::Index { .. })
+        );
     let message = format!("{error:#}");
     if damaged {
         return Checked { result: "DAMAGED", outcome: Outcome::NotWell, entry, message, weights };

@@ -32,6 +32,7 @@ pub(super) fn entries(
                 offset,
                 len: tensor.bytes,
                 param,
+                parts: Vec::new(),
             });
             return Ok((CheckpointFormat::Arena, entries.collect()));
         }
@@ -53,7 +54,17 @@ pub(super) fn entries(
     let mut entries = Vec::with_capacity(head.tensors.len());
     for (name, Described { dtype, shape, param, offset, len }) in head.tensors {
         dtypes::fits(dtype, &shape, len as usize).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
-        entries.push(Entry { renamed: name.clone(), name, dtype: Ok(dtype), shape, file: number, offset, len, param });
+        entries.push(Entry {
+            renamed: name.clone(),
+            name,
+            dtype: Ok(dtype),
+            shape,
+            file: number,
+            offset,
+            len,
+            param,
+            parts: Vec::new(),
+        });
     }
     Ok((CheckpointFormat::Burnpack, entries))
 }

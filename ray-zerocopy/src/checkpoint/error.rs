@@ -16,13 +16,67 @@ pub enum CheckpointError {
     },
     /// The file is of no format that is known.
     #[error(
-        "{path} is neither a `.safetensors`, a `.bpk`, a `.safetensors.index.json`, nor a folder with one of them: {found}"
+        "{path} is neither a `.safetensors`, a `.bpk`, a file of `torch.save`, an index of such, nor a folder with one of them: {found}"
     )]
     Format {
         /// The file.
         path: String,
         /// What was found instead.
         found: String,
+    },
+    /// The file is something else, which others read.
+    #[error("{path} is not a checkpoint, but {found}")]
+    Foreign {
+        /// The file.
+        path: String,
+        /// What it is, and what to do about it.
+        found: String,
+    },
+    /// The file ends too early.
+    #[error("{path} is incomplete, as a download that was cut: {reason}; fetch it again")]
+    Cut {
+        /// The file.
+        path: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The pickle in the file imports what runs code.
+    #[error(
+        "{path} imports `{what}`, which no state dict does: it is made to run code where Python's `torch.load` opens it. Nothing of it was run"
+    )]
+    Unsafe {
+        /// The file.
+        path: String,
+        /// The function.
+        what: String,
+    },
+    /// A file of `torch.save` holds something else than a state dict.
+    #[error("{path} has no state dict: {found}")]
+    NoStateDict {
+        /// The file.
+        path: String,
+        /// What it has.
+        found: String,
+    },
+    /// There are several of what is wanted, or none of what was chosen.
+    #[error("{path} has {what}: {choices}; {how}")]
+    Choose {
+        /// The file or folder.
+        path: String,
+        /// What there are several of.
+        what: String,
+        /// What there is.
+        choices: String,
+        /// How to choose.
+        how: String,
+    },
+    /// The file has something that is not read, as tensors that are sparse.
+    #[error("{path} cannot be read: {reason}")]
+    Unsupported {
+        /// The file.
+        path: String,
+        /// What it is, and what to do about it.
+        reason: String,
     },
     /// The file contradicts itself.
     #[error("{path} is corrupted: {reason}")]
@@ -56,6 +110,28 @@ pub enum CheckpointError {
         /// The pattern.
         pattern: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A replacement names a group that its pattern does not have.
+    #[error("in `{to}`: there is no group `{group}` in `{pattern}`; {hint}")]
+    Group {
+        /// The pattern.
+        pattern: String,
+        /// The replacement.
+        to: String,
+        /// The group.
+        group: String,
+        /// What was meant, or what there is.
+        hint: String,
+    },
+    /// A tensor cannot be tied, split, fused or transposed as was said.
+    #[error("`{name}` cannot be {what}: {reason}")]
+    Edit {
+        /// The tensor, or the pattern.
+        name: String,
+        /// What should be done.
+        what: String,
+        /// Why it cannot be.
         reason: String,
     },
     /// Two tensors have the same name.

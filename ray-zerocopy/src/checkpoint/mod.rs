@@ -4,17 +4,27 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `open` | which files a path stands for: one file, a folder, the index of a sharded checkpoint |
-//! | `safetensors`, `burnpack` | what a file of that format says it holds, checked |
+//! | `open`, `options`, `folder` | which files a path stands for: one file, a folder, the index of a sharded checkpoint |
+//! | `safetensors`, `burnpack`, `pytorch/` | what a file of that format says it holds, checked |
+//! | `foreign` | files of other formats, and downloads that were cut, by name |
+//! | `entry` | a tensor: its shape, and the places of its elements |
 //! | `names` | renaming tensors as a pipeline names them |
-//! | `source`, `transpose` | the bytes of a tensor, transposed or cast if they have to be |
+//! | `edit` | tensors that are tied, split, fused and transposed |
+//! | `source`, `gather`, `transpose` | the bytes of a tensor, gathered, transposed or cast if they have to be |
 //! | `pack` | all tensors in one file, aligned and with checksums |
 
 mod burnpack;
+mod edit;
+mod entry;
 mod error;
+mod folder;
+mod foreign;
+mod gather;
 mod names;
 mod open;
+mod options;
 mod pack;
+mod pytorch;
 mod safetensors;
 mod source;
 mod transpose;
@@ -26,12 +36,16 @@ use std::sync::Arc;
 
 use burn::tensor::DType;
 
+pub(crate) use edit::tied_to;
+pub(crate) use entry::Entry;
 pub use error::CheckpointError;
 pub(crate) use names::{Name, similar};
+pub use options::CheckpointOptions;
 pub(crate) use pack::told;
-pub(crate) use source::{Change, FromFile};
+pub(crate) use pytorch::{ArchiveKind, kind as archive_kind};
+pub(crate) use source::{Change, FromFile, Scratch};
 
-use crate::arena::{ArenaError, Placement, Progress, Stamp};
+use crate::arena::{ArenaError, BlobSource, Placement, Progress, Stamp};
 
 /// A file of weights, or several.
 #[derive(Debug)]
@@ -47,6 +61,8 @@ pub(crate) struct WeightFile {
 pub enum CheckpointFormat {
     /// Hugging Face's: no checksums, and an alignment of 8 bytes.
     Safetensors,
+    /// What PyTorch's `torch.save` has written: no checksums, and an alignment of 64 bytes since PyTorch 1.6.
+    PyTorch,
     /// burn's: no checksums, aligned to 256 bytes.
     Burnpack,
     /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or what [`Checkpoint::pack`] writes.
@@ -57,30 +73,15 @@ impl fmt::Display for CheckpointFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Safetensors => "safetensors",
+            Self::PyTorch => "pytorch",
             Self::Burnpack => "burnpack",
             Self::Arena => "arena",
         })
     }
 }
 
-/// A tensor in a file: what the file says of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    /// The name in the file.
-    pub name: String,
-    /// The name that it goes by.
-    pub renamed: String,
-    /// The element type; what burn does not have is named.
-    pub dtype: Result<DType, String>,
-    pub shape: Vec<usize>,
-    pub file: usize,
-    pub offset: u64,
-    pub len: u64,
-    /// burn's id of the parameter, in burn's own format.
-    pub param: Option<u64>,
-}
-
-/// Weights in files that another program wrote: `.safetensors`, also sharded, or burn's `.bpk`.
+/// Weights in files that another program wrote: `.safetensors`, PyTorch's `.pt`, `.pth` and `.bin`, both also sharded, or
+/// burn's `.bpk`.
 ///
 /// [`share_from`](crate::share_from) puts them into a pipeline's arena, without ever holding the model in this process's memory.
 ///
@@ -122,6 +123,7 @@ pub(crate) type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct CheckpointTensor<'a> {
     /// Its name in the file.
     pub name: &'a str,
@@ -137,6 +139,9 @@ pub struct CheckpointTensor<'a> {
     pub file: &'a Path,
     /// Where it starts in the file.
     pub offset: u64,
+    /// Whether its bytes follow each other in the file, from `offset` on. Those of a transposed view, and of what was
+    /// [fused](Checkpoint::fuse), do not: [`Checkpoint::stream`] gathers them.
+    pub contiguous: bool,
 }
 
 impl CheckpointTensor<'_> {
@@ -148,17 +153,30 @@ impl CheckpointTensor<'_> {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, the `.safetensors.index.json` of a sharded one, or a folder that
-    /// has one of them. Reads what the files say of themselves, not the weights.
+    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, one that `torch.save` has written, the index of a sharded one, or
+    /// a folder that has one of them. Reads what the files say of themselves, not the weights.
+    ///
+    /// The pickle in a file of `torch.save` is read as data, and nothing of it is run. Its state dict may be at the top, or
+    /// under a key; if there are several, [`options`](Self::options) choose one. Such a file was written by
+    /// [`pytorch`](Self::pytorch), which need not be said.
     ///
     /// # Errors
-    /// If a file is missing, is of none of these formats, or contradicts itself.
+    /// If a file is missing, is of none of these formats, or contradicts itself; if there is more than one answer, names all.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let (files, entries) = open::open(path.as_ref())?;
+        Self::options().open(path)
+    }
+
+    /// Options for [`open`](Self::open): the key of a state dict, and the variant of the weights in a folder.
+    pub fn options() -> CheckpointOptions {
+        CheckpointOptions::default()
+    }
+
+    fn with(path: &Path, options: &CheckpointOptions) -> Result<Self, CheckpointError> {
+        let (files, entries) = open::open(path, options)?;
         Ok(Self {
+            pytorch: files.first().is_some_and(|file| file.format == CheckpointFormat::PyTorch),
             files,
             entries,
-            pytorch: false,
             floats: None,
             partial: false,
             placement: Placement::sealed(),
@@ -178,10 +196,11 @@ impl Checkpoint {
     }
 
     /// Renames tensors to the paths that the pipeline has for them: wherever the regular expression `from` matches, `to`
-    /// takes its place. `$1` is the first group. Several renames apply one after the other.
+    /// takes its place. `$1` is the first group, and `${1}` if a letter, a digit or `_` follows. Several renames apply one
+    /// after the other.
     ///
     /// # Errors
-    /// If `from` is not a regular expression, or two tensors get the same name.
+    /// If `from` is not a regular expression, `to` names a group that it does not have, or two tensors get the same name.
     pub fn rename(mut self, from: &str, to: &str) -> Result<Self, CheckpointError> {
         names::rename(&mut self.entries, from, to)?;
         Ok(self)
@@ -227,7 +246,42 @@ impl Checkpoint {
             bytes: entry.len,
             file: &self.files[entry.file].stamp.path,
             offset: entry.offset,
+            contiguous: entry.is_contiguous(),
         })
+    }
+
+    /// Hands out the bytes of a tensor, little-endian and in row-major order, some at a time. `renamed` is the name that it goes by. What lies
+    /// apart in the files is gathered.
+    ///
+    /// # Errors
+    /// If there is no such tensor, it cannot be read, or has a type that burn does not have; and those of `sink`.
+    pub fn stream(
+        &self,
+        renamed: &str,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), CheckpointError> {
+        let Some(entry) = self.entries.iter().find(|entry| entry.renamed == renamed) else {
+            let reason = "the checkpoint does not have it".to_owned();
+            return Err(CheckpointError::Edit { name: renamed.to_owned(), what: "read".to_owned(), reason });
+        };
+        let path = || self.files[entry.file].stamp.path.display().to_string();
+        let dtype = entry.dtype.clone().map_err(|dtype| CheckpointError::Element {
+            path: path(),
+            name: entry.name.clone(),
+            dtype,
+        })?;
+        let change = Change { transpose: false, cast: None };
+        let source = FromFile::new(entry, &self.fds()?, dtype, change, &Scratch::default());
+        source.stream(sink).map_err(|reason| CheckpointError::File { path: path(), reason })
+    }
+
+    /// The files, open once more, for sources that outlive this.
+    pub(crate) fn fds(&self) -> Result<Vec<Arc<OwnedFd>>, ArenaError> {
+        let fd = |file: &WeightFile| {
+            let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
+            Ok(Arc::new(fd))
+        };
+        self.files.iter().map(fd).collect()
     }
 
     /// The format of the files.

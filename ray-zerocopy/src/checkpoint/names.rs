@@ -2,24 +2,74 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{Bytes, DType};
-use burn_store::KeyRemapper;
+use regex::Regex;
 
 use super::{CheckpointError, Entry};
 
-/// Renames tensors with burn's own remapper.
+/// Renames tensors, as burn's own remapper does.
 pub(super) fn rename(entries: &mut [Entry], from: &str, to: &str) -> Result<(), CheckpointError> {
-    let remapper = KeyRemapper::new()
-        .add_pattern(from, to)
-        .map_err(|error| CheckpointError::Pattern { pattern: from.to_owned(), reason: error.to_string() })?;
-    // The remapper wants tensors, and looks at nothing but their names.
-    let nameless = |entry: &Entry| {
-        let nothing = Bytes::from_bytes_vec(Vec::new());
-        burn_pack::Tensor::new(entry.renamed.clone(), DType::U8, vec![0], None, nothing)
-    };
-    let (renamed, _) = remapper.remap(entries.iter().map(nameless).collect());
-    entries.iter_mut().zip(renamed).for_each(|(entry, tensor)| entry.renamed = tensor.name);
+    let regex = pattern(from, to)?;
+    for entry in &mut *entries {
+        entry.renamed = regex.replace_all(&entry.renamed, to).into_owned();
+    }
     unique(entries)
+}
+
+/// A regular expression, which has to have the groups that its replacement names: others would be replaced by nothing.
+pub(super) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
+    let regex = Regex::new(from)
+        .map_err(|error| CheckpointError::Pattern { pattern: from.to_owned(), reason: error.to_string() })?;
+    let known = |group: &str| match group.parse::<usize>() {
+        Ok(number) => number < regex.captures_len(),
+        Err(_) => regex.capture_names().flatten().any(|name| name == group),
+    };
+    for (group, braces) in groups(to) {
+        if known(group) {
+            continue;
+        }
+        // `$1_` is the group `1_`: the longest name that there is.
+        let meant = (1..group.len()).rev().map(|len| &group[..len]).find(|part| known(part)).filter(|_| !braces);
+        return Err(CheckpointError::Group {
+            pattern: from.to_owned(),
+            to: to.to_owned(),
+            group: group.to_owned(),
+            hint: match meant {
+                Some(meant) => format!("write `${{{meant}}}{}`", &group[meant.len()..]),
+                None => format!("it has {}; `$$` is a dollar", listed(&regex)),
+            },
+        });
+    }
+    Ok(regex)
+}
+
+/// The groups that a replacement names, and whether it does in braces: as the `regex` crate reads it.
+fn groups(to: &str) -> Vec<(&str, bool)> {
+    let mut found = Vec::new();
+    let mut rest = to;
+    while let Some((_, behind)) = rest.split_once('$') {
+        rest = behind;
+        if let Some(behind) = rest.strip_prefix('$') {
+            rest = behind;
+        } else if let Some((group, behind)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            found.push((group, true));
+            rest = behind;
+        } else {
+            let len = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+            if len > 0 {
+                found.push((&rest[..len], false));
+            }
+            rest = &rest[len..];
+        }
+    }
+    found
+}
+
+/// The groups that a regular expression has.
+fn listed(regex: &Regex) -> String {
+    let name =
+        |(at, name): (usize, Option<&str>)| name.map_or_else(|| format!("`${at}`"), |name| format!("`${{{name}}}`"));
+    let names: Vec<_> = regex.capture_names().enumerate().skip(1).map(name).collect();
+    if names.is_empty() { "no group but `$0`, all of the match".to_owned() } else { names.join(", ") }
 }
 
 /// # Errors
@@ -48,6 +98,9 @@ pub(crate) struct Name {
 
 impl Name {
     /// `module` is burn's name of the module that has the parameter, `Struct:LayerNorm`.
+    ///
+    /// PyTorch's norms have `weight` and `bias`, which files that were converted from TensorFlow call `gamma` and `beta`, as
+    /// burn does.
     pub(crate) fn of(path: &str, module: &str) -> Self {
         let norm = matches!(
             module,
@@ -55,9 +108,19 @@ impl Name {
         );
         let swapped = |from: &str, to: &str| {
             let parent = path.strip_suffix(from)?;
-            (norm && (parent.is_empty() || parent.ends_with('.'))).then(|| format!("{parent}{to}"))
+            (parent.is_empty() || parent.ends_with('.')).then(|| format!("{parent}{to}"))
         };
-        Self { path: path.to_owned(), pytorch: swapped("gamma", "weight").or_else(|| swapped("beta", "bias")) }
+        // A norm of the pipeline's own may have PyTorch's names.
+        let parent = path.rsplit('.').nth(1).unwrap_or_default().to_lowercase();
+        let own = !module.starts_with("Struct:Linear") && (parent.contains("norm") || parent.starts_with("ln"));
+        let pytorch = if norm {
+            swapped("gamma", "weight").or_else(|| swapped("beta", "bias"))
+        } else if own {
+            swapped("weight", "gamma").or_else(|| swapped("bias", "beta"))
+        } else {
+            None
+        };
+        Self { path: path.to_owned(), pytorch }
     }
 }
 
@@ -75,7 +138,27 @@ pub(crate) fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{Name, similar};
+    use super::{CheckpointError, Name, pattern, similar};
+
+    #[test]
+    fn groups_that_there_are_not_are_refused() {
+        let error = |from, to| match pattern(from, to) {
+            Err(CheckpointError::Group { group, hint, .. }) => Some((group, hint)),
+            _ => None,
+        };
+        let is = |found: Option<(String, String)>, group: &str, hint: &str| {
+            assert_eq!(found, Some((group.to_owned(), hint.to_owned())));
+        };
+        is(error(r"layers\.(\d+)\.", "blk$1_"), "1_", "write `${1}_`");
+        is(error(r"(a)", "$1weight"), "1weight", "write `${1}weight`");
+        is(error(r"(?<layer>a)", "$layers"), "layers", "write `${layer}s`");
+        is(error(r"(a)", "${2}"), "2", "it has `$1`; `$$` is a dollar");
+        is(error("a", "$1"), "1", "it has no group but `$0`, all of the match; `$$` is a dollar");
+        is(error(r"(?<layer>a)(b)", "$name"), "name", "it has `${layer}`, `$2`; `$$` is a dollar");
+        for (from, to) in [(r"(a)", "${1}_$1.$0$$x"), ("a", "$$1"), ("a", "$"), ("a", "$-"), ("a", "${")] {
+            assert!(pattern(from, to).is_ok(), "{from} {to}");
+        }
+    }
 
     #[test]
     fn norms_have_other_names_in_pytorch() {
@@ -84,6 +167,9 @@ mod tests {
         assert_eq!(name("beta", "Struct:BatchNorm").as_deref(), Some("bias"));
         assert_eq!(name("a.gamma", "Struct:Mine"), None);
         assert_eq!(name("a.not_gamma", "Struct:LayerNorm"), None);
+        assert_eq!(name("a.LayerNorm.weight", "Struct:Mine").as_deref(), Some("a.LayerNorm.gamma"));
+        assert_eq!(name("a.ln_1.bias", "Struct:Mine").as_deref(), Some("a.ln_1.beta"));
+        assert_eq!(name("a.dense.bias", "Struct:Mine"), None);
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
-use super::{CheckpointError, CheckpointFormat, Entry, WeightFile, burnpack, names, safetensors};
+use super::{
+    CheckpointError, CheckpointFormat, CheckpointOptions, Entry, WeightFile, burnpack, folder, foreign, names, pytorch,
+    safetensors,
+};
 use crate::arena::copy::read_at;
 use crate::arena::{Stamp, region};
 use crate::engine::local::transport::MAX_FDS;
 
-/// What a folder may have, in this order.
-const IN_FOLDER: [&str; 3] = ["model.safetensors.index.json", "model.safetensors", "model.bpk"];
 /// An index of more bytes than this is no index.
 const MAX_INDEX: u64 = 100_000_000;
 /// A worker gets a file descriptor for each file, and one for the arena.
@@ -18,23 +19,17 @@ const MAX_FILES: usize = MAX_FDS - 2;
 
 type Opened = (Vec<WeightFile>, Vec<Entry>);
 
-pub(super) fn open(path: &Path) -> Result<Opened, CheckpointError> {
-    let path = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
-    if path.to_string_lossy().ends_with(".index.json") {
-        return sharded(&path);
+pub(super) fn open(path: &Path, options: &CheckpointOptions) -> Result<Opened, CheckpointError> {
+    let variant = options.variant.as_deref();
+    let path = if path.is_dir() { folder::weights(path, variant)? } else { path.to_owned() };
+    let key = options.key.as_deref();
+    if folder::is_index(&path) {
+        return sharded(&path, key);
     }
     let (file, stamp) = file(&path)?;
-    let (format, entries) = entries(&file, &stamp, 0)?;
+    let (format, entries) = entries(&file, &stamp, 0, key)?;
     names::unique(&entries)?;
     Ok((vec![WeightFile { fd: file.into(), stamp, format }], entries))
-}
-
-fn in_folder(folder: &Path) -> Result<PathBuf, CheckpointError> {
-    let found = IN_FOLDER.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| CheckpointError::Format {
-        path: folder.display().to_string(),
-        found: format!("the folder has none of {}", IN_FOLDER.join(", ")),
-    })
 }
 
 fn file(path: &Path) -> Result<(File, Stamp), CheckpointError> {
@@ -51,21 +46,41 @@ fn reason(error: &crate::ArenaError) -> String {
 }
 
 /// What one file holds: its first bytes say of which format it is.
-fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
-    let mut start = vec![0; 9.min(stamp.len as usize)];
+fn entries(
+    file: &File,
+    stamp: &Stamp,
+    number: usize,
+    key: Option<&str>,
+) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
+    let mut start = vec![0; foreign::START.min(stamp.len) as usize];
     read_at(file, &mut start, 0)
         .map_err(|error| CheckpointError::File { path: stamp.path.display().to_string(), reason: error.to_string() })?;
     if burnpack::is_one(&start) {
-        burnpack::entries(file, stamp, number)
-    } else if safetensors::is_one(&stamp.path, &start) {
-        Ok((CheckpointFormat::Safetensors, safetensors::entries(file, stamp, number)?))
-    } else {
-        let found = match start.is_empty() {
-            true => "it is empty".to_owned(),
-            false => format!("it starts with the bytes {start:02x?}"),
-        };
-        Err(CheckpointError::Format { path: stamp.path.display().to_string(), found })
+        return burnpack::entries(file, stamp, number);
     }
+    if pytorch::is_one(&start) {
+        return Ok((CheckpointFormat::PyTorch, pytorch::entries(file, stamp, number, &start, key)?));
+    }
+    let header = foreign::header(stamp, &start);
+    // A header that can be one is looked at as one: by chance it may start like another format.
+    if header.is_err()
+        && let Some(found) = foreign::named(stamp, &start)
+    {
+        return Err(CheckpointError::Foreign { path: stamp.path.display().to_string(), found });
+    }
+    if safetensors::is_one(&stamp.path, &start) {
+        header?;
+        let entries = safetensors::entries(file, stamp, number);
+        // The crate that reads the header does not say how much is missing.
+        let entries = entries.map_err(|error| foreign::cut(file, stamp).unwrap_or(error))?;
+        return Ok((CheckpointFormat::Safetensors, entries));
+    }
+    let found = if start.is_empty() {
+        "it is empty".to_owned()
+    } else {
+        format!("it starts with the bytes {:02x?}", &start[..start.len().min(9)])
+    };
+    Err(CheckpointError::Format { path: stamp.path.display().to_string(), found })
 }
 
 #[derive(serde::Deserialize)]
@@ -74,7 +89,7 @@ struct Index {
 }
 
 /// A checkpoint in several files, which an index names.
-fn sharded(path: &Path) -> Result<Opened, CheckpointError> {
+fn sharded(path: &Path, key: Option<&str>) -> Result<Opened, CheckpointError> {
     let wrong = |reason: String| CheckpointError::Index { index: path.display().to_string(), reason };
     let (file, stamp) = file(path)?;
     if stamp.len > MAX_INDEX {
@@ -102,7 +117,7 @@ fn sharded(path: &Path) -> Result<Opened, CheckpointError> {
     let (mut files, mut entries) = (Vec::with_capacity(wanted.len()), Vec::new());
     for (number, (shard, tensors)) in wanted.into_iter().enumerate() {
         let (file, stamp) = self::file(&path.with_file_name(shard))?;
-        let (format, found) = self::entries(&file, &stamp, number)?;
+        let (format, found) = self::entries(&file, &stamp, number, key)?;
         let mut found: HashMap<String, Entry> = found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for tensor in tensors {
             let entry = found.remove(tensor);

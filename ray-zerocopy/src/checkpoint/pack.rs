@@ -3,15 +3,16 @@
 //! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have checksums, equal ones are stored
 //! once, and whatever reads arenas reads it.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Change, Checkpoint, CheckpointError, Entry, FromFile, Tell};
-use crate::arena::{ArenaBuilder, ArenaError, ArenaFile, Progress, TensorEntry, TensorKind, file::replace};
+use super::{Change, Checkpoint, CheckpointError, Entry, FromFile, Scratch, Tell};
+use crate::arena::{ArenaBuilder, ArenaFile, Progress, TensorEntry, TensorKind, file::replace};
 
 impl Checkpoint {
     /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the names that
-    /// [`rename`](Self::rename) gave them, and cast as [`floats`](Self::floats) says. The file appears when it is complete; one
+    /// [`rename`](Self::rename) gave them, split, fused, tied and transposed as was said, and cast as [`floats`](Self::floats) says. The file appears when it is complete; one
     /// that is there is replaced. Never holds more than one tensor in memory.
     ///
     /// What is written is a checkpoint again: [`open`](Self::open) it and put it into a pipeline with
@@ -39,13 +40,9 @@ impl Checkpoint {
     pub fn pack(&self, path: impl AsRef<Path>) -> Result<ArenaFile, CheckpointError> {
         let path = path.as_ref();
         let mut builder = ArenaBuilder::new(ArenaFile::NO_PIPELINE);
-        let mut fds = Vec::with_capacity(self.files.len());
-        for file in &self.files {
-            let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
-            fds.push(Arc::new(fd));
-        }
+        let (fds, scratch) = (self.fds()?, Scratch::default());
         for found in &self.entries {
-            let (entry, source) = self.packed(found, &fds[found.file])?;
+            let (entry, source) = self.packed(found, &fds, &scratch)?;
             builder.tensor(entry, Arc::new(source))?;
         }
         let tell = self.tell.clone();
@@ -60,7 +57,8 @@ impl Checkpoint {
     fn packed(
         &self,
         found: &Entry,
-        fd: &Arc<std::os::fd::OwnedFd>,
+        fds: &[Arc<OwnedFd>],
+        scratch: &Scratch,
     ) -> Result<(TensorEntry, FromFile), CheckpointError> {
         let dtype = found.dtype.clone().map_err(|dtype| CheckpointError::Element {
             path: self.files[found.file].stamp.path.display().to_string(),
@@ -77,16 +75,7 @@ impl Checkpoint {
             param: found.param,
             why: None,
         };
-        let source = FromFile {
-            fd: Arc::clone(fd),
-            offset: found.offset,
-            len: found.len,
-            dtype,
-            shape: found.shape.clone(),
-            change: Change { transpose: false, cast },
-            // Nothing is transposed.
-            scratch: Arc::default(),
-        };
+        let source = FromFile::new(found, fds, dtype, Change { transpose: false, cast }, scratch);
         Ok((entry, source))
     }
 }

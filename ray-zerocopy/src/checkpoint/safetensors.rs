@@ -50,6 +50,7 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
             offset: (start + info.data_offsets.0) as u64,
             len: (info.data_offsets.1 - info.data_offsets.0) as u64,
             param: None,
+            parts: Vec::new(),
         })
         .collect();
     entries.sort_by(|left, right| (left.offset, &left.name).cmp(&(right.offset, &right.name)));

@@ -1,10 +1,12 @@
-//! The bytes of a tensor in a file: as they are, or transposed, or cast.
+//! The bytes of a tensor in files: as they are, gathered, transposed or cast.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
 
+use super::entry::{Entry, Part};
+use super::gather::gather;
 use super::transpose::transpose;
 use crate::arena::copy::{read_at, stream_file};
 use crate::arena::{BlobSource, SAMPLE};
@@ -20,30 +22,77 @@ pub(crate) struct Change {
     pub cast: Option<DType>,
 }
 
-/// A tensor in a file.
+/// Memory for matrices, which all tensors of a checkpoint share.
+pub(crate) type Scratch = Arc<Mutex<Vec<u8>>>;
+
+type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+/// A tensor in files.
 pub(crate) struct FromFile {
-    pub fd: Arc<OwnedFd>,
-    pub offset: u64,
-    pub len: u64,
-    pub dtype: DType,
-    pub shape: Vec<usize>,
-    pub change: Change,
-    /// Memory for matrices, which all tensors of a checkpoint share.
-    pub scratch: Arc<Mutex<Vec<u8>>>,
+    /// Each with the file that it is in.
+    parts: Vec<(Arc<OwnedFd>, Part)>,
+    len: u64,
+    /// The size of an element. That of quantised values is not known, and they are in one place.
+    size: usize,
+    dtype: DType,
+    shape: Vec<usize>,
+    change: Change,
+    scratch: Scratch,
 }
 
 impl FromFile {
-    /// The bytes in the file, in memory that the next tensor uses again: to give it back and get it anew would cost more
-    /// than to transpose a matrix.
-    fn with_bytes<T>(&self, work: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, String> {
+    /// The tensor of an entry, in the files that its numbers mean.
+    pub(crate) fn new(entry: &Entry, fds: &[Arc<OwnedFd>], dtype: DType, change: Change, scratch: &Scratch) -> Self {
+        let parts = entry.places().into_iter().map(|part| (Arc::clone(&fds[part.file]), part)).collect();
+        let (len, size, shape) = (entry.len, dtype.size(), entry.shape.clone());
+        Self { parts, len, size, dtype, shape, change, scratch: Arc::clone(scratch) }
+    }
+
+    /// Memory that the next tensor uses again: to give it back and get it anew would cost more than to transpose a matrix.
+    fn with_scratch<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> Result<T, String>) -> Result<T, String> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let len = self.len as usize;
         if scratch.len() < len {
             scratch.resize(len, 0);
         }
-        let bytes = &mut scratch[..len];
-        read_at(&*self.fd, bytes, self.offset).map_err(|error| error.to_string())?;
-        work(bytes)
+        work(&mut scratch[..len])
+    }
+
+    /// The elements of a part, in row-major order.
+    fn part(&self, fd: &OwnedFd, part: &Part, sink: Sink<'_>) -> Result<(), String> {
+        let Some(strides) = &part.strides else { return stream_file(fd, part.offset, part.len, sink) };
+        if part.len == 0 {
+            return Ok(());
+        }
+        self.with_scratch(part.span(self.size), |bytes| {
+            read_at(fd, bytes, part.offset).map_err(|error| error.to_string())?;
+            match (&part.shape[..], &strides[..]) {
+                // The transpose of a whole matrix.
+                (&[rows, columns], &[1, stride]) if stride == rows => {
+                    transpose(bytes, [columns, rows], self.size, sink)
+                }
+                (shape, strides) => gather(bytes, shape, strides, self.size, sink),
+            }
+        })
+    }
+
+    /// The whole tensor in memory, of which `work` gets a view.
+    fn whole(&self, work: impl FnOnce(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        if let [(fd, part)] = &self.parts[..]
+            && part.strides.is_none()
+        {
+            return self.with_scratch(self.len as usize, |bytes| {
+                read_at(&**fd, bytes, part.offset).map_err(|error| error.to_string())?;
+                work(bytes)
+            });
+        }
+        let mut bytes = Vec::with_capacity(self.len as usize);
+        for (fd, part) in &self.parts {
+            self.part(fd, part, &mut |some| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            })?;
+        }
+        work(&bytes)
     }
 
     /// Casts some elements, of which the shape does not matter.
@@ -63,18 +112,16 @@ impl BlobSource for FromFile {
         }
     }
 
-    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+    fn stream(&self, sink: Sink<'_>) -> Result<(), String> {
         let mut cast = |bytes: &[u8]| match self.change.cast {
             Some(dtype) => sink(&self.cast(bytes, dtype)?),
             None => sink(bytes),
         };
-        match self.change.transpose {
-            true => {
-                let [rows, columns] = self.shape[..] else { return Err(format!("{:?} is no matrix", self.shape)) };
-                self.with_bytes(|bytes| transpose(bytes, [rows, columns], self.dtype.size(), &mut cast))
-            }
-            false => stream_file(&*self.fd, self.offset, self.len, &mut cast),
+        if self.change.transpose {
+            let [rows, columns] = self.shape[..] else { return Err(format!("{:?} is not a matrix", self.shape)) };
+            return self.whole(|bytes| transpose(bytes, [rows, columns], self.size, &mut cast));
         }
+        self.parts.iter().try_for_each(|(fd, part)| self.part(fd, part, &mut cast))
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
@@ -83,12 +130,18 @@ impl BlobSource for FromFile {
 
     /// Of the bytes in the file, and what becomes of them: equal tensors have that in common.
     fn sample(&self) -> Result<Vec<u8>, String> {
-        let size = self.len.min(SAMPLE as u64);
-        let mut sample = vec![0; 2 * size as usize];
-        let (start, end) = sample.split_at_mut(size as usize);
-        read_at(&*self.fd, start, self.offset).map_err(|error| error.to_string())?;
-        read_at(&*self.fd, end, self.offset + self.len - size).map_err(|error| error.to_string())?;
-        sample.extend(format!("{:?}{:?}", self.change, self.dtype).into_bytes());
+        let ([(first, start), ..], [.., (last, end)]) = (&self.parts[..], &self.parts[..]) else {
+            return Ok(Vec::new());
+        };
+        let bytes = |part: &Part| if part.strides.is_some() { part.span(self.size) as u64 } else { part.len };
+        let (front, back) = (bytes(start).min(SAMPLE as u64), bytes(end).min(SAMPLE as u64));
+        let mut sample = vec![0; (front + back) as usize];
+        let (one, other) = sample.split_at_mut(front as usize);
+        read_at(&**first, one, start.offset).map_err(|error| error.to_string())?;
+        read_at(&**last, other, end.offset + bytes(end) - back).map_err(|error| error.to_string())?;
+        let strides: Vec<_> = self.parts.iter().map(|(_, part)| (&part.shape, &part.strides)).collect();
+        let strides = if self.parts.len() == 1 && start.strides.is_none() { Vec::new() } else { strides };
+        sample.extend(format!("{:?}{:?}{strides:?}", self.change, self.dtype).into_bytes());
         Ok(sample)
     }
 }

@@ -45,9 +45,9 @@ pub enum ShareError {
     },
     /// The checkpoint lacks parameters of the pipeline.
     #[error(
-        "{checkpoint} does not have `{}`{}{}; rename what it has with `.rename(..)`, or keep the pipeline's own values \
+        "{checkpoint} does not have `{}`{}{}; {}rename what it has with `.rename(..)`, or keep the pipeline's own values \
          with `.partial()`",
-        missing.first().map_or("", String::as_str), others(.missing), looks_like(.similar)
+        missing.first().map_or("", String::as_str), others(.missing), looks_like(.similar), may_be_tied(.missing, .tied)
     )]
     NotInCheckpoint {
         /// The files.
@@ -56,6 +56,8 @@ pub enum ShareError {
         missing: Vec<String>,
         /// A tensor of the checkpoint whose name looks like the first of them.
         similar: Option<String>,
+        /// An embedding of the checkpoint that the first of them may be tied to: it has its shape.
+        tied: Option<String>,
     },
     /// A tensor of the checkpoint does not fit the parameter of its name.
     #[error("`{name}` in {file} does not fit `{path}`: {reason}")]
@@ -107,6 +109,12 @@ fn others(missing: &[String]) -> String {
 
 fn looks_like(similar: &Option<String>) -> String {
     similar.as_ref().map_or_else(String::new, |name| format!(" (it has `{name}`)"))
+}
+
+fn may_be_tied(missing: &[String], tied: &Option<String>) -> String {
+    missing.first().zip(tied.as_ref()).map_or_else(String::new, |(path, name)| {
+        format!("if it is tied to `{name}`, which has its shape, say so with `.tie(\"{path}\", \"{name}\")`; ")
+    })
 }
 
 /// Writes a pipeline's weights into a sealed arena, each one once, with its config and copied fields.

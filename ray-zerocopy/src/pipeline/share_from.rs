@@ -1,8 +1,9 @@
 //! Sharing a pipeline whose weights are in a file: straight into the arena, without a model in this process's heap.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use burn::tensor::DType;
 
@@ -11,7 +12,7 @@ use super::share::{rebuilt, structure};
 use super::{Root, ShareError};
 use crate::arena::sys::Promise;
 use crate::arena::{Arena, ArenaBuilder, ArenaError, FileBlob, TensorEntry, TensorKind};
-use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, similar, told};
+use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, Scratch, similar, tied_to, told};
 
 /// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the arena.
 ///
@@ -45,22 +46,21 @@ struct Sharing<'a> {
     /// The arena's number for each file of the checkpoint that something is borrowed from.
     borrowed: HashMap<usize, u32>,
     missing: Vec<String>,
-    scratch: Arc<Mutex<Vec<u8>>>,
+    /// A tensor that the first one that is missing may be tied to.
+    tied: Option<String>,
+    scratch: Scratch,
 }
 
 impl<'a> Sharing<'a> {
     fn new<P>(checkpoint: &'a Checkpoint) -> Result<Self, ShareError> {
-        let fds = checkpoint.files.iter().map(|file| {
-            let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
-            Ok(Arc::new(fd))
-        });
         Ok(Self {
             checkpoint,
             by_name: checkpoint.entries.iter().map(|entry| (entry.renamed.as_str(), entry)).collect(),
             builder: ArenaBuilder::new(&crate::type_name::<P>()),
-            fds: fds.collect::<Result<_, ArenaError>>()?,
+            fds: checkpoint.fds()?,
             borrowed: HashMap::new(),
             missing: Vec::new(),
+            tied: None,
             scratch: Arc::default(),
         })
     }
@@ -80,6 +80,10 @@ impl<'a> Sharing<'a> {
                 self.own(path, tensor.kind, tensor.param, Some(stored))
             }
             None => {
+                if self.missing.is_empty() {
+                    let shape = outline.stored_shape(&tensor.shape);
+                    self.tied = tied_to(&self.checkpoint.entries, &shape).map(str::to_owned);
+                }
                 self.missing.push(path);
                 Ok(())
             }
@@ -125,10 +129,9 @@ impl<'a> Sharing<'a> {
             outline.module == "Struct:Linear" && stored.len() == 2 && path.rsplit('.').next() == Some("weight");
         // PyTorch stores `[out, in]`, and so does burn in a column layout.
         let transpose = self.checkpoint.pytorch && linear && !outline.transposed;
-        let fits = match transpose {
-            true => found.shape.iter().rev().eq(&stored),
-            false => found.shape == stored,
-        };
+        // A tensor without a dimension is one of one element, which burn has.
+        let scalar = found.shape.is_empty() && stored == [1];
+        let fits = scalar || if transpose { found.shape.iter().rev().eq(&stored) } else { found.shape == stored };
         if !fits {
             let mut expected = stored;
             if transpose {
@@ -141,6 +144,9 @@ impl<'a> Sharing<'a> {
             )));
         }
         let cast = self.checkpoint.floats.filter(|&wanted| dtype.is_float() && dtype != wanted);
+        // The transpose of what the file has transposed already is what the file has.
+        let turned = found.transposed().filter(|turned| transpose && turned.is_contiguous());
+        let (found, transpose) = turned.map_or((Cow::Borrowed(found), transpose), |turned| (Cow::Owned(turned), false));
         let change = Change { transpose, cast };
         let mut entry = TensorEntry {
             path: path.clone(),
@@ -152,7 +158,7 @@ impl<'a> Sharing<'a> {
             why: None,
         };
         if let Some(promise) = self.checkpoint.placement.in_file {
-            match self.why_not(found, dtype, &change, &file.stamp.path) {
+            match self.why_not(&found, dtype, &change, &file.stamp.path) {
                 None => {
                     let file = self.file(found.file, promise)?;
                     self.builder.in_file(entry, FileBlob { file, offset: found.offset, len: found.len });
@@ -161,9 +167,8 @@ impl<'a> Sharing<'a> {
                 Some(why) => entry.why = Some(why),
             }
         }
-        let (fd, scratch) = (Arc::clone(&self.fds[found.file]), Arc::clone(&self.scratch));
-        let (offset, len, shape) = (found.offset, found.len, found.shape.clone());
-        Ok(self.builder.tensor(entry, Arc::new(FromFile { fd, offset, len, dtype, shape, change, scratch }))?)
+        let source = FromFile::new(&found, &self.fds, dtype, change, &self.scratch);
+        Ok(self.builder.tensor(entry, Arc::new(source))?)
     }
 
     /// A shape that is turned around says which option is missing.
@@ -182,6 +187,12 @@ impl<'a> Sharing<'a> {
             Some("PyTorch stores it transposed; with `LinearLayout::Col` in the config it could stay".to_owned())
         } else if let Some(cast) = change.cast {
             Some(format!("it is cast from {dtype:?} to {cast:?}"))
+        } else if !found.is_contiguous() {
+            let parts = found.parts.len();
+            Some(match parts {
+                1 => "its elements do not follow each other in the file: it is a view of another tensor".to_owned(),
+                _ => format!("it is put together from {parts} places"),
+            })
         } else if found.len > 0 && !found.offset.is_multiple_of(alignment) {
             let aligned = 1_u64 << found.offset.trailing_zeros();
             let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -217,6 +228,7 @@ impl<'a> Sharing<'a> {
                     .collect::<Vec<_>>()
                     .join(", "),
                 similar: similar.map(str::to_owned),
+                tied: self.tied,
                 missing: self.missing,
             });
         }

@@ -45,30 +45,31 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn headers() -> Vec<Case> {
-    let claims = "it is corrupted: its header claims";
+    let cut = "it is incomplete, as a download that was cut: ";
+    let bytes = "it is neither a `.safetensors`, a `.bpk`, a file of `torch.save`, an index of such, nor a folder with one of them: it starts with the bytes";
     let invalid = "it is corrupted: invalid JSON in header";
     vec![
-        raw("empty.safetensors", "no byte at all", "it is corrupted: 0 bytes are too few for a header", &[]),
+        raw("empty.safetensors", "no byte at all", "it is incomplete, as a download that was cut: it is empty", &[]),
         raw(
             "cut-in-length.safetensors",
             "ends in the length of its header",
-            "it is corrupted: 7 bytes are too few",
+            "it is incomplete, as a download that was cut: it has 7 bytes",
             &[0; 7],
         ),
-        raw("header-2-to-the-64.safetensors", "a header of all bytes there can be", claims, &[0xff; 16]),
+        raw("header-2-to-the-64.safetensors", "a header of all bytes there can be", bytes, &[0xff; 16]),
         raw(
             "header-beyond.safetensors",
             "a header that ends one byte behind the file",
-            claims,
+            cut,
             &[3, 0, 0, 0, 0, 0, 0, 0, b'{', b'}'],
         ),
         raw(
             "header-of-100-mib.safetensors",
             "the largest header that is allowed, in a small file",
-            claims,
+            cut,
             &[0, 0xe1, 0xf5, 5, 0, 0, 0, 0, b'{'],
         ),
-        safetensors("header-empty.safetensors", "a header of no byte", "it is corrupted: ", "", 8),
+        safetensors("header-empty.safetensors", "a header of no byte", bytes, "", 8),
         safetensors("header-no-json.safetensors", "a header that is no JSON", invalid, "{weights}", 0),
         safetensors("header-deep.safetensors", "objects in objects in objects", invalid, &"{\"a\":".repeat(2000), 0),
         safetensors("header-cut.safetensors", "a header that ends in the middle of a name", invalid, "{\"weig", 0),
@@ -96,7 +97,7 @@ fn entries() -> Vec<Case> {
         tensors(
             "offsets-beyond.safetensors",
             "a tensor that ends behind the file",
-            "it is corrupted: ",
+            "it is incomplete, as a download that was cut: 4 of its bytes are missing",
             json!({"a": entry("F32", &[2], 0, 8)}),
             4,
         ),
@@ -152,7 +153,7 @@ fn entries() -> Vec<Case> {
         tensors(
             "cut-in-tensor.safetensors",
             "ends one byte before its tensor does",
-            "it is corrupted: ",
+            "it is incomplete, as a download that was cut: 1 of its bytes are missing",
             json!({"a": entry("F32", &[1], 0, 4)}),
             3,
         ),
@@ -200,7 +201,7 @@ fn indexes() -> Vec<Case> {
         index(
             "itself.index.json",
             "the index as its own file",
-            "it is neither a `.safetensors`",
+            "it is not a checkpoint, but a JSON text",
             &map("itself.index.json"),
         ),
         index(
@@ -246,7 +247,7 @@ fn others() -> Vec<Case> {
         raw(
             "archive.bin",
             "a file of another kind",
-            "it is neither a `.safetensors`, a `.bpk`",
+            "it is incomplete, as a download that was cut: its table of contents is missing",
             b"PK\x03\x04, and what else is in an archive",
         ),
         raw("nothing.bin", "no byte at all", "it is neither a `.safetensors`, a `.bpk`", b""),

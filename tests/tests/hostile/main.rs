@@ -11,6 +11,7 @@ mod counting;
 mod entries;
 mod messages;
 mod pack;
+mod pickles;
 mod seeds;
 
 use std::fmt::Write as _;
@@ -45,11 +46,13 @@ fn folders() -> [(&'static str, Vec<Case>, Open); 3] {
     [
         ("arena", arenas::cases(), |_, bytes| open(bytes).map_err(|error| error.to_string())),
         ("message", messages::cases(), |_, bytes| fuzz::message(bytes)),
-        ("checkpoint", checkpoints::cases(), |path, _| match Checkpoint::open(path) {
-            Ok(checkpoint) => Err(format!("{checkpoint:?} was opened")),
-            Err(error) => {
-                let (error, folder) = (error.to_string(), folder("checkpoint").display().to_string());
-                Err(error.replace(&path.display().to_string(), "it").replace(&format!("{folder}/"), ""))
+        ("checkpoint", [checkpoints::cases(), pickles::cases()].into_iter().flatten().collect(), |path, _| {
+            match Checkpoint::open(path) {
+                Ok(checkpoint) => Err(format!("{checkpoint:?} was opened")),
+                Err(error) => {
+                    let (error, folder) = (error.to_string(), folder("checkpoint").display().to_string());
+                    Err(error.replace(&path.display().to_string(), "it").replace(&format!("{folder}/"), ""))
+                }
             }
         }),
     ]

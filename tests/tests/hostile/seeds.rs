@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::pack::{Draft, FORMAT};
-use super::{checkpoints, messages};
+use super::{checkpoints, messages, pickles};
 
 /// The seeds of each target, by name. `tests/tests/corpus.rs` says that they are accepted.
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -18,6 +18,10 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut burnpack = Draft::valid();
     burnpack.text = Some("no arena".to_owned());
     seeds.push(("checkpoint", "valid-burnpack".to_owned(), burnpack.bytes()));
+    let [pickle, archive, old] = pickles::valid();
+    seeds.push(("pytorch", "valid".to_owned(), pickle));
+    seeds.push(("checkpoint", "valid-pytorch".to_owned(), archive));
+    seeds.push(("checkpoint", "valid-pytorch-old".to_owned(), old));
     let messages = messages::valid().into_iter().enumerate();
     seeds.extend(messages.map(|(at, bytes)| ("message", format!("valid-{at}"), bytes)));
     seeds

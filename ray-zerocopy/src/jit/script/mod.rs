@@ -17,7 +17,6 @@ mod run;
 mod split;
 
 use std::fmt;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,6 +29,7 @@ pub use error::ScriptError;
 use super::ReplayError;
 use super::replay::{Replay, Run};
 use crate::arena::{Arena, ArenaError, ArenaFile, Progress};
+use crate::checkpoint::{ArchiveKind, archive_kind};
 use crate::device;
 use crate::pipeline::Copied;
 
@@ -90,23 +90,33 @@ impl TorchScript {
             Ok(file) => Self::from_arena(&file.seal(&mut tell)?),
             Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut tell)?),
             Err(ArenaError::NotAnArena(_)) => {
-                Err(ScriptError::Open { file: path.display().to_string(), reason: "it is no zip file".to_owned() })
+                Err(ScriptError::Open { file: path.display().to_string(), reason: Self::instead(path) })
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether a file begins as those of `torch.jit.save` do: they are zip files.
+    /// Whether a file is one of `torch.jit.save`: a zip archive that has code. A state dict, which `torch.save` writes, is an
+    /// archive without: [`Checkpoint::open`](crate::Checkpoint::open) reads it.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn is_module(path: impl AsRef<Path>) -> Result<bool, ScriptError> {
         let path = path.as_ref();
-        let mut start = Vec::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
-        match read {
-            Ok(_) => Ok(start == *b"PK\x03\x04"),
+        match archive_kind(path) {
+            Ok(kind) => Ok(kind == Some(ArchiveKind::TorchScript)),
             Err(error) => Err(ScriptError::Open { file: path.display().to_string(), reason: error.to_string() }),
+        }
+    }
+
+    /// What a file is that is not a module.
+    fn instead(path: &Path) -> String {
+        match archive_kind(path) {
+            Ok(Some(ArchiveKind::StateDict { .. })) => {
+                "it is a state dict, weights without code, which `Checkpoint::open` and `rzc pack` take".to_owned()
+            }
+            Ok(Some(ArchiveKind::Other(found))) => format!("it is {found}"),
+            _ => "it is not a whole zip file".to_owned(),
         }
     }
 

@@ -1,0 +1,7 @@
+//! Pickles of state dicts, in an archive that is right.
+
+#![no_main]
+
+use ray_zerocopy::__private::fuzz;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ray_zerocopy_fuzz::run(|| drop(fuzz::pytorch(bytes))));

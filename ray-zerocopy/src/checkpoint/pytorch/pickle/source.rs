@@ -1,0 +1,101 @@
+//! The bytes of a pickle: a part of a file, read some at a time.
+
+use std::fs::File;
+
+use super::PickleError;
+use crate::arena::copy::read_at;
+
+const BUFFER: usize = 64 << 10;
+/// A text or a line of more bytes is refused: the longest that are needed are names of tensors.
+const MAX_TEXT: u64 = 1 << 20;
+
+/// Reads a file from one place on.
+pub(in super::super) struct Source<'a> {
+    file: &'a File,
+    /// Where the buffer ends in the file.
+    at: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl<'a> Source<'a> {
+    pub(in super::super) fn new(file: &'a File, start: u64, end: u64) -> Self {
+        Self { file, at: start, end, buffer: Vec::new(), used: 0 }
+    }
+
+    /// The place in the file of the next byte.
+    pub(in super::super) fn position(&self) -> u64 {
+        self.at - (self.buffer.len() - self.used) as u64
+    }
+
+    /// How many bytes are left.
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.position()
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, PickleError> {
+        if self.used == self.buffer.len() {
+            let size = (BUFFER as u64).min(self.end - self.at) as usize;
+            if size == 0 {
+                return Err(PickleError::Ends(self.end));
+            }
+            self.buffer.resize(size, 0);
+            read_at(self.file, &mut self.buffer, self.at).map_err(|error| PickleError::Broken(error.to_string()))?;
+            (self.at, self.used) = (self.at + size as u64, 0);
+        }
+        self.used += 1;
+        Ok(self.buffer[self.used - 1])
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
+        let mut bytes = [0; N];
+        for byte in &mut bytes {
+            *byte = self.byte()?;
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn skip(&mut self, len: u64) -> Result<(), PickleError> {
+        if len > self.left() {
+            return Err(PickleError::Ends(self.end));
+        }
+        let buffered = (self.buffer.len() - self.used) as u64;
+        if len <= buffered {
+            self.used += len as usize;
+        } else {
+            self.at += len - buffered;
+            self.buffer.clear();
+            self.used = 0;
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, len: u64) -> Result<Vec<u8>, PickleError> {
+        if len > self.left() {
+            return Err(PickleError::Ends(self.end));
+        }
+        if len > MAX_TEXT {
+            return Err(PickleError::Broken(format!("a text in it claims {len} bytes, and {MAX_TEXT} are the most")));
+        }
+        let mut bytes = Vec::with_capacity(len as usize);
+        for _ in 0..len {
+            bytes.push(self.byte()?);
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes up to the end of a line, without it.
+    pub(super) fn line(&mut self) -> Result<Vec<u8>, PickleError> {
+        let mut bytes = Vec::new();
+        loop {
+            match self.byte()? {
+                b'\n' => return Ok(bytes),
+                _ if bytes.len() as u64 == MAX_TEXT => {
+                    return Err(PickleError::Broken(format!("a line of it has more than {MAX_TEXT} bytes")));
+                }
+                byte => bytes.push(byte),
+            }
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! Files that people have: names and shapes that differ from a pipeline's, and files that are not what they are named.
+//!
+//! The files in `tests/cases` are those of reports about other programs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::module::{Module, Param};
+use burn::nn::{
+    Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
+};
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::{
+    ActorWrapper, Checkpoint, CheckpointError, Pipeline, Placed, Placement, ShareError, load, share_from,
+};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use tempfile::TempDir;
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name)
+}
+
+/// A file of matrices and vectors, whose elements are numbered from `first` on.
+fn write(path: &Path, tensors: &[(&str, &[usize], f32)]) {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, shape, first)| {
+            let count: usize = shape.iter().product();
+            (0..count).flat_map(|at| (first + at as f32).to_le_bytes()).collect()
+        })
+        .collect();
+    let views = tensors.iter().zip(&bytes);
+    let views =
+        views.map(|((name, shape, _), bytes)| (*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap()));
+    safetensors::serialize_to_file(views, None, path).unwrap();
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+fn stored(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
+    let mut bytes = Vec::new();
+    checkpoint
+        .stream(name, &mut |some| {
+            bytes.extend_from_slice(some);
+            Ok(())
+        })
+        .unwrap();
+    bytes.as_chunks().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()
+}
+
+fn in_file() -> Placement {
+    #[allow(unsafe_code, reason = "the promise is what is tested")]
+    // SAFETY: no test writes to a file once it is there.
+    unsafe {
+        Placement::in_file()
+    }
+}
+
+macro_rules! pipeline {
+    ($name:ident, $make:expr) => {
+        impl $name {
+            fn new(device: &Device) -> Self {
+                let make: fn(&Device) -> Self = $make;
+                make(device)
+            }
+        }
+    };
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Clip::new)]
+struct Clip {
+    clip: ClipHead,
+}
+
+#[derive(Module, Debug)]
+struct ClipHead {
+    logit_scale: Param<Tensor<1>>,
+    head: Linear,
+}
+
+pipeline!(Clip, |device| Clip {
+    clip: ClipHead {
+        logit_scale: Param::from_tensor(Tensor::ones([1], device)),
+        head: LinearConfig::new(3, 2).init(device),
+    },
+});
+
+#[test]
+fn a_tensor_without_a_dimension_fits_one_of_one_element() {
+    let folder = TempDir::new().unwrap();
+    let packed = folder.path().join("scalar.bpk");
+    let open = |path: &Path| Checkpoint::open(path).unwrap().pytorch().rename("^", "clip.").unwrap();
+    let original = open(&case("scalar.safetensors"));
+    assert!(original.tensors().any(|tensor| tensor.name == "logit_scale" && tensor.shape.is_empty()));
+    let value = stored(&original, "clip.logit_scale");
+    Checkpoint::open(case("scalar.safetensors")).unwrap().pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+    for checkpoint in [original, open(&packed), open(&packed).placement(in_file().aligned(4))] {
+        let arena = share_from(&Clip::new(&Device::flex()), &checkpoint).unwrap();
+        arena.verify().unwrap();
+        let model = load::<Clip>(&arena, &Device::flex()).unwrap().strict().unwrap();
+        assert_eq!(numbers(model.clip.logit_scale.val()), value);
+        assert_eq!(model.clip.logit_scale.dims(), [1]);
+    }
+    let packed = Checkpoint::open(&packed).unwrap();
+    assert!(packed.tensors().any(|tensor| tensor.name == "logit_scale" && tensor.shape.is_empty()));
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Language::new)]
+struct Language {
+    model: Body,
+    lm_head: Linear,
+}
+
+#[derive(Module, Debug)]
+struct Body {
+    embed: Embedding,
+    norm: RmsNorm,
+}
+
+pipeline!(Language, |device| Language {
+    model: Body { embed: EmbeddingConfig::new(6, 4).init(device), norm: RmsNormConfig::new(4).init(device) },
+    lm_head: LinearConfig::new(4, 6).with_bias(false).with_layout(LinearLayout::Col).init(device),
+});
+
+#[ray_zerocopy::remote]
+impl Language {
+    pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        self.lm_head.forward(x)
+    }
+
+    /// Whether both weights are the same memory in this process.
+    pub fn tied(&self) -> bool {
+        let at = |tensor: Tensor<2>| match tensor.into_dispatch().kind {
+            DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
+            _ => panic!("not on flex"),
+        };
+        at(self.model.embed.weight.val()) == at(self.lm_head.weight.val())
+    }
+}
+
+#[test]
+fn a_head_that_is_tied_to_the_embedding_is_stored_once() {
+    let open = || Checkpoint::open(case("tied.safetensors")).unwrap().pytorch();
+    let model = Language::new(&Device::flex());
+    let error = share_from(&model, &open()).unwrap_err();
+    assert!(matches!(&error, ShareError::NotInCheckpoint { tied: Some(name), .. } if name == "model.embed.weight"));
+    let words = r#"if it is tied to `model.embed.weight`, which has its shape, say so with `.tie("lm_head.weight", "model.embed.weight")`"#;
+    assert!(error.to_string().contains(words), "{error}");
+
+    let embedding = stored(&open(), "model.embed.weight");
+    for placement in [Placement::sealed(), in_file().aligned(4)] {
+        let checkpoint = open().tie("lm_head.weight", "model.embed.weight").unwrap().placement(placement);
+        let arena = share_from(&model, &checkpoint).unwrap();
+        assert_eq!((arena.weight_bytes(), arena.stored_bytes()), (96 + 16 + 96, 96 + 16));
+        let loaded = load::<Language>(&arena, &Device::flex()).unwrap().strict().unwrap();
+        assert_eq!(numbers(loaded.lm_head.weight.val().transpose()), embedding);
+        let x = Tensor::<2>::ones([1, 4], &Device::flex());
+        let expected = loaded.logits(x.clone()).into_data();
+        let actors = ActorWrapper::<Language>::from_arena(arena).strict().spawn(2).unwrap();
+        assert_eq!(actors.logits(x).wait().unwrap().into_data(), expected);
+        assert!(actors.tied().wait().unwrap());
+    }
+    let error = open().tie("lm_head.weight", "embed").map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("`lm_head.weight` cannot be tied: the checkpoint has no `embed`"), "{error}");
+    let error = open().tie("model.norm.weight", "model.embed.weight").map(drop).unwrap_err().to_string();
+    assert!(error.contains("the checkpoint has a tensor of that name"), "{error}");
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Attention::new)]
+struct Attention {
+    attn: Projections,
+}
+
+#[derive(Module, Debug)]
+struct Projections {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out_proj: Linear,
+}
+
+pipeline!(Attention, |device| {
+    let linear = || LinearConfig::new(4, 4).init(device);
+    Attention { attn: Projections { query: linear(), key: linear(), value: linear(), out_proj: linear() } }
+});
+
+#[derive(Pipeline)]
+#[pipeline(init = Fused::new)]
+struct Fused {
+    attn: FusedProjections,
+}
+
+#[derive(Module, Debug)]
+struct FusedProjections {
+    qkv: Linear,
+    out_proj: Linear,
+}
+
+pipeline!(Fused, |device| Fused {
+    attn: FusedProjections {
+        qkv: LinearConfig::new(4, 12).init(device),
+        out_proj: LinearConfig::new(4, 4).init(device),
+    },
+});
+
+#[test]
+fn fused_projections_are_split_and_put_together() {
+    let open = || Checkpoint::open(case("qkv.safetensors")).unwrap().pytorch();
+    let (weight, bias) = (stored(&open(), "attn.in_proj_weight"), stored(&open(), "attn.in_proj_bias"));
+    let split = || open().split(r"in_proj_(weight|bias)$", ["query.$1", "key.$1", "value.$1"]).unwrap();
+    let arena = share_from(&Attention::new(&Device::flex()), &split()).unwrap();
+    let model = load::<Attention>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    for (at, linear) in [&model.attn.query, &model.attn.key, &model.attn.value].into_iter().enumerate() {
+        assert_eq!(numbers(linear.weight.val().transpose()), weight[16 * at..16 * (at + 1)]);
+        assert_eq!(numbers(linear.bias.as_ref().unwrap().val()), bias[4 * at..4 * (at + 1)]);
+    }
+    // And back: what was split where it is, and what lies in separate files or the other way round.
+    let from = [r"query\.(weight|bias)$", r"key\.(weight|bias)$", r"value\.(weight|bias)$"];
+    let fused = split().fuse(from, "qkv.$1").unwrap();
+    assert!(fused.tensors().all(|tensor| tensor.contiguous));
+    let arena = share_from(&Fused::new(&Device::flex()), &fused).unwrap();
+    let model = load::<Fused>(&arena, &Device::flex()).unwrap();
+    assert_eq!(numbers(model.attn.qkv.weight.val().transpose()), weight);
+    let [query, key, value] = from;
+    let turned = split().fuse([value, key, query], "qkv.$1").unwrap();
+    assert!(turned.tensors().any(|tensor| !tensor.contiguous));
+    let expected = [&weight[32..], &weight[16..32], &weight[..16]].concat();
+    assert_eq!(stored(&turned, "attn.qkv.weight"), expected);
+    for placement in [Placement::sealed(), in_file().aligned(4)] {
+        let turned = split().fuse([value, key, query], "qkv.$1").unwrap().placement(placement);
+        let arena = share_from(&Fused::new(&Device::flex()), &turned).unwrap();
+        let model = load::<Fused>(&arena, &Device::flex()).unwrap();
+        assert_eq!(numbers(model.attn.qkv.weight.val().transpose()), expected);
+    }
+
+    let rows = open().split_rows("in_proj_weight", [("q", 8), ("k", 2), ("v", 2)]).unwrap();
+    assert_eq!(stored(&rows, "attn.k"), weight[32..40]);
+    let refused = |result: Result<Checkpoint, CheckpointError>| result.map(drop).unwrap_err().to_string();
+    for (error, words) in [
+        (refused(open().split("in_proj_weight", ["a", "b", "c", "d", "e"])), "its 12 rows are not a multiple of 5"),
+        (
+            refused(open().split_rows("in_proj_weight", [("a", 3), ("b", 8)])),
+            "it has 12 rows, and the parts have [3, 8]",
+        ),
+        (refused(open().split("in_proj", ["same", "same"])), "would both be named"),
+        (refused(open().split("qkv", ["a", "b"])), "`qkv` cannot be split: no tensor of the checkpoint matches it"),
+        (refused(open().split("(", ["a"])), "`(` is not a regular expression"),
+        (refused(open().split("in_proj", ["$1_a"])), "there is no group `1_a` in `in_proj`"),
+        (refused(open().fuse(["in_proj_weight", "in_proj_bias"], "x")), "only the numbers of rows may differ"),
+        (refused(open().fuse(["in_(proj)_weight", "in_(proj)_gate"], "$1")), "no tensor of the checkpoint matches it"),
+        (refused(open().transpose("in_proj_bias")), "its shape is [12], and a matrix in one piece is expected"),
+        (refused(open().transpose("conv")), "no tensor of the checkpoint matches it"),
+    ] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn transposed_weights_of_gpt2_are_turned_around() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.safetensors");
+    // `Conv1D` has [in, out], and query, key and value side by side.
+    let tensors: [(&str, &[usize], f32); 4] = [
+        ("attn.c_attn.weight", &[4, 12], 0.0),
+        ("attn.c_attn.bias", &[12], 100.0),
+        ("attn.c_proj.weight", &[4, 4], 200.0),
+        ("attn.c_proj.bias", &[4], 300.0),
+    ];
+    write(&path, &tensors);
+    let turned = || {
+        let checkpoint = Checkpoint::open(&path).unwrap().pytorch().rename(r"c_proj", "out_proj").unwrap();
+        checkpoint.transpose(r"(c_attn|out_proj)\.weight$").unwrap()
+    };
+    let arena = share_from(&Fused::new(&Device::flex()), &turned().rename("c_attn", "qkv").unwrap()).unwrap();
+    let model = load::<Fused>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    let (wide, out) =
+        ((0..48).map(|at| at as f32).collect::<Vec<_>>(), (200..216).map(|at| at as f32).collect::<Vec<_>>());
+    assert_eq!(numbers(model.attn.qkv.weight.val()), wide);
+    assert_eq!(numbers(model.attn.out_proj.weight.val()), out);
+    // The pipeline has them as the file does: they can stay there.
+    let checkpoint = turned().rename("c_attn", "qkv").unwrap().placement(in_file().aligned(4));
+    let arena = share_from(&Fused::new(&Device::flex()), &checkpoint).unwrap();
+    assert!(arena.tensors().all(|tensor| matches!(tensor.placed, Placed::File { .. })));
+
+    // Split by columns of the file.
+    let checkpoint = turned().split(r"c_attn\.(weight|bias)", ["query.$1", "key.$1", "value.$1"]).unwrap();
+    let arena = share_from(&Attention::new(&Device::flex()), &checkpoint).unwrap();
+    let model = load::<Attention>(&arena, &Device::flex()).unwrap();
+    let rows = |first: usize| (0..4).flat_map(|row| wide[12 * row + first..][..4].to_vec()).collect::<Vec<_>>();
+    assert_eq!(numbers(model.attn.query.weight.val()), rows(0));
+    assert_eq!(numbers(model.attn.value.weight.val()), rows(8));
+    // And packed, where PyTorch's layout is written down.
+    let packed = folder.path().join("packed.bpk");
+    checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+    let arena = share_from(&Attention::new(&Device::flex()), &Checkpoint::open(&packed).unwrap().pytorch()).unwrap();
+    let model = load::<Attention>(&arena, &Device::flex()).unwrap();
+    assert_eq!(numbers(model.attn.key.weight.val()), rows(4));
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Norms::new)]
+struct Norms {
+    ours: LayerNorm,
+    own: Own,
+}
+
+#[derive(Module, Debug)]
+struct Own {
+    norm: OwnNorm,
+}
+
+/// A norm of the user's, with PyTorch's names.
+#[derive(Module, Debug)]
+struct OwnNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+}
+
+pipeline!(Norms, |device| {
+    let param = || Param::from_tensor(Tensor::zeros([2], device));
+    Norms { ours: LayerNormConfig::new(2).init(device), own: Own { norm: OwnNorm { weight: param(), bias: param() } } }
+});
+
+#[test]
+fn norms_are_found_under_both_of_their_names() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for (weight, bias) in [("gamma", "beta"), ("weight", "bias")] {
+        let names = ["ours", "own.norm"].map(|module| (format!("{module}.{weight}"), format!("{module}.{bias}")));
+        let [(a, b), (c, d)] = &names;
+        write(&path, &[(a, &[2], 1.0), (b, &[2], 3.0), (c, &[2], 5.0), (d, &[2], 7.0)]);
+        let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+        let arena = share_from(&Norms::new(&Device::flex()), &checkpoint).unwrap();
+        let model = load::<Norms>(&arena, &Device::flex()).unwrap();
+        assert_eq!(numbers(model.ours.gamma.val()), [1.0, 2.0]);
+        assert_eq!(numbers(model.own.norm.weight.val()), [5.0, 6.0]);
+        assert_eq!(numbers(model.own.norm.bias.val()), [7.0, 8.0]);
+    }
+}
+
+#[test]
+fn groups_that_there_are_not_are_refused_with_what_was_meant() {
+    let open = || Checkpoint::open(case("layers.safetensors")).unwrap();
+    let error = open().rename(r"layers\.(\d+)\.", "blk$1_").map(drop).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Group { group, .. } if group == "1_"), "{error}");
+    assert!(error.to_string().contains("there is no group `1_` in `layers\\.(\\d+)\\.`; write `${1}_`"), "{error}");
+    let renamed = open().rename(r"layers\.(\d+)\.", "blk${1}_").unwrap();
+    assert_eq!(
+        renamed.tensors().map(|tensor| tensor.renamed).collect::<Vec<_>>(),
+        ["blk0_w", "blk1_w", "blk2_w", "blk3_w"]
+    );
+}
+
+#[test]
+fn folders_are_opened_by_the_names_that_others_give() {
+    assert_eq!(Checkpoint::open(case("diffusers")).unwrap().tensors().count(), 1);
+    let tensor: [(&str, &[usize], f32); 1] = [("w", &[2], 0.0)];
+    let fill = |names: &[&str]| {
+        let folder = TempDir::new().unwrap();
+        for name in names {
+            match name.contains(".index.") {
+                true => fs::write(folder.path().join(name), r#"{"weight_map": {"w": "part.safetensors"}}"#).unwrap(),
+                false => write(&folder.path().join(name), &tensor),
+            }
+        }
+        folder
+    };
+    let opened = |names: &[&str], variant: Option<&str>| {
+        let folder = fill(names);
+        let options = Checkpoint::options();
+        let options = variant.into_iter().fold(options, |options, variant| options.variant(variant));
+        let checkpoint = options.open(folder.path()).map_err(|error| error.to_string())?;
+        let file = checkpoint.files().next().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        Ok::<_, String>(file)
+    };
+    let is =
+        |names: &[&str], variant: Option<&str>, file: &str| assert_eq!(opened(names, variant).as_deref(), Ok(file));
+    is(&["model.fp16.safetensors"], None, "model.fp16.safetensors");
+    is(&["model.fp16.safetensors", "model.safetensors"], None, "model.safetensors");
+    is(&["model.fp16.safetensors", "model.safetensors"], Some("fp16"), "model.fp16.safetensors");
+    is(&["part.safetensors", "model.safetensors.index.fp16.json"], None, "part.safetensors");
+    is(&["part.safetensors", "diffusion_pytorch_model.safetensors.index.json"], None, "part.safetensors");
+    is(&["adapter_model.safetensors", "adapter_config.json"], None, "adapter_model.safetensors");
+    let several = opened(&["model.fp16.safetensors", "model.bf16.safetensors"], None).unwrap_err();
+    let words = "has several variants of the weights: `model.bf16.safetensors`, `model.fp16.safetensors`; choose one";
+    assert!(several.contains(words), "{several}");
+    let other = opened(&["model.fp16.safetensors"], Some("fp8")).unwrap_err();
+    assert!(other.contains("has no variant `fp8`: `model.fp16.safetensors`"), "{other}");
+    let none = opened(&["weights.safetensors", "model_index.json"], None).unwrap_err();
+    assert!(none.contains("it has `model_index.json`, `weights.safetensors`"), "{none}");
+    assert!(none.contains("name the folder of one"), "{none}");
+}
+
+/// What people have in the place of a checkpoint, and how the error names it.
+#[test]
+fn what_is_not_a_checkpoint_is_named() {
+    let lfs = Checkpoint::open(case("lfs-pointer.safetensors")).map(drop).unwrap_err().to_string();
+    assert!(
+        lfs.contains("is not a checkpoint, but a Git LFS pointer to it (of 123456789 bytes): run `git lfs pull`"),
+        "{lfs}"
+    );
+    let folder = TempDir::new().unwrap();
+    let mut tar = vec![0; 512];
+    tar[257..262].copy_from_slice(b"ustar");
+    let onnx = b"\x08\x07\x12\x07pytorch\x1a\x03".to_vec();
+    let files: [(&str, Vec<u8>, &str); 20] = [
+        ("a.safetensors", b"<!DOCTYPE html>\n<html>".to_vec(), "a web page"),
+        ("b.bin", b"\n <html lang=en>".to_vec(), "a web page"),
+        ("c.bin", b"<?xml version='1.0'?><Error>".to_vec(), "an XML document"),
+        ("d.safetensors", b"{\"error\": \"Repository not found\"}".to_vec(), "a JSON text: `{\"error\""),
+        ("e.pt", b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "a Git LFS pointer"),
+        ("f.onnx", onnx.clone(), "an ONNX model"),
+        ("g.bin", onnx, "an ONNX model"),
+        ("h.gguf", b"GGUF\x03\0\0\0\0\0\0\0".to_vec(), "llama.cpp"),
+        ("i.h5", b"\x89HDF\r\n\x1a\n\0\0".to_vec(), "an HDF5 file"),
+        ("j.npy", b"\x93NUMPY\x01\0v\0{'descr'".to_vec(), "a numpy array"),
+        ("k.pt", vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], "compressed with gzip"),
+        ("l.tar", tar, "a tar archive"),
+        ("m.ckpt.data-00000-of-00001", vec![0; 64], "a part of a TensorFlow checkpoint"),
+        ("n.msgpack", vec![0x81, 0xa6], "weights of Flax"),
+        ("o.pkl", b"\x80\x04\x95\x0a\0\0\0\0\0\0\0}.".to_vec(), "a pickle that `torch.save` has not written"),
+        ("p.safetensors", vec![0x40, 0, 0, 0, 0, 0, 0, 0, b'{', b'"'], "62 of its bytes are missing"),
+        ("q.safetensors", Vec::new(), "as a download that was cut: it is empty"),
+        ("r.pt", b"PK\x03\x04 and no end".to_vec(), "its table of contents is missing"),
+        ("s.npz", b"PK\x05\x06".iter().copied().chain([0; 18]).collect(), "starts with the bytes"),
+        ("t.safetensors", vec![0xff; 64], "it starts with the bytes [ff"),
+    ];
+    for (name, bytes, words) in files {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let error = Checkpoint::open(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(!error.contains("claims"), "{error}");
+    }
+    // A download that was cut, at every length: the header is there, and the weights are not.
+    let whole = fs::read(case("tied.safetensors")).unwrap();
+    let path = folder.path().join("cut.safetensors");
+    for len in 0..whole.len() {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = Checkpoint::open(&path).map(drop).unwrap_err();
+        assert!(matches!(error, CheckpointError::Cut { .. }), "{len}: {error}");
+        let missing = format!("{} of its bytes are missing", whole.len() - len);
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        assert!(len < header || error.to_string().contains(&missing), "{len}: {error}");
+    }
+}
