@@ -6,3 +6,4 @@ pub(crate) mod entry;
 pub(crate) mod exit;
 pub(crate) mod heap;
 pub(crate) mod hook;
+pub(crate) mod privileges;
