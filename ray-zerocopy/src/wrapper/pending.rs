@@ -48,6 +48,8 @@ pub struct Pending<T> {
     taken: bool,
     /// The right to receive the answer, for as long as nobody has asked for it.
     pub(super) lone: Option<Box<dyn Receive>>,
+    /// The process that has made the call. A fork of it would wait for ever, or take its parent's answer.
+    owner: u32,
 }
 
 impl<T> Pending<T> {
@@ -56,7 +58,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        Self { answer, take, method, taken: false, lone: None }
+        Self { answer, take, method, taken: false, lone: None, owner: std::process::id() }
     }
 
     pub(crate) fn failed(
@@ -66,7 +68,7 @@ impl<T> Pending<T> {
     ) -> Self {
         let (reply, answer) = oneshot::channel();
         drop(reply.send(Err(error)));
-        Self { answer, take, method, taken: false, lone: None }
+        Self { answer, take, method, taken: false, lone: None, owner: std::process::id() }
     }
 
     /// Waits for the result.
@@ -74,6 +76,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
     pub fn wait(mut self) -> Result<T> {
+        self.here()?;
         if let Some(lone) = self.lone.take() {
             lone.receive();
         }
@@ -93,6 +96,9 @@ impl<T> Pending<T> {
     pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
         if self.taken {
             return Some(Err(self.lost()));
+        }
+        if let Err(error) = self.here() {
+            return Some(Err(error));
         }
         drop(self.lone.take());
         let answer = self.receive(Instant::now().checked_add(timeout))?;
@@ -125,6 +131,11 @@ impl<T> Pending<T> {
         })
     }
 
+    /// Whether this is the process that has made the call.
+    fn here(&self) -> Result<()> {
+        if self.owner == std::process::id() { Ok(()) } else { Err(CallError::forked(self.method).into()) }
+    }
+
     /// Every call is answered as long as its engine lives; and a result can be taken only once.
     fn lost(&self) -> Error {
         let method = self.method.to_owned();
@@ -135,12 +146,24 @@ impl<T> Pending<T> {
     }
 }
 
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            // The right is the parent's, and to give it up would need threads that are not here.
+            std::mem::forget(self.lone.take());
+        }
+    }
+}
+
 impl<T> Future for Pending<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         if self.taken {
             return Poll::Ready(Err(self.lost()));
+        }
+        if let Err(error) = self.here() {
+            return Poll::Ready(Err(error));
         }
         drop(self.lone.take());
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
