@@ -133,6 +133,14 @@ fn handlers(install_first: bool) {
     std::process::exit(3);
 }
 
+/// Is ended while it joins.
+fn joining() {
+    println!("JOINING");
+    let cluster = local();
+    work(&cluster);
+    std::thread::sleep(Duration::from_secs(600));
+}
+
 fn environment_of_worker(name: String) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -281,6 +289,7 @@ fn role() {
         "defaults" => defaults(),
         "handlers first" => handlers(true),
         "handlers later" => handlers(false),
+        "joining" => joining(),
         "works" => works(),
         "refused" => refused(),
         "deleted" => deleted(),
@@ -311,8 +320,8 @@ fn succeeds(process: &mut Command) -> String {
     text
 }
 
-/// Starts a role, sends it signals one after the other when it is ready, and gives its end.
-fn signalled(role: &str, signals: &[Signal]) -> (ExitStatus, String) {
+/// Starts a role, sends it signals one after the other some milliseconds after it has said a word, and gives its end.
+fn signalled(role: &str, word: &str, pause: u64, signals: &[Signal]) -> (ExitStatus, String) {
     let family = Family::alone();
     let mut driver = again(role).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
@@ -322,7 +331,8 @@ fn signalled(role: &str, signals: &[Signal]) -> (ExitStatus, String) {
             lines.by_ref().map(Result::unwrap).inspect(|line| seen.push_str(line)).any(|line| line.contains(word));
         assert!(found, "no {word}");
     };
-    wait_for("READY");
+    wait_for(word);
+    std::thread::sleep(Duration::from_millis(pause));
     for signal in signals {
         kill_process(Pid::from_raw(driver.id() as i32).unwrap(), *signal).unwrap();
         if signals.len() > 1 {
@@ -330,6 +340,10 @@ fn signalled(role: &str, signals: &[Signal]) -> (ExitStatus, String) {
         }
     }
     let status = driver.wait().unwrap();
+    // What Ray has started for the program notices its end, after half a minute in part.
+    for (pid, _) in family.members() {
+        let _gone = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+    }
     family.has_gone();
     (status, seen)
 }
@@ -337,16 +351,21 @@ fn signalled(role: &str, signals: &[Signal]) -> (ExitStatus, String) {
 #[test]
 fn signals_end_a_program_on_ray_as_they_did_before() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let (status, _) = signalled("defaults", &[signal]);
+        let (status, _) = signalled("defaults", "READY", 0, &[signal]);
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
         assert!(!status.core_dumped(), "{status}");
+    }
+    // Nor does it matter how far it has come with joining.
+    for (pause, signal) in [(700, Signal::TERM), (2000, Signal::INT), (3500, Signal::TERM)] {
+        let (status, _) = signalled("joining", "JOINING", pause, &[signal]);
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
     }
 }
 
 #[test]
 fn handlers_of_the_program_work_whenever_they_were_installed() {
     for role in ["handlers first", "handlers later"] {
-        let (status, text) = signalled(role, &[Signal::TERM, Signal::INT]);
+        let (status, text) = signalled(role, "READY", 0, &[Signal::TERM, Signal::INT]);
         assert_eq!(status.code(), Some(3), "{role}: {status}: {text}");
     }
 }

@@ -1,6 +1,7 @@
 //! A Ray cluster, as this process sees it.
 
 use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use super::connect::ClusterBuilder;
 use super::fingerprint::Fingerprint;
 use super::python;
 use super::sys::buffer::loans;
-use super::sys::exit::at_exit;
+use super::sys::exit::{at_exit, exit_at_once};
 
 /// This process's place in a Ray cluster. Cheap to clone: clones are the same place.
 ///
@@ -316,10 +317,11 @@ fn leave_from(current: &mut Option<Current>) -> Result<(), RayError> {
 }
 
 /// Leaves the cluster before the process ends, if nobody has.
-extern "C" fn at_the_end() {
-    // A fork is in no cluster, and has no thread that could leave one.
+extern "C" fn at_the_end(status: c_int, _: *mut c_void) {
+    // A fork is in no cluster, and has no thread that could leave one. What Ray's libraries would do at its end needs their
+    // threads, and aborts without them.
     if MEMBER.load(Ordering::Acquire) != std::process::id() {
-        return;
+        exit_at_once(status);
     }
     // Values of this thread are gone by now, so nothing here may have any.
     drop(std::panic::catch_unwind(leave));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -14,7 +15,7 @@ use super::cluster::{Cluster, Inner, Place};
 use super::fingerprint::Fingerprint;
 use super::job::Job;
 use super::program::Program;
-use super::python::{self, Environment};
+use super::python::{self, Environment, keeping_signals};
 use super::sys::main::ENVIRONMENT;
 use crate::engine::local::privileged;
 
@@ -197,23 +198,18 @@ impl ClusterBuilder {
                     arguments.set_item("resources", &self.resources)?;
                 }
             }
-            let switches = py.import("ray._private.ray_constants")?;
-            // Signals are the program's own. Ray's handler would also catch SIGTERM, and abort.
-            let handles_signals = std::env::var_os(SIGNALS).is_some() || worker.environment.guest;
-            let signals = (!handles_signals).then_some((SIGNALS, true));
-            // Under `uv run` Ray would have uv start its workers, which knows nothing of this program.
-            let before: Vec<_> = signals
-                .into_iter()
-                .chain([(UV, false)])
-                .map(|(name, value)| {
-                    let before = switches.getattr(name)?;
-                    switches.setattr(name, value)?;
-                    Ok((name, before))
-                })
-                .collect::<PyResult<_>>()?;
-            let joined = py.import("ray")?.call_method("init", (), Some(&arguments));
-            for (name, value) in before {
-                switches.setattr(name, value)?;
+            let guest = worker.environment.guest;
+            let switched = switches(py, guest)?;
+            let joined = keeping_signals(guest, || {
+                let joined = py.import("ray")?.call_method("init", (), Some(&arguments))?;
+                if !guest {
+                    // Ray enables it. It gives back the handlers that were there before.
+                    py.import("faulthandler")?.call_method0("disable")?;
+                }
+                Ok::<_, PyErr>(joined)
+            });
+            for (module, name, value) in switched {
+                module.setattr(name, value)?;
             }
             joined.map(drop)
         };
@@ -222,10 +218,30 @@ impl ClusterBuilder {
     }
 }
 
-/// Whether Ray keeps its crash handler to itself. A variable of the environment of this name lets the user decide.
-const SIGNALS: &str = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER";
-/// Whether Ray looks for `uv run` among the parents of this process.
-const UV: &str = "RAY_ENABLE_UV_RUN_RUNTIME_ENV";
+/// Something of a module's that has been replaced: the module, the name, and what was there.
+type Switched<'py> = (Bound<'py, PyModule>, &'static str, Bound<'py, PyAny>);
+
+/// Turns off what `ray.init` would do that is not Ray's to do in this program.
+fn switches(py: Python<'_>, guest: bool) -> PyResult<Vec<Switched<'_>>> {
+    const CRASHES: &str = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER";
+    let constants = py.import("ray._private.ray_constants")?;
+    // Under `uv run` Ray would have uv start its workers, which knows nothing of this program.
+    let mut switches = vec![(constants.clone(), "RAY_ENABLE_UV_RUN_RUNTIME_ENV", false.into_bound_py_any(py)?)];
+    // Signals are the program's own, unless it is a Python that knows Ray.
+    if !guest {
+        let nothing = py.eval(c"lambda handler: None", None, None)?;
+        switches.push((py.import("ray._private.utils")?, "set_sigterm_handler", nothing));
+        // This one would also catch SIGTERM, and abort. The variable lets users have it.
+        if std::env::var_os(CRASHES).is_none() {
+            switches.push((constants, CRASHES, true.into_bound_py_any(py)?));
+        }
+    }
+    for (module, name, value) in &mut switches {
+        let before = module.getattr(*name)?;
+        module.setattr(*name, std::mem::replace(value, before))?;
+    }
+    Ok(switches)
+}
 
 /// Sees that workers are started by `command`, whatever the hooks of Ray and of the user have done to it.
 fn is_used(context: &Bound<'_, PyAny>, command: &str) -> Result<(), RayError> {

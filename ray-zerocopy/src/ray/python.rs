@@ -9,7 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::RayError;
+use super::fingerprint::code_at;
 use super::sys::main::{has_run_python, python_runs, register};
+use super::sys::signals::Dispositions;
 
 /// Where `cargo xtask ray-env` puts its environment, in the user's cache.
 const MADE: &str = "ray-zerocopy/ray-env";
@@ -63,10 +65,29 @@ pub(super) fn start() -> Result<Environment, RayError> {
         register();
     }
     let environment = on_thread(move || {
-        Python::initialize();
-        Python::attach(|py| prepare(py, guest))
+        keeping_signals(guest, || {
+            Python::initialize();
+            Python::attach(|py| prepare(py, guest))
+        })
     })?;
     Ok(started.insert(environment).clone())
+}
+
+/// Runs what makes Python and Ray install handlers of signals, and then undoes that: they are the program's, unless the program
+/// is Python itself.
+pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
+    if guest {
+        return work();
+    }
+    let before = Dispositions::now();
+    let result = work();
+    before.restore(|handler| {
+        let library = code_at(handler);
+        let name = library.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        // Python's handlers are in its library, and Ray's in one of Python's modules.
+        name.starts_with("libpython") || name.starts_with("_raylet")
+    });
+    result
 }
 
 /// Makes Ray's packages importable.

@@ -96,6 +96,7 @@ fn python(named: &Path, script: Option<&Path>) -> Option<PathBuf> {
         return Some(named.to_owned());
     }
     let prefixes = script.into_iter().flat_map(Path::ancestors);
+    let prefixes = prefixes.filter(|prefix| prefix.parent().is_some());
     prefixes.map(|prefix| prefix.join("bin").join("python3")).find(|python| python.exists())
 }
 
