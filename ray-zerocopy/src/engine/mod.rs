@@ -239,6 +239,14 @@ impl Call {
     }
 }
 
+/// Runs `wait`, which blocks until other threads have done something. They may need Python's lock, which this thread may have.
+pub(crate) fn blocking<R: Send>(wait: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "ray")]
+    return crate::ray::without_python(wait);
+    #[cfg(not(feature = "ray"))]
+    wait()
+}
+
 /// The right of a caller to receive the answer to its call. Dropped, the right is the engine's.
 pub(crate) trait Receive: Send {
     /// Receives the answer, and delivers it, unless somebody else does. May block until it is there.

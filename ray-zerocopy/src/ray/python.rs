@@ -188,7 +188,25 @@ impl<T> From<Lost> for Result<T, RayError> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use pyo3::Python;
+
+    use super::{version, without_python};
+
+    #[test]
+    fn waiting_gives_up_the_lock_of_python() {
+        Python::initialize();
+        assert_eq!(std::thread::spawn(|| without_python(|| 7)).join().unwrap(), 7, "a thread that knows no Python");
+        Python::attach(|py| {
+            let (done, ended) = channel();
+            std::thread::spawn(move || Python::attach(|_| done.send(()).unwrap()));
+            let ended = without_python(move || ended.recv_timeout(Duration::from_secs(60)));
+            assert!(ended.is_ok(), "the other thread never had the lock");
+            assert!(py.eval(c"1 + 1", None, None).is_ok(), "this thread has it again");
+        });
+    }
 
     #[test]
     fn an_environment_tells_its_version() {

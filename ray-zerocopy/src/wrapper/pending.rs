@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 use super::wire::{Reader, WireError};
 use crate::engine::message::Incoming;
-use crate::engine::{CallError, Receive};
+use crate::engine::{CallError, Receive, blocking};
 use crate::{Error, Result};
 
 type Answer = std::result::Result<Incoming, CallError>;
@@ -116,9 +116,9 @@ impl<T> Pending<T> {
                 return Some(answer.map_err(|_| self.lost()));
             }
             match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None => std::thread::park(),
+                None => blocking(std::thread::park),
                 Some(Duration::ZERO) => return None,
-                Some(left) => std::thread::park_timeout(left),
+                Some(left) => blocking(|| std::thread::park_timeout(left)),
             }
         }
     }
