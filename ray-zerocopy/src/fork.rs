@@ -5,12 +5,6 @@
 
 use std::sync::OnceLock;
 
-/// Says that a fork cannot use the workers of the process that it was forked from.
-pub(crate) fn no_workers() -> String {
-    "this process is a fork of the one that has the workers, and cannot use them: start an engine of its own, or execute a program"
-        .to_owned()
-}
-
 /// A value for each process: the first that asks in a process makes it, and a fork makes one of its own.
 pub(crate) struct PerProcess<T> {
     first: OnceLock<Box<Node<T>>>,

@@ -321,10 +321,10 @@ fn a_write_to_weights_ends_who_writes_and_nobody_else() {
     play("attack by an actor");
     let family = Family::alone();
     let output = again("attack by the driver").output().unwrap();
-    // Ray's own handler prints the signal, and aborts.
-    assert!(matches!(output.status.signal(), Some(6 | 11)), "{}: {}", output.status, text(&output));
+    // As without Ray: its handler is not installed.
+    assert_eq!(output.status.signal(), Some(11), "{}: {}", output.status, text(&output));
     let text = text(&output);
-    assert!(text.contains("READY") && text.contains("SIGSEGV") && !text.contains("it was written"), "{text}");
+    assert!(text.contains("READY") && !text.contains("it was written"), "{text}");
     family.has_gone();
 }
 

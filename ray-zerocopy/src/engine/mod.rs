@@ -129,6 +129,15 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// For a call in a fork of the process that has the engine, where its threads are not.
+    pub(crate) fn forked(method: &str) -> Self {
+        let reason = "this process is a fork of the one that has the workers, and cannot use them: start an engine of its \
+                      own before the fork's parent starts one, or execute a program";
+        Self::Start { method: method.to_owned(), reason: reason.to_owned() }
+    }
+}
+
 fn after(actor: &bool) -> &'static str {
     match actor {
         true => {
@@ -228,6 +237,14 @@ impl Call {
         // Whoever waits is woken here, and the program may go: code of others, whose panic is not the engine's.
         drop(panics::caught(move || drop(self.reply.send(result))));
     }
+}
+
+/// Runs `wait`, which blocks until other threads have done something. They may need Python's lock, which this thread may have.
+pub(crate) fn blocking<R: Send>(wait: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "ray")]
+    return crate::ray::without_python(wait);
+    #[cfg(not(feature = "ray"))]
+    wait()
 }
 
 /// The right of a caller to receive the answer to its call. Dropped, the right is the engine's.

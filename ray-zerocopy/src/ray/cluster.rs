@@ -1,7 +1,8 @@
 //! A Ray cluster, as this process sees it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
@@ -12,7 +13,7 @@ use super::connect::ClusterBuilder;
 use super::fingerprint::Fingerprint;
 use super::python;
 use super::sys::buffer::loans;
-use super::sys::exit::at_exit;
+use super::sys::exit::{at_exit, exit_at_once};
 
 /// This process's place in a Ray cluster. Cheap to clone: clones are the same place.
 ///
@@ -46,7 +47,13 @@ pub(crate) struct Inner {
     /// The module of `glue.py`.
     pub(crate) glue: Py<PyModule>,
     open: AtomicBool,
+    /// The process that has joined. A fork of it has this value too, and none of Ray's threads.
+    owner: u32,
+    /// What is done for each answer that Ray has promised, if the cluster is left before it arrives.
+    owed: Mutex<BTreeMap<u64, Otherwise>>,
 }
+
+type Otherwise = Box<dyn FnOnce() + Send>;
 
 /// A machine, or what counts as one, of a cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +70,8 @@ pub struct Node {
 
 /// The cluster that this process is in.
 static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+/// The process that was last in a cluster; 0 if none was.
+static MEMBER: AtomicU32 = AtomicU32::new(0);
 
 struct Current {
     address: String,
@@ -95,6 +104,7 @@ impl Place {
 
     pub(super) fn take(&mut self, address: &str) {
         *self.0 = Some(Current { address: address.to_owned(), abandoned: false });
+        MEMBER.store(std::process::id(), Ordering::Release);
         at_exit(at_the_end);
     }
 }
@@ -199,28 +209,71 @@ impl std::fmt::Debug for Cluster {
 impl Inner {
     pub(super) fn new(address: String, local: bool, spill: bool, binary: Fingerprint, glue: Py<PyModule>) -> Self {
         let driver = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        Self { address, local, spill, binary, driver, glue, open: AtomicBool::new(true) }
+        let (open, owner, owed) = (AtomicBool::new(true), std::process::id(), Mutex::default());
+        Self { address, local, spill, binary, driver, glue, open, owner, owed }
     }
 
-    pub(crate) fn ask<R>(&self, what: &str, ask: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R, RayError> {
+    /// Whether this is a fork of the process that has joined. Nothing of Ray's works in it, nor does Python.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.owner != std::process::id()
+    }
+
+    /// Whether Ray may be asked.
+    ///
+    /// # Errors
+    /// If the cluster has been left, or this is a fork.
+    pub(crate) fn usable(&self) -> Result<(), RayError> {
+        if self.is_forked() {
+            return Err(RayError::Forked);
+        }
         if !self.open.load(Ordering::Acquire) {
             return Err(RayError::ShutDown);
         }
+        Ok(())
+    }
+
+    /// Notes that Ray will call back; `otherwise` is called if the cluster is left before. Gives the number to
+    /// [`settle`](Self::settle) it by.
+    pub(crate) fn owe(&self, otherwise: impl FnOnce() + Send + 'static) -> u64 {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Box::new(otherwise));
+        number
+    }
+
+    /// Ray has called back, or has refused to.
+    pub(crate) fn settle(&self, number: u64) {
+        let settled = self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        drop(settled);
+    }
+
+    pub(crate) fn ask<R>(&self, what: &str, ask: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R, RayError> {
+        self.usable()?;
         let answer = Python::attach(ask).map_err(|error| RayError::here(&error, what));
         at_exit(at_the_end);
         answer
     }
 
     fn leave(&self) -> Result<(), RayError> {
-        match self.open.swap(false, Ordering::AcqRel) {
-            true => leave(),
-            false => Ok(()),
+        if self.is_forked() {
+            return Err(RayError::Forked);
         }
+        if !self.open.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let left = leave();
+        // Ray calls nobody back any more.
+        let owed = std::mem::take(&mut *self.owed.lock().unwrap_or_else(PoisonError::into_inner));
+        owed.into_values().for_each(|otherwise| otherwise());
+        left
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.is_forked() {
+            return;
+        }
         if !self.local && loans() > 0 && self.open.swap(false, Ordering::AcqRel) {
             // A result lies in the store still: it is left when the process ends, or joins a cluster again.
             if let Some(current) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
@@ -264,7 +317,12 @@ fn leave_from(current: &mut Option<Current>) -> Result<(), RayError> {
 }
 
 /// Leaves the cluster before the process ends, if nobody has.
-extern "C" fn at_the_end() {
+extern "C" fn at_the_end(status: c_int, _: *mut c_void) {
+    // A fork is in no cluster, and has no thread that could leave one. What Ray's libraries would do at its end needs their
+    // threads, and aborts without them.
+    if MEMBER.load(Ordering::Acquire) != std::process::id() {
+        exit_at_once(status);
+    }
     // Values of this thread are gone by now, so nothing here may have any.
     drop(std::panic::catch_unwind(leave));
 }

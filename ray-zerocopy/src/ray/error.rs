@@ -60,8 +60,34 @@ pub enum RayError {
     /// The cluster has been left.
     #[error("the cluster has been shut down")]
     ShutDown,
+    /// This process is a fork of one that uses Ray.
+    #[error(
+        "this process is a fork of one that uses Ray, and neither Ray nor Python runs in it; start it by executing a program instead (in Python: `spawn`, not `fork`)"
+    )]
+    Forked,
+    /// The program has privileges that its caller lacks.
+    #[error(
+        "this program has privileges that its caller lacks (setuid, setgid or file capabilities), and Ray would start it again with the environment of its caller; run it without them, or let a program without them join the cluster"
+    )]
+    Privileged,
+    /// The file of this program cannot be started again.
+    #[error("Ray's workers are this program, started again, and {path} cannot be: {reason}")]
+    Program {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The runtime environment that Ray would use is not what workers need.
+    #[error("the runtime environment has `{key}`: {reason}")]
+    RuntimeEnv {
+        /// The key.
+        key: String,
+        /// Why that is wrong, and what to do.
+        reason: String,
+    },
     /// The object store has no room.
-    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `Cluster::spill`", mib(.free), mib(.capacity), mib(.needed))]
+    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(.free), mib(.capacity), mib(.needed))]
     StoreFull {
         /// How many bytes are needed.
         needed: u64,

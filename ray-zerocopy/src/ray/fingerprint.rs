@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -20,20 +21,21 @@ impl Fingerprint {
     /// # Errors
     /// If its file cannot be read any more.
     pub(crate) fn own() -> Result<Self, String> {
-        static OWN: OnceLock<Result<Fingerprint, String>> = OnceLock::new();
-        OWN.get_or_init(|| read().map_err(|error| format!("the code of this program cannot be read: {error}"))).clone()
+        // An error is not kept: there may be a descriptor again when this is asked for the next time.
+        static OWN: OnceLock<Fingerprint> = OnceLock::new();
+        if let Some(own) = OWN.get() {
+            return Ok(*own);
+        }
+        let own = read().map_err(|error| format!("the code of this program cannot be read: {error}"))?;
+        Ok(*OWN.get_or_init(|| own))
     }
 }
 
 /// Read from the file, not from memory: that would put all of the code into the process's memory.
 fn read() -> std::io::Result<Fingerprint> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
-    let address = here as fn() as usize;
-    let (start, end, offset, path) = maps
-        .lines()
-        .filter_map(code)
-        .find(|(start, end, ..)| (*start..*end).contains(&address))
-        .ok_or_else(|| std::io::Error::other("it is in no file"))?;
+    let (start, end, offset, path) =
+        containing(&maps, here as fn() as usize).ok_or_else(|| std::io::Error::other("it is in no file"))?;
     let own = std::fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.as_os_str() == path);
     // The executable can be read even if a build has replaced it on disk since; a library cannot.
     let file = File::open(if own { "/proc/self/exe" } else { path })?;
@@ -51,6 +53,17 @@ fn read() -> std::io::Result<Fingerprint> {
         at += read as u64;
     }
     Ok(Fingerprint(*hasher.finalize().as_bytes()))
+}
+
+/// The code that an address is in.
+fn containing(maps: &str, address: usize) -> Option<(usize, usize, u64, &str)> {
+    maps.lines().filter_map(code).find(|(start, end, ..)| (*start..*end).contains(&address))
+}
+
+/// The file of the code that an address of this process is in.
+pub(super) fn code_at(address: usize) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    containing(&maps, address).map(|(.., path)| PathBuf::from(path))
 }
 
 /// A line of `/proc/<pid>/maps` that is code: its addresses, its place in the file, and the file.

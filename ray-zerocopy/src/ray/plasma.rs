@@ -103,6 +103,7 @@ impl Cluster {
         if reference(arena).is_some_and(|held| Arc::ptr_eq(&held.cluster, &self.0)) {
             return Ok(arena.clone());
         }
+        self.0.usable()?;
         let put = |py: Python<'_>| -> Result<(Py<PyAny>, bytes::Bytes)> {
             let reference = put(py, arena, self.0.spill)?;
             let object = py.import("ray").and_then(|ray| ray.call_method1("get", (&reference,)));

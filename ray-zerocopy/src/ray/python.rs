@@ -1,6 +1,7 @@
 //! Python in this process: which environment, and the thread that it lives on.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +9,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::RayError;
-use super::sys::main::{python_runs, register};
+use super::fingerprint::code_at;
+use super::sys::main::{has_run_python, python_runs, register};
+use super::sys::signals::Dispositions;
 
 /// Where `cargo xtask ray-env` puts its environment, in the user's cache.
 const MADE: &str = "ray-zerocopy/ray-env";
@@ -18,6 +21,8 @@ const MADE: &str = "ray-zerocopy/ray-env";
 pub(super) struct Environment {
     /// What other processes are started with.
     pub(super) python: PathBuf,
+    /// Whether Python is this process's own program, which has imported this crate as a module.
+    pub(super) guest: bool,
 }
 
 /// The folders of environments that may be meant, the first that exists is.
@@ -41,19 +46,48 @@ fn version(prefix: &Path) -> Option<String> {
 /// If there is no environment with Ray, or it is of another Python.
 pub(super) fn start() -> Result<Environment, RayError> {
     static STARTED: Mutex<Option<Environment>> = Mutex::new(None);
+    /// The process that has started Python; 0 if none has.
+    static OWNER: AtomicU32 = AtomicU32::new(0);
+    let here = std::process::id();
+    match OWNER.load(Ordering::Acquire) {
+        0 => {}
+        owner if owner == here => {}
+        // Python's thread has stayed behind, and other threads may have held its locks.
+        _ => return Err(RayError::Forked),
+    }
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(environment) = &*started {
         return Ok(environment.clone());
     }
+    OWNER.store(here, Ordering::Release);
     let guest = python_runs();
     if !guest {
         register();
     }
     let environment = on_thread(move || {
-        Python::initialize();
-        Python::attach(|py| prepare(py, guest))
+        keeping_signals(guest, || {
+            Python::initialize();
+            Python::attach(|py| prepare(py, guest))
+        })
     })?;
     Ok(started.insert(environment).clone())
+}
+
+/// Runs what makes Python and Ray install handlers of signals, and then undoes that: they are the program's, unless the program
+/// is Python itself.
+pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
+    if guest {
+        return work();
+    }
+    let before = Dispositions::now();
+    let result = work();
+    before.restore(|handler| {
+        let library = code_at(handler);
+        let name = library.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+        // Python's handlers are in its library, and Ray's in one of Python's modules.
+        name.starts_with("libpython") || name.starts_with("_raylet")
+    });
+    result
 }
 
 /// Makes Ray's packages importable.
@@ -63,7 +97,7 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
     if guest {
         // The process's own Python knows where its packages are.
         let python: String = sys.getattr("executable").and_then(|python| python.extract()).map_err(internal)?;
-        return Ok(Environment { python: python.into() });
+        return Ok(Environment { python: python.into(), guest });
     }
     let linked = py.version_info();
     let linked = format!("{}.{}", linked.major, linked.minor);
@@ -89,19 +123,27 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
             sys.setattr("prefix", text(prefix)).map_err(internal)?;
             python
         }
-        None => PathBuf::from(format!("python{linked}")),
+        None => {
+            let base: String = sys.getattr("base_prefix").and_then(|prefix| prefix.extract()).map_err(internal)?;
+            Path::new(&base).join("bin").join(format!("python{linked}"))
+        }
     };
     py.import("ray").map_err(|error| RayError::NoRay {
         version: linked,
         looked: candidates.clone(),
         reason: error.to_string(),
     })?;
-    Ok(Environment { python })
+    Ok(Environment { python, guest })
 }
 
 /// Python's own modules want text where pyo3 makes a `pathlib.Path`.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+/// Runs `work`, which blocks until something is done that may need Python, without Python's lock: the caller may hold it.
+pub(crate) fn without_python<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    if has_run_python() { Python::attach(|py| py.detach(work)) } else { work() }
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -146,7 +188,25 @@ impl<T> From<Lost> for Result<T, RayError> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use pyo3::Python;
+
+    use super::{version, without_python};
+
+    #[test]
+    fn waiting_gives_up_the_lock_of_python() {
+        Python::initialize();
+        assert_eq!(std::thread::spawn(|| without_python(|| 7)).join().unwrap(), 7, "a thread that knows no Python");
+        Python::attach(|py| {
+            let (done, ended) = channel();
+            std::thread::spawn(move || Python::attach(|_| done.send(()).unwrap()));
+            let ended = without_python(move || ended.recv_timeout(Duration::from_secs(60)));
+            assert!(ended.is_ok(), "the other thread never had the lock");
+            assert!(py.eval(c"1 + 1", None, None).is_ok(), "this thread has it again");
+        });
+    }
 
     #[test]
     fn an_environment_tells_its_version() {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -76,35 +76,38 @@ fn on_shop<R: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce(&mut Shop) -> R + Send + 'static,
 ) -> Result<R, RayError> {
-    let gone = || RayError::Other { what: "the worker".to_owned(), cause: "its serving thread ended".to_owned() };
+    let failed = |cause: String| RayError::Other { what: "the worker".to_owned(), cause };
     py.detach(|| {
         let (reply, answer) = channel();
         let work: Work = Box::new(move |shop| drop(reply.send(work(shop))));
-        thread().send(work).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())
+        let thread = thread().map_err(|error| failed(format!("its serving thread could not be started: {error}")))?;
+        let ended = || failed("its serving thread ended".to_owned());
+        thread.send(work).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())
     })
 }
 
-fn thread() -> Sender<Work> {
-    static THREAD: OnceLock<Mutex<Sender<Work>>> = OnceLock::new();
-    let thread = THREAD.get_or_init(|| {
-        let (orders, work) = channel::<Work>();
-        let run = move || {
-            let mut shop = Shop::default();
-            loop {
-                match work.recv_timeout(keep() / 4) {
-                    // A panic of the pipeline is caught where it is called. What is left is the drop of one.
-                    Ok(work) => drop(panics::caught(|| work(&mut shop))),
-                    Err(RecvTimeoutError::Timeout) => shop.tidy(),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
+/// The thread that serves tasks. One that could not be started is tried again at the next call.
+fn thread() -> std::io::Result<Sender<Work>> {
+    static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(orders) = &*thread {
+        return Ok(orders.clone());
+    }
+    let (orders, work) = channel::<Work>();
+    let run = move || {
+        let mut shop = Shop::default();
+        loop {
+            match work.recv_timeout(keep() / 4) {
+                // A panic of the pipeline is caught where it is called. What is left is the drop of one.
+                Ok(work) => drop(panics::caught(|| work(&mut shop))),
+                Err(RecvTimeoutError::Timeout) => shop.tidy(),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-        };
-        // If there is no thread, nobody receives, and whoever sends is told.
-        drop(std::thread::Builder::new().name("ray-zerocopy serve".to_owned()).spawn(run));
-        Mutex::new(orders)
-    });
-    thread.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+    };
+    std::thread::Builder::new().name("ray-zerocopy serve".to_owned()).spawn(run)?;
+    Ok(thread.insert(orders).clone())
 }
 
 fn keep() -> Duration {
@@ -154,8 +157,10 @@ pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, P
         let reply = Reply { from: Origin::here(), attached, answer };
         if whole { Packed::whole(&reply, payload) } else { Packed::new(&reply, payload) }
     };
-    if Fingerprint::own().ok() != Some(request.binary) {
-        return reply(None, Answer::OtherBinary, Outgoing::default());
+    match Fingerprint::own() {
+        Ok(own) if own == request.binary => {}
+        Ok(_) => return reply(None, Answer::OtherBinary, Outgoing::default()),
+        Err(reason) => return reply(None, Answer::Failed(no_code(reason)), Outgoing::default()),
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
@@ -176,8 +181,12 @@ pub(super) fn answer(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, P
 /// If the order is none.
 pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Outcome, RayError> {
     let (request, inputs) = inputs(head, rest)?;
-    if Fingerprint::own().ok() != Some(request.binary) {
-        return Ok(Outcome::Refused(RayError::OtherBinary { worker: Origin::here().to_string() }.to_string()));
+    match Fingerprint::own() {
+        Ok(own) if own == request.binary => {}
+        Ok(_) => {
+            return Ok(Outcome::Refused(RayError::OtherBinary { worker: Origin::here().to_string() }.to_string()));
+        }
+        Err(reason) => return Ok(Outcome::Refused(reason)),
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);

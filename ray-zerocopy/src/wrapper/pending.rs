@@ -12,7 +12,7 @@ use burn::tensor::Device;
 
 use super::wire::{Reader, WireError};
 use crate::engine::message::Incoming;
-use crate::engine::{CallError, Receive};
+use crate::engine::{CallError, Receive, blocking};
 use crate::{Error, Result};
 
 type Answer = std::result::Result<Incoming, CallError>;
@@ -116,9 +116,9 @@ impl<T> Pending<T> {
                 return Some(answer.map_err(|_| self.lost()));
             }
             match until.map(|until| until.saturating_duration_since(Instant::now())) {
-                None => std::thread::park(),
+                None => blocking(std::thread::park),
                 Some(Duration::ZERO) => return None,
-                Some(left) => std::thread::park_timeout(left),
+                Some(left) => blocking(|| std::thread::park_timeout(left)),
             }
         }
     }
@@ -128,7 +128,7 @@ impl<T> Pending<T> {
         if self.process == std::process::id() {
             return Ok(());
         }
-        Err(CallError::Start { method: self.method.to_owned(), reason: crate::fork::no_workers() }.into())
+        Err(CallError::forked(self.method).into())
     }
 
     /// Leaves the answer to the engine: someone else may need what the right to it keeps busy.

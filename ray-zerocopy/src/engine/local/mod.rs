@@ -50,6 +50,8 @@ pub(crate) use sys::entry::EntryToken;
 pub(crate) use sys::entry::Function;
 #[cfg(feature = "ray")]
 pub(crate) use sys::heap::keep as keep_heap;
+#[cfg(feature = "ray")]
+pub(crate) use sys::privileges::privileged;
 pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
 
 use super::{CallError, Engine, Home, Place, Program, Start, Tasks, Worker};

@@ -221,9 +221,8 @@ impl Engine for Pool {
 
     fn submit(&self, call: Call, wait: bool) -> Submitted {
         if self.is_a_fork() {
-            let method = call.method.to_owned();
-            let reason = crate::fork::no_workers();
-            return Err(Box::new((call, CallError::Start { method, reason })));
+            let error = CallError::forked(call.method);
+            return Err(Box::new((call, error)));
         }
         if let Some(program) = &self.shared.settings.program
             && !(call.program.loader.is_named() && call.handler.is_named())

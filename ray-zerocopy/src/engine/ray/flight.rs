@@ -19,7 +19,7 @@ use crate::ray::protocol::{Answer, Reply};
 #[derive(Clone)]
 pub(super) struct Flight(Arc<Inner>);
 
-/// What is called when a call has been answered.
+/// What is called when a call is about to be answered.
 type End = Box<dyn FnOnce() + Send>;
 
 struct Inner {
@@ -44,7 +44,8 @@ pub(super) enum Landed {
 }
 
 impl Flight {
-    /// `end` is called once, after the call is answered.
+    /// `end` is called once, before the call is answered: a caller that is woken may drop the engine, which waits for all calls
+    /// to have ended.
     pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
         let cargo = Cargo::from(std::mem::take(&mut call.args));
         let (method, deadline) = (call.method, call.deadline);
@@ -108,8 +109,8 @@ impl Flight {
         let call = lock(&self.0.call).take();
         match call {
             Some((call, end)) => {
-                call.answer(result);
                 end();
+                call.answer(result);
                 true
             }
             None => false,

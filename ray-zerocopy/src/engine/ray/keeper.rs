@@ -1,6 +1,7 @@
-//! A thread for what must not happen where Ray calls back, and for what happens when nobody calls: deadlines, sending again,
-//! asking an actor whether it is back.
+//! A thread for work that must not run on a thread of Ray's: deadlines, sending again, and answers, which run code of the
+//! caller.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +10,15 @@ use std::time::{Duration, Instant};
 use crate::panics;
 
 type Work = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is an engine's own. Nothing that it has still to do may be waited for there.
+pub(super) fn is_own_thread() -> bool {
+    KEEPS.get()
+}
 
 /// Does work at a time, on a thread of its own that ends with the keeper.
 pub(super) struct Keeper(Mutex<Sender<(Instant, Work)>>);
@@ -19,6 +29,7 @@ impl Keeper {
     pub(super) fn start() -> std::io::Result<Self> {
         let (orders, arrivals) = channel::<(Instant, Work)>();
         std::thread::Builder::new().name("ray-zerocopy keeper".to_owned()).spawn(move || {
+            KEEPS.set(true);
             let mut due: BTreeMap<(Instant, u64), Work> = BTreeMap::new();
             let mut number = 0;
             loop {

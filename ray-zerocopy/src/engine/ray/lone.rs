@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 
 use super::direct::Direct;
+use super::keeper::Keeper;
 use super::lock;
 use crate::engine::Receive;
 use crate::engine::message::Incoming;
@@ -26,6 +27,8 @@ pub(super) struct Unread {
     cluster: Cluster,
     reference: Py<PyAny>,
     method: &'static str,
+    /// Where callers are woken.
+    answers: Arc<Keeper>,
     /// The channel that it comes through, if it is one of Ray's graphs, which do not call back.
     direct: Option<Arc<Direct>>,
     /// Gone when somebody reads.
@@ -37,10 +40,12 @@ impl Unread {
         cluster: &Cluster,
         reference: Py<PyAny>,
         method: &'static str,
+        answers: &Arc<Keeper>,
         direct: Option<Arc<Direct>>,
         land: Land,
     ) -> Arc<Self> {
-        Arc::new(Self { cluster: cluster.clone(), reference, method, direct, land: Mutex::new(Some(land)) })
+        let (cluster, answers) = (cluster.clone(), Arc::clone(answers));
+        Arc::new(Self { cluster, reference, method, answers, direct, land: Mutex::new(Some(land)) })
     }
 
     fn take(&self) -> Option<Land> {
@@ -69,29 +74,56 @@ impl Unread {
     }
 
     /// Ray reads, when the answer is there.
+    ///
+    /// The reference is held until Ray has called back, whoever else has dropped it. Ray calls back in two steps for a result in
+    /// its store, and aborts the process in the second if this side has no reference left.
     pub(super) fn by_ray(self: &Arc<Self>) {
+        if self.cluster.0.is_forked() {
+            return;
+        }
         let Some(land) = self.take() else { return };
         if let Some(direct) = &self.direct {
             let this = Arc::clone(self);
             return direct.read_later(move || this.read(land));
         }
-        let method = self.method;
-        let land = Arc::new(Mutex::new(Some(land)));
-        let landing = Arc::clone(&land);
+        let delivery = Delivery { land: Arc::new(Mutex::new(Some(land))), answers: Arc::clone(&self.answers) };
+        let left = delivery.clone();
+        let owed = self.cluster.0.owe(move || left.deliver(Err(RayError::ShutDown), None));
+        let (this, done) = (Arc::clone(self), delivery.clone());
         let done = Box::new(move |result: &Bound<'_, PyAny>| {
-            let land = lock(&landing).take();
-            if let Some(land) = land {
-                land(object::result(result, method));
-            }
+            let result = object::result(result, this.method);
+            this.cluster.0.settle(owed);
+            done.deliver(result, Some(this));
         });
-        let asked = self.cluster.ask(method, |py| {
+        let asked = self.cluster.ask(self.method, |py| {
             let callback = Bound::new(py, Callback(Mutex::new(Some(done))))?;
             self.reference.bind(py).call_method1("_on_completed", (callback,)).map(drop)
         });
-        let refused = asked.err().and_then(|error| Some((lock(&land).take()?, error)));
-        if let Some((land, error)) = refused {
-            land(Err(error));
+        if let Err(error) = asked {
+            self.cluster.0.settle(owed);
+            delivery.deliver(Err(error), None);
         }
+    }
+}
+
+/// Delivers one answer once, on a thread of the engine's: a caller that is woken may run code of its own, which could wait
+/// for Ray's threads, or for Python.
+#[derive(Clone)]
+struct Delivery {
+    land: Arc<Mutex<Option<Land>>>,
+    answers: Arc<Keeper>,
+}
+
+impl Delivery {
+    /// `with` is dropped there, too: it may hold the last handle of the cluster.
+    fn deliver(&self, result: Result<(Reply, Incoming), RayError>, with: Option<Arc<Unread>>) {
+        let land = lock(&self.land).take();
+        self.answers.soon(move || {
+            if let Some(land) = land {
+                land(result);
+            }
+            drop(with);
+        });
     }
 }
 
@@ -105,6 +137,7 @@ impl Receive for Lone {
 }
 
 impl Drop for Lone {
+    /// Does nothing in a fork: see `by_ray`.
     fn drop(&mut self) {
         self.0.by_ray();
     }

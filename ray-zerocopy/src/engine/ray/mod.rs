@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `flight` | one call on its way, which is answered once |
-//! | `keeper` | a thread for what must not happen where Ray calls back: deadlines, sending again, probing |
+//! | `keeper` | threads for what must not happen where Ray calls back: deadlines, sending again, waking callers |
 //! | `lone` | a caller that receives its own answer |
 //! | `known` | the workers that have answered |
 //! | `tasks` | each call a task, wherever Ray finds room |
@@ -22,8 +22,9 @@ mod lone;
 mod tasks;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::{Home, Place, Program, Start, Tasks};
+use super::{Call, CallError, Home, Place, Program, Start, Tasks};
 use crate::Result;
 use crate::arena::Arena;
 use crate::ray::protocol::{Load, ProgramId};
@@ -104,6 +105,32 @@ impl Home for Site {
 
     fn home(&self) -> Arc<dyn Home> {
         Arc::new(self.clone())
+    }
+}
+
+impl Site {
+    /// Whether this is a fork of the process that has joined the cluster.
+    fn is_forked(&self) -> bool {
+        self.cluster.0.is_forked()
+    }
+
+    /// Whether a call may be made in this process.
+    fn here(&self, call: &Call) -> std::result::Result<(), CallError> {
+        if self.is_forked() { Err(CallError::forked(call.method)) } else { Ok(()) }
+    }
+}
+
+/// What a call needs to say to be let in.
+#[derive(Clone, Copy)]
+struct Entry {
+    method: &'static str,
+    deadline: Option<(Instant, Duration)>,
+    key: u64,
+}
+
+impl Entry {
+    fn of(call: &Call) -> Self {
+        Self { method: call.method, deadline: call.deadline, key: call.program.key }
     }
 }
 

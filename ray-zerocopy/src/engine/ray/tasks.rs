@@ -11,11 +11,11 @@ use super::flight::{Flight, Landed};
 use super::keeper::Keeper;
 use super::known::Known;
 use super::lone::{Last, Unread};
-use super::{Site, lock, named};
+use super::{Entry, Site, lock, named};
 use crate::engine::{Attached, Call, CallError, Engine, Submitted, Worker};
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Order, Request};
-use crate::ray::{RayError, plasma};
+use crate::ray::{RayError, plasma, without_python};
 
 /// How many calls may be under way before callers have to wait.
 const QUEUE: usize = 1024;
@@ -26,6 +26,7 @@ pub(super) struct RayTasks(Arc<Shared>);
 struct Shared {
     site: Site,
     keeper: Keeper,
+    answers: Arc<Keeper>,
     known: Known,
     last: Last,
     state: Mutex<State>,
@@ -48,6 +49,7 @@ impl RayTasks {
         Ok(Arc::new(Self(Arc::new(Shared {
             site,
             keeper: Keeper::start().map_err(other)?,
+            answers: Arc::new(Keeper::start().map_err(other)?),
             known: Known::default(),
             last: Last::default(),
             state: Mutex::default(),
@@ -59,8 +61,8 @@ impl RayTasks {
 
 impl Shared {
     /// Waits for room, and takes it.
-    fn enter(&self, call: &Call, wait: bool) -> Result<(), CallError> {
-        let method = || call.method.to_owned();
+    fn enter(&self, Entry { method, deadline, key }: Entry, wait: bool) -> Result<(), CallError> {
+        let method = || method.to_owned();
         let mut state = lock(&self.state);
         loop {
             if state.closed {
@@ -68,13 +70,13 @@ impl Shared {
             }
             if state.open < QUEUE {
                 state.open += 1;
-                state.live.insert(call.program.key);
+                state.live.insert(key);
                 return Ok(());
             }
             if !wait {
                 return Err(CallError::QueueFull { waiting: state.open, workers: self.known.workers().len() });
             }
-            let left = call.deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
+            let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
                 let place = "before it had a place in the queue".to_owned();
                 return Err(CallError::Deadline { method: method(), after, place });
@@ -124,7 +126,7 @@ impl Shared {
         })?;
         let (shared, landing) = (Arc::clone(self), flight.clone());
         let land = Box::new(move |result| shared.landed(&landing, result));
-        Ok(Some(Unread::new(cluster, reference, flight.method(), None, land)))
+        Ok(Some(Unread::new(cluster, reference, flight.method(), &self.answers, None, land)))
     }
 
     fn landed(
@@ -175,7 +177,8 @@ impl Shared {
 
 impl Engine for RayTasks {
     fn submit(&self, call: Call, wait: bool) -> Submitted {
-        if let Err(error) = self.0.enter(&call, wait) {
+        let entry = Entry::of(&call);
+        if let Err(error) = self.0.site.here(&call).and_then(|()| without_python(|| self.0.enter(entry, wait))) {
             return Err(Box::new((call, error)));
         }
         let entered = Arc::clone(&self.0);
@@ -195,29 +198,46 @@ impl Engine for RayTasks {
 
     /// Workers hear of it with the next call that they run, or drop the pipeline after a while.
     fn forget(&self, key: u64) {
+        if self.0.site.is_forked() {
+            return;
+        }
         lock(&self.0.state).live.remove(&key);
         self.0.known.forget(key);
     }
 
     fn workers(&self) -> Vec<Worker> {
+        if self.0.site.is_forked() {
+            return Vec::new();
+        }
         self.0.known.workers()
     }
 
     fn is_here(&self, worker: Worker) -> bool {
-        self.0.known.is_here(worker)
+        !self.0.site.is_forked() && self.0.known.is_here(worker)
     }
 
     fn size(&self) -> usize {
-        self.0.known.workers().len()
+        self.workers().len()
     }
 
     fn shut_down(&self) {
+        if self.0.site.is_forked() {
+            return;
+        }
         lock(&self.0.state).closed = true;
         self.0.last.adopt();
         self.0.room.notify_all();
     }
 
+    /// The workers are Ray's, and serve others, too.
+    fn abort(&self) {
+        self.shut_down();
+    }
+
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
+        if self.0.site.is_forked() {
+            return Vec::new();
+        }
         self.0.known.all_attached(key)
     }
 }

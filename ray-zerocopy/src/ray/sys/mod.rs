@@ -7,3 +7,4 @@ pub(crate) mod buffer;
 pub(crate) mod exit;
 pub(crate) mod main;
 pub(crate) mod protect;
+pub(crate) mod signals;

@@ -29,17 +29,26 @@ struct Passed {
 unsafe extern "C" fn before_main(count: c_int, arguments: Strings, environment: Strings) {
     let passed = Passed { count, arguments, environment };
     // In a shared library this runs while a program loads it, which is not the program that was started as a worker.
-    let image = || Image::of(address()).filter(|image| image.library.is_none());
-    if worker::is_asked_for()
-        && let Some(image) = image()
-        && let Some(claimed) = worker::claim()
-    {
+    if !is_asked_for() {
+        return;
+    }
+    let Some(image) = Image::of(address()).filter(|image| image.library.is_none()) else { return };
+    if let Some(claimed) = worker::claim() {
         signals::prepare();
         run_those_behind(&image, passed);
         worker::run(claimed)
     }
     #[cfg(feature = "ray")]
-    crate::ray::become_a_worker();
+    crate::ray::become_a_worker(|| run_those_behind(&image, passed));
+}
+
+/// Whether the environment says that this process is a worker of any kind, which a worker's own children inherit.
+fn is_asked_for() -> bool {
+    #[cfg(feature = "ray")]
+    if crate::ray::is_asked_for() {
+        return true;
+    }
+    worker::is_asked_for()
 }
 
 /// Where the entry of this constructor is.

@@ -28,6 +28,7 @@ impl RayActors {
             program,
             settings,
             keeper: Keeper::start().map_err(other)?,
+            answers: Arc::new(Keeper::start().map_err(other)?),
             known: Known::default(),
             last: Last::default(),
             state: Mutex::default(),

@@ -29,23 +29,44 @@ impl Shared {
             self.keeper.soon(move || direct.close());
         }
         if first {
-            self.probe_at(Instant::now(), index, forever);
+            self.heal(index, forever);
         }
     }
 
-    fn probe_at(self: &Arc<Self>, when: Instant, index: usize, forever: bool) {
+    /// Asks an actor whether it is back, until it is.
+    ///
+    /// On a thread of its own: an actor may take as long as `start_timeout` to come up, and deadlines of calls to others, and
+    /// others that are to be healed, do not wait for it.
+    fn heal(self: &Arc<Self>, index: usize, forever: bool) {
         let shared = Arc::downgrade(self);
-        self.keeper.at(when, move || {
-            if let Some(shared) = shared.upgrade() {
-                shared.probe(index, forever);
+        let healer = std::thread::Builder::new().name(format!("ray-zerocopy heal {index}"));
+        let spawned = healer.spawn(move || {
+            let mut next = Some((forever, Duration::ZERO));
+            while let Some((forever, pause)) = next {
+                std::thread::sleep(pause);
+                let Some(shared) = shared.upgrade() else { return };
+                next = shared.probe(index, forever);
             }
         });
+        if spawned.is_err() {
+            // There is no room for a thread now: later, then.
+            let shared = Arc::downgrade(self);
+            self.keeper.at(Instant::now() + SELDOM, move || {
+                if let Some(shared) = shared.upgrade() {
+                    shared.heal(index, forever);
+                }
+            });
+        }
     }
 
-    /// Asks an actor whether it is back, until it is. One that Ray has given up is begun anew.
-    fn probe(self: &Arc<Self>, index: usize, forever: bool) {
-        if lock(&self.state).closed {
-            return;
+    /// Asks an actor whether it is back. One that Ray has given up is begun anew. If it is not back, says how and when to ask again.
+    fn probe(self: &Arc<Self>, index: usize, forever: bool) -> Option<(bool, Duration)> {
+        {
+            let state = lock(&self.state);
+            // What waits is run before the engine ends.
+            if state.aborted || (state.closed && state.open == 0) {
+                return None;
+            }
         }
         if forever
             && let Ok(Slot { handle, call, .. }) = self.begin()
@@ -54,7 +75,10 @@ impl Shared {
             (slot.handle, slot.call) = (handle, call);
         }
         match self.greet(index, Some(Instant::now() + self.settings.start_timeout)) {
-            Ok(()) => self.go_on(),
+            Ok(()) => {
+                self.go_on();
+                None
+            }
             Err(error) => {
                 let (dead, hopeless, pause) = match &error {
                     CallError::Ray { error: RayError::ActorDied { restarting: true, .. }, .. } => (false, false, PROBE),
@@ -67,7 +91,7 @@ impl Shared {
                 if hopeless {
                     self.give_up(index, &error);
                 }
-                self.probe_at(Instant::now() + pause, index, dead);
+                Some((dead, pause))
             }
         }
     }
@@ -109,7 +133,7 @@ impl Shared {
         let Some(index) = place else { return };
         drop(self.site.cluster.ask("kill", |py| self.kill(py, index, false)));
         if there.is_some() {
-            self.probe_at(Instant::now(), index, self.site.options.is_direct());
+            self.heal(index, self.site.options.is_direct());
         }
     }
 

@@ -19,15 +19,15 @@ use pyo3::prelude::*;
 
 use super::direct::Direct;
 use super::flight::{Flight, Landed};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, is_own_thread};
 use super::known::Known;
 use super::lone::{Last, Unread};
-use super::{Site, lock, named};
+use super::{Entry, Site, lock, named};
 use crate::engine::local::Settings;
 use crate::engine::{Attached, Call, CallError, Engine, Program, Submitted, Worker};
-use crate::ray::RayError;
 use crate::ray::frame::Packed;
 use crate::ray::protocol::{Order, Reply, Request};
+use crate::ray::{RayError, without_python};
 
 /// How many calls an actor is given at a time: one to work on, and one to go on with.
 const AHEAD: usize = 2;
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     program: Arc<Program>,
     settings: Settings,
     keeper: Keeper,
+    answers: Arc<Keeper>,
     known: Known,
     last: Last,
     state: Mutex<State>,
@@ -53,6 +54,8 @@ struct State {
     waiting: VecDeque<Flight>,
     open: usize,
     closed: bool,
+    /// Whether what waits is not run any more.
+    aborted: bool,
 }
 
 struct Slot {
@@ -167,7 +170,7 @@ impl Shared {
         };
         let (shared, landing) = (Arc::clone(self), flight.clone());
         let land = Box::new(move |result| shared.landed(index, &landing, result));
-        Ok(Some(Unread::new(cluster, reference, flight.method(), direct, land)))
+        Ok(Some(Unread::new(cluster, reference, flight.method(), &self.answers, direct, land)))
     }
 
     fn landed(
@@ -176,12 +179,10 @@ impl Shared {
         flight: &Flight,
         result: Result<(Reply, crate::engine::message::Incoming), RayError>,
     ) {
-        let there = {
-            let mut state = lock(&self.state);
-            let Some(slot) = state.slots.get_mut(index) else { return };
+        let there = lock(&self.state).slots.get_mut(index).and_then(|slot| {
             slot.busy -= 1;
             slot.there
-        };
+        });
         let forever = match &result {
             Err(RayError::ActorDied { restarting, .. }) => Some(!restarting),
             Err(RayError::WorkerDied { .. }) => Some(false),
@@ -208,8 +209,8 @@ impl Shared {
     }
 
     /// Waits for room, and takes it.
-    fn enter(&self, call: &Call, wait: bool) -> Result<(), CallError> {
-        let method = || call.method.to_owned();
+    fn enter(&self, Entry { method, deadline, .. }: Entry, wait: bool) -> Result<(), CallError> {
+        let method = || method.to_owned();
         let mut state = lock(&self.state);
         loop {
             if state.closed {
@@ -222,7 +223,7 @@ impl Shared {
             if !wait {
                 return Err(CallError::QueueFull { waiting: state.open, workers: state.slots.len() });
             }
-            let left = call.deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
+            let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
                 let place = "before it had a place in the queue".to_owned();
                 return Err(CallError::Deadline { method: method(), after, place });
@@ -232,30 +233,86 @@ impl Shared {
         }
     }
 
-    /// Runs what waits, and ends the actors.
-    fn end(&self) {
+    /// Takes no new calls.
+    fn close(&self) {
         lock(&self.state).closed = true;
         self.last.adopt();
         self.change.notify_all();
-        let mut state = lock(&self.state);
-        while state.open > 0 {
-            state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// Runs what waits, and ends the actors.
+    fn end(&self) {
+        self.close();
+        without_python(|| {
+            let mut state = lock(&self.state);
+            while state.open > 0 {
+                state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        });
+        self.kill_all();
+        lock(&self.state).slots.clear();
+    }
+
+    /// Ends the actors at once: calls that wait are not run, and those that actors are busy with are answered when Ray says
+    /// that the actor is gone.
+    fn abort(&self) {
+        self.close();
+        let calls: Vec<_> = {
+            let mut state = lock(&self.state);
+            state.aborted = true;
+            let mut calls = std::mem::take(&mut state.waiting);
+            state.slots.iter_mut().for_each(|slot| calls.append(&mut slot.waiting));
+            calls.into()
+        };
+        for call in calls {
+            call.answer(Err(CallError::ShutDown { method: call.method().to_owned() }));
         }
-        let actors = state.slots.len();
-        let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
-        drop(state);
+        self.kill_all();
+    }
+
+    fn kill_all(&self) {
+        let (actors, direct) = {
+            let mut state = lock(&self.state);
+            let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
+            (state.slots.len(), direct)
+        };
         direct.iter().for_each(|direct| direct.close());
         for index in 0..actors {
             // Ray ends them with the last handle anyway.
             drop(self.site.cluster.ask("kill", |py| self.kill(py, index, true)));
         }
-        lock(&self.state).slots.clear();
+    }
+}
+
+impl RayActors {
+    /// Runs what waits, and ends the actors. Returns when they are gone, except on a thread that the calls need: an answer wakes
+    /// a caller there, who may drop the last handle.
+    fn end(&self) {
+        if self.0.site.is_forked() {
+            return;
+        }
+        if !is_own_thread() {
+            return self.0.end();
+        }
+        let shared = Arc::clone(&self.0);
+        let thread = std::thread::Builder::new().name("ray-zerocopy end".to_owned());
+        if thread.spawn(move || shared.end()).is_err() {
+            self.0.abort();
+        }
+    }
+
+    /// Ends the actors at once, without running the calls that wait.
+    fn abort(&self) {
+        if !self.0.site.is_forked() {
+            self.0.abort();
+        }
     }
 }
 
 impl Engine for RayActors {
     fn submit(&self, call: Call, wait: bool) -> Submitted {
-        if let Err(error) = self.0.enter(&call, wait) {
+        let entry = Entry::of(&call);
+        if let Err(error) = self.0.site.here(&call).and_then(|()| without_python(|| self.0.enter(entry, wait))) {
             return Err(Box::new((call, error)));
         }
         let pinned = call.pinned;
@@ -282,15 +339,21 @@ impl Engine for RayActors {
     }
 
     fn forget(&self, key: u64) {
+        if self.0.site.is_forked() {
+            return;
+        }
         self.0.known.forget(key);
     }
 
     fn workers(&self) -> Vec<Worker> {
+        if self.0.site.is_forked() {
+            return Vec::new();
+        }
         lock(&self.0.state).slots.iter().filter_map(|slot| slot.there).collect()
     }
 
     fn is_here(&self, worker: Worker) -> bool {
-        self.0.known.is_here(worker)
+        !self.0.site.is_forked() && self.0.known.is_here(worker)
     }
 
     fn size(&self) -> usize {
@@ -298,16 +361,28 @@ impl Engine for RayActors {
     }
 
     fn shut_down(&self) {
-        self.0.end();
+        self.end();
+    }
+
+    fn abort(&self) {
+        Self::abort(self);
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
+        if self.0.site.is_forked() {
+            return Vec::new();
+        }
         self.0.known.all_attached(key)
     }
 }
 
 impl Drop for RayActors {
+    /// A panic does not wait for calls that may never end.
     fn drop(&mut self) {
-        self.0.end();
+        if std::thread::panicking() {
+            self.abort();
+        } else {
+            self.end();
+        }
     }
 }

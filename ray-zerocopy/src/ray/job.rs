@@ -1,0 +1,105 @@
+//! The runtime environment of the job that this program was submitted as, with `ray job submit`.
+
+use std::path::{Path, PathBuf};
+
+use super::RayError;
+
+/// Where `ray job submit` leaves it for the programs that it starts.
+const VARIABLE: &str = "RAY_JOB_CONFIG_JSON_ENV_VAR";
+/// With which users let a program's own settings win over the job's.
+const OVERRIDE: &str = "RAY_OVERRIDE_JOB_RUNTIME_ENV";
+/// Keys that choose the program that Ray starts as a worker.
+const PROGRAMS: [&str; 9] =
+    ["py_executable", "pip", "uv", "conda", "container", "image_uri", "nsight", "_nsight", "_rocprof_sys"];
+
+/// What the job has of what this program needs to set itself.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Job {
+    /// Whether Ray brings a folder of the job's to each worker.
+    pub(super) has_folder: bool,
+}
+
+impl Job {
+    /// The job of this process, if there is one.
+    ///
+    /// # Errors
+    /// If its runtime environment has a key that would have to win over what workers of this program need.
+    pub(super) fn own() -> Result<Self, RayError> {
+        let overrides = std::env::var(OVERRIDE).is_ok_and(|value| value == "1");
+        match std::env::var(VARIABLE) {
+            Ok(text) => Self::read(&text, overrides),
+            Err(_) => Ok(Self::default()),
+        }
+    }
+
+    fn read(text: &str, overrides: bool) -> Result<Self, RayError> {
+        // Text that is no JSON is refused by Ray, in its own words.
+        let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        let Some(environment) = config.get("runtime_env").and_then(serde_json::Value::as_object) else {
+            return Ok(Self::default());
+        };
+        let is_set = |key: &str| environment.get(key).is_some_and(|value| !value.is_null());
+        if !overrides && let Some(key) = PROGRAMS.into_iter().find(|key| is_set(key)) {
+            let reason = format!(
+                "it comes from `ray job submit`, and chooses the program that Ray starts as a worker, which has to be this one; \
+                 leave it out there, or set {OVERRIDE}=1, with which this program ignores it"
+            );
+            return Err(RayError::RuntimeEnv { key: key.to_owned(), reason });
+        }
+        Ok(Self { has_folder: !overrides && is_set("working_dir") })
+    }
+
+    /// Where workers find the program's file in the folder that the job brings along.
+    ///
+    /// # Errors
+    /// If it is not in it.
+    pub(super) fn path_of(&self, file: &Path) -> Result<PathBuf, RayError> {
+        // Ray starts the program in that folder, and its workers, too.
+        let folder = std::env::current_dir().unwrap_or_default();
+        let inside = file.strip_prefix(&folder).map(|inside| Path::new(".").join(inside));
+        inside.map_err(|_| RayError::RuntimeEnv {
+            key: "working_dir".to_owned(),
+            reason: format!(
+                "the job brings that folder to each worker, which has no room for this program beside it; put {} into it, or \
+                 install it on each node and use `ClusterBuilder::ship(false)`",
+                file.display()
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Job;
+    use crate::ray::RayError;
+
+    #[test]
+    fn keys_that_choose_another_program_are_refused_by_name() {
+        for key in ["py_executable", "pip", "conda", "image_uri"] {
+            let text =
+                serde_json::json!({ "runtime_env": { "env_vars": { "A": "1" }, key: "something" }, "metadata": {} });
+            let error = Job::read(&text.to_string(), false).unwrap_err();
+            assert!(matches!(&error, RayError::RuntimeEnv { key: found, .. } if found == key), "{error}");
+            assert!(Job::read(&text.to_string(), true).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_rest_is_for_ray_to_merge() {
+        let text =
+            r#"{"runtime_env": {"env_vars": {"A": "1"}, "working_dir": "gcs://x.zip", "pip": null}, "metadata": {}}"#;
+        assert_eq!(Job::read(text, false).unwrap(), Job { has_folder: true });
+        for nothing in ["", "{}", r#"{"runtime_env": {}}"#, r#"{"runtime_env": null}"#] {
+            assert_eq!(Job::read(nothing, false).unwrap(), Job::default());
+        }
+    }
+
+    #[test]
+    fn a_program_in_the_folder_of_its_job_is_found_there() {
+        let job = Job { has_folder: true };
+        let folder = std::env::current_dir().unwrap();
+        assert_eq!(job.path_of(&folder.join("bin/program")).unwrap(), std::path::Path::new("./bin/program"));
+        let error = job.path_of(std::path::Path::new("/elsewhere/program")).unwrap_err();
+        assert!(error.to_string().contains("`working_dir`"), "{error}");
+    }
+}

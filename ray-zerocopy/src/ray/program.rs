@@ -1,0 +1,113 @@
+//! The file that Ray starts as a worker: the one that this program's own code came from.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::RayError;
+use super::fingerprint::code_at;
+use super::sys::main::entry_point;
+
+/// How this program can be started again.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// The dynamic loader, if the program was started as its argument.
+    loader: Option<PathBuf>,
+    /// The program's file, or what stands for it as long as this process lives.
+    file: PathBuf,
+}
+
+impl Program {
+    /// This program.
+    ///
+    /// The executable as it was when it was started: one that has been deleted or replaced on disk since is reached through
+    /// `/proc`.
+    ///
+    /// # Errors
+    /// If there is no file of it that could be executed.
+    pub(super) fn own() -> Result<Self, RayError> {
+        let exe = Path::new("/proc/self/exe");
+        let failed = |path: &Path, reason: String| RayError::Program { path: path.to_owned(), reason };
+        let path = std::fs::read_link(exe)
+            .map_err(|error| failed(exe, format!("{error}; is /proc mounted in this container or chroot?")))?;
+        let code = entry_point().and_then(code_at);
+        if let Some(file) = code.filter(|file| *file != path) {
+            return Self::loaded(path, file);
+        }
+        let file = if is_file(&path, exe) { path } else { format!("/proc/{}/exe", std::process::id()).into() };
+        Ok(Self { loader: None, file })
+    }
+
+    /// The program `file`, which the dynamic loader has started.
+    fn loaded(loader: PathBuf, file: PathBuf) -> Result<Self, RayError> {
+        if !file.exists() {
+            let reason = format!(
+                "it was started through the dynamic loader {}, and its file is gone; start the program by itself",
+                loader.display()
+            );
+            return Err(RayError::Program { path: file, reason });
+        }
+        Ok(Self { loader: Some(loader), file })
+    }
+
+    /// A path under which its file can be read.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The words of the command that starts it.
+    pub(super) fn command(&self) -> impl Iterator<Item = &Path> {
+        self.loader.iter().map(PathBuf::as_path).chain([self.file.as_path()])
+    }
+
+    /// A folder with nothing but this program in it, as `program`, which Ray packs and sends. It is there as long as the
+    /// process.
+    ///
+    /// # Errors
+    /// If the folder cannot be made, or has no room.
+    pub(super) fn folder(&self) -> std::io::Result<PathBuf> {
+        static FOLDER: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
+        let mut folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &*folder {
+            return Ok(folder.path().to_owned());
+        }
+        let made = tempfile::Builder::new().prefix("ray-zerocopy-ship-").tempdir()?;
+        let target = made.path().join("program");
+        // The same file where that is possible: it may be large.
+        std::fs::hard_link(&self.file, &target).or_else(|_| std::fs::copy(&self.file, &target).map(drop))?;
+        Ok(folder.insert(made).path().to_owned())
+    }
+}
+
+/// Whether a path leads to the same file as another.
+fn is_file(path: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let id = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((id(path), id(other)), (Ok(path), Ok(other)) if path == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Program, is_file};
+
+    #[test]
+    fn this_program_is_its_own_file() {
+        let program = Program::own().unwrap();
+        let words: Vec<_> = program.command().collect();
+        assert_eq!(words, [std::env::current_exe().unwrap()]);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("program"), folder.path().join("link"));
+        std::fs::write(&path, "old").unwrap();
+        std::fs::hard_link(&path, &link).unwrap();
+        assert!(is_file(&path, &link));
+        std::fs::write(folder.path().join("new"), "new").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert!(!is_file(&path, &link));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_file(&path, &link));
+    }
+}

@@ -1,0 +1,207 @@
+//! What Ray's engine promises when workers die, callers go and panics pass: on one cluster, in one process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::Device;
+use ray_zerocopy::ray::{Cluster, Options, Site};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Pipeline, TaskWrapper, gather};
+use ray_zerocopy_tests::memory::{eventually, is_alive};
+use ray_zerocopy_tests::models::{Mill, MillConfig};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+static CLUSTER: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::local().cpus(6).object_store(200 << 20).quiet().start().unwrap());
+
+fn site() -> Site {
+    CLUSTER.with(Options::default().cpus(0.1))
+}
+
+fn mill() -> Mill {
+    MillConfig::new(8).init(&Device::flex())
+}
+
+fn actors(count: usize) -> Actors<Mill> {
+    ActorWrapper::on(&site(), &mill()).unwrap().spawn(count).unwrap()
+}
+
+fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Runs `work` on a thread of its own, and panics if it does not return.
+fn within_a_minute<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, ended) = channel();
+    std::thread::spawn(move || drop(done.send(work())));
+    ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("it hangs, or panicked: {what}"))
+}
+
+/// A waker that does something on the thread that wakes.
+struct Once(Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Wake for Once {
+    fn wake(self: Arc<Self>) {
+        let work = self.0.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
+    }
+}
+
+#[test]
+fn the_last_handle_may_go_where_a_caller_is_woken() {
+    let actors = actors(1);
+    let pid = actors.pid().wait().unwrap();
+    let mut pending = actors.sleep(300);
+    let (dropped, is_dropped) = channel();
+    let work = move || {
+        drop(actors);
+        dropped.send(()).unwrap();
+    };
+    let waker = Waker::from(Arc::new(Once(Mutex::new(Some(Box::new(work))))));
+    let polled = Pin::new(&mut pending).poll(&mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Pending));
+    is_dropped.recv_timeout(Duration::from_secs(60)).expect("the handle is dropped");
+    assert_eq!(pending.wait().unwrap(), pid);
+    eventually("the actor ends", || !is_alive(pid));
+    // Python's lock and Ray's threads are free.
+    assert!(CLUSTER.nodes().unwrap()[0].alive);
+}
+
+#[test]
+fn a_panic_hangs_up_on_calls_that_do_not_end() {
+    let actors = actors(1);
+    let pid = actors.pid().wait().unwrap();
+    let busy = actors.sleep(3_600_000);
+    let waiting = actors.sleep(3_600_000);
+    let also = actors.sleep(3_600_000);
+    let queued = actors.sleep(3_600_000);
+    within_a_minute("a panic with busy actors", move || {
+        let panicked = catch_unwind(AssertUnwindSafe(move || {
+            let _actors = actors;
+            panic!("an assertion that fails");
+        }));
+        assert!(panicked.is_err());
+    });
+    eventually("the busy actor ends", || !is_alive(pid));
+    for call in [busy, waiting, also, queued] {
+        let error = call.wait().unwrap_err();
+        let expected = matches!(&error, Error::Call(CallError::WorkerDied { .. } | CallError::ShutDown { .. }));
+        assert!(expected, "{error}");
+    }
+}
+
+/// A pipeline that takes its time to be rebuilt.
+#[derive(Pipeline)]
+struct Slow {
+    #[pipeline(config)]
+    config: SlowConfig,
+    weight: Linear,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct SlowConfig {
+    /// It is not rebuilt as long as this file exists.
+    gate: String,
+}
+
+impl SlowConfig {
+    fn init(&self, device: &Device) -> Slow {
+        while Path::new(&self.gate).exists() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Slow { config: self.clone(), weight: LinearConfig::new(4, 4).init(device) }
+    }
+}
+
+#[ray_zerocopy::remote]
+impl Slow {
+    pub fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    pub fn sleep(&self, millis: u64) -> usize {
+        std::thread::sleep(Duration::from_millis(millis));
+        self.weight.weight.dims()[0]
+    }
+}
+
+#[test]
+fn deadlines_are_kept_while_another_actor_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = folder.path().join("gate");
+    let slow = SlowConfig { gate: gate.to_string_lossy().into_owned() }.init(&Device::flex());
+    let wrapper = ActorWrapper::on(&site(), &slow).unwrap().start_timeout(Duration::from_secs(3600));
+    let actors = wrapper.spawn(3).unwrap();
+    let pids: Vec<_> = actors.iter().map(|actor| actor.pid().wait().unwrap()).collect();
+    std::fs::write(&gate, "").unwrap();
+    let busy = actors.actor(0).sleep(3_600_000);
+    kill(pids[0]);
+    assert!(busy.wait().is_err());
+    let back = actors.actor(0).pid();
+    let late = actors.clone().deadline(Duration::from_millis(400)).actor(1).sleep(3_600_000);
+    let error = within_a_minute("a call with a deadline", move || late.wait()).unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    // Nor does anything else wait for it.
+    assert_eq!(actors.actor(2).sleep(1).wait().unwrap(), 4);
+    std::fs::remove_file(&gate).unwrap();
+    assert_ne!(back.wait().unwrap(), pids[0]);
+    assert_ne!(actors.actor(1).pid().wait().unwrap(), pids[1]);
+}
+
+#[test]
+fn what_waits_for_an_actor_is_run_before_the_engine_ends() {
+    let actors = actors(1);
+    let pid = actors.pid().wait().unwrap();
+    kill(pid);
+    eventually("the engine has heard of its death", || {
+        // Somebody has to call for that.
+        drop(actors.pid().wait());
+        actors.workers().is_empty() || actors.workers()[0].pid != pid
+    });
+    let waits = actors.actor(0).pid();
+    within_a_minute("dropping actors while one comes back", move || drop(actors));
+    assert_ne!(within_a_minute("the call", move || waits.wait()).unwrap(), pid);
+}
+
+#[test]
+fn a_task_runs_although_all_idle_workers_have_been_killed() {
+    let tasks = TaskWrapper::on(&site(), &mill()).unwrap();
+    for _ in 0..3 {
+        // Ray starts its workers a few at a time.
+        let mut pids = Vec::new();
+        eventually("there are more workers than a task has attempts", || {
+            pids = gather((0..8).map(|_| tasks.sleep(1000))).wait().unwrap();
+            pids.sort_unstable();
+            pids.dedup();
+            pids.len() > 4
+        });
+        // Ray itself ends those that it has too many of.
+        for pid in &pids {
+            let _gone = kill_process(Pid::from_raw(*pid as i32).unwrap(), Signal::KILL);
+        }
+        let after = tasks.pid().wait().unwrap();
+        assert!(!pids.contains(&after), "{after} of {pids:?}");
+    }
+}
+
+#[test]
+fn tasks_in_the_queue_run_although_all_workers_are_killed() {
+    let tasks = TaskWrapper::on(&site(), &mill()).unwrap();
+    let first = gather((0..8).map(|_| tasks.sleep(400))).wait().unwrap();
+    let calls = gather((0..24).map(|_| tasks.sleep(100)));
+    for pid in first {
+        let _gone = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
+    }
+    assert_eq!(calls.wait().unwrap().len(), 24);
+}
