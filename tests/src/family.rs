@@ -3,7 +3,9 @@
 //! For tests that start themselves again as a process of its own kind, one at a time.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, wait};
@@ -88,5 +90,36 @@ pub fn again(role: &str) -> Command {
     let mut process = Command::new("/proc/self/exe");
     process.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role);
     process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process
+}
+
+/// Runs a process to its end, and sees that nothing of it is left. Gives its end, and what it has printed.
+pub fn run(process: &mut Command) -> (ExitStatus, String) {
+    let family = Family::alone();
+    let output = process.stdin(Stdio::null()).output().expect("it can be started");
+    family.has_gone();
+    let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat();
+    (output.status, text)
+}
+
+/// As [`run`], for a process that is to succeed.
+pub fn succeeds(process: &mut Command) -> String {
+    let (status, text) = run(process);
+    assert!(status.success(), "{status}: {text}");
+    text
+}
+
+/// A copy of this program, in a folder that everybody may look into then.
+pub fn copy(folder: &Path) -> PathBuf {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("the folder is this process's");
+    let copy = folder.join("program");
+    fs::copy("/proc/self/exe", &copy).expect("there is room");
+    copy
+}
+
+/// A copy of this program with a role, as [`again`].
+pub fn role_of(program: &Path, role: &str) -> Command {
+    let mut process = Command::new(program);
+    process.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role);
     process
 }

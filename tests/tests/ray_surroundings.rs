@@ -1,15 +1,15 @@
-//! Surroundings of a program on Ray: signals, launchers, jobs, privileges, forks, and what becomes of its file. Each test has
+//! Surroundings of a program on Ray: signals, launchers, jobs, forks, and what becomes of its file. Each test has
 //! processes and clusters of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::future::Future;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::pin::Pin;
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use burn::tensor::Device;
 use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
 use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper};
-use ray_zerocopy_tests::family::{Family, ROLE, again};
+use ray_zerocopy_tests::family::{Family, ROLE, again, copy, role_of, succeeds};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -157,7 +157,7 @@ fn works() {
 fn refused() {
     let error = Cluster::local().quiet().start().unwrap_err();
     println!("REFUSED {error}");
-    assert!(matches!(error, RayError::RuntimeEnv { .. } | RayError::Privileged), "{error:?}");
+    assert!(matches!(error, RayError::RuntimeEnv { .. }), "{error:?}");
 }
 
 /// Joins when its own file is gone.
@@ -231,7 +231,12 @@ fn left() {
     for pending in &mut pending {
         assert!(pending.wait_timeout(Duration::from_millis(1)).is_none());
     }
+    // And somebody waits in Ray itself.
+    let others = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let waits = std::thread::spawn(move || others.sleep(3_600_000).wait());
+    std::thread::sleep(Duration::from_millis(500));
     cluster.shut_down().unwrap();
+    assert!(waits.join().unwrap().is_err());
     for pending in pending {
         let error = pending.wait().unwrap_err();
         assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::WorkerDied { .. })), "{error:?}");
@@ -300,24 +305,6 @@ fn role() {
         "short of files" => short_of_files(),
         other => panic!("{other}"),
     }
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a process to its end, and sees that nothing of it is left.
-fn run(process: &mut Command) -> (ExitStatus, String) {
-    let family = Family::alone();
-    let output = process.stdin(Stdio::null()).output().unwrap();
-    family.has_gone();
-    (output.status, text(&output))
-}
-
-fn succeeds(process: &mut Command) -> String {
-    let (status, text) = run(process);
-    assert!(status.success(), "{status}: {text}");
-    text
 }
 
 /// Starts a role, sends it signals one after the other some milliseconds after it has said a word, and gives its end.
@@ -411,20 +398,6 @@ fn a_hook_that_replaces_the_workers_is_named() {
     assert!(text.contains("a hook has set it to `another python`"), "{text}");
 }
 
-/// A copy of this program in a folder that everybody may look into.
-fn copy(folder: &Path) -> PathBuf {
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let copy = folder.join("program");
-    std::fs::copy("/proc/self/exe", &copy).unwrap();
-    copy
-}
-
-fn role_of(program: &Path, role: &str) -> Command {
-    let mut process = Command::new(program);
-    process.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role);
-    process
-}
-
 #[test]
 fn a_program_whose_file_is_gone_or_another_has_workers() {
     for role in ["deleted", "replaced"] {
@@ -463,84 +436,4 @@ fn a_shortage_of_descriptors_is_not_remembered() {
     process.arg(std::env::current_exe().unwrap()).env(ROLE, "short of files");
     let text = succeeds(&mut process);
     assert!(text.contains("REFUSED") && text.contains("Too many open files"), "{text}");
-}
-
-const VARIABLE: &str = "RAY_ZEROCOPY_RAY_WORKER";
-
-/// What an attacker would have Python run, under the name of Ray's own script.
-fn script(folder: &Path) -> PathBuf {
-    let folder = folder.join("ray/_private/workers");
-    std::fs::create_dir_all(&folder).unwrap();
-    let script = folder.join("default_worker.py");
-    std::fs::write(&script, "import os\nprint('PYTHON RUNS AS', os.geteuid(), flush=True)\n").unwrap();
-    script
-}
-
-/// As an ordinary user.
-fn as_nobody(process: &mut Command) -> &mut Command {
-    process.uid(65534).gid(65534).current_dir("/")
-}
-
-#[test]
-fn the_variable_gives_nobody_the_privileges_of_a_program() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can make a setuid file");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let (program, script) = (copy(folder.path()), script(folder.path()));
-    let python = Path::new("/usr/bin/python3");
-    let attack = || {
-        let mut attack = Command::new(&program);
-        attack.arg(&script).env(VARIABLE, python);
-        attack
-    };
-    // What it looks like without privileges: a worker.
-    let text = succeeds(&mut attack());
-    assert!(text.contains("PYTHON RUNS AS 0"), "{text}");
-
-    chown(&program, Some(0), Some(0)).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o4755)).unwrap();
-    let (status, text) = run(as_nobody(&mut attack()));
-    assert_eq!(status.code(), Some(1), "{text}");
-    assert!(
-        !text.contains("PYTHON RUNS") && text.contains("the program has privileges that its caller lacks"),
-        "{text}"
-    );
-    // It can be used for what it is for, whatever the variable says.
-    for value in ["", "x", "/usr/bin/python3"] {
-        let mut list = Command::new(&program);
-        let text = succeeds(as_nobody(list.arg("--list").env(VARIABLE, value)));
-        assert!(text.contains("role: test"), "{text}");
-    }
-    let text = succeeds(as_nobody(&mut role_of(&program, "refused")));
-    assert!(text.contains("REFUSED this program has privileges that its caller lacks"), "{text}");
-}
-
-#[test]
-fn the_variable_alone_makes_no_worker() {
-    for value in ["", "python3", "/usr/bin/python3"] {
-        let text = succeeds(Command::new("/proc/self/exe").arg("--list").env(VARIABLE, value));
-        assert!(text.contains("role: test"), "{text}");
-    }
-    // In a process that runs Python already, a module with this crate leaves it alone: see `python/tests`.
-}
-
-#[test]
-fn a_worker_that_cannot_be_one_never_reaches_main() {
-    let folder = tempfile::tempdir().unwrap();
-    let script = script(folder.path());
-    let worker = |python: &str| {
-        let mut worker = Command::new("/proc/self/exe");
-        worker.arg(&script).env(VARIABLE, python).env("PYTHONHOME", "/not/there").env(ROLE, "works");
-        worker
-    };
-    // Python's interpreter cannot start.
-    let (status, text) = run(&mut worker("/usr/bin/python3"));
-    assert!(!status.success() && !text.contains("running 0 tests"), "{status}: {text}");
-    // There is no Python.
-    let (status, text) = run(&mut worker("/not/there/python3"));
-    assert_eq!(status.code(), Some(1), "{text}");
-    assert!(text.contains("started as a worker of Ray's") && text.contains("/not/there/python3"), "{text}");
-    assert!(!text.contains("running 0 tests"), "{text}");
 }

@@ -132,8 +132,8 @@ pub enum CallError {
 impl CallError {
     /// For a call in a fork of the process that has the engine, where its threads are not.
     pub(crate) fn forked(method: &str) -> Self {
-        let reason = "this process is a fork of the one that has the workers, and cannot use them: start an engine of its \
-                      own before the fork's parent starts one, or execute a program";
+        let reason = "this process is a fork of the one that has the workers, and cannot use them: execute a program instead, or \
+                      fork before the workers are started";
         Self::Start { method: method.to_owned(), reason: reason.to_owned() }
     }
 }
