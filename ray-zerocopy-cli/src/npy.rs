@@ -1,30 +1,46 @@
 //! Tensors in numpy's files.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::{DType, TensorData};
-use npyz::{NpyFile, Order, TypeChar, WriterBuilder};
+use burn::tensor::{DType, Element, TensorData, f16};
+use npyz::{DTypeError, Deserialize, Endianness, NpyFile, Order, TypeChar, TypeRead, WriterBuilder};
 
 use crate::files;
 
-/// Reads a file.
+/// Reads a file: numbers in either order of bytes, and elements in the order of C or of Fortran.
 pub(crate) fn read(path: &Path) -> Result<TensorData> {
     let read = || -> Result<TensorData> {
-        let file = NpyFile::new(BufReader::new(File::open(path)?))?;
-        ensure!(
-            file.order() == Order::C || file.shape().len() < 2,
-            "it is in Fortran's order; save `np.ascontiguousarray(x)`"
-        );
-        let shape: Vec<usize> = file.shape().iter().map(|&extent| extent as usize).collect();
+        let file = File::open(path)?;
+        // A pipe does not say how much is in it.
+        let len = Some(file.metadata()?).filter(std::fs::Metadata::is_file).map_or(u64::MAX, |metadata| metadata.len());
+        let file = NpyFile::new(BufReader::new(file))?;
+        let extents = file.shape().iter().map(|&extent| usize::try_from(extent));
+        let shape =
+            extents.collect::<Result<Vec<_>, _>>().context("its shape is larger than the memory of any machine")?;
         let npyz::DType::Plain(plain) = file.dtype() else { bail!("it holds records, and a tensor is expected") };
+        let elements = shape.iter().try_fold(plain.size_field(), |bytes, &extent| bytes.checked_mul(extent as u64));
+        let elements = elements.context("its shape has more elements than 64 bits count")?;
+        // Before anything is allocated for what the header claims.
+        ensure!(
+            elements <= len,
+            "its header says {shape:?} of {plain}, which is {elements} bytes, and the file has {len}: it was cut short"
+        );
+        let fortran = file.order() == Order::Fortran;
         macro_rules! plain {
             ($($letter:ident $size:literal $type:ty),*) => {
                 match (plain.type_char(), plain.size_field()) {
-                    $((TypeChar::$letter, $size) => TensorData::new(file.into_vec::<$type>()?, shape),)*
-                    _ => bail!("it holds {plain}, and booleans, integers and floats of 32 or 64 bits can be read"),
+                    $((TypeChar::$letter, $size) => tensor(file.into_vec::<$type>()?, shape, fortran),)*
+                    (TypeChar::Float, 2) => {
+                        let halves = file.into_vec::<Half>()?;
+                        tensor(halves.into_iter().map(|Half(number)| number).collect(), shape, fortran)
+                    }
+                    (TypeChar::RawData, 2) => bail!(
+                        "it holds {plain}, which is what numpy writes for bfloat16 and for bytes; save `x.astype('float32')`"
+                    ),
+                    _ => bail!("it holds {plain}, and booleans, integers and floats of 16, 32 or 64 bits can be read"),
                 }
             };
         }
@@ -34,6 +50,71 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
         ))
     };
     read().with_context(|| format!("{} cannot be read as a numpy file", path.display()))
+}
+
+/// A number of 16 bits. npyz has such a type behind a feature that would select other features of `half`, and so build burn again.
+struct Half(f16);
+
+/// Reads numbers of 16 bits in an order of bytes.
+struct Halves(Endianness);
+
+impl TypeRead for Halves {
+    type Value = Half;
+
+    fn read_one<R: Read>(&self, mut bytes: R) -> std::io::Result<Half> {
+        let mut two = [0; 2];
+        bytes.read_exact(&mut two)?;
+        let bits = if self.0 == Endianness::Big { u16::from_be_bytes(two) } else { u16::from_le_bytes(two) };
+        Ok(Half(f16::from_bits(bits)))
+    }
+}
+
+impl Deserialize for Half {
+    type TypeReader = Halves;
+
+    fn reader(dtype: &npyz::DType) -> Result<Halves, DTypeError> {
+        match dtype {
+            npyz::DType::Plain(plain) => Ok(Halves(plain.endianness())),
+            other => Err(DTypeError::custom(format!("{other:?} is not a number of 16 bits"))),
+        }
+    }
+}
+
+/// A tensor of a file's elements. An array without dimensions has one element, and becomes a tensor of shape `[1]`.
+fn tensor<T: Element>(elements: Vec<T>, shape: Vec<usize>, fortran: bool) -> TensorData {
+    match (shape.len(), fortran) {
+        (0, _) => TensorData::new(elements, [1]),
+        (1, _) | (_, false) => TensorData::new(elements, shape),
+        (_, true) => TensorData::new(rows_first(&elements, &shape), shape),
+    }
+}
+
+/// Elements in the order of C, of those in the order of Fortran, in which the first index changes fastest.
+fn rows_first<T: Copy>(elements: &[T], shape: &[usize]) -> Vec<T> {
+    let strides: Vec<usize> = shape
+        .iter()
+        .scan(1, |stride, extent| {
+            let own = *stride;
+            *stride *= extent;
+            Some(own)
+        })
+        .collect();
+    let mut index = vec![0; shape.len()];
+    let mut ordered = Vec::with_capacity(elements.len());
+    let mut at = 0;
+    while ordered.len() < elements.len() {
+        ordered.push(elements[at]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            at -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+    ordered
 }
 
 /// Writes a file, which appears when it is complete.

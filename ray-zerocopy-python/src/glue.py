@@ -2,6 +2,7 @@
 import collections
 import inspect
 import os
+import sys
 import threading
 import time
 
@@ -66,6 +67,36 @@ def copied(pipeline):
     return pipeline._native.copied()
 
 
+def _ray():
+    import ray
+
+    if _lost is not None and _connection() is _lost:
+        raise RuntimeError(
+            "this process is a fork of one that had joined Ray, and cannot use its connection: call load() before the fork, "
+            "or start the process with multiprocessing's `spawn`"
+        )
+    return ray
+
+
+def _connection():
+    # Ray's connection of this process; None if it has not joined a cluster.
+    worker = sys.modules.get("ray._private.worker")
+    return getattr(getattr(worker, "global_worker", None), "core_worker", None)
+
+
+# The connection of the parent, in a fork of a process that had joined Ray.
+_lost = None
+
+
+def _in_child():
+    # Threads and locks of the parent are not in its fork.
+    global _lost, _lock, _tidying
+    _lost, _lock, _tidying = _connection(), threading.Lock(), False
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
 class ActorWrapper:
     """A pipeline's weights in Ray's object store, to be sent to any task or actor.
 
@@ -75,7 +106,7 @@ class ActorWrapper:
     """
 
     def __init__(self, pipeline, device="cpu", *, strict=False, spill=False):
-        import ray
+        ray = _ray()
 
         if not isinstance(pipeline, _Pipeline):
             raise TypeError(f"pipeline should be a {_class.__name__}, found {type(pipeline).__name__}")
@@ -87,7 +118,7 @@ class ActorWrapper:
 
     def load(self, device=None):
         """The pipeline in this process. Its weights stay where they are, in the object store."""
-        import ray
+        ray = _ray()
 
         _use_threads(ray)
         return _class._of(_kind.load(ray.get(self._reference), device or self._device, self._strict))
@@ -120,7 +151,7 @@ class _TaskWrapper:
         return other
 
     def _function(self, method):
-        import ray
+        ray = _ray()
 
         function = self._functions.get(method)
         if function is None:
@@ -157,7 +188,7 @@ class _Task:
         return self._wrapper._function(self._method).remote(self._wrapper._wrapper, self._method, *bound.args[1:])
 
     def __call__(self, *args, **kwargs):
-        import ray
+        ray = _ray()
 
         return ray.get(self.remote(*args, **kwargs))
 
@@ -165,26 +196,32 @@ class _Task:
         return f"<task {_class.__name__}.{self._method}>"
 
 
-# What tasks have loaded in this process, and when it was last used. A pipeline that nobody asks for is dropped, and with
+# What tasks have loaded in this process, and when it was last used. A pipeline that no task uses any more is dropped, and with
 # it the hold on its weights.
 _loaded = collections.OrderedDict()
 _lock = threading.Lock()
+# Whether a thread looks after them.
+_tidying = False
 
 
 def _run(wrapper, method, *args):
     # What a task does.
+    global _tidying
     key = (wrapper._reference.hex(), wrapper._device, wrapper._strict)
     with _lock:
-        if not _loaded:
-            threading.Thread(target=_tidy, name="ray-zerocopy tidy", daemon=True).start()
         found = _loaded.get(key)
         if found is None:
+            # First what may fail: there is nothing to tidy up after a pipeline that was not loaded.
             found = _loaded[key] = [wrapper.load(), 0.0]
         found[1] = time.monotonic()
+        if not _tidying:
+            threading.Thread(target=_tidy, name="ray-zerocopy tidy", daemon=True).start()
+            _tidying = True
     return getattr(found[0], method)(*args)
 
 
 def _tidy():
+    global _tidying
     keep = max(0.4, float(os.environ.get("RAY_ZEROCOPY_KEEP_SECONDS", "60")))
     while True:
         time.sleep(keep / 4)
@@ -192,5 +229,6 @@ def _tidy():
             old = [key for key, (_, used) in _loaded.items() if time.monotonic() - used > keep]
             dropped = [_loaded.pop(key) for key in old]
             if not _loaded:
+                _tidying = False
                 return
         del dropped

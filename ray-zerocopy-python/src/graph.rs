@@ -2,18 +2,17 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, TensorData};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList};
 use ray_zerocopy::__private::dynamic::ResultTensor;
-use ray_zerocopy::__private::guest;
+use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::TensorKind;
 use ray_zerocopy::jit::{self, Opened, PortInfo, Program, Replay, ReplayError, Value, Values};
 
-use crate::convert::{Borrowing, Expected, Place, Tensor, array, tensor};
+use crate::convert::{Borrowing, Expected, Place, Tensor, array, columns, tensor};
 
 /// A graph of this process. In a box, since Python's objects are aligned less than burn's devices are.
 #[pyclass(frozen, name = "_Graph", module = "ray_zerocopy._native")]
@@ -21,7 +20,7 @@ struct Graph(Box<State>);
 
 struct State {
     opened: Opened,
-    replay: Mutex<Replay>,
+    replay: ForkMutex<Replay>,
     device: String,
     /// Arrays that came as inputs: those that were read in place, and those that were copied.
     traffic: [AtomicU64; 2],
@@ -53,7 +52,7 @@ impl Graph {
             )));
         }
         let traffic = [AtomicU64::new(0), AtomicU64::new(0)];
-        Ok(Self(Box::new(State { opened, replay: Mutex::new(replay), device: device.to_owned(), traffic })))
+        Ok(Self(Box::new(State { opened, replay: ForkMutex::new(replay), device: device.to_owned(), traffic })))
     }
 
     /// What an input has to be, if it is known.
@@ -208,7 +207,7 @@ impl Graph {
         self.0.traffic[0].fetch_add(borrowing.borrowed.0, Ordering::Relaxed);
         self.0.traffic[1].fetch_add(borrowing.copied.0, Ordering::Relaxed);
         let outputs = py.detach(|| {
-            let mut replay = self.0.replay.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut replay = self.0.replay.lock().map_err(runtime)?;
             let outputs = match method {
                 Some(method) => replay.call(method, values),
                 None => replay.run(values),
@@ -231,10 +230,10 @@ impl Graph {
     }
 
     /// Bytes of weights that could not be borrowed.
-    fn copied(&self, py: Python<'_>) -> u64 {
+    fn copied(&self, py: Python<'_>) -> PyResult<u64> {
         py.detach(|| {
-            let replay = self.0.replay.lock().unwrap_or_else(PoisonError::into_inner);
-            replay.copied().iter().map(|copied| copied.bytes).sum()
+            let replay = self.0.replay.lock().map_err(runtime)?;
+            Ok(replay.copied().iter().map(|copied| copied.bytes).sum())
         })
     }
 }
@@ -246,5 +245,6 @@ impl Graph {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("__libtorch__", guest::libtorch())?;
+    module.add("_kept", columns(module.py())?.getattr("kept")?)?;
     module.add_class::<Graph>()
 }

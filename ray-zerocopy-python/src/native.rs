@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use burn::tensor::Device;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use ray_zerocopy::__private::dynamic::{Arguments, Failed, Results, call, make};
-use ray_zerocopy::__private::guest;
+use ray_zerocopy::__private::{ForkMutex, HeldAtFork, guest};
 use ray_zerocopy::{Arena, Loaded, MethodInfo, Remote, Schema, load, share};
 
 use crate::constructor::NamedConstructor;
@@ -36,7 +36,7 @@ struct Passed<'a, 'py> {
 /// A pipeline of this process.
 struct Host<P> {
     exported: Arc<Exported<P>>,
-    state: Mutex<State<P>>,
+    state: ForkMutex<State<P>>,
     traffic: Traffic,
 }
 
@@ -94,23 +94,23 @@ impl<P: Remote + Send + 'static> Exported<P> {
 
     fn host(self: &Arc<Self>, state: State<P>) -> Native {
         let traffic = Traffic::default();
-        Native(Box::new(Host { exported: Arc::clone(self), state: Mutex::new(state), traffic }))
+        Native(Box::new(Host { exported: Arc::clone(self), state: ForkMutex::new(state), traffic }))
     }
 }
 
 impl<P: Remote + Send + 'static> Host<P> {
     /// The pipeline, without Python's lock: whoever has it may want that.
-    fn lock(&self) -> MutexGuard<'_, State<P>> {
+    fn lock(&self) -> Result<MutexGuard<'_, State<P>>, HeldAtFork> {
         // A panic of the pipeline is caught inside, so that nothing leaves the state half-written.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
-    fn run(&self, index: usize, arguments: Arguments) -> Result<Results, Failed> {
+    fn run(&self, index: usize, arguments: Arguments) -> Result<Result<Results, Failed>, HeldAtFork> {
         let method = &self.exported.methods[index];
-        let mut state = self.lock();
+        let mut state = self.lock()?;
         if let Some(panic) = &state.broken {
             let before = format!("the pipeline was left half-changed by an earlier panic, make it anew: {panic}");
-            return Err(Failed::Panicked(before));
+            return Ok(Err(Failed::Panicked(before)));
         }
         let State { pipeline, device, .. } = &mut *state;
         let result = call(method.handler, pipeline, device, arguments);
@@ -118,7 +118,7 @@ impl<P: Remote + Send + 'static> Host<P> {
             let panic = panic.clone();
             state.recover(method.exclusive, panic);
         }
-        result
+        Ok(result)
     }
 }
 
@@ -149,7 +149,7 @@ trait AnyPipeline: Send + Sync {
     fn call<'py>(&self, index: usize, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>>;
     fn put(&self, py: Python<'_>, spill: bool) -> PyResult<Py<PyAny>>;
     fn traffic(&self) -> [u64; 4];
-    fn copied(&self, py: Python<'_>) -> u64;
+    fn copied(&self, py: Python<'_>) -> PyResult<u64>;
 }
 
 impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
@@ -167,7 +167,7 @@ impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
         let Writer { arguments, borrowing } = writer;
         Traffic::note(&self.traffic.borrowed, borrowing.borrowed);
         Traffic::note(&self.traffic.copied, borrowing.copied);
-        let given = py.detach(|| self.run(index, arguments)).and_then(|mut results| {
+        let given = py.detach(|| self.run(index, arguments)).map_err(runtime)?.and_then(|mut results| {
             let writable: &[Range<usize>] = &borrowing.writable;
             read(py, &method.result, &mut results, writable).map_err(|error| Failed::Answer(error.to_string()))
         });
@@ -186,7 +186,7 @@ impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
     }
 
     fn put(&self, py: Python<'_>, spill: bool) -> PyResult<Py<PyAny>> {
-        let arena = py.detach(|| share(&self.lock().pipeline)).map_err(runtime)?;
+        let arena = py.detach(|| share(&self.lock().map_err(runtime)?.pipeline).map_err(runtime))?;
         guest::put(py, &arena, spill).map_err(runtime)
     }
 
@@ -195,8 +195,8 @@ impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
         [arrays, bytes, copies, copied].map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    fn copied(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.lock().copied)
+    fn copied(&self, py: Python<'_>) -> PyResult<u64> {
+        py.detach(|| Ok(self.lock().map_err(runtime)?.copied))
     }
 }
 
@@ -266,7 +266,7 @@ impl Native {
     }
 
     /// Bytes of weights that could not be borrowed.
-    fn copied(&self, py: Python<'_>) -> u64 {
+    fn copied(&self, py: Python<'_>) -> PyResult<u64> {
         self.0.copied(py)
     }
 }

@@ -4,6 +4,7 @@ import array
 import ctypes
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -176,6 +177,69 @@ def test_bfloat16_is_taken_from_who_has_it(pipeline):
 def test_what_is_no_such_array_is_refused(pipeline, value, error, found):
     with pytest.raises(error, match=r"Probe\.same2\(\): `x` should be .*" + found):
         pipeline.same2(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float32(1.5), np.array(1.5, "float32"), 1.5, np.array(1.5, ">f4")],
+    ids=["scalar", "no dimensions", "number", "big-endian without dimensions"],
+)
+def test_one_number_is_a_row_of_one(pipeline, value):
+    y = pipeline.same1(value)
+    assert y.shape == (1,) and y.dtype == np.float32 and y.tolist() == [1.5]
+    with pytest.raises((TypeError, ValueError), match="with 2 dimensions"):
+        pipeline.same2(value)
+
+
+def test_one_number_is_of_the_kind_that_is_expected(pipeline):
+    assert pipeline.bool1(np.bool_(True)).tolist() == [True]
+    assert pipeline.same1(np.float64(2)).dtype == np.float64
+    with pytest.raises(TypeError, match="array of floating-point numbers"):
+        pipeline.same1(np.int64(2))
+    with pytest.raises(TypeError, match="array of bool"):
+        pipeline.bool1(1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: pa.array(x.tolist(), pa.list_(pa.float32())),
+        lambda x: pa.chunked_array([pa.array(x[:1].tolist(), pa.list_(pa.float32())), pa.array(x[1:].tolist(), pa.list_(pa.float32()))]),
+        lambda x: pa.FixedShapeTensorArray.from_numpy_ndarray(x),
+        lambda x: pd.Series(list(x)),
+        lambda x: pd.DataFrame(x),
+    ],
+    ids=["pyarrow", "chunked", "tensors", "pandas", "data frame"],
+)
+def test_columns_of_tables_are_arrays(pipeline, make):
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    y = pipeline.same2(make(x))
+    assert y.dtype == x.dtype and (y == x).all()
+
+
+def test_columns_of_numbers(pipeline):
+    x = np.array([1.5, np.nan, 3], "float32")
+    for column in [pd.Series(x), pa.chunked_array([x[:1], x[1:]]), pd.Series(x, dtype=pd.ArrowDtype(pa.float32()))]:
+        assert np.array_equal(pipeline.same1(column), x, equal_nan=True)
+    with pytest.raises(TypeError, match=r"`x`: .* it has nulls"):
+        pipeline.same1(pd.Series([1.5, None], dtype="Float32"))
+    with pytest.raises(TypeError, match=r"different shapes, \(1,\) and \(2,\)"):
+        pipeline.same2(pd.Series([[1.0], [1.0, 2.0]]))
+
+
+def test_tensors_of_torch(pipeline):
+    torch = pytest.importorskip("torch", reason="PyTorch is not in the environment of these tests")
+    x = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    expected = x.tolist()
+    for tensor in [x, x.T.contiguous().T, x.flip(0).flip(0), torch.repeat_interleave(x, 2, 1)[:, ::2], x.to(torch.bfloat16)]:
+        assert pipeline.same2(tensor).tolist() == expected
+    assert pipeline.same2(x.to(torch.bfloat16).T.contiguous().T).tolist() == expected
+    assert pipeline.same1(torch.tensor(1.5)).tolist() == [1.5]
+    for tensor in [x.clone().requires_grad_(), torch.nn.Parameter(x.to(torch.bfloat16))]:
+        with pytest.raises(TypeError, match=r"`x`: .* requires a gradient; pass `x.detach\(\)`"):
+            pipeline.same2(tensor)
+    with pytest.raises(TypeError, match="`x`: "):
+        pipeline.same2(x.to_sparse())
 
 
 def test_the_weights_are_lent_and_cannot_be_changed(pipeline):

@@ -76,6 +76,14 @@ pub fn graph(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads bytes as the table of methods of a TorchScript module, which needs no LibTorch, and checks calls of each method.
+///
+/// # Errors
+/// As [`TorchScript::from_arena`](crate::jit::TorchScript::from_arena).
+pub fn module(bytes: &[u8]) -> Result<(), String> {
+    crate::jit::checked_calls(bytes)
+}
+
 /// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
 ///
 /// # Errors

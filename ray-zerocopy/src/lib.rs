@@ -104,6 +104,7 @@ pub use device::{DeviceError, device};
 pub use engine::local::{Local, LocalBuilder};
 pub use engine::{Attached, CallError, Place, Worker};
 pub use error::{Error, Result};
+pub use fork::after_fork;
 pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
 pub use ray_zerocopy_derive::{Pipeline, remote};
 pub use report::{MappedArena, MappingProcess, ProcessReport, ProcessRole, Report, ReportError, Scan, scan};
@@ -125,6 +126,7 @@ pub fn init() {
 pub mod __private {
     pub use burn::tensor::Device;
 
+    pub use crate::fork::{ForkMutex, HeldAtFork};
     pub use crate::pipeline::{
         Attacher, Collector, LoadError, MapKey, Pipeline, Root, ShareError, Source, entries, entries_mut, rebuilt,
         unshare,
@@ -137,7 +139,7 @@ pub mod __private {
     }
     /// For this workspace's fuzz targets, and the tests of their corpora.
     pub mod fuzz {
-        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, pytorch};
+        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, module, pytorch};
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {

@@ -62,13 +62,18 @@ fn graphs() {
     run("graph", fuzz::graph);
 }
 
+#[test]
+fn modules() {
+    run("module", fuzz::module);
+}
+
 /// The hostile files are seeds too, and every target takes any bytes.
 #[test]
 fn every_target_takes_every_hostile_file() {
     for folder in ["arena", "message", "checkpoint"] {
         for (_, bytes) in files(&format!("tests/hostile/{folder}")) {
             drop((fuzz::arena(&bytes), fuzz::manifest(&bytes), fuzz::message(&bytes), fuzz::checkpoint(&bytes)));
-            drop((fuzz::graph(&bytes), fuzz::pytorch(&bytes)));
+            drop((fuzz::graph(&bytes), fuzz::module(&bytes), fuzz::pytorch(&bytes)));
         }
     }
 }

@@ -6,6 +6,7 @@ mod libtorch;
 mod old_kernel;
 mod ray;
 mod shell;
+mod soak;
 mod test;
 mod tools;
 
@@ -57,13 +58,22 @@ enum Task {
         #[arg(last = true)]
         options: Vec<String>,
     },
-    /// Fuzz what reads bytes of others, or list the targets: `cargo xtask fuzz arena 600` (needs nightly and cargo-fuzz)
+    /// Fuzz what reads bytes of others, or list the targets: `cargo xtask fuzz arena 600` (installs cargo-fuzz if it is not there)
     Fuzz {
-        /// The target: arena, checkpoint, graph, manifest or message
+        /// The target, or `all`, one after the other; without it, the targets are listed
         target: Option<String>,
-        /// For how long, in seconds
+        /// For how long each, in seconds
         #[arg(default_value_t = 60)]
         seconds: u64,
+    },
+    /// Load every engine with messages of 1 B to 256 MiB, compare each answer, and see that memory does not grow
+    Soak {
+        /// How long each engine, of which there are four
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// The engines on Ray too, on a cluster of this machine
+        #[arg(long)]
+        ray: bool,
     },
     /// Load worker pools while workers are killed, stopped and confused, for longer than the tests do
     Chaos {
@@ -103,6 +113,7 @@ fn run() -> Result<()> {
         Task::Models => tools::models(),
         Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
+        Task::Soak { seconds, ray } => soak::soak(seconds, ray),
         Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
         Task::Book => tools::book(),
         Task::Man => tools::man(),

@@ -13,7 +13,7 @@ const PACKAGES: &[&str] =
     &["ray==2.60.0", "numpy==2.4.6", "pyarrow==26.0.1", "pandas==3.1.1", "pytest==9.2.0", "maturin==1.16.0"];
 
 /// The features of the workspace that need the environment.
-const FEATURES: &[&str] = &["--workspace", "--features", "ray"];
+pub(crate) const FEATURES: &[&str] = &["--workspace", "--features", "ray"];
 
 /// Where the environment is: where programs look for it, too.
 fn folder() -> Result<PathBuf> {
@@ -42,7 +42,7 @@ pub(crate) fn environment() -> Result<()> {
 }
 
 /// A cargo command whose programs find the library of the environment's Python, which they are linked with.
-fn with_python(arguments: &[&str]) -> Result<Command> {
+pub(crate) fn with_python(arguments: &[&str]) -> Result<Command> {
     let python = folder()?.join("bin/python");
     let mut command = cargo(arguments);
     let script = "import sysconfig; print(sysconfig.get_config_var('LIBDIR') or '')";

@@ -231,6 +231,9 @@ fn range(dtype: DType) -> (i128, i128) {
 fn figures(data: &TensorData) -> (f64, f64, f64) {
     let numbers = || data.iter::<f64>();
     let count = data.shape().num_elements().max(1) as f64;
+    if data.shape().num_elements() == 0 {
+        return (f64::NAN, f64::NAN, f64::NAN);
+    }
     let least = numbers().fold(f64::INFINITY, f64::min);
     (least, numbers().sum::<f64>() / count, numbers().fold(f64::NEG_INFINITY, f64::max))
 }

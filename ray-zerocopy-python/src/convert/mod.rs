@@ -5,6 +5,7 @@
 //! | `place` | where in the arguments a value is, for errors |
 //! | `arguments` | values of any schema into a message |
 //! | `tensor` | arrays into tensors, in place where that is possible |
+//! | `columns.py` | columns of pandas and pyarrow as arrays |
 //! | `value` | plain values as MessagePack |
 //! | `results` | what a method gave, as Python's values |
 
@@ -17,4 +18,4 @@ mod value;
 pub(crate) use arguments::{Writer, describe};
 pub(crate) use place::Place;
 pub(crate) use results::{Given, array, read};
-pub(crate) use tensor::{Borrowing, Expected, Tensor, tensor};
+pub(crate) use tensor::{Borrowing, Expected, Tensor, columns, tensor};

@@ -1,10 +1,13 @@
 //! Arrays of Python as tensors: where they are if they can be read there, else copied once.
 
+use std::ffi::CString;
+
 use burn::tensor::{BoolStore, DType};
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMemoryView, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use ray_zerocopy::__private::guest::hold;
 use ray_zerocopy::TensorKind;
 
@@ -72,7 +75,10 @@ pub(crate) fn tensor(
         format!("{place} should be an array of {element} with {rank} dimension{s}, found {}", describe(value))
     };
     let kind = expected.map(|expected| expected.kind);
-    let mut array = array(value, kind, place)?.ok_or_else(|| PyTypeError::new_err(wrong()))?;
+    // burn has no tensors without dimensions: one element is a row of one.
+    let alone = if expected.is_none_or(|expected| expected.rank == 1) { single(value)? } else { None };
+    let mut array =
+        array(alone.as_ref().unwrap_or(value), kind, place)?.ok_or_else(|| PyTypeError::new_err(wrong()))?;
     let dtype = array.dtype.or_else(|| dtype_of(&array.buffer)).ok_or_else(|| PyTypeError::new_err(wrong()))?;
     let fits = match kind {
         None => true,
@@ -107,18 +113,58 @@ pub(crate) fn tensor(
     Ok(Tensor { dtype, shape, bytes })
 }
 
+/// A number, or an array without dimensions (numpy's or torch's), as a row of one element. `None` if it is neither.
+fn single<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if value.getattr("ndim").is_ok_and(|ndim| ndim.extract::<usize>().is_ok_and(|ndim| ndim == 0)) {
+        return if value.hasattr("reshape")? { value.call_method1("reshape", (1,)).map(Some) } else { Ok(None) };
+    }
+    let number = value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>();
+    if number { PyList::new(value.py(), [value]).map(|list| Some(list.into_any())) } else { Ok(None) }
+}
+
+/// The functions of `columns.py`.
+pub(crate) fn columns(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+    static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let module = MODULE.get_or_try_init(py, || {
+        let code = CString::new(include_str!("columns.py"))?;
+        PyModule::from_code(py, &code, c"columns.py", c"ray_zerocopy_columns").map(Bound::unbind)
+    })?;
+    Ok(module.bind(py))
+}
+
+/// A column of pandas or pyarrow, or an array of rows, as what can be read as an array. `None` if it is not a column.
+fn column<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let found = columns(value.py())?.call_method1("array", (value,))?;
+    Ok(if found.is_none() { None } else { Some(found) })
+}
+
 /// A value as an array: `None` if it is none.
 fn array<'py>(value: &Bound<'py, PyAny>, kind: Option<TensorKind>, place: &Place<'_>) -> PyResult<Option<Array<'py>>> {
     let py = value.py();
     let lend = |object: Bound<'py, PyAny>, dtype, made| {
         PyUntypedBuffer::get(&object).map(|buffer| Array { object, buffer, dtype, made })
     };
+    let refused = |reason: String| {
+        PyTypeError::new_err(format!("{place}: `{}` cannot be read as an array: {reason}", describe(value)))
+    };
+    // torch's own conversions refuse it as well, some without saying what to do.
+    if value.getattr("requires_grad").is_ok_and(|requires| requires.extract().unwrap_or(false)) {
+        return Err(refused("it requires a gradient; pass `x.detach()`".to_owned()));
+    }
     // Neither buffers nor numpy's DLPack know these. Their bits are what is wanted.
     if let Some(bits) = bfloat16(value)? {
         return bits_of(&bits).map(Some);
     }
-    if let Ok(array) = lend(value.clone(), None, false) {
+    if let Ok(array) = lend(value.clone(), None, false)
+        && array.buffer.format().to_bytes() != b"O"
+    {
         return Ok(Some(array));
+    }
+    if let Some(column) = column(value).map_err(|error| refused(error.value(py).to_string()))? {
+        // What owns its memory was made for this call.
+        let flags = column.getattr("flags").and_then(|flags| flags.getattr("owndata"));
+        let made = flags.and_then(|own| own.extract()).unwrap_or(false);
+        return Ok(array(&column, kind, place)?.map(|found| Array { made: found.made || made, ..found }));
     }
     let numpy = py.import("numpy")?;
     // A buffer that does not say how far its elements are from each other, as that of ctypes.
@@ -131,18 +177,14 @@ fn array<'py>(value: &Bound<'py, PyAny>, kind: Option<TensorKind>, place: &Place
             Ok(array) => return Ok(Some(array)),
             // What has no DLPack of its own may have another way: pyarrow's bits, for one.
             Err(error) if !value.hasattr("__array__")? || nulls(value) || elsewhere(value) => {
-                let reason = if nulls(value) { "it has nulls".to_owned() } else { error.to_string() };
-                let found = describe(value);
-                return Err(PyTypeError::new_err(format!("{place}: `{found}` cannot be read as an array: {reason}")));
+                return Err(refused(if nulls(value) { "it has nulls".to_owned() } else { error.to_string() }));
             }
             Err(_) => {}
         }
     }
     if value.hasattr("__array__")? {
-        return numpy
-            .call_method1("array", (value,))
-            .and_then(|array| lend(array, None, true))
-            .map_or(Ok(None), |array| Ok(Some(array)));
+        let array = numpy.call_method1("array", (value,)).map_err(|error| refused(error.to_string()))?;
+        return Ok(lend(array, None, true).ok());
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         // Numpy would make integers of 1.5, and truth of everything: the list has to be of the kind itself.
@@ -187,7 +229,8 @@ fn bfloat16<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
         "torch.bfloat16" => {
             let bits = value.py().import("torch")?.getattr("int16")?;
             let bits = value.call_method1("view", (bits,))?;
-            value.py().import("numpy")?.call_method1("from_dlpack", (bits,)).map(Some)
+            // What DLPack refuses, such as elements on a GPU, is refused below with the reason.
+            Ok(value.py().import("numpy")?.call_method1("from_dlpack", (bits,)).ok())
         }
         _ => Ok(None),
     }

@@ -118,8 +118,6 @@ def test_wrong_inputs_are_errors_that_name_them(traced):
         graph(ids=np.full((2, 6), 1 << 40), padding=inputs["padding"][:2, :6])
     with pytest.raises(ValueError, match="where `batch` is 5 by `ids`"):
         graph(ids=inputs["ids"], padding=inputs["padding"][:2])
-    with pytest.raises(ValueError, match="with one element at least"):
-        graph(ids=inputs["ids"][:0], padding=inputs["padding"][:0])
     with pytest.raises(TypeError, match=r"takes 2 inputs, ids, padding: 3 were given"):
         graph(1, 2, 3)
     with pytest.raises(TypeError, match="got `ids` twice"):

@@ -232,6 +232,7 @@ impl ArenaBuilder {
     /// # Errors
     /// If the kernel refuses the memory, or a tensor cannot be read.
     pub(crate) fn seal(self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+        crate::fork::adopt();
         let mut plan = self.plan()?;
         let len = plan.frame.len;
         let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);

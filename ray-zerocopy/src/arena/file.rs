@@ -187,6 +187,7 @@ impl ArenaFile {
 
     /// Reads every blob, hands it out a part at a time with its place in the file, and checks it.
     fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
+        crate::fork::adopt();
         let Contents { manifest, places, .. } = &self.contents;
         // What lies in files beside this one has no checksum.
         let inside = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none());

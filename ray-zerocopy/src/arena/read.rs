@@ -100,6 +100,7 @@ impl Arena {
     /// # Errors
     /// As [`verify`](Self::verify).
     pub fn verify_with(&self, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        crate::fork::adopt();
         let blobs = self.manifest().blobs.iter().zip(&self.0.contents.places).enumerate();
         let checked = blobs.filter_map(|(at, (blob, place))| Some((at, blob, blob.blake3.as_ref()?, place.len)));
         let mut meter = Meter::new(checked.clone().map(|(.., len)| len as u64).sum(), tell);

@@ -37,6 +37,7 @@ pub(crate) use info::info_of;
 #[cfg(test)]
 pub(crate) use pipeline::LOADER;
 pub(crate) use pipeline::own_function;
+pub(crate) use script::checked_calls;
 
 pub use error::{GraphError, ReplayError};
 pub use form::Program;

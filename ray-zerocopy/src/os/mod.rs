@@ -5,8 +5,10 @@
 //! | --- | --- |
 //! | `replace` | writes a file that appears when it is complete |
 //! | `temporary` | the files that have a name before they are complete, for programs that end by a signal |
+//! | `per_process` | a value that a fork has one of its own of |
 //! | `limits` | which limit is behind an error of a system call |
 
 pub(crate) mod limits;
+pub(crate) mod per_process;
 pub(crate) mod replace;
 pub(crate) mod temporary;

@@ -151,6 +151,7 @@ impl<P> Loaded<P> {
 
     /// The pipeline alone.
     pub fn into_inner(self) -> P {
+        crate::fork::adopt();
         self.pipeline
     }
 
@@ -181,12 +182,15 @@ impl<P> Deref for Loaded<P> {
     type Target = P;
 
     fn deref(&self) -> &P {
+        // What is called next may compute, in a child of `fork` too.
+        crate::fork::adopt();
         &self.pipeline
     }
 }
 
 impl<P> DerefMut for Loaded<P> {
     fn deref_mut(&mut self) -> &mut P {
+        crate::fork::adopt();
         &mut self.pipeline
     }
 }
@@ -201,6 +205,7 @@ impl<P> DerefMut for Loaded<P> {
 ///
 /// There is an example at [`share`](super::share()).
 pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadError> {
+    crate::fork::adopt();
     let expected = crate::type_name::<P>();
     if arena.pipeline() == ArenaFile::NO_PIPELINE {
         return Err(LoadError::NoPipeline { expected });

@@ -159,6 +159,7 @@ pub fn call<P>(
     device: &Device,
     arguments: Arguments,
 ) -> Result<Results, Failed> {
+    crate::fork::adopt();
     let end = arguments.position();
     let mut reader = arguments.reader(device);
     let mut writer = Writer::default();
@@ -177,6 +178,7 @@ pub fn call<P>(
 /// # Errors
 /// If they are not what `make` takes, or it panics.
 pub fn make<P>(arguments: Arguments, make: impl FnOnce(&mut Reader) -> Result<P, WireError>) -> Result<P, Failed> {
+    crate::fork::adopt();
     let mut reader = arguments.reader(&Device::flex());
     match panics::caught(|| make(&mut reader)) {
         Ok(made) => made.map_err(|WireError { reason, .. }| Failed::Argument { at: reader.position(), reason }),

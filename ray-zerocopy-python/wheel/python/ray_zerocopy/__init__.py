@@ -14,18 +14,22 @@ On Ray, a :class:`JitActorWrapper` is what goes to workers: a reference to the w
 """
 
 import collections
+import collections.abc
 import os
+import sys
 import threading
 import time
+
+import numpy
 
 from . import _libtorch
 
 _libtorch.before()
 try:
-    from ._native import __libtorch__, __version__, _Graph
+    from ._native import __libtorch__, __version__, _Graph, _kept
 except ImportError as error:
     _libtorch.load(error)
-    from ._native import __libtorch__, __version__, _Graph
+    from ._native import __libtorch__, __version__, _Graph, _kept
 _libtorch.after(__libtorch__)
 
 __all__ = ["Batches", "Graph", "JitActorWrapper", "JitTaskWrapper"]
@@ -37,7 +41,38 @@ def _ray():
         import ray
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("this needs Ray: pip install 'ray[data]>=2.50' 'pyarrow>=15'", name="ray") from error
+    if _lost is not None and _connection() is _lost:
+        raise RuntimeError(
+            "this process is a fork of one that had joined Ray, and cannot use its connection: call load() before the fork, "
+            "or start the process with multiprocessing's `spawn`"
+        )
     return ray
+
+
+def _connection():
+    # Ray's connection of this process; None if it has not joined a cluster.
+    worker = sys.modules.get("ray._private.worker")
+    return getattr(getattr(worker, "global_worker", None), "core_worker", None)
+
+
+# The connection of the parent, in a fork of a process that had joined Ray.
+_lost = None
+
+
+def _in_child():
+    # Threads and locks of the parent are not in its fork.
+    global _lost, _lock, _tidying
+    _lost, _lock, _tidying = _connection(), threading.Lock(), False
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+# numpy's names of the elements that a graph takes.
+_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "float32", "Bool": "bool",
+    **{f"{sign}{bits}": f"{'u' if sign == 'U' else ''}int{bits}" for sign in "IU" for bits in (8, 16, 32, 64)},
+}  # fmt: skip
 
 
 class Graph:
@@ -49,6 +84,10 @@ class Graph:
 
     Call it with arrays, by name or in order; it gives a dictionary of read-only arrays. Arrays are read where they are if they are
     in one piece, in the order of C. Their elements have to be those of the graph, but that integers may have another width.
+    Columns of pandas and pyarrow are arrays too, and so are torch's tensors on the CPU that require no gradient. A number, or an array
+    without dimensions, is an array of one element. An empty batch gives empty outputs.
+
+    A fork of the process may call it too. It is a RuntimeError there if another thread was calling it at the fork.
     """
 
     __slots__ = ("_native", "_about")
@@ -127,6 +166,22 @@ class Graph:
                 raise TypeError(f"graph() got `{name}` twice")
             named.update(_flat({name: array}) if self._about["methods"] else {name: array})
         return self._native.run(method, named)
+
+    def _empty(self, columns):
+        # Ray Data's empty batches have lost the shape of their rows. That of a graph is known, but for sizes that differ from call to call.
+        inputs = self._about["inputs"] if self._about["methods"] is None else {}
+        shaped = {}
+        for name, column in columns.items():
+            about = inputs.get(name)
+            if about is not None:
+                dtype, extents = about.split(" ", 1)
+                extents = extents.strip("[]").split(", ")[1:]
+                shape = [int(extent) if extent.isdecimal() else 1 for extent in extents]
+                found = getattr(column, "shape", ())
+                if len(found) != len(shape) + 1:
+                    column = numpy.empty((0, *shape), _DTYPES[dtype])
+            shaped[name] = column
+        return shaped
 
     def __reduce__(self):
         raise TypeError(
@@ -233,7 +288,8 @@ class Batches:
     """What ``map_batches`` of Ray Data calls: runs a graph on columns, and gives its outputs as columns.
 
     ``inputs`` says which column is which input where their names differ, ``{"ids": "tokens"}``; ``keep`` names columns that stay, or is
-    True for all. ``method`` is one of a TorchScript module.
+    True for all. ``method`` is one of a TorchScript module. Batches may have any ``batch_format``: ``"numpy"``, ``"pandas"`` or
+    ``"pyarrow"``. What is given back is a dictionary of numpy's arrays.
 
     >>> data.map_batches(Batches, fn_constructor_args=(wrapper,), fn_constructor_kwargs={"keep": True},
     ...                  batch_size=256, concurrency=4)                  # doctest: +SKIP
@@ -250,34 +306,56 @@ class Batches:
             raise ValueError(f"the graph has no input {', '.join(sorted(unknown))}; it has {', '.join(names)}")
 
     def __call__(self, batch):
-        missing = [column for column in self._columns.values() if column not in batch]
+        columns = _columns(batch)
+        missing = [column for column in self._columns.values() if column not in columns]
         if missing:
-            raise ValueError(f"there is no column {', '.join(missing)}; there is {', '.join(batch)}")
+            raise ValueError(f"there is no column {', '.join(missing)}; there is {', '.join(map(str, columns))}")
         given = {name: batch[column] for name, column in self._columns.items()}
+        if not any(len(column) for column in given.values()):
+            given = self.graph._empty(given)
         outputs = self.graph._run(self._method, (), given)
-        kept = batch if self._keep is True else {name: batch[name] for name in self._keep}
+        kept = {name: _kept(batch[name]) for name in (columns if self._keep is True else self._keep)}
         return {**kept, **outputs}
+
+
+def _columns(batch):
+    # Of a dictionary of arrays, a table of pyarrow, or a data frame of pandas.
+    for attribute in ("column_names", "columns"):
+        names = getattr(batch, attribute, None)
+        if names is not None:
+            return list(names)
+    if isinstance(batch, collections.abc.Mapping):
+        return list(batch)
+    raise TypeError(
+        f"a batch should be a dict of arrays, a pandas.DataFrame or a pyarrow.Table, found {type(batch).__module__}.{type(batch).__qualname__}"
+    )
 
 
 # What tasks have loaded in this process, and when it was last used. A graph that nobody asks for is dropped, and with it the hold on
 # its weights.
 _loaded = collections.OrderedDict()
 _lock = threading.Lock()
+# Whether a thread looks after them.
+_tidying = False
 
 
 def _task(wrapper, method, *arrays, **named):
+    global _tidying
     key = (wrapper._reference.hex(), wrapper._device, wrapper._strict)
     with _lock:
-        if not _loaded:
-            threading.Thread(target=_tidy, name="ray-zerocopy tidy", daemon=True).start()
         found = _loaded.get(key)
         if found is None:
+            # First what may fail: there is nothing to tidy up after a graph that was not loaded.
             found = _loaded[key] = [wrapper.load(), 0.0]
         found[1] = time.monotonic()
+        if not _tidying:
+            threading.Thread(target=_tidy, name="ray-zerocopy tidy", daemon=True).start()
+            _tidying = True
     return found[0]._run(method, arrays, named)
 
 
 def _tidy():
+    global _tidying
     keep = max(0.4, float(os.environ.get("RAY_ZEROCOPY_KEEP_SECONDS", "60")))
     while True:
         time.sleep(keep / 4)
@@ -285,5 +363,6 @@ def _tidy():
             old = [key for key, (_, used) in _loaded.items() if time.monotonic() - used > keep]
             dropped = [_loaded.pop(key) for key in old]
             if not _loaded:
+                _tidying = False
                 return
         del dropped

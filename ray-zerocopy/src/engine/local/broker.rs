@@ -24,7 +24,7 @@ use super::sys::peer::peer;
 use super::transport::Connection;
 use crate::arena::{Arena, ArenaError, Handle};
 use crate::engine::message::Outgoing;
-use crate::fork::PerProcess;
+use crate::os::per_process::PerProcess;
 
 /// How long the two sides of an exchange wait for each other.
 const PATIENCE: Duration = Duration::from_secs(10);

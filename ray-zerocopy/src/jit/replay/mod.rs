@@ -18,13 +18,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use super::graph::{Code, Port};
 use super::script;
 use super::value::{Value, Values, dtype_name, listed};
 use super::{GraphError, ReplayError};
 use crate::arena::Arena;
+use crate::fork;
 use crate::pipeline::Copied;
 
 /// A graph that is loaded on a device, with its weights: see [`TracedGraph::load`](super::TracedGraph::load) and
@@ -51,6 +52,9 @@ pub(super) trait Run: Send {
 trait Play: Send {
     /// Runs it once. Inputs are those of the graph, in its order, and they fit.
     fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+
+    /// Outputs without elements, of these types and shapes.
+    fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError>;
 }
 
 /// A graph and what plays it.
@@ -71,6 +75,9 @@ impl Run for Graph {
     fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError> {
         only(method)?;
         let sizes = sizes(&self.code, &inputs)?;
+        if let Some(empty) = empty(&self.code, &sizes, &inputs)? {
+            return self.player.empty(empty).map(|values| named(&self.code, values));
+        }
         let mut own = Vec::with_capacity(self.code.inputs.len());
         for port in &self.code.inputs {
             let value = inputs.get(&port.name).ok_or_else(|| missing(&self.code, &port.name))?;
@@ -78,8 +85,13 @@ impl Run for Graph {
         }
         drop(inputs);
         let outputs = self.player.play(&sizes, own)?;
-        Ok(self.code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect())
+        Ok(named(&self.code, outputs))
     }
+}
+
+/// Outputs in the graph's order, by their names.
+fn named(code: &Code, outputs: Vec<Value>) -> Values {
+    code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect()
 }
 
 /// What a graph's one method is called.
@@ -96,11 +108,13 @@ fn only(method: &str) -> Result<(), ReplayError> {
 /// Checks inputs of a graph without running anything.
 pub(super) fn check(code: &Code, method: &str, inputs: &Values) -> Result<(), ReplayError> {
     only(method)?;
-    sizes(code, inputs).map(drop)
+    let sizes = sizes(code, inputs)?;
+    empty(code, &sizes, inputs).map(drop)
 }
 
 impl Replay {
     pub(super) fn new(code: Arc<Code>, arena: &Arena, device: &Device, name: &str) -> Result<Self, ReplayError> {
+        fork::adopt();
         let (player, copied) = backend::player(&code, arena, device, name)?;
         Ok(Self { device: device.clone(), run: Box::new(Graph { code, player }), copied })
     }
@@ -133,6 +147,7 @@ impl Replay {
     /// # Errors
     /// If an input is missing or is not what the graph takes: names it. Or if the backend fails in an operation.
     pub fn run(&mut self, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
+        fork::adopt();
         let method = self.run.main().to_owned();
         self.run.run(&method, inputs.into())
     }
@@ -142,6 +157,7 @@ impl Replay {
     /// # Errors
     /// As [`run`](Self::run); and if there is no such method.
     pub fn call(&mut self, method: &str, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
+        fork::adopt();
         self.run.run(method, inputs.into())
     }
 }
@@ -183,9 +199,6 @@ fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
             return Err(wrong(description(code, port)));
         }
         for (extent, form) in shape.iter().zip(&port.shape) {
-            if *extent == 0 {
-                return Err(wrong(format!("{}, with one element at least", description(code, port))));
-            }
             match (form.alone(), form.fixed()) {
                 (Some(symbol), _) => match &sizes[symbol] {
                     Some((known, other)) if known != extent => {
@@ -207,6 +220,38 @@ fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
     let unknown = |at: usize| GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[at].name) };
     let sizes = sizes.into_iter().enumerate();
     sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
+}
+
+/// The types and shapes of the outputs if a symbol is 0, as an empty batch is; `None` if none is.
+///
+/// Operations do not run on nothing: the kernels of some backends fail there. So the outputs have to be empty themselves.
+fn empty(code: &Code, sizes: &[usize], inputs: &Values) -> Result<Option<Vec<(DType, Vec<usize>)>>, ReplayError> {
+    let Some(symbol) = sizes.iter().position(|&size| size == 0) else { return Ok(None) };
+    let mut outputs = Vec::with_capacity(code.outputs.len());
+    for port in &code.outputs {
+        let shape: Option<Vec<usize>> = super::graph::extents(&port.shape, sizes);
+        match shape {
+            Some(shape) if shape.contains(&0) => outputs.push((port.dtype, shape)),
+            _ => return Err(not_empty(code, symbol, port, inputs)),
+        }
+    }
+    Ok(Some(outputs))
+}
+
+/// An input has no elements, and an output would have some.
+fn not_empty(code: &Code, symbol: usize, output: &Port, inputs: &Values) -> ReplayError {
+    let own = |port: &&Port| port.shape.iter().any(|form| form.alone() == Some(symbol));
+    let Some(port) = code.inputs.iter().find(own) else {
+        return GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[symbol].name) }.into();
+    };
+    let expected = format!(
+        "{}, with `{}` 1 at least, since output `{}` would not be empty",
+        description(code, port),
+        code.symbols[symbol].name,
+        output.name
+    );
+    let found = inputs.get(&port.name).map(ToString::to_string).unwrap_or_default();
+    ReplayError::Input { name: port.name.clone(), expected, found }
 }
 
 /// What an input has to be, in words: `F32 of shape [batch, 4]`.

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 use burn_ir::{HandleKind, OperationIr, TensorIr, TensorStatus};
 use burn_router::TensorInterpreter;
 
@@ -219,6 +219,18 @@ impl<B: Bridge> Play for Player<B> {
             self.reset();
         }
         outputs
+    }
+
+    fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError> {
+        let make = |(at, (dtype, shape)): (usize, (DType, Vec<usize>))| {
+            let data = TensorData::from_bytes_vec(Vec::new(), shape, dtype);
+            let made = handle::<B>(data, &self.device, &self.own).map(B::outside);
+            let name = || self.code.outputs.get(at).map(|port| port.name.clone()).unwrap_or_default();
+            made.and_then(|made| made.ok_or_else(|| "it is quantised".to_owned())).map_err(|reason| {
+                GraphError::Corrupted { reason: format!("output `{}` cannot be made empty: {reason}", name()) }.into()
+            })
+        };
+        outputs.into_iter().enumerate().map(make).collect()
     }
 }
 

@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn the_seed_of_the_fuzzer_is_a_module() {
+        let seed = format!("{}/../fuzz/corpus/module/valid", std::env::var("CARGO_MANIFEST_DIR").unwrap());
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&seed, crate::codec::encode(&code()).unwrap()).unwrap();
+        }
+        assert_eq!(Code::read(&std::fs::read(seed).unwrap()).unwrap().methods, code().methods, "BLESS=1 writes it");
+    }
+
+    #[test]
     fn another_format_is_not_read() {
         let other = Code { format: 2, ..code() };
         let error = Code::read(&crate::codec::encode(&other).unwrap()).unwrap_err();

@@ -20,7 +20,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 pub(super) use code::Code;
 pub use code::{ScriptArgument, ScriptMethod};
@@ -28,6 +28,7 @@ pub use error::ScriptError;
 
 use super::ReplayError;
 use super::replay::{Replay, Run};
+use super::value::Values;
 use crate::arena::{Arena, ArenaError, ArenaFile, Progress};
 use crate::checkpoint::{ArchiveKind, archive_kind};
 use crate::device;
@@ -190,6 +191,25 @@ impl fmt::Debug for TorchScript {
         let mut text = f.debug_struct("TorchScript");
         text.field("origin", &self.origin()).field("arena", &self.arena).finish_non_exhaustive()
     }
+}
+
+/// Reads bytes as the table of methods of a module, and checks calls of each method: for the fuzz target `module`.
+pub(crate) fn checked_calls(bytes: &[u8]) -> Result<(), String> {
+    let code = Code::read(bytes).map_err(|error| error.to_string())?;
+    let one = || Tensor::<1>::from_floats([1.0], &Device::flex());
+    for method in &code.methods {
+        let all = method.arguments.iter().fold(Values::new(), |values, argument| values.with(&argument.name, one()));
+        let parts = method
+            .arguments
+            .iter()
+            .fold(Values::new(), |values, argument| values.with(&format!("{}.0", argument.name), one()));
+        for inputs in [Values::new(), all, parts] {
+            // A wrong input is an error that can be shown.
+            let shown = code.check(&method.name, &inputs).map_err(|error| error.to_string());
+            assert!(shown.is_ok() || shown.is_err_and(|text| !text.is_empty()), "an error without words");
+        }
+    }
+    Ok(())
 }
 
 /// What is known of the module in an arena of graphs, if it holds one.

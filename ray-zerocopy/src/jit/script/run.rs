@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn::tensor::{AllocationProperty, Bytes, Device, TensorData};
 
@@ -13,6 +14,19 @@ use crate::jit::replay::Run;
 use crate::jit::value::{Value, Values};
 use crate::pipeline::Copied;
 use crate::torch::{self, Module, Tensor};
+
+/// The process that LibTorch was used in last.
+static HOME: AtomicU32 = AtomicU32::new(0);
+
+/// In a child of `fork`, the threads of LibTorch's pool do not exist, and operations that hand out work would wait for ever: there
+/// it computes on the calling thread alone.
+fn after_fork() {
+    let pid = std::process::id();
+    let last = HOME.swap(pid, Ordering::Relaxed);
+    if last != 0 && last != pid {
+        tch::set_num_threads(1);
+    }
+}
 
 /// A module with its weights in place.
 struct Script {
@@ -28,6 +42,7 @@ pub(super) fn load(
     device: &Device,
     name: &str,
 ) -> Result<(Box<dyn Run>, Vec<Copied>), ReplayError> {
+    after_fork();
     let gpu = torch::gpu(device).ok_or_else(|| ReplayError::NoLibTorch { device: name.to_owned() })?;
     let failed = |reason: String| ReplayError::from(ScriptError::Corrupted { reason });
     let skeleton = super::field(arena, SKELETON).ok_or_else(|| failed("it has no code".to_owned()))?;
@@ -66,6 +81,7 @@ impl Run for Script {
     }
 
     fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError> {
+        after_fork();
         self.code.check(method, &inputs)?;
         let given = inputs.iter().map(|(name, value)| Ok((name, tensor(name, value)?)));
         let given = given.collect::<Result<Vec<_>, ReplayError>>()?;

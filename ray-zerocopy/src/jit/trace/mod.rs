@@ -63,6 +63,7 @@ const MOST_SYMBOLS: usize = 4;
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
 pub fn trace<P: Root>(pipeline: &P) -> Tracer<'_, P> {
+    crate::fork::adopt();
     Tracer { from: From::Pipeline(pipeline), inputs: Vec::new(), symbols: Vec::new(), values: Vec::new() }
 }
 

@@ -1,0 +1,7 @@
+//! The table of methods of a TorchScript module, as it lies in an arena.
+
+#![no_main]
+
+use ray_zerocopy::__private::fuzz;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ray_zerocopy_fuzz::run(|| drop(fuzz::module(bytes))));
