@@ -66,8 +66,8 @@ pub(crate) struct Pack {
     pub force: bool,
     /// Rename tensors: where the regular expression FROM matches, TO takes its place
     ///
-    /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows. Several renames apply one
-    /// after the other.
+    /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows. Several renames apply
+    /// one after the other.
     #[arg(long, value_name = "FROM=TO", value_parser = rename)]
     pub rename: Vec<(String, String)>,
     /// Transpose the matrices whose name matches, as the weights of GPT-2's Conv1D
@@ -80,7 +80,8 @@ pub(crate) struct Pack {
     pub split: Vec<(String, Vec<String>)>,
     /// Put tensors together by rows: where one of FROM matches, TO takes its place
     ///
-    /// Those that get the same name are one tensor: `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
+    /// Those that get the same name are one tensor:
+    /// `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
     #[arg(long, value_name = "FROM,FROM=TO", value_parser = fuse)]
     pub fuse: Vec<(Vec<String>, String)>,
     /// Give a tensor a second name, which is stored once: `--tie lm_head.weight=model.embed_tokens.weight`
@@ -225,8 +226,8 @@ pub(crate) struct Run {
     pub method: Option<String>,
     /// An input: its name, and the file; the name may be left out if the graph has one input
     ///
-    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`. What stands in front
-    /// of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
+    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`. What stands in
+    /// front of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]
     pub input: Vec<String>,
     /// Where to write an output; what is not written is described

@@ -1,7 +1,7 @@
 //! What reads bytes of others, in the shape that fuzz targets and corpus tests call: bytes in, an error or nothing out.
 //!
-//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that the
-//! bytes are refused is no fault.
+//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that
+//! the bytes are refused is no fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd;
@@ -76,7 +76,8 @@ pub fn graph(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
+/// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in
+/// doubt.
 ///
 /// # Errors
 /// As [`arena`].
@@ -146,8 +147,8 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and reads every
-/// tensor.
+/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and
+/// reads every tensor.
 ///
 /// # Errors
 /// As [`Checkpoint::open`], or if a tensor cannot be read.

@@ -48,7 +48,8 @@ impl FromFile {
         Self { parts, len, size, dtype, shape, change, scratch: Arc::clone(scratch) }
     }
 
-    /// Memory that the next tensor uses again: to give it back and get it anew would cost more than to transpose a matrix.
+    /// Memory that the next tensor uses again: to give it back and get it anew would cost more than to transpose a
+    /// matrix.
     fn with_scratch<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> Result<T, String>) -> Result<T, String> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         if scratch.len() < len {
