@@ -146,10 +146,11 @@ fn shapes() -> Vec<Case> {
 fn machines() -> Vec<Case> {
     let none = "it has no state dict: it has no tensor";
     let ends = "it is corrupted: its pickle does not end";
+    let again = "it is corrupted: its pickle names the same values again and again";
     // Each list holds the one before it ten times.
     let bomb: Vec<u8> = (1..=30_u8).fold(b"]q\0".to_vec(), |so_far, level| {
-        let again = [b'h', level - 1].repeat(10);
-        [&so_far[..], b"](", &again, &[b'e', b'q', level]].concat()
+        let ten = [b'h', level - 1].repeat(10);
+        [&so_far[..], b"](", &ten, &[b'e', b'q', level]].concat()
     });
     // The same, of dictionaries that are under the key of a state dict.
     let shared = (1..=30_u8).fold([b"}", &text("x")[..], &good(), b"sq\0"].concat(), |so_far, level| {
@@ -160,8 +161,8 @@ fn machines() -> Vec<Case> {
     vec![
         state("cycle.pt", "a dictionary that holds itself", none, [b"}q\0", &text("a")[..], b"h\0s"].concat()),
         state("cycle-list.pt", "a list that holds itself", none, b"]q\0h\0a".to_vec()),
-        state("bomb.pt", "lists of lists, each ten times: more than there are atoms", "it ", bomb),
-        state("bomb-of-tensors.pt", "dictionaries of dictionaries of one tensor", "it ", shared),
+        state("bomb.pt", "lists of lists, each ten times: more than there are atoms", again, bomb),
+        state("bomb-of-tensors.pt", "dictionaries of dictionaries of one tensor", again, shared),
         state("deep.pt", "tuples in tuples in tuples", none, deep),
         state("text-of-4-gib.pt", "a text that is longer than the file", ends, b"X\xff\xff\xff\xff".to_vec()),
         state(
