@@ -26,9 +26,11 @@ fn folders_are_opened_by_the_names_that_others_give() {
     let fill = |names: &[&str]| {
         let folder = TempDir::new().unwrap();
         for name in names {
-            match name.contains(".index.") {
-                true => fs::write(folder.path().join(name), r#"{"weight_map": {"w": "part.safetensors"}}"#).unwrap(),
-                false => write(&folder.path().join(name)),
+            let path = folder.path().join(name);
+            if name.contains(".index.") {
+                fs::write(path, r#"{"weight_map": {"w": "part.safetensors"}}"#).unwrap();
+            } else {
+                write(&path);
             }
         }
         folder

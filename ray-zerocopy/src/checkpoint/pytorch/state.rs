@@ -104,10 +104,11 @@ impl<'a> Walk<'a> {
         }
         let mut found = Found::new();
         self.flatten(at, "", 0, &mut found)?;
-        match found.is_empty() {
-            true => Err(self.none(format!("under the key `{key}` is {}, without a tensor", self.pickle.describe(at)))),
-            false => Ok(found),
+        if found.is_empty() {
+            let what = self.pickle.describe(at);
+            return Err(self.none(format!("under the key `{key}` is {what}, without a tensor")));
         }
+        Ok(found)
     }
 
     /// All tensors below a value; names are keys with dots between them.
