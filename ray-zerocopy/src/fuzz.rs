@@ -161,11 +161,11 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for (name, bytes) in [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &[1; 256])] {
         let [name_len, len] = [name.len() as u32, bytes.len() as u32].map(u32::to_le_bytes);
-        let head = [&[0; 4][..], &[0; 8], &len, &len, &name_len[..2], &[0; 2]].concat();
+        let head = [&[0; 14][..], &len, &len, &name_len[..2], &[0; 2]].concat();
         table.extend(
             [b"PK\x01\x02\0\0", &head[..], &[0; 10], &(file.len() as u32).to_le_bytes(), name.as_bytes()].concat(),
         );
-        file.extend([b"PK\x03\x04\0\0", &head[2..], name.as_bytes(), bytes].concat());
+        file.extend([b"PK\x03\x04", &head[..], name.as_bytes(), bytes].concat());
     }
     let places = [table.len() as u32, file.len() as u32].map(u32::to_le_bytes);
     [&file, &table, &b"PK\x05\x06\0\0\0\0\x03\0\x03\0"[..], &places[0], &places[1], &[0; 2]].concat()
