@@ -1,4 +1,5 @@
-//! Checkpoints of PyTorch that others have published: every tensor is what PyTorch reads, and a pipeline computes with them.
+//! Checkpoints of PyTorch that others have published: every tensor is what PyTorch reads, and a pipeline computes with
+//! them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -6,9 +7,9 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{PRelu, PReluConfig};
 use burn::tensor::activation::softmax;
-use burn::tensor::module::max_pool2d;
 use burn::tensor::{Device, Int, Tensor};
 use ray_zerocopy::{ActorWrapper, Checkpoint, CheckpointFormat, Pipeline, load, share_from};
 use ray_zerocopy_examples::published::{CREPE, MTCNN};
@@ -103,7 +104,7 @@ impl PNet {
     pub fn faces(&self, image: Tensor<4>) -> Tensor<4> {
         let net = &self.net;
         let x = net.prelu1.forward(net.conv1.forward(image));
-        let x = max_pool2d(x, [2, 2], [2, 2], [0, 0], [1, 1], true);
+        let x = MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init().forward(x);
         let x = net.prelu2.forward(net.conv2.forward(x));
         let x = net.prelu3.forward(net.conv3.forward(x));
         Tensor::cat(vec![softmax(net.conv4_1.forward(x.clone()), 1), net.conv4_2.forward(x)], 1)

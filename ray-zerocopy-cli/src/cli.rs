@@ -66,25 +66,30 @@ pub(crate) struct Pack {
     pub force: bool,
     /// Rename tensors: where the regular expression FROM matches, TO takes its place
     ///
-    /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows. Several renames apply one
-    /// after the other.
-    #[arg(long, value_name = "FROM=TO", value_parser = rename)]
+    /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows.
+    /// Several renames apply one after the other.
+    #[arg(long, value_name = "FROM=TO", value_parser = rename, verbatim_doc_comment)]
     pub rename: Vec<(String, String)>,
     /// Transpose the matrices whose name matches, as the weights of GPT-2's Conv1D
     #[arg(long, value_name = "PATTERN")]
     pub transpose: Vec<String>,
     /// Split tensors by rows: where the regular expression FROM matches, each TO takes its place
     ///
-    /// All parts have the same number of rows: `--split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'`
-    #[arg(long, value_name = "FROM=TO,TO", value_parser = split)]
+    /// All parts have the same number of rows:
+    /// `--split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'`
+    #[arg(long, value_name = "FROM=TO,TO", value_parser = split, verbatim_doc_comment)]
     pub split: Vec<(String, Vec<String>)>,
     /// Put tensors together by rows: where one of FROM matches, TO takes its place
     ///
-    /// Those that get the same name are one tensor: `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
-    #[arg(long, value_name = "FROM,FROM=TO", value_parser = fuse)]
+    /// Those that get the same name are parts of one tensor, in the order of FROM:
+    /// `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
+    #[arg(long, value_name = "FROM,FROM=TO", value_parser = fuse, verbatim_doc_comment)]
     pub fuse: Vec<(Vec<String>, String)>,
-    /// Give a tensor a second name, which is stored once: `--tie lm_head.weight=model.embed_tokens.weight`
-    #[arg(long, value_name = "NAME=TENSOR", value_parser = rename)]
+    /// Give a tensor a second name, which is stored once
+    ///
+    /// For an output layer that is tied to the embedding:
+    /// `--tie lm_head.weight=model.embed_tokens.weight`
+    #[arg(long, value_name = "NAME=TENSOR", value_parser = rename, verbatim_doc_comment)]
     pub tie: Vec<(String, String)>,
     #[command(flatten)]
     pub source: Source,
@@ -141,10 +146,10 @@ pub(crate) struct Verify {
 /// Which weights of a file or folder are meant, if there are several.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
-    /// The key under which a file of PyTorch has its state dict, if it has several: `ema`, `model.generator`
+    /// The key under which a file of PyTorch has its state dict: `ema`, `model.generator`
     ///
-    /// All tensors below it are taken. The empty key is the top.
-    #[arg(long, value_name = "KEY")]
+    /// It is needed if the file has several. All tensors below it are taken. The empty key is the top.
+    #[arg(long, value_name = "KEY", verbatim_doc_comment)]
     pub key: Option<String>,
     /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors`
     #[arg(long, value_name = "NAME")]
@@ -225,9 +230,9 @@ pub(crate) struct Run {
     pub method: Option<String>,
     /// An input: its name, and the file; the name may be left out if the graph has one input
     ///
-    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`. What stands in front
-    /// of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
-    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]
+    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`.
+    /// What stands in front of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty, verbatim_doc_comment)]
     pub input: Vec<String>,
     /// Where to write an output; what is not written is described
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]

@@ -162,7 +162,7 @@ fn what_cannot_be_packed_leaves_nothing_behind() {
         assert_eq!(folder.names(), names);
     };
     refused(&[&odd], "`odd` of ");
-    refused(&[&short], "corrupted");
+    refused(&[&short], "1 of its bytes are missing");
     refused(&[&folder.at("nowhere.safetensors")], "there is no `");
     refused(&[&file, "-o", &folder.at("no/such/folder.bpk")], "No such file");
     refused(&[&file, "-o", "/proc/x.bpk"], "/proc/x.bpk");

@@ -1,7 +1,7 @@
 //! What reads bytes of others, in the shape that fuzz targets and corpus tests call: bytes in, an error or nothing out.
 //!
-//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that the
-//! bytes are refused is no fault.
+//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that
+//! the bytes are refused is no fault.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd;
@@ -154,8 +154,8 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and reads every
-/// tensor.
+/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and
+/// reads every tensor.
 ///
 /// # Errors
 /// As [`Checkpoint::open`], or if a tensor cannot be read.
@@ -168,11 +168,11 @@ fn archive(pickle: &[u8]) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for (name, bytes) in [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &[1; 256])] {
         let [name_len, len] = [name.len() as u32, bytes.len() as u32].map(u32::to_le_bytes);
-        let head = [&[0; 4][..], &[0; 8], &len, &len, &name_len[..2], &[0; 2]].concat();
+        let head = [&[0; 14][..], &len, &len, &name_len[..2], &[0; 2]].concat();
         table.extend(
             [b"PK\x01\x02\0\0", &head[..], &[0; 10], &(file.len() as u32).to_le_bytes(), name.as_bytes()].concat(),
         );
-        file.extend([b"PK\x03\x04\0\0", &head[2..], name.as_bytes(), bytes].concat());
+        file.extend([b"PK\x03\x04", &head[..], name.as_bytes(), bytes].concat());
     }
     let places = [table.len() as u32, file.len() as u32].map(u32::to_le_bytes);
     [&file, &table, &b"PK\x05\x06\0\0\0\0\x03\0\x03\0"[..], &places[0], &places[1], &[0; 2]].concat()

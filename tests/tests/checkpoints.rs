@@ -425,7 +425,7 @@ fn burns_own_files_are_checkpoints_too() {
 #[test]
 fn what_is_no_checkpoint_is_refused() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("model.bin");
+    let path = folder.path().join("weights.bin");
     fs::write(&path, b"PK\x03\x04 a pickle in a zip").unwrap();
     let error = Checkpoint::open(&path).unwrap_err();
     assert!(error.to_string().contains("its table of contents is missing"), "{error}");

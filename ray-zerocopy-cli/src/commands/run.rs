@@ -169,8 +169,8 @@ fn last_part(text: &str) -> PathBuf {
     text.split_once('=').map_or(text, |(_, file)| file).into()
 }
 
-/// Takes `NAME=FILE` apart. Names and files may have a `=` of their own: what the graph has is a name, and what has a `/` in
-/// front of the `=`, or is there as a file, is a file.
+/// Takes `NAME=FILE` apart. Names and files may have a `=` of their own: what the graph has is a name, and what has a
+/// `/` in front of the `=`, or is there as a file, is a file.
 fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf)> {
     let listed = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let file_of = |name: &String| text.strip_prefix(name.as_str())?.strip_prefix('=').filter(|file| !file.is_empty());

@@ -29,11 +29,11 @@ fn plain(entry: &Entry, what: &str) -> Result<(), CheckpointError> {
 }
 
 impl Checkpoint {
-    /// Gives the tensor `tensor` a second name, `name`: the weight of an `lm_head` that is tied to the embedding, say, which
-    /// most files have but once. It is stored once, and lies in the same place in every worker.
+    /// Gives the tensor `tensor` a second name, `name`: the weight of an `lm_head` that is tied to the embedding, say,
+    /// which most files have but once. It is stored once, and lies in the same place in every worker.
     ///
-    /// A `Linear` can share the bytes of an embedding if its config has `LinearLayout::Col`; a row layout is the transpose,
-    /// which is a tensor of its own.
+    /// A `Linear` can share the bytes of an embedding if its config has `LinearLayout::Col`; a row layout is the
+    /// transpose, which is a tensor of its own.
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
@@ -57,9 +57,9 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// Splits tensors into as many as there are names in `to`, by rows: a fused `in_proj_weight` into query, key and value, as
-    /// PyTorch's `MultiheadAttention` stacks them. Wherever the regular expression `from` matches a name, each of `to`
-    /// takes its place; `$1` is the first group. All parts have the same number of rows.
+    /// Splits tensors into as many as there are names in `to`, by rows: a fused `in_proj_weight` into query, key and
+    /// value, as PyTorch's `MultiheadAttention` stacks them. Wherever the regular expression `from` matches a name,
+    /// each of `to` takes its place; `$1` is the first group. All parts have the same number of rows.
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
@@ -69,7 +69,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// If `from` is not a regular expression or matches nothing, if the rows cannot be divided, or two tensors get the same name.
+    /// If `from` is not a regular expression or matches nothing, if the rows cannot be divided, or two tensors get the
+    /// same name.
     pub fn split<'a>(self, from: &str, to: impl IntoIterator<Item = &'a str>) -> Result<Self, CheckpointError> {
         self.split_at(from, to.into_iter().map(|name| (name, None)))
     }
@@ -137,7 +138,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// If one of `from` is not a regular expression or matches nothing, a part is missing, or parts differ in their type or in the shape of their rows.
+    /// If one of `from` is not a regular expression or matches nothing, a part is missing, or parts differ in their
+    /// type or in the shape of their rows.
     pub fn fuse<'a>(mut self, from: impl IntoIterator<Item = &'a str>, to: &str) -> Result<Self, CheckpointError> {
         let from: Vec<&str> = from.into_iter().collect();
         let regexes = from.iter().map(|from| self.pattern(from, [to].into_iter())).collect::<Result<Vec<_>, _>>()?;
@@ -168,8 +170,9 @@ impl Checkpoint {
         Ok(self)
     }
 
-    /// Transposes the matrices whose name the regular expression matches: the weights of GPT-2's `Conv1D`, which are `[in, out]`
-    /// where PyTorch's `Linear` has `[out, in]`. Use it with [`pytorch`](Self::pytorch), which expects those of `Linear`.
+    /// Transposes the matrices whose name the regular expression matches: the weights of GPT-2's `Conv1D`, which are
+    /// `[in, out]` where PyTorch's `Linear` has `[out, in]`. Use it with [`pytorch`](Self::pytorch), which expects
+    /// those of `Linear`.
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;

@@ -19,8 +19,8 @@ pub(crate) struct Entry {
     pub len: u64,
     /// burn's id of the parameter, in burn's own format.
     pub param: Option<u64>,
-    /// Where its elements are, if they do not follow each other from `offset` on: one part with strides, or several, whose
-    /// rows follow each other.
+    /// Where its elements are, if they do not follow each other from `offset` on: one part with strides, or several,
+    /// whose rows follow each other.
     pub parts: Vec<Part>,
 }
 

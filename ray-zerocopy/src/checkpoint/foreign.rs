@@ -78,7 +78,8 @@ fn binary(start: &[u8]) -> Option<String> {
     Some(found.to_owned())
 }
 
-/// A protocol buffer that starts with a small version, and the name of the program that wrote it or the operators that it needs.
+/// A protocol buffer that starts with a small version, and the name of the program that wrote it or the operators that
+/// it needs.
 fn is_onnx(start: &[u8]) -> bool {
     let &[0x08, 1..=30, field, len, ..] = start else { return false };
     let producer =

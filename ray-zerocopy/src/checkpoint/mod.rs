@@ -65,7 +65,8 @@ pub enum CheckpointFormat {
     PyTorch,
     /// burn's: no checksums, aligned to 256 bytes.
     Burnpack,
-    /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or what [`Checkpoint::pack`] writes.
+    /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or what [`Checkpoint::pack`]
+    /// writes.
     Arena,
 }
 
@@ -80,10 +81,11 @@ impl fmt::Display for CheckpointFormat {
     }
 }
 
-/// Weights in files that another program wrote: `.safetensors`, PyTorch's `.pt`, `.pth` and `.bin`, both also sharded, or
-/// burn's `.bpk`.
+/// Weights in files that another program wrote: `.safetensors`, PyTorch's `.pt`, `.pth` and `.bin`, both also sharded,
+/// or burn's `.bpk`.
 ///
-/// [`share_from`](crate::share_from) puts them into a pipeline's arena, without ever holding the model in this process's memory.
+/// [`share_from`](crate::share_from) puts them into a pipeline's arena, without ever holding the model in this
+/// process's memory.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, DType}};
@@ -99,10 +101,11 @@ impl fmt::Display for CheckpointFormat {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("model.safetensors");
 /// # let numbers: Vec<u8> = (0..6).flat_map(|n| (n as f32).to_le_bytes()).collect();
-/// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
-/// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
-/// // Written by PyTorch, which has `classifier` where the pipeline has `head`.
-/// let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
+/// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(),
+/// bytes).unwrap();
+/// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3],
+/// &numbers[..12]))], None, &path).unwrap(); // Written by PyTorch, which has `classifier` where the pipeline has
+/// `head`. let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
 /// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
 ///
 /// let model = load::<Model>(&arena, &Device::flex())?;
@@ -145,23 +148,24 @@ pub struct CheckpointTensor<'a> {
 }
 
 impl CheckpointTensor<'_> {
-    /// The largest power of two that divides its place in the file, up to a page: what it is aligned to if it is borrowed
-    /// there.
+    /// The largest power of two that divides its place in the file, up to a page: what it is aligned to if it is
+    /// borrowed there.
     pub fn alignment(&self) -> u64 {
         1 << self.offset.trailing_zeros().min(12)
     }
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, one that `torch.save` has written, the index of a sharded one, or
-    /// a folder that has one of them. Reads what the files say of themselves, not the weights.
+    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, one that `torch.save` has written, the index of a sharded
+    /// one, or a folder that has one of them. Reads what the files say of themselves, not the weights.
     ///
-    /// The pickle in a file of `torch.save` is read as data, and nothing of it is run. Its state dict may be at the top, or
-    /// under a key; if there are several, [`options`](Self::options) choose one. Such a file was written by
+    /// The pickle in a file of `torch.save` is read as data, and nothing of it is run. Its state dict may be at the
+    /// top, or under a key; if there are several, [`options`](Self::options) choose one. Such a file was written by
     /// [`pytorch`](Self::pytorch), which need not be said.
     ///
     /// # Errors
-    /// If a file is missing, is of none of these formats, or contradicts itself; if there is more than one answer, names all.
+    /// If a file is missing, is of none of these formats, or contradicts itself; if there is more than one answer,
+    /// names all.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         Self::options().open(path)
     }
@@ -184,38 +188,39 @@ impl Checkpoint {
         })
     }
 
-    /// The checkpoint was written by PyTorch, as most `.safetensors` are: weights of `Linear` are transposed, and norms have
-    /// `weight` and `bias` where burn has `gamma` and `beta`.
+    /// The checkpoint was written by PyTorch, as most `.safetensors` are: weights of `Linear` are transposed, and
+    /// norms have `weight` and `bias` where burn has `gamma` and `beta`.
     ///
-    /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs no change, and can be
-    /// borrowed from the file.
+    /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs no change, and can
+    /// be borrowed from the file.
     #[must_use]
     pub fn pytorch(mut self) -> Self {
         self.pytorch = true;
         self
     }
 
-    /// Renames tensors to the paths that the pipeline has for them: wherever the regular expression `from` matches, `to`
-    /// takes its place. `$1` is the first group, and `${1}` if a letter, a digit or `_` follows. Several renames apply one
-    /// after the other.
+    /// Renames tensors to the paths that the pipeline has for them: wherever the regular expression `from` matches,
+    /// `to` takes its place. `$1` is the first group, and `${1}` if a letter, a digit or `_` follows. Several renames
+    /// apply one after the other.
     ///
     /// # Errors
-    /// If `from` is not a regular expression, `to` names a group that it does not have, or two tensors get the same name.
+    /// If `from` is not a regular expression, `to` names a group that it does not have, or two tensors get the same
+    /// name.
     pub fn rename(mut self, from: &str, to: &str) -> Result<Self, CheckpointError> {
         names::rename(&mut self.entries, from, to)?;
         Ok(self)
     }
 
-    /// Casts every floating point tensor to another type, which makes a copy of those that have it not. What the file has
-    /// is kept, if nothing is said: half precision is half the memory.
+    /// Casts every floating point tensor to another type, which makes a copy of those that have it not. What the file
+    /// has is kept, if nothing is said: half precision is half the memory.
     #[must_use]
     pub fn floats(mut self, dtype: DType) -> Self {
         self.floats = Some(dtype);
         self
     }
 
-    /// Lets parameters that the checkpoint does not have keep the value that the pipeline has for them. Otherwise they are an
-    /// error.
+    /// Lets parameters that the checkpoint does not have keep the value that the pipeline has for them. Otherwise they
+    /// are an error.
     #[must_use]
     pub fn partial(mut self) -> Self {
         self.partial = true;
@@ -250,8 +255,8 @@ impl Checkpoint {
         })
     }
 
-    /// Hands out the bytes of a tensor, little-endian and in row-major order, some at a time. `renamed` is the name that it goes by. What lies
-    /// apart in the files is gathered.
+    /// Hands out the bytes of a tensor, little-endian and in row-major order, some at a time. `renamed` is the name
+    /// that it goes by. What lies apart in the files is gathered.
     ///
     /// # Errors
     /// If there is no such tensor, it cannot be read, or has a type that burn does not have; and those of `sink`.

@@ -99,8 +99,8 @@ pub(crate) struct Name {
 impl Name {
     /// `module` is burn's name of the module that has the parameter, `Struct:LayerNorm`.
     ///
-    /// PyTorch's norms have `weight` and `bias`, which files that were converted from TensorFlow call `gamma` and `beta`, as
-    /// burn does.
+    /// PyTorch's norms have `weight` and `bias`, which files that were converted from TensorFlow call `gamma` and
+    /// `beta`, as burn does.
     pub(crate) fn of(path: &str, module: &str) -> Self {
         let norm = matches!(
             module,

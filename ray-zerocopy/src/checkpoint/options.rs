@@ -22,8 +22,8 @@ pub struct CheckpointOptions {
 }
 
 impl CheckpointOptions {
-    /// The key under which a PyTorch file has its state dict, `state_dict` or `model.generator`. All tensors below it are
-    /// taken, those of nested dictionaries under names with dots. The empty key is the top.
+    /// The key under which a PyTorch file has its state dict, `state_dict` or `model.generator`. All tensors below it
+    /// are taken, those of nested dictionaries under names with dots. The empty key is the top.
     ///
     /// It is needed if there are tensors under several keys. Without it, the dictionary with tensors that is nearest to
     /// the top is taken. Other formats have no keys, and ignore it.
@@ -32,7 +32,8 @@ impl CheckpointOptions {
         self
     }
 
-    /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors` or `model.safetensors.index.fp16.json`.
+    /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors` or
+    /// `model.safetensors.index.fp16.json`.
     ///
     /// It is needed if a folder has several and none without a variant. A path to a file does without.
     pub fn variant(mut self, variant: impl Into<String>) -> Self {

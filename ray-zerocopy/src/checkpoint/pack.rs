@@ -1,7 +1,7 @@
 //! Packing: a checkpoint of any format → one file whose tensors can all be borrowed where they are.
 //!
-//! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have checksums, equal ones are stored
-//! once, and whatever reads arenas reads it.
+//! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have checksums, equal ones are
+//! stored once, and whatever reads arenas reads it.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -11,14 +11,15 @@ use super::{Change, Checkpoint, CheckpointError, Entry, FromFile, Scratch, Tell}
 use crate::arena::{ArenaBuilder, ArenaFile, Progress, TensorEntry, TensorKind, file::replace};
 
 impl Checkpoint {
-    /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the names that
-    /// [`rename`](Self::rename) gave them, split, fused, tied and transposed as was said, and cast as [`floats`](Self::floats) says. The file appears when it is complete; one
-    /// that is there is replaced. Never holds more than one tensor in memory.
+    /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the
+    /// names that [`rename`](Self::rename) gave them, split, fused, tied and transposed as was said, and cast as
+    /// [`floats`](Self::floats) says. The file appears when it is complete; one that is there is replaced. Never holds
+    /// more than one tensor in memory.
     ///
     /// What is written is a checkpoint again: [`open`](Self::open) it and put it into a pipeline with
-    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::Placement::in_file) borrows what the file has in
-    /// the pipeline's own layout. That PyTorch wrote the weights has to be said there, not here: only a pipeline knows which
-    /// of them are to be transposed.
+    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::Placement::in_file) borrows what the
+    /// file has in the pipeline's own layout. That PyTorch wrote the weights has to be said there, not here: only a
+    /// pipeline knows which of them are to be transposed.
     ///
     /// ```
     /// # use ray_zerocopy::Checkpoint;

@@ -7,6 +7,7 @@ use super::script::{ScriptError, TorchScript};
 use super::traced::TracedGraph;
 use super::{GraphError, Replay, ReplayError};
 use crate::arena::{Arena, ArenaError, ArenaFile, Progress};
+use crate::checkpoint::archive_kind;
 
 /// A traced graph or a TorchScript module, for programs that take either: see [`open`].
 #[derive(Debug, Clone)]
@@ -47,7 +48,8 @@ pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::Re
     let path = path.as_ref();
     match ArenaFile::open(path) {
         Ok(file) => Opened::from_arena(&file.seal(&mut tell)?),
-        Err(ArenaError::NotAnArena(_)) if TorchScript::is_module(path)? => {
+        // A state dict is an archive too, and the error says so.
+        Err(ArenaError::NotAnArena(_)) if archive_kind(path).is_ok_and(|kind| kind.is_some()) => {
             Ok(Opened::Script(TorchScript::open_with(path, tell)?))
         }
         Err(error) => Err(GraphError::from(error).into()),

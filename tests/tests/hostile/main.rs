@@ -1,7 +1,7 @@
 //! Bytes that somebody made to do harm: each is refused, for the right reason, and costs no more than its size allows.
 //!
-//! The files are in `tests/hostile`, and the tables here say what is in them. `BLESS=1 cargo test --workspace --test hostile`
-//! writes them anew, and the README beside them.
+//! The files are in `tests/hostile`, and the tables here say what is in them.
+//! `BLESS=1 cargo test --workspace --test hostile` writes them anew, and the README beside them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -13,6 +13,7 @@ mod messages;
 mod pack;
 mod pickles;
 mod seeds;
+mod torch;
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -201,8 +202,8 @@ fn an_arena_cut_anywhere_is_refused() {
     }
 }
 
-/// Each bit of all that is not padding. Some of burnpack's table change nothing, since its reader takes a key of bytes for one
-/// of text, and does not look at the length of a pair: 11 keys, and the 63 bits of three lengths.
+/// Each bit of all that is not padding. Some of burnpack's table change nothing, since its reader takes a key of bytes
+/// for one of text, and does not look at the length of a pair: 11 keys, and the 63 bits of three lengths.
 #[test]
 fn an_arena_with_a_flipped_bit_is_refused() {
     let good = Draft::valid().bytes();

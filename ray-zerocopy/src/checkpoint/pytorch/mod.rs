@@ -94,10 +94,7 @@ pub(super) fn entries(
     key: Option<&str>,
 ) -> Result<Vec<Entry>, CheckpointError> {
     let path = stamp.path.display().to_string();
-    let opened = match legacy::is_one(start) {
-        true => legacy::open(file, stamp.len),
-        false => archive(file, stamp.len, &path),
-    };
+    let opened = if legacy::is_one(start) { legacy::open(file, stamp.len) } else { archive(file, stamp.len, &path) };
     let (pickle, storages) = opened.map_err(|failure| failure.of(&path))?;
     let found = state::find(&pickle, &path, key)?;
     let mut entries = Vec::with_capacity(found.len());
@@ -199,9 +196,10 @@ fn placed(name: String, tensor: Described, storages: &Storages, file: usize) -> 
     }
     // All of it lies within the storage, so nothing overflows.
     let (offset, len) = (start + offset * size, count * size);
-    let parts = match is_contiguous(&shape, &strides) {
-        true => Vec::new(),
-        false => vec![Part { file, offset, len, shape: shape.clone(), strides: Some(strides) }],
+    let parts = if is_contiguous(&shape, &strides) {
+        Vec::new()
+    } else {
+        vec![Part { file, offset, len, shape: shape.clone(), strides: Some(strides) }]
     };
     Ok(Entry { renamed: name.clone(), name, dtype, shape, file, offset, len, param: None, parts })
 }

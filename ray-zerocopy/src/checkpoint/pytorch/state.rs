@@ -1,5 +1,7 @@
 //! Finding the state dict in what `torch.save` was given: at the top, or under a key.
 
+use std::borrow::Cow;
+
 use indexmap::IndexMap;
 
 use super::pickle::{Id, Pickle, Value};
@@ -8,6 +10,8 @@ use crate::checkpoint::CheckpointError;
 
 /// How deep dictionaries are looked into.
 const MAX_DEPTH: usize = 16;
+/// A longer key names nothing: it would be compared with others again and again.
+const MAX_KEY: usize = 4096;
 /// How many keys an error lists.
 const LISTED: usize = 12;
 
@@ -16,7 +20,7 @@ pub(super) type Found = IndexMap<String, Id>;
 
 /// The tensors of a pickle: those under `key`, or those of the one state dict that it has.
 pub(super) fn find(pickle: &Pickle, path: &str, key: Option<&str>) -> Result<Found, CheckpointError> {
-    let mut walk = Walk { pickle, path, left: pickle.values.len() as u64, text: 64 * pickle.len + (1 << 20) };
+    let mut walk = Walk { pickle, path, left: 8 * pickle.values.len() as u64, text: 64 * pickle.len + (1 << 20) };
     match key {
         Some(key) => walk.under(key),
         None => walk.only(),
@@ -26,42 +30,57 @@ pub(super) fn find(pickle: &Pickle, path: &str, key: Option<&str>) -> Result<Fou
 struct Walk<'a> {
     pickle: &'a Pickle,
     path: &'a str,
-    /// How many values may still be looked at: as many as the pickle has, however often one of them is named.
+    /// How many values may still be looked at: each some times, however often it is named.
     left: u64,
     /// How many bytes the names may still take.
     text: u64,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn none(&self, found: impl Into<String>) -> CheckpointError {
         CheckpointError::NoStateDict { path: self.path.to_owned(), found: found.into() }
     }
 
     /// The pairs of a dictionary, each key with the value that was set last.
-    fn pairs(&mut self, id: Id) -> Result<IndexMap<String, Id>, CheckpointError> {
-        let pairs: Vec<(String, Id)> = match self.pickle.get(id) {
+    fn pairs(&mut self, id: Id) -> Result<IndexMap<Cow<'a, str>, Id>, CheckpointError> {
+        let pickle = self.pickle;
+        let numbered =
+            |items: &'a [Id]| items.iter().enumerate().map(|(at, &value)| (Cow::Owned(at.to_string()), value));
+        let pairs: IndexMap<_, _> = match pickle.get(id) {
             Value::Dict(pairs) => {
-                let pairs = pairs.iter().filter_map(|&(key, value)| Some((self.name(key)?, value)));
-                pairs.collect()
+                self.look_at(pairs.len())?;
+                pairs.iter().filter_map(|&(key, value)| Some((name(pickle, key)?, value))).collect()
             }
-            Value::List(items) => items.iter().enumerate().map(|(at, &value)| (at.to_string(), value)).collect(),
-            Value::Tuple(items) => items.iter().enumerate().map(|(at, &value)| (at.to_string(), value)).collect(),
-            _ => Vec::new(),
+            Value::List(items) => {
+                self.look_at(items.len())?;
+                numbered(items).collect()
+            }
+            Value::Tuple(items) => {
+                self.look_at(items.len())?;
+                numbered(items).collect()
+            }
+            _ => IndexMap::new(),
         };
-        let too_many = || CheckpointError::Corrupted {
-            path: self.path.to_owned(),
-            reason: "its pickle names the same values again and again".to_owned(),
-        };
-        self.left = self.left.checked_sub(pairs.len() as u64).ok_or_else(too_many)?;
-        Ok(pairs.into_iter().collect())
+        Ok(pairs)
     }
 
-    fn name(&self, key: Id) -> Option<String> {
-        match self.pickle.get(key) {
-            Value::Text(text) => Some(text.to_string()),
-            Value::Int(number) => Some(number.to_string()),
-            _ => None,
-        }
+    /// Takes values from the budget.
+    fn look_at(&mut self, values: usize) -> Result<(), CheckpointError> {
+        self.left = self.left.checked_sub(values as u64).ok_or_else(|| CheckpointError::Corrupted {
+            path: self.path.to_owned(),
+            reason: "its pickle names the same values again and again".to_owned(),
+        })?;
+        Ok(())
+    }
+
+    /// Takes the bytes of a name from the budget, before it is made.
+    fn write(&mut self, prefix: &str, key: &str) -> Result<(), CheckpointError> {
+        let bytes = (prefix.len() + key.len() + 1) as u64;
+        self.text = self.text.checked_sub(bytes).ok_or_else(|| CheckpointError::Corrupted {
+            path: self.path.to_owned(),
+            reason: "the names in it are longer than its pickle could have written".to_owned(),
+        })?;
+        Ok(())
     }
 
     fn is_collection(&self, id: Id) -> bool {
@@ -77,17 +96,19 @@ impl Walk<'_> {
             let whole = pairs.get(rest).map(|&value| (value, ""));
             let first = || rest.split_once('.').and_then(|(first, rest)| Some((*pairs.get(first)?, rest)));
             let Some((value, behind)) = whole.or_else(first) else {
-                let keys = self.listed(pairs.keys());
+                let keys: Vec<_> = pairs.keys().map(|key| format!("`{key}`")).collect();
+                let keys = if keys.is_empty() { "no key at all".to_owned() } else { shortened(&keys) };
                 return Err(self.none(format!("there is no `{rest}` for the key `{key}`, but {keys}")));
             };
             (at, rest) = (value, behind);
         }
         let mut found = Found::new();
         self.flatten(at, "", 0, &mut found)?;
-        match found.is_empty() {
-            true => Err(self.none(format!("under the key `{key}` is {}, without a tensor", self.pickle.describe(at)))),
-            false => Ok(found),
+        if found.is_empty() {
+            let what = self.pickle.describe(at);
+            return Err(self.none(format!("under the key `{key}` is {what}, without a tensor")));
         }
+        Ok(found)
     }
 
     /// All tensors below a value; names are keys with dots between them.
@@ -103,12 +124,8 @@ impl Walk<'_> {
             if !tensor && !self.is_collection(value) {
                 continue;
             }
-            let bytes = (prefix.len() + key.len() + 1) as u64;
-            self.text = self.text.checked_sub(bytes).ok_or_else(|| CheckpointError::Corrupted {
-                path: self.path.to_owned(),
-                reason: "the names of its tensors are longer than its pickle could have written".to_owned(),
-            })?;
-            let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
+            self.write(prefix, &key)?;
+            let name = join(prefix, &key);
             if tensor {
                 found.insert(name, value);
             } else {
@@ -146,14 +163,11 @@ impl Walk<'_> {
                 } else if !tensors.is_empty() {
                     scalars.push((key.clone(), id));
                 }
-                let below = pairs.into_iter().filter(|(_, value)| self.is_collection(*value));
-                next.extend(below.map(|(name, value)| match key.is_empty() {
-                    true => (name, value),
-                    false => (format!("{key}.{name}"), value),
-                }));
-                self.text = self.text.saturating_sub(next.last().map_or(0, |(name, _)| name.len()) as u64);
-                if self.text == 0 {
-                    return Err(self.none("the keys of its dictionaries are longer than its pickle"));
+                for (name, value) in pairs {
+                    if self.is_collection(value) {
+                        self.write(&key, &name)?;
+                        next.push((join(&key, &name), value));
+                    }
                 }
             }
             // A state dict at the top may stand beside others, which is for the user to decide.
@@ -165,16 +179,13 @@ impl Walk<'_> {
             }
             match &candidates[..] {
                 [] => level = next,
-                [(key, _)] => {
-                    let key = key.clone();
-                    return self.direct(&key, candidates[0].1);
-                }
+                &[(_, id)] => return self.direct(id),
                 _ => return Err(self.choose(candidates.iter().map(|(key, _)| key))),
             }
         }
         match &scalars[..] {
             [] => Err(self.none("it has no tensor")),
-            [(key, id)] => self.direct(&key.clone(), *id),
+            &[(_, id)] => self.direct(id),
             _ => Err(self.choose(scalars.iter().map(|(key, _)| key))),
         }
     }
@@ -185,16 +196,23 @@ impl Walk<'_> {
             if matches!(self.pickle.get(value), Value::Dict(_)) {
                 let pairs = self.pairs(value)?;
                 if pairs.values().any(|&value| is_tensor(self.pickle, value) && !is_scalar(self.pickle, value)) {
-                    return Ok(Some(key));
+                    return Ok(Some(key.into_owned()));
                 }
             }
         }
         Ok(None)
     }
 
-    fn direct(&mut self, _key: &str, id: Id) -> Result<Found, CheckpointError> {
-        let pairs = self.pairs(id)?;
-        Ok(pairs.into_iter().filter(|(_, value)| is_tensor(self.pickle, *value)).collect())
+    /// The tensors of a dictionary, without those below it.
+    fn direct(&mut self, id: Id) -> Result<Found, CheckpointError> {
+        let mut found = Found::new();
+        for (key, value) in self.pairs(id)? {
+            if is_tensor(self.pickle, value) {
+                self.write("", &key)?;
+                found.insert(key.into_owned(), value);
+            }
+        }
+        Ok(found)
     }
 
     fn choose<'k>(&self, keys: impl Iterator<Item = &'k String>) -> CheckpointError {
@@ -208,11 +226,19 @@ impl Walk<'_> {
             how: "choose one by its key: `Checkpoint::options().key(..)`, or `rzc --key`".to_owned(),
         }
     }
+}
 
-    fn listed<'k>(&self, keys: impl Iterator<Item = &'k String>) -> String {
-        let names: Vec<String> = keys.map(|key| format!("`{key}`")).collect();
-        if names.is_empty() { "no key at all".to_owned() } else { shortened(&names) }
+/// What a key of a dictionary is called.
+fn name(pickle: &Pickle, key: Id) -> Option<Cow<'_, str>> {
+    match pickle.get(key) {
+        Value::Text(text) if text.len() <= MAX_KEY => Some(Cow::Borrowed(text)),
+        Value::Int(number) => Some(Cow::Owned(number.to_string())),
+        _ => None,
     }
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
 }
 
 fn shortened(names: &[String]) -> String {

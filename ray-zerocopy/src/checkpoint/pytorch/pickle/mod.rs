@@ -2,7 +2,8 @@
 //!
 //! A pickle is a program for a stack machine, and Python runs whatever it names. This machine runs nothing: a call of a
 //! function is noted as a value, `Call`, and it is for others to recognise those that make a tensor. Values are numbers
-//! of a table, so neither nesting nor cycles nor a value that is used a thousand times cost more than the bytes that say so.
+//! of a table, so neither nesting nor cycles nor a value that is used a thousand times cost more than the bytes that
+//! say so.
 //!
 //! | file | what |
 //! | --- | --- |
