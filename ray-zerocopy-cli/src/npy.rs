@@ -1,10 +1,10 @@
 //! Tensors in numpy's files.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use burn::tensor::{DType, Element, TensorData, f16};
 use npyz::{DTypeError, Deserialize, Endianness, NpyFile, Order, TypeChar, TypeRead, WriterBuilder};
 
@@ -21,20 +21,20 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
         let shape =
             extents.collect::<Result<Vec<_>, _>>().context("its shape is larger than the memory of any machine")?;
         let npyz::DType::Plain(plain) = file.dtype() else { bail!("it holds records, and a tensor is expected") };
-        let elements = shape.iter().try_fold(plain.size_field(), |bytes, &extent| bytes.checked_mul(extent as u64));
-        let elements = elements.context("its shape has more elements than 64 bits count")?;
-        // Before anything is allocated for what the header claims.
-        ensure!(
-            elements <= len,
-            "its header says {shape:?} of {plain}, which is {elements} bytes, and the file has {len}: it was cut short"
+        let bytes = shape.iter().try_fold(plain.size_field(), |bytes, &extent| bytes.checked_mul(extent as u64));
+        let bytes = bytes.context("its shape has more elements than 64 bits count")?;
+        let short = format!(
+            "it was cut short: its header says {shape:?} of {plain}, which is {bytes} bytes, and the file has fewer"
         );
+        // Before anything is allocated for what the header claims.
+        ensure!(bytes <= len, "{short}");
         let fortran = file.order() == Order::Fortran;
         macro_rules! plain {
             ($($letter:ident $size:literal $type:ty),*) => {
                 match (plain.type_char(), plain.size_field()) {
-                    $((TypeChar::$letter, $size) => tensor(file.into_vec::<$type>()?, shape, fortran),)*
+                    $((TypeChar::$letter, $size) => tensor(elements::<$type>(file, &short)?, shape, fortran),)*
                     (TypeChar::Float, 2) => {
-                        let halves = file.into_vec::<Half>()?;
+                        let halves = elements::<Half>(file, &short)?;
                         tensor(halves.into_iter().map(|Half(number)| number).collect(), shape, fortran)
                     }
                     (TypeChar::RawData, 2) => bail!(
@@ -50,6 +50,14 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
         ))
     };
     read().with_context(|| format!("{} cannot be read as a numpy file", path.display()))
+}
+
+/// The elements of a file. `short` is the error if there are fewer than its header says.
+fn elements<T: Deserialize>(file: NpyFile<BufReader<File>>, short: &str) -> Result<Vec<T>> {
+    file.into_vec::<T>().map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => anyhow!("{short}"),
+        _ => error.into(),
+    })
 }
 
 /// A number of 16 bits. npyz has such a type behind a feature that would select other features of `half`, and so build burn again.

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, Lstm, LstmConfig};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 use ray_zerocopy::jit::{self, JitActorWrapper, JitTaskWrapper, TracedGraph, Values};
 use ray_zerocopy::{ActorWrapper, Pipeline, share};
 use ray_zerocopy_tests::traceable::{Mlp, Transformer, device, ids, random, traced};
@@ -24,6 +24,31 @@ fn an_mlp_gives_the_same_bits_at_every_batch() {
         let x = random([batch, 8]);
         let outputs = replay.run([("x", x.clone())]).unwrap();
         assert_eq!(outputs.data("output").unwrap(), mlp.forward(x).into_data(), "batch {batch}");
+    }
+}
+
+#[test]
+fn an_empty_batch_gives_empty_outputs_of_the_right_shape() {
+    let transformer = Transformer::new(&device());
+    let graph = traced(&transformer);
+    let empty = || {
+        Values::new()
+            .with("ids", Tensor::<2, Int>::zeros([0, 4], &device()))
+            .with("padding", Tensor::<2, Bool>::zeros([0, 4], &device()))
+    };
+    let full = || Values::new().with("ids", ids([3, 4], 50)).with("padding", ids([3, 4], 5).greater_elem(3));
+    let mut replay = graph.load("cpu").unwrap();
+    let actors = JitActorWrapper::new(&graph).spawn(1).unwrap();
+    let tasks = JitTaskWrapper::new(&graph).unwrap();
+    for found in [replay.run(empty()).unwrap(), actors.run(empty()).wait().unwrap(), tasks.run(empty()).wait().unwrap()]
+    {
+        for (name, value) in replay.run(full()).unwrap().iter() {
+            let mut shape = value.shape();
+            shape[0] = 0;
+            let found = found.get(name).unwrap();
+            assert_eq!((found.shape(), found.dtype()), (shape, value.dtype()), "{name}");
+            assert_eq!(found.data().unwrap().as_bytes(), b"");
+        }
     }
 }
 

@@ -99,7 +99,7 @@ impl Log {
     }
 
     /// Takes the answer of a call, and compares it.
-    fn settle<T>(&self, way: Way, pending: Pending<T>, right: impl FnOnce(T) -> bool) {
+    fn settle<T>(&self, way: Way, mut pending: Pending<T>, right: impl FnOnce(T) -> bool) {
         let result = match way {
             Way::Drop => {
                 drop(pending);
@@ -209,7 +209,7 @@ struct Sample {
     pss: u64,
 }
 
-fn sample(workers: &dyn Fn() -> Vec<Worker>) -> Sample {
+fn sample(workers: &dyn Fn() -> Vec<Worker>, count: usize) -> Sample {
     let figure = |pid: u32, field: &str| -> Option<u64> {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
@@ -221,8 +221,13 @@ fn sample(workers: &dyn Fn() -> Vec<Worker>) -> Sample {
     eventually("every worker is there", || {
         let pids: Vec<_> = workers().iter().map(|worker| worker.pid).collect();
         let sum = |pids: &[u32], field| pids.iter().map(|&pid| figure(pid, field)).sum::<Option<u64>>();
-        let taken = (figure(own, "Anonymous"), sum(&pids, "Anonymous"), sum(&[&pids[..], &[own]].concat(), "Pss"));
-        if let (Some(owner), Some(workers), Some(pss)) = taken {
+        let taken = (
+            pids.len() == count,
+            figure(own, "Anonymous"),
+            sum(&pids, "Anonymous"),
+            sum(&[&pids[..], &[own]].concat(), "Pss"),
+        );
+        if let (true, Some(owner), Some(workers), Some(pss)) = taken {
             found = Sample { owner, workers, pss };
             return true;
         }
@@ -236,8 +241,8 @@ fn long() -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().expect("RAY_ZEROCOPY_SOAK_SECONDS is a number of seconds")))
 }
 
-/// Rounds for some time; says how it went, and fails if memory has grown.
-fn soak(name: &str, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usize)) {
+/// Rounds for some time, on `count` workers that are known; says how it went, and fails if memory has grown.
+fn soak(name: &str, count: usize, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usize)) {
     let time = long().unwrap_or(Duration::from_secs(2));
     // All sizes come in a cycle of rounds; in the short form, the largest do not come.
     let large = if long().is_some() { LARGE } else { &LARGE[..1] };
@@ -246,7 +251,7 @@ fn soak(name: &str, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usiz
     (0..large.len()).for_each(|at| round(&log, large[at]));
     while begun.elapsed() < time || samples.len() < 3 * large.len() {
         round(&log, large[samples.len() % large.len()]);
-        samples.push(sample(workers));
+        samples.push(sample(workers, count));
         if shown.elapsed() > Duration::from_secs(10) {
             shown = Instant::now();
             let calls: usize = log.0.borrow().values().sum();
@@ -263,7 +268,6 @@ fn soak(name: &str, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usiz
     let [owner, private, pss] = [compared(|s| s.owner), compared(|s| s.workers), compared(|s| s.pss)];
     let shown = |(before, after): (u64, u64)| format!("{} -> {} MiB", before >> 20, after >> 20);
     let events: Vec<_> = log.0.borrow().iter().map(|(event, count)| format!("{count} {event}")).collect();
-    let count = workers().len();
     eprintln!(
         "{name}: {} rounds in {:.0?}, {}; medians of the first and the last third: private memory of the owner {}, of {count} \
          workers {}, proportional set sizes {}",
@@ -290,24 +294,24 @@ fn local_engine() {
     {
         let tasks = TaskWrapper::on(&engine, &belt).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
-        soak("local tasks", &|| engine.workers(), &|log, large| round!(tasks, hasty, log, large));
+        soak("local tasks", 2, &|| engine.workers(), &|log, large| round!(tasks, hasty, log, large));
     }
     let graph = graph(&belt);
     {
         let tasks = JitTaskWrapper::on(&engine, &graph).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
         let run = |values: Values, late: bool| if late { hasty.run(values) } else { tasks.run(values) };
-        soak("local graph tasks", &|| engine.workers(), &|log, large| jit_round(&run, log, large));
+        soak("local graph tasks", 2, &|| engine.workers(), &|log, large| jit_round(&run, log, large));
     }
     {
         let actors = ActorWrapper::new(&belt).unwrap().spawn(2).unwrap();
-        let hasty = actors.deadline(HASTE);
-        soak("local actors", &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
+        let hasty = actors.clone().deadline(HASTE);
+        soak("local actors", 2, &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
     }
     let actors = JitActorWrapper::new(&graph).spawn(2).unwrap();
-    let hasty = actors.deadline(HASTE);
+    let hasty = actors.clone().deadline(HASTE);
     let run = |values: Values, late: bool| if late { hasty.run(values) } else { actors.run(values) };
-    soak("local graph actors", &|| actors.workers(), &|log, large| jit_round(&run, log, large));
+    soak("local graph actors", 2, &|| actors.workers(), &|log, large| jit_round(&run, log, large));
 }
 
 /// The same on a cluster of this machine. Its workers are Ray's, so that only actors are known by name.
@@ -325,22 +329,22 @@ fn ray_engine() {
     {
         let tasks = TaskWrapper::on(&site, &belt).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
-        soak("Ray tasks", &Vec::new, &|log, large| round!(tasks, hasty, log, large));
+        soak("Ray tasks", 0, &Vec::new, &|log, large| round!(tasks, hasty, log, large));
     }
     let graph = graph(&belt);
     {
         let tasks = JitTaskWrapper::on(&site, &graph).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
         let run = |values: Values, late: bool| if late { hasty.run(values) } else { tasks.run(values) };
-        soak("Ray graph tasks", &Vec::new, &|log, large| jit_round(&run, log, large));
+        soak("Ray graph tasks", 0, &Vec::new, &|log, large| jit_round(&run, log, large));
     }
     {
         let actors = ActorWrapper::on(&site, &belt).unwrap().spawn(2).unwrap();
-        let hasty = actors.deadline(HASTE);
-        soak("Ray actors", &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
+        let hasty = actors.clone().deadline(HASTE);
+        soak("Ray actors", 2, &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
     }
     let actors = JitActorWrapper::on(&site, &graph).unwrap().spawn(2).unwrap();
-    let hasty = actors.deadline(HASTE);
+    let hasty = actors.clone().deadline(HASTE);
     let run = |values: Values, late: bool| if late { hasty.run(values) } else { actors.run(values) };
-    soak("Ray graph actors", &|| actors.workers(), &|log, large| jit_round(&run, log, large));
+    soak("Ray graph actors", 2, &|| actors.workers(), &|log, large| jit_round(&run, log, large));
 }

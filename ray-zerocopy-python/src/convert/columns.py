@@ -68,7 +68,8 @@ def _pandas(pandas, column):
     if isinstance(values.dtype, pandas.ArrowDtype):
         found = _arrow(sys.modules["pyarrow"], values.__arrow_array__())
         return found if isinstance(found, numpy.ndarray) else found.to_numpy(zero_copy_only=False)
-    if not isinstance(values.dtype, numpy.dtype) and values.isna().any():
+    # In arrays of numpy, NaN is a number.
+    if not isinstance(values, pandas.arrays.NumpyExtensionArray) and values.isna().any():
         raise TypeError("it has nulls")
     found = values.to_numpy()
     return _stack(found) if found.dtype == object else found

@@ -161,10 +161,8 @@ fn array<'py>(value: &Bound<'py, PyAny>, kind: Option<TensorKind>, place: &Place
         return Ok(Some(array));
     }
     if let Some(column) = column(value).map_err(|error| refused(error.value(py).to_string()))? {
-        // What owns its memory was made for this call.
-        let flags = column.getattr("flags").and_then(|flags| flags.getattr("owndata"));
-        let made = flags.and_then(|own| own.extract()).unwrap_or(false);
-        return Ok(array(&column, kind, place)?.map(|found| Array { made: found.made || made, ..found }));
+        // It may be the column's own memory, which others may write to later.
+        return array(&column, kind, place);
     }
     let numpy = py.import("numpy")?;
     // A buffer that does not say how far its elements are from each other, as that of ctypes.
