@@ -183,8 +183,9 @@ fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf
              `{first}=./{file}`"
         ),
     }
+    let is_file = |name: &str| name.contains('/') || (what == "input" && Path::new(text).exists());
     match (text.split_once('='), names) {
-        (Some((name, file)), _) if !name.contains('/') && !(what == "input" && Path::new(text).exists()) => bail!(
+        (Some((name, file)), _) if !is_file(name) => bail!(
             "the graph has no {what} `{name}`; it has {}; a file of that name is written `./{name}={file}`",
             listed()
         ),

@@ -205,3 +205,38 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::Archive;
+
+    /// A sparse archive of 10 GiB: numbers that do not fit into 32 bits are elsewhere.
+    #[test]
+    #[cfg_attr(miri, ignore = "a file of 10 GiB, which has holes")]
+    fn archives_beyond_4_gib_are_read() {
+        let (header, size, name) = (5_u64 << 30, 5_u64 << 30, b"a/data/0");
+        let mut file = tempfile::tempfile().unwrap();
+        let mut write = |at: u64, parts: &[&[u8]]| {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(&parts.concat()).unwrap();
+            at + parts.iter().map(|part| part.len() as u64).sum::<u64>()
+        };
+        let start = write(header, &[b"PK\x03\x04", &[0; 14], &[0xff; 8], &[8, 0, 0, 0], name]);
+        let table = start + size;
+        let extra = [&[1, 0, 24, 0][..], &size.to_le_bytes(), &size.to_le_bytes(), &header.to_le_bytes()].concat();
+        let lengths = [8, 0, extra.len() as u8, 0];
+        let entry: [&[u8]; 7] =
+            [b"PK\x01\x02", &[0; 16], &[0xff; 8], &lengths, &[0; 10], &[0xff; 4], &[name, &extra[..]].concat()];
+        let behind = write(table, &entry);
+        let counts = [1_u64, 1, behind - table, table].map(u64::to_le_bytes).concat();
+        let locator = write(behind, &[b"PK\x06\x06", &44_u64.to_le_bytes(), &[0; 12], &counts]);
+        let end = write(locator, &[b"PK\x06\x07", &[0; 4], &behind.to_le_bytes(), &[1, 0, 0, 0]]);
+        let len = write(end, &[b"PK\x05\x06", &[0; 4], &[0xff; 12], &[0; 2]]);
+
+        let archive = Archive::read(&file, len).unwrap();
+        let entry = archive.find("a/data/0").unwrap();
+        assert_eq!((entry.size, entry.place(&file, len).unwrap()), (size, start));
+    }
+}
