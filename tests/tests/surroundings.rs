@@ -155,7 +155,7 @@ fn many_maps() {
     assert!(refusal(arena).starts_with("not an arena"));
 }
 
-/// Under strict overcommit sealed memory is charged with its size when it is made.
+/// Under strict overcommit sealed memory is charged when it is written.
 fn promises() {
     // 9 GiB of weights, of which the pipeline has none yet and the file only holes.
     const SIZE: usize = 49_152;

@@ -4,6 +4,7 @@
 //! is taken on the way.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -237,7 +238,7 @@ impl ArenaBuilder {
         let len = plan.frame.len;
         let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);
         let fd = sys::create("ray-zerocopy", len).map_err(system)?;
-        plan.write(&fd, tell)?;
+        plan.write(&fd, tell, &|error| limits::explained("pwrite", len, error))?;
         let fd = sys::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
         let mut regions = vec![Region::sealed(fd)?];
         for (fd, backing) in plan.files {
@@ -256,7 +257,7 @@ impl ArenaBuilder {
         limits::may_write(len)
             .and_then(|()| Ok(rustix::fs::ftruncate(&file, len)?))
             .map_err(|error| ArenaError::system("ftruncate", len, error))?;
-        plan.write(file, tell)
+        plan.write(file, tell, &io::Error::to_string)
     }
 
     fn plan(mut self) -> Result<Plan, ArenaError> {
@@ -301,19 +302,29 @@ impl Plan {
         })
     }
 
-    fn write(&mut self, target: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+    /// `explain` says what is behind an error of writing: a lack of memory is another thing than a lack of room on a disk.
+    fn write(
+        &mut self,
+        target: impl AsFd + Sync,
+        tell: &mut dyn FnMut(Progress),
+        explain: &dyn Fn(&io::Error) -> String,
+    ) -> Result<(), ArenaError> {
         let total = self.descriptors.iter().map(|descriptor| descriptor.len as u64).sum();
         let mut meter = Meter::new(total, tell);
         let places = self.descriptors.iter().zip(&self.frame.offsets);
         for ((descriptor, &offset), (blob, source)) in places.zip(&self.sources) {
-            let hash = copy(&**source, &target, offset, &mut meter)
+            let hash = copy(&**source, &target, offset, &mut meter, explain)
                 .map_err(|reason| ArenaError::Write { entry: descriptor.name.clone(), reason })?;
             self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
         }
         // As many bytes as before: checksums are of one length.
         let frame = self.frame()?;
         debug_assert_eq!((frame.head.len(), frame.len), (self.frame.head.len(), self.frame.len));
-        write_at(&target, &frame.head, 0).map_err(|error| ArenaError::system("pwrite", frame.len, error))
+        write_at(&target, &frame.head, 0).map_err(|error| ArenaError::System {
+            call: "pwrite".to_owned(),
+            bytes: frame.len,
+            reason: explain(&error),
+        })
     }
 }
 

@@ -44,12 +44,13 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Copies the bytes of a blob to `start` of `target`; returns their checksum.
+/// Copies the bytes of a blob to `start` of `target`; returns their checksum. `explain` says what is behind an error of writing.
 pub(super) fn copy(
     source: &dyn BlobSource,
     target: impl AsFd + Sync,
     start: u64,
     meter: &mut Meter<'_>,
+    explain: &dyn Fn(&io::Error) -> String,
 ) -> Result<blake3::Hash, String> {
     let mut hasher = blake3::Hasher::new();
     let mut at = start;
@@ -62,7 +63,7 @@ pub(super) fn copy(
                 }
                 _ => rayon::join(|| write_at(&target, chunk, at), || hasher.update(chunk)).0,
             };
-            written.map_err(|error| error.to_string())?;
+            written.map_err(|error| explain(&error))?;
             at += chunk.len() as u64;
             meter.add(chunk.len());
         }

@@ -66,7 +66,11 @@ const TESTS: &[Wanted] = &[
     wanted("jit", &["mlp", "graph_file", "actors_and_tasks", "handle_of_a_graph"]),
     // The last ones: the setting holds for the whole machine.
     Wanted { target: "heads", arguments: &[], before: Some("echo 2 > /proc/sys/vm/overcommit_memory") },
-    wanted("surroundings", &["promises_no_more"]),
+    Wanted {
+        target: "surroundings",
+        arguments: &["promises_no_more"],
+        before: Some("echo 8 > /proc/sys/vm/overcommit_ratio"),
+    },
 ];
 
 /// Examples, which are run as they are, and programs that tests start.
