@@ -222,10 +222,13 @@ fn sizes(code: &Code, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
     sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
 }
 
+/// The type and the shape of an output.
+type Described = (DType, Vec<usize>);
+
 /// The types and shapes of the outputs if a symbol is 0, as an empty batch is; `None` if none is.
 ///
 /// Operations do not run on nothing: the kernels of some backends fail there. So the outputs have to be empty themselves.
-fn empty(code: &Code, sizes: &[usize], inputs: &Values) -> Result<Option<Vec<(DType, Vec<usize>)>>, ReplayError> {
+fn empty(code: &Code, sizes: &[usize], inputs: &Values) -> Result<Option<Vec<Described>>, ReplayError> {
     let Some(symbol) = sizes.iter().position(|&size| size == 0) else { return Ok(None) };
     let mut outputs = Vec::with_capacity(code.outputs.len());
     for port in &code.outputs {
