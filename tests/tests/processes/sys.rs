@@ -14,26 +14,33 @@ pub(crate) extern "C" fn panic_without_unwinding() {
     panic!("the probe is broken");
 }
 
+/// Has a command's process run something before it executes the program. It makes system calls, and nothing else.
+fn before_exec(command: &mut Command, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: what runs between fork and exec are the system calls below, which may be made there.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// The error of a system call, if it failed.
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Starts a command's process with SIGCHLD ignored, as a shell's `trap '' CHLD` does.
 pub(crate) fn ignore_children(command: &mut Command) {
-    // SAFETY: `signal` may be called between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-            Ok(())
-        })
-    };
+    before_exec(command, || {
+        // SAFETY: ignoring a signal replaces no handler of this process.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+        Ok(())
+    });
 }
 
 /// Sets a limit of a command's process.
 pub(crate) fn limit(command: &mut Command, resource: libc::__rlimit_resource_t, value: u64) {
-    // SAFETY: `setrlimit` may be called between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
-            if libc::setrlimit(resource, &raw const limit) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-        })
-    };
+    before_exec(command, move || {
+        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        // SAFETY: the call reads the limit.
+        checked(unsafe { libc::setrlimit(resource, &raw const limit) })
+    });
 }
 
 /// A terminal: the side that a person sees, and the side that programs have.
@@ -44,8 +51,11 @@ pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
         libc::openpty(&raw mut person, &raw mut program, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
     };
     assert_eq!(failed, 0, "{}", io::Error::last_os_error());
-    // SAFETY: both were just made, and are owned by no one else.
-    unsafe { (OwnedFd::from_raw_fd(person), OwnedFd::from_raw_fd(program)) }
+    // SAFETY: it was just made, and is owned by no one else.
+    let person = unsafe { OwnedFd::from_raw_fd(person) };
+    // SAFETY: as above.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    (person, program)
 }
 
 /// Makes a terminal stop background processes that print: `stty tostop`.
@@ -65,15 +75,12 @@ pub(crate) fn stop_the_background(terminal: &OwnedFd) {
 
 /// Makes a command's process the leader of a session on the terminal that is its standard input.
 pub(crate) fn lead_a_session(command: &mut Command) {
-    // SAFETY: both calls may be made between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Ok(())
-        })
-    };
+    before_exec(command, || {
+        // SAFETY: the call takes nothing.
+        checked(unsafe { libc::setsid() })?;
+        // SAFETY: the request takes a number.
+        checked(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
+    });
 }
 
 /// Forks this process. `child` runs in the child, which ends with what it gives; the parent gets the child's id.
