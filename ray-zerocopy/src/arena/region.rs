@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "ray")]
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags, Stat, fstat};
+use rustix::fs::{OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
@@ -171,7 +171,7 @@ impl Region {
             return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
         }
         let stat = fstat(&file).map_err(|errno| ArenaError::file(&stamp.path, errno.into()))?;
-        let others_may_write = Mode::from_raw_mode(stat.st_mode).contains(Mode::WOTH);
+        let others_may_write = stat.st_mode & 0o002 != 0;
         if ![0, geteuid().as_raw()].contains(&stat.st_uid) || others_may_write {
             let reason = format!(
                 "a handle names it for weights to be borrowed from, and other users can change it: it belongs to user {}, and its \
