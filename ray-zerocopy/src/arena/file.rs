@@ -308,7 +308,7 @@ impl Arena {
 }
 
 /// Writes a file that appears when it is complete, and then takes the place of one that is there: see
-/// [`os::replace`](crate::os::replace).
+/// [`os::replace`].
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> Result<(), ArenaError>) -> Result<(), ArenaError> {
     os::replace::replace(path, write, |error| ArenaError::file(path, error))
 }
