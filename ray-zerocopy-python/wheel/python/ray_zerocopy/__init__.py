@@ -168,7 +168,8 @@ class Graph:
         return self._native.run(method, named)
 
     def _empty(self, columns):
-        # Ray Data's empty batches have lost the shape of their rows. That of a graph is known, but for sizes that differ from call to call.
+        # Ray Data's empty batches have lost the shape of their rows. That of a graph is known, but for sizes that differ from call to call:
+        # 16 is one that most graphs can have.
         inputs = self._about["inputs"] if self._about["methods"] is None else {}
         shaped = {}
         for name, column in columns.items():
@@ -176,7 +177,7 @@ class Graph:
             if about is not None:
                 dtype, extents = about.split(" ", 1)
                 extents = extents.strip("[]").split(", ")[1:]
-                shape = [int(extent) if extent.isdecimal() else 1 for extent in extents]
+                shape = [int(extent) if extent.isdecimal() else 16 for extent in extents]
                 found = getattr(column, "shape", ())
                 if len(found) != len(shape) + 1:
                     column = numpy.empty((0, *shape), _DTYPES[dtype])
