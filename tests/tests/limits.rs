@@ -83,12 +83,14 @@ fn open_files_of_the_owner() {
 
     let error = Local::builder().workers(1).start().unwrap_err();
     assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -n`")), "{error}");
+    // What the worker had here would be enough for the next, so that none of it may be had again.
+    let filled_up = limit(Resource::Nofile, 3);
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
-    eventually("the worker is gone", || !is_alive(pid));
     let error = tasks.pid().wait().unwrap_err();
     let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
     assert!(reason.contains("see `ulimit -n`"), "{error}");
 
+    setrlimit(Resource::Nofile, filled_up).unwrap();
     drop(filled);
     assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
     setrlimit(Resource::Nofile, before).unwrap();
