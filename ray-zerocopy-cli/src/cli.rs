@@ -52,6 +52,7 @@ pub(crate) enum Command {
 ///     rzc pack bert.bin --rename '^bert\.=encoder.' --rename 'gamma$=weight' --rename 'beta$=bias'
 ///     rzc pack gpt2 --transpose '(c_attn|c_proj|c_fc)\.weight$' --tie lm_head.weight=wte.weight
 ///     rzc pack m.pth --split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "what is indented is for `--help`, which shows it as it stands")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Pack {
