@@ -133,9 +133,8 @@ impl Log {
                 // What was said to the worker, or by it, in between; or what was short, by its name.
                 let explained = |reason: &str| {
                     let nonsense = reason.contains("a packet is broken");
-                    let short = ["see `ulimit -n`", "and `ulimit -v`", "is there enough memory"]
-                        .iter()
-                        .any(|name| reason.contains(name));
+                    let named = ["`ulimit -n`", "`ulimit -v`", "is there enough memory"];
+                    let short = named.iter().any(|name| reason.contains(name));
                     nonsense || (short && self.short.load(Ordering::Relaxed))
                 };
                 let violence = match &error {
