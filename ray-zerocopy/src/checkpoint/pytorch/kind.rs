@@ -16,7 +16,7 @@ pub(crate) enum ArchiveKind {
     Other(String),
 }
 
-/// What the archive at a path holds; nothing if it is not one, or has lost its end.
+/// What the archive at a path holds; `None` if it is not one.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -34,7 +34,9 @@ pub(crate) fn kind(path: &Path) -> std::io::Result<Option<ArchiveKind>> {
     match Archive::read(&file, len) {
         Ok(archive) => Ok(Some(of(&archive))),
         Err(ZipError::Read(error)) => Err(error),
-        Err(ZipError::Cut(_) | ZipError::Broken(_)) => Ok(None),
+        Err(ZipError::Cut(reason) | ZipError::Broken(reason)) => {
+            Ok(Some(ArchiveKind::Other(format!("a zip file that is not whole: {reason}"))))
+        }
     }
 }
 

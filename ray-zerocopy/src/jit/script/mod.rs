@@ -117,7 +117,7 @@ impl TorchScript {
                 "it is a state dict, weights without code, which `Checkpoint::open` and `rzc pack` take".to_owned()
             }
             Ok(Some(ArchiveKind::Other(found))) => format!("it is {found}"),
-            _ => "it is not a whole zip file".to_owned(),
+            _ => "it is not a zip file".to_owned(),
         }
     }
 
