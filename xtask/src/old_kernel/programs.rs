@@ -69,7 +69,7 @@ const TESTS: &[Wanted] = &[
     Wanted {
         target: "surroundings",
         arguments: &["promises_no_more"],
-        before: Some("echo 8 > /proc/sys/vm/overcommit_ratio"),
+        before: Some("echo 20 > /proc/sys/vm/overcommit_ratio"),
     },
 ];
 
