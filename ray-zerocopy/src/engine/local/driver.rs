@@ -64,7 +64,7 @@ impl Driver {
     /// No process could be started. What needs one is told, and after a pause the next is tried.
     fn give_up(&self, reason: &str) {
         self.shared.started(self.index, Err(not_started(self.index, reason)));
-        self.shared.hopeless(self.index, reason, BACK_OFF);
+        self.shared.charge_failed_start(self.index, reason, BACK_OFF);
         self.shared.pause(BACK_OFF);
     }
 
@@ -211,7 +211,7 @@ impl Driver {
         }
         let reason = format!("{} processes died while they loaded the pipeline ({how})", self.stillborn);
         self.shared.attached(self.index, program.key, Err(not_started(self.index, &reason)));
-        self.shared.hopeless(self.index, &reason, BACK_OFF);
+        self.shared.charge_failed_start(self.index, &reason, BACK_OFF);
         self.shared.pause(BACK_OFF);
     }
 }

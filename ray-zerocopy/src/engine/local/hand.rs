@@ -173,8 +173,8 @@ impl Shared {
     }
 
     /// Fails, or tries again, a call that needs a process that cannot be started.
-    pub(super) fn hopeless(&self, index: usize, reason: &str, round: Duration) {
-        let call = lock(&self.state).hopeless(index, round);
+    pub(super) fn charge_failed_start(&self, index: usize, reason: &str, round: Duration) {
+        let call = lock(&self.state).charge_failed_start(index, round);
         match call {
             Some(call) if call.attempts < call.allowed => {
                 if let Some(claimed) = self.put_back(call) {

@@ -37,7 +37,7 @@ pub(super) struct State {
     /// When the keeper of deadlines wakes by itself.
     pub(super) keeper: Option<Instant>,
     /// When a call last lost an attempt because no process could be started.
-    hopeless: Option<Instant>,
+    last_failed_start: Option<Instant>,
 }
 
 /// What is known of one worker.
@@ -191,7 +191,7 @@ impl State {
     ///
     /// The workers of a pool fail together, and a call for any of them loses one attempt for each round of that, not one for each
     /// worker.
-    pub(super) fn hopeless(&mut self, index: usize, round: Duration) -> Option<Call> {
+    pub(super) fn charge_failed_start(&mut self, index: usize, round: Duration) -> Option<Call> {
         if let Some(mut call) = self.seats[index].pinned.pop_front() {
             call.attempts += 1;
             return Some(call);
@@ -200,11 +200,11 @@ impl State {
             return None;
         }
         let now = Instant::now();
-        if self.hopeless.is_some_and(|last| now.saturating_duration_since(last) < round) {
+        if self.last_failed_start.is_some_and(|last| now.saturating_duration_since(last) < round) {
             return None;
         }
         let mut call = self.queue.pop_front()?;
-        self.hopeless = Some(now);
+        self.last_failed_start = Some(now);
         call.attempts += 1;
         Some(call)
     }
