@@ -17,7 +17,7 @@ fn main() {
 /// Compiles against the LibTorch that `torch-sys` has found.
 #[cfg(feature = "libtorch")]
 fn libtorch() {
-    let sources = "src/torch/sys/shim";
+    let sources = "src/tensor/libtorch/sys/shim";
     println!("cargo::rerun-if-changed={sources}");
     let Ok(libraries) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
         println!("cargo::error=torch-sys does not say where LibTorch is; is another version of it in use?");

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, CallError, Error, Local, Pipeline, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pipeline, TaskWrapper, gather};
 use serde::{Deserialize, Serialize};
 
 /// Shares a model once, loads it in this process, in actors, and in a process that was only given a handle.
@@ -127,7 +127,7 @@ fn main() -> Result<()> {
     println!("actor 0 has seen {of_first:?}, actor 1 {of_second:?}");
     ensure!(of_first == ["Solaris", "Stalker"] && of_second == ["Mirror"], "actors share their state");
 
-    let visitor = TaskWrapper::on(&Local::builder().workers(1).start()?, &Visitor)?;
+    let visitor = TaskWrapper::on(&LocalPool::builder().workers(1).start()?, &Visitor)?;
     let postcard = visitor.visit(shared.clone()).wait()?.map_err(anyhow::Error::msg)?;
     println!("a process that got the handle writes: {postcard:?}");
     ensure!(postcard.pid != std::process::id() && postcard.arena == arena.id().to_string(), "not what was handed out");

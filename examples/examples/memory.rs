@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, HugePages, Memory, Pipeline, Report};
+use ray_zerocopy::{ActorWrapper, HugePages, MemoryPolicy, Pipeline, Report};
 use serde::{Deserialize, Serialize};
 
 /// Shares one model several times, each time under another memory policy, and times an actor that comes up.
@@ -66,7 +66,7 @@ struct Times {
     later: Duration,
 }
 
-fn attempt(model: &Model, memory: Memory, x: &Tensor<2>) -> Result<(Times, Report)> {
+fn attempt(model: &Model, memory: MemoryPolicy, x: &Tensor<2>) -> Result<(Times, Report)> {
     let shared = ActorWrapper::new(model)?.threads_per_worker(1).memory(memory);
     let once = shared.arena().memory().took;
     let actor = shared.spawn(1)?;
@@ -96,11 +96,11 @@ fn main() -> Result<()> {
     let device = Device::flex();
     let model = ModelConfig { layers: usize::from(args.mib) / 4 }.init(&device);
     let x = Tensor::<2>::ones([1, WIDTH], &device);
-    let huge = Memory::default().huge_pages(HugePages::Now);
+    let huge = MemoryPolicy::default().huge_pages(HugePages::Now);
     let policies = [
-        ("nothing", Memory::default()),
-        ("prefault", Memory::default().prefault(true)),
-        ("lock", Memory::default().lock(true)),
+        ("nothing", MemoryPolicy::default()),
+        ("prefault", MemoryPolicy::default().prefault(true)),
+        ("lock", MemoryPolicy::default().lock(true)),
         ("huge pages", huge),
         ("all three", huge.prefault(true).lock(true)),
     ];

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use ray_zerocopy::{CallError, Error, Local, Pipeline, TaskWrapper, gather};
+use ray_zerocopy::{CallError, Error, LocalPool, Pipeline, TaskWrapper, gather};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Each call of a method is a task: it runs in a worker process that is free, and gives back a `Pending` at once.
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = Device::flex();
     let model = Model::new(&device);
-    let engine = Local::builder().workers(args.workers.into()).start()?;
+    let engine = LocalPool::builder().workers(args.workers.into()).start()?;
     let tasks = TaskWrapper::on(&engine, &model)?;
     println!("owner {}, workers {:?}", std::process::id(), pids(&engine));
 
@@ -136,7 +136,7 @@ fn errors(tasks: &TaskWrapper<Model>) -> Result<()> {
 }
 
 /// What happens when workers die.
-fn deaths(tasks: &TaskWrapper<Model>, engine: &Local) -> Result<()> {
+fn deaths(tasks: &TaskWrapper<Model>, engine: &LocalPool) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let note = folder.path().join("note");
     let pending = tasks.hang_once(note.to_string_lossy().into_owned());
@@ -164,7 +164,7 @@ fn deaths(tasks: &TaskWrapper<Model>, engine: &Local) -> Result<()> {
     Ok(())
 }
 
-fn pids(engine: &Local) -> Vec<u32> {
+fn pids(engine: &LocalPool) -> Vec<u32> {
     engine.workers().iter().map(|worker| worker.pid).collect()
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use burn::tensor::{Device, TensorData};
-use ray_zerocopy::{ActorWrapper, Local, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, gather};
 use ray_zerocopy_examples::corpus;
 use ray_zerocopy_examples::minilm::fetch;
 use ray_zerocopy_examples::search::Search;
@@ -39,7 +39,7 @@ fn four_workers_answer_as_their_owner_does_on_one_copy() {
         assert_eq!(worker.copied, 0, "{report}");
     }
 
-    let engine = Local::builder().workers(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start().unwrap();
     let tasks = TaskWrapper::<Search>::from_arena(&engine, shared.arena().clone()).unwrap();
     assert_eq!(tasks.embed(texts).wait().unwrap().unwrap().into_data(), here, "a task on the same arena");
 }

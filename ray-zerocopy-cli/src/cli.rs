@@ -272,7 +272,7 @@ pub(crate) struct Graph {
 
 /// Be a worker process; started by programs, not by hand
 ///
-/// A program that runs graphs starts it with `Local::builder().program("rzc")`, or with
+/// A program that runs graphs starts it with `LocalPool::builder().program("rzc")`, or with
 /// `JitActorWrapper::program("rzc")`. It needs nothing of that program: graphs bring all of their code.
 #[derive(Debug, Args)]
 pub(crate) struct Worker {}

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
-use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, CheckpointOptions, Placed};
+use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, CheckpointOptions, Location};
 
 /// Tensors in one file or several.
 pub(crate) struct Weights {
@@ -166,8 +166,8 @@ impl Weights {
         let tensors = arena.tensors().zip(arena.checksums()).map(|(tensor, checksum)| {
             // In memory that a process has open, the sealed part is the file that was opened.
             let (file, offset) = match tensor.placed {
-                Placed::File { path, offset } => (path.to_owned(), offset),
-                Placed::Sealed { .. } => (PathBuf::from("the memory of another arena"), 0),
+                Location::File { path, offset } => (path.to_owned(), offset),
+                Location::Sealed { .. } => (PathBuf::from("the memory of another arena"), 0),
             };
             Tensor {
                 path: tensor.path.to_owned(),

@@ -14,7 +14,7 @@ use burn::tensor::{Device, Int, Tensor};
 use common::{Folder, rzc};
 use npyz::WriterBuilder;
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TracedGraph, Values, trace};
-use ray_zerocopy::{Local, Pipeline, TaskWrapper};
+use ray_zerocopy::{LocalPool, Pipeline, TaskWrapper};
 
 #[derive(Pipeline)]
 #[pipeline(init = Scorer::new)]
@@ -159,7 +159,7 @@ fn rzc_is_a_worker_that_knows_no_pipeline() {
     let inputs = Values::new().with("rows", rows(7)).with("wanted", wanted.clone());
     let expected = scorer.scores(rows(7), wanted).0.into_data();
 
-    let local = Local::builder().workers(2).program(program).start().unwrap();
+    let local = LocalPool::builder().workers(2).program(program).start().unwrap();
     let tasks = JitTaskWrapper::on(&local, &graph).unwrap().strict();
     assert_eq!(tasks.run(inputs.clone()).wait().unwrap().data("output.0").unwrap(), expected);
     let worker = local.workers()[0].pid;
@@ -178,9 +178,9 @@ fn rzc_is_a_worker_that_knows_no_pipeline() {
 
     let by_hand = rzc(&["worker"]);
     assert!(by_hand.error().contains("a worker is started by the program whose graphs it runs"), "{by_hand:?}");
-    let error = Local::builder().program("/bin/true").workers(1).start().map(drop).unwrap_err();
+    let error = LocalPool::builder().program("/bin/true").workers(1).start().map(drop).unwrap_err();
     assert!(error.to_string().contains("is `/bin/true` a program with this version of ray-zerocopy?"), "{error}");
-    let error = Local::builder().program("/no/such/program").workers(1).start().map(drop).unwrap_err();
+    let error = LocalPool::builder().program("/no/such/program").workers(1).start().map(drop).unwrap_err();
     assert!(error.to_string().contains("`/no/such/program` could not be started"), "{error}");
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_pack::Writer;
 use common::{Column, Folder, Model, Stored, checkpoint, floats, in_file, rzc, sharded};
-use ray_zerocopy::{Arena, Checkpoint, LoadError, Placed, load, share_from};
+use ray_zerocopy::{Arena, Checkpoint, LoadError, Location, load, share_from};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -48,7 +48,7 @@ fn what_is_packed_is_borrowed_whole_and_answers_the_same() {
     let packed = arena(Checkpoint::open(folder.at("model.bpk")).unwrap().placement(in_file()));
     assert_eq!(packed.borrowed_bytes(), packed.weight_bytes());
     for tensor in packed.tensors() {
-        assert!(matches!(tensor.placed, Placed::File { offset, .. } if offset % 256 == 0), "{tensor:?}");
+        assert!(matches!(tensor.placed, Location::File { offset, .. } if offset % 256 == 0), "{tensor:?}");
     }
     assert_eq!(run(&packed), run(&original));
     // In sealed memory too.

@@ -10,7 +10,7 @@ use std::io::BufReader;
 use burn::tensor::{Device, Tensor};
 use common::{Folder, rzc};
 use npyz::WriterBuilder;
-use ray_zerocopy::Local;
+use ray_zerocopy::LocalPool;
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TorchScript};
 
 fn module(name: &str) -> String {
@@ -49,7 +49,7 @@ fn a_module_runs_on_files_as_it_does_in_a_program() {
     rzc(&["run", &saved, "--input", &format!("rows={x}"), "--output", &format!("output={again}")]).well();
     assert_eq!(read(&again), read(&y));
     let program = env!("CARGO_BIN_EXE_rzc");
-    let local = Local::builder().program(program).workers(2).start().unwrap();
+    let local = LocalPool::builder().program(program).workers(2).start().unwrap();
     let tasks = JitTaskWrapper::on(&local, &script).unwrap();
     assert_eq!(tasks.run([("rows", tensor())]).wait().unwrap().data("output").unwrap(), here);
     let actors = JitActorWrapper::new(&script).program(program).spawn(1).unwrap();

@@ -195,7 +195,7 @@ fn pattern(fields: &[Field]) -> TokenStream {
 fn walks(fields: &[Field], runtime: &Runtime, direction: Direction) -> Vec<TokenStream> {
     let walk = |(position, field): (usize, &Field)| {
         let leaves = match field.attrs.role() {
-            Some(Role::Config | Role::Copy) => Leaves::Copied,
+            Some(Role::Config | Role::Copy) => Leaves::CopiedTensor,
             Some(Role::Module) => Leaves::Modules,
             Some(Role::Skip) | None => Leaves::Found,
         };

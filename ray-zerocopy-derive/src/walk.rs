@@ -24,7 +24,7 @@ pub(crate) enum Leaves {
     /// The user: every leaf is a burn module.
     Modules,
     /// The user: the field is copied as a whole, whatever it is made of.
-    Copied,
+    CopiedTensor,
 }
 
 pub(crate) struct Walk<'a> {
@@ -36,7 +36,7 @@ pub(crate) struct Walk<'a> {
 impl Walk<'_> {
     /// The walk over a field; `value` is a reference to it, exclusive when attaching.
     pub(crate) fn field(&self, ty: &Type, value: &TokenStream) -> TokenStream {
-        if self.leaves == Leaves::Copied {
+        if self.leaves == Leaves::CopiedTensor {
             return self.leaf(ty, value);
         }
         let shape = Shape::of(ty);
@@ -173,7 +173,7 @@ impl Walk<'_> {
                 }
             }},
             Leaves::Modules => quote_spanned!(span=> #runtime::leaf::module::<#ty>()),
-            Leaves::Copied => quote_spanned!(span=> #runtime::leaf::copy::<#ty>()),
+            Leaves::CopiedTensor => quote_spanned!(span=> #runtime::leaf::copy::<#ty>()),
         };
         quote! {
             let __ops = #operations;

@@ -10,9 +10,9 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList};
 use ray_zerocopy::__private::dynamic::ResultTensor;
 use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::TensorKind;
-use ray_zerocopy::jit::{self, Opened, PortInfo, Program, Replay, ReplayError, Value, Values};
+use ray_zerocopy::jit::{self, Executable, Opened, PortInfo, Program, ReplayError, Value, Values};
 
-use crate::convert::{Borrowing, Expected, Place, Tensor, array, columns, tensor};
+use crate::convert::{Backend, Borrowing, Expected, Tensor, array, columns, tensor};
 
 /// A graph of this process. In a box, since Python's objects are aligned less than burn's devices are.
 #[pyclass(frozen, name = "_Graph", module = "ray_zerocopy._native")]
@@ -20,7 +20,7 @@ struct Graph(Box<State>);
 
 struct State {
     opened: Opened,
-    replay: ForkMutex<Replay>,
+    replay: ForkMutex<Executable>,
     device: String,
     /// Arrays that came as inputs: those that were read in place, and those that were copied.
     traffic: [AtomicU64; 2],
@@ -72,7 +72,7 @@ impl Graph {
             return on_cpu(name, number);
         }
         let expected = port.as_ref().map(|port| Expected { rank: port.shape.len(), kind: port.kind });
-        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &Place::new("graph", name))?;
+        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &Backend::new("graph", name))?;
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Native);
         let mut data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(runtime)?;
         if let Some(port) = port.filter(|port| port.kind == TensorKind::Int && port.element != dtype) {

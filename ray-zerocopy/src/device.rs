@@ -2,44 +2,11 @@
 //!
 //! burn makes a device without asking whether it is there, and panics at its first use. Here it is asked first.
 
+use crate::error::device::DeviceError;
 use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
-
-/// Why a device string does not name a usable device.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum DeviceError {
-    /// The string is not a device.
-    #[error(
-        "`{found}` is not a device; write `cpu`, `cuda`, `cuda:1`, `wgpu`, `wgpu:0`, `libtorch` or `libtorch:cuda:0`"
-    )]
-    Unknown {
-        /// The string.
-        found: String,
-    },
-    /// The program was built without the backend.
-    #[error(
-        "device `{device}` needs the feature `{feature}`, which this program was built without; \
-         build it with `ray-zerocopy = {{ features = [\"{feature}\"] }}`"
-    )]
-    NotCompiled {
-        /// The device that was asked for.
-        device: String,
-        /// The feature of `ray-zerocopy` that has it.
-        feature: String,
-    },
-    /// The machine does not have the device.
-    #[error("device `{device}` is not there: found {found}")]
-    NotFound {
-        /// The device that was asked for.
-        device: String,
-        /// What the machine has.
-        found: String,
-    },
-}
 
 /// A device string, understood but not yet looked for: the owner may name a device that only its workers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -175,7 +142,9 @@ fn libtorch(spec: Spec) -> Result<Device, DeviceError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DeviceError, Spec, device};
+    use super::DeviceError;
+    use super::Spec;
+    use super::device;
 
     #[test]
     fn strings_are_understood_and_come_back() {

@@ -9,14 +9,21 @@ use std::os::fd::AsRawFd;
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::arena::container::Head;
-use crate::arena::copy::write_at;
-use crate::arena::sys::{create, seal};
-use crate::arena::{Arena, ArenaError, BlobSource, Manifest, TensorEntry, TensorKind, dtypes, sealed_container};
-use crate::checkpoint::{Change, Checkpoint, FromFile, Scratch};
-use crate::engine::local::any_message;
-use crate::pipeline::{self, Kind};
-use crate::wrapper::wire::{Reader, Tensors, WireError};
+use crate::arena::arena::Arena;
+use crate::arena::builder::sealed_container;
+use crate::arena::io::write_at;
+use crate::arena::layout::Head;
+use crate::arena::manifest::{Manifest, TensorEntry};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::source::{Change, FromFile, Scratch};
+use crate::error::arena::ArenaError;
+use crate::os::sys::memfd::{create, seal};
+use crate::remote::wire::{Reader, WireError};
+use crate::remote::wire_tensors::Tensors;
+use crate::tensor::dtype;
+use crate::tensor::kind::Kind;
+use crate::tensor::kind::TensorKind;
+use crate::tensor::source::BlobSource;
 
 /// Opens bytes as an arena, compares its checksums and makes every tensor.
 ///
@@ -67,7 +74,7 @@ fn same_head(bytes: &[u8]) {
 /// # Errors
 /// As [`TracedGraph::from_arena`](crate::jit::TracedGraph::from_arena).
 pub fn graph(bytes: &[u8]) -> Result<(), String> {
-    let info = crate::jit::info_of(bytes).map_err(|error| error.to_string())?;
+    let info = crate::jit::graph::info::info_of(bytes).map_err(|error| error.to_string())?;
     assert_eq!(info.steps().count(), info.operations());
     assert_eq!(info.outputs().count(), info.output_operands().count());
     // Every tensor that is read is there: no operand is shown as nothing.
@@ -81,7 +88,7 @@ pub fn graph(bytes: &[u8]) -> Result<(), String> {
 /// # Errors
 /// As [`TorchScript::from_arena`](crate::jit::TorchScript::from_arena).
 pub fn module(bytes: &[u8]) -> Result<(), String> {
-    crate::jit::checked_calls(bytes)
+    crate::jit::torchscript::checked_calls(bytes)
 }
 
 /// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
@@ -93,7 +100,7 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
     // A manifest that means something gets the fingerprint that belongs to it: no fuzzer finds that by itself.
     let text = match serde_json::from_str::<Manifest>(&text) {
         Ok(mut manifest)
-            if manifest.tensors.iter().all(|entry| !dtypes::name(entry.dtype).ends_with("impossible scheme")) =>
+            if manifest.tensors.iter().all(|entry| !dtype::name(entry.dtype).ends_with("impossible scheme")) =>
         {
             manifest.fingerprint = Manifest::fingerprint(&manifest.pipeline, &manifest.tensors);
             serde_json::to_string(&manifest).unwrap_or_default()
@@ -198,7 +205,9 @@ fn of_kind<K: Kind>(arena: &Arena, entry: &TensorEntry) {
 fn of_rank<const D: usize, K: Kind>(arena: &Arena, entry: &TensorEntry) {
     let bytes = arena.borrow(entry.blob);
     let (start, len) = (bytes.as_ptr(), bytes.len());
-    let Ok(tensor) = pipeline::tensor_of::<D, K>(bytes, &entry.shape, entry.dtype, &Device::flex()) else { return };
+    let Ok(tensor) = crate::tensor::host::tensor::<D, K>(bytes, &entry.shape, entry.dtype, &Device::flex()) else {
+        return;
+    };
     assert_eq!(tensor.dims().to_vec(), entry.shape);
     if len > 0 && !matches!(entry.dtype, DType::QFloat(_)) {
         assert!(arena.contains(start), "a tensor outside of the arena");
@@ -221,7 +230,7 @@ enum Nested {
 /// If the frame is broken, or does not hold the values.
 pub fn message(bytes: &[u8]) -> Result<(), String> {
     let (&kind, frame) = bytes.split_first().ok_or("there is nothing")?;
-    let payload = any_message(kind, frame).map_err(|error| error.to_string())?;
+    let payload = crate::engine::local::protocol::any(kind, frame).map_err(|error| error.to_string())?;
     let total: usize = payload.segments.iter().map(bytes::Bytes::len).sum();
     assert!(total <= frame.len(), "more bytes than arrived");
     let mut reader = Reader::new(payload, Device::flex());

@@ -84,7 +84,6 @@ mod codec;
 mod device;
 mod engine;
 mod error;
-mod fork;
 mod fuzz;
 pub mod jit;
 mod os;
@@ -92,25 +91,52 @@ mod panics;
 mod pipeline;
 #[cfg(feature = "ray")]
 pub mod ray;
+mod remote;
 mod report;
-#[cfg(feature = "libtorch")]
-mod torch;
-mod wrapper;
+mod startup;
+mod tensor;
 
-pub use arena::memory::{HugePages, Memory, MemoryOutcome, PolicyOutcome, WhyNot};
-pub use arena::{Arena, ArenaError, ArenaFile, ArenaId, Placed, Placement, Progress, SharedTensor, TensorKind};
-pub use checkpoint::{Checkpoint, CheckpointError, CheckpointFormat, CheckpointOptions, CheckpointTensor};
-pub use device::{DeviceError, device};
-pub use engine::local::{Local, LocalBuilder};
-pub use engine::{Attached, CallError, Place, Worker};
-pub use error::{Error, Result};
-pub use fork::after_fork;
-pub use pipeline::{Copied, LoadError, Loaded, Pipeline, Root, ShareError, load, share, share_from};
+pub use crate::arena::arena::Arena;
+pub use crate::arena::file::ArenaFile;
+pub use crate::arena::io::Progress;
+pub use crate::arena::manifest::ArenaId;
+pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
+pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
+pub use crate::arena::placement::Placement;
+pub use crate::arena::tensor::{Location, SharedTensor};
+pub use crate::checkpoint::options::CheckpointOptions;
+pub use crate::checkpoint::{Checkpoint, CheckpointFormat, CheckpointTensor};
+pub use crate::device::device;
+pub use crate::engine::backend::Backend;
+pub use crate::engine::local::{LocalPool, LocalPoolBuilder};
+pub use crate::engine::program::Attached;
+pub use crate::error::arena::ArenaError;
+pub use crate::error::call::{CallError, Worker};
+pub use crate::error::checkpoint::CheckpointError;
+pub use crate::error::device::DeviceError;
+pub use crate::error::load::LoadError;
+pub use crate::error::report::ReportError;
+pub use crate::error::share::ShareError;
+pub use crate::error::{Error, Result};
+pub use crate::os::fork::after_fork;
+pub use crate::pipeline::Pipeline;
+pub use crate::pipeline::load::Loaded;
+pub use crate::pipeline::load::load;
+pub use crate::pipeline::rebuild::Root;
+pub use crate::pipeline::share::share;
+pub use crate::pipeline::share_from::share_from;
+pub use crate::remote::Remote;
+pub use crate::remote::actor::ActorWrapper;
+pub use crate::remote::actors::{Actor, Actors};
+pub use crate::remote::pending::{Gather, Pending, gather};
+pub use crate::remote::schema::{MethodInfo, Parameter, Schema};
+pub use crate::remote::task::TaskWrapper;
+pub use crate::report::scan::scan;
+pub use crate::report::scan::{MappedArena, MappingProcess, ProcessRole, Scan};
+pub use crate::report::table::{ProcessReport, Report};
+pub use crate::tensor::copied::CopiedTensor;
+pub use crate::tensor::kind::TensorKind;
 pub use ray_zerocopy_derive::{Pipeline, remote};
-pub use report::{MappedArena, MappingProcess, ProcessReport, ProcessRole, Report, ReportError, Scan, scan};
-pub use wrapper::{
-    Actor, ActorWrapper, Actors, Gather, MethodInfo, Parameter, Pending, Remote, Schema, TaskWrapper, gather,
-};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.
 ///
@@ -118,7 +144,7 @@ pub use wrapper::{
 /// `main` is not yours, need nothing at all; this call makes sure of it where a platform runs no constructors,
 /// and says to the reader that `main` is not the only beginning.
 pub fn init() {
-    engine::local::fallback();
+    startup::fallback();
 }
 
 /// What the derives' code calls. Not for use by hand: it changes without notice.
@@ -126,12 +152,15 @@ pub fn init() {
 pub mod __private {
     pub use burn::tensor::Device;
 
-    pub use crate::fork::{ForkMutex, HeldAtFork};
-    pub use crate::pipeline::{
-        Attacher, Collector, LoadError, MapKey, Pipeline, Root, ShareError, Source, entries, entries_mut, rebuilt,
-        unshare,
-    };
-    pub use crate::pipeline::{leaf, whole};
+    pub use crate::error::load::LoadError;
+    pub use crate::error::share::ShareError;
+    pub use crate::os::fork::{ForkMutex, HeldAtFork};
+    pub use crate::pipeline::Pipeline;
+    pub use crate::pipeline::attach::Attacher;
+    pub use crate::pipeline::collect::Collector;
+    pub use crate::pipeline::containers::{MapKey, entries, entries_mut, unshare};
+    pub use crate::pipeline::rebuild::{Root, Source, rebuilt};
+    pub use crate::pipeline::{copy_field as whole, field_kind as leaf};
     /// For `rzc`: files that appear when they are complete.
     pub mod os {
         pub use crate::os::replace::replace;
@@ -143,31 +172,27 @@ pub mod __private {
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {
-        pub use crate::wrapper::dynamic::{Arguments, Failed, ResultTensor, Results, call, make};
+        pub use crate::remote::untyped::{Arguments, Failed, ResultTensor, Results, call, make};
     }
     /// For `ray-zerocopy-python`: what a module of a Python process needs.
     #[cfg(feature = "ray")]
     pub mod guest {
-        pub use crate::ray::guest::{hold, lend, libtorch, open, put, use_threads};
+        pub use crate::ray::embedding::{libtorch, open};
+        pub use crate::ray::store::plasma::put;
+        pub use crate::ray::sys::buffer::{hold, lend};
+        pub use crate::ray::worker::serve::use_threads;
     }
     /// For this workspace's benchmarks.
     #[cfg(feature = "ray")]
-    pub use crate::ray::bare::Bare;
+    pub use crate::ray::baseline::Bare;
     /// For this workspace's benchmarks.
     pub mod transport {
         pub use crate::engine::local::transport::{Connection, Received, Wait};
         pub use crate::engine::message::{Incoming, Outgoing};
     }
-    pub use crate::wrapper::wire::{Reader, WireError, Writer};
-    pub use crate::wrapper::{Caller, Method, MethodInfo, Parameter, Pending, Remote, wire};
-}
-
-/// A function of this crate's own, which programs that have it know by name.
-pub(crate) fn own_function(name: &str) -> Option<Box<dyn std::any::Any>> {
-    jit::own_function(name)
-}
-
-/// The name of a type as it is written in arenas and errors.
-pub(crate) fn type_name<T: ?Sized>() -> String {
-    std::any::type_name::<T>().to_owned()
+    pub use crate::remote::caller::{Caller, Method};
+    pub use crate::remote::pending::Pending;
+    pub use crate::remote::schema::{MethodInfo, Parameter};
+    pub use crate::remote::wire::{Reader, WireError, Writer};
+    pub use crate::remote::{Remote, wire};
 }

@@ -4,12 +4,12 @@
 
 use std::ffi::{CString, c_char};
 
-use ray_zerocopy::Local;
+use ray_zerocopy::LocalPool;
 
 /// Starts workers, which cannot be: why. The text is never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn start_workers() -> *mut c_char {
-    let text = match Local::builder().workers(1).start() {
+    let text = match LocalPool::builder().workers(1).start() {
         Ok(engine) => format!("{engine:?}"),
         Err(error) => error.to_string(),
     };

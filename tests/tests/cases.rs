@@ -13,7 +13,7 @@ use burn::nn::{
 };
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{
-    ActorWrapper, Checkpoint, CheckpointError, Pipeline, Placed, Placement, ShareError, load, share_from,
+    ActorWrapper, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share_from,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -288,7 +288,7 @@ fn transposed_weights_of_gpt2_are_turned_around() {
     // The pipeline has them as the file does: they can stay there.
     let checkpoint = turned().rename("c_attn", "qkv").unwrap().placement(in_file().aligned(4));
     let arena = share_from(&Fused::new(&Device::flex()), &checkpoint).unwrap();
-    assert!(arena.tensors().all(|tensor| matches!(tensor.placed, Placed::File { .. })));
+    assert!(arena.tensors().all(|tensor| matches!(tensor.placed, Location::File { .. })));
 
     // Split by columns of the file.
     let checkpoint = turned().split(r"c_attn\.(weight|bias)", ["query.$1", "key.$1", "value.$1"]).unwrap();

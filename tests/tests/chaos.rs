@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, Pending, TaskWrapper, Worker};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper, Worker};
 use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
@@ -346,7 +346,7 @@ fn memory(workers: &[Worker]) -> (u64, u64) {
 }
 
 /// Load and violence for some time.
-fn chaos(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed: u64, time: Duration, log: &Log) {
+fn chaos(engine: &LocalPool, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed: u64, time: Duration, log: &Log) {
     let stop = AtomicBool::new(false);
     let until = Instant::now() + time;
     // A caller that fails ends the chaos for all.
@@ -383,7 +383,7 @@ fn chaos(engine: &Local, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed:
 }
 
 /// All workers are up, none is stopped, and each has answered a call and holds no message.
-fn calm(engine: &Local, size: usize, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
+fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
     let workers = || [engine.workers(), actors.workers()].concat();
     let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
     eventually("the pools heal", || {
@@ -411,7 +411,7 @@ struct Left {
 
 /// One pair of pools, from its start to its end.
 fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration, log: &Log) -> Left {
-    let engine = Local::builder().workers(size).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(size).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, crew).unwrap();
     let shared = ActorWrapper::new(crew).unwrap();
     let actors = shared.spawn(actors).unwrap();

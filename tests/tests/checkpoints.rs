@@ -12,7 +12,8 @@ use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::{BurnpackStore, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, Pipeline, Placed, Placement, ShareError, load, share, share_from,
+    ActorWrapper, Arena, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share,
+    share_from,
 };
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -156,7 +157,7 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 fn stays(arena: &Arena) -> Vec<(&str, bool)> {
-    let stays = |placed| matches!(placed, Placed::File { .. });
+    let stays = |placed| matches!(placed, Location::File { .. });
     arena.tensors().map(|tensor| (tensor.path, stays(tensor.placed))).collect()
 }
 
@@ -199,7 +200,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
         assert_eq!(stays, !(name.ends_with("weight") || name == "scale"), "{name}");
     }
     let why = arena.tensors().find_map(|tensor| match tensor.placed {
-        Placed::Sealed { because } if tensor.path == "body.dense.weight" => because,
+        Location::Sealed { reason } if tensor.path == "body.dense.weight" => reason,
         _ => None,
     });
     assert!(why.unwrap().contains("LinearLayout::Col"), "{why:?}");
@@ -254,8 +255,8 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
     let strict = share(in_file());
     assert_eq!(strict.borrowed_bytes(), 0);
     let why = strict.tensors().find_map(|tensor| match tensor.placed {
-        Placed::Sealed { because } => because,
-        Placed::File { .. } => None,
+        Location::Sealed { reason } => reason,
+        Location::File { .. } => None,
     });
     assert!(why.unwrap().contains("aligned to 8 bytes, and 64 are wanted"), "{why:?}");
     let loose = share(in_file().aligned(8));
@@ -276,7 +277,7 @@ fn floats_are_cast_if_that_is_wanted() {
     let arena = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap();
     for tensor in arena.tensors().filter(|tensor| tensor.path != "scale") {
         assert_eq!(tensor.dtype, DType::F16, "{tensor:?}");
-        assert!(matches!(tensor.placed, Placed::Sealed { because: Some(_) }), "{tensor:?}");
+        assert!(matches!(tensor.placed, Location::Sealed { reason: Some(_) }), "{tensor:?}");
     }
     let (loaded, exact) = (load::<Model>(&arena, &Device::flex()).unwrap(), reference(&ROW, &path, true));
     let data = |model: &Model| model.body.dense.weight.val().into_data();

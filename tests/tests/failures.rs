@@ -5,13 +5,13 @@
 use std::time::Duration;
 
 use burn::tensor::Device;
-use ray_zerocopy::{CallError, Error, Local, TaskWrapper, gather};
+use ray_zerocopy::{CallError, Error, LocalPool, TaskWrapper, gather};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
 
-fn setup(workers: usize) -> (Local, TaskWrapper<Mill>) {
-    let engine = Local::builder().workers(workers).threads_per_worker(1).start().unwrap();
+fn setup(workers: usize) -> (LocalPool, TaskWrapper<Mill>) {
+    let engine = LocalPool::builder().workers(workers).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &MillConfig::new(8).init(&Device::flex())).unwrap();
     (engine, tasks)
 }
@@ -53,7 +53,7 @@ fn a_task_whose_worker_dies_while_it_loads_runs_on_another() {
     let folder = tempfile::tempdir().unwrap();
     let deadly = folder.path().join("deadly");
     let config = MillConfig { size: 8, deadly: Some(deadly.to_string_lossy().into_owned()) };
-    let engine = Local::builder().workers(2).start().unwrap();
+    let engine = LocalPool::builder().workers(2).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &config.init(&Device::flex())).unwrap();
     std::fs::write(&deadly, "").unwrap();
     tasks.pid().wait().unwrap();

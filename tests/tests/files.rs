@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{
-    ActorWrapper, Arena, ArenaError, ArenaFile, CallError, Error, Local, Placed, Placement, TaskWrapper, load, share,
+    ActorWrapper, Arena, ArenaError, ArenaFile, CallError, Error, LocalPool, Location, Placement, TaskWrapper, load,
+    share,
 };
 use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
 use tempfile::TempDir;
@@ -66,7 +67,7 @@ fn an_arena_opened_in_its_file_lends_the_page_cache() {
     assert!(arena.borrowed_bytes() >= 64 * 65 * 4);
     let placed: Vec<_> = arena.tensors().map(|tensor| tensor.placed).collect();
     assert!(
-        placed.iter().all(|placed| matches!(placed, Placed::File { offset, .. } if offset % 256 == 0)),
+        placed.iter().all(|placed| matches!(placed, Location::File { offset, .. } if offset % 256 == 0)),
         "{placed:?}"
     );
     let loaded = load::<Mill>(&arena, &Device::flex()).unwrap().strict().unwrap();
@@ -91,8 +92,8 @@ fn a_look_into_a_file_reads_its_head_alone() {
     // Zeros for weights: a look does not see them, and a check does.
     let file = ArenaFile::open(&path).unwrap();
     let mut first = file.tensors().map(|tensor| match tensor.placed {
-        Placed::File { offset, .. } => (tensor.path.to_owned(), offset, tensor.bytes),
-        Placed::Sealed { .. } => panic!("{tensor:?}"),
+        Location::File { offset, .. } => (tensor.path.to_owned(), offset, tensor.bytes),
+        Location::Sealed { .. } => panic!("{tensor:?}"),
     });
     let (name, offset, len) = first.next().unwrap();
     let file = OpenOptions::new().write(true).open(&path).unwrap();
@@ -177,7 +178,7 @@ fn tasks_run_on_an_opened_arena() {
     let mill = mill();
     share(&mill).unwrap().save(&path).unwrap();
     for arena in [Arena::open(&path).unwrap(), Arena::open_with(&path, in_file()).unwrap()] {
-        let tasks = TaskWrapper::<Mill>::from_arena(&Local::shared().unwrap(), arena).unwrap();
+        let tasks = TaskWrapper::<Mill>::from_arena(&LocalPool::shared().unwrap(), arena).unwrap();
         assert_eq!(tasks.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
     }
 }

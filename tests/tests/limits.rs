@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{CallError, Error, Local, Pipeline, TaskWrapper};
+use ray_zerocopy::{CallError, Error, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, getuid, kill_process, prlimit, setrlimit};
 
@@ -60,8 +60,8 @@ fn wire(error: &Error) -> (&str, &str) {
     (what, reason)
 }
 
-fn engine() -> (Local, TaskWrapper<Press>) {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+fn engine() -> (LocalPool, TaskWrapper<Press>) {
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &Press).unwrap();
     tasks.pid().wait().unwrap();
     (engine, tasks)
@@ -81,7 +81,7 @@ fn open_files_of_the_owner() {
     assert!(what == "the result" && reason.contains("see `ulimit -n`"), "{error}");
     assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
 
-    let error = Local::builder().workers(1).start().unwrap_err();
+    let error = LocalPool::builder().workers(1).start().unwrap_err();
     assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -n`")), "{error}");
     // What the worker had here would be enough for the next, so that none of it may be had again.
     let filled_up = limit(Resource::Nofile, 3);
@@ -96,7 +96,7 @@ fn open_files_of_the_owner() {
     setrlimit(Resource::Nofile, before).unwrap();
     assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
     assert_eq!(tasks.give(LARGE).wait().unwrap().dims(), [LARGE]);
-    Local::builder().workers(1).start().unwrap();
+    LocalPool::builder().workers(1).start().unwrap();
 }
 
 fn open_files_of_a_worker() {
@@ -145,7 +145,7 @@ fn processes() {
     let (_engine, tasks) = engine();
     let pid = tasks.pid().wait().unwrap();
     let before = limit(Resource::Nproc, 1);
-    let error = Local::builder().workers(1).start().unwrap_err();
+    let error = LocalPool::builder().workers(1).start().unwrap_err();
     assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -u`")), "{error}");
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     eventually("the worker is gone", || !is_alive(pid));

@@ -97,7 +97,7 @@ fn the_machine_holds_one_copy() {
     eventually("the arena is unmapped", || mappings() == 0);
 
     // Workers that live on forget a pipeline when its last wrapper is dropped.
-    let engine = ray_zerocopy::Local::builder().workers(1).start().unwrap();
+    let engine = ray_zerocopy::LocalPool::builder().workers(1).start().unwrap();
     let other = TaskWrapper::on(&engine, &MillConfig::new(8).init(&device)).unwrap();
     let pid = other.pid().wait().unwrap();
     let mapped =

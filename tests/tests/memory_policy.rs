@@ -8,7 +8,7 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{
-    ActorWrapper, Actors, Arena, HugePages, Local, Memory, PolicyOutcome, TaskWrapper, WhyNot, gather, share,
+    ActorWrapper, Actors, Arena, HugePages, LocalPool, MemoryPolicy, Obstacle, PolicyStatus, TaskWrapper, gather, share,
 };
 use ray_zerocopy_tests::memory::{Mapped, eventually, kernel_is_before, mapped};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
@@ -41,8 +41,8 @@ fn whole(arena: &Arena) -> u64 {
 }
 
 /// Whether the kernel made the huge pages. If it did not, the outcome has said why, and the test may stop aloud.
-fn made(outcome: &PolicyOutcome, arena: &Arena) -> bool {
-    if let PolicyOutcome::Applied { bytes } = outcome {
+fn made(outcome: &PolicyStatus, arena: &Arena) -> bool {
+    if let PolicyStatus::Applied { bytes } = outcome {
         assert_eq!(*bytes, whole(arena));
         return true;
     }
@@ -52,7 +52,7 @@ fn made(outcome: &PolicyOutcome, arena: &Arena) -> bool {
     let size = fs::read_to_string(format!("{thp}/hpage_pmd_size")).unwrap_or_default();
     let denied = fs::read_to_string(format!("{thp}/shmem_enabled")).is_ok_and(|text| text.contains("[deny]"));
     // A kernel that can may still be out of blocks: only that excuses it.
-    let for_want_of_memory = |why: &WhyNot| matches!(why, WhyNot::Refused { errno: 11 | 12 | 16, .. });
+    let for_want_of_memory = |why: &Obstacle| matches!(why, Obstacle::Refused { errno: 11 | 12 | 16, .. });
     if new && size.trim() == BLOCK.to_string() && !denied {
         assert!(outcome.why().iter().all(for_want_of_memory), "{outcome}");
     }
@@ -81,9 +81,10 @@ fn huge_pages_that_were_made_once_are_used_by_every_process() {
     let before = early.grind(corn.clone()).wait().unwrap().into_data();
     assert!(seen(&arena, pids(&early)[0]).figure("Rss") > BLOCK);
 
-    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(Memory::default().huge_pages(HugePages::Now));
+    let shared =
+        ActorWrapper::<Mill>::from_arena(arena.clone()).memory(MemoryPolicy::default().huge_pages(HugePages::Now));
     let outcome = arena.memory();
-    assert_eq!((&outcome.prefault, &outcome.lock), (&PolicyOutcome::NotAsked, &PolicyOutcome::NotAsked));
+    assert_eq!((&outcome.prefault, &outcome.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
     let actors = shared.spawn(2).unwrap();
     let report = actors.report().unwrap();
     if !made(&outcome.huge_pages, &arena) {
@@ -91,7 +92,7 @@ fn huge_pages_that_were_made_once_are_used_by_every_process() {
         return;
     }
     for (process, &pid) in report.processes.iter().zip([std::process::id()].iter().chain(&pids(&actors))) {
-        assert_eq!(process.memory.huge_pages, PolicyOutcome::Applied { bytes: whole(&arena) }, "{report}");
+        assert_eq!(process.memory.huge_pages, PolicyStatus::Applied { bytes: whole(&arena) }, "{report}");
         assert_eq!(process.huge, whole(&arena), "{report}");
         assert_eq!(seen(&arena, pid).figure("ShmemPmdMapped"), whole(&arena));
     }
@@ -116,9 +117,9 @@ fn pages_may_be_exchanged_while_everybody_reads() {
     let actors = shared.threads_per_worker(1).spawn(2).unwrap();
     let corn = Tensor::<2>::ones([1, 4096], &Device::flex());
     let before = actors.grind(corn.clone()).wait().unwrap().into_data();
-    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Background));
+    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Background));
     let mut rounds = 0;
-    while matches!(arena.memory().huge_pages, PolicyOutcome::Underway { .. }) || rounds < 4 {
+    while matches!(arena.memory().huge_pages, PolicyStatus::InProgress { .. }) || rounds < 4 {
         let ground = gather((0..4).map(|_| actors.grind(corn.clone()))).wait().unwrap();
         assert!(ground.into_iter().all(|flour| flour.into_data() == before));
         arena.verify().unwrap();
@@ -137,8 +138,8 @@ fn the_background_ends_with_the_arena() {
     };
     let arena = arena(4096);
     let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
-    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Background)).huge_pages;
-    assert!(matches!(outcome, PolicyOutcome::Underway { .. }) || made(&outcome, &arena) || !outcome.why().is_empty());
+    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages;
+    assert!(matches!(outcome, PolicyStatus::InProgress { .. }) || made(&outcome, &arena) || !outcome.why().is_empty());
     drop(arena);
     eventually("the arena is unmapped", || mapped(std::process::id(), inode).is_empty());
     eventually("the thread has ended", || threads() == 0);
@@ -154,19 +155,19 @@ fn a_fresh_worker_that_prefaults_has_every_page() {
     let report = lazy.report().unwrap().to_string();
     assert!(!report.contains("huge") && !report.contains("prefault"), "{report}");
 
-    let actors = shared.memory(Memory::default().prefault(true)).spawn(1).unwrap();
+    let actors = shared.memory(MemoryPolicy::default().prefault(true)).spawn(1).unwrap();
     if kernel_is_before((5, 14)) {
         let report = actors.report().unwrap();
         let worker = &report.processes[1].memory;
-        assert!(matches!(worker.prefault.why(), [WhyNot::Unsupported { since, .. }] if since == "5.14"), "{report}");
+        assert!(matches!(worker.prefault.why(), [Obstacle::Unsupported { since, .. }] if since == "5.14"), "{report}");
         return;
     }
     assert_eq!(seen(&arena, pids(&actors)[0]).figure("Rss"), pages);
     let report = actors.report().unwrap();
     let worker = &report.processes[1].memory;
-    assert_eq!(worker.prefault, PolicyOutcome::Applied { bytes: arena.len() }, "{report}");
+    assert_eq!(worker.prefault, PolicyStatus::Applied { bytes: arena.len() }, "{report}");
     assert!(worker.is_applied() && worker.is_asked());
-    assert_eq!((&worker.huge_pages, &worker.lock), (&PolicyOutcome::NotAsked, &PolicyOutcome::NotAsked));
+    assert_eq!((&worker.huge_pages, &worker.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
     // The owner was asked for nothing: it does not compute.
     assert!(!report.processes[0].memory.is_asked());
     assert!(report.to_string().contains("worker 0: prefault: applied to 16.0 of 16.0 MiB"), "{report}");
@@ -174,48 +175,48 @@ fn a_fresh_worker_that_prefaults_has_every_page() {
 
 #[test]
 fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let mill = MillConfig::new(8).init(&Device::flex());
-    let memory = Memory::default().huge_pages(HugePages::Now).prefault(true);
+    let memory = MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true);
     let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu");
     tasks.pid().wait().unwrap();
     let report = tasks.report().unwrap();
     let bytes = tasks.arena().len();
     for process in &report.processes {
-        let expected = PolicyOutcome::Not { of: 0, why: vec![WhyNot::Smaller { bytes }] };
+        let expected = PolicyStatus::NotApplied { of: 0, why: vec![Obstacle::Smaller { bytes }] };
         assert_eq!(process.memory.huge_pages, expected, "{report}");
     }
-    assert_eq!(report.processes[1].memory.prefault, PolicyOutcome::Applied { bytes });
+    assert_eq!(report.processes[1].memory.prefault, PolicyStatus::Applied { bytes });
     assert!(!report.processes[1].memory.is_applied());
 }
 
 #[test]
 fn a_handle_carries_its_policy_to_whoever_loads_it() {
     let shared = ActorWrapper::new(&MillConfig::new(SMALL).init(&Device::flex())).unwrap();
-    let text = serde_json::to_string(&shared.memory(Memory::default().prefault(true))).unwrap();
+    let text = serde_json::to_string(&shared.memory(MemoryPolicy::default().prefault(true))).unwrap();
     let received: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
     assert!(!received.arena().memory().is_asked());
     received.load().unwrap();
-    let expected = PolicyOutcome::Applied { bytes: received.arena().len() };
+    let expected = PolicyStatus::Applied { bytes: received.arena().len() };
     assert_eq!(received.arena().memory().prefault, expected);
     received.withdraw();
 
-    let tasks = TaskWrapper::<Mill>::from_arena(&Local::shared().unwrap(), arena(SMALL)).unwrap();
-    let tasks = tasks.memory(Memory::default().prefault(true));
+    let tasks = TaskWrapper::<Mill>::from_arena(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
+    let tasks = tasks.memory(MemoryPolicy::default().prefault(true));
     tasks.load().unwrap();
-    assert_eq!(tasks.arena().memory().prefault, PolicyOutcome::Applied { bytes: tasks.arena().len() });
+    assert_eq!(tasks.arena().memory().prefault, PolicyStatus::Applied { bytes: tasks.arena().len() });
 }
 
 #[test]
 fn a_locked_arena_stays_in_memory() {
     let arena = arena(SMALL);
-    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(Memory::default().lock(true));
+    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(MemoryPolicy::default().lock(true));
     let actors = shared.spawn(1).unwrap();
     let report = actors.report().unwrap();
-    if let [WhyNot::MemlockLimit { .. }] = report.processes[1].memory.lock.why() {
+    if let [Obstacle::MemlockLimit { .. }] = report.processes[1].memory.lock.why() {
         return eprintln!("skipped: this machine lets nobody lock 4 MiB: {report}");
     }
-    assert_eq!(report.processes[1].memory.lock, PolicyOutcome::Applied { bytes: arena.len() }, "{report}");
+    assert_eq!(report.processes[1].memory.lock, PolicyStatus::Applied { bytes: arena.len() }, "{report}");
     let worker = seen(&arena, pids(&actors)[0]);
     assert!(worker.flags.iter().any(|flag| flag == "lo"), "{:?}", worker.flags);
     assert_eq!(worker.figure("Rss"), arena.len().next_multiple_of(4096));
@@ -265,9 +266,9 @@ fn who_may_not_lock_is_told_the_limit() {
     setrlimit(Resource::Memlock, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
     assert_eq!(getrlimit(Resource::Memlock).current, Some(LIMIT));
     let arena = arena(SMALL);
-    let why = WhyNot::MemlockLimit { limit: LIMIT, locked: 0, needed: arena.len() };
-    let expected = PolicyOutcome::Not { of: arena.len(), why: vec![why] };
-    let memory = Memory::default().lock(true);
+    let why = Obstacle::MemlockLimit { limit: LIMIT, locked: 0, needed: arena.len() };
+    let expected = PolicyStatus::NotApplied { of: arena.len(), why: vec![why] };
+    let memory = MemoryPolicy::default().lock(true);
     assert_eq!(arena.apply(memory).lock, expected);
     println!("{}", arena.memory());
 
@@ -280,7 +281,7 @@ fn who_may_not_lock_is_told_the_limit() {
 
     // What has room in the limit is locked.
     let little = share(&MillConfig::new(64).init(&Device::flex())).unwrap();
-    assert_eq!(little.apply(memory).lock, PolicyOutcome::Applied { bytes: little.len() });
+    assert_eq!(little.apply(memory).lock, PolicyStatus::Applied { bytes: little.len() });
 }
 
 #[test]
@@ -293,13 +294,13 @@ fn what_the_kernel_refuses_is_said_with_its_reason() {
     forbid_huge_pages();
     let arena = arena(SIZE);
     for when in [HugePages::Now, HugePages::Background] {
-        arena.apply(Memory::default().huge_pages(when));
-        eventually("it is tried", || !matches!(arena.memory().huge_pages, PolicyOutcome::Underway { .. }));
+        arena.apply(MemoryPolicy::default().huge_pages(when));
+        eventually("it is tried", || !matches!(arena.memory().huge_pages, PolicyStatus::InProgress { .. }));
         let outcome = arena.memory().huge_pages;
-        assert!(matches!(&outcome, PolicyOutcome::Not { of, .. } if *of == whole(&arena)), "{outcome}");
+        assert!(matches!(&outcome, PolicyStatus::NotApplied { of, .. } if *of == whole(&arena)), "{outcome}");
         match outcome.why() {
-            [WhyNot::Refused { errno: 22, call }] => assert_eq!(call, "madvise(MADV_COLLAPSE)"),
-            [WhyNot::Unsupported { .. } | WhyNot::OtherSize { .. }] => eprintln!("skipped: {outcome}"),
+            [Obstacle::Refused { errno: 22, call }] => assert_eq!(call, "madvise(MADV_COLLAPSE)"),
+            [Obstacle::Unsupported { .. } | Obstacle::OtherSize { .. }] => eprintln!("skipped: {outcome}"),
             _ => panic!("{outcome}"),
         }
     }

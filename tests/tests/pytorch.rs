@@ -13,7 +13,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::jit::{self, TorchScript};
 use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, CheckpointFormat, Pipeline, Placed, Placement, load, share_from,
+    ActorWrapper, Arena, Checkpoint, CheckpointError, CheckpointFormat, Location, Pipeline, Placement, load, share_from,
 };
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +193,7 @@ fn pipelines_take_them_as_they_are() {
             assert_eq!(mean, numbers(hex(name, "norm.running_mean")));
             let borrowed = arena.tensors().any(|tensor| {
                 tensor.path == "net.one.weight"
-                    && matches!(tensor.placed, Placed::File { offset, .. } if offset % 64 == 0)
+                    && matches!(tensor.placed, Location::File { offset, .. } if offset % 64 == 0)
             });
             // A column layout is PyTorch's, and an archive is aligned: the weight stays where it is.
             assert_eq!(borrowed, column && name != "training-legacy.ckpt", "{name} {column}");

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::ray::{Cluster, Options, Site};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Pipeline, TaskWrapper, gather};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 static CLUSTER: LazyLock<Cluster> =
     LazyLock::new(|| Cluster::local().cpus(6).object_store(200 << 20).quiet().start().unwrap());
 
-fn site() -> Site {
+fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
 

@@ -10,7 +10,7 @@ use std::process::Output;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::family::{Family, ROLE, again};
 use ray_zerocopy_tests::memory::eventually;
@@ -70,7 +70,7 @@ fn local() -> Cluster {
     Cluster::local().cpus(2).object_store(200 << 20).quiet().start().unwrap()
 }
 
-fn small(cluster: &Cluster) -> Site {
+fn small(cluster: &Cluster) -> ClusterTarget {
     cluster.with(Options::default().cpus(0.1))
 }
 

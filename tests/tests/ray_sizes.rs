@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use ray_zerocopy::ray::{Cluster, Options, Site};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
 use ray_zerocopy::{ActorWrapper, CallError, Error, Pending, Pipeline, TaskWrapper, gather};
 
 static CLUSTER: LazyLock<Cluster> =
@@ -43,7 +43,7 @@ impl Source {
     }
 }
 
-fn site() -> Site {
+fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
 

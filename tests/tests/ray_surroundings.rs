@@ -16,7 +16,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use burn::tensor::Device;
-use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper};
 use ray_zerocopy_tests::family::{Family, ROLE, again, copy, role_of, succeeds};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
@@ -70,7 +70,7 @@ fn local() -> Cluster {
     Cluster::local().cpus(2).object_store(100 << 20).quiet().start().unwrap()
 }
 
-fn small(cluster: &Cluster) -> Site {
+fn small(cluster: &Cluster) -> ClusterTarget {
     cluster.with(Options::default().cpus(0.1))
 }
 

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::ray::{Cluster, Options, RayError, Site};
-use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Local, TaskWrapper, gather, jit};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options, RayError};
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, TaskWrapper, gather, jit};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,7 +17,7 @@ static CLUSTER: LazyLock<Cluster> =
 
 const SIZE: usize = 512;
 
-fn site() -> Site {
+fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
 
@@ -99,7 +99,7 @@ fn tasks_answer_as_the_original_does() {
     let here = mill.grind(much.clone()).into_data();
     assert_eq!(tasks.grind(much).wait().unwrap().into_data(), here);
     // And the same as without Ray.
-    let local = TaskWrapper::on(&Local::builder().workers(1).start().unwrap(), &mill).unwrap();
+    let local = TaskWrapper::on(&LocalPool::builder().workers(1).start().unwrap(), &mill).unwrap();
     assert_eq!(local.grind(corn.clone()).wait().unwrap().into_data(), tasks.grind(corn).wait().unwrap().into_data());
 }
 
@@ -199,7 +199,7 @@ fn a_deadline_ends_a_call_and_what_runs_it() {
 #[test]
 fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     let wrapper = ActorWrapper::on(&site(), &mill()).unwrap();
-    let local = Local::builder().workers(1).start().unwrap();
+    let local = LocalPool::builder().workers(1).start().unwrap();
     let error = TaskWrapper::<Mill>::from_arena(&local, wrapper.arena().clone()).unwrap_err();
     assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
     let error = serde_json::to_string(&wrapper).unwrap_err();
@@ -210,10 +210,10 @@ fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     wrapper.arena().save(folder.path().join("mill.bpk")).unwrap();
     let back = ray_zerocopy::Arena::open(folder.path().join("mill.bpk")).unwrap();
     assert_eq!(back.id(), wrapper.arena().id());
-    let memory = ray_zerocopy::Memory::default().lock(true);
+    let memory = ray_zerocopy::MemoryPolicy::default().lock(true);
     assert!(back.memory().lock.why().is_empty());
     let outcome = wrapper.arena().apply(memory);
-    assert_eq!(outcome.lock.why(), [ray_zerocopy::WhyNot::InStore]);
+    assert_eq!(outcome.lock.why(), [ray_zerocopy::Obstacle::InStore]);
 }
 
 #[test]

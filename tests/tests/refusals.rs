@@ -4,7 +4,7 @@
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, Local, Pipeline, TaskWrapper, share};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, LocalPool, Pipeline, TaskWrapper, share};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Unwritable};
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,7 +47,7 @@ fn is_wrong(error: &Error) {
 
 #[test]
 fn workers_refuse_the_arena_of_another_pipeline_and_go_on() {
-    let engine = Local::builder().workers(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start().unwrap();
     let foreign = TaskWrapper::<Post>::from_arena(&engine, share(&mill()).unwrap()).unwrap();
     is_wrong(&foreign.pid().wait().unwrap_err());
     is_wrong(&foreign.pid().wait().unwrap_err());
@@ -64,7 +64,7 @@ fn actors_are_not_spawned_on_the_arena_of_another_pipeline() {
 
 #[test]
 fn an_argument_that_cannot_be_written_is_an_error_of_the_call() {
-    let engine = Local::builder().workers(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &Post::new(&Device::flex())).unwrap();
     let text = tasks.send(Unwritable).wait().unwrap_err().to_string();
     assert!(text.contains("`send`") && text.contains("nobody may write this down"), "{text}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TracedGraph, Values, trace};
-use ray_zerocopy::{ActorWrapper, CallError, Error, Local, Pending, Pipeline, TaskWrapper, Worker};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pending, Pipeline, TaskWrapper, Worker};
 use ray_zerocopy_tests::memory::eventually;
 
 /// How long one call may take: longer than that, it hangs.
@@ -290,7 +290,7 @@ fn local_engine() {
         eprintln!("two seconds an engine only, and messages of at most 16 MiB; `cargo xtask soak` takes longer");
     }
     let belt = Belt::new(&Device::flex());
-    let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
     {
         let tasks = TaskWrapper::on(&engine, &belt).unwrap();
         let hasty = tasks.clone().deadline(HASTE);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, Local, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,7 +34,7 @@ fn announced(file: &std::path::Path) -> u32 {
 
 #[test]
 fn a_task_whose_worker_is_stopped_runs_on_another() {
-    let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
@@ -47,7 +47,7 @@ fn a_task_whose_worker_is_stopped_runs_on_another() {
 
 #[test]
 fn a_worker_that_is_stopped_while_idle_costs_no_call() {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
     let stopped = tasks.pid().wait().unwrap();
     stop(stopped);
@@ -70,7 +70,7 @@ fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
 
 #[test]
 fn a_worker_that_goes_on_soon_is_kept() {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
     let pid = tasks.pid().wait().unwrap();
     stop(pid);
@@ -82,7 +82,7 @@ fn a_worker_that_goes_on_soon_is_kept() {
 
 #[test]
 fn a_deadline_does_not_wait_for_a_stopped_worker() {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
     let pid = tasks.pid().wait().unwrap();
     stop(pid);
@@ -93,7 +93,7 @@ fn a_deadline_does_not_wait_for_a_stopped_worker() {
 
 #[test]
 fn a_pool_ends_although_its_workers_are_stopped() {
-    let engine = Local::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
     let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
     pids.iter().for_each(|&pid| stop(pid));

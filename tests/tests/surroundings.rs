@@ -14,7 +14,7 @@ use std::process::Command;
 use burn::tensor::{Device, Tensor};
 use memmap2::MmapOptions;
 use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, HugePages, Memory, PolicyOutcome, WhyNot, load, scan, share, share_from,
+    ActorWrapper, Arena, Checkpoint, HugePages, MemoryPolicy, Obstacle, PolicyStatus, load, scan, share, share_from,
 };
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -89,8 +89,8 @@ fn without_proc() {
     assert_eq!(Arena::open(&path).unwrap().id(), arena.id());
 
     // Policies are applied; how far, only /proc could tell.
-    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now).prefault(true));
-    let PolicyOutcome::Unknown { reason, .. } = &outcome.prefault else { panic!("{outcome}") };
+    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
+    let PolicyStatus::Unknown { reason, .. } = &outcome.prefault else { panic!("{outcome}") };
     assert!(reason.starts_with("/proc/self/smaps cannot be read"), "{reason}");
     let error = scan().unwrap_err().to_string();
     assert!(error.contains("reports need Linux's /proc"), "{error}");
@@ -114,11 +114,11 @@ fn without_maps() {
 fn without_advice() {
     let arena = share(&mill(1024)).unwrap();
     policy::refuse(libc::SYS_madvise);
-    let outcome = arena.apply(Memory::default().huge_pages(HugePages::Now).prefault(true));
+    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     for (part, call) in
         [(&outcome.huge_pages, "madvise(MADV_COLLAPSE)"), (&outcome.prefault, "madvise(MADV_POPULATE_READ)")]
     {
-        let refused = |why: &WhyNot| matches!(why, WhyNot::Refused { call: found, errno } if (found.as_str(), *errno) == (call, libc::EPERM));
+        let refused = |why: &Obstacle| matches!(why, Obstacle::Refused { call: found, errno } if (found.as_str(), *errno) == (call, libc::EPERM));
         assert!(part.why().iter().any(refused), "{outcome}");
     }
     assert!(outcome.to_string().contains("a policy of this machine refuses it"), "{outcome}");

@@ -3,15 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use burn::tensor::{Device, Tensor, TensorData};
-use ray_zerocopy::{CallError, Error, Local, TaskWrapper, gather};
+use ray_zerocopy::{CallError, Error, LocalPool, TaskWrapper, gather};
 use ray_zerocopy_tests::models::{Mill, MillConfig, MillError};
 
 fn mill(size: usize) -> Mill {
     MillConfig::new(size).init(&Device::flex())
 }
 
-fn two_workers() -> Local {
-    Local::builder().workers(2).threads_per_worker(1).start().unwrap()
+fn two_workers() -> LocalPool {
+    LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn results_with_errors_of_their_own_come_back_as_such() {
 
 #[test]
 fn a_second_task_on_the_same_arena_rebuilds_nothing() {
-    let engine = Local::builder().workers(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start().unwrap();
     let mut config = MillConfig::new(4);
     let folder = tempfile::tempdir().unwrap();
     // `init` removes this file and kills its process: whoever rebuilds after the first load dies.
@@ -125,7 +125,7 @@ fn waiting_with_a_timeout_gives_the_result_later() {
 fn a_result_is_taken_once_and_an_endless_wait_is_no_panic() {
     use std::time::Duration;
 
-    let engine = Local::builder().workers(1).start_timeout(Duration::MAX).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start_timeout(Duration::MAX).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap().deadline(Duration::MAX);
     let mut pending = tasks.pid();
     pending.wait_timeout(Duration::MAX).unwrap().unwrap();
@@ -169,17 +169,17 @@ fn a_result_that_was_polled_can_still_be_waited_for() {
 
 #[test]
 fn each_worker_gets_its_share_of_the_cores() {
-    let engine = Local::builder().workers(2).threads_per_worker(3).start().unwrap();
+    let engine = LocalPool::builder().workers(2).threads_per_worker(3).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
     assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("3"));
-    let engine = Local::builder().workers(64).start();
+    let engine = LocalPool::builder().workers(64).start();
     let tasks = TaskWrapper::on(&engine.unwrap(), &mill(4)).unwrap();
     assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("1"));
 }
 
 #[test]
 fn a_full_queue_makes_callers_wait_or_fail_as_they_choose() {
-    let engine = Local::builder().workers(1).queue(2).start().unwrap();
+    let engine = LocalPool::builder().workers(1).queue(2).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("busy");

@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TorchScript, Values};
-use ray_zerocopy::ray::{Cluster, Options, Site};
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
 use ray_zerocopy::{CallError, Error};
 use ray_zerocopy_tests::torchscript::{assert_close, expected, module, open, rows, widened};
 
 static CLUSTER: LazyLock<Cluster> =
     LazyLock::new(|| Cluster::local().cpus(4).object_store(200 << 20).quiet().start().unwrap());
 
-fn site() -> Site {
+fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, Local, Pipeline, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::kill_myself;
 use serde::{Deserialize, Serialize};
@@ -121,8 +121,8 @@ impl Touchy {
     }
 }
 
-fn one_worker() -> Local {
-    Local::builder().workers(1).threads_per_worker(1).start().unwrap()
+fn one_worker() -> LocalPool {
+    LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap()
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn constructors_of_other_crates_have_run_in_a_worker() {
 }
 
 /// Holds the last handles of a pool until it is woken, which happens on a thread of that very pool.
-struct Holder(Mutex<Option<(Local, TaskWrapper<Touchy>)>>);
+struct Holder(Mutex<Option<(LocalPool, TaskWrapper<Touchy>)>>);
 
 impl Wake for Holder {
     fn wake(self: Arc<Self>) {

@@ -3,14 +3,14 @@
 use std::fmt;
 
 /// A parameter of a method, and the way from its argument to a value in it.
-pub(crate) struct Place<'a> {
+pub(crate) struct Backend<'a> {
     /// `Embedder.embed`.
     pub(crate) method: &'a str,
     pub(crate) parameter: &'a str,
     steps: Vec<String>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Backend<'a> {
     pub(crate) fn new(method: &'a str, parameter: &'a str) -> Self {
         Self { method, parameter, steps: Vec::new() }
     }
@@ -29,7 +29,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Backend<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(): `{}{}`", self.method, self.parameter, self.steps.concat())
     }

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use ray_zerocopy::__private::guest::hold;
 use ray_zerocopy::TensorKind;
 
-use super::Place;
+use super::Backend;
 use super::arguments::describe;
 
 /// What became of the arrays of a call.
@@ -60,7 +60,7 @@ pub(crate) fn tensor(
     value: &Bound<'_, PyAny>,
     expected: Option<Expected>,
     borrowing: &mut Borrowing,
-    place: &Place<'_>,
+    place: &Backend<'_>,
 ) -> PyResult<Tensor> {
     let wrong = || {
         let Some(Expected { rank, kind }) = expected else {
@@ -139,7 +139,11 @@ fn column<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>
 }
 
 /// A value as an array: `None` if it is none.
-fn array<'py>(value: &Bound<'py, PyAny>, kind: Option<TensorKind>, place: &Place<'_>) -> PyResult<Option<Array<'py>>> {
+fn array<'py>(
+    value: &Bound<'py, PyAny>,
+    kind: Option<TensorKind>,
+    place: &Backend<'_>,
+) -> PyResult<Option<Array<'py>>> {
     let py = value.py();
     let lend = |object: Bound<'py, PyAny>, dtype, made| {
         PyUntypedBuffer::get(&object).map(|buffer| Array { object, buffer, dtype, made })

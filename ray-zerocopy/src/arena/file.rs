@@ -1,5 +1,6 @@
 //! Arenas in files: saving one, looking into one, and opening one.
 
+use crate::os::sys::memfd;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -8,14 +9,19 @@ use std::sync::Arc;
 
 use burn_pack::{HEADER_SIZE, Header};
 
-use super::build::ArenaBuilder;
-use super::contents::{Contents, contents};
-use super::copy::{CHUNK, Meter, Progress, read_at, stream_file, write_at};
-use super::region::{self, Region};
-use super::source::{BlobSource, sample};
-use super::sys::{self, Placement};
-use super::{Arena, ArenaError, ArenaId, SharedTensor, Stamp};
+use super::arena::Arena;
+use super::builder::ArenaBuilder;
+use super::index::{Index, read_index};
+use super::io::{CHUNK, Progress, ProgressReporter, read_at, stream_file, write_at};
+use super::manifest::ArenaId;
+use super::placement::Placement;
+use super::region;
+use super::region::Region;
+use super::region::Stamp;
+use super::tensor::SharedTensor;
+use crate::error::arena::ArenaError;
 use crate::os;
+use crate::tensor::source::{BlobSource, sample};
 
 /// A saved arena, of which the table of contents has been read, and nothing else yet.
 ///
@@ -43,7 +49,7 @@ pub struct ArenaFile {
     stamp: Stamp,
     /// The first bytes of the file: all that has been read.
     head: Vec<u8>,
-    contents: Contents,
+    read_index: Index,
 }
 
 impl ArenaFile {
@@ -59,32 +65,32 @@ impl ArenaFile {
         let path = path.as_ref();
         let (file, stamp) = region::open(path)?;
         let head = head(&file, &stamp)?;
-        let contents = contents(&head, stamp.len)?;
+        let read_index = read_index(&head, stamp.len)?;
         // What is saved has all of its bytes in it; the files of another machine are not for it to name. The memory of an
         // arena in use, `/proc/<pid>/fd/N`, may: it is looked into, and opened by nobody.
-        let in_use = || sys::sealed(&file).is_ok_and(|seals| seals.contains(sys::SEALS));
-        if let Some(other) = contents.manifest.files.first()
+        let in_use = || memfd::sealed(&file).is_ok_and(|seals| seals.contains(memfd::SEALS));
+        if let Some(other) = read_index.manifest.files.first()
             && !in_use()
         {
             return Err(ArenaError::NotAnArena(format!("it is a file, and borrows from {}", other.path.display())));
         }
-        Ok(Self { file, stamp, head, contents })
+        Ok(Self { file, stamp, head, read_index })
     }
 
     /// The name of the arena's content.
     pub fn id(&self) -> ArenaId {
-        self.contents.id
+        self.read_index.id
     }
 
     /// The Rust type of the pipeline whose weights these are. Empty if it is none's: see
     /// [`Checkpoint::pack`](crate::Checkpoint::pack).
     pub fn pipeline(&self) -> &str {
-        &self.contents.manifest.pipeline
+        &self.read_index.manifest.pipeline
     }
 
     /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in hexadecimal.
     pub fn fingerprint(&self) -> &str {
-        &self.contents.manifest.fingerprint
+        &self.read_index.manifest.fingerprint
     }
 
     /// The size of the file in bytes.
@@ -99,12 +105,12 @@ impl ArenaFile {
 
     /// The tensors of the pipeline, with their places in it.
     pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
-        self.contents.tensors(Some(&self.stamp.path))
+        self.read_index.tensors(Some(&self.stamp.path))
     }
 
     /// The paths of the fields that are copied, and their sizes in bytes, serialised.
     pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.contents.copied_fields()
+        self.read_index.copied_fields()
     }
 
     /// The serialised value of a copied field, if there is one of the path.
@@ -112,7 +118,7 @@ impl ArenaFile {
     /// # Errors
     /// If it cannot be read, or is corrupted.
     pub fn copied_field(&self, path: &str) -> Result<Option<Vec<u8>>, ArenaError> {
-        let Contents { manifest, places, .. } = &self.contents;
+        let Index { manifest, places, .. } = &self.read_index;
         let Some(entry) = manifest.copies.iter().find(|entry| entry.path == path) else { return Ok(None) };
         let (blob, place) = (&manifest.blobs[entry.blob as usize], places[entry.blob as usize]);
         let mut bytes = vec![0; place.len];
@@ -126,19 +132,19 @@ impl ArenaFile {
 
     /// The BLAKE3 checksum of each copied field, in the order of [`copied_fields`](Self::copied_fields), in hexadecimal.
     pub fn copied_checksums(&self) -> impl Iterator<Item = Option<&str>> {
-        let blobs = &self.contents.manifest.blobs;
-        self.contents.manifest.copies.iter().map(|copy| blobs[copy.blob as usize].blake3.as_deref())
+        let blobs = &self.read_index.manifest.blobs;
+        self.read_index.manifest.copies.iter().map(|copy| blobs[copy.blob as usize].blake3.as_deref())
     }
 
     /// The files beside the container that weights are borrowed from. A file that was saved has none; the memfd of an arena
     /// that a process has open may.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.contents.manifest.files.iter().map(|stamp| stamp.path.as_path())
+        self.read_index.manifest.files.iter().map(|stamp| stamp.path.as_path())
     }
 
     /// What a checkpoint has to know: each tensor, burn's id of it, and where it starts.
     pub(crate) fn stored(&self) -> impl Iterator<Item = (SharedTensor<'_>, Option<u64>, u64)> {
-        let Contents { manifest, places, .. } = &self.contents;
+        let Index { manifest, places, .. } = &self.read_index;
         self.tensors()
             .zip(&manifest.tensors)
             .map(|(tensor, entry)| (tensor, entry.param, places[entry.blob as usize].offset as u64))
@@ -146,8 +152,8 @@ impl ArenaFile {
 
     /// The BLAKE3 checksum of each tensor, in the order of [`tensors`](Self::tensors), in hexadecimal.
     pub fn checksums(&self) -> impl Iterator<Item = Option<&str>> {
-        let blobs = &self.contents.manifest.blobs;
-        self.contents.manifest.tensors.iter().map(|tensor| blobs[tensor.blob as usize].blake3.as_deref())
+        let blobs = &self.read_index.manifest.blobs;
+        self.read_index.manifest.tensors.iter().map(|tensor| blobs[tensor.blob as usize].blake3.as_deref())
     }
 
     /// Compares every byte with the checksums that were stored when the pipeline was shared. Reads the file a part at a time.
@@ -166,11 +172,11 @@ impl ArenaFile {
     pub fn seal(&self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
         let len = self.stamp.len;
         let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
-        let fd = sys::create("ray-zerocopy", len).map_err(system)?;
+        let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
         let write = |bytes: &[u8], at: u64| write_at(&fd, bytes, at).map_err(|error| system(("pwrite", error)));
         write(&self.head, 0)?;
         self.each(tell, &mut |bytes, at| write(bytes, at))?;
-        Arena::from_memfd(sys::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
+        Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
     }
 
     /// Opens the arena as the placement says: in sealed memory, or where it is.
@@ -187,11 +193,11 @@ impl ArenaFile {
 
     /// Reads every blob, hands it out a part at a time with its place in the file, and checks it.
     fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
-        crate::fork::adopt();
-        let Contents { manifest, places, .. } = &self.contents;
+        crate::os::fork::adopt();
+        let Index { manifest, places, .. } = &self.read_index;
         // What lies in files beside this one has no checksum.
         let inside = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none());
-        let mut meter = Meter::new(inside.clone().map(|(_, place)| place.len as u64).sum(), tell);
+        let mut meter = ProgressReporter::new(inside.clone().map(|(_, place)| place.len as u64).sum(), tell);
         for (blob, place) in inside {
             let (mut hasher, mut at, mut failed) = (blake3::Hasher::new(), place.offset as u64, None);
             let read = stream_file(&self.file, at, place.len as u64, &mut |bytes| {
@@ -275,7 +281,7 @@ impl Arena {
                 return self.rebuild()?.write_file(file, tell);
             }
             os::limits::may_write(self.len()).map_err(|error| ArenaError::system("pwrite", self.len(), error))?;
-            let mut meter = Meter::new(self.len(), tell);
+            let mut meter = ProgressReporter::new(self.len(), tell);
             let mut at = 0;
             let mut write = |bytes: &[u8]| {
                 write_at(file, bytes, at).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
 use super::region::Stamp;
+use crate::tensor::kind::TensorKind;
 
 /// The version of the manifest that this build writes and reads.
 pub(super) const FORMAT: u32 = 2;
@@ -33,39 +34,6 @@ impl fmt::Display for ArenaId {
 impl fmt::Debug for ArenaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ArenaId({self})")
-    }
-}
-
-/// What a tensor holds, in burn's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum TensorKind {
-    /// Floating point, or quantised floating point.
-    Float,
-    /// Integers.
-    Int,
-    /// Booleans.
-    Bool,
-}
-
-impl TensorKind {
-    /// What elements of a type are, in burn's terms.
-    pub(crate) fn of(dtype: DType) -> Self {
-        match dtype {
-            DType::Bool(_) => Self::Bool,
-            DType::QFloat(_) => Self::Float,
-            dtype if dtype.is_float() => Self::Float,
-            _ => Self::Int,
-        }
-    }
-}
-
-impl fmt::Display for TensorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Float => "float",
-            Self::Int => "int",
-            Self::Bool => "bool",
-        })
     }
 }
 
@@ -172,3 +140,7 @@ impl Manifest {
         hasher.finalize().to_hex().to_string()
     }
 }
+
+pub(crate) const MANIFEST_KEY: &str = "ray_zerocopy.manifest";
+
+pub(super) const CHECKSUM_KEY: &str = "ray_zerocopy.blake3";

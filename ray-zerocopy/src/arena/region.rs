@@ -1,6 +1,7 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
 #[cfg(feature = "ray")]
+use crate::os::sys::memfd;
 use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,8 +14,11 @@ use rustix::fs::{OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::ArenaError;
-use super::sys::{self, Mapping, Pages, Promise, SEALS};
+use crate::error::arena::ArenaError;
+use crate::os::sys::advice::Pages;
+use crate::os::sys::mapping::FileUnchanged;
+use crate::os::sys::mapping::Mapping;
+use crate::os::sys::memfd::SEALS;
 
 /// What kind of memory a region is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +26,7 @@ pub(crate) enum Backing {
     /// A sealed memfd, which nobody can change.
     Sealed,
     /// A file, of which somebody has promised that nobody changes it.
-    File(Stamp, Promise),
+    File(Stamp, FileUnchanged),
     /// Memory of an object store, which hands it out itself.
     Store,
 }
@@ -89,7 +93,7 @@ pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 impl Region {
     /// Maps a memfd, which has to be sealed.
     pub(super) fn sealed(fd: OwnedFd) -> Result<Self, ArenaError> {
-        let missing = match sys::sealed(&fd) {
+        let missing = match memfd::sealed(&fd) {
             Ok(found) => SEALS.difference(found),
             Err(_) => SEALS,
         };
@@ -103,13 +107,13 @@ impl Region {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
         // What is kept, and handed to workers, can be read and nothing else.
-        let fd = sys::reader(fd);
+        let fd = memfd::reader(fd);
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
         Ok(Self::mapped(fd, map, Backing::Sealed))
     }
 
     /// Maps a file, which has to be in the state that the stamp says.
-    pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: Promise) -> Result<Self, ArenaError> {
+    pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> Result<Self, ArenaError> {
         if Stamp::of(&stamp.path, &fd)? != stamp {
             return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
         }
@@ -147,7 +151,7 @@ impl Region {
     pub(super) fn own_view(&self) -> Result<bytes::Bytes, ArenaError> {
         let (Some(fd), Some(pages)) = (&self.fd, &self.pages) else { return Ok(self.memory.clone()) };
         let len = self.memory.len();
-        let view = sys::OwnView::of(pages, fd, len);
+        let view = mapping::OwnView::of(pages, fd, len);
         Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 
-use super::TensorKind;
+use crate::tensor::kind::TensorKind;
 
 /// A tensor in an arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,16 +20,16 @@ pub struct SharedTensor<'a> {
     /// Its size. Tied and equal tensors have the same bytes, which are in the arena once.
     pub bytes: u64,
     /// Whether it lies in sealed memory.
-    pub placed: Placed<'a>,
+    pub placed: Location<'a>,
 }
 
 /// Where a tensor of an arena lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placed<'a> {
+pub enum Location<'a> {
     /// In sealed memory, which nobody can change, 256-byte aligned.
     Sealed {
         /// Why it is not borrowed from the file that it comes from, if that was asked for.
-        because: Option<&'a str>,
+        reason: Option<&'a str>,
     },
     /// In a file, through the page cache.
     File {

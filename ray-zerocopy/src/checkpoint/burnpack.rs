@@ -4,10 +4,16 @@ use std::fs::File;
 
 use burn_pack::MAGIC_NUMBER;
 
-use super::{CheckpointError, CheckpointFormat, Entry};
-use crate::arena::container::{Described, Head};
+use super::CheckpointFormat;
+use super::entry::Entry;
+use crate::arena::file::ArenaFile;
 use crate::arena::file::head;
-use crate::arena::{ArenaError, ArenaFile, MANIFEST_KEY, Stamp, dtypes};
+use crate::arena::layout::{Described, Head};
+use crate::arena::manifest::MANIFEST_KEY;
+use crate::arena::region::Stamp;
+use crate::error::arena::ArenaError;
+use crate::error::checkpoint::CheckpointError;
+use crate::tensor::dtype;
 
 pub(super) fn entries(
     file: &File,
@@ -53,7 +59,7 @@ pub(super) fn entries(
     }
     let mut entries = Vec::with_capacity(head.tensors.len());
     for (name, Described { dtype, shape, param, offset, len }) in head.tensors {
-        dtypes::fits(dtype, &shape, len as usize).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
+        dtype::fits(dtype, &shape, len as usize).map_err(|reason| corrupted(format!("tensor `{name}`: {reason}")))?;
         entries.push(Entry {
             renamed: name.clone(),
             name,

@@ -4,8 +4,10 @@ use burn::tensor::DType;
 use indexmap::IndexMap;
 use regex::Regex;
 
+use super::Checkpoint;
+use super::entry::Entry;
 use super::names::{pattern, similar, unique};
-use super::{Checkpoint, CheckpointError, Entry};
+use crate::error::checkpoint::CheckpointError;
 
 fn refused(name: &str, what: &str, reason: impl Into<String>) -> CheckpointError {
     CheckpointError::Edit { name: name.to_owned(), what: what.to_owned(), reason: reason.into() }

@@ -191,7 +191,10 @@ impl Entry {
 mod tests {
     use burn::tensor::DType;
 
-    use super::{Entry, is_contiguous, row_major, span};
+    use super::Entry;
+    use super::is_contiguous;
+    use super::row_major;
+    use super::span;
 
     fn entry(shape: &[usize]) -> Entry {
         let len = shape.iter().product::<usize>() as u64 * 4;

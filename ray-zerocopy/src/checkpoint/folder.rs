@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::CheckpointError;
+use crate::error::checkpoint::CheckpointError;
 
 /// The names in front of the first dot, the most common first.
 const BASES: [&str; 5] =
@@ -132,7 +132,8 @@ fn nothing(folder: &Path, names: &[String]) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::{is_index, known};
+    use super::is_index;
+    use super::known;
 
     #[test]
     fn names_of_weights_are_known_with_their_variants() {

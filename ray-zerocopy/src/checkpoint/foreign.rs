@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use super::CheckpointError;
-use crate::arena::Stamp;
-use crate::arena::copy::read_at;
+use crate::arena::io::read_at;
+use crate::arena::region::Stamp;
+use crate::error::checkpoint::CheckpointError;
 
 /// How much of the start of a file is looked at: the name of the tar format stands at byte 257.
 pub(super) const START: u64 = 512;

@@ -1,6 +1,6 @@
 //! Elements that lie apart, in row-major order.
 
-use crate::arena::copy::CHUNK;
+use crate::arena::io::CHUNK;
 
 /// Hands out the elements of a tensor in row-major order, some at a time. `bytes` start with its first element.
 ///

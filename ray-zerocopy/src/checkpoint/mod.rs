@@ -13,21 +13,20 @@
 //! | `source`, `gather`, `transpose` | the bytes of a tensor, gathered, transposed or cast if they have to be |
 //! | `pack` | all tensors in one file, aligned and with checksums |
 
-mod burnpack;
-mod edit;
-mod entry;
-mod error;
-mod folder;
-mod foreign;
-mod gather;
-mod names;
-mod open;
-mod options;
-mod pack;
-mod pytorch;
-mod safetensors;
-mod source;
-mod transpose;
+pub(crate) mod burnpack;
+pub(crate) mod edit;
+pub(crate) mod entry;
+pub(crate) mod folder;
+pub(crate) mod foreign;
+pub(crate) mod gather;
+pub(crate) mod names;
+pub(crate) mod open;
+pub(crate) mod options;
+pub(crate) mod pack;
+pub(crate) mod pytorch;
+pub(crate) mod safetensors;
+pub(crate) mod source;
+pub(crate) mod transpose;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -36,16 +35,16 @@ use std::sync::Arc;
 
 use burn::tensor::DType;
 
-pub(crate) use edit::tied_to;
-pub(crate) use entry::Entry;
-pub use error::CheckpointError;
-pub(crate) use names::{Name, similar};
-pub use options::CheckpointOptions;
-pub(crate) use pack::told;
-pub(crate) use pytorch::{ArchiveKind, kind as archive_kind};
-pub(crate) use source::{Change, FromFile, Scratch};
+use self::entry::Entry;
+use self::options::CheckpointOptions;
+use self::source::{Change, FromFile, Scratch};
+use crate::error::checkpoint::CheckpointError;
 
-use crate::arena::{ArenaError, BlobSource, Placement, Progress, Stamp};
+use crate::arena::io::Progress;
+use crate::arena::placement::Placement;
+use crate::arena::region::Stamp;
+use crate::error::arena::ArenaError;
+use crate::tensor::source::BlobSource;
 
 /// A file of weights, or several.
 #[derive(Debug)]

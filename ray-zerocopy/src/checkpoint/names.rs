@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use regex::Regex;
 
-use super::{CheckpointError, Entry};
+use super::entry::Entry;
+use crate::error::checkpoint::CheckpointError;
 
 /// Renames tensors, as burn's own remapper does.
 pub(super) fn rename(entries: &mut [Entry], from: &str, to: &str) -> Result<(), CheckpointError> {
@@ -138,7 +139,10 @@ pub(crate) fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{CheckpointError, Name, pattern, similar};
+    use super::CheckpointError;
+    use super::Name;
+    use super::pattern;
+    use super::similar;
 
     #[test]
     fn groups_that_there_are_not_are_refused() {

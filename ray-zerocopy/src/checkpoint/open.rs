@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Component, Path};
 
-use super::{
-    CheckpointError, CheckpointFormat, CheckpointOptions, Entry, WeightFile, burnpack, folder, foreign, names, pytorch,
-    safetensors,
-};
-use crate::arena::copy::read_at;
-use crate::arena::{Stamp, region};
-use crate::engine::local::transport::MAX_FDS;
+use super::entry::Entry;
+use super::options::CheckpointOptions;
+use super::{CheckpointFormat, WeightFile, burnpack, folder, foreign, names, pytorch, safetensors};
+use crate::arena::io::read_at;
+use crate::arena::region;
+use crate::arena::region::Stamp;
+use crate::error::checkpoint::CheckpointError;
+use crate::os::limits::MAX_FDS;
 
 /// An index of more bytes than this is no index.
 const MAX_INDEX: u64 = 100_000_000;
@@ -38,9 +39,9 @@ fn file(path: &Path) -> Result<(File, Stamp), CheckpointError> {
 }
 
 /// The path stands in the error around this one already.
-fn reason(error: &crate::ArenaError) -> String {
+fn reason(error: &crate::error::arena::ArenaError) -> String {
     match error {
-        crate::ArenaError::File { reason, .. } => reason.clone(),
+        crate::error::arena::ArenaError::File { reason, .. } => reason.clone(),
         other => other.to_string(),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, CheckpointError};
+use super::Checkpoint;
+use crate::error::checkpoint::CheckpointError;
 
 /// How to open a checkpoint that has more than one answer: see [`Checkpoint::options`].
 ///

@@ -7,8 +7,15 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Change, Checkpoint, CheckpointError, Entry, FromFile, Scratch, Tell};
-use crate::arena::{ArenaBuilder, ArenaFile, Progress, TensorEntry, TensorKind, file::replace};
+use super::entry::Entry;
+use super::source::{Change, FromFile, Scratch};
+use super::{Checkpoint, Tell};
+use crate::arena::builder::ArenaBuilder;
+use crate::arena::file::{ArenaFile, replace};
+use crate::arena::io::Progress;
+use crate::arena::manifest::TensorEntry;
+use crate::error::checkpoint::CheckpointError;
+use crate::tensor::kind::TensorKind;
 
 impl Checkpoint {
     /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the

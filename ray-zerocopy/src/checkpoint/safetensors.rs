@@ -8,9 +8,10 @@ use burn::tensor::{BoolStore, DType};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError};
 
-use super::{CheckpointError, Entry};
-use crate::arena::Stamp;
-use crate::arena::copy::read_at;
+use super::entry::Entry;
+use crate::arena::io::read_at;
+use crate::arena::region::Stamp;
+use crate::error::checkpoint::CheckpointError;
 
 /// The header's length comes first, in so many bytes.
 const LENGTH: usize = 8;

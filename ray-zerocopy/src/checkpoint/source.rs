@@ -8,10 +8,10 @@ use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
 use super::entry::{Entry, Part};
 use super::gather::gather;
 use super::transpose::transpose;
-use crate::arena::copy::{read_at, stream_file};
-use crate::arena::{BlobSource, SAMPLE};
-use crate::engine::message::aligned;
-use crate::pipeline::{bytes_of, tensor_of};
+use crate::arena::io::{read_at, stream_file};
+use crate::tensor::align::aligned;
+use crate::tensor::host;
+use crate::tensor::source::{BlobSource, SAMPLE};
 
 /// What has to be done to the bytes of a tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,8 +100,8 @@ impl FromFile {
     fn cast(&self, bytes: &[u8], dtype: DType) -> Result<Bytes, String> {
         let elements = bytes.len() / self.dtype.size();
         let bytes = Bytes::from_shared(aligned(bytes), AllocationProperty::Native);
-        let tensor: Tensor<1> = tensor_of(bytes, &[elements], self.dtype, &Device::flex())?;
-        bytes_of(&tensor.cast(dtype))
+        let tensor: Tensor<1> = host::tensor(bytes, &[elements], self.dtype, &Device::flex())?;
+        host::bytes(&tensor.cast(dtype))
     }
 }
 

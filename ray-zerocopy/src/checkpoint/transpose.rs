@@ -1,6 +1,6 @@
 //! Turning a matrix around, some columns at a time, in memory that is used again.
 
-use crate::arena::copy::CHUNK;
+use crate::arena::io::CHUNK;
 
 /// Rows and columns of a block: what is read and written at a time stays in the cache.
 const BLOCK: usize = 64;

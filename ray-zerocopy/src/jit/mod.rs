@@ -1,6 +1,6 @@
 //! Traced graphs: a forward pass that was recorded once, and runs without its pipeline's Rust type.
 //!
-//! [`trace()`] records, [`TracedGraph`] is what it gives, [`Replay`] runs it in this process, and [`JitTaskWrapper`] and
+//! [`trace()`] records, [`TracedGraph`] is what it gives, [`Executable`] runs it in this process, and [`JitTaskWrapper`] and
 //! [`JitActorWrapper`] run it in others. Weights are borrowed from an arena, as a pipeline's are; nothing is stored twice.
 //!
 //! | file | what |
@@ -17,35 +17,27 @@
 //! | `opened` | a file with either |
 //! | `form`, `pipeline`, `wrapper` | a graph or a module on engines |
 
-mod error;
-mod form;
-mod graph;
-mod info;
-mod opened;
-mod passes;
-mod pipeline;
-mod read;
-mod replay;
-mod script;
-mod symbol;
-mod trace;
-mod traced;
-mod value;
-mod wrapper;
+pub(crate) mod executable;
+pub(crate) mod graph;
+pub(crate) mod model;
+pub(crate) mod pipeline;
+pub(crate) mod program;
+pub(crate) mod torchscript;
+pub(crate) mod trace;
+pub(crate) mod traced_graph;
+pub(crate) mod wrapper;
 
-pub(crate) use info::info_of;
-#[cfg(test)]
-pub(crate) use pipeline::LOADER;
-pub(crate) use pipeline::own_function;
-pub(crate) use script::checked_calls;
-
-pub use error::{GraphError, ReplayError};
-pub use form::Program;
-pub use info::{GraphInfo, Operand, PortInfo, StepInfo};
-pub use opened::{Opened, open};
-pub use replay::Replay;
-pub use script::{ScriptArgument, ScriptError, ScriptMethod, TorchScript};
-pub use trace::{TraceError, Tracer, trace};
-pub use traced::TracedGraph;
-pub use value::{TensorKindOf, Value, ValueError, Values};
-pub use wrapper::{JitActor, JitActorWrapper, JitActors, JitTaskWrapper};
+pub use self::executable::Executable;
+pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo};
+pub use self::model::{Opened, open};
+pub use self::program::Program;
+pub use self::torchscript::TorchScript;
+pub use self::torchscript::signature::{ScriptArgument, ScriptMethod};
+pub use self::trace::{Tracer, trace};
+pub use self::traced_graph::TracedGraph;
+pub use self::wrapper::{JitActor, JitActorWrapper, JitActors, JitTaskWrapper};
+pub use crate::error::graph::{GraphError, ReplayError};
+pub use crate::error::script::ScriptError;
+pub use crate::error::trace::TraceError;
+pub use crate::error::value::ValueError;
+pub use crate::tensor::value::{ElementKind, Value, Values};

@@ -4,25 +4,35 @@ use std::any::Any;
 
 use burn::tensor::Device;
 
-use super::form::Form;
-use super::replay::{METHOD, Replay};
-use super::value::{Value, Values};
-use crate::engine::CallError;
-use crate::engine::local::Loader;
-use crate::pipeline::{Attacher, Collector, LoadError, Pipeline, Root, ShareError, Source};
-use crate::wrapper::wire::{Reader, WireError, Writer};
-use crate::wrapper::{Caller, Handler, Method, MethodInfo, Pending, Remote, loader};
+use super::executable::Executable;
+use super::graph::code::METHOD;
+use super::program::ProgramKind;
+use crate::engine::served::Loader;
+use crate::error::call::CallError;
+use crate::error::load::LoadError;
+use crate::error::share::ShareError;
+use crate::pipeline::Pipeline;
+use crate::pipeline::attach::Attacher;
+use crate::pipeline::collect::Collector;
+use crate::pipeline::rebuild::{Root, Source};
+use crate::remote::Remote;
+use crate::remote::caller::{Caller, Method};
+use crate::remote::hosted::{Handler, loader};
+use crate::remote::pending::Pending;
+use crate::remote::schema::MethodInfo;
+use crate::remote::wire::{Reader, WireError, Writer};
+use crate::tensor::value::{Value, Values};
 
 /// A graph, as wrappers keep it: without its weights before it is loaded.
 #[doc(hidden)]
 pub struct Graph {
-    form: Form,
-    replay: Option<Replay>,
+    kind: ProgramKind,
+    replay: Option<Executable>,
 }
 
 impl Graph {
     /// The replay of a graph that was loaded.
-    pub(super) fn into_replay(self) -> Option<Replay> {
+    pub(super) fn into_replay(self) -> Option<Executable> {
         self.replay
     }
 }
@@ -41,7 +51,7 @@ impl Pipeline for Graph {
 
     fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
         let (arena, device) = attacher.whole();
-        let replay = self.form.load(&arena, &device, &format!("{device:?}")).map_err(failed)?;
+        let replay = self.kind.load(&arena, &device, &format!("{device:?}")).map_err(failed)?;
         attacher.note_copied(replay.copied().to_vec());
         self.replay = Some(replay);
         Ok(())
@@ -56,7 +66,7 @@ impl Root for Graph {
 
     fn rebuild(source: &Source<'_>, _: &Device) -> Result<Self, LoadError> {
         let arena = source.whole().ok_or_else(|| failed("a graph comes out of an arena"))?;
-        Ok(Self { form: Form::of(arena).map_err(failed)?, replay: None })
+        Ok(Self { kind: ProgramKind::of(arena).map_err(failed)?, replay: None })
     }
 }
 
@@ -96,9 +106,9 @@ pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
 
 impl GraphCaller {
     /// Calls a method in a worker. The inputs are checked here, where it costs nobody a call.
-    pub(super) fn call(&self, form: &Form, method: Option<&str>, inputs: &Values) -> Pending<Values> {
-        let method = method.unwrap_or(form.main());
-        if let Err(error) = form.check(method, inputs) {
+    pub(super) fn call(&self, kind: &ProgramKind, method: Option<&str>, inputs: &Values) -> Pending<Values> {
+        let method = method.unwrap_or(kind.main());
+        if let Err(error) = kind.check(method, inputs) {
             return Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD);
         }
         let write = |writer: &mut Writer| {

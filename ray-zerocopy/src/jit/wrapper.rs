@@ -5,17 +5,22 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::form::{Form, Program};
+use super::executable::Executable;
 use super::pipeline::Graph;
-use super::replay::Replay;
-use super::value::Values;
-use super::{GraphError, ReplayError};
-use crate::arena::Arena;
-use crate::arena::memory::Memory;
-use crate::engine::{Place, Worker};
-use crate::report::Report;
-use crate::wrapper::{Actor, ActorWrapper, Actors, Pending, TaskWrapper};
-use crate::{Local, Result};
+use super::program::{Program, ProgramKind};
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::engine::backend::Backend;
+use crate::engine::local::LocalPool;
+use crate::error::Result;
+use crate::error::call::Worker;
+use crate::error::graph::{GraphError, ReplayError};
+use crate::remote::actor::ActorWrapper;
+use crate::remote::actors::{Actor, Actors};
+use crate::remote::pending::Pending;
+use crate::remote::task::TaskWrapper;
+use crate::report::table::Report;
+use crate::tensor::value::Values;
 
 /// Runs a graph or a TorchScript module, each call as one task: a [`TaskWrapper`] without the pipeline's type.
 ///
@@ -44,29 +49,29 @@ use crate::{Local, Result};
 #[derive(Clone)]
 pub struct JitTaskWrapper {
     tasks: TaskWrapper<Graph>,
-    form: Form,
+    kind: ProgramKind,
 }
 
 impl JitTaskWrapper {
-    /// Runs a graph on the workers that this process shares, [`Local::shared`].
+    /// Runs a graph on the workers that this process shares, [`LocalPool::shared`].
     ///
     /// # Errors
     /// If the workers cannot be started.
     pub fn new(graph: &impl Program) -> Result<Self> {
-        Self::on(&Local::shared()?, graph)
+        Self::on(&LocalPool::shared()?, graph)
     }
 
-    /// Runs a graph on workers of your choice: [`Local`] ones, or those of a Ray cluster.
+    /// Runs a graph on workers of your choice: [`LocalPool`] ones, or those of a Ray cluster.
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(engine: &impl Place, graph: &impl Program) -> Result<Self> {
+    pub fn on(engine: &impl Backend, graph: &impl Program) -> Result<Self> {
         let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
-        Ok(Self { tasks, form: graph.form() })
+        Ok(Self { tasks, kind: graph.kind() })
     }
 
     fn with(self, change: impl FnOnce(TaskWrapper<Graph>) -> TaskWrapper<Graph>) -> Self {
-        Self { tasks: change(self.tasks), form: self.form }
+        Self { tasks: change(self.tasks), kind: self.kind }
     }
 
     /// Where workers compute: see [`TaskWrapper::device`].
@@ -83,7 +88,7 @@ impl JitTaskWrapper {
 
     /// How the memory of the weights is treated: see [`TaskWrapper::memory`].
     #[must_use]
-    pub fn memory(self, memory: Memory) -> Self {
+    pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.with(|tasks| tasks.memory(memory))
     }
 
@@ -107,12 +112,12 @@ impl JitTaskWrapper {
 
     /// Runs the graph, or a module's `forward`. Wrong inputs are an error of the result, and cost no worker anything.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.tasks.call(&self.form, None, &inputs.into())
+        self.tasks.call(&self.kind, None, &inputs.into())
     }
 
     /// Calls a method of a TorchScript module, which has others than `forward`.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.tasks.call(&self.form, Some(method), &inputs.into())
+        self.tasks.call(&self.kind, Some(method), &inputs.into())
     }
 
     /// The shared weights.
@@ -156,26 +161,26 @@ impl JitTaskWrapper {
 #[derive(Clone)]
 pub struct JitActorWrapper {
     actors: ActorWrapper<Graph>,
-    form: Form,
+    kind: ProgramKind,
 }
 
 impl JitActorWrapper {
     /// Actors of this machine.
     pub fn new(graph: &impl Program) -> Self {
-        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), form: graph.form() }
+        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), kind: graph.kind() }
     }
 
     /// Actors that live where you choose: on this machine, or on a Ray cluster.
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(place: &impl Place, graph: &impl Program) -> Result<Self> {
+    pub fn on(place: &impl Backend, graph: &impl Program) -> Result<Self> {
         let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
-        Ok(Self { actors, form: graph.form() })
+        Ok(Self { actors, kind: graph.kind() })
     }
 
     fn with(self, change: impl FnOnce(ActorWrapper<Graph>) -> ActorWrapper<Graph>) -> Self {
-        Self { actors: change(self.actors), form: self.form }
+        Self { actors: change(self.actors), kind: self.kind }
     }
 
     /// Where the graph runs: see [`ActorWrapper::device`].
@@ -192,7 +197,7 @@ impl JitActorWrapper {
 
     /// How the memory of the weights is treated: see [`ActorWrapper::memory`].
     #[must_use]
-    pub fn memory(self, memory: Memory) -> Self {
+    pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.with(|actors| actors.memory(memory))
     }
 
@@ -233,7 +238,7 @@ impl JitActorWrapper {
     /// # Errors
     /// If the device is not there, or cannot run graphs; or if something had to be copied and the wrapper is
     /// [`strict`](Self::strict).
-    pub fn load(&self) -> Result<Replay> {
+    pub fn load(&self) -> Result<Executable> {
         let loaded = self.actors.load()?.into_inner().into_replay();
         let nothing = || GraphError::Corrupted { reason: "it was not loaded".to_owned() };
         Ok(loaded.ok_or_else(|| ReplayError::from(nothing()))?)
@@ -244,7 +249,7 @@ impl JitActorWrapper {
     /// # Errors
     /// If a process cannot be started or cannot load the graph; it is named.
     pub fn spawn(&self, actors: usize) -> Result<JitActors> {
-        Ok(JitActors { actors: self.actors.spawn(actors)?, form: self.form.clone() })
+        Ok(JitActors { actors: self.actors.spawn(actors)?, kind: self.kind.clone() })
     }
 
     /// The shared weights.
@@ -275,8 +280,8 @@ impl Serialize for JitActorWrapper {
 impl<'de> Deserialize<'de> for JitActorWrapper {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let actors = ActorWrapper::<Graph>::deserialize(deserializer)?;
-        let form = Form::of(actors.arena()).map_err(serde::de::Error::custom)?;
-        Ok(Self { actors, form })
+        let kind = ProgramKind::of(actors.arena()).map_err(serde::de::Error::custom)?;
+        Ok(Self { actors, kind })
     }
 }
 
@@ -286,18 +291,18 @@ impl<'de> Deserialize<'de> for JitActorWrapper {
 #[derive(Clone)]
 pub struct JitActors {
     actors: Actors<Graph>,
-    form: Form,
+    kind: ProgramKind,
 }
 
 impl JitActors {
     /// Runs the graph, or a module's `forward`, in an actor. Wrong inputs are an error of the result, and cost no actor anything.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actors.call(&self.form, None, &inputs.into())
+        self.actors.call(&self.kind, None, &inputs.into())
     }
 
     /// Calls a method of a TorchScript module, which has others than `forward`.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actors.call(&self.form, Some(method), &inputs.into())
+        self.actors.call(&self.kind, Some(method), &inputs.into())
     }
 
     /// How many actors there are.
@@ -316,7 +321,7 @@ impl JitActors {
     /// If there is no actor of this number; there are [`len`](Self::len).
     #[track_caller]
     pub fn actor(&self, index: usize) -> JitActor {
-        JitActor { actor: self.actors.actor(index), form: self.form.clone() }
+        JitActor { actor: self.actors.actor(index), kind: self.kind.clone() }
     }
 
     /// All actors, one after the other.
@@ -327,7 +332,7 @@ impl JitActors {
     /// How long a call through this handle may take.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
-        Self { actors: self.actors.deadline(deadline), form: self.form }
+        Self { actors: self.actors.deadline(deadline), kind: self.kind }
     }
 
     /// The processes that are up now.
@@ -357,18 +362,18 @@ impl JitActors {
 /// One actor of several.
 pub struct JitActor {
     actor: Actor<Graph>,
-    form: Form,
+    kind: ProgramKind,
 }
 
 impl JitActor {
     /// Runs the graph in this actor.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actor.call(&self.form, None, &inputs.into())
+        self.actor.call(&self.kind, None, &inputs.into())
     }
 
     /// Calls a method of a TorchScript module, which has others than `forward`.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actor.call(&self.form, Some(method), &inputs.into())
+        self.actor.call(&self.kind, Some(method), &inputs.into())
     }
 
     /// The actor's process, if it is up.

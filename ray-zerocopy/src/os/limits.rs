@@ -1,12 +1,13 @@
 //! Limits of the machine, the user and the process, named: which one is behind an error, and where it is set.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
+use std::{fs, io};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::arena::memory::field;
+use super::smaps::field;
 
 /// An error of a system call on behalf of so many bytes, with what is behind it and what to do about it, if that is known.
 pub(crate) fn explained(call: &str, bytes: u64, error: &io::Error) -> String {
@@ -98,3 +99,6 @@ fn maps() -> Option<u64> {
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
+
+/// The kernel takes 253 file descriptors in one packet.
+pub(crate) const MAX_FDS: usize = 253;

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
+use super::Pipeline;
+use super::copy_field::CopyOps;
 use super::path::Path;
-use super::tensors::Kind;
-use super::whole::CopyOps;
-use super::{Copied, LoadError, Pipeline, host};
-use crate::arena::{Arena, TensorEntry, TensorKind};
+use crate::arena::arena::Arena;
+use crate::arena::manifest::TensorEntry;
+use crate::error::load::LoadError;
+use crate::tensor::copied::CopiedTensor;
+use crate::tensor::host;
+use crate::tensor::kind::Kind;
+use crate::tensor::kind::TensorKind;
 
 /// How much is given to a device before it is waited for. Waiting is cheap beside so many bytes.
 const UPLOADING: u64 = 64 << 20;
@@ -29,7 +34,7 @@ pub struct Attacher {
     tied: HashMap<(u32, Vec<usize>), Box<dyn Any>>,
     /// How many entries name each blob.
     uses: HashMap<u32, u32>,
-    copied: Vec<Copied>,
+    copied: Vec<CopiedTensor>,
     /// What is in the device's own memory: the blob, and the shape that it has there.
     uploaded: HashSet<(u32, Vec<usize>)>,
     /// Bytes that the device was given since it was last waited for.
@@ -45,7 +50,7 @@ impl Attacher {
         pipeline: &mut P,
         arena: &Arena,
         device: &Device,
-    ) -> Result<(Vec<Copied>, Duration), LoadError> {
+    ) -> Result<(Vec<CopiedTensor>, Duration), LoadError> {
         let manifest = arena.manifest();
         let mut uses = HashMap::new();
         manifest.tensors.iter().for_each(|tensor| *uses.entry(tensor.blob).or_default() += 1);
@@ -71,7 +76,7 @@ impl Attacher {
         let tensors = attacher.tensors.paths(&manifest.tensors).map(str::to_owned);
         let left = tensors.chain(attacher.copies.into_keys()).min();
         match left {
-            Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::type_name::<P>() }),
+            Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::error::type_name::<P>() }),
             None => Ok((attacher.copied, attacher.decoding)),
         }
     }
@@ -127,7 +132,7 @@ impl Attacher {
     }
 
     /// What such a pipeline could not borrow.
-    pub(crate) fn note_copied(&mut self, copied: Vec<Copied>) {
+    pub(crate) fn note_copied(&mut self, copied: Vec<CopiedTensor>) {
         self.copied.extend(copied);
     }
 
@@ -213,7 +218,7 @@ impl Attacher {
         if uploaded || bytes == 0 {
             return Ok(());
         }
-        self.copied.push(Copied { path: entry.path.clone(), bytes });
+        self.copied.push(CopiedTensor { path: entry.path.clone(), bytes });
         self.uploading += bytes;
         if self.uploading >= UPLOADING { self.wait() } else { Ok(()) }
     }
@@ -341,7 +346,8 @@ mod tests {
     use burn::tensor::DType;
 
     use super::Unattached;
-    use crate::arena::{TensorEntry, TensorKind};
+    use crate::arena::manifest::TensorEntry;
+    use crate::tensor::kind::TensorKind;
 
     #[test]
     fn each_entry_is_taken_once_in_any_order() {

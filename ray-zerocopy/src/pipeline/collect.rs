@@ -5,20 +5,23 @@ use std::sync::Arc;
 use burn::module::{Flag, Module, ModuleVisitor, Param, Parameter};
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
-use super::host::{self, Stored};
+use super::Pipeline;
+use super::copy_field::CopyOps;
 use super::path::Path;
-use super::tensors::Kind;
-use super::whole::CopyOps;
-use super::{Pipeline, ShareError};
-use crate::arena::{BlobSource, TensorKind};
+use crate::error::share::ShareError;
+use crate::tensor::host;
+use crate::tensor::host::Stored;
+use crate::tensor::kind::Kind;
+use crate::tensor::kind::TensorKind;
+use crate::tensor::source::BlobSource;
 
 /// One thing that a pipeline holds.
-pub(super) struct Item {
+pub(crate) struct Item {
     pub(super) path: String,
     pub(super) what: What,
 }
 
-pub(super) enum What {
+pub(crate) enum What {
     /// A parameter or a bare tensor.
     Tensor(TensorItem),
     /// A field that is copied, serialised. `None` for a skeleton, whose value does not count.
@@ -31,7 +34,7 @@ pub(super) enum What {
     Variant(&'static str),
 }
 
-pub(super) struct TensorItem {
+pub(crate) struct TensorItem {
     pub(super) kind: TensorKind,
     pub(super) param: Option<u64>,
     /// The shape that the pipeline sees.
@@ -66,7 +69,7 @@ impl Outline {
 
 /// How much of a pipeline is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Depth {
+pub(crate) enum Depth {
     /// Everything.
     Values,
     /// Everything but the parameters, which are not initialised.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::ShareError;
 use super::collect::{Item, TensorItem, What};
+use crate::error::share::ShareError;
 
 /// Compares a pipeline with the skeleton that its config makes.
 pub(super) fn compare(pipeline: &[Item], skeleton: &[Item]) -> Result<(), ShareError> {

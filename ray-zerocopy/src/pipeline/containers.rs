@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Attacher, LoadError, ShareError};
+use super::attach::Attacher;
+use crate::error::load::LoadError;
+use crate::error::share::ShareError;
 
 /// A key of a map of models: anything that serde writes as text, a number or a unit variant.
 #[diagnostic::on_unimplemented(

@@ -3,31 +3,23 @@
 //! Knows arenas; knows nothing of engines, workers or wrappers. `#[derive(Pipeline)]` writes the walk over the fields,
 //! and everything that the walk calls is here.
 
-mod attach;
-mod collect;
-mod compare;
-mod containers;
-mod fit;
-mod host;
-pub mod leaf;
-mod load;
-mod path;
-mod rebuild;
-mod share;
-mod share_from;
-mod tensors;
-pub mod whole;
+pub(crate) mod attach;
+pub(crate) mod bare_tensors;
+pub(crate) mod collect;
+pub(crate) mod compare;
+pub(crate) mod containers;
+pub mod copy_field;
+pub mod field_kind;
+pub(crate) mod load;
+pub(crate) mod path;
+pub(crate) mod rebuild;
+pub(crate) mod share;
+pub(crate) mod share_from;
 
-pub use attach::Attacher;
-pub use collect::Collector;
-pub use containers::{MapKey, entries, entries_mut, unshare};
-pub(crate) use host::{bytes as bytes_of, dtype as dtype_of, tensor as tensor_of};
-pub use load::{Copied, LoadError, Loaded, load};
-pub use rebuild::{Root, Source, rebuilt};
-pub use share::{ShareError, share};
-pub use share_from::share_from;
-pub use tensors::BareTensors;
-pub(crate) use tensors::Kind;
+use self::attach::Attacher;
+use self::collect::Collector;
+use crate::error::load::LoadError;
+use crate::error::share::ShareError;
 
 /// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.
 ///

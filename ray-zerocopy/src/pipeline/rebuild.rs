@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 
+use super::Pipeline;
 use super::collect::{Item, What};
-use super::{LoadError, Pipeline};
-use crate::arena::Arena;
+use crate::arena::arena::Arena;
+use crate::error::load::LoadError;
 use crate::{codec, panics};
 
 /// A pipeline that another process can rebuild, because it has a config or names its constructor.
@@ -101,7 +102,7 @@ impl<P: Pipeline> Rebuilt<P> for P {
 
 impl<P: Pipeline, E: Display> Rebuilt<P> for Result<P, E> {
     fn rebuilt(self) -> Result<P, LoadError> {
-        self.map_err(|error| LoadError::Rebuild { pipeline: crate::type_name::<P>(), reason: error.to_string() })
+        self.map_err(|error| LoadError::Rebuild { pipeline: crate::error::type_name::<P>(), reason: error.to_string() })
     }
 }
 
@@ -114,8 +115,8 @@ pub fn rebuilt<P>(value: impl Rebuilt<P>) -> Result<P, LoadError> {
 }
 
 /// The skeleton. A constructor that panics is an error.
-pub(super) fn skeleton<P: Root>(source: &Source<'_>, device: &Device) -> Result<P, LoadError> {
+pub(crate) fn skeleton<P: Root>(source: &Source<'_>, device: &Device) -> Result<P, LoadError> {
     catch_unwind(AssertUnwindSafe(|| P::rebuild(source, device))).unwrap_or_else(|panic| {
-        Err(LoadError::Rebuild { pipeline: crate::type_name::<P>(), reason: panics::message(&*panic) })
+        Err(LoadError::Rebuild { pipeline: crate::error::type_name::<P>(), reason: panics::message(&*panic) })
     })
 }

@@ -8,11 +8,21 @@ use std::sync::Arc;
 use burn::tensor::DType;
 
 use super::collect::{Collector, Depth, Outline, TensorItem, What};
+use super::rebuild::Root;
 use super::share::{rebuilt, structure};
-use super::{Root, ShareError};
-use crate::arena::sys::Promise;
-use crate::arena::{Arena, ArenaBuilder, ArenaError, FileBlob, TensorEntry, TensorKind};
-use crate::checkpoint::{Change, Checkpoint, Entry, FromFile, Name, Scratch, similar, tied_to, told};
+use crate::arena::arena::Arena;
+use crate::arena::builder::ArenaBuilder;
+use crate::arena::manifest::{FileBlob, TensorEntry};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::edit::tied_to;
+use crate::checkpoint::entry::Entry;
+use crate::checkpoint::names::{Name, similar};
+use crate::checkpoint::pack::told;
+use crate::checkpoint::source::{Change, FromFile, Scratch};
+use crate::error::arena::ArenaError;
+use crate::error::share::ShareError;
+use crate::os::sys::mapping::FileUnchanged;
+use crate::tensor::kind::TensorKind;
 
 /// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the arena.
 ///
@@ -56,7 +66,7 @@ impl<'a> Sharing<'a> {
         Ok(Self {
             checkpoint,
             by_name: checkpoint.entries.iter().map(|entry| (entry.renamed.as_str(), entry)).collect(),
-            builder: ArenaBuilder::new(&crate::type_name::<P>()),
+            builder: ArenaBuilder::new(&crate::error::type_name::<P>()),
             fds: checkpoint.fds()?,
             borrowed: HashMap::new(),
             missing: Vec::new(),
@@ -206,7 +216,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// The arena's number for a file of the checkpoint.
-    fn file(&mut self, number: usize, promise: Promise) -> Result<u32, ArenaError> {
+    fn file(&mut self, number: usize, promise: FileUnchanged) -> Result<u32, ArenaError> {
         if let Some(&known) = self.borrowed.get(&number) {
             return Ok(known);
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::RayError;
+use crate::error::ray::RayError;
 
 /// Where `ray job submit` leaves it for the programs that it starts.
 const VARIABLE: &str = "RAY_JOB_CONFIG_JSON_ENV_VAR";
@@ -71,7 +71,7 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::Job;
-    use crate::ray::RayError;
+    use crate::error::ray::RayError;
 
     #[test]
     fn keys_that_choose_another_program_are_refused_by_name() {

@@ -19,35 +19,24 @@
 //! libpython 3.11 or later, which the program is linked with, and an environment of the same version that has Ray:
 //! `RAY_ZEROCOPY_PYTHON`, `VIRTUAL_ENV`, or the one that `cargo xtask ray-env` makes, in this order.
 
-mod actor;
-pub(crate) mod bare;
-mod cluster;
-mod connect;
-mod error;
-mod fingerprint;
-pub(crate) mod frame;
-pub(crate) mod guest;
-mod job;
-pub(crate) mod module;
-pub(crate) mod object;
-mod options;
-pub(crate) mod plasma;
-mod program;
-pub(crate) mod protocol;
-mod python;
-mod serve;
-mod shim;
-mod sys;
-mod task;
+pub(crate) mod api;
+pub(crate) mod baseline;
+pub(crate) mod embedding;
+#[cfg(feature = "ray")]
+pub(crate) mod engine;
+pub(crate) mod job;
+pub(crate) mod program;
+pub(crate) mod python;
+pub(crate) mod store;
+pub(crate) mod sys;
+pub(crate) mod wire;
+pub(crate) mod worker;
 
-pub use crate::engine::ray::Site;
-pub(crate) use actor::start as start_actor;
-pub use actor::{ActorBuilder, ActorHandle};
-pub use cluster::{Cluster, Node};
-pub use connect::ClusterBuilder;
-pub use error::RayError;
-pub use object::ObjectRef;
-pub use options::Options;
-pub(crate) use python::without_python;
-pub(crate) use sys::main::{become_a_worker, is_asked_for};
-pub use task::{Argument, Task};
+pub use self::api::actor::{ActorBuilder, ActorHandle};
+pub use self::api::builder::ClusterBuilder;
+pub use self::api::cluster::{Cluster, Node};
+pub use self::api::object::ObjectRef;
+pub use self::api::options::Options;
+pub use self::api::task::{Argument, Task};
+pub use self::engine::ClusterTarget;
+pub use crate::error::ray::RayError;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::RayError;
-use super::fingerprint::code_at;
 use super::sys::main::entry_point;
+use super::wire::fingerprint::code_at;
+use crate::error::ray::RayError;
 
 /// How this program can be started again.
 #[derive(Debug)]
@@ -88,7 +88,8 @@ fn is_file(path: &Path, other: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Program, is_file};
+    use super::Program;
+    use super::is_file;
 
     #[test]
     fn this_program_is_its_own_file() {

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-use super::RayError;
-use super::fingerprint::code_at;
 use super::sys::main::{has_run_python, python_runs, register};
 use super::sys::signals::Dispositions;
+use super::wire::fingerprint::code_at;
+use crate::error::ray::RayError;
 
 /// Where `cargo xtask ray-env` puts its environment, in the user's cache.
 const MADE: &str = "ray-zerocopy/ray-env";
@@ -193,7 +193,8 @@ mod tests {
 
     use pyo3::Python;
 
-    use super::{version, without_python};
+    use super::version;
+    use super::without_python;
 
     #[test]
     fn waiting_gives_up_the_lock_of_python() {

@@ -4,16 +4,18 @@
 //! files that are arenas, among what processes have mapped.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
-use super::proc::{self, Map};
-use super::{ReportError, Usage};
-use crate::arena::{ArenaError, ArenaFile};
-use crate::engine::local::titled;
+use super::processes::Usage;
+use crate::arena::file::ArenaFile;
+use crate::error::arena::ArenaError;
+use crate::error::report::ReportError;
+use crate::os::procfs;
+use crate::os::procfs::Map;
+use crate::os::title::titled;
 
 /// How the kernel names a memfd that was created as `ray-zerocopy`. Messages have another name.
 const MEMFD: &str = "/memfd:ray-zerocopy (deleted)";
@@ -161,7 +163,7 @@ pub fn scan() -> Result<Scan, ReportError> {
     let none = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
     let mut hidden = 0;
     let mut mapped: BTreeMap<Key, Found> = BTreeMap::new();
-    for pid in proc::processes().map_err(none)? {
+    for pid in procfs::processes().map_err(none)? {
         match fs::read_to_string(format!("/proc/{pid}/maps")) {
             Ok(maps) => maps.lines().filter_map(Map::parse).for_each(|map| note(&mut mapped, pid, &map)),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => hidden += 1,
@@ -242,7 +244,7 @@ fn arena((device, inode): Key, name: String, contents: Result<ArenaFile, String>
     };
     let mut processes: Vec<MappingProcess> = pids.iter().filter_map(|&pid| process(pid, ours)).collect();
     let workers = processes.iter().filter(|process| matches!(process.role, ProcessRole::Worker(_)));
-    let owners: HashSet<u32> = workers.filter_map(|process| proc::parent(process.pid)).collect();
+    let owners: HashSet<u32> = workers.filter_map(|process| procfs::parent(process.pid)).collect();
     for process in processes.iter_mut().filter(|process| process.role == ProcessRole::Other) {
         if owners.contains(&process.pid) {
             process.role = ProcessRole::Owner;
@@ -256,7 +258,7 @@ fn arena((device, inode): Key, name: String, contents: Result<ArenaFile, String>
 /// What a process costs, if it is still there.
 fn process(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Option<MappingProcess> {
     let Usage { arena, private, pss } = Usage::of(pid, ours).ok()?;
-    let title = proc::argv0(pid)?;
+    let title = procfs::argv0(pid)?;
     let (role, program) = match titled(&title) {
         Some((index, program)) => (ProcessRole::Worker(index), program.to_owned()),
         None => (ProcessRole::Other, Path::new(&title).file_name().unwrap_or_default().to_string_lossy().into_owned()),
@@ -268,8 +270,11 @@ fn process(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Option<MappingProcess> 
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Map, note, scan};
-    use crate::arena::sys::{Mapping, create, seal};
+    use super::Map;
+    use super::note;
+    use super::scan;
+    use crate::os::sys::mapping::Mapping;
+    use crate::os::sys::memfd::{create, seal};
 
     #[test]
     fn messages_and_what_is_mapped_privately_are_no_arenas() {

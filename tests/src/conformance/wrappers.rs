@@ -1,7 +1,7 @@
 //! Tasks and actors whose workers compute on the device. The owner has `cpu`, and sees nothing else.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use ray_zerocopy::{ActorWrapper, Local, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, gather};
 
 use super::Spec;
 use super::model::Sample;
@@ -9,7 +9,7 @@ use super::model::Sample;
 /// Calls on whichever of two workers is free, both on the one device.
 pub fn tasks(spec: &Spec, _: &Device) {
     let sample = Sample::filled();
-    let engine = Local::builder().workers(2).start().unwrap();
+    let engine = LocalPool::builder().workers(2).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &sample).unwrap().device(spec.name);
     let calls: Vec<_> = (1..=6).map(|batch| Sample::input(batch, 5)).collect();
     let there = calls.iter().map(|(ids, ignored)| tasks.scores(ids.clone(), ignored.clone(), "fr".into()));

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, Local, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -162,7 +162,7 @@ pub(crate) fn end_soon_if_asked() {
 
 pub(crate) fn start_workers_that_end_at_once() {
     // Most of the time they are there before they end.
-    let Ok(engine) = Local::builder().workers(2).threads_per_worker(1).start() else { return };
+    let Ok(engine) = LocalPool::builder().workers(2).threads_per_worker(1).start() else { return };
     let Ok(_tasks) = TaskWrapper::on(&engine, &probe()) else { return };
     std::thread::sleep(Duration::from_secs(2));
     engine.shut_down_now();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use ray_zerocopy::{Local, TaskWrapper};
+use ray_zerocopy::{LocalPool, TaskWrapper};
 use rustix::process::getuid;
 
 use crate::pipeline::{engine, probe};
@@ -17,7 +17,7 @@ pub(crate) fn run_a_task() {
 /// Starts workers, which has to fail with the words that are the role's subject.
 pub(crate) fn start_workers_and_fail() {
     let expected = role::subject();
-    let error = Local::builder().workers(1).start().unwrap_err().to_string();
+    let error = LocalPool::builder().workers(1).start().unwrap_err().to_string();
     assert!(error.contains(&expected), "{error}");
 }
 
@@ -79,6 +79,6 @@ fn without_proc_the_error_says_so() {
 #[test]
 fn a_pool_of_this_process_is_not_disturbed_by_its_surroundings() {
     // What the roles above do works here, too: they fail for the reason that they name.
-    let engine = Local::builder().workers(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).start().unwrap();
     assert!(TaskWrapper::on(&engine, &probe()).unwrap().pid().wait().is_ok());
 }

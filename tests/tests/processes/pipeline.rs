@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{Local, Pipeline, TaskWrapper};
+use ray_zerocopy::{LocalPool, Pipeline, TaskWrapper};
 use serde::{Deserialize, Serialize};
 
 use crate::{startup, sys};
@@ -86,8 +86,8 @@ pub(crate) fn probe() -> Probe {
     ProbeConfig::default().init(&Device::flex())
 }
 
-pub(crate) fn engine(workers: usize) -> (Local, TaskWrapper<Probe>) {
-    let engine = Local::builder().workers(workers).threads_per_worker(1).start().unwrap();
+pub(crate) fn engine(workers: usize) -> (LocalPool, TaskWrapper<Probe>) {
+    let engine = LocalPool::builder().workers(workers).threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, &probe()).unwrap();
     (engine, tasks)
 }

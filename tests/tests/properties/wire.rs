@@ -7,7 +7,7 @@ use burn::tensor::kind::Basic;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use ray_zerocopy::{Local, Pipeline, TaskWrapper};
+use ray_zerocopy::{LocalPool, Pipeline, TaskWrapper};
 use serde::{Deserialize, Serialize};
 
 use super::tree::{DTYPES, bytes};
@@ -140,7 +140,7 @@ impl Echo {
 
 /// One worker for all cases.
 static WORKER: LazyLock<TaskWrapper<Echo>> = LazyLock::new(|| {
-    let engine = Local::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     TaskWrapper::on(&engine, &Echo::new(&Device::flex())).unwrap()
 });
 

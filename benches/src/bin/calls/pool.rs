@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use benches::{Progress, Table, stats};
 use burn::tensor::Tensor;
-use ray_zerocopy::{Local, TaskWrapper, gather};
+use ray_zerocopy::{LocalPool, TaskWrapper, gather};
 use serde::Serialize;
 
 use crate::{Args, Model, numbers};
@@ -52,7 +52,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
     let x = numbers(1 << 18, 0.0);
     let mut pools = Vec::new();
     for workers in WORKERS {
-        let engine = Local::builder().workers(workers).threads_per_worker(1).start()?;
+        let engine = LocalPool::builder().workers(workers).threads_per_worker(1).start()?;
         let tasks = TaskWrapper::on(&engine, model)?;
         // Enough of them that every worker gets one and loads the pipeline.
         gather((0..4 * workers).map(|_| tasks.work(WORK))).wait()?;

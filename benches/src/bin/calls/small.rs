@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use benches::child::{Reaped, this_program};
 use benches::stats::{Ratio, Summary};
 use benches::{Progress, Samples, Table, Target, time};
-use ray_zerocopy::{ActorWrapper, Local, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper};
 use serde::Serialize;
 
 use crate::{Args, Model};
@@ -67,7 +67,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
     const WAYS: [&str; 3] = ["socket pair", "task", "actor"];
 
     let mut bare = Bare::new()?;
-    let engine = Local::builder().workers(1).start()?;
+    let engine = LocalPool::builder().workers(1).start()?;
     let tasks = TaskWrapper::on(&engine, model)?;
     let actors = ActorWrapper::new(model)?.spawn(1)?;
     let mut number = 0_u64;

@@ -8,7 +8,7 @@ use benches::links::checksum;
 use benches::stats::{self, Ratio};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::Tensor;
-use ray_zerocopy::{ActorWrapper, Local, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper};
 use serde::Serialize;
 
 use crate::{Args, Model, numbers};
@@ -36,7 +36,7 @@ const WAYS: [&str; 6] = [
 ];
 
 pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
-    let engine = Local::builder().workers(1).start()?;
+    let engine = LocalPool::builder().workers(1).start()?;
     let tasks = TaskWrapper::on(&engine, model)?;
     let actors = ActorWrapper::new(model)?.spawn(1)?;
 

@@ -56,6 +56,6 @@ fn main() -> Result<()> {
     let targets: Vec<Target> = replay::targets(&replay).chain(memory::targets(&memory)).collect();
     let rows: Vec<_> = replay.into_iter().map(Row::Replay).chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; `x` in units of the pipeline's own forward pass: the median of the rounds, and the middle half of them.\n\
-                 Memory in MiB: PSS of all processes; Anonymous of the largest worker.";
+                 MemoryPolicy in MiB: PSS of all processes; Anonymous of the largest worker.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

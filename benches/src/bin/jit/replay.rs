@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use benches::stats::{Ratio, median};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::jit::{self, Replay, TracedGraph, Value, Values};
+use ray_zerocopy::jit::{self, Executable, TracedGraph, Value, Values};
 use serde::Serialize;
 
 use crate::Args;
@@ -94,7 +94,7 @@ fn traced<P: ray_zerocopy::Root, const D: usize>(
     Ok(trace.forward(|pipeline, inputs| Ok(forward(pipeline, inputs.float::<D>("x")?)))?)
 }
 
-fn replayed(replay: &mut Replay, input: &Value) -> Result<Values> {
+fn replayed(replay: &mut Executable, input: &Value) -> Result<Values> {
     Ok(replay.run([("x", input.clone())])?)
 }
 

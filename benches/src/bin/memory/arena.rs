@@ -8,7 +8,7 @@ use benches::Progress;
 use benches::child::together;
 use benches::machine::rollup;
 use benches::model::{Forward, Model};
-use ray_zerocopy::{ActorWrapper, Arena, Local, TaskWrapper, gather};
+use ray_zerocopy::{ActorWrapper, Arena, LocalPool, TaskWrapper, gather};
 
 use crate::{FORWARDS, Measured};
 
@@ -56,7 +56,7 @@ fn round(arena: &Arena, workers: usize, measured: &mut Measured) -> Result<()> {
 fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
     const PAUSE: Duration = Duration::from_millis(50);
 
-    let engine = Local::builder().workers(workers).start()?;
+    let engine = LocalPool::builder().workers(workers).start()?;
     let anonymous = || -> Result<HashMap<u32, u64>> {
         engine.workers().iter().map(|worker| Ok((worker.pid, rollup(worker.pid, "Anonymous")?))).collect()
     };

@@ -63,6 +63,6 @@ fn main() -> Result<()> {
     let targets: Vec<Target> = calls::targets(&calls).chain(memory::targets(&memory)).collect();
     let rows: Vec<_> = calls.into_iter().map(Row::Call).chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; `x` in units of Ray's own task, or of its own call of an actor: the median of the rounds, and the middle half of them.\n\
-                 Memory in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
+                 MemoryPolicy in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

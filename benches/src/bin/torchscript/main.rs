@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     let tables: Vec<Table> = std::iter::once(memory::table(&memory)).chain(minilm::table(&minilm)).collect();
     let targets: Vec<Target> = memory::targets(&memory).collect();
     let rows: Vec<_> = memory.into_iter().map(Row::Memory).chain(minilm.into_iter().map(Row::Minilm)).collect();
-    let notes = "Memory in MiB: PSS of all processes; Anonymous of the largest worker. The first rows are LibTorch's own: subtract them. The first load in a process makes LibTorch ready, too.\n\
+    let notes = "MemoryPolicy in MiB: PSS of all processes; Anonymous of the largest worker. The first rows are LibTorch's own: subtract them. The first load in a process makes LibTorch ready, too.\n\
                  MiniLM: medians of the rounds; `x` in units of PyTorch's own, the median of the rounds, and the middle half of them.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

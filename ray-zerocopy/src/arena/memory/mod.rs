@@ -3,20 +3,24 @@
 //! A policy is a wish. Nothing here is an error: what the kernel refuses is in the outcome, with its reason. The figures
 //! are the kernel's own. Nothing here knows what the bytes mean, or in which process they are read.
 
-mod outcome;
-mod policy;
-mod smaps;
+pub(crate) mod policy;
+pub(crate) mod status;
+#[cfg(not(miri))]
+#[cfg(test)]
+mod tests;
 
+use crate::os::smaps;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::sys::{Advice, HUGE_PAGE, Pages, WeakPages};
-pub use outcome::{MemoryOutcome, PolicyOutcome, WhyNot};
-pub use policy::{HugePages, Memory};
-use smaps::limit_of_locked;
-pub(crate) use smaps::{Figures, field, figures, mapping_of};
+use self::policy::{HugePages, MemoryPolicy};
+use self::status::{MemoryStatus, Obstacle, PolicyStatus};
+use crate::os::smaps::limit_of_locked;
+use crate::os::smaps::{Figures, figures, mapping_of};
+use crate::os::sys::advice::{Advice, Pages, WeakPages};
+use crate::os::sys::aligned_map::HUGE_PAGE;
 
 /// How often a block whose pages are in use for the moment is tried.
 const ATTEMPTS: usize = 4;
@@ -31,13 +35,13 @@ pub(crate) struct Regions {
 
 #[derive(Default)]
 struct State {
-    asked: Memory,
+    asked: MemoryPolicy,
     /// Whether it is this process that makes the huge pages.
     maker: bool,
     /// What kept each policy from being applied, when it was last tried.
-    huge: Vec<WhyNot>,
-    prefault: Vec<WhyNot>,
-    lock: Vec<WhyNot>,
+    huge: Vec<Obstacle>,
+    prefault: Vec<Obstacle>,
+    lock: Vec<Obstacle>,
     took: Duration,
     background: Option<Arc<Background>>,
 }
@@ -46,7 +50,7 @@ struct State {
 #[derive(Default)]
 struct Background {
     /// What the thread met; none before it has ended.
-    ended: Mutex<Option<Vec<WhyNot>>>,
+    ended: Mutex<Option<Vec<Obstacle>>>,
 }
 
 impl Regions {
@@ -60,19 +64,19 @@ impl Regions {
     }
 
     /// Applies a policy to the memory as this process maps it, and makes the huge pages.
-    pub(crate) fn apply(&self, memory: Memory) -> MemoryOutcome {
+    pub(crate) fn apply(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.run(memory, true)
     }
 
     /// The same in a process that got the arena from another, which makes the huge pages: here they are only mapped.
-    pub(crate) fn follow(&self, memory: Memory) -> MemoryOutcome {
-        match memory == Memory::default() {
-            true => MemoryOutcome::default(),
+    pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
+        match memory == MemoryPolicy::default() {
+            true => MemoryStatus::default(),
             false => self.run(memory, false),
         }
     }
 
-    fn run(&self, memory: Memory, maker: bool) -> MemoryOutcome {
+    fn run(&self, memory: MemoryPolicy, maker: bool) -> MemoryStatus {
         let begun = Instant::now();
         let mut state = lock(&self.state);
         state.asked = state.asked.and(memory);
@@ -85,7 +89,7 @@ impl Regions {
             when if maker => self.make(&mut state, when),
             // One process may be both: it shared the pipeline, and now loads it itself.
             _ if state.maker => {}
-            _ => state.huge = self.impossible().unwrap_or_else(|| vec![WhyNot::LeftToOwner]),
+            _ => state.huge = self.impossible().unwrap_or_else(|| vec![Obstacle::LeftToOwner]),
         }
         if memory.huge_pages != HugePages::Off {
             self.mappings.iter().for_each(map_huge_pages);
@@ -119,31 +123,31 @@ impl Regions {
                     state.background = Some(thread);
                     Vec::new()
                 }
-                Err(error) => vec![WhyNot::NoThread { reason: error.to_string() }],
+                Err(error) => vec![Obstacle::NoThread { reason: error.to_string() }],
             },
         };
     }
 
     /// Why no mapping can have huge pages, if none can.
-    fn impossible(&self) -> Option<Vec<WhyNot>> {
+    fn impossible(&self) -> Option<Vec<Obstacle>> {
         let why: Option<Vec<_>> = self.mappings.iter().map(|map| blocks(map).err()).collect();
         why.map(|why| add(Vec::new(), why))
     }
 
     /// What came of all that has been asked so far, by the kernel's figures of this moment.
-    pub(crate) fn outcome(&self) -> MemoryOutcome {
+    pub(crate) fn outcome(&self) -> MemoryStatus {
         let state = lock(&self.state);
-        if state.asked == Memory::default() {
-            return MemoryOutcome::default();
+        if state.asked == MemoryPolicy::default() {
+            return MemoryStatus::default();
         }
         if let Some(of) = self.stored {
             let answer = |asked: bool| match asked {
-                true => PolicyOutcome::Not { of, why: vec![WhyNot::InStore] },
-                false => PolicyOutcome::NotAsked,
+                true => PolicyStatus::NotApplied { of, why: vec![Obstacle::InStore] },
+                false => PolicyStatus::NotAsked,
             };
             let huge_pages = answer(state.asked.huge_pages != HugePages::Off);
             let (prefault, lock) = (answer(state.asked.prefault), answer(state.asked.lock));
-            return MemoryOutcome { huge_pages, prefault, lock, ..MemoryOutcome::default() };
+            return MemoryStatus { huge_pages, prefault, lock, ..MemoryStatus::default() };
         }
         let len = |map: &Pages| map.addresses().len() as u64;
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
@@ -155,21 +159,21 @@ impl Regions {
             Ok(figures) => Ok(figures.iter().zip(&self.mappings).map(|(found, map)| of(found).min(len(map))).sum()),
             Err(reason) => Err(reason.clone()),
         };
-        let mut outcome = MemoryOutcome { took: state.took, ..MemoryOutcome::default() };
+        let mut outcome = MemoryStatus { took: state.took, ..MemoryStatus::default() };
         if state.asked.huge_pages != HugePages::Off {
             let underway = matches!(thread, Some(None));
             let why = thread.flatten().into_iter().fold(state.huge.clone(), add);
             outcome.huge_pages = match (whole, underway, bytes(|found| found.huge)) {
-                (0, ..) => PolicyOutcome::Not { of: 0, why: vec![WhyNot::Smaller { bytes: all }] },
-                (of, true, Ok(bytes)) if bytes < of => PolicyOutcome::Underway { bytes, of },
-                (of, _, bytes) => PolicyOutcome::new(bytes, of, why),
+                (0, ..) => PolicyStatus::NotApplied { of: 0, why: vec![Obstacle::Smaller { bytes: all }] },
+                (of, true, Ok(bytes)) if bytes < of => PolicyStatus::InProgress { bytes, of },
+                (of, _, bytes) => PolicyStatus::new(bytes, of, why),
             };
         }
         if state.asked.prefault {
-            outcome.prefault = PolicyOutcome::new(bytes(|found| found.rss), all, state.prefault.clone());
+            outcome.prefault = PolicyStatus::new(bytes(|found| found.rss), all, state.prefault.clone());
         }
         if state.asked.lock {
-            outcome.lock = PolicyOutcome::new(bytes(|found| found.locked), all, state.lock.clone());
+            outcome.lock = PolicyStatus::new(bytes(|found| found.locked), all, state.lock.clone());
         }
         outcome
     }
@@ -196,7 +200,7 @@ impl Background {
             let work = || mappings.iter().fold(Vec::new(), |why, map| add(why, collapse_while_there(map)));
             // It has ended, however it ended: whoever asks must not be told for ever that it is under way.
             let why = catch_unwind(AssertUnwindSafe(work));
-            let panicked = |_| vec![WhyNot::NoThread { reason: "it panicked".to_owned() }];
+            let panicked = |_| vec![Obstacle::NoThread { reason: "it panicked".to_owned() }];
             *lock(&thread.ended) = Some(why.unwrap_or_else(panicked));
         })?;
         Ok(this)
@@ -208,7 +212,7 @@ impl Background {
 }
 
 /// Makes huge pages of every whole block of a mapping, and says what kept it from some.
-fn collapse(map: &Pages) -> Vec<WhyNot> {
+fn collapse(map: &Pages) -> Vec<Obstacle> {
     match blocks(map) {
         Ok(blocks) => blocks.fold(Vec::new(), |why, block| add(why, collapse_block(map, block).err())),
         Err(why) => vec![why],
@@ -216,7 +220,7 @@ fn collapse(map: &Pages) -> Vec<WhyNot> {
 }
 
 /// The same, and only as long as somebody else has the mapping.
-fn collapse_while_there(map: &WeakPages) -> Vec<WhyNot> {
+fn collapse_while_there(map: &WeakPages) -> Vec<Obstacle> {
     match map.upgrade().map(|map| blocks(&map)) {
         None => Vec::new(),
         Some(Err(why)) => vec![why],
@@ -228,20 +232,20 @@ fn collapse_while_there(map: &WeakPages) -> Vec<WhyNot> {
 }
 
 /// Where the whole blocks of a mapping begin. What is left at its end is less than a huge page, and stays as it is.
-fn blocks(map: &Pages) -> Result<impl Iterator<Item = usize> + use<>, WhyNot> {
+fn blocks(map: &Pages) -> Result<impl Iterator<Item = usize> + use<>, Obstacle> {
     let len = map.addresses().len();
     match smaps::huge_page() {
-        _ if len < HUGE_PAGE => Err(WhyNot::Smaller { bytes: len as u64 }),
-        _ if !map.is_aligned() => Err(WhyNot::NotAligned),
+        _ if len < HUGE_PAGE => Err(Obstacle::Smaller { bytes: len as u64 }),
+        _ if !map.is_aligned() => Err(Obstacle::NotAligned),
         _ if !Advice::Collapse.is_known() => {
-            Err(WhyNot::Unsupported { call: "madvise(MADV_COLLAPSE)".to_owned(), since: "6.1".to_owned() })
+            Err(Obstacle::Unsupported { call: "madvise(MADV_COLLAPSE)".to_owned(), since: "6.1".to_owned() })
         }
-        Some(bytes) if bytes != HUGE_PAGE as u64 => Err(WhyNot::OtherSize { bytes }),
+        Some(bytes) if bytes != HUGE_PAGE as u64 => Err(Obstacle::OtherSize { bytes }),
         _ => Ok((0..len / HUGE_PAGE).map(|block| block * HUGE_PAGE)),
     }
 }
 
-fn collapse_block(map: &Pages, block: usize) -> Result<(), WhyNot> {
+fn collapse_block(map: &Pages, block: usize) -> Result<(), Obstacle> {
     let mut collapsed = Ok(());
     for _ in 0..ATTEMPTS {
         collapsed = map.advise(block, HUGE_PAGE, Advice::Collapse);
@@ -250,7 +254,7 @@ fn collapse_block(map: &Pages, block: usize) -> Result<(), WhyNot> {
             _ => break,
         }
     }
-    collapsed.map_err(|error| WhyNot::refused("madvise(MADV_COLLAPSE)", &error))
+    collapsed.map_err(|error| Obstacle::refused("madvise(MADV_COLLAPSE)", &error))
 }
 
 /// Looks at one page of each block, which maps the whole of it if it is a huge page already.
@@ -266,28 +270,28 @@ fn map_huge_pages(map: &Pages) {
     }
 }
 
-fn prefault(map: &Pages) -> Option<WhyNot> {
+fn prefault(map: &Pages) -> Option<Obstacle> {
     const CALL: &str = "madvise(MADV_POPULATE_READ)";
     if !Advice::Populate.is_known() {
-        return Some(WhyNot::Unsupported { call: CALL.to_owned(), since: "5.14".to_owned() });
+        return Some(Obstacle::Unsupported { call: CALL.to_owned(), since: "5.14".to_owned() });
     }
     let populated = map.advise(0, map.addresses().len(), Advice::Populate);
-    populated.err().map(|error| WhyNot::refused(CALL, &error))
+    populated.err().map(|error| Obstacle::refused(CALL, &error))
 }
 
-fn keep(map: &Pages) -> Option<WhyNot> {
+fn keep(map: &Pages) -> Option<Obstacle> {
     let error = map.lock().err()?;
     let needed = map.addresses().len() as u64;
     match limit_of_locked() {
         Some((limit, locked)) if locked.saturating_add(needed) > limit => {
-            Some(WhyNot::MemlockLimit { limit, locked, needed })
+            Some(Obstacle::MemlockLimit { limit, locked, needed })
         }
-        _ => Some(WhyNot::refused("mlock", &error)),
+        _ => Some(Obstacle::refused("mlock", &error)),
     }
 }
 
 /// Each reason once.
-fn add(mut why: Vec<WhyNot>, more: impl IntoIterator<Item = WhyNot>) -> Vec<WhyNot> {
+fn add(mut why: Vec<Obstacle>, more: impl IntoIterator<Item = Obstacle>) -> Vec<Obstacle> {
     for reason in more {
         if !why.contains(&reason) {
             why.push(reason);
@@ -301,6 +305,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 // Miri has none of the memory that these are about.
-#[cfg(not(miri))]
-#[cfg(test)]
-mod tests;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What to ask of the kernel for the memory of an arena. Nothing by default.
 ///
-/// It is a wish: what the kernel refuses is no error, but is in the [`MemoryOutcome`](crate::MemoryOutcome) with its
+/// It is a wish: what the kernel refuses is no error, but is in the [`MemoryStatus`](crate::MemoryStatus) with its
 /// reason. No policy changes a byte of what is read.
 ///
 /// | | what it brings | what it costs |
@@ -14,14 +14,14 @@ use serde::{Deserialize, Serialize};
 /// | [`lock`](Self::lock) | weights are never swapped out | memory that nobody else can have, and a limit to raise |
 ///
 /// ```
-/// use ray_zerocopy::{HugePages, Memory};
+/// use ray_zerocopy::{HugePages, MemoryPolicy};
 ///
-/// let memory = Memory::default().huge_pages(HugePages::Background).prefault(true);
+/// let memory = MemoryPolicy::default().huge_pages(HugePages::Background).prefault(true);
 /// assert!(!memory.lock);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Memory {
+pub struct MemoryPolicy {
     /// Whether and when huge pages are made.
     pub huge_pages: HugePages,
     /// Whether every page is mapped at once.
@@ -45,7 +45,7 @@ pub enum HugePages {
     Now,
 }
 
-impl Memory {
+impl MemoryPolicy {
     /// Whether and when huge pages are made. Default: [`HugePages::Off`].
     #[must_use]
     pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {

@@ -1,11 +1,13 @@
 //! Policies on mappings that no arena would have. `tests/tests/memory_policy.rs` has those that arenas do have.
 
+use crate::os::smaps::field;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
-use crate::arena::copy::write_at;
-use crate::arena::sys::{Mapping, create, seal};
+use crate::arena::io::write_at;
+use crate::os::sys::mapping::Mapping;
+use crate::os::sys::memfd::{create, seal};
 
 fn sealed(len: usize) -> OwnedFd {
     let fd = create("ray-zerocopy-test", len as u64).unwrap();
@@ -25,21 +27,21 @@ fn is_before(version: (u32, u32)) -> bool {
     (parts.next().unwrap(), parts.next().unwrap()) < version
 }
 
-fn unsupported(of: usize, call: &str, since: &str) -> PolicyOutcome {
-    let why = WhyNot::Unsupported { call: format!("madvise({call})"), since: since.to_owned() };
-    PolicyOutcome::Not { of: of as u64, why: vec![why] }
+fn unsupported(of: usize, call: &str, since: &str) -> PolicyStatus {
+    let why = Obstacle::Unsupported { call: format!("madvise({call})"), since: since.to_owned() };
+    PolicyStatus::NotApplied { of: of as u64, why: vec![why] }
 }
 
 /// What becomes of so many bytes that are to be prefaulted.
-fn prefaulted(bytes: usize) -> PolicyOutcome {
+fn prefaulted(bytes: usize) -> PolicyStatus {
     if is_before((5, 14)) {
         return unsupported(bytes, "MADV_POPULATE_READ", "5.14");
     }
-    PolicyOutcome::Applied { bytes: bytes as u64 }
+    PolicyStatus::Applied { bytes: bytes as u64 }
 }
 
-fn now() -> Memory {
-    Memory::default().huge_pages(HugePages::Now)
+fn now() -> MemoryPolicy {
+    MemoryPolicy::default().huge_pages(HugePages::Now)
 }
 
 #[test]
@@ -87,14 +89,14 @@ fn a_mapping_at_any_page_says_why_it_has_no_huge_pages() {
     let askew = Pages::askew(sealed(len).as_fd(), len).unwrap();
     assert!(!askew.is_aligned());
     let regions = Regions::new(vec![askew]);
-    let expected = PolicyOutcome::Not { of: len as u64, why: vec![WhyNot::NotAligned] };
+    let expected = PolicyStatus::NotApplied { of: len as u64, why: vec![Obstacle::NotAligned] };
     assert_eq!(regions.apply(now()).huge_pages, expected);
     // No thread is started for what cannot be, and one that follows knows it as well as one that makes them.
-    assert_eq!(regions.apply(Memory::default().huge_pages(HugePages::Background)).huge_pages, expected);
+    assert_eq!(regions.apply(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages, expected);
     let follower = Regions::new(vec![Pages::askew(sealed(len).as_fd(), len).unwrap()]);
     assert_eq!(follower.follow(now()).huge_pages, expected);
     // The other policies do not ask for an address.
-    assert_eq!(regions.apply(Memory::default().prefault(true)).prefault, prefaulted(len));
+    assert_eq!(regions.apply(MemoryPolicy::default().prefault(true)).prefault, prefaulted(len));
 }
 
 /// As where a shared map is refused: the pages are the file's all the same, and policies apply to them.
@@ -122,8 +124,11 @@ fn a_private_map_costs_nothing_and_takes_policies() {
 fn less_than_a_huge_page_is_said_to_be() {
     let regions = Regions::new(vec![pages(5000)]);
     for when in [HugePages::Now, HugePages::Background] {
-        let outcome = regions.apply(Memory::default().huge_pages(when));
-        assert_eq!(outcome.huge_pages, PolicyOutcome::Not { of: 0, why: vec![WhyNot::Smaller { bytes: 5000 }] });
+        let outcome = regions.apply(MemoryPolicy::default().huge_pages(when));
+        assert_eq!(
+            outcome.huge_pages,
+            PolicyStatus::NotApplied { of: 0, why: vec![Obstacle::Smaller { bytes: 5000 }] }
+        );
         assert_eq!(outcome.to_string(), "huge pages: not (there are 5000 bytes, and a huge page has 2 MiB)");
     }
 }
@@ -136,19 +141,19 @@ fn several_regions_add_up() {
     assert_eq!(outcome.prefault, prefaulted(small + large));
     // The small region takes nothing from what could be: whole blocks count.
     match &outcome.huge_pages {
-        PolicyOutcome::Applied { bytes } => assert_eq!(*bytes, 2 * HUGE_PAGE as u64),
+        PolicyStatus::Applied { bytes } => assert_eq!(*bytes, 2 * HUGE_PAGE as u64),
         other => {
             assert!(!other.why().is_empty(), "{other}");
             eprintln!("skipped: this kernel makes no huge pages of memfds: {other}");
         }
     }
-    assert_eq!(outcome.lock, PolicyOutcome::NotAsked);
+    assert_eq!(outcome.lock, PolicyStatus::NotAsked);
 
     // With one at any page among them, it is a part.
     let askew = Pages::askew(sealed(HUGE_PAGE).as_fd(), HUGE_PAGE).unwrap();
     let regions = Regions::new(vec![pages(HUGE_PAGE), askew]);
     let outcome = regions.apply(now()).huge_pages;
-    assert!(outcome.why().contains(&WhyNot::NotAligned), "{outcome}");
+    assert!(outcome.why().contains(&Obstacle::NotAligned), "{outcome}");
     assert!(outcome.bytes() <= HUGE_PAGE as u64);
 }
 
@@ -165,7 +170,7 @@ fn a_file_says_what_its_file_system_can() {
     assert_eq!(outcome.prefault, prefaulted(bytes.len()));
     // Some file systems cache files in huge pages by themselves, others cannot; the figure decides.
     match &outcome.huge_pages {
-        PolicyOutcome::Applied { bytes: found } => assert_eq!(*found, bytes.len() as u64),
+        PolicyStatus::Applied { bytes: found } => assert_eq!(*found, bytes.len() as u64),
         other => assert!(!other.why().is_empty(), "{other}"),
     }
 }
@@ -190,42 +195,42 @@ fn the_maker_does_not_forget_that_it_is() {
     regions.apply(now());
     let before = regions.outcome().huge_pages;
     assert_eq!(regions.follow(now()).huge_pages, before);
-    assert!(!before.why().contains(&WhyNot::LeftToOwner));
+    assert!(!before.why().contains(&Obstacle::LeftToOwner));
 
     let follower = Regions::new(vec![pages(HUGE_PAGE)]);
-    assert_eq!(follower.follow(Memory::default()), MemoryOutcome::default());
+    assert_eq!(follower.follow(MemoryPolicy::default()), MemoryStatus::default());
     let left = follower.follow(now()).huge_pages;
-    let expected = PolicyOutcome::Not { of: HUGE_PAGE as u64, why: vec![WhyNot::LeftToOwner] };
+    let expected = PolicyStatus::NotApplied { of: HUGE_PAGE as u64, why: vec![Obstacle::LeftToOwner] };
     assert_eq!(left, if is_before((6, 1)) { unsupported(HUGE_PAGE, "MADV_COLLAPSE", "6.1") } else { expected });
 }
 
 #[test]
 fn what_was_asked_stays_asked() {
     let first = now().prefault(true);
-    let both = first.and(Memory::default().lock(true));
+    let both = first.and(MemoryPolicy::default().lock(true));
     assert_eq!(both, first.lock(true));
-    assert_eq!(both.and(Memory::default().huge_pages(HugePages::Background)).huge_pages, HugePages::Background);
+    assert_eq!(both.and(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages, HugePages::Background);
     assert_eq!(first.lock(true).once(), now());
 }
 
 #[test]
 fn outcomes_can_be_read() {
     let mib = |mib: u64| mib << 20;
-    let outcome = MemoryOutcome {
-        huge_pages: PolicyOutcome::new(
+    let outcome = MemoryStatus {
+        huge_pages: PolicyStatus::new(
             Ok(mib(62)),
             mib(64),
-            vec![WhyNot::refused("madvise(MADV_COLLAPSE)", &io::Error::from_raw_os_error(libc::ENOMEM))],
+            vec![Obstacle::refused("madvise(MADV_COLLAPSE)", &io::Error::from_raw_os_error(libc::ENOMEM))],
         ),
-        prefault: PolicyOutcome::new(
+        prefault: PolicyStatus::new(
             Ok(0),
             mib(65),
-            vec![WhyNot::Unsupported { call: "madvise(MADV_POPULATE_READ)".to_owned(), since: "5.14".to_owned() }],
+            vec![Obstacle::Unsupported { call: "madvise(MADV_POPULATE_READ)".to_owned(), since: "5.14".to_owned() }],
         ),
-        lock: PolicyOutcome::new(
+        lock: PolicyStatus::new(
             Ok(0),
             mib(65),
-            vec![WhyNot::MemlockLimit { limit: mib(8), locked: 0, needed: mib(65) }],
+            vec![Obstacle::MemlockLimit { limit: mib(8), locked: 0, needed: mib(65) }],
         ),
         took: Duration::ZERO,
     };
@@ -238,15 +243,15 @@ fn outcomes_can_be_read() {
          LimitMEMLOCK= of the service)"
     );
     assert!(outcome.is_asked() && !outcome.is_applied());
-    assert_eq!(PolicyOutcome::new(Ok(3), 3, vec![WhyNot::Unmapped]), PolicyOutcome::Applied { bytes: 3 });
-    assert_eq!(PolicyOutcome::new(Ok(1), 3, vec![]).why(), [WhyNot::Unmapped]);
-    let unknown = PolicyOutcome::new(Err("/proc is not there".to_owned()), 3, vec![]);
+    assert_eq!(PolicyStatus::new(Ok(3), 3, vec![Obstacle::Unmapped]), PolicyStatus::Applied { bytes: 3 });
+    assert_eq!(PolicyStatus::new(Ok(1), 3, vec![]).why(), [Obstacle::Unmapped]);
+    let unknown = PolicyStatus::new(Err("/proc is not there".to_owned()), 3, vec![]);
     assert_eq!(unknown.to_string(), "unknown (/proc is not there)");
-    assert_eq!(MemoryOutcome::default().to_string(), "nothing asked");
-    assert!(MemoryOutcome::default().is_applied());
+    assert_eq!(MemoryStatus::default().to_string(), "nothing asked");
+    assert!(MemoryStatus::default().is_applied());
     // A worker says it in MessagePack.
     let bytes = crate::codec::encode(&outcome).unwrap();
-    assert_eq!(crate::codec::decode::<MemoryOutcome>(&bytes).unwrap(), outcome);
+    assert_eq!(crate::codec::decode::<MemoryStatus>(&bytes).unwrap(), outcome);
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(crate) fn kind(path: &Path) -> std::io::Result<Option<ArchiveKind>> {
     if !file.metadata()?.is_file() || len < 4 {
         return Ok(None);
     }
-    crate::arena::copy::read_at(&file, &mut start, 0)?;
+    crate::arena::io::read_at(&file, &mut start, 0)?;
     if &start != b"PK\x03\x04" {
         return Ok(None);
     }

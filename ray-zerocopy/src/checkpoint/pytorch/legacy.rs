@@ -2,10 +2,12 @@
 
 use std::fs::File;
 
-use super::pickle::{Pickle, Source, Value, read};
+use super::pickle::opcodes::read;
+use super::pickle::source::Source;
+use super::pickle::value::{Pickle, Value};
 use super::tensor::{Storages, element, storage_of};
 use super::{Failure, unpickled};
-use crate::arena::copy::read_at;
+use crate::arena::io::read_at;
 
 /// The number that they start with, as a pickle has it: 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];

@@ -11,24 +11,27 @@
 //! | `state` | which dictionary is the state dict |
 //! | `tensor` | the calls that make a tensor, as shapes and places |
 
-mod kind;
-mod legacy;
-mod pickle;
-mod state;
-mod tensor;
-mod zip;
+pub(crate) mod kind;
+pub(crate) mod legacy;
+pub(crate) mod pickle;
+pub(crate) mod state;
+pub(crate) mod tensor;
+pub(crate) mod zip;
 
 use std::collections::HashSet;
 use std::fs::File;
 
-pub(crate) use kind::{ArchiveKind, kind};
+use self::kind::ArchiveKind;
 
+use self::pickle::PickleError;
+use self::pickle::source::Source;
+use self::pickle::value::Pickle;
+use self::tensor::{Described, Storages};
+use self::zip::{Archive, ZipError};
+use super::entry::Entry;
 use super::entry::{Part, is_contiguous, span};
-use super::{CheckpointError, Entry};
-use crate::arena::Stamp;
-use pickle::{Pickle, PickleError, Source};
-use tensor::{Described, Storages};
-use zip::{Archive, ZipError};
+use crate::arena::region::Stamp;
+use crate::error::checkpoint::CheckpointError;
 
 /// Tensors that overlap may claim so many times the bytes of the file: no more is ever read or written of it.
 const MAX_OVERLAP: u64 = 4;
@@ -137,7 +140,7 @@ fn archive(file: &File, len: u64, path: &str) -> Result<(Pickle, Storages), Fail
     };
     if let Some(order) = archive.find(&format!("{root}/byteorder")) {
         let mut text = vec![0; order.size.min(16) as usize];
-        crate::arena::copy::read_at(file, &mut text, order.place(file, len)?)
+        crate::arena::io::read_at(file, &mut text, order.place(file, len)?)
             .map_err(|error| Failure::Broken(error.to_string()))?;
         if text != b"little" {
             let order = String::from_utf8_lossy(&text).into_owned();

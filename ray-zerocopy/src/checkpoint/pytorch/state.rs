@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use indexmap::IndexMap;
 
-use super::pickle::{Id, Pickle, Value};
+use super::pickle::value::{Id, Pickle, Value};
 use super::tensor::{is_scalar, is_tensor};
-use crate::checkpoint::CheckpointError;
+use crate::error::checkpoint::CheckpointError;
 
 /// How deep dictionaries are looked into.
 const MAX_DEPTH: usize = 16;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::{BoolStore, DType};
 
-use super::pickle::{Id, Pickle, Value};
+use super::pickle::value::{Id, Pickle, Value};
 
 /// How deep a tensor may be wrapped: as a parameter, as one of a class of its own.
 const MAX_WRAPPED: usize = 8;

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 
-use crate::arena::copy::read_at;
+use crate::arena::io::read_at;
 
 /// The record at the end of an archive, without its comment, which has up to 65535 bytes.
 const END: usize = 22;

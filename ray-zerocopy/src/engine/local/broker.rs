@@ -20,11 +20,12 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::lock;
-use super::sys::peer::peer;
 use super::transport::Connection;
-use crate::arena::{Arena, ArenaError, Handle};
+use crate::arena::arena::{Arena, Handle};
 use crate::engine::message::Outgoing;
+use crate::error::arena::ArenaError;
 use crate::os::per_process::PerProcess;
+use crate::os::sys::peer::peer;
 
 /// How long the two sides of an exchange wait for each other.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +55,7 @@ pub(crate) enum BrokerError {
     )]
     Fetch { owner: u32, error: io::Error },
     #[error("process {owner} did not give the arena: {reason}")]
-    Refused { owner: u32, reason: String },
+    SendError { owner: u32, reason: String },
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }
@@ -62,19 +63,19 @@ pub(crate) enum BrokerError {
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Here(Handle),
-    Refused(String),
+    SendError(String),
 }
 
 /// What a process offers, and where.
 #[derive(Default)]
 struct Broker {
     arenas: Mutex<HashMap<Secret, Arena>>,
-    place: Mutex<Option<Place>>,
+    place: Mutex<Option<Backend>>,
 }
 
 /// Where a process listens.
 #[derive(Clone)]
-struct Place {
+struct Backend {
     directory: PathBuf,
     socket: PathBuf,
 }
@@ -101,7 +102,7 @@ pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
 
 /// Where this process listens. If it does not, or its socket has been removed since (a user who logs out takes `XDG_RUNTIME_DIR`
 /// away), it begins to.
-fn listening(broker: &'static Broker) -> io::Result<Place> {
+fn listening(broker: &'static Broker) -> io::Result<Backend> {
     let mut place = lock(&broker.place);
     match &*place {
         Some(place) if place.socket.exists() => Ok(place.clone()),
@@ -121,7 +122,7 @@ pub(crate) fn withdraw(arena: &Arena) {
 pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let owner = ticket.owner;
     let failed = |error| BrokerError::Fetch { owner, error };
-    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
+    let refused = |reason: &str| BrokerError::SendError { owner, reason: reason.to_owned() };
     // A stream has no packets, but each side says one thing only, and it is short: it arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     let user = peer(&stream).map_err(failed)?.uid;
@@ -136,7 +137,7 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
         Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
-        Answer::Refused(reason) => Err(refused(&reason)),
+        Answer::SendError(reason) => Err(refused(&reason)),
     }
 }
 
@@ -146,7 +147,7 @@ fn random() -> io::Result<Secret> {
     Ok(secret)
 }
 
-fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Place> {
+fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Backend> {
     let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("{PREFIX}{}-{name}", std::process::id());
     let bases = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().chain([std::env::temp_dir()]);
@@ -170,8 +171,8 @@ fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Place> {
         }
     })?;
     // If it cannot be, the directory is left to the next process's `sweep`.
-    let _tidied = super::sys::exit::at_exit(tidy);
-    Ok(Place { directory, socket })
+    let _tidied = crate::os::sys::atexit::at_exit(tidy);
+    Ok(Backend { directory, socket })
 }
 
 extern "C" fn tidy() {
@@ -193,7 +194,7 @@ fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Resu
     match arena {
         Some(arena) => connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds()),
         None => connection.send(
-            &Answer::Refused("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
+            &Answer::SendError("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
             &Outgoing::default(),
             &[],
         ),

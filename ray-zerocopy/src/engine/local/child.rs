@@ -11,7 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, pidfd_open, pidfd_send_signal, waitid,
 };
 
-use super::sys::pidfd::status_after_reaping;
+use crate::os::sys::pidfd::status_after_reaping;
 
 /// How often a process is looked at whose end cannot be waited for.
 const LOOK: Duration = Duration::from_millis(2);
@@ -45,7 +45,7 @@ impl std::fmt::Display for Ended {
 }
 
 /// A child of this process. Killed when dropped.
-pub(super) struct Child {
+pub(crate) struct Child {
     pid: Pid,
     /// `None` before Linux 5.3, or where a seccomp filter refuses it.
     pidfd: Option<OwnedFd>,
@@ -179,7 +179,8 @@ mod tests {
     use std::process::{Command, ExitStatus};
     use std::time::Duration;
 
-    use super::{Child, Ended};
+    use super::Child;
+    use super::Ended;
 
     const LONG: Duration = Duration::from_secs(60);
 

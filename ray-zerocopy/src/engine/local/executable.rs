@@ -6,8 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::sys::image::Image;
-use super::sys::{entry, privileges};
+use crate::engine::sys::entry;
+use crate::os::sys::image::Image;
+use crate::os::sys::privileges;
 
 const ITSELF: &str = "/proc/self/exe";
 
@@ -94,7 +95,8 @@ fn options(arguments: &[u8], program: &Path) -> Vec<OsString> {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{file_at, options};
+    use super::file_at;
+    use super::options;
 
     #[test]
     fn a_mapped_file_is_found_by_an_address_in_it() {

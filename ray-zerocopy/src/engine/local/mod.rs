@@ -19,93 +19,55 @@
 //! | `broker` | hands arenas to processes that are not workers of ours |
 //! | `sys` | all unsafe code |
 
-mod answers;
 pub(crate) mod broker;
-mod child;
-mod driver;
-mod executable;
-pub(crate) mod frame;
-mod hand;
-mod keeper;
-mod limits;
-mod link;
-mod lone;
-mod pool;
-mod process;
-mod protocol;
-mod state;
-mod sys;
+pub(crate) mod child;
+pub(crate) mod deadlines;
+pub(crate) mod dispatch;
+pub(crate) mod executable;
+pub(crate) mod inline_wait;
+pub(crate) mod pool;
+pub(crate) mod process;
+pub(crate) mod protocol;
+pub(crate) mod replies;
+pub(crate) mod scheduler;
+pub(crate) mod supervisor;
 pub(crate) mod transport;
-mod worker;
+pub(crate) mod worker;
+pub(crate) mod worker_conn;
 
+use super::settings::Settings;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub(crate) use pool::Pool;
-pub(crate) use process::titled;
-pub(crate) use protocol::{Failure, any as any_message};
-pub(crate) use sys::entry::EntryToken;
-#[cfg(feature = "ray")]
-pub(crate) use sys::entry::Function;
-#[cfg(feature = "ray")]
-pub(crate) use sys::heap::keep as keep_heap;
-#[cfg(feature = "ray")]
-pub(crate) use sys::privileges::privileged;
-pub(crate) use worker::{LoadRequest, LoadedProgram, Loader, Served, fallback};
-
-use super::{CallError, Engine, Home, Place, Program, Start, Tasks, Worker};
-use crate::arena::Arena;
-
-/// How a pool of workers is set up.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub workers: usize,
-    pub threads: Option<usize>,
-    pub queue: usize,
-    pub start_timeout: Duration,
-    /// The program of the workers, if it is another one than this.
-    pub program: Option<PathBuf>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { workers: cores(), threads: None, queue: 1024, start_timeout: Duration::from_secs(60), program: None }
-    }
-}
-
-impl Settings {
-    /// Threads for each worker: the cores divided among the workers, and one at least.
-    pub(crate) fn threads_per_worker(&self) -> usize {
-        self.threads.unwrap_or_else(|| (cores() / self.workers.max(1)).max(1))
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
-}
+use self::pool::Pool;
+use super::Engine;
+use super::backend::{Backend, Home, Start, Tasks};
+use super::program::Program;
+use crate::arena::arena::Arena;
+use crate::error::call::{CallError, Worker};
 
 /// Worker processes of this machine. Cheap to clone: clones are the same workers.
 ///
-/// Most programs need none: [`TaskWrapper::new`](crate::TaskWrapper::new) uses [`Local::shared`].
+/// Most programs need none: [`TaskWrapper::new`](crate::TaskWrapper::new) uses [`LocalPool::shared`].
 ///
 /// ```
-/// use ray_zerocopy::Local;
+/// use ray_zerocopy::LocalPool;
 /// # fn main() -> ray_zerocopy::Result<()> {
 /// ray_zerocopy::init();
-/// let engine = Local::builder().workers(2).threads_per_worker(1).start()?;
+/// let engine = LocalPool::builder().workers(2).threads_per_worker(1).start()?;
 /// assert_eq!(engine.workers().len(), 2);
 /// engine.shut_down();
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Local(pub(crate) Arc<Pool>);
+pub struct LocalPool(pub(crate) Arc<Pool>);
 
-impl Local {
+impl LocalPool {
     /// Sets up workers of your own.
-    pub fn builder() -> LocalBuilder {
-        LocalBuilder(Settings::default())
+    pub fn builder() -> LocalPoolBuilder {
+        LocalPoolBuilder(Settings::default())
     }
 
     /// The workers that this process shares: one for each core, started at first use, there until the process ends.
@@ -113,7 +75,7 @@ impl Local {
     /// # Errors
     /// If a worker does not come up; says how it ended.
     pub fn shared() -> Result<Self, CallError> {
-        static SHARED: Mutex<Option<Local>> = Mutex::new(None);
+        static SHARED: Mutex<Option<LocalPool>> = Mutex::new(None);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         // What could not be started is tried again by the next who asks: what was missing may be there by then.
         match &*shared {
@@ -140,17 +102,17 @@ impl Local {
     }
 }
 
-impl std::fmt::Debug for Local {
+impl std::fmt::Debug for LocalPool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Local").field("workers", &self.workers()).finish_non_exhaustive()
+        f.debug_struct("LocalPool").field("workers", &self.workers()).finish_non_exhaustive()
     }
 }
 
-/// Sets up a [`Local`] engine.
+/// Sets up a [`LocalPool`] engine.
 #[derive(Debug, Clone)]
-pub struct LocalBuilder(Settings);
+pub struct LocalPoolBuilder(Settings);
 
-impl LocalBuilder {
+impl LocalPoolBuilder {
     /// How many worker processes. Default: one for each core.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
@@ -192,23 +154,23 @@ impl LocalBuilder {
     ///
     /// # Errors
     /// If a worker does not come up; says how it ended.
-    pub fn start(self) -> Result<Local, CallError> {
-        start(self.0, None).map(Local)
+    pub fn start(self) -> Result<LocalPool, CallError> {
+        start(self.0, None).map(LocalPool)
     }
 }
 
-impl Place for Local {}
+impl Backend for LocalPool {}
 
-impl Home for Local {
-    fn adopt(&self, arena: Arena) -> crate::Result<Arena> {
+impl Home for LocalPool {
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
         Ok(arena.handed_over()?)
     }
 
-    fn tasks(&self) -> crate::Result<Tasks> {
+    fn tasks(&self) -> crate::error::Result<Tasks> {
         Ok(Tasks(Arc::clone(&self.0) as _))
     }
 
-    fn actors(&self, start: Start) -> crate::Result<Tasks> {
+    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
         Machine.actors(start)
     }
 
@@ -221,15 +183,15 @@ impl Home for Local {
 pub(crate) struct Machine;
 
 impl Home for Machine {
-    fn adopt(&self, arena: Arena) -> crate::Result<Arena> {
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
         Ok(arena.handed_over()?)
     }
 
-    fn tasks(&self) -> crate::Result<Tasks> {
-        Local::shared()?.tasks()
+    fn tasks(&self) -> crate::error::Result<Tasks> {
+        LocalPool::shared()?.tasks()
     }
 
-    fn actors(&self, start: Start) -> crate::Result<Tasks> {
+    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
         let Start { settings, program } = start;
         Ok(Tasks(self::start(settings, Some(program))?))
     }
@@ -241,7 +203,7 @@ impl Home for Machine {
 
 /// Starts a pool, whose workers load `program` first, all at the same time.
 pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Pool>, CallError> {
-    sys::heap::trim();
+    crate::os::sys::malloc::trim();
     if let (Some(other), Some(own)) = (&settings.program, &program)
         && !own.loader.is_named()
     {

@@ -6,15 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::driver::Driver;
-use super::hand::{Shared, not_started};
-use super::lone::Lone;
-use super::{Settings, keeper, lock};
-use crate::engine::{Attached, Call, CallError, Engine, Program, Submitted, Worker};
+use super::dispatch::{Dispatcher, not_started};
+use super::inline_wait::InlineReceiver;
+use super::supervisor::Supervisor;
+use super::{deadlines, lock};
+use crate::engine::Engine;
+use crate::engine::call::{Call, Submitted};
+use crate::engine::program::{Attached, Program};
+use crate::engine::settings::Settings;
+use crate::error::call::{CallError, Worker};
 
 /// Worker processes and the queue in front of them.
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<Dispatcher>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `shut_down`.
     own: Mutex<HashSet<ThreadId>>,
@@ -27,7 +31,7 @@ impl Pool {
         let workers = settings.workers;
         // Before any thread can panic: to set a hook on one that does is a second panic.
         crate::panics::prepare();
-        let shared = Arc::new(Shared::new(settings, program));
+        let shared = Arc::new(Dispatcher::new(settings, program));
         let pool = Arc::new(Self {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
@@ -35,12 +39,12 @@ impl Pool {
             owner: std::process::id(),
         });
         let keeper = Arc::clone(&shared);
-        pool.thread("ray-zerocopy keeper".to_owned(), 0, move || keeper::keep(&keeper))?;
+        pool.thread("ray-zerocopy keeper".to_owned(), 0, move || deadlines::keep(&keeper))?;
         for index in 0..workers {
             let shared = Arc::clone(&shared);
             // A driver does not panic. If it does after all, its call is lost with an error, and its worker has a new one.
             pool.thread(format!("ray-zerocopy {index}"), index, move || {
-                while catch_unwind(AssertUnwindSafe(|| Driver::new(index, Arc::clone(&shared)).run())).is_err() {
+                while catch_unwind(AssertUnwindSafe(|| Supervisor::new(index, Arc::clone(&shared)).run())).is_err() {
                     shared.ended(index);
                 }
             })?;
@@ -53,7 +57,7 @@ impl Pool {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
             lock(&self.shared.state).never_started(drivers);
             self.end();
-            let error = super::limits::named("no thread could be started", &error);
+            let error = crate::os::errno_hint::named("no thread could be started", &error);
             CallError::Start { method: "start".to_owned(), reason: error.to_string() }
         })?;
         lock(&self.own).insert(thread.thread().id());
@@ -190,7 +194,7 @@ impl Pool {
             before.adopt();
         }
         let lone = claimed.and_then(|claimed| shared.give_first(claimed, true));
-        let lone = lone.map(|(link, serial)| Lone { shared: Arc::clone(shared), link, serial });
+        let lone = lone.map(|(link, serial)| InlineReceiver { shared: Arc::clone(shared), link, serial });
         Ok(lone.map(|lone| Box::new(lone) as _))
     }
 }

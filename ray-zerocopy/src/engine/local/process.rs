@@ -6,29 +6,19 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::child::Child;
+use super::executable;
 use super::protocol::Answer;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
-use super::{Settings, executable, limits};
+use crate::engine::settings::Settings;
+use crate::os::errno_hint;
 
-/// What a worker calls itself, for `ps` and the like.
-fn title(index: usize, program: &str) -> String {
-    format!("{TITLE}{index} of {program}")
-}
-
-const TITLE: &str = "ray-zerocopy worker ";
 /// How long a worker that has hung up may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a worker that was killed may take to go. It is gone in milliseconds, unless it waits in the kernel.
 const KILLED: Duration = Duration::from_secs(2);
 /// How often a start that is waited for is looked at, whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// The number of a worker and its program, if that is what a process calls itself.
-pub(crate) fn titled(title: &str) -> Option<(usize, &str)> {
-    let (index, program) = title.strip_prefix(TITLE)?.split_once(" of ")?;
-    Some((index.parse().ok()?, program))
-}
 
 /// A worker process, seen from its owner. Killed when dropped.
 pub(super) struct Process(Child);
@@ -44,7 +34,7 @@ impl Process {
         is_wanted: impl Fn() -> bool,
     ) -> Result<(Self, Connection), String> {
         let timeout = settings.start_timeout;
-        let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
+        let (ours, theirs) = Connection::pair().map_err(|error| errno_hint::named("socketpair", &error).to_string())?;
         let child = spawn(index, settings, theirs)?;
         let mut process = Self(Child::new(child).ok_or("the system gave it a process id that cannot be")?);
         let until = Instant::now().checked_add(timeout);
@@ -128,7 +118,7 @@ fn spawn(index: usize, settings: &Settings, theirs: Connection) -> Result<std::p
         Some(program) => format!("`{}` could not be started", program.display()),
     };
     command
-        .arg0(title(index, &name))
+        .arg0(crate::os::title::title(index, &name))
         .env(ENVIRONMENT, VERSION)
         .env("RAYON_NUM_THREADS", &threads)
         // LibTorch computes with OpenMP's threads.
@@ -139,7 +129,7 @@ fn spawn(index: usize, settings: &Settings, theirs: Connection) -> Result<std::p
         .process_group(0)
         .spawn()
         .map_err(|error| {
-            let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
+            let hint = errno_hint::hint(&error).unwrap_or("is there memory, and a free process id?");
             format!("{}: {error}; {hint}", what())
         })
     // `command` goes here: it holds the worker's end of the socket, whose closing is how the end of the worker is seen.

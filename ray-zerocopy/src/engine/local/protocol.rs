@@ -1,25 +1,28 @@
 //! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
 //! request comes after it. Both carry the request's number, so that no answer is ever taken for another's.
 
+use crate::engine::served::MethodError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::EntryToken;
-use super::frame::parse;
-use crate::arena::Handle;
-use crate::arena::memory::{Memory, MemoryOutcome};
-use crate::engine::message::{Incoming, aligned};
-use crate::jit::ReplayError;
-use crate::pipeline::{Copied, LoadError};
+use crate::arena::arena::Handle;
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::arena::memory::status::MemoryStatus;
+use crate::engine::frame::parse;
+use crate::engine::message::Incoming;
+use crate::engine::sys::entry::FnToken;
+use crate::error::load::LoadError;
+use crate::tensor::align::aligned;
+use crate::tensor::copied::CopiedTensor;
 
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(crate) enum Request {
     /// Load a program; its arena's file descriptors come along.
-    Load { key: u64, loader: EntryToken, device: String, strict: bool, memory: Memory, arena: Handle },
+    Load { key: u64, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy, arena: Handle },
     /// Run a method of a loaded program; the arguments come along.
-    Call { key: u64, handler: EntryToken },
+    Call { key: u64, handler: FnToken },
     /// Free a program.
     Forget { key: u64 },
     /// End.
@@ -28,40 +31,27 @@ pub(super) enum Request {
 
 /// Worker → owner.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The process is up.
     Ready,
     /// The process is up, but cannot work: why.
     NotReady(String),
     Loaded {
-        copied: Vec<Copied>,
+        copied: Vec<CopiedTensor>,
         took: Duration,
         decoding: Duration,
-        memory: MemoryOutcome,
+        memory: MemoryStatus,
     },
     NotLoaded(LoadError),
     /// The result comes along.
     Done,
-    Failed(Failure),
+    Failed(MethodError),
     /// The program is freed.
     Forgotten,
     /// A request arrived that could not be read: why. The worker is well.
     Unreadable(String),
     /// Code of the worker panics: message and place. Not an answer: one comes if the process outlives the panic.
     Panics(String),
-}
-
-/// Why a method has no result.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Failure {
-    Panicked(String),
-    /// The arguments or the result could not be turned into values or bytes.
-    Wire {
-        what: String,
-        reason: String,
-    },
-    /// The graph did not run.
-    Graph(ReplayError),
 }
 
 /// Reads a frame as one of the messages above, for tests with hostile bytes.

@@ -3,6 +3,7 @@
 //! A packet is one flag byte and a frame. A frame that does not fit into a packet goes into a sealed memfd, which is
 //! sent along, as is any other file descriptor: nothing that is shared ever has a name that could be guessed.
 
+use crate::os::limits::MAX_FDS;
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -20,13 +21,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub(super) use super::frame::Packet;
-use super::frame::{INLINE, frame, parse};
-use super::limits;
+pub(super) use crate::engine::frame::Packet;
+use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
-
-/// The kernel takes 253 file descriptors in one packet.
-pub(crate) const MAX_FDS: usize = 253;
+use crate::os::errno_hint;
 
 /// What a socket is to hold: the largest packet, with what the kernel adds. Half of it is the kernel's default, mostly.
 const SEND_BUFFER: usize = 4 * INLINE;
@@ -59,7 +57,7 @@ pub enum Wait {
 }
 
 /// What a connection has to say.
-pub(super) enum Event<M> {
+pub(crate) enum Event<M> {
     /// A message arrived.
     Message(Received<M>),
     /// A packet arrived, but its message is lost. The next one is not.
@@ -110,7 +108,7 @@ impl Connection {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 self.send_packet(&packet.in_memfd()?, &fds)
             }
-            Err(error) => Err(limits::named("sendmsg", &error)),
+            Err(error) => Err(errno_hint::named("sendmsg", &error)),
         }
     }
 
@@ -262,8 +260,11 @@ mod tests {
 
     use burn::tensor::Bytes;
 
-    use super::{Connection, Event, INLINE};
-    use crate::engine::message::{ALIGN, Outgoing};
+    use super::Connection;
+    use super::Event;
+    use super::INLINE;
+    use crate::engine::message::Outgoing;
+    use crate::tensor::align::ALIGN;
 
     fn round_trip(sizes: &[usize]) {
         let (left, right) = Connection::pair().unwrap();

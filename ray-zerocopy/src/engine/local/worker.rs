@@ -1,55 +1,40 @@
 //! The life of a worker process: load programs, run calls, end when the owner does.
 
+use crate::engine::served::LoadRequest;
+use crate::engine::served::LoadedProgram;
+use crate::engine::served::Loader;
+use crate::engine::served::Served;
+use crate::os::sys::{atexit, malloc, peer, privileges};
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use rustix::process::{Signal, geteuid, getpid, getppid, kill_process, set_parent_process_death_signal};
 
-use super::protocol::{Answer, Failure, Request};
+use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
-use super::{EntryToken, limits, sys};
-use crate::arena::memory::{Memory, MemoryOutcome};
-use crate::arena::{Arena, Handle};
-use crate::engine::message::{Incoming, Outgoing};
+use crate::arena::arena::{Arena, Handle};
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::arena::memory::status::MemoryStatus;
+use crate::engine::message::Outgoing;
+use crate::engine::served::MethodError;
+use crate::engine::sys::entry::FnToken;
+use crate::error::load::LoadError;
+use crate::os::errno_hint;
 use crate::panics;
-use crate::pipeline::{Copied, LoadError};
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
-pub(super) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(super) const VERSION: &str = "3";
+pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
+pub(crate) const VERSION: &str = "3";
 /// What the thread needs that waits for the owner's end, and twice that.
 const WATCHER_STACK: usize = 64 * 1024;
 
-/// What a program's loader gets.
-pub(crate) struct LoadRequest {
-    pub arena: Arena,
-    pub device: String,
-    pub strict: bool,
-}
-
-/// What a program's loader gives.
-pub(crate) struct LoadedProgram {
-    pub served: Box<dyn Served>,
-    pub copied: Vec<Copied>,
-    pub decoding: Duration,
-}
-
-/// A loaded program: the pipeline behind it is known to the wrappers only.
-pub(crate) trait Served {
-    /// Runs a method.
-    fn call(&mut self, handler: &EntryToken, arguments: Incoming) -> Result<Outgoing, Failure>;
-}
-
-/// Loads a program in a worker. Sent as a token.
-pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;
-
 /// What a process has that was started as a worker.
-pub(super) struct Claimed {
+pub(crate) struct StartedAsWorker {
     connection: Connection,
     /// The process that started this one.
     owner: i32,
@@ -59,7 +44,7 @@ pub(super) struct Claimed {
 const UNFIT: i32 = 69;
 
 /// Whether the environment says that this process is a worker, which a worker's own children inherit.
-pub(super) fn is_asked_for() -> bool {
+pub(crate) fn is_asked_for() -> bool {
     std::env::var_os(ENVIRONMENT).is_some()
 }
 
@@ -67,13 +52,13 @@ pub(super) fn is_asked_for() -> bool {
 ///
 /// The environment alone proves nothing, since a worker's own children inherit it. A worker's standard input is a socket of
 /// packets, and that decides: with one, this process is a worker or nothing, so that whatever is wrong ends it.
-pub(super) fn claim() -> Option<Claimed> {
+pub(crate) fn claim() -> Option<StartedAsWorker> {
     let version = std::env::var_os(ENVIRONMENT)?;
     let stdin = std::io::stdin();
     if socket_type(&stdin) != Ok(SocketType::SEQPACKET) {
         return None;
     }
-    if sys::privileges::privileged() {
+    if privileges::privileged() {
         give_up(
             "this program has privileges that its user has not (setuid, setgid or file capabilities), so that it takes no orders",
         );
@@ -85,7 +70,7 @@ pub(super) fn claim() -> Option<Claimed> {
              this one in {VERSION}"
         ));
     }
-    let owner = match sys::peer::peer(&stdin) {
+    let owner = match peer::peer(&stdin) {
         Ok(peer) if peer.uid == geteuid().as_raw() => peer.pid,
         Ok(peer) => give_up(&format!("the other end of its socket is of user {}, not of its own", peer.uid)),
         Err(error) => give_up(&format!("getsockopt(SO_PEERCRED): {error}")),
@@ -93,7 +78,7 @@ pub(super) fn claim() -> Option<Claimed> {
     if parent() != owner {
         if parent() == 1 || !exists(owner) {
             // The owner ended while this process started. That is no failure to tell the user.
-            sys::exit::at_once(UNFIT);
+            atexit::at_once(UNFIT);
         }
         give_up(&format!(
             "it was started by process {}, and its socket is of process {owner}: a script around a program has to `exec` it",
@@ -101,18 +86,18 @@ pub(super) fn claim() -> Option<Claimed> {
         ));
     }
     let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)
-        .unwrap_or_else(|error| give_up(&limits::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
+        .unwrap_or_else(|error| give_up(&errno_hint::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
     // From here on, neither user code nor a child can take standard input for the socket.
     if let Err(error) = empty().and_then(|empty| Ok(rustix::stdio::dup2_stdin(&empty)?)) {
-        give_up(&limits::named("the standard input cannot be emptied", &error).to_string());
+        give_up(&errno_hint::named("the standard input cannot be emptied", &error).to_string());
     }
-    Some(Claimed { connection: Connection::from_fd(socket), owner })
+    Some(StartedAsWorker { connection: Connection::from_fd(socket), owner })
 }
 
 /// Ends this process, which was started as a worker and cannot be one: with the reason on the standard error, which is the owner's.
 fn give_up(reason: &str) -> ! {
     eprintln!("ray-zerocopy worker {}: it cannot work: {reason}", std::process::id());
-    sys::exit::at_once(UNFIT)
+    atexit::at_once(UNFIT)
 }
 
 /// The parent of this process: 0 for one outside of this process's pid namespace.
@@ -142,8 +127,8 @@ pub(crate) fn fallback() {
 }
 
 /// Serves until the owner says so, or is gone.
-pub(super) fn run(Claimed { connection, owner }: Claimed) -> ! {
-    sys::heap::keep();
+pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
+    malloc::keep();
     let connection = Arc::new(connection);
     last_words(&connection);
     let ready = match watch(&connection, owner) {
@@ -195,7 +180,7 @@ fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
         drop(connection.wait_for_the_end());
         die()
     });
-    watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
+    watcher.map(drop).map_err(|error| errno_hint::named("no thread could be started", &error).to_string())
 }
 
 /// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process leaves nothing else behind: one
@@ -238,7 +223,7 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
         Request::Call { key, handler } => {
             let result = match programs.get_mut(&key) {
                 Some(program) => program.call(&handler, request.payload),
-                None => Err(Failure::Wire {
+                None => Err(MethodError::Wire {
                     what: "the call".to_owned(),
                     reason: "the worker has not loaded the pipeline".to_owned(),
                 }),
@@ -248,7 +233,7 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
             drop(std::io::stdout().flush());
             match result {
                 Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
-                    let failure = Failure::Wire { what: "the result".to_owned(), reason: error.to_string() };
+                    let failure = MethodError::Wire { what: "the result".to_owned(), reason: error.to_string() };
                     answer(connection, serial, &Answer::Failed(failure), &nothing)
                 }),
                 Err(failure) => answer(connection, serial, &Answer::Failed(failure), &nothing),
@@ -275,12 +260,12 @@ fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgo
 fn load(
     arena: &Handle,
     fds: Vec<OwnedFd>,
-    loader: &EntryToken,
+    loader: &FnToken,
     device: String,
     strict: bool,
-    memory: Memory,
-) -> Result<(LoadedProgram, MemoryOutcome), LoadError> {
-    let no_code = |error: super::sys::entry::EntryError| LoadError::Rebuild {
+    memory: MemoryPolicy,
+) -> Result<(LoadedProgram, MemoryStatus), LoadError> {
+    let no_code = |error: crate::engine::sys::entry::EntryError| LoadError::Rebuild {
         pipeline: "the pipeline".to_owned(),
         reason: error.to_string(),
     };
@@ -299,11 +284,11 @@ mod tests {
     use burn::tensor::Bytes;
     use rustix::net::{SendFlags, send};
 
-    use crate::engine::local::Settings;
-    use crate::engine::local::process::Process;
-    use crate::engine::local::protocol::{Answer, Request};
-    use crate::engine::local::transport::Connection;
+    use super::super::process::Process;
+    use super::super::protocol::{Answer, Request};
+    use super::super::transport::Connection;
     use crate::engine::message::Outgoing;
+    use crate::engine::settings::Settings;
 
     fn answer(connection: &Connection) -> (u64, Answer) {
         connection.receive().unwrap().expect("the worker lives").message
@@ -333,7 +318,7 @@ mod tests {
             assert!(reason.contains("a packet is broken"), "{reason}");
         }
         // A memfd that is not sealed could change while it is read.
-        let unsealed = crate::arena::sys::create("unsealed", 4096).unwrap();
+        let unsealed = crate::os::sys::memfd::create("unsealed", 4096).unwrap();
         connection.send_raw(&[1], &unsealed);
         let (_, Answer::Unreadable(reason)) = answer(&connection) else { panic!("an unsealed memfd was mapped") };
         assert!(reason.contains("not sealed"), "{reason}");

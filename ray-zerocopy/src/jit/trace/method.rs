@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use burn::tensor::Device;
 
-use super::super::value::{Value, Values};
-use super::TraceError;
-use crate::wrapper::wire::{Reader, Writer};
-use crate::wrapper::{MethodInfo, Remote, Schema};
+use crate::error::trace::TraceError;
+use crate::remote::Remote;
+use crate::remote::schema::{MethodInfo, Schema};
+use crate::remote::wire::{Reader, Writer};
+use crate::tensor::value::{Value, Values};
 
 /// A method, with the arguments that are no tensors.
 pub(super) struct Call<P> {
@@ -29,7 +30,7 @@ impl<P: Remote> Call<P> {
         values: Vec<(String, Result<Vec<u8>, String>)>,
     ) -> Result<Self, String> {
         let mut methods = P::methods();
-        let names = super::super::value::listed(methods.iter().map(|method| method.name));
+        let names = crate::tensor::value::listed(methods.iter().map(|method| method.name));
         let at = methods.iter().position(|method| method.name == name);
         let method = methods.swap_remove(at.ok_or_else(|| format!("there is none of this name; there is {names}"))?);
         let mut arguments = Vec::new();
@@ -53,7 +54,7 @@ impl<P: Remote> Call<P> {
                 _ => return Err(format!("its parameter `{own}` is neither a tensor nor a plain value")),
             });
         }
-        let parameters = || super::super::value::listed(method.parameters.iter().map(|parameter| parameter.name));
+        let parameters = || crate::tensor::value::listed(method.parameters.iter().map(|parameter| parameter.name));
         let given = inputs.iter().map(|(name, _)| name).chain(values.iter().map(|(name, _)| name));
         for given in given {
             if !method.parameters.iter().any(|parameter| parameter.name == given) {

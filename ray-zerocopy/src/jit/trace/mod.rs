@@ -8,22 +8,23 @@
 //! | `method` | a method of `#[remote]` as a forward pass |
 //! | `verify` | the graph and the pipeline, side by side |
 
-mod draft;
-mod error;
-mod method;
-mod record;
-mod sizes;
-mod verify;
+pub(crate) mod assemble;
+pub(crate) mod method;
+pub(crate) mod record;
+pub(crate) mod symbolize;
+pub(crate) mod verify;
 
 use burn::tensor::{Tensor, TensorData};
 
-pub use error::TraceError;
+use crate::error::trace::TraceError;
 
-use super::traced::TracedGraph;
-use super::value::{TensorKindOf, Value, ValueError, Values};
-use crate::arena::Arena;
-use crate::pipeline::{Root, share};
-use crate::wrapper::Remote;
+use super::traced_graph::TracedGraph;
+use crate::arena::arena::Arena;
+use crate::error::value::ValueError;
+use crate::pipeline::rebuild::Root;
+use crate::pipeline::share::share;
+use crate::remote::Remote;
+use crate::tensor::value::{ElementKind, Value, Values};
 
 /// Runs a pipeline on inputs.
 type Forward<'a, P> = dyn Fn(&mut P, &Values) -> Result<Values, TraceError> + 'a;
@@ -63,7 +64,7 @@ const MOST_SYMBOLS: usize = 4;
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
 pub fn trace<P: Root>(pipeline: &P) -> Tracer<'_, P> {
-    crate::fork::adopt();
+    crate::os::fork::adopt();
     Tracer { from: From::Pipeline(pipeline), inputs: Vec::new(), symbols: Vec::new(), values: Vec::new() }
 }
 
@@ -107,7 +108,7 @@ impl<'a, P: Root> Tracer<'a, P> {
 
     /// An example of an input. Its shape, but for the axes of symbols, is the input's.
     #[must_use]
-    pub fn input<const D: usize, K: TensorKindOf>(mut self, name: &str, example: Tensor<D, K>) -> Self {
+    pub fn input<const D: usize, K: ElementKind>(mut self, name: &str, example: Tensor<D, K>) -> Self {
         self.inputs.push((name.to_owned(), example.into()));
         self
     }
@@ -138,7 +139,7 @@ impl<'a, P: Root> Tracer<'a, P> {
         self,
         forward: impl Fn(&P, &Values) -> Result<R, ValueError>,
     ) -> Result<TracedGraph, TraceError> {
-        let origin = crate::type_name::<P>();
+        let origin = crate::error::type_name::<P>();
         self.run(origin, &|pipeline, inputs| Ok(forward(pipeline, inputs)?.into()))
     }
 
@@ -149,8 +150,8 @@ impl<'a, P: Root> Tracer<'a, P> {
         };
         let examples = self.examples()?;
         let names: Vec<_> = self.symbols.iter().map(|symbol| symbol.name.clone()).collect();
-        let recorded = sizes::record_all(&arena, &examples, &names, forward)?;
-        let code = draft::code(&arena, origin, &examples, recorded)?;
+        let recorded = symbolize::record_all(&arena, &examples, &names, forward)?;
+        let code = assemble::code(&arena, origin, &examples, recorded)?;
         let graph = TracedGraph::new(code, &arena)?;
         verify::verify(&graph, &arena, &examples, names.len(), forward)?;
         Ok(graph)
@@ -190,7 +191,7 @@ impl<'a, P: Root> Tracer<'a, P> {
 fn place(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> Result<(), String> {
     let mut size: Option<(usize, String)> = None;
     for (input, axis) in &symbol.axes {
-        let names = super::value::listed(examples.iter().map(|example| example.name.as_str()));
+        let names = crate::tensor::value::listed(examples.iter().map(|example| example.name.as_str()));
         let example = examples.iter_mut().find(|example| example.name == *input);
         let example = example.ok_or_else(|| format!("there is no input `{input}`; there is {names}"))?;
         let shape = example.data.shape().to_vec();
@@ -250,7 +251,7 @@ impl<P: Remote> Tracer<'_, P> {
         let values = std::mem::take(&mut self.values);
         let call = method::Call::<P>::new(name, &self.inputs, values)
             .map_err(|reason| TraceError::Method { name: name.to_owned(), reason })?;
-        let origin = format!("{}::{name}", crate::type_name::<P>());
+        let origin = format!("{}::{name}", crate::error::type_name::<P>());
         self.run(origin, &|pipeline, inputs| call.run(pipeline, inputs))
     }
 }

@@ -7,12 +7,14 @@ use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Device, DeviceConfig, TensorData, TensorId};
 use burn_ir::OperationIr;
 
-use super::super::passes;
-use super::super::value::{Value, Values};
-use super::{Forward, TraceError};
-use crate::arena::Arena;
+use super::Forward;
+use crate::arena::arena::Arena;
+use crate::error::trace::TraceError;
+use crate::jit::graph::passes;
 use crate::panics;
-use crate::pipeline::{Root, load};
+use crate::pipeline::load::load;
+use crate::pipeline::rebuild::Root;
+use crate::tensor::value::{Value, Values};
 
 /// A forward pass at certain sizes.
 pub(super) struct Recording {

@@ -2,12 +2,14 @@
 
 use burn::tensor::{Device, TensorData};
 
-use super::super::traced::TracedGraph;
-use super::super::value::{Value, Values};
-use super::{Example, Forward, TraceError, sizes};
-use crate::arena::Arena;
+use super::{Example, Forward, symbolize};
+use crate::arena::arena::Arena;
+use crate::error::trace::TraceError;
+use crate::jit::traced_graph::TracedGraph;
 use crate::panics;
-use crate::pipeline::{Root, load};
+use crate::pipeline::load::load;
+use crate::pipeline::rebuild::Root;
+use crate::tensor::value::{Value, Values};
 
 /// Compares what the two give, bit for bit.
 ///
@@ -24,7 +26,7 @@ pub(super) fn verify<P: Root>(
     let mut replay = graph.load("cpu")?;
     let own: Vec<_> = examples.iter().map(|example| example.data.clone()).collect();
     // Sizes that were not recorded, unless all of a batch of one was.
-    let others: Vec<_> = (0..symbols).map(|symbol| sizes::size(examples, symbol) + 1 + symbol % 2).collect();
+    let others: Vec<_> = (0..symbols).map(|symbol| symbolize::size(examples, symbol) + 1 + symbol % 2).collect();
     let other = examples.iter().map(|example| altered(example.resized(&others))).collect();
     for (which, inputs) in [("the example inputs", own), ("other inputs, made of the example", other)] {
         let values = || -> Result<Values, TraceError> {

@@ -1,19 +1,33 @@
 //! Becoming a Ray worker: this executable in the place of Python's.
 
-use std::ffi::{CString, OsString, c_char, c_int};
+use std::ffi::{CStr, CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use crate::engine::local::privileged;
-use crate::ray::module::_ray_zerocopy;
+use crate::os::sys::privileges::privileged;
 
 /// Set in the environment of a program that Ray starts as a worker. Its value is the absolute path of the `python` to pass
 /// for, if there is one on the node.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_RAY_WORKER";
 
-/// Makes the module that workers import known to Python. Before Python starts.
+/// The function that makes a Python module which is built into this program.
+pub(crate) type ModuleInit = unsafe extern "C" fn() -> *mut pyo3::ffi::PyObject;
+
+static MODULE: OnceLock<(&CStr, ModuleInit)> = OnceLock::new();
+
+/// Installs the module that workers import: its name, and the function of `#[pymodule]`.
+pub(crate) fn install(name: &'static CStr, init: ModuleInit) {
+    MODULE.get_or_init(|| (name, init));
+}
+
+/// Makes the installed module known to Python, which must not have been started.
 pub(crate) fn register() {
-    pyo3::append_to_inittab!(_ray_zerocopy);
+    let Some((name, init)) = MODULE.get() else { return };
+    assert!(!python_runs(), "a built-in module can only be added before Python starts");
+    // SAFETY: Python has not been started (asserted above). The name is a static string that ends with a NUL, and `init` is what
+    // `#[pymodule]` made for Python to call.
+    unsafe { pyo3::ffi::PyImport_AppendInittab(name.as_ptr(), Some(*init)) };
 }
 
 /// Whether Python runs in this process already, because it is the process's own program.
@@ -88,7 +102,7 @@ pub(crate) fn become_a_worker(prepare: impl FnOnce()) {
     pointers.push(std::ptr::null_mut());
     prepare();
     register();
-    crate::engine::local::keep_heap();
+    crate::os::sys::malloc::keep();
     // SAFETY: `pointers` are `arguments.len()` strings that end with a NUL, and a null pointer behind them, as `main` gets
     // them; they live until the call returns, and Python does not write to them. Python was not started before.
     let code = unsafe { pyo3::ffi::Py_BytesMain(arguments.len() as c_int, pointers.as_mut_ptr()) };
@@ -110,7 +124,8 @@ fn python(named: &Path, script: Option<&Path>) -> Option<PathBuf> {
 mod tests {
     use std::path::Path;
 
-    use super::{of_a_worker, python};
+    use super::of_a_worker;
+    use super::python;
 
     #[test]
     fn a_worker_finds_the_python_of_its_node() {

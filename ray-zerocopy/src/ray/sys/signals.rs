@@ -44,7 +44,8 @@ fn disposition(signal: c_int) -> Option<libc::sigaction> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Dispositions, disposition};
+    use super::Dispositions;
+    use super::disposition;
 
     extern "C" fn foreign(_: libc::c_int) {}
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::PickleError;
+use super::source::Source;
 use super::value::{Id, Pickle, Value};
-use super::{PickleError, Source};
 
 /// A pickle of more values is refused: that of a state dict takes about fifteen for each tensor.
 const MAX_VALUES: usize = 1 << 23;

@@ -12,14 +12,13 @@
 //! | `machine` | the stack, the memo, and what is refused |
 //! | `opcodes` | what each byte does |
 
-mod machine;
-mod opcodes;
-mod source;
-mod value;
+pub(crate) mod machine;
+pub(crate) mod opcodes;
+pub(crate) mod source;
+pub(crate) mod value;
 
-pub(super) use opcodes::read;
-pub(super) use source::Source;
-pub(super) use value::{Id, Pickle, Value};
+pub(super) use self::opcodes::read;
+pub(super) use self::value::Value;
 
 /// Why a pickle cannot be read.
 #[derive(Debug, PartialEq, Eq)]

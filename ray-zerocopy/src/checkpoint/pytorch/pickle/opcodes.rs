@@ -1,14 +1,15 @@
 //! What each byte of a pickle does, from protocol 0 to protocol 5.
 
+use super::PickleError;
 use super::machine::{Machine, broken};
+use super::source::Source;
 use super::value::{Pickle, Value};
-use super::{PickleError, Source};
 
 /// A pickle of more bytes is refused: that of a state dict takes about two hundred for each tensor.
 const MAX_PICKLE: u64 = 256 << 20;
 
 /// Reads one pickle, up to its end. What is behind it is left alone.
-pub(in super::super) fn read(source: &mut Source<'_>) -> Result<Pickle, PickleError> {
+pub(in crate::checkpoint::pytorch) fn read(source: &mut Source<'_>) -> Result<Pickle, PickleError> {
     let start = source.position();
     let mut machine = Machine::new();
     loop {

@@ -3,14 +3,14 @@
 use std::fs::File;
 
 use super::PickleError;
-use crate::arena::copy::read_at;
+use crate::arena::io::read_at;
 
 const BUFFER: usize = 64 << 10;
 /// A text or a line of more bytes is refused: the longest that are needed are names of tensors.
 const MAX_TEXT: u64 = 1 << 20;
 
 /// Reads a file from one place on.
-pub(in super::super) struct Source<'a> {
+pub(in crate::checkpoint::pytorch) struct Source<'a> {
     file: &'a File,
     /// Where the buffer ends in the file.
     at: u64,
@@ -20,12 +20,12 @@ pub(in super::super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(in super::super) fn new(file: &'a File, start: u64, end: u64) -> Self {
+    pub(in crate::checkpoint::pytorch) fn new(file: &'a File, start: u64, end: u64) -> Self {
         Self { file, at: start, end, buffer: Vec::new(), used: 0 }
     }
 
     /// The place in the file of the next byte.
-    pub(in super::super) fn position(&self) -> u64 {
+    pub(in crate::checkpoint::pytorch) fn position(&self) -> u64 {
         self.at - (self.buffer.len() - self.used) as u64
     }
 

@@ -1,0 +1,475 @@
+//! Building an arena: find what is stored once, plan, copy, seal.
+//!
+//! No tensor is held twice. Its bytes go from where they are, some at a time, straight into the memfd, and their checksum
+//! is taken on the way.
+
+use crate::arena::manifest::CHECKSUM_KEY;
+use crate::arena::manifest::MANIFEST_KEY;
+use crate::os::sys::memfd;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use burn::tensor::{Bytes, DType};
+use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE};
+
+use super::io::Progress;
+use super::io::{ProgressReporter, copy, write_at};
+use super::layout::{ContainerLayout, Descriptor};
+use super::manifest::{Blob, FORMAT, FileBlob};
+use super::manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
+use super::region::Stamp;
+use super::region::{Backing, Region};
+use super::source::{Value, digest};
+use crate::arena::arena::Arena;
+use crate::error::arena::ArenaError;
+use crate::os::limits;
+use crate::os::sys::mapping::FileUnchanged;
+use crate::tensor::source::BlobSource;
+
+/// Stands for a checksum that is not known yet, and takes as much room.
+const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Collects entries and writes them as an arena.
+pub(crate) struct ArenaBuilder {
+    manifest: Manifest,
+    /// Blobs that go into the container, and what is known of each.
+    stored: Vec<Stored>,
+    by_identity: HashMap<(usize, usize, String), u32>,
+    /// Blobs with the same dtype, size and sample: whether they are equal is still to be seen.
+    by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
+    /// Blobs that are in a file, or in another arena.
+    by_place: HashMap<FileBlob, u32>,
+    files: Vec<(OwnedFd, Backing)>,
+    /// Whether tensors that are equal, and not the same, are two.
+    #[cfg(feature = "torchscript")]
+    apart: bool,
+    /// Keeps the storages alive while their addresses are keys of `by_identity`.
+    kept: Vec<Arc<dyn BlobSource>>,
+}
+
+struct Stored {
+    blob: u32,
+    descriptor: Descriptor,
+    source: Arc<dyn BlobSource>,
+    /// Taken early if another tensor looks the same.
+    hash: Option<blake3::Hash>,
+}
+
+impl ArenaBuilder {
+    pub(crate) fn new(pipeline: &str) -> Self {
+        Self {
+            manifest: Manifest {
+                format: FORMAT,
+                pipeline: pipeline.to_owned(),
+                fingerprint: String::new(),
+                tensors: Vec::new(),
+                copies: Vec::new(),
+                flags: Vec::new(),
+                structure: Vec::new(),
+                blobs: Vec::new(),
+                files: Vec::new(),
+            },
+            stored: Vec::new(),
+            by_identity: HashMap::new(),
+            by_sample: HashMap::new(),
+            by_place: HashMap::new(),
+            files: Vec::new(),
+            #[cfg(feature = "torchscript")]
+            apart: false,
+            kept: Vec::new(),
+        }
+    }
+
+    /// Stores a tensor for each that is not the same as another, even if it is equal to one: for somebody who might write to them.
+    #[cfg(feature = "torchscript")]
+    pub(crate) fn apart(mut self) -> Self {
+        self.apart = true;
+        self
+    }
+
+    /// Adds a tensor. Its bytes are stored once, however many entries have the same storage or the same content.
+    pub(crate) fn tensor(&mut self, mut entry: TensorEntry, source: Arc<dyn BlobSource>) -> Result<(), ArenaError> {
+        let layout = format!("{:?}{:?}", entry.dtype, entry.shape);
+        let identity = source.identity().map(|(at, offset)| (at, offset, layout));
+        let known = identity.as_ref().and_then(|identity| self.by_identity.get(identity)).copied();
+        entry.blob = match known {
+            Some(blob) => blob,
+            None => self.store(&entry, &source)?,
+        };
+        if let Some(identity) = identity {
+            self.by_identity.insert(identity, entry.blob);
+            self.kept.push(source);
+        }
+        self.manifest.tensors.push(entry);
+        Ok(())
+    }
+
+    fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
+        let failed = |reason: String| ArenaError::Write { entry: entry.path.clone(), reason };
+        within(&format!("the bytes of `{}`", entry.path), source.len(), MAX_TENSOR_SIZE)?;
+        // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
+        let looks = (format!("{:?}", entry.dtype), source.len(), source.sample().map_err(failed)?);
+        let alike = self.by_sample.get(&looks).cloned().unwrap_or_default();
+        #[cfg(feature = "torchscript")]
+        let alike = if self.apart { Vec::new() } else { alike };
+        let mut hash = None;
+        if !alike.is_empty() {
+            let own = digest(&**source).map_err(failed)?;
+            for blob in alike {
+                let Ok(at) = self.stored.binary_search_by_key(&blob, |stored| stored.blob) else { continue };
+                let other = &mut self.stored[at];
+                let known = match other.hash {
+                    Some(known) => known,
+                    None => *other.hash.insert(digest(&*other.source).map_err(failed)?),
+                };
+                if known == own {
+                    return Ok(blob);
+                }
+            }
+            hash = Some(own);
+        }
+        let descriptor = Descriptor {
+            name: entry.path.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
+            param: entry.param,
+            len: source.len(),
+        };
+        let blob = self.blob(descriptor, Arc::clone(source), hash);
+        self.by_sample.entry(looks).or_default().push(blob);
+        Ok(blob)
+    }
+
+    fn blob(&mut self, descriptor: Descriptor, source: Arc<dyn BlobSource>, hash: Option<blake3::Hash>) -> u32 {
+        let blob = self.manifest.blobs.len() as u32;
+        self.manifest.blobs.push(Blob { name: descriptor.name.clone(), blake3: Some(UNKNOWN.to_owned()), file: None });
+        self.stored.push(Stored { blob, descriptor, source, hash });
+        blob
+    }
+
+    /// Adds a file whose bytes are borrowed where they are. Returns its number.
+    pub(crate) fn file(&mut self, fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> u32 {
+        self.manifest.files.push(stamp.clone());
+        self.files.push((fd, Backing::File(stamp, promise)));
+        self.files.len() as u32 - 1
+    }
+
+    /// Adds the memory of another arena, for tensors that stay there. Returns its number.
+    ///
+    /// # Errors
+    /// If the arena lies in an object store, which hands nothing out to others.
+    pub(crate) fn beside(&mut self, arena: &Arena) -> Result<u32, ArenaError> {
+        let first = self.files.len() as u32;
+        for (fd, backing, stamp) in arena.lend()? {
+            self.manifest.files.push(stamp);
+            self.files.push((fd, backing));
+        }
+        Ok(first)
+    }
+
+    /// Adds a tensor of an arena that is [`beside`](Self::beside), as number `first`: it stays where it is.
+    pub(crate) fn borrow(&mut self, entry: TensorEntry, arena: &Arena, first: u32) {
+        let (place, checksum) = arena.blob(entry.blob);
+        let file = first + place.region as u32;
+        let in_memory = self.manifest.files.get(file as usize).is_some_and(Stamp::is_memory);
+        let checksum = checksum.filter(|_| in_memory).map(str::to_owned);
+        self.elsewhere(entry, FileBlob { file, offset: place.offset as u64, len: place.len as u64 }, checksum);
+    }
+
+    /// Adds a tensor whose bytes are at hand.
+    ///
+    /// # Errors
+    /// If there are more than a container takes.
+    pub(crate) fn bytes(&mut self, entry: TensorEntry, bytes: bytes::Bytes) -> Result<(), ArenaError> {
+        let bytes = Bytes::from_shared(bytes, burn::tensor::AllocationProperty::Other);
+        self.tensor(entry, Arc::new(Value(bytes)))
+    }
+
+    /// Adds a tensor that belongs to no parameter.
+    ///
+    /// # Errors
+    /// As [`bytes`](Self::bytes).
+    pub(crate) fn constant(
+        &mut self,
+        path: &str,
+        dtype: DType,
+        shape: Vec<usize>,
+        bytes: bytes::Bytes,
+    ) -> Result<(), ArenaError> {
+        let kind = crate::tensor::kind::TensorKind::of(dtype);
+        let entry = TensorEntry { path: path.to_owned(), blob: 0, kind, dtype, shape, param: None, why: None };
+        self.bytes(entry, bytes)
+    }
+
+    /// Adds a tensor that stays in a file of the arena. Tensors that lie in the same place are one.
+    pub(crate) fn in_file(&mut self, entry: TensorEntry, place: FileBlob) {
+        self.elsewhere(entry, place, None);
+    }
+
+    fn elsewhere(&mut self, mut entry: TensorEntry, place: FileBlob, blake3: Option<String>) {
+        let next = self.manifest.blobs.len() as u32;
+        entry.blob = *self.by_place.entry(place).or_insert(next);
+        if entry.blob == next {
+            self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3, file: Some(place) });
+        }
+        self.manifest.tensors.push(entry);
+    }
+
+    /// Adds the serialised value of a copied field.
+    pub(crate) fn copy(&mut self, path: &str, value: Vec<u8>) {
+        let len = value.len();
+        let descriptor =
+            Descriptor { name: format!("copied: {path}"), dtype: DType::U8, shape: vec![len], param: None, len };
+        let blob = self.blob(descriptor, Arc::new(Value(Bytes::from_bytes_vec(value))), None);
+        self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
+    }
+
+    pub(crate) fn flag(&mut self, path: String, enabled: bool) {
+        self.manifest.flags.push(FlagEntry { path, enabled });
+    }
+
+    pub(crate) fn structure(&mut self, what: String) {
+        self.manifest.structure.push(what);
+    }
+
+    /// Writes the container into a fresh memfd, seals it and opens the arena.
+    ///
+    /// # Errors
+    /// If the kernel refuses the memory, or a tensor cannot be read.
+    pub(crate) fn seal(self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+        crate::os::fork::adopt();
+        let mut plan = self.plan()?;
+        let len = plan.frame.len;
+        let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);
+        let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
+        plan.write(&fd, tell, &|error| limits::explained("pwrite", len, error))?;
+        let fd = memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
+        let mut regions = vec![Region::sealed(fd)?];
+        for (fd, backing) in plan.files {
+            regions.push(Region::open(fd, &backing)?);
+        }
+        Arena::from_regions(regions)
+    }
+
+    /// Writes the container into a fresh file, which has nothing in it yet.
+    ///
+    /// # Errors
+    /// If the file system refuses the bytes, or a tensor cannot be read.
+    pub(crate) fn write_file(self, file: impl AsFd + Sync, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+        let mut plan = self.plan()?;
+        let len = plan.frame.len;
+        limits::may_write(len)
+            .and_then(|()| Ok(rustix::fs::ftruncate(&file, len)?))
+            .map_err(|error| ArenaError::system("ftruncate", len, error))?;
+        plan.write(file, tell, &io::Error::to_string)
+    }
+
+    fn plan(mut self) -> Result<Plan, ArenaError> {
+        self.manifest.fingerprint = Manifest::fingerprint(&self.manifest.pipeline, &self.manifest.tensors);
+        within("the tensors and copied fields of the pipeline", self.stored.len(), MAX_TENSOR_COUNT)?;
+        let mut plan = Plan {
+            frame: ContainerLayout { head: Vec::new(), offsets: Vec::new(), len: 0 },
+            manifest: self.manifest,
+            descriptors: Vec::with_capacity(self.stored.len()),
+            sources: Vec::with_capacity(self.stored.len()),
+            files: self.files,
+        };
+        for stored in self.stored {
+            plan.descriptors.push(stored.descriptor);
+            plan.sources.push((stored.blob, stored.source));
+        }
+        plan.frame = plan.frame()?;
+        Ok(plan)
+    }
+}
+
+/// An arena that is about to be written.
+struct Plan {
+    frame: ContainerLayout,
+    manifest: Manifest,
+    descriptors: Vec<Descriptor>,
+    /// The blob that each descriptor is about, and its bytes.
+    sources: Vec<(u32, Arc<dyn BlobSource>)>,
+    files: Vec<(OwnedFd, Backing)>,
+}
+
+impl Plan {
+    fn frame(&self) -> Result<ContainerLayout, ArenaError> {
+        let failed = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
+        let manifest = serde_json::to_string(&self.manifest).map_err(|error| failed(error.to_string()))?;
+        let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+        let texts = [(MANIFEST_KEY, manifest.as_str()), (CHECKSUM_KEY, checksum.as_str())];
+        ContainerLayout::plan(&self.descriptors, &texts).map_err(|found| ArenaError::TooLarge {
+            what: "the bytes of the table of contents".to_owned(),
+            found: found as u64,
+            limit: MAX_METADATA_SIZE.into(),
+        })
+    }
+
+    /// `explain` says what is behind an error of writing: a lack of memory is another thing than a lack of room on a disk.
+    fn write(
+        &mut self,
+        target: impl AsFd + Sync,
+        tell: &mut dyn FnMut(Progress),
+        explain: &dyn Fn(&io::Error) -> String,
+    ) -> Result<(), ArenaError> {
+        let total = self.descriptors.iter().map(|descriptor| descriptor.len as u64).sum();
+        let mut meter = ProgressReporter::new(total, tell);
+        let places = self.descriptors.iter().zip(&self.frame.offsets);
+        for ((descriptor, &offset), (blob, source)) in places.zip(&self.sources) {
+            let hash = copy(&**source, &target, offset, &mut meter, explain)
+                .map_err(|reason| ArenaError::Write { entry: descriptor.name.clone(), reason })?;
+            self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
+        }
+        // As many bytes as before: checksums are of one length.
+        let frame = self.frame()?;
+        debug_assert_eq!((frame.head.len(), frame.len), (self.frame.head.len(), self.frame.len));
+        write_at(&target, &frame.head, 0).map_err(|error| ArenaError::System {
+            call: "pwrite".to_owned(),
+            bytes: frame.len,
+            reason: explain(&error),
+        })
+    }
+}
+
+/// A container of these tensors and this text as its manifest, with the checksum that belongs to it, for fuzz targets.
+pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) -> Result<burn::tensor::Bytes, String> {
+    let checksum = blake3::hash(manifest.as_bytes()).to_hex();
+    let writer = burn_pack::Writer::new(blobs);
+    let writer = writer.with_metadata(MANIFEST_KEY, manifest).with_metadata(CHECKSUM_KEY, &checksum);
+    writer.into_bytes().map_err(|error| error.to_string())
+}
+
+/// burnpack refuses to read what is larger: better an error before anything is written.
+fn within(what: &str, found: usize, limit: usize) -> Result<(), ArenaError> {
+    match found <= limit {
+        true => Ok(()),
+        false => Err(ArenaError::TooLarge { what: what.to_owned(), found: found as u64, limit: limit as u64 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::{Bytes, DType};
+
+    use super::super::manifest::TensorEntry;
+    use super::ArenaBuilder;
+    use super::ArenaError;
+    use super::FileBlob;
+    use super::MAX_TENSOR_COUNT;
+    use super::Value;
+    use crate::tensor::kind::TensorKind;
+
+    fn of(numbers: impl Iterator<Item = u64>) -> Result<crate::arena::arena::Arena, ArenaError> {
+        let mut builder = ArenaBuilder::new("numbers");
+        for (at, number) in numbers.enumerate() {
+            let entry = TensorEntry {
+                path: at.to_string(),
+                blob: 0,
+                kind: TensorKind::Int,
+                dtype: DType::U64,
+                shape: vec![1],
+                param: None,
+                why: None,
+            };
+            builder.tensor(entry, Arc::new(Value(Bytes::from_elems(vec![number]))))?;
+        }
+        builder.seal(&mut |_| ())
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn more_than_a_container_takes_is_refused_before_it_is_written() {
+        let limit = MAX_TENSOR_COUNT as u64;
+        assert_eq!(of(0..1000).map(|arena| arena.stored_bytes()), Ok(8000));
+        let error = of(0..=limit).map(drop).unwrap_err();
+        assert!(
+            matches!(error, ArenaError::TooLarge { found, limit: most, .. } if (found, most) == (limit + 1, limit))
+        );
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn equal_content_is_stored_once() {
+        let arena = of([1, 2, 1, 3, 2, 1].into_iter()).unwrap();
+        assert_eq!((arena.stored_bytes(), arena.weight_bytes()), (3 * 8, 6 * 8));
+        arena.verify().unwrap();
+    }
+
+    /// Each place is looked up once: with a comparison of each with each, this would take minutes.
+    #[test]
+    fn many_tensors_that_stay_where_they_are_are_noted_at_once() {
+        let mut builder = ArenaBuilder::new("view");
+        for round in 0..2 {
+            for at in 0..200_000_u64 {
+                let (path, dtype) = (format!("{round}.{at}"), DType::U64);
+                let entry =
+                    TensorEntry { path, blob: 0, kind: TensorKind::Int, dtype, shape: vec![1], param: None, why: None };
+                builder.in_file(entry, FileBlob { file: 0, offset: 8 * at, len: 8 });
+            }
+        }
+        assert_eq!((builder.manifest.tensors.len(), builder.manifest.blobs.len()), (400_000, 200_000));
+    }
+
+    /// An arena with a copied field of its own, and every other tensor of `base`, which stay there.
+    fn view(base: &crate::arena::arena::Arena) -> crate::arena::arena::Arena {
+        let mut builder = ArenaBuilder::new("view");
+        let first = builder.beside(base).unwrap();
+        for entry in base.manifest().tensors.iter().step_by(2) {
+            builder.borrow(entry.clone(), base, first);
+        }
+        builder.copy("own", vec![7; 100]);
+        builder.seal(&mut |_| ()).unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn tensors_of_another_arena_stay_where_they_are() {
+        let base = of(0..10).unwrap();
+        let view = view(&base);
+        view.verify().unwrap();
+        assert_eq!((view.weight_bytes(), view.borrowed_bytes(), view.files().count()), (5 * 8, 0, 0));
+        assert!(
+            view.tensors()
+                .all(|tensor| matches!(tensor.placed, crate::arena::tensor::Location::Sealed { reason: None }))
+        );
+        let numbers = |arena: &crate::arena::arena::Arena| {
+            let number = |blob| u64::from_le_bytes(arena.slice(blob)[..].try_into().unwrap());
+            arena.manifest().tensors.iter().map(|entry| number(entry.blob)).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&view), [0, 2, 4, 6, 8]);
+
+        // By its file descriptors, as a worker gets it; and with those of others.
+        let fds = |arena: &crate::arena::arena::Arena| {
+            arena.fds().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()
+        };
+        let again = crate::arena::arena::Arena::from_handle(&view.handle(), fds(&view)).unwrap();
+        assert_eq!((numbers(&again), again.id()), (numbers(&view), view.id()));
+        let other = of(0..10).unwrap();
+        let mixed = fds(&view).into_iter().take(1).chain(fds(&other)).collect();
+        let error = crate::arena::arena::Arena::from_handle(&view.handle(), mixed).unwrap_err();
+        assert!(error.to_string().contains("it borrows from 1 files, and 1 came along, or others"), "{error}");
+
+        // A file has all of it.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("view.bpk");
+        view.save(&path).unwrap();
+        drop((view, base, again));
+        let opened = crate::arena::arena::Arena::open(&path).unwrap();
+        assert_eq!(numbers(&opened), [0, 2, 4, 6, 8]);
+        assert_eq!(opened.copied_fields().collect::<Vec<_>>(), [("own", 100)]);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
+    fn a_view_of_a_view_is_of_the_first() {
+        let base = of(0..10).unwrap();
+        let second = view(&view(&base));
+        second.verify().unwrap();
+        assert_eq!(second.paths().collect::<Vec<_>>(), ["0", "4", "8"]);
+    }
+}

@@ -1,0 +1,219 @@
+//! The table of contents of an arena: every claim is checked before a byte is lent.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use burn_pack::TENSOR_ALIGNMENT;
+
+use super::layout::{Described, Head};
+use super::manifest::{ArenaId, Manifest};
+use super::manifest::{Blob, FORMAT, FileBlob};
+use super::manifest::{CHECKSUM_KEY, MANIFEST_KEY};
+use super::tensor::{Location, SharedTensor};
+use super::validate;
+use super::validate::Held;
+use crate::error::arena::ArenaError;
+use crate::tensor::dtype;
+use crate::tensor::kind::TensorKind;
+
+/// Where a blob is: in the container, which is region 0, or in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlobLocation {
+    pub region: usize,
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// What an arena says of itself, checked.
+pub(super) struct Index {
+    pub manifest: Manifest,
+    pub places: Vec<BlobLocation>,
+    pub id: ArenaId,
+}
+
+impl Index {
+    /// What is shared. The container may be a file itself.
+    pub fn tensors<'a>(&'a self, container: Option<&'a Path>) -> impl Iterator<Item = SharedTensor<'a>> {
+        self.manifest.tensors.iter().map(move |entry| {
+            let (blob, place) = (&self.manifest.blobs[entry.blob as usize], self.places[entry.blob as usize]);
+            let file = blob.file.and_then(|place| self.manifest.files.get(place.file as usize));
+            let path = match file {
+                Some(stamp) => Some(stamp.path.as_path()).filter(|_| !stamp.is_memory()),
+                None => container,
+            };
+            let placed = match path {
+                Some(path) => Location::File { path, offset: place.offset as u64 },
+                None => Location::Sealed { reason: entry.why.as_deref() },
+            };
+            let (path, kind, dtype, shape) = (&entry.path, entry.kind, entry.dtype, &entry.shape);
+            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, placed }
+        })
+    }
+
+    /// The paths and sizes of the fields that are copied.
+    pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
+        let copies = self.manifest.copies.iter();
+        copies.map(|entry| (entry.path.as_str(), self.places[entry.blob as usize].len as u64))
+    }
+}
+
+impl Blob {
+    /// Compares a checksum with the one that was stored.
+    pub(super) fn check(&self, expected: &str, found: blake3::Hash) -> Result<(), ArenaError> {
+        let found = found.to_hex();
+        match found.as_str() == expected {
+            true => Ok(()),
+            false => Err(ArenaError::BlobChecksum {
+                entry: self.name.clone(),
+                expected: expected.to_owned(),
+                found: found.to_string(),
+            }),
+        }
+    }
+}
+
+/// Reads the head of a container of `len` bytes, which `start` begins with. Looks at no byte behind it.
+pub(super) fn read_index(start: &[u8], len: u64) -> Result<Index, ArenaError> {
+    let head = Head::read(start, len).map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
+    let (Some(text), Some(expected)) = (head.texts.get(MANIFEST_KEY), head.texts.get(CHECKSUM_KEY)) else {
+        return Err(ArenaError::NotAnArena("it is a burnpack container without a manifest of ray-zerocopy".to_owned()));
+    };
+    let hash = blake3::hash(text.as_bytes());
+    if hash.to_hex().as_str() != expected {
+        return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
+    }
+    validate::frame(start, text)?;
+    let manifest = parse(text)?;
+    let places = locate(&manifest, head.tensors)?;
+    check_entries(&manifest, &places)?;
+    Ok(Index { manifest, places, id: ArenaId(*hash.as_bytes()) })
+}
+
+fn parse(text: &str) -> Result<Manifest, ArenaError> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    // Another version's manifest need not have this one's fields.
+    let (found, manifest) = match serde_json::from_str::<Manifest>(text) {
+        Ok(manifest) => (manifest.format, Ok(manifest)),
+        Err(error) => {
+            let unreadable = ArenaError::NotAnArena(format!("its manifest is unreadable: {error}"));
+            let version = serde_json::from_str(text).map(|Version { format }| format);
+            (version.unwrap_or(FORMAT), Err(unreadable))
+        }
+    };
+    match found == FORMAT {
+        true => manifest,
+        false => Err(ArenaError::Format { found: found.to_string(), expected: FORMAT.to_string() }),
+    }
+}
+
+/// Where the container has each blob of the manifest.
+fn locate(manifest: &Manifest, tensors: BTreeMap<String, Described>) -> Result<Vec<BlobLocation>, ArenaError> {
+    let mut held = Vec::with_capacity(tensors.len());
+    for (name, Described { dtype, offset, len, .. }) in tensors {
+        // A tensor without elements is nowhere.
+        let offset = if len == 0 { 0 } else { offset };
+        // flex reads a misaligned weight in place, and panics: better here than in a forward pass.
+        if offset % TENSOR_ALIGNMENT != 0 {
+            return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
+        }
+        held.push(Held { name, dtype, offset: offset as usize, len: len as usize });
+    }
+    validate::apart(&held)?;
+    // Names are compared once: everything behind this goes by number.
+    let mut by_name = HashMap::with_capacity(held.len());
+    by_name.extend(held.iter().enumerate().map(|(index, held)| (held.name.as_str(), index)));
+    let of_blob: Vec<_> = manifest.blobs.iter().map(|blob| by_name.get(blob.name.as_str()).copied()).collect();
+    validate::table(manifest, &held, &of_blob)?;
+    let place = |(blob, held_at): (&Blob, &Option<usize>)| match (blob.file, held_at.and_then(|index| held.get(index)))
+    {
+        (Some(place), _) => in_file(manifest, blob, place),
+        (None, Some(held)) => Ok(BlobLocation { region: 0, offset: held.offset, len: held.len }),
+        (None, None) => Err(bad(&blob.name, "the container does not have it")),
+    };
+    manifest.blobs.iter().zip(&of_blob).map(place).collect()
+}
+
+/// Where a blob is in a file, which has to be long enough for it.
+fn in_file(manifest: &Manifest, blob: &Blob, place: FileBlob) -> Result<BlobLocation, ArenaError> {
+    let file = manifest.files.get(place.file as usize);
+    let file = file.ok_or_else(|| {
+        bad(&blob.name, format!("it names file {}, and there are {}", place.file, manifest.files.len()))
+    })?;
+    match place.offset.checked_add(place.len) {
+        Some(end) if end <= file.len => {
+            Ok(BlobLocation { region: 1 + place.file as usize, offset: place.offset as usize, len: place.len as usize })
+        }
+        _ => Err(bad(&blob.name, format!("it lies behind the end of {}", file.path.display()))),
+    }
+}
+
+fn check_entries(manifest: &Manifest, blobs: &[BlobLocation]) -> Result<(), ArenaError> {
+    for entry in &manifest.tensors {
+        let Some(BlobLocation { offset, len, .. }) = blobs.get(entry.blob as usize) else {
+            return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
+        };
+        dtype::fits(entry.dtype, &entry.shape, *len).map_err(|reason| bad(&entry.path, reason))?;
+        // Such a tensor could be made, and would panic in the first operation.
+        if entry.kind != TensorKind::of(entry.dtype) {
+            return Err(bad(
+                &entry.path,
+                format!("a tensor of kind {} has no elements of {:?}", entry.kind, entry.dtype),
+            ));
+        }
+        // flex would read a misaligned weight in place, and panic in the first operation.
+        if *len > 0 && offset % entry.dtype.size().max(1) != 0 {
+            return Err(bad(&entry.path, format!("{:?} cannot start at byte {offset}", entry.dtype)));
+        }
+    }
+    match manifest.copies.iter().find(|entry| entry.blob as usize >= blobs.len()) {
+        Some(entry) => Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len()))),
+        None if Manifest::fingerprint(&manifest.pipeline, &manifest.tensors) != manifest.fingerprint => {
+            Err(bad(&manifest.pipeline, "the schema fingerprint is not that of its tensors"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
+    ArenaError::BadEntry { entry: entry.to_owned(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::super::manifest::{Manifest, TensorEntry};
+    use super::*;
+
+    fn refused(kind: TensorKind, dtype: DType) -> Option<String> {
+        let tensors =
+            vec![TensorEntry { path: "a".to_owned(), blob: 0, kind, dtype, shape: vec![2], param: None, why: None }];
+        let manifest = Manifest {
+            format: FORMAT,
+            pipeline: "P".to_owned(),
+            fingerprint: Manifest::fingerprint("P", &tensors),
+            tensors,
+            copies: Vec::new(),
+            flags: Vec::new(),
+            structure: Vec::new(),
+            blobs: Vec::new(),
+            files: Vec::new(),
+        };
+        check_entries(&manifest, &[BlobLocation { region: 0, offset: 0, len: 2 * dtype.size() }])
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_dtype_that_its_kind_does_not_have_is_refused() {
+        assert_eq!(refused(TensorKind::Float, DType::F16), None);
+        assert_eq!(refused(TensorKind::Int, DType::U8), None);
+        let error = refused(TensorKind::Float, DType::I32).unwrap_or_default();
+        assert_eq!(error, "entry `a` of the arena is corrupted: a tensor of kind float has no elements of I32");
+        assert!(refused(TensorKind::Bool, DType::U8).is_some());
+        assert!(refused(TensorKind::Int, DType::F32).is_some());
+    }
+}

@@ -1,0 +1,126 @@
+//! Copying bytes into a memfd or a file, and taking their checksum on the way.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::tensor::source::BlobSource;
+
+/// What is copied and hashed in one go: it stays in the cache between the two.
+pub(crate) const CHUNK: usize = 2 << 20;
+/// Below this, a second thread costs more than it saves.
+const WORTH_A_THREAD: usize = 128 << 10;
+
+/// How far a long operation is.
+///
+/// ```no_run
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// let file = ray_zerocopy::ArenaFile::open("model.bpk")?;
+/// file.verify(&mut |progress| eprintln!("{} of {} bytes", progress.done, progress.total))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Counts what is done, and tells.
+pub(crate) struct ProgressReporter<'a> {
+    progress: Progress,
+    tell: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> ProgressReporter<'a> {
+    pub(crate) fn new(total: u64, tell: &'a mut dyn FnMut(Progress)) -> Self {
+        Self { progress: Progress { done: 0, total }, tell }
+    }
+
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.progress.done += bytes as u64;
+        (self.tell)(self.progress);
+    }
+}
+
+/// Copies the bytes of a blob to `start` of `target`; returns their checksum. `explain` says what is behind an error of writing.
+pub(super) fn copy(
+    source: &dyn BlobSource,
+    target: impl AsFd + Sync,
+    start: u64,
+    meter: &mut ProgressReporter<'_>,
+    explain: &dyn Fn(&io::Error) -> String,
+) -> Result<blake3::Hash, String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut at = start;
+    source.stream(&mut |bytes| {
+        for chunk in bytes.chunks(CHUNK) {
+            let written = match chunk.len() {
+                ..WORTH_A_THREAD => {
+                    hasher.update(chunk);
+                    write_at(&target, chunk, at)
+                }
+                _ => rayon::join(|| write_at(&target, chunk, at), || hasher.update(chunk)).0,
+            };
+            written.map_err(|error| explain(&error))?;
+            at += chunk.len() as u64;
+            meter.add(chunk.len());
+        }
+        Ok(())
+    })?;
+    Ok(hasher.finalize())
+}
+
+/// Writes all of `bytes` at an offset of a file.
+pub(crate) fn write_at(fd: impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(&fd, bytes, at) {
+            Ok(written) => {
+                bytes = &bytes[written..];
+                at += written as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Fills all of `bytes` from an offset of a file.
+///
+/// # Errors
+/// If the file ends before.
+pub(crate) fn read_at(fd: impl AsFd, bytes: &mut [u8], mut at: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::pread(&fd, &mut bytes[filled..], at) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends at byte {at}"))),
+            Ok(read) => {
+                filled += read;
+                at += read as u64;
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Hands the bytes of a part of a file to `sink`, some at a time, so that they are never all in memory.
+pub(crate) fn stream_file(
+    fd: impl AsFd,
+    start: u64,
+    len: u64,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut buffer = vec![0; CHUNK.min(len as usize)];
+    let mut done = 0;
+    while done < len {
+        let size = buffer.len().min((len - done) as usize);
+        read_at(&fd, &mut buffer[..size], start + done).map_err(|error| error.to_string())?;
+        sink(&buffer[..size])?;
+        done += size as u64;
+    }
+    Ok(())
+}

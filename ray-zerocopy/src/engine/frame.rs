@@ -1,0 +1,212 @@
+//! What is in a packet: a frame, which is a header, the message, and the segments that belong to it.
+//!
+//! The header has the length of the message, the number of segments, and their lengths. Nothing in it is believed.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::message::{Incoming, Outgoing, layout};
+use crate::arena::io::write_at;
+use crate::os;
+use crate::os::errno_hint;
+use crate::os::sys::mapping::Mapping;
+use crate::os::sys::memfd::{create, seal};
+use crate::tensor::align::ALIGN;
+
+/// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
+pub(crate) const INLINE: usize = 64 * 1024;
+/// A frame in a memfd has to be believable: the sender is the same program, but it may be broken.
+const MAX_FRAME: u64 = 1 << 40;
+const MAX_SEGMENTS: usize = 1 << 20;
+const IN_PACKET: u8 = 0;
+const IN_MEMFD: u8 = 1;
+
+/// A message, ready to be sent.
+pub struct Packet {
+    pub(super) bytes: Vec<u8>,
+    /// The frame, if it does not fit into the packet.
+    pub(super) memfd: Option<OwnedFd>,
+}
+
+impl Packet {
+    /// Writes a message and the bytes that belong to it.
+    pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
+        let head = encode(message, payload.segments.len())?;
+        let header = 16 + payload.segments.len() * 8 + head.len();
+        let (starts, len) = layout(payload.segments.iter().map(|segment| segment.len()), header);
+        let inline = len <= INLINE;
+        // The flag, the header, and whatever else goes into the packet.
+        let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
+        bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
+        begin(&mut bytes, &head, payload.segments.iter().map(|segment| segment.len()));
+        let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
+        if inline {
+            append(&mut bytes, 1, parts);
+            return Ok(Self { bytes, memfd: None });
+        }
+        let memfd =
+            create("ray-zerocopy-message", len as u64).map_err(|(call, error)| errno_hint::named(call, &error))?;
+        // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
+        std::iter::once((&bytes[1..], 0))
+            .chain(parts)
+            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
+            .map_err(|error| errno_hint::named("pwrite", &error))?;
+        let memfd = seal(memfd).map_err(|error| errno_hint::named("fcntl(F_ADD_SEALS)", &error))?;
+        bytes.truncate(1);
+        Ok(Self { bytes, memfd: Some(memfd) })
+    }
+
+    /// The same message, in a memfd whatever its size: for a socket that takes only small packets.
+    pub(super) fn in_memfd(&self) -> io::Result<Self> {
+        let frame = &self.bytes[1..];
+        let memfd = create("ray-zerocopy-message", frame.len() as u64);
+        let memfd = memfd.map_err(|(call, error)| errno_hint::named(call, &error))?;
+        write_at(&memfd, frame, 0).map_err(|error| errno_hint::named("pwrite", &error))?;
+        let memfd = seal(memfd).map_err(|error| errno_hint::named("fcntl(F_ADD_SEALS)", &error))?;
+        Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd) })
+    }
+}
+
+fn encode<M: Serialize>(message: &M, segments: usize) -> io::Result<Vec<u8>> {
+    if segments > MAX_SEGMENTS {
+        return Err(io::Error::other(format!("a message has at most {MAX_SEGMENTS} tensors, not {segments}")));
+    }
+    crate::codec::encode(message).map_err(io::Error::other)
+}
+
+/// Writes a frame up to its segments.
+fn begin(bytes: &mut Vec<u8>, head: &[u8], segments: impl ExactSizeIterator<Item = usize>) {
+    bytes.extend((head.len() as u64).to_le_bytes());
+    bytes.extend((segments.len() as u64).to_le_bytes());
+    segments.for_each(|len| bytes.extend((len as u64).to_le_bytes()));
+    bytes.extend(head);
+}
+
+/// Writes the segments of a frame that begins at `offset`, each at its start.
+fn append<'a>(bytes: &mut Vec<u8>, offset: usize, parts: impl Iterator<Item = (&'a [u8], usize)>) {
+    for (segment, start) in parts {
+        bytes.resize(offset + start, 0);
+        bytes.extend(segment);
+    }
+}
+
+/// A frame with everything in it, however large.
+#[cfg(feature = "ray")]
+pub(crate) fn whole<M: Serialize>(message: &M, segments: &[bytes::Bytes]) -> io::Result<Vec<u8>> {
+    let head = encode(message, segments.len())?;
+    let lens = || segments.iter().map(bytes::Bytes::len);
+    let (starts, len) = layout(lens(), 16 + segments.len() * 8 + head.len());
+    let mut bytes = Vec::with_capacity(len);
+    begin(&mut bytes, &head, lens());
+    append(&mut bytes, 0, segments.iter().map(|segment| &segment[..]).zip(starts));
+    Ok(bytes)
+}
+
+/// The frame of a packet, in memory that starts at a multiple of [`ALIGN`].
+pub(crate) fn frame(packet: &[u8], fds: &mut Vec<OwnedFd>) -> io::Result<bytes::Bytes> {
+    match packet.split_first() {
+        Some((&IN_PACKET, frame)) => Ok(crate::tensor::align::aligned(frame)),
+        Some((&IN_MEMFD, _)) if !fds.is_empty() => map(&fds.remove(0)),
+        _ => Err(broken("an unknown kind of packet")),
+    }
+}
+
+fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
+    let len = rustix::fs::fstat(fd)?.st_size as u64;
+    if len == 0 || len > MAX_FRAME {
+        return Err(broken("a memfd of an impossible size"));
+    }
+    let refused = |error: io::Error| {
+        io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, &error)))
+    };
+    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(refused)?))
+}
+
+/// Takes a frame apart.
+pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
+    let number = |at: usize| {
+        let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+        bytes
+            .map(u64::from_le_bytes)
+            .and_then(|number| usize::try_from(number).ok())
+            .ok_or_else(|| broken("it is too short"))
+    };
+    let (head, count) = (number(0)?, number(8)?);
+    if count > MAX_SEGMENTS {
+        return Err(broken("too many segments"));
+    }
+    let start = 16 + count * 8;
+    let mut end = start.checked_add(head).ok_or_else(|| broken("a length overflows"))?;
+    let header = frame.get(start..end).ok_or_else(|| broken("it is too short"))?;
+    let message = crate::codec::decode(header).map_err(|reason| broken(&reason))?;
+    let mut segments = Vec::with_capacity(count);
+    for index in 0..count {
+        let start = end.checked_next_multiple_of(ALIGN).ok_or_else(|| broken("a length overflows"))?;
+        end = number(16 + index * 8)?.checked_add(start).ok_or_else(|| broken("a length overflows"))?;
+        if end > frame.len() {
+            return Err(broken("it is too short"));
+        }
+        segments.push(frame.slice(start..end));
+    }
+    Ok((message, Incoming { segments }))
+}
+
+/// An error of kind `InvalidData`: what arrived was not written by this program.
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a packet is broken: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use burn::tensor::Bytes;
+    use rustix::fs::{OFlags, fcntl_getfl};
+
+    use super::IN_MEMFD;
+    use super::INLINE;
+    use super::Outgoing;
+    use super::Packet;
+    use super::create;
+    use super::frame;
+    use super::parse;
+    use super::write_at;
+    use crate::os::sys::memfd::SEALS;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_travels_is_open_for_reading_only() {
+        let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7_u8; 2 * INLINE])] };
+        let packet = Packet::new(&1_u32, &payload).unwrap();
+        let memfd = packet.memfd.unwrap();
+        assert_eq!(fcntl_getfl(&memfd).unwrap().intersection(OFlags::RWMODE), OFlags::RDONLY);
+        let (number, received) = parse::<u32>(&frame(&packet.bytes, &mut vec![memfd]).unwrap()).unwrap();
+        assert_eq!((number, &received.segments[0][..]), (1, &payload.segments[0][..]));
+    }
+
+    /// As a sender of an earlier version hands it over.
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn memory_that_arrives_open_for_writing_is_read_all_the_same() {
+        let memfd = create("ray-zerocopy-message", 4096).unwrap();
+        write_at(memfd.as_fd(), &[7; 4096], 0).unwrap();
+        rustix::fs::fcntl_add_seals(&memfd, SEALS).unwrap();
+        assert!(frame(&[IN_MEMFD], &mut vec![memfd]).unwrap().iter().all(|&byte| byte == 7));
+    }
+
+    #[test]
+    fn broken_frames_are_errors() {
+        for frame in [
+            vec![],
+            vec![0; 15],
+            [u64::MAX.to_le_bytes(), 0_u64.to_le_bytes()].concat(),
+            [0_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+            [1_u64.to_le_bytes(), 1_u64.to_le_bytes(), u64::MAX.to_le_bytes()].concat(),
+        ] {
+            assert!(parse::<()>(&frame.into()).is_err());
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! TODO.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::load::LoadError;
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The method panicked. The worker lives on.
+    #[error("`{method}` panicked in {worker}: {message}")]
+    Panicked {
+        /// The method.
+        method: String,
+        /// The worker that ran it.
+        worker: Worker,
+        /// What the panic said, and where.
+        message: String,
+    },
+    /// The worker's process ended while it ran the call.
+    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.actor))]
+    WorkerDied {
+        /// The method.
+        method: String,
+        /// The last worker that ran it.
+        worker: Worker,
+        /// The exit status or the signal.
+        how: String,
+        /// How often the call was tried.
+        attempts: u32,
+        /// How often it might be tried.
+        allowed: u32,
+        /// Whether the worker was an actor, whose state is gone with it.
+        actor: bool,
+    },
+    /// The call did not end in time. A worker that was busy with it was replaced.
+    #[error("`{method}` passed its deadline of {after:?} {place}; give it longer with `.deadline(..)`")]
+    Deadline {
+        /// The method.
+        method: String,
+        /// The deadline.
+        after: Duration,
+        /// Where the call was: in the queue, or in which worker.
+        place: String,
+    },
+    /// The queue is full, and the wrapper does not wait.
+    #[error("the queue is full: {waiting} calls are waiting for {workers} workers")]
+    QueueFull {
+        /// How many calls are in the queue.
+        waiting: usize,
+        /// How many workers there are.
+        workers: usize,
+    },
+    /// The result has been taken already.
+    #[error("the result of `{method}` has been taken already; wait for it once")]
+    Taken {
+        /// The method.
+        method: String,
+    },
+    /// The engine was shut down before the call could run.
+    #[error("`{method}` was not run: the engine has been shut down")]
+    ShutDown {
+        /// The method.
+        method: String,
+    },
+    /// The worker could not load the pipeline.
+    #[error("{worker} could not load the pipeline: {error}")]
+    Load {
+        /// The worker.
+        worker: Worker,
+        /// Why not.
+        #[source]
+        error: LoadError,
+    },
+    /// No worker process could be started.
+    #[error("no worker process for `{method}`: {reason}")]
+    Start {
+        /// The method.
+        method: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// Ray has no result, for a reason of its own.
+    #[cfg(feature = "ray")]
+    #[error("`{method}` has no result: {error}")]
+    Ray {
+        /// The method.
+        method: String,
+        /// What Ray said.
+        #[source]
+        error: super::ray::RayError,
+    },
+    /// The inputs are not what the graph takes, or it failed.
+    #[error("`{method}` has no result: {error}")]
+    Graph {
+        /// The method.
+        method: String,
+        /// What is wrong.
+        #[source]
+        error: super::graph::ReplayError,
+    },
+    /// An argument or a result could not be turned into bytes or back.
+    #[error("{what} of `{method}` could not travel between the processes: {reason}")]
+    Wire {
+        /// The method.
+        method: String,
+        /// The arguments, or the result.
+        what: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl CallError {
+    /// For a call in a fork of the process that has the engine, where its threads are not.
+    pub(crate) fn forked(method: &str) -> Self {
+        let reason = "this process is a fork of the one that has the workers, and cannot use them: execute a program instead, or \
+                      fork before the workers are started";
+        Self::Start { method: method.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+fn after(actor: &bool) -> &'static str {
+    match actor {
+        true => {
+            "; a call of an actor is not repeated, since its state is gone: the actor was started anew from the arena"
+        }
+        false => "; does the method crash on this input?",
+    }
+}
+
+/// Names a worker: the engine's number for it, and the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Worker {
+    /// Which worker of the pool.
+    pub index: usize,
+    /// The process id; 0 if there is no process yet.
+    pub pid: u32,
+}
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => write!(f, "worker {} (not started)", self.index),
+            pid => write!(f, "worker {} (pid {pid})", self.index),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! One type for `?`: what any operation can fail with.
+
+pub(crate) mod arena;
+pub(crate) mod call;
+pub(crate) mod checkpoint;
+pub(crate) mod device;
+pub(crate) mod graph;
+pub(crate) mod load;
+pub(crate) mod ray;
+pub(crate) mod report;
+pub(crate) mod script;
+pub(crate) mod share;
+pub(crate) mod trace;
+pub(crate) mod value;
+
+use self::arena::ArenaError;
+use self::call::CallError;
+use self::checkpoint::CheckpointError;
+use self::device::DeviceError;
+use self::graph::{GraphError, ReplayError};
+use self::load::LoadError;
+use self::report::ReportError;
+use self::script::ScriptError;
+use self::share::ShareError;
+use self::trace::TraceError;
+use self::value::ValueError;
+
+/// What an operation of this crate can fail with. Each operation has an enum of its own, with a variant for each cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A pipeline could not be shared.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A pipeline could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A forward pass could not be recorded.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// A graph could not be read.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// A TorchScript module could not be opened.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// A graph did not run.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// A tensor is not there, or not what was asked for.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A call has no result.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// An arena could not be opened or trusted.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A checkpoint could not be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A device is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Ray did not do what it was asked.
+    #[cfg(feature = "ray")]
+    #[error(transparent)]
+    Ray(#[from] self::ray::RayError),
+    /// A report could not be made.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The name of a type as arenas and errors write it.
+pub(crate) fn type_name<T: ?Sized>() -> String {
+    std::any::type_name::<T>().to_owned()
+}

@@ -1,0 +1,216 @@
+//! What a trace is, as data: operations in burn's own terms, what goes in and out, and where each constant comes from.
+//!
+//! It knows neither how it was recorded nor what runs it. Sizes that may differ from call to call are *symbols*; every number
+//! in the graph that depends on them is a *form*, and the operations hold the number that it has at the traced sizes.
+
+use burn::tensor::{DType, TensorData, TensorId};
+use burn_ir::OperationIr;
+use serde::{Deserialize, Serialize};
+
+use super::symbolic::expr::SymExpr;
+use crate::tensor::kind::TensorKind;
+
+/// The version of [`GraphCode`] that this build writes and reads.
+pub(crate) const FORMAT: u32 = 1;
+/// burn's intermediate representation promises nothing from version to version: another one's graph is refused.
+pub(crate) const BURN: &str = "0.22.1";
+
+/// The largest tensor that is made of a few numbers, in bytes: a graph of a few bytes may ask for any.
+const MOST_MADE: usize = 1 << 30;
+
+/// A recorded forward pass, without its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GraphCode {
+    pub format: u32,
+    pub burn: String,
+    /// What was traced: the pipeline's type, and the method if it was one.
+    pub origin: String,
+    pub symbols: Vec<Symbol>,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub constants: Vec<Constant>,
+    /// In the order in which they run, as they are at the traced sizes. The ids of tensors are dense: inputs, then constants, then
+    /// what operations give.
+    pub operations: Vec<OperationIr>,
+    /// The numbers in the operations that depend on symbols.
+    pub holes: Vec<SymbolicScalar>,
+}
+
+/// A size that may differ from call to call, such as the batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Symbol {
+    pub name: String,
+    /// The size at which the operations were recorded.
+    pub traced: usize,
+}
+
+/// An input or an output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Port {
+    pub name: String,
+    /// Two outputs may be the same tensor, and an output may be an input or a constant.
+    pub id: TensorId,
+    pub dtype: DType,
+    /// Its shape. An input's extents are numbers or single symbols.
+    pub shape: Vec<SymExpr>,
+}
+
+impl Port {
+    pub(super) fn kind(&self) -> TensorKind {
+        TensorKind::of(self.dtype)
+    }
+}
+
+/// A number of an operation that depends on symbols.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SymbolicScalar {
+    /// Which operation.
+    pub operation: u32,
+    /// Which of the numbers in it, in the order in which serde visits them.
+    pub number: u32,
+    pub form: SymExpr,
+}
+
+/// A tensor that is the same in each call, or depends on the symbols alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Constant {
+    pub dtype: DType,
+    pub shape: Vec<SymExpr>,
+    pub source: Source,
+}
+
+/// Where a constant's elements are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// A tensor of the arena, by its path. Never copied where the device can borrow.
+    Entry(String),
+    /// Here: a small tensor that no parameter holds, such as one that the forward pass makes of numbers.
+    Inline(Inline),
+    /// Integers `start`, `start + step`, …, as many as the shape says: the positions in a sequence, say.
+    Range { start: i64, step: i64 },
+    /// One element, little-endian, everywhere: the bytes of it.
+    Fill(Vec<u8>),
+}
+
+/// Little-endian bytes of a tensor.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Inline(pub bytes::Bytes);
+
+impl std::fmt::Debug for Inline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Inline {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Inline {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Inline;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Inline, E> {
+                Ok(Inline(bytes::Bytes::copy_from_slice(bytes)))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+impl Constant {
+    /// Whether it can be made at these sizes. Makes nothing, whatever it says of its size.
+    pub(super) fn is_sound(&self, sizes: &[usize]) -> bool {
+        self.shape_and_count(sizes).is_some_and(|(shape, count)| match &self.source {
+            Source::Entry(_) => true,
+            Source::Inline(Inline(bytes)) => crate::tensor::dtype::fits(self.dtype, &shape, bytes.len()).is_ok(),
+            Source::Fill(element) => element.len() == self.dtype.size(),
+            Source::Range { start, step } => {
+                let last = i64::try_from(count.saturating_sub(1)).ok().and_then(|count| step.checked_mul(count));
+                (self.dtype.is_int() || self.dtype.is_uint())
+                    && last.is_some_and(|last| start.checked_add(last).is_some())
+            }
+        })
+    }
+
+    /// Its shape and the number of its elements, if that is believable.
+    fn shape_and_count(&self, sizes: &[usize]) -> Option<(Vec<usize>, usize)> {
+        let shape = extents(&self.shape, sizes)?;
+        let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
+        let made = !matches!(self.source, Source::Entry(_));
+        let bytes = count.checked_mul(self.dtype.size())?;
+        (!made || bytes <= MOST_MADE).then_some((shape, count))
+    }
+
+    /// The tensor at these sizes, if it is not an entry of an arena.
+    pub(crate) fn data(&self, sizes: &[usize]) -> Option<TensorData> {
+        let (shape, count) = self.shape_and_count(sizes).filter(|_| self.is_sound(sizes))?;
+        let data = match &self.source {
+            Source::Entry(_) => return None,
+            Source::Inline(Inline(bytes)) => TensorData::from_bytes_vec(bytes.to_vec(), shape, self.dtype),
+            Source::Fill(element) => TensorData::from_bytes_vec(element.repeat(count), shape, self.dtype),
+            Source::Range { start, step } => {
+                let numbers: Vec<i64> = (0..count as i64).map(|at| start + step * at).collect();
+                TensorData::new(numbers, shape).convert_dtype(self.dtype)
+            }
+        };
+        Some(data)
+    }
+}
+
+/// A shape at the given sizes of the symbols; none if an extent is negative or no number of this machine.
+pub(crate) fn extents(shape: &[SymExpr], sizes: &[usize]) -> Option<Vec<usize>> {
+    shape.iter().map(|form| usize::try_from(form.at(sizes)?).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, TensorData};
+
+    use super::super::symbolic::expr::SymExpr;
+    use super::BURN;
+    use super::Constant;
+    use super::Source;
+
+    #[test]
+    fn the_version_is_that_of_the_operations() {
+        let lock = include_str!("../../../../Cargo.lock");
+        assert!(
+            lock.contains(&format!("name = \"burn-ir\"\nversion = \"{BURN}\"")),
+            "burn was updated: `BURN` is {BURN}"
+        );
+    }
+
+    #[test]
+    fn constants_are_made_of_what_is_said_of_them_and_not_of_too_much() {
+        let constant =
+            |dtype, source: &Source| Constant { dtype, shape: vec![SymExpr::symbol(0)], source: source.clone() };
+        let range = constant(DType::I32, &Source::Range { start: 5, step: -2 });
+        assert_eq!(range.data(&[3]), Some(TensorData::from([5_i32, 3, 1])));
+        let fill = constant(DType::F32, &Source::Fill(1.5_f32.to_le_bytes().to_vec()));
+        assert_eq!(fill.data(&[2]), Some(TensorData::from([1.5_f32, 1.5])));
+        assert_eq!((fill.data(&[1 << 40]), fill.data(&[usize::MAX]), range.data(&[1 << 40])), (None, None, None));
+        assert_eq!(constant(DType::F32, &Source::Fill(vec![0; 3])).data(&[1]), None);
+        assert_eq!(constant(DType::I64, &Source::Range { start: i64::MAX, step: 1 }).data(&[2]), None);
+        assert_eq!(constant(DType::F32, &Source::Range { start: 0, step: 1 }).data(&[2]), None);
+    }
+}
+
+/// What a graph's one method is called.
+pub(crate) const METHOD: &str = "run";
+
+/// The field of an arena that holds the operations.
+pub(crate) const FIELD: &str = "graph";
+
+/// The name of the pipeline type in arenas that hold a graph or a module: the path of `Graph` when the format was made.
+pub(crate) const PIPELINE: &str = "ray_zerocopy::jit::pipeline::Graph";

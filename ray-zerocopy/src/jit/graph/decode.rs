@@ -1,0 +1,351 @@
+//! Reading a graph that somebody else may have written: nothing in it is believed.
+//!
+//! A graph is a program, and may compute what it likes for as long as it likes. But it names no tensor that is not there, and runs
+//! nothing but operations on tensors.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::tensor::DType;
+use serde::Deserialize;
+
+use super::code::{BURN, Constant, FORMAT, GraphCode, Port, Source, extents};
+use super::passes;
+use super::symbolic::expr::SymExpr;
+use crate::arena::arena::Arena;
+use crate::arena::manifest::TensorEntry;
+use crate::codec;
+use crate::error::graph::GraphError;
+
+/// The largest graph, in bytes. One of 250 operations has about 100 kB.
+const MOST_BYTES: usize = 256 << 20;
+const MOST_OPERATIONS: usize = 1 << 20;
+const MOST_SYMBOLS: usize = 8;
+const MOST_DIMENSIONS: usize = 8;
+/// The most elements of a tensor, as it was traced.
+const MOST_ELEMENTS: usize = 1 << 40;
+
+impl GraphCode {
+    /// Reads and checks it.
+    ///
+    /// # Errors
+    /// If it is of another version, or contradicts itself.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, GraphError> {
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+            burn: String,
+        }
+        let corrupted = |reason: String| GraphError::Corrupted { reason };
+        if bytes.len() > MOST_BYTES {
+            return Err(corrupted(format!("it has {} bytes, and {MOST_BYTES} are the most", bytes.len())));
+        }
+        // Another version's graph need not have this one's fields.
+        let Version { format, burn } = codec::decode(bytes).map_err(corrupted)?;
+        if (format, burn.as_str()) != (FORMAT, BURN) {
+            let text = |format: u32, burn: &str| format!("format {format} of burn {burn}");
+            return Err(GraphError::Version { found: text(format, &burn), expected: text(FORMAT, BURN) });
+        }
+        let code: Self = codec::decode(bytes).map_err(corrupted)?;
+        code.check().map_err(corrupted)?;
+        Ok(code)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.operations.len() > MOST_OPERATIONS || self.constants.len() > MOST_OPERATIONS {
+            return Err(format!("it has more than {MOST_OPERATIONS} operations or constants"));
+        }
+        if self.symbols.len() > MOST_SYMBOLS {
+            return Err(format!("it has more than {MOST_SYMBOLS} symbols"));
+        }
+        let inputs = self.inputs.len() as u64;
+        let mut names = HashSet::with_capacity(self.inputs.len());
+        for (at, port) in self.inputs.iter().enumerate() {
+            self.port(port)?;
+            if port.id.value() != at as u64 || !names.insert(port.name.as_str()) {
+                return Err(format!("input `{}` is there twice, or in another place", port.name));
+            }
+            if !port.shape.iter().all(|form| form.alone().is_some() || form.fixed().is_some_and(|size| size > 0)) {
+                return Err(format!("the shape of input `{}` is not made of sizes", port.name));
+            }
+        }
+        let used =
+            |symbol: usize| self.inputs.iter().flat_map(|port| &port.shape).any(|form| form.alone() == Some(symbol));
+        if let Some(symbol) = (0..self.symbols.len()).find(|&symbol| !used(symbol)) {
+            return Err(format!("no input has the symbol `{}`", self.symbols[symbol].name));
+        }
+        for (at, constant) in self.constants.iter().enumerate() {
+            self.shape(&constant.shape)?;
+            if matches!(constant.dtype, DType::QFloat(_)) {
+                return Err(format!("constant {at} is quantised"));
+            }
+            if !constant.is_sound(&self.traced()) {
+                return Err(format!("constant {at} cannot be made of what is there"));
+            }
+        }
+        self.check_operations(inputs + self.constants.len() as u64)?;
+        names.clear();
+        for port in &self.outputs {
+            self.port(port)?;
+            if !names.insert(port.name.as_str()) {
+                return Err(format!("output `{}` is there twice", port.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn traced(&self) -> Vec<usize> {
+        self.symbols.iter().map(|symbol| symbol.traced).collect()
+    }
+
+    /// Each operation reads what is there, and gives what was not.
+    fn check_operations(&self, mut known: u64) -> Result<(), String> {
+        for (at, operation) in self.operations.iter().enumerate() {
+            let named = || format!("operation {at} ({})", passes::name(operation));
+            if passes::is_foreign(operation) {
+                return Err(format!("{} is no operation on tensors", named()));
+            }
+            for tensor in operation.inputs().chain(operation.outputs()) {
+                let elements = tensor.shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
+                if tensor.shape.num_dims() > MOST_DIMENSIONS || elements.is_none_or(|count| count > MOST_ELEMENTS) {
+                    return Err(format!("{} has a tensor of an impossible shape", named()));
+                }
+            }
+            if let Some(tensor) = operation.inputs().find(|tensor| tensor.id.value() >= known) {
+                return Err(format!("{} reads tensor {}, which is not there yet", named(), tensor.id.value()));
+            }
+            for tensor in operation.outputs() {
+                if tensor.id.value() != known {
+                    return Err(format!("{} gives tensor {}, and {known} is next", named(), tensor.id.value()));
+                }
+                known += 1;
+            }
+        }
+        if let Some(port) = self.outputs.iter().find(|port| port.id.value() >= known) {
+            return Err(format!("output `{}` is made by no operation", port.name));
+        }
+        let mut last = None;
+        for hole in &self.holes {
+            let place = (hole.operation, hole.number);
+            if last.replace(place).is_some_and(|last| last >= place) || hole.operation as usize >= self.operations.len()
+            {
+                return Err("its holes are not in order".to_owned());
+            }
+            self.form(&hole.form)?;
+        }
+        Ok(())
+    }
+
+    fn port(&self, port: &Port) -> Result<(), String> {
+        if matches!(port.dtype, DType::QFloat(_)) {
+            return Err(format!("`{}` is quantised", port.name));
+        }
+        self.shape(&port.shape)
+    }
+
+    fn shape(&self, shape: &[SymExpr]) -> Result<(), String> {
+        if shape.len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor has more than {MOST_DIMENSIONS} dimensions"));
+        }
+        shape.iter().try_for_each(|form| self.form(form))
+    }
+
+    fn form(&self, form: &SymExpr) -> Result<(), String> {
+        let symbols = form.0.iter().flat_map(|term| &term.symbols);
+        let known = symbols.clone().all(|symbol| usize::from(*symbol) < self.symbols.len());
+        match known && form.0.len() <= 1 << MOST_SYMBOLS && symbols.count() <= 1 << (MOST_SYMBOLS + 3) {
+            true => Ok(()),
+            false => Err("a number is no polynomial in its symbols".to_owned()),
+        }
+    }
+
+    /// Whether the arena has every weight of it.
+    ///
+    /// # Errors
+    /// Names the one that is missing, or another.
+    pub(crate) fn check_entries(&self, arena: &Arena) -> Result<(), GraphError> {
+        let entries = Entries::of(arena);
+        self.constants.iter().try_for_each(|constant| match &constant.source {
+            Source::Entry(path) => entries.find(path, constant).map(drop),
+            _ => Ok(()),
+        })
+    }
+}
+
+/// The tensors of an arena by their paths.
+pub(super) struct Entries<'a>(HashMap<&'a str, &'a TensorEntry>);
+
+impl<'a> Entries<'a> {
+    pub(super) fn of(arena: &'a Arena) -> Self {
+        Self(arena.manifest().tensors.iter().map(|entry| (entry.path.as_str(), entry)).collect())
+    }
+
+    /// The tensor that a constant is.
+    ///
+    /// # Errors
+    /// If there is none of the path, or it is another.
+    pub(super) fn find(&self, path: &str, constant: &Constant) -> Result<&'a TensorEntry, GraphError> {
+        let wrong = |reason: String| GraphError::Constant { path: path.to_owned(), reason };
+        let entry = self.0.get(path).copied().ok_or_else(|| wrong("is not in its arena".to_owned()))?;
+        match entry.dtype == constant.dtype && extents(&constant.shape, &[]).as_ref() == Some(&entry.shape) {
+            true => Ok(entry),
+            false => {
+                let found = format!("{} of shape {:?}", crate::tensor::dtype::name(entry.dtype), entry.shape);
+                Err(wrong(format!("is {found} in its arena, and the graph was made for another")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::activation::relu;
+    use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
+    use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
+
+    use super::super::code::{GraphCode, Port, Source, SymbolicScalar};
+    use super::super::symbolic::expr::{SymExpr, SymTerm};
+    use super::GraphError;
+    use crate::codec;
+    use crate::jit::trace;
+
+    #[derive(ray_zerocopy_derive::Pipeline)]
+    #[pipeline(init = Model::new)]
+    struct Model {
+        layer: Linear,
+    }
+
+    impl Model {
+        fn new(device: &Device) -> Self {
+            Self { layer: LinearConfig::new(4, 3).init(device) }
+        }
+    }
+
+    /// A graph with a symbol, holes, a range and a weight.
+    fn code() -> GraphCode {
+        let device = Device::flex();
+        let graph = trace(&Model::new(&device))
+            .input("x", Tensor::<2>::ones([2, 4], &device))
+            .symbol("batch", [("x", 0)])
+            .forward(|model, inputs| {
+                let x = inputs.float::<2>("x")?;
+                let [batch, _] = x.dims();
+                let rows = Tensor::<1, Int>::arange(0..batch as i64, &x.device()).float().reshape([batch, 1]);
+                Ok(relu(model.layer.forward(x)) * rows)
+            });
+        (**graph.unwrap().code()).clone()
+    }
+
+    fn read(code: &GraphCode) -> Result<GraphCode, GraphError> {
+        GraphCode::read(&codec::encode(code).unwrap())
+    }
+
+    #[test]
+    fn a_graph_comes_back_as_it_was_and_its_seed_is_that_of_the_fuzzer() {
+        let code = code();
+        assert_eq!(read(&code).unwrap(), code);
+        assert!(!code.holes.is_empty() && code.constants.iter().any(|own| matches!(own.source, Source::Range { .. })));
+        let seed =
+            std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("../fuzz/corpus/graph/valid");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::create_dir_all(seed.parent().unwrap()).unwrap();
+            std::fs::write(&seed, codec::encode(&code).unwrap()).unwrap();
+        }
+        assert_eq!(
+            GraphCode::read(&std::fs::read(seed).unwrap()).unwrap().operations,
+            code.operations,
+            "BLESS=1 writes it"
+        );
+    }
+
+    /// Each name is looked at once: with a comparison of each with each, this would not end.
+    #[test]
+    fn a_graph_of_many_outputs_is_read_at_once() {
+        let mut code = code();
+        let port = code.outputs[0].clone();
+        code.outputs = (0..1 << 16).map(|at| Port { name: at.to_string(), ..port.clone() }).collect();
+        assert!(read(&code).is_ok());
+        code.outputs[1 << 15].name = "0".to_owned();
+        assert!(read(&code).unwrap_err().to_string().contains("output `0` is there twice"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let says = |change: &dyn Fn(&mut GraphCode), expected: &str| {
+            let mut code = code();
+            change(&mut code);
+            let error = read(&code).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        says(
+            &|code| code.format = 2,
+            "the graph was made by format 2 of burn 0.22.1, and this program runs those of format 1",
+        );
+        says(&|code| code.burn = "0.23.0".into(), "format 1 of burn 0.23.0");
+        says(&|code| code.inputs[0].id = TensorId::new(7), "input `x` is there twice, or in another place");
+        says(
+            &|code| code.inputs[0].shape[0] = SymExpr(vec![SymTerm { factor: 2, symbols: vec![0] }]),
+            "is not made of sizes",
+        );
+        says(&|code| code.inputs[0].shape[0] = SymExpr::number(-1), "is not made of sizes");
+        says(&|code| code.inputs[0].shape[0] = SymExpr::number(2), "no input has the symbol `batch`");
+        says(&|code| code.inputs[0].shape[0] = SymExpr::symbol(9), "is no polynomial in its symbols");
+        says(&|code| code.outputs[0].id = TensorId::new(1 << 40), "output `output` is made by no operation");
+        says(&|code| code.outputs.push(code.outputs[0].clone()), "output `output` is there twice");
+        says(&|code| code.operations.reverse(), "which is not there yet");
+        says(&|code| drop(code.operations.remove(0)), "");
+        says(&|code| code.holes.reverse(), "its holes are not in order");
+        says(
+            &|code| code.holes.push(SymbolicScalar { operation: 999, number: 0, form: SymExpr::number(1) }),
+            "its holes are not in order",
+        );
+        says(&|code| code.constants[0].shape = vec![SymExpr::number(1); 9], "more than 8 dimensions");
+        let range = |code: &GraphCode| {
+            code.constants.iter().position(|own| matches!(own.source, Source::Range { .. })).unwrap()
+        };
+        says(
+            &|code| {
+                let at = range(code);
+                code.constants[at].shape = vec![SymExpr::number(1 << 40)];
+            },
+            "cannot be made of what is there",
+        );
+        says(
+            &|code| {
+                let at = range(code);
+                (code.constants[at].source, code.constants[at].shape) =
+                    (Source::Fill(vec![0; 4]), vec![SymExpr::number(i64::MAX)]);
+            },
+            "cannot be made of what is there",
+        );
+        let tensor = |id: u64| TensorIr::uninit(TensorId::new(id), Shape::new([1]), DType::F32);
+        for foreign in [
+            OperationIr::Custom(CustomOpIr::new("somebody's", &[], &[tensor(0)])),
+            OperationIr::Drop(tensor(0)),
+            OperationIr::Init(InitOperationIr { out: tensor(0) }),
+        ] {
+            says(&|code| code.operations.insert(0, foreign.clone()), "is no operation on tensors");
+        }
+        says(
+            &|code| {
+                let huge = TensorIr::uninit(TensorId::new(0), Shape::new([1 << 30, 1 << 30]), DType::F32);
+                code.operations
+                    .insert(0, OperationIr::BaseFloat(BaseOperationIr::Zeros(burn_ir::CreationOpIr { out: huge })));
+            },
+            "a tensor of an impossible shape",
+        );
+    }
+
+    #[test]
+    fn bytes_that_were_changed_or_cut_never_panic() {
+        let bytes = codec::encode(&code()).unwrap();
+        for at in 0..bytes.len() {
+            drop(GraphCode::read(&bytes[..at]).unwrap_err());
+            for flip in [1, 0x80, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= flip;
+                drop(crate::fuzz::graph(&bytes));
+            }
+        }
+    }
+}

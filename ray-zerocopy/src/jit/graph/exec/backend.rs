@@ -1,0 +1,130 @@
+//! What a backend has to have to run graphs, and which ones do.
+
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use burn::backend::{BackendTensor, DispatchTensorKind};
+use burn::tensor::Device;
+use burn_ir::{BackendIr, HandleKind};
+
+use super::Execute;
+use super::executor::Executor;
+use crate::arena::arena::Arena;
+use crate::error::graph::ReplayError;
+use crate::jit::graph::code::GraphCode;
+use crate::tensor::copied::CopiedTensor;
+use crate::tensor::value::Value;
+
+/// A backend that runs graphs.
+pub(super) trait Bridge: BackendIr {
+    /// The tensor in a value, if it is on this device of this backend.
+    fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>>;
+
+    /// The value of a tensor.
+    fn outside(handle: HandleKind<Self>) -> Option<Value>;
+
+    /// Where the elements are, if that is host memory.
+    fn address(handle: &HandleKind<Self>) -> Option<*const u8>;
+}
+
+impl Bridge for Flex {
+    fn inside(value: &Value, _: &FlexDevice) -> Option<HandleKind<Self>> {
+        match value.kind_of() {
+            DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
+            DispatchTensorKind::Flex(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
+            DispatchTensorKind::Flex(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+            _ => None,
+        }
+    }
+
+    fn outside(handle: HandleKind<Self>) -> Option<Value> {
+        let tensor = match handle {
+            HandleKind::Float(tensor) => BackendTensor::Float(tensor),
+            HandleKind::Int(tensor) => BackendTensor::Int(tensor),
+            HandleKind::Bool(tensor) => BackendTensor::Bool(tensor),
+            HandleKind::Quantized(_) => return None,
+        };
+        Some(Value::from_kind(DispatchTensorKind::Flex(tensor)))
+    }
+
+    fn address(handle: &HandleKind<Self>) -> Option<*const u8> {
+        match handle {
+            HandleKind::Float(tensor) | HandleKind::Int(tensor) | HandleKind::Bool(tensor) => {
+                Some(tensor.bytes().as_ptr())
+            }
+            HandleKind::Quantized(_) => None,
+        }
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod cube {
+    use burn::backend::{BackendTensor, DispatchTensorKind};
+    use burn::tensor::{Device, Tensor};
+    use burn_backend::{BackendTypes, TensorMetadata};
+    use burn_ir::HandleKind;
+    use burn_std::device::Device as _;
+
+    use crate::jit::executable::Bridge;
+    use crate::tensor::value::Value;
+
+    /// CUDA and wgpu: one backend of burn's, whose device says which.
+    pub(super) type Cube = burn::backend::Cube;
+
+    /// What burn calls the device there, if it is one of this backend. A tensor on it tells.
+    pub(super) fn device(device: &Device) -> Option<<Cube as BackendTypes>::Device> {
+        match Tensor::<1>::from_floats([0.0], device).into_dispatch().kind {
+            DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(tensor.device()),
+            _ => None,
+        }
+    }
+
+    impl Bridge for Cube {
+        fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>> {
+            // Another graphics card is the same backend.
+            if value.kind_of().device().to_id() != device.to_id() {
+                return None;
+            }
+            match value.kind_of() {
+                DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
+                DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
+                DispatchTensorKind::Cube(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+                _ => None,
+            }
+        }
+
+        fn outside(handle: HandleKind<Self>) -> Option<Value> {
+            let tensor = match handle {
+                HandleKind::Float(tensor) => BackendTensor::Float(tensor),
+                HandleKind::Int(tensor) => BackendTensor::Int(tensor),
+                HandleKind::Bool(tensor) => BackendTensor::Bool(tensor),
+                HandleKind::Quantized(_) => return None,
+            };
+            Some(Value::from_kind(DispatchTensorKind::Cube(tensor)))
+        }
+
+        fn address(_: &HandleKind<Self>) -> Option<*const u8> {
+            None
+        }
+    }
+}
+
+/// The player of a graph on a device, and what it could not borrow.
+pub(crate) fn player(
+    code: &Arc<GraphCode>,
+    arena: &Arena,
+    device: &Device,
+    name: &str,
+) -> Result<(Box<dyn Execute>, Vec<CopiedTensor>), ReplayError> {
+    if *device == Device::flex() {
+        let (player, copied) = Executor::<Flex>::new(code, arena, device, FlexDevice)?;
+        return Ok((Box::new(player), copied));
+    }
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if let Some(own) = cube::device(device) {
+        let (player, copied) = Executor::<cube::Cube>::new(code, arena, device, own)?;
+        return Ok((Box::new(player), copied));
+    }
+    Err(ReplayError::NoInterpreter { device: name.to_owned() })
+}

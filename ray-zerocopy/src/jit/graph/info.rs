@@ -1,0 +1,178 @@
+//! What a graph takes, gives and does, for people and for pictures.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::code::{GraphCode, Source};
+use super::passes;
+use crate::arena::file::ArenaFile;
+use crate::error::graph::GraphError;
+
+/// What a graph takes, gives and does. It has no weights: reading it from a file reads none.
+#[derive(Clone)]
+pub struct GraphInfo(pub(crate) Arc<GraphCode>);
+
+impl GraphInfo {
+    /// Reads it from a saved graph.
+    ///
+    /// # Errors
+    /// If the file holds none, or one of another version.
+    pub fn of_file(file: &ArenaFile) -> Result<Self, GraphError> {
+        if file.pipeline() != super::code::PIPELINE {
+            return Err(GraphError::NoGraph { found: file.pipeline().to_owned() });
+        }
+        let bytes = file.copied_field(super::code::FIELD)?;
+        let bytes = bytes.ok_or_else(|| GraphError::NoGraph { found: "an arena without operations".to_owned() })?;
+        Ok(Self(Arc::new(GraphCode::read(&bytes)?)))
+    }
+
+    /// What was traced: the pipeline's type, and the method if it was one.
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> impl Iterator<Item = PortInfo> {
+        self.0.inputs.iter().map(|port| PortInfo::new(&self.0, port))
+    }
+
+    /// The outputs.
+    pub fn outputs(&self) -> impl Iterator<Item = PortInfo> {
+        self.0.outputs.iter().map(|port| PortInfo::new(&self.0, port))
+    }
+
+    /// How many operations it has.
+    pub fn operations(&self) -> usize {
+        self.0.operations.len()
+    }
+
+    /// The operations, in the order in which they run.
+    pub fn steps(&self) -> impl Iterator<Item = StepInfo> {
+        let operands = Operands::of(&self.0);
+        let names: Vec<_> = self.0.symbols.iter().map(|symbol| symbol.name.clone()).collect();
+        self.0.operations.iter().enumerate().map(move |(at, operation)| StepInfo {
+            name: passes::name(operation),
+            reads: operation.inputs().map(|tensor| operands.find(tensor.id)).collect(),
+            gives: operation
+                .outputs()
+                .map(|out| {
+                    let traced: Vec<_> = out.shape.iter().map(usize::to_string).collect();
+                    let at = if names.is_empty() { "" } else { " as traced" };
+                    format!("{} [{}]{at}", crate::tensor::value::dtype_name(out.dtype), traced.join(", "))
+                })
+                .collect(),
+            computes: !passes::is_view(operation),
+            number: at,
+        })
+    }
+
+    /// Where each output comes from.
+    pub fn output_operands(&self) -> impl Iterator<Item = Operand> {
+        let operands = Operands::of(&self.0);
+        self.0.outputs.iter().map(move |port| operands.find(port.id))
+    }
+}
+
+/// Of bytes that somebody else may have written.
+///
+/// # Errors
+/// As [`GraphCode::read`].
+pub(crate) fn info_of(bytes: &[u8]) -> Result<GraphInfo, GraphError> {
+    Ok(GraphInfo(Arc::new(GraphCode::read(bytes)?)))
+}
+
+impl fmt::Debug for GraphInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("GraphInfo");
+        text.field("origin", &self.origin()).field("operations", &self.operations()).finish_non_exhaustive()
+    }
+}
+
+/// An operation of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInfo {
+    /// Its place.
+    pub number: usize,
+    /// What it is called: `Matmul`, `Reshape`.
+    pub name: String,
+    /// What it reads.
+    pub reads: Vec<Operand>,
+    /// The type and shape of what it gives, at the traced sizes.
+    pub gives: Vec<String>,
+    /// Whether it computes, and not only looks at a tensor in another way.
+    pub computes: bool,
+}
+
+/// Where a tensor of a graph comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operand {
+    /// An input, by its place.
+    Input(usize),
+    /// A weight, by its path; or a constant that has no path, by what it is.
+    Constant(String),
+    /// The operation of this number.
+    Step(usize),
+}
+
+impl fmt::Display for Operand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(input) => write!(f, "input {input}"),
+            Self::Constant(path) => f.write_str(path),
+            Self::Step(step) => write!(f, "#{step}"),
+        }
+    }
+}
+
+/// Where each tensor comes from, by its number.
+struct Operands(Vec<Operand>);
+
+impl Operands {
+    fn of(code: &GraphCode) -> Self {
+        let inputs = (0..code.inputs.len()).map(Operand::Input);
+        let constants = code.constants.iter().map(|constant| {
+            Operand::Constant(match &constant.source {
+                Source::Entry(path) => path.clone(),
+                Source::Inline(_) => "a constant".to_owned(),
+                Source::Range { .. } => "a range".to_owned(),
+                Source::Fill(_) => "a constant".to_owned(),
+            })
+        });
+        let made = code.operations.iter().enumerate();
+        let made =
+            made.flat_map(|(at, operation)| operation.outputs().map(move |_| Operand::Step(at)).collect::<Vec<_>>());
+        Self(inputs.chain(constants).chain(made).collect())
+    }
+
+    fn find(&self, id: burn::tensor::TensorId) -> Operand {
+        self.0.get(id.value() as usize).cloned().unwrap_or(Operand::Constant("nothing".to_owned()))
+    }
+}
+
+/// An input or an output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Its name.
+    pub name: String,
+    /// What its elements are.
+    pub kind: crate::tensor::kind::TensorKind,
+    /// The type of its elements.
+    pub element: burn::tensor::DType,
+    /// The same in words: `F32`, `I64`, `Bool`.
+    pub dtype: String,
+    /// Its shape: numbers, symbols, and what depends on them, `4·batch` say.
+    pub shape: Vec<String>,
+}
+
+impl PortInfo {
+    fn new(code: &GraphCode, port: &super::code::Port) -> Self {
+        let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+        Self {
+            name: port.name.clone(),
+            kind: port.kind(),
+            element: port.dtype,
+            dtype: crate::tensor::value::dtype_name(port.dtype),
+            shape: port.shape.iter().map(|form| form.named(&names).to_string()).collect(),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What is done to a recorded graph, one thing in each file.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `strip` | initialisations go: constants are registered apart |
+//! | `dead` | operations whose results nobody uses go |
+//! | `linear` | linear layers are one operation again |
+//! | `renumber` | tensors get dense numbers |
+//! | `fold` | what is computed of constants alone is computed once, if it is small |
+//! | `liveness` | who uses a tensor for the last time |
+
+pub(crate) mod dead;
+pub(crate) mod fold;
+pub(crate) mod fuse_linear;
+pub(crate) mod liveness;
+pub(crate) mod renumber;
+pub(crate) mod strip;
+
+use burn_ir::OperationIr;
+use ciborium::Value;
+
+pub(crate) use self::fold::{SMALL, is_foreign, is_impure, is_view};
+pub(crate) use self::fuse_linear::raise_linear;
+pub(crate) use self::liveness::last_uses;
+pub(crate) use self::strip::strip_initialisation;
+
+pub(crate) use super::symbolic::expr::SymExpr;
+pub(crate) use super::symbolic::scalars::skeleton;
+
+/// An operation, and what in it depends on symbols.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Step {
+    pub operation: OperationIr,
+    /// The places of numbers, and their forms.
+    pub holes: Vec<(u32, SymExpr)>,
+}
+
+impl Step {
+    pub(crate) fn fixed(operation: OperationIr) -> Self {
+        Self { operation, holes: Vec::new() }
+    }
+}
+
+/// What an operation is called, for an error: `Reshape`, `Matmul`.
+pub(crate) fn name(operation: &OperationIr) -> String {
+    fn innermost(value: &Value) -> Option<String> {
+        let [(Value::Text(name), inner)] = &value.as_map()?[..] else { return None };
+        let deeper = match inner {
+            Value::Array(parts) => parts.iter().rev().find_map(innermost),
+            Value::Map(_) => innermost(inner),
+            _ => None,
+        };
+        Some(deeper.unwrap_or_else(|| name.clone()))
+    }
+    skeleton(operation).ok().as_ref().and_then(innermost).unwrap_or_else(|| "an operation".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Shape, TensorId};
+    use burn_ir::{BinaryOpIr, NumericOperationIr, OperationIr, TensorIr, TensorStatus};
+
+    pub(super) fn id(number: u64) -> TensorId {
+        TensorId::new(number)
+    }
+
+    fn tensor(number: u64, status: TensorStatus) -> TensorIr {
+        TensorIr { id: id(number), shape: Shape::new([2]), status, dtype: DType::F32 }
+    }
+
+    /// An addition.
+    pub(super) fn binary(lhs: u64, rhs: u64, out: u64) -> OperationIr {
+        let operand = |number| tensor(number, TensorStatus::ReadOnly);
+        let out = tensor(out, TensorStatus::NotInit);
+        OperationIr::NumericFloat(
+            DType::F32,
+            NumericOperationIr::Add(BinaryOpIr { lhs: operand(lhs), rhs: operand(rhs), out }),
+        )
+    }
+
+    #[test]
+    fn operations_have_names() {
+        assert_eq!(super::name(&binary(0, 1, 2)), "Add");
+    }
+}

@@ -1,0 +1,178 @@
+//! A graph that runs: its inputs are checked, and an execution engine of one backend does the rest.
+
+use super::code::METHOD;
+use super::exec::Execute;
+use crate::jit::executable::Callable;
+use crate::jit::executable::Executable;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use burn::tensor::{DType, Device};
+
+use super::code::{GraphCode, Port};
+use crate::arena::arena::Arena;
+use crate::error::graph::{GraphError, ReplayError};
+use crate::os::fork;
+use crate::tensor::value::{Value, Values, dtype_name, listed};
+
+/// A graph and what plays it.
+struct Graph {
+    code: Arc<GraphCode>,
+    player: Box<dyn Execute>,
+}
+
+impl Callable for Graph {
+    fn main(&self) -> &str {
+        METHOD
+    }
+
+    fn origin(&self) -> &str {
+        &self.code.origin
+    }
+
+    fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError> {
+        only(method)?;
+        let sizes = sizes(&self.code, &inputs)?;
+        if let Some(empty) = empty(&self.code, &sizes, &inputs)? {
+            return self.player.empty(empty).map(|values| named(&self.code, values));
+        }
+        let mut own = Vec::with_capacity(self.code.inputs.len());
+        for port in &self.code.inputs {
+            let value = inputs.get(&port.name).ok_or_else(|| missing(&self.code, &port.name))?;
+            own.push(value.clone());
+        }
+        drop(inputs);
+        let outputs = self.player.play(&sizes, own)?;
+        Ok(named(&self.code, outputs))
+    }
+}
+
+/// Outputs in the graph's order, by their names.
+fn named(code: &GraphCode, outputs: Vec<Value>) -> Values {
+    code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect()
+}
+
+/// A graph has one method.
+fn only(method: &str) -> Result<(), ReplayError> {
+    match method {
+        METHOD => Ok(()),
+        _ => Err(ReplayError::Method { name: method.to_owned(), found: format!("`{METHOD}`") }),
+    }
+}
+
+/// Checks inputs of a graph without running anything.
+pub(crate) fn check(code: &GraphCode, method: &str, inputs: &Values) -> Result<(), ReplayError> {
+    only(method)?;
+    let sizes = sizes(code, inputs)?;
+    empty(code, &sizes, inputs).map(drop)
+}
+
+fn missing(code: &GraphCode, name: &str) -> ReplayError {
+    inputs_error(code, name, "is missing")
+}
+
+fn inputs_error(code: &GraphCode, name: &str, reason: &str) -> ReplayError {
+    let expected = listed(code.inputs.iter().map(|port| port.name.as_str()));
+    ReplayError::Inputs { name: name.to_owned(), reason: reason.to_owned(), expected }
+}
+
+/// The sizes of the symbols, by the inputs, which have to be what the graph takes.
+fn sizes(code: &GraphCode, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
+    // Counted first: a set of the names is made only for the error.
+    if code.inputs.iter().filter(|port| inputs.get(&port.name).is_some()).count() != inputs.len() {
+        let known: HashSet<&str> = code.inputs.iter().map(|port| port.name.as_str()).collect();
+        if let Some(name) = inputs.names().find(|name| !known.contains(name)) {
+            return Err(inputs_error(code, name, "is not one of the graph's"));
+        }
+    }
+    let mut sizes: Vec<Option<(usize, &str)>> = vec![None; code.symbols.len()];
+    for port in &code.inputs {
+        let value = inputs.get(&port.name).ok_or_else(|| missing(code, &port.name))?;
+        let wrong =
+            |expected: String| ReplayError::Input { name: port.name.clone(), expected, found: value.to_string() };
+        let (dtype, shape) = (value.dtype(), value.shape());
+        // How booleans are stored is the device's affair.
+        let same = dtype == port.dtype || (dtype.is_bool() && port.dtype.is_bool());
+        if !same || shape.len() != port.shape.len() {
+            return Err(wrong(description(code, port)));
+        }
+        for (extent, form) in shape.iter().zip(&port.shape) {
+            match (form.alone(), form.fixed()) {
+                (Some(symbol), _) => match &sizes[symbol] {
+                    Some((known, other)) if known != extent => {
+                        let symbol = &code.symbols[symbol].name;
+                        let text = format!("{}, where `{symbol}` is {known} by `{other}`", description(code, port));
+                        return Err(wrong(text));
+                    }
+                    Some(_) => {}
+                    slot @ None => {
+                        let _ = slot;
+                        sizes[symbol] = Some((*extent, &port.name));
+                    }
+                },
+                (None, Some(fixed)) if fixed == *extent as i64 => {}
+                _ => return Err(wrong(description(code, port))),
+            }
+        }
+    }
+    let unknown = |at: usize| GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[at].name) };
+    let sizes = sizes.into_iter().enumerate();
+    sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
+}
+
+/// The type and the shape of an output.
+type Described = (DType, Vec<usize>);
+
+/// The types and shapes of the outputs if a symbol is 0, as an empty batch is; `None` if none is.
+///
+/// Operations do not run on nothing: the kernels of some backends fail there. So the outputs have to be empty themselves.
+fn empty(code: &GraphCode, sizes: &[usize], inputs: &Values) -> Result<Option<Vec<Described>>, ReplayError> {
+    let Some(symbol) = sizes.iter().position(|&size| size == 0) else { return Ok(None) };
+    let mut outputs = Vec::with_capacity(code.outputs.len());
+    for port in &code.outputs {
+        let shape: Option<Vec<usize>> = super::code::extents(&port.shape, sizes);
+        match shape {
+            Some(shape) if shape.contains(&0) => outputs.push((port.dtype, shape)),
+            _ => return Err(not_empty(code, symbol, port, inputs)),
+        }
+    }
+    Ok(Some(outputs))
+}
+
+/// An input has no elements, and an output would have some.
+fn not_empty(code: &GraphCode, symbol: usize, output: &Port, inputs: &Values) -> ReplayError {
+    let own = |port: &&Port| port.shape.iter().any(|form| form.alone() == Some(symbol));
+    let Some(port) = code.inputs.iter().find(own) else {
+        return GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[symbol].name) }.into();
+    };
+    let expected = format!(
+        "{}, with `{}` 1 at least, since output `{}` would not be empty",
+        description(code, port),
+        code.symbols[symbol].name,
+        output.name
+    );
+    let found = inputs.get(&port.name).map(ToString::to_string).unwrap_or_default();
+    ReplayError::Input { name: port.name.clone(), expected, found }
+}
+
+/// What an input has to be, in words: `F32 of shape [batch, 4]`.
+fn description(code: &GraphCode, port: &Port) -> String {
+    let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
+    let shape: Vec<_> = port.shape.iter().map(|form| form.named(&names).to_string()).collect();
+    format!("{} of shape [{}]", dtype_name(port.dtype), shape.join(", "))
+}
+
+/// Loads a graph on a device that is called `name`.
+///
+/// # Errors
+/// If the backend of the device cannot run the graph.
+pub(crate) fn load(
+    code: Arc<GraphCode>,
+    arena: &Arena,
+    device: &Device,
+    name: &str,
+) -> Result<Executable, ReplayError> {
+    fork::adopt();
+    let (player, copied) = super::exec::backend::player(&code, arena, device, name)?;
+    Ok(Executable::new(Box::new(Graph { code, player }), device.clone(), copied))
+}

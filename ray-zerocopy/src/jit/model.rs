@@ -1,0 +1,113 @@
+//! A file that holds something to run, whichever it is.
+
+use std::path::Path;
+
+use super::executable::Executable;
+use super::program::{Program, ProgramKind, Sealed};
+use super::torchscript::TorchScript;
+use super::traced_graph::TracedGraph;
+use crate::arena::arena::Arena;
+use crate::arena::file::ArenaFile;
+use crate::arena::io::Progress;
+use crate::checkpoint::pytorch::kind;
+use crate::error::arena::ArenaError;
+use crate::error::graph::{GraphError, ReplayError};
+use crate::error::script::ScriptError;
+
+/// A traced graph or a TorchScript module, for programs that take either: see [`open`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Opened {
+    /// What [`trace`](super::trace()) has made.
+    Graph(TracedGraph),
+    /// What `torch.jit.save` has written, or [`TorchScript::save`].
+    Script(TorchScript),
+}
+
+/// Opens a saved graph, a saved module, or a module of Python's torch; tells how far it is.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+/// # use ray_zerocopy::{Pipeline, jit};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+/// # let device = Device::flex();
+/// # let model = Model::new(&device);
+/// # let graph = jit::trace(&model)
+/// #     .input("rows", Tensor::<2>::ones([3, 4], &device))
+/// #     .forward(|model, inputs| Ok(model.head.forward(inputs.float::<2>("rows")?)))?;
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.rzg");
+/// # graph.save(&path)?;
+/// let opened = jit::open(&path, |progress| eprintln!("{progress:?}"))?;
+/// let outputs = opened.load("cpu")?.run([("rows", Tensor::<2>::ones([3, 4], &device))])?;
+/// assert_eq!(outputs.float::<2>("output")?.dims(), [3, 2]);
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+///
+/// # Errors
+/// If the file holds neither, or cannot be trusted.
+pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::error::Result<Opened> {
+    let path = path.as_ref();
+    match ArenaFile::open(path) {
+        Ok(file) => Opened::from_arena(&file.seal(&mut tell)?),
+        // A state dict is an archive too, and the error says so.
+        Err(ArenaError::NotAnArena(_)) if kind::kind(path).is_ok_and(|kind| kind.is_some()) => {
+            Ok(Opened::Script(TorchScript::open_with(path, tell)?))
+        }
+        Err(error) => Err(GraphError::from(error).into()),
+    }
+}
+
+impl Opened {
+    /// What an arena holds.
+    ///
+    /// # Errors
+    /// If it holds neither.
+    pub fn from_arena(arena: &Arena) -> crate::error::Result<Self> {
+        match TorchScript::from_arena(arena) {
+            Ok(script) => Ok(Self::Script(script)),
+            Err(ScriptError::NoScript { .. }) => Ok(Self::Graph(TracedGraph::from_arena(arena)?)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Loads it in this process: see [`TracedGraph::load`] and [`TorchScript::load`].
+    ///
+    /// # Errors
+    /// If the device is not there, or cannot run it.
+    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
+        match self {
+            Self::Graph(graph) => graph.load(device),
+            Self::Script(script) => script.load(device),
+        }
+    }
+
+    /// Writes it to one file.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ArenaError> {
+        self.arena().save(path)
+    }
+}
+
+impl Sealed for Opened {
+    fn kind(&self) -> ProgramKind {
+        match self {
+            Self::Graph(graph) => graph.kind(),
+            Self::Script(script) => script.kind(),
+        }
+    }
+}
+
+impl Program for Opened {
+    fn arena(&self) -> &Arena {
+        match self {
+            Self::Graph(graph) => graph.arena(),
+            Self::Script(script) => script.arena(),
+        }
+    }
+}

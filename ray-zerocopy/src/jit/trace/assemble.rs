@@ -1,0 +1,168 @@
+//! Recordings as one graph: where each constant comes from, and what need not be computed in every call.
+
+use std::collections::HashMap;
+
+use burn::tensor::{DType, TensorData, TensorId};
+
+use super::Example;
+use super::symbolize::{Recorded, TracedConstant};
+use crate::arena::arena::Arena;
+use crate::arena::manifest::TensorEntry;
+use crate::error::trace::TraceError;
+use crate::jit::graph::code::{BURN, Constant, FORMAT, GraphCode, Inline, Port, Source, Symbol, SymbolicScalar};
+use crate::jit::graph::passes::Step;
+use crate::jit::graph::passes::dead::remove_dead;
+use crate::jit::graph::passes::fold::fold;
+use crate::jit::graph::passes::renumber::Numbering;
+use crate::jit::graph::symbolic::expr::SymExpr;
+
+/// The graph of what was recorded.
+///
+/// # Errors
+/// If a constant depends on the sizes in a way that is not known.
+pub(super) fn code(
+    arena: &Arena,
+    origin: String,
+    examples: &[Example],
+    recorded: Recorded,
+) -> Result<GraphCode, TraceError> {
+    let Recorded { symbols, mut steps, inputs, mut outputs, constants } = recorded;
+    let names = crate::tensor::value::listed(symbols.iter().map(|(name, _)| name.as_str()));
+    let entries = Entries::of(arena);
+    let mut known = HashMap::new();
+    for (at, made) in constants.into_iter().enumerate() {
+        let id = TensorId::new((inputs + at) as u64);
+        let source = source(&made, &entries).ok_or_else(|| TraceError::Constant {
+            operation: made.reader.clone(),
+            shape: format!("{:?}", made.at[0].shape().to_vec()),
+            symbols: names.clone(),
+        })?;
+        let data = made.at.into_iter().next();
+        known.insert(
+            id,
+            (Constant { dtype: data.as_ref().map_or(DType::F32, TensorData::dtype), shape: made.shape, source }, data),
+        );
+    }
+
+    let folded = fold(&mut steps, |id| {
+        let (constant, data) = known.get(&id)?;
+        let fixed = constant.shape.iter().all(|extent| extent.fixed().is_some());
+        Some((data.clone().filter(|_| fixed)?, matches!(constant.source, Source::Entry(_))))
+    });
+    for (id, data) in folded {
+        let (shape, dtype) =
+            (data.shape().iter().map(|&extent| SymExpr::number(extent as i64)).collect(), data.dtype());
+        let source = Source::Inline(Inline(data.into_bytes().to_vec().into()));
+        known.insert(id, (Constant { dtype, shape, source }, None));
+    }
+    remove_dead(&mut steps, |step| &step.operation, outputs.iter().map(|output| output.id));
+
+    // Once more dense: inputs, then the constants that are left, then results.
+    let mut numbering = Numbering::default();
+    (0..inputs).for_each(|input| {
+        numbering.of(TensorId::new(input as u64));
+    });
+    let mut constants = Vec::new();
+    let read = steps.iter().flat_map(|step| step.operation.inputs().map(|tensor| tensor.id).collect::<Vec<_>>());
+    for id in read.chain(outputs.iter().map(|output| output.id)) {
+        if let (None, Some((constant, _))) = (numbering.known(id), known.get(&id)) {
+            numbering.of(id);
+            constants.push(constant.clone());
+        }
+    }
+    steps.iter_mut().for_each(|step| numbering.apply(&mut step.operation));
+    outputs.iter_mut().for_each(|output| output.id = numbering.of(output.id));
+
+    let mut holes = Vec::new();
+    let mut operations = Vec::with_capacity(steps.len());
+    for (at, Step { operation, holes: own }) in steps.into_iter().enumerate() {
+        operations.push(operation);
+        holes.extend(own.into_iter().map(|(number, form)| SymbolicScalar { operation: at as u32, number, form }));
+    }
+    let input = |(at, example): (usize, &Example)| {
+        let shape = example.data.shape().to_vec();
+        let extent = |(extent, symbol): (usize, &Option<u8>)| {
+            symbol.map_or_else(|| SymExpr::number(extent as i64), SymExpr::symbol)
+        };
+        Port {
+            name: example.name.clone(),
+            id: TensorId::new(at as u64),
+            dtype: example.data.dtype(),
+            shape: shape.into_iter().zip(&example.symbols).map(extent).collect(),
+        }
+    };
+    Ok(GraphCode {
+        format: FORMAT,
+        burn: BURN.to_owned(),
+        origin,
+        symbols: symbols.into_iter().map(|(name, traced)| Symbol { name, traced }).collect(),
+        inputs: examples.iter().enumerate().map(input).collect(),
+        outputs: outputs
+            .into_iter()
+            .map(|output| Port { name: output.name, id: output.id, dtype: output.dtype, shape: output.shape })
+            .collect(),
+        constants,
+        operations,
+        holes,
+    })
+}
+
+/// The tensors of an arena by the addresses of their bytes.
+struct Entries<'a>(HashMap<(usize, usize), Vec<&'a TensorEntry>>);
+
+impl<'a> Entries<'a> {
+    fn of(arena: &'a Arena) -> Self {
+        let mut entries: HashMap<_, Vec<_>> = HashMap::new();
+        for entry in &arena.manifest().tensors {
+            let bytes = arena.slice(entry.blob);
+            if !bytes.is_empty() {
+                let place = (bytes.as_ptr() as usize, bytes.len());
+                entries.entry(place).or_default().push(entry);
+            }
+        }
+        Self(entries)
+    }
+
+    fn find(&self, data: &TensorData) -> Option<&str> {
+        let bytes = data.as_bytes();
+        let entries = self.0.get(&(bytes.as_ptr() as usize, bytes.len()))?;
+        let shape = data.shape().to_vec();
+        let mut fitting = entries.iter().filter(|entry| entry.dtype == data.dtype() && entry.shape == shape);
+        fitting.next().map(|entry| entry.path.as_str())
+    }
+}
+
+/// Where the elements of a constant come from, if that is known.
+fn source(made: &TracedConstant, entries: &Entries<'_>) -> Option<Source> {
+    let first = made.at.first()?;
+    let same = made.at.iter().all(|other| other.shape() == first.shape() && other.as_bytes() == first.as_bytes());
+    if same {
+        return Some(match entries.find(first) {
+            Some(path) => Source::Entry(path.to_owned()),
+            None => Source::Inline(Inline(first.as_bytes().to_vec().into())),
+        });
+    }
+    // The one that has most elements tells most.
+    let most = made.at.iter().max_by_key(|data| data.shape().num_elements())?;
+    let candidates = [filled(most), range(most)];
+    candidates.into_iter().flatten().find(|source| {
+        let constant = |data: &TensorData| {
+            let shape = data.shape().iter().map(|&extent| SymExpr::number(extent as i64)).collect();
+            Constant { dtype: data.dtype(), shape, source: source.clone() }
+        };
+        made.at.iter().all(|data| constant(data).data(&[]).is_some_and(|own| own.as_bytes() == data.as_bytes()))
+    })
+}
+
+fn filled(data: &TensorData) -> Option<Source> {
+    Some(Source::Fill(data.as_bytes().get(..data.dtype().size())?.to_vec()))
+}
+
+fn range(data: &TensorData) -> Option<Source> {
+    if !(data.dtype().is_int() || data.dtype().is_uint()) {
+        return None;
+    }
+    let mut numbers = data.iter::<i64>();
+    let start = numbers.next()?;
+    Some(Source::Range { start, step: numbers.next()?.checked_sub(start)? })
+}

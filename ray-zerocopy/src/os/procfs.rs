@@ -1,0 +1,127 @@
+//! What the kernel tells of a process: `/proc/<pid>/maps`, `smaps` and `smaps_rollup`. Knows nothing of arenas.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+
+use super::smaps::mapping_of;
+
+/// A line of `/proc/<pid>/maps` that is about a file, or about memory that has a file descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Map<'a> {
+    pub start: usize,
+    pub end: usize,
+    /// `r--s` and the like.
+    pub permissions: &'a str,
+    /// Major and minor, `00:01`: not always as `fstat` has them.
+    pub device: &'a str,
+    pub inode: u64,
+    /// The path, or `/memfd:NAME (deleted)`.
+    pub name: &'a str,
+}
+
+impl<'a> Map<'a> {
+    pub(crate) fn parse(line: &'a str) -> Option<Self> {
+        let Range { start, end } = mapping_of(line)?;
+        let mut rest = line;
+        let mut word = || {
+            let (word, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+            rest = behind.trim_start();
+            word
+        };
+        let (_, permissions, _, device, inode) = (word(), word(), word(), word(), word());
+        let inode = inode.parse().ok().filter(|&inode| inode != 0)?;
+        Some(Self { start, end, permissions, device, inode, name: rest })
+    }
+}
+
+/// The ids of all processes.
+///
+/// # Errors
+/// If there is no `/proc`, or it is not that of this process.
+pub(crate) fn processes() -> io::Result<impl Iterator<Item = u32>> {
+    // Where it is not mounted there is most often an empty folder.
+    fs::metadata("/proc/self")?;
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+}
+
+/// Whether a process is there and may not be looked into: it is another user's, or has protected itself.
+pub(crate) fn is_hidden(pid: u32) -> bool {
+    // The kernel decides when the file is opened; its content shows only in what is read.
+    matches!(fs::read(format!("/proc/{pid}/maps")), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// The id of a process's parent.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    // The name of the program is in parentheses, and may hold anything, parentheses too.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The first word of a process's command line.
+pub(crate) fn argv0(pid: u32) -> Option<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    Some(String::from_utf8_lossy(line.split(|&byte| byte == 0).next()?).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::smaps::{field, figures};
+    use super::Map;
+    use super::argv0;
+    use super::parent;
+    use super::processes;
+
+    const SMAPS: &str = "\
+7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
+Size:               2048 kB
+Rss:                1024 kB
+Pss:                 256 kB
+VmFlags: rd sh mr
+7f0000400000-7f0000600000 r--s 00000000 fd:02 4712                       /models/two  spaces.bpk
+Rss:                2048 kB
+Pss:                2048 kB
+7f0000800000-7f0000801000 rw-p 00000000 00:00 0
+Rss:                   4 kB
+";
+
+    #[test]
+    fn a_line_is_taken_apart() {
+        let maps: Vec<_> = SMAPS.lines().filter_map(Map::parse).collect();
+        let expected = Map {
+            start: 0x7f00_0040_0000,
+            end: 0x7f00_0060_0000,
+            permissions: "r--s",
+            device: "fd:02",
+            inode: 4712,
+            name: "/models/two  spaces.bpk",
+        };
+        assert_eq!((maps.len(), maps[1]), (2, expected));
+        assert_eq!(maps[0].name, "/memfd:ray-zerocopy (deleted)");
+        for line in ["", "Rss: 4 kB", "x-y r--s 0 0 1 name", "1-2", "VmFlags: rd-sh mr"] {
+            assert_eq!(Map::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_meant_is_counted() {
+        let cost = |ours: fn(&Map<'_>) -> bool| {
+            let found = figures(SMAPS, |line| Map::parse(line).is_some_and(|map| ours(&map)));
+            (found.rss, found.pss)
+        };
+        assert_eq!(cost(|map| map.inode == 4711), (1024 * 1024, 256 * 1024));
+        assert_eq!(cost(|_| true), (3 * 1024 * 1024, 2304 * 1024));
+        assert_eq!(cost(|_| false), (0, 0));
+        assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
+    }
+
+    #[test]
+    fn this_process_has_a_parent_and_a_name() {
+        let own = std::process::id();
+        assert!(processes().unwrap().any(|pid| pid == own));
+        assert_eq!(parent(own), Some(std::os::unix::process::parent_id()));
+        assert_eq!(argv0(own), std::env::args().next());
+        assert_eq!(parent(u32::MAX), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! Calls of Ray's own, for benchmarks: what they would cost without this crate.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::api::cluster::{Cluster, Inner};
+use crate::error::ray::RayError;
+
+/// A function and a class as somebody would write them in Python, which do nothing.
+const NOTHING: &std::ffi::CStr = c"
+import ray
+
+@ray.remote(num_cpus=0.1)
+def nothing():
+    return None
+
+@ray.remote(num_cpus=0.1)
+class Nothing:
+    def nothing(self):
+        return None
+";
+
+/// Something that Ray does by itself, again and again.
+pub struct Bare {
+    cluster: Arc<Inner>,
+    remote: Py<PyAny>,
+    /// The actor lives as long as this.
+    _actor: Option<Py<PyAny>>,
+}
+
+impl Bare {
+    fn define<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let names = PyDict::new(py);
+        names.set_item("__name__", "__main__")?;
+        py.run(NOTHING, Some(&names), None)?;
+        names.as_any().get_item(name)
+    }
+
+    /// A task that does nothing.
+    ///
+    /// # Errors
+    /// If Ray refuses.
+    pub fn task(cluster: &Cluster) -> Result<Self, RayError> {
+        let remote = cluster.ask("bare", |py| Ok(Self::define(py, "nothing")?.getattr("remote")?.unbind()))?;
+        Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
+    }
+
+    /// A method of an actor that does nothing.
+    ///
+    /// # Errors
+    /// If Ray refuses.
+    pub fn actor(cluster: &Cluster) -> Result<Self, RayError> {
+        let (remote, actor) = cluster.ask("bare", |py| {
+            let actor = Self::define(py, "Nothing")?.getattr("remote")?.call0()?;
+            Ok((actor.getattr("nothing")?.getattr("remote")?.unbind(), actor.unbind()))
+        })?;
+        Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: Some(actor) })
+    }
+
+    /// Calls it, and waits for the result.
+    ///
+    /// # Errors
+    /// If Ray fails.
+    pub fn call(&self) -> Result<(), RayError> {
+        self.cluster.ask("bare", |py| {
+            let reference = self.remote.bind(py).call0()?;
+            py.import("ray")?.call_method1("get", (reference,)).map(drop)
+        })
+    }
+}

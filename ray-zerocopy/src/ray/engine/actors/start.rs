@@ -1,0 +1,144 @@
+//! Starting actors, and having them load the pipeline.
+
+use crate::ray::api::actor::start as start_actor;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::{RayActors, Shared, Slot};
+use crate::engine::backend::Start;
+use crate::error::call::{CallError, Worker};
+use crate::error::ray::RayError;
+use crate::ray::api::object;
+use crate::ray::engine::compiled_graph::CompiledGraphChannel;
+use crate::ray::engine::inline_wait::LastUnread;
+use crate::ray::engine::timer::TimerThread;
+use crate::ray::engine::workers::WorkerRegistry;
+use crate::ray::engine::{ClusterTarget, lock, named};
+use crate::ray::store::plasma;
+use crate::ray::wire::frame::EncodedMessage;
+use crate::ray::wire::protocol::{Answer, Order, Reply};
+
+impl RayActors {
+    /// Starts the actors, and waits until they have loaded the pipeline.
+    pub(crate) fn start(site: ClusterTarget, start: Start) -> crate::error::Result<Arc<Self>> {
+        let Start { settings, program } = start;
+        let other = |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
+        let shared = Arc::new(Shared {
+            site,
+            program,
+            settings,
+            keeper: TimerThread::start().map_err(other)?,
+            answers: Arc::new(TimerThread::start().map_err(other)?),
+            known: WorkerRegistry::default(),
+            last: LastUnread::default(),
+            state: Mutex::default(),
+            change: Condvar::new(),
+        });
+        let this = Arc::new(Self(shared));
+        for _ in 0..this.0.settings.workers {
+            let slot = this.0.begin()?;
+            lock(&this.0.state).slots.push(slot);
+        }
+        let until = Instant::now() + this.0.settings.start_timeout;
+        for index in 0..this.0.settings.workers {
+            this.0.greet(index, Some(until))?;
+        }
+        Ok(this)
+    }
+}
+
+impl Shared {
+    fn start_error(&self, reason: String) -> CallError {
+        CallError::Start { method: self.program.arena.pipeline().to_owned(), reason }
+    }
+
+    /// Starts an actor, as a process that has loaded nothing.
+    pub(super) fn begin(&self) -> Result<Slot, RayError> {
+        let cluster = &self.site.cluster;
+        cluster.ask(self.program.arena.pipeline(), |py| {
+            let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
+            // One that is called directly is begun anew by its owner, who has to open a new channel anyway.
+            keywords.set_item("max_restarts", if self.site.options.is_direct() { 0 } else { -1 })?;
+            let handle = start_actor(&cluster.0, py, &keywords, None, None)?;
+            let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
+            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, there: None })
+        })
+    }
+
+    /// Has an actor load the pipeline, and waits until it has. It gets calls from then on.
+    pub(super) fn greet(&self, index: usize, until: Option<Instant>) -> Result<(), CallError> {
+        let cluster = &self.site.cluster;
+        let what = self.program.arena.pipeline();
+        let (program, load) = named(cluster, &self.program);
+        let failed = |error| CallError::Ray { method: what.to_owned(), error };
+        let packed =
+            EncodedMessage::new(&self.request(Order::Load { program, load }), Default::default()).map_err(failed)?;
+        let lost =
+            || RayError::Other { what: what.to_owned(), cause: "the arena is not in the object store".to_owned() };
+        let held = plasma::reference(&self.program.arena).ok_or_else(lost).map_err(failed)?;
+        let asked = cluster.ask(what, |py| {
+            let arguments = packed.arguments(py, Some(held.reference.bind(py).clone()))?;
+            let reference = self.call(py, index)?.bind(py).call1(arguments)?;
+            let keywords = PyDict::new(py);
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64());
+            keywords.set_item("timeout", left)?;
+            let result = py.import("ray")?.call_method("get", (reference,), Some(&keywords))?;
+            Ok(object::result(&result, what))
+        });
+        let (reply, _) = match asked.and_then(|reply| reply) {
+            Ok(reply) => reply,
+            Err(RayError::TimedOut { .. }) => return Err(self.start_error(self.no_room(index))),
+            Err(error) => return Err(failed(error)),
+        };
+        let worker = Worker { index, pid: reply.from.pid };
+        match reply {
+            Reply { answer: Answer::NotLoaded(error), .. } => Err(CallError::Load { worker, error }),
+            Reply { answer: Answer::Done, attached, from } => {
+                self.known.worker(&from);
+                if let Some(attached) = attached {
+                    self.known.attached(self.program.key, worker, attached);
+                }
+                let direct = self.open_direct(index).map_err(failed)?;
+                if let Some(slot) = lock(&self.state).slots.get_mut(index) {
+                    slot.there = Some(worker);
+                    slot.direct = direct;
+                }
+                Ok(())
+            }
+            Reply { answer: Answer::Failed(failure), from, .. } => {
+                let (what, worker, message) = (what.to_owned(), from.to_string(), format!("{failure:?}"));
+                Err(failed(RayError::Panicked { what, worker, message }))
+            }
+            Reply { from, .. } => Err(failed(RayError::OtherBinary { worker: from.to_string() })),
+        }
+    }
+
+    /// Opens the short way to an actor, if that is wanted.
+    fn open_direct(&self, index: usize) -> Result<Option<Arc<CompiledGraphChannel>>, RayError> {
+        if !self.site.options.is_direct() {
+            return Ok(None);
+        }
+        let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
+        handle.map(|handle| CompiledGraphChannel::open(&self.site.cluster, &handle)).transpose()
+    }
+
+    /// What is said of an actor for which Ray finds no place.
+    fn no_room(&self, index: usize) -> String {
+        let resources = |found: Result<std::collections::BTreeMap<String, f64>, RayError>, name: &str| {
+            found.ok().and_then(|found| found.get(name).copied()).unwrap_or(0.0)
+        };
+        let cluster = &self.site.cluster;
+        format!(
+            "actor {index} was not there within {:?}: the cluster has {} CPUs, {} of them free, and {} GPUs; each actor asks \
+             for what `Options` say, or 1 CPU",
+            self.settings.start_timeout,
+            resources(cluster.resources(), "CPU"),
+            resources(cluster.available(), "CPU"),
+            resources(cluster.resources(), "GPU"),
+        )
+    }
+}

@@ -1,0 +1,135 @@
+//! Weights in Ray's object store: one object for an arena, read in place by every process of a node.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::arena::arena::Arena;
+use crate::error::Result;
+use crate::error::arena::ArenaError;
+use crate::error::ray::RayError;
+use crate::ray::api::cluster::{Cluster, store};
+use crate::ray::api::object::Held;
+use crate::ray::sys::buffer::{borrow, lend};
+use crate::ray::sys::protect::Protected;
+
+/// An object of the store, held and protected. It is given back as it was: the protection ends before the hold.
+struct Stored {
+    _protected: Protected,
+    bytes: bytes::Bytes,
+}
+
+impl AsRef<[u8]> for Stored {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// How many bytes stand on each side of an arena in its object: whatever page the first or the last byte of the arena is in, the rest of
+/// the page is this object's too, and can be protected.
+fn margin() -> usize {
+    rustix::param::page_size()
+}
+
+/// The bytes of an arena in the object that [`put`] has made of it, in place: nobody in this process can write to them as long as they are held.
+///
+/// # Errors
+/// If the object is no such one.
+pub(crate) fn bytes(object: &Bound<'_, PyAny>) -> Result<bytes::Bytes, RayError> {
+    let wire = |reason: String| RayError::Wire { what: "the arena".to_owned(), reason };
+    let parts: [Bound<'_, PyAny>; 3] = object.extract().map_err(|error: PyErr| wire(error.to_string()))?;
+    let parts = parts.iter().map(borrow).collect::<PyResult<Vec<_>>>().map_err(|error| wire(error.to_string()))?;
+    let pages = whole(&parts).ok_or_else(|| wire("its parts do not lie side by side in the store".to_owned()))?;
+    let protected = Protected::new(pages).map_err(|error| wire(format!("its pages cannot be protected: {error}")))?;
+    Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes: parts[1].clone() }))
+}
+
+/// From the start of the first part to the end of the last, if the parts follow each other as Ray lays out the buffers of one object.
+fn whole(parts: &[bytes::Bytes]) -> Option<Range<usize>> {
+    /// Each buffer begins at a multiple of it.
+    const ALIGNMENT: usize = 64;
+    let range = |part: &bytes::Bytes| part.as_ptr() as usize..part.as_ptr() as usize + part.len();
+    let follows = |pair: &[bytes::Bytes]| {
+        range(&pair[1]).start.checked_sub(range(&pair[0]).end).is_some_and(|between| between < ALIGNMENT)
+    };
+    let side_by_side = parts.windows(2).all(follows);
+    Some(range(parts.first()?).start..range(parts.last()?).end).filter(|_| side_by_side)
+}
+
+/// Puts an arena into the object store of this process's node. Gives Ray's reference to it.
+///
+/// # Errors
+/// If the store has no room, and `spill` does not allow what Ray does then: it would move others to a disk, and say nothing. Or if
+/// the arena borrows from files.
+pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
+    let whole = || {
+        let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
+        let reason =
+            "weights that are borrowed from a file do not go to other machines; open it with `Placement::sealed`"
+                .to_owned();
+        ArenaError::File { path, reason }
+    };
+    let arena = arena.in_one()?;
+    let container = arena.container().ok_or_else(whole)?.clone();
+    let failed = |error: PyErr| RayError::here(&error, "put");
+    if !spill {
+        let needed = (container.len() + 2 * margin()) as u64;
+        let (free, capacity) = store(py).map_err(failed)?;
+        if needed > free {
+            return Err(RayError::StoreFull { needed, free, capacity }.into());
+        }
+    }
+    let put = || {
+        let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
+        let beside = PyBytes::new(py, &vec![0; margin()]);
+        let parts = (buffer.call1((&beside,))?, buffer.call1((lend(py, container)?,))?, buffer.call1((&beside,))?);
+        py.import("ray")?.call_method1("put", (parts,))
+    };
+    Ok(put().map_err(failed)?.unbind())
+}
+
+/// The object that an arena lies in.
+pub(crate) fn reference(arena: &Arena) -> Option<&Arc<Held>> {
+    arena.origin()?.downcast_ref::<Arc<Held>>()
+}
+
+impl Cluster {
+    /// Puts an arena into the object store of this node, and opens it there. One that lies there is given back.
+    ///
+    /// # Errors
+    /// If the store has no room, and [`spill`](crate::ray::api::builder::ClusterBuilder::spill) does not allow what Ray does then; or if the
+    /// arena borrows from files.
+    pub fn put_arena(&self, arena: &Arena) -> Result<Arena> {
+        if reference(arena).is_some_and(|held| Arc::ptr_eq(&held.cluster, &self.0)) {
+            return Ok(arena.clone());
+        }
+        self.0.usable()?;
+        let put = |py: Python<'_>| -> Result<(Py<PyAny>, bytes::Bytes)> {
+            let reference = put(py, arena, self.0.spill)?;
+            let object = py.import("ray").and_then(|ray| ray.call_method1("get", (&reference,)));
+            Ok((reference, bytes(&object.map_err(|error| RayError::here(&error, "put"))?)?))
+        };
+        let (reference, bytes) = Python::attach(put)?;
+        let held = Arc::new(Held::new(Arc::clone(&self.0), reference, "an arena"));
+        Ok(Arena::from_store(bytes, Some(Arc::new(held)))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    #[test]
+    fn parts_of_one_object_lie_side_by_side() {
+        let object = bytes::Bytes::from(vec![0_u8; 1000]);
+        let start = object.as_ptr() as usize;
+        let part = |range: std::ops::Range<usize>| object.slice(range);
+        assert_eq!(whole(&[part(10..100), part(128..500), part(500..900)]), Some(start + 10..start + 900));
+        assert_eq!(whole(&[part(10..100), part(200..500), part(500..900)]), None, "too far away");
+        assert_eq!(whole(&[part(10..100), part(90..500), part(500..900)]), None, "not behind it");
+        assert_eq!(whole(&[part(500..900), part(100..500), part(10..100)]), None, "the other way round");
+        assert_eq!(whole(&[]), None);
+    }
+}

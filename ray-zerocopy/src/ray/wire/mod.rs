@@ -1,0 +1,5 @@
+//! TODO.
+
+pub(crate) mod fingerprint;
+pub(crate) mod frame;
+pub(crate) mod protocol;

@@ -1,0 +1,4 @@
+//! TODO.
+
+pub(crate) mod module;
+pub(crate) mod serve;

@@ -1,0 +1,115 @@
+//! Making calls: from a method and its arguments to a [`Pending`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::hosted::{Handler, loader};
+use super::pending::Pending;
+use super::wire::{Reader, WireError, Writer};
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::engine::Engine;
+use crate::engine::call::Call;
+use crate::engine::program::Program;
+use crate::engine::sys::entry::FnToken;
+use crate::error::call::CallError;
+use crate::pipeline::rebuild::Root;
+
+/// How calls are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub deadline: Option<Duration>,
+    pub attempts: u32,
+    /// Whether a call waits for a place in a full queue.
+    pub wait: bool,
+    /// Whether the workers are actors.
+    pub actor: bool,
+}
+
+/// A program on an engine: what the code that `#[ray_zerocopy::remote]` writes calls.
+#[derive(Clone)]
+pub struct Caller {
+    pub(crate) program: Arc<Program>,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) options: Options,
+    pub(crate) pinned: Option<usize>,
+}
+
+/// A remote method of a pipeline.
+pub struct Method {
+    name: &'static str,
+    handler: Result<FnToken, String>,
+}
+
+impl Method {
+    /// Names a method by the function that runs it.
+    pub fn new<P: 'static>(name: &'static str, handler: Handler<P>) -> Self {
+        Self { name, handler: FnToken::of(handler).map_err(|error| error.to_string()) }
+    }
+
+    /// A method whose function is this crate's own.
+    pub(crate) fn named(name: &'static str, function: &str) -> Self {
+        Self { name, handler: Ok(FnToken::named(function)) }
+    }
+}
+
+/// A program for a pipeline of type `P`.
+pub(super) fn program<P: Root>(
+    arena: Arena,
+    device: String,
+    strict: bool,
+    memory: MemoryPolicy,
+) -> Result<Arc<Program>, CallError> {
+    let load: crate::engine::served::Loader = loader::<P>;
+    let named = P::loader().map(|name| Ok(FnToken::named(name)));
+    let loader = named
+        .unwrap_or_else(|| FnToken::of(load))
+        .map_err(|error| CallError::Start { method: crate::error::type_name::<P>(), reason: error.to_string() })?;
+    Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
+}
+
+impl Caller {
+    /// Puts a call into the engine's queue, and waits for a place in it if it is full.
+    pub fn call<T>(
+        &self,
+        method: Method,
+        put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+        take: fn(&mut Reader) -> Result<T, WireError>,
+    ) -> Pending<T> {
+        let (reply, answer) = oneshot::channel();
+        let mut pending = Pending::new(answer, take, method.name);
+        let mut writer = Writer::default();
+        let put = put(&mut writer).map_err(|error| CallError::Wire {
+            method: method.name.to_owned(),
+            what: "an argument".to_owned(),
+            reason: error.to_string(),
+        });
+        let handler = method.handler.map_err(|reason| CallError::Start { method: method.name.to_owned(), reason });
+        let handler = match put.and(handler) {
+            Ok(handler) => handler,
+            Err(error) => return Pending::failed(error, take, method.name),
+        };
+        let call = Call {
+            program: Arc::clone(&self.program),
+            method: method.name,
+            handler,
+            args: writer.finish(),
+            reply,
+            // A deadline that no clock can show is none.
+            deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
+            allowed: self.options.attempts,
+            attempts: 0,
+            unheard: 0,
+            actor: self.options.actor,
+            pinned: self.pinned,
+        };
+        match self.engine.submit(call, self.options.wait) {
+            Ok(lone) => pending.lone = lone,
+            Err(refused) => {
+                let (call, error) = *refused;
+                call.answer(Err(error));
+            }
+        }
+        pending
+    }
+}

@@ -1,0 +1,64 @@
+//! A loaded pipeline in a worker: what the engine calls a program.
+
+use burn::tensor::Device;
+
+use super::wire::{Reader, WireError, Writer};
+use crate::arena::arena::Arena;
+use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::served::MethodError;
+use crate::engine::served::{LoadRequest, LoadedProgram, Served};
+use crate::engine::sys::entry::FnToken;
+use crate::error::load::LoadError;
+use crate::pipeline::load::Loaded;
+use crate::pipeline::load::load;
+use crate::pipeline::rebuild::Root;
+use crate::{device, panics};
+
+/// A remote method, as a worker runs it: arguments in, result out.
+pub type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
+
+struct HostedPipeline<P> {
+    pipeline: P,
+    arena: Arena,
+    device: Device,
+}
+
+/// What a worker runs to load a pipeline of type `P`.
+pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
+    let LoadRequest { arena, device, strict } = request;
+    let device = device::device(&device)?;
+    let loaded: Loaded<P> = load(&arena, &device)?;
+    let loaded = if strict { loaded.strict()? } else { loaded };
+    let (copied, decoding) = (loaded.copied().to_vec(), loaded.decoding());
+    let served = Box::new(HostedPipeline { pipeline: loaded.into_inner(), arena, device });
+    Ok(LoadedProgram { served, copied, decoding })
+}
+
+impl<P: Root> Served for HostedPipeline<P> {
+    fn call(&mut self, handler: &FnToken, arguments: Incoming) -> Result<Outgoing, MethodError> {
+        let wire = |what: &str, reason: String| MethodError::Wire { what: what.to_owned(), reason };
+        let run: Handler<P> = handler.resolve().map_err(|error| wire("the call", error.to_string()))?;
+        let mut reader = Reader::new(arguments, self.device.clone());
+        let mut writer = Writer::default();
+        match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
+            Ok(Ok(())) => Ok(writer.finish()),
+            Ok(Err(WireError { graph: Some(error), .. })) => Err(MethodError::Graph(error)),
+            Ok(Err(error)) => Err(wire("an argument or the result", error.to_string())),
+            Err(panic) => Err(MethodError::Panicked(self.renew(panic))),
+        }
+    }
+}
+
+impl<P: Root> HostedPipeline<P> {
+    /// A panic may have left the pipeline half-changed: the next call gets a new one, from the arena.
+    fn renew(&mut self, panic: String) -> String {
+        // The half-changed pipeline is dropped here, and may panic again, as may its copied fields when they are decoded.
+        let renewed =
+            panics::caught(|| load::<P>(&self.arena, &self.device).map(|new| self.pipeline = new.into_inner()));
+        match renewed {
+            Ok(Ok(())) => panic,
+            Ok(Err(error)) => format!("{panic}; the pipeline could not be loaded anew: {error}"),
+            Err(again) => format!("{panic}; while the pipeline was loaded anew: {again}"),
+        }
+    }
+}

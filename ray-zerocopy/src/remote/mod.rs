@@ -1,0 +1,55 @@
+//! Wrappers: a pipeline and an engine, joined. Methods of a pipeline become calls, and results come back.
+
+pub(crate) mod actor;
+pub(crate) mod actors;
+pub(crate) mod caller;
+pub(crate) mod hosted;
+pub(crate) mod pending;
+pub(crate) mod schema;
+pub(crate) mod task;
+pub mod untyped;
+pub mod wire;
+pub mod wire_tensors;
+
+use self::caller::Caller;
+use self::schema::MethodInfo;
+
+use crate::pipeline::rebuild::Root;
+
+/// A pipeline whose methods can be called from afar. Implemented by `#[ray_zerocopy::remote]`.
+#[diagnostic::on_unimplemented(
+    message = "no method of `{Self}` can be called from afar",
+    label = "no `#[ray_zerocopy::remote]` on an `impl` block of this type",
+    note = "write `#[ray_zerocopy::remote]` above the `impl {Self}` block that holds the methods to call"
+)]
+pub trait Remote: Root {
+    /// The methods that tasks have: those that take `&self`.
+    type Tasks: From<Caller>;
+    /// The methods that actors have: those that take `&self` or `&mut self`.
+    type Actors: From<Caller>;
+
+    /// The methods, for callers that learn of them at run time only, in the order of the source. One that has a `where`
+    /// clause of its own is not among them, since not every pipeline of the type has it.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// use ray_zerocopy::{Pipeline, Remote};
+    ///
+    /// #[derive(Pipeline)]
+    /// #[pipeline(init = Model::new)]
+    /// struct Model { head: Linear }
+    ///
+    /// #[ray_zerocopy::remote]
+    /// impl Model {
+    ///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    ///
+    ///     /// Scores of each row.
+    ///     pub fn predict(&self, rows: Tensor<2>) -> Tensor<2> { self.head.forward(rows) }
+    /// }
+    ///
+    /// let methods = Model::methods();
+    /// assert_eq!((methods[0].name, methods[0].doc), ("predict", "Scores of each row."));
+    /// assert_eq!(methods[0].parameters[0].name, "rows");
+    /// ```
+    fn methods() -> Vec<MethodInfo<Self>>;
+}

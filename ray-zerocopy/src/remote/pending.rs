@@ -1,0 +1,297 @@
+//! Results that are on their way.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+
+use super::wire::{Reader, WireError};
+use crate::engine::blocking::blocking;
+use crate::engine::call::Receive;
+use crate::engine::message::Incoming;
+use crate::error::call::CallError;
+use crate::error::{Error, Result};
+
+type Answer = std::result::Result<Incoming, CallError>;
+
+/// A result that is on its way. Wait for it, or `.await` it on any executor. Tensors arrive on the `cpu` device.
+///
+/// A call runs even if its `Pending` is dropped.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+/// # use ray_zerocopy::{Pipeline, TaskWrapper, gather};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+/// #[ray_zerocopy::remote]
+/// impl Model {
+///     pub fn double(&self, x: u32) -> u32 { 2 * x }
+/// }
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// # ray_zerocopy::init();
+/// let tasks = TaskWrapper::new(&Model::new(&Device::flex()))?;
+/// assert_eq!(tasks.double(21).wait()?, 42);
+/// assert_eq!(gather((0..3).map(|x| tasks.double(x))).wait()?, [0, 2, 4]);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "the call runs, but nobody sees its result or its error: `.wait()?` or `.await?` it"]
+pub struct Pending<T> {
+    answer: oneshot::Receiver<Answer>,
+    take: fn(&mut Reader) -> std::result::Result<T, WireError>,
+    method: &'static str,
+    taken: bool,
+    /// The process that made the call. A fork of it has this value too, and never gets the answer.
+    process: u32,
+    /// The right to receive the answer, for as long as nobody has asked for it.
+    pub(super) lone: Option<Box<dyn Receive>>,
+}
+
+impl<T> Pending<T> {
+    pub(super) fn new(
+        answer: oneshot::Receiver<Answer>,
+        take: fn(&mut Reader) -> std::result::Result<T, WireError>,
+        method: &'static str,
+    ) -> Self {
+        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
+    }
+
+    pub(crate) fn failed(
+        error: CallError,
+        take: fn(&mut Reader) -> std::result::Result<T, WireError>,
+        method: &'static str,
+    ) -> Self {
+        let (reply, answer) = oneshot::channel();
+        drop(reply.send(Err(error)));
+        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
+    pub fn wait(mut self) -> Result<T> {
+        self.check_process()?;
+        if let Some(lone) = self.lone.take() {
+            lone.receive();
+        }
+        let answer = match self.taken {
+            true => None,
+            false => self.receive(None),
+        };
+        self.value(answer.unwrap_or_else(|| Err(self.lost())))
+    }
+
+    /// Waits for the result, but not for long: `None` if it is not there yet. May be called again then, and only then.
+    ///
+    /// The call goes on. To end it after some time, give the wrapper a deadline.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<T>> {
+        if let Err(error) = self.check_process() {
+            return Some(Err(error));
+        }
+        if self.taken {
+            return Some(Err(self.lost()));
+        }
+        self.give_up_right();
+        let answer = self.receive(Instant::now().checked_add(timeout))?;
+        self.taken = answer.is_ok();
+        Some(self.value(answer))
+    }
+
+    /// Blocks until the answer is there; `None` if it is not there in time. By polling, because oneshot's own blocking
+    /// calls panic once a receiver has been polled, and whoever has polled may well wait afterwards.
+    fn receive(&mut self, until: Option<Instant>) -> Option<Result<Answer>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut self.answer).poll(&mut context) {
+                return Some(answer.map_err(|_| self.lost()));
+            }
+            match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                None => blocking(std::thread::park),
+                Some(Duration::ZERO) => return None,
+                Some(left) => blocking(|| std::thread::park_timeout(left)),
+            }
+        }
+    }
+
+    /// Whether this process is the one that made the call.
+    fn check_process(&self) -> Result<()> {
+        if self.process == std::process::id() {
+            return Ok(());
+        }
+        Err(CallError::forked(self.method).into())
+    }
+
+    /// Leaves the answer to the engine: someone else may need what the right to it keeps busy.
+    fn give_up_right(&mut self) {
+        if let Some(lone) = self.lone.take() {
+            if self.process == std::process::id() {
+                drop(lone);
+            } else {
+                // The engine's locks may be held by threads that a fork has not got.
+                std::mem::forget(lone);
+            }
+        }
+    }
+
+    fn value(&self, answer: Result<Answer>) -> Result<T> {
+        let message = answer?.map_err(Error::from)?;
+        (self.take)(&mut Reader::new(message, Device::flex())).map_err(|error| {
+            let what = "the result".to_owned();
+            CallError::Wire { method: self.method.to_owned(), what, reason: error.to_string() }.into()
+        })
+    }
+
+    /// Every call is answered as long as its engine lives; and a result can be taken only once.
+    fn lost(&self) -> Error {
+        let method = self.method.to_owned();
+        match self.taken {
+            true => CallError::Taken { method }.into(),
+            false => CallError::ShutDown { method }.into(),
+        }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
+        self.check_process()?;
+        if self.taken {
+            return Poll::Ready(Err(self.lost()));
+        }
+        self.give_up_right();
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(context));
+        self.taken = true;
+        Poll::Ready(self.value(answer.map_err(|_| self.lost())))
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        self.give_up_right();
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// Wakes a thread that waits for a result.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Many results as one. See [`gather`].
+#[must_use = "the calls run, but nobody sees their results: `.wait()?` or `.await?` them"]
+pub struct Gather<T> {
+    slots: Vec<Slot<T>>,
+    /// How many of the first are here: what is polled next is the one behind them.
+    here: usize,
+}
+
+enum Slot<T> {
+    OnItsWay(Pending<T>),
+    Here(T),
+    Taken,
+}
+
+/// Joins results that are on their way into one, in the order of the calls. The calls are made first, all of them.
+///
+/// There is an example at [`Pending`].
+pub fn gather<T>(pending: impl IntoIterator<Item = Pending<T>>) -> Gather<T> {
+    Gather { slots: pending.into_iter().map(Slot::OnItsWay).collect(), here: 0 }
+}
+
+impl<T> Gather<T> {
+    /// Waits for all results.
+    ///
+    /// # Errors
+    /// The first error in the order of the calls. The other calls run all the same.
+    pub fn wait(self) -> Result<Vec<T>> {
+        let values = self.slots.into_iter().map(|slot| match slot {
+            Slot::OnItsWay(pending) => pending.wait(),
+            Slot::Here(value) => Ok(value),
+            Slot::Taken => Err(taken()),
+        });
+        values.collect()
+    }
+
+    /// Waits for all results, but not for long: `None` if some are missing. May be called again then, and only then.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<Result<Vec<T>>> {
+        let until = Instant::now().checked_add(timeout);
+        self.collect(|pending| {
+            let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            pending.wait_timeout(left)
+        })
+    }
+
+    /// Asks for the results that are missing, one after the other. Says nothing as long as one is.
+    fn collect(&mut self, mut ask: impl FnMut(&mut Pending<T>) -> Option<Result<T>>) -> Option<Result<Vec<T>>> {
+        if self.here == 0 {
+            // Each of them is wanted, so none is left for its caller to fetch.
+            self.slots.iter_mut().for_each(|slot| {
+                if let Slot::OnItsWay(pending) = slot {
+                    pending.give_up_right();
+                }
+            });
+        }
+        // Only the first that is missing: all are needed, and to ask each of a thousand whenever one arrives is a million questions.
+        while let Some(slot) = self.slots.get_mut(self.here) {
+            if let Slot::OnItsWay(pending) = slot {
+                match ask(pending)? {
+                    Ok(value) => *slot = Slot::Here(value),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            self.here += 1;
+        }
+        let values = self.slots.iter_mut().map(|slot| match std::mem::replace(slot, Slot::Taken) {
+            Slot::Here(value) => Ok(value),
+            Slot::OnItsWay(_) | Slot::Taken => Err(taken()),
+        });
+        Some(values.collect())
+    }
+}
+
+fn taken() -> Error {
+    CallError::Taken { method: "gather".to_owned() }.into()
+}
+
+impl<T: Unpin> Future for Gather<T> {
+    type Output = Result<Vec<T>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let all = self.collect(|pending| match Pin::new(pending).poll(context) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        });
+        all.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> fmt::Debug for Gather<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather").field("calls", &self.slots.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,142 @@
+//! What a pipeline's methods look like to a caller that learns their types at run time only, as one in Python does.
+//!
+//! It knows nothing of Python: a [`Schema`] says how a value travels, see [`wire`](super::wire).
+
+use super::hosted::Handler;
+use crate::tensor::kind::TensorKind;
+
+/// How values of a type travel in a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Schema {
+    /// A tensor: its type and shape in the message, its bytes beside it.
+    Tensor {
+        /// How many dimensions it has.
+        rank: usize,
+        /// What its elements are.
+        kind: TensorKind,
+    },
+    /// A vector of tensors, or of what holds tensors: their number, then each.
+    List(Box<Schema>),
+    /// So many of the same, one after the other.
+    Array(Box<Schema>, usize),
+    /// Whether it is there, and then the value.
+    Optional(Box<Schema>),
+    /// A map: the number of entries, then each key and its value.
+    Map {
+        /// Always a [`Value`](Self::Value).
+        key: Box<Schema>,
+        /// What the keys lead to.
+        value: Box<Schema>,
+    },
+    /// One after the other.
+    Tuple(Vec<Schema>),
+    /// A result. If `ok` is a [`Value`](Self::Value), all of it is one value, as serde writes a `Result`; otherwise it is
+    /// whether all went well, and then the one or the other.
+    Fallible {
+        /// What a method gives if all goes well.
+        ok: Box<Schema>,
+        /// What it gives if not: always a [`Value`](Self::Value).
+        error: Box<Schema>,
+    },
+    /// A value through serde: MessagePack with named fields.
+    Value {
+        /// The type, as the compiler writes it.
+        ty: &'static str,
+    },
+}
+
+impl Schema {
+    /// A value through serde.
+    pub(super) fn value<T: ?Sized>() -> Self {
+        Self::Value { ty: std::any::type_name::<T>() }
+    }
+}
+
+/// A parameter of a method, beside the pipeline itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in the source.
+    pub name: &'static str,
+    /// How its values travel.
+    pub schema: Schema,
+}
+
+/// A method of a pipeline that can be called from afar: an entry of [`Remote::methods`](super::Remote::methods).
+pub struct MethodInfo<P> {
+    /// Its name in the source.
+    pub name: &'static str,
+    /// Its documentation, as written.
+    pub doc: &'static str,
+    /// Whether it takes `&mut self`.
+    pub exclusive: bool,
+    /// Its parameters, in order.
+    pub parameters: Vec<Parameter>,
+    /// How its results travel.
+    pub result: Schema,
+    /// What runs it.
+    #[doc(hidden)]
+    pub handler: Handler<P>,
+}
+
+impl<P> std::fmt::Debug for MethodInfo<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = f.debug_struct("MethodInfo");
+        text.field("name", &self.name).field("exclusive", &self.exclusive);
+        text.field("parameters", &self.parameters).field("result", &self.result).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashMap};
+
+    use burn::tensor::{Bool, Int, Tensor};
+
+    use super::Schema;
+    use crate::remote::wire::*;
+    use crate::tensor::kind::TensorKind;
+
+    macro_rules! schema {
+        ($ty:ty) => {{
+            let wire = Wire::<$ty>::NEW;
+            (&&&&wire).ops().schema
+        }};
+    }
+
+    fn tensor(rank: usize, kind: TensorKind) -> Schema {
+        Schema::Tensor { rank, kind }
+    }
+
+    #[test]
+    fn tensors_and_what_holds_them_say_how_they_travel() {
+        let float = || Box::new(tensor(2, TensorKind::Float));
+        assert_eq!(schema!(Tensor<2>), *float());
+        assert_eq!(schema!(Tensor<1, Int>), tensor(1, TensorKind::Int));
+        assert_eq!(schema!(Option<Tensor<3, Bool>>), Schema::Optional(Box::new(tensor(3, TensorKind::Bool))));
+        assert_eq!(schema!(Vec<Box<Tensor<2>>>), Schema::List(float()));
+        assert_eq!(schema!([Tensor<2>; 3]), Schema::Array(float(), 3));
+        assert_eq!(schema!((Tensor<2>, Vec<Tensor<2>>)), Schema::Tuple(vec![*float(), Schema::List(float())]));
+        let key = Box::new(Schema::Value { ty: "u8" });
+        assert_eq!(schema!(BTreeMap<u8, Tensor<2>>), Schema::Map { key: key.clone(), value: float() });
+        assert_eq!(schema!(HashMap<u8, Tensor<2>>), Schema::Map { key, value: float() });
+    }
+
+    #[test]
+    fn everything_else_is_a_value() {
+        assert_eq!(schema!(Vec<u32>), Schema::Value { ty: "alloc::vec::Vec<u32>" });
+        assert_eq!(schema!(()), Schema::Value { ty: "()" });
+        assert_eq!(schema!(Option<u8>), Schema::Value { ty: std::any::type_name::<Option<u8>>() });
+    }
+
+    #[test]
+    fn results_are_told_apart_from_values_with_tensors_and_without() {
+        let error = Box::new(Schema::Value { ty: "u8" });
+        let ok = Box::new(tensor(1, TensorKind::Float));
+        assert_eq!(schema!(Result<Tensor<1>, u8>), Schema::Fallible { ok, error: error.clone() });
+        let ok = Box::new(Schema::Value { ty: "bool" });
+        assert_eq!(schema!(Result<bool, u8>), Schema::Fallible { ok, error });
+        // Only as a whole: inside of a value it is part of the value.
+        assert!(matches!(schema!(Vec<Result<bool, u8>>), Schema::Value { .. }));
+    }
+}

@@ -1,0 +1,204 @@
+//! Tasks: each call runs on whichever worker is free.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Remote;
+use super::caller::{Caller, Options, program};
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::device;
+use crate::engine::backend::{Backend, Tasks};
+use crate::engine::local::LocalPool;
+use crate::engine::program::Program;
+use crate::error::Result;
+use crate::pipeline::share::share;
+use crate::report::processes::report;
+use crate::report::table::Report;
+
+/// A pipeline whose method calls are tasks: each runs on whichever worker process is free.
+///
+/// The methods are those that take `&self` in the impl block under `#[ray_zerocopy::remote]`, and each returns a
+/// [`Pending`](crate::Pending). A worker keeps the pipeline that it loaded, so a second task rebuilds nothing; but which worker runs a
+/// task is not said, so tasks have no state that a caller could rely on.
+///
+/// A task whose worker dies runs again on another, three times at most by default, so it has to be repeatable.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use ray_zerocopy::{Pipeline, TaskWrapper};
+///
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// #[ray_zerocopy::remote]
+/// impl Model {
+///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+///
+///     pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+/// }
+///
+/// fn main() -> ray_zerocopy::Result<()> {
+///     ray_zerocopy::init();
+///     let device = Device::flex();
+///     let model = Model::new(&device);
+///     let tasks = TaskWrapper::new(&model)?;
+///
+///     let x = Tensor::<2>::ones([3, 4], &device);
+///     let there = tasks.predict(x.clone()).wait()?;
+///     let here = model.predict(x);
+///     assert_eq!(here.into_data(), there.into_data());
+///     Ok(())
+/// }
+/// ```
+pub struct TaskWrapper<P: Remote> {
+    caller: Caller,
+    tasks: P::Tasks,
+}
+
+impl<P: Remote> TaskWrapper<P> {
+    /// Shares a pipeline and runs its methods on the workers that this process shares, [`LocalPool::shared`].
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared, or the workers cannot be started.
+    pub fn new(pipeline: &P) -> Result<Self> {
+        Self::on(&LocalPool::shared()?, pipeline)
+    }
+
+    /// Shares a pipeline and runs its methods on workers of your choice: [`LocalPool`] ones, or those of a Ray cluster.
+    ///
+    /// # Errors
+    /// If the pipeline cannot be shared.
+    pub fn on(engine: &impl Backend, pipeline: &P) -> Result<Self> {
+        Self::from_arena(engine, share(pipeline)?)
+    }
+
+    /// Runs the methods of a pipeline that has been shared already.
+    ///
+    /// # Errors
+    /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
+    pub fn from_arena(engine: &impl Backend, arena: Arena) -> Result<Self> {
+        let program = program::<P>(engine.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
+        let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
+        Ok(Self::assemble(engine.tasks()?, program, options))
+    }
+
+    fn assemble(Tasks(engine): Tasks, program: Arc<Program>, options: Options) -> Self {
+        // Set before by an earlier step of the same wrapper, for the same engine.
+        drop(program.engine.set(Arc::downgrade(&engine)));
+        let caller = Caller { program, engine, options, pinned: None };
+        Self { tasks: P::Tasks::from(caller.clone()), caller }
+    }
+
+    fn engine(&self) -> Tasks {
+        Tasks(Arc::clone(&self.caller.engine))
+    }
+
+    fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {
+        let old = &self.caller.program;
+        let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory));
+        Self::assemble(self.engine(), program, self.caller.options)
+    }
+
+    fn with(self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = self.caller.options;
+        change(&mut options);
+        Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
+    }
+
+    /// Where workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    ///
+    /// A device that does not exist, or that the workers do not have, is an error of the first call.
+    #[must_use]
+    pub fn device(self, device: &str) -> Self {
+        let Program { strict, memory, .. } = *self.caller.program;
+        self.reprogram(device.to_owned(), strict, memory)
+    }
+
+    /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        let Program { ref device, memory, .. } = *self.caller.program;
+        let device = device.clone();
+        self.reprogram(device, true, memory)
+    }
+
+    /// How the memory of the weights is treated. Default: as any other memory.
+    ///
+    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::HugePages::Now) this returns
+    /// when they are. Each worker prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
+    /// applied is no error: what came of it is in the [`report`](Self::report).
+    #[must_use]
+    pub fn memory(self, memory: MemoryPolicy) -> Self {
+        self.arena().apply(memory.once());
+        let Program { ref device, strict, .. } = *self.caller.program;
+        let device = device.clone();
+        self.reprogram(device, strict, memory)
+    }
+
+    /// How long a call may take, with its time in the queue. A worker that is still busy then is killed and replaced.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.deadline = Some(deadline))
+    }
+
+    /// How often a task may be tried when its workers die. Default: 3.
+    #[must_use]
+    pub fn attempts(self, attempts: u32) -> Self {
+        self.with(|options| options.attempts = attempts.max(1))
+    }
+
+    /// Makes a call fail at once when the queue is full. By default it waits for a place, which blocks its thread.
+    #[must_use]
+    pub fn fail_when_full(self) -> Self {
+        self.with(|options| options.wait = false)
+    }
+
+    /// The shared weights.
+    pub fn arena(&self) -> &Arena {
+        &self.caller.program.arena
+    }
+
+    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn report(&self) -> Result<Report> {
+        report(&self.caller.program, &*self.caller.engine).map_err(Into::into)
+    }
+
+    /// Loads the pipeline in this process, borrowing from the arena too.
+    ///
+    /// # Errors
+    /// If the device is not there, or something had to be copied and the wrapper is [`strict`](Self::strict).
+    pub fn load(&self) -> Result<crate::pipeline::load::Loaded<P>> {
+        let program = &self.caller.program;
+        self.arena().follow(program.memory);
+        let loaded = crate::pipeline::load::load::<P>(self.arena(), &device::device(&program.device)?)?;
+        Ok(if program.strict { loaded.strict()? } else { loaded })
+    }
+}
+
+impl<P: Remote> Deref for TaskWrapper<P> {
+    type Target = P::Tasks;
+
+    fn deref(&self) -> &P::Tasks {
+        &self.tasks
+    }
+}
+
+impl<P: Remote> Clone for TaskWrapper<P> {
+    fn clone(&self) -> Self {
+        Self::assemble(self.engine(), Arc::clone(&self.caller.program), self.caller.options)
+    }
+}
+
+impl<P: Remote> fmt::Debug for TaskWrapper<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskWrapper").field("arena", self.arena()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,343 @@
+//! Calls by somebody who learns the types at run time only, on a pipeline of this process.
+//!
+//! Arguments are written one by one as a [`Schema`](super::schema::Schema) says, and results read in the same way. Nothing here believes
+//! the caller: what does not fit is an error that says where.
+
+use burn::tensor::{Bytes, DType, Device, TensorData};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::hosted::Handler;
+use super::wire::{Reader, TensorHeader, WireError, Writer};
+use crate::engine::message::{Incoming, Outgoing};
+use crate::{codec, panics};
+
+/// The arguments of a call.
+#[derive(Default)]
+pub struct Arguments {
+    values: Vec<u8>,
+    tensors: Vec<bytes::Bytes>,
+}
+
+impl Arguments {
+    /// Where the next value begins: what [`Failed::Argument`] says is compared with it.
+    pub fn position(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Appends a value that is MessagePack already.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.values.extend((bytes.len() as u64).to_le_bytes());
+        self.values.extend(bytes);
+    }
+
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// If serde cannot write it.
+    pub fn value<T: Serialize>(&mut self, value: &T) -> Result<(), WireError> {
+        codec::encode(value).map(|bytes| self.raw(&bytes)).map_err(WireError::new)
+    }
+
+    /// Appends a tensor over bytes that stay where they are, if they lie at a multiple of an element's size.
+    ///
+    /// # Errors
+    /// Never: of what is in a header there is nothing that serde cannot write.
+    pub fn tensor(&mut self, dtype: DType, shape: Vec<usize>, bytes: bytes::Bytes) -> Result<(), WireError> {
+        self.tensors.push(bytes);
+        self.value(&TensorHeader { dtype, shape, segment: self.tensors.len() })
+    }
+
+    fn reader(self, device: &Device) -> Reader {
+        let values = bytes::Bytes::from(self.values);
+        let message = Incoming { segments: std::iter::once(values).chain(self.tensors).collect() };
+        Reader::loose(message, device.clone())
+    }
+}
+
+/// The result of a call, which is read as a [`Schema`](super::schema::Schema) says.
+pub struct Results {
+    values: Bytes,
+    tensors: Vec<Bytes>,
+    at: usize,
+}
+
+/// A tensor in a result.
+pub struct ResultTensor {
+    /// The type of its elements.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements, in the order of C. They may be the pipeline's own memory, so nobody may write to them.
+    pub bytes: bytes::Bytes,
+}
+
+struct Shared(Bytes);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn shared(bytes: Bytes) -> bytes::Bytes {
+    bytes::Bytes::from_owner(Shared(bytes))
+}
+
+impl From<TensorData> for ResultTensor {
+    fn from(data: TensorData) -> Self {
+        let (shape, dtype) = (data.shape().to_vec(), data.dtype());
+        Self { dtype, shape, bytes: shared(data.into_bytes()) }
+    }
+}
+
+impl Results {
+    fn new(message: Outgoing) -> Self {
+        let mut segments = message.segments.into_iter();
+        let values = segments.next().unwrap_or_else(|| Bytes::from_bytes_vec(Vec::new()));
+        Self { values, tensors: segments.collect(), at: 0 }
+    }
+
+    /// The next value, as MessagePack.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn raw(&mut self) -> Result<&[u8], WireError> {
+        let short = || WireError::new("the result ends too early".to_owned());
+        let start = self.at.checked_add(8).ok_or_else(short)?;
+        let len = self.values.get(self.at..start).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
+        let end = usize::try_from(u64::from_le_bytes(len)).ok().and_then(|len| start.checked_add(len));
+        let end = end.ok_or_else(short)?;
+        let value = self.values.get(start..end).ok_or_else(short)?;
+        self.at = end;
+        Ok(value)
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// If there is none, or another.
+    pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
+        codec::decode(self.raw()?).map_err(WireError::new)
+    }
+
+    /// The next tensor.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn tensor(&mut self) -> Result<ResultTensor, WireError> {
+        let TensorHeader { dtype, shape, segment } = self.value()?;
+        let bytes = segment.checked_sub(1).and_then(|index| self.tensors.get(index));
+        let bytes = bytes.ok_or_else(|| WireError::new("the result does not have the tensor's bytes".to_owned()))?;
+        Ok(ResultTensor { dtype, shape, bytes: shared(bytes.clone()) })
+    }
+}
+
+/// Why a call has no result.
+#[derive(Debug)]
+pub enum Failed {
+    /// An argument is not what the method takes.
+    Argument {
+        /// Where the value begins that is not.
+        at: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// The result cannot be turned into bytes.
+    Answer(String),
+    /// The method panicked. The pipeline may be half-changed, if the method takes `&mut self`.
+    Panicked(String),
+}
+
+/// Runs a method.
+///
+/// # Errors
+/// If the arguments are not the method's, or it panics.
+pub fn call<P>(
+    handler: Handler<P>,
+    pipeline: &mut P,
+    device: &Device,
+    arguments: Arguments,
+) -> Result<Results, Failed> {
+    crate::os::fork::adopt();
+    let end = arguments.position();
+    let mut reader = arguments.reader(device);
+    let mut writer = Writer::default();
+    match panics::caught(|| handler(pipeline, &mut reader, &mut writer)) {
+        Ok(Ok(())) => Ok(Results::new(writer.finish())),
+        Ok(Err(WireError { reason, .. })) if reader.position() < end => {
+            Err(Failed::Argument { at: reader.position(), reason })
+        }
+        Ok(Err(WireError { reason, .. })) => Err(Failed::Answer(reason)),
+        Err(panic) => Err(Failed::Panicked(panic)),
+    }
+}
+
+/// Makes a pipeline of arguments: `make` takes them in turn with [`Reader::value`].
+///
+/// # Errors
+/// If they are not what `make` takes, or it panics.
+pub fn make<P>(arguments: Arguments, make: impl FnOnce(&mut Reader) -> Result<P, WireError>) -> Result<P, Failed> {
+    crate::os::fork::adopt();
+    let mut reader = arguments.reader(&Device::flex());
+    match panics::caught(|| make(&mut reader)) {
+        Ok(made) => made.map_err(|WireError { reason, .. }| Failed::Argument { at: reader.position(), reason }),
+        Err(panic) => Err(Failed::Panicked(panic)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{Linear, LinearConfig};
+    use burn::tensor::{DType, Device, Tensor};
+
+    use super::super::schema::Schema;
+    use super::Arguments;
+    use super::Failed;
+    use super::call;
+    use super::make;
+    use crate::remote::Remote;
+    use crate::tensor::align::aligned;
+
+    #[derive(ray_zerocopy_derive::Pipeline)]
+    #[pipeline(init = Model::new)]
+    struct Model {
+        head: Linear,
+        calls: u32,
+    }
+
+    #[ray_zerocopy::remote]
+    impl Model {
+        pub fn new(device: &Device) -> Self {
+            Self { head: LinearConfig::new(4, 2).init(device), calls: 0 }
+        }
+
+        /// Scores.
+        ///
+        /// One row an input.
+        pub fn predict(&self, rows: Tensor<2>, scale: f32) -> Tensor<2> {
+            self.head.forward(rows) * scale
+        }
+
+        pub fn same(&self, rows: Tensor<2>) -> Tensor<2> {
+            rows
+        }
+
+        pub fn count(&mut self, by: u32) -> Result<u32, String> {
+            self.calls += by;
+            if self.calls > 9 { Err("too many".to_owned()) } else { Ok(self.calls) }
+        }
+
+        pub fn clash(&self) {
+            panic!("no such {}", "thing");
+        }
+
+        pub fn rare(&self) -> u8
+        where
+            String: Clone,
+        {
+            0
+        }
+    }
+
+    fn rows() -> bytes::Bytes {
+        aligned(bytemuck::cast_slice(&[1.0_f32; 8]))
+    }
+
+    #[test]
+    fn the_table_has_what_the_source_says() {
+        let methods = Model::methods();
+        let names: Vec<_> = methods.iter().map(|method| (method.name, method.exclusive)).collect();
+        assert_eq!(names, [("predict", false), ("same", false), ("count", true), ("clash", false)]);
+        assert_eq!((methods[0].doc, methods[1].doc), ("Scores.\n\nOne row an input.", ""));
+        let parameters: Vec<_> = methods[0].parameters.iter().map(|parameter| parameter.name).collect();
+        assert_eq!(parameters, ["rows", "scale"]);
+        assert_eq!(methods[0].parameters[1].schema, Schema::Value { ty: "f32" });
+        assert!(matches!(&methods[2].result, Schema::Fallible { ok, .. } if **ok == Schema::Value { ty: "u32" }));
+    }
+
+    #[test]
+    fn methods_run_by_their_entries() {
+        let device = Device::flex();
+        let mut model = Model::new(&device);
+        let methods = Model::methods();
+        let mut arguments = Arguments::default();
+        arguments.tensor(DType::F32, vec![2, 4], rows()).unwrap();
+        arguments.value(&2.0).unwrap();
+        let mut results = call(methods[0].handler, &mut model, &device, arguments).ok().unwrap();
+        let found = results.tensor().unwrap();
+        let expected = model.predict(Tensor::ones([2, 4], &device), 2.0).into_data();
+        assert_eq!((found.dtype, found.shape), (DType::F32, vec![2, 2]));
+        assert_eq!(found.bytes, expected.as_bytes());
+        assert!(results.raw().is_err(), "there is no more");
+    }
+
+    #[test]
+    fn bytes_go_in_and_out_where_they_are() {
+        let device = Device::flex();
+        for offset in [0, 4] {
+            let (bytes, mut arguments) = (rows(), Arguments::default());
+            let bytes = bytes.slice(offset..offset + 16);
+            arguments.tensor(DType::F32, vec![1, 4], bytes.clone()).unwrap();
+            let mut model = Model::new(&device);
+            let mut results = call(Model::methods()[1].handler, &mut model, &device, arguments).ok().unwrap();
+            assert_eq!(
+                results.tensor().unwrap().bytes.as_ptr(),
+                bytes.as_ptr(),
+                "{offset} bytes behind a multiple of 64"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_that_says_where() {
+        let device = Device::flex();
+        let mut model = Model::new(&device);
+        let predict = Model::methods()[0].handler;
+        let mut failed = |write: &dyn Fn(&mut Arguments) -> usize| {
+            let mut arguments = Arguments::default();
+            let at = write(&mut arguments);
+            match call(predict, &mut model, &device, arguments).err() {
+                Some(Failed::Argument { at: found, reason }) => assert_eq!(found, at, "{reason}"),
+                other => panic!("{other:?}"),
+            }
+        };
+        // Another rank, another kind, too few bytes, another value, none.
+        failed(&|arguments| {
+            arguments.tensor(DType::F32, vec![8], rows()).unwrap();
+            0
+        });
+        failed(&|arguments| {
+            arguments.tensor(DType::I32, vec![2, 4], rows()).unwrap();
+            0
+        });
+        failed(&|arguments| {
+            arguments.tensor(DType::F32, vec![3, 4], rows()).unwrap();
+            0
+        });
+        failed(&|arguments| {
+            arguments.tensor(DType::F32, vec![2, 4], rows()).unwrap();
+            let at = arguments.position();
+            arguments.value(&"two").unwrap();
+            at
+        });
+    }
+
+    #[test]
+    fn errors_and_panics_of_the_method_are_kept_apart() {
+        let device = Device::flex();
+        let mut model = Model::new(&device);
+        let methods = Model::methods();
+        let mut arguments = Arguments::default();
+        arguments.value(&10).unwrap();
+        let mut results = call(methods[2].handler, &mut model, &device, arguments).ok().unwrap();
+        assert_eq!(results.value::<Result<u32, String>>().unwrap(), Err("too many".to_owned()));
+        match call(methods[3].handler, &mut model, &device, Arguments::default()).err() {
+            Some(Failed::Panicked(message)) => assert!(message.starts_with("no such thing ("), "{message}"),
+            other => panic!("{other:?}"),
+        }
+        let mut arguments = Arguments::default();
+        arguments.value(&"x").unwrap();
+        assert!(matches!(make(arguments, |reader| reader.value::<u8>()), Err(Failed::Argument { at: 0, .. })));
+    }
+}

@@ -1,0 +1,288 @@
+//! Arguments and results as messages: tensors go beside the message, everything else through serde.
+
+use crate::tensor::host;
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+
+use burn::backend::DispatchTensor;
+use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::schema::Schema;
+pub use super::wire_tensors::Tensors;
+use crate::codec;
+use crate::engine::message::{Incoming, Outgoing};
+use crate::error::graph::ReplayError;
+use crate::tensor::align::ALIGN;
+use crate::tensor::kind::Kind;
+
+/// Why a value could not travel.
+#[derive(Debug)]
+pub struct WireError {
+    pub(crate) reason: String,
+    /// What a graph said, if that is it: an error of its own for the caller.
+    pub(crate) graph: Option<ReplayError>,
+}
+
+impl WireError {
+    pub(crate) fn new(reason: String) -> Self {
+        Self { reason, graph: None }
+    }
+}
+
+impl From<ReplayError> for WireError {
+    fn from(error: ReplayError) -> Self {
+        Self { reason: error.to_string(), graph: Some(error) }
+    }
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// Writes values into a message.
+#[derive(Default)]
+pub struct Writer {
+    values: Vec<u8>,
+    tensors: Vec<Bytes>,
+    /// Tensors as they are, for a caller in this process that asked for them.
+    kept: Option<Vec<DispatchTensor>>,
+}
+
+impl Writer {
+    /// Keeps tensors as they are, on their devices: nobody reads their elements.
+    pub(crate) fn keeping() -> Self {
+        Self { kept: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The tensors that were kept, in order.
+    pub(crate) fn kept(self) -> Vec<DispatchTensor> {
+        self.kept.unwrap_or_default()
+    }
+
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// If serde cannot write it.
+    pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), WireError> {
+        let bytes = codec::encode(value).map_err(WireError::new)?;
+        self.values.extend((bytes.len() as u64).to_le_bytes());
+        self.values.extend(bytes);
+        Ok(())
+    }
+
+    pub(super) fn tensor<const D: usize, K: Kind>(&mut self, tensor: &Tensor<D, K>) -> Result<(), WireError> {
+        let (dtype, shape) = (host::dtype(tensor), tensor.dims().to_vec());
+        let header = TensorHeader { dtype, shape, segment: self.tensors.len() + 1 };
+        self.value(&header)?;
+        match &mut self.kept {
+            Some(kept) => kept.push(tensor.clone().into_dispatch()),
+            None => self.tensors.push(host::bytes(tensor).map_err(WireError::new)?),
+        }
+        Ok(())
+    }
+
+    /// Appends a tensor of any rank.
+    pub(crate) fn data(&mut self, data: TensorData) -> Result<(), WireError> {
+        let (shape, dtype) = (data.shape().to_vec(), data.dtype());
+        self.value(&TensorHeader { dtype, shape, segment: self.tensors.len() + 1 })?;
+        self.tensors.push(data.into_bytes());
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Outgoing {
+        let values = Bytes::from_bytes_vec(self.values);
+        Outgoing { segments: std::iter::once(values).chain(self.tensors).collect() }
+    }
+}
+
+/// Reads the values of a message, in the order in which they were written.
+pub struct Reader {
+    message: Incoming,
+    at: usize,
+    device: Device,
+    /// Whether tensors stay where they are if they lie at a multiple of an element's size only.
+    loose: bool,
+    /// Tensors of this process, which the next ones are.
+    given: VecDeque<DispatchTensor>,
+}
+
+impl Reader {
+    /// Tensors are made on `device`.
+    pub(crate) fn new(message: Incoming, device: Device) -> Self {
+        Self { message, at: 0, device, loose: false, given: VecDeque::new() }
+    }
+
+    /// Over values, with tensors of this process wherever one is read.
+    pub(crate) fn given(values: Vec<u8>, given: VecDeque<DispatchTensor>, device: Device) -> Self {
+        let message = Incoming { segments: vec![bytes::Bytes::from(values)] };
+        Self { given, ..Self::new(message, device) }
+    }
+
+    /// Over memory of a caller in this process, where a copy would only cost time: what is read once gains nothing from
+    /// the alignment that weights have.
+    pub(super) fn loose(message: Incoming, device: Device) -> Self {
+        Self { loose: true, ..Self::new(message, device) }
+    }
+
+    /// Where the next value starts, or the one that could not be read.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// If the message has no such value.
+    pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
+        let short = || WireError::new("the message ends too early".to_owned());
+        let values = self.message.segments.first().ok_or_else(short)?;
+        let start = self.at.checked_add(8).ok_or_else(short)?;
+        let len = values.get(self.at..start).and_then(|bytes| bytes.try_into().ok()).ok_or_else(short)?;
+        let end = usize::try_from(u64::from_le_bytes(len)).ok().and_then(|len| start.checked_add(len));
+        let end = end.ok_or_else(short)?;
+        let value = codec::decode(values.get(start..end).ok_or_else(short)?).map_err(WireError::new)?;
+        self.at = end;
+        Ok(value)
+    }
+
+    pub(super) fn tensor<const D: usize, K: Kind>(&mut self) -> Result<Tensor<D, K>, WireError> {
+        let start = self.at;
+        if let Some(given) = self.given.pop_front() {
+            let value = crate::tensor::value::Value::from_dispatch(given);
+            let wrong = || WireError::new(format!("it is {value}, and a {} tensor of rank {D} is expected", K::STORED));
+            return value.tensor().ok_or_else(wrong);
+        }
+        let TensorHeader { dtype, shape, segment } = self.value()?;
+        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()));
+        let tensor = bytes.and_then(|bytes| host::tensor(bytes, &shape, dtype, &self.device).map_err(WireError::new));
+        if tensor.is_err() {
+            self.at = start;
+        }
+        tensor
+    }
+}
+
+impl Reader {
+    /// The next tensor, of whatever rank: its bytes stay where they are in the message.
+    ///
+    /// # Errors
+    /// If there is none, or its bytes are not as many as its shape says.
+    pub(crate) fn data(&mut self) -> Result<TensorData, WireError> {
+        let TensorHeader { dtype, shape, segment } = self.value()?;
+        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()))?;
+        crate::tensor::dtype::fits(dtype, &shape, bytes.len()).map_err(WireError::new)?;
+        Ok(TensorData::from_bytes(bytes, shape, dtype))
+    }
+}
+
+/// What a tensor is in the values of a message.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TensorHeader {
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    pub(super) segment: usize,
+}
+
+/// Stands for an argument or result of type `T`. See [`Leaf`](crate::pipeline::field_kind::Leaf) for how the compiler picks.
+pub struct Wire<T: ?Sized>(PhantomData<fn() -> Box<T>>);
+
+impl<T: ?Sized> Clone for Wire<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T: ?Sized> Copy for Wire<T> {}
+
+impl<T: ?Sized> Wire<T> {
+    /// The only value.
+    pub const NEW: Self = Self(PhantomData);
+}
+
+/// How a value of type `T` travels.
+pub struct Ops<T> {
+    /// Into a message.
+    pub put: fn(&T, &mut Writer) -> Result<(), WireError>,
+    /// Out of a message.
+    pub take: fn(&mut Reader) -> Result<T, WireError>,
+    /// The same in words, for callers that do not know `T`.
+    pub schema: Schema,
+}
+
+/// Tensors, and containers of tensors: their bytes travel through shared memory, onto the receiver's device.
+pub trait ViaTensors<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T: Tensors> ViaTensors<T> for &&&Wire<T> {
+    fn ops(&self) -> Ops<T> {
+        Ops { put: T::put, take: T::take, schema: T::schema() }
+    }
+}
+
+/// A result without tensors: serde, but a caller that does not know the type has to see that it may be an error.
+pub trait ViaResult<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T, E> ViaResult<Result<T, E>> for &&Wire<Result<T, E>>
+where
+    T: Serialize + DeserializeOwned,
+    E: Serialize + DeserializeOwned,
+{
+    fn ops(&self) -> Ops<Result<T, E>> {
+        let schema = Schema::Fallible { ok: Box::new(Schema::value::<T>()), error: Box::new(Schema::value::<E>()) };
+        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema }
+    }
+}
+
+/// Everything else: serde.
+pub trait ViaSerde<T> {
+    /// See [`Ops`].
+    fn ops(&self) -> Ops<T>;
+}
+
+impl<T: Serialize + DeserializeOwned> ViaSerde<T> for &Wire<T> {
+    fn ops(&self) -> Ops<T> {
+        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema: Schema::value::<T>() }
+    }
+}
+
+/// What cannot travel: always a compile error.
+pub trait ViaNothing<T> {
+    /// Never compiles: nothing that gets here is [`Remotable`].
+    fn ops(self) -> Ops<T>
+    where
+        T: Remotable;
+}
+
+impl<T> ViaNothing<T> for Wire<T> {
+    fn ops(self) -> Ops<T>
+    where
+        T: Remotable,
+    {
+        T::never()
+    }
+}
+
+/// What an argument or result of a remote method has to be. Nobody implements it: it carries the message.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel between processes",
+    label = "neither tensors nor `Serialize + DeserializeOwned`",
+    note = "arguments and results of remote methods are tensors, containers of tensors, or anything that is `Serialize + DeserializeOwned`",
+    note = "the error type of a `Result` has to be so too: return `Result<T, String>`, or derive serde on the error",
+    note = "or leave the method out: `#[remote(skip)]`"
+)]
+pub trait Remotable: Sized {
+    /// Never called.
+    fn never() -> Ops<Self>;
+}

@@ -1,0 +1,158 @@
+//! Reads the figures of the processes that map an arena from `/proc`.
+
+use super::table::ProcessReport;
+use super::table::Report;
+use std::{fs, io};
+
+use crate::arena::arena::Arena;
+use crate::arena::memory::status::MemoryStatus;
+use crate::engine::Engine;
+use crate::engine::program::Program;
+use crate::error::call::Worker;
+use crate::error::report::ReportError;
+use crate::os::procfs;
+use crate::os::procfs::Map;
+use crate::os::smaps::{Figures, field, figures};
+
+/// Asks the kernel about this process and the workers of a wrapper.
+pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, ReportError> {
+    let arena = &program.arena;
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
+    let attached = engine.attached(program.key);
+    let mut hidden = 0;
+    for worker in engine.workers().into_iter().filter(|worker| engine.is_here(*worker)) {
+        let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else {
+            // A worker that dies while it is looked at is not in the report; its successor will be.
+            hidden += usize::from(procfs::is_hidden(worker.pid));
+            continue;
+        };
+        if let Some((_, attached)) = attached.iter().find(|(known, _)| *known == worker) {
+            row.copied = attached.copied.iter().map(|copied| copied.bytes).sum();
+            row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
+            row.decode_micros = Some(attached.decoding.as_micros() as u64);
+            row.memory = attached.memory.clone();
+        }
+        processes.push(row);
+    }
+    Ok(Report { arena: arena.len(), processes, hidden })
+}
+
+/// Asks the kernel about every process of this user that maps an arena, and counts those that it says nothing about.
+pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
+    let own = std::process::id();
+    let files = Files::of(arena)?;
+    let mut processes = vec![this_process(arena, &files)?];
+    let none = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
+    let mut hidden = 0;
+    for pid in procfs::processes().map_err(none)?.filter(|pid| *pid != own) {
+        match fs::read_to_string(format!("/proc/{pid}/maps")) {
+            Ok(maps) if maps.lines().filter_map(Map::parse).any(|map| files.have(&map)) => {
+                match process("process".to_owned(), Worker { index: 0, pid }, &files) {
+                    Ok(row) => processes.push(row),
+                    Err(_) => hidden += usize::from(procfs::is_hidden(pid)),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => hidden += 1,
+            // It does not map the arena, or has ended.
+            _ => {}
+        }
+    }
+    processes[1..].sort_by_key(|process| process.pid);
+    Ok(Report { arena: arena.len(), processes, hidden })
+}
+
+/// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
+/// does, so they are looked up by where they are mapped.
+struct Files {
+    files: Vec<(String, u64)>,
+    /// Whether they are Ray's store, where the arena is what is protected: Ray maps the rest writable.
+    store: bool,
+}
+
+impl Files {
+    fn of(arena: &Arena) -> Result<Self, ReportError> {
+        let maps = read("/proc/self/maps".to_owned())?;
+        Ok(Self { store: arena.fd().is_none(), ..Self::at(&maps, &arena.addresses().collect::<Vec<_>>()) })
+    }
+
+    fn at(maps: &str, addresses: &[usize]) -> Self {
+        let maps = maps.lines().filter_map(Map::parse);
+        let ours = maps.filter(|map| addresses.iter().any(|address| (map.start..map.end).contains(address)));
+        Self { files: ours.map(|map| (map.device.to_owned(), map.inode)).collect(), store: false }
+    }
+
+    /// Whether a mapping is of one of them.
+    fn have(&self, map: &Map<'_>) -> bool {
+        let ours = || self.files.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode));
+        !(self.store && map.permissions.contains('w')) && ours()
+    }
+}
+
+fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportError> {
+    let worker = Worker { index: 0, pid: std::process::id() };
+    let row = process("owner".to_owned(), worker, files)?;
+    Ok(ProcessReport { memory: arena.memory(), ..row })
+}
+
+fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport, ReportError> {
+    let Usage { arena, private, pss } = Usage::of(worker.pid, |map| files.have(map))?;
+    Ok(ProcessReport {
+        name,
+        pid: worker.pid,
+        shared: arena.rss,
+        share: arena.pss,
+        private,
+        pss,
+        copied: 0,
+        attach_micros: None,
+        decode_micros: None,
+        huge: arena.huge,
+        locked: arena.locked,
+        memory: MemoryStatus::default(),
+    })
+}
+
+/// What a process maps of an arena, and what it costs, in bytes: see [`ProcessReport`].
+pub(crate) struct Usage {
+    pub(crate) arena: Figures,
+    pub(crate) private: u64,
+    pub(crate) pss: u64,
+}
+
+impl Usage {
+    pub(crate) fn of(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Result<Self, ReportError> {
+        let rollup = read(format!("/proc/{pid}/smaps_rollup"))?;
+        let arena =
+            figures(&read(format!("/proc/{pid}/smaps"))?, |line| Map::parse(line).is_some_and(|map| ours(&map)));
+        Ok(Self { arena, private: field(&rollup, "Anonymous:"), pss: field(&rollup, "Pss:") })
+    }
+}
+
+fn read(path: String) -> Result<String, ReportError> {
+    fs::read_to_string(&path).map_err(|error| ReportError::Proc { path, reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Files;
+    use crate::os::procfs::Map;
+
+    const MAPS: &str = "\
+7f0000000000-7f0000200000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
+7f0000400000-7f0000600000 r--s 00000000 00:01 4712                       /memfd:ray-zerocopy (deleted)
+7f0000800000-7f0000801000 rw-p 00000000 00:00 0
+";
+
+    #[test]
+    fn only_the_arenas_own_mappings_count() {
+        let at = |addresses: &[usize]| {
+            let files = Files::at(MAPS, addresses);
+            MAPS.lines().filter_map(Map::parse).filter(|map| files.have(map)).map(|map| map.inode).collect::<Vec<_>>()
+        };
+        assert_eq!(at(&[0x7f00_0000_0000]), [4711]);
+        assert_eq!(at(&[0x7f00_0000_0000, 0x7f00_0040_0000]), [4711, 4712]);
+        // Neither free addresses nor anonymous memory are anybody's.
+        assert!(at(&[0x1000, 0x7f00_0080_0000]).is_empty());
+    }
+}

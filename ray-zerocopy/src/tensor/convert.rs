@@ -1,0 +1,115 @@
+//! Element types that a device does not compute with, as ones that it does, where every value stays what it is.
+//!
+//! Knows tensors as data, and devices; nothing of pipelines or arenas.
+
+use burn::tensor::quantization::{QuantStore, QuantValue};
+use burn::tensor::{DType, Device, TensorData};
+
+use super::dtype;
+
+/// Data that `device` can make a tensor of: as it is if the device computes with its elements, else with others that hold
+/// the same values. Booleans and integers can be written in many ways; a floating point number of another width would make
+/// another result.
+///
+/// # Errors
+/// If there is no such way.
+pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, String> {
+    let dtype = data.dtype();
+    // What all devices have. Nearly every weight ends here.
+    if dtype == DType::F32 || device.supports_dtype(dtype) {
+        return Ok(data);
+    }
+    let settings = device.settings();
+    let target = match dtype {
+        DType::Bool(_) => DType::from(settings.bool_dtype),
+        // Flex stores what it does not compute with, and this is for others.
+        DType::QFloat(_) if *device == Device::flex() => return Ok(data),
+        DType::QFloat(_) => return packed(data, device),
+        _ if dtype.is_int() || dtype.is_uint() => {
+            let target = DType::from(settings.int_dtype);
+            if let Some(value) = too_large(&data, target) {
+                let found = dtype::name(dtype);
+                return Err(format!(
+                    "the device computes with {target:?} and not with {found}, and {value} does not fit"
+                ));
+            }
+            target
+        }
+        _ => return Err(refusal(dtype, device)),
+    };
+    data.try_cast(target).map_err(|error| error.to_string())
+}
+
+/// Says which floating point types would do.
+fn refusal(dtype: DType, device: &Device) -> String {
+    let known = [DType::F64, DType::F32, DType::F16, DType::BF16];
+    let known: Vec<_> = known.into_iter().filter(|&known| device.supports_dtype(known)).map(dtype::name).collect();
+    format!(
+        "the device does not compute with {}, but with {}; cast it before it is shared",
+        dtype::name(dtype),
+        known.join(", ")
+    )
+}
+
+/// Quantised values of a byte each, as the same bytes in words of four: what devices without 8-bit integers read.
+fn packed(data: TensorData, device: &Device) -> Result<TensorData, String> {
+    let DType::QFloat(scheme) = data.dtype() else { return Ok(data) };
+    let words = DType::QFloat(scheme.with_store(QuantStore::PackedU32(0)));
+    let bytes = matches!(scheme.value, QuantValue::Q8F | QuantValue::Q8S) && scheme.store == QuantStore::Native;
+    let rows = data.shape().last().is_some_and(|columns| columns.is_multiple_of(4));
+    if !bytes || !rows || !device.supports_dtype(words) {
+        return Err(format!("the device does not compute with {}", dtype::name(data.dtype())));
+    }
+    let (bytes, shape, _) = data.into_parts();
+    TensorData::try_from_bytes(bytes, shape, words).map_err(|error| error.to_string())
+}
+
+/// The first integer that the target has no room for.
+fn too_large(data: &TensorData, target: DType) -> Option<i128> {
+    let bits = target.size() as u32 * 8;
+    let signed = target.is_int();
+    let least = if signed { -(1_i128 << (bits - 1)) } else { 0 };
+    let most = if signed { (1_i128 << (bits - 1)) - 1 } else { (1_i128 << bits) - 1 };
+    let outside = |value: &i128| !(least..=most).contains(value);
+    match data.dtype() {
+        DType::U64 => data.iter::<u64>().map(i128::from).find(outside),
+        _ => data.iter::<i64>().map(i128::from).find(outside),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{BoolStore, DType, Device, TensorData};
+
+    use super::fit;
+    use super::too_large;
+
+    #[test]
+    fn what_a_device_computes_with_stays_as_it_is() {
+        for dtype in [DType::F64, DType::F16, DType::I64, DType::U8, DType::Bool(BoolStore::U8)] {
+            let data = TensorData::new(vec![0.0_f64, 1.0], [2]).convert_dtype(dtype);
+            let before = data.as_bytes().as_ptr();
+            let fitted = fit(data, &Device::flex()).unwrap();
+            assert_eq!((fitted.dtype(), fitted.as_bytes().as_ptr()), (dtype, before));
+        }
+    }
+
+    #[test]
+    fn booleans_in_words_become_what_the_device_writes() {
+        let data = TensorData::new(vec![1_u32, 0, 1], [3]);
+        let data = TensorData::try_from_bytes(data.into_bytes(), [3], DType::Bool(BoolStore::U32)).unwrap();
+        assert_eq!(fit(data, &Device::flex()).unwrap(), TensorData::new(vec![true, false, true], [3]));
+    }
+
+    #[test]
+    fn an_integer_that_does_not_fit_is_found() {
+        let wide = TensorData::new(vec![1_i64, i64::from(i32::MIN), 1 << 31], [3]);
+        assert_eq!(too_large(&wide, DType::I32), Some(1 << 31));
+        assert_eq!(too_large(&wide, DType::I64), None);
+        assert_eq!(too_large(&wide, DType::U32), Some(i128::from(i32::MIN)));
+        let large = TensorData::new(vec![u64::MAX], [1]);
+        assert_eq!(too_large(&large, DType::I64), Some(i128::from(u64::MAX)));
+        assert_eq!(too_large(&large, DType::U64), None);
+        assert_eq!(too_large(&TensorData::new(vec![255_u8], [1]), DType::I32), None);
+    }
+}
