@@ -1,10 +1,12 @@
-//! Tasks of the workspace: `cargo xtask --help`. The only place that starts other programs for developers.
+//! Tasks of the workspace: `cargo xtask --help`. Developers' commands all start here.
 
 mod devices;
 mod fuzz;
 mod libtorch;
 mod old_kernel;
+mod progress;
 mod ray;
+mod setup;
 mod shell;
 mod soak;
 mod test;
@@ -15,81 +17,165 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Tasks of the ray-zerocopy workspace.
+/// Tasks of the ray-zerocopy workspace
+///
+/// A task starts with a look at its requirements: programs, libraries and files that the repository
+/// does not have. Missing ones are fetched first, as `cargo xtask setup` does. With `--no-setup` a
+/// task stops instead, and says in one line what is missing and which command fetches it.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100)]
+#[command(after_help = "The tasks of every day:
+  cargo xtask test                   everything that has to pass before a change lands
+  cargo xtask test --only spelling   one step of it
+  cargo xtask setup --list           what the tasks require, and what of it is missing
+  cargo xtask bench                  the benchmarks, by name")]
 struct Arguments {
     #[command(subcommand)]
     task: Task,
+    /// Fetch nothing: stop if a requirement of the task is missing
+    #[arg(long, global = true)]
+    no_setup: bool,
 }
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that has to pass: format, spelling, lints, docs, tests, doc tests, the book, the examples
+    /// Run everything that has to pass: format, spelling, lints, docs, tests, devices, Ray, Python
     ///
-    /// Fetches what it needs: `typos`, the model of the examples, and Ray from PyPI; as root on Debian, a software Vulkan. Nothing is skipped: what cannot run fails.
+    /// All chosen steps run, and a summary ends the output. Nothing is skipped: a step that cannot
+    /// run fails. Requirements that are missing are fetched before the first step.
+    #[command(after_help = "Examples:
+  cargo xtask test                       all steps
+  cargo xtask test --only lints          the steps with `lints` in their names
+  cargo xtask test --no-setup            all steps, on a machine where nothing may be installed
+  cargo xtask test --list                the steps, and what they require")]
     Test {
-        /// Only the steps whose names contain this; `--list` shows the names
+        /// Only the steps whose names contain TEXT
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
-        /// Show the steps and stop
+        /// List the steps, what they run, and [their requirements]
         #[arg(long)]
         list: bool,
     },
-    /// Type-check and lint the code behind the features `cuda` and `wgpu`, which need no GPU for that
-    Features,
-    /// Fetch the model of the `semantic_search` example into the cache
-    Models,
-    /// Make the Python environment with Ray in the cache, where programs with the feature `ray` find it
-    RayEnv,
-    /// Make a LibTorch for the CPU in the cache, from PyPI; `cargo xtask libtorch run --features …` builds and runs with it
+    /// Fetch and install what the tests and the other tasks require
     ///
-    /// Without a command it prints the one line that lets other builds find it.
+    /// Without names, everything that `cargo xtask test` requires. Packages of Debian are installed
+    /// with apt if the user is root; other users are told the command. Everything else goes into
+    /// the user's cache, the target folder and cargo's own folder.
+    #[command(after_help = "Examples:
+  cargo xtask setup                      what the tests require
+  cargo xtask setup typos libtorch       these two, and what fetching them requires
+  cargo xtask setup --all                the tools of `fuzz`, `book` and `audit`, too
+  cargo xtask setup --list               all requirements: present or missing, and why they are required")]
+    Setup {
+        /// The names of requirements
+        names: Vec<String>,
+        /// All requirements, of the tests and of the other tasks
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
+        /// List the requirements, and fetch nothing
+        #[arg(long, conflicts_with_all = ["names", "all"])]
+        list: bool,
+    },
+    /// Lint the code of the features `cuda`, `wgpu` and `torchscript`, which takes no GPU
+    Features,
+    /// Fetch the models of the examples and the tests into the cache: `cargo xtask setup models`
+    Models,
+    /// Create the Python environment with Ray in the cache, and print where it is
+    ///
+    /// Programs with the feature `ray` find it there. The same as `cargo xtask setup ray-env`.
+    RayEnv,
+    /// Run a cargo command with LibTorch for the CPU: `cargo xtask libtorch run --features …`
+    ///
+    /// LibTorch is assembled in the cache from wheels of PyPI, unless LIBTORCH names your own.
+    /// Without a command, prints the line for your shell that lets other builds find it.
     Libtorch {
-        /// A cargo command to run with it
+        /// The cargo command and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
-        /// The benchmark: memory, calls, forward, share, jit, search, ipc, ray or torchscript
+        /// The benchmark; without it, the names are listed
         name: Option<String>,
-        /// Options of the benchmark, behind `--`
+        /// Options of the benchmark, after `--`
         #[arg(last = true)]
         options: Vec<String>,
     },
-    /// Fuzz what reads bytes of others, or list the targets: `cargo xtask fuzz arena 600` (installs cargo-fuzz if it is not there)
+    /// Fuzz the code that reads untrusted bytes, or list the targets: `cargo xtask fuzz arena 600`
     Fuzz {
         /// The target, or `all`, one after the other; without it, the targets are listed
         target: Option<String>,
-        /// For how long each, in seconds
+        /// How long each target runs, in seconds
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
-    /// Load every engine with messages of 1 B to 256 MiB, compare each answer, and see that memory does not grow
+    /// Load every engine with messages of 1 B to 256 MiB, compare each answer, and watch the memory
     Soak {
-        /// How long each engine, of which there are four
+        /// How long each of the four engines runs
         #[arg(long, default_value_t = 600)]
         seconds: u64,
-        /// The engines on Ray too, on a cluster of this machine
+        /// Run the engines on Ray, too, on a cluster of this machine
         #[arg(long)]
         ray: bool,
     },
-    /// Load worker pools while workers are killed, stopped and confused, for longer than the tests do
+    /// Load worker pools while workers are killed, stopped and confused, for longer than tests do
     Chaos {
-        /// How long
+        /// How long it runs
         #[arg(long, default_value_t = 120)]
         seconds: u64,
-        /// The seed of an earlier run, which prints it at its start
+        /// The seed of an earlier run, which it printed first
         #[arg(long)]
         seed: Option<u64>,
     },
-    /// Build the book as HTML into target/book (installs mdbook with cargo if it is not there)
+    /// Build the book as HTML into target/book
     Book,
     /// Write the man pages of `rzc` into target/man
     Man,
-    /// Check licences and known vulnerabilities with `cargo deny` (needs the network, for the advisory database)
+    /// Check licences and vulnerabilities with cargo-deny, which fetches the advisory database
     Audit,
+}
+
+impl Task {
+    /// The names of its requirements.
+    fn needs(&self) -> Result<Vec<&'static str>> {
+        let names: &[_] = match self {
+            Self::Test { only, list: false } => return test::needs(only.as_deref()),
+            Self::Features => devices::LINT_NEEDS,
+            Self::Models => &["models"],
+            Self::RayEnv | Self::Soak { ray: true, .. } => &["ray-env"],
+            Self::Libtorch { command } if command.is_empty() => &["libtorch"],
+            Self::Libtorch { .. } => libtorch::NEEDS,
+            Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
+            Self::Fuzz { target: Some(_), .. } => &["cargo-fuzz"],
+            Self::Book => &["mdbook"],
+            Self::Audit => &["cargo-deny"],
+            _ => &[],
+        };
+        Ok(names.to_vec())
+    }
+
+    fn run(self) -> Result<()> {
+        match self {
+            Self::Test { list: true, .. } => test::list(),
+            Self::Test { only, .. } => test::run(only.as_deref())?,
+            Self::Setup { list: true, .. } => setup::list(),
+            Self::Setup { all: true, .. } => setup::setup(&setup::all())?,
+            Self::Setup { names, .. } if names.is_empty() => setup::setup(&test::needs(None)?)?,
+            Self::Setup { names, .. } => setup::setup(&names.iter().map(String::as_str).collect::<Vec<_>>())?,
+            Self::Models => {}
+            Self::Features => devices::lints()?,
+            Self::RayEnv => ray::environment()?,
+            Self::Libtorch { command } => libtorch::libtorch(&command)?,
+            Self::Bench { name, options } => tools::bench(name.as_deref(), &options)?,
+            Self::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds)?,
+            Self::Soak { seconds, ray } => soak::soak(seconds, ray)?,
+            Self::Chaos { seconds, seed } => soak::chaos(seconds, seed)?,
+            Self::Book => tools::book()?,
+            Self::Man => tools::man()?,
+            Self::Audit => tools::audit()?,
+        }
+        Ok(())
+    }
 }
 
 fn main() -> ExitCode {
@@ -104,19 +190,36 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     std::env::set_current_dir(shell::root())?;
-    match Arguments::parse().task {
-        Task::Test { list: true, .. } => test::list(),
-        Task::Test { only, .. } => test::run(only.as_deref()),
-        Task::Features => devices::lints(),
-        Task::RayEnv => ray::environment(),
-        Task::Libtorch { command } => libtorch::libtorch(&command),
-        Task::Models => tools::models(),
-        Task::Bench { name, options } => tools::bench(name.as_deref(), &options),
-        Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
-        Task::Soak { seconds, ray } => soak::soak(seconds, ray),
-        Task::Chaos { seconds, seed } => test::chaos(seconds, seed),
-        Task::Book => tools::book(),
-        Task::Man => tools::man(),
-        Task::Audit => tools::audit(),
+    let Arguments { task, no_setup } = Arguments::parse();
+    setup::require(&task.needs()?, !no_setup)?;
+    task.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::Parser;
+
+    use super::Arguments;
+    use crate::setup;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn requirements_of_tasks_exist() {
+        let known = setup::all();
+        let tasks = ["features", "models", "ray-env", "libtorch", "libtorch run -p x", "bench torchscript", "fuzz all"];
+        for task in tasks.into_iter().chain(["soak --ray", "book", "audit", "test --no-setup"]) {
+            let arguments = Arguments::try_parse_from(["xtask"].into_iter().chain(task.split(' '))).unwrap();
+            let needs = arguments.task.needs().unwrap();
+            assert!(!needs.is_empty() && needs.iter().all(|need| known.contains(need)), "{task}: {needs:?}");
+        }
+        for task in ["fuzz", "bench", "setup", "test --list", "man"] {
+            let arguments = Arguments::try_parse_from(["xtask"].into_iter().chain(task.split(' '))).unwrap();
+            assert!(arguments.task.needs().unwrap().is_empty(), "{task}");
+        }
     }
 }

@@ -1,14 +1,11 @@
-//! `cargo xtask test --only old`: the tests of what the kernel does, on an older Linux in a virtual machine.
+//! The step `old kernel`: tests of what depends on the kernel, on Linux 5.10 in a virtual machine.
 //!
-//! | file | what |
-//! | --- | --- |
-//! | `programs` | which tests, and what their programs need beside them |
-//! | `kernel` | the kernel, from Debian's own packages |
+//! The file `programs` lists the test programs and the files that they need.
 //!
-//! The machine is emulated, without KVM, and has no network and no disk: everything is in its initial memory, at the paths that it has here, because
-//! programs have the paths of others compiled in.
+//! qemu emulates the machine without KVM. It has neither a network nor a disk: all files are in its
+//! initial memory, at the paths that they have here, because programs have the paths of others
+//! compiled in.
 
-mod kernel;
 mod programs;
 
 use std::fs::{self, File};
@@ -21,18 +18,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::shell::{find, install, run, target};
+use crate::setup::kernel;
+use crate::shell::{find, run, target};
 use programs::Program;
 
-/// What the virtual machine needs from Debian.
-const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static", "cpio"];
-const LACKING: &str = "the tests on an older kernel need a virtual machine";
-/// After this time the machine is stopped. The tests take three minutes, and five times that where all processors are busy.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// The time after which the machine is stopped. The tests take three minutes, and five times that
+/// on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(1800);
 const MEBIBYTES: &str = "4096";
-/// How often the machine is started if it does not come up.
+/// How many times the machine is started if it does not boot.
 const BOOTS: usize = 3;
-/// What the machine prints around each program.
+/// The lines that the machine prints before and after each program, and before it powers off.
 const BEGIN: &str = "@@ begin ";
 const END: &str = "@@ end ";
 const LAST: &str = "@@ all done";
@@ -41,13 +37,11 @@ const LAST: &str = "@@ all done";
 pub(crate) fn tests() -> Result<()> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "the tests on an older kernel run on Linux on x86_64 only: its machine is emulated"
+        "the virtual machine runs programs of this one, and its kernel is for Linux on x86_64"
     );
-    if ["qemu-system-x86_64", "busybox", "cpio"].iter().any(|program| find(program).is_none()) {
-        install(LACKING, PACKAGES)?;
-    }
     let kernel = kernel::image()?;
     let programs = programs::built()?;
+    eprintln!("packing {} programs for the virtual machine", programs.len());
     let work = target().join("old-kernel");
     let root = work.join("root");
     if root.exists() {
@@ -57,23 +51,24 @@ pub(crate) fn tests() -> Result<()> {
     let memory = work.join("initrd");
     pack(&root, &memory)?;
     let mut lines = boot(&kernel, &memory)?;
-    // Where all processors are busy, an emulated machine may not come up: its timer is too late for the kernel.
+    // On a busy machine the emulated timer can be too late for the kernel, which then does not
+    // boot.
     for _ in 1..BOOTS {
         if lines.iter().any(|line| line.starts_with(BEGIN)) {
             break;
         }
-        eprintln!("the virtual machine did not come up, and is started again");
+        eprintln!("the virtual machine did not boot, and is started again");
         lines = boot(&kernel, &memory)?;
     }
     check(&programs, &lines)
 }
 
-/// Puts everything that the machine has into a folder.
+/// Writes the file system of the machine into a folder.
 fn lay_out(root: &Path, programs: &[Program]) -> Result<()> {
     for folder in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "etc"] {
-        fs::create_dir_all(root.join(folder)).with_context(|| format!("{} cannot be made", root.display()))?;
+        fs::create_dir_all(root.join(folder)).with_context(|| format!("{} cannot be created", root.display()))?;
     }
-    let busybox = find("busybox").context("busybox is not there")?;
+    let busybox = find("busybox").context("busybox is not installed")?;
     fs::copy(busybox, root.join("bin/busybox")).context("busybox cannot be copied")?;
     for file in programs.iter().flat_map(|program| &program.files) {
         let place = root.join(file.strip_prefix("/").unwrap_or(file));
@@ -81,23 +76,21 @@ fn lay_out(root: &Path, programs: &[Program]) -> Result<()> {
             continue;
         }
         let folder = place.parent().context("a file has no folder")?;
-        fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        // Without symbols they are a fifth of the size, and all of it has to be in memory.
+        fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
+        // All files are in the machine's memory. Symbols are four fifths of their size.
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&place).arg(file).stderr(Stdio::null());
         if !strip.status().is_ok_and(|status| status.success()) {
             fs::copy(file, &place).with_context(|| format!("{} cannot be copied", file.display()))?;
         }
     }
-    fs::write(root.join("init"), script(programs)).context("the machine's first program cannot be written")?;
-    run({
-        let mut chmod = Command::new("chmod");
-        chmod.arg("755").arg(root.join("init")).arg(root.join("bin/busybox"));
-        chmod
-    })
+    fs::write(root.join("init"), script(programs)).context("the machine's init script cannot be written")?;
+    let mut chmod = Command::new("chmod");
+    chmod.arg("755").arg(root.join("init")).arg(root.join("bin/busybox"));
+    run(chmod)
 }
 
-/// The first program of the machine: runs the others, one after the other.
+/// The init script of the machine. It runs the programs one after the other.
 fn script(programs: &[Program]) -> String {
     let mut script = String::from(
         "#!/bin/busybox sh\n\
@@ -115,11 +108,11 @@ fn script(programs: &[Program]) -> String {
     script + &format!("echo '{LAST}'\npoweroff -f\n")
 }
 
-/// Packs a folder as the kernel takes its first memory.
+/// Packs a folder as an initramfs.
 fn pack(root: &Path, memory: &Path) -> Result<()> {
     let out = File::create(memory).with_context(|| format!("{} cannot be written", memory.display()))?;
     let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn()?;
-    let names = find.stdout.take().context("find has no output")?;
+    let names = find.stdout.take().context("the output of find is not piped")?;
     let mut cpio = Command::new("cpio");
     cpio.args(["-o", "-H", "newc", "--quiet"]).current_dir(root).stdin(names).stdout(out);
     run(cpio)?;
@@ -127,7 +120,7 @@ fn pack(root: &Path, memory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs the machine to its end, shows what it prints, and returns it.
+/// Runs the machine until it powers off. Prints its output, and returns the lines.
 fn boot(kernel: &Path, memory: &Path) -> Result<Vec<String>> {
     let mut machine = Command::new("qemu-system-x86_64");
     machine.args([
@@ -144,31 +137,31 @@ fn boot(kernel: &Path, memory: &Path) -> Result<Vec<String>> {
         "-nic",
         "none",
     ]);
-    // Emulated even where there is a KVM: within a virtual machine that is often broken.
+    // Nested KVM is often broken, so emulation is used even where KVM is available.
     machine.args(["-accel", "tcg"]);
     machine.arg("-kernel").arg(kernel).arg("-initrd").arg(memory);
     machine.args(["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]);
     let mut machine =
         machine.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("qemu could not be started")?;
-    let output = machine.stdout.take().context("qemu has no output")?;
+    let output = machine.stdout.take().context("the output of qemu is not piped")?;
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| stop_late(&mut machine, &ended));
+        scope.spawn(|| stop_after_timeout(&mut machine, &ended));
         let lines = listen(output);
         ended.store(true, Ordering::Relaxed);
         lines
     })
 }
 
-/// Shows what the machine prints, and returns it.
+/// Prints the output of the machine, and returns the lines.
 fn listen(output: impl Read) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for line in BufReader::new(output).split(b'\n') {
-        let line = readable(&line.context("qemu cannot be listened to")?);
+        let line = readable(&line.context("the output of qemu cannot be read")?);
         if !line.starts_with("@@") && !lines.is_empty() {
             eprintln!("  {line}");
         }
-        // Before the kernel there is only what the firmware draws.
+        // The firmware draws on the screen before the kernel starts.
         if !lines.is_empty() || line.contains("Booting from ROM") {
             lines.push(line);
         }
@@ -176,41 +169,41 @@ fn listen(output: impl Read) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Stops the machine if it does not end by itself. Its output ends then.
-fn stop_late(machine: &mut Child, ended: &AtomicBool) {
+/// Kills the machine if it runs for too long. Its output then ends.
+fn stop_after_timeout(machine: &mut Child, ended: &AtomicBool) {
     const STEP: Duration = Duration::from_millis(200);
-    for _ in 0..PATIENCE.as_millis() / STEP.as_millis() {
+    for _ in 0..TIMEOUT.as_millis() / STEP.as_millis() {
         if ended.load(Ordering::Relaxed) {
             break;
         }
         thread::sleep(STEP);
     }
-    // It has ended, or is not to go on.
-    drop(machine.kill());
-    drop(machine.wait());
+    // An error means that the machine has ended already.
+    machine.kill().ok();
+    machine.wait().ok();
 }
 
-/// A line of the machine's terminal, without what steers one.
+/// A line of the machine's terminal, without escape sequences.
 fn readable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut parts = text.trim_end_matches('\r').split('\x1b');
     let first = parts.next().unwrap_or_default().to_owned();
-    // A sequence ends with its first letter.
+    // The first letter ends an escape sequence.
     parts.fold(first, |line, part| {
         line + part.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest)
     })
 }
 
-/// Every program has run tests, or has run at all if it has none, and has succeeded.
+/// Checks that every program has succeeded, and has run a test if it has the test harness.
 fn check(programs: &[Program], lines: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     let mut passed = 0;
     for (at, program) in programs.iter().enumerate() {
         let (begin, end) = (format!("{BEGIN}{at}"), format!("{END}{at} "));
-        let own: Vec<_> = lines.iter().skip_while(|line| **line != begin).skip(1).collect();
-        let status = own.iter().find_map(|line| line.strip_prefix(&end));
-        let own = own.iter().take_while(|line| !line.starts_with(&end));
-        let tests: u64 = own.filter_map(|line| passed_of(line)).sum();
+        let output: Vec<_> = lines.iter().skip_while(|line| **line != begin).skip(1).collect();
+        let status = output.iter().find_map(|line| line.strip_prefix(&end));
+        let output = output.iter().take_while(|line| !line.starts_with(&end));
+        let tests: u64 = output.filter_map(|line| passed_of(line)).sum();
         passed += tests;
         match status {
             None => failed.push(format!("{} did not end", program.name)),
@@ -219,15 +212,15 @@ fn check(programs: &[Program], lines: &[String]) -> Result<()> {
             Some(status) => failed.push(format!("{} ended with status {status}", program.name)),
         }
     }
-    ensure!(failed.is_empty(), "on the older kernel: {}", failed.join("; "));
+    ensure!(failed.is_empty(), "on Linux {}: {}", kernel::VERSION, failed.join("; "));
     if !lines.iter().any(|line| line == LAST) {
-        bail!("the virtual machine did not reach its end");
+        bail!("the virtual machine did not power off");
     }
     eprintln!("{passed} tests passed on Linux {}", kernel::VERSION);
     Ok(())
 }
 
-/// How many tests have passed, if the line is that of a summary.
+/// The number of tests that have passed. Returns `None` for lines that are not a summary.
 fn passed_of(line: &str) -> Option<u64> {
     line.strip_prefix("test result: ok. ")?.split_once(" passed")?.0.parse().ok()
 }
@@ -242,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_run_has_failed() {
+    fn program_that_did_not_run_has_failed() {
         let programs = [program("one"), program("two")];
         let lines = |text: &[&str]| text.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
         let begin = |at: usize| format!("{BEGIN}{at}");
@@ -254,11 +247,11 @@ mod tests {
         assert!(says(&[&begin(0), ok, &format!("{END}0 101")]).contains("one ended with status 101; two did not end"));
         let none = ok.replace("3 passed", "0 passed");
         assert!(says(&[&begin(0), &none, &format!("{END}0 0")]).contains("one ran no test"));
-        assert!(says(&both[..6]).contains("did not reach its end"));
+        assert!(says(&both[..6]).contains("did not power off"));
     }
 
     #[test]
-    fn a_line_of_a_terminal_is_read() {
+    fn escape_sequences_are_removed() {
         assert_eq!(readable(b"\x1b[0m\x1b[2Jtest a ... ok\r"), "test a ... ok");
         assert_eq!(passed_of("test result: FAILED. 3 passed; 1 failed"), None);
     }

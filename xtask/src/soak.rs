@@ -1,19 +1,29 @@
-//! `cargo xtask soak`: the test `soak` of each engine, for minutes.
+//! `cargo xtask soak` and `cargo xtask chaos`: tests of the workspace that run for minutes.
 
 use anyhow::Result;
 
 use crate::ray;
 use crate::shell::{cargo, run};
 
-/// Runs the soak test, for so many seconds an engine; with Ray's engines too if asked for.
+/// Runs the soak test for `seconds` per engine, with the engines on Ray if `with_ray` is set.
 pub(crate) fn soak(seconds: u64, with_ray: bool) -> Result<()> {
     let test = ["--test", "soak", "--", "--nocapture", "--test-threads=1"];
     let mut soak = if with_ray {
-        ray::environment()?;
         ray::with_python(&[&["test"], ray::FEATURES, &test].concat())?
     } else {
         cargo([&["test", "--workspace"], &test[..]].concat())
     };
     soak.env("RAY_ZEROCOPY_SOAK_SECONDS", seconds.to_string());
     run(soak)
+}
+
+/// Runs the chaos test for `seconds`.
+pub(crate) fn chaos(seconds: u64, seed: Option<u64>) -> Result<()> {
+    let mut test = cargo(["test", "--workspace", "--test", "chaos", "--", "--nocapture"]);
+    // Workers panic thousands of times on purpose: a backtrace for each would hide everything else.
+    test.env("RAY_ZEROCOPY_CHAOS_SECONDS", seconds.to_string()).env("RUST_BACKTRACE", "0");
+    if let Some(seed) = seed {
+        test.env("RAY_ZEROCOPY_CHAOS_SEED", seed.to_string());
+    }
+    run(test)
 }

