@@ -1,5 +1,6 @@
 //! Tasks of the workspace: `cargo xtask --help`. Developers' commands all start here.
 
+mod artifacts;
 mod devices;
 mod fuzz;
 mod libtorch;
@@ -8,6 +9,7 @@ mod progress;
 mod ray;
 mod setup;
 mod shell;
+mod side_by_side;
 mod soak;
 mod test;
 mod tools;

@@ -40,7 +40,7 @@ pub(crate) fn tests() -> Result<()> {
         "the virtual machine runs programs of this one, and its kernel is for Linux on x86_64"
     );
     let kernel = kernel::image()?;
-    let programs = programs::built()?;
+    let programs = programs::build()?;
     eprintln!("packing {} programs for the virtual machine", programs.len());
     let work = target().join("old-kernel");
     let root = work.join("root");

@@ -1,19 +1,40 @@
 //! Lints and tests of the feature `ray`, and of the Python packages.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::devices;
 use crate::setup::libtorch;
 use crate::setup::python::ray_environment;
 use crate::shell::{cargo, root, run, target};
+use crate::{artifacts, devices, side_by_side};
 
 /// The features of the workspace that need the environment with Ray.
 pub(crate) const FEATURES: &[&str] = &["--workspace", "--features", "ray"];
 
 /// Ray lowers the priority of its workers, which starves them on a busy machine. This turns it off.
 const NICENESS: (&str, &str) = ("RAY_worker_niceness", "0");
+
+/// How many test programs with clusters run at once. They mostly wait for Ray's processes to start.
+///
+/// Each program starts clusters of its own. What clusters of one machine could share, with Ray
+/// 2.60:
+///
+/// - Addresses: `address="local"` always starts a cluster, and tests of several nodes connect to
+///   the address of theirs. `/tmp/ray/ray_current_cluster` is only read where no address is given.
+/// - Ports: Ray lets the kernel choose them. The dashboard and the HTTP server of its agent have
+///   fixed ports. The dashboard is turned off, and the package `ray` without extras lacks the
+///   server.
+/// - Files: session folders have the time and the process id in their names. Object stores are
+///   temporary files that have no name once they are open.
+/// - The authentication token: [`create_token`] writes it first.
+///
+/// Tests only look for processes below their own, and identify object stores by inode. Memory sets
+/// the limit: two programs have up to 1.5 GB of object stores, and a dozen workers.
+const PROGRAMS_AT_ONCE: usize = 2;
+
+/// The programs that run longest. They start first, so that the last one to end is a short one.
+const LONGEST: &[&str] = &["ray_surroundings", "ray_faults", "ray_nodes"];
 
 /// A cargo command whose programs find the shared library of the environment's Python.
 pub(crate) fn with_python(arguments: &[&str]) -> Result<Command> {
@@ -45,10 +66,47 @@ pub(crate) fn lints() -> Result<()> {
 /// Tests the feature `ray` on clusters of this machine.
 pub(crate) fn tests() -> Result<()> {
     run(with_python(&[&["build"], FEATURES, &["--examples"]].concat())?)?;
-    run(with_python(&[&["test"], FEATURES, &["--no-fail-fast", "--test", "ray*"]].concat())?)?;
+    create_token()?;
+    side_by_side::run(programs()?, PROGRAMS_AT_ONCE)?;
     run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::", "source::"]].concat())?)?;
     run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)?;
     devices::on_ray()
+}
+
+/// Creates the user's authentication token for clusters, `~/.ray/auth_token`, if there is none.
+///
+/// The first cluster of a user does that, too. If two clusters did it at once, one of them would be
+/// left with the token of the other.
+fn create_token() -> Result<()> {
+    let mut ray = Command::new(ray_environment()?.join("bin/ray"));
+    // It prints the token.
+    ray.args(["get-auth-token", "--generate"]).stdout(Stdio::null());
+    run(ray)
+}
+
+/// Builds the test programs whose names start with `ray`. Returns a cargo command for each.
+fn programs() -> Result<Vec<side_by_side::Program>> {
+    let test = |rest: &[&str]| with_python(&[&["test"], FEATURES, rest].concat());
+    let build = test(&["--test", "ray*", "--no-run", "--message-format=json-render-diagnostics"])?;
+    let artifacts = artifacts::build(build)?.into_iter().filter(|artifact| artifact.kind == "test");
+    let names = longest_first(artifacts.map(|artifact| artifact.name).collect());
+    if names.is_empty() {
+        bail!("cargo has built no test program whose name starts with `ray`");
+    }
+    let programs = names.into_iter().map(|name| {
+        // cargo sets the variables and the folder that tests expect.
+        let command = test(&["--test", &name])?;
+        Ok(side_by_side::Program { name, command })
+    });
+    programs.collect()
+}
+
+fn longest_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort_by_key(|name| {
+        let place = LONGEST.iter().position(|longest| longest == name);
+        (place.unwrap_or(LONGEST.len()), name.clone())
+    });
+    names
 }
 
 /// Tests the Python packages: the conversions, the wheel, and the example project as users build
@@ -98,4 +156,15 @@ fn pytest(tests: &str) -> Result<Command> {
 pub(crate) fn environment() -> Result<()> {
     println!("{}", ray_environment()?.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST, longest_first};
+
+    #[test]
+    fn longest_programs_start_first() {
+        let names = ["ray_bindings", "ray_nodes", "ray_engine", "ray_surroundings"].map(str::to_owned).to_vec();
+        assert_eq!(longest_first(names), [LONGEST[0], "ray_nodes", "ray_bindings", "ray_engine"]);
+    }
 }

@@ -1,40 +1,42 @@
-//! Which test programs run on the older kernel, where cargo has put them, and the files that they need beside them.
+//! The test programs that run on the old kernel, and the files that they need.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
 
+use crate::artifacts;
 use crate::shell::cargo;
 
-/// A program, as it is run.
+/// A program of the virtual machine.
 pub(super) struct Program {
     pub name: String,
     pub path: PathBuf,
-    /// Itself, its libraries, and the programs that it starts.
+    /// The executable, its libraries, and the programs that it starts.
     pub files: Vec<PathBuf>,
     pub arguments: Vec<String>,
-    /// A command of the shell that runs before it.
+    /// A shell command that runs before it.
     pub before: Option<&'static str>,
     pub has_tests: bool,
 }
 
-/// What is wanted of a program: its target, and the arguments of its test harness, which are parts of the names of tests.
-struct Wanted {
+/// Tests of a target. The arguments are parts of the names of tests.
+struct Selection {
     target: &'static str,
     arguments: &'static [&'static str],
     before: Option<&'static str>,
 }
 
-const fn wanted(target: &'static str, arguments: &'static [&'static str]) -> Wanted {
-    Wanted { target, arguments, before: None }
+const fn select(target: &'static str, arguments: &'static [&'static str]) -> Selection {
+    Selection { target, arguments, before: None }
 }
 
-/// What depends on the kernel: arenas, messages, workers, handles that another process redeems, files, and traced graphs. A machine
-/// that is emulated computes slowly, so these are not all the tests there are.
-const TESTS: &[Wanted] = &[
-    wanted(
+/// The tests of what depends on the kernel: arenas, messages, workers, handles, files, traced
+/// graphs.
+///
+/// The others are left out, because an emulated machine computes slowly.
+const TESTS: &[Selection] = &[
+    select(
         "ray_zerocopy",
         &[
             "arena::",
@@ -46,64 +48,64 @@ const TESTS: &[Wanted] = &[
             "more_than_a_container",
         ],
     ),
-    wanted("arena", &[]),
-    wanted("tasks", &["same_answer", "large_tensors", "second_task", "gather_in_order"]),
-    wanted(
+    select("arena", &[]),
+    select("tasks", &["same_answer", "large_tensors", "second_task", "gather_in_order"]),
+    select(
         "actors",
         &["as_the_original", "own_state", "killed_actor", "handle_is_good", "handle_travels", "report_finds"],
     ),
-    wanted("failures", &["killed_while", "dies_while", "abort", "panic"]),
-    wanted(
+    select("failures", &["killed_while", "dies_while", "abort", "panic"]),
+    select(
         "processes",
         &["all_idle", "where_children", "aborts_the_process", "can_be_aborted", "forks::", "does_not_reach_main"],
     ),
-    wanted("isolation", &[]),
-    wanted("handles", &["names_no_file"]),
-    wanted("files", &[]),
-    wanted("saving", &[]),
-    wanted("memory_policy", &["prefaults", "few_bytes", "locked", "may_not_lock", "refuses"]),
-    wanted("surroundings", &[]),
-    wanted("jit", &["mlp", "graph_file", "actors_and_tasks", "handle_of_a_graph"]),
-    // The last ones: the setting holds for the whole machine.
-    Wanted { target: "heads", arguments: &[], before: Some("echo 2 > /proc/sys/vm/overcommit_memory") },
-    Wanted {
+    select("isolation", &[]),
+    select("handles", &["names_no_file"]),
+    select("files", &[]),
+    select("saving", &[]),
+    select("memory_policy", &["prefaults", "few_bytes", "locked", "may_not_lock", "refuses"]),
+    select("surroundings", &[]),
+    select("jit", &["mlp", "graph_file", "actors_and_tasks", "handle_of_a_graph"]),
+    // These are last, because they change a setting of the whole machine.
+    Selection { target: "heads", arguments: &[], before: Some("echo 2 > /proc/sys/vm/overcommit_memory") },
+    Selection {
         target: "surroundings",
         arguments: &["promises_no_more"],
         before: Some("echo 20 > /proc/sys/vm/overcommit_ratio"),
     },
 ];
 
-/// Examples, which are run as they are, and programs that tests start.
+/// Examples, which run without arguments.
 const EXAMPLES: &[&str] = &["simple_pipeline"];
+/// The program that the tests `heads` start.
 const STARTED: &str = "rzc";
 
-/// Builds them all.
-pub(super) fn built() -> Result<Vec<Program>> {
-    let tests = TESTS.iter().map(|wanted| wanted.target).filter(|target| *target != "ray_zerocopy");
+/// Builds the programs.
+pub(super) fn build() -> Result<Vec<Program>> {
+    let tests = TESTS.iter().map(|selection| selection.target).filter(|target| *target != "ray_zerocopy");
     let tests = tests.flat_map(|target| ["--test", target]);
     let examples = EXAMPLES.iter().flat_map(|name| ["--example", name]);
     let mut build = cargo(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics", "--lib"]);
-    build.args(tests).args(examples).args(["--bin", STARTED]).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let output = build.output().context("cargo could not be started")?;
-    ensure!(output.status.success(), "the test programs cannot be built");
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let artifacts: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    build.args(tests).args(examples).args(["--bin", STARTED]);
+    let artifacts = artifacts::build(build)?;
     let executable = |name: &str, kind: &str| {
-        let fits = |artifact: &&Value| {
-            let test = artifact["profile"]["test"] == true;
-            let wanted = if kind == "bin" { !test } else { kind == "example" || test };
-            artifact["target"]["name"] == name && artifact["target"]["kind"][0] == kind && wanted
-        };
-        let found = artifacts.iter().filter(fits).find_map(|artifact| artifact["executable"].as_str());
-        found.map(PathBuf::from).with_context(|| format!("cargo has built no {kind} `{name}`"))
+        let found = artifacts.iter().find(|artifact| {
+            // Examples are built without the test harness, and `rzc` both with and without it.
+            let has_harness = artifact.is_test;
+            let fits = if kind == "bin" { !has_harness } else { kind == "example" || has_harness };
+            artifact.name == name && artifact.kind == kind && fits
+        });
+        found
+            .map(|artifact| PathBuf::from(&artifact.executable))
+            .with_context(|| format!("cargo has built no {kind} `{name}`"))
     };
     let started = match executable(STARTED, "bin") {
         Ok(started) => started,
-        // It is built for the tests that start it, and then not always told of.
+        // cargo builds it for the tests that start it, and does not always report that.
         Err(_) => crate::shell::target().join("debug").join(STARTED),
     };
     let mut programs = Vec::new();
-    for Wanted { target, arguments, before } in TESTS {
+    for Selection { target, arguments, before } in TESTS {
         let path = executable(target, if *target == "ray_zerocopy" { "lib" } else { "test" })?;
         let mut files = libraries(&path)?;
         if *target == "heads" {
@@ -120,17 +122,17 @@ pub(super) fn built() -> Result<Vec<Program>> {
         files.push(path.clone());
         let program =
             Program { name: (*name).to_owned(), path, files, arguments: Vec::new(), before: None, has_tests: false };
-        // Before the one that changes the machine.
+        // First, because the last tests change a setting of the machine.
         programs.insert(0, program);
     }
     Ok(programs)
 }
 
-/// The shared libraries of a program, and its loader.
+/// The shared libraries of a program, and its dynamic loader.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("ldd could not be started")?;
     if !output.status.success() {
-        bail!("{} has no libraries that ldd knows", program.display());
+        bail!("ldd cannot list the libraries of {}", program.display());
     }
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if let Some(line) = text.lines().find(|line| line.contains("not found")) {
