@@ -6,6 +6,7 @@ use std::time::Duration;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::Pipeline;
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_type;
 use rustix::net::{SendFlags, SocketType, send};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -49,14 +50,26 @@ impl Dice {
     }
 }
 
-/// The sockets of this process that have packets: the ends of connections between an owner and its workers.
+/// The sockets of this process that have packets: the ends of connections between an owner and its workers. Empty while the limit of
+/// descriptors leaves none to look with.
 pub fn connections() -> Vec<OwnedFd> {
-    let myself = pidfd_open(getpid(), PidfdFlags::empty()).expect("a process may open itself");
-    let numbers = std::fs::read_dir("/proc/self/fd").expect("/proc is there").flatten();
+    let Some(myself) = unless_short(pidfd_open(getpid(), PidfdFlags::empty()).map_err(Into::into)) else {
+        return Vec::new();
+    };
+    let Some(numbers) = unless_short(std::fs::read_dir("/proc/self/fd")) else { return Vec::new() };
+    let numbers = numbers.flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // Another thread may have closed it meanwhile.
     let copies = numbers.filter_map(|number| pidfd_getfd(&myself, number, PidfdGetfdFlags::empty()).ok());
     copies.filter(|copy| socket_type(copy).is_ok_and(|kind| kind == SocketType::SEQPACKET)).collect()
+}
+
+/// The result of a system call that needs a descriptor, or `None` if the limit of descriptors refuses it, as chaos makes it.
+fn unless_short<T>(result: std::io::Result<T>) -> Option<T> {
+    match result {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => None,
+        result => Some(result.expect("a process may look at its own descriptors")),
+    }
 }
 
 /// Says something to whoever is at the other end. That it may be gone is what chaos is.
