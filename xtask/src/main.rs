@@ -116,7 +116,7 @@ enum Task {
         /// How long each of the four engines runs
         #[arg(long, default_value_t = 600)]
         seconds: u64,
-        /// Run the engines on Ray, too, on a cluster of this machine
+        /// Run the four engines on Ray instead, on a cluster of this machine
         #[arg(long)]
         ray: bool,
     },
