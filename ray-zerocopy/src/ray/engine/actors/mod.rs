@@ -278,21 +278,6 @@ impl Shared {
         }
         self.kill_all();
     }
-
-    fn kill_all(&self) {
-        let (actors, direct) = {
-            let mut state = lock(&self.state);
-            let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
-            (state.slots.len(), direct)
-        };
-        for direct in &direct {
-            direct.close();
-        }
-        for index in 0..actors {
-            // An error is ignored: Ray ends the actor when the last handle is dropped.
-            let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, true));
-        }
-    }
 }
 
 impl RayActors {

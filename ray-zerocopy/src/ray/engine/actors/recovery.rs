@@ -146,6 +146,22 @@ impl Shared {
         }
     }
 
+    /// Kills all actors for good, and closes their compiled graphs.
+    pub(super) fn kill_all(&self) {
+        let (actors, direct) = {
+            let mut state = lock(&self.state);
+            let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
+            (state.slots.len(), direct)
+        };
+        for direct in &direct {
+            direct.close();
+        }
+        for index in 0..actors {
+            // An error is ignored: Ray ends the actor when the last handle is dropped.
+            let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, true));
+        }
+    }
+
     pub(super) fn kill(&self, py: Python<'_>, index: usize, no_restart: bool) -> PyResult<()> {
         let handle = lock(&self.state).slots.get(index).map(|slot| slot.handle.clone_ref(py));
         let Some(handle) = handle else { return Ok(()) };
