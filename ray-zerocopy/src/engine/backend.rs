@@ -1,4 +1,4 @@
-//! TODO.
+//! Backends: where a wrapper's calls can run.
 
 use super::Engine;
 use super::program::Program;
@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use crate::arena::arena::Arena;
 
-/// Where a wrapper's calls can run: [`LocalPool`](crate::LocalPool) workers of this machine, or a Ray cluster.
+/// A backend for wrappers: [`LocalPool`](crate::LocalPool) workers of this machine, or a Ray
+/// cluster.
 ///
-/// Nobody else implements it.
+/// Sealed: it cannot be implemented outside of this crate.
 pub trait Backend: Home + Sized {}
 
-/// What a wrapper needs of a place.
+/// Operations that a backend provides to wrappers.
 pub trait Home: Send + Sync + 'static {
-    /// The arena as the place's workers can get at it.
+    /// Returns the arena in a form that the backend's workers can access.
     #[doc(hidden)]
     fn adopt(&self, arena: Arena) -> crate::error::Result<Arena>;
 
-    /// The workers that run tasks.
+    /// Returns the workers that run tasks.
     #[doc(hidden)]
     fn tasks(&self) -> crate::error::Result<Tasks>;
 
@@ -26,16 +27,16 @@ pub trait Home: Send + Sync + 'static {
     #[doc(hidden)]
     fn actors(&self, start: Start) -> crate::error::Result<Tasks>;
 
-    /// The place, to be kept.
+    /// Returns a shared handle to the backend.
     #[doc(hidden)]
     fn home(&self) -> Arc<dyn Home>;
 }
 
-/// An engine, as wrappers keep it.
+/// A shared engine, as wrappers hold it.
 #[derive(Clone)]
 pub struct Tasks(pub(crate) Arc<dyn Engine>);
 
-/// Actors that are to be started.
+/// Parameters for starting actors.
 pub struct Start {
     pub(crate) settings: Settings,
     pub(crate) program: Arc<Program>,
