@@ -1,4 +1,7 @@
-//! One type for `?`: what any operation can fail with.
+//! The public errors, one enum per operation, as plain data that can be sent between processes.
+//!
+//! They are `Clone + PartialEq` and hold texts instead of sources, because a worker sends them to its owner. [`Error`] is the one type for
+//! `?`.
 
 pub(crate) mod arena;
 pub(crate) mod call;
