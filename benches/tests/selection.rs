@@ -1,11 +1,12 @@
-//! `-p benches` and `-p examples` select the features that the whole workspace does: otherwise its commands would build burn again.
+//! `-p benches` and `-p examples` select the features of the whole workspace: otherwise their
+//! commands would build burn again.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Each crate that is built for these packages, with its features.
+/// Returns each crate that is built for these packages, with its features.
 fn built(packages: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["tree", "--offline", "--prefix", "none", "--edges", "normal,build", "--format", "{p} [{f}]"]);
@@ -22,7 +23,7 @@ fn same(packages: &[&str]) {
 fn within(all: &[&str], packages: &[&str]) {
     let (workspace, one) = (built(all), built(packages));
     assert!(one.iter().any(|line| line.starts_with("burn v")), "{one:?}");
-    // Packages of the workspace have the feature, or do not: what counts is what they are built on.
+    // Features of the workspace's own packages may differ; only their dependencies are compared.
     let others: Vec<_> =
         one.difference(&workspace).filter(|line| !line.contains("ray") && !line.contains("(/")).collect();
     assert!(others.is_empty(), "{packages:?} builds these again, with other features: {others:#?}");
@@ -35,7 +36,7 @@ fn one_package_has_the_features_of_the_workspace() {
 }
 
 #[test]
-fn ray_changes_no_feature_of_others() {
+fn ray_does_not_change_features_of_other_packages() {
     same(&["--workspace"]);
     same(&["-p", "benches", "--features", "ray"]);
     same(&["-p", "examples", "--features", "ray"]);
@@ -44,7 +45,7 @@ fn ray_changes_no_feature_of_others() {
 #[test]
 fn the_wheel_for_graphs_can_be_built_of_what_the_workspace_has() {
     same(&["-p", "ray-zerocopy-wheel", "--features", "ray,as-workspace"]);
-    // And with TorchScript, of what the tests of devices have: see `xtask/src/devices.rs`.
+    // With TorchScript, the features are those of the device tests: see `xtask/src/devices.rs`.
     let packages = ["ray-zerocopy", "ray-zerocopy-tests", "examples", "ray-zerocopy-cli"];
     let features =
         ["ray-zerocopy-tests", "examples", "ray-zerocopy-cli"].map(|of| format!("{of}/wgpu,{of}/torchscript"));
@@ -55,6 +56,6 @@ fn the_wheel_for_graphs_can_be_built_of_what_the_workspace_has() {
 
 #[test]
 fn the_python_project_has_the_versions_and_features_of_the_workspace() {
-    // It has a lock file of its own: after an update, copy the workspace's over it.
+    // The project has its own lock file: after an update, copy that of the workspace over it.
     same(&["--manifest-path", "../examples/python-embedder/Cargo.toml"]);
 }
