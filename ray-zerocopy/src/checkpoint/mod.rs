@@ -104,7 +104,7 @@ impl fmt::Display for CheckpointFormat {
 /// # let numbers: Vec<u8> = (0..6).flat_map(|n| (n as f32).to_le_bytes()).collect();
 /// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
 /// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
-/// Written by PyTorch, with `classifier` in place of the pipeline's `head`.
+/// // Written by PyTorch, with `classifier` in place of the pipeline's `head`.
 /// let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
 /// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
 ///

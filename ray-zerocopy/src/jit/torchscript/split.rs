@@ -17,7 +17,7 @@ use crate::tensor::kind::TensorKind;
 use crate::tensor::libtorch::sys::module::{Held, Module, Role};
 use crate::tensor::libtorch::sys::tensor::Tensor;
 use crate::tensor::source::{BlobSource, sample};
-use elements::Description;
+use crate::tensor::libtorch::sys::tensor::Description;
 
 /// Maximum size in bytes of constants in the code that are not reported: they are numbers more
 /// often than weights.

@@ -30,6 +30,3 @@ pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
 pub(crate) mod signals;
-
-#[cfg(feature = "torchscript")]
-use self::mapping::OwnView;

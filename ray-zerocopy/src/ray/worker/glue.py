@@ -7,7 +7,8 @@ def call(head, *rest):
 
 class Actor:
     def __init__(self, *order):
-        # Ray keeps these arguments and passes them again when it restarts the actor. A pipeline is loaded by a call.
+        # Ray keeps these arguments and passes them again when it restarts the actor.
+        # A pipeline is loaded by a call.
         if order:
             _begin(order[0], order[1:])
 

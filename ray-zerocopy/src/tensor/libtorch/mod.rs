@@ -12,12 +12,3 @@ pub(crate) mod sys;
 
 #[cfg(feature = "torchscript")]
 pub(crate) use self::device::gpu;
-pub(crate) use self::device::{address, borrowed, borrows};
-#[cfg(all(feature = "torchscript", feature = "ray"))]
-pub(crate) use self::sys::module::version;
-#[cfg(feature = "torchscript")]
-pub(crate) use self::sys::module::{Held, Module, Role};
-#[cfg(feature = "torchscript")]
-pub(crate) use self::sys::tensor::Tensor;
-#[cfg(feature = "torchscript")]
-pub(crate) use elements::Description;

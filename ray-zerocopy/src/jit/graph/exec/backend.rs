@@ -66,7 +66,7 @@ mod cube {
     use burn_ir::HandleKind;
     use burn_std::device::Device as _;
 
-    use crate::jit::executable::Bridge;
+    use super::Bridge;
     use crate::tensor::value::Value;
 
     /// CUDA and wgpu: the same backend of burn. The device selects one of them.

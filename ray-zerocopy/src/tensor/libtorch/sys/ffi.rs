@@ -56,7 +56,7 @@ unsafe extern "C" {
 #[cfg(feature = "torchscript")]
 mod script {
     use super::{Message, Opaque, c_char, c_int, c_void};
-    use elements::Description;
+    use super::Description;
 
     unsafe extern "C" {
         #[cfg(feature = "ray")]

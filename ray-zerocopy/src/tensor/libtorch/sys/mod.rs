@@ -17,12 +17,4 @@ pub(crate) mod ffi;
 pub(crate) mod module;
 pub(crate) mod tensor;
 
-#[cfg(all(feature = "torchscript", feature = "ray"))]
-pub(crate) use self::module::version;
-#[cfg(feature = "torchscript")]
-pub(crate) use self::module::{Held, Module, Role};
-#[cfg(feature = "torchscript")]
-pub(crate) use self::tensor::Tensor;
 pub(super) use self::tensor::borrowed_tensor;
-#[cfg(feature = "torchscript")]
-pub(crate) use elements::Description;

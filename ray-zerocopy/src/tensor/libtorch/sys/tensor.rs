@@ -129,7 +129,7 @@ pub(crate) fn borrowed_tensor(bytes: Bytes, shape: &[usize], dtype: DType) -> Re
 
 #[cfg(feature = "torchscript")]
 mod elements {
-    use self::Tensor;
+    use super::Tensor;
     use super::{DType, ffi};
 
     /// Returns burn's element type for a LibTorch number.
