@@ -1,4 +1,4 @@
-//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy` call.
+//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy-burn` call.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -14,13 +14,19 @@
 //! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
 //! | `embedder.copied(pipeline)` | bytes of weights that could not be borrowed |
 //!
-//! Traced graphs and TorchScript modules need no crate of your own: the wheel `ray-zerocopy`, in the folder `wheel`, runs any.
+//! Traced graphs and TorchScript modules need no crate of your own: the wheel `ray-zerocopy-burn`, in the folder `wheel`, runs any.
 //!
 //! Arrays go in and out without a copy where that is possible: see `export!`.
 //!
-//! Nothing of this is there without the feature `ray`, which needs Python.
+//! # Features
+//!
+//! ## `ray`
+//!
+//! The whole crate. Needs Python 3.11 or later. Without the feature the crate is empty, so that a
+//! workspace builds on machines without Python.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "ray")]
 mod constructor;
