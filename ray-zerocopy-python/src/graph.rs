@@ -1,4 +1,4 @@
-//! Native half of the wheel `ray-zerocopy`: traced graphs and TorchScript modules in Python.
+//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy-burn` call.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

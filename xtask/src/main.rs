@@ -5,6 +5,7 @@ mod devices;
 mod fuzz;
 mod libtorch;
 mod old_kernel;
+mod packages;
 mod progress;
 mod ray;
 mod setup;
@@ -41,7 +42,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run everything that has to pass: format, spelling, lints, docs, tests, devices, Ray, Python
+    /// Run everything that has to pass: format, spelling, lints, docs, tests, packages, devices, Ray, Python
     ///
     /// All chosen steps run, and a summary ends the output. Nothing is skipped: a step that cannot
     /// run fails. Requirements that are missing are fetched before the first step.

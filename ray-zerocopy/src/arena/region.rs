@@ -1,7 +1,6 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
 #[cfg(feature = "ray")]
-use crate::os::sys::memfd;
 use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +17,7 @@ use crate::error::arena::ArenaError;
 use crate::os::sys::advice::Pages;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::os::sys::mapping::Mapping;
+use crate::os::sys::memfd;
 use crate::os::sys::memfd::SEALS;
 
 /// What kind of memory a region is.

@@ -9,6 +9,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod device;
 pub(crate) mod graph;
 pub(crate) mod load;
+#[cfg(feature = "ray")]
 pub(crate) mod ray;
 pub(crate) mod report;
 pub(crate) mod script;

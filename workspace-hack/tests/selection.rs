@@ -1,38 +1,54 @@
-//! `-p benches` and `-p examples` select the features of the whole workspace: otherwise their
-//! commands would build burn again.
+//! Each package alone selects the features that the whole workspace does. Otherwise a command with
+//! `-p` would build burn again. What fails here is mended in the manifest of this package.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::LazyLock;
 
-/// Returns each crate that is built for these packages, with its features.
-fn built(packages: &[&str]) -> BTreeSet<String> {
+/// Each crate that is built for these packages, with its features. `edges` says whether their tests
+/// are built, too.
+fn built(edges: &str, packages: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--offline", "--prefix", "none", "--edges", "normal,build", "--format", "{p} [{f}]"]);
+    cargo.args(["tree", "--offline", "--prefix", "none", "--edges", edges, "--format", "{p} [{f}]"]);
     let output = cargo.args(packages).output().expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
 }
 
+static WORKSPACE: LazyLock<BTreeSet<String>> =
+    LazyLock::new(|| built("normal,build,dev", &["--workspace", "--features", "ray"]));
+
 fn same(packages: &[&str]) {
-    within(&["--workspace", "--features", "ray"], packages);
+    within("normal,build", &WORKSPACE, packages);
 }
 
-fn within(all: &[&str], packages: &[&str]) {
-    let (workspace, one) = (built(all), built(packages));
+fn within(edges: &str, workspace: &BTreeSet<String>, packages: &[&str]) {
+    let one = built(edges, packages);
     assert!(one.iter().any(|line| line.starts_with("burn v")), "{one:?}");
     // Features of the workspace's own packages may differ; only their dependencies are compared.
     let others: Vec<_> =
-        one.difference(&workspace).filter(|line| !line.contains("ray") && !line.contains("(/")).collect();
+        one.difference(workspace).filter(|line| !line.contains("ray") && !line.contains("(/")).collect();
     assert!(others.is_empty(), "{packages:?} builds these again, with other features: {others:#?}");
 }
 
 #[test]
-fn one_package_has_the_features_of_the_workspace() {
-    same(&["-p", "benches"]);
-    same(&["-p", "examples"]);
+fn private_package_has_the_features_of_the_workspace() {
+    for package in ["benches", "examples", "ray-zerocopy-tests", "ray-zerocopy-book"] {
+        same(&["-p", package]);
+        within("normal,build,dev", &WORKSPACE, &["-p", package]);
+    }
+}
+
+/// `workspace-hack` is not published, so it can only be a dev-dependency of published packages:
+/// their tests have the features of the workspace, and `cargo build -p` has not.
+#[test]
+fn tests_of_a_published_package_have_the_features_of_the_workspace() {
+    for (package, features) in [("ray-zerocopy", "ray"), ("ray-zerocopy-cli", ""), ("ray-zerocopy-python", "ray")] {
+        within("normal,build,dev", &WORKSPACE, &["-p", package, "--features", features]);
+    }
 }
 
 #[test]
@@ -51,7 +67,11 @@ fn the_wheel_for_graphs_can_be_built_of_what_the_workspace_has() {
         ["ray-zerocopy-tests", "examples", "ray-zerocopy-cli"].map(|of| format!("{of}/wgpu,{of}/torchscript"));
     let features = [&features[..], &["ray-zerocopy-tests/ray".to_owned()]].concat().join(",");
     let devices = [&packages.map(|package| ["-p", package])[..], &[["--features", &features]]].concat().concat();
-    within(&devices, &["-p", "ray-zerocopy-wheel", "--features", "ray,as-devices"]);
+    within(
+        "normal,build",
+        &built("normal,build,dev", &devices),
+        &["-p", "ray-zerocopy-wheel", "--features", "ray,as-devices"],
+    );
 }
 
 #[test]
