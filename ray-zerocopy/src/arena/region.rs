@@ -151,7 +151,7 @@ impl Region {
     pub(super) fn own_view(&self) -> Result<bytes::Bytes, ArenaError> {
         let (Some(fd), Some(pages)) = (&self.fd, &self.pages) else { return Ok(self.memory.clone()) };
         let len = self.memory.len();
-        let view = mapping::OwnView::of(pages, fd, len);
+        let view = crate::os::sys::mapping::OwnView::of(pages, fd, len);
         Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
     }
 

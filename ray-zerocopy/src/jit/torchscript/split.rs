@@ -15,9 +15,9 @@ use crate::codec;
 use crate::error::script::ScriptError;
 use crate::tensor::kind::TensorKind;
 use crate::tensor::libtorch::sys::module::{Held, Module, Role};
+use crate::tensor::libtorch::sys::tensor::Description;
 use crate::tensor::libtorch::sys::tensor::Tensor;
 use crate::tensor::source::{BlobSource, sample};
-use crate::tensor::libtorch::sys::tensor::Description;
 
 /// Maximum size in bytes of constants in the code that are not reported: they are numbers more
 /// often than weights.

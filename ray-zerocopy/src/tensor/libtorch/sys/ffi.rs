@@ -55,8 +55,8 @@ unsafe extern "C" {
 /// Functions for TorchScript.
 #[cfg(feature = "torchscript")]
 mod script {
-    use super::{Message, Opaque, c_char, c_int, c_void};
     use super::Description;
+    use super::{Message, Opaque, c_char, c_int, c_void};
 
     unsafe extern "C" {
         #[cfg(feature = "ray")]
