@@ -1,14 +1,15 @@
 //! Second stage: the input in the macro's own terms, borrowed from syn.
 //!
-//! Knows what a field is called and what type it has; judges nothing.
+//! Knows the names and types of fields; does not validate them.
 
 use crate::attr::{self, FieldAttrs, Role, TypeAttrs};
 use crate::errors::Errors;
 use crate::names;
 use crate::shape::{Kind, Shape};
-use syn::{Data, DeriveInput, Fields, Generics, Ident, Index, Member, Type};
+use syn::{Attribute, Data, DeriveInput, Fields, Generics, Ident, Index, Member, Type};
 
 pub(crate) struct Input<'a> {
+    pub original: &'a [Attribute],
     pub ident: &'a Ident,
     pub generics: &'a Generics,
     pub attrs: TypeAttrs,
@@ -22,6 +23,7 @@ pub(crate) enum Body<'a> {
 }
 
 pub(crate) struct Variant<'a> {
+    pub attrs: &'a [Attribute],
     pub ident: &'a Ident,
     pub fields: Vec<Field<'a>>,
 }
@@ -36,6 +38,7 @@ pub(crate) struct Field<'a> {
 impl<'a> Input<'a> {
     pub(crate) fn from_syn(node: &'a DeriveInput, errors: &mut Errors) -> Self {
         Input {
+            original: &node.attrs,
             ident: &node.ident,
             generics: &node.generics,
             attrs: TypeAttrs::from_syn(&node.attrs, errors),
@@ -61,7 +64,7 @@ impl<'a> Input<'a> {
 impl<'a> Variant<'a> {
     fn from_syn(node: &'a syn::Variant, errors: &mut Errors) -> Self {
         attr::none_on_variant(&node.attrs, errors);
-        Variant { ident: &node.ident, fields: Field::all(&node.fields, errors) }
+        Variant { attrs: &node.attrs, ident: &node.ident, fields: Field::all(&node.fields, errors) }
     }
 }
 
@@ -77,7 +80,7 @@ impl<'a> Field<'a> {
         members.zip(fields).map(field).collect()
     }
 
-    /// Whether the field leaves a trace in the arena.
+    /// Whether the field is in the arena.
     pub(crate) fn is_visited(&self) -> bool {
         match self.attrs.role() {
             Some(role) => role != Role::Skip,
@@ -85,7 +88,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// What the field is called in paths and in the arena.
+    /// The field's name in paths and in the arena.
     pub(crate) fn name(&self) -> String {
         match (&self.attrs.rename, &self.member) {
             (Some(rename), _) => rename.value(),

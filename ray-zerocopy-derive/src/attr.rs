@@ -1,6 +1,7 @@
 //! First stage: reads `#[pipeline(...)]`.
 //!
-//! Knows the options and where each may stand, not which of them go together: that is [`crate::valid`]'s.
+//! Knows the options and where each is allowed, not which of them exclude each other: see
+//! [`crate::valid`].
 
 use crate::errors::Errors;
 use proc_macro2::Ident;
@@ -26,7 +27,7 @@ pub(crate) struct FieldAttrs {
     pub rename: Option<LitStr>,
 }
 
-/// What becomes of a field that does not leave it to the compiler to find out.
+/// How a field is treated, if not as the compiler finds by its type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Config,
@@ -95,13 +96,13 @@ impl FieldAttrs {
         attrs
     }
 
-    /// The role; the first, should an invalid input name several.
+    /// The role; the first one if an invalid input names several.
     pub(crate) fn role(&self) -> Option<Role> {
         self.roles.first().map(|(role, _)| *role)
     }
 }
 
-/// A variant has no options; says so on each that is written.
+/// Reports each option on a variant, which takes none.
 pub(crate) fn none_on_variant(attributes: &[Attribute], errors: &mut Errors) {
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("pipeline")) {
         errors.at(attribute, "a variant takes no options; put `#[pipeline(...)]` on one of its fields");
@@ -169,7 +170,7 @@ pub(crate) fn duplicate(option: &Meta, errors: &mut Errors) {
     errors.at(option.path(), format!("`{}` is given twice", name(option)));
 }
 
-/// The option's name; empty if it is a path like `a::b`, which is no option's name.
+/// The option's name. Empty for a path like `a::b`, which is not the name of an option.
 fn name(option: &Meta) -> String {
     option.path().get_ident().map(Ident::to_string).unwrap_or_default()
 }

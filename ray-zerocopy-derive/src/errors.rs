@@ -1,12 +1,13 @@
-//! Collects every error of an input, so that a user mends them all in one round.
+//! Collects every error of an input, so that a user can fix all of them in one round.
 //!
-//! Knows nothing of what is wrong with an input; the stages do.
+//! Does not know what makes an input invalid; the stages do.
 
 use quote::ToTokens;
 use std::fmt::Display;
 use std::thread;
 
-/// The errors found so far. Must be consumed by [`Errors::check`]: forgetting it would turn an error into silence.
+/// The errors found so far. Must be consumed by [`Errors::check`]: an error would be lost
+/// otherwise.
 pub(crate) struct Errors {
     found: Option<syn::Error>,
     checked: bool,
@@ -22,7 +23,7 @@ impl Errors {
         self.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// Adds an error that somebody else made, for instance syn's parser.
+    /// Adds an error of another source, for instance syn's parser.
     pub(crate) fn push(&mut self, error: syn::Error) {
         match &mut self.found {
             Some(found) => found.combine(error),

@@ -2,20 +2,21 @@
 
 use crate::ast::{Body, Field, Input, Variant};
 use crate::attr::Role;
+use crate::carried;
 use crate::errors::Errors;
 use crate::fallback;
-use crate::names::{self, Runtime, blame, blame_path};
-use crate::walk::{Direction, Leaves, Walk};
-use proc_macro2::{Span, TokenStream};
+use crate::names::{self, Runtime, blame, blame_path, generated};
+use crate::walk::{self, Leaves};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{DeriveInput, Generics, Ident, parse_quote};
+use syn::{DeriveInput, Generics, Ident, Member, parse_quote};
 
-/// All of `#[derive(Pipeline)]`: the impls, or the errors and impls that stand in.
+/// All of `#[derive(Pipeline)]`: the impls, or the errors and impls in their place.
 pub(crate) fn derive(node: &DeriveInput) -> TokenStream {
     try_derive(node).unwrap_or_else(|error| fallback::derive(node, &error))
 }
 
-/// As [`derive()`], with the errors for themselves.
+/// [`derive()`], with the errors as a value.
 pub(crate) fn try_derive(node: &DeriveInput) -> syn::Result<TokenStream> {
     let mut errors = Errors::new();
     let input = Input::from_syn(node, &mut errors);
@@ -29,8 +30,8 @@ pub(crate) fn try_derive(node: &DeriveInput) -> syn::Result<TokenStream> {
     Ok(quote!(#pipeline #root))
 }
 
-/// The generics, with every type parameter `'static`: the traits of the runtime ask it of the whole type, which is no
-/// more than that, and no user should have to write it.
+/// The generics, with every type parameter `'static`. The traits of the runtime require it of the
+/// whole type, which is the same, so users need not write it.
 pub(crate) fn static_parameters(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     let parameters: Vec<Ident> = generics.type_params().map(|parameter| parameter.ident.clone()).collect();
@@ -41,29 +42,23 @@ pub(crate) fn static_parameters(generics: &Generics) -> Generics {
     generics
 }
 
-/// What surrounds each generated impl: it is nobody's business how readable the code in it is.
-pub(crate) fn impl_attributes() -> TokenStream {
-    quote! {
-        #[automatically_derived]
-        #[allow(
-            deprecated,
-            elided_lifetimes_in_paths,
-            unused_qualifications,
-            clippy::pedantic,
-            clippy::nursery,
-            clippy::absolute_paths
-        )]
-    }
+/// From the pipeline into the arena, over `&self`, or from the arena into the skeleton, over `&mut
+/// self`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Collect,
+    Attach,
 }
 
 fn pipeline(input: &Input, generics: &Generics, runtime: &Runtime) -> TokenStream {
-    let ident = input.ident;
+    let ident = generated(input.ident);
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-    let attributes = impl_attributes();
+    let lints = carried::lints(input.original);
     let collect = body(&input.data, runtime, Direction::Collect);
     let attach = body(&input.data, runtime, Direction::Attach);
     quote! {
-        #attributes
+        #[automatically_derived]
+        #(#lints)*
         impl #impl_generics #runtime::Pipeline for #ident #ty_generics #where_clause {
             fn collect(
                 &self,
@@ -87,18 +82,21 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
         (Some(field), _) => {
             let ty = field.ty;
             let name = field.name();
-            // What is wrong with this expression, such as no `init` in sight, is wrong with the config's type.
+            let lints = carried::lints(&field.original.attrs);
+            // What is wrong with this code, such as no `init` in sight, is wrong with the config's
+            // type.
             let span = blame(ty);
-            let config = quote_spanned!(span=> __source.config(#name)?);
-            let rebuilt = rebuilt(runtime, span, &quote_spanned!(span=> __config.init(__device)));
-            quote! {
-                let __config: #ty = #config;
-                #rebuilt
+            let runtime = runtime.at(span);
+            quote_spanned! {span=>
+                #(#lints)*
+                let __config = <#ty as #runtime::CopyField>::config(__source, #name)?;
+                #runtime::Rebuilt::<Self>::rebuilt(__config.init(__device))
             }
         }
         (None, Some(path)) => {
             let span = blame_path(&path.path);
-            let rebuilt = rebuilt(runtime, span, &quote_spanned!(span=> __init(__device)));
+            let rebuilt = runtime.at(span);
+            let rebuilt = quote_spanned!(span=> #rebuilt::Rebuilt::<Self>::rebuilt(__init(__device)));
             quote! {
                 let __init: fn(&#runtime::Device) -> _ = #path;
                 #rebuilt
@@ -106,14 +104,15 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
         }
         (None, None) => return None,
     };
-    let ident = input.ident;
+    let ident = generated(input.ident);
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-    let attributes = impl_attributes();
+    let lints = carried::lints(input.original);
     Some(quote! {
-        #attributes
+        #[automatically_derived]
+        #(#lints)*
         impl #impl_generics #runtime::Root for #ident #ty_generics #where_clause {
             fn rebuild(
-                __source: &#runtime::Source,
+                __source: &#runtime::Source<'_>,
                 __device: &#runtime::Device,
             ) -> ::core::result::Result<Self, #runtime::LoadError> {
                 #rebuild
@@ -122,29 +121,31 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
     })
 }
 
-/// Takes what a constructor gives, the pipeline or a `Result` of it.
-fn rebuilt(runtime: &Runtime, span: Span, constructed: &TokenStream) -> TokenStream {
-    let runtime = runtime.at(span);
-    quote_spanned!(span=> #runtime::rebuilt::<Self>(#constructed))
-}
-
 /// The body of `collect` or `attach`.
 fn body(data: &Body, runtime: &Runtime, direction: Direction) -> TokenStream {
+    let scope = runtime.scope();
     match data {
+        Body::Struct(fields) if visited(fields).next().is_none() => quote!(::core::result::Result::Ok(())),
         Body::Struct(fields) => {
-            let pattern = pattern(fields);
-            let walks = walks(fields, runtime, direction);
+            let walks = walks(fields, direction, |_, field| {
+                let member = member(field);
+                match direction {
+                    Direction::Collect => quote!(&self.#member),
+                    Direction::Attach => quote!(&mut self.#member),
+                }
+            });
             quote! {
-                let Self #pattern = self;
+                #scope
                 #(#walks)*
                 ::core::result::Result::Ok(())
             }
         }
         Body::Enum(variants) if variants.is_empty() => quote!(match *self {}),
         Body::Enum(variants) => {
-            let arms = variants.iter().map(|variant| arm(variant, runtime, direction));
+            let arms = variants.iter().map(|variant| arm(variant, direction));
             let check = (direction == Direction::Attach).then(|| attach_variant(variants));
             quote! {
+                #scope
                 #check
                 match self {
                     #(#arms)*
@@ -157,9 +158,9 @@ fn body(data: &Body, runtime: &Runtime, direction: Direction) -> TokenStream {
     }
 }
 
-/// Which variant the pipeline was when it was shared must be the one that was rebuilt.
+/// The variant of the pipeline that was shared has to be that of the rebuilt one.
 fn attach_variant(variants: &[Variant]) -> TokenStream {
-    let idents = variants.iter().map(|variant| variant.ident);
+    let idents = variants.iter().map(|variant| generated(variant.ident));
     let names = variants.iter().map(|variant| names::plain(variant.ident));
     quote! {
         __attacher.variant(match self {
@@ -168,13 +169,15 @@ fn attach_variant(variants: &[Variant]) -> TokenStream {
     }
 }
 
-fn arm(variant: &Variant, runtime: &Runtime, direction: Direction) -> TokenStream {
-    let ident = variant.ident;
+fn arm(variant: &Variant, direction: Direction) -> TokenStream {
+    let ident = generated(variant.ident);
+    let lints = carried::lints(variant.attrs);
     let pattern = pattern(&variant.fields);
-    let walks = walks(&variant.fields, runtime, direction);
-    let name = names::plain(ident);
+    let walks = walks(&variant.fields, direction, |position, _| binding(position).into_token_stream());
+    let name = names::plain(variant.ident);
     let note = (direction == Direction::Collect).then(|| quote!(__collector.variant(#name);));
     quote! {
+        #(#lints)*
         Self::#ident #pattern => {
             #note
             #(#walks)*
@@ -182,31 +185,49 @@ fn arm(variant: &Variant, runtime: &Runtime, direction: Direction) -> TokenStrea
     }
 }
 
-/// Binds each field that is visited to a name of ours, so that no name of the user's comes near the generated code.
+/// Binds each field that is visited to a name of the macro's, so that no name of the user's can
+/// clash with the generated code.
 fn pattern(fields: &[Field]) -> TokenStream {
     let bindings = visited(fields).map(|(position, field)| {
-        let member = &field.member;
+        let member = member(field);
         let binding = binding(position);
         quote!(#member: #binding)
     });
     quote!({ #(#bindings,)* .. })
 }
 
-fn walks(fields: &[Field], runtime: &Runtime, direction: Direction) -> Vec<TokenStream> {
+fn member(field: &Field) -> Member {
+    match &field.member {
+        Member::Named(ident) => Member::Named(generated(ident)),
+        Member::Unnamed(index) => Member::Unnamed(index.clone()),
+    }
+}
+
+/// The walk over each field that is visited; `value` gives a reference to it.
+fn walks(fields: &[Field], direction: Direction, value: impl Fn(usize, &Field) -> TokenStream) -> Vec<TokenStream> {
     let walk = |(position, field): (usize, &Field)| {
         let leaves = match field.attrs.role() {
-            Some(Role::Config | Role::Copy) => Leaves::CopiedTensor,
+            Some(Role::Config | Role::Copy) => Leaves::Copied,
             Some(Role::Module) => Leaves::Modules,
             Some(Role::Skip) | None => Leaves::Found,
         };
-        let walk = Walk { runtime, direction, leaves };
-        let inside = walk.field(field.ty, &binding(position).into_token_stream());
-        let cursor = walk.cursor();
+        let lints = carried::lints(&field.original.attrs);
+        let walk = walk::field(field.ty, leaves);
+        let value = value(position, field);
         let name = field.name();
+        let span = blame(field.ty);
+        let visit = match direction {
+            Direction::Collect => quote_spanned! {span=>
+                __rzc::Walk::collect_field(&__walk, #name, #value, __collector)?;
+            },
+            Direction::Attach => quote_spanned! {span=>
+                __rzc::Walk::attach_field(&__walk, #name, #value, __attacher)?;
+            },
+        };
         quote! {
-            #cursor.enter_field(#name);
-            #inside
-            #cursor.exit();
+            #(#lints)*
+            let __walk = #walk;
+            #visit
         }
     };
     visited(fields).map(walk).collect()

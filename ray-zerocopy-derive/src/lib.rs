@@ -1,15 +1,18 @@
-//! The macros of [ray-zerocopy](https://docs.rs/ray-zerocopy), which re-exports them: depend on that crate, not on this.
+//! The macros of [ray-zerocopy](https://docs.rs/ray-zerocopy), which re-exports them: depend on
+//! that crate, not on this.
 //!
 //! - [`#[derive(Pipeline)]`](macro@Pipeline) finds the models in a struct, so that their weights can be shared.
 //! - [`#[remote]`](macro@remote) makes the methods of a pipeline callable in other processes.
 //!
-//! Both are built alike, one stage a file: `attr` reads the options, `ast` says the input in the macro's own terms,
-//! `valid` finds every semantic error, `expand` writes the code. Errors are collected and reported together, and an
-//! invalid input still expands to something that compiles (`fallback`), so that a user reads one error and not ten.
+//! Both have the same stages, one in each file: `attr` reads the options, `ast` is the input in the
+//! macro's own terms, `valid` finds every semantic error, `expand` writes the code. Errors are
+//! collected and reported together, and an invalid input still expands to something that compiles
+//! (`fallback`), so that a user reads one error and not ten.
 #![forbid(unsafe_code)]
 
 mod ast;
 mod attr;
+mod carried;
 mod errors;
 mod expand;
 mod fallback;
@@ -24,8 +27,8 @@ mod walk;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Makes a struct or an enum a pipeline: finds out which of its fields hold weights, to be shared, and which hold
-/// ordinary data, to be copied.
+/// Makes a struct or an enum a pipeline: finds out which of its fields hold weights, to be shared,
+/// and which hold ordinary data, to be copied.
 ///
 /// ```text
 /// #[derive(Pipeline)]
@@ -43,13 +46,14 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// # How a field is treated
 ///
-/// Containers are taken apart by their names, to any depth: `Vec`, `VecDeque`, `[T; N]`, tuples, `Option`, `Box`,
-/// `Arc`, `HashMap`, `BTreeMap` and `IndexMap`. One that turns out to hold no tensor is copied as a whole. What is left
-/// are leaves, and there the compiler decides by the traits of the type: another `Pipeline` is walked, a burn `Module`
-/// is shared, what implements serde's traits is copied. `PhantomData` and `()` need nothing.
+/// Containers are taken apart by their names, to any depth: `Vec`, `VecDeque`, `[T; N]`, tuples,
+/// `Option`, `Box`, `Arc`, `HashMap`, `BTreeMap` and `IndexMap`. One that holds no tensor is copied
+/// as a whole. What is left are leaves, and there the compiler decides by the traits of the type:
+/// another `Pipeline` is walked, a burn `Module` is shared, what implements serde's traits is
+/// copied. `PhantomData` and `()` need nothing.
 ///
-/// A leaf that is none of these is an error at the field's type. So are references, raw pointers, function pointers and
-/// trait objects, since another process cannot own them.
+/// A leaf that is none of these is an error at the field's type. So are references, raw pointers,
+/// function pointers and trait objects, since another process cannot own them.
 ///
 /// # Options of a field
 ///
@@ -82,12 +86,13 @@ use syn::{DeriveInput, parse_macro_input};
 /// }
 /// ```
 ///
-/// A pipeline that is only ever part of another one needs neither a config nor `init`: the outer one rebuilds it.
+/// A pipeline that is only ever part of another one needs neither a config nor `init`: the outer
+/// one rebuilds it.
 ///
 /// # Generics
 ///
-/// Type and const parameters are fine. A leaf `M` is told apart by its bounds, so `M: Module` is needed for it to be
-/// shared. The impl asks every type parameter to be `'static`.
+/// Type and const parameters are fine. A leaf `M` is told apart by its bounds, so `M: Module` is
+/// needed for it to be shared. The impl asks every type parameter to be `'static`.
 #[proc_macro_derive(Pipeline, attributes(pipeline))]
 pub fn derive_pipeline(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -96,9 +101,9 @@ pub fn derive_pipeline(input: TokenStream) -> TokenStream {
 
 /// Makes the methods of a pipeline callable in other processes.
 ///
-/// Stands above an inherent impl block, which stays as it is. Every `pub` method that takes `&self` or `&mut self` also
-/// becomes one of the wrappers around the pipeline, with the same name and arguments, and returns a `Pending` of the
-/// result, to be waited for or awaited:
+/// Stands above an inherent impl block, which stays as it is. Every `pub` method that takes `&self`
+/// or `&mut self` also becomes one of the wrappers around the pipeline, with the same name and
+/// arguments, and returns a `Pending` of the result, to be waited for or awaited:
 ///
 /// ```text
 /// #[ray_zerocopy::remote]
@@ -118,23 +123,25 @@ pub fn derive_pipeline(input: TokenStream) -> TokenStream {
 /// actors.learn("a text".to_owned(), 3).wait()?;
 /// ```
 ///
-/// Methods that take `&mut self` can be called in actors only, since a task's worker keeps no state.
+/// Methods that take `&mut self` can be called in actors only, since a task's worker keeps no
+/// state.
 ///
 /// # What a method must look like
 ///
-/// Its arguments and its result cross to another process: they are owned (`String`, not `&str`), have concrete types,
-/// and are tensors or implement serde's traits. So the method has no type, const or lifetime parameters of its own and
-/// is not `async`, `unsafe` or `extern`. `#[remote(skip)]` leaves a method out; methods that are not exactly `pub` (such
-/// as `pub(crate)`), and functions without a receiver, are left out anyway.
+/// Its arguments and its result are sent to another process: they are owned (`String`, not `&str`),
+/// have concrete types, and are tensors or implement serde's traits. So the method has no type,
+/// const or lifetime parameters of its own and is not `async`, `unsafe` or `extern`.
+/// `#[remote(skip)]` leaves a method out; methods that are not exactly `pub` (such as
+/// `pub(crate)`), and functions without a receiver, are left out anyway.
 ///
-/// A method called like one of the wrappers' own (`report`, `device`, `load`, `spawn`, …) can still be part of the
-/// pipeline, but on a wrapper its own method wins.
+/// A method cannot have the name of one of the wrappers' own (`report`, `device`, `load`, `spawn`,
+/// …), which would be called instead.
 ///
 /// # What it makes
 ///
-/// For `Search`, the types `SearchTasks` and `SearchActors`, to which the wrappers dereference, beside the block. Hence
-/// a type takes one `#[remote]` block. The attribute's only option is `#[remote(crate = "my_crate::ray_zerocopy")]`,
-/// for when ray-zerocopy is re-exported.
+/// For `Search`, the types `SearchTasks` and `SearchActors`, to which the wrappers dereference,
+/// beside the block. Hence a type takes one `#[remote]` block. The attribute's only option is
+/// `#[remote(crate = "my_crate::ray_zerocopy")]`, for when ray-zerocopy is re-exported.
 #[proc_macro_attribute]
 pub fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
     remote::remote(options.into(), item.into()).into()

@@ -1,4 +1,5 @@
-//! Names: how generated code finds the runtime, and how a Rust name reads in a path such as `heads["fr"].2.weight`.
+//! Names: how generated code finds the runtime, and how a Rust name reads in a path such as
+//! `heads["fr"].2.weight`.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
@@ -6,7 +7,8 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Ident, Path, Type};
 
-/// Prints the path of the runtime's private module, `::ray_zerocopy::__private` unless the user renamed the crate.
+/// Prints the path of the runtime's private module, `::ray_zerocopy::__private` unless the user
+/// renamed the crate.
 pub(crate) struct Runtime(Option<Path>);
 
 impl Runtime {
@@ -24,6 +26,13 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// The first statement of a function whose code names the runtime `__rzc` and calls `pick`.
+    pub(crate) fn scope(&self) -> TokenStream {
+        quote!(use #self::{self as __rzc, pick::*};)
+    }
+}
+
 impl ToTokens for Runtime {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         tokens.extend(match &self.0 {
@@ -38,7 +47,16 @@ pub(crate) fn plain(ident: &Ident) -> String {
     ident.unraw().to_string()
 }
 
-/// Where the compiler should point when it does not know what to do with a type: see [`blame_path`].
+/// The identifier as if the macro had written it where the user did: lints hold for users' code
+/// only.
+pub(crate) fn generated(ident: &Ident) -> Ident {
+    let mut ident = ident.clone();
+    ident.set_span(ident.span().resolved_at(Span::call_site()));
+    ident
+}
+
+/// Where the compiler should point when it does not know what to do with a type: see
+/// [`blame_path`].
 pub(crate) fn blame(ty: &Type) -> Span {
     match ty {
         Type::Path(path) => blame_path(&path.path),
@@ -48,11 +66,11 @@ pub(crate) fn blame(ty: &Type) -> Span {
     }
 }
 
-/// Where the compiler should point when something is wrong with a path: its last name, since the first token of
-/// `burn::nn::Linear` says little.
+/// Where the compiler should point when something is wrong with a path: its last name, since the
+/// first token of `burn::nn::Linear` says little.
 ///
-/// Names are resolved at the call site all the same, so that a type written by a `macro_rules!` of the user does not
-/// hide our locals behind its hygiene.
+/// Names are resolved at the call site all the same, so that a type written by a `macro_rules!` of
+/// the user does not hide our locals behind its hygiene.
 pub(crate) fn blame_path(path: &Path) -> Span {
     let span = path.segments.last().map_or_else(|| path.span(), |last| last.ident.span());
     span.resolved_at(Span::call_site())

@@ -1,7 +1,8 @@
-//! What a field's type looks like: which containers have to be walked to reach its leaves.
+//! The shape of a field's type: the containers that have to be walked to reach its leaves.
 //!
-//! Goes by names alone, since a macro cannot ask what a type is. So it only takes apart what it can name, and leaves
-//! everything else to the compiler, which tells leaves apart by the traits they have.
+//! Goes by names alone, since a macro cannot look up a type. So it only takes apart the containers
+//! that it knows by name, and leaves everything else to the compiler, which tells leaves apart by
+//! their traits.
 
 use syn::{GenericArgument, PathArguments, PathSegment, Type, TypePath};
 
@@ -11,9 +12,9 @@ pub(crate) struct Shape<'a> {
 }
 
 pub(crate) enum Kind<'a> {
-    /// `()` and `PhantomData`: there is nothing to carry over.
+    /// `()` and `PhantomData`: nothing to share or to copy.
     Nothing,
-    /// Whatever is not taken apart.
+    /// A type that is not taken apart.
     Leaf,
     /// `Vec`, `VecDeque`, `[T; N]` and, inside a box, `[T]`.
     List(Box<Shape<'a>>),
@@ -23,7 +24,7 @@ pub(crate) enum Kind<'a> {
     Arc(Box<Shape<'a>>),
     /// The shape of the values; keys are part of the path.
     Map(Box<Shape<'a>>),
-    /// What another process cannot own. Holds what it is, with its article.
+    /// A type that another process cannot own. Holds a description, with its article.
     Foreign(&'static str),
 }
 
@@ -74,8 +75,8 @@ impl<'a> Shape<'a> {
         own.into_iter().chain(self.inner().iter().flat_map(Shape::foreign)).collect()
     }
 
-    /// Whether every leaf is a number, a `bool`, a `char` or a `String`: a vocabulary need not be walked word by word
-    /// only to learn that there is no tensor in it.
+    /// Whether every leaf is a number, a `bool`, a `char` or a `String`: a vocabulary need not be
+    /// walked word by word only to learn that there is no tensor in it.
     pub(crate) fn is_plain(&self) -> bool {
         match self.kind {
             Kind::Nothing => true,
@@ -95,7 +96,7 @@ fn of_path(ty: &TypePath) -> Kind<'_> {
         ("PhantomData", _) => Kind::Nothing,
         ("Vec" | "VecDeque", [item, ..]) => Kind::List(Shape::boxed(item)),
         ("Option", [item]) => Kind::Option(Shape::boxed(item)),
-        // A `Box<str>` has nothing behind it that stands on its own: the box is the leaf.
+        // What is in a `Box<str>` is not a value of its own: the box is the leaf.
         ("Box" | "Arc", [item, ..]) if is_unsized_text(item) => Kind::Leaf,
         ("Box", [item, ..]) => Kind::Box(Shape::boxed(item)),
         ("Arc", [item, ..]) => Kind::Arc(Shape::boxed(item)),

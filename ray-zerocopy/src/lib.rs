@@ -182,20 +182,44 @@ pub fn init() {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Traits that the compiler names in errors about types that the macros cannot handle.
+///
+/// The code of the macros implements or calls all of them, and each error says what to write. There
+/// is no reason to name them in a program.
+pub mod diagnostics {
+    pub use crate::pipeline::containers::{MapKey, PipelineContainer, PipelineList, PipelineMap};
+    pub use crate::pipeline::copy_field::CopyField;
+    pub use crate::pipeline::field_kind::{ModuleField, PipelineField};
+    pub use crate::pipeline::rebuild::Rebuilt;
+    pub use crate::remote::caller::Caller;
+    pub use crate::remote::method::RemoteMethod;
+    pub use crate::remote::wire::Remotable;
+}
+
 /// What the derives' code calls. Not for use by hand: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
     pub use burn::tensor::Device;
 
+    pub use crate::diagnostics::*;
     pub use crate::error::load::LoadError;
     pub use crate::error::share::ShareError;
     pub use crate::os::fork::{ForkMutex, HeldAtFork};
     pub use crate::pipeline::Pipeline;
     pub use crate::pipeline::attach::Attacher;
     pub use crate::pipeline::collect::Collector;
-    pub use crate::pipeline::containers::{MapKey, entries, entries_mut, unshare};
-    pub use crate::pipeline::rebuild::{Root, Source, rebuilt};
-    pub use crate::pipeline::{copy_field as whole, field_kind as leaf};
+    pub use crate::pipeline::copy_field::SerdeProbe;
+    pub use crate::pipeline::field_kind::FieldKind;
+    pub use crate::pipeline::rebuild::{Root, Source};
+    pub use crate::pipeline::walk::{Container, Nothing, Over, Walk};
+    /// The traits with `pick`. They have no names, so that an import of all of them hides no type.
+    pub mod pick {
+        pub use crate::pipeline::copy_field::{IsNotSerde as _, IsSerde as _};
+        pub use crate::pipeline::field_kind::{
+            AsModule as _, AsModuleAndSerde as _, AsPipeline as _, AsSerde as _, AsTensor as _, AsUnsupported as _,
+        };
+        pub use crate::remote::wire::{AsResult as _, AsTensors as _, AsUnsendable as _, AsValue as _};
+    }
     /// For `rzc`: files that appear when they are complete.
     pub mod os {
         pub use crate::os::replace::replace;
@@ -225,9 +249,8 @@ pub mod __private {
         pub use crate::engine::local::transport::{Connection, Received, Wait};
         pub use crate::engine::message::{Incoming, Outgoing};
     }
-    pub use crate::remote::caller::{Caller, Method};
+    pub use crate::remote::Remote;
+    pub use crate::remote::method::{MethodEntry, MethodSource, MethodWire};
     pub use crate::remote::pending::Pending;
-    pub use crate::remote::schema::{MethodInfo, Parameter};
-    pub use crate::remote::wire::{Reader, WireError, Writer};
-    pub use crate::remote::{Remote, wire};
+    pub use crate::remote::wire::{Reader, WireError, WireKind};
 }

@@ -16,7 +16,7 @@ pub(crate) struct Block<'a> {
     pub generics: Generics,
 }
 
-/// A method that can be called from afar. Only made by [`crate::remote::valid`].
+/// A method that can be called remotely. Only made by [`crate::remote::valid`].
 pub(crate) struct Method<'a> {
     pub attrs: &'a [Attribute],
     pub ident: &'a Ident,
@@ -71,7 +71,8 @@ impl<'a> Block<'a> {
         self
     }
 
-    /// Where an error in an item made from the block is reported: two blocks for one type are the likely one.
+    /// Where an error in an item made from the block is reported: two blocks for one type are the
+    /// likely one.
     pub(crate) fn span(&self) -> Span {
         self.ident.span().resolved_at(Span::call_site())
     }

@@ -27,13 +27,14 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     found
 }
 
-/// Takes `#[remote(skip)]` off the methods, since nobody else understands it.
+/// Removes `#[remote(skip)]` from the methods, since the compiler does not know it.
 pub(crate) fn take_skips(item: &mut ItemImpl, errors: &mut Errors) -> Skipped {
     let mut skipped = Skipped::new();
     for (position, item) in item.items.iter_mut().enumerate() {
         let ImplItem::Fn(method) = item else { continue };
         for attribute in method.attrs.extract_if(.., |attribute| is_ours(attribute)) {
-            // Left out even if it says something else, which is an error: not to mean it is the rarer case.
+            // An invalid option is an error, and leaves the method out too: that is most likely
+            // what is meant.
             skipped.insert(position);
             let option = attribute.parse_args::<Meta>();
             if !option.is_ok_and(|option| matches!(option, Meta::Path(path) if path.is_ident("skip"))) {

@@ -1,4 +1,5 @@
-//! The documentation of a caller's method: the first paragraph of the original's, and where to read on.
+//! The documentation of a caller's method: the first paragraph of the original's, and where to read
+//! on.
 //!
 //! Not all of it, since each example in it would be compiled and run once more for every caller.
 
@@ -6,8 +7,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Attribute, Expr, ExprLit, Lit, Meta};
 
-/// The doc attributes of a caller's method, made from those among `attributes`. `original` is the name of the method
-/// that is called.
+/// The doc attributes of a caller's method, made from those among `attributes`. `original` is the
+/// name of the method that is called.
 pub(crate) fn summary(attributes: &[Attribute], original: &str) -> TokenStream {
     let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
     // `#[doc(hidden)]` and the like hold for the caller too.
@@ -35,7 +36,8 @@ pub(crate) fn whole(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join("\n").trim_matches('\n').to_owned()
 }
 
-/// The text of `#[doc = "..."]`, which is what a doc comment is. `include_str!` is not expanded yet and has none.
+/// The text of `#[doc = "..."]`, which is what a doc comment is. `include_str!` is not expanded yet
+/// and has none.
 fn text(attribute: &Attribute) -> Option<String> {
     let Meta::NameValue(pair) = &attribute.meta else { return None };
     match &pair.value {

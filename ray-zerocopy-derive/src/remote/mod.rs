@@ -1,7 +1,8 @@
-//! `#[remote]`: the methods of an inherent impl block, callable from afar. The stages are those of the derive.
+//! `#[remote]`: the methods of an inherent impl block, callable remotely. The stages are those of
+//! the derive.
 //!
-//! Knows nothing of engines and processes: what it writes hands a method's name, its handler and its arguments to the
-//! runtime's `Caller`.
+//! Does not depend on engines and processes: what it writes describes each method to the runtime,
+//! which calls it.
 
 mod ast;
 mod attr;
@@ -18,14 +19,15 @@ use syn::Item;
 
 /// All of `#[remote]`: the block as it was written, what calls it, and the errors.
 ///
-/// What is wrong with one method costs only that method, so that users of the others see no errors that follow from it.
+/// An invalid method is left out alone, so that users of the others see no errors that follow from
+/// it.
 pub(crate) fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
     let (expansion, errors) = parts(options, item);
     let errors = errors.err().map(|error| error.to_compile_error());
     quote!(#expansion #errors)
 }
 
-/// As [`remote`], with the errors for themselves.
+/// [`remote`], with the errors as a value.
 pub(crate) fn parts(options: TokenStream, item: TokenStream) -> (TokenStream, syn::Result<()>) {
     let mut errors = Errors::new();
     let krate = attr::block(options, &mut errors);
@@ -43,7 +45,7 @@ pub(crate) fn parts(options: TokenStream, item: TokenStream) -> (TokenStream, sy
             errors.push(syn::Error::new(
                 proc_macro2::Span::call_site(),
                 "`#[remote]` goes on an inherent impl block, `impl Search { ... }`, whose pub methods become callable \
-                 from afar",
+                 remotely",
             ));
             other.into_token_stream()
         }

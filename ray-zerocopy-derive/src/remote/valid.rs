@@ -1,4 +1,4 @@
-//! Third stage: which methods can be called from afar, and why the others cannot.
+//! Third stage: which methods can be called remotely, and why the others cannot.
 
 use super::ast::{Access, Argument, Block, Method};
 use super::attr::Skipped;
@@ -9,7 +9,8 @@ use syn::{
     TypeImplTrait, TypeReference, Visibility, parse_quote,
 };
 
-/// The block's pub methods with a receiver. One that cannot be called from afar is an error, and left out.
+/// The block's pub methods with a receiver. One that cannot be called remotely is an error, and
+/// left out.
 pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Errors) -> Vec<Method<'a>> {
     let mut seen = false;
     let mut methods = Vec::new();
@@ -25,7 +26,7 @@ pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Err
     if !seen {
         errors.at(
             block.ty,
-            "no method to call from afar: the block has no `pub fn` that takes `&self` or `&mut self` and is not skipped",
+            "no method to call remotely: the block has no `pub fn` that takes `&self` or `&mut self` and is not skipped",
         );
     }
     methods
@@ -68,7 +69,10 @@ fn qualifiers(signature: &Signature, errors: &mut Errors) -> bool {
     if let Some(token) = &signature.unsafety {
         errors.at(
             token,
-            format!("nobody can vouch for an unsafe `{name}` from afar: leave it out with `#[remote(skip)]`"),
+            format!(
+                "`{name}` is unsafe, and a remote caller cannot check what it requires: leave it out with \
+                 `#[remote(skip)]`"
+            ),
         );
     }
     if let Some(abi) = &signature.abi {
@@ -81,7 +85,7 @@ fn generics(signature: &Signature, errors: &mut Errors) -> bool {
     let name = &signature.ident;
     for parameter in &signature.generics.params {
         let message = match parameter {
-            GenericParam::Lifetime(_) => "nothing can be borrowed from afar: own the arguments and the result",
+            GenericParam::Lifetime(_) => "a remote call cannot borrow: own the arguments and the result",
             GenericParam::Type(_) | GenericParam::Const(_) => {
                 "the worker has to know which of its instances to call: name a type, or move the parameter to the impl"
             }

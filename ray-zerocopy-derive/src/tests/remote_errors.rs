@@ -48,10 +48,10 @@ fn options() {
 
 #[test]
 fn blocks_without_a_method_to_call() {
-    refuses(quote! { impl S {} }, "no method to call from afar");
-    refuses(quote! { impl S { pub fn new() -> Self { S } fn f(&self) {} } }, "no method to call from afar");
-    refuses(quote! { impl S { pub(crate) fn f(&self) {} } }, "no method to call from afar");
-    refuses(quote! { impl S { #[remote(skip)] pub fn f(&self) {} } }, "no method to call from afar");
+    refuses(quote! { impl S {} }, "no method to call remotely");
+    refuses(quote! { impl S { pub fn new() -> Self { S } fn f(&self) {} } }, "no method to call remotely");
+    refuses(quote! { impl S { pub(crate) fn f(&self) {} } }, "no method to call remotely");
+    refuses(quote! { impl S { #[remote(skip)] pub fn f(&self) {} } }, "no method to call remotely");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn receivers() {
 #[test]
 fn qualifiers() {
     refuses_method(quote! { pub async fn f(&self) {} }, "runs in a worker that has no executor");
-    refuses_method(quote! { pub unsafe fn f(&self) {} }, "unsafe `f`");
+    refuses_method(quote! { pub unsafe fn f(&self) {} }, "`f` is unsafe");
     refuses_method(quote! { pub extern "C" fn f(&self) {} }, "calling convention");
 }
 
@@ -74,7 +74,7 @@ fn qualifiers() {
 fn generics() {
     refuses_method(quote! { pub fn f<T>(&self, x: T) {} }, "which of its instances");
     refuses_method(quote! { pub fn f<const N: usize>(&self) {} }, "which of its instances");
-    refuses_method(quote! { pub fn f<'a>(&self) {} }, "nothing can be borrowed");
+    refuses_method(quote! { pub fn f<'a>(&self) {} }, "a remote call cannot borrow");
 }
 
 #[test]

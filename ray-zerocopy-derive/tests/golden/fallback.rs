@@ -13,14 +13,6 @@ struct Broken<'a, M> {
     "field `name` holds a reference, which another process cannot own: own the value (`String` for `&str`, `Vec<T>` for `&[T]`), or leave the field out with `#[pipeline(skip)]`"
 }
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<'a, M> ::ray_zerocopy::__private::Pipeline for Broken<'a, M>
 where
     M: 'static,
@@ -40,21 +32,13 @@ where
     }
 }
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<'a, M> ::ray_zerocopy::__private::Root for Broken<'a, M>
 where
     M: 'static,
     'a: 'static,
 {
     fn rebuild(
-        _: &::ray_zerocopy::__private::Source,
+        _: &::ray_zerocopy::__private::Source<'_>,
         _: &::ray_zerocopy::__private::Device,
     ) -> ::core::result::Result<Self, ::ray_zerocopy::__private::LoadError> {
         ::core::unreachable!()

@@ -10,14 +10,6 @@ where
 
 // What it becomes:
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<M: Module, const N: usize> my_crate::reexport::__private::Pipeline for Wrapper<M, N>
 where
     M: Debug,
@@ -27,82 +19,40 @@ where
         &self,
         __collector: &mut my_crate::reexport::__private::Collector,
     ) -> ::core::result::Result<(), my_crate::reexport::__private::ShareError> {
-        let Self { 0: __field0, 1: __field1, .. } = self;
-        __collector.enter_field("0");
-        let __whole = {
-            let __type = my_crate::reexport::__private::whole::Whole::<[M; N]>::NEW;
-            {
-                use my_crate::reexport::__private::whole::*;
-                (&&__type).copy()
-            }
-        };
-        let __mark = __collector.begin_container();
-        for (__index, __item) in ::core::iter::Iterator::enumerate(__field0.iter()) {
-            __collector.enter_index(__index);
-            let __ops = {
-                let __leaf = my_crate::reexport::__private::leaf::Leaf::<M>::NEW;
-                {
-                    use my_crate::reexport::__private::leaf::*;
-                    (&&&&&__leaf).ops()
-                }
-            };
-            (__ops.collect)(__item, __collector)?;
-            __collector.exit();
-        }
-        __collector.end_container::<[M; N]>(__mark, __whole, __field0)?;
-        __collector.exit();
-        __collector.enter_field("1");
-        let __ops = {
-            let __leaf = my_crate::reexport::__private::leaf::Leaf::<M::Config>::NEW;
-            {
-                use my_crate::reexport::__private::leaf::*;
-                (&&&&&__leaf).ops()
-            }
-        };
-        (__ops.collect)(__field1, __collector)?;
-        __collector.exit();
+        use my_crate::reexport::__private::{self as __rzc, pick::*};
+        let __walk = __rzc::Container::new(
+            __rzc::SerdeProbe::<[M; N]>::START.pick(),
+            <<[M; N] as __rzc::PipelineList<
+                M,
+            >>::Walk as __rzc::Over>::over(
+                __rzc::PipelineField::walk(__rzc::FieldKind::<M>::START.pick()),
+            ),
+        );
+        __rzc::Walk::collect_field(&__walk, "0", &self.0, __collector)?;
+        let __walk = __rzc::PipelineField::walk(
+            __rzc::FieldKind::<M::Config>::START.pick(),
+        );
+        __rzc::Walk::collect_field(&__walk, "1", &self.1, __collector)?;
         ::core::result::Result::Ok(())
     }
     fn attach(
         &mut self,
         __attacher: &mut my_crate::reexport::__private::Attacher,
     ) -> ::core::result::Result<(), my_crate::reexport::__private::LoadError> {
-        let Self { 0: __field0, 1: __field1, .. } = self;
-        __attacher.enter_field("0");
-        let __whole = {
-            let __type = my_crate::reexport::__private::whole::Whole::<[M; N]>::NEW;
-            {
-                use my_crate::reexport::__private::whole::*;
-                (&&__type).copy()
-            }
-        };
-        if !__attacher.copy_whole::<[M; N]>(__whole, __field0)? {
-            for (__index, __item) in ::core::iter::Iterator::enumerate(
-                __field0.iter_mut(),
-            ) {
-                __attacher.enter_index(__index);
-                let __ops = {
-                    let __leaf = my_crate::reexport::__private::leaf::Leaf::<M>::NEW;
-                    {
-                        use my_crate::reexport::__private::leaf::*;
-                        (&&&&&__leaf).ops()
-                    }
-                };
-                (__ops.attach)(__item, __attacher)?;
-                __attacher.exit();
-            }
-        }
-        __attacher.exit();
-        __attacher.enter_field("1");
-        let __ops = {
-            let __leaf = my_crate::reexport::__private::leaf::Leaf::<M::Config>::NEW;
-            {
-                use my_crate::reexport::__private::leaf::*;
-                (&&&&&__leaf).ops()
-            }
-        };
-        (__ops.attach)(__field1, __attacher)?;
-        __attacher.exit();
+        use my_crate::reexport::__private::{self as __rzc, pick::*};
+        let __walk = __rzc::Container::new(
+            __rzc::SerdeProbe::<[M; N]>::START.pick(),
+            <<[M; N] as __rzc::PipelineList<
+                M,
+            >>::Walk as __rzc::Over>::over(
+                __rzc::PipelineField::walk(__rzc::FieldKind::<M>::START.pick()),
+            ),
+        );
+        __rzc::Walk::attach_field(&__walk, "0", &mut self.0, __attacher)?;
+        let __walk = __rzc::PipelineField::walk(
+            __rzc::FieldKind::<M::Config>::START.pick(),
+        );
+        __rzc::Walk::attach_field(&__walk, "1", &mut self.1, __attacher)?;
         ::core::result::Result::Ok(())
     }
 }

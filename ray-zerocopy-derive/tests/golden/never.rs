@@ -4,14 +4,6 @@ enum Never {}
 
 // What it becomes:
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl ::ray_zerocopy::__private::Pipeline for Never {
     fn collect(
         &self,

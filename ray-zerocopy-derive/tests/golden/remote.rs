@@ -52,21 +52,6 @@ where
     }
 }
 /// Calls `Search`'s methods, each call as one task.
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 pub struct SearchTasks<M: Module>(
     ::ray_zerocopy::__private::Caller,
     ::core::marker::PhantomData<fn() -> Search<M>>,
@@ -75,14 +60,6 @@ where
     Search<M>: Sized,
     M: 'static;
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<M: Module> ::core::convert::From<::ray_zerocopy::__private::Caller>
 for SearchTasks<M>
 where
@@ -94,21 +71,6 @@ where
     }
 }
 /// Calls `Search`'s methods in an actor, which keeps its state.
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 pub struct SearchActors<M: Module>(
     ::ray_zerocopy::__private::Caller,
     ::core::marker::PhantomData<fn() -> Search<M>>,
@@ -117,14 +79,6 @@ where
     Search<M>: Sized,
     M: 'static;
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<M: Module> ::core::convert::From<::ray_zerocopy::__private::Caller>
 for SearchActors<M>
 where
@@ -136,14 +90,6 @@ where
     }
 }
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl<M: Module> ::ray_zerocopy::__private::Remote for Search<M>
 where
     Search<M>: Sized,
@@ -151,77 +97,12 @@ where
 {
     type Tasks = SearchTasks<M>;
     type Actors = SearchActors<M>;
-    fn methods() -> ::std::vec::Vec<::ray_zerocopy::__private::MethodInfo<Self>> {
-        #[allow(unused_mut, reason = "a block may have no methods")]
-        let mut __methods = ::std::vec::Vec::new();
-        __methods
-            .push(::ray_zerocopy::__private::MethodInfo {
-                name: "embed",
-                doc: "Embeds each text.\nOne row a text.\n\n# Panics",
-                exclusive: false,
-                parameters: ::std::vec![
-                    ::ray_zerocopy::__private::Parameter { name : "texts", schema : { let
-                    __wire = ::ray_zerocopy::__private::wire::Wire:: < Vec < String > >
-                    ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& && __wire)
-                    .ops() } } .schema }, ::ray_zerocopy::__private::Parameter { name :
-                    "k", schema : { let __wire = ::ray_zerocopy::__private::wire::Wire::
-                    < usize > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
-                    __wire).ops() } } .schema }
-                ],
-                result: {
-                    let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
-                    {
-                        use ::ray_zerocopy::__private::wire::*;
-                        (&&&&__wire).ops()
-                    }
-                }
-                    .schema,
-                handler: SearchActors::<M>::__rzc_handle_embed,
-            });
+    const METHODS: &'static [::ray_zerocopy::__private::MethodEntry<Self>] = &[
+        ::ray_zerocopy::__private::MethodEntry::of::<0usize, _, _>(),
         #[cfg(feature = "learning")]
-        __methods
-            .push(::ray_zerocopy::__private::MethodInfo {
-                name: "learn",
-                doc: "",
-                exclusive: true,
-                parameters: ::std::vec![
-                    ::ray_zerocopy::__private::Parameter { name : "other", schema : { let
-                    __wire = ::ray_zerocopy::__private::wire::Wire:: < Option < Search <
-                    M > > > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
-                    __wire).ops() } } .schema }, ::ray_zerocopy::__private::Parameter {
-                    name : "sizes", schema : { let __wire =
-                    ::ray_zerocopy::__private::wire::Wire:: < [f32; < Search < M > >
-                    ::SIZES] > ::NEW; { use ::ray_zerocopy::__private::wire:: *; (&& &&
-                    __wire).ops() } } .schema }
-                ],
-                result: {
-                    let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
-                    {
-                        use ::ray_zerocopy::__private::wire::*;
-                        (&&&&__wire).ops()
-                    }
-                }
-                    .schema,
-                handler: SearchActors::<M>::__rzc_handle_learn,
-            });
-        __methods
-    }
+        ::ray_zerocopy::__private::MethodEntry::of::<1usize, _, _>(),
+    ];
 }
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 impl<M: Module> SearchTasks<M>
 where
     Search<M>: Sized,
@@ -236,24 +117,9 @@ where
         texts: Vec<String>,
         k: usize,
     ) -> ::ray_zerocopy::__private::Pending<Tensor<2>> {
-        SearchActors::<M>::__rzc_call_embed(&self.0, texts, k)
+        self.0.remote::<Search<M>, 0usize, _, _>((texts, (k, ())))
     }
 }
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 impl<M: Module> SearchActors<M>
 where
     Search<M>: Sized,
@@ -268,7 +134,7 @@ where
         texts: Vec<String>,
         k: usize,
     ) -> ::ray_zerocopy::__private::Pending<Tensor<2>> {
-        SearchActors::<M>::__rzc_call_embed(&self.0, texts, k)
+        self.0.remote::<Search<M>, 0usize, _, _>((texts, (k, ())))
     }
     /// Calls `Search::learn` in a worker.
     #[cfg(feature = "learning")]
@@ -277,158 +143,90 @@ where
         other: Option<Search<M>>,
         sizes: [f32; <Search<M>>::SIZES],
     ) -> ::ray_zerocopy::__private::Pending<()> {
-        SearchActors::<M>::__rzc_call_learn(&self.0, other, sizes)
+        self.0.remote::<Search<M>, 1usize, _, _>((other, (sizes, ())))
     }
-    #[doc(hidden)]
-    fn __rzc_call_embed(
-        __caller: &::ray_zerocopy::__private::Caller,
-        __argument0: Vec<String>,
-        __argument1: usize,
-    ) -> ::ray_zerocopy::__private::Pending<Tensor<2>> {
-        let __method = ::ray_zerocopy::__private::Method::new::<
-            Search<M>,
-        >("embed", SearchActors::<M>::__rzc_handle_embed);
-        let __put = move |
-            __writer: &mut ::ray_zerocopy::__private::Writer,
-        | -> ::core::result::Result<(), ::ray_zerocopy::__private::WireError> {
-            let __ops = {
-                let __wire = ::ray_zerocopy::__private::wire::Wire::<Vec<String>>::NEW;
-                {
-                    use ::ray_zerocopy::__private::wire::*;
-                    (&&&&__wire).ops()
-                }
-            };
-            (__ops.put)(&__argument0, __writer)?;
-            let __ops = {
-                let __wire = ::ray_zerocopy::__private::wire::Wire::<usize>::NEW;
-                {
-                    use ::ray_zerocopy::__private::wire::*;
-                    (&&&&__wire).ops()
-                }
-            };
-            (__ops.put)(&__argument1, __writer)?;
-            ::core::result::Result::Ok(())
-        };
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        __caller.call(__method, __put, __ops.take)
+}
+#[automatically_derived]
+impl<
+    M: Module,
+> ::ray_zerocopy::__private::RemoteMethod<0usize, (Vec<String>, (usize, ())), Tensor<2>>
+for Search<M>
+where
+    Search<M>: Sized,
+    M: 'static,
+{
+    const SOURCE: ::ray_zerocopy::__private::MethodSource = ::ray_zerocopy::__private::MethodSource {
+        name: "embed",
+        doc: "Embeds each text.\nOne row a text.\n\n# Panics",
+        exclusive: false,
+        parameters: &["texts", "k"],
+    };
+    fn wire() -> ::ray_zerocopy::__private::MethodWire<
+        (Vec<String>, (usize, ())),
+        Tensor<2>,
+    > {
+        use ::ray_zerocopy::__private::{self as __rzc, pick::*};
+        (
+            (
+                __rzc::Remotable::wire(__rzc::WireKind::<Vec<String>>::START.pick()),
+                (__rzc::Remotable::wire(__rzc::WireKind::<usize>::START.pick()), ()),
+            ),
+            __rzc::Remotable::wire(__rzc::WireKind::<Tensor<2>>::START.pick()),
+        )
     }
-    #[doc(hidden)]
-    fn __rzc_handle_embed(
-        __target: &mut Search<M>,
-        __reader: &mut ::ray_zerocopy::__private::Reader,
-        __writer: &mut ::ray_zerocopy::__private::Writer,
-    ) -> ::core::result::Result<(), ::ray_zerocopy::__private::WireError> {
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<Vec<String>>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        let __argument0: Vec<String> = (__ops.take)(__reader)?;
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<usize>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        let __argument1: usize = (__ops.take)(__reader)?;
-        let __result: Tensor<2> = <Search<
-            M,
-        >>::embed(&*__target, __argument0, __argument1);
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<Tensor<2>>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        (__ops.put)(&__result, __writer)
+    fn run(
+        &mut self,
+        (__argument0, (__argument1, ())): (Vec<String>, (usize, ())),
+    ) -> Tensor<2> {
+        <Search<M>>::embed(self, __argument0, __argument1)
     }
-    #[cfg(feature = "learning")]
-    #[doc(hidden)]
-    fn __rzc_call_learn(
-        __caller: &::ray_zerocopy::__private::Caller,
-        __argument0: Option<Search<M>>,
-        __argument1: [f32; <Search<M>>::SIZES],
-    ) -> ::ray_zerocopy::__private::Pending<()> {
-        let __method = ::ray_zerocopy::__private::Method::new::<
-            Search<M>,
-        >("learn", SearchActors::<M>::__rzc_handle_learn);
-        let __put = move |
-            __writer: &mut ::ray_zerocopy::__private::Writer,
-        | -> ::core::result::Result<(), ::ray_zerocopy::__private::WireError> {
-            let __ops = {
-                let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                    Option<Search<M>>,
-                >::NEW;
-                {
-                    use ::ray_zerocopy::__private::wire::*;
-                    (&&&&__wire).ops()
-                }
-            };
-            (__ops.put)(&__argument0, __writer)?;
-            let __ops = {
-                let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                    [f32; <Search<M>>::SIZES],
-                >::NEW;
-                {
-                    use ::ray_zerocopy::__private::wire::*;
-                    (&&&&__wire).ops()
-                }
-            };
-            (__ops.put)(&__argument1, __writer)?;
-            ::core::result::Result::Ok(())
-        };
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        __caller.call(__method, __put, __ops.take)
+}
+#[cfg(feature = "learning")]
+#[automatically_derived]
+impl<
+    M: Module,
+> ::ray_zerocopy::__private::RemoteMethod<
+    1usize,
+    (Option<Search<M>>, ([f32; <Search<M>>::SIZES], ())),
+    (),
+> for Search<M>
+where
+    Search<M>: Sized,
+    M: 'static,
+{
+    const SOURCE: ::ray_zerocopy::__private::MethodSource = ::ray_zerocopy::__private::MethodSource {
+        name: "learn",
+        doc: "",
+        exclusive: true,
+        parameters: &["other", "sizes"],
+    };
+    fn wire() -> ::ray_zerocopy::__private::MethodWire<
+        (Option<Search<M>>, ([f32; <Search<M>>::SIZES], ())),
+        (),
+    > {
+        use ::ray_zerocopy::__private::{self as __rzc, pick::*};
+        (
+            (
+                __rzc::Remotable::wire(
+                    __rzc::WireKind::<Option<Search<M>>>::START.pick(),
+                ),
+                (
+                    __rzc::Remotable::wire(
+                        __rzc::WireKind::<[f32; <Search<M>>::SIZES]>::START.pick(),
+                    ),
+                    (),
+                ),
+            ),
+            __rzc::Remotable::wire(__rzc::WireKind::<()>::START.pick()),
+        )
     }
-    #[cfg(feature = "learning")]
-    #[doc(hidden)]
-    fn __rzc_handle_learn(
-        __target: &mut Search<M>,
-        __reader: &mut ::ray_zerocopy::__private::Reader,
-        __writer: &mut ::ray_zerocopy::__private::Writer,
-    ) -> ::core::result::Result<(), ::ray_zerocopy::__private::WireError> {
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<Option<Search<M>>>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        let __argument0: Option<Search<M>> = (__ops.take)(__reader)?;
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<
-                [f32; <Search<M>>::SIZES],
-            >::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        let __argument1: [f32; <Search<M>>::SIZES] = (__ops.take)(__reader)?;
-        let __result: () = <Search<M>>::learn(__target, __argument0, __argument1);
-        let __ops = {
-            let __wire = ::ray_zerocopy::__private::wire::Wire::<()>::NEW;
-            {
-                use ::ray_zerocopy::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        (__ops.put)(&__result, __writer)
+    fn run(
+        &mut self,
+        (
+            __argument0,
+            (__argument1, ()),
+        ): (Option<Search<M>>, ([f32; <Search<M>>::SIZES], ())),
+    ) -> () {
+        <Search<M>>::learn(self, __argument0, __argument1)
     }
 }

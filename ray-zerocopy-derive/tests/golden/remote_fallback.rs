@@ -11,184 +11,61 @@ impl Search {
     pub fn bad(&self, text: &str) {}
 }
 /// Calls `Search`'s methods, each call as one task.
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 pub struct SearchTasks(
     my_crate::reexport::__private::Caller,
     ::core::marker::PhantomData<fn() -> Search>,
 );
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl ::core::convert::From<my_crate::reexport::__private::Caller> for SearchTasks {
     fn from(__caller: my_crate::reexport::__private::Caller) -> Self {
         Self(__caller, ::core::marker::PhantomData)
     }
 }
 /// Calls `Search`'s methods in an actor, which keeps its state.
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 pub struct SearchActors(
     my_crate::reexport::__private::Caller,
     ::core::marker::PhantomData<fn() -> Search>,
 );
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl ::core::convert::From<my_crate::reexport::__private::Caller> for SearchActors {
     fn from(__caller: my_crate::reexport::__private::Caller) -> Self {
         Self(__caller, ::core::marker::PhantomData)
     }
 }
 #[automatically_derived]
-#[allow(
-    deprecated,
-    elided_lifetimes_in_paths,
-    unused_qualifications,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths
-)]
 impl my_crate::reexport::__private::Remote for Search {
     type Tasks = SearchTasks;
     type Actors = SearchActors;
-    fn methods() -> ::std::vec::Vec<my_crate::reexport::__private::MethodInfo<Self>> {
-        #[allow(unused_mut, reason = "a block may have no methods")]
-        let mut __methods = ::std::vec::Vec::new();
-        __methods
-            .push(my_crate::reexport::__private::MethodInfo {
-                name: "good",
-                doc: "",
-                exclusive: false,
-                parameters: ::std::vec![],
-                result: {
-                    let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
-                    {
-                        use my_crate::reexport::__private::wire::*;
-                        (&&&&__wire).ops()
-                    }
-                }
-                    .schema,
-                handler: SearchActors::__rzc_handle_good,
-            });
-        __methods
-    }
+    const METHODS: &'static [my_crate::reexport::__private::MethodEntry<Self>] = &[
+        my_crate::reexport::__private::MethodEntry::of::<0usize, _, _>(),
+    ];
 }
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 impl SearchTasks {
     /// Calls `Search::good` in a worker.
     pub fn good(&self) -> my_crate::reexport::__private::Pending<()> {
-        SearchActors::__rzc_call_good(&self.0)
+        self.0.remote::<Search, 0usize, _, _>(())
     }
 }
-#[allow(
-    dead_code,
-    deprecated,
-    missing_docs,
-    missing_debug_implementations,
-    private_bounds,
-    private_interfaces,
-    unreachable_pub,
-    unused_qualifications,
-    rustdoc::broken_intra_doc_links,
-    clippy::pedantic,
-    clippy::nursery,
-    clippy::absolute_paths,
-    clippy::too_many_arguments
-)]
 impl SearchActors {
     /// Calls `Search::good` in a worker.
     pub fn good(&self) -> my_crate::reexport::__private::Pending<()> {
-        SearchActors::__rzc_call_good(&self.0)
+        self.0.remote::<Search, 0usize, _, _>(())
     }
-    #[doc(hidden)]
-    fn __rzc_call_good(
-        __caller: &my_crate::reexport::__private::Caller,
-    ) -> my_crate::reexport::__private::Pending<()> {
-        let __method = my_crate::reexport::__private::Method::new::<
-            Search,
-        >("good", SearchActors::__rzc_handle_good);
-        let __put = move |
-            __writer: &mut my_crate::reexport::__private::Writer,
-        | -> ::core::result::Result<(), my_crate::reexport::__private::WireError> {
-            ::core::result::Result::Ok(())
-        };
-        let __ops = {
-            let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
-            {
-                use my_crate::reexport::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        __caller.call(__method, __put, __ops.take)
+}
+#[automatically_derived]
+impl my_crate::reexport::__private::RemoteMethod<0usize, (), ()> for Search {
+    const SOURCE: my_crate::reexport::__private::MethodSource = my_crate::reexport::__private::MethodSource {
+        name: "good",
+        doc: "",
+        exclusive: false,
+        parameters: &[],
+    };
+    fn wire() -> my_crate::reexport::__private::MethodWire<(), ()> {
+        use my_crate::reexport::__private::{self as __rzc, pick::*};
+        ((), __rzc::Remotable::wire(__rzc::WireKind::<()>::START.pick()))
     }
-    #[doc(hidden)]
-    fn __rzc_handle_good(
-        __target: &mut Search,
-        __reader: &mut my_crate::reexport::__private::Reader,
-        __writer: &mut my_crate::reexport::__private::Writer,
-    ) -> ::core::result::Result<(), my_crate::reexport::__private::WireError> {
-        let __result: () = <Search>::good(&*__target);
-        let __ops = {
-            let __wire = my_crate::reexport::__private::wire::Wire::<()>::NEW;
-            {
-                use my_crate::reexport::__private::wire::*;
-                (&&&&__wire).ops()
-            }
-        };
-        (__ops.put)(&__result, __writer)
+    fn run(&mut self, (): ()) -> () {
+        <Search>::good(self)
     }
 }
 ::core::compile_error! {

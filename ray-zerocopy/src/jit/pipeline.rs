@@ -18,8 +18,8 @@ use crate::pipeline::rebuild::{Root, Source};
 use crate::remote::Remote;
 use crate::remote::caller::{Caller, Method};
 use crate::remote::hosted::{Handler, loader};
+use crate::remote::method::MethodEntry;
 use crate::remote::pending::Pending;
-use crate::remote::schema::MethodInfo;
 use crate::remote::wire::{Reader, WireError, Writer};
 use crate::tensor::value::{Value, Values};
 
@@ -76,9 +76,7 @@ impl Remote for Graph {
     type Actors = GraphCaller;
 
     /// None that could be called without a graph at hand: see [`GraphCaller::run`].
-    fn methods() -> Vec<MethodInfo<Self>> {
-        Vec::new()
-    }
+    const METHODS: &'static [MethodEntry<Self>] = &[];
 }
 
 /// What a graph's wrapper calls.

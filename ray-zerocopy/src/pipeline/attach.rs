@@ -18,10 +18,12 @@ use crate::tensor::host;
 use crate::tensor::kind::Kind;
 use crate::tensor::kind::TensorKind;
 
-/// How much is given to a device before it is waited for. Waiting is cheap beside so many bytes.
+/// The number of bytes after which uploads to a device are waited for. Waiting is cheap compared
+/// with the transfer of so many bytes.
 const UPLOADING: u64 = 64 << 20;
 
-/// Hangs an arena's entries on a skeleton. Called by the code that `#[derive(Pipeline)]` writes.
+/// Replaces the parameters of a skeleton by an arena's entries. Called by the code of
+/// `#[derive(Pipeline)]`.
 pub struct Attacher {
     arena: Arena,
     device: Device,
@@ -30,22 +32,24 @@ pub struct Attacher {
     copies: HashMap<String, u32>,
     flags: HashMap<String, bool>,
     structure: HashSet<String>,
-    /// Tensors of blobs that several entries name, so that ties are ties again.
+    /// Tensors of blobs that several entries name, so that tied weights stay tied.
     tied: HashMap<(u32, Vec<usize>), Box<dyn Any>>,
-    /// How many entries name each blob.
+    /// The number of entries that name each blob.
     uses: HashMap<u32, u32>,
     copied: Vec<CopiedTensor>,
-    /// What is in the device's own memory: the blob, and the shape that it has there.
+    /// Uploads to the device's own memory: the blob, and its shape there.
     uploaded: HashSet<(u32, Vec<usize>)>,
-    /// Bytes that the device was given since it was last waited for.
+    /// Bytes that were uploaded since the last wait for the device.
     uploading: u64,
     decoding: Duration,
-    /// burn's mapper cannot fail: the first error waits here.
+    /// The first error, kept here since burn's mapper cannot fail.
     error: Option<LoadError>,
 }
 
 impl Attacher {
-    /// Attaches the whole pipeline; returns what could not be borrowed, and the time that went into copied fields.
+    /// Attaches the whole pipeline. Returns the tensors that could not be borrowed, and the time
+    /// that copied
+    /// fields took.
     pub(super) fn run<P: Pipeline>(
         pipeline: &mut P,
         arena: &Arena,
@@ -72,7 +76,7 @@ impl Attacher {
         };
         pipeline.attach(&mut attacher)?;
         attacher.wait()?;
-        // What was attached was taken out: the rest has no place in this pipeline.
+        // Attached entries were removed: the rest has no place in this pipeline.
         let tensors = attacher.tensors.paths(&manifest.tensors).map(str::to_owned);
         let left = tensors.chain(attacher.copies.into_keys()).min();
         match left {
@@ -81,23 +85,18 @@ impl Attacher {
         }
     }
 
-    /// Enters a field.
-    pub fn enter_field(&mut self, name: &str) {
+    /// Enters a field, or an element of a list or tuple.
+    pub(super) fn enter(&mut self, name: &str) {
         self.path.push(name);
     }
 
-    /// Enters an element of a list or tuple.
-    pub fn enter_index(&mut self, index: usize) {
-        self.path.push(&index.to_string());
-    }
-
     /// Enters an entry of a map.
-    pub fn enter_key(&mut self, key: &str) {
+    pub(super) fn enter_key(&mut self, key: &str) {
         self.path.push_key(key);
     }
 
-    /// Leaves what was entered last.
-    pub fn exit(&mut self) {
+    /// Leaves the value that was entered last.
+    pub(super) fn exit(&mut self) {
         self.path.pop();
     }
 
@@ -107,31 +106,21 @@ impl Attacher {
     /// If the skeleton has another one.
     pub fn variant(&mut self, name: &'static str) -> Result<(), LoadError> {
         let found = super::compare::variant(self.path.as_str(), name);
-        match self.structure.contains(&found) {
-            true => Ok(()),
-            false => Err(LoadError::Missing { path: found, pipeline: self.arena.pipeline().to_owned() }),
+        if self.structure.contains(&found) {
+            Ok(())
+        } else {
+            Err(LoadError::Missing { path: found, pipeline: self.arena.pipeline().to_owned() })
         }
     }
 
-    /// Replaces a container that was copied whole. Returns whether it was.
-    ///
-    /// # Errors
-    /// If its value cannot be decoded.
-    pub fn copy_whole<T>(&mut self, whole: Option<CopyOps<T>>, value: &mut T) -> Result<bool, LoadError> {
-        match whole {
-            Some(ops) if self.copies.contains_key(self.path.as_str()) => self.copy(value, ops).map(|()| true),
-            _ => Ok(false),
-        }
-    }
-
-    /// The whole arena, for a pipeline that takes all of it by itself, and the device that it is for.
+    /// The whole arena and the device, for a pipeline that does not use single entries.
     pub(crate) fn whole(&mut self) -> (Arena, Device) {
         self.tensors.left.fill(false);
         self.copies.clear();
         (self.arena.clone(), self.device.clone())
     }
 
-    /// What such a pipeline could not borrow.
+    /// Records the tensors that such a pipeline could not borrow.
     pub(crate) fn note_copied(&mut self, copied: Vec<CopiedTensor>) {
         self.copied.extend(copied);
     }
@@ -152,7 +141,8 @@ impl Attacher {
     }
 
     pub(super) fn module<M: Module>(&mut self, module: &mut M) -> Result<(), LoadError> {
-        // Cheap: parameters are reference counted. The clone is mapped and takes the place of the original.
+        // Cheap: parameters are reference counted. The clone is mapped and takes the place of the
+        // original.
         *module = module.clone().map(&mut Mapper(self));
         self.error.take().map_or(Ok(()), Err)
     }
@@ -176,17 +166,15 @@ impl Attacher {
         LoadError::Missing { path: self.path.as_str().to_owned(), pipeline: self.arena.pipeline().to_owned() }
     }
 
-    /// Takes the entry of the current path off the list of those that have no place yet.
+    /// Removes the entry of the current path from those that are not attached yet.
     fn entry<'a>(&mut self, arena: &'a Arena, kind: TensorKind) -> Result<&'a TensorEntry, LoadError> {
         let entries = &arena.manifest().tensors;
         let entry = self.tensors.take(entries, self.path.as_str()).ok_or_else(|| self.missing())?;
-        match entry.kind == kind {
-            true => Ok(entry),
-            false => Err(LoadError::Tensor {
-                path: entry.path.clone(),
-                reason: format!("a tensor of kind {kind} is expected, and the arena holds one of kind {}", entry.kind),
-            }),
+        if entry.kind == kind {
+            return Ok(entry);
         }
+        let reason = format!("a tensor of kind {kind} is expected, and the arena holds one of kind {}", entry.kind);
+        Err(LoadError::Tensor { path: entry.path.clone(), reason })
     }
 
     fn tensor<const D: usize, K: Kind>(&mut self, entry: &TensorEntry) -> Result<Tensor<D, K>, LoadError> {
@@ -206,13 +194,16 @@ impl Attacher {
         Ok(tensor)
     }
 
-    /// The proof that nothing was copied: the tensor's storage is in the arena, or it is on the list.
+    /// Checks whether the tensor's storage is in the arena, and records the tensor as copied
+    /// otherwise. So
+    /// no copy goes unreported.
     fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) -> Result<(), LoadError> {
         let address = host::address(tensor);
         if address.is_some_and(|address| self.arena.contains(address)) {
             return Ok(());
         }
-        // Tied tensors are one tensor in the device's memory, too: the first of them is on the list.
+        // Tied tensors are one tensor in the device's memory, too: only the first of them is
+        // recorded.
         let uploaded = address.is_none() && !self.uploaded.insert((entry.blob, entry.shape.clone()));
         let bytes = self.arena.slice(entry.blob).len() as u64;
         if uploaded || bytes == 0 {
@@ -223,7 +214,8 @@ impl Attacher {
         if self.uploading >= UPLOADING { self.wait() } else { Ok(()) }
     }
 
-    /// Waits until the device has what it was given. Until then burn and the driver may have a second copy of it in host memory.
+    /// Waits until all uploads to the device are complete. Until then burn and the driver may hold
+    /// a second copy in host memory.
     fn wait(&mut self) -> Result<(), LoadError> {
         if std::mem::take(&mut self.uploading) == 0 {
             return Ok(());
@@ -233,7 +225,8 @@ impl Attacher {
         done.and_then(|done| done).map_err(|reason| LoadError::Upload { reason })
     }
 
-    /// A parameter with its tensor, or as it was and an error that waits.
+    /// The parameter with its tensor from the arena. On an error, which is kept, the parameter as
+    /// it was.
     fn parameter<const D: usize, K: Kind>(
         &mut self,
         kind: TensorKind,
@@ -255,7 +248,7 @@ impl Attacher {
         let id = entry.param.map_or(param.id, ParamId::from);
         let loaded = param.transform_for_load(tensor, id);
         let found = loaded.lazy_shape();
-        // An uninitialised parameter that burn stores transposed tells its stored shape.
+        // An uninitialised parameter that burn stores transposed reports its stored shape.
         if found != expected && entry.shape != expected.to_vec() {
             self.error = Some(LoadError::Tensor {
                 path: entry.path.clone(),
@@ -274,12 +267,13 @@ impl Attacher {
     }
 }
 
-/// The entries that no place in the pipeline has been found for yet.
+/// The entries that are not attached yet.
 struct Unattached {
     left: Vec<bool>,
-    /// The one behind that which was taken last: a pipeline is walked in the same order as when it was shared, but for its maps.
+    /// The index after the last match. Fields are visited in the same order as when the pipeline
+    /// was shared, except for maps.
     next: usize,
-    /// Where each path is; made when it is needed first.
+    /// The index of each path, made on first use.
     by_path: Option<HashMap<String, usize>>,
 }
 

@@ -1,21 +1,18 @@
-//! Bare tensors, and containers of them. burn's own walk does not see these.
-
-use crate::tensor::kind::Kind;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::BuildHasher;
+//! Bare tensors, and containers of them behind a type alias. burn's own walk does not see these.
 
 use burn::tensor::{Bool, Float, Int, Tensor};
 
 use super::attach::Attacher;
 use super::collect::Collector;
-use super::containers::{MapKey, entries, entries_mut};
+use super::containers::{Boxed, Lists, Map, MapKey, Optional, with_lists, with_maps};
+use super::walk::{Over, Walk};
 use crate::error::load::LoadError;
 use crate::error::share::ShareError;
-use crate::tensor::kind::TensorKind;
+use crate::tensor::kind::{Kind, TensorKind};
 
 /// A tensor without a parameter around it, or a container of such tensors.
 pub trait BareTensors {
-    /// Notes each tensor.
+    /// Records each tensor.
     ///
     /// # Errors
     /// If a map's key cannot be written as text.
@@ -49,82 +46,50 @@ impl<const D: usize, K: Kind> BareTensors for Tensor<D, K> {
     }
 }
 
-impl<T: BareTensors> BareTensors for Option<T> {
-    fn collect(&self, collector: &mut Collector) -> Result<(), ShareError> {
-        self.iter().try_for_each(|item| item.collect(collector))
+/// The walk over [`BareTensors`].
+struct Bare;
+
+impl<T: BareTensors> Walk<T> for Bare {
+    fn collect(&self, value: &T, collector: &mut Collector) -> Result<(), ShareError> {
+        value.collect(collector)
     }
 
-    fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
-        self.iter_mut().try_for_each(|item| item.attach(attacher))
+    fn attach(&self, value: &mut T, attacher: &mut Attacher) -> Result<(), LoadError> {
+        value.attach(attacher)
     }
 }
 
-impl<T: BareTensors> BareTensors for Box<T> {
-    fn collect(&self, collector: &mut Collector) -> Result<(), ShareError> {
-        (**self).collect(collector)
-    }
+macro_rules! containers {
+    ($([$($generics:tt)*] $container:ty = $walk:expr;)*) => {$(
+        impl<$($generics)*> BareTensors for $container {
+            fn collect(&self, collector: &mut Collector) -> Result<(), ShareError> {
+                $walk.collect(self, collector)
+            }
 
-    fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
-        (**self).attach(attacher)
-    }
+            fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
+                $walk.attach(self, attacher)
+            }
+        }
+    )*};
+}
+
+containers! {
+    [T: BareTensors] Option<T> = Optional(Bare);
+    [T: BareTensors] Box<T> = Boxed(Bare);
+    [T: BareTensors + 'static, const N: usize] [T; N] = Lists::over(Bare);
 }
 
 macro_rules! lists {
-    ($([$($generics:tt)*] $list:ty;)*) => {$(
-        impl<$($generics)*> BareTensors for $list {
-            fn collect(&self, collector: &mut Collector) -> Result<(), ShareError> {
-                self.iter().enumerate().try_for_each(|(index, item)| {
-                    collector.enter_index(index);
-                    item.collect(collector)?;
-                    collector.exit();
-                    Ok(())
-                })
-            }
-
-            fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
-                self.iter_mut().enumerate().try_for_each(|(index, item)| {
-                    attacher.enter_index(index);
-                    item.attach(attacher)?;
-                    attacher.exit();
-                    Ok(())
-                })
-            }
-        }
-    )*};
-}
-
-lists! {
-    [T: BareTensors] Vec<T>;
-    [T: BareTensors] VecDeque<T>;
-    [T: BareTensors, const N: usize] [T; N];
+    ($($list:ty;)*) => {
+        containers! { $([T: BareTensors + 'static] $list = Lists::over(Bare);)* }
+    };
 }
 
 macro_rules! maps {
-    ($([$($generics:tt)*] $map:ty;)*) => {$(
-        impl<$($generics)*> BareTensors for $map {
-            fn collect(&self, collector: &mut Collector) -> Result<(), ShareError> {
-                entries(self)?.into_iter().try_for_each(|(key, item)| {
-                    collector.enter_key(&key);
-                    item.collect(collector)?;
-                    collector.exit();
-                    Ok(())
-                })
-            }
-
-            fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError> {
-                entries_mut(self)?.into_iter().try_for_each(|(key, item)| {
-                    attacher.enter_key(&key);
-                    item.attach(attacher)?;
-                    attacher.exit();
-                    Ok(())
-                })
-            }
-        }
-    )*};
+    ($([$K:ident, $V:ident $(, $S:ident)?] $map:ty;)*) => {
+        containers! { $([$K: MapKey, $V: BareTensors $(, $S)?] $map = Map { value: Bare };)* }
+    };
 }
 
-maps! {
-    [K: MapKey, V: BareTensors, S: BuildHasher] HashMap<K, V, S>;
-    [K: MapKey, V: BareTensors] BTreeMap<K, V>;
-    [K: MapKey, V: BareTensors, S: BuildHasher] indexmap::IndexMap<K, V, S>;
-}
+with_lists!(lists);
+with_maps!(maps);

@@ -1,4 +1,4 @@
-//! Collecting: what a pipeline holds, path by path.
+//! Collecting: the content of a pipeline, path by path.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::tensor::kind::Kind;
 use crate::tensor::kind::TensorKind;
 use crate::tensor::source::BlobSource;
 
-/// One thing that a pipeline holds.
+/// An item of a pipeline's content.
 pub(crate) struct Item {
     pub(super) path: String,
     pub(super) what: What,
@@ -24,50 +24,51 @@ pub(crate) struct Item {
 pub(crate) enum What {
     /// A parameter or a bare tensor.
     Tensor(TensorItem),
-    /// A field that is copied, serialised. `None` for a skeleton, whose value does not count.
+    /// A field that is copied, serialised. `None` for a skeleton, whose value is not used.
     Copy(Option<Vec<u8>>),
     /// A module's control value.
     Flag(bool),
     /// A module without tensors.
     Module,
-    /// An enum, and the variant it has.
+    /// The variant of an enum.
     Variant(&'static str),
 }
 
 pub(crate) struct TensorItem {
     pub(super) kind: TensorKind,
     pub(super) param: Option<u64>,
-    /// The shape that the pipeline sees.
+    /// The shape in the pipeline.
     pub(super) shape: Vec<usize>,
-    /// The stored tensor: none where parameters are not to be initialised.
+    /// The stored tensor. `None` if parameters are not initialised.
     pub(super) stored: Option<StoredTensor>,
-    /// The parameter itself, where its bytes are to come from elsewhere.
+    /// The parameter itself, if its bytes come from another source.
     pub(super) outline: Option<Outline>,
 }
 
-/// What is known of a parameter without initialising it.
+/// The properties of a parameter that is not initialised.
 pub(super) struct Outline {
     /// The type of the module that has it, as burn names it: `Struct:Linear`.
     pub(super) module: String,
     /// Whether burn stores it transposed.
     pub(super) transposed: bool,
     pub(super) initialised: bool,
-    /// Initialises it, if it has to be.
+    /// Initialises it on demand.
     pub(super) initialise: Box<dyn FnOnce() -> StoredTensor>,
 }
 
 impl Outline {
-    /// The shape of the stored bytes of a parameter that says it has `shape`.
+    /// The shape of the stored bytes of a parameter that reports `shape`.
     pub(super) fn stored_shape(&self, shape: &[usize]) -> Vec<usize> {
-        match self.transposed && self.initialised {
-            true => shape.iter().rev().copied().collect(),
-            // An uninitialised parameter that burn stores transposed tells its stored shape.
-            false => shape.to_vec(),
+        if self.transposed && self.initialised {
+            shape.iter().rev().copied().collect()
+        } else {
+            // An uninitialised parameter that burn stores transposed reports its stored shape.
+            shape.to_vec()
         }
     }
 }
 
-/// How much of a pipeline is looked at.
+/// How much of a pipeline is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// Everything.
@@ -85,7 +86,7 @@ pub(super) struct StoredTensor {
     pub(super) source: Arc<dyn BlobSource>,
 }
 
-/// Walks a pipeline and notes what it holds. Called by the code that `#[derive(Pipeline)]` writes.
+/// Walks a pipeline and records its content. Called by the code of `#[derive(Pipeline)]`.
 pub struct Collector {
     path: Path,
     items: Vec<Item>,
@@ -101,49 +102,40 @@ impl Collector {
         Ok(collector.items)
     }
 
-    /// Enters a field.
-    pub fn enter_field(&mut self, name: &str) {
+    /// Enters a field, or an element of a list or tuple.
+    pub(super) fn enter(&mut self, name: &str) {
         self.path.push(name);
     }
 
-    /// Enters an element of a list or tuple.
-    pub fn enter_index(&mut self, index: usize) {
-        self.path.push(&index.to_string());
-    }
-
     /// Enters an entry of a map.
-    pub fn enter_key(&mut self, key: &str) {
+    pub(super) fn enter_key(&mut self, key: &str) {
         self.path.push_key(key);
     }
 
-    /// Leaves what was entered last.
-    pub fn exit(&mut self) {
+    /// Leaves the value that was entered last.
+    pub(super) fn exit(&mut self) {
         self.path.pop();
     }
 
-    /// Notes which variant an enum has.
+    /// Records the variant of an enum.
     pub fn variant(&mut self, name: &'static str) {
         self.push(What::Variant(name));
     }
 
-    /// Marks the start of a container.
-    pub fn begin_container(&mut self) -> usize {
+    /// The position of the next item, for [`forget_since`](Self::forget_since).
+    pub(super) fn mark(&self) -> usize {
         self.items.len()
     }
 
-    /// Ends a container: one without tensors is copied whole, if it can be.
-    ///
-    /// # Errors
-    /// If the container cannot be serialised.
-    pub fn end_container<T>(&mut self, mark: usize, whole: Option<CopyOps<T>>, value: &T) -> Result<(), ShareError> {
-        let travels = |item: &Item| matches!(item.what, What::Tensor(_) | What::Flag(_) | What::Variant(_));
-        match whole {
-            Some(ops) if !self.items[mark..].iter().any(travels) => {
-                self.items.truncate(mark);
-                self.copy(value, ops)
-            }
-            _ => Ok(()),
-        }
+    /// Whether a tensor, a flag or a variant was recorded since `mark`: what serde does not see.
+    pub(super) fn has_structure_since(&self, mark: usize) -> bool {
+        let is_structure = |item: &Item| matches!(item.what, What::Tensor(_) | What::Flag(_) | What::Variant(_));
+        self.items[mark..].iter().any(is_structure)
+    }
+
+    /// Removes the items that were recorded since `mark`.
+    pub(super) fn forget_since(&mut self, mark: usize) {
+        self.items.truncate(mark);
     }
 
     fn push(&mut self, what: What) {
@@ -162,7 +154,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Notes the tensors of a module. Returns whether there are any.
+    /// Records the tensors of a module. Returns whether there are any.
     pub(super) fn module<M: Module>(&mut self, module: &M) -> bool {
         let mark = self.items.len();
         module.visit(&mut Visitor(self));
@@ -173,7 +165,7 @@ impl Collector {
         found
     }
 
-    /// Takes back the note of a module without tensors, which is copied instead.
+    /// Removes the item of a module without tensors, which is copied instead.
     pub(super) fn forget_module(&mut self) {
         if matches!(self.items.last(), Some(Item { what: What::Module, .. })) {
             self.items.pop();
@@ -191,8 +183,8 @@ fn stored<const D: usize, K: Kind>(tensor: Tensor<D, K>) -> StoredTensor {
     StoredTensor { dtype: host::dtype(&tensor), shape: tensor.dims().to_vec(), source: Arc::new(Stored(tensor)) }
 }
 
-/// Whether a parameter's stored tensor is the transpose of the one that the module computes with. burn does not tell, but
-/// it does so with any tensor that is loaded.
+/// Whether a parameter's stored tensor is the transpose of the one that the module computes with.
+/// burn does not report it, but transposes every tensor that is loaded into the parameter.
 fn transposed<const D: usize, K: Kind>(param: &Param<Tensor<D, K>>) -> bool
 where
     Tensor<D, K>: Parameter,

@@ -4,17 +4,19 @@
 //! and everything that the walk calls is here.
 
 pub(crate) mod attach;
+pub(crate) mod autoref;
 pub(crate) mod bare_tensors;
 pub(crate) mod collect;
 pub(crate) mod compare;
 pub(crate) mod containers;
-pub mod copy_field;
-pub mod field_kind;
+pub(crate) mod copy_field;
+pub(crate) mod field_kind;
 pub(crate) mod load;
 pub(crate) mod path;
 pub(crate) mod rebuild;
 pub(crate) mod share;
 pub(crate) mod share_from;
+pub(crate) mod walk;
 
 use self::attach::Attacher;
 use self::collect::Collector;

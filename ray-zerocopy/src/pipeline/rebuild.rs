@@ -100,18 +100,11 @@ impl<P: Pipeline> Rebuilt<P> for P {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<P: Pipeline, E: Display> Rebuilt<P> for Result<P, E> {
     fn rebuilt(self) -> Result<P, LoadError> {
         self.map_err(|error| LoadError::Rebuild { pipeline: crate::error::type_name::<P>(), reason: error.to_string() })
     }
-}
-
-/// What a constructor returned, as the pipeline.
-///
-/// # Errors
-/// If the constructor failed.
-pub fn rebuilt<P>(value: impl Rebuilt<P>) -> Result<P, LoadError> {
-    value.rebuilt()
 }
 
 /// The skeleton. A constructor that panics is an error.

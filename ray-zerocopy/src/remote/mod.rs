@@ -4,21 +4,23 @@ pub(crate) mod actor;
 pub(crate) mod actors;
 pub(crate) mod caller;
 pub(crate) mod hosted;
+pub(crate) mod method;
 pub(crate) mod pending;
 pub(crate) mod schema;
 pub(crate) mod task;
 pub mod untyped;
-pub mod wire;
-pub mod wire_tensors;
+pub(crate) mod wire;
+pub(crate) mod wire_tensors;
 
 use self::caller::Caller;
+use self::method::MethodEntry;
 use self::schema::MethodInfo;
 
 use crate::pipeline::rebuild::Root;
 
-/// A pipeline whose methods can be called from afar. Implemented by `#[ray_zerocopy::remote]`.
+/// A pipeline whose methods can be called remotely. Implemented by `#[ray_zerocopy::remote]`.
 #[diagnostic::on_unimplemented(
-    message = "no method of `{Self}` can be called from afar",
+    message = "no method of `{Self}` can be called remotely",
     label = "no `#[ray_zerocopy::remote]` on an `impl` block of this type",
     note = "write `#[ray_zerocopy::remote]` above the `impl {Self}` block that holds the methods to call"
 )]
@@ -51,5 +53,11 @@ pub trait Remote: Root {
     /// assert_eq!((methods[0].name, methods[0].doc), ("predict", "Scores of each row."));
     /// assert_eq!(methods[0].parameters[0].name, "rows");
     /// ```
-    fn methods() -> Vec<MethodInfo<Self>>;
+    fn methods() -> Vec<MethodInfo<Self>> {
+        Self::METHODS.iter().map(MethodEntry::info).collect()
+    }
+
+    /// The methods, as [`methods`](Self::methods) reads them.
+    #[doc(hidden)]
+    const METHODS: &'static [MethodEntry<Self>];
 }

@@ -1,42 +1,43 @@
-//! What a pipeline's methods look like to a caller that learns their types at run time only, as one in Python does.
+//! Remote methods as data, for callers that learn their types at run time, as those in Python do.
 //!
-//! It knows nothing of Python: a [`Schema`] says how a value travels, see [`wire`](super::wire).
+//! Does not depend on Python: a [`Schema`] is the format of a value in a message, see
+//! [`wire`](super::wire).
 
 use super::hosted::Handler;
 use crate::tensor::kind::TensorKind;
 
-/// How values of a type travel in a message.
+/// The format of a type's values in a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Schema {
-    /// A tensor: its type and shape in the message, its bytes beside it.
+    /// A tensor: its type and shape among the values, its bytes as a segment.
     Tensor {
-        /// How many dimensions it has.
+        /// The number of dimensions.
         rank: usize,
-        /// What its elements are.
+        /// The kind of the elements.
         kind: TensorKind,
     },
-    /// A vector of tensors, or of what holds tensors: their number, then each.
+    /// A list of tensors or of containers of tensors: its length, then each item.
     List(Box<Schema>),
-    /// So many of the same, one after the other.
+    /// An array of that length: each item.
     Array(Box<Schema>, usize),
-    /// Whether it is there, and then the value.
+    /// An option: whether it is `Some`, and then the value.
     Optional(Box<Schema>),
     /// A map: the number of entries, then each key and its value.
     Map {
         /// Always a [`Value`](Self::Value).
         key: Box<Schema>,
-        /// What the keys lead to.
+        /// The values.
         value: Box<Schema>,
     },
-    /// One after the other.
+    /// A tuple: each element.
     Tuple(Vec<Schema>),
-    /// A result. If `ok` is a [`Value`](Self::Value), all of it is one value, as serde writes a `Result`; otherwise it is
-    /// whether all went well, and then the one or the other.
+    /// A result. If `ok` is a [`Value`](Self::Value), it is one value, as serde writes a `Result`.
+    /// Otherwise it is whether it is `Ok`, and then the content.
     Fallible {
-        /// What a method gives if all goes well.
+        /// The content of `Ok`.
         ok: Box<Schema>,
-        /// What it gives if not: always a [`Value`](Self::Value).
+        /// The content of `Err`: always a [`Value`](Self::Value).
         error: Box<Schema>,
     },
     /// A value through serde: MessagePack with named fields.
@@ -51,18 +52,24 @@ impl Schema {
     pub(super) fn value<T: ?Sized>() -> Self {
         Self::Value { ty: std::any::type_name::<T>() }
     }
+
+    /// A result with an error of type `E`.
+    pub(super) fn fallible<E: ?Sized>(ok: Self) -> Self {
+        Self::Fallible { ok: Box::new(ok), error: Box::new(Self::value::<E>()) }
+    }
 }
 
-/// A parameter of a method, beside the pipeline itself.
+/// A parameter of a method, without the receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name in the source.
     pub name: &'static str,
-    /// How its values travel.
+    /// The format of its values.
     pub schema: Schema,
 }
 
-/// A method of a pipeline that can be called from afar: an entry of [`Remote::methods`](super::Remote::methods).
+/// A method of a pipeline that can be called remotely: an item of
+/// [`Remote::methods`](super::Remote::methods).
 pub struct MethodInfo<P> {
     /// Its name in the source.
     pub name: &'static str,
@@ -72,9 +79,9 @@ pub struct MethodInfo<P> {
     pub exclusive: bool,
     /// Its parameters, in order.
     pub parameters: Vec<Parameter>,
-    /// How its results travel.
+    /// The format of its results.
     pub result: Schema,
-    /// What runs it.
+    /// The function that runs it in a worker.
     #[doc(hidden)]
     pub handler: Handler<P>,
 }
@@ -98,10 +105,7 @@ mod tests {
     use crate::tensor::kind::TensorKind;
 
     macro_rules! schema {
-        ($ty:ty) => {{
-            let wire = Wire::<$ty>::NEW;
-            (&&&&wire).ops().schema
-        }};
+        ($ty:ty) => {{ (WireKind::<$ty>::START.pick().schema)() }};
     }
 
     fn tensor(rank: usize, kind: TensorKind) -> Schema {
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_and_what_holds_them_say_how_they_travel() {
+    fn tensors_and_their_containers_have_schemas() {
         let float = || Box::new(tensor(2, TensorKind::Float));
         assert_eq!(schema!(Tensor<2>), *float());
         assert_eq!(schema!(Tensor<1, Int>), tensor(1, TensorKind::Int));

@@ -1,9 +1,9 @@
-//! Arguments and results as messages: tensors go beside the message, everything else through serde.
+//! Arguments and results as messages: tensors are segments of a message, everything else is
+//! serialised.
 
 use crate::tensor::host;
 use std::collections::VecDeque;
 use std::fmt;
-use std::marker::PhantomData;
 
 use burn::backend::DispatchTensor;
 use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
@@ -11,18 +11,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
-pub use super::wire_tensors::Tensors;
+use super::wire_tensors::Tensors;
 use crate::codec;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::error::graph::ReplayError;
+use crate::pipeline::autoref::autoref_ladder;
 use crate::tensor::align::ALIGN;
 use crate::tensor::kind::Kind;
 
-/// Why a value could not travel.
+/// The reason why a value could not be sent.
 #[derive(Debug)]
 pub struct WireError {
     pub(crate) reason: String,
-    /// What a graph said, if that is it: an error of its own for the caller.
+    /// The error of a graph, if it is one: the caller gets it as such.
     pub(crate) graph: Option<ReplayError>,
 }
 
@@ -54,7 +55,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Keeps tensors as they are, on their devices: nobody reads their elements.
+    /// A writer that keeps tensors as they are, on their devices, without reading their elements.
     pub(crate) fn keeping() -> Self {
         Self { kept: Some(Vec::new()), ..Self::default() }
     }
@@ -123,8 +124,8 @@ impl Reader {
         Self { given, ..Self::new(message, device) }
     }
 
-    /// Over memory of a caller in this process, where a copy would only cost time: what is read once gains nothing from
-    /// the alignment that weights have.
+    /// Over memory of a caller in this process, where a copy would only cost time: what is read
+    /// once gains nothing from the alignment that weights have.
     pub(super) fn loose(message: Incoming, device: Device) -> Self {
         Self { loose: true, ..Self::new(message, device) }
     }
@@ -182,7 +183,7 @@ impl Reader {
     }
 }
 
-/// What a tensor is in the values of a message.
+/// A tensor among the values of a message.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TensorHeader {
     pub(super) dtype: DType,
@@ -190,99 +191,63 @@ pub(super) struct TensorHeader {
     pub(super) segment: usize,
 }
 
-/// Stands for an argument or result of type `T`. See [`Leaf`](crate::pipeline::field_kind::Leaf) for how the compiler picks.
-pub struct Wire<T: ?Sized>(PhantomData<fn() -> Box<T>>);
+/// How a value of type `T` is sent.
+pub struct WireOps<T> {
+    /// Writes it into a message.
+    pub(super) put: fn(&T, &mut Writer) -> Result<(), WireError>,
+    /// Reads it from a message.
+    pub(super) take: fn(&mut Reader) -> Result<T, WireError>,
+    /// The format, for callers that do not know `T`.
+    pub(super) schema: fn() -> Schema,
+}
 
-impl<T: ?Sized> Clone for Wire<T> {
-    fn clone(&self) -> Self {
-        *self
+impl<T: Serialize + DeserializeOwned> WireOps<T> {
+    fn serde(schema: fn() -> Schema) -> Self {
+        Self { put: |value, writer| writer.value(value), take: Reader::value, schema }
     }
 }
 
-impl<T: ?Sized> Copy for Wire<T> {}
+autoref_ladder! {
+    /// The type `T` of an argument or result, on which the compiler looks up how it is sent.
+    pub struct WireKind;
 
-impl<T: ?Sized> Wire<T> {
-    /// The only value.
-    pub const NEW: Self = Self(PhantomData);
+    /// Tensors, and containers of tensors: their bytes are sent through shared memory, to the
+    /// receiver's device.
+    AsTensors: [T: Tensors] T => WireOps<T> = WireOps { put: T::put, take: T::take, schema: T::schema };
+
+    /// A result without tensors: serde. A caller that does not know the type has to know that it
+    /// may be an error, so the schema is another.
+    AsResult: [T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned] Result<T, E> => WireOps<Result<T, E>> =
+        WireOps::serde(|| Schema::fallible::<E>(Schema::value::<T>()));
+
+    /// Everything else: serde.
+    AsValue: [T: Serialize + DeserializeOwned] T => WireOps<T> = WireOps::serde(Schema::value::<T>);
+
+    /// None of these. The output is not [`Remotable`], so the code does not compile.
+    AsUnsendable: [T] T => T = unreachable!("the type is not `Remotable`");
 }
 
-/// How a value of type `T` travels.
-pub struct Ops<T> {
-    /// Into a message.
-    pub put: fn(&T, &mut Writer) -> Result<(), WireError>,
-    /// Out of a message.
-    pub take: fn(&mut Reader) -> Result<T, WireError>,
-    /// The same in words, for callers that do not know `T`.
-    pub schema: Schema,
-}
-
-/// Tensors, and containers of tensors: their bytes travel through shared memory, onto the receiver's device.
-pub trait ViaTensors<T> {
-    /// See [`Ops`].
-    fn ops(&self) -> Ops<T>;
-}
-
-impl<T: Tensors> ViaTensors<T> for &&&Wire<T> {
-    fn ops(&self) -> Ops<T> {
-        Ops { put: T::put, take: T::take, schema: T::schema() }
-    }
-}
-
-/// A result without tensors: serde, but a caller that does not know the type has to see that it may be an error.
-pub trait ViaResult<T> {
-    /// See [`Ops`].
-    fn ops(&self) -> Ops<T>;
-}
-
-impl<T, E> ViaResult<Result<T, E>> for &&Wire<Result<T, E>>
-where
-    T: Serialize + DeserializeOwned,
-    E: Serialize + DeserializeOwned,
-{
-    fn ops(&self) -> Ops<Result<T, E>> {
-        let schema = Schema::Fallible { ok: Box::new(Schema::value::<T>()), error: Box::new(Schema::value::<E>()) };
-        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema }
-    }
-}
-
-/// Everything else: serde.
-pub trait ViaSerde<T> {
-    /// See [`Ops`].
-    fn ops(&self) -> Ops<T>;
-}
-
-impl<T: Serialize + DeserializeOwned> ViaSerde<T> for &Wire<T> {
-    fn ops(&self) -> Ops<T> {
-        Ops { put: |value, writer| writer.value(value), take: Reader::value, schema: Schema::value::<T>() }
-    }
-}
-
-/// What cannot travel: always a compile error.
-pub trait ViaNothing<T> {
-    /// Never compiles: nothing that gets here is [`Remotable`].
-    fn ops(self) -> Ops<T>
-    where
-        T: Remotable;
-}
-
-impl<T> ViaNothing<T> for Wire<T> {
-    fn ops(self) -> Ops<T>
-    where
-        T: Remotable,
-    {
-        T::never()
-    }
-}
-
-/// What an argument or result of a remote method has to be. Nobody implements it: it carries the message.
+/// What [`WireKind`] finds for an argument or result that can be sent.
+///
+/// It is looked up on the value's own type if nothing is found, so that the error names that type.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot travel between processes",
+    message = "`{Self}` cannot be sent between processes",
     label = "neither tensors nor `Serialize + DeserializeOwned`",
     note = "arguments and results of remote methods are tensors, containers of tensors, or anything that is `Serialize + DeserializeOwned`",
     note = "the error type of a `Result` has to be so too: return `Result<T, String>`, or derive serde on the error",
     note = "or leave the method out: `#[remote(skip)]`"
 )]
-pub trait Remotable: Sized {
-    /// Never called.
-    fn never() -> Ops<Self>;
+pub trait Remotable {
+    /// How the value is sent.
+    type Wire;
+    /// See [`Self::Wire`].
+    fn wire(self) -> Self::Wire;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> Remotable for WireOps<T> {
+    type Wire = Self;
+    fn wire(self) -> Self {
+        self
+    }
 }

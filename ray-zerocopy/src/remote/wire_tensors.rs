@@ -1,31 +1,29 @@
 //! Tensors and containers of tensors as parts of a message.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, Hash};
-
 use burn::tensor::Tensor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::schema::Schema;
 use super::wire::{Reader, WireError, Writer};
+use crate::pipeline::containers::{with_lists, with_maps};
 use crate::tensor::kind::Kind;
 
-/// A tensor, or a container of tensors, that travels beside the message.
+/// A tensor, or a container of tensors, whose bytes are segments of a message.
 pub trait Tensors: Sized {
-    /// Into a message.
+    /// Writes it into a message.
     ///
     /// # Errors
     /// If a tensor cannot be read from its device.
     fn put(&self, writer: &mut Writer) -> Result<(), WireError>;
 
-    /// Out of a message.
+    /// Reads it from a message.
     ///
     /// # Errors
     /// If the message does not have it.
     fn take(reader: &mut Reader) -> Result<Self, WireError>;
 
-    /// How it travels.
+    /// Its format.
     fn schema() -> Schema;
 }
 
@@ -43,21 +41,27 @@ impl<const D: usize, K: Kind> Tensors for Tensor<D, K> {
     }
 }
 
-impl<T: Tensors> Tensors for Vec<T> {
-    fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
-        writer.value(&self.len())?;
-        self.iter().try_for_each(|item| item.put(writer))
-    }
+macro_rules! lists {
+    ($($list:ty;)*) => {$(
+        impl<T: Tensors> Tensors for $list {
+            fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
+                writer.value(&self.len())?;
+                self.iter().try_for_each(|item| item.put(writer))
+            }
 
-    fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        let len: usize = reader.value()?;
-        (0..len).map(|_| T::take(reader)).collect()
-    }
+            fn take(reader: &mut Reader) -> Result<Self, WireError> {
+                let len: usize = reader.value()?;
+                (0..len).map(|_| T::take(reader)).collect()
+            }
 
-    fn schema() -> Schema {
-        Schema::List(Box::new(T::schema()))
-    }
+            fn schema() -> Schema {
+                Schema::List(Box::new(T::schema()))
+            }
+        }
+    )*};
 }
+
+with_lists!(lists);
 
 impl<T: Tensors> Tensors for Option<T> {
     fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
@@ -66,10 +70,7 @@ impl<T: Tensors> Tensors for Option<T> {
     }
 
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        match reader.value()? {
-            true => T::take(reader).map(Some),
-            false => Ok(None),
-        }
+        if reader.value()? { T::take(reader).map(Some) } else { Ok(None) }
     }
 
     fn schema() -> Schema {
@@ -116,20 +117,22 @@ impl<T: Tensors, E: Serialize + DeserializeOwned> Tensors for Result<T, E> {
     }
 
     fn take(reader: &mut Reader) -> Result<Self, WireError> {
-        match reader.value()? {
-            true => T::take(reader).map(Ok),
-            false => reader.value().map(Err),
-        }
+        if reader.value()? { T::take(reader).map(Ok) } else { reader.value().map(Err) }
     }
 
     fn schema() -> Schema {
-        Schema::Fallible { ok: Box::new(T::schema()), error: Box::new(Schema::value::<E>()) }
+        Schema::fallible::<E>(T::schema())
     }
 }
 
 macro_rules! maps {
     ($([$($generics:tt)*] $map:ty;)*) => {$(
-        impl<$($generics)*> Tensors for $map {
+        impl<$($generics)*> Tensors for $map
+        where
+            K: Serialize + DeserializeOwned,
+            V: Tensors,
+            Self: FromIterator<(K, V)>,
+        {
             fn put(&self, writer: &mut Writer) -> Result<(), WireError> {
                 writer.value(&self.len())?;
                 self.iter().try_for_each(|(key, item)| {
@@ -150,10 +153,7 @@ macro_rules! maps {
     )*};
 }
 
-maps! {
-    [K: Serialize + DeserializeOwned + Eq + Hash, V: Tensors, S: BuildHasher + Default] HashMap<K, V, S>;
-    [K: Serialize + DeserializeOwned + Ord, V: Tensors] BTreeMap<K, V>;
-}
+with_maps!(maps);
 
 macro_rules! tuples {
     ($(($($name:ident $index:tt),*))*) => {$(
