@@ -8,6 +8,7 @@ mod ast;
 mod attr;
 mod docs;
 mod expand;
+mod reserved;
 mod valid;
 
 use crate::errors::Errors;
@@ -15,6 +16,8 @@ use crate::names::Runtime;
 use ast::Block;
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
+#[cfg(test)]
+pub(crate) use reserved::RESERVED;
 use syn::Item;
 
 /// All of `#[remote]`: the block as it was written, what calls it, and the errors.

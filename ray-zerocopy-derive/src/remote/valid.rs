@@ -2,7 +2,9 @@
 
 use super::ast::{Access, Argument, Block, Method};
 use super::attr::Skipped;
+use super::reserved::RESERVED;
 use crate::errors::Errors;
+use crate::names;
 use syn::visit::Visit;
 use syn::{
     FnArg, GenericParam, ImplItem, ImplItemFn, Pat, PatType, Receiver, ReturnType, Signature, Type, TypeBareFn,
@@ -33,6 +35,7 @@ pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Err
 }
 
 fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, errors: &mut Errors) -> Option<Method<'a>> {
+    let named = name(&item.sig, errors);
     let qualified = qualifiers(&item.sig, errors);
     let generic = generics(&item.sig, errors);
     let access = access(receiver, errors);
@@ -42,7 +45,7 @@ fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, erro
     });
     let arguments: Vec<Option<Argument>> = arguments.map(|input| argument(block, input, errors)).collect();
     let output = output(block, &item.sig.output, errors);
-    if !(qualified && generic) {
+    if !(named && qualified && generic) {
         return None;
     }
     Some(Method {
@@ -53,6 +56,21 @@ fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, erro
         output: output?,
         where_clause: item.sig.generics.where_clause.as_ref().map(|clause| block.outside_where(clause)),
     })
+}
+
+fn name(signature: &Signature, errors: &mut Errors) -> bool {
+    let name = names::plain(&signature.ident);
+    let is_reserved = RESERVED.contains(&name.as_str());
+    if is_reserved {
+        errors.at(
+            &signature.ident,
+            format!(
+                "the wrappers have a method `{name}` of their own, which would be called instead: rename it, or leave \
+                 it out with `#[remote(skip)]`"
+            ),
+        );
+    }
+    !is_reserved
 }
 
 fn qualifiers(signature: &Signature, errors: &mut Errors) -> bool {

@@ -71,6 +71,15 @@ fn qualifiers() {
 }
 
 #[test]
+fn reserved_names() {
+    for name in crate::remote::RESERVED {
+        let name = quote::format_ident!("{name}");
+        refuses_method(quote! { pub fn #name(&self) {} }, "of their own, which would be called instead");
+    }
+    refuses_method(quote! { pub fn r#load(&self) {} }, "have a method `load` of their own");
+}
+
+#[test]
 fn generics() {
     refuses_method(quote! { pub fn f<T>(&self, x: T) {} }, "which of its instances");
     refuses_method(quote! { pub fn f<const N: usize>(&self) {} }, "which of its instances");

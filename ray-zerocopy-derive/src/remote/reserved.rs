@@ -1,0 +1,37 @@
+//! The method names that a pipeline's remote methods cannot have.
+//!
+//! A wrapper dereferences to the type with the pipeline's methods, so that a method of the
+//! wrapper's own would win over one of the same name, and the pipeline's could not be called.
+
+/// The methods of `TaskWrapper`, `ActorWrapper`, `Actors` and `Actor`, and those that every type
+/// with `Clone` has by the prelude. A test of the workspace compares the list with the runtime's
+/// source.
+pub(crate) const RESERVED: &[&str] = &[
+    "actor",
+    "arena",
+    "attempts",
+    "clone",
+    "deadline",
+    "device",
+    "fail_when_full",
+    "into",
+    "is_empty",
+    "iter",
+    "len",
+    "load",
+    "load_on",
+    "memory",
+    "queue",
+    "report",
+    "shut_down",
+    "shut_down_now",
+    "spawn",
+    "start_timeout",
+    "strict",
+    "threads_per_worker",
+    "to_owned",
+    "try_into",
+    "withdraw",
+    "worker",
+    "workers",
+];
