@@ -20,6 +20,10 @@
 //! | `worker` | the other side: the life of a worker process |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | gives arenas to processes that are not workers of this one |
+//!
+//! The files from `scheduler` to `deadlines` take their locks from `os::sync`. They are compiled a
+//! second time for the model checker `loom`, with a socket and a process that are simulated: see
+//! `tests/loom`.
 
 mod admission;
 pub(crate) mod broker;
@@ -41,6 +45,13 @@ pub(crate) mod transport;
 pub(crate) mod worker;
 mod worker_conn;
 mod worker_slot;
+
+#[cfg(test)]
+mod conn_state_tests;
+#[cfg(test)]
+mod scheduler_tests;
+#[cfg(test)]
+mod test_call;
 
 pub(crate) use self::pool::Machine;
 pub use self::pool::{LocalPool, LocalPoolBuilder};
