@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
         needs: &["models"],
         run: || shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
     },
+    Step { name: "loom", what: "model checks: interleavings of the local engine's threads", needs: &[], run: loom },
     Step {
         name: "doc tests",
         what: "cargo test --doc: the examples of the crates and of the book",
@@ -104,6 +105,13 @@ const STEPS: &[Step] = &[
         run: ray::python,
     },
 ];
+
+/// Runs the model checks, which are a workspace of their own, in a target folder of their own.
+fn loom() -> Result<()> {
+    let mut test = cargo(["test", "--manifest-path", "tests/loom/Cargo.toml"]);
+    test.env("CARGO_TARGET_DIR", shell::target().join("loom"));
+    shell::run(test)
+}
 
 /// Prints the steps and their requirements.
 pub(crate) fn list() {

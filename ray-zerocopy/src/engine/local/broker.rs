@@ -1,9 +1,11 @@
-//! Handing an arena to a process that is not a worker of ours, such as one that got a serialised `ActorWrapper`.
+//! Gives an arena to a process that is not a worker of this one, such as one that received a
+//! serialised `ActorWrapper`.
 //!
-//! The owner listens on a socket in a private directory, whose name is random and which only its user can enter. Who
-//! asks has to be of the same user (the kernel says who it is) and to know the arena's secret; the answer is the memfd,
-//! over SCM_RIGHTS. A thread serves it, started with the first ticket. The directory goes when the process exits; that of a
-//! killed process, when the next one finds that nobody listens there.
+//! The owner listens on a socket in a private directory, whose name is random and which only its
+//! user can enter. A client has to run as the same user, which the kernel tells, and to know the
+//! arena's secret. The answer is the memfd, over SCM_RIGHTS. One thread serves all clients; it
+//! starts with the first ticket. The directory is removed when the process exits. That of a killed
+//! process is removed by the next process that finds no listener there.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -13,18 +15,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::lock;
 use super::transport::Connection;
 use crate::arena::arena::{Arena, Handle};
 use crate::engine::message::Outgoing;
 use crate::error::arena::ArenaError;
 use crate::os::per_process::PerProcess;
+use crate::os::sync::Mutex;
 use crate::os::sys::peer::peer;
 
 /// How long the two sides of an exchange wait for each other.
@@ -34,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PREFIX: &str = "ray-zerocopy-";
 const SOCKET: &str = "arenas";
 
-/// Where to ask for an arena, and the word that opens.
+/// The address of an arena's owner, and the arena's secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     socket: PathBuf,
@@ -55,7 +56,7 @@ pub(crate) enum BrokerError {
     )]
     Fetch { owner: u32, error: io::Error },
     #[error("process {owner} did not give the arena: {reason}")]
-    SendError { owner: u32, reason: String },
+    Refused { owner: u32, reason: String },
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }
@@ -63,31 +64,31 @@ pub(crate) enum BrokerError {
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Here(Handle),
-    SendError(String),
+    Refused(String),
 }
 
-/// What a process offers, and where.
+/// The arenas that a process offers, and its endpoint.
 #[derive(Default)]
 struct Broker {
     arenas: Mutex<HashMap<Secret, Arena>>,
-    place: Mutex<Option<Backend>>,
+    endpoint: Mutex<Option<Endpoint>>,
 }
 
-/// Where a process listens.
+/// The socket on which a process listens.
 #[derive(Clone)]
-struct Backend {
+struct Endpoint {
     directory: PathBuf,
     socket: PathBuf,
 }
 
 static BROKER: PerProcess<Broker> = PerProcess::new();
 
-/// Offers an arena to whoever has the ticket, for as long as this process lives.
+/// Offers an arena to every process that has the ticket, for as long as this process lives.
 pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
     let arena = &arena.clone().handed_over()?;
     let broker = BROKER.get();
-    let place = listening(broker).map_err(|error| BrokerError::Offer { what: "the socket".to_owned(), error })?;
-    let mut arenas = lock(&broker.arenas);
+    let endpoint = listening(broker).map_err(|error| BrokerError::Offer { what: "the socket".to_owned(), error })?;
+    let mut arenas = broker.arenas.lock();
     let known = arenas.iter().find(|(_, known)| known.id() == arena.id()).map(|(secret, _)| *secret);
     let secret = match known {
         Some(secret) => secret,
@@ -97,24 +98,25 @@ pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
             secret
         }
     };
-    Ok(Ticket { socket: place.socket, owner: std::process::id(), secret })
+    Ok(Ticket { socket: endpoint.socket, owner: std::process::id(), secret })
 }
 
-/// Where this process listens. If it does not, or its socket has been removed since (a user who logs out takes `XDG_RUNTIME_DIR`
-/// away), it begins to.
-fn listening(broker: &'static Broker) -> io::Result<Backend> {
-    let mut place = lock(&broker.place);
-    match &*place {
-        Some(place) if place.socket.exists() => Ok(place.clone()),
-        // What could not be opened is tried again by the next who asks: what was missing may be there by then.
-        _ => Ok(place.insert(open(&broker.arenas)?).clone()),
+/// The endpoint of this process. Opens one if there is none, or if its socket has been removed:
+/// `XDG_RUNTIME_DIR` is removed when the user logs out.
+fn listening(broker: &'static Broker) -> io::Result<Endpoint> {
+    let mut endpoint = broker.endpoint.lock();
+    match &*endpoint {
+        Some(endpoint) if endpoint.socket.exists() => Ok(endpoint.clone()),
+        // A failed attempt is repeated by the next call of this function: what was missing may be
+        // there by then.
+        _ => Ok(endpoint.insert(open(&broker.arenas)?).clone()),
     }
 }
 
 /// Stops offering an arena.
 pub(crate) fn withdraw(arena: &Arena) {
     if let Some(broker) = BROKER.existing() {
-        lock(&broker.arenas).retain(|_, known| known.id() != arena.id());
+        broker.arenas.lock().retain(|_, known| known.id() != arena.id());
     }
 }
 
@@ -122,8 +124,9 @@ pub(crate) fn withdraw(arena: &Arena) {
 pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let owner = ticket.owner;
     let failed = |error| BrokerError::Fetch { owner, error };
-    let refused = |reason: &str| BrokerError::SendError { owner, reason: reason.to_owned() };
-    // A stream has no packets, but each side says one thing only, and it is short: it arrives as it was sent.
+    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
+    // A stream does not keep packets apart, but each side sends one short message only, which
+    // arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     let user = peer(&stream).map_err(failed)?.uid;
     if user != geteuid().as_raw() {
@@ -137,7 +140,7 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
         Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
-        Answer::SendError(reason) => Err(refused(&reason)),
+        Answer::Refused(reason) => Err(refused(&reason)),
     }
 }
 
@@ -147,11 +150,12 @@ fn random() -> io::Result<Secret> {
     Ok(secret)
 }
 
-fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Backend> {
+fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Endpoint> {
     let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("{PREFIX}{}-{name}", std::process::id());
     let bases = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().chain([std::env::temp_dir()]);
-    // The path of a socket has at most 107 bytes, and some folders for temporary files are longer than that.
+    // The path of a socket has at most 107 bytes, and some folders for temporary files are longer
+    // than that.
     let mut bases =
         bases.filter(|base| base.is_dir() && SocketAddr::from_pathname(base.join(&name).join(SOCKET)).is_ok());
     let base = bases.next().unwrap_or_else(|| PathBuf::from("/tmp"));
@@ -163,23 +167,24 @@ fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Backend> {
     std::thread::Builder::new().name("ray-zerocopy broker".to_owned()).spawn(move || {
         loop {
             match listener.accept() {
-                // An asker that misbehaves hurts only itself: the next one is served.
+                // A client that breaks the protocol harms only itself: the next one is served.
                 Ok((stream, _)) => drop(serve(stream, arenas)),
-                // No descriptor is free, most likely, and the asker goes on waiting: to try again at once would be the same.
+                // Most likely no descriptor is free. The client waits, and an attempt at once would
+                // fail again.
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
     })?;
-    // If it cannot be, the directory is left to the next process's `sweep`.
+    // If that fails, the directory is left to the next process's `sweep`.
     let _tidied = crate::os::sys::atexit::at_exit(tidy);
-    Ok(Backend { directory, socket })
+    Ok(Endpoint { directory, socket })
 }
 
 extern "C" fn tidy() {
     if let Some(broker) = BROKER.existing()
-        && let Some(place) = &*lock(&broker.place)
+        && let Some(endpoint) = &*broker.endpoint.lock()
     {
-        drop(fs::remove_dir_all(&place.directory));
+        drop(fs::remove_dir_all(&endpoint.directory));
     }
 }
 
@@ -190,18 +195,18 @@ fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Resu
     stream.set_read_timeout(Some(PATIENCE))?;
     let connection = Connection::from_fd(OwnedFd::from(stream));
     let Some(asked) = connection.receive::<Secret>()? else { return Ok(()) };
-    let arena = lock(arenas).get(&asked.message).cloned();
+    let arena = arenas.lock().get(&asked.message).cloned();
     match arena {
         Some(arena) => connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds()),
         None => connection.send(
-            &Answer::SendError("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
+            &Answer::Refused("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
             &Outgoing::default(),
             &[],
         ),
     }
 }
 
-/// Removes what processes have left behind that were killed.
+/// Removes the directories of processes that were killed.
 fn sweep(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else { return };
     for entry in entries.flatten() {
@@ -209,7 +214,7 @@ fn sweep(base: &Path) {
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
         let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw());
-        // A process of another container has another number here: whether somebody listens is what counts.
+        // The process id of another container is another number here, so a listener decides.
         let gone = || matches!(UnixStream::connect(entry.path().join(SOCKET)), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
         if ours && !Path::new(&format!("/proc/{pid}")).exists() && gone() {
             drop(fs::remove_dir_all(entry.path()));

@@ -1,35 +1,32 @@
-//! Deadlines: one thread that sleeps until the next of them.
+//! The deadline thread of a pool: sleeps until the next deadline of a queued or running call.
 //!
-//! A call that waits is answered here. One that runs is its driver's: the keeper hangs up, and the driver sees that.
+//! A queued call whose deadline has passed is answered here. For a running one, the thread hangs up
+//! on the worker, and the supervisor sees that and does the rest.
 
-use std::sync::PoisonError;
-use std::time::Instant;
+use super::dispatch::{Dispatcher, fail_expired};
+use crate::os::sync::now;
 
-use super::dispatch::{Dispatcher, late};
-use super::lock;
-
-/// Runs until the drivers have ended.
-pub(super) fn keep(shared: &Dispatcher) {
-    let mut state = lock(&shared.state);
-    while !state.over() {
-        let now = Instant::now();
-        let (waiting, running) = (state.late_calls(now), state.late_links(now));
-        if !(waiting.is_empty() && running.is_empty()) {
-            drop(state);
-            shared.space.notify_all();
-            running.iter().for_each(|link| link.cut_off_if_late());
-            waiting.into_iter().for_each(|call| late(call, "while it waited in the queue".to_owned()));
-            state = lock(&shared.state);
+/// Runs until the supervisors have exited.
+pub(super) fn run_deadline_timer(dispatcher: &Dispatcher) {
+    let mut scheduler = dispatcher.scheduler.lock();
+    while !scheduler.is_over() {
+        let now = now();
+        let (queued, running) = (scheduler.take_expired(now), scheduler.take_overdue(now));
+        if !(queued.is_empty() && running.is_empty()) {
+            drop(scheduler);
+            dispatcher.progress.notify_all();
+            for conn in running {
+                conn.expire();
+            }
+            for call in queued {
+                fail_expired(call, "while it waited in the queue".to_owned());
+            }
+            scheduler = dispatcher.scheduler.lock();
             continue;
         }
-        state.keeper = state.next_deadline();
-        state = match state.keeper {
-            Some(until) => {
-                let pause = until.saturating_duration_since(now);
-                shared.keeper.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => shared.keeper.wait(state).unwrap_or_else(PoisonError::into_inner),
-        };
-        state.keeper = None;
+        scheduler.timer_wakes_at = scheduler.next_deadline();
+        let pause = scheduler.timer_wakes_at.map(|wakes_at| wakes_at.saturating_duration_since(now));
+        scheduler = dispatcher.timer.wait(scheduler, pause);
+        scheduler.timer_wakes_at = None;
     }
 }

@@ -1,253 +1,283 @@
-//! What the pool's threads and its callers share: handing work to workers, and taking back what comes of it.
+//! State shared by the threads of a pool and its callers: sends assignments to workers, and puts
+//! calls back that were not run.
 //!
-//! No call and no program is dropped, and no call is answered, under a lock: both run code of others.
+//! No call and no program is dropped, and no call is answered, while a lock is held: both run user
+//! code.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lock;
-use super::scheduler::{Assignment, Scheduler};
-use super::worker_conn::{Job, SendError, WorkerConn};
+use super::conn_state::ReplyTo;
+use super::job::{Job, QueuedCall};
+use super::scheduler::{self, Next};
+use super::worker_conn::{ReadBy, SendError, WorkerConn};
+use super::worker_slot::ReadyWhen;
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
+use crate::os::sync::{Condvar, Mutex, now};
 
-/// How many processes, for each worker of the pool, may end after a call was sent to them and before they have received it. More than
-/// that costs the call an attempt.
-const UNHEARD: u32 = 3;
+pub(super) type Scheduler = scheduler::Scheduler<Call, WorkerConn>;
+pub(super) type Assignment = scheduler::Assignment<Call, WorkerConn>;
+
+/// How many processes, for each worker of the pool, may end after a call was sent to them and
+/// before they have received it. One more costs the call an attempt.
+const UNDELIVERED: u32 = 3;
 
 pub(super) struct Dispatcher {
     pub(super) settings: Settings,
-    /// What every worker loads when it starts: the pipeline of an actor.
+    /// The program that every worker loads when it starts: the pipeline of an actor.
     pub(super) program: Option<Arc<Program>>,
-    pub(super) state: Mutex<Scheduler>,
-    /// There is a place in the queue, or a worker has started, or the pool closes.
-    pub(super) space: Condvar,
-    /// There is a deadline before the next one that the keeper knows of, or the pool closes.
-    pub(super) keeper: Condvar,
-    /// The pool closes, or there is something for a worker that could not be started before.
-    pub(super) start: Condvar,
+    pub(super) scheduler: Mutex<Scheduler>,
+    /// Notified when the queue has space, a worker has started, or the pool closes.
+    pub(super) progress: Condvar,
+    /// Notified when there is a deadline before the one for which the deadline thread sleeps, or
+    /// the pool closes.
+    pub(super) timer: Condvar,
+    /// Notified when the pool closes, for a supervisor that waits before it starts another process.
+    pub(super) restart: Condvar,
 }
 
 impl Dispatcher {
     pub(super) fn new(settings: Settings, program: Option<Arc<Program>>) -> Self {
-        let state = Mutex::new(Scheduler::new(settings.workers));
-        let (space, keeper, start) = Default::default();
-        Self { settings, program, state, space, keeper, start }
+        let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
+        let scheduler = Mutex::new(Scheduler::new(settings.workers, ready_when));
+        let (progress, timer, restart) = Default::default();
+        Self { settings, program, scheduler, progress, timer, restart }
     }
 
-    /// Gives a claimed worker its job, and whatever follows from jobs that cannot be given. Drivers read the answers.
-    pub(super) fn give(&self, claimed: Assignment) {
-        self.give_first(claimed, false);
+    /// Refuses new calls, and lets the workers run the queued ones and end.
+    pub(super) fn drain(&self) {
+        self.scheduler.lock().drain();
+        self.notify_lifecycle();
+        self.assign_all();
     }
 
-    /// The same. If `lone` is set, nobody reads the answer to the first job for now: gives its worker and its number.
-    pub(super) fn give_first(&self, claimed: Assignment, mut lone: bool) -> Option<(Arc<WorkerConn>, u64)> {
-        let mut next = Some(claimed);
-        while let Some(Assignment { link, job, room }) = next {
-            if room {
-                self.space.notify_all();
+    /// Hangs up on all workers, so that their supervisors kill them, and answers the queued calls
+    /// with an error.
+    pub(super) fn abort(&self) {
+        let (calls, connections) = self.scheduler.lock().abort();
+        for conn in connections {
+            conn.hang_up();
+        }
+        self.notify_lifecycle();
+        for call in calls {
+            fail_shut_down(call);
+        }
+    }
+
+    fn notify_lifecycle(&self) {
+        self.progress.notify_all();
+        self.restart.notify_all();
+        self.timer.notify_all();
+    }
+
+    /// Sends a job, and whatever follows if it cannot be sent. Supervisors read the replies.
+    pub(super) fn send(&self, assignment: Assignment) {
+        self.send_first(assignment, ReadBy::Supervisor);
+    }
+
+    /// The same, and the first job's reply is read by `read_by`. Returns the connection and the
+    /// job's serial number if the caller may read the reply.
+    pub(super) fn send_first(&self, assignment: Assignment, mut read_by: ReadBy) -> Option<(Arc<WorkerConn>, u64)> {
+        let mut next = Some(assignment);
+        while let Some(Assignment { conn, job, wakes_callers }) = next {
+            if wakes_callers {
+                self.progress.notify_all();
             }
-            next = match link.give(job, std::mem::take(&mut lone)).map_err(|refused| *refused) {
-                Ok(Some(serial)) => return Some((link, serial)),
-                Ok(None) => None,
+            let sent = conn.send(job, std::mem::replace(&mut read_by, ReadBy::Supervisor));
+            next = match sent.map_err(|error| *error) {
+                Ok(ReplyTo::Unread(serial)) => return Some((conn, serial)),
+                Ok(ReplyTo::Supervisor) => None,
                 Err(SendError::Gone(job)) => {
-                    // Its driver may sleep.
-                    link.hang_up();
+                    // The supervisor may wait for its turn.
+                    conn.hang_up();
                     match job {
-                        // It was not even sent, and there are at most as many such workers as are idle now.
+                        // It was not even sent, and at most as many workers are gone unnoticed as
+                        // are idle now.
                         Job::Call(mut call) => {
-                            call.attempts -= 1;
-                            self.put_back(call)
+                            call.attempts().refund();
+                            self.requeue(call)
                         }
-                        // A process that is gone has forgotten everything, and its driver does what else there is to do.
+                        // A process that is gone has no programs, and its supervisor does what else
+                        // there is to do.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
                     }
                 }
-                Err(SendError::Late(job)) => {
-                    let next = lock(&self.state).next(&link);
+                Err(SendError::Expired(job)) => {
+                    let next = self.scheduler.lock().next_job(&conn);
                     if let Job::Call(call) = job {
-                        late(call, "while it waited in the queue".to_owned());
+                        fail_expired(call, "while it waited in the queue".to_owned());
                     }
                     next
                 }
-                Err(SendError::Unsendable(job, error)) => self.unsendable(&link, job, &error),
+                Err(SendError::Unsendable(job, error)) => self.fail_unsendable(&conn, job, &error),
             };
         }
         None
     }
 
-    fn unsendable(&self, link: &Arc<WorkerConn>, job: Job, error: &io::Error) -> Option<Assignment> {
+    fn fail_unsendable(&self, conn: &Arc<WorkerConn>, job: Job<Call>, error: &io::Error) -> Option<Assignment> {
         match job {
             Job::Call(call) => {
                 let what = "the arguments".to_owned();
                 let reason = error.to_string();
-                let next = lock(&self.state).next(link);
+                let next = self.scheduler.lock().next_job(conn);
                 let method = call.method.to_owned();
                 call.answer(Err(CallError::Wire { method, what, reason }));
                 next
             }
             Job::Load(program) => {
-                let index = link.worker.index;
-                let error = not_started(index, &format!("the arena could not be sent: {error}"));
-                self.attached(index, program.key, Err(error));
-                lock(&self.state).next(link)
+                let index = conn.worker.index;
+                let error = start_error(index, &format!("the arena could not be sent: {error}"));
+                self.load_finished(index, program.key, Err(error));
+                self.scheduler.lock().next_job(conn)
             }
-            // A worker that cannot even be told this much is replaced.
+            // A worker that cannot even be sent this much is replaced.
             Job::Forget(_) | Job::ShutDown => {
-                link.hang_up();
+                conn.hang_up();
                 None
             }
         }
     }
 
-    /// Gives idle workers whatever there is to do.
-    pub(super) fn hand_out(&self) {
-        let lone = lock(&self.state).lone.take();
-        if let Some(lone) = lone {
-            lone.adopt();
+    /// Assigns jobs to idle workers until there is none left.
+    pub(super) fn assign_all(&self) {
+        let unread = self.scheduler.lock().take_unread();
+        if let Some(conn) = unread {
+            conn.hand_to_supervisor();
         }
-        while let Some(claimed) = self.claim() {
-            self.give(claimed);
+        while let Some(assignment) = self.assign() {
+            self.send(assignment);
         }
     }
 
-    fn claim(&self) -> Option<Assignment> {
-        lock(&self.state).claim()
+    /// Assigns one job. A function of its own, so that the lock is released before the assignment
+    /// is sent.
+    fn assign(&self) -> Option<Assignment> {
+        self.scheduler.lock().assign()
     }
 
-    /// Gives a worker the call for which it has just loaded a program.
-    pub(super) fn give_on(&self, link: &Arc<WorkerConn>, call: Call) {
+    /// Sends the call for which a worker has just loaded the program.
+    pub(super) fn send_after_load(&self, conn: &Arc<WorkerConn>, call: Call) {
         if call.is_late() {
-            self.go_on(link);
-            return late(call, format!("while {} loaded the pipeline for it", link.worker));
+            self.send_next(conn);
+            return fail_expired(call, format!("while {} loaded the pipeline for it", conn.worker));
         }
-        self.give(Assignment { link: Arc::clone(link), job: Job::Call(call), room: false });
+        self.send(Assignment { conn: Arc::clone(conn), job: Job::Call(call), wakes_callers: false });
     }
 
-    /// A worker is free: it gets something to do, or is idle.
-    pub(super) fn go_on(&self, link: &Arc<WorkerConn>) {
-        let next = lock(&self.state).next(link);
-        if let Some(claimed) = next {
-            self.give(claimed);
+    /// Sends the next job to a worker that is free, if there is one.
+    pub(super) fn send_next(&self, conn: &Arc<WorkerConn>) {
+        let next = self.scheduler.lock().next_job(conn);
+        if let Some(assignment) = next {
+            self.send(assignment);
         }
     }
 
-    /// Puts a call back whose worker was gone before it heard of it. That was no attempt; but it does not go on for ever.
-    pub(super) fn unheard(&self, worker: Worker, mut call: Call) -> Option<Assignment> {
-        call.unheard += 1;
+    /// Puts a call back whose worker was gone before it received the call. That costs no attempt,
+    /// but a limited number of times.
+    pub(super) fn requeue_undelivered(&self, worker: Worker, mut call: Call) -> Option<Assignment> {
         let workers = if call.pinned.is_some() { 1 } else { self.settings.workers };
-        if call.unheard <= UNHEARD.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX)) {
-            call.attempts -= 1;
-            return self.put_back(call);
+        let limit = UNDELIVERED.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
+        if call.attempts().count_undelivered(limit) {
+            return self.requeue(call);
         }
-        call.unheard = 0;
-        if call.attempts < call.allowed {
-            return self.put_back(call);
-        }
-        died(call, worker, "it was gone before it got the call, and so were others before".to_owned());
+        fail_lost(call, worker, "it was gone before it got the call, and so were others before".to_owned());
         None
     }
 
-    /// Puts a call back to where it was taken from, and claims a worker for it.
-    pub(super) fn put_back(&self, call: Call) -> Option<Assignment> {
-        let timed = call.deadline;
-        let mut state = lock(&self.state);
-        if state.abandoned(&call) {
-            drop(state);
-            let method = call.method.to_owned();
-            call.answer(Err(CallError::ShutDown { method }));
-            return None;
-        }
-        state.push_front(call);
-        let claimed = state.claim();
-        if let Some((until, _)) = timed {
-            self.wake_keeper(&state, until);
-        }
-        let lone = state.lone.take();
-        drop(state);
-        // Somebody waits for a worker: an answer that nobody reads is in the way.
-        if let Some(lone) = lone {
-            lone.adopt();
-        }
-        claimed
-    }
-
-    /// Fails, or tries again, a call that needs a process that cannot be started.
-    pub(super) fn charge_failed_start(&self, index: usize, reason: &str, round: Duration) {
-        let call = lock(&self.state).charge_failed_start(index, round);
-        match call {
-            Some(call) if call.attempts < call.allowed => {
-                if let Some(claimed) = self.put_back(call) {
-                    self.give(claimed);
+    /// Puts a call back to the front of its queue, and assigns a job to an idle worker.
+    pub(super) fn requeue(&self, call: Call) -> Option<Assignment> {
+        let deadline = QueuedCall::deadline(&call);
+        let mut scheduler = self.scheduler.lock();
+        match scheduler.requeue(call) {
+            Ok(Next { assignment, unread }) => {
+                self.wake_timer(&scheduler, deadline);
+                drop(scheduler);
+                if let Some(conn) = unread {
+                    conn.hand_to_supervisor();
                 }
+                assignment
             }
-            Some(call) => {
-                let error = CallError::Start { method: call.method.to_owned(), reason: reason.to_owned() };
-                call.answer(Err(error));
+            Err(call) => {
+                drop(scheduler);
+                fail_shut_down(call);
+                None
             }
-            None => {}
         }
     }
 
-    /// Wakes the keeper if it would sleep over this deadline.
-    pub(super) fn wake_keeper(&self, state: &Scheduler, until: Instant) {
-        if state.keeper.is_none_or(|at| until < at) {
-            self.keeper.notify_one();
+    /// Charges a queued call with an attempt, because the process that it needs cannot be started.
+    /// A call without attempts fails.
+    pub(super) fn charge_failed_start(&self, index: usize, reason: &str, round: Duration) {
+        let charged = self.scheduler.lock().charge_failed_start(index, now(), round);
+        let Some(call) = charged else { return };
+        if call.has_attempts_left() {
+            if let Some(assignment) = self.requeue(call) {
+                self.send(assignment);
+            }
+        } else {
+            let error = CallError::Start { method: call.method.to_owned(), reason: reason.to_owned() };
+            call.answer(Err(error));
         }
     }
 
-    /// Notes that a worker's process is up, or how it failed.
-    pub(super) fn started(&self, index: usize, result: Result<Arc<WorkerConn>, CallError>) {
-        let mut state = lock(&self.state);
-        let seat = &mut state.seats[index];
-        // Only the first start decides whether the pool came up; later ones are healing.
-        if seat.started.is_none() && (self.program.is_none() || result.is_err()) {
-            seat.started = Some(result.as_ref().map(|_| ()).map_err(Clone::clone));
-        }
-        seat.link = result.ok();
-        drop(state);
-        self.space.notify_all();
-    }
-
-    pub(super) fn attached(&self, index: usize, key: u64, result: Result<Attached, CallError>) {
-        let mut state = lock(&self.state);
-        let seat = &mut state.seats[index];
-        let result = result.map(|attached| drop(seat.attached.insert(key, attached)));
-        if seat.started.is_none() {
-            seat.started = Some(result);
-            drop(state);
-            self.space.notify_all();
+    /// Wakes the deadline thread if it would sleep longer than until `deadline`.
+    pub(super) fn wake_timer(&self, scheduler: &Scheduler, deadline: Option<Instant>) {
+        if deadline.is_some_and(|deadline| scheduler.is_before_timer(deadline)) {
+            self.timer.notify_one();
         }
     }
 
-    /// Notes that a worker's process is gone.
-    pub(super) fn ended(&self, index: usize) {
-        let links = lock(&self.state).ended(index);
-        // What a driver has left behind that panicked goes with the link: whoever waits for it hears that it is lost.
-        drop(links.map(|link| link.map(|link| link.close())));
+    /// Records the start of a worker's process, or why it failed.
+    pub(super) fn process_started(&self, index: usize, result: Result<Arc<WorkerConn>, CallError>) {
+        self.scheduler.lock().process_started(index, result);
+        self.progress.notify_all();
     }
 
-    /// Waits before a process that could not be started is tried again.
-    pub(super) fn pause(&self, pause: Duration) {
-        let state = lock(&self.state);
-        if !state.closing {
-            drop(self.start.wait_timeout(state, pause));
+    /// Records that a worker has loaded a program, or why it could not.
+    pub(super) fn load_finished(&self, index: usize, key: u64, result: Result<Attached, CallError>) {
+        let is_first_start = self.scheduler.lock().load_finished(index, key, result);
+        if is_first_start {
+            self.progress.notify_all();
+        }
+    }
+
+    /// Records that a worker's process is gone.
+    pub(super) fn process_ended(&self, index: usize) {
+        let connections = self.scheduler.lock().process_ended(index);
+        // After a panic of the supervisor, a job may still be in flight. It is dropped here, and
+        // its caller learns that it is lost.
+        drop(connections.map(|conn| conn.map(|conn| conn.close())));
+    }
+
+    /// Waits before another start of a process that could not be started.
+    pub(super) fn wait_before_restart(&self, pause: Duration) {
+        let scheduler = self.scheduler.lock();
+        if scheduler.is_open() {
+            drop(self.restart.wait(scheduler, Some(pause)));
         }
     }
 }
 
-/// Answers a call that is late.
-pub(super) fn late(call: Call, place: String) {
+/// Answers a call whose deadline has passed.
+pub(super) fn fail_expired(call: Call, place: String) {
     let after = call.deadline.map_or(Duration::ZERO, |(_, after)| after);
     let error = CallError::Deadline { method: call.method.to_owned(), after, place };
     call.answer(Err(error));
 }
 
-/// Answers a call whose worker died, for the last time.
-pub(super) fn died(call: Call, worker: Worker, how: String) {
+/// Answers a call that does not run because the pool has been shut down.
+fn fail_shut_down(call: Call) {
+    let method = call.method.to_owned();
+    call.answer(Err(CallError::ShutDown { method }));
+}
+
+/// Answers a call whose worker died at its last attempt.
+pub(super) fn fail_lost(call: Call, worker: Worker, how: String) {
     let error = CallError::WorkerDied {
         method: call.method.to_owned(),
         worker,
@@ -259,7 +289,7 @@ pub(super) fn died(call: Call, worker: Worker, how: String) {
     call.answer(Err(error));
 }
 
-/// No process for a worker.
-pub(super) fn not_started(index: usize, reason: &str) -> CallError {
+/// The error for a worker without a process.
+pub(super) fn start_error(index: usize, reason: &str) -> CallError {
     CallError::Start { method: format!("worker {index}"), reason: reason.to_owned() }
 }

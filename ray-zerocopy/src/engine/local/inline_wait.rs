@@ -1,15 +1,17 @@
-//! A call that is alone: its caller receives the answer itself.
+//! Fast path: when only one call is in flight, the calling thread reads the reply itself.
 //!
-//! A caller that waits for one call wakes the worker, and the worker wakes the caller: that is all there is between two
-//! processes. A thread of the pool in between would be woken for nothing, and on a machine that is idle the kernel
-//! wakes it on another core, which takes longer than the call.
+//! A caller that waits for one call wakes the worker, and the worker wakes the caller: that is the
+//! least that two processes need. A thread of the pool between them would be woken for nothing. On
+//! an idle machine the kernel wakes it on another core, which takes longer than the call.
 //!
-//! So the answer to a call that finds an idle worker is read by nobody at first. It is read by the first of
-//! - its caller, when they wait for it;
-//! - the worker's driver, when anybody needs that: the caller polls or drops the `Pending`, somebody else makes a call or
-//!   shuts the pool down, the deadline passes; or the next heartbeat.
+//! So the reply to a call that finds an idle worker is left unread at first. It is read by the
+//! first of
+//! - its caller, when that waits for it;
+//! - the worker's supervisor, when another thread needs the reply or the worker: the caller polls
+//!   or drops the `Pending`, there is another call, the pool shuts down, or the deadline passes; or
+//!   at the next heartbeat.
 //!
-//! An answer that lies in the socket meanwhile keeps nobody waiting.
+//! A reply that stays in the socket meanwhile delays no other call.
 
 use std::sync::Arc;
 
@@ -18,48 +20,49 @@ use super::transport::Event;
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Receive;
 
-/// The right of a caller to read the answer to its call. Dropped, the right is the driver's.
+/// The right of a caller to read the reply to its call. Dropping it leaves the reply to the
+/// supervisor.
 pub(crate) struct InlineReceiver {
-    pub(super) shared: Arc<Dispatcher>,
-    pub(super) link: Arc<WorkerConn>,
+    pub(super) dispatcher: Arc<Dispatcher>,
+    pub(super) conn: Arc<WorkerConn>,
     pub(super) serial: u64,
 }
 
 impl Receive for InlineReceiver {
-    /// Returns when there is nothing left to do for the caller but to wait as everybody does: the answer is there, or the
-    /// driver looks after it.
+    /// Returns when the call has its answer, or the supervisor reads the reply. In both cases the
+    /// caller waits for the answer next.
     fn receive(self: Box<Self>) {
-        if !self.link.read_by_caller(self.serial) {
+        if !self.conn.read_by_caller(self.serial) {
             return;
         }
-        match self.link.receive() {
+        match self.conn.receive() {
             Ok(Event::Message(received)) => {
-                if self.shared.answered(&self.link, received).is_some() {
-                    // It said what it was not asked: the driver replaces it.
-                    self.link.hang_up();
+                if self.dispatcher.handle_reply(&self.conn, received).is_some() {
+                    // It was not a reply to the current job: the supervisor replaces the worker.
+                    self.conn.hang_up();
                 }
             }
-            Ok(Event::Gone { unheard }) => self.link.leave_to_driver(self.serial, Some(!unheard)),
-            // It takes longer than a heartbeat, and has to be looked after.
+            Ok(Event::Gone(delivery)) => self.conn.leave_to_supervisor(self.serial, Some(delivery)),
+            // The call takes longer than a heartbeat: the supervisor has to watch the process.
             Ok(Event::Quiet) => {}
             Ok(Event::Unreadable(error)) => {
-                if self.shared.unreadable(&self.link, "the result", &error.to_string()).is_some() {
-                    self.link.hang_up();
+                if self.dispatcher.handle_unreadable(&self.conn, "the result", &error.to_string()).is_some() {
+                    self.conn.hang_up();
                 }
             }
-            Err(_) => self.link.hang_up(),
+            Err(_) => self.conn.hang_up(),
         }
     }
 }
 
 impl Drop for InlineReceiver {
     fn drop(&mut self) {
-        self.link.leave_to_driver(self.serial, None);
+        self.conn.leave_to_supervisor(self.serial, None);
     }
 }
 
 impl std::fmt::Debug for InlineReceiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InlineReceiver").field("worker", &self.link.worker).finish_non_exhaustive()
+        f.debug_struct("InlineReceiver").field("worker", &self.conn.worker).finish_non_exhaustive()
     }
 }

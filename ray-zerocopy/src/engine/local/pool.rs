@@ -1,262 +1,175 @@
-//! The engine's face: calls come in here, a pool is started and shut down here.
+//! The public face of the local engine: `LocalPool` and its builder.
 
-use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::dispatch::{Dispatcher, not_started};
-use super::inline_wait::InlineReceiver;
-use super::supervisor::Supervisor;
-use super::{deadlines, lock};
+use super::local_engine::LocalEngine;
+use crate::arena::arena::Arena;
 use crate::engine::Engine;
-use crate::engine::call::{Call, Submitted};
-use crate::engine::program::{Attached, Program};
+use crate::engine::backend::{Backend, Home, Start, Tasks};
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
+use crate::os::sync::Mutex;
 
-/// Worker processes and the queue in front of them.
-pub(crate) struct Pool {
-    shared: Arc<Dispatcher>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The same threads, under a lock of their own: see `shut_down`.
-    own: Mutex<HashSet<ThreadId>>,
-    /// The process that has the threads. A fork of it has this value too, and no threads.
-    owner: u32,
-}
+/// Worker processes of this machine. Cheap to clone: clones are the same workers.
+///
+/// Most programs need none: [`TaskWrapper::new`](crate::TaskWrapper::new) uses
+/// [`LocalPool::shared`].
+///
+/// ```
+/// use ray_zerocopy::LocalPool;
+/// # fn main() -> ray_zerocopy::Result<()> {
+/// ray_zerocopy::init();
+/// let engine = LocalPool::builder().workers(2).threads_per_worker(1).start()?;
+/// assert_eq!(engine.workers().len(), 2);
+/// engine.shut_down();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct LocalPool(Arc<LocalEngine>);
 
-impl Pool {
-    pub(super) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
-        let workers = settings.workers;
-        // Before any thread can panic: to set a hook on one that does is a second panic.
-        crate::panics::prepare();
-        let shared = Arc::new(Dispatcher::new(settings, program));
-        let pool = Arc::new(Self {
-            shared: Arc::clone(&shared),
-            threads: Mutex::default(),
-            own: Mutex::default(),
-            owner: std::process::id(),
-        });
-        let keeper = Arc::clone(&shared);
-        pool.thread("ray-zerocopy keeper".to_owned(), 0, move || deadlines::keep(&keeper))?;
-        for index in 0..workers {
-            let shared = Arc::clone(&shared);
-            // A driver does not panic. If it does after all, its call is lost with an error, and its worker has a new one.
-            pool.thread(format!("ray-zerocopy {index}"), index, move || {
-                while catch_unwind(AssertUnwindSafe(|| Supervisor::new(index, Arc::clone(&shared)).run())).is_err() {
-                    shared.ended(index);
-                }
-            })?;
-        }
-        Ok(pool)
+impl LocalPool {
+    /// A builder for a pool of its own.
+    pub fn builder() -> LocalPoolBuilder {
+        LocalPoolBuilder(Settings::default())
     }
 
-    /// Starts a thread. If it cannot be, the drivers from `drivers` on do not exist, and the others are ended.
-    fn thread(&self, name: String, drivers: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-        let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
-            lock(&self.shared.state).never_started(drivers);
-            self.end();
-            let error = crate::os::errno_hint::named("no thread could be started", &error);
-            CallError::Start { method: "start".to_owned(), reason: error.to_string() }
-        })?;
-        lock(&self.own).insert(thread.thread().id());
-        lock(&self.threads).push(thread);
-        Ok(())
-    }
-
-    /// Waits until every worker is up and has loaded what it has to; the first failure is the result.
+    /// The shared workers of this process: one for each core, started at the first use, and running
+    /// until the process ends.
     ///
     /// # Errors
-    /// If a worker fails to, or is not ready within the time that the settings give all of them.
-    pub(super) fn wait_until_started(&self) -> Result<(), CallError> {
-        let timeout = self.shared.settings.start_timeout;
-        // What is not to load anything has the same limit for itself, and says more about it.
-        let until = self.shared.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
-        let mut state = lock(&self.shared.state);
-        loop {
-            if let Some(Err(error)) = state.seats.iter().find_map(|seat| seat.started.as_ref().filter(|s| s.is_err())) {
-                return Err(error.clone());
-            }
-            let Some(index) = state.seats.iter().position(|seat| seat.started.is_none()) else { return Ok(()) };
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                let what = match &state.seats[index].link {
-                    Some(link) => format!("process {} did not load the pipeline", link.worker.pid),
-                    None => "it did not come up".to_owned(),
-                };
-                let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` gives it longer");
-                return Err(not_started(index, &reason));
-            }
-            let space = &self.shared.space;
-            state = match left {
-                Some(left) => space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => space.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+    /// If a worker does not start; the error says how it ended.
+    pub fn shared() -> Result<Self, CallError> {
+        static SHARED: Mutex<Option<LocalPool>> = Mutex::new(None);
+        let mut shared = SHARED.lock();
+        // A failed start is tried again by the next call of this function: what was missing may be
+        // there by then.
+        match &*shared {
+            Some(local) => Ok(local.clone()),
+            None => Ok(shared.insert(Self::builder().start()?).clone()),
         }
     }
 
-    /// Runs what waits, takes nothing new, ends the workers, and waits for them.
-    pub(crate) fn end(&self) {
-        if self.is_a_fork() {
-            return;
-        }
-        lock(&self.shared.state).closing = true;
-        self.shared.space.notify_all();
-        self.shared.start.notify_all();
-        self.shared.keeper.notify_all();
-        self.shared.hand_out();
-        self.join();
+    /// The worker processes that are up now.
+    pub fn workers(&self) -> Vec<Worker> {
+        self.0.workers()
     }
 
-    /// Kills the workers, whatever they do, and answers the calls that wait or run with an error.
-    pub(crate) fn abort(&self) {
-        if self.is_a_fork() {
-            return;
-        }
-        let (calls, links) = lock(&self.shared.state).abort();
-        links.iter().for_each(|link| link.hang_up());
-        self.shared.space.notify_all();
-        self.shared.start.notify_all();
-        self.shared.keeper.notify_all();
-        for call in calls {
-            let method = call.method.to_owned();
-            call.answer(Err(CallError::ShutDown { method }));
-        }
-        self.join();
+    /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are
+    /// gone.
+    ///
+    /// The same happens when the last clone is dropped. If that is because the thread panics,
+    /// [`shut_down_now`](Self::shut_down_now) happens instead.
+    pub fn shut_down(&self) {
+        self.0.end();
     }
 
-    /// Waits for the threads of the pool.
-    fn join(&self) {
-        // The pool may end on a thread of its own, which cannot wait for itself: an answer wakes whoever waits for it,
-        // and with it may go the last handle of the pool. The threads end without being waited for then.
-        if lock(&self.own).contains(&std::thread::current().id()) {
-            return;
-        }
-        // The lock is held while the threads end, so that whoever comes second waits for them too.
-        for thread in lock(&self.threads).drain(..) {
-            // A driver does not panic; if it does, its process is gone with it.
-            drop(thread.join());
-        }
-    }
-
-    /// Whether this is a fork of the process that has the threads and the workers. Nothing that it does may touch them.
-    fn is_a_fork(&self) -> bool {
-        self.owner != std::process::id()
-    }
-
-    /// Puts a call into the queue; gives it back if there is no place, or waits for one.
-    fn accept(&self, call: Call, wait: bool) -> Submitted {
-        let shared = &self.shared;
-        let mut state = lock(&shared.state);
-        loop {
-            if state.closing {
-                let error = CallError::ShutDown { method: call.method.to_owned() };
-                return Err(Box::new((call, error)));
-            }
-            if state.taken_at_once(&call) || state.waiting() < shared.settings.queue {
-                break;
-            }
-            if !wait {
-                let error = CallError::QueueFull { waiting: state.waiting(), workers: state.seats.len() };
-                return Err(Box::new((call, error)));
-            }
-            let left = match call.deadline {
-                Some((until, after)) => match until.saturating_duration_since(Instant::now()) {
-                    Duration::ZERO => {
-                        let place = "while it waited for a place in the queue".to_owned();
-                        let error = CallError::Deadline { method: call.method.to_owned(), after, place };
-                        return Err(Box::new((call, error)));
-                    }
-                    left => Some(left),
-                },
-                None => None,
-            };
-            state.callers += 1;
-            state = match left {
-                Some(left) => shared.space.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                None => shared.space.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
-            state.callers -= 1;
-        }
-        let deadline = call.deadline;
-        state.push(call);
-        let claimed = state.claim();
-        if let Some((until, _)) = deadline {
-            shared.wake_keeper(&state, until);
-        }
-        // Whoever left an answer unread is not alone any more, unless it was on this very worker, which is free now.
-        let before = std::mem::replace(&mut state.lone, claimed.as_ref().map(|claimed| Arc::clone(&claimed.link)));
-        drop(state);
-        if let Some(before) = before
-            && claimed.as_ref().is_none_or(|claimed| !Arc::ptr_eq(&claimed.link, &before))
-        {
-            before.adopt();
-        }
-        let lone = claimed.and_then(|claimed| shared.give_first(claimed, true));
-        let lone = lone.map(|(link, serial)| InlineReceiver { shared: Arc::clone(shared), link, serial });
-        Ok(lone.map(|lone| Box::new(lone) as _))
+    /// Kills the workers at once. Calls that wait or run end with an error.
+    pub fn shut_down_now(&self) {
+        self.0.abort();
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // A program that fails is not held up by what its workers have still to do.
-        if std::thread::panicking() {
-            self.abort();
-        } else {
-            self.end();
-        }
+impl std::fmt::Debug for LocalPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalPool").field("workers", &self.workers()).finish_non_exhaustive()
     }
 }
 
-impl Engine for Pool {
-    fn size(&self) -> usize {
-        self.shared.settings.workers
+/// Sets up a [`LocalPool`] engine.
+#[derive(Debug, Clone)]
+pub struct LocalPoolBuilder(Settings);
+
+impl LocalPoolBuilder {
+    /// How many worker processes. Default: one for each core.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.0.workers = workers.max(1);
+        self
     }
 
-    fn shut_down(&self) {
-        self.end();
+    /// How many threads each worker computes with. Default: the cores divided among the workers.
+    #[must_use]
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.0.threads = Some(threads.max(1));
+        self
     }
 
-    fn abort(&self) {
-        Self::abort(self);
+    /// How many calls the queue takes before a caller has to wait for space. Default: 1024.
+    #[must_use]
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.0.queue = calls.max(1);
+        self
     }
 
-    fn submit(&self, call: Call, wait: bool) -> Submitted {
-        if self.is_a_fork() {
-            let error = CallError::forked(call.method);
-            return Err(Box::new((call, error)));
-        }
-        if let Some(program) = &self.shared.settings.program
-            && !(call.program.loader.is_named() && call.handler.is_named())
-        {
-            let (method, reason) = (call.method.to_owned(), super::foreign(program));
-            return Err(Box::new((call, CallError::Start { method, reason })));
-        }
-        self.accept(call, wait)
+    /// How long a worker process may take to start. Default: one minute.
+    #[must_use]
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.0.start_timeout = timeout;
+        self
     }
 
-    fn forget(&self, key: u64) {
-        if !self.is_a_fork() {
-            lock(&self.shared.state).forget(key);
-            self.shared.hand_out();
-        }
+    /// Starts workers of another program than this one: `rzc`, or any other that has this crate in
+    /// the same version.
+    ///
+    /// They run graphs only, see [`JitTaskWrapper`](crate::jit::JitTaskWrapper), because they do
+    /// not have this program's code.
+    #[must_use]
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.0.program = Some(program.into());
+        self
     }
 
-    fn workers(&self) -> Vec<Worker> {
-        if self.is_a_fork() {
-            return Vec::new();
-        }
-        lock(&self.shared.state).seats.iter().filter_map(|seat| Some(seat.link.as_ref()?.worker)).collect()
+    /// Starts the workers, and waits until all of them are ready.
+    ///
+    /// # Errors
+    /// If a worker does not start; the error says how it ended.
+    pub fn start(self) -> Result<LocalPool, CallError> {
+        LocalEngine::start(self.0, None).map(LocalPool)
+    }
+}
+
+impl Backend for LocalPool {}
+
+impl Home for LocalPool {
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
+        Ok(arena.handed_over()?)
     }
 
-    fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
-        if self.is_a_fork() {
-            return Vec::new();
-        }
-        let state = lock(&self.shared.state);
-        let seats = state.seats.iter();
-        seats.filter_map(|seat| Some((seat.link.as_ref()?.worker, seat.attached.get(&key)?.clone()))).collect()
+    fn tasks(&self) -> crate::error::Result<Tasks> {
+        Ok(Tasks(Arc::clone(&self.0) as _))
+    }
+
+    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
+        Machine.actors(start)
+    }
+
+    fn home(&self) -> Arc<dyn Home> {
+        Arc::new(self.clone())
+    }
+}
+
+/// This machine as a place for actors: each set of actors is a pool of its own, and tasks use the
+/// shared pool.
+pub(crate) struct Machine;
+
+impl Home for Machine {
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
+        Ok(arena.handed_over()?)
+    }
+
+    fn tasks(&self) -> crate::error::Result<Tasks> {
+        LocalPool::shared()?.tasks()
+    }
+
+    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
+        let Start { settings, program } = start;
+        Ok(Tasks(LocalEngine::start(settings, Some(program))?))
+    }
+
+    fn home(&self) -> Arc<dyn Home> {
+        Arc::new(Self)
     }
 }

@@ -1,12 +1,12 @@
-//! What an answer of a worker means: for the call, and for the worker.
+//! What a reply of a worker means for the call and for the worker.
 
 use std::sync::Arc;
 
-use super::dispatch::{Dispatcher, not_started};
-use super::lock;
+use super::dispatch::{Dispatcher, start_error};
+use super::job::{InFlight, QueuedCall};
 use super::protocol::Answer;
-use super::transport::Received;
-use super::worker_conn::{InFlight, WorkerConn};
+use super::transport::{Delivery, Received};
+use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::program::{Attached, Program};
@@ -16,32 +16,33 @@ use crate::error::call::CallError;
 /// What did not arrive in the worker.
 const ARGUMENTS: &str = "the arguments";
 
-/// How a process ended.
+/// How a process ended, or why it has to.
 pub(super) struct WorkerExit {
     pub(super) how: String,
-    /// It has not heard of what it was last asked.
-    pub(super) unheard: bool,
+    /// Whether the process received the last packet.
+    pub(super) delivery: Delivery,
 }
 
 impl WorkerExit {
     pub(super) fn new(how: impl Into<String>) -> Self {
-        Self { how: how.into(), unheard: false }
+        Self { how: how.into(), delivery: Delivery::Received }
     }
 }
 
 impl Dispatcher {
-    /// Takes an answer to what the worker was asked. A worker that says what it was not asked is not used again.
-    pub(super) fn answered(&self, link: &Arc<WorkerConn>, received: Received<(u64, Answer)>) -> Option<WorkerExit> {
-        let worker = link.worker;
+    /// Handles a reply. Returns why the worker has to be replaced if it is not a reply to the job
+    /// in flight.
+    pub(super) fn handle_reply(&self, conn: &Arc<WorkerConn>, received: Received<(u64, Answer)>) -> Option<WorkerExit> {
+        let worker = conn.worker;
         let (serial, answer) = received.message;
         // A request that could not be read has no number.
-        if !link.is_current(serial) && !matches!(answer, Answer::Unreadable(_)) {
+        if !conn.is_current(serial) && !matches!(answer, Answer::Unreadable(_)) {
             return Some(WorkerExit::new(format!(
                 "it answered question {serial}, which nobody had asked, and was replaced"
             )));
         }
-        match (link.take(), answer) {
-            (Some(InFlight::Call(call)), Answer::Done) => self.done(link, call, Ok(received.payload)),
+        match (conn.take(), answer) {
+            (Some(InFlight::Call(call)), Answer::Done) => self.finish(conn, call, Ok(received.payload)),
             (Some(InFlight::Call(call)), Answer::Failed(failure)) => {
                 let method = call.method.to_owned();
                 let error = match failure {
@@ -49,89 +50,98 @@ impl Dispatcher {
                     MethodError::Wire { what, reason } => CallError::Wire { method, what, reason },
                     MethodError::Graph(error) => CallError::Graph { method, error },
                 };
-                self.done(link, call, Err(error));
+                self.finish(conn, call, Err(error));
             }
             (Some(InFlight::Load(program, call)), Answer::Loaded { copied, took, decoding, memory }) => {
-                link.loaded(program.key, true);
-                self.attached(link.worker.index, program.key, Ok(Attached { copied, took, decoding, memory }));
+                conn.program_loaded(program.key);
+                self.load_finished(worker.index, program.key, Ok(Attached { copied, took, decoding, memory }));
                 match call {
-                    Some(call) => self.give_on(link, call),
-                    None => self.go_on(link),
+                    Some(call) => self.send_after_load(conn, call),
+                    None => self.send_next(conn),
                 }
             }
             (Some(InFlight::Load(program, call)), Answer::NotLoaded(error)) => {
-                self.not_loaded(link, &program, call, CallError::Load { worker, error });
+                self.handle_failed_load(conn, &program, call, CallError::Load { worker, error });
             }
             (Some(InFlight::Forget(key)), Answer::Forgotten) => {
-                link.loaded(key, false);
-                self.go_on(link);
+                conn.program_forgotten(key);
+                self.send_next(conn);
             }
-            (doing, Answer::Unreadable(reason)) => {
-                if let Some(doing) = doing {
-                    link.put_back(doing);
-                }
-                return self.unreadable(link, ARGUMENTS, &reason);
-            }
-            (doing, answer) => {
-                let end =
+            (job, Answer::Unreadable(reason)) => return self.handle_lost_message(conn, job, ARGUMENTS, &reason),
+            (job, answer) => {
+                let exit =
                     WorkerExit::new(format!("it gave an answer to another question, {answer:?}, and was replaced"));
-                if let Some(doing) = doing {
-                    link.put_back(doing);
+                if let Some(job) = job {
+                    conn.restore(job);
                 }
-                return Some(end);
+                return Some(exit);
             }
         }
         None
     }
 
-    /// A call is answered. The worker is free before the caller hears of it, and gets its next call after that: the
-    /// caller is awake while that call is being written.
-    fn done(&self, link: &Arc<WorkerConn>, call: Call, result: Result<Incoming, CallError>) {
-        let next = lock(&self.state).next(link);
+    /// Answers a call. The worker gets its next job after that, because then the caller is already
+    /// awake while the job is written. It is assigned before, so that the caller's next call finds
+    /// the worker busy or idle, and not in between.
+    fn finish(&self, conn: &Arc<WorkerConn>, call: Call, result: Result<Incoming, CallError>) {
+        let next = self.scheduler.lock().next_job(conn);
         call.answer(result);
-        if let Some(claimed) = next {
-            self.give(claimed);
+        if let Some(assignment) = next {
+            self.send(assignment);
         }
     }
 
-    fn not_loaded(&self, link: &Arc<WorkerConn>, program: &Program, call: Option<Call>, error: CallError) {
-        self.attached(link.worker.index, program.key, Err(error.clone()));
-        let wanting = match &error {
+    fn handle_failed_load(&self, conn: &Arc<WorkerConn>, program: &Program, call: Option<Call>, error: CallError) {
+        self.load_finished(conn.worker.index, program.key, Err(error.clone()));
+        let lacks_resources = match &error {
             CallError::Load { error, .. } => error.is_for_want_of_something(),
             error => matches!(error, CallError::Start { .. }),
         };
         match call {
-            // What this process lacks, memory or descriptors, another may have.
-            Some(call) if wanting && call.attempts < call.allowed => self.by_another(link, call),
-            Some(call) => self.done(link, call, Err(error)),
-            None => self.go_on(link),
+            // Memory or descriptors that this process lacks, another may have.
+            Some(call) if lacks_resources && call.has_attempts_left() => self.retry_elsewhere(conn, call),
+            Some(call) => self.finish(conn, call, Err(error)),
+            None => self.send_next(conn),
         }
     }
 
-    /// Puts a call back that this worker could not run. Another gets it if one is idle, since this one is not yet.
-    fn by_another(&self, link: &Arc<WorkerConn>, call: Call) {
-        if let Some(claimed) = self.put_back(call) {
-            self.give(claimed);
+    /// Puts a call back that this worker could not run. Another worker gets it if one is idle,
+    /// since this one is not yet.
+    fn retry_elsewhere(&self, conn: &Arc<WorkerConn>, call: Call) {
+        if let Some(assignment) = self.requeue(call) {
+            self.send(assignment);
         }
-        self.go_on(link);
+        self.send_next(conn);
     }
 
-    /// A message was lost on its way, to the worker or from it. The worker is well.
-    pub(super) fn unreadable(&self, link: &Arc<WorkerConn>, what: &str, reason: &str) -> Option<WorkerExit> {
-        match link.take() {
-            // The worker has not received it, so that it never ran.
-            Some(InFlight::Call(call)) if what == ARGUMENTS && call.attempts < call.allowed => {
-                self.by_another(link, call);
+    /// Handles a reply that was lost on its way. Returns why the worker has to be replaced, if it
+    /// has to.
+    pub(super) fn handle_unreadable(&self, conn: &Arc<WorkerConn>, what: &str, reason: &str) -> Option<WorkerExit> {
+        self.handle_lost_message(conn, conn.take(), what, reason)
+    }
+
+    /// Handles a message to or from a worker that was lost on its way. The worker itself is well.
+    fn handle_lost_message(
+        &self,
+        conn: &Arc<WorkerConn>,
+        job: Option<InFlight<Call>>,
+        what: &str,
+        reason: &str,
+    ) -> Option<WorkerExit> {
+        match job {
+            // The worker has not received the call, so it never ran.
+            Some(InFlight::Call(call)) if what == ARGUMENTS && call.has_attempts_left() => {
+                self.retry_elsewhere(conn, call);
                 None
             }
             Some(InFlight::Call(call)) => {
                 let (method, what) = (call.method.to_owned(), what.to_owned());
-                self.done(link, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));
+                self.finish(conn, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));
                 None
             }
             Some(InFlight::Load(program, call)) => {
-                let error = not_started(link.worker.index, &format!("the arena could not be handed over: {reason}"));
-                self.not_loaded(link, &program, call, error);
+                let error = start_error(conn.worker.index, &format!("the arena could not be handed over: {reason}"));
+                self.handle_failed_load(conn, &program, call, error);
                 None
             }
             Some(InFlight::Forget(_) | InFlight::ShutDown) | None => {

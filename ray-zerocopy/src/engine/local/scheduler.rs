@@ -1,251 +1,370 @@
-//! What a pool knows: the calls that wait, and which workers have nothing to do. Plain data under one lock.
+//! The queue of calls, the list of idle workers, and the assignment of one to the other. Plain data
+//! under one lock.
 //!
-//! It decides who does what next, and sends nothing. One rule holds whenever the lock is free for long: no worker is idle
-//! while there is something that it could do. Whoever adds work or frees a worker claims what follows from it.
+//! The scheduler decides which worker runs what next, and sends nothing: its methods return
+//! assignments, which the caller sends after it has released the lock. Invariant while the lock is
+//! free: no worker is idle while there is a job that it could run. So a method that adds a job or
+//! frees a worker also returns the assignment that follows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::worker_conn::{Job, WorkerConn};
-use crate::engine::call::Call;
+use super::job::{Job, QueuedCall};
+use super::worker_slot::{FirstStart, Process, ReadyWhen, WorkerSlot};
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
 
-/// A worker that was idle or has just become free, and what it has to do. Whoever has it is the only one to send.
-pub(super) struct Assignment {
-    pub(super) link: Arc<WorkerConn>,
-    pub(super) job: Job,
-    /// A place in the queue is free, and callers wait for one.
-    pub(super) room: bool,
+/// The connection to a worker's process, as far as scheduling is concerned.
+pub(super) trait Indexed {
+    /// The worker's index in the pool.
+    fn index(&self) -> usize;
 }
 
-#[derive(Default)]
-pub(super) struct Scheduler {
-    /// Calls for whoever is free.
-    queue: VecDeque<Call>,
-    pub(super) seats: Vec<WorkerSlot>,
-    /// Workers with nothing to do. The last to become idle is the first to get work: its memory is in the caches.
+/// A job, and the worker that was idle or has just become free and now runs it. The holder of an
+/// assignment is the only thread that sends to this worker.
+pub(super) struct Assignment<C: QueuedCall, W> {
+    pub(super) conn: Arc<W>,
+    pub(super) job: Job<C>,
+    /// The queue is shorter now, and callers wait for that.
+    pub(super) wakes_callers: bool,
+}
+
+/// What follows from a change of the queue.
+pub(super) struct Next<C: QueuedCall, W> {
+    /// A job to send.
+    pub(super) assignment: Option<Assignment<C, W>>,
+    /// A connection whose reply no thread reads. Its supervisor has to read it now, because a
+    /// caller may be in need of the worker.
+    pub(super) unread: Option<Arc<W>>,
+}
+
+/// Whether a call may enter the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Accepted,
+    QueueFull,
+    ShutDown,
+}
+
+/// How far the first start of all workers is.
+pub(super) enum Startup<'a, W> {
+    Ready,
+    Failed(CallError),
+    /// This worker is not ready yet. Its process may have started.
+    Pending(usize, Option<&'a Arc<W>>),
+}
+
+/// The life of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lifecycle {
+    Open,
+    /// Queued calls still run, new ones are refused.
+    Draining,
+    /// The processes are being killed, and no call runs any more.
+    Aborting,
+}
+
+/// The state of a pool, of calls `C` and connections `W`.
+pub(super) struct Scheduler<C, W> {
+    lifecycle: Lifecycle,
+    ready_when: ReadyWhen,
+    /// Calls that any worker may run.
+    queue: VecDeque<C>,
+    slots: Vec<WorkerSlot<C, W>>,
+    /// Workers without a job. The last to become idle is the first to get one, because its memory
+    /// is in the CPU's caches.
     idle: Vec<usize>,
-    pub(super) closing: bool,
-    /// The workers are being killed, and no call runs any more.
-    pub(super) aborting: bool,
-    /// How many drivers have not ended.
-    drivers: usize,
-    /// The worker whose answer nobody receives yet, because its caller may come and do that: see `lone`.
-    pub(super) lone: Option<Arc<WorkerConn>>,
-    /// How many callers wait for a place in the queue.
-    pub(super) callers: usize,
-    /// When the keeper of deadlines wakes by itself.
-    pub(super) keeper: Option<Instant>,
-    /// When a call last lost an attempt because no process could be started.
+    /// The connection whose reply no thread reads yet, because its caller may come and do that: see
+    /// `inline_wait`.
+    unread: Option<Arc<W>>,
+    /// How many callers wait for space in the queue.
+    pub(super) waiting_callers: usize,
+    /// When the deadline thread wakes by itself.
+    pub(super) timer_wakes_at: Option<Instant>,
+    /// When a call of the shared queue last lost an attempt because no process could be started.
     last_failed_start: Option<Instant>,
 }
 
-/// What is known of one worker.
-#[derive(Default)]
-pub(super) struct WorkerSlot {
-    /// Calls for this worker alone.
-    pinned: VecDeque<Call>,
-    forget: Vec<u64>,
-    /// There is a process, and this is the way to it.
-    pub(super) link: Option<Arc<WorkerConn>>,
-    /// The deadline of the call that it runs.
-    until: Option<Instant>,
-    pub(super) attached: HashMap<u64, Attached>,
-    /// Its driver has ended.
-    over: bool,
-    /// How the first start went.
-    pub(super) started: Option<Result<(), CallError>>,
-}
-
-impl Scheduler {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { seats: (0..workers).map(|_| WorkerSlot::default()).collect(), drivers: workers, ..Self::default() }
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + self.seats.iter().map(|seat| seat.pinned.len()).sum::<usize>()
-    }
-
-    /// Whether all drivers have ended.
-    pub(super) fn over(&self) -> bool {
-        self.drivers == 0
-    }
-
-    /// Whether a driver is to end, which has no process: the pool closes, and nothing waits that its worker could do.
-    pub(super) fn leave(&mut self, index: usize) -> bool {
-        let seat = &mut self.seats[index];
-        let done = self.aborting || (self.queue.is_empty() && seat.pinned.is_empty());
-        let leaves = self.closing && done && !seat.over;
-        if leaves {
-            seat.over = true;
-            self.drivers -= 1;
+impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
+    pub(super) fn new(workers: usize, ready_when: ReadyWhen) -> Self {
+        Self {
+            lifecycle: Lifecycle::Open,
+            ready_when,
+            queue: VecDeque::new(),
+            slots: (0..workers).map(|_| WorkerSlot::new()).collect(),
+            idle: Vec::new(),
+            unread: None,
+            waiting_callers: 0,
+            timer_wakes_at: None,
+            last_failed_start: None,
         }
-        leaves
     }
 
-    /// The drivers from `first` on were never started, and the pool closes for that.
-    pub(super) fn never_started(&mut self, first: usize) {
-        for seat in &mut self.seats[first..] {
-            seat.over = true;
-            self.drivers -= 1;
+    /// How many calls are in the queues.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len() + self.slots.iter().map(|slot| slot.pinned.len()).sum::<usize>()
+    }
+
+    pub(super) fn workers(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The connections to the processes that are up.
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<W>> {
+        self.slots.iter().filter_map(|slot| slot.process.conn())
+    }
+
+    /// The processes that have loaded a program, and their reports of it.
+    pub(super) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
+        self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.lifecycle == Lifecycle::Open
+    }
+
+    pub(super) fn is_aborting(&self) -> bool {
+        self.lifecycle == Lifecycle::Aborting
+    }
+
+    /// Refuses new calls from now on.
+    pub(super) fn drain(&mut self) {
+        self.lifecycle = self.lifecycle.max(Lifecycle::Draining);
+    }
+
+    /// Ends everything. Returns the calls that were queued, and the connections to all processes.
+    pub(super) fn abort(&mut self) -> (Vec<C>, Vec<Arc<W>>) {
+        self.lifecycle = Lifecycle::Aborting;
+        let calls = self.queues().flat_map(std::mem::take).collect();
+        (calls, self.connections().cloned().collect())
+    }
+
+    /// Whether a call may enter the queue, which takes `limit` calls. A call that would be assigned
+    /// at once does not need space.
+    pub(super) fn admission(&self, call: &C, limit: usize) -> Admission {
+        if !self.is_open() {
+            Admission::ShutDown
+        } else if self.has_idle_worker_for(call) || self.queued() < limit {
+            Admission::Accepted
+        } else {
+            Admission::QueueFull
         }
-        self.closing = true;
     }
 
-    /// Whether nobody is left to run a call.
-    pub(super) fn abandoned(&self, call: &Call) -> bool {
-        self.aborting || self.pin(call).map_or(self.drivers == 0, |index| self.seats[index].over)
+    fn has_idle_worker_for(&self, call: &C) -> bool {
+        self.pin(call).map_or(!self.idle.is_empty(), |index| self.idle.contains(&index))
     }
 
-    /// Whether a call that is put into its queue now is claimed at once.
-    pub(super) fn taken_at_once(&self, call: &Call) -> bool {
+    fn pin(&self, call: &C) -> Option<usize> {
+        call.pinned_to().filter(|&index| index < self.slots.len())
+    }
+
+    fn queue_of(&mut self, call: &C) -> &mut VecDeque<C> {
         match self.pin(call) {
-            Some(index) => self.idle.contains(&index),
-            None => !self.idle.is_empty(),
+            Some(index) => &mut self.slots[index].pinned,
+            None => &mut self.queue,
         }
     }
 
-    fn pin(&self, call: &Call) -> Option<usize> {
-        call.pinned.filter(|&index| index < self.seats.len())
+    /// Adds a call. If it is assigned at once, no thread reads its reply yet.
+    pub(super) fn submit(&mut self, call: C) -> Next<C, W> {
+        self.queue_of(&call).push_back(call);
+        let assignment = self.assign();
+        let conn = assignment.as_ref().map(|assignment| Arc::clone(&assignment.conn));
+        // An earlier unread reply is now in the way: its caller is not the only one any more.
+        let unread = std::mem::replace(&mut self.unread, conn);
+        Next { assignment, unread }
     }
 
-    pub(super) fn push(&mut self, call: Call) {
-        match self.pin(&call) {
-            Some(index) => self.seats[index].pinned.push_back(call),
-            None => self.queue.push_back(call),
+    /// Puts a call back to the front of the queue from which it was assigned.
+    ///
+    /// # Errors
+    /// Gives the call back if no supervisor is left that could run it.
+    pub(super) fn requeue(&mut self, call: C) -> Result<Next<C, W>, C> {
+        let is_stranded = self.pin(&call).map_or_else(|| self.is_over(), |index| self.slots[index].is_retired());
+        if self.is_aborting() || is_stranded {
+            return Err(call);
         }
+        self.queue_of(&call).push_front(call);
+        let assignment = self.assign();
+        Ok(Next { assignment, unread: self.unread.take() })
     }
 
-    /// Puts a call back to where it was taken from.
-    pub(super) fn push_front(&mut self, call: Call) {
-        match self.pin(&call) {
-            Some(index) => self.seats[index].pinned.push_front(call),
-            None => self.queue.push_front(call),
-        }
+    /// Takes the connection whose reply no thread reads.
+    pub(super) fn take_unread(&mut self) -> Option<Arc<W>> {
+        self.unread.take()
     }
 
+    /// Lets every process free a program that it has loaded.
     pub(super) fn forget(&mut self, key: u64) {
-        for seat in &mut self.seats {
-            if seat.attached.remove(&key).is_some() {
-                seat.forget.push(key);
+        for slot in &mut self.slots {
+            if slot.loaded.remove(&key).is_some() {
+                slot.forget.push(key);
             }
         }
     }
 
-    /// Finds an idle worker that has something to do.
-    pub(super) fn claim(&mut self) -> Option<Assignment> {
-        let own = |&index: &usize| {
-            let seat = &self.seats[index];
-            self.closing || !seat.forget.is_empty() || !seat.pinned.is_empty()
+    /// Assigns a job to an idle worker.
+    pub(super) fn assign(&mut self) -> Option<Assignment<C, W>> {
+        let is_draining = !self.is_open();
+        let has_own_job = |&index: &usize| {
+            let slot = &self.slots[index];
+            is_draining || !slot.forget.is_empty() || !slot.pinned.is_empty()
         };
-        let at = self.idle.iter().rposition(own).or_else(|| {
-            let key = self.queue.front()?.program.key;
-            // A worker that has the pipeline is better than one that has to load it first.
-            let warm = self.idle.iter().rposition(|&index| self.seats[index].attached.contains_key(&key));
+        let at = self.idle.iter().rposition(has_own_job).or_else(|| {
+            let key = self.queue.front()?.program_key();
+            // A worker that has loaded the program is better than one that has to load it first.
+            let warm = self.idle.iter().rposition(|&index| self.slots[index].loaded.contains_key(&key));
             warm.or(self.idle.len().checked_sub(1))
         })?;
         let index = self.idle.remove(at);
-        let link = self.seats[index].link.clone()?;
-        self.next(&link)
+        let conn = self.slots[index].process.conn().cloned()?;
+        self.next_job(&conn)
     }
 
-    /// What a worker that is free does next. If there is nothing, it is idle.
-    pub(super) fn next(&mut self, link: &Arc<WorkerConn>) -> Option<Assignment> {
-        let index = link.worker.index;
-        let seat = &mut self.seats[index];
-        // A process that is gone gets no work, and the next one is its driver's to put to work.
-        let link = seat.link.as_ref().filter(|known| Arc::ptr_eq(known, link)).cloned()?;
-        seat.until = None;
-        // Its answer is there.
-        self.lone.take_if(|lone| Arc::ptr_eq(lone, &link));
-        let job = if let Some(key) = seat.forget.pop() {
+    /// Assigns the next job to a worker that is free. Without a job it becomes idle.
+    pub(super) fn next_job(&mut self, conn: &Arc<W>) -> Option<Assignment<C, W>> {
+        let index = conn.index();
+        let slot = &mut self.slots[index];
+        // A process that is gone gets no job. Its supervisor puts the next one to work.
+        let conn = slot.process.conn().filter(|current| Arc::ptr_eq(current, conn)).cloned()?;
+        slot.deadline = None;
+        // Its reply has been read.
+        self.unread.take_if(|unread| Arc::ptr_eq(unread, &conn));
+        let job = if let Some(key) = slot.forget.pop() {
             Job::Forget(key)
-        } else if let Some(mut call) = seat.pinned.pop_front().or_else(|| self.queue.pop_front()) {
-            call.attempts += 1;
-            seat.until = call.deadline.map(|(until, _)| until);
+        } else if let Some(mut call) = slot.pinned.pop_front().or_else(|| self.queue.pop_front()) {
+            *call.attempts().made += 1;
+            slot.deadline = call.deadline();
             Job::Call(call)
-        } else if self.closing {
+        } else if self.lifecycle != Lifecycle::Open {
             Job::ShutDown
         } else {
             self.idle.push(index);
             return None;
         };
-        let room = self.callers > 0;
-        Some(Assignment { link, job, room })
+        Some(Assignment { conn, job, wakes_callers: self.waiting_callers > 0 })
     }
 
-    /// A worker's process is gone. The way to it is given back, to be dropped when the lock is free.
-    pub(super) fn ended(&mut self, index: usize) -> [Option<Arc<WorkerConn>>; 2] {
+    /// Records the start of a worker's process, or why it failed.
+    pub(super) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
+        self.slots[index].process_started(result, self.ready_when);
+    }
+
+    /// Records that a worker has loaded a program, or why it could not. Returns whether that was
+    /// the end of its first start.
+    pub(super) fn load_finished(&mut self, index: usize, key: u64, result: Result<Attached, CallError>) -> bool {
+        let slot = &mut self.slots[index];
+        let result = result.map(|report| drop(slot.loaded.insert(key, report)));
+        slot.first_start.finish(result)
+    }
+
+    /// Records that a worker's process is gone. Returns its connections, which are dropped after
+    /// the lock is released.
+    pub(super) fn process_ended(&mut self, index: usize) -> [Option<Arc<W>>; 2] {
         self.idle.retain(|&idle| idle != index);
-        let seat = &mut self.seats[index];
-        seat.attached.clear();
-        seat.forget.clear();
-        seat.until = None;
-        let link = seat.link.take();
-        let lone = self.lone.take_if(|lone| lone.worker.index == index);
-        [link, lone]
+        let conn = self.slots[index].process_ended();
+        [conn, self.unread.take_if(|unread| unread.index() == index)]
     }
 
-    /// A call that loses an attempt because no process could be started: one that waits for this very worker, or for any worker if
-    /// there is none.
+    /// How far the first start of the pool is.
+    pub(super) fn startup(&self) -> Startup<'_, W> {
+        let failed = self.slots.iter().find_map(|slot| match &slot.first_start {
+            FirstStart::Finished(Err(error)) => Some(error.clone()),
+            FirstStart::Pending | FirstStart::Finished(Ok(())) => None,
+        });
+        if let Some(error) = failed {
+            return Startup::Failed(error);
+        }
+        let pending = self.slots.iter().position(|slot| matches!(slot.first_start, FirstStart::Pending));
+        pending.map_or(Startup::Ready, |index| Startup::Pending(index, self.slots[index].process.conn()))
+    }
+
+    /// Lets a supervisor without a process exit, if the pool closes and no queued call needs its
+    /// worker. Returns whether it does.
+    pub(super) fn retire(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        let is_done = match self.lifecycle {
+            Lifecycle::Open => false,
+            Lifecycle::Draining => self.queue.is_empty() && slot.pinned.is_empty(),
+            Lifecycle::Aborting => true,
+        };
+        let retires = is_done && !slot.is_retired();
+        if retires {
+            slot.process = Process::Retired;
+        }
+        retires
+    }
+
+    /// Retires the supervisors from `first` on, which could not be started, and closes the pool.
+    pub(super) fn supervisors_missing(&mut self, first: usize) {
+        for slot in &mut self.slots[first..] {
+            slot.process = Process::Retired;
+        }
+        self.drain();
+    }
+
+    /// Whether all supervisors have exited.
+    pub(super) fn is_over(&self) -> bool {
+        self.slots.iter().all(WorkerSlot::is_retired)
+    }
+
+    /// Takes a call that loses an attempt because the process of a worker could not be started: one
+    /// that is pinned to this worker, or the next of the shared queue if no worker has a process.
     ///
-    /// The workers of a pool fail together, and a call for any of them loses one attempt for each round of that, not one for each
-    /// worker.
-    pub(super) fn charge_failed_start(&mut self, index: usize, round: Duration) -> Option<Call> {
-        if let Some(mut call) = self.seats[index].pinned.pop_front() {
-            call.attempts += 1;
-            return Some(call);
+    /// The workers of a pool fail together. So a call of the shared queue loses one attempt in each
+    /// `round`, not one for each worker.
+    pub(super) fn charge_failed_start(&mut self, index: usize, now: Instant, round: Duration) -> Option<C> {
+        let charged = |mut call: C| {
+            *call.attempts().made += 1;
+            call
+        };
+        if let Some(call) = self.slots[index].pinned.pop_front() {
+            return Some(charged(call));
         }
-        if self.seats.iter().any(|seat| seat.link.is_some()) {
+        let is_same_round = self.last_failed_start.is_some_and(|last| now.saturating_duration_since(last) < round);
+        if self.connections().next().is_some() || is_same_round {
             return None;
         }
-        let now = Instant::now();
-        if self.last_failed_start.is_some_and(|last| now.saturating_duration_since(last) < round) {
-            return None;
-        }
-        let mut call = self.queue.pop_front()?;
+        let call = self.queue.pop_front()?;
         self.last_failed_start = Some(now);
-        call.attempts += 1;
-        Some(call)
+        Some(charged(call))
     }
 
-    /// Ends everything: no call is run any more. Gives those that waited, and the ways to all processes.
-    pub(super) fn abort(&mut self) -> (Vec<Call>, Vec<Arc<WorkerConn>>) {
-        (self.closing, self.aborting) = (true, true);
-        let calls = self.queues().flat_map(std::mem::take).collect();
-        (calls, self.seats.iter().filter_map(|seat| seat.link.clone()).collect())
+    fn queues(&mut self) -> impl Iterator<Item = &mut VecDeque<C>> {
+        std::iter::once(&mut self.queue).chain(self.slots.iter_mut().map(|slot| &mut slot.pinned))
     }
 
-    fn queues(&mut self) -> impl Iterator<Item = &mut VecDeque<Call>> {
-        std::iter::once(&mut self.queue).chain(self.seats.iter_mut().map(|seat| &mut seat.pinned))
-    }
-
-    /// Takes the calls whose deadline has passed while they wait.
-    pub(super) fn late_calls(&mut self, now: Instant) -> Vec<Call> {
-        let late = |call: &Call| matches!(call.deadline, Some((until, _)) if until <= now);
+    /// Takes the queued calls whose deadline has passed.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<C> {
+        let is_expired = |call: &C| call.is_expired(now);
         let mut taken = Vec::new();
         for queue in self.queues() {
-            if queue.iter().any(late) {
-                let (gone, left) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(late);
+            if queue.iter().any(is_expired) {
+                let (expired, left) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(is_expired);
                 *queue = left;
-                taken.extend(gone);
+                taken.extend(expired);
             }
         }
         taken
     }
 
-    /// The workers that run a call whose deadline has passed. Each is named once for each call.
-    pub(super) fn late_links(&mut self, now: Instant) -> Vec<Arc<WorkerConn>> {
-        let late = |seat: &mut WorkerSlot| seat.until.take_if(|until| *until <= now).and(seat.link.clone());
-        self.seats.iter_mut().filter_map(late).collect()
+    /// The workers that run a call whose deadline has passed. Each is returned once for each call.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Arc<W>> {
+        self.slots.iter_mut().filter_map(|slot| slot.take_overdue(now)).collect()
     }
 
-    /// The next deadline, of calls that wait and of calls that run.
+    /// The next deadline of a queued or running call.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        let running = self.seats.iter().filter_map(|seat| seat.until).min();
-        let waiting = self.queues().flat_map(|queue| queue.iter()).filter_map(|call| call.deadline);
-        waiting.map(|(until, _)| until).chain(running).min()
+        let running = self.slots.iter().filter_map(|slot| slot.deadline).min();
+        let queued = self.queues().flat_map(|queue| queue.iter()).filter_map(QueuedCall::deadline);
+        queued.chain(running).min()
+    }
+
+    /// Whether the deadline thread has to be woken for this deadline, because it would sleep
+    /// longer.
+    pub(super) fn is_before_timer(&self, deadline: Instant) -> bool {
+        self.timer_wakes_at.is_none_or(|wakes_at| deadline < wakes_at)
     }
 }

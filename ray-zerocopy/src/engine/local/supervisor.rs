@@ -1,224 +1,240 @@
-//! The owner's side of one worker: a thread that starts its process, receives its answers, and sees it die.
+//! The supervisor of one worker: a thread that starts its process, reads its replies, and notices
+//! its end.
 //!
-//! It is not in the way of a single call: whoever calls sends to an idle worker, and may receive the answer, too (see `lone`).
-//! Under load it receives the answers, and gives the worker its next call.
+//! It does not take part in a call that is alone: the caller sends to an idle worker, and may read
+//! the reply as well (see `inline_wait`). Under load the supervisor reads the replies, and sends
+//! the worker its next job.
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::dispatch::{Dispatcher, died, late, not_started};
-use super::lock;
+use super::dispatch::{Assignment, Dispatcher, fail_expired, fail_lost, start_error};
+use super::job::{InFlight, Job, QueuedCall};
 use super::process::Process;
 use super::protocol::Answer;
 use super::replies::WorkerExit;
-use super::scheduler::Assignment;
-use super::transport::Event;
-use super::worker_conn::{InFlight, Job, WorkerConn};
+use super::transport::{Delivery, Event};
+use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 use crate::error::call::Worker;
+use crate::os::sync::now;
 
-/// How often a quiet worker is looked after: whether its process is there, and not stopped.
+/// How often a quiet worker is checked: whether its process exists, and is not stopped.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a worker may take to end after it was told to.
 const GRACE: Duration = Duration::from_secs(5);
-/// How many heartbeats long a worker may be stopped (SIGSTOP), before it is replaced.
+/// For how many heartbeats a worker may be stopped (SIGSTOP) before it is replaced.
 const STOPPED: u32 = 6;
-/// A worker that cannot be started is not tried more often than this.
+/// The pause between two attempts to start a process that cannot be started.
 const BACK_OFF: Duration = Duration::from_millis(300);
-/// How many processes of an actor may die while they load before the actor is given up.
+/// How many processes of an actor may die while they load its program before the start counts as
+/// failed.
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) struct Supervisor {
     index: usize,
-    shared: Arc<Dispatcher>,
-    /// How many processes in a row have died while they loaded what every worker has to have.
-    stillborn: u32,
+    dispatcher: Arc<Dispatcher>,
+    /// How many processes in a row have died while they loaded the program that every worker has.
+    failed_loads: u32,
 }
 
 impl Supervisor {
-    pub(super) fn new(index: usize, shared: Arc<Dispatcher>) -> Self {
-        Self { index, shared, stillborn: 0 }
+    pub(super) fn new(index: usize, dispatcher: Arc<Dispatcher>) -> Self {
+        Self { index, dispatcher, failed_loads: 0 }
     }
 
-    /// Runs until the pool closes and nothing waits for this worker.
+    /// Runs until the pool closes and no queued call needs this worker.
     pub(super) fn run(mut self) {
         loop {
-            if lock(&self.shared.state).leave(self.index) {
-                return self.shared.keeper.notify_one();
+            if self.dispatcher.scheduler.lock().retire(self.index) {
+                return self.dispatcher.timer.notify_one();
             }
-            let settings = &self.shared.settings;
-            let is_wanted = || !lock(&self.shared.state).aborting;
-            match Process::start(self.index, settings, is_wanted) {
+            let settings = &self.dispatcher.settings;
+            match Process::start(self.index, settings, || !self.is_aborting()) {
                 Ok((process, connection)) => {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {
-                        Ok(()) => self.serve(process, &Arc::new(WorkerConn::new(worker, connection))),
-                        Err(error) => self.give_up(&format!("its socket takes no timeout: {error}")),
+                        Ok(()) => self.run_process(process, &Arc::new(WorkerConn::new(worker, connection))),
+                        Err(error) => self.start_failed(&format!("its socket takes no timeout: {error}")),
                     }
                 }
-                Err(reason) => self.give_up(&reason),
+                Err(reason) => self.start_failed(&reason),
             }
         }
     }
 
-    /// No process could be started. What needs one is told, and after a pause the next is tried.
-    fn give_up(&self, reason: &str) {
-        self.shared.started(self.index, Err(not_started(self.index, reason)));
-        self.shared.charge_failed_start(self.index, reason, BACK_OFF);
-        self.shared.pause(BACK_OFF);
+    /// Records that no process could be started, and pauses before the next attempt.
+    fn start_failed(&self, reason: &str) {
+        self.dispatcher.process_started(self.index, Err(start_error(self.index, reason)));
+        self.dispatcher.charge_failed_start(self.index, reason, BACK_OFF);
+        self.dispatcher.wait_before_restart(BACK_OFF);
     }
 
-    /// One process, from its start to its end.
-    fn serve(&mut self, mut process: Process, link: &Arc<WorkerConn>) {
-        let begun = Instant::now();
-        self.shared.started(self.index, Ok(Arc::clone(link)));
-        match &self.shared.program {
+    /// Supervises one process, from its start to its end.
+    fn run_process(&mut self, mut process: Process, conn: &Arc<WorkerConn>) {
+        let started = now();
+        self.dispatcher.process_started(self.index, Ok(Arc::clone(conn)));
+        match &self.dispatcher.program {
             Some(program) => {
                 let job = Job::Load(Arc::clone(program));
-                self.shared.give(Assignment { link: Arc::clone(link), job, room: false });
+                self.dispatcher.send(Assignment { conn: Arc::clone(conn), job, wakes_callers: false });
             }
-            None => self.shared.go_on(link),
+            None => self.dispatcher.send_next(conn),
         }
-        let mut end = self.listen(&mut process, link);
-        if let Some(panic) = link.panic() {
-            end.how = format!("{}; before that, it panicked: {panic}", end.how);
+        let mut exit = self.read_replies(&mut process, conn);
+        if let Some(panic) = conn.take_panic() {
+            exit.how = format!("{}; before that, it panicked: {panic}", exit.how);
         }
-        if link.has_loaded() {
-            self.stillborn = 0;
+        if conn.has_loaded_any() {
+            self.failed_loads = 0;
         }
-        // Dead and reaped before anyone hears of it, if the kernel lets it die.
+        // The process is dead and reaped before its call is answered, if the kernel lets it die.
         process.leave();
-        let (doing, was_late) = link.close();
-        self.shared.ended(self.index);
-        let worker = link.worker;
-        match doing {
-            Some(InFlight::Call(call) | InFlight::Load(_, Some(call))) => match was_late {
-                true => late(call, format!("while {worker} ran it, which was replaced")),
-                false => self.lost(worker, call, end),
-            },
-            Some(InFlight::Load(program, None)) => self.stillborn(&program, &end.how),
+        let closed = conn.close();
+        self.dispatcher.process_ended(self.index);
+        let worker = conn.worker;
+        match closed.in_flight {
+            Some(InFlight::Call(call) | InFlight::Load(_, Some(call))) => {
+                if closed.is_expired {
+                    fail_expired(call, format!("while {worker} ran it, which was replaced"));
+                } else {
+                    self.retry_or_fail(worker, call, exit);
+                }
+            }
+            Some(InFlight::Load(program, None)) => self.load_failed(&program, &exit.how),
             Some(InFlight::Forget(_) | InFlight::ShutDown) | None => {}
         }
-        // Whatever ends processes as soon as they are there, is not to do so as often as the machine can start them.
-        if !link.has_answered() && begun.elapsed() < BACK_OFF {
-            self.shared.pause(BACK_OFF);
+        // What ends every process at once must not do so as often as the machine can start one.
+        if !conn.has_replied() && now().saturating_duration_since(started) < BACK_OFF {
+            self.dispatcher.wait_before_restart(BACK_OFF);
         }
     }
 
-    /// Takes the answers of a process, until it ends or is not to be trusted any more.
-    fn listen(&self, process: &mut Process, link: &Arc<WorkerConn>) -> WorkerExit {
+    /// Reads the replies of a process until it ends, or has to be replaced.
+    fn read_replies(&self, process: &mut Process, conn: &Arc<WorkerConn>) -> WorkerExit {
         let mut stopped = 0;
         loop {
-            if link.turn(HEARTBEAT) {
-                if let Some(heard) = link.seen() {
-                    return self.gone(process, link, !heard);
+            if conn.wait_for_turn(HEARTBEAT) {
+                if let Some(delivery) = conn.eof() {
+                    return self.exit_after_eof(process, conn, delivery);
                 }
-                match link.receive() {
+                match conn.receive() {
                     Ok(Event::Quiet) => {}
-                    event => match self.heed(process, link, event) {
-                        Some(end) => return end,
+                    event => match self.handle(process, conn, event) {
+                        Some(exit) => return exit,
                         None => continue,
                     },
                 }
             }
-            // A child that user code has forked, and that has not executed anything yet, holds the worker's end of the
-            // socket too, so that the worker's death does not show there. What it said before it died does.
+            // A child that user code has forked, and that has not executed another program yet,
+            // holds the worker's end of the socket too. Then the worker's death does not show in
+            // the socket. What it sent before it died does.
             if process.has_ended() {
-                if !link.take_turn() {
-                    // The caller sees the end, too, and says so: it is the driver's turn then.
+                if !conn.process_has_ended() {
+                    // The caller reads the end of the stream as well, and leaves the rest to this
+                    // thread.
                     continue;
                 }
-                match link.last_words() {
+                match conn.receive_at_once() {
                     Ok(Event::Quiet) => return WorkerExit::new(process.end()),
-                    event => match self.heed(process, link, event) {
-                        Some(end) => return end,
+                    event => match self.handle(process, conn, event) {
+                        Some(exit) => return exit,
                         None => continue,
                     },
                 }
             }
-            // Beats are counted, not seconds: a machine or an owner that is stopped itself is no fault of the worker's.
+            // Heartbeats are counted, not seconds: if the whole machine or the owner is stopped,
+            // that is not the worker's fault.
             stopped = if process.is_stopped() { stopped + 1 } else { 0 };
             if stopped >= STOPPED {
-                return self.replace(process, link, "it had been stopped for some seconds (SIGSTOP), and was replaced");
+                return self.replace(process, conn, "it had been stopped for some seconds (SIGSTOP), and was replaced");
             }
-            let timeout = self.shared.settings.start_timeout;
-            if link.loading().is_some_and(|taken| taken > timeout) {
+            let timeout = self.dispatcher.settings.start_timeout;
+            if conn.loading_for().is_some_and(|taken| taken > timeout) {
                 let why = format!("it did not load the pipeline within {timeout:?}, and was replaced");
-                return self.replace(process, link, &why);
+                return self.replace(process, conn, &why);
             }
-            if link.ending().is_some_and(|since| since.elapsed() > GRACE) {
+            if conn.shutting_down_for().is_some_and(|taken| taken > GRACE) {
                 return WorkerExit::new("it did not end when it was told to, and was killed");
             }
         }
     }
 
-    /// The process has hung up, or was cut off. In the second case nobody waits for it to end by itself.
-    fn gone(&self, process: &mut Process, link: &WorkerConn, unheard: bool) -> WorkerExit {
-        if link.is_late() || self.is_aborting() {
+    /// The end of a process whose stream has ended. If this side has hung up, the process is not
+    /// given the time to end by itself.
+    fn exit_after_eof(&self, process: &mut Process, conn: &WorkerConn, delivery: Delivery) -> WorkerExit {
+        if conn.is_expired() || self.is_aborting() {
             process.kill();
         }
-        WorkerExit { how: process.end(), unheard }
+        WorkerExit { how: process.end(), delivery }
     }
 
-    /// Kills a process that does nothing, and finds out whether it ever heard of what it was asked.
-    fn replace(&self, process: &mut Process, link: &Arc<WorkerConn>, why: &str) -> WorkerExit {
+    /// Kills a process that makes no progress, and finds out whether it received its last job.
+    fn replace(&self, process: &mut Process, conn: &Arc<WorkerConn>, why: &str) -> WorkerExit {
         process.kill();
-        let unheard = matches!(link.last_words(), Ok(Event::Gone { unheard: true }));
-        WorkerExit { how: why.to_owned(), unheard }
+        let delivery = match conn.receive_at_once() {
+            Ok(Event::Gone(delivery)) => delivery,
+            Ok(Event::Message(_) | Event::Unreadable(_) | Event::Quiet) | Err(_) => Delivery::Received,
+        };
+        WorkerExit { how: why.to_owned(), delivery }
     }
 
-    fn heed(
+    /// Handles what the socket has reported. Returns how the process ended, or why it has to.
+    fn handle(
         &self,
         process: &mut Process,
-        link: &Arc<WorkerConn>,
+        conn: &Arc<WorkerConn>,
         event: io::Result<Event<(u64, Answer)>>,
     ) -> Option<WorkerExit> {
         match event {
-            Ok(Event::Message(received)) => self.shared.answered(link, received),
-            // A worker that does not speak our language is not used again. One whose words are lost on the way is well.
+            Ok(Event::Message(received)) => self.dispatcher.handle_reply(conn, received),
+            // A worker that breaks the protocol is not used again. One whose packets are lost on
+            // the way is well.
             Ok(Event::Unreadable(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Some(WorkerExit::new(format!("its answer could not be read, and it was replaced: {error}")))
             }
-            Ok(Event::Unreadable(error)) => self.shared.unreadable(link, "the result", &error.to_string()),
+            Ok(Event::Unreadable(error)) => self.dispatcher.handle_unreadable(conn, "the result", &error.to_string()),
             Ok(Event::Quiet) => None,
-            Ok(Event::Gone { unheard }) => Some(self.gone(process, link, unheard)),
+            Ok(Event::Gone(delivery)) => Some(self.exit_after_eof(process, conn, delivery)),
             Err(error) => Some(WorkerExit::new(format!("its socket failed: {error}"))),
         }
     }
 
     fn is_aborting(&self) -> bool {
-        lock(&self.shared.state).aborting
+        self.dispatcher.scheduler.lock().is_aborting()
     }
 
-    /// The process is gone with a call: it is tried again, or its caller hears of it.
-    fn lost(&self, worker: Worker, call: Call, end: WorkerExit) {
+    /// Retries the call that was in flight when the process ended, or answers it if it has no
+    /// attempt left.
+    fn retry_or_fail(&self, worker: Worker, call: Call, exit: WorkerExit) {
         if self.is_aborting() {
-            return died(call, worker, "the engine was aborted".to_owned());
+            return fail_lost(call, worker, "the engine was aborted".to_owned());
         }
-        let claimed = match end.unheard {
-            true => self.shared.unheard(worker, call),
-            false if call.attempts < call.allowed => self.shared.put_back(call),
-            false => {
-                died(call, worker, end.how);
+        let assignment = match exit.delivery {
+            Delivery::NotReceived => self.dispatcher.requeue_undelivered(worker, call),
+            Delivery::Received if call.has_attempts_left() => self.dispatcher.requeue(call),
+            Delivery::Received => {
+                fail_lost(call, worker, exit.how);
                 None
             }
         };
-        if let Some(claimed) = claimed {
-            self.shared.give(claimed);
+        if let Some(assignment) = assignment {
+            self.dispatcher.send(assignment);
         }
     }
 
-    /// A process died while it loaded what every worker has to have: it gets another chance, and not for ever.
-    fn stillborn(&mut self, program: &Program, how: &str) {
-        self.stillborn += 1;
-        if self.stillborn < START_ATTEMPTS {
+    /// Counts a process that died while it loaded the program that every worker has. After some of
+    /// them in a row, the start has failed.
+    fn load_failed(&mut self, program: &Program, how: &str) {
+        self.failed_loads += 1;
+        if self.failed_loads < START_ATTEMPTS {
             return;
         }
-        let reason = format!("{} processes died while they loaded the pipeline ({how})", self.stillborn);
-        self.shared.attached(self.index, program.key, Err(not_started(self.index, &reason)));
-        self.shared.charge_failed_start(self.index, &reason, BACK_OFF);
-        self.shared.pause(BACK_OFF);
+        let reason = format!("{} processes died while they loaded the pipeline ({how})", self.failed_loads);
+        self.dispatcher.load_finished(self.index, program.key, Err(start_error(self.index, &reason)));
+        self.dispatcher.charge_failed_start(self.index, &reason, BACK_OFF);
+        self.dispatcher.wait_before_restart(BACK_OFF);
     }
 }

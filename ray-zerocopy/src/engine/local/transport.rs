@@ -1,7 +1,9 @@
-//! Packets between owner and worker: a Unix socket of type SEQPACKET, which has no name, and memfds for what is large.
+//! Packets between owner and worker: a Unix socket of type SEQPACKET, which has no name, and memfds
+//! for large messages.
 //!
-//! A packet is one flag byte and a frame. A frame that does not fit into a packet goes into a sealed memfd, which is
-//! sent along, as is any other file descriptor: nothing that is shared ever has a name that could be guessed.
+//! A packet is one flag byte and a frame. A frame that does not fit into a packet goes into a
+//! sealed memfd, which is sent along, as is any other file descriptor: nothing that is shared ever
+//! has a name that could be guessed.
 
 use crate::os::limits::MAX_FDS;
 use std::cell::RefCell;
@@ -26,7 +28,8 @@ use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::os::errno_hint;
 
-/// What a socket is to hold: the largest packet, with what the kernel adds. Half of it is the kernel's default, mostly.
+/// The size of a socket's send buffer: the largest packet, and what the kernel adds to it. The
+/// kernel's default is usually half of that.
 const SEND_BUFFER: usize = 4 * INLINE;
 
 thread_local! {
@@ -37,7 +40,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
-/// What arrived.
+/// A message that arrived.
 pub struct Received<M> {
     /// The message.
     pub message: M,
@@ -56,7 +59,7 @@ pub enum Wait {
     TimedOut,
 }
 
-/// What a connection has to say.
+/// The result of receiving.
 pub(crate) enum Event<M> {
     /// A message arrived.
     Message(Received<M>),
@@ -64,8 +67,15 @@ pub(crate) enum Event<M> {
     Unreadable(io::Error),
     /// Nothing arrived in time.
     Quiet,
-    /// The other end is gone. `unheard` says that it has not received the last packet that was sent to it.
-    Gone { unheard: bool },
+    /// The other end is gone.
+    Gone(Delivery),
+}
+
+/// Whether the other end received the last packet that was sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Received,
+    NotReceived,
 }
 
 impl Connection {
@@ -73,7 +83,7 @@ impl Connection {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         for end in [&left, &right] {
-            // A wish: the machine may allow less, and `send_packet` sees that.
+            // The machine may allow less. `send_packet` notices that.
             let _least = set_socket_send_buffer_size(end, SEND_BUFFER);
         }
         Ok((Self(left), Self(right)))
@@ -89,7 +99,8 @@ impl Connection {
         self.0
     }
 
-    /// Sends a message, the bytes that belong to it, and file descriptors, of which a packet takes 252.
+    /// Sends a message, the bytes that belong to it, and file descriptors, of which a packet takes
+    /// 252.
     pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.send_packet(&Packet::new(message, payload)?, fds)
     }
@@ -125,7 +136,7 @@ impl Connection {
         let _ended = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// How long [`next`](Self::next) waits.
+    /// Sets how long [`next`](Self::next) waits.
     pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         Ok(set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?)
     }
@@ -137,7 +148,7 @@ impl Connection {
 
     /// Waits until the other end is gone, whatever arrives meanwhile.
     pub(super) fn wait_for_the_end(&self) -> io::Result<()> {
-        // What is not asked for is told all the same: that the other side has hung up.
+        // `poll` reports a hang-up even if no event is requested.
         self.poll(PollFlags::empty(), None).map(drop)
     }
 
@@ -162,7 +173,7 @@ impl Connection {
             Event::Message(received) => Ok(Some(received)),
             Event::Unreadable(error) => Err(error),
             Event::Quiet => Err(io::ErrorKind::TimedOut.into()),
-            Event::Gone { .. } => Ok(None),
+            Event::Gone(_) => Ok(None),
         }
     }
 
@@ -171,7 +182,7 @@ impl Connection {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::empty()))
     }
 
-    /// What has happened already.
+    /// Receives what has arrived already.
     pub(super) fn next_at_once<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
     }
@@ -186,8 +197,8 @@ impl Connection {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Event::Quiet),
-                // The kernel says so if the other end is closed with a packet in it that nobody has received.
-                Err(Errno::CONNRESET) => return Ok(Event::Gone { unheard: true }),
+                // The kernel's report of an end that was closed with an unreceived packet in it.
+                Err(Errno::CONNRESET) => return Ok(Event::Gone(Delivery::NotReceived)),
                 Err(error) => return Err(error.into()),
             }
         };
@@ -200,12 +211,12 @@ impl Connection {
             .flatten()
             .collect();
         if received.bytes == 0 {
-            // The kernel notes that the socket is closed and that something was left in it one after the other, and is asked for them in
-            // the other order.
+            // The kernel first records that the socket is closed, and then that a packet was left
+            // in it. A receiver that runs in between finds the second fact only if it asks again.
             let mut byte = [0];
             let left = retry(|| recv(&self.0, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
-            let unheard = left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
-            return Ok(Event::Gone { unheard });
+            let is_lost = left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
+            return Ok(Event::Gone(if is_lost { Delivery::NotReceived } else { Delivery::Received }));
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
             return Ok(Event::Unreadable(io::Error::other(
@@ -261,6 +272,7 @@ mod tests {
     use burn::tensor::Bytes;
 
     use super::Connection;
+    use super::Delivery;
     use super::Event;
     use super::INLINE;
     use crate::engine::message::Outgoing;
@@ -297,7 +309,8 @@ mod tests {
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn a_socket_with_a_small_buffer_takes_messages_of_every_size() {
         let (left, right) = Connection::pair().unwrap();
-        // As on a machine whose `net.core.wmem_max` is small: the kernel makes it 4608 bytes at least.
+        // As on a machine whose `net.core.wmem_max` is small: the kernel makes it 4608 bytes at
+        // least.
         rustix::net::sockopt::set_socket_send_buffer_size(&left.0, 1).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         for size in [10, 3_000, 20_000, INLINE - 200, INLINE, 1 << 20] {
@@ -329,8 +342,8 @@ mod tests {
         let (left, right) = Connection::pair().unwrap();
         left.send(&1, &Outgoing::default(), &[]).unwrap();
         drop(right);
-        assert!(matches!(left.next::<()>(), Ok(Event::Gone { unheard: true })));
-        assert!(matches!(left.next::<()>(), Ok(Event::Gone { unheard: false })));
+        assert!(matches!(left.next::<()>(), Ok(Event::Gone(Delivery::NotReceived))));
+        assert!(matches!(left.next::<()>(), Ok(Event::Gone(Delivery::Received))));
     }
 
     #[test]

@@ -40,18 +40,21 @@ pub(crate) struct StartedAsWorker {
     owner: i32,
 }
 
-/// The status of a process that was started as a worker and cannot be one. `EX_UNAVAILABLE` of `sysexits.h`.
+/// The status of a process that was started as a worker and cannot be one. `EX_UNAVAILABLE` of
+/// `sysexits.h`.
 const UNFIT: i32 = 69;
 
-/// Whether the environment says that this process is a worker, which a worker's own children inherit.
+/// Whether the environment says that this process is a worker, which a worker's own children
+/// inherit.
 pub(crate) fn is_asked_for() -> bool {
     std::env::var_os(ENVIRONMENT).is_some()
 }
 
 /// The connection to the owner, if this process was started as a worker.
 ///
-/// The environment alone proves nothing, since a worker's own children inherit it. A worker's standard input is a socket of
-/// packets, and that decides: with one, this process is a worker or nothing, so that whatever is wrong ends it.
+/// The environment alone proves nothing, since a worker's own children inherit it. A worker's
+/// standard input is a socket of packets, and that decides: with one, this process is a worker or
+/// nothing, so that whatever is wrong ends it.
 pub(crate) fn claim() -> Option<StartedAsWorker> {
     let version = std::env::var_os(ENVIRONMENT)?;
     let stdin = std::io::stdin();
@@ -77,7 +80,7 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
     };
     if parent() != owner {
         if parent() == 1 || !exists(owner) {
-            // The owner ended while this process started. That is no failure to tell the user.
+            // The owner ended while this process started. The user does not need to see that as a failure.
             atexit::at_once(UNFIT);
         }
         give_up(&format!(
@@ -94,7 +97,8 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
     Some(StartedAsWorker { connection: Connection::from_fd(socket), owner })
 }
 
-/// Ends this process, which was started as a worker and cannot be one: with the reason on the standard error, which is the owner's.
+/// Ends this process, which was started as a worker and cannot be one: with the reason on the
+/// standard error, which is the owner's.
 fn give_up(reason: &str) -> ! {
     eprintln!("ray-zerocopy worker {}: it cannot work: {reason}", std::process::id());
     atexit::at_once(UNFIT)
@@ -119,7 +123,8 @@ fn empty() -> std::io::Result<OwnedFd> {
     }
 }
 
-/// For [`init`](crate::init): becomes a worker if the constructor could not, on whatever platform that may be.
+/// For [`init`](crate::init): becomes a worker if the constructor could not, on whatever platform
+/// that may be.
 pub(crate) fn fallback() {
     if let Some(claimed) = claim() {
         run(claimed)
@@ -140,8 +145,9 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     }
     let mut programs = HashMap::new();
     loop {
-        // Waited for first, and then received. A process that is killed while it waits leaves the request where it is, so that the owner
-        // knows that it was not received; in the middle of receiving, the kernel still takes it.
+        // Waited for first, and then received. A process that is killed while it waits leaves the
+        // request where it is, so that the owner knows that it was not received; in the middle of
+        // receiving, the kernel still takes it.
         let received = connection.wait(None).and_then(|_| connection.next::<(u64, Request)>());
         let served = match received {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
@@ -149,11 +155,12 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
                 answer(&connection, 0, &Answer::Unreadable(error.to_string()), &Outgoing::default())
             }
             Ok(Event::Quiet) => Ok(()),
-            Ok(Event::Gone { .. }) => die(),
+            Ok(Event::Gone(_)) => die(),
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            // The owner sees a dead worker, and the reason has no other way out; unless the owner has hung up.
+            // The owner sees a dead worker, and the reason has no other way out; unless the owner
+            // has hung up.
             if error.kind() != std::io::ErrorKind::BrokenPipe {
                 eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
             }
@@ -164,9 +171,10 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
 
 /// Sees to it that this process ends with its owner, even in the middle of a method.
 ///
-/// The kernel kills it when the owner's thread ends that started it, even if this process is stopped; but it forgets that
-/// if user code changes the user of this process. So a thread looks whether the owner hangs up, too. That alone would not
-/// do: a fork of the owner holds the owner's end of the socket.
+/// The kernel kills it when the owner's thread ends that started it, even if this process is
+/// stopped; but it forgets that if user code changes the user of this process. So a thread looks
+/// whether the owner hangs up, too. That alone would not do: a fork of the owner holds the owner's
+/// end of the socket.
 fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     // An owner that ended before has sent no signal.
@@ -176,15 +184,16 @@ fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
     let connection = Arc::clone(connection);
     let watcher = std::thread::Builder::new().name("ray-zerocopy watcher".to_owned()).stack_size(WATCHER_STACK);
     let watcher = watcher.spawn(move || {
-        // An error is no reason to go on alone.
+        // After an error, the end of the owner would go unnoticed.
         drop(connection.wait_for_the_end());
         die()
     });
     watcher.map(drop).map_err(|error| errno_hint::named("no thread could be started", &error).to_string())
 }
 
-/// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process leaves nothing else behind: one
-/// in a program built with `panic = "abort"`, one while another unwinds, or one in code that cannot unwind.
+/// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process
+/// leaves nothing else behind: one in a program built with `panic = "abort"`, one while another
+/// unwinds, or one in code that cannot unwind.
 fn last_words(connection: &Arc<Connection>) {
     let connection = Arc::clone(connection);
     let before = std::panic::take_hook();
@@ -228,8 +237,9 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
                     reason: "the worker has not loaded the pipeline".to_owned(),
                 }),
             };
-            // What a method printed is out before its result is, because the owner may end, and its workers with it, as
-            // soon as it has the result. A closed standard output is the owner's affair.
+            // What a method printed is out before its result is, because the owner may end, and its
+            // workers with it, as soon as it has the result. A closed standard output is the
+            // owner's affair.
             drop(std::io::stdout().flush());
             match result {
                 Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {

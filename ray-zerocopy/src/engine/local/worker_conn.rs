@@ -1,386 +1,288 @@
-//! The way to one worker process, and what that process is busy with: one thing at a time.
+//! The connection to one worker process: its socket, and the lock around the state of the
+//! connection.
 //!
-//! Whoever has claimed the worker (see `state`) gives it a job, from whatever thread. One thread at a time is its reader, and
-//! only the reader takes the job back when it is answered: the worker's driver, or the caller whose call it is (see
-//! `lone`). What is left when the process is gone, the driver takes. So each job has one owner at any time, and each call is
-//! answered once.
+//! The callers, the supervisor and the deadline thread meet here. `conn_state` has the transitions;
+//! this file adds the lock, the supervisor's wait for its turn, and the socket.
 
-use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::lock;
+use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
+use super::job::{InFlight, Job};
 use super::protocol::{Answer, Request};
-use super::transport::{Connection, Event, Received, Wait};
+use super::scheduler::Indexed;
+use super::transport::{Connection, Delivery, Event, Received, Wait};
 use crate::engine::call::Call;
 use crate::engine::frame::Packet;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::error::call::Worker;
+use crate::os::sync::{Condvar, Mutex, Waited, now};
 
-/// Something for a worker to do.
-pub(super) enum Job {
-    /// Run a call, and load its program first if need be.
-    Call(Call),
-    /// Load what every worker of the pool has to have.
-    Load(Arc<Program>),
-    Forget(u64),
-    ShutDown,
-}
-
-/// What a worker is doing.
-pub(super) enum InFlight {
-    /// Load a program, for a call that comes next or for none.
-    Load(Arc<Program>, Option<Call>),
-    Call(Call),
-    Forget(u64),
-    ShutDown,
-}
-
-/// Why a job was not given. It is given back.
+/// Why a job was not sent. The job is given back.
 pub(super) enum SendError {
-    /// The process is gone, and has not heard of the job.
-    Gone(Job),
-    /// The deadline of the call has passed, and the process has not heard of it.
-    Late(Job),
+    /// The process is gone, and has not received the job.
+    Gone(Job<Call>),
+    /// The deadline of the call has passed, and the process has not received it.
+    Expired(Job<Call>),
     /// The process is well, but the job cannot be sent.
-    Unsendable(Job, io::Error),
+    Unsendable(Job<Call>, io::Error),
 }
 
-/// Who receives the answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// Nobody yet, or there is none to come.
-    #[default]
-    Nobody,
-    /// The caller, who waits for it.
-    Caller,
+/// Who reads the reply, of the sender's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadBy {
     Supervisor,
+    /// The caller, if no other thread needs the reply first.
+    Caller,
 }
 
 pub(super) struct WorkerConn {
     pub(super) worker: Worker,
     connection: Connection,
-    state: Mutex<ConnState>,
-    /// It is the driver's turn to read.
+    state: Mutex<Shared>,
+    /// Notified when it is the supervisor's turn to read.
     turn: Condvar,
 }
 
-#[derive(Default)]
-struct ConnState {
-    doing: Option<InFlight>,
-    reader: Reader,
-    /// How many jobs there were: tells them apart, here and in the worker's answers.
-    serial: u64,
-    /// The next job is the driver's to read, whatever its giver thinks.
-    hurry: bool,
-    /// The driver sleeps until it is its turn.
-    asleep: bool,
-    /// The caller has seen the process go: whether it has heard of its last job.
-    seen: Option<bool>,
-    /// The programs that the process has loaded.
-    loaded: HashSet<u64>,
-    /// The driver has taken back what the process was doing, and gives it nothing more.
-    gone: bool,
-    /// We have hung up.
-    cut: bool,
-    /// That was because the deadline of its call had passed.
-    late: bool,
-    /// When the process was told to end.
-    ending: Option<Instant>,
-    /// Since when it does what it does.
-    since: Option<Instant>,
-    /// The process has answered something.
-    answered: bool,
-    /// A panic of which the process has told, and after which it has answered nothing yet.
-    panic: Option<String>,
+struct Shared {
+    conn: ConnState<Call>,
+    /// The supervisor waits for its turn. Otherwise a notification would be a system call for
+    /// nothing.
+    supervisor_waits: bool,
+}
+
+impl Indexed for WorkerConn {
+    fn index(&self) -> usize {
+        self.worker.index
+    }
 }
 
 impl WorkerConn {
     pub(super) fn new(worker: Worker, connection: Connection) -> Self {
-        Self { worker, connection, state: Mutex::default(), turn: Condvar::new() }
+        let state = Mutex::new(Shared { conn: ConnState::new(), supervisor_waits: false });
+        Self { worker, connection, state, turn: Condvar::default() }
     }
 
-    /// Gives the worker something to do. The caller has claimed it, so it is doing nothing.
+    /// Sends a job. The sender holds the assignment of this worker, so the worker has no other job.
     ///
-    /// This never blocks: the worker has answered everything that it was asked, so that the socket has room.
+    /// This never blocks: the worker has replied to everything that it was asked, so the socket has
+    /// room.
     ///
-    /// Its driver reads the answer, unless `lone` is set: then nobody does for now, and the number of the job is given.
-    pub(super) fn give(&self, job: Job, lone: bool) -> Result<Option<u64>, Box<SendError>> {
+    /// # Errors
+    /// Gives the job back if it was not sent.
+    pub(super) fn send(&self, job: Job<Call>, read_by: ReadBy) -> Result<ReplyTo, Box<SendError>> {
         if matches!(&job, Job::Call(call) if call.is_late()) {
-            return Err(Box::new(SendError::Late(job)));
+            return Err(Box::new(SendError::Expired(job)));
         }
-        let (packet, loads) = match self.packet(&job) {
-            Ok(packet) => packet,
-            Err(error) => return Err(Box::new(SendError::Unsendable(job, error))),
+        // No other thread sends or takes a job meanwhile, so this number is still the next one when
+        // the packet is sent.
+        let (job, serial) = {
+            let state = self.state.lock();
+            (job.into_in_flight(|program| state.conn.has_loaded(program)), state.conn.next_serial())
         };
-        let mut state = lock(&self.state);
-        if state.gone {
-            return Err(Box::new(SendError::Gone(job)));
+        let packet = match packet(serial, &job) {
+            Ok(packet) => packet,
+            Err(error) => return Err(Box::new(SendError::Unsendable(job.into(), error))),
+        };
+        let mut state = self.state.lock();
+        if state.conn.is_closed() {
+            return Err(Box::new(SendError::Gone(job.into())));
         }
-        // Nobody else gives a job meanwhile, so this is the number that is in the packet.
-        state.serial += 1;
         let fds = match &job {
-            Job::Call(call) if loads => call.program.arena.fds(),
-            Job::Load(program) => program.arena.fds(),
-            _ => Vec::new(),
+            InFlight::Load(program, _) => program.arena.fds(),
+            InFlight::Call(_) | InFlight::Forget(_) | InFlight::ShutDown => Vec::new(),
         };
         if let Err(error) = self.connection.send_packet(&packet, &fds) {
-            let gone = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
-            return Err(Box::new(match gone {
-                true => SendError::Gone(job),
-                false => SendError::Unsendable(job, error),
-            }));
+            let is_gone = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+            let error = if is_gone { SendError::Gone(job.into()) } else { SendError::Unsendable(job.into(), error) };
+            return Err(Box::new(error));
         }
-        // No reader gets at an answer before it has the lock, and it finds the job then.
-        let lone = lone && !state.hurry && matches!(job, Job::Call(_)) && !loads;
-        state.hurry = false;
-        state.since = Some(Instant::now());
-        state.doing = Some(match job {
-            Job::Call(call) if loads => InFlight::Load(Arc::clone(&call.program), Some(call)),
-            Job::Call(call) => InFlight::Call(call),
-            Job::Load(program) => InFlight::Load(program, None),
-            Job::Forget(key) => InFlight::Forget(key),
-            Job::ShutDown => {
-                state.ending = Some(Instant::now());
-                InFlight::ShutDown
-            }
-        });
-        // The keeper may have looked before the call was there.
-        self.cut_off(&mut state);
-        if lone {
-            return Ok(Some(state.serial));
-        }
-        self.read_by_driver(&mut state);
-        Ok(None)
+        // The lock has been held since before the packet was sent, so whoever reads a reply finds
+        // the job.
+        let inline = read_by == ReadBy::Caller;
+        let (reply_to, effect) = state.conn.start(job, inline, now(), || self.is_readable());
+        self.apply(&state, effect);
+        Ok(reply_to)
     }
 
-    /// Makes the driver the reader.
-    fn read_by_driver(&self, state: &mut ConnState) {
-        if state.reader != Reader::Supervisor {
-            state.reader = Reader::Supervisor;
-            self.wake_driver(state);
-        }
+    /// Whether something has arrived that was not received yet.
+    fn is_readable(&self) -> bool {
+        matches!(self.connection.wait(Some(now())), Ok(Wait::Ready))
     }
 
-    fn wake_driver(&self, state: &ConnState) {
-        if state.asleep {
+    fn apply(&self, state: &Shared, effect: Effect) {
+        if effect == Effect::HangUp {
+            self.connection.hang_up();
+        }
+        if effect != Effect::None && state.supervisor_waits {
             self.turn.notify_one();
         }
     }
 
-    /// Makes the driver the reader of an answer that nobody reads; of the next one, if the job is just being given.
-    pub(super) fn adopt(&self) {
-        let mut state = lock(&self.state);
-        match (&state.doing, state.reader) {
-            (Some(_), Reader::Nobody) => self.read_by_driver(&mut state),
-            (Some(_), Reader::Caller | Reader::Supervisor) => {}
-            (None, _) => state.hurry = true,
-        }
+    /// Changes the state, and does what follows from that.
+    fn transition(&self, change: impl FnOnce(&mut ConnState<Call>) -> Effect) {
+        let mut state = self.state.lock();
+        let effect = change(&mut state.conn);
+        self.apply(&state, effect);
     }
 
-    /// Makes the caller the reader of the answer to job `serial`, unless somebody else is.
+    /// Makes the supervisor the reader of a reply that no thread reads.
+    pub(super) fn hand_to_supervisor(&self) {
+        self.transition(ConnState::hand_to_supervisor);
+    }
+
+    /// Makes the caller the reader of the reply to job `serial`, unless another thread is. Returns
+    /// whether it is.
     pub(super) fn read_by_caller(&self, serial: u64) -> bool {
-        let mut state = lock(&self.state);
-        let free = state.serial == serial && state.doing.is_some() && state.reader == Reader::Nobody;
-        if free {
-            state.reader = Reader::Caller;
-        }
-        free
+        self.state.lock().conn.read_by_caller(serial)
     }
 
-    /// The caller reads no more: it has seen the process go, or something that is not for it to decide.
-    pub(super) fn leave_to_driver(&self, serial: u64, seen: Option<bool>) {
-        let mut state = lock(&self.state);
-        if state.serial == serial && state.doing.is_some() {
-            // Dropping the right to read, which comes last, does not take back what was seen before.
-            state.seen = state.seen.or(seen);
-            self.read_by_driver(&mut state);
-        }
+    /// Makes the supervisor the reader of the reply to job `serial`, because its caller does not
+    /// read any more.
+    pub(super) fn leave_to_supervisor(&self, serial: u64, eof: Option<Delivery>) {
+        self.transition(|conn| conn.leave_to_supervisor(serial, eof));
     }
 
-    /// Waits until it is the driver's turn to read, and not longer than `pause`. An answer that nobody reads becomes its own
-    /// then.
-    pub(super) fn turn(&self, pause: Duration) -> bool {
-        let mut state = lock(&self.state);
-        if state.reader != Reader::Supervisor && !state.cut {
-            state.asleep = true;
-            let wait =
-                self.turn.wait_timeout_while(state, pause, |state| state.reader != Reader::Supervisor && !state.cut);
-            let (guard, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+    /// Waits until it is the supervisor's turn to read, and not longer than `heartbeat`. After
+    /// that, the supervisor becomes the reader of a reply that no thread reads. Returns whether it
+    /// is its turn.
+    pub(super) fn wait_for_turn(&self, heartbeat: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.conn.is_supervisors_turn() {
+            state.supervisor_waits = true;
+            let is_not_yet = |state: &mut Shared| !state.conn.is_supervisors_turn();
+            let (guard, waited) = self.turn.wait_while(state, heartbeat, is_not_yet);
             state = guard;
-            state.asleep = false;
-            if timeout.timed_out() && state.doing.is_some() && state.reader == Reader::Nobody {
-                state.reader = Reader::Supervisor;
+            state.supervisor_waits = false;
+            if waited == Waited::TimedOut {
+                state.conn.heartbeat();
             }
         }
-        state.reader == Reader::Supervisor || state.cut
+        state.conn.is_supervisors_turn()
     }
 
-    /// Makes the driver the reader, unless a caller reads at the moment. Two who read could each learn half of what there is: the kernel
-    /// says only once that the last packet was not received.
-    pub(super) fn take_turn(&self) -> bool {
-        let mut state = lock(&self.state);
-        if state.reader != Reader::Caller {
-            state.reader = Reader::Supervisor;
-        }
-        state.reader == Reader::Supervisor
+    /// Makes the supervisor the reader, because the process has ended. Returns false if a caller
+    /// reads at the moment.
+    pub(super) fn process_has_ended(&self) -> bool {
+        self.state.lock().conn.process_has_ended()
     }
 
-    /// Whether a caller has seen the process go, and if so whether the process has heard of its last job.
-    pub(super) fn seen(&self) -> Option<bool> {
-        lock(&self.state).seen
+    /// What a caller that has read the end of the stream has learned with it.
+    pub(super) fn eof(&self) -> Option<Delivery> {
+        self.state.lock().conn.eof()
     }
 
-    /// The job as a packet, and whether it is to load a program first.
-    fn packet(&self, job: &Job) -> io::Result<(Packet, bool)> {
-        let nothing = Outgoing::default();
-        let serial = lock(&self.state).serial + 1;
-        let load = |program: &Program| {
-            let request = Request::Load {
-                key: program.key,
-                loader: program.loader.clone(),
-                device: program.device.clone(),
-                strict: program.strict,
-                memory: program.memory,
-                arena: program.arena.handle(),
-            };
-            Ok((Packet::new(&(serial, request), &nothing)?, true))
-        };
-        match job {
-            Job::Call(call) if lock(&self.state).loaded.contains(&call.program.key) => {
-                let request = Request::Call { key: call.program.key, handler: call.handler.clone() };
-                Ok((Packet::new(&(serial, request), &call.args)?, false))
-            }
-            Job::Call(call) => load(&call.program),
-            Job::Load(program) => load(program),
-            Job::Forget(key) => Ok((Packet::new(&(serial, Request::Forget { key: *key }), &nothing)?, false)),
-            Job::ShutDown => Ok((Packet::new(&(serial, Request::ShutDown), &nothing)?, false)),
-        }
-    }
-
-    /// Waits for an answer, and not longer than the heartbeat.
+    /// Waits for a reply, and not longer than the heartbeat.
     pub(super) fn receive(&self) -> io::Result<Event<(u64, Answer)>> {
         self.noting_panics(|| self.connection.next())
     }
 
-    /// What has arrived already.
-    pub(super) fn last_words(&self) -> io::Result<Event<(u64, Answer)>> {
+    /// Receives what has arrived already.
+    pub(super) fn receive_at_once(&self) -> io::Result<Event<(u64, Answer)>> {
         self.noting_panics(|| self.connection.next_at_once())
     }
 
-    /// What arrives next that is more than word of a panic.
+    /// Receives the next event that is not a report of a panic.
     fn noting_panics(&self, next: impl Fn() -> io::Result<Event<(u64, Answer)>>) -> io::Result<Event<(u64, Answer)>> {
         loop {
             match next()? {
                 Event::Message(Received { message: (_, Answer::Panics(panic)), .. }) => {
-                    let mut state = lock(&self.state);
-                    // What Rust says when it gives up, after a panic that says why.
-                    if state.panic.is_none() || !panic.starts_with("panic in a ") {
-                        state.panic = Some(panic);
-                    }
+                    self.state.lock().conn.note_panic(panic);
                 }
                 event => return Ok(event),
             }
         }
     }
 
-    /// What the process said of a panic that may have been its end.
-    pub(super) fn panic(&self) -> Option<String> {
-        lock(&self.state).panic.take()
+    /// The panic that may have ended the process, as the process has reported it.
+    pub(super) fn take_panic(&self) -> Option<String> {
+        self.state.lock().conn.take_panic()
     }
 
-    /// Takes back what the worker was doing, because it has answered. There is nothing more to read.
-    pub(super) fn take(&self) -> Option<InFlight> {
-        let mut state = lock(&self.state);
-        state.reader = Reader::Nobody;
-        state.answered = true;
-        state.panic = None;
-        state.doing.take()
-    }
-
-    /// Whether an answer is one to what the worker is doing.
+    /// Whether a reply is one to the current job.
     pub(super) fn is_current(&self, serial: u64) -> bool {
-        lock(&self.state).serial == serial
+        self.state.lock().conn.is_current(serial)
     }
 
-    /// Puts back what was taken: the worker has not answered it after all. The driver goes on from there.
-    pub(super) fn put_back(&self, doing: InFlight) {
-        let mut state = lock(&self.state);
-        state.doing = Some(doing);
-        self.read_by_driver(&mut state);
+    /// Takes the job in flight, because the worker has replied.
+    pub(super) fn take(&self) -> Option<InFlight<Call>> {
+        self.state.lock().conn.take()
     }
 
-    /// Takes back what the worker was doing, because it is gone; and whether it was cut off.
-    pub(super) fn close(&self) -> (Option<InFlight>, bool) {
-        let mut state = lock(&self.state);
-        state.gone = true;
-        (state.doing.take(), state.late)
+    /// Puts back a job that was taken, because the reply was not one to it.
+    pub(super) fn restore(&self, job: InFlight<Call>) {
+        self.transition(|conn| conn.restore(job, now()));
     }
 
-    /// Notes that a program is loaded, or is not any more.
-    pub(super) fn loaded(&self, key: u64, loaded: bool) {
-        let mut state = lock(&self.state);
-        match loaded {
-            true => state.loaded.insert(key),
-            false => state.loaded.remove(&key),
-        };
+    /// Takes back what is in flight, because the process is gone.
+    pub(super) fn close(&self) -> Closed<Call> {
+        self.state.lock().conn.close()
     }
 
-    /// Whether the process has loaded anything.
-    pub(super) fn has_loaded(&self) -> bool {
-        !lock(&self.state).loaded.is_empty()
+    pub(super) fn program_loaded(&self, key: u64) {
+        self.state.lock().conn.program_loaded(key);
     }
 
-    /// When the process was told to end, if it was.
-    pub(super) fn ending(&self) -> Option<Instant> {
-        lock(&self.state).ending
+    pub(super) fn program_forgotten(&self, key: u64) {
+        self.state.lock().conn.program_forgotten(key);
     }
 
-    /// Whether the process has answered anything.
-    pub(super) fn has_answered(&self) -> bool {
-        lock(&self.state).answered
+    /// Whether the process has loaded any program.
+    pub(super) fn has_loaded_any(&self) -> bool {
+        self.state.lock().conn.has_loaded_any()
     }
 
-    /// For how long the process has been loading what every worker has to have.
-    pub(super) fn loading(&self) -> Option<Duration> {
-        let state = lock(&self.state);
-        let since = state.since.filter(|_| matches!(state.doing, Some(InFlight::Load(_, None))));
-        since.map(|since| since.elapsed())
+    /// Whether the process has replied to any job.
+    pub(super) fn has_replied(&self) -> bool {
+        self.state.lock().conn.has_replied()
     }
 
-    /// Whether the process was cut off, because the deadline of its call had passed.
-    pub(super) fn is_late(&self) -> bool {
-        lock(&self.state).late
+    /// For how long the process has been loading the program that every worker has.
+    pub(super) fn loading_for(&self) -> Option<Duration> {
+        self.state.lock().conn.loading_for(now())
     }
 
-    /// Hangs up if the deadline of the call that runs has passed. The driver sees that, and does the rest.
-    pub(super) fn cut_off_if_late(&self) {
-        self.cut_off(&mut lock(&self.state));
+    /// For how long the process has been told to shut down.
+    pub(super) fn shutting_down_for(&self) -> Option<Duration> {
+        self.state.lock().conn.shutting_down_for(now())
     }
 
-    fn cut_off(&self, state: &mut ConnState) {
-        let (Some(InFlight::Call(call)) | Some(InFlight::Load(_, Some(call)))) = &state.doing else { return };
-        if !call.is_late() {
-            return;
-        }
-        // It may have answered in time, and nobody has looked.
-        if state.reader == Reader::Nobody && matches!(self.connection.wait(Some(Instant::now())), Ok(Wait::Ready)) {
-            return self.read_by_driver(state);
-        }
-        state.late = true;
-        self.cut(state);
+    /// Whether the process was cut off because the deadline of its call had passed.
+    pub(super) fn is_expired(&self) -> bool {
+        self.state.lock().conn.is_expired()
     }
 
-    /// Hangs up. The driver sees that, and starts another process.
+    /// Cuts the process off if the deadline of the call that it runs has passed. The supervisor
+    /// sees that, and does the rest.
+    pub(super) fn expire(&self) {
+        self.transition(|conn| conn.expire(now(), || self.is_readable()));
+    }
+
+    /// Hangs up. The supervisor sees that, and starts another process.
     pub(super) fn hang_up(&self) {
-        self.cut(&mut lock(&self.state));
+        self.transition(ConnState::hang_up);
     }
+}
 
-    fn cut(&self, state: &mut ConnState) {
-        state.cut = true;
-        self.connection.hang_up();
-        self.wake_driver(state);
+/// The packet of a job.
+fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
+    let nothing = Outgoing::default();
+    let load = |program: &Program| Request::Load {
+        key: program.key,
+        loader: program.loader.clone(),
+        device: program.device.clone(),
+        strict: program.strict,
+        memory: program.memory,
+        arena: program.arena.handle(),
+    };
+    match job {
+        InFlight::Call(call) => {
+            let request = Request::Call { key: call.program.key, handler: call.handler.clone() };
+            Packet::new(&(serial, request), &call.args)
+        }
+        InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),
+        InFlight::Forget(key) => Packet::new(&(serial, Request::Forget { key: *key }), &nothing),
+        InFlight::ShutDown => Packet::new(&(serial, Request::ShutDown), &nothing),
     }
 }

@@ -1,0 +1,62 @@
+//! Entry of calls into the pool: waits for space in the queue, assigns the call, and sends it if a
+//! worker is idle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dispatch::Dispatcher;
+use super::inline_wait::InlineReceiver;
+use super::scheduler::{Admission, Next};
+use super::worker_conn::ReadBy;
+use crate::engine::call::{Call, Submitted};
+use crate::error::call::CallError;
+use crate::os::sync::now;
+
+impl Dispatcher {
+    /// Puts a call into the queue, and sends it at once if a worker is idle. Without space in the
+    /// queue, waits for some if `wait` is set.
+    pub(super) fn submit(self: &Arc<Self>, call: Call, wait: bool) -> Submitted {
+        let deadline = call.deadline.map(|(deadline, _)| deadline);
+        let mut scheduler = self.scheduler.lock();
+        loop {
+            let error = match scheduler.admission(&call, self.settings.queue) {
+                Admission::Accepted => break,
+                Admission::ShutDown => CallError::ShutDown { method: call.method.to_owned() },
+                Admission::QueueFull if !wait => {
+                    CallError::QueueFull { waiting: scheduler.queued(), workers: scheduler.workers() }
+                }
+                Admission::QueueFull => match time_left(&call) {
+                    Ok(left) => {
+                        scheduler.waiting_callers += 1;
+                        scheduler = self.progress.wait(scheduler, left);
+                        scheduler.waiting_callers -= 1;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            drop(scheduler);
+            return Err(Box::new((call, error)));
+        }
+        let Next { assignment, unread } = scheduler.submit(call);
+        self.wake_timer(&scheduler, deadline);
+        drop(scheduler);
+        if let Some(conn) = unread {
+            conn.hand_to_supervisor();
+        }
+        let inline = assignment.and_then(|assignment| self.send_first(assignment, ReadBy::Caller));
+        let receiver = inline.map(|(conn, serial)| InlineReceiver { dispatcher: Arc::clone(self), conn, serial });
+        Ok(receiver.map(|receiver| Box::new(receiver) as _))
+    }
+}
+
+/// How long a call may wait for space in the queue: `None` without a deadline.
+fn time_left(call: &Call) -> Result<Option<Duration>, CallError> {
+    let Some((deadline, after)) = call.deadline else { return Ok(None) };
+    let left = deadline.saturating_duration_since(now());
+    if left.is_zero() {
+        let place = "while it waited for a place in the queue".to_owned();
+        return Err(CallError::Deadline { method: call.method.to_owned(), after, place });
+    }
+    Ok(Some(left))
+}

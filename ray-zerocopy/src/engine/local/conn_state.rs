@@ -1,0 +1,366 @@
+//! The life of a connection to one worker: what is in flight, and which thread reads the reply.
+//! Plain data under one lock.
+//!
+//! A worker has one job at a time, and one thread at a time is its reader. Only the reader takes
+//! the job back when the worker has replied: the worker's supervisor, or the caller whose call it
+//! is (see `inline_wait`). When the process is gone, the supervisor takes what is left. So each job
+//! has one owner at any time, and each call is answered once.
+//!
+//! ```text
+//!            start                        take (a reply)
+//!   Idle ────────────▶ InFlight ────────────────────────▶ Idle
+//!    │                  Unread ──▶ Caller ──▶ Supervisor
+//!    │                     └──────────────────────▲
+//!    └───────▶ Closed ◀────┘ close (the process is gone)
+//! ```
+//!
+//! The methods do no input or output. What has to follow from a transition, they return as an
+//! [`Effect`].
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::job::{InFlight, QueuedCall};
+use super::transport::Delivery;
+
+/// What a thread that has changed the state has to do while it still holds the lock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[must_use]
+pub(super) enum Effect {
+    #[default]
+    None,
+    /// Wake the supervisor, which may wait for its turn.
+    WakeSupervisor,
+    /// Shut the socket down, and wake the supervisor.
+    HangUp,
+}
+
+/// The thread that reads the reply of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// None yet. The first thread that needs the reply becomes the reader.
+    Unread,
+    /// The caller, which waits for it.
+    Caller,
+    Supervisor,
+    /// The supervisor, after the caller has read the end of the stream. The kernel reports the
+    /// delivery only to the first reader of it.
+    SupervisorAfterEof(Delivery),
+}
+
+impl Reader {
+    fn is_supervisor(self) -> bool {
+        matches!(self, Self::Supervisor | Self::SupervisorAfterEof(_))
+    }
+}
+
+/// The reader of the next job's reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextReader {
+    /// Any thread.
+    Any,
+    /// The supervisor, even if the sender would leave the reply unread: another thread already
+    /// needs the worker.
+    Supervisor,
+    /// The supervisor, which reads already: the process has ended, or is about to.
+    Reading,
+}
+
+enum Phase<C: QueuedCall> {
+    Idle(NextReader),
+    InFlight {
+        job: InFlight<C>,
+        reader: Reader,
+        since: Instant,
+    },
+    /// The supervisor has taken back what was in flight. Nothing is sent any more.
+    Closed,
+}
+
+/// This side of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Link {
+    Open,
+    HungUp,
+    /// Hung up because the deadline of the call had passed.
+    Expired,
+}
+
+/// Who reads the reply of a job that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyTo {
+    Supervisor,
+    /// No thread reads it for now. The caller may, with this serial number.
+    Unread(u64),
+}
+
+/// How a connection ended.
+pub(super) struct Closed<C: QueuedCall> {
+    pub(super) in_flight: Option<InFlight<C>>,
+    /// The process was cut off because the deadline of its call had passed.
+    pub(super) is_expired: bool,
+}
+
+pub(super) struct ConnState<C: QueuedCall> {
+    phase: Phase<C>,
+    link: Link,
+    /// The number of jobs so far. It identifies the current one, here and in the worker's replies.
+    serial: u64,
+    /// The programs that the process has loaded.
+    loaded: HashSet<u64>,
+    /// How many replies the process has sent.
+    replies: u64,
+    /// A panic that the process has reported, and after which it has not replied.
+    panic: Option<String>,
+}
+
+impl<C: QueuedCall> ConnState<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Idle(NextReader::Any),
+            link: Link::Open,
+            serial: 0,
+            loaded: HashSet::new(),
+            replies: 0,
+            panic: None,
+        }
+    }
+
+    /// The serial number of the next job.
+    pub(super) fn next_serial(&self) -> u64 {
+        self.serial + 1
+    }
+
+    pub(super) fn is_current(&self, serial: u64) -> bool {
+        self.serial == serial
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    pub(super) fn has_loaded(&self, program: u64) -> bool {
+        self.loaded.contains(&program)
+    }
+
+    pub(super) fn has_loaded_any(&self) -> bool {
+        !self.loaded.is_empty()
+    }
+
+    pub(super) fn program_loaded(&mut self, program: u64) {
+        self.loaded.insert(program);
+    }
+
+    pub(super) fn program_forgotten(&mut self, program: u64) {
+        self.loaded.remove(&program);
+    }
+
+    pub(super) fn has_replied(&self) -> bool {
+        self.replies > 0
+    }
+
+    /// Records a job that has just been sent. Its reply may stay unread for now if `inline` is set
+    /// and the job is a call.
+    ///
+    /// `is_readable` tells whether a reply has arrived already. The deadline thread may have looked
+    /// before the job was there, so a deadline that has passed takes effect here.
+    pub(super) fn start(
+        &mut self,
+        job: InFlight<C>,
+        inline: bool,
+        now: Instant,
+        is_readable: impl FnOnce() -> bool,
+    ) -> (ReplyTo, Effect) {
+        let next_reader = match self.phase {
+            Phase::Idle(next_reader) => next_reader,
+            // A worker has one job at a time, and is not sent another one before it is idle.
+            Phase::InFlight { .. } | Phase::Closed => NextReader::Any,
+        };
+        self.serial += 1;
+        let stays_unread = inline && next_reader == NextReader::Any && matches!(job, InFlight::Call(_));
+        let reader = if next_reader == NextReader::Reading { Reader::Supervisor } else { Reader::Unread };
+        self.phase = Phase::InFlight { job, reader, since: now };
+        let effect = self.expire(now, is_readable);
+        if stays_unread {
+            return (ReplyTo::Unread(self.serial), effect);
+        }
+        (ReplyTo::Supervisor, effect.max(self.read_by_supervisor()))
+    }
+
+    /// Makes the supervisor the reader of the job in flight.
+    fn read_by_supervisor(&mut self) -> Effect {
+        match &mut self.phase {
+            Phase::InFlight { reader, .. } if !reader.is_supervisor() => {
+                *reader = Reader::Supervisor;
+                Effect::WakeSupervisor
+            }
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => Effect::None,
+        }
+    }
+
+    /// Makes the supervisor the reader of a reply that no thread reads: of the current job, or if
+    /// that is just being sent, of the next.
+    pub(super) fn hand_to_supervisor(&mut self) -> Effect {
+        match &mut self.phase {
+            Phase::InFlight { reader: Reader::Unread, .. } => self.read_by_supervisor(),
+            Phase::Idle(next_reader @ NextReader::Any) => {
+                *next_reader = NextReader::Supervisor;
+                Effect::None
+            }
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => Effect::None,
+        }
+    }
+
+    /// Makes the caller the reader of the reply to job `serial`, unless another thread is. Returns
+    /// whether it is.
+    pub(super) fn read_by_caller(&mut self, serial: u64) -> bool {
+        match &mut self.phase {
+            Phase::InFlight { reader: reader @ Reader::Unread, .. } if self.serial == serial => {
+                *reader = Reader::Caller;
+                true
+            }
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => false,
+        }
+    }
+
+    /// Makes the supervisor the reader of the reply to job `serial`, because its caller does not
+    /// read any more. If that is because it has read the end of the stream, `eof` is what the
+    /// kernel reported with it.
+    pub(super) fn leave_to_supervisor(&mut self, serial: u64, eof: Option<Delivery>) -> Effect {
+        if self.serial != serial {
+            return Effect::None;
+        }
+        let effect = self.read_by_supervisor();
+        if let (Phase::InFlight { reader: reader @ Reader::Supervisor, .. }, Some(delivery)) = (&mut self.phase, eof) {
+            *reader = Reader::SupervisorAfterEof(delivery);
+        }
+        effect
+    }
+
+    /// Whether it is the supervisor's turn to read, or there is nothing more to wait for.
+    pub(super) fn is_supervisors_turn(&self) -> bool {
+        let reads = match &self.phase {
+            Phase::InFlight { reader, .. } => reader.is_supervisor(),
+            Phase::Idle(next_reader) => *next_reader == NextReader::Reading,
+            Phase::Closed => true,
+        };
+        reads || self.link != Link::Open
+    }
+
+    /// Makes the supervisor the reader of a reply that was left unread for a whole heartbeat.
+    pub(super) fn heartbeat(&mut self) {
+        if let Phase::InFlight { reader: reader @ Reader::Unread, .. } = &mut self.phase {
+            *reader = Reader::Supervisor;
+        }
+    }
+
+    /// Makes the supervisor the reader, now and of the next job, because the process has ended.
+    /// Returns false if a caller reads at the moment: of two readers each could learn half of what
+    /// there is, since the kernel says only once that the last packet was not received.
+    pub(super) fn process_has_ended(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::InFlight { reader: Reader::Caller, .. } => return false,
+            Phase::InFlight { reader: reader @ Reader::Unread, .. } => *reader = Reader::Supervisor,
+            Phase::Idle(next_reader) => *next_reader = NextReader::Reading,
+            Phase::InFlight { .. } | Phase::Closed => {}
+        }
+        true
+    }
+
+    /// What a caller that has read the end of the stream has learned with it.
+    pub(super) fn eof(&self) -> Option<Delivery> {
+        match self.phase {
+            Phase::InFlight { reader: Reader::SupervisorAfterEof(delivery), .. } => Some(delivery),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
+    }
+
+    /// Takes the job in flight, because the worker has replied. There is nothing more to read.
+    pub(super) fn take(&mut self) -> Option<InFlight<C>> {
+        self.replies += 1;
+        self.panic = None;
+        match std::mem::replace(&mut self.phase, Phase::Idle(NextReader::Any)) {
+            Phase::InFlight { job, .. } => Some(job),
+            before @ Phase::Idle(NextReader::Supervisor) => {
+                self.phase = before;
+                None
+            }
+            Phase::Idle(_) => None,
+            Phase::Closed => {
+                self.phase = Phase::Closed;
+                None
+            }
+        }
+    }
+
+    /// Puts back a job that was taken, because the reply was not one to it. The supervisor goes on
+    /// from there.
+    pub(super) fn restore(&mut self, job: InFlight<C>, now: Instant) -> Effect {
+        self.phase = Phase::InFlight { job, reader: Reader::Supervisor, since: now };
+        Effect::WakeSupervisor
+    }
+
+    /// Takes back what is in flight, because the process is gone.
+    pub(super) fn close(&mut self) -> Closed<C> {
+        let in_flight = match std::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::InFlight { job, .. } => Some(job),
+            Phase::Idle(_) | Phase::Closed => None,
+        };
+        Closed { in_flight, is_expired: self.is_expired() }
+    }
+
+    /// For how long the process has been loading the program that every worker has.
+    pub(super) fn loading_for(&self, now: Instant) -> Option<Duration> {
+        match &self.phase {
+            Phase::InFlight { job: InFlight::Load(_, None), since, .. } => Some(now.saturating_duration_since(*since)),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
+    }
+
+    /// For how long the process has been told to shut down.
+    pub(super) fn shutting_down_for(&self, now: Instant) -> Option<Duration> {
+        match &self.phase {
+            Phase::InFlight { job: InFlight::ShutDown, since, .. } => Some(now.saturating_duration_since(*since)),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
+    }
+
+    /// Records a panic that the process has reported. The first one is the cause; what Rust reports
+    /// as it gives up comes after it.
+    pub(super) fn note_panic(&mut self, panic: String) {
+        if self.panic.is_none() || !panic.starts_with("panic in a ") {
+            self.panic = Some(panic);
+        }
+    }
+
+    /// The panic that may have ended the process.
+    pub(super) fn take_panic(&mut self) -> Option<String> {
+        self.panic.take()
+    }
+
+    /// Whether the process was cut off because the deadline of its call had passed.
+    pub(super) fn is_expired(&self) -> bool {
+        self.link == Link::Expired
+    }
+
+    /// Cuts the process off if the deadline of the call that it runs has passed. A reply that has
+    /// arrived in time, and that no thread has read, counts: `is_readable` tells whether there is
+    /// one.
+    pub(super) fn expire(&mut self, now: Instant, is_readable: impl FnOnce() -> bool) -> Effect {
+        let Phase::InFlight { job, reader, .. } = &self.phase else { return Effect::None };
+        if !job.call().is_some_and(|call| call.is_expired(now)) {
+            return Effect::None;
+        }
+        if *reader == Reader::Unread && is_readable() {
+            return self.read_by_supervisor();
+        }
+        self.link = Link::Expired;
+        Effect::HangUp
+    }
+
+    /// Hangs up. The supervisor sees that, and starts another process.
+    pub(super) fn hang_up(&mut self) -> Effect {
+        self.link = self.link.max(Link::HungUp);
+        Effect::HangUp
+    }
+}

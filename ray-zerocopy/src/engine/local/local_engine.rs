@@ -1,0 +1,228 @@
+//! The engine behind a `LocalPool`: its threads, from their start to their end.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use super::deadlines::run_deadline_timer;
+use super::dispatch::{Dispatcher, start_error};
+use super::executable;
+use super::scheduler::Startup;
+use super::supervisor::Supervisor;
+use crate::engine::Engine;
+use crate::engine::call::{Call, Submitted};
+use crate::engine::program::{Attached, Program};
+use crate::engine::settings::Settings;
+use crate::error::call::{CallError, Worker};
+use crate::os::errno_hint;
+use crate::os::sync::Mutex;
+
+/// Worker processes of this machine, and the threads that supervise them.
+pub(crate) struct LocalEngine {
+    dispatcher: Arc<Dispatcher>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The same threads, under a lock of their own: see `join`.
+    thread_ids: Mutex<HashSet<ThreadId>>,
+    /// The process that has the threads. A fork of it has this value too, and no threads.
+    owner: u32,
+}
+
+impl LocalEngine {
+    /// Starts workers, which load `program` first, all at the same time. Returns when they are
+    /// ready.
+    pub(super) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        crate::os::sys::malloc::trim();
+        if let (Some(other), Some(own)) = (&settings.program, &program)
+            && !own.loader.is_named()
+        {
+            let method = own.arena.pipeline().to_owned();
+            return Err(CallError::Start { method, reason: lacks_code(other) });
+        }
+        if settings.program.is_none() {
+            executable::check().map_err(|reason| CallError::Start { method: "start".to_owned(), reason })?;
+        }
+        let engine = Self::start_threads(settings, program)?;
+        engine.wait_until_started().inspect_err(|_| engine.abort())?;
+        Ok(engine)
+    }
+
+    fn start_threads(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        let workers = settings.workers;
+        // Before any thread can panic: setting a hook in a thread that panics is a second panic.
+        crate::panics::prepare();
+        let dispatcher = Arc::new(Dispatcher::new(settings, program));
+        let engine = Arc::new(Self {
+            dispatcher: Arc::clone(&dispatcher),
+            threads: Mutex::default(),
+            thread_ids: Mutex::default(),
+            owner: std::process::id(),
+        });
+        let timer = Arc::clone(&dispatcher);
+        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer))?;
+        for index in 0..workers {
+            let dispatcher = Arc::clone(&dispatcher);
+            // A supervisor does not panic. If it does after all, its call is lost with an error,
+            // and its worker has a new one.
+            engine.spawn(format!("ray-zerocopy {index}"), index, move || {
+                let supervise = || Supervisor::new(index, Arc::clone(&dispatcher)).run();
+                while catch_unwind(AssertUnwindSafe(supervise)).is_err() {
+                    dispatcher.process_ended(index);
+                }
+            })?;
+        }
+        Ok(engine)
+    }
+
+    /// Starts a thread. If the system refuses it, the supervisors from `supervisors` on do not
+    /// exist, and the others are ended.
+    fn spawn(&self, name: String, supervisors: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
+        let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
+            self.dispatcher.scheduler.lock().supervisors_missing(supervisors);
+            self.end();
+            let error = errno_hint::named("no thread could be started", &error);
+            CallError::Start { method: "start".to_owned(), reason: error.to_string() }
+        })?;
+        self.thread_ids.lock().insert(thread.thread().id());
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until every worker is up and has loaded its program; the first failure is the result.
+    ///
+    /// # Errors
+    /// If a worker fails to, or is not ready within the time that the settings give all of them.
+    fn wait_until_started(&self) -> Result<(), CallError> {
+        let timeout = self.dispatcher.settings.start_timeout;
+        // A worker without a program has the same limit for its own start, and its error says more.
+        let until = self.dispatcher.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
+        let mut scheduler = self.dispatcher.scheduler.lock();
+        loop {
+            let (index, conn) = match scheduler.startup() {
+                Startup::Ready => return Ok(()),
+                Startup::Failed(error) => return Err(error),
+                Startup::Pending(index, conn) => (index, conn),
+            };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                let what = match conn {
+                    Some(conn) => format!("process {} did not load the pipeline", conn.worker.pid),
+                    None => "it did not come up".to_owned(),
+                };
+                let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` gives it longer");
+                return Err(start_error(index, &reason));
+            }
+            scheduler = self.dispatcher.progress.wait(scheduler, left);
+        }
+    }
+
+    /// Runs the queued calls, refuses new ones, ends the workers, and waits for them.
+    pub(super) fn end(&self) {
+        if self.is_fork() {
+            return;
+        }
+        self.dispatcher.drain();
+        self.join();
+    }
+
+    /// Kills the workers, and answers the calls that are queued or run with an error.
+    pub(super) fn abort(&self) {
+        if self.is_fork() {
+            return;
+        }
+        self.dispatcher.abort();
+        self.join();
+    }
+
+    /// Waits for the threads.
+    fn join(&self) {
+        // The engine may end on one of its own threads, which cannot wait for itself: an answer
+        // wakes its receiver, and the last handle of the pool may be dropped with it. Then the
+        // threads end without being waited for.
+        if self.thread_ids.lock().contains(&std::thread::current().id()) {
+            return;
+        }
+        // The lock is held while the threads end, so that a second caller waits for them too.
+        for thread in self.threads.lock().drain(..) {
+            // A supervisor does not panic. If it does, its process is gone with it.
+            drop(thread.join());
+        }
+    }
+
+    /// Whether this is a fork of the process that has the threads and the workers. It must not
+    /// touch them.
+    fn is_fork(&self) -> bool {
+        self.owner != std::process::id()
+    }
+}
+
+/// Why workers of another program cannot run a pipeline.
+fn lacks_code(program: &Path) -> String {
+    format!(
+        "its workers are `{}`, which has not the code of this program; they run graphs of `jit::trace`",
+        program.display()
+    )
+}
+
+impl Drop for LocalEngine {
+    fn drop(&mut self) {
+        // A program that fails does not wait for the calls that its workers still have to run.
+        if std::thread::panicking() {
+            self.abort();
+        } else {
+            self.end();
+        }
+    }
+}
+
+impl Engine for LocalEngine {
+    fn size(&self) -> usize {
+        self.dispatcher.settings.workers
+    }
+
+    fn shut_down(&self) {
+        self.end();
+    }
+
+    fn abort(&self) {
+        Self::abort(self);
+    }
+
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
+        if self.is_fork() {
+            let error = CallError::forked(call.method);
+            return Err(Box::new((call, error)));
+        }
+        if let Some(program) = &self.dispatcher.settings.program
+            && !(call.program.loader.is_named() && call.handler.is_named())
+        {
+            let (method, reason) = (call.method.to_owned(), lacks_code(program));
+            return Err(Box::new((call, CallError::Start { method, reason })));
+        }
+        self.dispatcher.submit(call, wait)
+    }
+
+    fn forget(&self, key: u64) {
+        if !self.is_fork() {
+            self.dispatcher.scheduler.lock().forget(key);
+            self.dispatcher.assign_all();
+        }
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        if self.is_fork() {
+            return Vec::new();
+        }
+        self.dispatcher.scheduler.lock().connections().map(|conn| conn.worker).collect()
+    }
+
+    fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
+        if self.is_fork() {
+            return Vec::new();
+        }
+        let scheduler = self.dispatcher.scheduler.lock();
+        scheduler.reports(key).map(|(conn, report)| (conn.worker, report.clone())).collect()
+    }
+}

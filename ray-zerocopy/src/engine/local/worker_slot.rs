@@ -1,0 +1,112 @@
+//! One worker of a pool, as the scheduler sees it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::engine::program::Attached;
+use crate::error::call::CallError;
+
+/// When a worker counts as started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadyWhen {
+    ProcessStarted,
+    ProgramLoaded,
+}
+
+/// The process of a worker, and the thread that supervises it.
+pub(super) enum Process<W> {
+    /// Not started yet, or ended: the supervisor starts one.
+    Down,
+    Up(Arc<W>),
+    /// The supervisor has exited.
+    Retired,
+}
+
+impl<W> Process<W> {
+    pub(super) fn conn(&self) -> Option<&Arc<W>> {
+        match self {
+            Self::Up(conn) => Some(conn),
+            Self::Down | Self::Retired => None,
+        }
+    }
+}
+
+/// The result of a worker's first start. Only the first one decides whether the pool has started;
+/// later ones are recovery.
+pub(super) enum FirstStart {
+    Pending,
+    Finished(Result<(), CallError>),
+}
+
+impl FirstStart {
+    /// Returns whether this result is the first.
+    pub(super) fn finish(&mut self, result: Result<(), CallError>) -> bool {
+        let is_first = matches!(self, Self::Pending);
+        if is_first {
+            *self = Self::Finished(result);
+        }
+        is_first
+    }
+}
+
+/// One worker of the pool.
+pub(super) struct WorkerSlot<C, W> {
+    pub(super) process: Process<W>,
+    pub(super) first_start: FirstStart,
+    /// Calls that only this worker may run.
+    pub(super) pinned: VecDeque<C>,
+    /// Programs that its process is to free.
+    pub(super) forget: Vec<u64>,
+    /// The deadline of the call that it runs, until the timer has acted on it.
+    pub(super) deadline: Option<Instant>,
+    /// The programs that its process has loaded.
+    pub(super) loaded: HashMap<u64, Attached>,
+}
+
+impl<C, W> WorkerSlot<C, W> {
+    pub(super) fn new() -> Self {
+        Self {
+            process: Process::Down,
+            first_start: FirstStart::Pending,
+            pinned: VecDeque::new(),
+            forget: Vec::new(),
+            deadline: None,
+            loaded: HashMap::new(),
+        }
+    }
+
+    /// Records the start of the process, or why it failed.
+    pub(super) fn process_started(&mut self, result: Result<Arc<W>, CallError>, ready_when: ReadyWhen) {
+        if ready_when == ReadyWhen::ProcessStarted || result.is_err() {
+            self.first_start.finish(result.as_ref().map(|_| ()).map_err(Clone::clone));
+        }
+        self.process = result.map_or(Process::Down, Process::Up);
+    }
+
+    /// Records that the process is gone. Returns its connection.
+    pub(super) fn process_ended(&mut self) -> Option<Arc<W>> {
+        self.loaded.clear();
+        self.forget.clear();
+        self.deadline = None;
+        match &self.process {
+            Process::Up(_) => match std::mem::replace(&mut self.process, Process::Down) {
+                Process::Up(conn) => Some(conn),
+                Process::Down | Process::Retired => None,
+            },
+            Process::Down | Process::Retired => None,
+        }
+    }
+
+    /// Whether the supervisor has exited.
+    pub(super) fn is_retired(&self) -> bool {
+        matches!(self.process, Process::Retired)
+    }
+
+    /// Takes the deadline of the call that runs if it has passed. Returns the connection to the
+    /// worker.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Arc<W>> {
+        self.deadline.take_if(|deadline| *deadline <= now)?;
+        self.process.conn().cloned()
+    }
+}

@@ -1,0 +1,25 @@
+//! The messages, without content.
+
+use std::time::Duration;
+
+use crate::engine::served::MethodError;
+use crate::error::call::LoadError;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Request {
+    Load { key: u64, loader: (), device: (), strict: (), memory: (), arena: () },
+    Call { key: u64, handler: () },
+    Forget { key: u64 },
+    ShutDown,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Loaded { copied: (), took: Duration, decoding: Duration, memory: () },
+    NotLoaded(LoadError),
+    Done,
+    Failed(MethodError),
+    Forgotten,
+    Unreadable(String),
+    Panics(String),
+}

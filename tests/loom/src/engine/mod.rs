@@ -1,0 +1,94 @@
+//! Replaces `ray-zerocopy/src/engine`: what the local engine needs of it.
+
+pub(crate) mod call;
+pub(crate) mod local;
+
+pub(crate) mod settings {
+    //! A pool's settings, and the scripts of its processes.
+
+    use std::time::Duration;
+
+    use super::local::transport::Connection;
+    use crate::os::sync::Mutex;
+
+    pub(crate) struct Settings {
+        pub(crate) workers: usize,
+        pub(crate) queue: usize,
+        pub(crate) start_timeout: Duration,
+        /// The processes that can be started, in reverse order. After the last of them, no process
+        /// can be started any more.
+        pub(crate) processes: Mutex<Vec<Connection>>,
+    }
+}
+
+pub(crate) mod program {
+    //! A program without content.
+
+    use std::time::Duration;
+
+    pub(crate) struct Program {
+        pub(crate) key: u64,
+        pub(crate) arena: Arena,
+        pub(crate) loader: (),
+        pub(crate) device: (),
+        pub(crate) strict: (),
+        pub(crate) memory: (),
+    }
+
+    pub(crate) struct Arena;
+
+    impl Arena {
+        pub(crate) fn handle(&self) {}
+
+        pub(crate) fn fds(&self) -> Vec<()> {
+            Vec::new()
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    pub(crate) struct Attached {
+        pub(crate) copied: (),
+        pub(crate) took: Duration,
+        pub(crate) decoding: Duration,
+        pub(crate) memory: (),
+    }
+}
+
+pub(crate) mod message {
+    //! Messages without content.
+
+    #[derive(Default)]
+    pub(crate) struct Outgoing;
+
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub(crate) struct Incoming;
+}
+
+pub(crate) mod frame {
+    //! A packet that was never written as bytes.
+
+    use super::local::protocol::Request;
+    use super::message::Outgoing;
+
+    pub(crate) struct Packet {
+        pub(crate) serial: u64,
+        pub(crate) request: Request,
+    }
+
+    impl Packet {
+        pub(crate) fn new((serial, request): &(u64, Request), _payload: &Outgoing) -> std::io::Result<Self> {
+            Ok(Self { serial: *serial, request: request.clone() })
+        }
+    }
+}
+
+pub(crate) mod served {
+    //! Errors of a method.
+
+    #[derive(Debug, Clone)]
+    pub(crate) enum MethodError {
+        Panicked(String),
+        Wire { what: String, reason: String },
+        Graph(String),
+    }
+}

@@ -1,0 +1,3 @@
+//! Replaces `ray-zerocopy/src/error`.
+
+pub(crate) mod call;

@@ -1,0 +1,3 @@
+//! Replaces `ray-zerocopy/src/os`.
+
+pub(crate) mod sync;
