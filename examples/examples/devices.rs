@@ -7,7 +7,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, DeviceError, Error, Pipeline, device};
+use ray_zerocopy::error::DeviceError;
+use ray_zerocopy::{ActorWrapper, Error, Pipeline, device};
 use serde::{Deserialize, Serialize};
 
 /// A device is named by a string: `cpu`, `cuda:1`, `wgpu:0`, `libtorch`. The same pipeline is loaded on each, from the same arena.

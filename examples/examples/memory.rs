@@ -6,7 +6,9 @@ use anyhow::{Result, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, HugePages, MemoryPolicy, Pipeline, Report};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy};
+use ray_zerocopy::report::Report;
+use ray_zerocopy::{ActorWrapper, Pipeline};
 use serde::{Deserialize, Serialize};
 
 /// Shares one model several times, each time under another memory policy, and times an actor that comes up.

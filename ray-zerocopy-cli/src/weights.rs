@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
+use ray_zerocopy::Checkpoint;
+use ray_zerocopy::arena::{ArenaFile, Location};
+use ray_zerocopy::checkpoint::{CheckpointFormat, CheckpointOptions};
+use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
-use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, CheckpointOptions, Location};
 
 /// Tensors in one file or several.
 pub(crate) struct Weights {

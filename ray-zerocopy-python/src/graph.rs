@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList};
 use ray_zerocopy::__private::dynamic::ResultTensor;
 use ray_zerocopy::__private::{ForkMutex, guest};
-use ray_zerocopy::TensorKind;
+use ray_zerocopy::arena::TensorKind;
 use ray_zerocopy::jit::{self, Executable, Opened, PortInfo, Program, ReplayError, Value, Values};
 
 use crate::convert::{Backend, Borrowing, Expected, Tensor, array, columns, tensor};

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::{ActorWrapper, CallError, DeviceError, Error, LoadError, gather};
+use ray_zerocopy::error::{DeviceError, LoadError};
+use ray_zerocopy::{ActorWrapper, CallError, Error, gather};
 use ray_zerocopy_tests::memory::is_alive;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 

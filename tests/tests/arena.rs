@@ -9,7 +9,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::quantization::{Calibration, QuantScheme, QuantStore, QuantValue};
 use burn::tensor::{Bool, Bytes, DType, Device, Distribution, Int, Tensor, TensorData};
 use burn_pack::Writer;
-use ray_zerocopy::{Arena, ArenaError, LoadError, Pipeline, load, share};
+use ray_zerocopy::error::{ArenaError, LoadError};
+use ray_zerocopy::{Arena, Pipeline, load, share};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, memfd_create};
 

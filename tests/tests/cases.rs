@@ -12,9 +12,9 @@ use burn::nn::{
     Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{
-    ActorWrapper, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share_from,
-};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::error::{CheckpointError, ShareError};
+use ray_zerocopy::{ActorWrapper, Checkpoint, Pipeline, load, share_from};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;

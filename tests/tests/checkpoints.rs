@@ -11,10 +11,9 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::{BurnpackStore, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share,
-    share_from,
-};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::error::{CheckpointError, ShareError};
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, Pipeline, load, share, share_from};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};

@@ -6,10 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{
-    ActorWrapper, Arena, ArenaError, ArenaFile, CallError, Error, LocalPool, Location, Placement, TaskWrapper, load,
-    share,
-};
+use ray_zerocopy::arena::{ArenaFile, Location, Placement};
+use ray_zerocopy::error::ArenaError;
+use ray_zerocopy::{ActorWrapper, Arena, CallError, Error, LocalPool, TaskWrapper, load, share};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
 use tempfile::TempDir;
 

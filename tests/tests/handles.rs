@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, Arena, Placement, share};
+use ray_zerocopy::arena::Placement;
+use ray_zerocopy::{ActorWrapper, Arena, share};
 use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::getuid;

@@ -7,9 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{
-    ActorWrapper, Actors, Arena, HugePages, LocalPool, MemoryPolicy, Obstacle, PolicyStatus, TaskWrapper, gather, share,
-};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
+use ray_zerocopy::{ActorWrapper, Actors, Arena, LocalPool, TaskWrapper, gather, share};
 use ray_zerocopy_tests::memory::{Mapped, eventually, kernel_is_before, mapped};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::checkpoint::CheckpointFormat;
+use ray_zerocopy::error::CheckpointError;
 use ray_zerocopy::jit::{self, TorchScript};
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, CheckpointFormat, Location, Pipeline, Placement, load, share_from,
-};
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, Pipeline, load, share_from};
 use serde::{Deserialize, Serialize};
 
 /// Element type, shape, and bytes in hexadecimal.
@@ -56,7 +57,7 @@ fn described(checkpoint: &Checkpoint) -> BTreeMap<String, Described> {
         }
         .to_owned()
     };
-    let of = |tensor: ray_zerocopy::CheckpointTensor<'_>| {
+    let of = |tensor: ray_zerocopy::checkpoint::CheckpointTensor<'_>| {
         let found =
             (dtype(tensor.dtype.unwrap().name()), tensor.shape.to_vec(), hex(bytes(checkpoint, tensor.renamed)));
         (tensor.renamed.to_owned(), found)

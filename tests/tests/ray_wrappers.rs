@@ -210,10 +210,10 @@ fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     wrapper.arena().save(folder.path().join("mill.bpk")).unwrap();
     let back = ray_zerocopy::Arena::open(folder.path().join("mill.bpk")).unwrap();
     assert_eq!(back.id(), wrapper.arena().id());
-    let memory = ray_zerocopy::MemoryPolicy::default().lock(true);
+    let memory = ray_zerocopy::memory::MemoryPolicy::default().lock(true);
     assert!(back.memory().lock.why().is_empty());
     let outcome = wrapper.arena().apply(memory);
-    assert_eq!(outcome.lock.why(), [ray_zerocopy::Obstacle::InStore]);
+    assert_eq!(outcome.lock.why(), [ray_zerocopy::memory::Obstacle::InStore]);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, LocalPool, Pipeline, TaskWrapper, share};
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pipeline, TaskWrapper, share};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Unwritable};
 use rustix::process::{Pid, Signal, kill_process};

@@ -13,9 +13,9 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
 use memmap2::MmapOptions;
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, HugePages, MemoryPolicy, Obstacle, PolicyStatus, load, scan, share, share_from,
-};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
+use ray_zerocopy::report::scan;
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, load, share, share_from};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use ray_zerocopy::Progress;
+use ray_zerocopy::arena::Progress;
 use serde_json::{Value, json};
 
 use super::SHOWN;

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
-use ray_zerocopy::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
+use ray_zerocopy::report::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 use serde_json::{Value, json};
 
 use crate::Outcome;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device, TensorData};
-use ray_zerocopy::TensorKind;
+use ray_zerocopy::arena::TensorKind;
 use ray_zerocopy::jit::{Opened, PortInfo, ScriptMethod, TracedGraph, Value, Values};
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ray_zerocopy::{ArenaError, CheckpointError};
+use ray_zerocopy::error::{ArenaError, CheckpointError};
 use serde_json::json;
 
 use crate::Outcome;

@@ -1,4 +1,4 @@
-//! Python's values as messages, and back, as a method's [`Schema`](ray_zerocopy::Schema) says.
+//! Python's values as messages, and back, as a method's [`Schema`](ray_zerocopy::__private::dynamic::Schema) says.
 //!
 //! | file | what |
 //! | --- | --- |

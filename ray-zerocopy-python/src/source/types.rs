@@ -1,6 +1,7 @@
 //! Types of Rust in Python's words, for stubs and errors. They promise nothing: what they do not know is `Any`.
 
-use ray_zerocopy::{Schema, TensorKind};
+use ray_zerocopy::__private::dynamic::Schema;
+use ray_zerocopy::arena::TensorKind;
 
 /// How Python writes the type of a value; that of a result if `given`, else that of an argument.
 pub(crate) fn annotation(schema: &Schema, given: bool) -> String {
@@ -82,7 +83,8 @@ mod tests {
     use std::any::type_name;
     use std::collections::{BTreeMap, HashMap};
 
-    use ray_zerocopy::{Schema, TensorKind};
+    use ray_zerocopy::__private::dynamic::Schema;
+    use ray_zerocopy::arena::TensorKind;
 
     use super::annotation;
 

@@ -191,13 +191,13 @@ impl Arena {
     }
 
     /// The bytes of weights that are borrowed from files, through the page cache, and not in sealed memory. None, unless a
-    /// [`Placement`](crate::Placement) asks for it.
+    /// [`Placement`](crate::arena::Placement) asks for it.
     pub fn borrowed_bytes(&self) -> u64 {
         let in_file = |place: &&BlobLocation| matches!(self.0.regions[place.region].backing, Backing::File(..));
         self.0.read_index.places.iter().filter(in_file).map(|place| place.len as u64).sum()
     }
 
-    /// The files that weights are borrowed from. None, unless a [`Placement`](crate::Placement) asks for it.
+    /// The files that weights are borrowed from. None, unless a [`Placement`](crate::arena::Placement) asks for it.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.regions.iter().filter_map(|region| match &region.backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
@@ -235,13 +235,13 @@ impl Arena {
     /// For a process of its own. A wrapper does this for itself and its workers: see
     /// [`TaskWrapper::memory`](crate::TaskWrapper::memory) and [`ActorWrapper::memory`](crate::ActorWrapper::memory).
     ///
-    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::HugePages::Now) it
+    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::memory::HugePages::Now) it
     /// takes some milliseconds for each MiB, with `prefault` and `lock` it takes the time to map all pages.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
     /// # use ray_zerocopy::{Pipeline, share};
-    /// use ray_zerocopy::{HugePages, MemoryPolicy};
+    /// use ray_zerocopy::memory::{HugePages, MemoryPolicy};
     /// # #[derive(Pipeline)]
     /// # #[pipeline(init = Model::new)]
     /// # struct Model { head: Linear }

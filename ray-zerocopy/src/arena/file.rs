@@ -27,7 +27,8 @@ use crate::tensor::source::{BlobSource, sample};
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
-/// # use ray_zerocopy::{ArenaFile, Pipeline, load, share};
+/// # use ray_zerocopy::arena::ArenaFile;
+/// # use ray_zerocopy::{Pipeline, load, share};
 /// # #[derive(Pipeline)]
 /// # #[pipeline(init = Model::new)]
 /// # struct Model { head: Linear }

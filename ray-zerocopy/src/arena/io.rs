@@ -14,7 +14,7 @@ const WORTH_A_THREAD: usize = 128 << 10;
 ///
 /// ```no_run
 /// # fn main() -> ray_zerocopy::Result<()> {
-/// let file = ray_zerocopy::ArenaFile::open("model.bpk")?;
+/// let file = ray_zerocopy::arena::ArenaFile::open("model.bpk")?;
 /// file.verify(&mut |progress| eprintln!("{} of {} bytes", progress.done, progress.total))?;
 /// # Ok(())
 /// # }

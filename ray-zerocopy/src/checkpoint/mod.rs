@@ -36,7 +36,7 @@ use std::sync::Arc;
 use burn::tensor::DType;
 
 use self::entry::Entry;
-use self::options::CheckpointOptions;
+pub use self::options::CheckpointOptions;
 use self::source::{Change, FromFile, Scratch};
 use crate::error::checkpoint::CheckpointError;
 

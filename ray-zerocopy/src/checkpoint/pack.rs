@@ -24,7 +24,7 @@ impl Checkpoint {
     /// more than one tensor in memory.
     ///
     /// What is written is a checkpoint again: [`open`](Self::open) it and put it into a pipeline with
-    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::Placement::in_file) borrows what the
+    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::arena::Placement::in_file) borrows what the
     /// file has in the pipeline's own layout. That PyTorch wrote the weights has to be said there, not here: only a
     /// pipeline knows which of them are to be transposed.
     ///

@@ -13,15 +13,16 @@ pub(crate) mod share;
 pub(crate) mod trace;
 pub(crate) mod value;
 
-use self::arena::ArenaError;
+pub use self::arena::ArenaError;
+pub use self::checkpoint::CheckpointError;
+pub use self::device::DeviceError;
+pub use self::load::LoadError;
+pub use self::report::ReportError;
+pub use self::share::ShareError;
+
 use self::call::CallError;
-use self::checkpoint::CheckpointError;
-use self::device::DeviceError;
 use self::graph::{GraphError, ReplayError};
-use self::load::LoadError;
-use self::report::ReportError;
 use self::script::ScriptError;
-use self::share::ShareError;
 use self::trace::TraceError;
 use self::value::ValueError;
 

@@ -135,7 +135,7 @@ impl<P: Root> ActorWrapper<P> {
     /// How the memory of the weights is treated. Default: as any other memory.
     ///
     /// Huge pages are made by this process, here, for all who map the weights; with
-    /// [`HugePages::Now`](crate::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
     /// before it loads the pipeline: actors, this one in [`load`](Self::load), and whoever gets the serialised handle. A
     /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory`] for
     /// this process.

@@ -129,7 +129,7 @@ impl<P: Remote> TaskWrapper<P> {
 
     /// How the memory of the weights is treated. Default: as any other memory.
     ///
-    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::HugePages::Now) this returns
+    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::memory::HugePages::Now) this returns
     /// when they are. Each worker prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
     /// applied is no error: what came of it is in the [`report`](Self::report).
     #[must_use]

@@ -151,7 +151,7 @@ impl fmt::Display for ProcessRole {
 /// # struct Model { head: Linear }
 /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
 /// let arena = share(&Model::new(&Device::flex()))?;
-/// let scan = ray_zerocopy::scan()?;
+/// let scan = ray_zerocopy::report::scan()?;
 /// let ours = scan.arenas.iter().find(|found| found.contents.as_ref().is_ok_and(|file| file.id() == arena.id()));
 /// assert!(ours.unwrap().processes.iter().any(|process| process.pid == std::process::id()));
 /// # Ok::<(), ray_zerocopy::Error>(())

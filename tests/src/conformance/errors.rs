@@ -1,7 +1,8 @@
 //! A device that is not there is an error before anything is computed, wherever it is asked for.
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, DeviceError, Error, device};
+use ray_zerocopy::error::DeviceError;
+use ray_zerocopy::{ActorWrapper, Error, device};
 
 use super::Spec;
 use super::model::Sample;

@@ -6,8 +6,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+use ray_zerocopy::error::LoadError;
 use ray_zerocopy::jit::{JitActorWrapper, ReplayError, TracedGraph, Values, trace};
-use ray_zerocopy::{CallError, Error, LoadError, Pipeline};
+use ray_zerocopy::{CallError, Error, Pipeline};
 
 use super::Spec;
 

@@ -12,7 +12,8 @@ use benches::stats::{self, Ratio};
 use benches::{Common, Progress, Run, Table, Target, time};
 use burn::tensor::Device;
 use clap::Parser;
-use ray_zerocopy::{Arena, HugePages, MemoryPolicy, load, share};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy};
+use ray_zerocopy::{Arena, load, share};
 use serde::{Deserialize, Serialize};
 
 use net::{Forward, Net, NetConfig, Workload};

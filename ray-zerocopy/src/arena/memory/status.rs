@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What came of a [`MemoryPolicy`](crate::MemoryPolicy) policy in one process, by the kernel's own figures.
+/// What came of a [`MemoryPolicy`](crate::memory::MemoryPolicy) policy in one process, by the kernel's own figures.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
 /// # use ray_zerocopy::{Pipeline, share};
-/// use ray_zerocopy::{MemoryPolicy, PolicyStatus};
+/// use ray_zerocopy::memory::{MemoryPolicy, PolicyStatus};
 /// # #[derive(Pipeline)]
 /// # #[pipeline(init = Model::new)]
 /// # struct Model { head: Linear }
