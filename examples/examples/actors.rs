@@ -118,7 +118,7 @@ fn main() -> Result<()> {
     for score in gather(actors.iter().map(|actor| actor.score(x.clone()))).wait()? {
         ensure!(score.into_data() == expected, "an actor gives another answer");
     }
-    println!("{} actors give the same answer, bit for bit", actors.len());
+    println!("{} actors give the same answer, bit for bit", actors.actor_count());
 
     let (first, second) = (actors.actor(0), actors.actor(1));
     gather(["Solaris", "Stalker"].map(|title| first.see(title.to_owned()))).wait()?;

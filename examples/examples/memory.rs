@@ -70,7 +70,7 @@ struct Times {
 
 fn attempt(model: &Model, memory: MemoryPolicy, x: &Tensor<2>) -> Result<(Times, Report)> {
     let shared = ActorWrapper::new(model)?.threads_per_worker(1).memory(memory);
-    let once = shared.arena().memory().took;
+    let once = shared.arena().memory_status().took;
     let actor = shared.spawn(1)?;
     let call = || {
         let begun = Instant::now();

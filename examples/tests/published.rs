@@ -117,7 +117,7 @@ fn a_pipeline_of_theirs_computes_what_pytorch_computes() {
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&files()[0]).unwrap();
     // Its filters are views with the strides of another layout.
-    assert!(checkpoint.tensors().any(|tensor| tensor.name == "conv1.weight" && !tensor.contiguous));
+    assert!(checkpoint.tensors().any(|tensor| tensor.name == "conv1.weight" && !tensor.is_contiguous));
     let checkpoint = checkpoint.rename(r"^(prelu\d)\.weight$", "${1}.alpha").unwrap().rename("^", "net.").unwrap();
     let arena = share_from(&PNet::new(&device), &checkpoint).unwrap();
     arena.verify().unwrap();

@@ -32,7 +32,7 @@ fn four_workers_answer_as_their_owner_does_on_one_copy() {
     }
     let report = actors.report().unwrap();
     let arena = mib(report.arena);
-    assert_eq!(report.arena, shared.arena().len());
+    assert_eq!(report.arena, shared.arena().size_bytes());
     assert!(mib(report.pss()) <= arena + 30.0 * WORKERS as f64, "more than one copy:\n{report}");
     for worker in &report.processes[1..] {
         assert!(mib(worker.private) < arena / 2.0, "{} has weights of its own:\n{report}", worker.name);

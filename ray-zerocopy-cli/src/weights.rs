@@ -158,7 +158,7 @@ impl Weights {
             file: tensor.file.to_owned(),
             offset: tensor.offset,
             checksum: None,
-            gathered: (!tensor.contiguous).then(|| Arc::clone(checkpoint)),
+            gathered: (!tensor.is_contiguous).then(|| Arc::clone(checkpoint)),
             same_as: None,
         });
         let tensors = marked(tensors.collect());
@@ -200,7 +200,7 @@ impl Weights {
             Err(GraphError::NoGraph { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena), graph, methods })
+        Ok(Self { format, files, bytes: arena.size_bytes(), tensors, copied, arena: Some(arena), graph, methods })
     }
 
     /// The Rust type of the pipeline, if there is one.

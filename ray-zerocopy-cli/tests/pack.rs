@@ -21,7 +21,7 @@ fn x() -> Tensor<2> {
 }
 
 fn arena(checkpoint: Checkpoint) -> Arena {
-    share_from(&Column::new(&Device::flex()), &checkpoint.pytorch()).unwrap()
+    share_from(&Column::new(&Device::flex()), &checkpoint.from_pytorch()).unwrap()
 }
 
 fn run(arena: &Arena) -> TensorData {

@@ -37,7 +37,7 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
 
     assert_eq!((&found["sealed"], &found["path"], &found["error"]), (&json!(true), &json!(null), &json!(null)));
     assert_eq!(found["pipeline"], json!(wrapper.arena().pipeline()));
-    assert_eq!(found["bytes"], json!(wrapper.arena().len()));
+    assert_eq!(found["bytes"], json!(wrapper.arena().size_bytes()));
     // Other tests of this program start processes: until such a one is its own program, the kernel shows it as this one.
     let processes: Vec<_> = found["processes"].as_array().unwrap().iter().filter(|it| it["role"] != "other").collect();
     let roles: Vec<_> = processes.iter().map(|process| process["role"].as_str().unwrap()).collect();
@@ -82,7 +82,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     rzc(&["pack", &file]).well();
-    let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().pytorch().placement(in_file());
+    let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().from_pytorch().placement(in_file());
     let arena = share_from(&Column::new(&Device::flex()), &packed).unwrap();
     // Reads every page of the weights.
     let loaded = ray_zerocopy::load::<Column>(&arena, &Device::flex()).unwrap();

@@ -10,7 +10,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList};
 use ray_zerocopy::__private::dynamic::ResultTensor;
 use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::arena::TensorKind;
-use ray_zerocopy::jit::{self, Executable, Opened, PortInfo, Program, ReplayError, Value, Values};
+use ray_zerocopy::jit::{self, Executable, Model, PortInfo, ReplayError, Runnable, Value, Values};
 
 use crate::convert::{Backend, Borrowing, Expected, Tensor, array, columns, tensor};
 
@@ -19,7 +19,7 @@ use crate::convert::{Backend, Borrowing, Expected, Tensor, array, columns, tenso
 struct Graph(Box<State>);
 
 struct State {
-    opened: Opened,
+    opened: Model,
     replay: ForkMutex<Executable>,
     device: String,
     /// Arrays that came as inputs: those that were read in place, and those that were copied.
@@ -41,7 +41,7 @@ fn failed(error: ReplayError) -> PyErr {
 }
 
 impl Graph {
-    fn load(opened: Opened, device: &str, strict: bool) -> PyResult<Self> {
+    fn load(opened: Model, device: &str, strict: bool) -> PyResult<Self> {
         let replay = opened.load(device).map_err(runtime)?;
         if strict && let Some(first) = replay.copied().first() {
             let bytes: u64 = replay.copied().iter().map(|copied| copied.bytes).sum();
@@ -58,7 +58,7 @@ impl Graph {
     /// What an input has to be, if it is known.
     fn port(&self, name: &str) -> Option<PortInfo> {
         match &self.0.opened {
-            Opened::Graph(graph) => graph.inputs().find(|port| port.name == name),
+            Model::Graph(graph) => graph.inputs().find(|port| port.name == name),
             _ => None,
         }
     }
@@ -142,7 +142,7 @@ impl Graph {
     #[staticmethod]
     fn attach(object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Self> {
         let arena = guest::open(object).map_err(runtime)?;
-        object.py().detach(|| Self::load(Opened::from_arena(&arena).map_err(runtime)?, device, strict))
+        object.py().detach(|| Self::load(Model::from_arena(&arena).map_err(runtime)?, device, strict))
     }
 
     /// How many threads this process computes with, if it has not begun to.
@@ -167,19 +167,19 @@ impl Graph {
         dict.set_item("device", &self.0.device)?;
         dict.set_item("weight_bytes", self.0.opened.arena().weight_bytes())?;
         match &self.0.opened {
-            Opened::Graph(graph) => {
+            Model::Graph(graph) => {
                 dict.set_item("origin", graph.origin())?;
                 dict.set_item("inputs", ports(py, graph.inputs())?)?;
                 dict.set_item("outputs", ports(py, graph.outputs())?)?;
                 dict.set_item("methods", py.None())?;
             }
-            Opened::Script(script) => {
+            Model::Script(script) => {
                 dict.set_item("origin", script.origin())?;
                 let methods = PyDict::new(py);
                 for method in script.methods() {
                     let arguments = PyList::empty(py);
                     for argument in &method.arguments {
-                        arguments.append((&argument.name, &argument.kind, argument.optional()))?;
+                        arguments.append((&argument.name, &argument.ty, argument.is_optional()))?;
                     }
                     methods.set_item(&method.name, arguments)?;
                 }

@@ -104,7 +104,7 @@ mod tensor;
 
 /// Memory policies: huge pages, prefaulting and locking of an arena's memory, and their outcome.
 ///
-/// [`Arena::apply`] and the `memory` methods of the wrappers take a [`MemoryPolicy`](memory::MemoryPolicy).
+/// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a [`MemoryPolicy`](memory::MemoryPolicy).
 pub mod memory {
     pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
     pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};

@@ -17,7 +17,7 @@ fn actors_answer_as_the_original_does() {
     let device = Device::flex();
     let mill = MillConfig::new(32).init(&device);
     let actors = ActorWrapper::new(&mill).unwrap().device("cpu").spawn(3).unwrap();
-    assert_eq!(actors.len(), 3);
+    assert_eq!(actors.actor_count(), 3);
     let corn = Tensor::<2>::random([4, 32], Distribution::Default, &device);
     let here = mill.grind(corn.clone()).into_data();
     for there in gather((0..9).map(|_| actors.grind(corn.clone()))).wait().unwrap() {
@@ -71,7 +71,8 @@ fn a_killed_actor_is_an_error_that_names_it_and_comes_back() {
     actor.count(7).wait().unwrap();
     let error = actor.die_always().wait().unwrap_err();
     let text = error.to_string();
-    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, actor: true, .. }) = error else {
+    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, is_actor: true, .. }) = error
+    else {
         panic!("{text}")
     };
     assert_eq!((method.as_str(), worker.index, worker.pid), ("die_always", 1, pid));

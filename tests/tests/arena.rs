@@ -27,7 +27,7 @@ fn memfd(bytes: &[u8], seals: SealFlags) -> OwnedFd {
 
 fn bytes(arena: &Arena) -> Vec<u8> {
     let file = std::fs::File::from(arena.fd().unwrap().try_clone_to_owned().unwrap());
-    let mut bytes = vec![0; arena.len() as usize];
+    let mut bytes = vec![0; arena.size_bytes() as usize];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
     bytes
 }

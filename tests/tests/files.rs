@@ -38,10 +38,10 @@ fn a_saved_arena_is_the_same_arena() {
     let arena = share(&zoo).unwrap();
     let mut last = 0;
     arena.save_with(&path, &mut |progress| last = progress.done).unwrap();
-    assert_eq!(last, arena.len());
+    assert_eq!(last, arena.size_bytes());
 
     let opened = Arena::open(&path).unwrap();
-    assert_eq!((opened.id(), opened.len(), opened.borrowed_bytes()), (arena.id(), arena.len(), 0));
+    assert_eq!((opened.id(), opened.size_bytes(), opened.borrowed_bytes()), (arena.id(), arena.size_bytes(), 0));
     assert_eq!(opened.files().count(), 0);
     opened.verify().unwrap();
     let loaded = load::<Zoo>(&opened, &Device::flex()).unwrap().strict().unwrap();
@@ -99,7 +99,7 @@ fn a_look_into_a_file_reads_its_head_alone() {
     file.write_all_at(&vec![0; len as usize], offset).unwrap();
 
     let file = ArenaFile::open(&path).unwrap();
-    assert_eq!((file.id(), file.pipeline(), file.len()), (arena.id(), arena.pipeline(), arena.len()));
+    assert_eq!((file.id(), file.pipeline(), file.size_bytes()), (arena.id(), arena.pipeline(), arena.size_bytes()));
     assert_eq!(file.checksums().flatten().count(), 2);
     for error in [file.verify(&mut |_| ()).unwrap_err(), Arena::open(&path).unwrap_err()] {
         assert!(matches!(&error, ArenaError::BlobChecksum { entry, .. } if *entry == name), "{error}");
@@ -148,7 +148,7 @@ fn a_file_that_changes_before_a_worker_has_it_is_refused_there() {
     let path = folder.path().join("mill.bpk");
     share(&mill()).unwrap().save(&path).unwrap();
     let arena = Arena::open_with(&path, in_file()).unwrap();
-    OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.len() + 1).unwrap();
+    OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.size_bytes() + 1).unwrap();
     let error = ActorWrapper::<Mill>::from_arena(arena).spawn(1).map(drop).unwrap_err();
     let Error::Call(CallError::Load { error, .. }) = &error else { panic!("{error}") };
     assert!(error.to_string().contains("has been changed or replaced"), "{error}");

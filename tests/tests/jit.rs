@@ -202,7 +202,7 @@ fn weights_that_are_shared_already_are_not_shared_again() {
         .forward(|mlp, inputs| Ok(mlp.forward(inputs.float("x")?)))
         .unwrap();
     // The graph has weights of its own in no byte: what is in its container is less than they take.
-    let own = graph.arena().len() - graph.arena().stored_bytes();
+    let own = graph.arena().size_bytes() - graph.arena().stored_bytes();
     assert_eq!(graph.arena().stored_bytes(), shared.stored_bytes());
     assert!(own > 0);
     let wrapper = ActorWrapper::<Mlp>::from_arena(shared);

@@ -119,7 +119,7 @@ fn layouts_and_ties_are_known_without_reading_them() {
     for name in ["zip.pt", "legacy.pt"] {
         let checkpoint = Checkpoint::open(file(name)).unwrap();
         let tensors: BTreeMap<_, _> = checkpoint.tensors().map(|tensor| (tensor.name.to_owned(), tensor)).collect();
-        let apart: Vec<_> = tensors.values().filter(|tensor| !tensor.contiguous).map(|tensor| tensor.name).collect();
+        let apart: Vec<_> = tensors.values().filter(|tensor| !tensor.is_contiguous).map(|tensor| tensor.name).collect();
         assert_eq!(apart, ["columns", "permuted", "steps", "transposed"], "{name}");
         assert_eq!(tensors["table"].offset, tensors["tied"].offset);
         assert_eq!(tensors["view"].offset, tensors["table"].offset + 2 * 6 * 4);

@@ -90,7 +90,7 @@ fn an_actor_that_aborts_is_an_error_and_comes_back() {
     let actors = ActorWrapper::new(&Post::new(&Device::flex())).unwrap().spawn(1).unwrap();
     let before = actors.pid().wait().unwrap();
     let error = actors.abort().wait().unwrap_err();
-    assert!(matches!(&error, Error::Call(CallError::WorkerDied { attempts: 1, actor: true, .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { attempts: 1, is_actor: true, .. })), "{error}");
     assert!(error.to_string().contains("SIGABRT"), "{error}");
     assert_ne!(actors.pid().wait().unwrap(), before);
 }

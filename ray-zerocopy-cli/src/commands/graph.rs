@@ -41,8 +41,8 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
             .map(|step| {
                 json!({
                     "name": step.name,
-                    "reads": step.reads.iter().map(Operand::to_string).collect::<Vec<_>>(),
-                    "gives": step.gives,
+                    "reads": step.inputs.iter().map(Operand::to_string).collect::<Vec<_>>(),
+                    "gives": step.outputs,
                 })
             })
             .collect();
@@ -60,8 +60,8 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     let shown = if options.all { steps.len() } else { steps.len().min(SHOWN) };
     let mut table = Table::new([">number", "operation", "reads", "gives"]);
     for (at, step) in &steps[..shown] {
-        let reads: Vec<_> = step.reads.iter().map(Operand::to_string).collect();
-        table.row([at.to_string(), step.name.clone(), reads.join(", "), step.gives.join(", ")]);
+        let reads: Vec<_> = step.inputs.iter().map(Operand::to_string).collect();
+        table.row([at.to_string(), step.name.clone(), reads.join(", "), step.outputs.join(", ")]);
     }
     table.print("", output)?;
     match steps.len() - shown {
@@ -103,7 +103,7 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
     let mut edges = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let sources: Vec<_> = step
-            .reads
+            .inputs
             .iter()
             .filter_map(|operand| match operand {
                 Operand::Input(input) => inputs.get(*input).copied(),
@@ -115,12 +115,12 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
             made.insert(at, sources.first().copied());
             continue;
         }
-        let weights = step.reads.iter().filter_map(|operand| match operand {
+        let weights = step.inputs.iter().filter_map(|operand| match operand {
             Operand::Constant(name) => Some(name.as_str()),
             _ => None,
         });
         let text: Vec<_> =
-            std::iter::once(step.name.as_str()).chain(weights).chain(step.gives.iter().map(String::as_str)).collect();
+            std::iter::once(step.name.as_str()).chain(weights).chain(step.outputs.iter().map(String::as_str)).collect();
         let own = node(text.join("\n"), ShapeKind::new_box, if step.computes { "white" } else { "lightgray" });
         edges.extend(sources.into_iter().map(|source| (source, own)));
         made.insert(at, Some(own));

@@ -167,14 +167,9 @@ impl Arena {
 
     /// The size of the arena in bytes, with its table of contents and padding, and with what it borrows from files or from
     /// another arena.
-    pub fn len(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         let beside = self.0.read_index.places.iter().filter(|place| place.region > 0).map(|place| place.len as u64);
         self.0.regions[0].memory.len() as u64 + beside.sum::<u64>()
-    }
-
-    /// Never: an arena has at least its manifest.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The bytes that the pipeline's tensors would take without sharing of tied and equal weights.
@@ -248,22 +243,22 @@ impl Arena {
     /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(1024, 1024).init(device) } } }
     ///
     /// let arena = share(&Model::new(&Device::flex()))?;
-    /// let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now));
+    /// let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now));
     /// println!("{outcome}");                  // huge pages: applied to 4.0 of 4.0 MiB
     /// assert!(outcome.huge_pages.bytes() == 4 << 20 || !outcome.huge_pages.why().is_empty());
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
-    pub fn apply(&self, memory: MemoryPolicy) -> MemoryStatus {
+    pub fn apply_policy(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.0.memory.apply(memory)
     }
 
     /// What came of the policies that this process has asked for, by the kernel's figures of this moment. So it says
     /// how far a thread in the background is.
-    pub fn memory(&self) -> MemoryStatus {
+    pub fn memory_status(&self) -> MemoryStatus {
         self.0.memory.outcome()
     }
 
-    /// As [`apply`](Self::apply), where another process makes the huge pages.
+    /// As [`apply_policy`](Self::apply_policy), where another process makes the huge pages.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.0.memory.follow(memory)
     }
@@ -327,7 +322,7 @@ impl Arena {
                 Backing::File(stamp, _) => stamp.clone(),
                 Backing::Sealed | Backing::Store => Stamp::of_memory(fd)?,
             };
-            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.len(), error))?;
+            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.size_bytes(), error))?;
             Ok((fd, region.backing.clone(), stamp))
         };
         self.0.regions.iter().map(lend).collect()
@@ -436,7 +431,7 @@ impl fmt::Debug for Arena {
         f.debug_struct("Arena")
             .field("id", &self.id())
             .field("pipeline", &self.pipeline())
-            .field("len", &self.len())
+            .field("size_bytes", &self.size_bytes())
             .finish_non_exhaustive()
     }
 }

@@ -95,13 +95,8 @@ impl ArenaFile {
     }
 
     /// The size of the file in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         self.stamp.len
-    }
-
-    /// Never: an arena has at least its manifest.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The tensors of the pipeline, with their places in it.
@@ -184,7 +179,7 @@ impl ArenaFile {
     ///
     /// # Errors
     /// As [`seal`](Self::seal), or if the file has changed since it was opened.
-    pub fn place(self, placement: Placement, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+    pub fn into_arena(self, placement: Placement, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
         match placement.in_file {
             None => self.seal(tell),
             // Every entry of an arena is aligned to more than anybody needs.
@@ -259,7 +254,7 @@ impl Arena {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, placement: Placement) -> Result<Self, ArenaError> {
-        ArenaFile::open(path)?.place(placement, &mut |_| ())
+        ArenaFile::open(path)?.into_arena(placement, &mut |_| ())
     }
 
     /// Writes the arena to a file, for [`open`](Self::open), or for any other tool that reads burnpack. The file appears when
@@ -281,8 +276,9 @@ impl Arena {
             if !self.is_whole() {
                 return self.rebuild()?.write_file(file, tell);
             }
-            os::limits::may_write(self.len()).map_err(|error| ArenaError::system("pwrite", self.len(), error))?;
-            let mut meter = ProgressReporter::new(self.len(), tell);
+            os::limits::may_write(self.size_bytes())
+                .map_err(|error| ArenaError::system("pwrite", self.size_bytes(), error))?;
+            let mut meter = ProgressReporter::new(self.size_bytes(), tell);
             let mut at = 0;
             let mut write = |bytes: &[u8]| {
                 write_at(file, bytes, at).map_err(|error| error.to_string())?;
@@ -291,7 +287,7 @@ impl Arena {
                 Ok(())
             };
             match self.fd() {
-                Some(fd) => stream_file(fd, 0, self.len(), &mut write),
+                Some(fd) => stream_file(fd, 0, self.size_bytes(), &mut write),
                 None => self.whole().chunks(CHUNK).try_for_each(write),
             }
             .map_err(|reason| ArenaError::file(path, io::Error::other(reason)))

@@ -39,7 +39,7 @@ impl Checkpoint {
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
-    /// let checkpoint = Checkpoint::open("llama")?.pytorch().tie("lm_head.weight", "model.embed_tokens.weight")?;
+    /// let checkpoint = Checkpoint::open("llama")?.from_pytorch().tie("lm_head.weight", "model.embed_tokens.weight")?;
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
     ///
@@ -178,7 +178,7 @@ impl Checkpoint {
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
-    /// let checkpoint = Checkpoint::open("gpt2")?.pytorch().transpose(r"(c_attn|c_proj|c_fc)\.weight$")?;
+    /// let checkpoint = Checkpoint::open("gpt2")?.from_pytorch().transpose(r"(c_attn|c_proj|c_fc)\.weight$")?;
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
     ///

@@ -103,7 +103,7 @@ impl fmt::Display for CheckpointFormat {
 /// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
 /// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
 /// // Written by PyTorch, which has `classifier` where the pipeline has `head`.
-/// let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
+/// let checkpoint = Checkpoint::open(&path)?.from_pytorch().rename("^classifier", "head")?;
 /// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
 ///
 /// let model = load::<Model>(&arena, &Device::flex())?;
@@ -142,7 +142,7 @@ pub struct CheckpointTensor<'a> {
     pub offset: u64,
     /// Whether its bytes follow each other in the file, from `offset` on. Those of a transposed view, and of what was
     /// [fused](Checkpoint::fuse), do not: [`Checkpoint::stream`] gathers them.
-    pub contiguous: bool,
+    pub is_contiguous: bool,
 }
 
 impl CheckpointTensor<'_> {
@@ -159,7 +159,7 @@ impl Checkpoint {
     ///
     /// The pickle in a file of `torch.save` is read as data, and nothing of it is run. Its state dict may be at the
     /// top, or under a key; if there are several, [`options`](Self::options) choose one. Such a file was written by
-    /// [`pytorch`](Self::pytorch), which need not be said.
+    /// [`from_pytorch`](Self::from_pytorch), which need not be said.
     ///
     /// # Errors
     /// If a file is missing, is of none of these formats, or contradicts itself; if there is more than one answer,
@@ -192,7 +192,7 @@ impl Checkpoint {
     /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs no change, and can
     /// be borrowed from the file.
     #[must_use]
-    pub fn pytorch(mut self) -> Self {
+    pub fn from_pytorch(mut self) -> Self {
         self.pytorch = true;
         self
     }
@@ -212,7 +212,7 @@ impl Checkpoint {
     /// Casts every floating point tensor to another type, which makes a copy of those that have it not. What the file
     /// has is kept, if nothing is said: half precision is half the memory.
     #[must_use]
-    pub fn floats(mut self, dtype: DType) -> Self {
+    pub fn cast_floats(mut self, dtype: DType) -> Self {
         self.floats = Some(dtype);
         self
     }
@@ -220,7 +220,7 @@ impl Checkpoint {
     /// Lets parameters that the checkpoint does not have keep the value that the pipeline has for them. Otherwise they
     /// are an error.
     #[must_use]
-    pub fn partial(mut self) -> Self {
+    pub fn allow_partial(mut self) -> Self {
         self.partial = true;
         self
     }
@@ -249,7 +249,7 @@ impl Checkpoint {
             bytes: entry.len,
             file: &self.files[entry.file].stamp.path,
             offset: entry.offset,
-            contiguous: entry.is_contiguous(),
+            is_contiguous: entry.is_contiguous(),
         })
     }
 

@@ -22,7 +22,7 @@ pub enum CallError {
         message: String,
     },
     /// The worker's process ended while it ran the call.
-    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.actor))]
+    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.is_actor))]
     WorkerDied {
         /// The method.
         method: String,
@@ -35,7 +35,8 @@ pub enum CallError {
         /// How often it might be tried.
         allowed: u32,
         /// Whether the worker was an actor, whose state is gone with it.
-        actor: bool,
+        #[serde(rename = "actor")]
+        is_actor: bool,
     },
     /// The call did not end in time. A worker that was busy with it was replaced.
     #[error("`{method}` passed its deadline of {after:?} {place}; give it longer with `.deadline(..)`")]

@@ -29,8 +29,8 @@ pub(crate) mod wrapper;
 
 pub use self::executable::Executable;
 pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo};
-pub use self::model::{Opened, open};
-pub use self::program::Program;
+pub use self::model::{Model, open};
+pub use self::program::Runnable;
 pub use self::torchscript::TorchScript;
 pub use self::torchscript::signature::{ScriptArgument, ScriptMethod};
 pub use self::trace::{Tracer, trace};

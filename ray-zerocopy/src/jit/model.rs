@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::executable::Executable;
-use super::program::{Program, ProgramKind, Sealed};
+use super::program::{ProgramKind, Runnable, Sealed};
 use super::torchscript::TorchScript;
 use super::traced_graph::TracedGraph;
 use crate::arena::arena::Arena;
@@ -17,7 +17,7 @@ use crate::error::script::ScriptError;
 /// A traced graph or a TorchScript module, for programs that take either: see [`open`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Opened {
+pub enum Model {
     /// What [`trace`](super::trace()) has made.
     Graph(TracedGraph),
     /// What `torch.jit.save` has written, or [`TorchScript::save`].
@@ -49,19 +49,19 @@ pub enum Opened {
 ///
 /// # Errors
 /// If the file holds neither, or cannot be trusted.
-pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::error::Result<Opened> {
+pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::error::Result<Model> {
     let path = path.as_ref();
     match ArenaFile::open(path) {
-        Ok(file) => Opened::from_arena(&file.seal(&mut tell)?),
+        Ok(file) => Model::from_arena(&file.seal(&mut tell)?),
         // A state dict is an archive too, and the error says so.
         Err(ArenaError::NotAnArena(_)) if kind::kind(path).is_ok_and(|kind| kind.is_some()) => {
-            Ok(Opened::Script(TorchScript::open_with(path, tell)?))
+            Ok(Model::Script(TorchScript::open_with(path, tell)?))
         }
         Err(error) => Err(GraphError::from(error).into()),
     }
 }
 
-impl Opened {
+impl Model {
     /// What an arena holds.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Opened {
     }
 }
 
-impl Sealed for Opened {
+impl Sealed for Model {
     fn kind(&self) -> ProgramKind {
         match self {
             Self::Graph(graph) => graph.kind(),
@@ -103,7 +103,7 @@ impl Sealed for Opened {
     }
 }
 
-impl Program for Opened {
+impl Runnable for Model {
     fn arena(&self) -> &Arena {
         match self {
             Self::Graph(graph) => graph.arena(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::executable::Executable;
 use super::pipeline::Graph;
-use super::program::{Program, ProgramKind};
+use super::program::{ProgramKind, Runnable};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::backend::Backend;
@@ -57,7 +57,7 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the workers cannot be started.
-    pub fn new(graph: &impl Program) -> Result<Self> {
+    pub fn new(graph: &impl Runnable) -> Result<Self> {
         Self::on(&LocalPool::shared()?, graph)
     }
 
@@ -65,7 +65,7 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(engine: &impl Backend, graph: &impl Program) -> Result<Self> {
+    pub fn on(engine: &impl Backend, graph: &impl Runnable) -> Result<Self> {
         let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
         Ok(Self { tasks, kind: graph.kind() })
     }
@@ -166,7 +166,7 @@ pub struct JitActorWrapper {
 
 impl JitActorWrapper {
     /// Actors of this machine.
-    pub fn new(graph: &impl Program) -> Self {
+    pub fn new(graph: &impl Runnable) -> Self {
         Self { actors: ActorWrapper::from_arena(graph.arena().clone()), kind: graph.kind() }
     }
 
@@ -174,7 +174,7 @@ impl JitActorWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(place: &impl Backend, graph: &impl Program) -> Result<Self> {
+    pub fn on(place: &impl Backend, graph: &impl Runnable) -> Result<Self> {
         let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
         Ok(Self { actors, kind: graph.kind() })
     }
@@ -305,20 +305,15 @@ impl JitActors {
         self.actors.call(&self.kind, Some(method), &inputs.into())
     }
 
-    /// How many actors there are.
-    pub fn len(&self) -> usize {
-        self.actors.len()
-    }
-
-    /// Never: there is at least one.
-    pub fn is_empty(&self) -> bool {
-        self.actors.is_empty()
+    /// Number of actors, with those that are being started.
+    pub fn actor_count(&self) -> usize {
+        self.actors.actor_count()
     }
 
     /// One of the actors.
     ///
     /// # Panics
-    /// If there is no actor of this number; there are [`len`](Self::len).
+    /// If there is no actor of this number; there are [`actor_count`](Self::actor_count).
     #[track_caller]
     pub fn actor(&self, index: usize) -> JitActor {
         JitActor { actor: self.actors.actor(index), kind: self.kind.clone() }
@@ -326,7 +321,7 @@ impl JitActors {
 
     /// All actors, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = JitActor> {
-        (0..self.len()).map(|index| self.actor(index))
+        (0..self.actor_count()).map(|index| self.actor(index))
     }
 
     /// How long a call through this handle may take.

@@ -137,11 +137,11 @@ impl<P: Root> ActorWrapper<P> {
     /// Huge pages are made by this process, here, for all who map the weights; with
     /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
     /// before it loads the pipeline: actors, this one in [`load`](Self::load), and whoever gets the serialised handle. A
-    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory`] for
+    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory_status`] for
     /// this process.
     #[must_use]
     pub fn memory(mut self, memory: MemoryPolicy) -> Self {
-        self.arena.apply(memory.once());
+        self.arena.apply_policy(memory.once());
         self.memory = memory;
         self
     }

@@ -134,7 +134,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// applied is no error: what came of it is in the [`report`](Self::report).
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
-        self.arena().apply(memory.once());
+        self.arena().apply_policy(memory.once());
         let Program { ref device, strict, .. } = *self.caller.program;
         let device = device.clone();
         self.reprogram(device, strict, memory)

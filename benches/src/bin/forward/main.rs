@@ -137,7 +137,7 @@ fn main() -> Result<()> {
     let model = config.init(&Device::flex());
     let (small, huge) = (share(&model)?, share(&model)?);
     drop(model);
-    huge.apply(MemoryPolicy::default().huge_pages(HugePages::Now));
+    huge.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now));
     let file =
         |arena: &Arena| format!("/proc/{}/fd/{}", std::process::id(), arena.fd().map_or(-1, |fd| fd.as_raw_fd()));
     let arenas = serde_json::to_string(&[(Weights::Arena, file(&small)), (Weights::ArenaHugePages, file(&huge))])?;
@@ -223,7 +223,7 @@ fn compute(arenas: &[(Weights, String)]) -> Result<()> {
         let arena = Arena::from_memfd(fd.into())?;
         if *weights == Weights::ArenaHugePages {
             // They are there already, and only have to be mapped.
-            let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now)).huge_pages;
+            let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now)).huge_pages;
             (huge_pages_mib, huge_pages) = (outcome.bytes() as f64 / f64::from(1 << 20), outcome.to_string());
         }
         let model = load::<Net>(&arena, &device)?.strict()?.into_inner();

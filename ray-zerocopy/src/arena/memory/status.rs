@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(256, 256).init(device) } } }
 ///
 /// let arena = share(&Model::new(&Device::flex()))?;
-/// let outcome = arena.apply(MemoryPolicy::default().prefault(true));
+/// let outcome = arena.apply_policy(MemoryPolicy::default().prefault(true));
 /// match &outcome.prefault {
-///     PolicyStatus::Applied { bytes } => assert_eq!(*bytes, arena.len()),
+///     PolicyStatus::Applied { bytes } => assert_eq!(*bytes, arena.size_bytes()),
 ///     other => println!("prefault: {other}"),
 /// }
 /// assert_eq!(outcome.lock, PolicyStatus::NotAsked);

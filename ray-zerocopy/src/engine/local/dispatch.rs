@@ -254,7 +254,7 @@ pub(super) fn died(call: Call, worker: Worker, how: String) {
         how,
         attempts: call.attempts,
         allowed: call.allowed,
-        actor: call.actor,
+        is_actor: call.actor,
     };
     call.answer(Err(error));
 }

@@ -52,8 +52,8 @@ impl GraphInfo {
         let names: Vec<_> = self.0.symbols.iter().map(|symbol| symbol.name.clone()).collect();
         self.0.operations.iter().enumerate().map(move |(at, operation)| StepInfo {
             name: passes::name(operation),
-            reads: operation.inputs().map(|tensor| operands.find(tensor.id)).collect(),
-            gives: operation
+            inputs: operation.inputs().map(|tensor| operands.find(tensor.id)).collect(),
+            outputs: operation
                 .outputs()
                 .map(|out| {
                     let traced: Vec<_> = out.shape.iter().map(usize::to_string).collect();
@@ -95,10 +95,10 @@ pub struct StepInfo {
     pub number: usize,
     /// What it is called: `Matmul`, `Reshape`.
     pub name: String,
-    /// What it reads.
-    pub reads: Vec<Operand>,
-    /// The type and shape of what it gives, at the traced sizes.
-    pub gives: Vec<String>,
+    /// Where its operands come from.
+    pub inputs: Vec<Operand>,
+    /// The type and shape of each output, at the traced sizes.
+    pub outputs: Vec<String>,
     /// Whether it computes, and not only looks at a tensor in another way.
     pub computes: bool,
 }

@@ -30,24 +30,26 @@ pub struct ScriptArgument {
     /// Its name.
     pub name: String,
     /// Its type, as TorchScript writes it: `Tensor`, `Optional[int]`, `List[Tensor]`.
-    pub kind: String,
+    #[serde(rename = "kind")]
+    pub ty: String,
     /// Whether it has a default value.
-    pub default: bool,
+    #[serde(rename = "default")]
+    pub has_default: bool,
 }
 
 impl ScriptArgument {
     /// Whether a call may leave it out.
-    pub fn optional(&self) -> bool {
-        self.default || self.kind.starts_with("Optional[")
+    pub fn is_optional(&self) -> bool {
+        self.has_default || self.ty.starts_with("Optional[")
     }
 
     /// Whether it is one tensor, or one number, and so has its own name.
     fn alone(&self) -> bool {
-        !self.kind.contains('[') || self.kind.starts_with("Optional[") && self.kind.matches('[').count() == 1
+        !self.ty.contains('[') || self.ty.starts_with("Optional[") && self.ty.matches('[').count() == 1
     }
 
     fn number(&self) -> bool {
-        let kind = self.kind.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(&self.kind);
+        let kind = self.ty.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(&self.ty);
         matches!(kind, "int" | "float" | "bool" | "number" | "Scalar")
     }
 }
@@ -117,12 +119,12 @@ impl ModuleSignature {
                 return Err(wrong(name, "is not one of the module's"));
             };
             if argument.number() && value.shape().iter().product::<usize>() != 1 {
-                let expected = format!("one {}", argument.kind);
+                let expected = format!("one {}", argument.ty);
                 return Err(ReplayError::Input { name: name.to_owned(), expected, found: value.to_string() });
             }
         }
         let missing = |argument: &&ScriptArgument| {
-            !argument.optional() && argument.alone() && inputs.get(&argument.name).is_none()
+            !argument.is_optional() && argument.alone() && inputs.get(&argument.name).is_none()
         };
         match method.arguments.iter().find(missing) {
             Some(argument) => Err(wrong(&argument.name, "is missing")),
@@ -144,8 +146,8 @@ mod tests {
     fn code() -> ModuleSignature {
         let argument = |(name, kind, default): (&str, &str, bool)| ScriptArgument {
             name: name.to_owned(),
-            kind: kind.to_owned(),
-            default,
+            ty: kind.to_owned(),
+            has_default: default,
         };
         let arguments = [
             ("x", "Tensor", false),

@@ -43,7 +43,7 @@ pub(super) fn split(path: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Arena
         arguments: method
             .arguments
             .into_iter()
-            .map(|argument| ScriptArgument { name: argument.name, kind: argument.kind, default: argument.default })
+            .map(|argument| ScriptArgument { name: argument.name, ty: argument.kind, has_default: argument.default })
             .collect(),
         returns: method.returns,
     });

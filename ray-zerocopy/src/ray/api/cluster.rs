@@ -63,7 +63,7 @@ pub struct Node {
     /// The address of its host.
     pub address: String,
     /// Whether Ray believes that it is there.
-    pub alive: bool,
+    pub is_alive: bool,
     /// What it has: `CPU`, `GPU`, `memory` and `object_store_memory` in bytes, and what its owner made up.
     pub resources: BTreeMap<String, f64>,
 }
@@ -93,7 +93,7 @@ impl Backend {
             (None, _) => {}
             (Some(Current { abandoned: true, .. }), 0) => leave_from(&mut current)?,
             (Some(Current { abandoned: true, address }), loans) => {
-                return Err(RayError::Borrowed { address: address.clone(), loans });
+                return Err(RayError::StoreInUse { address: address.clone(), objects: loans });
             }
             (Some(Current { address, .. }), _) => {
                 return Err(RayError::AlreadyConnected { address: address.clone() });
@@ -145,7 +145,7 @@ impl Cluster {
                 Ok(Node {
                     id: text("NodeID")?,
                     address: text("NodeManagerAddress")?,
-                    alive: node.as_any().get_item("Alive")?.extract()?,
+                    is_alive: node.as_any().get_item("Alive")?.extract()?,
                     resources: node.as_any().get_item("Resources")?.extract()?,
                 })
             };
@@ -188,7 +188,7 @@ impl Cluster {
     pub fn shut_down(&self) -> Result<(), RayError> {
         match loans() {
             loans if loans > 0 && !self.0.local && self.0.open.load(Ordering::Acquire) => {
-                Err(RayError::Borrowed { address: self.0.address.clone(), loans })
+                Err(RayError::StoreInUse { address: self.0.address.clone(), objects: loans })
             }
             _ => self.0.leave(),
         }

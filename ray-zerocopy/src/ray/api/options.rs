@@ -21,7 +21,7 @@ pub struct Options {
     resources: BTreeMap<String, f64>,
     node: Option<String>,
     spread: bool,
-    direct: bool,
+    compiled_graph: bool,
 }
 
 impl Options {
@@ -72,14 +72,14 @@ impl Options {
     ///
     /// An actor that dies is begun anew by this process, not by Ray, so it ends with this process's interest in it.
     #[must_use]
-    pub fn direct(mut self) -> Self {
-        self.direct = true;
+    pub fn compiled_graph(mut self) -> Self {
+        self.compiled_graph = true;
         self
     }
 
     /// Whether calls of actors go through a compiled graph.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.direct
+    pub(crate) fn has_compiled_graph(&self) -> bool {
+        self.compiled_graph
     }
 
     /// How many threads a worker computes with.

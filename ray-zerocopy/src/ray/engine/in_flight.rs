@@ -161,7 +161,7 @@ impl InFlightCall {
         let Some((allowed, actor)) = self.with(|call| (call.allowed, call.actor)) else { return Completion::Answered };
         let method = self.0.method.to_owned();
         let worker = at.unwrap_or(Worker { index: 0, pid: 0 });
-        let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, actor };
+        let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, is_actor: actor };
         match error {
             RayError::WorkerDied { cause, .. } => {
                 self.answer(Err(died(cause)));

@@ -86,7 +86,7 @@ impl Shared {
         Request {
             binary: self.site.cluster.0.binary,
             threads: self.site.options.threads(),
-            own: !self.site.options.is_direct(),
+            own: !self.site.options.has_compiled_graph(),
             whole: false,
             order,
         }
@@ -188,7 +188,7 @@ impl Shared {
             slot.there
         });
         let forever = match &result {
-            Err(RayError::ActorDied { restarting, .. }) => Some(!restarting),
+            Err(RayError::ActorDied { is_restarting, .. }) => Some(!is_restarting),
             Err(RayError::WorkerDied { .. }) => Some(false),
             _ => None,
         };

@@ -24,7 +24,7 @@ impl Shared {
             Some(slot) => (slot.there.take().is_some(), slot.direct.take()),
             None => (false, None),
         };
-        let forever = forever || self.site.options.is_direct();
+        let forever = forever || self.site.options.has_compiled_graph();
         if let Some(direct) = direct {
             self.keeper.soon(move || direct.close());
         }
@@ -81,7 +81,9 @@ impl Shared {
             }
             Err(error) => {
                 let (dead, hopeless, pause) = match &error {
-                    CallError::Ray { error: RayError::ActorDied { restarting: true, .. }, .. } => (false, false, PROBE),
+                    CallError::Ray { error: RayError::ActorDied { is_restarting: true, .. }, .. } => {
+                        (false, false, PROBE)
+                    }
                     // One that was begun anew is dead as well, and not only the one before it.
                     CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, forever, PROBE),
                     CallError::Load { .. } | CallError::Start { .. } => (false, true, PROBE),
@@ -133,7 +135,7 @@ impl Shared {
         let Some(index) = place else { return };
         drop(self.site.cluster.ask("kill", |py| self.kill(py, index, false)));
         if there.is_some() {
-            self.heal(index, self.site.options.is_direct());
+            self.heal(index, self.site.options.has_compiled_graph());
         }
     }
 

@@ -62,7 +62,7 @@ impl Shared {
         cluster.ask(self.program.arena.pipeline(), |py| {
             let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
             // One that is called directly is begun anew by its owner, who has to open a new channel anyway.
-            keywords.set_item("max_restarts", if self.site.options.is_direct() { 0 } else { -1 })?;
+            keywords.set_item("max_restarts", if self.site.options.has_compiled_graph() { 0 } else { -1 })?;
             let handle = start_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
             Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, there: None })
@@ -119,7 +119,7 @@ impl Shared {
 
     /// Opens the short way to an actor, if that is wanted.
     fn open_direct(&self, index: usize) -> Result<Option<Arc<CompiledGraphChannel>>, RayError> {
-        if !self.site.options.is_direct() {
+        if !self.site.options.has_compiled_graph() {
             return Ok(None);
         }
         let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
