@@ -52,7 +52,7 @@ fn every_tensor_is_what_pytorch_reads() {
         assert_eq!(checkpoint.tensors().count(), tensors.len(), "{name}");
         let folder = tempfile::tempdir().unwrap();
         let packed = folder.path().join("packed.bpk");
-        checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+        checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
         let packed = Checkpoint::open(&packed).unwrap();
         for tensor in checkpoint.tensors() {
             let [dtype, shape, sha256] = &tensors[tensor.name].as_array().unwrap()[..] else { panic!("{tensor:?}") };

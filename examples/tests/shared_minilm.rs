@@ -40,6 +40,6 @@ fn four_workers_answer_as_their_owner_does_on_one_copy() {
     }
 
     let engine = LocalPool::builder().workers(1).start().unwrap();
-    let tasks = TaskWrapper::<Search>::from_arena(&engine, shared.arena().clone()).unwrap();
+    let tasks = TaskWrapper::<Search>::from_arena_on(&engine, shared.arena().clone()).unwrap();
     assert_eq!(tasks.embed(texts).wait().unwrap().unwrap().into_data(), here, "a task on the same arena");
 }

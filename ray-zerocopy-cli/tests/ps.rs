@@ -70,7 +70,7 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
 fn arenas_in_files_are_found_while_they_are_mapped() {
     let folder = Folder::new();
     let file = folder.arena("model.bpk", 64);
-    let arena = Arena::open_with(&file, in_file()).unwrap();
+    let arena = Arena::open_placed(&file, in_file()).unwrap();
     let found = find(&arena).unwrap();
     assert_eq!((&found["path"], &found["sealed"]), (&json!(file), &json!(false)));
     let own = own(&found);
@@ -106,7 +106,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
         done["arenas"].as_array().unwrap().iter().any(|found| found["path"] == json!(path))
     };
     eventually("a process that was just started by another test is its own", || !listed(&folder.at("model.bpk")));
-    let alone = Arena::open_with(folder.at("model.bpk"), in_file()).unwrap();
+    let alone = Arena::open_placed(folder.at("model.bpk"), in_file()).unwrap();
     drop((loaded, arena));
     eventually("without the arena that borrows from it, the file counts", || listed(&folder.at("model.bpk")));
     drop(alone);

@@ -99,7 +99,7 @@ fn a_tensor_without_a_dimension_fits_one_of_one_element() {
     let original = open(&case("scalar.safetensors"));
     assert!(original.tensors().any(|tensor| tensor.name == "logit_scale" && tensor.shape.is_empty()));
     let value = stored(&original, "clip.logit_scale");
-    Checkpoint::open(case("scalar.safetensors")).unwrap().pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+    Checkpoint::open(case("scalar.safetensors")).unwrap().pack(&packed).unwrap().verify(|_| ()).unwrap();
     for checkpoint in [original, open(&packed), open(&packed).placement(in_file().aligned(4))] {
         let arena = share_from(&Clip::new(&Device::flex()), &checkpoint).unwrap();
         arena.verify().unwrap();
@@ -299,7 +299,7 @@ fn transposed_weights_of_gpt2_are_turned_around() {
     assert_eq!(numbers(model.attn.value.weight.val()), rows(8));
     // And packed, where PyTorch's layout is written down.
     let packed = folder.path().join("packed.bpk");
-    checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+    checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
     let arena =
         share_from(&Attention::new(&Device::flex()), &Checkpoint::open(&packed).unwrap().from_pytorch()).unwrap();
     let model = load::<Attention>(&arena, &Device::flex()).unwrap();

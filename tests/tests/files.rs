@@ -37,7 +37,7 @@ fn a_saved_arena_is_the_same_arena() {
     let zoo = Zoo::new(&Device::flex());
     let arena = share(&zoo).unwrap();
     let mut last = 0;
-    arena.save_with(&path, &mut |progress| last = progress.done).unwrap();
+    arena.save_with_progress(&path, |progress| last = progress.done).unwrap();
     assert_eq!(last, arena.size_bytes());
 
     let opened = Arena::open(&path).unwrap();
@@ -61,7 +61,7 @@ fn an_arena_opened_in_its_file_lends_the_page_cache() {
     let mill = mill();
     share(&mill).unwrap().save(&path).unwrap();
 
-    let arena = Arena::open_with(&path, in_file()).unwrap();
+    let arena = Arena::open_placed(&path, in_file()).unwrap();
     assert_eq!(arena.files().collect::<Vec<_>>(), [path.as_path()]);
     assert!(arena.borrowed_bytes() >= 64 * 65 * 4);
     let placed: Vec<_> = arena.tensors().map(|tensor| tensor.placed).collect();
@@ -101,11 +101,11 @@ fn a_look_into_a_file_reads_its_head_alone() {
     let file = ArenaFile::open(&path).unwrap();
     assert_eq!((file.id(), file.pipeline(), file.size_bytes()), (arena.id(), arena.pipeline(), arena.size_bytes()));
     assert_eq!(file.checksums().flatten().count(), 2);
-    for error in [file.verify(&mut |_| ()).unwrap_err(), Arena::open(&path).unwrap_err()] {
+    for error in [file.verify(|_| ()).unwrap_err(), Arena::open(&path).unwrap_err()] {
         assert!(matches!(&error, ArenaError::BlobChecksum { entry, .. } if *entry == name), "{error}");
     }
     // What is opened where it is has not been read.
-    let arena = Arena::open_with(&path, in_file()).unwrap();
+    let arena = Arena::open_placed(&path, in_file()).unwrap();
     assert!(matches!(arena.verify(), Err(ArenaError::BlobChecksum { .. })));
 }
 
@@ -116,7 +116,7 @@ fn what_is_no_arena_is_refused_by_name() {
     let refused = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         let error = Arena::open(&path).unwrap_err();
-        assert!(Arena::open_with(&path, in_file()).is_err());
+        assert!(Arena::open_placed(&path, in_file()).is_err());
         error.to_string()
     };
     assert!(refused(b"").contains("it.bpk"));
@@ -147,7 +147,7 @@ fn a_file_that_changes_before_a_worker_has_it_is_refused_there() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("mill.bpk");
     share(&mill()).unwrap().save(&path).unwrap();
-    let arena = Arena::open_with(&path, in_file()).unwrap();
+    let arena = Arena::open_placed(&path, in_file()).unwrap();
     OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.size_bytes() + 1).unwrap();
     let error = ActorWrapper::<Mill>::from_arena(arena).spawn(1).map(drop).unwrap_err();
     let Error::Call(CallError::Load { error, .. }) = &error else { panic!("{error}") };
@@ -160,7 +160,7 @@ fn a_file_that_is_cut_short_under_a_worker_kills_it_and_the_error_says_how() {
     let path = folder.path().join("mill.bpk");
     // Large enough that weights lie on pages that nobody has touched yet.
     share(&MillConfig::new(512).init(&Device::flex())).unwrap().save(&path).unwrap();
-    let arena = Arena::open_with(&path, in_file()).unwrap();
+    let arena = Arena::open_placed(&path, in_file()).unwrap();
     let actors = ActorWrapper::<Mill>::from_arena(arena).spawn(1).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
     let error = actors.actor(0).grind(ones(512)).wait().unwrap_err();
@@ -176,8 +176,8 @@ fn tasks_run_on_an_opened_arena() {
     let path = folder.path().join("mill.bpk");
     let mill = mill();
     share(&mill).unwrap().save(&path).unwrap();
-    for arena in [Arena::open(&path).unwrap(), Arena::open_with(&path, in_file()).unwrap()] {
-        let tasks = TaskWrapper::<Mill>::from_arena(&LocalPool::shared().unwrap(), arena).unwrap();
+    for arena in [Arena::open(&path).unwrap(), Arena::open_placed(&path, in_file()).unwrap()] {
+        let tasks = TaskWrapper::<Mill>::from_arena_on(&LocalPool::shared().unwrap(), arena).unwrap();
         assert_eq!(tasks.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
     }
 }

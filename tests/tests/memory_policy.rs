@@ -200,7 +200,7 @@ fn a_handle_carries_its_policy_to_whoever_loads_it() {
     assert_eq!(received.arena().memory_status().prefault, expected);
     received.withdraw();
 
-    let tasks = TaskWrapper::<Mill>::from_arena(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
+    let tasks = TaskWrapper::<Mill>::from_arena_on(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
     let tasks = tasks.memory(MemoryPolicy::default().prefault(true));
     tasks.load().unwrap();
     assert_eq!(tasks.arena().memory_status().prefault, PolicyStatus::Applied { bytes: tasks.arena().size_bytes() });

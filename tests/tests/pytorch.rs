@@ -107,7 +107,7 @@ fn every_tensor_is_what_pytorch_reads() {
         found.retain(wanted);
         compare(&name, &found, &expected);
         // Packed it is the same, and has checksums.
-        checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+        checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
         let mut found = described(&Checkpoint::open(&packed).unwrap());
         found.retain(wanted);
         compare(&format!("{name}, packed"), &found, &expected);

@@ -200,7 +200,7 @@ fn a_deadline_ends_a_call_and_what_runs_it() {
 fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     let wrapper = ActorWrapper::on(&site(), &mill()).unwrap();
     let local = LocalPool::builder().workers(1).start().unwrap();
-    let error = TaskWrapper::<Mill>::from_arena(&local, wrapper.arena().clone()).unwrap_err();
+    let error = TaskWrapper::<Mill>::from_arena_on(&local, wrapper.arena().clone()).unwrap_err();
     assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
     let error = serde_json::to_string(&wrapper).unwrap_err();
     assert!(error.to_string().contains("lies in Ray's object store"), "{error}");

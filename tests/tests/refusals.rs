@@ -49,7 +49,7 @@ fn is_wrong(error: &Error) {
 #[test]
 fn workers_refuse_the_arena_of_another_pipeline_and_go_on() {
     let engine = LocalPool::builder().workers(1).start().unwrap();
-    let foreign = TaskWrapper::<Post>::from_arena(&engine, share(&mill()).unwrap()).unwrap();
+    let foreign = TaskWrapper::<Post>::from_arena_on(&engine, share(&mill()).unwrap()).unwrap();
     is_wrong(&foreign.pid().wait().unwrap_err());
     is_wrong(&foreign.pid().wait().unwrap_err());
     let own = TaskWrapper::on(&engine, &Post::new(&Device::flex())).unwrap();

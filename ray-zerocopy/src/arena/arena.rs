@@ -97,18 +97,18 @@ impl Arena {
     /// # Errors
     /// Names the first entry whose bytes are not the ones that were shared.
     pub fn verify(&self) -> Result<(), ArenaError> {
-        self.verify_with(&mut |_| ())
+        self.verify_with_progress(|_| ())
     }
 
-    /// [`verify`](Self::verify), telling how far it is.
+    /// Compares every byte as [`verify`](Self::verify) does, and reports its progress in bytes.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
-    pub fn verify_with(&self, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+    pub fn verify_with_progress(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
         crate::os::fork::adopt();
         let blobs = self.manifest().blobs.iter().zip(&self.0.read_index.places).enumerate();
         let checked = blobs.filter_map(|(at, (blob, place))| Some((at, blob, blob.blake3.as_ref()?, place.len)));
-        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), tell);
+        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), &mut progress);
         for (at, blob, expected, _) in checked {
             let mut hasher = blake3::Hasher::new();
             self.slice(at as u32).chunks(8 * CHUNK).for_each(|chunk| {

@@ -31,7 +31,7 @@ pub(crate) mod transpose;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::DType;
 
@@ -120,7 +120,7 @@ pub struct Checkpoint {
     pub(crate) tell: Option<Tell>,
 }
 
-pub(crate) type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
+pub(crate) type Tell = Arc<Mutex<dyn FnMut(Progress) + Send>>;
 
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -232,10 +232,10 @@ impl Checkpoint {
         self
     }
 
-    /// Tells how far the sharing of this checkpoint is, for a progress bar.
+    /// Calls `progress` while this checkpoint is shared or packed.
     #[must_use]
-    pub fn progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.tell = Some(Arc::new(tell));
+    pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.tell = Some(Arc::new(Mutex::new(progress)));
         self
     }
 

@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::entry::Entry;
 use super::source::{Change, FromFile, Scratch};
@@ -35,7 +35,7 @@ impl Checkpoint {
     /// # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3], &[1, 2, 3]).unwrap();
     /// # safetensors::serialize_to_file([("table", &view), ("the same table", &view)], None, &from).unwrap();
     /// let packed = Checkpoint::open(&from)?.pack(&to)?;
-    /// packed.verify(&mut |_| ())?;
+    /// packed.verify(|_| ())?;
     ///
     /// let checkpoint = Checkpoint::open(&to)?;
     /// assert!(checkpoint.tensors().all(|tensor| tensor.alignment() >= 256));
@@ -91,6 +91,6 @@ impl Checkpoint {
 /// Tells how far something is, if somebody listens.
 pub(crate) fn told(tell: Option<&Tell>, progress: Progress) {
     if let Some(tell) = tell {
-        tell(progress);
+        tell.lock().unwrap_or_else(PoisonError::into_inner)(progress);
     }
 }

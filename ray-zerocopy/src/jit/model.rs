@@ -1,4 +1,4 @@
-//! A file that holds something to run, whichever it is.
+//! Opens either a traced graph or a TorchScript module.
 
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub enum Model {
     Script(TorchScript),
 }
 
-/// Opens a saved graph, a saved module, or a module of Python's torch; tells how far it is.
+/// Opens a saved graph, a saved module, or a module of Python's torch, and reports its progress in bytes.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -49,13 +49,13 @@ pub enum Model {
 ///
 /// # Errors
 /// If the file holds neither, or cannot be trusted.
-pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::error::Result<Model> {
+pub fn open(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> crate::error::Result<Model> {
     let path = path.as_ref();
     match ArenaFile::open(path) {
-        Ok(file) => Model::from_arena(&file.seal(&mut tell)?),
+        Ok(file) => Model::from_arena(&file.seal(&mut progress)?),
         // A state dict is an archive too, and the error says so.
         Err(ArenaError::NotAnArena(_)) if kind::kind(path).is_ok_and(|kind| kind.is_some()) => {
-            Ok(Model::Script(TorchScript::open_with(path, tell)?))
+            Ok(Model::Script(TorchScript::open_with_progress(path, progress)?))
         }
         Err(error) => Err(GraphError::from(error).into()),
     }

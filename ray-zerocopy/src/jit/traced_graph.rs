@@ -96,7 +96,7 @@ impl TracedGraph {
     /// # Errors
     /// If the file cannot be read, is no graph of this version, or is corrupted.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
-        Self::from_arena(&ArenaFile::open(path)?.seal(&mut |_| ())?)
+        Self::from_arena(&ArenaFile::open(path)?.seal(|_| ())?)
     }
 
     /// Writes operations and weights to one file, `model.rzg` say. It is an arena file too, for `rzc` and for tools that read

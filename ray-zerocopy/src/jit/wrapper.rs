@@ -65,8 +65,8 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(engine: &impl Backend, graph: &impl Runnable) -> Result<Self> {
-        let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
+    pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
+        let tasks = TaskWrapper::from_arena_on(backend, graph.arena().clone())?;
         Ok(Self { tasks, kind: graph.kind() })
     }
 
@@ -174,8 +174,8 @@ impl JitActorWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(place: &impl Backend, graph: &impl Runnable) -> Result<Self> {
-        let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
+    pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
+        let actors = ActorWrapper::from_arena_on(backend, graph.arena().clone())?;
         Ok(Self { actors, kind: graph.kind() })
     }
 

@@ -90,16 +90,16 @@ impl<P: Root> ActorWrapper<P> {
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
-    pub fn on(place: &impl Backend, pipeline: &P) -> Result<Self> {
-        Self::from_arena_on(place, share(pipeline)?)
+    pub fn on(backend: &impl Backend, pipeline: &P) -> Result<Self> {
+        Self::from_arena_on(backend, share(pipeline)?)
     }
 
     /// As [`from_arena`](Self::from_arena), with actors where you choose.
     ///
     /// # Errors
     /// If the arena cannot be brought there.
-    pub fn from_arena_on(place: &impl Backend, arena: Arena) -> Result<Self> {
-        Ok(Self { home: place.home(), ..Self::from_arena(place.adopt(arena)?) })
+    pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
+        Ok(Self { home: backend.home(), ..Self::from_arena(backend.adopt(arena)?) })
     }
 
     /// A handle of a pipeline that has been shared already.

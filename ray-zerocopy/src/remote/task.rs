@@ -73,18 +73,26 @@ impl<P: Remote> TaskWrapper<P> {
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
-    pub fn on(engine: &impl Backend, pipeline: &P) -> Result<Self> {
-        Self::from_arena(engine, share(pipeline)?)
+    pub fn on(backend: &impl Backend, pipeline: &P) -> Result<Self> {
+        Self::from_arena_on(backend, share(pipeline)?)
     }
 
-    /// Runs the methods of a pipeline that has been shared already.
+    /// Runs the methods of a shared pipeline on the workers that this process shares, [`LocalPool::shared`].
+    ///
+    /// # Errors
+    /// If the workers cannot be started; and as [`from_arena_on`](Self::from_arena_on).
+    pub fn from_arena(arena: Arena) -> Result<Self> {
+        Self::from_arena_on(&LocalPool::shared()?, arena)
+    }
+
+    /// Runs the methods of a shared pipeline on workers of your choice.
     ///
     /// # Errors
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
-    pub fn from_arena(engine: &impl Backend, arena: Arena) -> Result<Self> {
-        let program = program::<P>(engine.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
+    pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
+        let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
-        Ok(Self::assemble(engine.tasks()?, program, options))
+        Ok(Self::assemble(backend.tasks()?, program, options))
     }
 
     fn assemble(Tasks(engine): Tasks, program: Arc<Program>, options: Options) -> Self {

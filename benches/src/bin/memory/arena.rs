@@ -61,7 +61,7 @@ fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
         engine.workers().iter().map(|worker| Ok((worker.pid, rollup(worker.pid, "Anonymous")?))).collect()
     };
     let before = anonymous()?;
-    let tasks = TaskWrapper::<Model>::from_arena(&engine, arena.clone())?;
+    let tasks = TaskWrapper::<Model>::from_arena_on(&engine, arena.clone())?;
     // Each takes one call at a time, and no worker can be told which.
     for _ in 0..20 {
         let forwards = gather((0..workers).map(|_| tasks.forward_and_wait(PAUSE))).wait()?;

@@ -81,18 +81,18 @@ impl TorchScript {
     /// If the file is no module; if a method writes into a parameter, which shared memory does not allow; or if the program was built
     /// without the feature `torchscript`, which a saved arena can do without.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ScriptError> {
-        Self::open_with(path, |_| ())
+        Self::open_with_progress(path, |_| ())
     }
 
-    /// [`open`](Self::open), and tells how far it is.
+    /// Opens a module as [`open`](Self::open) does, and reports its progress in bytes.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> Result<Self, ScriptError> {
+    pub fn open_with_progress(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Self, ScriptError> {
         let path = path.as_ref();
         match ArenaFile::open(path) {
-            Ok(file) => Self::from_arena(&file.seal(&mut tell)?),
-            Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut tell)?),
+            Ok(file) => Self::from_arena(&file.seal(&mut progress)?),
+            Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut progress)?),
             Err(ArenaError::NotAnArena(_)) => {
                 Err(ScriptError::Open { file: path.display().to_string(), reason: Self::instead(path) })
             }
