@@ -141,8 +141,8 @@ impl Log {
                 let violence = match &error {
                     CallError::WorkerDied { .. } => true,
                     CallError::Wire { reason, .. } => explained(reason),
-                    CallError::Start { reason, .. } => {
-                        reason.contains("processes died while they loaded") || explained(reason)
+                    CallError::Start(error) => {
+                        error.reason().contains("processes died while they loaded") || explained(error.reason())
                     }
                     CallError::Load { error, .. } => explained(&error.to_string()),
                     _ => false,

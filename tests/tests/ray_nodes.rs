@@ -241,7 +241,7 @@ fn removal() {
     // Those that have to be on the second node cannot.
     let error = fixed.pid().wait().unwrap_err();
     println!("a call for an actor without a node: {error}");
-    assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::Start { .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::Start(_))), "{error}");
     let error = tasks.pid().wait().unwrap_err();
     println!("a task without a node: {error}");
     assert!(matches!(&error, Error::Call(CallError::Ray { .. })), "{error}");

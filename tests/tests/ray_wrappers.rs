@@ -231,8 +231,8 @@ fn actors_that_find_no_place_say_what_there_is() {
     let site = CLUSTER.with(Options::default().cpus(64.0));
     let wrapper = ActorWrapper::on(&site, &mill()).unwrap().start_timeout(Duration::from_secs(3));
     let error = wrapper.spawn(1).unwrap_err();
-    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
-    assert!(reason.contains("the cluster has 4 CPUs"), "{reason}");
+    let Error::Call(CallError::Start(start)) = &error else { panic!("{error}") };
+    assert!(start.reason().contains("the cluster has 4 CPUs"), "{start}");
 }
 
 #[test]

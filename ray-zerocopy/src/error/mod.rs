@@ -14,6 +14,7 @@ pub(crate) mod trace;
 pub(crate) mod value;
 
 pub use self::arena::ArenaError;
+pub use self::call::{CallPart, CallPhase, StartError};
 pub use self::checkpoint::CheckpointError;
 pub use self::device::DeviceError;
 pub use self::load::LoadError;

@@ -40,4 +40,4 @@ pub use crate::error::graph::{GraphError, ReplayError};
 pub use crate::error::script::ScriptError;
 pub use crate::error::trace::TraceError;
 pub use crate::error::value::ValueError;
-pub use crate::tensor::value::{ElementKind, Value, Values};
+pub use crate::tensor::value::{ElementKind, IntoOutputs, Value, Values};

@@ -2,6 +2,7 @@
 //!
 //! A call that waits is answered here. One that runs is its driver's: the keeper hangs up, and the driver sees that.
 
+use crate::error::call::CallPhase;
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ pub(super) fn keep(shared: &Dispatcher) {
             drop(state);
             shared.space.notify_all();
             running.iter().for_each(|link| link.cut_off_if_late());
-            waiting.into_iter().for_each(|call| late(call, "while it waited in the queue".to_owned()));
+            waiting.into_iter().for_each(|call| late(call, CallPhase::Queued));
             state = lock(&shared.state);
             continue;
         }

@@ -12,7 +12,7 @@ use super::worker_conn::{Job, SendError, WorkerConn};
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
 
 /// How many processes, for each worker of the pool, may end after a call was sent to them and before they have received it. More than
 /// that costs the call an attempt.
@@ -69,7 +69,7 @@ impl Dispatcher {
                 Err(SendError::Late(job)) => {
                     let next = lock(&self.state).next(&link);
                     if let Job::Call(call) = job {
-                        late(call, "while it waited in the queue".to_owned());
+                        late(call, CallPhase::Queued);
                     }
                     next
                 }
@@ -82,11 +82,11 @@ impl Dispatcher {
     fn unsendable(&self, link: &Arc<WorkerConn>, job: Job, error: &io::Error) -> Option<Assignment> {
         match job {
             Job::Call(call) => {
-                let what = "the arguments".to_owned();
+                let part = CallPart::Arguments;
                 let reason = error.to_string();
                 let next = lock(&self.state).next(link);
                 let method = call.method.to_owned();
-                call.answer(Err(CallError::Wire { method, what, reason }));
+                call.answer(Err(CallError::Wire { method, part, reason }));
                 next
             }
             Job::Load(program) => {
@@ -122,7 +122,7 @@ impl Dispatcher {
     pub(super) fn give_on(&self, link: &Arc<WorkerConn>, call: Call) {
         if call.is_late() {
             self.go_on(link);
-            return late(call, format!("while {} loaded the pipeline for it", link.worker));
+            return late(call, CallPhase::Loading(link.worker));
         }
         self.give(Assignment { link: Arc::clone(link), job: Job::Call(call), room: false });
     }
@@ -185,8 +185,8 @@ impl Dispatcher {
                 }
             }
             Some(call) => {
-                let error = CallError::Start { method: call.method.to_owned(), reason: reason.to_owned() };
-                call.answer(Err(error));
+                let error = StartError::call(call.method, reason);
+                call.answer(Err(error.into()));
             }
             None => {}
         }
@@ -240,9 +240,9 @@ impl Dispatcher {
 }
 
 /// Answers a call that is late.
-pub(super) fn late(call: Call, place: String) {
+pub(super) fn late(call: Call, phase: CallPhase) {
     let after = call.deadline.map_or(Duration::ZERO, |(_, after)| after);
-    let error = CallError::Deadline { method: call.method.to_owned(), after, place };
+    let error = CallError::Deadline { method: call.method.to_owned(), after, phase };
     call.answer(Err(error));
 }
 
@@ -261,5 +261,5 @@ pub(super) fn died(call: Call, worker: Worker, how: String) {
 
 /// No process for a worker.
 pub(super) fn not_started(index: usize, reason: &str) -> CallError {
-    CallError::Start { method: format!("worker {index}"), reason: reason.to_owned() }
+    StartError::Worker { index, reason: reason.to_owned() }.into()
 }

@@ -45,7 +45,7 @@ use super::Engine;
 use super::backend::{Backend, Home, Start, Tasks};
 use super::program::Program;
 use crate::arena::arena::Arena;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, StartError, Worker};
 
 /// Worker processes of this machine. Cheap to clone: clones are the same workers.
 ///
@@ -207,12 +207,11 @@ pub(crate) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result
     if let (Some(other), Some(own)) = (&settings.program, &program)
         && !own.loader.is_named()
     {
-        let method = own.arena.pipeline().to_owned();
-        return Err(CallError::Start { method, reason: foreign(other) });
+        let pipeline = own.arena.pipeline().to_owned();
+        return Err(StartError::Pipeline { pipeline, reason: foreign(other) }.into());
     }
     if settings.program.is_none() {
-        let start = |reason| CallError::Start { method: "start".to_owned(), reason };
-        executable::check().map_err(start)?;
+        executable::check().map_err(|reason| StartError::Pool { reason })?;
     }
     let pool = Pool::start(settings, program)?;
     pool.wait_until_started().inspect_err(|_| pool.abort())?;

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPhase, StartError, Worker};
 
 /// Worker processes and the queue in front of them.
 pub(crate) struct Pool {
@@ -58,7 +58,7 @@ impl Pool {
             lock(&self.shared.state).never_started(drivers);
             self.end();
             let error = crate::os::errno_hint::named("no thread could be started", &error);
-            CallError::Start { method: "start".to_owned(), reason: error.to_string() }
+            CallError::from(StartError::Pool { reason: error.to_string() })
         })?;
         lock(&self.own).insert(thread.thread().id());
         lock(&self.threads).push(thread);
@@ -164,8 +164,8 @@ impl Pool {
             let left = match call.deadline {
                 Some((until, after)) => match until.saturating_duration_since(Instant::now()) {
                     Duration::ZERO => {
-                        let place = "while it waited for a place in the queue".to_owned();
-                        let error = CallError::Deadline { method: call.method.to_owned(), after, place };
+                        let phase = CallPhase::BeforeQueue;
+                        let error = CallError::Deadline { method: call.method.to_owned(), after, phase };
                         return Err(Box::new((call, error)));
                     }
                     left => Some(left),
@@ -231,8 +231,8 @@ impl Engine for Pool {
         if let Some(program) = &self.shared.settings.program
             && !(call.program.loader.is_named() && call.handler.is_named())
         {
-            let (method, reason) = (call.method.to_owned(), super::foreign(program));
-            return Err(Box::new((call, CallError::Start { method, reason })));
+            let error = StartError::call(call.method, super::foreign(program));
+            return Err(Box::new((call, error.into())));
         }
         self.accept(call, wait)
     }

@@ -11,7 +11,7 @@ use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::program::{Attached, Program};
 use crate::engine::served::MethodError;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPart};
 
 /// What did not arrive in the worker.
 const ARGUMENTS: &str = "the arguments";
@@ -46,7 +46,9 @@ impl Dispatcher {
                 let method = call.method.to_owned();
                 let error = match failure {
                     MethodError::Panicked(message) => CallError::Panicked { method, worker, message },
-                    MethodError::Wire { what, reason } => CallError::Wire { method, what, reason },
+                    MethodError::Wire { what, reason } => {
+                        CallError::Wire { method, part: CallPart::named(&what), reason }
+                    }
                     MethodError::Graph(error) => CallError::Graph { method, error },
                 };
                 self.done(link, call, Err(error));
@@ -98,7 +100,7 @@ impl Dispatcher {
         self.attached(link.worker.index, program.key, Err(error.clone()));
         let wanting = match &error {
             CallError::Load { error, .. } => error.is_for_want_of_something(),
-            error => matches!(error, CallError::Start { .. }),
+            error => matches!(error, CallError::Start(_)),
         };
         match call {
             // What this process lacks, memory or descriptors, another may have.
@@ -125,8 +127,8 @@ impl Dispatcher {
                 None
             }
             Some(InFlight::Call(call)) => {
-                let (method, what) = (call.method.to_owned(), what.to_owned());
-                self.done(link, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));
+                let (method, part) = (call.method.to_owned(), CallPart::named(what));
+                self.done(link, call, Err(CallError::Wire { method, part, reason: reason.to_owned() }));
                 None
             }
             Some(InFlight::Load(program, call)) => {

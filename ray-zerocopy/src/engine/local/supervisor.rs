@@ -17,7 +17,7 @@ use super::transport::Event;
 use super::worker_conn::{InFlight, Job, WorkerConn};
 use crate::engine::call::Call;
 use crate::engine::program::Program;
-use crate::error::call::Worker;
+use crate::error::call::{CallPhase, Worker};
 
 /// How often a quiet worker is looked after: whether its process is there, and not stopped.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -95,7 +95,7 @@ impl Supervisor {
         let worker = link.worker;
         match doing {
             Some(InFlight::Call(call) | InFlight::Load(_, Some(call))) => match was_late {
-                true => late(call, format!("while {worker} ran it, which was replaced")),
+                true => late(call, CallPhase::Running(worker)),
                 false => self.lost(worker, call, end),
             },
             Some(InFlight::Load(program, None)) => self.stillborn(&program, &end.how),

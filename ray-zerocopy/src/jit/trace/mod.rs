@@ -24,7 +24,7 @@ use crate::error::value::ValueError;
 use crate::pipeline::rebuild::Root;
 use crate::pipeline::share::share;
 use crate::remote::Remote;
-use crate::tensor::value::{ElementKind, Value, Values};
+use crate::tensor::value::{ElementKind, IntoOutputs, Value, Values, outputs};
 
 /// Runs a pipeline on inputs.
 type Forward<'a, P> = dyn Fn(&mut P, &Values) -> Result<Values, TraceError> + 'a;
@@ -135,12 +135,12 @@ impl<'a, P: Root> Tracer<'a, P> {
     ///
     /// # Errors
     /// If the forward pass does what cannot be recorded, or the graph does not give the same.
-    pub fn forward<R: Into<Values>>(
+    pub fn forward<R: IntoOutputs>(
         self,
         forward: impl Fn(&P, &Values) -> Result<R, ValueError>,
     ) -> Result<TracedGraph, TraceError> {
         let origin = crate::error::type_name::<P>();
-        self.run(origin, &|pipeline, inputs| Ok(forward(pipeline, inputs)?.into()))
+        self.run(origin, &|pipeline, inputs| Ok(outputs(forward(pipeline, inputs)?)))
     }
 
     fn run(self, origin: String, forward: &Forward<'_, P>) -> Result<TracedGraph, TraceError> {

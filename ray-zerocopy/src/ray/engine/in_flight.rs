@@ -11,7 +11,7 @@ use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::served::MethodError;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPart, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::{Answer, Reply};
@@ -145,7 +145,9 @@ impl InFlightCall {
             Answer::Missing => return Completion::Missing,
             Answer::Done => Ok(payload),
             Answer::Failed(MethodError::Panicked(message)) => Err(CallError::Panicked { method, worker, message }),
-            Answer::Failed(MethodError::Wire { what, reason }) => Err(CallError::Wire { method, what, reason }),
+            Answer::Failed(MethodError::Wire { what, reason }) => {
+                Err(CallError::Wire { method, part: CallPart::named(&what), reason })
+            }
             Answer::Failed(MethodError::Graph(error)) => Err(CallError::Graph { method, error }),
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {
@@ -179,9 +181,9 @@ impl InFlightCall {
     }
 
     /// Its deadline has passed. Says whether it was open.
-    pub(super) fn late(&self, place: &str) -> bool {
+    pub(super) fn late(&self, phase: CallPhase) -> bool {
         let Some((_, after)) = self.0.deadline else { return false };
-        let (method, place) = (self.0.method.to_owned(), place.to_owned());
-        self.answer(Err(CallError::Deadline { method, after, place }))
+        let method = self.0.method.to_owned();
+        self.answer(Err(CallError::Deadline { method, after, phase }))
     }
 }

@@ -15,7 +15,7 @@ use super::{ClusterTarget, Entry, lock, named};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::Attached;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::ray::python::without_python;
 use crate::ray::store::plasma;
@@ -83,8 +83,8 @@ impl Shared {
             }
             let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
-                let place = "before it had a place in the queue".to_owned();
-                return Err(CallError::Deadline { method: method(), after, place });
+                let phase = CallPhase::BeforeQueue;
+                return Err(CallError::Deadline { method: method(), after, phase });
             }
             let pause = left.map_or(Duration::from_secs(3600), |(left, _)| left);
             state = self.room.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -169,7 +169,7 @@ impl Shared {
 
     /// Ends a call whose time is over, and what runs it.
     fn cut_off(&self, flight: &InFlightCall) {
-        if !flight.late("as a task of Ray's") {
+        if !flight.late(CallPhase::RayTask) {
             return;
         }
         // Ray kills the worker that is busy with it, or takes the task back. If it cannot, the task has ended.

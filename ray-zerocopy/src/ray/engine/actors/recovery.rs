@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{Shared, Slot};
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPhase};
 use crate::error::ray::RayError;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::lock;
@@ -86,7 +86,7 @@ impl Shared {
                     }
                     // One that was begun anew is dead as well, and not only the one before it.
                     CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, forever, PROBE),
-                    CallError::Load { .. } | CallError::Start { .. } => (false, true, PROBE),
+                    CallError::Load { .. } | CallError::Start(_) => (false, true, PROBE),
                     // Ray does not place it: the node that it has to be on is gone. There may be one some day.
                     _ => (true, true, SELDOM),
                 };
@@ -108,7 +108,7 @@ impl Shared {
         drop(state);
         for call in calls {
             let mut error = error.clone();
-            if let CallError::Ray { method, .. } | CallError::Start { method, .. } = &mut error {
+            if let CallError::Ray { method, .. } = &mut error {
                 call.method().clone_into(method);
             }
             call.answer(Err(error));
@@ -123,7 +123,7 @@ impl Shared {
         // It gets no more calls before anybody hears of this.
         let place = flight.place();
         let there = place.and_then(|index| lock(&self.state).slots.get_mut(index)?.there.take());
-        if !flight.late("in an actor, or waiting for one") {
+        if !flight.late(CallPhase::RayActor) {
             // It has ended after all.
             if let (Some(index), Some(worker)) = (place, there)
                 && let Some(slot) = lock(&self.state).slots.get_mut(index)

@@ -10,7 +10,7 @@ use pyo3::types::PyDict;
 
 use super::{RayActors, Shared, Slot};
 use crate::engine::backend::Start;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
 use crate::ray::api::object;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
@@ -53,7 +53,7 @@ impl RayActors {
 
 impl Shared {
     fn start_error(&self, reason: String) -> CallError {
-        CallError::Start { method: self.program.arena.pipeline().to_owned(), reason }
+        StartError::Pipeline { pipeline: self.program.arena.pipeline().to_owned(), reason }.into()
     }
 
     /// Starts an actor, as a process that has loaded nothing.
