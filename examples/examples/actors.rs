@@ -104,7 +104,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = Device::flex();
     let config = RecommenderConfig { layers: usize::from(args.mib) / 4 };
-    let shared = ActorWrapper::new(&config.init(&device))?.device("cpu");
+    let shared = ActorWrapper::new(&config.init(&device))?.device("cpu")?;
     let arena = shared.arena();
     println!("arena {}: {} MiB of weights, written once", arena.id(), arena.stored_bytes() >> 20);
 

@@ -112,7 +112,7 @@ pub mod memory {
 
 pub use crate::arena::arena::Arena;
 pub use crate::checkpoint::Checkpoint;
-pub use crate::device::device;
+pub use crate::device::{DeviceSpec, device};
 pub use crate::engine::local::LocalPool;
 pub use crate::error::call::CallError;
 pub use crate::error::{Error, Result};

@@ -16,7 +16,7 @@ fn wrapper() -> ActorWrapper<Mill> {
 fn actors_answer_as_the_original_does() {
     let device = Device::flex();
     let mill = MillConfig::new(32).init(&device);
-    let actors = ActorWrapper::new(&mill).unwrap().device("cpu").spawn(3).unwrap();
+    let actors = ActorWrapper::new(&mill).unwrap().device("cpu").unwrap().spawn(3).unwrap();
     assert_eq!(actors.actor_count(), 3);
     let corn = Tensor::<2>::random([4, 32], Distribution::Default, &device);
     let here = mill.grind(corn.clone()).into_data();
@@ -111,13 +111,14 @@ fn dropping_the_actors_ends_their_processes() {
 #[test]
 fn a_device_that_was_not_compiled_in_is_an_error_that_names_the_feature() {
     let expected = DeviceError::NotCompiled { device: "cuda:1".to_owned(), feature: "cuda".to_owned() };
-    let wrapper = wrapper().device("cuda:1");
+    let wrapper = wrapper().device("cuda:1").unwrap();
     assert_eq!(wrapper.load().unwrap_err(), Error::Device(expected.clone()));
     let error = wrapper.spawn(2).unwrap_err();
     let Error::Call(CallError::Load { error: LoadError::Device(found), .. }) = &error else { panic!("{error}") };
     assert_eq!(*found, expected);
     // The wrapper's device is overridden at `load_on`.
     assert!(wrapper.load_on("cpu").is_ok());
+    assert!(wrapper.clone().device("gpu").is_err(), "a typo fails where it is written");
     let error = wrapper.load_on("gpu").unwrap_err();
     assert!(error.to_string().starts_with("`gpu` is not a device; write `cpu`"), "{error}");
 }
@@ -174,7 +175,7 @@ fn a_handle_is_good_in_another_process() {
 
 #[test]
 fn a_handle_travels_as_text_and_a_forged_one_does_not() {
-    let wrapper = wrapper().device("cpu");
+    let wrapper = wrapper().device("cpu").unwrap();
     let arena = wrapper.arena().id();
     let text = serde_json::to_string(&wrapper).unwrap();
     let twin: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();

@@ -177,7 +177,7 @@ fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let mill = MillConfig::new(8).init(&Device::flex());
     let memory = MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true);
-    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu");
+    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu").unwrap();
     tasks.pid().wait().unwrap();
     let report = tasks.report().unwrap();
     let bytes = tasks.arena().size_bytes();

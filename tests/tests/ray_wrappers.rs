@@ -237,7 +237,7 @@ fn actors_that_find_no_place_say_what_there_is() {
 
 #[test]
 fn a_pipeline_that_cannot_be_loaded_says_so() {
-    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap().device("cuda:7");
+    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap().device("cuda:7").unwrap();
     let error = wrapper.spawn(1).unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Load { .. })), "{error}");
     assert!(error.to_string().contains("cuda"), "{error}");

@@ -347,10 +347,10 @@ fn a_device_that_is_not_libtorchs_is_an_error() {
             error.to_string(),
             "TorchScript modules do not run on `wgpu:0`; they run on `cpu` and `libtorch:cuda:0`"
         );
-        let error = JitActorWrapper::new(&script).device("wgpu:0").spawn(1).unwrap_err();
+        let error = JitActorWrapper::new(&script).device("wgpu:0").unwrap().spawn(1).unwrap_err();
         assert!(error.to_string().contains("TorchScript modules do not run on"), "{error}");
     }
-    let error = JitActorWrapper::new(&script).device("libtorch:cuda:7").spawn(1).unwrap_err();
+    let error = JitActorWrapper::new(&script).device("libtorch:cuda:7").unwrap().spawn(1).unwrap_err();
     assert!(matches!(error, Error::Call(CallError::Load { .. })), "{error:?}");
 }
 

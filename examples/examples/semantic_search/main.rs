@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     let threads = options.threads.map(usize::from);
 
     let search = Search::open(&files, &Device::flex())?;
-    let mut shared = ActorWrapper::new(&search)?.device(&options.device);
+    let mut shared = ActorWrapper::new(&search)?.device(&options.device)?;
     // The weights are in the arena now: this process needs no copy of its own.
     drop(search);
     if let Some(threads) = threads {

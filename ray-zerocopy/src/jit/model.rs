@@ -10,7 +10,9 @@ use crate::arena::arena::Arena;
 use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
 use crate::checkpoint::pytorch::kind;
+use crate::device::DeviceSpec;
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::error::script::ScriptError;
 
@@ -78,7 +80,7 @@ impl Model {
     ///
     /// # Errors
     /// If the device is not there, or cannot run it.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         match self {
             Self::Graph(graph) => graph.load(device),
             Self::Script(script) => script.load(device),

@@ -15,9 +15,11 @@ use super::torchscript;
 use crate::arena::arena::Arena;
 use crate::arena::builder::ArenaBuilder;
 use crate::arena::file::ArenaFile;
+use crate::codec;
+use crate::device::{self, DeviceSpec};
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
-use crate::{codec, device};
 
 /// Constants of more bytes than this are tensors of the arena, which all processes share.
 const OWN: usize = 1 << 10;
@@ -113,9 +115,10 @@ impl TracedGraph {
     /// On `cpu`, weights are borrowed.
     ///
     /// # Errors
-    /// If the device is not there, or cannot run graphs.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
-        runnable::load(Arc::clone(self.code()), &self.arena, &device::device(device)?, device)
+    /// If it is not a device, is not there, or cannot run graphs.
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
+        let spec = DeviceSpec::of(device)?;
+        runnable::load(Arc::clone(self.code()), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
     /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there

@@ -10,10 +10,12 @@ use super::pipeline::Graph;
 use super::program::{ProgramKind, Runnable};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
+use crate::device::DeviceSpec;
 use crate::engine::backend::Backend;
 use crate::engine::local::LocalPool;
 use crate::error::Result;
 use crate::error::call::Worker;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::remote::actor::ActorWrapper;
 use crate::remote::actors::{Actor, Actors};
@@ -75,9 +77,11 @@ impl JitTaskWrapper {
     }
 
     /// Where workers compute: see [`TaskWrapper::device`].
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
-        self.with(|tasks| tasks.device(device))
+    ///
+    /// # Errors
+    /// If it is not a device.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        Ok(Self { tasks: self.tasks.device(device)?, kind: self.kind })
     }
 
     /// Makes it an error if a worker has to copy a weight.
@@ -184,9 +188,11 @@ impl JitActorWrapper {
     }
 
     /// Where the graph runs: see [`ActorWrapper::device`].
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
-        self.with(|actors| actors.device(device))
+    ///
+    /// # Errors
+    /// If it is not a device.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        Ok(Self { actors: self.actors.device(device)?, kind: self.kind })
     }
 
     /// Makes it an error if a weight has to be copied.

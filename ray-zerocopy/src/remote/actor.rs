@@ -13,11 +13,12 @@ use super::caller::{Caller, Options, program};
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::device;
+use crate::device::DeviceSpec;
 use crate::engine::backend::{Backend, Home, Start, Tasks};
 use crate::engine::local::{Machine, broker};
 use crate::engine::settings::Settings;
 use crate::error::Result;
+use crate::error::device::DeviceError;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -67,7 +68,7 @@ use crate::report::table::Report;
 /// ```
 pub struct ActorWrapper<P> {
     arena: Arena,
-    device: String,
+    device: DeviceSpec,
     strict: bool,
     memory: MemoryPolicy,
     settings: Settings,
@@ -107,7 +108,7 @@ impl<P: Root> ActorWrapper<P> {
         Self {
             home: Arc::new(Machine),
             arena,
-            device: "cpu".to_owned(),
+            device: DeviceSpec::Cpu,
             strict: false,
             memory: MemoryPolicy::default(),
             settings: Settings::default(),
@@ -116,13 +117,14 @@ impl<P: Root> ActorWrapper<P> {
         }
     }
 
-    /// Where the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    /// Device on which the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
+    /// [`device()`](crate::device()).
     ///
-    /// A device that does not exist is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
-    #[must_use]
-    pub fn device(mut self, device: &str) -> Self {
-        device.clone_into(&mut self.device);
-        self
+    /// # Errors
+    /// If it is not a device. One that is not there is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
+    pub fn device(mut self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        self.device = DeviceSpec::of(device)?;
+        Ok(self)
     }
 
     /// Makes it an error if a weight has to be copied, because the device or the weight's dtype cannot borrow.
@@ -185,15 +187,15 @@ impl<P: Root> ActorWrapper<P> {
     /// # Errors
     /// If the device is not there, or the arena does not fit the pipeline.
     pub fn load(&self) -> Result<Loaded<P>> {
-        self.load_on(&self.device)
+        self.load_on(self.device)
     }
 
     /// Loads the pipeline in this process, on another device than the wrapper's.
     ///
     /// # Errors
     /// If the device is not there, or the arena does not fit the pipeline.
-    pub fn load_on(&self, device: &str) -> Result<Loaded<P>> {
-        let device = device::device(device)?;
+    pub fn load_on(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Loaded<P>> {
+        let device = crate::device::device(device)?;
         self.arena.follow(self.memory);
         let loaded: Loaded<P> = load(&self.arena, &device)?;
         Ok(if self.strict { loaded.strict()? } else { loaded })
@@ -227,7 +229,7 @@ impl<P: Remote> ActorWrapper<P> {
     /// If a process cannot be started or cannot load the pipeline; it is named.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
         let arena = self.home.adopt(self.arena.clone())?;
-        let program = program::<P>(arena, self.device.clone(), self.strict, self.memory)?;
+        let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
         let Tasks(engine) = self.home.actors(Start { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
@@ -240,7 +242,7 @@ impl<P> Clone for ActorWrapper<P> {
     fn clone(&self) -> Self {
         Self {
             arena: self.arena.clone(),
-            device: self.device.clone(),
+            device: self.device,
             strict: self.strict,
             memory: self.memory,
             settings: self.settings.clone(),
@@ -276,7 +278,7 @@ impl<P> Serialize for ActorWrapper<P> {
         let handle = Handle {
             ticket: broker::offer(&self.arena).map_err(serde::ser::Error::custom)?,
             arena: self.arena.id(),
-            device: self.device.clone(),
+            device: self.device.to_string(),
             strict: self.strict,
             memory: self.memory,
             threads: self.settings.threads,
@@ -298,7 +300,7 @@ impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
         }
         // Another process made it: its bytes are looked at once, before anything is computed with them.
         let arena = arena.verified().map_err(D::Error::custom)?;
-        let mut wrapper = Self::from_arena(arena).device(&handle.device);
+        let mut wrapper = Self::from_arena(arena).device(&handle.device).map_err(D::Error::custom)?;
         wrapper.strict = handle.strict;
         wrapper.memory = handle.memory;
         wrapper.settings.threads = handle.threads;

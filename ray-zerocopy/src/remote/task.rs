@@ -9,11 +9,12 @@ use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::device;
+use crate::device::DeviceSpec;
 use crate::engine::backend::{Backend, Tasks};
 use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
+use crate::error::device::DeviceError;
 use crate::pipeline::share::share;
 use crate::report::processes::report;
 use crate::report::table::Report;
@@ -118,13 +119,15 @@ impl<P: Remote> TaskWrapper<P> {
         Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
     }
 
-    /// Where workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    /// Device on which workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
+    /// [`device()`](crate::device()).
     ///
-    /// A device that does not exist, or that the workers do not have, is an error of the first call.
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
+    /// # Errors
+    /// If it is not a device. A device that the workers do not have is an error of the first call.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        let device = DeviceSpec::of(device)?;
         let Program { strict, memory, .. } = *self.caller.program;
-        self.reprogram(device.to_owned(), strict, memory)
+        Ok(self.reprogram(device.to_string(), strict, memory))
     }
 
     /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
@@ -186,7 +189,7 @@ impl<P: Remote> TaskWrapper<P> {
     pub fn load(&self) -> Result<crate::pipeline::load::Loaded<P>> {
         let program = &self.caller.program;
         self.arena().follow(program.memory);
-        let loaded = crate::pipeline::load::load::<P>(self.arena(), &device::device(&program.device)?)?;
+        let loaded = crate::pipeline::load::load::<P>(self.arena(), &crate::device::device(&program.device)?)?;
         Ok(if program.strict { loaded.strict()? } else { loaded })
     }
 }

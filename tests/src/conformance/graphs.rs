@@ -119,7 +119,7 @@ pub fn workers_run_a_graph(spec: &Spec, _: &Device) {
     let graph = graph(&model);
     let (ids, padding) = inputs(3, 5, &Device::flex());
     let expected = model.forward(ids.clone(), padding.clone()).0.into_data();
-    let shared = JitActorWrapper::new(&graph).device(spec.name);
+    let shared = JitActorWrapper::new(&graph).device(spec.name).unwrap();
     let actors = shared.spawn(2).unwrap();
     for actor in actors.iter() {
         let outputs =

@@ -31,8 +31,9 @@ use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
 use crate::checkpoint::pytorch::kind;
 use crate::checkpoint::pytorch::kind::ArchiveKind;
-use crate::device;
+use crate::device::{self, DeviceSpec};
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::ReplayError;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Values;
@@ -160,8 +161,9 @@ impl TorchScript {
     ///
     /// # Errors
     /// If the device is not there or not LibTorch's, or if the program was built without the feature `torchscript`.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
-        load(Arc::clone(&self.code), &self.arena, &device::device(device)?, device)
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
+        let spec = DeviceSpec::of(device)?;
+        load(Arc::clone(&self.code), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
     /// The name of the file that it was opened from.

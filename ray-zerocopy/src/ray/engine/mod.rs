@@ -63,7 +63,7 @@ impl Cluster {
     ///     ray_zerocopy::init();
     ///     let cluster = Cluster::connect("auto")?;
     ///     let model = Model::new(&Device::flex());
-    ///     let tasks = TaskWrapper::on(&cluster.with(Options::default().gpus(0.5)), &model)?.device("cuda:0");
+    ///     let tasks = TaskWrapper::on(&cluster.with(Options::default().gpus(0.5)), &model)?.device("cuda:0")?;
     ///     assert_eq!(tasks.width().wait()?, 2);
     ///     Ok(())
     /// }
