@@ -170,7 +170,7 @@ impl Weights {
             // In memory that a process has open, the sealed part is the file that was opened.
             let (file, offset) = match tensor.placed {
                 Location::File { path, offset } => (path.to_owned(), offset),
-                Location::Sealed { .. } => (PathBuf::from("the memory of another arena"), 0),
+                _ => (PathBuf::from("the memory of another arena"), 0),
             };
             Tensor {
                 path: tensor.path.to_owned(),

@@ -12,7 +12,7 @@ use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::arena::TensorKind;
 use ray_zerocopy::jit::{self, Executable, Model, PortInfo, ReplayError, Runnable, Value, Values};
 
-use crate::convert::{Backend, Borrowing, Expected, Tensor, array, columns, tensor};
+use crate::convert::{Borrowing, Expected, Tensor, ValuePath, array, columns, tensor};
 
 /// A graph of this process. In a box, since Python's objects are aligned less than burn's devices are.
 #[pyclass(frozen, name = "_Graph", module = "ray_zerocopy._native")]
@@ -58,7 +58,7 @@ impl Graph {
     /// What an input has to be, if it is known.
     fn port(&self, name: &str) -> Option<PortInfo> {
         match &self.0.opened {
-            Model::Graph(graph) => graph.inputs().find(|port| port.name == name),
+            Model::Graph(graph) => graph.info().inputs().find(|port| port.name == name),
             _ => None,
         }
     }
@@ -72,7 +72,7 @@ impl Graph {
             return on_cpu(name, number);
         }
         let expected = port.as_ref().map(|port| Expected { rank: port.shape.len(), kind: port.kind });
-        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &Backend::new("graph", name))?;
+        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &ValuePath::new("graph", name))?;
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Native);
         let mut data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(runtime)?;
         if let Some(port) = port.filter(|port| port.kind == TensorKind::Int && port.element != dtype) {
@@ -168,9 +168,9 @@ impl Graph {
         dict.set_item("weight_bytes", self.0.opened.arena().weight_bytes())?;
         match &self.0.opened {
             Model::Graph(graph) => {
-                dict.set_item("origin", graph.origin())?;
-                dict.set_item("inputs", ports(py, graph.inputs())?)?;
-                dict.set_item("outputs", ports(py, graph.outputs())?)?;
+                dict.set_item("origin", graph.info().origin())?;
+                dict.set_item("inputs", ports(py, graph.info().inputs())?)?;
+                dict.set_item("outputs", ports(py, graph.info().outputs())?)?;
                 dict.set_item("methods", py.None())?;
             }
             Model::Script(script) => {

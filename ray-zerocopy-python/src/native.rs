@@ -14,7 +14,7 @@ use ray_zerocopy::__private::{ForkMutex, HeldAtFork, guest};
 use ray_zerocopy::{Arena, Loaded, Remote, load, share};
 
 use crate::constructor::NamedConstructor;
-use crate::convert::{Backend, Given, Writer, describe, read};
+use crate::convert::{Given, ValuePath, Writer, describe, read};
 use crate::source::annotation;
 
 /// A type of pipeline, as its module has it.
@@ -162,7 +162,7 @@ impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
         let mut passed = Vec::with_capacity(method.parameters.len());
         for (parameter, value) in method.parameters.iter().zip(arguments) {
             let (start, name, schema) = (writer.arguments.position(), parameter.name, parameter.schema.clone());
-            writer.put(&parameter.schema, &value, &mut Backend::new(&what, parameter.name))?;
+            writer.put(&parameter.schema, &value, &mut ValuePath::new(&what, parameter.name))?;
             passed.push(Passed { start, name, schema, value });
         }
         let Writer { arguments, borrowing } = writer;
@@ -221,7 +221,7 @@ impl<P: Remote + Send + 'static> AnyExported for Arc<Exported<P>> {
         for (&(name, ty), value) in constructor.parameters.iter().zip(arguments) {
             let schema = Schema::Value { ty };
             let start = writer.arguments.position();
-            writer.put(&schema, &value, &mut Backend::new(&what, name))?;
+            writer.put(&schema, &value, &mut ValuePath::new(&what, name))?;
             passed.push(Passed { start, name, schema, value });
         }
         match py.detach(|| make(writer.arguments, |reader| (constructor.make)(reader))) {

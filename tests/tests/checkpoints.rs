@@ -255,7 +255,7 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
     assert_eq!(strict.borrowed_bytes(), 0);
     let why = strict.tensors().find_map(|tensor| match tensor.placed {
         Location::Sealed { reason } => reason,
-        Location::File { .. } => None,
+        _ => None,
     });
     assert!(why.unwrap().contains("aligned to 8 bytes, and 64 are wanted"), "{why:?}");
     let loose = share(in_file().aligned(8));

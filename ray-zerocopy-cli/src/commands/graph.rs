@@ -9,7 +9,7 @@ use layout::core::geometry::Point;
 use layout::core::style::StyleAttr;
 use layout::std_shapes::shapes::{Arrow, Element, ShapeKind};
 use layout::topo::layout::VisualGraph;
-use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo, TracedGraph};
+use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo};
 use serde_json::json;
 
 use super::{SHOWN, run as runs};
@@ -23,7 +23,8 @@ use crate::table::{Table, count};
 const MOST: usize = 2000;
 
 pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
-    let graph = runs::open(&options.graph)?;
+    let opened = runs::open(&options.graph)?;
+    let graph = opened.info();
     let steps: Vec<_> = graph.steps().collect();
     if let Some(path) = &options.svg {
         anyhow::ensure!(
@@ -31,7 +32,7 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
             "the graph has {} operations, and a picture has room for {MOST}; --compute leaves out those that compute nothing",
             steps.len()
         );
-        let picture = draw(&graph, &steps, options.compute);
+        let picture = draw(graph, &steps, options.compute);
         files::write(path, |out| Ok(out.write_all(picture.as_bytes())?))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
@@ -46,7 +47,7 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
                 })
             })
             .collect();
-        let mut summary = summary(&graph);
+        let mut summary = summary(graph);
         summary["steps"] = steps.into();
         output.json(&summary, false)?;
         return Ok(Outcome::Well);
@@ -83,7 +84,7 @@ pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
 }
 
 /// A picture: inputs above, outputs below, weights by their names in the operations that read them.
-fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
+fn draw(graph: &GraphInfo, steps: &[StepInfo], compute: bool) -> String {
     let mut picture = VisualGraph::new(Orientation::TopToBottom);
     let style = |color: &str| {
         let mut style = StyleAttr::simple();
@@ -108,7 +109,7 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
             .filter_map(|operand| match operand {
                 Operand::Input(input) => inputs.get(*input).copied(),
                 Operand::Step(step) => made.get(step).copied().flatten(),
-                Operand::Constant(_) => None,
+                _ => None,
             })
             .collect();
         if compute && !step.computes {
@@ -130,7 +131,7 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
         let source = match from {
             Operand::Input(input) => inputs.get(input).copied(),
             Operand::Step(step) => made.get(&step).copied().flatten(),
-            Operand::Constant(_) => None,
+            _ => None,
         };
         edges.extend(source.map(|source| (source, target)));
     }

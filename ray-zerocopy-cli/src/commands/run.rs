@@ -21,9 +21,9 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     let (inputs, mut replay, what) = match &opened {
         Model::Graph(graph) => {
             ensure!(options.method.is_none(), "a graph has one method: --method is for TorchScript modules");
-            let ports: Vec<_> = graph.outputs().map(|port| port.name).collect();
+            let ports: Vec<_> = graph.info().outputs().map(|port| port.name).collect();
             check(&targets(options, &ports)?, options.force)?;
-            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.operations(), "operation"))
+            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.info().operations(), "operation"))
         }
         Model::Script(script) => {
             let method = options.method.as_deref().unwrap_or("forward");
@@ -107,7 +107,7 @@ fn open_any(path: &PathBuf) -> Result<Model> {
 }
 
 fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
-    let ports: Vec<_> = graph.inputs().collect();
+    let ports: Vec<_> = graph.info().inputs().collect();
     let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
     let mut inputs = Values::new();
     for text in &options.input {

@@ -7,7 +7,7 @@ use ray_zerocopy::__private::dynamic::Arguments;
 use ray_zerocopy::__private::dynamic::Schema;
 
 use super::tensor::{self, Borrowing, Expected};
-use super::{Backend, value};
+use super::{ValuePath, value};
 
 /// Writes arguments.
 pub(crate) struct Writer {
@@ -22,7 +22,7 @@ impl Writer {
     }
 
     /// Appends a value.
-    pub(crate) fn put(&mut self, schema: &Schema, value: &Bound<'_, PyAny>, place: &mut Backend<'_>) -> PyResult<()> {
+    pub(crate) fn put(&mut self, schema: &Schema, value: &Bound<'_, PyAny>, place: &mut ValuePath<'_>) -> PyResult<()> {
         match schema {
             Schema::Tensor { rank, kind } => {
                 let tensor =
@@ -82,7 +82,7 @@ impl Writer {
         &mut self,
         schemas: impl Iterator<Item = &'s Schema>,
         items: &[Bound<'_, PyAny>],
-        place: &mut Backend<'_>,
+        place: &mut ValuePath<'_>,
     ) -> PyResult<()> {
         schemas
             .zip(items)
@@ -100,7 +100,11 @@ fn wire(error: impl std::fmt::Display) -> PyErr {
 }
 
 /// The items of anything that has some, of text excepted.
-fn items<'py>(value: &Bound<'py, PyAny>, len: Option<usize>, place: &Backend<'_>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+fn items<'py>(
+    value: &Bound<'py, PyAny>,
+    len: Option<usize>,
+    place: &ValuePath<'_>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let wanted = || len.map_or("a list".to_owned(), |len| format!("a list of {len}"));
     let no_list = value.is_instance_of::<PyString>()
         || value.is_instance_of::<PyBytes>()

@@ -16,6 +16,6 @@ mod tensor;
 mod value;
 
 pub(crate) use arguments::{Writer, describe};
-pub(crate) use place::Backend;
+pub(crate) use place::ValuePath;
 pub(crate) use results::{Given, array, read};
 pub(crate) use tensor::{Borrowing, Expected, Tensor, columns, tensor};

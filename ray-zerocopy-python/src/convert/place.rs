@@ -3,14 +3,14 @@
 use std::fmt;
 
 /// A parameter of a method, and the way from its argument to a value in it.
-pub(crate) struct Backend<'a> {
+pub(crate) struct ValuePath<'a> {
     /// `Embedder.embed`.
     pub(crate) method: &'a str,
     pub(crate) parameter: &'a str,
     steps: Vec<String>,
 }
 
-impl<'a> Backend<'a> {
+impl<'a> ValuePath<'a> {
     pub(crate) fn new(method: &'a str, parameter: &'a str) -> Self {
         Self { method, parameter, steps: Vec::new() }
     }
@@ -29,7 +29,7 @@ impl<'a> Backend<'a> {
     }
 }
 
-impl fmt::Display for Backend<'_> {
+impl fmt::Display for ValuePath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(): `{}{}`", self.method, self.parameter, self.steps.concat())
     }

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use ray_zerocopy::__private::guest::hold;
 use ray_zerocopy::arena::TensorKind;
 
-use super::Backend;
+use super::ValuePath;
 use super::arguments::describe;
 
 /// What became of the arrays of a call.
@@ -60,7 +60,7 @@ pub(crate) fn tensor(
     value: &Bound<'_, PyAny>,
     expected: Option<Expected>,
     borrowing: &mut Borrowing,
-    place: &Backend<'_>,
+    place: &ValuePath<'_>,
 ) -> PyResult<Tensor> {
     let wrong = || {
         let Some(Expected { rank, kind }) = expected else {
@@ -142,7 +142,7 @@ fn column<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>
 fn array<'py>(
     value: &Bound<'py, PyAny>,
     kind: Option<TensorKind>,
-    place: &Backend<'_>,
+    place: &ValuePath<'_>,
 ) -> PyResult<Option<Array<'py>>> {
     let py = value.py();
     let lend = |object: Bound<'py, PyAny>, dtype, made| {

@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use super::Backend;
+use super::ValuePath;
 
 /// How deep values may be nested: half of what the reader allows, since a list that holds itself should end soon.
 const DEPTH: usize = 128;
@@ -15,7 +15,7 @@ pub(super) fn write(
     value: &Bound<'_, PyAny>,
     out: &mut Vec<u8>,
     listed: bool,
-    place: &mut Backend<'_>,
+    place: &mut ValuePath<'_>,
 ) -> PyResult<()> {
     if place.depth() > DEPTH {
         let place = place.to_string();
@@ -58,7 +58,7 @@ pub(super) fn write(
 }
 
 /// What turns itself into one of the above: arrays of numpy, pandas and pyarrow, their elements, paths.
-fn other(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, listed: bool, place: &mut Backend<'_>) -> PyResult<()> {
+fn other(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, listed: bool, place: &mut ValuePath<'_>) -> PyResult<()> {
     for method in ["to_pylist", "as_py", "tolist", "__fspath__"] {
         if let Ok(method) = value.getattr(method) {
             let plain = method.call0().map_err(|error| PyTypeError::new_err(format!("{place}: {error}")))?;
@@ -75,7 +75,7 @@ fn other(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, listed: bool, place: &mut 
     )))
 }
 
-fn integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, place: &Backend<'_>) -> PyResult<()> {
+fn integer(value: &Bound<'_, PyAny>, out: &mut Vec<u8>, place: &ValuePath<'_>) -> PyResult<()> {
     if let Ok(number) = value.extract::<i64>() {
         return rmp::encode::write_sint(out, number).map(drop).map_err(full);
     }
@@ -90,7 +90,7 @@ fn sequence<'py>(
     items: impl Iterator<Item = Bound<'py, PyAny>>,
     out: &mut Vec<u8>,
     listed: bool,
-    place: &mut Backend<'_>,
+    place: &mut ValuePath<'_>,
 ) -> PyResult<()> {
     rmp::encode::write_array_len(out, length(len, place)?).map_err(full)?;
     let mut written = 0;
@@ -104,7 +104,7 @@ fn sequence<'py>(
     }
 }
 
-fn length(len: usize, place: &Backend<'_>) -> PyResult<u32> {
+fn length(len: usize, place: &ValuePath<'_>) -> PyResult<u32> {
     u32::try_from(len).map_err(|_| PyValueError::new_err(format!("{place} has {len} items, and 2^32 is the limit")))
 }
 

@@ -21,7 +21,8 @@ const WORTH_A_THREAD: usize = 128 << 10;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Progress {
     /// Bytes that are done.
     pub done: u64,

@@ -1,4 +1,4 @@
-//! TODO.
+//! The trait of what runs a wrapper's calls, and what it exchanges with wrappers.
 
 use super::Engine;
 use super::program::Program;
@@ -6,37 +6,43 @@ use super::settings::Settings;
 use std::sync::Arc;
 
 use crate::arena::arena::Arena;
+use crate::error::Result;
 
-/// Where a wrapper's calls can run: [`LocalPool`](crate::LocalPool) workers of this machine, or a Ray cluster.
-///
-/// Nobody else implements it.
-pub trait Backend: Home + Sized {}
-
-/// What a wrapper needs of a place.
-pub trait Home: Send + Sync + 'static {
-    /// The arena as the place's workers can get at it.
+/// Backend of a wrapper: a [`LocalPool`](crate::LocalPool) of this machine, or a Ray cluster. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a backend of wrappers",
+    label = "neither a `LocalPool` nor a Ray cluster"
+)]
+pub trait Backend: sealed::Sealed + Send + Sync + 'static {
+    /// Brings an arena to where the workers of the backend can open it.
     #[doc(hidden)]
-    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena>;
+    fn adopt(&self, arena: Arena) -> Result<Arena>;
 
     /// The workers that run tasks.
     #[doc(hidden)]
-    fn tasks(&self) -> crate::error::Result<Tasks>;
+    fn tasks(&self) -> Result<EngineHandle>;
 
     /// Starts actors that load a program.
     #[doc(hidden)]
-    fn actors(&self, start: Start) -> crate::error::Result<Tasks>;
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle>;
 
-    /// The place, to be kept.
+    /// A handle of the backend, for a wrapper that starts actors later.
     #[doc(hidden)]
-    fn home(&self) -> Arc<dyn Home>;
+    fn handle(&self) -> Arc<dyn Backend>;
 }
 
-/// An engine, as wrappers keep it.
-#[derive(Clone)]
-pub struct Tasks(pub(crate) Arc<dyn Engine>);
+pub(crate) mod sealed {
+    pub trait Sealed {}
+}
 
-/// Actors that are to be started.
-pub struct Start {
+/// An engine, as wrappers hold it.
+#[derive(Clone)]
+#[doc(hidden)]
+pub struct EngineHandle(pub(crate) Arc<dyn Engine>);
+
+/// The actors that a backend is to start.
+#[doc(hidden)]
+pub struct ActorSpec {
     pub(crate) settings: Settings,
     pub(crate) program: Arc<Program>,
 }

@@ -256,6 +256,7 @@ impl fmt::Display for CallPhase {
 
 /// Names a worker: the engine's number for it, and the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Worker {
     /// Which worker of the pool.
     pub index: usize,

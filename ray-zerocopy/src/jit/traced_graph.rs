@@ -4,7 +4,6 @@ use super::graph::code::FIELD;
 use super::graph::code::PIPELINE;
 use super::graph::runnable;
 use std::fmt;
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -127,24 +126,22 @@ impl TracedGraph {
         &self.arena
     }
 
+    /// Inputs, outputs and operations of the graph.
+    pub fn info(&self) -> &GraphInfo {
+        &self.info
+    }
+
     pub(super) fn code(&self) -> &Arc<GraphCode> {
         &self.info.0
-    }
-}
-
-/// What the graph takes, gives and does.
-impl Deref for TracedGraph {
-    type Target = GraphInfo;
-
-    fn deref(&self) -> &GraphInfo {
-        &self.info
     }
 }
 
 impl fmt::Debug for TracedGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("TracedGraph");
-        text.field("origin", &self.origin()).field("operations", &self.operations()).field("arena", &self.arena);
+        text.field("origin", &self.info.origin())
+            .field("operations", &self.info.operations())
+            .field("arena", &self.arena);
         text.finish_non_exhaustive()
     }
 }

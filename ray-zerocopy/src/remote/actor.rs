@@ -14,7 +14,7 @@ use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
-use crate::engine::backend::{Backend, Home, Start, Tasks};
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
 use crate::engine::local::{Machine, broker};
 use crate::engine::settings::Settings;
 use crate::error::Result;
@@ -73,7 +73,7 @@ pub struct ActorWrapper<P> {
     memory: MemoryPolicy,
     settings: Settings,
     deadline: Option<Duration>,
-    home: Arc<dyn Home>,
+    backend: Arc<dyn Backend>,
     pipeline: PhantomData<fn() -> P>,
 }
 
@@ -100,13 +100,13 @@ impl<P: Root> ActorWrapper<P> {
     /// # Errors
     /// If the arena cannot be brought there.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
-        Ok(Self { home: backend.home(), ..Self::from_arena(backend.adopt(arena)?) })
+        Ok(Self { backend: backend.handle(), ..Self::from_arena(backend.adopt(arena)?) })
     }
 
     /// A handle of a pipeline that has been shared already.
     pub fn from_arena(arena: Arena) -> Self {
         Self {
-            home: Arc::new(Machine),
+            backend: Arc::new(Machine),
             arena,
             device: DeviceSpec::Cpu,
             strict: false,
@@ -228,10 +228,10 @@ impl<P: Remote> ActorWrapper<P> {
     /// # Errors
     /// If a process cannot be started or cannot load the pipeline; it is named.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
-        let arena = self.home.adopt(self.arena.clone())?;
+        let arena = self.backend.adopt(self.arena.clone())?;
         let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
-        let Tasks(engine) = self.home.actors(Start { settings, program: Arc::clone(&program) })?;
+        let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
         let caller = Caller { program, engine, options, pinned: None };
         Ok(Actors::new(caller))
@@ -247,7 +247,7 @@ impl<P> Clone for ActorWrapper<P> {
             memory: self.memory,
             settings: self.settings.clone(),
             deadline: self.deadline,
-            home: Arc::clone(&self.home),
+            backend: Arc::clone(&self.backend),
             pipeline: PhantomData,
         }
     }

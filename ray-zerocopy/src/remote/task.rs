@@ -10,7 +10,7 @@ use super::caller::{Caller, Options, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
-use crate::engine::backend::{Backend, Tasks};
+use crate::engine::backend::{Backend, EngineHandle};
 use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
@@ -96,15 +96,15 @@ impl<P: Remote> TaskWrapper<P> {
         Ok(Self::assemble(backend.tasks()?, program, options))
     }
 
-    fn assemble(Tasks(engine): Tasks, program: Arc<Program>, options: Options) -> Self {
+    fn assemble(EngineHandle(engine): EngineHandle, program: Arc<Program>, options: Options) -> Self {
         // Set before by an earlier step of the same wrapper, for the same engine.
         drop(program.engine.set(Arc::downgrade(&engine)));
         let caller = Caller { program, engine, options, pinned: None };
         Self { tasks: P::Tasks::from(caller.clone()), caller }
     }
 
-    fn engine(&self) -> Tasks {
-        Tasks(Arc::clone(&self.caller.engine))
+    fn engine(&self) -> EngineHandle {
+        EngineHandle(Arc::clone(&self.caller.engine))
     }
 
     fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {

@@ -22,6 +22,7 @@ const MEMFD: &str = "/memfd:ray-zerocopy (deleted)";
 
 /// The arenas that processes have mapped.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Scan {
     /// Each arena, with the processes that map it. Those of most processes first.
     pub arenas: Vec<MappedArena>,
@@ -55,6 +56,7 @@ impl Scan {
 
 /// An arena that processes have mapped.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct MappedArena {
     /// The device as `/proc/<pid>/maps` has it, `00:01`.
     pub device: String,
@@ -93,6 +95,7 @@ impl MappedArena {
 
 /// A process that has an arena mapped. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MappingProcess {
     /// The process id.
     pub pid: u32,

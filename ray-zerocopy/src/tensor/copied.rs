@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// device, and what the device's driver needed on the way is given back. Tied tensors are there once, and are listed once,
 /// under the first of their paths. In host memory it is a private copy of this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CopiedTensor {
     /// The path of the tensor.
     pub path: String,

@@ -70,12 +70,12 @@ enum Answer {
 #[derive(Default)]
 struct Broker {
     arenas: Mutex<HashMap<Secret, Arena>>,
-    place: Mutex<Option<Backend>>,
+    place: Mutex<Option<Listener>>,
 }
 
 /// Where a process listens.
 #[derive(Clone)]
-struct Backend {
+struct Listener {
     directory: PathBuf,
     socket: PathBuf,
 }
@@ -102,7 +102,7 @@ pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
 
 /// Where this process listens. If it does not, or its socket has been removed since (a user who logs out takes `XDG_RUNTIME_DIR`
 /// away), it begins to.
-fn listening(broker: &'static Broker) -> io::Result<Backend> {
+fn listening(broker: &'static Broker) -> io::Result<Listener> {
     let mut place = lock(&broker.place);
     match &*place {
         Some(place) if place.socket.exists() => Ok(place.clone()),
@@ -147,7 +147,7 @@ fn random() -> io::Result<Secret> {
     Ok(secret)
 }
 
-fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Backend> {
+fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Listener> {
     let name: String = random()?.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("{PREFIX}{}-{name}", std::process::id());
     let bases = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).into_iter().chain([std::env::temp_dir()]);
@@ -172,7 +172,7 @@ fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Backend> {
     })?;
     // If it cannot be, the directory is left to the next process's `sweep`.
     let _tidied = crate::os::sys::atexit::at_exit(tidy);
-    Ok(Backend { directory, socket })
+    Ok(Listener { directory, socket })
 }
 
 extern "C" fn tidy() {

@@ -1,4 +1,4 @@
-//! What a graph takes, gives and does, for people and for pictures.
+//! Inputs, outputs and operations of a graph, for display.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::passes;
 use crate::arena::file::ArenaFile;
 use crate::error::graph::GraphError;
 
-/// What a graph takes, gives and does. It has no weights: reading it from a file reads none.
+/// Inputs, outputs and operations of a graph. Reading them from a file reads no weights.
 #[derive(Clone)]
 pub struct GraphInfo(pub(crate) Arc<GraphCode>);
 
@@ -90,6 +90,7 @@ impl fmt::Debug for GraphInfo {
 
 /// An operation of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StepInfo {
     /// Its place.
     pub number: usize,
@@ -105,6 +106,7 @@ pub struct StepInfo {
 
 /// Where a tensor of a graph comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operand {
     /// An input, by its place.
     Input(usize),
@@ -151,6 +153,7 @@ impl Operands {
 
 /// An input or an output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortInfo {
     /// Its name.
     pub name: String,

@@ -14,6 +14,8 @@ pub(crate) mod record;
 pub(crate) mod symbolize;
 pub(crate) mod verify;
 
+use std::fmt;
+
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::trace::TraceError;
@@ -75,6 +77,15 @@ pub struct Tracer<'a, P> {
     symbols: Vec<SymbolAxes>,
     /// Arguments of a method that are no tensors.
     values: Vec<(String, Result<Vec<u8>, String>)>,
+}
+
+impl<P> fmt::Debug for Tracer<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |names: &[(String, Value)]| names.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let mut text = f.debug_struct("Tracer");
+        text.field("pipeline", &std::any::type_name::<P>()).field("inputs", &names(&self.inputs));
+        text.finish_non_exhaustive()
+    }
 }
 
 enum From<'a, P> {

@@ -10,7 +10,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::cluster::{Backend, Cluster, Inner};
+use super::cluster::{Cluster, ClusterSlot, Inner};
 use crate::error::ray::RayError;
 use crate::os::sys::privileges::privileged;
 use crate::ray::job::Job;
@@ -120,12 +120,12 @@ impl ClusterBuilder {
         let binary = Fingerprint::own().map_err(|reason| RayError::Wire { what: "this program".to_owned(), reason })?;
         let (program, job) = (Program::own()?, Job::own()?);
         let environment = python::start()?;
-        let mut place = Backend::free()?;
+        let mut slot = ClusterSlot::free()?;
         self.knock()?;
         let (spill, local) = (self.spill, self.address == "local");
         let worker = WorkerCommand { environment, program, job };
         let (address, glue) = python::on_thread(move || self.connect(&worker))?;
-        place.take(&address);
+        slot.take(&address);
         Ok(Cluster(Arc::new(Inner::new(address, local, spill, binary, glue))))
     }
 

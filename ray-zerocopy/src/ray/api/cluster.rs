@@ -57,6 +57,7 @@ type Otherwise = Box<dyn FnOnce() + Send>;
 
 /// A machine, or what counts as one, of a cluster.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Node {
     /// Ray's name for it.
     pub id: String,
@@ -79,10 +80,10 @@ struct Current {
     abandoned: bool,
 }
 
-/// The right to put this process into a cluster.
-pub(super) struct Backend(MutexGuard<'static, Option<Current>>);
+/// Exclusive right to put this process into a cluster.
+pub(super) struct ClusterSlot(MutexGuard<'static, Option<Current>>);
 
-impl Backend {
+impl ClusterSlot {
     /// Waits for it, and leaves what nobody holds any more.
     ///
     /// # Errors

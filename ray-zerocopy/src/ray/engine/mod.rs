@@ -28,7 +28,7 @@ use super::api::cluster::Cluster;
 use super::api::options::Options;
 use super::wire::protocol::{Load, ProgramId};
 use crate::arena::arena::Arena;
-use crate::engine::backend::{Backend, Home, Start, Tasks};
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub struct ClusterTarget {
 }
 
 impl Cluster {
-    /// This cluster as a place for a wrapper, with what each task or actor asks of it.
+    /// This cluster as the backend of a wrapper, with what each task or actor asks of it.
     ///
     /// ```no_run
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -73,41 +73,41 @@ impl Cluster {
     }
 }
 
-impl Backend for Cluster {}
-impl Backend for ClusterTarget {}
+impl sealed::Sealed for Cluster {}
+impl sealed::Sealed for ClusterTarget {}
 
-impl Home for Cluster {
+impl Backend for Cluster {
     fn adopt(&self, arena: Arena) -> Result<Arena> {
         self.put_arena(&arena)
     }
 
-    fn tasks(&self) -> Result<Tasks> {
+    fn tasks(&self) -> Result<EngineHandle> {
         self.with(Options::default()).tasks()
     }
 
-    fn actors(&self, start: Start) -> Result<Tasks> {
-        self.with(Options::default()).actors(start)
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle> {
+        self.with(Options::default()).actors(spec)
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(self.clone())
     }
 }
 
-impl Home for ClusterTarget {
+impl Backend for ClusterTarget {
     fn adopt(&self, arena: Arena) -> Result<Arena> {
         self.cluster.put_arena(&arena)
     }
 
-    fn tasks(&self) -> Result<Tasks> {
-        Ok(Tasks(tasks::RayTasks::start(self.clone())?))
+    fn tasks(&self) -> Result<EngineHandle> {
+        Ok(EngineHandle(tasks::RayTasks::start(self.clone())?))
     }
 
-    fn actors(&self, start: Start) -> Result<Tasks> {
-        Ok(Tasks(actors::RayActors::start(self.clone(), start)?))
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle> {
+        Ok(EngineHandle(actors::RayActors::start(self.clone(), spec)?))
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(self.clone())
     }
 }

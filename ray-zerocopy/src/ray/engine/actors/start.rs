@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{RayActors, Shared, Slot};
-use crate::engine::backend::Start;
+use crate::engine::backend::ActorSpec;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
 use crate::ray::api::object;
@@ -24,8 +24,8 @@ use crate::ray::wire::protocol::{Answer, Order, Reply};
 
 impl RayActors {
     /// Starts the actors, and waits until they have loaded the pipeline.
-    pub(crate) fn start(site: ClusterTarget, start: Start) -> crate::error::Result<Arc<Self>> {
-        let Start { settings, program } = start;
+    pub(crate) fn start(site: ClusterTarget, spec: ActorSpec) -> crate::error::Result<Arc<Self>> {
+        let ActorSpec { settings, program } = spec;
         let other = |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         let shared = Arc::new(Shared {
             site,
