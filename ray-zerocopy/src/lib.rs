@@ -127,6 +127,7 @@ pub use crate::remote::actor::ActorWrapper;
 pub use crate::remote::actors::{Actor, Actors};
 pub use crate::remote::pending::{Gather, Pending, gather};
 pub use crate::remote::task::TaskWrapper;
+pub use crate::remote::ticket::Ticket;
 pub use ray_zerocopy_derive::{Pipeline, remote};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::error::{DeviceError, LoadError};
-use ray_zerocopy::{ActorWrapper, CallError, Error, gather};
+use ray_zerocopy::error::{DeviceError, LoadError, TicketError};
+use ray_zerocopy::{ActorWrapper, CallError, Error, Ticket, gather};
 use ray_zerocopy_tests::memory::is_alive;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 
@@ -185,7 +185,15 @@ fn a_handle_travels_as_text_and_a_forged_one_does_not() {
     assert_eq!(twin.arena().id(), arena);
     assert_eq!(twin.load().unwrap().total(), wrapper.load().unwrap().total());
 
+    // The same by a ticket, which does no I/O when it is written or read.
+    let ticket: Ticket<Mill> =
+        serde_json::from_str(&serde_json::to_string(&wrapper.export().unwrap()).unwrap()).unwrap();
+    assert_eq!(ticket.arena_id(), arena);
+    assert_eq!(address(&ticket.open().unwrap()), address(&twin));
+    assert!(!format!("{ticket:?}").contains("secret"), "{ticket:?}");
+
     wrapper.withdraw();
+    assert!(matches!(ticket.open().unwrap_err(), TicketError::Refused { .. }));
     let error = serde_json::from_str::<ActorWrapper<Mill>>(&text).unwrap_err();
     assert!(error.to_string().contains("may have been withdrawn"), "{error}");
     let text = serde_json::to_string(&wrapper).unwrap();

@@ -1,6 +1,7 @@
 //! TODO.
 
 use super::Engine;
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(crate) struct Program {
     pub device: String,
     pub strict: bool,
     pub memory: MemoryPolicy,
+    /// What the wrapper has read out of the arena, so that each call need not read it again.
+    pub cache: OnceLock<Box<dyn Any + Send + Sync>>,
     /// Whose workers hold the program; they are told when nobody needs it any more.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
@@ -43,7 +46,7 @@ impl Program {
     pub(crate) fn new(arena: Arena, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        Self { key, arena, loader, device, strict, memory, engine: OnceLock::new() }
+        Self { key, arena, loader, device, strict, memory, cache: OnceLock::new(), engine: OnceLock::new() }
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod ray;
 pub(crate) mod report;
 pub(crate) mod script;
 pub(crate) mod share;
+pub(crate) mod ticket;
 pub(crate) mod trace;
 pub(crate) mod value;
 
@@ -20,6 +21,7 @@ pub use self::device::DeviceError;
 pub use self::load::LoadError;
 pub use self::report::ReportError;
 pub use self::share::ShareError;
+pub use self::ticket::TicketError;
 
 use self::call::CallError;
 use self::graph::{GraphError, ReplayError};
@@ -68,6 +70,9 @@ pub enum Error {
     #[cfg(feature = "ray")]
     #[error(transparent)]
     Ray(#[from] self::ray::RayError),
+    /// A wrapper could not be exported, or a ticket not opened.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
     /// A report could not be made.
     #[error(transparent)]
     Report(#[from] ReportError),

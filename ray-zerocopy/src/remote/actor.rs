@@ -5,13 +5,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::Remote;
 use super::actors::Actors;
 use super::caller::{Caller, Options, program};
+use super::ticket::{Ticket, TicketData};
 use crate::arena::arena::Arena;
-use crate::arena::manifest::ArenaId;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
@@ -19,6 +17,7 @@ use crate::engine::local::{Machine, broker};
 use crate::engine::settings::Settings;
 use crate::error::Result;
 use crate::error::device::DeviceError;
+use crate::error::ticket::TicketError;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -31,11 +30,13 @@ use crate::report::table::Report;
 /// Whoever has it can [`load`](Self::load) the pipeline in its own process, or [`spawn`](Self::spawn) processes
 /// that serve its methods. Both borrow the same weights.
 ///
-/// # Serialisation
-/// The serialised handle holds no weights. It names a socket of the process that made the arena, and a secret; the
-/// receiver asks there for the arena's memfd. So it is good as long as that process lives, which keeps the arena for
-/// it until [`withdraw`](Self::withdraw); afterwards, deserialising it is an error that says so. Processes that have
-/// received the arena keep it.
+/// # Other processes
+/// [`export`](Self::export) returns a [`Ticket`], which is plain data without weights. It names a socket of the process
+/// that made the arena, and a secret; [`Ticket::open`] asks there for the arena's memfd. So it is good as long as that
+/// process lives, which keeps the arena for it until [`withdraw`](Self::withdraw); afterwards, opening it is an error
+/// that says so. Processes that have received the arena keep it.
+///
+/// Serialising a handle exports it, and deserialising one opens its ticket.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -215,7 +216,25 @@ impl<P: Root> ActorWrapper<P> {
         report_all(&self.arena).map_err(Into::into)
     }
 
-    /// Takes back what was serialised: handles that have not been deserialised by now are void, and this process no
+    /// Opens the handle of a ticket.
+    pub(super) fn redeem(ticket: &TicketData) -> Result<Self, TicketError> {
+        let arena = broker::fetch(&ticket.ticket)?;
+        if arena.id() != ticket.arena {
+            let (expected, found) = (ticket.arena.to_string(), arena.id().to_string());
+            return Err(TicketError::OtherArena { expected, found });
+        }
+        // Another process made it: its bytes are checked once, before anything is computed with them.
+        let mut wrapper = Self::from_arena(arena.verified()?);
+        wrapper.device = DeviceSpec::of(&ticket.device)?;
+        wrapper.strict = ticket.strict;
+        wrapper.memory = ticket.memory;
+        wrapper.settings.threads = ticket.threads;
+        wrapper.settings.queue = ticket.queue.max(1);
+        wrapper.deadline = ticket.deadline;
+        Ok(wrapper)
+    }
+
+    /// Takes back what was exported or serialised: tickets that have not been opened by now are void, and this process no
     /// longer keeps the arena for them.
     pub fn withdraw(&self) {
         broker::withdraw(&self.arena);
@@ -238,6 +257,29 @@ impl<P: Remote> ActorWrapper<P> {
     }
 }
 
+impl<P> ActorWrapper<P> {
+    /// Offers the arena to other processes of this machine and user, and returns the ticket with which they
+    /// [open](Ticket::open) a handle like this one.
+    ///
+    /// The first ticket of a process starts a thread that listens on a socket. The process keeps the arena for its
+    /// tickets until it ends, or until [`withdraw`](Self::withdraw).
+    ///
+    /// # Errors
+    /// If the socket cannot be made, or the arena lies in Ray's object store.
+    pub fn export(&self) -> Result<Ticket<P>, TicketError> {
+        Ok(Ticket::new(TicketData {
+            ticket: broker::offer(&self.arena)?,
+            arena: self.arena.id(),
+            device: self.device.to_string(),
+            strict: self.strict,
+            memory: self.memory,
+            threads: self.settings.threads,
+            queue: self.settings.queue,
+            deadline: self.deadline,
+        }))
+    }
+}
+
 impl<P> Clone for ActorWrapper<P> {
     fn clone(&self) -> Self {
         Self {
@@ -257,55 +299,5 @@ impl<P> fmt::Debug for ActorWrapper<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("ActorWrapper");
         text.field("arena", &self.arena).field("device", &self.device).finish_non_exhaustive()
-    }
-}
-
-/// A serialised [`ActorWrapper`].
-#[derive(Serialize, Deserialize)]
-struct Handle {
-    ticket: broker::Ticket,
-    arena: ArenaId,
-    device: String,
-    strict: bool,
-    memory: MemoryPolicy,
-    threads: Option<usize>,
-    queue: usize,
-    deadline: Option<Duration>,
-}
-
-impl<P> Serialize for ActorWrapper<P> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let handle = Handle {
-            ticket: broker::offer(&self.arena).map_err(serde::ser::Error::custom)?,
-            arena: self.arena.id(),
-            device: self.device.to_string(),
-            strict: self.strict,
-            memory: self.memory,
-            threads: self.settings.threads,
-            queue: self.settings.queue,
-            deadline: self.deadline,
-        };
-        handle.serialize(serializer)
-    }
-}
-
-impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        use serde::de::Error;
-
-        let handle = Handle::deserialize(deserializer)?;
-        let arena = broker::fetch(&handle.ticket).map_err(D::Error::custom)?;
-        if arena.id() != handle.arena {
-            return Err(D::Error::custom(format!("arena {} arrived for arena {}", arena.id(), handle.arena)));
-        }
-        // Another process made it: its bytes are looked at once, before anything is computed with them.
-        let arena = arena.verified().map_err(D::Error::custom)?;
-        let mut wrapper = Self::from_arena(arena).device(&handle.device).map_err(D::Error::custom)?;
-        wrapper.strict = handle.strict;
-        wrapper.memory = handle.memory;
-        wrapper.settings.threads = handle.threads;
-        wrapper.settings.queue = handle.queue.max(1);
-        wrapper.deadline = handle.deadline;
-        Ok(wrapper)
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod hosted;
 pub(crate) mod pending;
 pub(crate) mod schema;
 pub(crate) mod task;
+pub(crate) mod ticket;
 pub mod untyped;
 pub mod wire;
 pub mod wire_tensors;

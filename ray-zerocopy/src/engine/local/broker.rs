@@ -23,7 +23,7 @@ use super::lock;
 use super::transport::Connection;
 use crate::arena::arena::{Arena, Handle};
 use crate::engine::message::Outgoing;
-use crate::error::arena::ArenaError;
+use crate::error::ticket::TicketError;
 use crate::os::per_process::PerProcess;
 use crate::os::sys::peer::peer;
 
@@ -44,26 +44,10 @@ pub(crate) struct Ticket {
 
 type Secret = [u8; 16];
 
-/// Why an arena could not be offered or fetched.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BrokerError {
-    #[error("the arena cannot be offered to other processes: {what}: {error}")]
-    Offer { what: String, error: io::Error },
-    #[error(
-        "process {owner}, which shared the arena, cannot be asked for it: {error}; is it still running, on this \
-         machine, as this user? A serialised wrapper is good as long as the process that shared the pipeline lives"
-    )]
-    Fetch { owner: u32, error: io::Error },
-    #[error("process {owner} did not give the arena: {reason}")]
-    SendError { owner: u32, reason: String },
-    #[error(transparent)]
-    Arena(#[from] ArenaError),
-}
-
 #[derive(Serialize, Deserialize)]
 enum Answer {
     Here(Handle),
-    SendError(String),
+    Refused(String),
 }
 
 /// What a process offers, and where.
@@ -83,21 +67,25 @@ struct Listener {
 static BROKER: PerProcess<Broker> = PerProcess::new();
 
 /// Offers an arena to whoever has the ticket, for as long as this process lives.
-pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
+pub(crate) fn offer(arena: &Arena) -> Result<Ticket, TicketError> {
     let arena = &arena.clone().handed_over()?;
     let broker = BROKER.get();
-    let place = listening(broker).map_err(|error| BrokerError::Offer { what: "the socket".to_owned(), error })?;
+    let place = listening(broker).map_err(|error| offer_failed("the socket", &error))?;
     let mut arenas = lock(&broker.arenas);
     let known = arenas.iter().find(|(_, known)| known.id() == arena.id()).map(|(secret, _)| *secret);
     let secret = match known {
         Some(secret) => secret,
         None => {
-            let secret = random().map_err(|error| BrokerError::Offer { what: "a secret".to_owned(), error })?;
+            let secret = random().map_err(|error| offer_failed("a secret", &error))?;
             arenas.insert(secret, arena.clone());
             secret
         }
     };
     Ok(Ticket { socket: place.socket, owner: std::process::id(), secret })
+}
+
+fn offer_failed(what: &str, error: &io::Error) -> TicketError {
+    TicketError::Offer { what: what.to_owned(), reason: error.to_string() }
 }
 
 /// Where this process listens. If it does not, or its socket has been removed since (a user who logs out takes `XDG_RUNTIME_DIR`
@@ -119,10 +107,10 @@ pub(crate) fn withdraw(arena: &Arena) {
 }
 
 /// Fetches the arena that the ticket is for.
-pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
+pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, TicketError> {
     let owner = ticket.owner;
-    let failed = |error| BrokerError::Fetch { owner, error };
-    let refused = |reason: &str| BrokerError::SendError { owner, reason: reason.to_owned() };
+    let failed = |error: io::Error| TicketError::Fetch { owner, reason: error.to_string() };
+    let refused = |reason: &str| TicketError::Refused { owner, reason: reason.to_owned() };
     // A stream has no packets, but each side says one thing only, and it is short: it arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     let user = peer(&stream).map_err(failed)?.uid;
@@ -137,7 +125,7 @@ pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
     let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
     match received.message {
         Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
-        Answer::SendError(reason) => Err(refused(&reason)),
+        Answer::Refused(reason) => Err(refused(&reason)),
     }
 }
 
@@ -194,7 +182,7 @@ fn serve(stream: UnixStream, arenas: &Mutex<HashMap<Secret, Arena>>) -> io::Resu
     match arena {
         Some(arena) => connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds()),
         None => connection.send(
-            &Answer::SendError("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
+            &Answer::Refused("it does not know the secret; the wrapper may have been withdrawn".to_owned()),
             &Outgoing::default(),
             &[],
         ),
