@@ -38,5 +38,10 @@ chapters! {
 #[doc = include_str!("../README.md")]
 pub mod readme {}
 
+/// The page of the macros' package. It cannot be a doc test there, because the package does not
+/// depend on the crate that the macros write code for.
+#[doc = include_str!("../ray-zerocopy-derive/README.md")]
+pub mod readme_of_the_macros {}
+
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Lets programs find libpython and LibTorch where they were when they were built.
+//! Adds the folders of libpython and LibTorch at build time to the rpath of programs.
 
 fn main() {
     for library in ["DEP_RAY_ZEROCOPY_LIBPYTHON", "DEP_RAY_ZEROCOPY_LIBTORCH"] {

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 by PyTorch: a line of JSON with batches comes in, one with seconds goes out. The benchmark `torchscript` starts it."""
+"""Runs all-MiniLM-L6-v2 in PyTorch for the benchmark `torchscript`: reads lines of JSON with batches, and writes lines with durations."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ HEADS = 12
 
 
 def forward(weights, ids):
-    """Unit vectors of sentences of one length, as the published model computes them."""
+    """Computes unit vectors of sentences of one length, as the published model does."""
 
     def linear(x, name):
         return F.linear(x, weights[name + ".weight"], weights[name + ".bias"])

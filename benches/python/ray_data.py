@@ -1,10 +1,10 @@
-"""Ray Data with a pool of actors: rows per second, and how many of the batches are read where Ray has them.
+"""Measures Ray Data with a pool of actors: rows per second, and the share of batches that are read in Ray's object store.
 
     python benches/python/ray_data.py --json
 
-Two pipelines: `embedder` of examples/python-embedder, whose batches are texts, in turns with an actor that does nothing; and the
-module `probe` of ray-zerocopy-python, whose batches are numbers. `--torch` embeds with transformers' own
-MiniLM too, shared as the Python predecessor of this project does: by Ray's zero-copy of torch tensors.
+There are two pipelines: `embedder` of examples/python-embedder, whose batches are texts, in turns with an empty
+actor; and the module `probe` of ray-zerocopy-python, whose batches are numbers. `--torch` also embeds with
+transformers' own MiniLM, shared as in the Python predecessor of this project, by Ray's zero-copy of torch tensors.
 """
 
 import argparse
@@ -21,7 +21,7 @@ CORPUS = pathlib.Path(__file__).parents[2] / "examples" / "data" / "corpus.txt"
 
 
 def in_store(array):
-    """Whether an array lies in Ray's object store, by the map of this process."""
+    """Returns whether an array is in Ray's object store, by the memory map of this process."""
     at = array.__array_interface__["data"][0]
     for line in open("/proc/self/maps"):
         start, end = (int(part, 16) for part in line.split()[0].split("-"))
@@ -31,7 +31,7 @@ def in_store(array):
 
 
 def anonymous():
-    """Private memory of this process, in bytes: what is in no file."""
+    """Returns the private memory of this process, in bytes: anonymous pages."""
     for line in open("/proc/self/smaps_rollup"):
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) << 10
@@ -51,7 +51,7 @@ class Embed:
 
 
 class EmbedTorch:
-    """The predecessor's way: Ray's own zero-copy of torch tensors."""
+    """The approach of the predecessor: Ray's own zero-copy of torch tensors."""
 
     def __init__(self, reference, folder):
         import torch
@@ -83,7 +83,7 @@ class EmbedTorch:
 
 
 class Nothing:
-    """What Ray Data itself takes."""
+    """An empty actor, which measures Ray Data itself."""
 
     load, private = 0.0, 0
 
@@ -107,7 +107,7 @@ class Score:
 
 
 def embedded(actor, vectors, begun):
-    """A batch of results, and what it took its actor."""
+    """Returns a batch of results with the durations and memory of its actor."""
     rows = len(vectors)
     columns = {"load": actor.load, "private": actor.private, "seconds": (time.perf_counter() - begun) / max(1, rows)}
     return {"embedding": vectors, **{name: np.full(rows, value) for name, value in columns.items()}}
@@ -123,7 +123,7 @@ def ran(data, actor, arguments, options):
 
 
 def texts(options):
-    """Rows per second of each way to embed, in turns."""
+    """Measures rows per second of each contestant, in turns."""
     import embedder
 
     lines = [line for line in CORPUS.read_text().splitlines() if line]
@@ -147,7 +147,7 @@ def texts(options):
         row["rows_per_second"] = options.rows / took
         if way != "nothing":
             columns = last[way].to_pandas()
-            # While they compute: without the start of actors, and without what Ray Data does.
+            # The time in which actors compute: without their start, and without Ray Data's own work.
             row["rows_per_second_of_actors"] = float(len(columns) / (columns["seconds"].sum() / options.actors))
             row["load_ms"] = float(columns["load"].max() * 1e3)
             row["private_mib_of_load"] = float(columns["private"].max() / 2**20)
@@ -155,7 +155,7 @@ def texts(options):
 
 
 def arrays(options):
-    """The share of batches of numbers that are read where Ray has them."""
+    """Measures the share of batches of numbers that are read in the object store."""
     import probe
 
     width = 256
@@ -182,7 +182,7 @@ def arrays(options):
 
 
 def calls(options):
-    """A task, by this wheel and bare, in turns; and a call in this process."""
+    """Measures a task of this wheel and an empty Ray task, in turns; and a call in this process."""
     import probe
 
     pipeline = probe.Probe(width=3)
@@ -217,7 +217,7 @@ def calls(options):
     order = list(ways.items())
     shuffle = random.Random(0).shuffle
     for _ in range(options.calls):
-        # What went before has its part in what a call takes.
+        # Earlier calls influence the duration of a call, so the order changes.
         shuffle(order)
         for way, call in order:
             begun = time.perf_counter()

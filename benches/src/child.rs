@@ -1,4 +1,4 @@
-//! Other processes of the same program, which do not outlive the benchmark.
+//! Child processes that run the same program and do not outlive the benchmark.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -8,23 +8,24 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// This very program, to be started again.
+/// Returns a command that starts this program again.
 pub fn this_program() -> Command {
-    // The file that runs, even if a build has replaced it on disk since.
+    // The running executable, even if a build has replaced the file since.
     Command::new("/proc/self/exe")
 }
 
-/// A child that is killed and reaped when dropped, so that an error in the benchmark leaves nothing behind.
+/// A child process that is killed and reaped when dropped, so that it does not outlive an error of
+/// the benchmark.
 #[derive(Debug)]
 pub struct Reaped(pub Child);
 
 impl Reaped {
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// Waits for a child that has been told to end.
+    /// Waits for a child whose input has been closed.
     ///
     /// # Errors
     /// If it does not end within ten seconds, or ends with an error.
@@ -32,7 +33,7 @@ impl Reaped {
         self.wait(Duration::from_secs(10))
     }
 
-    /// Waits for a child that has something to do.
+    /// Waits for a child that still has work to do.
     ///
     /// # Errors
     /// If it does not end in time, or ends with an error.
@@ -54,21 +55,21 @@ impl Reaped {
 
 impl Drop for Reaped {
     fn drop(&mut self) {
-        // An error means that it has ended, which is what is wanted.
-        drop(self.0.kill());
-        drop(self.0.wait());
+        // Errors mean that the process has already ended.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
-/// A child that is talked to: lines of JSON go to its standard input, and come from its standard output.
+/// Requests and responses with a child process, as lines of JSON on its standard input and output.
 #[derive(Debug)]
-pub struct Talking {
+pub struct ChildRpc {
     process: Reaped,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    requests: ChildStdin,
+    responses: BufReader<ChildStdout>,
 }
 
-impl Talking {
+impl ChildRpc {
     /// Starts a program.
     ///
     /// # Errors
@@ -76,69 +77,69 @@ impl Talking {
     pub fn start(program: &mut Command) -> Result<Self> {
         let spawned = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = Reaped(spawned.context("a child process cannot be started")?);
-        let orders = process.0.stdin.take().context("the child process has no pipe")?;
-        let answers = BufReader::new(process.0.stdout.take().context("the child process has no pipe")?);
-        Ok(Self { process, orders, answers })
+        let requests = process.0.stdin.take().context("the child process has no pipe")?;
+        let responses = BufReader::new(process.0.stdout.take().context("the child process has no pipe")?);
+        Ok(Self { process, requests, responses })
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Waits for the next thing that it says.
+    /// Receives the next message.
     ///
     /// # Errors
-    /// If it says something else, or has ended.
-    pub fn hear<T: DeserializeOwned>(&mut self) -> Result<T> {
+    /// If the message has another type, or the child has ended.
+    pub fn recv<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("child process {} said {line:?}", self.pid()))
+        self.responses.read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("child process {} sent {line:?}", self.pid()))
     }
 
-    /// Says something to it, and waits for the answer.
+    /// Sends a request and receives the response.
     ///
     /// # Errors
-    /// As [`hear`](Self::hear).
-    pub fn ask<T: DeserializeOwned>(&mut self, order: &impl Serialize) -> Result<T> {
-        writeln!(self.orders, "{}", serde_json::to_string(order)?)?;
-        self.hear()
+    /// As [`recv`](Self::recv), or if the request cannot be sent.
+    pub fn call<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<T> {
+        writeln!(self.requests, "{}", serde_json::to_string(request)?)?;
+        self.recv()
     }
 
-    /// Hangs up, and waits until it has ended.
+    /// Closes the child's input, and waits until it has ended.
     ///
     /// # Errors
-    /// If it fails, or does not end.
+    /// If the child fails or does not end.
     pub fn end(self) -> Result<()> {
-        drop(self.orders);
+        drop(self.requests);
         self.process.end()
     }
 }
 
-/// The child's side: says something.
+/// Sends a message from the child to its parent.
 ///
 /// # Errors
-/// If nobody listens.
-pub fn say(what: &impl Serialize) -> Result<()> {
+/// If the parent has closed the pipe.
+pub fn send(message: &impl Serialize) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", serde_json::to_string(what)?)?;
+    writeln!(stdout, "{}", serde_json::to_string(message)?)?;
     Ok(stdout.flush()?)
 }
 
-/// The child's side: answers orders until there are no more.
+/// Serves requests in the child until its input is closed.
 ///
 /// # Errors
-/// The first error of `answer`, or if an order cannot be read.
-pub fn serve<O: DeserializeOwned, A: Serialize>(mut answer: impl FnMut(O) -> Result<A>) -> Result<()> {
+/// The first error of `respond`, or if a request cannot be read.
+pub fn serve<Q: DeserializeOwned, R: Serialize>(mut respond: impl FnMut(Q) -> Result<R>) -> Result<()> {
     for line in std::io::stdin().lines() {
         let line = line?;
-        let order = serde_json::from_str(&line).with_context(|| format!("{line:?} is no order"))?;
-        say(&answer(order)?)?;
+        let request = serde_json::from_str(&line).with_context(|| format!("{line:?} is not a request"))?;
+        send(&respond(request)?)?;
     }
     Ok(())
 }
 
-/// One thing for each of many, at the same time, each in a thread of its own. The results have the order of the items.
+/// Runs `job` for each item in a thread of its own. The results have the order of the items.
 ///
 /// # Errors
 /// The first error.

@@ -1,20 +1,19 @@
-//! What the benchmarks share: their options and output, the machine they ran on, figures, and child processes.
+//! Shared code of the benchmarks: options and output, a description of the machine, statistics, and
+//! child processes.
 //!
-//! Nothing here measures anything: that is in `src/bin`, one program for each question.
+//! The measurements are in `src/bin`, one program for each question.
 //!
-//! | `cargo run --release -p benches --bin …` | asks |
+//! | `cargo run --release -p benches --bin …` | measures |
 //! | --- | --- |
-//! | `memory` | what workers cost in memory beside a copy of the model for each, and how soon they are there |
-//! | `calls` | what a call costs beside a bare socket, and a tensor beside a copy in memory |
-//! | `forward` | how fast a model computes with weights on the heap and in an arena |
-//! | `search` | how many sentences a second a real model embeds, in one worker and in two |
-//! | `jit` | what a traced graph costs beside its pipeline: to run, at a new size, and in memory |
-//! | `torchscript` | what a TorchScript module costs in workers, and burn on LibTorch beside PyTorch |
-//! | `share` | what it costs to share a file, in time and memory |
-//! | `ipc` | what the transport costs beside another crate's |
+//! | `memory` | memory and startup time of workers that share a model, compared with workers that copy it |
+//! | `calls` | a call compared with a bare socket, and a tensor compared with a copy in memory |
+//! | `share` | time and memory to share the weights of a file |
+//! | `ray`, with `--features ray` | calls and memory on Ray, compared with Ray's own calls and the size of the model |
+//! | `jit` | a traced graph compared with its pipeline: time to run, time for a new size, memory |
+//! | `torchscript`, with `--features torchscript` | memory of a TorchScript module in workers, and burn on LibTorch compared with PyTorch |
+//! | `search` | sentences per second of a real model, in one worker and in two |
 
 pub mod child;
-pub mod links;
 pub mod machine;
 pub mod model;
 pub mod options;

@@ -1,4 +1,4 @@
-//! The machine a benchmark runs on: figures without it say nothing.
+//! Description of the machine that a benchmark runs on, and figures from `/proc`.
 
 use std::fmt;
 use std::fs;
@@ -6,25 +6,25 @@ use std::fs;
 use anyhow::Context;
 use serde::Serialize;
 
-/// What matters of the machine, as the kernel tells it.
+/// The properties of the machine that affect figures.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// The processor's own name.
+    /// Model name of the processor.
     pub cpu: String,
-    /// How many cores this process may use.
+    /// Number of cores that this process may use.
     pub cores: usize,
-    /// The version of the kernel.
+    /// Version of the kernel.
     pub kernel: String,
     /// Main memory, in MiB.
     pub memory_mib: u64,
-    /// How many processes wanted to run in the minute before: figures of a busy machine are worth less.
+    /// Load average of the preceding minute: figures of a busy machine are less reliable.
     pub load: String,
     /// `release`, or `dev` if the build has debug assertions.
     pub build: &'static str,
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Describes this machine.
     pub fn this() -> Self {
         let unknown = || "unknown".to_owned();
         let field = |file: &str, name: &str| {
@@ -56,18 +56,18 @@ impl fmt::Display for Machine {
     }
 }
 
-/// A field of `/proc/<pid>/smaps_rollup`, `Pss` or `Anonymous`, in bytes.
+/// Reads a field of `/proc/<pid>/smaps_rollup`, such as `Pss` or `Anonymous`, in bytes.
 ///
 /// # Errors
-/// If the process is gone, or the kernel does not tell.
+/// If the process has ended, or the field is missing.
 pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
     size(&format!("/proc/{pid}/smaps_rollup"), name)
 }
 
-/// A field of this process's `/proc/self/status`, such as `VmHWM`, in bytes.
+/// Reads a field of `/proc/self/status`, such as `VmHWM`, in bytes.
 ///
 /// # Errors
-/// If the kernel does not tell.
+/// If the field is missing.
 pub fn status(name: &str) -> anyhow::Result<u64> {
     size("/proc/self/status", name)
 }
@@ -79,20 +79,13 @@ fn size(path: &str, name: &str) -> anyhow::Result<u64> {
     kib.map(|kib| kib * 1024).with_context(|| format!("{path} has no field `{name}`"))
 }
 
-/// How long the threads of this process have run on a processor, in milliseconds: all that live.
+/// Returns the CPU time of all live threads of a process, in milliseconds.
 ///
-/// Other processes lengthen what a clock shows much more than this. As exact as the kernel's clock ticks, some milliseconds.
-///
-/// # Errors
-/// If the kernel does not tell.
-pub fn processor_ms() -> anyhow::Result<f64> {
-    processor_ms_of(std::process::id())
-}
-
-/// The same of another process.
+/// Other processes affect it much less than the elapsed time. Its resolution is the kernel's clock
+/// tick, a few milliseconds.
 ///
 /// # Errors
-/// If the process is gone, or the kernel does not tell.
+/// If the process has ended, or the kernel does not report it.
 pub fn processor_ms_of(pid: u32) -> anyhow::Result<f64> {
     let mut nanos = 0_u64;
     let tasks = format!("/proc/{pid}/task");

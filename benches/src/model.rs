@@ -1,4 +1,5 @@
-//! The model: pairs of layers whose results are added up, so that every weight has a part in every bit of the result.
+//! A model of any size: pairs of layers whose results are summed, so that the result depends on
+//! every weight.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,20 +11,25 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::links::checksum;
-
-/// A forward pass, as the process that computes it sees it.
+/// A forward pass, measured in the process that runs it.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Forward {
-    /// That process.
+    /// Id of the process.
     pub pid: u32,
-    /// How long it took, in microseconds.
+    /// Duration in microseconds.
     pub took_us: f64,
-    /// Of every bit of the result.
+    /// Checksum of the result.
     pub checksum: u64,
 }
 
-/// Linear layers, and nothing else.
+/// Reads all of `bytes` and returns their checksum.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
+    rest.iter().fold(words, |sum, &byte| sum.wrapping_add(byte.into()))
+}
+
+/// A model of linear layers.
 #[derive(Pipeline)]
 pub struct Model {
     #[pipeline(config)]
@@ -31,10 +37,10 @@ pub struct Model {
     layers: Vec<Linear>,
 }
 
-/// Layers without bias, by turns from `narrow` to `wide` and back.
+/// Layers without bias, alternately from `narrow` to `wide` features and back.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct ModelConfig {
-    /// How many layers there are, each with one tensor.
+    /// Number of layers, each with one tensor.
     pub tensors: u32,
     narrow: u32,
     wide: u32,
@@ -42,10 +48,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Weights of `mib` MiB, or a bit less if they cannot be split evenly, that compute on `batch` inputs at a time.
+    /// Configures weights of `mib` MiB, or slightly less if they cannot be split evenly, and
+    /// forward passes of `batch` inputs.
     ///
     /// # Errors
-    /// If a layer would have no weights, or another one would be left over.
+    /// If `tensors` is odd, or a layer would be empty.
     pub fn new(mib: u32, tensors: u32, batch: u32) -> Result<Self> {
         ensure!(tensors.is_multiple_of(2), "--tensors {tensors}: layers come in pairs, so it has to be even");
         let elements = (u64::from(mib) << 18) / u64::from(tensors);
@@ -55,18 +62,18 @@ impl ModelConfig {
         Ok(Self { tensors, narrow: narrow as u32, wide: u32::try_from(wide)?, batch })
     }
 
-    /// The size of the weights.
+    /// Returns the size of the weights.
     pub fn bytes(&self) -> u64 {
         4 * u64::from(self.tensors) * u64::from(self.narrow) * u64::from(self.wide)
     }
 
-    /// The size of the results of all layers, and of the input.
+    /// Returns the total size of the input and of the results of all layers.
     pub fn activations(&self) -> u64 {
         let pairs = u64::from(self.tensors / 2);
         4 * u64::from(self.batch) * (pairs * u64::from(self.narrow + self.wide) + u64::from(self.narrow))
     }
 
-    /// The model, with weights made up when they are asked for.
+    /// Creates the model. Weights are initialised lazily.
     pub fn init(&self, device: &Device) -> Model {
         let (narrow, wide) = (self.narrow as usize, self.wide as usize);
         let layer = |index| match index % 2 {
@@ -76,10 +83,10 @@ impl ModelConfig {
         Model { config: *self, layers: (0..self.tensors).map(layer).collect() }
     }
 
-    /// The model with the weights that are in a safetensors file.
+    /// Loads the model from a safetensors file.
     ///
     /// # Errors
-    /// If the file cannot be read, or holds something else.
+    /// If the file cannot be read, or contains another model.
     pub fn load(&self, file: &Path) -> Result<Model> {
         let mut model = self.init(&Device::flex());
         let mut store = SafetensorsStore::from_file(file);
@@ -91,7 +98,7 @@ impl ModelConfig {
 }
 
 impl Model {
-    /// Writes the weights into a safetensors file.
+    /// Writes the weights to a safetensors file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -103,7 +110,7 @@ impl Model {
 
 #[ray_zerocopy::remote]
 impl Model {
-    /// A forward pass, which reads every weight.
+    /// Runs a forward pass, which reads every weight.
     pub fn forward(&self) -> Forward {
         let begun = Instant::now();
         let x = Tensor::<2>::ones([self.config.batch as usize, self.config.narrow as usize], &Device::flex());
@@ -116,7 +123,8 @@ impl Model {
         Forward { pid: std::process::id(), took_us, checksum: checksum(result.as_bytes()) }
     }
 
-    /// A forward pass in a worker that is busy for a while afterwards, so that another call goes to another worker.
+    /// Runs a forward pass and keeps the worker busy for a while, so that the next call goes to
+    /// another worker.
     pub fn forward_and_wait(&self, pause: Duration) -> Forward {
         let forward = self.forward();
         std::thread::sleep(pause);

@@ -1,4 +1,4 @@
-//! The options that every benchmark has, and what comes out of a run: tables for people, or one JSON object.
+//! Options of every benchmark, and the output of a run: tables or one JSON object.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -8,35 +8,35 @@ use crate::{Machine, Table};
 /// Options of every benchmark.
 #[derive(clap::Args, Debug, Clone, Copy)]
 pub struct Common {
-    /// Run for seconds, not minutes, on small models: shows that it works, not how fast it is.
+    /// Run for seconds on small models: tests that the benchmark works; its figures mean nothing
     #[arg(long)]
     pub quick: bool,
-    /// Print one JSON object instead of tables.
+    /// Print one JSON object instead of tables
     #[arg(long)]
     pub json: bool,
 }
 
-/// A figure that the project wants to reach.
+/// A figure that the project aims for.
 #[derive(Debug, Clone, Serialize)]
 pub struct Target {
-    /// What is limited, with its unit.
+    /// The figure and its unit.
     pub what: String,
-    /// The most it may be.
+    /// The largest value that reaches the target.
     pub at_most: f64,
-    /// What it is.
+    /// The measured value.
     pub is: f64,
-    /// Whether that is enough.
+    /// Whether the target is reached.
     pub reached: bool,
 }
 
 impl Target {
-    /// `what` is `is`, and may be `at_most`.
+    /// Compares the value `is` of the figure `what` with its limit.
     pub fn at_most(what: impl Into<String>, at_most: f64, is: f64) -> Self {
         Self { what: what.into(), at_most, is, reached: is <= at_most }
     }
 }
 
-/// A run of one benchmark, from its heading to its results.
+/// A run of one benchmark.
 #[derive(Debug)]
 pub struct Run {
     bench: &'static str,
@@ -44,7 +44,7 @@ pub struct Run {
     machine: Machine,
 }
 
-/// All that a run found out.
+/// The JSON object that a run prints.
 #[derive(Serialize)]
 struct Record<'a, O, R> {
     bench: &'a str,
@@ -56,7 +56,8 @@ struct Record<'a, O, R> {
 }
 
 impl Run {
-    /// Begins: the machine is described before it is busy, and people are told whether the figures will mean something.
+    /// Starts a run: describes the machine before it is busy, and says whether the figures are
+    /// meaningful.
     pub fn begin(bench: &'static str, common: Common) -> Self {
         let run = Self { bench, common, machine: Machine::this() };
         if !common.json {
@@ -71,8 +72,8 @@ impl Run {
         run
     }
 
-    /// Prints what was found: `tables` for people, with `notes` on how to read them, or `options`, `rows` and targets as JSON.
-    /// Targets say nothing about a quick run, so they are left out of it.
+    /// Prints the results: `tables` with `notes` on how to read them, or `options`, `rows` and
+    /// `targets` as JSON. Targets do not apply to a quick run, so they are omitted there.
     ///
     /// # Errors
     /// If the results cannot be written as JSON.
@@ -91,7 +92,9 @@ impl Run {
             println!("{}", serde_json::to_string_pretty(&record).context("the results cannot be written as JSON")?);
             return Ok(());
         }
-        tables.iter().for_each(|table| println!("{table}"));
+        for table in tables {
+            println!("{table}");
+        }
         println!("{notes}");
         for Target { what, at_most, is, reached } in targets {
             println!("{}: {what}: {is:.2}, wanted at most {at_most:.2}", if *reached { "reached" } else { "missed " });

@@ -1,13 +1,14 @@
-//! How far a long run is, on standard error, where it is in nobody's way.
+//! Progress bar of a long run, on standard error.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// From here on people want to know.
+/// Runs longer than this show a progress bar.
 const LONG: Duration = Duration::from_secs(2);
 
-/// A bar that appears when a run takes long. It draws when it is told of a step, and never by itself: a thread that draws would be measured too.
+/// A progress bar that appears when a run takes long. It is drawn only at steps, not by a thread,
+/// which would disturb the measurement.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -15,7 +16,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A bar of so many steps.
+    /// Creates a bar with the given number of steps.
     pub fn new(steps: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} (about {eta} more)") {
@@ -24,7 +25,7 @@ impl Progress {
         Self { bar, begun: Instant::now() }
     }
 
-    /// The next step begins: `what` it is.
+    /// Starts the next step.
     pub fn step(&self, what: impl Into<String>) {
         if self.bar.is_hidden() && self.begun.elapsed() > LONG {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());

@@ -1,26 +1,26 @@
-//! Many durations, and what is worth saying about them.
+//! Samples of durations, their statistics, and how figures are printed.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// Durations of the same thing, done again and again.
+/// Durations of one repeated operation.
 #[derive(Debug, Clone, Default)]
 pub struct Samples(Vec<Duration>);
 
-/// What is said of them. The unit is in the name.
+/// Summary of samples. Units are part of the names.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Summary {
-    /// How many there were.
+    /// Number of samples.
     pub samples: usize,
-    /// Half of them took no longer.
+    /// Median.
     pub p50_us: f64,
-    /// One of a hundred took longer.
+    /// 99th percentile.
     pub p99_us: f64,
 }
 
 impl Samples {
-    /// Does something `times` times.
+    /// Measures `job` for `times` times.
     ///
     /// # Errors
     /// The first error of `job`.
@@ -34,34 +34,34 @@ impl Samples {
         Ok(Self(samples))
     }
 
-    /// Adds one.
+    /// Adds a sample.
     pub fn push(&mut self, duration: Duration) {
         self.0.push(duration);
     }
 
-    /// Adds those of another round.
+    /// Adds the samples of another round.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// The smallest duration that `part` of all do not exceed, in microseconds; 0 if there are none.
+    /// Returns the quantile `part` in microseconds, or 0 without samples.
     pub fn quantile(&self, part: f64) -> f64 {
         let micros: Vec<_> = self.0.iter().map(|duration| duration.as_secs_f64() * 1e6).collect();
         quantile(&micros, part)
     }
 
-    /// The median, in microseconds.
+    /// Returns the median in microseconds.
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    /// What is said of them.
+    /// Summarises the samples.
     pub fn summary(&self) -> Summary {
         Summary { samples: self.0.len(), p50_us: self.median(), p99_us: self.quantile(0.99) }
     }
 }
 
-/// The figure that `part` of all do not exceed; 0 if there are none.
+/// Returns the quantile `part` of figures, or 0 if there are none.
 fn quantile(figures: &[f64], part: f64) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -69,35 +69,36 @@ fn quantile(figures: &[f64], part: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// The middle of some figures; 0 if there are none.
+/// Returns the median of figures, or 0 if there are none.
 pub fn median(figures: &[f64]) -> f64 {
     quantile(figures, 0.5)
 }
 
-/// Between these is the middle half of some figures.
+/// Returns the first and third quartile of figures.
 pub fn quartiles(figures: &[f64]) -> (f64, f64) {
     (quantile(figures, 0.25), quantile(figures, 0.75))
 }
 
-/// The smallest and the largest.
+/// Returns the smallest and the largest figure.
 pub fn range(figures: &[f64]) -> (f64, f64) {
     let fold = |pick: fn(f64, f64) -> f64| figures.iter().copied().reduce(pick).unwrap_or_default();
     (fold(f64::min), fold(f64::max))
 }
 
-/// How contestants did in rounds in which they took turns: the figures of each, a round an entry.
+/// Ratio of two contestants that took turns in each round.
 ///
-/// A noisy machine is noisy for all that run in the same round, so the quotient of each round is what is trusted.
+/// Noise of the machine affects all contestants of a round, so the ratio is computed for each
+/// round.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Ratio {
-    /// The median of the rounds' quotients.
+    /// Median of the ratios of all rounds.
     pub ratio: f64,
-    /// Between these is the middle half of them.
+    /// Quartiles of these ratios.
     pub ratio_quartiles: (f64, f64),
 }
 
 impl Ratio {
-    /// `figures` in units of `unit`, round by round.
+    /// Divides `figures` by `unit`, round by round.
     pub fn of(figures: &[f64], unit: &[f64]) -> Self {
         let quotients: Vec<_> = figures.iter().zip(unit).map(|(figure, unit)| figure / unit).collect();
         Self { ratio: median(&quotients), ratio_quartiles: quartiles(&quotients) }
@@ -111,7 +112,7 @@ impl std::fmt::Display for Ratio {
     }
 }
 
-/// Microseconds as people read them.
+/// Formats microseconds with a suitable unit.
 pub fn time(micros: f64) -> String {
     match micros {
         m if m < 1.0 => format!("{:.0} ns", m * 1e3),
@@ -122,20 +123,16 @@ pub fn time(micros: f64) -> String {
     }
 }
 
-/// Bytes as people read them.
-pub fn size(bytes: usize) -> String {
-    match bytes {
-        b if b >= 1 << 20 => format!("{} MiB", b >> 20),
-        b if b >= 1 << 10 => format!("{} KiB", b >> 10),
-        b => format!("{b} B"),
-    }
+/// Converts bytes to MiB.
+pub fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Ratio, Samples, median, quartiles, range, size, time};
+    use super::{Ratio, Samples, median, mib, quartiles, range, time};
 
     #[test]
     fn quantiles_are_samples() {
@@ -157,6 +154,6 @@ mod tests {
     #[test]
     fn units_fit_the_figures() {
         assert_eq!([time(0.25), time(12.34), time(456.7), time(4567.0)], ["250 ns", "12.3 µs", "457 µs", "4.57 ms"]);
-        assert_eq!([size(64), size(4096), size(64 << 20)], ["64 B", "4 KiB", "64 MiB"]);
+        assert_eq!([mib(0), mib(3 << 19)], [0.0, 1.5]);
     }
 }

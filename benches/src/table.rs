@@ -1,4 +1,4 @@
-//! Tables for the terminal.
+//! Text tables.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these columns.
+    /// Creates a table with these column headings.
     pub fn new<S: Into<String>>(heading: impl IntoIterator<Item = S>) -> Self {
         Self { rows: vec![heading.into_iter().map(Into::into).collect()] }
     }
@@ -33,10 +33,11 @@ impl fmt::Display for Table {
                 .iter()
                 .zip(&widths)
                 .enumerate()
-                .map(|(column, (cell, &width))| match column {
-                    0 => format!("{cell:<width$}"),
-                    _ => format!("{cell:>width$}"),
-                })
+                .map(
+                    |(column, (cell, &width))| {
+                        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                    },
+                )
                 .collect();
             writeln!(f, "{}", cells.join("  ").trim_end())?;
             if index == 0 {

@@ -1,4 +1,5 @@
-//! The benchmark of Ray runs, quickly, and prints what programs read: fields, answers and memory, and never a time.
+//! Runs the benchmark of Ray with `--quick`, and checks fields, outputs and memory of its JSON, but
+//! never a time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -22,7 +23,7 @@ fn ray() {
     assert_eq!(memory.iter().map(|row| row["workers"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2]);
     for row in memory {
         assert_eq!(row["outputs_equal"], true, "{row}");
-        // What an actor has for itself is Python and Ray, and not the model once more.
+        // The private memory of an actor is Python and Ray, not another copy of the model.
         assert!(row["anonymous_mib_max"].as_f64().unwrap() < 90.0, "{row}");
     }
 }

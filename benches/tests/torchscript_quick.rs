@@ -1,4 +1,5 @@
-//! The benchmark of TorchScript runs, quickly, and prints what programs read: fields, answers and memory, and never a time.
+//! Runs the benchmark of TorchScript with `--quick`, and checks fields, outputs and memory of its
+//! JSON, but never a time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -22,7 +23,7 @@ fn torchscript() {
         assert_eq!(row["outputs_equal"], true, "{row}");
         assert!(row["first_load_ms_median"].as_f64().unwrap() > 0.0, "{row}");
     }
-    // A worker has LibTorch for itself, and not the module.
+    // The private memory of a worker is LibTorch, not the module.
     let private = |row: &Value| row["anonymous_mib_max"].as_f64().unwrap();
     let module = rows[3]["model_mib"].as_f64().unwrap();
     assert!(private(&rows[3]) < private(&rows[1]) + module / 2.0, "{rows:#?}");

@@ -1,4 +1,4 @@
-//! Actors: processes that load once, serve many calls, and have state of their own.
+//! Actors: processes that load a pipeline once, serve many calls, and have their own state.
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::nn::{Linear, LinearConfig};
@@ -7,17 +7,18 @@ use clap::Parser;
 use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pipeline, TaskWrapper, gather};
 use serde::{Deserialize, Serialize};
 
-/// Shares a model once, loads it in this process, in actors, and in a process that was only given a handle.
+/// Shares a model once and loads it in this process, in actors, and in a process that only has a
+/// handle
 ///
-/// At the end stands the report: every process reads the same weights (`shared`), and none has a copy of its own
-/// (`private` stays far below the size of the weights, whatever the number of actors).
+/// The report at the end shows that all processes read the same weights (`shared`), and that none
+/// has its own copy (`private` stays far below the size of the weights for any number of actors).
 #[derive(Parser)]
 #[command(after_help = "Try --actors 8, or --mib 512, and read the line `sum` of the report.")]
 struct Args {
-    /// How many actors to spawn.
+    /// Number of actors
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(2..))]
     actors: u16,
-    /// About how large the weights are, in MiB.
+    /// Approximate size of the weights, in MiB
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(32..))]
     mib: u16,
 }
@@ -48,34 +49,34 @@ impl RecommenderConfig {
 
 #[ray_zerocopy::remote]
 impl Recommender {
-    /// How well things fit together, one number for each row of `x`.
+    /// Returns a score for each row of `x`.
     pub fn score(&self, x: Tensor<2>) -> Tensor<1> {
         self.layers.iter().fold(x, |x, layer| layer.forward(x)).mean_dim(1).squeeze_dim(1)
     }
 
-    /// Changes the state of one actor: such a method takes `&mut self`, and only actors have it.
+    /// Changes the state of one actor. Methods that take `&mut self` are available only on actors.
     pub fn see(&mut self, title: String) -> usize {
         self.seen.push(title);
         self.seen.len()
     }
 
-    /// What this actor has seen.
+    /// Returns what this actor has seen.
     pub fn seen(&self) -> Vec<String> {
         self.seen.clone()
     }
 
-    /// Ends the process of this actor, as a fault in native code would.
+    /// Aborts the process of this actor, as a fault in native code would.
     pub fn crash(&self) {
         std::process::abort()
     }
 }
 
-/// Some other program of yours: it knows the model's type, but was only handed a handle.
+/// Stands for another program: it has the model's type, and receives only a handle.
 #[derive(Pipeline)]
 #[pipeline(init = Visitor::new)]
 struct Visitor;
 
-/// What a visitor has to tell.
+/// The report of that program.
 #[derive(Debug, Serialize, Deserialize)]
 struct Postcard {
     pid: u32,
@@ -90,7 +91,8 @@ impl Visitor {
         Self
     }
 
-    /// A handle is an argument like any other. It arrived as a few bytes; the weights are borrowed here.
+    /// Loads the pipeline from a handle. A handle is an ordinary argument of a few bytes; the
+    /// weights are borrowed.
     pub fn visit(&self, handle: ActorWrapper<Recommender>) -> std::result::Result<Postcard, String> {
         let recommender = handle.load().map_err(|error| error.to_string())?;
         let score = recommender.score(Tensor::ones([1, WIDTH], &Device::flex())).into_scalar();

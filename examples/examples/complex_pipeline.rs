@@ -1,4 +1,5 @@
-//! Everything that can be in a pipeline: nested pipelines, maps, lists, options, enums, copied and private fields.
+//! Every kind of field of a pipeline: nested pipelines, maps, lists, options, enums, copied and
+//! skipped fields.
 
 use std::collections::HashMap;
 
@@ -12,21 +13,23 @@ use clap::Parser;
 use ray_zerocopy::{ActorWrapper, Pipeline, gather};
 use serde::{Deserialize, Serialize};
 
-/// A pipeline with every kind of field: an encoder, a decoder, an optional discriminator, a map of embeddings for text
-/// and images, settings that are copied, and statistics that each worker has for itself.
+/// A pipeline with every kind of field
 ///
-/// Prints the paths of the shared weights, as errors and reports name them, and what each process costs: `shared` is
-/// what it reads in the arena, `private` is what it has alone, `saved` is what copies of its own would cost more.
+/// It has an encoder, a decoder, an optional discriminator, a map of embeddings for text and
+/// images, settings that are copied, and statistics of each worker. The example prints the paths of
+/// the shared weights, as errors and reports name them, and the memory of each process: `shared` is
+/// what it reads in the arena, `private` is its own memory, `saved` is the additional cost of own
+/// copies.
 #[derive(Parser)]
 #[command(after_help = "Try --width 2048 --actors 8: `private` does not grow with the width, `saved` does.")]
 struct Args {
-    /// The width of the models. The weights grow with its square.
+    /// Width of the models; the size of the weights grows with its square
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     width: u16,
-    /// How many processes serve the pipeline.
+    /// Number of worker processes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     actors: u16,
-    /// Leaves the discriminator out.
+    /// Omit the discriminator
     #[arg(long)]
     without_discriminator: bool,
 }
@@ -36,14 +39,14 @@ struct Encoder {
     layers: Vec<Linear>,
 }
 
-/// Two models of different kinds under one name. A pipeline may be an enum, too.
+/// Models of two kinds under one type: a pipeline may be an enum.
 #[derive(Pipeline)]
 enum Embedder {
     Text(Embedding),
     Image { patches: Conv2d, brightness: f32 },
 }
 
-/// A pipeline in a pipeline: its fields go by the same rules. The outer one rebuilds it.
+/// A nested pipeline: the same rules apply to its fields. The outer pipeline rebuilds it.
 #[derive(Pipeline)]
 struct Decoder {
     layers: Vec<Linear>,
@@ -57,10 +60,10 @@ struct ComplexPipeline {
     encoder: Encoder,                           // a Module: shared
     decoder: Decoder,                           // a Pipeline: its Modules shared, its labels copied
     discriminator: Option<Linear>,              // a Module in an Option: shared
-    embeddings: HashMap<String, Embedder>,      // Pipelines in a map: walked
+    embeddings: HashMap<String, Embedder>,      // Pipelines in a map: Modules shared
     preprocessing_config: HashMap<String, f32>, // serde: copied
     #[pipeline(skip)]
-    stats: Stats,          // each worker's own, as `init` makes it
+    stats: Stats,          // each worker's own, as created by `init`
 }
 
 #[derive(Default)]
@@ -104,7 +107,7 @@ impl ComplexPipeline {
         }
     }
 
-    /// Encodes pictures, `[pictures, 3, height, width]`.
+    /// Encodes images, `[images, 3, height, width]`.
     pub fn encode_image(&self, pictures: Tensor<4>) -> Result<Tensor<2>, String> {
         match self.embeddings.get("image") {
             Some(Embedder::Image { patches, brightness }) => {
@@ -116,7 +119,7 @@ impl ComplexPipeline {
         }
     }
 
-    /// Names each encoded thing, and says how sure the discriminator is that it is real.
+    /// Returns a label for each row, and the discriminator's confidence that it is real.
     pub fn decode(&self, encoded: Tensor<2>) -> Vec<(String, Option<f32>)> {
         let doubts = self.discriminator.as_ref().map(|layer| sigmoid(layer.forward(encoded.clone())).into_data());
         let doubts: Option<Vec<f32>> = doubts.map(|data| data.iter().collect());
@@ -146,12 +149,14 @@ fn main() -> Result<()> {
     let mut pipeline = config.init(&device);
     pipeline.decoder.labels = vec!["a cat".to_owned(), "a dog".to_owned()];
     pipeline.preprocessing_config.insert("mean".to_owned(), 0.5);
-    pipeline.stats.calls = 41; // skipped: no worker will see it
+    pipeline.stats.calls = 41; // a skipped field: workers do not get this value
 
     let shared = ActorWrapper::new(&pipeline)?;
     let paths: Vec<_> = shared.arena().paths().collect();
     println!("{} tensors in arena {}:", paths.len(), shared.arena().id());
-    paths.iter().for_each(|path| println!("  {path}"));
+    for path in &paths {
+        println!("  {path}");
+    }
     for expected in ["encoder.layers.0.weight", "embeddings[\"text\"].0.weight", "embeddings[\"image\"].patches.weight"]
     {
         ensure!(paths.contains(&expected), "`{expected}` is not shared");

@@ -1,4 +1,5 @@
-//! One pipeline on every device of this machine: what is borrowed, what is uploaded, whether the answers agree, how fast it is.
+//! One pipeline on every device of this machine: borrowed and uploaded bytes, differences between
+//! results, and speed.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,18 @@ use ray_zerocopy::error::DeviceError;
 use ray_zerocopy::{ActorWrapper, Error, Pipeline, device};
 use serde::{Deserialize, Serialize};
 
-/// A device is named by a string: `cpu`, `cuda:1`, `wgpu:0`, `libtorch`. The same pipeline is loaded on each, from the same arena.
+/// Loads a pipeline on several devices from one arena
 ///
-/// On `cpu` weights are borrowed where they lie, in memory that all processes share. A GPU has memory of its own: weights are
-/// uploaded, straight from that shared memory, and `copied()` lists them. `strict` makes it an error.
+/// A device is named by a string: `cpu`, `cuda:1`, `wgpu:0`, `libtorch`. On `cpu`, weights are
+/// borrowed in place, in memory that all processes share. A GPU has its own memory: weights are
+/// uploaded directly from the shared memory, and `copied()` lists them. With `strict`, this is an
+/// error.
 ///
-/// Another backend rounds differently: its answer is equal within 1e-4 of the largest number, that of `cpu` bit for bit.
+/// Backends round differently: results are equal within 1e-4 of the largest number, and bit for bit
+/// on `cpu`.
 ///
-/// A string that names no device, a backend that was not compiled in, and a device that the machine does not have are
-/// three different errors, before anything is computed.
+/// An invalid string, a backend that was not compiled in, and a device that the machine lacks are
+/// three different errors, which are reported before the pipeline runs.
 #[derive(Parser)]
 #[command(after_help = "\
 Try:
@@ -35,12 +39,12 @@ struct Args {
     /// Rows and columns of each of the four matrices
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=8192))]
     width: u16,
-    /// Forward passes to take the median time of
+    /// Number of forward passes; the median is shown
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
 }
 
-/// How large a [`Model`] is.
+/// The size of a [`Model`].
 #[derive(Clone, Serialize, Deserialize)]
 struct Config {
     width: usize,
@@ -67,7 +71,7 @@ impl Model {
     }
 }
 
-/// What came of a device.
+/// The result for one device.
 struct Row {
     device: String,
     borrowed: u64,
@@ -92,11 +96,13 @@ fn main() -> Result<()> {
         }
     }
     table(&rows);
-    absent.iter().for_each(|(name, why)| println!("{name}: {why}"));
+    for (name, why) in &absent {
+        println!("{name}: {why}");
+    }
     Ok(())
 }
 
-/// Loads on a device and runs there.
+/// Loads the pipeline on a device and runs it.
 fn run(
     shared: &ActorWrapper<Model>,
     name: &str,
@@ -109,8 +115,11 @@ fn run(
     let x = x.clone().to_device(there);
     let answer: Vec<f32> = loaded.forward(x.clone()).into_data().iter().collect();
     let largest = expected.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
-    let apart = answer.iter().zip(expected).fold(0_f32, |apart, (a, b)| apart.max((a - b).abs()));
-    ensure!(apart <= 1e-4 * largest, "{name} is {apart} apart from cpu, with {largest} as the largest number");
+    let difference = answer.iter().zip(expected).fold(0_f32, |most, (a, b)| most.max((a - b).abs()));
+    ensure!(
+        difference <= 1e-4 * largest,
+        "{name} differs from cpu by {difference}, with {largest} as the largest number"
+    );
     ensure!(name != "cpu" || answer == expected, "the answer on cpu is not the same bit for bit");
 
     let copied: u64 = loaded.copied().iter().map(|copied| copied.bytes).sum();
@@ -125,16 +134,17 @@ fn run(
     let mut times = Vec::new();
     for _ in 0..rounds {
         let begun = Instant::now();
-        // An accelerator has computed when its answer is here, and not before.
+        // Accelerators run asynchronously: reading the result waits for them.
         loaded.forward(x.clone()).into_data();
         times.push(begun.elapsed());
     }
     times.sort();
-    let equal = if apart == 0.0 { "bit for bit".to_owned() } else { format!("within {:.0e}", apart / largest) };
+    let equal =
+        if difference == 0.0 { "bit for bit".to_owned() } else { format!("within {:.0e}", difference / largest) };
     Ok(Row { device: name.to_owned(), borrowed, copied, equal, forward: times[times.len() / 2] })
 }
 
-/// Why a device cannot be used: the error has to say what to do.
+/// Returns why a device cannot be used; the error gives advice.
 fn why(name: &str, error: DeviceError) -> Result<String> {
     let text = error.to_string();
     match &error {

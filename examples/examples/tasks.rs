@@ -1,4 +1,4 @@
-//! Tasks: waiting, awaiting, gathering, deadlines, and what happens when a method or a worker fails.
+//! Tasks: waiting, awaiting, gathering, deadlines, and failures of methods and workers.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use clap::Parser;
 use ray_zerocopy::{CallError, Error, LocalPool, Pipeline, TaskWrapper, gather};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Each call of a method is a task: it runs in a worker process that is free, and gives back a `Pending` at once.
+/// Runs method calls as tasks and shows every way to get their results
 ///
-/// Shows every way to get the result out of it, and what becomes of a task whose method panics, whose time is up, or
-/// whose worker is killed. Each step says what it expects, and the program fails if something else happens. The panics
-/// that workers print on the way are part of the show.
+/// Each call returns a `Pending` immediately and runs in a free worker process. The example also
+/// shows tasks whose method panics, whose deadline passes, or whose worker is killed. Each step
+/// states what it expects, and the program fails otherwise. Workers print the expected panics.
 #[derive(Parser)]
 #[command(after_help = "Next: actors, for state and for many calls.")]
 struct Args {
-    /// How many worker processes there are.
+    /// Number of worker processes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     workers: u16,
 }
@@ -30,23 +30,23 @@ struct Model {
 
 #[ray_zerocopy::remote]
 impl Model {
-    /// A function without `self` is nothing to call from afar: it stays as it is.
+    /// An associated function without `self`, which is not called remotely.
     pub fn new(device: &Device) -> Self {
         Self { layer: LinearConfig::new(64, 64).init(device) }
     }
 
-    /// The forward pass.
+    /// Runs a forward pass.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.layer.forward(x)
     }
 
-    /// Takes its time, and says which process it was.
+    /// Sleeps, and returns the id of the process.
     pub fn sleep(&self, millis: u64) -> u32 {
         std::thread::sleep(Duration::from_millis(millis));
         std::process::id()
     }
 
-    /// Panics if the text is no number.
+    /// Panics if the text is not a number.
     pub fn double(&self, text: String) -> i64 {
         match text.parse::<i64>() {
             Ok(number) => 2 * number,
@@ -54,12 +54,12 @@ impl Model {
         }
     }
 
-    /// An error of the method's own is a result like any other.
+    /// Returns a `Result`. An error of the method is an ordinary result.
     pub fn half(&self, number: i64) -> std::result::Result<i64, String> {
         if number % 2 == 0 { Ok(number / 2) } else { Err(format!("{number} is odd")) }
     }
 
-    /// The first time, leaves a note and hangs; later, says which process it is.
+    /// The first call creates a file and hangs; later calls return the id of the process.
     pub fn hang_once(&self, note: String) -> u32 {
         if std::fs::File::create_new(&note).is_ok() {
             std::thread::sleep(Duration::from_secs(600));
@@ -67,7 +67,7 @@ impl Model {
         std::process::id()
     }
 
-    /// Takes the process with it, every time.
+    /// Aborts the process on every call.
     pub fn abort(&self) {
         std::process::abort()
     }
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
     deaths(&tasks, &engine)
 }
 
-/// The ways to a result.
+/// Shows the ways to get a result.
 fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result<()> {
     let x = Tensor::<2>::ones([2, 64], device);
     let there = tasks.forward(x.clone()).wait()?;
@@ -105,7 +105,7 @@ fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result
     println!("wait_timeout   worker {pid} was done by question {asked}");
 
     let (left, right) = pollster::block_on(async {
-        // Both run already: a call starts when it is made, not when it is awaited.
+        // Both are already running: a call starts when it is made, not when it is awaited.
         let (left, right) = (tasks.double("4".to_owned()), tasks.double("19".to_owned()));
         Ok::<_, Error>((left.await?, right.await?))
     })?;
@@ -118,7 +118,7 @@ fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result
     Ok(())
 }
 
-/// What a method can do wrong.
+/// Shows failures of methods.
 fn errors(tasks: &TaskWrapper<Model>) -> Result<()> {
     ensure!(tasks.half(7).wait()? == Err("7 is odd".to_owned()), "a method's own error did not come back");
     println!("own error      comes back as the method's result");
@@ -135,13 +135,13 @@ fn errors(tasks: &TaskWrapper<Model>) -> Result<()> {
     Ok(())
 }
 
-/// What happens when workers die.
+/// Shows deaths of workers.
 fn deaths(tasks: &TaskWrapper<Model>, engine: &LocalPool) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let note = folder.path().join("note");
     let pending = tasks.hang_once(note.to_string_lossy().into_owned());
     until(|| note.exists());
-    // One of them runs the task. Which one is not said, so all are killed.
+    // One worker runs the task, but it is not known which, so all are killed.
     let killed = pids(engine);
     for &pid in &killed {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;

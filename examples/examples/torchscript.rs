@@ -1,11 +1,12 @@
-//! A TorchScript module in workers: one copy of its weights, and PyTorch's own answers, without Python.
+//! A TorchScript module in workers: one copy of its weights and the results of PyTorch, without
+//! Python.
 //!
 //! ```console
 //! $ cargo xtask libtorch run --release -p examples --features torchscript --example torchscript
 //! $ cargo xtask libtorch run --release -p examples --features torchscript --example torchscript -- --workers 4
 //! ```
 //!
-//! The module is Silero VAD, which tells speech from noise in each 32 milliseconds of a signal.
+//! The module is Silero VAD, which detects speech in each 32 milliseconds of a signal.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -17,22 +18,23 @@ use ray_zerocopy::gather;
 use ray_zerocopy::jit::{JitActorWrapper, TorchScript, Values};
 use ray_zerocopy_examples::silero::{self, RATE};
 
-/// Let workers listen to voices with a TorchScript module, on one copy of its weights
+/// Detect speech with a TorchScript module, in workers that share one copy of its weights
 ///
-/// The module (2 MB, MIT licence) is fetched from PyPI with pip at first use. LibTorch is what `cargo xtask libtorch` has made. The
-/// signals are made here: a silence, four syllables of a voice, and a silence.
+/// The module (2 MB, MIT licence) is fetched from PyPI with pip at first use. LibTorch is set up by
+/// `cargo xtask libtorch`. The signals are synthetic: silence, four syllables of a voice, and
+/// silence.
 #[derive(Parser)]
 #[command(
     after_help = "Next: save the module as an arena with --save vad.rzg, and run it by hand:\n  rzc inspect vad.rzg\n  rzc run vad.rzg --method audio_forward --input x=audio.npy --input sr=16000"
 )]
 struct Options {
-    /// How many worker processes
+    /// Number of worker processes
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// How many voices
+    /// Number of voices
     #[arg(long, default_value_t = 4)]
     voices: usize,
-    /// Where to save the module with its weights, for `rzc` and other programs
+    /// The file for the module with its weights, for `rzc` and other programs
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -64,7 +66,8 @@ fn main() -> Result<()> {
     let pitches: Vec<f64> = (0..options.voices).map(|voice| 110.0 + 35.0 * voice as f64).collect();
     let calls = pitches.iter().map(|pitch| {
         let signal = Tensor::<1>::from_floats(silero::voice(*pitch).as_slice(), &device).unsqueeze::<2>();
-        // `forward` takes 32 milliseconds and remembers; `audio_forward` takes a whole signal, and any actor may have it.
+        // `forward` takes 32 milliseconds and is stateful. `audio_forward` takes a whole signal, so
+        // any actor may run it.
         let inputs = Values::new().with("x", signal).with("sr", Tensor::<1, Int>::from_ints([RATE as i32], &device));
         actors.call("audio_forward", inputs)
     });

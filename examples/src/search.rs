@@ -1,4 +1,4 @@
-//! Semantic search as a pipeline: this is all that a user writes to have a model run by many processes.
+//! Semantic search as a pipeline: all the code that is needed to run a model in many processes.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::minilm::fetch::ModelFiles;
 use crate::minilm::{MiniLm, MiniLmConfig, Tokenizer, tokenize};
 
-/// Sentences in, unit vectors out.
+/// Maps sentences to unit vectors.
 #[derive(Pipeline)]
 pub struct Search {
     /// Rebuilds the pipeline in a worker.
@@ -19,29 +19,30 @@ pub struct Search {
     pub config: SearchConfig,
     /// A burn module: its weights are shared.
     pub encoder: MiniLm,
-    /// serde: copied.
+    /// A serde type: it is copied.
     pub tokenizer: Tokenizer,
 }
 
-/// What [`Search`] is made of.
+/// The config of [`Search`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SearchConfig {
-    /// The encoder's shape.
+    /// Hyperparameters of the encoder.
     pub model: MiniLmConfig,
 }
 
 impl SearchConfig {
-    /// The pipeline without weights and words, which come from files, or from the arena.
+    /// Creates the pipeline without weights and vocabulary, which are loaded from files or from the
+    /// arena.
     pub fn init(&self, device: &Device) -> Search {
         Search { config: self.clone(), encoder: self.model.init(device), tokenizer: tokenize::empty() }
     }
 }
 
 impl Search {
-    /// Reads the pipeline from a model's files.
+    /// Loads the pipeline from the files of a model.
     ///
     /// # Errors
-    /// If a file is missing or is not what it should be; it is named.
+    /// If a file is missing or invalid; the error names it.
     pub fn open(files: &ModelFiles, device: &Device) -> Result<Self> {
         let config = SearchConfig { model: MiniLmConfig::from_file(&files.config())? };
         let mut search = config.init(device);
@@ -53,7 +54,7 @@ impl Search {
 
 #[ray_zerocopy::remote]
 impl Search {
-    /// One unit vector a text, `[texts, 384]`, in the order of `texts`.
+    /// Embeds texts as unit vectors, `[texts, 384]`, in the order of `texts`.
     ///
     /// # Errors
     /// If a text cannot be split into tokens.
@@ -62,18 +63,19 @@ impl Search {
     }
 }
 
-/// What a batch for a worker holds, in tokens: enough that a call costs nothing beside it, and that the worker can sort
-/// it by length; and few enough for workers to end together.
+/// Tokens in a batch for a worker: enough for the cost of a call to be negligible and for the
+/// worker to sort by length, and few enough for workers to finish at about the same time.
 const BATCH_TOKENS: std::ops::RangeInclusive<usize> = 256..=4096;
-/// Batches for each worker, if there is enough for that.
+/// Desired number of batches per worker, if there are enough texts.
 const BATCHES: usize = 8;
-/// Batches for each worker that are on their way at any time.
+/// Batches per worker that are in flight.
 const AHEAD: usize = 3;
 
-/// Embeds all texts, each once, in whichever actor is free: `[texts, 384]`, in the order of `texts`.
+/// Embeds texts in any free actor as `[texts, 384]`, in the order of `texts`.
 ///
-/// Texts of a batch are of one length or nearly so, since shorter ones are padded. The longest go first: what remains at the
-/// end, when actors find nothing more to do, is short. `progress` is told how many texts are done, a batch at a time.
+/// The texts of a batch have similar lengths, since shorter ones are padded. The longest are sent
+/// first, so that the last batches are short and actors finish at about the same time. `progress`
+/// is called with the number of finished texts after each batch.
 ///
 /// # Errors
 /// The first error of an actor or of a call to it.
@@ -104,9 +106,9 @@ pub fn embed_all(actors: &Actors<Search>, texts: &[String], mut progress: impl F
     Ok(Tensor::from_data(TensorData::new(rows, [texts.len(), width]), &Device::flex()))
 }
 
-/// Which texts go to a worker together, as places in `texts`: each in one batch, the longest in the first.
+/// Divides texts into batches of indices into `texts`, the longest first.
 fn batches(texts: &[String], workers: usize) -> Vec<Vec<usize>> {
-    // What is cut off costs nothing. For the rest the length in bytes will do: only a worker knows the tokens.
+    // Truncated text is free. Lengths are estimated in bytes, since only workers tokenize.
     let tokens = |text: &String| (text.len() / 4).min(tokenize::MAX_TOKENS) + 2;
     let all: usize = texts.iter().map(tokens).sum();
     let limit = (all / (workers * BATCHES).max(1)).clamp(*BATCH_TOKENS.start(), *BATCH_TOKENS.end());

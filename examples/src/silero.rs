@@ -1,4 +1,4 @@
-//! Silero VAD: a TorchScript module that hears speech, and a signal for it to listen to.
+//! Silero VAD, a TorchScript module that detects speech, and a synthetic signal for it.
 
 use std::f64::consts::TAU;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::wheel::{Published, Wheel};
 
-/// The module, as its package on PyPI carries it. MIT licence.
+/// The module in its package on PyPI. MIT licence.
 pub const MODULE: Wheel = Wheel {
     name: "silero-vad",
     what: "Silero VAD",
@@ -26,16 +26,17 @@ pub const MODULE: Wheel = Wheel {
 /// Samples per second.
 pub const RATE: usize = 16_000;
 
-/// The file of the module, downloaded if this machine does not have it yet.
+/// Returns the file of the module, which is downloaded at first use.
 ///
 /// # Errors
 ///
-/// Says what is missing where, and how to go on without a network.
+/// If the file is missing and cannot be downloaded; the error explains how to provide it.
 pub fn module_file() -> Result<PathBuf> {
     Ok(MODULE.find()?.join(MODULE.files[0].name))
 }
 
-/// Two seconds, of which the middle one is a voice: four syllables, whose vowel changes and whose pitch, `180.0` Hz say, falls.
+/// Generates two seconds of sound, of which the middle second is a voice: four syllables with
+/// changing vowels and a falling pitch, which starts at `180.0` Hz, for example.
 pub fn voice(pitch: f64) -> Vec<f32> {
     let mut phase = 0.0;
     let sample = |at: usize| {
@@ -61,7 +62,7 @@ pub fn voice(pitch: f64) -> Vec<f32> {
     (0..2 * RATE).map(sample).collect()
 }
 
-/// Probabilities as a line of blocks, a block for each.
+/// Formats probabilities as a line of block characters.
 pub fn drawn(probabilities: &[f32]) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     probabilities.iter().map(|probability| BLOCKS[((probability * 8.0) as usize).min(7)]).collect()

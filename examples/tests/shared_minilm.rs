@@ -1,4 +1,5 @@
-//! The real model, shared: every worker's answer is the owner's to the last bit, and the machine holds one copy.
+//! Shares the real model: the results of all workers equal the owner's bit for bit, and there is
+//! one copy in memory.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -17,7 +18,7 @@ fn mib(bytes: u64) -> f64 {
 #[test]
 fn four_workers_answer_as_their_owner_does_on_one_copy() {
     let search = Search::open(&fetch::model_files().unwrap(), &Device::flex()).unwrap();
-    // Short and long, empty, beyond the model's limit, not English.
+    // Short, long and empty texts, one beyond the model's limit, and one that is not English.
     let mut texts: Vec<String> = corpus::sentences().into_iter().take(12).collect();
     texts.extend([String::new(), "word ".repeat(400), "日本語 🎉".to_owned()]);
     let here: TensorData = search.embed(texts.clone()).unwrap().into_data();

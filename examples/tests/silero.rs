@@ -1,4 +1,4 @@
-//! Silero VAD hears what it hears in Python, whoever runs it.
+//! Silero VAD gives the same results in Rust, in workers and in Python.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -7,7 +7,7 @@ use ray_zerocopy::gather;
 use ray_zerocopy::jit::{JitActorWrapper, TorchScript, Values};
 use ray_zerocopy_examples::silero::{RATE, module_file, voice};
 
-/// What PyTorch 2.9.1 says of the signal: `tests/torchscript/make.py` has made it.
+/// Results of PyTorch 2.9.1 for the signal, written by `tests/torchscript/make.py`.
 fn expected() -> Vec<f32> {
     let text = include_str!("../../tests/torchscript/expected.json");
     let all: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -33,7 +33,7 @@ fn whole() -> Values {
 #[test]
 fn a_signal_is_heard_as_in_python_by_this_process_and_by_actors() {
     let expected = expected();
-    // The reference has heard a voice in the middle, and none at the ends.
+    // The reference detects a voice in the middle, and silence at both ends.
     assert!(expected.iter().any(|speech| *speech > 0.9) && expected[0] < 0.1 && *expected.last().unwrap() < 0.1);
     let script = TorchScript::open(module_file().unwrap()).unwrap();
     assert!(script.arena().weight_bytes() > 2_000_000, "the weights are shared: {:?}", script.arena());
@@ -41,7 +41,9 @@ fn a_signal_is_heard_as_in_python_by_this_process_and_by_actors() {
     assert_close(&here.data("output").unwrap(), &expected);
     let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
     let answers = gather((0..6).map(|_| actors.call("audio_forward", whole()))).wait().unwrap();
-    answers.iter().for_each(|answer| assert_close(&answer.data("output").unwrap(), &expected));
+    for answer in &answers {
+        assert_close(&answer.data("output").unwrap(), &expected);
+    }
 }
 
 #[test]

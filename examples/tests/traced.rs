@@ -1,4 +1,5 @@
-//! The real model, traced: batch and length are symbols, and the embeddings are the pipeline's, bit for bit.
+//! Traces the real model, with symbols for batch and length: the embeddings equal those of the
+//! pipeline bit for bit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -6,7 +7,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use ray_zerocopy::{Pipeline, jit};
 use ray_zerocopy_examples::minilm::{MiniLm, MiniLmConfig, fetch};
 
-/// The encoder alone: a tokenizer has no place in a graph.
+/// The encoder alone: a graph cannot contain a tokenizer.
 #[derive(Pipeline)]
 struct Encoder {
     #[pipeline(config)]
@@ -29,7 +30,7 @@ fn inputs([batch, length]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
     let device = Device::flex();
     let count = (batch * length) as i64;
     let ids = Tensor::<1, Int>::arange(0..count, &device).reshape([batch, length]) * 7919 % 30_000;
-    // Each row is one shorter than that before, and has one token at least.
+    // Each row is one token shorter than the preceding one, and has at least one token.
     let places = Tensor::<1, Int>::arange(0..length as i64, &device).reshape([1, length]).expand([batch, length]);
     let ends = Tensor::<1, Int>::arange(0..batch as i64, &device).reshape([batch, 1]).expand([batch, length]);
     let padding = (places + ends).greater_elem(length as i64 - 1) & ids.clone().not_equal_elem(0);

@@ -1,4 +1,4 @@
-//! What `rzc` takes: commands, options, and the words of `--help`. Does nothing.
+//! The command line of `rzc`: commands, options, and the text of `--help`.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use ray_zerocopy::checkpoint::CheckpointOptions;
 
 const EXIT: &str = "\
 Exit status:
-  0  all is well: what was asked for is done; nothing is damaged; nothing differs
+  0  success: the command is done, no damage was found, no difference was found
   1  `verify` found damage, or `diff` found a difference
-  2  an error: a file that is missing or of another kind, wrong options";
+  2  an error: a missing file, a file of another format, or wrong options";
 
 /// Pack, inspect, verify and compare weights, and see which processes share them
 ///
-/// A FILE is a saved arena, a packed checkpoint, a `.safetensors`, a `.bpk`, a `.pt`, `.pth`, `.ckpt`
-/// or `.bin` of PyTorch, the `.index.json` of a sharded checkpoint, or a folder that has one of them.
-/// The arena of a running process is a FILE too: `/proc/PID/fd/N`. The pickle in a file of PyTorch is
-/// read as data: nothing of it is run.
+/// A FILE is a saved arena, a packed checkpoint, a `.safetensors` or `.bpk` file, a `.pt`, `.pth`,
+/// `.ckpt` or `.bin` file of PyTorch, the `.index.json` of a sharded checkpoint, or a folder that
+/// contains one of them. The arena of a running process is a FILE too: `/proc/PID/fd/N`. The pickle
+/// in a file of PyTorch is parsed as data and never executed.
 #[derive(Debug, Parser)]
 #[command(name = "rzc", bin_name = "rzc", version, about, after_help = EXIT, verbatim_doc_comment)]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
@@ -41,53 +41,53 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// Write a checkpoint as one file that can be borrowed where it is
+/// Write a checkpoint as one file that can be borrowed in place
 ///
 /// Every tensor is aligned to 256 bytes, equal tensors are stored once, and each has a BLAKE3
-/// checksum. The file is read and written a part at a time, and appears under its name when it is
-/// complete. Open it with `Checkpoint::open`, and put it into a pipeline with `share_from`.
+/// checksum. The file is read and written in parts, and gets its name when it is complete. Open it
+/// with `Checkpoint::open`, and load it into a pipeline with `share_from`.
 ///
-/// What changes tensors applies in this order: --rename, --transpose, --split, --fuse, --tie. Each may
-/// be given several times, and names are those after the changes before it.
+/// Tensors are changed in this order: --rename, --transpose, --split, --fuse, --tie. Each option
+/// may be given several times, and its names are those after the preceding changes.
 ///
 ///     rzc pack bert.bin --rename '^bert\.=encoder.' --rename 'gamma$=weight' --rename 'beta$=bias'
 ///     rzc pack gpt2 --transpose '(c_attn|c_proj|c_fc)\.weight$' --tie lm_head.weight=wte.weight
 ///     rzc pack m.pth --split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'
-#[allow(rustdoc::invalid_rust_codeblocks, reason = "what is indented is for `--help`, which shows it as it stands")]
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Pack {
     /// The checkpoint
     #[arg(value_name = "FILE", value_hint = ValueHint::AnyPath)]
     pub input: PathBuf,
-    /// Where to write; FILE with the extension `.bpk` if it is not said
+    /// The output file; by default FILE with the extension `.bpk`
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-    /// Replace the output if it is there
+    /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
-    /// Rename tensors: where the regular expression FROM matches, TO takes its place
+    /// Rename tensors: replace matches of the regular expression FROM with TO
     ///
     /// `$1` in TO is the first group of FROM; write `${1}` if a letter, a digit or `_` follows.
     /// Several renames apply one after the other.
     #[arg(long, value_name = "FROM=TO", value_parser = rename, verbatim_doc_comment)]
     pub rename: Vec<(String, String)>,
-    /// Transpose the matrices whose name matches, as the weights of GPT-2's Conv1D
+    /// Transpose the matrices whose name matches, such as the weights of GPT-2's Conv1D
     #[arg(long, value_name = "PATTERN")]
     pub transpose: Vec<String>,
-    /// Split tensors by rows: where the regular expression FROM matches, each TO takes its place
+    /// Split tensors by rows: replace matches of the regular expression FROM with each TO
     ///
     /// All parts have the same number of rows:
     /// `--split 'in_proj_(weight|bias)=query.$1,key.$1,value.$1'`
     #[arg(long, value_name = "FROM=TO,TO", value_parser = split, verbatim_doc_comment)]
     pub split: Vec<(String, Vec<String>)>,
-    /// Put tensors together by rows: where one of FROM matches, TO takes its place
+    /// Concatenate tensors by rows: replace matches of each FROM with TO
     ///
-    /// Those that get the same name are parts of one tensor, in the order of FROM:
+    /// Tensors that get the same name become parts of one tensor, in the order of FROM:
     /// `--fuse 'query\.(weight|bias),key\.(weight|bias),value\.(weight|bias)=qkv.$1'`
     #[arg(long, value_name = "FROM,FROM=TO", value_parser = fuse, verbatim_doc_comment)]
     pub fuse: Vec<(Vec<String>, String)>,
-    /// Give a tensor a second name, which is stored once
+    /// Give a tensor a second name; its data is stored once
     ///
     /// For an output layer that is tied to the embedding:
     /// `--tie lm_head.weight=model.embed_tokens.weight`
@@ -95,7 +95,7 @@ pub(crate) struct Pack {
     pub tie: Vec<(String, String)>,
     #[command(flatten)]
     pub source: Source,
-    /// Cast floating point tensors to this type
+    /// Cast floating-point tensors to this type
     #[arg(long, value_enum)]
     pub floats: Option<Floats>,
     /// Print one JSON object, for programs
@@ -103,10 +103,10 @@ pub(crate) struct Pack {
     pub json: bool,
 }
 
-/// Show what is in a file of weights
+/// Show the contents of a file of weights
 ///
-/// Reads what the file says of itself, not the weights. Tensors that lie in the same place are marked. A
-/// file of PyTorch shows the tensors of its state dict; if it has several, --key chooses one.
+/// Reads the metadata, not the weights. Tensors that share their storage are marked. For a file of
+/// PyTorch, the tensors of its state dict are shown; if it has several, --key selects one.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Inspect {
@@ -117,7 +117,8 @@ pub(crate) struct Inspect {
     pub source: Source,
     /// Show only tensors and copied fields whose path matches
     ///
-    /// `*` is any text, `?` any one character; a pattern without either matches anywhere in a path.
+    /// `*` matches any text, `?` any one character. A pattern without either matches anywhere in a
+    /// path.
     #[arg(short, long, value_name = "PATTERN")]
     pub tensors: Option<String>,
     /// Show every tensor, not the first 40
@@ -128,10 +129,10 @@ pub(crate) struct Inspect {
     pub json: bool,
 }
 
-/// Compare every byte with its checksum
+/// Verify every byte against its checksum
 ///
-/// Saved arenas and packed checkpoints have checksums. Other files, those of PyTorch too, have none: of
-/// them the structure is checked, and it is said that bytes that were changed would not be found.
+/// Saved arenas and packed checkpoints have checksums. Other files, including those of PyTorch, do
+/// not: only their structure is checked, and a note says that changed bytes would not be detected.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Verify {
@@ -145,12 +146,13 @@ pub(crate) struct Verify {
     pub json: bool,
 }
 
-/// Which weights of a file or folder are meant, if there are several.
+/// Selects weights of a file or folder that contains several.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Source {
-    /// The key under which a file of PyTorch has its state dict: `ema`, `model.generator`
+    /// The key of the state dict in a file of PyTorch: `ema`, `model.generator`
     ///
-    /// It is needed if the file has several. All tensors below it are taken. The empty key is the top.
+    /// Required if the file has several. All tensors below the key are read. The empty key is the
+    /// top level.
     #[arg(long, value_name = "KEY", verbatim_doc_comment)]
     pub key: Option<String>,
     /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors`
@@ -159,7 +161,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// The library's own options.
+    /// Converts to the options of the library.
     pub(crate) fn options(&self) -> CheckpointOptions {
         let options = Checkpoint::options();
         let options = self.key.iter().fold(options, |options, key| options.key(key));
@@ -167,14 +169,14 @@ impl Source {
     }
 }
 
-/// Show which processes have which arena mapped, what they cost, and what sharing saves
+/// Show which processes map which arena, their memory, and what sharing saves
 ///
-/// Looks at the processes of this user, or at all of them for root. The figures are the kernel's:
-/// shared is the arena's Rss, private is Anonymous, saved is the arena's Rss less its Pss.
+/// Examines the processes of this user, or all processes for root. The figures are the kernel's:
+/// shared is the arena's Rss, private is Anonymous, saved is the arena's Rss minus its Pss.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Ps {
-    /// Look again every so many seconds, until Ctrl-C
+    /// Repeat every SECONDS seconds, until Ctrl-C
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub watch: Option<f64>,
     /// Print one JSON object, for programs; with --watch one on each line
@@ -184,9 +186,9 @@ pub(crate) struct Ps {
 
 /// Compare the tensors of two files
 ///
-/// Tensors are compared by their paths: those that one file lacks, those of another shape or type,
-/// and those of other content. Content is compared by checksum where both files have one, else byte
-/// by byte. Copied fields count if both files are arenas of a pipeline.
+/// Tensors are matched by path. Reported are tensors that one file lacks, and those whose shape,
+/// type or content differs. Content is compared by checksum if both files have one, otherwise byte
+/// by byte. Copied fields are compared if both files are arenas of a pipeline.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Diff {
@@ -198,10 +200,10 @@ pub(crate) struct Diff {
     pub right: PathBuf,
     #[command(flatten)]
     pub source: Source,
-    /// Read floating point tensors that differ, and tell how far apart their values are
+    /// Compare the values of floating-point tensors that differ
     ///
-    /// Also those of different types. For each: the largest absolute difference, and how many
-    /// values differ.
+    /// Tensors of different types are compared too. Reported are the largest absolute difference
+    /// and the number of values that differ.
     #[arg(long, verbatim_doc_comment)]
     pub values: bool,
     /// Show every difference, not the first 40
@@ -214,9 +216,10 @@ pub(crate) struct Diff {
 
 /// Run a traced graph, or a TorchScript module, on tensors from files
 ///
-/// A graph is what `jit::trace` has recorded and `save` has written; a module is what `torch.jit.save` has written,
-/// if this `rzc` was built with the feature `torchscript`. Inputs and outputs are `.npy` files, as numpy writes them.
-/// `rzc inspect GRAPH` shows what the graph takes and gives.
+/// A graph is recorded by `jit::trace` and written by its `save`. A module is written by
+/// `torch.jit.save`; running it requires an `rzc` that was built with the feature `torchscript`.
+/// Inputs and outputs are `.npy` files, as numpy writes them. `rzc inspect GRAPH` shows the inputs
+/// and outputs of the graph.
 ///
 ///     rzc run model.rzg --input x.npy --output y.npy
 ///     rzc run model.rzg --input ids=ids.npy --input mask=mask.npy --output hidden=h.npy
@@ -227,22 +230,23 @@ pub(crate) struct Run {
     /// The graph, or the module
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub graph: PathBuf,
-    /// The method of a TorchScript module; `forward` if nothing is said
+    /// The method of a TorchScript module; by default `forward`
     #[arg(short, long, value_name = "NAME")]
     pub method: Option<String>,
-    /// An input: its name, and the file; the name may be left out if the graph has one input
+    /// An input: its name and file; the name may be omitted if the graph has one input
     ///
-    /// A number that a TorchScript module takes may stand in the place of the file: `--input sr=16000`.
-    /// What stands in front of a `=` is a name if the graph has it; `./a=b.npy` is always a file.
+    /// For an argument of a TorchScript module that is a number, write the number instead of the
+    /// file: `--input sr=16000`. Text before a `=` is a name if the graph has an input of this
+    /// name; `./a=b.npy` is always a file.
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty, verbatim_doc_comment)]
     pub input: Vec<String>,
-    /// Where to write an output; what is not written is described
+    /// The file for an output; other outputs are only described
     #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty)]
     pub output: Vec<String>,
-    /// Where to compute: `cpu`, `cuda:0`, `wgpu:0`, `libtorch:cuda:0`; what this `rzc` was built with
+    /// The device: `cpu`, `cuda:0`, `wgpu:0`, `libtorch:cuda:0`, if this `rzc` was built with it
     #[arg(short, long, default_value = "cpu")]
     pub device: String,
-    /// Replace outputs that are there
+    /// Replace outputs that exist
     #[arg(short, long)]
     pub force: bool,
     /// Print one JSON object, for programs
@@ -260,7 +264,7 @@ pub(crate) struct Graph {
     /// Draw it into this file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
-    /// Leave out what only looks at a tensor in another way: reshapes, transpositions and the like
+    /// Omit operations that only create views of a tensor, such as reshapes and transpositions
     #[arg(long)]
     pub compute: bool,
     /// Show every operation, not the first 40
@@ -271,10 +275,11 @@ pub(crate) struct Graph {
     pub json: bool,
 }
 
-/// Be a worker process; started by programs, not by hand
+/// Run as a worker process; started by programs, not by hand
 ///
 /// A program that runs graphs starts it with `LocalPool::builder().program("rzc")`, or with
-/// `JitActorWrapper::program("rzc")`. It needs nothing of that program: graphs bring all of their code.
+/// `JitActorWrapper::program("rzc")`. It does not depend on that program: a graph contains all of
+/// its code.
 #[derive(Debug, Args)]
 pub(crate) struct Worker {}
 
@@ -296,7 +301,7 @@ pub(crate) struct Man {
     pub out: Option<PathBuf>,
 }
 
-/// A floating point type.
+/// A floating-point type.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Floats {
     /// Half precision
@@ -341,10 +346,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match (0.1..=86_400.0).contains(&seconds) {
-        true => Ok(seconds),
-        false => Err("from 0.1 to 86400 seconds".to_owned()),
-    }
+    if (0.1..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("from 0.1 to 86400 seconds".to_owned()) }
 }
 
 #[cfg(test)]
@@ -354,7 +356,7 @@ mod tests {
     use super::{Arguments, fuse, not_empty, rename, seconds, split};
 
     #[test]
-    fn clap_finds_nothing_wrong_with_it() {
+    fn command_is_valid() {
         Arguments::command().debug_assert();
     }
 

@@ -1,20 +1,21 @@
-//! `rzc`: looks after weights in files, runs graphs, and shows who shares what. `rzc --help` tells what it does.
+//! `rzc`: packs, inspects, verifies and compares files of weights, runs graphs, and shows which
+//! processes share memory. See `rzc --help`.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `cli` | commands and options, and the words of `--help` |
+//! | `cli` | commands and options, and the text of `--help` |
 //! | `commands/` | a file for each command |
-//! | `weights` | any file of weights, as a list of tensors |
-//! | `npy` | tensors in numpy's files |
-//! | `files` | files that appear when they are complete, and signals |
-//! | `content` | comparing the bytes and values of two tensors |
+//! | `weights` | reads any file of weights as a list of tensors |
+//! | `npy` | reads and writes numpy files |
+//! | `files` | atomic replacement of files, and cleanup on signals |
+//! | `compare` | compares the bytes and values of two tensors |
 //! | `table`, `output`, `progress`, `pattern` | tables, standard output, progress bars, filters |
 
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
-mod content;
+mod compare;
 mod files;
 mod npy;
 mod output;
@@ -30,22 +31,22 @@ use clap::Parser;
 use cli::{Arguments, Command};
 use output::{Output, is_broken_pipe};
 
-/// What a command found out.
+/// The result of a command, in the order of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
-    /// All is well.
-    Well,
-    /// Something is damaged, or differs.
-    NotWell,
-    /// Some of it could not be done, and that has been said.
+    /// The command succeeded.
+    Success,
+    /// Damage or a difference was found.
+    Mismatch,
+    /// A part of the command failed, which has been reported.
     Failed,
 }
 
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Well => Self::SUCCESS,
-            Outcome::NotWell => Self::from(1),
+            Outcome::Success => Self::SUCCESS,
+            Outcome::Mismatch => Self::from(1),
             Outcome::Failed => Self::from(2),
         }
     }
@@ -54,10 +55,10 @@ impl From<Outcome> for ExitCode {
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(outcome) => outcome.into(),
-        // Whoever reads has read enough.
+        // The reader of standard output has closed it, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::complain(&format!("{error:#}"));
+            output::print_error(&format!("{error:#}"));
             Outcome::Failed.into()
         }
     }

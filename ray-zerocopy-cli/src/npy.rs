@@ -1,4 +1,4 @@
-//! Tensors in numpy's files.
+//! Reads and writes tensors as numpy files.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
@@ -10,11 +10,11 @@ use npyz::{DTypeError, Deserialize, Endianness, NpyFile, Order, TypeChar, TypeRe
 
 use crate::files;
 
-/// Reads a file: numbers in either order of bytes, and elements in the order of C or of Fortran.
+/// Reads a file, with either byte order and in C or Fortran order.
 pub(crate) fn read(path: &Path) -> Result<TensorData> {
     let read = || -> Result<TensorData> {
         let file = File::open(path)?;
-        // A pipe does not say how much is in it.
+        // The length of a pipe is unknown.
         let len = Some(file.metadata()?).filter(std::fs::Metadata::is_file).map_or(u64::MAX, |metadata| metadata.len());
         let file = NpyFile::new(BufReader::new(file))?;
         let extents = file.shape().iter().map(|&extent| usize::try_from(extent));
@@ -26,7 +26,7 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
         let short = format!(
             "it was cut short: its header says {shape:?} of {plain}, which is {bytes} bytes, and the file has fewer"
         );
-        // Before anything is allocated for what the header claims.
+        // Checked before the size that the header claims is allocated.
         ensure!(bytes <= len, "{short}");
         let fortran = file.order() == Order::Fortran;
         macro_rules! plain {
@@ -52,7 +52,7 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
     read().with_context(|| format!("{} cannot be read as a numpy file", path.display()))
 }
 
-/// The elements of a file. `short` is the error if there are fewer than its header says.
+/// Reads the elements of a file. `short` is the error if it has fewer than its header claims.
 fn elements<T: Deserialize>(file: NpyFile<BufReader<File>>, short: &str) -> Result<Vec<T>> {
     file.into_vec::<T>().map_err(|error| match error.kind() {
         ErrorKind::UnexpectedEof => anyhow!("{short}"),
@@ -60,10 +60,11 @@ fn elements<T: Deserialize>(file: NpyFile<BufReader<File>>, short: &str) -> Resu
     })
 }
 
-/// A number of 16 bits. npyz has such a type behind a feature that would select other features of `half`, and so build burn again.
+/// A 16-bit float. The feature of npyz for it would enable further features of `half`, which would
+/// build burn again.
 struct Half(f16);
 
-/// Reads numbers of 16 bits in an order of bytes.
+/// Reads 16-bit floats in a byte order.
 struct Halves(Endianness);
 
 impl TypeRead for Halves {
@@ -88,7 +89,8 @@ impl Deserialize for Half {
     }
 }
 
-/// A tensor of a file's elements. An array without dimensions has one element, and becomes a tensor of shape `[1]`.
+/// Creates a tensor from the elements of a file. A 0-dimensional array becomes a tensor of shape
+/// `[1]`.
 fn tensor<T: Element>(elements: Vec<T>, shape: Vec<usize>, fortran: bool) -> TensorData {
     match (shape.len(), fortran) {
         (0, _) => TensorData::new(elements, [1]),
@@ -97,7 +99,7 @@ fn tensor<T: Element>(elements: Vec<T>, shape: Vec<usize>, fortran: bool) -> Ten
     }
 }
 
-/// Elements in the order of C, of those in the order of Fortran, in which the first index changes fastest.
+/// Reorders elements from Fortran order, in which the first index changes fastest, to C order.
 fn rows_first<T: Copy>(elements: &[T], shape: &[usize]) -> Vec<T> {
     let strides: Vec<usize> = shape
         .iter()
@@ -125,7 +127,7 @@ fn rows_first<T: Copy>(elements: &[T], shape: &[usize]) -> Vec<T> {
     ordered
 }
 
-/// Writes a file, which appears when it is complete.
+/// Writes a file, which gets its name when it is complete.
 pub(crate) fn write(path: &Path, data: &TensorData, force: bool) -> Result<()> {
     let write = || -> Result<()> {
         ensure!(force || !path.exists(), "it is there already; --force replaces it");

@@ -1,11 +1,11 @@
-//! Standard output, which may be a pipe that its reader closes, and errors, which are one line.
+//! Standard output, whose reader may close it early, and error messages of one line.
 
 use std::fmt::Arguments;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 
 use anyhow::Result;
 
-/// Where results go.
+/// Buffered standard output.
 pub(crate) struct Output(BufWriter<StdoutLock<'static>>);
 
 impl Output {
@@ -13,12 +13,12 @@ impl Output {
         Self(BufWriter::new(io::stdout().lock()))
     }
 
-    /// For `write!` and `writeln!`.
+    /// Supports `write!` and `writeln!`.
     pub(crate) fn write_fmt(&mut self, text: Arguments<'_>) -> Result<()> {
         Ok(self.0.write_fmt(text)?)
     }
 
-    /// For those who write for themselves.
+    /// Returns a writer for libraries that write their own output.
     pub(crate) fn writer(&mut self) -> &mut dyn Write {
         &mut self.0
     }
@@ -27,40 +27,34 @@ impl Output {
         Ok(self.0.write_all(bytes)?)
     }
 
-    /// An object for programs, on one line if there may be more of them.
+    /// Prints a JSON object, on one line if more may follow.
     pub(crate) fn json(&mut self, value: &serde_json::Value, one_line: bool) -> Result<()> {
-        match one_line {
-            true => writeln!(self, "{value}"),
-            false => writeln!(self, "{value:#}"),
-        }
+        if one_line { writeln!(self, "{value}") } else { writeln!(self, "{value:#}") }
     }
 
     pub(crate) fn finish(&mut self) -> Result<()> {
         Ok(self.0.flush()?)
     }
 
-    /// An empty screen, if there is one: else text goes on below.
+    /// Clears the terminal; other outputs get an empty line.
     pub(crate) fn clear(&mut self) -> Result<()> {
-        match io::stdout().is_terminal() {
-            true => write!(self, "\x1b[H\x1b[2J"),
-            false => writeln!(self),
-        }
+        if io::stdout().is_terminal() { write!(self, "\x1b[H\x1b[2J") } else { writeln!(self) }
     }
 }
 
-/// Whether the reader of standard output has gone.
+/// Returns whether the reader of standard output has closed it.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Says what went wrong, on one line.
-pub(crate) fn complain(error: &str) {
+/// Prints an error on one line.
+pub(crate) fn print_error(error: &str) {
     let line = one_line(error);
-    // Nobody is left to tell if this fails.
-    drop(writeln!(io::stderr(), "error: {line}"));
+    // A failure to write to standard error cannot be reported.
+    writeln!(io::stderr(), "error: {line}").ok();
 }
 
-/// Text without line breaks, nor anything else that would move a terminal's cursor.
+/// Removes line breaks and other control characters, which could move a terminal's cursor.
 pub(crate) fn one_line(text: &str) -> String {
     let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     visible.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")

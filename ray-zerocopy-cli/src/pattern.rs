@@ -1,21 +1,23 @@
-//! Patterns for paths of tensors. Not regular expressions: paths are full of `.` and `[`, which stand for themselves here.
+//! Glob patterns for paths of tensors. They are not regular expressions, because paths contain `.`
+//! and `[`.
 
-/// A pattern: `*` is any text, `?` any one character.
+/// A pattern: `*` matches any text, `?` any one character.
 pub(crate) struct Pattern(Vec<char>);
 
 impl Pattern {
-    /// A text without `*` and `?` matches wherever it stands.
+    /// Creates a pattern. Text without `*` and `?` matches anywhere in a path.
     pub(crate) fn new(text: &str) -> Self {
-        match text.contains(['*', '?']) {
-            true => Self(text.chars().collect()),
-            false => Self(format!("*{text}*").chars().collect()),
+        if text.contains(['*', '?']) {
+            Self(text.chars().collect())
+        } else {
+            Self(format!("*{text}*").chars().collect())
         }
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (pattern, text): (_, Vec<char>) = (&self.0, text.chars().collect());
         let (mut at, mut place) = (0, 0);
-        // The last star, and how much of the text it has taken: only that one ever has to take more.
+        // The last star and the end of its match. Only the last star is ever extended.
         let mut star = None;
         while place < text.len() {
             match pattern.get(at) {

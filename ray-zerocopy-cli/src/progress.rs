@@ -1,16 +1,16 @@
-//! Progress bars: on standard error, and only if that is a terminal.
+//! Progress bars on standard error, if it is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ray_zerocopy::arena::Progress;
 
 use crate::output::one_line;
 
-/// A bar for something that takes a while. Goes away when it is done.
+/// A progress bar, which is cleared when the work is done.
 pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
     pub(crate) fn new(what: &str) -> Self {
-        // indicatif draws nothing where standard error is no terminal.
+        // indicatif does not draw if standard error is not a terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template = "{msg} [{bar:30}] {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {

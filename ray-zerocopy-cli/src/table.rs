@@ -1,4 +1,4 @@
-//! Tables for people, and sizes as people write them.
+//! Formats text tables, sizes and counts.
 
 use anyhow::Result;
 
@@ -6,13 +6,13 @@ use crate::output::{Output, one_line};
 
 /// Rows of text, aligned in columns.
 pub(crate) struct Table {
-    /// Which columns are numbers, and stand to the right.
+    /// Whether each column is right-aligned, as numbers are.
     right: Vec<bool>,
     rows: Vec<Option<Vec<String>>>,
 }
 
 impl Table {
-    /// A table with these headings; those of numbers start with `>`.
+    /// Creates a table. A heading that starts with `>` right-aligns its column.
     pub(crate) fn new<const N: usize>(headings: [&str; N]) -> Self {
         let right = headings.iter().map(|heading| heading.starts_with('>')).collect();
         let mut table = Self { right, rows: Vec::new() };
@@ -22,7 +22,7 @@ impl Table {
     }
 
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        // A name from a file may hold anything.
+        // Names from files may contain control characters.
         self.rows.push(Some(cells.iter().map(|cell| one_line(cell)).collect()));
     }
 
@@ -40,7 +40,9 @@ impl Table {
     fn lines(&self) -> impl Iterator<Item = String> {
         let mut widths = vec![0; self.right.len()];
         for row in self.rows.iter().flatten() {
-            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
         }
         self.rows.iter().map(move |row| {
             let cells = widths.iter().enumerate().map(|(at, &width)| match row {
@@ -53,7 +55,7 @@ impl Table {
     }
 }
 
-/// A number of bytes, `86.1 MiB`.
+/// Formats a number of bytes: `86.1 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
@@ -61,7 +63,7 @@ pub(crate) fn size(bytes: u64) -> String {
     }
     let mut size = bytes as f64 / 1024.0;
     let mut unit = 0;
-    // What would be written as 1024.0 is one of the next unit.
+    // A value that would be rounded to 1024.0 is written as 1.0 of the next unit.
     while size >= 1023.95 && unit + 1 < UNITS.len() {
         size /= 1024.0;
         unit += 1;
@@ -69,12 +71,12 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-/// MiB alone, for columns of them.
+/// Formats a number of bytes in MiB without the unit, for columns.
 pub(crate) fn mib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
-/// `1 tensor`, `2 tensors`.
+/// Formats a count with its noun: `1 tensor`, `2 tensors`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,4 +1,5 @@
-//! Any file of weights, as a list of tensors: a saved arena, a packed checkpoint, a checkpoint of another program.
+//! Reads any file of weights as a list of tensors: a saved arena, a packed checkpoint, or a
+//! checkpoint of another program.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,29 +16,29 @@ use ray_zerocopy::checkpoint::{CheckpointFormat, CheckpointOptions};
 use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
 
-/// Tensors in one file or several.
+/// The tensors of one or several files.
 pub(crate) struct Weights {
     pub format: Format,
-    /// The files that the weights lie in.
+    /// The files that contain the weights.
     pub files: Vec<PathBuf>,
     /// The size of the files.
     pub bytes: u64,
     pub tensors: Vec<Tensor>,
     pub copied: Vec<CopiedField>,
-    /// What arenas say of themselves beside that.
+    /// The arena, with its further metadata.
     pub arena: Option<ArenaFile>,
-    /// What the arena runs, if it is a graph.
+    /// The graph, if the arena contains one.
     pub graph: Option<GraphInfo>,
     /// The methods, if it is a TorchScript module.
     pub methods: Option<Vec<ScriptMethod>>,
 }
 
-/// What kind of file it is.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// A pipeline's.
+    /// The arena of a pipeline.
     Arena,
-    /// An arena of no pipeline, as `rzc pack` makes it.
+    /// An arena without a pipeline, as written by `rzc pack`.
     Packed,
     Burnpack,
     Safetensors,
@@ -46,7 +47,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// As programs know it.
+    /// Returns the name that is used in JSON.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arena => "arena",
@@ -72,18 +73,18 @@ impl Format {
 
 pub(crate) struct Tensor {
     pub path: String,
-    /// None if burn does not have it.
+    /// `None` if burn does not support it.
     pub dtype: Option<DType>,
-    /// Its name: the file's, if burn has none.
+    /// The name of the type: that in the file if burn does not support it.
     pub dtype_name: String,
     pub shape: Vec<usize>,
     pub bytes: u64,
     pub file: PathBuf,
     pub offset: u64,
     pub checksum: Option<String>,
-    /// The checkpoint that gathers its bytes, if they do not follow each other in the file.
+    /// The checkpoint that reads a tensor whose bytes are not contiguous in the file.
     pub gathered: Option<Arc<Checkpoint>>,
-    /// The first tensor that lies in the same place, if it is another.
+    /// The first tensor with the same storage, if this is not the first.
     pub same_as: Option<usize>,
 }
 
@@ -92,7 +93,7 @@ impl Tensor {
         self.shape.iter().map(|&dim| dim as u64).product()
     }
 
-    /// The largest power of two that divides its place, up to a page.
+    /// Returns the largest power of two that divides the offset, up to a page.
     pub(crate) fn alignment(&self) -> u64 {
         1 << self.offset.trailing_zeros().min(12)
     }
@@ -105,7 +106,7 @@ pub(crate) struct CopiedField {
 }
 
 impl Weights {
-    /// Reads what a file says of itself, not the weights.
+    /// Reads the metadata of a file, not the weights.
     pub(crate) fn open(path: &Path, options: &CheckpointOptions) -> Result<Self> {
         if !readable(path)?.is_dir() {
             if TorchScript::is_module(path)? {
@@ -116,17 +117,17 @@ impl Weights {
                 Err(error @ (ArenaError::BadEntry { .. } | ArenaError::ManifestChecksum { .. })) => {
                     return Err(error).with_context(|| path.display().to_string());
                 }
-                // What is wrong with it is for the formats to say that it may have.
+                // Not an arena: the readers of the other formats report what is wrong with it.
                 Err(_) => {}
             }
         }
         Self::checkpoint(&Arc::new(options.open(path)?))
     }
 
-    /// A TorchScript module, of which all is read to tell what it would be as an arena.
+    /// Reads a TorchScript module. It is converted to an arena in memory, which reads all of it.
     fn module(path: &Path) -> Result<Self> {
         let script = TorchScript::open(path)?;
-        // Looked into where it is, in memory: a file of its size need not have room.
+        // The arena is opened in memory: the file system may lack the space for a file of its size.
         let memory = script.arena().fd().context("the module's arena has no file descriptor")?;
         let memory = format!("/proc/self/fd/{}", memory.as_raw_fd());
         let opened = Self::arena(ArenaFile::open(memory)?, vec![path.to_owned()])?;
@@ -134,7 +135,7 @@ impl Weights {
         Ok(Self { format: Format::TorchScript, bytes, ..opened })
     }
 
-    /// What a checkpoint holds, under the names that its tensors go by.
+    /// Lists the tensors of a checkpoint under their names after renaming.
     pub(crate) fn checkpoint(checkpoint: &Arc<Checkpoint>) -> Result<Self> {
         let files: Vec<PathBuf> = checkpoint.files().map(Path::to_owned).collect();
         let format = match checkpoint.format() {
@@ -161,13 +162,13 @@ impl Weights {
             gathered: (!tensor.is_contiguous).then(|| Arc::clone(checkpoint)),
             same_as: None,
         });
-        let tensors = marked(tensors.collect());
+        let tensors = mark_shared(tensors.collect());
         Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None, graph: None, methods: None })
     }
 
     fn arena(arena: ArenaFile, mut files: Vec<PathBuf>) -> Result<Self> {
         let tensors = arena.tensors().zip(arena.checksums()).map(|(tensor, checksum)| {
-            // In memory that a process has open, the sealed part is the file that was opened.
+            // In an open memfd, the sealed part is the file that was opened.
             let (file, offset) = match tensor.placed {
                 Location::File { path, offset } => (path.to_owned(), offset),
                 _ => (PathBuf::from("the memory of another arena"), 0),
@@ -185,7 +186,7 @@ impl Weights {
                 same_as: None,
             }
         });
-        let tensors = marked(tensors.collect());
+        let tensors = mark_shared(tensors.collect());
         let copied = arena.copied_fields().zip(arena.copied_checksums()).map(|((path, bytes), checksum)| CopiedField {
             path: path.to_owned(),
             bytes,
@@ -203,27 +204,28 @@ impl Weights {
         Ok(Self { format, files, bytes: arena.size_bytes(), tensors, copied, arena: Some(arena), graph, methods })
     }
 
-    /// The Rust type of the pipeline, if there is one.
+    /// Returns the Rust type of the pipeline.
     pub(crate) fn pipeline(&self) -> Option<&str> {
         self.arena.as_ref().map(ArenaFile::pipeline).filter(|pipeline| !pipeline.is_empty())
     }
 
-    /// The bytes of all tensors, each counted.
+    /// Returns the total size of all tensors.
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.tensors.iter().map(|tensor| tensor.bytes).sum()
     }
 
-    /// The bytes of all tensors, with those that lie in the same place counted once.
+    /// Returns the total size of all tensors, with shared storage counted once.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.tensors.iter().filter(|tensor| tensor.same_as.is_none()).map(|tensor| tensor.bytes).sum()
     }
 
-    /// What a tensor is aligned to at least.
+    /// Returns the smallest alignment of the tensors.
     pub(crate) fn alignment(&self) -> Option<u64> {
         self.tensors.iter().filter(|tensor| tensor.bytes > 0).map(Tensor::alignment).min()
     }
 
-    /// The types of the tensors: name, number, elements and bytes, the largest first.
+    /// Returns totals for each element type: name, number of tensors, elements and bytes, the
+    /// largest first.
     pub(crate) fn by_dtype(&self) -> Vec<(String, usize, u64, u64)> {
         let mut totals: Vec<(String, usize, u64, u64)> = Vec::new();
         for tensor in &self.tensors {
@@ -241,10 +243,10 @@ impl Weights {
     }
 }
 
-/// Marks tensors that lie where another one does.
-fn marked(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
+/// Marks tensors that share their storage with an earlier one.
+fn mark_shared(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
     let mut first: HashMap<(PathBuf, u64, u64), usize> = HashMap::new();
-    // A tensor without elements is nowhere, and one that is gathered in more than one place.
+    // Empty tensors have no storage, and gathered ones lie in several places.
     let placed = |tensor: &Tensor| tensor.bytes > 0 && tensor.gathered.is_none();
     for (at, tensor) in tensors.iter_mut().enumerate().filter(|(_, tensor)| placed(tensor)) {
         let known = *first.entry((tensor.file.clone(), tensor.offset, tensor.bytes)).or_insert(at);
@@ -253,7 +255,7 @@ fn marked(mut tensors: Vec<Tensor>) -> Vec<Tensor> {
     tensors
 }
 
-/// The most common mistakes, with what to do about them.
+/// Checks that a file or folder can be read. Errors of common mistakes include advice.
 pub(crate) fn readable(path: &Path) -> Result<fs::Metadata> {
     let shown = path.display();
     let explain = |error: io::Error| match error.kind() {

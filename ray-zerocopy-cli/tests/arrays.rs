@@ -1,4 +1,5 @@
-//! `rzc run` on numpy's files as numpy writes them: either order of elements and of bytes, any width, no dimensions, no elements.
+//! `rzc run` on files written by numpy: both orders of elements and of bytes, every width, zero
+//! dimensions, zero elements.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -25,7 +26,7 @@ impl Steps {
     }
 }
 
-/// Gives its input, and twice that; and a number of an input of one element.
+/// Saves three graphs that double their input: a matrix, a cube, and an array of one element.
 fn graphs(folder: &Folder) -> [String; 3] {
     let device = Device::flex();
     let steps = Steps::new(&device);
@@ -47,7 +48,7 @@ fn array(name: &str) -> String {
     format!("{}/tests/arrays/{name}.npy", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What the graph gives for an array.
+/// Runs the graph on an array.
 fn run(folder: &Folder, graph: &str, name: &str) -> (Vec<u64>, Vec<f32>) {
     let output = folder.at(&format!("{name}.out.npy"));
     rzc(&["run", graph, "--input", &array(name), "--output", &output]).well();

@@ -1,4 +1,4 @@
-//! `rzc diff`: what differs, how much, and the status that says so.
+//! `rzc diff`: differences, distances and exit status.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -109,7 +109,7 @@ fn arenas_of_pipelines_are_compared_with_what_they_copy() {
     let (one, two) = (folder.arena("one.bpk", 8), folder.arena("two.bpk", 8));
     let done = rzc(&["diff", &one, &two, "--json"]);
     assert_eq!(done.code, Some(1));
-    // Random weights and equal fields. Biases are random too.
+    // All weights are random, including biases; copied fields are equal.
     let found = differences(&done.json());
     assert!(found.iter().all(|(path, what)| what == "content" && !path.contains("labels")), "{found:?}");
     assert_eq!(done.json()["compared_by_checksum"], json!(4));
@@ -118,7 +118,7 @@ fn arenas_of_pipelines_are_compared_with_what_they_copy() {
     let done = rzc(&["diff", &one, &wide, "--json"]).json();
     let field = done["differences"].as_array().unwrap().iter().find(|it| it["kind"] == "copied_field").unwrap();
     assert_eq!((&field["path"], &field["what"]), (&json!("width"), &json!("content")));
-    // A checkpoint copies nothing, so that is no difference.
+    // A checkpoint does not have copied fields, so their absence is not a difference.
     let packed = folder.at("packed.bpk");
     rzc(&["pack", &one, "-o", &packed]).well();
     rzc(&["diff", &one, &packed]).well();

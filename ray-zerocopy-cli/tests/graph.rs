@@ -1,4 +1,5 @@
-//! Traced graphs: run from files, shown, drawn, and run by `rzc` for another program.
+//! Traced graphs: `rzc run`, `rzc inspect`, `rzc graph`, and `rzc` as the workers of another
+//! program.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -40,7 +41,7 @@ fn rows(count: usize) -> Tensor<2> {
     Tensor::<1, Int>::arange(0..4 * count as i64, &Device::flex()).float().reshape([count, 4]) / 7.0
 }
 
-/// A scorer, and its graph in a file.
+/// A scorer and the file of its graph.
 fn saved(folder: &Folder) -> (Scorer, String) {
     let scorer = Scorer::new(&Device::flex());
     let graph = trace(&scorer)
@@ -73,7 +74,7 @@ fn a_graph_runs_on_files() {
     let (x, wanted, all, some) =
         (folder.at("x.npy"), folder.at("wanted.npy"), folder.at("all.npy"), folder.at("some.npy"));
     write(&x, &[5, 4], rows(5).into_data().iter::<f32>());
-    // As numpy writes integers: the graph's are of 32 bits.
+    // Numpy writes 64-bit integers; those of the graph have 32 bits.
     write(&wanted, &[2], [4_i64, 1]);
     let (rows_at, wanted_at) = (format!("rows={x}"), format!("wanted={wanted}"));
     let (all_at, some_at) = (format!("output.0={all}"), format!("output.1={some}"));
@@ -84,14 +85,14 @@ fn a_graph_runs_on_files() {
     assert_eq!(read(&all), (vec![5, 3], scores.into_data().iter::<f32>().collect()));
     assert_eq!(read(&some), (vec![2, 3], picked.into_data().iter::<f32>().collect()));
 
-    // Paths may have a `=` of their own.
+    // Paths may contain a `=`.
     let (odd_x, odd) = (folder.at("lr=0.1.npy"), folder.at("a=b.npy"));
     fs::copy(&x, &odd_x).unwrap();
     let (odd_rows, odd_at) = (format!("rows={odd_x}"), format!("output.0={odd}"));
     rzc(&["run", &graph, "-i", &odd_rows, "-i", &wanted_at, "-o", &odd_at]).well();
     assert_eq!(read(&odd), read(&all));
 
-    // What is there is not replaced unasked.
+    // Existing files are not replaced without --force.
     assert!(rzc(&arguments).error().ends_with("all.npy is there already; --force replaces it"));
     rzc(&[&arguments[..], &["--force"]].concat()).well();
     let json = rzc(&["run", &graph, "-i", &rows_at, "-i", &wanted_at, "--json"]).well().json();
@@ -109,7 +110,9 @@ fn wrong_inputs_are_errors_that_name_them() {
     fs::write(&text, "no numbers").unwrap();
     let says = |inputs: &[&str], expected: &str| {
         let mut arguments = vec!["run", &graph];
-        inputs.iter().for_each(|input| arguments.extend(["--input", input]));
+        for input in inputs {
+            arguments.extend(["--input", input]);
+        }
         let done = rzc(&arguments);
         assert!(done.error().contains(expected), "{done:?}");
     };
@@ -150,7 +153,7 @@ fn a_graph_is_shown_and_drawn() {
 }
 
 #[test]
-fn rzc_is_a_worker_that_knows_no_pipeline() {
+fn rzc_runs_as_a_worker() {
     let folder = Folder::new();
     let (scorer, path) = saved(&folder);
     let graph = TracedGraph::open(&path).unwrap();
@@ -170,7 +173,7 @@ fn rzc_is_a_worker_that_knows_no_pipeline() {
         assert_eq!(actor.run(inputs.clone()).wait().unwrap().data("output.0").unwrap(), expected);
     }
 
-    // It does not have the code of this program.
+    // `rzc` does not contain the code of this program.
     let typed = TaskWrapper::on(&local, &scorer).unwrap();
     let error = typed.scores(rows(1), Tensor::from_ints([0], &Device::flex())).wait().map(drop).unwrap_err();
     assert!(error.to_string().contains("which has not the code of this program"), "{error}");

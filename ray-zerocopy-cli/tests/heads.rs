@@ -1,4 +1,4 @@
-//! Heads of files are read for themselves: neither memory nor addresses are needed for what stands behind them.
+//! Reading the head of a file needs neither memory nor address space for the rest of the file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -9,17 +9,17 @@ use std::process::Command;
 
 use common::{Done, Folder, finish};
 
-/// More than may be mapped below.
+/// A file size above the limit of address space below.
 const BYTES: u64 = 9 << 30;
 
-/// Runs `rzc` where it may map less than that, as a job of a cluster may.
+/// Runs `rzc` with less address space than that, as in a job of a cluster.
 fn limited(arguments: &[&str]) -> Done {
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_rzc")]).args(arguments);
     finish(&mut shell)
 }
 
-/// A file that begins with these bytes and has nothing but holes behind them.
+/// Creates a sparse file that starts with these bytes.
 fn sparse(folder: &Folder, name: &str, head: &[u8], len: u64) -> String {
     let path = folder.write(name, head);
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
@@ -38,7 +38,7 @@ fn the_head_of_a_safetensors_file_is_read_without_room_for_the_rest() {
     let header = format!(r#"{{"w":{{"dtype":"U8","shape":[{BYTES}],"data_offsets":[0,{BYTES}]}}}}"#);
     let head = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
     shown(&sparse(&folder, "big.safetensors", &head, head.len() as u64 + BYTES));
-    // And so is what is wrong with it.
+    // Errors in the head are found as well.
     let short = sparse(&folder, "short.safetensors", &head, head.len() as u64 + BYTES - 1);
     let done = limited(&["inspect", &short]);
     assert!(done.error().contains("1 of its bytes are missing"), "{done:?}");

@@ -1,4 +1,4 @@
-//! `rzc inspect`: tables, filters, and every kind of file, good and bad.
+//! `rzc inspect`: tables, filters, and every kind of file, valid and invalid.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -99,12 +99,12 @@ fn names_cannot_move_the_cursor() {
 }
 
 #[test]
-fn what_is_no_file_of_weights_is_an_error_of_one_line() {
+fn other_files_are_errors_of_one_line() {
     let folder = Folder::new();
     let arena = fs::read(folder.arena("model.bpk", 16)).unwrap();
     let model = fs::read(folder.safetensors("model.safetensors", &checkpoint())).unwrap();
     let mut other = arena.clone();
-    // A letter of the manifest.
+    // One character of the manifest.
     let at = other.windows(8).position(|text| text == b"pipeline").unwrap();
     other[at + 12] ^= 1;
     let empty = Folder::new();
@@ -135,7 +135,8 @@ fn a_file_that_may_not_be_read_says_so() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     let mut inspect = command(&["inspect", &file]);
     if fs::File::open(&file).is_ok() {
-        // Root may read everything: somebody else tries, with a program and a folder that everybody may use.
+        // Root can read every file, so another user runs a program and reads a folder that are open
+        // to all users.
         let program = folder.path().join("rzc");
         fs::copy(env!("CARGO_BIN_EXE_rzc"), &program).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -143,7 +144,7 @@ fn a_file_that_may_not_be_read_says_so() {
         inspect = std::process::Command::new(program);
         inspect.args(["inspect", &file]).uid(NOBODY).gid(NOBODY);
         if let Err(error) = inspect.output() {
-            eprintln!("skipped: this user reads everything, and nobody else can be asked: {error}");
+            eprintln!("skipped: root can read every file, and a program cannot be run as another user: {error}");
             return;
         }
     }

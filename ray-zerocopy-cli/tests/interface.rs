@@ -1,4 +1,4 @@
-//! What programs and shells rely on: names of fields, completions, man pages, pipes that close.
+//! The interface for programs and shells: field names, completions, man pages, closed pipes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -15,7 +15,7 @@ use ray_zerocopy::share;
 const COMMANDS: [&str; 10] =
     ["pack", "inspect", "verify", "ps", "diff", "run", "graph", "worker", "completions", "man"];
 
-/// The names of fields are a promise: a new one may be added here, one that is here may not go.
+/// Field names are stable: new ones may be added here, but none may be removed.
 #[test]
 fn the_fields_of_json_are_these() {
     let folder = Folder::new();
@@ -124,7 +124,7 @@ fn help_says_what_the_status_means() {
 }
 
 #[test]
-fn a_reader_that_has_read_enough_is_no_error() {
+fn closed_output_is_not_an_error() {
     let folder = Folder::new();
     let tensors: Vec<_> = (0..5000).map(|at| floats(&format!("layer.{at}.weight"), &[1])).collect();
     let file = folder.safetensors("model.safetensors", &tensors);
@@ -132,15 +132,15 @@ fn a_reader_that_has_read_enough_is_no_error() {
         let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut start = [0; 10];
         child.stdout.take().unwrap().read_exact(&mut start).unwrap();
-        // The reading end is closed now.
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!((child.wait().unwrap().code(), said.as_str()), (Some(0), ""), "{arguments:?}");
+        // The reading end is closed here.
+        let mut errors = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        assert_eq!((child.wait().unwrap().code(), errors.as_str()), (Some(0), ""), "{arguments:?}");
     }
 }
 
 #[test]
-fn nothing_is_drawn_where_there_is_no_terminal() {
+fn nothing_is_drawn_without_a_terminal() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &[floats("x", &[1 << 20])]);
     let done = rzc(&["pack", &file]).well();

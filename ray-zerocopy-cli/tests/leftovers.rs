@@ -1,4 +1,5 @@
-//! What a command leaves behind that is ended by a signal or by a full disk: nothing. And which mode the files have that it writes.
+//! Commands that are ended by a signal or a full disk leave no files behind; and the mode of files
+//! that commands write.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -19,7 +20,7 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 
 const RZC: &str = env!("CARGO_BIN_EXE_rzc");
 
-/// A checkpoint of zeros, which takes a while to pack.
+/// A checkpoint of zeros that is large enough to interrupt packing it.
 fn large(folder: &Folder) -> String {
     let bytes = 8_u64 << 30;
     let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{bytes}]}}}}"#, bytes / 4);
@@ -28,7 +29,7 @@ fn large(folder: &Folder) -> String {
     path
 }
 
-/// Whether a process is writing a file of a folder: what it has open there beside the input.
+/// Returns whether a process has a file of the folder open, other than the input.
 fn writes(pid: u32, folder: &Path) -> bool {
     let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let mut names = files.filter_map(|file| Some((file.path(), fs::read_link(file.path()).ok()?)));
@@ -51,7 +52,7 @@ fn ended_by(mut process: Command, folder: &Folder, signal: Signal) {
 fn a_pack_that_is_interrupted_leaves_nothing_behind() {
     let folder = Folder::new();
     let input = large(&folder);
-    // What is there stays until there is something better.
+    // An existing file is kept until the new one is complete.
     folder.write("big.bpk", b"before");
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL] {
         ended_by(command(&["pack", "--force", &input]), &folder, signal);
@@ -60,7 +61,7 @@ fn a_pack_that_is_interrupted_leaves_nothing_behind() {
     }
 }
 
-/// A file without a name can be given one through /proc only: without it, files have names from the start.
+/// An unnamed file can be linked only through /proc. Without /proc, files have temporary names.
 #[test]
 fn a_pack_that_is_interrupted_removes_a_file_that_has_a_name() {
     let permitted = Command::new("unshare").args(["-m", "true"]).status();
@@ -87,7 +88,7 @@ fn a_signal_that_is_ignored_stays_ignored() {
     let folder = Folder::new();
     let input = folder.safetensors("model.safetensors", &common::checkpoint());
     let mut process = Command::new("sh");
-    // `nohup` in small: the signal comes before the program has done anything, and at any later time.
+    // As with `nohup`: signals arrive before the program has done anything, and at later times.
     process
         .args(["-c", "trap '' HUP; \"$0\" \"$@\" & for i in $(seq 100); do kill -HUP $! 2>/dev/null; done; wait $!"]);
     let done = finish(process.args([RZC, "pack", &input]));
@@ -132,7 +133,7 @@ fn whatever_is_written_has_the_mode_that_the_umask_leaves() {
     let graph = graph.forward(|model, inputs| Ok(model.layer.forward(inputs.float::<2>("x")?))).unwrap();
     graph.save(at("model.rzg")).unwrap();
     share(&layer).unwrap().save(at("model.bpk")).unwrap();
-    // Two rows of ones, as numpy writes them.
+    // Two rows of ones in numpy's format.
     let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4), }";
     let mut npy = [b"\x93NUMPY\x01\x00", &118_u16.to_le_bytes()[..], format!("{header:<117}\n").as_bytes()].concat();
     npy.extend([1.0_f32; 8].iter().flat_map(|one| one.to_le_bytes()));
@@ -147,7 +148,7 @@ fn whatever_is_written_has_the_mode_that_the_umask_leaves() {
     for name in ["y.npy", "model.svg", "packed.bpk"] {
         assert_eq!(fs::metadata(at(name)).unwrap().permissions().mode() & 0o777, 0o640, "{name}");
     }
-    // A pipe is no file to be replaced.
+    // A pipe is written to and not replaced.
     let done = umask(&["graph", &at("model.rzg"), "--svg", "/dev/stdout"]);
     assert!(done.out.starts_with("<?xml") && done.out.contains("</svg>"), "{done:?}");
 }

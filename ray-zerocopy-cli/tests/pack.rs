@@ -1,4 +1,4 @@
-//! `rzc pack`: what it writes is borrowed whole, and gives the same answers.
+//! `rzc pack`: a packed file is borrowed completely and gives the same results.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -33,7 +33,7 @@ fn what_is_packed_is_borrowed_whole_and_answers_the_same() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     let original = arena(Checkpoint::open(&file).unwrap());
-    // The file itself is not aligned: not everything of it can be borrowed.
+    // The source file is not aligned, so not all of it can be borrowed.
     let unpacked = arena(Checkpoint::open(&file).unwrap().placement(in_file()));
     assert!(unpacked.borrowed_bytes() < unpacked.weight_bytes());
 
@@ -42,7 +42,7 @@ fn what_is_packed_is_borrowed_whole_and_answers_the_same() {
     assert!(done.out.contains("aligned to  4 bytes      256 bytes"), "{done:?}");
     assert!(done.out.contains("1 tensor is stored once with an equal one, which saves 60 B"), "{done:?}");
     assert_eq!(folder.names(), ["model.bpk", "model.safetensors"]);
-    // As any file that a program makes, not as a temporary one.
+    // The mode of a normal file, not that of a temporary one.
     let other = Folder::new();
     let mode = |path: String| fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(folder.at("model.bpk")), mode(other.write("any", b"")));
@@ -53,12 +53,12 @@ fn what_is_packed_is_borrowed_whole_and_answers_the_same() {
         assert!(matches!(tensor.placed, Location::File { offset, .. } if offset % 256 == 0), "{tensor:?}");
     }
     assert_eq!(run(&packed), run(&original));
-    // In sealed memory too.
+    // The same in sealed memory.
     assert_eq!(run(&arena(Checkpoint::open(folder.at("model.bpk")).unwrap())), run(&original));
 }
 
 #[test]
-fn a_packed_checkpoint_is_no_pipeline_and_says_what_to_do() {
+fn loading_a_packed_checkpoint_as_a_pipeline_gives_advice() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     rzc(&["pack", &file]).well();
@@ -102,7 +102,7 @@ fn sharded_checkpoints_folders_and_burnpack_files_are_packed() {
     rzc(&["pack", folder.path().to_str().unwrap(), "-o", &whole]).well();
     assert_eq!(fs::read(&whole).unwrap(), fs::read(folder.at("model.bpk")).unwrap());
 
-    // What another burn program wrote, what was packed before, and the arena of a pipeline.
+    // A burnpack file, a packed file, and the arena of a pipeline.
     let Stored(name, _, shape, bytes) = floats("x", &[6]);
     let bytes = burn::tensor::Bytes::from_bytes_vec(bytes);
     let tensor = burn_pack::Tensor::new(name, burn::tensor::DType::F32, shape, Some(7), bytes);
@@ -121,7 +121,7 @@ trait Says {
 }
 
 impl Says for common::Done {
-    /// The first word of the text.
+    /// Returns the first word of the text.
     fn json_or_text(&self) -> &str {
         self.out.split(';').next().unwrap()
     }
@@ -135,13 +135,13 @@ fn nothing_is_replaced_that_was_not_to_be() {
     let error = rzc(&["pack", &file]);
     assert!(error.error().contains("is there already; --force replaces it"), "{error:?}");
     assert_eq!(fs::read(&there).unwrap(), b"precious");
-    // A file onto itself, and a link that leads nowhere.
+    // A file as its own output, and a dangling link.
     assert!(rzc(&["pack", &file, "-o", &file]).error().contains("is there already"));
     std::os::unix::fs::symlink("nowhere", folder.path().join("link.bpk")).unwrap();
     assert!(rzc(&["pack", &file, "-o", &folder.at("link.bpk")]).error().contains("is there already"));
     rzc(&["pack", &file, "--force"]).well();
     assert_ne!(fs::read(&there).unwrap(), b"precious");
-    // In its own place: the new file appears when it is complete, so the old one can be read until then.
+    // With --force, a file may be its own output: it is replaced when the new file is complete.
     let before = fs::read(&there).unwrap();
     rzc(&["pack", &there, "--force"]).well();
     assert_eq!(fs::read(&there).unwrap(), before);
@@ -171,7 +171,7 @@ fn what_cannot_be_packed_leaves_nothing_behind() {
     refused(&[&file, "--force", "-o", folder.path().to_str().unwrap()], folder.path().to_str().unwrap());
     refused(&[&file, "--rename", "(=x"], "is not a regular expression");
     refused(&[&file, "--rename", "weight$=bias"], "would both be named");
-    // Wrong options are clap's to refuse.
+    // Wrong options are rejected by clap.
     for wrong in [["--rename", "x"], ["--floats", "f8"]] {
         let done = rzc(&["pack", &file, wrong[0], wrong[1]]);
         assert!(done.code == Some(2) && done.err.contains(wrong[0]), "{done:?}");

@@ -1,4 +1,4 @@
-//! `rzc ps`, with processes that share.
+//! `rzc ps` with processes that share an arena.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -12,14 +12,14 @@ use common::{Column, Folder, Model, checkpoint, command, eventually, in_file, rz
 use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, share_from};
 use serde_json::{Value, json};
 
-/// What `rzc ps` tells of an arena, if it knows it.
+/// Returns the entry of an arena in the output of `rzc ps`.
 fn find(arena: &Arena) -> Option<Value> {
     let done = rzc(&["ps", "--json"]).well().json();
     let id = json!(arena.id().to_hex());
     done["arenas"].as_array().unwrap().iter().find(|found| found["id"] == id).cloned()
 }
 
-/// This process among those that map an arena.
+/// Returns the entry of this process among those that map an arena.
 fn own(found: &Value) -> &Value {
     let processes = found["processes"].as_array().unwrap();
     processes.iter().find(|process| process["pid"] == json!(std::process::id())).unwrap()
@@ -38,7 +38,8 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
     assert_eq!((&found["sealed"], &found["path"], &found["error"]), (&json!(true), &json!(null), &json!(null)));
     assert_eq!(found["pipeline"], json!(wrapper.arena().pipeline()));
     assert_eq!(found["bytes"], json!(wrapper.arena().size_bytes()));
-    // Other tests of this program start processes: until such a one is its own program, the kernel shows it as this one.
+    // Other tests of this program start processes. Between fork and exec, the kernel shows them as
+    // this program.
     let processes: Vec<_> = found["processes"].as_array().unwrap().iter().filter(|it| it["role"] != "other").collect();
     let roles: Vec<_> = processes.iter().map(|process| process["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["owner", "worker", "worker", "worker"]);
@@ -46,7 +47,7 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
     for (process, known) in processes[1..].iter().zip(&report.processes[1..]) {
         assert_eq!(process["pid"], json!(known.pid));
         assert_eq!(known.name, format!("worker {}", process["worker"]));
-        // A worker has touched every weight: a megabyte of them.
+        // A worker has touched all weights, which are one megabyte.
         assert_eq!(process["shared"], json!(known.shared));
         assert!(known.shared >= 512 * 512 * 4, "{found}");
         assert!(process["saved"].as_u64().unwrap() > 0 && process["private"].as_u64().unwrap() > 0, "{found}");
@@ -84,23 +85,24 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
     rzc(&["pack", &file]).well();
     let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().from_pytorch().placement(in_file());
     let arena = share_from(&Column::new(&Device::flex()), &packed).unwrap();
-    // Reads every page of the weights.
+    // Touches every page of the weights.
     let loaded = ray_zerocopy::load::<Column>(&arena, &Device::flex()).unwrap();
     let x = burn::tensor::Tensor::ones([1, 32], &Device::flex());
     assert_eq!(loaded.run(x).dims(), [1, 7]);
 
-    // The container holds nothing but its table of contents.
+    // The container has only its table of contents.
     let found = find(&arena).unwrap();
     let shared = own(&found)["shared"].as_u64().unwrap();
     assert!(shared >= found["bytes"].as_u64().unwrap() + arena.borrowed_bytes() / 2, "{found}");
-    // The memory of such an arena has not all of its weights, and says so; its own bytes can be checked.
+    // The memfd of such an arena lacks some of its weights, which `verify` reports. Its own bytes
+    // can be verified.
     use std::os::fd::AsRawFd;
     let memory = format!("/proc/{}/fd/{}", std::process::id(), arena.fd().unwrap().as_raw_fd());
     assert!(rzc(&["pack", &memory, "-o", &folder.at("x.bpk")]).error().contains("borrows weights from"));
     assert!(rzc(&["verify", &memory]).well().out.contains("that lie in other files"));
     rzc(&["diff", &memory, &memory]).well();
 
-    // What it borrows from is a packed checkpoint, which is mapped too: counted here, and not twice.
+    // The packed checkpoint that it borrows from is mapped too, and is counted once.
     let listed = |path: &str| {
         let done = rzc(&["ps", "--json"]).well().json();
         done["arenas"].as_array().unwrap().iter().any(|found| found["path"] == json!(path))
@@ -112,7 +114,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
     drop(alone);
 }
 
-/// Ended when it is dropped, whatever the test does.
+/// A process that is killed when dropped.
 struct Watch(Child);
 
 impl Drop for Watch {

@@ -1,4 +1,4 @@
-//! `rzc` on files of PyTorch, on files that people have, and on what is not a checkpoint.
+//! `rzc` on files of PyTorch, on published checkpoints, and on files that are not checkpoints.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -7,7 +7,7 @@ mod common;
 use common::{Folder, floats, rzc};
 use serde_json::{Value, json};
 
-/// A file of the repository's tests.
+/// Returns the path of a file of the repository's tests.
 fn file(name: &str) -> String {
     format!("{}/../tests/{name}", env!("CARGO_MANIFEST_DIR"))
 }
@@ -44,7 +44,7 @@ fn a_state_dict_is_inspected_packed_compared_and_verified() {
     rzc(&["diff", &zip, &legacy]).well();
     let done = rzc(&["diff", &zip, &file("pytorch/parameters.pt")]);
     assert_eq!(done.code, Some(1), "{done:?}");
-    // Also values that lie apart in the file.
+    // Including values that are not contiguous in the file.
     let turned = folder.at("turned.bpk");
     rzc(&["pack", &zip, "-o", &turned, "--transpose", "^columns$"]).well();
     let done = rzc(&["diff", &zip, &turned, "--json"]).json();

@@ -1,4 +1,5 @@
-//! TorchScript modules: run from files, shown, saved, and run by `rzc` for another program.
+//! TorchScript modules: `rzc run`, `rzc inspect`, saved modules, and `rzc` as the workers of
+//! another program.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -44,7 +45,7 @@ fn a_module_runs_on_files_as_it_does_in_a_program() {
     let tensor = || Tensor::<1>::from_floats(rows().as_slice(), &Device::flex()).reshape([3, 8]);
     let here = script.load("cpu").unwrap().run([("rows", tensor())]).unwrap().data("output").unwrap();
     assert_eq!(read(&y), (vec![3, 4], here.iter::<f32>().collect()));
-    // Saved as an arena, the same; and by workers that are `rzc`.
+    // Saved as an arena, and run by workers that are `rzc`, the module gives the same result.
     script.save(&saved).unwrap();
     rzc(&["run", &saved, "--input", &format!("rows={x}"), "--output", &format!("output={again}")]).well();
     assert_eq!(read(&again), read(&y));

@@ -1,4 +1,4 @@
-//! `rzc verify`: finds damage, names it, and says where it could not find any.
+//! `rzc verify`: finds and names damage, and reports files without checksums.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -33,7 +33,7 @@ fn damage_is_found_and_named() {
     assert_eq!((done.code, &json["ok"]), (Some(1), &json!(false)));
     assert_eq!((&json["files"][0]["result"], &json["files"][1]["result"]), (&json!("ok"), &json!("damaged")));
     assert_eq!(json["files"][1]["damaged_entry"], json!("net.two.weight"));
-    // A look at the head does not see it.
+    // `inspect` reads only the head, and does not notice.
     rzc(&["inspect", &packed]).well();
 }
 
@@ -46,14 +46,14 @@ fn a_changed_head_is_found_or_changes_nothing() {
     let head = json["tensors"].as_array().unwrap().iter().map(|t| t["offset"].as_u64().unwrap()).min().unwrap();
     let text = whole.windows(2).position(|bytes| bytes == b"{\"").unwrap();
     let mut refused = 0;
-    // A sample of them: the header, and all through the manifest.
+    // A sample of positions: the header and the manifest.
     for at in (0..10).chain((text..head as usize).step_by(17)) {
         let mut other = whole.clone();
         other[at] ^= 0x10;
         let other = folder.write("other.bpk", &other);
         let done = rzc(&["verify", &other]);
         match done.code {
-            // burnpack lets its own head be longer than what it needs of it.
+            // burnpack accepts a header length beyond what it uses.
             Some(0) => {
                 rzc(&["diff", &file, &other]).well();
             }
@@ -65,7 +65,7 @@ fn a_changed_head_is_found_or_changes_nothing() {
 }
 
 #[test]
-fn without_checksums_the_structure_is_checked_and_no_more_is_claimed() {
+fn without_checksums_only_the_structure_is_checked() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     let done = rzc(&["verify", &file]).well().out;

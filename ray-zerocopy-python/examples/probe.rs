@@ -1,4 +1,5 @@
-//! A module for the tests of this crate: a pipeline whose methods take and give everything that travels, and misbehave on demand.
+//! A module for the tests of this crate: a pipeline whose methods accept and return every kind of
+//! value, and fail on demand.
 
 use std::collections::HashMap;
 
@@ -19,7 +20,7 @@ pub struct Probe {
     kept: Option<Tensor<1>>,
 }
 
-/// How large it is.
+/// The size of the model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Config {
     width: usize,
@@ -32,7 +33,7 @@ impl Config {
     }
 }
 
-/// Something with named fields, and a choice.
+/// A struct with named fields and an enum.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Query {
     text: String,
@@ -40,7 +41,7 @@ pub struct Query {
     order: Order,
 }
 
-/// A choice, with data and without.
+/// An enum with and without data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
     /// As it comes.
@@ -66,32 +67,32 @@ impl Probe {
         self.head.forward(rows)
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn same1(&self, x: Tensor<1>) -> Tensor<1> {
         x
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn same2(&self, x: Tensor<2>) -> Tensor<2> {
         x
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn int2(&self, x: Tensor<2, Int>) -> Tensor<2, Int> {
         x
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn bool1(&self, x: Tensor<1, Bool>) -> Tensor<1, Bool> {
         x
     }
 
-    /// The same in bfloat16.
+    /// Casts the argument to bfloat16.
     pub fn bf16(&self, x: Tensor<1>) -> Tensor<1> {
         x.cast(DType::BF16)
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn containers(
         &self,
         list: Vec<Tensor<1>>,
@@ -103,27 +104,27 @@ impl Probe {
         (list, map, maybe)
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn query(&self, query: Query) -> Query {
         query
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn texts(&self, texts: Vec<String>) -> Vec<String> {
         texts
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn values(&self, x: f32, n: u64, flag: bool, name: Option<String>) -> (f32, u64, bool, Option<String>) {
         (x, n, flag, name)
     }
 
-    /// What came in.
+    /// Returns its argument.
     pub fn bytes(&self, data: Vec<u8>) -> Vec<u8> {
         data
     }
 
-    /// A parameter that is a word of Python's, and one of this crate's.
+    /// Parameters with a reserved word of Python and a name that the wrapper uses.
     pub fn words(&self, lambda: u8, name: u8) -> u8 {
         lambda + name
     }
@@ -133,7 +134,7 @@ impl Probe {
         if n.is_multiple_of(2) { Ok(n / 2) } else { Err(format!("{n} is odd")) }
     }
 
-    /// Ones, or an error that is no text.
+    /// Ones, or an error that is not text.
     pub fn ones(&self, n: usize) -> Result<Tensor<1>, Order> {
         if n < 10 { Ok(Tensor::ones([n], &Device::flex())) } else { Err(Order::By("size".to_owned())) }
     }
@@ -143,7 +144,7 @@ impl Probe {
         self.head.weight.val()
     }
 
-    /// How often it has been called.
+    /// Counts its calls.
     pub fn count(&mut self) -> u32 {
         self.calls += 1;
         self.calls
@@ -154,7 +155,7 @@ impl Probe {
         self.kept = Some(x);
     }
 
-    /// What was kept.
+    /// Returns the kept array.
     pub fn kept(&self) -> Option<Tensor<1>> {
         self.kept.clone()
     }
@@ -164,13 +165,13 @@ impl Probe {
         panic!("no more {reason}");
     }
 
-    /// Panics half way.
+    /// Modifies the pipeline, then panics.
     pub fn spoil(&mut self) {
         self.calls = 1000;
         panic!("half way");
     }
 
-    /// The process that it runs in.
+    /// Returns the id of the process.
     pub fn pid(&self) -> u32 {
         std::process::id()
     }

@@ -1,46 +1,47 @@
-//! Functions that make a pipeline, called with arguments whose types only the compiler knows.
+//! Type-erased constructors: functions that return a pipeline, called with deserialised arguments.
 
 use std::fmt::Display;
 
 use ray_zerocopy::__private::{Reader, WireError};
 use serde::de::DeserializeOwned;
 
-/// What a constructor may return: the pipeline, or why there is none.
-pub trait Made<P> {
-    /// The pipeline.
+/// Return types of a constructor: the pipeline, or a `Result` of it.
+pub trait ConstructorResult<P> {
+    /// Converts to a `Result` whose error is text.
     ///
     /// # Errors
-    /// What the constructor says.
-    fn made(self) -> Result<P, String>;
+    /// The constructor's own error.
+    fn into_result(self) -> Result<P, String>;
 }
 
-impl<P> Made<P> for P {
-    fn made(self) -> Result<P, String> {
+impl<P> ConstructorResult<P> for P {
+    fn into_result(self) -> Result<P, String> {
         Ok(self)
     }
 }
 
-impl<P, E: Display> Made<P> for Result<P, E> {
-    fn made(self) -> Result<P, String> {
-        // With its causes, where the error type has them.
+impl<P, E: Display> ConstructorResult<P> for Result<P, E> {
+    fn into_result(self) -> Result<P, String> {
+        // The alternate form includes the causes, if the error type prints them.
         self.map_err(|error| format!("{error:#}"))
     }
 }
 
-/// A function that makes a pipeline of `N` arguments, each of them anything that serde reads.
+/// A function that constructs a pipeline from `N` arguments, each of which serde can deserialise.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no constructor of `{P}` with {N} parameters",
+    message = "`{Self}` is not a constructor of `{P}` with {N} parameters",
     label = "give each of its parameters a name: `open(folder) = Embedder::open`",
     note = "it takes up to six parameters that are `DeserializeOwned`, and returns the pipeline, or a `Result` of it whose error is `Display`"
 )]
 pub trait Constructor<P, A, const N: usize>: Send + Sync + 'static {
-    /// The types of the parameters.
+    /// Returns the type names of the parameters.
     fn types() -> [&'static str; N];
 
-    /// Reads the arguments, and calls the function.
+    /// Deserialises the arguments and calls the function.
     ///
     /// # Errors
-    /// If an argument is another than expected. What the function itself says is inside.
+    /// If an argument has another type than its parameter. The inner `Result` is that of the
+    /// function.
     fn make(&self, reader: &mut Reader) -> Result<Result<P, String>, WireError>;
 }
 
@@ -49,17 +50,17 @@ macro_rules! constructors {
         impl<P, F, R, $($name),*> Constructor<P, ($($name,)*), $count> for F
         where
             F: Fn($($name),*) -> R + Send + Sync + 'static,
-            R: Made<P>,
+            R: ConstructorResult<P>,
             $($name: DeserializeOwned,)*
         {
             fn types() -> [&'static str; $count] {
                 [$(std::any::type_name::<$name>()),*]
             }
 
-            #[allow(non_snake_case, unused_variables, reason = "a value is named as its type, and there may be none")]
+            #[allow(non_snake_case, unused_variables, reason = "each value has the name of its type; `reader` is unused without parameters")]
             fn make(&self, reader: &mut Reader) -> Result<Result<P, String>, WireError> {
                 $(let $name: $name = reader.value()?;)*
-                Ok(self($($name),*).made())
+                Ok(self($($name),*).into_result())
             }
         }
     )*};
@@ -75,17 +76,17 @@ constructors! {
     (A, B, C, D, E, F0) 6;
 }
 
-/// A constructor whose types are forgotten.
+/// A type-erased constructor with its name.
 pub struct NamedConstructor<P> {
     pub(crate) name: &'static str,
-    /// Each parameter, and its type.
+    /// Each parameter's name and type.
     pub(crate) parameters: Vec<(&'static str, &'static str)>,
     pub(crate) make: Make<P>,
 }
 
 type Make<P> = Box<dyn Fn(&mut Reader) -> Result<Result<P, String>, WireError> + Send + Sync>;
 
-/// Names a constructor and its parameters.
+/// Erases the types of a constructor, and names it and its parameters.
 pub fn named<P, A, F: Constructor<P, A, N>, const N: usize>(
     name: &'static str,
     parameters: [&'static str; N],

@@ -1,41 +1,51 @@
-//! The module: its Rust half registered, its Python half run.
+//! The `export!` macro, and the function that fills an exported module: it adds the native classes
+//! and runs the Python source.
 
 use std::ffi::CString;
 
 use pyo3::prelude::*;
 use ray_zerocopy::Remote;
 
+use crate::bound::{Exported, PipelineClass};
 use crate::constructor::NamedConstructor;
-use crate::native::{Exported, Kind};
-use crate::source;
+use crate::{base, source};
 
-/// The classes that do not depend on the pipeline.
+/// Source of the classes that do not depend on the pipeline.
 const GLUE: &str = include_str!("glue.py");
 
-/// Makes a Python module of a pipeline: `export!(embedder, Embedder, open(folder) = Embedder::open);`
+/// Exports a pipeline as a Python module: `export!(embedder, Embedder, open(folder) =
+/// Embedder::open);`
 ///
-/// First the module's name, which is the crate's library; then the pipeline's type, whose `#[ray_zerocopy::remote]` methods
-/// the class of the same name will have; then its constructors. A constructor is any function that gives the pipeline, or
-/// a `Result` of it; the names of its parameters are to be written down, since a function does not have them. One that
-/// is called `new` is the class's own constructor, others are its class methods. The pipeline has to be [`Send`]. A doc
-/// comment before the names is the class's.
+/// The arguments are:
 ///
-/// # What travels how
+/// 1. the name of the module, which must be that of the crate's library;
+/// 2. the pipeline's type; the Python class has the same name, and its `#[ray_zerocopy::remote]`
+///    methods;
+/// 3. its constructors: functions that return the pipeline, or a `Result` of it.
+///
+/// The names of a constructor's parameters have to be listed, since the type of a function does not
+/// contain them. A constructor called `new` becomes the class's own constructor, others become
+/// class methods. The pipeline must be [`Send`]. A doc comment before the names becomes the
+/// docstring of the class.
+///
+/// # Conversions
 /// | Rust | Python |
 /// | --- | --- |
-/// | `Tensor<D>`, `Tensor<D, Int>`, `Tensor<D, Bool>` | arrays: numpy's, whatever has the buffer protocol or DLPack; lists |
+/// | `Tensor<D>`, `Tensor<D, Int>`, `Tensor<D, Bool>` | arrays: numpy's, any object with the buffer protocol or DLPack; lists |
 /// | `Vec`, arrays, tuples, maps, `Option` of tensors | list, tuple, dict, None |
-/// | anything with serde | None, bool, int, float, str, bytes, list, tuple, dict; numpy's, pandas' and pyarrow's arrays are read as lists |
+/// | any serde type | None, bool, int, float, str, bytes, list, tuple, dict; numpy's, pandas' and pyarrow's arrays are read as lists |
 /// | `Result<T, E>` | `T`, or `PipelineError` with `.error` |
 /// | a panic | `PanicError` |
 ///
-/// An array is read where it is if it is in one piece, in the order of C, at a multiple of its element's size. Otherwise it
-/// is copied once. An array that could be written to is copied too if the method takes `&mut self`, since the pipeline may keep
-/// it; a method that takes `&self` must not keep its arguments. As with any function that works without the interpreter's lock,
-/// nobody may write to an argument from another thread before the call returns.
+/// An array is read in place if it is C-contiguous and aligned to the size of its elements.
+/// Otherwise it is copied once. A writable array is copied too if the method takes `&mut self`,
+/// since the pipeline may keep it; a method that takes `&self` must not keep its arguments. As with
+/// any function that releases the GIL, other threads must not write to an argument before the call
+/// returns.
 ///
-/// The type of an array's elements is the tensor's: float64 is not made float32. Lists become float32, int64 and bool.
-/// Results are read-only arrays over the tensor's own memory. bfloat16, which numpy lacks, arrives as float32.
+/// The tensor has the element type of the array: float64 is not converted to float32. Lists become
+/// float32, int64 or bool. Results are read-only arrays over the tensor's own memory. bfloat16,
+/// which numpy lacks, is returned as float32.
 #[macro_export]
 macro_rules! export {
     (
@@ -47,7 +57,8 @@ macro_rules! export {
         mod __ray_zerocopy_python {
             use super::*;
 
-            // A text has no `$crate`. pyo3 is no dependency of the user's.
+            // `crate` is a string literal, which cannot contain `$crate`. pyo3 is not a dependency
+            // of the user's crate.
             #[$crate::__private::pyo3::pymodule]
             #[pyo3(crate = "::ray_zerocopy_python::__private::pyo3")]
             pub(super) fn $module(
@@ -70,7 +81,7 @@ macro_rules! export {
     };
 }
 
-/// What [`export!`] calls.
+/// Fills an exported module. Called by [`export!`].
 ///
 /// # Errors
 /// If Python fails.
@@ -85,7 +96,8 @@ pub fn export<P: Remote + Send + 'static>(
     let methods = P::methods();
     let description = source::Description::new(class, doc, &methods, &constructors);
     let exported = Exported { class, methods, constructors, names: names.clone().unbind() };
-    names.set_item("_kind", Bound::new(py, Kind::new(exported))?)?;
+    names.set_item("_base", base::base(py)?)?;
+    names.set_item("_pipeline_class", Bound::new(py, PipelineClass::new(exported))?)?;
     names.set_item("_stubs", description.stubs())?;
     run(py, GLUE, &names)?;
     run(py, &description.module(), &names)?;

@@ -1,4 +1,4 @@
-//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy` call.
+//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy-burn` call.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,9 +12,11 @@ use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::arena::TensorKind;
 use ray_zerocopy::jit::{self, Executable, Model, PortInfo, ReplayError, Runnable, Value, Values};
 
-use crate::convert::{Borrowing, Expected, Tensor, ValuePath, array, columns, tensor};
+use crate::base::base;
+use crate::convert::{Borrowing, Expected, Location, Tensor, array, columns, tensor};
 
-/// A graph of this process. In a box, since Python's objects are aligned less than burn's devices are.
+/// A graph in this process. It is boxed because Python aligns its objects less strictly than burn's
+/// devices require.
 #[pyclass(frozen, name = "_Graph", module = "ray_zerocopy._native")]
 struct Graph(Box<State>);
 
@@ -22,7 +24,7 @@ struct State {
     opened: Model,
     replay: ForkMutex<Executable>,
     device: String,
-    /// Arrays that came as inputs: those that were read in place, and those that were copied.
+    /// Counts of input arrays: those read in place, and those copied.
     traffic: [AtomicU64; 2],
 }
 
@@ -30,8 +32,9 @@ fn runtime(error: impl std::fmt::Display) -> PyErr {
     PyRuntimeError::new_err(error.to_string())
 }
 
-/// Wrong inputs are wrong values; all else is the machine's.
-fn failed(error: ReplayError) -> PyErr {
+/// Converts an error to a Python exception: `ValueError` for invalid inputs, `RuntimeError` for the
+/// rest.
+fn call_error(error: ReplayError) -> PyErr {
     match error {
         ReplayError::Input { .. } | ReplayError::Inputs { .. } | ReplayError::Method { .. } => {
             PyValueError::new_err(error.to_string())
@@ -55,7 +58,7 @@ impl Graph {
         Ok(Self(Box::new(State { opened, replay: ForkMutex::new(replay), device: device.to_owned(), traffic })))
     }
 
-    /// What an input has to be, if it is known.
+    /// Returns the element type and shape of an input. A TorchScript module does not declare them.
     fn port(&self, name: &str) -> Option<PortInfo> {
         match &self.0.opened {
             Model::Graph(graph) => graph.info().inputs().find(|port| port.name == name),
@@ -63,7 +66,7 @@ impl Graph {
         }
     }
 
-    /// An input, where it lies if it can be read there.
+    /// Converts an input, in place if possible.
     fn input(&self, name: &str, value: &Bound<'_, PyAny>, borrowing: &mut Borrowing) -> PyResult<Value> {
         let port = self.port(name);
         if port.is_none()
@@ -72,12 +75,12 @@ impl Graph {
             return on_cpu(name, number);
         }
         let expected = port.as_ref().map(|port| Expected { rank: port.shape.len(), kind: port.kind });
-        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &ValuePath::new("graph", name))?;
+        let Tensor { dtype, shape, bytes } = tensor(value, expected, borrowing, &Location::new("graph", name))?;
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Native);
         let mut data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(runtime)?;
         if let Some(port) = port.filter(|port| port.kind == TensorKind::Int && port.element != dtype) {
-            // Numpy's integers are of 64 bits where nothing else is said.
-            data = integers(data, port.element).map_err(|number| {
+            // Numpy's integers have 64 bits by default.
+            data = convert_integers(data, port.element).map_err(|number| {
                 PyValueError::new_err(format!("graph(): `{name}` is of {}, which has no {number}", port.dtype))
             })?;
         }
@@ -90,23 +93,22 @@ fn on_cpu(name: &str, data: TensorData) -> PyResult<Value> {
         .map_err(|error| PyValueError::new_err(format!("graph(): `{name}`: {error}")))
 }
 
-/// The same integers in another type, or one that it does not have.
-fn integers(data: TensorData, to: DType) -> Result<TensorData, i64> {
+/// Converts integers to another type. Returns the first number that it cannot represent as the
+/// error.
+fn convert_integers(data: TensorData, to: DType) -> Result<TensorData, i64> {
     let bits = to.size() as u32 * 8;
-    let (least, most) = match to.is_uint() {
-        true => (0, (1_i128 << bits) - 1),
-        false => (-(1_i128 << (bits - 1)), (1_i128 << (bits - 1)) - 1),
-    };
-    let other = data.iter::<i64>().find(|&number| !(least..=most).contains(&i128::from(number)));
-    match other {
+    let (least, most) =
+        if to.is_uint() { (0, (1_i128 << bits) - 1) } else { (-(1_i128 << (bits - 1)), (1_i128 << (bits - 1)) - 1) };
+    let unrepresentable = data.iter::<i64>().find(|&number| !(least..=most).contains(&i128::from(number)));
+    match unrepresentable {
         Some(number) => Err(number),
         None => Ok(data.convert_dtype(to)),
     }
 }
 
-/// A plain number, as a tensor of one element: TorchScript modules take such.
+/// Converts a Python number to a tensor of one element, as TorchScript modules accept them.
 fn number(value: &Bound<'_, PyAny>) -> PyResult<Option<TensorData>> {
-    // In Python, booleans are integers.
+    // `bool` is a subclass of `int`, so it is checked first.
     Ok(Some(if value.is_instance_of::<PyBool>() {
         TensorData::new(vec![value.extract::<bool>()?], [1])
     } else if value.is_instance_of::<PyInt>() {
@@ -128,7 +130,7 @@ fn ports<'py>(py: Python<'py>, ports: impl Iterator<Item = PortInfo>) -> PyResul
 
 #[pymethods]
 impl Graph {
-    /// Opens a file.
+    /// Opens a graph or TorchScript file.
     #[staticmethod]
     fn open(py: Python<'_>, path: std::path::PathBuf, device: &str, strict: bool) -> PyResult<Self> {
         py.detach(|| {
@@ -138,14 +140,14 @@ impl Graph {
         })
     }
 
-    /// Borrows a graph from what `ray.get` gives for it.
+    /// Loads a graph from the object that `ray.get` returned for it.
     #[staticmethod]
     fn attach(object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Self> {
         let arena = guest::open(object).map_err(runtime)?;
         object.py().detach(|| Self::load(Model::from_arena(&arena).map_err(runtime)?, device, strict))
     }
 
-    /// How many threads this process computes with, if it has not begun to.
+    /// Sets the number of compute threads of this process, unless it has already started them.
     #[staticmethod]
     fn use_threads(py: Python<'_>, threads: usize) {
         py.detach(|| guest::use_threads(threads.max(1)));
@@ -161,7 +163,7 @@ impl Graph {
         py.detach(|| self.0.opened.save(&path)).map_err(runtime)
     }
 
-    /// What it takes, gives and is.
+    /// Returns the metadata of the graph: origin, device, inputs, outputs and methods.
     fn describe<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
         dict.set_item("device", &self.0.device)?;
@@ -190,7 +192,7 @@ impl Graph {
         Ok(dict)
     }
 
-    /// Runs a method on inputs by name; gives outputs by name.
+    /// Runs a method on named inputs, and returns named outputs.
     fn run<'py>(
         &self,
         py: Python<'py>,
@@ -212,7 +214,7 @@ impl Graph {
                 Some(method) => replay.call(method, values),
                 None => replay.run(values),
             };
-            let outputs = outputs.map_err(failed)?;
+            let outputs = outputs.map_err(call_error)?;
             let read = |(name, value): (&str, &Value)| Ok((name.to_owned(), value.data().map_err(runtime)?));
             outputs.iter().map(read).collect::<PyResult<Vec<_>>>()
         })?;
@@ -224,12 +226,12 @@ impl Graph {
         Ok(dict)
     }
 
-    /// Arrays that were read in place, and arrays that were copied.
+    /// Returns the number of arrays that were read in place, and of those that were copied.
     fn traffic(&self) -> [u64; 2] {
         [&self.0.traffic[0], &self.0.traffic[1]].map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Bytes of weights that could not be borrowed.
+    /// Returns the bytes of weights that could not be borrowed.
     fn copied(&self, py: Python<'_>) -> PyResult<u64> {
         py.detach(|| {
             let replay = self.0.replay.lock().map_err(runtime)?;
@@ -238,13 +240,14 @@ impl Graph {
     }
 }
 
-/// Makes the native half of the wheel.
+/// Fills the native module of the wheel.
 ///
 /// # Errors
 /// If Python fails.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("__libtorch__", guest::libtorch())?;
-    module.add("_kept", columns(module.py())?.getattr("kept")?)?;
+    module.add("_base", base(module.py())?)?;
+    module.add("_to_numpy", columns(module.py())?.getattr("to_numpy")?)?;
     module.add_class::<Graph>()
 }

@@ -1,4 +1,5 @@
-//! A pipeline of [`ray_zerocopy`] as a Python module: one line in a crate of your own, which maturin makes a wheel of.
+//! Exports a pipeline of [`ray_zerocopy`] as a Python module, with one line in a crate that maturin
+//! builds into a wheel.
 //!
 //! ```ignore
 //! ray_zerocopy_python::export!(embedder, Embedder, open(folder) = Embedder::open);
@@ -7,21 +8,32 @@
 //! | in Python | what it is |
 //! | --- | --- |
 //! | `embedder.Embedder.open(folder)` | the pipeline, with every method of its `#[ray_zerocopy::remote]` block |
-//! | `embedder.ActorWrapper(pipeline)` | its weights in Ray's object store, to be sent to anyone; `.load()` borrows them |
+//! | `embedder.ActorWrapper(pipeline)` | its weights in Ray's object store, to be passed to any task or actor; `.load()` borrows them |
 //! | `embedder.TaskWrapper(pipeline)` | its methods as Ray tasks |
 //! | `embedder.PanicError`, `embedder.PipelineError` | a panic, and a `Result::Err`, of a method |
-//! | `embedder.stubs()` | the text of `embedder.pyi`, made of the methods |
-//! | `embedder.traffic(pipeline)` | how many arrays have been borrowed and how many copied |
+//! | `embedder.stubs()` | the text of `embedder.pyi`, generated from the methods |
+//! | `embedder.traffic(pipeline)` | the numbers of borrowed and of copied arrays, and their bytes |
 //! | `embedder.copied(pipeline)` | bytes of weights that could not be borrowed |
 //!
-//! Traced graphs and TorchScript modules need no crate of your own: the wheel `ray-zerocopy`, in the folder `wheel`, runs any.
+//! Traced graphs and TorchScript modules do not need a crate: the wheel `ray-zerocopy-burn`, in the folder
+//! `wheel`, runs any of them.
 //!
-//! Arrays go in and out without a copy where that is possible: see `export!`.
+//! Arrays are passed and returned without a copy where possible: see `export!`.
 //!
-//! Nothing of this is there without the feature `ray`, which needs Python.
+//! # Features
+//!
+//! ## `ray`
+//!
+//! The whole crate. Needs Python 3.11 or later. Without the feature the crate is empty, so that a
+//! workspace builds on machines without Python.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "ray")]
+mod base;
+#[cfg(feature = "ray")]
+mod bound;
 #[cfg(feature = "ray")]
 mod constructor;
 #[cfg(feature = "ray")]
@@ -30,8 +42,6 @@ mod convert;
 mod export;
 #[cfg(feature = "ray")]
 mod graph;
-#[cfg(feature = "ray")]
-mod native;
 #[cfg(feature = "ray")]
 mod source;
 

@@ -1,4 +1,4 @@
-"""The module under test is what `cargo build --workspace --features ray --example probe` has built."""
+"""Makes the module under test importable: the library of `cargo build --workspace --features ray --example probe`."""
 
 import os
 import pathlib
@@ -33,10 +33,10 @@ def pipeline():
 
 @pytest.fixture(scope="session")
 def ray():
-    """A cluster of this machine, which ends with the tests."""
+    """A Ray cluster on this machine, which is shut down after the tests."""
     import ray
 
-    # Never one that runs here already: it is somebody else's.
+    # Never connect to a cluster that already runs on this machine.
     os.environ["RAY_ADDRESS"] = "local"
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning", object_store_memory=256 << 20)
     yield ray

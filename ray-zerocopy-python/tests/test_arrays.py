@@ -1,4 +1,4 @@
-"""Arrays in and out: where they are if they can be, copied once if not, refused if they are something else."""
+"""Arrays as arguments and results: borrowed if possible, otherwise copied once, rejected if they do not fit."""
 
 import array
 import ctypes
@@ -21,18 +21,18 @@ def frozen(x):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
-def test_floats_keep_their_type_and_their_place(pipeline, dtype):
+def test_floats_keep_their_type_and_memory(pipeline, dtype):
     x = frozen(np.arange(6, dtype=dtype).reshape(2, 3))
     y = pipeline.same2(x)
     assert y.dtype == x.dtype and (y == x).all()
-    # In and out without a copy: it is the same memory.
+    # Argument and result share the same memory.
     assert address(y) == address(x)
     assert not y.flags.writeable
     assert probe.traffic(pipeline) == {"borrowed": 1, "borrowed_bytes": x.nbytes, "copied": 0, "copied_bytes": 0}
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"])
-def test_integers_keep_their_type_and_their_place(pipeline, dtype):
+def test_integers_keep_their_type_and_memory(pipeline, dtype):
     x = frozen(np.array([[1, 2], [100, 127]], dtype))
     y = pipeline.int2(x)
     assert y.dtype == x.dtype and (y == x).all() and address(y) == address(x)
@@ -46,12 +46,12 @@ def test_booleans(pipeline):
         pipeline.bool1(np.array([0, 1, 7], "uint8").view(bool))
 
 
-def test_a_result_is_no_memory_that_others_write_to(pipeline):
+def test_results_do_not_share_writable_memory(pipeline):
     x = np.ones((2, 3), "float32")
     y = pipeline.same2(x)
     x[:] = 5
     assert (y == 1).all()
-    # It was read in place all the same.
+    # The argument was still read in place.
     assert probe.traffic(pipeline)["borrowed"] == 1
     part = pipeline.same1(x[0])
     x[0, 0] = 9
@@ -66,7 +66,7 @@ def test_what_a_method_may_keep_is_copied(pipeline):
     assert probe.traffic(pipeline)["copied"] == 1
     y = frozen(np.full(4, 2, "float32"))
     pipeline.keep(y)
-    assert address(pipeline.kept()) == address(y), "nobody can change it, so it is borrowed, and held"
+    assert address(pipeline.kept()) == address(y), "it is read-only, so it is borrowed"
     del y
     assert (pipeline.kept() == 2).all()
 
@@ -139,7 +139,7 @@ def test_bfloat16_arrives_as_float32(pipeline):
 
 
 class Bfloat16:
-    """What ml_dtypes makes of numpy, as far as this matters: bits that say what they are."""
+    """Stand-in for an ml_dtypes array: bits with a dtype called bfloat16."""
 
     dtype = "bfloat16"
 
@@ -151,7 +151,7 @@ class Bfloat16:
         return self.bits.view(dtype)
 
 
-def test_bfloat16_is_taken_from_who_has_it(pipeline):
+def test_bfloat16_of_other_libraries(pipeline):
     bits = (np.array([1.0, -2.5], "float32").view("uint32") >> 16).astype("uint16")
     assert pipeline.same1(Bfloat16(frozen(bits))).tolist() == [1.0, -2.5]
     assert probe.traffic(pipeline)["borrowed"] == 1
@@ -174,7 +174,7 @@ def test_bfloat16_is_taken_from_who_has_it(pipeline):
         ({}, TypeError, r"found dict"),
     ],
 )
-def test_what_is_no_such_array_is_refused(pipeline, value, error, found):
+def test_unsuitable_values_are_rejected(pipeline, value, error, found):
     with pytest.raises(error, match=r"Probe\.same2\(\): `x` should be .*" + found):
         pipeline.same2(value)
 
@@ -243,7 +243,7 @@ def test_tensors_of_torch(pipeline):
         pipeline.same2(x.to_sparse())
 
 
-def test_the_weights_are_lent_and_cannot_be_changed(pipeline):
+def test_weights_are_borrowed_and_read_only(pipeline):
     weights = pipeline.weights()
     assert weights.shape == (3, 2)
     assert address(pipeline.weights()) == address(weights)

@@ -1,4 +1,4 @@
-"""The wrappers on a cluster of this machine."""
+"""The wrappers on a Ray cluster on this machine."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ def address(x):
 
 
 def store(pid="self"):
-    """The addresses at which the object store is mapped."""
+    """Returns the address ranges at which the object store is mapped."""
     found = []
     for line in open(f"/proc/{pid}/maps"):
         if "plasma" in line or "/dev/shm" in line:
@@ -43,7 +43,7 @@ def in_store(x):
     return any(address(x) in part for part in store())
 
 
-def test_a_wrapper_borrows_what_lies_in_the_store(ray, shared):
+def test_wrapper_borrows_from_the_store(ray, shared):
     here = shared.load()
     assert in_store(here.weights())
     assert probe.copied(here) == 0
@@ -88,7 +88,7 @@ def test_a_wrapper_is_pickled_as_a_reference(ray, shared):
     assert (pickle.loads(pickle.dumps(shared)).load()(ROWS) == shared.load()(ROWS)).all()
 
 
-def test_what_a_panic_left_half_changed_is_loaded_anew(ray, shared):
+def test_pipeline_with_an_arena_is_reloaded_after_a_panic(ray, shared):
     pipeline = shared.load()
     with pytest.raises(probe.PanicError, match="half way"):
         pipeline.spoil()
@@ -106,7 +106,7 @@ def test_tasks(ray, shared):
     assert (ray.get(reference) == expected).all()
     assert tasks.values(1, 2, flag=True) == (1, 2, True, None)
     assert tasks.pid() != os.getpid()
-    # Methods that change the pipeline are no tasks.
+    # Methods that take `&mut self` are not available as tasks.
     assert not hasattr(tasks, "count")
     assert tasks.half.__doc__ is not None or probe.TaskWrapper.half.__doc__ == "Half of an even number."
     assert ray.get(ray.remote(lambda tasks: tasks.half(8)).remote(tasks)) == 4
@@ -117,13 +117,11 @@ def test_a_worker_keeps_what_it_loaded(ray):
 
     @ray.remote
     def twice(tasks):
-        module = probe.TaskWrapper.__mro__[1].load.__globals__
-        run, wrapper = module["_run"], tasks._wrapper
-        run(wrapper, "pid")
-        (first, _), = [found for key, found in module["_loaded"].items() if key[0] == wrapper._reference.hex()]
-        run(wrapper, "pid")
-        (second, _), = [found for key, found in module["_loaded"].items() if key[0] == wrapper._reference.hex()]
-        return first is second
+        loaded = set()
+        for _ in range(2):
+            probe._run(tasks._wrapper, "pid")
+            loaded.add(id(probe._loaded.get(tasks._wrapper)))
+        return len(loaded) == 1
 
     assert ray.get(twice.remote(tasks))
 
@@ -152,12 +150,12 @@ def test_a_task_whose_worker_dies_runs_again(ray):
     assert tasks.half(4) == 2
 
 
-def test_a_store_without_room_is_an_error(ray):
+def test_full_store_is_an_error(ray):
     with pytest.raises(RuntimeError, match="(?i)store"):
         probe.ActorWrapper(probe.Probe(width=64 << 20))
 
 
-def test_weights_are_given_back(ray):
+def test_weights_are_released(ray):
     def used():
         return sum(
             node.get("object_store_memory", 0)
@@ -190,7 +188,7 @@ def test_ray_data_with_a_pool_of_actors(ray, shared):
             rows = len(scores)
             return {"score": scores, "borrowed": np.full(rows, inside and here), "pid": np.full(rows, os.getpid())}
 
-    # Small objects are not in the store: a part here is 240 kB.
+    # Ray keeps small objects out of the store; each part here has 240 kB.
     rows = np.random.default_rng(0).random((160_000, 3), "float32")
     data = ray.data.from_numpy(np.array_split(rows, 8))
     found = data.map_batches(Score, fn_constructor_args=(shared,), batch_size=5000, concurrency=2, num_cpus=1).to_pandas()

@@ -1,4 +1,4 @@
-"""Plain values in and out, errors, panics, and what Python makes of the methods."""
+"""Plain values as arguments and results, errors, panics, and the generated Python methods."""
 
 import doctest
 import inspect
@@ -45,7 +45,7 @@ def test_texts_come_from_anywhere(pipeline, make):
         (lambda p: p.values(1, 1, 1), TypeError, r"`flag` should be `bool`"),
         (lambda p: p.values(1, 1, True, 5), TypeError, r"`name` should be `str \| None`"),
         (lambda p: p.texts("text"), TypeError, r"`texts` should be `Sequence\[str\]`"),
-        (lambda p: p.texts(["a", object()]), TypeError, r"`texts\[1\]` is a `object`, which cannot travel"),
+        (lambda p: p.texts(["a", object()]), TypeError, r"`texts\[1\]` is a `object`, which cannot be sent"),
         (lambda p: p.texts(["a", "\ud800"]), ValueError, r"`texts\[1\]`"),
         (lambda p: p.query({"text": "x"}), TypeError, r"`query` should be `Any`, found dict: .*missing field `order`"),
         (lambda p: p.query({"text": {1: {2: set()}}}), TypeError, r"`query\['text'\]\[1\]\[2\]` is a `set`"),
@@ -55,12 +55,12 @@ def test_texts_come_from_anywhere(pipeline, make):
         (lambda p: p.same1([1.0], [2.0]), TypeError, r"takes 2 positional arguments but 3 were given"),
     ],
 )
-def test_what_does_not_fit_is_named(pipeline, call, error, message):
+def test_errors_name_the_mismatched_value(pipeline, call, error, message):
     with pytest.raises(error, match=message):
         call(pipeline)
 
 
-def test_a_list_that_holds_itself_ends(pipeline):
+def test_self_referencing_list_is_rejected(pipeline):
     endless = []
     endless.append(endless)
     with pytest.raises(ValueError, match="nested more than 128 deep"):
@@ -92,11 +92,11 @@ def test_a_panic_keeps_its_message_and_says_where(pipeline):
         pipeline.clash("bread")
     assert (error.value.method, error.value.pid) == ("Probe.clash", os.getpid())
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
-    # It has not changed the pipeline, which goes on.
+    # The panic has not modified the pipeline, which stays usable.
     assert pipeline.half(2) == 1
 
 
-def test_what_a_panic_left_half_changed_is_not_used(pipeline):
+def test_pipeline_is_unusable_after_a_panic_in_a_mutating_method(pipeline):
     with pytest.raises(probe.PanicError, match="half way"):
         pipeline.spoil()
     with pytest.raises(probe.PanicError, match="half-changed by an earlier panic, make it anew: half way"):
@@ -149,7 +149,7 @@ def test_stubs():
     if os.environ.get("BLESS"):
         expected.write_text(stubs)
     assert stubs == expected.read_text(), "BLESS=1 accepts it"
-    # What they say is there, with these parameters.
+    # Every function of the stubs exists, with the same parameters.
     named = {}
     exec(compile(f"from __future__ import annotations\n{stubs}", "probe.pyi", "exec"), named)
     for name, method in vars(named["Probe"]).items():

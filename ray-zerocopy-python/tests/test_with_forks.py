@@ -1,4 +1,4 @@
-"""A fork of a process whose pipelines have computed: gunicorn's `--preload`, multiprocessing, DataLoader."""
+"""Forks of a process whose pipelines have run: gunicorn's `--preload`, multiprocessing, DataLoader."""
 
 import multiprocessing
 import threading
@@ -14,7 +14,7 @@ ROWS = np.linspace(-1, 1, 512 * 4096, dtype="float32").reshape(512, 4096)
 
 @pytest.fixture(scope="module")
 def work():
-    """A pipeline that has computed on all threads, and its answer."""
+    """A pipeline that has run on all threads, and its result."""
     pipeline = probe.Probe(width=4096)
     return pipeline, pipeline(ROWS).tobytes()
 

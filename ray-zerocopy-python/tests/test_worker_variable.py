@@ -1,4 +1,4 @@
-"""A module with this crate leaves a Python alone that runs already, whatever the variable of Ray's workers says."""
+"""A process that imports an exported module never becomes a Ray worker, whatever the variable of Ray's workers says."""
 
 import os
 import subprocess

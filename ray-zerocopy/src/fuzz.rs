@@ -1,7 +1,8 @@
-//! What reads bytes of others, in the shape that fuzz targets and corpus tests call: bytes in, an error or nothing out.
+//! Entry points for fuzz targets and corpus tests, one for each parser of untrusted bytes. They
+//! take bytes, and return an error or nothing.
 //!
-//! Each function does what the library does with such bytes, by the same code. It panics if a promise is broken; that
-//! the bytes are refused is no fault.
+//! Each function runs the library's own code on the bytes. It panics if an invariant is violated.
+//! Rejected bytes are an `Err`, which is not a failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsRawFd;
@@ -25,26 +26,29 @@ use crate::tensor::kind::Kind;
 use crate::tensor::kind::TensorKind;
 use crate::tensor::source::BlobSource;
 
-/// Opens bytes as an arena, compares its checksums and makes every tensor.
+/// Opens bytes as an arena, verifies its checksums and creates every tensor.
 ///
 /// # Errors
 /// As [`Arena::from_memfd`] and [`Arena::verify`].
 pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
-    let refused = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
+    let system_error = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
     same_head(bytes);
-    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
-    write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
-    let fd = seal(fd).map_err(|error| refused(("fcntl(F_ADD_SEALS)", error)))?;
+    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(system_error)?;
+    write_at(&fd, bytes, 0).map_err(|error| system_error(("pwrite", error)))?;
+    let fd = seal(fd).map_err(|error| system_error(("fcntl(F_ADD_SEALS)", error)))?;
     let arena = Arena::from_memfd(fd)?;
     assert!(arena.stored_bytes() <= arena.size_bytes(), "more is stored than there is");
     let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
     assert_eq!(listed, arena.weight_bytes());
     let verified = arena.verify();
-    arena.manifest().tensors.iter().for_each(|entry| make(&arena, entry));
+    for entry in &arena.manifest().tensors {
+        make(&arena, entry);
+    }
     verified
 }
 
-/// Compares our reader of a container's head with burnpack's own: both take it or neither, and they find the same.
+/// Compares this crate's parser of a container's head with burnpack's own: either both accept the
+/// bytes with the same result, or both reject them.
 fn same_head(bytes: &[u8]) {
     let theirs = burn_pack::Reader::from_bytes(Bytes::from_bytes_vec(bytes.to_vec()))
         .map(|reader| (reader.metadata().clone(), reader.into_tensors().unwrap_or_default()));
@@ -69,7 +73,7 @@ fn same_head(bytes: &[u8]) {
     }
 }
 
-/// Reads bytes as a traced graph, and says of it what people are told.
+/// Parses bytes as a traced graph, and formats the information that is displayed about it.
 ///
 /// # Errors
 /// As [`TracedGraph::from_arena`](crate::jit::TracedGraph::from_arena).
@@ -77,13 +81,16 @@ pub fn graph(bytes: &[u8]) -> Result<(), String> {
     let info = crate::jit::graph::info::info_of(bytes).map_err(|error| error.to_string())?;
     assert_eq!(info.steps().count(), info.operations());
     assert_eq!(info.outputs().count(), info.output_operands().count());
-    // Every tensor that is read is there: no operand is shown as nothing.
+    // Every tensor that is read exists: no operand is displayed as nothing.
     let operands = info.steps().flat_map(|step| step.inputs).chain(info.output_operands());
-    operands.for_each(|operand| assert_ne!(operand.to_string(), "nothing"));
+    for operand in operands {
+        assert_ne!(operand.to_string(), "nothing");
+    }
     Ok(())
 }
 
-/// Reads bytes as the table of methods of a TorchScript module, which needs no LibTorch, and checks calls of each method.
+/// Parses bytes as the method table of a TorchScript module, which needs no LibTorch, and checks
+/// calls of each method.
 ///
 /// # Errors
 /// As [`TorchScript::from_arena`](crate::jit::TorchScript::from_arena).
@@ -91,13 +98,14 @@ pub fn module(bytes: &[u8]) -> Result<(), String> {
     crate::jit::torchscript::checked_calls(bytes)
 }
 
-/// Opens bytes as the manifest of an arena whose container and checksums are right, so that only the manifest is in doubt.
+/// Opens bytes as the manifest of an arena whose container and checksums are valid, so that only
+/// the manifest is tested.
 ///
 /// # Errors
 /// As [`arena`].
 pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
     let text = String::from_utf8_lossy(bytes);
-    // A manifest that means something gets the fingerprint that belongs to it: no fuzzer finds that by itself.
+    // A manifest that parses gets its correct fingerprint: a fuzzer cannot find that by itself.
     let text = match serde_json::from_str::<Manifest>(&text) {
         Ok(mut manifest)
             if manifest.tensors.iter().all(|entry| !dtype::name(entry.dtype).ends_with("impossible scheme")) =>
@@ -124,21 +132,22 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
     }
 }
 
-/// Opens bytes as a checkpoint, and reads every tensor of it: as it is, and changed as a pipeline may want it.
+/// Opens bytes as a checkpoint, and reads every tensor: unchanged, and with the changes that a
+/// pipeline may request.
 ///
 /// # Errors
 /// As [`Checkpoint::open`], or if a tensor cannot be read.
 pub fn checkpoint(bytes: &[u8]) -> Result<(), String> {
     same_head(bytes);
-    let refused = |(call, error): (&str, std::io::Error)| format!("{call}: {error}");
-    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(refused)?;
-    write_at(&fd, bytes, 0).map_err(|error| refused(("pwrite", error)))?;
+    let system_error = |(call, error): (&str, std::io::Error)| format!("{call}: {error}");
+    let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(system_error)?;
+    write_at(&fd, bytes, 0).map_err(|error| system_error(("pwrite", error)))?;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let checkpoint = Checkpoint::open(path).map_err(|error| error.to_string())?;
     read_all(&checkpoint)
 }
 
-/// Reads every tensor of a checkpoint: as it is, and changed as a pipeline may want it.
+/// Reads every tensor of a checkpoint: unchanged, and with the changes that a pipeline may request.
 fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
     let fds = checkpoint.fds().map_err(|error| error.to_string())?;
     for entry in &checkpoint.entries {
@@ -146,7 +155,7 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
         let transpose = entry.shape.len() == 2;
         let cast = dtype.is_float().then_some(DType::F16);
         for change in [Change { transpose: false, cast: None }, Change { transpose, cast }] {
-            let kept = !change.transpose && change.cast.is_none();
+            let is_unchanged = !change.transpose && change.cast.is_none();
             let source = FromFile::new(entry, &fds, dtype, change, &Scratch::default());
             let mut read = 0;
             let streamed = source.stream(&mut |bytes| {
@@ -154,15 +163,15 @@ fn read_all(checkpoint: &Checkpoint) -> Result<(), String> {
                 Ok(())
             });
             assert!(streamed.is_err() || read == source.len(), "{read} bytes of {}", source.len());
-            assert!(!kept || streamed.is_ok(), "a tensor that is not in its file: {streamed:?}");
+            assert!(!is_unchanged || streamed.is_ok(), "a tensor that is not in its file: {streamed:?}");
             source.sample()?;
         }
     }
     Ok(())
 }
 
-/// Takes bytes for the pickle of a state dict, in an archive that has a storage of 256 bytes by the name of `0`, and
-/// reads every tensor.
+/// Wraps bytes as the pickle of a state dict into an archive with a storage of 256 bytes named `0`,
+/// and reads every tensor.
 ///
 /// # Errors
 /// As [`Checkpoint::open`], or if a tensor cannot be read.
@@ -170,7 +179,8 @@ pub fn pytorch(bytes: &[u8]) -> Result<(), String> {
     checkpoint(&archive(bytes))
 }
 
-/// What `torch.save` would write around a pickle, without checksums, which nothing looks at.
+/// Builds the archive that `torch.save` would write around a pickle, without checksums, which no
+/// reader checks.
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for (name, bytes) in [("a/data.pkl", pickle), ("a/byteorder", b"little"), ("a/data/0", &[1; 256])] {
@@ -216,7 +226,7 @@ fn of_rank<const D: usize, K: Kind>(arena: &Arena, entry: &TensorEntry) {
     }
 }
 
-/// What the values of a message are read as.
+/// A recursive type to decode messages into.
 #[derive(Serialize, Deserialize)]
 enum Nested {
     Leaf,
@@ -224,10 +234,11 @@ enum Nested {
     Wrapped(Box<Nested>),
 }
 
-/// Takes bytes for a message between owner and worker: its first byte says of which type, the others are a frame.
+/// Parses bytes as a message between owner and worker: the first byte selects the type, the others
+/// are a frame.
 ///
 /// # Errors
-/// If the frame is broken, or does not hold the values.
+/// If the frame is malformed, or does not hold the values.
 pub fn message(bytes: &[u8]) -> Result<(), String> {
     let (&kind, frame) = bytes.split_first().ok_or("there is nothing")?;
     let payload = crate::engine::local::protocol::any(kind, frame).map_err(|error| error.to_string())?;

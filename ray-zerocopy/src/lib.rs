@@ -72,11 +72,42 @@
 //! graphs.
 //!
 //! # Features
-//! The default is the `cpu` device alone, which borrows weights in place. `cuda`, `wgpu` and `libtorch` add devices, `torchscript`
-//! [modules of PyTorch](jit::TorchScript), and `ray` clusters;
-//! no feature changes what another does. Linux only: other systems have no sealed memory to share.
+//!
+//! No feature is on by default, and none changes the behaviour of another. The device `cpu`, burn's
+//! flex backend, is always available and borrows weights in place.
+//!
+//! ## `cuda`
+//!
+//! NVIDIA GPUs as the devices `cuda` and `cuda:N`, which weights are uploaded to. Needs CUDA; the
+//! build script of burn's backend downloads LLVM. Adds no items.
+//!
+//! ## `wgpu`
+//!
+//! GPUs through Vulkan, Metal or WebGPU as the devices `wgpu` and `wgpu:N`, which weights are
+//! uploaded to. Needs a Vulkan driver at run time. Adds no items.
+//!
+//! ## `libtorch`
+//!
+//! LibTorch as the devices `libtorch`, which borrows weights, and `libtorch:cuda:N`. Needs LibTorch
+//! 2.9, which the variable `LIBTORCH` names, and a C++ compiler. Adds no items.
+//!
+//! ## `torchscript`
+//!
+//! Runs [modules that PyTorch has traced or scripted](jit::TorchScript) on shared weights. Enables
+//! `libtorch`, and needs the same. Without it, such a module can be inspected but not run.
+//!
+//! ## `ray`
+//!
+//! The module `ray`: tasks and actors on clusters of [Ray](https://docs.ray.io), with weights in its
+//! object store. Needs Python 3.11 or later with a shared libpython to build, and an environment of
+//! that Python with Ray to run.
+//!
+//! # Platforms
+//!
+//! Linux 5.10 or later. Other systems have no sealed memory to share.
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
@@ -138,6 +169,10 @@ pub use ray_zerocopy_derive::{Pipeline, remote};
 pub fn init() {
     startup::fallback();
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 /// What the derives' code calls. Not for use by hand: it changes without notice.
 #[doc(hidden)]

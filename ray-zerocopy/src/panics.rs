@@ -1,11 +1,11 @@
-//! What a panic said.
+//! Messages and locations of panics.
 
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-/// The message of a panic's payload.
+/// Returns the message of a panic's payload.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),
@@ -15,30 +15,31 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
 }
 
 thread_local! {
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Sets the hook that notes where a panic happens, once. Does nothing on a thread that panics, where it would be a second panic.
+/// Installs, once, the panic hook that records locations. Does nothing on a panicking thread, where
+/// installing a hook would panic again.
 pub(crate) fn prepare() {
     static HOOK: Once = Once::new();
     if std::thread::panicking() {
         return;
     }
     HOOK.call_once(|| {
-        let before = std::panic::take_hook();
+        let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            PLACE.set(info.location().map(|place| format!("{}:{}", place.file(), place.line())));
-            before(info);
+            LOCATION.set(info.location().map(|location| format!("{}:{}", location.file(), location.line())));
+            previous(info);
         }));
     });
 }
 
-/// Runs `call`; a panic is an error with its message and its place in the source.
+/// Runs `call`. Converts a panic into an error with its message and source location.
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     prepare();
-    PLACE.set(None);
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| match PLACE.take() {
-        Some(place) => format!("{} ({place})", message(&*payload)),
+    LOCATION.set(None);
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| match LOCATION.take() {
+        Some(location) => format!("{} ({location})", message(&*payload)),
         None => message(&*payload),
     })
 }

@@ -1,8 +1,9 @@
-//! Becoming a worker before `main`.
+//! Starts a worker before `main`.
 //!
-//! The `main` of a test or a benchmark is not ours, so a worker cannot be started there. A constructor runs before any
-//! `main`, and in a process that was not started as a worker it does nothing. One that was started as a worker never reaches `main`,
-//! whatever fails: `main` would do once more what the owner does.
+//! The `main` of a test or a benchmark belongs to the user, so a worker cannot be started there. A
+//! constructor runs before any `main`, and does nothing in a process that was not started as a
+//! worker. A process that was started as a worker never reaches `main`, even if startup fails:
+//! `main` would repeat the owner's work.
 
 #![allow(unsafe_code)]
 
@@ -19,38 +20,40 @@ use crate::os::sys::signals;
 type Strings = *const *const c_char;
 type Constructor = unsafe extern "C" fn(c_int, Strings, Strings);
 
-// Among the constructors without a priority, not before them: those of crates that use this one (registries of types, say)
-// have run then, since a linker is given a crate before what it uses.
+// The constructor has no priority, so that it runs after the constructors of crates that use this
+// one, such as type registries: a linker is given a crate before its dependencies.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static HOOK: Constructor = before_main;
 
-/// What the loader passes to constructors.
+/// Arguments that the loader passes to constructors.
 #[derive(Clone, Copy)]
-struct Passed {
+struct LoaderArgs {
     count: c_int,
     arguments: Strings,
     environment: Strings,
 }
 
 unsafe extern "C" fn before_main(count: c_int, arguments: Strings, environment: Strings) {
-    let passed = Passed { count, arguments, environment };
+    let args = LoaderArgs { count, arguments, environment };
     compose();
-    // In a shared library this runs while a program loads it, which is not the program that was started as a worker.
+    // In a shared library the constructor runs while a program loads the library. That program was
+    // not started as a worker.
     if !is_asked_for() {
         return;
     }
     let Some(image) = Image::of(address()).filter(|image| image.library.is_none()) else { return };
-    if let Some(claimed) = worker::claim() {
+    if let Some(connection) = worker::claim() {
         signals::prepare();
-        run_those_behind(&image, passed);
-        worker::run(claimed)
+        run_later_constructors(&image, args);
+        worker::run(connection)
     }
     #[cfg(feature = "ray")]
-    crate::ray::sys::main::become_a_worker(|| run_those_behind(&image, passed));
+    crate::ray::sys::main::become_a_worker(|| run_later_constructors(&image, args));
 }
 
-/// Tells rooms below what they cannot know of those above.
+/// Composition root: installs functions of higher-level modules into lower-level ones, which cannot
+/// import them.
 fn compose() {
     registry::install(jit::pipeline::own_function);
     #[cfg(feature = "ray")]
@@ -61,13 +64,14 @@ fn compose() {
     }
 }
 
-/// Becomes a worker if the constructor could not: on platforms without constructors.
+/// Starts the worker on platforms where constructors do not run.
 pub(crate) fn fallback() {
     compose();
     worker::fallback();
 }
 
-/// Whether the environment says that this process is a worker of any kind, which a worker's own children inherit.
+/// Returns `true` if the environment requests a worker of any kind. A worker's own children inherit
+/// these variables.
 fn is_asked_for() -> bool {
     #[cfg(feature = "ray")]
     if crate::ray::sys::main::is_asked_for() {
@@ -76,27 +80,30 @@ fn is_asked_for() -> bool {
     worker::is_asked_for()
 }
 
-/// Where the entry of this constructor is.
+/// Address of this constructor's entry.
 fn address() -> usize {
     (&raw const HOOK).expose_provenance()
 }
 
-/// Runs the constructors that come after this one, which the loader of a worker never reaches: those of what this crate uses. C++
-/// libraries depend on theirs: LLVM, which compiles kernels for CUDA, loops forever without.
-fn run_those_behind(image: &Image, passed: Passed) {
+/// Runs the constructors after this one, which the loader never reaches in a worker: those of this
+/// crate's dependencies. C++ libraries need their constructors: LLVM, which compiles kernels for
+/// CUDA, loops forever without them.
+fn run_later_constructors(image: &Image, args: LoaderArgs) {
     for at in image.constructors_behind(address()).step_by(size_of::<usize>()) {
         let entry = std::ptr::with_exposed_provenance::<usize>(at);
-        // SAFETY: the image's dynamic section says that there is an entry here, and `HOOK`, which is in the same array, shows that its
-        // addresses are those of this process. The loader has relocated the array before it called the first entry.
+        // SAFETY: the image's dynamic section says that there is an entry here, and `HOOK`, which
+        // is in the same array, shows that its addresses are those of this process. The loader has
+        // relocated the array before it called the first entry.
         let function = unsafe { entry.read() };
-        // Linkers leave these where there is nothing to call.
+        // Linkers leave these values in empty entries.
         if function == 0 || function == usize::MAX {
             continue;
         }
-        // SAFETY: what is in the array is the address of a constructor, which takes what the loader passes or less.
+        // SAFETY: an entry of the array is the address of a constructor, which takes the loader's
+        // arguments or a prefix of them.
         let function = unsafe { std::mem::transmute::<usize, Constructor>(function) };
-        // SAFETY: the loader would call it like this, in this order, on this thread, after the constructors before it, and never will,
-        // since this process does not return from here.
-        unsafe { function(passed.count, passed.arguments, passed.environment) };
+        // SAFETY: the loader would call it like this, in this order, on this thread, after the
+        // constructors before it. It never will, since this process does not return from here.
+        unsafe { function(args.count, args.arguments, args.environment) };
     }
 }

@@ -67,6 +67,19 @@ fn modules() {
     run("module", fuzz::module);
 }
 
+/// A graph is read only if it names the version of burn that `BURN` in `jit/graph/code.rs` is, so
+/// this compares that constant with the lock file.
+#[test]
+fn valid_graph_names_the_burn_version_of_the_lock_file() {
+    let lock = std::fs::read_to_string("../Cargo.lock").unwrap();
+    let (_, rest) = lock.split_once("name = \"burn-ir\"\nversion = \"").unwrap();
+    let version = rest.split('"').next().unwrap();
+    let graph = std::fs::read("../fuzz/corpus/graph/valid").unwrap();
+    let field = [&[0xa4], &b"burn"[..], &[0xa0 + version.len() as u8], version.as_bytes()].concat();
+    let named = graph.windows(field.len()).any(|bytes| bytes == field);
+    assert!(named, "burn-ir is {version} now: change `BURN`, and write the seed with BLESS=1");
+}
+
 /// The hostile files are seeds too, and every target takes any bytes.
 #[test]
 fn every_target_takes_every_hostile_file() {

@@ -5,6 +5,7 @@ mod devices;
 mod fuzz;
 mod libtorch;
 mod old_kernel;
+mod packages;
 mod progress;
 mod ray;
 mod setup;
@@ -41,7 +42,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run everything that has to pass: format, spelling, lints, docs, tests, devices, Ray, Python
+    /// Run everything that has to pass: format, spelling, lints, docs, tests, packages, devices, Ray, Python
     ///
     /// All chosen steps run, and a summary ends the output. Nothing is skipped: a step that cannot
     /// run fails. Requirements that are missing are fetched before the first step.
@@ -116,7 +117,7 @@ enum Task {
         /// How long each of the four engines runs
         #[arg(long, default_value_t = 600)]
         seconds: u64,
-        /// Run the engines on Ray, too, on a cluster of this machine
+        /// Run the four engines on Ray instead, on a cluster of this machine
         #[arg(long)]
         ray: bool,
     },

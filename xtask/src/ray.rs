@@ -117,6 +117,12 @@ pub(crate) fn python() -> Result<()> {
     )?)?;
     run(pytest("ray-zerocopy-python/tests")?)?;
 
+    // The distribution `ray-zerocopy`, the Python predecessor, has a package of the same name as ours.
+    // Builds of ours had the name of that distribution, too, and environments are kept.
+    let mut uninstall = Command::new(ray_environment()?.join("bin/python"));
+    uninstall.args(["-m", "pip", "uninstall", "--quiet", "--yes", "ray-zerocopy"]);
+    run(uninstall)?;
+
     // Debug builds reuse what the workspace has built. `maturin develop` puts them into the
     // environment.
     for (project, features) in [("ray-zerocopy-python/wheel", "ray,as-workspace"), ("examples/python-embedder", "")] {

@@ -5,10 +5,11 @@ use anyhow::Result;
 use crate::ray;
 use crate::shell::{cargo, run};
 
-/// Runs the soak test for `seconds` per engine, with the engines on Ray if `with_ray` is set.
-pub(crate) fn soak(seconds: u64, with_ray: bool) -> Result<()> {
-    let test = ["--test", "soak", "--", "--nocapture", "--test-threads=1"];
-    let mut soak = if with_ray {
+/// Runs the soak test for `seconds` per engine: those of this machine, or those on Ray if `on_ray` is set.
+pub(crate) fn soak(seconds: u64, on_ray: bool) -> Result<()> {
+    let engines = if on_ray { "ray_engine" } else { "local_engine" };
+    let test = ["--test", "soak", engines, "--", "--nocapture"];
+    let mut soak = if on_ray {
         ray::with_python(&[&["test"], ray::FEATURES, &test].concat())?
     } else {
         cargo([&["test", "--workspace"], &test[..]].concat())

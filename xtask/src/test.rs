@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{devices, old_kernel, ray, tools};
+use crate::{devices, old_kernel, packages, ray, tools};
 
 /// A part of the tests that can run alone.
 struct Step {
@@ -60,6 +60,12 @@ const STEPS: &[Step] = &[
         what: "cargo test --doc: the examples of the crates and of the book",
         needs: &["models"],
         run: || shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"])),
+    },
+    Step {
+        name: "packages",
+        what: "cargo package: what is published, unpacked, with its unit tests",
+        needs: &["tar", "libpython"],
+        run: packages::tests,
     },
     Step {
         name: "old kernel",

@@ -1,4 +1,4 @@
-//! What it costs to share the weights that are in a safetensors file: time, and memory at its peak.
+//! Measures time and peak memory of sharing the weights of a safetensors file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,54 +6,55 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use benches::child::{Talking, say, this_program};
+use benches::child::{ChildRpc, send, this_program};
 use benches::machine::status;
 use benches::model::{Model, ModelConfig};
-use benches::stats::{self, Ratio};
+use benches::stats::{self, Ratio, mib};
 use benches::{Common, Progress, Run, Table, Target, time};
 use burn::tensor::Device;
 use clap::Parser;
 use ray_zerocopy::{Arena, Checkpoint, load, share, share_from};
 use serde::{Deserialize, Serialize};
 
-/// From a safetensors file to an arena, beside writing as many bytes to a file in memory.
+/// From a safetensors file to an arena, compared with writing as many bytes to a file in memory.
 ///
-/// The file is in the page cache. Each way runs in a process of its own, several times by turns. The peak is that of
-/// everything the process maps (VmHWM), over what it had before. A file or an arena that is only written to is not mapped,
-/// and is not in it: it is there besides, once, as large as the weights. What came out is loaded afterwards, and has to
-/// compute the same bits.
+/// The file is in the page cache. Each contestant runs in a process of its own; they take turns for
+/// several rounds. The peak is that of all memory that the process maps (VmHWM), minus that before.
+/// A file or an arena that is only written to is not mapped and not included: it exists once in
+/// addition, with the size of the weights. The result is loaded afterwards, and its outputs must be
+/// equal bit for bit.
 #[derive(Parser, Serialize)]
 #[command(name = "share", after_help = "cargo run --release -p benches --bin share -- --json")]
 struct Args {
-    /// How large the weights are, in MiB.
+    /// Size of the weights, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     mib: u32,
-    /// Of how many tensors they are.
+    /// Number of tensors
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     tensors: u32,
-    /// How many rounds.
+    /// Number of rounds
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
-    /// Be the process that does it.
+    /// Run as the process that is measured
     #[arg(long, hide = true, value_names = ["WAY", "FILE", "MODEL"], num_args = 3)]
     #[serde(skip)]
     only: Option<Vec<String>>,
 }
 
-/// A way from the file to memory that others can have.
+/// A contestant: a way from the file to memory that other processes can map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Way {
-    /// Bytes that are on the heap already are written to a memfd, which is a file of tmpfs: the unit of time.
+    /// Bytes on the heap are written to a memfd, which is a file of tmpfs: the unit of time.
     Write,
-    /// The file is read and written to a memfd, a MiB at a time.
+    /// The file is read and written to a memfd, in chunks of 1 MiB.
     Copy,
-    /// From the file into the arena: [`share_from`].
+    /// The file is streamed into an arena by [`share_from`].
     Stream,
-    /// burn loads the model onto the heap, and the pipeline is shared.
+    /// burn loads the model to the heap, and the pipeline is shared.
     LoadAndShare,
 }
 
@@ -97,7 +98,7 @@ impl Way {
             ),
             Self::Stream => Done::measure(
                 || {
-                    // The file has the names that the list of layers has by itself.
+                    // The file was written from the list of layers, whose names lack this prefix.
                     let checkpoint = Checkpoint::open(file)?.rename("^", "layers.")?;
                     Ok(share_from(&config.init(&Device::flex()), &checkpoint)?)
                 },
@@ -119,7 +120,7 @@ fn tmpfs() -> Result<File> {
     Ok(File::from(fd))
 }
 
-/// Whether these bytes are in the file, which has no checksum of its own.
+/// Checks that the file contains these bytes.
 fn written(mut target: File, bytes: &[u8]) -> Result<Option<u64>> {
     let mut found = Vec::new();
     target.seek(SeekFrom::Start(0))?;
@@ -128,25 +129,25 @@ fn written(mut target: File, bytes: &[u8]) -> Result<Option<u64>> {
     Ok(None)
 }
 
-/// What a model that borrows from the arena computes.
+/// Returns the checksum of the result of a model that borrows from the arena.
 fn computed(arena: Arena) -> Result<Option<u64>> {
     let model = load::<Model>(&arena, &Device::flex())?.strict()?;
     Ok(Some(model.forward().checksum))
 }
 
-/// What a process that did it says.
+/// The message of a measured process.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Done {
     took_ms: f64,
-    /// In bytes, over what the process had before.
+    /// In bytes, minus the memory before.
     peak: u64,
     checksum: Option<u64>,
 }
 
 impl Done {
-    /// Times `job` and looks at its memory, then lets `check` see what came out.
+    /// Measures time and memory of `job`, then passes its result to `check`.
     fn measure<T>(job: impl FnOnce() -> Result<T>, check: impl FnOnce(T) -> Result<Option<u64>>) -> Result<Self> {
-        // The kernel forgets the peak so far.
+        // Resets the peak.
         std::fs::write("/proc/self/clear_refs", "5").context("the peak of memory cannot be reset")?;
         let idle = status("VmHWM")?;
         let begun = Instant::now();
@@ -162,12 +163,12 @@ struct Row {
     way: Way,
     model_mib: f64,
     ms_median: f64,
-    /// The most that the process mapped, over what it had before; the largest of the rounds.
+    /// Peak of mapped memory, minus that before; maximum of the rounds.
     peak_over_idle_mib_max: f64,
-    /// The time in units of the first way.
+    /// Time in units of the first contestant.
     #[serde(flatten)]
     ratio: Ratio,
-    /// Whether the right bytes came out, or what computes the right bits.
+    /// Whether the bytes, or the outputs of the loaded model, are as expected.
     outputs_equal: bool,
 }
 
@@ -200,15 +201,14 @@ fn main() -> Result<()> {
             progress.step(WAYS[index].name());
             let mut program = this_program();
             program.arg("--only").arg(serde_json::to_string(&WAYS[index])?).arg(&file);
-            let mut process = Talking::start(program.arg(serde_json::to_string(&config)?))?;
-            done[index].push(process.hear::<Done>()?);
+            let mut process = ChildRpc::start(program.arg(serde_json::to_string(&config)?))?;
+            done[index].push(process.recv::<Done>()?);
             process.end()?;
         }
     }
     drop(progress);
 
     let times: Vec<Vec<_>> = done.iter().map(|done| done.iter().map(|done| done.took_ms).collect()).collect();
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let row = |(index, way): (usize, &Way)| Row {
         way: *way,
         model_mib: mib(config.bytes()),
@@ -220,17 +220,17 @@ fn main() -> Result<()> {
     let rows: Vec<_> = WAYS.iter().enumerate().map(row).collect();
     let notes = format!(
         "Medians of {rounds} rounds; `x` in units of writing to tmpfs, with quartiles of the rounds.\n\
-         Peak: the most that the process mapped, over what it had before; memory that is only written to is not mapped."
+         Peak: peak of mapped memory, minus that before; memory that is only written to is not mapped."
     );
     run.finish(&args, &rows, &targets(&rows), &[table(&rows)], &notes)?;
-    ensure!(rows.iter().all(|row| row.outputs_equal), "what was shared computes something else");
+    ensure!(rows.iter().all(|row| row.outputs_equal), "outputs of the shared model differ");
     Ok(())
 }
 
 fn work(only: &[String]) -> Result<()> {
     let [way, file, config] = only else { bail!("--only WAY FILE MODEL") };
     let (way, config): (Way, ModelConfig) = (serde_json::from_str(way)?, serde_json::from_str(config)?);
-    say(&way.run(&PathBuf::from(file), &config)?)
+    send(&way.run(&PathBuf::from(file), &config)?)
 }
 
 fn targets(rows: &[Row]) -> Vec<Target> {

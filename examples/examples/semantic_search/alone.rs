@@ -1,4 +1,4 @@
-//! What a process costs that has its own copy of the model: measured, not computed, in a process of its own.
+//! Measures the memory of a process with its own copy of the model, in a separate process.
 
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::corpus::Corpus;
 
-/// The kernel's figures of a process with its own copy, in MiB.
+/// The kernel's figures for a process with its own copy, in MiB.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Alone {
-    /// Memory that the process alone has.
+    /// Private memory of the process.
     pub anonymous_mib: f64,
-    /// Its part of all it maps.
+    /// Proportional share of all memory that it maps.
     pub pss_mib: f64,
-    /// From nothing to a loaded model.
+    /// Time to load the model.
     pub load_ms: f64,
 }
 
-/// Starts this program again as a process with its own copy, and reads what it says.
+/// Starts this program again as a process with its own copy, and reads its figures.
 pub fn measure(threads: usize) -> Result<Alone> {
     let output = Command::new(std::env::current_exe()?)
         .arg("--alone")
@@ -35,7 +35,7 @@ pub fn measure(threads: usize) -> Result<Alone> {
     serde_json::from_slice(&output.stdout).context("the process with its own copy said something else than its figures")
 }
 
-/// The role of that process: the same model, the same kind of work, nothing shared.
+/// Runs that process, with the same model and kind of work but without sharing.
 pub fn be() -> Result<()> {
     let begun = Instant::now();
     let search = Search::open(&fetch::model_files()?, &Device::flex())?;

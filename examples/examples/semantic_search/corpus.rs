@@ -1,24 +1,24 @@
-//! The sentences.
+//! The sentences to search.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Sentences, and where they come from.
+/// Sentences and their source.
 pub struct Corpus {
-    /// What to call it.
+    /// Name of the source.
     pub name: String,
-    /// One sentence each, as it stands in the file: an empty line is an empty sentence, so that rows stay lines.
+    /// The lines of the file. An empty line is an empty sentence, so that rows correspond to lines.
     pub lines: Vec<String>,
 }
 
 impl Corpus {
-    /// The small corpus that ships with the example.
+    /// Returns the small corpus that ships with the example.
     pub fn bundled() -> Self {
         Self { name: "the bundled corpus".to_owned(), lines: ray_zerocopy_examples::corpus::sentences() }
     }
 
-    /// A file of the user's.
+    /// Reads a file.
     pub fn read(file: &Path) -> Result<Self> {
         let name = file.display().to_string();
         let bytes = std::fs::read(file).with_context(|| format!("{name} cannot be read"))?;

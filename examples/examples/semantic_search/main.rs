@@ -1,4 +1,5 @@
-//! Search a text file by meaning, with worker processes that share one copy of the model. `--help` says how.
+//! Searches a text file by meaning, with worker processes that share one copy of the model. See
+//! `--help`.
 
 mod alone;
 mod corpus;
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
     if options.alone {
         return alone::be();
     }
-    // Before the model is fetched and used: a wrong path should cost neither.
+    // The output is opened before the model is fetched and run, so that a wrong path fails early.
     let corpus = options.input.as_deref().map_or_else(|| Ok(Corpus::bundled()), Corpus::read)?;
     let mut file = options.embeddings.as_deref().map(create).transpose()?;
     let files = fetch::model_files()?;
@@ -41,7 +42,7 @@ fn main() -> Result<()> {
 
     let search = Search::open(&files, &Device::flex())?;
     let mut shared = ActorWrapper::new(&search)?.device(&options.device)?;
-    // The weights are in the arena now: this process needs no copy of its own.
+    // The weights are in the arena: this process does not need its own copy.
     drop(search);
     if let Some(threads) = threads {
         shared = shared.threads_per_worker(threads);
@@ -71,18 +72,19 @@ fn main() -> Result<()> {
         report,
         alone,
     };
-    let text = match options.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&outcome.json())?),
-        false => outcome.to_string(),
+    let text = if options.json {
+        format!("{}\n", serde_json::to_string_pretty(&outcome.json())?)
+    } else {
+        outcome.to_string()
     };
     match std::io::stdout().write_all(text.as_bytes()) {
-        // Who reads only the beginning, as `head` does, has what was wanted.
+        // The reader of standard output has closed it, as `head` does.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => Ok(written?),
     }
 }
 
-/// Embeds all sentences, `[sentences, 384]`, and shows people how far it is.
+/// Embeds all sentences as `[sentences, 384]`, with a progress bar.
 fn embed(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Tensor<2>> {
     let bar = if visible { ProgressBar::new(lines.len() as u64) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?;
@@ -92,7 +94,7 @@ fn embed(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Ten
     Ok(embeddings)
 }
 
-/// The nearest sentences of each query, by cosine similarity.
+/// Finds the nearest sentences of each query by cosine similarity.
 fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, options: &Options) -> Result<Vec<Hits>> {
     let queries = options.queries();
     if queries.is_empty() {
@@ -111,7 +113,7 @@ fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, opt
     Ok(answers.collect())
 }
 
-/// Opens the file for the embeddings, and leaves what is in it until there is something better.
+/// Opens the file for the embeddings. Its contents are kept until the embeddings are written.
 fn create(path: &Path) -> Result<File> {
     let file = File::options().write(true).create(true).truncate(false).open(path);
     file.with_context(|| unwritten(path))

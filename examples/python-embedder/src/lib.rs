@@ -1,4 +1,4 @@
-//! MiniLM as a Python module: sentences in, unit vectors out.
+//! MiniLM as a Python module: maps sentences to unit vectors.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-"""The module is the one that is installed. Ray's workers find it where these tests do."""
+"""Uses the installed module. Ray's workers import it from the same place."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 PROJECT = pathlib.Path(__file__).parents[1]
-# Never a cluster that runs here already: it is somebody else's.
+# Never connect to a cluster that already runs on this machine.
 os.environ["RAY_ADDRESS"] = "local"
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(PROJECT)])
 sys.path.append(str(PROJECT))

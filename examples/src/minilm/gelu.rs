@@ -1,15 +1,17 @@
-//! GELU, which took a quarter of a forward pass: burn's CPU backend calls `erf` for one number after the other.
+//! A vectorised GELU for the CPU backend.
 //!
-//! On that backend the numbers are computed here instead, where they lie, with arithmetic that the compiler turns into
-//! vector instructions. Every other device has its own GELU.
+//! burn's CPU backend calls the scalar `erf` for each number, which took a quarter of a forward
+//! pass. This implementation works in place, with arithmetic that the compiler vectorises. Other
+//! devices use burn's own GELU.
 
 use burn::tensor::activation::gelu as exact;
 use burn::tensor::{DType, Device, Tensor};
 
 /// `x · Φ(x)`, with Φ the distribution function of the standard normal distribution.
 ///
-/// On the CPU within 3e-7 of the exact value (of itself above 1), in memory that the tensor has already if nobody else holds it. On another
-/// device, or of numbers that are no `f32`, burn's own.
+/// On the CPU, the absolute error is at most 3e-7 (the relative error for values above 1). It works
+/// in place if the tensor is not shared. On other devices, and for types other than `f32`, it is
+/// burn's own.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.dtype() != DType::F32 || x.device() != Device::flex() {
         return exact(x);
@@ -17,17 +19,21 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let mut data = x.into_data();
     match data.as_mut_slice::<f32>() {
         Ok(numbers) => {
-            numbers.iter_mut().for_each(|x| *x = approximate(*x));
+            for x in numbers.iter_mut() {
+                *x = approximate(*x);
+            }
             Tensor::from_data(data, &Device::flex())
         }
-        // What they are was looked at, but that is no reason to rely on it.
+        // The type was checked above; this arm avoids relying on that.
         Err(_) => exact(Tensor::from_data(data, &Device::flex())),
     }
 }
 
-/// `Φ(-a)` is the -8th power of this polynomial in `a`, fitted such that the largest error of `a · Φ(-a)` is smallest.
+/// Coefficients of a polynomial in `a` whose -8th power is `Φ(-a)`, fitted to minimise the largest
+/// error of `a · Φ(-a)`.
 ///
-/// The eighth root leaves a function so tame that a short polynomial will do, and takes three squarings and no `exp`.
+/// The eighth root is smooth enough for a short polynomial, and its power needs three squarings
+/// instead of `exp`.
 const ROOT: [f32; 9] = [
     1.090_508_3,
     0.108_752_01,
@@ -40,12 +46,12 @@ const ROOT: [f32; 9] = [
     3.354_135_4e-6,
 ];
 
-/// From here on `a · Φ(-a)` is nothing beside `a`, and powers could become infinite.
+/// Above this limit `a · Φ(-a)` is negligible compared with `a`, and powers could overflow.
 const FAR: f32 = 10.0;
 
 #[inline(always)]
 fn approximate(x: f32) -> f32 {
-    // Comparisons and not `min` and `max`, which would make a number of what is none.
+    // Comparisons, because `min` and `max` would turn NaN into a number.
     let a = x.abs();
     let a = if a > FAR { FAR } else { a };
     let root = ROOT.iter().rev().fold(0.0, |sum, factor| sum * a + factor);
@@ -76,7 +82,7 @@ mod tests {
             let away = (f64::from(found) - precise).abs();
             assert!(away < 3e-7 * f64::from(x.abs().max(1.0)), "{away} away at {x}");
         }
-        // Somebody else holds the tensor: it stays as it is.
+        // The tensor is shared, so it is not modified in place.
         assert_eq!(x.into_data(), TensorData::from(numbers.as_slice()));
     }
 

@@ -1,5 +1,5 @@
-//! all-MiniLM-L6-v2: sentences in, unit vectors out. Plain burn, as a user would bring it: nothing here knows of
-//! ray-zerocopy, workers or shared memory.
+//! all-MiniLM-L6-v2, which maps sentences to unit vectors. It is plain burn, as in a user's
+//! project: it does not depend on ray-zerocopy, workers or shared memory.
 //!
 //! ```no_run
 //! use burn::tensor::Device;
@@ -33,12 +33,12 @@ pub use tokenize::Tokenizer;
 
 use model::{Bert, BertConfig};
 
-/// Everything needed to build a [`MiniLm`] again elsewhere, weights excepted.
+/// Everything that is needed to rebuild a [`MiniLm`] except its weights.
 #[derive(Config, Debug, PartialEq)]
 pub struct MiniLmConfig {
     /// The encoder.
     pub bert: BertConfig,
-    /// Tokens that go through the encoder together, with padding: as many sentences as fit, and one at least.
+    /// Maximum number of tokens in a batch, including padding. A batch has at least one sentence.
     #[config(default = 512)]
     pub batch_tokens: usize,
 }
@@ -48,7 +48,7 @@ impl MiniLmConfig {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, lacks a hyperparameter, or describes a model this encoder is not.
+    /// If the file cannot be read, lacks a hyperparameter, or describes another kind of model.
     pub fn from_file(file: &Path) -> Result<Self> {
         let read = || -> Result<Self> {
             let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
@@ -61,7 +61,7 @@ impl MiniLmConfig {
                     "`{name}` is {found:?}, this encoder knows \"{supported}\" only"
                 );
             }
-            // Hugging Face has no word for it.
+            // Not a hyperparameter of Hugging Face.
             json["exact_gelu"] = false.into();
             let bert: BertConfig = serde_json::from_value(json)?;
             bert.validate()?;
@@ -76,13 +76,13 @@ impl MiniLmConfig {
         read().with_context(|| format!("cannot use the model configuration {}", file.display()))
     }
 
-    /// The model without its weights; see [`MiniLm::load_safetensors`].
+    /// Creates the model without its weights; see [`MiniLm::load_safetensors`].
     pub fn init(&self, device: &Device) -> MiniLm {
         MiniLm { bert: self.bert.init(device), batch_tokens: self.batch_tokens }
     }
 }
 
-/// The sentence encoder: BERT, the mean over a sentence's tokens, and a length of one.
+/// The sentence encoder: BERT, the mean over the tokens of a sentence, and normalisation.
 #[derive(Module, Debug)]
 pub struct MiniLm {
     bert: Bert,
@@ -94,17 +94,17 @@ impl MiniLm {
     ///
     /// # Errors
     ///
-    /// Names every tensor that is missing, unexpected or of another shape.
+    /// If tensors are missing, unexpected or of another shape; the error names all of them.
     pub fn load_safetensors(mut self, file: &Path) -> Result<Self> {
         weights::load(&mut self.bert, file)?;
         Ok(self)
     }
 
-    /// One unit vector a text, `[texts, hidden_size]`, in the order of `texts`.
+    /// Embeds texts as unit vectors, `[texts, hidden_size]`, in the order of `texts`.
     ///
     /// # Errors
     ///
-    /// The tokenizer fails or is not this model's.
+    /// If the tokenizer fails or belongs to another model.
     pub fn encode(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<Tensor<2>> {
         let sentences = tokenize::token_ids(tokenizer, texts)?;
         let device = self.bert.device();
@@ -113,8 +113,8 @@ impl MiniLm {
         }
         self.check(&sentences)?;
 
-        // Neighbours of one length need little padding. The longest go first, so that the first batch, not a later
-        // one, asks for the most memory.
+        // Texts of similar length need little padding. The longest come first, so that the first
+        // batch needs the most memory.
         let mut order: Vec<usize> = (0..sentences.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(sentences[i].len()));
         let mut vectors = Vec::new();
@@ -136,7 +136,8 @@ impl MiniLm {
         Ok(Tensor::cat(vectors, 0).select(0, place))
     }
 
-    /// Unit vectors `[batch, hidden_size]` of one padded batch; arguments as in [`Bert::forward`].
+    /// Computes unit vectors, `[batch, hidden_size]`, of one padded batch. Takes the arguments of
+    /// [`Bert::forward`].
     pub fn forward(&self, ids: Tensor<2, Int>, padding: Option<Tensor<2, Bool>>) -> Tensor<2> {
         let hidden = self.bert.forward(ids, padding.clone());
         let mean = match padding {
@@ -144,7 +145,8 @@ impl MiniLm {
             Some(padding) => {
                 let kept = padding.bool_not().float();
                 let share = kept.clone() / kept.sum_dim(1);
-                // The weighted mean over tokens as one product: [batch, 1, tokens] × [batch, tokens, hidden].
+                // The weighted mean over tokens is one product: [batch, 1, tokens] × [batch,
+                // tokens, hidden].
                 share.unsqueeze_dim::<3>(1).matmul(hidden)
             }
         };
@@ -172,7 +174,8 @@ impl MiniLm {
     }
 }
 
-/// One rectangle of ids, and where it is filled up; nothing if all rows are of one length.
+/// Pads ids to a rectangle. Returns it with the padding mask, or `None` if all rows have one
+/// length.
 fn pad(batch: &[&[u32]], device: &Device) -> (Tensor<2, Int>, Option<Tensor<2, Bool>>) {
     let longest = batch.iter().map(|ids| ids.len()).max().unwrap_or(0);
     let shape = [batch.len(), longest];
@@ -181,7 +184,7 @@ fn pad(batch: &[&[u32]], device: &Device) -> (Tensor<2, Int>, Option<Tensor<2, B
     for row in batch {
         let fill = longest - row.len();
         ids.extend(row.iter().map(|&id| i64::from(id)));
-        // Any id will do where nobody looks.
+        // Any id is valid as padding, since it is masked.
         ids.extend(std::iter::repeat_n(0, fill));
         padding.extend(std::iter::repeat_n(false, row.len()));
         padding.extend(std::iter::repeat_n(true, fill));

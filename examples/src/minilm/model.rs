@@ -1,8 +1,8 @@
 //! The encoder behind all-MiniLM-L6-v2: BERT, as plain burn modules.
 //!
-//! Fields are named as Hugging Face names the tensors of a `BertModel`, so that a checkpoint maps onto the
-//! module with two renames (see [`weights`](super::weights)). This file knows shapes and arithmetic, nothing of
-//! files, text or processes.
+//! Fields have the names that Hugging Face gives the tensors of a `BertModel`, so that a checkpoint
+//! maps to the module with two renames (see [`weights`](super::weights)). This file contains shapes
+//! and arithmetic only.
 
 use anyhow::{Result, ensure};
 use burn::config::Config;
@@ -15,37 +15,37 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::gelu::gelu;
 
-/// The hyperparameters of a BERT encoder, under the names they have in a Hugging Face `config.json`.
+/// Hyperparameters of a BERT encoder, with the names of a Hugging Face `config.json`.
 #[derive(Config, Debug, PartialEq)]
 pub struct BertConfig {
-    /// Rows of the word embedding.
+    /// Number of rows of the word embedding.
     pub vocab_size: usize,
-    /// Width of every hidden state, and of the embedding that comes out.
+    /// Width of the hidden states and of the resulting embedding.
     pub hidden_size: usize,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads; they divide `hidden_size`.
+    /// Number of attention heads, which must divide `hidden_size`.
     pub num_attention_heads: usize,
     /// Width inside the feed-forward block.
     pub intermediate_size: usize,
-    /// Longest sequence the position embedding covers, in tokens.
+    /// Longest sequence that the position embedding covers, in tokens.
     pub max_position_embeddings: usize,
-    /// Rows of the token type embedding; sentences use the first.
+    /// Number of rows of the token type embedding; sentences use the first.
     pub type_vocab_size: usize,
     /// Added to the variance in every layer norm.
     pub layer_norm_eps: f64,
-    /// Whether GELU is burn's own on every device. Otherwise it is [a faster one](super::gelu) on the CPU, which is no tensor
-    /// operation: a graph cannot have it.
+    /// Whether to use burn's own GELU on every device. Otherwise the CPU uses [a faster
+    /// one](super::gelu), which is not a tensor operation, so a graph cannot contain it.
     #[config(default = false)]
     pub exact_gelu: bool,
 }
 
 impl BertConfig {
-    /// Checks what [`init`](Self::init) relies on.
+    /// Validates the hyperparameters, on which [`init`](Self::init) relies.
     ///
     /// # Errors
     ///
-    /// Names the first hyperparameter that no encoder can have.
+    /// If a hyperparameter is invalid; the error names the first one.
     pub fn validate(&self) -> Result<()> {
         for (name, value) in [
             ("vocab_size", self.vocab_size),
@@ -68,8 +68,8 @@ impl BertConfig {
         Ok(())
     }
 
-    /// The encoder with parameters that exist only once they are read: no memory is taken for weights that are
-    /// about to be loaded.
+    /// Creates the encoder with lazily initialised parameters, so that memory is not allocated for
+    /// weights that will be loaded.
     pub fn init(&self, device: &Device) -> Bert {
         Bert {
             embeddings: Embeddings::new(self, device),
@@ -94,22 +94,23 @@ pub struct Bert {
 }
 
 impl Bert {
-    /// Hidden states of a batch.
+    /// Computes the hidden states of a batch.
     ///
     /// # Shapes
     ///
     /// - `ids`: `[batch, tokens]`, token ids below `vocab_size`
-    /// - `padding`: `[batch, tokens]`, true where a row is filled up and nobody may look; `None` if no row is
-    /// - output: `[batch, tokens, hidden_size]`; rows of padding hold numbers that mean nothing
+    /// - `padding`: `[batch, tokens]`, true for padding tokens, which are masked; `None` without padding
+    /// - output: `[batch, tokens, hidden_size]`; the rows of padding tokens are meaningless
     ///
     /// # Panics
     ///
     /// Panics if there are more tokens than positions.
     pub fn forward(&self, ids: Tensor<2, Int>, padding: Option<Tensor<2, Bool>>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();
-        // One [tokens, tokens] tile a sentence, which every head and every layer reads.
+        // One [tokens, tokens] mask per sentence, which all heads and layers use.
         let padding = padding.map(|padding| padding.reshape([batch, 1, 1, tokens]).expand([batch, 1, tokens, tokens]));
-        // Rows of all sentences in one matrix: a product for each sentence would read the weights as often.
+        // The rows of all sentences form one matrix: a product per sentence would read the weights
+        // each time.
         let mut hidden = self.embeddings.forward(ids).reshape([batch * tokens, self.hidden_size()]);
         for layer in &self.encoder.layer {
             hidden = layer.forward(hidden, [batch, tokens], padding.clone());
@@ -117,22 +118,22 @@ impl Bert {
         hidden.reshape([batch, tokens, self.hidden_size()])
     }
 
-    /// Rows of the word embedding: ids have to be smaller.
+    /// Returns the size of the vocabulary: ids must be smaller.
     pub fn vocab_size(&self) -> usize {
         self.embeddings.word_embeddings.weight.lazy_shape()[0]
     }
 
-    /// Width of a hidden state.
+    /// Returns the width of a hidden state.
     pub fn hidden_size(&self) -> usize {
         self.embeddings.word_embeddings.weight.lazy_shape()[1]
     }
 
-    /// Longest sequence in tokens.
+    /// Returns the longest sequence, in tokens.
     pub fn max_positions(&self) -> usize {
         self.embeddings.position_embeddings.weight.lazy_shape()[0]
     }
 
-    /// Where the parameters are, or will be.
+    /// Returns the device of the parameters.
     pub fn device(&self) -> Device {
         self.embeddings.word_embeddings.weight.lazy_device()
     }
@@ -159,7 +160,8 @@ impl Embeddings {
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, tokens] = ids.dims();
-        // A slice of the tables is a view, where a lookup by 0, 1, 2, … would gather rows anew for each sentence.
+        // A slice of the table is a view; a lookup of 0, 1, 2, … would gather the rows for each
+        // sentence.
         let positions = self.position_embeddings.weight.val().slice(0..tokens);
         let first_type = self.token_type_embeddings.weight.val().slice(0..1);
         let words = self.word_embeddings.forward(ids);
@@ -261,7 +263,8 @@ struct Intermediate {
     exact_gelu: bool,
 }
 
-/// What closes the attention block and the feed-forward block alike: project, add what went in, normalise.
+/// The end of the attention block and of the feed-forward block: projection, residual connection,
+/// normalisation.
 #[derive(Module, Debug)]
 struct Output {
     dense: Linear,

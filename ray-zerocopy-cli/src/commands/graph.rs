@@ -1,4 +1,4 @@
-//! `rzc graph`: the operations of a traced graph, as a list or as a picture.
+//! `rzc graph`: shows the operations of a traced graph as a list or as a picture.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::files;
 use crate::output::Output;
 use crate::table::{Table, count};
 
-/// What a picture has room for: beyond, drawing takes minutes, and nobody looks.
+/// Maximum number of operations in a picture. Larger ones take minutes to draw and are unreadable.
 const MOST: usize = 2000;
 
 pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
@@ -50,12 +50,12 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
         let mut summary = summary(graph);
         summary["steps"] = steps.into();
         output.json(&summary, false)?;
-        return Ok(Outcome::Well);
+        return Ok(Outcome::Success);
     }
     writeln!(output, "{}: {}", graph.origin(), count(graph.operations(), "operation"))?;
     if let Some(path) = &options.svg {
         writeln!(output, "drawn into {}", path.display())?;
-        return Ok(Outcome::Well);
+        return Ok(Outcome::Success);
     }
     let steps: Vec<_> = steps.iter().enumerate().filter(|(_, step)| !options.compute || step.computes).collect();
     let shown = if options.all { steps.len() } else { steps.len().min(SHOWN) };
@@ -69,10 +69,10 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
         0 => {}
         more => writeln!(output, "and {more} more: --all shows every one, --svg FILE draws them")?,
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }
 
-/// What goes in and out, for programs.
+/// Returns the inputs and outputs of a graph as JSON.
 pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
     let port = |port: PortInfo| json!({ "name": port.name, "dtype": port.dtype, "shape": port.shape });
     json!({
@@ -83,7 +83,7 @@ pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
     })
 }
 
-/// A picture: inputs above, outputs below, weights by their names in the operations that read them.
+/// Draws a graph: inputs above, outputs below, weights as names in the operations that read them.
 fn draw(graph: &GraphInfo, steps: &[StepInfo], compute: bool) -> String {
     let mut picture = VisualGraph::new(Orientation::TopToBottom);
     let style = |color: &str| {
@@ -99,7 +99,7 @@ fn draw(graph: &GraphInfo, steps: &[StepInfo], compute: bool) -> String {
     };
     let port = |port: &PortInfo| format!("{}\n{} [{}]", port.name, port.dtype, port.shape.join(", "));
     let inputs: Vec<_> = graph.inputs().map(|own| node(port(&own), ShapeKind::new_circle, "lightblue")).collect();
-    // What each operation's result is called: by the node that computes it, or what it looks at.
+    // The node of each operation's result. For an omitted view, that is the node of its operand.
     let mut made = HashMap::new();
     let mut edges = Vec::new();
     for (at, step) in steps.iter().enumerate() {

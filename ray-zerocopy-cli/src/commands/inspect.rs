@@ -1,4 +1,4 @@
-//! `rzc inspect`: what is in a file of weights.
+//! `rzc inspect`: shows the contents of a file of weights.
 
 use anyhow::Result;
 use ray_zerocopy::jit::ScriptArgument;
@@ -18,16 +18,15 @@ pub(crate) fn run(options: &Inspect, output: &mut Output) -> Result<Outcome> {
     let wanted = |path: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(path));
     let tensors: Vec<&Tensor> = weights.tensors.iter().filter(|tensor| wanted(&tensor.path)).collect();
     let copied: Vec<&CopiedField> = weights.copied.iter().filter(|field| wanted(&field.path)).collect();
-    match options.json {
-        true => output.json(&report(options, &weights, &tensors, &copied), false)?,
-        false => {
-            head(options, &weights, output)?;
-            show(options, &weights, &tensors, output)?;
-            fields(&copied, output)?;
-            totals(&weights, output)?;
-        }
+    if options.json {
+        output.json(&report(options, &weights, &tensors, &copied), false)?;
+    } else {
+        head(options, &weights, output)?;
+        show(options, &weights, &tensors, output)?;
+        fields(&copied, output)?;
+        totals(&weights, output)?;
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }
 
 fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()> {
@@ -100,7 +99,9 @@ fn fields(copied: &[&CopiedField], output: &mut Output) -> Result<()> {
     }
     writeln!(output)?;
     let mut table = Table::new(["copied field", ">size"]);
-    copied.iter().for_each(|field| table.row([field.path.clone(), size(field.bytes)]));
+    for field in copied {
+        table.row([field.path.clone(), size(field.bytes)]);
+    }
     table.print("", output)
 }
 

@@ -1,4 +1,4 @@
-//! `rzc man`: the man page, or one for each command.
+//! `rzc man`: prints the man page, or writes one for each command.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::cli::{Arguments, Man};
 use crate::output::Output;
 
 pub(crate) fn run(options: &Man, output: &mut Output) -> Result<Outcome> {
-    // `rzc help` and its pages say nothing that the others do not.
+    // The pages of `rzc help` would duplicate the others.
     let command = Arguments::command().disable_help_subcommand(true);
     match &options.out {
         None => clap_mangen::Man::new(command).render(&mut output.writer())?,
@@ -21,5 +21,5 @@ pub(crate) fn run(options: &Man, output: &mut Output) -> Result<Outcome> {
             writeln!(output, "the man pages are in {}; `man -l {0}/rzc.1` shows the first", folder.display())?;
         }
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }

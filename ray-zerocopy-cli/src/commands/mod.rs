@@ -1,4 +1,4 @@
-//! The commands, a file for each.
+//! The commands, one file each.
 
 pub(crate) mod completions;
 pub(crate) mod diff;
@@ -11,5 +11,5 @@ pub(crate) mod run;
 pub(crate) mod verify;
 pub(crate) mod worker;
 
-/// Tables show so many tensors, if nothing is said.
+/// Number of rows that tables show by default.
 const SHOWN: usize = 40;

@@ -1,4 +1,4 @@
-//! `rzc pack`: a checkpoint as one file that can be borrowed where it is.
+//! `rzc pack`: writes a checkpoint as one file that can be borrowed in place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Floats, Pack};
-use crate::files::leave_nothing_behind;
+use crate::files::remove_incomplete_on_signals;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::table::{Table, count, size};
@@ -19,8 +19,8 @@ use crate::weights::{Weights, readable};
 
 pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     readable(&options.input)?;
-    let target = options.output.clone().unwrap_or_else(|| beside(&options.input));
-    // Not followed: a link that leads nowhere is there too, and would be replaced.
+    let target = options.output.clone().unwrap_or_else(|| default_output(&options.input));
+    // Symbolic links are not followed: a dangling one exists too, and would be replaced.
     if !options.force && fs::symlink_metadata(&target).is_ok() {
         bail!("{} is there already; --force replaces it, and -o names another file", target.display());
     }
@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
         checkpoint = checkpoint.cast_floats(dtype(floats));
     }
     let renamed = checkpoint.tensors().filter(|tensor| tensor.name != tensor.renamed).count();
-    leave_nothing_behind()?;
+    remove_incomplete_on_signals()?;
     let bar = Bar::new(&format!("packing into {}", target.display()));
     let handle = bar.handle();
     let checkpoint = Arc::new(checkpoint.progress(move |progress| handle.show(progress)));
@@ -39,14 +39,15 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     let id = packed?.id();
     let after = Weights::open(&target, &Checkpoint::options())?;
 
-    match options.json {
-        true => output.json(&report(options, &target, &before, &after, renamed, &id.to_hex()), false)?,
-        false => show(options, &target, &before, &after, renamed, output)?,
+    if options.json {
+        output.json(&report(options, &target, &before, &after, renamed, &id.to_hex()), false)?;
+    } else {
+        show(options, &target, &before, &after, renamed, output)?;
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }
 
-/// What is said of names and shapes, in the order of `--help`.
+/// Applies the options that change names and shapes, in the order that `--help` documents.
 fn edited(options: &Pack, mut checkpoint: Checkpoint) -> Result<Checkpoint> {
     for (from, to) in &options.rename {
         checkpoint = checkpoint.rename(from, to)?;
@@ -66,15 +67,15 @@ fn edited(options: &Pack, mut checkpoint: Checkpoint) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Where a checkpoint is packed to, if nothing is said.
-fn beside(input: &Path) -> PathBuf {
+/// Returns the default output file of a checkpoint.
+fn default_output(input: &Path) -> PathBuf {
     if input.is_dir() {
         return input.join("model.bpk");
     }
     let name = input.file_name().unwrap_or_default().to_string_lossy();
     match name.strip_suffix(".index.json") {
         Some(stem) => input.with_file_name(stem).with_extension("bpk"),
-        // `model.safetensors.index.fp16.json` is of a variant.
+        // `model.safetensors.index.fp16.json` is the index of a variant.
         None => match name.strip_suffix(".json").and_then(|name| name.rsplit_once(".index.")) {
             Some((stem, variant)) => input.with_file_name(stem).with_extension(format!("{variant}.bpk")),
             None => input.with_extension("bpk"),
@@ -165,11 +166,11 @@ fn are(number: usize, what: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::beside;
+    use super::default_output;
 
     #[test]
-    fn the_output_lies_beside_the_input() {
-        let of = |input: &str| beside(Path::new(input)).display().to_string();
+    fn default_output_is_in_the_folder_of_the_input() {
+        let of = |input: &str| default_output(Path::new(input)).display().to_string();
         assert_eq!(of("a/model.safetensors"), "a/model.bpk");
         assert_eq!(of("a/model.safetensors.index.json"), "a/model.bpk");
         assert_eq!(of("a/model.safetensors.index.fp16.json"), "a/model.fp16.bpk");

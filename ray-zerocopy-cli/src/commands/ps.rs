@@ -1,4 +1,4 @@
-//! `rzc ps`: which processes have which arena mapped.
+//! `rzc ps`: shows which processes map which arena.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::table::{Table, count, mib, size};
 pub(crate) fn run(options: &Ps, output: &mut Output) -> Result<Outcome> {
     let Some(seconds) = options.watch else {
         print(options, output)?;
-        return Ok(Outcome::Well);
+        return Ok(Outcome::Success);
     };
     for round in 0_u64.. {
         if !options.json && round > 0 {
@@ -25,15 +25,12 @@ pub(crate) fn run(options: &Ps, output: &mut Output) -> Result<Outcome> {
         output.finish()?;
         sleep(Duration::from_secs_f64(seconds));
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }
 
 fn print(options: &Ps, output: &mut Output) -> Result<()> {
     let scan = scan()?;
-    match options.json {
-        true => output.json(&report(&scan), options.watch.is_some()),
-        false => show(&scan, output),
-    }
+    if options.json { output.json(&report(&scan), options.watch.is_some()) } else { show(&scan, output) }
 }
 
 fn show(scan: &Scan, output: &mut Output) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `rzc run`: a traced graph or a TorchScript module, on tensors from files.
+//! `rzc run`: runs a traced graph or a TorchScript module on tensors from files.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,7 +27,8 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
         }
         Model::Script(script) => {
             let method = options.method.as_deref().unwrap_or("forward");
-            // What a module gives is not known before it has run: nothing is run for files that are there.
+            // The outputs of a module are not known before it has run. Existing files are rejected
+            // before that.
             check(
                 &options.output.iter().map(|text| (String::new(), last_part(text))).collect::<Vec<_>>(),
                 options.force,
@@ -47,7 +48,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     };
     let data = outputs.names().map(|name| Ok((name.to_owned(), outputs.data(name)?))).collect::<Result<Vec<_>>>()?;
     let took = begun.elapsed();
-    // What a module gives, only it knows.
+    // The outputs of a module are known only now.
     let names: Vec<_> = outputs.names().map(str::to_owned).collect();
     let targets = targets(options, &names)?;
     check(&targets, options.force)?;
@@ -69,26 +70,23 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
             "name": name, "dtype": dtype, "shape": shape, "least": least, "mean": mean, "most": most, "file": target,
         }));
     }
-    match options.json {
-        true => output.json(
-            &json!({
-                "graph": options.graph,
-                "device": options.device,
-                "milliseconds": took.as_secs_f64() * 1e3,
-                "copied_bytes": replay.copied().iter().map(|copied| copied.bytes).sum::<u64>(),
-                "outputs": reports,
-            }),
-            false,
-        )?,
-        false => {
-            table.print("", output)?;
-            writeln!(output, "\n{what} in {took:.2?} on {}", options.device)?;
-        }
+    if options.json {
+        let report = json!({
+            "graph": options.graph,
+            "device": options.device,
+            "milliseconds": took.as_secs_f64() * 1e3,
+            "copied_bytes": replay.copied().iter().map(|copied| copied.bytes).sum::<u64>(),
+            "outputs": reports,
+        });
+        output.json(&report, false)?;
+    } else {
+        table.print("", output)?;
+        writeln!(output, "\n{what} in {took:.2?} on {}", options.device)?;
     }
-    Ok(Outcome::Well)
+    Ok(Outcome::Success)
 }
 
-/// Opens a graph, and shows how far that is.
+/// Opens a graph with a progress bar.
 pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
     match open_any(path)? {
         Model::Graph(graph) => Ok(graph),
@@ -119,12 +117,13 @@ fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
     Ok(inputs)
 }
 
-/// Inputs of a module: a number may be written where a file is expected, if the module takes a number there.
+/// Reads the inputs of a module. For an argument that is a number, the number may be given instead
+/// of a file.
 fn script_inputs(options: &Run, method: &ScriptMethod) -> Result<Values> {
     let names: Vec<_> = method.arguments.iter().map(|argument| argument.name.clone()).collect();
     let mut inputs = Values::new();
     for text in &options.input {
-        // A list has parts, `state.0`.
+        // Items of a list are named `state.0`.
         let part =
             text.split_once('=').filter(|(name, _)| names.iter().any(|own| name.starts_with(&format!("{own}."))));
         let (name, file) = match part {
@@ -141,7 +140,7 @@ fn script_inputs(options: &Run, method: &ScriptMethod) -> Result<Values> {
     Ok(inputs)
 }
 
-/// A number of a kind that TorchScript has, if that is what the text is.
+/// Parses a number for an argument of the TorchScript type `kind`.
 fn number(kind: &str, text: &str) -> Option<TensorData> {
     let kind = kind.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(kind);
     match kind {
@@ -158,18 +157,18 @@ fn insert(inputs: &mut Values, name: &str, data: TensorData) -> Result<()> {
     Ok(())
 }
 
-/// The outputs that are written, each with its file.
+/// Returns the outputs to be written, each with its file.
 fn targets(options: &Run, names: &[String]) -> Result<Vec<(String, PathBuf)>> {
     options.output.iter().map(|text| assigned(text, names, "output")).collect()
 }
 
-/// The file of a text, whatever its name turns out to be.
+/// Returns the file of `[NAME=]FILE`, without checking the name.
 fn last_part(text: &str) -> PathBuf {
     text.split_once('=').map_or(text, |(_, file)| file).into()
 }
 
-/// Takes `NAME=FILE` apart. Names and files may have a `=` of their own: what the graph has is a name, and what has a
-/// `/` in front of the `=`, or is there as a file, is a file.
+/// Parses `[NAME=]FILE`. Names and files may contain a `=`: text before a `=` is a name if the
+/// graph has it. Text with a `/` before the `=`, or that is an existing file, is a file.
 fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf)> {
     let listed = || names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let file_of = |name: &String| text.strip_prefix(name.as_str())?.strip_prefix('=').filter(|file| !file.is_empty());
@@ -193,7 +192,7 @@ fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf
     }
 }
 
-/// Nothing is run for outputs that have no place to go to.
+/// Checks that output files do not exist yet and differ from each other, before the graph is run.
 fn check(targets: &[(String, PathBuf)], force: bool) -> Result<()> {
     for (at, (_, path)) in targets.iter().enumerate() {
         ensure!(force || !path.exists(), "{} is there already; --force replaces it", path.display());
@@ -202,7 +201,8 @@ fn check(targets: &[(String, PathBuf)], force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Numbers in the type that the graph takes, if all of them are there in it: numpy's are of 64 bits if nothing is said.
+/// Converts numbers to the type of a port, if it can represent all of them. Numpy's integers have
+/// 64 bits by default.
 fn fitting(data: TensorData, port: &PortInfo) -> Result<TensorData> {
     let (found, kind) = (data.dtype(), port.kind);
     let same = match kind {
@@ -219,13 +219,10 @@ fn fitting(data: TensorData, port: &PortInfo) -> Result<TensorData> {
     Ok(data.convert_dtype(port.element))
 }
 
-/// The integers that a type has.
+/// Returns the range of an integer type.
 fn range(dtype: DType) -> (i128, i128) {
     let bits = dtype.size() * 8;
-    match dtype.is_uint() {
-        true => (0, (1 << bits) - 1),
-        false => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
-    }
+    if dtype.is_uint() { (0, (1 << bits) - 1) } else { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) }
 }
 
 fn figures(data: &TensorData) -> (f64, f64, f64) {
@@ -243,7 +240,7 @@ mod tests {
     use super::assigned;
 
     #[test]
-    fn names_are_told_from_files_by_what_the_graph_has() {
+    fn names_of_the_graph_are_not_files() {
         let of = |text: &str, names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
             assigned(text, &names, "output").map(|(name, file)| (name, file.display().to_string()))

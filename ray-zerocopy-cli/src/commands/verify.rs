@@ -1,4 +1,4 @@
-//! `rzc verify`: whether the bytes of files are those that were written.
+//! `rzc verify`: verifies files against their checksums.
 
 use std::path::Path;
 
@@ -8,36 +8,36 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::cli::{Source, Verify};
-use crate::output::{Output, complain, one_line};
+use crate::output::{Output, one_line, print_error};
 use crate::progress::Bar;
 use crate::table::{count, size};
 use crate::weights::Weights;
 
-/// What was found out about a file.
+/// The result for one file.
 struct Checked {
     result: &'static str,
     outcome: Outcome,
-    /// The entry that is damaged, if it is known.
+    /// The damaged entry, if it is known.
     entry: Option<String>,
     message: String,
     weights: Option<Weights>,
 }
 
 pub(crate) fn run(options: &Verify, output: &mut Output) -> Result<Outcome> {
-    let mut outcome = Outcome::Well;
+    let mut outcome = Outcome::Success;
     let mut reports = Vec::new();
     for file in &options.files {
         let checked = check(file, &options.source);
         outcome = outcome.max(checked.outcome);
         reports.push(report(file, &checked));
         if checked.outcome == Outcome::Failed {
-            complain(&checked.message);
+            print_error(&checked.message);
         } else if !options.json {
             writeln!(output, "{}: {}: {}", file.display(), checked.result, one_line(&checked.message))?;
         }
     }
     if options.json {
-        output.json(&json!({ "ok": outcome == Outcome::Well, "files": reports }), false)?;
+        output.json(&json!({ "ok": outcome == Outcome::Success, "files": reports }), false)?;
     }
     Ok(outcome)
 }
@@ -53,7 +53,7 @@ fn check(file: &Path, source: &Source) -> Checked {
             "the structure of {tensors}, {}, is right; changed bytes would not be found (`rzc pack` adds checksums)",
             size(weights.weight_bytes())
         );
-        let (result, outcome) = ("no checksums", Outcome::Well);
+        let (result, outcome) = ("no checksums", Outcome::Success);
         return Checked { result, outcome, entry: None, message, weights: Some(weights) };
     };
     let bar = Bar::new(&file.display().to_string());
@@ -71,10 +71,10 @@ fn check(file: &Path, source: &Source) -> Checked {
     if without > 0 {
         message += &format!(", but for {} that lie in other files and have none", count(without, "tensor"));
     }
-    Checked { result: "ok", outcome: Outcome::Well, entry: None, message, weights: Some(weights) }
+    Checked { result: "ok", outcome: Outcome::Success, entry: None, message, weights: Some(weights) }
 }
 
-/// Tells damage from what could not be looked at.
+/// Classifies an error as damage or as a failure to read the file.
 fn failed(error: &anyhow::Error, weights: Option<Weights>) -> Checked {
     let arena = error.chain().find_map(|cause| cause.downcast_ref::<ArenaError>());
     let entry = match arena {
@@ -90,7 +90,7 @@ fn failed(error: &anyhow::Error, weights: Option<Weights>) -> Checked {
         );
     let message = format!("{error:#}");
     if damaged {
-        return Checked { result: "DAMAGED", outcome: Outcome::NotWell, entry, message, weights };
+        return Checked { result: "DAMAGED", outcome: Outcome::Mismatch, entry, message, weights };
     }
     Checked { result: "error", outcome: Outcome::Failed, entry, message, weights }
 }

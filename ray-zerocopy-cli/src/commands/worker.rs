@@ -1,10 +1,11 @@
-//! `rzc worker`: a process that runs graphs for another program.
+//! `rzc worker`: a worker process that runs graphs for another program.
 
 use anyhow::{Result, bail};
 
 use crate::Outcome;
 
-/// One that was started by an engine never gets here: it is a worker before `main`.
+/// Reports how workers are started. A process that an engine has started never gets here: it
+/// becomes a worker before `main`.
 pub(crate) fn run() -> Result<Outcome> {
     bail!(
         "a worker is started by the program whose graphs it runs, with `LocalPool::builder().program(\"rzc\")`, and both have to be of one \

@@ -1,4 +1,4 @@
-//! What the tests of `rzc` share: running it, files for it, and a pipeline.
+//! Shared code of the tests of `rzc`: running it, creating files, and a pipeline.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -18,7 +18,7 @@ use safetensors::tensor::TensorView;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What `rzc` did.
+/// The output and status of `rzc`.
 #[derive(Debug)]
 pub struct Done {
     pub code: Option<i32>,
@@ -31,7 +31,7 @@ impl Done {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// It failed with one line, which is returned.
+    /// Asserts a failure with one line on standard error, and returns it.
     pub fn error(&self) -> &str {
         assert_eq!(self.code, Some(2), "{self:?}");
         let line = self.err.strip_suffix('\n').unwrap_or_default();
@@ -39,7 +39,7 @@ impl Done {
         line
     }
 
-    /// All was well, and nothing was to be complained of.
+    /// Asserts success with empty standard error.
     pub fn well(self) -> Self {
         assert_eq!((self.code, self.err.as_str()), (Some(0), ""), "{self:?}");
         self
@@ -62,7 +62,7 @@ pub fn rzc(arguments: &[&str]) -> Done {
     finish(&mut command(arguments))
 }
 
-/// A folder for files.
+/// A temporary folder.
 pub struct Folder(TempDir);
 
 impl Folder {
@@ -90,21 +90,21 @@ impl Folder {
         self.at(name)
     }
 
-    /// A file with these tensors.
+    /// Writes a safetensors file with these tensors.
     pub fn safetensors(&self, name: &str, tensors: &[Stored]) -> String {
         let views = tensors.iter().map(|t| (&t.0, TensorView::new(t.1, t.2.clone(), &t.3).unwrap()));
         safetensors::serialize_to_file(views, None, &self.path().join(name)).unwrap();
         self.at(name)
     }
 
-    /// The arena of a model of the given width.
+    /// Saves the arena of a model of the given width.
     pub fn arena(&self, name: &str, width: usize) -> String {
         share(&Model::of(width, &Device::flex())).unwrap().save(self.path().join(name)).unwrap();
         self.at(name)
     }
 }
 
-/// Name, type, shape, bytes.
+/// A tensor: name, type, shape, bytes.
 #[derive(Clone)]
 pub struct Stored(pub String, pub Dtype, pub Vec<usize>, pub Vec<u8>);
 
@@ -115,7 +115,8 @@ pub fn floats(name: &str, shape: &[usize]) -> Stored {
     Stored(name.to_owned(), Dtype::F32, shape.to_vec(), bytes)
 }
 
-/// The weights of a [`Column`] as PyTorch writes them, at places of no alignment, with one that nobody needs and its twin.
+/// The weights of a [`Column`] as PyTorch writes them, unaligned, with an unused tensor and its
+/// duplicate.
 pub fn checkpoint() -> Vec<Stored> {
     let mut twin = floats("a.table", &[3, 5]);
     twin.0 = "a.twin".to_owned();
@@ -131,13 +132,13 @@ pub fn checkpoint() -> Vec<Stored> {
     ]
 }
 
-/// Writes other bytes over the start of a tensor.
+/// Overwrites the start of a tensor.
 pub fn damage(path: &str, tensor: &Value) {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(&[0xa5; 4], tensor["offset"].as_u64().unwrap()).unwrap();
 }
 
-/// The names of all fields of an object, those of what is in lists too.
+/// Returns the names of all fields of an object, including objects in lists.
 pub fn fields(value: &Value) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, found: &mut BTreeSet<String>) {
         match value {
@@ -148,7 +149,11 @@ pub fn fields(value: &Value) -> BTreeSet<String> {
                     found.insert(path);
                 }
             }
-            Value::Array(list) => list.iter().for_each(|value| walk(value, path, found)),
+            Value::Array(list) => {
+                for value in list {
+                    walk(value, path, found);
+                }
+            }
             _ => {}
         }
     }
@@ -157,16 +162,17 @@ pub fn fields(value: &Value) -> BTreeSet<String> {
     found
 }
 
-/// Files of these tests are changed by nobody while they are mapped.
+/// Returns the placement in a file. The tests never change files while they are mapped.
 pub fn in_file() -> Placement {
     #[allow(unsafe_code, reason = "the promise is what is tested")]
-    // SAFETY: every file is in a folder of its own test, which does not change it while it is mapped.
+    // SAFETY: every file is in a folder of its own test, which does not change it while it is
+    // mapped.
     unsafe {
         Placement::in_file()
     }
 }
 
-/// A pipeline that borrows what PyTorch wrote: its linear weights are column by column.
+/// A pipeline that borrows from a file of PyTorch, so its linear weights are in column-major order.
 #[derive(Pipeline)]
 #[pipeline(init = Column::new)]
 pub struct Column {
@@ -192,7 +198,7 @@ impl Column {
     }
 }
 
-/// A pipeline with a config, ties and copied fields.
+/// A pipeline with a config, tied weights and copied fields.
 #[derive(Pipeline)]
 pub struct Model {
     #[pipeline(config)]
@@ -228,7 +234,7 @@ impl Model {
     }
 }
 
-/// Waits until something holds, and fails if it does not within a minute.
+/// Waits until a condition holds, and panics after a minute.
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..600 {
         if holds() {
@@ -239,13 +245,15 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("it did not happen within a minute: {what}");
 }
 
-/// Two files that a checkpoint is spread over, with their index. Returns the index.
+/// Writes a checkpoint that is sharded over two files. Returns its index.
 pub fn sharded(folder: &Folder, tensors: &[Stored]) -> PathBuf {
     let (one, two) = tensors.split_at(tensors.len() / 2);
     let mut map = serde_json::Map::new();
     for (name, part) in [("model-1.safetensors", one), ("model-2.safetensors", two)] {
         folder.safetensors(name, part);
-        part.iter().for_each(|tensor| drop(map.insert(tensor.0.clone(), name.into())));
+        for tensor in part {
+            map.insert(tensor.0.clone(), name.into());
+        }
     }
     let index = serde_json::json!({ "weight_map": map }).to_string();
     folder.write("model.safetensors.index.json", index.as_bytes()).into()

@@ -1,4 +1,7 @@
-"""Columns of pandas and pyarrow as arrays of numpy. Neither is imported here: who has such a column has imported it."""
+"""Converts columns of pandas and pyarrow to numpy arrays.
+
+Neither library is imported here: a caller that has such a column has already imported it.
+"""
 
 import sys
 
@@ -6,7 +9,9 @@ import numpy
 
 
 def array(column):
-    """The column as an array that numpy or DLPack can read, in place where it lies so; None if it is not a column.
+    """Converts a column to an array that numpy or DLPack can read, without a copy if possible.
+
+    Returns None if it is not a column.
 
     Raises TypeError if it has nulls, or rows of different shapes.
     """
@@ -22,8 +27,8 @@ def array(column):
     return None
 
 
-def kept(column):
-    """The column as an array of numpy for Ray Data, nulls and texts included."""
+def to_numpy(column):
+    """Converts a column to a numpy array for Ray Data, including nulls and text."""
     if isinstance(column, numpy.ndarray):
         return column
     try:
@@ -31,7 +36,7 @@ def kept(column):
         if isinstance(found, numpy.ndarray):
             return found
     except TypeError:
-        pass  # Nulls and rows of different shapes stay what they are.
+        pass  # Columns with nulls, or rows of different shapes, are converted below.
     pyarrow = sys.modules.get("pyarrow")
     if pyarrow and isinstance(column, pyarrow.Array):
         return column.to_numpy(zero_copy_only=False)
@@ -45,7 +50,7 @@ def _arrow(pyarrow, column):
         raise TypeError("it has nulls")
     kind = column.type
     if isinstance(kind, pyarrow.BaseExtensionType):
-        # pyarrow's own tensors, or those of Ray.
+        # Tensor extension types of pyarrow or Ray.
         found = column.to_numpy_ndarray() if hasattr(column, "to_numpy_ndarray") else column.to_numpy(zero_copy_only=False)
         return _stack(found) if found.dtype == object else found
     if pyarrow.types.is_fixed_size_list(kind):
@@ -68,7 +73,7 @@ def _pandas(pandas, column):
     if isinstance(values.dtype, pandas.ArrowDtype):
         found = _arrow(sys.modules["pyarrow"], values.__arrow_array__())
         return found if isinstance(found, numpy.ndarray) else found.to_numpy(zero_copy_only=False)
-    # In arrays of numpy, NaN is a number.
+    # NumPy arrays do not have nulls: NaN is a value there.
     if not isinstance(values, pandas.arrays.NumpyExtensionArray) and values.isna().any():
         raise TypeError("it has nulls")
     found = values.to_numpy()

@@ -1,21 +1,22 @@
-//! Python's values as messages, and back, as a method's [`Schema`](ray_zerocopy::__private::dynamic::Schema) says.
+//! Conversion between Python values and messages, driven by a method's
+//! [`Schema`](ray_zerocopy::__private::dynamic::Schema).
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `place` | where in the arguments a value is, for errors |
-//! | `arguments` | values of any schema into a message |
-//! | `tensor` | arrays into tensors, in place where that is possible |
-//! | `columns.py` | columns of pandas and pyarrow as arrays |
-//! | `value` | plain values as MessagePack |
-//! | `results` | what a method gave, as Python's values |
+//! | `location` | where in the arguments a value is, for errors |
+//! | `from_python` | encodes Python values of any schema into a message |
+//! | `tensor` | converts arrays to tensors, in place where possible |
+//! | `columns.py` | converts pandas and pyarrow columns to arrays |
+//! | `value` | encodes plain values as MessagePack |
+//! | `to_python` | converts a method's result to Python values |
 
-mod arguments;
-mod place;
-mod results;
+mod from_python;
+mod location;
 mod tensor;
+mod to_python;
 mod value;
 
-pub(crate) use arguments::{Writer, describe};
-pub(crate) use place::ValuePath;
-pub(crate) use results::{Given, array, read};
+pub(crate) use from_python::{Writer, describe};
+pub(crate) use location::Location;
 pub(crate) use tensor::{Borrowing, Expected, Tensor, columns, tensor};
+pub(crate) use to_python::{MethodResult, array, read};

@@ -1,4 +1,4 @@
-//! Arrays of Python as tensors: where they are if they can be read there, else copied once.
+//! Converts Python arrays to tensors: in place where possible, otherwise with one copy.
 
 use std::ffi::CString;
 
@@ -11,17 +11,18 @@ use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use ray_zerocopy::__private::guest::hold;
 use ray_zerocopy::arena::TensorKind;
 
-use super::ValuePath;
-use super::arguments::describe;
+use super::Location;
+use super::from_python::describe;
 
-/// What became of the arrays of a call.
+/// Counts the arrays of a call that were borrowed and copied.
 pub(crate) struct Borrowing {
     keeps: bool,
-    /// How many arrays are read in place, and how many bytes these are.
+    /// Number of arrays read in place, and their bytes.
     pub(crate) borrowed: (u64, u64),
-    /// How many arrays had to be copied, and how many bytes these are.
+    /// Number of arrays copied, and their bytes.
     pub(crate) copied: (u64, u64),
-    /// What is read in place, and may be written to when the call is over: a result must not be the same memory.
+    /// Address ranges that are read in place and that Python may write to after the call. A result
+    /// must not share this memory.
     pub(crate) writable: Vec<std::ops::Range<usize>>,
 }
 
@@ -37,34 +38,35 @@ pub(crate) struct Tensor {
     pub(crate) bytes: bytes::Bytes,
 }
 
-/// An array as a buffer.
+/// An array and its buffer.
 struct Array<'py> {
-    /// Numpy's, or what else lends its memory.
+    /// The numpy array or other owner of the memory.
     object: Bound<'py, PyAny>,
     buffer: PyUntypedBuffer,
-    /// What the elements are, if the buffer cannot say.
+    /// The element type, if the buffer's format cannot express it.
     dtype: Option<DType>,
-    /// Whether it was made for this call.
-    made: bool,
+    /// Whether the array was allocated for this call.
+    is_temporary: bool,
 }
 
-/// What a tensor has to be.
+/// The rank and kind of elements that a tensor must have.
 #[derive(Clone, Copy)]
 pub(crate) struct Expected {
     pub(crate) rank: usize,
     pub(crate) kind: TensorKind,
 }
 
-/// Takes an array, or what can be made one. If nothing is expected, it may have any rank and any elements.
+/// Converts an array, or a value that can be converted to one, to a tensor. Without `expected`, any
+/// rank and element type is accepted.
 pub(crate) fn tensor(
     value: &Bound<'_, PyAny>,
     expected: Option<Expected>,
     borrowing: &mut Borrowing,
-    place: &ValuePath<'_>,
+    location: &Location<'_>,
 ) -> PyResult<Tensor> {
-    let wrong = || {
+    let mismatch = || {
         let Some(Expected { rank, kind }) = expected else {
-            return format!("{place} should be an array of numbers or of bool, found {}", describe(value));
+            return format!("{location} should be an array of numbers or of bool, found {}", describe(value));
         };
         let element = match kind {
             TensorKind::Float => "floating-point numbers (float32, float64, float16 or bfloat16)",
@@ -72,14 +74,14 @@ pub(crate) fn tensor(
             TensorKind::Bool => "bool",
         };
         let s = if rank == 1 { "" } else { "s" };
-        format!("{place} should be an array of {element} with {rank} dimension{s}, found {}", describe(value))
+        format!("{location} should be an array of {element} with {rank} dimension{s}, found {}", describe(value))
     };
     let kind = expected.map(|expected| expected.kind);
-    // burn has no tensors without dimensions: one element is a row of one.
-    let alone = if expected.is_none_or(|expected| expected.rank == 1) { single(value)? } else { None };
+    // burn has no rank-0 tensors: a scalar becomes a tensor of shape [1].
+    let scalar = if expected.is_none_or(|expected| expected.rank == 1) { scalar_as_row(value)? } else { None };
     let mut array =
-        array(alone.as_ref().unwrap_or(value), kind, place)?.ok_or_else(|| PyTypeError::new_err(wrong()))?;
-    let dtype = array.dtype.or_else(|| dtype_of(&array.buffer)).ok_or_else(|| PyTypeError::new_err(wrong()))?;
+        array(scalar.as_ref().unwrap_or(value), kind, location)?.ok_or_else(|| PyTypeError::new_err(mismatch()))?;
+    let dtype = array.dtype.or_else(|| dtype_of(&array.buffer)).ok_or_else(|| PyTypeError::new_err(mismatch()))?;
     let fits = match kind {
         None => true,
         Some(TensorKind::Float) => dtype.is_float(),
@@ -87,34 +89,35 @@ pub(crate) fn tensor(
         Some(TensorKind::Int) => !dtype.is_float() && !dtype.is_bool(),
     };
     if !fits {
-        return Err(PyTypeError::new_err(wrong()));
+        return Err(PyTypeError::new_err(mismatch()));
     }
     if expected.is_some_and(|expected| array.buffer.dimensions() != expected.rank) {
-        return Err(PyValueError::new_err(wrong()));
+        return Err(PyValueError::new_err(mismatch()));
     }
     let aligned = (array.buffer.buf_ptr() as usize).is_multiple_of(dtype.size());
     let native = is_native(&array.buffer);
-    let frozen = array.buffer.readonly() || array.made;
+    let frozen = array.buffer.readonly() || array.is_temporary;
     if !array.buffer.is_c_contiguous() || !aligned || !native || (borrowing.keeps && !frozen) {
         array = copy(&array, native)?;
     }
     let shape = array.buffer.shape().to_vec();
-    let (len, made, frozen) = (array.buffer.len_bytes() as u64, array.made, array.buffer.readonly());
+    let (len, is_temporary, frozen) = (array.buffer.len_bytes() as u64, array.is_temporary, array.buffer.readonly());
     let bytes = hold(array.buffer)?;
     if dtype.is_bool() && bytes.iter().any(|&byte| byte > 1) {
-        return Err(PyValueError::new_err(format!("{place} has bytes that are neither True nor False")));
+        return Err(PyValueError::new_err(format!("{location} has bytes that are neither True nor False")));
     }
-    let counted = if made { &mut borrowing.copied } else { &mut borrowing.borrowed };
+    let counted = if is_temporary { &mut borrowing.copied } else { &mut borrowing.borrowed };
     *counted = (counted.0 + 1, counted.1 + len);
-    if !made && !frozen && !bytes.is_empty() {
+    if !is_temporary && !frozen && !bytes.is_empty() {
         let start = bytes.as_ptr() as usize;
         borrowing.writable.push(start..start + bytes.len());
     }
     Ok(Tensor { dtype, shape, bytes })
 }
 
-/// A number, or an array without dimensions (numpy's or torch's), as a row of one element. `None` if it is neither.
-fn single<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+/// Converts a number or a 0-dimensional numpy or torch array to one with a single element. Returns
+/// `None` for other values.
+fn scalar_as_row<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     if value.getattr("ndim").is_ok_and(|ndim| ndim.extract::<usize>().is_ok_and(|ndim| ndim == 0)) {
         return if value.hasattr("reshape")? { value.call_method1("reshape", (1,)).map(Some) } else { Ok(None) };
     }
@@ -122,7 +125,7 @@ fn single<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>
     if number { PyList::new(value.py(), [value]).map(|list| Some(list.into_any())) } else { Ok(None) }
 }
 
-/// The functions of `columns.py`.
+/// Returns the Python module made of `columns.py`.
 pub(crate) fn columns(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     static MODULE: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
     let module = MODULE.get_or_try_init(py, || {
@@ -132,67 +135,70 @@ pub(crate) fn columns(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
     Ok(module.bind(py))
 }
 
-/// A column of pandas or pyarrow, or an array of rows, as what can be read as an array. `None` if it is not a column.
+/// Converts a pandas or pyarrow column, or an array of rows, to an array. Returns `None` if the
+/// value is not a column.
 fn column<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let found = columns(value.py())?.call_method1("array", (value,))?;
     Ok(if found.is_none() { None } else { Some(found) })
 }
 
-/// A value as an array: `None` if it is none.
+/// Views or converts a value as an array. Returns `None` if it is not an array.
 fn array<'py>(
     value: &Bound<'py, PyAny>,
     kind: Option<TensorKind>,
-    place: &ValuePath<'_>,
+    location: &Location<'_>,
 ) -> PyResult<Option<Array<'py>>> {
     let py = value.py();
-    let lend = |object: Bound<'py, PyAny>, dtype, made| {
-        PyUntypedBuffer::get(&object).map(|buffer| Array { object, buffer, dtype, made })
+    let view = |object: Bound<'py, PyAny>, dtype, is_temporary| {
+        PyUntypedBuffer::get(&object).map(|buffer| Array { object, buffer, dtype, is_temporary })
     };
-    let refused = |reason: String| {
-        PyTypeError::new_err(format!("{place}: `{}` cannot be read as an array: {reason}", describe(value)))
+    let unreadable = |reason: String| {
+        PyTypeError::new_err(format!("{location}: `{}` cannot be read as an array: {reason}", describe(value)))
     };
-    // torch's own conversions refuse it as well, some without saying what to do.
+    // torch's own conversions reject such a tensor as well, some without saying what to do.
     if value.getattr("requires_grad").is_ok_and(|requires| requires.extract().unwrap_or(false)) {
-        return Err(refused("it requires a gradient; pass `x.detach()`".to_owned()));
+        return Err(unreadable("it requires a gradient; pass `x.detach()`".to_owned()));
     }
-    // Neither buffers nor numpy's DLPack know these. Their bits are what is wanted.
+    // Neither the buffer protocol nor numpy's DLPack supports bfloat16, so its bits are passed.
     if let Some(bits) = bfloat16(value)? {
         return bits_of(&bits).map(Some);
     }
-    if let Ok(array) = lend(value.clone(), None, false)
+    if let Ok(array) = view(value.clone(), None, false)
         && array.buffer.format().to_bytes() != b"O"
     {
         return Ok(Some(array));
     }
-    if let Some(column) = column(value).map_err(|error| refused(error.value(py).to_string()))? {
-        // It may be the column's own memory, which others may write to later.
-        return array(&column, kind, place);
+    if let Some(column) = column(value).map_err(|error| unreadable(error.value(py).to_string()))? {
+        // The result may share the column's memory, which may still be written to.
+        return array(&column, kind, location);
     }
     let numpy = py.import("numpy")?;
-    // A buffer that does not say how far its elements are from each other, as that of ctypes.
-    if let Ok(view) = PyMemoryView::from(value) {
-        let array = numpy.call_method1("asarray", (view,)).and_then(|array| lend(array, None, false));
+    // Buffers without strides, such as those of ctypes.
+    if let Ok(memory) = PyMemoryView::from(value) {
+        let array = numpy.call_method1("asarray", (memory,)).and_then(|array| view(array, None, false));
         return Ok(array.ok());
     }
     if value.hasattr("__dlpack__")? {
-        match numpy.call_method1("from_dlpack", (value,)).and_then(|array| lend(array, None, false)) {
+        match numpy.call_method1("from_dlpack", (value,)).and_then(|array| view(array, None, false)) {
             Ok(array) => return Ok(Some(array)),
-            // What has no DLPack of its own may have another way: pyarrow's bits, for one.
-            Err(error) if !value.hasattr("__array__")? || nulls(value) || elsewhere(value) => {
-                return Err(refused(if nulls(value) { "it has nulls".to_owned() } else { error.to_string() }));
+            // An object whose DLPack export fails may still support `__array__`, as pyarrow's
+            // bit-packed booleans do.
+            Err(error) if !value.hasattr("__array__")? || has_nulls(value) || is_on_device(value) => {
+                return Err(unreadable(if has_nulls(value) { "it has nulls".to_owned() } else { error.to_string() }));
             }
             Err(_) => {}
         }
     }
     if value.hasattr("__array__")? {
-        let array = numpy.call_method1("array", (value,)).map_err(|error| refused(error.to_string()))?;
-        return Ok(lend(array, None, true).ok());
+        let array = numpy.call_method1("array", (value,)).map_err(|error| unreadable(error.to_string()))?;
+        return Ok(view(array, None, true).ok());
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        // Numpy would make integers of 1.5, and truth of everything: the list has to be of the kind itself.
+        // A cast in numpy would truncate 1.5 to an integer and turn any value into a bool, so the
+        // list must already be of the expected kind.
         let found = numpy.call_method1("array", (value,));
         let found =
-            found.map_err(|error| PyValueError::new_err(format!("{place} cannot be made an array: {error}")))?;
+            found.map_err(|error| PyValueError::new_err(format!("{location} cannot be made an array: {error}")))?;
         let letter: String = found.getattr("dtype")?.getattr("kind")?.extract()?;
         let empty = found.getattr("size")?.extract::<usize>()? == 0;
         let (dtype, fits) = match (kind, letter.as_str()) {
@@ -206,24 +212,25 @@ fn array<'py>(
         if !fits && !empty {
             return Ok(None);
         }
-        return lend(found.call_method1("astype", (dtype,))?, None, true).map(Some);
+        return view(found.call_method1("astype", (dtype,))?, None, true).map(Some);
     }
     Ok(None)
 }
 
-/// Whether an array of pyarrow has places without a value.
-fn nulls(value: &Bound<'_, PyAny>) -> bool {
+/// Returns whether a pyarrow array contains nulls.
+fn has_nulls(value: &Bound<'_, PyAny>) -> bool {
     value.getattr("null_count").and_then(|count| count.extract::<usize>()).is_ok_and(|count| count > 0)
 }
 
-/// Whether the elements are not in the memory of this process, by what DLPack says.
-fn elsewhere(value: &Bound<'_, PyAny>) -> bool {
+/// Returns whether DLPack reports that the elements are not in CPU memory.
+fn is_on_device(value: &Bound<'_, PyAny>) -> bool {
     const CPU: i64 = 1;
     let device = value.call_method0("__dlpack_device__").and_then(|device| device.extract::<(i64, i64)>());
     device.is_ok_and(|(kind, _)| kind != CPU)
 }
 
-/// The bits of an array of bfloat16 as 16-bit integers, if it is one: ml_dtypes' on numpy, or torch's.
+/// Returns the bits of a bfloat16 array of ml_dtypes or torch as 16-bit integers, or `None` for
+/// other arrays.
 fn bfloat16<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Ok(dtype) = value.getattr("dtype") else { return Ok(None) };
     match dtype.str()?.to_str()? {
@@ -231,7 +238,8 @@ fn bfloat16<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
         "torch.bfloat16" => {
             let bits = value.py().import("torch")?.getattr("int16")?;
             let bits = value.call_method1("view", (bits,))?;
-            // What DLPack refuses, such as elements on a GPU, is refused below with the reason.
+            // A tensor that DLPack rejects, such as one on a GPU, is rejected by the caller, which
+            // reports the reason.
             Ok(value.py().import("numpy")?.call_method1("from_dlpack", (bits,)).ok())
         }
         _ => Ok(None),
@@ -240,10 +248,10 @@ fn bfloat16<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>
 
 fn bits_of<'py>(bits: &Bound<'py, PyAny>) -> PyResult<Array<'py>> {
     let buffer = PyUntypedBuffer::get(bits)?;
-    Ok(Array { object: bits.clone(), buffer, dtype: Some(DType::BF16), made: false })
+    Ok(Array { object: bits.clone(), buffer, dtype: Some(DType::BF16), is_temporary: false })
 }
 
-/// A copy in one piece, aligned, in this machine's order of bytes.
+/// Copies an array to contiguous, aligned memory in native byte order.
 fn copy<'py>(array: &Array<'py>, native: bool) -> PyResult<Array<'py>> {
     let numpy = array.object.py().import("numpy")?;
     let keywords = PyDict::new(numpy.py());
@@ -256,15 +264,15 @@ fn copy<'py>(array: &Array<'py>, native: bool) -> PyResult<Array<'py>> {
     }
     let object = numpy.call_method("array", (object,), Some(&keywords))?;
     let buffer = PyUntypedBuffer::get(&object)?;
-    Ok(Array { object, buffer, dtype: array.dtype, made: true })
+    Ok(Array { object, buffer, dtype: array.dtype, is_temporary: true })
 }
 
-/// Whether numbers are in this machine's order of bytes.
+/// Returns whether the elements have native byte order.
 fn is_native(buffer: &PyUntypedBuffer) -> bool {
     !matches!(buffer.format().to_bytes().first(), Some(b'>' | b'!')) || buffer.item_size() == 1
 }
 
-/// What a buffer's elements are, if they are numbers.
+/// Returns the element type of a buffer, or `None` if its elements are not numbers.
 fn dtype_of(buffer: &PyUntypedBuffer) -> Option<DType> {
     let format = buffer.format().to_bytes();
     let letter = match format {

@@ -1,22 +1,20 @@
-//! Names, text and documentation of Rust in Python's source.
+//! Converts Rust identifiers, text and documentation to Python source.
 
-/// Words that Python keeps for itself.
+/// Reserved words of Python.
 const KEYWORDS: [&str; 35] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue", "def", "del",
     "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is", "lambda", "nonlocal",
     "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
 ];
 
-/// A name, as Python may have it: one that is a word of its own gets an underscore behind it, as PEP 8 has it.
+/// Converts a name to a Python identifier. A reserved word gets a trailing underscore, as PEP 8
+/// recommends.
 pub(super) fn identifier(name: &str) -> String {
-    // A parameter of this name would hide the pipeline.
-    match KEYWORDS.contains(&name) || name == "self" || name == "cls" {
-        true => format!("{name}_"),
-        false => name.to_owned(),
-    }
+    // A parameter called `self` or `cls` would shadow the pipeline.
+    if KEYWORDS.contains(&name) || name == "self" || name == "cls" { format!("{name}_") } else { name.to_owned() }
 }
 
-/// A text as a literal, on one line.
+/// Formats text as a string literal on one line.
 pub(super) fn literal(text: &str) -> String {
     let mut literal = String::from("\"");
     for character in text.chars() {
@@ -31,7 +29,8 @@ pub(super) fn literal(text: &str) -> String {
     literal + "\""
 }
 
-/// Documentation of Rust as Python's: its code blocks are for others and left out, those marked `python` are not fenced.
+/// Converts Rust documentation to a docstring: Rust code blocks are removed, and blocks marked
+/// `python` lose their fences.
 pub(super) fn documentation(doc: &str) -> String {
     let mut lines: Vec<&str> = Vec::new();
     let mut block = None;
@@ -47,7 +46,7 @@ pub(super) fn documentation(doc: &str) -> String {
             (None, _) => lines.push(line),
         }
     }
-    // What was left out leaves two empty lines behind.
+    // A removed block leaves two consecutive empty lines.
     lines.dedup_by(|line, before| line.trim().is_empty() && before.trim().is_empty());
     lines.join("\n").trim().to_owned()
 }
@@ -57,17 +56,17 @@ mod tests {
     use super::{documentation, identifier, literal};
 
     #[test]
-    fn names_that_python_keeps_get_an_underscore() {
+    fn reserved_words_get_an_underscore() {
         assert_eq!(["lambda", "embed", "self"].map(identifier), ["lambda_", "embed", "self_"]);
     }
 
     #[test]
-    fn text_stays_what_it_is() {
+    fn literals_are_escaped() {
         assert_eq!(literal("a \"b\"\\\n\u{1}ü"), r#""a \"b\"\\\n\u0001ü""#);
     }
 
     #[test]
-    fn only_python_is_left_of_code() {
+    fn only_python_code_blocks_are_kept() {
         let doc = "Adds.\n\n```\nrust();\n```\n\n```python\n>>> 1 + 1\n2\n```\n\nEnd.";
         assert_eq!(documentation(doc), "Adds.\n\n>>> 1 + 1\n2\n\nEnd.");
     }

@@ -1,47 +1,48 @@
-//! Types of Rust in Python's words, for stubs and errors. They promise nothing: what they do not know is `Any`.
+//! Converts Rust types to Python annotations, for stubs and errors. The annotations are best
+//! effort: an unknown type is `Any`.
 
 use ray_zerocopy::__private::dynamic::Schema;
 use ray_zerocopy::arena::TensorKind;
 
-/// How Python writes the type of a value; that of a result if `given`, else that of an argument.
-pub(crate) fn annotation(schema: &Schema, given: bool) -> String {
-    let inner = |schema: &Schema| annotation(schema, given);
+/// Returns the annotation of a result if `is_result`, otherwise that of an argument.
+pub(crate) fn annotation(schema: &Schema, is_result: bool) -> String {
+    let inner = |schema: &Schema| annotation(schema, is_result);
     match schema {
-        Schema::Tensor { .. } if !given => "ArrayLike".to_owned(),
+        Schema::Tensor { .. } if !is_result => "ArrayLike".to_owned(),
         Schema::Tensor { kind, .. } => match kind {
             TensorKind::Float => "NDArray[np.floating[Any]]".to_owned(),
             TensorKind::Int => "NDArray[np.integer[Any]]".to_owned(),
             TensorKind::Bool => "NDArray[np.bool_]".to_owned(),
         },
-        Schema::List(item) | Schema::Array(item, _) => format!("{}[{}]", sequence(given), inner(item)),
+        Schema::List(item) | Schema::Array(item, _) => format!("{}[{}]", sequence(is_result), inner(item)),
         Schema::Optional(item) => format!("{} | None", inner(item)),
         Schema::Map { key, value } => format!("dict[{}, {}]", inner(key), inner(value)),
         Schema::Tuple(items) => format!("tuple[{}]", items.iter().map(inner).collect::<Vec<_>>().join(", ")),
         Schema::Fallible { ok, .. } => inner(ok),
-        Schema::Value { ty } => value(ty, given, true),
+        Schema::Value { ty } => value(ty, is_result, true),
         _ => "Any".to_owned(),
     }
 }
 
-/// Any sequence may be passed, and lists come back.
-fn sequence(given: bool) -> &'static str {
-    if given { "list" } else { "Sequence" }
+/// Arguments may be any sequence; results are lists.
+fn sequence(is_result: bool) -> &'static str {
+    if is_result { "list" } else { "Sequence" }
 }
 
-/// A type as the compiler writes it: `alloc::vec::Vec<alloc::string::String>`.
-fn value(ty: &str, given: bool, outermost: bool) -> String {
-    let inner = |ty: &str| value(ty, given, false);
+/// Converts a type name of the compiler: `alloc::vec::Vec<alloc::string::String>`.
+fn value(ty: &str, is_result: bool, outermost: bool) -> String {
+    let inner = |ty: &str| value(ty, is_result, false);
     if ty == "()" {
         return "None".to_owned();
     }
     if let Some(items) = ty.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
         let items: Vec<_> = split(items, ',').into_iter().filter(|item| !item.is_empty()).map(inner).collect();
-        // Inside of other values, a tuple comes back as the list that MessagePack has for it.
-        return if outermost || !given { format!("tuple[{}]", items.join(", ")) } else { "list[Any]".to_owned() };
+        // Nested tuples are returned as lists, which is how MessagePack encodes them.
+        return if outermost || !is_result { format!("tuple[{}]", items.join(", ")) } else { "list[Any]".to_owned() };
     }
     if let Some(items) = ty.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let item = split(items, ';').first().map_or_else(|| "Any".to_owned(), |item| inner(item));
-        return format!("{}[{item}]", sequence(given));
+        return format!("{}[{item}]", sequence(is_result));
     }
     let (path, arguments) = match ty.split_once('<') {
         Some((path, rest)) => (path, split(rest.strip_suffix('>').unwrap_or(rest), ',')),
@@ -51,12 +52,12 @@ fn value(ty: &str, given: bool, outermost: bool) -> String {
     match path.rsplit("::").next().unwrap_or(path) {
         "bool" => "bool".to_owned(),
         "String" | "char" => "str".to_owned(),
-        "PathBuf" if !given => "str | PathLike[str]".to_owned(),
+        "PathBuf" if !is_result => "str | PathLike[str]".to_owned(),
         "PathBuf" => "str".to_owned(),
         "f32" | "f64" => "float".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "int".to_owned(),
-        "Vec" if !given && arguments == ["u8"] => "Sequence[int] | bytes".to_owned(),
-        "Vec" | "VecDeque" | "HashSet" | "BTreeSet" => format!("{}[{}]", sequence(given), argument(0)),
+        "Vec" if !is_result && arguments == ["u8"] => "Sequence[int] | bytes".to_owned(),
+        "Vec" | "VecDeque" | "HashSet" | "BTreeSet" => format!("{}[{}]", sequence(is_result), argument(0)),
         "Box" | "Arc" | "Rc" => argument(0),
         "Option" => format!("{} | None", argument(0)),
         "HashMap" | "BTreeMap" => format!("dict[{}, {}]", argument(0), argument(1)),
@@ -64,7 +65,7 @@ fn value(ty: &str, given: bool, outermost: bool) -> String {
     }
 }
 
-/// Splits at a separator that is in no brackets.
+/// Splits at separators outside brackets.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let mut depth = 0_i32;
     let parts = text.split(|character| {
@@ -88,12 +89,12 @@ mod tests {
 
     use super::annotation;
 
-    fn of<T>(given: bool) -> String {
-        annotation(&Schema::Value { ty: type_name::<T>() }, given)
+    fn of<T>(is_result: bool) -> String {
+        annotation(&Schema::Value { ty: type_name::<T>() }, is_result)
     }
 
     #[test]
-    fn types_of_rust_are_found_in_python() {
+    fn rust_types_have_python_annotations() {
         assert_eq!(of::<Vec<String>>(false), "Sequence[str]");
         assert_eq!(of::<Vec<String>>(true), "list[str]");
         assert_eq!(

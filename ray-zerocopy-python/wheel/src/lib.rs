@@ -1,4 +1,4 @@
-//! The native half of the Python package `ray_zerocopy`; the other half is in `python/`.
+//! Native module of the Python package `ray_zerocopy`; its Python source is in `python/`.
 
 #![deny(unsafe_code)]
 

@@ -1,16 +1,19 @@
-"""The package is the one that is installed: `maturin develop` in the folder above. Other programs are what cargo has built."""
+"""Fixtures for the installed package (`maturin develop` in the folder above) and for programs that cargo has built."""
 
 import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / os.environ.get("RAY_ZEROCOPY_PROFILE", "debug")
-# Never a cluster that runs here already: it is somebody else's.
+# Helpers that are shared with the tests of the crate `ray-zerocopy-python`.
+sys.path.append(str(ROOT / "ray-zerocopy-python" / "tests"))
+# Never connect to a cluster that already runs on this machine.
 os.environ["RAY_ADDRESS"] = "local"
 
 TYPES = {"F32": "float32", "I32": "int32", "I64": "int64", "Bool(Native)": "bool", "Bool(U8)": "bool"}
@@ -24,7 +27,7 @@ def program(name):
 
 
 def arrays(named):
-    """Tensors by their bits."""
+    """Decodes tensors from their bits in hexadecimal."""
     return {
         name: np.frombuffer(bytes.fromhex(one["bytes"]), TYPES[one["dtype"]]).reshape(one["shape"])
         for name, one in named.items()
@@ -33,7 +36,7 @@ def arrays(named):
 
 @pytest.fixture(scope="session")
 def traced(tmp_path_factory):
-    """A graph that a Rust program has traced, its inputs, and what that program has answered."""
+    """A graph that a Rust program has traced, its inputs, and the outputs that the program has computed."""
     folder = tmp_path_factory.mktemp("traced")
     done = subprocess.run([program("examples/everywhere"), str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -43,7 +46,7 @@ def traced(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ray(traced):
-    """A cluster of this machine, which ends with the tests. The program before it had its own."""
+    """A Ray cluster on this machine, which is shut down after the tests. It starts after that of the Rust program has ended."""
     import ray
 
     ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning", object_store_memory=256 << 20)

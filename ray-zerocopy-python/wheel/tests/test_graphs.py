@@ -1,4 +1,4 @@
-"""A graph that a Rust program has traced gives the same, bit for bit, whoever runs it."""
+"""A graph that a Rust program has traced gives identical bits in Rust, in Python, in `rzc`, on Ray and in Ray Data."""
 
 import pickle
 import subprocess
@@ -18,7 +18,7 @@ def same(found, expected):
         assert found[name].tobytes() == expected[name].tobytes(), f"`{name}` has other bits"
 
 
-def test_the_same_bits_everywhere(traced, ray, tmp_path):
+def test_identical_bits_everywhere(traced, ray, tmp_path):
     path, inputs, answers = traced
     expected = answers["here"]
     assert np.abs(expected["image"]).max() > 0.01 and expected["positive"].dtype == bool
@@ -53,7 +53,7 @@ def test_the_same_bits_everywhere(traced, ray, tmp_path):
     same(found, expected)
     assert copied == 0
 
-    # Ray Data: all rows in one batch, since a matrix product of other rows may have other bits.
+    # Ray Data: all rows in one batch, since the bits of a matrix product may depend on the batch.
     rows = len(inputs["ids"])
     items = [{name: array[row] for name, array in inputs.items()} for row in range(rows)]
     data = ray.data.from_items(items, override_num_blocks=1)
@@ -84,21 +84,21 @@ def test_ray_data_has_many_batches_and_keeps_columns(traced, ray):
         rz.Batches(wrapper)({"ids": ids})
 
 
-def test_a_graph_says_what_it_takes(traced):
+def test_graph_describes_its_inputs(traced):
     path, inputs, answers = traced
     graph = rz.Graph(path)
     assert graph.inputs == {"ids": "I32 [batch, length]", "padding": "Bool [batch, length]"}
     assert list(graph.outputs) == ["image", "positive"]
     assert graph.methods == {} and graph.copied() == 0 and graph.weight_bytes > 0
     assert "Mixed" in graph.origin and "Mixed" in repr(graph)
-    # In order, too; and integers of the width that numpy prefers.
+    # By position, and with integers of numpy's default width.
     same(graph(inputs["ids"].astype("int64"), inputs["padding"]), answers["here"])
     assert graph.traffic()["borrowed"] == 2
     same(graph(inputs["ids"].tolist(), inputs["padding"].tolist()), answers["here"])
     assert graph.traffic()["copied"] == 2
 
 
-def test_results_cannot_be_written_to_and_are_nobody_elses(traced):
+def test_results_are_read_only_and_unshared(traced):
     path, inputs, _ = traced
     given = rz.Graph(path)(**inputs)
     assert not given["image"].flags.writeable
@@ -144,7 +144,7 @@ except ModuleNotFoundError as error:
     assert "Mixed" in said and "pip install 'ray[data]" in said
 
 
-def test_files_and_devices_that_are_not_there_say_so(traced, tmp_path):
+def test_missing_files_and_devices_are_named(traced, tmp_path):
     path, _, _ = traced
     with pytest.raises(FileNotFoundError, match="nowhere.rzg"):
         rz.Graph(tmp_path / "nowhere.rzg")

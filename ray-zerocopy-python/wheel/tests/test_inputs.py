@@ -1,4 +1,4 @@
-"""What people have: arrays of every layout, columns of pandas and pyarrow, nothing at all."""
+"""Inputs of all kinds: arrays of every layout, columns of pandas and pyarrow, empty batches."""
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ def test_empty_batches_give_empty_results(work):
     found = graph(ids=inputs["ids"][:0], padding=inputs["padding"][:0])
     for name in expected:
         assert found[name].shape == (0, *expected[name].shape[1:]) and found[name].dtype == expected[name].dtype
-    # A sequence without tokens has a result, which nothing can be computed of.
+    # Empty sequences have empty results.
     with pytest.raises(ValueError, match="`length` 1 at least, since output `image` would not be empty"):
         graph(ids=inputs["ids"][:, :0], padding=inputs["padding"][:, :0])
 
@@ -109,7 +109,7 @@ def test_empty_batches_of_every_format(work, batches):
     for make in FORMATS.values():
         found = batches(make(empty))
         for name in expected:
-            # How long the sequences would have been, an empty batch does not say.
+            # An empty batch does not tell the length of its sequences.
             assert len(found[name]) == 0 and found[name].ndim == expected[name].ndim
             assert found[name].dtype == expected[name].dtype
 

@@ -1,4 +1,4 @@
-"""Two nodes: weights cross once, and whoever is there borrows them."""
+"""Two nodes: weights are transferred once, and all processes of a node borrow them."""
 
 import json
 import subprocess

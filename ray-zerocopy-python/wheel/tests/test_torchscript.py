@@ -1,4 +1,4 @@
-"""TorchScript modules in Python: a package that was built with `torchscript`, and LibTorch beside it."""
+"""TorchScript modules in Python, with a package that was built with `torchscript`, and how it finds LibTorch."""
 
 import importlib.metadata
 import json
@@ -41,7 +41,7 @@ def test_a_module_answers_as_pytorch_does():
         graph(rows=rows(3, 7))
 
 
-def test_what_is_no_array_goes_in_and_out():
+def test_non_array_values():
     graph = rz.Graph(MODULES / "structured.pt")
     x = rows(3, 4)
     found = graph(
@@ -54,7 +54,7 @@ def test_what_is_no_array_goes_in_and_out():
         graph.call("sums", rows=x)
 
 
-def test_what_a_module_remembers_is_each_actors_own(ray):
+def test_module_state_is_per_actor(ray):
     wrapper = rz.JitActorWrapper(MODULES / "counter.pt")
 
     @ray.remote(num_cpus=1)
@@ -93,7 +93,7 @@ def test_tasks_and_ray_data_run_modules(ray):
 
 
 def imported(*before, **environment):
-    """Imports the package in another process, and says what came of it."""
+    """Imports the package in another process, and returns the outcome."""
     script = "import ray_zerocopy as rz, sys; rz.Graph(sys.argv[1]); print(open('/proc/self/maps').read())"
     environment = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     command = [sys.executable, "-c", "".join(before) + script, str(MODULES / "mlp.pt")]
@@ -102,7 +102,7 @@ def imported(*before, **environment):
 
 
 def pytorch(folder, version):
-    """What looks like an installed PyTorch, with the LibTorch of these tests."""
+    """A fake installation of PyTorch, with the LibTorch of these tests."""
     (folder / "torch").mkdir()
     (folder / "torch" / "__init__.py").touch()
     (folder / "torch" / "lib").symlink_to(pathlib.Path(os.environ["LIBTORCH"], "lib"))

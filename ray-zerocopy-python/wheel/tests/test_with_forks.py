@@ -1,4 +1,4 @@
-"""A fork of a process that has computed: gunicorn's `--preload`, multiprocessing, DataLoader."""
+"""Forks of a process that has run a graph: gunicorn's `--preload`, multiprocessing, DataLoader."""
 
 import multiprocessing
 import threading
@@ -12,7 +12,7 @@ from forks import in_a_fork
 
 @pytest.fixture(scope="module")
 def work(traced):
-    """Inputs that are enough for all threads, a graph that has computed with them, and the answer."""
+    """A graph that has run on all threads, with inputs large enough for that, and its result."""
     path, inputs, _ = traced
     large = {name: np.tile(array, (200, 1)) for name, array in inputs.items()}
     graph = rz.Graph(path)
@@ -79,7 +79,7 @@ def test_ray_is_not_for_forks(work, ray):
     loaded = wrapper.load()
     assert in_a_fork(wrapper.load).startswith("RuntimeError: this process is a fork of one that had joined Ray")
     assert in_a_fork(lambda: rz.JitActorWrapper(path)).startswith("RuntimeError: this process is a fork")
-    # What was loaded before computes.
+    # A graph that was loaded before the fork still runs.
     assert in_a_fork(lambda: loaded(**inputs)["image"].tobytes() == expected) == "True"
 
 

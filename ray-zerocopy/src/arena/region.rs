@@ -1,7 +1,6 @@
 //! A region: one run of memory that an arena lies in, a sealed memfd or a file.
 
 #[cfg(feature = "ray")]
-use crate::os::sys::memfd;
 use std::any::Any;
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +17,7 @@ use crate::error::arena::ArenaError;
 use crate::os::sys::advice::Pages;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::os::sys::mapping::Mapping;
+use crate::os::sys::memfd;
 use crate::os::sys::memfd::SEALS;
 
 /// What kind of memory a region is.
@@ -151,7 +151,7 @@ impl Region {
     pub(super) fn own_view(&self) -> Result<bytes::Bytes, ArenaError> {
         let (Some(fd), Some(pages)) = (&self.fd, &self.pages) else { return Ok(self.memory.clone()) };
         let len = self.memory.len();
-        let view = mapping::OwnView::of(pages, fd, len);
+        let view = crate::os::sys::mapping::OwnView::of(pages, fd, len);
         Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
     }
 

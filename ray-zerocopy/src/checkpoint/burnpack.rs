@@ -1,4 +1,4 @@
-//! What a burnpack file says it holds. An arena is one too.
+//! Tensors of burnpack files, including arenas.
 
 use std::fs::File;
 
@@ -21,12 +21,13 @@ pub(super) fn entries(
     number: usize,
 ) -> Result<(CheckpointFormat, Vec<Entry>), CheckpointError> {
     let corrupted = |reason: String| CheckpointError::corrupted(&stamp.path, reason);
-    // An arena names every tensor, where its container has those that are equal but once.
+    // An arena lists every tensor, while its container stores equal tensors only once.
     let arena = match ArenaFile::open(&stamp.path) {
         Ok(arena) => {
-            // The memory of an arena in use, `/proc/<pid>/fd/N`, need not have all of its weights.
-            if let Some(beside) = arena.files().next() {
-                let found = format!("the memory of an arena that borrows weights from {}", beside.display());
+            // The memory of an arena in use, `/proc/<pid>/fd/N`, may not contain all of its
+            // weights.
+            if let Some(other) = arena.files().next() {
+                let found = format!("the memory of an arena that borrows weights from {}", other.display());
                 return Err(CheckpointError::Format { path: stamp.path.display().to_string(), found });
             }
             let entries = arena.stored().map(|(tensor, param, offset)| Entry {
@@ -42,7 +43,7 @@ pub(super) fn entries(
             });
             return Ok((CheckpointFormat::Arena, entries.collect()));
         }
-        // Without its manifest, tied and renamed tensors of an arena would quietly be missing.
+        // Without the manifest, tied and renamed tensors of an arena would silently be missing.
         Err(error @ (ArenaError::ManifestChecksum { .. } | ArenaError::BadEntry { .. })) => {
             return Err(corrupted(error.to_string()));
         }
@@ -51,7 +52,7 @@ pub(super) fn entries(
     };
     let head = head(file, stamp).map_err(|error| corrupted(error.to_string()))?;
     let head = Head::read(&head, stamp.len).map_err(|error| corrupted(error.to_string()))?;
-    // Nor is an arena plain burnpack because its own reader does not believe it.
+    // An arena that its own parser rejects must not be read as plain burnpack either.
     if let Err(error) = arena
         && head.texts.get(MANIFEST_KEY).is_some_and(|manifest| manifest.starts_with('{'))
     {
@@ -75,7 +76,7 @@ pub(super) fn entries(
     Ok((CheckpointFormat::Burnpack, entries))
 }
 
-/// Whether a file looks like one of this format.
+/// Returns `true` if the file starts like a burnpack file.
 pub(super) fn is_one(start: &[u8]) -> bool {
     start.starts_with(&MAGIC_NUMBER.to_le_bytes())
 }

@@ -1,49 +1,49 @@
-//! A tensor of a checkpoint: a name, a shape, and the places of its elements in the files.
+//! A tensor of a checkpoint: a name, a shape, and the locations of its elements in the files.
 //!
-//! Slices, transposes and concatenations are views: they change places, and no bytes are read for them.
+//! Slices, transposes and concatenations are views: they change locations and read no bytes.
 
 use burn::tensor::DType;
 
-/// A tensor in a file: what the file says of it.
+/// A tensor in a file, as described by the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// The name in the file.
+    /// Name in the file.
     pub name: String,
-    /// The name that it goes by.
+    /// Current name, after renaming.
     pub renamed: String,
-    /// The element type; what burn does not have is named.
+    /// Element type, or the file's name for a type that burn does not have.
     pub dtype: Result<DType, String>,
     pub shape: Vec<usize>,
     pub file: usize,
     pub offset: u64,
     pub len: u64,
-    /// burn's id of the parameter, in burn's own format.
+    /// burn's parameter id, if the file is in burn's own format.
     pub param: Option<u64>,
-    /// Where its elements are, if they do not follow each other from `offset` on: one part with strides, or several,
-    /// whose rows follow each other.
+    /// Locations of the elements, unless they are contiguous from `offset` on: one part with
+    /// strides, or several parts whose rows follow each other.
     pub parts: Vec<Part>,
 }
 
-/// Some rows of a tensor, in one file.
+/// A range of rows of a tensor, in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub file: usize,
-    /// Where the first element is.
+    /// Offset of the first element.
     pub offset: u64,
-    /// The size of its elements.
+    /// Size of its elements in bytes.
     pub len: u64,
     pub shape: Vec<usize>,
-    /// How far apart elements are, in elements, if not in row-major order without gaps.
+    /// Strides in elements, or `None` for row-major order without gaps.
     pub strides: Option<Vec<usize>>,
 }
 
 impl Part {
-    /// The strides, be they written down or not.
+    /// Returns the strides, whether explicit or implied.
     pub fn strides(&self) -> Vec<usize> {
         self.strides.clone().unwrap_or_else(|| row_major(&self.shape))
     }
 
-    /// Forgets strides that say nothing.
+    /// Removes strides that describe row-major order.
     fn simplified(mut self) -> Self {
         if self.strides.as_ref().is_some_and(|strides| is_contiguous(&self.shape, strides)) {
             self.strides = None;
@@ -51,13 +51,13 @@ impl Part {
         self
     }
 
-    /// The bytes between the first element and the end of the last one.
+    /// Number of bytes from the first element to the end of the last one.
     pub fn span(&self, size: usize) -> usize {
         span(&self.shape, &self.strides()).unwrap_or_default() as usize * size
     }
 }
 
-/// The strides of a tensor in row-major order.
+/// Strides of a tensor in row-major order.
 pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
     for at in (1..shape.len()).rev() {
@@ -66,7 +66,8 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Whether elements follow each other in row-major order. The stride of a dimension of one element does not matter.
+/// Returns `true` if the elements are contiguous in row-major order. The stride of a dimension of
+/// size 1 does not matter.
 pub(super) fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     if shape.contains(&0) {
         return true;
@@ -79,7 +80,7 @@ pub(super) fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     })
 }
 
-/// How many elements of its storage a tensor spans. None if that is more than there can be.
+/// Number of elements of its storage that a tensor spans. Returns `None` on overflow.
 pub(super) fn span(shape: &[usize], strides: &[usize]) -> Option<u64> {
     if shape.contains(&0) {
         return Some(0);
@@ -91,7 +92,7 @@ pub(super) fn span(shape: &[usize], strides: &[usize]) -> Option<u64> {
 }
 
 impl Entry {
-    /// Where its elements are.
+    /// Locations of the elements.
     pub fn places(&self) -> Vec<Part> {
         if self.parts.is_empty() {
             let (file, offset, len, shape) = (self.file, self.offset, self.len, self.shape.clone());
@@ -100,12 +101,12 @@ impl Entry {
         self.parts.clone()
     }
 
-    /// Whether its elements follow each other in one file.
+    /// Returns `true` if the elements are contiguous in one file.
     pub fn is_contiguous(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// The size of an element in bytes, if it is known.
+    /// Size of an element in bytes, as far as it is known.
     fn size(&self) -> u64 {
         match (&self.dtype, self.shape.iter().product::<usize>() as u64) {
             (Ok(dtype), _) => dtype.size() as u64,
@@ -114,12 +115,12 @@ impl Entry {
         }
     }
 
-    /// The same tensor in other places.
+    /// The same tensor with another shape and other locations. Merges adjacent parts.
     fn at(&self, shape: Vec<usize>, parts: Vec<Part>) -> Self {
         let mut merged: Vec<Part> = Vec::with_capacity(parts.len());
         for part in parts.into_iter().map(Part::simplified) {
             match merged.last_mut() {
-                // Rows that follow each other in the file, too.
+                // Rows that are adjacent in the file as well.
                 Some(last)
                     if last.strides.is_none()
                         && part.strides.is_none()
@@ -141,7 +142,7 @@ impl Entry {
         Self { shape, file, offset, len, parts, ..self.clone() }
     }
 
-    /// The transpose of a matrix. None of what is not a matrix, or lies in several parts.
+    /// Transpose of a matrix. Returns `None` if the tensor is not a matrix, or has several parts.
     pub fn transposed(&self) -> Option<Self> {
         let mut places = self.places();
         let ([_, _], [part]) = (&self.shape[..], &mut places[..]) else { return None };
@@ -153,7 +154,7 @@ impl Entry {
         Some(self.at(shape, places))
     }
 
-    /// Some of its rows. They have to be there.
+    /// A range of rows, which must exist.
     pub fn rows(&self, start: usize, count: usize) -> Self {
         let (size, mut left, mut skip) = (self.size(), count, start);
         let mut parts = Vec::new();
@@ -178,7 +179,7 @@ impl Entry {
         self.at(shape, parts)
     }
 
-    /// The rows of several tensors, one after the other. They have to be alike but for their number of rows.
+    /// Concatenates tensors by rows. They must be equal except for their number of rows.
     pub fn stacked(tensors: &[&Self]) -> Option<Self> {
         let first = tensors.first()?;
         let mut shape = first.shape.clone();
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!((rows.offset, rows.len, &rows.shape[..], rows.is_contiguous()), (132, 32, &[2, 4][..], true));
         let turned = whole.transposed().unwrap();
         assert_eq!((&turned.shape[..], turned.is_contiguous()), (&[4, 6][..], false));
-        // Columns: rows of the transpose.
+        // Columns are rows of the transpose.
         let columns = turned.rows(1, 2);
         assert_eq!((columns.offset, columns.len, columns.parts[0].strides.as_deref()), (104, 48, Some(&[1, 4][..])));
         let back = turned.transposed().unwrap();
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!((again.offset, again.len, &again.shape[..], again.is_contiguous()), (100, 96, &[6, 4][..], true));
         let swapped = Entry::stacked(&[&second, &first]).unwrap();
         assert_eq!((swapped.offset, swapped.len, swapped.parts.len()), (132, 96, 2));
-        // Rows of what lies in parts.
+        // Rows of a tensor with several parts.
         let middle = swapped.rows(3, 2);
         assert_eq!(middle.parts.iter().map(|part| (part.offset, part.len)).collect::<Vec<_>>(), [(180, 16), (100, 16)]);
     }

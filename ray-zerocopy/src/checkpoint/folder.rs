@@ -1,13 +1,15 @@
-//! Which file of a folder has the weights, by the names that `transformers`, `diffusers` and `peft` give.
+//! Finds the weights in a folder, by the file names that `transformers`, `diffusers` and `peft`
+//! use.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::checkpoint::CheckpointError;
 
-/// The names in front of the first dot, the most common first.
+/// File names up to the first dot, most common first.
 const BASES: [&str; 5] =
     ["model", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "open_clip_pytorch_model"];
-/// The endings, the best first: an index names all files of a sharded checkpoint, of which the others are one each.
+/// File name endings, in order of preference. An index refers to all files of a sharded checkpoint,
+/// each of which is only a part.
 const ENDINGS: [&[&str]; 7] = [
     &["safetensors", "index", "json"],
     &["safetensors"],
@@ -17,20 +19,20 @@ const ENDINGS: [&[&str]; 7] = [
     &["pt"],
     &["pth"],
 ];
-/// How many names an error lists.
+/// Maximum number of names in an error message.
 const LISTED: usize = 12;
 
-/// A file of weights: the smaller its rank, the better; and its variant, `fp16` say.
+/// A file of weights. A lower rank is preferred. The variant is, for example, `fp16`.
 struct Weights {
     name: String,
     rank: usize,
     variant: Option<String>,
 }
 
-/// The file of weights in a folder.
+/// Returns the file of weights in a folder.
 ///
 /// # Errors
-/// If there is none of a known name, or only variants of which none was chosen.
+/// If there is no file of a known name, or several variants and none was selected.
 pub(super) fn weights(folder: &Path, variant: Option<&str>) -> Result<PathBuf, CheckpointError> {
     let shown = folder.display().to_string();
     let unreadable = |error: std::io::Error| CheckpointError::File { path: shown.clone(), reason: error.to_string() };
@@ -40,7 +42,7 @@ pub(super) fn weights(folder: &Path, variant: Option<&str>) -> Result<PathBuf, C
         names.push(name);
     }
     names.sort();
-    let mut found: Vec<_> = names.iter().filter_map(|name| known(name)).collect();
+    let mut found: Vec<_> = names.iter().filter_map(|name| parse_name(name)).collect();
     found.retain(|weights| folder.join(&weights.name).is_file());
     found.sort_by_key(|weights| weights.rank);
     let best = |variant: Option<&str>| found.iter().find(|weights| weights.variant.as_deref() == variant);
@@ -56,7 +58,7 @@ pub(super) fn weights(folder: &Path, variant: Option<&str>) -> Result<PathBuf, C
         return Ok(folder.join(&best.name));
     }
     if found.is_empty() {
-        return Err(CheckpointError::Format { path: shown, found: nothing(folder, &names) });
+        return Err(CheckpointError::Format { path: shown, found: describe_contents(folder, &names) });
     }
     let choices = found.iter().map(|weights| format!("`{}`", weights.name)).collect::<Vec<_>>().join(", ");
     Err(CheckpointError::Choose {
@@ -70,13 +72,14 @@ pub(super) fn weights(folder: &Path, variant: Option<&str>) -> Result<PathBuf, C
     })
 }
 
-/// Reads a name: `model.safetensors`, `model.fp16.safetensors`, `model.safetensors.index.fp16.json`.
-fn known(name: &str) -> Option<Weights> {
+/// Parses a file name: `model.safetensors`, `model.fp16.safetensors`,
+/// `model.safetensors.index.fp16.json`.
+fn parse_name(name: &str) -> Option<Weights> {
     let (base, rest) = name.split_once('.')?;
     let base = BASES.iter().position(|known| *known == base)?;
     let parts: Vec<_> = rest.split('.').collect();
     let plain = |ending: &[&str]| parts == ending;
-    // A variant stands in front of the ending, or in front of the `json` of an index.
+    // A variant precedes the ending, or the `json` of an index.
     let without = |at: usize| {
         let mut parts = parts.clone();
         let variant = parts.remove(at);
@@ -91,7 +94,7 @@ fn known(name: &str) -> Option<Weights> {
             continue;
         }
         for (rest, variant) in [without(0), without(parts.len().saturating_sub(2))] {
-            // `model.fp16-00001-of-00002.safetensors` is a part, which the index names.
+            // `model.fp16-00001-of-00002.safetensors` is a shard, which is listed in the index.
             if rest == *ending && !variant.is_empty() && !variant.contains("-of-") {
                 return Some(Weights { name: name.to_owned(), rank, variant: Some(variant.to_owned()) });
             }
@@ -100,15 +103,15 @@ fn known(name: &str) -> Option<Weights> {
     None
 }
 
-/// Whether a path is the index of a sharded checkpoint, by its name.
+/// Returns `true` if the path is the index of a sharded checkpoint, judging by its name.
 pub(super) fn is_index(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some(name) = name.strip_suffix(".json") else { return false };
     name.ends_with(".index") || name.rsplit_once('.').is_some_and(|(name, _)| name.ends_with(".index"))
 }
 
-/// What a folder without weights has instead.
-fn nothing(folder: &Path, names: &[String]) -> String {
+/// Describes the contents of a folder without weights.
+fn describe_contents(folder: &Path, names: &[String]) -> String {
     let mut text =
         "the folder has none of model.safetensors, diffusion_pytorch_model.safetensors, pytorch_model.bin, model.bpk \
          and their variants and indexes; it "
@@ -133,11 +136,11 @@ mod tests {
     use std::path::Path;
 
     use super::is_index;
-    use super::known;
+    use super::parse_name;
 
     #[test]
     fn names_of_weights_are_known_with_their_variants() {
-        let variant = |name| known(name).map(|weights| weights.variant);
+        let variant = |name| parse_name(name).map(|weights| weights.variant);
         for name in [
             "model.safetensors",
             "model.safetensors.index.json",
@@ -175,8 +178,12 @@ mod tests {
         ] {
             assert_eq!(variant(name), None, "{name}");
         }
-        assert!(known("model.safetensors.index.json").unwrap().rank < known("model.safetensors").unwrap().rank);
-        assert!(known("diffusion_pytorch_model.safetensors").unwrap().rank < known("model.bin").unwrap().rank);
+        assert!(
+            parse_name("model.safetensors.index.json").unwrap().rank < parse_name("model.safetensors").unwrap().rank
+        );
+        assert!(
+            parse_name("diffusion_pytorch_model.safetensors").unwrap().rank < parse_name("model.bin").unwrap().rank
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files that are not checkpoints, by name: what people have instead of the weights that they meant to have.
+//! Detection of files that are not checkpoints but are often mistaken for them.
 
 use std::fs::File;
 
@@ -6,18 +6,18 @@ use crate::arena::io::read_at;
 use crate::arena::region::Stamp;
 use crate::error::checkpoint::CheckpointError;
 
-/// How much of the start of a file is looked at: the name of the tar format stands at byte 257.
+/// Number of bytes inspected at the start of a file. The magic of the tar format is at byte 257.
 pub(super) const START: u64 = 512;
-/// The largest header of a safetensors file: the format's own limit.
+/// Maximum size of a safetensors header, as defined by the format.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// What a file is, if it is of a format that others read.
-pub(super) fn named(stamp: &Stamp, start: &[u8]) -> Option<String> {
+/// Describes a file of a known foreign format. Returns `None` if the format is unknown.
+pub(super) fn describe(stamp: &Stamp, start: &[u8]) -> Option<String> {
     let name = stamp.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     text(start).or_else(|| binary(start)).or_else(|| by_name(&name, start))
 }
 
-/// Texts: what a server, or git, gave in the place of the file.
+/// Text files: responses of a server or git in place of the file.
 fn text(start: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(start);
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -78,15 +78,15 @@ fn binary(start: &[u8]) -> Option<String> {
     Some(found.to_owned())
 }
 
-/// A protocol buffer that starts with a small version, and the name of the program that wrote it or the operators that
-/// it needs.
+/// Returns `true` for a protocol buffer that starts with a small version number, followed by the
+/// producer's name or the required operator sets.
 fn is_onnx(start: &[u8]) -> bool {
     let &[0x08, 1..=30, field, len, ..] = start else { return false };
     let producer =
         || start.get(4..4 + usize::from(len).min(16)).is_some_and(|name| name.iter().all(u8::is_ascii_graphic));
     match field {
         0x12 => (1..=64).contains(&len) && producer(),
-        // The graph, or the operators: both may come first.
+        // The graph or the operator sets: either may come first.
         0x3a | 0x42 => true,
         _ => false,
     }
@@ -111,10 +111,11 @@ fn by_name(name: &str, start: &[u8]) -> Option<String> {
     Some(found.to_owned())
 }
 
-/// Looks at the length in front of a safetensors header, before it is believed.
+/// Validates the length in front of a safetensors header.
 ///
 /// # Errors
-/// If the file is shorter than its header, as a download that was cut; or the number cannot be a length.
+/// If the file is shorter than its header, like a truncated download, or the number cannot be a
+/// length.
 pub(super) fn header(stamp: &Stamp, start: &[u8]) -> Result<(), CheckpointError> {
     let path = stamp.path.display().to_string();
     let Some((length, rest)) = start.split_first_chunk() else {
@@ -132,14 +133,15 @@ pub(super) fn header(stamp: &Stamp, start: &[u8]) -> Result<(), CheckpointError>
     }
     let needed = header + 8;
     if needed > stamp.len {
-        let reason = missing(stamp.len, needed, "its header alone takes");
+        let reason = missing_text(stamp.len, needed, "its header alone takes");
         return Err(CheckpointError::Cut { path, reason });
     }
     Ok(())
 }
 
-/// What a safetensors file lacks, if its header is right and its tensors do not fit into it.
-pub(super) fn cut(file: &File, stamp: &Stamp) -> Option<CheckpointError> {
+/// Describes how much of a safetensors file is missing. Returns `None` if the header is invalid or
+/// all tensors fit into the file.
+pub(super) fn truncation(file: &File, stamp: &Stamp) -> Option<CheckpointError> {
     let mut length = [0; 8];
     read_at(file, &mut length, 0).ok()?;
     let header = u64::from_le_bytes(length);
@@ -151,19 +153,19 @@ pub(super) fn cut(file: &File, stamp: &Stamp) -> Option<CheckpointError> {
     let tensors: std::collections::HashMap<String, Ends> = serde_json::from_slice(&text).ok()?;
     let end = tensors.values().filter_map(|ends| ends.data_offsets).map(|[_, end]| end).max()?;
     let needed = end.checked_add(header + 8)?;
-    // More than any disk has is not what is missing.
+    // Larger than any disk, so the header is wrong and the file is not truncated.
     (needed > stamp.len && needed < 1 << 50).then(|| CheckpointError::Cut {
         path: stamp.path.display().to_string(),
-        reason: missing(stamp.len, needed, "its header and its tensors take"),
+        reason: missing_text(stamp.len, needed, "its header and its tensors take"),
     })
 }
 
-/// As much of a tensor's line in the header as is needed. The metadata has none of it.
+/// The needed part of a tensor's entry in the header. The metadata entry has none.
 #[derive(serde::Deserialize)]
 struct Ends {
     data_offsets: Option<[u64; 2]>,
 }
 
-fn missing(found: u64, needed: u64, what: &str) -> String {
+fn missing_text(found: u64, needed: u64, what: &str) -> String {
     format!("{} of its bytes are missing: {what} {needed}, and it has {found}", needed - found)
 }

@@ -1,11 +1,12 @@
-//! Elements that lie apart, in row-major order.
+//! Gathers strided elements into row-major order.
 
 use crate::arena::io::CHUNK;
 
-/// Hands out the elements of a tensor in row-major order, some at a time. `bytes` start with its first element.
+/// Passes the elements of a tensor to `sink` in row-major order, in chunks. `bytes` starts with the
+/// first element.
 ///
 /// # Errors
-/// If an element lies outside of the bytes; else those of `sink`.
+/// If an element lies outside of the bytes, and errors of `sink`.
 pub(super) fn gather(
     bytes: &[u8],
     shape: &[usize],
@@ -34,7 +35,7 @@ pub(super) fn gather(
             sink(&ready)?;
             ready.clear();
         }
-        // The next row: the last dimension that is not at its end.
+        // Advance to the next row: increment the last dimension that is not at its end.
         for (at, &dim) in row.iter_mut().zip(outer).rev() {
             *at += 1;
             if *at < dim {

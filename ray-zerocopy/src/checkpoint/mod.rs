@@ -1,17 +1,18 @@
-//! Checkpoints: weights in files that other programs wrote.
+//! Checkpoints: weights in files that were written by other programs.
 //!
-//! Knows files and names; knows nothing of pipelines. [`share_from`](crate::share_from) is where the two meet.
+//! Knows files and names; knows nothing of pipelines. [`share_from`](crate::share_from) connects
+//! the two.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `open`, `options`, `folder` | which files a path stands for: one file, a folder, the index of a sharded checkpoint |
-//! | `safetensors`, `burnpack`, `pytorch/` | what a file of that format says it holds, checked |
-//! | `foreign` | files of other formats, and downloads that were cut, by name |
-//! | `entry` | a tensor: its shape, and the places of its elements |
-//! | `names` | renaming tensors as a pipeline names them |
-//! | `edit` | tensors that are tied, split, fused and transposed |
-//! | `source`, `gather`, `transpose` | the bytes of a tensor, gathered, transposed or cast if they have to be |
-//! | `pack` | all tensors in one file, aligned and with checksums |
+//! | `open`, `options`, `folder` | resolves a path to files: a single file, a folder, or the index of a sharded checkpoint |
+//! | `safetensors`, `burnpack`, `pytorch/` | validating parsers of the formats |
+//! | `foreign` | detects other formats, and truncated downloads |
+//! | `entry` | a tensor: its shape, and the locations of its elements |
+//! | `names` | renames tensors to the names of a pipeline |
+//! | `edit` | ties, splits, fuses and transposes tensors |
+//! | `source`, `gather`, `transpose` | the bytes of a tensor, gathered, transposed or cast if needed |
+//! | `pack` | writes all tensors into one file, aligned and with checksums |
 
 pub(crate) mod burnpack;
 pub(crate) mod edit;
@@ -46,7 +47,7 @@ use crate::arena::region::Stamp;
 use crate::error::arena::ArenaError;
 use crate::tensor::source::BlobSource;
 
-/// A file of weights, or several.
+/// An open file of weights.
 #[derive(Debug)]
 pub(crate) struct WeightFile {
     pub fd: OwnedFd,
@@ -54,18 +55,19 @@ pub(crate) struct WeightFile {
     pub format: CheckpointFormat,
 }
 
-/// The format of a file of weights.
+/// Format of a file of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CheckpointFormat {
-    /// Hugging Face's: no checksums, and an alignment of 8 bytes.
+    /// Hugging Face's format. No checksums, and an alignment of 8 bytes.
     Safetensors,
-    /// What PyTorch's `torch.save` has written: no checksums, and an alignment of 64 bytes since PyTorch 1.6.
+    /// Written by PyTorch's `torch.save`. No checksums, and an alignment of 64 bytes since PyTorch
+    /// 1.6.
     PyTorch,
-    /// burn's: no checksums, aligned to 256 bytes.
+    /// burn's format. No checksums, and an alignment of 256 bytes.
     Burnpack,
-    /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or what [`Checkpoint::pack`]
-    /// writes.
+    /// A burnpack file with this crate's manifest, which has checksums: a saved arena, or a file
+    /// written by [`Checkpoint::pack`].
     Arena,
 }
 
@@ -80,11 +82,11 @@ impl fmt::Display for CheckpointFormat {
     }
 }
 
-/// Weights in files that another program wrote: `.safetensors`, PyTorch's `.pt`, `.pth` and `.bin`, both also sharded,
-/// or burn's `.bpk`.
+/// Weights in files that were written by another program: `.safetensors`, PyTorch's `.pt`, `.pth`
+/// and `.bin`, both also sharded, or burn's `.bpk`.
 ///
-/// [`share_from`](crate::share_from) puts them into a pipeline's arena, without ever holding the model in this
-/// process's memory.
+/// [`share_from`](crate::share_from) copies them into a pipeline's arena, without ever holding the
+/// model in this process's memory.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, DType}};
@@ -102,7 +104,7 @@ impl fmt::Display for CheckpointFormat {
 /// # let numbers: Vec<u8> = (0..6).flat_map(|n| (n as f32).to_le_bytes()).collect();
 /// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
 /// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
-/// // Written by PyTorch, which has `classifier` where the pipeline has `head`.
+/// // Written by PyTorch, with `classifier` in place of the pipeline's `head`.
 /// let checkpoint = Checkpoint::open(&path)?.from_pytorch().rename("^classifier", "head")?;
 /// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
 ///
@@ -126,49 +128,51 @@ pub(crate) type Tell = Arc<Mutex<dyn FnMut(Progress) + Send>>;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CheckpointTensor<'a> {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: &'a str,
-    /// The name that it goes by, which [`rename`](Checkpoint::rename) changes.
+    /// Current name, which [`rename`](Checkpoint::rename) changes.
     pub renamed: &'a str,
-    /// The type of its elements, if burn has it; else the file's name of it.
+    /// Element type, or the file's name for a type that burn does not have.
     pub dtype: Result<DType, &'a str>,
-    /// Its shape in the file.
+    /// Shape in the file.
     pub shape: &'a [usize],
-    /// Its size in bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// The file that it is in.
+    /// The file that contains it.
     pub file: &'a Path,
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// Whether its bytes follow each other in the file, from `offset` on. Those of a transposed view, and of what was
-    /// [fused](Checkpoint::fuse), do not: [`Checkpoint::stream`] gathers them.
+    /// Whether its bytes are contiguous in the file from `offset` on. Those of a transposed view,
+    /// or of a [fused](Checkpoint::fuse) tensor, are not: [`Checkpoint::stream`] gathers them.
     pub is_contiguous: bool,
 }
 
 impl CheckpointTensor<'_> {
-    /// The largest power of two that divides its place in the file, up to a page: what it is aligned to if it is
-    /// borrowed there.
+    /// Alignment of the tensor if it is borrowed from the file: the largest power of two that
+    /// divides its offset, up to the size of a page.
     pub fn alignment(&self) -> u64 {
         1 << self.offset.trailing_zeros().min(12)
     }
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, one that `torch.save` has written, the index of a sharded
-    /// one, or a folder that has one of them. Reads what the files say of themselves, not the weights.
+    /// Opens a checkpoint: a `.safetensors` or `.bpk` file, a file written by `torch.save`, the
+    /// index of a sharded checkpoint, or a folder that contains one of these. Reads the headers of
+    /// the files, not the weights.
     ///
-    /// The pickle in a file of `torch.save` is read as data, and nothing of it is run. Its state dict may be at the
-    /// top, or under a key; if there are several, [`options`](Self::options) choose one. Such a file was written by
-    /// [`from_pytorch`](Self::from_pytorch), which need not be said.
+    /// The pickle in a `torch.save` file is read as data; no code in it is run. The state dict may
+    /// be at the top level, or under a key; if there are several, [`options`](Self::options) select
+    /// one. [`from_pytorch`](Self::from_pytorch) is implied for such a file.
     ///
     /// # Errors
-    /// If a file is missing, is of none of these formats, or contradicts itself; if there is more than one answer,
-    /// names all.
+    /// If a file is missing, has none of these formats, or is inconsistent. If there are several
+    /// candidates, the error lists all of them.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         Self::options().open(path)
     }
 
-    /// Options for [`open`](Self::open): the key of a state dict, and the variant of the weights in a folder.
+    /// Options for [`open`](Self::open): the key of a state dict, and the variant of the weights in
+    /// a folder.
     pub fn options() -> CheckpointOptions {
         CheckpointOptions::default()
     }
@@ -186,60 +190,61 @@ impl Checkpoint {
         })
     }
 
-    /// The checkpoint was written by PyTorch, as most `.safetensors` are: weights of `Linear` are transposed, and
-    /// norms have `weight` and `bias` where burn has `gamma` and `beta`.
+    /// Declares that the checkpoint was written by PyTorch, as most `.safetensors` files are:
+    /// weights of `Linear` are transposed, and the `weight` and `bias` of norms map to burn's
+    /// `gamma` and `beta`.
     ///
-    /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs no change, and can
-    /// be borrowed from the file.
+    /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs
+    /// no conversion, and can be borrowed from the file.
     #[must_use]
     pub fn from_pytorch(mut self) -> Self {
         self.pytorch = true;
         self
     }
 
-    /// Renames tensors to the paths that the pipeline has for them: wherever the regular expression `from` matches,
-    /// `to` takes its place. `$1` is the first group, and `${1}` if a letter, a digit or `_` follows. Several renames
-    /// apply one after the other.
+    /// Renames tensors to the paths of the pipeline: each match of the regular expression `from` is
+    /// replaced by `to`. `$1` is the first group; write `${1}` if a letter, a digit or `_` follows.
+    /// Several renames apply in order.
     ///
     /// # Errors
-    /// If `from` is not a regular expression, `to` names a group that it does not have, or two tensors get the same
-    /// name.
+    /// If `from` is not a regular expression, if `to` refers to a group that it does not have, or
+    /// if two tensors get the same name.
     pub fn rename(mut self, from: &str, to: &str) -> Result<Self, CheckpointError> {
         names::rename(&mut self.entries, from, to)?;
         Ok(self)
     }
 
-    /// Casts every floating point tensor to another type, which makes a copy of those that have it not. What the file
-    /// has is kept, if nothing is said: half precision is half the memory.
+    /// Casts floating-point tensors to `dtype`. Tensors of another dtype are copied. By default
+    /// dtypes are kept: half precision needs half the memory.
     #[must_use]
     pub fn cast_floats(mut self, dtype: DType) -> Self {
         self.floats = Some(dtype);
         self
     }
 
-    /// Lets parameters that the checkpoint does not have keep the value that the pipeline has for them. Otherwise they
-    /// are an error.
+    /// Allows parameters that are missing in the checkpoint; they keep the value that they have in
+    /// the pipeline. By default a missing parameter is an error.
     #[must_use]
     pub fn allow_partial(mut self) -> Self {
         self.partial = true;
         self
     }
 
-    /// Where the weights go: into sealed memory, if nothing is said.
+    /// Sets where the weights are placed. By default, in sealed memory.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Calls `progress` while this checkpoint is shared or packed.
+    /// Sets a progress callback for sharing and packing this checkpoint.
     #[must_use]
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
         self.tell = Some(Arc::new(Mutex::new(progress)));
         self
     }
 
-    /// The tensors in the files, in the order of their places.
+    /// The tensors in the order of their locations in the files.
     pub fn tensors(&self) -> impl Iterator<Item = CheckpointTensor<'_>> {
         self.entries.iter().map(|entry| CheckpointTensor {
             name: &entry.name,
@@ -253,11 +258,12 @@ impl Checkpoint {
         })
     }
 
-    /// Hands out the bytes of a tensor, little-endian and in row-major order, some at a time. `renamed` is the name
-    /// that it goes by. What lies apart in the files is gathered.
+    /// Passes the bytes of a tensor to `sink`, little-endian and in row-major order, in chunks.
+    /// `renamed` is its current name. Elements that are not contiguous in the files are gathered.
     ///
     /// # Errors
-    /// If there is no such tensor, it cannot be read, or has a type that burn does not have; and those of `sink`.
+    /// If there is no such tensor, if it cannot be read or has a type that burn does not have, and
+    /// errors of `sink`.
     pub fn stream(
         &self,
         renamed: &str,
@@ -278,7 +284,7 @@ impl Checkpoint {
         source.stream(sink).map_err(|reason| CheckpointError::File { path: path(), reason })
     }
 
-    /// The files, open once more, for sources that outlive this.
+    /// Duplicates of the file descriptors, for sources that outlive the checkpoint.
     pub(crate) fn fds(&self) -> Result<Vec<Arc<OwnedFd>>, ArenaError> {
         let fd = |file: &WeightFile| {
             let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
@@ -287,13 +293,13 @@ impl Checkpoint {
         self.files.iter().map(fd).collect()
     }
 
-    /// The format of the files.
+    /// Format of the files.
     pub fn format(&self) -> CheckpointFormat {
-        // There is at least one, and the shards of one checkpoint are alike.
+        // There is at least one file, and all shards of a checkpoint have the same format.
         self.files.first().map_or(CheckpointFormat::Safetensors, |file| file.format)
     }
 
-    /// Makes sure that the files are as they were when the checkpoint was opened.
+    /// Checks that the files have not changed since the checkpoint was opened.
     pub(crate) fn unchanged(&self) -> Result<(), ArenaError> {
         let changed = |file: &&WeightFile| Stamp::of(&file.stamp.path, &file.fd).is_ok_and(|now| now != file.stamp);
         match self.files.iter().find(changed) {
@@ -302,7 +308,7 @@ impl Checkpoint {
         }
     }
 
-    /// The files.
+    /// Paths of the files.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|file| file.stamp.path.as_path())
     }

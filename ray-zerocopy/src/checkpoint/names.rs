@@ -1,4 +1,4 @@
-//! Names of tensors: renaming them, and finding the one that a pipeline means.
+//! Tensor names: renaming, and matching with the parameters of a pipeline.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 use super::entry::Entry;
 use crate::error::checkpoint::CheckpointError;
 
-/// Renames tensors, as burn's own remapper does.
+/// Renames tensors as burn's own remapper does.
 pub(super) fn rename(entries: &mut [Entry], from: &str, to: &str) -> Result<(), CheckpointError> {
     let regex = pattern(from, to)?;
     for entry in &mut *entries {
@@ -16,7 +16,8 @@ pub(super) fn rename(entries: &mut [Entry], from: &str, to: &str) -> Result<(), 
     unique(entries)
 }
 
-/// A regular expression, which has to have the groups that its replacement names: others would be replaced by nothing.
+/// Compiles a regular expression and checks that it has all groups that its replacement refers to.
+/// The `regex` crate would replace an unknown group with an empty string.
 pub(super) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
     let regex = Regex::new(from)
         .map_err(|error| CheckpointError::Pattern { pattern: from.to_owned(), reason: error.to_string() })?;
@@ -28,7 +29,7 @@ pub(super) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
         if known(group) {
             continue;
         }
-        // `$1_` is the group `1_`: the longest name that there is.
+        // `$1_` refers to the group `1_`: the longest possible name.
         let meant = (1..group.len()).rev().map(|len| &group[..len]).find(|part| known(part)).filter(|_| !braces);
         return Err(CheckpointError::Group {
             pattern: from.to_owned(),
@@ -43,17 +44,18 @@ pub(super) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
     Ok(regex)
 }
 
-/// The groups that a replacement names, and whether it does in braces: as the `regex` crate reads it.
+/// Groups that a replacement refers to, and whether each is in braces, as parsed by the `regex`
+/// crate.
 fn groups(to: &str) -> Vec<(&str, bool)> {
     let mut found = Vec::new();
     let mut rest = to;
-    while let Some((_, behind)) = rest.split_once('$') {
-        rest = behind;
-        if let Some(behind) = rest.strip_prefix('$') {
-            rest = behind;
-        } else if let Some((group, behind)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+    while let Some((_, after)) = rest.split_once('$') {
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+        } else if let Some((group, after)) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
             found.push((group, true));
-            rest = behind;
+            rest = after;
         } else {
             let len = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
             if len > 0 {
@@ -65,7 +67,7 @@ fn groups(to: &str) -> Vec<(&str, bool)> {
     found
 }
 
-/// The groups that a regular expression has.
+/// Lists the groups of a regular expression for a message.
 fn listed(regex: &Regex) -> String {
     let name =
         |(at, name): (usize, Option<&str>)| name.map_or_else(|| format!("`${at}`"), |name| format!("`${{{name}}}`"));
@@ -73,6 +75,8 @@ fn listed(regex: &Regex) -> String {
     if names.is_empty() { "no group but `$0`, all of the match".to_owned() } else { names.join(", ") }
 }
 
+/// Checks that names are unique.
+///
 /// # Errors
 /// If two tensors have the same name.
 pub(super) fn unique(entries: &[Entry]) -> Result<(), CheckpointError> {
@@ -89,19 +93,20 @@ pub(super) fn unique(entries: &[Entry]) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// What a checkpoint may call a parameter.
+/// Names that a checkpoint may use for a parameter.
 pub(crate) struct Name {
-    /// Its path in the pipeline.
+    /// Path in the pipeline.
     pub path: String,
-    /// Its path as PyTorch would name it, if that is another.
+    /// Path in PyTorch's naming, if it differs.
     pub pytorch: Option<String>,
 }
 
 impl Name {
-    /// `module` is burn's name of the module that has the parameter, `Struct:LayerNorm`.
+    /// Creates the names of a parameter. `module` is burn's name of the containing module, such as
+    /// `Struct:LayerNorm`.
     ///
-    /// PyTorch's norms have `weight` and `bias`, which files that were converted from TensorFlow call `gamma` and
-    /// `beta`, as burn does.
+    /// PyTorch's norms have `weight` and `bias`. Files that were converted from TensorFlow use
+    /// `gamma` and `beta`, as burn does.
     pub(crate) fn of(path: &str, module: &str) -> Self {
         let norm = matches!(
             module,
@@ -111,12 +116,12 @@ impl Name {
             let parent = path.strip_suffix(from)?;
             (parent.is_empty() || parent.ends_with('.')).then(|| format!("{parent}{to}"))
         };
-        // A norm of the pipeline's own may have PyTorch's names.
+        // A norm that the pipeline defines itself may use PyTorch's names.
         let parent = path.rsplit('.').nth(1).unwrap_or_default().to_lowercase();
-        let own = !module.starts_with("Struct:Linear") && (parent.contains("norm") || parent.starts_with("ln"));
+        let custom_norm = !module.starts_with("Struct:Linear") && (parent.contains("norm") || parent.starts_with("ln"));
         let pytorch = if norm {
             swapped("gamma", "weight").or_else(|| swapped("beta", "bias"))
-        } else if own {
+        } else if custom_norm {
             swapped("weight", "gamma").or_else(|| swapped("bias", "beta"))
         } else {
             None
@@ -125,9 +130,9 @@ impl Name {
     }
 }
 
-/// The name among `names` that looks most like `wanted`, if one does.
+/// Returns the name most similar to `wanted`, or `None` if no name has anything in common with it.
 pub(crate) fn similar<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // The same segments at the end are what renamed checkpoints have in common.
+    // Renamed checkpoints usually share the last segments of the names.
     let common =
         |name: &str| wanted.rsplit('.').zip(name.rsplit('.')).take_while(|(left, right)| left == right).count();
     names

@@ -1,4 +1,4 @@
-//! Which files a path stands for.
+//! Resolves a path to files and reads their headers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -13,9 +13,9 @@ use crate::arena::region::Stamp;
 use crate::error::checkpoint::CheckpointError;
 use crate::os::limits::MAX_FDS;
 
-/// An index of more bytes than this is no index.
+/// Maximum plausible size of an index.
 const MAX_INDEX: u64 = 100_000_000;
-/// A worker gets a file descriptor for each file, and one for the arena.
+/// Maximum number of files: a worker receives a descriptor for each file, and one for the arena.
 const MAX_FILES: usize = MAX_FDS - 2;
 
 type Opened = (Vec<WeightFile>, Vec<Entry>);
@@ -38,7 +38,7 @@ fn file(path: &Path) -> Result<(File, Stamp), CheckpointError> {
         .map_err(|error| CheckpointError::File { path: path.display().to_string(), reason: reason(&error) })
 }
 
-/// The path stands in the error around this one already.
+/// Error text without the path, which the enclosing error already contains.
 fn reason(error: &crate::error::arena::ArenaError) -> String {
     match error {
         crate::error::arena::ArenaError::File { reason, .. } => reason.clone(),
@@ -46,7 +46,7 @@ fn reason(error: &crate::error::arena::ArenaError) -> String {
     }
 }
 
-/// What one file holds: its first bytes say of which format it is.
+/// Detects the format of a file by its first bytes, and reads its entries.
 fn entries(
     file: &File,
     stamp: &Stamp,
@@ -63,17 +63,17 @@ fn entries(
         return Ok((CheckpointFormat::PyTorch, pytorch::entries(file, stamp, number, &start, key)?));
     }
     let header = foreign::header(stamp, &start);
-    // A header that can be one is looked at as one: by chance it may start like another format.
+    // A plausible safetensors header takes precedence: it may start like another format by chance.
     if header.is_err()
-        && let Some(found) = foreign::named(stamp, &start)
+        && let Some(found) = foreign::describe(stamp, &start)
     {
         return Err(CheckpointError::Foreign { path: stamp.path.display().to_string(), found });
     }
     if safetensors::is_one(&stamp.path, &start) {
         header?;
         let entries = safetensors::entries(file, stamp, number);
-        // The crate that reads the header does not say how much is missing.
-        let entries = entries.map_err(|error| foreign::cut(file, stamp).unwrap_or(error))?;
+        // The crate that parses the header does not report how much is missing.
+        let entries = entries.map_err(|error| foreign::truncation(file, stamp).unwrap_or(error))?;
         return Ok((CheckpointFormat::Safetensors, entries));
     }
     let found = if start.is_empty() {
@@ -89,28 +89,32 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// A checkpoint in several files, which an index names.
+/// Opens a checkpoint in several files that are listed in an index.
 fn sharded(path: &Path, key: Option<&str>) -> Result<Opened, CheckpointError> {
-    let wrong = |reason: String| CheckpointError::Index { index: path.display().to_string(), reason };
+    let index_error = |reason: String| CheckpointError::Index { index: path.display().to_string(), reason };
     let (file, stamp) = file(path)?;
     if stamp.len > MAX_INDEX {
-        return Err(wrong(format!("it has {} bytes, and an index has {MAX_INDEX} at most", stamp.len)));
+        return Err(index_error(format!("it has {} bytes, and an index has {MAX_INDEX} at most", stamp.len)));
     }
     let mut text = vec![0; stamp.len as usize];
-    read_at(&file, &mut text, 0).map_err(|error| wrong(error.to_string()))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| wrong(format!("it is unreadable: {error}")))?;
+    read_at(&file, &mut text, 0).map_err(|error| index_error(error.to_string()))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| index_error(format!("it is unreadable: {error}")))?;
 
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (tensor, shard) in &index.weight_map {
-        // A file beside the index, and no other: an index from elsewhere does not choose what this process reads.
+        // Only files next to the index are allowed: a downloaded index must not choose which files
+        // this process reads.
         let mut parts = Path::new(shard).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(wrong(format!("`{tensor}` is said to be in `{shard}`, which is not a file beside the index")));
+            return Err(index_error(format!(
+                "`{tensor}` is said to be in `{shard}`, which is not a file beside the index"
+            )));
         }
         wanted.entry(shard).or_default().push(tensor);
     }
     if wanted.len() > MAX_FILES {
-        return Err(wrong(format!(
+        return Err(index_error(format!(
             "it names {} files, and {MAX_FILES} are the most that a worker can be given",
             wanted.len()
         )));
@@ -122,9 +126,9 @@ fn sharded(path: &Path, key: Option<&str>) -> Result<Opened, CheckpointError> {
         let mut found: HashMap<String, Entry> = found.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for tensor in tensors {
             let entry = found.remove(tensor);
-            entries.push(
-                entry.ok_or_else(|| wrong(format!("`{tensor}` is said to be in `{shard}`, which does not have it")))?,
-            );
+            entries.push(entry.ok_or_else(|| {
+                index_error(format!("`{tensor}` is said to be in `{shard}`, which does not have it"))
+            })?);
         }
         files.push(WeightFile { fd: file.into(), stamp, format });
     }

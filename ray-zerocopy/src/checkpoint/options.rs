@@ -1,11 +1,11 @@
-//! What has to be known before a checkpoint is opened.
+//! Options for opening a checkpoint.
 
 use std::path::Path;
 
 use super::Checkpoint;
 use crate::error::checkpoint::CheckpointError;
 
-/// How to open a checkpoint that has more than one answer: see [`Checkpoint::options`].
+/// Options for a checkpoint with several candidates: see [`Checkpoint::options`].
 ///
 /// ```no_run
 /// # use ray_zerocopy::Checkpoint;
@@ -23,20 +23,22 @@ pub struct CheckpointOptions {
 }
 
 impl CheckpointOptions {
-    /// The key under which a PyTorch file has its state dict, `state_dict` or `model.generator`. All tensors below it
-    /// are taken, those of nested dictionaries under names with dots. The empty key is the top.
+    /// Sets the key of the state dict in a PyTorch file, such as `state_dict` or `model.generator`.
+    /// All tensors below the key are read; names of nested dictionaries are joined with dots. The
+    /// empty key is the top level.
     ///
-    /// It is needed if there are tensors under several keys. Without it, the dictionary with tensors that is nearest to
-    /// the top is taken. Other formats have no keys, and ignore it.
+    /// The key is required if there are tensors under several keys. By default the dictionary with
+    /// tensors that is nearest to the top level is used. Other formats have no keys and ignore it.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The variant of the weights in a folder: `fp16` for `model.fp16.safetensors` or
+    /// Sets the variant of the weights in a folder, such as `fp16` for `model.fp16.safetensors` or
     /// `model.safetensors.index.fp16.json`.
     ///
-    /// It is needed if a folder has several and none without a variant. A path to a file does without.
+    /// The variant is required if a folder has several and none without a variant. It is ignored
+    /// for a path to a file.
     pub fn variant(mut self, variant: impl Into<String>) -> Self {
         self.variant = Some(variant.into());
         self

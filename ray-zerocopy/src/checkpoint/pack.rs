@@ -1,7 +1,8 @@
-//! Packing: a checkpoint of any format → one file whose tensors can all be borrowed where they are.
+//! Packing: writes a checkpoint of any format into one file whose tensors can all be borrowed in
+//! place.
 //!
-//! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have checksums, equal ones are
-//! stored once, and whatever reads arenas reads it.
+//! The file is an arena without a pipeline. So its tensors are aligned to 256 bytes and have
+//! checksums, equal tensors are stored once, and every reader of arenas can read it.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,15 +19,15 @@ use crate::error::checkpoint::CheckpointError;
 use crate::tensor::kind::TensorKind;
 
 impl Checkpoint {
-    /// Writes all tensors into one burnpack file: each aligned to 256 bytes and with a BLAKE3 checksum, under the
-    /// names that [`rename`](Self::rename) gave them, split, fused, tied and transposed as was said, and cast as
-    /// [`floats`](Self::floats) says. The file appears when it is complete; one that is there is replaced. Never holds
-    /// more than one tensor in memory.
+    /// Writes all tensors into one burnpack file, each aligned to 256 bytes and with a BLAKE3
+    /// checksum. Renames, splits, fusions, ties and transposes are applied, and tensors are cast as
+    /// set by [`floats`](Self::floats). The file appears when it is complete, and replaces an
+    /// existing file. At most one tensor is in memory at a time.
     ///
-    /// What is written is a checkpoint again: [`open`](Self::open) it and put it into a pipeline with
-    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::arena::Placement::in_file) borrows what the
-    /// file has in the pipeline's own layout. That PyTorch wrote the weights has to be said there, not here: only a
-    /// pipeline knows which of them are to be transposed.
+    /// The result is a checkpoint: [`open`](Self::open) it and share it with
+    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::arena::Placement::in_file)
+    /// borrows the tensors that have the pipeline's layout. Declare [`from_pytorch`](Self::from_pytorch)
+    /// there and not here: only a pipeline determines which weights must be transposed.
     ///
     /// ```
     /// # use ray_zerocopy::Checkpoint;
@@ -44,7 +45,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// If a tensor has a type that burn does not have, or cannot be read, or the file cannot be written.
+    /// If a tensor has a type that burn does not have, if it cannot be read, or if the file cannot
+    /// be written.
     pub fn pack(&self, path: impl AsRef<Path>) -> Result<ArenaFile, CheckpointError> {
         let path = path.as_ref();
         let mut builder = ArenaBuilder::new(ArenaFile::NO_PIPELINE);
@@ -61,7 +63,7 @@ impl Checkpoint {
         Ok(ArenaFile::open(path)?)
     }
 
-    /// A tensor as it is to be in the packed file, and its bytes as they are in this one.
+    /// Creates a tensor's entry in the packed file, and the source of its bytes.
     fn packed(
         &self,
         found: &Entry,
@@ -88,7 +90,7 @@ impl Checkpoint {
     }
 }
 
-/// Tells how far something is, if somebody listens.
+/// Calls the progress callback, if there is one.
 pub(crate) fn told(tell: Option<&Tell>, progress: Progress) {
     if let Some(tell) = tell {
         tell.lock().unwrap_or_else(PoisonError::into_inner)(progress);

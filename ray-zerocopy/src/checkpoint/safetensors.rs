@@ -1,4 +1,4 @@
-//! What a safetensors file says it holds. The format's own crate checks the header.
+//! Parser of safetensors files. The `safetensors` crate validates the header.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,9 +13,9 @@ use crate::arena::io::read_at;
 use crate::arena::region::Stamp;
 use crate::error::checkpoint::CheckpointError;
 
-/// The header's length comes first, in so many bytes.
+/// Number of bytes of the header's length, which comes first.
 const LENGTH: usize = 8;
-/// The format's own limit.
+/// Maximum size of a header, as defined by the format.
 const MAX_HEADER: u64 = 100_000_000;
 
 pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<Entry>, CheckpointError> {
@@ -58,7 +58,8 @@ pub(super) fn entries(file: &File, stamp: &Stamp, number: usize) -> Result<Vec<E
     Ok(entries)
 }
 
-/// Reads a header behind which there are `len` bytes: as `SafeTensors::read_metadata`, which takes the whole file as one run of memory.
+/// Parses a header that is followed by `len` bytes. Like `SafeTensors::read_metadata`, which
+/// requires the whole file in memory.
 fn metadata(text: &[u8], len: u64) -> Result<Metadata, SafeTensorError> {
     #[derive(serde::Deserialize)]
     struct Header {
@@ -78,7 +79,7 @@ fn metadata(text: &[u8], len: u64) -> Result<Metadata, SafeTensorError> {
     Ok(metadata)
 }
 
-/// burn's name of an element type, or the file's.
+/// Converts an element type. Returns the file's name of a type that burn does not have.
 fn dtype(found: Dtype) -> Result<DType, String> {
     Ok(match found {
         Dtype::F64 => DType::F64,
@@ -98,7 +99,8 @@ fn dtype(found: Dtype) -> Result<DType, String> {
     })
 }
 
-/// Whether a file looks like one of this format: a length, and then the start of a JSON object.
+/// Returns `true` if the file looks like a safetensors file: a length, followed by the start of a
+/// JSON object.
 pub(super) fn is_one(path: &Path, start: &[u8]) -> bool {
     path.extension().is_some_and(|extension| extension == "safetensors") || start.get(LENGTH) == Some(&b'{')
 }

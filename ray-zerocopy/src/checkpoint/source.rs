@@ -1,4 +1,4 @@
-//! The bytes of a tensor in files: as they are, gathered, transposed or cast.
+//! Bytes of a tensor in files: unchanged, gathered, transposed or cast.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,26 +13,26 @@ use crate::tensor::align::aligned;
 use crate::tensor::host;
 use crate::tensor::source::{BlobSource, SAMPLE};
 
-/// What has to be done to the bytes of a tensor.
+/// Conversion to apply to the bytes of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Change {
-    /// PyTorch's `[out, in]` becomes burn's `[in, out]`.
+    /// Transposes PyTorch's `[out, in]` to burn's `[in, out]`.
     pub transpose: bool,
-    /// The floating point type that is wanted, if the file has another.
+    /// Target floating-point type, if it differs from the file's.
     pub cast: Option<DType>,
 }
 
-/// Memory for matrices, which all tensors of a checkpoint share.
+/// A buffer for matrices, shared by all tensors of a checkpoint.
 pub(crate) type Scratch = Arc<Mutex<Vec<u8>>>;
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
 
 /// A tensor in files.
 pub(crate) struct FromFile {
-    /// Each with the file that it is in.
+    /// The parts, each with its file.
     parts: Vec<(Arc<OwnedFd>, Part)>,
     len: u64,
-    /// The size of an element. That of quantised values is not known, and they are in one place.
+    /// Size of an element. Unknown for quantised tensors, which always are one contiguous part.
     size: usize,
     dtype: DType,
     shape: Vec<usize>,
@@ -41,15 +41,15 @@ pub(crate) struct FromFile {
 }
 
 impl FromFile {
-    /// The tensor of an entry, in the files that its numbers mean.
+    /// Creates the source of an entry. `fds` are the checkpoint's files.
     pub(crate) fn new(entry: &Entry, fds: &[Arc<OwnedFd>], dtype: DType, change: Change, scratch: &Scratch) -> Self {
         let parts = entry.places().into_iter().map(|part| (Arc::clone(&fds[part.file]), part)).collect();
         let (len, size, shape) = (entry.len, dtype.size(), entry.shape.clone());
         Self { parts, len, size, dtype, shape, change, scratch: Arc::clone(scratch) }
     }
 
-    /// Memory that the next tensor uses again: to give it back and get it anew would cost more than to transpose a
-    /// matrix.
+    /// Runs `work` with the shared buffer. Reusing it matters: freeing and allocating it for each
+    /// tensor would cost more than transposing a matrix.
     fn with_scratch<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> Result<T, String>) -> Result<T, String> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         if scratch.len() < len {
@@ -58,7 +58,7 @@ impl FromFile {
         work(&mut scratch[..len])
     }
 
-    /// The elements of a part, in row-major order.
+    /// Streams the elements of a part in row-major order.
     fn part(&self, fd: &OwnedFd, part: &Part, sink: Sink<'_>) -> Result<(), String> {
         let Some(strides) = &part.strides else { return stream_file(fd, part.offset, part.len, sink) };
         if part.len == 0 {
@@ -76,7 +76,7 @@ impl FromFile {
         })
     }
 
-    /// The whole tensor in memory, of which `work` gets a view.
+    /// Passes the whole tensor in memory to `work`.
     fn whole(&self, work: impl FnOnce(&[u8]) -> Result<(), String>) -> Result<(), String> {
         if let [(fd, part)] = &self.parts[..]
             && part.strides.is_none()
@@ -96,7 +96,7 @@ impl FromFile {
         work(&bytes)
     }
 
-    /// Casts some elements, of which the shape does not matter.
+    /// Casts a chunk of elements. The shape does not matter.
     fn cast(&self, bytes: &[u8], dtype: DType) -> Result<Bytes, String> {
         let elements = bytes.len() / self.dtype.size();
         let bytes = Bytes::from_shared(aligned(bytes), AllocationProperty::Native);
@@ -125,16 +125,20 @@ impl BlobSource for FromFile {
         self.parts.iter().try_for_each(|(fd, part)| self.part(fd, part, &mut cast))
     }
 
-    /// Its place, if the bytes there are what it is: tied tensors need not be read to be known as equal.
+    /// Location of the tensor, if its bytes are used unchanged: tied tensors are recognised as
+    /// equal without reading them.
     fn identity(&self) -> Option<(usize, usize)> {
-        let kept = !self.change.transpose && self.change.cast.is_none();
+        let is_unchanged = !self.change.transpose && self.change.cast.is_none();
         match &self.parts[..] {
-            [(fd, part)] if kept && part.strides.is_none() => Some((Arc::as_ptr(fd) as usize, part.offset as usize)),
+            [(fd, part)] if is_unchanged && part.strides.is_none() => {
+                Some((Arc::as_ptr(fd) as usize, part.offset as usize))
+            }
             _ => None,
         }
     }
 
-    /// Of the bytes in the file, and what becomes of them: equal tensors have that in common.
+    /// Sample of the bytes in the file, and the conversion applied to them: both are the same for
+    /// equal tensors.
     fn sample(&self) -> Result<Vec<u8>, String> {
         let ([(first, start), ..], [.., (last, end)]) = (&self.parts[..], &self.parts[..]) else {
             return Ok(Vec::new());

@@ -1,14 +1,16 @@
-//! Turning a matrix around, some columns at a time, in memory that is used again.
+//! Transposes a matrix, a few columns at a time, in a reused buffer.
 
 use crate::arena::io::CHUNK;
 
-/// Rows and columns of a block: what is read and written at a time stays in the cache.
+/// Rows and columns of a block, which fits into the CPU cache.
 const BLOCK: usize = 64;
 
-/// Hands out the transpose of a matrix of `rows` x `columns` elements of `size` bytes, from its first byte to its last.
+/// Passes the transpose of a matrix of `rows` x `columns` elements of `size` bytes to `sink`, in
+/// order.
 ///
 /// # Errors
-/// If there is no element type of that size, or the bytes are not so many; else those of `sink`.
+/// If the element size is not supported, if the number of bytes does not match, and errors of
+/// `sink`.
 pub(super) fn transpose(
     bytes: &[u8],
     [rows, columns]: [usize; 2],
@@ -28,7 +30,8 @@ pub(super) fn transpose(
     }
 }
 
-/// A stripe is some columns of the matrix, which follow each other in its transpose.
+/// Transposes the matrix in stripes. A stripe is a group of columns, which is contiguous in the
+/// transpose.
 fn stripes<const SIZE: usize>(
     bytes: &[u8],
     rows: usize,
@@ -44,7 +47,9 @@ fn stripes<const SIZE: usize>(
             let part = BLOCK.min(width - left);
             for row in start..(start + BLOCK).min(rows) {
                 let elements = &from[row * columns + first + left..][..part];
-                elements.iter().enumerate().for_each(|(column, element)| to[(left + column) * rows + row] = *element);
+                for (column, element) in elements.iter().enumerate() {
+                    to[(left + column) * rows + row] = *element;
+                }
             }
         }
         sink(to[..width * rows].as_flattened())?;

@@ -1,15 +1,17 @@
-//! How deep a MessagePack value is nested, found without recursion.
+//! Nesting depth of a MessagePack value, computed without recursion.
 //!
-//! Reading a value takes stack for each level, and a stack that overflows ends the process. rmp-serde counts lists and maps,
-//! but not enums: a box in an enum in a box has no end for it. So the bytes are walked before they are read.
+//! Decoding uses stack for each level, and a stack overflow ends the process. rmp-serde counts
+//! lists and maps, but not enums: its depth limit never triggers for a box in an enum in a box. So
+//! the bytes are scanned before they are decoded.
 
-/// How deep values may be nested. In a build without optimisation, a thread of 2 MiB does not reach the 1024 levels that are
-/// usual for MessagePack.
+/// Maximum nesting depth. In a build without optimisation, a thread with a stack of 2 MiB does not
+/// reach the 1024 levels that are usual for MessagePack.
 pub(super) const MAX: usize = 256;
 
-/// Whether the first value in `bytes` is nested deeper than [`MAX`]. What is no MessagePack is not: its reader says so.
+/// Returns `true` if the first value in `bytes` is nested deeper than [`MAX`]. Bytes that are not
+/// MessagePack are not too deep: the decoder reports them.
 pub(super) fn too_deep(bytes: &[u8]) -> bool {
-    // How many values are still to come on each level.
+    // Number of values still expected on each level.
     let mut open = [0_u64; MAX];
     let mut depth = 0;
     let mut rest = bytes;
@@ -22,7 +24,7 @@ pub(super) fn too_deep(bytes: &[u8]) -> bool {
             depth += 1;
             continue;
         }
-        // A value is complete, and with it all that it is the last of.
+        // A value is complete, and so is each enclosing value whose last element it is.
         loop {
             let Some(level) = depth.checked_sub(1) else { return false };
             open[level] -= 1;
@@ -35,7 +37,8 @@ pub(super) fn too_deep(bytes: &[u8]) -> bool {
     false
 }
 
-/// The size of what starts here without the values in it, and how many these are. None where the bytes end.
+/// Size of the item at the start of `bytes` without the values nested in it, and the number of
+/// these values. Returns `None` if the bytes end early.
 fn item(bytes: &[u8]) -> Option<(u64, u64)> {
     let (&marker, rest) = bytes.split_first()?;
     let length =
@@ -88,7 +91,7 @@ mod tests {
         assert!(too_deep(&bytes));
         let error = codec::decode::<Value>(&bytes).unwrap_err();
         assert_eq!(error, "`serde_json::value::Value`: its values are nested more than 256 deep");
-        // Many values beside each other are not deep.
+        // Many values next to each other are not deep.
         assert!(!too_deep(&codec::encode(&vec![nested(3); 1000]).unwrap()));
     }
 
@@ -100,7 +103,7 @@ mod tests {
         let maps = [0, 15, 16].map(|len| (0..len).map(|key| (key.to_string(), json!(null))).collect());
         for value in texts.into_iter().chain(lists).chain(numbers).chain(maps).chain([json!(true), json!(null)]) {
             let bytes = codec::encode(&value).unwrap();
-            // All of it is walked, and not a byte more.
+            // The whole value is scanned, and not one byte more.
             let (mut at, mut left) = (0, 1);
             while left > 0 {
                 let (skip, values) = item(&bytes[at..]).unwrap();

@@ -1,20 +1,21 @@
-//! Finds values that MessagePack cannot tell apart: `None`, `()` and a `Some` of these are all written as nil.
+//! Rejects values that MessagePack cannot distinguish: `None`, `()` and a `Some` of these are all
+//! written as nil.
 //!
-//! A `Some(None)` would come back as `None`, and nobody would notice. So every value is walked before it is written,
-//! and one that holds a `Some` of nil is refused.
+//! A `Some(None)` would silently decode as `None`. So every value is walked before it is written,
+//! and a value that contains a `Some` of nil is rejected.
 
 use std::fmt;
 
 use serde::ser::{self, Serialize, Serializer};
 
-/// Whether a value is written as nil.
+/// Whether a value serialises to nil.
 #[derive(PartialEq, Eq)]
 enum Written {
     Nil,
     Other,
 }
 
-/// Refuses values that hold a `Some` of nil.
+/// Rejects values that contain a `Some` of nil.
 pub(super) fn check<T: Serialize + ?Sized>(value: &T) -> Result<(), String> {
     value.serialize(Probe).map(drop).map_err(|Refused(reason)| reason)
 }

@@ -18,7 +18,7 @@ pub trait Backend: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn adopt(&self, arena: Arena) -> Result<Arena>;
 
-    /// The workers that run tasks.
+    /// Returns the workers that run tasks.
     #[doc(hidden)]
     fn tasks(&self) -> Result<EngineHandle>;
 

@@ -1,4 +1,4 @@
-//! TODO.
+//! A call, and how its result is delivered.
 
 use super::program::Program;
 use crate::error::call::CallError;
@@ -9,7 +9,7 @@ use super::message::{Incoming, Outgoing};
 use super::sys::entry::FnToken;
 use crate::panics;
 
-/// One call on its way to a worker.
+/// A call to run on a worker.
 pub(crate) struct Call {
     pub program: Arc<Program>,
     pub method: &'static str,
@@ -17,35 +17,39 @@ pub(crate) struct Call {
     pub args: Outgoing,
     pub reply: oneshot::Sender<Result<Incoming, CallError>>,
     pub deadline: Option<(Instant, Duration)>,
-    /// How often the call may be tried when workers die: 1 for actors.
+    /// Maximum number of attempts when workers die: 1 for actors.
     pub allowed: u32,
     pub attempts: u32,
-    /// How often it was given to a process that was gone before it heard of it.
+    /// Number of times it was assigned to a process that exited before it received the call.
     pub unheard: u32,
-    /// Whether the worker is an actor, for the words of an error.
+    /// Whether the worker is an actor. Used for error messages.
     pub actor: bool,
-    /// The one worker that has to run it, for a call to one actor.
+    /// Index of the worker that has to run it, for a call to one actor.
     pub pinned: Option<usize>,
 }
 
 impl Call {
-    /// Whether its deadline has passed.
+    /// Returns `true` if its deadline has passed.
     pub(crate) fn is_late(&self) -> bool {
         matches!(self.deadline, Some((until, _)) if until <= Instant::now())
     }
 
-    /// Answers. A caller that no longer waits is no error.
+    /// Delivers the result. A caller that has stopped waiting is ignored.
     pub(crate) fn answer(self, result: Result<Incoming, CallError>) {
-        // Whoever waits is woken here, and the program may go: code of others, whose panic is not the engine's.
-        drop(panics::caught(move || drop(self.reply.send(result))));
+        // Sending wakes the caller and may drop the program, which runs user code. A panic in it
+        // must not take the engine down.
+        panics::caught(move || self.reply.send(result).ok()).ok();
     }
 }
 
-/// The right of a caller to receive the answer to its call. Dropped, the right is the engine's.
+/// The caller's exclusive right to receive the result of its call. Dropping it returns the right to
+/// the engine.
 pub(crate) trait Receive: Send {
-    /// Receives the answer, and delivers it, unless somebody else does. May block until it is there.
+    /// Receives and delivers the result, unless another thread does. May block until the result is
+    /// there.
     fn receive(self: Box<Self>);
 }
 
-/// A call that was taken, with the right to its answer if it is the caller's; or that was not.
+/// Result of submitting a call. If it was accepted: the right to receive the result, if it is the
+/// caller's. Otherwise the call and the reason.
 pub(crate) type Submitted = Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;

@@ -1,6 +1,7 @@
-//! What is in a packet: a frame, which is a header, the message, and the segments that belong to it.
+//! Frames: the content of a packet, consisting of a header, the message, and its segments.
 //!
-//! The header has the length of the message, the number of segments, and their lengths. Nothing in it is believed.
+//! The header holds the length of the message, the number of segments, and their lengths. All of
+//! them are untrusted.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,32 +17,34 @@ use crate::os::sys::mapping::Mapping;
 use crate::os::sys::memfd::{create, seal};
 use crate::tensor::align::ALIGN;
 
-/// Frames up to this size are sent in the packet itself. Above it, a memfd costs less than the socket's two copies.
+/// Maximum size of a frame that is sent inside the packet. For larger frames, a memfd costs less
+/// than the socket's two copies.
 pub(crate) const INLINE: usize = 64 * 1024;
-/// A frame in a memfd has to be believable: the sender is the same program, but it may be broken.
+/// Plausibility limit for a frame in a memfd: the sender runs the same program, but may be
+/// defective.
 const MAX_FRAME: u64 = 1 << 40;
 const MAX_SEGMENTS: usize = 1 << 20;
 const IN_PACKET: u8 = 0;
 const IN_MEMFD: u8 = 1;
 
-/// A message, ready to be sent.
+/// An encoded message, ready to be sent.
 pub struct Packet {
     pub(super) bytes: Vec<u8>,
-    /// The frame, if it does not fit into the packet.
+    /// The frame, if it is too large for the packet.
     pub(super) memfd: Option<OwnedFd>,
 }
 
 impl Packet {
-    /// Writes a message and the bytes that belong to it.
+    /// Encodes a message and its segments.
     pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
         let head = encode(message, payload.segments.len())?;
         let header = 16 + payload.segments.len() * 8 + head.len();
         let (starts, len) = layout(payload.segments.iter().map(|segment| segment.len()), header);
         let inline = len <= INLINE;
-        // The flag, the header, and whatever else goes into the packet.
+        // The flag and the header, followed by the segments if they fit.
         let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
         bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
-        begin(&mut bytes, &head, payload.segments.iter().map(|segment| segment.len()));
+        write_header(&mut bytes, &head, payload.segments.iter().map(|segment| segment.len()));
         let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
         if inline {
             append(&mut bytes, 1, parts);
@@ -49,7 +52,8 @@ impl Packet {
         }
         let memfd =
             create("ray-zerocopy-message", len as u64).map_err(|(call, error)| errno_hint::named(call, &error))?;
-        // Written, not mapped: the kernel fills whole pages, where a map would fault on each and be torn down again.
+        // Written, not mapped: the kernel fills whole pages, whereas a mapping would fault on each
+        // page and then be torn down.
         std::iter::once((&bytes[1..], 0))
             .chain(parts)
             .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
@@ -59,7 +63,8 @@ impl Packet {
         Ok(Self { bytes, memfd: Some(memfd) })
     }
 
-    /// The same message, in a memfd whatever its size: for a socket that takes only small packets.
+    /// Re-encodes the message in a memfd regardless of its size, for a socket that only accepts
+    /// small packets.
     pub(super) fn in_memfd(&self) -> io::Result<Self> {
         let frame = &self.bytes[1..];
         let memfd = create("ray-zerocopy-message", frame.len() as u64);
@@ -77,11 +82,13 @@ fn encode<M: Serialize>(message: &M, segments: usize) -> io::Result<Vec<u8>> {
     crate::codec::encode(message).map_err(io::Error::other)
 }
 
-/// Writes a frame up to its segments.
-fn begin(bytes: &mut Vec<u8>, head: &[u8], segments: impl ExactSizeIterator<Item = usize>) {
+/// Writes the header and the message of a frame.
+fn write_header(bytes: &mut Vec<u8>, head: &[u8], segments: impl ExactSizeIterator<Item = usize>) {
     bytes.extend((head.len() as u64).to_le_bytes());
     bytes.extend((segments.len() as u64).to_le_bytes());
-    segments.for_each(|len| bytes.extend((len as u64).to_le_bytes()));
+    for len in segments {
+        bytes.extend((len as u64).to_le_bytes());
+    }
     bytes.extend(head);
 }
 
@@ -93,19 +100,19 @@ fn append<'a>(bytes: &mut Vec<u8>, offset: usize, parts: impl Iterator<Item = (&
     }
 }
 
-/// A frame with everything in it, however large.
+/// Encodes a frame of any size into one buffer.
 #[cfg(feature = "ray")]
-pub(crate) fn whole<M: Serialize>(message: &M, segments: &[bytes::Bytes]) -> io::Result<Vec<u8>> {
+pub(crate) fn encode_contiguous<M: Serialize>(message: &M, segments: &[bytes::Bytes]) -> io::Result<Vec<u8>> {
     let head = encode(message, segments.len())?;
     let lens = || segments.iter().map(bytes::Bytes::len);
     let (starts, len) = layout(lens(), 16 + segments.len() * 8 + head.len());
     let mut bytes = Vec::with_capacity(len);
-    begin(&mut bytes, &head, lens());
+    write_header(&mut bytes, &head, lens());
     append(&mut bytes, 0, segments.iter().map(|segment| &segment[..]).zip(starts));
     Ok(bytes)
 }
 
-/// The frame of a packet, in memory that starts at a multiple of [`ALIGN`].
+/// Returns the frame of a packet, in memory that is aligned to [`ALIGN`].
 pub(crate) fn frame(packet: &[u8], fds: &mut Vec<OwnedFd>) -> io::Result<bytes::Bytes> {
     match packet.split_first() {
         Some((&IN_PACKET, frame)) => Ok(crate::tensor::align::aligned(frame)),
@@ -119,13 +126,13 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
     if len == 0 || len > MAX_FRAME {
         return Err(broken("a memfd of an impossible size"));
     }
-    let refused = |error: io::Error| {
+    let mmap_error = |error: io::Error| {
         io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, &error)))
     };
-    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(refused)?))
+    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(mmap_error)?))
 }
 
-/// Takes a frame apart.
+/// Parses a frame into its message and its segments.
 pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M, Incoming)> {
     let number = |at: usize| {
         let bytes = frame.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
@@ -154,7 +161,7 @@ pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M,
     Ok((message, Incoming { segments }))
 }
 
-/// An error of kind `InvalidData`: what arrived was not written by this program.
+/// Creates an error of kind `InvalidData`: the received bytes were not written by this program.
 fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a packet is broken: {what}"))
 }
@@ -187,7 +194,7 @@ mod tests {
         assert_eq!((number, &received.segments[0][..]), (1, &payload.segments[0][..]));
     }
 
-    /// As a sender of an earlier version hands it over.
+    /// Packet as sent by an earlier version.
     #[test]
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
     fn memory_that_arrives_open_for_writing_is_read_all_the_same() {

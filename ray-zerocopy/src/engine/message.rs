@@ -1,20 +1,23 @@
-//! What travels between processes: values through serde, and the bytes of tensors beside them, not in them.
+//! Messages between processes: values serialised with serde, and the bytes of tensors as separate
+//! segments.
 //!
-//! A message is a list of segments: the first is the serialised values, each of the others the bytes of a tensor. In
-//! memory each segment starts at a multiple of 64 bytes, so that a receiver can compute with them where they are.
+//! A message is a list of segments: the first holds the serialised values, each of the others the
+//! bytes of one tensor. Each segment is aligned to 64 bytes in memory, so that a receiver can
+//! compute on it in place.
 
 use burn::tensor::{AllocationProperty, Bytes};
 
 use crate::tensor::align::{ALIGN, aligned};
 
-/// A message on its way out.
+/// A message to be sent.
 #[derive(Clone, Default)]
 pub struct Outgoing {
     /// The values, then the tensors.
     pub segments: Vec<Bytes>,
 }
 
-/// Where each segment of some lengths starts behind a header of `header` bytes, and where the last ends.
+/// Computes the start of each segment after a header of `header` bytes, and the end of the last
+/// one.
 pub(crate) fn layout(lens: impl Iterator<Item = usize>, header: usize) -> (Vec<usize>, usize) {
     let mut end = header;
     let starts = lens.map(|len| {
@@ -26,7 +29,7 @@ pub(crate) fn layout(lens: impl Iterator<Item = usize>, header: usize) -> (Vec<u
     (starts, end)
 }
 
-/// A message that arrived: heap memory, or a sealed memfd of the sender that is mapped read-only.
+/// A received message: heap memory, or a sealed memfd of the sender that is mapped read-only.
 #[derive(Clone, Debug, Default)]
 pub struct Incoming {
     /// The values, then the tensors.
@@ -34,7 +37,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// A segment as burn takes it: in place if it starts at a multiple of `align`, else copied to where it does.
+    /// Returns a segment as burn's `Bytes`: in place if it is aligned to `align`, otherwise copied
+    /// to aligned memory.
     pub(crate) fn tensor(&self, index: usize, align: usize) -> Option<Bytes> {
         let segment = self.segments.get(index)?;
         if (segment.as_ptr() as usize).is_multiple_of(align.clamp(1, ALIGN)) {

@@ -1,7 +1,22 @@
 //! Engines: where calls run.
 //!
-//! An engine moves opaque arenas and opaque calls. It knows nothing of wrappers or of what a pipeline is: a program is
-//! an arena, the code that loads it, and a device; a call is the code to run on it, and bytes.
+//! An engine transfers opaque arenas and opaque calls. It knows nothing of wrappers or of
+//! pipelines: a program is an arena, the code that loads it, and a device; a call is the code to
+//! run on a program, and bytes.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `backend` | the interface between wrappers and engines |
+//! | `call` | a call, and how its result is delivered |
+//! | `program` | what a worker loads before it runs calls |
+//! | `served` | the worker's side of a program: loading it, and running a method |
+//! | `settings` | number of workers, threads and queue size |
+//! | `message` | values and tensors as segments of bytes |
+//! | `frame` | messages as packets |
+//! | `blocking` | waits that release Python's lock |
+//! | `registry` | functions of this crate that are looked up by name |
+//! | `sys` | functions as tokens that another process can resolve |
+//! | `local/` | the engine that runs calls in processes of this machine |
 
 pub(crate) mod backend;
 pub(crate) mod blocking;
@@ -23,37 +38,41 @@ pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
 pub use crate::error::call::Worker;
 
-/// Where calls run.
+/// An engine: accepts calls and runs them on its workers.
 pub(crate) trait Engine: Send + Sync {
-    /// Hands a call to the engine. Every call that is handed over is answered, whatever happens to workers. Its caller may
-    /// get the right to receive the answer, which is quicker than to have it received.
+    /// Submits a call. Every call that is accepted gets a result, whatever happens to workers. The
+    /// caller may get the right to receive the result on its own thread, which is faster than
+    /// waiting for another thread.
     ///
     /// # Errors
-    /// Gives the call back if the engine does not take it: the queue is full and `wait` is not set, the deadline passed
-    /// while it waited for a place, or the engine has been shut down.
+    /// Returns the call if the engine does not accept it: the queue is full and `wait` is not set,
+    /// the deadline passed while waiting for a place in the queue, or the engine has been shut
+    /// down.
     fn submit(&self, call: Call, wait: bool) -> Submitted;
 
-    /// Frees what the workers hold for a program.
+    /// Frees the workers' resources of a program.
     fn forget(&self, key: u64);
 
-    /// The workers that have a process now.
+    /// The workers that currently have a process.
     fn workers(&self) -> Vec<Worker>;
 
-    /// Whether a worker is a process of this machine.
+    /// Returns `true` if the worker is a process of this machine.
     fn is_here(&self, worker: Worker) -> bool {
         let _ = worker;
         true
     }
 
-    /// How many workers there are, with those that are being started.
+    /// Number of workers, including those that are starting.
     fn size(&self) -> usize;
 
-    /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are gone.
+    /// Runs the queued calls, accepts no new ones, and ends the workers. Returns when all of them
+    /// have ended.
     fn shut_down(&self);
 
-    /// Ends the workers at once, whatever they do. Calls that wait or run are errors.
+    /// Ends the workers immediately, even if they are running a call. Queued and running calls
+    /// fail.
     fn abort(&self);
 
-    /// What each worker said when it loaded the program.
+    /// Returns what each worker reported when it loaded the program.
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;
 }

@@ -1,4 +1,4 @@
-//! TODO.
+//! Programs: what a worker loads before it runs calls.
 
 use super::Engine;
 use std::any::Any;
@@ -14,31 +14,32 @@ use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::memory::status::MemoryStatus;
 use crate::tensor::copied::CopiedTensor;
 
-/// A loaded program in a worker, as the worker reported it.
+/// Report of a worker that has loaded a program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attached {
-    /// What could not be borrowed.
+    /// Tensors that were copied instead of borrowed.
     pub copied: Vec<CopiedTensor>,
-    /// From the arrival of the arena in the worker to the loaded pipeline, without the memory policy.
+    /// Time from the arrival of the arena in the worker to the loaded pipeline, without the memory
+    /// policy.
     pub took: Duration,
-    /// How much of that went into the copied fields.
+    /// The part of `took` that was spent on the copied fields.
     pub decoding: Duration,
-    /// What came of the memory policy in the worker, before the pipeline was loaded.
+    /// Result of applying the memory policy in the worker, before the pipeline was loaded.
     pub memory: MemoryStatus,
 }
 
-/// What a worker needs to have before it can run calls: an arena, and the code that loads it.
+/// What a worker needs before it can run calls: an arena, and the code that loads it.
 pub(crate) struct Program {
-    /// Tells programs apart within this process.
+    /// Id of the program, unique within this process.
     pub key: u64,
     pub arena: Arena,
     pub loader: FnToken,
     pub device: String,
     pub strict: bool,
     pub memory: MemoryPolicy,
-    /// What the wrapper has read out of the arena, so that each call need not read it again.
+    /// Data that the wrapper has read from the arena, so that a call does not read it again.
     pub cache: OnceLock<Box<dyn Any + Send + Sync>>,
-    /// Whose workers hold the program; they are told when nobody needs it any more.
+    /// The engine whose workers hold the program. It is notified when the program is dropped.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
 

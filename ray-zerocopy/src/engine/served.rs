@@ -1,4 +1,4 @@
-//! TODO.
+//! The worker's side of a program: loading it, and running a method.
 
 use std::time::Duration;
 
@@ -11,38 +11,38 @@ use crate::error::graph::ReplayError;
 use crate::error::load::LoadError;
 use crate::tensor::copied::CopiedTensor;
 
-/// What a program's loader gets.
+/// Arguments of a program's loader.
 pub(crate) struct LoadRequest {
     pub arena: Arena,
     pub device: String,
     pub strict: bool,
 }
 
-/// What a program's loader gives.
+/// Result of a program's loader.
 pub(crate) struct LoadedProgram {
     pub served: Box<dyn Served>,
     pub copied: Vec<CopiedTensor>,
     pub decoding: Duration,
 }
 
-/// A loaded program: the pipeline behind it is known to the wrappers only.
+/// A loaded program. Only wrappers know the pipeline behind it.
 pub(crate) trait Served {
     /// Runs a method.
     fn call(&mut self, handler: &FnToken, arguments: Incoming) -> Result<Outgoing, MethodError>;
 }
 
-/// Loads a program in a worker. Sent as a token.
+/// A function that loads a program in a worker. Sent as a token.
 pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;
 
-/// Why a method has no result.
+/// Why a method did not return a result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum MethodError {
     Panicked(String),
-    /// The arguments or the result could not be turned into values or bytes.
+    /// The arguments or the result could not be serialised or deserialised.
     Wire {
         what: String,
         reason: String,
     },
-    /// The graph did not run.
+    /// The graph could not be run.
     Graph(ReplayError),
 }

@@ -1,16 +1,16 @@
-//! TODO.
+//! Settings of a worker pool.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a pool of workers is set up.
+/// Settings of a worker pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub workers: usize,
     pub threads: Option<usize>,
     pub queue: usize,
     pub start_timeout: Duration,
-    /// The program of the workers, if it is another one than this.
+    /// Executable of the workers, if it is not this program.
     pub program: Option<PathBuf>,
 }
 
@@ -21,7 +21,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Threads for each worker: the cores divided among the workers, and one at least.
+    /// Number of threads for each worker: the cores divided by the number of workers, and at least
+    /// one.
     pub(crate) fn threads_per_worker(&self) -> usize {
         self.threads.unwrap_or_else(|| (cores() / self.workers.max(1)).max(1))
     }

@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of arenas: system calls, seals, files and contents that contradict themselves.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of calls, and the worker that they name.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of devices: the string is not a device, or the device is not there.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of loading: an arena cannot become a pipeline.
 
 use serde::{Deserialize, Serialize};
 

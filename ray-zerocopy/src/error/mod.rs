@@ -1,4 +1,7 @@
-//! One type for `?`: what any operation can fail with.
+//! The public errors, one enum per operation, as plain data that can be sent between processes.
+//!
+//! They are `Clone + PartialEq` and hold texts instead of sources, because a worker sends them to its owner. [`Error`] is the one type for
+//! `?`.
 
 pub(crate) mod arena;
 pub(crate) mod call;
@@ -6,6 +9,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod device;
 pub(crate) mod graph;
 pub(crate) mod load;
+#[cfg(feature = "ray")]
 pub(crate) mod ray;
 pub(crate) mod report;
 pub(crate) mod script;

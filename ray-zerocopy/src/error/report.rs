@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of reports: `/proc` cannot be read.
 
 use serde::{Deserialize, Serialize};
 

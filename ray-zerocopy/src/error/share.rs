@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of sharing: a pipeline, or a checkpoint, cannot become an arena.
 
 use super::arena::ArenaError;
 use super::load::LoadError;

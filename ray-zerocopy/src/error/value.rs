@@ -1,4 +1,4 @@
-//! TODO.
+//! Errors of named tensors: a value is missing, or has another kind, rank or shape than was asked for.
 
 use serde::{Deserialize, Serialize};
 

@@ -321,14 +321,14 @@ pub type JitActors = Actors<Graph>;
 /// One actor of several that [runs](super::GraphCaller::run) a graph or a TorchScript module.
 pub type JitActor = Actor<Graph>;
 
-macro_rules! debug {
-    ($($type:ident $field:ident),*) => {$(
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($type)).field(&self.$field).finish()
-            }
-        }
-    )*};
+impl fmt::Debug for JitTaskWrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JitTaskWrapper").field(&self.tasks).finish()
+    }
 }
 
-debug!(JitTaskWrapper tasks, JitActorWrapper actors);
+impl fmt::Debug for JitActorWrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JitActorWrapper").field(&self.actors).finish()
+    }
+}

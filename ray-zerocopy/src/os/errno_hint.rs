@@ -1,16 +1,18 @@
-//! Limits of the machine and of the user, named: which one is reached, and where it is set.
+//! Hints for errors of system calls: which resource limit was reached, and where it is set.
 
 use std::io;
 
 use rustix::io::Errno;
 
-/// An error of the system call `call`, with what to do about it if a limit is behind it. Its kind is kept.
+/// Wraps an error of the system call `call`, with a hint if a resource limit may be the cause.
+/// Keeps the error kind.
 pub(crate) fn named(call: &str, error: &io::Error) -> io::Error {
     let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
     io::Error::new(error.kind(), format!("{call}: {error}{hint}"))
 }
 
-/// What is behind an error of a call that wants memory, a descriptor or a process.
+/// Hint for an error of a system call that allocates memory, a descriptor or a process. Returns
+/// `None` if the cause is not a known limit.
 pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
     Some(match Errno::from_io_error(error)? {
         Errno::MFILE => "this process has as many open files as it may have: raise the limit, see `ulimit -n`",

@@ -1,4 +1,4 @@
-//! Limits of the machine, the user and the process, named: which one is behind an error, and where it is set.
+//! Limits of the machine, the user and the process: which one caused an error, and where it is set.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,7 +9,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::smaps::field;
 
-/// An error of a system call on behalf of so many bytes, with what is behind it and what to do about it, if that is known.
+/// Describes an error of a system call for `bytes` bytes, with the limit that caused it and how to
+/// raise it, if known.
 pub(crate) fn explained(call: &str, bytes: u64, error: &io::Error) -> String {
     match hint(call, bytes, error) {
         Some(hint) => format!("{error}; {hint}"),
@@ -36,8 +37,8 @@ fn hint(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Whether this process may write a file of so many bytes. Beyond the limit the kernel does not only refuse: it ends the process
-/// with SIGXFSZ.
+/// Checks that this process may write a file of `bytes` bytes (`RLIMIT_FSIZE`). Beyond the limit
+/// the kernel does not only fail the write: it ends the process with SIGXFSZ.
 pub(crate) fn may_write(bytes: u64) -> io::Result<()> {
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| bytes > limit) {
         return Err(Errno::FBIG.into());
@@ -45,11 +46,11 @@ pub(crate) fn may_write(bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Why a map of so many bytes is refused, which takes addresses and no memory.
+/// Why a mapping of `bytes` bytes was refused. A mapping uses address space, not memory.
 fn no_map(bytes: u64) -> String {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     if let (Some(most), Some(found)) = (number("/proc/sys/vm/max_map_count"), maps())
-        // The map itself, and those beside it that it would be cut out of.
+        // The mapping itself, and the neighbours that trimming it would leave.
         && found + 3 > most
     {
         return format!(
@@ -69,7 +70,7 @@ fn no_map(bytes: u64) -> String {
     no_memory(bytes)
 }
 
-/// Why so many bytes of memory are refused.
+/// Why `bytes` bytes of memory were refused.
 fn no_memory(bytes: u64) -> String {
     let strict = fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2");
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -84,7 +85,8 @@ fn no_memory(bytes: u64) -> String {
     "is there enough memory (see `free -h` and the memory limit of the cgroup)?".to_owned()
 }
 
-/// How many memory maps this process has. Counted in a small buffer: at the limit there may be no memory for more.
+/// Number of memory mappings of this process. Counted in a small buffer: at the limit there may be
+/// no memory for a larger one.
 fn maps() -> Option<u64> {
     let mut file = File::open("/proc/self/maps").ok()?;
     let (mut lines, mut buffer) = (0, [0; 4096]);
@@ -100,5 +102,5 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// The kernel takes 253 file descriptors in one packet.
+/// Largest number of file descriptors that the kernel accepts in one message (`SCM_MAX_FD`).
 pub(crate) const MAX_FDS: usize = 253;

@@ -1,12 +1,16 @@
-//! What this crate asks of the operating system beside memory maps: files that are written whole, and the limits that refuse
-//! something, named.
+//! Operating system interfaces: memory mappings, `/proc`, resource limits, signals, and files that
+//! are replaced atomically.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `replace` | writes a file that appears when it is complete |
-//! | `temporary` | the files that have a name before they are complete, for programs that end by a signal |
-//! | `per_process` | a value that a fork has one of its own of |
-//! | `limits` | which limit is behind an error of a system call |
+//! | `errno_hint`, `limits` | which resource limit caused an error of a system call |
+//! | `fork` | thread pools and mutexes in a child of `fork` |
+//! | `per_process` | a value for each process, with a new one after a fork |
+//! | `procfs`, `smaps` | parsers for `/proc/<pid>/maps`, `smaps`, `stat` and `cmdline` |
+//! | `replace` | writes a file that appears under its name when it is complete |
+//! | `temporary` | files that have a name before they are complete, removed if the program ends by a signal |
+//! | `title` | process titles of workers |
+//! | `sys` | memory mappings, memfds, signals and the heap. The unsafe code of this folder |
 
 pub(crate) mod errno_hint;
 pub(crate) mod fork;

@@ -1,11 +1,13 @@
 //! A value for each process.
 //!
-//! A fork has copies of all memory and none of the threads. A lock that another thread held at the fork stays locked in the child, and
-//! what a thread was to do never happens. So what depends on threads belongs to the process that started them.
+//! A fork copies all memory and none of the threads. A lock that another thread held at the fork
+//! stays locked in the child, and work assigned to another thread never happens there. So state
+//! that depends on threads belongs to the process that started them.
 
 use std::sync::OnceLock;
 
-/// A value for each process: the first that asks in a process makes it, and a fork makes one of its own.
+/// A value for each process: created by the first access in a process, and again by the first
+/// access in a fork.
 pub(crate) struct PerProcess<T> {
     first: OnceLock<Box<Node<T>>>,
 }
@@ -13,7 +15,7 @@ pub(crate) struct PerProcess<T> {
 struct Node<T> {
     process: u32,
     value: T,
-    /// That of a fork.
+    /// The node of a fork.
     next: OnceLock<Box<Node<T>>>,
 }
 
@@ -22,19 +24,19 @@ impl<T: Default> PerProcess<T> {
         Self { first: OnceLock::new() }
     }
 
-    /// This process's value.
+    /// Returns this process's value. Creates it if needed.
     pub(crate) fn get(&self) -> &T {
         let process = std::process::id();
         let make = || Box::new(Node { process, value: T::default(), next: OnceLock::new() });
         let mut node = self.first.get_or_init(make);
-        // Forks of forks: as many as there are generations.
+        // Forks of forks: one node for each generation.
         while node.process != process {
             node = node.next.get_or_init(make);
         }
         &node.value
     }
 
-    /// This process's value, if it has one.
+    /// Returns this process's value, or `None` if it has not been created.
     pub(crate) fn existing(&self) -> Option<&T> {
         let process = std::process::id();
         let mut node = self.first.get()?;

@@ -1,4 +1,5 @@
-//! What the kernel tells of a process: `/proc/<pid>/maps`, `smaps` and `smaps_rollup`. Knows nothing of arenas.
+//! Parsers for the files of a process in `/proc`: `maps`, `stat` and `cmdline`. Knows nothing of
+//! arenas.
 
 use std::fs;
 use std::io;
@@ -6,14 +7,14 @@ use std::ops::Range;
 
 use super::smaps::mapping_of;
 
-/// A line of `/proc/<pid>/maps` that is about a file, or about memory that has a file descriptor.
+/// A line of `/proc/<pid>/maps` for a mapping of a file, or of memory that has a file descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Map<'a> {
     pub start: usize,
     pub end: usize,
-    /// `r--s` and the like.
+    /// Permissions, such as `r--s`.
     pub permissions: &'a str,
-    /// Major and minor, `00:01`: not always as `fstat` has them.
+    /// Major and minor device number, such as `00:01`. Not always equal to those of `fstat`.
     pub device: &'a str,
     pub inode: u64,
     /// The path, or `/memfd:NAME (deleted)`.
@@ -25,8 +26,8 @@ impl<'a> Map<'a> {
         let Range { start, end } = mapping_of(line)?;
         let mut rest = line;
         let mut word = || {
-            let (word, behind) = rest.split_once(' ').unwrap_or((rest, ""));
-            rest = behind.trim_start();
+            let (word, after) = rest.split_once(' ').unwrap_or((rest, ""));
+            rest = after.trim_start();
             word
         };
         let (_, permissions, _, device, inode) = (word(), word(), word(), word(), word());
@@ -35,31 +36,34 @@ impl<'a> Map<'a> {
     }
 }
 
-/// The ids of all processes.
+/// Iterates over the ids of all processes.
 ///
 /// # Errors
-/// If there is no `/proc`, or it is not that of this process.
+/// If `/proc` is not mounted, or belongs to another pid namespace.
 pub(crate) fn processes() -> io::Result<impl Iterator<Item = u32>> {
-    // Where it is not mounted there is most often an empty folder.
+    // An unmounted `/proc` is usually an empty folder.
     fs::metadata("/proc/self")?;
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
-/// Whether a process is there and may not be looked into: it is another user's, or has protected itself.
+/// Returns `true` if the process exists but its memory map may not be read: it belongs to another
+/// user, or is not dumpable.
 pub(crate) fn is_hidden(pid: u32) -> bool {
-    // The kernel decides when the file is opened; its content shows only in what is read.
+    // The permission is checked when the file is opened, but the error may only appear when it is
+    // read.
     matches!(fs::read(format!("/proc/{pid}/maps")), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// The id of a process's parent.
+/// Returns the id of a process's parent.
 pub(crate) fn parent(pid: u32) -> Option<u32> {
-    // The name of the program is in parentheses, and may hold anything, parentheses too.
+    // The program name is in parentheses, and may itself contain any characters, including
+    // parentheses.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The first word of a process's command line.
+/// Returns the first argument of a process's command line.
 pub(crate) fn argv0(pid: u32) -> Option<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     Some(String::from_utf8_lossy(line.split(|&byte| byte == 0).next()?).into_owned())

@@ -1,11 +1,13 @@
-//! Files that appear when they are complete.
+//! Atomic replacement of files: a file appears under its name when it is complete.
 //!
-//! Until then a file has no name at all (`O_TMPFILE`), so that a process that ends early leaves nothing behind. Where the file
-//! system cannot do that, the file has a hidden name, which its guard removes, or the program when it ends by a signal: see
+//! Until then the file has no name at all (`O_TMPFILE`), so a process that ends early leaves
+//! nothing behind. Where the file system does not support that, the file has a hidden name. Its
+//! guard removes it, or the program does if it ends by a signal: see
 //! [`temporary`](super::temporary).
 //!
-//! `linkat` gives a name to a file and cannot take it from another. So a file that replaces one gets a hidden name
-//! first, for as long as the rename after it takes. A process that is killed by SIGKILL just then leaves it behind.
+//! `linkat` cannot replace an existing file. So a file that replaces another one briefly gets a
+//! hidden name, which is then renamed. A process that is killed by SIGKILL between these two calls
+//! leaves the hidden file behind.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek};
@@ -19,42 +21,45 @@ use rustix::process::geteuid;
 
 use super::temporary::Hidden;
 
-/// As many links as the kernel follows.
+/// Maximum number of symbolic links to follow, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Writes a file that has its name when it is complete, and then takes the place of one that is there.
+/// Writes a file that appears under its name when it is complete, and replaces an existing file of
+/// that name.
 ///
-/// - A new file has the mode that the umask leaves of 0666; one that replaces another keeps the mode of that.
+/// - A new file has mode 0666 minus the umask. A file that replaces another one keeps its mode.
 /// - A symbolic link stays: the file that it points to is written, even on another file system.
-/// - Only a regular file is replaced: no folder, pipe or device.
-/// - The file is on the disk when this returns, its name where the file system can sync folders.
+/// - Only a regular file is replaced, not a folder, pipe or device.
+/// - When this returns, the file's content is on the disk. Its name is as well, where the file
+///   system can sync folders.
 ///
 /// # Errors
-/// If the file cannot be written; `failed` makes the error of it. Or as `write`. Nothing is left behind then.
+/// If the file cannot be written; `failed` converts the I/O error. Errors of `write` are returned
+/// as they are. No file is left behind in either case.
 pub fn replace<E>(
     path: &Path,
     write: impl FnOnce(&File) -> Result<(), E>,
-    failed: impl Fn(io::Error) -> E,
+    to_error: impl Fn(io::Error) -> E,
 ) -> Result<(), E> {
-    let path = target(path).map_err(&failed)?;
+    let path = target(path).map_err(&to_error)?;
     let folder = folder(&path);
-    let mode = mode(&path).map_err(&failed)?;
-    let file = Unnamed::make(folder).map_err(&failed)?;
+    let mode = mode(&path).map_err(&to_error)?;
+    let file = Unnamed::make(folder).map_err(&to_error)?;
     if let Some(mode) = mode {
-        keep(file.get(), mode).map_err(&failed)?;
+        set_mode(file.get(), mode).map_err(&to_error)?;
     }
     write(file.get())?;
-    file.get().sync_all().map_err(&failed)?;
-    file.publish(folder, &path).map_err(&failed)?;
-    // The name lasts when the folder does. Not every folder can be read, and not every file system can sync one; what was
-    // written is there all the same, so this is no error.
-    drop(File::open(folder).and_then(|folder| folder.sync_all()));
+    file.get().sync_all().map_err(&to_error)?;
+    file.publish(folder, &path).map_err(&to_error)?;
+    // The name is durable when the folder is. Not every folder can be read, and not every file
+    // system can sync one. The file has been written in either case, so this is not an error.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
 }
 
-/// A file that has not got its name yet.
+/// A file that does not have its final name yet.
 enum Unnamed {
-    /// One without any name.
+    /// A file without any name (`O_TMPFILE`).
     Nameless(File),
     Hidden(Hidden<File>),
 }
@@ -63,7 +68,7 @@ impl Unnamed {
     fn make(folder: &Path) -> io::Result<Self> {
         match nameless(folder) {
             Some(file) => Ok(Self::Nameless(file)),
-            // If nothing can be made in the folder, this says why.
+            // If no file can be created in the folder, this returns the reason.
             None => Ok(Self::Hidden(Hidden::make(folder, create)?)),
         }
     }
@@ -78,7 +83,7 @@ impl Unnamed {
     fn publish(self, folder: &Path, path: &Path) -> io::Result<()> {
         let file = match self {
             Self::Nameless(file) => file,
-            Self::Hidden(file) => return file.persist(path).map_err(explained),
+            Self::Hidden(file) => return file.persist(path).map_err(explain_busy),
         };
         let hidden = match link(&file, path) {
             Ok(()) => return Ok(()),
@@ -87,33 +92,35 @@ impl Unnamed {
             }
             Err(error) => Err(error),
         };
-        // A file system that has files without names, and gives them none: the bytes are worth a copy.
+        // Some file systems support `O_TMPFILE` but not linking such a file later. Then the bytes
+        // are copied.
         match hidden {
             Err(error) if !matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => {
                 let hidden = Hidden::make(folder, create)?;
                 copy(&file, hidden.file())?;
-                hidden.persist(path).map_err(explained)
+                hidden.persist(path).map_err(explain_busy)
             }
-            linked => linked.map_err(explained),
+            linked => linked.map_err(explain_busy),
         }
     }
 }
 
-/// A file of a folder without a name, if the file system has such files and one can get a name later.
+/// Creates a file without a name in a folder. Returns `None` if the file system does not support
+/// that, or if the file could not be linked later.
 fn nameless(folder: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
-    // Without /proc only a privileged process could give it one.
-    let (own, found) = (file.metadata().ok()?, fs::metadata(through_proc(&file)).ok()?);
+    // Linking works through /proc; without it, only a privileged process could link the file.
+    let (own, found) = (file.metadata().ok()?, fs::metadata(proc_fd_path(&file)).ok()?);
     ((own.dev(), own.ino()) == (found.dev(), found.ino())).then_some(file)
 }
 
-fn through_proc(file: &File) -> String {
+fn proc_fd_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 fn link(file: &File, path: &Path) -> io::Result<()> {
-    Ok(linkat(CWD, through_proc(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+    Ok(linkat(CWD, proc_fd_path(file), CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 fn create(path: &Path) -> io::Result<File> {
@@ -127,7 +134,7 @@ fn copy(mut from: &File, mut to: &File) -> io::Result<()> {
     to.sync_all()
 }
 
-/// The mode of the file that is to be replaced, if there is one.
+/// Returns the mode of the file to replace, or `None` if it does not exist.
 fn mode(path: &Path) -> io::Result<Option<u32>> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => Ok(Some(found.mode() & 0o777)),
@@ -138,8 +145,8 @@ fn mode(path: &Path) -> io::Result<Option<u32>> {
     }
 }
 
-/// Gives a file a mode, if it does not have it: some file systems have none to give.
-fn keep(file: &File, mode: u32) -> io::Result<()> {
+/// Sets the mode of a file unless it already has it: some file systems do not support modes.
+fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     if file.metadata()?.mode() & 0o777 == mode {
         return Ok(());
     }
@@ -150,9 +157,9 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The file that a path stands for: itself, or what its links lead to, which need not be there.
+/// Resolves the symbolic links of a path. The resulting file need not exist.
 fn target(path: &Path) -> io::Result<PathBuf> {
-    // A link of /proc, such as /dev/stdout, leads to what may have no path.
+    // A link in /proc, such as /dev/stdout, may lead to a file without a path.
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return Err(io::Error::other("it is not a regular file, and only such a one can be replaced"));
     }
@@ -160,7 +167,8 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     for _ in 0..MOST_LINKS {
         match fs::symlink_metadata(&path) {
             Ok(found) if found.is_symlink() => may_follow(&path, &found)?,
-            // If the file cannot be looked at, it cannot be written either, which is a better place for the error.
+            // If the file's metadata cannot be read, writing fails as well and returns the better
+            // error.
             _ => return Ok(path),
         }
         path = folder(&path).join(fs::read_link(&path)?);
@@ -168,8 +176,9 @@ fn target(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// The kernel's own rule (`fs.protected_symlinks`), which resolving a link by hand would get around: in a folder like /tmp a
-/// link that another user has made is not followed.
+/// Applies the kernel's own rule (`fs.protected_symlinks`), which resolving a link manually would
+/// bypass: in a world-writable sticky folder such as /tmp, links created by another user are not
+/// followed.
 fn may_follow(path: &Path, link: &fs::Metadata) -> io::Result<()> {
     let folder = fs::metadata(folder(path))?;
     let open_to_all = folder.mode() & 0o1002 == 0o1002;
@@ -180,7 +189,7 @@ fn may_follow(path: &Path, link: &fs::Metadata) -> io::Result<()> {
     Ok(())
 }
 
-fn explained(error: io::Error) -> io::Error {
+fn explain_busy(error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::ResourceBusy {
         return error;
     }

@@ -1,22 +1,22 @@
-//! The kernel's figures of mappings, from `/proc/<pid>/smaps`, in bytes.
+//! Memory usage of mappings from `/proc/<pid>/smaps`, in bytes.
 
 use std::fs;
 use std::ops::Range;
 
-/// What the kernel says of some mappings.
+/// Memory usage of a set of mappings, as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Figures {
-    /// `Rss`: what the process has in its map.
+    /// `Rss`: resident memory.
     pub rss: u64,
-    /// `Pss`: the same, divided by who maps it.
+    /// `Pss`: resident memory, with each page divided by the number of processes that map it.
     pub pss: u64,
-    /// `ShmemPmdMapped` and `FilePmdMapped`: what is mapped as huge pages.
+    /// `ShmemPmdMapped` and `FilePmdMapped`: memory mapped with huge pages.
     pub huge: u64,
-    /// `Rss` of the mappings that are locked. The kernel's own `Locked` is a part of `Pss`.
+    /// `Rss` of the locked mappings. The kernel's own `Locked` is a part of `Pss`.
     pub locked: u64,
 }
 
-/// The sum over the mappings whose headline is `ours`.
+/// Sums the figures of the mappings whose header line satisfies `ours`.
 pub(crate) fn figures(smaps: &str, ours: impl Fn(&str) -> bool) -> Figures {
     let mut sum = Figures::default();
     let (mut rss, mut is_ours) = (0, false);
@@ -44,25 +44,27 @@ pub(crate) fn figures(smaps: &str, ours: impl Fn(&str) -> bool) -> Figures {
     sum
 }
 
-/// The addresses of a mapping, if the line is its headline.
+/// Parses the address range of a mapping. Returns `None` if the line is not a mapping's header.
 pub(crate) fn mapping_of(line: &str) -> Option<Range<usize>> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
-/// How much this process may lock, if there is a limit, and how much it has locked.
+/// Returns the `RLIMIT_MEMLOCK` of this process and the bytes it has locked, or `None` if there is
+/// no limit.
 pub(crate) fn limit_of_locked() -> Option<(u64, u64)> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     Some((limit, field(&status, "VmLck:")))
 }
 
-/// The size of the kernel's huge pages, if it has any.
+/// Returns the kernel's transparent huge page size, or `None` if it has none.
 pub(crate) fn huge_page() -> Option<u64> {
     fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?.trim().parse().ok()
 }
 
-/// A field of a file of `/proc` whose lines are a name and KiB.
+/// Reads a field of a `/proc` file whose lines hold a name and a size in KiB. Returns 0 if it is
+/// missing.
 pub(crate) fn field(text: &str, name: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |rest| kib(rest.split_whitespace().next()))
 }

@@ -1,4 +1,5 @@
-//! Files that have a name before they are complete: their guards remove them, and a program that ends by a signal can.
+//! Incomplete files that have a name. Their guards remove them; a program that ends by a signal can
+//! remove them as well.
 //!
 //! A signal runs no destructors. A program that handles signals calls [`remove`] before it ends.
 
@@ -9,20 +10,21 @@ use std::sync::{Mutex, PoisonError};
 
 use tempfile::{Builder, NamedTempFile};
 
-/// The names of the files that are not complete.
+/// Names of the incomplete files of this process.
 static NAMES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A file with a hidden name of its own, which is removed with this value unless it is [`persist`](Self::persist)ed.
+/// A file with a hidden name. Removed when dropped unless it was [`persist`](Self::persist)ed.
 pub(super) struct Hidden<R> {
     file: NamedTempFile<R>,
-    // Behind the file: its name is listed until there is no such file.
+    // Dropped after the file: its name is listed as long as the file exists.
     listed: Listed,
 }
 
 impl<R> Hidden<R> {
-    /// Makes one in a folder: `make` gets names until it makes a file of one.
+    /// Creates a file in a folder. `make` is called with candidate names until it succeeds.
     pub(super) fn make(folder: &Path, mut make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<Self> {
-        // Held until the name is listed: there is no moment at which the file is there and a signal leaves it behind.
+        // The lock is held until the name is listed, so a signal never finds a file that exists but
+        // is not listed.
         let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         let file = Builder::new().prefix(".rzc-").make_in(folder, |path| make(path))?;
         names.push(file.path().to_owned());
@@ -34,7 +36,7 @@ impl<R> Hidden<R> {
         self.file.as_file()
     }
 
-    /// Gives the file the name `path`, and takes it from the file that has it.
+    /// Renames the file to `path`. Replaces an existing file of that name.
     pub(super) fn persist(self, path: &Path) -> io::Result<()> {
         let Self { file, listed } = self;
         let renamed = file.persist(path).map(drop).map_err(|error| error.error);
@@ -43,7 +45,7 @@ impl<R> Hidden<R> {
     }
 }
 
-/// A name on the list.
+/// An entry of [`NAMES`]. Removed from the list when dropped.
 struct Listed(PathBuf);
 
 impl Drop for Listed {
@@ -52,13 +54,13 @@ impl Drop for Listed {
     }
 }
 
-/// Removes every file of this process that has a name and is not complete. No other one is made after this: the process has
-/// to end.
+/// Removes all incomplete files of this process that have a name. The process must end after this
+/// call: the lock stays held, so no further file can be created.
 pub fn remove() {
     let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     for name in names.iter() {
-        // It may have got its final name, or have been removed by its guard, a moment ago.
-        drop(fs::remove_file(name));
+        // The file may just have been renamed, or removed by its guard.
+        let _ = fs::remove_file(name);
     }
     std::mem::forget(names);
 }

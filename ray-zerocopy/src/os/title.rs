@@ -1,13 +1,13 @@
-//! TODO.
+//! Process titles of workers.
 
-/// What a worker calls itself, for `ps` and the like.
+/// Title of a worker process, as shown by `ps`.
 pub(crate) fn title(index: usize, program: &str) -> String {
     format!("{TITLE}{index} of {program}")
 }
 
 const TITLE: &str = "ray-zerocopy worker ";
 
-/// The number of a worker and its program, if that is what a process calls itself.
+/// Parses a worker's title into its index and its program. Returns `None` for any other title.
 pub(crate) fn titled(title: &str) -> Option<(usize, &str)> {
     let (index, program) = title.strip_prefix(TITLE)?.split_once(" of ")?;
     Some((index.parse().ok()?, program))

@@ -1,4 +1,4 @@
-//! Calls of Ray's own, for benchmarks: what they would cost without this crate.
+//! Plain Ray calls as a baseline for benchmarks: their cost without this crate.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use super::api::cluster::{Cluster, Inner};
 use crate::error::ray::RayError;
 
-/// A function and a class as somebody would write them in Python, which do nothing.
+/// A function and a class that do nothing, written in plain Python.
 const NOTHING: &std::ffi::CStr = c"
 import ray
 
@@ -22,11 +22,11 @@ class Nothing:
         return None
 ";
 
-/// Something that Ray does by itself, again and again.
+/// A plain Ray operation to repeat.
 pub struct Bare {
     cluster: Arc<Inner>,
     remote: Py<PyAny>,
-    /// The actor lives as long as this.
+    /// Keeps the actor alive.
     _actor: Option<Py<PyAny>>,
 }
 
@@ -38,19 +38,19 @@ impl Bare {
         names.as_any().get_item(name)
     }
 
-    /// A task that does nothing.
+    /// Creates a task that does nothing.
     ///
     /// # Errors
-    /// If Ray refuses.
+    /// If Ray fails.
     pub fn task(cluster: &Cluster) -> Result<Self, RayError> {
         let remote = cluster.ask("bare", |py| Ok(Self::define(py, "nothing")?.getattr("remote")?.unbind()))?;
         Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
     }
 
-    /// A method of an actor that does nothing.
+    /// Creates an actor with a method that does nothing.
     ///
     /// # Errors
-    /// If Ray refuses.
+    /// If Ray fails.
     pub fn actor(cluster: &Cluster) -> Result<Self, RayError> {
         let (remote, actor) = cluster.ask("bare", |py| {
             let actor = Self::define(py, "Nothing")?.getattr("remote")?.call0()?;
@@ -59,7 +59,7 @@ impl Bare {
         Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: Some(actor) })
     }
 
-    /// Calls it, and waits for the result.
+    /// Runs the task or the method, and waits for the result.
     ///
     /// # Errors
     /// If Ray fails.

@@ -4,26 +4,27 @@ use std::path::{Path, PathBuf};
 
 use crate::error::ray::RayError;
 
-/// Where `ray job submit` leaves it for the programs that it starts.
+/// Environment variable in which `ray job submit` passes the job's configuration.
 const VARIABLE: &str = "RAY_JOB_CONFIG_JSON_ENV_VAR";
-/// With which users let a program's own settings win over the job's.
+/// Environment variable with which users let a program's own settings override those of the job.
 const OVERRIDE: &str = "RAY_OVERRIDE_JOB_RUNTIME_ENV";
-/// Keys that choose the program that Ray starts as a worker.
+/// Keys that select the program that Ray starts as a worker.
 const PROGRAMS: [&str; 9] =
     ["py_executable", "pip", "uv", "conda", "container", "image_uri", "nsight", "_nsight", "_rocprof_sys"];
 
-/// What the job has of what this program needs to set itself.
+/// The part of the job's configuration that affects this program.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Job {
-    /// Whether Ray brings a folder of the job's to each worker.
+    /// Whether Ray sends a folder of the job to each worker.
     pub(super) has_folder: bool,
 }
 
 impl Job {
-    /// The job of this process, if there is one.
+    /// Returns the job of this process, or a default value if it was not submitted as a job.
     ///
     /// # Errors
-    /// If its runtime environment has a key that would have to win over what workers of this program need.
+    /// If its runtime environment has a key that conflicts with the settings that workers of this
+    /// program need.
     pub(super) fn own() -> Result<Self, RayError> {
         let overrides = std::env::var(OVERRIDE).is_ok_and(|value| value == "1");
         match std::env::var(VARIABLE) {
@@ -33,7 +34,7 @@ impl Job {
     }
 
     fn read(text: &str, overrides: bool) -> Result<Self, RayError> {
-        // Text that is no JSON is refused by Ray, in its own words.
+        // Ray rejects text that is not JSON, with its own error message.
         let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
         let Some(environment) = config.get("runtime_env").and_then(serde_json::Value::as_object) else {
             return Ok(Self::default());
@@ -49,12 +50,12 @@ impl Job {
         Ok(Self { has_folder: !overrides && is_set("working_dir") })
     }
 
-    /// Where workers find the program's file in the folder that the job brings along.
+    /// Path of the program's file in the folder that the job sends to workers.
     ///
     /// # Errors
-    /// If it is not in it.
+    /// If the file is not in the folder.
     pub(super) fn path_of(&self, file: &Path) -> Result<PathBuf, RayError> {
-        // Ray starts the program in that folder, and its workers, too.
+        // Ray starts the program in that folder, and its workers as well.
         let folder = std::env::current_dir().unwrap_or_default();
         let inside = file.strip_prefix(&folder).map(|inside| Path::new(".").join(inside));
         inside.map_err(|_| RayError::RuntimeEnv {

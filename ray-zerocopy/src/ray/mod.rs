@@ -1,7 +1,8 @@
-//! Ray, from Rust: clusters, objects, tasks and actors.
+//! Ray from Rust: clusters, objects, tasks and actors.
 //!
-//! Ray is Python's, so Python runs in this process, and in the workers. A worker is this very executable, which Ray starts
-//! where it would start Python; the functions that it runs are this program's own. There is no Python to write.
+//! Ray requires Python, so this process and the workers embed a Python interpreter. A worker is
+//! this very executable, which Ray starts in place of Python, and runs functions of this program.
+//! No Python code has to be written.
 //!
 //! | Ray | here |
 //! | --- | --- |
@@ -12,12 +13,13 @@
 //! | `.options(..)` | [`Options`] |
 //! | `ray.cancel`, `ray.kill` | [`ObjectRef::cancel`], [`ActorHandle::kill`] |
 //!
-//! A pipeline needs none of these by hand: [`TaskWrapper::on`](crate::TaskWrapper::on) and
+//! Pipelines do not use these types directly: [`TaskWrapper::on`](crate::TaskWrapper::on) and
 //! [`ActorWrapper::on`](crate::ActorWrapper::on) take a [`Cluster`].
 //!
-//! # What it needs
-//! libpython 3.11 or later, which the program is linked with, and an environment of the same version that has Ray:
-//! `RAY_ZEROCOPY_PYTHON`, `VIRTUAL_ENV`, or the one that `cargo xtask ray-env` makes, in this order.
+//! # Requirements
+//! libpython 3.11 or later, which the program is linked with, and an environment of the same
+//! version with Ray: `RAY_ZEROCOPY_PYTHON`, `VIRTUAL_ENV`, or the one created by `cargo xtask
+//! ray-env`, in this order.
 
 pub(crate) mod api;
 pub(crate) mod baseline;

@@ -1,4 +1,4 @@
-//! The file that Ray starts as a worker: the one that this program's own code came from.
+//! The file that Ray starts as a worker: the file that contains this program's own code.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -7,28 +7,28 @@ use super::sys::main::entry_point;
 use super::wire::fingerprint::code_at;
 use crate::error::ray::RayError;
 
-/// How this program can be started again.
+/// How to start this program again.
 #[derive(Debug)]
 pub(super) struct Program {
     /// The dynamic loader, if the program was started as its argument.
     loader: Option<PathBuf>,
-    /// The program's file, or what stands for it as long as this process lives.
+    /// The program's file, or a path that leads to it as long as this process lives.
     file: PathBuf,
 }
 
 impl Program {
-    /// This program.
+    /// Returns this program.
     ///
-    /// The executable as it was when it was started: one that has been deleted or replaced on disk since is reached through
-    /// `/proc`.
+    /// This is the executable as it was when the process started: an executable that has been
+    /// deleted or replaced on disk since is accessed through `/proc`.
     ///
     /// # Errors
-    /// If there is no file of it that could be executed.
+    /// If there is no executable file of the program.
     pub(super) fn own() -> Result<Self, RayError> {
         let exe = Path::new("/proc/self/exe");
-        let failed = |path: &Path, reason: String| RayError::Program { path: path.to_owned(), reason };
+        let program_error = |path: &Path, reason: String| RayError::Program { path: path.to_owned(), reason };
         let path = std::fs::read_link(exe)
-            .map_err(|error| failed(exe, format!("{error}; is /proc mounted in this container or chroot?")))?;
+            .map_err(|error| program_error(exe, format!("{error}; is /proc mounted in this container or chroot?")))?;
         let code = entry_point().and_then(code_at);
         if let Some(file) = code.filter(|file| *file != path) {
             return Self::loaded(path, file);
@@ -37,7 +37,7 @@ impl Program {
         Ok(Self { loader: None, file })
     }
 
-    /// The program `file`, which the dynamic loader has started.
+    /// Creates the description of a program that was started through the dynamic loader.
     fn loaded(loader: PathBuf, file: PathBuf) -> Result<Self, RayError> {
         if !file.exists() {
             let reason = format!(
@@ -49,21 +49,21 @@ impl Program {
         Ok(Self { loader: Some(loader), file })
     }
 
-    /// A path under which its file can be read.
+    /// A path from which the program's file can be read.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// The words of the command that starts it.
+    /// The words of the command that starts the program.
     pub(super) fn command(&self) -> impl Iterator<Item = &Path> {
         self.loader.iter().map(PathBuf::as_path).chain([self.file.as_path()])
     }
 
-    /// A folder with nothing but this program in it, as `program`, which Ray packs and sends. It is there as long as the
-    /// process.
+    /// Returns a folder that contains only this program, as `program`. Ray packs and sends the
+    /// folder, which exists as long as the process.
     ///
     /// # Errors
-    /// If the folder cannot be made, or has no room.
+    /// If the folder cannot be created or is full.
     pub(super) fn folder(&self) -> std::io::Result<PathBuf> {
         static FOLDER: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
         let mut folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,13 +72,13 @@ impl Program {
         }
         let made = tempfile::Builder::new().prefix("ray-zerocopy-ship-").tempdir()?;
         let target = made.path().join("program");
-        // The same file where that is possible: it may be large.
+        // A hard link if possible, since the file may be large.
         std::fs::hard_link(&self.file, &target).or_else(|_| std::fs::copy(&self.file, &target).map(drop))?;
         Ok(folder.insert(made).path().to_owned())
     }
 }
 
-/// Whether a path leads to the same file as another.
+/// Returns `true` if two paths lead to the same file.
 fn is_file(path: &Path, other: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
 

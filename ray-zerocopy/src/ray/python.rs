@@ -1,4 +1,4 @@
-//! Python in this process: which environment, and the thread that it lives on.
+//! The embedded Python interpreter: its environment, and the thread that it runs on.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,19 +13,19 @@ use super::sys::signals::Dispositions;
 use super::wire::fingerprint::code_at;
 use crate::error::ray::RayError;
 
-/// Where `cargo xtask ray-env` puts its environment, in the user's cache.
+/// Folder in the user's cache in which `cargo xtask ray-env` creates its environment.
 const MADE: &str = "ray-zerocopy/ray-env";
 
-/// The environment that the program uses: none if Python's own folders have Ray.
+/// The Python environment of the program.
 #[derive(Debug, Clone)]
 pub(super) struct Environment {
-    /// What other processes are started with.
+    /// The Python executable that other processes are started with.
     pub(super) python: PathBuf,
-    /// Whether Python is this process's own program, which has imported this crate as a module.
+    /// Whether this process is a Python interpreter that has imported this crate as a module.
     pub(super) guest: bool,
 }
 
-/// The folders of environments that may be meant, the first that exists is.
+/// Candidate folders of an environment. The first that exists is used.
 fn candidates() -> Vec<PathBuf> {
     let named = ["RAY_ZEROCOPY_PYTHON", "VIRTUAL_ENV"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -33,26 +33,27 @@ fn candidates() -> Vec<PathBuf> {
     named.chain(cache.map(|cache| cache.join(MADE))).collect()
 }
 
-/// The version of an environment, by its folders: `lib/python3.11`.
+/// Python version of an environment, judging by its folders: `lib/python3.11`.
 fn version(prefix: &Path) -> Option<String> {
     let entries = std::fs::read_dir(prefix.join("lib")).ok()?;
     let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.find_map(|name| name.strip_prefix("python").filter(|rest| rest.contains('.')).map(str::to_owned))
 }
 
-/// Starts Python, once, on a thread that stays: what Ray starts for a cluster of its own ends with the thread that started it.
+/// Starts Python, once, on a thread that never ends: processes that Ray starts for a local cluster
+/// end with the thread that started them.
 ///
 /// # Errors
-/// If there is no environment with Ray, or it is of another Python.
+/// If there is no environment with Ray, or it belongs to another Python version.
 pub(super) fn start() -> Result<Environment, RayError> {
     static STARTED: Mutex<Option<Environment>> = Mutex::new(None);
-    /// The process that has started Python; 0 if none has.
+    /// The process that has started Python, or 0.
     static OWNER: AtomicU32 = AtomicU32::new(0);
     let here = std::process::id();
     match OWNER.load(Ordering::Acquire) {
         0 => {}
         owner if owner == here => {}
-        // Python's thread has stayed behind, and other threads may have held its locks.
+        // The fork does not have Python's thread, and other threads may have held its locks.
         _ => return Err(RayError::Forked),
     }
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,8 +74,8 @@ pub(super) fn start() -> Result<Environment, RayError> {
     Ok(started.insert(environment).clone())
 }
 
-/// Runs what makes Python and Ray install handlers of signals, and then undoes that: they are the program's, unless the program
-/// is Python itself.
+/// Runs `work` and then restores the signal handlers that Python and Ray install: signal handling
+/// belongs to the program, unless the program is Python itself.
 pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
     if guest {
         return work();
@@ -84,7 +85,7 @@ pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
     before.restore(|handler| {
         let library = code_at(handler);
         let name = library.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-        // Python's handlers are in its library, and Ray's in one of Python's modules.
+        // Python's handlers are in libpython, and those of Ray in an extension module.
         name.starts_with("libpython") || name.starts_with("_raylet")
     });
     result
@@ -95,7 +96,7 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
     let internal = |error: PyErr| RayError::here(&error, "python");
     let sys = py.import("sys").map_err(internal)?;
     if guest {
-        // The process's own Python knows where its packages are.
+        // The process's own interpreter is already configured.
         let python: String = sys.getattr("executable").and_then(|python| python.extract()).map_err(internal)?;
         return Ok(Environment { python: python.into(), guest });
     }
@@ -114,11 +115,12 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
                     linked,
                 });
             }
-            // Its packages come before those of the Python that was linked, as in a process of its own.
+            // Its packages take precedence over those of the linked Python, as in a normal virtual
+            // environment.
             let path = sys.getattr("path").and_then(|path| Ok(path.cast_into::<PyList>()?)).map_err(internal)?;
             path.insert(0, text(&site)).map_err(internal)?;
             let python = prefix.join("bin").join("python");
-            // What Ray starts its own processes with.
+            // Ray starts its own processes with this executable.
             sys.setattr("executable", text(&python)).map_err(internal)?;
             sys.setattr("prefix", text(prefix)).map_err(internal)?;
             python
@@ -136,12 +138,14 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
     Ok(Environment { python, guest })
 }
 
-/// Python's own modules want text where pyo3 makes a `pathlib.Path`.
+/// Converts a path to text, for Python modules that do not accept the `pathlib.Path` that pyo3
+/// creates.
 pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Runs `work`, which blocks until something is done that may need Python, without Python's lock: the caller may hold it.
+/// Releases Python's global interpreter lock, if the caller holds it, while `work` blocks. `work`
+/// may wait for something that needs the lock.
 pub(crate) fn without_python<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if has_run_python() { Python::attach(|py| py.detach(work)) } else { work() }
 }
@@ -149,38 +153,46 @@ pub(crate) fn without_python<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs `job` on Python's thread, which lives as long as the process.
-pub(super) fn on_thread<R: From<Lost> + Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
+pub(super) fn on_thread<R: From<ThreadLost> + Send + 'static>(job: impl FnOnce() -> R + Send + 'static) -> R {
     static THREAD: Mutex<Option<Sender<Job>>> = Mutex::new(None);
-    let (reply, answer) = channel();
-    let mut job: Job = Box::new(move || drop(reply.send(job())));
+    let (reply, result) = channel();
+    let mut job: Job = Box::new(move || {
+        // Fails only if the receiver is gone, which then needs no result.
+        let _ = reply.send(job());
+    });
     let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..2 {
         let jobs = thread.get_or_insert_with(|| {
             let (jobs, work) = channel::<Job>();
             let spawned = std::thread::Builder::new().name("ray-zerocopy python".to_owned());
-            // If there is no thread, nobody receives, and the job comes back below.
-            drop(spawned.spawn(move || work.into_iter().for_each(|job| job())));
+            // If the thread cannot be started, the receiver is dropped and the send below returns
+            // the job.
+            let _ = spawned.spawn(move || {
+                for job in work {
+                    job();
+                }
+            });
             jobs
         });
         match jobs.send(job) {
             Ok(()) => {
                 drop(thread);
-                return answer.recv().unwrap_or_else(|_| Lost.into());
+                return result.recv().unwrap_or_else(|_| ThreadLost.into());
             }
-            Err(back) => {
-                job = back.0;
+            Err(rejected) => {
+                job = rejected.0;
                 *thread = None;
             }
         }
     }
-    Lost.into()
+    ThreadLost.into()
 }
 
-/// Python's thread could not be started, or panicked.
-pub(super) struct Lost;
+/// Error: Python's thread could not be started, or has panicked.
+pub(super) struct ThreadLost;
 
-impl<T> From<Lost> for Result<T, RayError> {
-    fn from(_: Lost) -> Self {
+impl<T> From<ThreadLost> for Result<T, RayError> {
+    fn from(_: ThreadLost) -> Self {
         let cause = "its thread could not be started, or ended; see `ulimit -u`".to_owned();
         Err(RayError::Other { what: "python".to_owned(), cause })
     }

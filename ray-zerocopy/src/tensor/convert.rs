@@ -1,28 +1,30 @@
-//! Element types that a device does not compute with, as ones that it does, where every value stays what it is.
+//! Conversion of element types that a device does not support into types that it does, without
+//! changing any value.
 //!
-//! Knows tensors as data, and devices; nothing of pipelines or arenas.
+//! Knows tensors as data, and devices. Knows nothing of pipelines or arenas.
 
 use burn::tensor::quantization::{QuantStore, QuantValue};
 use burn::tensor::{DType, Device, TensorData};
 
 use super::dtype;
 
-/// Data that `device` can make a tensor of: as it is if the device computes with its elements, else with others that hold
-/// the same values. Booleans and integers can be written in many ways; a floating point number of another width would make
-/// another result.
+/// Converts data to an element type that `device` supports. The data is returned unchanged if the
+/// device supports its type, otherwise it gets another type that represents the same values.
+/// Booleans and integers have several encodings; a floating-point number of another width would
+/// give another result.
 ///
 /// # Errors
-/// If there is no such way.
+/// If there is no such type.
 pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, String> {
     let dtype = data.dtype();
-    // What all devices have. Nearly every weight ends here.
+    // Supported by all devices. Nearly every weight takes this path.
     if dtype == DType::F32 || device.supports_dtype(dtype) {
         return Ok(data);
     }
     let settings = device.settings();
     let target = match dtype {
         DType::Bool(_) => DType::from(settings.bool_dtype),
-        // Flex stores what it does not compute with, and this is for others.
+        // Flex stores types that it does not compute with, and converts them for other devices.
         DType::QFloat(_) if *device == Device::flex() => return Ok(data),
         DType::QFloat(_) => return packed(data, device),
         _ if dtype.is_int() || dtype.is_uint() => {
@@ -40,7 +42,7 @@ pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
     data.try_cast(target).map_err(|error| error.to_string())
 }
 
-/// Says which floating point types would do.
+/// Error text that lists the floating-point types that the device supports.
 fn refusal(dtype: DType, device: &Device) -> String {
     let known = [DType::F64, DType::F32, DType::F16, DType::BF16];
     let known: Vec<_> = known.into_iter().filter(|&known| device.supports_dtype(known)).map(dtype::name).collect();
@@ -51,7 +53,8 @@ fn refusal(dtype: DType, device: &Device) -> String {
     )
 }
 
-/// Quantised values of a byte each, as the same bytes in words of four: what devices without 8-bit integers read.
+/// Reinterprets quantised values of one byte each as words of four bytes, for devices without 8-bit
+/// integers.
 fn packed(data: TensorData, device: &Device) -> Result<TensorData, String> {
     let DType::QFloat(scheme) = data.dtype() else { return Ok(data) };
     let words = DType::QFloat(scheme.with_store(QuantStore::PackedU32(0)));
@@ -64,7 +67,7 @@ fn packed(data: TensorData, device: &Device) -> Result<TensorData, String> {
     TensorData::try_from_bytes(bytes, shape, words).map_err(|error| error.to_string())
 }
 
-/// The first integer that the target has no room for.
+/// Returns the first integer that the target type cannot represent.
 fn too_large(data: &TensorData, target: DType) -> Option<i128> {
     let bits = target.size() as u32 * 8;
     let signed = target.is_int();

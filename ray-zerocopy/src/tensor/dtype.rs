@@ -1,13 +1,14 @@
-//! What a dtype, a shape and a length claim together, checked with no trust in any of the three.
+//! Validation of untrusted combinations of dtype, shape and length.
 //!
-//! They come from a file or another process. burn multiplies dimensions unchecked, takes quantised data of any length,
-//! and its `Debug` of a quantisation scheme panics on one that it would not make itself.
+//! They come from a file or another process. burn multiplies dimensions unchecked and accepts
+//! quantised data of any length, and its `Debug` of a quantisation scheme panics on schemes that it
+//! would not create itself.
 
 use burn::tensor::DType;
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use serde::Deserialize;
 
-/// The dtype for an error, whatever it is.
+/// Name of the dtype for error messages. Never panics.
 pub(crate) fn name(dtype: DType) -> String {
     match dtype {
         DType::QFloat(scheme) if block(&scheme).is_err() => "QFloat of an impossible scheme".to_owned(),
@@ -18,16 +19,16 @@ pub(crate) fn name(dtype: DType) -> String {
 /// Checks that `len` bytes can be a tensor of this dtype and shape.
 ///
 /// # Errors
-/// Says what does not fit.
+/// Describes the mismatch.
 pub(crate) fn fits(dtype: DType, shape: &[usize], len: usize) -> Result<(), String> {
     if let DType::QFloat(scheme) = dtype {
         return quantised(&scheme, shape, len);
     }
     let elements = elements(shape)?;
-    match elements.checked_mul(dtype.size()) == Some(len) {
-        true => Ok(()),
-        false => Err(format!("{dtype:?} of shape {shape:?} does not fit its {len} bytes")),
+    if elements.checked_mul(dtype.size()) != Some(len) {
+        return Err(format!("{dtype:?} of shape {shape:?} does not fit its {len} bytes"));
     }
+    Ok(())
 }
 
 fn elements(shape: &[usize]) -> Result<usize, String> {
@@ -35,14 +36,15 @@ fn elements(shape: &[usize]) -> Result<usize, String> {
     product.ok_or_else(|| format!("shape {shape:?} has more elements than there can be"))
 }
 
-/// Values, then the scales of the blocks, then the scale of the tensor if there are two levels.
+/// Checks quantised data: the values, then the scales of the blocks, then the scale of the tensor
+/// if there are two levels.
 fn quantised(scheme: &QuantScheme, shape: &[usize], len: usize) -> Result<(), String> {
     let elements = elements(shape)?;
     let too_large = || format!("shape {shape:?} has more elements than there can be");
     let blocks = match block(scheme)? {
         None => 1,
         Some(block) => {
-            // A block has as many dimensions as matter: those in front of them are 1.
+            // A block may omit leading dimensions of extent 1.
             let extents = std::iter::repeat_n(1, shape.len().saturating_sub(block.len())).chain(block.iter().copied());
             let extents = extents.skip(block.len().saturating_sub(shape.len()));
             let mut dims = shape.iter().zip(extents).map(|(&dim, extent)| dim.div_ceil(extent.into()));
@@ -62,16 +64,15 @@ fn quantised(scheme: &QuantScheme, shape: &[usize], len: usize) -> Result<(), St
     }
     lengths.sort_unstable();
     lengths.dedup();
-    match lengths.contains(&len) {
-        true => Ok(()),
-        false => {
-            let lengths = lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
-            Err(format!("{scheme:?} of shape {shape:?} takes {lengths} bytes, and there are {len}"))
-        }
+    if !lengths.contains(&len) {
+        let lengths = lengths.iter().map(usize::to_string).collect::<Vec<_>>().join(" or ");
+        return Err(format!("{scheme:?} of shape {shape:?} takes {lengths} bytes, and there are {len}"));
     }
+    Ok(())
 }
 
-/// The bytes of values that are packed into words: over all, or line by line.
+/// Possible sizes of values that are packed into words: packed over the whole tensor, or line by
+/// line.
 fn packed(scheme: &QuantScheme, shape: &[usize], elements: usize) -> Option<[Option<usize>; 2]> {
     let (dim, word) = match scheme.store {
         QuantStore::Native => return None,
@@ -95,8 +96,8 @@ fn size(dtype: ScaleDtype) -> usize {
     }
 }
 
-/// The block of a scheme. burn reads any bytes as one, and has no way to look at it that does not panic on some: so it is
-/// written down again and looked at there.
+/// Returns the block shape of a scheme. burn deserialises any bytes as a block, and each of its
+/// accessors panics on some of them. So the block is serialised again and the result is inspected.
 fn block(scheme: &QuantScheme) -> Result<Option<Vec<u8>>, String> {
     #[derive(Deserialize)]
     struct Block {
@@ -136,7 +137,7 @@ mod tests {
         assert_eq!(fits(DType::F32, &[2, 3], 12), Err("F32 of shape [2, 3] does not fit its 12 bytes".to_owned()));
         let error = fits(DType::U8, &[1 << 32, 1 << 32], 0).unwrap_err();
         assert_eq!(error, "shape [4294967296, 4294967296] has more elements than there can be");
-        // The product of the dimensions fits, and the bytes do not.
+        // The product of the dimensions fits into `usize`, but the number of bytes does not.
         assert!(fits(DType::F64, &[1 << 61], 0).is_err());
     }
 

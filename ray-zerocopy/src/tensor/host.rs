@@ -1,4 +1,4 @@
-//! Tensors as bytes in host memory, and back, without a copy where the backend allows it.
+//! Conversion between tensors and bytes in host memory, without a copy where the backend allows it.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl AsRef<[u8]> for Storage {
     }
 }
 
-/// The flex tensor behind a tensor, if it is on that backend.
+/// Returns the flex tensor behind a tensor, or `None` if it is on another backend.
 fn flex<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<FlexTensor> {
     match tensor.clone().into_dispatch().kind {
         DispatchTensorKind::Flex(tensor) => match tensor {
@@ -36,7 +36,7 @@ fn flex<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<FlexTensor> {
     }
 }
 
-/// The address of the storage that a tensor reads, if it is in host memory.
+/// Returns the address of the storage that a tensor reads, or `None` if it is not in host memory.
 pub(crate) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<*const u8> {
     #[cfg(feature = "libtorch")]
     if let Some(address) = super::libtorch::device::address(tensor) {
@@ -45,7 +45,8 @@ pub(crate) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option
     flex(tensor).map(|tensor| tensor.bytes().as_ptr())
 }
 
-/// The bytes of a tensor, little-endian and contiguous: borrowed if it is so in memory, else copied.
+/// Returns the bytes of a tensor, little-endian and contiguous. Borrowed if the tensor has this
+/// layout in memory, otherwise copied.
 pub(crate) fn bytes<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<Bytes, String> {
     if let Some(flex) = flex(tensor)
         && !matches!(tensor.dtype(), DType::QFloat(_))
@@ -64,8 +65,9 @@ pub(crate) fn bytes<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<By
     data.map(TensorData::into_bytes).map_err(|error| error.to_string())
 }
 
-/// What the elements of [`bytes()`] are. Booleans are a byte each, whatever the device writes them in: everybody reads that. And
-/// flex calls those of a tensor of booleans plain integers after some operations, `select` for one.
+/// Element type of the data returned by [`bytes()`]. Booleans are stored as one byte each, whatever
+/// the device's encoding, since every reader supports that. Flex reports a boolean tensor as plain
+/// integers after some operations, such as `select`.
 pub(crate) fn dtype<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> DType {
     match (K::STORED, tensor.dtype()) {
         (TensorKind::Bool, DType::U8) => DType::Bool(BoolStore::U8),
@@ -74,13 +76,13 @@ pub(crate) fn dtype<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> DType {
     }
 }
 
-/// A tensor that an arena can be built from.
+/// A tensor as a source for the arena builder.
 pub(crate) struct Stored<const D: usize, K: Kind>(pub(crate) Tensor<D, K>);
 
 impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
     fn len(&self) -> usize {
         match dtype(&self.0) {
-            // Its scales are stored behind its values.
+            // The scales are stored after the values.
             DType::QFloat(_) => bytes(&self.0).map_or(0, |bytes| bytes.len()),
             dtype => self.0.dims().iter().product::<usize>() * dtype.size(),
         }
@@ -95,20 +97,22 @@ impl<const D: usize, K: Kind> BlobSource for Stored<D, K> {
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
-        // A quantised tensor is its values and its scales, and only the values have an address here.
+        // A quantised tensor consists of values and scales, and only the values have an address
+        // here.
         if let DType::QFloat(_) = self.0.dtype() {
             return None;
         }
         let flex = flex(&self.0)?;
-        // A transposed view has the same storage and another order of elements.
+        // A transposed view has the same storage but another order of elements.
         flex.is_contiguous().then(|| (flex.bytes().as_ptr() as usize, flex.layout().start_offset()))
     }
 }
 
-/// A tensor on `device` over bytes that somebody else owns; flex and LibTorch's CPU read them in place.
+/// Creates a tensor on `device` over shared bytes. Flex and LibTorch's CPU device read them in
+/// place.
 ///
 /// # Errors
-/// If the bytes cannot be a tensor of this dtype and shape, or the device refuses them.
+/// If the bytes cannot be a tensor of this dtype and shape, or the device rejects them.
 pub(crate) fn tensor<const D: usize, K: Kind>(
     bytes: Bytes,
     shape: &[usize],
@@ -118,9 +122,9 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
     if shape.len() != D {
         return Err(format!("a tensor of rank {D} is expected, and shape {shape:?} was found"));
     }
-    // burn multiplies the dimensions unchecked, and its check of the length leaves quantised data out.
+    // burn multiplies the dimensions unchecked, and its check of the length skips quantised data.
     dtype::fits(dtype, shape, bytes.len())?;
-    // Such a tensor could be made, and would panic in the first operation.
+    // burn would create such a tensor, and panic in the first operation.
     if TensorKind::of(dtype) != K::STORED {
         return Err(format!("a tensor of kind {} has no elements of {}", K::STORED, dtype::name(dtype)));
     }
@@ -140,14 +144,15 @@ pub(crate) fn tensor<const D: usize, K: Kind>(
         let dtype = data.dtype();
         Ok(Tensor::from_data(data, (device, dtype)))
     };
-    // A device that is out of memory, or that does not know the quantisation, panics.
+    // burn panics if a device is out of memory, or does not support the quantisation.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(make)).map_err(|panic| {
         format!("{dtype:?} of shape {shape:?} cannot be made on this device: {}", crate::panics::message(&*panic))
     })?
 }
 
-/// A quantised flex tensor over borrowed values. burn's own route unpacks them into a new buffer; where the stored
-/// values are plain `i8`, which is what flex computes with, they can stay where they are. The scales are copied.
+/// Creates a quantised flex tensor over borrowed values. burn's own constructor unpacks them into a
+/// new buffer. Stored values that are plain `i8`, the type that flex computes with, can be
+/// borrowed. The scales are copied.
 fn quantised<const D: usize, K: Basic>(bytes: &Bytes, shape: &[usize], dtype: DType) -> Option<Tensor<D, K>> {
     let DType::QFloat(scheme) = dtype else { return None };
     let elements: usize = shape.iter().product();

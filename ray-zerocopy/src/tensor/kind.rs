@@ -1,4 +1,4 @@
-//! TODO.
+//! Tensor kinds.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use burn::tensor::DType;
 use burn::tensor::kind::Basic;
 use serde::{Deserialize, Serialize};
 
-/// What a tensor holds, in burn's terms.
+/// Kind of a tensor's elements, as burn classifies them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TensorKind {
-    /// Floating point, or quantised floating point.
+    /// Floating-point numbers, including quantised ones.
     Float,
     /// Integers.
     Int,
@@ -18,7 +18,7 @@ pub enum TensorKind {
 }
 
 impl TensorKind {
-    /// What elements of a type are, in burn's terms.
+    /// Returns the kind of a dtype.
     pub(crate) fn of(dtype: DType) -> Self {
         match dtype {
             DType::Bool(_) => Self::Bool,
@@ -39,8 +39,8 @@ impl fmt::Display for TensorKind {
     }
 }
 
-/// burn's kinds of tensor, as the arena names them.
+/// burn's kinds of tensor, with the kind that an arena stores for them.
 pub trait Kind: Basic + Send + Sync + 'static {
-    /// The arena's name of the kind.
+    /// The stored kind.
     const STORED: TensorKind;
 }

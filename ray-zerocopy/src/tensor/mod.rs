@@ -1,4 +1,16 @@
-//! TODO.
+//! Tensors as data. Knows burn and devices; knows nothing of arenas, pipelines or engines.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `align` | alignment of tensor data |
+//! | `dtype` | validation of dtype, shape and length |
+//! | `kind` | float, int and bool tensors |
+//! | `host` | tensors as bytes in host memory, and back |
+//! | `convert` | element types that a device does not support |
+//! | `source` | where the arena builder reads the bytes of a tensor |
+//! | `value` | named tensors of any rank and kind |
+//! | `copied` | tensors that were copied instead of borrowed |
+//! | `libtorch/` | tensors over borrowed memory in LibTorch, and TorchScript modules |
 
 pub(crate) mod align;
 pub(crate) mod convert;

@@ -1,24 +1,25 @@
-//! TODO.
+//! Sources of tensor bytes.
 
-/// Where the bytes of a tensor come from.
+/// A source of the bytes of a tensor.
 pub(crate) trait BlobSource: Send + Sync {
-    /// Their number.
+    /// Number of bytes.
     fn len(&self) -> usize;
 
-    /// The tensor's bytes, little-endian and contiguous, some at a time.
+    /// Streams the tensor's bytes, little-endian and contiguous, in chunks.
     fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String>;
 
-    /// What tells tensors of the same storage, layout and dtype apart from others, if the source can say.
+    /// Identity of the storage, layout and dtype, or `None` if the source has none. Sources with
+    /// equal identities hold equal tensors.
     fn identity(&self) -> Option<(usize, usize)>;
 
-    /// A few bytes, which equal tensors have in common, and other tensors most often have not.
+    /// A few bytes that are the same for equal tensors, and most often differ for other tensors.
     fn sample(&self) -> Result<Vec<u8>, String>;
 }
 
-/// The bytes that sources sample, from the start and from the end of a tensor.
+/// Number of bytes that sources sample at the start and at the end of a tensor.
 pub(crate) const SAMPLE: usize = 2048;
 
-/// A sample of bytes that are at hand.
+/// Samples bytes in memory.
 pub(crate) fn sample(bytes: &[u8]) -> Vec<u8> {
     let (start, end) = (&bytes[..SAMPLE.min(bytes.len())], &bytes[bytes.len().saturating_sub(SAMPLE)..]);
     [start, end].concat()

@@ -1,4 +1,4 @@
-//! Named tensors of any rank and kind: what goes into a graph, and what comes out.
+//! Named tensors of any rank and kind: the inputs and outputs of a graph.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::host;
 use super::kind::{Kind, TensorKind};
 use crate::error::value::ValueError;
 
-/// A tensor of any rank and kind, on the device on which it was made. Cheap to clone.
+/// A tensor of any rank and kind, on the device on which it was created. Cheap to clone.
 #[derive(Clone)]
 pub struct Value(DispatchTensor);
 
@@ -31,31 +31,31 @@ impl Value {
         self.0.clone()
     }
 
-    /// The type of its elements.
+    /// The element type.
     pub fn dtype(&self) -> DType {
         burn_backend::TensorMetadata::dtype(&self.0)
     }
 
-    /// Its shape.
+    /// The shape.
     pub fn shape(&self) -> Vec<usize> {
         burn_backend::TensorMetadata::shape(&self.0).to_vec()
     }
 
-    /// What its elements are.
+    /// The kind of the elements.
     pub fn kind(&self) -> TensorKind {
         TensorKind::of(self.dtype())
     }
 
-    /// As a tensor of this rank and kind; none if it is another.
+    /// Converts to a tensor of this rank and kind. Returns `None` if the rank or the kind differs.
     pub fn tensor<const D: usize, K: ElementKind>(&self) -> Option<Tensor<D, K>> {
         let is = self.shape().len() == D && self.kind() == K::STORED && !matches!(self.dtype(), DType::QFloat(_));
         is.then(|| Tensor::from_dispatch(self.0.clone()))
     }
 
-    /// Its elements, in the order of C. Borrowed where they are in host memory in that order.
+    /// Returns the elements in row-major order. Borrowed if they are in host memory in that order.
     ///
     /// # Errors
-    /// If its backend cannot read it; says why.
+    /// If the backend cannot read the tensor, with the reason.
     pub fn data(&self) -> Result<TensorData, String> {
         fn read<const D: usize, K: Kind>(tensor: &Tensor<D, K>) -> Result<TensorData, String> {
             Ok(TensorData::from_bytes(host::bytes(tensor)?, tensor.dims().to_vec(), host::dtype(tensor)))
@@ -76,10 +76,11 @@ impl Value {
         of_rank!(1 2 3 4 5 6 7 8)
     }
 
-    /// Of elements, on a device. On `cpu`, they stay where they are if they are aligned.
+    /// Creates a tensor from elements on a device. On the CPU they are borrowed if they are
+    /// aligned.
     ///
     /// # Errors
-    /// If there are not as many as the shape says, or the rank is beyond 8.
+    /// If the number of elements does not match the shape, or the rank is greater than 8.
     pub fn from_data(data: TensorData, device: &Device) -> Result<Self, String> {
         let (shape, dtype) = (data.shape().to_vec(), data.dtype());
         let bytes = data.into_bytes();
@@ -122,7 +123,7 @@ pub trait ElementKind: Kind {}
 
 impl<K: Kind> ElementKind for K {}
 
-/// Named tensors, in the order in which they were put in.
+/// Named tensors in insertion order.
 ///
 /// ```
 /// use burn::tensor::{Device, Int, Tensor};
@@ -141,48 +142,48 @@ impl<K: Kind> ElementKind for K {}
 pub struct Values(IndexMap<String, Value>);
 
 impl Values {
-    /// None yet.
+    /// Creates an empty map.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With one more. One that has the name already is replaced.
+    /// Adds a tensor. Replaces a tensor of the same name.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.insert(name, value);
         self
     }
 
-    /// Puts one in. One that has the name already is replaced.
+    /// Inserts a tensor. Replaces a tensor of the same name.
     pub fn insert(&mut self, name: &str, value: impl Into<Value>) {
         self.0.insert(name.to_owned(), value.into());
     }
 
-    /// The tensor of a name.
+    /// Returns the tensor of a name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// A float tensor of rank `D`.
+    /// Returns a float tensor of rank `D`.
     ///
     /// # Errors
-    /// If there is none of the name, or it is another.
+    /// If there is no tensor of the name, or its kind or rank differs.
     pub fn float<const D: usize>(&self, name: &str) -> Result<Tensor<D>, ValueError> {
         self.typed(name)
     }
 
-    /// An int tensor of rank `D`.
+    /// Returns an int tensor of rank `D`.
     ///
     /// # Errors
-    /// If there is none of the name, or it is another.
+    /// If there is no tensor of the name, or its kind or rank differs.
     pub fn int<const D: usize>(&self, name: &str) -> Result<Tensor<D, Int>, ValueError> {
         self.typed(name)
     }
 
-    /// A bool tensor of rank `D`.
+    /// Returns a bool tensor of rank `D`.
     ///
     /// # Errors
-    /// If there is none of the name, or it is another.
+    /// If there is no tensor of the name, or its kind or rank differs.
     pub fn bool<const D: usize>(&self, name: &str) -> Result<Tensor<D, Bool>, ValueError> {
         self.typed(name)
     }
@@ -196,10 +197,10 @@ impl Values {
         })
     }
 
-    /// The elements of a tensor, in the order of C.
+    /// Returns the elements of a tensor in row-major order.
     ///
     /// # Errors
-    /// If there is none of the name, or its backend cannot read it.
+    /// If there is no tensor of the name, or its backend cannot read it.
     pub fn data(&self, name: &str) -> Result<TensorData, ValueError> {
         let unreadable = |reason| ValueError::Unreadable { name: name.to_owned(), reason };
         self.found(name)?.data().map_err(unreadable)
@@ -209,28 +210,29 @@ impl Values {
         self.get(name).ok_or_else(|| ValueError::Missing { name: name.to_owned(), found: listed(self.names()) })
     }
 
-    /// The names, in order.
+    /// Iterates over the names in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The names and the tensors, in order.
+    /// Iterates over the names and the tensors in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// How many there are.
+    /// Number of tensors.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns `true` if there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// What a type of elements is called. How booleans are stored is the device's affair.
+/// Name of an element type for messages. The encoding of booleans depends on the device and is
+/// omitted.
 pub(crate) fn dtype_name(dtype: DType) -> String {
     match dtype {
         DType::Bool(_) => "Bool".to_owned(),
@@ -238,7 +240,7 @@ pub(crate) fn dtype_name(dtype: DType) -> String {
     }
 }
 
-/// Names in a sentence.
+/// Joins names for a message.
 pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -247,7 +249,9 @@ pub(crate) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Values {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(values: I) -> Self {
         let mut all = Self::new();
-        values.into_iter().for_each(|(name, value)| all.insert(&name.into(), value));
+        for (name, value) in values {
+            all.insert(&name.into(), value);
+        }
         all
     }
 }

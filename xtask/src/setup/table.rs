@@ -45,6 +45,13 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         source: Source::Fetch { from: "a component of Rust", fetch: || component("clippy") },
     },
     Requirement {
+        name: "tar",
+        why: "unpacks packages of crates.io",
+        needs: &[],
+        is_present: || exists("tar"),
+        source: Source::Debian(&["tar"]),
+    },
+    Requirement {
         name: "python",
         why: "fetches packages of PyPI: Python 3.11 or later, with pip and venv",
         needs: &[],

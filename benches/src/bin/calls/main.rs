@@ -1,4 +1,4 @@
-//! What a call to another process costs, beside the least that it could cost.
+//! Measures a call to another process, compared with the lower bound for one.
 
 mod pool;
 mod small;
@@ -15,28 +15,29 @@ use clap::Parser;
 use ray_zerocopy::Pipeline;
 use serde::Serialize;
 
-/// Calls as tasks and as calls of an actor, beside what the kernel and the memory cost anyway.
+/// Calls of tasks and actors, compared with a socket pair and with memcpy.
 ///
-/// A small call is compared with 64 bytes that another process sends back through a bare socket pair, where both sides
-/// block in `read`. A tensor that travels there and back is compared with one `memcpy` of as many bytes, into memory that
-/// is in use already and into fresh memory, which the kernel has to find and clear first. Contestants take turns
-/// within each round. Then the throughput of a pool: many calls are made, and all of them waited for.
+/// A small call is compared with 64 bytes that another process echoes through a socket pair, where
+/// both sides block in `read`. A tensor that is sent and returned is compared with one `memcpy` of
+/// as many bytes, into memory that is already in use and into fresh memory, which the kernel has to
+/// allocate and clear first. Contestants take turns within each round. Then the throughput of a
+/// pool is measured: many calls are started, and then all are awaited.
 #[derive(Parser, Serialize)]
 #[command(name = "calls", after_help = "cargo run --release -p benches --bin calls -- --json")]
 struct Args {
-    /// How many rounds.
+    /// Number of rounds
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Small calls of each kind in a round.
+    /// Small calls of each kind in a round
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
-    /// The size of the tensor that travels, in MiB.
+    /// Size of the tensor that is sent, in MiB
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     tensor_mib: u32,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
-    /// Be the other end of the socket pair, which is the standard input.
+    /// Run as the peer of the socket pair, which is the standard input
     #[arg(long, hide = true)]
     #[serde(skip)]
     echo: bool,
@@ -46,7 +47,7 @@ struct Args {
 #[pipeline(init = Model::new)]
 struct Model {
     head: Linear,
-    /// What [`Model::exchange`] gives, made with its first call.
+    /// The result of [`Model::exchange`], created by its first call.
     #[pipeline(skip)]
     kept: OnceLock<Tensor<1>>,
 }
@@ -58,17 +59,17 @@ impl Model {
         Self { head: LinearConfig::new(8, 8).init(device), kept: OnceLock::new() }
     }
 
-    /// Next to nothing: what remains is the call.
+    /// Does almost nothing: the cost is that of the call.
     pub fn next(&self, number: u64) -> u64 {
         number + 1
     }
 
-    /// The tensor that came.
+    /// Returns its argument.
     pub fn echo(&self, x: Tensor<1>) -> Tensor<1> {
         x
     }
 
-    /// Another tensor, as large as the one that came, which is in this process's heap.
+    /// Returns another tensor of the same size, which is in this process's heap.
     pub fn exchange(&self, x: Tensor<1>) -> Tensor<1> {
         self.kept.get_or_init(|| numbers(x.dims()[0], 1.0)).clone()
     }
@@ -82,13 +83,13 @@ impl Model {
     }
 }
 
-/// `first`, `first + 1` and so on, as far as `f32` can tell them apart.
+/// Creates a tensor of `first`, `first + 1` and so on, rounded to `f32`.
 fn numbers(count: usize, first: f32) -> Tensor<1> {
     let numbers: Vec<_> = (0..count).map(|index| index as f32 + first).collect();
     Tensor::from_data(TensorData::new(numbers, [count]), &Device::flex())
 }
 
-/// All figures, told apart by the field `measure`.
+/// A row of any measurement; the field `measure` names it.
 #[derive(Serialize)]
 #[serde(tag = "measure", rename_all = "snake_case")]
 enum Row {
@@ -118,8 +119,8 @@ fn main() -> Result<()> {
     let targets: Vec<_> = small::targets(&small).chain(tensors::targets(&tensors)).collect();
     let rows = small.into_iter().map(Row::SmallCall).chain(tensors.into_iter().map(Row::Tensor));
     let rows: Vec<_> = rows.chain(pool.into_iter().map(Row::Pool)).collect();
-    let notes = "Medians; `x` in units of the socket pair or of `memcpy`: the median of the rounds, and the middle half of them.\n\
-                 Reading a result: one pass over it, which maps its pages; a call is over before that.\n\
-                 Calls per second: the median of the rounds, the lowest and the highest.";
+    let notes = "Medians; `x` in units of the socket pair or of `memcpy`: median and quartiles of the rounds.\n\
+                 Reading a result: one pass over it, which maps its pages; this is not part of the call.\n\
+                 Calls per second: median, minimum and maximum of the rounds.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

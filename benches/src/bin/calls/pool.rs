@@ -1,4 +1,4 @@
-//! How many calls a second a pool answers.
+//! Measures the throughput of a pool in calls per second.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,17 @@ use crate::{Args, Model, numbers};
 pub struct Row {
     method: &'static str,
     workers: usize,
-    /// How many were made before the first was waited for.
+    /// Number of calls started before the first is awaited.
     calls: usize,
     calls_per_second_median: f64,
     calls_per_second_range: (f64, f64),
 }
 
-/// Makes some calls, and waits for all of them.
+/// Starts a number of calls and awaits all of them.
 type Burst = fn(&TaskWrapper<Model>, &Tensor<1>, usize) -> Result<()>;
 
-/// A method that works for a millisecond shows what workers gain, the others what the owner, its threads and the kernel
-/// have to do for each call.
+/// A method that works for a millisecond shows the gain by more workers. The others show the cost
+/// of each call for the owner, its threads and the kernel.
 const BURSTS: [(&str, usize, Burst); 3] = [
     ("a small call", 5000, |tasks, _, calls| {
         let numbers = gather((0..calls).map(|number| tasks.next(number as u64))).wait()?;
@@ -54,7 +54,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
     for workers in WORKERS {
         let engine = LocalPool::builder().workers(workers).threads_per_worker(1).start()?;
         let tasks = TaskWrapper::on(&engine, model)?;
-        // Enough of them that every worker gets one and loads the pipeline.
+        // Enough calls for every worker to get one and load the pipeline.
         gather((0..4 * workers).map(|_| tasks.work(WORK))).wait()?;
         pools.push((workers, tasks));
     }

@@ -1,4 +1,4 @@
-//! A small call, beside a bare socket pair.
+//! Measures a small call, compared with a socket pair.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{Args, Model};
 
-/// What goes through the bare socket.
+/// Size of a message through the socket pair.
 const BYTES: usize = 64;
 
 #[derive(Serialize)]
@@ -27,7 +27,7 @@ pub struct Row {
     ratio: Ratio,
 }
 
-/// The other end of the socket pair: sends back what comes, until nothing can come any more.
+/// Runs the peer of the socket pair: echoes messages until the socket is closed.
 pub fn echo() -> Result<()> {
     let mut socket = UnixStream::from(rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?);
     let mut bytes = [0; BYTES];
@@ -40,13 +40,13 @@ pub fn echo() -> Result<()> {
     }
 }
 
-/// A socket whose other end [`echo`] has.
-struct Bare {
+/// A socket pair whose peer process runs [`echo`].
+struct EchoProcess {
     socket: UnixStream,
     peer: Reaped,
 }
 
-impl Bare {
+impl EchoProcess {
     fn new() -> Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let peer = this_program().arg("--echo").stdin(Stdio::from(OwnedFd::from(theirs))).spawn();
@@ -66,7 +66,7 @@ impl Bare {
 pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     const WAYS: [&str; 3] = ["socket pair", "task", "actor"];
 
-    let mut bare = Bare::new()?;
+    let mut echo = EchoProcess::new()?;
     let engine = LocalPool::builder().workers(1).start()?;
     let tasks = TaskWrapper::on(&engine, model)?;
     let actors = ActorWrapper::new(model)?.spawn(1)?;
@@ -74,14 +74,14 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
     let mut call = |way: usize| -> Result<()> {
         number += 1;
         let next = match way {
-            0 => return bare.round_trip(number),
+            0 => return echo.round_trip(number),
             1 => tasks.next(number).wait()?,
             _ => actors.next(number).wait()?,
         };
         ensure!(next == number + 1, "{next} came back for {number}");
         Ok(())
     };
-    // The workers load the pipeline with the first call.
+    // The first call of each worker loads the pipeline.
     (0..3 * WAYS.len()).try_for_each(|way| call(way % WAYS.len()))?;
 
     let mut all = vec![Samples::default(); WAYS.len()];
@@ -95,8 +95,8 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
             all[way].extend(samples);
         }
     }
-    drop(bare.socket);
-    bare.peer.end()?;
+    drop(echo.socket);
+    echo.peer.end()?;
     let row =
         |way: usize| Row { way: WAYS[way], summary: all[way].summary(), ratio: Ratio::of(&medians[way], &medians[0]) };
     Ok((0..WAYS.len()).map(row).collect())

@@ -1,10 +1,10 @@
-//! A large tensor there and back, beside one copy of it in memory.
+//! Measures sending and returning a large tensor, compared with one copy of it in memory.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use benches::links::checksum;
+use benches::model::checksum;
 use benches::stats::{self, Ratio};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::Tensor;
@@ -18,11 +18,11 @@ pub struct Row {
     way: &'static str,
     mib: u32,
     ms_median: f64,
-    /// In units of a `memcpy` into memory that is in use already.
+    /// In units of a `memcpy` into memory that is already in use.
     warm: Ratio,
     /// In units of a `memcpy` into fresh memory.
     fresh: Ratio,
-    /// One pass over the result afterwards, which maps its pages.
+    /// One subsequent pass over the result, which maps its pages.
     read_ms_median: f64,
 }
 
@@ -76,7 +76,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
         ensure!(read == if way.is_multiple_of(2) { same } else { another }, "{}: another tensor came back", WAYS[way]);
         Ok((taken.as_secs_f64() * 1e3, reading.as_secs_f64() * 1e3))
     };
-    // Workers load the pipeline, and make the tensor that they keep.
+    // The first calls load the pipeline and create the tensor that `exchange` returns.
     (0..WAYS.len()).try_for_each(|way| once(way).map(drop))?;
 
     let mut calls = vec![Vec::new(); WAYS.len()];

@@ -1,4 +1,5 @@
-//! What a traced graph costs beside the pipeline that it was traced from: to run, at a size that is new, and in memory.
+//! Measures a traced graph, compared with the pipeline that it was traced from: time to run, time
+//! for a new size, and memory.
 
 mod memory;
 mod models;
@@ -9,21 +10,23 @@ use benches::{Common, Progress, Run, Table, Target};
 use clap::Parser;
 use serde::Serialize;
 
-/// A traced graph beside the pipeline that it was traced from.
+/// A traced graph compared with the pipeline that it was traced from.
 ///
-/// Both run in this process, in turns within each round, on the same inputs, and have to give the same bits. A size that the graph
-/// has not run at has to be put into each operation first: that is timed apart, with the run at that size taken off. Memory is that of
-/// worker processes which load a graph without knowing its Rust type, by the kernel's figures.
+/// Both run in this process, in turns within each round, on the same inputs, and their outputs must
+/// be equal bit for bit. A size that is new to the graph must first be substituted into each
+/// operation: this is timed separately, as the difference of the first and second run at that size.
+/// Memory is that of worker processes that load a graph without its Rust type, by the kernel's
+/// figures.
 #[derive(Parser, Serialize)]
 #[command(name = "jit", after_help = "cargo run --release -p benches --bin jit -- --json")]
 struct Args {
-    /// How many rounds.
+    /// Number of rounds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// The size of the graph that workers share, in MiB.
+    /// Size of the graph that workers share, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     mib: u32,
-    /// How many workers, one row for each number.
+    /// Numbers of workers; each gets its own row
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     workers: Vec<usize>,
     #[command(flatten)]
@@ -31,7 +34,7 @@ struct Args {
     common: Common,
 }
 
-/// All figures, told apart by the field `measure`.
+/// A row of any measurement; the field `measure` names it.
 #[derive(Serialize)]
 #[serde(tag = "measure", rename_all = "snake_case")]
 enum Row {
@@ -55,7 +58,7 @@ fn main() -> Result<()> {
     let tables: [Table; 2] = [replay::table(&replay), memory::table(&memory)];
     let targets: Vec<Target> = replay::targets(&replay).chain(memory::targets(&memory)).collect();
     let rows: Vec<_> = replay.into_iter().map(Row::Replay).chain(memory.into_iter().map(Row::Memory)).collect();
-    let notes = "Medians; `x` in units of the pipeline's own forward pass: the median of the rounds, and the middle half of them.\n\
-                 MemoryPolicy in MiB: PSS of all processes; Anonymous of the largest worker.";
+    let notes = "Medians; `x` in units of the pipeline's own forward pass: median and quartiles of the rounds.\n\
+                 Memory in MiB: PSS of all processes; Anonymous of the largest worker.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

@@ -1,7 +1,7 @@
-//! What workers cost that share one graph.
+//! Measures the memory of workers that share one graph.
 
 use anyhow::{Context, Result, ensure};
-use benches::stats::median;
+use benches::stats::{median, mib};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::{Device, Tensor, TensorData};
 use ray_zerocopy::jit::{self, JitActorWrapper};
@@ -10,28 +10,24 @@ use serde::Serialize;
 use crate::Args;
 use crate::models::StackConfig;
 
-/// What all processes may have beside the model, in MiB.
-const BESIDE: f64 = 24.0;
+/// Limit for the memory of all processes in addition to the model, in MiB.
+const OVERHEAD: f64 = 24.0;
 
 #[derive(Serialize)]
 pub struct Row {
     workers: usize,
     model_mib: f64,
-    /// PSS of all processes, this one among them.
+    /// PSS of all processes, including this one.
     sum_pss_mib: f64,
     anonymous_mib_max: f64,
     load_ms_median: f64,
     outputs_equal: bool,
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("tracing");
     let device = Device::flex();
-    // Of 16 MiB each.
+    // Each layer has 16 MiB.
     let config = StackConfig { width: 2048, layers: (args.mib as usize / 16).max(1) };
     let x = Tensor::<2>::ones([4, config.width], &device) / config.width as f32;
     let stack = config.init(&device);
@@ -70,7 +66,7 @@ pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
     rows.iter().flat_map(|row| {
         let Row { workers, model_mib, sum_pss_mib, load_ms_median, .. } = row;
         [
-            Target::at_most(format!("{workers} workers: PSS, MiB"), model_mib + BESIDE, *sum_pss_mib),
+            Target::at_most(format!("{workers} workers: PSS, MiB"), model_mib + OVERHEAD, *sum_pss_mib),
             Target::at_most(format!("{workers} workers: load, ms"), 5.0, *load_ms_median),
         ]
     })

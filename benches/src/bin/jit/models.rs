@@ -1,4 +1,5 @@
-//! The pipelines that are traced: one that is all overhead, one of many operations, one that reads much memory.
+//! The traced pipelines: one dominated by overhead, one with many operations, one that reads much
+//! memory.
 
 use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
@@ -29,13 +30,13 @@ impl StackConfig {
 }
 
 impl Stack {
-    /// `[batch, width]` in and out.
+    /// Maps `[batch, width]` to `[batch, width]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.layers.iter().fold(x, |x, layer| relu(layer.forward(x)))
     }
 }
 
-/// Transformer blocks, taken apart into many operations.
+/// Transformer blocks, which consist of many operations.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct BlocksConfig {
     pub width: usize,
@@ -67,7 +68,7 @@ impl BlocksConfig {
 }
 
 impl Blocks {
-    /// `[batch, length, width]` in and out.
+    /// Maps `[batch, length, width]` to `[batch, length, width]`.
     pub fn forward(&self, mut x: Tensor<3>) -> Tensor<3> {
         for (((attention, norm), inner), outer) in
             self.attention.iter().zip(&self.norms).zip(&self.inner).zip(&self.outer)

@@ -1,4 +1,4 @@
-//! Replay against the direct call.
+//! Measures replaying a graph, compared with the direct call.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::Args;
 use crate::models::{BlocksConfig, StackConfig};
 
-/// How long each of the two runs in a round, at least.
+/// Minimum duration of each contestant in a round.
 const TURN_MS: f64 = 5.0;
 
 #[derive(Serialize)]
@@ -24,18 +24,18 @@ pub struct Row {
     /// Replay in units of the direct call.
     #[serde(flatten)]
     ratio: Ratio,
-    /// What a size costs that the graph has not run at, beyond the run.
+    /// Additional time of the first run at a new size.
     first_size_ms_median: f64,
     outputs_equal: bool,
 }
 
-/// A pipeline, its graph, and an input.
+/// A pipeline, its graph and an input.
 struct Case<'a> {
     model: &'static str,
     graph: TracedGraph,
     input: Value,
     direct: Box<dyn Fn() -> Value + 'a>,
-    /// Inputs of other batches.
+    /// Creates an input of another batch size.
     other: Box<dyn Fn(usize) -> Value>,
 }
 
@@ -123,7 +123,7 @@ fn run(case: Case<'_>, args: &Args, progress: &Progress) -> Result<Row> {
         if let Some(error) = failed {
             return Err(error);
         }
-        // New to the graph in each round.
+        // A batch size that is new to the graph.
         let input = other(3 + round + 8);
         let begun = Instant::now();
         replayed(&mut replay, &input)?;
@@ -143,10 +143,12 @@ fn run(case: Case<'_>, args: &Args, progress: &Progress) -> Result<Row> {
     })
 }
 
-/// The mean of so many calls.
+/// Returns the mean duration of a number of calls.
 fn micros(calls: usize, mut call: impl FnMut()) -> f64 {
     let begun = Instant::now();
-    (0..calls).for_each(|_| call());
+    for _ in 0..calls {
+        call();
+    }
     begun.elapsed().as_secs_f64() * 1e6 / calls as f64
 }
 

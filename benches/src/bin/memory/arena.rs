@@ -1,4 +1,4 @@
-//! Workers that borrow the weights.
+//! Measures workers that borrow the weights.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -50,9 +50,10 @@ fn round(arena: &Arena, workers: usize, measured: &mut Measured) -> Result<()> {
     Ok(())
 }
 
-/// How much Anonymous a worker has more after a forward pass than before it loaded the model: the largest.
+/// Returns the largest growth of a worker's Anonymous memory from before the model is loaded until
+/// after a forward pass.
 ///
-/// Actors load when they start. Workers of tasks load with their first call, so these are looked at before and after.
+/// Task workers are measured, because they load with their first call. Actors load when they start.
 fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
     const PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,7 +63,7 @@ fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
     };
     let before = anonymous()?;
     let tasks = TaskWrapper::<Model>::from_arena_on(&engine, arena.clone())?;
-    // Each takes one call at a time, and no worker can be told which.
+    // Calls cannot be assigned to a specific worker, but each worker runs one at a time.
     for _ in 0..20 {
         let forwards = gather((0..workers).map(|_| tasks.forward_and_wait(PAUSE))).wait()?;
         if before.keys().all(|pid| forwards.iter().any(|forward| forward.pid == *pid)) {

@@ -1,4 +1,5 @@
-//! Workers that have their own copy: plain processes, which are told what to do on their standard input.
+//! Measures workers with their own copy of the weights: plain processes that are controlled through
+//! their standard input.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use benches::Progress;
-use benches::child::{Talking, say, serve, this_program, together};
+use benches::child::{ChildRpc, send, serve, this_program, together};
 use benches::machine::rollup;
 use benches::model::{Forward, ModelConfig};
 use burn::tensor::Device;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FORWARDS, Measured};
 
-/// What such a worker says first.
+/// The first message of such a worker.
 #[derive(Serialize, Deserialize)]
 struct Ready {
     anonymous_before: u64,
@@ -28,28 +29,29 @@ fn program(config: &ModelConfig, role: &str, file: &Path) -> Result<Command> {
     Ok(program)
 }
 
-/// Makes a model, writes it into the file, and says what it computes.
+/// Creates a model, writes it to the file, and sends its result.
 pub fn write(config: ModelConfig, file: &Path) -> Result<()> {
     let model = config.init(&Device::flex());
     model.save(file)?;
-    say(&model.forward())
+    send(&model.forward())
 }
 
-/// Lets another process make the file, so that this one has never had a model. Returns what the model computes.
+/// Writes the file in another process, so that this one has never had a model in memory. Returns
+/// the checksum of the model's result.
 pub fn write_elsewhere(config: &ModelConfig, file: &Path) -> Result<u64> {
-    let mut writer = Talking::start(&mut program(config, "--write", file)?)?;
-    let forward: Forward = writer.hear()?;
+    let mut writer = ChildRpc::start(&mut program(config, "--write", file)?)?;
+    let forward: Forward = writer.recv()?;
     writer.end()?;
     Ok(forward.checksum)
 }
 
-/// A worker's life: loads the model, and computes with it for each line that comes in.
+/// Runs a worker: loads the model, and runs a forward pass for each request.
 pub fn work(config: ModelConfig, file: &Path) -> Result<()> {
     let anonymous_before = rollup(std::process::id(), "Anonymous")?;
     let begun = Instant::now();
     let model = config.load(file)?;
     let load_us = begun.elapsed().as_secs_f64() * 1e6;
-    say(&Ready { anonymous_before, load_us, forward: model.forward() })?;
+    send(&Ready { anonymous_before, load_us, forward: model.forward() })?;
     serve(|()| Ok(model.forward()))
 }
 
@@ -73,14 +75,14 @@ fn round(config: &ModelConfig, file: &Path, workers: usize, measured: &mut Measu
     let begun = Instant::now();
     let start = |_| {
         let mut program = program(config, "--own-copy", file)?;
-        // As many threads as a worker with a borrowed model has.
-        Talking::start(program.env("RAYON_NUM_THREADS", (cores / workers).max(1).to_string()))
+        // The number of threads of a worker that borrows.
+        ChildRpc::start(program.env("RAYON_NUM_THREADS", (cores / workers).max(1).to_string()))
     };
     let mut team: Vec<_> = (0..workers).map(start).collect::<Result<_>>()?;
-    let first: Vec<(Ready, _)> = together(team.iter_mut(), |worker| Ok((worker.hear()?, begun.elapsed())))?;
+    let first: Vec<(Ready, _)> = together(team.iter_mut(), |worker| Ok((worker.recv()?, begun.elapsed())))?;
     for worker in &mut team {
         for _ in 0..FORWARDS {
-            measured.forward(worker.ask(&())?);
+            measured.forward(worker.call(&())?);
         }
     }
 
@@ -95,5 +97,5 @@ fn round(config: &ModelConfig, file: &Path, workers: usize, measured: &mut Measu
         measured.first(ready.forward, took);
     }
     measured.sum_pss = measured.sum_pss.max(sum_pss);
-    team.into_iter().try_for_each(Talking::end)
+    team.into_iter().try_for_each(ChildRpc::end)
 }

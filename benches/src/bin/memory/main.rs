@@ -1,4 +1,5 @@
-//! What workers of one model cost in memory, and how soon they answer: sharing one arena, and each with its own copy.
+//! Measures memory and startup time of workers that share one arena, and of workers with their own
+//! copies.
 
 mod arena;
 mod copies;
@@ -8,19 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use benches::model::{Forward, ModelConfig};
+use benches::stats::mib;
 use benches::{Common, Progress, Run, Table, Target, stats, time};
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 
-/// Workers that run one model: borrowed from one arena, and each with its own copy of it.
+/// Workers that run one model, which they borrow from one arena or copy.
 ///
-/// The workers with their own copy are plain processes that load the model from a safetensors file, which is in the page
-/// cache. They are measured first, while this process has never had a model. All workers compute on the same input, and
-/// have to give the same bits. PSS counts a page that n processes map as 1/n in each, so the sum is what the machine
-/// has to have; it includes this process, which owns the arena. Anonymous is what a worker alone has, and its growth what
-/// loading and computing add to it. To attach is to open the arena, to build the skeleton and to hang the weights on it; for
-/// a copy it is to load the file. Forward passes are timed while the other workers are idle.
+/// The workers with their own copies are plain processes that load the model from a safetensors
+/// file, which is in the page cache. They are measured first, while this process has never had a
+/// model in memory. All workers run on the same input, and their outputs must be equal bit for bit.
+/// PSS counts a page that n processes map as 1/n in each, so the sum is the memory that the machine
+/// needs; it includes this process, which owns the arena. Anonymous is the private memory of a
+/// worker, and its growth is what loading and a forward pass add to it. Attaching is to open the
+/// arena, build the skeleton of the pipeline and attach the weights; for a copy it is to load the
+/// file. Forward passes are timed while the other workers are idle.
 #[derive(Parser, Serialize)]
 #[command(
     name = "memory",
@@ -28,49 +32,49 @@ use serde::Serialize;
                   cargo run --release -p benches --bin memory -- --mib 1024 --tensors 10000 --modes arena --json"
 )]
 struct Args {
-    /// How large the weights are, in MiB.
+    /// Size of the weights, in MiB
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     mib: u32,
-    /// Of how many tensors they are.
+    /// Number of tensors
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     tensors: u32,
-    /// How many workers, one set of rows for each number.
+    /// Numbers of workers; each gets its own rows
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4], value_parser = clap::value_parser!(u8).range(1..))]
     workers: Vec<u8>,
-    /// What to measure: burn takes minutes to load a file of thousands of tensors.
+    /// Modes to measure; in mode `copy`, burn takes minutes to load a file of thousands of tensors
     #[arg(long, value_delimiter = ',', default_values_t = [Mode::Arena, Mode::Copy])]
     modes: Vec<Mode>,
-    /// How many inputs a forward pass has.
+    /// Number of inputs of a forward pass
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// How often workers are started for each row.
+    /// How often workers are started for each row
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
-    /// Write the model into a file.
+    /// Write the model to a file
     #[arg(long, hide = true, value_name = "FILE")]
     #[serde(skip)]
     write: Option<PathBuf>,
-    /// Be a worker that has its own copy.
+    /// Run as a worker that has its own copy
     #[arg(long, hide = true, value_name = "FILE")]
     #[serde(skip)]
     own_copy: Option<PathBuf>,
-    /// The model, in JSON.
+    /// The model, in JSON
     #[arg(long, hide = true, value_name = "JSON")]
     #[serde(skip)]
     model: Option<String>,
 }
 
-/// How many forward passes of each worker are timed, after the first.
+/// Number of forward passes of each worker that are timed, after the first.
 const FORWARDS: usize = 3;
 
 /// Where the weights of a worker are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
-    /// In the arena that all share.
+    /// In the shared arena.
     Arena,
     /// In its own heap.
     Copy,
@@ -85,30 +89,30 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// What was measured in all rounds of one row.
+/// Measurements of all rounds of one row.
 #[derive(Default)]
 struct Measured {
-    /// Of this process and its workers, in bytes: the largest of the rounds.
+    /// Sum over this process and its workers, in bytes; maximum of the rounds.
     sum_pss: u64,
-    /// Of a worker, in bytes: the largest.
+    /// Of one worker, in bytes; maximum.
     anonymous: u64,
-    /// Of a worker through load and forward pass, in bytes: the largest.
+    /// Growth of one worker by loading and a forward pass, in bytes; maximum.
     anonymous_growth: u64,
     attach_us: Vec<f64>,
     first_us: Vec<f64>,
-    /// Forward passes after the first, in which pages are mapped.
+    /// Forward passes after the first one, which maps pages.
     forward_us: Vec<f64>,
     checksums: Vec<u64>,
 }
 
 impl Measured {
-    /// A worker's first forward pass, and how long after the order to start it was there.
+    /// Adds a worker's first forward pass, with the time since the worker was started.
     fn first(&mut self, forward: Forward, after: Duration) {
         self.first_us.push(after.as_secs_f64() * 1e6);
         self.checksums.push(forward.checksum);
     }
 
-    /// Another one.
+    /// Adds a later forward pass.
     fn forward(&mut self, forward: Forward) {
         self.forward_us.push(forward.took_us);
         self.checksums.push(forward.checksum);
@@ -124,17 +128,13 @@ struct Row {
     sum_pss_mib: f64,
     anonymous_mib_max: f64,
     anonymous_growth_mib_max: f64,
-    /// What all layers give out, together: an upper limit of what is in use at the same time.
+    /// Total size of the results of all layers: an upper bound for memory in use at the same time.
     activations_mib: f64,
     attach_ms_median: f64,
     attach_us_per_tensor: f64,
     spawn_to_first_result_ms_median: f64,
     forward_ms_median: f64,
     outputs_equal: bool,
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 impl Row {
@@ -170,7 +170,7 @@ fn main() -> Result<()> {
         };
     }
     if args.common.quick {
-        // The least that is still much larger than a process.
+        // The smallest size that is still much larger than the rest of a process.
         (args.mib, args.rounds) = (args.mib.min(64), 1);
         args.workers.truncate(2);
     }
@@ -208,8 +208,8 @@ fn main() -> Result<()> {
     rows.sort_by_key(|row| row.workers);
     drop(progress);
 
-    let notes = "MiB, by the kernel's figures: PSS of all processes; Anonymous of the largest worker, and how much it grew.\n\
-                 Medians of all workers and rounds: attach or load the file, from the order to start to the first result, later forward passes.";
+    let notes = "MiB, by the kernel's figures: PSS of all processes; Anonymous of the largest worker, and its growth.\n\
+                 Medians of all workers and rounds: attaching or loading the file, time from start to first result, later forward passes.";
     run.finish(&args, &rows, &targets(&rows), &[table(&rows)], notes)?;
     ensure!(rows.iter().all(|row| row.outputs_equal), "outputs differ between workers");
     Ok(())
@@ -222,8 +222,9 @@ fn targets(rows: &[Row]) -> Vec<Target> {
             targets.push(Target::at_most(format!("{} workers: {what}", row.workers), at_most, is));
         };
         if row.tensors > 32 {
-            // Each tensor has a parameter, a name and more in every worker: what is limited then is the time for each. It
-            // is processor time, so workers that attach at the same moment wait for each other's.
+            // Each tensor has a parameter, a name and more in every worker, so the limit is for the
+            // time per tensor. It is CPU time: workers that attach at the same time compete for
+            // cores.
             if row.workers == 1 {
                 target("attach, µs per tensor", 5.0, row.attach_us_per_tensor);
             }

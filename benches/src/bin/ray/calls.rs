@@ -1,4 +1,4 @@
-//! A small call, beside Ray's own that does nothing.
+//! Measures a small call, compared with Ray's own calls of empty functions.
 
 use anyhow::{Result, ensure};
 use benches::stats::{Ratio, Summary};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Args;
 
-/// A pipeline whose call does next to nothing.
+/// A pipeline whose method does almost nothing.
 #[derive(Pipeline)]
 struct Model {
     #[pipeline(config)]
@@ -49,7 +49,7 @@ pub struct Row {
     ratio: Ratio,
 }
 
-/// The ways, and which of them each is compared with.
+/// The contestants, each with the index of the one that it is compared with.
 const WAYS: [(&str, usize); 7] = [
     ("Ray's own task", 0),
     ("task, 2 tensors", 0),
@@ -81,7 +81,7 @@ pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Ve
         ensure!(next == number + 1, "{next} came back for {number}");
         Ok(())
     };
-    // Workers load the pipelines with the first calls.
+    // The first calls load the pipelines.
     (0..20 * WAYS.len()).try_for_each(|way| call(way % WAYS.len()))?;
 
     let mut all = vec![Samples::default(); WAYS.len()];

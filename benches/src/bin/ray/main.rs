@@ -1,4 +1,5 @@
-//! What a pipeline costs on Ray: calls beside Ray's own, and memory beside the size of the model.
+//! Measures pipelines on Ray: calls compared with Ray's own, and memory compared with the size of
+//! the model.
 
 mod calls;
 mod memory;
@@ -9,24 +10,26 @@ use clap::Parser;
 use ray_zerocopy::ray::Cluster;
 use serde::Serialize;
 
-/// Calls of pipelines on Ray beside Ray's own, and the memory of actors that share one model.
+/// Calls of pipelines on Ray compared with Ray's own, and the memory of actors that share one
+/// model.
 ///
-/// A cluster of one node is started for it, and workers are this program. A call is compared with a task, and with a method of an actor, that
-/// somebody wrote in Python and that do nothing; all take turns within each round. Memory is the kernel's figures: the PSS
-/// of the actors' processes without Ray's object store, and the one copy of the model in the store.
+/// The benchmark starts a cluster of one node, whose workers run this program. A call is compared
+/// with an empty Python task, and with an empty Python method of an actor; all take turns within
+/// each round. Memory is by the kernel's figures: the PSS of the actors' processes without Ray's
+/// object store, and the one copy of the model in the store.
 #[derive(Parser, Serialize)]
 #[command(name = "ray", after_help = "cargo run --release -p benches --features ray --bin ray -- --json")]
 struct Args {
-    /// How many rounds of calls.
+    /// Number of rounds of calls
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Calls of each kind in a round.
+    /// Calls of each kind in a round
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
-    /// The size of the model that actors share, in MiB.
+    /// Size of the model that actors share, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     mib: u32,
-    /// How many actors, one row for each number.
+    /// Numbers of actors; each gets its own row
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     workers: Vec<usize>,
     #[command(flatten)]
@@ -34,7 +37,7 @@ struct Args {
     common: Common,
 }
 
-/// All figures, told apart by the field `measure`.
+/// A row of any measurement; the field `measure` names it.
 #[derive(Serialize)]
 #[serde(tag = "measure", rename_all = "snake_case")]
 enum Row {
@@ -62,7 +65,7 @@ fn main() -> Result<()> {
     let tables: [Table; 2] = [calls::table(&calls), memory::table(&memory)];
     let targets: Vec<Target> = calls::targets(&calls).chain(memory::targets(&memory)).collect();
     let rows: Vec<_> = calls.into_iter().map(Row::Call).chain(memory.into_iter().map(Row::Memory)).collect();
-    let notes = "Medians; `x` in units of Ray's own task, or of its own call of an actor: the median of the rounds, and the middle half of them.\n\
-                 MemoryPolicy in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
+    let notes = "Medians; `x` in units of Ray's own task, or of its own call of an actor: median and quartiles of the rounds.\n\
+                 Memory in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

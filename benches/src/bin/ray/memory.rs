@@ -1,8 +1,8 @@
-//! What actors cost that share one model.
+//! Measures the memory of actors that share one model.
 
 use anyhow::{Context, Result};
 use benches::model::{Forward, ModelConfig};
-use benches::stats::median;
+use benches::stats::{median, mib};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::Device;
 use ray_zerocopy::ActorWrapper;
@@ -11,16 +11,16 @@ use serde::Serialize;
 
 use crate::Args;
 
-/// What each actor may cost beside the model, in MiB: Python and Ray are in it.
-const BESIDE: f64 = 70.0;
-/// What it may have for itself.
+/// Limit for the memory of each actor in addition to the model, in MiB. It includes Python and Ray.
+const OVERHEAD: f64 = 70.0;
+/// Limit for the private memory of an actor, in MiB.
 const PRIVATE: f64 = 60.0 * 1e6 / 1048576.0;
 
 #[derive(Serialize)]
 pub struct Row {
     workers: usize,
     model_mib: f64,
-    /// PSS of all actors, and the store.
+    /// PSS of all actors, plus the model in the store.
     sum_pss_mib: f64,
     anonymous_mib_max: f64,
     attach_ms_median: f64,
@@ -46,13 +46,13 @@ pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Ve
         let report = actors.report()?;
         let processes = report.processes.get(1..).context("the report has no actors")?;
         anyhow::ensure!(processes.len() == workers, "{} of {workers} actors are in the report", processes.len());
-        let beside: u64 = processes.iter().map(|process| process.pss - process.share).sum();
+        let without_store: u64 = processes.iter().map(|process| process.pss - process.share).sum();
         let attach: Vec<f64> =
             processes.iter().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect();
         Ok(Row {
             workers,
             model_mib: mib(config.bytes()),
-            sum_pss_mib: mib(beside + report.arena),
+            sum_pss_mib: mib(without_store + report.arena),
             anonymous_mib_max: mib(processes.iter().map(|process| process.private).max().unwrap_or_default()),
             attach_ms_median: median(&attach),
             forward_ms_median: median(&again),
@@ -62,14 +62,10 @@ pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Ve
     rows.collect()
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
     rows.iter().flat_map(|row| {
         let Row { workers, model_mib, sum_pss_mib, anonymous_mib_max, attach_ms_median, .. } = row;
-        let most = model_mib + BESIDE * *workers as f64;
+        let most = model_mib + OVERHEAD * *workers as f64;
         [
             Target::at_most(format!("{workers} actors: PSS and the store, MiB"), most, *sum_pss_mib),
             Target::at_most(format!("{workers} actors: private memory of one, MiB"), PRIVATE, *anonymous_mib_max),

@@ -1,14 +1,14 @@
-//! What is embedded: the same on every machine, and on every run with the same seed.
+//! The texts that are embedded. They depend only on the seed.
 
 use ray_zerocopy_examples::corpus;
 
-/// Texts, and what they are called.
+/// A named list of texts.
 pub struct Corpus {
     pub name: &'static str,
     pub texts: Vec<String>,
 }
 
-/// The bundled sentences in random order, again and again until there are so many. About 14 tokens each.
+/// Picks `count` of the bundled sentences at random. They have about 14 tokens each.
 pub fn sentences(count: usize, seed: u64) -> Corpus {
     let all = corpus::sentences();
     let mut random = Random(seed);
@@ -16,7 +16,8 @@ pub fn sentences(count: usize, seed: u64) -> Corpus {
     Corpus { name: "sentences", texts }
 }
 
-/// Texts of one to eight of the bundled sentences, short ones more often: the lengths of real paragraphs vary as much.
+/// Creates texts of one to eight of the bundled sentences, mostly short ones, as real paragraphs
+/// vary in length.
 pub fn mixed(count: usize, seed: u64) -> Corpus {
     let all = corpus::sentences();
     let mut random = Random(seed);
@@ -28,7 +29,7 @@ pub fn mixed(count: usize, seed: u64) -> Corpus {
     Corpus { name: "mixed", texts }
 }
 
-/// SplitMix64: enough for an order, and no crate.
+/// The generator SplitMix64, which is sufficient here and does not need a crate.
 struct Random(u64);
 
 impl Random {

@@ -1,11 +1,12 @@
-//! How many sentences a second a real model embeds, in one worker, in two, and in one process without workers.
+//! Measures how many sentences per second a real model embeds in one worker, in two, and in one
+//! process without workers.
 
 mod corpora;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use benches::child::{Talking, serve, this_program};
+use benches::child::{ChildRpc, serve, this_program};
 use benches::machine::{processor_ms_of, rollup};
 use benches::stats::{self, Ratio};
 use benches::{Common, Progress, Run, Table, Target};
@@ -18,58 +19,59 @@ use serde::{Deserialize, Serialize};
 
 use corpora::Corpus;
 
-/// Sentences a second with all-MiniLM-L6-v2, as the example `semantic_search` embeds them.
+/// Sentences per second with all-MiniLM-L6-v2, as the example `semantic_search` embeds them.
 ///
-/// One worker of one thread, two of them, one worker of two threads, and one process of two threads with a model of its own.
-/// They take turns within each round: each embeds a whole corpus. One corpus has the bundled sentences in random
-/// order, again and again; the other texts of one to eight sentences. All have to give the same vectors, up to
-/// rounding: batches are not the same for one worker and for two.
+/// The contestants are one worker of one thread, two of them, one worker of two threads, and one
+/// process of two threads with its own model. They take turns within each round: each embeds a
+/// whole corpus. One corpus has bundled sentences in random order, the other has texts of one to
+/// eight sentences. All contestants must return the same vectors up to rounding, since one worker
+/// and two have different batches.
 #[derive(Parser, Serialize)]
 #[command(name = "search", after_help = "cargo run --release -p benches --bin search -- --json")]
 struct Args {
-    /// How many rounds.
+    /// Number of rounds
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// How many texts the first corpus has; the second has a third as many.
+    /// Number of texts of the first corpus; the second has a third as many
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u16).range(1..))]
     texts: u16,
-    /// Where the random numbers of the corpora begin.
+    /// Seed of the corpora
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
-    /// Be the process without workers.
+    /// Run as the process without workers
     #[arg(long, hide = true)]
     #[serde(skip)]
     alone: bool,
 }
 
-/// Larger differences between two ways are no rounding. Numbers of a vector are about 0.05 large.
+/// Limit for rounding differences. The numbers of a vector are about 0.05.
 const TOLERANCE: f32 = 1e-5;
 
-/// Who embeds.
+/// A contestant.
 enum Way {
     Workers(Box<Actors<Search>>),
-    Alone(Box<Talking>),
+    Alone(Box<ChildRpc>),
 }
 
-/// What the process without workers is asked for.
+/// A request to the process without workers.
 #[derive(Serialize, Deserialize)]
-struct Order {
+struct Request {
     texts: Vec<String>,
-    /// Give the vectors, and not only the time.
+    /// Whether to return the vectors.
     vectors: bool,
 }
 
-/// What it answers.
+/// Its response.
 #[derive(Serialize, Deserialize)]
-struct Answer {
+struct Response {
     seconds: f64,
     vectors: Vec<f32>,
 }
 
-/// What each contestant is called, its workers, and the threads of each process.
+/// The name of each contestant, its number of workers, and the threads of each process.
 const CONTESTANTS: [(&str, usize, usize); 4] = [
     ("one worker", 1, 1),
     ("two workers", 2, 1),
@@ -86,10 +88,11 @@ struct Row {
     texts: usize,
     ways: Vec<WayRow>,
     two_workers_over_one: f64,
-    /// What that would be if both had had a core to themselves: twice the sentences of a second of processor time. Other
-    /// processes lengthen what a clock shows, and two workers' time more than one worker's.
+    /// The same if both had had a core of their own: twice the ratio of sentences per second of CPU
+    /// time. Other processes increase the elapsed time, and that of two workers more than that of
+    /// one.
     two_workers_over_one_processor: f64,
-    /// One process without workers, that is.
+    /// Compared with one process without workers.
     two_workers_over_two_threads: f64,
     outputs_equal: bool,
 }
@@ -101,14 +104,14 @@ struct WayRow {
     threads: usize,
     sentences_per_s_median: f64,
     sentences_per_s_range: (f64, f64),
-    /// For each second that threads of the workers, or of the process, have run on a processor.
+    /// Per second of CPU time of the workers, or of the process.
     sentences_per_processor_s_median: f64,
-    /// Sentences a second in units of one worker's.
+    /// Sentences per second in units of one worker's.
     #[serde(flatten)]
     ratio: Ratio,
-    /// Of the process that has most, after this corpus.
+    /// Of the largest process, after this corpus.
     anonymous_mib_max: f64,
-    /// The largest from the vectors of the process without workers.
+    /// Largest difference from the vectors of the process without workers.
     difference_max: f32,
 }
 
@@ -137,7 +140,7 @@ fn main() -> Result<()> {
             0 => {
                 let mut program = this_program();
                 program.arg("--alone").env("RAYON_NUM_THREADS", threads.to_string());
-                Way::Alone(Box::new(Talking::start(&mut program)?))
+                Way::Alone(Box::new(ChildRpc::start(&mut program)?))
             }
             workers => {
                 let shared = ActorWrapper::<Search>::from_arena(arena.clone()).strict().threads_per_worker(threads);
@@ -158,8 +161,8 @@ fn main() -> Result<()> {
 
     let notes = format!(
         "Medians of {rounds} rounds; `x` in units of one worker, with quartiles of the rounds. Anonymous: private memory of\n\
-         the process that has most. Workers borrow the model; the process without workers has its own.\n\
-         Per processor second: what remains when others wanted the cores too."
+         the largest process. Workers borrow the model; the process without workers has its own.\n\
+         Per processor second: by CPU time, which other processes affect less."
     );
     run.finish(&args, &rows, &targets(&rows), &[table(&rows)], &notes)?;
     ensure!(rows.iter().all(|row| row.outputs_equal), "outputs differ");
@@ -171,7 +174,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
     let mut seconds = vec![Vec::new(); ways.len()];
     let mut processor = vec![Vec::new(); ways.len()];
     let mut vectors = Vec::new();
-    // The first round warms up, and its vectors are looked at.
+    // The first round is a warm-up, and its vectors are compared.
     for round in 0..=rounds {
         progress.step(corpus.name);
         for turn in 0..ways.len() {
@@ -191,7 +194,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
     let alone = vectors.get(ALONE).context("one of the ways has no vectors")?;
     let difference = |found: &[f32]| {
         let pairs = alone.iter().zip(found);
-        // What is no number is as far away as can be.
+        // NaN counts as an infinite difference.
         let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
         if alone.len() == found.len() { pairs.map(distance).fold(0.0, f32::max) } else { f32::INFINITY }
     };
@@ -225,7 +228,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
 }
 
 impl Way {
-    /// How many seconds it takes, and, if they are wanted, the vectors.
+    /// Embeds texts. Returns the duration in seconds and, if requested, the vectors.
     fn embed(&mut self, texts: &[String], vectors: bool) -> Result<(f64, Option<Vec<f32>>)> {
         match self {
             Self::Workers(actors) => {
@@ -235,8 +238,8 @@ impl Way {
                 Ok((seconds, if vectors { Some(numbers(found)?) } else { None }))
             }
             Self::Alone(process) => {
-                let answer: Answer = process.ask(&Order { texts: texts.to_vec(), vectors })?;
-                Ok((answer.seconds, vectors.then_some(answer.vectors)))
+                let response: Response = process.call(&Request { texts: texts.to_vec(), vectors })?;
+                Ok((response.seconds, vectors.then_some(response.vectors)))
             }
         }
     }
@@ -257,22 +260,22 @@ impl Way {
         for pid in self.pids() {
             most = most.max(rollup(pid, "Anonymous")?);
         }
-        Ok(most as f64 / f64::from(1 << 20))
+        Ok(stats::mib(most))
     }
 }
 
 fn numbers(vectors: Tensor<2>) -> Result<Vec<f32>> {
-    vectors.into_data().try_into_vec().map_err(|error| anyhow::anyhow!("the vectors are no f32: {error:?}"))
+    vectors.into_data().try_into_vec().map_err(|error| anyhow::anyhow!("the vectors are not f32: {error:?}"))
 }
 
-/// The process without workers: a model of its own, and as many threads as it was started with.
+/// Runs the process without workers, which has its own model.
 fn alone() -> Result<()> {
     let search = Search::open(&fetch::model_files()?, &Device::flex())?;
-    serve(|Order { texts, vectors }: Order| {
+    serve(|Request { texts, vectors }: Request| {
         let begun = Instant::now();
         let found = search.embed(texts).map_err(anyhow::Error::msg)?;
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(Answer { seconds, vectors: if vectors { numbers(found)? } else { Vec::new() } })
+        Ok(Response { seconds, vectors: if vectors { numbers(found)? } else { Vec::new() } })
     })
 }
 

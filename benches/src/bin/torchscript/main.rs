@@ -1,4 +1,4 @@
-//! What a TorchScript module costs in workers, and how fast LibTorch is as burn's backend beside PyTorch.
+//! Measures a TorchScript module in workers, and burn on LibTorch compared with PyTorch.
 
 mod memory;
 mod minilm;
@@ -10,42 +10,45 @@ use benches::{Common, Progress, Run, Table, Target};
 use clap::Parser;
 use serde::Serialize;
 
-/// A TorchScript module in workers; and, with `--pytorch`, MiniLM on burn's LibTorch beside PyTorch itself.
+/// A TorchScript module in workers; and, with `--pytorch`, MiniLM in burn on LibTorch compared with
+/// PyTorch.
 ///
-/// Memory is by the kernel's figures, once for a module of 836 bytes, which shows what LibTorch has for itself, and once for one of the size that
-/// was asked for. MiniLM runs in two processes that take turns within each round: one with weights that are borrowed from an arena, by
-/// burn, and one of the Python that is named, by `benches/python/minilm_torch.py`; both on the same batches and as many threads.
+/// Memory is by the kernel's figures, once for a module of 836 bytes, which shows the memory of
+/// LibTorch itself, and once for a module of the given size. MiniLM runs in two processes that take
+/// turns within each round: one runs burn, with weights borrowed from an arena, and the other runs
+/// `benches/python/minilm_torch.py` with the given Python; both use the same batches and number of
+/// threads.
 #[derive(Parser, Serialize)]
 #[command(
     name = "torchscript",
     after_help = "cargo xtask libtorch run --release -p benches --features torchscript --bin torchscript -- --json"
 )]
 struct Args {
-    /// The size of the module that workers share, in MiB.
+    /// Size of the module that workers share, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     mib: u32,
-    /// How many workers, one row for each number.
+    /// Numbers of workers; each gets its own row
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     workers: Vec<usize>,
-    /// A Python with torch, safetensors and numpy, for MiniLM. Without it, MiniLM is left out.
+    /// A Python with torch, safetensors and numpy, for MiniLM; without it, MiniLM is skipped
     #[arg(long, value_name = "PYTHON")]
     pytorch: Option<PathBuf>,
-    /// How many rounds MiniLM runs.
+    /// Number of rounds of MiniLM
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// With how many threads MiniLM computes.
+    /// Number of threads of MiniLM
     #[arg(long, default_value_t = 2)]
     threads: usize,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
-    /// Be the process that runs MiniLM with burn.
+    /// Run as the process that runs MiniLM with burn
     #[arg(long, hide = true)]
     #[serde(skip)]
     burn: bool,
 }
 
-/// All figures, told apart by the field `measure`.
+/// A row of any measurement; the field `measure` names it.
 #[derive(Serialize)]
 #[serde(tag = "measure", rename_all = "snake_case")]
 enum Row {
@@ -75,7 +78,8 @@ fn main() -> Result<()> {
     let tables: Vec<Table> = std::iter::once(memory::table(&memory)).chain(minilm::table(&minilm)).collect();
     let targets: Vec<Target> = memory::targets(&memory).collect();
     let rows: Vec<_> = memory.into_iter().map(Row::Memory).chain(minilm.into_iter().map(Row::Minilm)).collect();
-    let notes = "MemoryPolicy in MiB: PSS of all processes; Anonymous of the largest worker. The first rows are LibTorch's own: subtract them. The first load in a process makes LibTorch ready, too.\n\
-                 MiniLM: medians of the rounds; `x` in units of PyTorch's own, the median of the rounds, and the middle half of them.";
+    let notes = "Memory in MiB: PSS of all processes; Anonymous of the largest worker. The first rows are LibTorch's own memory: subtract them.\n\
+                 The first load in a process includes the initialisation of LibTorch.\n\
+                 MiniLM: medians of the rounds; `x` in units of PyTorch: median and quartiles of the rounds.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

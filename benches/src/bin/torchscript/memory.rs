@@ -1,10 +1,10 @@
-//! What workers cost that share one module, and what LibTorch itself costs.
+//! Measures the memory of workers that share one module, and that of LibTorch itself.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use benches::stats::median;
+use benches::stats::{median, mib};
 use benches::{Progress, Table, Target, time};
 use burn::tensor::{Device, Tensor, TensorData};
 use ray_zerocopy::jit::{JitActorWrapper, TorchScript};
@@ -13,33 +13,29 @@ use serde::Serialize;
 
 use crate::Args;
 
-/// What all processes may have beside the module and LibTorch, in MiB.
-const BESIDE: f64 = 24.0;
+/// Limit for the memory of all processes in addition to the module and LibTorch, in MiB.
+const OVERHEAD: f64 = 24.0;
 
 #[derive(Serialize)]
 pub struct Row {
     module: &'static str,
     workers: usize,
     model_mib: f64,
-    /// PSS of all processes, this one among them.
+    /// PSS of all processes, including this one.
     sum_pss_mib: f64,
     anonymous_mib_max: f64,
-    /// In new processes, which LibTorch makes ready when it gets its first module.
+    /// In new processes, where the first load initialises LibTorch.
     first_load_ms_median: f64,
-    /// In this process, where it is ready.
+    /// In this process, where LibTorch is initialised.
     load_ms_median: f64,
     outputs_equal: bool,
-}
-
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }
 
 pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     progress.step("making a module");
     let mlp = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/torchscript/mlp.pt");
     let folder = tempfile::tempdir().context("no folder for the module")?;
-    // Two matrices of four bytes an element.
+    // Two matrices with four bytes per element.
     let width = (f64::from(args.mib) * f64::from(1 << 20) / 8.0).sqrt() as usize;
     let wide = widened(&mlp, width, folder.path());
     let mut rows = run("LibTorch's own", &mlp, 8, args, progress)?;
@@ -72,7 +68,7 @@ fn run(module: &'static str, path: &Path, width: usize, args: &Args, progress: &
         let load: Vec<f64> =
             report.processes.iter().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect();
         let own = report.processes.get(1..).context("there is no worker")?;
-        // Threads divide a sum, and the last bits are those of the division.
+        // Threads split sums, so the last bits depend on their number.
         let close = |answer: &TensorData| {
             answer.iter::<f32>().zip(expected.iter::<f32>()).all(|(one, other)| (one - other).abs() < 1e-3)
         };
@@ -96,9 +92,13 @@ pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
     let (own, wide) = rows.split_at(rows.len() / 2);
     own.iter().zip(wide).flat_map(|(own, wide)| {
         let Row { workers, model_mib, sum_pss_mib, load_ms_median, .. } = wide;
-        let beside = sum_pss_mib - own.sum_pss_mib;
+        let without_libtorch = sum_pss_mib - own.sum_pss_mib;
         [
-            Target::at_most(format!("{workers} workers: PSS without LibTorch's own, MiB"), model_mib + BESIDE, beside),
+            Target::at_most(
+                format!("{workers} workers: PSS without LibTorch's own, MiB"),
+                model_mib + OVERHEAD,
+                without_libtorch,
+            ),
             Target::at_most(format!("{workers} workers: load where LibTorch is ready, ms"), 5.0, *load_ms_median),
         ]
     })

@@ -1,11 +1,11 @@
-//! MiniLM by burn on LibTorch, beside PyTorch.
+//! Measures MiniLM in burn on LibTorch, compared with PyTorch.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use benches::child::{self, Talking, this_program};
+use benches::child::{self, ChildRpc, this_program};
 use benches::stats::{Ratio, median};
 use benches::{Progress, Table};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -19,7 +19,7 @@ use crate::Args;
 
 /// Sentences of a batch.
 const BATCH: usize = 32;
-/// Larger differences between the two are no rounding. Numbers of a vector are about 0.05 large.
+/// Limit for rounding differences. The numbers of a vector are about 0.05.
 const TOLERANCE: f32 = 1e-5;
 
 #[derive(Serialize)]
@@ -34,23 +34,24 @@ pub struct Row {
     outputs_equal: bool,
 }
 
-/// What both are given: batches of sentences, as the numbers of their tokens, each of one length.
+/// The request to both: batches of sentences as token ids. The sentences of a batch have one
+/// length.
 #[derive(Serialize, Deserialize, Clone)]
-struct Order {
+struct Request {
     weights: PathBuf,
     threads: usize,
     batches: Vec<Vec<Vec<u32>>>,
-    /// Give the vectors of the first batch, and not only the time.
+    /// Whether to return the vectors of the first batch.
     vectors: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Answer {
+struct Response {
     seconds: f64,
     vectors: Vec<f32>,
 }
 
-/// Sentences of one length go together: neither has to fill anything up.
+/// Batches sentences of equal length, so that neither contestant has to pad.
 fn batches() -> Result<Vec<Vec<Vec<u32>>>> {
     let files = fetch::model_files()?;
     let tokens = tokenize::token_ids(&tokenize::load(&files.tokenizer())?, &corpus::sentences())?;
@@ -68,29 +69,32 @@ fn batches() -> Result<Vec<Vec<Vec<u32>>>> {
 
 pub fn measure(args: &Args, python: &Path, progress: &Progress) -> Result<Vec<Row>> {
     let files = fetch::model_files()?;
-    let mut order = Order { weights: files.weights(), threads: args.threads, batches: batches()?, vectors: true };
+    let mut request = Request { weights: files.weights(), threads: args.threads, batches: batches()?, vectors: true };
     let threads = args.threads.to_string();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/minilm_torch.py");
     let mut ours = this_program();
     ours.arg("--burn").env("RAYON_NUM_THREADS", &threads).env("OMP_NUM_THREADS", &threads);
     let mut theirs = Command::new(python);
     theirs.arg(script).env("OMP_NUM_THREADS", &threads);
-    let mut ways = [Talking::start(&mut theirs)?, Talking::start(&mut ours)?];
-    // The first run warms both up.
-    let answers = ways.iter_mut().map(|way| way.ask::<Answer>(&order)).collect::<Result<Vec<_>>>();
-    let answers = answers.context("is it a Python with torch, safetensors and numpy?")?;
-    let far = answers[0].vectors.iter().zip(&answers[1].vectors).map(|(one, other)| (one - other).abs());
-    let far = far.fold(0.0, f32::max);
-    ensure!(!answers[0].vectors.is_empty() && far < TOLERANCE, "burn's vectors are {far} from PyTorch's");
-    order.vectors = false;
+    let mut ways = [ChildRpc::start(&mut theirs)?, ChildRpc::start(&mut ours)?];
+    // The first run is a warm-up.
+    let responses = ways.iter_mut().map(|way| way.call::<Response>(&request)).collect::<Result<Vec<_>>>();
+    let responses = responses.context("is it a Python with torch, safetensors and numpy?")?;
+    let differences = responses[0].vectors.iter().zip(&responses[1].vectors).map(|(one, other)| (one - other).abs());
+    let largest = differences.fold(0.0, f32::max);
+    ensure!(
+        !responses[0].vectors.is_empty() && largest < TOLERANCE,
+        "burn's vectors differ from PyTorch's by {largest}"
+    );
+    request.vectors = false;
     let mut seconds = [Vec::new(), Vec::new()];
     for round in 0..args.rounds {
         progress.step(format!("MiniLM: round {}", round + 1));
         for (way, seconds) in ways.iter_mut().zip(&mut seconds) {
-            seconds.push(way.ask::<Answer>(&order)?.seconds);
+            seconds.push(way.call::<Response>(&request)?.seconds);
         }
     }
-    let sentences = order.batches.iter().map(Vec::len).sum::<usize>();
+    let sentences = request.batches.iter().map(Vec::len).sum::<usize>();
     let row = |at: usize, way| Row {
         way,
         threads: args.threads,
@@ -100,29 +104,29 @@ pub fn measure(args: &Args, python: &Path, progress: &Progress) -> Result<Vec<Ro
         outputs_equal: true,
     };
     let rows = vec![row(0, "PyTorch"), row(1, "burn on LibTorch, weights borrowed")];
-    ways.into_iter().try_for_each(Talking::end)?;
+    ways.into_iter().try_for_each(ChildRpc::end)?;
     Ok(rows)
 }
 
-/// The process that runs MiniLM with burn, on weights of an arena.
+/// Runs the process that runs MiniLM in burn, with weights borrowed from an arena.
 pub fn serve() -> Result<()> {
     let search = Search::open(&fetch::model_files()?, &Device::flex())?;
     let shared = ActorWrapper::new(&search)?.strict();
     drop(search);
     let loaded: Loaded<Search> = shared.load_on("libtorch")?;
     let device = ray_zerocopy::device("libtorch")?;
-    child::serve(|order: Order| {
+    child::serve(|request: Request| {
         let begun = Instant::now();
         let mut first = Vec::new();
-        for (at, batch) in order.batches.iter().enumerate() {
+        for (at, batch) in request.batches.iter().enumerate() {
             let numbers: Vec<i64> = batch.iter().flatten().map(|&token| i64::from(token)).collect();
             let ids = TensorData::new(numbers, [batch.len(), batch[0].len()]);
             let vectors = loaded.encoder.forward(Tensor::<2, Int>::from_data(ids, &device), None).into_data();
-            if at == 0 && order.vectors {
+            if at == 0 && request.vectors {
                 first = vectors.iter::<f32>().collect();
             }
         }
-        Ok(Answer { seconds: begun.elapsed().as_secs_f64(), vectors: first })
+        Ok(Response { seconds: begun.elapsed().as_secs_f64(), vectors: first })
     })
 }
 

@@ -1,7 +1,8 @@
 """Finds LibTorch, for a package that was built with ``torchscript``.
 
-A process has one LibTorch at most: a second one ends it. So where PyTorch is installed, its LibTorch is taken, whether it is imported before,
-after or never. Elsewhere it is the one in the folder that the variable ``LIBTORCH`` names.
+Two LibTorches in one process make it abort. So where PyTorch is installed, its LibTorch is loaded,
+whether PyTorch is imported before, after or never. Elsewhere it is the one in the folder that the
+variable ``LIBTORCH`` names.
 """
 
 import ctypes
@@ -17,18 +18,18 @@ MISSING = "ray_zerocopy was built with `torchscript`, and finds no LibTorch: pip
 
 
 def before():
-    """Refuses what would end the process: two LibTorches, of PyTorch and in the wheel itself."""
+    """Raises ImportError if both PyTorch and the wheel itself contain a LibTorch, which would abort the process."""
     if not any(PACKAGE.with_name("ray_zerocopy.libs").glob("libtorch_cpu*")):
         return
-    apart = "this wheel of ray_zerocopy has a LibTorch of its own, and PyTorch another: a process cannot have both. Build it with `--auditwheel skip`"
+    message = "this wheel of ray_zerocopy has a LibTorch of its own, and PyTorch another: a process cannot have both. Build it with `--auditwheel skip`"
     if "torch" in sys.modules:
-        raise ImportError(apart)
+        raise ImportError(message)
     if _pytorch():
-        warnings.warn(f"{apart}, or do not import torch here", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{message}, or do not import torch here", RuntimeWarning, stacklevel=3)
 
 
 def load(error):
-    """Loads LibTorch, if it is what ``error`` says is missing."""
+    """Loads LibTorch if ``error`` reports that it is missing."""
     if not any(f"{name}: cannot open" in str(error) for name in ("libtorch_cpu.so", "libc10.so")):
         raise _other(error)
     folder = _pytorch() or os.environ.get("LIBTORCH")
@@ -36,21 +37,21 @@ def load(error):
         raise ImportError(MISSING) from error
     path = pathlib.Path(folder, "lib", "libtorch_cpu.so")
     try:
-        # The loader takes what is there already, under the name that the native half asks for.
+        # The dynamic loader then resolves the native module's dependency by the library's name.
         ctypes.CDLL(str(path))
     except OSError as found:
         raise ImportError(f"ray_zerocopy was built with `torchscript`, and {path} is not to be loaded: {found}") from error
 
 
 def after(built):
-    """Compares the LibTorch that the package was built with, None if with none, with PyTorch."""
+    """Compares the version of LibTorch that the package was built with, if any, with the installed PyTorch."""
     found = _version()
     if built and found and built.split(".")[:2] != found.split(".")[:2]:
         raise ImportError(f"ray_zerocopy was built for PyTorch {built}, and {found} is installed: pip install torch=={built}")
 
 
 def _other(error):
-    # A symbol that is not there: another release.
+    # An undefined symbol means another release of PyTorch.
     found = _version()
     if "undefined symbol" in str(error) and found:
         return ImportError(f"ray_zerocopy was built for another PyTorch than {found}, which is installed ({error})")
@@ -58,16 +59,16 @@ def _other(error):
 
 
 def _pytorch():
-    # The folder of the package, without importing it.
+    # Returns the folder of the package torch without importing it.
     try:
         spec = importlib.util.find_spec("torch")
-    except ValueError:  # Something else is called torch in this process.
+    except ValueError:  # Another object is called torch in this process.
         return None
     return next(iter(spec.submodule_search_locations or ()), None) if spec and spec.origin else None
 
 
 def _version():
-    # Of the package that is installed, if it says so.
+    # Returns the version of the installed package, or None.
     try:
         return _pytorch() and importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

@@ -1,22 +1,22 @@
-//! What kind of zip archive a file is: PyTorch has two, and others have theirs.
+//! Classification of zip archives: PyTorch writes two kinds, and other programs write others.
 
 use std::fs::File;
 use std::path::Path;
 
 use super::zip::{Archive, ZipError};
 
-/// What a zip archive holds, by the names in it.
+/// Content of a zip archive, judging by the names of its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ArchiveKind {
-    /// What `torch.jit.save` has written: weights, and code.
+    /// Written by `torch.jit.save`: weights and code.
     TorchScript,
-    /// What `torch.save` has written, in a folder of this name.
+    /// Written by `torch.save`, in a folder of this name.
     StateDict { root: String },
-    /// Something else, for an error.
+    /// Something else, described for an error message.
     Other(String),
 }
 
-/// What the archive at a path holds; `None` if it is not one.
+/// Classifies the archive at a path. Returns `None` if it is not a zip archive.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -43,7 +43,8 @@ pub(crate) fn kind(path: &Path) -> std::io::Result<Option<ArchiveKind>> {
 pub(super) fn of(archive: &Archive) -> ArchiveKind {
     let names = || archive.entries.iter().map(|entry| entry.name.as_str());
     let within = |name: &str, what: &str| name.split_once('/').is_some_and(|(_, rest)| rest.starts_with(what));
-    // Both have a `data.pkl`; modules have their code beside it, and the oldest ones a `model.json` instead of it.
+    // Both kinds have a `data.pkl`. Modules additionally have code, and the oldest ones a
+    // `model.json` instead of the pickle.
     if names().any(|name| within(name, "code/") || name.ends_with("/constants.pkl") || within(name, "model.json")) {
         return ArchiveKind::TorchScript;
     }

@@ -1,4 +1,4 @@
-//! Files of `torch.save` before PyTorch 1.6: four pickles, and the storages behind them.
+//! Files written by `torch.save` before PyTorch 1.6: five pickles, followed by the storages.
 
 use std::fs::File;
 
@@ -9,19 +9,20 @@ use super::tensor::{Storages, element, storage_of};
 use super::{Failure, unpickled};
 use crate::arena::io::read_at;
 
-/// The number that they start with, as a pickle has it: 0x1950a86a20f9469cfc6c.
+/// The magic number 0x1950a86a20f9469cfc6c, as encoded in a pickle.
 const MAGIC: [u8; 12] = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// Whether a file starts like one of them. Later protocols have a frame in front of the number.
+/// Returns `true` if a file starts with the magic number. Later pickle protocols put a frame before
+/// it.
 pub(super) fn is_one(start: &[u8]) -> bool {
     start.first() == Some(&0x80) && start.windows(MAGIC.len()).take(16).any(|window| window == MAGIC)
 }
 
-/// Reads what was saved, and where its storages are.
+/// Reads the saved object, and the locations of its storages.
 pub(super) fn open(file: &File, len: u64) -> Result<(Pickle, Storages), Failure> {
     let mut source = Source::new(file, 0, len);
     let mut next = || read(&mut source).map_err(|error| unpickled(error, len));
-    // The number, the version of the format, and the machine that wrote it.
+    // The magic number, the format version, and information on the machine that wrote the file.
     let (_, version, system) = (next()?, next()?, next()?);
     if version.number(version.root) != Some(1001) {
         return Err(Failure::Broken(format!("its format has the version {}", shown(&version))));
@@ -36,7 +37,7 @@ pub(super) fn open(file: &File, len: u64) -> Result<(Pickle, Storages), Failure>
         ));
     }
     let (saved, keys) = (next()?, next()?);
-    let storages = places(file, len, source.position(), &saved, &keys)?;
+    let storages = storage_locations(file, len, source.position(), &saved, &keys)?;
     Ok((saved, storages))
 }
 
@@ -44,8 +45,9 @@ fn shown(pickle: &Pickle) -> String {
     pickle.number(pickle.root).map_or_else(|| pickle.describe(pickle.root), |number| number.to_string())
 }
 
-/// Each storage has its number of elements in front of it. What an element takes, only the pickle says.
-fn places(file: &File, len: u64, start: u64, saved: &Pickle, keys: &Pickle) -> Result<Storages, Failure> {
+/// Reads the locations of the storages. Each storage is preceded by its number of elements; the
+/// element size is only given in the pickle.
+fn storage_locations(file: &File, len: u64, start: u64, saved: &Pickle, keys: &Pickle) -> Result<Storages, Failure> {
     let mut sizes = std::collections::HashMap::new();
     for value in &saved.values {
         if let Value::Persistent(named) = value
@@ -71,17 +73,17 @@ fn places(file: &File, len: u64, start: u64, saved: &Pickle, keys: &Pickle) -> R
         let mut elements = [0; 8];
         read_at(file, &mut elements, at).map_err(|error| Failure::Broken(error.to_string()))?;
         let bytes = u64::from_le_bytes(elements).checked_mul(size);
-        let behind = bytes.and_then(|bytes| Some((bytes, end.checked_add(bytes)?)));
-        let Some((bytes, behind)) = behind else {
+        let after = bytes.and_then(|bytes| Some((bytes, end.checked_add(bytes)?)));
+        let Some((bytes, after)) = after else {
             return Err(Failure::Broken(format!("its storage `{key}` claims more bytes than there can be")));
         };
-        if behind > len {
-            return Err(cut(behind));
+        if after > len {
+            return Err(cut(after));
         }
         if storages.insert(key.to_owned(), (end, bytes)).is_some() {
             return Err(Failure::Broken(format!("it lists the storage `{key}` twice")));
         }
-        at = behind;
+        at = after;
     }
     Ok(storages)
 }

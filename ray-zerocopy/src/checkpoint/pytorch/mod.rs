@@ -1,15 +1,17 @@
-//! What a file of `torch.save` says it holds, read without Python and without running anything of it.
+//! Parser of `torch.save` files, without Python and without running any code in them.
 //!
-//! The pickle in it names the tensors, their shapes and their storages; the storages stand in the file as they are in
-//! memory. So a tensor is a place in the file, as in any other format.
+//! The pickle in the file describes the tensors, their shapes and their storages. The storages are
+//! in the file with the same layout as in memory. So a tensor is a range of the file, as in any
+//! other format.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `zip` | the table of contents of an archive, and what kind of archive it is |
-//! | `legacy` | the files of PyTorch before 1.6 |
-//! | `pickle/` | pickles, as data |
-//! | `state` | which dictionary is the state dict |
-//! | `tensor` | the calls that make a tensor, as shapes and places |
+//! | `zip` | table of contents of a zip archive |
+//! | `kind` | classification of archives |
+//! | `legacy` | files written before PyTorch 1.6 |
+//! | `pickle/` | pickles as data |
+//! | `state` | finds the state dict |
+//! | `tensor` | interprets the calls that build a tensor as shapes and locations |
 
 pub(crate) mod kind;
 pub(crate) mod legacy;
@@ -33,12 +35,13 @@ use super::entry::{Part, is_contiguous, span};
 use crate::arena::region::Stamp;
 use crate::error::checkpoint::CheckpointError;
 
-/// Tensors that overlap may claim so many times the bytes of the file: no more is ever read or written of it.
+/// Overlapping tensors may claim at most this multiple of the file's size, which bounds the bytes
+/// that are read and written.
 const MAX_OVERLAP: u64 = 4;
-/// A tensor whose elements lie so far apart is refused: all between them is read too.
+/// Maximum ratio of a tensor's span to its size. The gaps between elements are read as well.
 const MAX_SPREAD: u64 = 64;
 
-/// Why a file of `torch.save` cannot be read.
+/// Why a `torch.save` file cannot be read.
 #[derive(Debug)]
 enum Failure {
     Cut(String),
@@ -71,7 +74,8 @@ impl From<ZipError> for Failure {
     }
 }
 
-/// A pickle that ends too early ends where the file does, or within its entry.
+/// Converts a pickle error. A pickle is truncated at the end of the file, or within its archive
+/// entry.
 fn unpickled(error: PickleError, len: u64) -> Failure {
     match error {
         PickleError::Unsafe(what) => Failure::Unsafe(what),
@@ -83,12 +87,12 @@ fn unpickled(error: PickleError, len: u64) -> Failure {
     }
 }
 
-/// Whether a file looks like one of `torch.save`: an archive, or the pickles of old.
+/// Returns `true` if the file looks like a `torch.save` file: a zip archive, or the legacy format.
 pub(super) fn is_one(start: &[u8]) -> bool {
     start.starts_with(b"PK\x03\x04") || legacy::is_one(start)
 }
 
-/// Reads what the file says of itself. `key` says where the state dict is.
+/// Reads the entries of a file. `key` selects the state dict.
 pub(super) fn entries(
     file: &File,
     stamp: &Stamp,
@@ -103,14 +107,14 @@ pub(super) fn entries(
     let mut entries = Vec::with_capacity(found.len());
     let (mut claimed, mut seen) = (0_u64, HashSet::new());
     for (name, id) in found {
-        let refused = |reason: String| Failure::Unsupported(format!("tensor `{name}`: {reason}")).of(&path);
-        let described = tensor::describe(&pickle, id).map_err(refused)?;
-        let entry = placed(name.clone(), described, &storages, number).map_err(|failure| match failure {
+        let unsupported = |reason: String| Failure::Unsupported(format!("tensor `{name}`: {reason}")).of(&path);
+        let described = tensor::describe(&pickle, id).map_err(unsupported)?;
+        let entry = resolve(name.clone(), described, &storages, number).map_err(|failure| match failure {
             Failure::Broken(reason) => Failure::Broken(format!("tensor `{name}`: {reason}")).of(&path),
             Failure::Unsupported(reason) => Failure::Unsupported(format!("tensor `{name}`: {reason}")).of(&path),
             other => other.of(&path),
         })?;
-        // Tensors of the same place are tied, and stored once.
+        // Tensors at the same location are tied, and stored once.
         if seen.insert((entry.offset, entry.len)) {
             claimed = claimed.saturating_add(entry.len);
         }
@@ -124,7 +128,7 @@ pub(super) fn entries(
     Ok(entries)
 }
 
-/// The pickle and the storages of an archive.
+/// Reads the pickle and the storages of an archive.
 fn archive(file: &File, len: u64, path: &str) -> Result<(Pickle, Storages), Failure> {
     let archive = Archive::read(file, len)?;
     let root = match kind::of(&archive) {
@@ -162,7 +166,7 @@ fn archive(file: &File, len: u64, path: &str) -> Result<(Pickle, Storages), Fail
         if storages.contains_key(key) {
             continue;
         }
-        // Keys of other files are in the way of `..`: only what is in the archive is looked at.
+        // Only entries of the archive are looked up, so a key with `..` cannot reach other files.
         if let Some(entry) = archive.find(&format!("{root}/data/{key}")) {
             storages.insert(key.to_owned(), (entry.place(file, len)?, entry.size));
         }
@@ -170,8 +174,8 @@ fn archive(file: &File, len: u64, path: &str) -> Result<(Pickle, Storages), Fail
     Ok((pickle, storages))
 }
 
-/// A tensor as a place in the file.
-fn placed(name: String, tensor: Described, storages: &Storages, file: usize) -> Result<Entry, Failure> {
+/// Resolves a tensor to a location in the file.
+fn resolve(name: String, tensor: Described, storages: &Storages, file: usize) -> Result<Entry, Failure> {
     let Described { key, dtype, size, elements, offset, shape, strides } = tensor;
     let Some(&(start, bytes)) = storages.get(&key) else {
         return Err(Failure::Broken(format!("its storage `{key}` is not in the file")));
@@ -182,9 +186,9 @@ fn placed(name: String, tensor: Described, storages: &Storages, file: usize) -> 
     let beyond =
         || Failure::Broken(format!("shape {shape:?} does not fit the {elements} elements of its storage `{key}`"));
     let count = shape.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim as u64)).ok_or_else(beyond)?;
-    // What it spans, in elements.
-    let wide = span(&shape, &strides).ok_or_else(beyond)?;
-    if offset.checked_add(wide).is_none_or(|end| end > elements) {
+    // Number of elements that it spans.
+    let span_len = span(&shape, &strides).ok_or_else(beyond)?;
+    if offset.checked_add(span_len).is_none_or(|end| end > elements) {
         return Err(beyond());
     }
     if count > elements {
@@ -192,12 +196,12 @@ fn placed(name: String, tensor: Described, storages: &Storages, file: usize) -> 
             "it is expanded: its shape {shape:?} shows the {elements} elements of its storage more than once; save `tensor.contiguous()`"
         )));
     }
-    if wide > count.saturating_mul(MAX_SPREAD).saturating_add(1 << 20) {
+    if span_len > count.saturating_mul(MAX_SPREAD).saturating_add(1 << 20) {
         return Err(Failure::Unsupported(format!(
-            "its {count} elements are spread over {wide} of its storage; save `tensor.contiguous()`"
+            "its {count} elements are spread over {span_len} of its storage; save `tensor.contiguous()`"
         )));
     }
-    // All of it lies within the storage, so nothing overflows.
+    // The tensor lies within its storage, so this cannot overflow.
     let (offset, len) = (start + offset * size, count * size);
     let parts = if is_contiguous(&shape, &strides) {
         Vec::new()

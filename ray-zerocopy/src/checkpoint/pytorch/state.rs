@@ -1,4 +1,4 @@
-//! Finding the state dict in what `torch.save` was given: at the top, or under a key.
+//! Finds the state dict in the object that was saved: at the top level, or under a key.
 
 use std::borrow::Cow;
 
@@ -8,17 +8,17 @@ use super::pickle::value::{Id, Pickle, Value};
 use super::tensor::{is_scalar, is_tensor};
 use crate::error::checkpoint::CheckpointError;
 
-/// How deep dictionaries are looked into.
+/// Maximum depth of nested dictionaries.
 const MAX_DEPTH: usize = 16;
-/// A longer key names nothing: it would be compared with others again and again.
+/// Maximum length of a key. Longer keys are ignored, since comparing them repeatedly is expensive.
 const MAX_KEY: usize = 4096;
-/// How many keys an error lists.
+/// Maximum number of keys in an error message.
 const LISTED: usize = 12;
 
-/// What was found, under the names that the file has for them.
+/// The tensors that were found, by their names in the file.
 pub(super) type Found = IndexMap<String, Id>;
 
-/// The tensors of a pickle: those under `key`, or those of the one state dict that it has.
+/// Finds the tensors under `key`, or those of the only state dict in the file.
 pub(super) fn find(pickle: &Pickle, path: &str, key: Option<&str>) -> Result<Found, CheckpointError> {
     let mut walk = Walk { pickle, path, left: 8 * pickle.values.len() as u64, text: 64 * pickle.len + (1 << 20) };
     match key {
@@ -30,9 +30,10 @@ pub(super) fn find(pickle: &Pickle, path: &str, key: Option<&str>) -> Result<Fou
 struct Walk<'a> {
     pickle: &'a Pickle,
     path: &'a str,
-    /// How many values may still be looked at: each some times, however often it is named.
+    /// Remaining number of values to visit. The limit bounds the cost of values that are referenced
+    /// many times.
     left: u64,
-    /// How many bytes the names may still take.
+    /// Remaining number of bytes for names.
     text: u64,
 }
 
@@ -41,31 +42,31 @@ impl<'a> Walk<'a> {
         CheckpointError::NoStateDict { path: self.path.to_owned(), found: found.into() }
     }
 
-    /// The pairs of a dictionary, each key with the value that was set last.
+    /// Returns the pairs of a dictionary. The last value of each key counts.
     fn pairs(&mut self, id: Id) -> Result<IndexMap<Cow<'a, str>, Id>, CheckpointError> {
         let pickle = self.pickle;
-        let numbered =
+        let by_index =
             |items: &'a [Id]| items.iter().enumerate().map(|(at, &value)| (Cow::Owned(at.to_string()), value));
         let pairs: IndexMap<_, _> = match pickle.get(id) {
             Value::Dict(pairs) => {
-                self.look_at(pairs.len())?;
+                self.charge_values(pairs.len())?;
                 pairs.iter().filter_map(|&(key, value)| Some((name(pickle, key)?, value))).collect()
             }
             Value::List(items) => {
-                self.look_at(items.len())?;
-                numbered(items).collect()
+                self.charge_values(items.len())?;
+                by_index(items).collect()
             }
             Value::Tuple(items) => {
-                self.look_at(items.len())?;
-                numbered(items).collect()
+                self.charge_values(items.len())?;
+                by_index(items).collect()
             }
             _ => IndexMap::new(),
         };
         Ok(pairs)
     }
 
-    /// Takes values from the budget.
-    fn look_at(&mut self, values: usize) -> Result<(), CheckpointError> {
+    /// Deducts values from the budget.
+    fn charge_values(&mut self, values: usize) -> Result<(), CheckpointError> {
         self.left = self.left.checked_sub(values as u64).ok_or_else(|| CheckpointError::Corrupted {
             path: self.path.to_owned(),
             reason: "its pickle names the same values again and again".to_owned(),
@@ -73,8 +74,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Takes the bytes of a name from the budget, before it is made.
-    fn write(&mut self, prefix: &str, key: &str) -> Result<(), CheckpointError> {
+    /// Deducts a name from the budget, before it is built.
+    fn charge_name(&mut self, prefix: &str, key: &str) -> Result<(), CheckpointError> {
         let bytes = (prefix.len() + key.len() + 1) as u64;
         self.text = self.text.checked_sub(bytes).ok_or_else(|| CheckpointError::Corrupted {
             path: self.path.to_owned(),
@@ -87,7 +88,8 @@ impl<'a> Walk<'a> {
         matches!(self.pickle.get(id), Value::Dict(_) | Value::List(_) | Value::Tuple(_))
     }
 
-    /// What is under a key: the key itself, or keys of nested dictionaries with dots between them.
+    /// Finds the tensors under a key: a literal key, or keys of nested dictionaries joined with
+    /// dots.
     fn under(&mut self, key: &str) -> Result<Found, CheckpointError> {
         let mut at = self.pickle.root;
         let mut rest = key;
@@ -95,12 +97,12 @@ impl<'a> Walk<'a> {
             let pairs = self.pairs(at)?;
             let whole = pairs.get(rest).map(|&value| (value, ""));
             let first = || rest.split_once('.').and_then(|(first, rest)| Some((*pairs.get(first)?, rest)));
-            let Some((value, behind)) = whole.or_else(first) else {
+            let Some((value, after)) = whole.or_else(first) else {
                 let keys: Vec<_> = pairs.keys().map(|key| format!("`{key}`")).collect();
                 let keys = if keys.is_empty() { "no key at all".to_owned() } else { shortened(&keys) };
                 return Err(self.none(format!("there is no `{rest}` for the key `{key}`, but {keys}")));
             };
-            (at, rest) = (value, behind);
+            (at, rest) = (value, after);
         }
         let mut found = Found::new();
         self.flatten(at, "", 0, &mut found)?;
@@ -111,7 +113,7 @@ impl<'a> Walk<'a> {
         Ok(found)
     }
 
-    /// All tensors below a value; names are keys with dots between them.
+    /// Collects all tensors below a value. Names are the keys joined with dots.
     fn flatten(&mut self, id: Id, prefix: &str, depth: usize, found: &mut Found) -> Result<(), CheckpointError> {
         if depth > MAX_DEPTH {
             return Err(CheckpointError::Corrupted {
@@ -124,7 +126,7 @@ impl<'a> Walk<'a> {
             if !tensor && !self.is_collection(value) {
                 continue;
             }
-            self.write(prefix, &key)?;
+            self.charge_name(prefix, &key)?;
             let name = join(prefix, &key);
             if tensor {
                 found.insert(name, value);
@@ -135,7 +137,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The one state dict of a file: the dictionary with tensors that is nearest to the top.
+    /// Finds the only state dict of a file: the dictionary with tensors that is nearest to the top
+    /// level.
     fn only(&mut self) -> Result<Found, CheckpointError> {
         let root = self.pickle.root;
         if is_tensor(self.pickle, root) {
@@ -150,7 +153,8 @@ impl<'a> Walk<'a> {
                 _ => format!("it holds {what}"),
             }));
         }
-        // Dictionaries at the same depth, by their key; those further down are looked at if these have no tensor.
+        // Breadth-first search: the dictionaries of one level, by key. The next level is only
+        // searched if none of them has tensors.
         let mut level = vec![(String::new(), root)];
         let mut scalars = Vec::new();
         for _ in 0..4 {
@@ -165,17 +169,17 @@ impl<'a> Walk<'a> {
                 }
                 for (name, value) in pairs {
                     if self.is_collection(value) {
-                        self.write(&key, &name)?;
+                        self.charge_name(&key, &name)?;
                         next.push((join(&key, &name), value));
                     }
                 }
             }
-            // A state dict at the top may stand beside others, which is for the user to decide.
+            // If the top level has tensors and a nested state dict as well, the user must choose.
             if let [(key, id)] = &candidates[..]
                 && key.is_empty()
-                && let Some(beside) = self.nested(*id)?
+                && let Some(nested) = self.nested(*id)?
             {
-                candidates.push((beside, *id));
+                candidates.push((nested, *id));
             }
             match &candidates[..] {
                 [] => level = next,
@@ -190,7 +194,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The key of a dictionary of tensors in one that has tensors itself.
+    /// Returns the key of a nested dictionary with tensors, if there is one.
     fn nested(&mut self, id: Id) -> Result<Option<String>, CheckpointError> {
         for (key, value) in self.pairs(id)? {
             if matches!(self.pickle.get(value), Value::Dict(_)) {
@@ -203,12 +207,12 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    /// The tensors of a dictionary, without those below it.
+    /// Returns the tensors of a dictionary, without those of nested dictionaries.
     fn direct(&mut self, id: Id) -> Result<Found, CheckpointError> {
         let mut found = Found::new();
         for (key, value) in self.pairs(id)? {
             if is_tensor(self.pickle, value) {
-                self.write("", &key)?;
+                self.charge_name("", &key)?;
                 found.insert(key.into_owned(), value);
             }
         }
@@ -228,7 +232,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a key of a dictionary is called.
+/// Converts a key of a dictionary to a name.
 fn name(pickle: &Pickle, key: Id) -> Option<Cow<'_, str>> {
     match pickle.get(key) {
         Value::Text(text) if text.len() <= MAX_KEY => Some(Cow::Borrowed(text)),

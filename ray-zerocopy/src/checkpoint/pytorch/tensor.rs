@@ -1,4 +1,4 @@
-//! Tensors of a pickle: the calls that make them, read as shapes and places.
+//! Tensors of a pickle: interprets the calls that build them as shapes and locations.
 
 use std::collections::HashMap;
 
@@ -6,31 +6,31 @@ use burn::tensor::{BoolStore, DType};
 
 use super::pickle::value::{Id, Pickle, Value};
 
-/// How deep a tensor may be wrapped: as a parameter, as one of a class of its own.
+/// Maximum nesting of wrappers, such as parameters and tensor subclasses.
 const MAX_WRAPPED: usize = 8;
-/// A tensor of more dimensions is refused: no operation takes one.
+/// Maximum number of dimensions. No operation supports more.
 const MAX_RANK: usize = 16;
 
-/// Where the storages lie in the file: place and bytes of each, by key.
+/// Locations of the storages in the file: offset and size in bytes, by key.
 pub(super) type Storages = HashMap<String, (u64, u64)>;
 
-/// A tensor, as the pickle describes it.
+/// A tensor, as described by the pickle.
 #[derive(Debug)]
 pub(super) struct Described {
-    /// The key of its storage.
+    /// Key of its storage.
     pub key: String,
     pub dtype: Result<DType, String>,
-    /// The size of an element in bytes.
+    /// Size of an element in bytes.
     pub size: u64,
-    /// The elements of its storage, as the pickle says.
+    /// Number of elements of its storage, as claimed by the pickle.
     pub elements: u64,
-    /// The first element.
+    /// Index of the first element.
     pub offset: u64,
     pub shape: Vec<usize>,
     pub strides: Vec<usize>,
 }
 
-/// Whether a value is the call of a function that makes a tensor, be it one that is not read here.
+/// Returns `true` if the value is a call that builds a tensor, including unsupported ones.
 pub(super) fn is_tensor(pickle: &Pickle, id: Id) -> bool {
     let rebuilds = |name: &str| {
         name.starts_with("torch._utils._rebuild_")
@@ -40,15 +40,15 @@ pub(super) fn is_tensor(pickle: &Pickle, id: Id) -> bool {
     pickle.call(id).is_some_and(|(name, _)| rebuilds(name))
 }
 
-/// Whether a tensor has no dimension. One that is not read here counts as one that has.
+/// Returns `true` if a tensor has no dimensions. Unsupported tensors are assumed to have some.
 pub(super) fn is_scalar(pickle: &Pickle, id: Id) -> bool {
     describe(pickle, id).is_ok_and(|tensor| tensor.shape.is_empty())
 }
 
-/// Reads the call that makes a tensor.
+/// Interprets the call that builds a tensor.
 ///
 /// # Errors
-/// Says what it is instead, and what to do about it.
+/// Describes the unsupported value, and how to avoid it.
 pub(super) fn describe(pickle: &Pickle, id: Id) -> Result<Described, String> {
     let Some((name, arguments)) = pickle.call(id) else { return Err(format!("it is {}", pickle.describe(id))) };
     let (mut name, mut arguments) = (name, arguments);
@@ -71,14 +71,14 @@ pub(super) fn describe(pickle: &Pickle, id: Id) -> Result<Described, String> {
             ("torch._utils._rebuild_tensor_v3", &[storage, offset, shape, strides, _, _, dtype, ..]) => {
                 return plain(pickle, storage, [offset, shape, strides], Some(dtype));
             }
-            _ => return Err(refused(name)),
+            _ => return Err(unsupported(name)),
         }
     }
     Err("it is wrapped in too many others".to_owned())
 }
 
-/// What to do about a tensor that is not plain.
-fn refused(name: &str) -> String {
+/// Describes an unsupported tensor, and how to convert it.
+fn unsupported(name: &str) -> String {
     let short = name.rsplit('.').next().unwrap_or(name);
     match short {
         "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => "it is sparse; save `tensor.to_dense()`".to_owned(),
@@ -104,7 +104,7 @@ fn plain(
     let (key, kind, elements) =
         storage_of(pickle, *named).ok_or("its storage is described in a way that is not known")?;
     let view = pickle.items(*named).and_then(|items| items.get(5)).and_then(|&view| pickle.items(view));
-    // A storage of old files may be a part of another one: its key, where it starts, and its size.
+    // In old files a storage may be a view of another one: its key, its start and its size.
     let shift = match view {
         Some(&[_, start, _]) => pickle.number(start).ok_or("its storage starts nowhere")?,
         _ => 0,
@@ -136,7 +136,7 @@ fn plain(
     Ok(Described { key: key.to_owned(), dtype, size, elements, offset, shape, strides })
 }
 
-/// The key, the kind and the elements of a storage, if the tuple is of one.
+/// Parses the tuple that describes a storage: its key, its type and its number of elements.
 pub(super) fn storage_of(pickle: &Pickle, named: Id) -> Option<(&str, &str, u64)> {
     let &[what, kind, key, _, elements, ..] = pickle.items(named)? else { return None };
     let (Some("storage"), Value::Global(kind)) = (pickle.text(what), pickle.get(kind)) else { return None };
@@ -144,7 +144,8 @@ pub(super) fn storage_of(pickle: &Pickle, named: Id) -> Option<(&str, &str, u64)
     Some((pickle.text(key)?, kind, pickle.number(elements)?))
 }
 
-/// burn's name of an element type, or PyTorch's; and its size. By the name of a storage, or of the type.
+/// Element type and size, by the name of a storage type or of a dtype. Returns PyTorch's name for a
+/// type that burn does not have.
 pub(super) fn element(name: &str) -> (Result<DType, String>, u64) {
     let dtype = match name {
         "Double" | "float64" | "double" => DType::F64,
@@ -164,7 +165,7 @@ pub(super) fn element(name: &str) -> (Result<DType, String>, u64) {
         "ComplexDouble" | "complex128" => return (Err("complex128".to_owned()), 16),
         "complex32" => return (Err("complex32".to_owned()), 4),
         "QInt32" => return (Err("qint32".to_owned()), 4),
-        // An untyped storage, and the types of eight bits: `float8_e4m3fn`, `QUInt8`.
+        // An untyped storage, and 8-bit types: `float8_e4m3fn`, `QUInt8`.
         other => return (Err(other.to_owned()), 1),
     };
     (Ok(dtype), dtype.size() as u64)

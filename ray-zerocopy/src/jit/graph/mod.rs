@@ -1,4 +1,14 @@
-//! TODO.
+//! Graphs: a traced forward pass as data, and its execution.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `code` | the graph as data: operations, inputs, outputs, constants and symbols |
+//! | `decode` | decodes and validates untrusted graphs |
+//! | `info` | inputs, outputs and operations, for display |
+//! | `symbolic/` | sizes that may differ from call to call |
+//! | `passes/` | transformations of recorded operations |
+//! | `runnable` | checks inputs and runs a graph |
+//! | `exec/` | execution on a backend |
 
 pub(crate) mod code;
 pub(crate) mod decode;

@@ -1,4 +1,4 @@
-//! A graph that runs: its inputs are checked, and an execution engine of one backend does the rest.
+//! A runnable graph: checks the inputs, and delegates to the executor of a backend.
 
 use super::code::METHOD;
 use super::exec::Execute;
@@ -15,10 +15,10 @@ use crate::error::graph::{GraphError, ReplayError};
 use crate::os::fork;
 use crate::tensor::value::{Value, Values, dtype_name, listed};
 
-/// A graph and what plays it.
+/// A graph and its executor.
 struct Graph {
     code: Arc<GraphCode>,
-    player: Box<dyn Execute>,
+    executor: Box<dyn Execute>,
 }
 
 impl Callable for Graph {
@@ -31,38 +31,38 @@ impl Callable for Graph {
     }
 
     fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError> {
-        only(method)?;
+        check_method(method)?;
         let sizes = sizes(&self.code, &inputs)?;
         if let Some(empty) = empty(&self.code, &sizes, &inputs)? {
-            return self.player.empty(empty).map(|values| named(&self.code, values));
+            return self.executor.empty(empty).map(|values| with_names(&self.code, values));
         }
-        let mut own = Vec::with_capacity(self.code.inputs.len());
+        let mut ordered = Vec::with_capacity(self.code.inputs.len());
         for port in &self.code.inputs {
             let value = inputs.get(&port.name).ok_or_else(|| missing(&self.code, &port.name))?;
-            own.push(value.clone());
+            ordered.push(value.clone());
         }
         drop(inputs);
-        let outputs = self.player.play(&sizes, own)?;
-        Ok(named(&self.code, outputs))
+        let outputs = self.executor.execute(&sizes, ordered)?;
+        Ok(with_names(&self.code, outputs))
     }
 }
 
-/// Outputs in the graph's order, by their names.
-fn named(code: &GraphCode, outputs: Vec<Value>) -> Values {
+/// Attaches names to outputs, which are in the graph's order.
+fn with_names(code: &GraphCode, outputs: Vec<Value>) -> Values {
     code.outputs.iter().map(|port| port.name.clone()).zip(outputs).collect()
 }
 
-/// A graph has one method.
-fn only(method: &str) -> Result<(), ReplayError> {
+/// Checks the method name: a graph has only one method.
+fn check_method(method: &str) -> Result<(), ReplayError> {
     match method {
         METHOD => Ok(()),
         _ => Err(ReplayError::Method { name: method.to_owned(), found: format!("`{METHOD}`") }),
     }
 }
 
-/// Checks inputs of a graph without running anything.
+/// Checks inputs of a graph without running it.
 pub(crate) fn check(code: &GraphCode, method: &str, inputs: &Values) -> Result<(), ReplayError> {
-    only(method)?;
+    check_method(method)?;
     let sizes = sizes(code, inputs)?;
     empty(code, &sizes, inputs).map(drop)
 }
@@ -76,9 +76,9 @@ fn inputs_error(code: &GraphCode, name: &str, reason: &str) -> ReplayError {
     ReplayError::Inputs { name: name.to_owned(), reason: reason.to_owned(), expected }
 }
 
-/// The sizes of the symbols, by the inputs, which have to be what the graph takes.
+/// Determines the sizes of the symbols from the inputs, and checks that the inputs match the graph.
 fn sizes(code: &GraphCode, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
-    // Counted first: a set of the names is made only for the error.
+    // Counted first: the set of names is only built for the error.
     if code.inputs.iter().filter(|port| inputs.get(&port.name).is_some()).count() != inputs.len() {
         let known: HashSet<&str> = code.inputs.iter().map(|port| port.name.as_str()).collect();
         if let Some(name) = inputs.names().find(|name| !known.contains(name)) {
@@ -88,30 +88,27 @@ fn sizes(code: &GraphCode, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
     let mut sizes: Vec<Option<(usize, &str)>> = vec![None; code.symbols.len()];
     for port in &code.inputs {
         let value = inputs.get(&port.name).ok_or_else(|| missing(code, &port.name))?;
-        let wrong =
+        let input_error =
             |expected: String| ReplayError::Input { name: port.name.clone(), expected, found: value.to_string() };
         let (dtype, shape) = (value.dtype(), value.shape());
-        // How booleans are stored is the device's affair.
+        // The encoding of booleans depends on the device.
         let same = dtype == port.dtype || (dtype.is_bool() && port.dtype.is_bool());
         if !same || shape.len() != port.shape.len() {
-            return Err(wrong(description(code, port)));
+            return Err(input_error(description(code, port)));
         }
-        for (extent, form) in shape.iter().zip(&port.shape) {
-            match (form.alone(), form.fixed()) {
-                (Some(symbol), _) => match &sizes[symbol] {
-                    Some((known, other)) if known != extent => {
+        for (extent, expr) in shape.iter().zip(&port.shape) {
+            match (expr.as_symbol(), expr.as_constant()) {
+                (Some(symbol), _) => match sizes[symbol] {
+                    Some((known, other)) if known != *extent => {
                         let symbol = &code.symbols[symbol].name;
                         let text = format!("{}, where `{symbol}` is {known} by `{other}`", description(code, port));
-                        return Err(wrong(text));
+                        return Err(input_error(text));
                     }
                     Some(_) => {}
-                    slot @ None => {
-                        let _ = slot;
-                        sizes[symbol] = Some((*extent, &port.name));
-                    }
+                    None => sizes[symbol] = Some((*extent, &port.name)),
                 },
                 (None, Some(fixed)) if fixed == *extent as i64 => {}
-                _ => return Err(wrong(description(code, port))),
+                _ => return Err(input_error(description(code, port))),
             }
         }
     }
@@ -120,12 +117,14 @@ fn sizes(code: &GraphCode, inputs: &Values) -> Result<Vec<usize>, ReplayError> {
     sizes.map(|(at, size)| size.map(|(size, _)| size).ok_or_else(|| unknown(at).into())).collect()
 }
 
-/// The type and the shape of an output.
+/// Type and shape of an output.
 type Described = (DType, Vec<usize>);
 
-/// The types and shapes of the outputs if a symbol is 0, as an empty batch is; `None` if none is.
+/// Types and shapes of the outputs if a symbol is 0, as for an empty batch. Returns `None` if no
+/// symbol is 0.
 ///
-/// Operations do not run on nothing: the kernels of some backends fail there. So the outputs have to be empty themselves.
+/// Operations are not run on empty tensors: the kernels of some backends fail on them. So all
+/// outputs must be empty as well.
 fn empty(code: &GraphCode, sizes: &[usize], inputs: &Values) -> Result<Option<Vec<Described>>, ReplayError> {
     let Some(symbol) = sizes.iter().position(|&size| size == 0) else { return Ok(None) };
     let mut outputs = Vec::with_capacity(code.outputs.len());
@@ -139,10 +138,10 @@ fn empty(code: &GraphCode, sizes: &[usize], inputs: &Values) -> Result<Option<Ve
     Ok(Some(outputs))
 }
 
-/// An input has no elements, and an output would have some.
+/// Error for an empty input with an output that would not be empty.
 fn not_empty(code: &GraphCode, symbol: usize, output: &Port, inputs: &Values) -> ReplayError {
-    let own = |port: &&Port| port.shape.iter().any(|form| form.alone() == Some(symbol));
-    let Some(port) = code.inputs.iter().find(own) else {
+    let has_symbol = |port: &&Port| port.shape.iter().any(|expr| expr.as_symbol() == Some(symbol));
+    let Some(port) = code.inputs.iter().find(has_symbol) else {
         return GraphError::Corrupted { reason: format!("no input has `{}`", code.symbols[symbol].name) }.into();
     };
     let expected = format!(
@@ -155,14 +154,14 @@ fn not_empty(code: &GraphCode, symbol: usize, output: &Port, inputs: &Values) ->
     ReplayError::Input { name: port.name.clone(), expected, found }
 }
 
-/// What an input has to be, in words: `F32 of shape [batch, 4]`.
+/// Describes an expected input: `F32 of shape [batch, 4]`.
 fn description(code: &GraphCode, port: &Port) -> String {
     let names: Vec<_> = code.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
-    let shape: Vec<_> = port.shape.iter().map(|form| form.named(&names).to_string()).collect();
+    let shape: Vec<_> = port.shape.iter().map(|expr| expr.named(&names).to_string()).collect();
     format!("{} of shape [{}]", dtype_name(port.dtype), shape.join(", "))
 }
 
-/// Loads a graph on a device that is called `name`.
+/// Loads a graph on the device with the display name `name`.
 ///
 /// # Errors
 /// If the backend of the device cannot run the graph.
@@ -173,6 +172,6 @@ pub(crate) fn load(
     name: &str,
 ) -> Result<Executable, ReplayError> {
     fork::adopt();
-    let (player, copied) = super::exec::backend::player(&code, arena, device, name)?;
-    Ok(Executable::new(Box::new(Graph { code, player }), device.clone(), copied))
+    let (executor, copied) = super::exec::backend::executor(&code, arena, device, name)?;
+    Ok(Executable::new(Box::new(Graph { code, executor }), device.clone(), copied))
 }

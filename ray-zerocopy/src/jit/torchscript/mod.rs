@@ -1,13 +1,14 @@
-//! TorchScript: modules that Python's torch has traced or scripted, on shared weights.
+//! TorchScript: modules that were traced or scripted by Python's torch, on shared weights.
 //!
-//! A module is split once: what nobody writes to goes into an arena, and what is left, its *skeleton*, is a file of a few kilobytes
-//! that every worker loads. Wrappers, files and engines are those of graphs.
+//! A module is split once: weights that no method writes to go into an arena. The rest, its
+//! *skeleton*, is a file of a few kilobytes that every worker loads. Wrappers, files and engines
+//! are those of graphs.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `code` | what a module says of itself, which needs no LibTorch |
-//! | `split` | module → arena |
-//! | `run` | arena → module, and its calls |
+//! | `signature` | the methods of a module, readable without LibTorch |
+//! | `split` | splits a module into an arena and a skeleton |
+//! | `run` | loads a module from an arena, and calls its methods |
 
 #[cfg(feature = "torchscript")]
 pub(crate) mod run;
@@ -38,17 +39,19 @@ use crate::error::graph::ReplayError;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Values;
 
-/// The fields of an arena that hold what is known of the module, and its skeleton.
+/// Fields of an arena that hold a module's signature and its skeleton.
 const CODE: &str = "torchscript";
 #[cfg_attr(not(feature = "torchscript"), allow(dead_code, reason = "only LibTorch reads it"))]
 const SKELETON: &str = "torchscript.skeleton";
-/// The method that is meant if none is named.
+/// The default method.
 pub(super) const FORWARD: &str = "forward";
 
-/// A TorchScript module with its weights, which lie in an arena. What LibTorch runs, and what needs the feature `torchscript`.
+/// A TorchScript module with its weights in an arena. LibTorch runs it, which requires the feature
+/// `torchscript`.
 ///
-/// Parameters are shared, and buffers too that no method writes to; each worker has the others for itself, as it has the module's
-/// attributes. So calls of a module that remembers something belong to one actor.
+/// Parameters are shared, and so are buffers that no method writes to. Each worker has its own copy
+/// of the other buffers and of the module's attributes. So calls of a stateful module belong to a
+/// single actor.
 ///
 /// ```no_run
 /// use burn::tensor::{Device, Tensor};
@@ -65,10 +68,11 @@ pub(super) const FORWARD: &str = "forward";
 /// ```
 ///
 /// # Names
-/// Inputs have the names of the arguments: [`methods`](Self::methods) tells them. A number is a tensor of one element, a list or a tuple
-/// `state` is `state.0`, `state.1`, a dictionary `state.key`, and what is optional may be left out.
-/// The output is `output`; a tuple or a list gives `output.0`, `output.1`, and a dictionary or a named tuple its own names. What has no
-/// dimension gets one.
+/// Inputs have the names of the arguments, which are listed by [`methods`](Self::methods). A number
+/// is a tensor of one element. The elements of a list or tuple `state` are `state.0`, `state.1`,
+/// and those of a dictionary `state.key`. Optional arguments may be omitted. The output is
+/// `output`. A tuple or a list returns `output.0`, `output.1`, and a dictionary or a named tuple
+/// its own names. A tensor without dimensions gets one.
 #[derive(Clone)]
 pub struct TorchScript {
     code: Arc<ModuleSignature>,
@@ -76,16 +80,17 @@ pub struct TorchScript {
 }
 
 impl TorchScript {
-    /// Opens a module: what `torch.jit.save` has written, or [`save`](Self::save).
+    /// Opens a module that was written by `torch.jit.save` or [`save`](Self::save).
     ///
     /// # Errors
-    /// If the file is no module; if a method writes into a parameter, which shared memory does not allow; or if the program was built
-    /// without the feature `torchscript`, which a saved arena can do without.
+    /// If the file is not a module, if a method writes to a parameter, which shared memory does not
+    /// allow, or if the program was built without the feature `torchscript`, which is not needed
+    /// for a saved arena.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ScriptError> {
         Self::open_with_progress(path, |_| ())
     }
 
-    /// Opens a module as [`open`](Self::open) does, and reports its progress in bytes.
+    /// Opens a module as [`open`](Self::open) does, with a progress callback.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -101,8 +106,9 @@ impl TorchScript {
         }
     }
 
-    /// Whether a file is one of `torch.jit.save`: a zip archive that has code. A state dict, which `torch.save` writes, is an
-    /// archive without: [`Checkpoint::open`](crate::Checkpoint::open) reads it.
+    /// Returns `true` if the file was written by `torch.jit.save`: a zip archive that contains
+    /// code. A state dict written by `torch.save` is an archive without code, which
+    /// [`Checkpoint::open`](crate::Checkpoint::open) reads.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -114,7 +120,7 @@ impl TorchScript {
         }
     }
 
-    /// What a file is that is not a module.
+    /// Describes a file that is not a module.
     fn instead(path: &Path) -> String {
         match kind::kind(path) {
             Ok(Some(ArchiveKind::StateDict { .. })) => {
@@ -125,31 +131,33 @@ impl TorchScript {
         }
     }
 
-    /// The module in an arena.
+    /// Opens the module in an arena.
     ///
     /// # Errors
-    /// If the arena holds none.
+    /// If the arena does not contain a module.
     pub fn from_arena(arena: &Arena) -> Result<Self, ScriptError> {
-        let code = match arena.pipeline() == super::graph::code::PIPELINE {
-            true => field(arena, CODE).ok_or_else(|| ScriptError::NoScript { found: "a traced graph".to_owned() })?,
-            false => return Err(ScriptError::NoScript { found: arena.pipeline().to_owned() }),
-        };
+        if arena.pipeline() != super::graph::code::PIPELINE {
+            return Err(ScriptError::NoScript { found: arena.pipeline().to_owned() });
+        }
+        let code = field(arena, CODE).ok_or_else(|| ScriptError::NoScript { found: "a traced graph".to_owned() })?;
         Ok(Self { code: Arc::new(ModuleSignature::read(&code)?), arena: arena.clone() })
     }
 
-    /// What a saved module can do; nothing if the file holds none. Reads no weights, and needs no LibTorch.
+    /// Returns the methods of a saved module, or `None` if the file does not contain a module.
+    /// Reads no weights and does not need LibTorch.
     ///
     /// # Errors
     /// If the file is corrupted.
     pub fn methods_of(file: &ArenaFile) -> Result<Option<Vec<ScriptMethod>>, ScriptError> {
-        let code = match file.pipeline() == super::graph::code::PIPELINE {
-            true => file.copied_field(CODE)?,
-            false => None,
-        };
+        if file.pipeline() != super::graph::code::PIPELINE {
+            return Ok(None);
+        }
+        let code = file.copied_field(CODE)?;
         code.map(|code| Ok(ModuleSignature::read(&code)?.methods)).transpose()
     }
 
-    /// Writes the module and its weights to one file, `model.rzg` say, which opens sooner than TorchScript's own and is checked.
+    /// Writes the module and its weights to one file, such as `model.rzg`. It opens faster than
+    /// TorchScript's own format and has checksums.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -157,31 +165,35 @@ impl TorchScript {
         self.arena.save(path)
     }
 
-    /// Loads the module in this process: on `"cpu"`, or on a GPU, `"libtorch:cuda:0"`. Inputs and outputs are in host memory.
+    /// Loads the module in this process, on `"cpu"` or on a GPU such as `"libtorch:cuda:0"`. Inputs
+    /// and outputs are in host memory.
     ///
     /// # Errors
-    /// If the device is not there or not LibTorch's, or if the program was built without the feature `torchscript`.
+    /// If the device does not exist or is not supported by LibTorch, or if the program was built
+    /// without the feature `torchscript`.
     pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         let spec = DeviceSpec::of(device)?;
         load(Arc::clone(&self.code), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
-    /// The name of the file that it was opened from.
+    /// Name of the file that it was opened from.
     pub fn origin(&self) -> &str {
         &self.code.origin
     }
 
-    /// What it can do. [`JitActors::run`](super::wrapper::JitActors::run) calls `forward`, [`JitActors::call`](super::wrapper::JitActors::call) any.
+    /// Methods of the module. [`JitActors::run`](super::wrapper::JitActors::run) calls `forward`,
+    /// [`JitActors::call`](super::wrapper::JitActors::call) any method.
     pub fn methods(&self) -> &[ScriptMethod] {
         &self.code.methods
     }
 
-    /// What each worker has for itself: buffers and attributes that a method writes to, and what cannot be shared.
+    /// Tensors that each worker has its own copy of: buffers and attributes that a method writes
+    /// to, and tensors that cannot be shared.
     pub fn copied(&self) -> Vec<CopiedTensor> {
         self.code.own.iter().map(|(path, bytes)| CopiedTensor { path: path.clone(), bytes: *bytes }).collect()
     }
 
-    /// The shared weights, and the module without them.
+    /// The arena with the shared weights and the skeleton.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
@@ -198,7 +210,8 @@ impl fmt::Debug for TorchScript {
     }
 }
 
-/// Reads bytes as the table of methods of a module, and checks calls of each method: for the fuzz target `module`.
+/// Parses bytes as the signature of a module, and checks calls of each method. For the fuzz target
+/// `module`.
 pub(crate) fn checked_calls(bytes: &[u8]) -> Result<(), String> {
     let code = ModuleSignature::read(bytes).map_err(|error| error.to_string())?;
     let one = || Tensor::<1>::from_floats([1.0], &Device::flex());
@@ -209,7 +222,7 @@ pub(crate) fn checked_calls(bytes: &[u8]) -> Result<(), String> {
             .iter()
             .fold(Values::new(), |values, argument| values.with(&format!("{}.0", argument.name), one()));
         for inputs in [Values::new(), all, parts] {
-            // A wrong input is an error that can be shown.
+            // A wrong input is an error with a message.
             let shown = code.check(&method.name, &inputs).map_err(|error| error.to_string());
             assert!(shown.is_ok() || shown.is_err_and(|text| !text.is_empty()), "an error without words");
         }
@@ -217,7 +230,8 @@ pub(crate) fn checked_calls(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// What is known of the module in an arena of graphs, if it holds one.
+/// Reads the signature of the module in an arena. Returns `None` if the arena does not contain a
+/// module.
 pub(super) fn code_of(arena: &Arena) -> Option<Result<ModuleSignature, ScriptError>> {
     field(arena, CODE).map(|code| ModuleSignature::read(&code))
 }
@@ -235,7 +249,7 @@ fn split(_: &Path, _: &mut dyn FnMut(Progress)) -> Result<Arena, ScriptError> {
     Err(ScriptError::NotCompiled)
 }
 
-/// Loads a module, and says what is not borrowed.
+/// Loads a module.
 ///
 /// # Errors
 /// As [`TorchScript::load`].
@@ -247,11 +261,11 @@ pub(super) fn load(
     name: &str,
 ) -> Result<Executable, ReplayError> {
     let (run, copied) = run::load(code, arena, device, name)?;
-    // LibTorch takes inputs from host memory, and returns outputs there.
+    // LibTorch reads inputs from host memory, and returns outputs there.
     Ok(Executable::new(run, Device::flex(), copied))
 }
 
-/// As above: there is no LibTorch.
+/// As above, in a build without LibTorch.
 ///
 /// # Errors
 /// Always.

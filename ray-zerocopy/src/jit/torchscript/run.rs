@@ -1,4 +1,4 @@
-//! Runs a TorchScript module on the weights of an arena.
+//! Runs a TorchScript module with the weights of an arena.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::tensor::libtorch::sys::module::Module;
 use crate::tensor::libtorch::sys::tensor::Tensor;
 use crate::tensor::value::{Value, Values};
 
-/// The process that LibTorch was used in last.
-static HOME: AtomicU32 = AtomicU32::new(0);
+/// The process that last used LibTorch.
+static LAST_PROCESS: AtomicU32 = AtomicU32::new(0);
 
-/// In a child of `fork`, the threads of LibTorch's pool do not exist, and operations that hand out work would wait for ever: there
-/// it computes on the calling thread alone.
+/// Limits LibTorch to the calling thread in a child of `fork`. The threads of its pool do not exist
+/// there, so parallel operations would wait forever.
 fn after_fork() {
     let pid = std::process::id();
-    let last = HOME.swap(pid, Ordering::Relaxed);
+    let last = LAST_PROCESS.swap(pid, Ordering::Relaxed);
     if last != 0 && last != pid {
         tch::set_num_threads(1);
     }
@@ -38,7 +38,7 @@ struct Script {
     gpu: Option<usize>,
 }
 
-/// Loads the skeleton and hangs the weights on it. Also says what is not borrowed.
+/// Loads the skeleton and attaches the weights. Also returns the tensors that are not borrowed.
 pub(super) fn load(
     code: Arc<ModuleSignature>,
     arena: &Arena,
@@ -47,25 +47,27 @@ pub(super) fn load(
 ) -> Result<(Box<dyn Callable>, Vec<CopiedTensor>), ReplayError> {
     after_fork();
     let gpu = libtorch::gpu(device).ok_or_else(|| ReplayError::NoLibTorch { device: name.to_owned() })?;
-    let failed = |reason: String| ReplayError::from(ScriptError::Corrupted { reason });
-    let skeleton = super::field(arena, SKELETON).ok_or_else(|| failed("it has no code".to_owned()))?;
-    let mut module = Module::from_bytes(&skeleton).map_err(failed)?;
-    // What writes without a word, as some of LibTorch's operations do, writes to pages of this process's own.
+    let corrupted = |reason: String| ReplayError::from(ScriptError::Corrupted { reason });
+    let skeleton = super::field(arena, SKELETON).ok_or_else(|| corrupted("it has no code".to_owned()))?;
+    let mut module = Module::from_bytes(&skeleton).map_err(corrupted)?;
+    // Some of LibTorch's operations write to tensors without declaring it. They write to private
+    // pages of this process.
     let view = arena.own_view().map_err(ScriptError::from)?;
     let mut weights = HashMap::new();
     for entry in &arena.manifest().tensors {
         let bytes = Bytes::from_shared(view[entry.blob as usize].clone(), AllocationProperty::Other);
         let borrowed = Tensor::borrowed(bytes, &entry.shape, entry.dtype);
-        weights.insert(entry.path.clone(), borrowed.map_err(|reason| failed(format!("`{}`: {reason}", entry.path)))?);
+        weights
+            .insert(entry.path.clone(), borrowed.map_err(|reason| corrupted(format!("`{}`: {reason}", entry.path)))?);
     }
-    let used = module.replace(&weights).map_err(failed)?;
+    let used = module.replace(&weights).map_err(corrupted)?;
     if let Some(path) = weights.keys().filter(|path| !used.contains(path)).min() {
-        return Err(failed(format!("`{path}` has no place in the module")));
+        return Err(corrupted(format!("`{path}` has no place in the module")));
     }
     let mut copied: Vec<_> =
         code.own.iter().map(|(path, bytes)| CopiedTensor { path: path.clone(), bytes: *bytes }).collect();
     if let Some(gpu) = gpu {
-        module.upload(gpu).map_err(failed)?;
+        module.upload(gpu).map_err(corrupted)?;
         let weights = arena.manifest().tensors.iter();
         copied.extend(
             weights.map(|entry| CopiedTensor { path: entry.path.clone(), bytes: arena.slice(entry.blob).len() as u64 }),
@@ -88,33 +90,34 @@ impl Callable for Script {
         self.code.check(method, &inputs)?;
         let given = inputs.iter().map(|(name, value)| Ok((name, tensor(name, value)?)));
         let given = given.collect::<Result<Vec<_>, ReplayError>>()?;
-        let failed = |reason: String| ReplayError::Failed { method: method.to_owned(), reason };
-        let outputs = self.module.call(method, &given, self.gpu).map_err(failed)?;
+        let call_error = |reason: String| ReplayError::Failed { method: method.to_owned(), reason };
+        let outputs = self.module.call(method, &given, self.gpu).map_err(call_error)?;
         let mut values = Values::new();
         for (name, tensor) in outputs {
-            values.insert(&name, value(&tensor).map_err(|reason| failed(format!("`{name}`: {reason}")))?);
+            values.insert(&name, value(&tensor).map_err(|reason| call_error(format!("`{name}`: {reason}")))?);
         }
         Ok(values)
     }
 }
 
-/// An input, for the time of a call.
+/// Converts an input for the duration of a call.
 fn tensor(name: &str, value: &Value) -> Result<Tensor, ReplayError> {
-    let wrong = |expected: String| ReplayError::Input { name: name.to_owned(), expected, found: value.to_string() };
-    let (bytes, shape, dtype) = value.data().map_err(&wrong)?.into_parts();
-    // Bytes of other programs may begin anywhere; those of an allocation begin where any number may.
+    let input_error =
+        |expected: String| ReplayError::Input { name: name.to_owned(), expected, found: value.to_string() };
+    let (bytes, shape, dtype) = value.data().map_err(&input_error)?.into_parts();
+    // Bytes of another program may start at any address; an allocation is aligned for any number.
     let aligned = (bytes.as_ptr() as usize).is_multiple_of(dtype.size().max(1));
     let bytes = if aligned { bytes } else { Bytes::from_bytes_vec(bytes.to_vec()) };
-    Tensor::borrowed(bytes, &shape.to_vec(), dtype).map_err(wrong)
+    Tensor::borrowed(bytes, &shape.to_vec(), dtype).map_err(input_error)
 }
 
-/// An output.
+/// Converts an output.
 fn value(tensor: &Tensor) -> Result<Value, String> {
-    let is = tensor.description()?;
-    let dtype = is.dtype.ok_or("its elements are of a type that burn does not have")?;
-    // There are no tensors without dimensions in burn: one element is one element.
-    let shape = if is.shape.is_empty() { vec![1] } else { is.shape };
-    // A copy: the tensor may be one that the module keeps, and changes in the next call.
+    let description = tensor.description()?;
+    let dtype = description.dtype.ok_or("its elements are of a type that burn does not have")?;
+    // burn has no tensors without dimensions, so the shape of a scalar is `[1]`.
+    let shape = if description.shape.is_empty() { vec![1] } else { description.shape };
+    // Copied: the module may retain the tensor, and change it in the next call.
     let bytes = tensor.elements(<[u8]>::to_vec)?;
     let data =
         TensorData::try_from_bytes(Bytes::from_bytes_vec(bytes), shape, dtype).map_err(|error| error.to_string())?;

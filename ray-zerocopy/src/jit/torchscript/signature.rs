@@ -1,4 +1,4 @@
-//! What a TorchScript module says of itself: readable without LibTorch.
+//! Signature of a TorchScript module: its methods and arguments, readable without LibTorch.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use crate::error::script::ScriptError;
 use crate::tensor::value::{Values, listed};
 
 const FORMAT: u32 = 1;
-/// The largest table of methods, in bytes.
+/// Maximum size of a signature in bytes.
 const MOST_BYTES: usize = 16 << 20;
 
 /// A method of a TorchScript module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScriptMethod {
-    /// Its name: `forward`.
+    /// Name: `forward`.
     pub name: String,
-    /// What it takes, without `self`.
+    /// Arguments, without `self`.
     pub arguments: Vec<ScriptArgument>,
-    /// The type of what it gives, as TorchScript writes it: `Tensor`, `Tuple[Tensor, Tensor]`.
+    /// Return type in TorchScript syntax: `Tensor`, `Tuple[Tensor, Tensor]`.
     pub returns: String,
 }
 
@@ -27,9 +27,9 @@ pub struct ScriptMethod {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScriptArgument {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its type, as TorchScript writes it: `Tensor`, `Optional[int]`, `List[Tensor]`.
+    /// Type in TorchScript syntax: `Tensor`, `Optional[int]`, `List[Tensor]`.
     #[serde(rename = "kind")]
     pub ty: String,
     /// Whether it has a default value.
@@ -38,30 +38,31 @@ pub struct ScriptArgument {
 }
 
 impl ScriptArgument {
-    /// Whether a call may leave it out.
+    /// Returns `true` if a call may omit the argument.
     pub fn is_optional(&self) -> bool {
         self.has_default || self.ty.starts_with("Optional[")
     }
 
-    /// Whether it is one tensor, or one number, and so has its own name.
-    fn alone(&self) -> bool {
+    /// Returns `true` if the argument is a single tensor or number, which is passed under its own
+    /// name.
+    fn is_single(&self) -> bool {
         !self.ty.contains('[') || self.ty.starts_with("Optional[") && self.ty.matches('[').count() == 1
     }
 
-    fn number(&self) -> bool {
+    fn is_number(&self) -> bool {
         let kind = self.ty.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(&self.ty);
         matches!(kind, "int" | "float" | "bool" | "number" | "Scalar")
     }
 }
 
-/// What is known of a module.
+/// Signature of a module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ModuleSignature {
     format: u32,
-    /// The name of its file.
+    /// Name of its file.
     pub origin: String,
     pub methods: Vec<ScriptMethod>,
-    /// Tensors that each worker has for itself: path and bytes.
+    /// Tensors that each worker has its own copy of: path and size in bytes.
     pub own: Vec<(String, u64)>,
 }
 
@@ -71,10 +72,10 @@ impl ModuleSignature {
         Self { format: FORMAT, origin, methods, own }
     }
 
-    /// Reads and checks it.
+    /// Decodes and validates a signature.
     ///
     /// # Errors
-    /// If it is of another version.
+    /// If it has another format version.
     pub(in crate::jit) fn read(bytes: &[u8]) -> Result<Self, ScriptError> {
         let corrupted = |reason: String| ScriptError::Corrupted { reason };
         if bytes.len() > MOST_BYTES {
@@ -87,10 +88,10 @@ impl ModuleSignature {
         }
     }
 
-    /// The method of a name.
+    /// Finds a method by name.
     ///
     /// # Errors
-    /// If there is none; says which there are.
+    /// If there is no such method. The error lists all methods.
     pub(in crate::jit) fn method(&self, name: &str) -> Result<&ScriptMethod, ReplayError> {
         self.methods.iter().find(|method| method.name == name).ok_or_else(|| ReplayError::Method {
             name: name.to_owned(),
@@ -98,36 +99,37 @@ impl ModuleSignature {
         })
     }
 
-    /// Checks the inputs of a call: that each has its place, and none is missing. What shapes they may have, only the module knows.
+    /// Checks the inputs of a call: each belongs to an argument, and none is missing. Only the
+    /// module itself can check their shapes.
     ///
     /// # Errors
     /// Names the input.
     pub(in crate::jit) fn check(&self, method: &str, inputs: &Values) -> Result<(), ReplayError> {
         let method = self.method(method)?;
-        let wrong = |name: &str, reason: &str| ReplayError::Inputs {
+        let inputs_error = |name: &str, reason: &str| ReplayError::Inputs {
             name: name.to_owned(),
             reason: reason.to_owned(),
             expected: listed(method.arguments.iter().map(|argument| argument.name.as_str())),
         };
         for (name, value) in inputs.iter() {
-            let of = |argument: &&ScriptArgument| match name.strip_prefix(argument.name.as_str()) {
+            let matches = |argument: &&ScriptArgument| match name.strip_prefix(argument.name.as_str()) {
                 Some("") => true,
-                Some(rest) => rest.starts_with('.') && !argument.alone(),
+                Some(rest) => rest.starts_with('.') && !argument.is_single(),
                 None => false,
             };
-            let Some(argument) = method.arguments.iter().find(of) else {
-                return Err(wrong(name, "is not one of the module's"));
+            let Some(argument) = method.arguments.iter().find(matches) else {
+                return Err(inputs_error(name, "is not one of the module's"));
             };
-            if argument.number() && value.shape().iter().product::<usize>() != 1 {
+            if argument.is_number() && value.shape().iter().product::<usize>() != 1 {
                 let expected = format!("one {}", argument.ty);
                 return Err(ReplayError::Input { name: name.to_owned(), expected, found: value.to_string() });
             }
         }
         let missing = |argument: &&ScriptArgument| {
-            !argument.is_optional() && argument.alone() && inputs.get(&argument.name).is_none()
+            !argument.is_optional() && argument.is_single() && inputs.get(&argument.name).is_none()
         };
         match method.arguments.iter().find(missing) {
-            Some(argument) => Err(wrong(&argument.name, "is missing")),
+            Some(argument) => Err(inputs_error(&argument.name, "is missing")),
             None => Ok(()),
         }
     }
@@ -188,7 +190,8 @@ mod tests {
 
     #[test]
     fn the_seed_of_the_fuzzer_is_a_module() {
-        let seed = format!("{}/../fuzz/corpus/module/valid", std::env::var("CARGO_MANIFEST_DIR").unwrap());
+        // In the repository, a link to `fuzz/corpus/module/valid`.
+        let seed = format!("{}/tests/seeds/module", std::env::var("CARGO_MANIFEST_DIR").unwrap());
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&seed, crate::codec::encode(&code()).unwrap()).unwrap();
         }

@@ -1,4 +1,4 @@
-//! Recordings as one graph: where each constant comes from, and what need not be computed in every call.
+//! Assembles recordings into one graph: finds the source of each constant, and folds constants.
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use crate::jit::graph::passes::fold::fold;
 use crate::jit::graph::passes::renumber::Numbering;
 use crate::jit::graph::symbolic::expr::SymExpr;
 
-/// The graph of what was recorded.
+/// Builds the graph of the recordings.
 ///
 /// # Errors
-/// If a constant depends on the sizes in a way that is not known.
+/// If a constant depends on the sizes in an unsupported way.
 pub(super) fn code(
     arena: &Arena,
     origin: String,
@@ -30,24 +30,27 @@ pub(super) fn code(
     let names = crate::tensor::value::listed(symbols.iter().map(|(name, _)| name.as_str()));
     let entries = Entries::of(arena);
     let mut known = HashMap::new();
-    for (at, made) in constants.into_iter().enumerate() {
+    for (at, traced) in constants.into_iter().enumerate() {
         let id = TensorId::new((inputs + at) as u64);
-        let source = source(&made, &entries).ok_or_else(|| TraceError::Constant {
-            operation: made.reader.clone(),
-            shape: format!("{:?}", made.at[0].shape().to_vec()),
+        let source = source(&traced, &entries).ok_or_else(|| TraceError::Constant {
+            operation: traced.reader.clone(),
+            shape: format!("{:?}", traced.at[0].shape().to_vec()),
             symbols: names.clone(),
         })?;
-        let data = made.at.into_iter().next();
+        let data = traced.at.into_iter().next();
         known.insert(
             id,
-            (Constant { dtype: data.as_ref().map_or(DType::F32, TensorData::dtype), shape: made.shape, source }, data),
+            (
+                Constant { dtype: data.as_ref().map_or(DType::F32, TensorData::dtype), shape: traced.shape, source },
+                data,
+            ),
         );
     }
 
     let folded = fold(&mut steps, |id| {
         let (constant, data) = known.get(&id)?;
-        let fixed = constant.shape.iter().all(|extent| extent.fixed().is_some());
-        Some((data.clone().filter(|_| fixed)?, matches!(constant.source, Source::Entry(_))))
+        let is_fixed = constant.shape.iter().all(|extent| extent.as_constant().is_some());
+        Some((data.clone().filter(|_| is_fixed)?, matches!(constant.source, Source::Entry(_))))
     });
     for (id, data) in folded {
         let (shape, dtype) =
@@ -57,11 +60,11 @@ pub(super) fn code(
     }
     remove_dead(&mut steps, |step| &step.operation, outputs.iter().map(|output| output.id));
 
-    // Once more dense: inputs, then the constants that are left, then results.
+    // Renumber: inputs, then the remaining constants, then results.
     let mut numbering = Numbering::default();
-    (0..inputs).for_each(|input| {
+    for input in 0..inputs {
         numbering.of(TensorId::new(input as u64));
-    });
+    }
     let mut constants = Vec::new();
     let read = steps.iter().flat_map(|step| step.operation.inputs().map(|tensor| tensor.id).collect::<Vec<_>>());
     for id in read.chain(outputs.iter().map(|output| output.id)) {
@@ -70,8 +73,12 @@ pub(super) fn code(
             constants.push(constant.clone());
         }
     }
-    steps.iter_mut().for_each(|step| numbering.apply(&mut step.operation));
-    outputs.iter_mut().for_each(|output| output.id = numbering.of(output.id));
+    for step in &mut steps {
+        numbering.apply(&mut step.operation);
+    }
+    for output in &mut outputs {
+        output.id = numbering.of(output.id);
+    }
 
     let mut holes = Vec::new();
     let mut operations = Vec::with_capacity(steps.len());
@@ -132,25 +139,25 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// Where the elements of a constant come from, if that is known.
-fn source(made: &TracedConstant, entries: &Entries<'_>) -> Option<Source> {
-    let first = made.at.first()?;
-    let same = made.at.iter().all(|other| other.shape() == first.shape() && other.as_bytes() == first.as_bytes());
+/// Finds the source of a constant's elements. Returns `None` if they follow no known pattern.
+fn source(traced: &TracedConstant, entries: &Entries<'_>) -> Option<Source> {
+    let first = traced.at.first()?;
+    let same = traced.at.iter().all(|other| other.shape() == first.shape() && other.as_bytes() == first.as_bytes());
     if same {
         return Some(match entries.find(first) {
             Some(path) => Source::Entry(path.to_owned()),
             None => Source::Inline(Inline(first.as_bytes().to_vec().into())),
         });
     }
-    // The one that has most elements tells most.
-    let most = made.at.iter().max_by_key(|data| data.shape().num_elements())?;
-    let candidates = [filled(most), range(most)];
+    // The largest tensor determines the pattern best.
+    let largest = traced.at.iter().max_by_key(|data| data.shape().num_elements())?;
+    let candidates = [filled(largest), range(largest)];
     candidates.into_iter().flatten().find(|source| {
         let constant = |data: &TensorData| {
             let shape = data.shape().iter().map(|&extent| SymExpr::number(extent as i64)).collect();
             Constant { dtype: data.dtype(), shape, source: source.clone() }
         };
-        made.at.iter().all(|data| constant(data).data(&[]).is_some_and(|own| own.as_bytes() == data.as_bytes()))
+        traced.at.iter().all(|data| constant(data).data(&[]).is_some_and(|own| own.as_bytes() == data.as_bytes()))
     })
 }
 

@@ -1,4 +1,5 @@
-//! A method of `#[remote]` as a forward pass: its arguments are given, and its tensors kept, without their elements being read.
+//! A method of `#[remote]` as a forward pass: passes tensors as arguments and captures the tensors
+//! of the result, without reading their elements.
 
 use std::collections::VecDeque;
 
@@ -10,10 +11,10 @@ use crate::remote::schema::{MethodInfo, Schema};
 use crate::remote::wire::{Reader, Writer};
 use crate::tensor::value::{Value, Values};
 
-/// A method, with the arguments that are no tensors.
+/// A method, with the values of its arguments that are not tensors.
 pub(super) struct Call<P> {
     method: MethodInfo<P>,
-    /// The arguments that are no tensors, encoded; where a tensor comes, nothing.
+    /// The arguments: names of tensors, and encoded values.
     arguments: Vec<Argument>,
     outputs: Vec<String>,
 }
@@ -35,23 +36,23 @@ impl<P: Remote> Call<P> {
         let method = methods.swap_remove(at.ok_or_else(|| format!("there is none of this name; there is {names}"))?);
         let mut arguments = Vec::new();
         for parameter in &method.parameters {
-            let own = parameter.name;
-            let value = values.iter().find(|(name, _)| name == own).map(|(_, value)| value);
-            let is_input = inputs.iter().any(|(name, _)| name == own);
+            let name = parameter.name;
+            let value = values.iter().find(|(given, _)| given == name).map(|(_, value)| value);
+            let is_input = inputs.iter().any(|(given, _)| given == name);
             arguments.push(match (&parameter.schema, value, is_input) {
-                (Schema::Tensor { .. }, None, true) => Argument::Tensor(own.to_owned()),
+                (Schema::Tensor { .. }, None, true) => Argument::Tensor(name.to_owned()),
                 (Schema::Tensor { .. }, ..) => {
                     return Err(format!(
-                        "its parameter `{own}` is a tensor: give an example with `.input(\"{own}\", ..)`"
+                        "its parameter `{name}` is a tensor: give an example with `.input(\"{name}\", ..)`"
                     ));
                 }
                 (Schema::Value { .. }, Some(value), false) => Argument::Value(value.clone()?),
                 (Schema::Value { .. }, ..) => {
                     return Err(format!(
-                        "its parameter `{own}` is no tensor: give it a value with `.value(\"{own}\", ..)`"
+                        "its parameter `{name}` is no tensor: give it a value with `.value(\"{name}\", ..)`"
                     ));
                 }
-                _ => return Err(format!("its parameter `{own}` is neither a tensor nor a plain value")),
+                _ => return Err(format!("its parameter `{name}` is neither a tensor nor a plain value")),
             });
         }
         let parameters = || crate::tensor::value::listed(method.parameters.iter().map(|parameter| parameter.name));
@@ -62,18 +63,18 @@ impl<P: Remote> Call<P> {
             }
         }
         let mut outputs = Vec::new();
-        named("output".to_owned(), &method.result, &mut outputs)?;
+        collect_names("output".to_owned(), &method.result, &mut outputs)?;
         Ok(Self { method, arguments, outputs })
     }
 
-    /// Runs the method on tensors, wherever they are.
+    /// Runs the method on tensors of any device.
     pub(super) fn run(&self, pipeline: &mut P, inputs: &Values) -> Result<Values, TraceError> {
-        let failed = |reason: String| TraceError::Method { name: self.method.name.to_owned(), reason };
+        let method_error = |reason: String| TraceError::Method { name: self.method.name.to_owned(), reason };
         let (mut values, mut tensors) = (Vec::new(), VecDeque::new());
         for argument in &self.arguments {
             match argument {
                 Argument::Tensor(name) => {
-                    let missing = || failed(format!("`{name}` is missing"));
+                    let missing = || method_error(format!("`{name}` is missing"));
                     tensors.push_back(inputs.get(name).ok_or_else(missing)?.dispatch());
                 }
                 Argument::Value(bytes) => {
@@ -82,33 +83,33 @@ impl<P: Remote> Call<P> {
                 }
             }
         }
-        // Every tensor is given, so none is made on this device.
+        // All tensors are given, so none is created on this device.
         let mut reader = Reader::given(values, tensors, Device::flex());
         let mut writer = Writer::keeping();
-        (self.method.handler)(pipeline, &mut reader, &mut writer).map_err(|error| failed(error.to_string()))?;
-        let kept = writer.kept();
-        match kept.len() == self.outputs.len() {
-            true => Ok(self.outputs.iter().cloned().zip(kept.into_iter().map(Value::from_dispatch)).collect()),
-            false => Err(failed("it gave an error, and no tensors".to_owned())),
+        (self.method.handler)(pipeline, &mut reader, &mut writer).map_err(|error| method_error(error.to_string()))?;
+        let tensors = writer.kept();
+        if tensors.len() != self.outputs.len() {
+            return Err(method_error("it gave an error, and no tensors".to_owned()));
         }
+        Ok(self.outputs.iter().cloned().zip(tensors.into_iter().map(Value::from_dispatch)).collect())
     }
 }
 
-/// The names of the tensors in a result.
-fn named(name: String, schema: &Schema, names: &mut Vec<String>) -> Result<(), String> {
+/// Collects the names of the tensors in a result.
+fn collect_names(name: String, schema: &Schema, names: &mut Vec<String>) -> Result<(), String> {
     match schema {
         Schema::Tensor { .. } => names.push(name),
         Schema::Tuple(parts) => {
             for (at, part) in parts.iter().enumerate() {
-                named(format!("{name}.{at}"), part, names)?;
+                collect_names(format!("{name}.{at}"), part, names)?;
             }
         }
         Schema::Array(part, count) => {
             for at in 0..*count {
-                named(format!("{name}.{at}"), part, names)?;
+                collect_names(format!("{name}.{at}"), part, names)?;
             }
         }
-        Schema::Fallible { ok, .. } => named(name, ok, names)?,
+        Schema::Fallible { ok, .. } => collect_names(name, ok, names)?,
         _ => return Err("a graph gives tensors, tuples of tensors and arrays of tensors, and nothing else".to_owned()),
     }
     Ok(())

@@ -1,12 +1,12 @@
-//! Tracing: from a pipeline and example inputs to a graph.
+//! Tracing: creates a graph from a pipeline and example inputs.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `record` | the forward pass once, on a device that executes nothing |
-//! | `sizes` | the forward pass at several sizes: what depends on them, and how |
-//! | `draft` | recordings as one graph, with its constants |
+//! | `record` | runs the forward pass once, on a device that records operations without executing them |
+//! | `symbolize` | runs the forward pass at several sizes, and finds the numbers that depend on them |
+//! | `assemble` | combines recordings and constants into one graph |
 //! | `method` | a method of `#[remote]` as a forward pass |
-//! | `verify` | the graph and the pipeline, side by side |
+//! | `verify` | compares the graph with the pipeline |
 
 pub(crate) mod assemble;
 pub(crate) mod method;
@@ -28,17 +28,17 @@ use crate::pipeline::share::share;
 use crate::remote::Remote;
 use crate::tensor::value::{ElementKind, IntoOutputs, Value, Values, outputs};
 
-/// Runs a pipeline on inputs.
+/// A forward pass: runs a pipeline on inputs.
 type Forward<'a, P> = dyn Fn(&mut P, &Values) -> Result<Values, TraceError> + 'a;
 
-/// How many sizes may differ from call to call: each doubles the number of recordings.
+/// Maximum number of symbols: each doubles the number of recordings.
 const MOST_SYMBOLS: usize = 4;
 
-/// Begins to trace a pipeline.
+/// Starts tracing a pipeline.
 ///
-/// The forward pass is recorded, not understood: it runs on a device of burn's that executes nothing. So it may do whatever
-/// it likes with shapes, and nothing that depends on the values of a tensor. The graph is checked against the pipeline, on the
-/// example inputs and on others of other sizes, and is not made if a bit differs.
+/// The forward pass runs on burn's capture device, which records operations without executing them.
+/// Control flow may depend on shapes but not on tensor values. The graph is verified against the
+/// pipeline, on the example inputs and on inputs of other sizes. Tracing fails if any bit differs.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -60,7 +60,7 @@ const MOST_SYMBOLS: usize = 4;
 ///     .symbol("batch", [("rows", 0)])
 ///     .forward(|model, inputs| Ok(model.head.forward(inputs.float::<2>("rows")?)))?;
 ///
-/// let rows = Tensor::<2>::ones([7, 4], &device);       // another batch than that of the example
+/// let rows = Tensor::<2>::ones([7, 4], &device);       // another batch size than in the example
 /// let outputs = graph.load("cpu")?.run([("rows", rows.clone())])?;
 /// assert_eq!(outputs.float::<2>("output")?.into_data(), model.head.forward(rows).into_data());
 /// # Ok::<(), ray_zerocopy::Error>(())
@@ -70,12 +70,12 @@ pub fn trace<P: Root>(pipeline: &P) -> Tracer<'_, P> {
     Tracer { from: From::Pipeline(pipeline), inputs: Vec::new(), symbols: Vec::new(), values: Vec::new() }
 }
 
-/// A trace that is being set up: see [`trace()`].
+/// Builder of a trace: see [`trace()`].
 pub struct Tracer<'a, P> {
     from: From<'a, P>,
     inputs: Vec<(String, Value)>,
     symbols: Vec<SymbolAxes>,
-    /// Arguments of a method that are no tensors.
+    /// Arguments of a method that are not tensors.
     values: Vec<(String, Result<Vec<u8>, String>)>,
 }
 
@@ -93,13 +93,13 @@ enum From<'a, P> {
     Arena(Arena),
 }
 
-/// The axes of inputs that have the size of a symbol.
+/// The axes of inputs whose size is the symbol.
 struct SymbolAxes {
     name: String,
     axes: Vec<(String, usize)>,
 }
 
-/// An example input, read.
+/// An example input, read into host memory.
 #[derive(Clone)]
 struct Example {
     name: String,
@@ -109,25 +109,28 @@ struct Example {
 }
 
 impl<'a, P: Root> Tracer<'a, P> {
-    /// Uses weights that are shared already: the graph borrows them, so they are on the machine once for all who use the one or the
-    /// other. It has to be the arena of a pipeline of this type.
+    /// Uses weights that are already shared: the graph borrows them, so the machine holds them only
+    /// once for all users of the graph and of the arena. The arena must belong to a pipeline of
+    /// this type.
     #[must_use]
     pub fn arena(self, arena: &Arena) -> Tracer<'static, P> {
         let Self { inputs, symbols, values, .. } = self;
         Tracer { from: From::Arena(arena.clone()), inputs, symbols, values }
     }
 
-    /// An example of an input. Its shape, but for the axes of symbols, is the input's.
+    /// Adds an example input. Its shape is fixed, except for the axes of symbols.
     #[must_use]
     pub fn input<const D: usize, K: ElementKind>(mut self, name: &str, example: Tensor<D, K>) -> Self {
         self.inputs.push((name.to_owned(), example.into()));
         self
     }
 
-    /// Lets a size differ from call to call: that of some axes of inputs, which are as long as each other in every call.
+    /// Declares a size that may differ from call to call: the size of the given axes, which must be
+    /// equal in every call.
     ///
-    /// Up to four; what the forward pass does has to be the same at all sizes, and every number in it a sum of products of sizes.
-    /// The sizes 0 and 1 are taken for what the others show.
+    /// Up to four symbols are possible. The forward pass must run the same operations at all sizes,
+    /// and every number in it must be a sum of products of sizes. Sizes 0 and 1 are not sampled;
+    /// the behaviour at larger sizes is assumed to hold.
     #[must_use]
     pub fn symbol<'n>(mut self, name: &str, axes: impl IntoIterator<Item = (&'n str, usize)>) -> Self {
         let axes = axes.into_iter().map(|(input, axis)| (input.to_owned(), axis)).collect();
@@ -135,17 +138,19 @@ impl<'a, P: Root> Tracer<'a, P> {
         self
     }
 
-    /// An argument of a [`method`](Self::method) that is no tensor. Its value becomes part of the graph.
+    /// Sets an argument of a [`method`](Self::method) that is not a tensor. Its value becomes part
+    /// of the graph.
     #[must_use]
     pub fn value<T: serde::Serialize + ?Sized>(mut self, name: &str, value: &T) -> Self {
         self.values.push((name.to_owned(), crate::codec::encode(value)));
         self
     }
 
-    /// Records a forward pass. It gives one tensor, which is called `output`, or [`Values`] with names.
+    /// Records a forward pass. It returns one tensor, which is named `output`, or [`Values`] with
+    /// names.
     ///
     /// # Errors
-    /// If the forward pass does what cannot be recorded, or the graph does not give the same.
+    /// If the forward pass cannot be recorded, or the graph's results differ from its results.
     pub fn forward<R: IntoOutputs>(
         self,
         forward: impl Fn(&P, &Values) -> Result<R, ValueError>,
@@ -170,18 +175,18 @@ impl<'a, P: Root> Tracer<'a, P> {
 
     /// The example inputs, with their symbols.
     fn examples(&self) -> Result<Vec<Example>, TraceError> {
-        let wrong = |name: &str, reason: String| TraceError::Input { name: name.to_owned(), reason };
+        let input_error = |name: &str, reason: String| TraceError::Input { name: name.to_owned(), reason };
         let mut examples: Vec<Example> = Vec::new();
         for (name, value) in &self.inputs {
             if examples.iter().any(|known| known.name == *name) {
-                return Err(wrong(name, "there are two of this name".to_owned()));
+                return Err(input_error(name, "there are two of this name".to_owned()));
             }
-            let data = value.data().map_err(|reason| wrong(name, reason))?;
+            let data = value.data().map_err(|reason| input_error(name, reason))?;
             if matches!(data.dtype(), burn::tensor::DType::QFloat(_)) {
-                return Err(wrong(name, "it is quantised, and graphs take plain tensors".to_owned()));
+                return Err(input_error(name, "it is quantised, and graphs take plain tensors".to_owned()));
             }
             if data.shape().num_elements() == 0 {
-                return Err(wrong(name, format!("it is empty: its shape is {:?}", data.shape().to_vec())));
+                return Err(input_error(name, format!("it is empty: its shape is {:?}", data.shape().to_vec())));
             }
             let symbols = vec![None; data.shape().num_dims()];
             examples.push(Example { name: name.clone(), data, symbols });
@@ -191,15 +196,15 @@ impl<'a, P: Root> Tracer<'a, P> {
             return Err(TraceError::Symbol { name, reason: format!("a graph has at most {MOST_SYMBOLS}") });
         }
         for (number, symbol) in self.symbols.iter().enumerate() {
-            place(&mut examples, number as u8, symbol)
+            assign_symbol(&mut examples, number as u8, symbol)
                 .map_err(|reason| TraceError::Symbol { name: symbol.name.clone(), reason })?;
         }
         Ok(examples)
     }
 }
 
-/// Gives axes their symbol.
-fn place(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> Result<(), String> {
+/// Assigns a symbol to its axes.
+fn assign_symbol(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> Result<(), String> {
     let mut size: Option<(usize, String)> = None;
     for (input, axis) in &symbol.axes {
         let names = crate::tensor::value::listed(examples.iter().map(|example| example.name.as_str()));
@@ -222,20 +227,20 @@ fn place(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> Result<()
 }
 
 impl Example {
-    /// Of other sizes: rows are taken again and again, so that what is in them stays what it was.
+    /// Resizes the example by repeating rows, so that the values stay in the same range.
     fn resized(&self, sizes: &[usize]) -> TensorData {
         let mut data = self.data.clone();
         for (axis, symbol) in self.symbols.iter().enumerate() {
             if let Some(size) = symbol.and_then(|symbol| sizes.get(usize::from(symbol))) {
-                data = cycled(data, axis, *size);
+                data = repeat_along(data, axis, *size);
             }
         }
         data
     }
 }
 
-/// The tensor with another length of an axis: what is along it comes again and again.
-fn cycled(data: TensorData, axis: usize, size: usize) -> TensorData {
+/// Resizes an axis by repeating the elements along it.
+fn repeat_along(data: TensorData, axis: usize, size: usize) -> TensorData {
     let (mut shape, dtype) = (data.shape().to_vec(), data.dtype());
     let run = shape[axis + 1..].iter().product::<usize>() * dtype.size();
     let (block, bytes) = (shape[axis] * run, data.into_bytes());
@@ -251,13 +256,14 @@ fn cycled(data: TensorData, axis: usize, size: usize) -> TensorData {
 }
 
 impl<P: Remote> Tracer<'_, P> {
-    /// Records a method of `#[remote]`. The inputs have the names of its parameters; parameters that are no tensors get their
-    /// values with [`value`](Self::value).
+    /// Records a method of `#[remote]`. The inputs have the names of its parameters; parameters
+    /// that are not tensors get their values from [`value`](Self::value).
     ///
-    /// What it gives is called `output`, or `output.0`, `output.1`, … if it is a tuple or an array.
+    /// The result is named `output`, or `output.0`, `output.1`, … if it is a tuple or an array.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), or if there is no such method, or it takes or gives what is neither tensor nor value.
+    /// As [`forward`](Self::forward), or if there is no such method, or a parameter or the result
+    /// is neither a tensor nor a value.
     pub fn method(mut self, name: &str) -> Result<TracedGraph, TraceError> {
         let values = std::mem::take(&mut self.values);
         let call = method::Call::<P>::new(name, &self.inputs, values)
@@ -271,14 +277,14 @@ impl<P: Remote> Tracer<'_, P> {
 mod tests {
     use burn::tensor::TensorData;
 
-    use super::cycled;
+    use super::repeat_along;
 
     #[test]
     fn rows_come_again_and_again() {
         let data = TensorData::from([[1_i32, 2], [3, 4], [5, 6]]);
         let expected = TensorData::from([[1_i32, 2], [3, 4], [5, 6], [1, 2], [3, 4]]);
-        assert_eq!(cycled(data.clone(), 0, 5), expected);
-        assert_eq!(cycled(data.clone(), 1, 3), TensorData::from([[1_i32, 2, 1], [3, 4, 3], [5, 6, 5]]));
-        assert_eq!(cycled(data, 0, 1), TensorData::from([[1_i32, 2]]));
+        assert_eq!(repeat_along(data.clone(), 0, 5), expected);
+        assert_eq!(repeat_along(data.clone(), 1, 3), TensorData::from([[1_i32, 2, 1], [3, 4, 3], [5, 6, 5]]));
+        assert_eq!(repeat_along(data, 0, 1), TensorData::from([[1_i32, 2]]));
     }
 }

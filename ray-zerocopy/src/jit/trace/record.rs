@@ -1,4 +1,5 @@
-//! One recording: the pipeline is loaded onto burn's capture device, which executes nothing, and its forward pass is run there.
+//! Records one forward pass: loads the pipeline on burn's capture device, which executes nothing,
+//! and runs it there.
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -16,16 +17,17 @@ use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
 use crate::tensor::value::{Value, Values};
 
-/// A forward pass at certain sizes.
+/// A recorded forward pass at concrete sizes.
 pub(super) struct Recording {
     pub operations: Vec<OperationIr>,
     pub inputs: Vec<TensorId>,
     pub outputs: Vec<Output>,
-    /// What was there before the first operation: inputs, weights, and what the forward pass made of numbers.
+    /// Tensors that existed before the first operation: inputs, weights, and tensors that the
+    /// forward pass created from numbers.
     pub values: BTreeMap<TensorId, TensorData>,
 }
 
-/// What a forward pass gives.
+/// An output of a forward pass.
 pub(super) struct Output {
     pub name: String,
     pub id: TensorId,
@@ -33,7 +35,8 @@ pub(super) struct Output {
     pub dtype: burn::tensor::DType,
 }
 
-/// burn never recycles the numbers of capture devices, so there is one. It has the types of elements that `cpu` has.
+/// The capture device, with the default element types of the CPU device. It is created once,
+/// because burn never recycles the ids of capture devices.
 fn device() -> Result<Device, String> {
     static DEVICE: LazyLock<Result<Device, String>> = LazyLock::new(|| {
         let flex = Device::flex().settings();
@@ -41,7 +44,7 @@ fn device() -> Result<Device, String> {
         let config =
             DeviceConfig::default().float_dtype(flex.float_dtype).int_dtype(flex.int_dtype).bool_dtype(flex.bool_dtype);
         let mut configured = Ok(());
-        // Outside of a scope, the device does not answer what it supports.
+        // The device only reports the element types that it supports inside a scope.
         let scope = device.capture_scope(|scope| {
             configured = device.clone().configure(config).map_err(|error| error.to_string());
             scope.complete([], [])
@@ -51,7 +54,7 @@ fn device() -> Result<Device, String> {
     DEVICE.clone()
 }
 
-/// burn's id of a tensor on the capture device.
+/// Returns burn's id of a tensor on the capture device, or `None` for another device.
 fn id(value: &Value) -> Option<TensorId> {
     match value.kind_of() {
         DispatchTensorKind::Capture(BackendTensor::Float(tensor)) => Some(tensor.id()),
@@ -61,17 +64,18 @@ fn id(value: &Value) -> Option<TensorId> {
     }
 }
 
-/// Records a forward pass of the pipeline in an arena. The bytes of weights in it lie in the arena.
+/// Records a forward pass of the pipeline in an arena. The bytes of recorded weights are in the
+/// arena.
 ///
 /// # Errors
-/// If the code does something that cannot be recorded.
+/// If the forward pass cannot be recorded.
 pub(super) fn record<P: Root>(
     arena: &Arena,
     inputs: &[(String, TensorData)],
     forward: &Forward<'_, P>,
 ) -> Result<Recording, TraceError> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    static RECORDING: Mutex<()> = Mutex::new(());
+    let _guard = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
     let untraceable = |reason: String| TraceError::Untraceable { reason, after: None };
     let device = device().map_err(untraceable)?;
     let mut done = None;
@@ -81,9 +85,9 @@ pub(super) fn record<P: Root>(
             let mut values = Values::new();
             let mut ids = Vec::with_capacity(inputs.len());
             for (name, data) in inputs {
-                let failed = |reason: String| TraceError::Input { name: name.clone(), reason };
-                let value = Value::from_data(data.clone(), &device).map_err(failed)?;
-                ids.push(id(&value).ok_or_else(|| failed("it is not on the capture device".to_owned()))?);
+                let input_error = |reason: String| TraceError::Input { name: name.clone(), reason };
+                let value = Value::from_data(data.clone(), &device).map_err(input_error)?;
+                ids.push(id(&value).ok_or_else(|| input_error("it is not on the capture device".to_owned()))?);
                 values.insert(name, value);
             }
             let given = forward(&mut pipeline, &values)?;
@@ -100,15 +104,15 @@ pub(super) fn record<P: Root>(
             });
             Ok((ids, outputs.collect::<Result<_, _>>()?))
         };
-        let ran = panics::caught(run).unwrap_or_else(|panic| Err(TraceError::Untraceable { reason: panic, after: None }));
-        let (inputs, mut outputs): (Vec<_>, Vec<_>) = match &ran {
+        let result = panics::caught(run).unwrap_or_else(|panic| Err(TraceError::Untraceable { reason: panic, after: None }));
+        let (inputs, mut outputs): (Vec<_>, Vec<_>) = match &result {
             Ok((inputs, outputs)) => (inputs.clone(), outputs.iter().map(|output| output.id).collect()),
             Err(_) => Default::default(),
         };
-        // The same tensor may be two outputs of ours.
+        // Two outputs may be the same tensor.
         outputs.sort_unstable();
         outputs.dedup();
-        done = Some(ran);
+        done = Some(result);
         scope.complete(inputs, outputs)
     });
     let operations = captured.as_ref().map(|captured| &captured.graph.operations[..]).unwrap_or_default();
@@ -122,7 +126,7 @@ pub(super) fn record<P: Root>(
         None => return Err(untraceable("it did not run".to_owned())),
     };
     let captured = captured.map_err(|error| match error {
-        // burn's own words name tensors by numbers.
+        // burn's error message identifies tensors by id.
         burn::tensor::CaptureError::InvalidOutput { tensor } if outputs.iter().any(|output| output.id == tensor) => {
             let name = outputs.iter().find(|output| output.id == tensor).map(|output| output.name.clone());
             let reason = "it is a constant, which no operation made".to_owned();

@@ -1,7 +1,8 @@
-//! The forward pass at several sizes: what depends on them, and how.
+//! Runs the forward pass at several sizes, and finds the numbers that depend on them.
 //!
-//! Each symbol is recorded at two sizes, with the others at each of theirs. A number that differs has the one form that goes
-//! through all of them, and a further recording, at sizes of which none was there before, has to be what the forms say.
+//! Each symbol is recorded at two sizes, in all combinations with the sizes of the other symbols. A
+//! number that differs is interpolated by the unique polynomial through all of its values. Another
+//! recording, at sizes that were not used before, must agree with the polynomials.
 
 use burn::tensor::{DType, TensorData};
 use burn_ir::OperationIr;
@@ -16,19 +17,19 @@ use crate::jit::graph::passes::dead::remove_dead;
 use crate::jit::graph::passes::renumber::Numbering;
 use crate::jit::graph::symbolic::expr::SymExpr;
 use crate::jit::graph::symbolic::interpolate::SampleGrid;
-use crate::jit::graph::symbolic::interpolate::fit;
+use crate::jit::graph::symbolic::interpolate::interpolate;
 use crate::jit::graph::symbolic::scalars::numbers;
 use crate::jit::graph::symbolic::scalars::{skeleton, with_numbers};
 use crate::pipeline::rebuild::Root;
 
-/// What was recorded, at all sizes.
+/// The combined recordings of all sizes.
 pub(super) struct Recorded {
-    /// The symbols' names, and the sizes at which the operations are.
+    /// Names of the symbols, and the sizes at which the operations were recorded.
     pub symbols: Vec<(String, usize)>,
     pub steps: Vec<Step>,
     pub inputs: usize,
     pub outputs: Vec<Output>,
-    /// Behind the inputs, in the order of their numbers.
+    /// Constants, whose ids follow those of the inputs.
     pub constants: Vec<TracedConstant>,
 }
 
@@ -43,28 +44,28 @@ pub(super) struct Output {
 /// A constant.
 pub(super) struct TracedConstant {
     pub shape: Vec<SymExpr>,
-    /// Its elements, at each corner.
+    /// Its elements at each corner.
     pub at: Vec<TensorData>,
-    /// The first operation that reads it.
+    /// Name of the first operation that reads it.
     pub reader: String,
 }
 
-/// A recording with dense numbers.
+/// A recording with dense tensor ids.
 struct Normalized {
     operations: Vec<OperationIr>,
     outputs: Vec<super::record::Output>,
     constants: Vec<TensorData>,
 }
 
-fn dense(recording: Recording) -> Result<Normalized, TraceError> {
+fn normalize(recording: Recording) -> Result<Normalized, TraceError> {
     let Recording { mut operations, inputs, mut outputs, values } = recording;
     let wanted: Vec<_> = outputs.iter().map(|output| output.id).collect();
     passes::raise_linear(&mut operations, &wanted);
     remove_dead(&mut operations, |operation| operation, wanted);
     let mut numbering = Numbering::default();
-    inputs.iter().for_each(|input| {
+    for input in &inputs {
         numbering.of(*input);
-    });
+    }
     // Constants in the order in which they are read.
     let read = operations.iter().flat_map(|operation| operation.inputs().map(|tensor| tensor.id).collect::<Vec<_>>());
     let mut constants = Vec::new();
@@ -74,7 +75,9 @@ fn dense(recording: Recording) -> Result<Normalized, TraceError> {
             constants.push(data.clone());
         }
     }
-    operations.iter_mut().for_each(|operation| numbering.apply(operation));
+    for operation in &mut operations {
+        numbering.apply(operation);
+    }
     for output in &mut outputs {
         let unmade = || TraceError::Output { name: output.name.clone(), reason: "no operation makes it".to_owned() };
         output.id = numbering.known(output.id).ok_or_else(unmade)?;
@@ -82,10 +85,10 @@ fn dense(recording: Recording) -> Result<Normalized, TraceError> {
     Ok(Normalized { operations, outputs, constants })
 }
 
-/// Records at all corners, and finds the forms.
+/// Records at all corners, and finds the symbolic expressions.
 ///
 /// # Errors
-/// If the forward pass cannot be recorded, or is another one at other sizes.
+/// If the forward pass cannot be recorded, or runs other operations at other sizes.
 pub(super) fn record_all<P: Root>(
     arena: &Arena,
     examples: &[Example],
@@ -97,7 +100,7 @@ pub(super) fn record_all<P: Root>(
     let corners = SampleGrid::new(low.clone(), high.clone());
     let at = |sizes: &[usize]| {
         let inputs: Vec<_> = examples.iter().map(|example| (example.name.clone(), example.resized(sizes))).collect();
-        dense(record(arena, &inputs, forward)?)
+        normalize(record(arena, &inputs, forward)?)
     };
     let recordings = corners.all().iter().map(|sizes| at(sizes)).collect::<Result<Vec<_>, _>>()?;
     let symbols = listed(names);
@@ -113,7 +116,7 @@ pub(super) fn record_all<P: Root>(
     };
     if !names.is_empty() {
         let further: Vec<_> = high.iter().enumerate().map(|(symbol, high)| high + 4 + 2 * symbol).collect();
-        check(&recorded, &at(&further)?, &further, &symbols)?;
+        check_prediction(&recorded, &at(&further)?, &further, &symbols)?;
     }
     Ok(recorded)
 }
@@ -122,7 +125,7 @@ fn listed(names: &[String]) -> String {
     crate::tensor::value::listed(names.iter().map(String::as_str))
 }
 
-/// The size of a symbol in the examples.
+/// Size of a symbol in the examples.
 pub(super) fn size(examples: &[Example], symbol: usize) -> usize {
     let axes = examples.iter().flat_map(|example| example.symbols.iter().zip(example.data.shape().to_vec()));
     let mut sizes = axes.filter(|(of, _)| **of == Some(symbol as u8)).map(|(_, size)| size);
@@ -163,12 +166,12 @@ fn steps(corners: &SampleGrid, recordings: &[Normalized], symbols: &str) -> Resu
                 continue;
             }
             let whole: Option<Vec<_>> = values.iter().map(|value| value.whole()).collect();
-            let form = whole.and_then(|whole| fit(corners, &whole)).ok_or_else(|| TraceError::Number {
+            let expr = whole.and_then(|whole| interpolate(corners, &whole)).ok_or_else(|| TraceError::Number {
                 operation: name(),
                 symbols: symbols.to_owned(),
                 found: values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", "),
             })?;
-            holes.push((place as u32, form));
+            holes.push((place as u32, expr));
         }
         steps.push(Step { operation: operation.clone(), holes });
     }
@@ -179,7 +182,7 @@ fn shape_of(corners: &SampleGrid, shapes: &[Vec<usize>]) -> Option<Vec<SymExpr>>
     let rank = shapes.first()?.len();
     let extent = |axis: usize| {
         let extents: Option<Vec<_>> = shapes.iter().map(|shape| shape.get(axis).map(|&extent| extent as i64)).collect();
-        fit(corners, &extents?)
+        interpolate(corners, &extents?)
     };
     shapes.iter().all(|shape| shape.len() == rank).then(|| (0..rank).map(extent).collect()).flatten()
 }
@@ -235,8 +238,8 @@ fn constants(
     (0..count).map(made).collect()
 }
 
-/// Compares what the forms say of other sizes with what is recorded there.
-fn check(recorded: &Recorded, found: &Normalized, sizes: &[usize], symbols: &str) -> Result<(), TraceError> {
+/// Compares the prediction for further sizes with a recording at these sizes.
+fn check_prediction(recorded: &Recorded, found: &Normalized, sizes: &[usize], symbols: &str) -> Result<(), TraceError> {
     let structure = |reason: String| TraceError::Structure { symbols: symbols.to_owned(), reason };
     if recorded.steps.len() != found.operations.len() {
         let (own, other) = (recorded.steps.len(), found.operations.len());
@@ -244,7 +247,7 @@ fn check(recorded: &Recorded, found: &Normalized, sizes: &[usize], symbols: &str
     }
     for (at, (step, found)) in recorded.steps.iter().zip(&found.operations).enumerate() {
         let name = || format!("operation {at} ({})", passes::name(found));
-        let values: Option<Vec<_>> = step.holes.iter().map(|(place, form)| Some((*place, form.at(sizes)?))).collect();
+        let values: Option<Vec<_>> = step.holes.iter().map(|(place, expr)| Some((*place, expr.at(sizes)?))).collect();
         let values = values.ok_or_else(|| structure(format!("{} is out of range at {sizes:?}", name())))?;
         let expected = with_numbers(&step.operation, &values).map_err(&structure)?;
         let same = |own: Vec<crate::jit::graph::symbolic::scalars::Scalar>,

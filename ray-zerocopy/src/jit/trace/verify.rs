@@ -1,4 +1,4 @@
-//! The graph and the pipeline, side by side: on the example inputs, and on others, of other sizes.
+//! Verifies the graph against the pipeline, on the example inputs and on inputs of other sizes.
 
 use burn::tensor::{Device, TensorData};
 
@@ -11,10 +11,10 @@ use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
 use crate::tensor::value::{Value, Values};
 
-/// Compares what the two give, bit for bit.
+/// Compares the results of the graph and of the pipeline bitwise.
 ///
 /// # Errors
-/// If they differ: names the output.
+/// If they differ. Names the output.
 pub(super) fn verify<P: Root>(
     graph: &TracedGraph,
     arena: &Arena,
@@ -23,9 +23,9 @@ pub(super) fn verify<P: Root>(
     forward: &Forward<'_, P>,
 ) -> Result<(), TraceError> {
     let device = Device::flex();
-    let mut replay = graph.load("cpu")?;
+    let mut executable = graph.load("cpu")?;
     let own: Vec<_> = examples.iter().map(|example| example.data.clone()).collect();
-    // Sizes that were not recorded, unless all of a batch of one was.
+    // Sizes that were not recorded, unless all sizes of a symbol were.
     let others: Vec<_> = (0..symbols).map(|symbol| symbolize::size(examples, symbol) + 1 + symbol % 2).collect();
     let other = examples.iter().map(|example| altered(example.resized(&others))).collect();
     for (which, inputs) in [("the example inputs", own), ("other inputs, made of the example", other)] {
@@ -38,21 +38,21 @@ pub(super) fn verify<P: Root>(
             };
             examples.iter().zip(&inputs).map(value).collect()
         };
-        let directly = || -> Result<Values, TraceError> {
+        let run_pipeline = || -> Result<Values, TraceError> {
             let mut pipeline = load::<P>(arena, &device)?;
             let values = values()?;
-            let ran = panics::caught(|| forward(&mut pipeline, &values));
-            ran.unwrap_or_else(|panic| {
+            let result = panics::caught(|| forward(&mut pipeline, &values));
+            result.unwrap_or_else(|panic| {
                 let reason = format!("on {which}, the pipeline itself panicked: {panic}");
                 Err(TraceError::Untraceable { reason, after: None })
             })
         };
-        let expected = directly()?;
-        let found = replay.run(values()?)?;
+        let expected = run_pipeline()?;
+        let found = executable.run(values()?)?;
         for (name, expected) in expected.iter() {
             let Some(how) = difference(expected, found.get(name)) else { continue };
-            // Some kernels add in another order from run to run.
-            let again = directly()?;
+            // Some kernels add in a different order from run to run.
+            let again = run_pipeline()?;
             let repeats = again.get(name).is_some_and(|again| difference(expected, Some(again)).is_none());
             if repeats || !found.get(name).is_some_and(|found| close(expected, found)) {
                 return Err(TraceError::Differs { output: name.to_owned(), which: which.to_owned(), how });
@@ -62,12 +62,12 @@ pub(super) fn verify<P: Root>(
     Ok(())
 }
 
-/// The same elements in another order: every one of them is one that the example has.
+/// Reverses the order of the elements, so that every value occurs in the example.
 fn altered(data: TensorData) -> TensorData {
     let (shape, dtype) = (data.shape().to_vec(), data.dtype());
     let size = dtype.size();
     let bytes: Vec<_> = data.as_bytes().rchunks_exact(size).flatten().copied().collect();
-    // Elements that are all alike are alike in any order.
+    // If that has no effect, the elements are scaled and shifted instead.
     if bytes == data.as_bytes() && dtype.is_float() {
         let numbers: Vec<f64> =
             data.iter::<f64>().enumerate().map(|(at, x)| x * 0.5 + (at % 7) as f64 * 0.125).collect();
@@ -76,7 +76,7 @@ fn altered(data: TensorData) -> TensorData {
     TensorData::from_bytes_vec(bytes, shape, dtype)
 }
 
-/// The first difference, if there is one.
+/// Describes the first difference. Returns `None` if there is none.
 fn difference(expected: &Value, found: Option<&Value>) -> Option<String> {
     let Some(found) = found else { return Some("it is missing".to_owned()) };
     if (expected.dtype(), expected.shape()) != (found.dtype(), found.shape()) {

@@ -1,4 +1,4 @@
-//! What a process may ask of the kernel for memory that it has mapped: huge pages, pages at once, pages for good.
+//! `madvise` and `mlock` for mapped memory: huge pages, prefaulting, and locking.
 
 use std::io;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use std::sync::{Arc, Weak};
 
 use super::aligned_map::{HUGE_PAGE, Map};
 
-/// What `madvise` can be asked for, as far as this crate asks.
+/// The `madvise` advices that this crate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
-    /// Put huge pages in the place of small ones, now.
+    /// Replaces small pages with huge pages synchronously (`MADV_COLLAPSE`).
     Collapse,
-    /// Map every page, as if it had been read.
+    /// Prefaults all pages for reading (`MADV_POPULATE_READ`).
     Populate,
 }
 
@@ -26,42 +26,46 @@ impl Advice {
         }
     }
 
-    /// Whether the kernel knows the advice: about no bytes at all, it calls only what it does not know invalid.
+    /// Returns `true` if the kernel supports the advice: for an empty range, `EINVAL` means that
+    /// the advice is unknown.
     ///
-    /// Any other error is a policy's, such as a seccomp filter's, and comes again with the advice itself.
+    /// Any other error comes from a policy, such as a seccomp filter, and is reported again by the
+    /// advice itself.
     pub(crate) fn is_known(self) -> bool {
-        // SAFETY: no memory is concerned.
+        // SAFETY: an empty range concerns no memory.
         let answer = succeeded(unsafe { libc::madvise(std::ptr::null_mut(), 0, self.number()) });
         answer.err().is_none_or(|error| error.raw_os_error() != Some(libc::EINVAL))
     }
 }
 
-/// A map of a file, without a word on its content. Clones are the same map, which goes with the last of them.
+/// A mapping of a file, without any statement about its content. Clones share the mapping, which is
+/// unmapped when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Pages(Arc<Map>);
 
-/// A map that may be gone.
+/// A mapping that may have been unmapped.
 pub(crate) struct WeakPages(Weak<Map>);
 
 impl Pages {
-    /// Maps the first `len` bytes of a file for reading. The file has to have them, or reading is a `SIGBUS`.
+    /// Maps the first `len` bytes of a file for reading. The file must be at least that long,
+    /// otherwise reading raises `SIGBUS`.
     pub(super) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Map::new(fd, len)?)))
     }
 
-    /// A map that cannot have huge pages.
+    /// Creates a mapping that cannot use huge pages.
     #[cfg(test)]
     pub(crate) fn askew(fd: impl AsFd, len: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
     }
 
-    /// A private map, as it is made where a shared one is refused.
+    /// Creates a private mapping, as it is used where a shared one is refused.
     #[cfg(test)]
     pub(crate) fn private(fd: impl AsFd, len: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Map::private(fd.as_fd(), len)?)))
     }
 
-    /// A map of any file.
+    /// Creates a mapping of any file.
     #[cfg(test)]
     pub(crate) fn of(fd: impl AsFd, len: usize) -> io::Result<Self> {
         Self::map(fd.as_fd(), len)
@@ -71,31 +75,33 @@ impl Pages {
         self.0.start()
     }
 
-    /// Where the map begins and ends.
+    /// The address range of the mapping.
     pub(crate) fn addresses(&self) -> Range<usize> {
         let start = self.0.start().addr();
         start..start + self.0.len()
     }
 
-    /// Whether huge pages can be mapped here.
+    /// Returns `true` if the mapping is aligned for huge pages.
     pub(crate) fn is_aligned(&self) -> bool {
         self.0.start().addr().is_multiple_of(HUGE_PAGE)
     }
 
-    /// Gives the kernel an advice on `len` bytes from `offset`, a multiple of the page's size. None changes what is read
-    /// there, by anybody.
+    /// Applies an advice to `len` bytes from `offset`, which is a multiple of the page size. No
+    /// advice changes the content that any process reads there.
     pub(crate) fn advise(&self, offset: usize, len: usize, advice: Advice) -> io::Result<()> {
         let start = self.within(offset, len)?;
-        // SAFETY: the range lies in a map that is alive, since `self` is. Collapsing puts the same bytes into another
-        // page, and whoever reads meanwhile waits for it or reads the old page; populating reads. No content changes.
+        // SAFETY: the range lies in a mapping that is alive, since `self` is. Collapsing moves the
+        // same bytes into another page; a concurrent reader waits for it or reads the old page.
+        // Populating only reads. No content changes.
         succeeded(unsafe { libc::madvise(start, len, advice.number()) })
     }
 
-    /// Keeps the whole map in memory until it goes.
+    /// Locks the whole mapping in memory until it is unmapped.
     pub(crate) fn lock(&self) -> io::Result<()> {
         let len = self.0.len();
         let start = self.within(0, len)?;
-        // SAFETY: the range is a map that is alive, since `self` is; locking changes no content. Unmapping unlocks.
+        // SAFETY: the range is a mapping that is alive, since `self` is. Locking changes no
+        // content. Unmapping unlocks.
         succeeded(unsafe { libc::mlock(start, len) })
     }
 
@@ -112,7 +118,7 @@ impl Pages {
 }
 
 impl WeakPages {
-    /// The map, if somebody still has it.
+    /// Returns the mapping, or `None` if it has been unmapped.
     pub(crate) fn upgrade(&self) -> Option<Pages> {
         self.0.upgrade().map(Pages)
     }

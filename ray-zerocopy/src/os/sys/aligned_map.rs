@@ -1,34 +1,39 @@
-//! Read-only maps at addresses that huge pages can have.
+//! Read-only mappings at addresses that are aligned for huge pages.
 //!
-//! The kernel maps 2 MiB at once only where address and offset in the file are multiples of 2 MiB. `mmap` gives any
-//! page. So a range that has such an address in it is reserved first, and the file is put there.
+//! The kernel maps 2 MiB at once only where the address and the file offset are both multiples of 2
+//! MiB, while `mmap` may return any page. So a larger range that contains an aligned address is
+//! reserved first, and the file is mapped there.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 
-/// The size of a huge page, and where one may begin.
+/// Size and alignment of a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// A read-only map of the first `len` bytes of a file, or a range that is reserved for one. Unmapped when dropped.
+/// A read-only mapping of the first `len` bytes of a file, or a reserved range for one. Unmapped
+/// when dropped.
 pub(super) struct Map {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: a map belongs to the process, not to a thread, and nothing in `Map` changes after it was made.
+// SAFETY: a mapping belongs to the process, not to a thread, and nothing in `Map` changes after its
+// creation.
 unsafe impl Send for Map {}
-// SAFETY: all that can be had from a shared `Map` is its address and its length.
+// SAFETY: a shared `Map` only gives access to its address and its length.
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps the file, from a multiple of [`HUGE_PAGE`] if it has at least that many bytes.
+    /// Maps the file, at a multiple of [`HUGE_PAGE`] if it is at least that long.
     ///
-    /// Where the address space has no room for the reservation, the map is at any page: it can be read all the same.
+    /// If the address space has no room for the reservation, the mapping starts at any page: it can
+    /// be read in the same way.
     ///
-    /// The map is shared (MAP_SHARED). Before Linux 6.7 the kernel refuses that for a write-sealed memfd whose descriptor is open for
-    /// writing, which happens where `/proc` is missing (see `memfd::reader`). A private map is allowed there. It has the same pages
-    /// of the page cache, and none of its own as long as it is only read.
+    /// The mapping is shared (MAP_SHARED). Before Linux 6.7 the kernel refuses that for a
+    /// write-sealed memfd whose descriptor is open for writing, which happens where `/proc` is
+    /// missing (see `memfd::reader`). A private mapping is allowed there. It uses the same pages of
+    /// the page cache, and has no pages of its own as long as it is only read.
     pub(super) fn new(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         match Self::with(fd, len, libc::MAP_SHARED) {
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Self::private(fd, len),
@@ -36,13 +41,14 @@ impl Map {
         }
     }
 
-    /// Maps the file as [`new`](Self::new) does where a shared map is refused.
+    /// Creates the private mapping that [`new`](Self::new) falls back to where a shared one is
+    /// refused.
     pub(super) fn private(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Self::with(fd, len, libc::MAP_PRIVATE)
     }
 
     fn with(fd: BorrowedFd<'_>, len: usize, sharing: libc::c_int) -> io::Result<Self> {
-        // This one says what is wrong with the file, if anything is.
+        // This call reports the error if the file cannot be mapped at all.
         let anywhere = Self::anywhere(fd, len, sharing)?;
         if len < HUGE_PAGE || anywhere.start.addr().get().is_multiple_of(HUGE_PAGE) {
             return Ok(anywhere);
@@ -51,31 +57,33 @@ impl Map {
     }
 
     fn anywhere(fd: BorrowedFd<'_>, len: usize, sharing: libc::c_int) -> io::Result<Self> {
-        // SAFETY: a map at an address that the kernel chooses replaces no other map.
+        // SAFETY: a mapping at an address that the kernel chooses replaces no other mapping.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ, sharing, fd.as_raw_fd(), 0) };
         Ok(Self { start: mapped(start)?, len })
     }
 
-    /// Maps the file `past` bytes (whole pages) behind a multiple of [`HUGE_PAGE`].
+    /// Maps the file `past` bytes (whole pages) after a multiple of [`HUGE_PAGE`].
     fn placed(fd: BorrowedFd<'_>, len: usize, past: usize, sharing: libc::c_int) -> io::Result<Self> {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         let page = page()?;
         let room = len.checked_next_multiple_of(page).and_then(|pages| pages.checked_add(HUGE_PAGE + past));
         let room = room.ok_or_else(too_large)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: as above; nobody can touch this range, it only keeps others out.
+        // SAFETY: as above. The range is not accessible; it only reserves the addresses.
         let reserved = unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, flags, -1, 0) };
         let reserved = Self { start: mapped(reserved)?, len: room };
         let first = reserved.start.addr().get();
         let before = first.next_multiple_of(HUGE_PAGE) - first + past;
         let mut map = reserved.trimmed(before, len.next_multiple_of(page))?;
         let (start, flags) = (map.start.as_ptr().cast(), sharing | libc::MAP_FIXED);
-        // SAFETY: MAP_FIXED replaces what is mapped at `start .. start + len`: that is `map`, a reservation of the pages
-        // of `len`, which is ours alone, and where nothing has been put.
+        // SAFETY: MAP_FIXED replaces what is mapped at `start .. start + len`. That is `map`, a
+        // reservation of the pages of `len` that this function owns exclusively and where nothing
+        // has been mapped.
         let placed = unsafe { libc::mmap(start, len, libc::PROT_READ, flags, fd.as_raw_fd(), 0) };
         if placed == libc::MAP_FAILED {
             let error = io::Error::last_os_error();
-            // The reservation may be gone by now, and its addresses somebody else's: unmapping them is not ours to do.
+            // The kernel may already have removed the reservation, and another mapping may use its
+            // addresses: they must not be unmapped here.
             std::mem::forget(map);
             return Err(error);
         }
@@ -83,18 +91,19 @@ impl Map {
         Ok(map)
     }
 
-    /// Gives back what lies before and behind a part of a map, all in whole pages.
+    /// Unmaps the parts before and after a range of a mapping, all in whole pages.
     fn trimmed(mut self, before: usize, len: usize) -> io::Result<Self> {
         let at = |offset| NonNull::new(self.start.as_ptr().wrapping_add(offset)).ok_or(io::ErrorKind::OutOfMemory);
-        let (start, behind) = (at(before)?, at(before + len)?);
+        let (start, after) = (at(before)?, at(before + len)?);
         let rest = self.len - before - len;
-        // Three neighbours, each unmapped for itself: `self` is the first of them from here on.
+        // Three adjacent mappings, each unmapped by its own value. From here on `self` is the first
+        // of them.
         self.len = before;
-        drop(Self { start: behind, len: rest });
+        drop(Self { start: after, len: rest });
         Ok(Self { start, len })
     }
 
-    /// A map that huge pages cannot have.
+    /// Creates a mapping that is not aligned for huge pages.
     #[cfg(test)]
     pub(super) fn askew(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Self::placed(fd, len, page()?, libc::MAP_SHARED)
@@ -112,8 +121,9 @@ impl Map {
 impl Drop for Map {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: the range was mapped by `Map` for this value alone, which lends its address to nobody who
-            // outlives it. An error is impossible but for a range that is none, and there is nobody to tell.
+            // SAFETY: the range was mapped by `Map` for this value alone, and no borrow of its
+            // address outlives the value. `munmap` fails only for an invalid range, and `drop`
+            // could not report an error anyway.
             unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
         }
     }
@@ -126,7 +136,7 @@ fn mapped(start: *mut libc::c_void) -> io::Result<NonNull<u8>> {
     }
 }
 
-/// The size of a page.
+/// The page size.
 fn page() -> io::Result<usize> {
     // SAFETY: `sysconf` reads a number.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -1,39 +1,43 @@
-//! The file that this code was loaded from, as the dynamic loader knows it: its code, its constructors, and whether it is the
-//! program or a shared library. Needs no `/proc`, and cannot fail for want of memory or descriptors.
+//! The loaded file that contains this code, as described by the dynamic loader: its code, its
+//! constructors, and whether it is the program or a shared library. Needs no `/proc`, and cannot
+//! fail for lack of memory or descriptors.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The executable or the shared library that contains an address.
+/// The executable or shared library that contains an address.
 #[derive(Debug, Default)]
 pub(crate) struct Image {
-    /// The path of the shared library; `None` if it is the program itself.
+    /// Path of the shared library, or `None` for the program itself.
     pub(crate) library: Option<PathBuf>,
-    /// Whether the file asks for a dynamic loader.
+    /// Whether the file requests a dynamic loader (`PT_INTERP`).
     pub(crate) wants_loader: bool,
-    /// The addresses of its code.
+    /// Address ranges of its code.
     code: Vec<Range<usize>>,
-    /// The addresses of its array of constructors, `.init_array`.
+    /// Address range of its array of constructors, `.init_array`.
     constructors: Option<Range<usize>>,
 }
 
 impl Image {
-    /// The image that contains an address; `None` for an address outside of all of them.
+    /// Finds the image that contains an address. Returns `None` if the address is outside of all
+    /// images.
     pub(crate) fn of(address: usize) -> Option<Self> {
         let mut search = Search { address, index: 0, found: None };
-        // SAFETY: `visit` has the type that is asked for, does not unwind, and gets the address of `search`, which outlives the call.
+        // SAFETY: `visit` has the required type, does not unwind, and gets the address of `search`,
+        // which outlives the call.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
         search.found
     }
 
-    /// Whether an address is one of its code.
+    /// Returns `true` if the address lies in the image's code.
     pub(crate) fn has_code_at(&self, address: usize) -> bool {
         self.code.iter().any(|range| range.contains(&address))
     }
 
-    /// The entries of its array of constructors behind the one at `entry`, as an array; empty if `entry` is not in it.
+    /// Address range of the constructors after the one at `entry`. Empty if `entry` is not in the
+    /// array.
     pub(crate) fn constructors_behind(&self, entry: usize) -> Range<usize> {
         match &self.constructors {
             Some(all) if all.contains(&entry) => entry + size_of::<usize>()..all.end,
@@ -44,7 +48,7 @@ impl Image {
 
 struct Search {
     address: usize,
-    /// How many images were visited. The program is the first.
+    /// Number of images visited so far. The program is the first.
     index: usize,
     found: Option<Image>,
 }
@@ -61,7 +65,8 @@ const DT_INIT_ARRAY: usize = 25;
 const DT_INIT_ARRAYSZ: usize = 27;
 
 extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> c_int {
-    // SAFETY: `Image::of` passes the address of its `Search`, which nothing else uses meanwhile.
+    // SAFETY: `Image::of` passes the address of its `Search`, which nothing else uses during the
+    // call.
     let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the loader passes a description that is valid during this call.
     let info = unsafe { &*info };
@@ -70,7 +75,8 @@ extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_
     if info.dlpi_phdr.is_null() {
         return 0;
     }
-    // SAFETY: the loader gives the address and the number of the image's program headers, which stay as they are while it is loaded.
+    // SAFETY: the loader gives the address and the number of the image's program headers, which do
+    // not change while it is loaded.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
     let base = info.dlpi_addr as usize;
     let range = |start: u64, len: u64| {
@@ -86,7 +92,7 @@ extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_
     let dynamic = dynamic.map(|header| range(header.p_vaddr, header.p_memsz));
     let constructors = dynamic.and_then(constructors).map(|(start, len)| range(start as u64, len as u64));
     let library = (index > 0 && !info.dlpi_name.is_null()).then(|| {
-        // SAFETY: the loader gives a string that ends with a zero and is valid during this call.
+        // SAFETY: the loader gives a zero-terminated string that is valid during this call.
         let name = unsafe { CStr::from_ptr(info.dlpi_name) };
         PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes()))
     });
@@ -102,13 +108,13 @@ extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_
     1
 }
 
-/// Where the array of constructors starts, before the image was moved to where it is, and its size in bytes.
+/// Address of the array of constructors before relocation, and its size in bytes.
 fn constructors(dynamic: Range<usize>) -> Option<(usize, usize)> {
     let (mut start, mut len) = (None, None);
     let mut at = dynamic.start;
     while at + size_of::<Dynamic>() <= dynamic.end {
-        // SAFETY: the image's own headers say that its dynamic section is here: entries of this shape, in memory that is loaded for
-        // reading, up to `dynamic.end`.
+        // SAFETY: the image's own headers say that its dynamic section is here: entries of this
+        // layout, in memory that is loaded for reading, up to `dynamic.end`.
         let entry = unsafe { &*std::ptr::with_exposed_provenance::<Dynamic>(at) };
         match entry.tag {
             DT_NULL => break,

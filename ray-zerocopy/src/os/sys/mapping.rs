@@ -1,4 +1,4 @@
-//! Memory maps of a sealed memfd, or of a file that somebody has promised to leave alone.
+//! Memory mappings of a sealed memfd, or of a file that is guaranteed not to change.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -9,14 +9,16 @@ use super::advice::Pages;
 use super::memfd;
 use super::memfd::{SEALS, sealed};
 
-/// A read-only map of bytes that do not change.
+/// A read-only mapping of bytes that do not change.
 pub(crate) struct Mapping(Pages);
 
 impl Mapping {
-    /// Maps the whole of a sealed memfd, through a descriptor that is open for reading only: see [`reader`](super::memfd::reader).
+    /// Maps the whole of a sealed memfd, through a descriptor that is open for reading only: see
+    /// [`reader`](super::memfd::reader).
     ///
     /// # Errors
-    /// If the memfd lacks a seal (an error of kind `PermissionDenied`), or the kernel refuses the map.
+    /// If the memfd lacks a seal (an error of kind `PermissionDenied`), or the kernel refuses the
+    /// mapping.
     pub(crate) fn open(fd: impl AsFd, len: usize) -> io::Result<Self> {
         let fd = fd.as_fd();
         if !sealed(fd)?.contains(SEALS) {
@@ -26,10 +28,10 @@ impl Mapping {
         Pages::map(reader.as_ref().map_or(fd, AsFd::as_fd), len).map(Self)
     }
 
-    /// Maps the first `len` bytes of a file, which has them.
+    /// Maps the first `len` bytes of a file.
     ///
     /// # Errors
-    /// If the file is shorter, or the kernel refuses the map.
+    /// If the file is shorter, or the kernel refuses the mapping.
     pub(crate) fn file(fd: impl AsFd, len: usize, _promise: FileUnchanged) -> io::Result<Self> {
         let fd = fd.as_fd();
         let found = rustix::fs::fstat(fd)?.st_size as u64;
@@ -40,29 +42,30 @@ impl Mapping {
         Pages::map(fd, len).map(Self)
     }
 
-    /// The memory of the map, without a word on its content.
+    /// The memory of the mapping, without any statement about its content.
     pub(crate) fn pages(&self) -> Pages {
         self.0.clone()
     }
 }
 
-/// A map of bytes that do not change, of which this process may write to its own view: a page that is written to becomes a copy of this
-/// process's own, and nobody else sees it.
+/// A private, writable mapping of bytes that do not change (copy on write): a page that is written
+/// to becomes a copy that only this process sees.
 #[cfg(feature = "torchscript")]
 pub(crate) struct OwnView(memmap2::MmapMut);
 
 #[cfg(feature = "torchscript")]
 impl OwnView {
-    /// Maps what a [`Mapping`] is of, once more.
+    /// Maps the file of an existing [`Mapping`] again, privately.
     ///
     /// # Errors
-    /// If the kernel refuses the map.
+    /// If the kernel refuses the mapping.
     pub(crate) fn of(_mapping: &Pages, fd: impl AsFd, len: usize) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
 
         let mut options = memmap2::MmapOptions::new();
-        // SAFETY: what is mapped does not change and is not cut short, for the reasons that `Mapping` gives: there is one of the same
-        // file descriptor, and whoever has its pages has passed its checks. A private map is one that seals allow.
+        // SAFETY: the mapped bytes do not change and the file is not truncated, for the reasons
+        // that `Mapping` gives: a `Mapping` of the same file descriptor exists, and its pages are
+        // only available after its checks have passed. Seals allow a private mapping.
         unsafe { options.len(len).map_copy(fd.as_fd().as_raw_fd()) }.map(Self)
     }
 }
@@ -76,12 +79,14 @@ impl AsRef<[u8]> for OwnView {
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the map has `len` readable bytes, it lives as long as `self`, and they never change. Either all four
-        // seals of a memfd are set (checked in `open`), and F_SEAL_SEAL forbids removing them: the kernel refuses every
-        // write, every writable map and every change of size, by anybody, for as long as it exists. Or it is a file that
-        // nobody writes to or cuts short, by the word of whoever made the `FileUnchanged` that `file` asks for: only
-        // `Placement::in_file` makes one, an unsafe function with just this contract, and the process that a promise is
-        // sent to serves the arena of the one that it was given to.
+        // SAFETY: the mapping has `len` readable bytes, it lives as long as `self`, and the bytes
+        // never change. Either all four seals of a memfd are set (checked in `open`), and
+        // F_SEAL_SEAL forbids removing them: the kernel refuses every write, every writable mapping
+        // and every change of size, by any process, for as long as the memfd exists. Or it is a
+        // file that is neither written nor truncated, as guaranteed by the caller that created the
+        // `FileUnchanged` that `file` requires: only `Placement::in_file` creates one, an unsafe
+        // function with exactly this contract, and a process that receives a `FileUnchanged` serves
+        // the arena of the process that created it.
         unsafe { std::slice::from_raw_parts(self.0.start(), self.0.addresses().len()) }
     }
 }
@@ -92,17 +97,18 @@ impl fmt::Debug for Mapping {
     }
 }
 
-/// Somebody's word that a file is neither written nor cut short while it is mapped.
+/// The caller's guarantee that a file is neither written nor truncated while it is mapped.
 ///
-/// It travels to workers with the arena: they are the same program as the process whose user gave it.
+/// It is sent to workers with the arena: they run the same program as the process whose user gave
+/// the guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileUnchanged(());
 
 impl FileUnchanged {
-    /// Gives the word.
+    /// Gives the guarantee.
     ///
     /// # Safety
-    /// Files that are mapped with it are neither written to nor cut short while the map lives.
+    /// Files that are mapped with it must be neither written nor truncated while the mapping lives.
     pub(crate) const unsafe fn new() -> Self {
         Self(())
     }

@@ -1,6 +1,21 @@
-//! The only unsafe code of the arena: mapping memory.
+//! Memory mappings, memfds, the heap, signals and other system interfaces. The only unsafe code of
+//! `os`.
 //!
-//! Everything above this folder sees an [`OwnedFd`](std::os::fd::OwnedFd) and byte slices.
+//! Modules outside of this folder see an [`OwnedFd`](std::os::fd::OwnedFd) and byte slices.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `aligned_map` | read-only mappings that are aligned for huge pages |
+//! | `advice` | `madvise` and `mlock` for them |
+//! | `mapping` | mappings of sealed memfds and of unchanging files, as byte slices |
+//! | `memfd` | creates and seals memfds |
+//! | `malloc` | heap thresholds |
+//! | `atexit` | exit handlers |
+//! | `image` | the executable or shared library that contains this code |
+//! | `peer` | the process at the other end of a Unix socket |
+//! | `pidfd` | exit status of a process that has been reaped |
+//! | `privileges` | setuid, setgid and file capabilities |
+//! | `signals` | signal handling of workers |
 
 #![allow(unsafe_code)]
 
@@ -15,6 +30,3 @@ pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
 pub(crate) mod signals;
-
-#[cfg(feature = "torchscript")]
-use self::mapping::OwnView;

@@ -1,11 +1,13 @@
-//! Privileges that the caller of a program does not have.
+//! Detection of elevated privileges (setuid, setgid, file capabilities).
 
-/// Whether this process has privileges that its caller lacks: it was executed from a setuid or setgid file, or from one
-/// with file capabilities.
+/// Returns `true` if this process has privileges that its caller lacks: it was executed from a
+/// setuid or setgid file, or from one with file capabilities.
 ///
-/// The environment and the standard input of such a process are the caller's, who must not decide by them which code runs.
+/// The caller controls the environment and the standard input of such a process, and must not use
+/// them to decide which code runs.
 pub(crate) fn privileged() -> bool {
-    // SAFETY: a request for a number, which the kernel has put into this process's memory; 0 if it is not there.
+    // SAFETY: reads a number that the kernel has put into this process's memory. Returns 0 if it is
+    // missing.
     let secure = unsafe { libc::getauxval(libc::AT_SECURE) } != 0;
     let users = (rustix::process::getuid(), rustix::process::geteuid());
     let groups = (rustix::process::getgid(), rustix::process::getegid());
@@ -14,7 +16,7 @@ pub(crate) fn privileged() -> bool {
 
 #[cfg(test)]
 mod tests {
-    /// The other answer needs a setuid file: see `tests/processes/startup.rs`.
+    /// The opposite case needs a setuid file: see `tests/processes/startup.rs`.
     #[test]
     fn an_ordinary_process_has_none() {
         assert!(!super::privileged());

@@ -1,4 +1,4 @@
-//! State that lives in a process of the cluster.
+//! Actors: state in a process of the cluster.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,15 +14,15 @@ use super::object::ObjectRef;
 use super::options::Options;
 use super::task::{Argument, token};
 use super::trampoline;
-use super::trampoline::{BeginShim, MethodShim};
+use super::trampoline::{ConstructShim, MethodShim};
 use crate::error::ray::RayError;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
 
-/// An actor that is to be started. See [`Cluster::actor`].
+/// Builder of an actor. See [`Cluster::actor`].
 pub struct ActorBuilder<S, A> {
     cluster: Arc<Inner>,
-    begin: fn(A) -> S,
+    construct: fn(A) -> S,
     options: Options,
     name: Option<String>,
     detached: bool,
@@ -37,19 +37,20 @@ impl<S, A> fmt::Debug for ActorBuilder<S, A> {
     }
 }
 
-/// A process of the cluster that has some state of type `S`. Cheap to clone; the actor ends with the last handle, unless it is detached.
+/// A process of the cluster with state of type `S`. Cheap to clone. The actor ends when the last
+/// handle is dropped, unless it is detached.
 ///
 /// ```no_run
 /// # use ray_zerocopy::ray::{Cluster, RayError};
 /// struct Counter { count: u64 }
 ///
-/// fn begin(count: u64) -> Counter { Counter { count } }
+/// fn new_counter(count: u64) -> Counter { Counter { count } }
 /// fn add(counter: &mut Counter, more: u64) -> u64 { counter.count += more; counter.count }
 ///
 /// # fn main() -> Result<(), RayError> {
 /// # ray_zerocopy::init();
 /// let cluster = Cluster::connect("auto")?;
-/// let counter = cluster.actor(begin as fn(u64) -> Counter).name("counter").restarts(2).start(40)?;
+/// let counter = cluster.actor(new_counter as fn(u64) -> Counter).name("counter").restarts(2).start(40)?;
 /// assert_eq!(counter.call(add as fn(&mut Counter, u64) -> u64, 2)?.get()?, 42);
 /// # Ok(())
 /// # }
@@ -69,14 +70,14 @@ impl<S> Clone for ActorHandle<S> {
 }
 
 impl Cluster {
-    /// A process whose state a plain function makes from an argument.
+    /// Declares an actor whose state is constructed by a plain function from an argument.
     pub fn actor<S: 'static, A: Serialize + DeserializeOwned + 'static>(
         &self,
-        begin: fn(A) -> S,
+        construct: fn(A) -> S,
     ) -> ActorBuilder<S, A> {
         ActorBuilder {
             cluster: Arc::clone(&self.0),
-            begin,
+            construct,
             options: Options::default(),
             name: None,
             detached: false,
@@ -84,10 +85,11 @@ impl Cluster {
         }
     }
 
-    /// The actor of a name, in this connection's namespace. That its state is an `S` shows at its first call.
+    /// Returns the actor of a name in this connection's namespace. The type `S` of its state is
+    /// checked by the first call.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no such actor.
     pub fn named_actor<S: 'static>(&self, name: &str) -> Result<ActorHandle<S>, RayError> {
         let handle = self.ask(name, |py| Ok(py.import("ray")?.call_method1("get_actor", (name,))?.unbind()));
         let handle = handle.map_err(|error| match error {
@@ -99,45 +101,52 @@ impl Cluster {
 }
 
 impl<S: 'static, A: Serialize + DeserializeOwned + 'static> ActorBuilder<S, A> {
-    /// What it asks of the cluster.
+    /// Sets the required resources.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// A name to find it by: [`Cluster::named_actor`].
+    /// Sets a name for [`Cluster::named_actor`].
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// Lets it live on when this process is gone, until somebody [kills](ActorHandle::kill) it. It needs a name.
+    /// Keeps the actor alive after this process has ended, until it is [killed](ActorHandle::kill).
+    /// A detached actor needs a name.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.detached = true;
         self
     }
 
-    /// How often it is started again when its process or node dies, with its state made anew. Default: never.
+    /// Sets how often the actor is restarted when its process or node dies. Each restart constructs
+    /// the state again. Default: never.
     #[must_use]
     pub fn restarts(mut self, restarts: u32) -> Self {
         self.restarts = i64::from(restarts);
         self
     }
 
-    /// Starts it. Returns before its state is made; if that fails, its first call says so.
+    /// Starts the actor. Returns before its state is constructed; if that fails, the first call
+    /// returns the error.
     ///
     /// # Errors
-    /// If the argument cannot travel, or the name is taken.
+    /// If the argument cannot be serialised, or the name is taken.
     pub fn start(self, argument: impl Into<Argument<A>>) -> Result<ActorHandle<S>, RayError> {
         let argument = argument.into();
         let (payload, object) = argument.parts()?;
-        let begin: BeginShim = trampoline::begin::<A, S>;
-        let order = Order::Begin { shim: token(begin)?, function: token(self.begin)?, by_reference: object.is_some() };
+        let construct: ConstructShim = trampoline::construct::<A, S>;
+        let order = Order::Construct {
+            shim: token(construct)?,
+            function: token(self.construct)?,
+            by_reference: object.is_some(),
+        };
         let threads = self.options.threads();
-        let packed = EncodedMessage::new(
+        let message = EncodedMessage::new(
             &Request { binary: self.cluster.binary, threads, own: true, whole: false, order },
             payload,
         )?;
@@ -150,35 +159,35 @@ impl<S: 'static, A: Serialize + DeserializeOwned + 'static> ActorBuilder<S, A> {
                 keywords.set_item("lifetime", "detached")?;
             }
             let object = object.map(|object| object.bind(py).clone());
-            start(&self.cluster, py, &keywords, Some(packed), object)
+            start(&self.cluster, py, &keywords, Some(message), object)
         })?;
         Ok(ActorHandle { cluster: self.cluster, handle: Arc::new(handle), threads, state: PhantomData })
     }
 }
 
-/// Starts an actor of the glue's class.
+/// Starts an actor of the class `Actor` in `glue.py`.
 pub(crate) fn start(
     cluster: &Inner,
     py: Python<'_>,
     keywords: &Bound<'_, PyDict>,
-    packed: Option<EncodedMessage>,
+    message: Option<EncodedMessage>,
     first: Option<Bound<'_, PyAny>>,
 ) -> PyResult<Py<PyAny>> {
     let class = cluster.glue.bind(py).getattr("Actor")?;
     let class = py.import("ray")?.getattr("remote")?.call((), Some(keywords))?.call1((class,))?;
     let start = class.getattr("remote")?;
-    Ok(match packed {
-        Some(packed) => start.call1(packed.arguments(py, first)?)?,
+    Ok(match message {
+        Some(message) => start.call1(message.arguments(py, first)?)?,
         None => start.call0()?,
     }
     .unbind())
 }
 
 impl<S: 'static> ActorHandle<S> {
-    /// Runs a plain function on its state. Calls of one handle run in the order in which they were made.
+    /// Calls a plain function on the actor's state. Calls through one handle run in order.
     ///
     /// # Errors
-    /// If the function or the argument cannot travel. That the actor is dead is an error of the result.
+    /// If the function or the argument cannot be sent. A dead actor is an error of the result.
     pub fn call<A, R>(
         &self,
         function: fn(&mut S, A) -> R,
@@ -192,7 +201,7 @@ impl<S: 'static> ActorHandle<S> {
         let (payload, object) = argument.parts()?;
         let method: MethodShim = trampoline::method::<S, A, R>;
         let order = Order::Method { shim: token(method)?, function: token(function)?, by_reference: object.is_some() };
-        let packed = EncodedMessage::new(
+        let message = EncodedMessage::new(
             &Request { binary: self.cluster.binary, threads: self.threads, own: true, whole: false, order },
             payload,
         )?;
@@ -200,15 +209,15 @@ impl<S: 'static> ActorHandle<S> {
         let reference = self.cluster.ask(what, |py| {
             let object = object.map(|object| object.bind(py).clone());
             let call = self.handle.bind(py).getattr("call")?.getattr("remote")?;
-            Ok(call.call1(packed.arguments(py, object)?)?.unbind())
+            Ok(call.call1(message.arguments(py, object)?)?.unbind())
         })?;
         Ok(ObjectRef::new(Arc::clone(&self.cluster), reference, what))
     }
 
-    /// Kills it, detached or not. It is not started again.
+    /// Kills the actor, detached or not, without a restart.
     ///
     /// # Errors
-    /// If Ray refuses.
+    /// If Ray fails.
     pub fn kill(&self) -> Result<(), RayError> {
         self.cluster.ask("kill", |py| py.import("ray")?.call_method1("kill", (&*self.handle,)).map(drop))
     }

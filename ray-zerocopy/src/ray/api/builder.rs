@@ -1,4 +1,5 @@
-//! Joining a cluster, or starting one; and how its workers come to be this executable.
+//! Connecting to a cluster or starting one, and the setup that makes Ray start this executable as
+//! its workers.
 
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
@@ -10,7 +11,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::cluster::{Cluster, ClusterSlot, Inner};
+use super::cluster::{Cluster, Inner, Membership};
 use crate::error::ray::RayError;
 use crate::os::sys::privileges::privileged;
 use crate::ray::job::Job;
@@ -20,10 +21,10 @@ use crate::ray::python::{Environment, keeping_signals};
 use crate::ray::sys::main::ENVIRONMENT;
 use crate::ray::wire::fingerprint::Fingerprint;
 
-/// For how long a cluster may take to open its door.
-const KNOCK: Duration = Duration::from_secs(10);
+/// TCP connect timeout for the cluster address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a cluster is connected to, or started.
+/// Builder of a connection, or of a local cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
     address: String,
@@ -52,67 +53,70 @@ impl ClusterBuilder {
         }
     }
 
-    /// How many processors a local cluster has. Default: as many as the machine.
+    /// Sets the number of CPUs of a local cluster. Default: those of the machine.
     #[must_use]
     pub fn cpus(mut self, cpus: usize) -> Self {
         self.cpus = Some(cpus);
         self
     }
 
-    /// How many GPUs a local cluster has. Default: those that Ray finds.
+    /// Sets the number of GPUs of a local cluster. Default: those detected by Ray.
     #[must_use]
     pub fn gpus(mut self, gpus: usize) -> Self {
         self.gpus = Some(gpus);
         self
     }
 
-    /// A resource of a local cluster, of any name.
+    /// Adds a custom resource to a local cluster.
     #[must_use]
     pub fn resource(mut self, name: &str, amount: f64) -> Self {
         self.resources.insert(name.to_owned(), amount);
         self
     }
 
-    /// How large the object store of a local cluster is, in bytes. Default: Ray's, 30 % of the memory.
+    /// Sets the size of a local cluster's object store in bytes. Default: Ray's, 30 % of the
+    /// memory.
     #[must_use]
     pub fn object_store(mut self, bytes: u64) -> Self {
         self.store = Some(bytes);
         self
     }
 
-    /// The namespace of named actors. Default: one of its own.
+    /// Sets the namespace of named actors. Default: an anonymous one.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
         self
     }
 
-    /// Lets weights go to a full store: Ray moves objects to a disk for them, or puts them there. Without this it is an error.
+    /// Allows weights to be put into a full object store: Ray spills other objects, or the weights,
+    /// to disk. Otherwise a full store is an error.
     #[must_use]
     pub fn spill(mut self) -> Self {
         self.spill = true;
         self
     }
 
-    /// Whether this executable is uploaded to the nodes, or is there already under the same path. Default: if any node
-    /// is on another host.
+    /// Sets whether this executable is uploaded to the nodes, or exists there under the same path.
+    /// Default: it is uploaded if any node is on another host.
     #[must_use]
     pub fn upload_executable(mut self, upload: bool) -> Self {
         self.upload = Some(upload);
         self
     }
 
-    /// Keeps what workers print to themselves. By default Ray brings it here.
+    /// Disables forwarding of the workers' output. By default Ray prints it in this process.
     #[must_use]
     pub fn quiet(mut self) -> Self {
         self.logs = false;
         self
     }
 
-    /// Connects, or starts the cluster.
+    /// Connects to the cluster, or starts it.
     ///
     /// # Errors
-    /// If there is no Ray for this program's Python, no cluster at the address, or this process is in one already.
+    /// If there is no Ray for this program's Python, no cluster at the address, or this process is
+    /// already connected to one.
     pub fn start(self) -> Result<Cluster, RayError> {
         if privileged() {
             return Err(RayError::Privileged);
@@ -120,26 +124,27 @@ impl ClusterBuilder {
         let binary = Fingerprint::own().map_err(|reason| RayError::Wire { what: "this program".to_owned(), reason })?;
         let (program, job) = (Program::own()?, Job::own()?);
         let environment = python::start()?;
-        let mut slot = ClusterSlot::free()?;
-        self.knock()?;
+        let mut membership = Membership::acquire()?;
+        self.check_reachable()?;
         let (spill, local) = (self.spill, self.address == "local");
         let worker = WorkerCommand { environment, program, job };
         let (address, glue) = python::on_thread(move || self.connect(&worker))?;
-        slot.take(&address);
+        membership.take(&address);
         Ok(Cluster(Arc::new(Inner::new(address, local, spill, binary, glue))))
     }
 
-    /// Whether somebody listens at the address. Ray itself asks for minutes before it gives up.
-    fn knock(&self) -> Result<(), RayError> {
+    /// Checks that the address accepts TCP connections. Ray itself retries for minutes before it
+    /// fails.
+    fn check_reachable(&self) -> Result<(), RayError> {
         let Ok(addresses) = self.address.to_socket_addrs() else { return Ok(()) };
-        let mut refused = None;
+        let mut last_error = None;
         for address in addresses {
-            match TcpStream::connect_timeout(&address, KNOCK) {
+            match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
                 Ok(_) => return Ok(()),
-                Err(error) => refused = Some(error),
+                Err(error) => last_error = Some(error),
             }
         }
-        match refused {
+        match last_error {
             None => Ok(()),
             Some(error) => {
                 let cause = format!("{error}; is it the one that `ray start` has printed?");
@@ -148,31 +153,32 @@ impl ClusterBuilder {
         }
     }
 
-    /// On Python's own thread.
+    /// Runs on Python's own thread.
     fn connect(&self, worker: &WorkerCommand) -> Result<(String, Py<PyModule>), RayError> {
         Python::attach(|py| {
-            let failed = |error| self.failed(&error);
-            let ray = py.import("ray").map_err(failed)?;
+            let connect_error = |error| self.connect_error(&error);
+            let ray = py.import("ray").map_err(connect_error)?;
             let upload = self.upload.unwrap_or(false);
             let mut command = self.init(py, worker, upload)?;
-            let mut joined = || -> Result<(String, Py<PyModule>), RayError> {
-                if self.upload.is_none() && self.address != "local" && several_hosts(&ray).map_err(failed)? {
-                    ray.call_method0("shutdown").map_err(failed)?;
+            let mut join = || -> Result<(String, Py<PyModule>), RayError> {
+                if self.upload.is_none() && self.address != "local" && several_hosts(&ray).map_err(connect_error)? {
+                    ray.call_method0("shutdown").map_err(connect_error)?;
                     command = self.init(py, worker, true)?;
                 }
-                let context = ray.call_method0("get_runtime_context").map_err(failed)?;
-                is_used(&context, &command)?;
-                let address = context.getattr("gcs_address").and_then(|address| address.extract()).map_err(failed)?;
-                Ok((address, py.import("_ray_zerocopy").map_err(failed)?.unbind()))
+                let context = ray.call_method0("get_runtime_context").map_err(connect_error)?;
+                check_command(&context, &command)?;
+                let address =
+                    context.getattr("gcs_address").and_then(|address| address.extract()).map_err(connect_error)?;
+                Ok((address, py.import("_ray_zerocopy").map_err(connect_error)?.unbind()))
             };
-            joined().inspect_err(|_| {
-                // What fails is Ray's own end, and the error before it says more.
-                drop(ray.call_method0("shutdown"));
+            join().inspect_err(|_| {
+                // The connection failed before; its error says more than one of the shutdown.
+                let _ = ray.call_method0("shutdown");
             })
         })
     }
 
-    fn failed(&self, error: &PyErr) -> RayError {
+    fn connect_error(&self, error: &PyErr) -> RayError {
         let cause = match RayError::here(error, "init") {
             RayError::Other { cause, .. } => cause,
             other => other.to_string(),
@@ -180,7 +186,8 @@ impl ClusterBuilder {
         RayError::Connect { address: self.address.clone(), cause }
     }
 
-    /// Joins, or starts the cluster. Gives the command that workers are started with.
+    /// Runs `ray.init`, which joins or starts the cluster. Returns the command that workers are
+    /// started with.
     fn init(&self, py: Python<'_>, worker: &WorkerCommand, upload: bool) -> Result<String, RayError> {
         let (environment, command) = worker.runtime_env(py, upload)?;
         let init = || -> PyResult<()> {
@@ -192,60 +199,66 @@ impl ClusterBuilder {
             arguments.set_item("runtime_env", environment)?;
             if self.address == "local" {
                 arguments.set_item("include_dashboard", false)?;
-                self.cpus.map(|cpus| arguments.set_item("num_cpus", cpus)).transpose()?;
-                self.gpus.map(|gpus| arguments.set_item("num_gpus", gpus)).transpose()?;
-                self.store.map(|bytes| arguments.set_item("object_store_memory", bytes)).transpose()?;
+                if let Some(cpus) = self.cpus {
+                    arguments.set_item("num_cpus", cpus)?;
+                }
+                if let Some(gpus) = self.gpus {
+                    arguments.set_item("num_gpus", gpus)?;
+                }
+                if let Some(bytes) = self.store {
+                    arguments.set_item("object_store_memory", bytes)?;
+                }
                 if !self.resources.is_empty() {
                     arguments.set_item("resources", &self.resources)?;
                 }
             }
             let guest = worker.environment.guest;
-            let switched = switches(py, guest)?;
+            let overridden = override_attributes(py, guest)?;
             let joined = keeping_signals(guest, || {
                 let joined = py.import("ray")?.call_method("init", (), Some(&arguments))?;
                 if !guest {
-                    // Ray enables it. It gives back the handlers that were there before.
+                    // Ray enables the fault handler. Disabling it restores the previous handlers.
                     py.import("faulthandler")?.call_method0("disable")?;
                 }
                 Ok::<_, PyErr>(joined)
             });
-            for (module, name, value) in switched {
+            for (module, name, value) in overridden {
                 module.setattr(name, value)?;
             }
             joined.map(drop)
         };
-        init().map_err(|error| self.failed(&error))?;
+        init().map_err(|error| self.connect_error(&error))?;
         Ok(command)
     }
 }
 
-/// Something of a module's that has been replaced: the module, the name, and what was there.
-type Switched<'py> = (Bound<'py, PyModule>, &'static str, Bound<'py, PyAny>);
+/// An overridden attribute: the module, its name, and the previous value.
+type Overridden<'py> = (Bound<'py, PyModule>, &'static str, Bound<'py, PyAny>);
 
-/// Turns off what `ray.init` would do that is not Ray's to do in this program.
-fn switches(py: Python<'_>, guest: bool) -> PyResult<Vec<Switched<'_>>> {
+/// Disables parts of `ray.init` that would take over settings of this program.
+fn override_attributes(py: Python<'_>, guest: bool) -> PyResult<Vec<Overridden<'_>>> {
     const CRASHES: &str = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER";
     let constants = py.import("ray._private.ray_constants")?;
-    // Under `uv run` Ray would have uv start its workers, which knows nothing of this program.
-    let mut switches = vec![(constants.clone(), "RAY_ENABLE_UV_RUN_RUNTIME_ENV", false.into_bound_py_any(py)?)];
-    // Signals are the program's own, unless it is a Python that knows Ray.
+    // Under `uv run` Ray would start its workers through uv, which cannot start this program.
+    let mut overrides = vec![(constants.clone(), "RAY_ENABLE_UV_RUN_RUNTIME_ENV", false.into_bound_py_any(py)?)];
+    // Signal handling belongs to the program, unless it is a Python process that uses Ray itself.
     if !guest {
         let nothing = py.eval(c"lambda handler: None", None, None)?;
-        switches.push((py.import("ray._private.utils")?, "set_sigterm_handler", nothing));
-        // This one would also catch SIGTERM, and abort. The variable lets users have it.
+        overrides.push((py.import("ray._private.utils")?, "set_sigterm_handler", nothing));
+        // This handler would also catch SIGTERM, and abort. Users can enable it with the variable.
         if std::env::var_os(CRASHES).is_none() {
-            switches.push((constants, CRASHES, true.into_bound_py_any(py)?));
+            overrides.push((constants, CRASHES, true.into_bound_py_any(py)?));
         }
     }
-    for (module, name, value) in &mut switches {
+    for (module, name, value) in &mut overrides {
         let before = module.getattr(*name)?;
         module.setattr(*name, std::mem::replace(value, before))?;
     }
-    Ok(switches)
+    Ok(overrides)
 }
 
-/// Sees that workers are started by `command`, whatever the hooks of Ray and of the user have done to it.
-fn is_used(context: &Bound<'_, PyAny>, command: &str) -> Result<(), RayError> {
+/// Checks that workers are started with `command`: hooks of Ray or of the user may have changed it.
+fn check_command(context: &Bound<'_, PyAny>, command: &str) -> Result<(), RayError> {
     let text = || context.call_method0("get_runtime_env_string")?.extract::<String>();
     let text = text().map_err(|error| RayError::here(&error, "runtime_env"))?;
     let environment: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
@@ -260,7 +273,7 @@ fn is_used(context: &Bound<'_, PyAny>, command: &str) -> Result<(), RayError> {
     Err(RayError::RuntimeEnv { key: "py_executable".to_owned(), reason })
 }
 
-/// Whether any node has another address than this process's own.
+/// Returns `true` if any node has another address than this process.
 fn several_hosts(ray: &Bound<'_, PyModule>) -> PyResult<bool> {
     let nodes = ray.call_method0("nodes")?.extract::<Vec<Bound<'_, PyAny>>>()?;
     let own: String = ray.getattr("util")?.call_method0("get_node_ip_address")?.extract()?;
@@ -268,7 +281,7 @@ fn several_hosts(ray: &Bound<'_, PyModule>) -> PyResult<bool> {
     Ok(addresses.collect::<PyResult<Vec<_>>>()?.iter().any(|address| *address != own))
 }
 
-/// How workers are started.
+/// Parameters of the command that starts workers.
 struct WorkerCommand {
     environment: Environment,
     program: Program,
@@ -276,7 +289,8 @@ struct WorkerCommand {
 }
 
 impl WorkerCommand {
-    /// Tells Ray to start this program where it would start Python: the runtime environment, and the command in it.
+    /// Creates the runtime environment that makes Ray start this program in place of Python. Also
+    /// returns the command in it.
     fn runtime_env<'py>(&self, py: Python<'py>, upload: bool) -> Result<(Bound<'py, PyDict>, String), RayError> {
         let shell = py.import("shlex")?;
         let quoted =

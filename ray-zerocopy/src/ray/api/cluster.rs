@@ -1,4 +1,4 @@
-//! A Ray cluster, as this process sees it.
+//! Connection to a Ray cluster.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -11,14 +11,15 @@ use pyo3::types::PyDict;
 use super::builder::ClusterBuilder;
 use crate::error::ray::RayError;
 use crate::ray::python;
-use crate::ray::sys::buffer::loans;
+use crate::ray::sys::buffer::borrow_count;
 use crate::ray::sys::exit::{at_exit, exit_at_once};
 use crate::ray::wire::fingerprint::Fingerprint;
 
-/// This process's place in a Ray cluster. Cheap to clone: clones are the same place.
+/// Connection of this process to a Ray cluster. Cheap to clone; clones share the connection.
 ///
-/// A process is in one cluster at a time. The workers that run for it are this very executable, started by Ray in the place of Python's.
-/// The last clone leaves the cluster when it is dropped, and a cluster that [`local`](Self::local) started ends then.
+/// A process is connected to at most one cluster at a time. The workers that run for it are this
+/// very executable, started by Ray in place of Python. Dropping the last clone disconnects, which
+/// ends a cluster that was started by [`local`](Self::local).
 ///
 /// ```no_run
 /// use ray_zerocopy::ray::{Cluster, RayError};
@@ -38,59 +39,60 @@ pub struct Cluster(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     address: String,
-    /// Whether the cluster ends with this process's connection.
+    /// Whether the cluster ends with this connection.
     local: bool,
     pub(crate) spill: bool,
     pub(crate) binary: Fingerprint,
-    /// Tells drivers apart in a worker.
+    /// Random id of this driver, by which workers distinguish drivers.
     pub(crate) driver: u64,
     /// The module of `glue.py`.
     pub(crate) glue: Py<PyModule>,
     open: AtomicBool,
-    /// The process that has joined. A fork of it has this value too, and none of Ray's threads.
+    /// The process that has connected. A fork has a copy of this value, but none of Ray's threads.
     owner: u32,
-    /// What is done for each answer that Ray has promised, if the cluster is left before it arrives.
-    owed: Mutex<BTreeMap<u64, Otherwise>>,
+    /// Fallbacks of pending callbacks, run if the connection is closed before Ray calls back.
+    pending: Mutex<BTreeMap<u64, Fallback>>,
 }
 
-type Otherwise = Box<dyn FnOnce() + Send>;
+type Fallback = Box<dyn FnOnce() + Send>;
 
-/// A machine, or what counts as one, of a cluster.
+/// A node of a cluster: usually a machine.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Node {
-    /// Ray's name for it.
+    /// Ray's id of the node.
     pub id: String,
-    /// The address of its host.
+    /// Address of its host.
     pub address: String,
-    /// Whether Ray believes that it is there.
+    /// Whether Ray considers the node alive.
     pub is_alive: bool,
-    /// What it has: `CPU`, `GPU`, `memory` and `object_store_memory` in bytes, and what its owner made up.
+    /// Its resources: `CPU`, `GPU`, `memory` and `object_store_memory` in bytes, and custom ones.
     pub resources: BTreeMap<String, f64>,
 }
 
-/// The cluster that this process is in.
+/// The cluster that this process is connected to.
 static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
-/// The process that was last in a cluster; 0 if none was.
+/// The process that was last connected to a cluster, or 0.
 static MEMBER: AtomicU32 = AtomicU32::new(0);
 
 struct Current {
     address: String,
-    /// Nobody holds it any more, but something that is read in place.
+    /// The connection has been dropped, but data in the store is still borrowed.
     abandoned: bool,
 }
 
-/// Exclusive right to put this process into a cluster.
-pub(super) struct ClusterSlot(MutexGuard<'static, Option<Current>>);
+/// Exclusive right to connect this process to a cluster.
+pub(super) struct Membership(MutexGuard<'static, Option<Current>>);
 
-impl ClusterSlot {
-    /// Waits for it, and leaves what nobody holds any more.
+impl Membership {
+    /// Waits for the right, and closes an abandoned connection.
     ///
     /// # Errors
-    /// If this process is in a cluster, or reads something in the store of the one before.
-    pub(super) fn free() -> Result<Self, RayError> {
+    /// If this process is connected to a cluster, or still borrows data in the store of the
+    /// previous one.
+    pub(super) fn acquire() -> Result<Self, RayError> {
         let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*current, loans()) {
+        match (&*current, borrow_count()) {
             (None, _) => {}
             (Some(Current { abandoned: true, .. }), 0) => leave_from(&mut current)?,
             (Some(Current { abandoned: true, address }), loans) => {
@@ -106,38 +108,40 @@ impl ClusterSlot {
     pub(super) fn take(&mut self, address: &str) {
         *self.0 = Some(Current { address: address.to_owned(), abandoned: false });
         MEMBER.store(std::process::id(), Ordering::Release);
-        at_exit(at_the_end);
+        at_exit(on_exit);
     }
 }
 
 impl Cluster {
-    /// Joins the cluster at an address: `"auto"` for the one of this machine, or `"192.168.0.7:6379"`.
+    /// Connects to the cluster at an address: `"auto"` for the one of this machine, or
+    /// `"192.168.0.7:6379"`.
     ///
     /// # Errors
-    /// If there is no Ray for this program's Python, no cluster at the address, or this process is in one already.
+    /// If there is no Ray for this program's Python, no cluster at the address, or this process is
+    /// already connected to one.
     pub fn connect(address: &str) -> Result<Self, RayError> {
         Self::at(address).start()
     }
 
-    /// Sets up a connection to the cluster at an address.
+    /// Creates a builder for a connection to the cluster at an address.
     pub fn at(address: &str) -> ClusterBuilder {
         ClusterBuilder::new(address)
     }
 
-    /// Sets up a cluster of one node on this machine, which ends with this process.
+    /// Creates a builder for a cluster of one node on this machine, which ends with this process.
     pub fn local() -> ClusterBuilder {
         Self::at("local")
     }
 
-    /// The address of the cluster.
+    /// Address of the cluster.
     pub fn address(&self) -> &str {
         &self.0.address
     }
 
-    /// The nodes that the cluster knows.
+    /// Returns the nodes of the cluster.
     ///
     /// # Errors
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     pub fn nodes(&self) -> Result<Vec<Node>, RayError> {
         self.ask("nodes", |py| {
             let nodes = py.import("ray")?.call_method0("nodes")?.extract::<Vec<Bound<'_, PyDict>>>()?;
@@ -154,48 +158,50 @@ impl Cluster {
         })
     }
 
-    /// What the cluster has: `CPU`, `GPU`, `memory` and `object_store_memory` in bytes, and others.
+    /// Returns all resources of the cluster: `CPU`, `GPU`, `memory` and `object_store_memory` in
+    /// bytes, and custom ones.
     ///
     /// # Errors
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     pub fn resources(&self) -> Result<BTreeMap<String, f64>, RayError> {
         self.ask("resources", |py| py.import("ray")?.call_method0("cluster_resources")?.extract())
     }
 
-    /// What of that is free now.
+    /// Returns the resources that are currently available.
     ///
     /// # Errors
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     pub fn available(&self) -> Result<BTreeMap<String, f64>, RayError> {
         self.ask("available resources", |py| py.import("ray")?.call_method0("available_resources")?.extract())
     }
 
-    /// How much of the object store of this process's node is free, and how much there is, in bytes. Ray tells it some
-    /// tenths of a second late.
+    /// Returns the free bytes and the capacity of the object store of this process's node. Ray
+    /// reports them with a delay of some tenths of a second.
     ///
     /// # Errors
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     pub fn store(&self) -> Result<(u64, u64), RayError> {
         self.ask("object store", store)
     }
 
-    /// Leaves the cluster. One that [`local`](Self::local) started ends. Results that have not been fetched are lost.
+    /// Disconnects from the cluster, which ends one that was started by [`local`](Self::local).
+    /// Results that have not been fetched are lost.
     ///
-    /// Weights and results of a local cluster's store can be read after it. The store of another cluster goes on, and has
-    /// others' objects in their place soon.
+    /// Weights and results in the store of a local cluster can still be read afterwards. The store
+    /// of another cluster continues to run, and soon reuses their memory for other objects.
     ///
     /// # Errors
-    /// If Ray fails at it; or if it is no local cluster, and weights or results are still read in its store.
+    /// If Ray fails to shut down, or if weights or results in the store of a cluster that is not
+    /// local are still borrowed.
     pub fn shut_down(&self) -> Result<(), RayError> {
-        match loans() {
-            loans if loans > 0 && !self.0.local && self.0.open.load(Ordering::Acquire) => {
-                Err(RayError::StoreInUse { address: self.0.address.clone(), objects: loans })
-            }
-            _ => self.0.leave(),
+        let loans = borrow_count();
+        if loans > 0 && !self.0.local && self.0.open.load(Ordering::Acquire) {
+            return Err(RayError::StoreInUse { address: self.0.address.clone(), objects: loans });
         }
+        self.0.leave()
     }
 
-    /// Asks Ray something.
+    /// Runs a closure that calls Ray.
     pub(crate) fn ask<R>(&self, what: &str, ask: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R, RayError> {
         self.0.ask(what, ask)
     }
@@ -210,19 +216,20 @@ impl std::fmt::Debug for Cluster {
 impl Inner {
     pub(super) fn new(address: String, local: bool, spill: bool, binary: Fingerprint, glue: Py<PyModule>) -> Self {
         let driver = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
-        let (open, owner, owed) = (AtomicBool::new(true), std::process::id(), Mutex::default());
-        Self { address, local, spill, binary, driver, glue, open, owner, owed }
+        let (open, owner, pending) = (AtomicBool::new(true), std::process::id(), Mutex::default());
+        Self { address, local, spill, binary, driver, glue, open, owner, pending }
     }
 
-    /// Whether this is a fork of the process that has joined. Nothing of Ray's works in it, nor does Python.
+    /// Returns `true` in a fork of the process that has connected. Neither Ray nor Python works in
+    /// a fork.
     pub(crate) fn is_forked(&self) -> bool {
         self.owner != std::process::id()
     }
 
-    /// Whether Ray may be asked.
+    /// Checks that Ray can be used.
     ///
     /// # Errors
-    /// If the cluster has been left, or this is a fork.
+    /// If the connection has been closed, or this is a fork.
     pub(crate) fn usable(&self) -> Result<(), RayError> {
         if self.is_forked() {
             return Err(RayError::Forked);
@@ -233,26 +240,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Notes that Ray will call back; `otherwise` is called if the cluster is left before. Gives the number to
-    /// [`settle`](Self::settle) it by.
-    pub(crate) fn owe(&self, otherwise: impl FnOnce() + Send + 'static) -> u64 {
+    /// Registers a pending callback of Ray. `fallback` is called if the connection is closed first.
+    /// Returns the id for [`settle`](Self::settle).
+    pub(crate) fn owe(&self, fallback: impl FnOnce() + Send + 'static) -> u64 {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Box::new(otherwise));
-        number
+        let id = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Box::new(fallback));
+        id
     }
 
-    /// Ray has called back, or has refused to.
-    pub(crate) fn settle(&self, number: u64) {
-        let settled = self.owed.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    /// Removes a pending callback: Ray has called it, or failed to register it.
+    pub(crate) fn settle(&self, id: u64) {
+        let settled = self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         drop(settled);
     }
 
     pub(crate) fn ask<R>(&self, what: &str, ask: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R, RayError> {
         self.usable()?;
-        let answer = Python::attach(ask).map_err(|error| RayError::here(&error, what));
-        at_exit(at_the_end);
-        answer
+        let result = Python::attach(ask).map_err(|error| RayError::here(&error, what));
+        at_exit(on_exit);
+        result
     }
 
     fn leave(&self) -> Result<(), RayError> {
@@ -262,11 +269,13 @@ impl Inner {
         if !self.open.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let left = leave();
-        // Ray calls nobody back any more.
-        let owed = std::mem::take(&mut *self.owed.lock().unwrap_or_else(PoisonError::into_inner));
-        owed.into_values().for_each(|otherwise| otherwise());
-        left
+        let result = leave();
+        // Ray makes no callbacks after the shutdown.
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        for fallback in pending.into_values() {
+            fallback();
+        }
+        result
     }
 }
 
@@ -275,34 +284,36 @@ impl Drop for Inner {
         if self.is_forked() {
             return;
         }
-        if !self.local && loans() > 0 && self.open.swap(false, Ordering::AcqRel) {
-            // A result lies in the store still: it is left when the process ends, or joins a cluster again.
+        if !self.local && borrow_count() > 0 && self.open.swap(false, Ordering::AcqRel) {
+            // Data in the store is still borrowed: the connection is closed when the process ends,
+            // or connects again.
             if let Some(current) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
                 current.abandoned = true;
             }
             return;
         }
-        // What fails is Ray's own end, which its processes notice by themselves.
-        drop(self.leave());
+        // An error of the shutdown is ignored: Ray's processes detect the closed connection
+        // themselves.
+        let _ = self.leave();
     }
 }
 
-/// How much of the store of this process's node is free, and how much there is, in bytes.
+/// Returns the free bytes and the capacity of the object store of this process's node.
 pub(crate) fn store(py: Python<'_>) -> PyResult<(u64, u64)> {
     const STORE: &str = "object_store_memory";
     let ray = py.import("ray")?;
     let id: String = ray.call_method0("get_runtime_context")?.call_method0("get_node_id")?.extract()?;
     let nodes = py.import("ray._private.state")?.call_method0("available_resources_per_node")?;
-    let free: f64 = nodes.get_item(&id).and_then(|node| node.get_item(STORE)?.extract()).unwrap_or(0.0);
+    let acquire: f64 = nodes.get_item(&id).and_then(|node| node.get_item(STORE)?.extract()).unwrap_or(0.0);
     let all = ray.call_method0("nodes")?.extract::<Vec<Bound<'_, PyAny>>>()?;
     let own = |node: &&Bound<'_, PyAny>| {
         node.get_item("NodeID").and_then(|found| found.extract::<String>()).is_ok_and(|found| found == id)
     };
     let capacity = all.iter().find(own).map(|node| node.get_item("Resources")?.get_item(STORE)?.extract());
-    Ok((free as u64, capacity.unwrap_or(Ok(0.0))? as u64))
+    Ok((acquire as u64, capacity.unwrap_or(Ok(0.0))? as u64))
 }
 
-/// Leaves whatever cluster this process is in.
+/// Closes the current connection, if there is one.
 fn leave() -> Result<(), RayError> {
     leave_from(&mut CURRENT.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -317,13 +328,13 @@ fn leave_from(current: &mut Option<Current>) -> Result<(), RayError> {
     })
 }
 
-/// Leaves the cluster before the process ends, if nobody has.
-extern "C" fn at_the_end(status: c_int, _: *mut c_void) {
-    // A fork is in no cluster, and has no thread that could leave one. What Ray's libraries would do at its end needs their
-    // threads, and aborts without them.
+/// Exit handler: closes the connection if it is still open.
+extern "C" fn on_exit(status: c_int, _: *mut c_void) {
+    // A fork is not connected, and has no thread that could disconnect. The exit handlers of Ray's
+    // libraries need their threads, and abort without them.
     if MEMBER.load(Ordering::Acquire) != std::process::id() {
         exit_at_once(status);
     }
-    // Values of this thread are gone by now, so nothing here may have any.
-    drop(std::panic::catch_unwind(leave));
+    // Thread-local values of this thread have been destroyed, so nothing here may use any.
+    let _ = std::panic::catch_unwind(leave);
 }

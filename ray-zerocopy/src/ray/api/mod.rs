@@ -1,4 +1,12 @@
-//! TODO.
+//! API for clusters, objects, tasks and actors.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `cluster`, `builder` | connects to a cluster, or starts one |
+//! | `object` | objects of the store, and results |
+//! | `task`, `actor` | plain functions as tasks, and actors |
+//! | `options` | resources of a task or an actor |
+//! | `trampoline` | runs functions of known types in a worker |
 
 pub(crate) mod actor;
 pub(crate) mod builder;

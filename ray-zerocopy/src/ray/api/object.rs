@@ -1,4 +1,4 @@
-//! Objects of Ray's store, and results that are on their way there.
+//! Objects in Ray's object store, and pending results.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -19,7 +19,7 @@ use crate::error::ray::RayError;
 use crate::ray::wire::frame::{EncodedMessage, read};
 use crate::ray::wire::protocol::{Answer, Origin, Reply};
 
-/// Keeps an object of Ray's.
+/// A counted reference to an object of the store.
 pub(crate) struct Held {
     pub(crate) cluster: Arc<Inner>,
     pub(crate) reference: Py<PyAny>,
@@ -32,9 +32,10 @@ impl Held {
     }
 }
 
-/// A value in Ray's object store, or one that a task or an actor will put there. Cheap to clone.
+/// A reference to a value in Ray's object store, or to one that a task or an actor will put there.
+/// Cheap to clone.
 ///
-/// The object is there as long as somebody holds a reference.
+/// The object exists as long as there is a reference to it.
 pub struct ObjectRef<T> {
     held: Arc<Held>,
     value: PhantomData<fn() -> T>,
@@ -52,7 +53,7 @@ impl<T> fmt::Debug for ObjectRef<T> {
     }
 }
 
-/// The content of an object: a message, alone or with what lies beside it.
+/// Decodes the content of an object: a message, alone or in a tuple with its segments.
 fn message(object: &Bound<'_, PyAny>) -> Result<(Reply, Incoming), RayError> {
     match object.cast::<PyTuple>() {
         Ok(parts) if !parts.is_empty() => {
@@ -64,7 +65,7 @@ fn message(object: &Bound<'_, PyAny>) -> Result<(Reply, Incoming), RayError> {
     }
 }
 
-/// The value in an object that another task has made, for a worker that gets it as an argument.
+/// Decodes the result of another task, which a worker gets as an argument.
 pub(crate) fn content(object: &Bound<'_, PyAny>) -> Result<Incoming, MethodError> {
     let wire = |reason: String| MethodError::Wire { what: "the argument".to_owned(), reason };
     let (reply, payload) = message(object).map_err(|error| wire(error.to_string()))?;
@@ -75,7 +76,7 @@ pub(crate) fn content(object: &Bound<'_, PyAny>) -> Result<Incoming, MethodError
     }
 }
 
-/// What an object says: a result, or why there is none.
+/// Decodes the object of a result.
 pub(crate) fn result(object: &Bound<'_, PyAny>, what: &str) -> Result<(Reply, Incoming), RayError> {
     if object.is_instance_of::<PyBaseException>() {
         return Err(RayError::of(object, what));
@@ -89,7 +90,7 @@ impl From<PyErr> for RayError {
     }
 }
 
-/// What a reply means to who waits for a plain value.
+/// Converts a reply into the payload of a plain value.
 pub(crate) fn payload(reply: Reply, payload: Incoming, what: &str) -> Result<Incoming, RayError> {
     let (what, worker) = (what.to_owned(), reply.from.to_string());
     match reply.answer {
@@ -114,11 +115,12 @@ impl<T> ObjectRef<T> {
         &self.held.reference
     }
 
-    /// Ends what makes the object, if it has not ended. A task that runs is interrupted if `force` is set, by killing its
-    /// worker; else only one that waits is taken back. Calls of actors are never interrupted.
+    /// Cancels the task that creates the object. With `force`, a running task is interrupted by
+    /// killing its worker; otherwise only a queued task is cancelled. Calls of actors are never
+    /// interrupted.
     ///
     /// # Errors
-    /// If Ray refuses.
+    /// If Ray fails. If Ray refuses.
     pub fn cancel(&self, force: bool) -> Result<(), RayError> {
         self.held.cluster.ask(&self.held.what, |py| {
             let arguments = PyDict::new(py);
@@ -132,12 +134,12 @@ impl<T: DeserializeOwned> ObjectRef<T> {
     /// Waits for the value.
     ///
     /// # Errors
-    /// If it could not be made, is lost, or is no `T`.
+    /// If it could not be created, is lost, or is not a `T`.
     pub fn get(&self) -> Result<T, RayError> {
         self.fetch(None)
     }
 
-    /// Waits for the value, but not for long.
+    /// Waits for the value with a timeout.
     ///
     /// # Errors
     /// As [`get`](Self::get), or [`RayError::TimedOut`].
@@ -159,25 +161,27 @@ impl<T: DeserializeOwned> ObjectRef<T> {
 }
 
 impl Cluster {
-    /// Puts a value into the object store of this node. It goes to others when they need it, once to each.
+    /// Puts a value into the object store of this node. Ray copies it to other nodes on demand,
+    /// once to each.
     ///
     /// # Errors
-    /// If serde cannot write it, or the store has no room.
+    /// If it cannot be serialised, or the store is full.
     pub fn put<T: Serialize>(&self, value: &T) -> Result<ObjectRef<T>, RayError> {
         let what = std::any::type_name::<T>();
         let wire = |reason| RayError::Wire { what: format!("a `{what}`"), reason };
         let payload: Outgoing = trampoline::encode(value).map_err(wire)?;
         let reply = Reply { from: Origin::here(), attached: None, answer: Answer::Done };
-        let packed = EncodedMessage::new(&reply, payload)?;
+        let message = EncodedMessage::new(&reply, payload)?;
         let reference =
-            self.ask(what, |py| Ok(py.import("ray")?.call_method1("put", (packed.object(py)?,))?.unbind()))?;
+            self.ask(what, |py| Ok(py.import("ray")?.call_method1("put", (message.object(py)?,))?.unbind()))?;
         Ok(ObjectRef::new(Arc::clone(&self.0), reference, what))
     }
 
-    /// Waits until `wanted` of the objects are there, or the time is over: says which are, and which are not.
+    /// Waits until `wanted` of the objects are available, or until the timeout. Returns the
+    /// available objects and the others.
     ///
     /// # Errors
-    /// If the cluster does not answer.
+    /// If the cluster does not respond.
     #[expect(clippy::type_complexity, reason = "two lists of what went in")]
     pub fn wait<T>(
         &self,

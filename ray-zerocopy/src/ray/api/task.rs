@@ -19,7 +19,7 @@ use crate::error::ray::RayError;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
 
-/// An argument: a value, or an object that Ray brings to the worker when it is there.
+/// An argument: a value, or an object that Ray sends to the worker once it is available.
 #[non_exhaustive]
 pub enum Argument<A> {
     /// A value.
@@ -51,7 +51,7 @@ impl<A> From<&ObjectRef<A>> for Argument<A> {
 }
 
 impl<A: Serialize> Argument<A> {
-    /// As a message's content, and the object if it is one.
+    /// Encodes a value, or returns the object.
     pub(super) fn parts(&self) -> Result<(Outgoing, Option<&Py<PyAny>>), RayError> {
         match self {
             Self::Value(value) => {
@@ -63,7 +63,7 @@ impl<A: Serialize> Argument<A> {
     }
 }
 
-/// A function that can be run anywhere in the cluster. See [`Cluster::task`].
+/// A function that can run on any node of the cluster. See [`Cluster::task`].
 pub struct Task<A, R> {
     cluster: Arc<Inner>,
     function: fn(A) -> R,
@@ -81,15 +81,17 @@ impl<A, R> fmt::Debug for Task<A, R> {
     }
 }
 
-/// Names a function for a worker.
+/// Creates the token of a function.
 pub(super) fn token<F: crate::engine::sys::entry::Function>(function: F) -> Result<FnToken, RayError> {
     FnToken::of(function).map_err(|error| RayError::Wire { what: "the function".to_owned(), reason: error.to_string() })
 }
 
 impl Cluster {
-    /// A plain function as a task: no closure, since what it has captured could not travel.
+    /// Declares a plain function as a task. Closures are not possible, since captured values cannot
+    /// be sent.
     ///
-    /// The argument and the result are anything that serde can write and read; several arguments are a tuple.
+    /// The argument and the result are any types that serde supports. Use a tuple for several
+    /// arguments.
     ///
     /// ```no_run
     /// # use ray_zerocopy::ray::{Cluster, Options, RayError};
@@ -120,31 +122,33 @@ where
     A: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
-    /// What it asks of the cluster.
+    /// Sets the required resources.
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
         self
     }
 
-    /// How often it is run again when its worker or node dies. Default: 3. A panic is a result, and not run again.
+    /// Sets how often the task is retried when its worker or node dies. Default: 3. A panic is a
+    /// result, and is not retried.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = i64::from(retries);
         self
     }
 
-    /// What Ray's own tools and errors call it. Default: its type.
+    /// Sets the name that Ray's tools and errors show. Default: the function's type.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// Runs it with an argument, or with the object that another task makes: it waits for that, and fails as that does.
+    /// Runs the task with an argument, or with the result of another task. In the latter case it
+    /// starts once that result is available, and fails if that task fails.
     ///
     /// # Errors
-    /// If the function or the argument cannot travel, or Ray refuses.
+    /// If the function or the argument cannot be sent, or Ray fails.
     pub fn remote(&self, argument: impl Into<Argument<A>>) -> Result<ObjectRef<R>, RayError> {
         let argument = argument.into();
         let (payload, object) = argument.parts()?;
@@ -153,7 +157,7 @@ where
             Order::Function { shim: token(run)?, function: token(self.function)?, by_reference: object.is_some() };
         let request =
             Request { binary: self.cluster.binary, threads: self.options.threads(), own: true, whole: false, order };
-        let packed = EncodedMessage::new(&request, payload)?;
+        let message = EncodedMessage::new(&request, payload)?;
         let reference = self.cluster.ask(&self.name, |py| {
             let keywords = self.options.keywords(py)?;
             keywords.set_item("max_retries", self.retries)?;
@@ -161,7 +165,7 @@ where
             let call = self.cluster.glue.bind(py).getattr("call")?;
             let function = py.import("ray")?.getattr("remote")?.call((), Some(&keywords))?.call1((call,))?;
             let object = object.map(|object| object.bind(py).clone());
-            Ok(function.getattr("remote")?.call1(packed.arguments(py, object)?)?.unbind())
+            Ok(function.getattr("remote")?.call1(message.arguments(py, object)?)?.unbind())
         })?;
         Ok(ObjectRef::new(Arc::clone(&self.cluster), reference, &self.name))
     }

@@ -1,4 +1,4 @@
-//! Plain functions as something that a worker can run: what knows their types travels as a function, too.
+//! Trampolines: functions that know the types of a plain function, and are sent with it as a token.
 
 use std::any::Any;
 
@@ -19,21 +19,21 @@ pub(crate) struct Job {
 
 /// Runs a function.
 pub(crate) type Shim = fn(Job) -> Result<Outgoing, MethodError>;
-/// Makes the state of an actor.
-pub(crate) type BeginShim = fn(Job) -> Result<Box<dyn Any>, MethodError>;
-/// Runs a function on the state of an actor.
+/// Constructs the state of an actor.
+pub(crate) type ConstructShim = fn(Job) -> Result<Box<dyn Any>, MethodError>;
+/// Calls a function on the state of an actor.
 pub(crate) type MethodShim = fn(&mut Box<dyn Any>, Job) -> Result<Outgoing, MethodError>;
 
 fn wire(what: &str, reason: impl ToString) -> MethodError {
     MethodError::Wire { what: what.to_owned(), reason: reason.to_string() }
 }
 
-/// A value as the only segment of a message.
+/// Encodes a value as the only segment of a message.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Outgoing, String> {
     Ok(Outgoing { segments: vec![Bytes::from_bytes_vec(codec::encode(value)?)] })
 }
 
-/// A value out of a message.
+/// Decodes the only value of a message.
 pub(crate) fn decode<T: DeserializeOwned>(message: &Incoming) -> Result<T, String> {
     codec::decode(message.segments.first().ok_or("the message has no value")?)
 }
@@ -55,7 +55,7 @@ where
     result(&function(argument(&job)?))
 }
 
-pub(crate) fn begin<A, S>(job: Job) -> Result<Box<dyn Any>, MethodError>
+pub(crate) fn construct<A, S>(job: Job) -> Result<Box<dyn Any>, MethodError>
 where
     A: DeserializeOwned + 'static,
     S: 'static,

@@ -1,4 +1,4 @@
-//! One call on its way. Whoever comes first answers it: Ray, or its deadline.
+//! A call that has been submitted to Ray. The first of its result and its deadline completes it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,52 +16,52 @@ use crate::error::ray::RayError;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::{Answer, Reply};
 
-/// A call that Ray has been given, or is about to be.
+/// A call that has been submitted to Ray, or is about to be.
 #[derive(Clone)]
 pub(super) struct InFlightCall(Arc<Inner>);
 
-/// What is called when a call is about to be answered.
-type End = Box<dyn FnOnce() + Send>;
+/// Callback that runs before a call is completed.
+type OnEnd = Box<dyn FnOnce() + Send>;
 
 struct Inner {
-    call: Mutex<Option<(Call, End)>>,
-    /// What Ray calls it by.
+    call: Mutex<Option<(Call, OnEnd)>>,
+    /// Ray's reference of the result.
     reference: Mutex<Option<Py<PyAny>>>,
     pub(super) method: &'static str,
     pub(super) deadline: Option<(Instant, Duration)>,
-    cargo: Payload,
-    /// Which actor has it; `usize::MAX` if none has.
-    place: AtomicUsize,
+    payload: Payload,
+    /// Index of the actor that runs it, or `usize::MAX`.
+    actor: AtomicUsize,
 }
 
-/// What became of a call, for the engine.
+/// Outcome of a call, for the engine.
 pub(super) enum Completion {
-    /// It is answered.
+    /// The call is completed.
     Answered,
-    /// The worker has not loaded the pipeline: send it again, with the arena.
+    /// The worker has not loaded the pipeline: the call must be sent again, with the arena.
     Missing,
-    /// The actor's process is gone. The call is answered.
+    /// The actor's process has died. The call is completed.
     Gone,
 }
 
 impl InFlightCall {
-    /// `end` is called once, before the call is answered: a caller that is woken may drop the engine, which waits for all calls
-    /// to have ended.
+    /// `end` is called once, before the call is completed: a woken caller may drop the engine,
+    /// which waits until all calls have ended.
     pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
-        let cargo = Payload::from(std::mem::take(&mut call.args));
+        let payload = Payload::from(std::mem::take(&mut call.args));
         let (method, deadline) = (call.method, call.deadline);
-        let call = Mutex::new(Some((call, Box::new(end) as End)));
+        let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
             call,
             reference: Mutex::new(None),
             method,
             deadline,
-            cargo,
-            place: AtomicUsize::new(usize::MAX),
+            payload,
+            actor: AtomicUsize::new(usize::MAX),
         }))
     }
 
-    /// Whether it is the same call.
+    /// Returns `true` if both are the same call.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -74,25 +74,25 @@ impl InFlightCall {
         self.0.deadline
     }
 
-    pub(super) fn cargo(&self) -> &Payload {
-        &self.0.cargo
+    pub(super) fn payload(&self) -> &Payload {
+        &self.0.payload
     }
 
-    /// An actor has it now.
-    pub(super) fn placed(&self, index: usize) {
-        self.0.place.store(index, Ordering::Release);
+    /// Records the actor that runs the call.
+    pub(super) fn assign(&self, index: usize) {
+        self.0.actor.store(index, Ordering::Release);
     }
 
-    pub(super) fn place(&self) -> Option<usize> {
-        Some(self.0.place.load(Ordering::Acquire)).filter(|place| *place != usize::MAX)
+    pub(super) fn assigned(&self) -> Option<usize> {
+        Some(self.0.actor.load(Ordering::Acquire)).filter(|index| *index != usize::MAX)
     }
 
-    /// Whether somebody waits for it still.
+    /// Returns `true` if the call is not completed.
     pub(super) fn is_open(&self) -> bool {
         lock(&self.0.call).is_some()
     }
 
-    /// Something about the call, as long as it is open.
+    /// Reads the call. Returns `None` if it is completed.
     pub(super) fn with<R>(&self, ask: impl FnOnce(&Call) -> R) -> Option<R> {
         lock(&self.0.call).as_ref().map(|(call, _)| ask(call))
     }
@@ -105,7 +105,7 @@ impl InFlightCall {
         lock(&self.0.reference).as_ref().map(|reference| reference.clone_ref(py))
     }
 
-    /// Answers the call, unless that has happened. Says whether it was this.
+    /// Completes the call. Returns `false` if it was completed already.
     pub(super) fn answer(&self, result: Result<Incoming, CallError>) -> bool {
         let call = lock(&self.0.call).take();
         match call {
@@ -118,28 +118,28 @@ impl InFlightCall {
         }
     }
 
-    /// Answers with what Ray itself says.
+    /// Completes the call with an error of Ray.
     pub(super) fn fail(&self, error: RayError) -> bool {
         let method = self.0.method.to_owned();
         self.answer(Err(CallError::Ray { method, error }))
     }
 
-    /// What Ray's result means for the call.
-    pub(super) fn land(
+    /// Completes the call with a result of Ray.
+    pub(super) fn complete(
         &self,
         result: Result<(Reply, Incoming), RayError>,
-        known: &WorkerRegistry,
+        registry: &WorkerRegistry,
         at: Option<Worker>,
     ) -> Completion {
         let method = self.0.method.to_owned();
         let (reply, payload) = match result {
-            Ok(landed) => landed,
-            Err(error) => return self.lost(error, at),
+            Ok(result) => result,
+            Err(error) => return self.complete_with_error(error, at),
         };
         let Some(key) = self.with(|call| call.program.key) else { return Completion::Answered };
-        let worker = known.worker(&reply.from);
+        let worker = registry.worker(&reply.from);
         if let Some(attached) = reply.attached {
-            known.attached(key, worker, attached);
+            registry.attached(key, worker, attached);
         }
         let result = match reply.answer {
             Answer::Missing => return Completion::Missing,
@@ -158,8 +158,8 @@ impl InFlightCall {
         Completion::Answered
     }
 
-    /// There is no result: the worker died, or something else of Ray's.
-    fn lost(&self, error: RayError, at: Option<Worker>) -> Completion {
+    /// Completes the call with an error of Ray, such as the death of a worker.
+    fn complete_with_error(&self, error: RayError, at: Option<Worker>) -> Completion {
         let Some((allowed, actor)) = self.with(|call| (call.allowed, call.actor)) else { return Completion::Answered };
         let method = self.0.method.to_owned();
         let worker = at.unwrap_or(Worker { index: 0, pid: 0 });
@@ -180,8 +180,9 @@ impl InFlightCall {
         }
     }
 
-    /// Its deadline has passed. Says whether it was open.
-    pub(super) fn late(&self, phase: CallPhase) -> bool {
+    /// Completes the call because its deadline has passed. Returns `false` if it was completed
+    /// already.
+    pub(super) fn expire(&self, phase: CallPhase) -> bool {
         let Some((_, after)) = self.0.deadline else { return false };
         let method = self.0.method.to_owned();
         self.answer(Err(CallError::Deadline { method, after, phase }))

@@ -1,10 +1,11 @@
-//! A call that is alone: its caller receives the answer itself.
+//! Inline completion: the calling thread reads the reply itself.
 //!
-//! Ray can call back when a result is there, on a thread of its own, which wakes the caller: that is two threads where one would do. So
-//! an answer is read by nobody at first. It is read by the first of
-//! - its caller, when they wait for it;
-//! - Ray's thread, when anybody needs that: the caller polls or drops the `Pending`, somebody else makes a call, or the
-//!   workers are shut down.
+//! Ray can call back when a result is available, on a thread of its own, which then wakes the
+//! caller: two threads where one would do. So a reply is unread at first. It is read by the first
+//! of
+//! - its caller, when it waits for the reply;
+//! - Ray's thread, when that is needed: the caller polls or drops the `Pending`, another call is
+//!   made, or the workers are shut down.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,20 +22,21 @@ use crate::ray::api::object;
 use crate::ray::wire::protocol::Reply;
 use crate::ray::worker::module::Callback;
 
-/// What an answer is for.
-pub(super) type Land = Box<dyn FnOnce(Result<(Reply, Incoming), RayError>) + Send>;
+/// Callback that takes a result.
+pub(super) type OnResult = Box<dyn FnOnce(Result<(Reply, Incoming), RayError>) + Send>;
 
-/// An answer that is on its way.
+/// A reply that has not been read.
 pub(super) struct UnreadReply {
     cluster: Cluster,
     reference: Py<PyAny>,
     method: &'static str,
-    /// Where callers are woken.
-    answers: Arc<TimerThread>,
-    /// The channel that it comes through, if it is one of Ray's graphs, which do not call back.
+    /// Thread on which callers are woken.
+    delivery_thread: Arc<TimerThread>,
+    /// The compiled graph that the reply comes from, if there is one. Compiled graphs do not call
+    /// back.
     direct: Option<Arc<CompiledGraphChannel>>,
-    /// Gone when somebody reads.
-    land: Mutex<Option<Land>>,
+    /// Taken by the first reader.
+    on_result: Mutex<Option<OnResult>>,
 }
 
 impl UnreadReply {
@@ -42,123 +44,128 @@ impl UnreadReply {
         cluster: &Cluster,
         reference: Py<PyAny>,
         method: &'static str,
-        answers: &Arc<TimerThread>,
+        delivery_thread: &Arc<TimerThread>,
         direct: Option<Arc<CompiledGraphChannel>>,
-        land: Land,
+        on_result: OnResult,
     ) -> Arc<Self> {
-        let (cluster, answers) = (cluster.clone(), Arc::clone(answers));
-        Arc::new(Self { cluster, reference, method, answers, direct, land: Mutex::new(Some(land)) })
+        let (cluster, delivery_thread) = (cluster.clone(), Arc::clone(delivery_thread));
+        Arc::new(Self { cluster, reference, method, delivery_thread, direct, on_result: Mutex::new(Some(on_result)) })
     }
 
-    fn take(&self) -> Option<Land> {
-        lock(&self.land).take()
+    fn take(&self) -> Option<OnResult> {
+        lock(&self.on_result).take()
     }
 
-    /// The caller reads, and waits for it.
-    fn by_caller(&self) {
-        if let Some(land) = self.take() {
-            self.read(land);
+    /// Reads the reply on the calling thread. Blocks until it is available.
+    fn read_by_caller(&self) {
+        if let Some(on_result) = self.take() {
+            self.read(on_result);
         }
     }
 
-    fn read(&self, land: Land) {
+    fn read(&self, on_result: OnResult) {
         let get = || {
             self.cluster.ask(self.method, |py| {
                 let object = py.import("ray")?.call_method1("get", (&self.reference,))?;
                 Ok(object::result(&object, self.method))
             })
         };
-        let got = match &self.direct {
+        let result = match &self.direct {
             Some(direct) => direct.read(get),
             None => get(),
         };
-        land(got.and_then(|result| result));
+        on_result(result.and_then(|result| result));
     }
 
-    /// Ray reads, when the answer is there.
+    /// Lets Ray call back when the reply is available.
     ///
-    /// The reference is held until Ray has called back, whoever else has dropped it. Ray calls back in two steps for a result in
-    /// its store, and aborts the process in the second if this side has no reference left.
-    pub(super) fn by_ray(self: &Arc<Self>) {
+    /// The reference is held until Ray has called back, even if all other references are dropped.
+    /// For a result in its store, Ray calls back in two steps, and the second one aborts the
+    /// process if this side has no reference left.
+    pub(super) fn read_by_ray(self: &Arc<Self>) {
         if self.cluster.0.is_forked() {
             return;
         }
-        let Some(land) = self.take() else { return };
+        let Some(on_result) = self.take() else { return };
         if let Some(direct) = &self.direct {
             let this = Arc::clone(self);
-            return direct.read_later(move || this.read(land));
+            return direct.read_later(move || this.read(on_result));
         }
-        let delivery = Delivery { land: Arc::new(Mutex::new(Some(land))), answers: Arc::clone(&self.answers) };
-        let left = delivery.clone();
-        let owed = self.cluster.0.owe(move || left.deliver(Err(RayError::ShutDown), None));
+        let delivery = Delivery {
+            on_result: Arc::new(Mutex::new(Some(on_result))),
+            delivery_thread: Arc::clone(&self.delivery_thread),
+        };
+        let on_shutdown = delivery.clone();
+        let pending = self.cluster.0.owe(move || on_shutdown.deliver(Err(RayError::ShutDown), None));
         let (this, done) = (Arc::clone(self), delivery.clone());
         let done = Box::new(move |result: &Bound<'_, PyAny>| {
             let result = object::result(result, this.method);
-            this.cluster.0.settle(owed);
+            this.cluster.0.settle(pending);
             done.deliver(result, Some(this));
         });
-        let asked = self.cluster.ask(self.method, |py| {
+        let registered = self.cluster.ask(self.method, |py| {
             let callback = Bound::new(py, Callback(Mutex::new(Some(done))))?;
             self.reference.bind(py).call_method1("_on_completed", (callback,)).map(drop)
         });
-        if let Err(error) = asked {
-            self.cluster.0.settle(owed);
+        if let Err(error) = registered {
+            self.cluster.0.settle(pending);
             delivery.deliver(Err(error), None);
         }
     }
 }
 
-/// Delivers one answer once, on a thread of the engine's: a caller that is woken may run code of its own, which could wait
-/// for Ray's threads, or for Python.
+/// Delivers one result once, on a thread of the engine: a woken caller may run its own code, which
+/// could wait for Ray's threads, or for Python.
 #[derive(Clone)]
 struct Delivery {
-    land: Arc<Mutex<Option<Land>>>,
-    answers: Arc<TimerThread>,
+    on_result: Arc<Mutex<Option<OnResult>>>,
+    delivery_thread: Arc<TimerThread>,
 }
 
 impl Delivery {
-    /// `with` is dropped there, too: it may hold the last handle of the cluster.
+    /// Drops `with` on that thread as well: it may hold the last handle of the cluster.
     fn deliver(&self, result: Result<(Reply, Incoming), RayError>, with: Option<Arc<UnreadReply>>) {
-        let land = lock(&self.land).take();
-        self.answers.soon(move || {
-            if let Some(land) = land {
-                land(result);
+        let on_result = lock(&self.on_result).take();
+        self.delivery_thread.spawn(move || {
+            if let Some(on_result) = on_result {
+                on_result(result);
             }
             drop(with);
         });
     }
 }
 
-/// The right of a caller to read. Dropped, the right is Ray's.
+/// The caller's exclusive right to read. Dropping it passes the right to Ray.
 pub(super) struct InlineReceiver(pub(super) Arc<UnreadReply>);
 
 impl Receive for InlineReceiver {
     fn receive(self: Box<Self>) {
-        self.0.by_caller();
+        self.0.read_by_caller();
     }
 }
 
 impl Drop for InlineReceiver {
-    /// Does nothing in a fork: see `by_ray`.
+    /// Does nothing in a fork: see `read_by_ray`.
     fn drop(&mut self) {
-        self.0.by_ray();
+        self.0.read_by_ray();
     }
 }
 
-/// The one answer of an engine that its caller may read: the last.
+/// The only reply of an engine that its caller may read: that of the last call.
 #[derive(Default)]
 pub(super) struct LastUnread(Mutex<Option<std::sync::Weak<UnreadReply>>>);
 
 impl LastUnread {
-    /// Has Ray read what nobody reads: somebody else needs the engine.
-    pub(super) fn adopt(&self) {
+    /// Lets Ray read the last reply if it is unread: another caller needs the engine.
+    pub(super) fn hand_over(&self) {
         let last = lock(&self.0).take().and_then(|last| last.upgrade());
         if let Some(last) = last {
-            last.by_ray();
+            last.read_by_ray();
         }
     }
 
-    pub(super) fn lone(&self, unread: &Arc<UnreadReply>) -> Box<dyn Receive> {
+    /// Returns the caller's right to read a new reply.
+    pub(super) fn receiver(&self, unread: &Arc<UnreadReply>) -> Box<dyn Receive> {
         *lock(&self.0) = Some(Arc::downgrade(unread));
         Box::new(InlineReceiver(Arc::clone(unread)))
     }

@@ -1,17 +1,19 @@
-//! The Ray engine: a pipeline's calls as Ray tasks, or on Ray actors. Ray is the scheduler, and moves the weights.
+//! The Ray engine: runs a pipeline's calls as Ray tasks, or on Ray actors. Ray schedules them, and
+//! transfers the weights.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `flight` | one call on its way, which is answered once |
-//! | `keeper` | threads for what must not happen where Ray calls back: deadlines, sending again, waking callers |
-//! | `lone` | a caller that receives its own answer |
-//! | `known` | the workers that have answered |
-//! | `tasks` | each call a task, wherever Ray finds room |
+//! | `in_flight` | a submitted call, which is completed once |
+//! | `timer` | threads for work that must not run on Ray's threads: deadlines, sending again, waking callers |
+//! | `inline_wait` | a caller that reads its own reply |
+//! | `workers` | the workers that have replied |
+//! | `tasks` | each call is a task, on any worker of the cluster |
 //! | `actors` | a set of actors that have loaded one pipeline |
-//! | `direct` | calls of actors through a compiled graph |
+//! | `compiled_graph` | calls of actors through a compiled graph |
 //!
-//! A task does not carry the weights, nor a reference to them, which Ray would look after in every call. It names the
-//! pipeline. A worker that has not loaded it says so, and the call is sent again with the reference. From then on that worker keeps it.
+//! A task carries neither the weights nor a reference to them, which Ray would have to track in
+//! every call. It carries the id of the pipeline. A worker that has not loaded the pipeline replies
+//! so, and the call is sent again with the reference. From then on that worker caches the pipeline.
 
 pub(crate) mod actors;
 pub(crate) mod compiled_graph;
@@ -34,7 +36,7 @@ use crate::engine::program::Program;
 use crate::error::Result;
 use crate::error::call::CallError;
 
-/// A Ray cluster, and what each worker asks of it. See [`Cluster::with`].
+/// A Ray cluster with the resource requirements of each worker. See [`Cluster::with`].
 #[derive(Debug, Clone)]
 pub struct ClusterTarget {
     pub(super) cluster: Cluster,
@@ -42,7 +44,8 @@ pub struct ClusterTarget {
 }
 
 impl Cluster {
-    /// This cluster as the backend of a wrapper, with what each task or actor asks of it.
+    /// Combines this cluster with the resource requirements of each task or actor, as a backend for
+    /// a wrapper.
     ///
     /// ```no_run
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -113,39 +116,40 @@ impl Backend for ClusterTarget {
 }
 
 impl ClusterTarget {
-    /// Whether this is a fork of the process that has joined the cluster.
+    /// Returns `true` in a fork of the process that has connected.
     fn is_forked(&self) -> bool {
         self.cluster.0.is_forked()
     }
 
-    /// Whether a call may be made in this process.
-    fn here(&self, call: &Call) -> std::result::Result<(), CallError> {
+    /// Fails if this process is a fork.
+    fn check_not_forked(&self, call: &Call) -> std::result::Result<(), CallError> {
         if self.is_forked() { Err(CallError::forked(call.method)) } else { Ok(()) }
     }
 }
 
-/// What a call needs to say to be let in.
+/// The properties of a call that decide on its admission.
 #[derive(Clone, Copy)]
-struct Entry {
+struct Admission {
     method: &'static str,
     deadline: Option<(Instant, Duration)>,
     key: u64,
 }
 
-impl Entry {
+impl Admission {
     fn of(call: &Call) -> Self {
         Self { method: call.method, deadline: call.deadline, key: call.program.key }
     }
 }
 
-/// How a worker names and loads a program.
-fn named(cluster: &Cluster, program: &Program) -> (ProgramId, Load) {
+/// The id of a program, and the parameters for loading it.
+fn id_and_load(cluster: &Cluster, program: &Program) -> (ProgramId, Load) {
     let Program { key, loader, device, strict, .. } = program;
     let load = Load { loader: loader.clone(), device: device.clone(), strict: *strict };
     (ProgramId { driver: cluster.0.driver, key: *key }, load)
 }
 
-/// No user code runs under the engine's locks, and no state is left half-written: a poisoned one is as good as new.
+/// Locks a mutex, ignoring poisoning: no user code runs under the engine's locks, and no state is
+/// left half-written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Calls as Ray tasks.
+//! Engine that runs calls as Ray tasks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::timer::TimerThread;
 use super::workers::WorkerRegistry;
-use super::{ClusterTarget, Entry, lock, named};
+use super::{Admission, ClusterTarget, id_and_load, lock};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::Attached;
@@ -22,21 +22,22 @@ use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
 
-/// How many calls may be under way before callers have to wait.
+/// Maximum number of calls in flight before callers have to wait.
 const QUEUE: usize = 1024;
 
-/// Calls of any pipeline, each a task.
+/// Runs calls of any pipeline, each as a task.
 pub(super) struct RayTasks(Arc<Shared>);
 
 struct Shared {
-    site: ClusterTarget,
-    keeper: TimerThread,
-    answers: Arc<TimerThread>,
-    known: WorkerRegistry,
-    last: LastUnread,
+    target: ClusterTarget,
+    timer: TimerThread,
+    delivery_thread: Arc<TimerThread>,
+    registry: WorkerRegistry,
+    last_unread: LastUnread,
     state: Mutex<State>,
     room: Condvar,
-    /// Ray's own form of the function, for each method and number of attempts: to make one takes as long as a call.
+    /// The remote function for each method and number of attempts. Creating one takes as long as a
+    /// call.
     functions: Mutex<HashMap<(&'static str, u32), Py<PyAny>>>,
 }
 
@@ -44,19 +45,20 @@ struct Shared {
 struct State {
     open: usize,
     closed: bool,
-    /// The programs that somebody has.
+    /// Keys of the programs that are still in use.
     live: BTreeSet<u64>,
 }
 
 impl RayTasks {
-    pub(super) fn start(site: ClusterTarget) -> Result<Arc<Self>, RayError> {
-        let other = |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
+    pub(super) fn start(target: ClusterTarget) -> Result<Arc<Self>, RayError> {
+        let thread_error =
+            |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         Ok(Arc::new(Self(Arc::new(Shared {
-            site,
-            keeper: TimerThread::start().map_err(other)?,
-            answers: Arc::new(TimerThread::start().map_err(other)?),
-            known: WorkerRegistry::default(),
-            last: LastUnread::default(),
+            target,
+            timer: TimerThread::start().map_err(thread_error)?,
+            delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
+            registry: WorkerRegistry::default(),
+            last_unread: LastUnread::default(),
             state: Mutex::default(),
             room: Condvar::new(),
             functions: Mutex::default(),
@@ -65,8 +67,8 @@ impl RayTasks {
 }
 
 impl Shared {
-    /// Waits for room, and takes it.
-    fn enter(&self, Entry { method, deadline, key }: Entry, wait: bool) -> Result<(), CallError> {
+    /// Waits for a place in the queue, and takes it.
+    fn admit(&self, Admission { method, deadline, key }: Admission, wait: bool) -> Result<(), CallError> {
         let method = || method.to_owned();
         let mut state = lock(&self.state);
         loop {
@@ -79,7 +81,7 @@ impl Shared {
                 return Ok(());
             }
             if !wait {
-                return Err(CallError::QueueFull { waiting: state.open, workers: self.known.workers().len() });
+                return Err(CallError::QueueFull { waiting: state.open, workers: self.registry.workers().len() });
             }
             let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
@@ -91,12 +93,12 @@ impl Shared {
         }
     }
 
-    fn leave(&self) {
+    fn release(&self) {
         lock(&self.state).open -= 1;
         self.room.notify_one();
     }
 
-    /// Gives a call to Ray.
+    /// Submits a call to Ray.
     fn send(self: &Arc<Self>, flight: &InFlightCall, with_arena: bool) -> Option<Arc<UnreadReply>> {
         self.try_send(flight, with_arena).unwrap_or_else(|error| {
             flight.fail(error);
@@ -114,13 +116,18 @@ impl Shared {
         else {
             return Ok(None);
         };
-        let cluster = &self.site.cluster;
-        let (id, load) = named(cluster, &program);
+        let cluster = &self.target.cluster;
+        let (id, load) = id_and_load(cluster, &program);
         let live = lock(&self.state).live.iter().copied().collect();
         let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
-        let request =
-            Request { binary: cluster.0.binary, threads: self.site.options.threads(), own: false, whole: false, order };
-        let packed = EncodedMessage::with(&request, flight.cargo().clone())?;
+        let request = Request {
+            binary: cluster.0.binary,
+            threads: self.target.options.threads(),
+            own: false,
+            whole: false,
+            order,
+        };
+        let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let no_arena = || RayError::Other {
             what: flight.method().to_owned(),
             cause: "the arena is not in the object store".to_owned(),
@@ -129,25 +136,25 @@ impl Shared {
         let reference = cluster.ask(flight.method(), |py| {
             let function = self.function(py, flight.method(), allowed)?;
             let arena = arena.map(|held| held.reference.bind(py).clone());
-            let reference = function.call1(packed.arguments(py, arena)?)?;
+            let reference = function.call1(message.arguments(py, arena)?)?;
             flight.sent(reference.clone().unbind());
             Ok(reference.unbind())
         })?;
-        let (shared, landing) = (Arc::clone(self), flight.clone());
-        let land = Box::new(move |result| shared.landed(&landing, result));
-        Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.answers, None, land)))
+        let (shared, completed) = (Arc::clone(self), flight.clone());
+        let on_result = Box::new(move |result| shared.on_result(&completed, result));
+        Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, None, on_result)))
     }
 
-    fn landed(
+    fn on_result(
         self: &Arc<Self>,
         flight: &InFlightCall,
         result: Result<(crate::ray::wire::protocol::Reply, crate::engine::message::Incoming), RayError>,
     ) {
-        if let Completion::Missing = flight.land(result, &self.known, None) {
+        if let Completion::Missing = flight.complete(result, &self.registry, None) {
             let (shared, flight) = (Arc::clone(self), flight.clone());
-            self.keeper.soon(move || {
+            self.timer.spawn(move || {
                 if let Some(unread) = shared.send(&flight, true) {
-                    unread.by_ray();
+                    unread.read_by_ray();
                 }
             });
         }
@@ -157,72 +164,76 @@ impl Shared {
         if let Some(function) = lock(&self.functions).get(&(method, allowed)) {
             return Ok(function.bind(py).clone());
         }
-        let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
+        let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
         keywords.set_item("max_retries", allowed.saturating_sub(1))?;
         keywords.set_item("name", method)?;
-        let call = self.site.cluster.0.glue.bind(py).getattr("call")?;
+        let call = self.target.cluster.0.glue.bind(py).getattr("call")?;
         let function = py.import("ray")?.getattr("remote")?.call((), Some(&keywords))?.call1((call,))?;
         let function = function.getattr("remote")?;
         lock(&self.functions).insert((method, allowed), function.clone().unbind());
         Ok(function)
     }
 
-    /// Ends a call whose time is over, and what runs it.
-    fn cut_off(&self, flight: &InFlightCall) {
-        if !flight.late(CallPhase::RayTask) {
+    /// Fails a call whose deadline has passed, and cancels its task.
+    fn on_deadline(&self, flight: &InFlightCall) {
+        if !flight.expire(CallPhase::RayTask) {
             return;
         }
-        // Ray kills the worker that is busy with it, or takes the task back. If it cannot, the task has ended.
-        drop(self.site.cluster.ask("cancel", |py| {
+        // Ray kills the worker that runs the task, or removes the task from its queue. An error
+        // means that the task has ended.
+        let _ = self.target.cluster.ask("cancel", |py| {
             let arguments = PyDict::new(py);
             arguments.set_item("force", true)?;
             match flight.reference(py) {
                 Some(reference) => py.import("ray")?.call_method("cancel", (reference,), Some(&arguments)).map(drop),
                 None => Ok(()),
             }
-        }));
+        });
     }
 }
 
 impl Engine for RayTasks {
     fn submit(&self, call: Call, wait: bool) -> Submitted {
-        let entry = Entry::of(&call);
-        if let Err(error) = self.0.site.here(&call).and_then(|()| without_python(|| self.0.enter(entry, wait))) {
+        let entry = Admission::of(&call);
+        if let Err(error) =
+            self.0.target.check_not_forked(&call).and_then(|()| without_python(|| self.0.admit(entry, wait)))
+        {
             return Err(Box::new((call, error)));
         }
         let entered = Arc::clone(&self.0);
-        let flight = InFlightCall::new(call, move || entered.leave());
+        let flight = InFlightCall::new(call, move || entered.release());
         if let Some((until, _)) = flight.deadline() {
-            let (shared, late) = (Arc::downgrade(&self.0), flight.clone());
-            self.0.keeper.at(until, move || {
+            let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
+            self.0.timer.run_at(until, move || {
                 if let Some(shared) = shared.upgrade() {
-                    shared.cut_off(&late);
+                    shared.on_deadline(&expired);
                 }
             });
         }
-        self.0.last.adopt();
+        self.0.last_unread.hand_over();
         let unread = self.0.send(&flight, false);
-        Ok(unread.map(|unread| self.0.last.lone(&unread)))
+        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread)))
     }
 
-    /// Workers hear of it with the next call that they run, or drop the pipeline after a while.
+    /// Workers are notified with the next call that they run, or drop the pipeline when it has been
+    /// idle for a while.
     fn forget(&self, key: u64) {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return;
         }
         lock(&self.0.state).live.remove(&key);
-        self.0.known.forget(key);
+        self.0.registry.forget(key);
     }
 
     fn workers(&self) -> Vec<Worker> {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return Vec::new();
         }
-        self.0.known.workers()
+        self.0.registry.workers()
     }
 
     fn is_here(&self, worker: Worker) -> bool {
-        !self.0.site.is_forked() && self.0.known.is_here(worker)
+        !self.0.target.is_forked() && self.0.registry.is_here(worker)
     }
 
     fn size(&self) -> usize {
@@ -230,23 +241,23 @@ impl Engine for RayTasks {
     }
 
     fn shut_down(&self) {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return;
         }
         lock(&self.0.state).closed = true;
-        self.0.last.adopt();
+        self.0.last_unread.hand_over();
         self.0.room.notify_all();
     }
 
-    /// The workers are Ray's, and serve others, too.
+    /// The workers belong to Ray, and serve other drivers as well.
     fn abort(&self) {
         self.shut_down();
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return Vec::new();
         }
-        self.0.known.all_attached(key)
+        self.0.registry.all_attached(key)
     }
 }

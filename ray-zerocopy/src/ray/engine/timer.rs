@@ -1,5 +1,5 @@
-//! A thread for work that must not run on a thread of Ray's: deadlines, sending again, and answers, which run code of the
-//! caller.
+//! Threads for work that must not run on Ray's threads: deadlines, sending again, and the delivery
+//! of results, which runs code of the caller.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -12,34 +12,35 @@ use crate::panics;
 type Work = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    static KEEPS: Cell<bool> = const { Cell::new(false) };
+    static IS_ENGINE_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is an engine's own. Nothing that it has still to do may be waited for there.
+/// Returns `true` on a thread of an engine. Code on such a thread must not wait for work that is
+/// queued on it.
 pub(super) fn is_own_thread() -> bool {
-    KEEPS.get()
+    IS_ENGINE_THREAD.get()
 }
 
-/// Does work at a time, on a thread of its own that ends with the keeper.
+/// Runs closures at given instants, on a thread that ends when this is dropped.
 pub(super) struct TimerThread(Mutex<Sender<(Instant, Work)>>);
 
 impl TimerThread {
     /// # Errors
-    /// If there is no thread for it.
+    /// If the thread cannot be started.
     pub(super) fn start() -> std::io::Result<Self> {
-        let (orders, arrivals) = channel::<(Instant, Work)>();
+        let (sender, receiver) = channel::<(Instant, Work)>();
         std::thread::Builder::new().name("ray-zerocopy keeper".to_owned()).spawn(move || {
-            KEEPS.set(true);
+            IS_ENGINE_THREAD.set(true);
             let mut due: BTreeMap<(Instant, u64), Work> = BTreeMap::new();
             let mut number = 0;
             loop {
                 let now = Instant::now();
                 while let Some(first) = due.first_entry().filter(|first| first.key().0 <= now) {
-                    // Code of others may run there, and its panic is not the keeper's.
-                    drop(panics::caught(first.remove()));
+                    // The closure may run user code, whose panic must not end the thread.
+                    panics::caught(first.remove()).ok();
                 }
                 let wait = due.first_key_value().map(|((at, _), _)| at.saturating_duration_since(Instant::now()));
-                match arrivals.recv_timeout(wait.unwrap_or(Duration::from_secs(3600))) {
+                match receiver.recv_timeout(wait.unwrap_or(Duration::from_secs(3600))) {
                     Ok((at, work)) => {
                         number += 1;
                         due.insert((at, number), work);
@@ -49,18 +50,18 @@ impl TimerThread {
                 }
             }
         })?;
-        Ok(Self(Mutex::new(orders)))
+        Ok(Self(Mutex::new(sender)))
     }
 
-    /// Has it done now, elsewhere.
-    pub(super) fn soon(&self, work: impl FnOnce() + Send + 'static) {
-        self.at(Instant::now(), work);
+    /// Runs the closure as soon as possible.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        self.run_at(Instant::now(), work);
     }
 
-    /// Has it done then.
-    pub(super) fn at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
-        let orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The thread lives as long as the keeper does.
-        drop(orders.send((when, Box::new(work))));
+    /// Runs the closure at the given instant.
+    pub(super) fn run_at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
+        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The thread lives as long as the sender, so this cannot fail.
+        let _ = sender.send((when, Box::new(work)));
     }
 }

@@ -1,4 +1,4 @@
-//! The workers that have answered: who they are, and what they have loaded.
+//! The workers that have replied: their processes, and what they have loaded.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use crate::engine::program::Attached;
 use crate::error::call::Worker;
 use crate::ray::wire::protocol::Origin;
 
-/// Processes of the cluster by number, in the order in which they were first heard of.
+/// Processes of the cluster, numbered in the order of their first reply.
 #[derive(Default)]
 pub(super) struct WorkerRegistry(Mutex<State>);
 
@@ -19,7 +19,7 @@ struct State {
 }
 
 impl WorkerRegistry {
-    /// The number of a process.
+    /// Returns the number of a process. Assigns the next one to a new process.
     pub(super) fn worker(&self, origin: &Origin) -> Worker {
         let mut state = lock(&self.0);
         let found = state.origins.iter().position(|known| known == origin);
@@ -30,17 +30,17 @@ impl WorkerRegistry {
         Worker { index, pid: origin.pid }
     }
 
-    /// Those that are there, as far as can be told from this machine.
+    /// The workers that are alive, as far as this can be determined from this machine.
     pub(super) fn workers(&self) -> Vec<Worker> {
         let here = Origin::here().host;
-        let there =
+        let is_alive =
             |origin: &Origin| origin.host != here || std::path::Path::new(&format!("/proc/{}", origin.pid)).exists();
         let state = lock(&self.0);
-        let all = state.origins.iter().enumerate().filter(|(_, origin)| there(origin));
+        let all = state.origins.iter().enumerate().filter(|(_, origin)| is_alive(origin));
         all.map(|(index, origin)| Worker { index, pid: origin.pid }).collect()
     }
 
-    /// Whether a process is on this machine.
+    /// Returns `true` if the process is on this machine.
     pub(super) fn is_here(&self, worker: Worker) -> bool {
         let here = Origin::here();
         lock(&self.0).origins.iter().any(|origin| origin.pid == worker.pid && origin.host == here.host)
@@ -53,7 +53,7 @@ impl WorkerRegistry {
         list.push((worker, attached));
     }
 
-    /// What they said when they loaded a program.
+    /// Returns the reports of the workers that have loaded a program.
     pub(super) fn all_attached(&self, key: u64) -> Vec<(Worker, Attached)> {
         lock(&self.0).attached.get(&key).cloned().unwrap_or_default()
     }

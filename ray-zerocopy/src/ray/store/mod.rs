@@ -1,3 +1,3 @@
-//! TODO.
+//! Arenas in Ray's object store.
 
 pub(crate) mod plasma;

@@ -1,4 +1,5 @@
-//! Weights in Ray's object store: one object for an arena, read in place by every process of a node.
+//! Weights in Ray's object store: each arena is one object, which every process of a node reads in
+//! place.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::ray::api::object::Held;
 use crate::ray::sys::buffer::{borrow, lend};
 use crate::ray::sys::protect::Protected;
 
-/// An object of the store, held and protected. It is given back as it was: the protection ends before the hold.
+/// An object of the store that is held and write-protected. Fields are dropped in order: the
+/// protection ends before the object is released.
 struct Stored {
     _protected: Protected,
     bytes: bytes::Bytes,
@@ -27,28 +29,31 @@ impl AsRef<[u8]> for Stored {
     }
 }
 
-/// How many bytes stand on each side of an arena in its object: whatever page the first or the last byte of the arena is in, the rest of
-/// the page is this object's too, and can be protected.
-fn margin() -> usize {
+/// Padding of one page before and after the arena, so that every page it touches belongs to this
+/// object and can be `mprotect`ed.
+fn padding() -> usize {
     rustix::param::page_size()
 }
 
-/// The bytes of an arena in the object that [`put`] has made of it, in place: nobody in this process can write to them as long as they are held.
+/// Returns the bytes of an arena in place, from an object created by [`put`]. The memory is
+/// write-protected in this process as long as the bytes are held.
 ///
 /// # Errors
-/// If the object is no such one.
+/// If the object was not created by [`put`].
 pub(crate) fn bytes(object: &Bound<'_, PyAny>) -> Result<bytes::Bytes, RayError> {
     let wire = |reason: String| RayError::Wire { what: "the arena".to_owned(), reason };
     let parts: [Bound<'_, PyAny>; 3] = object.extract().map_err(|error: PyErr| wire(error.to_string()))?;
     let parts = parts.iter().map(borrow).collect::<PyResult<Vec<_>>>().map_err(|error| wire(error.to_string()))?;
-    let pages = whole(&parts).ok_or_else(|| wire("its parts do not lie side by side in the store".to_owned()))?;
+    let pages =
+        address_range(&parts).ok_or_else(|| wire("its parts do not lie side by side in the store".to_owned()))?;
     let protected = Protected::new(pages).map_err(|error| wire(format!("its pages cannot be protected: {error}")))?;
     Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes: parts[1].clone() }))
 }
 
-/// From the start of the first part to the end of the last, if the parts follow each other as Ray lays out the buffers of one object.
-fn whole(parts: &[bytes::Bytes]) -> Option<Range<usize>> {
-    /// Each buffer begins at a multiple of it.
+/// Address range from the start of the first part to the end of the last. Returns `None` unless the
+/// parts are adjacent, as Ray lays out the buffers of one object.
+fn address_range(parts: &[bytes::Bytes]) -> Option<Range<usize>> {
+    /// Alignment of each buffer.
     const ALIGNMENT: usize = 64;
     let range = |part: &bytes::Bytes| part.as_ptr() as usize..part.as_ptr() as usize + part.len();
     let follows = |pair: &[bytes::Bytes]| {
@@ -58,13 +63,13 @@ fn whole(parts: &[bytes::Bytes]) -> Option<Range<usize>> {
     Some(range(parts.first()?).start..range(parts.last()?).end).filter(|_| side_by_side)
 }
 
-/// Puts an arena into the object store of this process's node. Gives Ray's reference to it.
+/// Puts an arena into the object store of this process's node. Returns Ray's reference to it.
 ///
 /// # Errors
-/// If the store has no room, and `spill` does not allow what Ray does then: it would move others to a disk, and say nothing. Or if
-/// the arena borrows from files.
+/// If the store is full and `spill` is not set: Ray would silently move other objects to disk. Also
+/// if the arena borrows from files.
 pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
-    let whole = || {
+    let borrows_from_file = || {
         let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
         let reason =
             "weights that are borrowed from a file do not go to other machines; open it with `Placement::sealed`"
@@ -72,35 +77,40 @@ pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
         ArenaError::File { path, reason }
     };
     let arena = arena.in_one()?;
-    let container = arena.container().ok_or_else(whole)?.clone();
-    let failed = |error: PyErr| RayError::here(&error, "put");
+    let container = arena.container().ok_or_else(borrows_from_file)?.clone();
+    let ray_error = |error: PyErr| RayError::here(&error, "put");
     if !spill {
-        let needed = (container.len() + 2 * margin()) as u64;
-        let (free, capacity) = store(py).map_err(failed)?;
+        let needed = (container.len() + 2 * padding()) as u64;
+        let (free, capacity) = store(py).map_err(ray_error)?;
         if needed > free {
             return Err(RayError::StoreFull { needed, free, capacity }.into());
         }
     }
     let put = || {
         let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
-        let beside = PyBytes::new(py, &vec![0; margin()]);
-        let parts = (buffer.call1((&beside,))?, buffer.call1((lend(py, container)?,))?, buffer.call1((&beside,))?);
+        let padding_bytes = PyBytes::new(py, &vec![0; padding()]);
+        let parts = (
+            buffer.call1((&padding_bytes,))?,
+            buffer.call1((lend(py, container)?,))?,
+            buffer.call1((&padding_bytes,))?,
+        );
         py.import("ray")?.call_method1("put", (parts,))
     };
-    Ok(put().map_err(failed)?.unbind())
+    Ok(put().map_err(ray_error)?.unbind())
 }
 
-/// The object that an arena lies in.
+/// Returns the object that contains an arena, or `None` if the arena is not in the store.
 pub(crate) fn reference(arena: &Arena) -> Option<&Arc<Held>> {
     arena.origin()?.downcast_ref::<Arc<Held>>()
 }
 
 impl Cluster {
-    /// Puts an arena into the object store of this node, and opens it there. One that lies there is given back.
+    /// Puts an arena into the object store of this node, and opens it there. An arena that is
+    /// already in the store is returned unchanged.
     ///
     /// # Errors
-    /// If the store has no room, and [`spill`](crate::ray::api::builder::ClusterBuilder::spill) does not allow what Ray does then; or if the
-    /// arena borrows from files.
+    /// If the store is full and [`spill`](crate::ray::api::builder::ClusterBuilder::spill) is not
+    /// set, or if the arena borrows from files.
     pub fn put_arena(&self, arena: &Arena) -> Result<Arena> {
         if reference(arena).is_some_and(|held| Arc::ptr_eq(&held.cluster, &self.0)) {
             return Ok(arena.clone());
@@ -119,17 +129,17 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use super::whole;
+    use super::address_range;
 
     #[test]
     fn parts_of_one_object_lie_side_by_side() {
         let object = bytes::Bytes::from(vec![0_u8; 1000]);
         let start = object.as_ptr() as usize;
         let part = |range: std::ops::Range<usize>| object.slice(range);
-        assert_eq!(whole(&[part(10..100), part(128..500), part(500..900)]), Some(start + 10..start + 900));
-        assert_eq!(whole(&[part(10..100), part(200..500), part(500..900)]), None, "too far away");
-        assert_eq!(whole(&[part(10..100), part(90..500), part(500..900)]), None, "not behind it");
-        assert_eq!(whole(&[part(500..900), part(100..500), part(10..100)]), None, "the other way round");
-        assert_eq!(whole(&[]), None);
+        assert_eq!(address_range(&[part(10..100), part(128..500), part(500..900)]), Some(start + 10..start + 900));
+        assert_eq!(address_range(&[part(10..100), part(200..500), part(500..900)]), None, "too far away");
+        assert_eq!(address_range(&[part(10..100), part(90..500), part(500..900)]), None, "not behind it");
+        assert_eq!(address_range(&[part(500..900), part(100..500), part(10..100)]), None, "the other way round");
+        assert_eq!(address_range(&[]), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes that go to Python without a copy, and bytes that come from there.
+//! Buffers that are shared between Rust and Python without a copy.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,25 +9,26 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// Bytes of a Python object, which keeps them where they are.
+/// Bytes of a Python object, which keeps them in place.
 struct Borrowed {
     buffer: PyUntypedBuffer,
-    /// Whether they are in Ray's store, and not in an object of this process's.
+    /// Whether the bytes are in Ray's object store, and not in an object of this process.
     stored: bool,
 }
 
-/// How many loans of Ray's store this process has.
-static STORED: AtomicUsize = AtomicUsize::new(0);
+/// Number of borrowed buffers in Ray's object store.
+static BORROWED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many loans of Ray's store this process has: they end when it leaves the cluster, whoever reads them still.
-pub(crate) fn loans() -> usize {
-    STORED.load(Ordering::Acquire)
+/// Number of borrowed buffers in Ray's object store. They become invalid when this process
+/// disconnects, even if they are still in use.
+pub(crate) fn borrow_count() -> usize {
+    BORROWED.load(Ordering::Acquire)
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if self.stored {
-            STORED.fetch_sub(1, Ordering::AcqRel);
+            BORROWED.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }
@@ -37,20 +38,23 @@ impl AsRef<[u8]> for Borrowed {
         if self.buffer.len_bytes() == 0 {
             return &[];
         }
-        // SAFETY: the buffer is contiguous and read-only (checked in `borrow`), and its exporter has to keep the `len_bytes`
-        // bytes at `buf_ptr` where they are until the buffer is released, which happens when `self` is dropped. They
-        // do not change: `borrow` is given immutable `bytes`, and objects of Ray's store, which are sealed, that is,
-        // written by nobody any more until this process leaves the cluster, which it does not as long as there are `loans`,
-        // unless the store ends with it. The store is mapped writable in each process all the same, so a wild write could
-        // reach them; weights are protected against that, see `protect`.
+        // SAFETY: the buffer is contiguous and read-only (checked in `borrow`), and its exporter
+        // has to keep the `len_bytes` bytes at `buf_ptr` in place until the buffer is released,
+        // which happens when `self` is dropped. They do not change: `borrow` is given immutable
+        // `bytes`, and objects of Ray's store, which are sealed, that is, not written by any
+        // process until this process disconnects. It does not do so while `borrow_count` is not 0,
+        // unless the store ends with the connection. The store is nevertheless mapped writable in
+        // each process, so a wild write could reach the bytes; weights are protected against that,
+        // see `protect`.
         unsafe { std::slice::from_raw_parts(self.buffer.buf_ptr().cast::<u8>(), self.buffer.len_bytes()) }
     }
 }
 
-/// The bytes of an immutable Python object: `bytes`, or an object of Ray's store. Holds the object.
+/// Borrows the bytes of an immutable Python object: `bytes`, or an object of Ray's store. Keeps the
+/// object alive.
 ///
 /// # Errors
-/// If it does not lend its bytes, or not in one piece, or would let others change them.
+/// If the object does not export a buffer, or the buffer is not contiguous or is writable.
 pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     let buffer = PyUntypedBuffer::get(object)?;
     if !buffer.is_c_contiguous() || !buffer.readonly() {
@@ -58,12 +62,12 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     }
     let stored = !object.is_instance_of::<PyBytes>();
     if stored {
-        STORED.fetch_add(1, Ordering::AcqRel);
+        BORROWED.fetch_add(1, Ordering::AcqRel);
     }
     Ok(bytes::Bytes::from_owner(Borrowed { buffer, stored }))
 }
 
-/// Bytes of a Python object that others may write to, when nothing of Rust looks at them.
+/// Bytes of a Python object that may be writable. No Rust code reads them while they are written.
 struct Held(PyUntypedBuffer);
 
 impl AsRef<[u8]> for Held {
@@ -71,42 +75,45 @@ impl AsRef<[u8]> for Held {
         if self.0.len_bytes() == 0 {
             return &[];
         }
-        // SAFETY: the buffer is contiguous (checked in `hold`), and its exporter has to keep the `len_bytes` bytes at
-        // `buf_ptr` where they are until the buffer is released, which happens when `self` is dropped. A buffer that is
-        // read-only does not change. Others do not change while they are held by the contract that `hold` states, which
-        // is that of every Python function that works on an array without the interpreter's lock: who calls it does not
-        // write to the array from another thread until it returns. It is passed on to the users of the module.
+        // SAFETY: the buffer is contiguous (checked in `hold`), and its exporter has to keep the
+        // `len_bytes` bytes at `buf_ptr` in place until the buffer is released, which happens when
+        // `self` is dropped. A read-only buffer does not change. Other buffers do not change while
+        // they are held, by the contract that `hold` states. It is the contract of every Python
+        // function that works on an array without holding the interpreter's lock: the caller does
+        // not write to the array from another thread until the function returns. The contract is
+        // passed on to the users of the module.
         unsafe { std::slice::from_raw_parts(self.0.buf_ptr().cast::<u8>(), self.0.len_bytes()) }
     }
 }
 
-/// The bytes of a buffer, in place, without the right to write to them.
+/// Borrows the bytes of a buffer in place, for reading only.
 ///
-/// A buffer that is not read-only has to be given back before Python code goes on that may write to it: it is to be held
-/// for the time of a call.
+/// A writable buffer must be released before Python code that may write to it continues: it may
+/// only be held for the duration of a call.
 ///
 /// # Errors
-/// If it is not in one piece, in the order of C.
+/// If the buffer is not contiguous in row-major order.
 pub fn hold(buffer: PyUntypedBuffer) -> PyResult<bytes::Bytes> {
-    match buffer.is_c_contiguous() {
-        true => Ok(bytes::Bytes::from_owner(Held(buffer))),
-        false => Err(PyBufferError::new_err("a buffer in one piece is expected")),
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("a buffer in one piece is expected"));
     }
+    Ok(bytes::Bytes::from_owner(Held(buffer)))
 }
 
-/// Bytes of Rust as a Python object that lends them.
+/// A Python object that exports bytes of Rust as a buffer.
 #[pyclass(frozen, module = "_ray_zerocopy")]
 pub(crate) struct Lent(pub(crate) bytes::Bytes);
 
 #[pymethods]
 impl Lent {
     /// # Safety
-    /// Called by Python alone, with a `view` that it wants filled.
+    /// Only called by Python, with a `view` to fill.
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let bytes = &slf.get().0;
         let (start, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len() as ffi::Py_ssize_t);
-        // SAFETY: `view` is Python's to fill. The bytes are at `start` as long as the object lives, which the view holds
-        // a reference to, and the view is read-only (the fifth argument), so nobody writes them through it.
+        // SAFETY: `view` is provided by Python to be filled. The bytes are valid as long as the
+        // object lives, to which the view holds a reference. The view is read-only (the fifth
+        // argument), so the bytes are not written through it.
         match unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, len, 1, flags) } {
             0 => Ok(()),
             _ => Err(PyErr::fetch(slf.py())),
@@ -118,7 +125,7 @@ impl Lent {
     }
 }
 
-/// A Python object with the bytes, which are not copied.
+/// Creates a Python object that exports the bytes without a copy.
 pub fn lend<'py>(py: Python<'py>, bytes: bytes::Bytes) -> PyResult<Bound<'py, PyAny>> {
     Ok(Bound::new(py, Lent(bytes))?.into_any())
 }

@@ -1,5 +1,12 @@
-//! The only unsafe code of the Ray bindings: buffers that Python lends and borrows, page protection, and the process
-//! before and after `main`.
+//! The only unsafe code of the Ray bindings.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `buffer` | buffers shared between Rust and Python without a copy |
+//! | `protect` | write protection of weights in the object store |
+//! | `main` | startup of a worker before `main` |
+//! | `exit` | exit handlers |
+//! | `signals` | restores signal handlers that Python and Ray have replaced |
 
 #![allow(unsafe_code)]
 

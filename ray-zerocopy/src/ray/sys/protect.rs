@@ -1,24 +1,26 @@
-//! Pages of an object in Ray's store that nobody in this process can write to.
+//! Write protection of objects in Ray's store.
 //!
-//! Ray maps its store writable in every process, so a stray write of one worker would change the weights of all.
+//! Ray maps its store writable in every process, so a stray write of one worker would change the
+//! weights of all.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Protects whole pages until it is dropped.
+/// Write-protects whole pages until it is dropped.
 pub(crate) struct Protected {
     pages: Range<usize>,
 }
 
-/// How often each range of pages is protected now.
+/// Number of active protections of each page range.
 static PROTECTED: Mutex<Option<HashMap<(usize, usize), usize>>> = Mutex::new(None);
 
 impl Protected {
-    /// Protects the pages that lie in a range of addresses from end to end. Pages that reach out of it, into other objects, stay as they are.
+    /// Write-protects the pages that lie completely in an address range. Pages that extend beyond
+    /// it, into other objects, are not changed.
     ///
-    /// The range has to be of one object in Ray's store, which stays there until the protection ends: so whoever holds this holds the
-    /// object too.
+    /// The range must belong to one object in Ray's store that is not released before the
+    /// protection ends: the owner of this value must hold the object too.
     pub(crate) fn new(range: Range<usize>) -> Result<Self, std::io::Error> {
         let page = rustix::param::page_size();
         let start = range.start.next_multiple_of(page);
@@ -33,7 +35,7 @@ impl Protected {
         Ok(Self { pages })
     }
 
-    /// How many bytes are protected.
+    /// Number of protected bytes.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.pages.len()
@@ -51,8 +53,9 @@ impl Drop for Protected {
             return;
         }
         table.remove(&key);
-        // Ray writes the next object here. What could be protected can be given back.
-        drop(set(&self.pages, libc::PROT_READ | libc::PROT_WRITE));
+        // Ray reuses the memory for other objects. Restoring the protection of a range that could
+        // be protected does not fail.
+        let _ = set(&self.pages, libc::PROT_READ | libc::PROT_WRITE);
     }
 }
 
@@ -60,9 +63,10 @@ fn set(pages: &Range<usize>, protection: libc::c_int) -> Result<(), std::io::Err
     if pages.is_empty() {
         return Ok(());
     }
-    // SAFETY: the pages are part of a mapping that Ray made, and are filled by one object of its store, which is held
-    // while they are protected. Nobody writes to a sealed object, so nobody misses the right to; it is given back before
-    // the object is released and the memory used for another.
+    // SAFETY: the pages are part of a mapping that Ray created, and lie completely in one object of
+    // its store, which is held while they are protected. A sealed object is never written, so
+    // removing write access affects no code; access is restored before the object is released and
+    // its memory is reused.
     match unsafe { libc::mprotect(pages.start as *mut libc::c_void, pages.len(), protection) } {
         0 => Ok(()),
         _ => Err(std::io::Error::last_os_error()),
@@ -82,7 +86,7 @@ mod tests {
         let most = start + 10..start + 3 * page + 10;
         let first = Protected::new(most.clone()).unwrap();
         assert_eq!(first.len(), 2 * page);
-        // The ends may be written, by whoever has them.
+        // The ends are not protected, and can still be written.
         memory[0] = 1;
         memory[3 * page + 20] = 1;
         let second = Protected::new(most).unwrap();

@@ -1,4 +1,5 @@
-//! Which build of the program this is: functions travel as places in its code, so driver and workers have to be one file.
+//! Fingerprint of the program: functions are sent as offsets in its code, so driver and workers
+//! must run the same file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,21 +8,22 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-/// BLAKE3 of the code of this executable.
+/// BLAKE3 hash of the code of this executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint([u8; 32]);
 
-/// Something in the code whose fingerprint is wanted.
+/// Any function in this binary; used to find its text mapping.
 #[inline(never)]
-fn here() {}
+fn anchor() {}
 
 impl Fingerprint {
-    /// Of this process.
+    /// Returns the fingerprint of this process.
     ///
     /// # Errors
-    /// If its file cannot be read any more.
+    /// If the executable cannot be read any more.
     pub(crate) fn own() -> Result<Self, String> {
-        // An error is not kept: there may be a descriptor again when this is asked for the next time.
+        // Errors are not cached: the next call may succeed, for example once a file descriptor is
+        // free.
         static OWN: OnceLock<Fingerprint> = OnceLock::new();
         if let Some(own) = OWN.get() {
             return Ok(*own);
@@ -31,14 +33,14 @@ impl Fingerprint {
     }
 }
 
-/// Read from the file, not from memory: that would put all of the code into the process's memory.
+/// Reads the code from the file. Reading it from memory would make all of the code resident.
 fn read() -> std::io::Result<Fingerprint> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let (start, end, offset, path) =
-        containing(&maps, here as fn() as usize).ok_or_else(|| std::io::Error::other("it is in no file"))?;
-    let own = std::fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.as_os_str() == path);
+        containing(&maps, anchor as fn() as usize).ok_or_else(|| std::io::Error::other("it is in no file"))?;
+    let is_executable = std::fs::read_link("/proc/self/exe").is_ok_and(|exe| exe.as_os_str() == path);
     // The executable can be read even if a build has replaced it on disk since; a library cannot.
-    let file = File::open(if own { "/proc/self/exe" } else { path })?;
+    let file = File::open(if is_executable { "/proc/self/exe" } else { path })?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     let mut at = offset;
@@ -55,18 +57,19 @@ fn read() -> std::io::Result<Fingerprint> {
     Ok(Fingerprint(*hasher.finalize().as_bytes()))
 }
 
-/// The code that an address is in.
+/// Finds the code mapping that contains an address.
 fn containing(maps: &str, address: usize) -> Option<(usize, usize, u64, &str)> {
     maps.lines().filter_map(code).find(|(start, end, ..)| (*start..*end).contains(&address))
 }
 
-/// The file of the code that an address of this process is in.
+/// Returns the file that contains the code at an address of this process.
 pub(crate) fn code_at(address: usize) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     containing(&maps, address).map(|(.., path)| PathBuf::from(path))
 }
 
-/// A line of `/proc/<pid>/maps` that is code: its addresses, its place in the file, and the file.
+/// Parses a code mapping of `/proc/<pid>/maps`: its addresses, its offset in the file, and the
+/// file.
 fn code(line: &str) -> Option<(usize, usize, u64, &str)> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;

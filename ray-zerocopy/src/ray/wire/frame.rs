@@ -1,7 +1,7 @@
-//! Messages as Ray carries them: one piece of bytes, and the tensors that are too large for it beside it.
+//! Messages as Ray transports them: one buffer, and separate buffers for large tensors.
 //!
-//! Ray writes a small argument into the task itself, and a large one that lends its bytes into the object store, once,
-//! where the receiver reads it in place.
+//! Ray writes a small argument into the task itself. A large argument that exports a buffer is
+//! written into the object store, once, where the receiver reads it in place.
 
 use burn::tensor::Bytes;
 use pyo3::prelude::*;
@@ -15,21 +15,22 @@ use crate::error::ray::RayError;
 use crate::ray::sys::buffer::{borrow, lend};
 use crate::tensor::align::aligned;
 
-/// What goes into the message itself, in bytes. Ray itself draws the line at 100 KiB.
+/// Maximum size in bytes of tensors inside the message. Ray's own limit for inline arguments is 100
+/// KiB.
 const INLINE: usize = 64 * 1024;
 
-/// A message on its way to Ray.
+/// A message encoded for Ray.
 pub(crate) struct EncodedMessage {
     head: Vec<u8>,
-    beside: Vec<bytes::Bytes>,
+    separate: Vec<bytes::Bytes>,
 }
 
-/// What a message carries: its values, then the tensors. Cheap to clone.
+/// Payload of a message: its values, then the tensors. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Payload(Vec<bytes::Bytes>);
 
 impl Payload {
-    /// Whether it goes into a message itself.
+    /// Returns `true` if the payload is sent inside the message.
     pub(crate) fn is_small(&self) -> bool {
         self.0.iter().map(bytes::Bytes::len).sum::<usize>() <= INLINE
     }
@@ -41,7 +42,7 @@ impl From<Outgoing> for Payload {
     }
 }
 
-/// Bytes of burn as an owner.
+/// Owner of burn's bytes.
 struct Owner(Bytes);
 
 impl AsRef<[u8]> for Owner {
@@ -59,18 +60,19 @@ impl EncodedMessage {
         Self::with(message, payload.into())
     }
 
-    pub(crate) fn with<M: Serialize>(message: &M, cargo: Payload) -> Result<Self, RayError> {
-        let (inside, beside) = if cargo.is_small() { (cargo.0, Vec::new()) } else { (Vec::new(), cargo.0) };
-        Ok(Self { head: frame::whole(message, &inside).map_err(wire)?, beside })
+    pub(crate) fn with<M: Serialize>(message: &M, payload: Payload) -> Result<Self, RayError> {
+        let (inside, separate) = if payload.is_small() { (payload.0, Vec::new()) } else { (Vec::new(), payload.0) };
+        Ok(Self { head: frame::encode_contiguous(message, &inside).map_err(wire)?, separate })
     }
 
-    /// Everything in one piece, however large.
+    /// Encodes a message of any size into one buffer.
     pub(crate) fn whole<M: Serialize>(message: &M, payload: Outgoing) -> Result<Self, RayError> {
-        let head = frame::whole(message, &Payload::from(payload).0).map_err(wire)?;
-        Ok(Self { head, beside: Vec::new() })
+        let head = frame::encode_contiguous(message, &Payload::from(payload).0).map_err(wire)?;
+        Ok(Self { head, separate: Vec::new() })
     }
 
-    /// The arguments of a call: the message, `first` if there is one, and what lies beside the message.
+    /// Returns the arguments of a call: the message, `first` if there is one, and the separate
+    /// tensors.
     pub(crate) fn arguments<'py>(
         self,
         py: Python<'py>,
@@ -78,41 +80,41 @@ impl EncodedMessage {
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut arguments = vec![PyBytes::new(py, &self.head).into_any()];
         arguments.extend(first);
-        if self.beside.is_empty() {
+        if self.separate.is_empty() {
             return PyTuple::new(py, arguments);
         }
         let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
-        for bytes in self.beside {
+        for bytes in self.separate {
             arguments.push(buffer.call1((lend(py, bytes)?,))?);
         }
         PyTuple::new(py, arguments)
     }
 
-    /// One object: `bytes`, or a tuple of `bytes` and what lies beside them.
+    /// Returns a single object: `bytes`, or a tuple of `bytes` and the separate tensors.
     pub(crate) fn object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        match self.beside.is_empty() {
-            true => Ok(PyBytes::new(py, &self.head).into_any()),
-            false => Ok(self.arguments(py, None)?.into_any()),
+        if self.separate.is_empty() {
+            return Ok(PyBytes::new(py, &self.head).into_any());
         }
+        Ok(self.arguments(py, None)?.into_any())
     }
 }
 
-/// Reads a message, and what came beside it.
+/// Decodes a message and its separate tensors.
 pub(crate) fn read<'py, M: DeserializeOwned>(
     head: &Bound<'py, PyAny>,
-    beside: impl IntoIterator<Item = Bound<'py, PyAny>>,
+    separate: impl IntoIterator<Item = Bound<'py, PyAny>>,
 ) -> Result<(M, Incoming), RayError> {
     let head = match head.cast::<PyBytes>() {
         Ok(bytes) => aligned(bytes.as_bytes()),
         Err(_) => aligned(&borrow(head).map_err(wire)?),
     };
     let (message, inside) = frame::parse(&head).map_err(wire)?;
-    let beside = self::beside(beside)?;
-    Ok((message, if beside.segments.is_empty() { inside } else { beside }))
+    let separate = read_separate(separate)?;
+    Ok((message, if separate.segments.is_empty() { inside } else { separate }))
 }
 
-/// Reads what came beside a message.
-pub(crate) fn beside<'py>(objects: impl IntoIterator<Item = Bound<'py, PyAny>>) -> Result<Incoming, RayError> {
+/// Borrows the separate tensors of a message.
+pub(crate) fn read_separate<'py>(objects: impl IntoIterator<Item = Bound<'py, PyAny>>) -> Result<Incoming, RayError> {
     let segments = objects.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
     Ok(Incoming { segments })
 }

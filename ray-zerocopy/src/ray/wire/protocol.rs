@@ -1,4 +1,4 @@
-//! What a driver and Ray's workers say to each other.
+//! Protocol between a driver and Ray's workers.
 
 use std::fmt;
 
@@ -13,32 +13,35 @@ use crate::error::load::LoadError;
 /// Driver → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Request {
-    /// The build of the driver.
+    /// Fingerprint of the driver's executable.
     pub binary: Fingerprint,
-    /// How many threads to compute with.
+    /// Number of threads to compute with.
     pub threads: usize,
-    /// Whether it is for the thread on which Ray calls: all but pipelines of tasks.
+    /// Whether the order runs on the thread on which Ray calls. `false` only for pipelines of
+    /// tasks.
     pub own: bool,
-    /// Whether the result has to be in one piece: what carries it is written over by the next.
+    /// Whether the reply must be in one buffer: the compiled graph's channel is overwritten by the
+    /// next message.
     pub whole: bool,
     pub order: Order,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Run a function. Its argument comes along, or as an object of Ray's.
+    /// Runs a function. The argument is in the message, or in an object of Ray's store.
     Function { shim: FnToken, function: FnToken, by_reference: bool },
-    /// Make the state of an actor.
-    Begin { shim: FnToken, function: FnToken, by_reference: bool },
-    /// Run a function on the state of the actor.
+    /// Constructs the state of an actor.
+    Construct { shim: FnToken, function: FnToken, by_reference: bool },
+    /// Calls a function on the state of the actor.
     Method { shim: FnToken, function: FnToken, by_reference: bool },
-    /// Load a pipeline for an actor, which keeps it; its arena comes along as the first object.
+    /// Loads a pipeline for an actor, which keeps it. The arena is sent as the first object.
     Load { program: ProgramId, load: Load },
-    /// Run a method of a pipeline, for a task, or for an actor which keeps the pipeline. With `load`, its arena comes along as the first object.
+    /// Runs a method of a pipeline, as a task, or on an actor that has loaded the pipeline. With
+    /// `load`, the arena is sent as the first object.
     Call { program: ProgramId, handler: FnToken, load: Option<Load>, live: Vec<u64> },
 }
 
-/// How a pipeline is loaded from its arena.
+/// Parameters for loading a pipeline from its arena.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub loader: FnToken,
@@ -46,10 +49,10 @@ pub(crate) struct Load {
     pub strict: bool,
 }
 
-/// Names a program of a driver.
+/// Id of a program, unique in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ProgramId {
-    /// The driver: a number of chance.
+    /// Random id of the driver process.
     pub driver: u64,
     pub key: u64,
 }
@@ -58,24 +61,24 @@ pub(crate) struct ProgramId {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Reply {
     pub from: Origin,
-    /// If the worker has just loaded the pipeline.
+    /// Report on the load, if the worker has just loaded the pipeline.
     pub attached: Option<Attached>,
     pub answer: Answer,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The result comes along.
+    /// The message contains the result.
     Done,
     Failed(MethodError),
-    /// The worker has not loaded the pipeline, and was not given the arena.
+    /// The worker has not loaded the pipeline, and did not get the arena.
     Missing,
     NotLoaded(LoadError),
-    /// The worker is another build than the driver.
+    /// The worker runs another build than the driver.
     OtherBinary,
 }
 
-/// A process somewhere in the cluster.
+/// A process of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Origin {
     pub pid: u32,

@@ -1,4 +1,4 @@
-# What Ray runs in a worker. Everything that matters is in Rust: `_run` and `_begin`.
+# Functions and classes that Ray calls in a worker. They delegate to Rust: `_run` and `_begin`.
 
 
 def call(head, *rest):
@@ -7,7 +7,8 @@ def call(head, *rest):
 
 class Actor:
     def __init__(self, *order):
-        # What an actor is begun with has to be kept for when it is begun anew. A pipeline is loaded by a call.
+        # Ray keeps these arguments and passes them again when it restarts the actor.
+        # A pipeline is loaded by a call.
         if order:
             _begin(order[0], order[1:])
 

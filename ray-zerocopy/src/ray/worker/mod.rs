@@ -1,4 +1,9 @@
-//! TODO.
+//! The worker side: a Python module that Ray's workers import, and the execution of requests.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `module` | the Python module, and callbacks from Ray |
+//! | `serve` | executes requests |
 
 pub(crate) mod module;
 pub(crate) mod serve;

@@ -1,4 +1,4 @@
-//! The Python module that workers import: a thin skin over [`serve`].
+//! The Python module that workers import: a thin layer over [`serve`].
 
 use std::ffi::{CStr, CString};
 
@@ -11,32 +11,32 @@ use super::serve::Outcome;
 use crate::panics;
 use crate::ray::sys::main::ModuleInit;
 
-/// The functions and classes that Ray itself runs, which have to be written in Python.
+/// Functions and classes that Ray itself calls, which have to be written in Python.
 const GLUE: &str = include_str!("glue.py");
 
-/// Answers one order: of a task, or of an actor.
+/// Executes one request of a task or of an actor.
 #[pyfunction]
 fn _run<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
     let py = head.py();
-    let packed = serve::answer(py, head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-    packed.object(py)
+    let message = serve::answer(py, head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    message.object(py)
 }
 
-/// Makes the state of an actor.
+/// Constructs the state of an actor.
 #[pyfunction]
 fn _begin(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<()> {
-    match serve::begin(head.py(), head, rest) {
-        Ok(Outcome::Begun) => Ok(()),
+    match serve::construct_actor(head.py(), head, rest) {
+        Ok(Outcome::Constructed) => Ok(()),
         Ok(Outcome::Refused(reason)) => Err(PyRuntimeError::new_err(reason)),
         Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
     }
 }
 
-/// What a driver wants to hear: the engine, and `ray.get` in other words.
+/// Completion callback passed to `ObjectRef._on_completed`.
 #[pyclass(frozen, module = "_ray_zerocopy")]
 pub(crate) struct Callback(pub(crate) std::sync::Mutex<Option<Done>>);
 
-/// Takes a result of Ray's.
+/// Takes a result of Ray.
 pub(crate) type Done = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send>;
 
 #[pymethods]
@@ -44,13 +44,13 @@ impl Callback {
     fn __call__(&self, result: &Bound<'_, PyAny>) {
         let done = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(done) = done {
-            // Code of others may run here, and its panic is not Ray's.
-            drop(panics::caught(|| done(result)));
+            // The callback may run user code, whose panic must not reach Ray.
+            panics::caught(|| done(result)).ok();
         }
     }
 }
 
-/// Ray's workers know it by this name.
+/// Workers import the module by this name.
 #[pymodule]
 pub(crate) fn _ray_zerocopy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_run, module)?)?;
@@ -59,5 +59,5 @@ pub(crate) fn _ray_zerocopy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.py().run(&glue, Some(&module.dict()), None)
 }
 
-/// The name of the module, and the function that makes it, for a program that has it built in.
+/// Name and init function of the module, for a program that has it built in.
 pub(crate) const BUILT_IN: (&CStr, ModuleInit) = (_ray_zerocopy::__PYO3_NAME, _ray_zerocopy::__pyo3_init);

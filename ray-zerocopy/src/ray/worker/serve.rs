@@ -1,8 +1,8 @@
-//! The worker's side: takes orders, and answers them.
+//! Executes the requests of a driver in a worker.
 //!
-//! Pipelines need not be `Send`, so each lives on one thread. What an actor has is on the thread on which Ray calls, always the
-//! same. What tasks have loaded is on a thread of its own, which drops what no task has asked for in a while, and with it the hold
-//! on its arena.
+//! Pipelines need not be `Send`, so each stays on one thread. An actor's state and pipeline are on
+//! the thread on which Ray calls, which is always the same. Pipelines of tasks are on a dedicated
+//! thread. It drops pipelines that have been idle for a while, which releases their arenas.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -28,16 +28,16 @@ use crate::ray::api::object;
 use crate::ray::api::trampoline::{Job, MethodShim, Shim};
 use crate::ray::store::plasma;
 use crate::ray::wire::fingerprint::Fingerprint;
-use crate::ray::wire::frame::{EncodedMessage, beside, read};
+use crate::ray::wire::frame::{EncodedMessage, read, read_separate};
 use crate::ray::wire::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request};
 
-/// For how long a task worker keeps a pipeline that nobody asks for. `RAY_ZEROCOPY_KEEP_SECONDS` says otherwise.
-const KEEP: Duration = Duration::from_secs(60);
+/// Time after which a task worker drops an idle pipeline. `RAY_ZEROCOPY_KEEP_SECONDS` overrides it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What became of an actor's beginning.
+/// Result of constructing an actor.
 pub(super) enum Outcome {
-    Begun,
-    /// Why there is no such actor.
+    Constructed,
+    /// Why the actor could not be constructed.
     Refused(String),
 }
 
@@ -49,29 +49,26 @@ struct WorkerState {
 
 struct Loaded {
     served: Box<dyn Served>,
-    told: Attached,
+    report: Attached,
     used: Instant,
-    /// Whether it is an actor's, which keeps it.
-    kept: bool,
+    /// Whether it belongs to an actor, which keeps it.
+    is_actor: bool,
 }
 
 type Work = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
 thread_local! {
-    /// What an actor has.
-    static OWN: RefCell<WorkerState> = RefCell::default();
+    /// State of an actor.
+    static ACTOR_STATE: RefCell<WorkerState> = RefCell::default();
 }
 
-/// Runs `work` where the order belongs, without Python.
-fn on_place<R: Send + 'static>(
+/// Runs `work` on the thread that executes the request, without holding Python's lock.
+fn run_on_thread<R: Send + 'static>(
     py: Python<'_>,
     own: bool,
     work: impl FnOnce(&mut WorkerState) -> R + Send + 'static,
 ) -> Result<R, RayError> {
-    match own {
-        true => Ok(py.detach(|| OWN.with_borrow_mut(work))),
-        false => run_on_task_thread(py, work),
-    }
+    if own { Ok(py.detach(|| ACTOR_STATE.with_borrow_mut(work))) } else { run_on_task_thread(py, work) }
 }
 
 /// Runs `work` on the thread that serves tasks, and waits for it.
@@ -79,19 +76,23 @@ fn run_on_task_thread<R: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce(&mut WorkerState) -> R + Send + 'static,
 ) -> Result<R, RayError> {
-    let failed = |cause: String| RayError::Other { what: "the worker".to_owned(), cause };
+    let worker_error = |cause: String| RayError::Other { what: "the worker".to_owned(), cause };
     py.detach(|| {
-        let (reply, answer) = channel();
-        let work: Work = Box::new(move |shop| drop(reply.send(work(shop))));
-        let thread = thread().map_err(|error| failed(format!("its serving thread could not be started: {error}")))?;
-        let ended = || failed("its serving thread ended".to_owned());
+        let (reply, result) = channel();
+        let work: Work = Box::new(move |state| {
+            // Fails only if the receiver is gone, which then needs no result.
+            let _ = reply.send(work(state));
+        });
+        let thread =
+            task_thread().map_err(|error| worker_error(format!("its serving thread could not be started: {error}")))?;
+        let ended = || worker_error("its serving thread ended".to_owned());
         thread.send(work).map_err(|_| ended())?;
-        answer.recv().map_err(|_| ended())
+        result.recv().map_err(|_| ended())
     })
 }
 
-/// The thread that serves tasks. One that could not be started is tried again at the next call.
-fn thread() -> std::io::Result<Sender<Work>> {
+/// The thread that serves tasks. If it cannot be started, the next call tries again.
+fn task_thread() -> std::io::Result<Sender<Work>> {
     static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
     let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(orders) = &*thread {
@@ -99,12 +100,15 @@ fn thread() -> std::io::Result<Sender<Work>> {
     }
     let (orders, work) = channel::<Work>();
     let run = move || {
-        let mut shop = WorkerState::default();
+        let mut state = WorkerState::default();
         loop {
-            match work.recv_timeout(keep() / 4) {
-                // A panic of the pipeline is caught where it is called. What is left is the drop of one.
-                Ok(work) => drop(panics::caught(|| work(&mut shop))),
-                Err(RecvTimeoutError::Timeout) => shop.tidy(),
+            match work.recv_timeout(idle_timeout() / 4) {
+                // Panics of a pipeline's methods are caught in `serve`. This catches panics of its
+                // destructor.
+                Ok(work) => {
+                    panics::caught(|| work(&mut state)).ok();
+                }
+                Err(RecvTimeoutError::Timeout) => state.drop_idle(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -113,12 +117,12 @@ fn thread() -> std::io::Result<Sender<Work>> {
     Ok(thread.insert(orders).clone())
 }
 
-fn keep() -> Duration {
+fn idle_timeout() -> Duration {
     let seconds = std::env::var("RAY_ZEROCOPY_KEEP_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    seconds.map_or(KEEP, Duration::from_secs).max(Duration::from_millis(400))
+    seconds.map_or(IDLE_TIMEOUT, Duration::from_secs).max(Duration::from_millis(400))
 }
 
-/// What an order needs beside itself.
+/// Data that was sent with a request.
 struct Inputs {
     /// The arguments, or the arguments by reference.
     arguments: Result<Incoming, MethodError>,
@@ -126,14 +130,14 @@ struct Inputs {
     arena: Option<bytes::Bytes>,
 }
 
-/// Reads an order and what came with it.
+/// Decodes a request and the data sent with it.
 fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request, Inputs), RayError> {
     let mut rest: Vec<_> = rest.iter().collect();
     let (request, inside) = read::<Request>(head, [])?;
     let by_reference = matches!(
         request.order,
         Order::Function { by_reference: true, .. }
-            | Order::Begin { by_reference: true, .. }
+            | Order::Construct { by_reference: true, .. }
             | Order::Method { by_reference: true, .. }
     );
     let with_arena = matches!(request.order, Order::Load { .. } | Order::Call { load: Some(_), .. });
@@ -144,15 +148,15 @@ fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request
     let arguments = match (by_reference, rest.is_empty()) {
         (_, true) => Ok(inside),
         (true, false) => object::content(&rest.remove(0)),
-        (false, false) => Ok(beside(rest)?),
+        (false, false) => Ok(read_separate(rest)?),
     };
     Ok((request, Inputs { arguments, arena }))
 }
 
-/// Answers an order.
+/// Executes a request.
 ///
 /// # Errors
-/// If it is none.
+/// If the message cannot be decoded.
 pub(super) fn answer(
     py: Python<'_>,
     head: &Bound<'_, PyAny>,
@@ -171,9 +175,9 @@ pub(super) fn answer(
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
-    let (attached, result) = on_place(py, own, move |shop| {
+    let (attached, result) = run_on_thread(py, own, move |state| {
         let mut attached = None;
-        let result = shop.serve(order, inputs, &mut attached);
+        let result = state.serve(order, inputs, &mut attached);
         (attached, result)
     })?;
     match result {
@@ -182,11 +186,15 @@ pub(super) fn answer(
     }
 }
 
-/// Begins an actor.
+/// Constructs the state of an actor.
 ///
 /// # Errors
-/// If the order is none.
-pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Outcome, RayError> {
+/// If the message cannot be decoded.
+pub(super) fn construct_actor(
+    py: Python<'_>,
+    head: &Bound<'_, PyAny>,
+    rest: &Bound<'_, PyTuple>,
+) -> Result<Outcome, RayError> {
     let (request, inputs) = inputs(head, rest)?;
     match Fingerprint::own() {
         Ok(own) if own == request.binary => {}
@@ -197,9 +205,9 @@ pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
-    let begun = on_place(py, own, move |shop| shop.serve(order, inputs, &mut None))?;
-    Ok(match begun {
-        Ok(_) => Outcome::Begun,
+    let result = run_on_thread(py, own, move |state| state.serve(order, inputs, &mut None))?;
+    Ok(match result {
+        Ok(_) => Outcome::Constructed,
         Err(Answer::Failed(MethodError::Panicked(message))) => {
             Outcome::Refused(format!("the actor panicked: {message}"))
         }
@@ -207,13 +215,14 @@ pub(super) fn begin(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
     })
 }
 
-/// A worker computes with the cores that Ray has given it. Once: the threads of a process are made at first use.
+/// Limits a worker to the cores that Ray has assigned to it. Only the first call has an effect: the
+/// threads of a process are started at first use.
 pub fn use_threads(threads: usize) {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
-            // User code may have made the threads before, which is its right.
-            drop(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global());
+            // Fails if user code has already started the threads, which takes precedence.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }
     });
 }
@@ -227,7 +236,7 @@ fn no_code(error: impl ToString) -> MethodError {
     MethodError::Wire { what: "the function".to_owned(), reason: error.to_string() }
 }
 
-/// Runs the code of a user.
+/// Runs user code.
 fn run<T>(work: impl FnOnce() -> Result<T, MethodError>) -> Result<T, Answer> {
     panics::caught(work).unwrap_or_else(|panic| Err(MethodError::Panicked(panic))).map_err(Answer::Failed)
 }
@@ -238,10 +247,10 @@ impl WorkerState {
         let job = |function: FnToken| arguments.clone().map(|arguments| Job { function, arguments });
         match order {
             Order::Function { shim, function, .. } => run(|| shim.resolve::<Shim>().map_err(no_code)?(job(function)?)),
-            Order::Begin { shim, function, .. } => {
-                let begin =
+            Order::Construct { shim, function, .. } => {
+                let construct =
                     || shim.resolve::<fn(Job) -> Result<Box<dyn Any>, MethodError>>().map_err(no_code)?(job(function)?);
-                self.state = Some(run(begin)?);
+                self.state = Some(run(construct)?);
                 Ok(Outgoing::default())
             }
             Order::Method { shim, function, .. } => {
@@ -252,20 +261,21 @@ impl WorkerState {
                 let loaded = match self.programs.entry(program) {
                     Entry::Occupied(entry) => entry.into_mut(),
                     Entry::Vacant(entry) => {
-                        let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
-                        entry.insert(Loaded { served, told, used: Instant::now(), kept: true })
+                        let (served, report) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+                        entry.insert(Loaded { served, report, used: Instant::now(), is_actor: true })
                     }
                 };
-                *attached = Some(loaded.told.clone());
+                *attached = Some(loaded.report.clone());
                 Ok(Outgoing::default())
             }
             Order::Call { program, handler, load, live } => {
-                // What their owner has dropped is dropped here, with the hold on its arena.
-                self.programs.retain(|id, loaded| loaded.kept || id.driver != program.driver || live.contains(&id.key));
+                // Drops the driver's programs that it no longer uses, which releases their arenas.
+                self.programs
+                    .retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
                 if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
-                    let (served, told) = self::load(load, arena).map_err(Answer::NotLoaded)?;
-                    *attached = Some(told.clone());
-                    self.programs.insert(program, Loaded { served, told, used: Instant::now(), kept: false });
+                    let (served, report) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+                    *attached = Some(report.clone());
+                    self.programs.insert(program, Loaded { served, report, used: Instant::now(), is_actor: false });
                 }
                 let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
                 loaded.used = Instant::now();
@@ -274,19 +284,20 @@ impl WorkerState {
         }
     }
 
-    /// Drops what nobody has asked for in a while.
-    fn tidy(&mut self) {
-        let keep = keep();
-        let old = self.programs.extract_if(|_, loaded| !loaded.kept && loaded.used.elapsed() > keep);
+    /// Drops pipelines that have been idle for a while.
+    fn drop_idle(&mut self) {
+        let idle_timeout = idle_timeout();
+        let old = self.programs.extract_if(|_, loaded| !loaded.is_actor && loaded.used.elapsed() > idle_timeout);
         for (_, loaded) in old {
-            // A panic of the pipeline's `drop` has been printed, and harms no other program.
-            drop(panics::caught(|| drop(loaded)));
+            // A panic of the pipeline's destructor has been printed, and does not affect other
+            // programs.
+            panics::caught(|| drop(loaded)).ok();
         }
     }
 }
 
 fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Attached), LoadError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let rebuild = |reason: String| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason };
     let arena = arena.ok_or_else(|| rebuild("its arena did not come along".to_owned()))?;
     let arena = Arena::from_store(arena, None)?;
@@ -295,5 +306,5 @@ fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Att
     let request = LoadRequest { arena, device: load.device, strict: load.strict };
     let LoadedProgram { served, copied, decoding } = panics::caught(|| loader(request))
         .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
-    Ok((served, Attached { copied, took: begun.elapsed(), decoding, memory: Default::default() }))
+    Ok((served, Attached { copied, took: start.elapsed(), decoding, memory: Default::default() }))
 }

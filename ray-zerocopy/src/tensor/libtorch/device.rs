@@ -1,4 +1,4 @@
-//! Tensors of burn's LibTorch backend that read memory of others.
+//! Tensors of burn's LibTorch backend over borrowed memory.
 
 #![allow(deprecated, reason = "burn marks LibTorch as on its way out; users who name it ask for it")]
 
@@ -10,22 +10,23 @@ use burn_tch::TchTensor;
 use super::sys;
 use crate::tensor::kind::TensorKind;
 
-/// Whether a device reads these elements where they are.
+/// Returns `true` if the device reads these elements in place.
 pub(crate) fn borrows(data: &TensorData, device: &Device) -> bool {
     let dtype = data.dtype();
-    // burn's LibTorch takes integers of 64 bits alone, whatever LibTorch has.
+    // burn's LibTorch backend only accepts 64-bit integers, although LibTorch has others.
     let known = [DType::F64, DType::F32, DType::F16, DType::BF16, DType::I64, DType::Bool(BoolStore::Native)];
     let aligned = (data.as_bytes().as_ptr() as usize).is_multiple_of(dtype.size().max(1));
     *device == Device::libtorch() && known.contains(&dtype) && aligned
 }
 
-/// A tensor of LibTorch's CPU over the bytes of `data`, which stay where they are. Asks [`borrows`] first.
+/// Creates a tensor on LibTorch's CPU device over the bytes of `data`, without a copy. Callers
+/// check [`borrows`] first.
 ///
 /// # Errors
-/// What LibTorch says.
+/// The message of LibTorch.
 pub(crate) fn borrowed<const D: usize, K: Basic>(data: TensorData) -> Result<Tensor<D, K>, String> {
     let (bytes, shape, dtype) = data.into_parts();
-    let tensor = sys::lent(bytes, &shape.to_vec(), dtype)?;
+    let tensor = sys::borrowed_tensor(bytes, &shape.to_vec(), dtype)?;
     let tensor = match TensorKind::of(dtype) {
         TensorKind::Float => BackendTensor::Float(tensor),
         TensorKind::Int => BackendTensor::Int(tensor),
@@ -35,7 +36,7 @@ pub(crate) fn borrowed<const D: usize, K: Basic>(data: TensorData) -> Result<Ten
     Ok(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }))
 }
 
-/// The address of the elements that a tensor reads, if they are in host memory.
+/// Returns the address of a tensor's elements, or `None` if they are not in host memory.
 pub(crate) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<*const u8> {
     let DispatchTensorKind::LibTorch(tensor) = tensor.clone().into_dispatch().kind else { return None };
     let tensor: &TchTensor = match &tensor {
@@ -46,7 +47,9 @@ pub(crate) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option
     (tensor.tensor.device() == tch::Device::Cpu).then(|| tensor.tensor.data_ptr().cast_const().cast())
 }
 
-/// Where a device computes, if LibTorch can: on the CPU, or on the GPU of this number. Host memory is the CPU's.
+/// Returns where LibTorch runs the computations of a device: `Some(None)` on the CPU,
+/// `Some(Some(n))` on GPU `n`. Returns `None` if LibTorch does not support the device. Host memory
+/// belongs to the CPU.
 #[cfg(feature = "torchscript")]
 pub(crate) fn gpu(device: &Device) -> Option<Option<usize>> {
     if *device == Device::flex() || *device == Device::libtorch() {

@@ -1,23 +1,14 @@
-//! LibTorch: tensors that borrow, and TorchScript modules.
+//! LibTorch: tensors over borrowed memory, and TorchScript modules.
 //!
-//! Knows tensors and bytes; nothing of pipelines, arenas or graphs.
+//! Knows tensors and bytes. Knows nothing of pipelines, arenas or graphs.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `sys` | what burn's bindings of LibTorch lack, as a small shim in C++, and its safe side. The unsafe code of this folder |
-//! | `device` | tensors of burn's LibTorch backend on memory of others |
+//! | `sys` | a small C++ shim for what burn's LibTorch bindings lack, and its safe wrapper. The unsafe code of this folder |
+//! | `device` | tensors of burn's LibTorch backend over borrowed memory |
 
 pub(crate) mod device;
 pub(crate) mod sys;
 
 #[cfg(feature = "torchscript")]
 pub(crate) use self::device::gpu;
-pub(crate) use self::device::{address, borrowed, borrows};
-#[cfg(all(feature = "torchscript", feature = "ray"))]
-pub(crate) use self::sys::module::version;
-#[cfg(feature = "torchscript")]
-pub(crate) use self::sys::module::{Held, Module, Role};
-#[cfg(feature = "torchscript")]
-pub(crate) use self::sys::tensor::Tensor;
-#[cfg(feature = "torchscript")]
-pub(crate) use elements::Description;

@@ -1,4 +1,4 @@
-//! The stack and the memo of a pickle, and what it may not import.
+//! The stack and the memo of the pickle machine, and the imports that it rejects.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use super::PickleError;
 use super::source::Source;
 use super::value::{Id, Pickle, Value};
 
-/// A pickle of more values is refused: that of a state dict takes about fifteen for each tensor.
+/// Maximum number of values. The pickle of a state dict has about fifteen for each tensor.
 const MAX_VALUES: usize = 1 << 23;
 
-/// Modules of Python whose functions do things: no checkpoint needs one of them.
+/// Python modules with functions that have side effects. No checkpoint needs them.
 const UNSAFE: [&str; 28] = [
     "os",
     "posix",
@@ -40,7 +40,7 @@ const UNSAFE: [&str; 28] = [
     "pdb",
     "timeit",
 ];
-/// What may be imported of the builtins, which have `eval` too.
+/// Allowed imports from the builtins, which also contain `eval`.
 const BUILTINS: [&str; 18] = [
     "dict",
     "list",
@@ -61,10 +61,10 @@ const BUILTINS: [&str; 18] = [
     "range",
     "type",
 ];
-/// What does things in modules that are harmless otherwise.
+/// Unsafe functions in otherwise harmless modules.
 const UNSAFE_NAMES: [&str; 4] =
     ["torch.hub.load", "torch.utils.cpp_extension.load", "torch.jit.unsupported_tensor_ops.execWrapper", "numpy.load"];
-/// What is harmless in modules that are not.
+/// Harmless names in unsafe modules.
 const HARMLESS_NAMES: [&str; 1] = ["types.SimpleNamespace"];
 
 pub(super) struct Machine {
@@ -97,7 +97,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Pushes a value that is there already.
+    /// Pushes an existing value.
     pub(super) fn again(&mut self, id: Id) {
         self.stack.push(id);
     }
@@ -117,7 +117,7 @@ impl Machine {
         self.marks.push(self.stack.len());
     }
 
-    /// What was pushed since the last mark.
+    /// Pops all values since the last mark.
     pub(super) fn marked(&mut self) -> Result<Vec<Id>, PickleError> {
         match self.marks.pop() {
             Some(mark) if mark <= self.stack.len() => Ok(self.stack.split_off(mark)),
@@ -125,7 +125,7 @@ impl Machine {
         }
     }
 
-    /// `POP` takes a mark away too, if nothing was pushed since.
+    /// `POP` also removes a mark if nothing was pushed since.
     pub(super) fn drop_top(&mut self) -> Result<(), PickleError> {
         if self.marks.last().is_some_and(|&mark| mark == self.stack.len()) {
             self.marks.pop();
@@ -161,7 +161,7 @@ impl Machine {
         let harmless = (!UNSAFE.contains(&first) || HARMLESS_NAMES.contains(&full.as_str()))
             && (!builtin || BUILTINS.contains(&name))
             && !UNSAFE_NAMES.contains(&full.as_str())
-            // `collections.OrderedDict.__init__.__globals__` leads everywhere.
+            // `collections.OrderedDict.__init__.__globals__` gives access to everything.
             && !name.split('.').any(|part| part.starts_with("__"));
         if !harmless {
             return Err(PickleError::Unsafe(full));
@@ -169,7 +169,7 @@ impl Machine {
         self.push(Value::Global(full.into()))
     }
 
-    /// Notes a call, or makes the dictionary that it would make.
+    /// Records a call. Calls that create a dictionary are evaluated.
     pub(super) fn call(&mut self, function: Id, arguments: Id) -> Result<(), PickleError> {
         let dictionary = matches!(
             &self.values[function as usize],
@@ -181,7 +181,7 @@ impl Machine {
         if !dictionary {
             return self.push(Value::Call(function, arguments));
         }
-        // Python 2 hands a list of pairs to the constructor.
+        // Python 2 passes a list of pairs to the constructor.
         let items = |id: Id| match &self.values[id as usize] {
             Value::Tuple(items) => &items[..],
             Value::List(items) => &items[..],
@@ -193,7 +193,7 @@ impl Machine {
         self.push(Value::Dict(pairs))
     }
 
-    /// Appends to the list on top. What is not a list keeps its items to itself.
+    /// Appends to the list on top of the stack. Ignored for other values.
     pub(super) fn append(&mut self, items: &[Id]) -> Result<(), PickleError> {
         let top = self.top()?;
         if let Value::List(list) = &mut self.values[top as usize] {
@@ -202,7 +202,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Sets pairs of the dictionary on top.
+    /// Sets pairs of the dictionary on top of the stack.
     pub(super) fn set(&mut self, items: &[Id]) -> Result<(), PickleError> {
         let (pairs, []) = items.as_chunks::<2>() else { return broken("it sets a key without a value") };
         let top = self.top()?;
@@ -212,7 +212,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The text on top, taken away.
+    /// Pops a text.
     pub(super) fn pop_text(&mut self) -> Result<String, PickleError> {
         let top = self.pop()?;
         match &self.values[top as usize] {

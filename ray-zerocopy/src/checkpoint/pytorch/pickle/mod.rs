@@ -1,16 +1,16 @@
-//! Python's pickles, read as data.
+//! Python pickles, parsed as data.
 //!
-//! A pickle is a program for a stack machine, and Python runs whatever it names. This machine runs nothing: a call of a
-//! function is noted as a value, `Call`, and it is for others to recognise those that make a tensor. Values are numbers
-//! of a table, so neither nesting nor cycles nor a value that is used a thousand times cost more than the bytes that
-//! say so.
+//! A pickle is a program for a stack machine, and Python runs any function that it names. This
+//! machine runs nothing: a function call is recorded as a value, `Call`, and the callers recognise
+//! the calls that build a tensor. Values are indexes into a table, so nesting, cycles and repeated
+//! use of a value never cost more than the bytes that encode them.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `source` | the bytes, some at a time |
-//! | `value` | what a pickle holds |
-//! | `machine` | the stack, the memo, and what is refused |
-//! | `opcodes` | what each byte does |
+//! | `source` | buffered reading of the bytes |
+//! | `value` | the values of a pickle |
+//! | `machine` | the stack, the memo, and rejected imports |
+//! | `opcodes` | the opcodes |
 
 pub(crate) mod machine;
 pub(crate) mod opcodes;
@@ -25,8 +25,8 @@ pub(super) use self::value::Value;
 pub(super) enum PickleError {
     /// It imports something that runs code.
     Unsafe(String),
-    /// It ends at this byte of the file, too early.
+    /// It is truncated at this offset of the file.
     Ends(u64),
-    /// It is not a pickle, or more than is read.
+    /// It is not a pickle, or uses unsupported features.
     Broken(String),
 }

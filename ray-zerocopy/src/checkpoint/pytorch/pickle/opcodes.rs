@@ -1,14 +1,15 @@
-//! What each byte of a pickle does, from protocol 0 to protocol 5.
+//! The opcodes of pickles, from protocol 0 to protocol 5.
 
 use super::PickleError;
 use super::machine::{Machine, broken};
 use super::source::Source;
 use super::value::{Pickle, Value};
 
-/// A pickle of more bytes is refused: that of a state dict takes about two hundred for each tensor.
+/// Maximum size of a pickle in bytes. The pickle of a state dict takes about two hundred for each
+/// tensor.
 const MAX_PICKLE: u64 = 256 << 20;
 
-/// Reads one pickle, up to its end. What is behind it is left alone.
+/// Reads one pickle up to its end. Following bytes are not consumed.
 pub(in crate::checkpoint::pytorch) fn read(source: &mut Source<'_>) -> Result<Pickle, PickleError> {
     let start = source.position();
     let mut machine = Machine::new();
@@ -168,7 +169,7 @@ fn collection(byte: u8, machine: &mut Machine, source: &mut Source<'_>) -> Resul
     }
 }
 
-/// What Python would import, call and make. Here it is noted.
+/// Imports, calls and object construction, which are only recorded.
 fn object(byte: u8, machine: &mut Machine, source: &mut Source<'_>) -> Result<(), PickleError> {
     match byte {
         b'c' => {
@@ -185,7 +186,7 @@ fn object(byte: u8, machine: &mut Machine, source: &mut Source<'_>) -> Result<()
             let (arguments, function) = (machine.pop()?, machine.pop()?);
             machine.call(function, arguments)
         }
-        // NEWOBJ_EX, which has arguments with names too
+        // NEWOBJ_EX, which also has named arguments
         0x92 => {
             machine.pop()?;
             let (arguments, function) = (machine.pop()?, machine.pop()?);
@@ -211,7 +212,7 @@ fn object(byte: u8, machine: &mut Machine, source: &mut Source<'_>) -> Result<()
             let arguments = machine.pop()?;
             machine.call(function, arguments)
         }
-        // BUILD: the state of an object, and the `_metadata` of a state dict
+        // BUILD: sets the state of an object, or the `_metadata` of a state dict
         b'b' => machine.pop().map(drop),
         b'Q' => {
             let name = machine.pop()?;
@@ -233,7 +234,7 @@ fn long(len: u64, machine: &mut Machine, source: &mut Source<'_>) -> Result<(), 
         return machine.push(Value::Number);
     }
     let bytes = source.take(len)?;
-    // Two's complement, the last byte first.
+    // Two's complement, little-endian.
     let start: i64 = if bytes.last().is_some_and(|last| last & 0x80 != 0) { -1 } else { 0 };
     machine.push(Value::Int(bytes.iter().rev().fold(start, |number, &byte| number << 8 | i64::from(byte))))
 }
@@ -253,7 +254,7 @@ fn plain(bytes: Vec<u8>) -> Result<String, PickleError> {
     String::from_utf8(bytes).or_else(|_| broken("a name in it is not UTF-8"))
 }
 
-/// Texts of Python 2 may be anything.
+/// Texts of Python 2 may have any encoding.
 fn utf8(bytes: Vec<u8>) -> Value {
     String::from_utf8(bytes).map_or(Value::Bytes, |text| Value::Text(text.into()))
 }

@@ -1,4 +1,4 @@
-//! The bytes of a pickle: a part of a file, read some at a time.
+//! Buffered reading of a pickle, which is a range of a file.
 
 use std::fs::File;
 
@@ -6,13 +6,13 @@ use super::PickleError;
 use crate::arena::io::read_at;
 
 const BUFFER: usize = 64 << 10;
-/// A text or a line of more bytes is refused: the longest that are needed are names of tensors.
+/// Maximum length of a text or a line. The longest texts that are needed are names of tensors.
 const MAX_TEXT: u64 = 1 << 20;
 
-/// Reads a file from one place on.
+/// Reads a range of a file.
 pub(in crate::checkpoint::pytorch) struct Source<'a> {
     file: &'a File,
-    /// Where the buffer ends in the file.
+    /// End of the buffer in the file.
     at: u64,
     end: u64,
     buffer: Vec<u8>,
@@ -24,12 +24,12 @@ impl<'a> Source<'a> {
         Self { file, at: start, end, buffer: Vec::new(), used: 0 }
     }
 
-    /// The place in the file of the next byte.
+    /// File offset of the next byte.
     pub(in crate::checkpoint::pytorch) fn position(&self) -> u64 {
         self.at - (self.buffer.len() - self.used) as u64
     }
 
-    /// How many bytes are left.
+    /// Number of remaining bytes.
     pub(super) fn left(&self) -> u64 {
         self.end - self.position()
     }
@@ -85,7 +85,7 @@ impl<'a> Source<'a> {
         Ok(bytes)
     }
 
-    /// The bytes up to the end of a line, without it.
+    /// Reads a line, without the line break.
     pub(super) fn line(&mut self) -> Result<Vec<u8>, PickleError> {
         let mut bytes = Vec::new();
         loop {

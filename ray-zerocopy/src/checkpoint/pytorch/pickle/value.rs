@@ -1,43 +1,44 @@
-//! What a pickle holds.
+//! The values of a pickle.
 
-/// A value's place in the table of its pickle.
+/// Index of a value in the table of its pickle.
 pub(crate) type Id = u32;
 
-/// A value. Those that it is made of are named by their place.
+/// A value. Nested values are referenced by index.
 #[derive(Debug)]
 pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// A number that nothing here needs: a float, or an integer of more than 64 bits.
+    /// A number whose value is not needed: a float, or an integer of more than 64 bits.
     Number,
     Text(Box<str>),
     /// Bytes, which are skipped.
     Bytes,
     Tuple(Box<[Id]>),
     List(Vec<Id>),
-    /// Pairs in the order in which they were set; of two with the same key the last one counts.
+    /// Pairs in insertion order. The last one of equal keys counts.
     Dict(Vec<(Id, Id)>),
     /// A class or function, as `module.name`.
     Global(Box<str>),
-    /// The call of a function, or the making of an object: the function, and its arguments.
+    /// A function call or object construction: the function, and its arguments.
     Call(Id, Id),
-    /// What the pickle does not hold itself: the tuple that names a storage.
+    /// A persistent id, which refers to data outside of the pickle: the tuple that describes a
+    /// storage.
     Persistent(Id),
 }
 
-/// A pickle that has been read.
+/// A parsed pickle.
 #[derive(Debug)]
 pub(crate) struct Pickle {
     pub values: Vec<Value>,
     pub root: Id,
-    /// The bytes that it has.
+    /// Its size in bytes.
     pub len: u64,
 }
 
 impl Pickle {
     pub(crate) fn get(&self, id: Id) -> &Value {
-        // Every place comes from the machine, which has put a value there.
+        // All ids are created by the machine together with their value.
         self.values.get(id as usize).unwrap_or(&Value::None)
     }
 
@@ -48,7 +49,7 @@ impl Pickle {
         }
     }
 
-    /// A number that is not negative.
+    /// Returns an integer that is not negative.
     pub(crate) fn number(&self, id: Id) -> Option<u64> {
         match self.get(id) {
             Value::Int(number) => (*number).try_into().ok(),
@@ -56,7 +57,7 @@ impl Pickle {
         }
     }
 
-    /// The values of a tuple or a list.
+    /// Returns the values of a tuple or a list.
     pub(crate) fn items(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Value::Tuple(items) => Some(items),
@@ -65,10 +66,10 @@ impl Pickle {
         }
     }
 
-    /// The name of the function that a value is the call of, and the arguments.
+    /// Returns the name of the called function, and the arguments, if the value is a call.
     pub(crate) fn call(&self, id: Id) -> Option<(&str, Id)> {
         let Value::Call(function, arguments) = self.get(id) else { return None };
-        // Old files name a module's class as they name storages, with its source beside it.
+        // Old files refer to the class of a module by a persistent id, which includes its source.
         let function = match self.get(*function) {
             Value::Persistent(named) => match self.items(*named)? {
                 &[what, class, ..] if self.text(what) == Some("module") => class,
@@ -82,7 +83,7 @@ impl Pickle {
         }
     }
 
-    /// What a value is, for an error.
+    /// Describes a value for an error message.
     pub(crate) fn describe(&self, id: Id) -> String {
         match self.get(id) {
             Value::None => "None".to_owned(),

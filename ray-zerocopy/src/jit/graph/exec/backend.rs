@@ -1,4 +1,4 @@
-//! What a backend has to have to run graphs, and which ones do.
+//! The interface that a backend needs to run graphs, and the backends that implement it.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use crate::jit::graph::code::GraphCode;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
-/// A backend that runs graphs.
+/// A backend that can run graphs.
 pub(super) trait Bridge: BackendIr {
-    /// The tensor in a value, if it is on this device of this backend.
+    /// Extracts the backend's tensor. Returns `None` if the value is on another backend or device.
     fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>>;
 
-    /// The value of a tensor.
+    /// Wraps a tensor in a value. Returns `None` for quantised tensors.
     fn outside(handle: HandleKind<Self>) -> Option<Value>;
 
-    /// Where the elements are, if that is host memory.
+    /// Address of the elements, or `None` if they are not in host memory.
     fn address(handle: &HandleKind<Self>) -> Option<*const u8>;
 }
 
@@ -66,13 +66,14 @@ mod cube {
     use burn_ir::HandleKind;
     use burn_std::device::Device as _;
 
-    use crate::jit::executable::Bridge;
+    use super::Bridge;
     use crate::tensor::value::Value;
 
-    /// CUDA and wgpu: one backend of burn's, whose device says which.
+    /// CUDA and wgpu: the same backend of burn. The device selects one of them.
     pub(super) type Cube = burn::backend::Cube;
 
-    /// What burn calls the device there, if it is one of this backend. A tensor on it tells.
+    /// Converts a device to burn's own type. Returns `None` if it belongs to another backend. burn
+    /// only exposes this through a tensor on the device.
     pub(super) fn device(device: &Device) -> Option<<Cube as BackendTypes>::Device> {
         match Tensor::<1>::from_floats([0.0], device).into_dispatch().kind {
             DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(tensor.device()),
@@ -82,7 +83,7 @@ mod cube {
 
     impl Bridge for Cube {
         fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>> {
-            // Another graphics card is the same backend.
+            // Another graphics card uses the same backend.
             if value.kind_of().device().to_id() != device.to_id() {
                 return None;
             }
@@ -110,21 +111,22 @@ mod cube {
     }
 }
 
-/// The player of a graph on a device, and what it could not borrow.
-pub(crate) fn player(
+/// Creates the executor of a graph on a device. Also returns the weights that could not be
+/// borrowed.
+pub(crate) fn executor(
     code: &Arc<GraphCode>,
     arena: &Arena,
     device: &Device,
     name: &str,
 ) -> Result<(Box<dyn Execute>, Vec<CopiedTensor>), ReplayError> {
     if *device == Device::flex() {
-        let (player, copied) = Executor::<Flex>::new(code, arena, device, FlexDevice)?;
-        return Ok((Box::new(player), copied));
+        let (executor, copied) = Executor::<Flex>::new(code, arena, device, FlexDevice)?;
+        return Ok((Box::new(executor), copied));
     }
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    if let Some(own) = cube::device(device) {
-        let (player, copied) = Executor::<cube::Cube>::new(code, arena, device, own)?;
-        return Ok((Box::new(player), copied));
+    if let Some(cube_device) = cube::device(device) {
+        let (executor, copied) = Executor::<cube::Cube>::new(code, arena, device, cube_device)?;
+        return Ok((Box::new(executor), copied));
     }
     Err(ReplayError::NoInterpreter { device: name.to_owned() })
 }

@@ -1,7 +1,7 @@
-//! Runs a graph on one backend.
+//! Executes a graph on one backend.
 //!
-//! Each tensor of the graph has a slot. Constants stay in theirs; what an operation gives is taken out by the operation that uses
-//! it last, which may so compute in its place.
+//! Each tensor of the graph has a slot. Constants stay in their slots. The result of an operation
+//! is moved out of its slot by its last use, which may then compute in place.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::panics;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
-/// The tensors of a run.
+/// The tensors of a run, by tensor id.
 pub(super) struct Slots<B: Bridge>(pub(super) Vec<Option<HandleKind<B>>>);
 
 impl<B: Bridge> Slots<B> {
-    /// The tensor that an operation reads; out of its slot if nobody reads it afterwards.
+    /// Returns an operand. Its last use moves it out of the slot.
     pub(super) fn operand(&mut self, tensor: &TensorIr) -> HandleKind<B> {
         let slot = self.0.get_mut(tensor.id.value() as usize).and_then(|slot| match tensor.status {
             TensorStatus::ReadWrite => slot.take(),
@@ -47,22 +47,22 @@ impl<B: Bridge> Slots<B> {
 pub(super) struct Executor<B: Bridge> {
     code: Arc<GraphCode>,
     device: Device,
-    own: B::Device,
+    backend_device: B::Device,
     arena: Arena,
     slots: Slots<B>,
-    /// Which slots are constants of all sizes.
+    /// Constants that do not depend on symbols, by slot.
     constants: Vec<Option<HandleKind<B>>>,
-    /// Ready to run.
-    instances: PlanCache<ExecutionPlan<B>>,
+    /// Execution plans of recently used sizes.
+    plans: PlanCache<ExecutionPlan<B>>,
 }
 
 impl<B: Bridge> Executor<B> {
-    /// Makes the constants: those of the arena are borrowed where the backend can.
+    /// Creates the constants. Those of the arena are borrowed if the backend supports it.
     pub(super) fn new(
         code: &Arc<GraphCode>,
         arena: &Arena,
         device: &Device,
-        own: B::Device,
+        backend_device: B::Device,
     ) -> Result<(Self, Vec<CopiedTensor>), ReplayError> {
         let count = tensors(code);
         let mut constants: Vec<Option<HandleKind<B>>> = (0..count).map(|_| None).collect();
@@ -72,9 +72,9 @@ impl<B: Bridge> Executor<B> {
         for (at, constant) in code.constants.iter().enumerate() {
             let slot = &mut constants[code.inputs.len() + at];
             let Source::Entry(path) = &constant.source else {
-                // What depends on sizes is made for each.
+                // Constants that depend on symbols are created for each plan.
                 if let Some(data) = constant.data(&[]) {
-                    *slot = Some(constant_handle::<B>(data, device, &own, &path_of(at))?);
+                    *slot = Some(constant_handle::<B>(data, device, &backend_device, &path_of(at))?);
                 }
                 continue;
             };
@@ -85,7 +85,7 @@ impl<B: Bridge> Executor<B> {
             let entry = entries.find(path, constant)?;
             let data = TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
             let bytes = data.as_bytes().len() as u64;
-            let made = constant_handle::<B>(data, device, &own, path)?;
+            let made = constant_handle::<B>(data, device, &backend_device, path)?;
             if bytes > 0 && !B::address(&made).is_some_and(|address| arena.contains(address)) {
                 copied.push(CopiedTensor { path: path.clone(), bytes });
             }
@@ -93,37 +93,40 @@ impl<B: Bridge> Executor<B> {
             *slot = Some(made);
         }
         let slots = Slots(constants.clone());
-        let player = Self {
+        let executor = Self {
             code: Arc::clone(code),
             device: device.clone(),
-            own,
+            backend_device,
             arena: arena.clone(),
             slots,
             constants,
-            instances: PlanCache::new(),
+            plans: PlanCache::new(),
         };
-        Ok((player, copied))
+        Ok((executor, copied))
     }
 
-    /// The operations at these sizes, in front of the others.
-    fn instance(&mut self, sizes: &[usize]) -> Result<(), ReplayError> {
-        if self.instances.use_again(sizes) {
+    /// Makes the plan for these sizes the first one in the cache.
+    fn plan(&mut self, sizes: &[usize]) -> Result<(), ReplayError> {
+        if self.plans.promote(sizes) {
             return Ok(());
         }
-        let mut instance = ExecutionPlan::<B>::new(&self.code, sizes, &self.device, &self.own)?;
-        self.prepare(&mut instance)?;
-        let bytes = instance.bytes();
-        self.instances.add(sizes, instance, bytes);
+        let mut plan = ExecutionPlan::<B>::new(&self.code, sizes, &self.device, &self.backend_device)?;
+        self.prepare(&mut plan)?;
+        let bytes = plan.bytes();
+        self.plans.add(sizes, plan, bytes);
         Ok(())
     }
 
-    /// Runs what depends on constants alone, if its results cost nothing to keep, and keeps them.
-    fn prepare(&mut self, instance: &mut ExecutionPlan<B>) -> Result<(), ReplayError> {
-        instance.fixed.iter().for_each(|(id, handle)| self.slots.0[*id] = Some(handle.clone()));
-        let candidates = instance.constant_only(self.code.inputs.len());
-        let mut done = vec![false; instance.steps.len()];
+    /// Constant folding: runs the operations that depend only on constants, and retains results
+    /// that need no additional memory.
+    fn prepare(&mut self, plan: &mut ExecutionPlan<B>) -> Result<(), ReplayError> {
+        for (id, handle) in &plan.fixed {
+            self.slots.0[*id] = Some(handle.clone());
+        }
+        let candidates = plan.constant_only(self.code.inputs.len());
+        let mut done = vec![false; plan.steps.len()];
         for at in candidates {
-            let step = &instance.steps[at];
+            let step = &plan.steps[at];
             let ready = step
                 .operation
                 .inputs()
@@ -131,17 +134,17 @@ impl<B: Bridge> Executor<B> {
             if !ready {
                 continue;
             }
-            // Their operands are constants, which stay.
+            // The operands are constants, and must stay in their slots.
             let mut operation = step.operation.clone();
             passes::last_uses(
                 std::slice::from_mut(&mut operation),
                 &step.operation.inputs().map(|tensor| tensor.id).collect(),
             );
-            let ran = panics::caught(|| run(&operation, &mut self.slots, &self.own));
-            ran.map_err(|reason| failed(at, &operation, reason))?;
+            let result = panics::caught(|| run(&operation, &mut self.slots, &self.backend_device));
+            result.map_err(|reason| operation_error(at, &operation, reason))?;
             let outputs: Vec<_> = operation.outputs().map(|tensor| tensor.id.value() as usize).collect();
             let bytes = operation.outputs().map(|out| out.shape.num_elements() * out.dtype.size()).sum::<usize>();
-            let cheap = |id: &usize| {
+            let is_free = |id: &usize| {
                 let handle = self.slots.0[*id].as_ref();
                 bytes <= passes::SMALL
                     || handle.is_some_and(|handle| match B::address(handle) {
@@ -149,57 +152,64 @@ impl<B: Bridge> Executor<B> {
                         None => passes::is_view(&operation),
                     })
             };
-            match outputs.iter().all(cheap) {
-                true => {
-                    // What is larger is a view, of what is counted already or of the arena.
-                    instance.fixed_bytes += if bytes <= passes::SMALL { bytes } else { 0 };
-                    for id in outputs {
-                        instance.fixed.extend(self.slots.0[id].clone().map(|handle| (id, handle)));
-                    }
-                    done[at] = true;
+            if outputs.iter().all(is_free) {
+                // A larger result is a view, of the arena or of memory that is already counted.
+                plan.fixed_bytes += if bytes <= passes::SMALL { bytes } else { 0 };
+                for id in outputs {
+                    plan.fixed.extend(self.slots.0[id].clone().map(|handle| (id, handle)));
                 }
-                false => outputs.iter().for_each(|id| self.slots.0[*id] = None),
+                done[at] = true;
+            } else {
+                for id in outputs {
+                    self.slots.0[id] = None;
+                }
             }
         }
-        instance.finish(&self.code, &done);
-        instance.fixed.iter().for_each(|(id, _)| self.slots.0[*id] = None);
+        plan.finish(&self.code, &done);
+        for (id, _) in &plan.fixed {
+            self.slots.0[*id] = None;
+        }
         Ok(())
     }
 
-    /// After a run that failed, or left something: constants, and nothing else.
+    /// Resets the slots to the constants after a failed run.
     fn reset(&mut self) {
         self.slots.0.clone_from(&self.constants);
     }
 
     fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
-        let Self { code, device, own, slots, instances, .. } = self;
+        let Self { code, device, backend_device, slots, plans, .. } = self;
         let unready = || GraphError::Corrupted { reason: "nothing is ready to run".to_owned() };
-        let instance = instances.front().ok_or_else(unready)?;
+        let plan = plans.front().ok_or_else(unready)?;
         for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
-            let wrong = |reason: String| ReplayError::Input {
+            let input_error = |reason: String| ReplayError::Input {
                 name: port.name.clone(),
                 expected: "a tensor that its device can read".to_owned(),
                 found: reason,
             };
-            slots.0[at] = Some(match B::inside(&value, own) {
+            slots.0[at] = Some(match B::inside(&value, backend_device) {
                 Some(handle) => handle,
                 None => {
-                    let data = value.data().map_err(wrong)?;
+                    let data = value.data().map_err(input_error)?;
                     drop(value);
-                    handle::<B>(data, device, own).map_err(wrong)?
+                    handle::<B>(data, device, backend_device).map_err(input_error)?
                 }
             });
         }
-        instance.fixed.iter().for_each(|(id, handle)| slots.0[*id] = Some(handle.clone()));
+        for (id, handle) in &plan.fixed {
+            slots.0[*id] = Some(handle.clone());
+        }
         let mut at = 0;
-        let ran = panics::caught(|| {
-            for step in &instance.steps {
-                run(&step.operation, slots, own);
-                step.unused.iter().for_each(|id| slots.0[*id] = None);
+        let result = panics::caught(|| {
+            for step in &plan.steps {
+                run(&step.operation, slots, backend_device);
+                for id in &step.unused {
+                    slots.0[*id] = None;
+                }
                 at += 1;
             }
         });
-        ran.map_err(|reason| failed(instance.steps[at].number, &instance.steps[at].operation, reason))?;
+        result.map_err(|reason| operation_error(plan.steps[at].number, &plan.steps[at].operation, reason))?;
         let output = |port: &crate::jit::graph::code::Port| {
             let handle = slots.0.get(port.id.value() as usize).cloned().flatten();
             handle.and_then(B::outside).ok_or_else(|| {
@@ -208,14 +218,14 @@ impl<B: Bridge> Executor<B> {
             })
         };
         let outputs = code.outputs.iter().map(output).collect();
-        instance.leave(slots, code.inputs.len());
+        plan.clear_slots(slots, code.inputs.len());
         outputs
     }
 }
 
 impl<B: Bridge> Execute for Executor<B> {
-    fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
-        let outputs = self.instance(sizes).and_then(|()| self.run(inputs));
+    fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
+        let outputs = self.plan(sizes).and_then(|()| self.run(inputs));
         if outputs.is_err() {
             self.reset();
         }
@@ -225,7 +235,7 @@ impl<B: Bridge> Execute for Executor<B> {
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError> {
         let make = |(at, (dtype, shape)): (usize, (DType, Vec<usize>))| {
             let data = TensorData::from_bytes_vec(Vec::new(), shape, dtype);
-            let made = handle::<B>(data, &self.device, &self.own).map(B::outside);
+            let made = handle::<B>(data, &self.device, &self.backend_device).map(B::outside);
             let name = || self.code.outputs.get(at).map(|port| port.name.clone()).unwrap_or_default();
             made.and_then(|made| made.ok_or_else(|| "it is quantised".to_owned())).map_err(|reason| {
                 GraphError::Corrupted { reason: format!("output `{}` cannot be made empty: {reason}", name()) }.into()
@@ -239,55 +249,56 @@ fn path_of(at: usize) -> String {
     format!("constant {at}")
 }
 
-fn failed(number: usize, operation: &OperationIr, reason: String) -> ReplayError {
+fn operation_error(number: usize, operation: &OperationIr, reason: String) -> ReplayError {
     ReplayError::Operation { number, operation: passes::name(operation), reason }
 }
 
-/// How many tensors there are in a graph.
+/// Number of tensors in a graph.
 pub(super) fn tensors(code: &GraphCode) -> usize {
     let made: usize = code.operations.iter().map(|operation| operation.outputs().count()).sum();
     code.inputs.len() + code.constants.len() + made
 }
 
-/// Elements on a backend. Booleans are stored as the device does.
-fn handle<B: Bridge>(data: TensorData, device: &Device, own: &B::Device) -> Result<HandleKind<B>, String> {
+/// Creates a backend tensor from elements. Booleans are converted to the device's encoding.
+fn handle<B: Bridge>(data: TensorData, device: &Device, backend_device: &B::Device) -> Result<HandleKind<B>, String> {
     let data = match data.dtype() {
         burn::tensor::DType::Bool(_) => data.convert_dtype(device.settings().bool_dtype.into()),
         _ => data,
     };
-    B::inside(&Value::from_data(data, device)?, own).ok_or_else(|| "it is on another device".to_owned())
+    B::inside(&Value::from_data(data, device)?, backend_device).ok_or_else(|| "it is on another device".to_owned())
 }
 
-/// The same, of a constant of this name.
+/// Creates a backend tensor for the constant at this path.
 pub(super) fn constant_handle<B: Bridge>(
     data: TensorData,
     device: &Device,
-    own: &B::Device,
+    backend_device: &B::Device,
     path: &str,
 ) -> Result<HandleKind<B>, ReplayError> {
-    let wrong = |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be made: {reason}") };
-    handle::<B>(data, device, own).map_err(|reason| wrong(reason).into())
+    let constant_error =
+        |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be made: {reason}") };
+    handle::<B>(data, device, backend_device).map_err(|reason| constant_error(reason).into())
 }
 
 /// Runs one operation.
 ///
 /// # Panics
-/// As the backend does.
+/// If the backend panics.
 pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>, device: &B::Device) {
     if !kernels::run(operation, slots) {
         interpret(operation, slots, device);
     }
 }
 
-/// Runs one operation by burn's own interpreter.
+/// Runs one operation with burn's own interpreter.
 ///
 /// # Panics
-/// As the backend does.
+/// If the backend panics.
 pub(super) fn interpret<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>, device: &B::Device) {
     let mut interpreter = TensorInterpreter::<B>::new(device.clone());
     let mut operation = operation.clone();
     let mut seen = std::collections::HashSet::new();
-    // An operand that comes twice is one tensor of the interpreter, which takes it out at its last use.
+    // Repeated operands are a single tensor in the interpreter, which removes it at its last use.
     for tensor in operation.inputs() {
         if seen.insert(tensor.id) {
             let read = TensorIr { status: TensorStatus::ReadOnly, ..tensor.clone() };
@@ -296,18 +307,19 @@ pub(super) fn interpret<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>
     }
     let inputs: Vec<_> = operation.inputs().cloned().collect();
     for tensor in inputs.iter().filter(|tensor| tensor.status == TensorStatus::ReadWrite) {
-        drop(slots.operand(tensor));
+        // The interpreter holds the operand; this empties its slot.
+        slots.operand(tensor);
     }
     let outputs: Vec<_> = operation.outputs().cloned().collect();
-    whole(&mut operation);
+    mark_last_uses(&mut operation);
     interpreter.register_op(operation);
     for out in outputs {
-        let own = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
-        slots.put(&out, interpreter.get_tensor(&own));
+        let last_use = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
+        slots.put(&out, interpreter.get_tensor(&last_use));
     }
 }
 
-/// Hands every operand to the operation: nobody else has the interpreter's.
-fn whole(operation: &mut OperationIr) {
+/// Marks every operand as its last use: no other operation uses the interpreter's tensors.
+fn mark_last_uses(operation: &mut OperationIr) {
     passes::last_uses(std::slice::from_mut(operation), &Default::default());
 }

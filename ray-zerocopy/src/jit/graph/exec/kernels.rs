@@ -1,7 +1,9 @@
-//! Frequent operations, without the way through burn's interpreter: that takes an operation by value, and looks each tensor up by
-//! its hash, which for small tensors takes longer than to compute.
+//! Direct kernels for frequent operations. They bypass burn's interpreter, which takes each
+//! operation by value and looks up each tensor by hash; for small tensors that takes longer than
+//! the computation.
 //!
-//! Each calls what the interpreter calls, so the bits are the same.
+//! Each kernel calls the same backend function as the interpreter, so the results are bitwise
+//! equal.
 
 use burn_backend::ops::AttentionModuleOptions;
 use burn_ir::{
@@ -12,10 +14,10 @@ use burn_ir::{
 use super::backend::Bridge;
 use super::executor::Slots;
 
-/// Runs an operation, if it is one of these.
+/// Runs an operation if it has a direct kernel. Returns `false` otherwise.
 ///
 /// # Panics
-/// As the backend does; or if the operation is one of another kind of tensor.
+/// If the backend panics, or a tensor has another kind than the operation expects.
 pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>) -> bool {
     match operation {
         OperationIr::BaseFloat(operation) => base_float(operation, slots),
@@ -84,7 +86,7 @@ impl<B: Bridge> Slots<B> {
     }
 }
 
-/// What every kind of tensor has.
+/// Operations that all kinds of tensors have in common.
 macro_rules! base {
     ($operation:expr, $slots:expr, $take:ident $put:ident, $reshape:ident $swap:ident $permute:ident $expand:ident $slice:ident $cat:ident) => {
         match $operation {
@@ -270,7 +272,7 @@ mod tests {
             Self { parts }
         }
 
-        /// Every operation that has a way of its own.
+        /// Uses every operation that has a direct kernel.
         fn forward(&self, x: Tensor<2>, ids: Tensor<2, Int>) -> Values {
             let Parts { linear, norm, words, bias } = &self.parts;
             let (bias, mask) = (bias.val(), x.clone().greater_elem(0.5));

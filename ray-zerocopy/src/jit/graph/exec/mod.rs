@@ -1,4 +1,12 @@
-//! TODO.
+//! Execution of graphs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `backend` | the interface that a backend needs, and the backends that implement it |
+//! | `executor` | executes a graph on one backend |
+//! | `plan` | the operations with concrete sizes |
+//! | `plan_cache` | an LRU cache of plans |
+//! | `kernels` | direct kernels for frequent operations |
 
 pub(crate) mod backend;
 pub(crate) mod executor;
@@ -11,11 +19,11 @@ use burn::tensor::DType;
 use crate::error::graph::ReplayError;
 use crate::tensor::value::Value;
 
-/// Runs a graph, on whatever backend.
+/// An executor of a graph, independent of the backend.
 pub(crate) trait Execute: Send {
-    /// Runs it once. Inputs are those of the graph, in its order, and they fit.
-    fn play(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+    /// Runs the graph once. Inputs are in the graph's order and have been checked.
+    fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
 
-    /// Outputs without elements, of these types and shapes.
+    /// Creates outputs without elements, of these types and shapes.
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError>;
 }

@@ -1,4 +1,4 @@
-//! The operations at certain sizes, ready to run.
+//! Execution plans: the operations of a graph with concrete sizes.
 
 use std::collections::HashSet;
 
@@ -12,32 +12,32 @@ use crate::jit::graph::code::GraphCode;
 use crate::jit::graph::passes;
 use crate::jit::graph::symbolic::scalars::with_numbers;
 
-/// An operation at certain sizes.
+/// An operation with concrete sizes.
 pub(super) struct PlannedOp {
     pub operation: OperationIr,
-    /// Its place in the graph.
+    /// Index in the graph.
     pub number: usize,
-    /// What it gives and nobody uses.
+    /// Results that no operation uses.
     pub unused: Vec<usize>,
 }
 
 pub(super) struct ExecutionPlan<B: Bridge> {
-    /// Constants of these sizes, and what is computed of constants once.
+    /// Constants for these sizes, and folded results.
     pub fixed: Vec<(usize, HandleKind<B>)>,
-    /// The bytes of their elements.
+    /// Total size of their elements in bytes.
     pub fixed_bytes: usize,
     pub steps: Vec<PlannedOp>,
-    /// What is in its slot after a run: outputs.
-    left: Vec<usize>,
+    /// Slots that are still filled after a run: outputs.
+    retained: Vec<usize>,
 }
 
 impl<B: Bridge> ExecutionPlan<B> {
-    /// Puts the sizes into the operations.
+    /// Substitutes the sizes into the operations.
     pub(super) fn new(
         code: &GraphCode,
         sizes: &[usize],
         device: &Device,
-        own: &B::Device,
+        backend_device: &B::Device,
     ) -> Result<Self, ReplayError> {
         let bools: DType = device.settings().bool_dtype.into();
         let traced = code.symbols.iter().zip(sizes).all(|(symbol, &size)| symbol.traced == size);
@@ -48,21 +48,19 @@ impl<B: Bridge> ExecutionPlan<B> {
             while let Some(hole) = holes.next_if(|hole| hole.operation as usize == number) {
                 filled.push(hole);
             }
-            let wrong = |reason: String| ReplayError::Sizes {
+            let sizes_error = |reason: String| ReplayError::Sizes {
                 number,
                 operation: passes::name(operation),
-                sizes: named(code, sizes),
+                sizes: format_sizes(code, sizes),
                 reason,
             };
-            let mut operation = match filled.is_empty() || traced {
-                true => operation.clone(),
-                false => {
-                    let value =
-                        |hole: &&crate::jit::graph::code::SymbolicScalar| Some((hole.number, hole.form.at(sizes)?));
-                    let values: Option<Vec<_>> = filled.iter().map(value).collect();
-                    let values = values.ok_or_else(|| wrong("a number is out of range".to_owned()))?;
-                    with_numbers(operation, &values).map_err(wrong)?
-                }
+            let mut operation = if filled.is_empty() || traced {
+                operation.clone()
+            } else {
+                let value = |hole: &&crate::jit::graph::code::SymbolicScalar| Some((hole.number, hole.form.at(sizes)?));
+                let values: Option<Vec<_>> = filled.iter().map(value).collect();
+                let values = values.ok_or_else(|| sizes_error("a number is out of range".to_owned()))?;
+                with_numbers(operation, &values).map_err(sizes_error)?
             };
             operation.visit_mut(&mut Bools(bools));
             steps.push(PlannedOp { operation, number, unused: Vec::new() });
@@ -70,56 +68,58 @@ impl<B: Bridge> ExecutionPlan<B> {
         let mut fixed = Vec::new();
         let mut fixed_bytes = 0;
         for (at, constant) in code.constants.iter().enumerate() {
-            // Those of all sizes are there already.
-            if constant.shape.iter().all(|extent| extent.fixed().is_some()) {
+            // Constants that do not depend on symbols are created once by the executor.
+            if constant.shape.iter().all(|extent| extent.as_constant().is_some()) {
                 continue;
             }
-            let wrong = || ReplayError::Sizes {
+            let sizes_error = || ReplayError::Sizes {
                 number: 0,
                 operation: format!("constant {at}"),
-                sizes: named(code, sizes),
+                sizes: format_sizes(code, sizes),
                 reason: "it cannot be made".to_owned(),
             };
-            let data = constant.data(sizes).ok_or_else(wrong)?;
+            let data = constant.data(sizes).ok_or_else(sizes_error)?;
             fixed_bytes += data.as_bytes().len();
-            let handle = constant_handle::<B>(data, device, own, &format!("constant {at}"))?;
+            let handle = constant_handle::<B>(data, device, backend_device, &format!("constant {at}"))?;
             fixed.push((code.inputs.len() + at, handle));
         }
-        Ok(Self { fixed, fixed_bytes, steps, left: Vec::new() })
+        Ok(Self { fixed, fixed_bytes, steps, retained: Vec::new() })
     }
 
-    /// The operations that depend on constants alone. The first tensors are inputs.
+    /// Operations that depend only on constants. The first `inputs` tensors are inputs.
     pub(super) fn constant_only(&self, inputs: usize) -> Vec<usize> {
         let mut varying: HashSet<TensorId> = (0..inputs).map(|input| TensorId::new(input as u64)).collect();
         let mut found = Vec::new();
         for (at, PlannedOp { operation, .. }) in self.steps.iter().enumerate() {
-            match passes::is_impure(operation) || operation.inputs().any(|tensor| varying.contains(&tensor.id)) {
-                true => varying.extend(operation.outputs().map(|tensor| tensor.id)),
-                false => found.push(at),
+            if passes::is_impure(operation) || operation.inputs().any(|tensor| varying.contains(&tensor.id)) {
+                varying.extend(operation.outputs().map(|tensor| tensor.id));
+            } else {
+                found.push(at);
             }
         }
         found
     }
 
-    /// Leaves out what is done already, and finds who uses what for the last time.
+    /// Removes operations that have been folded, and determines the last use of each tensor.
     pub(super) fn finish(&mut self, code: &GraphCode, done: &[bool]) {
         let mut done = done.iter();
         self.steps.retain(|_| !done.next().copied().unwrap_or(false));
-        let mut kept: HashSet<TensorId> =
+        let mut always_live: HashSet<TensorId> =
             (0..code.inputs.len() + code.constants.len()).map(|id| TensorId::new(id as u64)).collect();
-        kept.extend(code.outputs.iter().map(|port| port.id));
-        kept.extend(self.fixed.iter().map(|(id, _)| TensorId::new(*id as u64)));
+        always_live.extend(code.outputs.iter().map(|port| port.id));
+        always_live.extend(self.fixed.iter().map(|(id, _)| TensorId::new(*id as u64)));
         let mut operations: Vec<_> = self.steps.iter().map(|step| step.operation.clone()).collect();
-        let unused = passes::last_uses(&mut operations, &kept);
+        let unused = passes::last_uses(&mut operations, &always_live);
         for ((step, operation), unused) in self.steps.iter_mut().zip(operations).zip(unused) {
             step.operation = operation;
             step.unused = unused.iter().map(|tensor| tensor.id.value() as usize).collect();
         }
         let constants = code.inputs.len() + code.constants.len();
-        self.left = code.outputs.iter().map(|port| port.id.value() as usize).filter(|id| *id >= constants).collect();
+        self.retained =
+            code.outputs.iter().map(|port| port.id.value() as usize).filter(|id| *id >= constants).collect();
     }
 
-    /// About how much memory it takes.
+    /// Approximate memory use in bytes.
     pub(super) fn bytes(&self) -> usize {
         let extents =
             |step: &PlannedOp| step.operation.nodes().iter().map(|tensor| tensor.shape.num_dims()).sum::<usize>();
@@ -127,21 +127,21 @@ impl<B: Bridge> ExecutionPlan<B> {
         self.fixed_bytes + self.steps.iter().map(step).sum::<usize>()
     }
 
-    /// Empties the slots that a run leaves full.
-    pub(super) fn leave(&self, slots: &mut Slots<B>, inputs: usize) {
-        (0..inputs).chain(self.left.iter().copied()).chain(self.fixed.iter().map(|(id, _)| *id)).for_each(|id| {
+    /// Empties the slots that are filled after a run.
+    pub(super) fn clear_slots(&self, slots: &mut Slots<B>, inputs: usize) {
+        for id in (0..inputs).chain(self.retained.iter().copied()).chain(self.fixed.iter().map(|(id, _)| *id)) {
             slots.0[id] = None;
-        });
+        }
     }
 }
 
-fn named(code: &GraphCode, sizes: &[usize]) -> String {
+fn format_sizes(code: &GraphCode, sizes: &[usize]) -> String {
     let sizes: Vec<_> =
         code.symbols.iter().zip(sizes).map(|(symbol, size)| format!("{} {size}", symbol.name)).collect();
     if sizes.is_empty() { "fixed sizes".to_owned() } else { sizes.join(", ") }
 }
 
-/// Booleans are stored as the device does.
+/// Sets the device's encoding of booleans.
 struct Bools(DType);
 
 impl IrVisitorMut for Bools {

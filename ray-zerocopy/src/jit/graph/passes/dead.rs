@@ -1,11 +1,11 @@
-//! Operations whose results nobody uses go.
+//! Dead code elimination.
 
 use std::collections::HashSet;
 
 use burn::tensor::TensorId;
 use burn_ir::OperationIr;
 
-/// For each operation, whether its results are used, directly or not, by the outputs.
+/// For each operation, whether the outputs use its results, directly or indirectly.
 pub(crate) fn needed<'a>(
     operations: impl DoubleEndedIterator<Item = &'a OperationIr> + ExactSizeIterator,
     outputs: impl IntoIterator<Item = TensorId>,
@@ -21,7 +21,7 @@ pub(crate) fn needed<'a>(
     needed
 }
 
-/// Removes operations whose results nobody uses.
+/// Removes operations whose results are not used.
 pub(crate) fn remove_dead<T>(
     steps: &mut Vec<T>,
     operation: impl Fn(&T) -> &OperationIr,

@@ -1,7 +1,8 @@
-//! What is computed of constants alone is computed once, here, if the result is small.
+//! Constant folding: operations that depend only on constants are evaluated once, if the result is
+//! small.
 //!
-//! Weights are never copied by this: what only looks at a weight in another way (a transposition, a part of it) is left to
-//! the replay, which does it without a copy; and so is every result that is not small.
+//! Folding never copies weights. Views of a weight (a transposition, a slice) are left to the
+//! executor, which creates them without a copy. So are all results that are not small.
 
 use std::collections::HashMap;
 
@@ -14,10 +15,10 @@ use burn_router::TensorInterpreter;
 use super::Step;
 use crate::panics;
 
-/// The largest result that becomes a constant of its own, in bytes.
+/// Maximum size in bytes of a folded result.
 pub(crate) const SMALL: usize = 64 << 10;
 
-/// Whether an operation gives the elements of its operand, in another order or in part.
+/// Returns `true` if the operation only reorders or selects elements of its operand.
 pub(crate) fn is_view(operation: &OperationIr) -> bool {
     use BaseOperationIr::{Expand, Permute, Reshape, Slice, SwapDims};
     let (OperationIr::BaseFloat(operation) | OperationIr::BaseInt(operation) | OperationIr::BaseBool(operation)) =
@@ -28,13 +29,14 @@ pub(crate) fn is_view(operation: &OperationIr) -> bool {
     matches!(operation, Reshape(_) | SwapDims(_) | Permute(_) | Expand(_) | Slice(_))
 }
 
-/// Whether it is no operation on tensors.
+/// Returns `true` if it is not an operation on tensors.
 pub(crate) fn is_foreign(operation: &OperationIr) -> bool {
     use OperationIr::{Custom, Distributed, Drop, Init};
     matches!(operation, Custom(_) | Distributed(_) | Drop(_) | Init(_))
 }
 
-/// Whether two runs of an operation may give different results, or it does something beside.
+/// Returns `true` if two runs of the operation may give different results, or if it has side
+/// effects.
 pub(crate) fn is_impure(operation: &OperationIr) -> bool {
     use burn_ir::{FloatOperationIr, NumericOperationIr};
     is_foreign(operation)
@@ -46,9 +48,10 @@ pub(crate) fn is_impure(operation: &OperationIr) -> bool {
         )
 }
 
-/// Takes out the operations whose results are constants, and gives these.
+/// Removes the operations whose results are constants, and returns these results.
 ///
-/// `constant` has the elements of a constant that is the same at all sizes, and whether it is a weight.
+/// `constant` returns the elements of a constant that does not depend on symbols, and whether it is
+/// a weight.
 pub(crate) fn fold(
     steps: &mut Vec<Step>,
     constant: impl Fn(TensorId) -> Option<(TensorData, bool)>,
@@ -83,18 +86,20 @@ pub(crate) fn fold(
     folded
 }
 
-/// Runs one operation on `cpu`; none if that does not know it.
+/// Runs one operation on the CPU. Returns `None` if the CPU backend does not support it.
 fn run(
     operation: &OperationIr,
     operands: impl Iterator<Item = (TensorId, TensorData)>,
 ) -> Option<Vec<(TensorId, TensorData)>> {
     panics::caught(|| {
         let mut interpreter = TensorInterpreter::<Flex>::new(FlexDevice);
-        operands.for_each(|(id, data)| interpreter.register_tensor_data_id(id, data));
+        for (id, data) in operands {
+            interpreter.register_tensor_data_id(id, data);
+        }
         interpreter.register_op(operation.clone());
         let outputs = operation.outputs().map(|out| {
-            let own = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
-            let data = ready(interpreter.read_tensor_async(own)).ok()?;
+            let last_use = TensorIr { status: TensorStatus::ReadWrite, ..out.clone() };
+            let data = ready(interpreter.read_tensor_async(last_use)).ok()?;
             Some((out.id, data))
         });
         outputs.collect::<Option<Vec<_>>>()
@@ -103,7 +108,7 @@ fn run(
     .flatten()
 }
 
-/// What `cpu` computes is there at once.
+/// Polls a future to completion. Results of the CPU backend are ready immediately.
 fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());

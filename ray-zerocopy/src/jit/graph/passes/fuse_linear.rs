@@ -1,8 +1,10 @@
-//! Linear layers become one operation again.
+//! Raises linear layers to a single operation.
 //!
-//! burn takes a linear layer apart before anybody records it, and in two ways: many rows of few columns are multiplied as one matrix,
-//! others as a batch of them. Which way depends on the sizes, so a recording of one way would have other bits than the pipeline at
-//! sizes where burn takes the other one, or be slower. The one operation leaves that to the backend, at the size of each call.
+//! burn lowers a linear layer before it is recorded, in one of two ways: many rows of few columns
+//! are multiplied as one matrix, others as a batch of matrices. The choice depends on the sizes. So
+//! a recording of one way would be slower, or differ in bits from the pipeline, at sizes where burn
+//! chooses the other way. The single operation leaves the choice to the backend, at the sizes of
+//! each call.
 
 use std::collections::HashMap;
 
@@ -15,7 +17,7 @@ use burn_std::{MatmulTransformAction, MatmulTransformAnalysis, MatmulTransformPo
 
 /// The parts of a linear layer, in the order in which they are found.
 struct Parts {
-    /// The operation that gives the result.
+    /// Index of the operation that computes the result.
     last: usize,
     x: TensorIr,
     weight: TensorIr,
@@ -23,7 +25,8 @@ struct Parts {
     out: TensorIr,
 }
 
-/// Puts one operation in the place of the last of each linear layer; the others are left to who removes what is not used.
+/// Replaces the last operation of each linear layer by the raised operation. The other operations
+/// are left for dead code elimination.
 pub(crate) fn raise_linear(operations: &mut [OperationIr], outputs: &[TensorId]) {
     let graph = Uses::of(operations, outputs);
     let found: Vec<_> = (0..operations.len()).filter_map(|at| parts(operations, &graph, at)).collect();
@@ -32,28 +35,28 @@ pub(crate) fn raise_linear(operations: &mut [OperationIr], outputs: &[TensorId])
     }
 }
 
-/// Who makes a tensor, and who reads it.
+/// Producers and readers of each tensor.
 struct Uses {
-    makers: HashMap<TensorId, usize>,
-    /// The only reader, if there is one only, and it is no output.
+    producers: HashMap<TensorId, usize>,
+    /// The reader, if there is exactly one and the tensor is not an output.
     readers: HashMap<TensorId, Option<usize>>,
 }
 
 impl Uses {
     fn of(operations: &[OperationIr], outputs: &[TensorId]) -> Self {
-        let (mut makers, mut readers) = (HashMap::new(), HashMap::new());
+        let (mut producers, mut readers) = (HashMap::new(), HashMap::new());
         for (at, operation) in operations.iter().enumerate() {
-            makers.extend(operation.outputs().map(|tensor| (tensor.id, at)));
+            producers.extend(operation.outputs().map(|tensor| (tensor.id, at)));
             for tensor in operation.inputs() {
                 readers.entry(tensor.id).and_modify(|reader| *reader = None).or_insert(Some(at));
             }
         }
         readers.extend(outputs.iter().map(|id| (*id, None)));
-        Self { makers, readers }
+        Self { producers, readers }
     }
 
-    fn maker<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<&'a OperationIr> {
-        self.makers.get(&tensor.id).map(|at| &operations[*at])
+    fn producer<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<&'a OperationIr> {
+        self.producers.get(&tensor.id).map(|at| &operations[*at])
     }
 
     fn only_reader<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<(usize, &'a OperationIr)> {
@@ -69,12 +72,13 @@ fn reshape(operation: &OperationIr) -> Option<&ShapeOpIr> {
     }
 }
 
-/// The tensor that was given leading dimensions of size 1, if it was: a bias of one dimension, a weight of two.
+/// Undoes a reshape that added leading dimensions of size 1: to a bias of one dimension, a weight
+/// of two. Returns the tensor itself if it has rank `rank` already.
 fn without_leading(operations: &[OperationIr], uses: &Uses, tensor: &TensorIr, rank: usize) -> Option<TensorIr> {
     if tensor.shape.num_dims() == rank {
         return Some(tensor.clone());
     }
-    let ShapeOpIr { input, out } = reshape(uses.maker(operations, tensor)?)?;
+    let ShapeOpIr { input, out } = reshape(uses.producer(operations, tensor)?)?;
     let lead = out.shape.num_dims().checked_sub(rank)?;
     let is = input.shape.num_dims() == rank
         && out.shape.iter().take(lead).all(|&extent| extent == 1)
@@ -87,7 +91,7 @@ fn parts(operations: &[OperationIr], uses: &Uses, at: usize) -> Option<Parts> {
         return None;
     };
     let weight = without_leading(operations, uses, rhs, 2)?;
-    // With its bias, if the product has one.
+    // Include the addition of a bias, if there is one.
     let (mut last, mut out) = (at, out.clone());
     let mut bias = None;
     if let Some((next, OperationIr::NumericFloat(_, NumericOperationIr::Add(BinaryOpIr { lhs, rhs, out: sum })))) =
@@ -108,8 +112,8 @@ fn parts(operations: &[OperationIr], uses: &Uses, at: usize) -> Option<Parts> {
         let is = rhs.shape.num_dims() == lhs.shape.num_dims() && matches!(action(lhs), MatmulTransformAction::Keep);
         return is.then(|| Parts { last, x: lhs.clone(), weight, bias, out });
     }
-    // As one product, between two changes of shape.
-    let ShapeOpIr { input: x, .. } = reshape(uses.maker(operations, lhs)?)?;
+    // As one product, between two reshapes.
+    let ShapeOpIr { input: x, .. } = reshape(uses.producer(operations, lhs)?)?;
     let (end, back) = uses.only_reader(operations, &out)?;
     let back = &reshape(back)?.out;
     let rank = x.shape.num_dims();
@@ -156,7 +160,7 @@ mod tests {
         }
     }
 
-    /// 0 is x, 1 the weight, 2 the bias.
+    /// Tensor 0 is x, 1 the weight, 2 the bias.
     fn batched(lead: [usize; 2]) -> Vec<OperationIr> {
         let [batch, rows] = lead;
         vec![

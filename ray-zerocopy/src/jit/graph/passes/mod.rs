@@ -1,13 +1,13 @@
-//! What is done to a recorded graph, one thing in each file.
+//! Passes over a recorded graph, one in each file.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `strip` | initialisations go: constants are registered apart |
-//! | `dead` | operations whose results nobody uses go |
-//! | `linear` | linear layers are one operation again |
-//! | `renumber` | tensors get dense numbers |
-//! | `fold` | what is computed of constants alone is computed once, if it is small |
-//! | `liveness` | who uses a tensor for the last time |
+//! | `strip` | removes initialisations: constants are registered separately |
+//! | `dead` | dead code elimination |
+//! | `fuse_linear` | raises linear layers to a single operation |
+//! | `renumber` | assigns dense tensor ids |
+//! | `fold` | constant folding of small results |
+//! | `liveness` | finds the last use of each tensor |
 
 pub(crate) mod dead;
 pub(crate) mod fold;
@@ -27,11 +27,11 @@ pub(crate) use self::strip::strip_initialisation;
 pub(crate) use super::symbolic::expr::SymExpr;
 pub(crate) use super::symbolic::scalars::skeleton;
 
-/// An operation, and what in it depends on symbols.
+/// An operation, and the numbers in it that depend on symbols.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
     pub operation: OperationIr,
-    /// The places of numbers, and their forms.
+    /// Index and expression of each number that depends on symbols.
     pub holes: Vec<(u32, SymExpr)>,
 }
 
@@ -41,7 +41,7 @@ impl Step {
     }
 }
 
-/// What an operation is called, for an error: `Reshape`, `Matmul`.
+/// Name of an operation for messages: `Reshape`, `Matmul`.
 pub(crate) fn name(operation: &OperationIr) -> String {
     fn innermost(value: &Value) -> Option<String> {
         let [(Value::Text(name), inner)] = &value.as_map()?[..] else { return None };

@@ -1,27 +1,28 @@
-//! Tensors get dense numbers, so that recordings of the same code are equal, and a replay has a slot for each.
+//! Assigns dense tensor ids, so that recordings of the same code are equal, and the executor can
+//! use ids as slot indexes.
 
 use std::collections::HashMap;
 
 use burn::tensor::TensorId;
 use burn_ir::{IrVisitorMut, OperationIr, TensorIr, TensorStatus};
 
-/// Numbers that are given out from 0.
+/// Consecutive ids from 0.
 #[derive(Default)]
 pub(crate) struct Numbering(HashMap<TensorId, TensorId>);
 
 impl Numbering {
-    /// The number of a tensor: its own, or the next.
+    /// Returns the new id of a tensor. Assigns the next one if it has none.
     pub(crate) fn of(&mut self, id: TensorId) -> TensorId {
         let next = TensorId::new(self.0.len() as u64);
         *self.0.entry(id).or_insert(next)
     }
 
-    /// The number that a tensor has, if it has one.
+    /// Returns the new id of a tensor, or `None` if it has none.
     pub(crate) fn known(&self, id: TensorId) -> Option<TensorId> {
         self.0.get(&id).copied()
     }
 
-    /// Renumbers an operation. What it says of who may overwrite what goes: that is found anew.
+    /// Renumbers an operation. Discards the marks of last uses, which are computed again later.
     pub(crate) fn apply(&mut self, operation: &mut OperationIr) {
         struct Apply<'a>(&'a mut Numbering);
 

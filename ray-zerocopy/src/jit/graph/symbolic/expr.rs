@@ -1,14 +1,15 @@
-//! A polynomial in the symbols.
+//! Symbolic expressions: polynomials in the symbols.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The sum of its terms: linear in each symbol, so at most one term for each set of symbols.
+/// A sum of terms, linear in each symbol: at most one term for each set of symbols.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct SymExpr(pub Vec<SymTerm>);
 
-/// A product of symbols, which are named by their numbers, each once; and of a factor. No symbol: the factor itself.
+/// A product of a factor and symbols. Each symbol, identified by its index, occurs at most once.
+/// Without symbols, the term is the factor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct SymTerm {
     pub factor: i64,
@@ -16,17 +17,17 @@ pub(crate) struct SymTerm {
 }
 
 impl SymExpr {
-    /// A number.
+    /// A constant.
     pub(crate) fn number(value: i64) -> Self {
         Self(vec![SymTerm { factor: value, symbols: Vec::new() }])
     }
 
-    /// A symbol by itself.
+    /// A single symbol.
     pub(crate) fn symbol(symbol: u8) -> Self {
         Self(vec![SymTerm { factor: 1, symbols: vec![symbol] }])
     }
 
-    /// Its value; none if it is no number of this machine, or names a symbol that there is not.
+    /// Evaluates the expression. Returns `None` on overflow or for an unknown symbol.
     pub(crate) fn at(&self, sizes: &[usize]) -> Option<i64> {
         self.0.iter().try_fold(0_i64, |sum, SymTerm { factor, symbols }| {
             let product = symbols.iter().try_fold(*factor, |product, &symbol| {
@@ -36,13 +37,13 @@ impl SymExpr {
         })
     }
 
-    /// The number that it is, if no symbol is in it.
-    pub(crate) fn fixed(&self) -> Option<i64> {
+    /// Returns the value if the expression has no symbols.
+    pub(crate) fn as_constant(&self) -> Option<i64> {
         self.0.iter().all(|term| term.symbols.is_empty()).then(|| self.at(&[])).flatten()
     }
 
-    /// The symbol that it is, if it is one by itself.
-    pub(crate) fn alone(&self) -> Option<usize> {
+    /// Returns the symbol if the expression is a single symbol.
+    pub(crate) fn as_symbol(&self) -> Option<usize> {
         match &self.0[..] {
             [SymTerm { factor: 1, symbols }] => match symbols[..] {
                 [symbol] => Some(symbol.into()),
@@ -52,7 +53,7 @@ impl SymExpr {
         }
     }
 
-    /// With the names of the symbols, as in `4·batch·length + 2`.
+    /// Formats the expression with the names of the symbols, as in `4·batch·length + 2`.
     pub(crate) fn named<'a>(&'a self, names: &'a [&'a str]) -> impl fmt::Display + 'a {
         struct Named<'a>(&'a SymExpr, &'a [&'a str]);
 
@@ -90,16 +91,22 @@ mod tests {
 
     #[test]
     fn forms_have_values_and_names() {
-        let form = SymExpr(vec![
+        let expr = SymExpr(vec![
             SymTerm { factor: 4, symbols: vec![0, 1] },
             SymTerm { factor: 1, symbols: vec![1] },
             SymTerm { factor: -2, symbols: vec![] },
         ]);
-        assert_eq!(form.at(&[3, 5]), Some(63));
-        assert_eq!(form.at(&[3]), None, "there is no such symbol");
-        assert_eq!(form.at(&[usize::MAX, 5]), None, "it is too large");
-        assert_eq!(form.named(&["batch", "length"]).to_string(), "4·batch·length + length + -2");
-        assert_eq!((SymExpr::number(7).fixed(), SymExpr::symbol(0).fixed(), form.fixed()), (Some(7), None, None));
-        assert_eq!((SymExpr::symbol(1).alone(), SymExpr::number(1).alone(), form.alone()), (Some(1), None, None));
+        assert_eq!(expr.at(&[3, 5]), Some(63));
+        assert_eq!(expr.at(&[3]), None, "there is no such symbol");
+        assert_eq!(expr.at(&[usize::MAX, 5]), None, "it is too large");
+        assert_eq!(expr.named(&["batch", "length"]).to_string(), "4·batch·length + length + -2");
+        assert_eq!(
+            (SymExpr::number(7).as_constant(), SymExpr::symbol(0).as_constant(), expr.as_constant()),
+            (Some(7), None, None)
+        );
+        assert_eq!(
+            (SymExpr::symbol(1).as_symbol(), SymExpr::number(1).as_symbol(), expr.as_symbol()),
+            (Some(1), None, None)
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! From the same number at several sizes to its form.
+//! Polynomial interpolation: finds the expression of a number from its values at several sizes.
 //!
-//! With each symbol at one of two sizes, `n` symbols have 2ⁿ corners, and a polynomial that is linear in each symbol has as many
-//! coefficients: it is found exactly, or there is none with whole factors.
+//! With each symbol at one of two sizes, `n` symbols have 2ⁿ corners. A polynomial that is linear
+//! in each symbol has as many coefficients, so it is determined exactly. The result is `None` if a
+//! coefficient is not an integer.
 
 use super::expr::{SymExpr, SymTerm};
 
@@ -13,13 +14,14 @@ pub(crate) struct SampleGrid {
 }
 
 impl SampleGrid {
-    /// `low` and `high` have two different sizes for each symbol.
+    /// Creates a grid. `low` and `high` hold two different sizes for each symbol.
     pub(crate) fn new(low: Vec<usize>, high: Vec<usize>) -> Self {
         debug_assert!(low.len() == high.len() && low.iter().zip(&high).all(|(low, high)| low < high));
         Self { low, high }
     }
 
-    /// The sizes at each corner: bit `i` of its number says whether symbol `i` is at its high size.
+    /// Returns the sizes at each corner. Bit `i` of a corner's index selects the high size of
+    /// symbol `i`.
     pub(crate) fn all(&self) -> Vec<Vec<usize>> {
         let sizes = |corner: usize| {
             let pairs = self.low.iter().zip(&self.high).enumerate();
@@ -29,14 +31,14 @@ impl SampleGrid {
     }
 }
 
-/// The form that has these values at the corners.
-pub(crate) fn fit(corners: &SampleGrid, values: &[i64]) -> Option<SymExpr> {
+/// Finds the expression with these values at the corners.
+pub(crate) fn interpolate(corners: &SampleGrid, values: &[i64]) -> Option<SymExpr> {
     let count = corners.low.len();
     if values.len() != 1 << count {
         return None;
     }
-    // The polynomial in one symbol through two points, for each symbol in turn: afterwards the value at corner `s` is the factor
-    // of the product of the symbols in the set `s`.
+    // Interpolate linearly in each symbol in turn. Afterwards the value at corner `s` is the
+    // coefficient of the product of the symbols in the set `s`.
     let mut factors: Vec<i128> = values.iter().map(|&value| value.into()).collect();
     for symbol in 0..count {
         let (low, high) = (corners.low[symbol] as i128, corners.high[symbol] as i128);
@@ -67,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::SampleGrid;
-    use super::fit;
+    use super::interpolate;
 
     fn corners() -> SampleGrid {
         SampleGrid::new(vec![2, 3, 5], vec![7, 8, 9])
@@ -75,16 +77,16 @@ mod tests {
 
     #[test]
     fn a_number_that_is_always_the_same_is_that_number() {
-        let form = fit(&corners(), &[12; 8]).unwrap();
-        assert_eq!(form.fixed(), Some(12));
-        assert_eq!(fit(&SampleGrid::new(vec![], vec![]), &[3]).unwrap().fixed(), Some(3));
+        let expr = interpolate(&corners(), &[12; 8]).unwrap();
+        assert_eq!(expr.as_constant(), Some(12));
+        assert_eq!(interpolate(&SampleGrid::new(vec![], vec![]), &[3]).unwrap().as_constant(), Some(3));
     }
 
     #[test]
     fn what_is_no_such_polynomial_has_no_form() {
         let corners = SampleGrid::new(vec![2], vec![5]);
-        assert_eq!(fit(&corners, &[1, 2]), None, "a third of the size");
-        assert_eq!(fit(&corners, &[1, 2, 3]), None, "too many values");
+        assert_eq!(interpolate(&corners, &[1, 2]), None, "a third of the size");
+        assert_eq!(interpolate(&corners, &[1, 2, 3]), None, "too many values");
     }
 
     proptest! {
@@ -95,8 +97,8 @@ mod tests {
                 symbols.map(|symbol| sizes[symbol] as i64).product::<i64>() * factors[set]
             }).sum::<i64>();
             let values: Vec<_> = corners().all().iter().map(|sizes| value(sizes)).collect();
-            let form = fit(&corners(), &values).unwrap();
-            prop_assert_eq!(form.at(&at), Some(value(&at)));
+            let expr = interpolate(&corners(), &values).unwrap();
+            prop_assert_eq!(expr.at(&at), Some(value(&at)));
         }
     }
 }

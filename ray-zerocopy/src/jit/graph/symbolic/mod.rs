@@ -1,10 +1,11 @@
-//! Sizes that may differ from call to call: which numbers of a graph depend on them, and how.
+//! Symbolic sizes: which numbers of a graph depend on sizes that may differ from call to call, and
+//! how.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `form` | a polynomial in the symbols |
-//! | `fit` | from the same number at several sizes to its form |
-//! | `numbers` | the numbers in an operation, to be read and replaced |
+//! | `expr` | polynomials in the symbols |
+//! | `interpolate` | finds the polynomial of a number from its values at several sizes |
+//! | `scalars` | reads and replaces the numbers in an operation |
 
 pub(crate) mod expr;
 pub(crate) mod interpolate;

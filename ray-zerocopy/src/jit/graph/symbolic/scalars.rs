@@ -1,7 +1,8 @@
-//! The numbers in an operation, in the order in which serde visits them.
+//! Access to the numbers in an operation, in serde's visiting order.
 //!
-//! burn's operations have dozens of types, and serde knows them all: an operation is turned into a tree of plain values, whose
-//! numbers can be read, compared and replaced, and back.
+//! burn's operations have dozens of types, and serde supports all of them: an operation is
+//! serialised into a tree of plain values, whose numbers can be read, compared and replaced, and
+//! deserialised again.
 
 use burn_ir::OperationIr;
 use ciborium::Value;
@@ -10,16 +11,16 @@ use ciborium::Value;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scalar {
     Whole(i64),
-    /// Compared by its bits: what is not a number is itself.
+    /// Compared by bits, so that NaN equals itself.
     Real(f64),
 }
 
 impl Scalar {
-    /// The number as a whole one, if it is.
+    /// Returns the value if it is an integer.
     pub(crate) fn whole(self) -> Option<i64> {
         match self {
             Self::Whole(number) => Some(number),
-            // Beyond, not all whole numbers are there.
+            // Beyond this bound, `f64` cannot represent all integers.
             Self::Real(number) if number.fract() == 0.0 && number.abs() < 9e15 => Some(number as i64),
             Self::Real(_) => None,
         }
@@ -53,7 +54,7 @@ fn number(value: &Value) -> Result<Scalar, String> {
     match value {
         Value::Float(number) => Ok(Scalar::Real(*number)),
         Value::Integer(number) => {
-            // What is larger is `usize::MAX`, which stands for an end that is not there.
+            // Larger values are `usize::MAX`, which denotes an open end.
             let whole = i128::from(*number);
             Ok(Scalar::Whole(i64::try_from(whole).unwrap_or(i64::MAX)))
         }
@@ -61,10 +62,10 @@ fn number(value: &Value) -> Result<Scalar, String> {
     }
 }
 
-/// The numbers in an operation.
+/// Returns the numbers in an operation.
 ///
 /// # Errors
-/// If serde cannot write it.
+/// If serde cannot serialise it.
 pub(crate) fn numbers(operation: &OperationIr) -> Result<Vec<Scalar>, String> {
     let mut found = Vec::new();
     visit(&mut tree(operation)?, &mut |value| {
@@ -74,10 +75,11 @@ pub(crate) fn numbers(operation: &OperationIr) -> Result<Vec<Scalar>, String> {
     Ok(found)
 }
 
-/// The operation without its numbers: equal for those that differ in nothing else.
+/// Returns the operation with its numbers blanked: equal for operations that differ only in
+/// numbers.
 ///
 /// # Errors
-/// If serde cannot write it.
+/// If serde cannot serialise it.
 pub(crate) fn skeleton(operation: &OperationIr) -> Result<Value, String> {
     let mut tree = tree(operation)?;
     visit(&mut tree, &mut |value| {
@@ -87,10 +89,10 @@ pub(crate) fn skeleton(operation: &OperationIr) -> Result<Value, String> {
     Ok(tree)
 }
 
-/// The operation with other numbers in some places; these are in ascending order.
+/// Replaces the numbers at some indexes, which are in ascending order.
 ///
 /// # Errors
-/// If there is no such place, or a number does not fit there.
+/// If there is no number at an index, or a number is invalid there.
 pub(crate) fn with_numbers(operation: &OperationIr, others: &[(u32, i64)]) -> Result<OperationIr, String> {
     let mut tree = tree(operation)?;
     let (mut at, mut rest) = (0, others);

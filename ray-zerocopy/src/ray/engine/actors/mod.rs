@@ -1,12 +1,13 @@
-//! Calls on a set of actors that have loaded one pipeline.
+//! Engine for a set of actors that have loaded one pipeline.
 //!
-//! A call goes to the actor that has least to do, and waits here if all have enough. An actor whose process dies is started again by
-//! Ray, with the same orders, so it loads the pipeline again; until it says that it has, it gets no calls.
+//! A call is assigned to the actor with the fewest calls, or waits here if all of them are busy.
+//! Ray restarts an actor whose process dies. The restarted actor has to load the pipeline again,
+//! and gets no calls until it reports that it has.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `begin` | starting actors, and having them load the pipeline |
-//! | `heal` | what is done when one dies, or a call passes its deadline |
+//! | `start` | starts actors, and makes them load the pipeline |
+//! | `recovery` | handles dead actors and expired deadlines |
 
 pub(crate) mod recovery;
 pub(crate) mod start;
@@ -22,7 +23,7 @@ use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::timer::{TimerThread, is_own_thread};
 use super::workers::WorkerRegistry;
-use super::{ClusterTarget, Entry, lock, named};
+use super::{Admission, ClusterTarget, id_and_load, lock};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
@@ -33,20 +34,20 @@ use crate::ray::python::without_python;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply, Request};
 
-/// How many calls an actor is given at a time: one to work on, and one to go on with.
-const AHEAD: usize = 2;
+/// Maximum number of calls that an actor is given at a time: one to run, and one to continue with.
+const MAX_CALLS: usize = 2;
 
-/// Actors of one pipeline. They end with it.
+/// The actors of one pipeline. Dropping this ends them.
 pub(super) struct RayActors(Arc<Shared>);
 
 pub(super) struct Shared {
-    pub(super) site: ClusterTarget,
+    pub(super) target: ClusterTarget,
     program: Arc<Program>,
     settings: Settings,
-    keeper: TimerThread,
-    answers: Arc<TimerThread>,
-    known: WorkerRegistry,
-    last: LastUnread,
+    timer: TimerThread,
+    delivery_thread: Arc<TimerThread>,
+    registry: WorkerRegistry,
+    last_unread: LastUnread,
     state: Mutex<State>,
     change: Condvar,
 }
@@ -54,68 +55,69 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     slots: Vec<Slot>,
-    /// Calls for any actor.
+    /// Queued calls for any actor.
     waiting: VecDeque<InFlightCall>,
     open: usize,
     closed: bool,
-    /// Whether what waits is not run any more.
+    /// Whether queued calls are discarded.
     aborted: bool,
 }
 
 struct Slot {
     handle: Py<PyAny>,
     call: Py<PyAny>,
-    /// Calls that Ray has been given.
+    /// Number of calls that have been submitted to Ray.
     busy: usize,
-    /// Calls for this actor, which wait until it is there.
+    /// Queued calls for this actor.
     waiting: VecDeque<InFlightCall>,
-    /// The short way to it, if that is wanted.
+    /// Its compiled graph, if the option is enabled.
     direct: Option<Arc<CompiledGraphChannel>>,
     /// Its process, once it has loaded the pipeline.
-    there: Option<Worker>,
+    worker: Option<Worker>,
 }
 
-/// How many calls an actor may have if it is to get this one. One that has a deadline gets an actor that does nothing else, since
-/// the actor ends with it.
-fn ahead(flight: &InFlightCall) -> usize {
-    if flight.deadline().is_some() { 1 } else { AHEAD }
+/// Maximum number of calls that an actor may have after it gets this one. A call with a deadline
+/// needs an otherwise idle actor, since the actor is killed when the deadline passes.
+fn max_calls(flight: &InFlightCall) -> usize {
+    if flight.deadline().is_some() { 1 } else { MAX_CALLS }
 }
 
 impl Shared {
     fn request(&self, order: Order) -> Request {
         Request {
-            binary: self.site.cluster.0.binary,
-            threads: self.site.options.threads(),
-            own: !self.site.options.has_compiled_graph(),
+            binary: self.target.cluster.0.binary,
+            threads: self.target.options.threads(),
+            own: !self.target.options.has_compiled_graph(),
             whole: false,
             order,
         }
     }
 
-    /// Ray's own form of an actor's one method.
+    /// The remote method `call` of an actor.
     fn call(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
         let call = lock(&self.state).slots.get(index).map(|slot| slot.call.clone_ref(py));
         call.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
     }
 
-    /// Gives waiting calls to actors that have room.
+    /// Assigns queued calls to actors that have capacity.
     ///
-    /// Gives the answer to one of them that nobody reads yet: that of `whose`.
-    fn dispatch(self: &Arc<Self>, whose: Option<&InFlightCall>) -> Option<Arc<UnreadReply>> {
+    /// Returns the unread reply of `caller`'s call, if it was among them.
+    fn dispatch(self: &Arc<Self>, caller: Option<&InFlightCall>) -> Option<Arc<UnreadReply>> {
         let mut own = None;
         loop {
             let mut state = lock(&self.state);
-            // Calls for one actor go to Ray at once, which keeps their order.
+            // Calls for one actor are submitted to Ray immediately, which preserves their order.
             let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
-                slot.there?;
-                let most = if slot.direct.is_some() { AHEAD } else { usize::MAX };
+                slot.worker?;
+                let most = if slot.direct.is_some() { MAX_CALLS } else { usize::MAX };
                 let room = slot.busy == 0 || (slot.busy < most && slot.waiting.front()?.deadline().is_none());
                 let flight = if room { slot.waiting.pop_front() } else { None };
                 Some((index, flight?))
             });
             let next = pinned.or_else(|| {
-                let ahead = ahead(state.waiting.front()?);
-                let free = state.slots.iter().enumerate().filter(|(_, slot)| slot.there.is_some() && slot.busy < ahead);
+                let max_calls = max_calls(state.waiting.front()?);
+                let free =
+                    state.slots.iter().enumerate().filter(|(_, slot)| slot.worker.is_some() && slot.busy < max_calls);
                 let index = free.min_by_key(|(_, slot)| slot.busy)?.0;
                 Some((index, state.waiting.pop_front()?))
             });
@@ -123,97 +125,98 @@ impl Shared {
             if !flight.is_open() {
                 continue;
             }
-            flight.placed(index);
+            flight.assign(index);
             state.slots[index].busy += 1;
             drop(state);
             match self.send(index, &flight) {
-                Some(unread) if whose.is_some_and(|whose| whose.is(&flight)) => own = Some(unread),
-                Some(unread) => unread.by_ray(),
+                Some(unread) if caller.is_some_and(|caller| caller.is(&flight)) => own = Some(unread),
+                Some(unread) => unread.read_by_ray(),
                 None => {}
             }
         }
     }
 
-    /// As [`dispatch`](Self::dispatch), where no caller is there to read.
-    fn go_on(self: &Arc<Self>) {
-        drop(self.dispatch(None));
+    /// Like [`dispatch`](Self::dispatch), without a caller that could read a reply.
+    fn dispatch_queued(self: &Arc<Self>) {
+        // Without a caller, there is no unread reply.
+        let _ = self.dispatch(None);
     }
 
     fn send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Option<Arc<UnreadReply>> {
         self.try_send(index, flight).unwrap_or_else(|error| {
-            self.idle(index);
+            self.call_ended(index);
             flight.fail(error);
             None
         })
     }
 
-    fn idle(&self, index: usize) {
+    fn call_ended(&self, index: usize) {
         if let Some(slot) = lock(&self.state).slots.get_mut(index) {
             slot.busy -= 1;
         }
     }
 
     fn try_send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Result<Option<Arc<UnreadReply>>, RayError> {
-        let cluster = &self.site.cluster;
-        let (program, _) = named(cluster, &self.program);
+        let cluster = &self.target.cluster;
+        let (program, _) = id_and_load(cluster, &self.program);
         let Some(handler) = flight.with(|call| call.handler.clone()) else {
-            self.idle(index);
+            self.call_ended(index);
             return Ok(None);
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
         let direct = lock(&self.state).slots.get(index).and_then(|slot| slot.direct.clone());
-        let direct = direct.filter(|_| flight.cargo().is_small());
+        let direct = direct.filter(|_| flight.payload().is_small());
         let request = Request { whole: direct.is_some(), ..self.request(order) };
-        let packed = EncodedMessage::with(&request, flight.cargo().clone())?;
+        let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = match &direct {
-            Some(direct) => direct.send(packed, flight.method())?,
+            Some(direct) => direct.send(message, flight.method())?,
             None => cluster.ask(flight.method(), |py| {
                 let call = self.call(py, index)?;
-                Ok(call.bind(py).call1(packed.arguments(py, None)?)?.unbind())
+                Ok(call.bind(py).call1(message.arguments(py, None)?)?.unbind())
             })?,
         };
-        let (shared, landing) = (Arc::clone(self), flight.clone());
-        let land = Box::new(move |result| shared.landed(index, &landing, result));
-        Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.answers, direct, land)))
+        let (shared, completed) = (Arc::clone(self), flight.clone());
+        let on_result = Box::new(move |result| shared.on_result(index, &completed, result));
+        Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, direct, on_result)))
     }
 
-    fn landed(
+    fn on_result(
         self: &Arc<Self>,
         index: usize,
         flight: &InFlightCall,
         result: Result<(Reply, crate::engine::message::Incoming), RayError>,
     ) {
-        let there = lock(&self.state).slots.get_mut(index).and_then(|slot| {
+        let worker = lock(&self.state).slots.get_mut(index).and_then(|slot| {
             slot.busy -= 1;
-            slot.there
+            slot.worker
         });
-        let forever = match &result {
+        let is_permanent = match &result {
             Err(RayError::ActorDied { is_restarting, .. }) => Some(!is_restarting),
             Err(RayError::WorkerDied { .. }) => Some(false),
             _ => None,
         };
-        let worker = there.or(Some(Worker { index, pid: 0 }));
-        match (flight.land(result, &self.known, worker), forever) {
-            // Ray has started it again without a word: the call has not run.
+        let worker = worker.or(Some(Worker { index, pid: 0 }));
+        match (flight.complete(result, &self.registry, worker), is_permanent) {
+            // Ray has restarted the actor without reporting it: the call has not run.
             (Completion::Missing, _) => {
                 if let Some(slot) = lock(&self.state).slots.get_mut(index) {
                     slot.waiting.push_front(flight.clone());
                 }
-                self.lost(index, false);
+                self.on_actor_lost(index, false);
             }
-            (_, Some(forever)) => self.lost(index, forever),
+            (_, Some(is_permanent)) => self.on_actor_lost(index, is_permanent),
             (Completion::Answered | Completion::Gone, None) => {}
         }
-        self.go_on();
+        self.dispatch_queued();
     }
 
-    fn leave(&self) {
+    fn release(&self) {
         lock(&self.state).open -= 1;
         self.change.notify_all();
     }
 
-    /// Waits for room, and takes it.
-    fn enter(&self, Entry { method, deadline, .. }: Entry, wait: bool) -> Result<(), CallError> {
+    /// Waits for a place in the queue, and takes it.
+    fn admit(&self, Admission { method, deadline, .. }: Admission, wait: bool) -> Result<(), CallError> {
         let method = || method.to_owned();
         let mut state = lock(&self.state);
         loop {
@@ -237,14 +240,14 @@ impl Shared {
         }
     }
 
-    /// Takes no new calls.
+    /// Stops accepting calls.
     fn close(&self) {
         lock(&self.state).closed = true;
-        self.last.adopt();
+        self.last_unread.hand_over();
         self.change.notify_all();
     }
 
-    /// Runs what waits, and ends the actors.
+    /// Runs the queued calls, and ends the actors.
     fn end(&self) {
         self.close();
         without_python(|| {
@@ -257,15 +260,17 @@ impl Shared {
         lock(&self.state).slots.clear();
     }
 
-    /// Ends the actors at once: calls that wait are not run, and those that actors are busy with are answered when Ray says
-    /// that the actor is gone.
+    /// Ends the actors immediately. Queued calls fail. Running calls get a result when Ray reports
+    /// that the actor has died.
     fn abort(&self) {
         self.close();
         let calls: Vec<_> = {
             let mut state = lock(&self.state);
             state.aborted = true;
             let mut calls = std::mem::take(&mut state.waiting);
-            state.slots.iter_mut().for_each(|slot| calls.append(&mut slot.waiting));
+            for slot in &mut state.slots {
+                calls.append(&mut slot.waiting);
+            }
             calls.into()
         };
         for call in calls {
@@ -273,26 +278,14 @@ impl Shared {
         }
         self.kill_all();
     }
-
-    fn kill_all(&self) {
-        let (actors, direct) = {
-            let mut state = lock(&self.state);
-            let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
-            (state.slots.len(), direct)
-        };
-        direct.iter().for_each(|direct| direct.close());
-        for index in 0..actors {
-            // Ray ends them with the last handle anyway.
-            drop(self.site.cluster.ask("kill", |py| self.kill(py, index, true)));
-        }
-    }
 }
 
 impl RayActors {
-    /// Runs what waits, and ends the actors. Returns when they are gone, except on a thread that the calls need: an answer wakes
-    /// a caller there, who may drop the last handle.
+    /// Runs the queued calls, and ends the actors. Returns when they have ended, except on a thread
+    /// that the calls themselves need: delivering a result wakes a caller, which may drop the last
+    /// handle on that thread.
     fn end(&self) {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return;
         }
         if !is_own_thread() {
@@ -305,9 +298,9 @@ impl RayActors {
         }
     }
 
-    /// Ends the actors at once, without running the calls that wait.
+    /// Ends the actors immediately, without running the queued calls.
     fn abort(&self) {
-        if !self.0.site.is_forked() {
+        if !self.0.target.is_forked() {
             self.0.abort();
         }
     }
@@ -315,18 +308,20 @@ impl RayActors {
 
 impl Engine for RayActors {
     fn submit(&self, call: Call, wait: bool) -> Submitted {
-        let entry = Entry::of(&call);
-        if let Err(error) = self.0.site.here(&call).and_then(|()| without_python(|| self.0.enter(entry, wait))) {
+        let entry = Admission::of(&call);
+        if let Err(error) =
+            self.0.target.check_not_forked(&call).and_then(|()| without_python(|| self.0.admit(entry, wait)))
+        {
             return Err(Box::new((call, error)));
         }
         let pinned = call.pinned;
         let entered = Arc::clone(&self.0);
-        let flight = InFlightCall::new(call, move || entered.leave());
+        let flight = InFlightCall::new(call, move || entered.release());
         if let Some((until, _)) = flight.deadline() {
-            let (shared, late) = (Arc::downgrade(&self.0), flight.clone());
-            self.0.keeper.at(until, move || {
+            let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
+            self.0.timer.run_at(until, move || {
                 if let Some(shared) = shared.upgrade() {
-                    shared.cut_off(&late);
+                    shared.on_deadline(&expired);
                 }
             });
         }
@@ -337,27 +332,27 @@ impl Engine for RayActors {
                 None => state.waiting.push_back(flight.clone()),
             }
         }
-        self.0.last.adopt();
+        self.0.last_unread.hand_over();
         let unread = self.0.dispatch(Some(&flight));
-        Ok(unread.map(|unread| self.0.last.lone(&unread)))
+        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread)))
     }
 
     fn forget(&self, key: u64) {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return;
         }
-        self.0.known.forget(key);
+        self.0.registry.forget(key);
     }
 
     fn workers(&self) -> Vec<Worker> {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return Vec::new();
         }
-        lock(&self.0.state).slots.iter().filter_map(|slot| slot.there).collect()
+        lock(&self.0.state).slots.iter().filter_map(|slot| slot.worker).collect()
     }
 
     fn is_here(&self, worker: Worker) -> bool {
-        !self.0.site.is_forked() && self.0.known.is_here(worker)
+        !self.0.target.is_forked() && self.0.registry.is_here(worker)
     }
 
     fn size(&self) -> usize {
@@ -373,15 +368,15 @@ impl Engine for RayActors {
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
-        if self.0.site.is_forked() {
+        if self.0.target.is_forked() {
             return Vec::new();
         }
-        self.0.known.all_attached(key)
+        self.0.registry.all_attached(key)
     }
 }
 
 impl Drop for RayActors {
-    /// A panic does not wait for calls that may never end.
+    /// Does not wait for calls during a panic, since they may never end.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.abort();

@@ -1,4 +1,4 @@
-//! What is done when an actor dies, or a call passes its deadline.
+//! Recovery of dead actors, and handling of expired deadlines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,97 +12,102 @@ use crate::error::ray::RayError;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::lock;
 
-/// How often an actor that is being restarted is asked whether it is back.
-const PROBE: Duration = Duration::from_millis(200);
-/// How often it is tried to begin one for which there is no place.
-const SELDOM: Duration = Duration::from_secs(5);
+/// Interval of probes of an actor that Ray is restarting.
+const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval of attempts to start an actor that Ray cannot place.
+const UNPLACED_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Shared {
-    /// An actor's process is gone: it gets no calls until there is another, which is looked after elsewhere.
-    pub(super) fn lost(self: &Arc<Self>, index: usize, forever: bool) {
+    /// Handles the death of an actor's process: the actor gets no calls until a new process is
+    /// ready. Recovery runs on another thread.
+    pub(super) fn on_actor_lost(self: &Arc<Self>, index: usize, is_permanent: bool) {
         let (first, direct) = match lock(&self.state).slots.get_mut(index) {
-            Some(slot) => (slot.there.take().is_some(), slot.direct.take()),
+            Some(slot) => (slot.worker.take().is_some(), slot.direct.take()),
             None => (false, None),
         };
-        let forever = forever || self.site.options.has_compiled_graph();
+        let is_permanent = is_permanent || self.target.options.has_compiled_graph();
         if let Some(direct) = direct {
-            self.keeper.soon(move || direct.close());
+            self.timer.spawn(move || direct.close());
         }
         if first {
-            self.heal(index, forever);
+            self.recover(index, is_permanent);
         }
     }
 
-    /// Asks an actor whether it is back, until it is.
+    /// Probes an actor until it has recovered.
     ///
-    /// On a thread of its own: an actor may take as long as `start_timeout` to come up, and deadlines of calls to others, and
-    /// others that are to be healed, do not wait for it.
-    fn heal(self: &Arc<Self>, index: usize, forever: bool) {
+    /// Runs on a separate thread: an actor may take as long as `start_timeout` to start, which must
+    /// not delay deadlines of calls to other actors, or their recovery.
+    fn recover(self: &Arc<Self>, index: usize, is_permanent: bool) {
         let shared = Arc::downgrade(self);
-        let healer = std::thread::Builder::new().name(format!("ray-zerocopy heal {index}"));
-        let spawned = healer.spawn(move || {
-            let mut next = Some((forever, Duration::ZERO));
-            while let Some((forever, pause)) = next {
+        let thread = std::thread::Builder::new().name(format!("ray-zerocopy heal {index}"));
+        let spawned = thread.spawn(move || {
+            let mut next = Some((is_permanent, Duration::ZERO));
+            while let Some((is_permanent, pause)) = next {
                 std::thread::sleep(pause);
                 let Some(shared) = shared.upgrade() else { return };
-                next = shared.probe(index, forever);
+                next = shared.try_recover(index, is_permanent);
             }
         });
         if spawned.is_err() {
-            // There is no room for a thread now: later, then.
+            // No thread can be started now: retry later.
             let shared = Arc::downgrade(self);
-            self.keeper.at(Instant::now() + SELDOM, move || {
+            self.timer.run_at(Instant::now() + UNPLACED_INTERVAL, move || {
                 if let Some(shared) = shared.upgrade() {
-                    shared.heal(index, forever);
+                    shared.recover(index, is_permanent);
                 }
             });
         }
     }
 
-    /// Asks an actor whether it is back. One that Ray has given up is begun anew. If it is not back, says how and when to ask again.
-    fn probe(self: &Arc<Self>, index: usize, forever: bool) -> Option<(bool, Duration)> {
+    /// Tries once to make an actor load the pipeline. Starts a new actor if Ray has given up on the
+    /// old one. If the actor is not ready, returns whether it is dead for good, and the delay
+    /// before the next attempt.
+    fn try_recover(self: &Arc<Self>, index: usize, is_permanent: bool) -> Option<(bool, Duration)> {
         {
             let state = lock(&self.state);
-            // What waits is run before the engine ends.
+            // Queued calls are run before the engine ends.
             if state.aborted || (state.closed && state.open == 0) {
                 return None;
             }
         }
-        if forever
-            && let Ok(Slot { handle, call, .. }) = self.begin()
+        if is_permanent
+            && let Ok(Slot { handle, call, .. }) = self.start_actor()
             && let Some(slot) = lock(&self.state).slots.get_mut(index)
         {
             (slot.handle, slot.call) = (handle, call);
         }
-        match self.greet(index, Some(Instant::now() + self.settings.start_timeout)) {
+        match self.load_program(index, Some(Instant::now() + self.settings.start_timeout)) {
             Ok(()) => {
-                self.go_on();
+                self.dispatch_queued();
                 None
             }
             Err(error) => {
-                let (dead, hopeless, pause) = match &error {
+                let (dead, unstartable, pause) = match &error {
                     CallError::Ray { error: RayError::ActorDied { is_restarting: true, .. }, .. } => {
-                        (false, false, PROBE)
+                        (false, false, PROBE_INTERVAL)
                     }
-                    // One that was begun anew is dead as well, and not only the one before it.
-                    CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, forever, PROBE),
-                    CallError::Load { .. } | CallError::Start(_) => (false, true, PROBE),
-                    // Ray does not place it: the node that it has to be on is gone. There may be one some day.
-                    _ => (true, true, SELDOM),
+                    // The newly started actor is dead as well, and not only its predecessor.
+                    CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, is_permanent, PROBE_INTERVAL),
+                    CallError::Load { .. } | CallError::Start(_) => (false, true, PROBE_INTERVAL),
+                    // Ray cannot place the actor, because its node is gone. Another node may appear
+                    // later.
+                    _ => (true, true, UNPLACED_INTERVAL),
                 };
-                if hopeless {
-                    self.give_up(index, &error);
+                if unstartable {
+                    self.fail_queued(index, &error);
                 }
                 Some((dead, pause))
             }
         }
     }
 
-    /// The actor cannot load the pipeline any more, or has no place: calls do not wait for it.
-    fn give_up(&self, index: usize, error: &CallError) {
+    /// Fails the queued calls of an actor that cannot load the pipeline any more, or cannot be
+    /// placed.
+    fn fail_queued(&self, index: usize, error: &CallError) {
         let mut state = lock(&self.state);
         let mut calls = state.slots.get_mut(index).map(|slot| std::mem::take(&mut slot.waiting)).unwrap_or_default();
-        if state.slots.iter().all(|slot| slot.there.is_none()) {
+        if state.slots.iter().all(|slot| slot.worker.is_none()) {
             calls.append(&mut state.waiting);
         }
         drop(state);
@@ -115,35 +120,53 @@ impl Shared {
         }
     }
 
-    /// Ends a call whose time is over, and the process that is busy with it: Ray starts it again.
-    pub(super) fn cut_off(self: &Arc<Self>, flight: &InFlightCall) {
+    /// Fails a call whose deadline has passed, and kills the actor that runs it. Ray restarts the
+    /// actor.
+    pub(super) fn on_deadline(self: &Arc<Self>, flight: &InFlightCall) {
         if !flight.is_open() {
             return;
         }
-        // It gets no more calls before anybody hears of this.
-        let place = flight.place();
-        let there = place.and_then(|index| lock(&self.state).slots.get_mut(index)?.there.take());
-        if !flight.late(CallPhase::RayActor) {
-            // It has ended after all.
-            if let (Some(index), Some(worker)) = (place, there)
+        // From here on the actor gets no more calls.
+        let assigned = flight.assigned();
+        let worker = assigned.and_then(|index| lock(&self.state).slots.get_mut(index)?.worker.take());
+        if !flight.expire(CallPhase::RayActor) {
+            // The call has completed in the meantime.
+            if let (Some(index), Some(worker)) = (assigned, worker)
                 && let Some(slot) = lock(&self.state).slots.get_mut(index)
             {
-                slot.there = Some(worker);
+                slot.worker = Some(worker);
             }
-            return self.go_on();
+            return self.dispatch_queued();
         }
-        let Some(index) = place else { return };
-        drop(self.site.cluster.ask("kill", |py| self.kill(py, index, false)));
-        if there.is_some() {
-            self.heal(index, self.site.options.has_compiled_graph());
+        let Some(index) = assigned else { return };
+        // An error means that the actor is dead already.
+        let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, false));
+        if worker.is_some() {
+            self.recover(index, self.target.options.has_compiled_graph());
         }
     }
 
-    pub(super) fn kill(&self, py: Python<'_>, index: usize, for_good: bool) -> PyResult<()> {
+    /// Kills all actors for good, and closes their compiled graphs.
+    pub(super) fn kill_all(&self) {
+        let (actors, direct) = {
+            let mut state = lock(&self.state);
+            let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
+            (state.slots.len(), direct)
+        };
+        for direct in &direct {
+            direct.close();
+        }
+        for index in 0..actors {
+            // An error is ignored: Ray ends the actor when the last handle is dropped.
+            let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, true));
+        }
+    }
+
+    pub(super) fn kill(&self, py: Python<'_>, index: usize, no_restart: bool) -> PyResult<()> {
         let handle = lock(&self.state).slots.get(index).map(|slot| slot.handle.clone_ref(py));
         let Some(handle) = handle else { return Ok(()) };
         let keywords = PyDict::new(py);
-        keywords.set_item("no_restart", for_good)?;
+        keywords.set_item("no_restart", no_restart)?;
         py.import("ray")?.call_method("kill", (handle,), Some(&keywords)).map(drop)
     }
 }

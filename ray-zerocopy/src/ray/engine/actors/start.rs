@@ -1,6 +1,6 @@
-//! Starting actors, and having them load the pipeline.
+//! Starts actors, and makes them load the pipeline.
 
-use crate::ray::api::actor::start as start_actor;
+use crate::ray::api::actor::start as start_ray_actor;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -17,35 +17,36 @@ use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
 use crate::ray::engine::timer::TimerThread;
 use crate::ray::engine::workers::WorkerRegistry;
-use crate::ray::engine::{ClusterTarget, lock, named};
+use crate::ray::engine::{ClusterTarget, id_and_load, lock};
 use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Answer, Order, Reply};
 
 impl RayActors {
     /// Starts the actors, and waits until they have loaded the pipeline.
-    pub(crate) fn start(site: ClusterTarget, spec: ActorSpec) -> crate::error::Result<Arc<Self>> {
+    pub(crate) fn start(target: ClusterTarget, spec: ActorSpec) -> crate::error::Result<Arc<Self>> {
         let ActorSpec { settings, program } = spec;
-        let other = |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
+        let thread_error =
+            |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         let shared = Arc::new(Shared {
-            site,
+            target,
             program,
             settings,
-            keeper: TimerThread::start().map_err(other)?,
-            answers: Arc::new(TimerThread::start().map_err(other)?),
-            known: WorkerRegistry::default(),
-            last: LastUnread::default(),
+            timer: TimerThread::start().map_err(thread_error)?,
+            delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
+            registry: WorkerRegistry::default(),
+            last_unread: LastUnread::default(),
             state: Mutex::default(),
             change: Condvar::new(),
         });
         let this = Arc::new(Self(shared));
         for _ in 0..this.0.settings.workers {
-            let slot = this.0.begin()?;
+            let slot = this.0.start_actor()?;
             lock(&this.0.state).slots.push(slot);
         }
         let until = Instant::now() + this.0.settings.start_timeout;
         for index in 0..this.0.settings.workers {
-            this.0.greet(index, Some(until))?;
+            this.0.load_program(index, Some(until))?;
         }
         Ok(this)
     }
@@ -56,32 +57,33 @@ impl Shared {
         StartError::Pipeline { pipeline: self.program.arena.pipeline().to_owned(), reason }.into()
     }
 
-    /// Starts an actor, as a process that has loaded nothing.
-    pub(super) fn begin(&self) -> Result<Slot, RayError> {
-        let cluster = &self.site.cluster;
+    /// Starts an actor process that has not loaded a pipeline.
+    pub(super) fn start_actor(&self) -> Result<Slot, RayError> {
+        let cluster = &self.target.cluster;
         cluster.ask(self.program.arena.pipeline(), |py| {
-            let keywords: Bound<'_, PyDict> = self.site.options.keywords(py)?;
-            // One that is called directly is begun anew by its owner, who has to open a new channel anyway.
-            keywords.set_item("max_restarts", if self.site.options.has_compiled_graph() { 0 } else { -1 })?;
-            let handle = start_actor(&cluster.0, py, &keywords, None, None)?;
+            let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
+            // An actor with a compiled graph is restarted by its owner, which has to compile a new
+            // graph anyway.
+            keywords.set_item("max_restarts", if self.target.options.has_compiled_graph() { 0 } else { -1 })?;
+            let handle = start_ray_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
-            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, there: None })
+            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, worker: None })
         })
     }
 
-    /// Has an actor load the pipeline, and waits until it has. It gets calls from then on.
-    pub(super) fn greet(&self, index: usize, until: Option<Instant>) -> Result<(), CallError> {
-        let cluster = &self.site.cluster;
+    /// Makes an actor load the pipeline, and waits until it has. The actor gets calls from then on.
+    pub(super) fn load_program(&self, index: usize, until: Option<Instant>) -> Result<(), CallError> {
+        let cluster = &self.target.cluster;
         let what = self.program.arena.pipeline();
-        let (program, load) = named(cluster, &self.program);
-        let failed = |error| CallError::Ray { method: what.to_owned(), error };
-        let packed =
-            EncodedMessage::new(&self.request(Order::Load { program, load }), Default::default()).map_err(failed)?;
-        let lost =
+        let (program, load) = id_and_load(cluster, &self.program);
+        let ray_error = |error| CallError::Ray { method: what.to_owned(), error };
+        let message =
+            EncodedMessage::new(&self.request(Order::Load { program, load }), Default::default()).map_err(ray_error)?;
+        let missing_arena =
             || RayError::Other { what: what.to_owned(), cause: "the arena is not in the object store".to_owned() };
-        let held = plasma::reference(&self.program.arena).ok_or_else(lost).map_err(failed)?;
-        let asked = cluster.ask(what, |py| {
-            let arguments = packed.arguments(py, Some(held.reference.bind(py).clone()))?;
+        let held = plasma::reference(&self.program.arena).ok_or_else(missing_arena).map_err(ray_error)?;
+        let result = cluster.ask(what, |py| {
+            let arguments = message.arguments(py, Some(held.reference.bind(py).clone()))?;
             let reference = self.call(py, index)?.bind(py).call1(arguments)?;
             let keywords = PyDict::new(py);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64());
@@ -89,49 +91,49 @@ impl Shared {
             let result = py.import("ray")?.call_method("get", (reference,), Some(&keywords))?;
             Ok(object::result(&result, what))
         });
-        let (reply, _) = match asked.and_then(|reply| reply) {
+        let (reply, _) = match result.and_then(|reply| reply) {
             Ok(reply) => reply,
             Err(RayError::TimedOut { .. }) => return Err(self.start_error(self.no_room(index))),
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(ray_error(error)),
         };
         let worker = Worker { index, pid: reply.from.pid };
         match reply {
             Reply { answer: Answer::NotLoaded(error), .. } => Err(CallError::Load { worker, error }),
             Reply { answer: Answer::Done, attached, from } => {
-                self.known.worker(&from);
+                self.registry.worker(&from);
                 if let Some(attached) = attached {
-                    self.known.attached(self.program.key, worker, attached);
+                    self.registry.attached(self.program.key, worker, attached);
                 }
-                let direct = self.open_direct(index).map_err(failed)?;
+                let direct = self.open_direct(index).map_err(ray_error)?;
                 if let Some(slot) = lock(&self.state).slots.get_mut(index) {
-                    slot.there = Some(worker);
+                    slot.worker = Some(worker);
                     slot.direct = direct;
                 }
                 Ok(())
             }
             Reply { answer: Answer::Failed(failure), from, .. } => {
                 let (what, worker, message) = (what.to_owned(), from.to_string(), format!("{failure:?}"));
-                Err(failed(RayError::Panicked { what, worker, message }))
+                Err(ray_error(RayError::Panicked { what, worker, message }))
             }
-            Reply { from, .. } => Err(failed(RayError::OtherBinary { worker: from.to_string() })),
+            Reply { from, .. } => Err(ray_error(RayError::OtherBinary { worker: from.to_string() })),
         }
     }
 
-    /// Opens the short way to an actor, if that is wanted.
+    /// Compiles the graph of an actor, if the option is enabled.
     fn open_direct(&self, index: usize) -> Result<Option<Arc<CompiledGraphChannel>>, RayError> {
-        if !self.site.options.has_compiled_graph() {
+        if !self.target.options.has_compiled_graph() {
             return Ok(None);
         }
         let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
-        handle.map(|handle| CompiledGraphChannel::open(&self.site.cluster, &handle)).transpose()
+        handle.map(|handle| CompiledGraphChannel::open(&self.target.cluster, &handle)).transpose()
     }
 
-    /// What is said of an actor for which Ray finds no place.
+    /// Error text for an actor that was not ready in time, with the free resources of the cluster.
     fn no_room(&self, index: usize) -> String {
         let resources = |found: Result<std::collections::BTreeMap<String, f64>, RayError>, name: &str| {
             found.ok().and_then(|found| found.get(name).copied()).unwrap_or(0.0)
         };
-        let cluster = &self.site.cluster;
+        let cluster = &self.target.cluster;
         format!(
             "actor {index} was not there within {:?}: the cluster has {} CPUs, {} of them free, and {} GPUs; each actor asks \
              for what `Options` say, or 1 CPU",

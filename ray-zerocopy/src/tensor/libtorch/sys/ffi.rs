@@ -1,27 +1,28 @@
-//! The functions of `shim/shim.cpp`. Those that can fail return a message.
+//! Declarations of the functions in `shim/shim.cpp`. Functions that can fail return a message.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-/// A C++ object behind a pointer. Tensors are `torch::Tensor`, as `tch` has them.
+/// A C++ object behind a pointer. Tensors are `torch::Tensor`, as in `tch`.
 #[repr(C)]
 pub(super) struct Opaque {
     _private: [u8; 0],
 }
 
-/// What a function of the shim says: nothing, or what is wrong. Only the shim makes one.
+/// Result of a shim function: null, or an error message. Only the shim creates one.
 #[repr(transparent)]
 #[must_use]
 pub(super) struct Message(*mut c_char);
 
 impl Message {
-    /// Whether anything is wrong.
+    /// Converts a message into an error.
     pub(super) fn check(self) -> Result<(), String> {
         if self.0.is_null() {
             return Ok(());
         }
-        // SAFETY: the shim gives null or a string of its own that ends with a zero, which stays until `rz_free`.
+        // SAFETY: the shim gives null or a zero-terminated string of its own, which stays valid
+        // until `rz_free`.
         let text = unsafe { CStr::from_ptr(self.0) }.to_string_lossy().into_owned();
-        // SAFETY: `self` was the only way to it, and is gone after this.
+        // SAFETY: `self` was the only pointer to the string, and is consumed by this call.
         unsafe { rz_free(self) };
         Err(text)
     }
@@ -51,11 +52,11 @@ unsafe extern "C" {
     pub(super) fn rz_tensor_free(tensor: *mut Opaque);
 }
 
-/// What TorchScript needs.
+/// Functions for TorchScript.
 #[cfg(feature = "torchscript")]
 mod script {
+    use super::Description;
     use super::{Message, Opaque, c_char, c_int, c_void};
-    use elements::Description;
 
     unsafe extern "C" {
         #[cfg(feature = "ray")]
@@ -72,24 +73,24 @@ mod script {
         pub(in crate::tensor::libtorch) fn rz_save(
             module: *const Opaque,
             context: *mut c_void,
-            told: unsafe extern "C" fn(*mut c_void, *const c_char, usize),
+            callback: unsafe extern "C" fn(*mut c_void, *const c_char, usize),
         ) -> Message;
         pub(in crate::tensor::libtorch) fn rz_module_free(module: *mut Opaque);
         pub(in crate::tensor::libtorch) fn rz_tensors(
             module: *const Opaque,
             context: *mut c_void,
-            told: unsafe extern "C" fn(*mut c_void, *const c_char, c_int, *mut Opaque),
+            callback: unsafe extern "C" fn(*mut c_void, *const c_char, c_int, *mut Opaque),
         ) -> Message;
         pub(in crate::tensor::libtorch) fn rz_methods(
             module: *const Opaque,
             context: *mut c_void,
-            told: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *const c_char, bool),
+            callback: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, *const c_char, bool),
         ) -> Message;
         pub(in crate::tensor::libtorch) fn rz_constants(module: *const Opaque, len: *mut usize) -> Message;
         pub(in crate::tensor::libtorch) fn rz_writes(
             module: *const Opaque,
             context: *mut c_void,
-            told: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char),
+            callback: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char),
         ) -> Message;
         pub(in crate::tensor::libtorch) fn rz_replace(
             module: *const Opaque,
@@ -105,7 +106,7 @@ mod script {
             count: usize,
             cuda: c_int,
             context: *mut c_void,
-            told: unsafe extern "C" fn(*mut c_void, *const c_char, *mut Opaque),
+            callback: unsafe extern "C" fn(*mut c_void, *const c_char, *mut Opaque),
         ) -> Message;
     }
 }

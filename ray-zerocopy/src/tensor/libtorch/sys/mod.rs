@@ -1,12 +1,13 @@
-//! What burn's bindings of LibTorch lack, by a shim in C++. The only unsafe code that has to do with LibTorch.
+//! A C++ shim for what burn's LibTorch bindings lack. The only unsafe code that deals with
+//! LibTorch.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `shim/shim.cpp` | the functions, which let no C++ exception out |
-//! | `shim/values.h` | the tensors of modules, arguments and answers, by name |
-//! | `shim/writes.h` | which method writes what |
-//! | `ffi` | their declarations |
-//! | `tensor` | tensors on memory of others, and the elements of tensors |
+//! | `shim/shim.cpp` | the functions, which catch all C++ exceptions |
+//! | `shim/values.h` | tensors of modules, arguments and results, by name |
+//! | `shim/writes.h` | which method writes to which tensor |
+//! | `ffi` | declarations of the functions |
+//! | `tensor` | tensors over borrowed memory, and access to the elements of tensors |
 //! | `module` | TorchScript modules |
 
 #![allow(unsafe_code)]
@@ -16,12 +17,4 @@ pub(crate) mod ffi;
 pub(crate) mod module;
 pub(crate) mod tensor;
 
-#[cfg(all(feature = "torchscript", feature = "ray"))]
-pub(crate) use self::module::version;
-#[cfg(feature = "torchscript")]
-pub(crate) use self::module::{Held, Module, Role};
-#[cfg(feature = "torchscript")]
-pub(crate) use self::tensor::Tensor;
-pub(super) use self::tensor::lent;
-#[cfg(feature = "torchscript")]
-pub(crate) use elements::Description;
+pub(super) use self::tensor::borrowed_tensor;

@@ -10,20 +10,22 @@ use std::ptr::NonNull;
 use super::ffi;
 use super::tensor::Tensor;
 
-/// A TorchScript module. Its methods may change its buffers, so one thread at a time calls them.
+/// A TorchScript module. Its methods may change its buffers, so only one thread at a time may call
+/// them.
 pub(crate) struct Module(NonNull<ffi::Opaque>);
 
-// SAFETY: a module has counted references to what it holds, whose counts are atomic, and no state of the thread that made it.
+// SAFETY: a module holds counted references whose counts are atomic, and has no state that is bound
+// to the thread that created it.
 unsafe impl Send for Module {}
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: the module is this value's own and is not used any more.
+        // SAFETY: the module is owned by this value and is not used after this call.
         unsafe { ffi::rz_module_free(self.0.as_ptr()) };
     }
 }
 
-/// What a tensor is to the module that holds it.
+/// How a module holds a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Parameter,
@@ -42,7 +44,7 @@ pub(crate) struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Argument {
     pub name: String,
-    /// As TorchScript writes it: `Tensor`, `Optional[int]`, `List[Tensor]`.
+    /// Type in TorchScript syntax: `Tensor`, `Optional[int]`, `List[Tensor]`.
     pub kind: String,
     pub default: bool,
 }
@@ -55,16 +57,17 @@ pub(crate) struct Method {
     pub returns: String,
 }
 
-/// Something that a method does to the module's own tensors.
+/// A modification of the module's own tensors by a method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Write {
-    /// Which tensor, or what holds it; none if nobody knows.
+    /// Path of the tensor or of the object that holds it. `None` if it is unknown.
     pub path: Option<String>,
-    /// Which method does what: `forward writes into it`.
+    /// The method and what it does: `forward writes into it`.
     pub what: String,
 }
 
-/// What callbacks put together. A panic may not go through C++: it is caught and goes on here.
+/// Values collected by callbacks. A panic must not unwind through C++: it is caught, and resumed in
+/// `finish`.
 struct Gathered<T>(RefCell<Parts<T>>);
 
 struct Parts<T> {
@@ -82,9 +85,10 @@ impl<T> Gathered<T> {
     }
 
     /// # Safety
-    /// `context` comes from [`context`](Self::context) of one of this type that lives as long as `'a`.
+    /// `context` comes from [`context`](Self::context) of a value of this type that lives for `'a`.
     unsafe fn of<'a>(context: *mut c_void) -> &'a Self {
-        // SAFETY: by the promise of the caller. Shared, because the shim calls back from within a call that holds a reference.
+        // SAFETY: guaranteed by the caller. A shared reference, because the shim calls back from
+        // within a call that holds a reference.
         unsafe { &*context.cast::<Self>() }
     }
 
@@ -104,19 +108,19 @@ impl<T> Gathered<T> {
     }
 }
 
-/// The release of LibTorch that this program was compiled against: `2.9.1`.
+/// The LibTorch release that this program was compiled against, such as `2.9.1`.
 #[cfg(feature = "ray")]
 pub(crate) fn version() -> String {
-    // SAFETY: the shim has no state, and needs none.
+    // SAFETY: the function has no preconditions and no state.
     let version = unsafe { ffi::rz_version() };
-    // SAFETY: it is a string of the program, which stays.
+    // SAFETY: the string is a constant of the program.
     unsafe { text(version) }
 }
 
 /// # Safety
-/// `text` is a string that ends with a zero and lives.
+/// `text` points to a zero-terminated string that is valid during the call.
 unsafe fn text(text: *const c_char) -> String {
-    // SAFETY: by the promise of the caller.
+    // SAFETY: guaranteed by the caller.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
@@ -131,52 +135,57 @@ impl Module {
         NonNull::new(module).map(Self).ok_or_else(|| "LibTorch has given no module".to_owned())
     }
 
-    /// Reads a module from a file, all of it.
+    /// Reads a whole module from a file.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let path = c_string(&path.to_string_lossy())?;
-        // SAFETY: the path ends with a zero and lives during the call.
+        // SAFETY: the path is zero-terminated and valid during the call.
         Self::made(|module| unsafe { ffi::rz_open(path.as_ptr(), module) })
     }
 
-    /// Reads a module from memory, all of it.
+    /// Reads a whole module from memory.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
-        // SAFETY: the bytes are as many as is said and live during the call.
+        // SAFETY: the pointer and the length describe a slice that is valid during the call.
         Self::made(|module| unsafe { ffi::rz_load(bytes.as_ptr().cast(), bytes.len(), module) })
     }
 
-    /// Writes the module into memory.
+    /// Serialises the module into memory.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, String> {
-        unsafe extern "C" fn told(context: *mut c_void, bytes: *const c_char, len: usize) {
-            // SAFETY: `context` is the one below.
+        unsafe extern "C" fn callback(context: *mut c_void, bytes: *const c_char, len: usize) {
+            // SAFETY: `context` is the one passed below.
             let gathered = unsafe { Gathered::<Vec<u8>>::of(context) };
-            // SAFETY: the bytes are as many as is said and live during this call.
+            // SAFETY: the pointer and the length describe bytes that are valid during this call.
             let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
             gathered.add(|| bytes.to_vec());
         }
         let gathered = Gathered::<Vec<u8>>::new();
-        // SAFETY: the module lives, and so does the context.
-        unsafe { ffi::rz_save(self.0.as_ptr(), gathered.context(), told) }.check()?;
+        // SAFETY: the module and the context are valid during the call.
+        unsafe { ffi::rz_save(self.0.as_ptr(), gathered.context(), callback) }.check()?;
         Ok(gathered.finish().concat())
     }
 
-    /// All tensors that the module holds, in parameters, buffers and other attributes.
+    /// Returns all tensors that the module holds, in parameters, buffers and other attributes.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn tensors(&self) -> Result<Vec<Held>, String> {
-        unsafe extern "C" fn told(context: *mut c_void, name: *const c_char, role: c_int, tensor: *mut ffi::Opaque) {
-            // SAFETY: `context` is the one below.
+        unsafe extern "C" fn callback(
+            context: *mut c_void,
+            name: *const c_char,
+            role: c_int,
+            tensor: *mut ffi::Opaque,
+        ) {
+            // SAFETY: `context` is the one passed below.
             let gathered = unsafe { Gathered::<Result<Held, String>>::of(context) };
-            // SAFETY: the shim's string lives during this call.
+            // SAFETY: the shim's string is valid during this call.
             let path = unsafe { text(name) };
             gathered.add(|| {
                 let role = match role {
@@ -188,37 +197,37 @@ impl Module {
             });
         }
         let gathered = Gathered::<Result<Held, String>>::new();
-        // SAFETY: the module lives, and so does the context.
-        unsafe { ffi::rz_tensors(self.0.as_ptr(), gathered.context(), told) }.check()?;
+        // SAFETY: the module and the context are valid during the call.
+        unsafe { ffi::rz_tensors(self.0.as_ptr(), gathered.context(), callback) }.check()?;
         gathered.finish().into_iter().collect()
     }
 
-    /// The methods.
+    /// Returns the methods.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn methods(&self) -> Result<Vec<Method>, String> {
-        type Told = (String, String, String, bool);
-        unsafe extern "C" fn told(
+        type Row = (String, String, String, bool);
+        unsafe extern "C" fn callback(
             context: *mut c_void,
             method: *const c_char,
             name: *const c_char,
             kind: *const c_char,
             default: bool,
         ) {
-            // SAFETY: `context` is the one below.
-            let gathered = unsafe { Gathered::<Told>::of(context) };
-            // SAFETY: the shim's strings live during this call, all three of them.
-            let [method, name, kind] = [method, name, kind].map(|told| unsafe { text(told) });
+            // SAFETY: `context` is the one passed below.
+            let gathered = unsafe { Gathered::<Row>::of(context) };
+            // SAFETY: the three strings of the shim are valid during this call.
+            let [method, name, kind] = [method, name, kind].map(|pointer| unsafe { text(pointer) });
             gathered.add(|| (method, name, kind, default));
         }
-        let gathered = Gathered::<Told>::new();
-        // SAFETY: the module lives, and so does the context.
-        unsafe { ffi::rz_methods(self.0.as_ptr(), gathered.context(), told) }.check()?;
+        let gathered = Gathered::<Row>::new();
+        // SAFETY: the module and the context are valid during the call.
+        unsafe { ffi::rz_methods(self.0.as_ptr(), gathered.context(), callback) }.check()?;
         let mut methods: Vec<Method> = Vec::new();
         for (method, name, kind, default) in gathered.finish() {
             match methods.last_mut() {
-                // An empty name begins a method.
+                // An empty name starts a new method.
                 Some(last) if !name.is_empty() => last.arguments.push(Argument { name, kind, default }),
                 _ => methods.push(Method { name: method, arguments: Vec::new(), returns: kind }),
             }
@@ -226,97 +235,100 @@ impl Module {
         Ok(methods)
     }
 
-    /// How many bytes the tensors have that are constants of the code.
+    /// Total size in bytes of the tensors that are constants of the code.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn constants(&self) -> Result<u64, String> {
         let mut len = 0;
-        // SAFETY: the module lives, and there is room for the number.
+        // SAFETY: the module is valid, and `len` is writable.
         unsafe { ffi::rz_constants(self.0.as_ptr(), &mut len) }.check()?;
         Ok(len as u64)
     }
 
-    /// What the methods do to tensors that the module holds, by LibTorch's analysis of aliases. It does not see
-    /// operations that give what they were given and do not say so in their signatures.
+    /// Returns what the methods write to tensors of the module, according to LibTorch's alias
+    /// analysis. The analysis misses operations that return one of their arguments without
+    /// declaring it in their signatures.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn writes(&self) -> Result<Vec<Write>, String> {
-        unsafe extern "C" fn told(context: *mut c_void, path: *const c_char, what: *const c_char) {
-            // SAFETY: `context` is the one below.
+        unsafe extern "C" fn callback(context: *mut c_void, path: *const c_char, what: *const c_char) {
+            // SAFETY: `context` is the one passed below.
             let gathered = unsafe { Gathered::<Write>::of(context) };
-            // SAFETY: the shim's strings live during this call, both of them.
-            let [path, what] = [path, what].map(|told| unsafe { text(told) });
+            // SAFETY: both strings of the shim are valid during this call.
+            let [path, what] = [path, what].map(|pointer| unsafe { text(pointer) });
             gathered.add(|| Write { path: Some(path).filter(|path| !path.is_empty()), what });
         }
         let gathered = Gathered::<Write>::new();
-        // SAFETY: the module lives, and so does the context.
-        unsafe { ffi::rz_writes(self.0.as_ptr(), gathered.context(), told) }.check()?;
+        // SAFETY: the module and the context are valid during the call.
+        unsafe { ffi::rz_writes(self.0.as_ptr(), gathered.context(), callback) }.check()?;
         Ok(gathered.finish())
     }
 
-    /// Puts tensors in the place of the module's own, by their paths. Returns the paths that it has used.
+    /// Replaces tensors of the module, by path. Returns the paths that it has used.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn replace(&self, tensors: &HashMap<String, Tensor>) -> Result<Vec<String>, String> {
-        struct Looked<'a> {
+        struct Lookup<'a> {
             tensors: &'a HashMap<String, Tensor>,
             used: RefCell<Vec<String>>,
         }
         unsafe extern "C" fn find(context: *mut c_void, path: *const c_char) -> *mut ffi::Opaque {
-            // SAFETY: `context` is the one below, which lives.
-            let looked = unsafe { &*context.cast::<Looked<'_>>() };
-            // SAFETY: the shim's string lives during this call.
+            // SAFETY: `context` is the one passed below, which is valid during the call.
+            let lookup = unsafe { &*context.cast::<Lookup<'_>>() };
+            // SAFETY: the shim's string is valid during this call.
             let path = unsafe { text(path) };
-            match looked.tensors.get(&path) {
+            match lookup.tensors.get(&path) {
                 Some(tensor) => {
-                    looked.used.borrow_mut().push(path);
+                    lookup.used.borrow_mut().push(path);
                     tensor.as_ptr()
                 }
                 None => std::ptr::null_mut(),
             }
         }
-        let looked = Looked { tensors, used: RefCell::new(Vec::new()) };
-        let context = std::ptr::from_ref(&looked).cast_mut().cast();
-        // SAFETY: the module, the tensors and the context live. The shim takes references to the tensors, not the tensors.
+        let lookup = Lookup { tensors, used: RefCell::new(Vec::new()) };
+        let context = std::ptr::from_ref(&lookup).cast_mut().cast();
+        // SAFETY: the module, the tensors and the context are valid during the call. The shim adds
+        // references to the tensors and does not take ownership of them.
         unsafe { ffi::rz_replace(self.0.as_ptr(), context, find) }.check()?;
-        Ok(looked.used.into_inner())
+        Ok(lookup.used.into_inner())
     }
 
-    /// Takes the elements out of tensors, by their paths.
+    /// Replaces tensors by tensors without elements, by path.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn empty(&self, held: &[&Held]) -> Result<(), String> {
         let empty = held.iter().map(|held| Ok((held.path.clone(), held.tensor.emptied()?)));
         self.replace(&empty.collect::<Result<_, String>>()?).map(drop)
     }
 
-    /// Moves what the module holds to a GPU.
+    /// Moves the module's tensors to a GPU.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn upload(&mut self, gpu: usize) -> Result<(), String> {
-        // SAFETY: the module lives, and nobody else uses it.
+        // SAFETY: the module is valid, and `&mut self` is the only reference to it.
         unsafe { ffi::rz_upload(self.0.as_ptr(), number(gpu)) }.check()
     }
 
-    /// Calls a method. Inputs are copied, since a method may write into them; outputs are in host memory.
+    /// Calls a method. Inputs are copied, since a method may write to them. Outputs are in host
+    /// memory.
     ///
     /// # Errors
-    /// What LibTorch says.
+    /// The message of LibTorch.
     pub(crate) fn call(
         &mut self,
         method: &str,
         inputs: &[(&str, Tensor)],
         gpu: Option<usize>,
     ) -> Result<Vec<(String, Tensor)>, String> {
-        unsafe extern "C" fn told(context: *mut c_void, name: *const c_char, tensor: *mut ffi::Opaque) {
-            // SAFETY: `context` is the one below.
+        unsafe extern "C" fn callback(context: *mut c_void, name: *const c_char, tensor: *mut ffi::Opaque) {
+            // SAFETY: `context` is the one passed below.
             let gathered = unsafe { Gathered::<Result<(String, Tensor), String>>::of(context) };
-            // SAFETY: the shim's string lives during this call.
+            // SAFETY: the shim's string is valid during this call.
             let name = unsafe { text(name) };
             gathered.add(|| Tensor::new(tensor).map(|tensor| (name, tensor)));
         }
@@ -325,8 +337,9 @@ impl Module {
         let names: Vec<_> = owned.iter().map(|name| name.as_ptr()).collect();
         let tensors: Vec<_> = inputs.iter().map(|(_, tensor)| tensor.as_ptr()).collect();
         let gathered = Gathered::<Result<(String, Tensor), String>>::new();
-        // SAFETY: there are as many names as tensors, and all of them, the module and the context live during the call.
-        let said = unsafe {
+        // SAFETY: there are as many names as tensors, and all of them, the module and the context
+        // are valid during the call.
+        let message = unsafe {
             ffi::rz_call(
                 self.0.as_ptr(),
                 method.as_ptr(),
@@ -335,15 +348,15 @@ impl Module {
                 inputs.len(),
                 gpu.map_or(-1, number),
                 gathered.context(),
-                told,
+                callback,
             )
         };
-        said.check()?;
+        message.check()?;
         gathered.finish().into_iter().collect()
     }
 }
 
-/// As LibTorch counts GPUs.
+/// Converts a GPU index to LibTorch's type.
 fn number(gpu: usize) -> c_int {
     c_int::try_from(gpu).unwrap_or(c_int::MAX)
 }

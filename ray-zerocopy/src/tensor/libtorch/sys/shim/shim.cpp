@@ -1,7 +1,9 @@
-// What the bindings of LibTorch lack, as C functions: tensors on memory of others, all tensors and methods of a module, calls
-// with named tensors, and who writes what. The declarations of the same are in `ffi.rs`.
+// C functions for what burn's LibTorch bindings lack: tensors over borrowed memory, the tensors and
+// methods of a module, calls with named tensors, and an analysis of writes. `ffi.rs` declares the
+// same functions.
 //
-// Each function returns NULL, or a message that `rz_free` takes back: no exception leaves this file.
+// Each function returns NULL, or a message that must be freed with `rz_free`. No exception leaves
+// this file.
 
 #include "values.h"
 #include "writes.h"
@@ -36,7 +38,7 @@ char *guarded(F &&what) {
   }
 }
 
-// The memory of tensors that are constants of the code, each once.
+// Collects the storages of tensors that are constants of the code, each once.
 void constants(torch::jit::Block *block, std::map<const void *, size_t> &found) {
   auto add = [&](const torch::Tensor &tensor) {
     if (tensor.defined() && tensor.has_storage()) found[tensor.storage().data()] = tensor.storage().nbytes();
@@ -58,10 +60,11 @@ extern "C" {
 
 void rz_free(char *message) { free(message); }
 
-// The release of LibTorch that this was compiled against.
+// The LibTorch release that this file was compiled against.
 const char *rz_version() { return TORCH_VERSION; }
 
-// A tensor on memory that `owner` keeps alive. `release` is called once, whatever happens.
+// Creates a tensor over memory that `owner` keeps alive. `release` is called exactly once, even in
+// the case of an error.
 char *rz_blob(const void *data, const int64_t *dims, size_t rank, int kind, void *owner, void (*release)(void *),
               torch::Tensor **tensor) {
   return guarded([&] {
@@ -73,8 +76,9 @@ char *rz_blob(const void *data, const int64_t *dims, size_t rank, int kind, void
   });
 }
 
-// What a tensor is: its type of elements, or -1 if it is none of plain numbers in host memory; its shape; the memory that it is
-// a view of; and whether its elements lie in the order of C, and where.
+// Describes a tensor: its element type, or -1 if its elements are not plain numbers in host memory;
+// its shape; the storage that it is a view of; and the address of its elements if they are in
+// row-major order.
 struct Description {
   int kind;
   size_t rank;
@@ -98,7 +102,7 @@ char *rz_describe(const torch::Tensor *tensor, Description *made) {
   });
 }
 
-// The same elements in the order of C.
+// Returns a tensor with the same elements in row-major order.
 char *rz_ordered(const torch::Tensor *tensor, torch::Tensor **made) {
   return guarded([&] { *made = new torch::Tensor(tensor->contiguous()); });
 }
@@ -129,45 +133,47 @@ char *rz_open(const char *path, Module **module) {
   return guarded([&] { *module = new Module(torch::jit::load(path, at::kCPU)); });
 }
 
-char *rz_save(const Module *module, void *context, void (*told)(void *, const char *bytes, size_t len)) {
+char *rz_save(const Module *module, void *context, void (*callback)(void *, const char *bytes, size_t len)) {
   return guarded([&] {
     std::ostringstream stream;
     module->save(stream);
     auto bytes = stream.str();
-    told(context, bytes.data(), bytes.size());
+    callback(context, bytes.data(), bytes.size());
   });
 }
 
 void rz_module_free(Module *module) { delete module; }
 
-// Each tensor that is held, with its role: 0 for a parameter, 1 for a buffer, 2 for others. The tensors are the receiver's; they are
-// others on the same memory, which stay as they are when the module gets new ones.
+// Lists the tensors of a module with their roles: 0 for a parameter, 1 for a buffer, 2 for others.
+// The receiver owns the tensors. They are distinct objects over the same memory, and do not change
+// when the module's tensors are replaced.
 char *rz_tensors(const Module *module, void *context,
-                 void (*told)(void *, const char *name, int role, torch::Tensor *tensor)) {
+                 void (*callback)(void *, const char *name, int role, torch::Tensor *tensor)) {
   return guarded([&] {
     Held([&](const std::string &path, Held::Role role, torch::Tensor tensor) {
-      told(context, path.c_str(), role, new torch::Tensor(tensor.detach()));
+      callback(context, path.c_str(), role, new torch::Tensor(tensor.detach()));
     }).object(module->_ivalue(), "");
   });
 }
 
-// Each argument of each method but `self`: the method, its name, its type. A method without any tells empty ones.
+// Lists the methods. For each method, an entry with an empty name and the return type is followed
+// by its arguments without `self`: the method, the argument's name, and its type.
 char *rz_methods(const Module *module, void *context,
-                 void (*told)(void *, const char *method, const char *name, const char *type, bool optional)) {
+                 void (*callback)(void *, const char *method, const char *name, const char *type, bool optional)) {
   return guarded([&] {
     for (const auto &method : module->get_methods()) {
       const auto &schema = method.function().getSchema();
-      told(context, method.name().c_str(), "", schema.returns().empty() ? "None" : schema.returns()[0].type()->annotation_str().c_str(), false);
+      callback(context, method.name().c_str(), "", schema.returns().empty() ? "None" : schema.returns()[0].type()->annotation_str().c_str(), false);
       for (size_t at = 1; at < schema.arguments().size(); ++at) {
         const auto &argument = schema.arguments()[at];
-        told(context, method.name().c_str(), argument.name().c_str(), argument.type()->annotation_str().c_str(),
+        callback(context, method.name().c_str(), argument.name().c_str(), argument.type()->annotation_str().c_str(),
              argument.default_value().has_value());
       }
     }
   });
 }
 
-// The bytes of tensors that are constants of the code.
+// Total size of the tensors that are constants of the code.
 char *rz_constants(const Module *module, size_t *len) {
   return guarded([&] {
     std::map<const void *, size_t> found;
@@ -181,22 +187,24 @@ char *rz_constants(const Module *module, size_t *len) {
   });
 }
 
-// Who writes what: the path of a tensor and what is done to it, or an empty path and why nobody knows.
-char *rz_writes(const Module *module, void *context, Told told) {
+// Lists the writes to tensors of the module: the path of the tensor and a description, or an empty
+// path and the reason why it is unknown.
+char *rz_writes(const Module *module, void *context, Told callback) {
   return guarded([&] {
-    Writes writes(context, told);
+    Writes writes(context, callback);
     for (const auto &method : module->get_methods()) writes.method(method);
   });
 }
 
-// Calls a method with named tensors, on a device: `cuda` is its number, or -1 for the CPU. Tensors of the answer are the receiver's.
+// Calls a method with named tensors on GPU number `cuda`, or on the CPU if it is -1. The receiver
+// owns the tensors of the result.
 char *rz_call(const Module *module, const char *method, const char *const *names, torch::Tensor *const *tensors, size_t count,
-              int cuda, void *context, Answer::Tell told) {
+              int cuda, void *context, Answer::Tell callback) {
   return guarded([&] {
     at::NoGradGuard no_grad;
     std::map<std::string, torch::Tensor> given;
     for (size_t at = 0; at < count; ++at) {
-      // A copy: a method may write into what it is given.
+      // Copied, since a method may write to its arguments.
       given.emplace(names[at], tensors[at]->to(tensors[at]->options().device(device(cuda)), false, true));
     }
     Arguments arguments(std::move(given));
@@ -210,11 +218,11 @@ char *rz_call(const Module *module, const char *method, const char *const *names
       named[argument.name()] = arguments.value(argument.type(), argument.name());
     }
     if (auto left = arguments.left()) TORCH_CHECK(false, "`", *left, "` has no place in the arguments of `", method, "`");
-    Answer(context, told).value(called(std::move(stack), named), "output");
+    Answer(context, callback).value(called(std::move(stack), named), "output");
   });
 }
 
-// Puts tensors in the place of those of the same paths. `find` gives one that stays its own, or NULL.
+// Replaces tensors by path. `find` returns a tensor that it continues to own, or NULL.
 char *rz_replace(const Module *module, void *context, torch::Tensor *(*find)(void *, const char *name)) {
   return guarded([&] {
     at::NoGradGuard no_grad;
@@ -224,12 +232,12 @@ char *rz_replace(const Module *module, void *context, torch::Tensor *(*find)(voi
   });
 }
 
-// Moves what the module holds to a GPU.
+// Moves the module's tensors to a GPU.
 char *rz_upload(Module *module, int cuda) {
   return guarded([&] { module->to(device(cuda)); });
 }
 
-// An empty tensor of the same type of elements.
+// Creates a tensor of the same element type without elements.
 char *rz_emptied(const torch::Tensor *tensor, torch::Tensor **made) {
   return guarded([&] { *made = new torch::Tensor(torch::empty({0}, tensor->options().requires_grad(false))); });
 }

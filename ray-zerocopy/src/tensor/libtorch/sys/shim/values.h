@@ -1,6 +1,7 @@
-// The tensors of a module, of a call's arguments and of its answer, and their names.
+// Conversion between named tensors and the values of a module: its attributes, arguments and
+// results.
 //
-// A part of `shim.cpp`, in a file of its own.
+// Part of `shim.cpp`.
 
 #pragma once
 
@@ -17,7 +18,7 @@
 
 namespace {
 
-// All tensors that a module holds: as parameters, as buffers, and in other attributes.
+// Lists all tensors of a module: parameters, buffers, and other attributes.
 class Held {
  public:
   enum Role { PARAMETER, BUFFER, ATTRIBUTE };
@@ -49,7 +50,7 @@ class Held {
     if (!seen_.insert(object.get()).second) return;
     auto type = object->type();
     for (size_t at = 0; at < type->numAttributes(); ++at) {
-      // Only modules have parameters; other objects, packed weights for one, just have something.
+      // Only modules have parameters. Other objects, such as packed weights, only have attributes.
       auto role = !type->is_module()      ? ATTRIBUTE
                   : type->is_parameter(at) ? PARAMETER
                   : type->is_buffer(at)    ? BUFFER
@@ -64,11 +65,12 @@ class Held {
   }
 
   Tell tell_;
-  // An object may be held twice, by itself even.
+  // An object may be referenced several times, even by itself.
   std::set<const void *> seen_;
 };
 
-// The arguments of a call, out of named tensors: a list has `name.0`, `name.1`, a tuple too, a dictionary `name.key`.
+// Builds the arguments of a call from named tensors: `name.0`, `name.1` for a list or a tuple, and
+// `name.key` for a dictionary.
 class Arguments {
  public:
   explicit Arguments(std::map<std::string, torch::Tensor> tensors) : tensors_(std::move(tensors)) {}
@@ -123,7 +125,7 @@ class Arguments {
     }
   }
 
-  // What nobody has asked for.
+  // Name of a tensor that is not part of any argument.
   std::optional<std::string> left() const {
     for (const auto &entry : tensors_) {
       if (!taken_.count(entry.first)) return entry.first;
@@ -135,7 +137,7 @@ class Arguments {
   using Tensors = std::map<std::string, torch::Tensor>;
 
   std::pair<Tensors::const_iterator, Tensors::const_iterator> below(const std::string &name) const {
-    // The character behind the dot.
+    // `/` is the character after `.`.
     return {tensors_.lower_bound(name + "."), tensors_.lower_bound(name + "/")};
   }
 
@@ -156,7 +158,8 @@ class Arguments {
   std::set<std::string> taken_;
 };
 
-// The tensors of an answer, with the same names: one alone is `output`, numbers are tensors of one element, and None is nothing.
+// Lists the tensors of a result with their names: a single one is `output`. Numbers become tensors
+// of one element, and None is omitted.
 class Answer {
  public:
   using Tell = void (*)(void *, const char *name, torch::Tensor *tensor);

@@ -1,6 +1,6 @@
-// Who writes what: what the methods of a module do to its own tensors.
+// Analysis of writes: how the methods of a module modify the module's own tensors.
 //
-// A part of `shim.cpp`, in a file of its own.
+// Part of `shim.cpp`.
 
 #pragma once
 
@@ -33,7 +33,7 @@ bool is_tensor(const c10::TypePtr &type) {
   return type->isSubtypeOf(*c10::TensorType::get());
 }
 
-// Lists, dictionaries, tuples and objects. Plain values hold nothing.
+// Returns true for lists, dictionaries, tuples and objects. Plain values contain no tensors.
 bool may_hold_tensors(const c10::TypePtr &type) {
   switch (type->kind()) {
     case c10::TypeKind::IntType:
@@ -55,8 +55,9 @@ bool may_hold_tensors(const c10::TypePtr &type) {
   }
 }
 
-// What methods of a module do to its own tensors, by torch's analysis of aliases. What it does not see are operations that give what
-// they were given and do not say so in their schemas.
+// Finds the writes of a module's methods to its own tensors, with torch's alias analysis. The
+// analysis misses operations that return one of their arguments without declaring it in their
+// schemas.
 class Writes {
  public:
   Writes(void *context, Told told) : context_(context), told_(told) {}
@@ -70,8 +71,8 @@ class Writes {
     containers_.clear();
     nodes_.clear();
     written_.clear();
-    // What comes from outside is a copy, and no tensor of the module. The analysis would believe that it may be. For it, any new
-    // tensor will do, which is there or not.
+    // Arguments are copies, and never tensors of the module, but the analysis assumes that they may
+    // alias. So each argument is replaced by a new tensor, whose value does not matter.
     for (auto *input : graph->inputs()) {
       if (input == self_ || !is_tensor(input->type())) continue;
       torch::jit::WithInsertPoint at_the_start(graph->block()->nodes().front());
@@ -81,12 +82,13 @@ class Writes {
       copy->setType(input->type());
       input->replaceAllUsesWith(copy);
     }
-    // Attributes as objects of their own: else all of them may be the same, and a write to one is a write to any.
+    // Treat attributes as distinct objects. Otherwise all of them may alias, and a write to one
+    // counts as a write to any.
     AliasDb aliases(graph, /*isFrozen=*/true);
     gather(aliases, graph->block());
     for (auto *tensor : own_) {
       if (!aliases.hasWriters(tensor)) continue;
-      // The analysis believes that whatever went through an optional or a list may be anything.
+      // The analysis assumes that a value from an optional or a list may be any tensor.
       if (auto *node = writer(tensor)) tell(tensor, std::string("writes into it by ") + node->kind().toQualString());
     }
     for (auto *container : containers_) {
@@ -96,9 +98,9 @@ class Writes {
         }
       }
     }
-    // Statistics are written without a word in the operation's schema.
+    // The operation's schema does not declare writes of running statistics.
     for (auto *node : nodes_) statistics(aliases, node);
-    // Under another name, another call may write what this one does not.
+    // A tensor that is stored under another name could be written by another call.
     for (auto *node : nodes_) kept(aliases, node);
   }
 
@@ -133,7 +135,7 @@ class Writes {
   void statistics(AliasDb &aliases, Node *node) {
     auto *schema = node->maybeSchema();
     if (!schema || !schema->argumentIndexWithName("running_mean")) return;
-    // Instance norm writes them in any case.
+    // Instance norm always writes them.
     if (schema->argumentIndexWithName("training")) {
       auto known = torch::jit::constant_as<bool>(node->namedInput("training"));
       if (known && !*known) return;
@@ -165,7 +167,7 @@ class Writes {
     }
   }
 
-  // The path of an attribute from the module, as its parameters are named. Unknown is the empty path.
+  // Path of an attribute from the module, in the naming of its parameters. Empty if it is unknown.
   std::string attribute(Node *node) {
     auto owner = path(node->inputs().at(0));
     if (!owner) return "";
@@ -181,7 +183,8 @@ class Writes {
     return found;
   }
 
-  // The operation that writes to a tensor, by the ways that a tensor can take: views, branches, loops, containers.
+  // Finds the operation that writes to a tensor, tracing it through views, branches, loops and
+  // containers.
   Node *writer(Value *tensor) {
     for (auto *node : nodes_) {
       auto *schema = node->maybeSchema();
@@ -196,7 +199,8 @@ class Writes {
     return nullptr;
   }
 
-  // Whether a value may be a tensor, or hold it, as far as it can be followed back. Attributes of one name are one tensor.
+  // Returns true if a value may be the tensor, or contain it, as far as it can be traced back.
+  // Attributes of the same path are the same tensor.
   bool comes_from(Value *value, Value *tensor, std::set<Value *> &seen) {
     if (!is_tensor(value->type()) && !is_module(value->type()) && !may_hold_tensors(value->type())) return false;
     if (!seen.insert(value).second) return false;
@@ -207,7 +211,7 @@ class Writes {
       }
       return false;
     };
-    // What was put into a container later.
+    // Values that are added to a container later.
     for (const auto &use : value->uses()) {
       if (is_tensor(value->type()) || use.offset != 0 || !writes_first(use.user)) continue;
       if (any(use.user->inputs().slice(1))) return true;
@@ -219,7 +223,8 @@ class Writes {
     }
     if (node->kind() == prim::Param) {
       auto *owner = node->owningBlock()->owningNode();
-      // An input of the method is a copy; one of a loop is what went in, or what the round before has given.
+      // An input of the method is a copy. An input of a loop is its initial value, or a result of
+      // the previous iteration.
       if (!owner) return false;
       return any(owner->inputs()) || any(node->owningBlock()->outputs());
     }
@@ -233,7 +238,7 @@ class Writes {
       for (size_t at = 0; at < node->outputs().size() && at < schema->returns().size(); ++at) {
         if (node->outputs()[at] != value) continue;
         auto *alias = schema->returns()[at].alias_info();
-        // A new tensor, by the signature. What holds tensors has them from somewhere.
+        // The signature declares a new tensor. Containers get their tensors from somewhere else.
         if (!alias && is_tensor(value->type())) return false;
       }
     }
@@ -255,7 +260,7 @@ class Writes {
   Told told_;
   std::string name_;
   Value *self_ = nullptr;
-  // Attributes of the module and of modules in it: tensors, and what may hold some.
+  // Attributes of the module and of its submodules: tensors, and values that may contain some.
   std::vector<Value *> own_, containers_;
   std::vector<Value *> written_;
   std::vector<Node *> nodes_;

@@ -1,4 +1,4 @@
-//! Comparing the bytes and the values of two tensors in files, a part at a time.
+//! Compares the bytes and the values of two tensors in files, in chunks.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,12 +11,12 @@ use ray_zerocopy::Checkpoint;
 
 use crate::weights::Tensor;
 
-/// What is read of a tensor at once.
+/// Bytes of a tensor that are read at once.
 const CHUNK: u64 = 1 << 20;
-/// The values that are read of a tensor at once.
+/// Values of a tensor that are read at once.
 const VALUES: u64 = 1 << 17;
 
-/// Files that are open for reading, and the tensor that was gathered last on each side.
+/// Open files, and the last gathered tensor of each side.
 #[derive(Default)]
 pub(crate) struct Files {
     open: HashMap<PathBuf, File>,
@@ -38,7 +38,7 @@ impl Files {
         self.open[&tensor.file].read_exact_at(bytes, tensor.offset + from).with_context(named)
     }
 
-    /// A tensor whose bytes lie apart is in memory as a whole.
+    /// Reads a tensor whose bytes are not contiguous into memory.
     fn gather(&mut self, tensor: &Tensor, checkpoint: &Checkpoint) -> Result<&[u8]> {
         let known = |(file, path, _): &(PathBuf, String, Vec<u8>)| *file == tensor.file && *path == tensor.path;
         let at = self.gathered.iter().position(|gathered| gathered.as_ref().is_some_and(known));
@@ -58,7 +58,7 @@ impl Files {
         Ok(self.gathered[at].as_ref().map_or(&[], |(.., bytes)| bytes))
     }
 
-    /// Whether two tensors of one size have the same bytes. Stops at the first that differ.
+    /// Returns whether two tensors of equal size have equal bytes. Stops at the first difference.
     pub(crate) fn equal(&mut self, left: &Tensor, right: &Tensor, read: &mut dyn FnMut(u64)) -> Result<bool> {
         let [mut one, mut other] = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
         let mut at = 0;
@@ -75,7 +75,7 @@ impl Files {
         Ok(true)
     }
 
-    /// How far the values of two tensors of one shape are apart. Both hold floating point numbers.
+    /// Computes the distance of two floating-point tensors of equal shape.
     pub(crate) fn distance(&mut self, left: &Tensor, right: &Tensor, read: &mut dyn FnMut(u64)) -> Result<Distance> {
         let mut distance = Distance { max: 0.0, values: 0 };
         let elements = left.elements();
@@ -85,7 +85,9 @@ impl Files {
             let count = VALUES.min(elements - at);
             self.values(left, at, count, &mut one)?;
             self.values(right, at, count, &mut other)?;
-            one.iter().zip(&other).for_each(|(&left, &right)| distance.add(left, right));
+            for (&left, &right) in one.iter().zip(&other) {
+                distance.add(left, right);
+            }
             read(count * left.bytes / elements);
             at += count;
         }
@@ -107,12 +109,13 @@ impl Files {
     }
 }
 
-/// How far tensors are apart.
+/// The distance of two tensors.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Distance {
-    /// The largest absolute difference of two values; NaN if one of them is NaN and the other is not.
+    /// The largest absolute difference of two values; NaN if one of them is NaN and the other is
+    /// not.
     pub max: f64,
-    /// How many values differ.
+    /// Number of values that differ.
     pub values: u64,
 }
 
@@ -123,7 +126,7 @@ impl Distance {
         }
         self.values += 1;
         let difference = (left - right).abs();
-        // NaN stays: it is further than any number.
+        // NaN is kept as the maximum: it compares as larger than any number.
         if difference.is_nan() || difference > self.max {
             self.max = difference;
         }
@@ -136,12 +139,14 @@ mod tests {
 
     fn distance(pairs: &[(f64, f64)]) -> Distance {
         let mut distance = Distance { max: 0.0, values: 0 };
-        pairs.iter().for_each(|&(left, right)| distance.add(left, right));
+        for &(left, right) in pairs {
+            distance.add(left, right);
+        }
         distance
     }
 
     #[test]
-    fn what_is_no_number_is_further_than_any() {
+    fn nan_is_the_largest_distance() {
         assert_eq!(distance(&[(1.0, 1.5), (0.0, -0.0), (3.0, 2.0)]), Distance { max: 1.0, values: 2 });
         assert_eq!(distance(&[(f64::NAN, f64::NAN), (f64::INFINITY, f64::INFINITY)]).values, 0);
         assert_eq!(distance(&[(f64::INFINITY, 1.0)]), Distance { max: f64::INFINITY, values: 1 });

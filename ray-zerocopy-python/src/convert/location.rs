@@ -1,21 +1,23 @@
-//! Where in the arguments of a call a value is.
+//! Location of a value within the arguments of a call, for error messages.
 
 use std::fmt;
 
-/// A parameter of a method, and the way from its argument to a value in it.
-pub(crate) struct ValuePath<'a> {
+/// A method's parameter, and the path from its argument to a nested value.
+///
+/// Not to be confused with `ray_zerocopy::arena::Location`, which says where a tensor lies in an arena.
+pub(crate) struct Location<'a> {
     /// `Embedder.embed`.
     pub(crate) method: &'a str,
     pub(crate) parameter: &'a str,
     steps: Vec<String>,
 }
 
-impl<'a> ValuePath<'a> {
+impl<'a> Location<'a> {
     pub(crate) fn new(method: &'a str, parameter: &'a str) -> Self {
         Self { method, parameter, steps: Vec::new() }
     }
 
-    /// Does something with a value inside.
+    /// Calls `inside` with the location of a nested value, one `step` deeper.
     pub(crate) fn inside<R>(&mut self, step: impl fmt::Display, inside: impl FnOnce(&mut Self) -> R) -> R {
         self.steps.push(format!("[{step}]"));
         let result = inside(self);
@@ -23,13 +25,13 @@ impl<'a> ValuePath<'a> {
         result
     }
 
-    /// How deep the value is.
+    /// Nesting depth of the value.
     pub(crate) fn depth(&self) -> usize {
         self.steps.len()
     }
 }
 
-impl fmt::Display for ValuePath<'_> {
+impl fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}(): `{}{}`", self.method, self.parameter, self.steps.concat())
     }

@@ -1,4 +1,5 @@
-//! The Rust half of a pipeline in Python: what the classes of [`source`](crate::source) call.
+//! Binds a pipeline type to Python: the native classes behind those that
+//! [`source`](crate::source) generates.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,28 +15,28 @@ use ray_zerocopy::__private::{ForkMutex, HeldAtFork, guest};
 use ray_zerocopy::{Arena, Loaded, Remote, load, share};
 
 use crate::constructor::NamedConstructor;
-use crate::convert::{Given, ValuePath, Writer, describe, read};
+use crate::convert::{Location, MethodResult, Writer, describe, read};
 use crate::source::annotation;
 
-/// A type of pipeline, as its module has it.
+/// A pipeline type and the Python module that exports it.
 pub(crate) struct Exported<P> {
     pub(crate) class: &'static str,
     pub(crate) methods: Vec<MethodInfo<P>>,
     pub(crate) constructors: Vec<NamedConstructor<P>>,
-    /// The module's names: its exceptions are among them.
+    /// The module's namespace, which contains its exception classes.
     pub(crate) names: Py<PyDict>,
 }
 
-/// An argument, and where in the message it begins.
-struct Passed<'a, 'py> {
+/// An encoded argument and its offset in the message.
+struct EncodedArgument<'a, 'py> {
     start: usize,
     name: &'a str,
     schema: Schema,
     value: Bound<'py, PyAny>,
 }
 
-/// A pipeline of this process.
-struct Host<P> {
+/// A pipeline in this process, callable from Python.
+struct BoundPipeline<P> {
     exported: Arc<Exported<P>>,
     state: ForkMutex<State<P>>,
     traffic: Traffic,
@@ -44,15 +45,15 @@ struct Host<P> {
 struct State<P> {
     pipeline: P,
     device: Device,
-    /// What it was loaded from.
+    /// The arena that it was loaded from.
     arena: Option<Arena>,
-    /// What could not be borrowed, in bytes.
+    /// Bytes of weights that were copied because they could not be borrowed.
     copied: u64,
-    /// The panic that left it half-changed.
-    broken: Option<String>,
+    /// Message of the panic that left the pipeline partly modified.
+    poisoned_by: Option<String>,
 }
 
-/// Arrays that came as arguments, and their bytes.
+/// Counts of arrays passed as arguments, and of their bytes.
 #[derive(Default)]
 struct Traffic {
     borrowed: [AtomicU64; 2],
@@ -67,7 +68,7 @@ impl Traffic {
 }
 
 impl<P: Remote + Send + 'static> Exported<P> {
-    /// An exception of the module.
+    /// Creates an exception of the module.
     fn error(&self, py: Python<'_>, name: &str, arguments: Bound<'_, PyTuple>) -> PyErr {
         let made = self.names.bind(py).as_any().get_item(name).and_then(|class| class.call1(arguments));
         made.map_or_else(|error| error, PyErr::from_value)
@@ -82,10 +83,10 @@ impl<P: Remote + Send + 'static> Exported<P> {
         }
     }
 
-    /// An error for an argument that serde did not accept.
-    fn refused(&self, what: &str, parameters: &[Passed<'_, '_>], at: usize, reason: &str) -> PyErr {
-        match parameters.iter().rev().find(|passed| passed.start <= at) {
-            Some(Passed { name, schema, value, .. }) => {
+    /// Creates the error for an argument that serde rejected at offset `at` of the message.
+    fn invalid_argument(&self, what: &str, arguments: &[EncodedArgument<'_, '_>], at: usize, reason: &str) -> PyErr {
+        match arguments.iter().rev().find(|argument| argument.start <= at) {
+            Some(EncodedArgument { name, schema, value, .. }) => {
                 let (expected, found) = (annotation(schema, false), describe(value));
                 PyTypeError::new_err(format!("{what}(): `{name}` should be `{expected}`, found {found}: {reason}"))
             }
@@ -93,23 +94,24 @@ impl<P: Remote + Send + 'static> Exported<P> {
         }
     }
 
-    fn host(self: &Arc<Self>, state: State<P>) -> Native {
+    fn bind(self: &Arc<Self>, state: State<P>) -> PyPipeline {
         let traffic = Traffic::default();
-        Native(Box::new(Host { exported: Arc::clone(self), state: ForkMutex::new(state), traffic }))
+        PyPipeline(Box::new(BoundPipeline { exported: Arc::clone(self), state: ForkMutex::new(state), traffic }))
     }
 }
 
-impl<P: Remote + Send + 'static> Host<P> {
-    /// The pipeline, without Python's lock: whoever has it may want that.
+impl<P: Remote + Send + 'static> BoundPipeline<P> {
+    /// Locks the pipeline. The caller must not hold the GIL: the thread that holds this lock may
+    /// need the GIL to proceed.
     fn lock(&self) -> Result<MutexGuard<'_, State<P>>, HeldAtFork> {
-        // A panic of the pipeline is caught inside, so that nothing leaves the state half-written.
+        // Panics of the pipeline are caught before they reach this lock, so it is never poisoned.
         self.state.lock()
     }
 
     fn run(&self, index: usize, arguments: Arguments) -> Result<Result<Results, Failed>, HeldAtFork> {
         let method = &self.exported.methods[index];
         let mut state = self.lock()?;
-        if let Some(panic) = &state.broken {
+        if let Some(panic) = &state.poisoned_by {
             let before = format!("the pipeline was left half-changed by an earlier panic, make it anew: {panic}");
             return Ok(Err(Failed::Panicked(before)));
         }
@@ -129,23 +131,23 @@ impl<P: Remote + Send + 'static> State<P> {
         let loaded: Loaded<P> = load(&arena, &device)?;
         let loaded = if strict { loaded.strict()? } else { loaded };
         let copied = loaded.copied().iter().map(|copied| copied.bytes).sum();
-        Ok(Self { pipeline: loaded.into_inner(), device, arena: Some(arena), copied, broken: None })
+        Ok(Self { pipeline: loaded.into_inner(), device, arena: Some(arena), copied, poisoned_by: None })
     }
 
-    /// After a panic: what has an arena is loaded anew, for next to nothing.
+    /// Restores the pipeline after a panic. One that has an arena is loaded again, which is cheap.
     fn recover(&mut self, exclusive: bool, panic: String) {
         match &self.arena {
             Some(arena) => match load::<P>(arena, &self.device) {
                 Ok(loaded) => self.pipeline = loaded.into_inner(),
-                Err(error) => self.broken = Some(format!("{panic}; it could not be loaded anew: {error}")),
+                Err(error) => self.poisoned_by = Some(format!("{panic}; it could not be loaded anew: {error}")),
             },
-            None if exclusive => self.broken = Some(panic),
+            None if exclusive => self.poisoned_by = Some(panic),
             None => {}
         }
     }
 }
 
-/// A pipeline, whatever its type.
+/// Type-erased [`BoundPipeline`].
 trait AnyPipeline: Send + Sync {
     fn call<'py>(&self, index: usize, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>>;
     fn put(&self, py: Python<'_>, spill: bool) -> PyResult<Py<PyAny>>;
@@ -153,35 +155,35 @@ trait AnyPipeline: Send + Sync {
     fn copied(&self, py: Python<'_>) -> PyResult<u64>;
 }
 
-impl<P: Remote + Send + 'static> AnyPipeline for Host<P> {
+impl<P: Remote + Send + 'static> AnyPipeline for BoundPipeline<P> {
     fn call<'py>(&self, index: usize, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let py = arguments.py();
         let method = &self.exported.methods[index];
         let what = format!("{}.{}", self.exported.class, method.name);
         let mut writer = Writer::new(method.exclusive);
-        let mut passed = Vec::with_capacity(method.parameters.len());
+        let mut encoded = Vec::with_capacity(method.parameters.len());
         for (parameter, value) in method.parameters.iter().zip(arguments) {
             let (start, name, schema) = (writer.arguments.position(), parameter.name, parameter.schema.clone());
-            writer.put(&parameter.schema, &value, &mut ValuePath::new(&what, parameter.name))?;
-            passed.push(Passed { start, name, schema, value });
+            writer.put(&parameter.schema, &value, &mut Location::new(&what, parameter.name))?;
+            encoded.push(EncodedArgument { start, name, schema, value });
         }
         let Writer { arguments, borrowing } = writer;
         Traffic::note(&self.traffic.borrowed, borrowing.borrowed);
         Traffic::note(&self.traffic.copied, borrowing.copied);
-        let given = py.detach(|| self.run(index, arguments)).map_err(runtime)?.and_then(|mut results| {
+        let outcome = py.detach(|| self.run(index, arguments)).map_err(runtime)?.and_then(|mut results| {
             let writable: &[Range<usize>] = &borrowing.writable;
             read(py, &method.result, &mut results, writable).map_err(|error| Failed::Answer(error.to_string()))
         });
-        match given {
-            Ok(Given::Value(value)) => Ok(value),
-            Ok(Given::Error(error)) => {
+        match outcome {
+            Ok(MethodResult::Value(value)) => Ok(value),
+            Ok(MethodResult::Error(error)) => {
                 let text = format!("{what}() failed: {}", error.str()?);
                 Err(self.exported.error(py, "PipelineError", (text, error).into_pyobject(py)?))
             }
             Err(Failed::Panicked(message)) => Err(self.exported.panicked(py, &what, &message)),
-            Err(Failed::Argument { at, reason }) => Err(self.exported.refused(&what, &passed, at, &reason)),
+            Err(Failed::Argument { at, reason }) => Err(self.exported.invalid_argument(&what, &encoded, at, &reason)),
             Err(Failed::Answer(reason)) => {
-                Err(PyRuntimeError::new_err(format!("{what}(): the result could not travel: {reason}")))
+                Err(PyRuntimeError::new_err(format!("{what}(): the result could not be encoded: {reason}")))
             }
         }
     }
@@ -205,53 +207,53 @@ fn runtime(error: impl std::fmt::Display) -> PyErr {
     PyRuntimeError::new_err(error.to_string())
 }
 
-/// A type of pipeline, whatever it is.
+/// Type-erased [`Exported`].
 trait AnyExported: Send + Sync {
-    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<Native>;
-    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Native>;
+    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<PyPipeline>;
+    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<PyPipeline>;
 }
 
 impl<P: Remote + Send + 'static> AnyExported for Arc<Exported<P>> {
-    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<Native> {
+    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<PyPipeline> {
         let py = arguments.py();
         let constructor = &self.constructors[index];
         let what = format!("{}.{}", self.class, constructor.name);
         let mut writer = Writer::new(true);
-        let mut passed = Vec::new();
+        let mut encoded = Vec::new();
         for (&(name, ty), value) in constructor.parameters.iter().zip(arguments) {
             let schema = Schema::Value { ty };
             let start = writer.arguments.position();
-            writer.put(&schema, &value, &mut ValuePath::new(&what, name))?;
-            passed.push(Passed { start, name, schema, value });
+            writer.put(&schema, &value, &mut Location::new(&what, name))?;
+            encoded.push(EncodedArgument { start, name, schema, value });
         }
         match py.detach(|| make(writer.arguments, |reader| (constructor.make)(reader))) {
             Ok(Ok(pipeline)) => {
                 let device = Device::flex();
-                Ok(self.host(State { pipeline, device, arena: None, copied: 0, broken: None }))
+                Ok(self.bind(State { pipeline, device, arena: None, copied: 0, poisoned_by: None }))
             }
             Ok(Err(reason)) => {
                 let text = format!("{what}() failed: {reason}");
                 Err(self.error(py, "PipelineError", (text, reason).into_pyobject(py)?))
             }
-            Err(Failed::Argument { at, reason }) => Err(self.refused(&what, &passed, at, &reason)),
+            Err(Failed::Argument { at, reason }) => Err(self.invalid_argument(&what, &encoded, at, &reason)),
             Err(Failed::Panicked(message) | Failed::Answer(message)) => Err(self.panicked(py, &what, &message)),
         }
     }
 
-    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Native> {
+    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<PyPipeline> {
         let arena = guest::open(object).map_err(runtime)?;
         let state = object.py().detach(|| State::load(arena, device, strict)).map_err(runtime)?;
-        Ok(self.host(state))
+        Ok(self.bind(state))
     }
 }
 
-/// What the module's classes have of a pipeline.
-#[pyclass(frozen, name = "_Native", module = "ray_zerocopy_python")]
-pub(crate) struct Native(Box<dyn AnyPipeline>);
+/// Native half of a pipeline object: the `_native` attribute of the module's classes.
+#[pyclass(frozen, name = "_BoundPipeline", module = "ray_zerocopy_python")]
+pub(crate) struct PyPipeline(Box<dyn AnyPipeline>);
 
 #[pymethods]
-impl Native {
-    /// Runs the method of this number.
+impl PyPipeline {
+    /// Calls the method at `index`.
     fn call<'py>(&self, index: usize, arguments: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         self.0.call(index, arguments)
     }
@@ -261,7 +263,8 @@ impl Native {
         self.0.put(py, spill)
     }
 
-    /// Arrays borrowed, their bytes, arrays copied, their bytes.
+    /// Returns the number of borrowed arrays, their bytes, the number of copied arrays and their
+    /// bytes.
     fn traffic(&self) -> [u64; 4] {
         self.0.traffic()
     }
@@ -272,29 +275,29 @@ impl Native {
     }
 }
 
-/// What the module's classes have of their type.
-#[pyclass(frozen, name = "_Kind", module = "ray_zerocopy_python")]
-pub(crate) struct Kind(Box<dyn AnyExported>);
+/// Native half of a pipeline class: constructs and loads its instances.
+#[pyclass(frozen, name = "_PipelineClass", module = "ray_zerocopy_python")]
+pub(crate) struct PipelineClass(Box<dyn AnyExported>);
 
-impl Kind {
+impl PipelineClass {
     pub(crate) fn new<P: Remote + Send + 'static>(exported: Exported<P>) -> Self {
         Self(Box::new(Arc::new(exported)))
     }
 }
 
 #[pymethods]
-impl Kind {
-    /// Makes a pipeline with the constructor of this number.
-    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<Native> {
+impl PipelineClass {
+    /// Constructs a pipeline with the constructor at `index`.
+    fn build(&self, index: usize, arguments: &Bound<'_, PyTuple>) -> PyResult<PyPipeline> {
         self.0.build(index, arguments)
     }
 
-    /// Borrows a pipeline from what `ray.get` gives for its weights.
-    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Native> {
+    /// Loads a pipeline from the object that `ray.get` returned for its weights.
+    fn load(&self, object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<PyPipeline> {
         self.0.load(object, device, strict)
     }
 
-    /// How many threads this process computes with, if it has not begun to.
+    /// Sets the number of compute threads of this process, unless it has already started them.
     fn use_threads(&self, py: Python<'_>, threads: usize) {
         py.detach(|| guest::use_threads(threads.max(1)));
     }

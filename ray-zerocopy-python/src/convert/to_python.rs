@@ -1,4 +1,5 @@
-//! What a method gave, as Python's values: arrays of numpy over the result's own memory, and plain values.
+//! Converts a method's result to Python values: numpy arrays over the result's own memory, and
+//! plain values.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,34 +14,36 @@ use ray_zerocopy::__private::dynamic::{ResultTensor, Results};
 use ray_zerocopy::__private::guest::lend;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-/// A result.
-pub(crate) enum Given<'py> {
+/// The result of a method.
+pub(crate) enum MethodResult<'py> {
     Value(Bound<'py, PyAny>),
-    /// A `Result::Err`, and its value.
+    /// The value of a `Result::Err`.
     Error(Bound<'py, PyAny>),
 }
 
-/// Reads a result. What lies in `copied` is copied.
+/// Decodes a result. Tensors whose memory overlaps a range of `copied` are copied.
 pub(crate) fn read<'py>(
     py: Python<'py>,
     schema: &Schema,
     results: &mut Results,
     copied: &[Range<usize>],
-) -> PyResult<Given<'py>> {
-    let Schema::Fallible { ok, error } = schema else { return any(py, schema, results, copied).map(Given::Value) };
+) -> PyResult<MethodResult<'py>> {
+    let Schema::Fallible { ok, error } = schema else {
+        return any(py, schema, results, copied).map(MethodResult::Value);
+    };
     if !matches!(**ok, Schema::Value { .. }) {
-        return match results.value::<bool>().map_err(wire)? {
-            true => any(py, ok, results, copied).map(Given::Value),
-            false => any(py, error, results, copied).map(Given::Error),
+        let is_ok: bool = results.value().map_err(wire)?;
+        return if is_ok {
+            any(py, ok, results, copied).map(MethodResult::Value)
+        } else {
+            any(py, error, results, copied).map(MethodResult::Error)
         };
     }
-    // Serde's form: one entry, which says what it is.
-    let whole = any(py, schema, results, copied)?;
-    let whole = whole.cast_into::<PyDict>()?;
-    let typed = |value: Bound<'py, PyAny>, schema: &Schema| tuple(value, schema);
-    match (whole.get_item("Ok")?, whole.get_item("Err")?) {
-        (Some(value), _) => typed(value, ok).map(Given::Value),
-        (None, Some(value)) => typed(value, error).map(Given::Error),
+    // Serde writes a `Result` as a map with one entry, `Ok` or `Err`.
+    let variant = any(py, schema, results, copied)?.cast_into::<PyDict>()?;
+    match (variant.get_item("Ok")?, variant.get_item("Err")?) {
+        (Some(value), _) => tuple(value, ok).map(MethodResult::Value),
+        (None, Some(value)) => tuple(value, error).map(MethodResult::Error),
         (None, None) => Err(PyValueError::new_err("a result is neither a value nor an error")),
     }
 }
@@ -54,10 +57,10 @@ fn any<'py>(
     let mut next = |schema: &Schema| any(py, schema, results, copied);
     match schema {
         Schema::Tensor { .. } => array(py, results.tensor().map_err(wire)?, copied),
-        Schema::Optional(inner) => match results.value::<bool>().map_err(wire)? {
-            true => any(py, inner, results, copied),
-            false => Ok(py.None().into_bound(py)),
-        },
+        Schema::Optional(inner) => {
+            let is_some: bool = results.value().map_err(wire)?;
+            if is_some { any(py, inner, results, copied) } else { Ok(py.None().into_bound(py)) }
+        }
         Schema::List(inner) => {
             let len: usize = results.value().map_err(wire)?;
             let list = PyList::empty(py);
@@ -95,7 +98,7 @@ fn wire(error: impl fmt::Display) -> PyErr {
     PyValueError::new_err(format!("the result: {error}"))
 }
 
-/// Rust's tuples are lists in MessagePack.
+/// Converts a list to a tuple if the schema says so: MessagePack encodes Rust tuples as lists.
 fn tuple<'py>(value: Bound<'py, PyAny>, schema: &Schema) -> PyResult<Bound<'py, PyAny>> {
     match schema {
         Schema::Value { ty } if ty.starts_with('(') && *ty != "()" => match value.cast::<PyList>() {
@@ -106,7 +109,7 @@ fn tuple<'py>(value: Bound<'py, PyAny>, schema: &Schema) -> PyResult<Bound<'py, 
     }
 }
 
-/// A read-only array over a tensor's memory, which may be the pipeline's own.
+/// Creates a read-only array over a tensor's memory, which may belong to the pipeline.
 pub(crate) fn array<'py>(
     py: Python<'py>,
     tensor: ResultTensor,
@@ -139,7 +142,8 @@ pub(crate) fn array<'py>(
     array.call_method1("reshape", (shape,))
 }
 
-/// Numpy's name of a type; that of the bits for bfloat16, which numpy does not have.
+/// Returns numpy's name of an element type. bfloat16, which numpy lacks, is named by its bits,
+/// `uint16`.
 fn name(dtype: DType) -> Option<&'static str> {
     Some(match dtype {
         DType::F64 => "float64",
@@ -159,7 +163,7 @@ fn name(dtype: DType) -> Option<&'static str> {
     })
 }
 
-/// A value of MessagePack, as Python has it.
+/// Deserialises any MessagePack value to a Python object.
 #[derive(Clone, Copy)]
 struct Plain<'py>(Python<'py>);
 

@@ -1,7 +1,8 @@
-//! The Python source of a module: classes with the pipeline's methods, and the stubs of the same.
+//! Generates the Python source of an exported module: classes with the pipeline's methods, and
+//! their stubs.
 //!
-//! Python's own functions bring what users expect of methods: names and defaults of parameters, errors for those that are
-//! not there, documentation, signatures.
+//! The methods are ordinary Python functions, so they have parameter names, defaults,
+//! documentation, signatures and Python's own errors for wrong arguments.
 
 mod stubs;
 mod text;
@@ -12,7 +13,7 @@ use ray_zerocopy::__private::dynamic::{MethodInfo, Schema};
 use crate::constructor::NamedConstructor;
 pub(crate) use types::annotation;
 
-/// What there is to say of a pipeline.
+/// Names, documentation and signatures of a pipeline class.
 pub(crate) struct Description {
     class: String,
     doc: String,
@@ -22,7 +23,7 @@ pub(crate) struct Description {
 
 /// A method or constructor.
 struct Function {
-    /// As Python may call it.
+    /// A valid Python identifier.
     name: String,
     doc: String,
     exclusive: bool,
@@ -33,7 +34,7 @@ struct Function {
 struct Parameter {
     name: String,
     annotation: String,
-    /// Whether it may be left out, and is `None` then.
+    /// Whether it may be omitted, which passes `None`.
     optional: bool,
 }
 
@@ -48,22 +49,24 @@ impl Parameter {
     }
 }
 
-/// Only what stands at the end may be left out.
-fn trailing(mut parameters: Vec<Parameter>) -> Vec<Parameter> {
+/// Makes parameters required that precede a required one.
+fn only_trailing_optional(mut parameters: Vec<Parameter>) -> Vec<Parameter> {
     let needed = parameters.iter().rposition(|parameter| !parameter.optional).map_or(0, |last| last + 1);
-    parameters[..needed].iter_mut().for_each(|parameter| parameter.optional = false);
+    for parameter in &mut parameters[..needed] {
+        parameter.optional = false;
+    }
     parameters
 }
 
 impl Function {
-    /// `, rows, scale=None`.
+    /// Formats the parameter list after `self`: `, rows, scale=None`.
     fn parameters(&self) -> String {
         let parameter =
             |parameter: &Parameter| format!(", {}{}", parameter.name, if parameter.optional { "=None" } else { "" });
         self.parameters.iter().map(parameter).collect()
     }
 
-    /// `rows, scale,`: what is between the parentheses of a tuple.
+    /// Formats the arguments as the inside of a tuple: `rows, scale,`.
     fn arguments(&self) -> String {
         self.parameters.iter().map(|parameter| format!("{}, ", parameter.name)).collect()
     }
@@ -80,7 +83,7 @@ impl Description {
             name: text::identifier(method.name),
             doc: text::documentation(method.doc),
             exclusive: method.exclusive,
-            parameters: trailing(
+            parameters: only_trailing_optional(
                 method.parameters.iter().map(|parameter| Parameter::new(parameter.name, &parameter.schema)).collect(),
             ),
             result: annotation(&method.result, true),
@@ -89,7 +92,7 @@ impl Description {
             name: text::identifier(constructor.name),
             doc: String::new(),
             exclusive: false,
-            parameters: trailing(
+            parameters: only_trailing_optional(
                 constructor.parameters.iter().map(|&(name, ty)| Parameter::new(name, &Schema::Value { ty })).collect(),
             ),
             result: class.to_owned(),
@@ -102,12 +105,12 @@ impl Description {
         }
     }
 
-    /// The methods that tasks have.
+    /// Returns the methods that can be called as tasks: those that take `&self`.
     fn tasks(&self) -> impl Iterator<Item = &Function> {
         self.methods.iter().filter(|method| !method.exclusive)
     }
 
-    /// The classes, for the module to run.
+    /// Generates the source of the classes.
     pub(crate) fn module(&self) -> String {
         let Self { class, doc, .. } = self;
         let mut source = format!("class {class}(_Pipeline):\n    {}\n    __slots__ = ()\n", text::literal(doc));
@@ -120,7 +123,7 @@ impl Description {
         }
         for (index, constructor) in self.constructors.iter().enumerate() {
             let (parameters, arguments) = (constructor.parameters(), constructor.arguments());
-            let build = format!("_kind.build({index}, ({arguments}))");
+            let build = format!("_pipeline_class.build({index}, ({arguments}))");
             source += &match constructor.name.as_str() {
                 "new" => format!("\n    def __init__(self{parameters}):\n        self._native = {build}\n"),
                 name => {
