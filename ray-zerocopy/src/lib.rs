@@ -6,10 +6,10 @@
 //! | you have | you write | you get |
 //! | --- | --- | --- |
 //! | a struct with burn modules | `#[derive(`[`Pipeline`]`)]` | its weights can be shared, the rest is copied |
-//! | methods on it | `#[`[`remote`]`]` on the impl block | they can be called in other processes |
+//! | methods on it | `#[`[`remote`](macro@remote)`]` on the impl block | they can be called in other processes |
 //! | calls now and then | [`TaskWrapper`] | each call runs on a free worker |
 //! | many calls, or state | [`ActorWrapper`] | processes that load once and serve |
-//! | workers that do not know the type | [`jit::trace`], [`jit::JitActorWrapper`] | a recorded forward pass on the same weights |
+//! | workers that do not know the type | [`jit::trace()`], [`jit::JitActorWrapper`] | a recorded forward pass on the same weights |
 //! | a process of your own | [`ActorWrapper::load`] | the pipeline in it, on the same weights |
 //!
 //! ```

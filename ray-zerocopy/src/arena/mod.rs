@@ -10,6 +10,7 @@
 //! | `Manifest` | string metadata `ray_zerocopy.manifest` | which path is which blob, with dtype and shape |
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
 
+#[allow(clippy::module_inception, reason = "the file is named after its type")]
 pub(crate) mod arena;
 pub(crate) mod builder;
 pub(crate) mod file;

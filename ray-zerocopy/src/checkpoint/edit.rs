@@ -183,7 +183,7 @@ impl Checkpoint {
 
     /// Transposes the matrices whose name matches the regular expression, such as the weights of
     /// GPT-2's `Conv1D`, which are `[in, out]` where PyTorch's `Linear` has `[out, in]`. Use it
-    /// with [`pytorch`](Self::pytorch), which expects the layout of `Linear`.
+    /// with [`from_pytorch`](Self::from_pytorch), which expects the layout of `Linear`.
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;

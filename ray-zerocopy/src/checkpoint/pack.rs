@@ -21,7 +21,7 @@ use crate::tensor::kind::TensorKind;
 impl Checkpoint {
     /// Writes all tensors into one burnpack file, each aligned to 256 bytes and with a BLAKE3
     /// checksum. Renames, splits, fusions, ties and transposes are applied, and tensors are cast as
-    /// set by [`floats`](Self::floats). The file appears when it is complete, and replaces an
+    /// set by [`cast_floats`](Self::cast_floats). The file appears when it is complete, and replaces an
     /// existing file. At most one tensor is in memory at a time.
     ///
     /// The result is a checkpoint: [`open`](Self::open) it and share it with

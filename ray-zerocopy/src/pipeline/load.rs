@@ -87,7 +87,7 @@ impl<P> DerefMut for Loaded<P> {
 /// # Errors
 /// If the arena is another pipeline's, or does not fit the rebuilt one; the path is named.
 ///
-/// There is an example at [`share`](super::share()).
+/// There is an example at [`share`](crate::share()).
 pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadError> {
     crate::os::fork::adopt();
     let expected = crate::error::type_name::<P>();

@@ -13,7 +13,7 @@ use crate::arena::manifest::TensorEntry;
 
 /// Writes a pipeline's weights into a sealed arena, each one once, with its config and copied fields.
 ///
-/// The pipeline is not changed and may be dropped: [`load`](super::load()) makes another of it.
+/// The pipeline is not changed and may be dropped: [`load`](crate::load()) makes another of it.
 /// The model is never held a second time in the heap: each tensor goes straight into the arena.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ use crate::tensor::kind::TensorKind;
 /// have are left out; [`Arena::tensors`] tells where each of the others lies.
 ///
 /// # Errors
-/// As [`share`](super::share()), and if the checkpoint does not have a parameter, or has it in another shape or type.
+/// As [`share`](crate::share()), and if the checkpoint does not have a parameter, or has it in another shape or type.
 ///
 /// There is an example at [`Checkpoint`].
 pub fn share_from<P: Root>(pipeline: &P, checkpoint: &Checkpoint) -> Result<Arena, ShareError> {

@@ -181,8 +181,8 @@ impl TorchScript {
         &self.code.origin
     }
 
-    /// Methods of the module. [`JitActors::run`](super::wrapper::JitActors::run) calls `forward`,
-    /// [`JitActors::call`](super::wrapper::JitActors::call) any method.
+    /// Methods of the module. [`run`](super::GraphCaller::run) calls `forward`,
+    /// [`call`](super::GraphCaller::call) any method.
     pub fn methods(&self) -> &[ScriptMethod] {
         &self.code.methods
     }

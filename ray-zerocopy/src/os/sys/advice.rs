@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use super::aligned_map::{HUGE_PAGE, Map};
 
-/// The `madvise` advices that this crate uses.
+/// The kinds of `madvise` that this crate uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
     /// Replaces small pages with huge pages synchronously (`MADV_COLLAPSE`).

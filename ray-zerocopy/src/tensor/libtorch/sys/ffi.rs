@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 /// A C++ object behind a pointer. Tensors are `torch::Tensor`, as in `tch`.
 #[repr(C)]
-pub(super) struct Opaque {
+pub(crate) struct Opaque {
     _private: [u8; 0],
 }
 
