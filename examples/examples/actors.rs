@@ -106,7 +106,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = Device::flex();
     let config = RecommenderConfig { layers: usize::from(args.mib) / 4 };
-    let shared = ActorWrapper::new(&config.init(&device))?.device("cpu");
+    let shared = ActorWrapper::new(&config.init(&device))?.device("cpu")?;
     let arena = shared.arena();
     println!("arena {}: {} MiB of weights, written once", arena.id(), arena.stored_bytes() >> 20);
 
@@ -120,7 +120,7 @@ fn main() -> Result<()> {
     for score in gather(actors.iter().map(|actor| actor.score(x.clone()))).wait()? {
         ensure!(score.into_data() == expected, "an actor gives another answer");
     }
-    println!("{} actors give the same answer, bit for bit", actors.len());
+    println!("{} actors give the same answer, bit for bit", actors.actor_count());
 
     let (first, second) = (actors.actor(0), actors.actor(1));
     gather(["Solaris", "Stalker"].map(|title| first.see(title.to_owned()))).wait()?;

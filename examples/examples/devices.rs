@@ -8,7 +8,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, DeviceError, Error, Pipeline, device};
+use ray_zerocopy::error::DeviceError;
+use ray_zerocopy::{ActorWrapper, Error, Pipeline, device};
 use serde::{Deserialize, Serialize};
 
 /// Loads a pipeline on several devices from one arena

@@ -83,7 +83,11 @@ fn main() -> Result<()> {
         .symbol("batch", [("ids", 0), ("padding", 0)])
         .symbol("length", [("ids", 1), ("padding", 1)])
         .forward(|encoder, inputs| Ok(encoder.model.forward(inputs.int("ids")?, Some(inputs.bool("padding")?))))?;
-    println!("traced {} operations, and compared them with the model, in {:.1?}", graph.operations(), begun.elapsed());
+    println!(
+        "traced {} operations, and compared them with the model, in {:.1?}",
+        graph.info().operations(),
+        begun.elapsed()
+    );
 
     // From here on, another program would work with the file alone.
     let folder = tempfile::tempdir()?;

@@ -7,7 +7,9 @@ use anyhow::{Result, ensure};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
-use ray_zerocopy::{ActorWrapper, HugePages, MemoryPolicy, Pipeline, Report};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy};
+use ray_zerocopy::report::Report;
+use ray_zerocopy::{ActorWrapper, Pipeline};
 use serde::{Deserialize, Serialize};
 
 /// Shares one model with several memory policies, and measures the start of an actor with each
@@ -69,7 +71,7 @@ struct Times {
 
 fn attempt(model: &Model, memory: MemoryPolicy, x: &Tensor<2>) -> Result<(Times, Report)> {
     let shared = ActorWrapper::new(model)?.threads_per_worker(1).memory(memory);
-    let once = shared.arena().memory().took;
+    let once = shared.arena().memory_status().took;
     let actor = shared.spawn(1)?;
     let call = || {
         let begun = Instant::now();

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     );
     for method in script.methods() {
         let arguments: Vec<_> =
-            method.arguments.iter().map(|argument| format!("{}: {}", argument.name, argument.kind)).collect();
+            method.arguments.iter().map(|argument| format!("{}: {}", argument.name, argument.ty)).collect();
         println!("  {}({}) -> {}", method.name, arguments.join(", "), method.returns);
     }
     if let Some(path) = &options.save {

@@ -93,8 +93,8 @@ pub fn embed_all(actors: &Actors<Search>, texts: &[String], mut progress: impl F
         Ok(())
     };
     let mut on_their_way = VecDeque::new();
-    for batch in batches(texts, actors.len()) {
-        if on_their_way.len() >= actors.len() * AHEAD
+    for batch in batches(texts, actors.actor_count()) {
+        if on_their_way.len() >= actors.actor_count() * AHEAD
             && let Some(first) = on_their_way.pop_front()
         {
             receive(first)?;

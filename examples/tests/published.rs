@@ -11,7 +11,8 @@ use burn::nn::pool::MaxPool2dConfig;
 use burn::nn::{PRelu, PReluConfig};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Int, Tensor};
-use ray_zerocopy::{ActorWrapper, Checkpoint, CheckpointFormat, Pipeline, load, share_from};
+use ray_zerocopy::checkpoint::CheckpointFormat;
+use ray_zerocopy::{ActorWrapper, Checkpoint, Pipeline, load, share_from};
 use ray_zerocopy_examples::published::{CREPE, MTCNN};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -51,7 +52,7 @@ fn every_tensor_is_what_pytorch_reads() {
         assert_eq!(checkpoint.tensors().count(), tensors.len(), "{name}");
         let folder = tempfile::tempdir().unwrap();
         let packed = folder.path().join("packed.bpk");
-        checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+        checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
         let packed = Checkpoint::open(&packed).unwrap();
         for tensor in checkpoint.tensors() {
             let [dtype, shape, sha256] = &tensors[tensor.name].as_array().unwrap()[..] else { panic!("{tensor:?}") };
@@ -116,7 +117,7 @@ fn a_pipeline_of_theirs_computes_what_pytorch_computes() {
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&files()[0]).unwrap();
     // Its filters are views with strides of another layout.
-    assert!(checkpoint.tensors().any(|tensor| tensor.name == "conv1.weight" && !tensor.contiguous));
+    assert!(checkpoint.tensors().any(|tensor| tensor.name == "conv1.weight" && !tensor.is_contiguous));
     let checkpoint = checkpoint.rename(r"^(prelu\d)\.weight$", "${1}.alpha").unwrap().rename("^", "net.").unwrap();
     let arena = share_from(&PNet::new(&device), &checkpoint).unwrap();
     arena.verify().unwrap();

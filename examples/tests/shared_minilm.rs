@@ -33,7 +33,7 @@ fn four_workers_answer_as_their_owner_does_on_one_copy() {
     }
     let report = actors.report().unwrap();
     let arena = mib(report.arena);
-    assert_eq!(report.arena, shared.arena().len());
+    assert_eq!(report.arena, shared.arena().size_bytes());
     assert!(mib(report.pss()) <= arena + 30.0 * WORKERS as f64, "more than one copy:\n{report}");
     for worker in &report.processes[1..] {
         assert!(mib(worker.private) < arena / 2.0, "{} has weights of its own:\n{report}", worker.name);
@@ -41,6 +41,6 @@ fn four_workers_answer_as_their_owner_does_on_one_copy() {
     }
 
     let engine = LocalPool::builder().workers(1).start().unwrap();
-    let tasks = TaskWrapper::<Search>::from_arena(&engine, shared.arena().clone()).unwrap();
+    let tasks = TaskWrapper::<Search>::from_arena_on(&engine, shared.arena().clone()).unwrap();
     assert_eq!(tasks.embed(texts).wait().unwrap().unwrap().into_data(), here, "a task on the same arena");
 }

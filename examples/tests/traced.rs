@@ -56,8 +56,8 @@ fn embeddings_of_the_traced_model_are_the_pipelines_on_fifty_shapes() {
         .unwrap();
     println!(
         "{} operations, {} bytes beside the weights",
-        graph.operations(),
-        graph.arena().len() - graph.arena().stored_bytes()
+        graph.info().operations(),
+        graph.arena().size_bytes() - graph.arena().stored_bytes()
     );
     assert_eq!(graph.arena().borrowed_bytes(), 0);
     let mut replay = graph.load("cpu").unwrap();

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use ray_zerocopy::{Checkpoint, CheckpointOptions};
+use ray_zerocopy::Checkpoint;
+use ray_zerocopy::checkpoint::CheckpointOptions;
 
 const EXIT: &str = "\
 Exit status:

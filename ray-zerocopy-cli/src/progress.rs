@@ -1,7 +1,7 @@
 //! Progress bars on standard error, if it is a terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use ray_zerocopy::Progress;
+use ray_zerocopy::arena::Progress;
 
 use crate::output::one_line;
 

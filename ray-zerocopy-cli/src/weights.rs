@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
+use ray_zerocopy::Checkpoint;
+use ray_zerocopy::arena::{ArenaFile, Location};
+use ray_zerocopy::checkpoint::{CheckpointFormat, CheckpointOptions};
+use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
-use ray_zerocopy::{ArenaError, ArenaFile, Checkpoint, CheckpointFormat, CheckpointOptions, Location};
 
 /// The tensors of one or several files.
 pub(crate) struct Weights {
@@ -156,7 +159,7 @@ impl Weights {
             file: tensor.file.to_owned(),
             offset: tensor.offset,
             checksum: None,
-            gathered: (!tensor.contiguous).then(|| Arc::clone(checkpoint)),
+            gathered: (!tensor.is_contiguous).then(|| Arc::clone(checkpoint)),
             same_as: None,
         });
         let tensors = mark_shared(tensors.collect());
@@ -168,7 +171,7 @@ impl Weights {
             // In an open memfd, the sealed part is the file that was opened.
             let (file, offset) = match tensor.placed {
                 Location::File { path, offset } => (path.to_owned(), offset),
-                Location::Sealed { .. } => (PathBuf::from("the memory of another arena"), 0),
+                _ => (PathBuf::from("the memory of another arena"), 0),
             };
             Tensor {
                 path: tensor.path.to_owned(),
@@ -198,7 +201,7 @@ impl Weights {
             Err(GraphError::NoGraph { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { format, files, bytes: arena.len(), tensors, copied, arena: Some(arena), graph, methods })
+        Ok(Self { format, files, bytes: arena.size_bytes(), tensors, copied, arena: Some(arena), graph, methods })
     }
 
     /// Returns the Rust type of the pipeline.

@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_pack::Writer;
 use common::{Column, Folder, Model, Stored, checkpoint, floats, in_file, rzc, sharded};
-use ray_zerocopy::{Arena, Checkpoint, LoadError, Location, load, share_from};
+use ray_zerocopy::arena::Location;
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{Arena, Checkpoint, load, share_from};
 use safetensors::Dtype;
 use serde_json::json;
 
@@ -19,7 +21,7 @@ fn x() -> Tensor<2> {
 }
 
 fn arena(checkpoint: Checkpoint) -> Arena {
-    share_from(&Column::new(&Device::flex()), &checkpoint.pytorch()).unwrap()
+    share_from(&Column::new(&Device::flex()), &checkpoint.from_pytorch()).unwrap()
 }
 
 fn run(arena: &Arena) -> TensorData {

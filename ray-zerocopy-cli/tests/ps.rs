@@ -37,7 +37,7 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
 
     assert_eq!((&found["sealed"], &found["path"], &found["error"]), (&json!(true), &json!(null), &json!(null)));
     assert_eq!(found["pipeline"], json!(wrapper.arena().pipeline()));
-    assert_eq!(found["bytes"], json!(wrapper.arena().len()));
+    assert_eq!(found["bytes"], json!(wrapper.arena().size_bytes()));
     // Other tests of this program start processes. Between fork and exec, the kernel shows them as
     // this program.
     let processes: Vec<_> = found["processes"].as_array().unwrap().iter().filter(|it| it["role"] != "other").collect();
@@ -71,7 +71,7 @@ fn owner_and_workers_are_told_apart_and_cost_what_the_report_says() {
 fn arenas_in_files_are_found_while_they_are_mapped() {
     let folder = Folder::new();
     let file = folder.arena("model.bpk", 64);
-    let arena = Arena::open_with(&file, in_file()).unwrap();
+    let arena = Arena::open_placed(&file, in_file()).unwrap();
     let found = find(&arena).unwrap();
     assert_eq!((&found["path"], &found["sealed"]), (&json!(file), &json!(false)));
     let own = own(&found);
@@ -83,7 +83,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     rzc(&["pack", &file]).well();
-    let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().pytorch().placement(in_file());
+    let packed = Checkpoint::open(folder.at("model.bpk")).unwrap().from_pytorch().placement(in_file());
     let arena = share_from(&Column::new(&Device::flex()), &packed).unwrap();
     // Touches every page of the weights.
     let loaded = ray_zerocopy::load::<Column>(&arena, &Device::flex()).unwrap();
@@ -108,7 +108,7 @@ fn files_beside_an_arena_are_part_of_what_is_shared() {
         done["arenas"].as_array().unwrap().iter().any(|found| found["path"] == json!(path))
     };
     eventually("a process that was just started by another test is its own", || !listed(&folder.at("model.bpk")));
-    let alone = Arena::open_with(folder.at("model.bpk"), in_file()).unwrap();
+    let alone = Arena::open_placed(folder.at("model.bpk"), in_file()).unwrap();
     drop((loaded, arena));
     eventually("without the arena that borrows from it, the file counts", || listed(&folder.at("model.bpk")));
     drop(alone);

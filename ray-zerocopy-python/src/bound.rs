@@ -10,8 +10,9 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use ray_zerocopy::__private::dynamic::{Arguments, Failed, Results, call, make};
+use ray_zerocopy::__private::dynamic::{MethodInfo, Schema};
 use ray_zerocopy::__private::{ForkMutex, HeldAtFork, guest};
-use ray_zerocopy::{Arena, Loaded, MethodInfo, Remote, Schema, load, share};
+use ray_zerocopy::{Arena, Loaded, Remote, load, share};
 
 use crate::constructor::NamedConstructor;
 use crate::convert::{Location, MethodResult, Writer, describe, read};

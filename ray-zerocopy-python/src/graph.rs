@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList};
 use ray_zerocopy::__private::dynamic::ResultTensor;
 use ray_zerocopy::__private::{ForkMutex, guest};
-use ray_zerocopy::TensorKind;
-use ray_zerocopy::jit::{self, Executable, Opened, PortInfo, Program, ReplayError, Value, Values};
+use ray_zerocopy::arena::TensorKind;
+use ray_zerocopy::jit::{self, Executable, Model, PortInfo, ReplayError, Runnable, Value, Values};
 
 use crate::base::base;
 use crate::convert::{Borrowing, Expected, Location, Tensor, array, columns, tensor};
@@ -21,7 +21,7 @@ use crate::convert::{Borrowing, Expected, Location, Tensor, array, columns, tens
 struct Graph(Box<State>);
 
 struct State {
-    opened: Opened,
+    opened: Model,
     replay: ForkMutex<Executable>,
     device: String,
     /// Counts of input arrays: those read in place, and those copied.
@@ -44,7 +44,7 @@ fn call_error(error: ReplayError) -> PyErr {
 }
 
 impl Graph {
-    fn load(opened: Opened, device: &str, strict: bool) -> PyResult<Self> {
+    fn load(opened: Model, device: &str, strict: bool) -> PyResult<Self> {
         let replay = opened.load(device).map_err(runtime)?;
         if strict && let Some(first) = replay.copied().first() {
             let bytes: u64 = replay.copied().iter().map(|copied| copied.bytes).sum();
@@ -61,7 +61,7 @@ impl Graph {
     /// Returns the element type and shape of an input. A TorchScript module does not declare them.
     fn port(&self, name: &str) -> Option<PortInfo> {
         match &self.0.opened {
-            Opened::Graph(graph) => graph.inputs().find(|port| port.name == name),
+            Model::Graph(graph) => graph.info().inputs().find(|port| port.name == name),
             _ => None,
         }
     }
@@ -144,7 +144,7 @@ impl Graph {
     #[staticmethod]
     fn attach(object: &Bound<'_, PyAny>, device: &str, strict: bool) -> PyResult<Self> {
         let arena = guest::open(object).map_err(runtime)?;
-        object.py().detach(|| Self::load(Opened::from_arena(&arena).map_err(runtime)?, device, strict))
+        object.py().detach(|| Self::load(Model::from_arena(&arena).map_err(runtime)?, device, strict))
     }
 
     /// Sets the number of compute threads of this process, unless it has already started them.
@@ -169,19 +169,19 @@ impl Graph {
         dict.set_item("device", &self.0.device)?;
         dict.set_item("weight_bytes", self.0.opened.arena().weight_bytes())?;
         match &self.0.opened {
-            Opened::Graph(graph) => {
-                dict.set_item("origin", graph.origin())?;
-                dict.set_item("inputs", ports(py, graph.inputs())?)?;
-                dict.set_item("outputs", ports(py, graph.outputs())?)?;
+            Model::Graph(graph) => {
+                dict.set_item("origin", graph.info().origin())?;
+                dict.set_item("inputs", ports(py, graph.info().inputs())?)?;
+                dict.set_item("outputs", ports(py, graph.info().outputs())?)?;
                 dict.set_item("methods", py.None())?;
             }
-            Opened::Script(script) => {
+            Model::Script(script) => {
                 dict.set_item("origin", script.origin())?;
                 let methods = PyDict::new(py);
                 for method in script.methods() {
                     let arguments = PyList::empty(py);
                     for argument in &method.arguments {
-                        arguments.append((&argument.name, &argument.kind, argument.optional()))?;
+                        arguments.append((&argument.name, &argument.ty, argument.is_optional()))?;
                     }
                     methods.set_item(&method.name, arguments)?;
                 }

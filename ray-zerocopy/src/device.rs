@@ -8,17 +8,67 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 
-/// A device string, understood but not yet looked for: the owner may name a device that only its workers have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Spec {
+/// The name of a device, parsed but not looked for: the owner may name a device that only its workers have.
+///
+/// Methods that take a device take a `DeviceSpec` or its text, and fail on a text that is not a device. The table at
+/// [`device()`] has the texts.
+///
+/// ```
+/// use ray_zerocopy::DeviceSpec;
+///
+/// assert_eq!("cuda".parse::<DeviceSpec>()?, DeviceSpec::Cuda(0));
+/// assert_eq!(DeviceSpec::LibTorchCuda(1).to_string(), "libtorch:cuda:1");
+/// assert!("cuda0".parse::<DeviceSpec>().is_err());
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DeviceSpec {
+    /// burn's flex backend, which borrows weights in place: `cpu`.
+    #[default]
     Cpu,
+    /// The NVIDIA GPU of this number: `cuda:0`.
     Cuda(usize),
+    /// The device of this number of Vulkan, Metal or WebGPU: `wgpu:0`.
     Wgpu(usize),
+    /// LibTorch on the processor, which borrows weights in place: `libtorch`.
     LibTorch,
+    /// LibTorch on the GPU of this number: `libtorch:cuda:0`.
     LibTorchCuda(usize),
 }
 
-impl FromStr for Spec {
+impl DeviceSpec {
+    /// Converts an argument that names a device.
+    pub(crate) fn of(device: impl TryInto<Self, Error: Into<DeviceError>>) -> Result<Self, DeviceError> {
+        device.try_into().map_err(Into::into)
+    }
+}
+
+impl TryFrom<&str> for DeviceSpec {
+    type Error = DeviceError;
+
+    fn try_from(text: &str) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for DeviceSpec {
+    type Error = DeviceError;
+
+    fn try_from(text: &String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for DeviceSpec {
+    type Error = DeviceError;
+
+    fn try_from(text: String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
+impl FromStr for DeviceSpec {
     type Err = DeviceError;
 
     fn from_str(text: &str) -> Result<Self, DeviceError> {
@@ -43,7 +93,7 @@ impl FromStr for Spec {
     }
 }
 
-impl fmt::Display for Spec {
+impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
@@ -55,7 +105,7 @@ impl fmt::Display for Spec {
     }
 }
 
-/// The burn device that a string names, if this program has the backend and this machine the device.
+/// Opens the burn device of a name, if this program has the backend and this machine the device.
 ///
 /// | string | device | feature |
 /// | --- | --- | --- |
@@ -75,24 +125,24 @@ impl fmt::Display for Spec {
 /// assert!(error.to_string().starts_with("`gpu0` is not a device; write `cpu`, `cuda`"));
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
-pub fn device(text: &str) -> Result<Device, DeviceError> {
-    let spec: Spec = text.parse()?;
+pub fn device(device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Device, DeviceError> {
+    let spec = DeviceSpec::of(device)?;
     match spec {
-        Spec::Cpu => Ok(Device::flex()),
-        Spec::Cuda(index) => cuda(spec, index),
-        Spec::Wgpu(index) => wgpu(spec, index),
-        Spec::LibTorch | Spec::LibTorchCuda(_) => libtorch(spec),
+        DeviceSpec::Cpu => Ok(Device::flex()),
+        DeviceSpec::Cuda(index) => cuda(spec, index),
+        DeviceSpec::Wgpu(index) => wgpu(spec, index),
+        DeviceSpec::LibTorch | DeviceSpec::LibTorchCuda(_) => libtorch(spec),
     }
 }
 
 #[cfg(not(all(feature = "cuda", feature = "wgpu", feature = "libtorch")))]
-fn not_compiled(spec: Spec, feature: &str) -> DeviceError {
+fn not_compiled(spec: DeviceSpec, feature: &str) -> DeviceError {
     DeviceError::NotCompiled { device: spec.to_string(), feature: feature.to_owned() }
 }
 
 /// Picks a device out of those that the backend lists. Drivers that are not installed panic in some backends.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "libtorch"))]
-fn pick(spec: Spec, index: usize, what: &str, list: impl FnOnce() -> Vec<Device>) -> Result<Device, DeviceError> {
+fn pick(spec: DeviceSpec, index: usize, what: &str, list: impl FnOnce() -> Vec<Device>) -> Result<Device, DeviceError> {
     let not_found = |found: String| DeviceError::NotFound { device: spec.to_string(), found };
     let devices = crate::panics::caught(list).map_err(|panic| not_found(format!("no usable driver: {panic}")))?;
     let count = devices.len();
@@ -104,30 +154,30 @@ fn pick(spec: Spec, index: usize, what: &str, list: impl FnOnce() -> Vec<Device>
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(spec: Spec, index: usize) -> Result<Device, DeviceError> {
+fn cuda(spec: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
     pick(spec, index, "CUDA device", || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect())
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(spec: Spec, _index: usize) -> Result<Device, DeviceError> {
+fn cuda(spec: DeviceSpec, _index: usize) -> Result<Device, DeviceError> {
     Err(not_compiled(spec, "cuda"))
 }
 
 #[cfg(feature = "wgpu")]
-fn wgpu(spec: Spec, index: usize) -> Result<Device, DeviceError> {
+fn wgpu(spec: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
     pick(spec, index, "wgpu device", || Device::enumerate(burn::tensor::DeviceType::Wgpu).into_iter().collect())
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn wgpu(spec: Spec, _index: usize) -> Result<Device, DeviceError> {
+fn wgpu(spec: DeviceSpec, _index: usize) -> Result<Device, DeviceError> {
     Err(not_compiled(spec, "wgpu"))
 }
 
 #[cfg(feature = "libtorch")]
 #[allow(deprecated, reason = "burn marks LibTorch as on its way out; users who name it ask for it")]
-fn libtorch(spec: Spec) -> Result<Device, DeviceError> {
+fn libtorch(spec: DeviceSpec) -> Result<Device, DeviceError> {
     match spec {
-        Spec::LibTorchCuda(index) => pick(spec, index, "CUDA device of LibTorch", || {
+        DeviceSpec::LibTorchCuda(index) => pick(spec, index, "CUDA device of LibTorch", || {
             let devices: Vec<_> = Device::enumerate(burn::tensor::DeviceType::LibTorch).into_iter().collect();
             devices.into_iter().filter(|device| *device != Device::libtorch()).collect()
         }),
@@ -136,14 +186,14 @@ fn libtorch(spec: Spec) -> Result<Device, DeviceError> {
 }
 
 #[cfg(not(feature = "libtorch"))]
-fn libtorch(spec: Spec) -> Result<Device, DeviceError> {
+fn libtorch(spec: DeviceSpec) -> Result<Device, DeviceError> {
     Err(not_compiled(spec, "libtorch"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::DeviceError;
-    use super::Spec;
+    use super::DeviceSpec;
     use super::device;
 
     #[test]
@@ -157,7 +207,7 @@ mod tests {
             ("libtorch:cpu", "libtorch"),
             ("libtorch:cuda:3", "libtorch:cuda:3"),
         ] {
-            assert_eq!(text.parse::<Spec>().map(|spec| spec.to_string()), Ok(canonical.to_owned()));
+            assert_eq!(text.parse::<DeviceSpec>().map(|spec| spec.to_string()), Ok(canonical.to_owned()));
         }
     }
 
@@ -166,7 +216,7 @@ mod tests {
         for text in
             ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "libtorch:mps", "CPU", "cuda:99999999999999999999"]
         {
-            assert_eq!(text.parse::<Spec>(), Err(DeviceError::Unknown { found: text.to_owned() }));
+            assert_eq!(text.parse::<DeviceSpec>(), Err(DeviceError::Unknown { found: text.to_owned() }));
         }
     }
 

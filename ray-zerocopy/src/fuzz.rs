@@ -37,7 +37,7 @@ pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
     write_at(&fd, bytes, 0).map_err(|error| system_error(("pwrite", error)))?;
     let fd = seal(fd).map_err(|error| system_error(("fcntl(F_ADD_SEALS)", error)))?;
     let arena = Arena::from_memfd(fd)?;
-    assert!(!arena.is_empty() && arena.stored_bytes() <= arena.len(), "more is stored than there is");
+    assert!(arena.stored_bytes() <= arena.size_bytes(), "more is stored than there is");
     let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
     assert_eq!(listed, arena.weight_bytes());
     let verified = arena.verify();
@@ -82,7 +82,7 @@ pub fn graph(bytes: &[u8]) -> Result<(), String> {
     assert_eq!(info.steps().count(), info.operations());
     assert_eq!(info.outputs().count(), info.output_operands().count());
     // Every tensor that is read exists: no operand is displayed as nothing.
-    let operands = info.steps().flat_map(|step| step.reads).chain(info.output_operands());
+    let operands = info.steps().flat_map(|step| step.inputs).chain(info.output_operands());
     for operand in operands {
         assert_ne!(operand.to_string(), "nothing");
     }

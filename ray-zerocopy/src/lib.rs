@@ -65,6 +65,12 @@
 //!    name it, and workers end with their owner, whatever ends it.
 //! 4. **The same answer**, bit for bit, on the same backend, wherever the backend repeats its own.
 //!
+//! # Modules
+//! The root has what most programs name. The rest is in modules: [`arena`] for saved arenas and their tensors,
+//! [`checkpoint`] for weights of other programs, [`memory`] for huge pages and locked memory, [`report`] for memory
+//! use by process, [`engine`] for where calls run, [`error`] for the error of each operation, and [`jit`] for traced
+//! graphs.
+//!
 //! # Features
 //!
 //! No feature is on by default, and none changes the behaviour of another. The device `cpu`, burn's
@@ -109,12 +115,12 @@ compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
 // The derive names this crate by its name, in this crate's own tests too.
 extern crate self as ray_zerocopy;
 
-mod arena;
-mod checkpoint;
+pub mod arena;
+pub mod checkpoint;
 mod codec;
 mod device;
-mod engine;
-mod error;
+pub mod engine;
+pub mod error;
 mod fuzz;
 pub mod jit;
 mod os;
@@ -123,36 +129,27 @@ mod pipeline;
 #[cfg(feature = "ray")]
 pub mod ray;
 mod remote;
-mod report;
+pub mod report;
 mod startup;
 mod tensor;
 
+/// Memory policies: huge pages, prefaulting and locking of an arena's memory, and their outcome.
+///
+/// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a [`MemoryPolicy`](memory::MemoryPolicy).
+pub mod memory {
+    pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
+    pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
+}
+
 pub use crate::arena::arena::Arena;
-pub use crate::arena::file::ArenaFile;
-pub use crate::arena::io::Progress;
-pub use crate::arena::manifest::ArenaId;
-pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
-pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
-pub use crate::arena::placement::Placement;
-pub use crate::arena::tensor::{Location, SharedTensor};
-pub use crate::checkpoint::options::CheckpointOptions;
-pub use crate::checkpoint::{Checkpoint, CheckpointFormat, CheckpointTensor};
-pub use crate::device::device;
-pub use crate::engine::backend::Backend;
-pub use crate::engine::local::{LocalPool, LocalPoolBuilder};
-pub use crate::engine::program::Attached;
-pub use crate::error::arena::ArenaError;
-pub use crate::error::call::{CallError, Worker};
-pub use crate::error::checkpoint::CheckpointError;
-pub use crate::error::device::DeviceError;
-pub use crate::error::load::LoadError;
-pub use crate::error::report::ReportError;
-pub use crate::error::share::ShareError;
+pub use crate::checkpoint::Checkpoint;
+pub use crate::device::{DeviceSpec, device};
+pub use crate::engine::local::LocalPool;
+pub use crate::error::call::CallError;
 pub use crate::error::{Error, Result};
 pub use crate::os::fork::after_fork;
 pub use crate::pipeline::Pipeline;
-pub use crate::pipeline::load::Loaded;
-pub use crate::pipeline::load::load;
+pub use crate::pipeline::load::{Loaded, load};
 pub use crate::pipeline::rebuild::Root;
 pub use crate::pipeline::share::share;
 pub use crate::pipeline::share_from::share_from;
@@ -160,13 +157,8 @@ pub use crate::remote::Remote;
 pub use crate::remote::actor::ActorWrapper;
 pub use crate::remote::actors::{Actor, Actors};
 pub use crate::remote::pending::{Gather, Pending, gather};
-pub use crate::remote::schema::{MethodInfo, Parameter, Schema};
 pub use crate::remote::task::TaskWrapper;
-pub use crate::report::scan::scan;
-pub use crate::report::scan::{MappedArena, MappingProcess, ProcessRole, Scan};
-pub use crate::report::table::{ProcessReport, Report};
-pub use crate::tensor::copied::CopiedTensor;
-pub use crate::tensor::kind::TensorKind;
+pub use crate::remote::ticket::Ticket;
 pub use ray_zerocopy_derive::{Pipeline, remote};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.
@@ -231,6 +223,7 @@ pub mod __private {
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {
+        pub use crate::remote::schema::{MethodInfo, Parameter, Schema};
         pub use crate::remote::untyped::{Arguments, Failed, ResultTensor, Results, call, make};
     }
     /// For `ray-zerocopy-python`: what a module of a Python process needs.

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::{ActorWrapper, CallError, DeviceError, Error, LoadError, gather};
+use ray_zerocopy::error::{DeviceError, LoadError, TicketError};
+use ray_zerocopy::{ActorWrapper, CallError, Error, Ticket, gather};
 use ray_zerocopy_tests::memory::is_alive;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 
@@ -15,8 +16,8 @@ fn wrapper() -> ActorWrapper<Mill> {
 fn actors_answer_as_the_original_does() {
     let device = Device::flex();
     let mill = MillConfig::new(32).init(&device);
-    let actors = ActorWrapper::new(&mill).unwrap().device("cpu").spawn(3).unwrap();
-    assert_eq!(actors.len(), 3);
+    let actors = ActorWrapper::new(&mill).unwrap().device("cpu").unwrap().spawn(3).unwrap();
+    assert_eq!(actors.actor_count(), 3);
     let corn = Tensor::<2>::random([4, 32], Distribution::Default, &device);
     let here = mill.grind(corn.clone()).into_data();
     for there in gather((0..9).map(|_| actors.grind(corn.clone()))).wait().unwrap() {
@@ -70,7 +71,8 @@ fn a_killed_actor_is_an_error_that_names_it_and_comes_back() {
     actor.count(7).wait().unwrap();
     let error = actor.die_always().wait().unwrap_err();
     let text = error.to_string();
-    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, actor: true, .. }) = error else {
+    let Error::Call(CallError::WorkerDied { method, worker, attempts: 1, allowed: 1, is_actor: true, .. }) = error
+    else {
         panic!("{text}")
     };
     assert_eq!((method.as_str(), worker.index, worker.pid), ("die_always", 1, pid));
@@ -109,13 +111,14 @@ fn dropping_the_actors_ends_their_processes() {
 #[test]
 fn a_device_that_was_not_compiled_in_is_an_error_that_names_the_feature() {
     let expected = DeviceError::NotCompiled { device: "cuda:1".to_owned(), feature: "cuda".to_owned() };
-    let wrapper = wrapper().device("cuda:1");
+    let wrapper = wrapper().device("cuda:1").unwrap();
     assert_eq!(wrapper.load().unwrap_err(), Error::Device(expected.clone()));
     let error = wrapper.spawn(2).unwrap_err();
     let Error::Call(CallError::Load { error: LoadError::Device(found), .. }) = &error else { panic!("{error}") };
     assert_eq!(*found, expected);
     // The wrapper's device is overridden at `load_on`.
     assert!(wrapper.load_on("cpu").is_ok());
+    assert!(wrapper.clone().device("gpu").is_err(), "a typo fails where it is written");
     let error = wrapper.load_on("gpu").unwrap_err();
     assert!(error.to_string().starts_with("`gpu` is not a device; write `cpu`"), "{error}");
 }
@@ -172,7 +175,7 @@ fn a_handle_is_good_in_another_process() {
 
 #[test]
 fn a_handle_travels_as_text_and_a_forged_one_does_not() {
-    let wrapper = wrapper().device("cpu");
+    let wrapper = wrapper().device("cpu").unwrap();
     let arena = wrapper.arena().id();
     let text = serde_json::to_string(&wrapper).unwrap();
     let twin: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
@@ -182,7 +185,15 @@ fn a_handle_travels_as_text_and_a_forged_one_does_not() {
     assert_eq!(twin.arena().id(), arena);
     assert_eq!(twin.load().unwrap().total(), wrapper.load().unwrap().total());
 
+    // The same by a ticket, which does no I/O when it is written or read.
+    let ticket: Ticket<Mill> =
+        serde_json::from_str(&serde_json::to_string(&wrapper.export().unwrap()).unwrap()).unwrap();
+    assert_eq!(ticket.arena_id(), arena);
+    assert_eq!(address(&ticket.open().unwrap()), address(&twin));
+    assert!(!format!("{ticket:?}").contains("secret"), "{ticket:?}");
+
     wrapper.withdraw();
+    assert!(matches!(ticket.open().unwrap_err(), TicketError::Refused { .. }));
     let error = serde_json::from_str::<ActorWrapper<Mill>>(&text).unwrap_err();
     assert!(error.to_string().contains("may have been withdrawn"), "{error}");
     let text = serde_json::to_string(&wrapper).unwrap();

@@ -9,7 +9,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::quantization::{Calibration, QuantScheme, QuantStore, QuantValue};
 use burn::tensor::{Bool, Bytes, DType, Device, Distribution, Int, Tensor, TensorData};
 use burn_pack::Writer;
-use ray_zerocopy::{Arena, ArenaError, LoadError, Pipeline, load, share};
+use ray_zerocopy::error::{ArenaError, LoadError};
+use ray_zerocopy::{Arena, Pipeline, load, share};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, memfd_create};
 
@@ -26,7 +27,7 @@ fn memfd(bytes: &[u8], seals: SealFlags) -> OwnedFd {
 
 fn bytes(arena: &Arena) -> Vec<u8> {
     let file = std::fs::File::from(arena.fd().unwrap().try_clone_to_owned().unwrap());
-    let mut bytes = vec![0; arena.len() as usize];
+    let mut bytes = vec![0; arena.size_bytes() as usize];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).unwrap();
     bytes
 }

@@ -12,9 +12,9 @@ use burn::nn::{
     Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout, RmsNorm, RmsNormConfig,
 };
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{
-    ActorWrapper, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share_from,
-};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::error::{CheckpointError, ShareError};
+use ray_zerocopy::{ActorWrapper, Checkpoint, Pipeline, load, share_from};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
@@ -95,11 +95,11 @@ pipeline!(Clip, |device| Clip {
 fn a_tensor_without_a_dimension_fits_one_of_one_element() {
     let folder = TempDir::new().unwrap();
     let packed = folder.path().join("scalar.bpk");
-    let open = |path: &Path| Checkpoint::open(path).unwrap().pytorch().rename("^", "clip.").unwrap();
+    let open = |path: &Path| Checkpoint::open(path).unwrap().from_pytorch().rename("^", "clip.").unwrap();
     let original = open(&case("scalar.safetensors"));
     assert!(original.tensors().any(|tensor| tensor.name == "logit_scale" && tensor.shape.is_empty()));
     let value = stored(&original, "clip.logit_scale");
-    Checkpoint::open(case("scalar.safetensors")).unwrap().pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+    Checkpoint::open(case("scalar.safetensors")).unwrap().pack(&packed).unwrap().verify(|_| ()).unwrap();
     for checkpoint in [original, open(&packed), open(&packed).placement(in_file().aligned(4))] {
         let arena = share_from(&Clip::new(&Device::flex()), &checkpoint).unwrap();
         arena.verify().unwrap();
@@ -147,7 +147,7 @@ impl Language {
 
 #[test]
 fn a_head_that_is_tied_to_the_embedding_is_stored_once() {
-    let open = || Checkpoint::open(case("tied.safetensors")).unwrap().pytorch();
+    let open = || Checkpoint::open(case("tied.safetensors")).unwrap().from_pytorch();
     let model = Language::new(&Device::flex());
     let error = share_from(&model, &open()).unwrap_err();
     assert!(matches!(&error, ShareError::NotInCheckpoint { tied: Some(name), .. } if name == "model.embed.weight"));
@@ -213,7 +213,7 @@ pipeline!(Fused, |device| Fused {
 
 #[test]
 fn fused_projections_are_split_and_put_together() {
-    let open = || Checkpoint::open(case("qkv.safetensors")).unwrap().pytorch();
+    let open = || Checkpoint::open(case("qkv.safetensors")).unwrap().from_pytorch();
     let (weight, bias) = (stored(&open(), "attn.in_proj_weight"), stored(&open(), "attn.in_proj_bias"));
     let split = || open().split(r"in_proj_(weight|bias)$", ["query.$1", "key.$1", "value.$1"]).unwrap();
     let arena = share_from(&Attention::new(&Device::flex()), &split()).unwrap();
@@ -225,13 +225,13 @@ fn fused_projections_are_split_and_put_together() {
     // And back: what was split where it is, and what lies in separate files or the other way round.
     let from = [r"query\.(weight|bias)$", r"key\.(weight|bias)$", r"value\.(weight|bias)$"];
     let fused = split().fuse(from, "qkv.$1").unwrap();
-    assert!(fused.tensors().all(|tensor| tensor.contiguous));
+    assert!(fused.tensors().all(|tensor| tensor.is_contiguous));
     let arena = share_from(&Fused::new(&Device::flex()), &fused).unwrap();
     let model = load::<Fused>(&arena, &Device::flex()).unwrap();
     assert_eq!(numbers(model.attn.qkv.weight.val().transpose()), weight);
     let [query, key, value] = from;
     let turned = split().fuse([value, key, query], "qkv.$1").unwrap();
-    assert!(turned.tensors().any(|tensor| !tensor.contiguous));
+    assert!(turned.tensors().any(|tensor| !tensor.is_contiguous));
     let expected = [&weight[32..], &weight[16..32], &weight[..16]].concat();
     assert_eq!(stored(&turned, "attn.qkv.weight"), expected);
     for placement in [Placement::sealed(), in_file().aligned(4)] {
@@ -276,7 +276,7 @@ fn transposed_weights_of_gpt2_are_turned_around() {
     ];
     write(&path, &tensors);
     let turned = || {
-        let checkpoint = Checkpoint::open(&path).unwrap().pytorch().rename(r"c_proj", "out_proj").unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch().rename(r"c_proj", "out_proj").unwrap();
         checkpoint.transpose(r"(c_attn|out_proj)\.weight$").unwrap()
     };
     let arena = share_from(&Fused::new(&Device::flex()), &turned().rename("c_attn", "qkv").unwrap()).unwrap();
@@ -299,8 +299,9 @@ fn transposed_weights_of_gpt2_are_turned_around() {
     assert_eq!(numbers(model.attn.value.weight.val()), rows(8));
     // And packed, where PyTorch's layout is written down.
     let packed = folder.path().join("packed.bpk");
-    checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
-    let arena = share_from(&Attention::new(&Device::flex()), &Checkpoint::open(&packed).unwrap().pytorch()).unwrap();
+    checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
+    let arena =
+        share_from(&Attention::new(&Device::flex()), &Checkpoint::open(&packed).unwrap().from_pytorch()).unwrap();
     let model = load::<Attention>(&arena, &Device::flex()).unwrap();
     assert_eq!(numbers(model.attn.key.weight.val()), rows(4));
 }
@@ -337,7 +338,7 @@ fn norms_are_found_under_both_of_their_names() {
         let names = ["ours", "own.norm"].map(|module| (format!("{module}.{weight}"), format!("{module}.{bias}")));
         let [(a, b), (c, d)] = &names;
         write(&path, &[(a, &[2], 1.0), (b, &[2], 3.0), (c, &[2], 5.0), (d, &[2], 7.0)]);
-        let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+        let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch();
         let arena = share_from(&Norms::new(&Device::flex()), &checkpoint).unwrap();
         let model = load::<Norms>(&arena, &Device::flex()).unwrap();
         assert_eq!(numbers(model.ours.gamma.val()), [1.0, 2.0]);

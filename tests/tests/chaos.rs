@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper, Worker};
+use ray_zerocopy::engine::Worker;
+use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper};
 use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
@@ -140,8 +141,8 @@ impl Log {
                 let violence = match &error {
                     CallError::WorkerDied { .. } => true,
                     CallError::Wire { reason, .. } => explained(reason),
-                    CallError::Start { reason, .. } => {
-                        reason.contains("processes died while they loaded") || explained(reason)
+                    CallError::Start(error) => {
+                        error.reason().contains("processes died while they loaded") || explained(error.reason())
                     }
                     CallError::Load { error, .. } => explained(&error.to_string()),
                     _ => false,
@@ -212,7 +213,7 @@ fn task(tasks: &TaskWrapper<Crew>, log: &Log, dice: &mut Dice) {
 }
 
 fn actor(actors: &Actors<Crew>, log: &Log, dice: &mut Dice) {
-    let one = actors.actor(dice.roll(actors.len() as u64) as usize);
+    let one = actors.actor(dice.roll(actors.actor_count() as u64) as usize);
     match dice.roll(10) {
         0..5 => log.settle(dice, "actor: stroke", one.stroke(), |strokes| strokes > 0, never),
         5..8 => {
@@ -388,7 +389,7 @@ fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<Crew>, actors: &Act
     let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
     eventually("the pools heal", || {
         let workers = workers();
-        workers.len() == size + actors.len() && workers.iter().all(|worker| state(worker).contains(") S "))
+        workers.len() == size + actors.actor_count() && workers.iter().all(|worker| state(worker).contains(") S "))
     });
     // Calls whose `Pending` was dropped may still run, and nonsense may still wait to be read.
     let mut well = 0;
@@ -396,7 +397,7 @@ fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<Crew>, actors: &Act
         let pending: Vec<_> = (0..30).map(|_| tasks.dawdle(5)).collect();
         let answered = pending.into_iter().map(Pending::wait).filter(Result::is_ok).count();
         let answered = answered + actors.iter().filter(|actor| actor.row(1).wait().is_ok()).count();
-        well = if answered == 30 + actors.len() { well + 1 } else { 0 };
+        well = if answered == 30 + actors.actor_count() { well + 1 } else { 0 };
         well == 5
     });
     workers()
@@ -415,7 +416,7 @@ fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration,
     let tasks = TaskWrapper::on(&engine, crew).unwrap();
     let shared = ActorWrapper::new(crew).unwrap();
     let actors = shared.spawn(actors).unwrap();
-    let many = size + actors.len();
+    let many = size + actors.actor_count();
     // The allocators of all threads have seen what is to come.
     chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
     let (anonymous, pss) = memory(&calm(&engine, size, &tasks, &actors));
@@ -429,7 +430,7 @@ fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration,
     eprintln!(
         "{size} workers and {} actors: anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of all processes {c:.1} -> \
          {d:.1} MiB, allocated in the owner {heap} -> {heap_after} bytes",
-        actors.len()
+        actors.actor_count()
     );
     assert!(heap_after < heap + HEAP_GROWTH, "the owner leaks");
     assert!(anonymous_after < anonymous + OWNER_GROWTH, "the owner has grown");

@@ -11,10 +11,9 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::store::{BurnpackStore, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, Location, Pipeline, Placement, ShareError, load, share,
-    share_from,
-};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::error::{CheckpointError, ShareError};
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, Pipeline, load, share, share_from};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
@@ -170,7 +169,7 @@ fn a_pytorch_checkpoint_gives_what_burns_own_store_gives() {
     model.labels = vec!["cat".to_owned()];
     let told = std::sync::Arc::new(AtomicU64::new(0));
     let teller = std::sync::Arc::clone(&told);
-    let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+    let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch();
     let checkpoint = checkpoint.progress(move |progress| teller.store(progress.done, Ordering::Relaxed));
     let arena = share_from(&model, &checkpoint).unwrap();
     assert!(told.load(Ordering::Relaxed) >= arena.stored_bytes());
@@ -193,7 +192,7 @@ fn a_pytorch_checkpoint_gives_what_burns_own_store_gives() {
 fn an_aligned_file_lends_what_needs_no_change() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
-    let checkpoint = Checkpoint::open(&path).unwrap().pytorch().placement(in_file());
+    let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch().placement(in_file());
     let arena = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap();
     assert_eq!(run(&arena), reference(&ROW, &path, true).run(x()).into_data());
     for (name, stays) in stays(&arena) {
@@ -237,7 +236,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
 fn a_file_that_is_written_to_after_it_was_opened_is_not_shared() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
-    let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+    let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     let error = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap_err();
@@ -249,14 +248,14 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 8);
     let share = |placement| {
-        let checkpoint = Checkpoint::open(&path).unwrap().pytorch().placement(placement);
+        let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch().placement(placement);
         share_from(&COLUMN.init(&Device::flex()), &checkpoint).unwrap()
     };
     let strict = share(in_file());
     assert_eq!(strict.borrowed_bytes(), 0);
     let why = strict.tensors().find_map(|tensor| match tensor.placed {
         Location::Sealed { reason } => reason,
-        Location::File { .. } => None,
+        _ => None,
     });
     assert!(why.unwrap().contains("aligned to 8 bytes, and 64 are wanted"), "{why:?}");
     let loose = share(in_file().aligned(8));
@@ -273,7 +272,7 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
 fn floats_are_cast_if_that_is_wanted() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
-    let checkpoint = Checkpoint::open(&path).unwrap().pytorch().floats(DType::F16).placement(in_file());
+    let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch().cast_floats(DType::F16).placement(in_file());
     let arena = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap();
     for tensor in arena.tensors().filter(|tensor| tensor.path != "scale") {
         assert_eq!(tensor.dtype, DType::F16, "{tensor:?}");
@@ -293,7 +292,7 @@ fn names_are_changed_with_patterns() {
         .for_each(|tensor| tensor.name = tensor.name.replace("body.heads.", "bert.out_").replace("body.", "bert."));
     tensors.push(floats("bert.pooler.weight", &[3]));
     write(&path, &tensors, 0);
-    let open = || Checkpoint::open(&path).unwrap().pytorch();
+    let open = || Checkpoint::open(&path).unwrap().from_pytorch();
     let model = ROW.init(&Device::flex());
     let error = share_from(&model, &open()).unwrap_err();
     let ShareError::NotInCheckpoint { missing, similar, .. } = &error else { panic!("{error}") };
@@ -315,11 +314,11 @@ fn missing_parameters_may_keep_the_pipelines_values() {
     let (_folder, path) = folder();
     write(&path, &pytorch()[..6], 0);
     let model = ROW.init(&Device::flex());
-    let checkpoint = Checkpoint::open(&path).unwrap().pytorch();
+    let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch();
     assert!(
         matches!(share_from(&model, &checkpoint), Err(ShareError::NotInCheckpoint { missing, .. }) if missing.len() == 2)
     );
-    let arena = share_from(&model, &checkpoint.partial()).unwrap();
+    let arena = share_from(&model, &checkpoint.allow_partial()).unwrap();
     let loaded = load::<Model>(&arena, &Device::flex()).unwrap();
     assert_eq!(loaded.body.heads[1].weight.val().to_data(), model.body.heads[1].weight.val().to_data());
 }
@@ -334,7 +333,7 @@ fn what_does_not_fit_is_named_with_what_was_expected() {
         write(&path, &tensors, 0);
         let checkpoint = Checkpoint::open(&path).unwrap();
         let checkpoint = if from_pytorch {
-            checkpoint.pytorch()
+            checkpoint.from_pytorch()
         } else {
             checkpoint.rename("norm.weight", "norm.gamma").unwrap().rename("norm.bias", "norm.beta").unwrap()
         };
@@ -377,7 +376,7 @@ fn shards_are_found_through_their_index() {
     let (_other, whole) = self::folder();
     write(&whole, &tensors, 0);
     for path in [index.as_path(), folder.path()] {
-        let checkpoint = Checkpoint::open(path).unwrap().pytorch().placement(in_file());
+        let checkpoint = Checkpoint::open(path).unwrap().from_pytorch().placement(in_file());
         let arena = share_from(&COLUMN.init(&Device::flex()), &checkpoint).unwrap();
         assert_eq!((checkpoint.files().count(), arena.files().count()), (2, 2));
         same_but_for_the_layout(&arena, &whole);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::{LoadError, Pipeline, ShareError, load, share};
+use ray_zerocopy::error::{LoadError, ShareError};
+use ray_zerocopy::{Pipeline, load, share};
 use ray_zerocopy_tests::models::{Head, Zoo};
 use serde::{Deserialize, Serialize};
 

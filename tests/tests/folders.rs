@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ray_zerocopy::{Checkpoint, CheckpointError};
+use ray_zerocopy::Checkpoint;
+use ray_zerocopy::error::CheckpointError;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, Arena, Placement, share};
+use ray_zerocopy::arena::Placement;
+use ray_zerocopy::{ActorWrapper, Arena, share};
 use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::getuid;
@@ -56,7 +57,7 @@ fn in_place(path: &Path) -> ActorWrapper<Mill> {
     #[allow(unsafe_code, reason = "the promise is what is tested")]
     // SAFETY: the file is in a folder of its own test, which changes its owner and its mode, and not its bytes.
     let placement = unsafe { Placement::in_file() };
-    ActorWrapper::from_arena(Arena::open_with(path, placement).unwrap())
+    ActorWrapper::from_arena(Arena::open_placed(path, placement).unwrap())
 }
 
 /// `Placement::in_file` is a promise of its caller. A handle that comes from elsewhere is not.

@@ -16,8 +16,8 @@ fn an_mlp_gives_the_same_bits_at_every_batch() {
     let mlp = Mlp::new(&device());
     let trace = jit::trace(&mlp).input("x", random([3, 8])).symbol("batch", [("x", 0)]);
     let graph = trace.forward(|mlp, inputs| Ok(mlp.forward(inputs.float::<2>("x")?))).unwrap();
-    assert_eq!(graph.inputs().next().unwrap().shape, ["batch", "8"]);
-    assert_eq!(graph.outputs().next().unwrap().shape, ["batch", "3"]);
+    assert_eq!(graph.info().inputs().next().unwrap().shape, ["batch", "8"]);
+    assert_eq!(graph.info().outputs().next().unwrap().shape, ["batch", "3"]);
     let mut replay = graph.load("cpu").unwrap();
     assert!(replay.copied().is_empty());
     for batch in [1, 2, 3, 7, 3, 64] {
@@ -56,7 +56,7 @@ fn an_empty_batch_gives_empty_outputs_of_the_right_shape() {
 fn a_method_is_traced_by_its_name() {
     let mlp = Mlp::new(&device());
     let graph = jit::trace(&mlp).input("x", random([3, 8])).value("by", &2.5_f32).method("scaled").unwrap();
-    assert_eq!(graph.outputs().map(|port| port.name).collect::<Vec<_>>(), ["output.0", "output.1"]);
+    assert_eq!(graph.info().outputs().map(|port| port.name).collect::<Vec<_>>(), ["output.0", "output.1"]);
     let x = random([3, 8]);
     let outputs = graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap();
     let (scores, best) = mlp.scaled(x, 2.5);
@@ -187,7 +187,7 @@ fn a_graph_file_has_everything() {
     graph.save(&path).unwrap();
     drop(graph);
     let graph = TracedGraph::open(&path).unwrap();
-    assert!(graph.origin().ends_with("Mlp"), "{}", graph.origin());
+    assert!(graph.info().origin().ends_with("Mlp"), "{}", graph.info().origin());
     let outputs = graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap();
     assert_eq!(outputs.data("output").unwrap(), mlp.forward(x).into_data());
 }
@@ -202,7 +202,7 @@ fn weights_that_are_shared_already_are_not_shared_again() {
         .forward(|mlp, inputs| Ok(mlp.forward(inputs.float("x")?)))
         .unwrap();
     // The graph has weights of its own in no byte: what is in its container is less than they take.
-    let own = graph.arena().len() - graph.arena().stored_bytes();
+    let own = graph.arena().size_bytes() - graph.arena().stored_bytes();
     assert_eq!(graph.arena().stored_bytes(), shared.stored_bytes());
     assert!(own > 0);
     let wrapper = ActorWrapper::<Mlp>::from_arena(shared);

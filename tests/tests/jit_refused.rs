@@ -115,7 +115,7 @@ fn a_number_that_is_a_sum_of_sizes_is_known() {
         padded * (2 * batch + 1) as f32
     };
     let graph = trace.forward(|plain, inputs| Ok(forward(plain, inputs.float("x")?))).unwrap();
-    assert_eq!(graph.outputs().next().unwrap().shape, ["2·batch + 1", "4"]);
+    assert_eq!(graph.info().outputs().next().unwrap().shape, ["2·batch + 1", "4"]);
     for batch in [1, 3, 10] {
         let x = random([batch, 4]);
         let outputs = graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap();

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
+use ray_zerocopy::error::CallPart;
 use ray_zerocopy::{CallError, Error, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, getuid, kill_process, prlimit, setrlimit};
@@ -55,9 +56,9 @@ fn fill() -> Vec<std::fs::File> {
     std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
 }
 
-fn wire(error: &Error) -> (&str, &str) {
-    let Error::Call(CallError::Wire { what, reason, .. }) = error else { panic!("{error}") };
-    (what, reason)
+fn wire(error: &Error) -> (CallPart, &str) {
+    let Error::Call(CallError::Wire { part, reason, .. }) = error else { panic!("{error}") };
+    (*part, reason)
 }
 
 fn engine() -> (LocalPool, TaskWrapper<Press>) {
@@ -74,21 +75,21 @@ fn open_files_of_the_owner() {
     let filled = fill();
 
     let error = tasks.take(large()).wait().unwrap_err();
-    let (what, reason) = wire(&error);
-    assert!(what == "the arguments" && reason.contains("see `ulimit -n`"), "{error}");
+    let (part, reason) = wire(&error);
+    assert!(part == CallPart::Arguments && reason.contains("see `ulimit -n`"), "{error}");
     let error = tasks.give(LARGE).wait().unwrap_err();
-    let (what, reason) = wire(&error);
-    assert!(what == "the result" && reason.contains("see `ulimit -n`"), "{error}");
+    let (part, reason) = wire(&error);
+    assert!(part == CallPart::Result && reason.contains("see `ulimit -n`"), "{error}");
     assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
 
     let error = LocalPool::builder().workers(1).start().unwrap_err();
-    assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -n`")), "{error}");
+    assert!(matches!(&error, CallError::Start(error) if error.reason().contains("see `ulimit -n`")), "{error}");
     // What the worker had here would be enough for the next, so that none of it may be had again.
     let filled_up = limit(Resource::Nofile, 3);
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     let error = tasks.pid().wait().unwrap_err();
-    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
-    assert!(reason.contains("see `ulimit -n`"), "{error}");
+    let Error::Call(CallError::Start(start)) = &error else { panic!("{error}") };
+    assert!(start.reason().contains("see `ulimit -n`"), "{error}");
 
     setrlimit(Resource::Nofile, filled_up).unwrap();
     drop(filled);
@@ -107,11 +108,11 @@ fn open_files_of_a_worker() {
         prlimit(worker, Resource::Nofile, Rlimit { current: Some(3), maximum: getrlimit(Resource::Nofile).maximum })
             .unwrap();
     let error = tasks.take(large()).wait().unwrap_err();
-    let (what, reason) = wire(&error);
-    assert!(what == "the arguments" && reason.contains("see `ulimit -n`"), "{error}");
+    let (part, reason) = wire(&error);
+    assert!(part == CallPart::Arguments && reason.contains("see `ulimit -n`"), "{error}");
     let error = tasks.give(LARGE).wait().unwrap_err();
-    let (what, reason) = wire(&error);
-    assert!(what == "the result" && reason.contains("see `ulimit -n`"), "{error}");
+    let (part, reason) = wire(&error);
+    assert!(part == CallPart::Result && reason.contains("see `ulimit -n`"), "{error}");
     // An arena needs descriptors too.
     let other = TaskWrapper::on(&_engine, &Press).unwrap();
     let error = other.pid().wait().unwrap_err();
@@ -134,8 +135,8 @@ fn memory_of_a_worker() {
     // 32 MiB of arguments, and room for one.
     let message = Tensor::<1>::ones([8 << 20], &Device::flex());
     let error = tasks.take(message.clone()).wait().unwrap_err();
-    let (what, reason) = wire(&error);
-    assert!(what == "the arguments" && reason.contains("see `ulimit -v`"), "{error}");
+    let (part, reason) = wire(&error);
+    assert!(part == CallPart::Arguments && reason.contains("see `ulimit -v`"), "{error}");
     prlimit(worker, Resource::As, before).unwrap();
     assert_eq!(tasks.take(message).wait().unwrap(), 8 << 20);
     assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
@@ -146,12 +147,12 @@ fn processes() {
     let pid = tasks.pid().wait().unwrap();
     let before = limit(Resource::Nproc, 1);
     let error = LocalPool::builder().workers(1).start().unwrap_err();
-    assert!(matches!(&error, CallError::Start { reason, .. } if reason.contains("see `ulimit -u`")), "{error}");
+    assert!(matches!(&error, CallError::Start(error) if error.reason().contains("see `ulimit -u`")), "{error}");
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     eventually("the worker is gone", || !is_alive(pid));
     let error = tasks.pid().wait().unwrap_err();
-    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
-    assert!(reason.contains("see `ulimit -u`"), "{error}");
+    let Error::Call(CallError::Start(start)) = &error else { panic!("{error}") };
+    assert!(start.reason().contains("see `ulimit -u`"), "{error}");
     setrlimit(Resource::Nproc, before).unwrap();
     assert_ne!(tasks.pid().wait().unwrap(), pid);
 }

@@ -50,7 +50,7 @@ fn the_machine_holds_one_copy() {
     let arena = share(&mill).unwrap();
     let growth = PEAK.load(Relaxed) - before;
     assert!(growth < 1 << 20, "sharing took {growth} bytes of heap for {MODEL} bytes of weights");
-    assert!(arena.len() >= MODEL && arena.len() < MODEL + (1 << 20), "{}", arena.len());
+    assert!(arena.size_bytes() >= MODEL && arena.size_bytes() < MODEL + (1 << 20), "{}", arena.size_bytes());
 
     // Loading takes next to nothing.
     let before = USED.load(Relaxed);

@@ -7,9 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{
-    ActorWrapper, Actors, Arena, HugePages, LocalPool, MemoryPolicy, Obstacle, PolicyStatus, TaskWrapper, gather, share,
-};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
+use ray_zerocopy::{ActorWrapper, Actors, Arena, LocalPool, TaskWrapper, gather, share};
 use ray_zerocopy_tests::memory::{Mapped, eventually, kernel_is_before, mapped};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
@@ -37,7 +36,7 @@ fn pids(actors: &Actors<Mill>) -> Vec<u32> {
 }
 
 fn whole(arena: &Arena) -> u64 {
-    arena.len() / BLOCK * BLOCK
+    arena.size_bytes() / BLOCK * BLOCK
 }
 
 /// Whether the kernel made the huge pages. If it did not, the outcome has said why, and the test may stop aloud.
@@ -83,7 +82,7 @@ fn huge_pages_that_were_made_once_are_used_by_every_process() {
 
     let shared =
         ActorWrapper::<Mill>::from_arena(arena.clone()).memory(MemoryPolicy::default().huge_pages(HugePages::Now));
-    let outcome = arena.memory();
+    let outcome = arena.memory_status();
     assert_eq!((&outcome.prefault, &outcome.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
     let actors = shared.spawn(2).unwrap();
     let report = actors.report().unwrap();
@@ -117,16 +116,16 @@ fn pages_may_be_exchanged_while_everybody_reads() {
     let actors = shared.threads_per_worker(1).spawn(2).unwrap();
     let corn = Tensor::<2>::ones([1, 4096], &Device::flex());
     let before = actors.grind(corn.clone()).wait().unwrap().into_data();
-    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Background));
+    let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Background));
     let mut rounds = 0;
-    while matches!(arena.memory().huge_pages, PolicyStatus::InProgress { .. }) || rounds < 4 {
+    while matches!(arena.memory_status().huge_pages, PolicyStatus::InProgress { .. }) || rounds < 4 {
         let ground = gather((0..4).map(|_| actors.grind(corn.clone()))).wait().unwrap();
         assert!(ground.into_iter().all(|flour| flour.into_data() == before));
         arena.verify().unwrap();
         rounds += 1;
     }
-    eprintln!("{rounds} rounds; at first {outcome}, then {}", arena.memory());
-    made(&arena.memory().huge_pages, &arena);
+    eprintln!("{rounds} rounds; at first {outcome}, then {}", arena.memory_status());
+    made(&arena.memory_status().huge_pages, &arena);
 }
 
 #[test]
@@ -138,7 +137,7 @@ fn the_background_ends_with_the_arena() {
     };
     let arena = arena(4096);
     let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
-    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages;
+    let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages;
     assert!(matches!(outcome, PolicyStatus::InProgress { .. }) || made(&outcome, &arena) || !outcome.why().is_empty());
     drop(arena);
     eventually("the arena is unmapped", || mapped(std::process::id(), inode).is_empty());
@@ -148,7 +147,7 @@ fn the_background_ends_with_the_arena() {
 #[test]
 fn a_fresh_worker_that_prefaults_has_every_page() {
     let arena = arena(SIZE);
-    let pages = arena.len().next_multiple_of(4096);
+    let pages = arena.size_bytes().next_multiple_of(4096);
     let shared = ActorWrapper::<Mill>::from_arena(arena.clone());
     let lazy = shared.spawn(1).unwrap();
     assert!(seen(&arena, pids(&lazy)[0]).figure("Rss") < pages / 2);
@@ -165,7 +164,7 @@ fn a_fresh_worker_that_prefaults_has_every_page() {
     assert_eq!(seen(&arena, pids(&actors)[0]).figure("Rss"), pages);
     let report = actors.report().unwrap();
     let worker = &report.processes[1].memory;
-    assert_eq!(worker.prefault, PolicyStatus::Applied { bytes: arena.len() }, "{report}");
+    assert_eq!(worker.prefault, PolicyStatus::Applied { bytes: arena.size_bytes() }, "{report}");
     assert!(worker.is_applied() && worker.is_asked());
     assert_eq!((&worker.huge_pages, &worker.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
     // The owner was asked for nothing: it does not compute.
@@ -178,10 +177,10 @@ fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
     let mill = MillConfig::new(8).init(&Device::flex());
     let memory = MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true);
-    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu");
+    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu").unwrap();
     tasks.pid().wait().unwrap();
     let report = tasks.report().unwrap();
-    let bytes = tasks.arena().len();
+    let bytes = tasks.arena().size_bytes();
     for process in &report.processes {
         let expected = PolicyStatus::NotApplied { of: 0, why: vec![Obstacle::Smaller { bytes }] };
         assert_eq!(process.memory.huge_pages, expected, "{report}");
@@ -195,16 +194,16 @@ fn a_handle_carries_its_policy_to_whoever_loads_it() {
     let shared = ActorWrapper::new(&MillConfig::new(SMALL).init(&Device::flex())).unwrap();
     let text = serde_json::to_string(&shared.memory(MemoryPolicy::default().prefault(true))).unwrap();
     let received: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
-    assert!(!received.arena().memory().is_asked());
+    assert!(!received.arena().memory_status().is_asked());
     received.load().unwrap();
-    let expected = PolicyStatus::Applied { bytes: received.arena().len() };
-    assert_eq!(received.arena().memory().prefault, expected);
+    let expected = PolicyStatus::Applied { bytes: received.arena().size_bytes() };
+    assert_eq!(received.arena().memory_status().prefault, expected);
     received.withdraw();
 
-    let tasks = TaskWrapper::<Mill>::from_arena(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
+    let tasks = TaskWrapper::<Mill>::from_arena_on(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
     let tasks = tasks.memory(MemoryPolicy::default().prefault(true));
     tasks.load().unwrap();
-    assert_eq!(tasks.arena().memory().prefault, PolicyStatus::Applied { bytes: tasks.arena().len() });
+    assert_eq!(tasks.arena().memory_status().prefault, PolicyStatus::Applied { bytes: tasks.arena().size_bytes() });
 }
 
 #[test]
@@ -216,10 +215,10 @@ fn a_locked_arena_stays_in_memory() {
     if let [Obstacle::MemlockLimit { .. }] = report.processes[1].memory.lock.why() {
         return eprintln!("skipped: this machine lets nobody lock 4 MiB: {report}");
     }
-    assert_eq!(report.processes[1].memory.lock, PolicyStatus::Applied { bytes: arena.len() }, "{report}");
+    assert_eq!(report.processes[1].memory.lock, PolicyStatus::Applied { bytes: arena.size_bytes() }, "{report}");
     let worker = seen(&arena, pids(&actors)[0]);
     assert!(worker.flags.iter().any(|flag| flag == "lo"), "{:?}", worker.flags);
-    assert_eq!(worker.figure("Rss"), arena.len().next_multiple_of(4096));
+    assert_eq!(worker.figure("Rss"), arena.size_bytes().next_multiple_of(4096));
     // The kernel's own `Locked` is the worker's part of what is locked: the owner has mapped the arena too.
     let locked = worker.figure("Locked");
     assert!(locked > 0 && locked <= worker.figure("Rss"), "{locked}");
@@ -266,11 +265,11 @@ fn who_may_not_lock_is_told_the_limit() {
     setrlimit(Resource::Memlock, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
     assert_eq!(getrlimit(Resource::Memlock).current, Some(LIMIT));
     let arena = arena(SMALL);
-    let why = Obstacle::MemlockLimit { limit: LIMIT, locked: 0, needed: arena.len() };
-    let expected = PolicyStatus::NotApplied { of: arena.len(), why: vec![why] };
+    let why = Obstacle::MemlockLimit { limit: LIMIT, locked: 0, needed: arena.size_bytes() };
+    let expected = PolicyStatus::NotApplied { of: arena.size_bytes(), why: vec![why] };
     let memory = MemoryPolicy::default().lock(true);
-    assert_eq!(arena.apply(memory).lock, expected);
-    println!("{}", arena.memory());
+    assert_eq!(arena.apply_policy(memory).lock, expected);
+    println!("{}", arena.memory_status());
 
     // Workers have the limit of their owner. They work all the same.
     let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(memory).spawn(1).unwrap();
@@ -281,7 +280,7 @@ fn who_may_not_lock_is_told_the_limit() {
 
     // What has room in the limit is locked.
     let little = share(&MillConfig::new(64).init(&Device::flex())).unwrap();
-    assert_eq!(little.apply(memory).lock, PolicyStatus::Applied { bytes: little.len() });
+    assert_eq!(little.apply_policy(memory).lock, PolicyStatus::Applied { bytes: little.size_bytes() });
 }
 
 #[test]
@@ -294,9 +293,9 @@ fn what_the_kernel_refuses_is_said_with_its_reason() {
     forbid_huge_pages();
     let arena = arena(SIZE);
     for when in [HugePages::Now, HugePages::Background] {
-        arena.apply(MemoryPolicy::default().huge_pages(when));
-        eventually("it is tried", || !matches!(arena.memory().huge_pages, PolicyStatus::InProgress { .. }));
-        let outcome = arena.memory().huge_pages;
+        arena.apply_policy(MemoryPolicy::default().huge_pages(when));
+        eventually("it is tried", || !matches!(arena.memory_status().huge_pages, PolicyStatus::InProgress { .. }));
+        let outcome = arena.memory_status().huge_pages;
         assert!(matches!(&outcome, PolicyStatus::NotApplied { of, .. } if *of == whole(&arena)), "{outcome}");
         match outcome.why() {
             [Obstacle::Refused { errno: 22, call }] => assert_eq!(call, "madvise(MADV_COLLAPSE)"),

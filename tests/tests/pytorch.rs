@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
+use ray_zerocopy::arena::{Location, Placement};
+use ray_zerocopy::checkpoint::CheckpointFormat;
+use ray_zerocopy::error::CheckpointError;
 use ray_zerocopy::jit::{self, TorchScript};
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, CheckpointError, CheckpointFormat, Location, Pipeline, Placement, load, share_from,
-};
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, Pipeline, load, share_from};
 use serde::{Deserialize, Serialize};
 
 /// Element type, shape, and bytes in hexadecimal.
@@ -56,7 +57,7 @@ fn described(checkpoint: &Checkpoint) -> BTreeMap<String, Described> {
         }
         .to_owned()
     };
-    let of = |tensor: ray_zerocopy::CheckpointTensor<'_>| {
+    let of = |tensor: ray_zerocopy::checkpoint::CheckpointTensor<'_>| {
         let found =
             (dtype(tensor.dtype.unwrap().name()), tensor.shape.to_vec(), hex(bytes(checkpoint, tensor.renamed)));
         (tensor.renamed.to_owned(), found)
@@ -106,7 +107,7 @@ fn every_tensor_is_what_pytorch_reads() {
         found.retain(wanted);
         compare(&name, &found, &expected);
         // Packed it is the same, and has checksums.
-        checkpoint.pack(&packed).unwrap().verify(&mut |_| ()).unwrap();
+        checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
         let mut found = described(&Checkpoint::open(&packed).unwrap());
         found.retain(wanted);
         compare(&format!("{name}, packed"), &found, &expected);
@@ -118,7 +119,7 @@ fn layouts_and_ties_are_known_without_reading_them() {
     for name in ["zip.pt", "legacy.pt"] {
         let checkpoint = Checkpoint::open(file(name)).unwrap();
         let tensors: BTreeMap<_, _> = checkpoint.tensors().map(|tensor| (tensor.name.to_owned(), tensor)).collect();
-        let apart: Vec<_> = tensors.values().filter(|tensor| !tensor.contiguous).map(|tensor| tensor.name).collect();
+        let apart: Vec<_> = tensors.values().filter(|tensor| !tensor.is_contiguous).map(|tensor| tensor.name).collect();
         assert_eq!(apart, ["columns", "permuted", "steps", "transposed"], "{name}");
         assert_eq!(tensors["table"].offset, tensors["tied"].offset);
         assert_eq!(tensors["view"].offset, tensors["table"].offset + 2 * 6 * 4);

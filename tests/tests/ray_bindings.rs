@@ -171,7 +171,7 @@ fn an_actor_that_is_killed_is_started_again_if_that_was_asked_for() {
     let back = loop {
         match counter.call(count, 1).and_then(|call| call.get()) {
             Ok(back) => break back,
-            Err(RayError::ActorDied { restarting: true, .. }) => std::thread::sleep(Duration::from_millis(100)),
+            Err(RayError::ActorDied { is_restarting: true, .. }) => std::thread::sleep(Duration::from_millis(100)),
             Err(error) => panic!("{error}"),
         }
     };
@@ -183,7 +183,7 @@ fn a_cluster_tells_what_it_has() {
     assert_eq!(CLUSTER.resources().unwrap()["CPU"], 4.0);
     assert!(CLUSTER.available().unwrap().contains_key("object_store_memory"));
     let nodes = CLUSTER.nodes().unwrap();
-    assert!(nodes.len() == 1 && nodes[0].alive, "{nodes:?}");
+    assert!(nodes.len() == 1 && nodes[0].is_alive, "{nodes:?}");
     let (free, capacity) = CLUSTER.store().unwrap();
     assert!(free <= capacity && capacity > 150 << 20, "{free} {capacity}");
     let error = Cluster::local().start().unwrap_err();

@@ -75,7 +75,7 @@ fn the_last_handle_may_go_where_a_caller_is_woken() {
     assert_eq!(pending.wait().unwrap(), pid);
     eventually("the actor ends", || !is_alive(pid));
     // Python's lock and Ray's threads are free.
-    assert!(CLUSTER.nodes().unwrap()[0].alive);
+    assert!(CLUSTER.nodes().unwrap()[0].is_alive);
 }
 
 #[test]

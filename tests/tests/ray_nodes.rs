@@ -129,7 +129,7 @@ fn address() -> String {
 fn ids(cluster: &Cluster) -> [String; 2] {
     let nodes = cluster.nodes().unwrap();
     ["first", "second"].map(|name| {
-        let mut own = nodes.iter().filter(|node| node.alive && node.resources.contains_key(name));
+        let mut own = nodes.iter().filter(|node| node.is_alive && node.resources.contains_key(name));
         own.next().unwrap_or_else(|| panic!("no {name} node in {nodes:?}")).id.clone()
     })
 }
@@ -220,7 +220,7 @@ fn removal() {
     let () = ask("remove");
     let error = lost.wait().unwrap_err();
     println!("the call of an actor of the node: {error}");
-    let Error::Call(CallError::WorkerDied { method, worker, actor: true, .. }) = &error else { panic!("{error}") };
+    let Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. }) = &error else { panic!("{error}") };
     assert_eq!((method.as_str(), worker.index), ("sleep", 0));
 
     // One of the two was there, and its call is lost. The other one's is not.
@@ -241,7 +241,7 @@ fn removal() {
     // Those that have to be on the second node cannot.
     let error = fixed.pid().wait().unwrap_err();
     println!("a call for an actor without a node: {error}");
-    assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::Start { .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::Start(_))), "{error}");
     let error = tasks.pid().wait().unwrap_err();
     println!("a task without a node: {error}");
     assert!(matches!(&error, Error::Call(CallError::Ray { .. })), "{error}");
@@ -250,7 +250,7 @@ fn removal() {
 }
 
 fn shipped() {
-    let cluster = Cluster::at(&address()).quiet().ship(true).start().unwrap();
+    let cluster = Cluster::at(&address()).quiet().upload_executable(true).start().unwrap();
     fn program((): ()) -> String {
         std::env::current_exe().unwrap().display().to_string()
     }
@@ -269,7 +269,7 @@ fn afterlife() {
     let wrapper = ActorWrapper::on(&cluster, &mill()).unwrap();
     let arena = wrapper.arena().clone();
     let error = cluster.shut_down().unwrap_err();
-    assert!(matches!(&error, RayError::Borrowed { loans: 1, .. }), "{error}");
+    assert!(matches!(&error, RayError::StoreInUse { objects: 1, .. }), "{error}");
     let heap: Vec<_> = (0..6_u8).map(|n| cluster.put(&vec![n; 40 << 20]).unwrap()).collect();
     arena.verify().unwrap();
     drop((heap, arena, wrapper));
@@ -282,10 +282,10 @@ fn afterlife() {
     let there = TaskWrapper::on(&cluster, &mill).unwrap().grind(corn.clone()).wait().unwrap();
     drop(cluster);
     let error = Cluster::at(&address()).quiet().start().unwrap_err();
-    assert!(matches!(&error, RayError::Borrowed { .. }), "{error}");
+    assert!(matches!(&error, RayError::StoreInUse { .. }), "{error}");
     assert_eq!(there.into_data(), mill.grind(corn).into_data());
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
-    assert_eq!(cluster.nodes().unwrap().iter().filter(|node| node.alive).count(), 2);
+    assert_eq!(cluster.nodes().unwrap().iter().filter(|node| node.is_alive).count(), 2);
 }
 
 /// Not a test of its own: what the tests below start.

@@ -102,7 +102,7 @@ fn actor_results_of_every_size_arrive() {
 
 #[test]
 fn results_of_direct_actors_arrive() {
-    let direct = CLUSTER.with(Options::default().cpus(0.1).direct());
+    let direct = CLUSTER.with(Options::default().cpus(0.1).compiled_graph());
     let actors = ActorWrapper::on(&direct, &source()).unwrap().spawn(1).unwrap();
     every_size(|len, value, millis| actors.reply(len, value, millis));
 }

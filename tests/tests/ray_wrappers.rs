@@ -114,7 +114,7 @@ fn a_worker_keeps_what_it_has_loaded_and_borrows_it() {
         assert_eq!(worker.copied, 0, "{report}");
         assert!(worker.attach_micros.is_some(), "{report}");
     }
-    assert_eq!(report.arena, tasks.arena().len());
+    assert_eq!(report.arena, tasks.arena().size_bytes());
     assert!(tasks.arena().fd().is_none(), "the arena is in the store");
     // This process borrows from the store, too.
     let corn = corn();
@@ -158,7 +158,7 @@ fn an_actor_that_is_killed_is_an_error_and_comes_back_with_its_weights() {
     std::thread::sleep(Duration::from_millis(300));
     kill(pid);
     let error = busy.wait().unwrap_err();
-    let Error::Call(CallError::WorkerDied { method, worker, actor: true, .. }) = &error else { panic!("{error}") };
+    let Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. }) = &error else { panic!("{error}") };
     assert_eq!((method.as_str(), worker.index, worker.pid), ("sleep", 0, pid));
     // The call waits for the actor, not the caller for the right moment to call.
     let after = actors.actor(0).pid().wait().unwrap();
@@ -175,7 +175,7 @@ fn a_task_whose_worker_is_killed_runs_again() {
     assert!(tasks.die_once(path.clone()).wait().unwrap() > 0);
     assert!(std::path::Path::new(&path).exists());
     let error = tasks.clone().attempts(1).die_always().wait().unwrap_err();
-    assert!(matches!(&error, Error::Call(CallError::WorkerDied { actor: false, .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { is_actor: false, .. })), "{error}");
     assert!(tasks.pid().wait().is_ok());
 }
 
@@ -200,7 +200,7 @@ fn a_deadline_ends_a_call_and_what_runs_it() {
 fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     let wrapper = ActorWrapper::on(&site(), &mill()).unwrap();
     let local = LocalPool::builder().workers(1).start().unwrap();
-    let error = TaskWrapper::<Mill>::from_arena(&local, wrapper.arena().clone()).unwrap_err();
+    let error = TaskWrapper::<Mill>::from_arena_on(&local, wrapper.arena().clone()).unwrap_err();
     assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
     let error = serde_json::to_string(&wrapper).unwrap_err();
     assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
@@ -210,10 +210,10 @@ fn an_arena_in_the_store_is_not_handed_to_other_workers() {
     wrapper.arena().save(folder.path().join("mill.bpk")).unwrap();
     let back = ray_zerocopy::Arena::open(folder.path().join("mill.bpk")).unwrap();
     assert_eq!(back.id(), wrapper.arena().id());
-    let memory = ray_zerocopy::MemoryPolicy::default().lock(true);
-    assert!(back.memory().lock.why().is_empty());
-    let outcome = wrapper.arena().apply(memory);
-    assert_eq!(outcome.lock.why(), [ray_zerocopy::Obstacle::InStore]);
+    let memory = ray_zerocopy::memory::MemoryPolicy::default().lock(true);
+    assert!(back.memory_status().lock.why().is_empty());
+    let outcome = wrapper.arena().apply_policy(memory);
+    assert_eq!(outcome.lock.why(), [ray_zerocopy::memory::Obstacle::InStore]);
 }
 
 #[test]
@@ -231,13 +231,13 @@ fn actors_that_find_no_place_say_what_there_is() {
     let site = CLUSTER.with(Options::default().cpus(64.0));
     let wrapper = ActorWrapper::on(&site, &mill()).unwrap().start_timeout(Duration::from_secs(3));
     let error = wrapper.spawn(1).unwrap_err();
-    let Error::Call(CallError::Start { reason, .. }) = &error else { panic!("{error}") };
-    assert!(reason.contains("the cluster has 4 CPUs"), "{reason}");
+    let Error::Call(CallError::Start(start)) = &error else { panic!("{error}") };
+    assert!(start.reason().contains("the cluster has 4 CPUs"), "{start}");
 }
 
 #[test]
 fn a_pipeline_that_cannot_be_loaded_says_so() {
-    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap().device("cuda:7");
+    let wrapper = ActorWrapper::on(&site(), &mill()).unwrap().device("cuda:7").unwrap();
     let error = wrapper.spawn(1).unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Load { .. })), "{error}");
     assert!(error.to_string().contains("cuda"), "{error}");
@@ -246,7 +246,7 @@ fn a_pipeline_that_cannot_be_loaded_says_so() {
 #[test]
 fn direct_calls_are_the_same_calls() {
     let mill = mill();
-    let direct = CLUSTER.with(Options::default().cpus(0.1).direct());
+    let direct = CLUSTER.with(Options::default().cpus(0.1).compiled_graph());
     let actors = ActorWrapper::on(&direct, &mill).unwrap().spawn(2).unwrap();
     let corn = corn();
     let here = mill.grind(corn.clone()).into_data();
@@ -270,14 +270,14 @@ fn direct_calls_are_the_same_calls() {
 
 #[test]
 fn a_direct_actor_that_is_killed_comes_back() {
-    let direct = CLUSTER.with(Options::default().cpus(0.1).direct());
+    let direct = CLUSTER.with(Options::default().cpus(0.1).compiled_graph());
     let actors = ActorWrapper::on(&direct, &mill()).unwrap().spawn(1).unwrap();
     let pid = actors.pid().wait().unwrap();
     let busy = actors.sleep(60_000);
     std::thread::sleep(Duration::from_millis(300));
     kill(pid);
     let error = busy.wait().unwrap_err();
-    assert!(matches!(&error, Error::Call(CallError::WorkerDied { actor: true, .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { is_actor: true, .. })), "{error}");
     assert_ne!(actors.pid().wait().unwrap(), pid);
 
     let pid = actors.pid().wait().unwrap();

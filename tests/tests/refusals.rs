@@ -4,7 +4,8 @@
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, LocalPool, Pipeline, TaskWrapper, share};
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pipeline, TaskWrapper, share};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::{Mill, MillConfig, Unwritable};
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,7 +49,7 @@ fn is_wrong(error: &Error) {
 #[test]
 fn workers_refuse_the_arena_of_another_pipeline_and_go_on() {
     let engine = LocalPool::builder().workers(1).start().unwrap();
-    let foreign = TaskWrapper::<Post>::from_arena(&engine, share(&mill()).unwrap()).unwrap();
+    let foreign = TaskWrapper::<Post>::from_arena_on(&engine, share(&mill()).unwrap()).unwrap();
     is_wrong(&foreign.pid().wait().unwrap_err());
     is_wrong(&foreign.pid().wait().unwrap_err());
     let own = TaskWrapper::on(&engine, &Post::new(&Device::flex())).unwrap();
@@ -89,7 +90,7 @@ fn an_actor_that_aborts_is_an_error_and_comes_back() {
     let actors = ActorWrapper::new(&Post::new(&Device::flex())).unwrap().spawn(1).unwrap();
     let before = actors.pid().wait().unwrap();
     let error = actors.abort().wait().unwrap_err();
-    assert!(matches!(&error, Error::Call(CallError::WorkerDied { attempts: 1, actor: true, .. })), "{error}");
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { attempts: 1, is_actor: true, .. })), "{error}");
     assert!(error.to_string().contains("SIGABRT"), "{error}");
     assert_ne!(actors.pid().wait().unwrap(), before);
 }

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use ray_zerocopy::engine::Worker;
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TracedGraph, Values, trace};
-use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pending, Pipeline, TaskWrapper, Worker};
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pending, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::eventually;
 
 /// How long one call may take: longer than that, it hangs.

@@ -63,7 +63,7 @@ fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
     let pending = actors.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
     stop(announced(&file));
     let error = pending.wait().unwrap_err();
-    let Error::Call(CallError::WorkerDied { how, actor: true, .. }) = &error else { panic!("{error}") };
+    let Error::Call(CallError::WorkerDied { how, is_actor: true, .. }) = &error else { panic!("{error}") };
     assert!(how.contains("stopped for some seconds (SIGSTOP)"), "{how}");
     actors.pid().wait().unwrap();
 }

@@ -13,9 +13,9 @@ use std::process::Command;
 
 use burn::tensor::{Device, Tensor};
 use memmap2::MmapOptions;
-use ray_zerocopy::{
-    ActorWrapper, Arena, Checkpoint, HugePages, MemoryPolicy, Obstacle, PolicyStatus, load, scan, share, share_from,
-};
+use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
+use ray_zerocopy::report::scan;
+use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, load, share, share_from};
 use ray_zerocopy_tests::models::{Mill, MillConfig};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
@@ -89,7 +89,7 @@ fn without_proc() {
     assert_eq!(Arena::open(&path).unwrap().id(), arena.id());
 
     // Policies are applied; how far, only /proc could tell.
-    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
+    let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     let PolicyStatus::Unknown { reason, .. } = &outcome.prefault else { panic!("{outcome}") };
     assert!(reason.starts_with("/proc/self/smaps cannot be read"), "{reason}");
     let error = scan().unwrap_err().to_string();
@@ -114,7 +114,7 @@ fn without_maps() {
 fn without_advice() {
     let arena = share(&mill(1024)).unwrap();
     policy::refuse(libc::SYS_madvise);
-    let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
+    let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     for (part, call) in
         [(&outcome.huge_pages, "madvise(MADV_COLLAPSE)"), (&outcome.prefault, "madvise(MADV_POPULATE_READ)")]
     {

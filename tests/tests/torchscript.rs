@@ -7,10 +7,11 @@
 use std::path::Path;
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use ray_zerocopy::arena::ArenaFile;
 use ray_zerocopy::jit::{
     GraphError, JitActorWrapper, JitTaskWrapper, ReplayError, ScriptError, TorchScript, TracedGraph, Values,
 };
-use ray_zerocopy::{ArenaFile, CallError, Error};
+use ray_zerocopy::{CallError, Error};
 use ray_zerocopy_tests::memory::rollup;
 use ray_zerocopy_tests::torchscript::{assert_close, expected, module, open, rows, widened};
 
@@ -346,10 +347,10 @@ fn a_device_that_is_not_libtorchs_is_an_error() {
             error.to_string(),
             "TorchScript modules do not run on `wgpu:0`; they run on `cpu` and `libtorch:cuda:0`"
         );
-        let error = JitActorWrapper::new(&script).device("wgpu:0").spawn(1).unwrap_err();
+        let error = JitActorWrapper::new(&script).device("wgpu:0").unwrap().spawn(1).unwrap_err();
         assert!(error.to_string().contains("TorchScript modules do not run on"), "{error}");
     }
-    let error = JitActorWrapper::new(&script).device("libtorch:cuda:7").spawn(1).unwrap_err();
+    let error = JitActorWrapper::new(&script).device("libtorch:cuda:7").unwrap().spawn(1).unwrap_err();
     assert!(matches!(error, Error::Call(CallError::Load { .. })), "{error:?}");
 }
 
@@ -366,7 +367,7 @@ fn workers_hold_one_copy_of_a_large_module() {
             let outputs = actor.run([("rows", Tensor::<2>::ones([2, width], &Device::flex()))]).wait().unwrap();
             assert!(outputs.names().eq(["output"]));
         }
-        let of = |worker: ray_zerocopy::Worker| rollup(worker.pid, "Anonymous");
+        let of = |worker: ray_zerocopy::engine::Worker| rollup(worker.pid, "Anonymous");
         let all: Vec<u64> = actors.workers().into_iter().map(of).collect();
         (all, script.arena().weight_bytes())
     };

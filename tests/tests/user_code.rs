@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, CallError, Error, LoadError, LocalPool, Pipeline, TaskWrapper};
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::kill_myself;
 use serde::{Deserialize, Serialize};

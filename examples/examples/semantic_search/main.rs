@@ -41,7 +41,7 @@ fn main() -> Result<()> {
     let threads = options.threads.map(usize::from);
 
     let search = Search::open(&files, &Device::flex())?;
-    let mut shared = ActorWrapper::new(&search)?.device(&options.device);
+    let mut shared = ActorWrapper::new(&search)?.device(&options.device)?;
     // The weights are in the arena: this process does not need its own copy.
     drop(search);
     if let Some(threads) = threads {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use ray_zerocopy::{ProcessReport, Report};
+use ray_zerocopy::report::{ProcessReport, Report};
 use serde::Serialize;
 
 use crate::alone::Alone;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use ray_zerocopy::Progress;
+use ray_zerocopy::arena::Progress;
 use serde_json::{Value, json};
 
 use super::SHOWN;
@@ -112,7 +112,7 @@ fn compare<'a>(left: &'a Weights, right: &'a Weights, values: bool) -> Result<(V
 fn contents<'a>(pairs: &[(&'a Tensor, &'a Tensor)], values: bool) -> Result<(Vec<Difference<'a>>, Compared)> {
     let (mut differences, mut compared, mut files) = (Vec::new(), Compared::default(), Files::default());
     let bar = Bar::new("comparing");
-    let mut progress = Progress { done: 0, total: 0 };
+    let mut progress = Progress::default();
     progress.total = pairs.iter().filter(|(left, right)| how(left, right) == How::Bytes).map(|(a, _)| a.bytes).sum();
     for &(left, right) in pairs {
         let mut read = |bytes: u64| {

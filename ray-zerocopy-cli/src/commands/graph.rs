@@ -9,7 +9,7 @@ use layout::core::geometry::Point;
 use layout::core::style::StyleAttr;
 use layout::std_shapes::shapes::{Arrow, Element, ShapeKind};
 use layout::topo::layout::VisualGraph;
-use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo, TracedGraph};
+use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo};
 use serde_json::json;
 
 use super::{SHOWN, run as runs};
@@ -23,7 +23,8 @@ use crate::table::{Table, count};
 const MOST: usize = 2000;
 
 pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
-    let graph = runs::open(&options.graph)?;
+    let opened = runs::open(&options.graph)?;
+    let graph = opened.info();
     let steps: Vec<_> = graph.steps().collect();
     if let Some(path) = &options.svg {
         anyhow::ensure!(
@@ -31,7 +32,7 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
             "the graph has {} operations, and a picture has room for {MOST}; --compute leaves out those that compute nothing",
             steps.len()
         );
-        let picture = draw(&graph, &steps, options.compute);
+        let picture = draw(graph, &steps, options.compute);
         files::write(path, |out| Ok(out.write_all(picture.as_bytes())?))
             .with_context(|| format!("{} cannot be written", path.display()))?;
     }
@@ -41,12 +42,12 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
             .map(|step| {
                 json!({
                     "name": step.name,
-                    "reads": step.reads.iter().map(Operand::to_string).collect::<Vec<_>>(),
-                    "gives": step.gives,
+                    "reads": step.inputs.iter().map(Operand::to_string).collect::<Vec<_>>(),
+                    "gives": step.outputs,
                 })
             })
             .collect();
-        let mut summary = summary(&graph);
+        let mut summary = summary(graph);
         summary["steps"] = steps.into();
         output.json(&summary, false)?;
         return Ok(Outcome::Success);
@@ -60,8 +61,8 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     let shown = if options.all { steps.len() } else { steps.len().min(SHOWN) };
     let mut table = Table::new([">number", "operation", "reads", "gives"]);
     for (at, step) in &steps[..shown] {
-        let reads: Vec<_> = step.reads.iter().map(Operand::to_string).collect();
-        table.row([at.to_string(), step.name.clone(), reads.join(", "), step.gives.join(", ")]);
+        let reads: Vec<_> = step.inputs.iter().map(Operand::to_string).collect();
+        table.row([at.to_string(), step.name.clone(), reads.join(", "), step.outputs.join(", ")]);
     }
     table.print("", output)?;
     match steps.len() - shown {
@@ -83,7 +84,7 @@ pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
 }
 
 /// Draws a graph: inputs above, outputs below, weights as names in the operations that read them.
-fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
+fn draw(graph: &GraphInfo, steps: &[StepInfo], compute: bool) -> String {
     let mut picture = VisualGraph::new(Orientation::TopToBottom);
     let style = |color: &str| {
         let mut style = StyleAttr::simple();
@@ -103,24 +104,24 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
     let mut edges = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let sources: Vec<_> = step
-            .reads
+            .inputs
             .iter()
             .filter_map(|operand| match operand {
                 Operand::Input(input) => inputs.get(*input).copied(),
                 Operand::Step(step) => made.get(step).copied().flatten(),
-                Operand::Constant(_) => None,
+                _ => None,
             })
             .collect();
         if compute && !step.computes {
             made.insert(at, sources.first().copied());
             continue;
         }
-        let weights = step.reads.iter().filter_map(|operand| match operand {
+        let weights = step.inputs.iter().filter_map(|operand| match operand {
             Operand::Constant(name) => Some(name.as_str()),
             _ => None,
         });
         let text: Vec<_> =
-            std::iter::once(step.name.as_str()).chain(weights).chain(step.gives.iter().map(String::as_str)).collect();
+            std::iter::once(step.name.as_str()).chain(weights).chain(step.outputs.iter().map(String::as_str)).collect();
         let own = node(text.join("\n"), ShapeKind::new_box, if step.computes { "white" } else { "lightgray" });
         edges.extend(sources.into_iter().map(|source| (source, own)));
         made.insert(at, Some(own));
@@ -130,7 +131,7 @@ fn draw(graph: &TracedGraph, steps: &[StepInfo], compute: bool) -> String {
         let source = match from {
             Operand::Input(input) => inputs.get(input).copied(),
             Operand::Step(step) => made.get(&step).copied().flatten(),
-            Operand::Constant(_) => None,
+            _ => None,
         };
         edges.extend(source.map(|source| (source, target)));
     }

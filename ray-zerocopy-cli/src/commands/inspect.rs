@@ -48,8 +48,8 @@ fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()>
     }
     for method in weights.methods.iter().flatten() {
         let argument = |argument: &ScriptArgument| {
-            let default = if argument.default { " = .." } else { "" };
-            format!("{}: {}{default}", argument.name, argument.kind)
+            let default = if argument.has_default { " = .." } else { "" };
+            format!("{}: {}{default}", argument.name, argument.ty)
         };
         let arguments: Vec<_> = method.arguments.iter().map(argument).collect();
         writeln!(output, "method       {}({}) -> {}", method.name, arguments.join(", "), method.returns)?;

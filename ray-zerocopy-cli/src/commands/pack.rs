@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     }
     let mut checkpoint = edited(options, options.source.options().open(&options.input)?)?;
     if let Some(floats) = options.floats {
-        checkpoint = checkpoint.floats(dtype(floats));
+        checkpoint = checkpoint.cast_floats(dtype(floats));
     }
     let renamed = checkpoint.tensors().filter(|tensor| tensor.name != tensor.renamed).count();
     remove_incomplete_on_signals()?;

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
-use ray_zerocopy::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
+use ray_zerocopy::report::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -72,7 +72,7 @@ fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
     match &arena.contents {
         Ok(file) => {
             let pipeline = if file.pipeline().is_empty() { "packed checkpoint" } else { file.pipeline() };
-            writeln!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.len()))
+            writeln!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.size_bytes()))
         }
         Err(reason) => writeln!(output, "{key}  {place}; not read: {reason}"),
     }
@@ -89,7 +89,7 @@ fn report(scan: &Scan) -> Value {
             "pipeline": file.map(|file| file.pipeline()).filter(|pipeline| !pipeline.is_empty()),
             "id": file.map(|file| file.id().to_hex()),
             "fingerprint": file.map(|file| file.fingerprint()),
-            "bytes": file.map(|file| file.len()),
+            "bytes": file.map(|file| file.size_bytes()),
             "error": arena.contents.as_ref().err(),
             "saved": arena.saved(),
             "processes": arena.processes.iter().map(process).collect::<Vec<_>>(),

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{DType, Device, TensorData};
-use ray_zerocopy::TensorKind;
-use ray_zerocopy::jit::{Opened, PortInfo, ScriptMethod, TracedGraph, Value, Values};
+use ray_zerocopy::arena::TensorKind;
+use ray_zerocopy::jit::{Model, PortInfo, ScriptMethod, TracedGraph, Value, Values};
 use serde_json::json;
 
 use crate::Outcome;
@@ -19,13 +19,13 @@ use crate::table::{Table, count};
 pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     let opened = open_any(&options.graph)?;
     let (inputs, mut replay, what) = match &opened {
-        Opened::Graph(graph) => {
+        Model::Graph(graph) => {
             ensure!(options.method.is_none(), "a graph has one method: --method is for TorchScript modules");
-            let ports: Vec<_> = graph.outputs().map(|port| port.name).collect();
+            let ports: Vec<_> = graph.info().outputs().map(|port| port.name).collect();
             check(&targets(options, &ports)?, options.force)?;
-            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.operations(), "operation"))
+            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.info().operations(), "operation"))
         }
-        Opened::Script(script) => {
+        Model::Script(script) => {
             let method = options.method.as_deref().unwrap_or("forward");
             // The outputs of a module are not known before it has run. Existing files are rejected
             // before that.
@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
 /// Opens a graph with a progress bar.
 pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
     match open_any(path)? {
-        Opened::Graph(graph) => Ok(graph),
+        Model::Graph(graph) => Ok(graph),
         _ => bail!(
             "{}: a TorchScript module has operations of LibTorch, which `print(torch.jit.load(FILE).graph)` shows",
             path.display()
@@ -97,7 +97,7 @@ pub(super) fn open(path: &PathBuf) -> Result<TracedGraph> {
     }
 }
 
-fn open_any(path: &PathBuf) -> Result<Opened> {
+fn open_any(path: &PathBuf) -> Result<Model> {
     let bar = Bar::new(&path.display().to_string());
     let opened = ray_zerocopy::jit::open(path, |progress| bar.show(progress));
     bar.done();
@@ -105,7 +105,7 @@ fn open_any(path: &PathBuf) -> Result<Opened> {
 }
 
 fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
-    let ports: Vec<_> = graph.inputs().collect();
+    let ports: Vec<_> = graph.info().inputs().collect();
     let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
     let mut inputs = Values::new();
     for text in &options.input {
@@ -130,8 +130,7 @@ fn script_inputs(options: &Run, method: &ScriptMethod) -> Result<Values> {
             Some((name, file)) => (name.to_owned(), PathBuf::from(file)),
             None => assigned(text, &names, "input")?,
         };
-        let kind =
-            method.arguments.iter().find(|argument| argument.name == name).map(|argument| argument.kind.as_str());
+        let kind = method.arguments.iter().find(|argument| argument.name == name).map(|argument| argument.ty.as_str());
         let data = match number(kind.unwrap_or_default(), &file.to_string_lossy()) {
             Some(number) => number,
             None => npy::read(&file)?,

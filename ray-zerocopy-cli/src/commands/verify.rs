@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ray_zerocopy::{ArenaError, CheckpointError};
+use ray_zerocopy::error::{ArenaError, CheckpointError};
 use serde_json::json;
 
 use crate::Outcome;
@@ -57,7 +57,7 @@ fn check(file: &Path, source: &Source) -> Checked {
         return Checked { result, outcome, entry: None, message, weights: Some(weights) };
     };
     let bar = Bar::new(&file.display().to_string());
-    let verified = arena.verify(&mut |progress| bar.show(progress));
+    let verified = arena.verify(|progress| bar.show(progress));
     bar.done();
     if let Err(error) = verified {
         return failed(&error.into(), Some(weights));

@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
 use ray_zerocopy::__private::dynamic::Arguments;
-use ray_zerocopy::Schema;
+use ray_zerocopy::__private::dynamic::Schema;
 
 use super::tensor::{self, Borrowing, Expected};
 use super::{Location, value};

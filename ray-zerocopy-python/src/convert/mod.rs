@@ -1,5 +1,5 @@
 //! Conversion between Python values and messages, driven by a method's
-//! [`Schema`](ray_zerocopy::Schema).
+//! [`Schema`](ray_zerocopy::__private::dynamic::Schema).
 //!
 //! | file | what |
 //! | --- | --- |

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyInt, PyList, PyMemoryView, PyTuple};
 use ray_zerocopy::__private::guest::hold;
-use ray_zerocopy::TensorKind;
+use ray_zerocopy::arena::TensorKind;
 
 use super::Location;
 use super::from_python::describe;

@@ -9,9 +9,9 @@ use pyo3::BoundObject;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyTuple};
+use ray_zerocopy::__private::dynamic::Schema;
 use ray_zerocopy::__private::dynamic::{ResultTensor, Results};
 use ray_zerocopy::__private::guest::lend;
-use ray_zerocopy::Schema;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 /// The result of a method.

@@ -8,7 +8,7 @@ mod stubs;
 mod text;
 mod types;
 
-use ray_zerocopy::{MethodInfo, Schema};
+use ray_zerocopy::__private::dynamic::{MethodInfo, Schema};
 
 use crate::constructor::NamedConstructor;
 pub(crate) use types::annotation;

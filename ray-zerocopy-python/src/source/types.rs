@@ -1,7 +1,8 @@
 //! Converts Rust types to Python annotations, for stubs and errors. The annotations are best
 //! effort: an unknown type is `Any`.
 
-use ray_zerocopy::{Schema, TensorKind};
+use ray_zerocopy::__private::dynamic::Schema;
+use ray_zerocopy::arena::TensorKind;
 
 /// Returns the annotation of a result if `is_result`, otherwise that of an argument.
 pub(crate) fn annotation(schema: &Schema, is_result: bool) -> String {
@@ -83,7 +84,8 @@ mod tests {
     use std::any::type_name;
     use std::collections::{BTreeMap, HashMap};
 
-    use ray_zerocopy::{Schema, TensorKind};
+    use ray_zerocopy::__private::dynamic::Schema;
+    use ray_zerocopy::arena::TensorKind;
 
     use super::annotation;
 

@@ -97,18 +97,18 @@ impl Arena {
     /// # Errors
     /// Names the first entry whose bytes are not the ones that were shared.
     pub fn verify(&self) -> Result<(), ArenaError> {
-        self.verify_with(&mut |_| ())
+        self.verify_with_progress(|_| ())
     }
 
-    /// [`verify`](Self::verify), telling how far it is.
+    /// Compares every byte as [`verify`](Self::verify) does, and reports its progress in bytes.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
-    pub fn verify_with(&self, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
+    pub fn verify_with_progress(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
         crate::os::fork::adopt();
         let blobs = self.manifest().blobs.iter().zip(&self.0.read_index.places).enumerate();
         let checked = blobs.filter_map(|(at, (blob, place))| Some((at, blob, blob.blake3.as_ref()?, place.len)));
-        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), tell);
+        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), &mut progress);
         for (at, blob, expected, _) in checked {
             let mut hasher = blake3::Hasher::new();
             self.slice(at as u32).chunks(8 * CHUNK).for_each(|chunk| {
@@ -167,14 +167,9 @@ impl Arena {
 
     /// The size of the arena in bytes, with its table of contents and padding, and with what it borrows from files or from
     /// another arena.
-    pub fn len(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         let beside = self.0.read_index.places.iter().filter(|place| place.region > 0).map(|place| place.len as u64);
         self.0.regions[0].memory.len() as u64 + beside.sum::<u64>()
-    }
-
-    /// Never: an arena has at least its manifest.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The bytes that the pipeline's tensors would take without sharing of tied and equal weights.
@@ -191,13 +186,13 @@ impl Arena {
     }
 
     /// The bytes of weights that are borrowed from files, through the page cache, and not in sealed memory. None, unless a
-    /// [`Placement`](crate::Placement) asks for it.
+    /// [`Placement`](crate::arena::Placement) asks for it.
     pub fn borrowed_bytes(&self) -> u64 {
         let in_file = |place: &&BlobLocation| matches!(self.0.regions[place.region].backing, Backing::File(..));
         self.0.read_index.places.iter().filter(in_file).map(|place| place.len as u64).sum()
     }
 
-    /// The files that weights are borrowed from. None, unless a [`Placement`](crate::Placement) asks for it.
+    /// The files that weights are borrowed from. None, unless a [`Placement`](crate::arena::Placement) asks for it.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.regions.iter().filter_map(|region| match &region.backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
@@ -235,35 +230,35 @@ impl Arena {
     /// For a process of its own. A wrapper does this for itself and its workers: see
     /// [`TaskWrapper::memory`](crate::TaskWrapper::memory) and [`ActorWrapper::memory`](crate::ActorWrapper::memory).
     ///
-    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::HugePages::Now) it
+    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::memory::HugePages::Now) it
     /// takes some milliseconds for each MiB, with `prefault` and `lock` it takes the time to map all pages.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
     /// # use ray_zerocopy::{Pipeline, share};
-    /// use ray_zerocopy::{HugePages, MemoryPolicy};
+    /// use ray_zerocopy::memory::{HugePages, MemoryPolicy};
     /// # #[derive(Pipeline)]
     /// # #[pipeline(init = Model::new)]
     /// # struct Model { head: Linear }
     /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(1024, 1024).init(device) } } }
     ///
     /// let arena = share(&Model::new(&Device::flex()))?;
-    /// let outcome = arena.apply(MemoryPolicy::default().huge_pages(HugePages::Now));
+    /// let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now));
     /// println!("{outcome}");                  // huge pages: applied to 4.0 of 4.0 MiB
     /// assert!(outcome.huge_pages.bytes() == 4 << 20 || !outcome.huge_pages.why().is_empty());
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
-    pub fn apply(&self, memory: MemoryPolicy) -> MemoryStatus {
+    pub fn apply_policy(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.0.memory.apply(memory)
     }
 
     /// What came of the policies that this process has asked for, by the kernel's figures of this moment. So it says
     /// how far a thread in the background is.
-    pub fn memory(&self) -> MemoryStatus {
+    pub fn memory_status(&self) -> MemoryStatus {
         self.0.memory.outcome()
     }
 
-    /// As [`apply`](Self::apply), where another process makes the huge pages.
+    /// As [`apply_policy`](Self::apply_policy), where another process makes the huge pages.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.0.memory.follow(memory)
     }
@@ -327,7 +322,7 @@ impl Arena {
                 Backing::File(stamp, _) => stamp.clone(),
                 Backing::Sealed | Backing::Store => Stamp::of_memory(fd)?,
             };
-            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.len(), error))?;
+            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.size_bytes(), error))?;
             Ok((fd, region.backing.clone(), stamp))
         };
         self.0.regions.iter().map(lend).collect()
@@ -436,7 +431,7 @@ impl fmt::Debug for Arena {
         f.debug_struct("Arena")
             .field("id", &self.id())
             .field("pipeline", &self.pipeline())
-            .field("len", &self.len())
+            .field("size_bytes", &self.size_bytes())
             .finish_non_exhaustive()
     }
 }

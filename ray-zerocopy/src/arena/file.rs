@@ -27,7 +27,8 @@ use crate::tensor::source::{BlobSource, sample};
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
-/// # use ray_zerocopy::{ArenaFile, Pipeline, load, share};
+/// # use ray_zerocopy::arena::ArenaFile;
+/// # use ray_zerocopy::{Pipeline, load, share};
 /// # #[derive(Pipeline)]
 /// # #[pipeline(init = Model::new)]
 /// # struct Model { head: Linear }
@@ -40,7 +41,7 @@ use crate::tensor::source::{BlobSource, sample};
 ///
 /// let file = ArenaFile::open(&path)?;
 /// assert_eq!(file.tensors().map(|tensor| tensor.path).collect::<Vec<_>>(), ["head.weight", "head.bias"]);
-/// let arena = file.seal(&mut |progress| println!("{} of {} bytes", progress.done, progress.total))?;
+/// let arena = file.seal(|progress| println!("{} of {} bytes", progress.done, progress.total))?;
 /// let model = load::<Model>(&arena, &Device::flex())?;
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
@@ -94,13 +95,8 @@ impl ArenaFile {
     }
 
     /// The size of the file in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size_bytes(&self) -> u64 {
         self.stamp.len
-    }
-
-    /// Never: an arena has at least its manifest.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The tensors of the pipeline, with their places in it.
@@ -160,8 +156,8 @@ impl ArenaFile {
     ///
     /// # Errors
     /// Names the first entry whose bytes are not the ones that were shared.
-    pub fn verify(&self, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
-        self.each(tell, &mut |_, _| Ok(()))
+    pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
+        self.each(&mut progress, &mut |_, _| Ok(()))
     }
 
     /// Copies the arena into sealed memory, where nobody can change it, and compares every byte with its checksum on the
@@ -169,13 +165,13 @@ impl ArenaFile {
     ///
     /// # Errors
     /// If there is no memory, or an entry is corrupted.
-    pub fn seal(&self, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+    pub fn seal(&self, mut progress: impl FnMut(Progress)) -> Result<Arena, ArenaError> {
         let len = self.stamp.len;
         let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
         let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
         let write = |bytes: &[u8], at: u64| write_at(&fd, bytes, at).map_err(|error| system(("pwrite", error)));
         write(&self.head, 0)?;
-        self.each(tell, &mut |bytes, at| write(bytes, at))?;
+        self.each(&mut progress, &mut |bytes, at| write(bytes, at))?;
         Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
     }
 
@@ -183,9 +179,9 @@ impl ArenaFile {
     ///
     /// # Errors
     /// As [`seal`](Self::seal), or if the file has changed since it was opened.
-    pub fn place(self, placement: Placement, tell: &mut dyn FnMut(Progress)) -> Result<Arena, ArenaError> {
+    pub fn into_arena(self, placement: Placement, progress: impl FnMut(Progress)) -> Result<Arena, ArenaError> {
         match placement.in_file {
-            None => self.seal(tell),
+            None => self.seal(progress),
             // Every entry of an arena is aligned to more than anybody needs.
             Some(promise) => Arena::from_regions(vec![Region::file(self.file.into(), self.stamp, promise)?]),
         }
@@ -245,20 +241,20 @@ pub(crate) fn head(file: &File, stamp: &Stamp) -> Result<Vec<u8>, ArenaError> {
 impl Arena {
     /// Opens a saved arena: copies it into sealed memory, where nobody can change it, and checks every byte on the way.
     ///
-    /// [`open_with`](Self::open_with) borrows the file instead, and [`ArenaFile`] looks into it without opening it.
+    /// [`open_placed`](Self::open_placed) borrows the file instead, and [`ArenaFile`] looks into it without opening it.
     ///
     /// # Errors
     /// If the file cannot be read, is not an arena of this version, or is corrupted.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ArenaError> {
-        ArenaFile::open(path)?.seal(&mut |_| ())
+        ArenaFile::open(path)?.seal(|_| ())
     }
 
     /// Opens a saved arena as the placement says.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, placement: Placement) -> Result<Self, ArenaError> {
-        ArenaFile::open(path)?.place(placement, &mut |_| ())
+    pub fn open_placed(path: impl AsRef<Path>, placement: Placement) -> Result<Self, ArenaError> {
+        ArenaFile::open(path)?.into_arena(placement, |_| ())
     }
 
     /// Writes the arena to a file, for [`open`](Self::open), or for any other tool that reads burnpack. The file appears when
@@ -267,21 +263,26 @@ impl Arena {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ArenaError> {
-        self.save_with(path, &mut |_| ())
+        self.save_with_progress(path, |_| ())
     }
 
-    /// [`save`](Self::save), telling how far it is.
+    /// Writes the arena to a file as [`save`](Self::save) does, and reports its progress in bytes.
     ///
     /// # Errors
     /// As [`save`](Self::save).
-    pub fn save_with(&self, path: impl AsRef<Path>, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
-        let path = path.as_ref();
+    pub fn save_with_progress(
+        &self,
+        path: impl AsRef<Path>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), ArenaError> {
+        let (path, tell) = (path.as_ref(), &mut progress);
         replace(path, |file| {
             if !self.is_whole() {
                 return self.rebuild()?.write_file(file, tell);
             }
-            os::limits::may_write(self.len()).map_err(|error| ArenaError::system("pwrite", self.len(), error))?;
-            let mut meter = ProgressReporter::new(self.len(), tell);
+            os::limits::may_write(self.size_bytes())
+                .map_err(|error| ArenaError::system("pwrite", self.size_bytes(), error))?;
+            let mut meter = ProgressReporter::new(self.size_bytes(), tell);
             let mut at = 0;
             let mut write = |bytes: &[u8]| {
                 write_at(file, bytes, at).map_err(|error| error.to_string())?;
@@ -290,7 +291,7 @@ impl Arena {
                 Ok(())
             };
             match self.fd() {
-                Some(fd) => stream_file(fd, 0, self.len(), &mut write),
+                Some(fd) => stream_file(fd, 0, self.size_bytes(), &mut write),
                 None => self.whole().chunks(CHUNK).try_for_each(write),
             }
             .map_err(|reason| ArenaError::file(path, io::Error::other(reason)))

@@ -10,16 +10,19 @@ pub(crate) const CHUNK: usize = 2 << 20;
 /// Below this, a second thread costs more than it saves.
 const WORTH_A_THREAD: usize = 128 << 10;
 
-/// How far a long operation is.
+/// Progress of a long operation, in bytes.
+///
+/// Every operation that reports it takes a `FnMut(Progress)`, and calls it on the thread of its caller.
 ///
 /// ```no_run
 /// # fn main() -> ray_zerocopy::Result<()> {
-/// let file = ray_zerocopy::ArenaFile::open("model.bpk")?;
-/// file.verify(&mut |progress| eprintln!("{} of {} bytes", progress.done, progress.total))?;
+/// let file = ray_zerocopy::arena::ArenaFile::open("model.bpk")?;
+/// file.verify(|progress| eprintln!("{} of {} bytes", progress.done, progress.total))?;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Progress {
     /// Bytes that are done.
     pub done: u64,

@@ -7,7 +7,7 @@
 //! | part | where | what |
 //! | --- | --- | --- |
 //! | blobs | tensors of the container, 256-byte aligned | the bytes of a weight, or of a copied field |
-//! | [`Manifest`](manifest::Manifest) | string metadata `ray_zerocopy.manifest` | which path is which blob, with dtype and shape |
+//! | `Manifest` | string metadata `ray_zerocopy.manifest` | which path is which blob, with dtype and shape |
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
 
 #[allow(clippy::module_inception, reason = "the file is named after its type")]
@@ -24,3 +24,11 @@ pub(crate) mod region;
 pub(crate) mod source;
 pub(crate) mod tensor;
 pub(crate) mod validate;
+
+pub use self::file::ArenaFile;
+pub use self::io::Progress;
+pub use self::manifest::ArenaId;
+pub use self::placement::Placement;
+pub use self::tensor::{Location, SharedTensor};
+pub use crate::tensor::copied::CopiedTensor;
+pub use crate::tensor::kind::TensorKind;

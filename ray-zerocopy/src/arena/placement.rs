@@ -15,7 +15,7 @@ use crate::os::sys::mapping::FileUnchanged;
 /// | somebody cuts the file short | nothing happens | **workers die with SIGBUS** when they read behind the end |
 ///
 /// ```
-/// use ray_zerocopy::Placement;
+/// use ray_zerocopy::arena::Placement;
 ///
 /// let safe = Placement::sealed();
 /// // SAFETY: the model lies in a read-only image: nobody changes it while this program runs.

@@ -8,6 +8,7 @@ use crate::tensor::kind::TensorKind;
 
 /// A tensor in an arena.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct SharedTensor<'a> {
     /// Its path in the pipeline, `heads["fr"].2.weight`.
     pub path: &'a str,
@@ -25,6 +26,7 @@ pub struct SharedTensor<'a> {
 
 /// Where a tensor of an arena lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Location<'a> {
     /// In sealed memory, which nobody can change, 256-byte aligned.
     Sealed {

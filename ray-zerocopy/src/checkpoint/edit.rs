@@ -43,7 +43,7 @@ impl Checkpoint {
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
-    /// let checkpoint = Checkpoint::open("llama")?.pytorch().tie("lm_head.weight", "model.embed_tokens.weight")?;
+    /// let checkpoint = Checkpoint::open("llama")?.from_pytorch().tie("lm_head.weight", "model.embed_tokens.weight")?;
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
     ///
@@ -183,11 +183,11 @@ impl Checkpoint {
 
     /// Transposes the matrices whose name matches the regular expression, such as the weights of
     /// GPT-2's `Conv1D`, which are `[in, out]` where PyTorch's `Linear` has `[out, in]`. Use it
-    /// with [`pytorch`](Self::pytorch), which expects the layout of `Linear`.
+    /// with [`from_pytorch`](Self::from_pytorch), which expects the layout of `Linear`.
     ///
     /// ```no_run
     /// # use ray_zerocopy::Checkpoint;
-    /// let checkpoint = Checkpoint::open("gpt2")?.pytorch().transpose(r"(c_attn|c_proj|c_fc)\.weight$")?;
+    /// let checkpoint = Checkpoint::open("gpt2")?.from_pytorch().transpose(r"(c_attn|c_proj|c_fc)\.weight$")?;
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
     ///

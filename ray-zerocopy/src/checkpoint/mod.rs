@@ -32,12 +32,12 @@ pub(crate) mod transpose;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::DType;
 
 use self::entry::Entry;
-use self::options::CheckpointOptions;
+pub use self::options::CheckpointOptions;
 use self::source::{Change, FromFile, Scratch};
 use crate::error::checkpoint::CheckpointError;
 
@@ -105,7 +105,7 @@ impl fmt::Display for CheckpointFormat {
 /// # let view = |shape: &[usize], bytes| safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap();
 /// # safetensors::serialize_to_file([("classifier.weight", view(&[3, 2], &numbers)), ("classifier.bias", view(&[3], &numbers[..12]))], None, &path).unwrap();
 /// // Written by PyTorch, with `classifier` in place of the pipeline's `head`.
-/// let checkpoint = Checkpoint::open(&path)?.pytorch().rename("^classifier", "head")?;
+/// let checkpoint = Checkpoint::open(&path)?.from_pytorch().rename("^classifier", "head")?;
 /// let arena = share_from(&Model::new(&Device::flex()), &checkpoint)?;
 ///
 /// let model = load::<Model>(&arena, &Device::flex())?;
@@ -122,7 +122,7 @@ pub struct Checkpoint {
     pub(crate) tell: Option<Tell>,
 }
 
-pub(crate) type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
+pub(crate) type Tell = Arc<Mutex<dyn FnMut(Progress) + Send>>;
 
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,7 +144,7 @@ pub struct CheckpointTensor<'a> {
     pub offset: u64,
     /// Whether its bytes are contiguous in the file from `offset` on. Those of a transposed view,
     /// or of a [fused](Checkpoint::fuse) tensor, are not: [`Checkpoint::stream`] gathers them.
-    pub contiguous: bool,
+    pub is_contiguous: bool,
 }
 
 impl CheckpointTensor<'_> {
@@ -162,7 +162,7 @@ impl Checkpoint {
     ///
     /// The pickle in a `torch.save` file is read as data; no code in it is run. The state dict may
     /// be at the top level, or under a key; if there are several, [`options`](Self::options) select
-    /// one. [`pytorch`](Self::pytorch) is implied for such a file.
+    /// one. [`from_pytorch`](Self::from_pytorch) is implied for such a file.
     ///
     /// # Errors
     /// If a file is missing, has none of these formats, or is inconsistent. If there are several
@@ -197,7 +197,7 @@ impl Checkpoint {
     /// A `Linear` whose config has `LinearLayout::Col` stores its weight as PyTorch does: it needs
     /// no conversion, and can be borrowed from the file.
     #[must_use]
-    pub fn pytorch(mut self) -> Self {
+    pub fn from_pytorch(mut self) -> Self {
         self.pytorch = true;
         self
     }
@@ -217,7 +217,7 @@ impl Checkpoint {
     /// Casts floating-point tensors to `dtype`. Tensors of another dtype are copied. By default
     /// dtypes are kept: half precision needs half the memory.
     #[must_use]
-    pub fn floats(mut self, dtype: DType) -> Self {
+    pub fn cast_floats(mut self, dtype: DType) -> Self {
         self.floats = Some(dtype);
         self
     }
@@ -225,7 +225,7 @@ impl Checkpoint {
     /// Allows parameters that are missing in the checkpoint; they keep the value that they have in
     /// the pipeline. By default a missing parameter is an error.
     #[must_use]
-    pub fn partial(mut self) -> Self {
+    pub fn allow_partial(mut self) -> Self {
         self.partial = true;
         self
     }
@@ -237,10 +237,10 @@ impl Checkpoint {
         self
     }
 
-    /// Sets a progress callback for sharing this checkpoint.
+    /// Sets a progress callback for sharing and packing this checkpoint.
     #[must_use]
-    pub fn progress(mut self, tell: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.tell = Some(Arc::new(tell));
+    pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.tell = Some(Arc::new(Mutex::new(progress)));
         self
     }
 
@@ -254,7 +254,7 @@ impl Checkpoint {
             bytes: entry.len,
             file: &self.files[entry.file].stamp.path,
             offset: entry.offset,
-            contiguous: entry.is_contiguous(),
+            is_contiguous: entry.is_contiguous(),
         })
     }
 

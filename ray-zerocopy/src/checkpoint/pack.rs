@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::entry::Entry;
 use super::source::{Change, FromFile, Scratch};
@@ -21,12 +21,12 @@ use crate::tensor::kind::TensorKind;
 impl Checkpoint {
     /// Writes all tensors into one burnpack file, each aligned to 256 bytes and with a BLAKE3
     /// checksum. Renames, splits, fusions, ties and transposes are applied, and tensors are cast as
-    /// set by [`floats`](Self::floats). The file appears when it is complete, and replaces an
+    /// set by [`cast_floats`](Self::cast_floats). The file appears when it is complete, and replaces an
     /// existing file. At most one tensor is in memory at a time.
     ///
     /// The result is a checkpoint: [`open`](Self::open) it and share it with
-    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::Placement::in_file)
-    /// borrows the tensors that have the pipeline's layout. Declare [`pytorch`](Self::pytorch)
+    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::arena::Placement::in_file)
+    /// borrows the tensors that have the pipeline's layout. Declare [`from_pytorch`](Self::from_pytorch)
     /// there and not here: only a pipeline determines which weights must be transposed.
     ///
     /// ```
@@ -36,7 +36,7 @@ impl Checkpoint {
     /// # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3], &[1, 2, 3]).unwrap();
     /// # safetensors::serialize_to_file([("table", &view), ("the same table", &view)], None, &from).unwrap();
     /// let packed = Checkpoint::open(&from)?.pack(&to)?;
-    /// packed.verify(&mut |_| ())?;
+    /// packed.verify(|_| ())?;
     ///
     /// let checkpoint = Checkpoint::open(&to)?;
     /// assert!(checkpoint.tensors().all(|tensor| tensor.alignment() >= 256));
@@ -93,6 +93,6 @@ impl Checkpoint {
 /// Calls the progress callback, if there is one.
 pub(crate) fn told(tell: Option<&Tell>, progress: Progress) {
     if let Some(tell) = tell {
-        tell(progress);
+        tell.lock().unwrap_or_else(PoisonError::into_inner)(progress);
     }
 }

@@ -1,4 +1,4 @@
-//! Backends: where a wrapper's calls can run.
+//! The trait of what runs a wrapper's calls, and what it exchanges with wrappers.
 
 use super::Engine;
 use super::program::Program;
@@ -6,38 +6,43 @@ use super::settings::Settings;
 use std::sync::Arc;
 
 use crate::arena::arena::Arena;
+use crate::error::Result;
 
-/// A backend for wrappers: [`LocalPool`](crate::LocalPool) workers of this machine, or a Ray
-/// cluster.
-///
-/// Sealed: it cannot be implemented outside of this crate.
-pub trait Backend: Home + Sized {}
-
-/// Operations that a backend provides to wrappers.
-pub trait Home: Send + Sync + 'static {
-    /// Returns the arena in a form that the backend's workers can access.
+/// Backend of a wrapper: a [`LocalPool`](crate::LocalPool) of this machine, or a Ray cluster. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a backend of wrappers",
+    label = "neither a `LocalPool` nor a Ray cluster"
+)]
+pub trait Backend: sealed::Sealed + Send + Sync + 'static {
+    /// Brings an arena to where the workers of the backend can open it.
     #[doc(hidden)]
-    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena>;
+    fn adopt(&self, arena: Arena) -> Result<Arena>;
 
     /// Returns the workers that run tasks.
     #[doc(hidden)]
-    fn tasks(&self) -> crate::error::Result<Tasks>;
+    fn tasks(&self) -> Result<EngineHandle>;
 
     /// Starts actors that load a program.
     #[doc(hidden)]
-    fn actors(&self, start: Start) -> crate::error::Result<Tasks>;
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle>;
 
-    /// Returns a shared handle to the backend.
+    /// A handle of the backend, for a wrapper that starts actors later.
     #[doc(hidden)]
-    fn home(&self) -> Arc<dyn Home>;
+    fn handle(&self) -> Arc<dyn Backend>;
 }
 
-/// A shared engine, as wrappers hold it.
-#[derive(Clone)]
-pub struct Tasks(pub(crate) Arc<dyn Engine>);
+pub(crate) mod sealed {
+    pub trait Sealed {}
+}
 
-/// Parameters for starting actors.
-pub struct Start {
+/// An engine, as wrappers hold it.
+#[derive(Clone)]
+#[doc(hidden)]
+pub struct EngineHandle(pub(crate) Arc<dyn Engine>);
+
+/// The actors that a backend is to start.
+#[doc(hidden)]
+pub struct ActorSpec {
     pub(crate) settings: Settings,
     pub(crate) program: Arc<Program>,
 }

@@ -22,7 +22,7 @@ pub(crate) mod backend;
 pub(crate) mod blocking;
 pub(crate) mod call;
 pub(crate) mod frame;
-pub mod local;
+pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod program;
 pub(crate) mod registry;
@@ -34,7 +34,9 @@ use self::call::Call;
 use self::call::Submitted;
 use self::program::Attached;
 
-use crate::error::call::Worker;
+pub use self::backend::Backend;
+pub use self::local::LocalPoolBuilder;
+pub use crate::error::call::Worker;
 
 /// An engine: accepts calls and runs them on its workers.
 pub(crate) trait Engine: Send + Sync {

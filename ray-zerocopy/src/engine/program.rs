@@ -1,6 +1,7 @@
 //! Programs: what a worker loads before it runs calls.
 
 use super::Engine;
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
@@ -36,6 +37,8 @@ pub(crate) struct Program {
     pub device: String,
     pub strict: bool,
     pub memory: MemoryPolicy,
+    /// Data that the wrapper has read from the arena, so that a call does not read it again.
+    pub cache: OnceLock<Box<dyn Any + Send + Sync>>,
     /// The engine whose workers hold the program. It is notified when the program is dropped.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
@@ -44,7 +47,7 @@ impl Program {
     pub(crate) fn new(arena: Arena, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        Self { key, arena, loader, device, strict, memory, engine: OnceLock::new() }
+        Self { key, arena, loader, device, strict, memory, cache: OnceLock::new(), engine: OnceLock::new() }
     }
 }
 

@@ -22,7 +22,7 @@ pub enum CallError {
         message: String,
     },
     /// The worker's process ended while it ran the call.
-    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.actor))]
+    #[error("{worker} died while it ran `{method}` ({how}), attempt {attempts} of {allowed}{}", after(.is_actor))]
     WorkerDied {
         /// The method.
         method: String,
@@ -35,17 +35,18 @@ pub enum CallError {
         /// How often it might be tried.
         allowed: u32,
         /// Whether the worker was an actor, whose state is gone with it.
-        actor: bool,
+        #[serde(rename = "actor")]
+        is_actor: bool,
     },
     /// The call did not end in time. A worker that was busy with it was replaced.
-    #[error("`{method}` passed its deadline of {after:?} {place}; give it longer with `.deadline(..)`")]
+    #[error("`{method}` passed its deadline of {after:?} {phase}; give it longer with `.deadline(..)`")]
     Deadline {
         /// The method.
         method: String,
         /// The deadline.
         after: Duration,
-        /// Where the call was: in the queue, or in which worker.
-        place: String,
+        /// Where the call was.
+        phase: CallPhase,
     },
     /// The queue is full, and the wrapper does not wait.
     #[error("the queue is full: {waiting} calls are waiting for {workers} workers")]
@@ -77,13 +78,8 @@ pub enum CallError {
         error: LoadError,
     },
     /// No worker process could be started.
-    #[error("no worker process for `{method}`: {reason}")]
-    Start {
-        /// The method.
-        method: String,
-        /// What went wrong, and what to do.
-        reason: String,
-    },
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// Ray has no result, for a reason of its own.
     #[cfg(feature = "ray")]
     #[error("`{method}` has no result: {error}")]
@@ -104,12 +100,12 @@ pub enum CallError {
         error: super::graph::ReplayError,
     },
     /// An argument or a result could not be turned into bytes or back.
-    #[error("{what} of `{method}` could not travel between the processes: {reason}")]
+    #[error("{part} of `{method}` could not travel between the processes: {reason}")]
     Wire {
         /// The method.
         method: String,
-        /// The arguments, or the result.
-        what: String,
+        /// Which part of the call.
+        part: CallPart,
         /// What went wrong.
         reason: String,
     },
@@ -120,7 +116,7 @@ impl CallError {
     pub(crate) fn forked(method: &str) -> Self {
         let reason = "this process is a fork of the one that has the workers, and cannot use them: execute a program instead, or \
                       fork before the workers are started";
-        Self::Start { method: method.to_owned(), reason: reason.to_owned() }
+        StartError::call(method, reason).into()
     }
 }
 
@@ -133,8 +129,134 @@ fn after(actor: &bool) -> &'static str {
     }
 }
 
+/// Why there is no worker process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No worker can run a call.
+    #[error("no worker process for `{method}`: {reason}")]
+    Call {
+        /// The method.
+        method: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// One worker of several could not be started.
+    #[error("worker {index} could not be started: {reason}")]
+    Worker {
+        /// Which worker of the pool.
+        index: usize,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// A pool of workers could not be started.
+    #[error("no worker process could be started: {reason}")]
+    Pool {
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+    /// Workers cannot be started for a pipeline.
+    #[error("no worker process for the pipeline `{pipeline}`: {reason}")]
+    Pipeline {
+        /// The pipeline's type.
+        pipeline: String,
+        /// What went wrong, and what to do.
+        reason: String,
+    },
+}
+
+impl StartError {
+    /// What went wrong, and what to do.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Call { reason, .. }
+            | Self::Worker { reason, .. }
+            | Self::Pool { reason }
+            | Self::Pipeline { reason, .. } => reason,
+        }
+    }
+
+    pub(crate) fn call(method: &str, reason: impl Into<String>) -> Self {
+        Self::Call { method: method.to_owned(), reason: reason.into() }
+    }
+}
+
+/// Part of a call that crosses between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CallPart {
+    /// The arguments.
+    Arguments,
+    /// The result.
+    Result,
+    /// An argument or the result: the method's glue failed, which reads the one and writes the other.
+    ArgumentsOrResult,
+    /// The name of the function to run.
+    Function,
+    /// The call as a whole.
+    Call,
+}
+
+impl CallPart {
+    const ALL: [Self; 5] = [Self::Arguments, Self::Result, Self::ArgumentsOrResult, Self::Function, Self::Call];
+
+    /// The part as messages of workers name it.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|part| part.name() == name).unwrap_or(Self::Call)
+    }
+
+    /// The name of the part in messages of workers.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Arguments => "the arguments",
+            Self::Result => "the result",
+            Self::ArgumentsOrResult => "an argument or the result",
+            Self::Function => "the function",
+            Self::Call => "the call",
+        }
+    }
+}
+
+impl fmt::Display for CallPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a call is between its caller and its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum CallPhase {
+    /// Its caller waits for a place in the queue.
+    BeforeQueue,
+    /// It waits in the queue.
+    Queued,
+    /// A worker loads the pipeline for it.
+    Loading(Worker),
+    /// A worker runs it.
+    Running(Worker),
+    /// It is in an actor of a Ray cluster, or waits for one.
+    RayActor,
+    /// It is a task of a Ray cluster.
+    RayTask,
+}
+
+impl fmt::Display for CallPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BeforeQueue => f.write_str("while it waited for a place in the queue"),
+            Self::Queued => f.write_str("while it waited in the queue"),
+            Self::Loading(worker) => write!(f, "while {worker} loaded the pipeline for it"),
+            Self::Running(worker) => write!(f, "while {worker} ran it, which was replaced"),
+            Self::RayActor => f.write_str("in an actor, or waiting for one"),
+            Self::RayTask => f.write_str("as a task of Ray's"),
+        }
+    }
+}
+
 /// Names a worker: the engine's number for it, and the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Worker {
     /// Which worker of the pool.
     pub index: usize,

@@ -34,3 +34,10 @@ pub enum DeviceError {
         found: String,
     },
 }
+
+/// A [`DeviceSpec`](crate::DeviceSpec) names a device already.
+impl From<std::convert::Infallible> for DeviceError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}

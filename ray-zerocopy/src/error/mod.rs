@@ -14,18 +14,22 @@ pub(crate) mod ray;
 pub(crate) mod report;
 pub(crate) mod script;
 pub(crate) mod share;
+pub(crate) mod ticket;
 pub(crate) mod trace;
 pub(crate) mod value;
 
-use self::arena::ArenaError;
+pub use self::arena::ArenaError;
+pub use self::call::{CallPart, CallPhase, StartError};
+pub use self::checkpoint::CheckpointError;
+pub use self::device::DeviceError;
+pub use self::load::LoadError;
+pub use self::report::ReportError;
+pub use self::share::ShareError;
+pub use self::ticket::TicketError;
+
 use self::call::CallError;
-use self::checkpoint::CheckpointError;
-use self::device::DeviceError;
 use self::graph::{GraphError, ReplayError};
-use self::load::LoadError;
-use self::report::ReportError;
 use self::script::ScriptError;
-use self::share::ShareError;
 use self::trace::TraceError;
 use self::value::ValueError;
 
@@ -70,6 +74,9 @@ pub enum Error {
     #[cfg(feature = "ray")]
     #[error(transparent)]
     Ray(#[from] self::ray::RayError),
+    /// A wrapper could not be exported, or a ticket not opened.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
     /// A report could not be made.
     #[error(transparent)]
     Report(#[from] ReportError),

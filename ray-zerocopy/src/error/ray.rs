@@ -49,13 +49,15 @@ pub enum RayError {
     },
     /// Weights or results of the cluster's store are read in place still.
     #[error(
-        "this process still reads {loans} objects of the store of the cluster {address} in place; drop wrappers, arenas, pipelines and results that came from there, then shut it down"
+        "this process still reads {objects} objects of the store of the cluster {address} in place; drop wrappers, arenas, pipelines and results that came from there, then shut it down"
     )]
-    Borrowed {
+    #[serde(rename = "Borrowed")]
+    StoreInUse {
         /// Its address.
         address: String,
         /// How many objects.
-        loans: usize,
+        #[serde(rename = "loans")]
+        objects: usize,
     },
     /// The cluster has been left.
     #[error("the cluster has been shut down")]
@@ -123,12 +125,13 @@ pub enum RayError {
         cause: String,
     },
     /// An actor is gone, or is being restarted.
-    #[error("the actor of `{what}` {}: {cause}", if *.restarting { "is being restarted" } else { "is dead" })]
+    #[error("the actor of `{what}` {}: {cause}", if *.is_restarting { "is being restarted" } else { "is dead" })]
     ActorDied {
         /// What it was asked for.
         what: String,
         /// Whether it comes back.
-        restarting: bool,
+        #[serde(rename = "restarting")]
+        is_restarting: bool,
         /// What Ray knows of it.
         cause: String,
     },
@@ -218,9 +221,9 @@ impl RayError {
             () if is("GetTimeoutError") => Self::TimedOut { what },
             // The channel of a compiled graph is closed when its actor dies.
             () if is("ActorUnavailableError") || is("RayChannelError") => {
-                Self::ActorDied { what, restarting: true, cause }
+                Self::ActorDied { what, is_restarting: true, cause }
             }
-            () if is("RayActorError") => Self::ActorDied { what, restarting: false, cause },
+            () if is("RayActorError") => Self::ActorDied { what, is_restarting: false, cause },
             () if is("RayTaskError") => Self::Raised { what, cause },
             () if is("WorkerCrashedError") || is("NodeDiedError") || is("OutOfMemoryError") => {
                 Self::WorkerDied { what, cause }

@@ -42,7 +42,7 @@ pub enum ShareError {
     /// The checkpoint lacks parameters of the pipeline.
     #[error(
         "{checkpoint} does not have `{}`{}{}; {}rename what it has with `.rename(..)`, or keep the pipeline's own values \
-         with `.partial()`",
+         with `.allow_partial()`",
         missing.first().map_or("", String::as_str), others(.missing), looks_like(.similar), may_be_tied(.missing, .tied)
     )]
     NotInCheckpoint {
@@ -57,7 +57,7 @@ pub enum ShareError {
     },
     /// A tensor of the checkpoint does not fit the parameter of its name.
     #[error("`{name}` in {file} does not fit `{path}`: {reason}")]
-    Unfit {
+    ShapeMismatch {
         /// The path of the parameter.
         path: String,
         /// The tensor's name in the file.
@@ -75,7 +75,7 @@ pub enum ShareError {
     },
     /// A copied field does not survive its own serialisation.
     #[error("`{field}` cannot be copied: {reason}; mark it `#[pipeline(skip)]` if workers can do without it")]
-    NotFaithful {
+    LossyCopy {
         /// The path of the field.
         field: String,
         /// What went wrong.

@@ -1,30 +1,32 @@
-//! A file that holds something to run, whichever it is.
+//! Opens either a traced graph or a TorchScript module.
 
 use std::path::Path;
 
 use super::executable::Executable;
-use super::program::{Program, ProgramKind, Sealed};
+use super::program::{ProgramKind, Runnable, Sealed};
 use super::torchscript::TorchScript;
 use super::traced_graph::TracedGraph;
 use crate::arena::arena::Arena;
 use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
 use crate::checkpoint::pytorch::kind;
+use crate::device::DeviceSpec;
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::error::script::ScriptError;
 
 /// A traced graph or a TorchScript module, for programs that take either: see [`open`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Opened {
+pub enum Model {
     /// What [`trace`](super::trace()) has made.
     Graph(TracedGraph),
     /// What `torch.jit.save` has written, or [`TorchScript::save`].
     Script(TorchScript),
 }
 
-/// Opens a saved graph, a saved module, or a module of Python's torch; tells how far it is.
+/// Opens a saved graph, a saved module, or a module of Python's torch, and reports its progress in bytes.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -49,19 +51,19 @@ pub enum Opened {
 ///
 /// # Errors
 /// If the file holds neither, or cannot be trusted.
-pub fn open(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> crate::error::Result<Opened> {
+pub fn open(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> crate::error::Result<Model> {
     let path = path.as_ref();
     match ArenaFile::open(path) {
-        Ok(file) => Opened::from_arena(&file.seal(&mut tell)?),
+        Ok(file) => Model::from_arena(&file.seal(&mut progress)?),
         // A state dict is an archive too, and the error says so.
         Err(ArenaError::NotAnArena(_)) if kind::kind(path).is_ok_and(|kind| kind.is_some()) => {
-            Ok(Opened::Script(TorchScript::open_with(path, tell)?))
+            Ok(Model::Script(TorchScript::open_with_progress(path, progress)?))
         }
         Err(error) => Err(GraphError::from(error).into()),
     }
 }
 
-impl Opened {
+impl Model {
     /// What an arena holds.
     ///
     /// # Errors
@@ -78,7 +80,7 @@ impl Opened {
     ///
     /// # Errors
     /// If the device is not there, or cannot run it.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         match self {
             Self::Graph(graph) => graph.load(device),
             Self::Script(script) => script.load(device),
@@ -94,7 +96,7 @@ impl Opened {
     }
 }
 
-impl Sealed for Opened {
+impl Sealed for Model {
     fn kind(&self) -> ProgramKind {
         match self {
             Self::Graph(graph) => graph.kind(),
@@ -103,7 +105,7 @@ impl Sealed for Opened {
     }
 }
 
-impl Program for Opened {
+impl Runnable for Model {
     fn arena(&self) -> &Arena {
         match self {
             Self::Graph(graph) => graph.arena(),

@@ -1,6 +1,7 @@
 //! A graph as a pipeline, so that engines, wrappers and reports need to know nothing of graphs.
 
 use std::any::Any;
+use std::fmt;
 
 use burn::tensor::Device;
 
@@ -9,6 +10,7 @@ use super::graph::code::METHOD;
 use super::program::ProgramKind;
 use crate::engine::served::Loader;
 use crate::error::call::CallError;
+use crate::error::graph::{GraphError, ReplayError};
 use crate::error::load::LoadError;
 use crate::error::share::ShareError;
 use crate::pipeline::Pipeline;
@@ -79,8 +81,8 @@ impl Remote for Graph {
     const METHODS: &'static [MethodEntry<Self>] = &[];
 }
 
-/// What a graph's wrapper calls.
-#[doc(hidden)]
+/// Calls of a traced graph or a TorchScript module: what [`JitActors`](super::JitActors) and
+/// [`JitActor`](super::JitActor) dereference to.
 pub struct GraphCaller(Caller);
 
 impl From<Caller> for GraphCaller {
@@ -103,10 +105,24 @@ pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
 }
 
 impl GraphCaller {
-    /// Calls a method in a worker. The inputs are checked here, where it costs nobody a call.
-    pub(super) fn call(&self, kind: &ProgramKind, method: Option<&str>, inputs: &Values) -> Pending<Values> {
-        let method = method.unwrap_or(kind.main());
-        if let Err(error) = kind.check(method, inputs) {
+    /// Runs a graph, or the method `forward` of a TorchScript module, in a worker.
+    ///
+    /// Inputs that are not what it takes are an error of the result, and are not sent.
+    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
+        self.checked(None, &inputs.into())
+    }
+
+    /// Calls a method of a TorchScript module in a worker. A graph has one, `run`.
+    ///
+    /// Inputs that are not what it takes are an error of the result, and are not sent.
+    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
+        self.checked(Some(method), &inputs.into())
+    }
+
+    fn checked(&self, method: Option<&str>, inputs: &Values) -> Pending<Values> {
+        let kind = self.kind();
+        let method = method.unwrap_or_else(|| kind.as_ref().map_or(METHOD, |kind| kind.main()));
+        if let Err(error) = kind.and_then(|kind| kind.check(method, inputs)) {
             return Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD);
         }
         let write = |writer: &mut Writer| {
@@ -114,6 +130,22 @@ impl GraphCaller {
             put(inputs, writer)
         };
         self.0.call(Method::named(METHOD, RUN), write, take)
+    }
+
+    /// The graph or module of the arena, which is read once for each program.
+    fn kind(&self) -> Result<&ProgramKind, ReplayError> {
+        let program = &self.0.program;
+        let cached = program.cache.get_or_init(|| Box::new(ProgramKind::of(&program.arena)));
+        match cached.downcast_ref::<Result<ProgramKind, ReplayError>>() {
+            Some(kind) => kind.as_ref().map_err(Clone::clone),
+            None => Err(GraphError::Corrupted { reason: "its program is another pipeline's".to_owned() }.into()),
+        }
+    }
+}
+
+impl fmt::Debug for GraphCaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphCaller").field("arena", &self.0.program.arena).finish_non_exhaustive()
     }
 }
 

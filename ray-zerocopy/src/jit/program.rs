@@ -17,7 +17,7 @@ use crate::tensor::value::Values;
 
 /// What [`JitTaskWrapper`](super::wrapper::JitTaskWrapper) and [`JitActorWrapper`](super::wrapper::JitActorWrapper) run: a [`TracedGraph`] or a
 /// [`TorchScript`] module.
-pub trait Program: Sealed {
+pub trait Runnable: Sealed {
     /// Its weights, with all that a worker needs to run it.
     fn arena(&self) -> &Arena;
 }
@@ -45,7 +45,7 @@ impl Sealed for TracedGraph {
     }
 }
 
-impl Program for TracedGraph {
+impl Runnable for TracedGraph {
     fn arena(&self) -> &Arena {
         self.arena()
     }
@@ -57,7 +57,7 @@ impl Sealed for TorchScript {
     }
 }
 
-impl Program for TorchScript {
+impl Runnable for TorchScript {
     fn arena(&self) -> &Arena {
         self.arena()
     }

@@ -4,7 +4,6 @@ use super::graph::code::FIELD;
 use super::graph::code::PIPELINE;
 use super::graph::runnable;
 use std::fmt;
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,9 +14,11 @@ use super::torchscript;
 use crate::arena::arena::Arena;
 use crate::arena::builder::ArenaBuilder;
 use crate::arena::file::ArenaFile;
+use crate::codec;
+use crate::device::{self, DeviceSpec};
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
-use crate::{codec, device};
 
 /// Constants of more bytes than this are tensors of the arena, which all processes share.
 const OWN: usize = 1 << 10;
@@ -96,7 +97,7 @@ impl TracedGraph {
     /// # Errors
     /// If the file cannot be read, is no graph of this version, or is corrupted.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
-        Self::from_arena(&ArenaFile::open(path)?.seal(&mut |_| ())?)
+        Self::from_arena(&ArenaFile::open(path)?.seal(|_| ())?)
     }
 
     /// Writes operations and weights to one file, `model.rzg` say. It is an arena file too, for `rzc` and for tools that read
@@ -113,9 +114,10 @@ impl TracedGraph {
     /// On `cpu`, weights are borrowed.
     ///
     /// # Errors
-    /// If the device is not there, or cannot run graphs.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
-        runnable::load(Arc::clone(self.code()), &self.arena, &device::device(device)?, device)
+    /// If it is not a device, is not there, or cannot run graphs.
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
+        let spec = DeviceSpec::of(device)?;
+        runnable::load(Arc::clone(self.code()), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
     /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there
@@ -124,24 +126,22 @@ impl TracedGraph {
         &self.arena
     }
 
+    /// Inputs, outputs and operations of the graph.
+    pub fn info(&self) -> &GraphInfo {
+        &self.info
+    }
+
     pub(super) fn code(&self) -> &Arc<GraphCode> {
         &self.info.0
-    }
-}
-
-/// What the graph takes, gives and does.
-impl Deref for TracedGraph {
-    type Target = GraphInfo;
-
-    fn deref(&self) -> &GraphInfo {
-        &self.info
     }
 }
 
 impl fmt::Debug for TracedGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("TracedGraph");
-        text.field("origin", &self.origin()).field("operations", &self.operations()).field("arena", &self.arena);
+        text.field("origin", &self.info.origin())
+            .field("operations", &self.info.operations())
+            .field("arena", &self.arena);
         text.finish_non_exhaustive()
     }
 }

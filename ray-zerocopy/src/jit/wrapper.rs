@@ -7,18 +7,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::executable::Executable;
 use super::pipeline::Graph;
-use super::program::{Program, ProgramKind};
+use super::program::{ProgramKind, Runnable};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
+use crate::device::DeviceSpec;
 use crate::engine::backend::Backend;
 use crate::engine::local::LocalPool;
 use crate::error::Result;
-use crate::error::call::Worker;
+use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
+use crate::error::ticket::TicketError;
 use crate::remote::actor::ActorWrapper;
 use crate::remote::actors::{Actor, Actors};
 use crate::remote::pending::Pending;
 use crate::remote::task::TaskWrapper;
+use crate::remote::ticket::Ticket;
 use crate::report::table::Report;
 use crate::tensor::value::Values;
 
@@ -49,7 +52,6 @@ use crate::tensor::value::Values;
 #[derive(Clone)]
 pub struct JitTaskWrapper {
     tasks: TaskWrapper<Graph>,
-    kind: ProgramKind,
 }
 
 impl JitTaskWrapper {
@@ -57,7 +59,7 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the workers cannot be started.
-    pub fn new(graph: &impl Program) -> Result<Self> {
+    pub fn new(graph: &impl Runnable) -> Result<Self> {
         Self::on(&LocalPool::shared()?, graph)
     }
 
@@ -65,19 +67,20 @@ impl JitTaskWrapper {
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(engine: &impl Backend, graph: &impl Program) -> Result<Self> {
-        let tasks = TaskWrapper::from_arena(engine, graph.arena().clone())?;
-        Ok(Self { tasks, kind: graph.kind() })
+    pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
+        Ok(Self { tasks: TaskWrapper::from_arena_on(backend, graph.arena().clone())? })
     }
 
     fn with(self, change: impl FnOnce(TaskWrapper<Graph>) -> TaskWrapper<Graph>) -> Self {
-        Self { tasks: change(self.tasks), kind: self.kind }
+        Self { tasks: change(self.tasks) }
     }
 
     /// Where workers compute: see [`TaskWrapper::device`].
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
-        self.with(|tasks| tasks.device(device))
+    ///
+    /// # Errors
+    /// If it is not a device.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        Ok(Self { tasks: self.tasks.device(device)? })
     }
 
     /// Makes it an error if a worker has to copy a weight.
@@ -112,12 +115,12 @@ impl JitTaskWrapper {
 
     /// Runs the graph, or a module's `forward`. Wrong inputs are an error of the result, and cost no worker anything.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.tasks.call(&self.kind, None, &inputs.into())
+        self.tasks.run(inputs)
     }
 
     /// Calls a method of a TorchScript module, which has others than `forward`.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.tasks.call(&self.kind, Some(method), &inputs.into())
+        self.tasks.call(method, inputs)
     }
 
     /// The shared weights.
@@ -161,32 +164,32 @@ impl JitTaskWrapper {
 #[derive(Clone)]
 pub struct JitActorWrapper {
     actors: ActorWrapper<Graph>,
-    kind: ProgramKind,
 }
 
 impl JitActorWrapper {
     /// Actors of this machine.
-    pub fn new(graph: &impl Program) -> Self {
-        Self { actors: ActorWrapper::from_arena(graph.arena().clone()), kind: graph.kind() }
+    pub fn new(graph: &impl Runnable) -> Self {
+        Self { actors: ActorWrapper::from_arena(graph.arena().clone()) }
     }
 
     /// Actors that live where you choose: on this machine, or on a Ray cluster.
     ///
     /// # Errors
     /// If the weights cannot be brought there.
-    pub fn on(place: &impl Backend, graph: &impl Program) -> Result<Self> {
-        let actors = ActorWrapper::from_arena_on(place, graph.arena().clone())?;
-        Ok(Self { actors, kind: graph.kind() })
+    pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
+        Ok(Self { actors: ActorWrapper::from_arena_on(backend, graph.arena().clone())? })
     }
 
     fn with(self, change: impl FnOnce(ActorWrapper<Graph>) -> ActorWrapper<Graph>) -> Self {
-        Self { actors: change(self.actors), kind: self.kind }
+        Self { actors: change(self.actors) }
     }
 
     /// Where the graph runs: see [`ActorWrapper::device`].
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
-        self.with(|actors| actors.device(device))
+    ///
+    /// # Errors
+    /// If it is not a device.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        Ok(Self { actors: self.actors.device(device)? })
     }
 
     /// Makes it an error if a weight has to be copied.
@@ -249,7 +252,7 @@ impl JitActorWrapper {
     /// # Errors
     /// If a process cannot be started or cannot load the graph; it is named.
     pub fn spawn(&self, actors: usize) -> Result<JitActors> {
-        Ok(JitActors { actors: self.actors.spawn(actors)?, kind: self.kind.clone() })
+        self.actors.spawn(actors)
     }
 
     /// The shared weights.
@@ -265,131 +268,67 @@ impl JitActorWrapper {
         self.actors.report()
     }
 
-    /// Takes back what was serialised: see [`ActorWrapper::withdraw`].
+    /// Offers the arena to other processes of this machine and user: see [`ActorWrapper::export`].
+    ///
+    /// # Errors
+    /// As [`ActorWrapper::export`].
+    pub fn export(&self) -> Result<JitTicket, TicketError> {
+        self.actors.export().map(JitTicket)
+    }
+
+    /// Takes back what was exported or serialised: see [`ActorWrapper::withdraw`].
     pub fn withdraw(&self) {
         self.actors.withdraw();
     }
 }
 
+/// An exported [`JitActorWrapper`]: plain data, for a process of the same machine and user. See [`Ticket`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JitTicket(Ticket<Graph>);
+
+impl JitTicket {
+    /// Fetches the arena from the process that shared it, and checks every byte: see [`Ticket::open`].
+    ///
+    /// # Errors
+    /// As [`Ticket::open`], or if the arena holds neither a graph nor a module.
+    pub fn open(&self) -> Result<JitActorWrapper, TicketError> {
+        let actors = self.0.open()?;
+        ProgramKind::of(actors.arena())?;
+        Ok(JitActorWrapper { actors })
+    }
+}
+
+/// [Exports](JitActorWrapper::export) the wrapper, and serialises its ticket.
 impl Serialize for JitActorWrapper {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         self.actors.serialize(serializer)
     }
 }
 
+/// [Opens](JitTicket::open) a deserialised ticket.
+
 impl<'de> Deserialize<'de> for JitActorWrapper {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let actors = ActorWrapper::<Graph>::deserialize(deserializer)?;
-        let kind = ProgramKind::of(actors.arena()).map_err(serde::de::Error::custom)?;
-        Ok(Self { actors, kind })
+        JitTicket::deserialize(deserializer)?.open().map_err(serde::de::Error::custom)
     }
 }
 
-/// Processes that have loaded a graph and run it. A call goes to whichever is free.
-///
-/// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
-#[derive(Clone)]
-pub struct JitActors {
-    actors: Actors<Graph>,
-    kind: ProgramKind,
-}
+/// Processes that have loaded a graph or a TorchScript module, and [run](super::GraphCaller::run) it. A call goes to whichever
+/// is free.
+pub type JitActors = Actors<Graph>;
 
-impl JitActors {
-    /// Runs the graph, or a module's `forward`, in an actor. Wrong inputs are an error of the result, and cost no actor anything.
-    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actors.call(&self.kind, None, &inputs.into())
-    }
+/// One actor of several that [runs](super::GraphCaller::run) a graph or a TorchScript module.
+pub type JitActor = Actor<Graph>;
 
-    /// Calls a method of a TorchScript module, which has others than `forward`.
-    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actors.call(&self.kind, Some(method), &inputs.into())
-    }
-
-    /// How many actors there are.
-    pub fn len(&self) -> usize {
-        self.actors.len()
-    }
-
-    /// Never: there is at least one.
-    pub fn is_empty(&self) -> bool {
-        self.actors.is_empty()
-    }
-
-    /// One of the actors.
-    ///
-    /// # Panics
-    /// If there is no actor of this number; there are [`len`](Self::len).
-    #[track_caller]
-    pub fn actor(&self, index: usize) -> JitActor {
-        JitActor { actor: self.actors.actor(index), kind: self.kind.clone() }
-    }
-
-    /// All actors, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = JitActor> {
-        (0..self.len()).map(|index| self.actor(index))
-    }
-
-    /// How long a call through this handle may take.
-    #[must_use]
-    pub fn deadline(self, deadline: Duration) -> Self {
-        Self { actors: self.actors.deadline(deadline), kind: self.kind }
-    }
-
-    /// The processes that are up now.
-    pub fn workers(&self) -> Vec<Worker> {
-        self.actors.workers()
-    }
-
-    /// What each process maps and what it costs. Prints as a table.
-    ///
-    /// # Errors
-    /// If `/proc` cannot be read.
-    pub fn report(&self) -> Result<Report> {
-        self.actors.report()
-    }
-
-    /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
-    pub fn shut_down(&self) {
-        self.actors.shut_down();
-    }
-
-    /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
-    pub fn shut_down_now(&self) {
-        self.actors.shut_down_now();
+impl fmt::Debug for JitTaskWrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JitTaskWrapper").field(&self.tasks).finish()
     }
 }
 
-/// One actor of several.
-pub struct JitActor {
-    actor: Actor<Graph>,
-    kind: ProgramKind,
-}
-
-impl JitActor {
-    /// Runs the graph in this actor.
-    pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actor.call(&self.kind, None, &inputs.into())
-    }
-
-    /// Calls a method of a TorchScript module, which has others than `forward`.
-    pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
-        self.actor.call(&self.kind, Some(method), &inputs.into())
-    }
-
-    /// The actor's process, if it is up.
-    pub fn worker(&self) -> Option<Worker> {
-        self.actor.worker()
+impl fmt::Debug for JitActorWrapper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JitActorWrapper").field(&self.actors).finish()
     }
 }
-
-macro_rules! debug {
-    ($($type:ident $field:ident),*) => {$(
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($type)).field(&self.$field).finish()
-            }
-        }
-    )*};
-}
-
-debug!(JitTaskWrapper tasks, JitActorWrapper actors, JitActors actors, JitActor actor);

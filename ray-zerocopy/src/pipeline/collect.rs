@@ -147,7 +147,7 @@ impl Collector {
             Depth::Skeleton => None,
             Depth::Values | Depth::Outline => Some(
                 (ops.encode)(value)
-                    .map_err(|reason| ShareError::NotFaithful { field: self.path.as_str().to_owned(), reason })?,
+                    .map_err(|reason| ShareError::LossyCopy { field: self.path.as_str().to_owned(), reason })?,
             ),
         };
         self.push(What::Copy(encoded));

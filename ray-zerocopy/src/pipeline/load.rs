@@ -29,7 +29,7 @@ impl<P> Loaded<P> {
     }
 
     /// How much of the load went into the copied fields, such as a tokenizer: these every process has for itself.
-    pub fn decoding(&self) -> Duration {
+    pub fn decode_time(&self) -> Duration {
         self.decoding
     }
 

@@ -123,7 +123,7 @@ impl<'a> Sharing<'a> {
         found: &Entry,
     ) -> Result<(), ShareError> {
         let file = &self.checkpoint.files[found.file];
-        let unfit = |reason: String| ShareError::Unfit {
+        let unfit = |reason: String| ShareError::ShapeMismatch {
             path: path.clone(),
             name: found.name.clone(),
             file: file.stamp.path.display().to_string(),
@@ -184,8 +184,10 @@ impl<'a> Sharing<'a> {
     /// A shape that is turned around says which option is missing.
     fn hint(&self, linear: bool, found: &[usize], expected: &[usize]) -> &'static str {
         match linear && found.iter().rev().eq(expected) {
-            true if self.checkpoint.pytorch => "; was it written by burn, not by PyTorch? then leave out `.pytorch()`",
-            true => "; was it written by PyTorch? then say so with `.pytorch()`",
+            true if self.checkpoint.pytorch => {
+                "; was it written by burn, not by PyTorch? then leave out `.from_pytorch()`"
+            }
+            true => "; was it written by PyTorch? then say so with `.from_pytorch()`",
             false => "",
         }
     }

@@ -62,7 +62,7 @@ impl Job {
             key: "working_dir".to_owned(),
             reason: format!(
                 "the job brings that folder to each worker, which has no room for this program beside it; put {} into it, or \
-                 install it on each node and use `ClusterBuilder::ship(false)`",
+                 install it on each node and use `ClusterBuilder::upload_executable(false)`",
                 file.display()
             ),
         })

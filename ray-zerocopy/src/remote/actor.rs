@@ -5,19 +5,19 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::Remote;
 use super::actors::Actors;
 use super::caller::{Caller, Options, program};
+use super::ticket::{Ticket, TicketData};
 use crate::arena::arena::Arena;
-use crate::arena::manifest::ArenaId;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::device;
-use crate::engine::backend::{Backend, Home, Start, Tasks};
+use crate::device::DeviceSpec;
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
 use crate::engine::local::{Machine, broker};
 use crate::engine::settings::Settings;
 use crate::error::Result;
+use crate::error::device::DeviceError;
+use crate::error::ticket::TicketError;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -30,11 +30,13 @@ use crate::report::table::Report;
 /// Whoever has it can [`load`](Self::load) the pipeline in its own process, or [`spawn`](Self::spawn) processes
 /// that serve its methods. Both borrow the same weights.
 ///
-/// # Serialisation
-/// The serialised handle holds no weights. It names a socket of the process that made the arena, and a secret; the
-/// receiver asks there for the arena's memfd. So it is good as long as that process lives, which keeps the arena for
-/// it until [`withdraw`](Self::withdraw); afterwards, deserialising it is an error that says so. Processes that have
-/// received the arena keep it.
+/// # Other processes
+/// [`export`](Self::export) returns a [`Ticket`], which is plain data without weights. It names a socket of the process
+/// that made the arena, and a secret; [`Ticket::open`] asks there for the arena's memfd. So it is good as long as that
+/// process lives, which keeps the arena for it until [`withdraw`](Self::withdraw); afterwards, opening it is an error
+/// that says so. Processes that have received the arena keep it.
+///
+/// Serialising a handle exports it, and deserialising one opens its ticket.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -67,12 +69,12 @@ use crate::report::table::Report;
 /// ```
 pub struct ActorWrapper<P> {
     arena: Arena,
-    device: String,
+    device: DeviceSpec,
     strict: bool,
     memory: MemoryPolicy,
     settings: Settings,
     deadline: Option<Duration>,
-    home: Arc<dyn Home>,
+    backend: Arc<dyn Backend>,
     pipeline: PhantomData<fn() -> P>,
 }
 
@@ -90,24 +92,24 @@ impl<P: Root> ActorWrapper<P> {
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
-    pub fn on(place: &impl Backend, pipeline: &P) -> Result<Self> {
-        Self::from_arena_on(place, share(pipeline)?)
+    pub fn on(backend: &impl Backend, pipeline: &P) -> Result<Self> {
+        Self::from_arena_on(backend, share(pipeline)?)
     }
 
     /// As [`from_arena`](Self::from_arena), with actors where you choose.
     ///
     /// # Errors
     /// If the arena cannot be brought there.
-    pub fn from_arena_on(place: &impl Backend, arena: Arena) -> Result<Self> {
-        Ok(Self { home: place.home(), ..Self::from_arena(place.adopt(arena)?) })
+    pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
+        Ok(Self { backend: backend.handle(), ..Self::from_arena(backend.adopt(arena)?) })
     }
 
     /// A handle of a pipeline that has been shared already.
     pub fn from_arena(arena: Arena) -> Self {
         Self {
-            home: Arc::new(Machine),
+            backend: Arc::new(Machine),
             arena,
-            device: "cpu".to_owned(),
+            device: DeviceSpec::Cpu,
             strict: false,
             memory: MemoryPolicy::default(),
             settings: Settings::default(),
@@ -116,13 +118,14 @@ impl<P: Root> ActorWrapper<P> {
         }
     }
 
-    /// Where the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    /// Device on which the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
+    /// [`device()`](crate::device()).
     ///
-    /// A device that does not exist is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
-    #[must_use]
-    pub fn device(mut self, device: &str) -> Self {
-        device.clone_into(&mut self.device);
-        self
+    /// # Errors
+    /// If it is not a device. One that is not there is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
+    pub fn device(mut self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        self.device = DeviceSpec::of(device)?;
+        Ok(self)
     }
 
     /// Makes it an error if a weight has to be copied, because the device or the weight's dtype cannot borrow.
@@ -135,13 +138,13 @@ impl<P: Root> ActorWrapper<P> {
     /// How the memory of the weights is treated. Default: as any other memory.
     ///
     /// Huge pages are made by this process, here, for all who map the weights; with
-    /// [`HugePages::Now`](crate::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
     /// before it loads the pipeline: actors, this one in [`load`](Self::load), and whoever gets the serialised handle. A
-    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory`] for
+    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory_status`] for
     /// this process.
     #[must_use]
     pub fn memory(mut self, memory: MemoryPolicy) -> Self {
-        self.arena.apply(memory.once());
+        self.arena.apply_policy(memory.once());
         self.memory = memory;
         self
     }
@@ -185,15 +188,15 @@ impl<P: Root> ActorWrapper<P> {
     /// # Errors
     /// If the device is not there, or the arena does not fit the pipeline.
     pub fn load(&self) -> Result<Loaded<P>> {
-        self.load_on(&self.device)
+        self.load_on(self.device)
     }
 
     /// Loads the pipeline in this process, on another device than the wrapper's.
     ///
     /// # Errors
     /// If the device is not there, or the arena does not fit the pipeline.
-    pub fn load_on(&self, device: &str) -> Result<Loaded<P>> {
-        let device = device::device(device)?;
+    pub fn load_on(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Loaded<P>> {
+        let device = crate::device::device(device)?;
         self.arena.follow(self.memory);
         let loaded: Loaded<P> = load(&self.arena, &device)?;
         Ok(if self.strict { loaded.strict()? } else { loaded })
@@ -213,7 +216,25 @@ impl<P: Root> ActorWrapper<P> {
         report_all(&self.arena).map_err(Into::into)
     }
 
-    /// Takes back what was serialised: handles that have not been deserialised by now are void, and this process no
+    /// Opens the handle of a ticket.
+    pub(super) fn redeem(ticket: &TicketData) -> Result<Self, TicketError> {
+        let arena = broker::fetch(&ticket.ticket)?;
+        if arena.id() != ticket.arena {
+            let (expected, found) = (ticket.arena.to_string(), arena.id().to_string());
+            return Err(TicketError::OtherArena { expected, found });
+        }
+        // Another process made it: its bytes are checked once, before anything is computed with them.
+        let mut wrapper = Self::from_arena(arena.verified()?);
+        wrapper.device = DeviceSpec::of(&ticket.device)?;
+        wrapper.strict = ticket.strict;
+        wrapper.memory = ticket.memory;
+        wrapper.settings.threads = ticket.threads;
+        wrapper.settings.queue = ticket.queue.max(1);
+        wrapper.deadline = ticket.deadline;
+        Ok(wrapper)
+    }
+
+    /// Takes back what was exported or serialised: tickets that have not been opened by now are void, and this process no
     /// longer keeps the arena for them.
     pub fn withdraw(&self) {
         broker::withdraw(&self.arena);
@@ -226,13 +247,36 @@ impl<P: Remote> ActorWrapper<P> {
     /// # Errors
     /// If a process cannot be started or cannot load the pipeline; it is named.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
-        let arena = self.home.adopt(self.arena.clone())?;
-        let program = program::<P>(arena, self.device.clone(), self.strict, self.memory)?;
+        let arena = self.backend.adopt(self.arena.clone())?;
+        let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
-        let Tasks(engine) = self.home.actors(Start { settings, program: Arc::clone(&program) })?;
+        let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
         let caller = Caller { program, engine, options, pinned: None };
         Ok(Actors::new(caller))
+    }
+}
+
+impl<P> ActorWrapper<P> {
+    /// Offers the arena to other processes of this machine and user, and returns the ticket with which they
+    /// [open](Ticket::open) a handle like this one.
+    ///
+    /// The first ticket of a process starts a thread that listens on a socket. The process keeps the arena for its
+    /// tickets until it ends, or until [`withdraw`](Self::withdraw).
+    ///
+    /// # Errors
+    /// If the socket cannot be made, or the arena lies in Ray's object store.
+    pub fn export(&self) -> Result<Ticket<P>, TicketError> {
+        Ok(Ticket::new(TicketData {
+            ticket: broker::offer(&self.arena)?,
+            arena: self.arena.id(),
+            device: self.device.to_string(),
+            strict: self.strict,
+            memory: self.memory,
+            threads: self.settings.threads,
+            queue: self.settings.queue,
+            deadline: self.deadline,
+        }))
     }
 }
 
@@ -240,12 +284,12 @@ impl<P> Clone for ActorWrapper<P> {
     fn clone(&self) -> Self {
         Self {
             arena: self.arena.clone(),
-            device: self.device.clone(),
+            device: self.device,
             strict: self.strict,
             memory: self.memory,
             settings: self.settings.clone(),
             deadline: self.deadline,
-            home: Arc::clone(&self.home),
+            backend: Arc::clone(&self.backend),
             pipeline: PhantomData,
         }
     }
@@ -255,55 +299,5 @@ impl<P> fmt::Debug for ActorWrapper<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("ActorWrapper");
         text.field("arena", &self.arena).field("device", &self.device).finish_non_exhaustive()
-    }
-}
-
-/// A serialised [`ActorWrapper`].
-#[derive(Serialize, Deserialize)]
-struct Handle {
-    ticket: broker::Ticket,
-    arena: ArenaId,
-    device: String,
-    strict: bool,
-    memory: MemoryPolicy,
-    threads: Option<usize>,
-    queue: usize,
-    deadline: Option<Duration>,
-}
-
-impl<P> Serialize for ActorWrapper<P> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let handle = Handle {
-            ticket: broker::offer(&self.arena).map_err(serde::ser::Error::custom)?,
-            arena: self.arena.id(),
-            device: self.device.clone(),
-            strict: self.strict,
-            memory: self.memory,
-            threads: self.settings.threads,
-            queue: self.settings.queue,
-            deadline: self.deadline,
-        };
-        handle.serialize(serializer)
-    }
-}
-
-impl<'de, P: Root> Deserialize<'de> for ActorWrapper<P> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        use serde::de::Error;
-
-        let handle = Handle::deserialize(deserializer)?;
-        let arena = broker::fetch(&handle.ticket).map_err(D::Error::custom)?;
-        if arena.id() != handle.arena {
-            return Err(D::Error::custom(format!("arena {} arrived for arena {}", arena.id(), handle.arena)));
-        }
-        // Another process made it: its bytes are looked at once, before anything is computed with them.
-        let arena = arena.verified().map_err(D::Error::custom)?;
-        let mut wrapper = Self::from_arena(arena).device(&handle.device);
-        wrapper.strict = handle.strict;
-        wrapper.memory = handle.memory;
-        wrapper.settings.threads = handle.threads;
-        wrapper.settings.queue = handle.queue.max(1);
-        wrapper.deadline = handle.deadline;
-        Ok(wrapper)
     }
 }

@@ -28,23 +28,18 @@ impl<P: Remote> Actors<P> {
         Self { methods: P::Actors::from(caller.clone()), caller }
     }
 
-    /// How many actors there are.
-    pub fn len(&self) -> usize {
+    /// Number of actors, with those that are being started.
+    pub fn actor_count(&self) -> usize {
         self.caller.engine.size()
-    }
-
-    /// Never: there is at least one.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// One of the actors, with its state.
     ///
     /// # Panics
-    /// If there is no actor of this number; there are [`len`](Self::len).
+    /// If there is no actor of this number; there are [`actor_count`](Self::actor_count).
     #[track_caller]
     pub fn actor(&self, index: usize) -> Actor<P> {
-        assert!(index < self.len(), "there is no actor {index}: there are {}", self.len());
+        assert!(index < self.actor_count(), "there is no actor {index}: there are {}", self.actor_count());
         let caller = Caller { pinned: Some(index), ..self.caller.clone() };
         Actor { methods: P::Actors::from(caller.clone()), caller, index }
     }
@@ -60,7 +55,7 @@ impl<P: Remote> Actors<P> {
 
     /// All actors, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Actor<P>> {
-        (0..self.len()).map(|index| self.actor(index))
+        (0..self.actor_count()).map(|index| self.actor(index))
     }
 
     /// The processes that are up now.

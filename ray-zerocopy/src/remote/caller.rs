@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
 
 /// How calls are made.
@@ -62,9 +62,10 @@ pub(super) fn program<P: Root>(
 ) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::served::Loader = loader::<P>;
     let named = P::loader().map(|name| Ok(FnToken::named(name)));
-    let loader = named
-        .unwrap_or_else(|| FnToken::of(load))
-        .map_err(|error| CallError::Start { method: crate::error::type_name::<P>(), reason: error.to_string() })?;
+    let loader = named.unwrap_or_else(|| FnToken::of(load)).map_err(|error| StartError::Pipeline {
+        pipeline: crate::error::type_name::<P>(),
+        reason: error.to_string(),
+    })?;
     Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
 }
 
@@ -81,10 +82,10 @@ impl Caller {
         let mut writer = Writer::default();
         let put = put(&mut writer).map_err(|error| CallError::Wire {
             method: method.name.to_owned(),
-            what: "an argument".to_owned(),
+            part: CallPart::Arguments,
             reason: error.to_string(),
         });
-        let handler = method.handler.map_err(|reason| CallError::Start { method: method.name.to_owned(), reason });
+        let handler = method.handler.map_err(|reason| CallError::from(StartError::call(method.name, reason)));
         let handler = match put.and(handler) {
             Ok(handler) => handler,
             Err(error) => return Pending::failed(error, take, method.name),

@@ -29,7 +29,7 @@ pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, Loa
     let device = device::device(&device)?;
     let loaded: Loaded<P> = load(&arena, &device)?;
     let loaded = if strict { loaded.strict()? } else { loaded };
-    let (copied, decoding) = (loaded.copied().to_vec(), loaded.decoding());
+    let (copied, decoding) = (loaded.copied().to_vec(), loaded.decode_time());
     let served = Box::new(HostedPipeline { pipeline: loaded.into_inner(), arena, device });
     Ok(LoadedProgram { served, copied, decoding })
 }

@@ -8,6 +8,7 @@ pub(crate) mod method;
 pub(crate) mod pending;
 pub(crate) mod schema;
 pub(crate) mod task;
+pub(crate) mod ticket;
 pub mod untyped;
 pub(crate) mod wire;
 pub(crate) mod wire_tensors;

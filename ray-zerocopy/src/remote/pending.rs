@@ -14,7 +14,7 @@ use super::wire::{Reader, WireError};
 use crate::engine::blocking::blocking;
 use crate::engine::call::Receive;
 use crate::engine::message::Incoming;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPart};
 use crate::error::{Error, Result};
 
 type Answer = std::result::Result<Incoming, CallError>;
@@ -148,8 +148,8 @@ impl<T> Pending<T> {
     fn value(&self, answer: Result<Answer>) -> Result<T> {
         let message = answer?.map_err(Error::from)?;
         (self.take)(&mut Reader::new(message, Device::flex())).map_err(|error| {
-            let what = "the result".to_owned();
-            CallError::Wire { method: self.method.to_owned(), what, reason: error.to_string() }.into()
+            let part = CallPart::Result;
+            CallError::Wire { method: self.method.to_owned(), part, reason: error.to_string() }.into()
         })
     }
 

@@ -9,11 +9,12 @@ use super::Remote;
 use super::caller::{Caller, Options, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::device;
-use crate::engine::backend::{Backend, Tasks};
+use crate::device::DeviceSpec;
+use crate::engine::backend::{Backend, EngineHandle};
 use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
+use crate::error::device::DeviceError;
 use crate::pipeline::share::share;
 use crate::report::processes::report;
 use crate::report::table::Report;
@@ -73,29 +74,37 @@ impl<P: Remote> TaskWrapper<P> {
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
-    pub fn on(engine: &impl Backend, pipeline: &P) -> Result<Self> {
-        Self::from_arena(engine, share(pipeline)?)
+    pub fn on(backend: &impl Backend, pipeline: &P) -> Result<Self> {
+        Self::from_arena_on(backend, share(pipeline)?)
     }
 
-    /// Runs the methods of a pipeline that has been shared already.
+    /// Runs the methods of a shared pipeline on the workers that this process shares, [`LocalPool::shared`].
+    ///
+    /// # Errors
+    /// If the workers cannot be started; and as [`from_arena_on`](Self::from_arena_on).
+    pub fn from_arena(arena: Arena) -> Result<Self> {
+        Self::from_arena_on(&LocalPool::shared()?, arena)
+    }
+
+    /// Runs the methods of a shared pipeline on workers of your choice.
     ///
     /// # Errors
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
-    pub fn from_arena(engine: &impl Backend, arena: Arena) -> Result<Self> {
-        let program = program::<P>(engine.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
+    pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
+        let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
-        Ok(Self::assemble(engine.tasks()?, program, options))
+        Ok(Self::assemble(backend.tasks()?, program, options))
     }
 
-    fn assemble(Tasks(engine): Tasks, program: Arc<Program>, options: Options) -> Self {
+    fn assemble(EngineHandle(engine): EngineHandle, program: Arc<Program>, options: Options) -> Self {
         // Set before by an earlier step of the same wrapper, for the same engine.
         drop(program.engine.set(Arc::downgrade(&engine)));
         let caller = Caller { program, engine, options, pinned: None };
         Self { tasks: P::Tasks::from(caller.clone()), caller }
     }
 
-    fn engine(&self) -> Tasks {
-        Tasks(Arc::clone(&self.caller.engine))
+    fn engine(&self) -> EngineHandle {
+        EngineHandle(Arc::clone(&self.caller.engine))
     }
 
     fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {
@@ -110,13 +119,15 @@ impl<P: Remote> TaskWrapper<P> {
         Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
     }
 
-    /// Where workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see [`device()`](crate::device()).
+    /// Device on which workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
+    /// [`device()`](crate::device()).
     ///
-    /// A device that does not exist, or that the workers do not have, is an error of the first call.
-    #[must_use]
-    pub fn device(self, device: &str) -> Self {
+    /// # Errors
+    /// If it is not a device. A device that the workers do not have is an error of the first call.
+    pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
+        let device = DeviceSpec::of(device)?;
         let Program { strict, memory, .. } = *self.caller.program;
-        self.reprogram(device.to_owned(), strict, memory)
+        Ok(self.reprogram(device.to_string(), strict, memory))
     }
 
     /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
@@ -129,12 +140,12 @@ impl<P: Remote> TaskWrapper<P> {
 
     /// How the memory of the weights is treated. Default: as any other memory.
     ///
-    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::HugePages::Now) this returns
+    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::memory::HugePages::Now) this returns
     /// when they are. Each worker prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
     /// applied is no error: what came of it is in the [`report`](Self::report).
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
-        self.arena().apply(memory.once());
+        self.arena().apply_policy(memory.once());
         let Program { ref device, strict, .. } = *self.caller.program;
         let device = device.clone();
         self.reprogram(device, strict, memory)
@@ -178,7 +189,7 @@ impl<P: Remote> TaskWrapper<P> {
     pub fn load(&self) -> Result<crate::pipeline::load::Loaded<P>> {
         let program = &self.caller.program;
         self.arena().follow(program.memory);
-        let loaded = crate::pipeline::load::load::<P>(self.arena(), &device::device(&program.device)?)?;
+        let loaded = crate::pipeline::load::load::<P>(self.arena(), &crate::device::device(&program.device)?)?;
         Ok(if program.strict { loaded.strict()? } else { loaded })
     }
 }

@@ -9,3 +9,6 @@
 pub(crate) mod processes;
 pub(crate) mod scan;
 pub(crate) mod table;
+
+pub use self::scan::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
+pub use self::table::{ProcessReport, Report};

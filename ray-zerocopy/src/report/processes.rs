@@ -35,7 +35,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         }
         processes.push(row);
     }
-    Ok(Report { arena: arena.len(), processes, hidden })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden })
 }
 
 /// Asks the kernel about every process of this user that maps an arena, and counts those that it says nothing about.
@@ -59,7 +59,7 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
-    Ok(Report { arena: arena.len(), processes, hidden })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden })
 }
 
 /// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
@@ -92,7 +92,7 @@ impl Files {
 fn this_process(arena: &Arena, files: &Files) -> Result<ProcessReport, ReportError> {
     let worker = Worker { index: 0, pid: std::process::id() };
     let row = process("owner".to_owned(), worker, files)?;
-    Ok(ProcessReport { memory: arena.memory(), ..row })
+    Ok(ProcessReport { memory: arena.memory_status(), ..row })
 }
 
 fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport, ReportError> {

@@ -22,6 +22,7 @@ const MEMFD: &str = "/memfd:ray-zerocopy (deleted)";
 
 /// The arenas that processes have mapped.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Scan {
     /// Each arena, with the processes that map it. Those of most processes first.
     pub arenas: Vec<MappedArena>,
@@ -55,6 +56,7 @@ impl Scan {
 
 /// An arena that processes have mapped.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct MappedArena {
     /// The device as `/proc/<pid>/maps` has it, `00:01`.
     pub device: String,
@@ -93,6 +95,7 @@ impl MappedArena {
 
 /// A process that has an arena mapped. Sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MappingProcess {
     /// The process id.
     pub pid: u32,
@@ -151,7 +154,7 @@ impl fmt::Display for ProcessRole {
 /// # struct Model { head: Linear }
 /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
 /// let arena = share(&Model::new(&Device::flex()))?;
-/// let scan = ray_zerocopy::scan()?;
+/// let scan = ray_zerocopy::report::scan()?;
 /// let ours = scan.arenas.iter().find(|found| found.contents.as_ref().is_ok_and(|file| file.id() == arena.id()));
 /// assert!(ours.unwrap().processes.iter().any(|process| process.pid == std::process::id()));
 /// # Ok::<(), ray_zerocopy::Error>(())

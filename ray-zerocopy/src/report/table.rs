@@ -8,6 +8,7 @@ use crate::arena::memory::status::MemoryStatus;
 
 /// What one process maps and costs, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ProcessReport {
     /// `owner`, or the worker's number.
     pub name: String,
@@ -45,6 +46,7 @@ impl ProcessReport {
 
 /// What the processes of a wrapper map, cost and save. Prints as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Report {
     /// The size of the arena.
     pub arena: u64,

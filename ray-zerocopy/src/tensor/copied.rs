@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// tensors exist once, and are listed once, under the first of their paths. In host memory the copy
 /// is private to this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CopiedTensor {
     /// The path of the tensor.
     pub path: String,

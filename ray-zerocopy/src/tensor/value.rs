@@ -262,9 +262,43 @@ impl<N: Into<String>, V: Into<Value>, const COUNT: usize> From<[(N, V); COUNT]> 
     }
 }
 
-/// A single unnamed tensor gets the name `output`.
-impl<const D: usize, K: ElementKind> From<Tensor<D, K>> for Values {
-    fn from(tensor: Tensor<D, K>) -> Self {
-        Self::new().with("output", tensor)
+mod sealed {
+    pub trait Outputs {
+        fn into_values(self) -> super::Values;
+    }
+}
+
+/// Outputs of a forward pass: [`Values`], an array of names and tensors, or one tensor, which is called `output`. Sealed.
+///
+/// This is not `Into<Values>`, which inputs have to be: a tensor alone says nothing of which input it is.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the output of a forward pass",
+    label = "neither a tensor, named tensors, nor `Values`",
+    note = "return one tensor, or name several: `[(\"scores\", scores), (\"labels\", labels)]`"
+)]
+pub trait IntoOutputs: sealed::Outputs {}
+
+impl<T: sealed::Outputs> IntoOutputs for T {}
+
+/// Names the outputs of a forward pass.
+pub(crate) fn outputs(outputs: impl IntoOutputs) -> Values {
+    outputs.into_values()
+}
+
+impl sealed::Outputs for Values {
+    fn into_values(self) -> Values {
+        self
+    }
+}
+
+impl<N: Into<String>, V: Into<Value>, const COUNT: usize> sealed::Outputs for [(N, V); COUNT] {
+    fn into_values(self) -> Values {
+        self.into()
+    }
+}
+
+impl<const D: usize, K: ElementKind> sealed::Outputs for Tensor<D, K> {
+    fn into_values(self) -> Values {
+        Values::new().with("output", self)
     }
 }

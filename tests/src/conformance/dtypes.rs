@@ -5,7 +5,8 @@ use burn::module::{Module, Quantizer};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::quantization::{Calibration, QuantScheme, QuantStore, QuantValue};
 use burn::tensor::{Bool, BoolStore, DType, Device, Distribution, Int, Tensor, TensorData};
-use ray_zerocopy::{LoadError, Pipeline, load, share};
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{Pipeline, load, share};
 
 use super::Spec;
 

@@ -1,7 +1,8 @@
 //! A device that is not there is an error before anything is computed, wherever it is asked for.
 
 use burn::tensor::Device;
-use ray_zerocopy::{ActorWrapper, DeviceError, Error, device};
+use ray_zerocopy::error::DeviceError;
+use ray_zerocopy::{ActorWrapper, Error, device};
 
 use super::Spec;
 use super::model::Sample;
@@ -27,7 +28,7 @@ pub fn one_that_is_not_there(spec: &Spec, _: &Device) {
 
 /// In a worker, whose answer names the device.
 pub fn a_worker_says_it_too(spec: &Spec, _: &Device) {
-    let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(spec.nowhere);
+    let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(spec.nowhere).unwrap();
     let error = shared.spawn(1).and_then(|actors| actors.count().wait()).unwrap_err();
     assert!(error.to_string().contains(&format!("`{}`", spec.nowhere)), "{error}");
 }
@@ -36,7 +37,7 @@ pub fn a_worker_says_it_too(spec: &Spec, _: &Device) {
 pub fn not_compiled_in(name: &str, feature: &str) {
     let error = device(name).unwrap_err();
     assert!(matches!(&error, DeviceError::NotCompiled { feature: found, .. } if found == feature), "{error}");
-    let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(name);
+    let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(name).unwrap();
     let failed = shared.load().unwrap_err();
     assert!(matches!(&failed, Error::Device(found) if *found == error), "{failed}");
     let worker = shared.spawn(1).and_then(|actors| actors.count().wait()).unwrap_err();

@@ -6,8 +6,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig};
 use burn::tensor::activation::gelu;
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+use ray_zerocopy::error::LoadError;
 use ray_zerocopy::jit::{JitActorWrapper, ReplayError, TracedGraph, Values, trace};
-use ray_zerocopy::{CallError, Error, LoadError, Pipeline};
+use ray_zerocopy::{CallError, Error, Pipeline};
 
 use super::Spec;
 
@@ -118,7 +119,7 @@ pub fn workers_run_a_graph(spec: &Spec, _: &Device) {
     let graph = graph(&model);
     let (ids, padding) = inputs(3, 5, &Device::flex());
     let expected = model.forward(ids.clone(), padding.clone()).0.into_data();
-    let shared = JitActorWrapper::new(&graph).device(spec.name);
+    let shared = JitActorWrapper::new(&graph).device(spec.name).unwrap();
     let actors = shared.spawn(2).unwrap();
     for actor in actors.iter() {
         let outputs =

@@ -1,7 +1,9 @@
 //! What is loaded is what was shared.
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
-use ray_zerocopy::{LoadError, Loaded, TensorKind, load, share};
+use ray_zerocopy::arena::TensorKind;
+use ray_zerocopy::error::LoadError;
+use ray_zerocopy::{Loaded, load, share};
 
 use super::Spec;
 use super::model::Sample;

@@ -74,8 +74,9 @@ pub fn workers_share_the_pages(spec: &Spec, _: &Device) {
     let arena = share(&stack).unwrap();
     drop(stack);
     let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
-    let len = arena.len();
-    let actors = ActorWrapper::<Stack>::from_arena(arena).device(spec.name).threads_per_worker(1).spawn(2).unwrap();
+    let len = arena.size_bytes();
+    let actors =
+        ActorWrapper::<Stack>::from_arena(arena).device(spec.name).unwrap().threads_per_worker(1).spawn(2).unwrap();
     let mut pss = mapped(std::process::id(), inode).iter().map(|part| part.figure("Pss")).sum::<u64>();
     for actor in actors.iter() {
         spec.same(actor.forward(x.clone()).wait().unwrap().into_data(), expected.clone());

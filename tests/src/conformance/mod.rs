@@ -14,7 +14,8 @@ pub mod wrappers;
 use std::io::Write;
 
 use burn::tensor::{Device, TensorData};
-use ray_zerocopy::{DeviceError, Error, device};
+use ray_zerocopy::error::DeviceError;
+use ray_zerocopy::{Error, device};
 
 use self::model::Sample;
 

@@ -10,7 +10,7 @@ use super::model::Sample;
 pub fn tasks(spec: &Spec, _: &Device) {
     let sample = Sample::filled();
     let engine = LocalPool::builder().workers(2).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &sample).unwrap().device(spec.name);
+    let tasks = TaskWrapper::on(&engine, &sample).unwrap().device(spec.name).unwrap();
     let calls: Vec<_> = (1..=6).map(|batch| Sample::input(batch, 5)).collect();
     let there = calls.iter().map(|(ids, ignored)| tasks.scores(ids.clone(), ignored.clone(), "fr".into()));
     let there = gather(there).wait().unwrap();
@@ -36,7 +36,7 @@ pub fn tasks(spec: &Spec, _: &Device) {
 /// Two processes with the device at once, each with its own state.
 pub fn actors(spec: &Spec, _: &Device) {
     let sample = Sample::filled();
-    let shared = ActorWrapper::new(&sample).unwrap().device(spec.name);
+    let shared = ActorWrapper::new(&sample).unwrap().device(spec.name).unwrap();
     let actors = shared.spawn(2).unwrap();
     let (ids, ignored) = Sample::input(2, 6);
     let expected = sample.scores(ids.clone(), ignored.clone(), "de".into()).unwrap().into_data();
@@ -60,7 +60,7 @@ pub fn actors(spec: &Spec, _: &Device) {
 
 /// `strict` is asked where the pipeline is loaded.
 pub fn strict_is_an_error_of_the_worker(spec: &Spec, _: &Device) {
-    let shared = ActorWrapper::new(&Sample::filled()).unwrap().device(spec.name).strict();
+    let shared = ActorWrapper::new(&Sample::filled()).unwrap().device(spec.name).unwrap().strict();
     let actors = shared.spawn(1);
     let counted = actors.and_then(|actors| actors.count().wait());
     match (spec.borrows && spec.integers, counted) {

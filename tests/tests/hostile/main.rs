@@ -24,7 +24,8 @@ use counting::asked_for;
 use pack::Draft;
 use ray_zerocopy::__private::fuzz;
 use ray_zerocopy::__private::transport::Connection;
-use ray_zerocopy::{Arena, ArenaError, Checkpoint};
+use ray_zerocopy::error::ArenaError;
+use ray_zerocopy::{Arena, Checkpoint};
 use rustix::fs::{FileType, MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 
 /// The one file that is no hostile one.

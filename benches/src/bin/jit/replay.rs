@@ -134,7 +134,7 @@ fn run(case: Case<'_>, args: &Args, progress: &Progress) -> Result<Row> {
     }
     Ok(Row {
         model,
-        operations: graph.operations(),
+        operations: graph.info().operations(),
         direct_us_median: median(&own),
         replay_us_median: median(&graphs),
         ratio: Ratio::of(&graphs, &own),

@@ -62,7 +62,7 @@ fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
         engine.workers().iter().map(|worker| Ok((worker.pid, rollup(worker.pid, "Anonymous")?))).collect()
     };
     let before = anonymous()?;
-    let tasks = TaskWrapper::<Model>::from_arena(&engine, arena.clone())?;
+    let tasks = TaskWrapper::<Model>::from_arena_on(&engine, arena.clone())?;
     // Calls cannot be assigned to a specific worker, but each worker runs one at a time.
     for _ in 0..20 {
         let forwards = gather((0..workers).map(|_| tasks.forward_and_wait(PAUSE))).wait()?;

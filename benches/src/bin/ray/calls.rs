@@ -66,7 +66,7 @@ pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Ve
     let site = cluster.with(Options::default().cpus(0.1));
     let bare = [Bare::task(cluster)?, Bare::actor(cluster)?];
     let tasks = [TaskWrapper::on(&site, &small)?, TaskWrapper::on(&site, &large)?];
-    let direct = cluster.with(Options::default().cpus(0.1).direct());
+    let direct = cluster.with(Options::default().cpus(0.1).compiled_graph());
     let actors = [(&site, &small), (&site, &large), (&direct, &small)];
     let actors = actors.map(|(site, model)| ActorWrapper::on(site, model)?.spawn(1));
     let actors = actors.into_iter().collect::<ray_zerocopy::Result<Vec<_>>>()?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What to ask of the kernel for the memory of an arena. Nothing by default.
 ///
-/// It is a wish: what the kernel refuses is no error, but is in the [`MemoryStatus`](crate::MemoryStatus) with its
+/// It is a wish: what the kernel refuses is no error, but is in the [`MemoryStatus`](crate::memory::MemoryStatus) with its
 /// reason. No policy changes a byte of what is read.
 ///
 /// | | what it brings | what it costs |
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// | [`lock`](Self::lock) | weights are never swapped out | memory that nobody else can have, and a limit to raise |
 ///
 /// ```
-/// use ray_zerocopy::{HugePages, MemoryPolicy};
+/// use ray_zerocopy::memory::{HugePages, MemoryPolicy};
 ///
 /// let memory = MemoryPolicy::default().huge_pages(HugePages::Background).prefault(true);
 /// assert!(!memory.lock);

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What came of a [`MemoryPolicy`](crate::MemoryPolicy) policy in one process, by the kernel's own figures.
+/// What came of a [`MemoryPolicy`](crate::memory::MemoryPolicy) policy in one process, by the kernel's own figures.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
 /// # use ray_zerocopy::{Pipeline, share};
-/// use ray_zerocopy::{MemoryPolicy, PolicyStatus};
+/// use ray_zerocopy::memory::{MemoryPolicy, PolicyStatus};
 /// # #[derive(Pipeline)]
 /// # #[pipeline(init = Model::new)]
 /// # struct Model { head: Linear }
 /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(256, 256).init(device) } } }
 ///
 /// let arena = share(&Model::new(&Device::flex()))?;
-/// let outcome = arena.apply(MemoryPolicy::default().prefault(true));
+/// let outcome = arena.apply_policy(MemoryPolicy::default().prefault(true));
 /// match &outcome.prefault {
-///     PolicyStatus::Applied { bytes } => assert_eq!(*bytes, arena.len()),
+///     PolicyStatus::Applied { bytes } => assert_eq!(*bytes, arena.size_bytes()),
 ///     other => println!("prefault: {other}"),
 /// }
 /// assert_eq!(outcome.lock, PolicyStatus::NotAsked);

@@ -9,7 +9,7 @@ use super::inline_wait::InlineReceiver;
 use super::scheduler::{Admission, Next};
 use super::worker_conn::ReadBy;
 use crate::engine::call::{Call, Submitted};
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::now;
 
 impl Dispatcher {
@@ -55,8 +55,7 @@ fn time_left(call: &Call) -> Result<Option<Duration>, CallError> {
     let Some((deadline, after)) = call.deadline else { return Ok(None) };
     let left = deadline.saturating_duration_since(now());
     if left.is_zero() {
-        let place = "while it waited for a place in the queue".to_owned();
-        return Err(CallError::Deadline { method: call.method.to_owned(), after, place });
+        return Err(CallError::Deadline { method: call.method.to_owned(), after, phase: CallPhase::BeforeQueue });
     }
     Ok(Some(left))
 }

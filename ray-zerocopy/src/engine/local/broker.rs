@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::transport::Connection;
 use crate::arena::arena::{Arena, Handle};
 use crate::engine::message::Outgoing;
-use crate::error::arena::ArenaError;
+use crate::error::ticket::TicketError;
 use crate::os::per_process::PerProcess;
 use crate::os::sync::Mutex;
 use crate::os::sys::peer::peer;
@@ -44,22 +44,6 @@ pub(crate) struct Ticket {
 }
 
 type Secret = [u8; 16];
-
-/// Why an arena could not be offered or fetched.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BrokerError {
-    #[error("the arena cannot be offered to other processes: {what}: {error}")]
-    Offer { what: String, error: io::Error },
-    #[error(
-        "process {owner}, which shared the arena, cannot be asked for it: {error}; is it still running, on this \
-         machine, as this user? A serialised wrapper is good as long as the process that shared the pipeline lives"
-    )]
-    Fetch { owner: u32, error: io::Error },
-    #[error("process {owner} did not give the arena: {reason}")]
-    Refused { owner: u32, reason: String },
-    #[error(transparent)]
-    Arena(#[from] ArenaError),
-}
 
 #[derive(Serialize, Deserialize)]
 enum Answer {
@@ -84,21 +68,25 @@ struct Endpoint {
 static BROKER: PerProcess<Broker> = PerProcess::new();
 
 /// Offers an arena to every process that has the ticket, for as long as this process lives.
-pub(crate) fn offer(arena: &Arena) -> Result<Ticket, BrokerError> {
+pub(crate) fn offer(arena: &Arena) -> Result<Ticket, TicketError> {
     let arena = &arena.clone().handed_over()?;
     let broker = BROKER.get();
-    let endpoint = listening(broker).map_err(|error| BrokerError::Offer { what: "the socket".to_owned(), error })?;
+    let endpoint = listening(broker).map_err(|error| offer_failed("the socket", &error))?;
     let mut arenas = broker.arenas.lock();
     let known = arenas.iter().find(|(_, known)| known.id() == arena.id()).map(|(secret, _)| *secret);
     let secret = match known {
         Some(secret) => secret,
         None => {
-            let secret = random().map_err(|error| BrokerError::Offer { what: "a secret".to_owned(), error })?;
+            let secret = random().map_err(|error| offer_failed("a secret", &error))?;
             arenas.insert(secret, arena.clone());
             secret
         }
     };
     Ok(Ticket { socket: endpoint.socket, owner: std::process::id(), secret })
+}
+
+fn offer_failed(what: &str, error: &io::Error) -> TicketError {
+    TicketError::Offer { what: what.to_owned(), reason: error.to_string() }
 }
 
 /// The endpoint of this process. Opens one if there is none, or if its socket has been removed:
@@ -121,10 +109,10 @@ pub(crate) fn withdraw(arena: &Arena) {
 }
 
 /// Fetches the arena that the ticket is for.
-pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, BrokerError> {
+pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, TicketError> {
     let owner = ticket.owner;
-    let failed = |error| BrokerError::Fetch { owner, error };
-    let refused = |reason: &str| BrokerError::Refused { owner, reason: reason.to_owned() };
+    let failed = |error: io::Error| TicketError::Fetch { owner, reason: error.to_string() };
+    let refused = |reason: &str| TicketError::Refused { owner, reason: reason.to_owned() };
     // A stream does not keep packets apart, but each side sends one short message only, which
     // arrives as it was sent.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;

@@ -4,6 +4,7 @@
 //! on the worker, and the supervisor sees that and does the rest.
 
 use super::dispatch::{Dispatcher, fail_expired};
+use crate::error::call::CallPhase;
 use crate::os::sync::now;
 
 /// Runs until the supervisors have exited.
@@ -19,7 +20,7 @@ pub(super) fn run_deadline_timer(dispatcher: &Dispatcher) {
                 conn.expire();
             }
             for call in queued {
-                fail_expired(call, "while it waited in the queue".to_owned());
+                fail_expired(call, CallPhase::Queued);
             }
             scheduler = dispatcher.scheduler.lock();
             continue;

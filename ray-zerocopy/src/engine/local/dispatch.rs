@@ -16,7 +16,7 @@ use super::worker_slot::ReadyWhen;
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
 use crate::os::sync::{Condvar, Mutex, now};
 
 pub(super) type Scheduler = scheduler::Scheduler<Call, WorkerConn>;
@@ -109,7 +109,7 @@ impl Dispatcher {
                 Err(SendError::Expired(job)) => {
                     let next = self.scheduler.lock().next_job(&conn);
                     if let Job::Call(call) = job {
-                        fail_expired(call, "while it waited in the queue".to_owned());
+                        fail_expired(call, CallPhase::Queued);
                     }
                     next
                 }
@@ -122,11 +122,11 @@ impl Dispatcher {
     fn fail_unsendable(&self, conn: &Arc<WorkerConn>, job: Job<Call>, error: &io::Error) -> Option<Assignment> {
         match job {
             Job::Call(call) => {
-                let what = "the arguments".to_owned();
+                let part = CallPart::Arguments;
                 let reason = error.to_string();
                 let next = self.scheduler.lock().next_job(conn);
                 let method = call.method.to_owned();
-                call.answer(Err(CallError::Wire { method, what, reason }));
+                call.answer(Err(CallError::Wire { method, part, reason }));
                 next
             }
             Job::Load(program) => {
@@ -164,7 +164,7 @@ impl Dispatcher {
     pub(super) fn send_after_load(&self, conn: &Arc<WorkerConn>, call: Call) {
         if call.is_late() {
             self.send_next(conn);
-            return fail_expired(call, format!("while {} loaded the pipeline for it", conn.worker));
+            return fail_expired(call, CallPhase::Loading(conn.worker));
         }
         self.send(Assignment { conn: Arc::clone(conn), job: Job::Call(call), wakes_callers: false });
     }
@@ -220,7 +220,7 @@ impl Dispatcher {
                 self.send(assignment);
             }
         } else {
-            let error = CallError::Start { method: call.method.to_owned(), reason: reason.to_owned() };
+            let error: CallError = StartError::call(call.method, reason).into();
             call.answer(Err(error));
         }
     }
@@ -264,9 +264,9 @@ impl Dispatcher {
 }
 
 /// Answers a call whose deadline has passed.
-pub(super) fn fail_expired(call: Call, place: String) {
+pub(super) fn fail_expired(call: Call, phase: CallPhase) {
     let after = call.deadline.map_or(Duration::ZERO, |(_, after)| after);
-    let error = CallError::Deadline { method: call.method.to_owned(), after, place };
+    let error = CallError::Deadline { method: call.method.to_owned(), after, phase };
     call.answer(Err(error));
 }
 
@@ -284,12 +284,12 @@ pub(super) fn fail_lost(call: Call, worker: Worker, how: String) {
         how,
         attempts: call.attempts,
         allowed: call.allowed,
-        actor: call.actor,
+        is_actor: call.actor,
     };
     call.answer(Err(error));
 }
 
 /// The error for a worker without a process.
 pub(super) fn start_error(index: usize, reason: &str) -> CallError {
-    CallError::Start { method: format!("worker {index}"), reason: reason.to_owned() }
+    StartError::Worker { index, reason: reason.to_owned() }.into()
 }

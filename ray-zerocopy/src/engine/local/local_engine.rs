@@ -16,7 +16,7 @@ use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, StartError, Worker};
 use crate::os::errno_hint;
 use crate::os::sync::Mutex;
 
@@ -38,11 +38,11 @@ impl LocalEngine {
         if let (Some(other), Some(own)) = (&settings.program, &program)
             && !own.loader.is_named()
         {
-            let method = own.arena.pipeline().to_owned();
-            return Err(CallError::Start { method, reason: lacks_code(other) });
+            let pipeline = own.arena.pipeline().to_owned();
+            return Err(StartError::Pipeline { pipeline, reason: lacks_code(other) }.into());
         }
         if settings.program.is_none() {
-            executable::check().map_err(|reason| CallError::Start { method: "start".to_owned(), reason })?;
+            executable::check().map_err(|reason| StartError::Pool { reason })?;
         }
         let engine = Self::start_threads(settings, program)?;
         engine.wait_until_started().inspect_err(|_| engine.abort())?;
@@ -83,7 +83,7 @@ impl LocalEngine {
             self.dispatcher.scheduler.lock().supervisors_missing(supervisors);
             self.end();
             let error = errno_hint::named("no thread could be started", &error);
-            CallError::Start { method: "start".to_owned(), reason: error.to_string() }
+            CallError::from(StartError::Pool { reason: error.to_string() })
         })?;
         self.thread_ids.lock().insert(thread.thread().id());
         self.threads.lock().push(thread);
@@ -198,8 +198,8 @@ impl Engine for LocalEngine {
         if let Some(program) = &self.dispatcher.settings.program
             && !(call.program.loader.is_named() && call.handler.is_named())
         {
-            let (method, reason) = (call.method.to_owned(), lacks_code(program));
-            return Err(Box::new((call, CallError::Start { method, reason })));
+            let error = StartError::call(call.method, lacks_code(program));
+            return Err(Box::new((call, error.into())));
         }
         self.dispatcher.submit(call, wait)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::local_engine::LocalEngine;
 use crate::arena::arena::Arena;
 use crate::engine::Engine;
-use crate::engine::backend::{Backend, Home, Start, Tasks};
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
@@ -131,22 +131,22 @@ impl LocalPoolBuilder {
     }
 }
 
-impl Backend for LocalPool {}
+impl sealed::Sealed for LocalPool {}
 
-impl Home for LocalPool {
+impl Backend for LocalPool {
     fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
         Ok(arena.handed_over()?)
     }
 
-    fn tasks(&self) -> crate::error::Result<Tasks> {
-        Ok(Tasks(Arc::clone(&self.0) as _))
+    fn tasks(&self) -> crate::error::Result<EngineHandle> {
+        Ok(EngineHandle(Arc::clone(&self.0) as _))
     }
 
-    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
-        Machine.actors(start)
+    fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
+        Machine.actors(spec)
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(self.clone())
     }
 }
@@ -155,21 +155,23 @@ impl Home for LocalPool {
 /// shared pool.
 pub(crate) struct Machine;
 
-impl Home for Machine {
+impl sealed::Sealed for Machine {}
+
+impl Backend for Machine {
     fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
         Ok(arena.handed_over()?)
     }
 
-    fn tasks(&self) -> crate::error::Result<Tasks> {
+    fn tasks(&self) -> crate::error::Result<EngineHandle> {
         LocalPool::shared()?.tasks()
     }
 
-    fn actors(&self, start: Start) -> crate::error::Result<Tasks> {
-        let Start { settings, program } = start;
-        Ok(Tasks(LocalEngine::start(settings, Some(program))?))
+    fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
+        let ActorSpec { settings, program } = spec;
+        Ok(EngineHandle(LocalEngine::start(settings, Some(program))?))
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(Self)
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::program::{Attached, Program};
 use crate::engine::served::MethodError;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPart};
 
 /// What did not arrive in the worker.
 const ARGUMENTS: &str = "the arguments";
@@ -47,7 +47,9 @@ impl Dispatcher {
                 let method = call.method.to_owned();
                 let error = match failure {
                     MethodError::Panicked(message) => CallError::Panicked { method, worker, message },
-                    MethodError::Wire { what, reason } => CallError::Wire { method, what, reason },
+                    MethodError::Wire { what, reason } => {
+                        CallError::Wire { method, part: CallPart::named(&what), reason }
+                    }
                     MethodError::Graph(error) => CallError::Graph { method, error },
                 };
                 self.finish(conn, call, Err(error));
@@ -95,7 +97,7 @@ impl Dispatcher {
         self.load_finished(conn.worker.index, program.key, Err(error.clone()));
         let lacks_resources = match &error {
             CallError::Load { error, .. } => error.is_for_want_of_something(),
-            error => matches!(error, CallError::Start { .. }),
+            error => matches!(error, CallError::Start(_)),
         };
         match call {
             // Memory or descriptors that this process lacks, another may have.
@@ -135,8 +137,8 @@ impl Dispatcher {
                 None
             }
             Some(InFlight::Call(call)) => {
-                let (method, what) = (call.method.to_owned(), what.to_owned());
-                self.finish(conn, call, Err(CallError::Wire { method, what, reason: reason.to_owned() }));
+                let (method, part) = (call.method.to_owned(), CallPart::named(what));
+                self.finish(conn, call, Err(CallError::Wire { method, part, reason: reason.to_owned() }));
                 None
             }
             Some(InFlight::Load(program, call)) => {

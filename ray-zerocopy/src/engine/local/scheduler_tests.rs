@@ -8,7 +8,7 @@ use super::scheduler::{Admission, Assignment, Scheduler, Startup};
 use super::test_call::{TestCall, TestConn};
 use super::worker_slot::ReadyWhen;
 use crate::engine::program::Attached;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, StartError};
 
 type TestScheduler = Scheduler<TestCall, TestConn>;
 
@@ -35,7 +35,7 @@ fn report() -> Attached {
 }
 
 fn failed_start() -> CallError {
-    CallError::Start { method: "worker".to_owned(), reason: "no memory".to_owned() }
+    StartError::Worker { index: 0, reason: "no memory".to_owned() }.into()
 }
 
 /// The worker of an assignment, and the call's number if it is one.
@@ -232,7 +232,7 @@ fn first_start_decides_whether_the_pool_has_started() {
 
     let mut scheduler = TestScheduler::new(1, ReadyWhen::ProgramLoaded);
     scheduler.process_started(0, Err(failed_start()));
-    assert!(matches!(scheduler.startup(), Startup::Failed(CallError::Start { .. })));
+    assert!(matches!(scheduler.startup(), Startup::Failed(CallError::Start(_))));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::transport::{Delivery, Event};
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
-use crate::error::call::Worker;
+use crate::error::call::{CallPhase, Worker};
 use crate::os::sync::now;
 
 /// How often a quiet worker is checked: whether its process exists, and is not stopped.
@@ -98,7 +98,7 @@ impl Supervisor {
         match closed.in_flight {
             Some(InFlight::Call(call) | InFlight::Load(_, Some(call))) => {
                 if closed.is_expired {
-                    fail_expired(call, format!("while {worker} ran it, which was replaced"));
+                    fail_expired(call, CallPhase::Running(worker));
                 } else {
                     self.retry_or_fail(worker, call, exit);
                 }

@@ -52,8 +52,8 @@ impl GraphInfo {
         let names: Vec<_> = self.0.symbols.iter().map(|symbol| symbol.name.clone()).collect();
         self.0.operations.iter().enumerate().map(move |(at, operation)| StepInfo {
             name: passes::name(operation),
-            reads: operation.inputs().map(|tensor| operands.find(tensor.id)).collect(),
-            gives: operation
+            inputs: operation.inputs().map(|tensor| operands.find(tensor.id)).collect(),
+            outputs: operation
                 .outputs()
                 .map(|out| {
                     let traced: Vec<_> = out.shape.iter().map(usize::to_string).collect();
@@ -90,21 +90,23 @@ impl fmt::Debug for GraphInfo {
 
 /// An operation of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StepInfo {
     /// Index of the operation.
     pub number: usize,
     /// Name of the operation: `Matmul`, `Reshape`.
     pub name: String,
-    /// Operands.
-    pub reads: Vec<Operand>,
-    /// Type and shape of each result, at the traced sizes.
-    pub gives: Vec<String>,
+    /// Where its operands come from.
+    pub inputs: Vec<Operand>,
+    /// Type and shape of each output, at the traced sizes.
+    pub outputs: Vec<String>,
     /// Whether the operation computes new elements. `false` for views.
     pub computes: bool,
 }
 
 /// Source of a tensor of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operand {
     /// An input, by index.
     Input(usize),
@@ -151,6 +153,7 @@ impl Operands {
 
 /// An input or an output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortInfo {
     /// Its name.
     pub name: String,

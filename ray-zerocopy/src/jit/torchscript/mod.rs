@@ -32,8 +32,9 @@ use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
 use crate::checkpoint::pytorch::kind;
 use crate::checkpoint::pytorch::kind::ArchiveKind;
-use crate::device;
+use crate::device::{self, DeviceSpec};
 use crate::error::arena::ArenaError;
+use crate::error::device::DeviceError;
 use crate::error::graph::ReplayError;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Values;
@@ -86,18 +87,18 @@ impl TorchScript {
     /// allow, or if the program was built without the feature `torchscript`, which is not needed
     /// for a saved arena.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ScriptError> {
-        Self::open_with(path, |_| ())
+        Self::open_with_progress(path, |_| ())
     }
 
     /// Opens a module as [`open`](Self::open) does, with a progress callback.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, mut tell: impl FnMut(Progress)) -> Result<Self, ScriptError> {
+    pub fn open_with_progress(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Self, ScriptError> {
         let path = path.as_ref();
         match ArenaFile::open(path) {
-            Ok(file) => Self::from_arena(&file.seal(&mut tell)?),
-            Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut tell)?),
+            Ok(file) => Self::from_arena(&file.seal(&mut progress)?),
+            Err(_) if Self::is_module(path)? => Self::from_arena(&split(path, &mut progress)?),
             Err(ArenaError::NotAnArena(_)) => {
                 Err(ScriptError::Open { file: path.display().to_string(), reason: Self::instead(path) })
             }
@@ -170,8 +171,9 @@ impl TorchScript {
     /// # Errors
     /// If the device does not exist or is not supported by LibTorch, or if the program was built
     /// without the feature `torchscript`.
-    pub fn load(&self, device: &str) -> Result<Executable, ReplayError> {
-        load(Arc::clone(&self.code), &self.arena, &device::device(device)?, device)
+    pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
+        let spec = DeviceSpec::of(device)?;
+        load(Arc::clone(&self.code), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
     /// Name of the file that it was opened from.
@@ -179,8 +181,8 @@ impl TorchScript {
         &self.code.origin
     }
 
-    /// Methods of the module. [`JitActors::run`](super::wrapper::JitActors::run) calls `forward`,
-    /// [`JitActors::call`](super::wrapper::JitActors::call) any method.
+    /// Methods of the module. [`run`](super::GraphCaller::run) calls `forward`,
+    /// [`call`](super::GraphCaller::call) any method.
     pub fn methods(&self) -> &[ScriptMethod] {
         &self.code.methods
     }

@@ -30,25 +30,27 @@ pub struct ScriptArgument {
     /// Name.
     pub name: String,
     /// Type in TorchScript syntax: `Tensor`, `Optional[int]`, `List[Tensor]`.
-    pub kind: String,
+    #[serde(rename = "kind")]
+    pub ty: String,
     /// Whether it has a default value.
-    pub default: bool,
+    #[serde(rename = "default")]
+    pub has_default: bool,
 }
 
 impl ScriptArgument {
     /// Returns `true` if a call may omit the argument.
-    pub fn optional(&self) -> bool {
-        self.default || self.kind.starts_with("Optional[")
+    pub fn is_optional(&self) -> bool {
+        self.has_default || self.ty.starts_with("Optional[")
     }
 
     /// Returns `true` if the argument is a single tensor or number, which is passed under its own
     /// name.
     fn is_single(&self) -> bool {
-        !self.kind.contains('[') || self.kind.starts_with("Optional[") && self.kind.matches('[').count() == 1
+        !self.ty.contains('[') || self.ty.starts_with("Optional[") && self.ty.matches('[').count() == 1
     }
 
     fn is_number(&self) -> bool {
-        let kind = self.kind.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(&self.kind);
+        let kind = self.ty.strip_prefix("Optional[").and_then(|kind| kind.strip_suffix(']')).unwrap_or(&self.ty);
         matches!(kind, "int" | "float" | "bool" | "number" | "Scalar")
     }
 }
@@ -119,12 +121,12 @@ impl ModuleSignature {
                 return Err(inputs_error(name, "is not one of the module's"));
             };
             if argument.is_number() && value.shape().iter().product::<usize>() != 1 {
-                let expected = format!("one {}", argument.kind);
+                let expected = format!("one {}", argument.ty);
                 return Err(ReplayError::Input { name: name.to_owned(), expected, found: value.to_string() });
             }
         }
         let missing = |argument: &&ScriptArgument| {
-            !argument.optional() && argument.is_single() && inputs.get(&argument.name).is_none()
+            !argument.is_optional() && argument.is_single() && inputs.get(&argument.name).is_none()
         };
         match method.arguments.iter().find(missing) {
             Some(argument) => Err(inputs_error(&argument.name, "is missing")),
@@ -146,8 +148,8 @@ mod tests {
     fn code() -> ModuleSignature {
         let argument = |(name, kind, default): (&str, &str, bool)| ScriptArgument {
             name: name.to_owned(),
-            kind: kind.to_owned(),
-            default,
+            ty: kind.to_owned(),
+            has_default: default,
         };
         let arguments = [
             ("x", "Tensor", false),

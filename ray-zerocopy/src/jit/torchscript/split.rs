@@ -45,7 +45,7 @@ pub(super) fn split(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<A
         arguments: method
             .arguments
             .into_iter()
-            .map(|argument| ScriptArgument { name: argument.name, kind: argument.kind, default: argument.default })
+            .map(|argument| ScriptArgument { name: argument.name, ty: argument.kind, has_default: argument.default })
             .collect(),
         returns: method.returns,
     });

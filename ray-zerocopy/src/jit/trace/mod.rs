@@ -14,6 +14,8 @@ pub(crate) mod record;
 pub(crate) mod symbolize;
 pub(crate) mod verify;
 
+use std::fmt;
+
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::trace::TraceError;
@@ -24,7 +26,7 @@ use crate::error::value::ValueError;
 use crate::pipeline::rebuild::Root;
 use crate::pipeline::share::share;
 use crate::remote::Remote;
-use crate::tensor::value::{ElementKind, Value, Values};
+use crate::tensor::value::{ElementKind, IntoOutputs, Value, Values, outputs};
 
 /// A forward pass: runs a pipeline on inputs.
 type Forward<'a, P> = dyn Fn(&mut P, &Values) -> Result<Values, TraceError> + 'a;
@@ -75,6 +77,15 @@ pub struct Tracer<'a, P> {
     symbols: Vec<SymbolAxes>,
     /// Arguments of a method that are not tensors.
     values: Vec<(String, Result<Vec<u8>, String>)>,
+}
+
+impl<P> fmt::Debug for Tracer<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |names: &[(String, Value)]| names.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        let mut text = f.debug_struct("Tracer");
+        text.field("pipeline", &std::any::type_name::<P>()).field("inputs", &names(&self.inputs));
+        text.finish_non_exhaustive()
+    }
 }
 
 enum From<'a, P> {
@@ -140,12 +151,12 @@ impl<'a, P: Root> Tracer<'a, P> {
     ///
     /// # Errors
     /// If the forward pass cannot be recorded, or the graph's results differ from its results.
-    pub fn forward<R: Into<Values>>(
+    pub fn forward<R: IntoOutputs>(
         self,
         forward: impl Fn(&P, &Values) -> Result<R, ValueError>,
     ) -> Result<TracedGraph, TraceError> {
         let origin = crate::error::type_name::<P>();
-        self.run(origin, &|pipeline, inputs| Ok(forward(pipeline, inputs)?.into()))
+        self.run(origin, &|pipeline, inputs| Ok(outputs(forward(pipeline, inputs)?)))
     }
 
     fn run(self, origin: String, forward: &Forward<'_, P>) -> Result<TracedGraph, TraceError> {

@@ -1,5 +1,6 @@
 //! Actors: state in a process of the cluster.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -26,6 +27,14 @@ pub struct ActorBuilder<S, A> {
     name: Option<String>,
     detached: bool,
     restarts: i64,
+}
+
+impl<S, A> fmt::Debug for ActorBuilder<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("ActorBuilder");
+        text.field("state", &std::any::type_name::<S>()).field("name", &self.name).field("options", &self.options);
+        text.finish_non_exhaustive()
+    }
 }
 
 /// A process of the cluster with state of type `S`. Cheap to clone. The actor ends when the last

@@ -34,7 +34,7 @@ pub struct ClusterBuilder {
     store: Option<u64>,
     namespace: Option<String>,
     spill: bool,
-    ship: Option<bool>,
+    upload: Option<bool>,
     logs: bool,
 }
 
@@ -48,7 +48,7 @@ impl ClusterBuilder {
             store: None,
             namespace: None,
             spill: false,
-            ship: None,
+            upload: None,
             logs: true,
         }
     }
@@ -97,11 +97,11 @@ impl ClusterBuilder {
         self
     }
 
-    /// Sets whether this executable is sent to the nodes, or exists there under the same path.
-    /// Default: it is sent if any node is on another host.
+    /// Sets whether this executable is uploaded to the nodes, or exists there under the same path.
+    /// Default: it is uploaded if any node is on another host.
     #[must_use]
-    pub fn ship(mut self, ship: bool) -> Self {
-        self.ship = Some(ship);
+    pub fn upload_executable(mut self, upload: bool) -> Self {
+        self.upload = Some(upload);
         self
     }
 
@@ -158,10 +158,10 @@ impl ClusterBuilder {
         Python::attach(|py| {
             let connect_error = |error| self.connect_error(&error);
             let ray = py.import("ray").map_err(connect_error)?;
-            let ship = self.ship.unwrap_or(false);
-            let mut command = self.init(py, worker, ship)?;
+            let upload = self.upload.unwrap_or(false);
+            let mut command = self.init(py, worker, upload)?;
             let mut join = || -> Result<(String, Py<PyModule>), RayError> {
-                if self.ship.is_none() && self.address != "local" && several_hosts(&ray).map_err(connect_error)? {
+                if self.upload.is_none() && self.address != "local" && several_hosts(&ray).map_err(connect_error)? {
                     ray.call_method0("shutdown").map_err(connect_error)?;
                     command = self.init(py, worker, true)?;
                 }
@@ -188,8 +188,8 @@ impl ClusterBuilder {
 
     /// Runs `ray.init`, which joins or starts the cluster. Returns the command that workers are
     /// started with.
-    fn init(&self, py: Python<'_>, worker: &WorkerCommand, ship: bool) -> Result<String, RayError> {
-        let (environment, command) = worker.runtime_env(py, ship)?;
+    fn init(&self, py: Python<'_>, worker: &WorkerCommand, upload: bool) -> Result<String, RayError> {
+        let (environment, command) = worker.runtime_env(py, upload)?;
         let init = || -> PyResult<()> {
             let arguments = PyDict::new(py);
             arguments.set_item("address", &self.address)?;
@@ -291,13 +291,13 @@ struct WorkerCommand {
 impl WorkerCommand {
     /// Creates the runtime environment that makes Ray start this program in place of Python. Also
     /// returns the command in it.
-    fn runtime_env<'py>(&self, py: Python<'py>, ship: bool) -> Result<(Bound<'py, PyDict>, String), RayError> {
+    fn runtime_env<'py>(&self, py: Python<'py>, upload: bool) -> Result<(Bound<'py, PyDict>, String), RayError> {
         let shell = py.import("shlex")?;
         let quoted =
             |path: &Path| -> PyResult<String> { shell.call_method1("quote", (python::text(path),))?.extract() };
         let environment = PyDict::new(py);
         let mut command = format!("env {ENVIRONMENT}={}", quoted(&self.environment.python)?);
-        if !ship {
+        if !upload {
             for word in self.program.command() {
                 command = format!("{command} {}", quoted(word)?);
             }

@@ -58,13 +58,14 @@ type Fallback = Box<dyn FnOnce() + Send>;
 
 /// A node of a cluster: usually a machine.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Node {
     /// Ray's id of the node.
     pub id: String,
     /// Address of its host.
     pub address: String,
     /// Whether Ray considers the node alive.
-    pub alive: bool,
+    pub is_alive: bool,
     /// Its resources: `CPU`, `GPU`, `memory` and `object_store_memory` in bytes, and custom ones.
     pub resources: BTreeMap<String, f64>,
 }
@@ -95,7 +96,7 @@ impl Membership {
             (None, _) => {}
             (Some(Current { abandoned: true, .. }), 0) => leave_from(&mut current)?,
             (Some(Current { abandoned: true, address }), loans) => {
-                return Err(RayError::Borrowed { address: address.clone(), loans });
+                return Err(RayError::StoreInUse { address: address.clone(), objects: loans });
             }
             (Some(Current { address, .. }), _) => {
                 return Err(RayError::AlreadyConnected { address: address.clone() });
@@ -149,7 +150,7 @@ impl Cluster {
                 Ok(Node {
                     id: text("NodeID")?,
                     address: text("NodeManagerAddress")?,
-                    alive: node.as_any().get_item("Alive")?.extract()?,
+                    is_alive: node.as_any().get_item("Alive")?.extract()?,
                     resources: node.as_any().get_item("Resources")?.extract()?,
                 })
             };
@@ -195,7 +196,7 @@ impl Cluster {
     pub fn shut_down(&self) -> Result<(), RayError> {
         let loans = borrow_count();
         if loans > 0 && !self.0.local && self.0.open.load(Ordering::Acquire) {
-            return Err(RayError::Borrowed { address: self.0.address.clone(), loans });
+            return Err(RayError::StoreInUse { address: self.0.address.clone(), objects: loans });
         }
         self.0.leave()
     }

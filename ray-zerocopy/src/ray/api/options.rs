@@ -21,7 +21,7 @@ pub struct Options {
     resources: BTreeMap<String, f64>,
     node: Option<String>,
     spread: bool,
-    direct: bool,
+    compiled_graph: bool,
 }
 
 impl Options {
@@ -76,14 +76,14 @@ impl Options {
     /// An actor that dies is restarted by this process and not by Ray, so it ends when this process
     /// drops it.
     #[must_use]
-    pub fn direct(mut self) -> Self {
-        self.direct = true;
+    pub fn compiled_graph(mut self) -> Self {
+        self.compiled_graph = true;
         self
     }
 
     /// Returns `true` if calls of actors use a compiled graph.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.direct
+    pub(crate) fn has_compiled_graph(&self) -> bool {
+        self.compiled_graph
     }
 
     /// Number of threads that a worker computes with.

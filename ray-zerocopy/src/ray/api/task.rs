@@ -1,5 +1,6 @@
 //! Plain functions as Ray tasks.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -19,11 +20,22 @@ use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
 
 /// An argument: a value, or an object that Ray sends to the worker once it is available.
+#[non_exhaustive]
 pub enum Argument<A> {
     /// A value.
     Value(A),
     /// An object.
     Object(ObjectRef<A>),
+}
+
+/// Without the value, which need not be `Debug`.
+impl<A> fmt::Debug for Argument<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value(_) => write!(f, "Value({})", std::any::type_name::<A>()),
+            Self::Object(object) => f.debug_tuple("Object").field(object).finish(),
+        }
+    }
 }
 
 impl<A> From<A> for Argument<A> {
@@ -59,6 +71,14 @@ pub struct Task<A, R> {
     retries: i64,
     name: String,
     types: PhantomData<fn(A) -> R>,
+}
+
+impl<A, R> fmt::Debug for Task<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("Task");
+        text.field("name", &self.name).field("options", &self.options).field("retries", &self.retries);
+        text.finish_non_exhaustive()
+    }
 }
 
 /// Creates the token of a function.

@@ -11,7 +11,7 @@ use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::served::MethodError;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPart, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::{Answer, Reply};
@@ -145,7 +145,9 @@ impl InFlightCall {
             Answer::Missing => return Completion::Missing,
             Answer::Done => Ok(payload),
             Answer::Failed(MethodError::Panicked(message)) => Err(CallError::Panicked { method, worker, message }),
-            Answer::Failed(MethodError::Wire { what, reason }) => Err(CallError::Wire { method, what, reason }),
+            Answer::Failed(MethodError::Wire { what, reason }) => {
+                Err(CallError::Wire { method, part: CallPart::named(&what), reason })
+            }
             Answer::Failed(MethodError::Graph(error)) => Err(CallError::Graph { method, error }),
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {
@@ -161,7 +163,7 @@ impl InFlightCall {
         let Some((allowed, actor)) = self.with(|call| (call.allowed, call.actor)) else { return Completion::Answered };
         let method = self.0.method.to_owned();
         let worker = at.unwrap_or(Worker { index: 0, pid: 0 });
-        let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, actor };
+        let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, is_actor: actor };
         match error {
             RayError::WorkerDied { cause, .. } => {
                 self.answer(Err(died(cause)));
@@ -180,9 +182,9 @@ impl InFlightCall {
 
     /// Completes the call because its deadline has passed. Returns `false` if it was completed
     /// already.
-    pub(super) fn expire(&self, place: &str) -> bool {
+    pub(super) fn expire(&self, phase: CallPhase) -> bool {
         let Some((_, after)) = self.0.deadline else { return false };
-        let (method, place) = (self.0.method.to_owned(), place.to_owned());
-        self.answer(Err(CallError::Deadline { method, after, place }))
+        let method = self.0.method.to_owned();
+        self.answer(Err(CallError::Deadline { method, after, phase }))
     }
 }

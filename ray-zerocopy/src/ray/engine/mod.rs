@@ -30,7 +30,7 @@ use super::api::cluster::Cluster;
 use super::api::options::Options;
 use super::wire::protocol::{Load, ProgramId};
 use crate::arena::arena::Arena;
-use crate::engine::backend::{Backend, Home, Start, Tasks};
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 use crate::error::Result;
@@ -66,7 +66,7 @@ impl Cluster {
     ///     ray_zerocopy::init();
     ///     let cluster = Cluster::connect("auto")?;
     ///     let model = Model::new(&Device::flex());
-    ///     let tasks = TaskWrapper::on(&cluster.with(Options::default().gpus(0.5)), &model)?.device("cuda:0");
+    ///     let tasks = TaskWrapper::on(&cluster.with(Options::default().gpus(0.5)), &model)?.device("cuda:0")?;
     ///     assert_eq!(tasks.width().wait()?, 2);
     ///     Ok(())
     /// }
@@ -76,41 +76,41 @@ impl Cluster {
     }
 }
 
-impl Backend for Cluster {}
-impl Backend for ClusterTarget {}
+impl sealed::Sealed for Cluster {}
+impl sealed::Sealed for ClusterTarget {}
 
-impl Home for Cluster {
+impl Backend for Cluster {
     fn adopt(&self, arena: Arena) -> Result<Arena> {
         self.put_arena(&arena)
     }
 
-    fn tasks(&self) -> Result<Tasks> {
+    fn tasks(&self) -> Result<EngineHandle> {
         self.with(Options::default()).tasks()
     }
 
-    fn actors(&self, start: Start) -> Result<Tasks> {
-        self.with(Options::default()).actors(start)
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle> {
+        self.with(Options::default()).actors(spec)
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(self.clone())
     }
 }
 
-impl Home for ClusterTarget {
+impl Backend for ClusterTarget {
     fn adopt(&self, arena: Arena) -> Result<Arena> {
         self.cluster.put_arena(&arena)
     }
 
-    fn tasks(&self) -> Result<Tasks> {
-        Ok(Tasks(tasks::RayTasks::start(self.clone())?))
+    fn tasks(&self) -> Result<EngineHandle> {
+        Ok(EngineHandle(tasks::RayTasks::start(self.clone())?))
     }
 
-    fn actors(&self, start: Start) -> Result<Tasks> {
-        Ok(Tasks(actors::RayActors::start(self.clone(), start)?))
+    fn actors(&self, spec: ActorSpec) -> Result<EngineHandle> {
+        Ok(EngineHandle(actors::RayActors::start(self.clone(), spec)?))
     }
 
-    fn home(&self) -> Arc<dyn Home> {
+    fn handle(&self) -> Arc<dyn Backend> {
         Arc::new(self.clone())
     }
 }

@@ -15,7 +15,7 @@ use super::{Admission, ClusterTarget, id_and_load, lock};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::Attached;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::ray::python::without_python;
 use crate::ray::store::plasma;
@@ -85,8 +85,8 @@ impl Shared {
             }
             let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
-                let place = "before it had a place in the queue".to_owned();
-                return Err(CallError::Deadline { method: method(), after, place });
+                let phase = CallPhase::BeforeQueue;
+                return Err(CallError::Deadline { method: method(), after, phase });
             }
             let pause = left.map_or(Duration::from_secs(3600), |(left, _)| left);
             state = self.room.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -176,7 +176,7 @@ impl Shared {
 
     /// Fails a call whose deadline has passed, and cancels its task.
     fn on_deadline(&self, flight: &InFlightCall) {
-        if !flight.expire("as a task of Ray's") {
+        if !flight.expire(CallPhase::RayTask) {
             return;
         }
         // Ray kills the worker that runs the task, or removes the task from its queue. An error

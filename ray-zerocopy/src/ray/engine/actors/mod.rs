@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, Worker};
+use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::ray::python::without_python;
 use crate::ray::wire::frame::EncodedMessage;
@@ -87,7 +87,7 @@ impl Shared {
         Request {
             binary: self.target.cluster.0.binary,
             threads: self.target.options.threads(),
-            own: !self.target.options.is_direct(),
+            own: !self.target.options.has_compiled_graph(),
             whole: false,
             order,
         }
@@ -191,7 +191,7 @@ impl Shared {
             slot.worker
         });
         let is_permanent = match &result {
-            Err(RayError::ActorDied { restarting, .. }) => Some(!restarting),
+            Err(RayError::ActorDied { is_restarting, .. }) => Some(!is_restarting),
             Err(RayError::WorkerDied { .. }) => Some(false),
             _ => None,
         };
@@ -232,8 +232,8 @@ impl Shared {
             }
             let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
             if let Some((Duration::ZERO, after)) = left {
-                let place = "before it had a place in the queue".to_owned();
-                return Err(CallError::Deadline { method: method(), after, place });
+                let phase = CallPhase::BeforeQueue;
+                return Err(CallError::Deadline { method: method(), after, phase });
             }
             let pause = left.map_or(Duration::from_secs(3600), |(left, _)| left);
             state = self.change.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;

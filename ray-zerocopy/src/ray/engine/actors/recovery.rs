@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{Shared, Slot};
-use crate::error::call::CallError;
+use crate::error::call::{CallError, CallPhase};
 use crate::error::ray::RayError;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::lock;
@@ -25,7 +25,7 @@ impl Shared {
             Some(slot) => (slot.worker.take().is_some(), slot.direct.take()),
             None => (false, None),
         };
-        let is_permanent = is_permanent || self.target.options.is_direct();
+        let is_permanent = is_permanent || self.target.options.has_compiled_graph();
         if let Some(direct) = direct {
             self.timer.spawn(move || direct.close());
         }
@@ -84,12 +84,12 @@ impl Shared {
             }
             Err(error) => {
                 let (dead, unstartable, pause) = match &error {
-                    CallError::Ray { error: RayError::ActorDied { restarting: true, .. }, .. } => {
+                    CallError::Ray { error: RayError::ActorDied { is_restarting: true, .. }, .. } => {
                         (false, false, PROBE_INTERVAL)
                     }
                     // The newly started actor is dead as well, and not only its predecessor.
                     CallError::Ray { error: RayError::ActorDied { .. }, .. } => (true, is_permanent, PROBE_INTERVAL),
-                    CallError::Load { .. } | CallError::Start { .. } => (false, true, PROBE_INTERVAL),
+                    CallError::Load { .. } | CallError::Start(_) => (false, true, PROBE_INTERVAL),
                     // Ray cannot place the actor, because its node is gone. Another node may appear
                     // later.
                     _ => (true, true, UNPLACED_INTERVAL),
@@ -113,7 +113,7 @@ impl Shared {
         drop(state);
         for call in calls {
             let mut error = error.clone();
-            if let CallError::Ray { method, .. } | CallError::Start { method, .. } = &mut error {
+            if let CallError::Ray { method, .. } = &mut error {
                 call.method().clone_into(method);
             }
             call.answer(Err(error));
@@ -129,7 +129,7 @@ impl Shared {
         // From here on the actor gets no more calls.
         let assigned = flight.assigned();
         let worker = assigned.and_then(|index| lock(&self.state).slots.get_mut(index)?.worker.take());
-        if !flight.expire("in an actor, or waiting for one") {
+        if !flight.expire(CallPhase::RayActor) {
             // The call has completed in the meantime.
             if let (Some(index), Some(worker)) = (assigned, worker)
                 && let Some(slot) = lock(&self.state).slots.get_mut(index)
@@ -142,7 +142,7 @@ impl Shared {
         // An error means that the actor is dead already.
         let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, false));
         if worker.is_some() {
-            self.recover(index, self.target.options.is_direct());
+            self.recover(index, self.target.options.has_compiled_graph());
         }
     }
 

@@ -9,8 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{RayActors, Shared, Slot};
-use crate::engine::backend::Start;
-use crate::error::call::{CallError, Worker};
+use crate::engine::backend::ActorSpec;
+use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
 use crate::ray::api::object;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
@@ -24,8 +24,8 @@ use crate::ray::wire::protocol::{Answer, Order, Reply};
 
 impl RayActors {
     /// Starts the actors, and waits until they have loaded the pipeline.
-    pub(crate) fn start(target: ClusterTarget, start: Start) -> crate::error::Result<Arc<Self>> {
-        let Start { settings, program } = start;
+    pub(crate) fn start(target: ClusterTarget, spec: ActorSpec) -> crate::error::Result<Arc<Self>> {
+        let ActorSpec { settings, program } = spec;
         let thread_error =
             |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         let shared = Arc::new(Shared {
@@ -54,7 +54,7 @@ impl RayActors {
 
 impl Shared {
     fn start_error(&self, reason: String) -> CallError {
-        CallError::Start { method: self.program.arena.pipeline().to_owned(), reason }
+        StartError::Pipeline { pipeline: self.program.arena.pipeline().to_owned(), reason }.into()
     }
 
     /// Starts an actor process that has not loaded a pipeline.
@@ -64,7 +64,7 @@ impl Shared {
             let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
             // An actor with a compiled graph is restarted by its owner, which has to compile a new
             // graph anyway.
-            keywords.set_item("max_restarts", if self.target.options.is_direct() { 0 } else { -1 })?;
+            keywords.set_item("max_restarts", if self.target.options.has_compiled_graph() { 0 } else { -1 })?;
             let handle = start_ray_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
             Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, worker: None })
@@ -121,7 +121,7 @@ impl Shared {
 
     /// Compiles the graph of an actor, if the option is enabled.
     fn open_direct(&self, index: usize) -> Result<Option<Arc<CompiledGraphChannel>>, RayError> {
-        if !self.target.options.is_direct() {
+        if !self.target.options.has_compiled_graph() {
             return Ok(None);
         }
         let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
