@@ -28,7 +28,7 @@ pub trait PipelineList<T> {
     fn items_mut<'a>(&'a mut self) -> impl Iterator<Item = &'a mut T>
     where
         T: 'a;
-    /// Makes the walk over the list: [`Lists`].
+    /// Makes the walk over the list.
     type Walk;
 }
 
