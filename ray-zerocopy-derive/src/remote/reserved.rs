@@ -8,6 +8,7 @@
 /// source.
 pub(crate) const RESERVED: &[&str] = &[
     "actor",
+    "actor_count",
     "arena",
     "attempts",
     "clone",
@@ -15,9 +16,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "device",
     "fail_when_full",
     "into",
-    "is_empty",
     "iter",
-    "len",
     "load",
     "load_on",
     "memory",

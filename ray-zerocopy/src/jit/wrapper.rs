@@ -307,7 +307,6 @@ impl Serialize for JitActorWrapper {
 }
 
 /// [Opens](JitTicket::open) a deserialised ticket.
-
 impl<'de> Deserialize<'de> for JitActorWrapper {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         JitTicket::deserialize(deserializer)?.open().map_err(serde::de::Error::custom)
