@@ -14,6 +14,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "clone",
     "deadline",
     "device",
+    "export",
     "fail_when_full",
     "into",
     "iter",

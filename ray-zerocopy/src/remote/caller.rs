@@ -35,6 +35,13 @@ pub struct Caller {
     pub(crate) pinned: Option<usize>,
 }
 
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = f.debug_struct("Caller");
+        text.field("options", &self.options).field("pinned", &self.pinned).finish_non_exhaustive()
+    }
+}
+
 /// A remote method of a pipeline.
 pub struct Method {
     name: &'static str,
