@@ -30,7 +30,7 @@ pub fn one_that_is_not_there(spec: &Spec, _: &Device) {
 pub fn a_worker_says_it_too(spec: &Spec, _: &Device) {
     let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(spec.nowhere);
     // A string that is not a device fails where it is written; one that is, and is not there, in the worker.
-    let error = shared.and_then(|shared| shared.spawn(1)?.count().wait().map_err(Into::into)).unwrap_err();
+    let error = shared.and_then(|shared| shared.spawn(1)?.count().wait()).unwrap_err();
     assert!(error.to_string().contains(&format!("`{}`", spec.nowhere)), "{error}");
 }
 
