@@ -4,6 +4,8 @@
 //! belongs in the commit message and in `CHANGELOG.md`. The test reads the source and not the output of a compiler, so
 //! that it needs no nightly toolchain and lists what features and platforms leave out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
