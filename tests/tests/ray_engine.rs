@@ -136,6 +136,19 @@ impl Slow {
     }
 }
 
+/// Ray kills a process some time after it is asked to. Until then the process answers, and a call that it gets would be lost.
+#[test]
+fn call_after_a_deadline_waits_for_the_next_process() {
+    let actors = actors(1);
+    for extra in [0, 1, 2, 4, 8, 16, 32] {
+        let late = actors.clone().deadline(Duration::from_millis(200)).sleep(200 + extra);
+        // It may be in time.
+        drop(within_a_minute("a call with a deadline", move || late.wait()));
+        let next = actors.sleep(1);
+        within_a_minute("the next call", move || next.wait()).unwrap();
+    }
+}
+
 #[test]
 fn deadlines_are_kept_while_another_actor_comes_back() {
     let folder = tempfile::tempdir().unwrap();

@@ -74,6 +74,9 @@ struct Slot {
     direct: Option<Arc<CompiledGraphChannel>>,
     /// Its process, once it has loaded the pipeline.
     worker: Option<Worker>,
+    /// The process that was killed because of a deadline, and until when it is expected to die. It
+    /// may still answer until then, and a call that it gets would be lost with it.
+    killed: Option<(u32, Instant)>,
 }
 
 /// Maximum number of calls that an actor may have after it gets this one. A call with a deadline

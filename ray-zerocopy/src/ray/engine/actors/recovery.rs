@@ -14,6 +14,9 @@ use crate::ray::engine::lock;
 
 /// Interval of probes of an actor that Ray is restarting.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a process that Ray was asked to kill may take to die. Ray kills it some time after the
+/// request, and a busy machine later still.
+const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of attempts to start an actor that Ray cannot place.
 const UNPLACED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -139,6 +142,9 @@ impl Shared {
             return self.dispatch_queued();
         }
         let Some(index) = assigned else { return };
+        if let (Some(worker), Some(slot)) = (worker, lock(&self.state).slots.get_mut(index)) {
+            slot.killed = Some((worker.pid, Instant::now() + KILL_TIMEOUT));
+        }
         // An error means that the actor is dead already.
         let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, false));
         if worker.is_some() {

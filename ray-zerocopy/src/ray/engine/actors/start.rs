@@ -67,7 +67,7 @@ impl Shared {
             keywords.set_item("max_restarts", if self.target.options.has_compiled_graph() { 0 } else { -1 })?;
             let handle = start_ray_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
-            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, worker: None })
+            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, worker: None, killed: None })
         })
     }
 
@@ -99,6 +99,10 @@ impl Shared {
         let worker = Worker { index, pid: reply.from.pid };
         match reply {
             Reply { answer: Answer::NotLoaded(error), .. } => Err(CallError::Load { worker, error }),
+            Reply { answer: Answer::Done, from, .. } if self.is_being_killed(index, from.pid) => {
+                let cause = format!("process {} was killed, and is not gone yet", from.pid);
+                Err(ray_error(RayError::ActorDied { what: what.to_owned(), is_restarting: true, cause }))
+            }
             Reply { answer: Answer::Done, attached, from } => {
                 self.registry.worker(&from);
                 if let Some(attached) = attached {
@@ -108,6 +112,7 @@ impl Shared {
                 if let Some(slot) = lock(&self.state).slots.get_mut(index) {
                     slot.worker = Some(worker);
                     slot.direct = direct;
+                    slot.killed = None;
                 }
                 Ok(())
             }
@@ -117,6 +122,12 @@ impl Shared {
             }
             Reply { from, .. } => Err(ray_error(RayError::OtherBinary { worker: from.to_string() })),
         }
+    }
+
+    /// Whether a process of an actor is the one that was killed because of a deadline.
+    fn is_being_killed(&self, index: usize, pid: u32) -> bool {
+        let killed = lock(&self.state).slots.get(index).and_then(|slot| slot.killed);
+        killed.is_some_and(|(killed, until)| killed == pid && Instant::now() < until)
     }
 
     /// Compiles the graph of an actor, if the option is enabled.
