@@ -1,4 +1,4 @@
-//! Lets programs find libpython and LibTorch where they were when they were built.
+//! Sets the rpaths of libpython and LibTorch for the test programs.
 
 fn main() {
     for library in ["DEP_RAY_ZEROCOPY_LIBPYTHON", "DEP_RAY_ZEROCOPY_LIBTORCH"] {

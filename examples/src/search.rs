@@ -135,7 +135,7 @@ mod tests {
     use super::{BATCH_TOKENS, batches};
 
     #[test]
-    fn every_text_is_in_one_batch_with_its_like() {
+    fn every_text_is_in_one_batch_sorted_by_length() {
         let texts: Vec<_> = (0..500).map(|i| "word ".repeat(i * 7919 % 60)).collect();
         for workers in [1, 2, 7, 1000] {
             let batches = batches(&texts, workers);

@@ -102,7 +102,7 @@ fn a_batch_gives_what_single_sentences_give() {
 }
 
 #[test]
-fn order_survives_batches_that_are_sorted_by_length() {
+fn order_is_kept_across_sorted_batches() {
     let corpus: Vec<String> = corpus::sentences().into_iter().take(70).collect();
     let texts: Vec<&str> = corpus.iter().map(String::as_str).collect();
     let all = encode(&texts);
@@ -127,7 +127,7 @@ fn empty_input_gives_empty_output() {
 }
 
 #[test]
-fn what_is_beyond_the_limit_does_not_count() {
+fn tokens_beyond_the_limit_are_ignored() {
     let long = "word ".repeat(1000);
     let ids = tokenize::token_ids(&loaded().tokenizer, std::slice::from_ref(&long)).unwrap();
     assert_eq!(ids[0].len(), tokenize::MAX_TOKENS);
@@ -279,7 +279,7 @@ fn every_tensor_that_does_not_fit_is_named() {
 }
 
 #[test]
-fn a_file_that_is_none_is_named() {
+fn missing_and_invalid_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("model.safetensors");
     let load = || {

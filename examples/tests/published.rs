@@ -113,7 +113,7 @@ impl PNet {
 }
 
 #[test]
-fn a_pipeline_of_theirs_computes_what_pytorch_computes() {
+fn published_pipeline_matches_pytorch() {
     let device = Device::flex();
     let checkpoint = Checkpoint::open(&files()[0]).unwrap();
     // Its filters are views with strides of another layout.

@@ -32,7 +32,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 }
 
 #[test]
-fn embeddings_of_worker_processes_are_those_of_pytorch() {
+fn embeddings_of_workers_match_pytorch() {
     let reference: Value = serde_json::from_str(include_str!("../data/minilm_reference.json")).unwrap();
     let sentences = reference["sentences"].as_array().unwrap();
     let texts: Vec<_> = sentences.iter().map(|sentence| sentence["text"].as_str().unwrap()).collect();
@@ -54,7 +54,7 @@ fn embeddings_of_worker_processes_are_those_of_pytorch() {
 }
 
 #[test]
-fn three_workers_share_one_copy_and_find_what_is_meant() {
+fn three_workers_search_on_one_copy() {
     let outcome = json(&["--workers", "3", "--query", "What makes dough grow?", "--top", "2", "--json"]);
     assert_eq!(outcome["workers"], 3);
     let number = |key: &str| outcome[key].as_f64().unwrap_or_else(|| panic!("no {key} in {outcome}"));
@@ -74,7 +74,7 @@ fn three_workers_share_one_copy_and_find_what_is_meant() {
 }
 
 #[test]
-fn people_get_a_table() {
+fn output_is_a_table_without_json() {
     let output = search(&["--workers", "2"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
@@ -144,7 +144,7 @@ fn lines_of_every_kind_stay_rows() {
 }
 
 #[test]
-fn help_teaches() {
+fn help_lists_options_and_examples() {
     let text = String::from_utf8(search(&["--help"]).stdout).unwrap();
     for part in ["--workers", "--input", "--query", "--embeddings", "--json", "RAY_ZEROCOPY_MODELS", "Examples:"] {
         assert!(text.contains(part), "no `{part}` in\n{text}");

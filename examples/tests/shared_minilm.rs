@@ -16,7 +16,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 #[test]
-fn four_workers_answer_as_their_owner_does_on_one_copy() {
+fn four_workers_match_the_owner_on_one_copy() {
     let search = Search::open(&fetch::model_files().unwrap(), &Device::flex()).unwrap();
     // Short, long and empty texts, one beyond the model's limit, and one that is not English.
     let mut texts: Vec<String> = corpus::sentences().into_iter().take(12).collect();

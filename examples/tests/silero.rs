@@ -31,7 +31,7 @@ fn whole() -> Values {
 }
 
 #[test]
-fn a_signal_is_heard_as_in_python_by_this_process_and_by_actors() {
+fn speech_probabilities_match_python() {
     let expected = expected();
     // The reference detects a voice in the middle, and silence at both ends.
     assert!(expected.iter().any(|speech| *speech > 0.9) && expected[0] < 0.1 && *expected.last().unwrap() < 0.1);
@@ -47,7 +47,7 @@ fn a_signal_is_heard_as_in_python_by_this_process_and_by_actors() {
 }
 
 #[test]
-fn an_actor_remembers_what_it_has_heard() {
+fn actor_keeps_its_state_between_chunks() {
     let script = TorchScript::open(module_file().unwrap()).unwrap();
     let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
     let listener = actors.actor(1);

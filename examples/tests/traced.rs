@@ -39,7 +39,7 @@ fn inputs([batch, length]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
 }
 
 #[test]
-fn embeddings_of_the_traced_model_are_the_pipelines_on_fifty_shapes() {
+fn traced_model_matches_on_fifty_shapes() {
     let files = fetch::model_files().unwrap();
     let mut config = EncoderConfig { model: MiniLmConfig::from_file(&files.config()).unwrap() };
     config.model.bert.exact_gelu = true;

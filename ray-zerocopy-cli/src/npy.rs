@@ -18,13 +18,12 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
         let len = Some(file.metadata()?).filter(std::fs::Metadata::is_file).map_or(u64::MAX, |metadata| metadata.len());
         let file = NpyFile::new(BufReader::new(file))?;
         let extents = file.shape().iter().map(|&extent| usize::try_from(extent));
-        let shape =
-            extents.collect::<Result<Vec<_>, _>>().context("its shape is larger than the memory of any machine")?;
-        let npyz::DType::Plain(plain) = file.dtype() else { bail!("it holds records, and a tensor is expected") };
+        let shape = extents.collect::<Result<Vec<_>, _>>().context("its shape does not fit into the address space")?;
+        let npyz::DType::Plain(plain) = file.dtype() else { bail!("it holds records, but a tensor is expected") };
         let bytes = shape.iter().try_fold(plain.size_field(), |bytes, &extent| bytes.checked_mul(extent as u64));
-        let bytes = bytes.context("its shape has more elements than 64 bits count")?;
+        let bytes = bytes.context("its size in bytes does not fit into 64 bits")?;
         let short = format!(
-            "it was cut short: its header says {shape:?} of {plain}, which is {bytes} bytes, and the file has fewer"
+            "it is truncated: its header says {shape:?} of {plain}, which is {bytes} bytes, but the file has fewer"
         );
         // Checked before the size that the header claims is allocated.
         ensure!(bytes <= len, "{short}");
@@ -40,7 +39,7 @@ pub(crate) fn read(path: &Path) -> Result<TensorData> {
                     (TypeChar::RawData, 2) => bail!(
                         "it holds {plain}, which is what numpy writes for bfloat16 and for bytes; save `x.astype('float32')`"
                     ),
-                    _ => bail!("it holds {plain}, and booleans, integers and floats of 16, 32 or 64 bits can be read"),
+                    _ => bail!("it holds {plain}, but only booleans, integers, and floats of 16, 32 or 64 bits can be read"),
                 }
             };
         }
@@ -130,7 +129,7 @@ fn rows_first<T: Copy>(elements: &[T], shape: &[usize]) -> Vec<T> {
 /// Writes a file, which gets its name when it is complete.
 pub(crate) fn write(path: &Path, data: &TensorData, force: bool) -> Result<()> {
     let write = || -> Result<()> {
-        ensure!(force || !path.exists(), "it is there already; --force replaces it");
+        ensure!(force || !path.exists(), "it already exists; --force replaces it");
         files::write(path, |out| {
             let shape: Vec<u64> = data.shape().iter().map(|&extent| extent as u64).collect();
             macro_rules! elements {
@@ -142,7 +141,7 @@ pub(crate) fn write(path: &Path, data: &TensorData, force: bool) -> Result<()> {
                             writer.extend(data.iter::<$type>())?;
                             writer.finish()?;
                         })*
-                        other => bail!("numpy has no {other:?}"),
+                        other => bail!("numpy does not support {other:?}"),
                     }
                 };
             }

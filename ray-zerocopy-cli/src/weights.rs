@@ -144,7 +144,7 @@ impl Weights {
             CheckpointFormat::Burnpack => Format::Burnpack,
             CheckpointFormat::Arena if files.len() == 1 => return Self::arena(ArenaFile::open(&files[0])?, files),
             CheckpointFormat::Arena => Format::Packed,
-            _ => bail!("{} is of a format that this `rzc` does not know", files[0].display()),
+            _ => bail!("{} has a format that this version of `rzc` does not support", files[0].display()),
         };
         let mut bytes = 0;
         for file in &files {
@@ -261,11 +261,11 @@ pub(crate) fn readable(path: &Path) -> Result<fs::Metadata> {
     let explain = |error: io::Error| match error.kind() {
         ErrorKind::NotFound => {
             anyhow!(
-                "there is no `{shown}`; name a .safetensors, a .pt, a .bpk, an .index.json, or a folder with one of them"
+                "`{shown}` does not exist; name a .safetensors, a .pt, a .bpk, an .index.json, or a folder with one of them"
             )
         }
         ErrorKind::PermissionDenied => {
-            anyhow!("`{shown}` may not be read by this user; ask its owner for leave to read it, or run as root")
+            anyhow!("`{shown}` may not be read by this user; ask its owner for read permission, or run as root")
         }
         _ => anyhow!("`{shown}`: {error}"),
     };

@@ -74,6 +74,6 @@ fn a_file_that_was_cut_short_is_said_to_be() {
     let folder = Folder::new();
     let [matrix, ..] = graphs(&folder);
     let done = rzc(&["run", &matrix, "--input", &array("cut_short")]);
-    let expected = "it was cut short: its header says [2, 3] of <f8, which is 48 bytes, and the file has fewer";
+    let expected = "it is truncated: its header says [2, 3] of <f8, which is 48 bytes, but the file has fewer";
     assert!(done.error().ends_with(expected), "{done:?}");
 }

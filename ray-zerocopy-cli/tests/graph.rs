@@ -93,7 +93,7 @@ fn a_graph_runs_on_files() {
     assert_eq!(read(&odd), read(&all));
 
     // Existing files are not replaced without --force.
-    assert!(rzc(&arguments).error().ends_with("all.npy is there already; --force replaces it"));
+    assert!(rzc(&arguments).error().ends_with("all.npy already exists; --force replaces it"));
     rzc(&[&arguments[..], &["--force"]].concat()).well();
     let json = rzc(&["run", &graph, "-i", &rows_at, "-i", &wanted_at, "--json"]).well().json();
     assert_eq!(json["outputs"][1]["shape"], serde_json::json!([2, 3]));
@@ -117,7 +117,7 @@ fn wrong_inputs_are_errors_that_name_them() {
         assert!(done.error().contains(expected), "{done:?}");
     };
     says(&[&format!("rows={x}")], "input `wanted` is missing; the graph takes `rows`, `wanted`");
-    says(&[&x], "the graph has 2 inputs, `rows`, `wanted`: say which, with --input NAME=FILE");
+    says(&[&x], "the graph has 2 inputs, `rows`, `wanted`: select one with --input NAME=FILE");
     says(&[&format!("row={x}")], "the graph has no input `row`; it has `rows`, `wanted`");
     says(&[&format!("wanted={x}")], "input `wanted`: the file holds F32, and the graph takes I32 [2]");
     says(&[&format!("wanted={large}")], "input `wanted`: element 0 is too large for I32");

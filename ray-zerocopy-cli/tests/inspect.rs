@@ -58,7 +58,7 @@ fn files_of_other_programs_are_shown_as_they_are() {
     tensors.push(Stored("odd".to_owned(), Dtype::F8_E4M3, vec![2], vec![1, 2]));
     let file = folder.safetensors("model.safetensors", &tensors);
     let done = rzc(&["inspect", &file]).well().out;
-    assert!(done.contains("a safetensors checkpoint") && done.contains("burn has no such type"), "{done}");
+    assert!(done.contains("a safetensors checkpoint") && done.contains("type not supported by burn"), "{done}");
     let json = rzc(&["inspect", &file, "--json"]).well().json();
     assert_eq!((&json["pipeline"], &json["id"]), (&json!(null), &json!(null)));
     assert!(json["tensors"].as_array().unwrap().iter().any(|tensor| tensor["dtype"] == json!("F8_E4M3")));
@@ -86,7 +86,7 @@ fn thousands_of_tensors_are_cut_and_filtered() {
     assert_eq!(lines(&["-t", "nothing"]), (0, false));
     let json = rzc(&["inspect", &file, "--json", "-t", "layer.???.*"]).well().json();
     assert_eq!((json["tensors"].as_array().unwrap().len(), &json["totals"]["tensors"]), (900, &json!(3000)));
-    assert!(rzc(&["inspect", &file, "-t", "nothing"]).well().out.contains("no tensor has a path like `nothing`"));
+    assert!(rzc(&["inspect", &file, "-t", "nothing"]).well().out.contains("no tensor path matches `nothing`"));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn other_files_are_errors_of_one_line() {
     other[at + 12] ^= 1;
     let empty = Folder::new();
     for (file, word) in [
-        (folder.at("nowhere.bpk"), "there is no `"),
+        (folder.at("nowhere.bpk"), "does not exist; name a"),
         (folder.write("empty.bpk", b""), "it is empty"),
         (folder.write("text.txt", b"hello, world"), "is neither a `.safetensors`"),
         (folder.write("short.bpk", &arena[..arena.len() / 2]), "corrupted"),

@@ -40,7 +40,7 @@ fn what_is_packed_is_borrowed_whole_and_answers_the_same() {
     let done = rzc(&["pack", &file]).well();
     assert!(done.out.starts_with("packed 8 tensors of "), "{done:?}");
     assert!(done.out.contains("aligned to  4 bytes      256 bytes"), "{done:?}");
-    assert!(done.out.contains("1 tensor is stored once with an equal one, which saves 60 B"), "{done:?}");
+    assert!(done.out.contains("1 tensor is stored once together with an equal one, which saves 60 B"), "{done:?}");
     assert_eq!(folder.names(), ["model.bpk", "model.safetensors"]);
     // The mode of a normal file, not that of a temporary one.
     let other = Folder::new();
@@ -133,12 +133,12 @@ fn nothing_is_replaced_that_was_not_to_be() {
     let file = folder.safetensors("model.safetensors", &checkpoint());
     let there = folder.write("model.bpk", b"precious");
     let error = rzc(&["pack", &file]);
-    assert!(error.error().contains("is there already; --force replaces it"), "{error:?}");
+    assert!(error.error().contains("already exists; --force replaces it"), "{error:?}");
     assert_eq!(fs::read(&there).unwrap(), b"precious");
     // A file as its own output, and a dangling link.
-    assert!(rzc(&["pack", &file, "-o", &file]).error().contains("is there already"));
+    assert!(rzc(&["pack", &file, "-o", &file]).error().contains("already exists"));
     std::os::unix::fs::symlink("nowhere", folder.path().join("link.bpk")).unwrap();
-    assert!(rzc(&["pack", &file, "-o", &folder.at("link.bpk")]).error().contains("is there already"));
+    assert!(rzc(&["pack", &file, "-o", &folder.at("link.bpk")]).error().contains("already exists"));
     rzc(&["pack", &file, "--force"]).well();
     assert_ne!(fs::read(&there).unwrap(), b"precious");
     // With --force, a file may be its own output: it is replaced when the new file is complete.
@@ -165,7 +165,7 @@ fn what_cannot_be_packed_leaves_nothing_behind() {
     };
     refused(&[&odd], "`odd` of ");
     refused(&[&short], "1 of its bytes are missing");
-    refused(&[&folder.at("nowhere.safetensors")], "there is no `");
+    refused(&[&folder.at("nowhere.safetensors")], "does not exist; name a");
     refused(&[&file, "-o", &folder.at("no/such/folder.bpk")], "No such file");
     refused(&[&file, "-o", "/proc/x.bpk"], "/proc/x.bpk");
     refused(&[&file, "--force", "-o", folder.path().to_str().unwrap()], folder.path().to_str().unwrap());

@@ -22,12 +22,12 @@ pub(crate) struct TypeAttrs {
 /// `#[pipeline(...)]` on a field.
 #[derive(Default)]
 pub(crate) struct FieldAttrs {
-    /// As written; more than one is an error of a later stage.
+    /// The roles as written. More than one is an error of a later stage.
     pub roles: Vec<(Role, Ident)>,
     pub rename: Option<LitStr>,
 }
 
-/// How a field is treated, if not as the compiler finds by its type.
+/// How a field is treated, instead of by the traits of its type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Config,
@@ -96,7 +96,7 @@ impl FieldAttrs {
         attrs
     }
 
-    /// The role; the first one if an invalid input names several.
+    /// The role. Returns the first one if an invalid input names several.
     pub(crate) fn role(&self) -> Option<Role> {
         self.roles.first().map(|(role, _)| *role)
     }
@@ -170,7 +170,8 @@ pub(crate) fn duplicate(option: &Meta, errors: &mut Errors) {
     errors.at(option.path(), format!("`{}` is given twice", name(option)));
 }
 
-/// The option's name. Empty for a path like `a::b`, which is not the name of an option.
+/// The option's name. Returns an empty string for a path like `a::b`, which is not an option's
+/// name.
 fn name(option: &Meta) -> String {
     option.path().get_ident().map(Ident::to_string).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{DeriveInput, Generics, Ident, Member, parse_quote};
 
-/// All of `#[derive(Pipeline)]`: the impls, or the errors and impls in their place.
+/// The expansion of `#[derive(Pipeline)]`: the impls, or the errors and impls in their place.
 pub(crate) fn derive(node: &DeriveInput) -> TokenStream {
     try_derive(node).unwrap_or_else(|error| fallback::derive(node, &error))
 }
@@ -42,8 +42,8 @@ pub(crate) fn static_parameters(generics: &Generics) -> Generics {
     generics
 }
 
-/// From the pipeline into the arena, over `&self`, or from the arena into the skeleton, over `&mut
-/// self`.
+/// The direction of the walk: from the pipeline into the arena, over `&self`, or from the arena
+/// into the skeleton, over `&mut self`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Collect,
@@ -83,8 +83,7 @@ fn root(input: &Input, generics: &Generics, runtime: &Runtime) -> Option<TokenSt
             let ty = field.ty;
             let name = field.name();
             let lints = carried::lints(&field.original.attrs);
-            // What is wrong with this code, such as no `init` in sight, is wrong with the config's
-            // type.
+            // Errors in this code, such as a missing `init`, are reported at the config's type.
             let span = blame(ty);
             let runtime = runtime.at(span);
             quote_spanned! {span=>
@@ -153,12 +152,12 @@ fn body(data: &Body, runtime: &Runtime, direction: Direction) -> TokenStream {
                 ::core::result::Result::Ok(())
             }
         }
-        // Does not pass validation.
+        // A union does not pass validation.
         Body::Union => TokenStream::new(),
     }
 }
 
-/// The variant of the pipeline that was shared has to be that of the rebuilt one.
+/// Checks that the rebuilt pipeline has the variant that was shared.
 fn attach_variant(variants: &[Variant]) -> TokenStream {
     let idents = variants.iter().map(|variant| generated(variant.ident));
     let names = variants.iter().map(|variant| names::plain(variant.ident));
@@ -233,7 +232,7 @@ fn walks(fields: &[Field], direction: Direction, value: impl Fn(usize, &Field) -
     visited(fields).map(walk).collect()
 }
 
-/// The fields that leave a trace in the arena, with their positions.
+/// The fields that are in the arena, with their positions.
 fn visited<'f, 'a>(fields: &'f [Field<'a>]) -> impl Iterator<Item = (usize, &'f Field<'a>)> {
     fields.iter().enumerate().filter(|(_, field)| field.is_visited())
 }

@@ -1,7 +1,8 @@
 //! The macros of [ray-zerocopy](https://docs.rs/ray-zerocopy), which re-exports them: depend on
 //! that crate, not on this.
 //!
-//! - [`#[derive(Pipeline)]`](macro@Pipeline) finds the models in a struct, so that their weights can be shared.
+//! - [`#[derive(Pipeline)]`](macro@Pipeline) finds the models in a struct, so that their weights
+//!   can be shared.
 //! - [`#[remote]`](macro@remote) makes the methods of a pipeline callable in other processes.
 //!
 //! Both have the same stages, one in each file: `attr` reads the options, `ast` is the input in the

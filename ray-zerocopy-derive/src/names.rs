@@ -1,4 +1,4 @@
-//! Names: how generated code finds the runtime, and how a Rust name reads in a path such as
+//! Names: the runtime's path in generated code, and Rust names in paths such as
 //! `heads["fr"].2.weight`.
 
 use proc_macro2::{Span, TokenStream};
@@ -55,8 +55,7 @@ pub(crate) fn generated(ident: &Ident) -> Ident {
     ident
 }
 
-/// Where the compiler should point when it does not know what to do with a type: see
-/// [`blame_path`].
+/// The span at which the compiler reports that it cannot handle a type: see [`blame_path`].
 pub(crate) fn blame(ty: &Type) -> Span {
     match ty {
         Type::Path(path) => blame_path(&path.path),
@@ -66,11 +65,11 @@ pub(crate) fn blame(ty: &Type) -> Span {
     }
 }
 
-/// Where the compiler should point when something is wrong with a path: its last name, since the
-/// first token of `burn::nn::Linear` says little.
+/// The span at which the compiler reports an error in a path: its last name, since the first token
+/// of `burn::nn::Linear` says little.
 ///
-/// Names are resolved at the call site all the same, so that a type written by a `macro_rules!` of
-/// the user does not hide our locals behind its hygiene.
+/// Names are still resolved at the call site. Otherwise the hygiene of a type that a user's
+/// `macro_rules!` wrote would hide the generated locals.
 pub(crate) fn blame_path(path: &Path) -> Span {
     let span = path.segments.last().map_or_else(|| path.span(), |last| last.ident.span());
     span.resolved_at(Span::call_site())

@@ -66,7 +66,7 @@ impl<'a> Shape<'a> {
         !self.inner().is_empty()
     }
 
-    /// Everything in it that another process cannot own, at any depth.
+    /// The types in it that another process cannot own, at any depth.
     pub(crate) fn foreign(&self) -> Vec<(&'static str, &'a Type)> {
         let own = match self.kind {
             Kind::Foreign(what) => Some((what, self.ty)),
@@ -75,8 +75,8 @@ impl<'a> Shape<'a> {
         own.into_iter().chain(self.inner().iter().flat_map(Shape::foreign)).collect()
     }
 
-    /// Whether every leaf is a number, a `bool`, a `char` or a `String`: a vocabulary need not be
-    /// walked word by word only to learn that there is no tensor in it.
+    /// Whether every leaf is a number, a `bool`, a `char` or a `String`. Such a type holds no
+    /// tensor, so a vocabulary, say, is not walked word by word.
     pub(crate) fn is_plain(&self) -> bool {
         match self.kind {
             Kind::Nothing => true,
@@ -96,7 +96,7 @@ fn of_path(ty: &TypePath) -> Kind<'_> {
         ("PhantomData", _) => Kind::Nothing,
         ("Vec" | "VecDeque", [item, ..]) => Kind::List(Shape::boxed(item)),
         ("Option", [item]) => Kind::Option(Shape::boxed(item)),
-        // What is in a `Box<str>` is not a value of its own: the box is the leaf.
+        // The `str` in a `Box<str>` is not a value of its own, so the box is the leaf.
         ("Box" | "Arc", [item, ..]) if is_unsized_text(item) => Kind::Leaf,
         ("Box", [item, ..]) => Kind::Box(Shape::boxed(item)),
         ("Arc", [item, ..]) => Kind::Arc(Shape::boxed(item)),

@@ -1,4 +1,4 @@
-//! Third stage: every semantic error, each on the tokens that cause it.
+//! Third stage: semantic checks. Each error is on the tokens that cause it.
 
 use crate::ast::{Body, Field, Input};
 use crate::attr::Role;
@@ -35,12 +35,12 @@ impl Input<'_> {
             }
             Body::Union => errors.at(
                 self.ident,
-                "a union does not say which of its fields is alive and cannot be a pipeline: use an enum",
+                "a union does not record which of its fields is active and cannot be a pipeline: use an enum",
             ),
         }
     }
 
-    /// There is at most one way to rebuild the pipeline.
+    /// Checks that there is at most one way to rebuild the pipeline.
     fn validate_rebuild(&self, fields: &[Field], errors: &mut Errors) {
         let configs = roles(fields, Role::Config);
         for (field, config) in configs.iter().skip(1) {
@@ -85,7 +85,8 @@ fn validate_options(field: &Field, errors: &mut Errors) {
     }
 }
 
-/// Names become segments of paths like `heads["fr"].2.weight`, which have to stay unambiguous.
+/// Checks a name. Names are segments of paths like `heads["fr"].2.weight`, which must stay
+/// unambiguous.
 fn validate_rename(rename: &LitStr, errors: &mut Errors) {
     let name = rename.value();
     if name.is_empty() {
@@ -117,7 +118,7 @@ fn way_out(what: &str) -> &'static str {
         "a reference" => "own the value (`String` for `&str`, `Vec<T>` for `&[T]`)",
         "a raw pointer" => "own what it points to (`Box<T>`, `Vec<T>`)",
         "a function pointer" => "name the choices in an enum",
-        _ => "hold a concrete type, or an enum of the types there are",
+        _ => "hold a concrete type, or an enum of the possible types",
     }
 }
 
@@ -130,7 +131,7 @@ fn validate_names(fields: &[Field], errors: &mut Errors) {
             None => {
                 seen.insert(name, field);
             }
-            // The one that was renamed is at fault; the later, if both were.
+            // The error is on the renamed field, or on the later one if both are renamed.
             Some(earlier) => match field.attrs.rename.as_ref().or(earlier.as_ref()) {
                 Some(rename) => errors.at(rename, message),
                 None => errors.at(field.original, message),

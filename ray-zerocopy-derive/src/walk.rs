@@ -1,8 +1,8 @@
 //! Writes the walk over one field: an expression with one call for each container in the field's
 //! type and one for each leaf.
 //!
-//! The runtime does the walking, in both directions. What is written here says where the leaves
-//! are, since a generic function cannot ask what a leaf is.
+//! The runtime walks in both directions. The expression tells it where the leaves are, since a
+//! generic function cannot find out which traits a leaf has.
 
 use crate::names::blame;
 use crate::shape::{Kind, Shape};
@@ -10,14 +10,14 @@ use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::Type;
 
-/// What decides how the leaves of a field are treated.
+/// How the treatment of a field's leaves is decided.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Leaves {
-    /// The compiler, by the traits the type has.
+    /// By the compiler, from the traits of the type.
     Found,
-    /// The user: every leaf is a burn module.
+    /// By the user: every leaf is a burn module.
     Modules,
-    /// The user: the field is copied, whatever it is made of.
+    /// By the user: the field is copied, whatever it holds.
     Copied,
 }
 

@@ -1,6 +1,7 @@
-//! Device strings, `"cpu"`, `"cuda:1"`, `"wgpu:0"`, `"libtorch"`, as burn devices that are known to exist.
+//! Device strings, such as `"cpu"` and `"cuda:1"`, and the burn devices that they name.
 //!
-//! burn makes a device without asking whether it is there, and panics at its first use. Here it is asked first.
+//! burn creates a device without checking that it exists, and panics at its first use. [`device()`]
+//! checks first.
 
 use crate::error::device::DeviceError;
 use std::fmt;
@@ -8,10 +9,11 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 
-/// The name of a device, parsed but not looked for: the owner may name a device that only its workers have.
+/// A parsed device string. Parsing does not check that the device exists, since an owner may name a
+/// device that only its workers have.
 ///
-/// Methods that take a device take a `DeviceSpec` or its text, and fail on a text that is not a device. The table at
-/// [`device()`] has the texts.
+/// Methods that take a device take a `DeviceSpec` or its text, and fail on a text that is not a
+/// device. The table at [`device()`] has the texts.
 ///
 /// ```
 /// use ray_zerocopy::DeviceSpec;
@@ -29,7 +31,7 @@ pub enum DeviceSpec {
     Cpu,
     /// The NVIDIA GPU of this number: `cuda:0`.
     Cuda(usize),
-    /// The device of this number of Vulkan, Metal or WebGPU: `wgpu:0`.
+    /// The device of this number through Vulkan, Metal or WebGPU: `wgpu:0`.
     Wgpu(usize),
     /// LibTorch on the processor, which borrows weights in place: `libtorch`.
     LibTorch,
@@ -105,18 +107,19 @@ impl fmt::Display for DeviceSpec {
     }
 }
 
-/// Opens the burn device of a name, if this program has the backend and this machine the device.
+/// Opens the burn device that a string or [`DeviceSpec`] names, after checking that it exists.
 ///
 /// | string | device | feature |
 /// | --- | --- | --- |
-/// | `cpu` | burn's flex backend, which borrows weights in place | always there |
+/// | `cpu` | burn's flex backend, which borrows weights in place | always available |
 /// | `cuda`, `cuda:1` | an NVIDIA GPU; weights are uploaded | `cuda` |
 /// | `wgpu`, `wgpu:0` | Vulkan, Metal or WebGPU; weights are uploaded | `wgpu` |
 /// | `libtorch` | LibTorch on the processor, which borrows weights in place | `libtorch` |
 /// | `libtorch:cuda:0` | LibTorch on a GPU; weights are uploaded | `libtorch` |
 ///
 /// # Errors
-/// Says which feature is missing, or what was found instead.
+/// If the string is not a device, the program was built without the device's feature, or the
+/// machine does not have the device. The error names the feature, or the devices that were found.
 ///
 /// ```
 /// use ray_zerocopy::device;
@@ -140,7 +143,8 @@ fn not_compiled(spec: DeviceSpec, feature: &str) -> DeviceError {
     DeviceError::NotCompiled { device: spec.to_string(), feature: feature.to_owned() }
 }
 
-/// Picks a device out of those that the backend lists. Drivers that are not installed panic in some backends.
+/// Returns the device of this index in the backend's list. Some backends panic if their driver is
+/// not installed.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "libtorch"))]
 fn pick(spec: DeviceSpec, index: usize, what: &str, list: impl FnOnce() -> Vec<Device>) -> Result<Device, DeviceError> {
     let not_found = |found: String| DeviceError::NotFound { device: spec.to_string(), found };
@@ -174,7 +178,7 @@ fn wgpu(spec: DeviceSpec, _index: usize) -> Result<Device, DeviceError> {
 }
 
 #[cfg(feature = "libtorch")]
-#[allow(deprecated, reason = "burn marks LibTorch as on its way out; users who name it ask for it")]
+#[allow(deprecated, reason = "burn deprecates its LibTorch backend, which is used only if the user names it")]
 fn libtorch(spec: DeviceSpec) -> Result<Device, DeviceError> {
     match spec {
         DeviceSpec::LibTorchCuda(index) => pick(spec, index, "CUDA device of LibTorch", || {
@@ -212,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_is_named() {
+    fn unknown_devices_are_named() {
         for text in
             ["", "gpu", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "libtorch:mps", "CPU", "cuda:99999999999999999999"]
         {
@@ -222,7 +226,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn a_backend_that_is_not_compiled_in_names_its_feature() {
+    fn missing_backend_names_its_feature() {
         let error = device("cuda:1").unwrap_err();
         assert_eq!(error, DeviceError::NotCompiled { device: "cuda:1".into(), feature: "cuda".into() });
         assert!(error.to_string().contains("features = [\"cuda\"]"), "{error}");

@@ -1,7 +1,8 @@
 //! One copy of a model's weights per machine, however many processes run it.
 //!
-//! A worker does not load a model: it *borrows* it. The owner writes every weight once into an [`Arena`], a sealed
-//! block of memory; each worker rebuilds the pipeline from its config and lets its tensors read the arena.
+//! A worker does not load a model: it *borrows* it. The owner writes every weight once into an
+//! [`Arena`], a sealed block of memory. Each worker rebuilds the pipeline from its config, and its
+//! tensors read the arena in place.
 //!
 //! | you have | you write | you get |
 //! | --- | --- | --- |
@@ -57,19 +58,20 @@
 //! }
 //! ```
 //!
-//! # What is promised
-//! 1. **No silent copy.** After a load every weight lies in the arena, or is on the list that [`Loaded::copied`] gives;
-//!    `strict` makes the list an error.
-//! 2. **No write.** The arena is sealed: the kernel refuses every write by anybody.
-//! 3. **Nobody's death loses anything.** Tasks of a dead worker run on another, calls of a dead actor are errors that
-//!    name it, and workers end with their owner, whatever ends it.
-//! 4. **The same answer**, bit for bit, on the same backend, wherever the backend repeats its own.
+//! # Guarantees
+//! 1. **No silent copy.** After a load, every weight either lies in the arena or is on the list
+//!    that [`Loaded::copied`] returns. `strict` turns a non-empty list into an error.
+//! 2. **No write.** Arenas are sealed memfds: the kernel refuses every write, by any process.
+//! 3. **A crash loses no task.** Tasks of a killed worker run again on another one, with three
+//!    attempts by default. Calls of a killed actor are errors that name it, and the actor is
+//!    restarted. Workers end with their owner, even after `kill -9`.
+//! 4. **The same answer**, bit for bit, on the same backend, if the backend is deterministic.
 //!
 //! # Modules
-//! The root has what most programs name. The rest is in modules: [`arena`] for saved arenas and their tensors,
-//! [`checkpoint`] for weights of other programs, [`memory`] for huge pages and locked memory, [`report`] for memory
-//! use by process, [`engine`] for where calls run, [`error`] for the error of each operation, and [`jit`] for traced
-//! graphs.
+//! The root has the items that most programs use. The rest is in modules: [`arena`] for saved
+//! arenas and their tensors, [`checkpoint`] for weights of other programs, [`memory`] for huge
+//! pages and locked memory, [`report`] for memory use by process, [`engine`] for where calls run,
+//! [`error`] for the error of each operation, and [`jit`] for traced graphs.
 //!
 //! # Features
 //!
@@ -98,21 +100,21 @@
 //!
 //! ## `ray`
 //!
-//! The module `ray`: tasks and actors on clusters of [Ray](https://docs.ray.io), with weights in its
-//! object store. Needs Python 3.11 or later with a shared libpython to build, and an environment of
-//! that Python with Ray to run.
+//! The module `ray`: tasks and actors on clusters of [Ray](https://docs.ray.io), with weights in
+//! its object store. Needs Python 3.11 or later with a shared libpython to build, and an
+//! environment of that Python with Ray to run.
 //!
 //! # Platforms
 //!
-//! Linux 5.10 or later. Other systems have no sealed memory to share.
+//! Linux 5.10 or later. Other systems do not have sealed shared memory.
 
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
+compile_error!("ray-zerocopy runs on Linux only: it shares sealed memfds, which other systems do not have");
 
-// The derive names this crate by its name, in this crate's own tests too.
+// The macros' code names this crate `ray_zerocopy`, also in the crate's own tests.
 extern crate self as ray_zerocopy;
 
 pub mod arena;
@@ -135,7 +137,8 @@ mod tensor;
 
 /// Memory policies: huge pages, prefaulting and locking of an arena's memory, and their outcome.
 ///
-/// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a [`MemoryPolicy`](memory::MemoryPolicy).
+/// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a
+/// [`MemoryPolicy`](memory::MemoryPolicy).
 pub mod memory {
     pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
     pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
@@ -163,9 +166,10 @@ pub use ray_zerocopy_derive::{Pipeline, remote};
 
 /// Turns this process into a worker if it was started as one. Call it first in `main`.
 ///
-/// Workers are this very program, started again. A worker is recognised before `main` runs, so that tests and benchmarks, whose
-/// `main` is not yours, need nothing at all; this call makes sure of it where a platform runs no constructors,
-/// and says to the reader that `main` is not the only beginning.
+/// Workers are this executable, started again. They normally start from a constructor that runs
+/// before `main`, so tests and benchmarks, whose `main` you do not write, need no call. This call
+/// is the fallback on platforms without such constructors. It also tells readers of the program
+/// that the process may be a worker.
 pub fn init() {
     startup::fallback();
 }
@@ -176,8 +180,8 @@ struct Readme;
 
 /// Traits that the compiler names in errors about types that the macros cannot handle.
 ///
-/// The code of the macros implements or calls all of them, and each error says what to write. There
-/// is no reason to name them in a program.
+/// The code of the macros implements or calls all of them, and each error says what to write.
+/// Programs need not name them.
 pub mod diagnostics {
     pub use crate::pipeline::containers::{MapKey, PipelineContainer, PipelineList, PipelineMap};
     pub use crate::pipeline::copy_field::CopyField;
@@ -188,7 +192,7 @@ pub mod diagnostics {
     pub use crate::remote::wire::Remotable;
 }
 
-/// What the derives' code calls. Not for use by hand: it changes without notice.
+/// Items that the macros' code calls. They are not public API and change without notice.
 #[doc(hidden)]
 pub mod __private {
     pub use burn::tensor::Device;
@@ -204,7 +208,7 @@ pub mod __private {
     pub use crate::pipeline::field_kind::FieldKind;
     pub use crate::pipeline::rebuild::{Root, Source};
     pub use crate::pipeline::walk::{Container, Nothing, Over, Walk};
-    /// The traits with `pick`. They have no names, so that an import of all of them hides no type.
+    /// The traits with `pick`, exported without names, so that a glob import of them hides no type.
     pub mod pick {
         pub use crate::pipeline::copy_field::{IsNotSerde as _, IsSerde as _};
         pub use crate::pipeline::field_kind::{
@@ -212,12 +216,12 @@ pub mod __private {
         };
         pub use crate::remote::wire::{AsResult as _, AsTensors as _, AsUnsendable as _, AsValue as _};
     }
-    /// For `rzc`: files that appear when they are complete.
+    /// For `rzc`: atomic replacement of files.
     pub mod os {
         pub use crate::os::replace::replace;
         pub use crate::os::temporary::remove as remove_temporaries;
     }
-    /// For this workspace's fuzz targets, and the tests of their corpora.
+    /// For this workspace's fuzz targets and the tests of their corpora.
     pub mod fuzz {
         pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, module, pytorch};
     }
@@ -226,7 +230,7 @@ pub mod __private {
         pub use crate::remote::schema::{MethodInfo, Parameter, Schema};
         pub use crate::remote::untyped::{Arguments, Failed, ResultTensor, Results, call, make};
     }
-    /// For `ray-zerocopy-python`: what a module of a Python process needs.
+    /// For `ray-zerocopy-python`: functions for modules that run in a Python process.
     #[cfg(feature = "ray")]
     pub mod guest {
         pub use crate::ray::embedding::{libtorch, open};

@@ -1,5 +1,6 @@
-//! A graph that one program traces, for others to run: `everywhere FOLDER` leaves `model.rzg` there, and `answers.json` with inputs and
-//! what this process, local actors and Ray's actors have answered. `ray-zerocopy-python/wheel/tests` compares it with the others.
+//! Traces a graph for other programs: `everywhere FOLDER` writes `model.rzg`, and `answers.json`
+//! with inputs and the outputs of this process, of local actors, and of Ray's actors and tasks.
+//! `ray-zerocopy-python/wheel/tests` compares its own outputs with them.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use ray_zerocopy::ray::{Cluster, Options};
 use ray_zerocopy_tests::conformance::graphs::{questions, traced};
 use serde_json::{Value, json};
 
-/// The bits of tensors, so that nothing is rounded.
+/// The bytes of tensors in hexadecimal, so that nothing is rounded.
 fn bits(values: &Values) -> Result<Value> {
     let tensor = |name: &str| -> Result<Value> {
         let data: TensorData = values.data(name)?;

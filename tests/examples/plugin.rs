@@ -1,4 +1,4 @@
-//! A shared library with pipelines in it, which a host loads: its workers cannot be the host.
+//! A shared library with pipelines, loaded by a host program. The host cannot serve as its workers.
 
 #![allow(unsafe_code, reason = "it is called from outside of Rust")]
 
@@ -6,7 +6,7 @@ use std::ffi::{CString, c_char};
 
 use ray_zerocopy::LocalPool;
 
-/// Starts workers, which cannot be: why. The text is never freed.
+/// Tries to start workers, and returns the error as text. The text is never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn start_workers() -> *mut c_char {
     let text = match LocalPool::builder().workers(1).start() {

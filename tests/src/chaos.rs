@@ -1,4 +1,4 @@
-//! A pipeline for the chaos test: it does what it is asked, or misbehaves in every way there is.
+//! The pipeline and the random numbers of the chaos test.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -15,43 +15,44 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::models::{Unwritable, kill_myself};
 
-/// Numbers that are the same whenever the seed is: xorshift64*.
+/// A pseudorandom number generator with a seed: xorshift64*.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct SeededRng(u64);
 
-impl Dice {
-    /// From a seed, any of which is good.
+impl SeededRng {
+    /// Creates a generator from any seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// Less than `sides`.
-    pub fn roll(&mut self, sides: u64) -> u64 {
+    /// Returns a random number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % limit
     }
 
-    /// Bytes that mean nothing, or claim too much.
+    /// Returns packets that are invalid, or that claim too large sizes.
     pub fn garbage(&mut self) -> Vec<u8> {
         let number = |number: u64| number.to_le_bytes().to_vec();
-        match self.roll(6) {
-            0 => (0..self.roll(64) + 1).map(|_| self.roll(256) as u8).collect(),
-            // A frame in a memfd that is not there.
+        match self.below(6) {
+            0 => (0..self.below(64) + 1).map(|_| self.below(256) as u8).collect(),
+            // A frame in a memfd, without the memfd.
             1 => vec![1],
-            // A message of endless length, endless segments, and a segment of endless length.
+            // A message of maximal length, maximally many segments, and a segment of maximal
+            // length.
             2 => [vec![0], number(u64::MAX), number(0)].concat(),
             3 => [vec![0], number(0), number(u64::MAX)].concat(),
             4 => [vec![0], number(1), number(1), number(u64::MAX - 63), vec![0xc0]].concat(),
-            // A message that is no message.
+            // A message that is not valid MessagePack.
             _ => [vec![0], number(4), number(0), vec![0xdf, 0xff, 0xff, 0xff]].concat(),
         }
     }
 }
 
-/// The sockets of this process that have packets: the ends of connections between an owner and its workers. Empty while the limit of
-/// descriptors leaves none to look with.
+/// The SEQPACKET sockets of this process: the ends of connections between an owner and its workers.
+/// Returns an empty list if the limit of descriptors is reached, because the search needs some.
 pub fn connections() -> Vec<OwnedFd> {
     let Some(myself) = unless_short(pidfd_open(getpid(), PidfdFlags::empty()).map_err(Into::into)) else {
         return Vec::new();
@@ -64,7 +65,8 @@ pub fn connections() -> Vec<OwnedFd> {
     copies.filter(|copy| socket_type(copy).is_ok_and(|kind| kind == SocketType::SEQPACKET)).collect()
 }
 
-/// The result of a system call that needs a descriptor, or `None` if the limit of descriptors refuses it, as chaos makes it.
+/// The result of a system call that needs a descriptor. Returns `None` if the limit of descriptors
+/// is reached, which the chaos test lowers.
 fn unless_short<T>(result: std::io::Result<T>) -> Option<T> {
     match result {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => None,
@@ -72,16 +74,16 @@ fn unless_short<T>(result: std::io::Result<T>) -> Option<T> {
     }
 }
 
-/// Says something to whoever is at the other end. That it may be gone is what chaos is.
-pub fn babble(connection: &OwnedFd, bytes: &[u8]) {
+/// Sends bytes to the process at the other end of a connection, which may have ended.
+pub fn send_garbage(connection: &OwnedFd, bytes: &[u8]) {
     let _gone = send(connection, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
-/// A list that says it is longer than it is.
+/// A list whose serialization announces more items than it has.
 #[derive(Debug, Deserialize)]
-pub struct Boast(pub Vec<u8>);
+pub struct FalseLengthHint(pub Vec<u8>);
 
-impl Serialize for Boast {
+impl Serialize for FalseLengthHint {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(1 << 30))?;
         self.0.iter().try_for_each(|byte| list.serialize_element(byte))?;
@@ -89,75 +91,75 @@ impl Serialize for Boast {
     }
 }
 
-/// See the module.
+/// A pipeline whose methods answer, panic, kill their process, or send garbage.
 #[derive(Pipeline)]
-#[pipeline(init = Crew::new)]
-pub struct Crew {
+#[pipeline(init = ChaosModel::new)]
+pub struct ChaosModel {
     /// The weights.
-    pub oar: Linear,
-    /// An actor's state.
+    pub layer: Linear,
+    /// Number of `count` calls: the state of an actor.
     #[pipeline(skip)]
-    pub strokes: u64,
+    pub calls: u64,
 }
 
 #[ray_zerocopy::remote]
-impl Crew {
+impl ChaosModel {
     /// 1 MiB of weights.
     #[remote(skip)]
     pub fn new(device: &Device) -> Self {
-        Self { oar: LinearConfig::new(512, 512).init(device), strokes: 0 }
+        Self { layer: LinearConfig::new(512, 512).init(device), calls: 0 }
     }
 
-    /// Always right.
-    pub fn row(&self, x: u64) -> u64 {
+    /// Returns a value that the caller can check.
+    pub fn compute(&self, x: u64) -> u64 {
         x.wrapping_mul(3) + 1
     }
 
-    /// As many bytes as came, and one more in each.
-    pub fn carry(&self, x: Tensor<1>) -> Tensor<1> {
+    /// Adds 1 to each number.
+    pub fn add_one(&self, x: Tensor<1>) -> Tensor<1> {
         x.add_scalar(1.0)
     }
 
-    /// How many bytes came, through serde.
-    pub fn swallow(&self, bytes: Vec<u8>) -> usize {
+    /// Returns the number of bytes, which are sent through serde.
+    pub fn byte_count(&self, bytes: Vec<u8>) -> usize {
         bytes.len()
     }
 
-    /// Never called: the argument does not arrive.
-    pub fn listen(&self, boast: Boast) -> usize {
-        boast.0.len()
+    /// Is never called, because its argument cannot be deserialized.
+    pub fn receive(&self, list: FalseLengthHint) -> usize {
+        list.0.len()
     }
 
-    /// A result that cannot travel.
+    /// Returns a value that cannot be serialized.
     pub fn secret(&self) -> Unwritable {
         Unwritable
     }
 
-    /// Takes a while.
-    pub fn dawdle(&self, millis: u64) -> u64 {
+    /// Sleeps.
+    pub fn sleep(&self, millis: u64) -> u64 {
         std::thread::sleep(Duration::from_millis(millis));
         millis
     }
 
     /// Panics.
-    pub fn mutiny(&self, x: u64) -> u64 {
-        panic!("mutiny {x}")
+    pub fn panic_sometimes(&self, x: u64) -> u64 {
+        panic!("panic_sometimes {x}")
     }
 
-    /// Dies as of `kill -9`.
-    pub fn drown(&self) {
+    /// Kills the process of the worker.
+    pub fn kill_worker(&self) {
         kill_myself();
     }
 
-    /// Says something to its owner that nobody has asked, and then what was asked.
-    pub fn babble(&self, bytes: Vec<u8>) -> usize {
-        connections().iter().for_each(|connection| babble(connection, &bytes));
+    /// Sends garbage to the owner before the reply.
+    pub fn send_garbage(&self, bytes: Vec<u8>) -> usize {
+        connections().iter().for_each(|connection| send_garbage(connection, &bytes));
         bytes.len()
     }
 
-    /// Changes state.
-    pub fn stroke(&mut self) -> u64 {
-        self.strokes += 1;
-        self.strokes
+    /// Changes the state.
+    pub fn count(&mut self) -> u64 {
+        self.calls += 1;
+        self.calls
     }
 }

@@ -1,12 +1,12 @@
-//! Pipelines that the tests share, and the kernel's figures.
+//! Fixtures of the integration tests: pipelines, process control, and memory figures of the kernel.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 pub mod chaos;
 pub mod conformance;
-pub mod family;
 pub mod memory;
 pub mod models;
+pub mod process_tree;
 #[cfg(feature = "torchscript")]
 pub mod torchscript;
 pub mod traceable;

@@ -1,28 +1,29 @@
-//! The kernel's figures of a process, in bytes.
+//! Memory figures of processes from `/proc`, in bytes.
 
 use std::collections::HashMap;
 use std::fs;
 use std::ops::Range;
 
-/// A field of `/proc/<pid>/smaps_rollup`, `Pss` or `Anonymous`.
+/// A field of `/proc/<pid>/smaps_rollup`, such as `Pss` or `Anonymous`.
 pub fn rollup(pid: u32, field: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process is there");
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the process exists");
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or_else(|| panic!("no {field} in smaps_rollup of {pid}")) * 1024
 }
 
-/// Whether a process is there, and is not a corpse that nobody has fetched.
+/// Whether a process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // The first thread is a corpse as soon as it has ended, while others may still be on their way, with the sockets
-    // and the memory of all.
+    // The main thread is a zombie as soon as it has ended, while other threads may still be ending.
+    // They keep the sockets and the memory of the process until then.
     let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
     let corpse = matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), Some('Z' | 'X') | None);
     !corpse || threads > 1
 }
 
-/// Waits until `done`, and panics with `what` if it takes a minute. For what has to happen, but may take its time.
+/// Polls until `done` returns true, and panics with `what` after a minute. Tests use it in place of
+/// a fixed delay.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..6000 {
         if done() {
@@ -33,7 +34,7 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     panic!("it did not happen within a minute: {what}");
 }
 
-/// Whether the kernel is older than a version of Linux.
+/// Whether the kernel is older than the version.
 pub fn kernel_is_before(version: (u32, u32)) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("there is a /proc");
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
@@ -43,7 +44,7 @@ pub fn kernel_is_before(version: (u32, u32)) -> bool {
 /// A mapping of a process.
 #[derive(Debug)]
 pub struct Mapped {
-    /// Where it is.
+    /// Its address range.
     pub addresses: Range<u64>,
     /// Its fields in `/proc/<pid>/smaps`, in bytes.
     pub figures: HashMap<String, u64>,
@@ -60,7 +61,7 @@ impl Mapped {
 
 /// The mappings that a process has of the file with this inode.
 pub fn mapped(pid: u32, inode: u64) -> Vec<Mapped> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the process is there");
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("the process exists");
     let mut found: Vec<(bool, Mapped)> = Vec::new();
     for line in text.lines() {
         let words: Vec<_> = line.split_whitespace().collect();

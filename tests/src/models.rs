@@ -1,4 +1,4 @@
-//! Pipelines for tests: small, but with everything that can be in one.
+//! Small pipelines for tests, with methods that fail on demand and with every kind of field.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,90 +13,90 @@ use indexmap::IndexMap;
 use ray_zerocopy::{ActorWrapper, Pipeline};
 use serde::{Deserialize, Serialize};
 
-/// A matrix and some ways to misbehave.
+/// A pipeline of one linear layer, with methods that panic, abort, sleep and change state.
 #[derive(Pipeline)]
-pub struct Mill {
-    /// Rebuilds it.
+pub struct TestModel {
+    /// Rebuilds the pipeline.
     #[pipeline(config)]
-    pub config: MillConfig,
+    pub config: TestModelConfig,
     /// The weights.
-    pub stone: Linear,
-    /// Calls so far: an actor's state.
+    pub layer: Linear,
+    /// Sum of the arguments of `count`: the state of an actor.
     #[pipeline(skip)]
     pub calls: usize,
 }
 
-/// How large a [`Mill`] is.
+/// Config of a [`TestModel`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MillConfig {
+pub struct TestModelConfig {
     /// Rows and columns.
     pub size: usize,
-    /// A file that, while it exists, makes `init` kill its own process: a death during load.
+    /// A file that makes `init` remove it and kill its own process: the worker dies while it loads.
     pub deadly: Option<String>,
 }
 
-impl MillConfig {
-    /// A mill of `size` x `size` weights.
+impl TestModelConfig {
+    /// Config of a model with `size` x `size` weights.
     pub fn new(size: usize) -> Self {
         Self { size, deadly: None }
     }
 
-    /// The mill.
-    pub fn init(&self, device: &Device) -> Mill {
+    /// Creates the model.
+    pub fn init(&self, device: &Device) -> TestModel {
         if let Some(path) = &self.deadly
             && std::fs::remove_file(path).is_ok()
         {
             kill_myself();
         }
-        let stone = LinearConfig::new(self.size, self.size).init(device);
-        Mill { config: self.clone(), stone, calls: 0 }
+        let layer = LinearConfig::new(self.size, self.size).init(device);
+        TestModel { config: self.clone(), layer, calls: 0 }
     }
 }
 
-/// Ends this process as `kill -9` does.
+/// Sends SIGKILL to this process.
 pub fn kill_myself() {
     let pid = rustix::process::getpid();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("a process may kill itself");
     std::thread::sleep(Duration::from_secs(60));
 }
 
-/// A result that serde refuses to write.
+/// A type whose serialization fails.
 #[derive(Debug, Deserialize)]
 pub struct Unwritable;
 
 impl Serialize for Unwritable {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        Err(serde::ser::Error::custom("nobody may write this down"))
+        Err(serde::ser::Error::custom("this type cannot be serialized"))
     }
 }
 
-/// Why a mill does not grind.
+/// The error type of [`TestModel::arange`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MillError {
-    /// Nothing was given.
+pub enum TestModelError {
+    /// The count is 0.
     Empty,
-    /// Too much was given.
+    /// The count is larger than `room`.
     Full { given: usize, room: usize },
 }
 
 #[ray_zerocopy::remote]
-impl Mill {
+impl TestModel {
     /// The forward pass.
-    pub fn grind(&self, corn: Tensor<2>) -> Tensor<2> {
-        self.stone.forward(corn)
+    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
+        self.layer.forward(input)
     }
 
-    /// The process that runs it.
+    /// Id of the process that runs the method.
     pub fn pid(&self) -> u32 {
         std::process::id()
     }
 
-    /// How many threads the process computes with.
+    /// `RAYON_NUM_THREADS` of the process.
     pub fn threads(&self) -> Option<String> {
         std::env::var("RAYON_NUM_THREADS").ok()
     }
 
-    /// Any serde value, there and back.
+    /// Returns its arguments, which are serde values.
     pub fn echo(
         &self,
         value: serde_json::Value,
@@ -106,7 +106,7 @@ impl Mill {
         (value, text, numbers)
     }
 
-    /// Tensors in containers, there and back.
+    /// Takes tensors in containers, and returns them in a map.
     pub fn sort(&self, tensors: Vec<Tensor<2>>, mask: Option<Tensor<1, Bool>>) -> HashMap<String, Tensor<2>> {
         let mut named: HashMap<_, _> =
             tensors.into_iter().enumerate().map(|(index, tensor)| (format!("tensor {index}"), tensor)).collect();
@@ -116,26 +116,26 @@ impl Mill {
         named
     }
 
-    /// A result with an error of its own.
-    pub fn weigh(&self, corn: usize) -> Result<Tensor<1, Int>, MillError> {
-        match corn {
-            0 => Err(MillError::Empty),
-            corn if corn > 9 => Err(MillError::Full { given: corn, room: 9 }),
-            corn => Ok(Tensor::arange(0..corn as i64, &Device::flex())),
+    /// Returns a `Result` with an error type of the user's.
+    pub fn arange(&self, count: usize) -> Result<Tensor<1, Int>, TestModelError> {
+        match count {
+            0 => Err(TestModelError::Empty),
+            count if count > 9 => Err(TestModelError::Full { given: count, room: 9 }),
+            count => Ok(Tensor::arange(0..count as i64, &Device::flex())),
         }
     }
 
-    /// Panics.
-    pub fn jam(&self, why: String) -> u32 {
-        panic!("the mill is jammed by {why}")
+    /// Panics with a message that ends with `why`.
+    pub fn panic_with(&self, why: String) -> u32 {
+        panic!("asked to panic: {why}")
     }
 
-    /// Aborts.
-    pub fn explode(&self) {
+    /// Aborts the process.
+    pub fn abort_process(&self) {
         std::process::abort()
     }
 
-    /// Dies as of `kill -9` unless the file exists, which it makes first.
+    /// Creates the file and kills the process. If the file exists, returns the process id.
     pub fn die_once(&self, file: String) -> u32 {
         if std::fs::File::create_new(file).is_ok() {
             kill_myself();
@@ -143,71 +143,72 @@ impl Mill {
         std::process::id()
     }
 
-    /// Dies every time.
+    /// Kills the process.
     pub fn die_always(&self) {
         kill_myself();
     }
 
-    /// Takes a while.
+    /// Sleeps, and returns the process id.
     pub fn sleep(&self, millis: u64) -> u32 {
         std::thread::sleep(Duration::from_millis(millis));
         std::process::id()
     }
 
-    /// Makes the file, then takes a while.
+    /// Writes the process id into the file, then sleeps.
     pub fn announce_and_sleep(&self, file: String, millis: u64) -> u32 {
-        std::fs::write(file, std::process::id().to_string()).expect("the test's folder is there");
+        std::fs::write(file, std::process::id().to_string()).expect("the test's folder exists");
         std::thread::sleep(Duration::from_millis(millis));
         std::process::id()
     }
 
-    /// An option in an option.
+    /// Returns its argument, a nested option.
     pub fn maybe(&self, value: Option<Option<u8>>) -> Option<Option<u8>> {
         value
     }
 
-    /// A result that cannot travel.
+    /// Returns a value that cannot be serialized.
     pub fn secret(&self) -> Unwritable {
         Unwritable
     }
 
-    /// Changes state.
+    /// Adds to the state, and returns it.
     pub fn count(&mut self, by: usize) -> usize {
         self.calls += by;
         self.calls
     }
 
-    /// Changes state, then panics.
-    pub fn count_and_jam(&mut self) {
+    /// Changes the state, then panics.
+    pub fn count_and_panic(&mut self) {
         self.calls += 1000;
-        panic!("jammed while counting")
+        panic!("panicked while counting")
     }
 
-    /// Changes a weight in this process: allowed, and private.
-    pub fn wear(&mut self) -> f32 {
-        let weight = self.stone.weight.val() * 0.0;
-        self.stone.weight = burn::module::Param::from_tensor(weight);
-        self.stone.weight.val().abs().sum().into_scalar()
+    /// Sets the weights of this process to zero. Other processes do not see that.
+    pub fn zero_weights(&mut self) -> f32 {
+        let weight = self.layer.weight.val() * 0.0;
+        self.layer.weight = burn::module::Param::from_tensor(weight);
+        self.layer.weight.val().abs().sum().into_scalar()
     }
 
-    /// Loads a handle that another process has serialised, and says in which process, with which total.
-    pub fn load_handle(&self, handle: ActorWrapper<Mill>) -> Result<(u32, f32, usize), String> {
-        let mill = handle.load().map_err(|error| error.to_string())?;
-        Ok((std::process::id(), mill.total(), mill.copied().len()))
+    /// Loads a handle that another process serialised. Returns the process id, the sum of the
+    /// weights, and the number of copied tensors.
+    pub fn load_handle(&self, handle: ActorWrapper<TestModel>) -> Result<(u32, f32, usize), String> {
+        let model = handle.load().map_err(|error| error.to_string())?;
+        Ok((std::process::id(), model.total(), model.copied().len()))
     }
 
-    /// Whether the weight is in the process's heap or in shared memory is not seen here, but its sum is.
+    /// Sum of the weights.
     pub fn total(&self) -> f32 {
-        self.stone.weight.val().sum().into_scalar()
+        self.layer.weight.val().sum().into_scalar()
     }
 }
 
-impl Mill {
-    /// Where the weight lies in this process, on the flex backend.
+impl TestModel {
+    /// Address of the weight in this process, on the flex backend.
     pub fn weight_address(&self) -> usize {
         use burn::backend::{BackendTensor, DispatchTensorKind};
 
-        match self.stone.weight.val().into_dispatch().kind {
+        match self.layer.weight.val().into_dispatch().kind {
             DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
             other => panic!("not a float tensor on flex: {other:?}"),
         }
@@ -223,7 +224,7 @@ pub enum Language {
     Fr,
 }
 
-/// A block with everything that burn visits.
+/// A module with running statistics, a list and an option.
 #[derive(Module, Debug)]
 pub struct Block {
     norm: BatchNorm,
@@ -241,7 +242,7 @@ impl Block {
     }
 }
 
-/// A pipeline in a pipeline.
+/// A nested pipeline.
 #[derive(Pipeline)]
 pub struct Inner {
     /// Shared.
@@ -250,7 +251,7 @@ pub struct Inner {
     pub note: String,
 }
 
-/// One of two.
+/// An enum pipeline.
 #[derive(Pipeline)]
 pub enum Head {
     /// A matrix.
@@ -264,10 +265,10 @@ pub enum Head {
     },
 }
 
-/// Every kind of field, in every kind of container.
+/// A pipeline with every kind of field in every kind of container.
 #[derive(Pipeline)]
-#[pipeline(init = Zoo::new)]
-pub struct Zoo {
+#[pipeline(init = AllFields::new)]
+pub struct AllFields {
     pub module: Linear,
     pub block: Block,
     pub bare: Tensor<2>,
@@ -298,8 +299,8 @@ pub struct Zoo {
     pub name: i64,
 }
 
-impl Zoo {
-    /// The skeleton: right shapes, empty data.
+impl AllFields {
+    /// The skeleton: the right shapes, without data.
     pub fn new(device: &Device) -> Self {
         let linear = || LinearConfig::new(3, 3).init(device);
         let inner = || Inner { words: EmbeddingConfig::new(5, 3).init(device), note: String::new() };
@@ -337,22 +338,22 @@ impl Zoo {
 
     /// The skeleton with data in it.
     pub fn filled(device: &Device) -> Self {
-        let mut zoo = Self::new(device);
-        zoo.bare = Tensor::from_floats([[1.0, 2.0], [3.0, f32::NAN]], device);
-        zoo.ints = Tensor::from_ints([-1, 0, i32::MAX], device);
-        zoo.bools = vec![Tensor::from_bool([true, false], device), Tensor::from_bool([true], device)];
-        zoo.pair.1 = "pair".to_owned();
-        zoo.inner.note = "inner".to_owned();
-        zoo.inners.values_mut().for_each(|inner| inner.note = "of many".to_owned());
-        if let Head::Scaled { by, .. } = &mut zoo.head {
+        let mut all = Self::new(device);
+        all.bare = Tensor::from_floats([[1.0, 2.0], [3.0, f32::NAN]], device);
+        all.ints = Tensor::from_ints([-1, 0, i32::MAX], device);
+        all.bools = vec![Tensor::from_bool([true, false], device), Tensor::from_bool([true], device)];
+        all.pair.1 = "pair".to_owned();
+        all.inner.note = "inner".to_owned();
+        all.inners.values_mut().for_each(|inner| inner.note = "of many".to_owned());
+        if let Head::Scaled { by, .. } = &mut all.head {
             *by = 2.5;
         }
-        zoo.text = "text".to_owned();
-        zoo.numbers = vec![1.5, f32::INFINITY, -0.0];
-        zoo.table = [("x".to_owned(), u64::MAX)].into();
-        zoo.nested = Some([("k".to_owned(), vec![Some(1), None])].into());
-        zoo.skipped = 7;
-        zoo.name = -9;
-        zoo
+        all.text = "text".to_owned();
+        all.numbers = vec![1.5, f32::INFINITY, -0.0];
+        all.table = [("x".to_owned(), u64::MAX)].into();
+        all.nested = Some([("k".to_owned(), vec![Some(1), None])].into());
+        all.skipped = 7;
+        all.name = -9;
+        all
     }
 }

@@ -1,4 +1,5 @@
-//! The TorchScript modules that `tests/torchscript/make.py` has made, what PyTorch has answered, and modules of any size out of them.
+//! The TorchScript modules that `tests/torchscript/make.py` wrote, PyTorch's outputs for them, and
+//! modules of any width made of them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +7,17 @@ use burn::tensor::{Device, Tensor, TensorData};
 use ray_zerocopy::jit::TorchScript;
 use tch::{CModule, Kind};
 
-/// The file of a module.
+/// The path of a module's file.
 pub fn module(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("torchscript").join(format!("{name}.pt"))
 }
 
-/// The module of a file.
+/// Opens a module.
 pub fn open(name: &str) -> TorchScript {
     TorchScript::open(module(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What PyTorch has answered: numbers in lists, flat.
+/// PyTorch's outputs, as one flat list of numbers.
 pub fn expected(name: &str) -> Vec<f64> {
     let text = std::fs::read_to_string(module("mlp").with_file_name("expected.json")).unwrap();
     let all: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -31,7 +32,7 @@ pub fn expected(name: &str) -> Vec<f64> {
     numbers
 }
 
-/// As far as two builds of one LibTorch agree on one machine or another.
+/// Compares numbers with a tolerance of 1e-5: builds of LibTorch differ that much between machines.
 pub fn assert_close(found: TensorData, expected: &[f64]) {
     let found: Vec<f64> = found.iter::<f64>().collect();
     assert_eq!(found.len(), expected.len());
@@ -40,16 +41,16 @@ pub fn assert_close(found: TensorData, expected: &[f64]) {
     }
 }
 
-/// Numbers from -1 to 1.
+/// Equally spaced numbers from -1 to 1.
 pub fn rows<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     let count = shape.iter().product::<usize>();
     let numbers: Vec<f32> = (0..count).map(|at| -1.0 + 2.0 * at as f32 / (count - 1) as f32).collect();
     Tensor::<1>::from_floats(numbers.as_slice(), &Device::flex()).reshape(shape)
 }
 
-/// The two linear layers of `mlp.pt` with `width` inputs, outputs, and rows of weights between them.
+/// Writes the two linear layers of `mlp.pt` with `width` inputs and outputs each.
 pub fn widened(mlp: &Path, width: usize, folder: &Path) -> PathBuf {
-    let module = CModule::load(mlp).expect("the module is there");
+    let module = CModule::load(mlp).expect("the module exists");
     let width = width as i64;
     tch::no_grad(|| {
         for (name, mut parameter) in module.named_parameters().expect("it has parameters") {

@@ -1,4 +1,4 @@
-//! Pipelines that the tests of traced graphs share.
+//! Pipelines of the tests for traced graphs.
 
 use std::collections::BTreeMap;
 

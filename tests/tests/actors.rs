@@ -1,4 +1,4 @@
-//! Actors, on real processes.
+//! Actors of the local engine, with real worker processes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -6,27 +6,27 @@ use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::error::{DeviceError, LoadError, TicketError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, Ticket, gather};
 use ray_zerocopy_tests::memory::is_alive;
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 
-fn wrapper() -> ActorWrapper<Mill> {
-    ActorWrapper::new(&MillConfig::new(32).init(&Device::flex())).unwrap()
+fn wrapper() -> ActorWrapper<TestModel> {
+    ActorWrapper::new(&TestModelConfig::new(32).init(&Device::flex())).unwrap()
 }
 
 #[test]
 fn actors_answer_as_the_original_does() {
     let device = Device::flex();
-    let mill = MillConfig::new(32).init(&device);
-    let actors = ActorWrapper::new(&mill).unwrap().device("cpu").unwrap().spawn(3).unwrap();
+    let model = TestModelConfig::new(32).init(&device);
+    let actors = ActorWrapper::new(&model).unwrap().device("cpu").unwrap().spawn(3).unwrap();
     assert_eq!(actors.actor_count(), 3);
-    let corn = Tensor::<2>::random([4, 32], Distribution::Default, &device);
-    let here = mill.grind(corn.clone()).into_data();
-    for there in gather((0..9).map(|_| actors.grind(corn.clone()))).wait().unwrap() {
+    let input = Tensor::<2>::random([4, 32], Distribution::Default, &device);
+    let here = model.forward(input.clone()).into_data();
+    for there in gather((0..9).map(|_| actors.forward(input.clone()))).wait().unwrap() {
         assert_eq!(there.into_data(), here);
     }
 }
 
 #[test]
-fn each_actor_has_its_own_state_and_keeps_the_order_of_calls() {
+fn actors_keep_own_state_and_call_order() {
     let actors = wrapper().spawn(2).unwrap();
     let counts = gather((1..=50).map(|_| actors.actor(0).count(1))).wait().unwrap();
     assert_eq!(counts, (1..=50).collect::<Vec<_>>());
@@ -42,7 +42,7 @@ fn one_actor_cannot_corrupt_the_others() {
     let before: f32 = wrapper.load().unwrap().total();
     let actors = wrapper.spawn(2).unwrap();
     assert_eq!(actors.actor(0).total().wait().unwrap(), before);
-    assert_eq!(actors.actor(0).wear().wait().unwrap(), 0.0);
+    assert_eq!(actors.actor(0).zero_weights().wait().unwrap(), 0.0);
     assert_eq!(actors.actor(0).total().wait().unwrap(), 0.0);
     assert_eq!(actors.actor(1).total().wait().unwrap(), before);
     assert_eq!(wrapper.load().unwrap().total(), before);
@@ -50,21 +50,22 @@ fn one_actor_cannot_corrupt_the_others() {
 }
 
 #[test]
-fn a_panic_is_an_error_and_the_actor_starts_anew() {
+fn panic_is_an_error_and_resets_the_actor() {
     let actors = wrapper().spawn(1).unwrap();
     let pid = actors.pid().wait().unwrap();
     assert_eq!(actors.count(3).wait().unwrap(), 3);
-    let error = actors.count_and_jam().wait().unwrap_err();
+    let error = actors.count_and_panic().wait().unwrap_err();
     let Error::Call(CallError::Panicked { method, worker, message }) = &error else { panic!("{error}") };
-    assert_eq!((method.as_str(), worker.pid), ("count_and_jam", pid));
-    assert!(message.starts_with("jammed while counting (tests/src/models.rs:"), "{message}");
-    // The process lives on, with a pipeline from the arena: a half-changed one is nobody's state.
+    assert_eq!((method.as_str(), worker.pid), ("count_and_panic", pid));
+    assert!(message.starts_with("panicked while counting (tests/src/models.rs:"), "{message}");
+    // The process survives. Its pipeline is loaded again, because the panic may have left the old
+    // one half-changed.
     assert_eq!(actors.pid().wait().unwrap(), pid);
     assert_eq!(actors.count(0).wait().unwrap(), 0);
 }
 
 #[test]
-fn a_killed_actor_is_an_error_that_names_it_and_comes_back() {
+fn killed_actor_is_named_and_restarted() {
     let actors = wrapper().spawn(2).unwrap();
     let actor = actors.actor(1);
     let pid = actor.pid().wait().unwrap();
@@ -86,14 +87,14 @@ fn a_killed_actor_is_an_error_that_names_it_and_comes_back() {
 }
 
 #[test]
-fn an_actor_that_dies_while_it_loads_is_started_again() {
+fn actor_that_dies_while_loading_is_restarted() {
     let folder = tempfile::tempdir().unwrap();
     let deadly = folder.path().join("deadly");
-    let config = MillConfig { size: 8, deadly: Some(deadly.to_string_lossy().into_owned()) };
+    let config = TestModelConfig { size: 8, deadly: Some(deadly.to_string_lossy().into_owned()) };
     let wrapper = ActorWrapper::new(&config.init(&Device::flex())).unwrap();
     std::fs::write(&deadly, "").unwrap();
     let actors = wrapper.spawn(2).unwrap();
-    assert!(!deadly.exists(), "nobody died");
+    assert!(!deadly.exists(), "no worker removed the file and died");
     assert_eq!(gather(actors.iter().map(|actor| actor.pid())).wait().unwrap().len(), 2);
 }
 
@@ -109,16 +110,16 @@ fn dropping_the_actors_ends_their_processes() {
 }
 
 #[test]
-fn a_device_that_was_not_compiled_in_is_an_error_that_names_the_feature() {
+fn missing_device_error_names_the_feature() {
     let expected = DeviceError::NotCompiled { device: "cuda:1".to_owned(), feature: "cuda".to_owned() };
     let wrapper = wrapper().device("cuda:1").unwrap();
     assert_eq!(wrapper.load().unwrap_err(), Error::Device(expected.clone()));
     let error = wrapper.spawn(2).unwrap_err();
     let Error::Call(CallError::Load { error: LoadError::Device(found), .. }) = &error else { panic!("{error}") };
     assert_eq!(*found, expected);
-    // The wrapper's device is overridden at `load_on`.
+    // `load_on` overrides the wrapper's device.
     assert!(wrapper.load_on("cpu").is_ok());
-    assert!(wrapper.clone().device("gpu").is_err(), "a typo fails where it is written");
+    assert!(wrapper.clone().device("gpu").is_err(), "an invalid device string fails in `device`");
     let error = wrapper.load_on("gpu").unwrap_err();
     assert!(error.to_string().starts_with("`gpu` is not a device; write `cpu`"), "{error}");
 }
@@ -151,7 +152,7 @@ fn a_deadline_can_be_given_for_one_call() {
 }
 
 #[test]
-fn a_report_finds_every_process_that_maps_the_weights() {
+fn report_finds_every_process_with_the_arena() {
     let wrapper = wrapper();
     let alone = wrapper.report().unwrap();
     assert_eq!(alone.processes.len(), 1);
@@ -174,19 +175,19 @@ fn a_handle_is_good_in_another_process() {
 }
 
 #[test]
-fn a_handle_travels_as_text_and_a_forged_one_does_not() {
+fn handle_travels_as_text_unless_forged() {
     let wrapper = wrapper().device("cpu").unwrap();
     let arena = wrapper.arena().id();
     let text = serde_json::to_string(&wrapper).unwrap();
-    let twin: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
-    let again: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
-    let address = |wrapper: &ActorWrapper<Mill>| wrapper.load().unwrap().weight_address();
+    let twin: ActorWrapper<TestModel> = serde_json::from_str(&text).unwrap();
+    let again: ActorWrapper<TestModel> = serde_json::from_str(&text).unwrap();
+    let address = |wrapper: &ActorWrapper<TestModel>| wrapper.load().unwrap().weight_address();
     assert_eq!(address(&twin), address(&again), "the same arena was mapped twice");
     assert_eq!(twin.arena().id(), arena);
     assert_eq!(twin.load().unwrap().total(), wrapper.load().unwrap().total());
 
-    // The same by a ticket, which does no I/O when it is written or read.
-    let ticket: Ticket<Mill> =
+    // A ticket gives the same arena. It does no I/O when it is serialised or deserialised.
+    let ticket: Ticket<TestModel> =
         serde_json::from_str(&serde_json::to_string(&wrapper.export().unwrap()).unwrap()).unwrap();
     assert_eq!(ticket.arena_id(), arena);
     assert_eq!(address(&ticket.open().unwrap()), address(&twin));
@@ -194,15 +195,15 @@ fn a_handle_travels_as_text_and_a_forged_one_does_not() {
 
     wrapper.withdraw();
     assert!(matches!(ticket.open().unwrap_err(), TicketError::Refused { .. }));
-    let error = serde_json::from_str::<ActorWrapper<Mill>>(&text).unwrap_err();
+    let error = serde_json::from_str::<ActorWrapper<TestModel>>(&text).unwrap_err();
     assert!(error.to_string().contains("may have been withdrawn"), "{error}");
     let text = serde_json::to_string(&wrapper).unwrap();
 
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
     value["ticket"]["secret"] = serde_json::json!(vec![0_u8; 16]);
-    let error = serde_json::from_value::<ActorWrapper<Mill>>(value.clone()).unwrap_err();
+    let error = serde_json::from_value::<ActorWrapper<TestModel>>(value.clone()).unwrap_err();
     assert!(error.to_string().contains("does not know the secret"), "{error}");
     value["ticket"]["socket"] = serde_json::json!("/nowhere/arenas");
-    let error = serde_json::from_value::<ActorWrapper<Mill>>(value).unwrap_err();
+    let error = serde_json::from_value::<ActorWrapper<TestModel>>(value).unwrap_err();
     assert!(error.to_string().contains("is it still running, on this machine, as this user?"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Arenas: what is in them, and what is refused.
+//! Arenas: format, seals, validation, and borrowed tensors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -11,7 +11,7 @@ use burn::tensor::{Bool, Bytes, DType, Device, Distribution, Int, Tensor, Tensor
 use burn_pack::Writer;
 use ray_zerocopy::error::{ArenaError, LoadError};
 use ray_zerocopy::{Arena, Pipeline, load, share};
-use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
+use ray_zerocopy_tests::models::{AllFields, TestModel, TestModelConfig};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, memfd_create};
 
 const ALL: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -32,23 +32,23 @@ fn bytes(arena: &Arena) -> Vec<u8> {
     bytes
 }
 
-fn mill() -> Mill {
-    MillConfig::new(24).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(24).init(&Device::flex())
 }
 
 #[test]
-fn an_arena_is_a_burnpack_container_that_any_burn_tool_reads() {
-    let mill = mill();
-    let arena = share(&mill).unwrap();
+fn arena_is_a_valid_burnpack_container() {
+    let model = model();
+    let arena = share(&model).unwrap();
     let reader = burn_pack::Reader::from_bytes(Bytes::from_bytes_vec(bytes(&arena))).unwrap();
     let names = reader.tensor_names();
-    assert!(names.contains(&"stone.weight") && names.contains(&"stone.bias"), "{names:?}");
-    assert_eq!(reader.tensor_data("stone.weight").unwrap(), mill.stone.weight.val().into_data().as_bytes());
+    assert!(names.contains(&"layer.weight") && names.contains(&"layer.bias"), "{names:?}");
+    assert_eq!(reader.tensor_data("layer.weight").unwrap(), model.layer.weight.val().into_data().as_bytes());
 }
 
 #[test]
 fn the_kernel_refuses_every_write() {
-    let arena = share(&mill()).unwrap();
+    let arena = share(&model()).unwrap();
     let fd = arena.fd().unwrap();
     assert!(rustix::io::write(fd, b"x").is_err());
     assert!(rustix::fs::ftruncate(fd, 1).is_err());
@@ -59,26 +59,26 @@ fn the_kernel_refuses_every_write() {
     arena.verify().unwrap();
 }
 
-/// Before Linux 6.7 memory that is sealed cannot be mapped through a descriptor that is open for writing.
+/// Before Linux 6.7 sealed memory cannot be mapped through a descriptor that is open for writing.
 #[test]
-fn what_is_kept_and_handed_out_is_open_for_reading_only() {
+fn arena_descriptors_are_read_only() {
     let mode = |arena: &Arena| fcntl_getfl(arena.fd().unwrap()).unwrap().intersection(OFlags::RWMODE);
-    let arena = share(&mill()).unwrap();
+    let arena = share(&model()).unwrap();
     assert_eq!(mode(&arena), OFlags::RDONLY);
-    // Even if the caller's descriptor is open for writing.
+    // Also if the caller's descriptor is open for writing.
     let writable = memfd(&bytes(&arena), ALL);
     assert_eq!(fcntl_getfl(&writable).unwrap().intersection(OFlags::RWMODE), OFlags::RDWR);
     let opened = Arena::from_memfd(writable).unwrap();
     assert_eq!(mode(&opened), OFlags::RDONLY);
     opened.verify().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    arena.save(folder.path().join("mill.bpk")).unwrap();
-    assert_eq!(mode(&Arena::open(folder.path().join("mill.bpk")).unwrap()), OFlags::RDONLY);
+    arena.save(folder.path().join("model.bpk")).unwrap();
+    assert_eq!(mode(&Arena::open(folder.path().join("model.bpk")).unwrap()), OFlags::RDONLY);
 }
 
 #[test]
-fn an_unsealed_memfd_and_a_plain_file_are_refused() {
-    let good = bytes(&share(&mill()).unwrap());
+fn unsealed_memfd_and_plain_file_are_refused() {
+    let good = bytes(&share(&model()).unwrap());
     let error = Arena::from_memfd(memfd(&good, SealFlags::empty())).unwrap_err();
     assert_eq!(error, ArenaError::NotSealed { missing: "SEAL, SHRINK, GROW, WRITE".to_owned() });
     let error = Arena::from_memfd(memfd(&good, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL)).unwrap_err();
@@ -89,7 +89,7 @@ fn an_unsealed_memfd_and_a_plain_file_are_refused() {
 }
 
 #[test]
-fn what_is_no_arena_is_refused() {
+fn other_and_truncated_bytes_are_refused() {
     for junk in [vec![0], vec![7; 5000], b"BURN".to_vec()] {
         assert!(matches!(Arena::from_memfd(memfd(&junk, ALL)), Err(ArenaError::NotAnArena(_))));
     }
@@ -97,19 +97,19 @@ fn what_is_no_arena_is_refused() {
     let plain = Writer::new(Vec::new()).into_bytes().unwrap();
     let error = Arena::from_memfd(memfd(&plain, ALL)).unwrap_err();
     assert_eq!(error.to_string(), "not an arena: it is a burnpack container without a manifest of ray-zerocopy");
-    let good = bytes(&share(&mill()).unwrap());
+    let good = bytes(&share(&model()).unwrap());
     for len in [1, 9, 10, 300, good.len() / 2, good.len() - 1] {
         assert!(Arena::from_memfd(memfd(&good[..len], ALL)).is_err(), "cut to {len} of {} bytes", good.len());
     }
 }
 
-/// Every single byte of a small arena, flipped: it is refused, or its weights are shown to be damaged, or the byte is
-/// padding or a field of the container that nothing reads.
+/// Flips each byte of a small arena. Either the arena is refused, or `verify` finds the damage, or
+/// the byte is padding or a field of the container that is not read.
 #[test]
-fn a_flipped_byte_never_goes_unseen_where_it_matters() {
-    let arena = share(&MillConfig::new(2).init(&Device::flex())).unwrap();
+fn flipped_byte_is_refused_or_harmless() {
+    let arena = share(&TestModelConfig::new(2).init(&Device::flex())).unwrap();
     let good = bytes(&arena);
-    let first = load::<Mill>(&arena, &Device::flex()).unwrap().stone.weight.val().into_data();
+    let first = load::<TestModel>(&arena, &Device::flex()).unwrap().layer.weight.val().into_data();
     let (mut refused, mut damaged) = (0, 0);
     for at in 0..good.len() {
         let mut bad = good.clone();
@@ -123,8 +123,8 @@ fn a_flipped_byte_never_goes_unseen_where_it_matters() {
             damaged += 1;
             continue;
         }
-        if let Ok(loaded) = load::<Mill>(&arena, &Device::flex()) {
-            assert_eq!(loaded.stone.weight.val().into_data(), first, "byte {at} changed the weights unseen");
+        if let Ok(loaded) = load::<TestModel>(&arena, &Device::flex()) {
+            assert_eq!(loaded.layer.weight.val().into_data(), first, "byte {at} changed the weights unnoticed");
         }
     }
     assert!(refused > 100 && damaged >= (2 * 2 + 2) * 4, "{refused} refused, {damaged} damaged");
@@ -132,21 +132,21 @@ fn a_flipped_byte_never_goes_unseen_where_it_matters() {
 
 #[test]
 fn a_damaged_weight_is_named() {
-    let arena = share(&mill()).unwrap();
+    let arena = share(&model()).unwrap();
     let mut bad = bytes(&arena);
     let last = bad.len() - 1;
     bad[last] ^= 1;
     let error = Arena::from_memfd(memfd(&bad, ALL)).unwrap().verify().unwrap_err();
-    assert!(error.to_string().starts_with("entry `stone.bias` of the arena is corrupted: BLAKE3 is"), "{error}");
+    assert!(error.to_string().starts_with("entry `layer.bias` of the arena is corrupted: BLAKE3 is"), "{error}");
 }
 
 #[test]
 fn another_pipelines_arena_is_refused() {
-    let arena = share(&mill()).unwrap();
-    let error = load::<Zoo>(&arena, &Device::flex()).unwrap_err();
+    let arena = share(&model()).unwrap();
+    let error = load::<AllFields>(&arena, &Device::flex()).unwrap_err();
     assert!(matches!(error, LoadError::WrongPipeline { .. }), "{error}");
-    assert!(error.to_string().contains("ray_zerocopy_tests::models::Mill"), "{error}");
-    assert!(error.to_string().contains("`ray_zerocopy_tests::models::Zoo` is to be loaded"), "{error}");
+    assert!(error.to_string().contains("ray_zerocopy_tests::models::TestModel"), "{error}");
+    assert!(error.to_string().contains("`ray_zerocopy_tests::models::AllFields` is to be loaded"), "{error}");
 }
 
 #[derive(Pipeline)]
@@ -225,7 +225,7 @@ fn quantised_weights_are_borrowed_or_counted() {
 }
 
 #[test]
-fn a_pipeline_without_elements_or_tensors_can_be_shared() {
+fn pipeline_without_tensors_can_be_shared() {
     #[derive(Pipeline)]
     #[pipeline(init = Empty::new)]
     struct Empty {
@@ -243,23 +243,23 @@ fn a_pipeline_without_elements_or_tensors_can_be_shared() {
 }
 
 #[test]
-fn weights_are_read_where_they_are_even_after_the_arena_is_dropped() {
-    let arena = share(&mill()).unwrap();
-    let twin = load::<Mill>(&arena, &Device::flex()).unwrap();
+fn borrowed_weights_outlive_the_arena() {
+    let arena = share(&model()).unwrap();
+    let twin = load::<TestModel>(&arena, &Device::flex()).unwrap();
     let total = twin.total();
     drop(arena);
     assert_eq!(twin.total(), total);
-    // Whoever has a tensor keeps the memory.
-    let weight = twin.into_inner().stone.weight.val();
+    // A tensor keeps the memory mapped.
+    let weight = twin.into_inner().layer.weight.val();
     assert_eq!(weight.sum().into_scalar::<f32>(), total);
 }
 
 #[test]
-fn writing_to_a_borrowed_parameter_makes_a_private_copy() {
-    let arena = share(&mill()).unwrap();
-    let mut twin = load::<Mill>(&arena, &Device::flex()).unwrap();
-    let weight = twin.stone.weight.val().slice_fill([0..24, 0..24], 9.0);
-    twin.stone.weight = Param::from_tensor(weight);
+fn write_to_borrowed_parameter_copies_it() {
+    let arena = share(&model()).unwrap();
+    let mut twin = load::<TestModel>(&arena, &Device::flex()).unwrap();
+    let weight = twin.layer.weight.val().slice_fill([0..24, 0..24], 9.0);
+    twin.layer.weight = Param::from_tensor(weight);
     assert_eq!(twin.total(), 9.0 * 24.0 * 24.0);
     arena.verify().unwrap();
 }

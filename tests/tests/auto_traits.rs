@@ -1,4 +1,5 @@
-//! `Send`, `Sync`, `Unpin` and `'static` of public types: a field that lacks one would take it from its type unnoticed.
+//! Assertions of `Send`, `Sync`, `Unpin` and `'static` for public types. A private field can remove
+//! such a trait from its type without a compile error.
 
 use ray_zerocopy::arena::{ArenaFile, ArenaId, CopiedTensor, Placement, Progress, SharedTensor, TensorKind};
 use ray_zerocopy::checkpoint::{CheckpointOptions, CheckpointTensor};
@@ -14,7 +15,7 @@ use ray_zerocopy::{
     Actor, ActorWrapper, Actors, Arena, CallError, Checkpoint, DeviceSpec, Error, Gather, Loaded, LocalPool, Pending,
     TaskWrapper, Ticket,
 };
-use ray_zerocopy_tests::models::Mill;
+use ray_zerocopy_tests::models::TestModel;
 
 fn send<T: Send + 'static>() {}
 fn send_sync<T: Send + Sync + 'static>() {}
@@ -27,11 +28,11 @@ fn handles_are_send_and_sync() {
     send_sync::<ArenaFile>();
     send_sync::<Checkpoint>();
     send_sync::<LocalPool>();
-    send_sync::<TaskWrapper<Mill>>();
-    send_sync::<ActorWrapper<Mill>>();
-    send_sync::<Actors<Mill>>();
-    send_sync::<Actor<Mill>>();
-    send_sync::<Ticket<Mill>>();
+    send_sync::<TaskWrapper<TestModel>>();
+    send_sync::<ActorWrapper<TestModel>>();
+    send_sync::<Actors<TestModel>>();
+    send_sync::<Actor<TestModel>>();
+    send_sync::<Ticket<TestModel>>();
     send_sync::<JitTaskWrapper>();
     send_sync::<JitActorWrapper>();
     send_sync::<JitActors>();
@@ -64,7 +65,7 @@ fn data_and_builders_are_send_and_sync() {
     send_sync::<Values>();
 }
 
-/// So that `?` converts them into `anyhow::Error` and `Box<dyn Error + Send + Sync>`.
+/// Required for `?` to convert them into `anyhow::Error` and `Box<dyn Error + Send + Sync>`.
 #[test]
 fn errors_are_send_and_sync() {
     fn error<T: std::error::Error + Send + Sync + Clone + 'static>() {}
@@ -75,18 +76,18 @@ fn errors_are_send_and_sync() {
 
 #[test]
 fn futures_are_send_and_unpin() {
-    send::<Pending<Mill>>();
-    send::<Gather<Mill>>();
-    unpin::<Pending<Mill>>();
-    unpin::<Gather<Mill>>();
+    send::<Pending<TestModel>>();
+    send::<Gather<TestModel>>();
+    unpin::<Pending<TestModel>>();
+    unpin::<Gather<TestModel>>();
 }
 
-/// What is loaded computes, and is used by one thread at a time.
+/// Loaded models are used by one thread at a time, so they need not be `Sync`.
 #[test]
 fn loaded_models_are_send() {
-    send::<Loaded<Mill>>();
+    send::<Loaded<TestModel>>();
     send::<Executable>();
-    shared::<Tracer<'_, Mill>>();
+    shared::<Tracer<'_, TestModel>>();
 }
 
 #[cfg(feature = "ray")]

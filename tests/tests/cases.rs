@@ -1,6 +1,6 @@
-//! Files that people have: names and shapes that differ from a pipeline's.
+//! Real-world checkpoints whose names and shapes differ from the pipeline's.
 //!
-//! The files in `tests/cases` are those of reports about other programs.
+//! The files in `tests/cases` reproduce bug reports of other programs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -23,7 +23,7 @@ fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name)
 }
 
-/// A file of matrices and vectors, whose elements are numbered from `first` on.
+/// Writes a file of tensors whose elements count up from `first`.
 fn write(path: &Path, tensors: &[(&str, &[usize], f32)]) {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
@@ -54,8 +54,8 @@ fn stored(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 fn in_file() -> Placement {
-    #[allow(unsafe_code, reason = "the promise is what is tested")]
-    // SAFETY: no test writes to a file once it is there.
+    #[allow(unsafe_code, reason = "the tests keep the promise of `in_file`")]
+    // SAFETY: no test writes to a file after it was created.
     unsafe {
         Placement::in_file()
     }
@@ -92,7 +92,7 @@ pipeline!(Clip, |device| Clip {
 });
 
 #[test]
-fn a_tensor_without_a_dimension_fits_one_of_one_element() {
+fn scalar_tensor_fits_a_tensor_of_one_element() {
     let folder = TempDir::new().unwrap();
     let packed = folder.path().join("scalar.bpk");
     let open = |path: &Path| Checkpoint::open(path).unwrap().from_pytorch().rename("^", "clip.").unwrap();
@@ -135,7 +135,7 @@ impl Language {
         self.lm_head.forward(x)
     }
 
-    /// Whether both weights are the same memory in this process.
+    /// Whether both weights have the same address in this process.
     pub fn tied(&self) -> bool {
         let at = |tensor: Tensor<2>| match tensor.into_dispatch().kind {
             DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
@@ -146,7 +146,7 @@ impl Language {
 }
 
 #[test]
-fn a_head_that_is_tied_to_the_embedding_is_stored_once() {
+fn head_tied_to_the_embedding_is_stored_once() {
     let open = || Checkpoint::open(case("tied.safetensors")).unwrap().from_pytorch();
     let model = Language::new(&Device::flex());
     let error = share_from(&model, &open()).unwrap_err();
@@ -222,7 +222,8 @@ fn fused_projections_are_split_and_put_together() {
         assert_eq!(numbers(linear.weight.val().transpose()), weight[16 * at..16 * (at + 1)]);
         assert_eq!(numbers(linear.bias.as_ref().unwrap().val()), bias[4 * at..4 * (at + 1)]);
     }
-    // And back: what was split where it is, and what lies in separate files or the other way round.
+    // Fused again: of parts that lie side by side in one file, and of parts in separate files or in
+    // another order.
     let from = [r"query\.(weight|bias)$", r"key\.(weight|bias)$", r"value\.(weight|bias)$"];
     let fused = split().fuse(from, "qkv.$1").unwrap();
     assert!(fused.tensors().all(|tensor| tensor.is_contiguous));
@@ -267,7 +268,7 @@ fn fused_projections_are_split_and_put_together() {
 fn transposed_weights_of_gpt2_are_turned_around() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("model.safetensors");
-    // `Conv1D` has [in, out], and query, key and value side by side.
+    // `Conv1D` stores [in, out], with query, key and value side by side.
     let tensors: [(&str, &[usize], f32); 4] = [
         ("attn.c_attn.weight", &[4, 12], 0.0),
         ("attn.c_attn.bias", &[12], 100.0),
@@ -285,19 +286,19 @@ fn transposed_weights_of_gpt2_are_turned_around() {
         ((0..48).map(|at| at as f32).collect::<Vec<_>>(), (200..216).map(|at| at as f32).collect::<Vec<_>>());
     assert_eq!(numbers(model.attn.qkv.weight.val()), wide);
     assert_eq!(numbers(model.attn.out_proj.weight.val()), out);
-    // The pipeline has them as the file does: they can stay there.
+    // The pipeline has the layout of the file, so the tensors are borrowed.
     let checkpoint = turned().rename("c_attn", "qkv").unwrap().placement(in_file().aligned(4));
     let arena = share_from(&Fused::new(&Device::flex()), &checkpoint).unwrap();
     assert!(arena.tensors().all(|tensor| matches!(tensor.placed, Location::File { .. })));
 
-    // Split by columns of the file.
+    // Split by columns.
     let checkpoint = turned().split(r"c_attn\.(weight|bias)", ["query.$1", "key.$1", "value.$1"]).unwrap();
     let arena = share_from(&Attention::new(&Device::flex()), &checkpoint).unwrap();
     let model = load::<Attention>(&arena, &Device::flex()).unwrap();
     let rows = |first: usize| (0..4).flat_map(|row| wide[12 * row + first..][..4].to_vec()).collect::<Vec<_>>();
     assert_eq!(numbers(model.attn.query.weight.val()), rows(0));
     assert_eq!(numbers(model.attn.value.weight.val()), rows(8));
-    // And packed, where PyTorch's layout is written down.
+    // Packed with PyTorch's layout.
     let packed = folder.path().join("packed.bpk");
     checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
     let arena =
@@ -318,7 +319,7 @@ struct Own {
     norm: OwnNorm,
 }
 
-/// A norm of the user's, with PyTorch's names.
+/// A user's norm with PyTorch's parameter names.
 #[derive(Module, Debug)]
 struct OwnNorm {
     weight: Param<Tensor<1>>,
@@ -348,7 +349,7 @@ fn norms_are_found_under_both_of_their_names() {
 }
 
 #[test]
-fn groups_that_there_are_not_are_refused_with_what_was_meant() {
+fn unknown_regex_groups_are_refused_with_a_hint() {
     let open = || Checkpoint::open(case("layers.safetensors")).unwrap();
     let error = open().rename(r"layers\.(\d+)\.", "blk$1_").map(drop).unwrap_err();
     assert!(matches!(&error, CheckpointError::Group { group, .. } if group == "1_"), "{error}");

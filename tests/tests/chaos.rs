@@ -1,9 +1,10 @@
-//! Chaos: pools of 1 to 16 workers under load, while one or all of them are killed or stopped, descriptors and memory are short, methods
-//! panic, and nonsense is sent. Every call is answered once, with the right value or with an error of the kind that is to be expected,
-//! and nothing is left behind.
+//! Chaos test: pools of 1 to 16 workers under load while workers are killed and stopped,
+//! descriptors and memory run out, methods panic, and garbage is sent. Every call is answered once,
+//! with the right value or an expected error, and no resources leak.
 //!
-//! `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo xtask chaos`. The seed is printed;
-//! `RAY_ZEROCOPY_CHAOS_SEED` repeats the dice, though not what the kernel's scheduler makes of them.
+//! Run it with `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo
+//! xtask chaos`. The seed is printed. `RAY_ZEROCOPY_CHAOS_SEED` repeats the random numbers, but not
+//! the order in which the kernel schedules the threads.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -15,11 +16,12 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::engine::Worker;
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper};
-use ray_zerocopy_tests::chaos::{Boast, Crew, Dice, babble, connections};
+use ray_zerocopy_tests::chaos::{ChaosModel, FalseLengthHint, SeededRng, connections, send_garbage};
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 
-/// Counts what is allocated: a leak of a few bytes a call shows here, and not in what the allocator keeps for later.
+/// A global allocator that counts allocated bytes. It shows a leak of a few bytes per call, which
+/// resident memory does not.
 mod heap {
     #![allow(unsafe_code)]
 
@@ -30,22 +32,23 @@ mod heap {
 
     static BYTES: AtomicUsize = AtomicUsize::new(0);
 
-    /// What is allocated now, in bytes.
+    /// Bytes that are allocated now.
     pub(super) fn bytes() -> usize {
         BYTES.load(Ordering::Relaxed)
     }
 
-    // SAFETY: every call goes on to the system's allocator, with the same arguments; the counter changes nothing.
+    // SAFETY: every call is forwarded to the system allocator with the same arguments. The counter
+    // does not affect it.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-            // SAFETY: the caller keeps the contract of `alloc`, which is that of the system's.
+            // SAFETY: the caller keeps the contract of `alloc`, which is the same for `System`.
             unsafe { System.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
             BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-            // SAFETY: `pointer` came from `alloc` above, with this layout, and so from the system's allocator.
+            // SAFETY: `pointer` came from `alloc` above with this layout, and so from `System`.
             unsafe { System.dealloc(pointer, layout) }
         }
     }
@@ -54,22 +57,24 @@ mod heap {
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;
 
-/// How long one call may take, however often its worker is killed or stopped: longer than that, it hangs.
+/// Time limit of one call, including all restarts of its worker. A call that takes longer counts as
+/// hung.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How much more the owner may have allocated after the chaos than before: next to nothing.
+/// Allowed growth of the owner's allocated bytes.
 const HEAP_GROWTH: usize = 256 << 10;
-/// How much more anonymous memory it may have: what glibc keeps of what the callers' threads have freed.
+/// Allowed growth of the owner's anonymous memory: glibc keeps freed memory of the callers'
+/// threads.
 const OWNER_GROWTH: u64 = 32 << 20;
-/// How much the sum of the proportional set sizes of all processes may have grown: by what the owner may have, and by what each worker
-/// keeps of its freed heap, for the next activations. A worker that was started anew just before has nothing yet.
+/// Allowed growth of the sum of PSS over all processes: that of the owner, and the freed heap that
+/// each worker keeps for activations. A worker that was just restarted has none yet.
 fn pss_growth(workers: usize) -> u64 {
     OWNER_GROWTH + (16 << 20) + workers as u64 * (64 << 20)
 }
 
-/// How large the pools are at most.
+/// Maximal sizes of the pools.
 const WORKERS: u64 = 16;
 const ACTORS: u64 = 4;
-/// How long one pair of pools lives, in seconds.
+/// Seconds that one pair of pools runs.
 const ROUND: u64 = 20;
 
 fn seconds() -> u64 {
@@ -91,12 +96,12 @@ fn seed() -> u64 {
     seed
 }
 
-/// How often what happened.
+/// Counters of events.
 #[derive(Default)]
 struct Log {
     events: Mutex<BTreeMap<String, usize>>,
     busy: AtomicUsize,
-    /// Something was short before.
+    /// Whether a resource limit was lowered before.
     short: AtomicBool,
 }
 
@@ -105,21 +110,21 @@ impl Log {
         *self.events.lock().unwrap().entry(event.to_owned()).or_default() += 1;
     }
 
-    /// Waits for an answer in one of the ways there are, and checks it.
+    /// Waits for an answer in a random way, and checks it.
     fn settle<T>(
         &self,
-        dice: &mut Dice,
+        rng: &mut SeededRng,
         what: &str,
         mut pending: Pending<T>,
         right: impl Fn(T) -> bool,
         kind: impl Fn(&CallError) -> bool,
     ) {
-        let result = match dice.roll(10) {
-            // Nobody waits. The call runs all the same.
+        let result = match rng.below(10) {
+            // The call runs although its `Pending` is dropped.
             0 => return self.note(&format!("{what}: dropped")),
             1..3 => pollster::block_on(pending),
             3..5 => pending.wait_timeout(PATIENCE).unwrap_or_else(|| panic!("{what} has no answer after {PATIENCE:?}")),
-            5 => match pending.wait_timeout(Duration::from_micros(dice.roll(300))) {
+            5 => match pending.wait_timeout(Duration::from_micros(rng.below(300))) {
                 Some(result) => result,
                 None => pending.wait(),
             },
@@ -131,7 +136,8 @@ impl Log {
                 self.note(&format!("{what}: answered"));
             }
             Err(Error::Call(error)) => {
-                // What was said to the worker, or by it, in between; or what was short, by its name.
+                // Either garbage was sent to or by the worker, or the error names the limit that
+                // was lowered.
                 let explained = |reason: &str| {
                     let nonsense = reason.contains("a packet is broken");
                     let named = ["`ulimit -n`", "`ulimit -v`", "is there enough memory"];
@@ -147,7 +153,7 @@ impl Log {
                     CallError::Load { error, .. } => explained(&error.to_string()),
                     _ => false,
                 };
-                assert!(violence || kind(&error), "{what}: an error that nothing explains, {error}");
+                assert!(violence || kind(&error), "{what}: an unexpected error, {error}");
                 let name = format!("{error:?}");
                 self.note(&format!("{what}: {}", name.split(' ').next().unwrap()));
             }
@@ -168,88 +174,88 @@ fn late(error: &CallError) -> bool {
     matches!(error, CallError::Deadline { .. })
 }
 
-/// One call of some kind, and its answer.
-fn task(tasks: &TaskWrapper<Crew>, log: &Log, dice: &mut Dice) {
-    let x = dice.roll(1 << 30);
-    match dice.roll(100) {
-        0..45 => log.settle(dice, "row", tasks.row(x), |y| y == 3 * x + 1, never),
+/// Makes one random call of a task, and checks its answer.
+fn task(tasks: &TaskWrapper<ChaosModel>, log: &Log, rng: &mut SeededRng) {
+    let x = rng.below(1 << 30);
+    match rng.below(100) {
+        0..45 => log.settle(rng, "compute", tasks.compute(x), |y| y == 3 * x + 1, never),
         45..60 => {
-            let len = [10, 5_000, 100_000, 1_000_000][dice.roll(4) as usize];
-            let pending = tasks.carry(Tensor::full([len], x as f32, &Device::flex()));
+            let len = [10, 5_000, 100_000, 1_000_000][rng.below(4) as usize];
+            let pending = tasks.add_one(Tensor::full([len], x as f32, &Device::flex()));
             let right = |y: Tensor<1>| {
                 let data = y.into_data();
                 let numbers = data.as_slice::<f32>().unwrap();
                 numbers.len() == len && numbers.iter().all(|&number| number == x as f32 + 1.0)
             };
-            log.settle(dice, "carry", pending, right, never);
+            log.settle(rng, "add_one", pending, right, never);
         }
         60..70 => {
             let hasty = tasks.clone().deadline(Duration::from_millis(10));
-            let millis = dice.roll(20);
-            log.settle(dice, "dawdle", hasty.dawdle(millis), |y| y == millis, late);
+            let millis = rng.below(20);
+            log.settle(rng, "sleep", hasty.sleep(millis), |y| y == millis, late);
         }
         70..75 => {
-            let jammed = |error: &CallError| matches!(error, CallError::Panicked { message, .. } if message.contains(&x.to_string()));
-            log.settle(dice, "mutiny", tasks.mutiny(x), |_| false, jammed);
+            let panicked = |error: &CallError| matches!(error, CallError::Panicked { message, .. } if message.contains(&x.to_string()));
+            log.settle(rng, "panic_sometimes", tasks.panic_sometimes(x), |_| false, panicked);
         }
         75..80 => {
-            let len = (dice.roll(4) as usize) << 20;
-            log.settle(dice, "swallow", tasks.swallow(vec![7; len]), |y| y == len, never);
+            let len = (rng.below(4) as usize) << 20;
+            log.settle(rng, "byte_count", tasks.byte_count(vec![7; len]), |y| y == len, never);
         }
-        80..85 => log.settle(dice, "listen", tasks.listen(Boast(vec![1, 2, 3])), |_| false, wire),
-        85..90 => log.settle(dice, "secret", tasks.secret(), |_| false, wire),
-        90..92 => log.settle(dice, "drown", tasks.clone().attempts(2).drown(), |()| false, never),
+        80..85 => log.settle(rng, "receive", tasks.receive(FalseLengthHint(vec![1, 2, 3])), |_| false, wire),
+        85..90 => log.settle(rng, "secret", tasks.secret(), |_| false, wire),
+        90..92 => log.settle(rng, "kill_worker", tasks.clone().attempts(2).kill_worker(), |()| false, never),
         92..94 => {
-            let garbage = dice.garbage();
+            let garbage = rng.garbage();
             let len = garbage.len();
-            log.settle(dice, "babble", tasks.babble(garbage), |y| y == len, never);
+            log.settle(rng, "send_garbage", tasks.send_garbage(garbage), |y| y == len, never);
         }
-        // Many at once.
+        // A burst of calls.
         _ => {
-            let many: Vec<_> = (0..50).map(|n| (n, tasks.row(n))).collect();
-            many.into_iter().for_each(|(n, pending)| log.settle(dice, "burst", pending, |y| y == 3 * n + 1, never));
+            let many: Vec<_> = (0..50).map(|n| (n, tasks.compute(n))).collect();
+            many.into_iter().for_each(|(n, pending)| log.settle(rng, "burst", pending, |y| y == 3 * n + 1, never));
         }
     }
 }
 
-fn actor(actors: &Actors<Crew>, log: &Log, dice: &mut Dice) {
-    let one = actors.actor(dice.roll(actors.actor_count() as u64) as usize);
-    match dice.roll(10) {
-        0..5 => log.settle(dice, "actor: stroke", one.stroke(), |strokes| strokes > 0, never),
+fn actor(actors: &Actors<ChaosModel>, log: &Log, rng: &mut SeededRng) {
+    let one = actors.actor(rng.below(actors.actor_count() as u64) as usize);
+    match rng.below(10) {
+        0..5 => log.settle(rng, "actor: count", one.count(), |calls| calls > 0, never),
         5..8 => {
-            let x = dice.roll(1000);
-            log.settle(dice, "actor: row", actors.row(x), |y| y == 3 * x + 1, never);
+            let x = rng.below(1000);
+            log.settle(rng, "actor: compute", actors.compute(x), |y| y == 3 * x + 1, never);
         }
         8 => log.settle(
-            dice,
-            "actor: mutiny",
-            one.mutiny(5),
+            rng,
+            "actor: panic_sometimes",
+            one.panic_sometimes(5),
             |_| false,
             |error| matches!(error, CallError::Panicked { .. }),
         ),
         _ => {
             let hasty = one.deadline(Duration::from_millis(15));
-            log.settle(dice, "actor: dawdle", hasty.dawdle(10), |y| y == 10, late);
+            log.settle(rng, "actor: sleep", hasty.sleep(10), |y| y == 10, late);
         }
     }
 }
 
-/// Kills, stops, says nonsense, and takes away, some times a second.
-fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, dice: &mut Dice) {
-    std::thread::sleep(Duration::from_millis(20 + dice.roll(200)));
+/// Kills or stops workers, sends garbage, or lowers limits, a few times per second.
+fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, rng: &mut SeededRng) {
+    std::thread::sleep(Duration::from_millis(20 + rng.below(200)));
     let workers = workers();
-    let Some(victim) = workers.get(dice.roll(workers.len().max(1) as u64) as usize) else { return };
+    let Some(victim) = workers.get(rng.below(workers.len().max(1) as u64) as usize) else { return };
     let pid = Pid::from_raw(victim.pid as i32).unwrap();
     // The victim may have ended since it was listed.
     let signal = |signal| kill_process(pid, signal).unwrap_or_default();
-    match dice.roll(16) {
+    match rng.below(16) {
         0..5 => {
             signal(Signal::KILL);
             log.note("violence: killed");
         }
         5..7 => {
-            // From two to all of them, at once.
-            let many = 2 + dice.roll(workers.len() as u64) as usize;
+            // Kills two or more workers at once, up to all.
+            let many = 2 + rng.below(workers.len() as u64) as usize;
             for victim in workers.iter().take(many) {
                 kill_process(Pid::from_raw(victim.pid as i32).unwrap(), Signal::KILL).unwrap_or_default();
             }
@@ -261,57 +267,58 @@ fn violence(workers: impl Fn() -> Vec<Worker>, log: &Log, dice: &mut Dice) {
         }
         8..10 => {
             signal(Signal::STOP);
-            std::thread::sleep(Duration::from_millis(dice.roll(300)));
+            std::thread::sleep(Duration::from_millis(rng.below(300)));
             signal(Signal::CONT);
             log.note("violence: stopped for a while");
         }
         10..12 => {
             let connections = connections();
-            if let Some(connection) = connections.get(dice.roll(connections.len().max(1) as u64) as usize) {
-                babble(connection, &dice.garbage());
-                log.note("violence: nonsense");
+            if let Some(connection) = connections.get(rng.below(connections.len().max(1) as u64) as usize) {
+                send_garbage(connection, &rng.garbage());
+                log.note("violence: garbage");
             }
         }
         12..14 => {
             log.short.store(true, Ordering::Relaxed);
             let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
             let before = getrlimit(Resource::Nofile);
-            let few = Rlimit { current: Some(open + dice.roll(4)), maximum: before.maximum };
+            let few = Rlimit { current: Some(open + rng.below(4)), maximum: before.maximum };
             setrlimit(Resource::Nofile, few).unwrap();
-            std::thread::sleep(Duration::from_millis(dice.roll(800)));
+            std::thread::sleep(Duration::from_millis(rng.below(800)));
             setrlimit(Resource::Nofile, before).unwrap();
             log.note("violence: few descriptors here");
         }
         14 => {
             log.short.store(true, Ordering::Relaxed);
-            limited(victim, Resource::Nofile, 4 + dice.roll(4), dice);
+            limited(victim, Resource::Nofile, 4 + rng.below(4), rng);
             log.note("violence: few descriptors in a worker");
         }
-        // The standard library prints a backtrace under a lock that a failed allocation takes once more:
-        // a process that is short of memory hangs there for ever.
+        // The standard library prints a backtrace under a lock that a failed allocation takes
+        // again, so a process that is out of memory would deadlock there.
         _ if std::env::var("RUST_BACKTRACE").is_ok_and(|style| style != "0") => {}
         _ => {
             log.short.store(true, Ordering::Relaxed);
             let statm = std::fs::read_to_string(format!("/proc/{}/statm", victim.pid)).unwrap_or_default();
             let pages: Option<u64> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
             if let Some(pages) = pages {
-                limited(victim, Resource::As, pages * 4096 + (dice.roll(4) << 20), dice);
+                limited(victim, Resource::As, pages * 4096 + (rng.below(4) << 20), rng);
                 log.note("violence: little memory in a worker");
             }
         }
     }
 }
 
-/// Gives a worker less of something, for a while. It may have ended.
-fn limited(worker: &Worker, resource: Resource, limit: u64, dice: &mut Dice) {
+/// Lowers a limit of a worker for a while. The worker may have ended.
+fn limited(worker: &Worker, resource: Resource, limit: u64, rng: &mut SeededRng) {
     let pid = Pid::from_raw(worker.pid as i32);
     let maximum = getrlimit(resource).maximum;
     let Ok(before) = prlimit(pid, resource, Rlimit { current: Some(limit), maximum }) else { return };
-    std::thread::sleep(Duration::from_millis(dice.roll(500)));
+    std::thread::sleep(Duration::from_millis(rng.below(500)));
     let _ended = prlimit(pid, resource, before);
 }
 
-/// What this process holds: open files, threads of the engine, children, arenas and messages that are mapped, and folders.
+/// Resources of this process: open files, threads of the engine, children, mappings of arenas and
+/// messages, and folders.
 #[derive(Debug, PartialEq, Eq)]
 struct Holdings {
     files: Vec<String>,
@@ -326,7 +333,7 @@ fn holdings() -> Holdings {
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let mut files: Vec<_> = list("/proc/self/fd")
         .filter_map(|path| Some(std::fs::read_link(path).ok()?.to_string_lossy().into_owned()))
-        // The folder that is being read.
+        // The descriptor of the folder that is being read.
         .filter(|file| !file.ends_with("/fd"))
         .collect();
     files.sort();
@@ -343,17 +350,24 @@ fn holdings() -> Holdings {
     }
 }
 
-/// Anonymous memory of this process, and the proportional set sizes of all.
+/// Anonymous memory of this process, and the sum of PSS over all processes.
 fn memory(workers: &[Worker]) -> (u64, u64) {
     let pids = workers.iter().map(|worker| worker.pid).chain([std::process::id()]);
     (rollup(std::process::id(), "Anonymous"), pids.map(|pid| rollup(pid, "Pss")).sum())
 }
 
-/// Load and violence for some time.
-fn chaos(engine: &LocalPool, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, seed: u64, time: Duration, log: &Log) {
+/// Runs callers and violence for some time.
+fn chaos(
+    engine: &LocalPool,
+    tasks: &TaskWrapper<ChaosModel>,
+    actors: &Actors<ChaosModel>,
+    seed: u64,
+    time: Duration,
+    log: &Log,
+) {
     let stop = AtomicBool::new(false);
     let until = Instant::now() + time;
-    // A caller that fails ends the chaos for all.
+    // A caller that panics stops the other callers.
     struct Ended<'a>(&'a AtomicBool, &'a AtomicUsize);
     impl Drop for Ended<'_> {
         fn drop(&mut self) {
@@ -365,62 +379,62 @@ fn chaos(engine: &LocalPool, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>, s
     }
     std::thread::scope(|scope| {
         for caller in 0..6 {
-            let (stop, mut dice) = (&stop, Dice::new(seed + 1000 * (caller + 1)));
+            let (stop, mut rng) = (&stop, SeededRng::new(seed + 1000 * (caller + 1)));
             log.busy.fetch_add(1, Ordering::Relaxed);
             scope.spawn(move || {
                 let _ended = Ended(stop, &log.busy);
                 while !stop.load(Ordering::Relaxed) {
                     match caller {
-                        0..4 => task(tasks, log, &mut dice),
-                        _ => actor(actors, log, &mut dice),
+                        0..4 => task(tasks, log, &mut rng),
+                        _ => actor(actors, log, &mut rng),
                     }
                 }
             });
         }
-        let mut dice = Dice::new(seed);
+        let mut rng = SeededRng::new(seed);
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-            violence(|| engine.workers().into_iter().chain(actors.workers()).collect(), log, &mut dice);
+            violence(|| engine.workers().into_iter().chain(actors.workers()).collect(), log, &mut rng);
         }
         stop.store(true, Ordering::Relaxed);
         eventually("every call is answered", || log.busy.load(Ordering::Relaxed) == 0);
     });
 }
 
-/// All workers are up, none is stopped, and each has answered a call and holds no message.
-fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<Crew>, actors: &Actors<Crew>) -> Vec<Worker> {
+/// Waits until all workers run and have answered calls.
+fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel>) -> Vec<Worker> {
     let workers = || [engine.workers(), actors.workers()].concat();
     let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
-    eventually("the pools heal", || {
+    eventually("all workers run", || {
         let workers = workers();
         workers.len() == size + actors.actor_count() && workers.iter().all(|worker| state(worker).contains(") S "))
     });
-    // Calls whose `Pending` was dropped may still run, and nonsense may still wait to be read.
+    // Calls whose `Pending` was dropped may still run, and garbage may still be unread.
     let mut well = 0;
-    eventually("the workers are well", || {
-        let pending: Vec<_> = (0..30).map(|_| tasks.dawdle(5)).collect();
+    eventually("the workers answer all calls", || {
+        let pending: Vec<_> = (0..30).map(|_| tasks.sleep(5)).collect();
         let answered = pending.into_iter().map(Pending::wait).filter(Result::is_ok).count();
-        let answered = answered + actors.iter().filter(|actor| actor.row(1).wait().is_ok()).count();
+        let answered = answered + actors.iter().filter(|actor| actor.compute(1).wait().is_ok()).count();
         well = if answered == 30 + actors.actor_count() { well + 1 } else { 0 };
         well == 5
     });
     workers()
 }
 
-/// What is left of a round that a later one is compared with: bytes that are allocated, and anonymous memory.
+/// Memory after a round, which is compared with later rounds: allocated bytes and anonymous memory.
 #[derive(Debug, Clone, Copy)]
 struct Left {
     heap: usize,
     anonymous: u64,
 }
 
-/// One pair of pools, from its start to its end.
-fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration, log: &Log) -> Left {
+/// Runs one pair of pools from its start to its end.
+fn round(model: &ChaosModel, (size, actors): (usize, usize), seed: u64, time: Duration, log: &Log) -> Left {
     let engine = LocalPool::builder().workers(size).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, crew).unwrap();
-    let shared = ActorWrapper::new(crew).unwrap();
+    let tasks = TaskWrapper::on(&engine, model).unwrap();
+    let shared = ActorWrapper::new(model).unwrap();
     let actors = shared.spawn(actors).unwrap();
     let many = size + actors.actor_count();
-    // The allocators of all threads have seen what is to come.
+    // Warm-up, so that the allocators of all threads have their memory.
     chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
     let (anonymous, pss) = memory(&calm(&engine, size, &tasks, &actors));
     let heap = heap::bytes();
@@ -444,27 +458,28 @@ fn round(crew: &Crew, (size, actors): (usize, usize), seed: u64, time: Duration,
 }
 
 #[test]
-fn every_call_is_answered_once_and_nothing_is_left() {
+fn every_call_is_answered_once_without_leaks() {
     let (seconds, seed) = (seconds(), seed());
-    // What the test itself keeps is there before: the threads of the numeric kernels, say.
+    // Warm-up: threads of the numeric kernels, for example, stay until the process ends.
     let device = Device::flex();
-    let crew = Crew::new(&device);
-    drop(Tensor::<2>::ones([512, 512], &device).matmul(crew.oar.weight.val()).into_data());
+    let model = ChaosModel::new(&device);
+    drop(Tensor::<2>::ones([512, 512], &device).matmul(model.layer.weight.val()).into_data());
     let before = holdings();
 
-    let (log, mut dice) = (Log::default(), Dice::new(seed));
+    let (log, mut rng) = (Log::default(), SeededRng::new(seed));
     let rounds = seconds.div_ceil(ROUND).max(2);
     let time = Duration::from_secs(seconds) / rounds as u32;
     let mut left: Vec<Left> = Vec::new();
     for number in 0..rounds {
-        // Many first, so that what threads keep of their heaps is there from then on; then few; then any number.
+        // The largest pool comes first, so that the memory that threads keep is allocated from then
+        // on. The smallest is next, then random sizes.
         let size = match number {
             0 => WORKERS,
             1 => 1,
-            _ => 1 + dice.roll(WORKERS),
+            _ => 1 + rng.below(WORKERS),
         };
-        let sizes = (size as usize, 1 + dice.roll(ACTORS) as usize);
-        left.push(round(&crew, sizes, seed + 100_000 * number, time, &log));
+        let sizes = (size as usize, 1 + rng.below(ACTORS) as usize);
+        left.push(round(&model, sizes, seed + 100_000 * number, time, &log));
         let mut now = holdings();
         for _ in 0..6000 {
             if now == before {
@@ -473,12 +488,12 @@ fn every_call_is_answered_once_and_nothing_is_left() {
             std::thread::sleep(Duration::from_millis(10));
             now = holdings();
         }
-        assert_eq!(now, before, "something is left of the round a minute after its end");
+        assert_eq!(now, before, "resources of the round are left a minute after its end");
     }
     for (event, count) in &*log.events.lock().unwrap() {
         eprintln!("{count:>8}  {event}");
     }
-    // Rounds of other sizes keep other amounts, but not more and more.
+    // Rounds of other sizes keep other amounts, but the amount must not grow from round to round.
     let most = left[..left.len().div_ceil(2)].iter().map(|left| left.heap).max().unwrap();
     let last = left[left.len() - 1];
     assert!(last.heap < most + HEAP_GROWTH, "the owner leaks from round to round: {left:?}");

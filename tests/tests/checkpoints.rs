@@ -1,4 +1,4 @@
-//! Weights of other programs' files, straight into an arena: names, layouts, types, placements, and what is refused.
+//! Sharing of checkpoints that other programs wrote: names, layouts, types, placements and errors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -24,7 +24,7 @@ struct Model {
     #[pipeline(config)]
     config: Config,
     body: Body,
-    /// A constant, as position tables are: no checkpoint has it.
+    /// A constant, such as a position table, which is not in the checkpoint.
     scale: Tensor<1>,
     labels: Vec<String>,
 }
@@ -82,7 +82,7 @@ fn floats(name: &str, shape: &[usize]) -> Stored {
     Stored { name: name.to_owned(), dtype: Dtype::F32, shape: shape.to_vec(), bytes }
 }
 
-/// As PyTorch writes it: `[out, in]`, and norms with `weight` and `bias`.
+/// The tensors as PyTorch stores them: `[out, in]`, and norms with `weight` and `bias`.
 fn pytorch() -> Vec<Stored> {
     vec![
         floats("body.dense.weight", &[64, 32]),
@@ -109,14 +109,14 @@ fn write(path: &Path, tensors: &[Stored], shift: usize) {
 }
 
 fn in_file() -> Placement {
-    #[allow(unsafe_code, reason = "the promise is what is tested")]
-    // SAFETY: every file is in a folder of its own test, which does not change it once it is written.
+    #[allow(unsafe_code, reason = "the tests keep the promise of `in_file`")]
+    // SAFETY: every file is in the folder of one test, which does not change it after writing it.
     unsafe {
         Placement::in_file()
     }
 }
 
-/// What burn's own store makes of the file.
+/// The pipeline as burn's own store loads it from the file.
 fn reference(config: &Config, path: &Path, from_pytorch: bool) -> Model {
     let mut model = config.init(&Device::flex());
     let mut store = SafetensorsStore::from_file(path).with_key_remapping("^body\\.", "");
@@ -135,7 +135,8 @@ fn run(arena: &Arena) -> TensorData {
     load::<Model>(arena, &Device::flex()).unwrap().strict().unwrap().run(x()).into_data()
 }
 
-/// Layouts are computed in another order: the weights are the same, the results in their first digits.
+/// Compares outputs with a tolerance: weights of both layouts are equal, but sums are computed in
+/// another order.
 fn same_but_for_the_layout(arena: &Arena, path: &Path) {
     let (loaded, expected) = (load::<Model>(arena, &Device::flex()).unwrap(), reference(&ROW, path, true));
     assert_eq!(loaded.body.dense.weight.val().to_data(), expected.body.dense.weight.val().to_data());
@@ -161,7 +162,7 @@ fn stays(arena: &Arena) -> Vec<(&str, bool)> {
 }
 
 #[test]
-fn a_pytorch_checkpoint_gives_what_burns_own_store_gives() {
+fn pytorch_checkpoint_loads_as_burn_store_does() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
     let expected = reference(&ROW, &path, true);
@@ -176,12 +177,12 @@ fn a_pytorch_checkpoint_gives_what_burns_own_store_gives() {
     assert_eq!(run(&arena), expected.run(x()).into_data());
     arena.verify().unwrap();
 
-    // What is no parameter comes from the pipeline, whose parameters were never made.
+    // Constants come from the pipeline, whose parameters were never initialised.
     assert!(!model.body.dense.weight.is_initialized());
     let loaded = load::<Model>(&arena, &Device::flex()).unwrap();
     assert_eq!(loaded.labels, ["cat"]);
     assert_eq!(loaded.scale.to_data(), model.scale.to_data());
-    // The route through the heap gives the same arena, but for burn's ids of the parameters.
+    // Sharing a pipeline from the heap gives the same arena, except for burn's parameter ids.
     let mut heap = expected;
     heap.labels = model.labels;
     let shared = share(&heap).unwrap();
@@ -204,7 +205,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
     });
     assert!(why.unwrap().contains("LinearLayout::Col"), "{why:?}");
 
-    // A column layout is PyTorch's: everything but the constant stays where it is.
+    // The column layout is PyTorch's, so everything except the constant is borrowed from the file.
     let arena = share_from(&COLUMN.init(&Device::flex()), &checkpoint).unwrap();
     same_but_for_the_layout(&arena, &path);
     assert_eq!(
@@ -213,7 +214,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
     );
     assert_eq!(arena.borrowed_bytes(), pytorch().iter().map(|tensor| tensor.bytes.len() as u64).sum::<u64>());
 
-    // Workers have it from the file too; a saved arena has everything, and needs the file no more.
+    // Workers map the file too. A saved arena contains everything and does not need the file.
     let expected = run(&arena);
     let saved = path.with_file_name("saved.bpk");
     arena.save(&saved).unwrap();
@@ -221,7 +222,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
     let actors = ActorWrapper::<Model>::from_arena(arena).strict().spawn(2).unwrap();
     assert_eq!(actors.run(x()).wait().unwrap().into_data(), expected);
     actors.shut_down();
-    // And so has a process that gets the wrapper as text.
+    // So does a process that receives the wrapper as text.
     let text = serde_json::to_string(&ActorWrapper::<Model>::from_arena(lent.clone())).unwrap();
     let elsewhere: ActorWrapper<Model> = serde_json::from_str(&text).unwrap();
     let loaded = elsewhere.load().unwrap();
@@ -233,7 +234,7 @@ fn an_aligned_file_lends_what_needs_no_change() {
 }
 
 #[test]
-fn a_file_that_is_written_to_after_it_was_opened_is_not_shared() {
+fn file_written_after_opening_is_not_shared() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
     let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch();
@@ -244,7 +245,7 @@ fn a_file_that_is_written_to_after_it_was_opened_is_not_shared() {
 }
 
 #[test]
-fn a_misaligned_file_lends_as_much_as_the_user_allows() {
+fn misaligned_file_is_borrowed_if_allowed() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 8);
     let share = |placement| {
@@ -257,10 +258,10 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
         Location::Sealed { reason } => reason,
         _ => None,
     });
-    assert!(why.unwrap().contains("aligned to 8 bytes, and 64 are wanted"), "{why:?}");
+    assert!(why.unwrap().contains("aligned to 8 bytes, and 64 are required"), "{why:?}");
     let loose = share(in_file().aligned(8));
     assert!(loose.borrowed_bytes() > 0);
-    // The type's own alignment is always wanted: flex would panic.
+    // The alignment of the element type is always required, because flex would panic.
     let (_other, path) = folder();
     let mut bytes = vec![floats("a", &[4])];
     bytes.insert(0, Stored { name: "b".to_owned(), dtype: Dtype::U8, shape: vec![1], bytes: vec![0] });
@@ -269,7 +270,7 @@ fn a_misaligned_file_lends_as_much_as_the_user_allows() {
 }
 
 #[test]
-fn floats_are_cast_if_that_is_wanted() {
+fn floats_are_cast_on_request() {
     let (_folder, path) = folder();
     write(&path, &pytorch(), 0);
     let checkpoint = Checkpoint::open(&path).unwrap().from_pytorch().cast_floats(DType::F16).placement(in_file());
@@ -310,7 +311,7 @@ fn names_are_changed_with_patterns() {
 }
 
 #[test]
-fn missing_parameters_may_keep_the_pipelines_values() {
+fn missing_parameters_may_keep_their_values() {
     let (_folder, path) = folder();
     write(&path, &pytorch()[..6], 0);
     let model = ROW.init(&Device::flex());
@@ -324,7 +325,7 @@ fn missing_parameters_may_keep_the_pipelines_values() {
 }
 
 #[test]
-fn what_does_not_fit_is_named_with_what_was_expected() {
+fn mismatched_tensor_is_named_with_expectation() {
     let (_folder, path) = folder();
     let model = ROW.init(&Device::flex());
     let refused = |change: &dyn Fn(&mut Vec<Stored>), from_pytorch: bool| {
@@ -415,7 +416,7 @@ fn burns_own_files_are_checkpoints_too() {
     assert_eq!(run(&arena), model.run(x()).into_data());
     assert_eq!(stays(&arena).into_iter().filter(|(_, stays)| !stays).count(), 1);
 
-    // And so is an arena, of this pipeline or another.
+    // An arena is a checkpoint too, of this pipeline or of another.
     let path = folder.path().join("arena.bpk");
     arena.save(&path).unwrap();
     let again = share_from(&ROW.init(&Device::flex()), &Checkpoint::open(&path).unwrap()).unwrap();
@@ -423,7 +424,7 @@ fn burns_own_files_are_checkpoints_too() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_refused() {
+fn other_and_truncated_files_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("weights.bin");
     fs::write(&path, b"PK\x03\x04 a pickle in a zip").unwrap();

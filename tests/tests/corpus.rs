@@ -1,6 +1,7 @@
-//! Every file of the fuzz targets' corpora, through the same function as the target: what a fuzzer found stays found.
+//! Regression tests of the fuzz corpora: each file is given to the function that its fuzz target
+//! calls.
 //!
-//! `fuzz/README.md` says how to run the fuzzers themselves.
+//! `fuzz/README.md` explains how to run the fuzzers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -16,7 +17,8 @@ fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-/// Runs a target on its corpus. What is named `valid` is accepted, and no file is larger than it has to be.
+/// Runs a target on its corpus. Files named `valid…` must be accepted, and no file may exceed the
+/// size limit.
 fn run(target: &str, function: impl Fn(&[u8]) -> Result<(), String>) {
     let files = files(&format!("fuzz/corpus/{target}"));
     assert!(files.iter().any(|(path, _)| name(path).starts_with("valid")), "{target} has no valid seed");
@@ -67,10 +69,10 @@ fn modules() {
     run("module", fuzz::module);
 }
 
-/// A graph is read only if it names the version of burn that `BURN` in `jit/graph/code.rs` is, so
-/// this compares that constant with the lock file.
+/// Compares `BURN` in `jit/graph/code.rs` with the lock file, because a graph is read only if it
+/// names that version of burn.
 #[test]
-fn valid_graph_names_the_burn_version_of_the_lock_file() {
+fn valid_graph_names_the_locked_burn_version() {
     let lock = std::fs::read_to_string("../Cargo.lock").unwrap();
     let (_, rest) = lock.split_once("name = \"burn-ir\"\nversion = \"").unwrap();
     let version = rest.split('"').next().unwrap();
@@ -80,7 +82,7 @@ fn valid_graph_names_the_burn_version_of_the_lock_file() {
     assert!(named, "burn-ir is {version} now: change `BURN`, and write the seed with BLESS=1");
 }
 
-/// The hostile files are seeds too, and every target takes any bytes.
+/// Gives every hostile file to every target. No target may panic.
 #[test]
 fn every_target_takes_every_hostile_file() {
     for folder in ["arena", "message", "checkpoint"] {

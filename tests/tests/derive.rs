@@ -1,4 +1,4 @@
-//! What `#[derive(Pipeline)]` finds, shares, copies, and refuses.
+//! Behaviour of `#[derive(Pipeline)]`: shared and copied fields, paths and errors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -10,7 +10,7 @@ use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::error::{LoadError, ShareError};
 use ray_zerocopy::{Pipeline, load, share};
-use ray_zerocopy_tests::models::{Head, Zoo};
+use ray_zerocopy_tests::models::{AllFields, Head};
 use serde::{Deserialize, Serialize};
 
 fn flex() -> Device {
@@ -18,46 +18,46 @@ fn flex() -> Device {
 }
 
 #[test]
-fn every_kind_of_field_in_every_container_comes_back_bit_for_bit() {
-    let zoo = Zoo::filled(&flex());
-    let arena = share(&zoo).unwrap();
+fn every_field_and_container_is_bit_identical() {
+    let original = AllFields::filled(&flex());
+    let arena = share(&original).unwrap();
     arena.verify().unwrap();
-    let twin = load::<Zoo>(&arena, &flex()).unwrap();
+    let twin = load::<AllFields>(&arena, &flex()).unwrap();
     assert_eq!(twin.copied(), []);
 
-    // The twin shares to the very same content: weights, copied fields, structure.
+    // Sharing the loaded pipeline gives the same content: weights, copied fields and structure.
     assert_eq!(share(&*twin).unwrap().fingerprint(), arena.fingerprint());
 
     let x = Tensor::<2>::random([2, 3], Distribution::Default, &flex());
     let same = |left: &Linear, right: &Linear| {
         assert_eq!(left.forward(x.clone()).into_data(), right.forward(x.clone()).into_data());
     };
-    same(&zoo.module, &twin.module);
-    same(&zoo.by_name["fr"][2], &twin.by_name["fr"][2]);
-    same(&zoo.by_number[&11], &twin.by_number[&11]);
-    same(&zoo.by_language[1], &twin.by_language[1]);
-    same(&zoo.queue[1], &twin.queue[1]);
-    same(zoo.some.as_ref().unwrap(), twin.some.as_ref().unwrap());
-    same(&zoo.boxed, &twin.boxed);
-    same(&zoo.counted, &twin.counted);
-    same(&zoo.array[1], &twin.array[1]);
-    same(&zoo.pair.0, &twin.pair.0);
-    let (Head::Scaled { layer: a, by: x2 }, Head::Scaled { layer: b, by: y2 }) = (&zoo.head, &twin.head) else {
+    same(&original.module, &twin.module);
+    same(&original.by_name["fr"][2], &twin.by_name["fr"][2]);
+    same(&original.by_number[&11], &twin.by_number[&11]);
+    same(&original.by_language[1], &twin.by_language[1]);
+    same(&original.queue[1], &twin.queue[1]);
+    same(original.some.as_ref().unwrap(), twin.some.as_ref().unwrap());
+    same(&original.boxed, &twin.boxed);
+    same(&original.counted, &twin.counted);
+    same(&original.array[1], &twin.array[1]);
+    same(&original.pair.0, &twin.pair.0);
+    let (Head::Scaled { layer: a, by: x2 }, Head::Scaled { layer: b, by: y2 }) = (&original.head, &twin.head) else {
         panic!("another variant")
     };
     same(a, b);
     assert_eq!(x2, y2);
 
-    assert_eq!(twin.bare.to_data().as_bytes(), zoo.bare.to_data().as_bytes());
-    assert_eq!(twin.ints.to_data(), zoo.ints.to_data());
-    assert_eq!(twin.bools[0].to_data(), zoo.bools[0].to_data());
+    assert_eq!(twin.bare.to_data().as_bytes(), original.bare.to_data().as_bytes());
+    assert_eq!(twin.ints.to_data(), original.ints.to_data());
+    assert_eq!(twin.bools[0].to_data(), original.bools[0].to_data());
     assert_eq!(
         (twin.pair.1.as_str(), twin.inner.note.as_str(), twin.inners["a b"].note.as_str()),
         ("pair", "inner", "of many")
     );
     assert_eq!(
         (&twin.text, &twin.numbers, &twin.table, &twin.nested),
-        (&zoo.text, &zoo.numbers, &zoo.table, &zoo.nested)
+        (&original.text, &original.numbers, &original.table, &original.nested)
     );
     assert!(twin.numbers[2].is_sign_negative());
     assert_eq!((twin.name, twin.empty.len()), (-9, 0));
@@ -65,8 +65,8 @@ fn every_kind_of_field_in_every_container_comes_back_bit_for_bit() {
 }
 
 #[test]
-fn paths_read_as_rust_would_write_them() {
-    let arena = share(&Zoo::filled(&flex())).unwrap();
+fn paths_are_rust_expressions() {
+    let arena = share(&AllFields::filled(&flex())).unwrap();
     let paths: Vec<_> = arena.paths().collect();
     for path in [
         "module.weight",
@@ -131,7 +131,7 @@ fn generic_pipelines_and_column_layouts_travel() {
     }
 }
 
-/// A pipeline whose `init` can be told to make something else than what is there.
+/// A pipeline whose `init` can create something else than the pipeline has.
 #[derive(Pipeline)]
 struct Loose {
     #[pipeline(config)]
@@ -174,11 +174,11 @@ fn loose() -> Loose {
 }
 
 fn refused(pipeline: &Loose) -> ShareError {
-    share(pipeline).expect_err("it cannot travel faithfully")
+    share(pipeline).expect_err("the config does not rebuild it")
 }
 
 #[test]
-fn what_the_config_does_not_rebuild_is_named() {
+fn fields_the_config_does_not_rebuild_are_named() {
     share(&loose()).unwrap();
 
     let mut more = loose();
@@ -229,7 +229,7 @@ fn flags_of_modules_travel() {
     assert!(twin.drop.training.is_enabled());
 }
 
-/// serde that loses something on the way.
+/// A serde format that loses data.
 #[derive(Serialize, Deserialize)]
 struct Forgetful {
     #[serde(serialize_with = "twice")]
@@ -254,17 +254,17 @@ impl Lossy {
 }
 
 #[test]
-fn a_copied_field_that_does_not_survive_is_named() {
+fn copied_field_that_serde_changes_is_named() {
     let error = share(&Lossy::new(&flex())).unwrap_err();
     assert!(
-        error.to_string().starts_with("`forgetful` cannot be copied: it comes back from its bytes as another value"),
+        error.to_string().starts_with("`forgetful` cannot be copied: it is another value after it was deserialised"),
         "{error}"
     );
 }
 
 #[test]
-fn an_arena_says_what_is_shared_and_what_is_copied() {
-    let arena = share(&Zoo::filled(&flex())).unwrap();
+fn arena_lists_shared_and_copied_fields() {
+    let arena = share(&AllFields::filled(&flex())).unwrap();
     let weight = arena.tensors().find(|tensor| tensor.path == "module.weight").unwrap();
     assert_eq!((weight.shape, weight.bytes, format!("{:?}", weight.dtype).as_str()), (&[3, 4][..], 48, "F32"));
     let copied: Vec<_> = arena.copied_fields().map(|(path, _)| path).collect();
@@ -290,7 +290,7 @@ impl Twins {
 }
 
 #[test]
-fn tied_and_equal_weights_are_stored_once_and_tied_again() {
+fn tied_and_equal_weights_are_stored_once() {
     let mut twins = Twins::new(&flex());
     twins.decoder.weight = twins.encoder.weight.clone();
     for linear in &mut twins.zeros {
@@ -302,7 +302,7 @@ fn tied_and_equal_weights_are_stored_once_and_tied_again() {
 
     let twin = load::<Twins>(&arena, &flex()).unwrap();
     assert_eq!(twin.encoder.weight.id, twin.decoder.weight.id, "a tie is one parameter");
-    assert_ne!(twin.zeros[0].weight.id, twin.zeros[1].weight.id, "equal is not tied");
+    assert_ne!(twin.zeros[0].weight.id, twin.zeros[1].weight.id, "equal weights are not tied");
     let data = |linear: &Linear| linear.weight.val().into_data();
     assert_eq!(data(&twin.encoder), data(&twins.encoder));
     assert_eq!(data(&twin.decoder), data(&twins.encoder));

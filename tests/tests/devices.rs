@@ -1,4 +1,4 @@
-//! The conformance suite on every device that the program has. `tests/src/conformance` says what has to hold.
+//! The conformance suite of `tests/src/conformance` on every device that is compiled in.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 

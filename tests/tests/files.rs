@@ -1,4 +1,4 @@
-//! Arenas in files: saved, looked into, opened in sealed memory or where they are.
+//! Arenas in files: saving, inspection, and opening in sealed memory or in the file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -9,18 +9,18 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::arena::{ArenaFile, Location, Placement};
 use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::{ActorWrapper, Arena, CallError, Error, LocalPool, TaskWrapper, load, share};
-use ray_zerocopy_tests::models::{Mill, MillConfig, Zoo};
+use ray_zerocopy_tests::models::{AllFields, TestModel, TestModelConfig};
 use tempfile::TempDir;
 
-fn mill() -> Mill {
-    MillConfig::new(64).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(64).init(&Device::flex())
 }
 
-/// Files of these tests are changed by nobody else, and by the tests only where they say so.
+/// Only these tests change their files, and only where they say so.
 fn in_file() -> Placement {
-    #[allow(unsafe_code, reason = "the promise is what is tested")]
-    // SAFETY: every file is in a folder of its own test; a test that changes one reads no tensor of it afterwards, but
-    // in a worker whose death is the point.
+    #[allow(unsafe_code, reason = "the tests keep the promise of `in_file`")]
+    // SAFETY: every file is in the folder of one test. A test that changes a file reads its tensors
+    // afterwards only in a worker, which is expected to die.
     unsafe {
         Placement::in_file()
     }
@@ -33,9 +33,9 @@ fn ones(size: usize) -> Tensor<2> {
 #[test]
 fn a_saved_arena_is_the_same_arena() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("zoo.bpk");
-    let zoo = Zoo::new(&Device::flex());
-    let arena = share(&zoo).unwrap();
+    let path = folder.path().join("fields.bpk");
+    let fields = AllFields::new(&Device::flex());
+    let arena = share(&fields).unwrap();
     let mut last = 0;
     arena.save_with_progress(&path, |progress| last = progress.done).unwrap();
     assert_eq!(last, arena.size_bytes());
@@ -44,22 +44,22 @@ fn a_saved_arena_is_the_same_arena() {
     assert_eq!((opened.id(), opened.size_bytes(), opened.borrowed_bytes()), (arena.id(), arena.size_bytes(), 0));
     assert_eq!(opened.files().count(), 0);
     opened.verify().unwrap();
-    let loaded = load::<Zoo>(&opened, &Device::flex()).unwrap().strict().unwrap();
-    // A copied hash map may come back in another order: the weights are the same.
+    let loaded = load::<AllFields>(&opened, &Device::flex()).unwrap().strict().unwrap();
+    // A copied hash map may be serialised in another order, but the weights are the same.
     let again = share(&*loaded).unwrap();
     assert_eq!((again.fingerprint(), again.stored_bytes()), (arena.fingerprint(), arena.stored_bytes()));
 
-    // Nobody else's business, and nothing but the file.
+    // The file is private to its user, and no other file is left.
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0o400);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
-fn an_arena_opened_in_its_file_lends_the_page_cache() {
+fn arena_opened_in_its_file_maps_the_page_cache() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    let mill = mill();
-    share(&mill).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    let model = model();
+    share(&model).unwrap().save(&path).unwrap();
 
     let arena = Arena::open_placed(&path, in_file()).unwrap();
     assert_eq!(arena.files().collect::<Vec<_>>(), [path.as_path()]);
@@ -69,13 +69,13 @@ fn an_arena_opened_in_its_file_lends_the_page_cache() {
         placed.iter().all(|placed| matches!(placed, Location::File { offset, .. } if offset % 256 == 0)),
         "{placed:?}"
     );
-    let loaded = load::<Mill>(&arena, &Device::flex()).unwrap().strict().unwrap();
-    assert_eq!(loaded.grind(ones(64)).into_data(), mill.grind(ones(64)).into_data());
+    let loaded = load::<TestModel>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    assert_eq!(loaded.forward(ones(64)).into_data(), model.forward(ones(64)).into_data());
 
-    // Workers map the same file, and the report knows it.
-    let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).strict().spawn(2).unwrap();
+    // Workers map the same file, which the report shows.
+    let actors = ActorWrapper::<TestModel>::from_arena(arena.clone()).strict().spawn(2).unwrap();
     for actor in actors.iter() {
-        assert_eq!(actor.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
+        assert_eq!(actor.forward(ones(64)).wait().unwrap().into_data(), model.forward(ones(64)).into_data());
     }
     let report = actors.report().unwrap();
     assert!(report.processes.iter().skip(1).all(|process| process.shared > 0), "{report}");
@@ -83,12 +83,12 @@ fn an_arena_opened_in_its_file_lends_the_page_cache() {
 }
 
 #[test]
-fn a_look_into_a_file_reads_its_head_alone() {
+fn arena_file_reads_only_the_head() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    let arena = share(&mill()).unwrap();
+    let path = folder.path().join("model.bpk");
+    let arena = share(&model()).unwrap();
     arena.save(&path).unwrap();
-    // Zeros for weights: a look does not see them, and a check does.
+    // Zero the first weight. Opening the head does not read it, and a verification finds it.
     let file = ArenaFile::open(&path).unwrap();
     let mut first = file.tensors().map(|tensor| match tensor.placed {
         Location::File { offset, .. } => (tensor.path.to_owned(), offset, tensor.bytes),
@@ -104,13 +104,13 @@ fn a_look_into_a_file_reads_its_head_alone() {
     for error in [file.verify(|_| ()).unwrap_err(), Arena::open(&path).unwrap_err()] {
         assert!(matches!(&error, ArenaError::BlobChecksum { entry, .. } if *entry == name), "{error}");
     }
-    // What is opened where it is has not been read.
+    // Opening in place does not read the weights either.
     let arena = Arena::open_placed(&path, in_file()).unwrap();
     assert!(matches!(arena.verify(), Err(ArenaError::BlobChecksum { .. })));
 }
 
 #[test]
-fn what_is_no_arena_is_refused_by_name() {
+fn other_files_are_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("it.bpk");
     let refused = |bytes: &[u8]| {
@@ -125,15 +125,15 @@ fn what_is_no_arena_is_refused_by_name() {
     let missing = Arena::open(folder.path().join("nowhere.bpk")).unwrap_err();
     assert!(matches!(&missing, ArenaError::File { path, .. } if path.ends_with("nowhere.bpk")), "{missing}");
     assert!(matches!(Arena::open(folder.path()), Err(ArenaError::File { .. })));
-    let nowhere = share(&mill()).unwrap().save(folder.path().join("no/such/folder.bpk")).unwrap_err();
+    let nowhere = share(&model()).unwrap().save(folder.path().join("no/such/folder.bpk")).unwrap_err();
     assert!(matches!(nowhere, ArenaError::File { .. }), "{nowhere}");
 }
 
 #[test]
 fn a_file_that_was_cut_short_is_refused() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    share(&mill()).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    share(&model()).unwrap().save(&path).unwrap();
     let whole = fs::read(&path).unwrap();
     for len in [1, 9, 10, 200, whole.len() / 2, whole.len() - 1] {
         fs::write(&path, &whole[..len]).unwrap();
@@ -143,27 +143,27 @@ fn a_file_that_was_cut_short_is_refused() {
 }
 
 #[test]
-fn a_file_that_changes_before_a_worker_has_it_is_refused_there() {
+fn worker_refuses_a_file_that_was_changed() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    share(&mill()).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    share(&model()).unwrap().save(&path).unwrap();
     let arena = Arena::open_placed(&path, in_file()).unwrap();
     OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.size_bytes() + 1).unwrap();
-    let error = ActorWrapper::<Mill>::from_arena(arena).spawn(1).map(drop).unwrap_err();
+    let error = ActorWrapper::<TestModel>::from_arena(arena).spawn(1).map(drop).unwrap_err();
     let Error::Call(CallError::Load { error, .. }) = &error else { panic!("{error}") };
     assert!(error.to_string().contains("has been changed or replaced"), "{error}");
 }
 
 #[test]
-fn a_file_that_is_cut_short_under_a_worker_kills_it_and_the_error_says_how() {
+fn truncating_a_mapped_file_kills_its_worker() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    // Large enough that weights lie on pages that nobody has touched yet.
-    share(&MillConfig::new(512).init(&Device::flex())).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    // Large enough that some weights are on pages that the worker has not read yet.
+    share(&TestModelConfig::new(512).init(&Device::flex())).unwrap().save(&path).unwrap();
     let arena = Arena::open_placed(&path, in_file()).unwrap();
-    let actors = ActorWrapper::<Mill>::from_arena(arena).spawn(1).unwrap();
+    let actors = ActorWrapper::<TestModel>::from_arena(arena).spawn(1).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
-    let error = actors.actor(0).grind(ones(512)).wait().unwrap_err();
+    let error = actors.actor(0).forward(ones(512)).wait().unwrap_err();
     let text = error.to_string();
     assert!(matches!(&error, Error::Call(CallError::WorkerDied { .. })), "{text}");
     assert!(text.contains("behind the end of a file"), "{text}");
@@ -173,11 +173,11 @@ fn a_file_that_is_cut_short_under_a_worker_kills_it_and_the_error_says_how() {
 #[test]
 fn tasks_run_on_an_opened_arena() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    let mill = mill();
-    share(&mill).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    let model = model();
+    share(&model).unwrap().save(&path).unwrap();
     for arena in [Arena::open(&path).unwrap(), Arena::open_placed(&path, in_file()).unwrap()] {
-        let tasks = TaskWrapper::<Mill>::from_arena_on(&LocalPool::shared().unwrap(), arena).unwrap();
-        assert_eq!(tasks.grind(ones(64)).wait().unwrap().into_data(), mill.grind(ones(64)).into_data());
+        let tasks = TaskWrapper::<TestModel>::from_arena_on(&LocalPool::shared().unwrap(), arena).unwrap();
+        assert_eq!(tasks.forward(ones(64)).wait().unwrap().into_data(), model.forward(ones(64)).into_data());
     }
 }

@@ -1,4 +1,5 @@
-//! Folders as `diffusers` and `transformers` fill them, and files that are not checkpoints: what is opened, and what is named.
+//! Folders in the layouts of `diffusers` and `transformers`, and errors for files that are not
+//! checkpoints.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -15,14 +16,14 @@ fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases").join(name)
 }
 
-/// A file of one small tensor.
+/// A safetensors file of one small tensor.
 fn write(path: &Path) {
     let view = TensorView::new(Dtype::F32, vec![2], &[0; 8]).unwrap();
     safetensors::serialize_to_file([("w", view)], None, path).unwrap();
 }
 
 #[test]
-fn folders_are_opened_by_the_names_that_others_give() {
+fn folders_are_opened_by_common_file_names() {
     assert_eq!(Checkpoint::open(case("diffusers")).unwrap().tensors().count(), 1);
     let fill = |names: &[&str]| {
         let folder = TempDir::new().unwrap();
@@ -62,9 +63,10 @@ fn folders_are_opened_by_the_names_that_others_give() {
     assert!(none.contains("name the folder of one"), "{none}");
 }
 
-/// What people have in the place of a checkpoint, and how the error names it.
+/// Files that are commonly found in the place of a checkpoint, and the words by which the error
+/// names them.
 #[test]
-fn what_is_not_a_checkpoint_is_named() {
+fn common_other_formats_are_named() {
     let lfs = Checkpoint::open(case("lfs-pointer.safetensors")).map(drop).unwrap_err().to_string();
     assert!(
         lfs.contains("is not a checkpoint, but a Git LFS pointer to it (of 123456789 bytes): run `git lfs pull`"),
@@ -103,7 +105,7 @@ fn what_is_not_a_checkpoint_is_named() {
         assert!(error.contains(words), "{error}");
         assert!(!error.contains("claims"), "{error}");
     }
-    // A download that was cut, at every length: the header is there, and the weights are not.
+    // An incomplete download at every length: the header is complete, and weights are missing.
     let whole = fs::read(case("tied.safetensors")).unwrap();
     let path = folder.path().join("cut.safetensors");
     for len in 0..whole.len() {

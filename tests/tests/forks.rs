@@ -1,6 +1,8 @@
-//! A child of `fork` computes what its parent does: with what the parent has loaded, and with what it loads itself.
+//! Computation in children of `fork`, on pipelines that the parent loaded and on pipelines that the
+//! child loads.
 //!
-//! rayon's threads do not exist in the child, so that a computation that waits for them would never end: each child has a watchdog.
+//! rayon's threads do not exist in the child, so a computation that waits for them would hang. Each
+//! child therefore has a watchdog.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 #![allow(unsafe_code, reason = "only `pre_exec` runs code in a child of `fork`")]
@@ -19,7 +21,7 @@ use ray_zerocopy::{Arena, Pipeline, load, share};
 use ray_zerocopy_tests::memory::eventually;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// 4 MiB of weights: enough for every kernel, and the checksums, to go over all threads.
+/// 4 MiB of weights: enough that every kernel and the checksums use all threads.
 #[derive(Pipeline)]
 #[pipeline(init = Wide::new)]
 struct Wide {
@@ -50,7 +52,8 @@ fn graph(model: &Wide) -> TracedGraph {
     tracer.forward(|model, inputs| Ok(model.forward(inputs.float::<2>("rows")?))).unwrap()
 }
 
-/// Runs `work` in a child of `fork`, and gives what it says. A child that does not end is killed, and fails the test.
+/// Runs `work` in a child of `fork` and returns its text. A child that does not end is killed, and
+/// the test fails.
 fn in_a_fork(work: impl FnOnce() -> String + Send + 'static) -> String {
     let folder = tempfile::tempdir().unwrap();
     let (started, said) = (folder.path().join("started"), folder.path().join("said"));
@@ -58,8 +61,8 @@ fn in_a_fork(work: impl FnOnce() -> String + Send + 'static) -> String {
     let child = std::thread::spawn(move || {
         let mut command = Command::new("true");
         let work = Mutex::new(Some(work));
-        // SAFETY: the child writes files, allocates and starts threads, which glibc allows in a child of a process with
-        // threads: its heap and its loader are usable there.
+        // SAFETY: the child writes files, allocates and starts threads. glibc allows that in a
+        // child of a process with threads: its heap and its loader are usable there.
         unsafe {
             command.pre_exec(move || {
                 std::fs::write(&pid_at, std::process::id().to_string())?;
@@ -68,7 +71,7 @@ fn in_a_fork(work: impl FnOnce() -> String + Send + 'static) -> String {
                 std::fs::write(&said_at, said.unwrap_or_else(|_| "it panicked".to_owned()))
             })
         };
-        // Returns when the child has executed its program, and so has done its work.
+        // Returns when the child has executed its program, which it does after its work.
         command.status().unwrap()
     });
     let ended = catch_unwind(AssertUnwindSafe(|| eventually("the forked child computes", || child.is_finished())));
@@ -90,7 +93,7 @@ fn same(found: &TensorData, expected: &TensorData) -> String {
 }
 
 #[test]
-fn a_graph_that_the_parent_has_run_runs_in_its_child() {
+fn graph_of_the_parent_runs_in_the_child() {
     let model = Wide::new(&Device::flex());
     let mut replay = graph(&model).load("cpu").unwrap();
     let expected = replay.run([("rows", rows())]).unwrap().data("output").unwrap();
@@ -102,7 +105,7 @@ fn a_graph_that_the_parent_has_run_runs_in_its_child() {
 }
 
 #[test]
-fn a_pipeline_that_the_parent_has_loaded_computes_in_its_child() {
+fn pipeline_of_the_parent_computes_in_the_child() {
     let arena = share(&Wide::new(&Device::flex())).unwrap();
     let loaded = load::<Wide>(&arena, &Device::flex()).unwrap();
     let expected = data(loaded.forward(rows()));
@@ -151,7 +154,7 @@ fn threads_and_forks_of_a_child_compute_too() {
 }
 
 #[test]
-fn user_code_calls_after_fork_once_for_each_thread() {
+fn user_code_calls_after_fork_once_per_thread() {
     let model = Wide::new(&Device::flex());
     let expected = data(model.forward(rows()));
     let said = in_a_fork(move || {
@@ -162,7 +165,7 @@ fn user_code_calls_after_fork_once_for_each_thread() {
 }
 
 #[test]
-fn a_lock_that_another_thread_held_at_the_fork_is_an_error_in_the_child() {
+fn lock_held_at_fork_is_an_error_in_the_child() {
     let lock: &'static ForkMutex<u8> = Box::leak(Box::new(ForkMutex::new(7)));
     let held = lock.lock().unwrap();
     let said = in_a_fork(|| lock.lock().map_or_else(|error| error.to_string(), |value| value.to_string()));

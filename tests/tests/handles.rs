@@ -1,4 +1,4 @@
-//! Handles, which may come from anywhere, and are read on any thread.
+//! Deserialization of handles on any thread, and of untrusted handles.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -12,29 +12,30 @@ use burn::tensor::Device;
 use ray_zerocopy::arena::Placement;
 use ray_zerocopy::{ActorWrapper, Arena, share};
 use ray_zerocopy_tests::memory::eventually;
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use rustix::process::getuid;
 use tempfile::TempDir;
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_HANDLES";
 
-/// Not a test of its own: reads a handle on threads of its own and on the one thread of rayon's, which hashes for all of them.
+/// Not a test of its own: reads a handle on other threads and on the only thread of rayon's pool,
+/// which hashes for all of them.
 #[test]
 fn role_of_a_process_that_reads_handles() {
     let Some(handle) = std::env::var_os(ROLE) else { return };
     let handle = fs::read(handle).unwrap();
-    let read = || drop(serde_json::from_slice::<ActorWrapper<Mill>>(&handle).unwrap());
+    let read = || drop(serde_json::from_slice::<ActorWrapper<TestModel>>(&handle).unwrap());
     std::thread::scope(|scope| {
         scope.spawn(|| (0..16).for_each(|_| read()));
         scope.spawn(|| (0..16).for_each(|_| rayon::scope(|pool| pool.spawn(|_| read()))));
     });
 }
 
-/// Rayon hashes an arena. A thread that waits for that under a lock would wait for ever, if the thread of the pool waits for the same
-/// lock in another task.
+/// rayon hashes an arena. A thread that waited for that while holding a lock would deadlock if the
+/// pool's thread waited for the same lock in another task.
 #[test]
 fn handles_are_read_on_rayons_own_threads() {
-    let wrapper = ActorWrapper::new(&MillConfig::new(4096).init(&Device::flex())).unwrap();
+    let wrapper = ActorWrapper::new(&TestModelConfig::new(4096).init(&Device::flex())).unwrap();
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("handle.json");
     fs::write(&path, serde_json::to_vec(&wrapper).unwrap()).unwrap();
@@ -53,23 +54,25 @@ fn handles_are_read_on_rayons_own_threads() {
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
 }
 
-fn in_place(path: &Path) -> ActorWrapper<Mill> {
-    #[allow(unsafe_code, reason = "the promise is what is tested")]
-    // SAFETY: the file is in a folder of its own test, which changes its owner and its mode, and not its bytes.
+fn in_place(path: &Path) -> ActorWrapper<TestModel> {
+    #[allow(unsafe_code, reason = "the test keeps the promise of `in_file`")]
+    // SAFETY: the file is in the folder of one test, which changes its owner and mode, but not its
+    // bytes.
     let placement = unsafe { Placement::in_file() };
     ActorWrapper::from_arena(Arena::open_placed(path, placement).unwrap())
 }
 
-/// `Placement::in_file` is a promise of its caller. A handle that comes from elsewhere is not.
+/// `Placement::in_file` is a promise of its caller that the file does not change. A handle from
+/// another process carries no such promise.
 #[test]
-fn a_handle_names_no_file_that_other_users_can_change() {
+fn handle_names_no_file_others_can_change() {
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
-    share(&MillConfig::new(64).init(&Device::flex())).unwrap().save(&path).unwrap();
+    let path = folder.path().join("model.bpk");
+    share(&TestModelConfig::new(64).init(&Device::flex())).unwrap().save(&path).unwrap();
     let set_mode = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     let read = |path: &Path| {
         let handle = serde_json::to_string(&in_place(path)).unwrap();
-        serde_json::from_str::<ActorWrapper<Mill>>(&handle).map(drop).map_err(|error| error.to_string())
+        serde_json::from_str::<ActorWrapper<TestModel>>(&handle).map(drop).map_err(|error| error.to_string())
     };
     set_mode(0o644);
     read(&path).unwrap();
@@ -84,11 +87,11 @@ fn a_handle_names_no_file_that_other_users_can_change() {
     } else {
         eprintln!("skipped: only root can give a file to another user");
     }
-    // Another file of the same name is not the one that was shared.
+    // Another file of the same name is refused.
     let wrapper = in_place(&path);
     let handle = serde_json::to_string(&wrapper).unwrap();
     fs::rename(&path, folder.path().join("moved.bpk")).unwrap();
     fs::copy(folder.path().join("moved.bpk"), &path).unwrap();
-    let error = serde_json::from_str::<ActorWrapper<Mill>>(&handle).map(drop).unwrap_err().to_string();
+    let error = serde_json::from_str::<ActorWrapper<TestModel>>(&handle).map(drop).unwrap_err().to_string();
     assert!(error.contains("has been changed or replaced"), "{error}");
 }

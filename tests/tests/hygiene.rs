@@ -1,7 +1,7 @@
-//! What the macros write has to compile where nothing has its usual name, and then has to work.
+//! Macro hygiene: the generated code compiles and works where common names are shadowed.
 
 #![no_implicit_prelude]
-#![allow(dead_code, reason = "names that stand in the way are not used otherwise")]
+#![allow(dead_code, reason = "the shadowing names are not used otherwise")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 pub extern crate ray_zerocopy as elsewhere;
@@ -9,14 +9,14 @@ pub extern crate ray_zerocopy as elsewhere;
 use ::std::string::ToString as _;
 use ::std::{assert, assert_eq, assert_ne, module_path};
 
-/// A crate that re-exports ours, as a framework would.
+/// A crate that re-exports ray-zerocopy, as a framework would.
 mod framework {
     pub mod engines {
         pub use crate::elsewhere as sharing;
     }
 }
 
-// What the macros' code could mean by mistake.
+// Names that the generated code could resolve to by mistake.
 struct Result;
 struct Option;
 struct Vec;
@@ -33,7 +33,8 @@ mod burn {}
 mod serde {}
 mod ray_zerocopy {}
 
-/// Methods that every type has, called as the runtime's own and as those that are usually in scope.
+/// Methods on every type, with the names of the runtime's own methods and of those that are usually
+/// in scope.
 trait Nuisance {
     fn collect(&self) {}
     fn attach(&self) {}
@@ -114,7 +115,7 @@ impl Nested {
 }
 
 #[::std::prelude::v1::test]
-fn macros_need_no_prelude_and_find_a_renamed_crate() {
+fn macros_work_without_prelude_in_renamed_crate() {
     let device = ::burn::tensor::Device::flex();
     let mut pipeline = Nested::new(&device);
     pipeline.text = "shared".to_string();

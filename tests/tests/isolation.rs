@@ -1,4 +1,5 @@
-//! Who may do what with an arena: a worker may read it, and nobody may change it; another user may not even read it.
+//! Isolation of arenas: workers can read an arena, no process can change it, and other users cannot
+//! read it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -28,38 +29,41 @@ mod map {
 
     /// Maps for reading.
     pub(super) fn read(file: &File) -> io::Result<Mmap> {
-        // SAFETY: the file is a sealed memfd: nobody can change or truncate it while the map lives.
+        // SAFETY: the file is a sealed memfd, which cannot be changed or truncated while the map
+        // lives.
         unsafe { MmapOptions::new().map(file) }
     }
 
     /// Maps for writing, shared with all who map it.
     pub(super) fn write(file: &File) -> io::Result<MmapMut> {
-        // SAFETY: as above. The kernel refuses, which is what is tested; if it did not, nothing is written.
+        // SAFETY: as above. The kernel must refuse this, which the test checks. If it does not,
+        // nothing is written.
         unsafe { MmapOptions::new().map_mut(file) }
     }
 
-    /// Maps for writing, for this process alone.
+    /// Maps for writing, privately to this process.
     pub(super) fn copy(file: &File) -> io::Result<MmapMut> {
-        // SAFETY: as in `read`; what is written stays in this process.
+        // SAFETY: as in `read`. Writes stay in this process.
         unsafe { MmapOptions::new().map_copy(file) }
     }
 }
 
-/// A pipeline whose methods attack the arena that it was loaded from.
+/// A pipeline whose methods try to write to its own arena.
 #[derive(Pipeline)]
-#[pipeline(init = Vandal::new)]
-struct Vandal {
-    wall: Linear,
+#[pipeline(init = WritingModel::new)]
+struct WritingModel {
+    layer: Linear,
 }
 
 #[ray_zerocopy::remote]
-impl Vandal {
+impl WritingModel {
     #[remote(skip)]
     pub fn new(device: &Device) -> Self {
-        Self { wall: LinearConfig::new(64, 64).init(device) }
+        Self { layer: LinearConfig::new(64, 64).init(device) }
     }
 
-    /// Tries everything there is. Gives what was attacked, and each attack that did not fail.
+    /// Tries all ways to write. Returns the number of attacked files, and each attack that
+    /// succeeded.
     pub fn attack(&self) -> (usize, Vec<String>) {
         let mut succeeded = Vec::new();
         let files = arena_files();
@@ -71,7 +75,7 @@ impl Vandal {
             };
             let text = |error: &dyn std::fmt::Display| error.to_string();
             let reader = File::open(path).unwrap();
-            // To open it for writing is allowed to its user; to write is not.
+            // The user can open it for writing, but cannot write.
             if let Ok(mut writer) = OpenOptions::new().read(true).write(true).open(path) {
                 attempt("write", writer.write_all(b"graffiti").map_err(|e| text(&e)));
                 attempt("pwrite", writer.write_all_at(b"graffiti", 4096).map_err(|e| text(&e)));
@@ -84,10 +88,11 @@ impl Vandal {
                 attempt("map for writing", map::write(&writer).map(drop).map_err(|e| text(&e)));
             }
             attempt("mprotect", map::read(&reader).unwrap().make_mut().map(drop).map_err(|e| text(&e)));
-            // A private copy may be written, and nobody else sees it.
+            // A private copy can be written, and other processes do not see that.
             map::copy(&reader).unwrap()[..8].copy_from_slice(b"graffiti");
         }
-        // The kernel lets a process write its own memory past its protection, but not what it shares.
+        // The kernel lets a process write to its own private memory despite its protection, but not
+        // to shared memory.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let memory = OpenOptions::new().write(true).open("/proc/self/mem");
         for line in maps.lines().filter(|line| line.contains("/memfd:ray-zerocopy")) {
@@ -100,11 +105,11 @@ impl Vandal {
     }
 
     pub fn total(&self) -> f32 {
-        self.wall.weight.val().sum().into_scalar()
+        self.layer.weight.val().sum().into_scalar()
     }
 }
 
-/// The memfds of arenas that this process has open, as paths under `/proc`.
+/// Paths under `/proc` of the arena memfds that this process has open.
 fn arena_files() -> Vec<String> {
     let myself = std::process::id();
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
@@ -118,7 +123,7 @@ fn arena_files() -> Vec<String> {
 
 #[test]
 fn a_worker_cannot_change_the_arena() {
-    let shared = ActorWrapper::new(&Vandal::new(&Device::flex())).unwrap();
+    let shared = ActorWrapper::new(&WritingModel::new(&Device::flex())).unwrap();
     let actors = shared.spawn(2).unwrap();
     let before = actors.actor(1).total().wait().unwrap();
     let (attacked, succeeded) = actors.actor(0).attack().wait().unwrap();
@@ -130,31 +135,32 @@ fn a_worker_cannot_change_the_arena() {
     }
 }
 
-/// Not a test of its own: another user, who knows everything, and tries to get at the arena.
+/// Not a test of its own: a process of another user, which has the handle and all paths and tries
+/// to read the arena.
 #[test]
-fn role_of_the_stranger() {
+fn role_of_another_user() {
     if std::env::var_os(ROLE).is_none() {
         return;
     }
     let mut knowledge = String::new();
     std::io::Read::read_to_string(&mut std::io::stdin(), &mut knowledge).unwrap();
     let (handle, paths): (String, Vec<String>) = serde_json::from_str(&knowledge).unwrap();
-    let handle: ActorWrapper<Vandal> = match serde_json::from_str(&handle) {
+    let handle: ActorWrapper<WritingModel> = match serde_json::from_str(&handle) {
         Ok(handle) => handle,
-        // The handle is read where the arena is fetched.
+        // Deserializing a handle attaches the arena.
         Err(error) => {
             println!("handle: {error}");
             return strange_paths(&paths);
         }
     };
-    println!("handle: {}", handle.load().map(drop).expect_err("a stranger may not load"));
+    println!("handle: {}", handle.load().map(drop).expect_err("another user must not load the arena"));
     strange_paths(&paths);
 }
 
 fn strange_paths(paths: &[String]) {
     assert!(!paths.is_empty());
     for path in paths {
-        let error = File::open(path).expect_err("a stranger may not open the memory of others");
+        let error = File::open(path).expect_err("another user must not open this memory");
         assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{path}: {error}");
     }
     println!("paths: denied");
@@ -166,7 +172,7 @@ fn another_user_cannot_attach_an_arena() {
         eprintln!("skipped: only root can become another user");
         return;
     }
-    let shared = ActorWrapper::new(&Vandal::new(&Device::flex())).unwrap();
+    let shared = ActorWrapper::new(&WritingModel::new(&Device::flex())).unwrap();
     let actors = shared.spawn(1).unwrap();
     let worker = actors.workers()[0].pid;
     let handle = serde_json::to_string(&shared).unwrap();
@@ -177,7 +183,7 @@ fn another_user_cannot_attach_an_arena() {
     paths.extend(processes.iter().flat_map(|pid| inside.map(|file| format!("/proc/{pid}/{file}"))));
 
     let mut stranger = Command::new("/proc/self/exe")
-        .args(["--exact", "role_of_the_stranger", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "role_of_another_user", "--nocapture", "--test-threads=1"])
         .env(ROLE, "1")
         .uid(65534)
         .gid(65534)
@@ -191,6 +197,6 @@ fn another_user_cannot_attach_an_arena() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("Permission denied") && said.contains("paths: denied"), "{said}");
-    // The arena is none the worse for it.
+    // The arena is still usable.
     assert!(actors.total().wait().is_ok());
 }

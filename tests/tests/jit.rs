@@ -1,4 +1,5 @@
-//! Traced graphs: what a pipeline does is recorded, and runs without its type, with the same bits.
+//! Traced graphs: a recorded forward pass runs without the pipeline's type, and its outputs are
+//! bit-identical.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -28,7 +29,7 @@ fn an_mlp_gives_the_same_bits_at_every_batch() {
 }
 
 #[test]
-fn an_empty_batch_gives_empty_outputs_of_the_right_shape() {
+fn empty_batch_gives_outputs_of_the_right_shape() {
     let transformer = Transformer::new(&device());
     let graph = traced(&transformer);
     let empty = || {
@@ -89,7 +90,7 @@ impl Cnn {
 }
 
 #[test]
-fn a_cnn_with_running_statistics_gives_the_same_bits() {
+fn cnn_with_running_statistics_is_bit_identical() {
     let cnn = Cnn::new(&device());
     let trace = jit::trace(&cnn)
         .input("images", random([2, 3, 12, 10]))
@@ -106,7 +107,7 @@ fn a_cnn_with_running_statistics_gives_the_same_bits() {
 }
 
 #[test]
-fn a_transformer_gives_the_same_bits_at_every_batch_and_length() {
+fn transformer_is_bit_identical_at_every_size() {
     let transformer = Transformer::new(&device());
     let graph = traced(&transformer);
     let mut replay = graph.load("cpu").unwrap();
@@ -145,7 +146,7 @@ fn an_lstm_is_unrolled_for_its_length() {
         let outputs = replay.run([("x", x.clone())]).unwrap();
         assert_eq!(outputs.data("output").unwrap(), model.lstm.forward(x, None).0.into_data());
     }
-    // Its length is in its structure.
+    // The length is fixed, because the loop over it is unrolled.
     let error = jit::trace(&model)
         .input("x", random([2, 4, 6]))
         .symbol("length", [("x", 1)])
@@ -156,7 +157,7 @@ fn an_lstm_is_unrolled_for_its_length() {
 }
 
 #[test]
-fn actors_and_tasks_run_a_graph_as_the_pipeline_would() {
+fn actors_and_tasks_match_the_pipeline() {
     let transformer = Transformer::new(&device());
     let graph = traced(&transformer);
     let (tokens, padding) = (ids([3, 4], 50), ids([3, 4], 5).greater_elem(3));
@@ -193,7 +194,7 @@ fn a_graph_file_has_everything() {
 }
 
 #[test]
-fn weights_that_are_shared_already_are_not_shared_again() {
+fn graph_borrows_weights_of_a_shared_arena() {
     let mlp = Mlp::new(&device());
     let shared = share(&mlp).unwrap();
     let graph = jit::trace(&mlp)
@@ -201,7 +202,7 @@ fn weights_that_are_shared_already_are_not_shared_again() {
         .input("x", random([3, 8]))
         .forward(|mlp, inputs| Ok(mlp.forward(inputs.float("x")?)))
         .unwrap();
-    // The graph has weights of its own in no byte: what is in its container is less than they take.
+    // The graph's container has no weights: it adds less than the weights take.
     let own = graph.arena().size_bytes() - graph.arena().stored_bytes();
     assert_eq!(graph.arena().stored_bytes(), shared.stored_bytes());
     assert!(own > 0);
@@ -270,7 +271,7 @@ fn outputs_may_be_inputs_and_each_other() {
     }
 }
 
-/// A pipeline whose forward pass is whatever a test says.
+/// A pipeline whose forward pass is given by the test.
 #[test]
 fn a_device_that_has_no_interpreter_is_an_error() {
     let mlp = Mlp::new(&device());
@@ -292,14 +293,14 @@ fn a_handle_of_a_graph_travels() {
     let there: JitActorWrapper = serde_json::from_str(&text).unwrap();
     assert_eq!(there.arena().id(), graph.arena().id());
     assert_eq!(there.load().unwrap().run([("x", x)]).unwrap().data("output").unwrap(), here);
-    // One of another pipeline is none of a graph.
+    // A handle of a pipeline is not a handle of a graph.
     let other = serde_json::to_string(&ActorWrapper::new(&mlp).unwrap()).unwrap();
     let error = serde_json::from_str::<JitActorWrapper>(&other).unwrap_err();
     assert!(error.to_string().contains("it holds no graph, but ray_zerocopy_tests::traceable::Mlp"), "{error}");
 }
 
 #[test]
-fn more_sizes_than_are_kept_are_as_right_as_the_first() {
+fn sizes_beyond_the_plan_cache_are_correct() {
     let mlp = Mlp::new(&device());
     let trace = jit::trace(&mlp).input("x", random([3, 8])).symbol("batch", [("x", 0)]);
     let mut replay = trace.method("forward").unwrap().load("cpu").unwrap();

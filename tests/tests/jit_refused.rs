@@ -1,4 +1,4 @@
-//! What cannot be traced, and inputs that a graph does not take: each says what and why.
+//! Errors of tracing, and of inputs that a graph does not accept.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -20,7 +20,7 @@ impl Plain {
     }
 }
 
-/// What tracing a forward pass of `[batch, 4]` says.
+/// The error of tracing a forward pass on an input of shape `[batch, 4]`.
 fn refused(forward: impl Fn(&Plain, Tensor<2>) -> Tensor<2>) -> jit::TraceError {
     let plain = Plain::new(&device());
     let trace = jit::trace(&plain).input("x", random([3, 4])).symbol("batch", [("x", 0)]);
@@ -28,8 +28,8 @@ fn refused(forward: impl Fn(&Plain, Tensor<2>) -> Tensor<2>) -> jit::TraceError 
 }
 
 #[test]
-fn what_depends_on_values_is_refused() {
-    // A branch on what was computed.
+fn dependence_on_tensor_values_is_refused() {
+    // A branch on a computed value.
     let error = refused(|plain, x| {
         let y = plain.layer.forward(x);
         let sum: f32 = y.clone().sum().into_scalar();
@@ -40,14 +40,14 @@ fn what_depends_on_values_is_refused() {
     assert_eq!(after, "Sum");
     assert!(error.to_string().contains("pass it as an input"), "{error}");
 
-    // Where something is.
+    // A shape that depends on values.
     let error = refused(|plain, x| {
         let places = plain.layer.forward(x.clone()).greater_elem(0.0).argwhere();
         x * places.dims()[0] as f32
     });
     assert!(matches!(error, jit::TraceError::Untraceable { .. }), "{error}");
 
-    // The input itself has values while it is recorded, which would be in the graph for ever.
+    // The input has concrete values while it is recorded. They would become constants of the graph.
     let error = refused(|_, x| {
         let first: f32 = x.clone().slice([0..1, 0..1]).into_data().iter::<f32>().next().unwrap();
         x * first
@@ -71,14 +71,14 @@ fn what_depends_on_values_is_refused() {
 }
 
 #[test]
-fn what_is_not_the_same_each_time_is_refused() {
+fn nondeterministic_forward_pass_is_refused() {
     let error = refused(|_, x| x.random_like(Distribution::Default));
     let jit::TraceError::Differs { how, .. } = &error else { panic!("{error}") };
     assert!(how.starts_with("element 0 is "), "{how}");
 }
 
 #[test]
-fn what_is_another_thing_at_another_size_is_refused() {
+fn structure_that_varies_with_size_is_refused() {
     let error = refused(|plain, x| {
         let [batch, _] = x.dims();
         if batch > 4 { plain.layer.forward(x) } else { x }
@@ -105,7 +105,7 @@ fn what_is_another_thing_at_another_size_is_refused() {
 }
 
 #[test]
-fn a_number_that_is_a_sum_of_sizes_is_known() {
+fn sum_of_sizes_is_a_symbolic_number() {
     let plain = Plain::new(&device());
     let trace = jit::trace(&plain).input("x", random([3, 4])).symbol("batch", [("x", 0)]);
     let forward = |plain: &Plain, x: Tensor<2>| {
@@ -151,7 +151,8 @@ fn inputs_that_do_not_fit_are_named() {
         says(good.clone().with("padding", ids([3, 5], 5).greater_elem(3))),
         "input `padding` is Bool of shape [3, 5], and the graph takes Bool of shape [batch, length], where `length` is 4 by `ids`"
     );
-    // A batch may be empty, but a sequence may not: its pooled output would be computed of nothing.
+    // A batch may be empty, but a sequence may not, because its pooled output would be a mean of no
+    // elements.
     let empty = Values::new()
         .with("ids", Tensor::<2, Int>::zeros([3, 0], &device()))
         .with("padding", Tensor::<2, Bool>::zeros([3, 0], &device()));
@@ -161,7 +162,7 @@ fn inputs_that_do_not_fit_are_named() {
          output `pooled` would not be empty"
     );
 
-    // In workers they are found before anything is sent.
+    // Calls to workers check the inputs before they send anything.
     let actors = JitActorWrapper::new(&graph).spawn(1).unwrap();
     let error = actors.run(good.clone().with("ids", random([3, 4]))).wait().unwrap_err();
     assert_eq!(
@@ -170,7 +171,7 @@ fn inputs_that_do_not_fit_are_named() {
     );
     assert!(actors.run(good.clone()).wait().is_ok());
 
-    // What only the backend sees: the table of positions has 64 rows. The next run is as good as ever.
+    // An error that only the backend finds: the table of positions has 64 rows. The next run works.
     let long = Values::new().with("ids", ids([1, 65], 50)).with("padding", ids([1, 65], 5).greater_elem(3));
     let error = replay.run(long.clone()).unwrap_err();
     assert!(matches!(&error, jit::ReplayError::Operation { operation, .. } if operation == "Embedding"), "{error}");
@@ -181,7 +182,7 @@ fn inputs_that_do_not_fit_are_named() {
 }
 
 #[test]
-fn inputs_that_are_not_contiguous_are_read_in_their_order() {
+fn noncontiguous_inputs_keep_their_order() {
     let mlp = Mlp::new(&device());
     let trace = jit::trace(&mlp).input("x", random([3, 8])).symbol("batch", [("x", 0)]);
     let graph = trace.forward(|mlp, inputs| Ok(mlp.forward(inputs.float::<2>("x")?))).unwrap();
@@ -256,7 +257,7 @@ fn a_method_that_cannot_be_traced_says_why() {
     assert!(matches!(&error, jit::TraceError::Method { name, .. } if name == "scaled"), "{error}");
 }
 
-/// Without the feature, the message is what there is to see.
+/// Without the feature, opening a module is an error that names the feature.
 #[cfg(not(feature = "torchscript"))]
 #[test]
 fn a_module_of_pytorch_needs_a_feature() {
@@ -266,7 +267,7 @@ fn a_module_of_pytorch_needs_a_feature() {
     assert!(error.to_string().contains("features = [\"torchscript\"]"), "{error}");
     let error = jit::open(module, |_| ()).unwrap_err();
     assert!(error.to_string().contains("features = [\"torchscript\"]"), "{error}");
-    // What is no module is told apart all the same.
+    // Other files are still distinguished from modules.
     let error = jit::TorchScript::open(file!()).unwrap_err();
     assert!(matches!(error, jit::ScriptError::Open { .. }), "{error}");
     let graph = jit::trace(&Mlp::new(&device())).input("x", random([3, 8])).method("forward").unwrap();

@@ -1,6 +1,7 @@
-//! Limits of the machine and the user: an error says which one is reached, and all is well when it is lifted.
+//! Resource limits of the machine and the user: an error names the limit, and calls work again
+//! after it is raised.
 //!
-//! Limits are those of a process, so each test has one of its own.
+//! Limits belong to a process, so each test starts its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -14,15 +15,15 @@ use ray_zerocopy_tests::memory::{eventually, is_alive};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, getuid, kill_process, prlimit, setrlimit};
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_LIMITS";
-/// Larger than what travels in a packet.
+/// More elements than fit into a packet.
 const LARGE: usize = 1 << 20;
 
 #[derive(Pipeline)]
-#[pipeline(init = Press::new)]
-struct Press;
+#[pipeline(init = EchoModel::new)]
+struct EchoModel;
 
 #[ray_zerocopy::remote]
-impl Press {
+impl EchoModel {
     #[remote(skip)]
     pub fn new(_: &Device) -> Self {
         Self
@@ -51,7 +52,7 @@ fn limit(resource: Resource, soft: u64) -> Rlimit {
     before
 }
 
-/// Opens files until no more can be.
+/// Opens files up to the limit of descriptors.
 fn fill() -> Vec<std::fs::File> {
     std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
 }
@@ -61,9 +62,9 @@ fn wire(error: &Error) -> (CallPart, &str) {
     (*part, reason)
 }
 
-fn engine() -> (LocalPool, TaskWrapper<Press>) {
+fn engine() -> (LocalPool, TaskWrapper<EchoModel>) {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &Press).unwrap();
+    let tasks = TaskWrapper::on(&engine, &EchoModel).unwrap();
     tasks.pid().wait().unwrap();
     (engine, tasks)
 }
@@ -80,11 +81,12 @@ fn open_files_of_the_owner() {
     let error = tasks.give(LARGE).wait().unwrap_err();
     let (part, reason) = wire(&error);
     assert!(part == CallPart::Result && reason.contains("see `ulimit -n`"), "{error}");
-    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
+    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker was replaced");
 
     let error = LocalPool::builder().workers(1).start().unwrap_err();
     assert!(matches!(&error, CallError::Start(error) if error.reason().contains("see `ulimit -n`")), "{error}");
-    // What the worker had here would be enough for the next, so that none of it may be had again.
+    // The descriptors that the worker frees would be enough for the next one, so all of them are
+    // taken.
     let filled_up = limit(Resource::Nofile, 3);
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     let error = tasks.pid().wait().unwrap_err();
@@ -113,13 +115,13 @@ fn open_files_of_a_worker() {
     let error = tasks.give(LARGE).wait().unwrap_err();
     let (part, reason) = wire(&error);
     assert!(part == CallPart::Result && reason.contains("see `ulimit -n`"), "{error}");
-    // An arena needs descriptors too.
-    let other = TaskWrapper::on(&_engine, &Press).unwrap();
+    // Loading an arena needs descriptors too.
+    let other = TaskWrapper::on(&_engine, &EchoModel).unwrap();
     let error = other.pid().wait().unwrap_err();
     assert!(error.to_string().contains("see `ulimit -n`"), "{error}");
     prlimit(worker, Resource::Nofile, before).unwrap();
     assert_eq!(tasks.take(large()).wait().unwrap(), LARGE);
-    assert_eq!(other.pid().wait().unwrap(), pid, "the worker lives on");
+    assert_eq!(other.pid().wait().unwrap(), pid, "the worker was replaced");
 }
 
 fn memory_of_a_worker() {
@@ -132,14 +134,14 @@ fn memory_of_a_worker() {
     let before =
         prlimit(worker, Resource::As, Rlimit { current: Some(room), maximum: getrlimit(Resource::As).maximum })
             .unwrap();
-    // 32 MiB of arguments, and room for one.
+    // 32 MiB of arguments, and address space for one of them.
     let message = Tensor::<1>::ones([8 << 20], &Device::flex());
     let error = tasks.take(message.clone()).wait().unwrap_err();
     let (part, reason) = wire(&error);
     assert!(part == CallPart::Arguments && reason.contains("see `ulimit -v`"), "{error}");
     prlimit(worker, Resource::As, before).unwrap();
     assert_eq!(tasks.take(message).wait().unwrap(), 8 << 20);
-    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker lives on");
+    assert_eq!(tasks.pid().wait().unwrap(), pid, "the worker was replaced");
 }
 
 fn processes() {
@@ -180,23 +182,23 @@ fn in_a_process_of_its_own(role: &str, user: Option<u32>) {
 }
 
 #[test]
-fn an_owner_with_too_many_open_files_says_so_and_recovers() {
+fn owner_recovers_from_too_many_open_files() {
     in_a_process_of_its_own("open files of the owner", None);
 }
 
 #[test]
-fn a_worker_with_too_many_open_files_says_so_and_lives_on() {
+fn worker_survives_too_many_open_files() {
     in_a_process_of_its_own("open files of a worker", None);
 }
 
 #[test]
-fn a_message_that_is_larger_than_a_worker_may_map_is_an_error() {
+fn message_beyond_the_map_limit_is_an_error() {
     in_a_process_of_its_own("memory of a worker", None);
 }
 
 #[test]
-fn a_user_with_too_many_processes_hears_so_and_recovers() {
-    // The limit is none for root, so the process is somebody else's then.
+fn pool_recovers_from_the_process_limit() {
+    // The limit does not apply to root, so the process runs as another user then.
     let nobody = 65534;
     in_a_process_of_its_own("processes", getuid().is_root().then_some(nobody));
 }

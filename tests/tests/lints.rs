@@ -1,5 +1,5 @@
-//! What the macros write is no cause for a lint, and has no attribute that a `#![forbid]` collides
-//! with. A user's `#[allow]` holds for what is written from its item.
+//! Lints of generated code: it triggers none, and has no attribute that conflicts with a
+//! `#![forbid]`. A user's `#[allow]` on an item also applies to the code generated from it.
 
 #![forbid(
     missing_docs,
@@ -16,7 +16,7 @@
 )]
 #![deny(deprecated, non_snake_case)]
 
-/// A pipeline under lints that nothing may allow.
+/// A pipeline under forbidden lints.
 #[warn(clippy::pedantic, clippy::nursery)]
 #[forbid(unused, unused_qualifications, deprecated, clippy::all, clippy::absolute_paths)]
 mod strict {
@@ -83,7 +83,7 @@ mod allowed {
     use ray_zerocopy::Pipeline;
     use serde::{Deserialize, Serialize};
 
-    /// A type that is not to be used any more.
+    /// A deprecated type.
     #[deprecated(note = "use another")]
     #[derive(Debug, Clone, Serialize, Deserialize)]
     pub(crate) struct Old(pub(crate) u32);
@@ -122,7 +122,7 @@ mod allowed {
             X + u32::from(self.W.bias.is_some())
         }
 
-        /// Takes and returns what is deprecated.
+        /// Takes and returns a deprecated type.
         #[expect(deprecated, reason = "it is tested")]
         pub fn old(&self, old: Old) -> Old {
             let kind = match &self.kind {
@@ -132,13 +132,13 @@ mod allowed {
             Old(old.0 + self.old[0].0 + self.older + kind)
         }
 
-        /// A method that is deprecated itself.
+        /// A deprecated method.
         #[deprecated(note = "use `project`")]
         pub fn former(&self) -> u32 {
             4
         }
 
-        /// Another one, for actors.
+        /// A deprecated method of actors.
         #[cfg_attr(all(), deprecated, allow(non_snake_case))]
         pub fn former_of_actors(&mut self, X: u32) -> u32 {
             self.project(X)

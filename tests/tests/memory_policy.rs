@@ -1,4 +1,4 @@
-//! Huge pages, prefault and lock, by the kernel's own figures, in the owner and in workers.
+//! Memory policies (huge pages, prefault, lock) in the owner and in workers, checked with `/proc`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -10,20 +10,20 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
 use ray_zerocopy::{ActorWrapper, Actors, Arena, LocalPool, TaskWrapper, gather, share};
 use ray_zerocopy_tests::memory::{Mapped, eventually, kernel_is_before, mapped};
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 
 const BLOCK: u64 = 2 << 20;
-/// Rows and columns of a mill of 16 MiB and a bit: eight whole blocks and a rest.
+/// Rows and columns of a model of a little more than 16 MiB: eight whole huge pages and a rest.
 const SIZE: usize = 2048;
-/// The same with 4 MiB, which many machines let everybody lock.
+/// Rows and columns of a model of 4 MiB, which many machines let any user lock.
 const SMALL: usize = 1024;
 
 fn arena(size: usize) -> Arena {
-    share(&MillConfig::new(size).init(&Device::flex())).unwrap()
+    share(&TestModelConfig::new(size).init(&Device::flex())).unwrap()
 }
 
-/// The arena as a process maps it.
+/// The mapping of the arena in a process.
 fn seen(arena: &Arena, pid: u32) -> Mapped {
     let inode = rustix::fs::fstat(arena.fd().unwrap()).unwrap().st_ino;
     let mut found = mapped(pid, inode);
@@ -31,7 +31,7 @@ fn seen(arena: &Arena, pid: u32) -> Mapped {
     found.remove(0)
 }
 
-fn pids(actors: &Actors<Mill>) -> Vec<u32> {
+fn pids(actors: &Actors<TestModel>) -> Vec<u32> {
     actors.workers().iter().map(|worker| worker.pid).collect()
 }
 
@@ -39,7 +39,8 @@ fn whole(arena: &Arena) -> u64 {
     arena.size_bytes() / BLOCK * BLOCK
 }
 
-/// Whether the kernel made the huge pages. If it did not, the outcome has said why, and the test may stop aloud.
+/// Whether the kernel made the huge pages. If not, checks that the outcome gives a reason, and
+/// prints that the test is skipped.
 fn made(outcome: &PolicyStatus, arena: &Arena) -> bool {
     if let PolicyStatus::Applied { bytes } = outcome {
         assert_eq!(*bytes, whole(arena));
@@ -50,7 +51,7 @@ fn made(outcome: &PolicyStatus, arena: &Arena) -> bool {
     let thp = "/sys/kernel/mm/transparent_hugepage";
     let size = fs::read_to_string(format!("{thp}/hpage_pmd_size")).unwrap_or_default();
     let denied = fs::read_to_string(format!("{thp}/shmem_enabled")).is_ok_and(|text| text.contains("[deny]"));
-    // A kernel that can may still be out of blocks: only that excuses it.
+    // A kernel that supports it may still lack free huge pages. No other reason is accepted.
     let for_want_of_memory = |why: &Obstacle| matches!(why, Obstacle::Refused { errno: 11 | 12 | 16, .. });
     if new && size.trim() == BLOCK.to_string() && !denied {
         assert!(outcome.why().iter().all(for_want_of_memory), "{outcome}");
@@ -60,10 +61,10 @@ fn made(outcome: &PolicyStatus, arena: &Arena) -> bool {
 }
 
 #[test]
-fn everybody_maps_an_arena_where_huge_pages_may_be() {
+fn arena_mappings_are_huge_page_aligned() {
     for (size, aligned) in [(8, false), (SMALL, true), (SIZE, true)] {
         let arena = arena(size);
-        let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).spawn(2).unwrap();
+        let actors = ActorWrapper::<TestModel>::from_arena(arena.clone()).spawn(2).unwrap();
         for pid in pids(&actors).into_iter().chain([std::process::id()]) {
             let start = seen(&arena, pid).addresses.start;
             assert!(!aligned || start.is_multiple_of(BLOCK), "{start:x} in {pid}");
@@ -72,16 +73,16 @@ fn everybody_maps_an_arena_where_huge_pages_may_be() {
 }
 
 #[test]
-fn huge_pages_that_were_made_once_are_used_by_every_process() {
+fn huge_pages_are_used_by_every_process() {
     let arena = arena(SIZE);
-    let corn = Tensor::<2>::ones([1, SIZE], &Device::flex());
-    // These workers map small pages, and have read them, before there are huge ones.
-    let early = ActorWrapper::<Mill>::from_arena(arena.clone()).spawn(1).unwrap();
-    let before = early.grind(corn.clone()).wait().unwrap().into_data();
+    let input = Tensor::<2>::ones([1, SIZE], &Device::flex());
+    // These workers have mapped and read small pages before the huge pages are made.
+    let early = ActorWrapper::<TestModel>::from_arena(arena.clone()).spawn(1).unwrap();
+    let before = early.forward(input.clone()).wait().unwrap().into_data();
     assert!(seen(&arena, pids(&early)[0]).figure("Rss") > BLOCK);
 
     let shared =
-        ActorWrapper::<Mill>::from_arena(arena.clone()).memory(MemoryPolicy::default().huge_pages(HugePages::Now));
+        ActorWrapper::<TestModel>::from_arena(arena.clone()).memory(MemoryPolicy::default().huge_pages(HugePages::Now));
     let outcome = arena.memory_status();
     assert_eq!((&outcome.prefault, &outcome.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
     let actors = shared.spawn(2).unwrap();
@@ -98,29 +99,29 @@ fn huge_pages_that_were_made_once_are_used_by_every_process() {
     let text = report.to_string();
     assert!(text.contains("owner, worker 0, worker 1: huge pages: applied to 16.0 of 16.0 MiB"), "{text}");
 
-    // Whoever was there before has them with the next read, and nobody sees another byte.
+    // Existing processes map the huge pages at their next read, and the contents do not change.
     for actors in [&early, &actors] {
-        assert_eq!(actors.grind(corn.clone()).wait().unwrap().into_data(), before);
+        assert_eq!(actors.forward(input.clone()).wait().unwrap().into_data(), before);
     }
     assert_eq!(seen(&arena, pids(&early)[0]).figure("ShmemPmdMapped"), whole(&arena));
     arena.verify().unwrap();
-    // Nothing was asked for in the early workers, so nothing is reported of them but figures.
+    // The early workers have no policy, so the report has only figures for them.
     let report = early.report().unwrap();
     assert!(!report.processes[1].memory.is_asked());
 }
 
 #[test]
-fn pages_may_be_exchanged_while_everybody_reads() {
+fn pages_are_collapsed_while_workers_read() {
     let arena = arena(4096);
-    let shared = ActorWrapper::<Mill>::from_arena(arena.clone());
+    let shared = ActorWrapper::<TestModel>::from_arena(arena.clone());
     let actors = shared.threads_per_worker(1).spawn(2).unwrap();
-    let corn = Tensor::<2>::ones([1, 4096], &Device::flex());
-    let before = actors.grind(corn.clone()).wait().unwrap().into_data();
+    let input = Tensor::<2>::ones([1, 4096], &Device::flex());
+    let before = actors.forward(input.clone()).wait().unwrap().into_data();
     let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Background));
     let mut rounds = 0;
     while matches!(arena.memory_status().huge_pages, PolicyStatus::InProgress { .. }) || rounds < 4 {
-        let ground = gather((0..4).map(|_| actors.grind(corn.clone()))).wait().unwrap();
-        assert!(ground.into_iter().all(|flour| flour.into_data() == before));
+        let answers = gather((0..4).map(|_| actors.forward(input.clone()))).wait().unwrap();
+        assert!(answers.into_iter().all(|answer| answer.into_data() == before));
         arena.verify().unwrap();
         rounds += 1;
     }
@@ -129,7 +130,7 @@ fn pages_may_be_exchanged_while_everybody_reads() {
 }
 
 #[test]
-fn the_background_ends_with_the_arena() {
+fn background_thread_ends_with_the_arena() {
     let threads = || {
         let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
         let names = tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
@@ -145,10 +146,10 @@ fn the_background_ends_with_the_arena() {
 }
 
 #[test]
-fn a_fresh_worker_that_prefaults_has_every_page() {
+fn worker_that_prefaults_maps_every_page() {
     let arena = arena(SIZE);
     let pages = arena.size_bytes().next_multiple_of(4096);
-    let shared = ActorWrapper::<Mill>::from_arena(arena.clone());
+    let shared = ActorWrapper::<TestModel>::from_arena(arena.clone());
     let lazy = shared.spawn(1).unwrap();
     assert!(seen(&arena, pids(&lazy)[0]).figure("Rss") < pages / 2);
     let report = lazy.report().unwrap().to_string();
@@ -167,17 +168,17 @@ fn a_fresh_worker_that_prefaults_has_every_page() {
     assert_eq!(worker.prefault, PolicyStatus::Applied { bytes: arena.size_bytes() }, "{report}");
     assert!(worker.is_applied() && worker.is_asked());
     assert_eq!((&worker.huge_pages, &worker.lock), (&PolicyStatus::NotAsked, &PolicyStatus::NotAsked));
-    // The owner was asked for nothing: it does not compute.
+    // The policy does not apply to the owner, which does not compute.
     assert!(!report.processes[0].memory.is_asked());
     assert!(report.to_string().contains("worker 0: prefault: applied to 16.0 of 16.0 MiB"), "{report}");
 }
 
 #[test]
-fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
+fn policy_on_an_arena_of_few_bytes_is_valid() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
-    let mill = MillConfig::new(8).init(&Device::flex());
+    let model = TestModelConfig::new(8).init(&Device::flex());
     let memory = MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true);
-    let tasks = TaskWrapper::on(&engine, &mill).unwrap().memory(memory).strict().device("cpu").unwrap();
+    let tasks = TaskWrapper::on(&engine, &model).unwrap().memory(memory).strict().device("cpu").unwrap();
     tasks.pid().wait().unwrap();
     let report = tasks.report().unwrap();
     let bytes = tasks.arena().size_bytes();
@@ -190,17 +191,17 @@ fn a_policy_is_no_error_for_an_arena_of_a_few_bytes() {
 }
 
 #[test]
-fn a_handle_carries_its_policy_to_whoever_loads_it() {
-    let shared = ActorWrapper::new(&MillConfig::new(SMALL).init(&Device::flex())).unwrap();
+fn handle_carries_its_policy_to_the_loader() {
+    let shared = ActorWrapper::new(&TestModelConfig::new(SMALL).init(&Device::flex())).unwrap();
     let text = serde_json::to_string(&shared.memory(MemoryPolicy::default().prefault(true))).unwrap();
-    let received: ActorWrapper<Mill> = serde_json::from_str(&text).unwrap();
+    let received: ActorWrapper<TestModel> = serde_json::from_str(&text).unwrap();
     assert!(!received.arena().memory_status().is_asked());
     received.load().unwrap();
     let expected = PolicyStatus::Applied { bytes: received.arena().size_bytes() };
     assert_eq!(received.arena().memory_status().prefault, expected);
     received.withdraw();
 
-    let tasks = TaskWrapper::<Mill>::from_arena_on(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
+    let tasks = TaskWrapper::<TestModel>::from_arena_on(&LocalPool::shared().unwrap(), arena(SMALL)).unwrap();
     let tasks = tasks.memory(MemoryPolicy::default().prefault(true));
     tasks.load().unwrap();
     assert_eq!(tasks.arena().memory_status().prefault, PolicyStatus::Applied { bytes: tasks.arena().size_bytes() });
@@ -209,17 +210,18 @@ fn a_handle_carries_its_policy_to_whoever_loads_it() {
 #[test]
 fn a_locked_arena_stays_in_memory() {
     let arena = arena(SMALL);
-    let shared = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(MemoryPolicy::default().lock(true));
+    let shared = ActorWrapper::<TestModel>::from_arena(arena.clone()).memory(MemoryPolicy::default().lock(true));
     let actors = shared.spawn(1).unwrap();
     let report = actors.report().unwrap();
     if let [Obstacle::MemlockLimit { .. }] = report.processes[1].memory.lock.why() {
-        return eprintln!("skipped: this machine lets nobody lock 4 MiB: {report}");
+        return eprintln!("skipped: this user may not lock 4 MiB: {report}");
     }
     assert_eq!(report.processes[1].memory.lock, PolicyStatus::Applied { bytes: arena.size_bytes() }, "{report}");
     let worker = seen(&arena, pids(&actors)[0]);
     assert!(worker.flags.iter().any(|flag| flag == "lo"), "{:?}", worker.flags);
     assert_eq!(worker.figure("Rss"), arena.size_bytes().next_multiple_of(4096));
-    // The kernel's own `Locked` is the worker's part of what is locked: the owner has mapped the arena too.
+    // `Locked` in smaps is the worker's proportional share, because the owner has mapped the arena
+    // too.
     let locked = worker.figure("Locked");
     assert!(locked > 0 && locked <= worker.figure("Rss"), "{locked}");
     assert_eq!(report.processes[1].locked, worker.figure("Rss"), "{report}");
@@ -227,7 +229,8 @@ fn a_locked_arena_stays_in_memory() {
     arena.verify().unwrap();
 }
 
-/// Runs one test of this file again, in a process that `prepare` has changed. None if that is not possible here.
+/// Runs one test of this file again, in a process that `prepare` has changed. Returns `None` if
+/// such a process cannot be started.
 fn again(test: &str, prepare: impl FnOnce(&mut Command)) -> Option<String> {
     let mut command = Command::new("/proc/self/exe");
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("MEMORY_POLICY_CHILD", test);
@@ -249,17 +252,18 @@ fn is_child(test: &str) -> bool {
 }
 
 #[test]
-fn who_may_not_lock_is_told_the_limit() {
-    const TEST: &str = "who_may_not_lock_is_told_the_limit";
+fn process_that_may_not_lock_is_told_the_limit() {
+    const TEST: &str = "process_that_may_not_lock_is_told_the_limit";
     const LIMIT: u64 = 1 << 20;
     if !is_child(TEST) {
-        // Whoever may do everything has no limit.
+        // A process with CAP_IPC_LOCK has no limit.
         let text = again(TEST, |command| {
             if geteuid().is_root() {
                 command.uid(65534).gid(65534);
             }
         });
-        let told = "lock: not (the process may lock 1.0 MiB, has 0.0 locked, and needs 4.0 more; raise `ulimit -l`";
+        let told = "lock: not applied (the process may lock 1.0 MiB, has locked 0.0 MiB, and needs 4.0 MiB more; \
+                    raise `ulimit -l`";
         return assert!(text.is_none_or(|text| text.contains(told)));
     }
     setrlimit(Resource::Memlock, Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) }).unwrap();
@@ -271,21 +275,21 @@ fn who_may_not_lock_is_told_the_limit() {
     assert_eq!(arena.apply_policy(memory).lock, expected);
     println!("{}", arena.memory_status());
 
-    // Workers have the limit of their owner. They work all the same.
-    let actors = ActorWrapper::<Mill>::from_arena(arena.clone()).memory(memory).spawn(1).unwrap();
+    // Workers inherit the limit of their owner, and still work.
+    let actors = ActorWrapper::<TestModel>::from_arena(arena.clone()).memory(memory).spawn(1).unwrap();
     let report = actors.report().unwrap();
     assert_eq!(report.processes[1].memory.lock, expected, "{report}");
     assert_eq!(report.processes[1].locked, 0);
-    actors.grind(Tensor::ones([1, SMALL], &Device::flex())).wait().unwrap();
+    actors.forward(Tensor::ones([1, SMALL], &Device::flex())).wait().unwrap();
 
-    // What has room in the limit is locked.
-    let little = share(&MillConfig::new(64).init(&Device::flex())).unwrap();
+    // An arena that fits into the limit is locked.
+    let little = share(&TestModelConfig::new(64).init(&Device::flex())).unwrap();
     assert_eq!(little.apply_policy(memory).lock, PolicyStatus::Applied { bytes: little.size_bytes() });
 }
 
 #[test]
-fn what_the_kernel_refuses_is_said_with_its_reason() {
-    const TEST: &str = "what_the_kernel_refuses_is_said_with_its_reason";
+fn policy_that_the_kernel_refuses_has_a_reason() {
+    const TEST: &str = "policy_that_the_kernel_refuses_has_a_reason";
     if !is_child(TEST) {
         again(TEST, |_| ());
         return;
@@ -307,7 +311,7 @@ fn what_the_kernel_refuses_is_said_with_its_reason() {
     assert_eq!(seen(&arena, std::process::id()).figure("ShmemPmdMapped"), 0);
 }
 
-/// Makes the kernel refuse huge pages to this process, as an administrator may.
+/// Disables huge pages for this process with `prctl`, as an administrator can.
 fn forbid_huge_pages() {
     const PR_SET_THP_DISABLE: i32 = 41;
     unsafe extern "C" {

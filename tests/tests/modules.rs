@@ -1,7 +1,8 @@
-//! Every kind of module that burn-nn offers: after a load each parameter's storage lies in the arena, with the same values.
+//! Every kind of module of burn-nn: after a load, the storage of each parameter is in the arena,
+//! with the same values.
 //!
-//! The library proves the same at each load. Here it is looked at from outside, by burn's own walk over a module, so that
-//! a parameter that the library does not see would be seen.
+//! The library checks the same at each load. This test uses burn's own visitor of modules, which
+//! finds a parameter that the library would miss.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -30,7 +31,7 @@ use burn::tensor::kind::Basic;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use ray_zerocopy::{Arena, Pipeline, load, share};
 
-/// The tensors of a module: values, and where their storage begins.
+/// The tensors of a module: values and addresses.
 #[derive(Default)]
 struct Storages(Vec<(TensorData, *const u8)>);
 
@@ -65,7 +66,8 @@ impl ModuleVisitor for Storages {
     }
 }
 
-/// The parameters of `here` and `there` are the same, and those of `there` are in the arena. Returns how many there are.
+/// Checks that `here` and `there` have the same parameters, and that those of `there` are in the
+/// arena. Returns their number.
 fn borrowed<M: Module>(name: &str, here: &M, there: &M, arena: &Arena) -> usize {
     let (here, there) = (Storages::of(here).0, Storages::of(there).0);
     assert_eq!(here.len(), there.len(), "{name}");
@@ -93,7 +95,7 @@ macro_rules! modules {
         }
 
         #[test]
-        fn every_parameter_of_every_module_lies_in_the_arena() {
+        fn every_module_parameter_lies_in_the_arena() {
             let pipeline = Everything::new(&Device::flex());
             let arena = share(&pipeline).unwrap();
             let twin = load::<Everything>(&arena, &Device::flex()).unwrap().strict().unwrap();
@@ -139,7 +141,7 @@ modules! {
     swiglu: SwiGlu = |d: &_| SwiGluConfig::new(3, 4).init(d), 2;
     prelu: PRelu = |d: &_| PReluConfig::new().init(d), 1;
     any_activation: burn::nn::activation::Activation = |d: &_| ActivationConfig::PRelu(PReluConfig::new()).init(d), 1;
-    // These have flags, constants and tables, but nothing that is learned.
+    // These modules have flags, constants and tables, but no parameters.
     rrelu: RRelu = |_: &_| RReluConfig::new().init(), 0;
     dropout: Dropout = |_: &_| DropoutConfig::new(0.5).init(), 0;
     noise: GaussianNoise = |_: &_| GaussianNoiseConfig::new(0.1).init(), 0;

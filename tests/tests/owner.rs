@@ -1,4 +1,4 @@
-//! The owner's death ends its workers, and the memory returns.
+//! Workers end when their owner ends, and the memory is freed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -10,20 +10,20 @@ use std::process::{Command, Stdio};
 use burn::tensor::Device;
 use ray_zerocopy::ActorWrapper;
 use ray_zerocopy_tests::memory::{eventually, is_alive};
-use ray_zerocopy_tests::models::{Mill, MillConfig, kill_myself};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig, kill_myself};
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_OWNER";
-/// A file that a fork of the owner makes, and whose end it waits for.
+/// A file that a fork of the owner creates. The fork ends when the file is removed.
 const FORK: &str = "RAY_ZEROCOPY_TEST_FORK";
 
-/// Not a test of its own: the owner that the tests below start, in a process that they kill.
+/// Not a test of its own: the owner process that the tests below start and kill.
 #[test]
 fn role_of_the_owner() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let wrapper = ActorWrapper::<Mill>::new(&MillConfig::new(512).init(&Device::flex())).unwrap();
+    let wrapper = ActorWrapper::<TestModel>::new(&TestModelConfig::new(512).init(&Device::flex())).unwrap();
     let actors = wrapper.spawn(3).unwrap();
-    // Two are busy for longer than the test takes, one is idle.
+    // Two workers are busy for longer than the test takes, and one is idle.
     let busy = [actors.actor(0).sleep(600_000), actors.actor(1).sleep(600_000)];
     let pids: Vec<_> = actors.workers().iter().map(|worker| worker.pid.to_string()).collect();
     let inode = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -46,13 +46,15 @@ fn role_of_the_owner() {
     }
 }
 
-/// Forks this process. The child executes nothing: it has copies of all file descriptors, and maps what its parent maps.
+/// Forks this process. The child does not execute a program, so it keeps copies of all file
+/// descriptors and mappings.
 fn fork_that_waits(file: PathBuf) {
     let there = file.clone();
     std::thread::spawn(move || {
         let mut command = Command::new("true");
-        // SAFETY: between fork and exec only what is safe after a fork may run. The child is of a process with other
-        // threads, but these write files and sleep: glibc keeps its heap usable in a forked child.
+        // SAFETY: only async-signal-safe code may run between fork and exec if the process has
+        // other threads. This code writes files and sleeps, and glibc keeps its heap usable in a
+        // forked child.
         unsafe {
             command.pre_exec(move || {
                 std::fs::write(&file, std::process::id().to_string())?;
@@ -64,7 +66,7 @@ fn fork_that_waits(file: PathBuf) {
         };
         command.status()
     });
-    eventually("the fork is there", || std::fs::read(&there).is_ok_and(|text| !text.is_empty()));
+    eventually("the fork exists", || std::fs::read(&there).is_ok_and(|text| !text.is_empty()));
 }
 
 fn workers_of_an_owner_that(ends: &str) {
@@ -85,14 +87,14 @@ fn workers_of_an_owner_that(ends: &str) {
     assert_eq!(pids.len(), 3);
     drop(lines);
     owner.wait().unwrap();
-    eventually("the workers end by themselves", || pids.iter().all(|&pid| !is_alive(pid)));
+    eventually("the workers end", || pids.iter().all(|&pid| !is_alive(pid)));
     if ends == "leaves a fork" {
         let pid = std::fs::read_to_string(&fork).unwrap().parse().unwrap();
         assert!(is_alive(pid), "the fork was to outlive the workers");
         std::fs::remove_file(&fork).unwrap();
         eventually("the fork ends", || !is_alive(pid));
     }
-    // Nobody maps the arena any more, so that its memory is free.
+    // No process maps the arena any more, so its memory is free.
     let holders = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let maps = std::fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
         maps.lines().any(|line| line.contains("/memfd:ray-zerocopy") && line.split_whitespace().nth(4) == Some(&inode))
@@ -111,11 +113,11 @@ fn workers_end_when_their_owner_exits() {
 }
 
 #[test]
-fn workers_end_with_their_owner_even_if_a_fork_of_it_lives_on() {
+fn workers_end_although_a_fork_of_owner_lives() {
     workers_of_an_owner_that("leaves a fork");
 }
 
 #[test]
-fn workers_end_with_their_owner_even_if_they_are_stopped() {
+fn stopped_workers_end_with_their_owner() {
     workers_of_an_owner_that("has stopped a worker");
 }

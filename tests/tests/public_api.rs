@@ -1,8 +1,9 @@
 //! The public API of `ray-zerocopy`, read out of its source and compared with `tests/public_api.txt`.
 //!
-//! `BLESS=1 cargo test --workspace --test public_api` rewrites the file: a change of it is a change of the API, which
-//! belongs in the commit message and in `CHANGELOG.md`. The test reads the source and not the output of a compiler, so
-//! that it needs no nightly toolchain and lists what features and platforms leave out.
+//! `BLESS=1 cargo test --workspace --test public_api` rewrites the file. A change of it is a change
+//! of the API, which belongs in the commit message and in `CHANGELOG.md`. The test reads the source
+//! and not the output of a compiler, so it needs no nightly toolchain and lists items of all
+//! features and platforms.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -19,7 +20,7 @@ use syn::{
 /// The path of a module, or of an item in one.
 type Name = Vec<String>;
 
-/// Types whose cases or fields are all there will ever be.
+/// Types whose variants or fields are final, so that they need not be `non_exhaustive`.
 const CLOSED: [&str; 5] = ["TensorKind", "HugePages", "Placement", "Schema", "ProcessRole"];
 
 fn root() -> PathBuf {
@@ -33,9 +34,9 @@ struct Source(BTreeMap<Name, Vec<Item>>);
 struct Export {
     /// Its module and name, where it is defined.
     definition: Name,
-    /// The name that it is exported by.
+    /// Its exported name.
     name: String,
-    /// The features that it needs.
+    /// The features that it requires.
     cfg: Vec<Attribute>,
 }
 
@@ -69,7 +70,8 @@ impl Source {
         self.0.insert(module.clone(), items);
     }
 
-    /// Where the item of a path is defined, as seen from a module. `None` if it is another crate's.
+    /// The definition of a path, resolved from a module. Returns `None` for an item of another
+    /// crate.
     fn resolve(&self, module: &Name, path: &[String]) -> Option<Name> {
         let (first, rest) = path.split_first()?;
         match first.as_str() {
@@ -84,7 +86,7 @@ impl Source {
         }
     }
 
-    /// Where the item of a path below a module is defined.
+    /// The definition of a path below a module.
     fn absolute(&self, module: Name, path: &[String]) -> Option<Name> {
         let (first, rest) = path.split_first()?;
         let below = child(&module, first);
@@ -102,7 +104,7 @@ impl Source {
         for item in self.0.get(&module)? {
             let Item::Use(ItemUse { tree, .. }) = item else { continue };
             for (name, target) in imports(tree) {
-                // An import of the same name from the module itself would go round for ever.
+                // An import of the same name from the module itself would recurse without end.
                 if name == *first && target.first() != Some(first) {
                     let target: Name = target.into_iter().chain(rest.iter().cloned()).collect();
                     return self.resolve(&module, &target);
@@ -117,7 +119,7 @@ impl Source {
         self.0.get(module)?.iter().find(|item| name_of(item).is_some_and(|name| name == *last))
     }
 
-    /// What a public module exports.
+    /// The exports of a public module.
     fn exports(&self, module: &Name) -> (Vec<Export>, Vec<ItemUse>) {
         let (mut exports, mut foreign) = (Vec::new(), Vec::new());
         for item in &self.0[module] {
@@ -146,7 +148,7 @@ impl Source {
         (exports, foreign)
     }
 
-    /// Every `impl` of a type, with the `where` and the types as they are written.
+    /// Every `impl` of a type, with its types and `where` clause as in the source.
     fn impls(&self, definition: &Name) -> Vec<&ItemImpl> {
         let mut found = Vec::new();
         for (module, items) in &self.0 {
@@ -194,7 +196,7 @@ fn visibility(item: &Item) -> Option<(&Visibility, &[Attribute])> {
     })
 }
 
-/// The names that a `use` brings in, and the paths that they stand for.
+/// The names that a `use` imports, and their paths.
 fn imports(tree: &UseTree) -> Vec<(String, Name)> {
     match tree {
         UseTree::Path(path) => imports(&path.tree)
@@ -232,7 +234,7 @@ fn cfgs(attrs: &[Attribute]) -> Vec<Attribute> {
     attrs.iter().filter(|attr| attr.path().is_ident("cfg")).cloned().collect()
 }
 
-/// Keeps the attributes that callers notice.
+/// Keeps the attributes that affect callers.
 fn trim(attrs: &mut Vec<Attribute>) {
     attrs.retain(|attr| ["cfg", "derive", "must_use", "non_exhaustive"].iter().any(|kept| attr.path().is_ident(kept)));
 }
@@ -257,7 +259,7 @@ fn trim_fields(fields: &mut Fields, of_variant: bool) {
     }
 }
 
-/// Removes `mut` from parameters, which is the function's own affair.
+/// Removes `mut` from parameters, because callers do not see it.
 fn trim_signature(signature: &mut Signature) {
     for input in &mut signature.inputs {
         match input {
@@ -272,7 +274,7 @@ fn trim_signature(signature: &mut Signature) {
     }
 }
 
-/// An item without bodies, documentation and what is private.
+/// An item without bodies, documentation and private parts.
 fn trimmed(item: &Item) -> Item {
     let mut item = item.clone();
     match &mut item {
@@ -324,7 +326,7 @@ fn trimmed(item: &Item) -> Item {
     item
 }
 
-/// An `impl` without bodies and what is private. `None` if nothing is left of it.
+/// An `impl` without bodies and private items. Returns `None` if it is empty then.
 fn trimmed_impl(item: &ItemImpl) -> Option<ItemImpl> {
     let mut item = item.clone();
     trim(&mut item.attrs);
@@ -366,7 +368,7 @@ fn has_attribute(item: &Item, name: &str, word: &str) -> bool {
     attrs.iter().any(|attr| attr.path().is_ident(name) && attr.to_token_stream().to_string().contains(word))
 }
 
-/// The public module as one item, and what a reviewer would object to.
+/// The public module as one item, and violations of the API rules.
 fn module(source: &Source, name: &Name, objections: &mut BTreeSet<String>) -> Vec<Item> {
     let mut items = Vec::new();
     let (exports, foreign) = source.exports(name);
@@ -419,7 +421,7 @@ fn module(source: &Source, name: &Name, objections: &mut BTreeSet<String>) -> Ve
 }
 
 #[test]
-fn public_api_is_the_one_that_is_written_down() {
+fn public_api_equals_the_snapshot() {
     let mut objections = BTreeSet::new();
     let items = module(&Source::read(), &Name::new(), &mut objections);
     assert!(objections.is_empty(), "{objections:#?}");

@@ -1,6 +1,7 @@
-//! Files of `torch.save`, read without Python: every tensor is what PyTorch reads, and what cannot be read is named.
+//! Files of `torch.save`, read without Python: every tensor equals PyTorch's, and errors name what
+//! is unsupported.
 //!
-//! `tests/pytorch/make.py` has written them, and `expected.json` with PyTorch's own bytes.
+//! `tests/pytorch/make.py` writes them, and `expected.json` with the bytes that PyTorch reads.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -39,7 +40,7 @@ fn bytes(checkpoint: &Checkpoint, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// A checkpoint, in the words of `expected.json`.
+/// A checkpoint in the format of `expected.json`.
 fn described(checkpoint: &Checkpoint) -> BTreeMap<String, Described> {
     let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let dtype = |name: &str| {
@@ -69,7 +70,7 @@ fn compare(what: &str, found: &BTreeMap<String, Described>, expected: &BTreeMap<
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{what}");
     for (name, expected) in expected {
         let found = &found[name];
-        // burn has several booleans, whose names differ.
+        // burn has several boolean types with different names.
         let same = found.0 == expected.0 || (expected.0 == "bool" && found.0.starts_with("bool"));
         assert!(
             same && (&found.1, &found.2) == (&expected.1, &expected.2),
@@ -79,7 +80,7 @@ fn compare(what: &str, found: &BTreeMap<String, Described>, expected: &BTreeMap<
 }
 
 fn in_file() -> Placement {
-    #[allow(unsafe_code, reason = "the promise is what is tested")]
+    #[allow(unsafe_code, reason = "the tests keep the promise of `in_file`")]
     // SAFETY: the files are part of the repository, and no test writes to them.
     unsafe {
         Placement::in_file()
@@ -93,7 +94,7 @@ fn every_tensor_is_what_pytorch_reads() {
     for (name, expected) in expected() {
         let (path, key) = name.split_once('#').map_or((&name[..], None), |(path, key)| (path, Some(key)));
         let checkpoint = match key {
-            // The parts of PyTorch's own attention, which stacks them.
+            // The parts of PyTorch's attention, which stacks query, key and value.
             Some("parts") => {
                 let checkpoint = Checkpoint::open(file(path)).unwrap();
                 checkpoint.split("in_proj_(weight|bias)", ["query.$1", "key.$1", "value.$1"]).unwrap()
@@ -106,7 +107,7 @@ fn every_tensor_is_what_pytorch_reads() {
         let mut found = described(&checkpoint);
         found.retain(wanted);
         compare(&name, &found, &expected);
-        // Packed it is the same, and has checksums.
+        // A packed checkpoint has the same tensors, and checksums.
         checkpoint.pack(&packed).unwrap().verify(|_| ()).unwrap();
         let mut found = described(&Checkpoint::open(&packed).unwrap());
         found.retain(wanted);
@@ -115,7 +116,7 @@ fn every_tensor_is_what_pytorch_reads() {
 }
 
 #[test]
-fn layouts_and_ties_are_known_without_reading_them() {
+fn layouts_and_ties_are_known_without_the_data() {
     for name in ["zip.pt", "legacy.pt"] {
         let checkpoint = Checkpoint::open(file(name)).unwrap();
         let tensors: BTreeMap<_, _> = checkpoint.tensors().map(|tensor| (tensor.name.to_owned(), tensor)).collect();
@@ -124,7 +125,7 @@ fn layouts_and_ties_are_known_without_reading_them() {
         assert_eq!(tensors["table"].offset, tensors["tied"].offset);
         assert_eq!(tensors["view"].offset, tensors["table"].offset + 2 * 6 * 4);
         assert_eq!((tensors["scalar"].shape, tensors["scalar"].bytes), (&[][..], 4));
-        // torch.save aligns storages to 64 bytes since it writes archives.
+        // `torch.save` aligns storages to 64 bytes in its zip format.
         assert!(name == "legacy.pt" || tensors["plain"].alignment() >= 64, "{}", tensors["plain"].offset);
         let folder = tempfile::tempdir().unwrap();
         let packed = checkpoint.pack(folder.path().join("packed.bpk")).unwrap();
@@ -173,7 +174,7 @@ fn shared(checkpoint: Checkpoint, column: bool) -> Arena {
 }
 
 #[test]
-fn pipelines_take_them_as_they_are() {
+fn pipelines_load_pytorch_files() {
     let expected = expected();
     let hex = |name: &str, path: &str| expected[name][path].2.clone();
     let numbers = |hex: String| -> Vec<f32> {
@@ -182,7 +183,7 @@ fn pipelines_take_them_as_they_are() {
         bytes.as_chunks().0.iter().map(|&chunk| f32::from_le_bytes(chunk)).collect()
     };
     for name in ["training.ckpt", "training-legacy.ckpt", "model.pth", "sharded"] {
-        // `num_batches_tracked` is in each of them, and burn has none.
+        // Each file has `num_batches_tracked`, which burn does not have.
         assert!(expected[name].contains_key("norm.num_batches_tracked"));
         for column in [false, true] {
             let arena = shared(Checkpoint::open(file(name)).unwrap().placement(in_file()), column);
@@ -196,7 +197,8 @@ fn pipelines_take_them_as_they_are() {
                 tensor.path == "net.one.weight"
                     && matches!(tensor.placed, Location::File { offset, .. } if offset % 64 == 0)
             });
-            // A column layout is PyTorch's, and an archive is aligned: the weight stays where it is.
+            // The column layout is PyTorch's and the zip format is aligned, so the weight is
+            // borrowed.
             assert_eq!(borrowed, column && name != "training-legacy.ckpt", "{name} {column}");
         }
     }
@@ -208,7 +210,7 @@ fn pipelines_take_them_as_they_are() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn unsupported_files_are_named() {
     let error = |name: &str| Checkpoint::open(file(name)).map(drop).unwrap_err().to_string();
     for (name, words) in [
         ("several.pt", "tensors in several places: `generator`, `discriminator`; choose one by its key"),
@@ -231,7 +233,7 @@ fn what_cannot_be_read_is_named() {
     let nested = Checkpoint::options().key("ema.a").open(file("several.pt")).unwrap();
     assert_eq!(nested.tensors().map(|tensor| tensor.name).collect::<Vec<_>>(), ["weight", "bias"]);
 
-    // What only burn lacks can be looked at, and is refused where it is needed.
+    // Element types that burn lacks are listed, and refused when they are used.
     for (name, dtype) in [("complex.pt", "complex64"), ("float8.pt", "float8_e4m3fn")] {
         let checkpoint = Checkpoint::open(file(name)).unwrap();
         let found = checkpoint.tensors().find(|tensor| tensor.name == "b").unwrap();
@@ -255,9 +257,9 @@ fn state_dicts_are_told_from_modules() {
     assert!(error.contains("it is a state dict, weights without code"), "{error}");
 }
 
-/// Whatever is missing at the end, it is an error, and never another tensor.
+/// A file that is truncated at any length is an error, and never gives a wrong tensor.
 #[test]
-fn a_file_that_was_cut_is_refused_at_every_length() {
+fn truncated_file_is_refused_at_every_length() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["zip.pt", "legacy.pt"] {
         let whole = fs::read(file(name)).unwrap();
@@ -271,7 +273,7 @@ fn a_file_that_was_cut_is_refused_at_every_length() {
     }
 }
 
-/// A byte that was changed: an error, or tensors that lie in the file, and never a crash.
+/// A changed byte gives an error, or tensors within the file, and never a crash.
 #[test]
 fn a_file_with_a_changed_byte_does_no_harm() {
     let folder = tempfile::tempdir().unwrap();

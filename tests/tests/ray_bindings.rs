@@ -1,4 +1,4 @@
-//! Ray by itself, without pipelines: objects, tasks, actors, and what becomes of them when something dies.
+//! The bindings of Ray without pipelines: objects, tasks, actors, and failures of them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ray_zerocopy::ray::{Cluster, ObjectRef, Options, RayError};
 
-/// One cluster for all tests: a process is in one at a time. It ends with the process.
+/// The cluster of all tests, because a process can join only one. It ends with the process.
 static CLUSTER: LazyLock<Cluster> =
     LazyLock::new(|| Cluster::local().cpus(4).object_store(200 << 20).quiet().start().unwrap());
 
@@ -40,21 +40,22 @@ fn sleep(seconds: u64) -> u64 {
 }
 
 #[test]
-fn values_come_back_as_they_went() {
+fn values_round_trip_through_the_store() {
     let value = (vec![1_u64, 2, 3], "text".to_owned(), Some(2.5_f64));
     assert_eq!(CLUSTER.put(&value).unwrap().get().unwrap(), value);
-    // Large ones lie beside the message.
+    // Large values are sent outside the message.
     let large = vec![7_u8; 300_000];
     assert_eq!(CLUSTER.put(&large).unwrap().get().unwrap(), large);
 }
 
 #[test]
-fn a_function_runs_in_another_process_and_takes_values_and_objects() {
+fn function_takes_values_and_object_refs() {
     let add = CLUSTER.task(add as fn((i64, i64)) -> i64);
     let five = add.remote((2, 3)).unwrap();
     assert_eq!(five.get().unwrap(), 5);
     let double = CLUSTER.task(double as fn(i64) -> i64);
-    // A chain: each waits for the one before, and nothing comes here in between.
+    // A chain of tasks: each waits for the previous one, and no intermediate result comes to this
+    // process.
     let four_times = double.remote(&double.remote(&five).unwrap()).unwrap();
     assert_eq!(four_times.get().unwrap(), 20);
     let pid = CLUSTER.task(pid as fn(()) -> u32).remote(()).unwrap().get().unwrap();
@@ -62,7 +63,7 @@ fn a_function_runs_in_another_process_and_takes_values_and_objects() {
 }
 
 #[test]
-fn a_panic_keeps_its_message_and_goes_along_the_chain() {
+fn panic_message_passes_through_the_chain() {
     let panics = CLUSTER.task(panics as fn(String) -> u8).name("the picky one");
     let eaten = panics.remote("fish".to_owned()).unwrap();
     let error = eaten.get().unwrap_err();
@@ -81,12 +82,12 @@ fn a_worker_that_dies_is_an_error_that_says_how() {
     let die = CLUSTER.task(die as fn(i32) -> u8).retries(0);
     let error = die.remote(9).unwrap().get().unwrap_err();
     assert!(matches!(&error, RayError::WorkerDied { .. }), "{error:?}");
-    // The next task has a worker.
+    // The next task gets a worker.
     assert_eq!(CLUSTER.task(double as fn(i64) -> i64).remote(4).unwrap().get().unwrap(), 8);
 }
 
 #[test]
-fn waiting_has_an_end_and_so_has_a_task() {
+fn wait_times_out_and_task_is_cancelled() {
     let sleep = CLUSTER.task(sleep as fn(u64) -> u64).options(Options::default().cpus(0.1));
     let long = sleep.remote(600).unwrap();
     let short = sleep.remote(0).unwrap();
@@ -134,13 +135,13 @@ fn an_actor_keeps_its_state_and_its_name() {
     assert_eq!(calls.iter().map(|call| call.get().unwrap()).collect::<Vec<_>>(), [40, 41, 43, 46, 50]);
     let same = CLUSTER.named_actor::<Counter>("counter").unwrap();
     assert_eq!(same.call(count, 0).unwrap().get().unwrap(), 50);
-    // Its state is of one type.
+    // The state has one type.
     let other = CLUSTER.named_actor::<Waiter>("counter").unwrap();
     let error = other.call(waits as fn(&mut Waiter, ()) -> bool, ()).unwrap().get().unwrap_err();
     assert!(error.to_string().contains("the actor's state is no `ray_bindings::Waiter`"), "{error}");
-    assert!(matches!(CLUSTER.named_actor::<Counter>("nobody"), Err(RayError::NoActor { .. })));
+    assert!(matches!(CLUSTER.named_actor::<Counter>("missing"), Err(RayError::NoActor { .. })));
     counter.kill().unwrap();
-    // Ray takes a moment for it.
+    // Ray kills the actor asynchronously.
     let error = loop {
         match counter.call(count, 1).and_then(|call| call.get()) {
             Ok(_) => std::thread::sleep(Duration::from_millis(50)),
@@ -159,7 +160,7 @@ fn an_actor_that_cannot_begin_says_why() {
 }
 
 #[test]
-fn an_actor_that_is_killed_is_started_again_if_that_was_asked_for() {
+fn killed_actor_restarts_if_configured() {
     let counter = CLUSTER.actor(begin as fn(u64) -> Counter).options(Options::default().cpus(0.1)).restarts(1);
     let counter = counter.start(7).unwrap();
     let pid = counter.call(own_pid as fn(&mut Counter, ()) -> u32, ()).unwrap().get().unwrap();
@@ -167,7 +168,7 @@ fn an_actor_that_is_killed_is_started_again_if_that_was_asked_for() {
     assert_eq!(counter.call(count, 1).unwrap().get().unwrap(), 8);
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL)
         .unwrap();
-    // Until it is back, calls say that it is being restarted.
+    // Until then, calls fail with the error that it is being restarted.
     let back = loop {
         match counter.call(count, 1).and_then(|call| call.get()) {
             Ok(back) => break back,
@@ -175,7 +176,7 @@ fn an_actor_that_is_killed_is_started_again_if_that_was_asked_for() {
             Err(error) => panic!("{error}"),
         }
     };
-    assert_eq!(back, 8, "with its state made anew");
+    assert_eq!(back, 8, "the restarted actor has a new state");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What Ray's engine promises when workers die, callers go and panics pass: on one cluster, in one process.
+//! The Ray engine when workers die, handles are dropped, and panics unwind: on one cluster, in one
+//! process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -16,7 +17,7 @@ use burn::tensor::Device;
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, Pipeline, TaskWrapper, gather};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -27,26 +28,26 @@ fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
 
-fn mill() -> Mill {
-    MillConfig::new(8).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(8).init(&Device::flex())
 }
 
-fn actors(count: usize) -> Actors<Mill> {
-    ActorWrapper::on(&site(), &mill()).unwrap().spawn(count).unwrap()
+fn actors(count: usize) -> Actors<TestModel> {
+    ActorWrapper::on(&site(), &model()).unwrap().spawn(count).unwrap()
 }
 
 fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
 }
 
-/// Runs `work` on a thread of its own, and panics if it does not return.
+/// Runs `work` on another thread, and panics if it does not return within a minute.
 fn within_a_minute<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, ended) = channel();
     std::thread::spawn(move || drop(done.send(work())));
     ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("it hangs, or panicked: {what}"))
 }
 
-/// A waker that does something on the thread that wakes.
+/// A waker that runs a closure on the waking thread.
 struct Once(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
 impl Wake for Once {
@@ -59,7 +60,7 @@ impl Wake for Once {
 }
 
 #[test]
-fn the_last_handle_may_go_where_a_caller_is_woken() {
+fn last_handle_may_be_dropped_in_a_waker() {
     let actors = actors(1);
     let pid = actors.pid().wait().unwrap();
     let mut pending = actors.sleep(300);
@@ -74,12 +75,12 @@ fn the_last_handle_may_go_where_a_caller_is_woken() {
     is_dropped.recv_timeout(Duration::from_secs(60)).expect("the handle is dropped");
     assert_eq!(pending.wait().unwrap(), pid);
     eventually("the actor ends", || !is_alive(pid));
-    // Python's lock and Ray's threads are free.
+    // The GIL and Ray's threads are free.
     assert!(CLUSTER.nodes().unwrap()[0].is_alive);
 }
 
 #[test]
-fn a_panic_hangs_up_on_calls_that_do_not_end() {
+fn panic_of_the_owner_abandons_endless_calls() {
     let actors = actors(1);
     let pid = actors.pid().wait().unwrap();
     let busy = actors.sleep(3_600_000);
@@ -101,7 +102,7 @@ fn a_panic_hangs_up_on_calls_that_do_not_end() {
     }
 }
 
-/// A pipeline that takes its time to be rebuilt.
+/// A pipeline whose `init` can be delayed.
 #[derive(Pipeline)]
 struct Slow {
     #[pipeline(config)]
@@ -111,7 +112,7 @@ struct Slow {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct SlowConfig {
-    /// It is not rebuilt as long as this file exists.
+    /// `init` waits as long as this file exists.
     gate: String,
 }
 
@@ -136,13 +137,14 @@ impl Slow {
     }
 }
 
-/// Ray kills a process some time after it is asked to. Until then the process answers, and a call that it gets would be lost.
+/// Ray kills a process some time after the request. Until then the process still answers, and a
+/// call that is sent to it would be lost.
 #[test]
-fn call_after_a_deadline_waits_for_the_next_process() {
+fn call_after_a_deadline_waits_for_the_restart() {
     let actors = actors(1);
     for extra in [0, 1, 2, 4, 8, 16, 32] {
         let late = actors.clone().deadline(Duration::from_millis(200)).sleep(200 + extra);
-        // It may be in time.
+        // It may finish before the deadline.
         drop(within_a_minute("a call with a deadline", move || late.wait()));
         let next = actors.sleep(1);
         within_a_minute("the next call", move || next.wait()).unwrap();
@@ -150,7 +152,7 @@ fn call_after_a_deadline_waits_for_the_next_process() {
 }
 
 #[test]
-fn deadlines_are_kept_while_another_actor_comes_back() {
+fn deadline_holds_while_another_actor_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let gate = folder.path().join("gate");
     let slow = SlowConfig { gate: gate.to_string_lossy().into_owned() }.init(&Device::flex());
@@ -165,7 +167,7 @@ fn deadlines_are_kept_while_another_actor_comes_back() {
     let late = actors.clone().deadline(Duration::from_millis(400)).actor(1).sleep(3_600_000);
     let error = within_a_minute("a call with a deadline", move || late.wait()).unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
-    // Nor does anything else wait for it.
+    // Other actors are not delayed either.
     assert_eq!(actors.actor(2).sleep(1).wait().unwrap(), 4);
     std::fs::remove_file(&gate).unwrap();
     assert_ne!(back.wait().unwrap(), pids[0]);
@@ -173,12 +175,12 @@ fn deadlines_are_kept_while_another_actor_comes_back() {
 }
 
 #[test]
-fn what_waits_for_an_actor_is_run_before_the_engine_ends() {
+fn queued_call_runs_before_the_engine_ends() {
     let actors = actors(1);
     let pid = actors.pid().wait().unwrap();
     kill(pid);
     eventually("the engine has heard of its death", || {
-        // Somebody has to call for that.
+        // The engine notices the death at the next call.
         drop(actors.pid().wait());
         actors.workers().is_empty() || actors.workers()[0].pid != pid
     });
@@ -188,8 +190,8 @@ fn what_waits_for_an_actor_is_run_before_the_engine_ends() {
 }
 
 #[test]
-fn a_task_runs_although_all_idle_workers_have_been_killed() {
-    let tasks = TaskWrapper::on(&site(), &mill()).unwrap();
+fn task_runs_after_all_idle_workers_are_killed() {
+    let tasks = TaskWrapper::on(&site(), &model()).unwrap();
     for _ in 0..2 {
         // Ray starts its workers a few at a time.
         let mut pids = Vec::new();
@@ -199,7 +201,7 @@ fn a_task_runs_although_all_idle_workers_have_been_killed() {
             pids.dedup();
             pids.len() > 4
         });
-        // Ray itself ends those that it has too many of.
+        // Ray may have ended surplus workers already.
         for pid in &pids {
             let _gone = kill_process(Pid::from_raw(*pid as i32).unwrap(), Signal::KILL);
         }
@@ -209,8 +211,8 @@ fn a_task_runs_although_all_idle_workers_have_been_killed() {
 }
 
 #[test]
-fn tasks_in_the_queue_run_although_all_workers_are_killed() {
-    let tasks = TaskWrapper::on(&site(), &mill()).unwrap();
+fn queued_tasks_run_after_all_workers_die() {
+    let tasks = TaskWrapper::on(&site(), &model()).unwrap();
     let first = gather((0..8).map(|_| tasks.sleep(400))).wait().unwrap();
     let calls = gather((0..24).map(|_| tasks.sleep(100)));
     for pid in first {

@@ -1,4 +1,5 @@
-//! What can go wrong with a Ray cluster on one machine, on real clusters: each test has one of its own, and sees that nothing of it is left.
+//! Failures with a Ray cluster on one machine. Each test starts its own cluster and checks that no
+//! process of it is left.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -12,26 +13,26 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, Pipeline, TaskWrapper};
-use ray_zerocopy_tests::family::{Family, ROLE, again};
 use ray_zerocopy_tests::memory::eventually;
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
+use ray_zerocopy_tests::process_tree::{ProcessTree, ROLE, again};
 
-/// Of the weights of a mill, 16 MiB.
+/// Rows and columns of a model of 16 MiB.
 const SIZE: usize = 2048;
 
-/// A write through a pointer that has no right to it.
-mod vandal {
+/// A write to read-only memory.
+mod stray {
     #![allow(unsafe_code)]
 
     /// Writes to an address.
     pub(super) fn write(address: usize) {
-        // SAFETY: none: it writes to memory that others borrow, which must be refused by the kernel. The process dies of
-        // it; if it does not, the test fails.
+        // SAFETY: not safe. It writes to memory that other processes borrow. The kernel must refuse
+        // that with a signal, and if it does not, the test fails.
         unsafe { std::ptr::write_volatile(address as *mut u8, 0xff) };
     }
 }
 
-/// The middle of the largest part of Ray's store that this process may only read.
+/// An address in the middle of the largest read-only mapping of Ray's store.
 fn protected() -> Option<usize> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let areas = maps.lines().filter(|line| line.contains(" r--s ") && line.contains("plasma"));
@@ -42,26 +43,26 @@ fn protected() -> Option<usize> {
 }
 
 #[derive(Pipeline)]
-#[pipeline(init = Wall::new)]
-struct Wall {
-    stones: Linear,
+#[pipeline(init = FaultModel::new)]
+struct FaultModel {
+    layer: Linear,
 }
 
 #[ray_zerocopy::remote]
-impl Wall {
+impl FaultModel {
     #[remote(skip)]
     pub fn new(device: &Device) -> Self {
-        Self { stones: LinearConfig::new(SIZE, SIZE).init(device) }
+        Self { layer: LinearConfig::new(SIZE, SIZE).init(device) }
     }
 
     pub fn total(&self) -> f32 {
-        self.stones.weight.val().sum().into_scalar()
+        self.layer.weight.val().sum().into_scalar()
     }
 
-    /// Gives what it could not attack, if it lives to tell.
+    /// Writes to the arena. Returns the address if the process survives.
     pub fn attack(&self) -> Option<usize> {
         let address = protected()?;
-        vandal::write(address);
+        stray::write(address);
         Some(address)
     }
 }
@@ -74,21 +75,21 @@ fn small(cluster: &Cluster) -> ClusterTarget {
     cluster.with(Options::default().cpus(0.1))
 }
 
-fn mill() -> Mill {
-    MillConfig::new(SIZE).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(SIZE).init(&Device::flex())
 }
 
-/// Tells the parent that it is time, and waits for the end.
+/// Signals the parent, and waits until it closes the pipe.
 fn ready() {
     println!("READY");
     drop(std::io::stdin().read(&mut [0]));
 }
 
-/// A driver in the middle of its work.
+/// A driver with running calls.
 fn busy() {
     let cluster = local();
-    let tasks = TaskWrapper::on(&small(&cluster), &mill()).unwrap();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(2).unwrap();
+    let tasks = TaskWrapper::on(&small(&cluster), &model()).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(2).unwrap();
     tasks.pid().wait().unwrap();
     let _sleeps = (tasks.sleep(600_000), actors.sleep(600_000));
     ready();
@@ -96,40 +97,40 @@ fn busy() {
 
 fn code_of_its_own() {
     let cluster = local();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     actors.pid().wait().unwrap();
     std::process::exit(7);
 }
 
 fn forgetful() {
     let cluster = local();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     actors.pid().wait().unwrap();
     std::mem::forget((cluster, actors));
 }
 
 fn pressure() {
     let cluster = local();
-    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
-    let mill = mill();
-    let here = mill.grind(corn.clone()).into_data();
+    let input = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let model = model();
+    let here = model.forward(input.clone()).into_data();
     let before = cluster.store().unwrap().0;
-    let wrapper = ActorWrapper::on(&small(&cluster), &mill).unwrap();
-    let tasks = TaskWrapper::on(&small(&cluster), &mill).unwrap();
+    let wrapper = ActorWrapper::on(&small(&cluster), &model).unwrap();
+    let tasks = TaskWrapper::on(&small(&cluster), &model).unwrap();
     let arena = wrapper.arena().clone();
     let actors = wrapper.spawn(2).unwrap();
-    assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+    assert_eq!(tasks.forward(input.clone()).wait().unwrap().into_data(), here);
 
-    // Twice what the store holds. Ray moves what nobody reads to a disk.
+    // Twice the capacity of the store. Ray spills unread objects to disk.
     let heap: Vec<_> = (0..10_u8).map(|n| cluster.put(&vec![n; 40 << 20]).unwrap()).collect();
     arena.verify().unwrap();
     tasks.arena().verify().unwrap();
     for _ in 0..4 {
-        assert_eq!(actors.grind(corn.clone()).wait().unwrap().into_data(), here);
-        assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(actors.forward(input.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(tasks.forward(input.clone()).wait().unwrap().into_data(), here);
     }
-    // More actors find it, too.
-    assert_eq!(wrapper.spawn(1).unwrap().grind(corn.clone()).wait().unwrap().into_data(), here);
+    // New actors can restore it.
+    assert_eq!(wrapper.spawn(1).unwrap().forward(input.clone()).wait().unwrap().into_data(), here);
     assert!(heap[3].get().unwrap() == vec![3; 40 << 20]);
 
     drop(heap);
@@ -139,29 +140,30 @@ fn pressure() {
     eventually("the store has its room back", || cluster.store().unwrap().0 >= before);
 }
 
-/// More weights than the store has room for, all of them borrowed. Nothing is wrong if that was allowed, and all comes back.
+/// Borrows more weights than the store has room for. With spilling, all of them give the right
+/// answers.
 fn spilling() {
     let builder = || Cluster::local().cpus(2).object_store(80 << 20).quiet();
-    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
-    let mills: Vec<_> = (0..7).map(|_| mill()).collect();
+    let input = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let models: Vec<_> = (0..7).map(|_| model()).collect();
     {
         let cluster = builder().start().unwrap();
         let shared: ray_zerocopy::Result<Vec<_>> =
-            mills.iter().map(|mill| TaskWrapper::on(&small(&cluster), mill)).collect();
+            models.iter().map(|model| TaskWrapper::on(&small(&cluster), model)).collect();
         let error = shared.map(drop).unwrap_err();
         assert!(matches!(&error, Error::Ray(RayError::StoreFull { .. })), "{error}");
     }
     let cluster = builder().spill().start().unwrap();
-    let shared: Vec<_> = mills.iter().map(|mill| TaskWrapper::on(&small(&cluster), mill).unwrap()).collect();
-    for (mill, shared) in mills.iter().zip(&shared) {
-        let there = shared.grind(corn.clone()).wait().unwrap().into_data();
-        assert_eq!(there, mill.grind(corn.clone()).into_data());
+    let shared: Vec<_> = models.iter().map(|model| TaskWrapper::on(&small(&cluster), model).unwrap()).collect();
+    for (model, shared) in models.iter().zip(&shared) {
+        let there = shared.forward(input.clone()).wait().unwrap().into_data();
+        assert_eq!(there, model.forward(input.clone()).into_data());
     }
 }
 
 fn attack_by_an_actor() {
     let cluster = local();
-    let wrapper = ActorWrapper::on(&small(&cluster), &Wall::new(&Device::flex())).unwrap();
+    let wrapper = ActorWrapper::on(&small(&cluster), &FaultModel::new(&Device::flex())).unwrap();
     let actors = wrapper.spawn(2).unwrap();
     let before = actors.actor(1).total().wait().unwrap();
     let error = actors.actor(0).attack().wait().unwrap_err();
@@ -173,31 +175,31 @@ fn attack_by_an_actor() {
 
 fn attack_by_the_driver() {
     let cluster = local();
-    let _wrapper = ActorWrapper::on(&small(&cluster), &Wall::new(&Device::flex())).unwrap();
+    let _wrapper = ActorWrapper::on(&small(&cluster), &FaultModel::new(&Device::flex())).unwrap();
     let address = protected().expect("the arena is in the store, and protected");
     println!("READY");
-    vandal::write(address);
+    stray::write(address);
     println!("it was written");
 }
 
 fn afterlife() {
     let cluster = local();
-    let mill = mill();
-    let wrapper = ActorWrapper::on(&small(&cluster), &mill).unwrap();
+    let model = model();
+    let wrapper = ActorWrapper::on(&small(&cluster), &model).unwrap();
     let arena = wrapper.arena().clone();
     let loaded = wrapper.load().unwrap();
-    let corn = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
-    let before = mill.grind(corn.clone()).into_data();
+    let input = Tensor::<2>::random([4, SIZE], Distribution::Default, &Device::flex());
+    let before = model.forward(input.clone()).into_data();
     println!("{:?}", cluster.shut_down());
     arena.verify().unwrap();
-    assert_eq!(loaded.grind(corn).into_data(), before);
+    assert_eq!(loaded.forward(input).into_data(), before);
 }
 
 fn never_called(number: u64) -> u64 {
     number.rotate_left(7) ^ 0x5eed
 }
 
-/// Replaces the file of this program by one whose code is another in a place that is never reached.
+/// Replaces the file of this program by a copy with one byte of unreachable code changed.
 fn rebuild() {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let address = never_called as fn(u64) -> u64 as usize;
@@ -232,10 +234,10 @@ fn other_build() {
     let error = cluster.task(double as fn(u64) -> u64).remote(2).unwrap().get().unwrap_err();
     assert!(matches!(error, RayError::OtherBinary { .. }), "{error:?}");
     says_so(&error);
-    let error = TaskWrapper::on(&small(&cluster), &mill()).unwrap().pid().wait().unwrap_err();
+    let error = TaskWrapper::on(&small(&cluster), &model()).unwrap().pid().wait().unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Ray { error: RayError::OtherBinary { .. }, .. })), "{error:?}");
     says_so(&error);
-    let error = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap_err();
+    let error = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Ray { error: RayError::OtherBinary { .. }, .. })), "{error:?}");
     says_so(&error);
 }
@@ -250,7 +252,7 @@ fn no_ray() {
     }
 }
 
-/// Not a test of its own: what the tests below start.
+/// Not a test of its own: the processes that the tests below start.
 #[test]
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -275,57 +277,57 @@ fn text(output: &Output) -> String {
 
 /// Runs a role to its end.
 fn play(role: &str) {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let output = again(role).env("RAY_ZEROCOPY_KEEP_SECONDS", "1").output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, text(&output));
-    family.has_gone();
+    tree.wait_until_gone();
 }
 
 #[test]
-fn weights_beyond_the_store_are_right_where_spilling_is_allowed() {
+fn weights_beyond_the_store_are_spilled() {
     play("spilling");
 }
 
 #[test]
-fn a_driver_that_is_killed_takes_its_cluster_with_it() {
-    let family = Family::alone();
+fn killed_driver_ends_its_cluster() {
+    let tree = ProcessTree::exclusive();
     let mut driver = again("busy").spawn().unwrap();
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("READY")));
-    let members = family.members();
+    let members = tree.members();
     for name in ["raylet", "gcs_server", "ray::"] {
         assert!(members.iter().any(|(_, command)| command.contains(name)), "{name}: {members:?}");
     }
     driver.kill().unwrap();
     assert_eq!(driver.wait().unwrap().signal(), Some(9));
-    family.has_gone();
+    tree.wait_until_gone();
 }
 
 #[test]
-fn a_driver_that_ends_without_a_word_leaves_nothing_and_has_its_own_code() {
-    let family = Family::alone();
+fn driver_exit_leaves_nothing_and_has_its_code() {
+    let tree = ProcessTree::exclusive();
     let output = again("code of its own").output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
-    family.has_gone();
-    drop(family);
+    tree.wait_until_gone();
+    drop(tree);
     play("forgetful");
 }
 
 #[test]
-fn weights_stay_as_long_as_they_are_borrowed_and_go_then() {
+fn weights_are_freed_after_the_last_borrow() {
     play("pressure");
 }
 
 #[test]
-fn a_write_to_weights_ends_who_writes_and_nobody_else() {
+fn write_to_weights_kills_only_the_writer() {
     play("attack by an actor");
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let output = again("attack by the driver").output().unwrap();
-    // As without Ray: its handler is not installed.
+    // The signal has its default effect, because Ray's handler is not installed.
     assert_eq!(output.status.signal(), Some(11), "{}: {}", output.status, text(&output));
     let text = text(&output);
     assert!(text.contains("READY") && !text.contains("it was written"), "{text}");
-    family.has_gone();
+    tree.wait_until_gone();
 }
 
 #[test]
@@ -335,31 +337,31 @@ fn an_arena_outlives_its_cluster() {
 
 #[test]
 fn a_worker_of_another_build_is_refused() {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("program");
     std::fs::copy("/proc/self/exe", &copy).unwrap();
     let mut process = std::process::Command::new(&copy);
     let output = process.args(["--exact", "role", "--nocapture"]).env(ROLE, "other build").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    family.has_gone();
+    tree.wait_until_gone();
     assert_eq!(never_called(0), 0x5eed);
 }
 
-/// Starts a driver in an environment that is none.
+/// Starts a driver with an invalid Python environment.
 fn without_ray(environment: &Path, expects: &str) -> String {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let mut process = again("no ray");
     process.env("RAY_ZEROCOPY_PYTHON", environment).env("RAY_ZEROCOPY_TEST_EXPECTS", expects);
     let output = process.env_remove("VIRTUAL_ENV").output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    family.has_gone();
+    tree.wait_until_gone();
     let text = text(&output);
     text.lines().find_map(|line| line.split_once("ERROR ")).unwrap().1.to_owned()
 }
 
 #[test]
-fn an_environment_without_ray_is_an_error_that_says_what_to_do() {
+fn environment_without_ray_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let environment = folder.path().join("venv");
     let made = std::process::Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&environment).output();
@@ -374,7 +376,7 @@ fn an_environment_without_ray_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn an_environment_of_another_python_is_an_error_that_says_what_to_do() {
+fn environment_of_another_python_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("lib/python3.9/site-packages")).unwrap();
     std::fs::create_dir_all(folder.path().join("bin")).unwrap();

@@ -1,5 +1,5 @@
-//! Several nodes: two raylets on one machine, each with a store of its own. What crosses between them, and what becomes of
-//! it when one is removed.
+//! Clusters of two nodes: two raylets on one machine, each with its own store. The tests cover
+//! transfers between them, and the removal of one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -11,16 +11,16 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::ray::{Cluster, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper};
-use ray_zerocopy_tests::family::{Family, ROLE, again};
 use ray_zerocopy_tests::memory::eventually;
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
+use ray_zerocopy_tests::process_tree::{ProcessTree, ROLE, again};
 
-/// Of the weights of a mill: 64 MiB.
+/// Rows and columns of a model of 64 MiB.
 const SIZE: usize = 4096;
 const MODEL: u64 = (SIZE * SIZE * 4) as u64;
 const ADDRESS: &str = "RAY_ZEROCOPY_TEST_ADDRESS";
 
-/// Two nodes, which end with the script, and what a test asks of them.
+/// A script that runs two nodes and answers requests of a test. The nodes end with the script.
 const SCRIPT: &str = r#"
 import json, sys
 import ray
@@ -47,7 +47,7 @@ struct Nodes {
     answers: BufReader<ChildStdout>,
 }
 
-/// The environment that the library finds, too.
+/// The Python of the environment that the library would find.
 fn python() -> PathBuf {
     let named = ["RAY_ZEROCOPY_PYTHON", "VIRTUAL_ENV"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -90,7 +90,7 @@ impl Nodes {
     }
 }
 
-/// What the driver asks of whoever started it, who has the script.
+/// Sends a request of the driver to its parent process, which runs the script.
 fn ask<T: serde::de::DeserializeOwned>(question: &str) -> T {
     println!("QUESTION {question}");
     let mut line = String::new();
@@ -98,9 +98,9 @@ fn ask<T: serde::de::DeserializeOwned>(question: &str) -> T {
     serde_json::from_str(&line).unwrap()
 }
 
-/// Starts two nodes and a driver, and answers the driver's questions.
+/// Starts two nodes and a driver, and forwards the driver's requests to the script.
 fn play(role: &str) {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let (mut nodes, address) = Nodes::start();
     let mut driver = again(role);
     let mut driver = driver.env(ADDRESS, &address).stderr(Stdio::inherit()).spawn().unwrap();
@@ -118,14 +118,14 @@ fn play(role: &str) {
     let status = driver.wait().unwrap();
     nodes.end();
     assert!(status.success(), "{status}");
-    family.has_gone();
+    tree.wait_until_gone();
 }
 
 fn address() -> String {
     std::env::var(ADDRESS).unwrap()
 }
 
-/// The nodes' names for themselves.
+/// The node ids.
 fn ids(cluster: &Cluster) -> [String; 2] {
     let nodes = cluster.nodes().unwrap();
     ["first", "second"].map(|name| {
@@ -134,15 +134,15 @@ fn ids(cluster: &Cluster) -> [String; 2] {
     })
 }
 
-fn mill() -> Mill {
-    MillConfig::new(SIZE).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(SIZE).init(&Device::flex())
 }
 
-fn corn() -> Tensor<2> {
+fn input() -> Tensor<2> {
     Tensor::random([4, SIZE], Distribution::Default, &Device::flex())
 }
 
-/// How much memory the store has ever needed that a process has mapped, in bytes: its file gives nothing back.
+/// Peak size in bytes of the store that a process has mapped. The file of a store never shrinks.
 fn store_of(pid: u32) -> u64 {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut areas = maps.lines().filter(|line| line.contains("plasma"));
@@ -158,19 +158,19 @@ fn store_of(pid: u32) -> u64 {
 
 fn crossing(cluster: &Cluster) {
     let [first, second] = ids(cluster);
-    let (mill, corn) = (mill(), corn());
-    let here = mill.grind(corn.clone()).into_data();
+    let (model, input) = (model(), input());
+    let here = model.forward(input.clone()).into_data();
 
     let on = |id: &str| cluster.with(Options::default().cpus(0.5).node(id));
-    let wrapper = ActorWrapper::on(&on(&second), &mill).unwrap();
+    let wrapper = ActorWrapper::on(&on(&second), &model).unwrap();
     let actors = wrapper.spawn(3).unwrap();
     for actor in actors.iter() {
-        assert_eq!(actor.grind(corn.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(actor.forward(input.clone()).wait().unwrap().into_data(), here);
     }
     for worker in &actors.report().unwrap().processes[1..] {
         assert_eq!(worker.copied, 0, "{worker:?}");
     }
-    // Three actors of the second node, and one copy.
+    // Three actors on the second node share one copy.
     for (node, pid) in [("first", std::process::id()), ("second", actors.actor(2).pid().wait().unwrap())] {
         let bytes = store_of(pid);
         println!("the store of the {node} node: {} KiB, and the model has {} KiB", bytes >> 10, MODEL >> 10);
@@ -178,21 +178,22 @@ fn crossing(cluster: &Cluster) {
     }
 
     for id in [&first, &second] {
-        let tasks = TaskWrapper::on(&on(id), &mill).unwrap();
-        assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
-        let actors = ActorWrapper::on(&on(id), &mill).unwrap().spawn(1).unwrap();
-        assert_eq!(actors.grind(corn.clone()).wait().unwrap().into_data(), here);
+        let tasks = TaskWrapper::on(&on(id), &model).unwrap();
+        assert_eq!(tasks.forward(input.clone()).wait().unwrap().into_data(), here);
+        let actors = ActorWrapper::on(&on(id), &model).unwrap().spawn(1).unwrap();
+        assert_eq!(actors.forward(input.clone()).wait().unwrap().into_data(), here);
     }
 }
 
-/// What actors of another node had borrowed is freed here, too, when nobody has it any more.
+/// Weights that actors of another node borrowed are freed on this node too, after their last handle
+/// is dropped.
 fn released() {
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
     let [_, second] = ids(&cluster);
     let (before, _) = cluster.store().unwrap();
-    let wrapper = ActorWrapper::on(&cluster.with(Options::default().cpus(0.5).node(&second)), &mill()).unwrap();
+    let wrapper = ActorWrapper::on(&cluster.with(Options::default().cpus(0.5).node(&second)), &model()).unwrap();
     let actors = wrapper.spawn(3).unwrap();
-    actors.iter().for_each(|actor| drop(actor.grind(corn()).wait().unwrap()));
+    actors.iter().for_each(|actor| drop(actor.forward(input()).wait().unwrap()));
     let taken = || before.saturating_sub(cluster.store().unwrap().0);
     eventually("the store counts the model", || taken() >= MODEL);
     drop((actors, wrapper));
@@ -202,16 +203,16 @@ fn released() {
 fn removal() {
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
     let [first, second] = ids(&cluster);
-    let (mill, corn) = (mill(), corn());
-    let here = mill.grind(corn.clone()).into_data();
+    let (model, input) = (model(), input());
+    let here = model.forward(input.clone()).into_data();
 
-    // One is on each. The one that loses its node finds room on the other.
-    let spread = ActorWrapper::on(&cluster.with(Options::default().cpus(1.5).spread()), &mill).unwrap();
+    // One actor on each node. The actor whose node is removed has room on the other node.
+    let spread = ActorWrapper::on(&cluster.with(Options::default().cpus(1.5).spread()), &model).unwrap();
     let actors = spread.spawn(2).unwrap();
-    let fixed = ActorWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&second)), &mill).unwrap();
+    let fixed = ActorWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&second)), &model).unwrap();
     let fixed = fixed.spawn(1).unwrap();
-    let tasks = TaskWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&second)), &mill).unwrap();
-    assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+    let tasks = TaskWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&second)), &model).unwrap();
+    assert_eq!(tasks.forward(input.clone()).wait().unwrap().into_data(), here);
     let pids: Vec<_> = actors.iter().map(|actor| actor.pid().wait().unwrap()).collect();
     let sleeping: Vec<_> = actors.iter().map(|actor| actor.sleep(20_000)).collect();
     let lost = fixed.sleep(600_000);
@@ -223,7 +224,7 @@ fn removal() {
     let Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. }) = &error else { panic!("{error}") };
     assert_eq!((method.as_str(), worker.index), ("sleep", 0));
 
-    // One of the two was there, and its call is lost. The other one's is not.
+    // The call of the actor on the removed node is lost, and the other call is not.
     let outcomes: Vec<_> = sleeping.into_iter().map(|sleep| sleep.wait()).collect();
     let failed: Vec<_> =
         outcomes.iter().enumerate().filter_map(|(index, outcome)| Some((index, outcome.as_ref().err()?))).collect();
@@ -232,21 +233,21 @@ fn removal() {
     let Error::Call(CallError::WorkerDied { worker, .. }) = error else { panic!("{error}") };
     assert_eq!((worker.index, worker.pid), (*index, pids[*index]));
 
-    // It comes back on the first node, with its weights.
+    // The actor restarts on the first node with its weights.
     let back = actors.actor(*index).pid().wait().unwrap();
     assert!(!pids.contains(&back));
     for actor in actors.iter() {
-        assert_eq!(actor.grind(corn.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(actor.forward(input.clone()).wait().unwrap().into_data(), here);
     }
-    // Those that have to be on the second node cannot.
+    // Calls that are pinned to the second node fail.
     let error = fixed.pid().wait().unwrap_err();
     println!("a call for an actor without a node: {error}");
     assert!(matches!(&error, Error::Call(CallError::Ray { .. } | CallError::Start(_))), "{error}");
     let error = tasks.pid().wait().unwrap_err();
     println!("a task without a node: {error}");
     assert!(matches!(&error, Error::Call(CallError::Ray { .. })), "{error}");
-    let other = TaskWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&first)), &mill).unwrap();
-    assert_eq!(other.grind(corn).wait().unwrap().into_data(), here);
+    let other = TaskWrapper::on(&cluster.with(Options::default().cpus(0.1).node(&first)), &model).unwrap();
+    assert_eq!(other.forward(input).wait().unwrap().into_data(), here);
 }
 
 fn shipped() {
@@ -263,10 +264,10 @@ fn shipped() {
     crossing(&cluster);
 }
 
-/// A cluster that was left goes on, and so does its store.
+/// A cluster and its store keep running after a driver has left.
 fn afterlife() {
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
-    let wrapper = ActorWrapper::on(&cluster, &mill()).unwrap();
+    let wrapper = ActorWrapper::on(&cluster, &model()).unwrap();
     let arena = wrapper.arena().clone();
     let error = cluster.shut_down().unwrap_err();
     assert!(matches!(&error, RayError::StoreInUse { objects: 1, .. }), "{error}");
@@ -276,19 +277,19 @@ fn afterlife() {
     cluster.shut_down().unwrap();
     drop(cluster);
 
-    // Nobody holds the cluster any more, but a result that lies in its store.
+    // The only remaining reference to the cluster is a result in its store.
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
-    let (mill, corn) = (mill(), Tensor::<2>::random([200, SIZE], Distribution::Default, &Device::flex()));
-    let there = TaskWrapper::on(&cluster, &mill).unwrap().grind(corn.clone()).wait().unwrap();
+    let (model, input) = (model(), Tensor::<2>::random([200, SIZE], Distribution::Default, &Device::flex()));
+    let there = TaskWrapper::on(&cluster, &model).unwrap().forward(input.clone()).wait().unwrap();
     drop(cluster);
     let error = Cluster::at(&address()).quiet().start().unwrap_err();
     assert!(matches!(&error, RayError::StoreInUse { .. }), "{error}");
-    assert_eq!(there.into_data(), mill.grind(corn).into_data());
+    assert_eq!(there.into_data(), model.forward(input).into_data());
     let cluster = Cluster::at(&address()).quiet().start().unwrap();
     assert_eq!(cluster.nodes().unwrap().iter().filter(|node| node.is_alive).count(), 2);
 }
 
-/// Not a test of its own: what the tests below start.
+/// Not a test of its own: the drivers that the tests below start.
 #[test]
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -303,12 +304,12 @@ fn role() {
 }
 
 #[test]
-fn weights_cross_once_and_answers_are_the_same_on_each_node() {
+fn weights_are_transferred_once_per_node() {
     play("crossing");
 }
 
 #[test]
-fn what_actors_of_another_node_had_is_freed() {
+fn weights_of_remote_actors_are_freed() {
     play("released");
 }
 
@@ -318,21 +319,22 @@ fn a_program_that_is_shipped_runs_on_each_node() {
 }
 
 #[test]
-fn actors_of_a_node_that_is_removed_are_errors_and_come_back_on_another() {
+fn actors_of_a_removed_node_restart_elsewhere() {
     play("removal");
 }
 
 #[test]
-fn weights_that_are_borrowed_outlive_the_connection() {
+fn borrowed_weights_outlive_the_connection() {
     play("afterlife");
 }
 
-/// The real model, by the example's own check: on both nodes the embeddings are those of workers without Ray, bit for bit.
+/// Runs the example with the real model. It checks that the embeddings of both nodes are
+/// bit-identical with those of local workers.
 #[test]
-fn the_example_has_the_same_embeddings_on_two_nodes() {
-    let family = Family::alone();
+fn example_gives_same_embeddings_on_two_nodes() {
+    let tree = ProcessTree::exclusive();
     let (nodes, address) = Nodes::start();
-    // Where cargo has put it: beside the folder of this very test.
+    // Cargo puts examples next to the folder of this test.
     let test = std::env::current_exe().unwrap();
     let example = test.ancestors().nth(2).unwrap().join("examples/ray_semantic_search");
     assert!(example.exists(), "{}: `cargo build --workspace --features ray --examples` builds it", example.display());
@@ -342,11 +344,11 @@ fn the_example_has_the_same_embeddings_on_two_nodes() {
     assert!(output.status.success(), "{text}\n{errors}");
     assert!(text.contains("with 2 nodes") && text.contains("bit for bit"), "{text}");
     nodes.end();
-    family.has_gone();
+    tree.wait_until_gone();
 }
 
 #[test]
-fn an_address_where_nobody_is_is_an_error() {
+fn unreachable_address_is_an_error() {
     let error = Cluster::at("127.0.0.1:1").quiet().start().unwrap_err();
     assert!(matches!(&error, RayError::Connect { address, .. } if address == "127.0.0.1:1"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Who may turn a program into a worker of Ray's: Ray, and nothing and nobody else.
+//! Security of the variable that makes a program a Ray worker: only Ray can use it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ray_zerocopy::ray::{Cluster, RayError};
-use ray_zerocopy_tests::family::{ROLE, copy, role_of, run, succeeds};
+use ray_zerocopy_tests::process_tree::{ROLE, copy, role_of, run, succeeds};
 
-/// Not a test of its own: what a test below starts.
+/// Not a test of its own: the processes that the tests below start.
 #[test]
 fn role() {
     if std::env::var_os(ROLE).is_none() {
@@ -23,7 +23,7 @@ fn role() {
 
 const VARIABLE: &str = "RAY_ZEROCOPY_RAY_WORKER";
 
-/// What an attacker would have Python run, under the name of Ray's own script.
+/// An attacker's Python code, in a file with the name of Ray's worker script.
 fn script(folder: &Path) -> PathBuf {
     let folder = folder.join("ray/_private/workers");
     std::fs::create_dir_all(&folder).unwrap();
@@ -32,13 +32,13 @@ fn script(folder: &Path) -> PathBuf {
     script
 }
 
-/// As an ordinary user.
+/// Runs the command as an unprivileged user.
 fn as_nobody(process: &mut Command) -> &mut Command {
     process.uid(65534).gid(65534).current_dir("/")
 }
 
 #[test]
-fn the_variable_gives_nobody_the_privileges_of_a_program() {
+fn variable_is_ignored_in_a_setuid_program() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can make a setuid file");
         return;
@@ -51,7 +51,7 @@ fn the_variable_gives_nobody_the_privileges_of_a_program() {
         attack.arg(&script).env(VARIABLE, python);
         attack
     };
-    // What it looks like without privileges: a worker.
+    // Without privileges, the program becomes a worker.
     let text = succeeds(&mut attack());
     assert!(text.contains("PYTHON RUNS AS 0"), "{text}");
 
@@ -63,7 +63,7 @@ fn the_variable_gives_nobody_the_privileges_of_a_program() {
         !text.contains("PYTHON RUNS") && text.contains("the program has privileges that its caller lacks"),
         "{text}"
     );
-    // It can be used for what it is for, whatever the variable says.
+    // The program itself works with any value of the variable.
     for value in ["", "x", "/usr/bin/python3"] {
         let mut list = Command::new(&program);
         let text = succeeds(as_nobody(list.arg("--list").env(VARIABLE, value)));
@@ -74,16 +74,16 @@ fn the_variable_gives_nobody_the_privileges_of_a_program() {
 }
 
 #[test]
-fn the_variable_alone_makes_no_worker() {
+fn variable_alone_does_not_make_a_worker() {
     for value in ["", "python3", "/usr/bin/python3"] {
         let text = succeeds(Command::new("/proc/self/exe").arg("--list").env(VARIABLE, value));
         assert!(text.contains("role: test"), "{text}");
     }
-    // In a process that runs Python already: see `ray-zerocopy-python/tests/test_worker_variable.py`.
+    // `ray-zerocopy-python/tests/test_worker_variable.py` tests a process that already runs Python.
 }
 
 #[test]
-fn a_worker_that_cannot_be_one_never_reaches_main() {
+fn worker_without_python_never_reaches_main() {
     let folder = tempfile::tempdir().unwrap();
     let script = script(folder.path());
     let worker = |python: &str| {
@@ -91,10 +91,10 @@ fn a_worker_that_cannot_be_one_never_reaches_main() {
         worker.arg(&script).env(VARIABLE, python).env("PYTHONHOME", "/not/there").env(ROLE, "works");
         worker
     };
-    // Python's interpreter cannot start.
+    // The Python interpreter cannot start.
     let (status, text) = run(&mut worker("/usr/bin/python3"));
     assert!(!status.success() && !text.contains("running 0 tests"), "{status}: {text}");
-    // There is no Python.
+    // The path of Python does not exist.
     let (status, text) = run(&mut worker("/not/there/python3"));
     assert_eq!(status.code(), Some(1), "{text}");
     assert!(text.contains("started as a worker of Ray's") && text.contains("/not/there/python3"), "{text}");

@@ -1,6 +1,7 @@
-//! Results of every size on Ray: on both sides of the limits that Ray has, and however the caller takes them.
+//! Results of every size on Ray: below and above Ray's limits, with all ways to wait for a result.
 //!
-//! Ray puts a result of more than 100 KiB into its object store, and calls back for it in two steps.
+//! Ray puts a result of more than 100 KiB into its object store, and its completion callback needs
+//! two steps then.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -17,12 +18,12 @@ static CLUSTER: LazyLock<Cluster> =
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// In bytes. Ray's own limit is 100 KiB.
+/// Sizes in bytes. Ray's limit is 100 KiB.
 const SIZES: [usize; 5] = [1, 99 * KIB, 101 * KIB, MIB, 64 * MIB];
 
 type Reply = Tensor<1, Bool>;
 
-/// A pipeline whose results are as large as the caller likes.
+/// A pipeline with results of any size.
 #[derive(Pipeline)]
 #[pipeline(init = Source::new)]
 struct Source {
@@ -36,7 +37,7 @@ impl Source {
         Self { weight: LinearConfig::new(8, 8).init(device) }
     }
 
-    /// `len` bytes, after a pause.
+    /// Returns `len` bytes after a pause.
     pub fn reply(&self, len: usize, value: bool, millis: u64) -> Tensor<1, Bool> {
         std::thread::sleep(Duration::from_millis(millis));
         Tensor::from_data(TensorData::new(vec![value; len], [len]), &self.weight.weight.device())
@@ -57,7 +58,8 @@ fn check(reply: Reply, len: usize, value: bool) {
     assert!(data.as_bytes() == vec![u8::from(value); len], "{len} bytes are not all {value}");
 }
 
-/// Takes results of each size in every way there is. `call` gives the size, the value and the pause of the method.
+/// Takes results of each size in every way. `call` takes the size, the value and the pause of the
+/// method.
 fn every_size(call: impl Fn(usize, bool, u64) -> Pending<Reply>) {
     for len in SIZES {
         check(call(len, true, 0).wait().unwrap(), len, true);
@@ -72,7 +74,7 @@ fn every_size(call: impl Fn(usize, bool, u64) -> Pending<Reply>) {
         check(result, len, false);
         check(pollster::block_on(call(len, true, 0)).unwrap(), len, true);
 
-        // Dropped at once, dropped after a poll, and dropped while the answer arrives.
+        // Dropped at once, after a poll, and while the answer arrives.
         for pause in [0, 1, 5, 20, 60] {
             let mut dropped = call(len, false, 0);
             drop(dropped.wait_timeout(Duration::from_millis(pause)));
@@ -80,7 +82,7 @@ fn every_size(call: impl Fn(usize, bool, u64) -> Pending<Reply>) {
         drop(call(len, true, 20));
         check(call(len, true, 0).wait().unwrap(), len, true);
 
-        // Two that nobody waits for before the other is there.
+        // Two results, taken in reverse order.
         let (first, second) = (call(len, true, 0), call(len, false, 0));
         check(second.wait().unwrap(), len, false);
         check(first.wait().unwrap(), len, true);
@@ -107,7 +109,7 @@ fn results_of_direct_actors_arrive() {
     every_size(|len, value, millis| actors.reply(len, value, millis));
 }
 
-/// Calls whose deadline passes before, while and after their results arrive.
+/// Calls whose deadline passes before, while or after their results arrive.
 fn late(call: impl Fn(usize, Duration) -> Pending<Reply>) {
     for len in [99 * KIB, 101 * KIB, 4 * MIB] {
         for deadline in [1, 30, 200] {
@@ -121,7 +123,7 @@ fn late(call: impl Fn(usize, Duration) -> Pending<Reply>) {
 }
 
 #[test]
-fn late_results_are_errors_and_nothing_else() {
+fn late_results_are_deadline_errors() {
     let tasks = TaskWrapper::on(&site(), &source()).unwrap();
     check(tasks.reply(MIB, true, 0).wait().unwrap(), MIB, true);
     late(|len, deadline| tasks.clone().deadline(deadline).reply(len, true, 25));
@@ -143,7 +145,7 @@ fn hundreds_of_results_at_once_arrive() {
     for (n, reply) in gather((0..600).map(calls)).wait().unwrap().into_iter().enumerate() {
         check(reply, len(n), true);
     }
-    // Most of them dropped, by several threads at once.
+    // Several threads drop most of the results at once.
     std::thread::scope(|scope| {
         for thread in 0..4 {
             scope.spawn(move || {

@@ -1,5 +1,5 @@
-//! Surroundings of a program on Ray: signals, launchers, jobs, forks, and what becomes of its file. Each test has
-//! processes and clusters of its own.
+//! The environment of a program on Ray: signals, launchers, jobs, forks, and changes of its file.
+//! Each test starts its own processes and clusters.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -18,11 +18,11 @@ use std::time::Duration;
 use burn::tensor::Device;
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options, RayError};
 use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper};
-use ray_zerocopy_tests::family::{Family, ROLE, again, copy, role_of, succeeds};
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
+use ray_zerocopy_tests::process_tree::{ProcessTree, ROLE, again, copy, role_of, succeeds};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a process may do that is not Rust's.
+/// System calls that need `unsafe`.
 mod sys {
     #![allow(unsafe_code)]
 
@@ -34,9 +34,9 @@ mod sys {
         CAUGHT.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Has a signal counted.
+    /// Installs a handler that counts a signal.
     pub(super) fn handle(signal: libc::c_int) {
-        // SAFETY: the handler adds to an atomic, which may be done at any time.
+        // SAFETY: the handler adds to an atomic, which is async-signal-safe.
         let before = unsafe { libc::signal(signal, catch as extern "C" fn(libc::c_int) as libc::sighandler_t) };
         assert_ne!(before, libc::SIG_ERR);
     }
@@ -45,15 +45,16 @@ mod sys {
         CAUGHT.load(Ordering::Relaxed)
     }
 
-    /// Ends this process by SIGALRM after some time, whatever it waits for.
+    /// Ends this process with SIGALRM after some time, even if it hangs.
     pub(super) fn watchdog(seconds: u32) {
         // SAFETY: sets a timer, whose signal has no handler.
         unsafe { libc::alarm(seconds) };
     }
 
-    /// A fork that runs `child`, and then exits with its result. Gives its id.
+    /// Forks a child that runs `child` and exits with its result. Returns its process id.
     pub(super) fn fork(child: impl FnOnce() -> i32) -> i32 {
-        // SAFETY: the child has one thread, and runs what is tested: code that must not need the other threads.
+        // SAFETY: the child has one thread. It runs the code under test, which must not need the
+        // other threads.
         match unsafe { libc::fork() } {
             0 => {
                 watchdog(60);
@@ -74,22 +75,22 @@ fn small(cluster: &Cluster) -> ClusterTarget {
     cluster.with(Options::default().cpus(0.1))
 }
 
-fn mill() -> Mill {
-    MillConfig::new(8).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(8).init(&Device::flex())
 }
 
-/// Which signals of this process are caught and ignored, as the kernel writes it.
+/// The masks of caught and ignored signals in `/proc/self/status`.
 fn dispositions() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let wanted = |line: &&str| line.starts_with("SigCgt") || line.starts_with("SigIgn");
     status.lines().filter(wanted).map(str::to_owned).collect()
 }
 
-/// Uses the cluster: tasks and actors, with results on both sides of what Ray's store takes.
+/// Uses the cluster: tasks and actors, with results below and above Ray's limit for the store.
 fn work(cluster: &Cluster) {
     let own = std::process::id();
-    assert_ne!(TaskWrapper::on(&small(cluster), &mill()).unwrap().pid().wait().unwrap(), own);
-    let actors = ActorWrapper::on(&small(cluster), &mill()).unwrap().spawn(1).unwrap();
+    assert_ne!(TaskWrapper::on(&small(cluster), &model()).unwrap().pid().wait().unwrap(), own);
+    let actors = ActorWrapper::on(&small(cluster), &model()).unwrap().spawn(1).unwrap();
     assert_ne!(actors.pid().wait().unwrap(), own);
     let text = "x".repeat(300_000);
     assert_eq!(actors.echo(serde_json::Value::Null, text.clone(), Vec::new()).wait().unwrap().1, text);
@@ -99,7 +100,7 @@ fn ready() {
     println!("READY");
 }
 
-/// Waits for a signal of default disposition, after work.
+/// Works, then waits for a signal with its default disposition.
 fn defaults() {
     let before = dispositions();
     let cluster = local();
@@ -110,7 +111,7 @@ fn defaults() {
     std::thread::sleep(Duration::from_secs(600));
 }
 
-/// Waits for both signals with handlers of its own.
+/// Waits for both signals with its own handlers.
 fn handlers(install_first: bool) {
     let install = || [libc::SIGTERM, libc::SIGINT].into_iter().for_each(sys::handle);
     if install_first {
@@ -133,7 +134,7 @@ fn handlers(install_first: bool) {
     std::process::exit(3);
 }
 
-/// Is ended while it joins.
+/// Is killed by a signal while it joins.
 fn joining() {
     println!("JOINING");
     let cluster = local();
@@ -153,20 +154,20 @@ fn works() {
     println!("FROM THE JOB: {value:?}");
 }
 
-/// Joins, and says why that was refused.
+/// Tries to join, and prints the error.
 fn refused() {
     let error = Cluster::local().quiet().start().unwrap_err();
     println!("REFUSED {error}");
     assert!(matches!(error, RayError::RuntimeEnv { .. }), "{error:?}");
 }
 
-/// Joins when its own file is gone.
+/// Joins after its executable was deleted.
 fn deleted() {
     std::fs::remove_file(std::env::current_exe().unwrap()).unwrap();
     works();
 }
 
-/// Joins when there is another file in the place of its own.
+/// Joins after its executable was replaced by another file.
 fn replaced() {
     let own = std::env::current_exe().unwrap();
     let other = own.with_extension("new");
@@ -178,15 +179,15 @@ fn replaced() {
 
 fn forked() {
     let cluster = local();
-    let tasks = TaskWrapper::on(&small(&cluster), &mill()).unwrap();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let tasks = TaskWrapper::on(&small(&cluster), &model()).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     let (task, actor) = (tasks.pid().wait().unwrap(), actors.pid().wait().unwrap());
     assert_ne!(task, actor);
     let (mut polled, unread) = (tasks.sleep(2000), actors.sleep(2000));
     assert!(polled.wait_timeout(Duration::from_millis(1)).is_none());
     let object = cluster.put(&7_u8).unwrap();
-    // A fork has what its parent has, and drops it on its own.
-    let (all, other) = (Mutex::new(Some((cluster, tasks, actors, object, polled, unread))), mill());
+    // The child has copies of the parent's handles, and drops them itself.
+    let (all, other) = (Mutex::new(Some((cluster, tasks, actors, object, polled, unread))), model());
     let child = sys::fork(|| {
         let (cluster, tasks, actors, object, mut polled, unread) = all.lock().unwrap().take().unwrap();
         let says_fork = |error: &dyn std::error::Error| {
@@ -216,23 +217,23 @@ fn forked() {
     let status = status.unwrap().unwrap().1;
     assert_eq!(status.exit_status(), Some(0), "{status:?}");
     let (cluster, _tasks, _actors, object, polled, unread) = all.lock().unwrap().take().unwrap();
-    assert_eq!((polled.wait().unwrap(), unread.wait().unwrap()), (task, actor), "the parent goes on");
+    assert_eq!((polled.wait().unwrap(), unread.wait().unwrap()), (task, actor), "the parent is unaffected");
     assert_eq!(object.get().unwrap(), 7);
     work(&cluster);
 }
 
-/// A cluster that is left answers what nobody has heard of.
+/// Leaving a cluster answers the calls in flight with errors.
 fn left() {
     let cluster = local();
-    let tasks = TaskWrapper::on(&small(&cluster), &mill()).unwrap();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let tasks = TaskWrapper::on(&small(&cluster), &model()).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     let mut pending =
         [tasks.sleep(3_600_000), actors.sleep(3_600_000), actors.sleep(3_600_000), actors.sleep(3_600_000)];
     for pending in &mut pending {
         assert!(pending.wait_timeout(Duration::from_millis(1)).is_none());
     }
-    // And somebody waits in Ray itself.
-    let others = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    // Another thread waits inside Ray.
+    let others = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     let waits = std::thread::spawn(move || others.sleep(3_600_000).wait());
     std::thread::sleep(Duration::from_millis(500));
     cluster.shut_down().unwrap();
@@ -255,10 +256,10 @@ impl Wake for Once {
     }
 }
 
-/// The cluster is left where a caller is woken.
+/// Leaves the cluster in a waker.
 fn left_by_a_waker() {
     let cluster = local();
-    let actors = ActorWrapper::on(&small(&cluster), &mill()).unwrap().spawn(1).unwrap();
+    let actors = ActorWrapper::on(&small(&cluster), &model()).unwrap().spawn(1).unwrap();
     actors.pid().wait().unwrap();
     let mut pending = actors.sleep(300);
     let (done, is_done) = channel();
@@ -273,7 +274,7 @@ fn left_by_a_waker() {
     pending.wait().unwrap();
 }
 
-/// The first try finds no descriptor free.
+/// The first attempt to join finds no free descriptor.
 fn short_of_files() {
     let mut held = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -285,7 +286,7 @@ fn short_of_files() {
     works();
 }
 
-/// Not a test of its own: what the tests below start.
+/// Not a test of its own: the processes that the tests below start.
 #[test]
 fn role() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -307,9 +308,10 @@ fn role() {
     }
 }
 
-/// Starts a role, sends it signals one after the other some milliseconds after it has said a word, and gives its end.
+/// Starts a role and waits until it prints a word. Then sends signals one after the other with a
+/// pause in milliseconds, and returns the exit status and the output.
 fn signalled(role: &str, word: &str, pause: u64, signals: &[Signal]) -> (ExitStatus, String) {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let mut driver = again(role).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
     let mut seen = String::new();
@@ -327,22 +329,22 @@ fn signalled(role: &str, word: &str, pause: u64, signals: &[Signal]) -> (ExitSta
         }
     }
     let status = driver.wait().unwrap();
-    // What Ray has started for the program notices its end, after half a minute in part.
-    for (pid, _) in family.members() {
+    // Ray's processes notice the end of the program, some of them after half a minute.
+    for (pid, _) in tree.members() {
         let _gone = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
     }
-    family.has_gone();
+    tree.wait_until_gone();
     (status, seen)
 }
 
 #[test]
-fn signals_end_a_program_on_ray_as_they_did_before() {
+fn default_signals_still_end_a_program_on_ray() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let (status, _) = signalled("defaults", "READY", 0, &[signal]);
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
         assert!(!status.core_dumped(), "{status}");
     }
-    // Nor does it matter how far it has come with joining.
+    // The same at different stages of joining.
     for (pause, signal) in [(700, Signal::TERM), (2000, Signal::INT), (3500, Signal::TERM)] {
         let (status, _) = signalled("joining", "JOINING", pause, &[signal]);
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
@@ -350,16 +352,16 @@ fn signals_end_a_program_on_ray_as_they_did_before() {
 }
 
 #[test]
-fn handlers_of_the_program_work_whenever_they_were_installed() {
+fn signal_handlers_work_whenever_installed() {
     for role in ["handlers first", "handlers later"] {
         let (status, text) = signalled(role, "READY", 0, &[Signal::TERM, Signal::INT]);
         assert_eq!(status.code(), Some(3), "{role}: {status}: {text}");
     }
 }
 
-/// A parent called `uv run`, which Ray's own hook looks for.
+/// Ray's own hook looks for a parent process called `uv run`.
 #[test]
-fn under_uv_run_a_program_has_workers_of_its_own() {
+fn program_under_uv_run_has_its_own_workers() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("run"), "\"$PROGRAM\" --exact role --nocapture --test-threads=1\nexit $?\n")
         .unwrap();
@@ -369,9 +371,10 @@ fn under_uv_run_a_program_has_workers_of_its_own() {
     succeeds(&mut process);
 }
 
-/// With the variable that `ray job submit` sets: the command itself needs Ray's dashboard, which is another package.
+/// Sets the variable that `ray job submit` sets. The command itself needs Ray's dashboard, which is
+/// another package.
 #[test]
-fn the_environment_of_a_job_is_merged_or_refused_by_key() {
+fn job_environment_is_merged_or_refused_by_key() {
     let job = |environment: &str| format!("{{\"runtime_env\": {environment}, \"metadata\": {{\"owner\": \"me\"}}}}");
     let folder = tempfile::tempdir().unwrap();
     let merged = job(&format!(
@@ -399,7 +402,7 @@ fn a_hook_that_replaces_the_workers_is_named() {
 }
 
 #[test]
-fn a_program_whose_file_is_gone_or_another_has_workers() {
+fn program_with_a_replaced_file_has_workers() {
     for role in ["deleted", "replaced"] {
         let folder = tempfile::tempdir().unwrap();
         succeeds(&mut role_of(&copy(folder.path()), role));
@@ -407,10 +410,10 @@ fn a_program_whose_file_is_gone_or_another_has_workers() {
 }
 
 #[test]
-fn a_program_that_the_dynamic_loader_has_started_has_workers() {
+fn program_started_by_the_loader_has_workers() {
     let loader = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"].map(Path::new);
     let Some(loader) = loader.into_iter().find(|loader| loader.exists()) else {
-        panic!("this machine has no loader of glibc's in its usual place");
+        panic!("this machine has no glibc loader in its usual place");
     };
     let mut process = Command::new(loader);
     process.arg(std::env::current_exe().unwrap());
@@ -419,12 +422,12 @@ fn a_program_that_the_dynamic_loader_has_started_has_workers() {
 }
 
 #[test]
-fn a_fork_of_a_program_on_ray_gets_errors_and_its_parent_goes_on() {
+fn fork_gets_errors_and_its_parent_is_unharmed() {
     succeeds(&mut again("forked"));
 }
 
 #[test]
-fn leaving_the_cluster_answers_what_is_under_way() {
+fn leaving_the_cluster_answers_calls_in_flight() {
     succeeds(&mut again("left"));
     succeeds(&mut again("left by a waker"));
 }

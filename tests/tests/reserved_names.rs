@@ -1,4 +1,4 @@
-//! The names that `#[remote]` refuses are those that the wrappers' own methods have.
+//! Compares the names that `#[remote]` refuses with the methods of the wrappers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 

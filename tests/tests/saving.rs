@@ -1,4 +1,4 @@
-//! What is saved: where it goes, which mode it has, and what is left if it cannot be.
+//! Saving of arenas: target, file mode, and the state of the folder after an error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use burn::tensor::Device;
 use ray_zerocopy::{Arena, share};
-use ray_zerocopy_tests::models::MillConfig;
+use ray_zerocopy_tests::models::TestModelConfig;
 use rustix::fs::Mode;
 use rustix::process::{geteuid, getuid, umask};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ const FOLDER: &str = "RAY_ZEROCOPY_TEST_FOLDER";
 const NOBODY: u32 = 65534;
 
 fn arena() -> Arena {
-    share(&MillConfig::new(64).init(&Device::flex())).unwrap()
+    share(&TestModelConfig::new(64).init(&Device::flex())).unwrap()
 }
 
 fn mode(path: &Path) -> u32 {
@@ -43,21 +43,22 @@ fn refused(arena: &Arena, path: &Path, reason: &str) {
     assert!(error.contains(reason) && error.contains(&path.display().to_string()), "{error}");
 }
 
-/// Not a test of its own: what the tests below start, because a umask, a user and a view of the file systems are a process's.
+/// Not a test of its own: the processes that the tests below start, because a umask, a user and a
+/// mount namespace belong to a process.
 #[test]
 fn role_of_a_process_that_saves() {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from).unwrap_or_default();
-    let path = folder.join("mill.bpk");
+    let path = folder.join("model.bpk");
     match std::env::var(ROLE).as_deref() {
         Ok("umask") => {
             umask(Mode::from_raw_mode(0o027));
             arena().save(&path).unwrap();
             assert_eq!(mode(&path), 0o640);
-            // A file that is there is the user's: the umask is about new ones.
+            // An existing file keeps its mode, because the umask applies to new files.
             set_mode(&path, 0o666);
             arena().save(&path).unwrap();
             assert_eq!(mode(&path), 0o666);
-            assert_eq!(names(&folder), ["mill.bpk"]);
+            assert_eq!(names(&folder), ["model.bpk"]);
         }
         Ok("blind folder") => {
             assert!(fs::read_dir(&folder).is_err(), "the folder can be read");
@@ -68,15 +69,15 @@ fn role_of_a_process_that_saves() {
         }
         Ok("no room") => {
             fs::write(&path, "what was there before").unwrap();
-            let large = share(&MillConfig::new(1024).init(&Device::flex())).unwrap();
+            let large = share(&TestModelConfig::new(1024).init(&Device::flex())).unwrap();
             refused(&large, &path, "No space left on device");
             refused(&large, &folder.join("other.bpk"), "No space left on device");
-            assert_eq!(names(&folder), ["mill.bpk"]);
+            assert_eq!(names(&folder), ["model.bpk"]);
             assert_eq!(fs::read_to_string(&path).unwrap(), "what was there before");
         }
         Ok("mounted file") => {
             refused(&arena(), &path, "it is mounted by itself, and cannot be replaced");
-            assert_eq!(names(&folder), ["mill.bpk", "source"]);
+            assert_eq!(names(&folder), ["model.bpk", "source"]);
         }
         _ => {}
     }
@@ -88,7 +89,8 @@ fn role(role: &str, folder: &Path, mut process: Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A process with a view of the file systems of its own, where `mount` has been run. Returns None if that is not permitted.
+/// A process in its own mount namespace, where `mount` has been run. Returns `None` if that is not
+/// permitted.
 fn with_mount(mount: &str) -> Option<Command> {
     let permitted = Command::new("unshare").args(["-m", "true"]).status();
     if !permitted.is_ok_and(|status| status.success()) {
@@ -101,13 +103,13 @@ fn with_mount(mount: &str) -> Option<Command> {
 }
 
 #[test]
-fn a_new_file_has_the_mode_that_the_umask_leaves_and_another_keeps_its_own() {
+fn new_file_has_umask_mode_and_old_keeps_its() {
     let folder = TempDir::new().unwrap();
     role("umask", folder.path(), Command::new("/proc/self/exe"));
 }
 
 #[test]
-fn a_link_stays_a_link() {
+fn saving_to_a_symlink_writes_its_target() {
     let (folder, arena) = (TempDir::new().unwrap(), arena());
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("models")).unwrap();
@@ -123,7 +125,7 @@ fn a_link_stays_a_link() {
         assert_eq!(Arena::open(at(file)).unwrap().id(), arena.id(), "{link}");
         fs::write(at("models/old.bpk"), "old").unwrap();
     }
-    // One that leads to another file system.
+    // A link to another file system.
     let elsewhere = TempDir::new_in("/dev/shm").unwrap();
     symlink(elsewhere.path().join("far.bpk"), at("far.bpk")).unwrap();
     for _ in 0..2 {
@@ -136,9 +138,10 @@ fn a_link_stays_a_link() {
     assert_eq!(names(folder.path()), ["dangling.bpk", "far.bpk", "models", "relative.bpk", "round.bpk", "twice.bpk"]);
 }
 
-/// The kernel follows no such link for a program that opens it, and to follow it by hand must be no way around that.
+/// The kernel does not follow such a link (`fs.protected_symlinks`), and resolving it in the
+/// library must not bypass that.
 #[test]
-fn a_link_of_another_user_in_a_shared_folder_is_not_followed() {
+fn symlink_of_another_user_is_not_followed() {
     if !getuid().is_root() {
         eprintln!("skipped: only root can make the link of another user");
         return;
@@ -156,7 +159,7 @@ fn a_link_of_another_user_in_a_shared_folder_is_not_followed() {
 }
 
 #[test]
-fn only_a_file_is_replaced() {
+fn only_regular_files_are_replaced() {
     let (folder, arena) = (TempDir::new().unwrap(), arena());
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("folder")).unwrap();
@@ -173,21 +176,21 @@ fn only_a_file_is_replaced() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_is_no_obstacle() {
+fn file_is_saved_in_an_unreadable_folder() {
     let folder = TempDir::new().unwrap();
     let inner = folder.path().join("inner");
     fs::create_dir(&inner).unwrap();
     set_mode(folder.path(), 0o755);
     let mut process = Command::new("/proc/self/exe");
     if getuid().is_root() {
-        // root may read every folder.
+        // root can read every folder.
         chown(&inner, Some(NOBODY), Some(NOBODY)).unwrap();
         process.uid(NOBODY).gid(NOBODY);
     }
     set_mode(&inner, 0o333);
     role("blind folder", &inner, process);
     set_mode(&inner, 0o755);
-    assert_eq!(names(&inner), ["mill.bpk"]);
+    assert_eq!(names(&inner), ["model.bpk"]);
 }
 
 #[test]
@@ -200,9 +203,9 @@ fn a_file_system_that_is_full_is_left_as_it_was() {
 }
 
 #[test]
-fn a_file_that_is_a_mount_of_its_own_is_named() {
+fn file_that_is_a_mount_point_is_refused() {
     let folder = TempDir::new().unwrap();
-    let [source, target] = ["source", "mill.bpk"].map(|name| folder.path().join(name));
+    let [source, target] = ["source", "model.bpk"].map(|name| folder.path().join(name));
     fs::write(&source, "").unwrap();
     fs::write(&target, "").unwrap();
     let Some(process) = with_mount(&format!("mount -o bind {} {}", source.display(), target.display())) else { return };

@@ -1,8 +1,9 @@
-//! Soak: each engine under steady load, with messages of all sizes, on both sides of every limit that an engine has. Each answer
-//! is compared, and the memory of the owner and of its workers does not grow.
+//! Soak test: each engine under steady load, with messages below and above every size limit of the
+//! engine. Each answer is compared, and the memory of the owner and of its workers must not grow.
 //!
-//! The tests run it for seconds. `cargo xtask soak` runs it for ten minutes an engine, with messages of up to 256 MiB, and with
-//! `--ray` on a Ray cluster of this machine too. `RAY_ZEROCOPY_SOAK_SECONDS` says for how long, by hand.
+//! As a test it runs for seconds. `cargo xtask soak` runs it for ten minutes per engine with
+//! messages of up to 256 MiB, and with `--ray` on a local Ray cluster. `RAY_ZEROCOPY_SOAK_SECONDS`
+//! sets the duration.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -18,9 +19,10 @@ use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, TracedGraph, Values, tr
 use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, Pending, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::eventually;
 
-/// How long one call may take: longer than that, it hangs.
+/// Time limit of one call. A call that takes longer counts as hung.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// Bytes of tensors: a packet of the local engine has 64 KiB, and a result within Ray's reply 100 KiB.
+/// Sizes of tensors in bytes. A packet of the local engine has 64 KiB, and a result in Ray's reply
+/// at most 100 KiB.
 const SIZES: &[usize] = &[
     4,
     1 << 10,
@@ -35,23 +37,26 @@ const SIZES: &[usize] = &[
     1 << 20,
     4 << 20,
 ];
-/// One of these a round.
+/// Large sizes in bytes, one per round.
 const LARGE: &[usize] = &[16 << 20, 64 << 20, 256 << 20];
-/// Bytes of texts: one by one around a packet, whose header takes a part of it, and around Ray's limit.
+/// Sizes of texts in bytes: around the size of a packet, which includes a header, and around Ray's
+/// limit.
 const TEXTS: &[usize] = &[1, 65_279, 65_400, 65_480, 65_520, 65_535, 65_536, 65_537, 102_399, 102_400, 102_401];
-/// Tensors of a message: `sendmsg` takes 253 descriptors, and an owner sends 252 with a packet.
+/// Numbers of tensors in a message. `sendmsg` accepts 253 descriptors, and an owner sends 252 with
+/// a packet.
 const COUNTS: &[usize] = &[0, 1, 251, 252, 253, 254, 400];
-/// How much more private memory the owner, and each worker, may have in the last third than in the first: what an allocator keeps.
+/// Allowed growth of private memory of the owner and of each worker, from the first to the last
+/// third of the run: freed memory that the allocator keeps.
 const GROWTH: u64 = 32 << 20;
 
 #[derive(Pipeline)]
-#[pipeline(init = Belt::new)]
-struct Belt {
+#[pipeline(init = EchoModel::new)]
+struct EchoModel {
     weights: Linear,
 }
 
 #[ray_zerocopy::remote]
-impl Belt {
+impl EchoModel {
     #[remote(skip)]
     pub fn new(device: &Device) -> Self {
         Self { weights: LinearConfig::new(256, 256).init(device) }
@@ -73,13 +78,13 @@ impl Belt {
         tensors.into_iter().rev().collect()
     }
 
-    pub fn nap(&self, millis: u64) -> u64 {
+    pub fn sleep(&self, millis: u64) -> u64 {
         std::thread::sleep(Duration::from_millis(millis));
         millis
     }
 }
 
-/// How a caller takes an answer.
+/// A way to wait for an answer.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     Wait,
@@ -90,7 +95,7 @@ enum Way {
 
 const WAYS: [Way; 4] = [Way::Wait, Way::WaitFor, Way::Poll, Way::Drop];
 
-/// How often what happened.
+/// Counters of events.
 #[derive(Default)]
 struct Log(RefCell<BTreeMap<&'static str, usize>>);
 
@@ -99,7 +104,7 @@ impl Log {
         *self.0.borrow_mut().entry(event).or_default() += 1;
     }
 
-    /// Takes the answer of a call, and compares it.
+    /// Waits for the answer of a call, and checks it.
     fn settle<T>(&self, way: Way, mut pending: Pending<T>, right: impl FnOnce(T) -> bool) {
         let result = match way {
             Way::Drop => {
@@ -118,7 +123,7 @@ impl Log {
         });
     }
 
-    /// Takes an answer that may come after its deadline.
+    /// Waits for an answer that may miss its deadline.
     fn late<T>(&self, pending: Pending<T>, right: impl FnOnce(T) -> bool) {
         match pending.wait() {
             Ok(value) => {
@@ -135,14 +140,14 @@ fn numbers(bytes: usize, x: f32) -> Tensor<1> {
     Tensor::full([bytes / 4], x, &Device::flex())
 }
 
-/// Whether all numbers are `x`, of a large tensor every thousandth and the last.
+/// Whether all numbers are `x`. Of a large tensor, checks every thousandth number and the last.
 fn all(found: &TensorData, bytes: usize, x: f32) -> bool {
     let found = found.as_slice::<f32>().unwrap();
     let step = if found.len() > 1 << 20 { 1009 } else { 1 };
     found.len() == bytes / 4 && found.iter().step_by(step).chain(found.last()).all(|&number| number == x)
 }
 
-/// One round of calls on a pipeline's tasks or actors, which have the same methods.
+/// One round of calls on tasks or actors, which have the same methods.
 macro_rules! round {
     ($calls:expr, $hasty:expr, $log:expr, $large:expr) => {{
         let (calls, hasty, log) = (&$calls, &$hasty, $log);
@@ -174,9 +179,13 @@ macro_rules! round {
             log.settle(WAYS[n % 4], pending, |y: Tensor<1>| all(&y.into_data(), 4 << (n % 16), n as f32 + 1.0));
         }
         log.late(hasty.shift(numbers(256 << 10, 1.0)), |y: Tensor<1>| all(&y.into_data(), 256 << 10, 2.0));
-        log.late(hasty.nap(20), |millis| millis == 20);
-        // Calls whose answers were dropped have run, too.
-        (0..4).map(|_| calls.nap(1)).collect::<Vec<_>>().into_iter().for_each(|nap| assert_eq!(nap.wait().unwrap(), 1));
+        log.late(hasty.sleep(20), |millis| millis == 20);
+        // Calls whose answers were dropped run too.
+        (0..4)
+            .map(|_| calls.sleep(1))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|call| assert_eq!(call.wait().unwrap(), 1));
     }};
 }
 
@@ -197,12 +206,12 @@ fn jit_round(run: &dyn Fn(Values, bool) -> Pending<Values>, log: &Log, large: us
     (0..4).for_each(|_| assert!(right(&run(given(4, 1.0), false).wait().unwrap(), 4, 1.0)));
 }
 
-fn graph(belt: &Belt) -> TracedGraph {
-    let tracer = trace(belt).input("x", numbers(12, 1.0)).symbol("len", [("x", 0)]);
+fn graph(model: &EchoModel) -> TracedGraph {
+    let tracer = trace(model).input("x", numbers(12, 1.0)).symbol("len", [("x", 0)]);
     tracer.forward(|_, inputs| Ok(inputs.float::<1>("x")?.add_scalar(1.0))).unwrap()
 }
 
-/// Private memory of the owner and of its workers, and the proportional set sizes of all, in bytes.
+/// Private memory of the owner and of its workers, and the sum of PSS over all processes, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sample {
     owner: u64,
@@ -218,8 +227,8 @@ fn sample(workers: &dyn Fn() -> Vec<Worker>, count: usize) -> Sample {
     };
     let own = std::process::id();
     let mut found = Sample::default();
-    // A worker that was late has been ended, and another comes up.
-    eventually("every worker is there", || {
+    // A worker that missed a deadline was ended, and a new one starts.
+    eventually("all workers run", || {
         let pids: Vec<_> = workers().iter().map(|worker| worker.pid).collect();
         let sum = |pids: &[u32], field| pids.iter().map(|&pid| figure(pid, field)).sum::<Option<u64>>();
         let taken = (
@@ -242,10 +251,11 @@ fn long() -> Option<Duration> {
     Some(Duration::from_secs(seconds.parse().expect("RAY_ZEROCOPY_SOAK_SECONDS is a number of seconds")))
 }
 
-/// Rounds for some time, on `count` workers that are known; says how it went, and fails if memory has grown.
+/// Runs rounds for some time, prints a summary, and fails if the memory of the owner or of the
+/// `count` workers has grown.
 fn soak(name: &str, count: usize, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usize)) {
     let time = long().unwrap_or(Duration::from_secs(2));
-    // All sizes come in a cycle of rounds; in the short form, the largest do not come.
+    // The rounds cycle through all large sizes. The short run uses only the smallest of them.
     let large = if long().is_some() { LARGE } else { &LARGE[..1] };
     let (log, begun) = (Log::default(), Instant::now());
     let (mut samples, mut shown) = (Vec::new(), Instant::now());
@@ -290,14 +300,14 @@ fn local_engine() {
     if long().is_none() {
         eprintln!("two seconds an engine only, and messages of at most 16 MiB; `cargo xtask soak` takes longer");
     }
-    let belt = Belt::new(&Device::flex());
+    let model = EchoModel::new(&Device::flex());
     let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
     {
-        let tasks = TaskWrapper::on(&engine, &belt).unwrap();
+        let tasks = TaskWrapper::on(&engine, &model).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
         soak("local tasks", 2, &|| engine.workers(), &|log, large| round!(tasks, hasty, log, large));
     }
-    let graph = graph(&belt);
+    let graph = graph(&model);
     {
         let tasks = JitTaskWrapper::on(&engine, &graph).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
@@ -305,7 +315,7 @@ fn local_engine() {
         soak("local graph tasks", 2, &|| engine.workers(), &|log, large| jit_round(&run, log, large));
     }
     {
-        let actors = ActorWrapper::new(&belt).unwrap().spawn(2).unwrap();
+        let actors = ActorWrapper::new(&model).unwrap().spawn(2).unwrap();
         let hasty = actors.clone().deadline(HASTE);
         soak("local actors", 2, &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
     }
@@ -315,7 +325,8 @@ fn local_engine() {
     soak("local graph actors", 2, &|| actors.workers(), &|log, large| jit_round(&run, log, large));
 }
 
-/// The same on a cluster of this machine. Its workers are Ray's, so that only actors are known by name.
+/// The same on a local Ray cluster. Task workers belong to Ray, so only the memory of actors is
+/// checked.
 #[cfg(feature = "ray")]
 #[test]
 fn ray_engine() {
@@ -324,15 +335,15 @@ fn ray_engine() {
     if long().is_none() {
         return eprintln!("skipped: `cargo xtask soak --ray` runs this for ten minutes");
     }
-    let belt = Belt::new(&Device::flex());
+    let model = EchoModel::new(&Device::flex());
     let cluster = Cluster::local().cpus(4).object_store(2 << 30).quiet().start().unwrap();
     let site = cluster.with(Options::default().cpus(0.5));
     {
-        let tasks = TaskWrapper::on(&site, &belt).unwrap();
+        let tasks = TaskWrapper::on(&site, &model).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
         soak("Ray tasks", 0, &Vec::new, &|log, large| round!(tasks, hasty, log, large));
     }
-    let graph = graph(&belt);
+    let graph = graph(&model);
     {
         let tasks = JitTaskWrapper::on(&site, &graph).unwrap();
         let hasty = tasks.clone().deadline(HASTE);
@@ -340,7 +351,7 @@ fn ray_engine() {
         soak("Ray graph tasks", 0, &Vec::new, &|log, large| jit_round(&run, log, large));
     }
     {
-        let actors = ActorWrapper::on(&site, &belt).unwrap().spawn(2).unwrap();
+        let actors = ActorWrapper::on(&site, &model).unwrap().spawn(2).unwrap();
         let hasty = actors.clone().deadline(HASTE);
         soak("Ray actors", 2, &|| actors.workers(), &|log, large| round!(actors, hasty, log, large));
     }

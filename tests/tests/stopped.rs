@@ -1,4 +1,4 @@
-//! Workers that are stopped (SIGSTOP) and do not go on: nobody waits for them for ever.
+//! Workers that are stopped with SIGSTOP: no call waits for them without end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -7,25 +7,25 @@ use std::time::Duration;
 use burn::tensor::Device;
 use ray_zerocopy::{ActorWrapper, CallError, Error, LocalPool, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use rustix::process::{Pid, Signal, kill_process};
 
-fn mill() -> Mill {
-    MillConfig::new(8).init(&Device::flex())
+fn model() -> TestModel {
+    TestModelConfig::new(8).init(&Device::flex())
 }
 
 fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
 }
 
-/// Stops a process, and waits until it is.
+/// Stops a process, and waits until it is stopped.
 fn stop(pid: u32) {
     signal(pid, Signal::STOP);
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     eventually("the process stops", || stat().contains(") T "));
 }
 
-/// The process that has written its number into a file.
+/// Waits for a process id in a file.
 fn announced(file: &std::path::Path) -> u32 {
     let read = || std::fs::read_to_string(file).ok().and_then(|text| text.parse().ok());
     eventually("a worker is busy", || read().is_some());
@@ -33,9 +33,9 @@ fn announced(file: &std::path::Path) -> u32 {
 }
 
 #[test]
-fn a_task_whose_worker_is_stopped_runs_on_another() {
+fn task_of_a_stopped_worker_is_retried() {
     let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pending = tasks.announce_and_sleep(file.to_string_lossy().into_owned(), 1000);
@@ -46,18 +46,18 @@ fn a_task_whose_worker_is_stopped_runs_on_another() {
 }
 
 #[test]
-fn a_worker_that_is_stopped_while_idle_costs_no_call() {
+fn worker_stopped_while_idle_costs_no_call() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
+    let tasks = TaskWrapper::on(&engine, &model()).unwrap().attempts(1);
     let stopped = tasks.pid().wait().unwrap();
     stop(stopped);
-    // It was sent to the stopped worker, which has never received it: that was no attempt.
+    // The stopped worker never received the call, so that does not count as an attempt.
     assert_ne!(tasks.pid().wait().unwrap(), stopped);
 }
 
 #[test]
-fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
-    let actors = ActorWrapper::new(&mill()).unwrap().spawn(1).unwrap();
+fn call_of_a_stopped_actor_is_an_error() {
+    let actors = ActorWrapper::new(&model()).unwrap().spawn(1).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pending = actors.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
@@ -69,9 +69,9 @@ fn a_call_of_an_actor_that_is_stopped_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_worker_that_goes_on_soon_is_kept() {
+fn briefly_stopped_worker_is_kept() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model()).unwrap();
     let pid = tasks.pid().wait().unwrap();
     stop(pid);
     let pending = tasks.pid();
@@ -81,9 +81,9 @@ fn a_worker_that_goes_on_soon_is_kept() {
 }
 
 #[test]
-fn a_deadline_does_not_wait_for_a_stopped_worker() {
+fn deadline_holds_for_a_stopped_worker() {
     let engine = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill()).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model()).unwrap();
     let pid = tasks.pid().wait().unwrap();
     stop(pid);
     let error = tasks.clone().deadline(Duration::from_millis(200)).pid().wait().unwrap_err();
@@ -94,12 +94,12 @@ fn a_deadline_does_not_wait_for_a_stopped_worker() {
 #[test]
 fn a_pool_ends_although_its_workers_are_stopped() {
     let engine = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill()).unwrap().attempts(1);
+    let tasks = TaskWrapper::on(&engine, &model()).unwrap().attempts(1);
     let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
     pids.iter().for_each(|&pid| stop(pid));
     let pending = tasks.pid();
     engine.shut_down();
-    // Whether the call has run in a process that was started for it, or not: it is answered.
+    // The call is answered, whether a new process was started for it or not.
     drop(pending.wait());
     assert!(pids.iter().all(|&pid| !is_alive(pid)));
 }

@@ -1,7 +1,7 @@
-//! Hostile surroundings: no `/proc`, policies that refuse system calls, limits that are reached. What can work works, and errors
-//! name what is in the way.
+//! Restricted environments: no `/proc`, seccomp policies that refuse system calls, and resource
+//! limits. Whatever does not need the missing feature works, and errors name the restriction.
 //!
-//! Each is a property of a process, so each test has one of its own.
+//! A restriction belongs to a process, so each test starts its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -16,43 +16,44 @@ use memmap2::MmapOptions;
 use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
 use ray_zerocopy::report::scan;
 use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, load, share, share_from};
-use ray_zerocopy_tests::models::{Mill, MillConfig};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use tempfile::TempDir;
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_SURROUNDINGS";
 
-/// A policy of this process, of the kind that containers and services have.
+/// A seccomp policy, as containers and services have one.
 mod policy {
     #![allow(unsafe_code)]
 
     use std::io;
 
-    /// From here on the kernel refuses a system call to this thread, and to those that it starts, with EPERM.
+    /// Makes a system call fail with EPERM, for this thread and for those that it starts.
     pub(super) fn refuse(call: libc::c_long) {
         let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
         let mut steps = [
-            // The number of the call comes first in what a filter sees.
+            // The number of the system call is the first field of `seccomp_data`.
             step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
             step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
             step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         ];
         let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-        // SAFETY: it sets a flag of this thread, and takes numbers only.
+        // SAFETY: the call takes only numbers, and sets a flag of this thread.
         assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        // SAFETY: the program and its steps live through the call, and the kernel checks and copies them.
+        // SAFETY: the filter and its instructions outlive the call, which validates and copies
+        // them.
         let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
         assert_eq!(set, 0, "{}", io::Error::last_os_error());
     }
 }
 
-fn mill(size: usize) -> Mill {
-    MillConfig::new(size).init(&Device::flex())
+fn model(size: usize) -> TestModel {
+    TestModelConfig::new(size).init(&Device::flex())
 }
 
-/// A sealed memfd of zeros, which is no arena.
+/// A sealed memfd of zeros, which is not an arena.
 fn sealed(len: u64) -> OwnedFd {
     let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
     ftruncate(&fd, len).unwrap();
@@ -70,25 +71,26 @@ fn limit(resource: Resource, soft: u64) -> Rlimit {
     before
 }
 
-/// Before Linux 6.7 every map is a private one here, because no descriptor can be opened again.
+/// Without `/proc` no descriptor can be reopened as read-only. Before Linux 6.7 all maps are
+/// therefore private.
 fn without_proc() {
     assert!(!Path::new("/proc/self").exists());
-    let original = mill(1024);
+    let original = model(1024);
     let arena = share(&original).unwrap();
     arena.verify().unwrap();
     let x = Tensor::<2>::ones([2, 1024], &Device::flex());
-    let loaded = load::<Mill>(&arena, &Device::flex()).unwrap().strict().unwrap();
-    assert_eq!(loaded.grind(x.clone()).into_data(), original.grind(x).into_data());
+    let loaded = load::<TestModel>(&arena, &Device::flex()).unwrap().strict().unwrap();
+    assert_eq!(loaded.forward(x.clone()).into_data(), original.forward(x).into_data());
 
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.bpk");
+    let path = folder.path().join("model.bpk");
     for _ in 0..2 {
         arena.save(&path).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the file itself");
     }
     assert_eq!(Arena::open(&path).unwrap().id(), arena.id());
 
-    // Policies are applied; how far, only /proc could tell.
+    // Policies are applied, but their effect can only be read from `/proc`.
     let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     let PolicyStatus::Unknown { reason, .. } = &outcome.prefault else { panic!("{outcome}") };
     assert!(reason.starts_with("/proc/self/smaps cannot be read"), "{reason}");
@@ -99,7 +101,7 @@ fn without_proc() {
 
 fn without_memfds() {
     policy::refuse(libc::SYS_memfd_create);
-    let error = share(&mill(64)).unwrap_err().to_string();
+    let error = share(&model(64)).unwrap_err().to_string();
     assert!(error.contains("memfd_create failed") && error.contains("a policy of this machine refuses it"), "{error}");
 }
 
@@ -112,7 +114,7 @@ fn without_maps() {
 }
 
 fn without_advice() {
-    let arena = share(&mill(1024)).unwrap();
+    let arena = share(&model(1024)).unwrap();
     policy::refuse(libc::SYS_madvise);
     let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     for (part, call) in
@@ -155,51 +157,51 @@ fn many_maps() {
     assert!(refusal(arena).starts_with("not an arena"));
 }
 
-/// Under strict overcommit sealed memory is charged when it is written.
+/// Under strict overcommit, sealed memory is charged when it is written.
 fn promises() {
-    // 9 GiB of weights, of which the pipeline has none yet and the file only holes.
+    // 9 GiB of weights. The pipeline has not initialised them, and the file is sparse.
     const SIZE: usize = 49_152;
     let (weight, bias) = (SIZE * SIZE * 4, SIZE * 4);
     let header = serde_json::json!({
-        "stone.weight": { "dtype": "F32", "shape": [SIZE, SIZE], "data_offsets": [0, weight] },
-        "stone.bias": { "dtype": "F32", "shape": [SIZE], "data_offsets": [weight, weight + bias] },
+        "layer.weight": { "dtype": "F32", "shape": [SIZE, SIZE], "data_offsets": [0, weight] },
+        "layer.bias": { "dtype": "F32", "shape": [SIZE], "data_offsets": [weight, weight + bias] },
     });
     let header = header.to_string().into_bytes();
     let folder = TempDir::new().unwrap();
-    let path = folder.path().join("mill.safetensors");
+    let path = folder.path().join("model.safetensors");
     fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header].concat()).unwrap();
     let len = 8 + header.len() + weight + bias;
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len as u64).unwrap();
     let checkpoint = Checkpoint::open(&path).unwrap();
-    let error = share_from(&mill(SIZE), &checkpoint).unwrap_err().to_string();
+    let error = share_from(&model(SIZE), &checkpoint).unwrap_err().to_string();
     assert!(error.contains("this machine promises no more memory than it has"), "{error}");
-    share(&mill(64)).unwrap().verify().unwrap();
+    share(&model(64)).unwrap().verify().unwrap();
 }
 
 fn small_files() {
-    let arena = share(&mill(256)).unwrap();
+    let arena = share(&model(256)).unwrap();
     let folder = TempDir::new().unwrap();
     let before = limit(Resource::Fsize, 100_000);
-    // By itself the kernel would end the process with SIGXFSZ.
-    let error = share(&mill(256)).unwrap_err().to_string();
+    // By default the kernel would end the process with SIGXFSZ.
+    let error = share(&model(256)).unwrap_err().to_string();
     assert!(error.contains("may not write files that are that large: see `ulimit -f`"), "{error}");
-    let error = arena.save(folder.path().join("mill.bpk")).unwrap_err().to_string();
+    let error = arena.save(folder.path().join("model.bpk")).unwrap_err().to_string();
     assert!(error.contains("see `ulimit -f`"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     setrlimit(Resource::Fsize, before).unwrap();
-    arena.save(folder.path().join("mill.bpk")).unwrap();
+    arena.save(folder.path().join("model.bpk")).unwrap();
 }
 
-/// Processes of others are counted where they might have the arena mapped, and nothing can be known.
+/// The report counts processes of other users, which may have mapped the arena and cannot be read.
 fn strangers() {
-    let wrapper = ActorWrapper::new(&mill(64)).unwrap();
+    let wrapper = ActorWrapper::new(&model(64)).unwrap();
     let report = wrapper.report().unwrap();
     let scan = scan().unwrap();
     assert!(report.hidden > 0 && scan.hidden > 0, "{report}");
-    assert!(report.to_string().contains("processes that this user may not look into: "), "{report}");
+    assert!(report.to_string().contains("processes that this user may not inspect: "), "{report}");
 }
 
-/// Not a test of its own: what the tests below start.
+/// Not a test of its own: the processes that the tests below start.
 #[test]
 fn role_of_a_process_in_hostile_surroundings() {
     match std::env::var(ROLE).as_deref() {
@@ -232,7 +234,7 @@ fn here(role: &str) {
 }
 
 #[test]
-fn everything_but_workers_and_figures_goes_without_proc() {
+fn library_works_without_proc_except_workers() {
     let mut process = Command::new("unshare");
     process.args(["-m", "sh", "-c", "mount -t tmpfs none /proc && exec \"$0\" \"$@\""]);
     let permitted = Command::new("unshare").args(["-m", "true"]).status();
@@ -256,7 +258,7 @@ fn a_policy_that_refuses_maps_is_named() {
 }
 
 #[test]
-fn a_policy_that_refuses_advice_is_named_and_harms_nothing() {
+fn policy_that_refuses_advice_is_named() {
     here("without advice");
 }
 
@@ -271,7 +273,7 @@ fn the_limit_of_maps_is_named() {
 }
 
 #[test]
-fn a_machine_that_promises_no_more_memory_than_it_has_is_named() {
+fn strict_overcommit_is_named() {
     if fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap().trim() != "2" {
         eprintln!("skipped: `sysctl vm.overcommit_memory` is not 2; the virtual machine of `cargo xtask test` sets it");
         return;
@@ -280,14 +282,14 @@ fn a_machine_that_promises_no_more_memory_than_it_has_is_named() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_is_an_error_and_not_a_signal() {
+fn file_size_limit_is_an_error_and_not_a_signal() {
     here("small files");
 }
 
 #[test]
-fn processes_that_may_not_be_looked_into_are_counted() {
+fn unreadable_processes_are_counted() {
     if !getuid().is_root() {
-        // Some process of root's is always there.
+        // There is always a process of root.
         return here("strangers");
     }
     let mut process = Command::new("/proc/self/exe");

@@ -1,13 +1,13 @@
-//! Tasks, on real processes.
+//! Tasks of the local engine, with real worker processes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use burn::tensor::{Device, Tensor, TensorData};
 use ray_zerocopy::{CallError, Error, LocalPool, TaskWrapper, gather};
-use ray_zerocopy_tests::models::{Mill, MillConfig, MillError};
+use ray_zerocopy_tests::models::{TestModel, TestModelConfig, TestModelError};
 
-fn mill(size: usize) -> Mill {
-    MillConfig::new(size).init(&Device::flex())
+fn model(size: usize) -> TestModel {
+    TestModelConfig::new(size).init(&Device::flex())
 }
 
 fn two_workers() -> LocalPool {
@@ -16,30 +16,31 @@ fn two_workers() -> LocalPool {
 
 #[test]
 fn a_task_gives_the_same_answer_bit_for_bit() {
-    let mill = mill(64);
-    let tasks = TaskWrapper::on(&two_workers(), &mill).unwrap();
-    let corn = Tensor::<2>::random([5, 64], burn::tensor::Distribution::Default, &Device::flex());
-    let here = mill.grind(corn.clone()).into_data();
+    let model = model(64);
+    let tasks = TaskWrapper::on(&two_workers(), &model).unwrap();
+    let input = Tensor::<2>::random([5, 64], burn::tensor::Distribution::Default, &Device::flex());
+    let here = model.forward(input.clone()).into_data();
     for _ in 0..4 {
-        assert_eq!(tasks.grind(corn.clone()).wait().unwrap().into_data(), here);
+        assert_eq!(tasks.forward(input.clone()).wait().unwrap().into_data(), here);
     }
 }
 
 #[test]
 fn large_tensors_travel_both_ways() {
-    let mill = mill(512);
-    let tasks = TaskWrapper::on(&two_workers(), &mill).unwrap();
-    let corn = Tensor::<2>::random([2000, 512], burn::tensor::Distribution::Default, &Device::flex());
-    let there = tasks.grind(corn.clone()).wait().unwrap();
-    assert_eq!(there.clone().into_data(), mill.grind(corn).into_data());
-    // The result is a map of shared memory, and can be computed with and written like any other.
+    let model = model(512);
+    let tasks = TaskWrapper::on(&two_workers(), &model).unwrap();
+    let input = Tensor::<2>::random([2000, 512], burn::tensor::Distribution::Default, &Device::flex());
+    let there = tasks.forward(input.clone()).wait().unwrap();
+    assert_eq!(there.clone().into_data(), model.forward(input).into_data());
+    // The result is a private map of the worker's memfd, and can be read and written like any other
+    // tensor.
     let doubled = there.clone() * 2.0;
     assert_eq!((doubled / 2.0).into_data(), there.into_data());
 }
 
 #[test]
-fn any_serde_value_and_any_container_of_tensors_travels() {
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+fn serde_values_and_tensor_containers_travel() {
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
     let value = serde_json::json!({"a": [1, 2.5, null, {"b": "c"}], "z": -1});
     let numbers = vec![0.1, f64::MIN_POSITIVE, -0.0, f64::INFINITY];
     let there = tasks.echo(value.clone(), "tête-à-tête".to_owned(), numbers.clone()).wait().unwrap();
@@ -56,20 +57,20 @@ fn any_serde_value_and_any_container_of_tensors_travels() {
 }
 
 #[test]
-fn results_with_errors_of_their_own_come_back_as_such() {
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
-    assert_eq!(tasks.weigh(0).wait().unwrap().unwrap_err(), MillError::Empty);
-    assert_eq!(tasks.weigh(12).wait().unwrap().unwrap_err(), MillError::Full { given: 12, room: 9 });
-    let corn = tasks.weigh(3).wait().unwrap().unwrap();
-    assert_eq!(corn.into_data().iter::<i64>().collect::<Vec<_>>(), [0, 1, 2]);
+fn errors_of_a_method_are_returned_as_values() {
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
+    assert_eq!(tasks.arange(0).wait().unwrap().unwrap_err(), TestModelError::Empty);
+    assert_eq!(tasks.arange(12).wait().unwrap().unwrap_err(), TestModelError::Full { given: 12, room: 9 });
+    let input = tasks.arange(3).wait().unwrap().unwrap();
+    assert_eq!(input.into_data().iter::<i64>().collect::<Vec<_>>(), [0, 1, 2]);
 }
 
 #[test]
-fn a_second_task_on_the_same_arena_rebuilds_nothing() {
+fn second_task_on_an_arena_rebuilds_nothing() {
     let engine = LocalPool::builder().workers(1).start().unwrap();
-    let mut config = MillConfig::new(4);
+    let mut config = TestModelConfig::new(4);
     let folder = tempfile::tempdir().unwrap();
-    // `init` removes this file and kills its process: whoever rebuilds after the first load dies.
+    // `init` removes this file and kills its process, so a worker that rebuilds the pipeline dies.
     let path = folder.path().join("deadly");
     config.deadly = Some(path.to_string_lossy().into_owned());
     let tasks = TaskWrapper::on(&engine, &config.init(&Device::flex())).unwrap();
@@ -83,7 +84,7 @@ fn a_second_task_on_the_same_arena_rebuilds_nothing() {
 
 #[test]
 fn tasks_run_in_parallel_and_gather_in_order() {
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
     let pids = gather((0..8).map(|_| tasks.sleep(20))).wait().unwrap();
     let mut distinct = pids.clone();
     distinct.sort_unstable();
@@ -99,7 +100,7 @@ fn tasks_run_in_parallel_and_gather_in_order() {
 
 #[test]
 fn results_can_be_awaited_on_any_executor() {
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
     let pid = pollster::block_on(async { tasks.pid().await }).unwrap();
     assert_ne!(pid, std::process::id());
     let many = pollster::block_on(gather((0..5).map(|_| tasks.pid())).into_future()).unwrap();
@@ -107,8 +108,8 @@ fn results_can_be_awaited_on_any_executor() {
 }
 
 #[test]
-fn waiting_with_a_timeout_gives_the_result_later() {
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+fn result_remains_after_a_wait_times_out() {
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
     let mut pending = tasks.sleep(400);
     let mut rounds = 0;
     let pid = loop {
@@ -122,11 +123,11 @@ fn waiting_with_a_timeout_gives_the_result_later() {
 }
 
 #[test]
-fn a_result_is_taken_once_and_an_endless_wait_is_no_panic() {
+fn result_is_taken_once_and_max_timeout_waits() {
     use std::time::Duration;
 
     let engine = LocalPool::builder().workers(1).start_timeout(Duration::MAX).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap().deadline(Duration::MAX);
+    let tasks = TaskWrapper::on(&engine, &model(4)).unwrap().deadline(Duration::MAX);
     let mut pending = tasks.pid();
     pending.wait_timeout(Duration::MAX).unwrap().unwrap();
     let taken = |method: &str| Error::Call(CallError::Taken { method: method.to_owned() });
@@ -136,13 +137,13 @@ fn a_result_is_taken_once_and_an_endless_wait_is_no_panic() {
     assert_eq!(all.wait_timeout(Duration::MAX).unwrap().unwrap().len(), 2);
     assert_eq!(all.wait_timeout(Duration::ZERO).unwrap().unwrap_err(), taken("gather"));
 
-    let mut some = gather([tasks.jam("a nail".to_owned()), tasks.pid()]);
-    assert!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err().to_string().contains("a nail"));
-    assert_eq!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err(), taken("jam"));
+    let mut some = gather([tasks.panic_with("bad input".to_owned()), tasks.pid()]);
+    assert!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err().to_string().contains("bad input"));
+    assert_eq!(some.wait_timeout(Duration::MAX).unwrap().unwrap_err(), taken("panic_with"));
 }
 
 #[test]
-fn a_result_that_was_polled_can_still_be_waited_for() {
+fn polled_result_can_be_waited_for() {
     use std::future::Future;
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
@@ -151,7 +152,7 @@ fn a_result_that_was_polled_can_still_be_waited_for() {
     fn poll_once<F: Future + Unpin>(future: &mut F) -> bool {
         matches!(Pin::new(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
     }
-    let tasks = TaskWrapper::on(&two_workers(), &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&two_workers(), &model(4)).unwrap();
     let mut pending = tasks.sleep(300);
     assert!(!poll_once(&mut pending), "a result cannot be there before its method ends");
     pending.wait().unwrap();
@@ -170,17 +171,17 @@ fn a_result_that_was_polled_can_still_be_waited_for() {
 #[test]
 fn each_worker_gets_its_share_of_the_cores() {
     let engine = LocalPool::builder().workers(2).threads_per_worker(3).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model(4)).unwrap();
     assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("3"));
     let engine = LocalPool::builder().workers(64).start();
-    let tasks = TaskWrapper::on(&engine.unwrap(), &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&engine.unwrap(), &model(4)).unwrap();
     assert_eq!(tasks.threads().wait().unwrap().as_deref(), Some("1"));
 }
 
 #[test]
-fn a_full_queue_makes_callers_wait_or_fail_as_they_choose() {
+fn full_queue_blocks_or_fails_by_choice() {
     let engine = LocalPool::builder().workers(1).queue(2).start().unwrap();
-    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model(4)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("busy");
     let busy = tasks.announce_and_sleep(file.to_string_lossy().into_owned(), 500);
@@ -189,16 +190,16 @@ fn a_full_queue_makes_callers_wait_or_fail_as_they_choose() {
     let eager = tasks.clone().fail_when_full();
     let error = eager.pid().wait().unwrap_err();
     assert_eq!(error, Error::Call(CallError::QueueFull { waiting: 2, workers: 1 }));
-    // The patient one waits for a place in the queue, and gets it.
+    // The blocking caller waits for a place in the queue.
     tasks.pid().wait().unwrap();
     busy.wait().unwrap();
     gather(waiting).wait().unwrap();
 }
 
 #[test]
-fn shutting_down_runs_what_waits_and_refuses_what_comes_later() {
+fn shut_down_runs_queued_calls_and_refuses_new() {
     let engine = two_workers();
-    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model(4)).unwrap();
     let pending: Vec<_> = (0..6).map(|_| tasks.sleep(30)).collect();
     let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
     engine.shut_down();
@@ -209,9 +210,9 @@ fn shutting_down_runs_what_waits_and_refuses_what_comes_later() {
 }
 
 #[test]
-fn whoever_shuts_down_second_waits_as_well() {
+fn concurrent_shut_downs_all_wait() {
     let engine = two_workers();
-    let tasks = TaskWrapper::on(&engine, &mill(4)).unwrap();
+    let tasks = TaskWrapper::on(&engine, &model(4)).unwrap();
     let pending = tasks.sleep(400);
     let pids: Vec<_> = engine.workers().iter().map(|worker| worker.pid).collect();
     std::thread::scope(|scope| {

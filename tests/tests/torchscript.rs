@@ -1,6 +1,6 @@
-//! TorchScript modules: what Python's torch has made, on shared weights, with PyTorch's own answers.
+//! TorchScript modules of PyTorch, run on shared weights and compared with PyTorch's outputs.
 //!
-//! `tests/torchscript/make.py` has made the modules and the answers.
+//! `tests/torchscript/make.py` writes the modules and the outputs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -20,7 +20,7 @@ fn number(number: i64) -> Tensor<1, Int> {
 }
 
 #[test]
-fn a_traced_module_answers_as_pytorch_does_and_copies_nothing() {
+fn traced_module_matches_pytorch_without_copies() {
     let script = open("mlp");
     assert_eq!(script.origin(), "mlp.pt");
     let forward = &script.methods()[0];
@@ -32,9 +32,9 @@ fn a_traced_module_answers_as_pytorch_does_and_copies_nothing() {
         let outputs = replay.run([("rows", rows([3, 8]))]).unwrap();
         assert_close(outputs.data("output").unwrap(), &expected("mlp"));
     }
-    // Any number of rows, whatever was traced.
+    // Other numbers of rows than in the trace.
     assert_eq!(replay.run([("rows", rows([17, 8]))]).unwrap().float::<2>("output").unwrap().dims(), [17, 4]);
-    // LibTorch's name for the same device.
+    // The same device in LibTorch's notation.
     let outputs = script.load("libtorch").unwrap().run([("rows", rows([3, 8]))]).unwrap();
     assert_close(outputs.data("output").unwrap(), &expected("mlp"));
 }
@@ -50,11 +50,11 @@ fn actors_and_tasks_share_its_weights() {
         assert_close(tasks.run([("rows", rows([3, 8]))]).wait().unwrap().data("output").unwrap(), &expected("mlp"));
     }
     assert!(actors.workers().iter().all(|worker| worker.pid != std::process::id()));
-    // LibTorch minds how many threads a worker may have.
+    // LibTorch respects the number of threads of a worker.
     let one = wrapper.clone().threads_per_worker(1).spawn(1).unwrap();
     let environment = std::fs::read(format!("/proc/{}/environ", one.workers()[0].pid)).unwrap();
     assert!(environment.split(|byte| *byte == 0).any(|variable| variable == b"OMP_NUM_THREADS=1"));
-    // A handle is all that another process needs.
+    // Another process needs only the handle.
     let there: JitActorWrapper = serde_json::from_str(&serde_json::to_string(&wrapper).unwrap()).unwrap();
     assert_close(
         there.load().unwrap().run([("rows", rows([3, 8]))]).unwrap().data("output").unwrap(),
@@ -63,7 +63,7 @@ fn actors_and_tasks_share_its_weights() {
 }
 
 #[test]
-fn a_module_that_is_saved_as_an_arena_is_the_same() {
+fn module_saved_as_an_arena_is_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tied.rzg");
     let script = open("tied");
@@ -71,10 +71,10 @@ fn a_module_that_is_saved_as_an_arena_is_the_same() {
     let again = TorchScript::open(&path).unwrap();
     assert_eq!(again.methods(), script.methods());
     let ids = Tensor::<1, Int>::from_data([0, 5, 2], &Device::flex());
-    // burn's integers of flex are of 32 bits here, and LibTorch takes them as indices.
+    // Integers of flex have 32 bits here, and LibTorch accepts them as indices.
     let outputs = again.load("cpu").unwrap().run([("ids", ids)]).unwrap();
     assert_close(outputs.data("output").unwrap(), &expected("tied"));
-    // Two names, one tensor.
+    // One tensor with two names.
     assert_eq!(script.arena().tensors().count(), 2);
     let file = ArenaFile::open(&path).unwrap();
     assert_eq!(TorchScript::methods_of(&file).unwrap().unwrap(), script.methods());
@@ -91,14 +91,14 @@ fn elements_of_every_type_are_borrowed() {
     for tensor in ["halves F16", "brains BF16", "doubles F64", "turned F32", "longs I64", "flags Bool(Native)"] {
         assert!(tensors.iter().any(|known| known == tensor), "{tensor} in {tensors:?}");
     }
-    // Without a dimension, it is no tensor of burn's: it stays with the module.
+    // burn has no tensors of rank 0, so this one stays in the module.
     assert_eq!(own, ["alone"]);
     let outputs = script.load("cpu").unwrap().run([("rows", rows([3, 4]))]).unwrap();
     assert_close(outputs.data("output").unwrap(), &expected("kinds"));
 }
 
 #[test]
-fn what_is_no_tensor_goes_in_and_out() {
+fn non_tensor_values_go_in_and_out() {
     let script = open("structured");
     let rows = || rows([3, 4]);
     let inputs = || {
@@ -120,13 +120,13 @@ fn what_is_no_tensor_goes_in_and_out() {
     assert_eq!(outputs.names().collect::<Vec<_>>(), ["total", "seen"]);
     assert_close(outputs.data("total").unwrap(), &expected("structured/total"));
     assert_close(outputs.data("seen").unwrap(), &expected("structured/seen"));
-    // A named tuple gives its own names, and a number is a tensor of one element.
+    // The fields of a named tuple keep their names, and a number becomes a tensor of one element.
     let outputs = replay.call("summed", [("rows", rows())]).unwrap();
     assert_eq!(outputs.names().collect::<Vec<_>>(), ["total", "count"]);
     assert_eq!(outputs.data("count").unwrap().iter::<i64>().collect::<Vec<_>>(), [12]);
     assert!(outputs.float::<1>("total").unwrap().into_scalar::<f32>().abs() < 1e-5);
 
-    // In a worker, and by the names that it lacks.
+    // The same in a worker, and errors with the names of missing inputs.
     let actors = JitActorWrapper::new(&script).spawn(1).unwrap();
     let outputs = actors.run(inputs()).wait().unwrap();
     assert_close(outputs.data("total").unwrap(), &expected("structured/total"));
@@ -144,19 +144,19 @@ fn what_is_no_tensor_goes_in_and_out() {
         says("forwards", inputs()),
         "`forwards` has no result: there is no method `forwards`; there is `forward`, `summed`, `text`"
     );
-    // What only LibTorch finds.
+    // Errors that only LibTorch finds.
     let error = says("forward", inputs().with("more.7", rows()));
     assert!(error.contains("`forward` failed: `more.7` has no place in the arguments of `forward`"), "{error}");
     let error = says("text", Values::new());
     assert!(error.contains("`output` is a str, and tensors can be given back"), "{error}");
     let error = says("forward", inputs().with("named.a", Tensor::<2>::ones([5, 7], &Device::flex())));
     assert!(error.contains("The size of tensor a (4) must match the size of tensor b (7)"), "{error}");
-    // The actor is as good as before.
+    // The actor still works.
     assert_close(actors.run(inputs()).wait().unwrap().data("total").unwrap(), &expected("structured/total"));
 }
 
 #[test]
-fn elements_that_libtorch_does_not_have_are_an_error() {
+fn unsupported_element_type_is_an_error() {
     let words = TensorData::new(vec![1_u32, 2], [2]);
     let words = ray_zerocopy::jit::Value::from_data(words, &Device::flex()).unwrap();
     let error = open("mlp").load("cpu").unwrap().run(Values::new().with("rows", words)).unwrap_err();
@@ -164,14 +164,14 @@ fn elements_that_libtorch_does_not_have_are_an_error() {
 }
 
 #[test]
-fn what_a_module_remembers_is_each_workers_own() {
+fn module_state_is_private_to_each_worker() {
     let script = open("counter");
     let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
     for path in ["calls", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"] {
         assert!(own.iter().any(|known| known == path), "{path} in {own:?}");
     }
     let shared: Vec<_> = script.arena().tensors().map(|tensor| tensor.path.to_owned()).collect();
-    assert_eq!(shared, ["scale", "last", "norm.weight", "norm.bias"], "a buffer that nobody writes to is shared");
+    assert_eq!(shared, ["scale", "last", "norm.weight", "norm.bias"], "a buffer that is never written is shared");
     let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
     let calls = |outputs: Values| outputs.data("output.1").unwrap().iter::<i64>().next().unwrap();
     let input = || [("rows", rows([3, 4]))];
@@ -189,7 +189,7 @@ fn what_a_module_remembers_is_each_workers_own() {
 }
 
 #[test]
-fn what_an_object_remembers_is_each_workers_own() {
+fn object_state_is_private_to_each_worker() {
     let script = open("holder");
     assert_eq!(script.copied().into_iter().map(|copied| copied.path).collect::<Vec<_>>(), ["cell.value"]);
     let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
@@ -201,10 +201,10 @@ fn what_an_object_remembers_is_each_workers_own() {
 }
 
 #[test]
-fn running_means_that_nobody_changes_are_shared() {
+fn constant_running_means_are_shared() {
     let script = open("normed");
     let written: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
-    // A number without a dimension, of eight bytes.
+    // A tensor of rank 0 with 8 bytes.
     assert_eq!(written, ["0.num_batches_tracked"]);
     assert!(script.arena().tensors().any(|tensor| tensor.path == "0.running_var"));
     let name = script.methods()[0].arguments[0].name.clone();
@@ -212,9 +212,10 @@ fn running_means_that_nobody_changes_are_shared() {
     assert_close(outputs.data("output").unwrap(), &expected("normed"));
 }
 
-/// LibTorch writes them without saying so in the operation's signature: shared, the worker would die.
+/// LibTorch writes them although the signature of the operation does not declare it. If they were
+/// shared, the worker would die.
 #[test]
-fn statistics_that_are_written_in_evaluation_too_are_not_shared() {
+fn statistics_written_in_evaluation_are_private() {
     let script = open("instance");
     let own: Vec<_> = script.copied().into_iter().map(|copied| copied.path).collect();
     assert!(
@@ -232,13 +233,13 @@ fn packed_weights_stay_with_the_module() {
     let script = open("quantised");
     let name = script.methods()[0].arguments[0].name.clone();
     let outputs = script.load("cpu").unwrap().run([(name, rows([3, 8]))]).unwrap();
-    // Eight bits are rounded in one way or another by each processor.
+    // Rounding of 8-bit weights differs between processors.
     let (found, expected) = (outputs.data("output").unwrap(), expected("quantised"));
     assert!(found.iter::<f64>().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.02));
 }
 
 #[test]
-fn what_is_frozen_into_the_code_is_counted() {
+fn frozen_constants_are_counted() {
     let script = open("frozen");
     let copied = script.copied();
     assert_eq!(copied.len(), 1, "{copied:?}");
@@ -247,7 +248,7 @@ fn what_is_frozen_into_the_code_is_counted() {
 }
 
 #[test]
-fn a_module_that_writes_into_its_input_writes_into_a_copy() {
+fn write_into_an_input_changes_a_copy() {
     let script = open("scribbler");
     let x = Tensor::<1>::ones([4], &Device::flex());
     let mut replay = script.load("cpu").unwrap();
@@ -257,7 +258,7 @@ fn a_module_that_writes_into_its_input_writes_into_a_copy() {
 }
 
 #[test]
-fn a_module_that_writes_into_a_parameter_is_refused() {
+fn write_into_a_parameter_is_refused() {
     let writes = |name| match TorchScript::open(module(name)) {
         Err(ScriptError::Writes { parameter, what }) => (parameter, what),
         other => panic!("{name}: {other:?}"),
@@ -271,7 +272,7 @@ fn a_module_that_writes_into_a_parameter_is_refused() {
 }
 
 #[test]
-fn writes_into_what_is_new_are_nobodys_business() {
+fn write_into_a_new_tensor_is_allowed() {
     let script = open("encoder");
     assert!(script.copied().is_empty(), "{:?}", script.copied());
     let actors = JitActorWrapper::new(&script).strict().spawn(1).unwrap();
@@ -279,10 +280,11 @@ fn writes_into_what_is_new_are_nobodys_business() {
     assert_close(outputs.data("output").unwrap(), &expected("encoder"));
 }
 
-/// LibTorch's analysis goes by signatures, and some do not tell. What is written is then the worker's own, as a buffer would be: nobody dies,
-/// and nobody else sees it.
+/// LibTorch's alias analysis uses signatures, and some operations do not declare their writes. Such
+/// a write goes to a private page of the worker: it does not crash, and other processes do not see
+/// it.
 #[test]
-fn a_write_that_nobody_could_see_stays_with_its_worker() {
+fn stray_write_stays_in_its_worker() {
     let script = open("hidden");
     assert!(script.copied().is_empty(), "found by now? {:?}", script.copied());
     let actors = JitActorWrapper::new(&script).spawn(2).unwrap();
@@ -296,7 +298,7 @@ fn a_write_that_nobody_could_see_stays_with_its_worker() {
 }
 
 #[test]
-fn a_file_that_is_no_module_says_so() {
+fn other_file_is_not_a_module() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other.pt");
     std::fs::write(&other, "not a module").unwrap();
@@ -305,13 +307,13 @@ fn a_file_that_is_no_module_says_so() {
     assert!(error.to_string().contains("`torch.jit.trace` or `torch.jit.script` make one"), "{error}");
     let error = TorchScript::open(folder.path().join("nowhere.pt")).unwrap_err().to_string();
     assert!(error.contains("nowhere.pt"), "{error}");
-    // Cut short, and with bytes that are others.
+    // Truncated files, and files with changed bytes.
     let whole = std::fs::read(module("mlp")).unwrap();
     for cut in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&other, &whole[..cut]).unwrap();
         assert!(TorchScript::open(&other).is_err(), "{cut}");
     }
-    // A saved one is an arena, whose checksums tell.
+    // A saved module is an arena, whose checksums find the change.
     let saved = folder.path().join("mlp.rzg");
     open("mlp").save(&saved).unwrap();
     let mut bytes = std::fs::read(&saved).unwrap();
@@ -330,7 +332,7 @@ fn a_graph_and_a_module_are_told_apart() {
     let packed = ray_zerocopy_tests::conformance::graphs::traced();
     let error = TorchScript::from_arena(packed.arena()).unwrap_err();
     assert_eq!(error.to_string(), "it holds no TorchScript module, but a traced graph");
-    // A graph has one method.
+    // A traced graph has only the method `run`.
     let error = packed.load("cpu").unwrap().call("forward", Values::new()).unwrap_err();
     assert_eq!(error.to_string(), "there is no method `forward`; there is `run`");
 }
@@ -354,7 +356,8 @@ fn a_device_that_is_not_libtorchs_is_an_error() {
     assert!(matches!(error, Error::Call(CallError::Load { .. })), "{error:?}");
 }
 
-/// What a process costs beside the module is what LibTorch itself costs: the same with a small module as with a large one.
+/// Private memory of a worker is that of LibTorch itself: the same with a small module as with a
+/// large one.
 #[test]
 fn workers_hold_one_copy_of_a_large_module() {
     const WIDTH: usize = 2048;
@@ -374,7 +377,7 @@ fn workers_hold_one_copy_of_a_large_module() {
     let (small, _) = private(&module("mlp"), 8);
     let (wide, weights) = private(&large, WIDTH);
     assert!(weights > 2 * (WIDTH * WIDTH * 4) as u64, "{weights}");
-    // Each worker, not the least of them; LibTorch's scratch memory for a wider product is a few MiB.
+    // The maximum over the workers. LibTorch's scratch memory for a wider product is a few MiB.
     let (small, wide) = (small.into_iter().min().unwrap(), wide.into_iter().max().unwrap());
     assert!(wide < small + weights / 2, "{wide} bytes of its own beside {small} for {weights} bytes of weights");
 }

@@ -1,4 +1,4 @@
-//! TorchScript modules on a Ray cluster: the same wrappers, the same answers.
+//! TorchScript modules on a Ray cluster, with the same wrappers and outputs as on local workers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -32,7 +32,7 @@ fn actors_and_tasks_answer_as_pytorch_does() {
 }
 
 #[test]
-fn a_large_module_lies_in_the_store_and_in_no_worker() {
+fn large_module_lies_only_in_the_store() {
     const WIDTH: usize = 1024;
     let folder = tempfile::tempdir().unwrap();
     let script = TorchScript::open(widened(&module("mlp"), WIDTH, folder.path())).unwrap();
@@ -50,7 +50,7 @@ fn a_large_module_lies_in_the_store_and_in_no_worker() {
 }
 
 #[test]
-fn what_a_module_remembers_is_each_workers_own() {
+fn module_state_is_private_to_each_worker() {
     let script = open("counter");
     let actors = JitActorWrapper::on(&site(), &script).unwrap().spawn(2).unwrap();
     let calls = |outputs: Values| outputs.data("output.1").unwrap().iter::<i64>().next().unwrap();
@@ -58,9 +58,10 @@ fn what_a_module_remembers_is_each_workers_own() {
     assert_eq!([run(0), run(0), run(1), run(0)], [1, 2, 1, 3]);
 }
 
-/// What LibTorch's analysis does not find is a write into the store, which is mapped for reading.
+/// A write that LibTorch's alias analysis does not find goes to the store, which is mapped
+/// read-only.
 #[test]
-fn a_write_that_nobody_could_see_ends_its_worker_and_nobody_else() {
+fn stray_write_kills_only_that_worker() {
     let wrapper = JitActorWrapper::on(&site(), &open("hidden")).unwrap();
     let actors = wrapper.spawn(1).unwrap();
     let others = JitActorWrapper::on(&site(), &open("mlp")).unwrap().spawn(1).unwrap();

@@ -1,5 +1,6 @@
-//! Every diagnostic of the macros as a user reads it: each file of `ui/` must not compile, with the errors beside it.
-//! `TRYBUILD=overwrite cargo test --workspace --test ui` writes them anew; read the difference before it is committed.
+//! Diagnostics of the macros: each file of `ui/` must fail to compile with the errors in its
+//! `.stderr` file. `TRYBUILD=overwrite cargo test --workspace --test ui` rewrites those files.
+//! Review the difference before a commit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 

@@ -1,4 +1,4 @@
-//! User code that does what it should not, outside of its methods: while it is loaded, dropped, woken, or forked.
+//! Misbehaving user code outside of methods: during load, drop, wake-up and fork.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -23,41 +23,41 @@ fn in_a_worker() -> bool {
     std::env::var_os("RAY_ZEROCOPY_WORKER").is_some()
 }
 
-/// A copied field that is well-behaved in the owner only.
+/// A copied field that can panic in a worker.
 #[derive(Debug, Clone, Serialize)]
-enum Mood {
-    Calm,
-    /// Panics when it is read in a worker.
-    Angry,
+enum CopiedField {
+    Plain,
+    /// Panics when it is deserialized in a worker.
+    PanicsOnRead,
     /// Panics when it is dropped in a worker.
-    Sad,
+    PanicsOnDrop,
 }
 
-impl<'de> Deserialize<'de> for Mood {
+impl<'de> Deserialize<'de> for CopiedField {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         match name.as_str() {
-            "Angry" if in_a_worker() => panic!("nobody reads me"),
-            "Angry" => Ok(Self::Angry),
-            "Sad" => Ok(Self::Sad),
-            _ => Ok(Self::Calm),
+            "PanicsOnRead" if in_a_worker() => panic!("read in a worker"),
+            "PanicsOnRead" => Ok(Self::PanicsOnRead),
+            "PanicsOnDrop" => Ok(Self::PanicsOnDrop),
+            _ => Ok(Self::Plain),
         }
     }
 }
 
-impl Drop for Mood {
+impl Drop for CopiedField {
     fn drop(&mut self) {
-        if in_a_worker() && matches!(self, Self::Sad) && !std::thread::panicking() {
-            panic!("nobody drops me");
+        if in_a_worker() && matches!(self, Self::PanicsOnDrop) && !std::thread::panicking() {
+            panic!("dropped in a worker");
         }
     }
 }
 
 #[derive(Pipeline)]
-#[pipeline(init = Touchy::new)]
-struct Touchy {
+#[pipeline(init = UserCodeModel::new)]
+struct UserCodeModel {
     layer: Linear,
-    mood: Mood,
+    copied: CopiedField,
 }
 
 static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
@@ -66,28 +66,29 @@ extern "C" fn construct() {
     CONSTRUCTED.store(true, Ordering::Relaxed);
 }
 
-/// What registries of types and static C++ objects use: a constructor without a priority.
+/// A constructor without a priority, as type registries and static C++ objects use.
 #[used]
-// SAFETY: an entry of `.init_array` is a pointer to such a function, which may be called before `main`.
+// SAFETY: an entry of `.init_array` is a pointer to a function of this type, and this one may be
+// called before `main`.
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
 #[ray_zerocopy::remote]
-impl Touchy {
+impl UserCodeModel {
     pub fn new(device: &Device) -> Self {
-        Self { layer: LinearConfig::new(2, 2).init(device), mood: Mood::Calm }
+        Self { layer: LinearConfig::new(2, 2).init(device), copied: CopiedField::Plain }
     }
 
-    fn with(mood: Mood) -> Self {
-        Self { mood, ..Self::new(&Device::flex()) }
+    fn with(copied: CopiedField) -> Self {
+        Self { copied, ..Self::new(&Device::flex()) }
     }
 
     pub fn pid(&self) -> u32 {
         std::process::id()
     }
 
-    pub fn jam(&self) {
-        panic!("jammed")
+    pub fn panic_with(&self) {
+        panic!("asked to panic")
     }
 
     pub fn constructed(&self) -> bool {
@@ -99,13 +100,15 @@ impl Touchy {
         std::process::id()
     }
 
-    /// Dies while a child that it forks, and that never executes anything, holds copies of all its file descriptors.
-    /// The child writes its number into the file, and ends when the file is gone.
+    /// Kills the process while a forked child, which does not execute a program, holds copies of
+    /// all its file descriptors. The child writes its process id into the file, and ends when the
+    /// file is removed.
     pub fn die_with_a_fork(&self, file: String) {
         std::thread::spawn(move || {
             let mut command = Command::new("true");
-            // SAFETY: between fork and exec only what is safe after a fork may run. The child is of a process with
-            // other threads, but these write files and sleep: glibc keeps its heap usable in a forked child.
+            // SAFETY: only async-signal-safe code may run between fork and exec if the process has
+            // other threads. This code writes files and sleeps, and glibc keeps its heap usable in
+            // a forked child.
             unsafe {
                 command.pre_exec(move || {
                     std::fs::write(&file, std::process::id().to_string())?;
@@ -127,45 +130,45 @@ fn one_worker() -> LocalPool {
 }
 
 #[test]
-fn a_copied_field_that_panics_when_it_is_read_is_an_error_of_the_load() {
+fn panic_in_deserialize_is_a_load_error() {
     let engine = one_worker();
-    let calm = TaskWrapper::on(&engine, &Touchy::with(Mood::Calm)).unwrap();
-    let pid = calm.pid().wait().unwrap();
-    let angry = Touchy::with(Mood::Angry);
-    let error = TaskWrapper::on(&engine, &angry).unwrap().pid().wait().unwrap_err();
+    let plain = TaskWrapper::on(&engine, &UserCodeModel::with(CopiedField::Plain)).unwrap();
+    let pid = plain.pid().wait().unwrap();
+    let panics_on_read = UserCodeModel::with(CopiedField::PanicsOnRead);
+    let error = TaskWrapper::on(&engine, &panics_on_read).unwrap().pid().wait().unwrap_err();
     let Error::Call(CallError::Load { error: LoadError::Rebuild { reason, .. }, .. }) = &error else {
         panic!("{error}")
     };
-    assert!(reason.starts_with("it panicked: nobody reads me (tests/tests/user_code.rs:"), "{reason}");
-    let error = ActorWrapper::new(&angry).unwrap().spawn(1).unwrap_err();
-    assert!(error.to_string().contains("nobody reads me"), "{error}");
-    assert_eq!(calm.pid().wait().unwrap(), pid, "the worker lives on");
+    assert!(reason.starts_with("it panicked: read in a worker (tests/tests/user_code.rs:"), "{reason}");
+    let error = ActorWrapper::new(&panics_on_read).unwrap().spawn(1).unwrap_err();
+    assert!(error.to_string().contains("read in a worker"), "{error}");
+    assert_eq!(plain.pid().wait().unwrap(), pid, "the worker was replaced");
 }
 
 #[test]
-fn a_pipeline_that_panics_when_it_is_dropped_does_not_take_its_worker_along() {
+fn panic_in_drop_does_not_end_the_worker() {
     let engine = one_worker();
-    let calm = TaskWrapper::on(&engine, &Touchy::with(Mood::Calm)).unwrap();
-    let pid = calm.pid().wait().unwrap();
-    let sad = TaskWrapper::on(&engine, &Touchy::with(Mood::Sad)).unwrap();
-    assert_eq!(sad.pid().wait().unwrap(), pid);
-    // After a panic, the pipeline is dropped and loaded anew.
-    let error = sad.jam().wait().unwrap_err();
+    let plain = TaskWrapper::on(&engine, &UserCodeModel::with(CopiedField::Plain)).unwrap();
+    let pid = plain.pid().wait().unwrap();
+    let panics_on_drop = TaskWrapper::on(&engine, &UserCodeModel::with(CopiedField::PanicsOnDrop)).unwrap();
+    assert_eq!(panics_on_drop.pid().wait().unwrap(), pid);
+    // After a panic, the pipeline is dropped and loaded again.
+    let error = panics_on_drop.panic_with().wait().unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Panicked { .. })), "{error}");
-    assert_eq!(sad.pid().wait().unwrap(), pid);
-    // When nobody has the wrapper any more, it is dropped for good.
-    drop(sad);
+    assert_eq!(panics_on_drop.pid().wait().unwrap(), pid);
+    // When the last wrapper is dropped, the worker drops the pipeline.
+    drop(panics_on_drop);
     for _ in 0..10 {
-        assert_eq!(calm.pid().wait().unwrap(), pid);
+        assert_eq!(plain.pid().wait().unwrap(), pid);
     }
 }
 
 #[test]
-fn a_worker_that_dies_is_seen_to_be_dead_even_if_a_fork_of_it_holds_its_socket() {
+fn death_is_seen_while_a_fork_holds_the_socket() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fork");
     let engine = one_worker();
-    let tasks = TaskWrapper::on(&engine, &Touchy::with(Mood::Calm)).unwrap().attempts(1);
+    let tasks = TaskWrapper::on(&engine, &UserCodeModel::with(CopiedField::Plain)).unwrap().attempts(1);
     let error = tasks.die_with_a_fork(file.to_string_lossy().into_owned()).wait().unwrap_err();
     let fork = std::fs::read_to_string(&file).unwrap().parse().unwrap();
     assert!(is_alive(fork), "the fork was to outlive the worker");
@@ -176,13 +179,14 @@ fn a_worker_that_dies_is_seen_to_be_dead_even_if_a_fork_of_it_holds_its_socket()
 }
 
 #[test]
-fn constructors_of_other_crates_have_run_in_a_worker() {
-    let tasks = TaskWrapper::on(&one_worker(), &Touchy::with(Mood::Calm)).unwrap();
+fn constructors_of_other_crates_run_in_workers() {
+    let tasks = TaskWrapper::on(&one_worker(), &UserCodeModel::with(CopiedField::Plain)).unwrap();
     assert!(tasks.constructed().wait().unwrap());
 }
 
-/// Holds the last handles of a pool until it is woken, which happens on a thread of that very pool.
-struct Holder(Mutex<Option<(LocalPool, TaskWrapper<Touchy>)>>);
+/// A waker with the last handles of a pool. It drops them when it is woken, on a thread of that
+/// pool.
+struct Holder(Mutex<Option<(LocalPool, TaskWrapper<UserCodeModel>)>>);
 
 impl Wake for Holder {
     fn wake(self: Arc<Self>) {
@@ -191,7 +195,7 @@ impl Wake for Holder {
 }
 
 #[test]
-fn the_last_handle_of_a_pool_may_go_on_a_thread_of_the_pool() {
+fn last_handle_may_be_dropped_on_a_pool_thread() {
     static PANICKED: AtomicBool = AtomicBool::new(false);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -201,13 +205,13 @@ fn the_last_handle_of_a_pool_may_go_on_a_thread_of_the_pool() {
         before(info);
     }));
     let engine = one_worker();
-    let tasks = TaskWrapper::on(&engine, &Touchy::with(Mood::Calm)).unwrap();
+    let tasks = TaskWrapper::on(&engine, &UserCodeModel::with(CopiedField::Plain)).unwrap();
     let pid = tasks.pid().wait().unwrap();
     let mut pending = tasks.slow();
     let waker = Waker::from(Arc::new(Holder(Mutex::new(Some((engine, tasks))))));
     assert!(matches!(Pin::new(&mut pending).poll(&mut Context::from_waker(&waker)), Poll::Pending));
     drop(waker);
-    // Polling again would take the waker back.
+    // Another poll would replace the waker.
     eventually("the worker ends", || !is_alive(pid));
     assert_eq!(pending.wait().unwrap(), pid);
     assert!(!PANICKED.load(Ordering::Relaxed), "a thread of the pool panicked");

@@ -1,7 +1,8 @@
-"""Makes the modules of these tests, and what PyTorch itself says of them: `python make.py [SILERO]`.
+"""Writes the TorchScript modules of the tests and PyTorch's outputs for them: `python make.py [SILERO]`.
 
-Needs torch 2.9.1 (`pip install torch==2.9.1`). `expected.json` holds inputs and outputs as nested lists; with the path of Silero's
-`silero_vad.jit`, out of the PyPI package `silero-vad` 6.2.3, also the probabilities of speech in a signal that both sides make.
+Needs torch 2.9.1 (`pip install torch==2.9.1`). `expected.json` contains inputs and outputs as nested lists. With
+the path of Silero's `silero_vad.jit` from the PyPI package `silero-vad` 6.2.3, it also contains the probabilities of
+speech in a signal that this script and the test both generate.
 """
 
 import json
@@ -18,7 +19,7 @@ torch.manual_seed(7)
 
 
 class Mlp(nn.Module):
-    """What is traced most often; its dropout is off."""
+    """A typical module for tracing. Its dropout is off."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +32,7 @@ class Mlp(nn.Module):
 
 
 class Counter(nn.Module):
-    """Remembers: the number of calls in a buffer, the last row in an attribute, and running means in a layer."""
+    """Has state: the number of calls in a buffer, the last row in an attribute, and running means in a layer."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +57,7 @@ class Answer(NamedTuple):
 
 
 class Structured(nn.Module):
-    """Takes and gives what is not a tensor."""
+    """Takes and returns values that are not tensors."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +93,7 @@ class Structured(nn.Module):
 
 
 class Tied(nn.Module):
-    """One tensor with two names, and one that is a part of it."""
+    """Has one tensor with two names."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +106,7 @@ class Tied(nn.Module):
 
 
 class Kinds(nn.Module):
-    """Elements of many types; one that is stored transposed, and one without dimensions."""
+    """Has tensors of many element types, one that is stored transposed, and one of rank 0."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +124,7 @@ class Kinds(nn.Module):
 
 
 class Scribbler(nn.Module):
-    """Writes into what it is given, which is the caller's."""
+    """Writes into its input, which belongs to the caller."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +145,7 @@ class Cell:
 
 
 class Holder(nn.Module):
-    """Has an object that is no module, and that remembers."""
+    """Has an object with state that is not a module."""
 
     def __init__(self):
         super().__init__()
@@ -157,7 +158,7 @@ class Holder(nn.Module):
 
 
 class Hidden(nn.Module):
-    """Writes into parameters by operations whose signatures do not say that they give what they were given."""
+    """Writes into parameters by operations whose signatures do not declare that they return their argument."""
 
     def __init__(self):
         super().__init__()
@@ -185,7 +186,7 @@ class Writes(nn.Module):
 
 
 class WritesView(nn.Module):
-    """Writes into a view of a parameter, in a branch, in a module in it."""
+    """Writes into a view of a parameter of a submodule, in a branch."""
 
     def __init__(self):
         super().__init__()
@@ -199,7 +200,7 @@ class WritesView(nn.Module):
 
 
 class Keeps(nn.Module):
-    """Keeps a parameter under another name, and writes there later."""
+    """Assigns a parameter to an attribute, and writes through it later."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +221,7 @@ RATE = 16000
 
 
 def voice():
-    """Two seconds, of which the middle one is a voice: four syllables, whose vowel changes and whose pitch falls."""
+    """Two seconds of signal. The middle second is a voice: four syllables with changing vowels and falling pitch."""
     signal, phase = [], 0.0
     for at in range(2 * RATE):
         time = at / RATE
@@ -271,7 +272,7 @@ def main():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
     quantised = save("quantised", torch.jit.trace(quantised, eye))
     expected["quantised"] = quantised(eye).tolist()
-    # Masks are filled in place, and come through optionals.
+    # Masks are filled in place, and are passed as optionals.
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=False)
     encoder = save("encoder", torch.jit.script(encoder.eval()))
     expected["encoder"] = encoder(eye.reshape(1, 3, 8)).tolist()

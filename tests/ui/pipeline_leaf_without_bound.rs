@@ -1,6 +1,6 @@
 use ray_zerocopy::Pipeline;
 
-// What a type parameter is, its bounds have to say.
+// The bounds of a type parameter must state what it is.
 #[derive(Pipeline)]
 struct Search<M> {
     model: M,

@@ -1,7 +1,7 @@
 use burn::tensor::Device;
 use ray_zerocopy::{Pipeline, TaskWrapper, remote};
 
-// An invalid pipeline is still one to the rest of the program: there is one error, not one for each use.
+// An invalid pipeline still implements the traits, so there is one error and not one for each use.
 #[derive(Pipeline)]
 struct Search {
     #[pipeline(confg)]

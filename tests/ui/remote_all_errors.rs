@@ -10,7 +10,7 @@ impl Search {
     }
 }
 
-// All errors of a block are reported together, and the methods without one can be called all the same.
+// All errors of a block are reported together, and the valid methods can still be called.
 #[remote(crates = "ray_zerocopy")]
 impl Search {
     pub async fn bad(self, _text: &str) {}

@@ -17,7 +17,7 @@ impl Search {
     pub fn learn(&mut self) {}
 }
 
-// A task's worker keeps no state, so only actors have `learn`.
+// A worker of tasks keeps no state, so only actors have `learn`.
 fn main() {
     let tasks = TaskWrapper::new(&Search).unwrap();
     let _ = tasks.embed().wait();

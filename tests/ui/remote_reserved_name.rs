@@ -25,7 +25,7 @@ impl Search {
         0
     }
 
-    // Nothing is called on a wrapper by this name: it has no receiver there.
+    // This name does not conflict, because the function has no receiver.
     pub fn on(&self) {}
 }
 

@@ -71,7 +71,7 @@ mod tests {
     use super::{approximate, exact, gelu};
 
     #[test]
-    fn it_is_gelu() {
+    fn approximation_is_close_to_gelu() {
         let numbers: Vec<f32> = (-60_000..=60_000).map(|i| i as f32 / 4_000.0).collect();
         let x = Tensor::<1>::from_data(TensorData::from(numbers.as_slice()), &Device::flex());
         let found: Vec<f32> = gelu(x.clone()).into_data().try_into_vec().unwrap();
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_are_those_of_gelu() {
+    fn extreme_values_match_gelu() {
         assert_eq!(approximate(f32::INFINITY), f32::INFINITY);
         assert_eq!(approximate(1e30), 1e30);
         assert_eq!(approximate(0.0), 0.0);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_burns_affair() {
+    fn other_dtypes_use_the_exact_gelu() {
         let x = Tensor::<2>::from_data([[-1.5, 0.25], [2.0, 30.0]], (&Device::flex(), DType::F64));
         assert_eq!(gelu(x.clone()).into_data(), exact(x).into_data());
     }

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_is_an_error() {
+    fn missing_target_folder_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let ready = dir.path().join("ready");
         fs::create_dir(&ready).unwrap();

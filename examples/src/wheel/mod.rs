@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_folder_holds_the_model_or_a_folder_with_it() {
+    fn model_is_found_in_the_named_folder() {
         let dir = tempfile::tempdir().unwrap();
         let here = places(&[(MODELS_VAR, dir.path().to_str().unwrap())]);
 
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn nowhere_to_go_is_an_error_that_says_where_to() {
+    fn missing_folder_error_names_the_variable() {
         let error = places(&[]).find(&MODEL).unwrap_err().to_string();
         assert!(error.contains(MODELS_VAR), "{error}");
         assert!(error.contains("model.safetensors"), "{error}");

@@ -209,7 +209,7 @@ fn show(options: &Diff, differences: &[Difference<'_>], output: &mut Output) -> 
     };
     let shown = if options.all { differences.len() } else { differences.len().min(SHOWN) };
     if options.values {
-        let mut table = Table::new(["path", "differs", "A", "B", ">at most", ">values"]);
+        let mut table = Table::new(["path", "differs", "A", "B", ">max diff", ">values"]);
         for it in &differences[..shown] {
             let (max, values) =
                 it.distance.map(|found| (format!("{:.3e}", found.max), found.values.to_string())).unzip();
@@ -226,7 +226,7 @@ fn show(options: &Diff, differences: &[Difference<'_>], output: &mut Output) -> 
     }
     match differences.len() - shown {
         0 => Ok(()),
-        more => writeln!(output, "and {more} more: --all shows every one"),
+        more => writeln!(output, "and {more} more: --all shows all of them"),
     }
 }
 

@@ -27,11 +27,9 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     let graph = opened.info();
     let steps: Vec<_> = graph.steps().collect();
     if let Some(path) = &options.svg {
-        anyhow::ensure!(
-            steps.len() <= MOST,
-            "the graph has {} operations, and a picture has room for {MOST}; --compute leaves out those that compute nothing",
-            steps.len()
-        );
+        let drawn = steps.iter().filter(|step| !options.compute || step.computes).count();
+        let hint = if options.compute { "" } else { "; --compute leaves out those that only rearrange data" };
+        anyhow::ensure!(drawn <= MOST, "{drawn} operations are to be drawn, and a picture can show {MOST}{hint}");
         let picture = draw(graph, &steps, options.compute);
         files::write(path, |out| Ok(out.write_all(picture.as_bytes())?))
             .with_context(|| format!("{} cannot be written", path.display()))?;
@@ -54,12 +52,12 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     }
     writeln!(output, "{}: {}", graph.origin(), count(graph.operations(), "operation"))?;
     if let Some(path) = &options.svg {
-        writeln!(output, "drawn into {}", path.display())?;
+        writeln!(output, "picture written to {}", path.display())?;
         return Ok(Outcome::Success);
     }
     let steps: Vec<_> = steps.iter().enumerate().filter(|(_, step)| !options.compute || step.computes).collect();
     let shown = if options.all { steps.len() } else { steps.len().min(SHOWN) };
-    let mut table = Table::new([">number", "operation", "reads", "gives"]);
+    let mut table = Table::new([">number", "operation", "inputs", "outputs"]);
     for (at, step) in &steps[..shown] {
         let reads: Vec<_> = step.inputs.iter().map(Operand::to_string).collect();
         table.row([at.to_string(), step.name.clone(), reads.join(", "), step.outputs.join(", ")]);
@@ -67,7 +65,7 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     table.print("", output)?;
     match steps.len() - shown {
         0 => {}
-        more => writeln!(output, "and {more} more: --all shows every one, --svg FILE draws them")?,
+        more => writeln!(output, "and {more} more: --all shows all of them, --svg FILE draws them")?,
     }
     Ok(Outcome::Success)
 }

@@ -64,7 +64,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
     writeln!(output)?;
     if tensors.is_empty() {
         return match &options.tensors {
-            Some(pattern) => writeln!(output, "no tensor has a path like `{pattern}`"),
+            Some(pattern) => writeln!(output, "no tensor path matches `{pattern}`"),
             None => writeln!(output, "no tensors"),
         };
     }
@@ -73,7 +73,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
     for tensor in &tensors[..shown] {
         let note = match (tensor.same_as, tensor.dtype) {
             (Some(first), _) => format!("= {}", weights.tensors[first].path),
-            (None, None) => "burn has no such type".to_owned(),
+            (None, None) => "type not supported by burn".to_owned(),
             (None, Some(_)) if tensor.gathered.is_some() => "not contiguous".to_owned(),
             (None, Some(_)) => String::new(),
         };
@@ -89,7 +89,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
     table.print("", output)?;
     match tensors.len() - shown {
         0 => Ok(()),
-        more => writeln!(output, "and {more} more: --all shows every one, --tensors PATTERN those that match"),
+        more => writeln!(output, "and {more} more: --all shows all of them, --tensors PATTERN those that match"),
     }
 }
 
@@ -120,7 +120,7 @@ fn totals(weights: &Weights, output: &mut Output) -> Result<()> {
     let equal = weights.tensors.iter().filter(|tensor| tensor.same_as.is_some()).count();
     if equal > 0 {
         let (tensors, stored) = (count(equal, "tensor"), size(weights.stored_bytes()));
-        writeln!(output, "stored: {stored}, since {tensors} (marked =) have the place of an equal one")?;
+        writeln!(output, "stored: {stored}, since {tensors} (marked =) share the bytes of an equal one")?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     let target = options.output.clone().unwrap_or_else(|| default_output(&options.input));
     // Symbolic links are not followed: a dangling one exists too, and would be replaced.
     if !options.force && fs::symlink_metadata(&target).is_ok() {
-        bail!("{} is there already; --force replaces it, and -o names another file", target.display());
+        bail!("{} already exists; --force replaces it, and -o selects another file", target.display());
     }
     let mut checkpoint = edited(options, options.source.options().open(&options.input)?)?;
     if let Some(floats) = options.floats {
@@ -150,7 +150,12 @@ fn show(
     let (stored, all) = (after.stored_bytes(), after.weight_bytes());
     if stored < all {
         let equal = after.tensors.iter().filter(|tensor| tensor.same_as.is_some()).count();
-        writeln!(output, "{} stored once with an equal one, which saves {}", are(equal, "tensor"), size(all - stored))?;
+        writeln!(
+            output,
+            "{} stored once together with an equal one, which saves {}",
+            are(equal, "tensor"),
+            size(all - stored)
+        )?;
     }
     if !options.rename.is_empty() {
         writeln!(output, "{} renamed", are(renamed, "tensor"))?;

@@ -35,7 +35,7 @@ fn print(options: &Ps, output: &mut Output) -> Result<()> {
 
 fn show(scan: &Scan, output: &mut Output) -> Result<()> {
     if scan.arenas.is_empty() {
-        writeln!(output, "no process that this user may look at has an arena mapped")?;
+        writeln!(output, "no process that this user may inspect maps an arena")?;
     }
     for arena in &scan.arenas {
         title(arena, output)?;
@@ -58,7 +58,7 @@ fn show(scan: &Scan, output: &mut Output) -> Result<()> {
         )?;
     }
     if scan.hidden > 0 {
-        writeln!(output, "processes that this user may not look at: {}", scan.hidden)?;
+        writeln!(output, "processes that this user may not inspect: {}", scan.hidden)?;
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
             let pipeline = if file.pipeline().is_empty() { "packed checkpoint" } else { file.pipeline() };
             writeln!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.size_bytes()))
         }
-        Err(reason) => writeln!(output, "{key}  {place}; not read: {reason}"),
+        Err(reason) => writeln!(output, "{key}  {place}; cannot be read: {reason}"),
     }
 }
 

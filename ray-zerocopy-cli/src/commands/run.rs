@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
                 found.with_context(|| format!("there is no method `{method}`; there is {}", known().join(", ")))?;
             (script_inputs(options, found)?, script.load(&options.device)?, format!("`{method}`"))
         }
-        _ => bail!("{}: this `rzc` does not know what it holds", options.graph.display()),
+        _ => bail!("{}: its contents are not supported by this version of `rzc`", options.graph.display()),
     };
     let begun = Instant::now();
     let outputs = match &options.method {
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
     let targets = targets(options, &names)?;
     check(&targets, options.force)?;
 
-    let mut table = Table::new(["output", "type", "shape", ">least", ">mean", ">most", "written to"]);
+    let mut table = Table::new(["output", "type", "shape", ">min", ">mean", ">max", "written to"]);
     let mut reports = Vec::new();
     for (name, data) in &data {
         let target = targets.iter().find(|(own, _)| own == name).map(|(_, path)| path);
@@ -188,15 +188,19 @@ fn assigned(text: &str, names: &[String], what: &str) -> Result<(String, PathBuf
             listed()
         ),
         (_, [name]) => Ok((name.clone(), text.into())),
-        _ => bail!("the graph has {} {what}s, {}: say which, with --{what} NAME=FILE", names.len(), listed()),
+        _ => bail!("the graph has {} {what}s, {}: select one with --{what} NAME=FILE", names.len(), listed()),
     }
 }
 
 /// Checks that output files do not exist yet and differ from each other, before the graph is run.
 fn check(targets: &[(String, PathBuf)], force: bool) -> Result<()> {
     for (at, (_, path)) in targets.iter().enumerate() {
-        ensure!(force || !path.exists(), "{} is there already; --force replaces it", path.display());
-        ensure!(targets[..at].iter().all(|(_, other)| other != path), "two outputs go to {}", path.display());
+        ensure!(force || !path.exists(), "{} already exists; --force replaces it", path.display());
+        ensure!(
+            targets[..at].iter().all(|(_, other)| other != path),
+            "two outputs would be written to {}",
+            path.display()
+        );
     }
     Ok(())
 }

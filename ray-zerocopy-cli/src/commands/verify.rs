@@ -50,7 +50,7 @@ fn check(file: &Path, source: &Source) -> Checked {
     let tensors = count(weights.tensors.len(), "tensor");
     let Some(arena) = &weights.arena else {
         let message = format!(
-            "the structure of {tensors}, {}, is right; changed bytes would not be found (`rzc pack` adds checksums)",
+            "the structure of {tensors}, {}, is valid; changed bytes would not be detected (`rzc pack` adds checksums)",
             size(weights.weight_bytes())
         );
         let (result, outcome) = ("no checksums", Outcome::Success);
@@ -66,10 +66,10 @@ fn check(file: &Path, source: &Source) -> Checked {
     if !weights.copied.is_empty() {
         message += &format!(" and {}", count(weights.copied.len(), "copied field"));
     }
-    message += ", every byte is as its checksum says";
+    message += ", all checksums match";
     let without = weights.tensors.iter().filter(|tensor| tensor.checksum.is_none()).count();
     if without > 0 {
-        message += &format!(", but for {} that lie in other files and have none", count(without, "tensor"));
+        message += &format!(", except {} in other files, which have none", count(without, "tensor"));
     }
     Checked { result: "ok", outcome: Outcome::Success, entry: None, message, weights: Some(weights) }
 }

@@ -8,7 +8,7 @@ use crate::Outcome;
 /// becomes a worker before `main`.
 pub(crate) fn run() -> Result<Outcome> {
     bail!(
-        "a worker is started by the program whose graphs it runs, with `LocalPool::builder().program(\"rzc\")`, and both have to be of one \
-         version of ray-zerocopy; `rzc run GRAPH` runs a graph by hand"
+        "a worker is started by the program whose graphs it runs, with `LocalPool::builder().program(\"rzc\")`, and both must \
+         have the same version of ray-zerocopy; `rzc run GRAPH` runs a graph by hand"
     )
 }

@@ -39,7 +39,7 @@ pub(crate) struct Argument<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// `None` for a block of which nothing can be made, with the reason noted.
+    /// Returns `None` if the block cannot be used, and adds the reason to `errors`.
     pub(crate) fn new(item: &'a ItemImpl, errors: &mut Errors) -> Option<Self> {
         let mut usable = true;
         if let Some((_, of, _)) = &item.trait_ {
@@ -53,7 +53,7 @@ impl<'a> Block<'a> {
         for lifetime in item.generics.lifetimes() {
             errors.at(
                 &lifetime.lifetime,
-                "a pipeline that borrows cannot live in another process: own the data and remove the lifetime",
+                "a pipeline that borrows cannot be sent to another process: own the data and remove the lifetime",
             );
             usable = false;
         }
@@ -71,8 +71,8 @@ impl<'a> Block<'a> {
         self
     }
 
-    /// Where an error in an item made from the block is reported: two blocks for one type are the
-    /// likely one.
+    /// The span for errors in items that are made from the block. The likely error is two blocks
+    /// for one type.
     pub(crate) fn span(&self) -> Span {
         self.ident.span().resolved_at(Span::call_site())
     }

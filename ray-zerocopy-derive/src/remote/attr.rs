@@ -33,7 +33,7 @@ pub(crate) fn take_skips(item: &mut ItemImpl, errors: &mut Errors) -> Skipped {
     for (position, item) in item.items.iter_mut().enumerate() {
         let ImplItem::Fn(method) = item else { continue };
         for attribute in method.attrs.extract_if(.., |attribute| is_ours(attribute)) {
-            // An invalid option is an error, and leaves the method out too: that is most likely
+            // An invalid option is an error. It also leaves the method out, which is most likely
             // what is meant.
             skipped.insert(position);
             let option = attribute.parse_args::<Meta>();

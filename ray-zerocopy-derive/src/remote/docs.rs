@@ -1,7 +1,8 @@
-//! The documentation of a caller's method: the first paragraph of the original's, and where to read
-//! on.
+//! The documentation of a caller's method: the first paragraph of the original's, and a reference
+//! to the original.
 //!
-//! Not all of it, since each example in it would be compiled and run once more for every caller.
+//! It is not copied as a whole, since each example in it would be compiled and run again for every
+//! caller.
 
 use proc_macro2::TokenStream;
 use quote::quote;

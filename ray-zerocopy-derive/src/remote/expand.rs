@@ -9,7 +9,7 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::{Attribute, Ident, Type};
 
-/// Everything that `#[remote]` adds to the block.
+/// The items that `#[remote]` adds to the block.
 pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> TokenStream {
     let Block { ty, ident, .. } = block;
     let tasks = Ident::new(&format!("{ident}Tasks"), block.span());
@@ -25,7 +25,7 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
     let task_methods = shared.map(|(index, method)| writer.method(index, method));
     let actor_methods = methods.iter().enumerate().map(|(index, method)| writer.method(index, method));
     let remote_methods = methods.iter().enumerate().map(|(index, method)| writer.remote_method(index, method));
-    // A method's own `where` clause may not hold here, where the type is any.
+    // A method's own `where` clause may not hold here, where the type's parameters are generic.
     let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none());
     let listed = listed.map(|(index, method)| {
         let cfgs = carried::cfgs(method.attrs);
@@ -73,7 +73,7 @@ impl Writer<'_> {
         [carried::cfgs(attributes), carried::lints(attributes)].concat()
     }
 
-    /// A type that is a caller with the pipeline's type.
+    /// A newtype of `Caller` for the pipeline's type.
     fn caller_type(&self, name: &Ident, doc: &str) -> TokenStream {
         let runtime = self.runtime;
         let ty = self.block.ty;
@@ -116,7 +116,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What the runtime has to know of the method.
+    /// The impl that describes the method to the runtime.
     fn remote_method(&self, index: usize, method: &Method) -> TokenStream {
         let runtime = self.runtime;
         let ty = self.block.ty;
@@ -140,8 +140,8 @@ impl Writer<'_> {
         let scope = runtime.scope();
         let attributes = [self.attributes(), carried::lints(method.attrs)].concat();
         let cfgs = carried::cfgs(method.attrs);
-        // A call of a deprecated method is a lint wherever it stands, so `forbid(deprecated)` goes
-        // with no method that is both deprecated and remote.
+        // The compiler reports each call of a deprecated method, also in generated code. So a
+        // method under `forbid(deprecated)` cannot be both deprecated and remote.
         let deprecated = (!carried::deprecated(method.attrs).is_empty()).then(|| quote!(#[allow(deprecated)]));
         quote! {
             #(#cfgs)*
@@ -169,7 +169,7 @@ impl Writer<'_> {
     }
 }
 
-/// How a type is sent to another process. Its code stands where [`Runtime::scope`] holds.
+/// The expression for how a type is sent to another process. Needs [`Runtime::scope`] around it.
 fn wire(ty: &Type) -> TokenStream {
     quote_spanned!(blame(ty)=> __rzc::Remotable::wire(__rzc::WireKind::<#ty>::START.pick()))
 }

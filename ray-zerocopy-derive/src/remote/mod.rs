@@ -20,10 +20,11 @@ use quote::{ToTokens, quote};
 pub(crate) use reserved::RESERVED;
 use syn::Item;
 
-/// All of `#[remote]`: the block as it was written, what calls it, and the errors.
+/// The expansion of `#[remote]`: the block as it was written, the types that call it, and the
+/// errors.
 ///
-/// An invalid method is left out alone, so that users of the others see no errors that follow from
-/// it.
+/// Only invalid methods are left out, so that they cause no further errors where other methods are
+/// used.
 pub(crate) fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
     let (expansion, errors) = parts(options, item);
     let errors = errors.err().map(|error| error.to_compile_error());

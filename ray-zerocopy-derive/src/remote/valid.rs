@@ -1,4 +1,4 @@
-//! Third stage: which methods can be called remotely, and why the others cannot.
+//! Third stage: selects the methods that can be called remotely, and reports why others cannot.
 
 use super::ast::{Access, Argument, Block, Method};
 use super::attr::Skipped;
@@ -11,8 +11,8 @@ use syn::{
     TypeImplTrait, TypeReference, Visibility, parse_quote,
 };
 
-/// The block's pub methods with a receiver. One that cannot be called remotely is an error, and
-/// left out.
+/// The block's pub methods with a receiver. A method that cannot be called remotely is an error and
+/// is left out.
 pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Errors) -> Vec<Method<'a>> {
     let mut seen = false;
     let mut methods = Vec::new();
@@ -161,7 +161,7 @@ fn output(block: &Block, output: &ReturnType, errors: &mut Errors) -> Option<Typ
     }
 }
 
-/// Whether a value of the type can be sent away and made anew on the other side.
+/// Whether a value of the type can be serialised and rebuilt in another process.
 fn owned(ty: &Type, what: &'static str, errors: &mut Errors) -> bool {
     let mut search = Unsendable { what, errors, found: false };
     search.visit_type(ty);

@@ -1,5 +1,5 @@
-//! Expansions compared with the files in `tests/golden`, which also serve to read what the macros write.
-//! `BLESS=1 cargo test` writes them anew.
+//! Expansions, compared with the files in `tests/golden`, which also show what the macros write.
+//! `BLESS=1 cargo test` rewrites the files.
 
 use crate::{expand, remote};
 use proc_macro2::TokenStream;

@@ -1,5 +1,6 @@
-//! The macros' logic on token streams: what they write (`golden`), and what they refuse (`derive_errors`,
-//! `remote_errors`). Where the errors point, and whether the code compiles, is tested with the runtime.
+//! Tests of the macros on token streams: their output (`golden`), and their errors
+//! (`derive_errors`, `remote_errors`). The spans of errors, and whether the code compiles, are
+//! tested with the runtime.
 #![allow(clippy::unwrap_used)]
 
 mod derive_errors;

@@ -1,4 +1,4 @@
-//! An open arena: a mapped block of memory whose table of contents has been checked.
+//! An open arena: mapped memory with a validated table of contents.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,9 +21,10 @@ use super::region::{Backing, Region};
 use super::tensor::SharedTensor;
 use crate::error::arena::ArenaError;
 
-/// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share the mapping.
+/// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share
+/// the mapping.
 ///
-/// The memory stays mapped as long as an `Arena`, or a tensor that borrows from it, lives.
+/// The memory stays mapped as long as an `Arena`, or a tensor that borrows from it, exists.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -45,22 +46,23 @@ use crate::error::arena::ArenaError;
 pub struct Arena(Arc<Inner>);
 
 struct Inner {
-    /// The container, then the files beside it.
+    /// The container, then the files and the other arenas that it borrows from.
     regions: Vec<Region>,
-    /// The same memory, as the kernel knows it.
+    /// The pages of the regions, and the memory policies applied to them.
     memory: memory::Regions,
     read_index: Index,
 }
 
-/// How an arena is opened by a process that gets its file descriptors.
+/// Serialisable description of an arena, sent to another process together with its file
+/// descriptors.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Handle {
     regions: Vec<Backing>,
 }
 
 impl Arena {
-    /// Opens the arena in a sealed memfd. Checks the seals, the manifest and the place of each entry, not the weights:
-    /// [`verify`](Self::verify) does that.
+    /// Opens the arena in a sealed memfd. Checks the seals, the manifest and the location of each
+    /// entry. The weights are checked by [`verify`](Self::verify).
     ///
     /// # Errors
     /// If a seal is missing, or the content is not an arena of this version.
@@ -68,12 +70,14 @@ impl Arena {
         Self::from_regions(vec![Region::sealed(fd)?])
     }
 
-    /// Opens an arena whose regions are mapped: the container, then the files that it names.
+    /// Opens an arena from mapped regions: the container, then those that its manifest names.
     pub(super) fn from_regions(regions: Vec<Region>) -> Result<Self, ArenaError> {
-        let container = regions.first().ok_or_else(|| ArenaError::NotAnArena("nothing came along".to_owned()))?;
+        let container =
+            regions.first().ok_or_else(|| ArenaError::NotAnArena("no file descriptor was received".to_owned()))?;
         let read_index = read_index(&container.memory, container.memory.len() as u64)?;
         let files = &read_index.manifest.files;
-        // A file is the one that was shared, and in the same state: a region's stamp was compared with the file.
+        // A region's stamp was compared with its file when it was mapped. Here it is compared with
+        // that of the manifest, so the file is the one that was shared, and unchanged.
         let fit = regions[1..].iter().zip(files).all(|(region, stamp)| region.is(stamp));
         match regions.len() == files.len() + 1 && fit {
             true => {
@@ -83,7 +87,7 @@ impl Arena {
                 Ok(Self(Arc::new(Inner { regions, memory, read_index })))
             }
             false => Err(ArenaError::NotAnArena(format!(
-                "it borrows from {} files, and {} came along, or others",
+                "it borrows from {} files, which are not the {} files that were received",
                 files.len(),
                 regions.len() - 1
             ))),
@@ -92,15 +96,16 @@ impl Arena {
 
     /// Compares every byte with the checksums that were stored when the arena was built.
     ///
-    /// Weights that are borrowed from a file have no checksum: see [`borrowed_bytes`](Self::borrowed_bytes).
+    /// Weights that are borrowed from a file do not have a checksum, see
+    /// [`borrowed_bytes`](Self::borrowed_bytes).
     ///
     /// # Errors
-    /// Names the first entry whose bytes are not the ones that were shared.
+    /// If a checksum differs. The error names the first such entry.
     pub fn verify(&self) -> Result<(), ArenaError> {
         self.verify_with_progress(|_| ())
     }
 
-    /// Compares every byte as [`verify`](Self::verify) does, and reports its progress in bytes.
+    /// Does the same as [`verify`](Self::verify), and reports progress in bytes.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -120,8 +125,9 @@ impl Arena {
         Ok(())
     }
 
-    /// The same arena, verified: by now, or by an earlier call for an arena of the same content that is still in use,
-    /// which is then the one that is returned. So a process that gets an arena again and again maps and hashes it once.
+    /// Verifies the arena, and returns it. If an arena of the same content has been verified and is
+    /// still in use, returns that one instead. So a process that receives an arena repeatedly maps
+    /// and hashes it once.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -137,9 +143,10 @@ impl Arena {
                 return Ok(known);
             }
         }
-        // Not under the lock. Rayon hashes, and a thread that waits for a part of that runs other work of its pool: if it is
-        // another call of this function, it would wait for a lock that its own thread holds. Two threads may hash the same
-        // arena at once, which costs time and nothing else.
+        // The lock is not held here. Hashing runs on rayon, and a thread that waits for rayon runs
+        // other work of its pool. If that work calls this function, it would wait for a lock that
+        // its own thread holds. Without the lock, two threads may hash the same arena at once,
+        // which only costs time.
         self.verify()?;
         let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known(&verified) {
@@ -149,35 +156,38 @@ impl Arena {
         Ok(self)
     }
 
-    /// The name of this arena's content.
+    /// The id of this arena's content.
     pub fn id(&self) -> ArenaId {
         self.0.read_index.id
     }
 
-    /// The Rust type of the pipeline whose weights these are. Empty if it is none's: see
+    /// The Rust type of the pipeline that was shared. Empty for a packed checkpoint, see
     /// [`Checkpoint::pack`](crate::Checkpoint::pack).
     pub fn pipeline(&self) -> &str {
         &self.manifest().pipeline
     }
 
-    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in hexadecimal.
+    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in
+    /// hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.manifest().fingerprint
     }
 
-    /// The size of the arena in bytes, with its table of contents and padding, and with what it borrows from files or from
-    /// another arena.
+    /// The size of the arena in bytes: its table of contents, tensors and padding, and the bytes
+    /// that it borrows from files or from another arena.
     pub fn size_bytes(&self) -> u64 {
         let beside = self.0.read_index.places.iter().filter(|place| place.region > 0).map(|place| place.len as u64);
         self.0.regions[0].memory.len() as u64 + beside.sum::<u64>()
     }
 
-    /// The bytes that the pipeline's tensors would take without sharing of tied and equal weights.
+    /// The total size of the pipeline's tensors in bytes, with tied and equal weights counted each
+    /// time.
     pub fn weight_bytes(&self) -> u64 {
         self.tensors().map(|tensor| tensor.bytes).sum()
     }
 
-    /// The bytes that the tensors take in the arena, where tied and equal weights are stored once.
+    /// The total size of the tensors in the arena in bytes, where tied and equal weights are stored
+    /// once.
     pub fn stored_bytes(&self) -> u64 {
         let places = &self.0.read_index.places;
         let mut seen = vec![false; places.len()];
@@ -185,14 +195,16 @@ impl Arena {
         places.iter().zip(seen).filter(|(_, tensor)| *tensor).map(|(place, _)| place.len as u64).sum()
     }
 
-    /// The bytes of weights that are borrowed from files, through the page cache, and not in sealed memory. None, unless a
-    /// [`Placement`](crate::arena::Placement) asks for it.
+    /// The total size in bytes of the weights that are borrowed from files, through the page cache,
+    /// instead of being in sealed memory. 0, unless a [`Placement`](crate::arena::Placement)
+    /// requests it.
     pub fn borrowed_bytes(&self) -> u64 {
         let in_file = |place: &&BlobLocation| matches!(self.0.regions[place.region].backing, Backing::File(..));
         self.0.read_index.places.iter().filter(in_file).map(|place| place.len as u64).sum()
     }
 
-    /// The files that weights are borrowed from. None, unless a [`Placement`](crate::arena::Placement) asks for it.
+    /// The files that weights are borrowed from. Empty, unless a
+    /// [`Placement`](crate::arena::Placement) requests it.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.regions.iter().filter_map(|region| match &region.backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
@@ -200,12 +212,12 @@ impl Arena {
         })
     }
 
-    /// The paths of the shared tensors, `heads["fr"].2.weight`.
+    /// The paths of the shared tensors, such as `heads["fr"].2.weight`.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.manifest().tensors.iter().map(|tensor| tensor.path.as_str())
     }
 
-    /// What is shared: each tensor of the pipeline, with its place in it.
+    /// The shared tensors, each with its path in the pipeline.
     pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
         let container = match &self.0.regions[0].backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
@@ -214,24 +226,26 @@ impl Arena {
         self.0.read_index.tensors(container)
     }
 
-    /// What is copied: the paths of the fields whose values every process has for itself, and their sizes in bytes,
-    /// serialised.
+    /// The copied fields, of which every process has its own value: their paths, and their
+    /// serialised sizes in bytes.
     pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.read_index.copied_fields()
     }
 
-    /// Whether the byte at this address is in the arena.
+    /// Returns whether the byte at this address is in the arena.
     pub fn contains(&self, address: *const u8) -> bool {
         self.0.regions.iter().any(|region| region.memory.as_ptr_range().contains(&address))
     }
 
-    /// Asks the kernel to treat the arena's memory by a policy, in this process, and says what came of it.
+    /// Applies a memory policy to the arena in this process, and returns how far it was applied.
     ///
-    /// For a process of its own. A wrapper does this for itself and its workers: see
-    /// [`TaskWrapper::memory`](crate::TaskWrapper::memory) and [`ActorWrapper::memory`](crate::ActorWrapper::memory).
+    /// For programs that use an arena without a wrapper. A wrapper applies its policy to its own
+    /// process and to its workers: see [`TaskWrapper::memory`](crate::TaskWrapper::memory) and
+    /// [`ActorWrapper::memory`](crate::ActorWrapper::memory).
     ///
-    /// What was asked for earlier stays, since nothing is undone. With [`HugePages::Now`](crate::memory::HugePages::Now) it
-    /// takes some milliseconds for each MiB, with `prefault` and `lock` it takes the time to map all pages.
+    /// Policies of earlier calls stay in effect. With
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) the call takes some milliseconds per MiB.
+    /// With `prefault` and `lock` it takes the time to map all pages.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -252,25 +266,27 @@ impl Arena {
         self.0.memory.apply(memory)
     }
 
-    /// What came of the policies that this process has asked for, by the kernel's figures of this moment. So it says
-    /// how far a thread in the background is.
+    /// Returns how far the policies that this process requested are applied, from the kernel's
+    /// current figures. So it shows the progress of
+    /// [`HugePages::Background`](crate::memory::HugePages::Background).
     pub fn memory_status(&self) -> MemoryStatus {
         self.0.memory.outcome()
     }
 
-    /// As [`apply_policy`](Self::apply_policy), where another process makes the huge pages.
+    /// Does the same as [`apply_policy`](Self::apply_policy) in a process that leaves the creation
+    /// of huge pages to another one.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.0.memory.follow(memory)
     }
 
-    /// The memfd, or the file that was opened. It is open for reading only, and a memfd is sealed besides.
+    /// The file descriptor of the sealed memfd, or of the file that was opened. It is read-only.
     ///
-    /// None for an arena in Ray's object store, which is Ray's to hand out.
+    /// `None` for an arena in Ray's object store, which only Ray can pass to other processes.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.0.regions[0].fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Opens an arena in memory of an object store: all of it in one object.
+    /// Opens an arena that is one object in an object store.
     ///
     /// # Errors
     /// As [`from_memfd`](Self::from_memfd).
@@ -279,13 +295,13 @@ impl Arena {
         Self::from_regions(vec![Region::store(memory, origin)])
     }
 
-    /// What the engine has noted in whose store the arena lies.
+    /// Returns the data of the engine in whose store the arena is.
     #[cfg(feature = "ray")]
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.0.regions[0].origin.as_ref()
     }
 
-    /// The container, whole, if there is nothing beside it.
+    /// Returns the container, if it is the whole arena.
     #[cfg(feature = "ray")]
     pub(crate) fn container(&self) -> Option<&bytes::Bytes> {
         match &self.0.regions[..] {
@@ -294,10 +310,11 @@ impl Arena {
         }
     }
 
-    /// The same arena with everything in one container: itself, if it is so. What lies in files is nobody's to copy unasked.
+    /// Returns the arena with everything in one container: a clone, if it already is. An arena that
+    /// borrows from files is not copied, since its user chose not to copy them.
     ///
     /// # Errors
-    /// If there is no memory for what lies in another arena.
+    /// If there is not enough memory for the tensors of another arena.
     #[cfg(feature = "ray")]
     pub(crate) fn in_one(&self) -> Result<Self, ArenaError> {
         match self.0.regions.len() > 1 && self.files().next().is_none() {
@@ -306,15 +323,15 @@ impl Arena {
         }
     }
 
-    /// Whether the container is all there is.
+    /// Returns whether the container is the whole arena.
     pub(super) fn is_whole(&self) -> bool {
         self.0.regions.len() == 1
     }
 
-    /// What another arena needs to borrow from this one: its regions, and where each tensor is in them.
+    /// Returns the regions, with their stamps, for an arena that borrows from this one.
     ///
     /// # Errors
-    /// If it lies in an object store, which hands nothing out to others.
+    /// If the arena is in an object store, which does not provide file descriptors.
     pub(super) fn lend(&self) -> Result<Vec<(OwnedFd, Backing, Stamp)>, ArenaError> {
         let lend = |region: &Region| {
             let fd = region.fd.as_ref().ok_or(ArenaError::InStore)?;
@@ -328,7 +345,7 @@ impl Arena {
         self.0.regions.iter().map(lend).collect()
     }
 
-    /// Where a blob is, and its checksum if it has one.
+    /// Returns the location of a blob, and its checksum if it has one.
     pub(super) fn blob(&self, blob: u32) -> (BlobLocation, Option<&str>) {
         (self.0.read_index.places[blob as usize], self.manifest().blobs[blob as usize].blake3.as_deref())
     }
@@ -338,10 +355,10 @@ impl Arena {
         &self.0.regions[0].memory
     }
 
-    /// The same arena as one that can be handed to another process of this machine.
+    /// Checks that the arena can be passed to another process of this machine, and returns it.
     ///
     /// # Errors
-    /// If it lies in an object store.
+    /// If the arena is in an object store.
     pub(crate) fn handed_over(self) -> Result<Self, ArenaError> {
         match self.fd() {
             Some(_) => Ok(self),
@@ -349,17 +366,18 @@ impl Arena {
         }
     }
 
-    /// What another process has to know, beside the file descriptors, to open the same arena.
+    /// Returns what another process needs, besides the file descriptors, to open the same arena.
     pub(crate) fn handle(&self) -> Handle {
         Handle { regions: self.0.regions.iter().map(|region| region.backing.clone()).collect() }
     }
 
-    /// The file descriptors that the handle is about, in its order.
+    /// Returns the file descriptors of the regions, in the order of [`handle`](Self::handle).
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.0.regions.iter().filter_map(|region| region.fd.as_ref()).map(AsFd::as_fd).collect()
     }
 
-    /// Opens the arena that the parent process handed over. Its promises about files are relied on.
+    /// Opens an arena that was received from the parent process, whose guarantee that files do not
+    /// change is trusted.
     ///
     /// # Errors
     /// As [`from_memfd`](Self::from_memfd), or if a file descriptor is missing.
@@ -367,11 +385,11 @@ impl Arena {
         Self::handed(handle, fds, Region::open)
     }
 
-    /// Opens the arena that another process handed over in exchange for a serialised handle. The handle may come from anywhere, so a
-    /// file is accepted only if other users cannot change it.
+    /// Opens an arena that was received in exchange for a serialised handle. The handle may come
+    /// from an untrusted source, so a file is accepted only if other users cannot change it.
     ///
     /// # Errors
-    /// As [`from_handle`](Self::from_handle), or if a file is not this user's or root's.
+    /// As [`from_handle`](Self::from_handle), or if a file can be changed by other users.
     pub(crate) fn from_ticket(handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
         Self::handed(handle, fds, Region::fetched)
     }
@@ -384,7 +402,7 @@ impl Arena {
         if fds.len() != handle.regions.len() {
             let (expected, found) = (handle.regions.len(), fds.len());
             return Err(ArenaError::NotAnArena(format!(
-                "{expected} file descriptors were to come along, and {found} did"
+                "{expected} file descriptors were expected, and {found} were received"
             )));
         }
         let regions = fds.into_iter().zip(&handle.regions).map(|(fd, backing)| open(fd, backing));
@@ -395,22 +413,23 @@ impl Arena {
         &self.0.read_index.manifest
     }
 
-    /// Where the arena is in this process's memory: the start of each region.
+    /// Returns the address of each region in this process.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> {
         self.0.regions.iter().map(|region| region.memory.as_ptr() as usize)
     }
 
-    /// The bytes of a blob, borrowed from the arena.
+    /// Returns the bytes of a blob, borrowed from the arena.
     pub(crate) fn slice(&self, blob: u32) -> bytes::Bytes {
         let place = self.0.read_index.places[blob as usize];
         self.0.regions[place.region].memory.slice(place.offset..place.offset + place.len)
     }
 
-    /// The bytes of all blobs, borrowed from the arena, for somebody who might write to them: a page that is written to becomes this
-    /// process's own, where that is possible, and the arena stays as it is.
+    /// Returns the bytes of all blobs, mapped copy-on-write, for code that may write to them: a
+    /// page that is written to is copied for this process, and the arena does not change. The
+    /// memory of an object store is borrowed as it is.
     ///
     /// # Errors
-    /// If the kernel refuses to map the memory once more.
+    /// If the kernel refuses the second mapping.
     #[cfg(feature = "torchscript")]
     pub(crate) fn own_view(&self) -> Result<Vec<bytes::Bytes>, ArenaError> {
         let views = self.0.regions.iter().map(Region::own_view).collect::<Result<Vec<_>, _>>()?;
@@ -418,10 +437,11 @@ impl Arena {
         Ok(self.0.read_index.places.iter().map(blob).collect())
     }
 
-    /// The bytes of a blob as burn takes them, borrowed from the arena.
+    /// Returns the bytes of a blob as burn's [`Bytes`], borrowed from the arena.
     pub(crate) fn borrow(&self, blob: u32) -> Bytes {
-        // Not `File`, though some arenas are: of bytes that say so, burn's CUDA backend copies every tensor into pinned memory, however
-        // large it is, because a file could still have to be read. It keeps that memory.
+        // Not `AllocationProperty::File`, even if the arena is a file. For that property, burn's
+        // CUDA backend copies every tensor, of any size, into pinned memory, since the file may not
+        // have been read yet. It does not free that memory.
         Bytes::from_shared(self.slice(blob), AllocationProperty::Other)
     }
 }

@@ -1,7 +1,8 @@
-//! Building an arena: find what is stored once, plan, copy, seal.
+//! Builds an arena: deduplicates tensors, computes the layout, copies the bytes and seals the
+//! memfd.
 //!
-//! No tensor is held twice. Its bytes go from where they are, some at a time, straight into the memfd, and their checksum
-//! is taken on the way.
+//! A tensor is never in memory twice. Its bytes are copied in chunks from their source to the
+//! memfd, and their checksum is computed while they are copied.
 
 use crate::arena::manifest::CHECKSUM_KEY;
 use crate::arena::manifest::MANIFEST_KEY;
@@ -28,24 +29,24 @@ use crate::os::limits;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::tensor::source::BlobSource;
 
-/// Stands for a checksum that is not known yet, and takes as much room.
+/// Placeholder for a checksum that is not known yet, of the same length.
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// Collects entries and writes them as an arena.
+/// Collects tensors and copied fields, and writes them as an arena.
 pub(crate) struct ArenaBuilder {
     manifest: Manifest,
-    /// Blobs that go into the container, and what is known of each.
+    /// Blobs that are written into the container.
     stored: Vec<Stored>,
     by_identity: HashMap<(usize, usize, String), u32>,
-    /// Blobs with the same dtype, size and sample: whether they are equal is still to be seen.
+    /// Blobs by dtype, size and sample. Blobs of the same key may be equal.
     by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
-    /// Blobs that are in a file, or in another arena.
+    /// Blobs in a file or in another arena, by their location.
     by_place: HashMap<FileBlob, u32>,
     files: Vec<(OwnedFd, Backing)>,
-    /// Whether tensors that are equal, and not the same, are two.
+    /// Whether equal tensors with different storage are stored separately.
     #[cfg(feature = "torchscript")]
     apart: bool,
-    /// Keeps the storages alive while their addresses are keys of `by_identity`.
+    /// Keeps the storages allocated while their addresses are keys of `by_identity`.
     kept: Vec<Arc<dyn BlobSource>>,
 }
 
@@ -53,7 +54,7 @@ struct Stored {
     blob: u32,
     descriptor: Descriptor,
     source: Arc<dyn BlobSource>,
-    /// Taken early if another tensor looks the same.
+    /// Computed before the copy if another tensor has the same dtype, size and sample.
     hash: Option<blake3::Hash>,
 }
 
@@ -82,14 +83,14 @@ impl ArenaBuilder {
         }
     }
 
-    /// Stores a tensor for each that is not the same as another, even if it is equal to one: for somebody who might write to them.
+    /// Stores equal tensors with different storage separately, for code that may write to them.
     #[cfg(feature = "torchscript")]
     pub(crate) fn apart(mut self) -> Self {
         self.apart = true;
         self
     }
 
-    /// Adds a tensor. Its bytes are stored once, however many entries have the same storage or the same content.
+    /// Adds a tensor. Tensors with the same storage or the same content are stored once.
     pub(crate) fn tensor(&mut self, mut entry: TensorEntry, source: Arc<dyn BlobSource>) -> Result<(), ArenaError> {
         let layout = format!("{:?}{:?}", entry.dtype, entry.shape);
         let identity = source.identity().map(|(at, offset)| (at, offset, layout));
@@ -109,7 +110,8 @@ impl ArenaBuilder {
     fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
         let failed = |reason: String| ArenaError::Write { entry: entry.path.clone(), reason };
         within(&format!("the bytes of `{}`", entry.path), source.len(), MAX_TENSOR_SIZE)?;
-        // Two dtypes of the same bytes are two entries of the container, which has one dtype for each.
+        // The same bytes with two dtypes are stored twice, since an entry of a container has one
+        // dtype.
         let looks = (format!("{:?}", entry.dtype), source.len(), source.sample().map_err(failed)?);
         let alike = self.by_sample.get(&looks).cloned().unwrap_or_default();
         #[cfg(feature = "torchscript")]
@@ -149,17 +151,18 @@ impl ArenaBuilder {
         blob
     }
 
-    /// Adds a file whose bytes are borrowed where they are. Returns its number.
+    /// Adds a file that tensors are borrowed from. Returns its index.
     pub(crate) fn file(&mut self, fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> u32 {
         self.manifest.files.push(stamp.clone());
         self.files.push((fd, Backing::File(stamp, promise)));
         self.files.len() as u32 - 1
     }
 
-    /// Adds the memory of another arena, for tensors that stay there. Returns its number.
+    /// Adds the regions of another arena, for tensors that are borrowed from it. Returns the index
+    /// of the first.
     ///
     /// # Errors
-    /// If the arena lies in an object store, which hands nothing out to others.
+    /// If the arena is in an object store, which does not provide file descriptors.
     pub(crate) fn beside(&mut self, arena: &Arena) -> Result<u32, ArenaError> {
         let first = self.files.len() as u32;
         for (fd, backing, stamp) in arena.lend()? {
@@ -169,7 +172,8 @@ impl ArenaBuilder {
         Ok(first)
     }
 
-    /// Adds a tensor of an arena that is [`beside`](Self::beside), as number `first`: it stays where it is.
+    /// Adds a tensor that is borrowed from another arena. `first` is the index that
+    /// [`beside`](Self::beside) returned for it.
     pub(crate) fn borrow(&mut self, entry: TensorEntry, arena: &Arena, first: u32) {
         let (place, checksum) = arena.blob(entry.blob);
         let file = first + place.region as u32;
@@ -178,16 +182,16 @@ impl ArenaBuilder {
         self.elsewhere(entry, FileBlob { file, offset: place.offset as u64, len: place.len as u64 }, checksum);
     }
 
-    /// Adds a tensor whose bytes are at hand.
+    /// Adds a tensor whose bytes are in memory.
     ///
     /// # Errors
-    /// If there are more than a container takes.
+    /// If the tensor is larger than burnpack allows.
     pub(crate) fn bytes(&mut self, entry: TensorEntry, bytes: bytes::Bytes) -> Result<(), ArenaError> {
         let bytes = Bytes::from_shared(bytes, burn::tensor::AllocationProperty::Other);
         self.tensor(entry, Arc::new(Value(bytes)))
     }
 
-    /// Adds a tensor that belongs to no parameter.
+    /// Adds a tensor that does not belong to a parameter.
     ///
     /// # Errors
     /// As [`bytes`](Self::bytes).
@@ -203,7 +207,7 @@ impl ArenaBuilder {
         self.bytes(entry, bytes)
     }
 
-    /// Adds a tensor that stays in a file of the arena. Tensors that lie in the same place are one.
+    /// Adds a tensor that is borrowed from a file. Tensors at the same location share a blob.
     pub(crate) fn in_file(&mut self, entry: TensorEntry, place: FileBlob) {
         self.elsewhere(entry, place, None);
     }
@@ -234,7 +238,7 @@ impl ArenaBuilder {
         self.manifest.structure.push(what);
     }
 
-    /// Writes the container into a fresh memfd, seals it and opens the arena.
+    /// Writes the container into a new memfd, seals it and opens the arena.
     ///
     /// # Errors
     /// If the kernel refuses the memory, or a tensor cannot be read.
@@ -253,7 +257,7 @@ impl ArenaBuilder {
         Arena::from_regions(regions)
     }
 
-    /// Writes the container into a fresh file, which has nothing in it yet.
+    /// Writes the container into a new, empty file.
     ///
     /// # Errors
     /// If the file system refuses the bytes, or a tensor cannot be read.
@@ -285,12 +289,12 @@ impl ArenaBuilder {
     }
 }
 
-/// An arena that is about to be written.
+/// The layout of an arena to be written, and the sources of its bytes.
 struct Plan {
     frame: ContainerLayout,
     manifest: Manifest,
     descriptors: Vec<Descriptor>,
-    /// The blob that each descriptor is about, and its bytes.
+    /// For each descriptor, the index of its blob and the source of its bytes.
     sources: Vec<(u32, Arc<dyn BlobSource>)>,
     files: Vec<(OwnedFd, Backing)>,
 }
@@ -308,7 +312,8 @@ impl Plan {
         })
     }
 
-    /// `explain` says what is behind an error of writing: a lack of memory is another thing than a lack of room on a disk.
+    /// Copies all tensors, then writes the head. `explain` formats a write error: for a memfd the
+    /// cause is a lack of memory, for a file a lack of disk space.
     fn write(
         &mut self,
         target: impl AsFd + Sync,
@@ -323,7 +328,7 @@ impl Plan {
                 .map_err(|reason| ArenaError::Write { entry: descriptor.name.clone(), reason })?;
             self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
         }
-        // As many bytes as before: checksums are of one length.
+        // The head has the same size as before, since all checksums have the same length.
         let frame = self.frame()?;
         debug_assert_eq!((frame.head.len(), frame.len), (self.frame.head.len(), self.frame.len));
         write_at(&target, &frame.head, 0).map_err(|error| ArenaError::System {
@@ -334,7 +339,8 @@ impl Plan {
     }
 }
 
-/// A container of these tensors and this text as its manifest, with the checksum that belongs to it, for fuzz targets.
+/// Returns a container of these tensors with this text as its manifest and the matching checksum,
+/// for fuzz targets.
 pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) -> Result<burn::tensor::Bytes, String> {
     let checksum = blake3::hash(manifest.as_bytes()).to_hex();
     let writer = burn_pack::Writer::new(blobs);
@@ -342,7 +348,8 @@ pub(crate) fn sealed_container(blobs: Vec<burn_pack::Tensor>, manifest: &str) ->
     writer.into_bytes().map_err(|error| error.to_string())
 }
 
-/// burnpack refuses to read what is larger: better an error before anything is written.
+/// Checks a limit of burnpack before anything is written, since its reader rejects larger
+/// containers.
 fn within(what: &str, found: usize, limit: usize) -> Result<(), ArenaError> {
     match found <= limit {
         true => Ok(()),
@@ -383,7 +390,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
-    fn more_than_a_container_takes_is_refused_before_it_is_written() {
+    fn more_than_a_container_takes_is_refused() {
         let limit = MAX_TENSOR_COUNT as u64;
         assert_eq!(of(0..1000).map(|arena| arena.stored_bytes()), Ok(8000));
         let error = of(0..=limit).map(drop).unwrap_err();
@@ -400,9 +407,9 @@ mod tests {
         arena.verify().unwrap();
     }
 
-    /// Each place is looked up once: with a comparison of each with each, this would take minutes.
+    /// Locations are looked up in a hash map. Comparing each with each other would take minutes.
     #[test]
-    fn many_tensors_that_stay_where_they_are_are_noted_at_once() {
+    fn file_tensors_are_indexed_in_linear_time() {
         let mut builder = ArenaBuilder::new("view");
         for round in 0..2 {
             for at in 0..200_000_u64 {
@@ -415,7 +422,8 @@ mod tests {
         assert_eq!((builder.manifest.tensors.len(), builder.manifest.blobs.len()), (400_000, 200_000));
     }
 
-    /// An arena with a copied field of its own, and every other tensor of `base`, which stay there.
+    /// Builds an arena with its own copied field, and every second tensor of `base`, borrowed from
+    /// it.
     fn view(base: &crate::arena::arena::Arena) -> crate::arena::arena::Arena {
         let mut builder = ArenaBuilder::new("view");
         let first = builder.beside(base).unwrap();
@@ -443,7 +451,7 @@ mod tests {
         };
         assert_eq!(numbers(&view), [0, 2, 4, 6, 8]);
 
-        // By its file descriptors, as a worker gets it; and with those of others.
+        // Opened from its file descriptors, as in a worker, and then with those of another arena.
         let fds = |arena: &crate::arena::arena::Arena| {
             arena.fds().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect::<Vec<_>>()
         };
@@ -452,9 +460,12 @@ mod tests {
         let other = of(0..10).unwrap();
         let mixed = fds(&view).into_iter().take(1).chain(fds(&other)).collect();
         let error = crate::arena::arena::Arena::from_handle(&view.handle(), mixed).unwrap_err();
-        assert!(error.to_string().contains("it borrows from 1 files, and 1 came along, or others"), "{error}");
+        assert!(
+            error.to_string().contains("it borrows from 1 files, which are not the 1 files that were received"),
+            "{error}"
+        );
 
-        // A file has all of it.
+        // The saved file contains all tensors.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("view.bpk");
         view.save(&path).unwrap();
@@ -466,7 +477,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "an arena is a memfd, which Miri does not have")]
-    fn a_view_of_a_view_is_of_the_first() {
+    fn view_of_a_view_borrows_from_the_first() {
         let base = of(0..10).unwrap();
         let second = view(&view(&base));
         second.verify().unwrap();

@@ -1,4 +1,4 @@
-//! Arenas in files: saving one, looking into one, and opening one.
+//! Arenas in files: saves, inspects and opens them.
 
 use crate::os::sys::memfd;
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::error::arena::ArenaError;
 use crate::os;
 use crate::tensor::source::{BlobSource, sample};
 
-/// A saved arena, of which the table of contents has been read, and nothing else yet.
+/// A saved arena of which only the table of contents has been read.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -48,13 +48,13 @@ use crate::tensor::source::{BlobSource, sample};
 pub struct ArenaFile {
     file: File,
     stamp: Stamp,
-    /// The first bytes of the file: all that has been read.
+    /// The first bytes of the file, which end with the table of contents.
     head: Vec<u8>,
     read_index: Index,
 }
 
 impl ArenaFile {
-    /// The name of the pipeline in a file that holds weights of no pipeline: a packed checkpoint.
+    /// The pipeline name in the manifest of a packed checkpoint, which does not have a pipeline.
     pub(crate) const NO_PIPELINE: &str = "";
 
     /// Reads the table of contents of a saved arena.
@@ -67,29 +67,34 @@ impl ArenaFile {
         let (file, stamp) = region::open(path)?;
         let head = head(&file, &stamp)?;
         let read_index = read_index(&head, stamp.len)?;
-        // What is saved has all of its bytes in it; the files of another machine are not for it to name. The memory of an
-        // arena in use, `/proc/<pid>/fd/N`, may: it is looked into, and opened by nobody.
+        // A saved arena contains all of its bytes, since paths may not exist on another machine.
+        // Only the memfd of an arena in use (`/proc/<pid>/fd/N`) may borrow from files: it can be
+        // inspected, but not loaded.
         let in_use = || memfd::sealed(&file).is_ok_and(|seals| seals.contains(memfd::SEALS));
         if let Some(other) = read_index.manifest.files.first()
             && !in_use()
         {
-            return Err(ArenaError::NotAnArena(format!("it is a file, and borrows from {}", other.path.display())));
+            return Err(ArenaError::NotAnArena(format!(
+                "it is a saved file, but borrows from {}",
+                other.path.display()
+            )));
         }
         Ok(Self { file, stamp, head, read_index })
     }
 
-    /// The name of the arena's content.
+    /// The id of the arena's content.
     pub fn id(&self) -> ArenaId {
         self.read_index.id
     }
 
-    /// The Rust type of the pipeline whose weights these are. Empty if it is none's: see
+    /// The Rust type of the pipeline that was shared. Empty for a packed checkpoint, see
     /// [`Checkpoint::pack`](crate::Checkpoint::pack).
     pub fn pipeline(&self) -> &str {
         &self.read_index.manifest.pipeline
     }
 
-    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in hexadecimal.
+    /// BLAKE3 over the pipeline's type and the paths, dtypes and shapes of its tensors, in
+    /// hexadecimal.
     pub fn fingerprint(&self) -> &str {
         &self.read_index.manifest.fingerprint
     }
@@ -99,20 +104,21 @@ impl ArenaFile {
         self.stamp.len
     }
 
-    /// The tensors of the pipeline, with their places in it.
+    /// The tensors, each with its path in the pipeline.
     pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
         self.read_index.tensors(Some(&self.stamp.path))
     }
 
-    /// The paths of the fields that are copied, and their sizes in bytes, serialised.
+    /// The paths of the copied fields, and their serialised sizes in bytes.
     pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
         self.read_index.copied_fields()
     }
 
-    /// The serialised value of a copied field, if there is one of the path.
+    /// Returns the serialised value of the copied field at a path. Returns `None` if the arena does
+    /// not have it.
     ///
     /// # Errors
-    /// If it cannot be read, or is corrupted.
+    /// If the value cannot be read, or is corrupted.
     pub fn copied_field(&self, path: &str) -> Result<Option<Vec<u8>>, ArenaError> {
         let Index { manifest, places, .. } = &self.read_index;
         let Some(entry) = manifest.copies.iter().find(|entry| entry.path == path) else { return Ok(None) };
@@ -126,19 +132,21 @@ impl ArenaFile {
         Ok(Some(bytes))
     }
 
-    /// The BLAKE3 checksum of each copied field, in the order of [`copied_fields`](Self::copied_fields), in hexadecimal.
+    /// The BLAKE3 checksum of each copied field in hexadecimal, in the order of
+    /// [`copied_fields`](Self::copied_fields).
     pub fn copied_checksums(&self) -> impl Iterator<Item = Option<&str>> {
         let blobs = &self.read_index.manifest.blobs;
         self.read_index.manifest.copies.iter().map(|copy| blobs[copy.blob as usize].blake3.as_deref())
     }
 
-    /// The files beside the container that weights are borrowed from. A file that was saved has none; the memfd of an arena
-    /// that a process has open may.
+    /// The files outside the container that weights are borrowed from. Empty for a saved arena. The
+    /// memfd of an arena that a process has open may have some.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.read_index.manifest.files.iter().map(|stamp| stamp.path.as_path())
     }
 
-    /// What a checkpoint has to know: each tensor, burn's id of it, and where it starts.
+    /// Returns each tensor with burn's id of the parameter and the offset of its bytes, for a
+    /// checkpoint.
     pub(crate) fn stored(&self) -> impl Iterator<Item = (SharedTensor<'_>, Option<u64>, u64)> {
         let Index { manifest, places, .. } = &self.read_index;
         self.tensors()
@@ -146,25 +154,27 @@ impl ArenaFile {
             .map(|(tensor, entry)| (tensor, entry.param, places[entry.blob as usize].offset as u64))
     }
 
-    /// The BLAKE3 checksum of each tensor, in the order of [`tensors`](Self::tensors), in hexadecimal.
+    /// The BLAKE3 checksum of each tensor in hexadecimal, in the order of
+    /// [`tensors`](Self::tensors).
     pub fn checksums(&self) -> impl Iterator<Item = Option<&str>> {
         let blobs = &self.read_index.manifest.blobs;
         self.read_index.manifest.tensors.iter().map(|tensor| blobs[tensor.blob as usize].blake3.as_deref())
     }
 
-    /// Compares every byte with the checksums that were stored when the pipeline was shared. Reads the file a part at a time.
+    /// Compares every byte with the checksums that were stored when the pipeline was shared. Reads
+    /// the file in chunks.
     ///
     /// # Errors
-    /// Names the first entry whose bytes are not the ones that were shared.
+    /// If the file cannot be read, or a checksum differs. The error names the first such entry.
     pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
         self.each(&mut progress, &mut |_, _| Ok(()))
     }
 
-    /// Copies the arena into sealed memory, where nobody can change it, and compares every byte with its checksum on the
-    /// way.
+    /// Copies the arena into sealed memory, where it cannot change, and compares every byte with
+    /// its checksum while copying.
     ///
     /// # Errors
-    /// If there is no memory, or an entry is corrupted.
+    /// If there is not enough memory, the file cannot be read, or an entry is corrupted.
     pub fn seal(&self, mut progress: impl FnMut(Progress)) -> Result<Arena, ArenaError> {
         let len = self.stamp.len;
         let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
@@ -175,23 +185,25 @@ impl ArenaFile {
         Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
     }
 
-    /// Opens the arena as the placement says: in sealed memory, or where it is.
+    /// Opens the arena as the placement says: in sealed memory, or in the file itself.
     ///
     /// # Errors
     /// As [`seal`](Self::seal), or if the file has changed since it was opened.
     pub fn into_arena(self, placement: Placement, progress: impl FnMut(Progress)) -> Result<Arena, ArenaError> {
         match placement.in_file {
             None => self.seal(progress),
-            // Every entry of an arena is aligned to more than anybody needs.
+            // Every entry of an arena has an alignment of 256 bytes, so the placement's is not
+            // needed.
             Some(promise) => Arena::from_regions(vec![Region::file(self.file.into(), self.stamp, promise)?]),
         }
     }
 
-    /// Reads every blob, hands it out a part at a time with its place in the file, and checks it.
+    /// Reads every blob in chunks, passes each chunk and its offset to `hand`, and compares the
+    /// checksums.
     fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
         crate::os::fork::adopt();
         let Index { manifest, places, .. } = &self.read_index;
-        // What lies in files beside this one has no checksum.
+        // Tensors in other files do not have a checksum.
         let inside = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none());
         let mut meter = ProgressReporter::new(inside.clone().map(|(_, place)| place.len as u64).sum(), tell);
         for (blob, place) in inside {
@@ -214,7 +226,7 @@ impl ArenaFile {
     }
 }
 
-/// Takes some bytes of a file, and their place in it.
+/// Consumer of the chunks of a file, called with the bytes and their offset.
 type Taker<'a> = dyn FnMut(&[u8], u64) -> Result<(), ArenaError> + 'a;
 
 impl fmt::Debug for ArenaFile {
@@ -225,7 +237,7 @@ impl fmt::Debug for ArenaFile {
     }
 }
 
-/// The head of a burnpack file: what stands before its tensors.
+/// Reads the head of a burnpack file: the header and the metadata, which precede the tensors.
 pub(crate) fn head(file: &File, stamp: &Stamp) -> Result<Vec<u8>, ArenaError> {
     let failed = |error| ArenaError::file(&stamp.path, error);
     let not_one = |reason: String| ArenaError::NotAnArena(format!("{}: {reason}", stamp.path.display()));
@@ -239,9 +251,11 @@ pub(crate) fn head(file: &File, stamp: &Stamp) -> Result<Vec<u8>, ArenaError> {
 }
 
 impl Arena {
-    /// Opens a saved arena: copies it into sealed memory, where nobody can change it, and checks every byte on the way.
+    /// Opens a saved arena: copies it into sealed memory, where it cannot change, and compares
+    /// every byte with its checksum while copying.
     ///
-    /// [`open_placed`](Self::open_placed) borrows the file instead, and [`ArenaFile`] looks into it without opening it.
+    /// [`open_placed`](Self::open_placed) borrows the file instead, and [`ArenaFile`] inspects it
+    /// without loading it.
     ///
     /// # Errors
     /// If the file cannot be read, is not an arena of this version, or is corrupted.
@@ -257,8 +271,8 @@ impl Arena {
         ArenaFile::open(path)?.into_arena(placement, |_| ())
     }
 
-    /// Writes the arena to a file, for [`open`](Self::open), or for any other tool that reads burnpack. The file appears when
-    /// it is complete; one that is there is replaced.
+    /// Writes the arena to a file, for [`open`](Self::open) or for other tools that read burnpack.
+    /// The file gets its name when it is complete, and replaces an existing file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -266,7 +280,7 @@ impl Arena {
         self.save_with_progress(path, |_| ())
     }
 
-    /// Writes the arena to a file as [`save`](Self::save) does, and reports its progress in bytes.
+    /// Does the same as [`save`](Self::save), and reports progress in bytes.
     ///
     /// # Errors
     /// As [`save`](Self::save).
@@ -298,7 +312,7 @@ impl Arena {
         })
     }
 
-    /// The same arena, about to be written with everything in one container.
+    /// Returns a builder that writes the same arena with everything in one container.
     pub(super) fn rebuild(&self) -> Result<ArenaBuilder, ArenaError> {
         let manifest = self.manifest();
         let mut builder = ArenaBuilder::new(&manifest.pipeline);
@@ -314,13 +328,13 @@ impl Arena {
     }
 }
 
-/// Writes a file that appears when it is complete, and then takes the place of one that is there: see
+/// Writes a file that gets its name when it is complete, and replaces an existing one: see
 /// [`os::replace`].
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&File) -> Result<(), ArenaError>) -> Result<(), ArenaError> {
     os::replace::replace(path, write, |error| ArenaError::file(path, error))
 }
 
-/// Bytes of an arena.
+/// Bytes that are borrowed from an arena.
 struct Borrowed(bytes::Bytes);
 
 impl BlobSource for Borrowed {

@@ -1,4 +1,4 @@
-//! The table of contents of an arena: every claim is checked before a byte is lent.
+//! The table of contents of an arena, fully validated before any tensor is read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::error::arena::ArenaError;
 use crate::tensor::dtype;
 use crate::tensor::kind::TensorKind;
 
-/// Where a blob is: in the container, which is region 0, or in a file.
+/// Location of a blob: in the container, which is region 0, or in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlobLocation {
     pub region: usize,
@@ -24,7 +24,7 @@ pub(super) struct BlobLocation {
     pub len: usize,
 }
 
-/// What an arena says of itself, checked.
+/// Validated manifest and blob locations of an arena.
 pub(super) struct Index {
     pub manifest: Manifest,
     pub places: Vec<BlobLocation>,
@@ -32,7 +32,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// What is shared. The container may be a file itself.
+    /// Returns the shared tensors. `container` is the path of the container, if it is a file.
     pub fn tensors<'a>(&'a self, container: Option<&'a Path>) -> impl Iterator<Item = SharedTensor<'a>> {
         self.manifest.tensors.iter().map(move |entry| {
             let (blob, place) = (&self.manifest.blobs[entry.blob as usize], self.places[entry.blob as usize]);
@@ -50,7 +50,7 @@ impl Index {
         })
     }
 
-    /// The paths and sizes of the fields that are copied.
+    /// Returns the paths and the serialised sizes in bytes of the copied fields.
     pub fn copied_fields(&self) -> impl Iterator<Item = (&str, u64)> {
         let copies = self.manifest.copies.iter();
         copies.map(|entry| (entry.path.as_str(), self.places[entry.blob as usize].len as u64))
@@ -58,7 +58,7 @@ impl Index {
 }
 
 impl Blob {
-    /// Compares a checksum with the one that was stored.
+    /// Compares a checksum with the stored one.
     pub(super) fn check(&self, expected: &str, found: blake3::Hash) -> Result<(), ArenaError> {
         let found = found.to_hex();
         match found.as_str() == expected {
@@ -72,7 +72,8 @@ impl Blob {
     }
 }
 
-/// Reads the head of a container of `len` bytes, which `start` begins with. Looks at no byte behind it.
+/// Parses and validates the head of a container of `len` bytes. `start` must begin with the whole
+/// head; bytes after it are not read.
 pub(super) fn read_index(start: &[u8], len: u64) -> Result<Index, ArenaError> {
     let head = Head::read(start, len).map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
     let (Some(text), Some(expected)) = (head.texts.get(MANIFEST_KEY), head.texts.get(CHECKSUM_KEY)) else {
@@ -94,7 +95,7 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
     struct Version {
         format: u32,
     }
-    // Another version's manifest need not have this one's fields.
+    // The manifest of another version may have other fields, and its version is to be reported.
     let (found, manifest) = match serde_json::from_str::<Manifest>(text) {
         Ok(manifest) => (manifest.format, Ok(manifest)),
         Err(error) => {
@@ -109,20 +110,24 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
     }
 }
 
-/// Where the container has each blob of the manifest.
+/// Returns the location of each blob of the manifest.
 fn locate(manifest: &Manifest, tensors: BTreeMap<String, Described>) -> Result<Vec<BlobLocation>, ArenaError> {
     let mut held = Vec::with_capacity(tensors.len());
     for (name, Described { dtype, offset, len, .. }) in tensors {
-        // A tensor without elements is nowhere.
+        // A tensor without elements has no bytes, so its offset is not checked.
         let offset = if len == 0 { 0 } else { offset };
-        // flex reads a misaligned weight in place, and panics: better here than in a forward pass.
+        // flex panics when it reads a misaligned weight in place. An error here is better than a
+        // panic in a forward pass.
         if offset % TENSOR_ALIGNMENT != 0 {
-            return Err(bad(&name, format!("it starts at byte {offset}, not at a multiple of {TENSOR_ALIGNMENT}")));
+            return Err(bad(
+                &name,
+                format!("it starts at byte {offset}, which is not a multiple of {TENSOR_ALIGNMENT}"),
+            ));
         }
         held.push(Held { name, dtype, offset: offset as usize, len: len as usize });
     }
     validate::apart(&held)?;
-    // Names are compared once: everything behind this goes by number.
+    // Names are looked up once. The rest of the validation uses indices.
     let mut by_name = HashMap::with_capacity(held.len());
     by_name.extend(held.iter().enumerate().map(|(index, held)| (held.name.as_str(), index)));
     let of_blob: Vec<_> = manifest.blobs.iter().map(|blob| by_name.get(blob.name.as_str()).copied()).collect();
@@ -131,12 +136,12 @@ fn locate(manifest: &Manifest, tensors: BTreeMap<String, Described>) -> Result<V
     {
         (Some(place), _) => in_file(manifest, blob, place),
         (None, Some(held)) => Ok(BlobLocation { region: 0, offset: held.offset, len: held.len }),
-        (None, None) => Err(bad(&blob.name, "the container does not have it")),
+        (None, None) => Err(bad(&blob.name, "the container does not contain it")),
     };
     manifest.blobs.iter().zip(&of_blob).map(place).collect()
 }
 
-/// Where a blob is in a file, which has to be long enough for it.
+/// Returns the location of a blob in a file. Fails if the file ends before the blob does.
 fn in_file(manifest: &Manifest, blob: &Blob, place: FileBlob) -> Result<BlobLocation, ArenaError> {
     let file = manifest.files.get(place.file as usize);
     let file = file.ok_or_else(|| {
@@ -146,7 +151,7 @@ fn in_file(manifest: &Manifest, blob: &Blob, place: FileBlob) -> Result<BlobLoca
         Some(end) if end <= file.len => {
             Ok(BlobLocation { region: 1 + place.file as usize, offset: place.offset as usize, len: place.len as usize })
         }
-        _ => Err(bad(&blob.name, format!("it lies behind the end of {}", file.path.display()))),
+        _ => Err(bad(&blob.name, format!("it ends after the end of {}", file.path.display()))),
     }
 }
 
@@ -156,22 +161,25 @@ fn check_entries(manifest: &Manifest, blobs: &[BlobLocation]) -> Result<(), Aren
             return Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len())));
         };
         dtype::fits(entry.dtype, &entry.shape, *len).map_err(|reason| bad(&entry.path, reason))?;
-        // Such a tensor could be made, and would panic in the first operation.
+        // Such a tensor could be created, and would panic in its first operation.
         if entry.kind != TensorKind::of(entry.dtype) {
             return Err(bad(
                 &entry.path,
                 format!("a tensor of kind {} has no elements of {:?}", entry.kind, entry.dtype),
             ));
         }
-        // flex would read a misaligned weight in place, and panic in the first operation.
+        // flex would read a misaligned weight in place, and panic in its first operation.
         if *len > 0 && offset % entry.dtype.size().max(1) != 0 {
-            return Err(bad(&entry.path, format!("{:?} cannot start at byte {offset}", entry.dtype)));
+            return Err(bad(
+                &entry.path,
+                format!("it starts at byte {offset}, which is not a multiple of the size of {:?}", entry.dtype),
+            ));
         }
     }
     match manifest.copies.iter().find(|entry| entry.blob as usize >= blobs.len()) {
         Some(entry) => Err(bad(&entry.path, format!("it names blob {}, and there are {}", entry.blob, blobs.len()))),
         None if Manifest::fingerprint(&manifest.pipeline, &manifest.tensors) != manifest.fingerprint => {
-            Err(bad(&manifest.pipeline, "the schema fingerprint is not that of its tensors"))
+            Err(bad(&manifest.pipeline, "its schema fingerprint does not match its tensors"))
         }
         None => Ok(()),
     }
@@ -208,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dtype_that_its_kind_does_not_have_is_refused() {
+    fn dtype_of_another_kind_is_refused() {
         assert_eq!(refused(TensorKind::Float, DType::F16), None);
         assert_eq!(refused(TensorKind::Int, DType::U8), None);
         let error = refused(TensorKind::Float, DType::I32).unwrap_or_default();

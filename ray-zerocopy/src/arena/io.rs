@@ -1,18 +1,19 @@
-//! Copying bytes into a memfd or a file, and taking their checksum on the way.
+//! Copies bytes into a memfd or a file, and computes their checksum while copying.
 
 use std::io;
 use std::os::fd::AsFd;
 
 use crate::tensor::source::BlobSource;
 
-/// What is copied and hashed in one go: it stays in the cache between the two.
+/// Bytes that are copied and hashed together, so that they stay in the CPU cache between the two.
 pub(crate) const CHUNK: usize = 2 << 20;
-/// Below this, a second thread costs more than it saves.
+/// Bytes from which on hashing on a second thread saves more time than it costs.
 const WORTH_A_THREAD: usize = 128 << 10;
 
 /// Progress of a long operation, in bytes.
 ///
-/// Every operation that reports it takes a `FnMut(Progress)`, and calls it on the thread of its caller.
+/// Every operation that reports progress takes a `FnMut(Progress)`, and calls it on the thread of
+/// its caller.
 ///
 /// ```no_run
 /// # fn main() -> ray_zerocopy::Result<()> {
@@ -24,13 +25,13 @@ const WORTH_A_THREAD: usize = 128 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes that are done.
+    /// Bytes processed so far.
     pub done: u64,
-    /// Bytes in all.
+    /// Bytes in total.
     pub total: u64,
 }
 
-/// Counts what is done, and tells.
+/// Counts the processed bytes, and calls a progress callback.
 pub(crate) struct ProgressReporter<'a> {
     progress: Progress,
     tell: &'a mut dyn FnMut(Progress),
@@ -47,7 +48,8 @@ impl<'a> ProgressReporter<'a> {
     }
 }
 
-/// Copies the bytes of a blob to `start` of `target`; returns their checksum. `explain` says what is behind an error of writing.
+/// Copies the bytes of a blob to the offset `start` of `target`, and returns their checksum.
+/// `explain` formats a write error.
 pub(super) fn copy(
     source: &dyn BlobSource,
     target: impl AsFd + Sync,
@@ -75,7 +77,7 @@ pub(super) fn copy(
     Ok(hasher.finalize())
 }
 
-/// Writes all of `bytes` at an offset of a file.
+/// Writes all of `bytes` to a file, at an offset.
 pub(crate) fn write_at(fd: impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&fd, bytes, at) {
@@ -90,10 +92,10 @@ pub(crate) fn write_at(fd: impl AsFd, mut bytes: &[u8], mut at: u64) -> io::Resu
     Ok(())
 }
 
-/// Fills all of `bytes` from an offset of a file.
+/// Fills all of `bytes` from a file, at an offset.
 ///
 /// # Errors
-/// If the file ends before.
+/// If the file ends before that.
 pub(crate) fn read_at(fd: impl AsFd, bytes: &mut [u8], mut at: u64) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
@@ -110,7 +112,7 @@ pub(crate) fn read_at(fd: impl AsFd, bytes: &mut [u8], mut at: u64) -> io::Resul
     Ok(())
 }
 
-/// Hands the bytes of a part of a file to `sink`, some at a time, so that they are never all in memory.
+/// Passes a range of a file to `sink` in chunks, so that it is never in memory as a whole.
 pub(crate) fn stream_file(
     fd: impl AsFd,
     start: u64,

@@ -1,11 +1,14 @@
-//! The frame of a burnpack container: what stands before the tensors, and where each of them is.
+//! Writer and reader of the layout of a burnpack container: its head, and the offsets of its
+//! tensors.
 //!
-//! burnpack's own writer puts a container together in one go, and its head has to be known then. Ours has the checksums of the
-//! tensors, which are taken while the tensors are copied: so the frame is planned first, and written last.
+//! burnpack's own writer writes a container in one pass, so the head must be known before the
+//! tensors are copied. The head of an arena contains the checksums of the tensors, which are
+//! computed while they are copied. So the layout is computed first, and the head is written last.
 //!
-//! burnpack's own reader takes a container as one run of memory, so that to read the head of a file of 100 GB would need a map of
-//! 100 GB, which a limit of the process or strict overcommit refuses. Ours reads the head alone, with the same checks and the same
-//! words; fuzzing and the tests compare the two.
+//! burnpack's own reader takes a container as one contiguous slice. Reading the head of a file of
+//! 100 GB would need a mapping of 100 GB, which a limit of the process or strict overcommit
+//! refuses. The reader here reads the head alone, with the same checks and error messages. Fuzzing
+//! and the tests compare the two.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,7 @@ use burn_pack::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A tensor of a container, as its head describes it.
+/// A tensor to be written, with the fields of its entry in the head.
 pub(super) struct Descriptor {
     pub name: String,
     pub dtype: DType,
@@ -25,7 +28,7 @@ pub(super) struct Descriptor {
     pub len: usize,
 }
 
-/// Where everything of a container goes.
+/// Head and offsets of a container to be written.
 pub(super) struct ContainerLayout {
     /// Header and metadata: the first bytes of the container.
     pub head: Vec<u8>,
@@ -51,10 +54,10 @@ struct TensorMetadata {
 }
 
 impl ContainerLayout {
-    /// Lays out a container.
+    /// Computes the layout of a container.
     ///
     /// # Errors
-    /// If the head is larger than burnpack reads; gives its size.
+    /// If the head is larger than burnpack reads. The error is its size.
     pub(super) fn plan(tensors: &[Descriptor], texts: &[(&str, &str)]) -> Result<Self, usize> {
         let mut end = 0_u64;
         let mut described = BTreeMap::new();
@@ -73,7 +76,8 @@ impl ContainerLayout {
         }
         let metadata = Metadata { tensors: described, metadata: texts.iter().copied().collect() };
         let mut head = vec![0; HEADER_SIZE];
-        // Writing plain data into a vector cannot fail; if it did, the head would be refused by the reader.
+        // Serialising plain data into a vector does not fail. If it did, the reader would reject
+        // the head.
         drop(ciborium::ser::into_writer(&metadata, &mut head));
         let size = head.len() - HEADER_SIZE;
         let Some(declared) = u32::try_from(size).ok().filter(|&size| size <= MAX_METADATA_SIZE) else {
@@ -86,14 +90,14 @@ impl ContainerLayout {
     }
 }
 
-/// What the head of a container says.
+/// The parsed head of a container.
 pub(crate) struct Head {
     /// The tensors, by their names.
     pub tensors: BTreeMap<String, Described>,
     pub texts: BTreeMap<String, String>,
 }
 
-/// A tensor, as the head describes it, and where it is in the container.
+/// Entry of a tensor in the head, with its offset in the container.
 pub(crate) struct Described {
     pub dtype: DType,
     pub shape: Vec<usize>,
@@ -103,17 +107,17 @@ pub(crate) struct Described {
 }
 
 impl Head {
-    /// Reads the first bytes of a container of `len` bytes: as many as its head has, or more.
+    /// Parses the head of a container of `len` bytes. `start` must contain at least the whole head.
     ///
     /// # Errors
-    /// If burnpack would not take it.
+    /// If burnpack's reader would reject the container.
     pub(crate) fn read(start: &[u8], len: u64) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Metadata {
             tensors: BTreeMap<String, TensorMetadata>,
             #[serde(default)]
             metadata: BTreeMap<String, String>,
-            // Not used, but burnpack refuses a container in which they are broken.
+            // Not used, but burnpack rejects a container in which they are invalid.
             #[serde(default, rename = "scalars")]
             _scalars: BTreeMap<String, Scalar>,
         }
@@ -160,7 +164,7 @@ impl Head {
                     "Tensor '{name}' size {len} exceeds maximum allowed size of {MAX_TENSOR_SIZE} bytes (potential DoS attack)"
                 )));
             }
-            // Quantised tensors have a layout of their own, which `dtypes` knows.
+            // Quantised tensors have their own layout, which `tensor::dtype` checks.
             if !matches!(dtype, DType::QFloat(_)) {
                 let elements = shape.iter().try_fold(1_u64, |count, &extent| count.checked_mul(extent));
                 let Some(expected) = elements.and_then(|elements| elements.checked_mul(dtype.size() as u64)) else {
@@ -196,7 +200,7 @@ mod tests {
     use super::ContainerLayout;
     use super::Descriptor;
 
-    /// burnpack's own writer is the judge of the head, byte for byte.
+    /// Compares the container with that of burnpack's own writer, byte for byte.
     #[test]
     fn the_frame_is_what_burnpack_writes() {
         let sizes = [3_usize, 0, 700, 256];

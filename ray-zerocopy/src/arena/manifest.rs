@@ -1,4 +1,4 @@
-//! What an arena says of itself. Plain data; knows nothing of memory.
+//! The manifest of an arena, as plain serialisable data.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::tensor::kind::TensorKind;
 /// The version of the manifest that this build writes and reads.
 pub(super) const FORMAT: u32 = 2;
 
-/// Names the content of an arena: equal ids mean equal weights, copied fields and schema.
+/// Identifies the content of an arena: equal ids mean equal weights, copied fields and schema.
 ///
-/// The ids of burn's parameters count too. A pipeline that is loaded and shared again has the same ones, except for the running
-/// statistics of a norm, to which burn gives new ones.
+/// The id also depends on the ids of burn's parameters. A pipeline that is loaded and shared again
+/// keeps them, except for the running statistics of a norm, to which burn assigns new ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ArenaId(pub(crate) [u8; 32]);
 
 impl ArenaId {
-    /// All of it, in hexadecimal; printing it gives the first 12 digits.
+    /// Returns all 64 digits in hexadecimal. `Display` writes the first 12.
     pub fn to_hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -37,25 +37,26 @@ impl fmt::Debug for ArenaId {
     }
 }
 
-/// A tensor of the pipeline: where it lives in the pipeline, and in which blob.
+/// A tensor of the pipeline: its path, its blob, and its dtype and shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TensorEntry {
-    /// The path in the pipeline, `heads["fr"].2.weight`.
+    /// The path in the pipeline, such as `heads["fr"].2.weight`.
     pub path: String,
-    /// The blob that holds the bytes; several entries may name the same one.
+    /// The index of the blob with the bytes. Several entries may name the same one.
     pub blob: u32,
     pub kind: TensorKind,
     pub dtype: DType,
-    /// The shape of the stored bytes. A parameter that burn saves transposed has another one in the pipeline.
+    /// The shape of the stored bytes. For a parameter that burn saves transposed, it differs from
+    /// the shape in the pipeline.
     pub shape: Vec<usize>,
-    /// burn's id of the parameter; none for a bare tensor.
+    /// burn's id of the parameter. `None` for a bare tensor.
     pub param: Option<u64>,
-    /// Why the tensor is not borrowed from the file that it comes from, if it was to be.
+    /// Why the tensor is not borrowed from its file, if borrowing was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// A field that is copied: its serialised value is in a blob.
+/// A copied field, whose serialised value is in a blob.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CopyEntry {
     pub path: String,
@@ -69,22 +70,23 @@ pub(crate) struct FlagEntry {
     pub enabled: bool,
 }
 
-/// A named run of bytes, in the container or in a file beside it.
+/// A named range of bytes in the container, in a file or in another arena.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Blob {
     /// The name of the tensor in the burnpack container.
     pub name: String,
-    /// The checksum; none for bytes that are borrowed from a file, which nobody has read yet.
+    /// The checksum. `None` for bytes that are borrowed from a file, which are not read when it is
+    /// shared.
     pub blake3: Option<String>,
-    /// Where the bytes are, if they are not in the container.
+    /// The location of the bytes, if they are not in the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileBlob>,
 }
 
-/// A run of bytes in one of the arena's files.
+/// A range of bytes in one of the manifest's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct FileBlob {
-    /// Which one.
+    /// The index of the file.
     pub file: u32,
     pub offset: u64,
     pub len: u64,
@@ -101,18 +103,19 @@ pub(crate) struct Manifest {
     pub tensors: Vec<TensorEntry>,
     pub copies: Vec<CopyEntry>,
     pub flags: Vec<FlagEntry>,
-    /// Paths of modules without tensors and names of enum variants: they travel with the config, and are compared.
+    /// Paths of modules without tensors and names of enum variants. They are rebuilt from the
+    /// config, and compared with it.
     pub structure: Vec<String>,
     pub blobs: Vec<Blob>,
-    /// The files beside the container, of which weights are borrowed.
+    /// The files, and the memory of other arenas, that tensors are borrowed from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Stamp>,
 }
 
 impl Manifest {
-    /// The schema fingerprint of a pipeline type with these tensors.
+    /// Computes the schema fingerprint of a pipeline type with these tensors.
     pub fn fingerprint(pipeline: &str, tensors: &[TensorEntry]) -> String {
-        // BLAKE3 is fast on long runs of bytes, and slow on many short ones.
+        // BLAKE3 is fast on long inputs, and slow on many short ones.
         const RUN: usize = 64 << 10;
 
         let mut hasher = blake3::Hasher::new();
@@ -126,7 +129,7 @@ impl Manifest {
             }
         };
         field(pipeline.as_bytes());
-        // Most tensors have the dtype of the one before.
+        // Most tensors have the dtype of the preceding one, so its name is cached.
         let mut dtype: Option<(DType, String)> = None;
         for tensor in tensors {
             field(tensor.path.as_bytes());

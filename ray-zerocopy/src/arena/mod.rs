@@ -1,14 +1,15 @@
 //! The arena: one immutable, sealed block of memory that holds every weight exactly once.
 //!
-//! An arena is a memfd that contains a [burnpack](https://docs.rs/burn-pack) container, so that any burn tool can
-//! read it. It is a store of named bytes: it knows nothing of pipelines, engines or workers. It can be saved to a file, and
-//! opened from one; and if its user promises that nobody changes a file, weights may stay there.
+//! An arena is a memfd that contains a [burnpack](https://docs.rs/burn-pack) container, so any burn
+//! tool can read it. It is a store of named bytes, and independent of pipelines, engines and
+//! workers. It can be saved to a file and opened from one. If the caller guarantees that a file
+//! does not change, weights may stay in the file.
 //!
 //! | part | where | what |
 //! | --- | --- | --- |
 //! | blobs | tensors of the container, 256-byte aligned | the bytes of a weight, or of a copied field |
-//! | `Manifest` | string metadata `ray_zerocopy.manifest` | which path is which blob, with dtype and shape |
-//! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest; the manifest holds one for each blob |
+//! | `Manifest` | string metadata `ray_zerocopy.manifest` | path, blob, dtype and shape of each tensor |
+//! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest, which holds one for each blob |
 
 #[allow(clippy::module_inception, reason = "the file is named after its type")]
 pub(crate) mod arena;

@@ -1,24 +1,24 @@
-//! Files can be changed by others: whoever borrows weights from one has promised that nobody does.
+//! Placement of weights: in sealed memory, or in a file that the caller guarantees does not change.
 
 #![allow(unsafe_code)]
 
 use crate::os::sys::mapping::FileUnchanged;
 
-/// Where the weights of a file go when it is opened or shared.
+/// Where the weights of a file are placed when the file is opened or shared.
 ///
 /// | | sealed memory (the default) | the file itself |
 /// | --- | --- | --- |
-/// | ready after | one copy of the bytes, which is checked on the way | nothing but the table of contents is read |
-/// | memory | one copy for the machine, besides what the page cache keeps | the page cache, which the kernel may drop and read again |
-/// | alignment | 256 bytes | the file's: below 64, flex computes at about half the speed |
-/// | somebody writes to the file | nothing happens | **every worker computes with the new bytes** |
-/// | somebody cuts the file short | nothing happens | **workers die with SIGBUS** when they read behind the end |
+/// | ready after | one copy of the bytes, which verifies them | the table of contents is read |
+/// | memory | one copy for the machine, besides the page cache | the page cache, which the kernel may drop and read again |
+/// | alignment | 256 bytes | that of the file: below 64, flex computes at about half the speed |
+/// | a process writes to the file | no effect | **every worker computes with the new bytes** |
+/// | a process truncates the file | no effect | **workers die of SIGBUS** when they read beyond the end |
 ///
 /// ```
 /// use ray_zerocopy::arena::Placement;
 ///
 /// let safe = Placement::sealed();
-/// // SAFETY: the model lies in a read-only image: nobody changes it while this program runs.
+/// // SAFETY: the model is in a read-only image, so it does not change while this program runs.
 /// let in_place = unsafe { Placement::in_file() }.aligned(64);
 /// assert_ne!(safe, in_place);
 /// ```
@@ -35,29 +35,31 @@ impl Default for Placement {
 }
 
 impl Placement {
-    /// Copies the weights into sealed memory, once for the machine: nobody can change them.
+    /// Copies the weights into sealed memory, once for the machine, where they cannot change.
     pub const fn sealed() -> Self {
         Self { in_file: None, alignment: 64 }
     }
 
-    /// Borrows the weights from the file, through the page cache, where their alignment allows it; the others go into
-    /// sealed memory.
+    /// Borrows the weights from the file, through the page cache, if their alignment allows it. The
+    /// others are copied into sealed memory.
     ///
     /// # Safety
-    /// As long as the arena, a pipeline that was loaded from it, or a worker that serves it lives, nobody may write to
-    /// the file or cut it short. To replace it by renaming another over it is fine.
+    /// The file must not be written to or truncated, by any process, as long as the arena, a
+    /// pipeline that was loaded from it, or a worker that serves it exists. Replacing the file by
+    /// renaming another one over it is allowed.
     pub const unsafe fn in_file() -> Self {
         Self {
             in_file: Some({
-                // SAFETY: this function's own contract.
+                // SAFETY: the contract of this function is that of `FileUnchanged::new`.
                 unsafe { FileUnchanged::new() }
             }),
             alignment: 64,
         }
     }
 
-    /// The alignment in bytes that a weight needs to be borrowed from the file; 64 if nothing is said. Every weight
-    /// needs that of its elements. Less than 64 saves memory and costs speed.
+    /// Sets the alignment in bytes that a weight must have to be borrowed from the file. Default:
+    /// 64. Every weight must also be aligned for its elements. Less than 64 saves memory and costs
+    /// speed.
     #[must_use]
     pub const fn aligned(mut self, bytes: usize) -> Self {
         self.alignment = if bytes == 0 { 1 } else { bytes };

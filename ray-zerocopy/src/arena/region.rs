@@ -1,4 +1,4 @@
-//! A region: one run of memory that an arena lies in, a sealed memfd or a file.
+//! A region: one contiguous mapping of an arena, of a sealed memfd, a file or an object store.
 
 #[cfg(feature = "ray")]
 use std::any::Any;
@@ -20,18 +20,18 @@ use crate::os::sys::mapping::Mapping;
 use crate::os::sys::memfd;
 use crate::os::sys::memfd::SEALS;
 
-/// What kind of memory a region is.
+/// The kind of memory of a region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Backing {
-    /// A sealed memfd, which nobody can change.
+    /// A sealed memfd, whose bytes cannot change.
     Sealed,
-    /// A file, of which somebody has promised that nobody changes it.
+    /// A file. The caller has guaranteed that it does not change.
     File(Stamp, FileUnchanged),
-    /// Memory of an object store, which hands it out itself.
+    /// Memory of an object store, which passes it to processes itself.
     Store,
 }
 
-/// Which file it was, and in which state.
+/// Identity and state of a file: path, size, device, inode and modification time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub path: PathBuf,
@@ -42,21 +42,24 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Of sealed memory, which has no path. It is told from other memory of this machine by its inode.
+    /// Returns the stamp of sealed memory. Its path is empty, and its inode distinguishes it from
+    /// other memory of this machine.
     ///
     /// # Errors
-    /// If the kernel does not know the file descriptor.
+    /// If `fstat` fails.
     pub(super) fn of_memory(memory: impl AsFd) -> Result<Self, ArenaError> {
         Self::of(Path::new(""), memory)
     }
 
-    /// Whether it is of sealed memory, and not of a file.
+    /// Returns `true` for the stamp of sealed memory, `false` for that of a file.
     pub(super) fn is_memory(&self) -> bool {
         self.path.as_os_str().is_empty()
     }
 
+    /// Returns the stamp of an open file.
+    ///
     /// # Errors
-    /// If the file cannot be looked at.
+    /// If `fstat` fails.
     pub(crate) fn of(path: &Path, file: impl AsFd) -> Result<Self, ArenaError> {
         let stat = fstat(file).map_err(|errno| ArenaError::file(path, errno.into()))?;
         Ok(Self::from_stat(path, &stat))
@@ -75,23 +78,26 @@ impl Stamp {
 
 /// A mapped region.
 pub(super) struct Region {
-    /// What it is a map of; none if the map is somebody else's.
+    /// The mapped file. `None` if the mapping belongs to an object store.
     pub(super) fd: Option<OwnedFd>,
     pub(super) memory: bytes::Bytes,
-    /// The same memory, as the kernel knows it.
+    /// The mapping's pages, for `madvise` and `mlock`. `None` as for `fd`.
     pub(super) pages: Option<Pages>,
     pub(super) backing: Backing,
-    /// What its owner needs to find it again.
+    /// Set by an engine for a region in its object store.
     #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,
 }
 
-/// What an engine notes on a region that lies in its store. The arena does not know what it is.
+/// An engine's data about a region in its object store. Opaque to the arena.
 #[cfg(feature = "ray")]
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 impl Region {
-    /// Maps a memfd, which has to be sealed.
+    /// Maps a sealed memfd.
+    ///
+    /// # Errors
+    /// If a seal is missing, the memfd is empty, or the kernel refuses the mapping.
     pub(super) fn sealed(fd: OwnedFd) -> Result<Self, ArenaError> {
         let missing = match memfd::sealed(&fd) {
             Ok(found) => SEALS.difference(found),
@@ -106,13 +112,16 @@ impl Region {
         if len == 0 {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
-        // What is kept, and handed to workers, can be read and nothing else.
+        // The descriptor that is kept, and passed to workers, is read-only.
         let fd = memfd::reader(fd);
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
         Ok(Self::mapped(fd, map, Backing::Sealed))
     }
 
-    /// Maps a file, which has to be in the state that the stamp says.
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// If the file does not match the stamp, is empty, or cannot be mapped.
     pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> Result<Self, ArenaError> {
         if Stamp::of(&stamp.path, &fd)? != stamp {
             return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
@@ -137,13 +146,14 @@ impl Region {
         }
     }
 
-    /// Memory of an object store.
+    /// Wraps memory of an object store.
     #[cfg(feature = "ray")]
     pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Self {
         Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
     }
 
-    /// The same memory, of which this process may write to its own view. Memory of an object store is as it is: nobody can.
+    /// Maps the same memory copy-on-write, so that this process may write to its own view. Memory
+    /// of an object store is returned as it is, read-only.
     ///
     /// # Errors
     /// If the kernel refuses the map.
@@ -155,7 +165,7 @@ impl Region {
         Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
     }
 
-    /// Whether this is what a stamp was taken of.
+    /// Returns whether the stamp is that of this region.
     pub(super) fn is(&self, stamp: &Stamp) -> bool {
         match (&self.backing, &self.fd) {
             (Backing::File(found, _), _) => found == stamp,
@@ -164,10 +174,11 @@ impl Region {
         }
     }
 
-    /// Maps a region that was handed over in exchange for a serialised handle.
+    /// Maps a region that was received in exchange for a serialised handle.
     ///
-    /// The seals of a memfd can be checked. That a file does not change is a promise, and a handle may come from anywhere. So the file is
-    /// opened here, by its path, and has to be one that other users cannot write to.
+    /// The seals of a memfd can be checked. That a file does not change cannot be checked, and a
+    /// handle may come from an untrusted source. So the file is opened here, by its path, and must
+    /// not be writable by other users.
     pub(super) fn fetched(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
         let Backing::File(stamp, promise) = backing else { return Self::open(fd, backing) };
         let (file, found) = open(&stamp.path)?;
@@ -178,8 +189,8 @@ impl Region {
         let others_may_write = stat.st_mode & 0o002 != 0;
         if ![0, geteuid().as_raw()].contains(&stat.st_uid) || others_may_write {
             let reason = format!(
-                "a handle names it for weights to be borrowed from, and other users can change it: it belongs to user {}, and its \
-                 mode is {:o}; share the pipeline in sealed memory, or open the file here",
+                "a handle names it as a file to borrow weights from, but other users can change it: it belongs to user \
+                 {}, and its mode is {:o}; share the pipeline in sealed memory, or open the file in this process",
                 stat.st_uid,
                 stat.st_mode & 0o777
             );
@@ -197,12 +208,13 @@ impl Region {
     }
 }
 
-/// Opens a file for reading, and notes its state.
+/// Opens a file for reading, and returns its stamp.
 ///
 /// # Errors
-/// If there is no such file, or it may not be read; names it.
+/// If the file does not exist, is not a regular file, or may not be read. The error names the path.
 pub(crate) fn open(path: &Path) -> Result<(File, Stamp), ArenaError> {
-    // Of a pipe, `open` would wait for somebody who writes into it. For a file the flag means nothing.
+    // Without the flag, opening a FIFO blocks until a process writes to it. For a file it has no
+    // effect.
     let nonblocking = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
     let file = file.map_err(|error| ArenaError::file(path, error))?;
@@ -210,7 +222,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, Stamp), ArenaError> {
     if !metadata.is_file() {
         return Err(ArenaError::file(path, std::io::Error::other("it is not a file")));
     }
-    // Workers may have another working directory.
+    // Absolute, since workers may have another working directory.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let stamp = Stamp::of(&path, &file)?;
     Ok((file, stamp))

@@ -1,10 +1,10 @@
-//! Where the bytes of an arena come from.
+//! Sources of the bytes of an arena.
 
 use crate::tensor::source::BlobSource;
 use crate::tensor::source::sample;
 use burn::tensor::Bytes;
 
-/// Bytes of our own: the value of a copied field.
+/// Bytes in memory, such as the serialised value of a copied field.
 pub(super) struct Value(pub(super) Bytes);
 
 impl BlobSource for Value {
@@ -25,7 +25,7 @@ impl BlobSource for Value {
     }
 }
 
-/// The checksum of a tensor's bytes.
+/// Returns the checksum of a tensor's bytes.
 pub(super) fn digest(source: &dyn BlobSource) -> Result<blake3::Hash, String> {
     let mut hasher = blake3::Hasher::new();
     source.stream(&mut |bytes| {

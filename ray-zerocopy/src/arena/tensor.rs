@@ -1,4 +1,4 @@
-//! What an arena says of its tensors.
+//! Public description of the tensors of an arena.
 
 use std::path::Path;
 
@@ -10,34 +10,35 @@ use crate::tensor::kind::TensorKind;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct SharedTensor<'a> {
-    /// Its path in the pipeline, `heads["fr"].2.weight`.
+    /// Its path in the pipeline, such as `heads["fr"].2.weight`.
     pub path: &'a str,
-    /// What it holds.
+    /// Whether its elements are floats, integers or booleans.
     pub kind: TensorKind,
     /// The type of its elements.
     pub dtype: DType,
-    /// Its shape, as it is stored.
+    /// Its shape as it is stored.
     pub shape: &'a [usize],
-    /// Its size. Tied and equal tensors have the same bytes, which are in the arena once.
+    /// Its size in bytes. The bytes of tied and equal tensors are in the arena once.
     pub bytes: u64,
-    /// Whether it lies in sealed memory.
+    /// Where its bytes are.
     pub placed: Location<'a>,
 }
 
-/// Where a tensor of an arena lies.
+/// Location of a tensor of an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location<'a> {
-    /// In sealed memory, which nobody can change, 256-byte aligned.
+    /// In sealed memory, which cannot change, aligned to 256 bytes.
     Sealed {
-        /// Why it is not borrowed from the file that it comes from, if that was asked for.
+        /// Why it is not borrowed from its file, if borrowing was requested.
         reason: Option<&'a str>,
     },
     /// In a file, through the page cache.
     File {
         /// The file.
         path: &'a Path,
-        /// Where it starts. Below an alignment of 64 bytes, flex computes at about half the speed.
+        /// Its offset in the file. Below an alignment of 64 bytes, flex computes at about half the
+        /// speed.
         offset: u64,
     },
 }

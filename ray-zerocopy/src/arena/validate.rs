@@ -1,8 +1,9 @@
-//! What no honest arena says: checked before anything believes it, in time and memory that grow with the table only.
+//! Structural validation of untrusted containers. Runs in time and memory proportional to the size
+//! of the table of contents, before any tensor is read.
 //!
-//! burnpack's reader lets a container be of an older version, carry bytes behind its table, and have tensors on top of
-//! each other; and a manifest could name one blob a million times, so that reading a small file takes a day. All that
-//! our own builder writes passes.
+//! burnpack's reader accepts containers of an older version, bytes after the table, and overlapping
+//! tensors. A manifest could also name one blob a million times, so that reading a small file takes
+//! a day. All of these are rejected here. Every arena that `ArenaBuilder` writes is accepted.
 
 use std::collections::HashSet;
 
@@ -22,7 +23,8 @@ pub(super) struct Held {
     pub len: usize,
 }
 
-/// Checks the frame: its version, and that it ends with the manifest, which is the last thing that is written into it.
+/// Checks the version of the container, and that its head ends with the manifest, as the builder
+/// writes it.
 pub(super) fn frame(memory: &[u8], manifest: &str) -> Result<(), ArenaError> {
     let header = Header::from_bytes(memory).map_err(|error| ArenaError::NotAnArena(error.to_string()))?;
     if header.version != FORMAT_VERSION {
@@ -38,18 +40,18 @@ pub(super) fn frame(memory: &[u8], manifest: &str) -> Result<(), ArenaError> {
     }
 }
 
-/// Checks that no two tensors have a byte in common: each is read once, so the work is that of the arena's size.
+/// Checks that tensors do not overlap. So reading all tensors is bounded by the arena's size.
 pub(super) fn apart(held: &[Held]) -> Result<(), ArenaError> {
     let mut by_place: Vec<_> = held.iter().filter(|held| held.len > 0).collect();
     by_place.sort_unstable_by_key(|held| held.offset);
     match by_place.windows(2).find(|pair| pair[0].offset + pair[0].len > pair[1].offset) {
-        Some(pair) => Err(bad(&pair[1].name, format!("its bytes are also those of `{}`", pair[0].name))),
+        Some(pair) => Err(bad(&pair[1].name, format!("its bytes overlap those of `{}`", pair[0].name))),
         None => Ok(()),
     }
 }
 
-/// Checks that the manifest names each thing once, and agrees with the container on what its bytes are. `of_blob` says
-/// which tensor of the container has the name of each blob, if any has.
+/// Checks that the manifest names each blob and each path once, and agrees with the container on
+/// dtypes. `of_blob` has, for each blob, the index in `held` of the tensor of its name.
 pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>]) -> Result<(), ArenaError> {
     let same_tensor = "two blobs of the manifest are the same tensor of the container";
     let mut named = vec![false; held.len()];
@@ -62,12 +64,13 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     }
     let elsewhere = manifest.blobs.iter().zip(of_blob).filter(|(_, index)| index.is_none());
     once(elsewhere.map(|(blob, _)| blob.name.as_str()), same_tensor)?;
-    // Only bytes in a file have no checksum, since nobody has read them. Sealed memory beside the container is no file.
+    // Only bytes in a file lack a checksum, since they are not read when they are shared. The
+    // sealed memory of another arena does not count as a file.
     let in_file = |blob: &Blob| {
         blob.file.is_some_and(|place| manifest.files.get(place.file as usize).is_none_or(|stamp| !stamp.is_memory()))
     };
     if let Some(blob) = manifest.blobs.iter().find(|blob| in_file(blob) == blob.blake3.is_some()) {
-        let reason = if in_file(blob) { "it is in a file, and has a checksum" } else { "it has no checksum" };
+        let reason = if in_file(blob) { "it is in a file, but has a checksum" } else { "it has no checksum" };
         return Err(bad(&blob.name, reason));
     }
     let twice = "two entries have this path";
@@ -81,7 +84,11 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
         match index.and_then(|index| held.get(index)).map(|held| held.dtype) {
             Some(found) if found != dtype => Err(bad(
                 path,
-                format!("it is {} by the manifest, and {} by the container", dtype::name(dtype), dtype::name(found)),
+                format!(
+                    "its type is {} in the manifest, and {} in the container",
+                    dtype::name(dtype),
+                    dtype::name(found)
+                ),
             )),
             _ => Ok(()),
         }
@@ -89,15 +96,15 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     manifest.tensors.iter().try_for_each(|entry| same(&entry.path, entry.blob, entry.dtype))?;
     manifest.copies.iter().try_for_each(|entry| same(&entry.path, entry.blob, DType::U8))?;
 
-    // Tied tensors are one blob. A copied field never is, and each one costs its size when it is decoded.
+    // Tied tensors share a blob. Copied fields never do, since decoding each costs its size.
     let mut taken = vec![false; manifest.blobs.len()];
-    // A blob that is not there is found elsewhere.
+    // A blob that does not exist is reported by `check_entries`.
     let mut take = |blob: u32| taken.get_mut(blob as usize).is_some_and(|taken| std::mem::replace(taken, true));
     manifest.tensors.iter().for_each(|entry| {
         take(entry.blob);
     });
     match manifest.copies.iter().find(|entry| take(entry.blob)) {
-        Some(entry) => Err(bad(&entry.path, "its bytes are also those of another entry")),
+        Some(entry) => Err(bad(&entry.path, "its bytes overlap those of another entry")),
         None => Ok(()),
     }
 }

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn strides_that_matter_are_told_from_those_that_do_not() {
+    fn strides_of_length_one_axes_are_ignored() {
         assert_eq!(row_major(&[2, 3, 4]), [12, 4, 1]);
         assert!(is_contiguous(&[2, 3], &[3, 1]) && is_contiguous(&[1, 3], &[77, 1]) && is_contiguous(&[], &[]));
         assert!(is_contiguous(&[0, 3], &[9, 9]) && !is_contiguous(&[2, 3], &[1, 2]));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_split_can_be_put_together_where_it_is() {
+    fn split_rows_can_be_stacked_in_place() {
         let whole = entry(&[6, 4]);
         let [first, second] = [whole.rows(0, 2), whole.rows(2, 4)];
         let again = Entry::stacked(&[&first, &second]).unwrap();

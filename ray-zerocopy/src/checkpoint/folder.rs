@@ -139,7 +139,7 @@ mod tests {
     use super::parse_name;
 
     #[test]
-    fn names_of_weights_are_known_with_their_variants() {
+    fn weight_file_names_have_variants() {
         let variant = |name| parse_name(name).map(|weights| weights.variant);
         for name in [
             "model.safetensors",

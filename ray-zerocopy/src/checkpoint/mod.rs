@@ -1,7 +1,7 @@
 //! Checkpoints: weights in files that were written by other programs.
 //!
-//! Knows files and names; knows nothing of pipelines. [`share_from`](crate::share_from) connects
-//! the two.
+//! Depends on files and names of tensors, but not on pipelines. [`share_from`](crate::share_from)
+//! connects the two.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -150,7 +150,7 @@ mod tests {
     use super::similar;
 
     #[test]
-    fn groups_that_there_are_not_are_refused() {
+    fn unknown_groups_are_refused() {
         let error = |from, to| match pattern(from, to) {
             Err(CheckpointError::Group { group, hint, .. }) => Some((group, hint)),
             _ => None,
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_name_is_what_it_is_known_by() {
+    fn similar_name_has_the_longest_common_suffix() {
         let names = ["bert.layer.0.dense.weight", "bert.layer.1.dense.weight", "x"];
         assert_eq!(similar("encoder.layer.1.dense.weight", names.into_iter()), Some("bert.layer.1.dense.weight"));
         assert_eq!(similar("gamma", names.into_iter()), None);

@@ -21,13 +21,14 @@ use crate::tensor::kind::TensorKind;
 impl Checkpoint {
     /// Writes all tensors into one burnpack file, each aligned to 256 bytes and with a BLAKE3
     /// checksum. Renames, splits, fusions, ties and transposes are applied, and tensors are cast as
-    /// set by [`cast_floats`](Self::cast_floats). The file appears when it is complete, and replaces an
-    /// existing file. At most one tensor is in memory at a time.
+    /// set by [`cast_floats`](Self::cast_floats). The file appears when it is complete, and
+    /// replaces an existing file. At most one tensor is in memory at a time.
     ///
     /// The result is a checkpoint: [`open`](Self::open) it and share it with
-    /// [`share_from`](crate::share_from), where [`Placement::in_file`](crate::arena::Placement::in_file)
-    /// borrows the tensors that have the pipeline's layout. Declare [`from_pytorch`](Self::from_pytorch)
-    /// there and not here: only a pipeline determines which weights must be transposed.
+    /// [`share_from`](crate::share_from), where
+    /// [`Placement::in_file`](crate::arena::Placement::in_file) borrows the tensors that have the
+    /// pipeline's layout. Declare [`from_pytorch`](Self::from_pytorch) there and not here: only a
+    /// pipeline determines which weights must be transposed.
     ///
     /// ```
     /// # use ray_zerocopy::Checkpoint;

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_matrix_is_an_error() {
+    fn other_shapes_than_matrices_are_an_error() {
         assert!(transposed(&[0; 12], [2, 2], 3).unwrap_err().contains("cannot be transposed"));
         assert!(transposed(&[0; 5], [2, 2], 1).unwrap_err().contains("are not 5 bytes"));
         assert!(transposed(&[0; 5], [usize::MAX, 2], 1).is_err());

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_where_it_is_said_to_be() {
+    fn values_nested_beyond_max_are_refused() {
         for depth in [0, 1, MAX - 2] {
             let bytes = codec::encode(&nested(depth)).unwrap();
             assert!(!too_deep(&bytes), "{depth}");

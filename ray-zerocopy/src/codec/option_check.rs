@@ -203,7 +203,7 @@ mod tests {
     use super::check;
 
     #[test]
-    fn what_would_collapse_is_refused_wherever_it_is() {
+    fn collapsing_options_are_refused_at_any_depth() {
         let error = check(&vec![("a", Some(None::<u8>))]).unwrap_err();
         assert!(error.starts_with("a `Some` of `core::option::Option<u8>` holds nothing"), "{error}");
         assert!(check(&Some(())).is_err());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_accepted() {
+    fn values_that_round_trip_are_accepted() {
         check(&(None::<Option<u8>>, Some(Some(7)), (), [Some("x"), None])).unwrap();
         check(&serde_json::json!({"a": null, "b": [1, {"c": false}]})).unwrap();
         check(&Some(Err::<(), ()>(()))).unwrap();

@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
-    fn memory_that_travels_is_open_for_reading_only() {
+    fn memory_that_is_sent_is_read_only() {
         let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7_u8; 2 * INLINE])] };
         let packet = Packet::new(&1_u32, &payload).unwrap();
         let memfd = packet.memfd.unwrap();
@@ -197,7 +197,7 @@ mod tests {
     /// Packet as sent by an earlier version.
     #[test]
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
-    fn memory_that_arrives_open_for_writing_is_read_all_the_same() {
+    fn writable_memory_is_received_and_read() {
         let memfd = create("ray-zerocopy-message", 4096).unwrap();
         write_at(memfd.as_fd(), &[7; 4096], 0).unwrap();
         rustix::fs::fcntl_add_seals(&memfd, SEALS).unwrap();

@@ -1,4 +1,4 @@
-//! Errors of arenas: system calls, seals, files and contents that contradict themselves.
+//! Errors of arenas: system calls, seals, files, and invalid or corrupted contents.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::os::limits;
 
-/// Why an arena could not be built, opened or trusted.
+/// Why an arena could not be built or opened, or is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ArenaError {
@@ -17,11 +17,11 @@ pub enum ArenaError {
         call: String,
         /// The size of the arena, in bytes.
         bytes: u64,
-        /// What the kernel said, and what may be behind it.
+        /// The kernel's error, and its likely cause.
         reason: String,
     },
-    /// The memory could still be changed by somebody.
-    #[error("the memfd is not sealed: {missing} missing; only an arena that nobody can change may be shared")]
+    /// A seal is missing, so the memory could still be changed.
+    #[error("the memfd is not sealed: {missing} missing; only memory that cannot change can be opened as an arena")]
     NotSealed {
         /// The seals that are missing.
         missing: String,
@@ -31,24 +31,26 @@ pub enum ArenaError {
     File {
         /// The file.
         path: String,
-        /// What the operating system said.
+        /// The operating system's error, or what is wrong with the file.
         reason: String,
     },
-    /// A file is not as it was when it was opened.
-    #[error("{path} has been changed or replaced since it was opened; open it again, and leave it alone then")]
+    /// A file has changed since it was opened.
+    #[error(
+        "{path} was changed or replaced since it was opened; open it again, and do not change it while it is in use"
+    )]
     FileChanged {
         /// The file.
         path: String,
     },
-    /// The arena lies in Ray's object store, and workers of this machine get theirs from a file descriptor.
+    /// The arena is in Ray's object store, but local workers need a file descriptor.
     #[error(
-        "the arena lies in Ray's object store, from where only Ray hands it out; share the pipeline, or open the file, again for workers without Ray"
+        "the arena is in Ray's object store, and only Ray can pass it to workers; share the pipeline or open the file again for workers without Ray"
     )]
     InStore,
-    /// The bytes are not a burnpack container.
+    /// The bytes are not a burnpack container, or not one with the manifest of an arena.
     #[error("not an arena: {0}")]
     NotAnArena(String),
-    /// The container is a plain burnpack file, or one of another version.
+    /// The manifest has another format version.
     #[error("the arena's format is {found}, and this build reads {expected}; share the pipeline again with this build")]
     Format {
         /// The version found.
@@ -56,16 +58,16 @@ pub enum ArenaError {
         /// The version this build reads.
         expected: String,
     },
-    /// The manifest does not have the checksum that was stored with it.
-    #[error("the arena's manifest is corrupted: BLAKE3 is {found}, and {expected} was stored")]
+    /// The checksum of the manifest differs from the one that was stored with it.
+    #[error("the arena's manifest is corrupted: BLAKE3 is {found}, expected {expected}")]
     ManifestChecksum {
         /// The checksum that was stored.
         expected: String,
         /// The checksum of the bytes.
         found: String,
     },
-    /// The bytes of a blob do not have the checksum that was stored with them.
-    #[error("entry `{entry}` of the arena is corrupted: BLAKE3 is {found}, and {expected} was stored")]
+    /// The checksum of a blob differs from the one that was stored with it.
+    #[error("entry `{entry}` of the arena is corrupted: BLAKE3 is {found}, expected {expected}")]
     BlobChecksum {
         /// The path of the entry.
         entry: String,
@@ -74,7 +76,7 @@ pub enum ArenaError {
         /// The checksum of the bytes.
         found: String,
     },
-    /// The manifest contradicts the container.
+    /// An entry of the manifest is invalid, or contradicts the container.
     #[error("entry `{entry}` of the arena is corrupted: {reason}")]
     BadEntry {
         /// The path of the entry.
@@ -83,13 +85,13 @@ pub enum ArenaError {
         reason: String,
     },
     /// The pipeline is larger than a burnpack container may be.
-    #[error("{what}: {found}, and a burnpack container takes {limit} at most; share the pipeline in parts")]
+    #[error("{what}: {found}, but a burnpack container allows at most {limit}; share the pipeline in parts")]
     TooLarge {
-        /// What there is too much of.
+        /// What exceeds the limit.
         what: String,
-        /// How much there is.
+        /// The number that was found.
         found: u64,
-        /// How much there may be.
+        /// The highest allowed number.
         limit: u64,
     },
     /// A tensor could not be read while the arena was built.

@@ -1,4 +1,4 @@
-//! Errors of calls, and the worker that they name.
+//! Errors of calls and of starting workers, and the [`Worker`] that they name.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use super::load::LoadError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The method panicked. The worker lives on.
+    /// The method panicked. The worker keeps running.
     #[error("`{method}` panicked in {worker}: {message}")]
     Panicked {
         /// The method.
         method: String,
         /// The worker that ran it.
         worker: Worker,
-        /// What the panic said, and where.
+        /// The panic message and its location.
         message: String,
     },
     /// The worker's process ended while it ran the call.
@@ -30,26 +30,28 @@ pub enum CallError {
         worker: Worker,
         /// The exit status or the signal.
         how: String,
-        /// How often the call was tried.
+        /// The number of attempts so far.
         attempts: u32,
-        /// How often it might be tried.
+        /// The limit on attempts.
         allowed: u32,
-        /// Whether the worker was an actor, whose state is gone with it.
+        /// Whether the worker was an actor, whose state is lost.
         #[serde(rename = "actor")]
         is_actor: bool,
     },
-    /// The call did not end in time. A worker that was busy with it was replaced.
-    #[error("`{method}` passed its deadline of {after:?} {phase}; give it longer with `.deadline(..)`")]
+    /// The call did not end before its deadline. A worker that was running it was replaced.
+    #[error("`{method}` passed its deadline of {after:?} {phase}; set a longer one with `.deadline(..)`")]
     Deadline {
         /// The method.
         method: String,
         /// The deadline.
         after: Duration,
-        /// Where the call was.
+        /// The stage that the call had reached.
         phase: CallPhase,
     },
-    /// The queue is full, and the wrapper does not wait.
-    #[error("the queue is full: {waiting} calls are waiting for {workers} workers")]
+    /// The queue is full, and the wrapper does not wait for a place in it.
+    #[error(
+        "the queue is full: {waiting} calls are waiting for {workers} workers; without `.fail_when_full()` a call waits for a place"
+    )]
     QueueFull {
         /// How many calls are in the queue.
         waiting: usize,
@@ -73,34 +75,34 @@ pub enum CallError {
     Load {
         /// The worker.
         worker: Worker,
-        /// Why not.
+        /// The reason.
         #[source]
         error: LoadError,
     },
     /// No worker process could be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Ray has no result, for a reason of its own.
+    /// Ray failed to run the call.
     #[cfg(feature = "ray")]
     #[error("`{method}` has no result: {error}")]
     Ray {
         /// The method.
         method: String,
-        /// What Ray said.
+        /// Ray's error.
         #[source]
         error: super::ray::RayError,
     },
-    /// The inputs are not what the graph takes, or it failed.
+    /// The inputs do not match those of the graph, or the graph failed.
     #[error("`{method}` has no result: {error}")]
     Graph {
         /// The method.
         method: String,
-        /// What is wrong.
+        /// The reason.
         #[source]
         error: super::graph::ReplayError,
     },
-    /// An argument or a result could not be turned into bytes or back.
-    #[error("{part} of `{method}` could not travel between the processes: {reason}")]
+    /// An argument or a result could not be serialised or deserialised.
+    #[error("{part} of `{method}` could not be sent between processes: {reason}")]
     Wire {
         /// The method.
         method: String,
@@ -112,7 +114,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// For a call in a fork of the process that has the engine, where its threads are not.
+    /// A call in a fork of the process that has the engine. The engine's threads are not in the
+    /// fork.
     pub(crate) fn forked(method: &str) -> Self {
         let reason = "this process is a fork of the one that has the workers, and cannot use them: execute a program instead, or \
                       fork before the workers are started";
@@ -122,18 +125,16 @@ impl CallError {
 
 fn after(actor: &bool) -> &'static str {
     match actor {
-        true => {
-            "; a call of an actor is not repeated, since its state is gone: the actor was started anew from the arena"
-        }
+        true => "; a call of an actor is not retried, since its state is lost: the actor was restarted from the arena",
         false => "; does the method crash on this input?",
     }
 }
 
-/// Why there is no worker process.
+/// Why a worker process could not be started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum StartError {
-    /// No worker can run a call.
+    /// No worker could be started for a call.
     #[error("no worker process for `{method}`: {reason}")]
     Call {
         /// The method.
@@ -155,7 +156,7 @@ pub enum StartError {
         /// What went wrong, and what to do.
         reason: String,
     },
-    /// Workers cannot be started for a pipeline.
+    /// Workers for a pipeline could not be started.
     #[error("no worker process for the pipeline `{pipeline}`: {reason}")]
     Pipeline {
         /// The pipeline's type.
@@ -181,7 +182,7 @@ impl StartError {
     }
 }
 
-/// Part of a call that crosses between processes.
+/// A part of a call that is sent between processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CallPart {
@@ -189,7 +190,8 @@ pub enum CallPart {
     Arguments,
     /// The result.
     Result,
-    /// An argument or the result: the method's glue failed, which reads the one and writes the other.
+    /// An argument or the result. The generated code reads the one and writes the other, and does
+    /// not say which of them failed.
     ArgumentsOrResult,
     /// The name of the function to run.
     Function,
@@ -200,12 +202,12 @@ pub enum CallPart {
 impl CallPart {
     const ALL: [Self; 5] = [Self::Arguments, Self::Result, Self::ArgumentsOrResult, Self::Function, Self::Call];
 
-    /// The part as messages of workers name it.
+    /// Looks up a part by its [`name`](Self::name). Returns [`Call`](Self::Call) if it is unknown.
     pub(crate) fn named(name: &str) -> Self {
         Self::ALL.into_iter().find(|part| part.name() == name).unwrap_or(Self::Call)
     }
 
-    /// The name of the part in messages of workers.
+    /// The name in workers' messages and in error texts.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Arguments => "the arguments",
@@ -223,19 +225,19 @@ impl fmt::Display for CallPart {
     }
 }
 
-/// Where a call is between its caller and its result.
+/// The stage of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum CallPhase {
-    /// Its caller waits for a place in the queue.
+    /// The caller waits for a place in the queue.
     BeforeQueue,
-    /// It waits in the queue.
+    /// The call waits in the queue.
     Queued,
     /// A worker loads the pipeline for it.
     Loading(Worker),
     /// A worker runs it.
     Running(Worker),
-    /// It is in an actor of a Ray cluster, or waits for one.
+    /// An actor of a Ray cluster runs it, or it waits for one.
     RayActor,
     /// It is a task of a Ray cluster.
     RayTask,
@@ -247,14 +249,14 @@ impl fmt::Display for CallPhase {
             Self::BeforeQueue => f.write_str("while it waited for a place in the queue"),
             Self::Queued => f.write_str("while it waited in the queue"),
             Self::Loading(worker) => write!(f, "while {worker} loaded the pipeline for it"),
-            Self::Running(worker) => write!(f, "while {worker} ran it, which was replaced"),
-            Self::RayActor => f.write_str("in an actor, or waiting for one"),
-            Self::RayTask => f.write_str("as a task of Ray's"),
+            Self::Running(worker) => write!(f, "while {worker} ran it (the worker was replaced)"),
+            Self::RayActor => f.write_str("in an actor, or while it waited for one"),
+            Self::RayTask => f.write_str("as a Ray task"),
         }
     }
 }
 
-/// Names a worker: the engine's number for it, and the process.
+/// Identifies a worker by its index in the pool and its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Worker {

@@ -1,4 +1,4 @@
-//! Why a checkpoint could not be opened.
+//! Errors of opening, changing and packing checkpoints.
 
 use super::arena::ArenaError;
 
@@ -11,10 +11,10 @@ pub enum CheckpointError {
     File {
         /// The file.
         path: String,
-        /// What the operating system said.
+        /// The operating system's error.
         reason: String,
     },
-    /// The file is of no format that is known.
+    /// The file is not in a supported format.
     #[error(
         "{path} is neither a `.safetensors`, a `.bpk`, a file of `torch.save`, an index of such, nor a folder with one of them: {found}"
     )]
@@ -24,12 +24,12 @@ pub enum CheckpointError {
         /// What was found instead.
         found: String,
     },
-    /// The file is something else, which others read.
+    /// The file is in another known format, which is not a checkpoint.
     #[error("{path} is not a checkpoint, but {found}")]
     Foreign {
         /// The file.
         path: String,
-        /// What it is, and what to do about it.
+        /// What it is, and what to do.
         found: String,
     },
     /// The file ends too early.
@@ -40,9 +40,9 @@ pub enum CheckpointError {
         /// What is missing.
         reason: String,
     },
-    /// The pickle in the file imports what runs code.
+    /// The pickle in the file imports a function that could run code.
     #[error(
-        "{path} imports `{what}`, which no state dict does: it is made to run code where Python's `torch.load` opens it. Nothing of it was run"
+        "{path} imports `{what}`, which does not belong in a state dict: it could run code if Python's `torch.load` opened the file. It was not run here"
     )]
     Unsafe {
         /// The file.
@@ -50,35 +50,35 @@ pub enum CheckpointError {
         /// The function.
         what: String,
     },
-    /// A file of `torch.save` holds something else than a state dict.
+    /// A file of `torch.save` does not hold a state dict.
     #[error("{path} has no state dict: {found}")]
     NoStateDict {
         /// The file.
         path: String,
-        /// What it has.
+        /// What it holds.
         found: String,
     },
-    /// There are several of what is wanted, or none of what was chosen.
+    /// The file or folder has several candidates, and none or a missing one was selected.
     #[error("{path} has {what}: {choices}; {how}")]
     Choose {
         /// The file or folder.
         path: String,
-        /// What there are several of.
+        /// What the file or folder has.
         what: String,
-        /// What there is.
+        /// The candidates.
         choices: String,
-        /// How to choose.
+        /// How to select one.
         how: String,
     },
-    /// The file has something that is not read, as tensors that are sparse.
+    /// The file has a feature that is not supported, such as sparse tensors.
     #[error("{path} cannot be read: {reason}")]
     Unsupported {
         /// The file.
         path: String,
-        /// What it is, and what to do about it.
+        /// What it is, and what to do.
         reason: String,
     },
-    /// The file contradicts itself.
+    /// The contents of the file are invalid.
     #[error("{path} is corrupted: {reason}")]
     Corrupted {
         /// The file.
@@ -86,7 +86,7 @@ pub enum CheckpointError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The index of a sharded checkpoint names something that its files do not have.
+    /// The index of a sharded checkpoint is invalid, or names a tensor or file that does not exist.
     #[error("{index}: {reason}")]
     Index {
         /// The index.
@@ -121,17 +121,17 @@ pub enum CheckpointError {
         to: String,
         /// The group.
         group: String,
-        /// What was meant, or what there is.
+        /// What was probably meant, or which groups exist.
         hint: String,
     },
-    /// A tensor cannot be tied, split, fused or transposed as was said.
+    /// A tensor cannot be tied, split, fused or transposed as requested.
     #[error("`{name}` cannot be {what}: {reason}")]
     Edit {
         /// The tensor, or the pattern.
         name: String,
-        /// What should be done.
+        /// The requested change.
         what: String,
-        /// Why it cannot be.
+        /// Why it is not possible.
         reason: String,
     },
     /// Two tensors have the same name.
@@ -139,12 +139,12 @@ pub enum CheckpointError {
     Duplicate {
         /// The name.
         name: String,
-        /// A tensor in a file.
+        /// The first tensor, with its file.
         first: String,
-        /// Another one.
+        /// The second tensor, with its file.
         second: String,
     },
-    /// A packed file could not be written.
+    /// A packed file could not be read or written.
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }

@@ -1,4 +1,4 @@
-//! Errors of devices: the string is not a device, or the device is not there.
+//! Errors of devices: the string is not a device, or the device is not available.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub enum DeviceError {
         feature: String,
     },
     /// The machine does not have the device.
-    #[error("device `{device}` is not there: found {found}")]
+    #[error("device `{device}` is not available: found {found}")]
     NotFound {
         /// The device that was asked for.
         device: String,
@@ -35,7 +35,7 @@ pub enum DeviceError {
     },
 }
 
-/// A [`DeviceSpec`](crate::DeviceSpec) names a device already.
+/// Never called: a [`DeviceSpec`](crate::DeviceSpec) converts into itself without an error.
 impl From<std::convert::Infallible> for DeviceError {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}

@@ -1,4 +1,4 @@
-//! Errors of loading: an arena cannot become a pipeline.
+//! Errors of loading an arena as a pipeline.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +9,10 @@ use super::device::DeviceError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The arena is another pipeline's.
-    #[error("the arena holds the pipeline `{found}` ({fingerprint}), and `{expected}` is to be loaded from it")]
+    /// The arena was made from another pipeline type.
+    #[error(
+        "the arena holds the pipeline `{found}` ({fingerprint}), not `{expected}`; share a `{expected}`, or load the other type"
+    )]
     WrongPipeline {
         /// The type that is loaded.
         expected: String,
@@ -19,15 +21,15 @@ pub enum LoadError {
         /// The start of the arena's schema fingerprint.
         fingerprint: String,
     },
-    /// The arena is a packed checkpoint: weights of no pipeline yet.
+    /// The arena is a packed checkpoint: its weights do not belong to a pipeline yet.
     #[error(
-        "the arena holds a packed checkpoint, and no pipeline; open its file with `Checkpoint::open` and put it into a `{expected}` with `share_from`"
+        "the arena holds a packed checkpoint, not a pipeline; open its file with `Checkpoint::open` and pass it to `share_from` with a `{expected}`"
     )]
     NoPipeline {
         /// The type that is loaded.
         expected: String,
     },
-    /// The rebuilt pipeline needs something that the arena does not hold.
+    /// The rebuilt pipeline has a value that the arena does not hold.
     #[error("`{path}` is not in the arena of `{pipeline}`; was it shared by another version of this program?")]
     Missing {
         /// The path in the rebuilt pipeline.
@@ -35,15 +37,15 @@ pub enum LoadError {
         /// The pipeline that was shared.
         pipeline: String,
     },
-    /// The arena holds something that the rebuilt pipeline has no place for.
-    #[error("`{path}` is in the arena, but the rebuilt `{pipeline}` has no place for it; is its `init` deterministic?")]
+    /// The arena holds a value that the rebuilt pipeline does not have.
+    #[error("`{path}` is in the arena, but the rebuilt `{pipeline}` does not have it; is its `init` deterministic?")]
     Unexpected {
         /// The path in the arena.
         path: String,
         /// The pipeline that is loaded.
         pipeline: String,
     },
-    /// A tensor does not fit.
+    /// A tensor has another kind, shape or type than the rebuilt pipeline needs.
     #[error("tensor `{path}`: {reason}")]
     Tensor {
         /// The path of the tensor.
@@ -59,14 +61,16 @@ pub enum LoadError {
         /// What went wrong.
         reason: String,
     },
-    /// A key of a map cannot name its entry.
+    /// A key of a map cannot be written as text, which would name its entry.
     #[error("a key of a map in the pipeline cannot be written as text: {reason}")]
     Key {
         /// What went wrong.
         reason: String,
     },
-    /// An `Arc` of the skeleton is held twice, so that it cannot be written.
-    #[error("the `Arc` at `{path}` is shared right after `init`; give each field an `Arc` of its own, ties are kept")]
+    /// An `Arc` of the skeleton has a second owner, so its content cannot be replaced.
+    #[error(
+        "the `Arc` at `{path}` has a second owner after `init`; give each field its own `Arc`, tied weights stay tied"
+    )]
     SharedArc {
         /// The path of the field.
         path: String,
@@ -76,17 +80,19 @@ pub enum LoadError {
     Rebuild {
         /// The pipeline that is loaded.
         pipeline: String,
-        /// What the constructor said.
+        /// The constructor's error, or its panic message.
         reason: String,
     },
-    /// The device did not take the weights.
+    /// The weights could not be uploaded to the device.
     #[error("the weights could not be uploaded to the device: {reason}")]
     Upload {
-        /// What the device said.
+        /// The device's error.
         reason: String,
     },
-    /// Something had to be copied, and that was not allowed.
-    #[error("strict: {count} tensors ({bytes} bytes) cannot be borrowed on this device, the first is `{path}`")]
+    /// Tensors had to be copied, which `strict` does not allow.
+    #[error(
+        "strict: {count} tensors ({bytes} bytes) cannot be borrowed on this device, the first is `{path}`; without `strict` they are copied"
+    )]
     Copied {
         /// How many tensors.
         count: usize,
@@ -95,16 +101,16 @@ pub enum LoadError {
         /// The path of the first.
         path: String,
     },
-    /// The arena cannot be trusted.
+    /// The arena cannot be opened, or is not valid.
     #[error(transparent)]
     Arena(#[from] ArenaError),
-    /// The device is not there.
+    /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
 
 impl LoadError {
-    /// Whether it is the process that lacks something, memory say, so that another process may succeed.
+    /// Whether this process lacks a resource, such as memory, so that another process may succeed.
     pub(crate) fn is_for_want_of_something(&self) -> bool {
         matches!(self, Self::Arena(ArenaError::System { .. }))
     }

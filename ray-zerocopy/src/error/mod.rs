@@ -1,7 +1,9 @@
-//! The public errors, one enum per operation, as plain data that can be sent between processes.
+//! The public errors: one enum per operation, and [`Error`] as the one type for `?`.
 //!
-//! They are `Clone + PartialEq` and hold texts instead of sources, because a worker sends them to its owner. [`Error`] is the one type for
-//! `?`.
+//! Errors cross process boundaries, since a worker sends them to its owner. So they are plain data:
+//! reasons of the operating system and of libraries are carried as text (`String`), and `source()`
+//! returns only errors of this crate. Equality of errors is for tests. It compares these texts,
+//! which are not promised to be stable.
 
 pub(crate) mod arena;
 pub(crate) mod call;
@@ -33,7 +35,7 @@ use self::script::ScriptError;
 use self::trace::TraceError;
 use self::value::ValueError;
 
-/// What an operation of this crate can fail with. Each operation has an enum of its own, with a variant for each cause.
+/// Any error of this crate. Each operation has its own enum, with a variant for each cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -55,26 +57,26 @@ pub enum Error {
     /// A graph did not run.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// A tensor is not there, or not what was asked for.
+    /// A named tensor is missing, has another kind or rank, or cannot be read.
     #[error(transparent)]
     Value(#[from] ValueError),
     /// A call has no result.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// An arena could not be opened or trusted.
+    /// An arena could not be built or opened, or is not valid.
     #[error(transparent)]
     Arena(#[from] ArenaError),
     /// A checkpoint could not be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A device is not there.
+    /// A device string is not a device, or the device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Ray did not do what it was asked.
+    /// Ray, or the connection to it, failed.
     #[cfg(feature = "ray")]
     #[error(transparent)]
     Ray(#[from] self::ray::RayError),
-    /// A wrapper could not be exported, or a ticket not opened.
+    /// A wrapper could not be exported, or a ticket could not be opened.
     #[error(transparent)]
     Ticket(#[from] TicketError),
     /// A report could not be made.
@@ -82,7 +84,7 @@ pub enum Error {
     Report(#[from] ReportError),
 }
 
-/// A result of this crate.
+/// The `Result` of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The name of a type as arenas and errors write it.

@@ -172,7 +172,7 @@ pub enum RayError {
         worker: String,
     },
     /// A value could not be turned into bytes or back.
-    #[error("{what} could not travel: {reason}")]
+    #[error("{what} could not be sent: {reason}")]
     Wire {
         /// The value.
         what: String,

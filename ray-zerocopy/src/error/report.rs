@@ -1,4 +1,4 @@
-//! Errors of reports: `/proc` cannot be read.
+//! Errors of reports, which read `/proc`.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ pub enum ReportError {
     Proc {
         /// The file.
         path: String,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
 }

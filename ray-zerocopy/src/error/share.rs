@@ -1,4 +1,4 @@
-//! Errors of sharing: a pipeline, or a checkpoint, cannot become an arena.
+//! Errors of sharing a pipeline, or a checkpoint, as an arena.
 
 use super::arena::ArenaError;
 use super::load::LoadError;
@@ -7,7 +7,7 @@ use super::load::LoadError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
-    /// The pipeline holds something that its config does not make: a worker would not have it.
+    /// The pipeline holds a value that its config does not rebuild, so workers would not have it.
     #[error(
         "`{path}` ({what}) is in the pipeline, but the pipeline that the config rebuilds does not have it; \
          let the config describe it, or mark the field `#[pipeline(copy)]` or `#[pipeline(skip)]`"
@@ -18,10 +18,11 @@ pub enum ShareError {
         /// What is there.
         what: String,
     },
-    /// The config makes something that the pipeline does not hold: a worker would have it, uninitialised.
+    /// The config rebuilds a value that the pipeline does not hold, so workers would have it
+    /// uninitialised.
     #[error(
         "`{path}` ({what}) is in the pipeline that the config rebuilds, but not in the one that is shared; \
-         was it taken out after `init`? let the config describe that"
+         was it removed after `init`? let the config describe that"
     )]
     NotShared {
         /// The path in the rebuilt pipeline.
@@ -29,14 +30,14 @@ pub enum ShareError {
         /// What is there.
         what: String,
     },
-    /// The config makes something else at this path.
+    /// The config rebuilds another value at this path.
     #[error("`{path}` is {found} in the pipeline, and {rebuilt} in the one that the config rebuilds")]
     Differs {
         /// The path in both.
         path: String,
         /// What the pipeline has.
         found: String,
-        /// What the config makes.
+        /// What the config rebuilds.
         rebuilt: String,
     },
     /// The checkpoint lacks parameters of the pipeline.
@@ -73,7 +74,7 @@ pub enum ShareError {
         /// The path of both.
         path: String,
     },
-    /// A copied field does not survive its own serialisation.
+    /// A copied field does not keep its value through serde.
     #[error("`{field}` cannot be copied: {reason}; mark it `#[pipeline(skip)]` if workers can do without it")]
     LossyCopy {
         /// The path of the field.
@@ -81,7 +82,7 @@ pub enum ShareError {
         /// What went wrong.
         reason: String,
     },
-    /// A key of a map cannot name its entry.
+    /// A key of a map cannot be written as text, which would name its entry.
     #[error("a key of a map in the pipeline cannot be written as text: {reason}")]
     Key {
         /// What went wrong.

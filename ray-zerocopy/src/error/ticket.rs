@@ -13,37 +13,37 @@ pub enum TicketError {
     Offer {
         /// What failed: the socket, or the secret.
         what: String,
-        /// What the operating system said.
+        /// The operating system's error.
         reason: String,
     },
     /// The process that shared the arena cannot be reached.
     #[error(
-        "process {owner}, which shared the arena, cannot be asked for it: {reason}; is it still running, on this \
-         machine, as this user? A serialised wrapper is good as long as the process that shared the pipeline lives"
+        "the arena cannot be fetched from process {owner}, which shared it: {reason}; is it still running, on this \
+         machine, as this user? A serialised wrapper is valid as long as the process that shared the pipeline runs"
     )]
     Fetch {
         /// The process that shared the arena.
         owner: u32,
-        /// What the operating system said.
+        /// The operating system's error.
         reason: String,
     },
-    /// The process that shared the arena does not hand it out.
-    #[error("process {owner} did not give the arena: {reason}")]
+    /// The process that shared the arena did not send it.
+    #[error("process {owner}, which shared the arena, did not send it: {reason}")]
     Refused {
         /// The process that shared the arena.
         owner: u32,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Another arena arrived.
-    #[error("arena {found} arrived for arena {expected}")]
+    /// Another arena was received than the ticket names.
+    #[error("the ticket is for arena {expected}, but arena {found} was received; export the wrapper again")]
     OtherArena {
         /// The arena of the ticket.
         expected: String,
-        /// The arena that arrived.
+        /// The arena that was received.
         found: String,
     },
-    /// The arena cannot be handed over or trusted.
+    /// The arena cannot be sent, or is not valid.
     #[error(transparent)]
     Arena(#[from] ArenaError),
     /// The ticket does not name a device.

@@ -1,8 +1,8 @@
-//! Errors of named tensors: a value is missing, or has another kind, rank or shape than was asked for.
+//! Errors of named tensors: a value is missing, or has another kind or rank than was asked for.
 
 use serde::{Deserialize, Serialize};
 
-/// Why a tensor is not there, or not what was asked for.
+/// Why a named tensor cannot be returned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ValueError {
@@ -11,7 +11,7 @@ pub enum ValueError {
     Missing {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The names that exist.
         found: String,
     },
     /// The tensor has another rank or kind.
@@ -21,15 +21,15 @@ pub enum ValueError {
         name: String,
         /// What was asked for.
         expected: String,
-        /// What it is.
+        /// What was found.
         found: String,
     },
-    /// The tensor cannot be moved to another device.
+    /// The tensor's elements cannot be read from its device.
     #[error("`{name}` cannot be read: {reason}")]
     Unreadable {
         /// The name.
         name: String,
-        /// What its backend said.
+        /// The backend's error.
         reason: String,
     },
 }

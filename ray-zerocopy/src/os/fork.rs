@@ -150,14 +150,14 @@ mod tests {
     use super::was_forked;
 
     #[test]
-    fn a_process_that_was_started_is_no_fork() {
+    fn started_process_is_not_a_fork() {
         assert!(!was_forked());
         adopt();
         assert!(rayon::current_thread_index().is_none());
     }
 
     #[test]
-    fn a_lock_is_a_lock() {
+    fn fork_mutex_excludes_other_threads() {
         let lock = ForkMutex::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -1,5 +1,5 @@
-//! Parsers for the files of a process in `/proc`: `maps`, `stat` and `cmdline`. Knows nothing of
-//! arenas.
+//! Parsers for the files of a process in `/proc`: `maps`, `stat` and `cmdline`.
+//! Independent of arenas.
 
 use std::fs;
 use std::io;
@@ -91,7 +91,7 @@ Rss:                   4 kB
 ";
 
     #[test]
-    fn a_line_is_taken_apart() {
+    fn line_of_maps_is_parsed() {
         let maps: Vec<_> = SMAPS.lines().filter_map(Map::parse).collect();
         let expected = Map {
             start: 0x7f00_0040_0000,
@@ -109,7 +109,7 @@ Rss:                   4 kB
     }
 
     #[test]
-    fn only_what_is_meant_is_counted() {
+    fn only_selected_mappings_are_counted() {
         let cost = |ours: fn(&Map<'_>) -> bool| {
             let found = figures(SMAPS, |line| Map::parse(line).is_some_and(|map| ours(&map)));
             (found.rss, found.pss)

@@ -48,8 +48,7 @@ pub struct Attacher {
 
 impl Attacher {
     /// Attaches the whole pipeline. Returns the tensors that could not be borrowed, and the time
-    /// that copied
-    /// fields took.
+    /// that decoding the copied fields took.
     pub(super) fn run<P: Pipeline>(
         pipeline: &mut P,
         arena: &Arena,
@@ -76,7 +75,7 @@ impl Attacher {
         };
         pipeline.attach(&mut attacher)?;
         attacher.wait()?;
-        // Attached entries were removed: the rest has no place in this pipeline.
+        // Attached entries were removed, so this pipeline does not have the entries that are left.
         let tensors = attacher.tensors.paths(&manifest.tensors).map(str::to_owned);
         let left = tensors.chain(attacher.copies.into_keys()).min();
         match left {
@@ -113,7 +112,8 @@ impl Attacher {
         }
     }
 
-    /// The whole arena and the device, for a pipeline that does not use single entries.
+    /// Returns the whole arena and the device, for a pipeline that does not use single entries.
+    /// Marks all entries as attached.
     pub(crate) fn whole(&mut self) -> (Arena, Device) {
         self.tensors.left.fill(false);
         self.copies.clear();
@@ -195,8 +195,7 @@ impl Attacher {
     }
 
     /// Checks whether the tensor's storage is in the arena, and records the tensor as copied
-    /// otherwise. So
-    /// no copy goes unreported.
+    /// otherwise. So no copy goes unreported.
     fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) -> Result<(), LoadError> {
         let address = host::address(tensor);
         if address.is_some_and(|address| self.arena.contains(address)) {
@@ -225,8 +224,8 @@ impl Attacher {
         done.and_then(|done| done).map_err(|reason| LoadError::Upload { reason })
     }
 
-    /// The parameter with its tensor from the arena. On an error, which is kept, the parameter as
-    /// it was.
+    /// Returns the parameter with its tensor from the arena. On an error, keeps the error and
+    /// returns the parameter as it was.
     fn parameter<const D: usize, K: Kind>(
         &mut self,
         kind: TensorKind,
@@ -357,7 +356,7 @@ mod tests {
         let entries = ["a", "b", "c", "d"].map(entry);
         let mut unattached = Unattached::all(&entries);
         let mut take = |path: &str| unattached.take(&entries, path).map(|entry| entry.path.as_str());
-        // In order, then behind and before what is next, and what was never there.
+        // In order, then after and before the next entry, and an entry that does not exist.
         assert_eq!(["a", "c", "b", "e"].map(&mut take), [Some("a"), Some("c"), Some("b"), None]);
         assert_eq!(["a", "b", "c"].map(&mut take), [None; 3], "twice");
         assert_eq!(unattached.paths(&entries).collect::<Vec<_>>(), ["d"]);

@@ -1,11 +1,13 @@
-//! What the config does not rebuild would be lost in a worker: it is found here, before anything is shared.
+//! Comparison of a pipeline with its skeleton before it is shared: a worker would not have what the
+//! config does not rebuild.
 
 use std::collections::HashMap;
 
 use super::collect::{Item, TensorItem, What};
 use crate::error::share::ShareError;
 
-/// Compares a pipeline with the skeleton that its config makes.
+/// Compares a pipeline with the skeleton that its config rebuilds. Returns the first difference as
+/// an error.
 pub(super) fn compare(pipeline: &[Item], skeleton: &[Item]) -> Result<(), ShareError> {
     let rebuilt: HashMap<_, _> = skeleton.iter().map(|item| (key(item), item)).collect();
     for item in pipeline {
@@ -26,7 +28,8 @@ pub(super) fn compare(pipeline: &[Item], skeleton: &[Item]) -> Result<(), ShareE
     }
 }
 
-/// An enum and its unnamed contents have the same path: the kind of note tells them apart.
+/// The identity of an item. An enum and its unnamed content have the same path and differ in the
+/// kind of item.
 fn key(item: &Item) -> (&str, &'static str) {
     let kind = match &item.what {
         What::Tensor(_) => "tensor",
@@ -64,7 +67,8 @@ fn same(item: &Item, twin: &Item) -> Result<(), ShareError> {
     }
 }
 
-/// An uninitialised parameter that burn stores transposed tells its stored shape, an initialised one its own.
+/// Whether a tensor has the shape of the rebuilt one. An uninitialised parameter that burn stores
+/// transposed reports its stored shape, an initialised one its own.
 fn fits(tensor: &TensorItem, rebuilt: &[usize]) -> bool {
     tensor.shape == rebuilt
         || tensor.stored.as_ref().is_some_and(|stored| stored.shape == rebuilt)

@@ -50,10 +50,10 @@ pub trait CopyField: Sized {
     /// How the field is collected and attached.
     fn walk() -> FieldOps<Self>;
 
-    /// The config that was shared as the field of that name.
+    /// Decodes the config that was shared as the field of that name.
     ///
     /// # Errors
-    /// If there is none, or it cannot be decoded.
+    /// If there is no config, or it cannot be decoded.
     fn config(source: &Source<'_>, name: &str) -> Result<Self, LoadError>;
 }
 
@@ -72,13 +72,13 @@ impl<T: Serialize + DeserializeOwned> CopyField for T {
 /// worker.
 fn encode<T: Serialize + DeserializeOwned>(value: &T) -> Result<Vec<u8>, String> {
     let bytes = codec::encode(value)?;
-    let back: T = codec::decode(&bytes).map_err(|reason| format!("it does not come back from its bytes: {reason}"))?;
+    let back: T = codec::decode(&bytes).map_err(|reason| format!("it cannot be deserialised again: {reason}"))?;
     let again = codec::encode(&back)?;
     // Hash maps are read back in another order: the same bytes in any order are the same value.
     if histogram(&bytes) == histogram(&again) {
         Ok(bytes)
     } else {
-        Err("it comes back from its bytes as another value; are `Serialize` and `Deserialize` at odds?".into())
+        Err("it is another value after it was deserialised; do `Serialize` and `Deserialize` disagree?".into())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Loading: arena → pipeline whose tensors read the arena, by every worker.
+//! Loading: arena → pipeline whose tensors read the arena. Every worker does it.
 
 use crate::error::load::LoadError;
 use crate::tensor::copied::CopiedTensor;
@@ -14,7 +14,8 @@ use super::rebuild::{Source, skeleton};
 use crate::arena::arena::Arena;
 use crate::arena::file::ArenaFile;
 
-/// A loaded pipeline, and the account of what had to be copied for it. Use it as the pipeline itself.
+/// A loaded pipeline, with the list of the tensors that had to be copied for it. Dereferences to
+/// the pipeline.
 pub struct Loaded<P> {
     pipeline: P,
     copied: Vec<CopiedTensor>,
@@ -22,27 +23,29 @@ pub struct Loaded<P> {
 }
 
 impl<P> Loaded<P> {
-    /// The tensors that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`. On a GPU
-    /// it has every tensor, and the sum of their sizes is what the process took from the arena to the GPU.
+    /// The tensors that are copies, because the device or the backend cannot borrow them. The list
+    /// is usually empty on `cpu`. On a GPU it has every tensor, and the sum of their sizes is what
+    /// the process uploaded.
     pub fn copied(&self) -> &[CopiedTensor] {
         &self.copied
     }
 
-    /// How much of the load went into the copied fields, such as a tokenizer: these every process has for itself.
+    /// The part of the load time that went into decoding the copied fields, such as a tokenizer.
+    /// Each process has its own copy of them.
     pub fn decode_time(&self) -> Duration {
         self.decoding
     }
 
-    /// The pipeline alone.
+    /// Returns the pipeline without the list.
     pub fn into_inner(self) -> P {
         crate::os::fork::adopt();
         self.pipeline
     }
 
-    /// Makes any copy an error.
+    /// Returns an error if a tensor was copied.
     ///
     /// # Errors
-    /// If something was copied; names the first.
+    /// If a tensor was copied. The error names the first one.
     pub fn strict(self) -> Result<Self, LoadError> {
         match self.copied.first() {
             None => Ok(self),
@@ -66,7 +69,7 @@ impl<P> Deref for Loaded<P> {
     type Target = P;
 
     fn deref(&self) -> &P {
-        // What is called next may compute, in a child of `fork` too.
+        // The caller may compute next, also in a child of `fork`.
         crate::os::fork::adopt();
         &self.pipeline
     }
@@ -79,13 +82,15 @@ impl<P> DerefMut for Loaded<P> {
     }
 }
 
-/// Rebuilds a pipeline from its config and lets its tensors read the arena: no weight is copied on `cpu`.
+/// Rebuilds a pipeline from its config, with tensors that read the arena. On `cpu` no weight is
+/// copied.
 ///
-/// A parameter that is changed afterwards (by training, `cast`, an in-place operation) becomes a private copy of this
-/// process: the arena never changes.
+/// A parameter that is changed afterwards (by training, `cast` or an in-place operation) becomes a
+/// private copy of this process. The arena never changes.
 ///
 /// # Errors
-/// If the arena is another pipeline's, or does not fit the rebuilt one; the path is named.
+/// If the arena was made from another pipeline type, or does not fit the rebuilt pipeline. The
+/// error names the path of the difference.
 ///
 /// There is an example at [`share`](crate::share()).
 pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadError> {

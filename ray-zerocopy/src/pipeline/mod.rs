@@ -1,7 +1,8 @@
-//! What a pipeline is, and how its fields travel: collect (pipeline → entries) and attach (entries → pipeline).
+//! The trait [`Pipeline`], and the two walks over its fields: collect (pipeline → entries) and
+//! attach (entries → pipeline).
 //!
-//! Knows arenas; knows nothing of engines, workers or wrappers. `#[derive(Pipeline)]` writes the walk over the fields,
-//! and everything that the walk calls is here.
+//! Depends on arenas, and not on engines, workers or wrappers. `#[derive(Pipeline)]` writes the
+//! walk over the fields. Everything that the walk calls is here.
 
 pub(crate) mod attach;
 pub(crate) mod autoref;
@@ -23,24 +24,25 @@ use self::collect::Collector;
 use crate::error::load::LoadError;
 use crate::error::share::ShareError;
 
-/// A struct or enum whose fields can travel: Modules and tensors are shared, the rest is copied.
+/// A struct or enum whose fields can be sent to another process: Modules and tensors are shared,
+/// the other fields are copied.
 ///
-/// Implemented by `#[derive(Pipeline)]`; there is no reason to write it by hand.
+/// Implemented by `#[derive(Pipeline)]`; do not write it by hand.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Pipeline",
     label = "no `#[derive(Pipeline)]` on this type",
     note = "write `#[derive(ray_zerocopy::Pipeline)]` on the struct that holds the burn modules"
 )]
 pub trait Pipeline: Sized + 'static {
-    /// Hands every field to the collector, in order of declaration.
+    /// Passes every field to the collector, in order of declaration.
     ///
     /// # Errors
-    /// If a field cannot travel.
+    /// If a field cannot be shared or copied.
     fn collect(&self, collector: &mut Collector) -> Result<(), ShareError>;
 
-    /// Replaces every field by what the arena holds for it.
+    /// Replaces every field by the value that the arena holds for it.
     ///
     /// # Errors
-    /// If the arena does not hold what the field needs.
+    /// If the arena does not hold a value that a field needs.
     fn attach(&mut self, attacher: &mut Attacher) -> Result<(), LoadError>;
 }

@@ -1,4 +1,5 @@
-//! Rebuilding the skeleton in another process: from the config, or from the constructor that the struct names.
+//! Rebuilding the skeleton in another process, by the config or by the constructor that the struct
+//! names.
 
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,13 +21,14 @@ use crate::{codec, panics};
     note = "or name a constructor on the struct: `#[pipeline(init = Self::new)]`, a `fn(&Device) -> Self`"
 )]
 pub trait Root: Pipeline {
-    /// The pipeline as its config makes it, with parameters that were never initialised.
+    /// Returns the pipeline as its config makes it, with uninitialised parameters.
     ///
     /// # Errors
     /// If there is no config, or the constructor fails.
     fn rebuild(source: &Source<'_>, device: &Device) -> Result<Self, LoadError>;
 
-    /// The name of the function that loads it, if every program that has this crate has that function.
+    /// The name of the function that loads the pipeline, if this crate has that function, so that
+    /// every program that links the crate has it.
     #[doc(hidden)]
     fn loader() -> Option<&'static str> {
         None
@@ -50,7 +52,7 @@ impl<'a> Source<'a> {
         Self(Origin::Arena(arena))
     }
 
-    /// The arena, if there is one already.
+    /// Returns the arena, or `None` while the pipeline is being shared.
     pub(crate) fn whole(&self) -> Option<&'a Arena> {
         match &self.0 {
             Origin::Items(_) => None,
@@ -58,10 +60,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The config that was shared.
+    /// Decodes the config.
     ///
     /// # Errors
-    /// If there is none, or it cannot be decoded.
+    /// If there is no config, or it cannot be decoded.
     pub fn config<C: DeserializeOwned>(&self, field: &str) -> Result<C, LoadError> {
         let decoded = match &self.0 {
             Origin::Items(items) => items.iter().find(|item| item.path == field).and_then(|item| match &item.what {
@@ -79,14 +81,14 @@ impl<'a> Source<'a> {
     }
 }
 
-/// What a constructor may return: the pipeline, or a `Result` of it.
+/// The return type of a constructor: the pipeline, or a `Result` of it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not rebuild `{P}`",
     label = "neither `{P}` nor a `Result` of it",
     note = "the config's `init(&self, &Device)`, or the function that `#[pipeline(init = ..)]` names, returns `{P}` or `Result<{P}, E>` with `E: Display`"
 )]
 pub trait Rebuilt<P> {
-    /// The pipeline.
+    /// Returns the pipeline.
     ///
     /// # Errors
     /// If the constructor failed.
@@ -107,7 +109,7 @@ impl<P: Pipeline, E: Display> Rebuilt<P> for Result<P, E> {
     }
 }
 
-/// The skeleton. A constructor that panics is an error.
+/// Rebuilds the skeleton. A panic of the constructor is an error.
 pub(crate) fn skeleton<P: Root>(source: &Source<'_>, device: &Device) -> Result<P, LoadError> {
     catch_unwind(AssertUnwindSafe(|| P::rebuild(source, device))).unwrap_or_else(|panic| {
         Err(LoadError::Rebuild { pipeline: crate::error::type_name::<P>(), reason: panics::message(&*panic) })

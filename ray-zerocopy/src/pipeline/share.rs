@@ -11,14 +11,16 @@ use crate::arena::arena::Arena;
 use crate::arena::builder::ArenaBuilder;
 use crate::arena::manifest::TensorEntry;
 
-/// Writes a pipeline's weights into a sealed arena, each one once, with its config and copied fields.
+/// Writes a pipeline's weights into a sealed arena, each one once, with its config and copied
+/// fields.
 ///
-/// The pipeline is not changed and may be dropped: [`load`](crate::load()) makes another of it.
-/// The model is never held a second time in the heap: each tensor goes straight into the arena.
+/// The pipeline is not changed and may be dropped: [`load`](crate::load()) makes another one from
+/// the arena. Each tensor is written straight into the arena, so the heap never holds the model a
+/// second time.
 ///
 /// # Errors
-/// If a field cannot travel, if the config does not rebuild the pipeline as it is (the first difference is named), or
-/// if there is no memory for the arena.
+/// If a field cannot be shared or copied, if the config does not rebuild the pipeline as it is (the
+/// error names the first difference), or if there is no memory for the arena.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -68,13 +70,13 @@ pub fn share<P: Root>(pipeline: &P) -> Result<Arena, ShareError> {
     Ok(builder.seal(&mut |_| ())?)
 }
 
-/// Makes sure that the config rebuilds what the pipeline holds.
+/// Checks that the config rebuilds everything that the pipeline holds.
 pub(super) fn rebuilt<P: Root>(items: &[Item]) -> Result<(), ShareError> {
     let rebuilt: P = skeleton(&Source::items(items), &Device::flex()).map_err(ShareError::Rebuild)?;
     compare::compare(items, &Collector::run(&rebuilt, Depth::Skeleton)?)
 }
 
-/// Adds what is not a tensor.
+/// Adds an item that is not a tensor to the arena.
 pub(super) fn structure(builder: &mut ArenaBuilder, path: String, what: What) {
     match what {
         What::Tensor(_) => {}

@@ -1,4 +1,5 @@
-//! Sharing a pipeline whose weights are in a file: straight into the arena, without a model in this process's heap.
+//! Sharing a pipeline whose weights are in a file: straight into the arena, without a model in this
+//! process's heap.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,14 +25,17 @@ use crate::error::share::ShareError;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::tensor::kind::TensorKind;
 
-/// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the arena.
+/// Shares a pipeline whose weights come from a [`Checkpoint`]: from the file straight into the
+/// arena.
 ///
-/// The pipeline is as its config makes it: its parameters are not initialised, and need no memory. What is not a
-/// parameter (constants, copied fields) comes from the pipeline. Tensors of the checkpoint that the pipeline does not
-/// have are left out; [`Arena::tensors`] tells where each of the others lies.
+/// Pass the pipeline as its config makes it. Its parameters are not initialised and need no memory.
+/// Values that are not parameters (constants, copied fields) come from the pipeline. Tensors of the
+/// checkpoint that the pipeline does not have are left out. [`Arena::tensors`] tells where each of
+/// the others lies.
 ///
 /// # Errors
-/// As [`share`](crate::share()), and if the checkpoint does not have a parameter, or has it in another shape or type.
+/// As [`share`](crate::share()), and if the checkpoint does not have a parameter, or has it in
+/// another shape or type.
 ///
 /// There is an example at [`Checkpoint`].
 pub fn share_from<P: Root>(pipeline: &P, checkpoint: &Checkpoint) -> Result<Arena, ShareError> {
@@ -53,10 +57,10 @@ struct Sharing<'a> {
     by_name: HashMap<&'a str, &'a Entry>,
     builder: ArenaBuilder,
     fds: Vec<Arc<std::os::fd::OwnedFd>>,
-    /// The arena's number for each file of the checkpoint that something is borrowed from.
+    /// The arena's number of each checkpoint file that a tensor is borrowed from.
     borrowed: HashMap<usize, u32>,
     missing: Vec<String>,
-    /// A tensor that the first one that is missing may be tied to.
+    /// A tensor that the first missing one may be tied to.
     tied: Option<String>,
     scratch: Scratch,
 }
@@ -77,7 +81,7 @@ impl<'a> Sharing<'a> {
 
     fn tensor(&mut self, path: String, tensor: TensorItem) -> Result<(), ShareError> {
         let Some(outline) = tensor.outline else {
-            // A constant of the pipeline: not for a checkpoint to decide.
+            // A constant of the pipeline, which checkpoints do not replace.
             return self.own(path, tensor.kind, tensor.param, tensor.stored);
         };
         let name = Name::of(&path, &outline.module);
@@ -100,7 +104,7 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// A tensor that the pipeline itself has.
+    /// Adds a tensor from the pipeline itself.
     fn own(
         &mut self,
         path: String,
@@ -139,7 +143,7 @@ impl<'a> Sharing<'a> {
             outline.module == "Struct:Linear" && stored.len() == 2 && path.rsplit('.').next() == Some("weight");
         // PyTorch stores `[out, in]`, and so does burn in a column layout.
         let transpose = self.checkpoint.pytorch && linear && !outline.transposed;
-        // A tensor without a dimension is one of one element, which burn has.
+        // A tensor of rank 0 has one element, and so fits a parameter of shape `[1]`.
         let scalar = found.shape.is_empty() && stored == [1];
         let fits = scalar || if transpose { found.shape.iter().rev().eq(&stored) } else { found.shape == stored };
         if !fits {
@@ -154,7 +158,7 @@ impl<'a> Sharing<'a> {
             )));
         }
         let cast = self.checkpoint.floats.filter(|&wanted| dtype.is_float() && dtype != wanted);
-        // The transpose of what the file has transposed already is what the file has.
+        // If the file's tensor is a transposed view, its transpose is the stored tensor as it is.
         let turned = found.transposed().filter(|turned| transpose && turned.is_contiguous());
         let (found, transpose) = turned.map_or((Cow::Borrowed(found), transpose), |turned| (Cow::Owned(turned), false));
         let change = Change { transpose, cast };
@@ -181,35 +185,35 @@ impl<'a> Sharing<'a> {
         Ok(self.builder.tensor(entry, Arc::new(source))?)
     }
 
-    /// A shape that is turned around says which option is missing.
+    /// Suggests an option if the shape is the transpose of the expected one.
     fn hint(&self, linear: bool, found: &[usize], expected: &[usize]) -> &'static str {
         match linear && found.iter().rev().eq(expected) {
             true if self.checkpoint.pytorch => {
                 "; was it written by burn, not by PyTorch? then leave out `.from_pytorch()`"
             }
-            true => "; was it written by PyTorch? then say so with `.from_pytorch()`",
+            true => "; was it written by PyTorch? then add `.from_pytorch()`",
             false => "",
         }
     }
 
-    /// Why a tensor cannot be borrowed from its file.
+    /// Returns why a tensor cannot be borrowed from its file, or `None` if it can.
     fn why_not(&self, found: &Entry, dtype: DType, change: &Change, path: &Path) -> Option<String> {
         let alignment = (self.checkpoint.placement.alignment as u64).max(dtype.size() as u64);
         if change.transpose {
-            Some("PyTorch stores it transposed; with `LinearLayout::Col` in the config it could stay".to_owned())
+            Some("PyTorch stores it transposed; with `LinearLayout::Col` in the config it could be borrowed".to_owned())
         } else if let Some(cast) = change.cast {
             Some(format!("it is cast from {dtype:?} to {cast:?}"))
         } else if !found.is_contiguous() {
             let parts = found.parts.len();
             Some(match parts {
-                1 => "its elements do not follow each other in the file: it is a view of another tensor".to_owned(),
-                _ => format!("it is put together from {parts} places"),
+                1 => "its elements are not contiguous in the file: it is a view of another tensor".to_owned(),
+                _ => format!("it is assembled from {parts} parts of its files"),
             })
         } else if found.len > 0 && !found.offset.is_multiple_of(alignment) {
             let aligned = 1_u64 << found.offset.trailing_zeros();
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             Some(format!(
-                "it starts at byte {} of {file}, aligned to {aligned} bytes, and {alignment} are wanted",
+                "it starts at byte {} of {file}, aligned to {aligned} bytes, and {alignment} are required",
                 found.offset
             ))
         } else {
@@ -217,7 +221,8 @@ impl<'a> Sharing<'a> {
         }
     }
 
-    /// The arena's number for a file of the checkpoint.
+    /// Adds a file of the checkpoint to the arena, if it is new, and returns the arena's number of
+    /// it.
     fn file(&mut self, number: usize, promise: FileUnchanged) -> Result<u32, ArenaError> {
         if let Some(&known) = self.borrowed.get(&number) {
             return Ok(known);
@@ -246,7 +251,7 @@ impl<'a> Sharing<'a> {
         }
         let tell = self.checkpoint.tell.clone();
         let arena = self.builder.seal(&mut |progress| told(tell.as_ref(), progress))?;
-        // Bytes that were written while they were copied would be neither the old weights nor the new ones.
+        // If a file was written to during the copy, the arena may mix old and new weights.
         self.checkpoint.unchanged()?;
         Ok(arena)
     }

@@ -49,8 +49,8 @@ pub trait Walk<T: ?Sized> {
 
 /// Makes the walk over a container.
 ///
-/// The walks are associated types from the container's type on: what the compiler could not find is
-/// an error once, and causes none where it is used.
+/// Each walk is an associated type, which follows from the container's type. So a container that
+/// the compiler cannot walk is reported once, without further errors where its walk is used.
 pub trait Over {
     /// The walk, with the walk over what is in the container.
     type Walk<W>;
@@ -130,7 +130,7 @@ macro_rules! tuples {
     )+};
 }
 
-// As many as serde has.
+// As many elements as serde supports.
 #[rustfmt::skip]
 tuples! {
     T0 W0 0;

@@ -75,7 +75,7 @@ mod tests {
     use crate::error::ray::RayError;
 
     #[test]
-    fn keys_that_choose_another_program_are_refused_by_name() {
+    fn keys_for_another_program_are_refused_by_name() {
         for key in ["py_executable", "pip", "conda", "image_uri"] {
             let text =
                 serde_json::json!({ "runtime_env": { "env_vars": { "A": "1" }, key: "something" }, "metadata": {} });
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_for_ray_to_merge() {
+    fn other_keys_are_left_to_ray() {
         let text =
             r#"{"runtime_env": {"env_vars": {"A": "1"}, "working_dir": "gcs://x.zip", "pip": null}, "metadata": {}}"#;
         assert_eq!(Job::read(text, false).unwrap(), Job { has_folder: true });
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_in_the_folder_of_its_job_is_found_there() {
+    fn program_in_the_job_folder_is_found() {
         let job = Job { has_folder: true };
         let folder = std::env::current_dir().unwrap();
         assert_eq!(job.path_of(&folder.join("bin/program")).unwrap(), std::path::Path::new("./bin/program"));

@@ -25,16 +25,18 @@ use crate::pipeline::share::share;
 use crate::report::processes::report_all;
 use crate::report::table::Report;
 
-/// A shared pipeline as a cheap handle that can be serialised and handed to any process of this machine and user.
+/// A cheap handle of a shared pipeline, which can be serialised and sent to any process of this
+/// machine and user.
 ///
-/// Whoever has it can [`load`](Self::load) the pipeline in its own process, or [`spawn`](Self::spawn) processes
-/// that serve its methods. Both borrow the same weights.
+/// A process that has the handle can [`load`](Self::load) the pipeline itself, or
+/// [`spawn`](Self::spawn) processes that serve its methods. Both borrow the same weights.
 ///
 /// # Other processes
-/// [`export`](Self::export) returns a [`Ticket`], which is plain data without weights. It names a socket of the process
-/// that made the arena, and a secret; [`Ticket::open`] asks there for the arena's memfd. So it is good as long as that
-/// process lives, which keeps the arena for it until [`withdraw`](Self::withdraw); afterwards, opening it is an error
-/// that says so. Processes that have received the arena keep it.
+/// [`export`](Self::export) returns a [`Ticket`], which is plain data without weights. It names a
+/// socket of the process that made the arena, and a secret. [`Ticket::open`] requests the arena's
+/// memfd there. So a ticket is valid as long as that process runs, which keeps the arena for it
+/// until [`withdraw`](Self::withdraw). Afterwards, opening it is an error that says so. Processes
+/// that have received the arena keep it.
 ///
 /// Serialising a handle exports it, and deserialising one opens its ticket.
 ///
@@ -87,8 +89,8 @@ impl<P: Root> ActorWrapper<P> {
         Ok(Self::from_arena(share(pipeline)?))
     }
 
-    /// Shares a pipeline whose actors live where you choose: on this machine, as with [`new`](Self::new), or on a Ray
-    /// cluster.
+    /// Shares a pipeline whose actors run on a backend of your choice: on this machine, as with
+    /// [`new`](Self::new), or on a Ray cluster.
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
@@ -96,15 +98,15 @@ impl<P: Root> ActorWrapper<P> {
         Self::from_arena_on(backend, share(pipeline)?)
     }
 
-    /// As [`from_arena`](Self::from_arena), with actors where you choose.
+    /// As [`from_arena`](Self::from_arena), with actors on a backend of your choice.
     ///
     /// # Errors
-    /// If the arena cannot be brought there.
+    /// If the arena cannot be moved to the backend.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
         Ok(Self { backend: backend.handle(), ..Self::from_arena(backend.adopt(arena)?) })
     }
 
-    /// A handle of a pipeline that has been shared already.
+    /// Wraps a pipeline that has been shared already.
     pub fn from_arena(arena: Arena) -> Self {
         Self {
             backend: Arc::new(Machine),
@@ -118,30 +120,33 @@ impl<P: Root> ActorWrapper<P> {
         }
     }
 
-    /// Device on which the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
-    /// [`device()`](crate::device()).
+    /// Device on which the pipeline computes: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`,
+    /// `"libtorch"`; see [`device()`](crate::device()).
     ///
     /// # Errors
-    /// If it is not a device. One that is not there is an error of [`load`](Self::load) and [`spawn`](Self::spawn).
+    /// If it is not a device. A device that is not available is an error of [`load`](Self::load)
+    /// and [`spawn`](Self::spawn).
     pub fn device(mut self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
         self.device = DeviceSpec::of(device)?;
         Ok(self)
     }
 
-    /// Makes it an error if a weight has to be copied, because the device or the weight's dtype cannot borrow.
+    /// Makes it an error if a weight has to be copied, because the device or the weight's dtype
+    /// cannot borrow.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// How the memory of the weights is treated. Default: as any other memory.
+    /// Memory policy of the weights. Default: no huge pages, prefaulting or locking.
     ///
-    /// Huge pages are made by this process, here, for all who map the weights; with
-    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they are. Each process prefaults and locks for itself,
-    /// before it loads the pipeline: actors, this one in [`load`](Self::load), and whoever gets the serialised handle. A
-    /// policy that cannot be applied is no error: what came of it is in [`Actors::report`], and in [`Arena::memory_status`] for
-    /// this process.
+    /// This process creates huge pages, for all processes that map the weights. With
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. Each process
+    /// prefaults and locks for itself, before it loads the pipeline: actors, this process in
+    /// [`load`](Self::load), and processes that get the serialised handle. A policy that cannot be
+    /// applied is not an error. Its outcome is in [`Actors::report`], and in
+    /// [`Arena::memory_status`] for this process.
     #[must_use]
     pub fn memory(mut self, memory: MemoryPolicy) -> Self {
         self.arena.apply_policy(memory.once());
@@ -149,44 +154,47 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
-    /// How many threads each actor computes with. Default: the cores divided among the actors.
+    /// Number of threads with which each actor computes. Default: the cores divided among the
+    /// actors.
     #[must_use]
     pub fn threads_per_worker(mut self, threads: usize) -> Self {
         self.settings.threads = Some(threads.max(1));
         self
     }
 
-    /// How many calls may wait before callers have to. Default: 1024.
+    /// Capacity of the queue: callers block when so many calls wait. Default: 1024.
     #[must_use]
     pub fn queue(mut self, calls: usize) -> Self {
         self.settings.queue = calls.max(1);
         self
     }
 
-    /// How long a call may take, with its time in the queue. An actor that is still busy then is killed and replaced.
+    /// Deadline of a call, which includes its time in the queue. An actor that still runs the call
+    /// then is killed and replaced.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Starts actors of another program than this one.
+    /// Executable of the actors, if it is not this one.
     pub(crate) fn program(mut self, program: std::path::PathBuf) -> Self {
         self.settings.program = Some(program);
         self
     }
 
-    /// How long the actors may take to come up, all together. Default: one minute.
+    /// Timeout for the start of all actors. Default: one minute.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.settings.start_timeout = timeout;
         self
     }
 
-    /// Loads the pipeline in this process: its weights are borrowed from the arena, on the wrapper's device.
+    /// Loads the pipeline in this process, on the wrapper's device. Its weights are borrowed from
+    /// the arena.
     ///
     /// # Errors
-    /// If the device is not there, or the arena does not fit the pipeline.
+    /// If the device is not available, or the arena does not fit the pipeline.
     pub fn load(&self) -> Result<Loaded<P>> {
         self.load_on(self.device)
     }
@@ -194,7 +202,7 @@ impl<P: Root> ActorWrapper<P> {
     /// Loads the pipeline in this process, on another device than the wrapper's.
     ///
     /// # Errors
-    /// If the device is not there, or the arena does not fit the pipeline.
+    /// If the device is not available, or the arena does not fit the pipeline.
     pub fn load_on(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Loaded<P>> {
         let device = crate::device::device(device)?;
         self.arena.follow(self.memory);
@@ -207,8 +215,8 @@ impl<P: Root> ActorWrapper<P> {
         &self.arena
     }
 
-    /// What each process that maps the weights costs, whoever started it: this one, actors, and those that were handed
-    /// a serialised handle. From the kernel's figures. Prints as a table.
+    /// Memory use of each process that maps the weights, by the kernel's figures: this process,
+    /// actors, and processes that opened a serialised handle. Prints as a table.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -216,14 +224,14 @@ impl<P: Root> ActorWrapper<P> {
         report_all(&self.arena).map_err(Into::into)
     }
 
-    /// Opens the handle of a ticket.
+    /// Fetches the arena of a ticket and wraps it.
     pub(super) fn redeem(ticket: &TicketData) -> Result<Self, TicketError> {
         let arena = broker::fetch(&ticket.ticket)?;
         if arena.id() != ticket.arena {
             let (expected, found) = (ticket.arena.to_string(), arena.id().to_string());
             return Err(TicketError::OtherArena { expected, found });
         }
-        // Another process made it: its bytes are checked once, before anything is computed with them.
+        // Another process made the arena, so its bytes are checked once before they are used.
         let mut wrapper = Self::from_arena(arena.verified()?);
         wrapper.device = DeviceSpec::of(&ticket.device)?;
         wrapper.strict = ticket.strict;
@@ -234,18 +242,19 @@ impl<P: Root> ActorWrapper<P> {
         Ok(wrapper)
     }
 
-    /// Takes back what was exported or serialised: tickets that have not been opened by now are void, and this process no
-    /// longer keeps the arena for them.
+    /// Revokes the tickets that were exported or serialised. Tickets that have not been opened by
+    /// now are void, and this process no longer keeps the arena for them.
     pub fn withdraw(&self) {
         broker::withdraw(&self.arena);
     }
 }
 
 impl<P: Remote> ActorWrapper<P> {
-    /// Starts `actors` processes (one at least) that load the pipeline, all at the same time, and waits until they have.
+    /// Starts `actors` processes (at least one), which load the pipeline at the same time, and
+    /// waits until all have loaded it.
     ///
     /// # Errors
-    /// If a process cannot be started or cannot load the pipeline; it is named.
+    /// If a process cannot be started or cannot load the pipeline. The error names the process.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
         let arena = self.backend.adopt(self.arena.clone())?;
         let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
@@ -258,11 +267,11 @@ impl<P: Remote> ActorWrapper<P> {
 }
 
 impl<P> ActorWrapper<P> {
-    /// Offers the arena to other processes of this machine and user, and returns the ticket with which they
-    /// [open](Ticket::open) a handle like this one.
+    /// Offers the arena to other processes of this machine and user, and returns the ticket with
+    /// which they [open](Ticket::open) a handle like this one.
     ///
-    /// The first ticket of a process starts a thread that listens on a socket. The process keeps the arena for its
-    /// tickets until it ends, or until [`withdraw`](Self::withdraw).
+    /// The first ticket of a process starts a thread that listens on a socket. The process keeps
+    /// the arena for its tickets until it ends, or until [`withdraw`](Self::withdraw).
     ///
     /// # Errors
     /// If the socket cannot be made, or the arena lies in Ray's object store.

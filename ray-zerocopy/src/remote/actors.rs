@@ -1,4 +1,4 @@
-//! Actors that run: all of them, and one.
+//! Handles of running actors: [`Actors`] for all of them, and [`Actor`] for one.
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,13 +11,14 @@ use crate::error::call::Worker;
 use crate::report::processes::report;
 use crate::report::table::Report;
 
-/// Processes that have loaded a pipeline and serve its methods. A call goes to whichever is free.
+/// Processes that have loaded a pipeline and serve its methods. A call runs on any free one.
 ///
 /// Methods that take `&mut self` change the state of the one actor that runs them: address it with
-/// [`actor`](Self::actor). A call whose actor dies is an error that names it, and is not repeated; the actor is
-/// started again from the arena, with its state as `init` makes it.
+/// [`actor`](Self::actor). If an actor dies, its call is not retried and returns an error that
+/// names the actor. The actor is restarted from the arena, with the state that `init` makes.
 ///
-/// Cheap to clone: clones are the same processes. Dropping the last one runs the calls that wait and ends them.
+/// Cheap to clone: clones refer to the same processes. Dropping the last clone runs the queued
+/// calls and ends the processes.
 pub struct Actors<P: Remote> {
     caller: Caller,
     methods: P::Actors,
@@ -28,15 +29,15 @@ impl<P: Remote> Actors<P> {
         Self { methods: P::Actors::from(caller.clone()), caller }
     }
 
-    /// Number of actors, with those that are being started.
+    /// Number of actors, including those that are being started.
     pub fn actor_count(&self) -> usize {
         self.caller.engine.size()
     }
 
-    /// One of the actors, with its state.
+    /// One of the actors, to call it with its state.
     ///
     /// # Panics
-    /// If there is no actor of this number; there are [`actor_count`](Self::actor_count).
+    /// If `index` is not less than [`actor_count`](Self::actor_count).
     #[track_caller]
     pub fn actor(&self, index: usize) -> Actor<P> {
         assert!(index < self.actor_count(), "there is no actor {index}: there are {}", self.actor_count());
@@ -44,8 +45,9 @@ impl<P: Remote> Actors<P> {
         Actor { methods: P::Actors::from(caller.clone()), caller, index }
     }
 
-    /// How long a call through this handle may take, with its time in the queue; `actors.clone().deadline(..)` for one
-    /// call. An actor that is still busy then is killed and replaced.
+    /// Deadline of calls through this handle, which includes their time in the queue. Use
+    /// `actors.clone().deadline(..)` for a single call. An actor that still runs the call then is
+    /// killed and replaced.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.caller.options.deadline = Some(deadline);
@@ -53,17 +55,17 @@ impl<P: Remote> Actors<P> {
         self
     }
 
-    /// All actors, one after the other.
+    /// Iterates over all actors.
     pub fn iter(&self) -> impl Iterator<Item = Actor<P>> {
         (0..self.actor_count()).map(|index| self.actor(index))
     }
 
-    /// The processes that are up now.
+    /// The processes that are running now.
     pub fn workers(&self) -> Vec<Worker> {
         self.caller.engine.workers()
     }
 
-    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    /// Mappings and memory use of each process, by the kernel's figures. Prints as a table.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -71,12 +73,12 @@ impl<P: Remote> Actors<P> {
         report(&self.caller.program, &*self.caller.engine).map_err(Into::into)
     }
 
-    /// Runs the calls that wait, takes no new ones, and ends the actors. Returns when they are gone.
+    /// Refuses new calls, runs the queued ones, and ends the actors. Returns when they have exited.
     pub fn shut_down(&self) {
         self.caller.engine.shut_down();
     }
 
-    /// Kills the actors at once, whatever they do. Calls that wait or run are errors.
+    /// Kills the actors at once. Queued and running calls return errors.
     pub fn shut_down_now(&self) {
         self.caller.engine.abort();
     }
@@ -103,7 +105,7 @@ impl<P: Remote> fmt::Debug for Actors<P> {
     }
 }
 
-/// One actor of several. Its calls run in the order in which they were made.
+/// A single actor. Its calls run in the order in which they were made.
 pub struct Actor<P: Remote> {
     caller: Caller,
     methods: P::Actors,
@@ -111,7 +113,7 @@ pub struct Actor<P: Remote> {
 }
 
 impl<P: Remote> Actor<P> {
-    /// How long a call through this handle may take, with its time in the queue.
+    /// Deadline of calls through this handle, which includes their time in the queue.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.caller.options.deadline = Some(deadline);
@@ -119,7 +121,7 @@ impl<P: Remote> Actor<P> {
         self
     }
 
-    /// The actor's process, if it is up.
+    /// The actor's process. Returns `None` if it is not running.
     pub fn worker(&self) -> Option<Worker> {
         self.caller.engine.workers().into_iter().find(|worker| worker.index == self.index)
     }

@@ -1,4 +1,4 @@
-//! Making calls: from a method and its arguments to a [`Pending`].
+//! Calls: from a method and its arguments to a [`Pending`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::engine::sys::entry::FnToken;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
 
-/// How calls are made.
+/// Options of calls.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     pub deadline: Option<Duration>,
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub actor: bool,
 }
 
-/// A program on an engine: what the code that `#[ray_zerocopy::remote]` writes calls.
+/// A program on an engine. The code that `#[ray_zerocopy::remote]` writes calls it.
 #[derive(Clone)]
 pub struct Caller {
     pub(crate) program: Arc<Program>,
@@ -54,13 +54,13 @@ impl Method {
         Self { name, handler: FnToken::of(handler).map_err(|error| error.to_string()) }
     }
 
-    /// A method whose function is this crate's own.
+    /// A method whose function is part of this crate, by the function's name.
     pub(crate) fn named(name: &'static str, function: &str) -> Self {
         Self { name, handler: Ok(FnToken::named(function)) }
     }
 }
 
-/// A program for a pipeline of type `P`.
+/// Makes the program of a pipeline of type `P`.
 pub(super) fn program<P: Root>(
     arena: Arena,
     device: String,
@@ -77,7 +77,8 @@ pub(super) fn program<P: Root>(
 }
 
 impl Caller {
-    /// Puts a call into the engine's queue, and waits for a place in it if it is full.
+    /// Puts a call into the engine's queue. If the queue is full, waits for a place, or fails, as
+    /// the options say.
     pub fn call<T>(
         &self,
         method: Method,
@@ -103,7 +104,7 @@ impl Caller {
             handler,
             args: writer.finish(),
             reply,
-            // A deadline that no clock can show is none.
+            // A deadline beyond the clock's range is no deadline.
             deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
             allowed: self.options.attempts,
             attempts: 0,

@@ -1,4 +1,4 @@
-//! A loaded pipeline in a worker: what the engine calls a program.
+//! A loaded pipeline in a worker, which the engine calls a program.
 
 use burn::tensor::Device;
 
@@ -14,7 +14,7 @@ use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
 use crate::{device, panics};
 
-/// A remote method, as a worker runs it: arguments in, result out.
+/// The function that runs a remote method in a worker: reads the arguments and writes the result.
 pub type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
 
 struct HostedPipeline<P> {
@@ -23,7 +23,7 @@ struct HostedPipeline<P> {
     device: Device,
 }
 
-/// What a worker runs to load a pipeline of type `P`.
+/// Loads a pipeline of type `P` in a worker.
 pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
     let LoadRequest { arena, device, strict } = request;
     let device = device::device(&device)?;
@@ -50,15 +50,16 @@ impl<P: Root> Served for HostedPipeline<P> {
 }
 
 impl<P: Root> HostedPipeline<P> {
-    /// A panic may have left the pipeline half-changed: the next call gets a new one, from the arena.
+    /// Loads the pipeline again from the arena, since a panic may have left it half-changed.
+    /// Returns the text of the panic, with an error of the load.
     fn renew(&mut self, panic: String) -> String {
-        // The half-changed pipeline is dropped here, and may panic again, as may its copied fields when they are decoded.
+        // Dropping the half-changed pipeline may panic again, as may decoding its copied fields.
         let renewed =
             panics::caught(|| load::<P>(&self.arena, &self.device).map(|new| self.pipeline = new.into_inner()));
         match renewed {
             Ok(Ok(())) => panic,
-            Ok(Err(error)) => format!("{panic}; the pipeline could not be loaded anew: {error}"),
-            Err(again) => format!("{panic}; while the pipeline was loaded anew: {again}"),
+            Ok(Err(error)) => format!("{panic}; the pipeline could not be loaded again: {error}"),
+            Err(again) => format!("{panic}; while the pipeline was loaded again: {again}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Remote methods as types: what `#[ray_zerocopy::remote]` writes of each method, and everything
-//! that follows from it.
+//! Remote methods as types: the trait that `#[ray_zerocopy::remote]` implements for each method,
+//! and the generic code that uses it.
 //!
 //! The macro writes one impl of [`RemoteMethod`] for each method. Calling the method, running it in
 //! a worker and listing it are generic functions here, so that the macro's code stays small.

@@ -1,4 +1,5 @@
-//! Wrappers: a pipeline and an engine, joined. Methods of a pipeline become calls, and results come back.
+//! Wrappers, which join a pipeline and an engine: methods of the pipeline become calls that run in
+//! workers.
 
 pub(crate) mod actor;
 pub(crate) mod actors;
@@ -31,8 +32,9 @@ pub trait Remote: Root {
     /// The methods that actors have: those that take `&self` or `&mut self`.
     type Actors: From<Caller>;
 
-    /// The methods, for callers that learn of them at run time only, in the order of the source. One that has a `where`
-    /// clause of its own is not among them, since not every pipeline of the type has it.
+    /// The methods in the order of the source, for callers that do not know them at compile time. A
+    /// method with a `where` clause of its own is not listed, since not every pipeline of the type
+    /// has it.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -54,6 +56,8 @@ pub trait Remote: Root {
     /// assert_eq!((methods[0].name, methods[0].doc), ("predict", "Scores of each row."));
     /// assert_eq!(methods[0].parameters[0].name, "rows");
     /// ```
+    // Hidden: `ray-zerocopy-python` is the only consumer outside of this crate.
+    #[doc(hidden)]
     fn methods() -> Vec<MethodInfo<Self>> {
         Self::METHODS.iter().map(MethodEntry::info).collect()
     }

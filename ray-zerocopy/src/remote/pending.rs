@@ -1,4 +1,4 @@
-//! Results that are on their way.
+//! Handles of calls in flight.
 
 use std::fmt;
 use std::future::Future;
@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 
 type Answer = std::result::Result<Incoming, CallError>;
 
-/// A result that is on its way. Wait for it, or `.await` it on any executor. Tensors arrive on the `cpu` device.
+/// The result of a call in flight. Wait for it, or `.await` it on any executor. Tensors arrive on
+/// the `cpu` device.
 ///
 /// A call runs even if its `Pending` is dropped.
 ///
@@ -42,15 +43,15 @@ type Answer = std::result::Result<Incoming, CallError>;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "the call runs, but nobody sees its result or its error: `.wait()?` or `.await?` it"]
+#[must_use = "the call runs, but its result or error is lost: `.wait()?` or `.await?` it"]
 pub struct Pending<T> {
     answer: oneshot::Receiver<Answer>,
     take: fn(&mut Reader) -> std::result::Result<T, WireError>,
     method: &'static str,
     taken: bool,
-    /// The process that made the call. A fork of it has this value too, and never gets the answer.
+    /// The process that made the call. A fork of it has this value too, but never gets the reply.
     process: u32,
-    /// The right to receive the answer, for as long as nobody has asked for it.
+    /// The right to receive the reply on the caller's thread, until it is used or given up.
     pub(super) lone: Option<Box<dyn Receive>>,
 }
 
@@ -76,7 +77,8 @@ impl<T> Pending<T> {
     /// Waits for the result.
     ///
     /// # Errors
-    /// If the method panicked, its worker died, its deadline passed, or its result could not travel.
+    /// If the method panicked, its worker died, its deadline passed, or its result could not be
+    /// sent.
     pub fn wait(mut self) -> Result<T> {
         self.check_process()?;
         if let Some(lone) = self.lone.take() {
@@ -89,9 +91,10 @@ impl<T> Pending<T> {
         self.value(answer.unwrap_or_else(|| Err(self.lost())))
     }
 
-    /// Waits for the result, but not for long: `None` if it is not there yet. May be called again then, and only then.
+    /// Waits for the result for at most `timeout`. Returns `None` if it has not arrived, and may be
+    /// called again in that case only.
     ///
-    /// The call goes on. To end it after some time, give the wrapper a deadline.
+    /// The call goes on after a timeout. To end it after some time, give the wrapper a deadline.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -108,8 +111,10 @@ impl<T> Pending<T> {
         Some(self.value(answer))
     }
 
-    /// Blocks until the answer is there; `None` if it is not there in time. By polling, because oneshot's own blocking
-    /// calls panic once a receiver has been polled, and whoever has polled may well wait afterwards.
+    /// Blocks until the reply arrives. Returns `None` if it does not arrive in time.
+    ///
+    /// It polls, because oneshot's own blocking calls panic once a receiver has been polled, and a
+    /// caller may poll first and wait afterwards.
     fn receive(&mut self, until: Option<Instant>) -> Option<Result<Answer>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -125,7 +130,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// Whether this process is the one that made the call.
+    /// Returns an error if this process is not the one that made the call.
     fn check_process(&self) -> Result<()> {
         if self.process == std::process::id() {
             return Ok(());
@@ -133,13 +138,13 @@ impl<T> Pending<T> {
         Err(CallError::forked(self.method).into())
     }
 
-    /// Leaves the answer to the engine: someone else may need what the right to it keeps busy.
+    /// Leaves the reply to the engine's threads, since other calls may need the worker.
     fn give_up_right(&mut self) {
         if let Some(lone) = self.lone.take() {
             if self.process == std::process::id() {
                 drop(lone);
             } else {
-                // The engine's locks may be held by threads that a fork has not got.
+                // The engine's locks may be held by threads that do not exist in the fork.
                 std::mem::forget(lone);
             }
         }
@@ -153,7 +158,8 @@ impl<T> Pending<T> {
         })
     }
 
-    /// Every call is answered as long as its engine lives; and a result can be taken only once.
+    /// The error of a call without a reply. An engine replies to every call as long as it runs, and
+    /// a result can be taken only once.
     fn lost(&self) -> Error {
         let method = self.method.to_owned();
         match self.taken {
@@ -199,11 +205,11 @@ impl Wake for Unpark {
     }
 }
 
-/// Many results as one. See [`gather`].
-#[must_use = "the calls run, but nobody sees their results: `.wait()?` or `.await?` them"]
+/// The results of several calls in flight. See [`gather`].
+#[must_use = "the calls run, but their results and errors are lost: `.wait()?` or `.await?` them"]
 pub struct Gather<T> {
     slots: Vec<Slot<T>>,
-    /// How many of the first are here: what is polled next is the one behind them.
+    /// Number of leading results that have arrived. The slot after them is polled next.
     here: usize,
 }
 
@@ -213,7 +219,8 @@ enum Slot<T> {
     Taken,
 }
 
-/// Joins results that are on their way into one, in the order of the calls. The calls are made first, all of them.
+/// Joins the results of calls in flight into one, in the order of the calls. All calls are made
+/// first.
 ///
 /// There is an example at [`Pending`].
 pub fn gather<T>(pending: impl IntoIterator<Item = Pending<T>>) -> Gather<T> {
@@ -234,7 +241,8 @@ impl<T> Gather<T> {
         values.collect()
     }
 
-    /// Waits for all results, but not for long: `None` if some are missing. May be called again then, and only then.
+    /// Waits for all results for at most `timeout`. Returns `None` if one is missing, and may be
+    /// called again in that case only.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -246,17 +254,18 @@ impl<T> Gather<T> {
         })
     }
 
-    /// Asks for the results that are missing, one after the other. Says nothing as long as one is.
+    /// Asks for the missing results, in order. Returns `None` as long as one is missing.
     fn collect(&mut self, mut ask: impl FnMut(&mut Pending<T>) -> Option<Result<T>>) -> Option<Result<Vec<T>>> {
         if self.here == 0 {
-            // Each of them is wanted, so none is left for its caller to fetch.
+            // All results are needed, so the engine receives every reply.
             self.slots.iter_mut().for_each(|slot| {
                 if let Slot::OnItsWay(pending) = slot {
                     pending.give_up_right();
                 }
             });
         }
-        // Only the first that is missing: all are needed, and to ask each of a thousand whenever one arrives is a million questions.
+        // Polls only the first missing result, since all are needed: polling each of 1000 whenever
+        // one arrives would be a million polls.
         while let Some(slot) = self.slots.get_mut(self.here) {
             if let Slot::OnItsWay(pending) = slot {
                 match ask(pending)? {

@@ -1,4 +1,5 @@
-//! Remote methods as data, for callers that learn their types at run time, as those in Python do.
+//! Remote methods as data, for callers that do not know their types at compile time, such as
+//! Python.
 //!
 //! Does not depend on Python: a [`Schema`] is the format of a value in a message, see
 //! [`wire`](super::wire).
@@ -7,6 +8,8 @@ use super::hosted::Handler;
 use crate::tensor::kind::TensorKind;
 
 /// The format of a type's values in a message.
+// Hidden: `ray-zerocopy-python` is the only consumer outside of this crate.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Schema {
@@ -21,7 +24,7 @@ pub enum Schema {
     List(Box<Schema>),
     /// An array of that length: each item.
     Array(Box<Schema>, usize),
-    /// An option: whether it is `Some`, and then the value.
+    /// An option: a flag for `Some`, and then the value.
     Optional(Box<Schema>),
     /// A map: the number of entries, then each key and its value.
     Map {
@@ -32,8 +35,8 @@ pub enum Schema {
     },
     /// A tuple: each element.
     Tuple(Vec<Schema>),
-    /// A result. If `ok` is a [`Value`](Self::Value), it is one value, as serde writes a `Result`.
-    /// Otherwise it is whether it is `Ok`, and then the content.
+    /// A result. If `ok` is a [`Value`](Self::Value), the result is one value, as serde writes a
+    /// `Result`. Otherwise it is a flag for `Ok`, and then the content.
     Fallible {
         /// The content of `Ok`.
         ok: Box<Schema>,
@@ -59,7 +62,9 @@ impl Schema {
     }
 }
 
-/// A parameter of a method, without the receiver.
+/// A parameter of a method, other than the receiver.
+// Hidden: `ray-zerocopy-python` is the only consumer outside of this crate.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name in the source.
@@ -70,6 +75,8 @@ pub struct Parameter {
 
 /// A method of a pipeline that can be called remotely: an item of
 /// [`Remote::methods`](super::Remote::methods).
+// Hidden: `ray-zerocopy-python` is the only consumer outside of this crate.
+#[doc(hidden)]
 pub struct MethodInfo<P> {
     /// Its name in the source.
     pub name: &'static str,
@@ -127,20 +134,20 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_a_value() {
+    fn other_types_are_values() {
         assert_eq!(schema!(Vec<u32>), Schema::Value { ty: "alloc::vec::Vec<u32>" });
         assert_eq!(schema!(()), Schema::Value { ty: "()" });
         assert_eq!(schema!(Option<u8>), Schema::Value { ty: std::any::type_name::<Option<u8>>() });
     }
 
     #[test]
-    fn results_are_told_apart_from_values_with_tensors_and_without() {
+    fn results_have_the_schema_fallible() {
         let error = Box::new(Schema::Value { ty: "u8" });
         let ok = Box::new(tensor(1, TensorKind::Float));
         assert_eq!(schema!(Result<Tensor<1>, u8>), Schema::Fallible { ok, error: error.clone() });
         let ok = Box::new(Schema::Value { ty: "bool" });
         assert_eq!(schema!(Result<bool, u8>), Schema::Fallible { ok, error });
-        // Only as a whole: inside of a value it is part of the value.
+        // A `Result` inside of a value is part of the value.
         assert!(matches!(schema!(Vec<Result<bool, u8>>), Schema::Value { .. }));
     }
 }

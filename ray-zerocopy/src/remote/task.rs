@@ -1,4 +1,4 @@
-//! Tasks: each call runs on whichever worker is free.
+//! Tasks: each call runs on any free worker.
 
 use std::fmt;
 use std::ops::Deref;
@@ -19,13 +19,15 @@ use crate::pipeline::share::share;
 use crate::report::processes::report;
 use crate::report::table::Report;
 
-/// A pipeline whose method calls are tasks: each runs on whichever worker process is free.
+/// A pipeline whose method calls are tasks: each runs on any free worker process.
 ///
-/// The methods are those that take `&self` in the impl block under `#[ray_zerocopy::remote]`, and each returns a
-/// [`Pending`](crate::Pending). A worker keeps the pipeline that it loaded, so a second task rebuilds nothing; but which worker runs a
-/// task is not said, so tasks have no state that a caller could rely on.
+/// The methods are those that take `&self` in the impl block under `#[ray_zerocopy::remote]`. Each
+/// returns a [`Pending`](crate::Pending). A worker keeps the pipeline that it loaded, so a second
+/// task rebuilds nothing. But a task may run on any worker, so callers cannot rely on state in
+/// workers.
 ///
-/// A task whose worker dies runs again on another, three times at most by default, so it has to be repeatable.
+/// If its worker dies, a task runs again on another one, with three attempts by default. So tasks
+/// have to be repeatable.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
@@ -62,7 +64,7 @@ pub struct TaskWrapper<P: Remote> {
 }
 
 impl<P: Remote> TaskWrapper<P> {
-    /// Shares a pipeline and runs its methods on the workers that this process shares, [`LocalPool::shared`].
+    /// Shares a pipeline and runs its methods on this process's shared pool, [`LocalPool::shared`].
     ///
     /// # Errors
     /// If the pipeline cannot be shared, or the workers cannot be started.
@@ -70,7 +72,8 @@ impl<P: Remote> TaskWrapper<P> {
         Self::on(&LocalPool::shared()?, pipeline)
     }
 
-    /// Shares a pipeline and runs its methods on workers of your choice: [`LocalPool`] ones, or those of a Ray cluster.
+    /// Shares a pipeline and runs its methods on workers of your choice: those of a [`LocalPool`]
+    /// or of a Ray cluster.
     ///
     /// # Errors
     /// If the pipeline cannot be shared.
@@ -78,10 +81,10 @@ impl<P: Remote> TaskWrapper<P> {
         Self::from_arena_on(backend, share(pipeline)?)
     }
 
-    /// Runs the methods of a shared pipeline on the workers that this process shares, [`LocalPool::shared`].
+    /// Runs the methods of a shared pipeline on this process's shared pool, [`LocalPool::shared`].
     ///
     /// # Errors
-    /// If the workers cannot be started; and as [`from_arena_on`](Self::from_arena_on).
+    /// If the workers cannot be started, and as [`from_arena_on`](Self::from_arena_on).
     pub fn from_arena(arena: Arena) -> Result<Self> {
         Self::from_arena_on(&LocalPool::shared()?, arena)
     }
@@ -89,7 +92,8 @@ impl<P: Remote> TaskWrapper<P> {
     /// Runs the methods of a shared pipeline on workers of your choice.
     ///
     /// # Errors
-    /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error of the first call.
+    /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error
+    /// of the first call.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
         let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
@@ -97,7 +101,7 @@ impl<P: Remote> TaskWrapper<P> {
     }
 
     fn assemble(EngineHandle(engine): EngineHandle, program: Arc<Program>, options: Options) -> Self {
-        // Set before by an earlier step of the same wrapper, for the same engine.
+        // Fails if an earlier step of the same wrapper has set it, to the same engine.
         drop(program.engine.set(Arc::downgrade(&engine)));
         let caller = Caller { program, engine, options, pinned: None };
         Self { tasks: P::Tasks::from(caller.clone()), caller }
@@ -119,8 +123,8 @@ impl<P: Remote> TaskWrapper<P> {
         Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
     }
 
-    /// Device on which workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`, `"libtorch"`; see
-    /// [`device()`](crate::device()).
+    /// Device on which workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`,
+    /// `"libtorch"`; see [`device()`](crate::device()).
     ///
     /// # Errors
     /// If it is not a device. A device that the workers do not have is an error of the first call.
@@ -130,7 +134,8 @@ impl<P: Remote> TaskWrapper<P> {
         Ok(self.reprogram(device.to_string(), strict, memory))
     }
 
-    /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype cannot borrow.
+    /// Makes it an error if a worker has to copy a weight, because its device or the weight's dtype
+    /// cannot borrow.
     #[must_use]
     pub fn strict(self) -> Self {
         let Program { ref device, memory, .. } = *self.caller.program;
@@ -138,11 +143,12 @@ impl<P: Remote> TaskWrapper<P> {
         self.reprogram(device, true, memory)
     }
 
-    /// How the memory of the weights is treated. Default: as any other memory.
+    /// Memory policy of the weights. Default: no huge pages, prefaulting or locking.
     ///
-    /// Huge pages are made by this process, here, for all; with [`HugePages::Now`](crate::memory::HugePages::Now) this returns
-    /// when they are. Each worker prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
-    /// applied is no error: what came of it is in the [`report`](Self::report).
+    /// This process creates huge pages, for all processes that map the weights. With
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. Each worker
+    /// prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
+    /// applied is not an error. Its outcome is in the [`report`](Self::report).
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.arena().apply_policy(memory.once());
@@ -151,19 +157,21 @@ impl<P: Remote> TaskWrapper<P> {
         self.reprogram(device, strict, memory)
     }
 
-    /// How long a call may take, with its time in the queue. A worker that is still busy then is killed and replaced.
+    /// Deadline of a call, which includes its time in the queue. A worker that still runs the call
+    /// then is killed and replaced.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
     }
 
-    /// How often a task may be tried when its workers die. Default: 3.
+    /// Limit on the attempts of a task whose workers die. Default: 3.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         self.with(|options| options.attempts = attempts.max(1))
     }
 
-    /// Makes a call fail at once when the queue is full. By default it waits for a place, which blocks its thread.
+    /// Makes a call fail at once if the queue is full. By default the calling thread blocks until
+    /// there is a place.
     #[must_use]
     pub fn fail_when_full(self) -> Self {
         self.with(|options| options.wait = false)
@@ -174,7 +182,7 @@ impl<P: Remote> TaskWrapper<P> {
         &self.caller.program.arena
     }
 
-    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    /// Mappings and memory use of each process, by the kernel's figures. Prints as a table.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -182,10 +190,11 @@ impl<P: Remote> TaskWrapper<P> {
         report(&self.caller.program, &*self.caller.engine).map_err(Into::into)
     }
 
-    /// Loads the pipeline in this process, borrowing from the arena too.
+    /// Loads the pipeline in this process. It borrows from the same arena.
     ///
     /// # Errors
-    /// If the device is not there, or something had to be copied and the wrapper is [`strict`](Self::strict).
+    /// If the device is not available, or a tensor had to be copied and the wrapper is
+    /// [`strict`](Self::strict).
     pub fn load(&self) -> Result<crate::pipeline::load::Loaded<P>> {
         let program = &self.caller.program;
         self.arena().follow(program.memory);

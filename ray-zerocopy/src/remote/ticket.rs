@@ -1,4 +1,4 @@
-//! Tickets: what a process needs to open the arena of another process, as plain data.
+//! Tickets: plain data with which a process opens the arena of another process.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,9 +13,10 @@ use crate::engine::local::broker;
 use crate::error::ticket::TicketError;
 use crate::pipeline::rebuild::Root;
 
-/// An exported [`ActorWrapper`]: plain data, for a process of the same machine and user. See [`ActorWrapper::export`].
+/// An exported [`ActorWrapper`]: plain data, for a process of the same machine and user. See
+/// [`ActorWrapper::export`].
 ///
-/// Serialising and deserialising a ticket does no I/O. A ticket has the serialised form of the wrapper.
+/// Serialising and deserialising a ticket does no I/O. The serialised form is that of the wrapper.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -64,11 +65,12 @@ impl<P> Ticket<P> {
 }
 
 impl<P: Root> Ticket<P> {
-    /// Fetches the arena from the process that shared it, and checks every byte. A process that has it already does not map and
-    /// check it again.
+    /// Fetches the arena from the process that shared it, and verifies all of its checksums. A
+    /// process that already has the arena does not map and verify it again.
     ///
     /// # Errors
-    /// If that process is gone, has withdrawn the arena, or is another user's; or if the arena is corrupted.
+    /// If the other process has ended, has withdrawn the arena, or belongs to another user, or if
+    /// the arena is corrupted.
     pub fn open(&self) -> Result<ActorWrapper<P>, TicketError> {
         ActorWrapper::redeem(&self.data)
     }
@@ -80,7 +82,7 @@ impl<P> Clone for Ticket<P> {
     }
 }
 
-/// Without the secret, which does not belong in logs.
+/// Prints without the secret, which does not belong in logs.
 impl<P> fmt::Debug for Ticket<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = f.debug_struct("Ticket");

@@ -1,7 +1,8 @@
-//! Calls by somebody who learns the types at run time only, on a pipeline of this process.
+//! Calls on a pipeline of this process, for callers that do not know the types at compile time.
 //!
-//! Arguments are written one by one as a [`Schema`](super::schema::Schema) says, and results read in the same way. Nothing here believes
-//! the caller: what does not fit is an error that says where.
+//! Arguments are written one by one as a [`Schema`](super::schema::Schema) says, and results are
+//! read in the same way. Arguments are not trusted: one that does not fit is an error with its
+//! position.
 
 use burn::tensor::{Bytes, DType, Device, TensorData};
 use serde::Serialize;
@@ -20,12 +21,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Where the next value begins: what [`Failed::Argument`] says is compared with it.
+    /// The position at which the next value begins, to compare with that of [`Failed::Argument`].
     pub fn position(&self) -> usize {
         self.values.len()
     }
 
-    /// Appends a value that is MessagePack already.
+    /// Appends a value that is already MessagePack.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.values.extend((bytes.len() as u64).to_le_bytes());
         self.values.extend(bytes);
@@ -39,10 +40,11 @@ impl Arguments {
         codec::encode(value).map(|bytes| self.raw(&bytes)).map_err(WireError::new)
     }
 
-    /// Appends a tensor over bytes that stay where they are, if they lie at a multiple of an element's size.
+    /// Appends a tensor. Its bytes are not copied if their address is a multiple of an element's
+    /// size.
     ///
     /// # Errors
-    /// Never: of what is in a header there is nothing that serde cannot write.
+    /// Never: serde can write every part of a tensor's header.
     pub fn tensor(&mut self, dtype: DType, shape: Vec<usize>, bytes: bytes::Bytes) -> Result<(), WireError> {
         self.tensors.push(bytes);
         self.value(&TensorHeader { dtype, shape, segment: self.tensors.len() })
@@ -55,7 +57,7 @@ impl Arguments {
     }
 }
 
-/// The result of a call, which is read as a [`Schema`](super::schema::Schema) says.
+/// The result of a call, to be read as a [`Schema`](super::schema::Schema) says.
 pub struct Results {
     values: Bytes,
     tensors: Vec<Bytes>,
@@ -68,7 +70,8 @@ pub struct ResultTensor {
     pub dtype: DType,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its elements, in the order of C. They may be the pipeline's own memory, so nobody may write to them.
+    /// Its elements, in C order. They may be the pipeline's own memory, so they must not be written
+    /// to.
     pub bytes: bytes::Bytes,
 }
 
@@ -98,10 +101,10 @@ impl Results {
         Self { values, tensors: segments.collect(), at: 0 }
     }
 
-    /// The next value, as MessagePack.
+    /// Returns the next value, as MessagePack.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no further value.
     pub fn raw(&mut self) -> Result<&[u8], WireError> {
         let short = || WireError::new("the result ends too early".to_owned());
         let start = self.at.checked_add(8).ok_or_else(short)?;
@@ -113,18 +116,18 @@ impl Results {
         Ok(value)
     }
 
-    /// The next value.
+    /// Returns the next value.
     ///
     /// # Errors
-    /// If there is none, or another.
+    /// If there is no further value, or it has another type.
     pub fn value<T: DeserializeOwned>(&mut self) -> Result<T, WireError> {
         codec::decode(self.raw()?).map_err(WireError::new)
     }
 
-    /// The next tensor.
+    /// Returns the next tensor.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no further tensor.
     pub fn tensor(&mut self) -> Result<ResultTensor, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = segment.checked_sub(1).and_then(|index| self.tensors.get(index));
@@ -138,12 +141,12 @@ impl Results {
 pub enum Failed {
     /// An argument is not what the method takes.
     Argument {
-        /// Where the value begins that is not.
+        /// The position of the value.
         at: usize,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The result cannot be turned into bytes.
+    /// The result cannot be serialised.
     Answer(String),
     /// The method panicked. The pipeline may be half-changed, if the method takes `&mut self`.
     Panicked(String),
@@ -152,7 +155,7 @@ pub enum Failed {
 /// Runs a method.
 ///
 /// # Errors
-/// If the arguments are not the method's, or it panics.
+/// If the arguments are not those of the method, or the method panics.
 pub fn call<P>(
     handler: Handler<P>,
     pipeline: &mut P,
@@ -173,10 +176,10 @@ pub fn call<P>(
     }
 }
 
-/// Makes a pipeline of arguments: `make` takes them in turn with [`Reader::value`].
+/// Makes a pipeline from arguments. `make` reads them in order with [`Reader::value`].
 ///
 /// # Errors
-/// If they are not what `make` takes, or it panics.
+/// If the arguments are not those that `make` reads, or it panics.
 pub fn make<P>(arguments: Arguments, make: impl FnOnce(&mut Reader) -> Result<P, WireError>) -> Result<P, Failed> {
     crate::os::fork::adopt();
     let mut reader = arguments.reader(&Device::flex());
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_what_the_source_says() {
+    fn method_table_matches_the_source() {
         let methods = Model::methods();
         let names: Vec<_> = methods.iter().map(|method| (method.name, method.exclusive)).collect();
         assert_eq!(names, [("predict", false), ("same", false), ("count", true), ("clash", false)]);
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_in_and_out_where_they_are() {
+    fn tensor_bytes_are_passed_without_a_copy() {
         let device = Device::flex();
         for offset in [0, 4] {
             let (bytes, mut arguments) = (rows(), Arguments::default());
@@ -290,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error_that_says_where() {
+    fn mismatched_argument_error_has_its_position() {
         let device = Device::flex();
         let mut model = Model::new(&device);
         let predict = Model::methods()[0].handler;
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_and_panics_of_the_method_are_kept_apart() {
+    fn method_errors_and_panics_are_distinguished() {
         let device = Device::flex();
         let mut model = Model::new(&device);
         let methods = Model::methods();

@@ -23,7 +23,7 @@ use crate::tensor::kind::Kind;
 #[derive(Debug)]
 pub struct WireError {
     pub(crate) reason: String,
-    /// The error of a graph, if it is one: the caller gets it as such.
+    /// The error of a graph, if it is one. The caller gets it as `CallError::Graph`.
     pub(crate) graph: Option<ReplayError>,
 }
 
@@ -108,7 +108,7 @@ pub struct Reader {
     device: Device,
     /// Whether tensors stay where they are if they lie at a multiple of an element's size only.
     loose: bool,
-    /// Tensors of this process, which the next ones are.
+    /// Tensors of this process, to be returned as the next ones.
     given: VecDeque<DispatchTensor>,
 }
 
@@ -118,19 +118,19 @@ impl Reader {
         Self { message, at: 0, device, loose: false, given: VecDeque::new() }
     }
 
-    /// Over values, with tensors of this process wherever one is read.
+    /// A reader of values, with tensors of this process for each tensor that is read.
     pub(crate) fn given(values: Vec<u8>, given: VecDeque<DispatchTensor>, device: Device) -> Self {
         let message = Incoming { segments: vec![bytes::Bytes::from(values)] };
         Self { given, ..Self::new(message, device) }
     }
 
-    /// Over memory of a caller in this process, where a copy would only cost time: what is read
-    /// once gains nothing from the alignment that weights have.
+    /// A reader of a message from a caller in this process. It does not copy a tensor to align it
+    /// like weights, because tensors that are read once gain nothing from that.
     pub(super) fn loose(message: Incoming, device: Device) -> Self {
         Self { loose: true, ..Self::new(message, device) }
     }
 
-    /// Where the next value starts, or the one that could not be read.
+    /// The position of the next value, or of the one that could not be read.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -170,10 +170,10 @@ impl Reader {
 }
 
 impl Reader {
-    /// The next tensor, of whatever rank: its bytes stay where they are in the message.
+    /// Returns the next tensor, of any rank. Its bytes stay in the message's memory.
     ///
     /// # Errors
-    /// If there is none, or its bytes are not as many as its shape says.
+    /// If there is no further tensor, or the number of its bytes does not fit its shape.
     pub(crate) fn data(&mut self) -> Result<TensorData, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });

@@ -1,10 +1,10 @@
-//! Reports: which processes map an arena, what that costs and saves, by the kernel's own figures.
+//! Reports: which processes map an arena, and what that costs and saves, from the kernel's figures.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `processes` | the processes of a wrapper, and every process that maps an arena |
-//! | `table` | a report as data, and as the table that it prints |
-//! | `scan` | all arenas of this machine, whoever started their processes |
+//! | `table` | a report as data, and its formatting as a table |
+//! | `scan` | all arenas of this machine, with all processes that map them |
 
 pub(crate) mod processes;
 pub(crate) mod scan;

@@ -14,7 +14,7 @@ use crate::os::procfs;
 use crate::os::procfs::Map;
 use crate::os::smaps::{Figures, field, figures};
 
-/// Asks the kernel about this process and the workers of a wrapper.
+/// Reports on this process and the workers of a wrapper.
 pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, ReportError> {
     let arena = &program.arena;
     let files = Files::of(arena)?;
@@ -23,7 +23,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
     let mut hidden = 0;
     for worker in engine.workers().into_iter().filter(|worker| engine.is_here(*worker)) {
         let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else {
-            // A worker that dies while it is looked at is not in the report; its successor will be.
+            // A worker that dies meanwhile is omitted. A later report contains its successor.
             hidden += usize::from(procfs::is_hidden(worker.pid));
             continue;
         };
@@ -38,7 +38,8 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
     Ok(Report { arena: arena.size_bytes(), processes, hidden })
 }
 
-/// Asks the kernel about every process of this user that maps an arena, and counts those that it says nothing about.
+/// Reports on every process of this user that maps an arena, and counts processes that may not be
+/// inspected.
 pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
     let files = Files::of(arena)?;
@@ -62,11 +63,13 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     Ok(Report { arena: arena.size_bytes(), processes, hidden })
 }
 
-/// The memfds and files of an arena, as device and inode: how `/proc/<pid>/maps` names them, which is not always how `fstat`
-/// does, so they are looked up by where they are mapped.
+/// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`
+/// by the addresses of their mappings, since `fstat` may return another device than
+/// `/proc/<pid>/maps`.
 struct Files {
     files: Vec<(String, u64)>,
-    /// Whether they are Ray's store, where the arena is what is protected: Ray maps the rest writable.
+    /// Whether the file is that of Ray's object store. Only its read-only mappings are the arena:
+    /// Ray maps the rest writable.
     store: bool,
 }
 
@@ -82,7 +85,7 @@ impl Files {
         Self { files: ours.map(|map| (map.device.to_owned(), map.inode)).collect(), store: false }
     }
 
-    /// Whether a mapping is of one of them.
+    /// Returns whether a mapping is one of the arena.
     fn have(&self, map: &Map<'_>) -> bool {
         let ours = || self.files.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode));
         !(self.store && map.permissions.contains('w')) && ours()
@@ -113,7 +116,7 @@ fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport,
     })
 }
 
-/// What a process maps of an arena, and what it costs, in bytes: see [`ProcessReport`].
+/// Memory of a process in bytes, and the part that is an arena: see [`ProcessReport`].
 pub(crate) struct Usage {
     pub(crate) arena: Figures,
     pub(crate) private: u64,
@@ -152,7 +155,7 @@ mod tests {
         };
         assert_eq!(at(&[0x7f00_0000_0000]), [4711]);
         assert_eq!(at(&[0x7f00_0000_0000, 0x7f00_0040_0000]), [4711, 4712]);
-        // Neither free addresses nor anonymous memory are anybody's.
+        // Free addresses and anonymous memory do not belong to an arena.
         assert!(at(&[0x1000, 0x7f00_0080_0000]).is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! The arenas of this machine: which processes have one mapped, whoever started them.
+//! Finds all arenas of this machine, and the processes that map them.
 //!
-//! An arena has no name and is on no list. What there is to see is in `/proc`: memfds that are called as ours are, and
-//! files that are arenas, among what processes have mapped.
+//! Arenas are not registered anywhere. They are found in `/proc/<pid>/maps`: memfds with the name
+//! that arenas have, and mapped files that are arenas.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::ErrorKind;
@@ -17,38 +17,40 @@ use crate::os::procfs;
 use crate::os::procfs::Map;
 use crate::os::title::titled;
 
-/// How the kernel names a memfd that was created as `ray-zerocopy`. Messages have another name.
+/// Path in `/proc/<pid>/maps` of a memfd that was created as `ray-zerocopy`. The memfds of messages
+/// have another name.
 const MEMFD: &str = "/memfd:ray-zerocopy (deleted)";
 
 /// The arenas that processes have mapped.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Scan {
-    /// Each arena, with the processes that map it. Those of most processes first.
+    /// Each arena, with the processes that map it. Arenas with the most processes come first.
     pub arenas: Vec<MappedArena>,
-    /// How many processes could not be looked into: those of other users, and those that have protected themselves. Of processes
-    /// that `/proc` does not show at all (`hidepid=2`) nothing is known.
+    /// The number of processes that could not be inspected: those of other users, and those that
+    /// are not dumpable. Processes that `/proc` does not show at all (`hidepid=2`) are not counted.
     pub hidden: usize,
 }
 
 impl Scan {
-    /// The processes that map an arena, each once, even if it maps several.
+    /// Returns the processes that map an arena, each once, even if it maps several.
     fn processes(&self) -> impl Iterator<Item = &MappingProcess> {
         let mut seen = HashSet::new();
         self.arenas.iter().flat_map(|arena| &arena.processes).filter(move |process| seen.insert(process.pid))
     }
 
-    /// The sum of what each process alone has.
+    /// The sum of the private memory of all processes, in bytes.
     pub fn private(&self) -> u64 {
         self.processes().map(|process| process.private).sum()
     }
 
-    /// The sum over all processes of their part of all that they map: what the machine has to have.
+    /// The sum of the `Pss` of all processes, in bytes: the memory that they take of the machine.
     pub fn pss(&self) -> u64 {
         self.processes().map(|process| process.pss).sum()
     }
 
-    /// What it would cost more if every process had the part of each arena that it uses to itself.
+    /// The memory that sharing saves, in bytes: how much more the processes would take if each had
+    /// its own copy of the pages that it maps, less the shared copy.
     pub fn saved(&self) -> u64 {
         self.arenas.iter().map(MappedArena::saved).sum()
     }
@@ -58,34 +60,34 @@ impl Scan {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MappedArena {
-    /// The device as `/proc/<pid>/maps` has it, `00:01`.
+    /// The device as in `/proc/<pid>/maps`, such as `00:01`.
     pub device: String,
-    /// The inode: with the device, what tells this arena from others as long as the machine runs.
+    /// The inode. Together with the device it identifies the arena until the machine is rebooted.
     pub inode: u64,
-    /// The file, if it is not in sealed memory.
+    /// The file. `None` for an arena in sealed memory.
     pub path: Option<PathBuf>,
-    /// What the arena says of itself, or why it could not be opened.
+    /// The arena's table of contents, or the reason why it could not be read.
     pub contents: Result<ArenaFile, String>,
-    /// The processes that map it: the owner, its workers by their numbers, others.
+    /// The processes that map the arena: the owner, its workers by index, then others.
     pub processes: Vec<MappingProcess>,
 }
 
 impl MappedArena {
-    /// What it would cost more if every process had the part of the arena that it uses to itself, less that one copy
-    /// which has to be somewhere.
+    /// The memory that sharing saves, in bytes: how much more the processes would take if each had
+    /// its own copy of the pages that it maps, less the shared copy.
     pub fn saved(&self) -> u64 {
         self.processes.iter().map(MappingProcess::saved).sum()
     }
 }
 
 impl MappedArena {
-    /// The files that its weights lie in beside its own memory, as `/proc/<pid>/maps` names them.
+    /// Returns the files that weights are borrowed from, by their names in `/proc/<pid>/maps`.
     fn beside(contents: &Result<ArenaFile, String>) -> Vec<PathBuf> {
         contents.iter().flat_map(ArenaFile::files).filter_map(|path| path.canonicalize().ok()).collect()
     }
 
-    /// Whether another arena is a file that this one's weights lie in, and that nobody maps for anything else: it is counted
-    /// here already.
+    /// Returns whether `other` is a file that this arena borrows from, and that only processes of
+    /// this arena map. Then it is already counted here.
     fn borrows(&self, other: &Self) -> bool {
         let Some(path) = &other.path else { return false };
         let known = |process: &MappingProcess| self.processes.iter().any(|own| own.pid == process.pid);
@@ -99,36 +101,39 @@ impl MappedArena {
 pub struct MappingProcess {
     /// The process id.
     pub pid: u32,
-    /// What it has to do with the arena.
+    /// Its role for the arena.
     pub role: ProcessRole,
     /// The name of its program.
     pub program: String,
-    /// The arena's pages that the process has in its map (`Rss` of the arena): what a copy of its own would cost it.
+    /// The arena's pages that the process has mapped (`Rss` of the arena): the cost of a copy of
+    /// its own.
     pub shared: u64,
-    /// The process's part of the arena's cost (`Pss` of the arena): its pages divided by who maps them.
+    /// The process's share of the arena (`Pss` of the arena): each page divided by the number of
+    /// processes that map it.
     pub share: u64,
-    /// Memory that the process alone has (`Anonymous`): heap, stacks, and every copy of a weight.
+    /// Private memory of the process (`Anonymous`): heap, stacks, and every copy of a weight.
     pub private: u64,
-    /// The process's part of all it maps (`Pss`).
+    /// The process's share of everything that it maps (`Pss`).
     pub pss: u64,
 }
 
 impl MappingProcess {
-    /// What the process would cost more if it had the arena to itself: `shared - share`.
+    /// The memory that sharing saves for this process: `shared - share`.
     pub fn saved(&self) -> u64 {
         self.shared.saturating_sub(self.share)
     }
 }
 
-/// What a process has to do with an arena.
+/// Role of a process that maps an arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ProcessRole {
-    /// It has started workers that map the arena.
+    /// The process has started workers that map the arena.
     Owner,
-    /// It is the worker of this number.
+    /// The process is the worker of this index.
     Worker(usize),
-    /// It has the arena open: it has shared it and has no workers now, or has loaded it from a handle or a file.
+    /// The process has the arena open without workers that map it: it has shared it, or has loaded
+    /// it from a handle or a file.
     Other,
 }
 
@@ -142,9 +147,10 @@ impl fmt::Display for ProcessRole {
     }
 }
 
-/// Asks the kernel which processes map an arena: all of this user, or of everybody for root.
+/// Finds the processes that map an arena: all of this user, or all processes if this user is root.
 ///
-/// Arenas in files are found while a process maps them in place. A process that ends while this looks is left out.
+/// Arenas in files are found while a process maps them in place. A process that ends during the
+/// scan is omitted.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -161,7 +167,7 @@ impl fmt::Display for ProcessRole {
 /// ```
 ///
 /// # Errors
-/// If there is no `/proc`.
+/// If `/proc` cannot be read.
 pub fn scan() -> Result<Scan, ReportError> {
     let none = |error: std::io::Error| ReportError::Proc { path: "/proc".to_owned(), reason: error.to_string() };
     let mut hidden = 0;
@@ -184,18 +190,18 @@ pub fn scan() -> Result<Scan, ReportError> {
     Ok(Scan { arenas, hidden })
 }
 
-/// Device and inode.
+/// Device and inode of a mapped file.
 type Key = (String, u64);
 
-/// A file or memfd that may be an arena.
+/// A mapped file or memfd that may be an arena.
 struct Found {
     name: String,
-    /// None if it is a file, and none of ours.
+    /// `None` for a file that is not an arena.
     contents: Option<Result<ArenaFile, String>>,
     pids: BTreeSet<u32>,
 }
 
-/// Notes a mapping of a process, if it may be one of an arena.
+/// Adds a mapping of a process to `mapped`, if it may be one of an arena.
 fn note(mapped: &mut BTreeMap<Key, Found>, pid: u32, map: &Map<'_>) {
     let memfd = map.name == MEMFD;
     // Arenas are mapped read-only and shared.
@@ -205,14 +211,14 @@ fn note(mapped: &mut BTreeMap<Key, Found>, pid: u32, map: &Map<'_>) {
     }
     let found = mapped.entry((map.device.to_owned(), map.inode)).or_insert_with(|| Found {
         name: map.name.to_owned(),
-        contents: memfd.then(|| Err("no process that has it open may be looked into".to_owned())),
+        contents: memfd.then(|| Err("no process that has it open may be inspected by this user".to_owned())),
         pids: BTreeSet::new(),
     });
     let new = found.pids.insert(pid);
     if !new || matches!(found.contents, Some(Ok(_))) {
         return;
     }
-    // What one process does not let us see another may.
+    // If it cannot be opened through one process, another one may allow it.
     for path in places(pid, map) {
         match ArenaFile::open(&path) {
             Ok(file) => found.contents = Some(Ok(file)),
@@ -224,15 +230,15 @@ fn note(mapped: &mut BTreeMap<Key, Found>, pid: u32, map: &Map<'_>) {
     }
 }
 
-/// Where the file of a mapping can be opened: through a descriptor of the process, through the mapping itself, which needs
-/// privileges, or by its name.
+/// Returns the paths through which the file of a mapping may be opened: a descriptor of the
+/// process, the mapping itself (`map_files`, which needs privileges), and its name.
 fn places(pid: u32, map: &Map<'_>) -> impl Iterator<Item = PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|entry| entry.path());
     let wanted = Path::new(map.name).to_owned();
     let descriptor = descriptors.filter(move |path| fs::read_link(path).is_ok_and(|name| name == wanted));
     let mapping = PathBuf::from(format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end));
-    // A name that is gone, or a device, is nothing to open. Where inodes differ from those of `maps`, as in some file systems
-    // that lie over others, the name alone has to do.
+    // Deleted names and devices are not opened. The inode is only compared for deleted files: in
+    // some stacked file systems it differs from that in `maps`.
     let (inode, gone) = (map.inode, map.name.ends_with(" (deleted)"));
     let named = (!gone).then(|| PathBuf::from(map.name));
     let places = descriptor.chain([mapping]).chain(named);
@@ -240,7 +246,7 @@ fn places(pid: u32, map: &Map<'_>) -> impl Iterator<Item = PathBuf> {
 }
 
 fn arena((device, inode): Key, name: String, contents: Result<ArenaFile, String>, pids: BTreeSet<u32>) -> MappedArena {
-    // Weights may lie in files beside the arena's memory: they are part of it.
+    // Files that weights are borrowed from are part of the arena.
     let beside = MappedArena::beside(&contents);
     let ours = |map: &Map<'_>| {
         (map.device == device && map.inode == inode) || beside.iter().any(|path| path.as_os_str() == map.name)
@@ -258,7 +264,7 @@ fn arena((device, inode): Key, name: String, contents: Result<ArenaFile, String>
     MappedArena { device, inode, path, contents, processes }
 }
 
-/// What a process costs, if it is still there.
+/// Returns the memory figures of a process. Returns `None` if it has ended.
 fn process(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Option<MappingProcess> {
     let Usage { arena, private, pss } = Usage::of(pid, ours).ok()?;
     let title = procfs::argv0(pid)?;
@@ -280,7 +286,7 @@ mod tests {
     use crate::os::sys::memfd::{create, seal};
 
     #[test]
-    fn messages_and_what_is_mapped_privately_are_no_arenas() {
+    fn messages_and_private_maps_are_not_arenas() {
         let own = std::process::id();
         let mut mapped = BTreeMap::new();
         for line in [
@@ -292,7 +298,8 @@ mod tests {
             Map::parse(line).iter().for_each(|map| note(&mut mapped, own, map));
         }
         assert!(mapped.is_empty());
-        // A memfd counts even if it cannot be opened, and if its map is private, where the kernel refused a shared one.
+        // A memfd counts even if it cannot be opened, and also if its mapping is private, which is
+        // the fallback if the kernel refuses a shared one.
         for line in [
             "7f00-7f10 r--s 00000000 00:01 4  /memfd:ray-zerocopy (deleted)",
             "7f00-7f10 r--p 00000000 00:01 5  /memfd:ray-zerocopy (deleted)",
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_has_the_name_of_an_arena_is_listed_with_the_reason() {
+    fn invalid_memfd_is_listed_with_a_reason() {
         let fd = seal(create("ray-zerocopy", 4096).unwrap()).unwrap();
         let map = Mapping::open(&fd, 4096).unwrap();
         let own = std::process::id();

@@ -1,4 +1,4 @@
-//! A report: rows of processes, which print as a table.
+//! A report: a row for each process, formatted as a table.
 
 use std::fmt;
 
@@ -6,76 +6,85 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::memory::status::MemoryStatus;
 
-/// What one process maps and costs, in bytes.
+/// Memory that one process maps and costs, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessReport {
-    /// `owner`, or the worker's number.
+    /// `owner`, or `worker` and its index. Other processes are called `process`.
     pub name: String,
     /// The process id.
     pub pid: u32,
-    /// The arena's pages that the process has in its map (`Rss` of the arena): what a copy of its own would cost it.
+    /// The arena's pages that the process has mapped (`Rss` of the arena): the cost of a copy of
+    /// its own.
     pub shared: u64,
-    /// The process's part of the arena's cost (`Pss` of the arena): its pages divided by who maps them.
+    /// The process's share of the arena (`Pss` of the arena): each page divided by the number of
+    /// processes that map it.
     pub share: u64,
-    /// Memory that the process alone has (`Anonymous`): heap, stacks, and every copy of a weight.
+    /// Private memory of the process (`Anonymous`): heap, stacks, and every copy of a weight.
     pub private: u64,
-    /// The process's part of all it maps (`Pss`).
+    /// The process's share of everything that it maps (`Pss`).
     pub pss: u64,
-    /// What the worker copied when it loaded, because device or dtype cannot borrow.
+    /// Bytes that the worker copied when it loaded, because they could not be borrowed on its
+    /// device or with their dtype.
     pub copied: u64,
-    /// How long the worker took to rebuild the pipeline and to borrow its weights; none for the owner.
+    /// Time in microseconds that the worker took to rebuild the pipeline and to borrow its weights.
+    /// `None` for other processes.
     pub attach_micros: Option<u64>,
-    /// How long it took to make its own copies of the copied fields; none for the owner.
+    /// Time in microseconds that the worker took to decode its copies of the copied fields. `None`
+    /// for other processes.
     pub decode_micros: Option<u64>,
-    /// How much of `shared` is mapped as huge pages (`ShmemPmdMapped` and `FilePmdMapped` of the arena).
+    /// How much of `shared` is mapped as huge pages (`ShmemPmdMapped` and `FilePmdMapped` of the
+    /// arena).
     pub huge: u64,
-    /// How much of `shared` is locked, and stays in memory (`Rss` of the arena where its `VmFlags` have `lo`).
+    /// How much of `shared` is locked, and stays in memory (`Rss` of the arena where its `VmFlags`
+    /// have `lo`).
     pub locked: u64,
-    /// What came of the memory policy: for the owner as of now, for a worker when it had loaded the pipeline. Processes
-    /// that were not started by the one that asks have told nobody.
+    /// The status of the memory policy: for the owner at this moment, for a worker when it had
+    /// loaded the pipeline. For processes that this one has not started, it is not known, and is
+    /// the default.
     pub memory: MemoryStatus,
 }
 
 impl ProcessReport {
-    /// What the process would cost more if it had the arena to itself: `shared - share`.
+    /// The memory that sharing saves for this process: `shared - share`.
     pub fn saved(&self) -> u64 {
         self.shared.saturating_sub(self.share)
     }
 }
 
-/// What the processes of a wrapper map, cost and save. Prints as a table.
+/// Memory that the processes of a wrapper map, cost and save. `Display` formats it as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The size of the arena.
+    /// The size of the arena in bytes.
     pub arena: u64,
-    /// The owner first, then the workers that are up.
+    /// The owner first, then the running workers.
     pub processes: Vec<ProcessReport>,
-    /// How many processes may map the arena, and could not be looked into: those of other users, and those that have protected
-    /// themselves. Of processes that `/proc` does not show at all (`hidepid=2`) nothing is known.
+    /// The number of processes that may map the arena but could not be inspected: those of other
+    /// users, and those that are not dumpable. Processes that `/proc` does not show at all
+    /// (`hidepid=2`) are not counted.
     #[serde(default)]
     pub hidden: usize,
 }
 
 impl Report {
-    /// The sum over all processes of their part of all that they map: what the machine has to have.
+    /// The sum of the `Pss` of all processes, in bytes: the memory that they take of the machine.
     pub fn pss(&self) -> u64 {
         self.processes.iter().map(|process| process.pss).sum()
     }
 
-    /// The sum of what each process alone has.
+    /// The sum of the private memory of all processes, in bytes.
     pub fn private(&self) -> u64 {
         self.processes.iter().map(|process| process.private).sum()
     }
 
-    /// What it would cost more if every process had the part of the arena that it uses to itself, less that one copy
-    /// which has to be somewhere.
+    /// The memory that sharing saves, in bytes: how much more the processes would take if each had
+    /// its own copy of the pages that it maps, less the shared copy.
     pub fn saved(&self) -> u64 {
         self.processes.iter().map(ProcessReport::saved).sum()
     }
 
-    /// What came of the memory policy, and in which processes.
+    /// Returns each distinct status of the memory policy, with the processes that have it.
     fn outcomes(&self) -> Vec<(String, Vec<&str>)> {
         let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
         for process in self.processes.iter().filter(|process| process.memory.is_asked()) {
@@ -92,7 +101,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "one copy of the weights: {} MiB, mapped by {} processes", mib(self.arena), self.processes.len())?;
-        // Two columns more if somebody has asked for what they show.
+        // Two further columns if a memory policy was requested.
         let asked = self.processes.iter().any(|process| process.memory.is_asked());
         let columns = if asked { 9 } else { 7 };
         let header = ["process", "pid", "shared", "private", "PSS", "saved", "copied", "huge", "locked"];
@@ -126,7 +135,7 @@ impl fmt::Display for Report {
             write!(f, "\n{}: {text}", names.join(", "))?;
         }
         if self.hidden > 0 {
-            write!(f, "\nprocesses that this user may not look into: {}", self.hidden)?;
+            write!(f, "\nprocesses that this user may not inspect: {}", self.hidden)?;
         }
         Ok(())
     }
@@ -173,6 +182,6 @@ mod tests {
         let text = report.to_string();
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
         assert!(text.contains("sum                        3.0  7.0    4.0     0.0"), "{text}");
-        assert!(text.ends_with("processes that this user may not look into: 3"), "{text}");
+        assert!(text.ends_with("processes that this user may not inspect: 3"), "{text}");
     }
 }

@@ -1,7 +1,7 @@
 //! Conversion of element types that a device does not support into types that it does, without
 //! changing any value.
 //!
-//! Knows tensors as data, and devices. Knows nothing of pipelines or arenas.
+//! Depends on tensor data and devices, but not on pipelines or arenas.
 
 use burn::tensor::quantization::{QuantStore, QuantValue};
 use burn::tensor::{DType, Device, TensorData};
@@ -88,7 +88,7 @@ mod tests {
     use super::too_large;
 
     #[test]
-    fn what_a_device_computes_with_stays_as_it_is() {
+    fn supported_dtypes_are_not_converted() {
         for dtype in [DType::F64, DType::F16, DType::I64, DType::U8, DType::Bool(BoolStore::U8)] {
             let data = TensorData::new(vec![0.0_f64, 1.0], [2]).convert_dtype(dtype);
             let before = data.as_bytes().as_ptr();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_in_words_become_what_the_device_writes() {
+    fn booleans_of_u32_are_converted() {
         let data = TensorData::new(vec![1_u32, 0, 1], [3]);
         let data = TensorData::try_from_bytes(data.into_bytes(), [3], DType::Bool(BoolStore::U32)).unwrap();
         assert_eq!(fit(data, &Device::flex()).unwrap(), TensorData::new(vec![true, false, true], [3]));

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_that_burn_would_multiply_over_the_edge_are_refused() {
+    fn overflowing_shapes_are_refused() {
         let packed = native().with_value(QuantValue::Q2S).with_store(QuantStore::PackedU32(0));
         for scheme in [native(), packed, native().per_block([1], ScaleDtype::F32)] {
             assert!(error(scheme, &[usize::MAX, 2], 8).contains("more elements than there can be"));
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_burn_would_not_make_is_refused_and_never_shown() {
+    fn invalid_block_is_refused_and_not_displayed() {
         for (storage, len) in [([2, 1, 1, 1, 1], 200), ([0, 1, 1, 1, 1], 1), ([1, 0, 1, 1, 1], 2)] {
             let mut json = serde_json::to_value(native().per_block([2], ScaleDtype::F32)).unwrap();
             json["block"]["size"] = serde_json::json!({"storage": storage, "len": len});

@@ -192,13 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_of_another_kind_than_its_elements_is_an_error() {
+    fn tensor_kind_must_match_its_elements() {
         let made = tensor::<1, Float>(Bytes::from_bytes_vec(vec![0; 8]), &[2], DType::I32, &Device::flex());
         assert_eq!(made.map(|tensor| tensor.dims()), Err("a tensor of kind float has no elements of I32".to_owned()));
     }
 
     #[test]
-    fn quantised_bytes_that_do_not_fit_their_shape_are_an_error() {
+    fn quantised_bytes_must_fit_their_shape() {
         // Six values, and a scale of four bytes.
         assert_eq!(quantised(10, [2, 3]).map(|tensor| tensor.dims()), Ok([2, 3]));
         for bytes in [0, 3, 4, 9, 11, 100] {

@@ -1,4 +1,4 @@
-//! Tensors as data. Knows burn and devices; knows nothing of arenas, pipelines or engines.
+//! Tensors as data. Depends on burn and devices, but not on arenas, pipelines or engines.
 //!
 //! | file | what |
 //! | --- | --- |

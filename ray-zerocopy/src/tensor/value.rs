@@ -268,9 +268,11 @@ mod sealed {
     }
 }
 
-/// Outputs of a forward pass: [`Values`], an array of names and tensors, or one tensor, which is called `output`. Sealed.
+/// Outputs of a forward pass: [`Values`], an array of names and tensors, or one tensor, which is
+/// named `output`. Sealed.
 ///
-/// This is not `Into<Values>`, which inputs have to be: a tensor alone says nothing of which input it is.
+/// Inputs are `Into<Values>`, which does not include a single tensor, since it does not say which
+/// input it is.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the output of a forward pass",
     label = "neither a tensor, named tensors, nor `Values`",

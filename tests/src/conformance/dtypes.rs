@@ -1,5 +1,5 @@
-//! Tensors of every element type: as they are where the device computes with them, else as others with the same values, or
-//! an error that names them.
+//! Tensors of every element type. A type that the device supports is kept. Others are converted
+//! without loss, or are an error that names the tensor.
 
 use burn::module::{Module, Quantizer};
 use burn::nn::{Linear, LinearConfig};
@@ -31,12 +31,13 @@ impl Bare {
     }
 }
 
-/// What the values are, whatever they are written as.
+/// The values of a tensor, converted to `E`.
 fn values<E: burn::tensor::Element>(data: &TensorData) -> Vec<E> {
     data.iter::<E>().collect()
 }
 
-/// Floating point numbers of a type that the device does not compute with would be others: an error.
+/// Floating-point types that the device does not support are an error, since a conversion would
+/// round.
 pub fn floats(spec: &Spec, device: &Device) {
     for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
         let data = TensorData::new(vec![0.5_f64, -2.0, 384.0], [3]).convert_dtype(dtype);
@@ -72,7 +73,7 @@ pub fn integers(spec: &Spec, device: &Device) {
         let sum = (loaded.int.clone() + 1).into_data();
         assert_eq!(values::<i64>(&sum), [least + 1, 1, 2, 128].map(|value| wrapped(value, expected)));
     }
-    // What fits nowhere is an error, and nothing is cut off.
+    // A value that does not fit the device's integers is an error. It is not truncated.
     let data = TensorData::new(vec![1_i64 << 40, 1, 2, 3], [2, 2]);
     let mut bare = Bare::new(&Device::flex());
     bare.int = Tensor::from_data(data.clone(), (&Device::flex(), DType::I64));
@@ -87,12 +88,12 @@ pub fn integers(spec: &Spec, device: &Device) {
     }
 }
 
-/// 128 in a signed byte.
+/// The value as the type stores it: 128 wraps around in a signed byte.
 fn wrapped(value: i64, dtype: DType) -> i64 {
     if dtype == DType::I8 { i64::from(value as i8) } else { value }
 }
 
-/// Booleans, however they are written.
+/// Booleans of every storage type.
 pub fn booleans(spec: &Spec, device: &Device) {
     for store in [BoolStore::Native, BoolStore::U8] {
         let dtype = DType::Bool(store);
@@ -103,15 +104,15 @@ pub fn booleans(spec: &Spec, device: &Device) {
         assert!(device.supports_dtype(loaded.bool.dtype()), "{:?} on `{}`", loaded.bool.dtype(), spec.name);
         assert_eq!(values::<bool>(&loaded.bool.to_data()), [true, false, true]);
         assert_eq!(values::<bool>(&loaded.bool.clone().bool_not().into_data()), [false, true, false]);
-        // Back from the device, the owner's kind of boolean again.
+        // Shared from the device, they have the storage type of flex again.
         let back = load::<Bare>(&share(&*loaded).unwrap(), &Device::flex()).unwrap();
         assert_eq!(values::<bool>(&back.bool.to_data()), [true, false, true]);
         assert!(Device::flex().supports_dtype(back.bool.dtype()), "{:?}", back.bool.dtype());
     }
 }
 
-/// No elements, no bytes, no copy.
-pub fn nothing(_: &Spec, device: &Device) {
+/// A tensor without elements is not listed as copied.
+pub fn empty_tensors_are_not_copied(_: &Spec, device: &Device) {
     let loaded = load::<Bare>(&share(&Bare::new(&Device::flex())).unwrap(), device).unwrap();
     assert_eq!(loaded.empty.dims(), [0, 4]);
     assert!(loaded.copied().iter().all(|copied| copied.path != "empty" && copied.bytes > 0), "{:?}", loaded.copied());
@@ -129,7 +130,8 @@ impl Quantised {
     }
 }
 
-/// Weights of eight bits, as bytes and as words of four: the answer of flex, or an error that names the tensor.
+/// Quantised weights of 8 bits, stored as bytes and packed into 32-bit words: the output is that of
+/// flex, or an error names the tensor.
 pub fn quantised(spec: &Spec, device: &Device) {
     for store in [QuantStore::Native, QuantStore::PackedU32(0)] {
         let scheme = QuantScheme::default().with_value(QuantValue::Q8S).with_store(store);
@@ -149,7 +151,7 @@ pub fn quantised(spec: &Spec, device: &Device) {
         let x = Tensor::<2>::random([3, 64], Distribution::Default, &Device::flex());
         let found = loaded.layer.forward(x.clone().to_device(device)).into_data();
         let expected = pipeline.layer.forward(x).into_data();
-        // The rounding of eight bits is in both.
+        // Both outputs have the same quantisation error.
         spec.same(found, expected);
     }
 }

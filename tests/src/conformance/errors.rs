@@ -1,4 +1,4 @@
-//! A device that is not there is an error before anything is computed, wherever it is asked for.
+//! A missing device is an error before anything is computed, in the owner and in workers.
 
 use burn::tensor::Device;
 use ray_zerocopy::error::DeviceError;
@@ -7,11 +7,11 @@ use ray_zerocopy::{ActorWrapper, Error, device};
 use super::Spec;
 use super::model::Sample;
 
-/// In this process.
-pub fn one_that_is_not_there(spec: &Spec, _: &Device) {
+/// A missing device is an error in this process.
+pub fn missing_device_is_an_error(spec: &Spec, _: &Device) {
     let error = device(spec.nowhere).unwrap_err();
     match spec.feature {
-        // There is one `cpu`, and it has no number.
+        // `cpu` takes no index.
         None => assert_eq!(error, DeviceError::Unknown { found: spec.nowhere.to_owned() }),
         Some(_) => {
             let DeviceError::NotFound { device, found } = &error else { panic!("{error}") };
@@ -22,19 +22,20 @@ pub fn one_that_is_not_there(spec: &Spec, _: &Device) {
     let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap();
     let failed = shared.load_on(spec.nowhere).unwrap_err();
     assert!(matches!(&failed, Error::Device(found) if *found == error), "{failed}");
-    // The wrapper is none the worse for it.
+    // The wrapper is still usable.
     shared.load_on(spec.name).unwrap();
 }
 
-/// In a worker, whose answer names the device.
-pub fn a_worker_says_it_too(spec: &Spec, _: &Device) {
+/// A missing device is an error in a worker, which names the device.
+pub fn worker_reports_the_missing_device(spec: &Spec, _: &Device) {
     let shared = ActorWrapper::new(&Sample::new(&Device::flex())).unwrap().device(spec.nowhere);
-    // A string that is not a device fails where it is written; one that is, and is not there, in the worker.
+    // An invalid device string fails in `device`. A valid string of a missing device fails in the
+    // worker.
     let error = shared.and_then(|shared| shared.spawn(1)?.count().wait()).unwrap_err();
     assert!(error.to_string().contains(&format!("`{}`", spec.nowhere)), "{error}");
 }
 
-/// A backend that the program was built without names the feature that has it.
+/// A device of a backend that is not compiled in is an error that names the feature.
 pub fn not_compiled_in(name: &str, feature: &str) {
     let error = device(name).unwrap_err();
     assert!(matches!(&error, DeviceError::NotCompiled { feature: found, .. } if found == feature), "{error}");

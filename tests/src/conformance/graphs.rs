@@ -1,4 +1,4 @@
-//! Traced graphs: recorded once, they run on the device.
+//! Execution of traced graphs on the device.
 
 use burn::module::Module;
 use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
@@ -58,12 +58,12 @@ fn inputs(batch: i64, length: i64, device: &Device) -> (Tensor<2, Int>, Tensor<2
     (ids.clone(), ids.greater_elem(17))
 }
 
-/// A graph, for those who need any.
+/// Traces a graph.
 pub fn traced() -> TracedGraph {
     graph(&Mixed::new(&Device::flex()))
 }
 
-/// Inputs for it.
+/// Inputs for the graph of [`traced`].
 pub fn questions(batch: i64, length: i64) -> Values {
     let (ids, padding) = inputs(batch, length, &Device::flex());
     Values::new().with("ids", ids).with("padding", padding)
@@ -83,8 +83,9 @@ fn graph(model: &Mixed) -> TracedGraph {
     forward.unwrap()
 }
 
-/// Where the device has an interpreter: the pipeline's answer, within the device's tolerance, from inputs of any device.
-pub fn a_graph_gives_the_same(spec: &Spec, device: &Device) {
+/// Where the device has an interpreter, the graph's outputs are those of the pipeline within the
+/// device's tolerance, for inputs on any device.
+pub fn graph_matches_the_pipeline(spec: &Spec, device: &Device) {
     let model = Mixed::new(&Device::flex());
     let graph = graph(&model);
     if spec.name.starts_with("libtorch") {
@@ -110,7 +111,7 @@ pub fn a_graph_gives_the_same(spec: &Spec, device: &Device) {
     assert!(matches!(&error, ReplayError::Input { name, .. } if name == "ids"), "{error}");
 }
 
-/// Workers that know nothing of the pipeline, on the device.
+/// Workers run a graph on the device without the pipeline's type.
 pub fn workers_run_a_graph(spec: &Spec, _: &Device) {
     if spec.name.starts_with("libtorch") {
         return;

@@ -1,4 +1,4 @@
-//! The system's allocator, with a count of what all threads have in use, and of the most that they ever had.
+//! A global allocator that counts the bytes in use by all threads, and their peak.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 static USED: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// To be the global allocator of a test that asks for [`growth`].
+/// The global allocator of a test program that calls [`growth`].
 pub struct Counting;
 
-// SAFETY: every call is handed to `System` as it is.
+// SAFETY: every call is forwarded unchanged to `System`.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         PEAK.fetch_max(USED.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
@@ -24,10 +24,10 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// By how much the heap grew at most while `call` ran. Other threads count, too.
+/// Returns the result of `call`, and the peak growth of the heap of all threads while it ran.
 pub fn growth<T>(call: impl FnOnce() -> T) -> (T, u64) {
     let before = USED.load(Relaxed);
-    assert!(before > 0, "the counting allocator is not that of this program");
+    assert!(before > 0, "`Counting` is not the global allocator of this program");
     PEAK.store(before, Relaxed);
     let result = call();
     (result, (PEAK.load(Relaxed) - before) as u64)

@@ -1,4 +1,4 @@
-//! What is loaded is what was shared.
+//! A loaded pipeline equals the shared one.
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use ray_zerocopy::arena::TensorKind;
@@ -7,17 +7,18 @@ use ray_zerocopy::{Loaded, load, share};
 
 use super::Spec;
 use super::model::Sample;
-use crate::models::Zoo;
+use crate::models::AllFields;
 
-/// The forward pass, on two shapes, with every kind of module and of tensor in it.
-pub fn forward_is_flex_s(spec: &Spec, device: &Device) {
+/// The forward pass gives the output of flex, for two input shapes and every kind of module and
+/// tensor.
+pub fn forward_matches_flex(spec: &Spec, device: &Device) {
     let sample = Sample::filled();
     let loaded = load::<Sample>(&share(&sample).unwrap(), device).unwrap();
     assert_eq!((loaded.calls, loaded.heads["fr"].note.as_str()), (0, "of fr"));
     for (batch, length) in [(3, 9), (1, 4)] {
         let (ids, ignored) = Sample::input(batch, length);
         let there = ids.clone().to_device(device);
-        // burn's `to_device` takes no booleans that are written in another way there.
+        // burn's `to_device` does not convert between storage types of booleans.
         let not = Tensor::<2, Bool>::from_data(ignored.to_data(), device);
         for head in ["fr", "de"] {
             let expected = sample.scores(ids.clone(), ignored.clone(), head.to_owned()).unwrap().into_data();
@@ -33,11 +34,11 @@ fn integers(data: TensorData) -> Vec<i64> {
     data.iter().collect()
 }
 
-/// Every kind of field in every container, to the device and back, bit for bit.
+/// Every kind of field in every container is bit-identical after a load to the device and back.
 pub fn every_field_comes_back(spec: &Spec, device: &Device) {
-    let arena = share(&Zoo::filled(&Device::flex())).unwrap();
-    let there = load::<Zoo>(&arena, device).unwrap();
-    let back = load::<Zoo>(&share(&*there).unwrap(), &Device::flex()).unwrap();
+    let arena = share(&AllFields::filled(&Device::flex())).unwrap();
+    let there = load::<AllFields>(&arena, device).unwrap();
+    let back = load::<AllFields>(&share(&*there).unwrap(), &Device::flex()).unwrap();
     let mut back = back.into_inner();
     if !spec.integers {
         assert_eq!(there.ints.dtype(), DType::I64);
@@ -47,8 +48,8 @@ pub fn every_field_comes_back(spec: &Spec, device: &Device) {
     assert_eq!(there.skipped, 42, "a skipped field is as init left it");
 }
 
-/// Two fields with one matrix: in the arena once, and on the device once.
-pub fn ties_are_ties(spec: &Spec, device: &Device) {
+/// Two tied fields are stored once in the arena and once on the device.
+pub fn tied_weights_stay_tied(spec: &Spec, device: &Device) {
     let sample = Sample::filled();
     let arena = share(&sample).unwrap();
     let paths = ["words.weight", "out.weight"];
@@ -63,12 +64,12 @@ pub fn ties_are_ties(spec: &Spec, device: &Device) {
     assert_eq!(listed, if spec.borrows { 0 } else { 1 }, "a tied tensor is copied once: {:?}", loaded.copied());
 }
 
-/// The list of copies is that of all tensors or of none, and `strict` goes by it.
-pub fn copied_tells_the_truth(spec: &Spec, device: &Device) {
+/// `copied` lists all tensors or none, and `strict` agrees with it.
+pub fn copied_lists_all_or_none(spec: &Spec, device: &Device) {
     let arena = share(&Sample::filled()).unwrap();
     let loaded = load::<Sample>(&arena, device).unwrap();
     let listed: Vec<_> = loaded.copied().iter().map(|copied| copied.path.clone()).collect();
-    // No two tensors are equal, but for the tied ones: the matrix is listed where it is met first.
+    // All tensors differ except the tied ones. The tied matrix is listed under its first path.
     let borrowed = |kind| spec.borrows && (spec.integers || kind != TensorKind::Int);
     let tensors = arena.tensors().filter(|tensor| tensor.path != "out.weight" && !borrowed(tensor.kind));
     let (mut expected, bytes) = tensors.fold((Vec::new(), 0), |(mut paths, bytes), tensor| {
@@ -90,8 +91,8 @@ pub fn copied_tells_the_truth(spec: &Spec, device: &Device) {
     }
 }
 
-/// BatchNorm's running statistics are tensors that are no parameters.
-pub fn running_statistics_travel(_: &Spec, device: &Device) {
+/// Running statistics of BatchNorm are loaded, although they are not parameters.
+pub fn running_statistics_are_loaded(_: &Spec, device: &Device) {
     let sample = Sample::filled();
     let loaded = load::<Sample>(&share(&sample).unwrap(), device).unwrap();
     let (there, here) = (&loaded.layer.norm, &sample.layer.norm);
@@ -99,11 +100,11 @@ pub fn running_statistics_travel(_: &Spec, device: &Device) {
     assert_eq!(there.running_var.value_sync().into_data(), here.running_var.value_sync().into_data());
 }
 
-/// What one process does to its weights, no other sees, and the arena neither.
+/// Changes of weights are private to the process, and do not reach the arena.
 pub fn changes_are_private(spec: &Spec, device: &Device) {
     let arena = share(&Sample::filled()).unwrap();
     let mut changed: Loaded<Sample> = load(&arena, device).unwrap();
-    assert_eq!(changed.wear(), 0.0);
+    assert_eq!(changed.zero_weights(), 0.0);
     arena.verify().unwrap();
     let fresh = load::<Sample>(&arena, device).unwrap();
     let left: f32 = fresh.attention[0].weight.val().abs().sum().into_scalar();

@@ -1,4 +1,4 @@
-//! One copy of the weights in host memory, however many processes and devices have them.
+//! Host memory holds one copy of the weights, for any number of processes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,11 +10,12 @@ use super::{Spec, heap};
 use crate::memory::mapped;
 
 const SIZE: usize = 2048;
-/// 512 MiB: a copy that should not be is larger than what a worker with a driver has anyway.
+/// 512 MiB of weights: more than the private memory of a worker with a GPU driver, so that a second
+/// copy shows.
 const LAYERS: usize = 32;
 const MODEL: u64 = (LAYERS * (SIZE * SIZE + SIZE) * 4) as u64;
 
-/// Much weight, and little to compute.
+/// A pipeline with many weights and little computation.
 #[derive(Pipeline)]
 #[pipeline(init = Stack::new)]
 pub struct Stack {
@@ -23,7 +24,7 @@ pub struct Stack {
 
 impl Stack {
     fn new(device: &Device) -> Self {
-        // Random numbers take long, and equal tensors would be one in the arena.
+        // Random numbers would take long, and equal tensors would be stored once.
         let layer = |index: usize| {
             let value = (index + 1) as f64 / (SIZE * LAYERS) as f64;
             LinearConfig::new(SIZE, SIZE).with_initializer(Initializer::Constant { value }).init(device)
@@ -40,24 +41,24 @@ impl Stack {
     }
 }
 
-/// One of these tests at a time: one looks at the heap of the whole process.
+/// Runs one of these tests at a time, because one measures the heap of the whole process.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The most that a process ever had in memory, shared pages too.
+/// Peak resident memory of a process, including shared pages (`VmHWM`).
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// While weights go to the device, this process's heap does not get them.
+/// An upload to the device does not copy the weights into the heap of this process.
 pub fn no_second_copy_in_the_heap(spec: &Spec, device: &Device) {
     let _alone = alone();
     let arena = share(&Stack::new(&Device::flex())).unwrap();
-    // The device's own beginnings are not the upload's.
+    // Initialise the device first, so that its memory is not counted.
     Tensor::<1>::ones([1], device).into_data();
     let (loaded, growth) = heap::growth(|| load::<Stack>(&arena, device).unwrap());
     println!("loading {MODEL} bytes on `{}` took {growth} bytes of heap", spec.name);
@@ -65,7 +66,7 @@ pub fn no_second_copy_in_the_heap(spec: &Spec, device: &Device) {
     assert_eq!(loaded.copied().is_empty(), spec.borrows);
 }
 
-/// Two workers on one device: the arena is in memory once, and no page of it is anybody's own.
+/// Two workers on one device share all pages of the arena, and neither has private ones.
 pub fn workers_share_the_pages(spec: &Spec, _: &Device) {
     let _alone = alone();
     let stack = Stack::new(&Device::flex());
@@ -90,8 +91,9 @@ pub fn workers_share_the_pages(spec: &Spec, _: &Device) {
         let private = crate::memory::rollup(worker.pid, "Anonymous");
         let most = peak(worker.pid);
         println!("worker {} on `{}`: {private} bytes of its own, {most} at most in all", worker.index, spec.name);
-        // In tenths of the model. A software adapter's memory is the worker's own: that copy may be. What drivers need to upload
-        // may not become another, now or on the way.
+        // In tenths of the model. The memory of a software adapter is private to the worker, so one
+        // copy is allowed there. Staging buffers of the driver must not add another, now or at the
+        // peak.
         let (own, all) = if spec.borrows { (3, 14) } else { (14, 28) };
         assert!(private < MODEL * own / 10, "worker {} has {private} bytes of its own: a copy?", worker.index);
         assert!(most < MODEL * all / 10, "worker {} had {most} bytes when it had most: a copy?", worker.index);

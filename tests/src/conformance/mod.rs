@@ -1,6 +1,7 @@
-//! What has to hold on every device. `tests/devices.rs` runs it on each that the program has.
+//! The conformance suite of devices. `tests/devices.rs` runs it on each device that is compiled in.
 //!
-//! A device that the machine does not have is skipped with its reason, unless `RAY_ZEROCOPY_REQUIRE` names it.
+//! A device that the machine lacks is skipped, and the reason is printed, unless
+//! `RAY_ZEROCOPY_REQUIRE` names it.
 
 pub mod dtypes;
 pub mod errors;
@@ -19,31 +20,32 @@ use ray_zerocopy::{Error, device};
 
 use self::model::Sample;
 
-/// The devices that must be there, with commas between them: `wgpu,libtorch`.
+/// Environment variable with the devices that must exist, separated by commas: `wgpu,libtorch`.
 pub const REQUIRE: &str = "RAY_ZEROCOPY_REQUIRE";
 
-/// What is expected of a device.
+/// Expected behaviour of a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
-    /// Its string.
+    /// Its device string.
     pub name: &'static str,
-    /// Another one of its backend that no machine has.
+    /// A device string of the same backend that no machine has.
     pub nowhere: &'static str,
-    /// The feature that has it; `cpu` needs none.
+    /// The Cargo feature of its backend. `cpu` needs none.
     pub feature: Option<&'static str>,
-    /// Whether weights stay where they are.
+    /// Whether weights are borrowed from the arena.
     pub borrows: bool,
-    /// Whether integers are those of flex; else they are copied, as ones of 64 bits.
+    /// Whether it has the integer type of flex. Otherwise integers are copied, as 64-bit ones.
     pub integers: bool,
-    /// How far from flex an answer may be, relative to its largest number. Zero is bit for bit.
+    /// Tolerance of outputs against flex, relative to the largest number. Zero means bit-identical.
     pub tolerance: f32,
 }
 
 impl Spec {
-    /// The device, if the machine has it. If not, it says so in an error that names it, and the reason is printed.
+    /// Returns the device. If the machine lacks it, checks the error, prints the reason and returns
+    /// `None`.
     ///
     /// # Panics
-    /// If it is required and not there, or fails in another way.
+    /// If the device is required and missing, or if it fails in another way.
     pub fn there(&self) -> Option<Device> {
         let error = match device(self.name) {
             Ok(device) => return Some(device),
@@ -54,20 +56,21 @@ impl Spec {
         let required = std::env::var(REQUIRE).unwrap_or_default();
         let feature = self.feature.unwrap_or_default();
         assert!(!required.split(',').any(|name| name == feature), "{REQUIRE} says `{required}`, and yet: {error}");
-        // It fails cleanly where it is used, too.
+        // `load_on` returns the same error.
         let shared = ray_zerocopy::ActorWrapper::new(&Sample::new(&Device::flex())).unwrap();
         let failed = shared.load_on(self.name).unwrap_err();
         assert!(matches!(&failed, Error::Device(found) if *found == error), "{failed}");
-        // Past the test harness, which keeps what tests print unless they fail.
+        // Written to stderr directly, because the test harness captures `eprintln!` of tests that
+        // pass.
         let skipped = format!("skipped on `{}`, which failed as it should: {error}\n", self.name);
         std::io::stderr().write_all(skipped.as_bytes()).unwrap();
         None
     }
 
-    /// Checks an answer against flex's.
+    /// Compares an output with that of flex.
     ///
     /// # Panics
-    /// If it is further away than the device may be.
+    /// If the difference exceeds the tolerance.
     pub fn same(&self, found: TensorData, expected: TensorData) {
         assert_eq!(found.shape(), expected.shape());
         if self.tolerance == 0.0 {
@@ -83,7 +86,7 @@ impl Spec {
     }
 }
 
-/// Runs the whole suite on a device, a test for each thing that has to hold.
+/// Expands to a module with one test for each function of the suite, run on a device.
 #[macro_export]
 macro_rules! conforms {
     ($module:ident, $spec:expr) => {
@@ -93,13 +96,14 @@ macro_rules! conforms {
             const SPEC: Spec = $spec;
 
             $crate::conforms!(@tests
-                loads::forward_is_flex_s loads::every_field_comes_back loads::ties_are_ties loads::copied_tells_the_truth
-                loads::running_statistics_travel loads::changes_are_private
-                dtypes::floats dtypes::integers dtypes::booleans dtypes::quantised dtypes::nothing
+                loads::forward_matches_flex loads::every_field_comes_back loads::tied_weights_stay_tied
+                loads::copied_lists_all_or_none loads::running_statistics_are_loaded loads::changes_are_private
+                dtypes::floats dtypes::integers dtypes::booleans dtypes::quantised
+                dtypes::empty_tensors_are_not_copied
                 memory::no_second_copy_in_the_heap memory::workers_share_the_pages
                 wrappers::tasks wrappers::actors wrappers::strict_is_an_error_of_the_worker
-                graphs::a_graph_gives_the_same graphs::workers_run_a_graph
-                errors::one_that_is_not_there errors::a_worker_says_it_too
+                graphs::graph_matches_the_pipeline graphs::workers_run_a_graph
+                errors::missing_device_is_an_error errors::worker_reports_the_missing_device
             );
         }
     };

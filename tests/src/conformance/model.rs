@@ -1,4 +1,4 @@
-//! A pipeline with what models are made of: it runs forward on any device.
+//! A pipeline with the common kinds of modules and fields, which runs on any device.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use ray_zerocopy::Pipeline;
 const WIDTH: usize = 32;
 const WORDS: usize = 50;
 
-/// Gives each parameter values of its own.
+/// Fills each parameter with different random values.
 struct Varied;
 
 impl ModuleMapper for Varied {
@@ -24,10 +24,10 @@ impl ModuleMapper for Varied {
     }
 }
 
-/// Normalised, and then mixed.
+/// Normalisation and convolution.
 #[derive(Module, Debug)]
 pub struct Layer {
-    /// Its running statistics are no parameters.
+    /// Has running statistics, which are not parameters.
     pub norm: BatchNorm,
     mix: Conv1d,
     scale: LayerNorm,
@@ -36,7 +36,7 @@ pub struct Layer {
 /// The heads of one language.
 #[derive(Pipeline)]
 pub struct Heads {
-    /// In a map in a pipeline in a map.
+    /// A map in a pipeline in a map.
     pub by_task: BTreeMap<u32, Vec<Linear>>,
     /// Copied.
     pub note: String,
@@ -50,7 +50,7 @@ pub struct Sample {
     pub words: Embedding,
     /// A module with running statistics.
     pub layer: Layer,
-    /// Query, key and value; the last one is stored by columns.
+    /// Query, key and value. The last one has the column layout.
     pub attention: [Linear; 3],
     /// By language.
     pub heads: HashMap<String, Heads>,
@@ -95,7 +95,7 @@ impl Sample {
         }
     }
 
-    /// With values that no `init` would make.
+    /// A pipeline with values that `init` does not produce.
     pub fn filled() -> Self {
         let device = Device::flex();
         let mut sample = Self::new(&device);
@@ -103,9 +103,10 @@ impl Sample {
         let norm = &sample.layer.norm;
         norm.running_mean.update(values(-1.0, 1.0));
         norm.running_var.update(values(0.5, 2.0));
-        // An update is kept for each thread until somebody asks for the value.
+        // burn keeps an update per thread until the value is read.
         drop((norm.running_mean.value_sync(), norm.running_var.value_sync()));
-        // What `init` makes of the norms' scales and biases is ones and zeros, and equal tensors are one in the arena.
+        // `init` sets scales to ones and biases to zeros, and equal tensors are stored once in the
+        // arena.
         sample.layer.scale = sample.layer.scale.map(&mut Varied);
         sample.layer.norm.gamma = Param::from_tensor(values(0.5, 2.0));
         sample.layer.norm.beta = Param::from_tensor(values(-1.0, 1.0));
@@ -115,7 +116,7 @@ impl Sample {
         sample
     }
 
-    /// Ids for [`scores`](Self::scores), and which of them count.
+    /// Ids for [`scores`](Self::scores), and a mask of those that are ignored.
     pub fn input(batch: usize, length: usize) -> (Tensor<2, Int>, Tensor<2, Bool>) {
         let numbers = Tensor::<1, Int>::arange(0..(batch * length) as i64, &Device::flex());
         let ids = (numbers.clone() * 7).remainder_scalar(WORDS as i64).reshape([batch, length]);
@@ -159,8 +160,8 @@ impl Sample {
         (std::process::id(), self.calls)
     }
 
-    /// Changes weights in this process alone, and says what is left of them.
-    pub fn wear(&mut self) -> f32 {
+    /// Sets weights of this process to zero, and returns the sum of their absolute values.
+    pub fn zero_weights(&mut self) -> f32 {
         for layer in &mut self.attention {
             let weight = layer.weight.val().mul_scalar(0.0);
             layer.weight = Param::from_tensor(weight);

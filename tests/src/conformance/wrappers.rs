@@ -1,4 +1,4 @@
-//! Tasks and actors whose workers compute on the device. The owner has `cpu`, and sees nothing else.
+//! Tasks and actors whose workers compute on the device. The owner uses only `cpu`.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, gather};
@@ -6,7 +6,7 @@ use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, gather};
 use super::Spec;
 use super::model::Sample;
 
-/// Calls on whichever of two workers is free, both on the one device.
+/// Tasks on two workers that share one device.
 pub fn tasks(spec: &Spec, _: &Device) {
     let sample = Sample::filled();
     let engine = LocalPool::builder().workers(2).start().unwrap();
@@ -22,7 +22,7 @@ pub fn tasks(spec: &Spec, _: &Device) {
     let (ids, ignored) = Sample::input(1, 4);
     assert_eq!(tasks.scores(ids, ignored, "it".into()).wait().unwrap().unwrap_err(), "there is no head `it`");
 
-    // Integers and booleans are written in another way there, and come back in the owner's.
+    // Integers and booleans have other types on the device, and are converted back for the owner.
     let ids = Tensor::<1, Int>::from_ints([0, 1, 2, 3], &Device::flex());
     let not = Tensor::<1, Bool>::from_data(TensorData::from([false, false, false, true]), &Device::flex());
     let known = tasks.known(ids, not).wait().unwrap();
@@ -33,7 +33,7 @@ pub fn tasks(spec: &Spec, _: &Device) {
     assert_eq!(values(next.into_data()), values(sample.next(ids).into_data()));
 }
 
-/// Two processes with the device at once, each with its own state.
+/// Two actor processes use the device at once, each with its own state.
 pub fn actors(spec: &Spec, _: &Device) {
     let sample = Sample::filled();
     let shared = ActorWrapper::new(&sample).unwrap().device(spec.name).unwrap();
@@ -51,21 +51,21 @@ pub fn actors(spec: &Spec, _: &Device) {
     assert_eq!(calls, 1);
     assert!(pid != other && other != std::process::id());
 
-    // One wears its weights down. The other has its own view of them, and the arena is whole.
-    assert_eq!(first.wear().wait().unwrap(), 0.0);
+    // One actor changes its weights. The other actor and the arena keep theirs.
+    assert_eq!(first.zero_weights().wait().unwrap(), 0.0);
     let scores = second.scores(ids, ignored, "de".into()).wait().unwrap().unwrap();
     spec.same(scores.into_data(), expected);
     shared.arena().verify().unwrap();
 }
 
-/// `strict` is asked where the pipeline is loaded.
+/// `strict` is checked in the worker, where the pipeline is loaded.
 pub fn strict_is_an_error_of_the_worker(spec: &Spec, _: &Device) {
     let shared = ActorWrapper::new(&Sample::filled()).unwrap().device(spec.name).unwrap().strict();
     let actors = shared.spawn(1);
     let counted = actors.and_then(|actors| actors.count().wait());
     match (spec.borrows && spec.integers, counted) {
         (true, counted) => assert_eq!(counted.unwrap().1, 1),
-        (false, Ok(_)) => panic!("`{}` copies weights, and strict has nothing to say", spec.name),
+        (false, Ok(_)) => panic!("`{}` copies weights, and `strict` did not fail", spec.name),
         (false, Err(error)) => assert!(error.to_string().contains("strict: "), "{error}"),
     }
 }

@@ -1,11 +1,11 @@
-//! Arenas that must not be opened. One case a file.
+//! Malicious arenas. One case per file.
 
 use serde_json::json;
 
 use super::Case;
 use super::pack::{Cbor, Draft};
 
-/// A case that spoils one thing of a valid arena.
+/// A case that changes one thing of a valid arena.
 pub fn spoilt(file: &'static str, tries: &'static str, refused: &'static str, spoil: impl FnOnce(&mut Draft)) -> Case {
     let mut draft = Draft::valid();
     spoil(&mut draft);
@@ -37,7 +37,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// The header, and where the file ends.
+/// Cases about the header and the length of the file.
 fn frames() -> Vec<Case> {
     let short = "not an arena: Invalid header: insufficient bytes";
     let truncated = "not an arena: Validation error: File truncated: expected at least";
@@ -58,9 +58,7 @@ fn frames() -> Vec<Case> {
                 d.version = 0;
             },
         ),
-        spoilt("version-2", "a version of burnpack that nobody knows", "not an arena: Unsupported version", |d| {
-            d.version = 2
-        }),
+        spoilt("version-2", "an unknown version of burnpack", "not an arena: Unsupported version", |d| d.version = 2),
         spoilt(
             "table-of-4-gib",
             "a table as large as its field allows",
@@ -92,7 +90,7 @@ fn frames() -> Vec<Case> {
     ]
 }
 
-/// The container's own table.
+/// Cases about the table of the container.
 fn tables() -> Vec<Case> {
     let unreadable = "not an arena: Metadata deserialization error";
     let lies = |head: Vec<u8>| Some(Cbor::Raw(head));
@@ -201,7 +199,7 @@ fn tables() -> Vec<Case> {
     ]
 }
 
-/// The manifest as a text.
+/// Cases about the text of the manifest.
 fn manifests() -> Vec<Case> {
     let unreadable = "not an arena: its manifest is unreadable";
     let text = |draft: &mut Draft, text: &str| draft.text = Some(text.to_owned());

@@ -1,11 +1,11 @@
-//! Checkpoints that must not be opened: files that other programs wrote, or say that they did.
+//! Malicious checkpoints in the formats of other programs.
 
 use serde_json::json;
 
 use super::Case;
 use super::pack::{Cbor, Draft};
 
-/// A safetensors file with this header, and so many bytes of data behind it.
+/// A safetensors file with this header and a number of data bytes.
 fn safetensors(file: &'static str, tries: &'static str, refused: &'static str, header: &str, data: usize) -> Case {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -13,7 +13,7 @@ fn safetensors(file: &'static str, tries: &'static str, refused: &'static str, h
     Case { file, tries, refused, bytes }
 }
 
-/// The same, of tensors that are given as JSON.
+/// A safetensors file with tensors given as JSON.
 fn tensors(
     file: &'static str,
     tries: &'static str,
@@ -272,7 +272,7 @@ fn others() -> Vec<Case> {
     ]
 }
 
-/// The file that an index names rightly.
+/// The valid file, which an index refers to.
 pub fn good() -> Vec<u8> {
     tensors("", "", "", json!({"b": entry("F32", &[1], 0, 4)}), 4).bytes
 }

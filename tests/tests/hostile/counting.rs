@@ -1,4 +1,4 @@
-//! The system's allocator, with a count for each thread of what it has asked for.
+//! A global allocator that counts allocated bytes per thread.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,7 +9,8 @@ thread_local! {
     static TOTAL: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: every call is handed to `System` as it is. Counting allocates nothing: the cell needs no destructor.
+// SAFETY: every call is forwarded unchanged to `System`. Counting does not allocate, because the
+// thread-local cell needs no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         TOTAL.set(TOTAL.get().saturating_add(layout.size()));
@@ -38,7 +39,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// All bytes that `call` asks for on this thread, given back or not: more than it ever has at once.
+/// The sum of bytes that `call` allocates on this thread, including freed ones: an upper bound of
+/// its peak.
 pub fn asked_for<T>(call: impl FnOnce() -> T) -> (T, usize) {
     let before = TOTAL.get();
     let result = call();

@@ -1,4 +1,4 @@
-//! Arenas whose manifest says what cannot be of their entries. One case a file.
+//! Arenas whose manifest contradicts their entries. One case per file.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::Case;
 use super::arenas::spoilt;
 use super::pack::Draft;
 
-/// A quantised tensor `a` of this scheme, shape and length, in the container and in the manifest.
+/// Adds a quantised tensor `a` of this scheme, shape and length to the container and the manifest.
 fn quantised(
     file: &'static str,
     tries: &'static str,
@@ -31,7 +31,7 @@ fn block(storage: [u8; 5], len: u8) -> Value {
     json!({"size": {"storage": storage, "len": len}, "dtype": "F32"})
 }
 
-/// What the manifest says of its entries.
+/// Cases about the entries of the manifest.
 pub fn cases() -> Vec<Case> {
     let entry = |draft: &mut Draft, field: &str, value: Value| draft.manifest["tensors"][0][field] = value;
     let of_a = "entry `a` of the arena is corrupted: its quantisation has a block";
@@ -103,7 +103,7 @@ pub fn cases() -> Vec<Case> {
         spoilt(
             "copy-of-a-tensor",
             "a copied field in the bytes of a tensor",
-            "entry `c` of the arena is corrupted: it is U8 by the",
+            "entry `c` of the arena is corrupted: its type is U8 in the",
             |d| {
                 d.manifest["copies"][0]["blob"] = json!(0);
             },

@@ -1,7 +1,8 @@
-//! Bytes that somebody made to do harm: each is refused, for the right reason, and costs no more than its size allows.
+//! Malicious inputs: each is refused with the expected error, and allocates no more memory than its
+//! size allows.
 //!
-//! The files are in `tests/hostile`, and the tables here say what is in them.
-//! `BLESS=1 cargo test --workspace --test hostile` writes them anew, and the README beside them.
+//! The files are in `tests/hostile`, and the tables here define them. `BLESS=1 cargo test
+//! --workspace --test hostile` rewrites them and their README.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -28,13 +29,13 @@ use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::{Arena, Checkpoint};
 use rustix::fs::{FileType, MemfdFlags, Mode, SealFlags, fcntl_add_seals, memfd_create};
 
-/// The one file that is no hostile one.
+/// The only valid file.
 const GOOD: &str = "good.safetensors";
 
-/// A file of the folder.
+/// A malicious file.
 struct Case {
     file: &'static str,
-    /// What it tries, for the README.
+    /// What the file attempts, for the README.
     tries: &'static str,
     /// How the error starts.
     refused: &'static str,
@@ -43,7 +44,7 @@ struct Case {
 
 type Open = fn(&Path, &[u8]) -> Result<(), String>;
 
-/// The folders, what is in them, and how the files are opened.
+/// The folders, their cases, and the function that opens their files.
 fn folders() -> [(&'static str, Vec<Case>, Open); 3] {
     [
         ("arena", arenas::cases(), |_, bytes| open(bytes).map_err(|error| error.to_string())),
@@ -72,17 +73,17 @@ fn open(bytes: &[u8]) -> Result<(), ArenaError> {
 }
 
 fn folder(name: &str) -> PathBuf {
-    // What an error names is the absolute path.
+    // Errors contain the absolute path.
     std::path::absolute("hostile").unwrap().join(name)
 }
 
-/// A small file may cost a few MiB, and a large one a multiple of its size.
+/// The allowed allocation: a few MiB for a small file, and a multiple of its size for a large one.
 fn allowed(bytes: usize) -> usize {
     (4 << 20) + 64 * bytes
 }
 
 #[test]
-fn every_hostile_file_is_refused_for_its_reason_within_bounds() {
+fn hostile_file_is_refused_within_memory_bounds() {
     bless();
     let mut wrong = Vec::new();
     for (name, cases, open) in folders() {
@@ -102,7 +103,7 @@ fn every_hostile_file_is_refused_for_its_reason_within_bounds() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Writes the files anew if that is asked for, before any test reads them.
+/// Rewrites the files if `BLESS` is set, before any test reads them.
 fn bless() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -126,7 +127,7 @@ fn readme() -> String {
         write!(text, "\n## {name}\n\n| file | tries | refused with |\n| --- | --- | --- |\n").unwrap();
         for case in cases {
             let refused = case.refused.replace('|', "\\|");
-            // Code may hold backticks between two of them.
+            // Markdown code with two backticks on each side may contain single ones.
             writeln!(text, "| `{}` | {} | `` {} `` |", case.file, case.tries, refused.trim()).unwrap();
         }
     }
@@ -142,7 +143,7 @@ fn the_files_are_those_of_the_tables() {
         for case in &cases {
             let path = folder(name).join(case.file);
             let same = std::fs::read(&path).is_ok_and(|bytes| bytes == case.bytes);
-            assert!(same, "{} is another: BLESS=1 writes it anew", path.display());
+            assert!(same, "{} has changed: BLESS=1 rewrites it", path.display());
         }
         let entries = std::fs::read_dir(folder(name)).unwrap();
         let mut found: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -153,27 +154,28 @@ fn the_files_are_those_of_the_tables() {
     }
     assert!(std::fs::read(folder("checkpoint").join(GOOD)).unwrap() == checkpoints::good());
     assert_eq!(Checkpoint::open(folder("checkpoint").join(GOOD)).unwrap().tensors().count(), 1);
-    assert_eq!(std::fs::read_to_string(folder("README.md")).unwrap(), readme(), "BLESS=1 writes it anew");
+    assert_eq!(std::fs::read_to_string(folder("README.md")).unwrap(), readme(), "BLESS=1 rewrites it");
 }
 
-/// The same arenas, as files: by a path nothing is opened that is refused in a memfd.
+/// The same arenas as files: an arena that is refused in a memfd is refused by path too.
 #[test]
-fn an_arena_that_is_refused_is_refused_as_a_file_too() {
+fn refused_arena_is_refused_as_a_file_too() {
     bless();
     for case in arenas::cases() {
         let path = folder("arena").join(case.file);
         let (result, cost) = asked_for(|| Arena::open(&path));
         assert!(result.is_err(), "{}", case.file);
         assert!(cost < allowed(case.bytes.len()), "{}: {cost} bytes were asked for", case.file);
-        // Some of them are good burnpack files. What is in them is not believed, and costs no more.
+        // Some of them are valid burnpack files. Opening them as checkpoints allocates no more
+        // either.
         let (_, cost) = asked_for(|| Checkpoint::open(&path));
         assert!(cost < allowed(case.bytes.len()), "{} as a checkpoint: {cost} bytes were asked for", case.file);
     }
 }
 
-/// Neither waits for a writer that never comes, nor for the end of what has none.
+/// Opening a FIFO does not wait for a writer, and opening `/dev/zero` does not read without end.
 #[test]
-fn what_is_no_file_is_refused_at_once() {
+fn special_files_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.safetensors");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
@@ -185,7 +187,7 @@ fn what_is_no_file_is_refused_at_once() {
 }
 
 #[test]
-fn the_arena_that_all_cases_spoil_is_a_good_one() {
+fn unspoilt_arena_is_accepted() {
     let arena = Arena::from_memfd(memfd(&Draft::valid().bytes())).unwrap();
     arena.verify().unwrap();
     assert_eq!(arena.paths().collect::<Vec<_>>(), ["a", "b", "t"]);
@@ -203,8 +205,9 @@ fn an_arena_cut_anywhere_is_refused() {
     }
 }
 
-/// Each bit of all that is not padding. Some of burnpack's table change nothing, since its reader takes a key of bytes
-/// for one of text, and does not look at the length of a pair: 11 keys, and the 63 bits of three lengths.
+/// Flips each bit except padding. Some flips in burnpack's table have no effect, because its reader
+/// accepts a key of bytes in place of text and ignores the length of a pair: 11 keys, and the 63
+/// bits of three lengths.
 #[test]
 fn an_arena_with_a_flipped_bit_is_refused() {
     let good = Draft::valid().bytes();
@@ -221,31 +224,32 @@ fn an_arena_with_a_flipped_bit_is_refused() {
         bad[at] ^= 1 << bit;
         let (result, cost) = asked_for(|| open(&bad));
         if result.is_ok() {
-            assert!((10..head).contains(&at), "bit {bit} of byte {at} flipped, and nobody saw it");
-            // The same manifest, and all bytes as it says: it is the same arena.
+            assert!((10..head).contains(&at), "bit {bit} of byte {at} flipped, and was accepted");
+            // With the same manifest and valid checksums, it is the same arena.
             assert_eq!(Arena::from_memfd(memfd(&bad)).unwrap().id(), id);
             same += 1;
         }
         assert!(cost < allowed(bad.len()), "bit {bit} of byte {at} flipped: {cost} bytes were asked for");
     }
-    assert_eq!(same, 11 + 3 * 63, "flipped bits of the table that mean nothing");
+    assert_eq!(same, 11 + 3 * 63, "flipped bits of the table without effect");
 }
 
-/// The same frames, over a socket: the receiver says what the parser says, and goes on with the next packet.
+/// The same frames over a socket: the receiver returns the parser's error, and continues with the
+/// next packet.
 #[test]
-fn a_hostile_packet_does_not_harm_the_connection() {
+fn hostile_packet_does_not_end_the_connection() {
     let (left, right) = Connection::pair().unwrap();
     let left = left.into_fd();
     let mut sent = 0;
     for case in messages::cases() {
-        // Those that are no pair of a text and a number, or too large for a packet.
+        // Skip frames that are not a pair of a text and a number, or are too large for a packet.
         let Some((2, frame)) = case.bytes.split_first().map(|(kind, frame)| (kind & 3, frame)) else { continue };
         let parsed = fuzz::message(&[&[2][..], frame].concat());
         let packet = [&[0], frame].concat();
         assert_eq!(rustix::io::write(&left, &packet).unwrap(), packet.len());
         match right.receive::<(String, i32)>() {
             Err(error) => assert_eq!(Err(error.to_string()), parsed, "{}", case.file),
-            // The frame is right, and what is in it is not for the connection to judge.
+            // The frame is valid, and the connection does not check its contents.
             Ok(received) => assert!(received.is_some_and(|received| received.message.1 == 7), "{}", case.file),
         }
         sent += 1;

@@ -1,10 +1,12 @@
-//! Messages that must not be believed. The first byte of a file says which types are expected, the others are a frame.
+//! Malicious messages. The first byte of a file selects the expected types, and the other bytes are
+//! a frame.
 
 use serde_json::{Value, json};
 
 use super::Case;
 
-/// As `ray_zerocopy::__private::fuzz::message` reads it: what the message is, and what its values are.
+/// The expected types of the message and its values, as `ray_zerocopy::__private::fuzz::message`
+/// reads them.
 #[derive(Clone, Copy)]
 enum Expect {
     Request = 0,
@@ -38,7 +40,7 @@ fn frame(head: &[u8], segments: &[&[u8]]) -> Vec<u8> {
     frame
 }
 
-/// MessagePack of plain JSON, as far as it is needed: lists, texts and numbers.
+/// The MessagePack encoding of JSON lists, texts and numbers.
 fn pack(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.push(0xc0),
@@ -65,7 +67,7 @@ fn pack(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// A value as it stands in the first segment: its length, and its bytes.
+/// A value in the first segment: its length and its bytes.
 fn value(bytes: &[u8]) -> Vec<u8> {
     [numbers(&[bytes.len() as u64]), bytes.to_vec()].concat()
 }
@@ -79,7 +81,7 @@ fn values(expect: Expect, bytes: &[u8]) -> (Expect, Vec<u8>) {
     (expect, frame(&head(), &[bytes]))
 }
 
-/// A message of one matrix, whose header and bytes are these.
+/// A message with one matrix of this header and these bytes.
 fn matrix(header: Value, bytes: &[u8]) -> (Expect, Vec<u8>) {
     let mut packed = Vec::new();
     pack(&header, &mut packed);
@@ -259,7 +261,7 @@ fn tensors() -> Vec<Case> {
     ]
 }
 
-/// Messages as the library writes them, one for each kind of values.
+/// Valid messages, one for each kind of values.
 pub fn valid() -> Vec<Vec<u8>> {
     let packed = |json: Value| {
         let mut bytes = Vec::new();
@@ -273,7 +275,7 @@ pub fn valid() -> Vec<Vec<u8>> {
         let segments: Vec<_> = std::iter::once(&values[..]).chain(tensors.iter().copied()).collect();
         [vec![expect as u8], frame(&head(), &segments)].concat()
     };
-    // A number, and the pair of a text and its like.
+    // A list of a text, an integer, a float, a boolean and a character.
     let fields = [vec![0x95, 0xa1, b'x', 0x07, 0xcb], 1.5_f64.to_be_bytes().to_vec(), vec![0xc3, 0xa1, b'c']].concat();
     vec![
         of(Expect::Text, vec![value(&fields)], &[]),

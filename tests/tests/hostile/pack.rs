@@ -1,11 +1,12 @@
-//! Writes containers and manifests that our own builder would never write. Small, and independent of it.
+//! A writer of containers and manifests that the library would never write, independent of its
+//! builder.
 
 use serde_json::{Value, json};
 
 /// The version of the manifest that the library reads.
 pub const FORMAT: u32 = 2;
 
-/// As much of CBOR as a container needs, and `Raw` for what is no CBOR.
+/// The subset of CBOR that a container needs, and `Raw` for invalid bytes.
 #[derive(Clone)]
 pub enum Cbor {
     Uint(u64),
@@ -21,7 +22,7 @@ impl Cbor {
         Self::Text(text.to_owned())
     }
 
-    /// The first bytes of an item: its type, and a length or value that may be a lie.
+    /// The first bytes of an item: its type, and a length or value that may be false.
     pub fn head(kind: u8, length: u64) -> Vec<u8> {
         let mut head = vec![kind << 5 | 27];
         head.extend(length.to_be_bytes());
@@ -51,7 +52,7 @@ impl Cbor {
         }
     }
 
-    /// As serde writes the same JSON: numbers, texts, lists, objects and null.
+    /// Converts JSON as serde does: numbers, texts, lists, objects and null.
     pub fn of(json: &Value) -> Self {
         match json {
             Value::Number(number) => Self::Uint(number.as_u64().unwrap()),
@@ -75,23 +76,23 @@ pub struct Tensor {
     pub end: u64,
 }
 
-/// An arena on its way to a file: right in all respects until a case spoils one.
+/// An arena to be written: valid until a case changes a part of it.
 #[derive(Clone)]
 pub struct Draft {
     pub version: u16,
     pub tensors: Vec<Tensor>,
     pub manifest: Value,
-    /// Instead of the manifest above.
+    /// Replaces the manifest above.
     pub text: Option<String>,
-    /// Whether the fingerprint is to be that of the manifest's tensors.
+    /// Whether to compute the fingerprint from the manifest's tensors.
     pub fingerprint: bool,
-    /// Instead of the checksum of the manifest.
+    /// Replaces the checksum of the manifest.
     pub checksum: Option<String>,
-    /// Items of the head in front of the tensors.
+    /// Items of the head before the tensors.
     pub extra: Vec<(Cbor, Cbor)>,
-    /// Instead of the tensors.
+    /// Replaces the tensors.
     pub instead: Option<Cbor>,
-    /// What is added to the size of the head that the header claims.
+    /// A number that is added to the size of the head in the header.
     pub longer: i64,
     /// The bytes of the tensors.
     pub data: Vec<u8>,

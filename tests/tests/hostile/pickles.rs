@@ -1,4 +1,4 @@
-//! Files that say that `torch.save` wrote them: pickles that import, and archives that lie.
+//! Malicious files in the format of `torch.save`: pickles with imports, and inconsistent archives.
 
 use super::Case;
 use super::torch::{
@@ -10,7 +10,7 @@ fn case(file: &'static str, tries: &'static str, refused: &'static str, bytes: V
     Case { file, tries, refused, bytes }
 }
 
-/// A right archive around a pickle that is not.
+/// A valid archive with a malicious pickle.
 fn state(file: &'static str, tries: &'static str, refused: &'static str, value: Vec<u8>) -> Case {
     case(file, tries, refused, archive(&entries(pickle(value))))
 }
@@ -19,7 +19,7 @@ pub fn cases() -> Vec<Case> {
     [imports(), shapes(), machines(), archives(), old()].into_iter().flatten().collect()
 }
 
-/// The seeds of the fuzz targets: a pickle, an archive and an old file that are right.
+/// Valid seeds of the fuzz targets: a pickle, an archive and a file of the old format.
 pub fn valid() -> [Vec<u8>; 3] {
     let saved = dictionary(&[("a", good()), ("b", tensor(storage("0", 64), 8, &[4, 8], &[1, 4]))]);
     let data = [&64_u64.to_le_bytes()[..], &[0; 256]].concat();
@@ -74,7 +74,7 @@ fn shapes() -> Vec<Case> {
     let fits = "it is corrupted: tensor `a`: shape";
     let of = |value: Vec<u8>| dictionary(&[("a", value)]);
     let all = |offset, shape: &[i64], strides: &[i64]| of(tensor(storage("0", 64), offset, shape, strides));
-    // Many views that all differ, of one storage: the arguments are noted once.
+    // Many different views of one storage: the arguments are memoised once.
     let views: Vec<u8> = (0..64)
         .flat_map(|at: i64| {
             let name = [&[0x8c, 3][..], format!("v{at:02}").as_bytes()].concat();
@@ -147,12 +147,12 @@ fn machines() -> Vec<Case> {
     let none = "it has no state dict: it has no tensor";
     let ends = "it is corrupted: its pickle does not end";
     let again = "it is corrupted: its pickle names the same values again and again";
-    // Each list holds the one before it ten times.
+    // Each list contains the previous one ten times.
     let bomb: Vec<u8> = (1..=30_u8).fold(b"]q\0".to_vec(), |so_far, level| {
         let ten = [b'h', level - 1].repeat(10);
         [&so_far[..], b"](", &ten, &[b'e', b'q', level]].concat()
     });
-    // The same, of dictionaries that are under the key of a state dict.
+    // The same with dictionaries, under the key of a state dict.
     let shared = (1..=30_u8).fold([b"}", &text("x")[..], &good(), b"sq\0"].concat(), |so_far, level| {
         let pairs: Vec<u8> = (0..10).flat_map(|at| [text(&at.to_string()), vec![b'h', level - 1]].concat()).collect();
         [&so_far[..], b"}(", &pairs, &[b'u', b'q', level]].concat()
@@ -204,7 +204,7 @@ fn archives() -> Vec<Case> {
         spoil(&mut entries);
         archive(&entries)
     };
-    // The numbers of 32 bits say that those of 64 bits count, which are in a record at this place.
+    // The 32-bit fields are set to refer to the 64-bit fields of a record at this offset.
     let wide = |place: u64| {
         archive_with(&right(), |_, _, _| {
             [b"PK\x06\x07\0\0\0\0", &place.to_le_bytes()[..], b"\x01\0\0\0", &end(u16::MAX, u32::MAX, u32::MAX)]

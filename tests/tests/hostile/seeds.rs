@@ -1,4 +1,4 @@
-//! What is right, for the corpora of the fuzz targets: a fuzzer that starts from it gets further.
+//! Valid inputs as seeds for the fuzz targets, from which a fuzzer reaches more code.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::pack::{Draft, FORMAT};
 use super::{checkpoints, messages, pickles};
 
-/// The seeds of each target, by name. `tests/tests/corpus.rs` says that they are accepted.
+/// The seeds of each target, by name. `tests/tests/corpus.rs` checks that they are accepted.
 fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = vec![
         ("arena", "valid".to_owned(), Draft::valid().bytes()),

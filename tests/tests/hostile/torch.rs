@@ -1,4 +1,5 @@
-//! Writes pickles and archives that PyTorch would never write. Small, and independent of what reads them.
+//! A writer of pickles and archives that PyTorch would never write, independent of the library's
+//! reader.
 
 /// A pickled text.
 pub fn text(text: &str) -> Vec<u8> {
@@ -25,7 +26,7 @@ pub fn call(module: &str, name: &str, arguments: &[Vec<u8>]) -> Vec<u8> {
     [global(module, name), tuple(arguments), b"R".to_vec()].concat()
 }
 
-/// A storage of this many floats, by its key.
+/// The pickled persistent id of a storage, with its key and its number of floats.
 pub fn storage(key: &str, elements: i64) -> Vec<u8> {
     let named = [text("storage"), global("torch", "FloatStorage"), text(key), text("cpu"), int(elements)];
     [tuple(&named), b"Q".to_vec()].concat()
@@ -36,7 +37,7 @@ pub fn tensor(storage: Vec<u8>, offset: i64, shape: &[i64], strides: &[i64]) -> 
     call("torch._utils", "_rebuild_tensor_v2", &arguments)
 }
 
-/// A right one: the storage `0` has 64 floats.
+/// The valid storage `0`, with 64 floats.
 pub fn good() -> Vec<u8> {
     tensor(storage("0", 64), 0, &[8, 8], &[8, 1])
 }
@@ -50,7 +51,7 @@ pub fn pickle(value: Vec<u8>) -> Vec<u8> {
     [&[0x80, 2][..], &value, b"."].concat()
 }
 
-/// An entry of an archive: its name, its bytes, and what the table says of it.
+/// An entry of an archive: its name, its bytes, and its fields in the table.
 pub struct Entry {
     pub name: &'static str,
     pub bytes: Vec<u8>,
@@ -65,12 +66,13 @@ pub fn entry(name: &'static str, bytes: Vec<u8>) -> Entry {
     Entry { name, bytes, flags: 0, method: 0, size, packed: size }
 }
 
-/// The entries that `torch.save` makes of a pickle and one storage of 64 floats.
+/// The entries that `torch.save` writes for a pickle and one storage of 64 floats.
 pub fn entries(pickled: Vec<u8>) -> Vec<Entry> {
     vec![entry("a/data.pkl", pickled), entry("a/byteorder", b"little".to_vec()), entry("a/data/0", vec![0; 256])]
 }
 
-/// The archive, and the last 22 bytes of it: number of entries, size and place of the table.
+/// The archive with its end record of 22 bytes: the number of entries, and the size and offset of
+/// the table.
 pub fn archive_with(entries: &[Entry], end: impl FnOnce(u16, u32, u32) -> Vec<u8>) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -95,7 +97,8 @@ pub fn archive(entries: &[Entry]) -> Vec<u8> {
     archive_with(entries, end)
 }
 
-/// A file of PyTorch before 1.6, with this pickle, the keys of its storages, and what is behind them.
+/// A file in the format before PyTorch 1.6, with this pickle, the keys of its storages, and the
+/// bytes after them.
 pub fn legacy(saved: Vec<u8>, keys: &[&str], data: &[u8]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.".to_vec();
     let system = pickle(dictionary(&[("little_endian", vec![0x88])]));

@@ -1,4 +1,4 @@
-//! How workers end, what is said of it, and what an owner does that ends while they are busy.
+//! Ends of workers and their reasons, and ends of owners while workers are busy.
 
 use std::io::Write;
 use std::time::Duration;
@@ -12,17 +12,17 @@ use crate::pipeline::{Probe, ProbeConfig, engine, probe};
 use crate::{role, sys};
 
 fn kill(pid: u32) {
-    // It may have ended by itself.
+    // The worker may have ended already.
     let _gone = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL);
 }
 
 #[test]
-fn all_idle_workers_may_die_at_once_and_no_task_is_lost() {
+fn no_task_is_lost_if_all_idle_workers_die() {
     let (engine, tasks) = engine(6);
     for round in 0..10 {
-        eventually("all workers are up", || engine.workers().len() == 6);
+        eventually("all workers run", || engine.workers().len() == 6);
         engine.workers().iter().for_each(|worker| kill(worker.pid));
-        // With a single attempt: no worker has seen the call.
+        // One attempt is enough, because no worker received the call.
         let result = tasks.clone().attempts(1).pid().wait();
         assert!(result.is_ok(), "round {round}: {}", result.unwrap_err());
     }
@@ -36,14 +36,14 @@ pub(crate) fn have_a_worker_that_aborts() {
 }
 
 #[test]
-fn where_children_are_reaped_by_the_kernel_an_end_has_its_reason() {
+fn abort_is_reported_while_sigchld_is_ignored() {
     let mut command = role::command("has a worker that aborts");
     sys::ignore_children(&mut command);
     role::succeed(command);
 }
 
 #[test]
-fn a_panic_that_aborts_the_process_keeps_its_message() {
+fn panic_that_aborts_the_process_has_a_message() {
     let (_engine, tasks) = engine(1);
     let error = tasks.clone().attempts(1).panic_for_good().wait().unwrap_err();
     let Error::Call(CallError::WorkerDied { how, .. }) = &error else { panic!("{error}") };
@@ -55,7 +55,7 @@ fn a_panic_that_aborts_the_process_keeps_its_message() {
 }
 
 #[test]
-fn a_load_that_does_not_end_is_an_error_and_so_is_one_that_fails_meanwhile() {
+fn hung_and_failed_loads_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wait").to_string_lossy().into_owned();
     let config = ProbeConfig { waits_for: Some(file.clone()), panics_if_others_wait: false };
@@ -64,7 +64,7 @@ fn a_load_that_does_not_end_is_an_error_and_so_is_one_that_fails_meanwhile() {
     let error = wrapper.clone().start_timeout(Duration::from_secs(2)).spawn(1).unwrap_err().to_string();
     assert!(error.contains("worker 0") && error.contains("did not load the pipeline within 2s"), "{error}");
 
-    // One waits for ever, and the other fails: that is what is heard.
+    // One worker hangs and the other fails: the failure is reported.
     let config = ProbeConfig { panics_if_others_wait: true, ..config };
     let wrapper = ActorWrapper::<Probe>::new(&config.init(&Device::flex())).unwrap();
     let error = wrapper.spawn(2).unwrap_err().to_string();
@@ -72,7 +72,7 @@ fn a_load_that_does_not_end_is_an_error_and_so_is_one_that_fails_meanwhile() {
 }
 
 #[test]
-fn an_actor_that_is_replaced_and_does_not_load_is_an_error_too() {
+fn restarted_actor_that_hangs_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wait").to_string_lossy().into_owned();
     let config = ProbeConfig { waits_for: Some(file.clone()), panics_if_others_wait: false };
@@ -83,11 +83,11 @@ fn an_actor_that_is_replaced_and_does_not_load_is_an_error_too() {
     let error = actors.actor(0).pid().wait().unwrap_err().to_string();
     assert!(error.contains("did not load the pipeline within 2s"), "{error}");
     std::fs::remove_file(&file).unwrap();
-    eventually("the actor comes back", || actors.actor(0).pid().wait().is_ok());
+    eventually("the actor restarts", || actors.actor(0).pid().wait().is_ok());
 }
 
 #[test]
-fn a_worker_that_cannot_be_killed_keeps_no_deadline_and_no_end_waiting() {
+fn unkillable_worker_delays_no_deadline_or_end() {
     let (engine, tasks) = engine(1);
     let pid = tasks.pid().wait().unwrap();
     let held = match sys::HeldBack::hold(pid) {
@@ -100,7 +100,7 @@ fn a_worker_that_cannot_be_killed_keeps_no_deadline_and_no_end_waiting() {
     let error = tasks.clone().deadline(Duration::from_millis(200)).sleep(600_000).wait().unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
     assert!(is_alive(pid), "it was to be held back");
-    // Its place is taken by another.
+    // Another worker replaces it.
     assert_ne!(tasks.pid().wait().unwrap(), pid);
     engine.shut_down();
     assert!(is_alive(pid), "it was to be held back");
@@ -116,14 +116,14 @@ pub(crate) fn panic_while_an_actor_is_busy() {
 }
 
 #[test]
-fn a_panic_of_the_owner_does_not_wait_for_busy_workers() {
+fn panic_of_the_owner_ignores_busy_workers() {
     let (status, text) = role::end_of(role::start(role::command("panics while an actor is busy")));
-    // Not aborted: what is answered while it unwinds must not panic again.
+    // Code that runs while the panic unwinds must not panic again, which would abort.
     assert!(status.code() == Some(101) && text.contains("an assertion fails"), "{status}: {text}");
 }
 
 #[test]
-fn an_engine_can_be_aborted_while_calls_run_and_wait() {
+fn engine_can_be_aborted_while_calls_run() {
     let (engine, tasks) = engine(1);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
@@ -144,10 +144,11 @@ fn an_engine_can_be_aborted_while_calls_run_and_wait() {
     assert!(matches!(&error, Error::Call(CallError::ShutDown { .. })), "{error}");
 }
 
-/// A file. Workers write a line to it and end soon after they have begun.
+/// Variable with the path of a file. Workers write a line to the file and end soon after their
+/// start.
 const END_SOON: &str = "RAY_ZEROCOPY_TEST_END_SOON";
 
-/// Called before `main`, in workers too.
+/// Runs before `main`, also in workers.
 pub(crate) fn end_soon_if_asked() {
     let Some(file) = std::env::var_os(END_SOON).filter(|_| std::env::var_os("RAY_ZEROCOPY_WORKER").is_some()) else {
         return;
@@ -161,7 +162,7 @@ pub(crate) fn end_soon_if_asked() {
 }
 
 pub(crate) fn start_workers_that_end_at_once() {
-    // Most of the time they are there before they end.
+    // Usually the workers are connected before they end.
     let Ok(engine) = LocalPool::builder().workers(2).threads_per_worker(1).start() else { return };
     let Ok(_tasks) = TaskWrapper::on(&engine, &probe()) else { return };
     std::thread::sleep(Duration::from_secs(2));
@@ -169,13 +170,14 @@ pub(crate) fn start_workers_that_end_at_once() {
 }
 
 #[test]
-fn workers_that_end_at_once_are_not_started_as_fast_as_can_be() {
+fn starts_of_short_lived_workers_are_throttled() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("begun");
     let mut command = role::command("starts workers that end at once");
     command.env(END_SOON, &file);
     role::succeed(command);
     let begun = std::fs::read_to_string(&file).unwrap().lines().count();
-    // Two workers for two seconds, with a pause of 0.3 s each time: 14 at most, and more only if the machine stands still.
+    // Two workers for two seconds with pauses of 0.3 s: at most 14 starts. There are more only if
+    // the machine stalls.
     assert!((1..=30).contains(&begun), "{begun} processes were started");
 }

@@ -1,4 +1,4 @@
-//! A fork of a process that has workers.
+//! Forks of a process that has workers.
 
 use ray_zerocopy_tests::memory::eventually;
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -6,7 +6,7 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use crate::pipeline::engine;
 use crate::{role, sys};
 
-/// Waits for a child of this process, which has to end with 0.
+/// Waits for a child of this process, which must exit with 0.
 pub(crate) fn succeeded(child: i32) {
     let mut status = None;
     eventually("the fork ends", || {
@@ -19,7 +19,7 @@ pub(crate) fn succeeded(child: i32) {
 pub(crate) fn fork_and_use() {
     let (engine, tasks) = engine(1);
     let mut pending = Some(tasks.sleep(300));
-    // Its answer would be the caller's to read, if it waited.
+    // A wait in the parent would read this answer.
     let child = sys::fork(|| {
         let refused = |text: String| text.contains("this process is a fork of the one that has the workers");
         let waited =
@@ -31,9 +31,9 @@ pub(crate) fn fork_and_use() {
         i32::from(!(waited && called && listed))
     });
     succeeded(child);
-    assert!(pending.take().unwrap().wait().is_ok(), "the fork has taken the answer");
+    assert!(pending.take().unwrap().wait().is_ok(), "the fork has consumed the answer");
 
-    // A result that is dropped there is still the parent's.
+    // A result that the child drops is still available in the parent.
     let mut pending = Some(tasks.sleep(300));
     succeeded(sys::fork(|| {
         drop(pending.take());
@@ -43,6 +43,6 @@ pub(crate) fn fork_and_use() {
 }
 
 #[test]
-fn a_fork_neither_hangs_nor_takes_what_is_its_parents() {
+fn fork_does_not_hang_or_steal_answers() {
     role::succeed(role::command("forks"));
 }

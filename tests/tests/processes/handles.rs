@@ -1,4 +1,5 @@
-//! Handles that one process serialises and another uses, where that is not easy.
+//! Handles between processes under difficult conditions: forks, a removed runtime folder, other
+//! users, and no free descriptors.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -31,7 +32,7 @@ pub(crate) fn serialise_in_a_fork() {
     let folder = PathBuf::from(role::subject());
     let (handle, done) = (folder.join("handle"), folder.join("done"));
     let wrapper = wrapper();
-    // This process offers it too, so that the fork has a copy of all that it knows.
+    // This process serves the handle too, so the fork starts with a copy of that state.
     read(&written(&wrapper)).unwrap();
     let child = sys::fork(|| {
         std::fs::write(folder.join("new"), written(&wrapper)).unwrap();
@@ -39,7 +40,7 @@ pub(crate) fn serialise_in_a_fork() {
         eventually("the handle was used", || done.exists());
         0
     });
-    eventually("the fork has written", || handle.exists());
+    eventually("the fork has written the handle", || handle.exists());
     let loaded = read(&std::fs::read_to_string(&handle).unwrap());
     std::fs::write(&done, "").unwrap();
     succeeded(child);
@@ -47,7 +48,7 @@ pub(crate) fn serialise_in_a_fork() {
 }
 
 #[test]
-fn a_fork_offers_what_it_serialises() {
+fn fork_serves_the_handles_it_serialises() {
     let folder = tempfile::tempdir().unwrap();
     role::succeed(role::with(role::command("serialises in a fork"), folder.path()));
 }
@@ -57,7 +58,7 @@ pub(crate) fn lose_the_runtime_folder() {
     let first = written(&wrapper);
     assert!(first.contains(&role::subject()), "{first}");
     read(&first).unwrap();
-    // As a logout does, or what tidies temporary files.
+    // A logout or a cleaner of temporary files removes the folder too.
     std::fs::remove_dir_all(role::subject()).unwrap();
     let error = read(&first).unwrap_err();
     assert!(error.contains("cannot be asked for it"), "{error}");
@@ -65,7 +66,7 @@ pub(crate) fn lose_the_runtime_folder() {
 }
 
 #[test]
-fn handles_work_after_the_runtime_folder_was_removed() {
+fn handles_work_without_the_runtime_folder() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = folder.path().join("runtime");
     std::fs::create_dir(&runtime).unwrap();
@@ -80,13 +81,13 @@ pub(crate) fn listen() {
     std::fs::set_permissions(&socket, Permissions::from_mode(0o777)).unwrap();
     std::fs::write(socket.with_extension("ready"), "").unwrap();
     let (stream, _) = listener.accept().unwrap();
-    // The asker says nothing: it hangs up.
+    // The client refuses to talk to another user, and closes the connection.
     let mut byte = [0];
-    assert_eq!(std::io::Read::read(&mut &stream, &mut byte).unwrap(), 0, "it told its secret");
+    assert_eq!(std::io::Read::read(&mut &stream, &mut byte).unwrap(), 0, "the client sent the secret");
 }
 
 #[test]
-fn a_handle_that_leads_to_another_user_is_refused() {
+fn handle_to_another_user_is_refused() {
     if !getuid().is_root() {
         eprintln!("skipped: only root can be two users");
         return;
@@ -109,14 +110,14 @@ fn a_handle_that_leads_to_another_user_is_refused() {
     assert!(status.success(), "{text}");
 }
 
-/// Opens files until no more can be.
+/// Opens files up to the limit of descriptors.
 fn fill() -> Vec<File> {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: before.maximum }).unwrap();
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
-/// What a thread of this process has computed, in ticks of the clock.
+/// CPU time of a thread of this process, in clock ticks.
 fn ticks_of(thread: &str) -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let stat = |path: &Path| std::fs::read_to_string(path.join("stat")).ok();
@@ -130,10 +131,10 @@ pub(crate) fn have_no_descriptors() {
     let text = written(&wrapper);
     let handle = PathBuf::from(role::subject());
     std::fs::write(&handle, &text).unwrap();
-    // Before the descriptors are gone: what reads the ticks needs them.
     let filled = fill();
     let mut asker = None;
-    // A process that was forked before has descriptors of its own; a thread would have none. So this one lets go of a few.
+    // The client is in this process and shares its descriptors, so two are freed for its
+    // connection.
     let mut filled = filled;
     for _ in 0..2 {
         filled.pop();
@@ -142,13 +143,14 @@ pub(crate) fn have_no_descriptors() {
     asker.replace(stream.unwrap());
     filled.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
     std::thread::sleep(Duration::from_millis(1500));
+    // Reading the ticks needs descriptors.
     for _ in 0..2 {
         filled.pop();
     }
     let ticks = ticks_of("ray-zerocopy br");
-    assert!(ticks < 40, "the broker has computed for {ticks} ticks and done nothing");
+    assert!(ticks < 40, "the broker has used {ticks} ticks of CPU time while it waited");
     drop((filled, asker));
-    // The asker that said nothing is given up, and others are served.
+    // The broker gives up the client that sends nothing, and serves others.
     read(&text).unwrap();
 }
 
@@ -176,6 +178,6 @@ pub(crate) fn have_no_descriptors_at_first_use() {
 }
 
 #[test]
-fn what_fails_at_first_use_works_later() {
+fn failed_first_use_can_be_repeated() {
     role::succeed(role::command("has no descriptors at first use"));
 }

@@ -1,4 +1,5 @@
-//! How a program was started, and what it is part of.
+//! Ways to start a program: through the dynamic loader, after its file was deleted, as a plugin of
+//! a host, and without `/proc`.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,7 +15,7 @@ pub(crate) fn run_a_task() {
     assert_ne!(tasks.pid().wait().unwrap(), std::process::id());
 }
 
-/// Starts workers, which has to fail with the words that are the role's subject.
+/// Starts workers, which must fail with an error that contains the role's subject.
 pub(crate) fn start_workers_and_fail() {
     let expected = role::subject();
     let error = LocalPool::builder().workers(1).start().unwrap_err().to_string();
@@ -27,7 +28,7 @@ fn loader() -> Option<&'static str> {
 }
 
 #[test]
-fn a_program_that_was_started_through_the_loader_has_workers() {
+fn program_started_by_the_loader_has_workers() {
     let Some(loader) = loader() else {
         eprintln!("skipped: the dynamic loader of this system is not known");
         return;
@@ -39,7 +40,7 @@ fn a_program_that_was_started_through_the_loader_has_workers() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
     std::fs::copy("/proc/self/exe", &program).unwrap();
-    // With an option of the loader's, which the workers need too, and a relative path.
+    // With an option of the loader, which the workers need too, and a relative path.
     let mut command = Command::new(loader);
     command.args(["--library-path", "/nowhere", "./program"]).current_dir(&folder);
     role::succeed(role::cast(command, "runs a task"));
@@ -50,7 +51,7 @@ fn a_program_that_was_deleted_has_workers() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
     std::fs::copy("/proc/self/exe", &program).unwrap();
-    // The shell executes it when it is gone.
+    // The shell executes the open file after it was deleted.
     let mut command = Command::new("sh");
     command.args(["-c", r#"exec 3<"$1"; rm "$1"; shift; exec /proc/self/fd/3 "$@""#, "sh"]).arg(&program);
     role::succeed(role::cast(command, "runs a task"));
@@ -77,8 +78,8 @@ fn without_proc_the_error_says_so() {
 }
 
 #[test]
-fn a_pool_of_this_process_is_not_disturbed_by_its_surroundings() {
-    // What the roles above do works here, too: they fail for the reason that they name.
+fn pool_of_this_process_is_unaffected() {
+    // The same calls work in this process, so the roles above fail only for their stated reasons.
     let engine = LocalPool::builder().workers(1).start().unwrap();
     assert!(TaskWrapper::on(&engine, &probe()).unwrap().pid().wait().is_ok());
 }

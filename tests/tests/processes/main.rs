@@ -1,6 +1,6 @@
-//! Processes in surroundings that are not kind to them: what starts them, what signals they get, and what is taken from them.
+//! Processes under unusual conditions: launchers, signals, missing resources.
 //!
-//! Most of it needs a process of its own, which a test starts: this executable again, in a role. See `role`.
+//! Most tests need their own process: they start this executable again with a role. See `role`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 

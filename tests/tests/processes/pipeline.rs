@@ -1,4 +1,4 @@
-//! A pipeline whose methods and whose load do what a test asks of them.
+//! A pipeline whose methods and `init` hang, panic or abort on demand.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ pub(crate) struct Probe {
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ProbeConfig {
-    /// A file; while it is there, a worker that loads the pipeline waits.
+    /// A file. While it exists, a worker that loads the pipeline waits.
     pub(crate) waits_for: Option<String>,
-    /// Whether a worker that loads the pipeline panics, if another one waits.
+    /// Whether a worker that loads the pipeline panics while another one waits.
     pub(crate) panics_if_others_wait: bool,
 }
 
@@ -58,7 +58,8 @@ impl Probe {
         std::process::id()
     }
 
-    /// What the constructor noted that comes after the one that makes this process a worker.
+    /// Number of runs of the constructor in `startup`, which comes after the one that makes this
+    /// process a worker.
     pub fn constructed(&self) -> u32 {
         startup::constructed()
     }
@@ -71,12 +72,12 @@ impl Probe {
         std::process::abort()
     }
 
-    /// Panics where a panic cannot unwind.
+    /// Panics in a function that cannot unwind.
     pub fn panic_for_good(&self) {
         sys::panic_without_unwinding();
     }
 
-    /// Ends as a process does that the kernel's out-of-memory killer has chosen.
+    /// Ends the process with SIGKILL, as the out-of-memory killer does.
     pub fn die(&self) {
         ray_zerocopy_tests::models::kill_myself();
     }

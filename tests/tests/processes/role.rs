@@ -1,4 +1,4 @@
-//! Processes with a role: this executable, started again to do one thing.
+//! Roles: this executable, started again to run one function.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,10 +8,10 @@ use ray_zerocopy_tests::memory::eventually;
 use crate::{ends, forks, handles, launch, signals};
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_ROLE";
-/// What a role works with: a file, mostly.
+/// Variable with the argument of a role, usually a path.
 const SUBJECT: &str = "RAY_ZEROCOPY_TEST_SUBJECT";
 
-/// Not a test of its own: what the tests start.
+/// Not a test of its own: the processes that the tests start.
 #[test]
 fn role_of_a_process() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -33,29 +33,29 @@ fn role_of_a_process() {
     }
 }
 
-/// What the role of this process works with.
+/// The argument of this process's role.
 pub(crate) fn subject() -> String {
     std::env::var(SUBJECT).expect("the role needs a subject")
 }
 
-/// A command that plays a role.
+/// A command that starts this executable with a role.
 pub(crate) fn command(role: &str) -> Command {
     cast(Command::new("/proc/self/exe"), role)
 }
 
-/// Makes a command that starts this executable play a role.
+/// Adds a role to a command that starts this executable.
 pub(crate) fn cast(mut command: Command, role: &str) -> Command {
     command.args(["--exact", "role::role_of_a_process", "--nocapture", "--test-threads=1"]).env(ROLE, role);
     command
 }
 
-/// What a command works with.
+/// Adds the argument of the role to a command.
 pub(crate) fn with(mut command: Command, subject: impl AsRef<std::ffi::OsStr>) -> Command {
     command.env(SUBJECT, subject);
     command
 }
 
-/// Runs a command, which has to succeed, and gives what it has printed.
+/// Runs a command, which must succeed, and returns its output.
 pub(crate) fn succeed(mut command: Command) -> String {
     let output = command.output().unwrap();
     let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -63,7 +63,7 @@ pub(crate) fn succeed(mut command: Command) -> String {
     text
 }
 
-/// Waits for a process with a minute's patience, and gives what it has printed on its standard error.
+/// Waits up to a minute for a process, and returns its status and its standard error.
 pub(crate) fn end_of(mut child: Child) -> (ExitStatus, String) {
     let mut status = None;
     eventually("the process ends", || {
@@ -77,7 +77,7 @@ pub(crate) fn end_of(mut child: Child) -> (ExitStatus, String) {
     (status.unwrap(), text)
 }
 
-/// Starts a command whose standard error is read later.
+/// Starts a command with a pipe for its standard error.
 pub(crate) fn start(mut command: Command) -> Child {
     command.stderr(Stdio::piped()).spawn().unwrap()
 }

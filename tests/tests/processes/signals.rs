@@ -1,4 +1,4 @@
-//! Signals that are meant for others, and a terminal that stops what is in the background.
+//! Signals to process groups, and terminals that stop background processes.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +18,7 @@ pub(crate) fn print_from_a_worker() {
 }
 
 #[test]
-fn a_worker_may_print_to_a_terminal_that_stops_the_background() {
+fn worker_may_print_to_a_tostop_terminal() {
     let (person, program) = sys::terminal();
     sys::stop_the_background(&program);
     let mut command = role::command("prints from a worker");
@@ -29,14 +29,14 @@ fn a_worker_may_print_to_a_terminal_that_stops_the_background() {
     drop((command, program));
     let (status, _) = role::end_of(child);
     let mut screen = Vec::new();
-    // The terminal ends with an error when no program has it any more.
+    // Reading the terminal fails when no program has it open.
     let _closed = File::from(person).read_to_end(&mut screen);
     let screen = String::from_utf8_lossy(&screen);
     assert!(status.success() && screen.contains("a worker prints"), "{status}: {screen}");
 }
 
 #[test]
-fn what_a_supervisor_sends_to_all_processes_leaves_workers_to_their_owner() {
+fn termination_signals_do_not_end_workers() {
     let (engine, tasks) = engine(2);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
@@ -47,7 +47,7 @@ fn what_a_supervisor_sends_to_all_processes_leaves_workers_to_their_owner() {
         pids.iter().for_each(|&pid| kill_process(Pid::from_raw(pid as i32).unwrap(), signal).unwrap());
     }
     assert!(pids.contains(&pending.wait().unwrap()));
-    // What waits is done, and then they end.
+    // The queued calls run, and then the workers end.
     let queued: Vec<_> = (0..6).map(|_| tasks.sleep(20)).collect();
     engine.shut_down();
     for pending in queued {

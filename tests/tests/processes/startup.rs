@@ -1,4 +1,5 @@
-//! The time before `main`: workers begin there, and a process that was started as a worker never gets further.
+//! Startup before `main`: workers begin there, and a process that was started as a worker never
+//! reaches `main`.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +15,7 @@ use crate::{role, sys};
 
 static CONSTRUCTED: AtomicU32 = AtomicU32::new(0);
 
-/// How often the constructor below ran in this process.
+/// Number of runs of the constructor below in this process.
 pub(crate) fn constructed() -> u32 {
     CONSTRUCTED.load(Ordering::Relaxed)
 }
@@ -24,8 +25,9 @@ mod constructor {
 
     use std::sync::atomic::Ordering;
 
-    // LLD sorts by the number, and entries without one come before this: it is behind the one that makes a process a worker, as those of
-    // C++ libraries below the crate are. Other linkers put it before.
+    // LLD sorts by the priority, and entries without one come first. With LLD, this therefore runs
+    // after the constructor that makes a process a worker, like constructors of C++ libraries that
+    // the crate depends on. Other linkers put it before that one.
     #[used]
     #[unsafe(link_section = ".init_array.70000")]
     static LAST: extern "C" fn() = last;
@@ -37,21 +39,22 @@ mod constructor {
 }
 
 #[test]
-fn constructors_of_what_is_below_the_crate_run_in_workers_too() {
+fn constructors_of_dependencies_run_in_workers() {
     assert_eq!(constructed(), 1);
     let (_engine, tasks) = engine(1);
     assert_eq!(tasks.constructed().wait().unwrap(), 1);
 }
 
-/// The end of a connection that a worker has on its standard input. This process is the one that made it.
+/// The socket that a worker gets as its standard input, created by this process.
 fn connection() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
 }
 
-/// Starts this executable as a worker that cannot be one. Gives what it says, and whether it reached `main`.
+/// Starts this executable as a worker that cannot work. Returns its output, and whether it reached
+/// `main`.
 fn unfit(change: impl FnOnce(Command, OwnedFd) -> Command) -> (String, bool) {
     let folder = tempfile::tempdir().unwrap();
-    // For a process of another user, too.
+    // Also readable for a process of another user.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let reached = folder.path().join("main");
     let (_ours, theirs) = connection();
@@ -61,7 +64,7 @@ fn unfit(change: impl FnOnce(Command, OwnedFd) -> Command) -> (String, bool) {
 }
 
 #[test]
-fn a_worker_of_another_version_does_not_reach_main() {
+fn worker_of_other_version_does_not_reach_main() {
     let (text, reached) = unfit(|mut command, socket| {
         command.env("RAY_ZEROCOPY_WORKER", "1").stdin(Stdio::from(socket));
         command
@@ -71,19 +74,21 @@ fn a_worker_of_another_version_does_not_reach_main() {
 }
 
 #[test]
-fn a_worker_without_descriptors_does_not_reach_main() {
+fn worker_without_fds_does_not_reach_main() {
     let (text, reached) = unfit(|mut command, socket| {
         command.env("RAY_ZEROCOPY_WORKER", version()).stdin(Stdio::from(socket));
-        // The loader needs one for each library, and closes it.
+        // The loader opens a descriptor for each library, and closes it.
         sys::limit(&mut command, libc::RLIMIT_NOFILE, 4);
         command
     });
-    // Three are the standard ones, and the copy of the socket is the fourth: one that is empty is too many.
+    // The three standard descriptors and the copy of the socket make four, so any other one exceeds
+    // the limit.
     assert!(text.contains("it cannot work: ") && text.contains("see `ulimit -n`"), "{text}");
     assert!(!reached, "{text}");
 }
 
-/// A script between owner and worker: `socket`, standard input there, becomes that of this executable once more.
+/// A script between owner and worker. `socket` is the standard input of the script, and of the
+/// worker that it starts.
 fn script(command: Command, socket: OwnedFd, text: &str) -> Command {
     let mut script = Command::new("sh");
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -105,12 +110,12 @@ fn a_script_around_a_worker_has_to_execute_it() {
 }
 
 #[test]
-fn a_worker_whose_owner_ended_while_it_started_does_not_reach_main() {
+fn orphaned_worker_does_not_reach_main() {
     let folder = tempfile::tempdir().unwrap();
     let (over, reached) = (folder.path().join("over"), folder.path().join("main"));
     let (ours, theirs) = connection();
     let command = role::with(role::command("reaches main"), &reached);
-    // The shell ends, and only then does the worker begin, with the process's own socket and another parent.
+    // The worker begins after the shell has ended, with its own socket and another parent.
     let text = format!(
         r#"exec 3<&0; (while kill -0 $$ 2>/dev/null; do sleep 0.05; done; "$@" <&3; echo $? >{0}.new; mv {0}.new {0}) & exit 0"#,
         over.display()
@@ -123,7 +128,7 @@ fn a_worker_whose_owner_ended_while_it_started_does_not_reach_main() {
     drop(ours);
 }
 
-/// The version of the protocol between owner and worker, as this process's own workers get it.
+/// The protocol version that this process passes to its workers.
 fn version() -> String {
     let (engine, _tasks) = engine(1);
     let environ = std::fs::read(format!("/proc/{}/environ", engine.workers()[0].pid)).unwrap();
@@ -132,7 +137,7 @@ fn version() -> String {
 }
 
 #[test]
-fn a_privileged_program_takes_no_orders_and_starts_no_workers() {
+fn privileged_program_refuses_to_work_or_spawn() {
     use std::os::unix::process::CommandExt;
 
     if !getuid().is_root() {

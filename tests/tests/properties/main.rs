@@ -1,4 +1,4 @@
-//! What holds for every pipeline and every value, tried on random ones.
+//! Property tests of pipelines and values, on random ones.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -13,10 +13,10 @@ use proptest::prelude::*;
 use ray_zerocopy::{Arena, load, share};
 use tree::{DTYPES, LayerKind, LayerSpec, Layout, Spec, TensorSpec, Tree};
 
-/// So many cases that the test takes seconds; `PROPTEST_CASES` says otherwise.
+/// The number of cases. The default takes seconds, and `PROPTEST_CASES` overrides it.
 fn config(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
-    // The shrunk case is printed: there is no file of seeds to keep.
+    // The shrunk case is printed, so no file of seeds is written.
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() }
 }
 
@@ -35,7 +35,7 @@ fn tensor() -> impl Strategy<Value = TensorSpec> {
     ];
     (prop::sample::select(DTYPES.to_vec()), shape(), layout, any::<u64>(), any::<bool>()).prop_map(
         |(dtype, mut shape, layout, seed, tied)| {
-            // burn expands to one element or more.
+            // burn cannot expand to zero elements.
             if matches!(layout, Layout::Expanded) {
                 shape.iter_mut().for_each(|dim| *dim = (*dim).max(1));
             }
@@ -57,7 +57,7 @@ fn layer() -> impl Strategy<Value = LayerSpec> {
     (kind, (1..9_usize, 1..9_usize), any::<bool>()).prop_map(|(kind, sizes, tied)| LayerSpec { kind, sizes, tied })
 }
 
-/// Any text as a key: quotes, dots, brackets, nothing at all.
+/// Any text as a key: quotes, dots, brackets, or empty.
 fn key() -> impl Strategy<Value = String> {
     prop_oneof!["[a-c]{1,3}", "[\"\\[\\].\\\\ ü]{0,3}", "\\PC{0,6}"]
 }
@@ -98,7 +98,8 @@ fn spec() -> impl Strategy<Value = Spec> {
     })
 }
 
-/// The pipeline that comes back has every bit of the one that went, borrows all of it, and is shared to the same arena.
+/// A loaded pipeline is bit-identical with the shared one, borrows all its tensors, and is shared
+/// to an equal arena.
 fn comes_back(spec: &Spec) -> Result<(), TestCaseError> {
     let tree = spec.filled();
     let before = tree.find();
@@ -111,15 +112,15 @@ fn comes_back(spec: &Spec) -> Result<(), TestCaseError> {
     let after = twin.find();
     prop_assert_eq!(after.len(), before.len());
     for (here, there) in before.iter().zip(&after) {
-        prop_assert!(here.same_as(there), "{} is another after it was loaded", here.path);
-        prop_assert!(there.lies_in(&arena), "{} is a copy, and nobody says so", there.path);
+        prop_assert!(here.same_as(there), "{} has changed after it was loaded", here.path);
+        prop_assert!(there.lies_in(&arena), "{} is a copy that `copied` does not list", there.path);
     }
     prop_assert_eq!(tree.root.copied(), twin.root.copied());
     prop_assert_eq!(twin.root.skipped, 0);
 
     let again = share(&*twin).map_err(|error| TestCaseError::fail(error.to_string()))?;
     prop_assert_eq!(again.fingerprint(), arena.fingerprint());
-    // burn gives running statistics a new id of a parameter in every process, and has no way to set it.
+    // burn gives running statistics a new parameter id in every process, which cannot be set.
     if !spec.has(LayerKind::Norm) {
         prop_assert_eq!(again.id(), arena.id());
     }
@@ -153,7 +154,7 @@ proptest! {
 }
 
 #[test]
-fn every_dtype_of_every_rank_in_every_layout_comes_back() {
+fn every_dtype_rank_and_layout_round_trips() {
     for (at, dtype) in DTYPES.into_iter().enumerate() {
         let layouts = [Layout::Plain, Layout::Transposed, Layout::Sliced, Layout::Expanded, Layout::Flipped];
         let tensors = (1..=5).flat_map(|rank| {

@@ -1,4 +1,5 @@
-//! A pipeline of any shape: its config is a tree that says which tensors and layers each node holds.
+//! A pipeline of any shape. Its config is a tree that specifies the tensors and layers of each
+//! node.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,7 +15,7 @@ use burn::tensor::{Bool, BoolStore, DType, Device, Distribution, Int, Tensor, Te
 use ray_zerocopy::{Arena, Pipeline};
 use serde::{Deserialize, Serialize};
 
-/// How the elements of a tensor lie in memory before it is shared.
+/// The memory layout of a tensor before it is shared.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub enum Layout {
     Plain,
@@ -29,9 +30,9 @@ pub struct TensorSpec {
     pub dtype: DType,
     pub shape: Vec<usize>,
     pub layout: Layout,
-    /// What its elements are made of.
+    /// Seed of its elements.
     pub seed: u64,
-    /// Whether it is the tensor before it, if it can be.
+    /// Whether it is tied to the previous tensor, if the types fit.
     pub tied: bool,
 }
 
@@ -50,11 +51,11 @@ pub enum LayerKind {
 pub struct LayerSpec {
     pub kind: LayerKind,
     pub sizes: (usize, usize),
-    /// Whether it is the layer before it.
+    /// Whether it is tied to the previous layer.
     pub tied: bool,
 }
 
-/// What a node holds.
+/// The contents of a node.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Spec {
     pub tensors: Vec<TensorSpec>,
@@ -104,7 +105,7 @@ enum Layer {
     Nothing,
 }
 
-/// Makes what the spec describes: filled, or as `init` makes it.
+/// Creates what the spec describes, either filled or as `init` does.
 #[derive(Clone, Copy)]
 pub struct Maker<'a> {
     device: &'a Device,
@@ -152,7 +153,7 @@ fn name(dtype: DType) -> &'static str {
     }
 }
 
-/// Any bytes that are elements of the type.
+/// Arbitrary bytes that are valid elements of the type.
 pub fn bytes(dtype: DType, count: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let random = std::iter::repeat_with(|| {
@@ -167,7 +168,7 @@ pub fn bytes(dtype: DType, count: usize, seed: u64) -> Vec<u8> {
 }
 
 impl Maker<'_> {
-    /// A tensor of the shape of the spec, made as its layout says.
+    /// A tensor with the shape and layout of the spec.
     fn tensor<const D: usize, K: Basic>(self, spec: &TensorSpec) -> Tensor<D, K> {
         let plain = |shape: Vec<usize>| {
             let count = shape.iter().product();
@@ -270,25 +271,25 @@ impl Maker<'_> {
 }
 
 impl Spec {
-    /// What a worker makes of it.
+    /// Creates the pipeline without weights, as a worker does.
     pub fn init(&self, device: &Device) -> Tree {
         Tree { config: self.clone(), root: Maker { device, filled: false }.node(self) }
     }
 
-    /// Whether there is such a layer in this node or below.
+    /// Whether this node or one below it has such a layer.
     pub fn has(&self, kind: LayerKind) -> bool {
         let below = self.children.iter().chain(self.by_name.values()).chain(self.by_number.values());
         self.layers.iter().any(|layer| layer.kind == kind)
             || below.chain(self.maybe.as_deref()).any(|child| child.has(kind))
     }
 
-    /// The same, with weights.
+    /// Creates the pipeline with weights.
     pub fn filled(&self) -> Tree {
         Tree { config: self.clone(), root: Maker { device: &Device::flex(), filled: true }.node(self) }
     }
 }
 
-/// A tensor of a tree, found by a walk of its own.
+/// A tensor of a tree, found by a walk that is independent of the library.
 pub struct Found {
     pub path: String,
     pub dtype: DType,
@@ -321,7 +322,7 @@ impl Found {
 }
 
 impl Tree {
-    /// Every tensor, in an order that the tree alone decides.
+    /// Every tensor, in an order that depends only on the tree.
     pub fn find(&self) -> Vec<Found> {
         let mut found = Vec::new();
         self.root.find("", &mut found);
@@ -354,7 +355,8 @@ impl Node {
         self.maybe.iter().for_each(|child| child.find(&format!("{at}/maybe"), found));
     }
 
-    /// The copied fields of all nodes, as text: equal if they are, bit for bit but for the payload of a NaN.
+    /// The copied fields of all nodes as text, which is equal if and only if the fields are, except
+    /// for the payload of a NaN.
     pub fn copied(&self) -> String {
         let by_number: BTreeMap<_, _> = self.by_number.iter().collect();
         let below = self.children.iter().chain(self.by_name.values()).chain(by_number.into_values());
@@ -374,7 +376,7 @@ impl ModuleVisitor for Walk<'_> {
     }
 }
 
-/// The types of elements that flex borrows.
+/// The element types that flex borrows.
 pub const DTYPES: [DType; 13] = [
     DType::F64,
     DType::F32,

@@ -1,4 +1,4 @@
-//! Arguments and results of calls, through a real worker and back.
+//! Property tests of arguments and results, through a real worker and back.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::tree::{DTYPES, bytes};
 use super::{config, key, shape};
 
-/// All that serde knows.
+/// A value with every type of serde's data model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Value {
     Unit,
@@ -57,7 +57,7 @@ fn value() -> impl Strategy<Value = Value> {
         key().prop_map(Either::Text),
         vec(any::<i64>(), 0..4).prop_map(Either::List),
     ];
-    // `name` is the struct's own.
+    // `name` is the name of the struct.
     let flat = (key(), btree_map("[a-d]{1,2}", any::<i64>(), 0..3)).prop_map(|(name, rest)| Flat { name, rest });
     let json = prop_oneof![
         Just(serde_json::Value::Null),
@@ -144,14 +144,14 @@ static WORKER: LazyLock<TaskWrapper<Echo>> = LazyLock::new(|| {
     TaskWrapper::on(&engine, &Echo::new(&Device::flex())).unwrap()
 });
 
-/// A tensor of any fitting type, of a shape whose first dimensions are given.
+/// A tensor of any supported type, with the given first dimensions.
 fn tensor<const D: usize, K: Basic>(dtype: DType, shape: &[usize], seed: u64) -> Tensor<D, K> {
     let shape: Vec<_> = shape.iter().copied().chain(std::iter::repeat(2)).take(D).collect();
     let bytes = bytes(dtype, shape.iter().product(), seed);
     Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, dtype), (&Device::flex(), dtype))
 }
 
-/// The bytes too: a NaN is equal to itself here.
+/// Compares bytes, so that a NaN equals itself.
 fn same<const D: usize, K: Basic>(left: &Tensor<D, K>, right: &Tensor<D, K>) -> bool {
     left.dtype() == right.dtype()
         && left.dims() == right.dims()

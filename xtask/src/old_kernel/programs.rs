@@ -57,7 +57,7 @@ const TESTS: &[Selection] = &[
     select("failures", &["killed_while", "dies_while", "abort", "panic"]),
     select(
         "processes",
-        &["all_idle", "where_children", "aborts_the_process", "can_be_aborted", "forks::", "does_not_reach_main"],
+        &["all_idle", "sigchld_is_ignored", "aborts_the_process", "can_be_aborted", "forks::", "does_not_reach_main"],
     ),
     select("isolation", &[]),
     select("handles", &["names_no_file"]),
@@ -70,7 +70,7 @@ const TESTS: &[Selection] = &[
     Selection { target: "heads", arguments: &[], before: Some("echo 2 > /proc/sys/vm/overcommit_memory") },
     Selection {
         target: "surroundings",
-        arguments: &["promises_no_more"],
+        arguments: &["strict_overcommit"],
         before: Some("echo 20 > /proc/sys/vm/overcommit_ratio"),
     },
 ];

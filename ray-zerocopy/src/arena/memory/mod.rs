@@ -1,7 +1,8 @@
-//! What a process asks of the kernel for an arena's memory, and what came of it.
+//! Memory policies: huge pages, prefaulting and locking of an arena's mappings in one process.
 //!
-//! A policy is a wish. Nothing here is an error: what the kernel refuses is in the outcome, with its reason. The figures
-//! are the kernel's own. Nothing here knows what the bytes mean, or in which process they are read.
+//! Policies are best effort. A refusal of the kernel is not an error, but an [`Obstacle`] in the
+//! [`MemoryStatus`]. The figures come from the kernel (`/proc/self/smaps`). This module is
+//! independent of the arena's content, and of whether the process is an owner or a worker.
 
 pub(crate) mod policy;
 pub(crate) mod status;
@@ -22,13 +23,13 @@ use crate::os::smaps::{Figures, figures, mapping_of};
 use crate::os::sys::advice::{Advice, Pages, WeakPages};
 use crate::os::sys::aligned_map::HUGE_PAGE;
 
-/// How often a block whose pages are in use for the moment is tried.
+/// Attempts to collapse a block whose pages are temporarily in use (`EAGAIN`).
 const ATTEMPTS: usize = 4;
 
-/// The memory of an arena in this process: its mappings, and what has been asked for them.
+/// The mappings of an arena in this process, and the policies applied to them.
 pub(crate) struct Regions {
     mappings: Vec<Pages>,
-    /// How many bytes there are beside, in an object store, whose pages are not this process's to treat.
+    /// Size in bytes of an arena in an object store, whose pages this process cannot control.
     stored: Option<u64>,
     state: Mutex<State>,
 }
@@ -36,9 +37,9 @@ pub(crate) struct Regions {
 #[derive(Default)]
 struct State {
     asked: MemoryPolicy,
-    /// Whether it is this process that makes the huge pages.
+    /// Whether this process creates the huge pages.
     maker: bool,
-    /// What kept each policy from being applied, when it was last tried.
+    /// The obstacles to each policy at the last attempt.
     huge: Vec<Obstacle>,
     prefault: Vec<Obstacle>,
     lock: Vec<Obstacle>,
@@ -46,10 +47,10 @@ struct State {
     background: Option<Arc<Background>>,
 }
 
-/// The thread that makes huge pages while everybody goes on.
+/// A thread that creates huge pages in the background.
 #[derive(Default)]
 struct Background {
-    /// What the thread met; none before it has ended.
+    /// The obstacles. `None` while the thread runs.
     ended: Mutex<Option<Vec<Obstacle>>>,
 }
 
@@ -58,17 +59,18 @@ impl Regions {
         Self { mappings, stored: None, state: Mutex::default() }
     }
 
-    /// The same, for an arena in an object store.
+    /// Marks the arena as one in an object store, of this size.
     pub(crate) fn of_a_store(self, bytes: u64) -> Self {
         Self { stored: Some(bytes), ..self }
     }
 
-    /// Applies a policy to the memory as this process maps it, and makes the huge pages.
+    /// Applies a policy to this process's mappings, and creates the huge pages.
     pub(crate) fn apply(&self, memory: MemoryPolicy) -> MemoryStatus {
         self.run(memory, true)
     }
 
-    /// The same in a process that got the arena from another, which makes the huge pages: here they are only mapped.
+    /// Applies a policy in a process that received the arena. The sending process creates the huge
+    /// pages, and this one only maps them.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
         match memory == MemoryPolicy::default() {
             true => MemoryStatus::default(),
@@ -87,7 +89,7 @@ impl Regions {
         match memory.huge_pages {
             HugePages::Off => {}
             when if maker => self.make(&mut state, when),
-            // One process may be both: it shared the pipeline, and now loads it itself.
+            // A process may share a pipeline and then load it itself.
             _ if state.maker => {}
             _ => state.huge = self.impossible().unwrap_or_else(|| vec![Obstacle::LeftToOwner]),
         }
@@ -105,7 +107,7 @@ impl Regions {
         self.outcome()
     }
 
-    /// Makes the huge pages, or starts the thread that does.
+    /// Creates the huge pages, or starts the thread that does.
     fn make(&self, state: &mut State, when: HugePages) {
         let running = state.background.as_ref().is_some_and(|thread| !thread.has_ended());
         if running && when == HugePages::Background {
@@ -128,13 +130,13 @@ impl Regions {
         };
     }
 
-    /// Why no mapping can have huge pages, if none can.
+    /// Returns the obstacles if no mapping can have huge pages, otherwise `None`.
     fn impossible(&self) -> Option<Vec<Obstacle>> {
         let why: Option<Vec<_>> = self.mappings.iter().map(|map| blocks(map).err()).collect();
         why.map(|why| add(Vec::new(), why))
     }
 
-    /// What came of all that has been asked so far, by the kernel's figures of this moment.
+    /// Returns the status of all policies requested so far, from the kernel's current figures.
     pub(crate) fn outcome(&self) -> MemoryStatus {
         let state = lock(&self.state);
         if state.asked == MemoryPolicy::default() {
@@ -152,7 +154,8 @@ impl Regions {
         let len = |map: &Pages| map.addresses().len() as u64;
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
         let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
-        // Asked before the figures are read: a thread that ends meanwhile is under way, or has done all by them.
+        // Read before the figures: a thread that ends in between is reported as in progress, or, if
+        // the figures are complete, as applied.
         let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
         let figures = self.figures();
         let bytes = |of: fn(&Figures) -> u64| match &figures {
@@ -178,7 +181,7 @@ impl Regions {
         outcome
     }
 
-    /// The kernel's figures for each mapping of this process.
+    /// Reads the kernel's figures for each mapping of this process.
     fn figures(&self) -> Result<Vec<Figures>, String> {
         const PATH: &str = "/proc/self/smaps";
         let text = std::fs::read_to_string(PATH).map_err(|error| format!("{PATH} cannot be read: {error}"))?;
@@ -191,14 +194,16 @@ impl Regions {
 }
 
 impl Background {
-    /// Starts the thread. It ends with its work, or with the last of the mappings: it keeps none of them.
+    /// Starts the thread. It ends when its work is done, or when the last of the mappings is
+    /// dropped: it only holds weak references.
     fn start(mappings: &[Pages]) -> io::Result<Arc<Self>> {
         let mappings: Vec<WeakPages> = mappings.iter().map(Pages::downgrade).collect();
         let this = Arc::new(Self::default());
         let thread = Arc::clone(&this);
         std::thread::Builder::new().name("rzc huge pages".to_owned()).spawn(move || {
             let work = || mappings.iter().fold(Vec::new(), |why, map| add(why, collapse_while_there(map)));
-            // It has ended, however it ended: whoever asks must not be told for ever that it is under way.
+            // A panic is caught so that `ended` is set. Otherwise the status would be "in progress" for
+            // ever.
             let why = catch_unwind(AssertUnwindSafe(work));
             let panicked = |_| vec![Obstacle::NoThread { reason: "it panicked".to_owned() }];
             *lock(&thread.ended) = Some(why.unwrap_or_else(panicked));
@@ -211,7 +216,7 @@ impl Background {
     }
 }
 
-/// Makes huge pages of every whole block of a mapping, and says what kept it from some.
+/// Collapses every whole block of a mapping into a huge page, and returns the obstacles.
 fn collapse(map: &Pages) -> Vec<Obstacle> {
     match blocks(map) {
         Ok(blocks) => blocks.fold(Vec::new(), |why, block| add(why, collapse_block(map, block).err())),
@@ -219,7 +224,7 @@ fn collapse(map: &Pages) -> Vec<Obstacle> {
     }
 }
 
-/// The same, and only as long as somebody else has the mapping.
+/// Does the same as [`collapse`], but only as long as the mapping has another owner.
 fn collapse_while_there(map: &WeakPages) -> Vec<Obstacle> {
     match map.upgrade().map(|map| blocks(&map)) {
         None => Vec::new(),
@@ -231,7 +236,8 @@ fn collapse_while_there(map: &WeakPages) -> Vec<Obstacle> {
     }
 }
 
-/// Where the whole blocks of a mapping begin. What is left at its end is less than a huge page, and stays as it is.
+/// Returns the offsets of the whole blocks of a mapping. The rest at its end is smaller than a huge
+/// page, and keeps its small pages.
 fn blocks(map: &Pages) -> Result<impl Iterator<Item = usize> + use<>, Obstacle> {
     let len = map.addresses().len();
     match smaps::huge_page() {
@@ -257,10 +263,10 @@ fn collapse_block(map: &Pages, block: usize) -> Result<(), Obstacle> {
     collapsed.map_err(|error| Obstacle::refused("madvise(MADV_COLLAPSE)", &error))
 }
 
-/// Looks at one page of each block, which maps the whole of it if it is a huge page already.
+/// Populates one page of each block, which maps the whole block if it is a huge page already.
 ///
-/// Whether it was is seen in the figures, so an error needs no reason of its own: a kernel without this advice has no
-/// `MADV_COLLAPSE` either.
+/// The figures show whether it was one, so errors are ignored: a kernel without this advice does
+/// not have `MADV_COLLAPSE` either.
 fn map_huge_pages(map: &Pages) {
     let len = map.addresses().len();
     for block in (0..len / HUGE_PAGE).map(|block| block * HUGE_PAGE) {
@@ -290,7 +296,7 @@ fn keep(map: &Pages) -> Option<Obstacle> {
     }
 }
 
-/// Each reason once.
+/// Adds obstacles to a list that does not contain them yet.
 fn add(mut why: Vec<Obstacle>, more: impl IntoIterator<Item = Obstacle>) -> Vec<Obstacle> {
     for reason in more {
         if !why.contains(&reason) {
@@ -304,4 +310,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-// Miri has none of the memory that these are about.
+// Miri does not support the system calls that the tests make.

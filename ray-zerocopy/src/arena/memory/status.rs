@@ -1,4 +1,4 @@
-//! What came of a policy.
+//! Outcome of a memory policy: what was applied, and the obstacles to the rest.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What came of a [`MemoryPolicy`](crate::memory::MemoryPolicy) policy in one process, by the kernel's own figures.
+/// How far a [`MemoryPolicy`](crate::memory::MemoryPolicy) is applied in one process, from the
+/// kernel's figures.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -29,64 +30,66 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemoryStatus {
-    /// How much of the arena this process maps as huge pages (`ShmemPmdMapped` and `FilePmdMapped`). Only whole blocks
-    /// of 2 MiB can be: what is left at the end of the arena is not counted.
+    /// How much of the arena this process maps as huge pages (`ShmemPmdMapped` and
+    /// `FilePmdMapped`). Only whole blocks of 2 MiB count. The rest at the end of the arena cannot
+    /// be a huge page.
     pub huge_pages: PolicyStatus,
     /// How much of the arena is mapped (`Rss`).
     pub prefault: PolicyStatus,
-    /// How much of the arena is in memory and stays there (`Rss` of a mapping whose `VmFlags` have `lo`).
+    /// How much of the arena is locked in memory (`Rss` of a mapping whose `VmFlags` have `lo`).
     ///
-    /// The field `Locked` of the same file is another figure: what is locked, divided by the processes that map it.
+    /// The field `Locked` of the same file is another figure: the locked bytes divided by the
+    /// number of processes that map them.
     pub lock: PolicyStatus,
-    /// How long it took; without what a thread does in the background.
+    /// How long applying the policy took, without work in the background.
     pub took: Duration,
 }
 
-/// What came of one part of a policy.
+/// How far one part of a policy is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PolicyStatus {
-    /// It was not asked for.
+    /// The part was not requested.
     #[default]
     NotAsked,
-    /// It is as it was asked.
+    /// The part is applied to all bytes.
     Applied {
-        /// To how many bytes it applies: all that there are.
+        /// The number of bytes.
         bytes: u64,
     },
-    /// It applies to a part of the arena.
+    /// The part is applied to some of the bytes.
     Partial {
-        /// To how many bytes it applies.
+        /// The number of bytes that it is applied to.
         bytes: u64,
-        /// To how many it could.
+        /// The number of bytes that it could be applied to.
         of: u64,
-        /// Why not to all.
+        /// The obstacles for the others.
         why: Vec<Obstacle>,
     },
-    /// It applies to nothing.
+    /// The part is not applied.
     NotApplied {
-        /// To how many bytes it could apply.
+        /// The number of bytes that it could be applied to.
         of: u64,
-        /// Why it does not.
+        /// The obstacles.
         why: Vec<Obstacle>,
     },
-    /// A thread of this process is about it.
+    /// A background thread of this process is applying the part.
     InProgress {
-        /// To how many bytes it applies by now.
+        /// The number of bytes that it is applied to so far.
         bytes: u64,
-        /// To how many it could.
+        /// The number of bytes that it could be applied to.
         of: u64,
     },
     /// The kernel's figures cannot be read.
     Unknown {
-        /// Why not.
+        /// Why they cannot be read.
         reason: String,
-        /// What is known to have failed.
+        /// The obstacles that were found.
         why: Vec<Obstacle>,
     },
 }
 
-/// What keeps a policy from being applied.
+/// A reason why a policy is not applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Obstacle {
@@ -95,57 +98,58 @@ pub enum Obstacle {
         /// Its size.
         bytes: u64,
     },
-    /// The mapping does not begin at a multiple of 2 MiB, because the address space has no room to choose.
+    /// The mapping does not begin at a multiple of 2 MiB, because the address space has no room to
+    /// choose.
     NotAligned,
-    /// The kernel's huge pages are not those that arenas are laid out for.
+    /// The kernel's huge pages do not have the size that arenas are laid out for, 2 MiB.
     OtherSize {
         /// Their size.
         bytes: u64,
     },
-    /// The kernel does not know the call.
+    /// The kernel does not support the call.
     Unsupported {
         /// The call.
         call: String,
         /// The first version of Linux that has it.
         since: String,
     },
-    /// The kernel refused.
+    /// The kernel refused the call.
     Refused {
         /// The call.
         call: String,
-        /// The number of the error.
+        /// The error number.
         errno: i32,
     },
-    /// The process may not lock so much memory.
+    /// The limit of locked memory (`RLIMIT_MEMLOCK`) is too low.
     MemlockLimit {
         /// The limit, in bytes.
         limit: u64,
-        /// What the process has locked already.
+        /// The bytes that the process has already locked.
         locked: u64,
-        /// What would have to be locked besides.
+        /// The further bytes that would have to be locked.
         needed: u64,
     },
-    /// The process that shared the arena makes the huge pages, and has not made all of them.
+    /// The process that shared the arena creates the huge pages, and has not created all of them.
     LeftToOwner,
-    /// The thread for the background could not work.
+    /// The background thread could not be started, or panicked.
     NoThread {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// It was applied, and the kernel has unmapped pages since.
+    /// The policy was applied, but the kernel has unmapped pages since.
     Unmapped,
-    /// The arena lies in Ray's object store, whose pages Ray maps.
+    /// The arena is in Ray's object store, whose pages Ray maps.
     InStore,
 }
 
 impl MemoryStatus {
-    /// Whether all that was asked for is as it was asked.
+    /// Returns whether everything that was requested is applied.
     pub fn is_applied(&self) -> bool {
         use PolicyStatus::{Applied, NotAsked};
         self.parts().iter().all(|(_, part)| matches!(part, NotAsked | Applied { .. }))
     }
 
-    /// Whether anything was asked for.
+    /// Returns whether anything was requested.
     pub fn is_asked(&self) -> bool {
         self.parts().iter().any(|(_, part)| **part != PolicyStatus::NotAsked)
     }
@@ -156,7 +160,7 @@ impl MemoryStatus {
 }
 
 impl PolicyStatus {
-    /// By the kernel's figure and by what went wrong.
+    /// Creates the status from the kernel's figure and the obstacles.
     pub(super) fn new(bytes: Result<u64, String>, of: u64, mut why: Vec<Obstacle>) -> Self {
         let bytes = match bytes {
             Ok(bytes) => bytes,
@@ -174,7 +178,7 @@ impl PolicyStatus {
         }
     }
 
-    /// To how many bytes of the arena it applies in this process.
+    /// The number of bytes of the arena that the part is applied to in this process.
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Applied { bytes } | Self::Partial { bytes, .. } | Self::InProgress { bytes, .. } => *bytes,
@@ -182,7 +186,7 @@ impl PolicyStatus {
         }
     }
 
-    /// Why it does not apply to everything.
+    /// The obstacles, if the part is not applied to all bytes.
     pub fn why(&self) -> &[Obstacle] {
         match self {
             Self::Partial { why, .. } | Self::NotApplied { why, .. } | Self::Unknown { why, .. } => why,
@@ -201,7 +205,7 @@ impl fmt::Display for MemoryStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asked = self.parts().into_iter().filter(|(_, part)| **part != PolicyStatus::NotAsked);
         let text: Vec<_> = asked.map(|(name, part)| format!("{name}: {part}")).collect();
-        f.write_str(if text.is_empty() { "nothing asked" } else { "" })?;
+        f.write_str(if text.is_empty() { "no policy requested" } else { "" })?;
         f.write_str(&text.join("; "))
     }
 }
@@ -209,13 +213,13 @@ impl fmt::Display for MemoryStatus {
 impl fmt::Display for PolicyStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAsked => f.write_str("not asked"),
+            Self::NotAsked => f.write_str("not requested"),
             Self::Applied { bytes } => write!(f, "applied to {0} of {0} MiB", mib(*bytes)),
             Self::Partial { bytes, of, why } => {
-                write!(f, "partly, {} of {} MiB ({})", mib(*bytes), mib(*of), Reasons(why))
+                write!(f, "partly applied, {} of {} MiB ({})", mib(*bytes), mib(*of), Reasons(why))
             }
-            Self::NotApplied { why, .. } => write!(f, "not ({})", Reasons(why)),
-            Self::InProgress { bytes, of } => write!(f, "under way, {} of {} MiB", mib(*bytes), mib(*of)),
+            Self::NotApplied { why, .. } => write!(f, "not applied ({})", Reasons(why)),
+            Self::InProgress { bytes, of } => write!(f, "in progress, {} of {} MiB", mib(*bytes), mib(*of)),
             Self::Unknown { reason, why } if why.is_empty() => write!(f, "unknown ({reason})"),
             Self::Unknown { reason, why } => write!(f, "unknown ({reason}; {})", Reasons(why)),
         }
@@ -233,53 +237,55 @@ impl fmt::Display for Reasons<'_> {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Smaller { bytes } => write!(f, "there are {bytes} bytes, and a huge page has 2 MiB"),
+            Self::Smaller { bytes } => write!(f, "{bytes} bytes are less than a huge page of 2 MiB"),
             Self::NotAligned => f.write_str(
-                "the mapping does not begin at a multiple of 2 MiB, for which the address space had no room; \
+                "the mapping does not begin at a multiple of 2 MiB, since the address space is too small; \
                  see `ulimit -v`",
             ),
             Self::OtherSize { bytes } => {
-                write!(f, "this kernel's huge pages have {} MiB, and arenas are laid out for 2", mib(*bytes))
+                write!(f, "this kernel's huge pages have {} MiB, but arenas are laid out for 2 MiB", mib(*bytes))
             }
             Self::Unsupported { call, since } => {
-                write!(f, "the kernel lacks {call}: it is before Linux {since}, or built without it")
+                write!(f, "the kernel does not support {call}: it is older than Linux {since}, or built without it")
             }
             Self::Refused { call, errno } => {
                 write!(f, "{call}: {}{}", io::Error::from_raw_os_error(*errno), hint(call, *errno))
             }
             Self::MemlockLimit { limit, locked, needed } => write!(
                 f,
-                "the process may lock {} MiB, has {} locked, and needs {} more; raise `ulimit -l`, or LimitMEMLOCK= \
-                 of the service",
+                "the process may lock {} MiB, has locked {} MiB, and needs {} MiB more; raise `ulimit -l`, or \
+                 LimitMEMLOCK= of the service",
                 mib(*limit),
                 mib(*locked),
                 mib(*needed)
             ),
-            Self::LeftToOwner => f.write_str("the process that shared the arena makes them; its outcome says how far"),
-            Self::NoThread { reason } => write!(f, "no thread for the background: {reason}"),
-            Self::Unmapped => f.write_str("the kernel has unmapped pages since; they come back when they are read"),
-            Self::InStore => f.write_str("the arena lies in Ray's object store, whose pages Ray maps"),
+            Self::LeftToOwner => f.write_str("the process that shared the arena creates them; see its status"),
+            Self::NoThread { reason } => write!(f, "the background thread failed: {reason}"),
+            Self::Unmapped => {
+                f.write_str("the kernel has unmapped pages since; they are mapped again when they are read")
+            }
+            Self::InStore => f.write_str("the arena is in Ray's object store, whose pages Ray maps"),
         }
     }
 }
 
-/// What an error means here, and what to do.
+/// Returns what an error number of a call means, and what to do.
 fn hint(call: &str, errno: i32) -> &'static str {
     match (call, errno) {
         ("madvise(MADV_COLLAPSE)", libc::EINVAL) => {
-            "; huge pages are not possible for this memory: see `deny` in \
+            "; this memory cannot have huge pages: see `deny` in \
              /sys/kernel/mm/transparent_hugepage/shmem_enabled and PR_SET_THP_DISABLE; for a file, the kernel \
              (CONFIG_READ_ONLY_THP_FOR_FS) and the file system have to support them"
         }
         ("madvise(MADV_COLLAPSE)", libc::ENOMEM) => "; there was no free block of 2 MiB: memory is full or fragmented",
-        ("madvise(MADV_COLLAPSE)", libc::EBUSY) => "; the cgroup has no memory left for it",
-        ("madvise(MADV_COLLAPSE)", libc::EAGAIN) => "; pages were in use, try again",
+        ("madvise(MADV_COLLAPSE)", libc::EBUSY) => "; the memory limit of the cgroup is reached",
+        ("madvise(MADV_COLLAPSE)", libc::EAGAIN) => "; pages were in use; try again",
         ("madvise(MADV_POPULATE_READ)", libc::ENOMEM) => "; there was not enough memory",
         ("madvise(MADV_POPULATE_READ)", libc::EFAULT) => "; the file is shorter than it was",
         ("madvise(MADV_COLLAPSE)" | "madvise(MADV_POPULATE_READ)", libc::EPERM) => {
             "; a policy of this machine refuses it: look at the seccomp profile of the container or service"
         }
-        ("mlock", libc::EPERM) => "; the process may lock nothing, see `ulimit -l`",
+        ("mlock", libc::EPERM) => "; the process may not lock memory; see `ulimit -l`",
         ("mlock", libc::EAGAIN | libc::ENOMEM) => "; there was not enough memory, or too many mappings",
         _ => "",
     }

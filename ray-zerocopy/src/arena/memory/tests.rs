@@ -1,4 +1,5 @@
-//! Policies on mappings that no arena would have. `tests/tests/memory_policy.rs` has those that arenas do have.
+//! Tests of policies on mappings that arenas do not have. `tests/tests/memory_policy.rs` has those
+//! that arenas have.
 
 use crate::os::smaps::field;
 use std::io::Write;
@@ -20,7 +21,7 @@ fn pages(len: usize) -> Pages {
     Mapping::open(sealed(len), len).unwrap().pages()
 }
 
-/// Whether the kernel is older than a version of Linux.
+/// Returns whether the kernel is older than a version of Linux.
 fn is_before(version: (u32, u32)) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
@@ -32,7 +33,7 @@ fn unsupported(of: usize, call: &str, since: &str) -> PolicyStatus {
     PolicyStatus::NotApplied { of: of as u64, why: vec![why] }
 }
 
-/// What becomes of so many bytes that are to be prefaulted.
+/// Returns the expected status of prefaulting this number of bytes.
 fn prefaulted(bytes: usize) -> PolicyStatus {
     if is_before((5, 14)) {
         return unsupported(bytes, "MADV_POPULATE_READ", "5.14");
@@ -45,7 +46,7 @@ fn now() -> MemoryPolicy {
 }
 
 #[test]
-fn what_can_have_huge_pages_begins_where_they_may() {
+fn mapping_is_huge_page_aligned_if_large() {
     for (len, aligned) in [
         (1, None),
         (HUGE_PAGE - 1, None),
@@ -61,7 +62,7 @@ fn what_can_have_huge_pages_begins_where_they_may() {
 }
 
 #[test]
-fn a_mapping_that_goes_leaves_nothing_behind() {
+fn dropped_mapping_leaves_nothing_behind() {
     let len = 2 * HUGE_PAGE + 5;
     let fd = sealed(len);
     let inode = format!(" {} ", rustix::fs::fstat(&fd).unwrap().st_ino);
@@ -73,7 +74,8 @@ fn a_mapping_that_goes_leaves_nothing_behind() {
     drop(kept);
     assert_eq!(mapped(), 0);
 
-    // Nor does any part of the reservations stay: 1000 of them have 2 GiB more than the maps.
+    // Reservations of address space are released completely: 1000 of them exceed the mappings by
+    // 2 GiB.
     let size = || field(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmSize:");
     let before = size();
     for _ in 0..1000 {
@@ -84,24 +86,26 @@ fn a_mapping_that_goes_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_mapping_at_any_page_says_why_it_has_no_huge_pages() {
+fn unaligned_mapping_reports_its_obstacle() {
     let len = 2 * HUGE_PAGE;
     let askew = Pages::askew(sealed(len).as_fd(), len).unwrap();
     assert!(!askew.is_aligned());
     let regions = Regions::new(vec![askew]);
     let expected = PolicyStatus::NotApplied { of: len as u64, why: vec![Obstacle::NotAligned] };
     assert_eq!(regions.apply(now()).huge_pages, expected);
-    // No thread is started for what cannot be, and one that follows knows it as well as one that makes them.
+    // A thread is not started if huge pages are impossible. A process that only maps them reports
+    // the same obstacle as one that creates them.
     assert_eq!(regions.apply(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages, expected);
     let follower = Regions::new(vec![Pages::askew(sealed(len).as_fd(), len).unwrap()]);
     assert_eq!(follower.follow(now()).huge_pages, expected);
-    // The other policies do not ask for an address.
+    // The other policies do not depend on the alignment.
     assert_eq!(regions.apply(MemoryPolicy::default().prefault(true)).prefault, prefaulted(len));
 }
 
-/// As where a shared map is refused: the pages are the file's all the same, and policies apply to them.
+/// A private mapping is the fallback if the kernel refuses a shared one. Its pages are those of the
+/// file too, and policies apply to them.
 #[test]
-fn a_private_map_costs_nothing_and_takes_policies() {
+fn private_map_has_no_copy_and_takes_policies() {
     let len = 2 * HUGE_PAGE;
     let fd = sealed(len);
     let shared = Mapping::open(&fd, len).unwrap();
@@ -121,7 +125,7 @@ fn a_private_map_costs_nothing_and_takes_policies() {
 }
 
 #[test]
-fn less_than_a_huge_page_is_said_to_be() {
+fn region_below_a_huge_page_has_its_obstacle() {
     let regions = Regions::new(vec![pages(5000)]);
     for when in [HugePages::Now, HugePages::Background] {
         let outcome = regions.apply(MemoryPolicy::default().huge_pages(when));
@@ -129,7 +133,7 @@ fn less_than_a_huge_page_is_said_to_be() {
             outcome.huge_pages,
             PolicyStatus::NotApplied { of: 0, why: vec![Obstacle::Smaller { bytes: 5000 }] }
         );
-        assert_eq!(outcome.to_string(), "huge pages: not (there are 5000 bytes, and a huge page has 2 MiB)");
+        assert_eq!(outcome.to_string(), "huge pages: not applied (5000 bytes are less than a huge page of 2 MiB)");
     }
 }
 
@@ -139,17 +143,17 @@ fn several_regions_add_up() {
     let regions = Regions::new(vec![pages(small), pages(large)]);
     let outcome = regions.apply(now().prefault(true));
     assert_eq!(outcome.prefault, prefaulted(small + large));
-    // The small region takes nothing from what could be: whole blocks count.
+    // The small region does not count: only whole blocks do.
     match &outcome.huge_pages {
         PolicyStatus::Applied { bytes } => assert_eq!(*bytes, 2 * HUGE_PAGE as u64),
         other => {
             assert!(!other.why().is_empty(), "{other}");
-            eprintln!("skipped: this kernel makes no huge pages of memfds: {other}");
+            eprintln!("skipped: this kernel does not create huge pages for memfds: {other}");
         }
     }
     assert_eq!(outcome.lock, PolicyStatus::NotAsked);
 
-    // With one at any page among them, it is a part.
+    // With one misaligned mapping, the policy is applied to a part.
     let askew = Pages::askew(sealed(HUGE_PAGE).as_fd(), HUGE_PAGE).unwrap();
     let regions = Regions::new(vec![pages(HUGE_PAGE), askew]);
     let outcome = regions.apply(now()).huge_pages;
@@ -168,7 +172,8 @@ fn a_file_says_what_its_file_system_can() {
     let regions = Regions::new(vec![Pages::of(&file, bytes.len()).unwrap()]);
     let outcome = regions.apply(now().prefault(true));
     assert_eq!(outcome.prefault, prefaulted(bytes.len()));
-    // Some file systems cache files in huge pages by themselves, others cannot; the figure decides.
+    // Some file systems cache files in huge pages by themselves, and others do not support them.
+    // The figure decides.
     match &outcome.huge_pages {
         PolicyStatus::Applied { bytes: found } => assert_eq!(*found, bytes.len() as u64),
         other => assert!(!other.why().is_empty(), "{other}"),
@@ -176,7 +181,7 @@ fn a_file_says_what_its_file_system_can() {
 }
 
 #[test]
-fn the_background_keeps_nobody_alive() {
+fn background_thread_does_not_keep_mappings() {
     let map = pages(2 * HUGE_PAGE);
     let weak = map.downgrade();
     let thread = Background::start(std::slice::from_ref(&map)).unwrap();
@@ -185,12 +190,12 @@ fn the_background_keeps_nobody_alive() {
     }
     drop(map);
     assert!(weak.upgrade().is_none());
-    // What is gone is not looked for.
+    // A dropped mapping is skipped.
     assert_eq!(collapse_while_there(&weak), []);
 }
 
 #[test]
-fn the_maker_does_not_forget_that_it_is() {
+fn owner_stays_owner_when_it_follows() {
     let regions = Regions::new(vec![pages(HUGE_PAGE)]);
     regions.apply(now());
     let before = regions.outcome().huge_pages;
@@ -205,7 +210,7 @@ fn the_maker_does_not_forget_that_it_is() {
 }
 
 #[test]
-fn what_was_asked_stays_asked() {
+fn policies_are_merged() {
     let first = now().prefault(true);
     let both = first.and(MemoryPolicy::default().lock(true));
     assert_eq!(both, first.lock(true));
@@ -236,26 +241,27 @@ fn outcomes_can_be_read() {
     };
     assert_eq!(
         outcome.to_string(),
-        "huge pages: partly, 62.0 of 64.0 MiB (madvise(MADV_COLLAPSE): Cannot allocate memory (os error 12); there was \
-         no free block of 2 MiB: memory is full or fragmented); \
-         prefault: not (the kernel lacks madvise(MADV_POPULATE_READ): it is before Linux 5.14, or built without it); \
-         lock: not (the process may lock 8.0 MiB, has 0.0 locked, and needs 65.0 more; raise `ulimit -l`, or \
-         LimitMEMLOCK= of the service)"
+        "huge pages: partly applied, 62.0 of 64.0 MiB (madvise(MADV_COLLAPSE): Cannot allocate memory (os error 12); \
+         there was no free block of 2 MiB: memory is full or fragmented); \
+         prefault: not applied (the kernel does not support madvise(MADV_POPULATE_READ): it is older than Linux 5.14, \
+         or built without it); \
+         lock: not applied (the process may lock 8.0 MiB, has locked 0.0 MiB, and needs 65.0 MiB more; \
+         raise `ulimit -l`, or LimitMEMLOCK= of the service)"
     );
     assert!(outcome.is_asked() && !outcome.is_applied());
     assert_eq!(PolicyStatus::new(Ok(3), 3, vec![Obstacle::Unmapped]), PolicyStatus::Applied { bytes: 3 });
     assert_eq!(PolicyStatus::new(Ok(1), 3, vec![]).why(), [Obstacle::Unmapped]);
     let unknown = PolicyStatus::new(Err("/proc is not there".to_owned()), 3, vec![]);
     assert_eq!(unknown.to_string(), "unknown (/proc is not there)");
-    assert_eq!(MemoryStatus::default().to_string(), "nothing asked");
+    assert_eq!(MemoryStatus::default().to_string(), "no policy requested");
     assert!(MemoryStatus::default().is_applied());
-    // A worker says it in MessagePack.
+    // A worker sends the status as MessagePack.
     let bytes = crate::codec::encode(&outcome).unwrap();
     assert_eq!(crate::codec::decode::<MemoryStatus>(&bytes).unwrap(), outcome);
 }
 
 #[test]
-fn locked_is_what_the_flags_say() {
+fn locked_bytes_follow_the_vm_flags() {
     const SMAPS: &str = "\
 7f0000000000-7f0000400000 r--s 00000000 00:01 4711                       /memfd:ray-zerocopy (deleted)
 Rss:                4096 kB

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "starts processes")]
-    fn the_status_of_a_child_is_what_it_ended_with() {
+    fn exit_status_of_a_child_is_reported() {
         let mut child = start("exit 7");
         let ended = child.wait(LONG).unwrap();
         assert_eq!(ended, Ended::Status(ExitStatus::from_raw(7 << 8)));
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "starts processes")]
-    fn a_dropped_child_is_no_zombie() {
+    fn dropped_child_does_not_become_a_zombie() {
         let child = start("exec sleep 600");
         let stat = format!("/proc/{}/stat", child.pid());
         assert!(std::fs::exists(&stat).unwrap());
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "starts processes")]
-    fn a_status_that_other_code_has_taken_is_known_or_said_to_be_taken() {
+    fn status_reaped_by_other_code_is_reported() {
         let mut child = start("kill -SEGV $$");
         let pid = child.handle.pid;
         while rustix::process::waitid(

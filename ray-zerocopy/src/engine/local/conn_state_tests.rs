@@ -79,7 +79,7 @@ fn supervisor_reads_what_is_not_a_call_alone() {
 }
 
 #[test]
-fn hand_over_before_the_job_is_sent_counts_for_that_job_only() {
+fn early_hand_over_counts_for_one_job() {
     let mut state = TestState::new();
     assert_eq!(state.hand_to_supervisor(), Effect::None);
     assert!(!state.is_supervisors_turn(), "there is nothing to read yet");
@@ -89,7 +89,7 @@ fn hand_over_before_the_job_is_sent_counts_for_that_job_only() {
 }
 
 #[test]
-fn end_that_the_caller_has_read_is_known_to_the_supervisor() {
+fn end_read_by_caller_is_known_to_supervisor() {
     let mut state = TestState::new();
     let _ = start_inline(&mut state, call(1));
     assert!(state.read_by_caller(1));
@@ -103,7 +103,7 @@ fn end_that_the_caller_has_read_is_known_to_the_supervisor() {
 }
 
 #[test]
-fn supervisor_of_an_ended_process_reads_the_next_reply_too() {
+fn supervisor_reads_after_the_process_ended() {
     let mut state = TestState::new();
     assert!(state.process_has_ended());
     assert!(state.is_supervisors_turn());

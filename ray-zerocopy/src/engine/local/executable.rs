@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_loader_was_told_is_kept() {
+    fn options_of_the_loader_are_kept() {
         let program = std::env::current_exe().unwrap().canonicalize().unwrap();
         let given = ["ld.so", "--library-path", "/opt/lib", &program.to_string_lossy(), "--workers"].join("\0");
         assert_eq!(options(given.as_bytes(), &program), ["--library-path", "/opt/lib"]);

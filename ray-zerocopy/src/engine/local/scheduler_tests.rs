@@ -88,7 +88,7 @@ fn pinned_call_waits_for_its_worker() {
 }
 
 #[test]
-fn full_queue_admits_only_what_is_assigned_at_once() {
+fn full_queue_admits_only_assigned_calls() {
     let (mut scheduler, conns) = idle(1);
     assert_eq!(scheduler.admission(&TestCall::new(1), 0), Admission::Accepted);
     submit(&mut scheduler, TestCall::new(1));
@@ -103,7 +103,7 @@ fn full_queue_admits_only_what_is_assigned_at_once() {
 }
 
 #[test]
-fn reply_of_an_assigned_call_is_unread_until_another_thread_needs_the_worker() {
+fn reply_is_unread_until_the_worker_is_needed() {
     let (mut scheduler, conns) = idle(2);
     assert!(scheduler.submit(TestCall::new(1)).unread.is_none());
     // The second call finds the first one's reply unread, and leaves its own.
@@ -138,7 +138,7 @@ fn process_that_is_gone_gets_no_job() {
 }
 
 #[test]
-fn forgotten_program_is_freed_by_the_workers_that_have_it() {
+fn forgotten_program_is_freed_by_its_workers() {
     let (mut scheduler, _conns) = idle(2);
     scheduler.load_finished(1, 7, Ok(report()));
     assert_eq!(scheduler.reports(7).count(), 1);
@@ -212,7 +212,7 @@ fn failed_start_charges_one_call_in_a_round() {
 }
 
 #[test]
-fn first_start_decides_whether_the_pool_has_started() {
+fn first_start_decides_if_the_pool_has_started() {
     let mut scheduler = TestScheduler::new(2, ReadyWhen::ProcessStarted);
     assert!(matches!(scheduler.startup(), Startup::Pending(0, None)));
     start(&mut scheduler, 0);
@@ -236,7 +236,7 @@ fn first_start_decides_whether_the_pool_has_started() {
 }
 
 #[test]
-fn deadlines_of_queued_and_running_calls_are_found_once() {
+fn each_passed_deadline_is_found_once() {
     let now = Instant::now();
     let (soon, later) = (now + Duration::from_secs(1), now + Duration::from_secs(2));
     let (mut scheduler, conns) = idle(1);

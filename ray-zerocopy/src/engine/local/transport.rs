@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
-    fn a_socket_with_a_small_buffer_takes_messages_of_every_size() {
+    fn small_socket_buffer_takes_every_message_size() {
         let (left, right) = Connection::pair().unwrap();
         // As on a machine whose `net.core.wmem_max` is small: the kernel makes it 4608 bytes at
         // least.
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
-    fn a_packet_that_nobody_has_received_is_known() {
+    fn unreceived_packet_is_detected() {
         let (left, right) = Connection::pair().unwrap();
         left.send(&1, &Outgoing::default(), &[]).unwrap();
         drop(right);

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_answers_what_it_cannot_read_and_lives_on() {
+    fn worker_answers_unreadable_requests() {
         let (mut process, connection) =
             Process::start(0, &Settings { threads: Some(1), ..Settings::default() }, || true).unwrap();
         let number = u64::to_le_bytes;

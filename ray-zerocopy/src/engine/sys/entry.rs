@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_with_names_are_found_and_others_are_not() {
+    fn only_exported_functions_are_found() {
         use crate::engine::served::Loader;
 
         assert!(FnToken::named(crate::jit::pipeline::LOADER).resolve::<Loader>().is_ok());

@@ -199,7 +199,7 @@ mod tests {
     use super::Source;
 
     #[test]
-    fn constants_are_made_of_what_is_said_of_them_and_not_of_too_much() {
+    fn constants_are_generated_within_limits() {
         let constant =
             |dtype, source: &Source| Constant { dtype, shape: vec![SymExpr::symbol(0)], source: source.clone() };
         let range = constant(DType::I32, &Source::Range { start: 5, step: -2 });

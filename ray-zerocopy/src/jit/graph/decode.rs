@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_comes_back_as_it_was_and_its_seed_is_that_of_the_fuzzer() {
+    fn graph_round_trips_and_equals_the_fuzz_seed() {
         let code = code();
         assert_eq!(read(&code).unwrap(), code);
         assert!(!code.holes.is_empty() && code.constants.iter().any(|own| matches!(own.source, Source::Range { .. })));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_itself_is_refused() {
+    fn inconsistent_graph_is_refused() {
         let says = |change: &dyn Fn(&mut GraphCode), expected: &str| {
             let mut code = code();
             change(&mut code);

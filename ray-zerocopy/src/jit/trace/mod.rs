@@ -280,7 +280,7 @@ mod tests {
     use super::repeat_along;
 
     #[test]
-    fn rows_come_again_and_again() {
+    fn repeat_along_repeats_rows() {
         let data = TensorData::from([[1_i32, 2], [3, 4], [5, 6]]);
         let expected = TensorData::from([[1_i32, 2], [3, 4], [5, 6], [1, 2], [3, 4]]);
         assert_eq!(repeat_along(data.clone(), 0, 5), expected);

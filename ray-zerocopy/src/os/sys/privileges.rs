@@ -18,7 +18,7 @@ pub(crate) fn privileged() -> bool {
 mod tests {
     /// The opposite case needs a setuid file: see `tests/processes/startup.rs`.
     #[test]
-    fn an_ordinary_process_has_none() {
+    fn ordinary_process_is_not_privileged() {
         assert!(!super::privileged());
     }
 }

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_ray_starts_is_a_worker() {
+    fn only_commands_of_ray_are_workers() {
         let script = Path::new("/venv/lib/python3.11/site-packages/ray/_private/workers/default_worker.py");
         assert!(is_worker_command(Path::new("/venv/bin/python"), Some(script)));
         assert!(!is_worker_command(Path::new(""), Some(script)), "the variable is empty");

@@ -78,7 +78,7 @@ mod tests {
     use super::Protected;
 
     #[test]
-    fn only_whole_pages_are_protected_and_given_back() {
+    fn only_whole_pages_are_protected() {
         let page = rustix::param::page_size();
         let mut memory = memmap2::MmapMut::map_anon(4 * page).unwrap();
         memory.fill(7);

@@ -1,6 +1,6 @@
 //! LibTorch: tensors over borrowed memory, and TorchScript modules.
 //!
-//! Knows tensors and bytes. Knows nothing of pipelines, arenas or graphs.
+//! Depends on tensors and bytes, but not on pipelines, arenas or graphs.
 //!
 //! | file | what |
 //! | --- | --- |

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn each_operation_gives_the_bits_of_burns_interpreter() {
+    fn operations_match_burn_bit_for_bit() {
         let device = Device::flex();
         let x = Tensor::<2>::random([3, 4], Distribution::Default, &device);
         let ids = Tensor::<2, Int>::from_ints([[3, 0], [1, 2], [2, 1]], &device);

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_was_not_used_for_longest_goes() {
+    fn least_recently_used_plan_is_evicted() {
         let mut cache = PlanCache::new();
         for size in 0..MOST {
             cache.add(&[size], size, 1);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn large_ones_are_fewer_and_the_last_stays() {
+    fn large_plans_are_evicted_except_the_newest() {
         let mut cache = PlanCache::new();
         for size in 0..5 {
             cache.add(&[size], size, MOST_BYTES / 3);

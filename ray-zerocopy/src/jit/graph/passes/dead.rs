@@ -38,7 +38,7 @@ mod tests {
     use super::remove_dead;
 
     #[test]
-    fn only_what_leads_to_an_output_stays() {
+    fn only_operations_of_outputs_are_kept() {
         let mut operations = vec![binary(0, 0, 1), binary(1, 0, 2), binary(1, 1, 3), binary(3, 0, 4)];
         remove_dead(&mut operations, |operation| operation, [id(4)]);
         assert_eq!(operations, [binary(0, 0, 1), binary(1, 1, 3), binary(3, 0, 4)]);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_sizes_stays() {
+    fn operations_with_symbolic_sizes_are_kept() {
         let step = Step {
             operation: binary(0, 0, 5),
             holes: vec![(0, crate::jit::graph::symbolic::expr::SymExpr::symbol(0))],

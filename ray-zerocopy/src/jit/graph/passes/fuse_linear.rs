@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn each_way_is_known_where_burn_takes_it_and_nowhere_else() {
+    fn linear_is_fused_as_burn_would_compute_it() {
         use burn_std::{MatmulTransformAction, MatmulTransformAnalysis, MatmulTransformPolicy};
 
         for lead in [[2, 3], [2, 100], [64, 2], [9, 15], [1, 1]] {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_reads_stays() {
+    fn intermediate_with_another_reader_is_kept() {
         let mut operations = batched([2, 3]);
         raise_linear(&mut operations, &[id(6), id(4)]);
         assert_eq!(linear(&operations[1]), Some([Some(id(0)), Some(id(1)), None, Some(id(4))]), "without its bias");

@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_always_the_same_is_that_number() {
+    fn constant_number_is_interpolated_as_constant() {
         let expr = interpolate(&corners(), &[12; 8]).unwrap();
         assert_eq!(expr.as_constant(), Some(12));
         assert_eq!(interpolate(&SampleGrid::new(vec![], vec![]), &[3]).unwrap().as_constant(), Some(3));
     }
 
     #[test]
-    fn what_is_no_such_polynomial_has_no_form() {
+    fn other_values_have_no_polynomial() {
         let corners = SampleGrid::new(vec![2], vec![5]);
         assert_eq!(interpolate(&corners, &[1, 2]), None, "a third of the size");
         assert_eq!(interpolate(&corners, &[1, 2, 3]), None, "too many values");

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_stays_as_it_is() {
+    fn non_integer_scalars_are_kept() {
         for number in [f64::NEG_INFINITY, f64::NAN, -0.0, 0.1] {
             let (lhs, out) = (tensor(1, [2, 2]), tensor(2, [2, 2]));
             let operation = NumericOperationIr::AddScalar(ScalarOpIr { lhs, rhs: ScalarIr::Float(number), out });

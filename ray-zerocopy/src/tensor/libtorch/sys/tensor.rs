@@ -80,7 +80,7 @@ impl Tensor {
         dtype::fits(dtype, shape, owner.bytes.len())?;
         let data = owner.bytes.as_ptr();
         if !(data as usize).is_multiple_of(dtype.size()) {
-            return Err(format!("elements of {dtype:?} begin at an address that is no multiple of their size"));
+            return Err(format!("elements of {dtype:?} begin at an address that is not a multiple of their size"));
         }
         let dims: Vec<i64> = shape.iter().map(|&dim| dim as i64).collect();
         let owner = Box::into_raw(Box::new(owner)).cast();
@@ -118,7 +118,7 @@ impl Tensor {
 /// As [`Tensor::borrowed`].
 pub(crate) fn borrowed_tensor(bytes: Bytes, shape: &[usize], dtype: DType) -> Result<TchTensor, String> {
     let address = bytes.as_ptr().cast_mut().cast::<c_void>();
-    #[allow(clippy::arc_with_non_send_sync, reason = "burn-tch's own type, whose address nobody reads")]
+    #[allow(clippy::arc_with_non_send_sync, reason = "burn-tch's own type, whose address is never read")]
     let buffer_ref: StorageRef = Arc::new(address);
     // As long as a tensor over these bytes exists, its owner holds one more reference than burn
     // does.

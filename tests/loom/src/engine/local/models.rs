@@ -159,7 +159,7 @@ fn call_that_was_not_delivered_is_sent_again() {
 }
 
 #[test]
-fn worker_that_dies_after_its_reply_loses_no_call() {
+fn worker_death_after_a_reply_loses_no_call() {
     two_callers(2, 1, Caller::Waits, Caller::Waits, &[&[Reaction::Reply, Reaction::ReplyAndDie], &[]]);
 }
 
@@ -267,7 +267,8 @@ fn abort_ends_a_call_that_hangs() {
     });
 }
 
-/// No process can be started: each queued call fails after its attempts, and none waits for ever.
+/// No process can be started: each queued call fails after its attempts, and none waits without
+/// end.
 #[test]
 fn call_fails_without_processes() {
     check(|| {

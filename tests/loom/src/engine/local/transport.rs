@@ -14,7 +14,7 @@ use crate::os::sync::{Condvar, Mutex};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reaction {
     Reply,
-    /// Computes for ever.
+    /// Never replies.
     Hang,
     /// Ends with the call received or not.
     Die(Delivery),

@@ -1,6 +1,6 @@
-//! What a process has started, and what its children have: so that a test can see that nothing is left.
+//! Descendants of the test process, so that a test can check that all of them have ended.
 //!
-//! For tests that start themselves again as a process of its own kind, one at a time.
+//! For test programs that start themselves again with a role. One test at a time has children.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,19 +12,20 @@ use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, wait};
 
 use crate::memory::{eventually, is_alive};
 
-/// The right to have children. Whatever outlives its own parent becomes a child of this process.
-pub struct Family(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
+/// Exclusive permission to start children. This process is their subreaper: an orphan among the
+/// descendants becomes its child.
+pub struct ProcessTree(#[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
 
-impl Family {
-    /// Waits until no other test of this process has children.
-    pub fn alone() -> Self {
+impl ProcessTree {
+    /// Waits until no other test of this process has the permission.
+    pub fn exclusive() -> Self {
         static ONE: Mutex<()> = Mutex::new(());
         let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         set_child_subreaper(Some(getpid())).expect("any process may be one");
         Self(guard)
     }
 
-    /// All that live and descend from this process: the id and the command of each.
+    /// Id and command line of each living descendant of this process.
     pub fn members(&self) -> Vec<(u32, String)> {
         let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
             .expect("there is a /proc")
@@ -46,10 +47,12 @@ impl Family {
         living.map(|pid| (pid, command(pid))).collect()
     }
 
-    /// Waits until nothing lives that descends from this process. To be called when the children that it started itself have been waited for.
-    pub fn has_gone(&self) {
+    /// Waits until no descendant of this process is alive. Wait for the direct children first: this
+    /// reaps all children.
+    pub fn wait_until_gone(&self) {
         eventually("nothing is left running", || {
-            // The dead wait for their parent, which this process has become.
+            // Orphans that have ended are zombies until this process, their subreaper, waits for
+            // them.
             while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
             let members = self.members();
             if !members.is_empty() {
@@ -60,12 +63,12 @@ impl Family {
     }
 }
 
-impl Drop for Family {
+impl Drop for ProcessTree {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
-        // A test that failed leaves nothing to the next one.
+        // After a failed test, end its processes, so that the next test starts without them.
         for (pid, command) in self.members() {
             eprintln!("left running: {pid} {command}");
             if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
@@ -76,16 +79,16 @@ impl Drop for Family {
     }
 }
 
-/// What a process is called by who started it, or by itself.
+/// The command line of a process.
 fn command(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).replace('\0', " ").trim().to_owned()
 }
 
-/// The name of the variable that tells a test program to play a role.
+/// The environment variable that gives a test program a role.
 pub const ROLE: &str = "RAY_ZEROCOPY_TEST_ROLE";
 
-/// This program once more, with a role. Its test `role` has to look for [`ROLE`].
+/// A command that starts this test program again with a role. Its test `role` has to read [`ROLE`].
 pub fn again(role: &str) -> Command {
     let mut process = Command::new("/proc/self/exe");
     process.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role);
@@ -93,23 +96,24 @@ pub fn again(role: &str) -> Command {
     process
 }
 
-/// Runs a process to its end, and sees that nothing of it is left. Gives its end, and what it has printed.
+/// Runs a process to its end and checks that none of its children are left. Returns its status and
+/// its output.
 pub fn run(process: &mut Command) -> (ExitStatus, String) {
-    let family = Family::alone();
+    let tree = ProcessTree::exclusive();
     let output = process.stdin(Stdio::null()).output().expect("it can be started");
-    family.has_gone();
+    tree.wait_until_gone();
     let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat();
     (output.status, text)
 }
 
-/// As [`run`], for a process that is to succeed.
+/// Like [`run`], but fails unless the process succeeds.
 pub fn succeeds(process: &mut Command) -> String {
     let (status, text) = run(process);
     assert!(status.success(), "{status}: {text}");
     text
 }
 
-/// A copy of this program, in a folder that everybody may look into then.
+/// Copies this program into the folder, which it makes readable for all users.
 pub fn copy(folder: &Path) -> PathBuf {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("the folder is this process's");
     let copy = folder.join("program");
@@ -117,7 +121,7 @@ pub fn copy(folder: &Path) -> PathBuf {
     copy
 }
 
-/// A copy of this program with a role, as [`again`].
+/// Like [`again`], for a copy of this program.
 pub fn role_of(program: &Path, role: &str) -> Command {
     let mut process = Command::new(program);
     process.args(["--exact", "role", "--nocapture", "--test-threads=1"]).env(ROLE, role);
