@@ -104,13 +104,15 @@
 //!
 //! # Platforms
 //!
-//! Linux 5.10 or later. Other systems have no sealed memory to share.
+//! Linux 5.10 or later. On macOS and other Unix systems the crate compiles, so that a program can be
+//! checked and tested there as far as it runs in one process; sharing a pipeline and starting workers
+//! return errors that name what is missing. On Windows, use WSL 2, which is a Linux.
 
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("ray-zerocopy shares sealed memfds, which only Linux has");
+#[cfg(not(unix))]
+compile_error!("ray-zerocopy runs on Linux, and compiles on Unix systems; on Windows, build inside of WSL 2");
 
 // The derive names this crate by its name, in this crate's own tests too.
 extern crate self as ray_zerocopy;

@@ -19,6 +19,13 @@ pub(super) fn check() -> Result<(), String> {
 
 /// This program, to be started again.
 pub(super) fn command() -> Result<Command, String> {
+    if !cfg!(target_os = "linux") {
+        let system = std::env::consts::OS;
+        return Err(format!(
+            "worker processes need Linux, and this system is {system}; run this program on Linux, or call the pipeline in \
+             this process"
+        ));
+    }
     if privileges::privileged() {
         return Err("this program runs with privileges that its user has not (setuid, setgid or file capabilities), and starts no \
              workers, since these would do what their environment says; start it without, or give the workers a program \

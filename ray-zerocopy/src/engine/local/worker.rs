@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use rustix::process::{Signal, geteuid, getpid, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
@@ -176,7 +176,9 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
 /// whether the owner hangs up, too. That alone would not do: a fork of the owner holds the owner's
 /// end of the socket.
 fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     // An owner that ended before has sent no signal.
     if parent() != owner {
         die();
