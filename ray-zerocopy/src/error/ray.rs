@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::byte_size::mib;
+
 /// Why Ray did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -89,7 +91,7 @@ pub enum RayError {
         reason: String,
     },
     /// The object store has no room.
-    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(.free), mib(.capacity), mib(.needed))]
+    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(*.free), mib(*.capacity), mib(*.needed))]
     StoreFull {
         /// How many bytes are needed.
         needed: u64,
@@ -194,10 +196,6 @@ fn places(looked: &[PathBuf]) -> String {
         [] => "Python's own folders".to_owned(),
         looked => looked.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
     }
-}
-
-fn mib(bytes: &u64) -> u64 {
-    bytes >> 20
 }
 
 impl RayError {

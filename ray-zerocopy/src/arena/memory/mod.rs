@@ -12,13 +12,14 @@ mod tests;
 use crate::os::smaps;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::policy::{HugePages, MemoryPolicy};
 use self::status::{MemoryStatus, Obstacle, PolicyStatus};
 use crate::os::smaps::limit_of_locked;
 use crate::os::smaps::{Figures, figures, mapping_of};
+use crate::os::sync::Mutex;
 use crate::os::sys::advice::{Advice, Pages, WeakPages};
 use crate::os::sys::aligned_map::HUGE_PAGE;
 
@@ -78,7 +79,7 @@ impl Regions {
 
     fn run(&self, memory: MemoryPolicy, maker: bool) -> MemoryStatus {
         let begun = Instant::now();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.asked = state.asked.and(memory);
         if self.stored.is_some() {
             drop(state);
@@ -136,7 +137,7 @@ impl Regions {
 
     /// What came of all that has been asked so far, by the kernel's figures of this moment.
     pub(crate) fn outcome(&self) -> MemoryStatus {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if state.asked == MemoryPolicy::default() {
             return MemoryStatus::default();
         }
@@ -153,7 +154,7 @@ impl Regions {
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();
         let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
         // Asked before the figures are read: a thread that ends meanwhile is under way, or has done all by them.
-        let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
+        let thread = state.background.as_ref().map(|thread| thread.ended.lock().clone());
         let figures = self.figures();
         let bytes = |of: fn(&Figures) -> u64| match &figures {
             Ok(figures) => Ok(figures.iter().zip(&self.mappings).map(|(found, map)| of(found).min(len(map))).sum()),
@@ -201,13 +202,13 @@ impl Background {
             // It has ended, however it ended: whoever asks must not be told for ever that it is under way.
             let why = catch_unwind(AssertUnwindSafe(work));
             let panicked = |_| vec![Obstacle::NoThread { reason: "it panicked".to_owned() }];
-            *lock(&thread.ended) = Some(why.unwrap_or_else(panicked));
+            *thread.ended.lock() = Some(why.unwrap_or_else(panicked));
         })?;
         Ok(this)
     }
 
     fn has_ended(&self) -> bool {
-        lock(&self.ended).is_some()
+        self.ended.lock().is_some()
     }
 }
 
@@ -298,10 +299,6 @@ fn add(mut why: Vec<Obstacle>, more: impl IntoIterator<Item = Obstacle>) -> Vec<
         }
     }
     why
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // Miri has none of the memory that these are about.

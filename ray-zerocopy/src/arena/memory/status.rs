@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::byte_size::mib;
+
 /// What came of a [`MemoryPolicy`](crate::memory::MemoryPolicy) policy in one process, by the kernel's own figures.
 ///
 /// ```
@@ -283,8 +285,4 @@ fn hint(call: &str, errno: i32) -> &'static str {
         ("mlock", libc::EAGAIN | libc::ENOMEM) => "; there was not enough memory, or too many mappings",
         _ => "",
     }
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }

@@ -5,7 +5,6 @@
 //! sealed memfd, which is sent along, as is any other file descriptor: nothing that is shared ever
 //! has a name that could be guessed.
 
-use crate::os::limits::MAX_FDS;
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -26,7 +25,7 @@ use serde::de::DeserializeOwned;
 pub(super) use crate::engine::frame::Packet;
 use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
-use crate::os::errno_hint;
+use crate::os::limits::{self, MAX_FDS};
 
 /// The size of a socket's send buffer: the largest packet, and what the kernel adds to it. The
 /// kernel's default is usually half of that.
@@ -135,7 +134,7 @@ impl Connection {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 self.send_packet(&packet.in_memfd()?, &fds)
             }
-            Err(error) => Err(errno_hint::named("sendmsg", &error)),
+            Err(error) => Err(limits::named("sendmsg", &error)),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::engine::message::Outgoing;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
-use crate::os::errno_hint;
+use crate::os::limits;
 use crate::panics;
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
@@ -89,10 +89,10 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
         ));
     }
     let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)
-        .unwrap_or_else(|error| give_up(&errno_hint::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
+        .unwrap_or_else(|error| give_up(&limits::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
     // From here on, neither user code nor a child can take standard input for the socket.
     if let Err(error) = empty().and_then(|empty| Ok(rustix::stdio::dup2_stdin(&empty)?)) {
-        give_up(&errno_hint::named("the standard input cannot be emptied", &error).to_string());
+        give_up(&limits::named("the standard input cannot be emptied", &error).to_string());
     }
     Some(StartedAsWorker { connection: Connection::from_fd(socket), owner })
 }
@@ -190,7 +190,7 @@ fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
         drop(connection.wait_for_the_end());
         die()
     });
-    watcher.map(drop).map_err(|error| errno_hint::named("no thread could be started", &error).to_string())
+    watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
 }
 
 /// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process
