@@ -5,6 +5,7 @@ mod devices;
 mod fuzz;
 mod libtorch;
 mod old_kernel;
+mod other_systems;
 mod packages;
 mod progress;
 mod ray;

@@ -83,6 +83,7 @@ pub(crate) fn file_at(maps: &[u8], address: usize) -> Option<MappedFile> {
 }
 
 /// Returns the path of the file that is mapped at an address of this process.
+#[cfg(feature = "ray")]
 pub(crate) fn own_file_at(address: usize) -> Option<PathBuf> {
     Some(file_at(&fs::read("/proc/self/maps").ok()?, address)?.path)
 }
