@@ -198,6 +198,37 @@ fn places(looked: &[PathBuf]) -> String {
     }
 }
 
+/// Creates an error from what was asked for, and the cause that Ray gave.
+type Constructor = fn(String, String) -> RayError;
+
+/// What the classes of Ray's exceptions mean. The first that is among an exception's base classes
+/// counts, so a class stands before its bases.
+const BY_CLASS: &[(&str, Constructor)] = &[
+    ("TaskCancelledError", |what, _| RayError::Cancelled { what }),
+    ("GetTimeoutError", |what, _| RayError::TimedOut { what }),
+    ("ActorUnavailableError", restarting),
+    // The channel of a compiled graph is closed when its actor dies.
+    ("RayChannelError", restarting),
+    ("RayActorError", |what, cause| RayError::ActorDied { what, is_restarting: false, cause }),
+    ("RayTaskError", |what, cause| RayError::Raised { what, cause }),
+    ("WorkerCrashedError", worker_died),
+    ("NodeDiedError", worker_died),
+    ("OutOfMemoryError", worker_died),
+    ("ObjectLostError", |what, cause| RayError::Lost { what, cause }),
+];
+
+fn restarting(what: String, cause: String) -> RayError {
+    RayError::ActorDied { what, is_restarting: true, cause }
+}
+
+fn worker_died(what: String, cause: String) -> RayError {
+    RayError::WorkerDied { what, cause }
+}
+
+fn other(what: String, cause: String) -> RayError {
+    RayError::Other { what, cause }
+}
+
 impl RayError {
     /// What `exception` means that Ray gave for `what`.
     pub(crate) fn of(exception: &pyo3::Bound<'_, pyo3::PyAny>, what: &str) -> Self {
@@ -213,22 +244,8 @@ impl RayError {
             text if is("RayTaskError") => text.to_owned(),
             text => format!("{kind}: {text}"),
         };
-        let what = what.to_owned();
-        match () {
-            () if is("TaskCancelledError") => Self::Cancelled { what },
-            () if is("GetTimeoutError") => Self::TimedOut { what },
-            // The channel of a compiled graph is closed when its actor dies.
-            () if is("ActorUnavailableError") || is("RayChannelError") => {
-                Self::ActorDied { what, is_restarting: true, cause }
-            }
-            () if is("RayActorError") => Self::ActorDied { what, is_restarting: false, cause },
-            () if is("RayTaskError") => Self::Raised { what, cause },
-            () if is("WorkerCrashedError") || is("NodeDiedError") || is("OutOfMemoryError") => {
-                Self::WorkerDied { what, cause }
-            }
-            () if is("ObjectLostError") => Self::Lost { what, cause },
-            () => Self::Other { what, cause },
-        }
+        let constructor = BY_CLASS.iter().find(|(class, _)| is(class)).map(|(_, constructor)| *constructor);
+        constructor.unwrap_or(other)(what.to_owned(), cause)
     }
 
     /// An exception that was raised here, in this process.
