@@ -2,7 +2,8 @@
 //! is compared, and the memory of the owner and of its workers does not grow.
 //!
 //! The tests run it for seconds. `cargo xtask soak` runs it for ten minutes an engine, with messages of up to 256 MiB, and with
-//! `--ray` on a Ray cluster of this machine too. `RAY_ZEROCOPY_SOAK_SECONDS` says for how long, by hand.
+//! `--ray` on a Ray cluster of this machine too. By hand, `RAY_ZEROCOPY_SOAK_SECONDS` sets the time of each engine, and
+//! `RAY_ZEROCOPY_SOAK_ONLY` a part of the names of those that run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -244,6 +245,9 @@ fn long() -> Option<Duration> {
 
 /// Rounds for some time, on `count` workers that are known; says how it went, and fails if memory has grown.
 fn soak(name: &str, count: usize, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usize)) {
+    if std::env::var("RAY_ZEROCOPY_SOAK_ONLY").is_ok_and(|only| !name.contains(&only)) {
+        return eprintln!("{name}: skipped, since `--only` does not name it");
+    }
     let time = long().unwrap_or(Duration::from_secs(2));
     // All sizes come in a cycle of rounds; in the short form, the largest do not come.
     let large = if long().is_some() { LARGE } else { &LARGE[..1] };
