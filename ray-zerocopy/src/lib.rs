@@ -106,13 +106,15 @@
 //!
 //! # Platforms
 //!
-//! Linux 5.10 or later. Other systems do not have sealed shared memory.
+//! Linux 5.10 or later. On macOS and other Unix systems the crate compiles, so that a program can be
+//! checked and tested there as far as it runs in one process; sharing a pipeline and starting workers
+//! return errors that name what is missing. On Windows, use WSL 2, which is a Linux.
 
 #![deny(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("ray-zerocopy runs on Linux only: it shares sealed memfds, which other systems do not have");
+#[cfg(not(unix))]
+compile_error!("ray-zerocopy runs on Linux, and compiles on Unix systems; on Windows, build inside of WSL 2");
 
 // The macros' code names this crate `ray_zerocopy`, also in the crate's own tests.
 extern crate self as ray_zerocopy;

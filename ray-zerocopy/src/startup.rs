@@ -23,7 +23,8 @@ type Constructor = unsafe extern "C" fn(c_int, Strings, Strings);
 // The constructor has no priority, so that it runs after the constructors of crates that use this
 // one, such as type registries: a linker is given a crate before its dependencies.
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(target_vendor = "apple", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_vendor = "apple"), unsafe(link_section = ".init_array"))]
 static HOOK: Constructor = before_main;
 
 /// Arguments that the loader passes to constructors.

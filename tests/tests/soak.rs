@@ -3,7 +3,7 @@
 //!
 //! As a test it runs for seconds. `cargo xtask soak` runs it for ten minutes per engine with
 //! messages of up to 256 MiB, and with `--ray` on a local Ray cluster. `RAY_ZEROCOPY_SOAK_SECONDS`
-//! sets the duration.
+//! sets the duration, and `RAY_ZEROCOPY_SOAK_ONLY` selects engines by a part of their names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -254,6 +254,9 @@ fn long() -> Option<Duration> {
 /// Runs rounds for some time, prints a summary, and fails if the memory of the owner or of the
 /// `count` workers has grown.
 fn soak(name: &str, count: usize, workers: &dyn Fn() -> Vec<Worker>, round: &dyn Fn(&Log, usize)) {
+    if std::env::var("RAY_ZEROCOPY_SOAK_ONLY").is_ok_and(|only| !name.contains(&only)) {
+        return eprintln!("{name}: skipped, since `--only` does not name it");
+    }
     let time = long().unwrap_or(Duration::from_secs(2));
     // The rounds cycle through all large sizes. The short run uses only the smallest of them.
     let large = if long().is_some() { LARGE } else { &LARGE[..1] };

@@ -5,6 +5,7 @@ mod devices;
 mod fuzz;
 mod libtorch;
 mod old_kernel;
+mod other_systems;
 mod packages;
 mod progress;
 mod ray;
@@ -120,6 +121,9 @@ enum Task {
         /// Run the four engines on Ray instead, on a cluster of this machine
         #[arg(long)]
         ray: bool,
+        /// Run only the engines with this in their names, such as `graph` or `actors`
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Load worker pools while workers are killed, stopped and confused, for longer than tests do
     Chaos {
@@ -171,7 +175,7 @@ impl Task {
             Self::Libtorch { command } => libtorch::libtorch(&command)?,
             Self::Bench { name, options } => tools::bench(name.as_deref(), &options)?,
             Self::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds)?,
-            Self::Soak { seconds, ray } => soak::soak(seconds, ray)?,
+            Self::Soak { seconds, ray, only } => soak::soak(seconds, ray, only.as_deref())?,
             Self::Chaos { seconds, seed } => soak::chaos(seconds, seed)?,
             Self::Book => tools::book()?,
             Self::Man => tools::man()?,

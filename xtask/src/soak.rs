@@ -5,8 +5,9 @@ use anyhow::Result;
 use crate::ray;
 use crate::shell::{cargo, run};
 
-/// Runs the soak test for `seconds` per engine: those of this machine, or those on Ray if `on_ray` is set.
-pub(crate) fn soak(seconds: u64, on_ray: bool) -> Result<()> {
+/// Runs the soak test for `seconds` per engine: those of this machine, or those on Ray if `on_ray` is
+/// set, and of these the ones whose names contain `only`.
+pub(crate) fn soak(seconds: u64, on_ray: bool, only: Option<&str>) -> Result<()> {
     let engines = if on_ray { "ray_engine" } else { "local_engine" };
     let test = ["--test", "soak", engines, "--", "--nocapture"];
     let mut soak = if on_ray {
@@ -15,6 +16,9 @@ pub(crate) fn soak(seconds: u64, on_ray: bool) -> Result<()> {
         cargo([&["test", "--workspace"], &test[..]].concat())
     };
     soak.env("RAY_ZEROCOPY_SOAK_SECONDS", seconds.to_string());
+    if let Some(only) = only {
+        soak.env("RAY_ZEROCOPY_SOAK_ONLY", only);
+    }
     run(soak)
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{devices, old_kernel, packages, ray, tools};
+use crate::{devices, old_kernel, other_systems, packages, ray, tools};
 
 /// A part of the tests that can run alone.
 struct Step {
@@ -54,6 +54,12 @@ const STEPS: &[Step] = &[
         what: "cargo test: units, processes, examples, diagnostics, quick benchmarks",
         needs: &["models"],
         run: || shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
+    },
+    Step {
+        name: "other systems",
+        what: "cargo check for macOS, where the crate compiles and returns errors at run time",
+        needs: &[],
+        run: other_systems::check,
     },
     Step { name: "loom", what: "model checks: interleavings of the local engine's threads", needs: &[], run: loom },
     Step {
@@ -106,6 +112,19 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// Error of a step that cannot run on this machine, which does not fail the tests. Says what to
+/// install.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 /// Runs the model checks, which are a workspace of their own, in a target folder of their own.
 fn loom() -> Result<()> {
     let mut test = cargo(["test", "--manifest-path", "tests/loom/Cargo.toml"]);
@@ -117,7 +136,7 @@ fn loom() -> Result<()> {
 pub(crate) fn list() {
     for Step { name, what, needs, .. } in STEPS {
         let needs = if needs.is_empty() { String::new() } else { format!(" [{}]", needs.join(", ")) };
-        println!("{name:<12} {what}{needs}");
+        println!("{name:<13} {what}{needs}");
     }
 }
 
@@ -148,18 +167,22 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     for (index, step) in steps.iter().enumerate() {
         eprintln!("\n== {} of {}: {} ({})", index + 1, steps.len(), step.name, step.what);
         let started = Instant::now();
-        let result = (step.run)();
-        if let Err(error) = &result {
-            eprintln!("{error:#}");
-        }
-        results.push((step.name, result.is_ok(), started.elapsed().as_secs()));
+        let outcome = match (step.run)() {
+            Ok(()) => "passed",
+            Err(error) => {
+                eprintln!("{error:#}");
+                if error.is::<Skipped>() { "skipped" } else { "FAILED" }
+            }
+        };
+        results.push((step.name, outcome, started.elapsed().as_secs()));
     }
     eprintln!("\n== summary");
-    for (name, passed, seconds) in &results {
-        eprintln!("{name:<12} {:<7} {seconds:>5} s", if *passed { "passed" } else { "FAILED" });
+    for (name, outcome, seconds) in &results {
+        eprintln!("{name:<13} {outcome:<7} {seconds:>5} s");
     }
-    let failed = results.iter().filter(|(_, passed, _)| !passed).count();
-    println!("{} passed, {failed} failed", results.len() - failed);
+    let count = |wanted| results.iter().filter(|(_, outcome, _)| *outcome == wanted).count();
+    let (passed, skipped, failed) = (count("passed"), count("skipped"), count("FAILED"));
+    println!("{passed} passed, {skipped} skipped, {failed} failed");
     if failed > 0 {
         bail!("{failed} of {} steps failed", results.len());
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use super::region::Stamp;
 use super::region::{Backing, Region};
 use super::tensor::SharedTensor;
 use crate::error::arena::ArenaError;
+use crate::os::sync::Mutex;
 
 /// A sealed, read-only block of memory with the weights of a pipeline. Cheap to clone: clones share
 /// the mapping.
@@ -137,7 +138,7 @@ impl Arena {
             verified.iter().filter_map(Weak::upgrade).find(|known| known.read_index.id == self.id()).map(Self)
         };
         {
-            let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut verified = VERIFIED.lock();
             verified.retain(|known| known.strong_count() > 0);
             if let Some(known) = known(&verified) {
                 return Ok(known);
@@ -148,7 +149,7 @@ impl Arena {
         // its own thread holds. Without the lock, two threads may hash the same arena at once,
         // which only costs time.
         self.verify()?;
-        let mut verified = VERIFIED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verified = VERIFIED.lock();
         if let Some(known) = known(&verified) {
             return Ok(known);
         }

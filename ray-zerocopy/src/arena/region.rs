@@ -69,7 +69,7 @@ impl Stamp {
         Self {
             path: path.to_owned(),
             len: stat.st_size.max(0) as u64,
-            device: stat.st_dev,
+            device: stat.st_dev as _,
             inode: stat.st_ino,
             modified: (stat.st_mtime, stat.st_mtime_nsec as i64),
         }

@@ -32,7 +32,7 @@ pub(crate) mod transpose;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use burn::tensor::DType;
 
@@ -45,6 +45,7 @@ use crate::arena::io::Progress;
 use crate::arena::placement::Placement;
 use crate::arena::region::Stamp;
 use crate::error::arena::ArenaError;
+use crate::os::sync::Mutex;
 use crate::tensor::source::BlobSource;
 
 /// An open file of weights.

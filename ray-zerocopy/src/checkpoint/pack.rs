@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::entry::Entry;
 use super::source::{Change, FromFile, Scratch};
@@ -94,6 +94,6 @@ impl Checkpoint {
 /// Calls the progress callback, if there is one.
 pub(crate) fn told(tell: Option<&Tell>, progress: Progress) {
     if let Some(tell) = tell {
-        tell.lock().unwrap_or_else(PoisonError::into_inner)(progress);
+        tell.lock()(progress);
     }
 }

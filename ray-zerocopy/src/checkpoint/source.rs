@@ -1,7 +1,7 @@
 //! Bytes of a tensor in files: unchanged, gathered, transposed or cast.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
 
@@ -9,6 +9,7 @@ use super::entry::{Entry, Part};
 use super::gather::gather;
 use super::transpose::transpose;
 use crate::arena::io::{read_at, stream_file};
+use crate::os::sync::Mutex;
 use crate::tensor::align::aligned;
 use crate::tensor::host;
 use crate::tensor::source::{BlobSource, SAMPLE};
@@ -51,7 +52,7 @@ impl FromFile {
     /// Runs `work` with the shared buffer. Reusing it matters: freeing and allocating it for each
     /// tensor would cost more than transposing a matrix.
     fn with_scratch<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> Result<T, String>) -> Result<T, String> {
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = self.scratch.lock();
         if scratch.len() < len {
             scratch.resize(len, 0);
         }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::message::{Incoming, Outgoing, layout};
 use crate::arena::io::write_at;
 use crate::os;
-use crate::os::errno_hint;
+use crate::os::limits;
 use crate::os::sys::mapping::Mapping;
 use crate::os::sys::memfd::{create, seal};
 use crate::tensor::align::ALIGN;
@@ -50,15 +50,14 @@ impl Packet {
             append(&mut bytes, 1, parts);
             return Ok(Self { bytes, memfd: None });
         }
-        let memfd =
-            create("ray-zerocopy-message", len as u64).map_err(|(call, error)| errno_hint::named(call, &error))?;
+        let memfd = create("ray-zerocopy-message", len as u64).map_err(|(call, error)| limits::named(call, &error))?;
         // Written, not mapped: the kernel fills whole pages, whereas a mapping would fault on each
         // page and then be torn down.
         std::iter::once((&bytes[1..], 0))
             .chain(parts)
             .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
-            .map_err(|error| errno_hint::named("pwrite", &error))?;
-        let memfd = seal(memfd).map_err(|error| errno_hint::named("fcntl(F_ADD_SEALS)", &error))?;
+            .map_err(|error| limits::named("pwrite", &error))?;
+        let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         bytes.truncate(1);
         Ok(Self { bytes, memfd: Some(memfd) })
     }
@@ -68,9 +67,9 @@ impl Packet {
     pub(super) fn in_memfd(&self) -> io::Result<Self> {
         let frame = &self.bytes[1..];
         let memfd = create("ray-zerocopy-message", frame.len() as u64);
-        let memfd = memfd.map_err(|(call, error)| errno_hint::named(call, &error))?;
-        write_at(&memfd, frame, 0).map_err(|error| errno_hint::named("pwrite", &error))?;
-        let memfd = seal(memfd).map_err(|error| errno_hint::named("fcntl(F_ADD_SEALS)", &error))?;
+        let memfd = memfd.map_err(|(call, error)| limits::named(call, &error))?;
+        write_at(&memfd, frame, 0).map_err(|error| limits::named("pwrite", &error))?;
+        let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
         Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd) })
     }
 }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `backend` | the interface between wrappers and engines |
 //! | `call` | a call, and how its result is delivered |
+//! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `settings` | number of workers, threads and queue size |
@@ -21,6 +22,7 @@
 pub(crate) mod backend;
 pub(crate) mod blocking;
 pub(crate) mod call;
+pub(crate) mod deadline;
 pub(crate) mod frame;
 pub(crate) mod local;
 pub(crate) mod message;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::byte_size::mib;
+
 /// Why Ray did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -89,7 +91,7 @@ pub enum RayError {
         reason: String,
     },
     /// The object store has no room.
-    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(.free), mib(.capacity), mib(.needed))]
+    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(*.free), mib(*.capacity), mib(*.needed))]
     StoreFull {
         /// How many bytes are needed.
         needed: u64,
@@ -196,8 +198,35 @@ fn places(looked: &[PathBuf]) -> String {
     }
 }
 
-fn mib(bytes: &u64) -> u64 {
-    bytes >> 20
+/// Creates an error from what was asked for, and the cause that Ray gave.
+type Constructor = fn(String, String) -> RayError;
+
+/// What the classes of Ray's exceptions mean. The first that is among an exception's base classes
+/// counts, so a class stands before its bases.
+const BY_CLASS: &[(&str, Constructor)] = &[
+    ("TaskCancelledError", |what, _| RayError::Cancelled { what }),
+    ("GetTimeoutError", |what, _| RayError::TimedOut { what }),
+    ("ActorUnavailableError", restarting),
+    // The channel of a compiled graph is closed when its actor dies.
+    ("RayChannelError", restarting),
+    ("RayActorError", |what, cause| RayError::ActorDied { what, is_restarting: false, cause }),
+    ("RayTaskError", |what, cause| RayError::Raised { what, cause }),
+    ("WorkerCrashedError", worker_died),
+    ("NodeDiedError", worker_died),
+    ("OutOfMemoryError", worker_died),
+    ("ObjectLostError", |what, cause| RayError::Lost { what, cause }),
+];
+
+fn restarting(what: String, cause: String) -> RayError {
+    RayError::ActorDied { what, is_restarting: true, cause }
+}
+
+fn worker_died(what: String, cause: String) -> RayError {
+    RayError::WorkerDied { what, cause }
+}
+
+fn other(what: String, cause: String) -> RayError {
+    RayError::Other { what, cause }
 }
 
 impl RayError {
@@ -215,22 +244,8 @@ impl RayError {
             text if is("RayTaskError") => text.to_owned(),
             text => format!("{kind}: {text}"),
         };
-        let what = what.to_owned();
-        match () {
-            () if is("TaskCancelledError") => Self::Cancelled { what },
-            () if is("GetTimeoutError") => Self::TimedOut { what },
-            // The channel of a compiled graph is closed when its actor dies.
-            () if is("ActorUnavailableError") || is("RayChannelError") => {
-                Self::ActorDied { what, is_restarting: true, cause }
-            }
-            () if is("RayActorError") => Self::ActorDied { what, is_restarting: false, cause },
-            () if is("RayTaskError") => Self::Raised { what, cause },
-            () if is("WorkerCrashedError") || is("NodeDiedError") || is("OutOfMemoryError") => {
-                Self::WorkerDied { what, cause }
-            }
-            () if is("ObjectLostError") => Self::Lost { what, cause },
-            () => Self::Other { what, cause },
-        }
+        let constructor = BY_CLASS.iter().find(|(class, _)| is(class)).map(|(_, constructor)| *constructor);
+        constructor.unwrap_or(other)(what.to_owned(), cause)
     }
 
     /// An exception that was raised here, in this process.

@@ -68,10 +68,7 @@ fn pool_is_lost(pid: u32) -> bool {
 /// `/proc`.
 fn was_forked() -> bool {
     const PF_FORKNOEXEC: u64 = 0x40;
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return false };
-    // The program name may contain spaces. The flags are the seventh field after it.
-    let flags = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(6)).and_then(|flags| flags.parse().ok());
-    flags.is_some_and(|flags: u64| flags & PF_FORKNOEXEC != 0)
+    super::procfs::flags().is_some_and(|flags| flags & PF_FORKNOEXEC != 0)
 }
 
 /// Returns `true` on the one thread that `fork` leaves in the child.

@@ -1,4 +1,5 @@
-//! Limits of the machine, the user and the process: which one caused an error, and where it is set.
+//! Errors of system calls, explained: which limit of the machine, the user or the process was reached,
+//! and where it is set.
 
 use std::fs::File;
 use std::io::Read;
@@ -7,21 +8,47 @@ use std::{fs, io};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::byte_size::mib;
 use super::smaps::field;
+
+/// Wraps an error of the system call `call`, with a hint if a limit may be the cause. Keeps the
+/// error kind.
+pub(crate) fn named(call: &str, error: &io::Error) -> io::Error {
+    let hint = hint(error).map(|hint| format!("; {hint}")).unwrap_or_default();
+    io::Error::new(error.kind(), format!("{call}: {error}{hint}"))
+}
 
 /// Describes an error of a system call for `bytes` bytes, with the limit that caused it and how to
 /// raise it, if known.
 pub(crate) fn explained(call: &str, bytes: u64, error: &io::Error) -> String {
-    match hint(call, bytes, error) {
+    match hint_for(call, bytes, error).or_else(|| hint(error).map(str::to_owned)) {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
     }
 }
 
-fn hint(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
+/// Hint for an error of a system call that allocates memory, a descriptor or a process. Returns
+/// `None` if the cause is not a known limit.
+pub(crate) fn hint(error: &io::Error) -> Option<&'static str> {
+    Some(match Errno::from_io_error(error)? {
+        Errno::MFILE => "this process has as many open files as it may have: raise the limit, see `ulimit -n`",
+        Errno::NFILE => "the machine has as many open files as it may have: see /proc/sys/fs/file-max",
+        Errno::TOOMANYREFS => {
+            "more descriptors are on their way to other processes than this process may have open: see `ulimit -n`"
+        }
+        Errno::AGAIN => {
+            "this user has as many processes and threads as they may have, or this container has: raise the limit, see \
+             `ulimit -u` and the cgroup's `pids.max`"
+        }
+        Errno::NOMEM => "there is not enough memory, or this process may not have more: see `free` and `ulimit -v`",
+        Errno::FBIG => "this process may not write files that are that large: see `ulimit -f`",
+        _ => return None,
+    })
+}
+
+/// Hint for an error of a call that creates, sizes, maps or writes memory of `bytes` bytes.
+fn hint_for(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
     let text = match (call, Errno::from_io_error(error)?) {
-        (_, Errno::MFILE) => "this process has as many open files as it may have: raise the limit, see `ulimit -n`",
-        (_, Errno::NFILE) => "the machine has as many open files as it may have: see /proc/sys/fs/file-max",
         ("memfd_create" | "fcntl(F_ADD_SEALS)", Errno::NOSYS | Errno::INVAL) => {
             "arenas need Linux with memfd and seals"
         }
@@ -29,7 +56,6 @@ fn hint(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
             "a policy of this machine refuses it, not a lack of memory: look at the seccomp profile of the container or service, \
              and at SELinux or AppArmor"
         }
-        (_, Errno::FBIG) => "this process may not write files that are that large: see `ulimit -f`",
         ("mmap", Errno::NOMEM) => return Some(no_map(bytes)),
         ("ftruncate" | "pwrite", Errno::NOMEM | Errno::NOSPC) => return Some(no_memory(bytes)),
         _ => return None,
@@ -96,10 +122,6 @@ fn maps() -> Option<u64> {
             read => lines += buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64,
         }
     }
-}
-
-fn mib(bytes: u64) -> u64 {
-    bytes.div_ceil(1 << 20)
 }
 
 /// Largest number of file descriptors that the kernel accepts in one message (`SCM_MAX_FD`).

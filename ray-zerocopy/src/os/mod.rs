@@ -3,7 +3,8 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `errno_hint`, `limits` | which resource limit caused an error of a system call |
+//! | `byte_size` | sizes as text |
+//! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
 //! | `per_process` | a value for each process, with a new one after a fork |
 //! | `procfs`, `smaps` | parsers for `/proc/<pid>/maps`, `smaps`, `stat` and `cmdline` |
@@ -13,7 +14,7 @@
 //! | `title` | process titles of workers |
 //! | `sys` | memory mappings, memfds, signals and the heap. The unsafe code of this folder |
 
-pub(crate) mod errno_hint;
+pub(crate) mod byte_size;
 pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod per_process;

@@ -1,9 +1,13 @@
 //! Parsers for the files of a process in `/proc`: `maps`, `stat` and `cmdline`.
 //! Independent of arenas.
 
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::smaps::mapping_of;
 
@@ -55,12 +59,59 @@ pub(crate) fn is_hidden(pid: u32) -> bool {
     matches!(fs::read(format!("/proc/{pid}/maps")), Err(error) if error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// Returns the id of a process's parent.
-pub(crate) fn parent(pid: u32) -> Option<u32> {
+/// A file that is mapped into a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MappedFile {
+    /// Address range of the mapping.
+    pub addresses: Range<usize>,
+    /// Offset of the mapping in the file, in bytes.
+    pub offset: u64,
+    pub path: PathBuf,
+}
+
+/// Finds the file that is mapped at an address, in the contents of `/proc/<pid>/maps`. These are
+/// bytes because paths need not be UTF-8.
+pub(crate) fn file_at(maps: &[u8], address: usize) -> Option<MappedFile> {
+    maps.split(|&byte| byte == b'\n').find_map(|line| {
+        let slash = line.iter().position(|&byte| byte == b'/')?;
+        let (columns, path) = line.split_at(slash);
+        let columns = std::str::from_utf8(columns).ok()?;
+        let addresses = mapping_of(columns).filter(|range| range.contains(&address))?;
+        let offset = u64::from_str_radix(columns.split_whitespace().nth(2)?, 16).ok()?;
+        Some(MappedFile { addresses, offset, path: PathBuf::from(OsStr::from_bytes(path)) })
+    })
+}
+
+/// Returns the path of the file that is mapped at an address of this process.
+#[cfg(feature = "ray")]
+pub(crate) fn own_file_at(address: usize) -> Option<PathBuf> {
+    Some(file_at(&fs::read("/proc/self/maps").ok()?, address)?.path)
+}
+
+/// Returns a field of `/proc/<pid>/stat`, counted from the field after the program name. `process` is
+/// a process id or `self`.
+fn stat(process: impl Display, field: usize) -> Option<String> {
+    let stat = fs::read(format!("/proc/{process}/stat")).ok()?;
     // The program name is in parentheses, and may itself contain any characters, including
     // parentheses.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(") ")?.1.split_whitespace().nth(1)?.parse().ok()
+    let stat = String::from_utf8_lossy(&stat);
+    stat.rsplit_once(") ")?.1.split_whitespace().nth(field).map(str::to_owned)
+}
+
+/// Returns the state of a process as one letter, such as `R`, or `T` for one that a signal has
+/// stopped.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    stat(pid, 0)?.chars().next()
+}
+
+/// Returns the id of a process's parent.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat(pid, 1)?.parse().ok()
+}
+
+/// Returns the kernel's flags of this process (`PF_…` of `linux/sched.h`).
+pub(crate) fn flags() -> Option<u64> {
+    stat("self", 6)?.parse().ok()
 }
 
 /// Returns the first argument of a process's command line.
@@ -73,7 +124,9 @@ pub(crate) fn argv0(pid: u32) -> Option<String> {
 mod tests {
     use super::super::smaps::{field, figures};
     use super::Map;
+    use super::MappedFile;
     use super::argv0;
+    use super::file_at;
     use super::parent;
     use super::processes;
 
@@ -118,6 +171,24 @@ Rss:                   4 kB
         assert_eq!(cost(|_| true), (3 * 1024 * 1024, 2304 * 1024));
         assert_eq!(cost(|_| false), (0, 0));
         assert_eq!(field("Rss: 3 kB\nAnonymous:     12 kB\n", "Anonymous:"), 12 * 1024);
+    }
+
+    #[test]
+    fn a_mapped_file_is_found_by_an_address_in_it() {
+        let maps = b"55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog\n\
+                     7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]\n";
+        let expected = MappedFile {
+            addresses: 0x55d0_c8a0_0000..0x55d0_c8a2_1000,
+            offset: 0x21000,
+            path: "/usr/bin/my prog".into(),
+        };
+        assert_eq!(file_at(maps, 0x55d0_c8a0_0010), Some(expected));
+        assert_eq!(file_at(maps, 0x7ffd_4a5f_0010), None);
+        assert_eq!(file_at(maps, 16), None);
+        assert_eq!(file_at(b"nonsense", 16), None);
+        let maps = std::fs::read("/proc/self/maps").unwrap();
+        let own = file_at(&maps, file_at as fn(&[u8], usize) -> Option<MappedFile> as usize).unwrap();
+        assert_eq!(own.path, std::fs::read_link("/proc/self/exe").unwrap());
     }
 
     #[test]

@@ -15,7 +15,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+use rustix::fs::{AtFlags, CWD, linkat};
+#[cfg(target_os = "linux")]
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -107,12 +109,18 @@ impl Unnamed {
 
 /// Creates a file without a name in a folder. Returns `None` if the file system does not support
 /// that, or if the file could not be linked later.
+#[cfg(target_os = "linux")]
 fn nameless(folder: &Path) -> Option<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
     // Linking works through /proc; without it, only a privileged process could link the file.
     let (own, found) = (file.metadata().ok()?, fs::metadata(proc_fd_path(&file)).ok()?);
     ((own.dev(), own.ino()) == (found.dev(), found.ino())).then_some(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_folder: &Path) -> Option<File> {
+    None
 }
 
 fn proc_fd_path(file: &File) -> String {

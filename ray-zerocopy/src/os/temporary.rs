@@ -6,9 +6,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use tempfile::{Builder, NamedTempFile};
+
+use crate::os::sync::Mutex;
 
 /// Names of the incomplete files of this process.
 static NAMES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -25,7 +26,7 @@ impl<R> Hidden<R> {
     pub(super) fn make(folder: &Path, mut make: impl FnMut(&Path) -> io::Result<R>) -> io::Result<Self> {
         // The lock is held until the name is listed, so a signal never finds a file that exists but
         // is not listed.
-        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = NAMES.lock();
         let file = Builder::new().prefix(".rzc-").make_in(folder, |path| make(path))?;
         names.push(file.path().to_owned());
         let listed = Listed(file.path().to_owned());
@@ -50,14 +51,14 @@ struct Listed(PathBuf);
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        NAMES.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| *name != self.0);
+        NAMES.lock().retain(|name| *name != self.0);
     }
 }
 
 /// Removes all incomplete files of this process that have a name. The process must end after this
 /// call: the lock stays held, so no further file can be created.
 pub fn remove() {
-    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = NAMES.lock();
     for name in names.iter() {
         // The file may just have been renamed, or removed by its guard.
         let _ = fs::remove_file(name);

@@ -1,11 +1,11 @@
 //! The file that Ray starts as a worker: the file that contains this program's own code.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::sys::main::entry_point;
-use super::wire::fingerprint::code_at;
 use crate::error::ray::RayError;
+use crate::os::procfs::own_file_at;
+use crate::os::sync::Mutex;
 
 /// How to start this program again.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Program {
         let program_error = |path: &Path, reason: String| RayError::Program { path: path.to_owned(), reason };
         let path = std::fs::read_link(exe)
             .map_err(|error| program_error(exe, format!("{error}; is /proc mounted in this container or chroot?")))?;
-        let code = entry_point().and_then(code_at);
+        let code = entry_point().and_then(own_file_at);
         if let Some(file) = code.filter(|file| *file != path) {
             return Self::loaded(path, file);
         }
@@ -66,7 +66,7 @@ impl Program {
     /// If the folder cannot be created or is full.
     pub(super) fn folder(&self) -> std::io::Result<PathBuf> {
         static FOLDER: Mutex<Option<tempfile::TempDir>> = Mutex::new(None);
-        let mut folder = FOLDER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = FOLDER.lock();
         if let Some(folder) = &*folder {
             return Ok(folder.path().to_owned());
         }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use super::sys::main::{has_run_python, python_runs, register};
 use super::sys::signals::Dispositions;
-use super::wire::fingerprint::code_at;
 use crate::error::ray::RayError;
+use crate::os::procfs::own_file_at;
+use crate::os::sync::Mutex;
 
 /// Folder in the user's cache in which `cargo xtask ray-env` creates its environment.
 const MADE: &str = "ray-zerocopy/ray-env";
@@ -56,7 +56,7 @@ pub(super) fn start() -> Result<Environment, RayError> {
         // The fork does not have Python's thread, and other threads may have held its locks.
         _ => return Err(RayError::Forked),
     }
-    let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut started = STARTED.lock();
     if let Some(environment) = &*started {
         return Ok(environment.clone());
     }
@@ -83,7 +83,7 @@ pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
     let before = Dispositions::now();
     let result = work();
     before.restore(|handler| {
-        let library = code_at(handler);
+        let library = own_file_at(handler);
         let name = library.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
         // Python's handlers are in libpython, and those of Ray in an extension module.
         name.starts_with("libpython") || name.starts_with("_raylet")
@@ -160,7 +160,7 @@ pub(super) fn on_thread<R: From<ThreadLost> + Send + 'static>(job: impl FnOnce()
         // Fails only if the receiver is gone, which then needs no result.
         let _ = reply.send(job());
     });
-    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut thread = THREAD.lock();
     for _ in 0..2 {
         let jobs = thread.get_or_insert_with(|| {
             let (jobs, work) = channel::<Job>();

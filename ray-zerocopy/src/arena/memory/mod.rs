@@ -13,13 +13,14 @@ mod tests;
 use crate::os::smaps;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::policy::{HugePages, MemoryPolicy};
 use self::status::{MemoryStatus, Obstacle, PolicyStatus};
 use crate::os::smaps::limit_of_locked;
 use crate::os::smaps::{Figures, figures, mapping_of};
+use crate::os::sync::Mutex;
 use crate::os::sys::advice::{Advice, Pages, WeakPages};
 use crate::os::sys::aligned_map::HUGE_PAGE;
 
@@ -80,7 +81,7 @@ impl Regions {
 
     fn run(&self, memory: MemoryPolicy, maker: bool) -> MemoryStatus {
         let begun = Instant::now();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.asked = state.asked.and(memory);
         if self.stored.is_some() {
             drop(state);
@@ -138,7 +139,7 @@ impl Regions {
 
     /// Returns the status of all policies requested so far, from the kernel's current figures.
     pub(crate) fn outcome(&self) -> MemoryStatus {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         if state.asked == MemoryPolicy::default() {
             return MemoryStatus::default();
         }
@@ -156,7 +157,7 @@ impl Regions {
         let (all, whole) = (sum(&len), sum(&|map| len(map) / HUGE_PAGE as u64 * HUGE_PAGE as u64));
         // Read before the figures: a thread that ends in between is reported as in progress, or, if
         // the figures are complete, as applied.
-        let thread = state.background.as_ref().map(|thread| lock(&thread.ended).clone());
+        let thread = state.background.as_ref().map(|thread| thread.ended.lock().clone());
         let figures = self.figures();
         let bytes = |of: fn(&Figures) -> u64| match &figures {
             Ok(figures) => Ok(figures.iter().zip(&self.mappings).map(|(found, map)| of(found).min(len(map))).sum()),
@@ -206,13 +207,13 @@ impl Background {
             // ever.
             let why = catch_unwind(AssertUnwindSafe(work));
             let panicked = |_| vec![Obstacle::NoThread { reason: "it panicked".to_owned() }];
-            *lock(&thread.ended) = Some(why.unwrap_or_else(panicked));
+            *thread.ended.lock() = Some(why.unwrap_or_else(panicked));
         })?;
         Ok(this)
     }
 
     fn has_ended(&self) -> bool {
-        lock(&self.ended).is_some()
+        self.ended.lock().is_some()
     }
 }
 
@@ -304,10 +305,6 @@ fn add(mut why: Vec<Obstacle>, more: impl IntoIterator<Item = Obstacle>) -> Vec<
         }
     }
     why
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // Miri does not support the system calls that the tests make.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::byte_size::mib;
+
 /// How far a [`MemoryPolicy`](crate::memory::MemoryPolicy) is applied in one process, from the
 /// kernel's figures.
 ///
@@ -289,8 +291,4 @@ fn hint(call: &str, errno: i32) -> &'static str {
         ("mlock", libc::EAGAIN | libc::ENOMEM) => "; there was not enough memory, or too many mappings",
         _ => "",
     }
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }

@@ -2,15 +2,14 @@
 //! worker is idle.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::dispatch::Dispatcher;
 use super::inline_wait::InlineReceiver;
 use super::scheduler::{Admission, Next};
 use super::worker_conn::ReadBy;
 use crate::engine::call::{Call, Submitted};
-use crate::error::call::{CallError, CallPhase};
-use crate::os::sync::now;
+use crate::engine::deadline::time_to_enter;
+use crate::error::call::CallError;
 
 impl Dispatcher {
     /// Puts a call into the queue, and sends it at once if a worker is idle. Without space in the
@@ -25,7 +24,7 @@ impl Dispatcher {
                 Admission::QueueFull if !wait => {
                     CallError::QueueFull { waiting: scheduler.queued(), workers: scheduler.workers() }
                 }
-                Admission::QueueFull => match time_left(&call) {
+                Admission::QueueFull => match time_to_enter(call.method, call.deadline) {
                     Ok(left) => {
                         scheduler.waiting_callers += 1;
                         scheduler = self.progress.wait(scheduler, left);
@@ -48,14 +47,4 @@ impl Dispatcher {
         let receiver = inline.map(|(conn, serial)| InlineReceiver { dispatcher: Arc::clone(self), conn, serial });
         Ok(receiver.map(|receiver| Box::new(receiver) as _))
     }
-}
-
-/// How long a call may wait for space in the queue: `None` without a deadline.
-fn time_left(call: &Call) -> Result<Option<Duration>, CallError> {
-    let Some((deadline, after)) = call.deadline else { return Ok(None) };
-    let left = deadline.saturating_duration_since(now());
-    if left.is_zero() {
-        return Err(CallError::Deadline { method: call.method.to_owned(), after, phase: CallPhase::BeforeQueue });
-    }
-    Ok(Some(left))
 }

@@ -7,11 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process, waitid};
 
-use crate::os::sys::pidfd::status_after_reaping;
+use crate::os::sys::pidfd;
 
 /// How often a process is looked at whose end cannot be waited for.
 const LOOK: Duration = Duration::from_millis(2);
@@ -61,7 +59,7 @@ impl Child {
     /// Takes over a process that has just been started.
     pub(super) fn new(child: std::process::Child) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty());
+        let pidfd = pidfd::open_process(pid);
         // It has ended, and its status was taken, if there is no such process. Anything else is a kernel without pidfds.
         let ended = matches!(pidfd, Err(Errno::SRCH)).then_some(Ended::StatusTaken);
         Some(Self { handle: Handle { pid, pidfd: pidfd.ok() }, ended })
@@ -108,7 +106,7 @@ impl Child {
         }
         // An error means that it has ended meanwhile, which is what is wanted.
         let _ended = match &self.handle.pidfd {
-            Some(pidfd) => pidfd_send_signal(pidfd, Signal::KILL),
+            Some(pidfd) => pidfd::kill(pidfd),
             None => kill_process(self.handle.pid, Signal::KILL),
         };
     }
@@ -136,12 +134,7 @@ impl Child {
 impl Handle {
     /// How the process ended, if it has, or when it has: reaps it.
     fn reaped(&self, options: WaitIdOptions) -> Option<Ended> {
-        use std::os::fd::AsFd;
-
-        let which = match &self.pidfd {
-            Some(pidfd) => WaitId::PidFd(pidfd.as_fd()),
-            None => WaitId::Pid(self.pid),
-        };
+        let which = self.pidfd.as_ref().and_then(pidfd::wait_id).unwrap_or(WaitId::Pid(self.pid));
         loop {
             let status = match waitid(which.clone(), WaitIdOptions::EXITED | options) {
                 // Linux before 5.4 knows pidfds, and does not wait for them.
@@ -163,7 +156,7 @@ impl Handle {
     }
 
     fn status_taken(&self) -> Ended {
-        let status = self.pidfd.as_ref().and_then(status_after_reaping);
+        let status = self.pidfd.as_ref().and_then(pidfd::status_after_reaping);
         status.map_or(Ended::StatusTaken, |status| Ended::Status(ExitStatus::from_raw(status)))
     }
 }

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engine::sys::entry;
+use crate::os::procfs;
 use crate::os::sys::image::Image;
 use crate::os::sys::privileges;
 
@@ -19,6 +20,13 @@ pub(super) fn check() -> Result<(), String> {
 
 /// This program, to be started again.
 pub(super) fn command() -> Result<Command, String> {
+    if !cfg!(target_os = "linux") {
+        let system = std::env::consts::OS;
+        return Err(format!(
+            "worker processes need Linux, and this system is {system}; run this program on Linux, or call the pipeline in \
+             this process"
+        ));
+    }
     if privileges::privileged() {
         return Err("this program runs with privileges that its user has not (setuid, setgid or file capabilities), and starts no \
              workers, since these would do what their environment says; start it without, or give the workers a program \
@@ -56,7 +64,8 @@ fn through_the_loader() -> Result<Command, String> {
     };
     let maps =
         fs::read("/proc/self/maps").map_err(|error| failed(&format!("/proc/self/maps cannot be read: {error}")))?;
-    let program = file_at(&maps, entry::anchor_address()).ok_or_else(|| failed("its own file is not known"))?;
+    let program =
+        procfs::file_at(&maps, entry::anchor_address()).ok_or_else(|| failed("its own file is not known"))?.path;
     if !program.is_file() {
         return Err(failed(&format!("its own file has been deleted or replaced since: {}", program.display())));
     }
@@ -65,20 +74,6 @@ fn through_the_loader() -> Result<Command, String> {
     let mut command = Command::new(ITSELF);
     command.args(options(&arguments, &program)).arg(program);
     Ok(command)
-}
-
-/// The file that is mapped at an address, by the lines of `/proc/<pid>/maps`.
-fn file_at(maps: &[u8], address: usize) -> Option<PathBuf> {
-    let hex = |text: &[u8]| usize::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok();
-    let path = maps.split(|&byte| byte == b'\n').find_map(|line| {
-        let mut words = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-        let range = words.next()?;
-        let dash = range.iter().position(|&byte| byte == b'-')?;
-        let here = (hex(&range[..dash])?..hex(&range[dash + 1..])?).contains(&address);
-        let slash = line.iter().position(|&byte| byte == b'/').filter(|_| here)?;
-        Some(line[slash..].to_vec())
-    })?;
-    Some(PathBuf::from(OsString::from_vec(path)))
 }
 
 /// What the loader was told before the program's name, such as `--library-path`.
@@ -93,20 +88,9 @@ fn options(arguments: &[u8], program: &Path) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
-    use super::file_at;
     use super::options;
-
-    #[test]
-    fn a_mapped_file_is_found_by_an_address_in_it() {
-        let maps = b"55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog\n\
-                     7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]\n";
-        assert_eq!(file_at(maps, 0x55d0_c8a0_0010), Some(PathBuf::from("/usr/bin/my prog")));
-        assert_eq!(file_at(maps, 0x7ffd_4a5f_0010), None);
-        assert_eq!(file_at(maps, 16), None);
-        assert_eq!(file_at(b"nonsense", 16), None);
-    }
 
     #[test]
     fn options_of_the_loader_are_kept() {

@@ -17,7 +17,7 @@ use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, StartError, Worker};
-use crate::os::errno_hint;
+use crate::os::limits;
 use crate::os::sync::Mutex;
 
 /// Worker processes of this machine, and the threads that supervise them.
@@ -82,7 +82,7 @@ impl LocalEngine {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
             self.dispatcher.scheduler.lock().supervisors_missing(supervisors);
             self.end();
-            let error = errno_hint::named("no thread could be started", &error);
+            let error = limits::named("no thread could be started", &error);
             CallError::from(StartError::Pool { reason: error.to_string() })
         })?;
         self.thread_ids.lock().insert(thread.thread().id());

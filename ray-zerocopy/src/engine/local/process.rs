@@ -11,7 +11,7 @@ use super::protocol::Answer;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
 use crate::engine::settings::Settings;
-use crate::os::errno_hint;
+use crate::os::{limits, procfs};
 
 /// How long a worker that has hung up may take to end by itself.
 const GRACE: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ impl Process {
         is_wanted: impl Fn() -> bool,
     ) -> Result<(Self, Connection), String> {
         let timeout = settings.start_timeout;
-        let (ours, theirs) = Connection::pair().map_err(|error| errno_hint::named("socketpair", &error).to_string())?;
+        let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let child = spawn(index, settings, theirs)?;
         let mut process = Self(Child::new(child).ok_or("the system gave it a process id that cannot be")?);
         let until = Instant::now().checked_add(timeout);
@@ -74,9 +74,7 @@ impl Process {
 
     /// Whether the process is stopped by a signal. One that a debugger holds is not.
     pub(super) fn is_stopped(&self) -> bool {
-        // The name stands in parentheses, may have any in it, and the state follows.
-        std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
-            .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        procfs::state(self.pid()) == Some('T')
     }
 
     /// How the process ended; one that has hung up but does not end is killed.
@@ -129,7 +127,7 @@ fn spawn(index: usize, settings: &Settings, theirs: Connection) -> Result<std::p
         .process_group(0)
         .spawn()
         .map_err(|error| {
-            let hint = errno_hint::hint(&error).unwrap_or("is there memory, and a free process id?");
+            let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
             format!("{}: {error}; {hint}", what())
         })
     // `command` goes here: it holds the worker's end of the socket, whose closing is how the end of the worker is seen.

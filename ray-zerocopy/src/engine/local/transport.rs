@@ -5,7 +5,6 @@
 //! sealed memfd, which is sent along, as is any other file descriptor: nothing that is shared ever
 //! has a name that could be guessed.
 
-use crate::os::limits::MAX_FDS;
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -26,11 +25,27 @@ use serde::de::DeserializeOwned;
 pub(super) use crate::engine::frame::Packet;
 use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
-use crate::os::errno_hint;
+use crate::os::limits::{self, MAX_FDS};
 
 /// The size of a socket's send buffer: the largest packet, and what the kernel adds to it. The
 /// kernel's default is usually half of that.
 const SEND_BUFFER: usize = 4 * INLINE;
+
+/// Programs that a process starts do not inherit the sockets and the descriptors that it receives,
+/// and a connection that is gone is an error instead of a signal. Workers only run on Linux; the
+/// empty sets are for other systems, on which the crate compiles.
+#[cfg(target_os = "linux")]
+const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC;
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_os = "linux")]
+const RECV_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(not(target_os = "linux"))]
+const SOCKET_FLAGS: SocketFlags = SocketFlags::empty();
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: SendFlags = SendFlags::empty();
+#[cfg(not(target_os = "linux"))]
+const RECV_FLAGS: RecvFlags = RecvFlags::empty();
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -81,7 +96,7 @@ pub(crate) enum Delivery {
 impl Connection {
     /// Two connected ends.
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SOCKET_FLAGS, None)?;
         for end in [&left, &right] {
             // The machine may allow less. `send_packet` notices that.
             let _least = set_socket_send_buffer_size(end, SEND_BUFFER);
@@ -113,20 +128,20 @@ impl Connection {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(io::Error::other("more file descriptors than a packet may carry"));
         }
-        match retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SendFlags::NOSIGNAL)) {
+        match retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SEND_FLAGS)) {
             Ok(_) => Ok(()),
             Err(error) if is_too_long(&error) && packet.memfd.is_none() => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 self.send_packet(&packet.in_memfd()?, &fds)
             }
-            Err(error) => Err(errno_hint::named("sendmsg", &error)),
+            Err(error) => Err(limits::named("sendmsg", &error)),
         }
     }
 
     /// Sends a short message if the socket has room for it now.
     pub(super) fn try_send<M: Serialize>(&self, message: &M) -> io::Result<()> {
         let packet = Packet::new(message, &Outgoing::default())?;
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let flags = SEND_FLAGS | SendFlags::DONTWAIT;
         retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut SendAncillaryBuffer::default(), flags)).map(drop)
     }
 
@@ -191,7 +206,7 @@ impl Connection {
         buffer.resize(1 + INLINE, 0);
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let flags = flags | RECV_FLAGS;
         let received = loop {
             match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
                 Ok(received) => break received,
@@ -247,7 +262,7 @@ impl Connection {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [fd.as_fd()];
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+        sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SEND_FLAGS).unwrap();
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
-use rustix::process::{Signal, geteuid, getpid, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
@@ -24,7 +24,7 @@ use crate::engine::message::Outgoing;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
-use crate::os::errno_hint;
+use crate::os::limits;
 use crate::panics;
 
 /// Set in the environment of a worker. Its value is the version of the protocol.
@@ -89,10 +89,10 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
         ));
     }
     let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)
-        .unwrap_or_else(|error| give_up(&errno_hint::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
+        .unwrap_or_else(|error| give_up(&limits::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
     // From here on, neither user code nor a child can take standard input for the socket.
     if let Err(error) = empty().and_then(|empty| Ok(rustix::stdio::dup2_stdin(&empty)?)) {
-        give_up(&errno_hint::named("the standard input cannot be emptied", &error).to_string());
+        give_up(&limits::named("the standard input cannot be emptied", &error).to_string());
     }
     Some(StartedAsWorker { connection: Connection::from_fd(socket), owner })
 }
@@ -176,7 +176,9 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
 /// whether the owner hangs up, too. That alone would not do: a fork of the owner holds the owner's
 /// end of the socket.
 fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
     // An owner that ended before has sent no signal.
     if parent() != owner {
         die();
@@ -188,7 +190,7 @@ fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
         drop(connection.wait_for_the_end());
         die()
     });
-    watcher.map(drop).map_err(|error| errno_hint::named("no thread could be started", &error).to_string())
+    watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
 }
 
 /// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process

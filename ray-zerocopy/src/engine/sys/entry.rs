@@ -77,9 +77,15 @@ pub(crate) fn anchor_address() -> usize {
 
 /// Load address of the dynamic loader of this program. 0 if the program is the loader itself, or
 /// needs none.
+#[cfg(target_os = "linux")]
 pub(crate) fn interpreter_base() -> usize {
     // SAFETY: `getauxval` only looks up a number.
     unsafe { libc::getauxval(libc::AT_BASE) as usize }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn interpreter_base() -> usize {
+    0
 }
 
 /// Returns `true` if the address is code of the file that contains [`anchor`].

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use super::signature::{ModuleSignature, ScriptArgument, ScriptMethod};
 use super::{CODE, SKELETON};
@@ -13,6 +12,7 @@ use crate::arena::io::Progress;
 use crate::arena::manifest::TensorEntry;
 use crate::codec;
 use crate::error::script::ScriptError;
+use crate::os::sync::Mutex;
 use crate::tensor::kind::TensorKind;
 use crate::tensor::libtorch::sys::module::{Held, Module, Role};
 use crate::tensor::libtorch::sys::tensor::Description;
@@ -117,7 +117,7 @@ struct Weight {
 
 impl Weight {
     fn show<T>(&self, show: impl FnOnce(&[u8]) -> T) -> Result<T, String> {
-        self.tensor.lock().unwrap_or_else(PoisonError::into_inner).elements(show)
+        self.tensor.lock().elements(show)
     }
 }
 
@@ -131,7 +131,7 @@ impl BlobSource for Weight {
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
-        self.tensor.lock().unwrap_or_else(PoisonError::into_inner).place()
+        self.tensor.lock().place()
     }
 
     fn sample(&self) -> Result<Vec<u8>, String> {

@@ -2,7 +2,7 @@
 //! and runs it there.
 
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::{Device, DeviceConfig, TensorData, TensorId};
@@ -12,6 +12,7 @@ use super::Forward;
 use crate::arena::arena::Arena;
 use crate::error::trace::TraceError;
 use crate::jit::graph::passes;
+use crate::os::sync::Mutex;
 use crate::panics;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -75,7 +76,7 @@ pub(super) fn record<P: Root>(
     forward: &Forward<'_, P>,
 ) -> Result<Recording, TraceError> {
     static RECORDING: Mutex<()> = Mutex::new(());
-    let _guard = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = RECORDING.lock();
     let untraceable = |reason: String| TraceError::Untraceable { reason, after: None };
     let device = device().map_err(untraceable)?;
     let mut done = None;

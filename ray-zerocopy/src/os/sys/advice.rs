@@ -19,11 +19,18 @@ pub(crate) enum Advice {
 }
 
 impl Advice {
+    #[cfg(target_os = "linux")]
     fn number(self) -> libc::c_int {
         match self {
             Self::Collapse => libc::MADV_COLLAPSE,
             Self::Populate => libc::MADV_POPULATE_READ,
         }
+    }
+
+    /// A number that no kernel knows, so that both are refused with `EINVAL`.
+    #[cfg(not(target_os = "linux"))]
+    fn number(self) -> libc::c_int {
+        libc::c_int::MAX
     }
 
     /// Returns `true` if the kernel supports the advice: for an empty range, `EINVAL` means that

@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `elsewhere` | stands in for `image`, `memfd`, `peer` and `pidfd` on systems other than Linux |
 //! | `aligned_map` | read-only mappings that are aligned for huge pages |
 //! | `advice` | `madvise` and `mlock` for them |
 //! | `mapping` | mappings of sealed memfds and of unchanging files, as byte slices |
@@ -22,11 +23,20 @@
 pub(crate) mod advice;
 pub(crate) mod aligned_map;
 pub(crate) mod atexit;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(target_os = "linux")]
 pub(crate) mod image;
 pub(crate) mod malloc;
 pub(crate) mod mapping;
+#[cfg(target_os = "linux")]
 pub(crate) mod memfd;
+#[cfg(target_os = "linux")]
 pub(crate) mod peer;
+#[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
 pub(crate) mod signals;
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) use elsewhere::{image, memfd, peer, pidfd};

@@ -1,7 +1,24 @@
-//! Exit status of a process that was reaped by other code of this process, or by the kernel because
-//! SIGCHLD is ignored.
+//! Process descriptors (pidfds), which name one process for good, where a process id may be reused.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, pidfd_open, pidfd_send_signal};
+
+/// Opens a descriptor of a process. Fails with `ENOSYS` before Linux 5.3.
+pub(crate) fn open_process(pid: Pid) -> Result<OwnedFd, Errno> {
+    pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// Sends SIGKILL to a process.
+pub(crate) fn kill(pidfd: &OwnedFd) -> Result<(), Errno> {
+    pidfd_send_signal(pidfd, Signal::KILL)
+}
+
+/// Names a child for `waitid`, by its descriptor.
+pub(crate) fn wait_id(pidfd: &OwnedFd) -> Option<WaitId<'_>> {
+    Some(WaitId::PidFd(pidfd.as_fd()))
+}
 
 /// `struct pidfd_info` of `linux/pidfd.h`, in its first version.
 #[repr(C)]
@@ -18,7 +35,9 @@ const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) <
 /// Mask bit of the exit status (`PIDFD_INFO_EXIT`): requested on input, available on output.
 const STATUS: u64 = 1 << 3;
 
-/// Returns the status of a process that has ended and was reaped, in the encoding of `waitpid`.
+/// Returns the exit status of a process that was reaped by other code of this process, or by the
+/// kernel because SIGCHLD is ignored, in the encoding of `waitpid`.
+///
 /// Requires Linux 6.15.
 pub(crate) fn status_after_reaping(pidfd: impl AsFd) -> Option<i32> {
     let mut info = Info { mask: STATUS, ..Info::default() };

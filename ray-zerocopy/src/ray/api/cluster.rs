@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::builder::ClusterBuilder;
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
+use crate::os::sys::atexit::{at_exit_at_each_use, flush_and_exit};
 use crate::ray::python;
 use crate::ray::sys::buffer::borrow_count;
-use crate::ray::sys::exit::{at_exit, exit_at_once};
 use crate::ray::wire::fingerprint::Fingerprint;
 
 /// Connection of this process to a Ray cluster. Cheap to clone; clones share the connection.
@@ -91,7 +92,7 @@ impl Membership {
     /// If this process is connected to a cluster, or still borrows data in the store of the
     /// previous one.
     pub(super) fn acquire() -> Result<Self, RayError> {
-        let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = CURRENT.lock();
         match (&*current, borrow_count()) {
             (None, _) => {}
             (Some(Current { abandoned: true, .. }), 0) => leave_from(&mut current)?,
@@ -108,7 +109,7 @@ impl Membership {
     pub(super) fn take(&mut self, address: &str) {
         *self.0 = Some(Current { address: address.to_owned(), abandoned: false });
         MEMBER.store(std::process::id(), Ordering::Release);
-        at_exit(on_exit);
+        at_exit_at_each_use(on_exit);
     }
 }
 
@@ -245,20 +246,20 @@ impl Inner {
     pub(crate) fn owe(&self, fallback: impl FnOnce() + Send + 'static) -> u64 {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let id = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Box::new(fallback));
+        self.pending.lock().insert(id, Box::new(fallback));
         id
     }
 
     /// Removes a pending callback: Ray has called it, or failed to register it.
     pub(crate) fn settle(&self, id: u64) {
-        let settled = self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let settled = self.pending.lock().remove(&id);
         drop(settled);
     }
 
     pub(crate) fn ask<R>(&self, what: &str, ask: impl FnOnce(Python<'_>) -> PyResult<R>) -> Result<R, RayError> {
         self.usable()?;
         let result = Python::attach(ask).map_err(|error| RayError::here(&error, what));
-        at_exit(on_exit);
+        at_exit_at_each_use(on_exit);
         result
     }
 
@@ -271,7 +272,7 @@ impl Inner {
         }
         let result = leave();
         // Ray makes no callbacks after the shutdown.
-        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let pending = std::mem::take(&mut *self.pending.lock());
         for fallback in pending.into_values() {
             fallback();
         }
@@ -287,7 +288,7 @@ impl Drop for Inner {
         if !self.local && borrow_count() > 0 && self.open.swap(false, Ordering::AcqRel) {
             // Data in the store is still borrowed: the connection is closed when the process ends,
             // or connects again.
-            if let Some(current) = CURRENT.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            if let Some(current) = CURRENT.lock().as_mut() {
                 current.abandoned = true;
             }
             return;
@@ -315,7 +316,7 @@ pub(crate) fn store(py: Python<'_>) -> PyResult<(u64, u64)> {
 
 /// Closes the current connection, if there is one.
 fn leave() -> Result<(), RayError> {
-    leave_from(&mut CURRENT.lock().unwrap_or_else(PoisonError::into_inner))
+    leave_from(&mut CURRENT.lock())
 }
 
 fn leave_from(current: &mut Option<Current>) -> Result<(), RayError> {
@@ -333,7 +334,7 @@ extern "C" fn on_exit(status: c_int, _: *mut c_void) {
     // A fork is not connected, and has no thread that could disconnect. The exit handlers of Ray's
     // libraries need their threads, and abort without them.
     if MEMBER.load(Ordering::Acquire) != std::process::id() {
-        exit_at_once(status);
+        flush_and_exit(status);
     }
     // Thread-local values of this thread have been destroyed, so nothing here may use any.
     let _ = std::panic::catch_unwind(leave);

@@ -1,13 +1,13 @@
 //! Compiled graphs of Ray for calls of an actor: a shared-memory channel to a loop in the actor.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::lock;
 use super::timer::TimerThread;
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
 use crate::ray::api::cluster::Cluster;
 use crate::ray::wire::frame::EncodedMessage;
 
@@ -57,7 +57,7 @@ impl CompiledGraphChannel {
 
     /// Reads a result exclusively.
     pub(super) fn read<R>(&self, read: impl FnOnce() -> R) -> R {
-        let _guard = lock(&self.reading);
+        let _guard = self.reading.lock();
         read()
     }
 

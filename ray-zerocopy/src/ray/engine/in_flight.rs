@@ -1,18 +1,18 @@
 //! A call that has been submitted to Ray. The first of its result and its deadline completes it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-use super::lock;
 use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::served::MethodError;
 use crate::error::call::{CallError, CallPart, CallPhase, Worker};
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::{Answer, Reply};
 
@@ -89,25 +89,25 @@ impl InFlightCall {
 
     /// Returns `true` if the call is not completed.
     pub(super) fn is_open(&self) -> bool {
-        lock(&self.0.call).is_some()
+        self.0.call.lock().is_some()
     }
 
     /// Reads the call. Returns `None` if it is completed.
     pub(super) fn with<R>(&self, ask: impl FnOnce(&Call) -> R) -> Option<R> {
-        lock(&self.0.call).as_ref().map(|(call, _)| ask(call))
+        self.0.call.lock().as_ref().map(|(call, _)| ask(call))
     }
 
     pub(super) fn sent(&self, reference: Py<PyAny>) {
-        *lock(&self.0.reference) = Some(reference);
+        *self.0.reference.lock() = Some(reference);
     }
 
     pub(super) fn reference(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        lock(&self.0.reference).as_ref().map(|reference| reference.clone_ref(py))
+        self.0.reference.lock().as_ref().map(|reference| reference.clone_ref(py))
     }
 
     /// Completes the call. Returns `false` if it was completed already.
     pub(super) fn answer(&self, result: Result<Incoming, CallError>) -> bool {
-        let call = lock(&self.0.call).take();
+        let call = self.0.call.lock().take();
         match call {
             Some((call, end)) => {
                 end();

@@ -7,16 +7,16 @@
 //! - Ray's thread, when that is needed: the caller polls or drops the `Pending`, another call is
 //!   made, or the workers are shut down.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
 use super::compiled_graph::CompiledGraphChannel;
-use super::lock;
 use super::timer::TimerThread;
 use crate::engine::call::Receive;
 use crate::engine::message::Incoming;
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
 use crate::ray::api::cluster::Cluster;
 use crate::ray::api::object;
 use crate::ray::wire::protocol::Reply;
@@ -53,7 +53,7 @@ impl UnreadReply {
     }
 
     fn take(&self) -> Option<OnResult> {
-        lock(&self.on_result).take()
+        self.on_result.lock().take()
     }
 
     /// Reads the reply on the calling thread. Blocks until it is available.
@@ -125,7 +125,7 @@ struct Delivery {
 impl Delivery {
     /// Drops `with` on that thread as well: it may hold the last handle of the cluster.
     fn deliver(&self, result: Result<(Reply, Incoming), RayError>, with: Option<Arc<UnreadReply>>) {
-        let on_result = lock(&self.on_result).take();
+        let on_result = self.on_result.lock().take();
         self.delivery_thread.spawn(move || {
             if let Some(on_result) = on_result {
                 on_result(result);
@@ -158,7 +158,7 @@ pub(super) struct LastUnread(Mutex<Option<std::sync::Weak<UnreadReply>>>);
 impl LastUnread {
     /// Lets Ray read the last reply if it is unread: another caller needs the engine.
     pub(super) fn hand_over(&self) {
-        let last = lock(&self.0).take().and_then(|last| last.upgrade());
+        let last = self.0.lock().take().and_then(|last| last.upgrade());
         if let Some(last) = last {
             last.read_by_ray();
         }
@@ -166,7 +166,7 @@ impl LastUnread {
 
     /// Returns the caller's right to read a new reply.
     pub(super) fn receiver(&self, unread: &Arc<UnreadReply>) -> Box<dyn Receive> {
-        *lock(&self.0) = Some(Arc::downgrade(unread));
+        *self.0.lock() = Some(Arc::downgrade(unread));
         Box::new(InlineReceiver(Arc::clone(unread)))
     }
 }

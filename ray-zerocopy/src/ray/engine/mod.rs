@@ -23,7 +23,7 @@ pub(crate) mod tasks;
 pub(crate) mod timer;
 pub(crate) mod workers;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::api::cluster::Cluster;
@@ -146,10 +146,4 @@ fn id_and_load(cluster: &Cluster, program: &Program) -> (ProgramId, Load) {
     let Program { key, loader, device, strict, .. } = program;
     let load = Load { loader: loader.clone(), device: device.clone(), strict: *strict };
     (ProgramId { driver: cluster.0.driver, key: *key }, load)
-}
-
-/// Locks a mutex, ignoring poisoning: no user code runs under the engine's locks, and no state is
-/// left half-written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,7 @@
 //! Engine that runs calls as Ray tasks.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -11,12 +10,14 @@ use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::timer::TimerThread;
 use super::workers::WorkerRegistry;
-use super::{Admission, ClusterTarget, id_and_load, lock};
+use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
+use crate::engine::deadline::time_to_enter;
 use crate::engine::program::Attached;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
+use crate::os::sync::{Condvar, Mutex};
 use crate::ray::python::without_python;
 use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
@@ -60,7 +61,7 @@ impl RayTasks {
             registry: WorkerRegistry::default(),
             last_unread: LastUnread::default(),
             state: Mutex::default(),
-            room: Condvar::new(),
+            room: Condvar::default(),
             functions: Mutex::default(),
         }))))
     }
@@ -69,11 +70,10 @@ impl RayTasks {
 impl Shared {
     /// Waits for a place in the queue, and takes it.
     fn admit(&self, Admission { method, deadline, key }: Admission, wait: bool) -> Result<(), CallError> {
-        let method = || method.to_owned();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if state.closed {
-                return Err(CallError::ShutDown { method: method() });
+                return Err(CallError::ShutDown { method: method.to_owned() });
             }
             if state.open < QUEUE {
                 state.open += 1;
@@ -83,18 +83,13 @@ impl Shared {
             if !wait {
                 return Err(CallError::QueueFull { waiting: state.open, workers: self.registry.workers().len() });
             }
-            let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
-            if let Some((Duration::ZERO, after)) = left {
-                let phase = CallPhase::BeforeQueue;
-                return Err(CallError::Deadline { method: method(), after, phase });
-            }
-            let pause = left.map_or(Duration::from_secs(3600), |(left, _)| left);
-            state = self.room.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            let left = time_to_enter(method, deadline)?;
+            state = self.room.wait(state, left);
         }
     }
 
     fn release(&self) {
-        lock(&self.state).open -= 1;
+        self.state.lock().open -= 1;
         self.room.notify_one();
     }
 
@@ -118,7 +113,7 @@ impl Shared {
         };
         let cluster = &self.target.cluster;
         let (id, load) = id_and_load(cluster, &program);
-        let live = lock(&self.state).live.iter().copied().collect();
+        let live = self.state.lock().live.iter().copied().collect();
         let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
         let request = Request {
             binary: cluster.0.binary,
@@ -161,7 +156,7 @@ impl Shared {
     }
 
     fn function<'py>(&self, py: Python<'py>, method: &'static str, allowed: u32) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(function) = lock(&self.functions).get(&(method, allowed)) {
+        if let Some(function) = self.functions.lock().get(&(method, allowed)) {
             return Ok(function.bind(py).clone());
         }
         let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
@@ -170,7 +165,7 @@ impl Shared {
         let call = self.target.cluster.0.glue.bind(py).getattr("call")?;
         let function = py.import("ray")?.getattr("remote")?.call((), Some(&keywords))?.call1((call,))?;
         let function = function.getattr("remote")?;
-        lock(&self.functions).insert((method, allowed), function.clone().unbind());
+        self.functions.lock().insert((method, allowed), function.clone().unbind());
         Ok(function)
     }
 
@@ -221,7 +216,7 @@ impl Engine for RayTasks {
         if self.0.target.is_forked() {
             return;
         }
-        lock(&self.0.state).live.remove(&key);
+        self.0.state.lock().live.remove(&key);
         self.0.registry.forget(key);
     }
 
@@ -244,7 +239,7 @@ impl Engine for RayTasks {
         if self.0.target.is_forked() {
             return;
         }
-        lock(&self.0.state).closed = true;
+        self.0.state.lock().closed = true;
         self.0.last_unread.hand_over();
         self.0.room.notify_all();
     }

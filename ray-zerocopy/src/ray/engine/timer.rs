@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::os::sync::Mutex;
 use crate::panics;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -60,7 +60,7 @@ impl TimerThread {
 
     /// Runs the closure at the given instant.
     pub(super) fn run_at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
-        let sender = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = self.0.lock();
         // The thread lives as long as the sender, so this cannot fail.
         let _ = sender.send((when, Box::new(work)));
     }

@@ -1,11 +1,10 @@
 //! The workers that have replied: their processes, and what they have loaded.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
-use super::lock;
 use crate::engine::program::Attached;
 use crate::error::call::Worker;
+use crate::os::sync::Mutex;
 use crate::ray::wire::protocol::Origin;
 
 /// Processes of the cluster, numbered in the order of their first reply.
@@ -21,7 +20,7 @@ struct State {
 impl WorkerRegistry {
     /// Returns the number of a process. Assigns the next one to a new process.
     pub(super) fn worker(&self, origin: &Origin) -> Worker {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let found = state.origins.iter().position(|known| known == origin);
         let index = found.unwrap_or_else(|| {
             state.origins.push(origin.clone());
@@ -35,7 +34,7 @@ impl WorkerRegistry {
         let here = Origin::here().host;
         let is_alive =
             |origin: &Origin| origin.host != here || std::path::Path::new(&format!("/proc/{}", origin.pid)).exists();
-        let state = lock(&self.0);
+        let state = self.0.lock();
         let all = state.origins.iter().enumerate().filter(|(_, origin)| is_alive(origin));
         all.map(|(index, origin)| Worker { index, pid: origin.pid }).collect()
     }
@@ -43,11 +42,11 @@ impl WorkerRegistry {
     /// Returns `true` if the process is on this machine.
     pub(super) fn is_here(&self, worker: Worker) -> bool {
         let here = Origin::here();
-        lock(&self.0).origins.iter().any(|origin| origin.pid == worker.pid && origin.host == here.host)
+        self.0.lock().origins.iter().any(|origin| origin.pid == worker.pid && origin.host == here.host)
     }
 
     pub(super) fn attached(&self, key: u64, worker: Worker, attached: Attached) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         let list = state.attached.entry(key).or_default();
         list.retain(|(known, _)| *known != worker);
         list.push((worker, attached));
@@ -55,10 +54,10 @@ impl WorkerRegistry {
 
     /// Returns the reports of the workers that have loaded a program.
     pub(super) fn all_attached(&self, key: u64) -> Vec<(Worker, Attached)> {
-        lock(&self.0).attached.get(&key).cloned().unwrap_or_default()
+        self.0.lock().attached.get(&key).cloned().unwrap_or_default()
     }
 
     pub(super) fn forget(&self, key: u64) {
-        lock(&self.0).attached.remove(&key);
+        self.0.lock().attached.remove(&key);
     }
 }

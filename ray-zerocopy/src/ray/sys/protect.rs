@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+
+use crate::os::sync::Mutex;
 
 /// Write-protects whole pages until it is dropped.
 pub(crate) struct Protected {
@@ -26,7 +27,7 @@ impl Protected {
         let start = range.start.next_multiple_of(page);
         let end = range.end / page * page;
         let pages = start..end.max(start);
-        let mut table = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = PROTECTED.lock();
         let count = table.get_or_insert_default().entry((pages.start, pages.end)).or_default();
         if *count == 0 {
             set(&pages, libc::PROT_READ)?;
@@ -44,7 +45,7 @@ impl Protected {
 
 impl Drop for Protected {
     fn drop(&mut self) {
-        let mut table = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = PROTECTED.lock();
         let key = (self.pages.start, self.pages.end);
         let table = table.get_or_insert_default();
         let left = table.get(&key).map_or(0, |count| count - 1);

@@ -34,7 +34,7 @@ fn _begin(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<()> {
 
 /// Completion callback passed to `ObjectRef._on_completed`.
 #[pyclass(frozen, module = "_ray_zerocopy")]
-pub(crate) struct Callback(pub(crate) std::sync::Mutex<Option<Done>>);
+pub(crate) struct Callback(pub(crate) crate::os::sync::Mutex<Option<Done>>);
 
 /// Takes a result of Ray.
 pub(crate) type Done = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send>;
@@ -42,7 +42,7 @@ pub(crate) type Done = Box<dyn FnOnce(&Bound<'_, PyAny>) + Send>;
 #[pymethods]
 impl Callback {
     fn __call__(&self, result: &Bound<'_, PyAny>) {
-        let done = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let done = self.0.lock().take();
         if let Some(done) = done {
             // The callback may run user code, whose panic must not reach Ray.
             panics::caught(|| done(result)).ok();

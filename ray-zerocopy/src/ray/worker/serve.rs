@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -23,6 +22,7 @@ use crate::engine::served::{LoadRequest, LoadedProgram, Loader, Served};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
 use crate::panics;
 use crate::ray::api::object;
 use crate::ray::api::trampoline::{Job, MethodShim, Shim};
@@ -94,7 +94,7 @@ fn run_on_task_thread<R: Send + 'static>(
 /// The thread that serves tasks. If it cannot be started, the next call tries again.
 fn task_thread() -> std::io::Result<Sender<Work>> {
     static THREAD: Mutex<Option<Sender<Work>>> = Mutex::new(None);
-    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut thread = THREAD.lock();
     if let Some(orders) = &*thread {
         return Ok(orders.clone());
     }

@@ -1,6 +1,8 @@
 //! Replaces `ray-zerocopy/src/engine`: what the local engine needs of it.
 
 pub(crate) mod call;
+#[path = "../../../../ray-zerocopy/src/engine/deadline.rs"]
+pub(crate) mod deadline;
 pub(crate) mod local;
 
 pub(crate) mod settings {

@@ -13,8 +13,8 @@ pub(crate) mod recovery;
 pub(crate) mod start;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use pyo3::prelude::*;
 
@@ -23,13 +23,15 @@ use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::timer::{TimerThread, is_own_thread};
 use super::workers::WorkerRegistry;
-use super::{Admission, ClusterTarget, id_and_load, lock};
+use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
+use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
-use crate::error::call::{CallError, CallPhase, Worker};
+use crate::error::call::{CallError, Worker};
 use crate::error::ray::RayError;
+use crate::os::sync::{Condvar, Mutex};
 use crate::ray::python::without_python;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply, Request};
@@ -98,7 +100,7 @@ impl Shared {
 
     /// The remote method `call` of an actor.
     fn call(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
-        let call = lock(&self.state).slots.get(index).map(|slot| slot.call.clone_ref(py));
+        let call = self.state.lock().slots.get(index).map(|slot| slot.call.clone_ref(py));
         call.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
     }
 
@@ -108,7 +110,7 @@ impl Shared {
     fn dispatch(self: &Arc<Self>, caller: Option<&InFlightCall>) -> Option<Arc<UnreadReply>> {
         let mut own = None;
         loop {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             // Calls for one actor are submitted to Ray immediately, which preserves their order.
             let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
                 slot.worker?;
@@ -154,7 +156,7 @@ impl Shared {
     }
 
     fn call_ended(&self, index: usize) {
-        if let Some(slot) = lock(&self.state).slots.get_mut(index) {
+        if let Some(slot) = self.state.lock().slots.get_mut(index) {
             slot.busy -= 1;
         }
     }
@@ -167,7 +169,7 @@ impl Shared {
             return Ok(None);
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
-        let direct = lock(&self.state).slots.get(index).and_then(|slot| slot.direct.clone());
+        let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
         let direct = direct.filter(|_| flight.payload().is_small());
         let request = Request { whole: direct.is_some(), ..self.request(order) };
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
@@ -189,7 +191,7 @@ impl Shared {
         flight: &InFlightCall,
         result: Result<(Reply, crate::engine::message::Incoming), RayError>,
     ) {
-        let worker = lock(&self.state).slots.get_mut(index).and_then(|slot| {
+        let worker = self.state.lock().slots.get_mut(index).and_then(|slot| {
             slot.busy -= 1;
             slot.worker
         });
@@ -202,7 +204,7 @@ impl Shared {
         match (flight.complete(result, &self.registry, worker), is_permanent) {
             // Ray has restarted the actor without reporting it: the call has not run.
             (Completion::Missing, _) => {
-                if let Some(slot) = lock(&self.state).slots.get_mut(index) {
+                if let Some(slot) = self.state.lock().slots.get_mut(index) {
                     slot.waiting.push_front(flight.clone());
                 }
                 self.on_actor_lost(index, false);
@@ -214,17 +216,16 @@ impl Shared {
     }
 
     fn release(&self) {
-        lock(&self.state).open -= 1;
+        self.state.lock().open -= 1;
         self.change.notify_all();
     }
 
     /// Waits for a place in the queue, and takes it.
     fn admit(&self, Admission { method, deadline, .. }: Admission, wait: bool) -> Result<(), CallError> {
-        let method = || method.to_owned();
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if state.closed {
-                return Err(CallError::ShutDown { method: method() });
+                return Err(CallError::ShutDown { method: method.to_owned() });
             }
             if state.open < self.settings.queue {
                 state.open += 1;
@@ -233,19 +234,14 @@ impl Shared {
             if !wait {
                 return Err(CallError::QueueFull { waiting: state.open, workers: state.slots.len() });
             }
-            let left = deadline.map(|(until, after)| (until.saturating_duration_since(Instant::now()), after));
-            if let Some((Duration::ZERO, after)) = left {
-                let phase = CallPhase::BeforeQueue;
-                return Err(CallError::Deadline { method: method(), after, phase });
-            }
-            let pause = left.map_or(Duration::from_secs(3600), |(left, _)| left);
-            state = self.change.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            let left = time_to_enter(method, deadline)?;
+            state = self.change.wait(state, left);
         }
     }
 
     /// Stops accepting calls.
     fn close(&self) {
-        lock(&self.state).closed = true;
+        self.state.lock().closed = true;
         self.last_unread.hand_over();
         self.change.notify_all();
     }
@@ -254,13 +250,13 @@ impl Shared {
     fn end(&self) {
         self.close();
         without_python(|| {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             while state.open > 0 {
-                state = self.change.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.change.wait(state, None);
             }
         });
         self.kill_all();
-        lock(&self.state).slots.clear();
+        self.state.lock().slots.clear();
     }
 
     /// Ends the actors immediately. Queued calls fail. Running calls get a result when Ray reports
@@ -268,7 +264,7 @@ impl Shared {
     fn abort(&self) {
         self.close();
         let calls: Vec<_> = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             state.aborted = true;
             let mut calls = std::mem::take(&mut state.waiting);
             for slot in &mut state.slots {
@@ -329,7 +325,7 @@ impl Engine for RayActors {
             });
         }
         {
-            let mut state = lock(&self.0.state);
+            let mut state = self.0.state.lock();
             match pinned.and_then(|index| state.slots.get_mut(index)) {
                 Some(slot) => slot.waiting.push_back(flight.clone()),
                 None => state.waiting.push_back(flight.clone()),
@@ -351,7 +347,7 @@ impl Engine for RayActors {
         if self.0.target.is_forked() {
             return Vec::new();
         }
-        lock(&self.0.state).slots.iter().filter_map(|slot| slot.worker).collect()
+        self.0.state.lock().slots.iter().filter_map(|slot| slot.worker).collect()
     }
 
     fn is_here(&self, worker: Worker) -> bool {

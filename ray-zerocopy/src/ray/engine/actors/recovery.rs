@@ -10,7 +10,6 @@ use super::{Shared, Slot};
 use crate::error::call::{CallError, CallPhase};
 use crate::error::ray::RayError;
 use crate::ray::engine::in_flight::InFlightCall;
-use crate::ray::engine::lock;
 
 /// Interval of probes of an actor that Ray is restarting.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
@@ -24,7 +23,7 @@ impl Shared {
     /// Handles the death of an actor's process: the actor gets no calls until a new process is
     /// ready. Recovery runs on another thread.
     pub(super) fn on_actor_lost(self: &Arc<Self>, index: usize, is_permanent: bool) {
-        let (first, direct) = match lock(&self.state).slots.get_mut(index) {
+        let (first, direct) = match self.state.lock().slots.get_mut(index) {
             Some(slot) => (slot.worker.take().is_some(), slot.direct.take()),
             None => (false, None),
         };
@@ -68,7 +67,7 @@ impl Shared {
     /// before the next attempt.
     fn try_recover(self: &Arc<Self>, index: usize, is_permanent: bool) -> Option<(bool, Duration)> {
         {
-            let state = lock(&self.state);
+            let state = self.state.lock();
             // Queued calls are run before the engine ends.
             if state.aborted || (state.closed && state.open == 0) {
                 return None;
@@ -76,7 +75,7 @@ impl Shared {
         }
         if is_permanent
             && let Ok(Slot { handle, call, .. }) = self.start_actor()
-            && let Some(slot) = lock(&self.state).slots.get_mut(index)
+            && let Some(slot) = self.state.lock().slots.get_mut(index)
         {
             (slot.handle, slot.call) = (handle, call);
         }
@@ -108,7 +107,7 @@ impl Shared {
     /// Fails the queued calls of an actor that cannot load the pipeline any more, or cannot be
     /// placed.
     fn fail_queued(&self, index: usize, error: &CallError) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let mut calls = state.slots.get_mut(index).map(|slot| std::mem::take(&mut slot.waiting)).unwrap_or_default();
         if state.slots.iter().all(|slot| slot.worker.is_none()) {
             calls.append(&mut state.waiting);
@@ -131,18 +130,18 @@ impl Shared {
         }
         // From here on the actor gets no more calls.
         let assigned = flight.assigned();
-        let worker = assigned.and_then(|index| lock(&self.state).slots.get_mut(index)?.worker.take());
+        let worker = assigned.and_then(|index| self.state.lock().slots.get_mut(index)?.worker.take());
         if !flight.expire(CallPhase::RayActor) {
             // The call has completed in the meantime.
             if let (Some(index), Some(worker)) = (assigned, worker)
-                && let Some(slot) = lock(&self.state).slots.get_mut(index)
+                && let Some(slot) = self.state.lock().slots.get_mut(index)
             {
                 slot.worker = Some(worker);
             }
             return self.dispatch_queued();
         }
         let Some(index) = assigned else { return };
-        if let (Some(worker), Some(slot)) = (worker, lock(&self.state).slots.get_mut(index)) {
+        if let (Some(worker), Some(slot)) = (worker, self.state.lock().slots.get_mut(index)) {
             slot.killed = Some((worker.pid, Instant::now() + KILL_TIMEOUT));
         }
         // An error means that the actor is dead already.
@@ -155,7 +154,7 @@ impl Shared {
     /// Kills all actors for good, and closes their compiled graphs.
     pub(super) fn kill_all(&self) {
         let (actors, direct) = {
-            let mut state = lock(&self.state);
+            let mut state = self.state.lock();
             let direct: Vec<_> = state.slots.iter_mut().filter_map(|slot| slot.direct.take()).collect();
             (state.slots.len(), direct)
         };
@@ -169,7 +168,7 @@ impl Shared {
     }
 
     pub(super) fn kill(&self, py: Python<'_>, index: usize, no_restart: bool) -> PyResult<()> {
-        let handle = lock(&self.state).slots.get(index).map(|slot| slot.handle.clone_ref(py));
+        let handle = self.state.lock().slots.get(index).map(|slot| slot.handle.clone_ref(py));
         let Some(handle) = handle else { return Ok(()) };
         let keywords = PyDict::new(py);
         keywords.set_item("no_restart", no_restart)?;

@@ -2,7 +2,7 @@
 
 use crate::ray::api::actor::start as start_ray_actor;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use pyo3::prelude::*;
@@ -12,12 +12,13 @@ use super::{RayActors, Shared, Slot};
 use crate::engine::backend::ActorSpec;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
+use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
 use crate::ray::engine::timer::TimerThread;
 use crate::ray::engine::workers::WorkerRegistry;
-use crate::ray::engine::{ClusterTarget, id_and_load, lock};
+use crate::ray::engine::{ClusterTarget, id_and_load};
 use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Answer, Order, Reply};
@@ -37,12 +38,12 @@ impl RayActors {
             registry: WorkerRegistry::default(),
             last_unread: LastUnread::default(),
             state: Mutex::default(),
-            change: Condvar::new(),
+            change: Condvar::default(),
         });
         let this = Arc::new(Self(shared));
         for _ in 0..this.0.settings.workers {
             let slot = this.0.start_actor()?;
-            lock(&this.0.state).slots.push(slot);
+            this.0.state.lock().slots.push(slot);
         }
         let until = Instant::now() + this.0.settings.start_timeout;
         for index in 0..this.0.settings.workers {
@@ -109,7 +110,7 @@ impl Shared {
                     self.registry.attached(self.program.key, worker, attached);
                 }
                 let direct = self.open_direct(index).map_err(ray_error)?;
-                if let Some(slot) = lock(&self.state).slots.get_mut(index) {
+                if let Some(slot) = self.state.lock().slots.get_mut(index) {
                     slot.worker = Some(worker);
                     slot.direct = direct;
                     slot.killed = None;
@@ -126,7 +127,7 @@ impl Shared {
 
     /// Whether a process of an actor is the one that was killed because of a deadline.
     fn is_being_killed(&self, index: usize, pid: u32) -> bool {
-        let killed = lock(&self.state).slots.get(index).and_then(|slot| slot.killed);
+        let killed = self.state.lock().slots.get(index).and_then(|slot| slot.killed);
         killed.is_some_and(|(killed, until)| killed == pid && Instant::now() < until)
     }
 
@@ -135,7 +136,7 @@ impl Shared {
         if !self.target.options.has_compiled_graph() {
             return Ok(None);
         }
-        let handle = Python::attach(|py| Some(lock(&self.state).slots.get(index)?.handle.clone_ref(py)));
+        let handle = Python::attach(|py| Some(self.state.lock().slots.get(index)?.handle.clone_ref(py)));
         handle.map(|handle| CompiledGraphChannel::open(&self.target.cluster, &handle)).transpose()
     }
 

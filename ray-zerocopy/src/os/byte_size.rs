@@ -1,0 +1,15 @@
+//! Sizes in bytes, as text.
+
+/// Formats a size in MiB with one decimal place, such as `1.5`.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn mib_has_one_decimal_place() {
+        assert_eq!(super::mib(3 << 19), "1.5");
+        assert_eq!(super::mib(0), "0.0");
+    }
+}
