@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes};
-use serde::{Deserialize, Serialize};
 
 use super::index::{BlobLocation, Index, read_index};
 use super::io::{CHUNK, Progress, ProgressReporter};
@@ -14,9 +13,6 @@ use super::manifest::{ArenaId, Manifest};
 use super::memory;
 use super::memory::policy::MemoryPolicy;
 use super::memory::status::MemoryStatus;
-#[cfg(feature = "ray")]
-use super::region::Origin;
-use super::region::Stamp;
 use super::region::{Backing, Region};
 use super::tensor::SharedTensor;
 use crate::error::arena::ArenaError;
@@ -44,21 +40,14 @@ use crate::os::sync::Mutex;
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Arena(Arc<Inner>);
+pub struct Arena(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     /// The container, then the files and the other arenas that it borrows from.
-    regions: Vec<Region>,
+    pub(super) regions: Vec<Region>,
     /// The pages of the regions, and the memory policies applied to them.
     memory: memory::Regions,
     read_index: Index,
-}
-
-/// Serialisable description of an arena, sent to another process together with its file
-/// descriptors.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Handle {
-    regions: Vec<Backing>,
 }
 
 impl Arena {
@@ -80,18 +69,17 @@ impl Arena {
         // A region's stamp was compared with its file when it was mapped. Here it is compared with
         // that of the manifest, so the file is the one that was shared, and unchanged.
         let fit = regions[1..].iter().zip(files).all(|(region, stamp)| region.is(stamp));
-        match regions.len() == files.len() + 1 && fit {
-            true => {
-                let stored = regions.iter().any(|region| region.pages.is_none());
-                let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
-                let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
-                Ok(Self(Arc::new(Inner { regions, memory, read_index })))
-            }
-            false => Err(ArenaError::NotAnArena(format!(
+        if regions.len() == files.len() + 1 && fit {
+            let stored = regions.iter().any(|region| region.pages.is_none());
+            let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
+            let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
+            Ok(Self(Arc::new(Inner { regions, memory, read_index })))
+        } else {
+            Err(ArenaError::NotAnArena(format!(
                 "it borrows from {} files, which are not the {} files that were received",
                 files.len(),
                 regions.len() - 1
-            ))),
+            )))
         }
     }
 
@@ -287,63 +275,9 @@ impl Arena {
         self.0.regions[0].fd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Opens an arena that is one object in an object store.
-    ///
-    /// # Errors
-    /// As [`from_memfd`](Self::from_memfd).
-    #[cfg(feature = "ray")]
-    pub(crate) fn from_store(memory: bytes::Bytes, origin: Option<Origin>) -> Result<Self, ArenaError> {
-        Self::from_regions(vec![Region::store(memory, origin)])
-    }
-
-    /// Returns the data of the engine in whose store the arena is.
-    #[cfg(feature = "ray")]
-    pub(crate) fn origin(&self) -> Option<&Origin> {
-        self.0.regions[0].origin.as_ref()
-    }
-
-    /// Returns the container, if it is the whole arena.
-    #[cfg(feature = "ray")]
-    pub(crate) fn container(&self) -> Option<&bytes::Bytes> {
-        match &self.0.regions[..] {
-            [container] => Some(&container.memory),
-            _ => None,
-        }
-    }
-
-    /// Returns the arena with everything in one container: a clone, if it already is. An arena that
-    /// borrows from files is not copied, since its user chose not to copy them.
-    ///
-    /// # Errors
-    /// If there is not enough memory for the tensors of another arena.
-    #[cfg(feature = "ray")]
-    pub(crate) fn in_one(&self) -> Result<Self, ArenaError> {
-        match self.0.regions.len() > 1 && self.files().next().is_none() {
-            true => self.rebuild()?.seal(&mut |_| ()),
-            false => Ok(self.clone()),
-        }
-    }
-
     /// Returns whether the container is the whole arena.
     pub(super) fn is_whole(&self) -> bool {
         self.0.regions.len() == 1
-    }
-
-    /// Returns the regions, with their stamps, for an arena that borrows from this one.
-    ///
-    /// # Errors
-    /// If the arena is in an object store, which does not provide file descriptors.
-    pub(super) fn lend(&self) -> Result<Vec<(OwnedFd, Backing, Stamp)>, ArenaError> {
-        let lend = |region: &Region| {
-            let fd = region.fd.as_ref().ok_or(ArenaError::InStore)?;
-            let stamp = match &region.backing {
-                Backing::File(stamp, _) => stamp.clone(),
-                Backing::Sealed | Backing::Store => Stamp::of_memory(fd)?,
-            };
-            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.size_bytes(), error))?;
-            Ok((fd, region.backing.clone(), stamp))
-        };
-        self.0.regions.iter().map(lend).collect()
     }
 
     /// Returns the location of a blob, and its checksum if it has one.
@@ -354,60 +288,6 @@ impl Arena {
     /// The bytes of the container.
     pub(super) fn whole(&self) -> &[u8] {
         &self.0.regions[0].memory
-    }
-
-    /// Checks that the arena can be passed to another process of this machine, and returns it.
-    ///
-    /// # Errors
-    /// If the arena is in an object store.
-    pub(crate) fn handed_over(self) -> Result<Self, ArenaError> {
-        match self.fd() {
-            Some(_) => Ok(self),
-            None => Err(ArenaError::InStore),
-        }
-    }
-
-    /// Returns what another process needs, besides the file descriptors, to open the same arena.
-    pub(crate) fn handle(&self) -> Handle {
-        Handle { regions: self.0.regions.iter().map(|region| region.backing.clone()).collect() }
-    }
-
-    /// Returns the file descriptors of the regions, in the order of [`handle`](Self::handle).
-    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.regions.iter().filter_map(|region| region.fd.as_ref()).map(AsFd::as_fd).collect()
-    }
-
-    /// Opens an arena that was received from the parent process, whose guarantee that files do not
-    /// change is trusted.
-    ///
-    /// # Errors
-    /// As [`from_memfd`](Self::from_memfd), or if a file descriptor is missing.
-    pub(crate) fn from_handle(handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
-        Self::handed(handle, fds, Region::open)
-    }
-
-    /// Opens an arena that was received in exchange for a serialised handle. The handle may come
-    /// from an untrusted source, so a file is accepted only if other users cannot change it.
-    ///
-    /// # Errors
-    /// As [`from_handle`](Self::from_handle), or if a file can be changed by other users.
-    pub(crate) fn from_ticket(handle: &Handle, fds: Vec<OwnedFd>) -> Result<Self, ArenaError> {
-        Self::handed(handle, fds, Region::fetched)
-    }
-
-    fn handed(
-        handle: &Handle,
-        fds: Vec<OwnedFd>,
-        open: fn(OwnedFd, &Backing) -> Result<Region, ArenaError>,
-    ) -> Result<Self, ArenaError> {
-        if fds.len() != handle.regions.len() {
-            let (expected, found) = (handle.regions.len(), fds.len());
-            return Err(ArenaError::NotAnArena(format!(
-                "{expected} file descriptors were expected, and {found} were received"
-            )));
-        }
-        let regions = fds.into_iter().zip(&handle.regions).map(|(fd, backing)| open(fd, backing));
-        Self::from_regions(regions.collect::<Result<_, _>>()?)
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {

@@ -61,13 +61,14 @@ impl Blob {
     /// Compares a checksum with the stored one.
     pub(super) fn check(&self, expected: &str, found: blake3::Hash) -> Result<(), ArenaError> {
         let found = found.to_hex();
-        match found.as_str() == expected {
-            true => Ok(()),
-            false => Err(ArenaError::BlobChecksum {
+        if found.as_str() == expected {
+            Ok(())
+        } else {
+            Err(ArenaError::BlobChecksum {
                 entry: self.name.clone(),
                 expected: expected.to_owned(),
                 found: found.to_string(),
-            }),
+            })
         }
     }
 }
@@ -104,9 +105,10 @@ fn parse(text: &str) -> Result<Manifest, ArenaError> {
             (version.unwrap_or(FORMAT), Err(unreadable))
         }
     };
-    match found == FORMAT {
-        true => manifest,
-        false => Err(ArenaError::Format { found: found.to_string(), expected: FORMAT.to_string() }),
+    if found == FORMAT {
+        manifest
+    } else {
+        Err(ArenaError::Format { found: found.to_string(), expected: FORMAT.to_string() })
     }
 }
 

@@ -15,6 +15,7 @@
 pub(crate) mod arena;
 pub(crate) mod builder;
 pub(crate) mod file;
+pub(crate) mod handle;
 pub(crate) mod index;
 pub(crate) mod io;
 pub(crate) mod layout;
@@ -23,6 +24,8 @@ pub(crate) mod memory;
 pub(crate) mod placement;
 pub(crate) mod region;
 pub(crate) mod source;
+#[cfg(feature = "ray")]
+mod store;
 pub(crate) mod tensor;
 pub(crate) mod validate;
 

@@ -34,9 +34,10 @@ pub(super) fn frame(memory: &[u8], manifest: &str) -> Result<(), ArenaError> {
         )));
     }
     let end = HEADER_SIZE.saturating_add(header.metadata_size as usize);
-    match memory.get(HEADER_SIZE..end).is_some_and(|head| head.ends_with(manifest.as_bytes())) {
-        true => Ok(()),
-        false => Err(ArenaError::NotAnArena("its head does not end with its manifest".to_owned())),
+    if memory.get(HEADER_SIZE..end).is_some_and(|head| head.ends_with(manifest.as_bytes())) {
+        Ok(())
+    } else {
+        Err(ArenaError::NotAnArena("its head does not end with its manifest".to_owned()))
     }
 }
 

@@ -124,9 +124,10 @@ impl CallError {
 }
 
 fn after(actor: &bool) -> &'static str {
-    match actor {
-        true => "; a call of an actor is not retried, since its state is lost: the actor was restarted from the arena",
-        false => "; does the method crash on this input?",
+    if *actor {
+        "; a call of an actor is not retried, since its state is lost: the actor was restarted from the arena"
+    } else {
+        "; does the method crash on this input?"
     }
 }
 

@@ -57,13 +57,10 @@ fn same(item: &Item, twin: &Item) -> Result<(), ShareError> {
         (What::Variant(left), What::Variant(right)) => left == right,
         _ => true,
     };
-    match equal {
-        true => Ok(()),
-        false => Err(ShareError::Differs {
-            path: item.path.clone(),
-            found: describe(&item.what),
-            rebuilt: describe(&twin.what),
-        }),
+    if equal {
+        Ok(())
+    } else {
+        Err(ShareError::Differs { path: item.path.clone(), found: describe(&item.what), rebuilt: describe(&twin.what) })
     }
 }
 

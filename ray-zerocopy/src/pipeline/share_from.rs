@@ -187,12 +187,12 @@ impl<'a> Sharing<'a> {
 
     /// Suggests an option if the shape is the transpose of the expected one.
     fn hint(&self, linear: bool, found: &[usize], expected: &[usize]) -> &'static str {
-        match linear && found.iter().rev().eq(expected) {
-            true if self.checkpoint.pytorch => {
-                "; was it written by burn, not by PyTorch? then leave out `.from_pytorch()`"
-            }
-            true => "; was it written by PyTorch? then add `.from_pytorch()`",
-            false => "",
+        if !(linear && found.iter().rev().eq(expected)) {
+            ""
+        } else if self.checkpoint.pytorch {
+            "; was it written by burn, not by PyTorch? then leave out `.from_pytorch()`"
+        } else {
+            "; was it written by PyTorch? then add `.from_pytorch()`"
         }
     }
 

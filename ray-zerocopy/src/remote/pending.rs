@@ -84,10 +84,7 @@ impl<T> Pending<T> {
         if let Some(lone) = self.lone.take() {
             lone.receive();
         }
-        let answer = match self.taken {
-            true => None,
-            false => self.receive(None),
-        };
+        let answer = if self.taken { None } else { self.receive(None) };
         self.value(answer.unwrap_or_else(|| Err(self.lost())))
     }
 
@@ -162,10 +159,7 @@ impl<T> Pending<T> {
     /// a result can be taken only once.
     fn lost(&self) -> Error {
         let method = self.method.to_owned();
-        match self.taken {
-            true => CallError::Taken { method }.into(),
-            false => CallError::ShutDown { method }.into(),
-        }
+        if self.taken { CallError::Taken { method }.into() } else { CallError::ShutDown { method }.into() }
     }
 }
 

@@ -128,13 +128,12 @@ pub fn workers_run_a_graph(spec: &Spec, _: &Device) {
         spec.same(outputs.data("image").unwrap(), expected.clone());
     }
     let strict = shared.strict().spawn(1).map(drop);
-    match spec.borrows {
-        true => strict.unwrap(),
-        false => {
-            let error = strict.unwrap_err();
-            let refused =
-                |error: &Error| matches!(error, Error::Call(CallError::Load { error: LoadError::Copied { .. }, .. }));
-            assert!(refused(&error), "{error}");
-        }
+    if spec.borrows {
+        strict.unwrap()
+    } else {
+        let error = strict.unwrap_err();
+        let refused =
+            |error: &Error| matches!(error, Error::Call(CallError::Load { error: LoadError::Copied { .. }, .. }));
+        assert!(refused(&error), "{error}");
     }
 }

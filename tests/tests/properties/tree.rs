@@ -172,10 +172,8 @@ impl Maker<'_> {
     fn tensor<const D: usize, K: Basic>(self, spec: &TensorSpec) -> Tensor<D, K> {
         let plain = |shape: Vec<usize>| {
             let count = shape.iter().product();
-            let bytes = match self.filled {
-                true => bytes(spec.dtype, count, spec.seed),
-                false => vec![0; count * spec.dtype.size()],
-            };
+            let bytes =
+                if self.filled { bytes(spec.dtype, count, spec.seed) } else { vec![0; count * spec.dtype.size()] };
             Tensor::from_data(TensorData::from_bytes_vec(bytes, shape, spec.dtype), (self.device, spec.dtype))
         };
         let mut shape = spec.shape.clone();
@@ -249,9 +247,12 @@ impl Maker<'_> {
             let bits = (0..len).map(|at| self.filled && (at * 7 + name.len()) % 3 == 0);
             (name.clone(), Tensor::from_data(TensorData::new(bits.collect(), [len]), self.device))
         };
-        let matrix = |(rows, columns): (usize, usize)| match self.filled {
-            true => Tensor::random([rows, columns], Distribution::Default, self.device),
-            false => Tensor::zeros([rows, columns], self.device),
+        let matrix = |(rows, columns): (usize, usize)| {
+            if self.filled {
+                Tensor::random([rows, columns], Distribution::Default, self.device)
+            } else {
+                Tensor::zeros([rows, columns], self.device)
+            }
         };
         Node {
             tensors,

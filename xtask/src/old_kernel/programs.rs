@@ -40,7 +40,7 @@ const TESTS: &[Selection] = &[
         "ray_zerocopy",
         &[
             "arena::",
-            "engine::local::frame",
+            "engine::frame",
             "engine::local::transport",
             "os::",
             "report::",

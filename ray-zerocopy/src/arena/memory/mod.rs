@@ -73,10 +73,7 @@ impl Regions {
     /// Applies a policy in a process that received the arena. The sending process creates the huge
     /// pages, and this one only maps them.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
-        match memory == MemoryPolicy::default() {
-            true => MemoryStatus::default(),
-            false => self.run(memory, false),
-        }
+        if memory == MemoryPolicy::default() { MemoryStatus::default() } else { self.run(memory, false) }
     }
 
     fn run(&self, memory: MemoryPolicy, maker: bool) -> MemoryStatus {
@@ -144,9 +141,12 @@ impl Regions {
             return MemoryStatus::default();
         }
         if let Some(of) = self.stored {
-            let answer = |asked: bool| match asked {
-                true => PolicyStatus::NotApplied { of, why: vec![Obstacle::InStore] },
-                false => PolicyStatus::NotAsked,
+            let answer = |asked: bool| {
+                if asked {
+                    PolicyStatus::NotApplied { of, why: vec![Obstacle::InStore] }
+                } else {
+                    PolicyStatus::NotAsked
+                }
             };
             let huge_pages = answer(state.asked.huge_pages != HugePages::Off);
             let (prefault, lock) = (answer(state.asked.prefault), answer(state.asked.lock));

@@ -21,7 +21,8 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::transport::Connection;
-use crate::arena::arena::{Arena, Handle};
+use crate::arena::arena::Arena;
+use crate::arena::handle::Handle;
 use crate::engine::message::Outgoing;
 use crate::error::ticket::TicketError;
 use crate::os::per_process::PerProcess;

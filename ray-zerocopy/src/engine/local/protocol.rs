@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arena::arena::Handle;
+use crate::arena::handle::Handle;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::frame::parse;

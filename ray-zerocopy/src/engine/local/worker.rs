@@ -17,7 +17,8 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
-use crate::arena::arena::{Arena, Handle};
+use crate::arena::arena::Arena;
+use crate::arena::handle::Handle;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::message::Outgoing;
