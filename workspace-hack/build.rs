@@ -1,4 +1,4 @@
-//! Nothing: cargo ignores build dependencies of a package without a build script.
+//! Empty build script: cargo ignores build dependencies of a package without one.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

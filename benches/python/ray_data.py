@@ -229,16 +229,16 @@ def calls(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=4000, help="how many texts; arrays have 16 times as many rows")
+    parser.add_argument("--rows", type=int, default=4000, help="number of texts; arrays have 16 times as many rows")
     parser.add_argument("--actors", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calls", type=int, default=500)
-    parser.add_argument("--model", help="a folder with all-MiniLM-L6-v2; by default it is fetched")
-    parser.add_argument("--torch", type=pathlib.Path, metavar="MODEL", help="the predecessor's way too, with the model in this folder; needs torch, transformers")
+    parser.add_argument("--model", help="folder with all-MiniLM-L6-v2; fetched by default")
+    parser.add_argument("--torch", type=pathlib.Path, metavar="MODEL", help="also measure the predecessor's approach, with the model in this folder; requires torch and transformers")
     parser.add_argument("--only", choices=["texts", "arrays", "calls"])
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
-    parser.add_argument("--json", action="store_true", help="a line of JSON for each row")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to test that the benchmark works")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each row")
     options = parser.parse_args()
     if options.quick:
         options.rows, options.rounds, options.calls = 200, 1, 20

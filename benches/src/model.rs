@@ -54,11 +54,11 @@ impl ModelConfig {
     /// # Errors
     /// If `tensors` is odd, or a layer would be empty.
     pub fn new(mib: u32, tensors: u32, batch: u32) -> Result<Self> {
-        ensure!(tensors.is_multiple_of(2), "--tensors {tensors}: layers come in pairs, so it has to be even");
+        ensure!(tensors.is_multiple_of(2), "--tensors {tensors}: it must be even, since layers come in pairs");
         let elements = (u64::from(mib) << 18) / u64::from(tensors);
         let narrow = 1_u64 << (elements.max(1).ilog2() / 2);
         let wide = elements / narrow;
-        ensure!(wide > 0, "--mib {mib} --tensors {tensors}: less than one number for each tensor");
+        ensure!(wide > 0, "--mib {mib} --tensors {tensors}: each tensor would have less than one element");
         Ok(Self { tensors, narrow: narrow as u32, wide: u32::try_from(wide)?, batch })
     }
 
@@ -92,7 +92,7 @@ impl ModelConfig {
         let mut store = SafetensorsStore::from_file(file);
         let loaded =
             model.layers.load_from(&mut store).with_context(|| format!("{} cannot be read", file.display()))?;
-        ensure!(loaded.is_success(), "{} does not hold the model: {loaded:?}", file.display());
+        ensure!(loaded.is_success(), "{} does not contain the model: {loaded:?}", file.display());
         Ok(model)
     }
 }

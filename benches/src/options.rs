@@ -8,7 +8,7 @@ use crate::{Machine, Table};
 /// Options of every benchmark.
 #[derive(clap::Args, Debug, Clone, Copy)]
 pub struct Common {
-    /// Run for seconds on small models: tests that the benchmark works; its figures mean nothing
+    /// Run for seconds on small models: tests that the benchmark works; its figures are meaningless
     #[arg(long)]
     pub quick: bool,
     /// Print one JSON object instead of tables
@@ -16,7 +16,7 @@ pub struct Common {
     pub json: bool,
 }
 
-/// A figure that the project aims for.
+/// A target for a figure, and the measured value.
 #[derive(Debug, Clone, Serialize)]
 pub struct Target {
     /// The figure and its unit.

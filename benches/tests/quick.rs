@@ -13,8 +13,8 @@ fn run(program: &str, options: &[&str]) -> Value {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {options:?}: {}\n{stdout}{stderr}", output.status);
     let printed: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"));
-    assert_eq!(printed["quick"], true, "a quick run has to say so");
-    assert_eq!(printed["targets"], serde_json::json!([]), "a quick run cannot tell");
+    assert_eq!(printed["quick"], true, "a quick run must report `quick`");
+    assert_eq!(printed["targets"], serde_json::json!([]), "targets do not apply to a quick run");
     assert!(printed["machine"]["cores"].as_u64().unwrap() >= 1, "{}", printed["machine"]);
     assert!(printed["options"].is_object(), "{printed}");
     printed
@@ -115,7 +115,7 @@ fn memory() {
         assert!(growth <= 4.0 + of(row, "activations_mib"), "a worker grew by {growth} MiB: {}", rows[row]);
         assert!(of(row, "anonymous_mib_max") < 16.0, "{}", rows[row]);
         assert!(of(row, "sum_pss_mib") < 2.0 * 64.0, "{}", rows[row]);
-        // The workers it is compared with do have copies.
+        // The workers of mode `copy` do have copies.
         assert!(of(row + 1, "anonymous_growth_mib_max") >= 64.0, "{}", rows[row + 1]);
         assert!(of(row + 1, "sum_pss_mib") >= 64.0 * of(row + 1, "workers"), "{}", rows[row + 1]);
     }
@@ -167,7 +167,7 @@ fn search() {
         }
         let anonymous = |way: usize| ways[way]["anonymous_mib_max"].as_f64().unwrap();
         // The 86 MiB of weights are private memory only of the process that has its own.
-        assert!(anonymous(1) + 60.0 < anonymous(3), "workers have weights of their own: {row}");
+        assert!(anonymous(1) + 60.0 < anonymous(3), "workers have their own copy of the weights: {row}");
     }
 }
 

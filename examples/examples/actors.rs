@@ -71,7 +71,7 @@ impl Recommender {
     }
 }
 
-/// Stands for another program: it has the model's type, and receives only a handle.
+/// Represents another program: it has the model's type, and receives only a handle.
 #[derive(Pipeline)]
 #[pipeline(init = Visitor::new)]
 struct Visitor;
@@ -118,7 +118,7 @@ fn main() -> Result<()> {
 
     let actors = shared.spawn(args.actors.into())?;
     for score in gather(actors.iter().map(|actor| actor.score(x.clone()))).wait()? {
-        ensure!(score.into_data() == expected, "an actor gives another answer");
+        ensure!(score.into_data() == expected, "an actor returns another result");
     }
     println!("{} actors give the same answer, bit for bit", actors.actor_count());
 
@@ -132,7 +132,10 @@ fn main() -> Result<()> {
     let visitor = TaskWrapper::on(&LocalPool::builder().workers(1).start()?, &Visitor)?;
     let postcard = visitor.visit(shared.clone()).wait()?.map_err(anyhow::Error::msg)?;
     println!("a process that got the handle writes: {postcard:?}");
-    ensure!(postcard.pid != std::process::id() && postcard.arena == arena.id().to_string(), "not what was handed out");
+    ensure!(
+        postcard.pid != std::process::id() && postcard.arena == arena.id().to_string(),
+        "another handle was received"
+    );
     ensure!(postcard.copied_weights == 0, "the visitor copied weights");
 
     let report = actors.report()?;
@@ -142,11 +145,13 @@ fn main() -> Result<()> {
         ensure!(process.copied == 0, "{} copied weights", process.name);
     }
 
-    let error = first.crash().wait().err().context("a crash has to be an error")?;
-    let Error::Call(CallError::WorkerDied { worker, .. }) = &error else { bail!("not a death: {error}") };
+    let error = first.crash().wait().err().context("a crash must be an error")?;
+    let Error::Call(CallError::WorkerDied { worker, .. }) = &error else {
+        bail!("expected `WorkerDied`, found: {error}")
+    };
     println!("{error}");
-    ensure!(first.seen().wait()?.is_empty(), "the state of {worker} survived it");
-    ensure!(second.seen().wait()? == ["Mirror"], "the crash of {worker} reached another");
+    ensure!(first.seen().wait()?.is_empty(), "the state of {worker} survived the crash");
+    ensure!(second.seen().wait()? == ["Mirror"], "the crash of {worker} affected another actor");
     println!("actor 0 is back, with nothing seen; actor 1 is as it was");
     Ok(())
 }

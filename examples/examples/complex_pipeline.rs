@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 /// It has an encoder, a decoder, an optional discriminator, a map of embeddings for text and
 /// images, settings that are copied, and statistics of each worker. The example prints the paths of
 /// the shared weights, as errors and reports name them, and the memory of each process: `shared` is
-/// what it reads in the arena, `private` is its own memory, `saved` is the additional cost of own
-/// copies.
+/// what it reads in the arena, `private` is its own memory, and `saved` is what copies of the
+/// weights would cost in addition.
 #[derive(Parser)]
 #[command(after_help = "Try --width 2048 --actors 8: `private` does not grow with the width, `saved` does.")]
 struct Args {
@@ -103,7 +103,7 @@ impl ComplexPipeline {
     pub fn encode_text(&self, words: Tensor<2, Int>) -> Result<Tensor<2>, String> {
         match self.embeddings.get("text") {
             Some(Embedder::Text(embedding)) => Ok(self.encode(embedding.forward(words))),
-            _ => Err("this pipeline does not read text".to_owned()),
+            _ => Err("this pipeline does not encode text".to_owned()),
         }
     }
 
@@ -115,7 +115,7 @@ impl ComplexPipeline {
                 let patches = patches.forward((pictures - mean) * *brightness);
                 Ok(self.encode(patches.flatten::<3>(2, 3).swap_dims(1, 2)))
             }
-            _ => Err("this pipeline does not see".to_owned()),
+            _ => Err("this pipeline does not encode images".to_owned()),
         }
     }
 
@@ -173,10 +173,13 @@ fn main() -> Result<()> {
         let image = actor.encode_image(pictures.clone());
         for (there, here) in gather([text, image]).wait()?.into_iter().zip(&here) {
             let (there, here) = (there.map_err(anyhow::Error::msg)?, here.clone().map_err(anyhow::Error::msg)?);
-            ensure!(there.clone().into_data() == here.clone().into_data(), "an actor's answer is not this process's");
-            ensure!(actor.decode(there).wait()? == pipeline.decode(here), "an actor decodes otherwise");
+            ensure!(
+                there.clone().into_data() == here.clone().into_data(),
+                "an actor returns another result than this process"
+            );
+            ensure!(actor.decode(there).wait()? == pipeline.decode(here), "an actor decodes differently");
         }
-        ensure!(actor.count().wait()? == 1, "an actor has statistics of somebody else");
+        ensure!(actor.count().wait()? == 1, "an actor has the statistics of another process");
     }
     let [text, _] = here;
     println!("\ndecoded: {:?}", actors.decode(text.map_err(anyhow::Error::msg)?).wait()?);

@@ -120,14 +120,14 @@ fn run(
         difference <= 1e-4 * largest,
         "{name} differs from cpu by {difference}, with {largest} as the largest number"
     );
-    ensure!(name != "cpu" || answer == expected, "the answer on cpu is not the same bit for bit");
+    ensure!(name != "cpu" || answer == expected, "the results on cpu differ");
 
     let copied: u64 = loaded.copied().iter().map(|copied| copied.bytes).sum();
     let borrowed = shared.arena().weight_bytes() - copied;
     ensure!(name != "cpu" || copied == 0, "`cpu` copied weights: {:?}", loaded.copied());
     match shared.clone().strict().load_on(name) {
-        Ok(_) => ensure!(copied == 0, "strict has no objection to {copied} bytes that were copied to {name}"),
-        Err(Error::Load(error)) => ensure!(copied > 0, "strict refuses {name}, where nothing was copied: {error}"),
+        Ok(_) => ensure!(copied == 0, "`strict` accepts {copied} bytes that were copied to {name}"),
+        Err(Error::Load(error)) => ensure!(copied > 0, "`strict` rejects {name}, although nothing was copied: {error}"),
         Err(error) => return Err(error.into()),
     }
 
@@ -151,9 +151,9 @@ fn why(name: &str, error: DeviceError) -> Result<String> {
         DeviceError::Unknown { found } => ensure!(text.contains(found) && text.contains("write `cpu`")),
         DeviceError::NotCompiled { feature, .. } => ensure!(text.contains(&format!("`{feature}`"))),
         DeviceError::NotFound { device, .. } => ensure!(text.contains(device)),
-        other => bail!("an error that this example does not know: {other}"),
+        other => bail!("unexpected error: {other}"),
     }
-    ensure!(name != "cpu", "`cpu` is always there, and yet: {text}");
+    ensure!(name != "cpu", "`cpu` is always available, but: {text}");
     Ok(text)
 }
 

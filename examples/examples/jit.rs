@@ -89,7 +89,7 @@ fn main() -> Result<()> {
         begun.elapsed()
     );
 
-    // From here on, another program would work with the file alone.
+    // The rest needs only the file, so it could be another program.
     let folder = tempfile::tempdir()?;
     let path = options.save.unwrap_or_else(|| folder.path().join("minilm.rzg"));
     graph.save(&path)?;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Rounds are interleaved and medians are shown, since other programs may run on this machine.
 #[derive(Parser)]
-#[command(after_help = "Try `--mib 1024` in a release build. The kernel decides: the last report says what it did.")]
+#[command(after_help = "Try `--mib 1024` in a release build. The last report shows what the kernel applied.")]
 struct Args {
     /// Approximate size of the weights, in MiB
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(4..))]
@@ -80,7 +80,7 @@ fn attempt(model: &Model, memory: MemoryPolicy, x: &Tensor<2>) -> Result<(Times,
     };
     let expected = model.score(x.clone()).into_data();
     let (first, score) = call()?;
-    ensure!(score == expected, "another answer under {memory:?}");
+    ensure!(score == expected, "the result differs under {memory:?}");
     let later = (0..9).map(|_| Ok(call()?.0)).collect::<Result<_>>()?;
     let report = actor.report()?;
     shared.arena().verify()?;

@@ -42,7 +42,7 @@ struct Args {
     #[arg(long, default_value_t = 1.0)]
     cpus: f64,
 
-    /// Text file with a sentence a line; default: a small corpus that ships with the example
+    /// Text file with one sentence per line; default: a small corpus that ships with the example
     #[arg(long, short, value_name = "FILE")]
     input: Option<PathBuf>,
 
@@ -104,7 +104,7 @@ fn main() -> Result<()> {
     if args.check {
         let local = ActorWrapper::new(&search)?.threads_per_worker(1).spawn(usize::from(args.actors))?;
         let same = embed(&local, &lines)?.into_data().as_bytes() == embeddings.into_data().as_bytes();
-        ensure!(same, "without Ray, the embeddings are others");
+        ensure!(same, "the embeddings differ from those without Ray");
         println!("the same embeddings as without Ray, bit for bit");
     }
     // Objects that borrow from the cluster's store must be dropped before the cluster is shut down.

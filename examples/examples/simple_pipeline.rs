@@ -47,7 +47,7 @@ struct MyPipeline {
     feature_extractor: FeatureExtractor, // a Module: shared
     classifier: Classifier,              // a Module: shared
     #[pipeline(config)]
-    config: MyConfig, // serde: copied, and it rebuilds the pipeline in a worker
+    config: MyConfig, // serde: copied, rebuilds the pipeline in a worker
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ fn main() -> Result<()> {
     }
     println!("copied, into each process:");
     println!("  config = {:?}", tasks.config().wait()?);
-    ensure!(tasks.config().wait()? == config, "the worker's config is not the one that was shared");
+    ensure!(tasks.config().wait()? == config, "the worker's config differs from the shared one");
 
     let batches: Vec<_> =
         (0..args.batches).map(|_| Tensor::<2>::random([8, config.inputs], Distribution::Default, &device)).collect();
@@ -123,7 +123,7 @@ fn main() -> Result<()> {
     let labels = gather(batches.iter().map(|batch| tasks.count_labels(batch.clone()))).wait()?;
     for ((batch, there), count) in batches.iter().zip(there).zip(&labels) {
         let here = pipeline.predict(batch.clone());
-        ensure!(here.into_data() == there.into_data(), "a worker's answer is not this process's");
+        ensure!(here.into_data() == there.into_data(), "a worker returns another result than this process");
         ensure!(*count == pipeline.count_labels(batch.clone()), "a worker uses another threshold");
     }
     println!("labels above {} in each batch: {labels:?}", config.threshold);

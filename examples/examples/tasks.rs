@@ -91,7 +91,7 @@ fn main() -> Result<()> {
 fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result<()> {
     let x = Tensor::<2>::ones([2, 64], device);
     let there = tasks.forward(x.clone()).wait()?;
-    ensure!(there.into_data() == model.forward(x.clone()).into_data(), "a task gives another answer");
+    ensure!(there.into_data() == model.forward(x.clone()).into_data(), "a task returns another result");
     println!("wait           the same answer as here, bit for bit");
 
     let mut pending = tasks.sleep(300);
@@ -109,7 +109,7 @@ fn results(tasks: &TaskWrapper<Model>, model: &Model, device: &Device) -> Result
         let (left, right) = (tasks.double("4".to_owned()), tasks.double("19".to_owned()));
         Ok::<_, Error>((left.await?, right.await?))
     })?;
-    ensure!((left, right) == (8, 38), "awaited tasks give {left} and {right}");
+    ensure!((left, right) == (8, 38), "awaited tasks return {left} and {right}");
     println!("await          {left} and {right}, on any executor");
 
     let numbers = gather((0..6).map(|number| tasks.double(number.to_string()))).wait()?;
@@ -123,14 +123,14 @@ fn errors(tasks: &TaskWrapper<Model>) -> Result<()> {
     ensure!(tasks.half(7).wait()? == Err("7 is odd".to_owned()), "a method's own error did not come back");
     println!("own error      comes back as the method's result");
 
-    let error = tasks.double("seven".to_owned()).wait().err().context("a panic has to be an error")?;
-    let Error::Call(CallError::Panicked { worker, .. }) = &error else { bail!("not a panic: {error}") };
+    let error = tasks.double("seven".to_owned()).wait().err().context("a panic must be an error")?;
+    let Error::Call(CallError::Panicked { worker, .. }) = &error else { bail!("expected `Panicked`, found: {error}") };
     println!("panic          {error}");
     println!("               {worker} lives on");
 
     let hasty = tasks.clone().deadline(Duration::from_millis(300));
-    let error = hasty.sleep(600_000).wait().err().context("a deadline has to be an error")?;
-    ensure!(matches!(error, Error::Call(CallError::Deadline { .. })), "not a deadline: {error}");
+    let error = hasty.sleep(600_000).wait().err().context("a missed deadline must be an error")?;
+    ensure!(matches!(error, Error::Call(CallError::Deadline { .. })), "expected `Deadline`, found: {error}");
     println!("deadline       {error}");
     Ok(())
 }
@@ -148,18 +148,20 @@ fn deaths(tasks: &TaskWrapper<Model>, engine: &LocalPool) -> Result<()> {
         kill_process(pid, Signal::KILL)?;
     }
     let pid = pending.wait()?;
-    ensure!(!killed.contains(&pid), "process {pid} answers after its death");
+    ensure!(!killed.contains(&pid), "process {pid} was killed but returned a result");
     println!("kill -9        of {killed:?}: the task ran again, in {pid}");
 
-    let error = tasks.abort().wait().err().context("an abort has to be an error")?;
-    let Error::Call(CallError::WorkerDied { attempts, .. }) = &error else { bail!("not a death: {error}") };
+    let error = tasks.abort().wait().err().context("an abort must be an error")?;
+    let Error::Call(CallError::WorkerDied { attempts, .. }) = &error else {
+        bail!("expected `WorkerDied`, found: {error}")
+    };
     ensure!(*attempts == 3, "it was tried {attempts} times");
     println!("abort          {error}");
 
-    let error = tasks.clone().attempts(1).abort().wait().err().context("an abort has to be an error")?;
+    let error = tasks.clone().attempts(1).abort().wait().err().context("an abort must be an error")?;
     ensure!(matches!(error, Error::Call(CallError::WorkerDied { attempts: 1, .. })), "it was repeated: {error}");
     println!("attempts(1)    {error}");
-    ensure!(tasks.double("21".to_owned()).wait()? == 42, "the workers do not come back");
+    ensure!(tasks.double("21".to_owned()).wait()? == 42, "the workers were not replaced");
     println!("afterwards     the workers are {:?}, and all is well", pids(engine));
     Ok(())
 }

@@ -10,7 +10,7 @@ import ray
 
 
 class Embed:
-    """An actor of the pool: it loads the pipeline once, and borrows the weights from Ray's object store."""
+    """An actor of the pool. It loads the pipeline once, and borrows the weights from Ray's object store."""
 
     def __init__(self, wrapper):
         self.pipeline = wrapper.load()
@@ -25,7 +25,7 @@ def main():
     parser.add_argument("texts", help="a Parquet file with a column `text`")
     parser.add_argument("vectors", help="a folder for the Parquet files with the column `embedding` added")
     parser.add_argument("--actors", type=int, default=1, help="how many processes, each with one processor")
-    parser.add_argument("--batch", type=int, default=64, help="how many texts a call has")
+    parser.add_argument("--batch", type=int, default=64, help="how many texts each call embeds")
     parser.add_argument("--model", help="a folder with all-MiniLM-L6-v2; by default it is fetched")
     options = parser.parse_args()
 
@@ -33,7 +33,7 @@ def main():
         ray.init()
     processors = int(ray.cluster_resources().get("CPU", 0))
     if options.actors >= processors:
-        # Ray would wait for ever.
+        # Ray would wait forever.
         parser.error(
             f"{options.actors} actors leave none of the cluster's {processors} processors to read and write with: "
             f"--actors {max(1, processors - 1)} at most"

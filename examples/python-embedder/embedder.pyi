@@ -9,11 +9,11 @@ from ray import ObjectRef
 
 @final
 class Embedder:
-    """all-MiniLM-L6-v2: sentences in, unit vectors out."""
+    """all-MiniLM-L6-v2: maps sentences to unit vectors."""
     @classmethod
     def open(cls, folder: str | PathLike[str] | None = None) -> Embedder: ...
     def embed(self, texts: Sequence[str]) -> NDArray[np.floating[Any]]:
-        """One unit vector a text, in the order of `texts`.
+        """Returns one unit vector per text, in the order of `texts`.
 
         >>> import embedder
         >>> vectors = embedder.Embedder.open().embed(["How do trains stop?", "Bread rises."])

@@ -143,7 +143,7 @@ mod tests {
             let lengths: Vec<_> = places.iter().map(|&text| texts[text].len() / 4).collect();
             assert!(lengths.is_sorted_by(|left, right| left >= right), "{workers} workers: the longest go first");
             places.sort_unstable();
-            assert!(places.into_iter().eq(0..texts.len()), "{workers} workers: a text is missing, or there twice");
+            assert!(places.into_iter().eq(0..texts.len()), "{workers} workers: a text is missing or duplicated");
             for batch in &batches {
                 let tokens: usize = batch.iter().map(|&text| texts[text].len() / 4 + 2).sum();
                 assert!(tokens <= *BATCH_TOKENS.end() || batch.len() == 1, "{tokens} tokens in a batch");

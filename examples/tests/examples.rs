@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.ancestors().nth(2).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is not there: `cargo build --workspace --examples` builds it", path.display());
+    assert!(path.exists(), "{} is missing: `cargo build --workspace --examples` builds it", path.display());
     path
 }
 
@@ -24,7 +24,9 @@ fn says(name: &str, arguments: &[&str], lines: &[&str]) {
     assert!(output.status.success(), "{name} {arguments:?}: {}\n{text}\n{errors}", output.status);
     let mut rest = &*text;
     for line in lines {
-        let at = rest.find(line).unwrap_or_else(|| panic!("{name}: no `{line}` at its place in:\n{text}\n{errors}"));
+        let at = rest
+            .find(line)
+            .unwrap_or_else(|| panic!("{name}: `{line}` is missing or out of order in:\n{text}\n{errors}"));
         rest = &rest[at + line.trim_end().len()..];
     }
 }

@@ -266,7 +266,7 @@ fn every_tensor_that_does_not_fit_is_named() {
     }
     let error = load_tiny(&tensors).unwrap_err();
     for part in [
-        "model.safetensors does not hold",
+        "model.safetensors does not contain",
         "tensor `encoder.layer.0.attention.self.key.bias` is missing",
         "tensor `encoder.layer.0.output.LayerNorm.weight` is missing",
         "tensor `encoder.layer.7.stray` is unexpected",

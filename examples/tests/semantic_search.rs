@@ -94,7 +94,7 @@ fn bad_input_is_named() {
     let (empty, latin) = (path("empty.txt", b"\n \n"), path("latin.txt", b"one\ntwo\xe9\n"));
     for (arguments, expected) in [
         (vec!["--input", "/nowhere/notes.txt"], "/nowhere/notes.txt cannot be read"),
-        (vec!["--input", &empty], "has no sentences: write one a line"),
+        (vec!["--input", &empty], "has no sentences: write one per line"),
         (vec!["--input", &latin], "is not UTF-8 text: line 2 has other bytes"),
         (vec!["--workers", "0"], "0 is not in 1..=512"),
         (vec!["--threads", "0"], "0 is not in 1..=65535"),

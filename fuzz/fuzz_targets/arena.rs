@@ -1,4 +1,4 @@
-//! The container of an arena, and all that is in it.
+//! Fuzz target for the container of an arena and all of its contents.
 
 #![no_main]
 

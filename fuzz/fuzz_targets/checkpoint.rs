@@ -1,4 +1,4 @@
-//! Weights in files of other programs: safetensors, burnpack and PyTorch.
+//! Fuzz target for checkpoints: safetensors, burnpack and PyTorch files.
 
 #![no_main]
 

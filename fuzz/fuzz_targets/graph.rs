@@ -1,4 +1,4 @@
-//! A traced graph: its operations, as they lie in an arena.
+//! Fuzz target for the operations of a traced graph, as an arena stores them.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! An arena's manifest, in a container that is right.
+//! Fuzz target for the manifest of an arena, in a valid container.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Messages between owner and worker: the frame, and the values in it.
+//! Fuzz target for messages between owner and worker: the frame and its values.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The table of methods of a TorchScript module, as it lies in an arena.
+//! Fuzz target for the table of methods of a TorchScript module, as an arena stores it.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Pickles of state dicts, in an archive that is right.
+//! Fuzz target for pickles of state dicts, in a valid archive.
 
 #![no_main]
 

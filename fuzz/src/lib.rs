@@ -1,14 +1,15 @@
-//! What the fuzz targets have in common.
+//! Shared code of the fuzz targets.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 
+/// Message and location of the last panic.
 static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Runs a target. A panic that leaves it ends the process; one that the library catches does not.
 ///
-/// burn panics on a dtype that a device does not know, and the library makes an error of it. libfuzzer's own hook would
-/// end the process before that.
+/// burn panics on a dtype that a device does not support, and the library converts the panic to an
+/// error. libFuzzer's own panic hook would abort the process before that.
 pub fn run(target: impl FnOnce()) {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -124,7 +124,7 @@ fn wrong_inputs_are_errors_that_name_them() {
     says(&[&format!("rows={text}")], "text.npy cannot be read as a numpy file");
     says(&["rows=nowhere.npy"], "nowhere.npy cannot be read as a numpy file: No such file");
     let missing = rzc(&["run", &folder.arena("arena.bpk", 8)]);
-    assert!(missing.error().contains("it holds no graph, but "), "{missing:?}");
+    assert!(missing.error().contains("expected a traced graph, found "), "{missing:?}");
     assert!(rzc(&["run", &graph, "--device", "tpu"]).error().contains("`tpu` is not a device"));
 }
 
@@ -176,7 +176,7 @@ fn rzc_runs_as_a_worker() {
     // `rzc` does not contain the code of this program.
     let typed = TaskWrapper::on(&local, &scorer).unwrap();
     let error = typed.scores(rows(1), Tensor::from_ints([0], &Device::flex())).wait().map(drop).unwrap_err();
-    assert!(error.to_string().contains("which has not the code of this program"), "{error}");
+    assert!(error.to_string().contains("which does not have the code of this program"), "{error}");
     local.shut_down();
 
     let by_hand = rzc(&["worker"]);

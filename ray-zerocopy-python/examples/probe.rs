@@ -1,5 +1,5 @@
-//! A module for the tests of this crate: a pipeline whose methods accept and return every kind of
-//! value, and fail on demand.
+//! Python module for the tests of this crate: a pipeline whose methods accept and return every kind
+//! of value, and fail on demand.
 
 use std::collections::HashMap;
 
@@ -44,15 +44,15 @@ pub struct Query {
 /// An enum with and without data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Order {
-    /// As it comes.
+    /// Any order.
     Any,
-    /// By a key.
+    /// Sorted by a key.
     By(String),
 }
 
 #[ray_zerocopy::remote]
 impl Probe {
-    /// Scores of each row.
+    /// Computes the scores of each row.
     ///
     /// ```python
     /// >>> import numpy, probe
@@ -129,17 +129,17 @@ impl Probe {
         lambda + name
     }
 
-    /// Half of an even number.
+    /// Returns half of an even number.
     pub fn half(&self, n: u32) -> Result<u32, String> {
         if n.is_multiple_of(2) { Ok(n / 2) } else { Err(format!("{n} is odd")) }
     }
 
-    /// Ones, or an error that is not text.
+    /// Returns ones, or an error that is not text.
     pub fn ones(&self, n: usize) -> Result<Tensor<1>, Order> {
         if n < 10 { Ok(Tensor::ones([n], &Device::flex())) } else { Err(Order::By("size".to_owned())) }
     }
 
-    /// The weights, which are the pipeline's own memory.
+    /// Returns the weights, which are the pipeline's own memory.
     pub fn weights(&self) -> Tensor<2> {
         self.head.weight.val()
     }

@@ -11,7 +11,7 @@ import time
 
 
 def import_ray():
-    """Returns the module `ray`, which is imported on first use: one process alone does not need it.
+    """Returns the module `ray`, imported on first use, since a single process does not need it.
 
     Raises RuntimeError in a fork of a process that had joined a Ray cluster.
     """
@@ -33,7 +33,7 @@ def _connection():
     return getattr(getattr(worker, "global_worker", None), "core_worker", None)
 
 
-# In a fork, the connection of the parent, which the child cannot use.
+# In a forked child: the parent's connection, which the child cannot use.
 _inherited = None
 
 
@@ -87,7 +87,7 @@ class TaskWrapper:
         return other
 
     def _remote(self, name, function):
-        # The function as a Ray task of this name.
+        # Returns the function as a Ray task of this name.
         found = self._functions.get(name)
         if found is None:
             found = self._functions[name] = import_ray().remote(**{"name": name, **self._options})(function)

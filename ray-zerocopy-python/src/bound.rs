@@ -112,7 +112,7 @@ impl<P: Remote + Send + 'static> BoundPipeline<P> {
         let method = &self.exported.methods[index];
         let mut state = self.lock()?;
         if let Some(panic) = &state.poisoned_by {
-            let before = format!("the pipeline was left half-changed by an earlier panic, make it anew: {panic}");
+            let before = format!("an earlier panic left the pipeline partly modified; construct it again: {panic}");
             return Ok(Err(Failed::Panicked(before)));
         }
         let State { pipeline, device, .. } = &mut *state;
@@ -134,12 +134,12 @@ impl<P: Remote + Send + 'static> State<P> {
         Ok(Self { pipeline: loaded.into_inner(), device, arena: Some(arena), copied, poisoned_by: None })
     }
 
-    /// Restores the pipeline after a panic. One that has an arena is loaded again, which is cheap.
+    /// Restores the pipeline after a panic. If it has an arena, it is loaded again, which is cheap.
     fn recover(&mut self, exclusive: bool, panic: String) {
         match &self.arena {
             Some(arena) => match load::<P>(arena, &self.device) {
                 Ok(loaded) => self.pipeline = loaded.into_inner(),
-                Err(error) => self.poisoned_by = Some(format!("{panic}; it could not be loaded anew: {error}")),
+                Err(error) => self.poisoned_by = Some(format!("{panic}; it could not be loaded again: {error}")),
             },
             None if exclusive => self.poisoned_by = Some(panic),
             None => {}

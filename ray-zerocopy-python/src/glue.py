@@ -39,7 +39,7 @@ class _Pipeline:
 
     def __reduce__(self):
         raise TypeError(
-            f"a {type(self).__name__} is not sent to other processes, its weights are shared: "
+            f"a {type(self).__name__} cannot be sent to another process, because its weights are shared: "
             f"send ActorWrapper(pipeline), and call its load() there"
         )
 

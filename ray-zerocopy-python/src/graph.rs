@@ -1,4 +1,5 @@
-//! A traced graph or a TorchScript module in Python: what the classes of the wheel `ray-zerocopy-burn` call.
+//! Native classes for traced graphs and TorchScript modules, used by the Python code of the wheel
+//! `ray-zerocopy-burn`.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +80,7 @@ impl Graph {
         let bytes = Bytes::from_shared(bytes, AllocationProperty::Native);
         let mut data = TensorData::try_from_bytes(bytes, shape, dtype).map_err(runtime)?;
         if let Some(port) = port.filter(|port| port.kind == TensorKind::Int && port.element != dtype) {
-            // Numpy's integers have 64 bits by default.
+            // numpy's integers have 64 bits by default.
             data = convert_integers(data, port.element).map_err(|number| {
                 PyValueError::new_err(format!("graph(): `{name}` is of {}, which has no {number}", port.dtype))
             })?;
@@ -187,7 +188,7 @@ impl Graph {
                 }
                 dict.set_item("methods", methods)?;
             }
-            other => return Err(PyTypeError::new_err(format!("{other:?} is not known to this version"))),
+            other => return Err(PyTypeError::new_err(format!("{other:?} is not supported by this version"))),
         }
         Ok(dict)
     }

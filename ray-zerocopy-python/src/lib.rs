@@ -15,8 +15,8 @@
 //! | `embedder.traffic(pipeline)` | the numbers of borrowed and of copied arrays, and their bytes |
 //! | `embedder.copied(pipeline)` | bytes of weights that could not be borrowed |
 //!
-//! Traced graphs and TorchScript modules do not need a crate: the wheel `ray-zerocopy-burn`, in the folder
-//! `wheel`, runs any of them.
+//! Traced graphs and TorchScript modules do not need a crate: the wheel `ray-zerocopy-burn`, in the
+//! folder `wheel`, runs any of them.
 //!
 //! Arrays are passed and returned without a copy where possible: see `export!`.
 //!
@@ -24,7 +24,7 @@
 //!
 //! ## `ray`
 //!
-//! The whole crate. Needs Python 3.11 or later. Without the feature the crate is empty, so that a
+//! Enables the crate. Needs Python 3.11 or later. Without the feature the crate is empty, so that a
 //! workspace builds on machines without Python.
 
 #![deny(unsafe_code)]

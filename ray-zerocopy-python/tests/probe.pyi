@@ -16,7 +16,7 @@ class Probe:
     @classmethod
     def checked(cls, width: int, limit: int | None = None) -> Probe: ...
     def call(self, rows: ArrayLike) -> NDArray[np.floating[Any]]:
-        """Scores of each row.
+        """Computes the scores of each row.
 
         >>> import numpy, probe
         >>> probe.Probe(width=3).call(numpy.ones((4, 3), "float32")).shape
@@ -45,11 +45,11 @@ class Probe:
     def words(self, lambda_: int, name: int) -> int:
         """Parameters with a reserved word of Python and a name that the wrapper uses."""
     def half(self, n: int) -> int:
-        """Half of an even number."""
+        """Returns half of an even number."""
     def ones(self, n: int) -> NDArray[np.floating[Any]]:
-        """Ones, or an error that is not text."""
+        """Returns ones, or an error that is not text."""
     def weights(self) -> NDArray[np.floating[Any]]:
-        """The weights, which are the pipeline's own memory."""
+        """Returns the weights, which are the pipeline's own memory."""
     def count(self) -> int:
         """Counts its calls."""
     def keep(self, x: ArrayLike) -> None:

@@ -252,7 +252,7 @@ def test_weights_are_borrowed_and_read_only(pipeline):
     with pytest.raises(ValueError, match="cannot set WRITEABLE"):
         weights.setflags(write=True)
     del pipeline
-    assert np.isfinite(weights).all(), "an array holds what it lies in"
+    assert np.isfinite(weights).all(), "an array keeps its memory alive"
 
 
 def test_containers_of_arrays(pipeline):

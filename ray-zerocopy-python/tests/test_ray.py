@@ -14,7 +14,7 @@ import probe
 def wait_until(true, seconds=60):
     until = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < until, "it did not come to pass"
+        assert time.monotonic() < until, "the condition was not met in time"
         time.sleep(0.1)
 
 
@@ -108,7 +108,7 @@ def test_tasks(ray, shared):
     assert tasks.pid() != os.getpid()
     # Methods that take `&mut self` are not available as tasks.
     assert not hasattr(tasks, "count")
-    assert tasks.half.__doc__ is not None or probe.TaskWrapper.half.__doc__ == "Half of an even number."
+    assert tasks.half.__doc__ is not None or probe.TaskWrapper.half.__doc__ == "Returns half of an even number."
     assert ray.get(ray.remote(lambda tasks: tasks.half(8)).remote(tasks)) == 4
 
 
@@ -169,7 +169,7 @@ def test_weights_are_released(ray):
     weights = pipeline.weights()
     wait_until(lambda: used() >= before + weights.nbytes)
     del wrapper, pipeline
-    assert np.isfinite(weights[::4096]).all(), "the array holds it"
+    assert np.isfinite(weights[::4096]).all(), "the array keeps its memory alive"
     del weights
     wait_until(lambda: used() < before + (8 << 20))
 

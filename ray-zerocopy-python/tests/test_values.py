@@ -99,7 +99,7 @@ def test_a_panic_keeps_its_message_and_says_where(pipeline):
 def test_pipeline_is_unusable_after_a_panic_in_a_mutating_method(pipeline):
     with pytest.raises(probe.PanicError, match="half way"):
         pipeline.spoil()
-    with pytest.raises(probe.PanicError, match="half-changed by an earlier panic, make it anew: half way"):
+    with pytest.raises(probe.PanicError, match="an earlier panic left the pipeline partly modified; construct it again: half way"):
         pipeline.count()
 
 
@@ -132,7 +132,7 @@ def test_a_pipeline_is_not_pickled(pipeline):
 
 def test_documentation():
     assert probe.Probe.__doc__ == "A small model.\n\nIt is for tests."
-    assert probe.Probe.half.__doc__ == "Half of an even number."
+    assert probe.Probe.half.__doc__ == "Returns half of an even number."
     assert "rust" not in probe.Probe.call.__doc__
     assert repr(probe.Probe(2)) == "<probe.Probe>"
     tests = doctest.DocTestFinder().find(probe.Probe, globs={})

@@ -1,4 +1,4 @@
-"""A process that imports an exported module never becomes a Ray worker, whatever the variable of Ray's workers says."""
+"""A process that imports an exported module never becomes a Ray worker, even if the variable of Ray's workers is set."""
 
 import os
 import subprocess

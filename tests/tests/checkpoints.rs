@@ -241,7 +241,7 @@ fn file_written_after_opening_is_not_shared() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     let error = share_from(&ROW.init(&Device::flex()), &checkpoint).unwrap_err();
-    assert!(error.to_string().contains("has been changed or replaced"), "{error}");
+    assert!(error.to_string().contains("was changed or replaced"), "{error}");
 }
 
 #[test]

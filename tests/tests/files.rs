@@ -151,7 +151,7 @@ fn worker_refuses_a_file_that_was_changed() {
     OpenOptions::new().append(true).open(&path).unwrap().set_len(arena.size_bytes() + 1).unwrap();
     let error = ActorWrapper::<TestModel>::from_arena(arena).spawn(1).map(drop).unwrap_err();
     let Error::Call(CallError::Load { error, .. }) = &error else { panic!("{error}") };
-    assert!(error.to_string().contains("has been changed or replaced"), "{error}");
+    assert!(error.to_string().contains("was changed or replaced"), "{error}");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn truncating_a_mapped_file_kills_its_worker() {
     let error = actors.actor(0).forward(ones(512)).wait().unwrap_err();
     let text = error.to_string();
     assert!(matches!(&error, Error::Call(CallError::WorkerDied { .. })), "{text}");
-    assert!(text.contains("behind the end of a file"), "{text}");
+    assert!(text.contains("past the end of a mapped file"), "{text}");
     actors.shut_down();
 }
 

@@ -93,5 +93,5 @@ fn handle_names_no_file_others_can_change() {
     fs::rename(&path, folder.path().join("moved.bpk")).unwrap();
     fs::copy(folder.path().join("moved.bpk"), &path).unwrap();
     let error = serde_json::from_str::<ActorWrapper<TestModel>>(&handle).map(drop).unwrap_err().to_string();
-    assert!(error.contains("has been changed or replaced"), "{error}");
+    assert!(error.contains("was changed or replaced"), "{error}");
 }

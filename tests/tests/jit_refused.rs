@@ -58,7 +58,7 @@ fn dependence_on_tensor_values_is_refused() {
         x * first
     });
     let jit::TraceError::Differs { output, which, .. } = &error else { panic!("{error}") };
-    assert_eq!((output.as_str(), which.as_str()), ("output", "other inputs, made of the example"));
+    assert_eq!((output.as_str(), which.as_str()), ("output", "other inputs, derived from the examples"));
 
     // An operation that burn does not record.
     let error = refused(|_, x| {
@@ -202,7 +202,7 @@ fn a_trace_that_is_set_up_wrongly_says_where() {
         set(trace).forward(forward).unwrap_err().to_string()
     };
     let x = || random([3, 4]);
-    assert_eq!(says(&|trace| trace.input("x", x()).input("x", x())), "example input `x`: there are two of this name");
+    assert_eq!(says(&|trace| trace.input("x", x()).input("x", x())), "example input `x`: two inputs have this name");
     assert_eq!(says(&|trace| trace.input("x", random([0, 4]))), "example input `x`: it is empty: its shape is [0, 4]");
     assert_eq!(
         says(&|trace| trace.input("x", x()).symbol("batch", [("y", 0)])),
@@ -214,20 +214,20 @@ fn a_trace_that_is_set_up_wrongly_says_where() {
     );
     assert_eq!(
         says(&|trace| trace.input("x", x()).symbol("batch", [("x", 0)]).symbol("rows", [("x", 0)])),
-        "symbol `rows`: axis 0 of `x` has a symbol already"
+        "symbol `rows`: axis 0 of `x` already has a symbol"
     );
     assert_eq!(
         says(&|trace| trace.input("x", x()).symbol("batch", [("x", 0), ("x", 1)])),
-        "symbol `batch`: axis 1 of `x` is 4 long, and that of `x` is 3"
+        "symbol `batch`: axis 1 of `x` has size 4, but the axis of `x` has size 3"
     );
-    assert_eq!(says(&|trace| trace.input("x", x()).symbol("batch", [])), "symbol `batch`: it names no axis");
+    assert_eq!(says(&|trace| trace.input("x", x()).symbol("batch", [])), "symbol `batch`: it does not name an axis");
     assert_eq!(
         says(&|trace| trace.input("y", x())),
-        "the forward pass took its inputs wrongly: there is no tensor `x`; there is `y`"
+        "invalid use of the inputs in the forward pass: there is no tensor `x`; there is `y`"
     );
     assert_eq!(
         says(&|trace| trace.input("x", ids([3, 4], 5))),
-        "the forward pass took its inputs wrongly: `x` is I32 of shape [3, 4], and a float tensor of rank 2 was asked for"
+        "invalid use of the inputs in the forward pass: `x` is I32 of shape [3, 4], and a float tensor of rank 2 was asked for"
     );
 }
 
@@ -238,11 +238,11 @@ fn a_method_that_cannot_be_traced_says_why() {
     let says = |error: Result<TracedGraph, jit::TraceError>| error.unwrap_err().to_string();
     assert_eq!(
         says(trace().method("forwards")),
-        "method `forwards`: there is none of this name; there is `forward`, `scaled`, `described`"
+        "method `forwards`: it does not exist; there is `forward`, `scaled`, `described`"
     );
     assert_eq!(
         says(trace().method("scaled")),
-        "method `scaled`: its parameter `by` is no tensor: give it a value with `.value(\"by\", ..)`"
+        "method `scaled`: its parameter `by` is not a tensor: give it a value with `.value(\"by\", ..)`"
     );
     assert_eq!(
         says(jit::trace(&mlp).method("forward")),
@@ -251,7 +251,7 @@ fn a_method_that_cannot_be_traced_says_why() {
     assert_eq!(says(trace().value("y", &1).method("forward")), "method `forward`: it has no parameter `y`; it has `x`");
     assert_eq!(
         says(trace().method("described")),
-        "method `described`: a graph gives tensors, tuples of tensors and arrays of tensors, and nothing else"
+        "method `described`: its result is not a tensor, or a tuple or array of tensors"
     );
     let error = trace().value("by", "two").method("scaled").unwrap_err();
     assert!(matches!(&error, jit::TraceError::Method { name, .. } if name == "scaled"), "{error}");
@@ -272,5 +272,5 @@ fn a_module_of_pytorch_needs_a_feature() {
     assert!(matches!(error, jit::ScriptError::Open { .. }), "{error}");
     let graph = jit::trace(&Mlp::new(&device())).input("x", random([3, 8])).method("forward").unwrap();
     let error = jit::TorchScript::from_arena(graph.arena()).unwrap_err();
-    assert_eq!(error.to_string(), "it holds no TorchScript module, but a traced graph");
+    assert_eq!(error.to_string(), "expected a TorchScript module, found a traced graph");
 }

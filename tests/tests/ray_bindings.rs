@@ -138,7 +138,7 @@ fn an_actor_keeps_its_state_and_its_name() {
     // The state has one type.
     let other = CLUSTER.named_actor::<Waiter>("counter").unwrap();
     let error = other.call(waits as fn(&mut Waiter, ()) -> bool, ()).unwrap().get().unwrap_err();
-    assert!(error.to_string().contains("the actor's state is no `ray_bindings::Waiter`"), "{error}");
+    assert!(error.to_string().contains("the actor's state is not a `ray_bindings::Waiter`"), "{error}");
     assert!(matches!(CLUSTER.named_actor::<Counter>("missing"), Err(RayError::NoActor { .. })));
     counter.kill().unwrap();
     // Ray kills the actor asynchronously.

@@ -368,7 +368,8 @@ fn environment_without_ray_is_an_error() {
     let made = made.unwrap();
     assert!(made.status.success(), "{}", text(&made));
     let error = without_ray(&environment, "NoRay");
-    for part in ["`pip install ray`", "`cargo xtask ray-env` makes one", "RAY_ZEROCOPY_PYTHON", "No module named 'ray'"]
+    for part in
+        ["`pip install ray`", "`cargo xtask ray-env` creates one", "RAY_ZEROCOPY_PYTHON", "No module named 'ray'"]
     {
         assert!(error.contains(part), "{error}");
     }

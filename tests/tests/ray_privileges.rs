@@ -97,6 +97,6 @@ fn worker_without_python_never_reaches_main() {
     // The path of Python does not exist.
     let (status, text) = run(&mut worker("/not/there/python3"));
     assert_eq!(status.code(), Some(1), "{text}");
-    assert!(text.contains("started as a worker of Ray's") && text.contains("/not/there/python3"), "{text}");
+    assert!(text.contains("started as a Ray worker") && text.contains("/not/there/python3"), "{text}");
     assert!(!text.contains("running 0 tests"), "{text}");
 }

@@ -64,7 +64,7 @@ fn call_of_a_stopped_actor_is_an_error() {
     stop(announced(&file));
     let error = pending.wait().unwrap_err();
     let Error::Call(CallError::WorkerDied { how, is_actor: true, .. }) = &error else { panic!("{error}") };
-    assert!(how.contains("stopped for some seconds (SIGSTOP)"), "{how}");
+    assert!(how.contains("stopped (SIGSTOP) for several seconds"), "{how}");
     actors.pid().wait().unwrap();
 }
 

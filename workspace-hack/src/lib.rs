@@ -1,1 +1,1 @@
-//! Nothing: the manifest is what this package is for.
+//! Empty library: this package consists of its manifest, which selects features of dependencies.

@@ -1,5 +1,6 @@
-//! Each package alone selects the features that the whole workspace does. Otherwise a command with
-//! `-p` would build burn again. What fails here is mended in the manifest of this package.
+//! Checks that each package alone selects the same features as the whole workspace. Otherwise a
+//! command with `-p` would build burn again. To fix a failure, add the missing features to the
+//! manifest of this package.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -7,8 +8,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::LazyLock;
 
-/// Each crate that is built for these packages, with its features. `edges` says whether their tests
-/// are built, too.
+/// Returns each crate that is built for these packages, with its features. `edges` selects the kinds
+/// of dependencies; `dev` includes those of tests.
 fn built(edges: &str, packages: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["tree", "--offline", "--prefix", "none", "--edges", edges, "--format", "{p} [{f}]"]);
@@ -31,7 +32,7 @@ fn within(edges: &str, workspace: &BTreeSet<String>, packages: &[&str]) {
     // Features of the workspace's own packages may differ; only their dependencies are compared.
     let others: Vec<_> =
         one.difference(workspace).filter(|line| !line.contains("ray") && !line.contains("(/")).collect();
-    assert!(others.is_empty(), "{packages:?} builds these again, with other features: {others:#?}");
+    assert!(others.is_empty(), "{packages:?} builds these again with other features: {others:#?}");
 }
 
 #[test]
@@ -42,8 +43,8 @@ fn private_package_has_the_features_of_the_workspace() {
     }
 }
 
-/// `workspace-hack` is not published, so it can only be a dev-dependency of published packages:
-/// their tests have the features of the workspace, and `cargo build -p` has not.
+/// `workspace-hack` is not published, so it can only be a dev-dependency of published packages.
+/// Their tests have the features of the workspace; `cargo build -p` does not.
 #[test]
 fn tests_of_a_published_package_have_the_features_of_the_workspace() {
     for (package, features) in [("ray-zerocopy", "ray"), ("ray-zerocopy-cli", ""), ("ray-zerocopy-python", "ray")] {

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 
 use crate::shell::{cargo, run, target};
 
-/// The name that stands for every target.
+/// The name that selects all targets.
 const ALL: &str = "all";
 
 /// The names of the targets.
@@ -64,7 +64,7 @@ fn run_target(name: &str, seconds: u64) -> Result<()> {
     fuzz.arg(found);
     let seeds = [format!("fuzz/corpus/{name}"), format!("tests/hostile/{name}")];
     fuzz.args(seeds.iter().filter(|folder| Path::new(folder).is_dir()));
-    // Inputs have at most 8 KiB, so an allocation of more than 64 MiB is a bug.
+    // Inputs are at most 8 KiB long, so an allocation of more than 64 MiB is a bug.
     fuzz.args(["--", "-max_len=8192", "-malloc_limit_mb=64", "-timeout=30", "-print_final_stats=1"]);
     fuzz.arg(format!("-max_total_time={seconds}"));
     run(fuzz)

@@ -25,7 +25,7 @@ pub(crate) fn with_libtorch<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item =
 
 /// `cargo xtask libtorch`: runs a cargo command with LibTorch.
 ///
-/// Without a command, prints the shell's line that sets `LIBTORCH`.
+/// Without a command, prints the shell command that sets `LIBTORCH`.
 pub(crate) fn libtorch(arguments: &[String]) -> Result<()> {
     if arguments.is_empty() {
         println!("export LIBTORCH={}", folder()?.display());

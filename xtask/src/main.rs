@@ -1,4 +1,4 @@
-//! Tasks of the workspace: `cargo xtask --help`. Developers' commands all start here.
+//! Tasks of the workspace: the commands that developers and CI run. See `cargo xtask --help`.
 
 mod artifacts;
 mod devices;
@@ -23,15 +23,15 @@ use clap::{Parser, Subcommand};
 
 /// Tasks of the ray-zerocopy workspace
 ///
-/// A task starts with a look at its requirements: programs, libraries and files that the repository
-/// does not have. Missing ones are fetched first, as `cargo xtask setup` does. With `--no-setup` a
-/// task stops instead, and says in one line what is missing and which command fetches it.
+/// A task first checks its requirements: programs, libraries and files that the repository does not
+/// have. Missing ones are fetched, as `cargo xtask setup` does. With `--no-setup` a task stops
+/// instead, and says in one line what is missing and which command fetches it.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100)]
-#[command(after_help = "The tasks of every day:
+#[command(after_help = "Common tasks:
   cargo xtask test                   everything that has to pass before a change lands
   cargo xtask test --only spelling   one step of it
-  cargo xtask setup --list           what the tasks require, and what of it is missing
+  cargo xtask setup --list           the requirements of the tasks: present or missing
   cargo xtask bench                  the benchmarks, by name")]
 struct Arguments {
     #[command(subcommand)]
@@ -62,9 +62,9 @@ enum Task {
     },
     /// Fetch and install what the tests and the other tasks require
     ///
-    /// Without names, everything that `cargo xtask test` requires. Packages of Debian are installed
-    /// with apt if the user is root; other users are told the command. Everything else goes into
-    /// the user's cache, the target folder and cargo's own folder.
+    /// Without names, everything that `cargo xtask test` requires. Debian packages are installed
+    /// with apt if the user is root; for other users the command is printed. Everything else goes
+    /// into the user's cache, the target folder and cargo's own folder.
     #[command(after_help = "Examples:
   cargo xtask setup                      what the tests require
   cargo xtask setup typos libtorch       these two, and what fetching them requires
@@ -90,8 +90,8 @@ enum Task {
     RayEnv,
     /// Run a cargo command with LibTorch for the CPU: `cargo xtask libtorch run --features …`
     ///
-    /// LibTorch is assembled in the cache from wheels of PyPI, unless LIBTORCH names your own.
-    /// Without a command, prints the line for your shell that lets other builds find it.
+    /// LibTorch is assembled in the cache from wheels on PyPI, unless LIBTORCH names your own.
+    /// Without a command, prints the shell command that sets LIBTORCH for other builds.
     Libtorch {
         /// The cargo command and its options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -121,7 +121,7 @@ enum Task {
         /// Run the four engines on Ray instead, on a cluster of this machine
         #[arg(long)]
         ray: bool,
-        /// Run only the engines with this in their names, such as `graph` or `actors`
+        /// Run only the engines whose names contain this text, such as `graph` or `actors`
         #[arg(long)]
         only: Option<String>,
     },

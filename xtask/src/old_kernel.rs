@@ -1,9 +1,9 @@
-//! The step `old kernel`: tests of what depends on the kernel, on Linux 5.10 in a virtual machine.
+//! The step `old kernel`: runs tests that depend on the kernel on Linux 5.10, in a virtual machine.
 //!
 //! The file `programs` lists the test programs and the files that they need.
 //!
-//! qemu emulates the machine without KVM. It has neither a network nor a disk: all files are in its
-//! initial memory, at the paths that they have here, because programs have the paths of others
+//! qemu emulates the machine without KVM. It has neither a network nor a disk: all files are in the
+//! initramfs, at the paths that they have here, because programs have the paths of other programs
 //! compiled in.
 
 mod programs;
@@ -37,7 +37,7 @@ const LAST: &str = "@@ all done";
 pub(crate) fn tests() -> Result<()> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "the virtual machine runs programs of this one, and its kernel is for Linux on x86_64"
+        "the virtual machine runs programs of this machine, and its kernel is for Linux on x86_64"
     );
     let kernel = kernel::image()?;
     let programs = programs::build()?;
@@ -77,7 +77,7 @@ fn lay_out(root: &Path, programs: &[Program]) -> Result<()> {
         }
         let folder = place.parent().context("a file has no folder")?;
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
-        // All files are in the machine's memory. Symbols are four fifths of their size.
+        // All files are in the machine's memory, and symbols are four fifths of their size.
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&place).arg(file).stderr(Stdio::null());
         if !strip.status().is_ok_and(|status| status.success()) {

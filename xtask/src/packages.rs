@@ -1,4 +1,4 @@
-//! The packages of crates.io, built from what would be uploaded and nothing else.
+//! Tests of the published packages, built from the files that `cargo publish` would upload.
 
 use std::fs;
 use std::path::Path;
@@ -20,10 +20,10 @@ const FEATURES: &str = "workspace-hack";
 /// Packages the published crates, unpacks them into a workspace of their own, runs their unit tests
 /// there, and type-checks the feature `ray`.
 ///
-/// `cargo package` would verify them in a target folder of its own, where burn has to be built
-/// again. This workspace has the lock file, the profiles and the features of the repository's, so it
-/// uses what the earlier steps have built. The crates are built anew, as their paths are others.
-/// Only the third-party crates, the lock file, the profiles and [`FEATURES`] come from outside the
+/// `cargo package` would verify them in a separate target folder, where burn has to be built again.
+/// This workspace has the repository's lock file, profiles and features, so it reuses what the
+/// earlier steps have built. The crates themselves are built again, since their paths differ. Only
+/// the third-party crates, the lock file, the profiles and [`FEATURES`] come from outside the
 /// packages.
 pub(crate) fn tests() -> Result<()> {
     let folder = target().join("packages");
@@ -38,7 +38,7 @@ pub(crate) fn tests() -> Result<()> {
     for name in PUBLISHED {
         let mut tar = Command::new("tar");
         let version = env!("CARGO_PKG_VERSION");
-        // Files in packages are years old. Without `--touch`, cargo would not see that one has changed.
+        // Files in packages have dates years ago. Without `--touch`, cargo would not detect changes.
         tar.arg("--touch")
             .arg("-xzf")
             .arg(target().join(format!("package/{name}-{version}.crate")))
@@ -65,7 +65,7 @@ pub(crate) fn tests() -> Result<()> {
     Ok(())
 }
 
-/// The manifest of the workspace of the packages: that of the repository with other members.
+/// The manifest of the packages' workspace: that of the repository with other members.
 fn manifest(repository: &str) -> Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     let mut lines: Vec<String> = repository.lines().map(str::to_owned).collect();

@@ -73,13 +73,13 @@ pub(crate) fn tests() -> Result<()> {
     devices::on_ray()
 }
 
-/// Creates the user's authentication token for clusters, `~/.ray/auth_token`, if there is none.
+/// Creates the user's authentication token for clusters, `~/.ray/auth_token`, if it does not exist.
 ///
-/// The first cluster of a user does that, too. If two clusters did it at once, one of them would be
-/// left with the token of the other.
+/// The first cluster of a user does that, too. If two clusters did it at once, one of them would
+/// have the other one's token.
 fn create_token() -> Result<()> {
     let mut ray = Command::new(ray_environment()?.join("bin/ray"));
-    // It prints the token.
+    // The command prints the token.
     ray.args(["get-auth-token", "--generate"]).stdout(Stdio::null());
     run(ray)
 }
@@ -117,8 +117,9 @@ pub(crate) fn python() -> Result<()> {
     )?)?;
     run(pytest("ray-zerocopy-python/tests")?)?;
 
-    // The distribution `ray-zerocopy`, the Python predecessor, has a package of the same name as ours.
-    // Builds of ours had the name of that distribution, too, and environments are kept.
+    // The distribution `ray-zerocopy`, the Python predecessor, contains a package of the same name
+    // as ours. Earlier builds of ours also had the name of that distribution, and environments are
+    // kept.
     let mut uninstall = Command::new(ray_environment()?.join("bin/python"));
     uninstall.args(["-m", "pip", "uninstall", "--quiet", "--yes", "ray-zerocopy"]);
     run(uninstall)?;

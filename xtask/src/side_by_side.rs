@@ -1,4 +1,4 @@
-//! Test programs that run side by side, each with its output in a file of its own.
+//! Runs test programs in parallel, each with its output in a separate file.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::target;
 
-/// The interval of the lines that say what is running.
+/// The interval of progress lines.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// A program that is to run.
+/// A program to run.
 pub(crate) struct Program {
     pub name: String,
     pub command: Command,

@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::ray;
 use crate::shell::{cargo, run};
 
-/// Runs the soak test for `seconds` per engine: those of this machine, or those on Ray if `on_ray` is
-/// set, and of these the ones whose names contain `only`.
+/// Runs the soak test for `seconds` per engine. The engines are those of this machine, or those on
+/// Ray if `on_ray` is set. Only those whose names contain `only` run.
 pub(crate) fn soak(seconds: u64, on_ray: bool, only: Option<&str>) -> Result<()> {
     let engines = if on_ray { "ray_engine" } else { "local_engine" };
     let test = ["--test", "soak", engines, "--", "--nocapture"];

@@ -125,7 +125,7 @@ impl std::fmt::Display for Skipped {
 
 impl std::error::Error for Skipped {}
 
-/// Runs the model checks, which are a workspace of their own, in a target folder of their own.
+/// Runs the model checks. They are a separate workspace, and have a separate target folder.
 fn loom() -> Result<()> {
     let mut test = cargo(["test", "--manifest-path", "tests/loom/Cargo.toml"]);
     test.env("CARGO_TARGET_DIR", shell::target().join("loom"));
@@ -160,7 +160,7 @@ pub(crate) fn needs(only: Option<&str>) -> Result<Vec<&'static str>> {
     Ok(names)
 }
 
-/// Runs the steps, all of them, and fails if one did. Their requirements have to be present.
+/// Runs all chosen steps, and fails if one of them failed. Their requirements must be present.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let steps = choose(only)?;
     let mut results = Vec::new();

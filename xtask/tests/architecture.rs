@@ -1,7 +1,8 @@
-//! The layout of `ray-zerocopy/src`: which room uses which, compared with `ray-zerocopy/rooms.txt`, and shown as it is in the book.
+//! Architecture tests of `ray-zerocopy/src`: the dependencies between its rooms are those of
+//! `ray-zerocopy/rooms.txt`, and the documents list its rooms.
 //!
-//! A room is a folder, or a file that stands directly in `src` or in a folder that has folders. `BLESS=1` rewrites both the list and
-//! the tables.
+//! A room is a folder, or a file directly in `src` or in a folder with subfolders. `BLESS=1`
+//! rewrites the list and the tables.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -12,13 +13,13 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 const LIST: &str = "ray-zerocopy/rooms.txt";
-/// What stands above the list.
+/// Head of the list.
 const HEAD: &str = "\
 # The rooms of ray-zerocopy/src, and the rooms that each of them uses. `cargo test -p xtask` compares this list with the `use`
-# declarations and paths of the code, and refuses a cycle. A new arrow is a decision: write it here, and say why in the commit.
-# `BLESS=1 cargo test -p xtask --test architecture` rewrites the list.
+# declarations and paths of the code, and refuses a cycle. A new dependency is a decision: add it here, and give the reason in the
+# commit message. `BLESS=1 cargo test -p xtask --test architecture` rewrites the list.
 ";
-/// Documents with a table of the rooms, between two comments.
+/// Documents with a table of the rooms, between the comments `BEGIN` and `END`.
 const TABLES: [&str; 2] = ["book/src/design.md", "CONTRIBUTING.md"];
 const BEGIN: &str = "<!-- rooms: written by `BLESS=1 cargo test -p xtask --test architecture` -->\n";
 const END: &str = "<!-- end of rooms -->";
@@ -30,7 +31,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Every module of the crate and its file.
+/// Collects the modules of the crate with their files.
 fn modules(folder: &Path, module: &Module, found: &mut BTreeMap<Module, PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -56,7 +57,7 @@ fn paths(tokens: TokenStream, module: &Module, found: &mut BTreeSet<Module>) {
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Punct(punct) if punct.as_char() == '#' && is_test(tokens.get(at + 1)) => {
-                // The attribute and its item, which ends with a block or a semicolon.
+                // Skips the attribute and its item, which ends with a block or a semicolon.
                 at += 2;
                 while at < tokens.len() {
                     let end = match &tokens[at] {
@@ -70,7 +71,7 @@ fn paths(tokens: TokenStream, module: &Module, found: &mut BTreeSet<Module>) {
                     at += 1;
                 }
             }
-            // `$crate` is a path of the macro's user.
+            // `$crate` is a path in the code that uses the macro.
             TokenTree::Punct(punct) if punct.as_char() == '$' => at += 1,
             TokenTree::Ident(word) if word == "mod" && matches!(tokens.get(at + 2), Some(TokenTree::Group(_))) => {
                 let Some(TokenTree::Group(group)) = tokens.get(at + 2) else { unreachable!() };
@@ -88,14 +89,14 @@ fn paths(tokens: TokenStream, module: &Module, found: &mut BTreeSet<Module>) {
     }
 }
 
-/// Whether the group behind `#` says `cfg(test)`, or `cfg` of something with `test` in it.
+/// Returns `true` if the group after `#` is a `cfg` that contains `test`, such as `cfg(test)`.
 fn is_test(token: Option<&TokenTree>) -> bool {
     let Some(TokenTree::Group(group)) = token else { return false };
     let text = group.stream().to_string().replace(' ', "");
     text.starts_with("cfg(") && text.contains("test") && !text.contains("not(test)")
 }
 
-/// Follows one path, and the tree behind it if it is that of a `use`. Returns the token behind it.
+/// Collects one path, and the tree after it in a `use`. Returns the index of the next token.
 fn path(
     tokens: &[TokenTree],
     mut at: usize,
@@ -119,7 +120,7 @@ fn path(
         at += 1;
         let colon = |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
         if !(colon(at) && colon(at + 1)) {
-            // `as name` of a `use`.
+            // Skips `as name` in a `use`.
             if matches!(tokens.get(at), Some(TokenTree::Ident(word)) if word == "as") {
                 at += 2;
             }
@@ -133,7 +134,7 @@ fn path(
     at
 }
 
-/// A path from the root of the crate.
+/// Resolves a path from the root of the crate.
 fn absolute(path: &Module, module: &Module) -> Module {
     let mut base = module.clone();
     let mut rest = path.as_slice();
@@ -156,12 +157,12 @@ fn absolute(path: &Module, module: &Module) -> Module {
     [base, rest.to_vec()].concat()
 }
 
-/// The module that a path leads into.
+/// Returns the module that contains the item of a path.
 fn target<'a>(path: &'a Module, known: &BTreeSet<Module>) -> &'a [String] {
     (0..=path.len()).rev().map(|len| &path[..len]).find(|module| known.contains(*module)).unwrap_or(&[])
 }
 
-/// The arrows between the children of each folder that has folders: from room to room, and why.
+/// Returns the dependencies between the children of each folder with subfolders.
 fn edges(sources: &BTreeMap<Module, PathBuf>) -> Edges {
     let known: BTreeSet<Module> = sources.keys().cloned().collect();
     let mut edges = Edges::new();
@@ -171,12 +172,12 @@ fn edges(sources: &BTreeMap<Module, PathBuf>) -> Edges {
         paths(text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display())), module, &mut found);
         for path in found {
             let to = target(&path, &known);
-            // A module of tests, in a file of its own.
+            // A test module in its own file.
             if module.last().is_some_and(|name| name == "tests") {
                 continue;
             }
             let shared = module.iter().zip(to).take_while(|(from, to)| from == to).count();
-            // `mod.rs` stands for the folder, and `lib.rs` for the crate.
+            // `mod.rs` belongs to the folder itself, and `lib.rs` to the crate.
             let (Some(from), Some(to)) = (module.get(..=shared), to.get(..=shared)) else { continue };
             let parent = &module[..shared];
             let has_folders = known.iter().any(|other| other.len() > shared + 1 && other.starts_with(parent));
@@ -194,7 +195,7 @@ fn edges(sources: &BTreeMap<Module, PathBuf>) -> Edges {
     edges
 }
 
-/// A cycle among the rooms, if there is one.
+/// Finds a cycle among the rooms. Returns `None` if there is no cycle.
 fn cycle(edges: &Edges) -> Option<Vec<String>> {
     fn visit(room: &String, edges: &Edges, trail: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
         if trail.contains(room) {
@@ -223,7 +224,7 @@ fn listed(edges: &Edges) -> String {
     HEAD.to_owned() + &edges.iter().map(line).collect::<String>()
 }
 
-/// The folders of the crate with the first sentence of each one's documentation.
+/// Formats the rooms of the crate, each with the first sentence of its documentation, as a table.
 fn table(sources: &BTreeMap<Module, PathBuf>) -> String {
     let mut text = String::from("| room of `ray-zerocopy/src` | what it is |\n| --- | --- |\n");
     for (module, file) in sources {
@@ -236,13 +237,13 @@ fn table(sources: &BTreeMap<Module, PathBuf>) -> String {
         let first: Vec<_> = comment.iter().copied().take_while(|line| !line.is_empty()).collect();
         let first = first.join(" ");
         let sentence = first.split_once(". ").map_or(first.as_str(), |(sentence, _)| sentence).trim_end_matches('.');
-        assert!(!sentence.is_empty(), "{} does not say what it is", file.display());
+        assert!(!sentence.is_empty(), "{} has no module documentation", file.display());
         text += &format!("| `{}{}` | {sentence} |\n", module.join("/"), if is_folder { "/" } else { ".rs" });
     }
     text
 }
 
-/// Compares a file with what it should be, or rewrites it.
+/// Compares a file with its expected text, or rewrites it.
 fn agree(path: &str, expected: &str) {
     let file = root().join(path);
     if std::env::var_os("BLESS").is_some() {
@@ -252,7 +253,7 @@ fn agree(path: &str, expected: &str) {
     let differs = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
     assert!(
         found == expected,
-        "{path} is not the code's: {differs:?} (found, expected); `BLESS=1 cargo test -p xtask --test architecture` rewrites it"
+        "{path} differs from the code: {differs:?} (found, expected); `BLESS=1 cargo test -p xtask --test architecture` rewrites it"
     );
 }
 
@@ -271,7 +272,7 @@ fn rooms_use_only_what_the_list_allows() {
 #[test]
 fn no_cycle_between_rooms() {
     let cycle = cycle(&edges(&sources()));
-    assert!(cycle.is_none(), "these rooms use each other: {cycle:?}");
+    assert!(cycle.is_none(), "rooms depend on each other in a cycle: {cycle:?}");
 }
 
 #[test]

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 /// From a safetensors file to an arena, compared with writing as many bytes to a file in memory.
 ///
 /// The file is in the page cache. Each contestant runs in a process of its own; they take turns for
-/// several rounds. The peak is that of all memory that the process maps (VmHWM), minus that before.
-/// A file or an arena that is only written to is not mapped and not included: it exists once in
-/// addition, with the size of the weights. The result is loaded afterwards, and its outputs must be
-/// equal bit for bit.
+/// several rounds. The peak is that of all memory that the process maps (VmHWM), minus the memory
+/// before. A file or an arena that is only written to is not mapped, so it is not included: it
+/// exists once in addition, with the size of the weights. The result is loaded afterwards, and its
+/// outputs must be equal bit for bit.
 #[derive(Parser, Serialize)]
 #[command(name = "share", after_help = "cargo run --release -p benches --bin share -- --json")]
 struct Args {
@@ -125,7 +125,7 @@ fn written(mut target: File, bytes: &[u8]) -> Result<Option<u64>> {
     let mut found = Vec::new();
     target.seek(SeekFrom::Start(0))?;
     target.read_to_end(&mut found)?;
-    ensure!(found == bytes, "other bytes were written");
+    ensure!(found == bytes, "the written bytes differ from the weights");
     Ok(None)
 }
 

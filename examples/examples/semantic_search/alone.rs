@@ -32,7 +32,7 @@ pub fn measure(threads: usize) -> Result<Alone> {
         .output()
         .context("the process with its own copy could not be started")?;
     ensure!(output.status.success(), "the process with its own copy failed: {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the process with its own copy said something else than its figures")
+    serde_json::from_slice(&output.stdout).context("the process with its own copy did not print its figures as JSON")
 }
 
 /// Runs that process, with the same model and kind of work but without sharing.

@@ -28,7 +28,7 @@ impl Corpus {
             anyhow::anyhow!("{name} is not UTF-8 text: line {} has other bytes", line + 1)
         })?;
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
-        ensure!(lines.iter().any(|line| !line.trim().is_empty()), "{name} has no sentences: write one a line");
+        ensure!(lines.iter().any(|line| !line.trim().is_empty()), "{name} has no sentences: write one per line");
         Ok(Self { name, lines })
     }
 }

@@ -25,7 +25,7 @@ pub struct Options {
     #[arg(long, short, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub workers: u16,
 
-    /// Text file with a sentence a line; default: a small corpus that ships with the example
+    /// Text file with one sentence per line; default: a small corpus that ships with the example
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<PathBuf>,
 

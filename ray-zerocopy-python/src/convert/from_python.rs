@@ -81,7 +81,7 @@ impl Writer {
                 self.arguments.raw(&bytes);
                 Ok(())
             }
-            other => Err(PyTypeError::new_err(format!("{location}: {other:?} is not known to this version"))),
+            other => Err(PyTypeError::new_err(format!("{location}: {other:?} is not supported by this version"))),
         }
     }
 

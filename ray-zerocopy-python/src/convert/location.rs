@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A method's parameter, and the path from its argument to a nested value.
 ///
-/// Not to be confused with `ray_zerocopy::arena::Location`, which says where a tensor lies in an arena.
+/// Unrelated to `ray_zerocopy::arena::Location`, the position of a tensor in an arena.
 pub(crate) struct Location<'a> {
     /// `Embedder.embed`.
     pub(crate) method: &'a str,

@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `location` | where in the arguments a value is, for errors |
+//! | `location` | location of a value in the arguments, for errors |
 //! | `from_python` | encodes Python values of any schema into a message |
 //! | `tensor` | converts arrays to tensors, in place where possible |
 //! | `columns.py` | converts pandas and pyarrow columns to arrays |

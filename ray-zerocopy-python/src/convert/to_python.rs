@@ -98,7 +98,7 @@ fn wire(error: impl fmt::Display) -> PyErr {
     PyValueError::new_err(format!("the result: {error}"))
 }
 
-/// Converts a list to a tuple if the schema says so: MessagePack encodes Rust tuples as lists.
+/// Converts a list to a tuple if the schema requires it: MessagePack encodes Rust tuples as lists.
 fn tuple<'py>(value: Bound<'py, PyAny>, schema: &Schema) -> PyResult<Bound<'py, PyAny>> {
     match schema {
         Schema::Value { ty } if ty.starts_with('(') && *ty != "()" => match value.cast::<PyList>() {
@@ -118,7 +118,7 @@ pub(crate) fn array<'py>(
     let ResultTensor { dtype, shape, bytes } = tensor;
     let name = name(dtype).ok_or_else(|| {
         PyValueError::new_err(format!(
-            "the result is a tensor of {dtype:?}, which numpy does not know; cast it in the method"
+            "the result is a tensor of {dtype:?}, which numpy does not support; cast it in the method"
         ))
     })?;
     let numpy = py.import("numpy")?;

@@ -118,7 +118,7 @@ impl Description {
         let others = named.collect::<Vec<_>>().join(" or ");
         if !self.constructors.iter().any(|constructor| constructor.name == "new") {
             let advice = if others.is_empty() { "ActorWrapper.load".to_owned() } else { others };
-            let advice = text::literal(&format!("use {advice} to make a {class}"));
+            let advice = text::literal(&format!("{class} is constructed with {advice}"));
             source += &format!("\n    def __init__(self, *args, **kwargs):\n        raise TypeError({advice})\n");
         }
         for (index, constructor) in self.constructors.iter().enumerate() {
@@ -140,7 +140,7 @@ impl Description {
         }
         source += if self.methods.iter().any(|method| method.name == "call") { "\n    __call__ = call\n" } else { "" };
         let about =
-            text::literal(&format!("The methods of {class} as Ray tasks: each runs in whichever process Ray finds."));
+            text::literal(&format!("The methods of {class} as Ray tasks, which run in processes that Ray chooses."));
         source += &format!("\n\nclass TaskWrapper(_TaskWrapper):\n    {about}\n");
         for Function { name, doc, .. } in self.tasks() {
             let (doc, name_text) = (text::literal(doc), text::literal(name));

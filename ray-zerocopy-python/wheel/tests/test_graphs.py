@@ -80,7 +80,7 @@ def test_ray_data_has_many_batches_and_keeps_columns(traced, ray):
     assert np.abs(np.stack(found["image"]) - expected).max() < 1e-6
     with pytest.raises(ValueError, match="the graph has no input id; it has ids, padding"):
         rz.Batches(wrapper, inputs={"id": "tokens"})
-    with pytest.raises(ValueError, match="there is no column padding; there is ids"):
+    with pytest.raises(ValueError, match="the batch has no column padding; it has ids"):
         rz.Batches(wrapper)({"ids": ids})
 
 
@@ -156,7 +156,7 @@ def test_missing_files_and_devices_are_named(traced, tmp_path):
     with pytest.raises(RuntimeError, match="of the arena is corrupted"):
         rz.Graph(tmp_path / "broken.rzg")
     (tmp_path / "other.rzg").write_bytes(b"PK\x03\x04 and nothing else")
-    with pytest.raises(RuntimeError, match="no TorchScript module: it is a zip file that is not whole"):
+    with pytest.raises(RuntimeError, match="not a TorchScript module: it is a zip file that is not whole"):
         rz.Graph(tmp_path / "other.rzg")
 
 

@@ -99,7 +99,7 @@ def test_batches_of_every_format(work, batches, make):
     found = batches(make({**inputs, "key": keys}))
     same(found, expected)
     assert isinstance(found["key"], np.ndarray) and found["key"].tolist() == keys.tolist()
-    with pytest.raises(ValueError, match="there is no column padding; there is ids, key"):
+    with pytest.raises(ValueError, match="the batch has no column padding; it has ids, key"):
         batches(make({"ids": inputs["ids"], "key": keys}))
 
 
@@ -109,7 +109,7 @@ def test_empty_batches_of_every_format(work, batches):
     for make in FORMATS.values():
         found = batches(make(empty))
         for name in expected:
-            # An empty batch does not tell the length of its sequences.
+            # The length of sequences is unknown in an empty batch.
             assert len(found[name]) == 0 and found[name].ndim == expected[name].ndim
             assert found[name].dtype == expected[name].dtype
 

@@ -80,7 +80,7 @@ def test_tasks_and_ray_data_run_modules(ray):
         batch_size=10,
         concurrency=1,
     )
-    with pytest.raises(Exception, match="there is no column wide; there is key, rows"):
+    with pytest.raises(Exception, match="the batch has no column wide; it has key, rows"):
         mapped.take_all()
     sums = data.map_batches(
         rz.Batches,
@@ -113,14 +113,14 @@ def pytorch(folder, version):
 
 
 def test_without_libtorch_it_says_what_to_do():
-    assert "finds no LibTorch: pip install torch==2.9.*, or set LIBTORCH" in imported(LIBTORCH=None)
-    assert "/nowhere/lib/libtorch_cpu.so is not to be loaded" in imported(LIBTORCH="/nowhere")
+    assert "cannot find LibTorch: pip install torch==2.9.*, or set LIBTORCH" in imported(LIBTORCH=None)
+    assert "/nowhere/lib/libtorch_cpu.so cannot be loaded" in imported(LIBTORCH="/nowhere")
     assert "lib/libtorch_cpu.so" in imported()
 
 
 def test_the_libtorch_of_pytorch_comes_first_and_has_to_fit(tmp_path):
     if (found := next(iter(importlib.metadata.distributions(name="torch")), None)) is not None:
-        pytest.skip(f"PyTorch {found.version} is installed here, and a counterfeit would be in its way")
+        pytest.skip(f"PyTorch {found.version} is installed here, and a fake installation would conflict with it")
     (tmp_path / "same").mkdir()
     same = pytorch(tmp_path / "same", rz.__libtorch__)
     assert "lib/libtorch_cpu.so" in imported(PYTHONPATH=same, LIBTORCH="/nowhere")
@@ -145,4 +145,4 @@ found.before()
     assert run().returncode == 0
     (tmp_path / "ray_zerocopy.libs").mkdir()
     (tmp_path / "ray_zerocopy.libs" / "libtorch_cpu-0123.so").touch()
-    assert "Build it with `--auditwheel skip`" in run().stderr
+    assert "Build the wheel with `--auditwheel skip`" in run().stderr

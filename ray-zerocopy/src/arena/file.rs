@@ -7,12 +7,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn_pack::{HEADER_SIZE, Header};
+use burn_pack::HEADER_SIZE;
 
 use super::arena::Arena;
 use super::builder::ArenaBuilder;
 use super::index::{Index, read_index};
 use super::io::{CHUNK, Progress, ProgressReporter, read_at, stream_file, write_at};
+use super::layout::header;
 use super::manifest::ArenaId;
 use super::placement::Placement;
 use super::region;
@@ -243,7 +244,7 @@ pub(crate) fn head(file: &File, stamp: &Stamp) -> Result<Vec<u8>, ArenaError> {
     let not_one = |reason: String| ArenaError::NotAnArena(format!("{}: {reason}", stamp.path.display()));
     let mut head = vec![0; HEADER_SIZE.min(stamp.len as usize)];
     read_at(file, &mut head, 0).map_err(failed)?;
-    let header = Header::from_bytes(&head).map_err(|error| not_one(error.to_string()))?;
+    let header = header(&head, stamp.len).map_err(|error| not_one(error.to_string()))?;
     let size = HEADER_SIZE as u64 + u64::from(header.metadata_size.min(burn_pack::MAX_METADATA_SIZE));
     head.resize(size.min(stamp.len) as usize, 0);
     read_at(file, &mut head, 0).map_err(failed)?;

@@ -129,7 +129,7 @@ impl Head {
             #[serde(default)]
             param_id: Option<u64>,
         }
-        let header = Header::from_bytes(start)?;
+        let header = header(start, len)?;
         if header.version > FORMAT_VERSION {
             return Err(Error::InvalidVersion);
         }
@@ -139,7 +139,8 @@ impl Head {
                 "Metadata size {size} exceeds maximum allowed size of {MAX_METADATA_SIZE} bytes (potential DoS attack)"
             )));
         }
-        let text = start.get(HEADER_SIZE..HEADER_SIZE + size as usize).ok_or(Error::InvalidHeader)?;
+        let head = HEADER_SIZE + size as usize;
+        let text = start.get(HEADER_SIZE..head).ok_or_else(|| truncated(head as u64, len))?;
         let metadata: Metadata = ciborium::de::from_reader_with_recursion_limit(text, MAX_CBOR_RECURSION_DEPTH)
             .map_err(|error| Error::MetadataDeserializationError(error.to_string()))?;
         if metadata.tensors.len() > MAX_TENSOR_COUNT {
@@ -185,12 +186,23 @@ impl Head {
             tensors.insert(name, Described { dtype, shape, param: param_id, offset: start, len });
         }
         if len < needed {
-            return Err(Error::ValidationError(format!(
-                "File truncated: expected at least {needed} bytes, got {len} bytes"
-            )));
+            return Err(truncated(needed, len));
         }
         Ok(Self { tensors, texts: metadata.metadata })
     }
+}
+
+/// Reads the header of a container of `len` bytes.
+pub(super) fn header(start: &[u8], len: u64) -> Result<Header, Error> {
+    if len < HEADER_SIZE as u64 {
+        return Err(truncated(HEADER_SIZE as u64, len));
+    }
+    Header::from_bytes(start)
+}
+
+/// The error of a container of `len` bytes that needs more.
+fn truncated(needed: u64, len: u64) -> Error {
+    Error::ValidationError(format!("File truncated: expected at least {needed} bytes, got {len} bytes"))
 }
 
 #[cfg(test)]

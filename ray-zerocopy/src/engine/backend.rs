@@ -1,4 +1,4 @@
-//! The trait of what runs a wrapper's calls, and what it exchanges with wrappers.
+//! The `Backend` trait, and the types that backends and wrappers exchange.
 
 use super::Engine;
 use super::program::Program;
@@ -14,7 +14,7 @@ use crate::error::Result;
     label = "neither a `LocalPool` nor a Ray cluster"
 )]
 pub trait Backend: sealed::Sealed + Send + Sync + 'static {
-    /// Brings an arena to where the workers of the backend can open it.
+    /// Moves an arena to memory that the backend's workers can open.
     #[doc(hidden)]
     fn adopt(&self, arena: Arena) -> Result<Arena>;
 
@@ -26,7 +26,7 @@ pub trait Backend: sealed::Sealed + Send + Sync + 'static {
     #[doc(hidden)]
     fn actors(&self, spec: ActorSpec) -> Result<EngineHandle>;
 
-    /// A handle of the backend, for a wrapper that starts actors later.
+    /// Returns a handle of the backend, for a wrapper that starts actors later.
     #[doc(hidden)]
     fn handle(&self) -> Arc<dyn Backend>;
 }
@@ -35,12 +35,12 @@ pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-/// An engine, as wrappers hold it.
+/// Handle of an engine.
 #[derive(Clone)]
 #[doc(hidden)]
 pub struct EngineHandle(pub(crate) Arc<dyn Engine>);
 
-/// The actors that a backend is to start.
+/// Parameters of the actors that a backend starts.
 #[doc(hidden)]
 pub struct ActorSpec {
     pub(crate) settings: Settings,

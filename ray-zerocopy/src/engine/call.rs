@@ -50,6 +50,6 @@ pub(crate) trait Receive: Send {
     fn receive(self: Box<Self>);
 }
 
-/// Result of submitting a call. If it was accepted: the right to receive the result, if it is the
-/// caller's. Otherwise the call and the reason.
+/// Result of submitting a call. If the call was accepted, contains the caller's right to receive
+/// the result, if the caller has it. Otherwise contains the call and the error.
 pub(crate) type Submitted = Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
-    fn memory_that_is_sent_is_read_only() {
+    fn sent_memory_is_read_only() {
         let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7_u8; 2 * INLINE])] };
         let packet = Packet::new(&1_u32, &payload).unwrap();
         let memfd = packet.memfd.unwrap();

@@ -1,7 +1,7 @@
 //! Engines: where calls run.
 //!
-//! An engine transfers opaque arenas and opaque calls. It knows nothing of wrappers or of
-//! pipelines: a program is an arena, the code that loads it, and a device; a call is the code to
+//! An engine transfers opaque arenas and opaque calls, and does not depend on wrappers or
+//! pipelines. A program is an arena, the code that loads it, and a device. A call is the code to
 //! run on a program, and bytes.
 //!
 //! | file | what |

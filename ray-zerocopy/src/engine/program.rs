@@ -28,7 +28,7 @@ pub struct Attached {
     pub memory: MemoryStatus,
 }
 
-/// What a worker needs before it can run calls: an arena, and the code that loads it.
+/// An arena, and the code that loads it. A worker loads it before it runs calls.
 pub(crate) struct Program {
     /// Id of the program, unique within this process.
     pub key: u64,

@@ -25,7 +25,7 @@ pub(crate) struct LoadedProgram {
     pub decoding: Duration,
 }
 
-/// A loaded program. Only wrappers know the pipeline behind it.
+/// A loaded program. Its pipeline type is only known to wrappers.
 pub(crate) trait Served {
     /// Runs a method.
     fn call(&mut self, handler: &FnToken, arguments: Incoming) -> Result<Outgoing, MethodError>;

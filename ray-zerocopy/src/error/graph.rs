@@ -1,4 +1,4 @@
-//! Why a graph cannot be read, or run.
+//! Errors of decoding and running graphs.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,76 +6,77 @@ use super::arena::ArenaError;
 use super::device::DeviceError;
 use super::script::ScriptError;
 
-/// Why a graph cannot be read.
+/// Error of opening a traced graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum GraphError {
-    /// The arena or the file holds something else.
-    #[error("it holds no graph, but {}; graphs are made by `jit::trace`, and saved with `save`", if .found.is_empty() { "a packed checkpoint" } else { .found })]
+    /// The arena or the file does not contain a graph.
+    #[error(
+        "expected a traced graph, found {}; create a graph with `jit::trace`, and write it with `save`",
+        if .found.is_empty() { "a packed checkpoint" } else { .found }
+    )]
     NoGraph {
-        /// What it holds.
+        /// What the arena or the file contains.
         found: String,
     },
-    /// It was made by another version.
-    #[error(
-        "the graph was made by {found}, and this program runs those of {expected}; trace it again with this version"
-    )]
+    /// The graph has another format, or was made for another version of burn.
+    #[error("the graph has {found}, but this program requires {expected}; trace it again with this version")]
     Version {
-        /// What made it.
+        /// Format and version of burn of the graph.
         found: String,
-        /// What this program runs.
+        /// Format and version of burn that this program requires.
         expected: String,
     },
-    /// Its bytes are no graph.
+    /// The bytes are not a valid graph.
     #[error("the graph is corrupted: {reason}")]
     Corrupted {
         /// What is wrong.
         reason: String,
     },
-    /// A weight is missing, or another one.
+    /// A weight is missing, or has another type or shape.
     #[error("constant `{path}` of the graph {reason}")]
     Constant {
-        /// Its path.
+        /// Path of the weight.
         path: String,
         /// What is wrong.
         reason: String,
     },
-    /// The arena cannot be trusted.
+    /// The arena cannot be read, or fails validation.
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }
 
-/// Why a graph did not run.
+/// Error of loading or running a graph or a TorchScript module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// The device is not there.
+    /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The device has no interpreter of graphs.
+    /// The device does not support graphs.
     #[error("graphs do not run on `{device}`; they run on `cpu`, `cuda` and `wgpu`")]
     NoInterpreter {
         /// The device.
         device: String,
     },
-    /// The device is none of LibTorch's.
+    /// The device is not supported by LibTorch.
     #[error("TorchScript modules do not run on `{device}`; they run on `cpu` and `libtorch:cuda:0`")]
     NoLibTorch {
         /// The device.
         device: String,
     },
-    /// The graph cannot be read.
+    /// The graph cannot be opened.
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The TorchScript module cannot be loaded.
     #[error(transparent)]
     Script(#[from] ScriptError),
-    /// There is no method of the name.
+    /// There is no method of this name.
     #[error("there is no method `{name}`; there is {found}")]
     Method {
         /// The name.
         name: String,
-        /// The methods that there are.
+        /// The methods that exist.
         found: String,
     },
     /// A method of a TorchScript module failed.
@@ -83,49 +84,49 @@ pub enum ReplayError {
     Failed {
         /// The method.
         method: String,
-        /// What LibTorch said.
+        /// LibTorch's error.
         reason: String,
     },
-    /// An input is missing, or there is one too many.
+    /// An input is missing, or has an unknown name.
     #[error("input `{name}` {reason}; the graph takes {expected}")]
     Inputs {
-        /// Its name.
+        /// Name of the input.
         name: String,
         /// What is wrong.
         reason: String,
-        /// The inputs that there are.
+        /// The inputs that the graph takes.
         expected: String,
     },
-    /// An input is not what the graph takes.
+    /// An input has another type or shape than the graph takes.
     #[error("input `{name}` is {found}, and the graph takes {expected}")]
     Input {
-        /// Its name.
+        /// Name of the input.
         name: String,
-        /// What the graph takes.
+        /// The expected type and shape.
         expected: String,
-        /// What was given.
+        /// The type and shape that were given.
         found: String,
     },
     /// An operation failed.
     #[error("operation {number} ({operation}) failed: {reason}")]
     Operation {
-        /// Which of them.
+        /// Index of the operation.
         number: usize,
-        /// What it is called.
+        /// Name of the operation.
         operation: String,
-        /// What the backend said.
+        /// The backend's error.
         reason: String,
     },
-    /// The sizes of the inputs make a number that an operation cannot have.
-    #[error("operation {number} ({operation}) cannot be done at {sizes}: {reason}")]
+    /// At the sizes of the inputs, a number of an operation is out of range.
+    #[error("operation {number} ({operation}) cannot run at {sizes}: {reason}")]
     Sizes {
-        /// Which of them.
+        /// Index of the operation.
         number: usize,
-        /// What it is called.
+        /// Name of the operation.
         operation: String,
         /// The sizes.
         sizes: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What can go wrong between this program, Python, Ray, and the machines of a cluster.
+//! Errors of the Ray bindings: of this program, Python, Ray, and the nodes of a cluster.
 
 use std::path::PathBuf;
 
@@ -6,187 +6,188 @@ use serde::{Deserialize, Serialize};
 
 use crate::os::byte_size::mib;
 
-/// Why Ray did not do what it was asked.
+/// Error of a Ray operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RayError {
     /// No Python environment has Ray.
     #[error(
-        "there is no Ray for Python {version} in {}: {reason}; a virtual environment of that Python with `pip install ray` will do, and RAY_ZEROCOPY_PYTHON or VIRTUAL_ENV names it; in a clone of ray-zerocopy, `cargo xtask ray-env` makes one that is found without",
+        "found no Ray for Python {version} in {}: {reason}; create a virtual environment of this Python version with `pip install ray`, and set RAY_ZEROCOPY_PYTHON or VIRTUAL_ENV to its path; in a clone of ray-zerocopy, `cargo xtask ray-env` creates one that is found without a variable",
         places(.looked)
     )]
     NoRay {
-        /// The version of Python that this program is linked with.
+        /// Version of Python that this program is linked with.
         version: String,
-        /// Where it was looked for.
+        /// The folders that were searched.
         looked: Vec<PathBuf>,
-        /// What Python said.
+        /// Python's error.
         reason: String,
     },
-    /// The environment is of another Python than the library that this program is linked with.
+    /// The environment has another Python version than the library that this program is linked
+    /// with.
     #[error(
-        "{environment} is an environment of Python {found}, and this program is linked with libpython {linked}; build it with PYO3_PYTHON={environment}/bin/python, or name an environment of {linked} in RAY_ZEROCOPY_PYTHON"
+        "{environment} is an environment of Python {found}, but this program is linked with libpython {linked}; build it with PYO3_PYTHON={environment}/bin/python, or set RAY_ZEROCOPY_PYTHON to an environment of Python {linked}"
     )]
     OtherPython {
-        /// The environment.
+        /// Path of the environment.
         environment: String,
-        /// Its version.
+        /// Its Python version.
         found: String,
-        /// The version of the library.
+        /// Version of the linked library.
         linked: String,
     },
     /// The cluster cannot be reached or started.
     #[error("no Ray cluster at `{address}`: {cause}")]
     Connect {
-        /// Where.
+        /// Address of the cluster.
         address: String,
-        /// What Ray said.
+        /// Ray's error.
         cause: String,
     },
-    /// This process is in another cluster.
-    #[error("this process is in the cluster {address} already; shut it down first")]
+    /// This process is connected to a cluster already.
+    #[error("this process is already connected to the cluster {address}; call `shut_down` on that one first")]
     AlreadyConnected {
-        /// Its address.
+        /// Address of the current cluster.
         address: String,
     },
-    /// Weights or results of the cluster's store are read in place still.
+    /// Weights or results in the cluster's store are still borrowed.
     #[error(
-        "this process still reads {objects} objects of the store of the cluster {address} in place; drop wrappers, arenas, pipelines and results that came from there, then shut it down"
+        "this process still borrows {objects} objects in the store of the cluster {address}; drop its wrappers, arenas, pipelines and results, then shut it down"
     )]
     #[serde(rename = "Borrowed")]
     StoreInUse {
-        /// Its address.
+        /// Address of the cluster.
         address: String,
-        /// How many objects.
+        /// Number of borrowed objects.
         #[serde(rename = "loans")]
         objects: usize,
     },
-    /// The cluster has been left.
+    /// The connection to the cluster has been closed.
     #[error("the cluster has been shut down")]
     ShutDown,
     /// This process is a fork of one that uses Ray.
     #[error(
-        "this process is a fork of one that uses Ray, and neither Ray nor Python runs in it; start it by executing a program instead (in Python: `spawn`, not `fork`)"
+        "this process is a fork of one that uses Ray, and neither Ray nor Python works in a fork; execute a program instead of forking (in Python: `spawn`, not `fork`)"
     )]
     Forked,
     /// The program has privileges that its caller lacks.
     #[error(
-        "this program has privileges that its caller lacks (setuid, setgid or file capabilities), and Ray would start it again with the environment of its caller; run it without them, or let a program without them join the cluster"
+        "this program has privileges that its caller lacks (setuid, setgid or file capabilities), and Ray would start it as a worker with the caller's environment; run it without these privileges, or connect to the cluster from another program"
     )]
     Privileged,
-    /// The file of this program cannot be started again.
-    #[error("Ray's workers are this program, started again, and {path} cannot be: {reason}")]
+    /// The file of this program cannot be started as a worker.
+    #[error("Ray's workers run this program, but {path} cannot be started as a worker: {reason}")]
     Program {
-        /// The file.
+        /// Path of the program.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The runtime environment that Ray would use is not what workers need.
+    /// A key of Ray's runtime environment conflicts with the settings that workers need.
     #[error("the runtime environment has `{key}`: {reason}")]
     RuntimeEnv {
         /// The key.
         key: String,
-        /// Why that is wrong, and what to do.
+        /// The conflict, and what to do.
         reason: String,
     },
-    /// The object store has no room.
-    #[error("Ray's object store on this node has {} MiB of {} MiB free, and {} MiB are needed; start Ray with a larger --object-store-memory, release what is in it, or allow spilling with `ClusterBuilder::spill`", mib(*.free), mib(*.capacity), mib(*.needed))]
+    /// The object store is full.
+    #[error("Ray's object store on this node has {} MiB of {} MiB free, but {} MiB are needed; start Ray with a larger --object-store-memory, release objects in the store, or allow spilling with `ClusterBuilder::spill`", mib(*.free), mib(*.capacity), mib(*.needed))]
     StoreFull {
-        /// How many bytes are needed.
+        /// Required bytes.
         needed: u64,
-        /// How many are free.
+        /// Free bytes.
         free: u64,
-        /// How large the store is.
+        /// Size of the store in bytes.
         capacity: u64,
     },
     /// A function or method panicked in a worker.
     #[error("`{what}` panicked in worker {worker}: {message}")]
     Panicked {
-        /// The function.
+        /// Name of the function.
         what: String,
-        /// The worker's process and node.
+        /// The worker's process id and node.
         worker: String,
-        /// What the panic said, and where.
+        /// Message and source location of the panic.
         message: String,
     },
     /// Python code raised an exception in a worker.
     #[error("`{what}` raised an exception in a worker: {cause}")]
     Raised {
-        /// The function.
+        /// Name of the function.
         what: String,
         /// The exception, with its traceback.
         cause: String,
     },
-    /// A worker's process ended.
+    /// A worker process died.
     #[error("the worker of `{what}` died: {cause}")]
     WorkerDied {
-        /// What it ran.
+        /// Name of the task that it ran.
         what: String,
-        /// What Ray knows of it.
+        /// The cause, as reported by Ray.
         cause: String,
     },
-    /// An actor is gone, or is being restarted.
+    /// An actor is dead, or is being restarted.
     #[error("the actor of `{what}` {}: {cause}", if *.is_restarting { "is being restarted" } else { "is dead" })]
     ActorDied {
-        /// What it was asked for.
+        /// Name of the call.
         what: String,
-        /// Whether it comes back.
+        /// Whether Ray restarts the actor.
         #[serde(rename = "restarting")]
         is_restarting: bool,
-        /// What Ray knows of it.
+        /// The cause, as reported by Ray.
         cause: String,
     },
-    /// There is no actor of this name.
+    /// No actor has this name.
     #[error("there is no actor `{name}`: {cause}")]
     NoActor {
         /// The name.
         name: String,
-        /// What Ray said.
+        /// Ray's error.
         cause: String,
     },
-    /// Somebody cancelled it.
+    /// The call was cancelled.
     #[error("`{what}` was cancelled")]
     Cancelled {
-        /// What was.
+        /// Name of the call.
         what: String,
     },
-    /// It is not there in time.
-    #[error("`{what}` was not there in time")]
+    /// The result was not available in time.
+    #[error("the result of `{what}` was not available in time")]
     TimedOut {
-        /// What was not.
+        /// Name of the call.
         what: String,
     },
-    /// An object is gone: its node, or the process that owned it.
+    /// An object is lost with its node, or with the process that owned it.
     #[error("the object of `{what}` is lost: {cause}")]
     Lost {
-        /// What made it.
+        /// Name of the call that created the object.
         what: String,
-        /// What Ray knows of it.
+        /// The cause, as reported by Ray.
         cause: String,
     },
-    /// A worker is another build of the program.
+    /// A worker runs another build of the program.
     #[error(
-        "worker {worker} is another build of this program; was it rebuilt while it runs? Start it again, so that driver and workers are the same file"
+        "worker {worker} runs another build of this program, which was probably rebuilt in the meantime; restart the program, so that driver and workers run the same file"
     )]
     OtherBinary {
-        /// The worker's process and node.
+        /// The worker's process id and node.
         worker: String,
     },
-    /// A value could not be turned into bytes or back.
+    /// A value could not be serialised or deserialised.
     #[error("{what} could not be sent: {reason}")]
     Wire {
         /// The value.
         what: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// Anything else that Ray or Python says.
+    /// Any other error of Ray or Python.
     #[error("Ray failed at `{what}`: {cause}")]
     Other {
-        /// What was asked.
+        /// Name of the operation.
         what: String,
-        /// What it said.
+        /// The error of Ray or Python.
         cause: String,
     },
 }
@@ -198,11 +199,11 @@ fn places(looked: &[PathBuf]) -> String {
     }
 }
 
-/// Creates an error from what was asked for, and the cause that Ray gave.
+/// Creates an error from the name of the operation and Ray's cause.
 type Constructor = fn(String, String) -> RayError;
 
-/// What the classes of Ray's exceptions mean. The first that is among an exception's base classes
-/// counts, so a class stands before its bases.
+/// Errors by the class of Ray's exception. The first entry that is among an exception's base
+/// classes is used, so a class is listed before its bases.
 const BY_CLASS: &[(&str, Constructor)] = &[
     ("TaskCancelledError", |what, _| RayError::Cancelled { what }),
     ("GetTimeoutError", |what, _| RayError::TimedOut { what }),
@@ -230,7 +231,7 @@ fn other(what: String, cause: String) -> RayError {
 }
 
 impl RayError {
-    /// What `exception` means that Ray gave for `what`.
+    /// Converts an exception of Ray into an error. `what` is the name of the operation.
     pub(crate) fn of(exception: &pyo3::Bound<'_, pyo3::PyAny>, what: &str) -> Self {
         use pyo3::prelude::*;
         let kind = exception.get_type().name().map(|name| name.to_string()).unwrap_or_default();
@@ -248,7 +249,7 @@ impl RayError {
         constructor.unwrap_or(other)(what.to_owned(), cause)
     }
 
-    /// An exception that was raised here, in this process.
+    /// Converts an exception that was raised in this process.
     pub(crate) fn here(error: &pyo3::PyErr, what: &str) -> Self {
         pyo3::Python::attach(|py| Self::of(error.value(py).as_any(), what))
     }

@@ -1,65 +1,67 @@
-//! Why a TorchScript module cannot be opened.
+//! Errors of opening TorchScript modules.
 
 use serde::{Deserialize, Serialize};
 
 use super::arena::ArenaError;
 
-/// Why a TorchScript module cannot be opened.
+/// Error of opening a TorchScript module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ScriptError {
-    /// The file is no TorchScript module.
+    /// The file is not a TorchScript module.
     #[error(
-        "`{file}` is no TorchScript module: {reason}; `torch.jit.trace` or `torch.jit.script` make one, and its `save` writes it"
+        "`{file}` is not a TorchScript module: {reason}; create one with `torch.jit.trace` or `torch.jit.script`, \
+         and write it with its `save`"
     )]
     Open {
         /// The file.
         file: String,
-        /// What LibTorch said.
+        /// LibTorch's error, or what the file contains.
         reason: String,
     },
-    /// A method writes into a parameter, which is shared memory that nobody can write to.
+    /// A method writes to a parameter, which is in read-only shared memory.
     #[error(
-        "`{parameter}` cannot be shared: {what}; a parameter that changes is state, which `register_buffer` is for: each worker has its own \
-         buffers. If nothing writes there, trace the module instead of scripting it"
+        "`{parameter}` cannot be shared: {what}; register a parameter that changes with `register_buffer`, because \
+         each worker has its own copy of such a buffer. If nothing writes to it, trace the module instead of \
+         scripting it"
     )]
     Writes {
-        /// The parameter.
+        /// Path of the parameter.
         parameter: String,
-        /// Which method does what.
+        /// The method, and how it writes.
         what: String,
     },
-    /// It cannot be found out what a method writes.
-    #[error("the module cannot be shared: {what}, and what is written there cannot be found out")]
+    /// The analysis cannot determine what a method writes to.
+    #[error("the module cannot be shared: {what}, and the analysis cannot determine what is written there")]
     Unknown {
-        /// Which method does what.
+        /// The method, and what it does.
         what: String,
     },
     /// The module could not be split.
-    #[error("the module cannot be taken apart: {reason}")]
+    #[error("the module cannot be split into weights and code: {reason}")]
     Split {
-        /// What LibTorch said.
+        /// LibTorch's error.
         reason: String,
     },
     /// The program was built without LibTorch.
     #[error(
-        "TorchScript modules are run by LibTorch, which this program was built without; build it with \
+        "TorchScript modules need LibTorch, and this program was built without it; build it with \
          `ray-zerocopy = {{ features = [\"torchscript\"] }}`"
     )]
     NotCompiled,
-    /// The file or the arena holds something else.
-    #[error("it holds no TorchScript module, but {}", if .found.is_empty() { "a packed checkpoint" } else { .found })]
+    /// The file or the arena does not contain a TorchScript module.
+    #[error("expected a TorchScript module, found {}", if .found.is_empty() { "a packed checkpoint" } else { .found })]
     NoScript {
-        /// What it holds.
+        /// What the file or the arena contains.
         found: String,
     },
-    /// Its table of methods cannot be read.
+    /// The module's signature cannot be decoded, or its skeleton cannot be loaded.
     #[error("the module is corrupted: {reason}")]
     Corrupted {
-        /// What is wrong.
+        /// Why it is invalid.
         reason: String,
     },
-    /// The arena cannot be trusted, or not be made.
+    /// The arena cannot be read or created, or fails validation.
     #[error(transparent)]
     Arena(#[from] ArenaError),
 }

@@ -1,4 +1,4 @@
-//! Why a forward pass could not be recorded.
+//! Errors of tracing.
 
 use super::arena::ArenaError;
 use super::graph::ReplayError;
@@ -6,7 +6,7 @@ use super::load::LoadError;
 use super::share::ShareError;
 use super::value::ValueError;
 
-/// Why a forward pass could not be recorded as a graph.
+/// Error of recording a forward pass as a graph.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TraceError {
@@ -19,103 +19,105 @@ pub enum TraceError {
     /// The graph's arena cannot be built.
     #[error(transparent)]
     Arena(#[from] ArenaError),
-    /// An example input is not usable.
+    /// An example input cannot be used.
     #[error("example input `{name}`: {reason}")]
     Input {
-        /// Its name.
+        /// Name of the input.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A symbol does not fit the example inputs.
+    /// A symbol does not match the example inputs.
     #[error("symbol `{name}`: {reason}")]
     Symbol {
-        /// Its name.
+        /// Name of the symbol.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// There is no such method, or not one that can be recorded.
+    /// There is no such method, or it cannot be recorded.
     #[error("method `{name}`: {reason}")]
     Method {
-        /// Its name.
+        /// Name of the method.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The code did something that cannot be recorded.
+    /// The forward pass did something that cannot be recorded.
     #[error(
-        "the forward pass cannot be recorded: {reason}; it happened {}. What depends on the values of a tensor, and not only \
-         on its shape, has no place in a graph: compute it with tensor operations, or pass it as an input",
+        "the forward pass cannot be recorded: it failed {}: {reason}. A graph may depend on the shapes of tensors but \
+         not on their values: compute what depends on a value with tensor operations, or pass it as an input",
         place(.after)
     )]
     Untraceable {
-        /// What the code said, and where.
+        /// The panic message or error, with its place in the code.
         reason: String,
-        /// The operation before.
+        /// Name of the preceding operation.
         after: Option<String>,
     },
-    /// What the forward pass asked of its inputs is not there.
-    #[error("the forward pass took its inputs wrongly: {0}")]
+    /// The forward pass requested an input under another name, rank or kind.
+    #[error("invalid use of the inputs in the forward pass: {0}")]
     Value(#[from] ValueError),
-    /// An output cannot be one of a graph.
+    /// An output cannot be an output of a graph.
     #[error("output `{name}`: {reason}")]
     Output {
-        /// Its name.
+        /// Name of the output.
         name: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The forward pass does other things at other sizes.
+    /// The forward pass runs other operations at other sizes.
     #[error(
-        "the forward pass is another one at other sizes of {symbols}: {reason}; record a graph for each case, without that symbol"
+        "the forward pass is not the same at all sizes of {symbols}: {reason}; record a graph for each case, without \
+         that symbol"
     )]
     Structure {
         /// The symbols.
         symbols: String,
-        /// Where the two part.
+        /// The first difference.
         reason: String,
     },
-    /// A number in an operation depends on the sizes in a way that is not known.
+    /// A number in an operation depends on the sizes in an unsupported way.
     #[error(
-        "a number of {operation} depends on {symbols} and is no sum of products of them: it is {found}; compute it with tensor \
-         operations, or record a graph for each size"
+        "a number in {operation} depends on {symbols}, but is not a sum of products of them: its values are {found}; \
+         compute it with tensor operations, or record a graph for each size"
     )]
     Number {
         /// The operation.
         operation: String,
         /// The symbols.
         symbols: String,
-        /// The number at each of the sizes.
+        /// Values of the number at the recorded sizes.
         found: String,
     },
-    /// A tensor that the forward pass makes depends on the sizes in a way that is not known.
+    /// A tensor that the forward pass creates from numbers depends on the sizes in an unsupported
+    /// way.
     #[error(
-        "the forward pass makes a tensor of shape {shape} for {operation} whose elements depend on {symbols}, and they are \
-         neither equal nor evenly spaced; make it in the constructor, or with tensor operations"
+        "the forward pass creates a tensor of shape {shape} for {operation}, whose elements depend on {symbols} but \
+         are neither equal nor evenly spaced; create it in the constructor, or with tensor operations"
     )]
     Constant {
         /// The first operation that reads it.
         operation: String,
-        /// Its shape, at the traced sizes.
+        /// Shape of the tensor, at the traced sizes.
         shape: String,
         /// The symbols.
         symbols: String,
     },
-    /// The graph does not give what the pipeline does.
+    /// An output of the graph differs from the pipeline's.
     #[error(
-        "the graph gives another `{output}` than the pipeline for {which}: {how}; does the forward pass read the values of its \
-         inputs, draw random numbers, or change state?"
+        "output `{output}` of the graph differs from that of the pipeline for {which}: {how}; does the forward pass \
+         read the values of its inputs, draw random numbers, or change state?"
     )]
     Differs {
         /// The output.
         output: String,
-        /// For which inputs.
+        /// The inputs for which it differs.
         which: String,
         /// The first difference.
         how: String,
     },
-    /// The graph cannot be run.
+    /// The recorded graph does not run.
     #[error("the recorded graph does not run: {0}")]
     Replay(#[from] ReplayError),
 }

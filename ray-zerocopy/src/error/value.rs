@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// There is no tensor of the name.
+    /// There is no tensor of this name.
     #[error("there is no tensor `{name}`; there is {found}")]
     Missing {
         /// The name.

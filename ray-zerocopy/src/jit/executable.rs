@@ -1,6 +1,6 @@
-//! A graph or a module that is loaded on a device and runs there.
+//! A traced graph or a TorchScript module, loaded on a device.
 //!
-//! Knows tensors and errors; what runs is behind the trait [`Callable`], which the rooms of graphs and of TorchScript implement.
+//! The implementation is behind the trait [`Callable`], which `graph` and `torchscript` implement.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use crate::os::fork;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Values;
 
-/// A graph that is loaded on a device, with its weights: see [`TracedGraph::load`](super::traced_graph::TracedGraph::load) and
+/// A graph or a module that is loaded on a device, with its weights. Created by
+/// [`TracedGraph::load`](super::traced_graph::TracedGraph::load) and
 /// [`TorchScript::load`](super::torchscript::TorchScript::load).
 pub struct Executable {
     device: Device,
@@ -19,12 +20,12 @@ pub struct Executable {
     copied: Vec<CopiedTensor>,
 }
 
-/// What is loaded: a graph, or a module of LibTorch.
+/// A loaded graph, or a loaded LibTorch module.
 pub(super) trait Callable: Send {
-    /// The method that is meant if none is named.
+    /// Name of the default method.
     fn main(&self) -> &str;
 
-    /// What it was made of.
+    /// What it was created from: the traced pipeline, or the module's file.
     fn origin(&self) -> &str;
 
     /// Calls a method.
@@ -32,37 +33,40 @@ pub(super) trait Callable: Send {
 }
 
 impl Executable {
-    /// Wraps what was loaded. Inputs are taken from any device, and outputs are on `device`.
+    /// Wraps a loaded graph or module. Inputs may be on any device; outputs are on `device`.
     pub(super) fn new(run: Box<dyn Callable>, device: Device, copied: Vec<CopiedTensor>) -> Self {
         Self { device, run, copied }
     }
 
-    /// The weights that are copies, because the device or the backend cannot borrow them. Empty is the rule on `cpu`.
+    /// The weights that were copied, because the device or the backend cannot borrow them. Usually
+    /// empty on `cpu`.
     pub fn copied(&self) -> &[CopiedTensor] {
         &self.copied
     }
 
-    /// Where outputs are: where a graph computes, and host memory for a TorchScript module.
+    /// Device of the outputs: the device of a graph, and host memory for a TorchScript module.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Runs the graph, or the method `forward` of a TorchScript module. Inputs may be on any device.
+    /// Runs the graph, or the method `forward` of a TorchScript module. Inputs may be on any
+    /// device.
     ///
-    /// After an error, the next run is as good as the first.
+    /// It can be run again after an error.
     ///
     /// # Errors
-    /// If an input is missing or is not what the graph takes: names it. Or if the backend fails in an operation.
+    /// If an input is missing or does not match the graph; the error names it. Or if an operation
+    /// fails in the backend.
     pub fn run(&mut self, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
         fork::adopt();
         let method = self.run.main().to_owned();
         self.run.run(&method, inputs.into())
     }
 
-    /// Calls a method of a TorchScript module. A graph has one, `run`.
+    /// Calls a method of a TorchScript module. A graph has a single method, `run`.
     ///
     /// # Errors
-    /// As [`run`](Self::run); and if there is no such method.
+    /// As [`run`](Self::run), or if there is no such method.
     pub fn call(&mut self, method: &str, inputs: impl Into<Values>) -> Result<Values, ReplayError> {
         fork::adopt();
         self.run.run(method, inputs.into())

@@ -1,21 +1,18 @@
-//! Traced graphs: a forward pass that was recorded once, and runs without its pipeline's Rust type.
+//! Traced graphs: recorded forward passes, which run without the pipeline's Rust type.
 //!
-//! [`trace()`] records, [`TracedGraph`] is what it gives, [`Executable`] runs it in this process, and [`JitTaskWrapper`] and
-//! [`JitActorWrapper`] run it in others. Weights are borrowed from an arena, as a pipeline's are; nothing is stored twice.
+//! [`trace()`] records a pipeline and returns a [`TracedGraph`]. [`Executable`] runs the graph in
+//! this process, [`JitTaskWrapper`] and [`JitActorWrapper`] in worker processes. Weights are
+//! borrowed from an arena, like those of a pipeline, and are stored once.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `trace` | pipeline and example inputs → graph |
-//! | `symbol` | sizes that may differ from call to call |
-//! | `passes` | what is done to a recorded graph |
-//! | `graph`, `read` | the graph as data, and reading it |
-//! | `info` | what a graph takes, gives and does |
-//! | `traced` | a graph with its weights, and its file |
-//! | `replay` | runs a graph |
-//! | `value` | named tensors of any rank and kind |
-//! | `script` | TorchScript modules |
-//! | `opened` | a file with either |
-//! | `form`, `pipeline`, `wrapper` | a graph or a module on engines |
+//! | `trace/` | creates a graph from a pipeline and example inputs |
+//! | `graph/` | the graph as data, and its execution |
+//! | `traced_graph` | a graph with its weights, and its file |
+//! | `torchscript/` | TorchScript modules |
+//! | `model` | a graph or a module, whichever a file contains |
+//! | `executable` | a graph or a module, loaded on a device |
+//! | `program`, `pipeline`, `wrapper` | a graph or a module on engines |
 
 pub(crate) mod executable;
 pub(crate) mod graph;

@@ -20,13 +20,14 @@ use crate::error::script::ScriptError;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Model {
-    /// What [`trace`](super::trace()) has made.
+    /// A graph created by [`trace`](super::trace()).
     Graph(TracedGraph),
-    /// What `torch.jit.save` has written, or [`TorchScript::save`].
+    /// A module written by `torch.jit.save` or [`TorchScript::save`].
     Script(TorchScript),
 }
 
-/// Opens a saved graph, a saved module, or a module of Python's torch, and reports its progress in bytes.
+/// Opens a saved graph, a saved module, or a module written by Python's torch. The callback gets
+/// the progress in bytes.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -50,12 +51,12 @@ pub enum Model {
 /// ```
 ///
 /// # Errors
-/// If the file holds neither, or cannot be trusted.
+/// If the file contains neither, or fails validation.
 pub fn open(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> crate::error::Result<Model> {
     let path = path.as_ref();
     match ArenaFile::open(path) {
         Ok(file) => Model::from_arena(&file.seal(&mut progress)?),
-        // A state dict is an archive too, and the error says so.
+        // Also for a state dict, which is an archive too: the error of `TorchScript` says so.
         Err(ArenaError::NotAnArena(_)) if kind::kind(path).is_ok_and(|kind| kind.is_some()) => {
             Ok(Model::Script(TorchScript::open_with_progress(path, progress)?))
         }
@@ -64,10 +65,10 @@ pub fn open(path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> crate
 }
 
 impl Model {
-    /// What an arena holds.
+    /// Opens the graph or the module in an arena.
     ///
     /// # Errors
-    /// If it holds neither.
+    /// If it contains neither.
     pub fn from_arena(arena: &Arena) -> crate::error::Result<Self> {
         match TorchScript::from_arena(arena) {
             Ok(script) => Ok(Self::Script(script)),
@@ -76,10 +77,11 @@ impl Model {
         }
     }
 
-    /// Loads it in this process: see [`TracedGraph::load`] and [`TorchScript::load`].
+    /// Loads the graph or the module in this process: see [`TracedGraph::load`] and
+    /// [`TorchScript::load`].
     ///
     /// # Errors
-    /// If the device is not there, or cannot run it.
+    /// If the device does not exist, or does not support it.
     pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         match self {
             Self::Graph(graph) => graph.load(device),
@@ -87,7 +89,7 @@ impl Model {
         }
     }
 
-    /// Writes it to one file.
+    /// Writes the graph or the module to one file.
     ///
     /// # Errors
     /// If the file cannot be written.

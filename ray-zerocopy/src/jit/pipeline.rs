@@ -1,4 +1,5 @@
-//! A graph as a pipeline, so that engines, wrappers and reports need to know nothing of graphs.
+//! [`Pipeline`] implementation for graphs, so that engines, wrappers and reports work without
+//! knowledge of graphs.
 
 use std::any::Any;
 use std::fmt;
@@ -25,7 +26,7 @@ use crate::remote::pending::Pending;
 use crate::remote::wire::{Reader, WireError, Writer};
 use crate::tensor::value::{Value, Values};
 
-/// A graph, as wrappers keep it: without its weights before it is loaded.
+/// Pipeline type of a graph or a module in wrappers. Has no weights until it is loaded.
 #[doc(hidden)]
 pub struct Graph {
     kind: ProgramKind,
@@ -33,7 +34,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The replay of a graph that was loaded.
+    /// Returns the executable, or `None` if the graph has not been loaded.
     pub(super) fn into_replay(self) -> Option<Executable> {
         self.replay
     }
@@ -43,10 +44,10 @@ fn failed(error: impl ToString) -> LoadError {
     LoadError::Rebuild { pipeline: "the graph".to_owned(), reason: error.to_string() }
 }
 
-// An error of a user's type is not about this one.
+// Keeps these impls out of trait-error suggestions for user types.
 #[diagnostic::do_not_recommend]
 impl Pipeline for Graph {
-    /// Gives nothing: the arena of a graph is made by the trace.
+    /// Collects no tensors: tracing has already created the graph's arena.
     fn collect(&self, _: &mut Collector) -> Result<(), ShareError> {
         Ok(())
     }
@@ -67,7 +68,7 @@ impl Root for Graph {
     }
 
     fn rebuild(source: &Source<'_>, _: &Device) -> Result<Self, LoadError> {
-        let arena = source.whole().ok_or_else(|| failed("a graph comes out of an arena"))?;
+        let arena = source.whole().ok_or_else(|| failed("graphs are loaded from an arena"))?;
         Ok(Self { kind: ProgramKind::of(arena).map_err(failed)?, replay: None })
     }
 }
@@ -77,12 +78,12 @@ impl Remote for Graph {
     type Tasks = GraphCaller;
     type Actors = GraphCaller;
 
-    /// None that could be called without a graph at hand: see [`GraphCaller::run`].
+    /// Empty: the methods are those of the graph or module at hand. See [`GraphCaller::run`].
     const METHODS: &'static [MethodEntry<Self>] = &[];
 }
 
-/// Calls of a traced graph or a TorchScript module: what [`JitActors`](super::JitActors) and
-/// [`JitActor`](super::JitActor) dereference to.
+/// Calls of a traced graph or a TorchScript module. [`JitActors`](super::JitActors) and
+/// [`JitActor`](super::JitActor) dereference to it.
 pub struct GraphCaller(Caller);
 
 impl From<Caller> for GraphCaller {
@@ -91,11 +92,12 @@ impl From<Caller> for GraphCaller {
     }
 }
 
-/// What graphs are loaded with, by name: so that workers need not be the program that made the graph.
+/// Name of the loader function. Because it is identified by name, workers may run another program
+/// than the one that created the graph.
 pub(crate) const LOADER: &str = "jit.load";
 const RUN: &str = "jit.run";
 
-/// The functions that workers know by name.
+/// Returns the function that workers look up by this name, or `None` if there is no such function.
 pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
     match name {
         LOADER => Some(Box::new(loader::<Graph> as Loader)),
@@ -107,14 +109,14 @@ pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
 impl GraphCaller {
     /// Runs a graph, or the method `forward` of a TorchScript module, in a worker.
     ///
-    /// Inputs that are not what it takes are an error of the result, and are not sent.
+    /// Inputs that do not match are not sent. The result is an error.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
         self.checked(None, &inputs.into())
     }
 
-    /// Calls a method of a TorchScript module in a worker. A graph has one, `run`.
+    /// Calls a method of a TorchScript module in a worker. A graph has a single method, `run`.
     ///
-    /// Inputs that are not what it takes are an error of the result, and are not sent.
+    /// Inputs that do not match are not sent. The result is an error.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
         self.checked(Some(method), &inputs.into())
     }
@@ -132,13 +134,13 @@ impl GraphCaller {
         self.0.call(Method::named(METHOD, RUN), write, take)
     }
 
-    /// The graph or module of the arena, which is read once for each program.
+    /// Decodes the graph or module in the arena, once for each program.
     fn kind(&self) -> Result<&ProgramKind, ReplayError> {
         let program = &self.0.program;
         let cached = program.cache.get_or_init(|| Box::new(ProgramKind::of(&program.arena)));
         match cached.downcast_ref::<Result<ProgramKind, ReplayError>>() {
             Some(kind) => kind.as_ref().map_err(Clone::clone),
-            None => Err(GraphError::Corrupted { reason: "its program is another pipeline's".to_owned() }.into()),
+            None => Err(GraphError::Corrupted { reason: "its program belongs to another pipeline".to_owned() }.into()),
         }
     }
 }
@@ -164,7 +166,7 @@ fn take_on(reader: &mut Reader, device: &Device) -> Result<Values, WireError> {
     names.into_iter().map(value).collect::<Result<Vec<(String, Value)>, _>>().map(Values::from_iter)
 }
 
-/// In the worker.
+/// Runs a call. Called in the worker.
 fn serve(graph: &mut Graph, reader: &mut Reader, writer: &mut Writer) -> Result<(), WireError> {
     let replay = graph.replay.as_mut().ok_or_else(|| WireError::new("the graph has not been loaded".to_owned()))?;
     let method: String = reader.value()?;

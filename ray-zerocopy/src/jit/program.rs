@@ -1,4 +1,4 @@
-//! What wrappers run: a traced graph, or a TorchScript module.
+//! A traced graph or a TorchScript module, as run by wrappers.
 
 use super::graph::runnable;
 use std::sync::Arc;
@@ -15,14 +15,15 @@ use crate::arena::arena::Arena;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::tensor::value::Values;
 
-/// What [`JitTaskWrapper`](super::wrapper::JitTaskWrapper) and [`JitActorWrapper`](super::wrapper::JitActorWrapper) run: a [`TracedGraph`] or a
-/// [`TorchScript`] module.
+/// A [`TracedGraph`] or a [`TorchScript`] module, which
+/// [`JitTaskWrapper`](super::wrapper::JitTaskWrapper) and
+/// [`JitActorWrapper`](super::wrapper::JitActorWrapper) can run. Sealed.
 pub trait Runnable: Sealed {
-    /// Its weights, with all that a worker needs to run it.
+    /// The arena with the weights and everything else that a worker needs to run it.
     fn arena(&self) -> &Arena;
 }
 
-/// Which of them it is, and what is known of it without its weights.
+/// The kind of a program, with its graph or signature but without its weights.
 #[derive(Clone)]
 #[doc(hidden)]
 pub struct ProgramKind(Inner);
@@ -33,7 +34,7 @@ enum Inner {
     Script(Arc<torchscript::signature::ModuleSignature>),
 }
 
-/// Nobody else's types are programs.
+/// Seals [`Runnable`].
 pub trait Sealed {
     #[doc(hidden)]
     fn kind(&self) -> ProgramKind;
@@ -64,10 +65,10 @@ impl Runnable for TorchScript {
 }
 
 impl ProgramKind {
-    /// What an arena holds.
+    /// Decodes the graph or the module in an arena.
     ///
     /// # Errors
-    /// If it holds neither, or what it holds cannot be read.
+    /// If the arena contains neither, or its content cannot be decoded.
     pub(super) fn of(arena: &Arena) -> Result<Self, ReplayError> {
         if arena.pipeline() == super::graph::code::PIPELINE
             && let Some(code) = torchscript::code_of(arena)
@@ -78,7 +79,7 @@ impl ProgramKind {
         Ok(graph?.kind())
     }
 
-    /// The method that is meant if none is named.
+    /// Name of the default method.
     pub(super) fn main(&self) -> &'static str {
         match &self.0 {
             Inner::Graph(_) => METHOD,
@@ -97,10 +98,10 @@ impl ProgramKind {
         }
     }
 
-    /// Loads it in this process, on a device that is called `name`.
+    /// Loads it in this process, on a device with the display name `name`.
     ///
     /// # Errors
-    /// If the device cannot run it.
+    /// If the device does not support it.
     pub(super) fn load(&self, arena: &Arena, device: &Device, name: &str) -> Result<Executable, ReplayError> {
         match &self.0 {
             Inner::Graph(code) => runnable::load(Arc::clone(code), arena, device, name),

@@ -1,4 +1,4 @@
-//! A graph with its weights.
+//! A traced graph with its weights, and its file.
 
 use super::graph::code::FIELD;
 use super::graph::code::PIPELINE;
@@ -20,12 +20,13 @@ use crate::error::arena::ArenaError;
 use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
 
-/// Constants of more bytes than this are tensors of the arena, which all processes share.
+/// Maximum size in bytes of an inline constant. Larger ones are tensors of the arena, which all
+/// processes share.
 const OWN: usize = 1 << 10;
 
-/// A recorded forward pass with its weights, which lie in an arena: see [`trace`](super::trace()).
+/// A recorded forward pass with its weights in an arena. Created by [`trace`](super::trace()).
 ///
-/// It knows nothing of the pipeline's Rust type: any program of this version of burn runs it.
+/// It does not need the pipeline's Rust type: any program with the same version of burn can run it.
 #[derive(Clone)]
 pub struct TracedGraph {
     info: GraphInfo,
@@ -33,10 +34,10 @@ pub struct TracedGraph {
 }
 
 impl TracedGraph {
-    /// Puts operations and constants beside the weights that they use, which stay where they are.
+    /// Creates an arena of the operations and constants. It refers to the used weights in place.
     pub(super) fn new(mut code: GraphCode, weights: &Arena) -> Result<Self, ArenaError> {
         let mut builder = ArenaBuilder::new(PIPELINE);
-        // An object store hands nothing out to others: what lies there is copied.
+        // Weights in an object store have no file descriptor to share, so they are copied.
         let beside = match weights.fd() {
             Some(_) => Some(builder.beside(weights)?),
             None => None,
@@ -73,10 +74,10 @@ impl TracedGraph {
         Ok(Self { info: GraphInfo(Arc::new(code)), arena })
     }
 
-    /// The graph in an arena.
+    /// Opens the graph in an arena.
     ///
     /// # Errors
-    /// If the arena holds none, or one of another version; or if it contradicts itself.
+    /// If the arena does not contain a graph, or the graph has another version or is inconsistent.
     pub fn from_arena(arena: &Arena) -> Result<Self, GraphError> {
         if arena.pipeline() != PIPELINE {
             return Err(GraphError::NoGraph { found: arena.pipeline().to_owned() });
@@ -92,16 +93,16 @@ impl TracedGraph {
         Ok(Self { info: GraphInfo(Arc::new(code)), arena: arena.clone() })
     }
 
-    /// Opens a graph file: the weights go into sealed memory, and every byte is checked on the way.
+    /// Opens a graph file. Reads the weights into sealed memory, and verifies every byte.
     ///
     /// # Errors
-    /// If the file cannot be read, is no graph of this version, or is corrupted.
+    /// If the file cannot be read, is not a graph of this version, or is corrupted.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GraphError> {
         Self::from_arena(&ArenaFile::open(path)?.seal(|_| ())?)
     }
 
-    /// Writes operations and weights to one file, `model.rzg` say. It is an arena file too, for `rzc` and for tools that read
-    /// burnpack.
+    /// Writes operations and weights to one file, such as `model.rzg`. The file is also an arena
+    /// file, which `rzc` and tools for burnpack can read.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -109,19 +110,20 @@ impl TracedGraph {
         self.arena.save(path)
     }
 
-    /// Loads the graph in this process, on a device: `"cpu"`, `"cuda:1"`, `"wgpu:0"`; see [`device()`](crate::device()).
+    /// Loads the graph in this process, on a device such as `"cpu"`, `"cuda:1"` or `"wgpu:0"`. See
+    /// [`device()`](crate::device()).
     ///
     /// On `cpu`, weights are borrowed.
     ///
     /// # Errors
-    /// If it is not a device, is not there, or cannot run graphs.
+    /// If the device is unknown, does not exist, or cannot run graphs.
     pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         let spec = DeviceSpec::of(device)?;
         runnable::load(Arc::clone(self.code()), &self.arena, &device::device(spec)?, &spec.to_string())
     }
 
-    /// The weights that the graph uses, and the graph itself. What it has in common with the arena that it was traced on is there
-    /// once.
+    /// The arena with the graph and the weights that it uses. Weights that it has in common with
+    /// the arena that it was traced on exist once.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }

@@ -1,4 +1,4 @@
-//! Wrappers of graphs: as those of pipelines, for workers that do not know the pipeline's type.
+//! Wrappers of graphs and TorchScript modules, for workers that do not have the pipeline's type.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,7 +25,8 @@ use crate::remote::ticket::Ticket;
 use crate::report::table::Report;
 use crate::tensor::value::Values;
 
-/// Runs a graph or a TorchScript module, each call as one task: a [`TaskWrapper`] without the pipeline's type.
+/// Runs a graph or a TorchScript module, each call as one task. A [`TaskWrapper`] without the
+/// pipeline's type.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -63,10 +64,10 @@ impl JitTaskWrapper {
         Self::on(&LocalPool::shared()?, graph)
     }
 
-    /// Runs a graph on workers of your choice: [`LocalPool`] ones, or those of a Ray cluster.
+    /// Runs a graph on the workers of a backend: a [`LocalPool`], or a Ray cluster.
     ///
     /// # Errors
-    /// If the weights cannot be brought there.
+    /// If the weights cannot be transferred to the backend.
     pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
         Ok(Self { tasks: TaskWrapper::from_arena_on(backend, graph.arena().clone())? })
     }
@@ -75,7 +76,7 @@ impl JitTaskWrapper {
         Self { tasks: change(self.tasks) }
     }
 
-    /// Where workers compute: see [`TaskWrapper::device`].
+    /// Sets the device that workers compute on. See [`TaskWrapper::device`].
     ///
     /// # Errors
     /// If it is not a device.
@@ -83,42 +84,43 @@ impl JitTaskWrapper {
         Ok(Self { tasks: self.tasks.device(device)? })
     }
 
-    /// Makes it an error if a worker has to copy a weight.
+    /// Fails if a worker has to copy a weight.
     #[must_use]
     pub fn strict(self) -> Self {
         self.with(TaskWrapper::strict)
     }
 
-    /// How the memory of the weights is treated: see [`TaskWrapper::memory`].
+    /// Sets the memory policy of the weights. See [`TaskWrapper::memory`].
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.with(|tasks| tasks.memory(memory))
     }
 
-    /// How long a call may take, with its time in the queue.
+    /// Sets the maximum duration of a call, including its time in the queue.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|tasks| tasks.deadline(deadline))
     }
 
-    /// How often a task may be tried when its workers die. Default: 3.
+    /// Sets the maximum number of attempts when workers die. Default: 3.
     #[must_use]
     pub fn attempts(self, attempts: u32) -> Self {
         self.with(|tasks| tasks.attempts(attempts))
     }
 
-    /// Makes a call fail at once when the queue is full.
+    /// Fails calls immediately when the queue is full, instead of waiting.
     #[must_use]
     pub fn fail_when_full(self) -> Self {
         self.with(TaskWrapper::fail_when_full)
     }
 
-    /// Runs the graph, or a module's `forward`. Wrong inputs are an error of the result, and cost no worker anything.
+    /// Runs the graph, or a module's `forward`. Inputs that do not match are not sent to a worker.
+    /// The result is an error.
     pub fn run(&self, inputs: impl Into<Values>) -> Pending<Values> {
         self.tasks.run(inputs)
     }
 
-    /// Calls a method of a TorchScript module, which has others than `forward`.
+    /// Calls a method of a TorchScript module, which may have others than `forward`.
     pub fn call(&self, method: &str, inputs: impl Into<Values>) -> Pending<Values> {
         self.tasks.call(method, inputs)
     }
@@ -128,7 +130,8 @@ impl JitTaskWrapper {
         self.tasks.arena()
     }
 
-    /// What each process maps and what it costs, from the kernel's figures. Prints as a table.
+    /// Reports the memory that each process maps and what it costs, as measured by the kernel.
+    /// Prints as a table.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -137,7 +140,7 @@ impl JitTaskWrapper {
     }
 }
 
-/// A graph as a cheap handle that can be serialised: an [`ActorWrapper`] without the pipeline's type.
+/// A cheap, serialisable handle of a graph. An [`ActorWrapper`] without the pipeline's type.
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -167,15 +170,15 @@ pub struct JitActorWrapper {
 }
 
 impl JitActorWrapper {
-    /// Actors of this machine.
+    /// Creates a wrapper whose actors run on this machine.
     pub fn new(graph: &impl Runnable) -> Self {
         Self { actors: ActorWrapper::from_arena(graph.arena().clone()) }
     }
 
-    /// Actors that live where you choose: on this machine, or on a Ray cluster.
+    /// Creates a wrapper whose actors run on a backend: this machine, or a Ray cluster.
     ///
     /// # Errors
-    /// If the weights cannot be brought there.
+    /// If the weights cannot be transferred to the backend.
     pub fn on(backend: &impl Backend, graph: &impl Runnable) -> Result<Self> {
         Ok(Self { actors: ActorWrapper::from_arena_on(backend, graph.arena().clone())? })
     }
@@ -184,7 +187,7 @@ impl JitActorWrapper {
         Self { actors: change(self.actors) }
     }
 
-    /// Where the graph runs: see [`ActorWrapper::device`].
+    /// Sets the device that the graph runs on. See [`ActorWrapper::device`].
     ///
     /// # Errors
     /// If it is not a device.
@@ -192,45 +195,47 @@ impl JitActorWrapper {
         Ok(Self { actors: self.actors.device(device)? })
     }
 
-    /// Makes it an error if a weight has to be copied.
+    /// Fails if a weight has to be copied.
     #[must_use]
     pub fn strict(self) -> Self {
         self.with(ActorWrapper::strict)
     }
 
-    /// How the memory of the weights is treated: see [`ActorWrapper::memory`].
+    /// Sets the memory policy of the weights. See [`ActorWrapper::memory`].
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.with(|actors| actors.memory(memory))
     }
 
-    /// How many threads each actor computes with. Default: the cores divided among the actors.
+    /// Sets the number of threads that each actor computes with. Default: the cores divided among
+    /// the actors.
     #[must_use]
     pub fn threads_per_worker(self, threads: usize) -> Self {
         self.with(|actors| actors.threads_per_worker(threads))
     }
 
-    /// How many calls may wait before callers have to. Default: 1024.
+    /// Sets the maximum number of queued calls before callers have to wait. Default: 1024.
     #[must_use]
     pub fn queue(self, calls: usize) -> Self {
         self.with(|actors| actors.queue(calls))
     }
 
-    /// How long a call may take, with its time in the queue.
+    /// Sets the maximum duration of a call, including its time in the queue.
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|actors| actors.deadline(deadline))
     }
 
-    /// How long the actors may take to come up, all together. Default: one minute.
+    /// Sets the time in which all actors must have started. Default: one minute.
     #[must_use]
     pub fn start_timeout(self, timeout: Duration) -> Self {
         self.with(|actors| actors.start_timeout(timeout))
     }
 
-    /// Starts actors of another program than this one: `rzc`, or any other that has this crate in the same version.
+    /// Sets the executable of the actors: `rzc`, or any other program with the same version of this
+    /// crate. Default: this program.
     ///
-    /// On this machine only: on Ray, actors are always this program.
+    /// On this machine only: on Ray, actors always run this program.
     #[must_use]
     pub fn program(self, program: impl Into<std::path::PathBuf>) -> Self {
         self.with(|actors| actors.program(program.into()))
@@ -239,18 +244,18 @@ impl JitActorWrapper {
     /// Loads the graph in this process, on the wrapper's device.
     ///
     /// # Errors
-    /// If the device is not there, or cannot run graphs; or if something had to be copied and the wrapper is
-    /// [`strict`](Self::strict).
+    /// If the device does not exist or cannot run graphs, or if a weight had to be copied and the
+    /// wrapper is [`strict`](Self::strict).
     pub fn load(&self) -> Result<Executable> {
         let loaded = self.actors.load()?.into_inner().into_replay();
-        let nothing = || GraphError::Corrupted { reason: "it was not loaded".to_owned() };
+        let nothing = || GraphError::Corrupted { reason: "it has not been loaded".to_owned() };
         Ok(loaded.ok_or_else(|| ReplayError::from(nothing()))?)
     }
 
-    /// Starts `actors` processes (one at least) that load the graph, and waits until they have.
+    /// Starts `actors` processes, at least one, and waits until all of them have loaded the graph.
     ///
     /// # Errors
-    /// If a process cannot be started or cannot load the graph; it is named.
+    /// If a process cannot be started or cannot load the graph. The error names it.
     pub fn spawn(&self, actors: usize) -> Result<JitActors> {
         self.actors.spawn(actors)
     }
@@ -260,7 +265,7 @@ impl JitActorWrapper {
         self.actors.arena()
     }
 
-    /// What each process that maps the weights costs. Prints as a table.
+    /// Reports the memory of each process that maps the weights. Prints as a table.
     ///
     /// # Errors
     /// If `/proc` cannot be read.
@@ -268,7 +273,8 @@ impl JitActorWrapper {
         self.actors.report()
     }
 
-    /// Offers the arena to other processes of this machine and user: see [`ActorWrapper::export`].
+    /// Offers the arena to other processes of the same user on this machine. See
+    /// [`ActorWrapper::export`].
     ///
     /// # Errors
     /// As [`ActorWrapper::export`].
@@ -276,22 +282,25 @@ impl JitActorWrapper {
         self.actors.export().map(JitTicket)
     }
 
-    /// Takes back what was exported or serialised: see [`ActorWrapper::withdraw`].
+    /// Stops offering the arena to holders of exported or serialised tickets. See
+    /// [`ActorWrapper::withdraw`].
     pub fn withdraw(&self) {
         self.actors.withdraw();
     }
 }
 
-/// An exported [`JitActorWrapper`]: plain data, for a process of the same machine and user. See [`Ticket`].
+/// An exported [`JitActorWrapper`]: plain data, for another process of the same user on the same
+/// machine. See [`Ticket`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JitTicket(Ticket<Graph>);
 
 impl JitTicket {
-    /// Fetches the arena from the process that shared it, and checks every byte: see [`Ticket::open`].
+    /// Fetches the arena from the process that shared it, and verifies every byte. See
+    /// [`Ticket::open`].
     ///
     /// # Errors
-    /// As [`Ticket::open`], or if the arena holds neither a graph nor a module.
+    /// As [`Ticket::open`], or if the arena contains neither a graph nor a module.
     pub fn open(&self) -> Result<JitActorWrapper, TicketError> {
         let actors = self.0.open()?;
         ProgramKind::of(actors.arena())?;
@@ -313,11 +322,11 @@ impl<'de> Deserialize<'de> for JitActorWrapper {
     }
 }
 
-/// Processes that have loaded a graph or a TorchScript module, and [run](super::GraphCaller::run) it. A call goes to whichever
-/// is free.
+/// Actors that have loaded a graph or a TorchScript module, and [run](super::GraphCaller::run) it.
+/// Each call runs on a free one.
 pub type JitActors = Actors<Graph>;
 
-/// One actor of several that [runs](super::GraphCaller::run) a graph or a TorchScript module.
+/// One of several actors that [run](super::GraphCaller::run) a graph or a TorchScript module.
 pub type JitActor = Actor<Graph>;
 
 impl fmt::Debug for JitTaskWrapper {

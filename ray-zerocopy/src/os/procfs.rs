@@ -174,7 +174,7 @@ Rss:                   4 kB
     }
 
     #[test]
-    fn a_mapped_file_is_found_by_an_address_in_it() {
+    fn mapped_file_is_found_by_address() {
         let maps = b"55d0c8a00000-55d0c8a21000 r-xp 00021000 08:02 173521                     /usr/bin/my prog\n\
                      7ffd4a5f0000-7ffd4a611000 rw-p 00000000 00:00 0                          [stack]\n";
         let expected = MappedFile {

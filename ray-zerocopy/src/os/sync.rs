@@ -85,14 +85,14 @@ mod tests {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let mut value = mutex.lock();
             *value = 2;
-            panic!("with the lock held");
+            panic!("while the lock is held");
         }));
         assert!(panicked.is_err());
         assert_eq!(*mutex.lock(), 2);
     }
 
     #[test]
-    fn wait_while_says_whether_its_time_was_over() {
+    fn wait_while_reports_a_timeout() {
         let (mutex, condvar) = (Mutex::new(0), Condvar::default());
         let (guard, waited) = condvar.wait_while(mutex.lock(), Duration::from_millis(1), |value| *value == 0);
         assert_eq!(waited, Waited::TimedOut);

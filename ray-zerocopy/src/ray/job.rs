@@ -42,8 +42,8 @@ impl Job {
         let is_set = |key: &str| environment.get(key).is_some_and(|value| !value.is_null());
         if !overrides && let Some(key) = PROGRAMS.into_iter().find(|key| is_set(key)) {
             let reason = format!(
-                "it comes from `ray job submit`, and chooses the program that Ray starts as a worker, which has to be this one; \
-                 leave it out there, or set {OVERRIDE}=1, with which this program ignores it"
+                "it comes from `ray job submit`, and selects another program as Ray's workers than this one; remove it \
+                 there, or set {OVERRIDE}=1 to make this program ignore it"
             );
             return Err(RayError::RuntimeEnv { key: key.to_owned(), reason });
         }
@@ -61,8 +61,8 @@ impl Job {
         inside.map_err(|_| RayError::RuntimeEnv {
             key: "working_dir".to_owned(),
             reason: format!(
-                "the job brings that folder to each worker, which has no room for this program beside it; put {} into it, or \
-                 install it on each node and use `ClusterBuilder::upload_executable(false)`",
+                "the job sends this folder to each worker, and Ray sends no second one for this program; put {} into the \
+                 folder, or install it on each node and use `ClusterBuilder::upload_executable(false)`",
                 file.display()
             ),
         })
@@ -75,7 +75,7 @@ mod tests {
     use crate::error::ray::RayError;
 
     #[test]
-    fn keys_for_another_program_are_refused_by_name() {
+    fn keys_that_select_a_program_are_refused() {
         for key in ["py_executable", "pip", "conda", "image_uri"] {
             let text =
                 serde_json::json!({ "runtime_env": { "env_vars": { "A": "1" }, key: "something" }, "metadata": {} });
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_left_to_ray() {
+    fn other_keys_are_accepted() {
         let text =
             r#"{"runtime_env": {"env_vars": {"A": "1"}, "working_dir": "gcs://x.zip", "pip": null}, "metadata": {}}"#;
         assert_eq!(Job::read(text, false).unwrap(), Job { has_folder: true });

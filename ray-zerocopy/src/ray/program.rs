@@ -7,7 +7,7 @@ use crate::error::ray::RayError;
 use crate::os::procfs::own_file_at;
 use crate::os::sync::Mutex;
 
-/// How to start this program again.
+/// Command that starts this program again.
 #[derive(Debug)]
 pub(super) struct Program {
     /// The dynamic loader, if the program was started as its argument.
@@ -41,7 +41,7 @@ impl Program {
     fn loaded(loader: PathBuf, file: PathBuf) -> Result<Self, RayError> {
         if !file.exists() {
             let reason = format!(
-                "it was started through the dynamic loader {}, and its file is gone; start the program by itself",
+                "it was started through the dynamic loader, {}, and its file has been deleted; start the program directly",
                 loader.display()
             );
             return Err(RayError::Program { path: file, reason });
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_replaced_is_another() {
+    fn replaced_file_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("program"), folder.path().join("link"));
         std::fs::write(&path, "old").unwrap();

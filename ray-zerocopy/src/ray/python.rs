@@ -209,20 +209,20 @@ mod tests {
     use super::without_python;
 
     #[test]
-    fn waiting_gives_up_the_lock_of_python() {
+    fn wait_releases_the_lock_of_python() {
         Python::initialize();
-        assert_eq!(std::thread::spawn(|| without_python(|| 7)).join().unwrap(), 7, "a thread that knows no Python");
+        assert_eq!(std::thread::spawn(|| without_python(|| 7)).join().unwrap(), 7, "a thread that never ran Python");
         Python::attach(|py| {
             let (done, ended) = channel();
             std::thread::spawn(move || Python::attach(|_| done.send(()).unwrap()));
             let ended = without_python(move || ended.recv_timeout(Duration::from_secs(60)));
-            assert!(ended.is_ok(), "the other thread never had the lock");
+            assert!(ended.is_ok(), "the other thread did not get the lock");
             assert!(py.eval(c"1 + 1", None, None).is_ok(), "this thread has it again");
         });
     }
 
     #[test]
-    fn an_environment_tells_its_version() {
+    fn version_of_an_environment_is_found() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(version(folder.path()), None);
         std::fs::create_dir_all(folder.path().join("lib/python3.12/site-packages")).unwrap();

@@ -105,7 +105,7 @@ fn handle_to_another_user_is_refused() {
     let mut handle: serde_json::Value = serde_json::from_str(&written(&wrapper())).unwrap();
     handle["ticket"]["socket"] = socket.to_string_lossy().into_owned().into();
     let error = read(&handle.to_string()).unwrap_err();
-    assert!(error.contains("is of another user now, number 65534"), "{error}");
+    assert!(error.contains("now belongs to another user, 65534"), "{error}");
     let (status, text) = role::end_of(listener);
     assert!(status.success(), "{text}");
 }

@@ -157,11 +157,11 @@ fn privileged_program_refuses_to_work_or_spawn() {
         privileged.env("RAY_ZEROCOPY_WORKER", version()).stdin(Stdio::from(socket)).uid(nobody).gid(nobody);
         privileged
     });
-    assert!(text.contains("privileges that its user has not"), "{text}");
+    assert!(text.contains("privileges that its caller lacks"), "{text}");
     assert!(!reached, "{text}");
 
     let mut command = role::cast(Command::new(&program), "starts workers and fails");
-    command = role::with(command, "privileges that its user has not");
+    command = role::with(command, "privileges that its caller lacks");
     command.uid(nobody).gid(nobody);
     role::succeed(command);
     let _limits = Resource::Nofile;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts;
 use crate::shell::cargo;
 
-/// A program of the virtual machine.
+/// A program that the virtual machine runs.
 pub(super) struct Program {
     pub name: String,
     pub path: PathBuf,
@@ -20,7 +20,7 @@ pub(super) struct Program {
     pub has_tests: bool,
 }
 
-/// Tests of a target. The arguments are parts of the names of tests.
+/// Tests of a target. The arguments are filters for the names of tests.
 struct Selection {
     target: &'static str,
     arguments: &'static [&'static str],
@@ -31,8 +31,7 @@ const fn select(target: &'static str, arguments: &'static [&'static str]) -> Sel
     Selection { target, arguments, before: None }
 }
 
-/// The tests of what depends on the kernel: arenas, messages, workers, handles, files, traced
-/// graphs.
+/// The tests that depend on the kernel: arenas, messages, workers, handles, files, traced graphs.
 ///
 /// The others are left out, because an emulated machine computes slowly.
 const TESTS: &[Selection] = &[

@@ -1,4 +1,4 @@
-//! Packages of Debian, installed with apt.
+//! Debian packages, installed with apt.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -24,7 +24,7 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     progress::run("apt-get-install", apt(&[&["install", "--no-install-recommends"], packages].concat()))
 }
 
-/// The command line that users without these rights need.
+/// The command line to show to users who are not root.
 pub(super) fn command(packages: &[&str]) -> String {
     format!("sudo apt-get install --no-install-recommends {}", packages.join(" "))
 }

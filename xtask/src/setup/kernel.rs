@@ -28,7 +28,7 @@ pub(super) fn is_present() -> bool {
     image().is_ok_and(|image| image.exists())
 }
 
-/// Fetches the kernel image from the machine's mirror of Debian, or else from the archive.
+/// Fetches the kernel image from the machine's Debian mirror, or else from the archive.
 pub(super) fn fetch() -> Result<()> {
     let image = image()?;
     ensure!(
@@ -51,7 +51,7 @@ pub(super) fn fetch() -> Result<()> {
     removed.with_context(|| format!("{} cannot be removed", staging.display()))
 }
 
-/// The mirror of Debian in this machine's lists of sources.
+/// The Debian mirror in this machine's lists of sources.
 fn mirror() -> String {
     let files = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
     let texts = files.filter_map(|file| fs::read_to_string(file.path()).ok());

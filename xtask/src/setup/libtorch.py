@@ -1,8 +1,8 @@
 """Assembles LibTorch for the CPU from wheels: `libtorch.py WHEELS FOLDER`.
 
-The wheels of PyPI have LibTorch for CUDA, 4 GB with its dependencies. Two of its libraries compute
-on the CPU, and link four more. Without `libtorch_cuda.so` in the folder, programs are built for the
-CPU.
+The wheels on PyPI contain LibTorch for CUDA, 4 GB with its dependencies. Two of its libraries
+compute on the CPU, and link four more. Without `libtorch_cuda.so` in the folder, programs are built
+for the CPU.
 """
 
 import pathlib
@@ -54,7 +54,7 @@ def main():
         if len(found) != 1:
             sys.exit(f"{wheels} has {len(found)} wheels {start}*.whl, and one was expected")
         unpack(found[0], members, folder)
-    # Programs link `torch`, and that of the wheel links CUDA. This linker script replaces it.
+    # Programs link `libtorch.so`. The one in the wheel links CUDA, so a linker script replaces it.
     (folder / "lib/libtorch.so").write_text("INPUT(libtorch_cpu.so)\n")
 
 

@@ -1,4 +1,4 @@
-//! LibTorch for the CPU, assembled from wheels of PyPI.
+//! LibTorch for the CPU, assembled from wheels on PyPI.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const WHEELS: &[&str] = &[
     "nvidia-cuda-cupti-cu12==12.8.90 --hash=sha256:ea0cb07ebda26bb9b29ba82cda34849e73c166c18162d3913575b0c9db9a6182",
 ];
 
-/// The platform tags of the wheels, whatever the version of the Python that runs pip.
+/// The platform tags of the wheels. They do not depend on the Python that runs pip.
 const PLATFORM: &[&str] = &[
     "--only-binary=:all:",
     "--implementation=cp",
@@ -58,13 +58,13 @@ pub(super) fn is_present() -> bool {
     std::env::var_os("LIBTORCH").is_some() || cached().is_ok_and(|folder| is_current(&folder))
 }
 
-/// Returns whether a folder has all files, of the pinned wheels.
+/// Returns whether a folder has all files, and they are from the pinned wheels.
 fn is_current(folder: &Path) -> bool {
     let recorded = fs::read_to_string(folder.join("wheels.txt"));
     recorded.is_ok_and(|wheels| wheels == WHEELS.join("\n")) && missing_file(folder).is_none()
 }
 
-/// The first file that a LibTorch lacks.
+/// Returns the first file that a LibTorch lacks, or `None` if it is complete.
 fn missing_file(folder: &Path) -> Option<&'static str> {
     FILES.iter().copied().find(|name| !folder.join(name).is_file())
 }
@@ -112,7 +112,7 @@ fn assemble(staging: &Path) -> Result<PathBuf> {
 
 /// Moves a complete LibTorch into place.
 ///
-/// Two processes may do this at once: the first one wins, and the second uses the winner's.
+/// Two processes may do this at once. The second one then uses the LibTorch of the first.
 fn publish(ready: &Path, folder: &Path) -> Result<()> {
     if folder.exists() {
         let old = ready.with_file_name("old");
@@ -141,7 +141,7 @@ mod tests {
         fs::write(ready.join(FILES[0]), "").unwrap();
         assert_eq!(missing_file(&ready), Some(FILES[1]));
         assert!(!is_current(&ready));
-        // An older LibTorch makes room.
+        // An older LibTorch is replaced.
         fs::create_dir_all(place.join("old")).unwrap();
         publish(&ready, &place).unwrap();
         assert!(place.join(FILES[0]).exists() && !place.join("old").exists());

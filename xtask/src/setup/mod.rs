@@ -3,7 +3,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | `table` | the requirements |
-//! | `debian` | packages of Debian |
+//! | `debian` | Debian packages |
 //! | `python`, `libtorch`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
 //!
 //! Tasks only list the names of their requirements. Nothing is fetched while a task runs.
@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use table::{REQUIREMENTS, Requirement, Source};
 
 impl Requirement {
-    /// Where it comes from, for progress lines.
+    /// The source, for progress lines.
     fn origin(&self) -> String {
         match self.source {
             Source::Debian(packages) => format!("Debian: {}", packages.join(" ")),
@@ -42,7 +42,8 @@ fn find(name: &str) -> Result<&'static Requirement> {
     found.with_context(|| format!("there is no requirement `{name}`; `cargo xtask setup --list` shows all of them"))
 }
 
-/// The missing requirements among `names`, and those of fetching them, in the order of the table.
+/// Returns the missing requirements among `names`, and those that are needed to fetch them, in the
+/// order of the table.
 fn missing(names: &[&str], is_missing: impl Fn(&Requirement) -> bool) -> Result<Vec<&'static Requirement>> {
     let mut wanted = names.to_vec();
     let mut found = Vec::new();
@@ -112,7 +113,7 @@ pub(crate) fn refusal_without(names: &[&str], gone: &str) -> anyhow::Error {
     missing.and_then(|missing| refuse(&missing)).expect_err("one is missing")
 }
 
-/// Fetches requirements, all that can be, and fails if one is still missing.
+/// Fetches as many requirements as possible, and fails if one is still missing.
 fn fetch(missing: &[&Requirement]) -> Result<()> {
     let mut failures: Vec<_> = install_packages(missing).err().map(|error| format!("{error:#}")).into_iter().collect();
     for (at, requirement) in missing.iter().enumerate() {
@@ -128,7 +129,7 @@ fn fetch(missing: &[&Requirement]) -> Result<()> {
         eprintln!("{step} fetching: {}", requirement.origin());
         let started = Instant::now();
         match fetch() {
-            Ok(()) if requirement.is_missing() => failures.push(format!("{name} was fetched, and is not found")),
+            Ok(()) if requirement.is_missing() => failures.push(format!("{name} was fetched but is not found")),
             Ok(()) => eprintln!("{step} fetched in {} s", started.elapsed().as_secs()),
             Err(error) => {
                 eprintln!("{step} failed: {error:#}");
@@ -160,7 +161,7 @@ fn install_packages(missing: &[&Requirement]) -> Result<()> {
     debian::install(&packages).with_context(|| format!("apt cannot install {names}"))?;
     for name in names.split(", ") {
         if find(name)?.is_missing() {
-            bail!("{name} was installed, and is not found");
+            bail!("{name} was installed but is not found");
         }
     }
     Ok(())
@@ -174,7 +175,7 @@ mod tests {
     fn names_are_unique_and_needs_exist() {
         let names = all();
         for (at, requirement) in REQUIREMENTS.iter().enumerate() {
-            assert!(!names[..at].contains(&requirement.name), "{} is there twice", requirement.name);
+            assert!(!names[..at].contains(&requirement.name), "{} is listed twice", requirement.name);
             for need in requirement.needs {
                 let place = names.iter().position(|name| name == need);
                 assert!(place.is_some_and(|place| place < at), "{need} comes before {}", requirement.name);

@@ -13,7 +13,7 @@ pub(crate) struct Requirement {
     pub name: &'static str,
     /// Why tasks require it.
     pub why: &'static str,
-    /// The requirements of fetching it. They are not checked where it is present.
+    /// The requirements for fetching it. They are not checked if it is present.
     pub needs: &'static [&'static str],
     /// Returns whether it is present. Cheap: looks for files, or asks a program for its version.
     pub is_present: fn() -> bool,
@@ -22,7 +22,7 @@ pub(crate) struct Requirement {
 
 /// Where a requirement comes from.
 pub(crate) enum Source {
-    /// Packages of Debian. Only root can install them.
+    /// Debian packages. Only root can install them.
     Debian(&'static [&'static str]),
     /// Any user can fetch it, into a folder of their own.
     Fetch { from: &'static str, fetch: fn() -> Result<()> },

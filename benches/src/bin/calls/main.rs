@@ -59,7 +59,7 @@ impl Model {
         Self { head: LinearConfig::new(8, 8).init(device), kept: OnceLock::new() }
     }
 
-    /// Does almost nothing: the cost is that of the call.
+    /// Does almost nothing, so the duration is that of the call.
     pub fn next(&self, number: u64) -> u64 {
         number + 1
     }

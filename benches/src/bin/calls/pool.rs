@@ -23,17 +23,17 @@ pub struct Row {
 /// Starts a number of calls and awaits all of them.
 type Burst = fn(&TaskWrapper<Model>, &Tensor<1>, usize) -> Result<()>;
 
-/// A method that works for a millisecond shows the gain by more workers. The others show the cost
+/// A method that works for a millisecond shows the gain from more workers. The others show the cost
 /// of each call for the owner, its threads and the kernel.
 const BURSTS: [(&str, usize, Burst); 3] = [
     ("a small call", 5000, |tasks, _, calls| {
         let numbers = gather((0..calls).map(|number| tasks.next(number as u64))).wait()?;
-        ensure!(numbers.into_iter().eq(1..=calls as u64), "answers belong to other calls");
+        ensure!(numbers.into_iter().eq(1..=calls as u64), "results are not those of the calls");
         Ok(())
     }),
     ("1 MiB there and back", 200, |tasks, x, calls| {
         let tensors = gather((0..calls).map(|_| tasks.exchange(x.clone()))).wait()?;
-        ensure!(tensors.iter().all(|tensor| tensor.dims() == x.dims()), "tensors came back with another size");
+        ensure!(tensors.iter().all(|tensor| tensor.dims() == x.dims()), "returned tensors have another shape");
         Ok(())
     }),
     ("1 ms of work", 200, |tasks, _, calls| {

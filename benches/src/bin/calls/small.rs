@@ -58,7 +58,7 @@ impl EchoProcess {
         self.socket.write_all(&bytes)?;
         let mut back = [0; BYTES];
         self.socket.read_exact(&mut back)?;
-        ensure!(back == bytes, "other bytes came back than were sent");
+        ensure!(back == bytes, "the echoed bytes differ from those sent");
         Ok(())
     }
 }
@@ -78,7 +78,7 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
             1 => tasks.next(number).wait()?,
             _ => actors.next(number).wait()?,
         };
-        ensure!(next == number + 1, "{next} came back for {number}");
+        ensure!(next == number + 1, "`next` returned {next} for {number}");
         Ok(())
     };
     // The first call of each worker loads the pipeline.

@@ -73,7 +73,11 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
         let begun = Instant::now();
         let read = checksum(result.into_data().as_bytes());
         let reading = begun.elapsed();
-        ensure!(read == if way.is_multiple_of(2) { same } else { another }, "{}: another tensor came back", WAYS[way]);
+        ensure!(
+            read == if way.is_multiple_of(2) { same } else { another },
+            "{}: the returned tensor is wrong",
+            WAYS[way]
+        );
         Ok((taken.as_secs_f64() * 1e3, reading.as_secs_f64() * 1e3))
     };
     // The first calls load the pipeline and create the tensor that `exchange` returns.

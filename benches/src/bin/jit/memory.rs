@@ -47,7 +47,7 @@ pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
         ensure!(report.processes.len() == workers + 1, "{} processes are in the report", report.processes.len());
         let load: Vec<f64> =
             report.processes.iter().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect();
-        let own = report.processes.get(1..).context("there is no worker")?;
+        let own = report.processes.get(1..).context("the report has no workers")?;
         Ok(Row {
             workers,
             model_mib: mib(graph.arena().stored_bytes()),
@@ -58,7 +58,7 @@ pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
         })
     });
     let rows = rows.collect::<Result<Vec<_>>>()?;
-    ensure!(rows.iter().all(|row| row.outputs_equal), "a worker gives other bits than the pipeline");
+    ensure!(rows.iter().all(|row| row.outputs_equal), "a worker's outputs differ from the pipeline's");
     Ok(rows)
 }
 

@@ -106,7 +106,7 @@ fn run(case: Case<'_>, args: &Args, progress: &Progress) -> Result<Row> {
     let expected = data(&direct())?;
     let found = replayed(&mut replay, &input)?.data("output")?;
     let outputs_equal = expected.as_bytes() == found.as_bytes();
-    ensure!(outputs_equal, "{model}: the graph gives other bits than the pipeline");
+    ensure!(outputs_equal, "{model}: the graph's outputs differ from the pipeline's");
 
     let once = micros(1, || drop(direct()));
     let calls = (TURN_MS * 1e3 / once).ceil().clamp(1.0, 10_000.0) as usize;

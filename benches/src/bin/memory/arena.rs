@@ -13,7 +13,7 @@ use ray_zerocopy::{ActorWrapper, Arena, LocalPool, TaskWrapper, gather};
 use crate::{FORWARDS, Measured};
 
 pub fn measure(arena: &Arena, workers: usize, rounds: usize, progress: &Progress) -> Result<Measured> {
-    progress.step(format!("{workers} workers, arena: what they grow by"));
+    progress.step(format!("{workers} workers, arena: growth"));
     let (anonymous_growth, forwards) = growth(arena, workers)?;
     let checksums = forwards.iter().map(|forward| forward.checksum).collect();
     let mut measured = Measured { anonymous_growth, checksums, ..Measured::default() };
@@ -74,5 +74,5 @@ fn growth(arena: &Arena, workers: usize) -> Result<(u64, Vec<Forward>)> {
             return Ok((growth.into_iter().max().unwrap_or_default(), forwards));
         }
     }
-    Err(anyhow!("some of the {workers} workers never got a call"))
+    Err(anyhow!("some of the {workers} workers did not receive a call"))
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FORWARDS, Measured};
 
-/// The first message of such a worker.
+/// The first message of a worker with its own copy.
 #[derive(Serialize, Deserialize)]
 struct Ready {
     anonymous_before: u64,

@@ -78,7 +78,7 @@ pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Ve
             1 | 2 => tasks[way - 1].next(number).wait()?,
             _ => actors[way - 4].next(number).wait()?,
         };
-        ensure!(next == number + 1, "{next} came back for {number}");
+        ensure!(next == number + 1, "`next` returned {next} for {number}");
         Ok(())
     };
     // The first calls load the pipelines.

@@ -1,4 +1,4 @@
-//! Measures the memory of workers that share one module, and that of LibTorch itself.
+//! Measures the memory of workers that share one module, and the memory of LibTorch itself.
 
 use std::path::Path;
 use std::time::Instant;
@@ -67,7 +67,7 @@ fn run(module: &'static str, path: &Path, width: usize, args: &Args, progress: &
         ensure!(report.processes.len() == workers + 1, "{} processes are in the report", report.processes.len());
         let load: Vec<f64> =
             report.processes.iter().filter_map(|process| Some(process.attach_micros? as f64 / 1e3)).collect();
-        let own = report.processes.get(1..).context("there is no worker")?;
+        let own = report.processes.get(1..).context("the report has no workers")?;
         // Threads split sums, so the last bits depend on their number.
         let close = |answer: &TensorData| {
             answer.iter::<f32>().zip(expected.iter::<f32>()).all(|(one, other)| (one - other).abs() < 1e-3)
@@ -84,7 +84,7 @@ fn run(module: &'static str, path: &Path, width: usize, args: &Args, progress: &
         })
     });
     let rows = rows.collect::<Result<Vec<_>>>()?;
-    ensure!(rows.iter().all(|row| row.outputs_equal), "a worker gives another answer");
+    ensure!(rows.iter().all(|row| row.outputs_equal), "a worker's outputs differ from those of this process");
     Ok(rows)
 }
 

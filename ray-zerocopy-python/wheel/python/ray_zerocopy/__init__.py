@@ -152,7 +152,8 @@ class Graph:
 
     def __reduce__(self):
         raise TypeError(
-            "a Graph is not sent to other processes, its weights are shared: send JitActorWrapper(graph), and call its load() there"
+            "a Graph cannot be sent to another process, because its weights are shared: "
+            "send JitActorWrapper(graph), and call its load() there"
         )
 
     def __repr__(self):
@@ -242,7 +243,7 @@ class Batches:
         columns = _columns(batch)
         missing = [column for column in self._columns.values() if column not in columns]
         if missing:
-            raise ValueError(f"there is no column {', '.join(missing)}; there is {', '.join(map(str, columns))}")
+            raise ValueError(f"the batch has no column {', '.join(missing)}; it has {', '.join(map(str, columns))}")
         given = {name: batch[column] for name, column in self._columns.items()}
         if not any(len(column) for column in given.values()):
             given = self.graph._empty(given)

@@ -1,8 +1,8 @@
 """Finds LibTorch, for a package that was built with ``torchscript``.
 
-Two LibTorches in one process make it abort. So where PyTorch is installed, its LibTorch is loaded,
-whether PyTorch is imported before, after or never. Elsewhere it is the one in the folder that the
-variable ``LIBTORCH`` names.
+A process with two LibTorches aborts. So if PyTorch is installed, its LibTorch is loaded, whether
+PyTorch is imported before, after or never. Otherwise it is the one in the folder that the
+environment variable ``LIBTORCH`` names.
 """
 
 import ctypes
@@ -14,14 +14,14 @@ import sys
 import warnings
 
 PACKAGE = pathlib.Path(__file__).parent
-MISSING = "ray_zerocopy was built with `torchscript`, and finds no LibTorch: pip install torch==2.9.*, or set LIBTORCH to the folder of one"
+MISSING = "ray_zerocopy was built with `torchscript`, but cannot find LibTorch: pip install torch==2.9.*, or set LIBTORCH to its folder"
 
 
 def before():
     """Raises ImportError if both PyTorch and the wheel itself contain a LibTorch, which would abort the process."""
     if not any(PACKAGE.with_name("ray_zerocopy.libs").glob("libtorch_cpu*")):
         return
-    message = "this wheel of ray_zerocopy has a LibTorch of its own, and PyTorch another: a process cannot have both. Build it with `--auditwheel skip`"
+    message = "this wheel of ray_zerocopy contains LibTorch, and PyTorch contains another: a process cannot load both. Build the wheel with `--auditwheel skip`"
     if "torch" in sys.modules:
         raise ImportError(message)
     if _pytorch():
@@ -40,7 +40,7 @@ def load(error):
         # The dynamic loader then resolves the native module's dependency by the library's name.
         ctypes.CDLL(str(path))
     except OSError as found:
-        raise ImportError(f"ray_zerocopy was built with `torchscript`, and {path} is not to be loaded: {found}") from error
+        raise ImportError(f"ray_zerocopy was built with `torchscript`, but {path} cannot be loaded: {found}") from error
 
 
 def after(built):
@@ -54,7 +54,7 @@ def _other(error):
     # An undefined symbol means another release of PyTorch.
     found = _version()
     if "undefined symbol" in str(error) and found:
-        return ImportError(f"ray_zerocopy was built for another PyTorch than {found}, which is installed ({error})")
+        return ImportError(f"ray_zerocopy was built for another version of PyTorch than the installed {found} ({error})")
     return error
 
 

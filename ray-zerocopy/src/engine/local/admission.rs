@@ -12,8 +12,8 @@ use crate::engine::deadline::time_to_enter;
 use crate::error::call::CallError;
 
 impl Dispatcher {
-    /// Puts a call into the queue, and sends it at once if a worker is idle. Without space in the
-    /// queue, waits for some if `wait` is set.
+    /// Queues a call, and sends it immediately if a worker is idle. If the queue is full and `wait`
+    /// is set, waits for space.
     pub(super) fn submit(self: &Arc<Self>, call: Call, wait: bool) -> Submitted {
         let deadline = call.deadline.map(|(deadline, _)| deadline);
         let mut scheduler = self.scheduler.lock();

@@ -1,11 +1,11 @@
 //! Gives an arena to a process that is not a worker of this one, such as one that received a
 //! serialised `ActorWrapper`.
 //!
-//! The owner listens on a socket in a private directory, whose name is random and which only its
-//! user can enter. A client has to run as the same user, which the kernel tells, and to know the
-//! arena's secret. The answer is the memfd, over SCM_RIGHTS. One thread serves all clients; it
-//! starts with the first ticket. The directory is removed when the process exits. That of a killed
-//! process is removed by the next process that finds no listener there.
+//! The owner listens on a socket in a directory with a random name and mode 0700. A client must run
+//! as the same user, which the kernel reports (`SO_PEERCRED`), and present the arena's secret. The
+//! answer is the memfd, over SCM_RIGHTS. One thread serves all clients. It starts with the first
+//! ticket. The directory is removed when the process exits. The directory of a killed process is
+//! removed by the next process that opens a broker and finds no listener there.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
@@ -29,9 +29,9 @@ use crate::os::per_process::PerProcess;
 use crate::os::sync::Mutex;
 use crate::os::sys::peer::peer;
 
-/// How long the two sides of an exchange wait for each other.
+/// Receive timeout of both sides.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the listener waits after an error.
+/// Pause of the listener after an error.
 const PAUSE: Duration = Duration::from_millis(50);
 const PREFIX: &str = "ray-zerocopy-";
 const SOCKET: &str = "arenas";
@@ -68,7 +68,7 @@ struct Endpoint {
 
 static BROKER: PerProcess<Broker> = PerProcess::new();
 
-/// Offers an arena to every process that has the ticket, for as long as this process lives.
+/// Offers an arena to every process that has the ticket, until this process ends.
 pub(crate) fn offer(arena: &Arena) -> Result<Ticket, TicketError> {
     let arena = &arena.clone().handed_over()?;
     let broker = BROKER.get();
@@ -96,8 +96,7 @@ fn listening(broker: &'static Broker) -> io::Result<Endpoint> {
     let mut endpoint = broker.endpoint.lock();
     match &*endpoint {
         Some(endpoint) if endpoint.socket.exists() => Ok(endpoint.clone()),
-        // A failed attempt is repeated by the next call of this function: what was missing may be
-        // there by then.
+        // Errors are not cached: the next call may succeed.
         _ => Ok(endpoint.insert(open(&broker.arenas)?).clone()),
     }
 }
@@ -109,24 +108,24 @@ pub(crate) fn withdraw(arena: &Arena) {
     }
 }
 
-/// Fetches the arena that the ticket is for.
+/// Fetches the arena of a ticket from its owner.
 pub(crate) fn fetch(ticket: &Ticket) -> Result<Arena, TicketError> {
     let owner = ticket.owner;
     let failed = |error: io::Error| TicketError::Fetch { owner, reason: error.to_string() };
     let refused = |reason: &str| TicketError::Refused { owner, reason: reason.to_owned() };
-    // A stream does not keep packets apart, but each side sends one short message only, which
-    // arrives as it was sent.
+    // A stream has no packet boundaries, but each side sends only one short message, which arrives
+    // in one piece.
     let stream = UnixStream::connect(&ticket.socket).map_err(failed)?;
     let user = peer(&stream).map_err(failed)?.uid;
     if user != geteuid().as_raw() {
         let socket = ticket.socket.display();
-        return Err(refused(&format!("{socket} is of another user now, number {user}, who is not asked")));
+        return Err(refused(&format!("{socket} now belongs to another user, {user}, and is not used")));
     }
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let connection = Connection::from_fd(stream.into());
     connection.send(&ticket.secret, &Outgoing::default(), &[]).map_err(failed)?;
     let received = connection.receive::<Answer>().map_err(failed)?;
-    let received = received.ok_or_else(|| refused("it hung up; it answers only processes of its own user"))?;
+    let received = received.ok_or_else(|| refused("it closed the connection; it answers only its own user"))?;
     match received.message {
         Answer::Here(handle) => Ok(Arena::from_ticket(&handle, received.fds)?),
         Answer::Refused(reason) => Err(refused(&reason)),
@@ -158,13 +157,13 @@ fn open(arenas: &'static Mutex<HashMap<Secret, Arena>>) -> io::Result<Endpoint> 
             match listener.accept() {
                 // A client that breaks the protocol harms only itself: the next one is served.
                 Ok((stream, _)) => drop(serve(stream, arenas)),
-                // Most likely no descriptor is free. The client waits, and an attempt at once would
-                // fail again.
+                // Most likely no descriptor is free, and an immediate retry would fail again. The
+                // client waits.
                 Err(_) => std::thread::sleep(PAUSE),
             }
         }
     })?;
-    // If that fails, the directory is left to the next process's `sweep`.
+    // If this fails, the `sweep` of another process removes the directory.
     let _tidied = crate::os::sys::atexit::at_exit(tidy);
     Ok(Endpoint { directory, socket })
 }
@@ -203,7 +202,8 @@ fn sweep(base: &Path) {
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).map(|(pid, _)| pid);
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
         let ours = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == geteuid().as_raw());
-        // The process id of another container is another number here, so a listener decides.
+        // Process ids of another container have no meaning here, so the directory is only removed
+        // if its socket has no listener.
         let gone = || matches!(UnixStream::connect(entry.path().join(SOCKET)), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
         if ours && !Path::new(&format!("/proc/{pid}")).exists() && gone() {
             drop(fs::remove_dir_all(entry.path()));

@@ -1,4 +1,5 @@
-//! A child process, which is waited for and killed by a descriptor of it: a number may be another process's by the time it is used.
+//! Child process, waited for and killed through a pidfd: the kernel may reuse a process id for
+//! another process.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -11,15 +12,15 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_pro
 
 use crate::os::sys::pidfd;
 
-/// How often a process is looked at whose end cannot be waited for.
+/// Polling interval without a pidfd.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// With this status.
+    /// With a known status.
     Status(ExitStatus),
-    /// Other code of this process, or the kernel, has taken its status.
+    /// The status is unknown: other code of this process, or the kernel, has reaped the child.
     StatusTaken,
 }
 
@@ -27,40 +28,41 @@ impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self::Status(status) = self else {
             return f.write_str(
-                "it ended, and how is not known: this process ignores SIGCHLD, or other code of it waits for every child",
+                "it ended, but its status is unknown: this process ignores SIGCHLD, or other code in it waits for every child",
             );
         };
         let hint = match status.signal() {
-            Some(libc::SIGKILL) => ": killed by another process, or by the kernel for want of memory, see `dmesg`",
+            Some(libc::SIGKILL) => ": killed by another process, or by the kernel when memory ran out; see `dmesg`",
             Some(libc::SIGABRT) => ": it aborted",
-            Some(libc::SIGSEGV) => ": an invalid access to memory, or a stack overflow",
-            Some(libc::SIGBUS) => ": an access to memory behind the end of a file",
-            Some(libc::SIGSYS) => ": a system call that a seccomp filter forbids",
+            Some(libc::SIGSEGV) => ": an invalid memory access, or a stack overflow",
+            Some(libc::SIGBUS) => ": a memory access past the end of a mapped file",
+            Some(libc::SIGSYS) => ": a system call that a seccomp filter denies",
             _ => "",
         };
         write!(f, "{status}{hint}")
     }
 }
 
-/// A child of this process. Killed and reaped when dropped.
+/// A child process. Killed and reaped when dropped.
 pub(crate) struct Child {
     handle: Handle,
     ended: Option<Ended>,
 }
 
-/// What names a child.
+/// Identity of a child: its process id and pidfd.
 struct Handle {
     pid: Pid,
-    /// `None` before Linux 5.3, or where a seccomp filter refuses it.
+    /// `None` before Linux 5.3, or if a seccomp filter denies `pidfd_open`.
     pidfd: Option<OwnedFd>,
 }
 
 impl Child {
-    /// Takes over a process that has just been started.
+    /// Takes ownership of a process that was just started.
     pub(super) fn new(child: std::process::Child) -> Option<Self> {
         let pid = Pid::from_raw(i32::try_from(child.id()).ok()?)?;
         let pidfd = pidfd::open_process(pid);
-        // It has ended, and its status was taken, if there is no such process. Anything else is a kernel without pidfds.
+        // ESRCH means that the process has ended and was reaped. Other errors mean that pidfds are
+        // not available.
         let ended = matches!(pidfd, Err(Errno::SRCH)).then_some(Ended::StatusTaken);
         Some(Self { handle: Handle { pid, pidfd: pidfd.ok() }, ended })
     }
@@ -69,7 +71,7 @@ impl Child {
         self.handle.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How the process ended, if it has. Reaps it.
+    /// Returns how the process ended, and reaps it. Returns `None` while it runs.
     pub(super) fn has_ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
             self.ended = self.handle.reaped(WaitIdOptions::NOHANG);
@@ -77,7 +79,7 @@ impl Child {
         self.ended
     }
 
-    /// Waits for the end of the process, and not longer than `patience`.
+    /// Waits until the process ends, for at most `patience`.
     pub(super) fn wait(&mut self, patience: Duration) -> Option<Ended> {
         let until = Instant::now() + patience;
         loop {
@@ -91,7 +93,7 @@ impl Child {
             match &self.handle.pidfd {
                 Some(pidfd) => {
                     let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-                    // Whatever comes of it, the process is looked at again.
+                    // The loop checks the process whatever `poll` returns.
                     let _looked = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout));
                 }
                 None => std::thread::sleep(LOOK.min(left)),
@@ -104,15 +106,15 @@ impl Child {
         if self.has_ended().is_some() {
             return;
         }
-        // An error means that it has ended meanwhile, which is what is wanted.
+        // An error means that the process has ended meanwhile.
         let _ended = match &self.handle.pidfd {
             Some(pidfd) => pidfd::kill(pidfd),
             None => kill_process(self.handle.pid, Signal::KILL),
         };
     }
 
-    /// Kills the process and waits until it is gone. One that does not go in time, because it waits in the kernel for a device or a
-    /// network file system, is left to a thread of its own.
+    /// Kills the process and waits until it is gone. If it does not exit in time, because it is
+    /// blocked in the kernel on a device or a network file system, a thread reaps it later.
     pub(super) fn end(mut self, patience: Duration) {
         self.reap(patience);
     }
@@ -123,26 +125,27 @@ impl Child {
             return;
         }
         let left = Handle { pid: self.handle.pid, pidfd: self.handle.pidfd.take() };
-        // The thread has it from here on.
+        // The thread reaps it from here on.
         self.ended = Some(Ended::StatusTaken);
         let thread = std::thread::Builder::new().name("ray-zerocopy reaper".to_owned()).stack_size(REAPER_STACK);
-        // Without a thread it stays a zombie until this process ends, which then costs a process id and nothing else.
+        // If the thread cannot start, the child stays a zombie until this process ends. That costs
+        // only a process id.
         drop(thread.spawn(move || left.reaped(WaitIdOptions::empty())));
     }
 }
 
 impl Handle {
-    /// How the process ended, if it has, or when it has: reaps it.
+    /// Reaps the process and returns how it ended. Waits for that, unless `options` has `NOHANG`.
     fn reaped(&self, options: WaitIdOptions) -> Option<Ended> {
         let which = self.pidfd.as_ref().and_then(pidfd::wait_id).unwrap_or(WaitId::Pid(self.pid));
         loop {
             let status = match waitid(which.clone(), WaitIdOptions::EXITED | options) {
-                // Linux before 5.4 knows pidfds, and does not wait for them.
+                // Linux before 5.4 has pidfds, but `waitid` does not accept them.
                 Err(Errno::INVAL) => waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | options),
                 status => status,
             };
             match status {
-                // A process that another thread of this one traces is heard of when it stops, too.
+                // If another thread of this process traces the child, stops are reported too.
                 Ok(Some(status)) => match exit_status(&status) {
                     Some(status) => return Some(Ended::Status(status)),
                     None if options.contains(WaitIdOptions::NOHANG) => return None,
@@ -161,20 +164,22 @@ impl Handle {
     }
 }
 
-/// What a thread needs that only waits.
+/// Stack size of the thread that reaps. It only waits.
 const REAPER_STACK: usize = 64 * 1024;
 
-/// How long a child that is dropped is waited for before a thread does that: it was killed, and is gone in milliseconds.
+/// Time that `drop` waits for a killed child before a thread takes over. Usually it takes
+/// milliseconds.
 const DROPPED: Duration = Duration::from_millis(100);
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Killed and not waited for, it would be a zombie for as long as this process lives.
+        // A child that is killed but not reaped is a zombie for as long as this process lives.
         self.reap(DROPPED);
     }
 }
 
-/// The status as the standard library has it, which writes it for people; `None` for a process that has not ended.
+/// Converts a status to the standard library's type, which has a `Display`. Returns `None` if the
+/// process has not ended.
 fn exit_status(status: &WaitIdStatus) -> Option<ExitStatus> {
     const CORE_DUMPED: i32 = 0x80;
     let raw = match (status.exit_status(), status.terminating_signal()) {
@@ -207,7 +212,7 @@ mod tests {
         let ended = child.wait(LONG).unwrap();
         assert_eq!(ended, Ended::Status(ExitStatus::from_raw(7 << 8)));
         assert_eq!(ended.to_string(), "exit status: 7");
-        // It is asked for as often as one likes, and a kill of what has ended does nothing.
+        // The status can be read repeatedly, and killing an ended process has no effect.
         child.kill();
         assert_eq!(child.has_ended(), Some(ended));
 
@@ -227,7 +232,7 @@ mod tests {
         let stat = format!("/proc/{}/stat", child.pid());
         assert!(std::fs::exists(&stat).unwrap());
         drop(child);
-        // Gone at once, or when a thread has waited for it.
+        // Reaped at once, or later by a thread.
         let until = std::time::Instant::now() + LONG;
         while std::fs::exists(&stat).unwrap() {
             assert!(std::time::Instant::now() < until, "{:?}", std::fs::read_to_string(&stat));

@@ -1,21 +1,20 @@
-//! The life of a connection to one worker: what is in flight, and which thread reads the reply.
-//! Plain data under one lock.
+//! State machine of the connection to one worker: the job in flight, and the thread that reads the
+//! reply. Plain data under one lock.
 //!
 //! A worker has one job at a time, and one thread at a time is its reader. Only the reader takes
-//! the job back when the worker has replied: the worker's supervisor, or the caller whose call it
-//! is (see `inline_wait`). When the process is gone, the supervisor takes what is left. So each job
-//! has one owner at any time, and each call is answered once.
+//! the job when the worker has replied. It is the worker's supervisor, or the caller of the call
+//! (see `inline_wait`). When the process has ended, the supervisor takes the job. So each job has
+//! one owner at any time, and each call is answered once.
 //!
 //! ```text
 //!            start                        take (a reply)
 //!   Idle ────────────▶ InFlight ────────────────────────▶ Idle
 //!    │                  Unread ──▶ Caller ──▶ Supervisor
 //!    │                     └──────────────────────▲
-//!    └───────▶ Closed ◀────┘ close (the process is gone)
+//!    └───────▶ Closed ◀────┘ close (the process has ended)
 //! ```
 //!
-//! The methods do no input or output. What has to follow from a transition, they return as an
-//! [`Effect`].
+//! The methods do no I/O. They return the action that has to follow a transition as an [`Effect`].
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::job::{InFlight, QueuedCall};
 use super::transport::Delivery;
 
-/// What a thread that has changed the state has to do while it still holds the lock.
+/// Action that a thread has to take after a transition, while it still holds the lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use]
 pub(super) enum Effect {
@@ -43,8 +42,8 @@ enum Reader {
     /// The caller, which waits for it.
     Caller,
     Supervisor,
-    /// The supervisor, after the caller has read the end of the stream. The kernel reports the
-    /// delivery only to the first reader of it.
+    /// The supervisor, after the caller has read EOF. The kernel reports the delivery only to the
+    /// first reader of EOF.
     SupervisorAfterEof(Delivery),
 }
 
@@ -62,7 +61,7 @@ enum NextReader {
     /// The supervisor, even if the sender would leave the reply unread: another thread already
     /// needs the worker.
     Supervisor,
-    /// The supervisor, which reads already: the process has ended, or is about to.
+    /// The supervisor, which is already reading: the process has ended, or is about to.
     Reading,
 }
 
@@ -73,7 +72,7 @@ enum Phase<C: QueuedCall> {
         reader: Reader,
         since: Instant,
     },
-    /// The supervisor has taken back what was in flight. Nothing is sent any more.
+    /// The supervisor has taken the job that was in flight. No more jobs are sent.
     Closed,
 }
 
@@ -86,31 +85,31 @@ enum Link {
     Expired,
 }
 
-/// Who reads the reply of a job that was sent.
+/// Reader of the reply of a job that was just sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplyTo {
     Supervisor,
-    /// No thread reads it for now. The caller may, with this serial number.
+    /// No thread yet. The caller may read it, with this serial number.
     Unread(u64),
 }
 
-/// How a connection ended.
+/// Result of closing a connection.
 pub(super) struct Closed<C: QueuedCall> {
     pub(super) in_flight: Option<InFlight<C>>,
-    /// The process was cut off because the deadline of its call had passed.
+    /// Whether this side had hung up because the deadline of the call had passed.
     pub(super) is_expired: bool,
 }
 
 pub(super) struct ConnState<C: QueuedCall> {
     phase: Phase<C>,
     link: Link,
-    /// The number of jobs so far. It identifies the current one, here and in the worker's replies.
+    /// Number of jobs so far. It identifies the current one, here and in the worker's replies.
     serial: u64,
     /// The programs that the process has loaded.
     loaded: HashSet<u64>,
-    /// How many replies the process has sent.
+    /// Number of replies of the process.
     replies: u64,
-    /// A panic that the process has reported, and after which it has not replied.
+    /// A panic that the process has reported since its last reply.
     panic: Option<String>,
 }
 
@@ -162,8 +161,8 @@ impl<C: QueuedCall> ConnState<C> {
     /// Records a job that has just been sent. Its reply may stay unread for now if `inline` is set
     /// and the job is a call.
     ///
-    /// `is_readable` tells whether a reply has arrived already. The deadline thread may have looked
-    /// before the job was there, so a deadline that has passed takes effect here.
+    /// `is_readable` returns whether a reply has already arrived. The deadline thread may have
+    /// checked before the job was recorded, so a deadline that has passed takes effect here.
     pub(super) fn start(
         &mut self,
         job: InFlight<C>,
@@ -198,8 +197,8 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Makes the supervisor the reader of a reply that no thread reads: of the current job, or if
-    /// that is just being sent, of the next.
+    /// Makes the supervisor the reader of a reply that no thread reads: that of the current job, or
+    /// of the next one if that is just being sent.
     pub(super) fn hand_to_supervisor(&mut self) -> Effect {
         match &mut self.phase {
             Phase::InFlight { reader: Reader::Unread, .. } => self.read_by_supervisor(),
@@ -211,8 +210,8 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Makes the caller the reader of the reply to job `serial`, unless another thread is. Returns
-    /// whether it is.
+    /// Makes the caller the reader of the reply to job `serial`. Returns `false` if another thread
+    /// is.
     pub(super) fn read_by_caller(&mut self, serial: u64) -> bool {
         match &mut self.phase {
             Phase::InFlight { reader: reader @ Reader::Unread, .. } if self.serial == serial => {
@@ -223,9 +222,8 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Makes the supervisor the reader of the reply to job `serial`, because its caller does not
-    /// read any more. If that is because it has read the end of the stream, `eof` is what the
-    /// kernel reported with it.
+    /// Makes the supervisor the reader of the reply to job `serial`, because its caller stops
+    /// reading. If the caller has read EOF, `eof` is the delivery that the kernel reported.
     pub(super) fn leave_to_supervisor(&mut self, serial: u64, eof: Option<Delivery>) -> Effect {
         if self.serial != serial {
             return Effect::None;
@@ -237,7 +235,7 @@ impl<C: QueuedCall> ConnState<C> {
         effect
     }
 
-    /// Whether it is the supervisor's turn to read, or there is nothing more to wait for.
+    /// Returns `true` if it is the supervisor's turn to read, or no more replies are expected.
     pub(super) fn is_supervisors_turn(&self) -> bool {
         let reads = match &self.phase {
             Phase::InFlight { reader, .. } => reader.is_supervisor(),
@@ -255,8 +253,8 @@ impl<C: QueuedCall> ConnState<C> {
     }
 
     /// Makes the supervisor the reader, now and of the next job, because the process has ended.
-    /// Returns false if a caller reads at the moment: of two readers each could learn half of what
-    /// there is, since the kernel says only once that the last packet was not received.
+    /// Returns `false` if a caller is reading: the kernel reports only once that the last packet
+    /// was not received, so a second reader could miss it.
     pub(super) fn process_has_ended(&mut self) -> bool {
         match &mut self.phase {
             Phase::InFlight { reader: Reader::Caller, .. } => return false,
@@ -267,7 +265,7 @@ impl<C: QueuedCall> ConnState<C> {
         true
     }
 
-    /// What a caller that has read the end of the stream has learned with it.
+    /// Returns the delivery that a caller received with EOF, if a caller has read EOF.
     pub(super) fn eof(&self) -> Option<Delivery> {
         match self.phase {
             Phase::InFlight { reader: Reader::SupervisorAfterEof(delivery), .. } => Some(delivery),
@@ -275,7 +273,7 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Takes the job in flight, because the worker has replied. There is nothing more to read.
+    /// Takes the job in flight, because the worker has replied. No more replies are expected.
     pub(super) fn take(&mut self) -> Option<InFlight<C>> {
         self.replies += 1;
         self.panic = None;
@@ -293,14 +291,14 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Puts back a job that was taken, because the reply was not one to it. The supervisor goes on
-    /// from there.
+    /// Puts back a job that was taken, because the reply did not belong to it. The supervisor
+    /// continues from there.
     pub(super) fn restore(&mut self, job: InFlight<C>, now: Instant) -> Effect {
         self.phase = Phase::InFlight { job, reader: Reader::Supervisor, since: now };
         Effect::WakeSupervisor
     }
 
-    /// Takes back what is in flight, because the process is gone.
+    /// Takes the job in flight, because the process has ended.
     pub(super) fn close(&mut self) -> Closed<C> {
         let in_flight = match std::mem::replace(&mut self.phase, Phase::Closed) {
             Phase::InFlight { job, .. } => Some(job),
@@ -309,7 +307,7 @@ impl<C: QueuedCall> ConnState<C> {
         Closed { in_flight, is_expired: self.is_expired() }
     }
 
-    /// For how long the process has been loading the program that every worker has.
+    /// Time for which the process has been loading the program of the pool.
     pub(super) fn loading_for(&self, now: Instant) -> Option<Duration> {
         match &self.phase {
             Phase::InFlight { job: InFlight::Load(_, None), since, .. } => Some(now.saturating_duration_since(*since)),
@@ -317,7 +315,7 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// For how long the process has been told to shut down.
+    /// Time since the process was requested to shut down.
     pub(super) fn shutting_down_for(&self, now: Instant) -> Option<Duration> {
         match &self.phase {
             Phase::InFlight { job: InFlight::ShutDown, since, .. } => Some(now.saturating_duration_since(*since)),
@@ -325,27 +323,26 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
-    /// Records a panic that the process has reported. The first one is the cause; what Rust reports
-    /// as it gives up comes after it.
+    /// Records a panic that the process has reported. The first one is the cause, and is not
+    /// replaced by the panic with which Rust aborts after it.
     pub(super) fn note_panic(&mut self, panic: String) {
         if self.panic.is_none() || !panic.starts_with("panic in a ") {
             self.panic = Some(panic);
         }
     }
 
-    /// The panic that may have ended the process.
+    /// Takes the panic that may have ended the process.
     pub(super) fn take_panic(&mut self) -> Option<String> {
         self.panic.take()
     }
 
-    /// Whether the process was cut off because the deadline of its call had passed.
+    /// Returns `true` if this side has hung up because the deadline of the call had passed.
     pub(super) fn is_expired(&self) -> bool {
         self.link == Link::Expired
     }
 
-    /// Cuts the process off if the deadline of the call that it runs has passed. A reply that has
-    /// arrived in time, and that no thread has read, counts: `is_readable` tells whether there is
-    /// one.
+    /// Hangs up if the deadline of the running call has passed. A reply that has arrived in time
+    /// but was not read yet is kept: `is_readable` returns whether there is one.
     pub(super) fn expire(&mut self, now: Instant, is_readable: impl FnOnce() -> bool) -> Effect {
         let Phase::InFlight { job, reader, .. } = &self.phase else { return Effect::None };
         if !job.call().is_some_and(|call| call.is_expired(now)) {
@@ -358,7 +355,7 @@ impl<C: QueuedCall> ConnState<C> {
         Effect::HangUp
     }
 
-    /// Hangs up. The supervisor sees that, and starts another process.
+    /// Hangs up. The supervisor detects that, and starts another process.
     pub(super) fn hang_up(&mut self) -> Effect {
         self.link = self.link.max(Link::HungUp);
         Effect::HangUp

@@ -1,4 +1,4 @@
-//! Tests of the state of a connection, without threads and sockets.
+//! Tests of the state of a connection without threads and sockets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,11 +32,11 @@ fn caller_reads_the_reply_of_its_own_job() {
     assert!(!state.is_supervisors_turn());
     assert!(!state.read_by_caller(2), "another job");
     assert!(state.read_by_caller(1));
-    assert!(!state.read_by_caller(1), "it reads already");
-    assert_eq!(state.hand_to_supervisor(), Effect::None, "it is not interrupted");
+    assert!(!state.read_by_caller(1), "the caller is already the reader");
+    assert_eq!(state.hand_to_supervisor(), Effect::None, "the caller is not interrupted");
     assert_eq!(call_of(state.take()), Some(1));
-    assert!(!state.read_by_caller(1), "there is nothing more to read");
-    // The caller lets go when the worker may have its next job already.
+    assert!(!state.read_by_caller(1), "the reply has been read");
+    // The caller drops its right when the worker may already have its next job.
     assert_eq!(start_inline(&mut state, call(2)), (ReplyTo::Unread(2), Effect::None));
     assert_eq!(state.leave_to_supervisor(1, None), Effect::None);
     assert!(!state.is_supervisors_turn());
@@ -50,7 +50,7 @@ fn unread_reply_goes_to_the_supervisor() {
         let mut state = TestState::new();
         let _ = start_inline(&mut state, call(1));
         assert_eq!(give_up(&mut state), Effect::WakeSupervisor);
-        assert_eq!(give_up(&mut state), Effect::None, "it is awake");
+        assert_eq!(give_up(&mut state), Effect::None, "the supervisor is awake");
         assert!(state.is_supervisors_turn());
         assert!(!state.read_by_caller(1));
     }
@@ -61,7 +61,7 @@ fn unread_reply_goes_to_the_supervisor() {
 }
 
 #[test]
-fn supervisor_reads_what_is_not_a_call_alone() {
+fn supervisor_reads_replies_to_other_jobs() {
     let program = Arc::new(1);
     let jobs = [
         InFlight::Load(Arc::clone(&program), Some(TestCall::new(1))),
@@ -82,20 +82,20 @@ fn supervisor_reads_what_is_not_a_call_alone() {
 fn early_hand_over_counts_for_one_job() {
     let mut state = TestState::new();
     assert_eq!(state.hand_to_supervisor(), Effect::None);
-    assert!(!state.is_supervisors_turn(), "there is nothing to read yet");
+    assert!(!state.is_supervisors_turn(), "no job is in flight");
     assert_eq!(start_inline(&mut state, call(1)), (ReplyTo::Supervisor, Effect::WakeSupervisor));
     assert_eq!(call_of(state.take()), Some(1));
     assert_eq!(start_inline(&mut state, call(2)), (ReplyTo::Unread(2), Effect::None));
 }
 
 #[test]
-fn end_read_by_caller_is_known_to_supervisor() {
+fn eof_read_by_caller_reaches_the_supervisor() {
     let mut state = TestState::new();
     let _ = start_inline(&mut state, call(1));
     assert!(state.read_by_caller(1));
-    assert!(!state.process_has_ended(), "of two readers each could learn half");
+    assert!(!state.process_has_ended(), "the caller is reading");
     assert_eq!(state.leave_to_supervisor(1, Some(Delivery::NotReceived)), Effect::WakeSupervisor);
-    // The caller's right is dropped last, which changes nothing.
+    // The caller's right is dropped last, which has no effect.
     assert_eq!(state.leave_to_supervisor(1, None), Effect::None);
     assert!(state.is_supervisors_turn() && state.process_has_ended());
     assert_eq!(state.eof(), Some(Delivery::NotReceived));
@@ -134,7 +134,7 @@ fn job_is_restored_after_a_reply_to_another_one() {
 }
 
 #[test]
-fn deadline_cuts_off_the_call_that_runs() {
+fn passed_deadline_hangs_up_on_a_running_call() {
     let now = Instant::now();
     let deadline = now + Duration::from_secs(1);
     let late = || InFlight::Call(TestCall::new(1).until(deadline));
@@ -145,21 +145,21 @@ fn deadline_cuts_off_the_call_that_runs() {
     assert!(state.is_supervisors_turn());
     assert!(state.close().is_expired);
 
-    // A reply that has arrived in time counts, if no thread has read it.
+    // A reply that has arrived in time is kept if no thread has read it.
     let mut state = TestState::new();
     let _ = state.start(late(), true, now, NOTHING_ARRIVED);
     assert_eq!(state.expire(deadline, || true), Effect::WakeSupervisor);
     assert!(!state.is_expired());
 
-    // A deadline may pass before the timer knows of the call.
+    // A deadline may pass before the call is recorded.
     let mut state = TestState::new();
     assert_eq!(state.start(late(), true, deadline, NOTHING_ARRIVED).1, Effect::HangUp);
     let _ = state.hang_up();
-    assert!(state.is_expired(), "the first reason stays");
+    assert!(state.is_expired(), "the first reason is kept");
 }
 
 #[test]
-fn idle_worker_is_not_cut_off() {
+fn idle_worker_has_no_deadline() {
     let mut state = TestState::new();
     assert_eq!(state.expire(Instant::now(), || true), Effect::None);
     assert_eq!(state.hang_up(), Effect::HangUp);
@@ -197,7 +197,7 @@ fn call_is_sent_after_its_program() {
     let job = Job::Call(TestCall::new(1).of_program(7)).into_in_flight(|key| state.has_loaded(key));
     assert!(matches!(job, InFlight::Load(_, Some(_))));
     state.program_loaded(7);
-    let Job::Call(call) = Job::from(job) else { panic!("the call is given back") };
+    let Job::Call(call) = Job::from(job) else { panic!("the call was not returned") };
     assert!(matches!(Job::Call(call).into_in_flight(|key| state.has_loaded(key)), InFlight::Call(_)));
     state.program_forgotten(7);
     assert!(!state.has_loaded_any());

@@ -1,7 +1,7 @@
 //! The deadline thread of a pool: sleeps until the next deadline of a queued or running call.
 //!
 //! A queued call whose deadline has passed is answered here. For a running one, the thread hangs up
-//! on the worker, and the supervisor sees that and does the rest.
+//! on the worker, and the supervisor detects that and does the rest.
 
 use super::dispatch::{Dispatcher, fail_expired};
 use crate::error::call::CallPhase;

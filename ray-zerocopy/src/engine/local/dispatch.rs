@@ -1,8 +1,8 @@
-//! State shared by the threads of a pool and its callers: sends assignments to workers, and puts
-//! calls back that were not run.
+//! State shared by the threads of a pool and its callers: sends assignments to workers, and
+//! requeues calls that were not run.
 //!
-//! No call and no program is dropped, and no call is answered, while a lock is held: both run user
-//! code.
+//! Calls and programs are dropped, and calls are answered, only while no lock is held, because both
+//! run user code.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::os::sync::{Condvar, Mutex, now};
 pub(super) type Scheduler = scheduler::Scheduler<Call, WorkerConn>;
 pub(super) type Assignment = scheduler::Assignment<Call, WorkerConn>;
 
-/// How many processes, for each worker of the pool, may end after a call was sent to them and
+/// Number of processes, for each worker of the pool, that may end after a call was sent to them and
 /// before they have received it. One more costs the call an attempt.
 const UNDELIVERED: u32 = 3;
 
@@ -48,15 +48,14 @@ impl Dispatcher {
         Self { settings, program, scheduler, progress, timer, restart }
     }
 
-    /// Refuses new calls, and lets the workers run the queued ones and end.
+    /// Rejects new calls. Workers run the queued ones and then exit.
     pub(super) fn drain(&self) {
         self.scheduler.lock().drain();
         self.notify_lifecycle();
         self.assign_all();
     }
 
-    /// Hangs up on all workers, so that their supervisors kill them, and answers the queued calls
-    /// with an error.
+    /// Hangs up on all workers, so that their supervisors kill them. Queued calls fail.
     pub(super) fn abort(&self) {
         let (calls, connections) = self.scheduler.lock().abort();
         for conn in connections {
@@ -74,13 +73,14 @@ impl Dispatcher {
         self.timer.notify_all();
     }
 
-    /// Sends a job, and whatever follows if it cannot be sent. Supervisors read the replies.
+    /// Sends a job. If it cannot be sent, sends the assignments that follow from that. Supervisors
+    /// read the replies.
     pub(super) fn send(&self, assignment: Assignment) {
         self.send_first(assignment, ReadBy::Supervisor);
     }
 
-    /// The same, and the first job's reply is read by `read_by`. Returns the connection and the
-    /// job's serial number if the caller may read the reply.
+    /// Like [`send`](Self::send), with `read_by` as the reader of the first job's reply. Returns
+    /// the connection and the job's serial number if the caller may read the reply.
     pub(super) fn send_first(&self, assignment: Assignment, mut read_by: ReadBy) -> Option<(Arc<WorkerConn>, u64)> {
         let mut next = Some(assignment);
         while let Some(Assignment { conn, job, wakes_callers }) = next {
@@ -95,14 +95,14 @@ impl Dispatcher {
                     // The supervisor may wait for its turn.
                     conn.hang_up();
                     match job {
-                        // It was not even sent, and at most as many workers are gone unnoticed as
-                        // are idle now.
+                        // The call was not sent, so no attempt is counted. This repeats at most
+                        // once for each idle worker whose end was not detected yet.
                         Job::Call(mut call) => {
                             call.attempts().refund();
                             self.requeue(call)
                         }
-                        // A process that is gone has no programs, and its supervisor does what else
-                        // there is to do.
+                        // A process that has ended has no programs, and its supervisor does the
+                        // rest.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
                     }
                 }
@@ -135,7 +135,7 @@ impl Dispatcher {
                 self.load_finished(index, program.key, Err(error));
                 self.scheduler.lock().next_job(conn)
             }
-            // A worker that cannot even be sent this much is replaced.
+            // A worker that cannot receive such a small message is replaced.
             Job::Forget(_) | Job::ShutDown => {
                 conn.hang_up();
                 None
@@ -143,7 +143,7 @@ impl Dispatcher {
         }
     }
 
-    /// Assigns jobs to idle workers until there is none left.
+    /// Assigns jobs to idle workers until none is left.
     pub(super) fn assign_all(&self) {
         let unread = self.scheduler.lock().take_unread();
         if let Some(conn) = unread {
@@ -154,8 +154,8 @@ impl Dispatcher {
         }
     }
 
-    /// Assigns one job. A function of its own, so that the lock is released before the assignment
-    /// is sent.
+    /// Assigns one job. A separate function, so that the lock is released before the assignment is
+    /// sent.
     fn assign(&self) -> Option<Assignment> {
         self.scheduler.lock().assign()
     }
@@ -169,7 +169,7 @@ impl Dispatcher {
         self.send(Assignment { conn: Arc::clone(conn), job: Job::Call(call), wakes_callers: false });
     }
 
-    /// Sends the next job to a worker that is free, if there is one.
+    /// Sends the next job to a free worker. Without a job, the worker becomes idle.
     pub(super) fn send_next(&self, conn: &Arc<WorkerConn>) {
         let next = self.scheduler.lock().next_job(conn);
         if let Some(assignment) = next {
@@ -177,19 +177,19 @@ impl Dispatcher {
         }
     }
 
-    /// Puts a call back whose worker was gone before it received the call. That costs no attempt,
-    /// but a limited number of times.
+    /// Requeues a call whose worker ended before it received the call. That costs no attempt for a
+    /// limited number of times.
     pub(super) fn requeue_undelivered(&self, worker: Worker, mut call: Call) -> Option<Assignment> {
         let workers = if call.pinned.is_some() { 1 } else { self.settings.workers };
         let limit = UNDELIVERED.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
         if call.attempts().count_undelivered(limit) {
             return self.requeue(call);
         }
-        fail_lost(call, worker, "it was gone before it got the call, and so were others before".to_owned());
+        fail_lost(call, worker, "it ended before it received the call, as did several others".to_owned());
         None
     }
 
-    /// Puts a call back to the front of its queue, and assigns a job to an idle worker.
+    /// Requeues a call at the front of its queue, and assigns a job to an idle worker.
     pub(super) fn requeue(&self, call: Call) -> Option<Assignment> {
         let deadline = QueuedCall::deadline(&call);
         let mut scheduler = self.scheduler.lock();
@@ -210,8 +210,8 @@ impl Dispatcher {
         }
     }
 
-    /// Charges a queued call with an attempt, because the process that it needs cannot be started.
-    /// A call without attempts fails.
+    /// Counts an attempt of a queued call, because the process that it needs cannot be started. A
+    /// call without attempts left fails.
     pub(super) fn charge_failed_start(&self, index: usize, reason: &str, round: Duration) {
         let charged = self.scheduler.lock().charge_failed_start(index, now(), round);
         let Some(call) = charged else { return };
@@ -246,11 +246,11 @@ impl Dispatcher {
         }
     }
 
-    /// Records that a worker's process is gone.
+    /// Records that a worker's process has ended.
     pub(super) fn process_ended(&self, index: usize) {
         let connections = self.scheduler.lock().process_ended(index);
-        // After a panic of the supervisor, a job may still be in flight. It is dropped here, and
-        // its caller learns that it is lost.
+        // After a panic of the supervisor, a job may still be in flight. It is dropped here, which
+        // fails its call.
         drop(connections.map(|conn| conn.map(|conn| conn.close())));
     }
 
@@ -289,7 +289,7 @@ pub(super) fn fail_lost(call: Call, worker: Worker, how: String) {
     call.answer(Err(error));
 }
 
-/// The error for a worker without a process.
+/// Creates the error for a worker that could not be started.
 pub(super) fn start_error(index: usize, reason: &str) -> CallError {
     StartError::Worker { index, reason: reason.to_owned() }.into()
 }

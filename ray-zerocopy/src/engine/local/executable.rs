@@ -1,4 +1,5 @@
-//! How this program is started again: through `/proc/self/exe`, which is this very file even if another has replaced it on disk.
+//! Command that starts this program again: `/proc/self/exe`, which is the same file even if it was
+//! replaced on disk.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,12 +14,12 @@ use crate::os::sys::privileges;
 
 const ITSELF: &str = "/proc/self/exe";
 
-/// Why this program cannot be started again as a worker, as it is now.
+/// Checks whether this program can be started as a worker. The error contains the reason.
 pub(super) fn check() -> Result<(), String> {
     command().map(drop)
 }
 
-/// This program, to be started again.
+/// Creates the command that starts this program again.
 pub(super) fn command() -> Result<Command, String> {
     if !cfg!(target_os = "linux") {
         let system = std::env::consts::OS;
@@ -28,26 +29,26 @@ pub(super) fn command() -> Result<Command, String> {
         ));
     }
     if privileges::privileged() {
-        return Err("this program runs with privileges that its user has not (setuid, setgid or file capabilities), and starts no \
-             workers, since these would do what their environment says; start it without, or give the workers a program \
-             of their own with `.program(..)`"
-            .to_owned());
+        return Err(
+            "this program has privileges that its caller lacks (setuid, setgid or file capabilities), and starts no \
+             workers, because the caller controls their environment; run it without these privileges, or give the \
+             workers another program with `.program(..)`"
+                .to_owned(),
+        );
     }
     let image =
-        Image::of(entry::anchor_address()).ok_or("the dynamic loader does not know the code of ray-zerocopy")?;
+        Image::of(entry::anchor_address()).ok_or("the code of ray-zerocopy is not in the dynamic loader's list")?;
     if let Some(library) = image.library {
         let program = fs::read_link(ITSELF).unwrap_or_else(|_| PathBuf::from("this program"));
         return Err(format!(
-            "the code of ray-zerocopy is in the shared library {}, and workers are {} started again, which does not begin with \
-             it; give the workers a program with `.program(..)`, which runs graphs, or call the pipeline in this process",
+            "the code of ray-zerocopy is in the shared library {}, and starting {} again would not run it as a worker; \
+             to run graphs, give the workers a program with `.program(..)`; otherwise call the pipeline in this process",
             library.display(),
             program.display()
         ));
     }
     if !Path::new(ITSELF).exists() {
-        return Err(
-            "workers are this program, started again as /proc/self/exe, which is not there; mount /proc".to_owned()
-        );
+        return Err("workers are started through /proc/self/exe, which does not exist; mount /proc".to_owned());
     }
     if image.wants_loader && entry::interpreter_base() == 0 {
         return through_the_loader();
@@ -55,7 +56,8 @@ pub(super) fn command() -> Result<Command, String> {
     Ok(Command::new(ITSELF))
 }
 
-/// `ld.so program`: the executable of this process is the loader, which has to be told what to load once more.
+/// Creates the command for a process that was started as `ld.so program`. Its executable is the
+/// loader, which needs the program and its own options again.
 fn through_the_loader() -> Result<Command, String> {
     let loader = fs::read_link(ITSELF).map_err(|error| format!("{ITSELF}: {error}"))?;
     let failed = |reason: &str| {
@@ -64,19 +66,20 @@ fn through_the_loader() -> Result<Command, String> {
     };
     let maps =
         fs::read("/proc/self/maps").map_err(|error| failed(&format!("/proc/self/maps cannot be read: {error}")))?;
-    let program =
-        procfs::file_at(&maps, entry::anchor_address()).ok_or_else(|| failed("its own file is not known"))?.path;
+    let program = procfs::file_at(&maps, entry::anchor_address())
+        .ok_or_else(|| failed("its own file is not in /proc/self/maps"))?
+        .path;
     if !program.is_file() {
         return Err(failed(&format!("its own file has been deleted or replaced since: {}", program.display())));
     }
-    let arguments =
-        fs::read("/proc/self/cmdline").map_err(|error| failed(&format!("its arguments are not known: {error}")))?;
+    let arguments = fs::read("/proc/self/cmdline")
+        .map_err(|error| failed(&format!("/proc/self/cmdline cannot be read: {error}")))?;
     let mut command = Command::new(ITSELF);
     command.args(options(&arguments, &program)).arg(program);
     Ok(command)
 }
 
-/// What the loader was told before the program's name, such as `--library-path`.
+/// Options of the loader before the program's name, such as `--library-path`.
 fn options(arguments: &[u8], program: &Path) -> Vec<OsString> {
     let arguments =
         arguments.split(|&byte| byte == 0).skip(1).map(|argument| std::ffi::OsStr::from_bytes(argument).to_owned());

@@ -1,17 +1,17 @@
-//! Fast path: when only one call is in flight, the calling thread reads the reply itself.
+//! Fast path: when only one call is in flight, the calling thread reads the reply directly.
 //!
-//! A caller that waits for one call wakes the worker, and the worker wakes the caller: that is the
-//! least that two processes need. A thread of the pool between them would be woken for nothing. On
-//! an idle machine the kernel wakes it on another core, which takes longer than the call.
+//! A call between two processes needs at least two wake-ups: the caller wakes the worker, and the
+//! worker wakes the caller. A pool thread between them would add a third. On an idle machine the
+//! kernel wakes that thread on another core, which takes longer than the call.
 //!
 //! So the reply to a call that finds an idle worker is left unread at first. It is read by the
 //! first of
-//! - its caller, when that waits for it;
+//! - its caller, when it waits for the reply;
 //! - the worker's supervisor, when another thread needs the reply or the worker: the caller polls
 //!   or drops the `Pending`, there is another call, the pool shuts down, or the deadline passes; or
 //!   at the next heartbeat.
 //!
-//! A reply that stays in the socket meanwhile delays no other call.
+//! A reply that stays in the socket until then does not delay other calls.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::transport::Event;
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Receive;
 
-/// The right of a caller to read the reply to its call. Dropping it leaves the reply to the
+/// The caller's exclusive right to read the reply to its call. Dropping it passes the right to the
 /// supervisor.
 pub(crate) struct InlineReceiver {
     pub(super) dispatcher: Arc<Dispatcher>,
@@ -29,7 +29,7 @@ pub(crate) struct InlineReceiver {
 }
 
 impl Receive for InlineReceiver {
-    /// Returns when the call has its answer, or the supervisor reads the reply. In both cases the
+    /// Returns when the call is answered, or when the supervisor reads the reply. In both cases the
     /// caller waits for the answer next.
     fn receive(self: Box<Self>) {
         if !self.conn.read_by_caller(self.serial) {

@@ -1,7 +1,7 @@
-//! The work that a pool gives to a worker: one job at a time.
+//! Jobs of a worker. A worker has one job at a time.
 //!
-//! A call is opaque here, as it is to the scheduler and to the state of a connection:
-//! [`QueuedCall`] is all that they read of one. So their tests need no arena and no process.
+//! Calls are opaque here, to the scheduler and to the state of a connection, which read them only
+//! through [`QueuedCall`]. So their tests need no arena and no process.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use std::time::Instant;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 
-/// A call, as far as scheduling is concerned.
+/// The properties of a call that scheduling reads.
 pub(super) trait QueuedCall {
-    /// What a worker loads before it can run the call.
+    /// Program that a worker loads before it can run the call.
     type Program;
 
     fn program(&self) -> &Arc<Self::Program>;
@@ -24,37 +24,37 @@ pub(super) trait QueuedCall {
 
     fn deadline(&self) -> Option<Instant>;
 
-    /// The counters that decide whether the call is tried again.
+    /// The counters that decide whether the call is retried.
     fn attempts(&mut self) -> Attempts<'_>;
 
-    /// Whether the call may be tried once more.
+    /// Returns `true` if the call may be retried.
     fn has_attempts_left(&self) -> bool;
 
-    /// Whether the deadline has passed.
+    /// Returns `true` if the deadline has passed.
     fn is_expired(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 }
 
-/// How often a call was tried.
+/// Attempt counters of a call.
 pub(super) struct Attempts<'a> {
-    /// How often it was assigned to a worker, without the attempts that were given back.
+    /// Number of assignments to a worker, without the refunded ones.
     pub(super) made: &'a mut u32,
-    /// How often it may be.
+    /// Maximum number of attempts.
     pub(super) allowed: u32,
-    /// How often in a row its worker ended before it had received the call.
+    /// Number of successive workers that ended before they received the call.
     pub(super) undelivered: &'a mut u32,
 }
 
 impl Attempts<'_> {
-    /// Takes back the attempt of an assignment that the worker never received.
+    /// Refunds the attempt of an assignment that the worker never received.
     pub(super) fn refund(&mut self) {
         *self.made -= 1;
     }
 
     /// Counts a process that ended after the call was sent and before it was received. The first
-    /// `limit` of them in a row are free, the next one costs the attempt. Returns whether the call
-    /// may be tried once more.
+    /// `limit` of them in a row are free, and the next one costs the attempt. Returns `true` if the
+    /// call may be retried.
     pub(super) fn count_undelivered(&mut self, limit: u32) -> bool {
         *self.undelivered += 1;
         if *self.undelivered <= limit {
@@ -94,7 +94,7 @@ impl QueuedCall for Call {
     }
 }
 
-/// A job that is to be sent to a worker.
+/// A job that has not been sent.
 pub(super) enum Job<C: QueuedCall> {
     /// Run a call. If the worker does not have its program, load that first.
     Call(C),
@@ -105,9 +105,9 @@ pub(super) enum Job<C: QueuedCall> {
     ShutDown,
 }
 
-/// A job that was sent to a worker, which has not replied yet.
+/// A job that was sent to a worker that has not replied yet.
 pub(super) enum InFlight<C: QueuedCall> {
-    /// Load a program, for a call that is sent next, or for none.
+    /// Load a program. The call, if there is one, is sent next.
     Load(Arc<C::Program>, Option<C>),
     Call(C),
     Forget(u64),
@@ -115,7 +115,8 @@ pub(super) enum InFlight<C: QueuedCall> {
 }
 
 impl<C: QueuedCall> Job<C> {
-    /// The job as it is sent to a worker that has loaded the programs of which `is_loaded` is true.
+    /// Converts the job to the one that is sent. `is_loaded` returns whether the worker has loaded
+    /// a program.
     pub(super) fn into_in_flight(self, is_loaded: impl FnOnce(u64) -> bool) -> InFlight<C> {
         match self {
             Self::Call(call) if is_loaded(call.program_key()) => InFlight::Call(call),
@@ -139,7 +140,7 @@ impl<C: QueuedCall> From<InFlight<C>> for Job<C> {
 }
 
 impl<C: QueuedCall> InFlight<C> {
-    /// The call that waits for this job.
+    /// Returns the call that this job runs, or loads a program for.
     pub(super) fn call(&self) -> Option<&C> {
         match self {
             Self::Call(call) | Self::Load(_, Some(call)) => Some(call),

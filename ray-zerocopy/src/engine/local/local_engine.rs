@@ -1,4 +1,4 @@
-//! The engine behind a `LocalPool`: its threads, from their start to their end.
+//! The engine behind a `LocalPool`: starts and joins its threads.
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,13 +26,12 @@ pub(crate) struct LocalEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
-    /// The process that has the threads. A fork of it has this value too, and no threads.
+    /// The process that has the threads. A fork has a copy of this value, but not the threads.
     owner: u32,
 }
 
 impl LocalEngine {
-    /// Starts workers, which load `program` first, all at the same time. Returns when they are
-    /// ready.
+    /// Starts workers in parallel, which load `program` first. Returns when they are ready.
     pub(super) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
         crate::os::sys::malloc::trim();
         if let (Some(other), Some(own)) = (&settings.program, &program)
@@ -64,8 +63,8 @@ impl LocalEngine {
         engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer))?;
         for index in 0..workers {
             let dispatcher = Arc::clone(&dispatcher);
-            // A supervisor does not panic. If it does after all, its call is lost with an error,
-            // and its worker has a new one.
+            // A supervisor is not expected to panic. If it does, its call fails, and its worker
+            // gets a new supervisor.
             engine.spawn(format!("ray-zerocopy {index}"), index, move || {
                 let supervise = || Supervisor::new(index, Arc::clone(&dispatcher)).run();
                 while catch_unwind(AssertUnwindSafe(supervise)).is_err() {
@@ -76,13 +75,13 @@ impl LocalEngine {
         Ok(engine)
     }
 
-    /// Starts a thread. If the system refuses it, the supervisors from `supervisors` on do not
-    /// exist, and the others are ended.
+    /// Starts a thread. If that fails, the supervisors from `supervisors` on do not exist, and the
+    /// others are ended.
     fn spawn(&self, name: String, supervisors: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
             self.dispatcher.scheduler.lock().supervisors_missing(supervisors);
             self.end();
-            let error = limits::named("no thread could be started", &error);
+            let error = limits::named("a thread of the pool could not be started", &error);
             CallError::from(StartError::Pool { reason: error.to_string() })
         })?;
         self.thread_ids.lock().insert(thread.thread().id());
@@ -90,13 +89,14 @@ impl LocalEngine {
         Ok(())
     }
 
-    /// Waits until every worker is up and has loaded its program; the first failure is the result.
+    /// Waits until every worker has started and loaded its program.
     ///
     /// # Errors
-    /// If a worker fails to, or is not ready within the time that the settings give all of them.
+    /// The first failure of a worker, or that a worker is not ready within the start timeout.
     fn wait_until_started(&self) -> Result<(), CallError> {
         let timeout = self.dispatcher.settings.start_timeout;
-        // A worker without a program has the same limit for its own start, and its error says more.
+        // A worker without a program has the same timeout for its own start, and a more precise
+        // error.
         let until = self.dispatcher.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
         let mut scheduler = self.dispatcher.scheduler.lock();
         loop {
@@ -109,16 +109,16 @@ impl LocalEngine {
             if left == Some(Duration::ZERO) {
                 let what = match conn {
                     Some(conn) => format!("process {} did not load the pipeline", conn.worker.pid),
-                    None => "it did not come up".to_owned(),
+                    None => "it did not start".to_owned(),
                 };
-                let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` gives it longer");
+                let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` allows more time");
                 return Err(start_error(index, &reason));
             }
             scheduler = self.dispatcher.progress.wait(scheduler, left);
         }
     }
 
-    /// Runs the queued calls, refuses new ones, ends the workers, and waits for them.
+    /// Runs the queued calls, rejects new ones, ends the workers, and waits for them.
     pub(super) fn end(&self) {
         if self.is_fork() {
             return;
@@ -127,7 +127,7 @@ impl LocalEngine {
         self.join();
     }
 
-    /// Kills the workers, and answers the calls that are queued or run with an error.
+    /// Kills the workers. Queued and running calls fail.
     pub(super) fn abort(&self) {
         if self.is_fork() {
             return;
@@ -138,37 +138,38 @@ impl LocalEngine {
 
     /// Waits for the threads.
     fn join(&self) {
-        // The engine may end on one of its own threads, which cannot wait for itself: an answer
-        // wakes its receiver, and the last handle of the pool may be dropped with it. Then the
-        // threads end without being waited for.
+        // The engine may be dropped on one of its own threads, which cannot join itself: an answer
+        // wakes its receiver, which may drop the last handle of the pool. Then the threads end
+        // without being joined.
         if self.thread_ids.lock().contains(&std::thread::current().id()) {
             return;
         }
         // The lock is held while the threads end, so that a second caller waits for them too.
         for thread in self.threads.lock().drain(..) {
-            // A supervisor does not panic. If it does, its process is gone with it.
+            // A supervisor is not expected to panic. If it does, its process is killed when it
+            // unwinds.
             drop(thread.join());
         }
     }
 
-    /// Whether this is a fork of the process that has the threads and the workers. It must not
-    /// touch them.
+    /// Returns `true` in a fork of the process that has the threads and the workers. A fork must
+    /// not use them.
     fn is_fork(&self) -> bool {
         self.owner != std::process::id()
     }
 }
 
-/// Why workers of another program cannot run a pipeline.
+/// Error text for a pipeline that workers of another program cannot run.
 fn lacks_code(program: &Path) -> String {
     format!(
-        "its workers are `{}`, which has not the code of this program; they run graphs of `jit::trace`",
+        "its workers are `{}`, which does not have the code of this program; they only run graphs of `jit::trace`",
         program.display()
     )
 }
 
 impl Drop for LocalEngine {
     fn drop(&mut self) {
-        // A program that fails does not wait for the calls that its workers still have to run.
+        // A panicking program does not wait for queued calls.
         if std::thread::panicking() {
             self.abort();
         } else {

@@ -3,27 +3,26 @@
 //! | file | what |
 //! | --- | --- |
 //! | `pool` | `LocalPool`, its builder, and this machine as a backend |
-//! | `local_engine` | the engine behind a pool: its threads, from their start to their end |
+//! | `local_engine` | the engine behind a pool: starts and joins its threads |
 //! | `scheduler`, `worker_slot` | the queue, the idle workers, and the assignment of calls to them, as plain data |
 //! | `job` | the work of a worker, and what the scheduler reads of a call |
-//! | `conn_state` | the life of a connection to one worker, as a state machine |
+//! | `conn_state` | state machine of the connection to one worker |
 //! | `worker_conn` | the socket to one worker, and the lock around its state |
-//! | `dispatch` | state shared by the threads: sends assignments, and puts calls back that were not run |
+//! | `dispatch` | state shared by the threads: sends assignments, and requeues calls that were not run |
 //! | `admission` | entry of calls into the pool |
-//! | `replies` | what a reply of a worker means |
+//! | `replies` | handling of workers' replies |
 //! | `inline_wait` | the fast path: the calling thread reads the reply itself |
-//! | `supervisor` | one thread for each worker: starts its process, reads its replies, and notices its end |
+//! | `supervisor` | one thread for each worker: starts its process, reads its replies, and detects its end |
 //! | `deadlines` | one thread for all deadlines |
-//! | `process` | starting a worker process, and its end |
-//! | `child` | waiting for a child process and killing it |
-//! | `executable` | how this program is started again |
-//! | `worker` | the other side: the life of a worker process |
+//! | `process` | starts and ends a worker process |
+//! | `child` | waits for a child process and kills it |
+//! | `executable` | the command that starts this program again |
+//! | `worker` | the other side: main loop of a worker process |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
-//! | `broker` | gives arenas to processes that are not workers of this one |
+//! | `broker` | sends arenas to processes that are not workers of this one |
 //!
 //! The files from `scheduler` to `deadlines` take their locks from `os::sync`. They are compiled a
-//! second time for the model checker `loom`, with a socket and a process that are simulated: see
-//! `tests/loom`.
+//! second time for the model checker `loom`, with a simulated socket and process: see `tests/loom`.
 
 mod admission;
 pub(crate) mod broker;

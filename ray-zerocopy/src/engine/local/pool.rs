@@ -1,4 +1,4 @@
-//! The public face of the local engine: `LocalPool` and its builder.
+//! Public API of the local engine: `LocalPool` and its builder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
 
-/// Worker processes of this machine. Cheap to clone: clones are the same workers.
+/// Pool of worker processes on this machine. Cheap to clone; clones share the workers.
 ///
-/// Most programs need none: [`TaskWrapper::new`](crate::TaskWrapper::new) uses
+/// Most programs do not create one: [`TaskWrapper::new`](crate::TaskWrapper::new) uses
 /// [`LocalPool::shared`].
 ///
 /// ```
@@ -31,42 +31,40 @@ use crate::os::sync::Mutex;
 pub struct LocalPool(Arc<LocalEngine>);
 
 impl LocalPool {
-    /// A builder for a pool of its own.
+    /// Creates a builder for a separate pool.
     pub fn builder() -> LocalPoolBuilder {
         LocalPoolBuilder(Settings::default())
     }
 
-    /// The shared workers of this process: one for each core, started at the first use, and running
-    /// until the process ends.
+    /// Returns the shared pool of this process. It has one worker for each core, which start at the
+    /// first use and run until the process ends.
     ///
     /// # Errors
-    /// If a worker does not start; the error says how it ended.
+    /// If a worker does not start. The error contains the reason.
     pub fn shared() -> Result<Self, CallError> {
         static SHARED: Mutex<Option<LocalPool>> = Mutex::new(None);
         let mut shared = SHARED.lock();
-        // A failed start is tried again by the next call of this function: what was missing may be
-        // there by then.
+        // Errors are not cached: the next call may succeed.
         match &*shared {
             Some(local) => Ok(local.clone()),
             None => Ok(shared.insert(Self::builder().start()?).clone()),
         }
     }
 
-    /// The worker processes that are up now.
+    /// Returns the workers that currently have a process.
     pub fn workers(&self) -> Vec<Worker> {
         self.0.workers()
     }
 
-    /// Runs the calls that wait, takes no new ones, and ends the workers. Returns when they are
-    /// gone.
+    /// Runs the queued calls, rejects new ones, and ends the workers. Returns when they have ended.
     ///
-    /// The same happens when the last clone is dropped. If that is because the thread panics,
-    /// [`shut_down_now`](Self::shut_down_now) happens instead.
+    /// Dropping the last clone has the same effect, or that of
+    /// [`shut_down_now`](Self::shut_down_now) if the thread panics.
     pub fn shut_down(&self) {
         self.0.end();
     }
 
-    /// Kills the workers at once. Calls that wait or run end with an error.
+    /// Kills the workers immediately. Queued and running calls fail.
     pub fn shut_down_now(&self) {
         self.0.abort();
     }
@@ -78,44 +76,45 @@ impl std::fmt::Debug for LocalPool {
     }
 }
 
-/// Sets up a [`LocalPool`] engine.
+/// Builder of a [`LocalPool`].
 #[derive(Debug, Clone)]
 pub struct LocalPoolBuilder(Settings);
 
 impl LocalPoolBuilder {
-    /// How many worker processes. Default: one for each core.
+    /// Sets the number of worker processes. Default: one for each core.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.0.workers = workers.max(1);
         self
     }
 
-    /// How many threads each worker computes with. Default: the cores divided among the workers.
+    /// Sets the number of threads that each worker computes with. Default: the number of cores
+    /// divided by the number of workers.
     #[must_use]
     pub fn threads_per_worker(mut self, threads: usize) -> Self {
         self.0.threads = Some(threads.max(1));
         self
     }
 
-    /// How many calls the queue takes before a caller has to wait for space. Default: 1024.
+    /// Sets the capacity of the queue. Callers wait for space when it is full. Default: 1024 calls.
     #[must_use]
     pub fn queue(mut self, calls: usize) -> Self {
         self.0.queue = calls.max(1);
         self
     }
 
-    /// How long a worker process may take to start. Default: one minute.
+    /// Sets the timeout for the start of a worker process. Default: one minute.
     #[must_use]
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.0.start_timeout = timeout;
         self
     }
 
-    /// Starts workers of another program than this one: `rzc`, or any other that has this crate in
-    /// the same version.
+    /// Runs another program as workers: `rzc`, or any other that has this crate in the same
+    /// version.
     ///
-    /// They run graphs only, see [`JitTaskWrapper`](crate::jit::JitTaskWrapper), because they do
-    /// not have this program's code.
+    /// These workers only run graphs, see [`JitTaskWrapper`](crate::jit::JitTaskWrapper), because
+    /// they do not have this program's code.
     #[must_use]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.0.program = Some(program.into());
@@ -125,7 +124,7 @@ impl LocalPoolBuilder {
     /// Starts the workers, and waits until all of them are ready.
     ///
     /// # Errors
-    /// If a worker does not start; the error says how it ended.
+    /// If a worker does not start. The error contains the reason.
     pub fn start(self) -> Result<LocalPool, CallError> {
         LocalEngine::start(self.0, None).map(LocalPool)
     }
@@ -151,8 +150,8 @@ impl Backend for LocalPool {
     }
 }
 
-/// This machine as a place for actors: each set of actors is a pool of its own, and tasks use the
-/// shared pool.
+/// This machine as a backend: each set of actors gets a separate pool, and tasks use the shared
+/// pool.
 pub(crate) struct Machine;
 
 impl sealed::Sealed for Machine {}

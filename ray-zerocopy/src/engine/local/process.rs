@@ -1,4 +1,4 @@
-//! Starting a worker process.
+//! Starts a worker process and ends it.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -13,19 +13,20 @@ use super::worker::{ENVIRONMENT, VERSION};
 use crate::engine::settings::Settings;
 use crate::os::{limits, procfs};
 
-/// How long a worker that has hung up may take to end by itself.
+/// Time for a worker to exit after it has closed its socket.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long a worker that was killed may take to go. It is gone in milliseconds, unless it waits in the kernel.
+/// Time for a killed worker to exit. It takes milliseconds, unless the process is blocked in the
+/// kernel.
 const KILLED: Duration = Duration::from_secs(2);
-/// How often a start that is waited for is looked at, whether it is still wanted.
+/// Interval at which a pending start checks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A worker process, seen from its owner. Killed when dropped.
+/// Owner's handle of a worker process. Kills the process when dropped.
 pub(super) struct Process(Child);
 
 impl Process {
-    /// Starts this executable again as a worker, or another program, and waits until it answers, or until the start is not wanted any
-    /// more.
+    /// Starts this executable, or another program, as a worker. Waits until the worker answers, or
+    /// until `is_wanted` returns `false`.
     ///
     /// The process ends with the thread that calls this.
     pub(super) fn start(
@@ -36,7 +37,7 @@ impl Process {
         let timeout = settings.start_timeout;
         let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let child = spawn(index, settings, theirs)?;
-        let mut process = Self(Child::new(child).ok_or("the system gave it a process id that cannot be")?);
+        let mut process = Self(Child::new(child).ok_or("the system returned an invalid process id")?);
         let until = Instant::now().checked_add(timeout);
         loop {
             let look = Instant::now() + LOOK;
@@ -44,7 +45,7 @@ impl Process {
                 Ok(Wait::Ready) => break,
                 Ok(Wait::TimedOut) if !is_wanted() => return Err("the engine is being shut down".to_owned()),
                 Ok(Wait::TimedOut) if until.is_some_and(|until| until <= Instant::now()) => {
-                    return Err(format!("it did not come up within {timeout:?}"));
+                    return Err(format!("it did not start within {timeout:?}"));
                 }
                 Ok(Wait::TimedOut) => {}
                 Err(error) => return Err(format!("waiting for it failed: {error}")),
@@ -54,12 +55,12 @@ impl Process {
             Ok(Some(received)) => match received.message.1 {
                 Answer::Ready => Ok((process, ours)),
                 Answer::NotReady(reason) => Err(format!("it cannot work: {reason}")),
-                other => Err(format!("it said {other:?} before it was up")),
+                other => Err(format!("it sent {other:?} instead of `Ready`")),
             },
             Ok(None) => {
-                Err(format!("it ended before it was up ({}); {}", process.end(), hint(settings.program.as_deref())))
+                Err(format!("it ended before it was ready ({}); {}", process.end(), hint(settings.program.as_deref())))
             }
-            Err(error) => Err(format!("its first words could not be read: {error}")),
+            Err(error) => Err(format!("its first message could not be read: {error}")),
         }
     }
 
@@ -67,32 +68,33 @@ impl Process {
         self.0.pid()
     }
 
-    /// Whether the process has ended by itself.
+    /// Returns `true` if the process has ended.
     pub(super) fn has_ended(&mut self) -> bool {
         self.0.has_ended().is_some()
     }
 
-    /// Whether the process is stopped by a signal. One that a debugger holds is not.
+    /// Returns `true` if the process is stopped by a signal. A stop by a debugger does not count.
     pub(super) fn is_stopped(&self) -> bool {
         procfs::state(self.pid()) == Some('T')
     }
 
-    /// How the process ended; one that has hung up but does not end is killed.
+    /// Describes how the process ended. Kills a process that has closed its socket but does not
+    /// exit.
     pub(super) fn end(&mut self) -> String {
         if let Some(ended) = self.0.wait(GRACE) {
             return ended.to_string();
         }
         self.kill();
-        "it closed its socket without ending, and was killed".to_owned()
+        "it closed its socket without exiting, and was killed".to_owned()
     }
 
-    /// Kills the process, and waits until it is gone, unless it waits in the kernel.
+    /// Kills the process, and waits until it is gone, unless it is blocked in the kernel.
     pub(super) fn kill(&mut self) {
         self.0.kill();
         let _gone = self.0.wait(KILLED);
     }
 
-    /// Kills the process; one that does not go is left behind, to be reaped when it does.
+    /// Kills the process. If it does not exit in time, a thread reaps it later.
     pub(super) fn leave(self) {
         self.0.end(KILLED);
     }
@@ -108,11 +110,11 @@ fn spawn(index: usize, settings: &Settings, theirs: Connection) -> Result<std::p
         Some(program) => Command::new(program),
     };
     if settings.program.is_some() {
-        // For one that does not know what it was started for, and looks at its arguments.
+        // For programs that choose their role by their arguments.
         command.arg("worker");
     }
     let what = || match &settings.program {
-        None => "this executable could not be started again".to_owned(),
+        None => "this executable could not be started as a worker".to_owned(),
         Some(program) => format!("`{}` could not be started", program.display()),
     };
     command
@@ -121,22 +123,23 @@ fn spawn(index: usize, settings: &Settings, theirs: Connection) -> Result<std::p
         .env("RAYON_NUM_THREADS", &threads)
         // LibTorch computes with OpenMP's threads.
         .env("OMP_NUM_THREADS", &threads)
-        // The worker's end of the socket is its standard input: inherited, and nowhere by name.
+        // The worker inherits its end of the socket as standard input, so the socket needs no name.
         .stdin(Stdio::from(theirs.into_fd()))
-        // A Ctrl-C is for the owner: when it ends, its workers do.
+        // Ctrl-C signals the owner only. Workers end when the owner does.
         .process_group(0)
         .spawn()
         .map_err(|error| {
-            let hint = limits::hint(&error).unwrap_or("is there memory, and a free process id?");
+            let hint = limits::hint(&error).unwrap_or("check the free memory and the limits on processes");
             format!("{}: {error}; {hint}", what())
         })
-    // `command` goes here: it holds the worker's end of the socket, whose closing is how the end of the worker is seen.
+    // `command` is dropped here. It holds the worker's end of the socket, and the owner detects the
+    // end of a worker by EOF.
 }
 
-/// What may be behind a worker that ends before it is up.
+/// Likely cause if a worker ends before it is ready.
 fn hint(program: Option<&Path>) -> String {
     match program {
-        None => "what it printed says more; does a constructor end the program before `main`?".to_owned(),
+        None => "see its standard error; does a constructor end the program before `main`?".to_owned(),
         Some(program) => format!("is `{}` a program with this version of ray-zerocopy?", program.display()),
     }
 }

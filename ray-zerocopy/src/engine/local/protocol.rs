@@ -1,5 +1,8 @@
-//! What owner and worker say to each other. One thing at a time: every request but the last has one answer, and the next
-//! request comes after it. Both carry the request's number, so that no answer is ever taken for another's.
+//! Messages between owner and worker.
+//!
+//! The owner sends one request at a time. Each request except `ShutDown` has one answer, and the
+//! next request is sent after it. Both carry the request's number, so that an answer cannot be
+//! matched to another request.
 
 use crate::engine::served::MethodError;
 use std::time::Duration;
@@ -19,22 +22,22 @@ use crate::tensor::copied::CopiedTensor;
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Load a program; its arena's file descriptors come along.
+    /// Load a program. The message carries the file descriptors of its arena.
     Load { key: u64, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy, arena: Handle },
-    /// Run a method of a loaded program; the arguments come along.
+    /// Run a method of a loaded program. The message carries the arguments.
     Call { key: u64, handler: FnToken },
     /// Free a program.
     Forget { key: u64 },
-    /// End.
+    /// Exit.
     ShutDown,
 }
 
 /// Worker → owner.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The process is up.
+    /// The process is ready.
     Ready,
-    /// The process is up, but cannot work: why.
+    /// The process has started, but cannot work. Contains the reason.
     NotReady(String),
     Loaded {
         copied: Vec<CopiedTensor>,
@@ -43,18 +46,19 @@ pub(crate) enum Answer {
         memory: MemoryStatus,
     },
     NotLoaded(LoadError),
-    /// The result comes along.
+    /// The call succeeded. The message carries the result.
     Done,
     Failed(MethodError),
     /// The program is freed.
     Forgotten,
-    /// A request arrived that could not be read: why. The worker is well.
+    /// A request could not be decoded. Contains the reason. The worker keeps running.
     Unreadable(String),
-    /// Code of the worker panics: message and place. Not an answer: one comes if the process outlives the panic.
+    /// Code in the worker panicked. Contains message and source location. Not an answer: one
+    /// follows if the process survives the panic.
     Panics(String),
 }
 
-/// Reads a frame as one of the messages above, for tests with hostile bytes.
+/// Decodes a frame as one of the messages above, for tests with hostile bytes.
 pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
     let frame = aligned(frame);
     match kind & 3 {

@@ -1,4 +1,4 @@
-//! What a reply of a worker means for the call and for the worker.
+//! Handling of workers' replies: completes the call, and decides whether the worker is replaced.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::served::MethodError;
 use crate::error::call::{CallError, CallPart};
 
-/// What did not arrive in the worker.
+/// Part of a call that did not arrive in the worker.
 const ARGUMENTS: &str = "the arguments";
 
-/// How a process ended, or why it has to.
+/// How a process ended, or why it must be ended.
 pub(super) struct WorkerExit {
     pub(super) how: String,
     /// Whether the process received the last packet.
@@ -38,7 +38,7 @@ impl Dispatcher {
         // A request that could not be read has no number.
         if !conn.is_current(serial) && !matches!(answer, Answer::Unreadable(_)) {
             return Some(WorkerExit::new(format!(
-                "it answered question {serial}, which nobody had asked, and was replaced"
+                "it answered request {serial}, which was not sent, and was replaced"
             )));
         }
         match (conn.take(), answer) {
@@ -72,7 +72,7 @@ impl Dispatcher {
             (job, Answer::Unreadable(reason)) => return self.handle_lost_message(conn, job, ARGUMENTS, &reason),
             (job, answer) => {
                 let exit =
-                    WorkerExit::new(format!("it gave an answer to another question, {answer:?}, and was replaced"));
+                    WorkerExit::new(format!("it sent an answer to another request, {answer:?}, and was replaced"));
                 if let Some(job) = job {
                     conn.restore(job);
                 }
@@ -82,9 +82,9 @@ impl Dispatcher {
         None
     }
 
-    /// Answers a call. The worker gets its next job after that, because then the caller is already
-    /// awake while the job is written. It is assigned before, so that the caller's next call finds
-    /// the worker busy or idle, and not in between.
+    /// Answers a call, and then sends the worker its next job, so that the caller is already awake
+    /// while the job is written. The job is assigned before, so that the caller's next call finds
+    /// the worker either busy or idle.
     fn finish(&self, conn: &Arc<WorkerConn>, call: Call, result: Result<Incoming, CallError>) {
         let next = self.scheduler.lock().next_job(conn);
         call.answer(result);
@@ -100,15 +100,15 @@ impl Dispatcher {
             error => matches!(error, CallError::Start(_)),
         };
         match call {
-            // Memory or descriptors that this process lacks, another may have.
+            // Another process may have the memory or the descriptors that this one lacks.
             Some(call) if lacks_resources && call.has_attempts_left() => self.retry_elsewhere(conn, call),
             Some(call) => self.finish(conn, call, Err(error)),
             None => self.send_next(conn),
         }
     }
 
-    /// Puts a call back that this worker could not run. Another worker gets it if one is idle,
-    /// since this one is not yet.
+    /// Requeues a call that this worker could not run. An idle worker gets it first, because this
+    /// one becomes idle later.
     fn retry_elsewhere(&self, conn: &Arc<WorkerConn>, call: Call) {
         if let Some(assignment) = self.requeue(call) {
             self.send(assignment);
@@ -116,13 +116,14 @@ impl Dispatcher {
         self.send_next(conn);
     }
 
-    /// Handles a reply that was lost on its way. Returns why the worker has to be replaced, if it
+    /// Handles a reply that could not be decoded. Returns why the worker has to be replaced, if it
     /// has to.
     pub(super) fn handle_unreadable(&self, conn: &Arc<WorkerConn>, what: &str, reason: &str) -> Option<WorkerExit> {
         self.handle_lost_message(conn, conn.take(), what, reason)
     }
 
-    /// Handles a message to or from a worker that was lost on its way. The worker itself is well.
+    /// Handles a message to or from a worker that could not be decoded. The worker itself keeps
+    /// running.
     fn handle_lost_message(
         &self,
         conn: &Arc<WorkerConn>,
@@ -142,12 +143,12 @@ impl Dispatcher {
                 None
             }
             Some(InFlight::Load(program, call)) => {
-                let error = start_error(conn.worker.index, &format!("the arena could not be handed over: {reason}"));
+                let error = start_error(conn.worker.index, &format!("the arena could not be sent: {reason}"));
                 self.handle_failed_load(conn, &program, call, error);
                 None
             }
             Some(InFlight::Forget(_) | InFlight::ShutDown) | None => {
-                Some(WorkerExit::new(format!("it could not be talked to, and was replaced: {reason}")))
+                Some(WorkerExit::new(format!("a message to or from it was lost, and it was replaced: {reason}")))
             }
         }
     }

@@ -1,10 +1,10 @@
-//! The queue of calls, the list of idle workers, and the assignment of one to the other. Plain data
-//! under one lock.
+//! The scheduler: the queue of calls, the list of idle workers, and the assignment of calls to
+//! workers. Plain data under one lock.
 //!
-//! The scheduler decides which worker runs what next, and sends nothing: its methods return
-//! assignments, which the caller sends after it has released the lock. Invariant while the lock is
-//! free: no worker is idle while there is a job that it could run. So a method that adds a job or
-//! frees a worker also returns the assignment that follows.
+//! The scheduler only decides which job a worker runs next. Its methods return assignments, which
+//! the caller sends after it has released the lock. Invariant while the lock is free: no worker is
+//! idle while a job that it could run is queued. So a method that adds a job or frees a worker also
+//! returns the resulting assignment.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,31 +15,31 @@ use super::worker_slot::{FirstStart, Process, ReadyWhen, WorkerSlot};
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
 
-/// The connection to a worker's process, as far as scheduling is concerned.
+/// The property of a worker's connection that scheduling reads.
 pub(super) trait Indexed {
     /// The worker's index in the pool.
     fn index(&self) -> usize;
 }
 
-/// A job, and the worker that was idle or has just become free and now runs it. The holder of an
+/// A job, and the worker that runs it, which was idle or has just become free. The holder of an
 /// assignment is the only thread that sends to this worker.
 pub(super) struct Assignment<C: QueuedCall, W> {
     pub(super) conn: Arc<W>,
     pub(super) job: Job<C>,
-    /// The queue is shorter now, and callers wait for that.
+    /// Whether callers wait for the space in the queue that this has freed.
     pub(super) wakes_callers: bool,
 }
 
-/// What follows from a change of the queue.
+/// Actions that follow from a change of the queue.
 pub(super) struct Next<C: QueuedCall, W> {
     /// A job to send.
     pub(super) assignment: Option<Assignment<C, W>>,
-    /// A connection whose reply no thread reads. Its supervisor has to read it now, because a
-    /// caller may be in need of the worker.
+    /// A connection whose reply no thread reads. Its supervisor has to read it now, because another
+    /// call may need the worker.
     pub(super) unread: Option<Arc<W>>,
 }
 
-/// Whether a call may enter the queue.
+/// Result of the admission check of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     Accepted,
@@ -47,7 +47,7 @@ pub(super) enum Admission {
     ShutDown,
 }
 
-/// How far the first start of all workers is.
+/// Progress of the first start of all workers.
 pub(super) enum Startup<'a, W> {
     Ready,
     Failed(CallError),
@@ -55,11 +55,11 @@ pub(super) enum Startup<'a, W> {
     Pending(usize, Option<&'a Arc<W>>),
 }
 
-/// The life of a pool.
+/// Lifecycle of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lifecycle {
     Open,
-    /// Queued calls still run, new ones are refused.
+    /// Queued calls still run, and new ones are rejected.
     Draining,
     /// The processes are being killed, and no call runs any more.
     Aborting,
@@ -75,14 +75,15 @@ pub(super) struct Scheduler<C, W> {
     /// Workers without a job. The last to become idle is the first to get one, because its memory
     /// is in the CPU's caches.
     idle: Vec<usize>,
-    /// The connection whose reply no thread reads yet, because its caller may come and do that: see
+    /// The connection whose reply no thread reads yet, because its caller may do that: see
     /// `inline_wait`.
     unread: Option<Arc<W>>,
-    /// How many callers wait for space in the queue.
+    /// Number of callers that wait for space in the queue.
     pub(super) waiting_callers: usize,
-    /// When the deadline thread wakes by itself.
+    /// Time until which the deadline thread sleeps.
     pub(super) timer_wakes_at: Option<Instant>,
-    /// When a call of the shared queue last lost an attempt because no process could be started.
+    /// Time when a call of the shared queue last lost an attempt because no process could be
+    /// started.
     last_failed_start: Option<Instant>,
 }
 
@@ -101,7 +102,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         }
     }
 
-    /// How many calls are in the queues.
+    /// Number of calls in the queues.
     pub(super) fn queued(&self) -> usize {
         self.queue.len() + self.slots.iter().map(|slot| slot.pinned.len()).sum::<usize>()
     }
@@ -110,12 +111,12 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.slots.len()
     }
 
-    /// The connections to the processes that are up.
+    /// Returns the connections to the running processes.
     pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<W>> {
         self.slots.iter().filter_map(|slot| slot.process.conn())
     }
 
-    /// The processes that have loaded a program, and their reports of it.
+    /// Returns the processes that have loaded a program, and their reports.
     pub(super) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
         self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))
     }
@@ -128,20 +129,20 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.lifecycle == Lifecycle::Aborting
     }
 
-    /// Refuses new calls from now on.
+    /// Rejects new calls from now on.
     pub(super) fn drain(&mut self) {
         self.lifecycle = self.lifecycle.max(Lifecycle::Draining);
     }
 
-    /// Ends everything. Returns the calls that were queued, and the connections to all processes.
+    /// Aborts the pool. Returns the queued calls, and the connections to all processes.
     pub(super) fn abort(&mut self) -> (Vec<C>, Vec<Arc<W>>) {
         self.lifecycle = Lifecycle::Aborting;
         let calls = self.queues().flat_map(std::mem::take).collect();
         (calls, self.connections().cloned().collect())
     }
 
-    /// Whether a call may enter the queue, which takes `limit` calls. A call that would be assigned
-    /// at once does not need space.
+    /// Checks whether a call may enter the queue, which takes `limit` calls. A call that would be
+    /// assigned immediately does not need space.
     pub(super) fn admission(&self, call: &C, limit: usize) -> Admission {
         if !self.is_open() {
             Admission::ShutDown
@@ -167,20 +168,21 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         }
     }
 
-    /// Adds a call. If it is assigned at once, no thread reads its reply yet.
+    /// Adds a call. If it is assigned immediately, no thread reads its reply yet.
     pub(super) fn submit(&mut self, call: C) -> Next<C, W> {
         self.queue_of(&call).push_back(call);
         let assignment = self.assign();
         let conn = assignment.as_ref().map(|assignment| Arc::clone(&assignment.conn));
-        // An earlier unread reply is now in the way: its caller is not the only one any more.
+        // The supervisor has to read an earlier unread reply, since its call is not the only one
+        // any more.
         let unread = std::mem::replace(&mut self.unread, conn);
         Next { assignment, unread }
     }
 
-    /// Puts a call back to the front of the queue from which it was assigned.
+    /// Requeues a call at the front of the queue from which it was assigned.
     ///
     /// # Errors
-    /// Gives the call back if no supervisor is left that could run it.
+    /// Returns the call if no supervisor is left that could run it.
     pub(super) fn requeue(&mut self, call: C) -> Result<Next<C, W>, C> {
         let is_stranded = self.pin(&call).map_or_else(|| self.is_over(), |index| self.slots[index].is_retired());
         if self.is_aborting() || is_stranded {
@@ -196,7 +198,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.unread.take()
     }
 
-    /// Lets every process free a program that it has loaded.
+    /// Makes every process free a program that it has loaded.
     pub(super) fn forget(&mut self, key: u64) {
         for slot in &mut self.slots {
             if slot.loaded.remove(&key).is_some() {
@@ -214,7 +216,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         };
         let at = self.idle.iter().rposition(has_own_job).or_else(|| {
             let key = self.queue.front()?.program_key();
-            // A worker that has loaded the program is better than one that has to load it first.
+            // Workers that have loaded the program are preferred.
             let warm = self.idle.iter().rposition(|&index| self.slots[index].loaded.contains_key(&key));
             warm.or(self.idle.len().checked_sub(1))
         })?;
@@ -223,11 +225,11 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.next_job(&conn)
     }
 
-    /// Assigns the next job to a worker that is free. Without a job it becomes idle.
+    /// Assigns the next job to a free worker. Without a job it becomes idle.
     pub(super) fn next_job(&mut self, conn: &Arc<W>) -> Option<Assignment<C, W>> {
         let index = conn.index();
         let slot = &mut self.slots[index];
-        // A process that is gone gets no job. Its supervisor puts the next one to work.
+        // A process that has ended gets no job. Its supervisor starts another one.
         let conn = slot.process.conn().filter(|current| Arc::ptr_eq(current, conn)).cloned()?;
         slot.deadline = None;
         // Its reply has been read.
@@ -252,23 +254,23 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.slots[index].process_started(result, self.ready_when);
     }
 
-    /// Records that a worker has loaded a program, or why it could not. Returns whether that was
-    /// the end of its first start.
+    /// Records that a worker has loaded a program, or why it could not. Returns `true` if that
+    /// completes its first start.
     pub(super) fn load_finished(&mut self, index: usize, key: u64, result: Result<Attached, CallError>) -> bool {
         let slot = &mut self.slots[index];
         let result = result.map(|report| drop(slot.loaded.insert(key, report)));
         slot.first_start.finish(result)
     }
 
-    /// Records that a worker's process is gone. Returns its connections, which are dropped after
-    /// the lock is released.
+    /// Records that a worker's process has ended. Returns its connections, which must be dropped
+    /// after the lock is released.
     pub(super) fn process_ended(&mut self, index: usize) -> [Option<Arc<W>>; 2] {
         self.idle.retain(|&idle| idle != index);
         let conn = self.slots[index].process_ended();
         [conn, self.unread.take_if(|unread| unread.index() == index)]
     }
 
-    /// How far the first start of the pool is.
+    /// Progress of the first start of the pool.
     pub(super) fn startup(&self) -> Startup<'_, W> {
         let failed = self.slots.iter().find_map(|slot| match &slot.first_start {
             FirstStart::Finished(Err(error)) => Some(error.clone()),
@@ -281,8 +283,8 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         pending.map_or(Startup::Ready, |index| Startup::Pending(index, self.slots[index].process.conn()))
     }
 
-    /// Lets a supervisor without a process exit, if the pool closes and no queued call needs its
-    /// worker. Returns whether it does.
+    /// Retires a supervisor without a process, if the pool closes and no queued call needs its
+    /// worker. Returns `true` if the supervisor has to exit.
     pub(super) fn retire(&mut self, index: usize) -> bool {
         let slot = &mut self.slots[index];
         let is_done = match self.lifecycle {
@@ -305,16 +307,17 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         self.drain();
     }
 
-    /// Whether all supervisors have exited.
+    /// Returns `true` if all supervisors have exited.
     pub(super) fn is_over(&self) -> bool {
         self.slots.iter().all(WorkerSlot::is_retired)
     }
 
     /// Takes a call that loses an attempt because the process of a worker could not be started: one
-    /// that is pinned to this worker, or the next of the shared queue if no worker has a process.
+    /// that is pinned to this worker, or the next one of the shared queue if no worker has a
+    /// process.
     ///
-    /// The workers of a pool fail together. So a call of the shared queue loses one attempt in each
-    /// `round`, not one for each worker.
+    /// The workers of a pool usually fail together, so a call of the shared queue loses one attempt
+    /// per `round`, not one per worker.
     pub(super) fn charge_failed_start(&mut self, index: usize, now: Instant, round: Duration) -> Option<C> {
         let charged = |mut call: C| {
             *call.attempts().made += 1;
@@ -350,20 +353,19 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         taken
     }
 
-    /// The workers that run a call whose deadline has passed. Each is returned once for each call.
+    /// Returns the workers that run a call whose deadline has passed, each once per call.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Arc<W>> {
         self.slots.iter_mut().filter_map(|slot| slot.take_overdue(now)).collect()
     }
 
-    /// The next deadline of a queued or running call.
+    /// Returns the next deadline of a queued or running call.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         let running = self.slots.iter().filter_map(|slot| slot.deadline).min();
         let queued = self.queues().flat_map(|queue| queue.iter()).filter_map(QueuedCall::deadline);
         queued.chain(running).min()
     }
 
-    /// Whether the deadline thread has to be woken for this deadline, because it would sleep
-    /// longer.
+    /// Returns `true` if the deadline thread would sleep beyond this deadline, and has to be woken.
     pub(super) fn is_before_timer(&self, deadline: Instant) -> bool {
         self.timer_wakes_at.is_none_or(|wakes_at| deadline < wakes_at)
     }

@@ -1,4 +1,4 @@
-//! Tests of the scheduler, without threads and processes.
+//! Tests of the scheduler without threads and processes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::error::call::{CallError, StartError};
 
 type TestScheduler = Scheduler<TestCall, TestConn>;
 
-/// A scheduler whose workers are all idle, in the order of their indices.
+/// Creates a scheduler whose workers are all idle, in the order of their indices.
 fn idle(workers: usize) -> (TestScheduler, Vec<Arc<TestConn>>) {
     let mut scheduler = Scheduler::new(workers, ReadyWhen::ProcessStarted);
     let conns: Vec<_> = (0..workers).map(|index| start(&mut scheduler, index)).collect();
@@ -38,7 +38,7 @@ fn failed_start() -> CallError {
     StartError::Worker { index: 0, reason: "no memory".to_owned() }.into()
 }
 
-/// The worker of an assignment, and the call's number if it is one.
+/// Returns the worker of an assignment, and the id of the call if the job is one.
 fn worker_and_call(assignment: Option<Assignment<TestCall, TestConn>>) -> Option<(usize, Option<u32>)> {
     assignment.map(|Assignment { conn, job, .. }| match job {
         Job::Call(call) => (conn.0, Some(call.id)),
@@ -106,7 +106,7 @@ fn full_queue_admits_only_assigned_calls() {
 fn reply_is_unread_until_the_worker_is_needed() {
     let (mut scheduler, conns) = idle(2);
     assert!(scheduler.submit(TestCall::new(1)).unread.is_none());
-    // The second call finds the first one's reply unread, and leaves its own.
+    // The second call returns the first one's unread reply, and leaves its own unread.
     assert_eq!(scheduler.submit(TestCall::new(2)).unread.as_deref(), Some(&TestConn(1)));
     // A worker that has replied has no unread reply.
     assert!(scheduler.next_job(&conns[0]).is_none());
@@ -125,7 +125,7 @@ fn requeued_call_is_the_next() {
 }
 
 #[test]
-fn process_that_is_gone_gets_no_job() {
+fn ended_process_gets_no_job() {
     let (mut scheduler, conns) = idle(1);
     submit(&mut scheduler, TestCall::new(1));
     let [conn, unread] = scheduler.process_ended(0);
@@ -174,7 +174,7 @@ fn abort_returns_every_queued_call() {
     let (calls, conns) = scheduler.abort();
     assert_eq!(calls.iter().map(|call| call.id).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(conns.len(), 1);
-    // A shutdown after that changes nothing.
+    // A later shutdown has no effect.
     scheduler.drain();
     assert!(scheduler.is_aborting());
     assert!(scheduler.requeue(TestCall::new(1)).is_err());
@@ -199,8 +199,8 @@ fn failed_start_charges_one_call_in_a_round() {
     submit(&mut scheduler, TestCall::new(3).pinned_to(1));
     let charged = scheduler.charge_failed_start(0, now, round);
     assert!(charged.is_some_and(|call| call.id == 1 && call.made == 1));
-    // The other worker of the pool fails in the same round. A call that is pinned to it is charged
-    // all the same.
+    // The other worker of the pool fails in the same round. A call that is pinned to it is still
+    // charged.
     assert!(scheduler.charge_failed_start(0, now, round).is_none());
     assert!(scheduler.charge_failed_start(1, now, round).is_some_and(|call| call.id == 3));
     assert!(scheduler.charge_failed_start(1, now, round).is_none());
@@ -264,7 +264,7 @@ fn undelivered_calls_are_free_up_to_a_limit() {
         assert!(call.attempts().count_undelivered(3));
         assert_eq!(call.made, 0);
     }
-    // One more costs the attempt, and the count begins anew.
+    // One more costs the attempt, and resets the count.
     call.made += 1;
     assert!(call.attempts().count_undelivered(3));
     assert_eq!((call.made, call.undelivered), (1, 0));

@@ -1,9 +1,9 @@
-//! The supervisor of one worker: a thread that starts its process, reads its replies, and notices
+//! The supervisor of one worker: a thread that starts its process, reads its replies, and detects
 //! its end.
 //!
-//! It does not take part in a call that is alone: the caller sends to an idle worker, and may read
-//! the reply as well (see `inline_wait`). Under load the supervisor reads the replies, and sends
-//! the worker its next job.
+//! It is not involved in a call that is the only one in flight: the caller sends to an idle worker,
+//! and may read the reply as well (see `inline_wait`). Under load the supervisor reads the replies,
+//! and sends the worker its next job.
 
 use std::io;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use crate::engine::program::Program;
 use crate::error::call::{CallPhase, Worker};
 use crate::os::sync::now;
 
-/// How often a quiet worker is checked: whether its process exists, and is not stopped.
+/// Interval at which a silent worker is checked: whether its process exists and is not stopped.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How long a worker may take to end after it was told to.
+/// Time for a worker to exit after a shutdown request.
 const GRACE: Duration = Duration::from_secs(5);
-/// For how many heartbeats a worker may be stopped (SIGSTOP) before it is replaced.
+/// Number of heartbeats for which a worker may be stopped (SIGSTOP) before it is replaced.
 const STOPPED: u32 = 6;
-/// The pause between two attempts to start a process that cannot be started.
+/// Pause between two failed attempts to start a process.
 const BACK_OFF: Duration = Duration::from_millis(300);
-/// How many processes of an actor may die while they load its program before the start counts as
+/// Number of processes of an actor that may die while they load its program before the start has
 /// failed.
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) struct Supervisor {
     index: usize,
     dispatcher: Arc<Dispatcher>,
-    /// How many processes in a row have died while they loaded the program that every worker has.
+    /// Number of successive processes that died while they loaded the program of the pool.
     failed_loads: u32,
 }
 
@@ -57,7 +57,7 @@ impl Supervisor {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {
                         Ok(()) => self.run_process(process, &Arc::new(WorkerConn::new(worker, connection))),
-                        Err(error) => self.start_failed(&format!("its socket takes no timeout: {error}")),
+                        Err(error) => self.start_failed(&format!("its socket timeout could not be set: {error}")),
                     }
                 }
                 Err(reason) => self.start_failed(&reason),
@@ -90,7 +90,8 @@ impl Supervisor {
         if conn.has_loaded_any() {
             self.failed_loads = 0;
         }
-        // The process is dead and reaped before its call is answered, if the kernel lets it die.
+        // The process is killed and reaped before its call is answered, unless it is blocked in the
+        // kernel.
         process.leave();
         let closed = conn.close();
         self.dispatcher.process_ended(self.index);
@@ -106,7 +107,7 @@ impl Supervisor {
             Some(InFlight::Load(program, None)) => self.load_failed(&program, &exit.how),
             Some(InFlight::Forget(_) | InFlight::ShutDown) | None => {}
         }
-        // What ends every process at once must not do so as often as the machine can start one.
+        // Limits the restart rate if every process ends right after its start.
         if !conn.has_replied() && now().saturating_duration_since(started) < BACK_OFF {
             self.dispatcher.wait_before_restart(BACK_OFF);
         }
@@ -129,12 +130,11 @@ impl Supervisor {
                 }
             }
             // A child that user code has forked, and that has not executed another program yet,
-            // holds the worker's end of the socket too. Then the worker's death does not show in
-            // the socket. What it sent before it died does.
+            // holds the worker's end of the socket too. Then there is no EOF when the worker dies.
+            // What it sent before can still be received.
             if process.has_ended() {
                 if !conn.process_has_ended() {
-                    // The caller reads the end of the stream as well, and leaves the rest to this
-                    // thread.
+                    // The caller reads EOF as well, and leaves the rest to this thread.
                     continue;
                 }
                 match conn.receive_at_once() {
@@ -145,11 +145,11 @@ impl Supervisor {
                     },
                 }
             }
-            // Heartbeats are counted, not seconds: if the whole machine or the owner is stopped,
-            // that is not the worker's fault.
+            // Heartbeats are counted, not seconds, so that time during which the whole machine or
+            // the owner is stopped does not count.
             stopped = if process.is_stopped() { stopped + 1 } else { 0 };
             if stopped >= STOPPED {
-                return self.replace(process, conn, "it had been stopped for some seconds (SIGSTOP), and was replaced");
+                return self.replace(process, conn, "it was stopped (SIGSTOP) for several seconds, and was replaced");
             }
             let timeout = self.dispatcher.settings.start_timeout;
             if conn.loading_for().is_some_and(|taken| taken > timeout) {
@@ -157,13 +157,13 @@ impl Supervisor {
                 return self.replace(process, conn, &why);
             }
             if conn.shutting_down_for().is_some_and(|taken| taken > GRACE) {
-                return WorkerExit::new("it did not end when it was told to, and was killed");
+                return WorkerExit::new("it did not exit when requested, and was killed");
             }
         }
     }
 
-    /// The end of a process whose stream has ended. If this side has hung up, the process is not
-    /// given the time to end by itself.
+    /// Ends a process after EOF, and describes its end. If this side has hung up, the process gets
+    /// no time to exit by itself.
     fn exit_after_eof(&self, process: &mut Process, conn: &WorkerConn, delivery: Delivery) -> WorkerExit {
         if conn.is_expired() || self.is_aborting() {
             process.kill();
@@ -171,7 +171,7 @@ impl Supervisor {
         WorkerExit { how: process.end(), delivery }
     }
 
-    /// Kills a process that makes no progress, and finds out whether it received its last job.
+    /// Kills a process that makes no progress, and determines whether it received its last job.
     fn replace(&self, process: &mut Process, conn: &Arc<WorkerConn>, why: &str) -> WorkerExit {
         process.kill();
         let delivery = match conn.receive_at_once() {
@@ -181,7 +181,7 @@ impl Supervisor {
         WorkerExit { how: why.to_owned(), delivery }
     }
 
-    /// Handles what the socket has reported. Returns how the process ended, or why it has to.
+    /// Handles an event of the socket. Returns how the process ended, or why it must be ended.
     fn handle(
         &self,
         process: &mut Process,
@@ -190,8 +190,8 @@ impl Supervisor {
     ) -> Option<WorkerExit> {
         match event {
             Ok(Event::Message(received)) => self.dispatcher.handle_reply(conn, received),
-            // A worker that breaks the protocol is not used again. One whose packets are lost on
-            // the way is well.
+            // A worker that violates the protocol is replaced. Other errors, such as a lost file
+            // descriptor, are not its fault.
             Ok(Event::Unreadable(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Some(WorkerExit::new(format!("its answer could not be read, and it was replaced: {error}")))
             }
@@ -225,8 +225,8 @@ impl Supervisor {
         }
     }
 
-    /// Counts a process that died while it loaded the program that every worker has. After some of
-    /// them in a row, the start has failed.
+    /// Counts a process that died while it loaded the program of the pool. After `START_ATTEMPTS`
+    /// in a row, the start has failed.
     fn load_failed(&mut self, program: &Program, how: &str) {
         self.failed_loads += 1;
         if self.failed_loads < START_ATTEMPTS {

@@ -19,7 +19,7 @@ pub(super) struct TestCall {
 }
 
 impl TestCall {
-    /// How often a call may be tried.
+    /// Maximum number of attempts.
     pub(super) const ALLOWED: u32 = 2;
 
     pub(super) fn new(id: u32) -> Self {

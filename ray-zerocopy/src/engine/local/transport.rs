@@ -1,9 +1,9 @@
-//! Packets between owner and worker: a Unix socket of type SEQPACKET, which has no name, and memfds
+//! Packets between owner and worker: an unnamed Unix socket of type `SOCK_SEQPACKET`, and memfds
 //! for large messages.
 //!
-//! A packet is one flag byte and a frame. A frame that does not fit into a packet goes into a
-//! sealed memfd, which is sent along, as is any other file descriptor: nothing that is shared ever
-//! has a name that could be guessed.
+//! A packet is one flag byte and a frame. A frame that does not fit into a packet is written to a
+//! sealed memfd, which is sent with the packet, like any other file descriptor (SCM_RIGHTS). Shared
+//! objects have no names that could be guessed.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -27,13 +27,13 @@ use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::os::limits::{self, MAX_FDS};
 
-/// The size of a socket's send buffer: the largest packet, and what the kernel adds to it. The
-/// kernel's default is usually half of that.
+/// Size of a socket's send buffer: the largest packet and the kernel's overhead. The kernel's
+/// default is usually half of that.
 const SEND_BUFFER: usize = 4 * INLINE;
 
-/// Programs that a process starts do not inherit the sockets and the descriptors that it receives,
-/// and a connection that is gone is an error instead of a signal. Workers only run on Linux; the
-/// empty sets are for other systems, on which the crate compiles.
+/// Flags of the sockets: programs that a process starts do not inherit its sockets and received
+/// descriptors, and sending to a closed connection is an error instead of a signal. Workers only
+/// run on Linux. The empty sets are for other systems, on which the crate compiles.
 #[cfg(target_os = "linux")]
 const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC;
 #[cfg(target_os = "linux")]
@@ -55,34 +55,34 @@ thread_local! {
 #[derive(Debug)]
 pub struct Connection(OwnedFd);
 
-/// A message that arrived.
+/// A received message.
 pub struct Received<M> {
     /// The message.
     pub message: M,
-    /// The bytes that belong to it.
+    /// Its values and tensors.
     pub payload: Incoming,
-    /// The file descriptors that came along.
+    /// The file descriptors that were sent with it.
     pub fds: Vec<OwnedFd>,
 }
 
-/// How waiting for a packet ended.
+/// Result of waiting for a packet.
 #[derive(Debug)]
 pub enum Wait {
-    /// There is a packet, or the other end is gone.
+    /// A packet can be received, or the other end is closed.
     Ready,
-    /// The time is over.
+    /// The time has elapsed.
     TimedOut,
 }
 
-/// The result of receiving.
+/// Result of receiving.
 pub(crate) enum Event<M> {
-    /// A message arrived.
+    /// A message.
     Message(Received<M>),
-    /// A packet arrived, but its message is lost. The next one is not.
+    /// A packet whose message could not be decoded. The next one is not affected.
     Unreadable(io::Error),
-    /// Nothing arrived in time.
+    /// No packet arrived in time.
     Quiet,
-    /// The other end is gone.
+    /// The other end is closed.
     Gone(Delivery),
 }
 
@@ -94,39 +94,39 @@ pub(crate) enum Delivery {
 }
 
 impl Connection {
-    /// Two connected ends.
+    /// Creates two connected ends.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (left, right) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SOCKET_FLAGS, None)?;
         for end in [&left, &right] {
-            // The machine may allow less. `send_packet` notices that.
+            // The machine may allow less. `send_packet` handles that.
             let _least = set_socket_send_buffer_size(end, SEND_BUFFER);
         }
         Ok((Self(left), Self(right)))
     }
 
-    /// The end that this process was given.
+    /// Creates a connection from a socket that this process was given.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// The file descriptor.
+    /// Returns the file descriptor.
     pub fn into_fd(self) -> OwnedFd {
         self.0
     }
 
-    /// Sends a message, the bytes that belong to it, and file descriptors, of which a packet takes
-    /// 252.
+    /// Sends a message, its values and tensors, and file descriptors. A packet takes at most 252
+    /// descriptors.
     pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.send_packet(&Packet::new(message, payload)?, fds)
     }
 
-    /// Sends a message that has been written before.
+    /// Sends an encoded message.
     pub(super) fn send_packet(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds: Vec<_> = packet.memfd.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("more file descriptors than a packet may carry"));
+            return Err(io::Error::other("too many file descriptors for one packet"));
         }
         match retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SEND_FLAGS)) {
             Ok(_) => Ok(()),
@@ -138,30 +138,30 @@ impl Connection {
         }
     }
 
-    /// Sends a short message if the socket has room for it now.
+    /// Sends a short message without waiting. Fails if the socket's buffer is full.
     pub(super) fn try_send<M: Serialize>(&self, message: &M) -> io::Result<()> {
         let packet = Packet::new(message, &Outgoing::default())?;
         let flags = SEND_FLAGS | SendFlags::DONTWAIT;
         retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut SendAncillaryBuffer::default(), flags)).map(drop)
     }
 
-    /// Ends the connection, for both ends and for every process that holds them.
+    /// Shuts the connection down, for both ends and for every process that holds them.
     pub(super) fn hang_up(&self) {
-        // The only error is that it has ended already.
+        // The only error is that it was shut down before.
         let _ended = shutdown(&self.0, Shutdown::Both);
     }
 
-    /// Sets how long [`next`](Self::next) waits.
+    /// Sets the timeout of [`next`](Self::next).
     pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         Ok(set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?)
     }
 
-    /// Waits for a packet, or for the other end to go.
+    /// Waits for a packet or EOF.
     pub fn wait(&self, until: Option<Instant>) -> io::Result<Wait> {
         self.poll(PollFlags::IN, until)
     }
 
-    /// Waits until the other end is gone, whatever arrives meanwhile.
+    /// Waits until the other end is closed, regardless of packets that arrive meanwhile.
     pub(super) fn wait_for_the_end(&self) -> io::Result<()> {
         // `poll` reports a hang-up even if no event is requested.
         self.poll(PollFlags::empty(), None).map(drop)
@@ -182,7 +182,7 @@ impl Connection {
         }
     }
 
-    /// Receives a message; `None` if the other end is gone.
+    /// Receives a message. Returns `None` if the other end is closed.
     pub fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<Received<M>>> {
         match self.next()? {
             Event::Message(received) => Ok(Some(received)),
@@ -192,12 +192,12 @@ impl Connection {
         }
     }
 
-    /// Waits for something to happen.
+    /// Waits for the next event.
     pub(super) fn next<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::empty()))
     }
 
-    /// Receives what has arrived already.
+    /// Receives an event that has already arrived. Does not wait.
     pub(super) fn next_at_once<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
     }
@@ -212,7 +212,7 @@ impl Connection {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Event::Quiet),
-                // The kernel's report of an end that was closed with an unreceived packet in it.
+                // The other end was closed with an unreceived packet in it.
                 Err(Errno::CONNRESET) => return Ok(Event::Gone(Delivery::NotReceived)),
                 Err(error) => return Err(error.into()),
             }
@@ -226,8 +226,9 @@ impl Connection {
             .flatten()
             .collect();
         if received.bytes == 0 {
-            // The kernel first records that the socket is closed, and then that a packet was left
-            // in it. A receiver that runs in between finds the second fact only if it asks again.
+            // The kernel first marks the socket as closed, and then sets the error for a packet
+            // that was left in it. A receiver that runs in between gets that error only from a
+            // second call.
             let mut byte = [0];
             let left = retry(|| recv(&self.0, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
             let is_lost = left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
@@ -256,7 +257,7 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 impl Connection {
-    /// A packet of any bytes, and a file descriptor.
+    /// Sends a packet of arbitrary bytes, and a file descriptor.
     pub(super) fn send_raw(&self, bytes: &[u8], fd: &OwnedFd) {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -266,7 +267,7 @@ impl Connection {
     }
 }
 
-/// Whether a packet is larger than the socket's buffer.
+/// Returns `true` if a packet is larger than the socket's buffer.
 fn is_too_long(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::MSGSIZE)
 }
@@ -324,8 +325,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
     fn small_socket_buffer_takes_every_message_size() {
         let (left, right) = Connection::pair().unwrap();
-        // As on a machine whose `net.core.wmem_max` is small: the kernel makes it 4608 bytes at
-        // least.
+        // Like on a machine with a small `net.core.wmem_max`. The kernel's minimum is 4608 bytes.
         rustix::net::sockopt::set_socket_send_buffer_size(&left.0, 1).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         for size in [10, 3_000, 20_000, INLINE - 200, INLINE, 1 << 20] {
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
-    fn the_end_of_the_other_side_is_seen() {
+    fn closed_peer_is_detected() {
         let (left, right) = Connection::pair().unwrap();
         right.send(&1, &Outgoing::default(), &[]).unwrap();
         assert!(matches!(left.receive::<i32>(), Ok(Some(_))));
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
-    fn a_broken_packet_does_not_hurt_the_next_one() {
+    fn broken_packet_does_not_affect_the_next_one() {
         let (left, right) = Connection::pair().unwrap();
         for bytes in [&[7][..], &[0, 1, 2], &[1], &[0; 40]] {
             rustix::net::send(&left.0, bytes, rustix::net::SendFlags::empty()).unwrap();

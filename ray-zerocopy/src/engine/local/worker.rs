@@ -1,4 +1,4 @@
-//! The life of a worker process: load programs, run calls, end when the owner does.
+//! Main loop of a worker process: loads programs, runs calls, and exits with its owner.
 
 use crate::engine::served::LoadRequest;
 use crate::engine::served::LoadedProgram;
@@ -28,34 +28,34 @@ use crate::error::load::LoadError;
 use crate::os::limits;
 use crate::panics;
 
-/// Set in the environment of a worker. Its value is the version of the protocol.
+/// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
 pub(crate) const VERSION: &str = "3";
-/// What the thread needs that waits for the owner's end, and twice that.
+/// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
-/// What a process has that was started as a worker.
+/// Connection and owner of a process that was started as a worker.
 pub(crate) struct StartedAsWorker {
     connection: Connection,
     /// The process that started this one.
     owner: i32,
 }
 
-/// The status of a process that was started as a worker and cannot be one. `EX_UNAVAILABLE` of
+/// Exit status of a process that was started as a worker but cannot work: `EX_UNAVAILABLE` of
 /// `sysexits.h`.
 const UNFIT: i32 = 69;
 
-/// Whether the environment says that this process is a worker, which a worker's own children
-/// inherit.
+/// Returns `true` if the environment requests a worker. A worker's own children inherit this
+/// variable.
 pub(crate) fn is_asked_for() -> bool {
     std::env::var_os(ENVIRONMENT).is_some()
 }
 
-/// The connection to the owner, if this process was started as a worker.
+/// Takes the connection to the owner. Returns `None` if this process was not started as a worker.
 ///
-/// The environment alone proves nothing, since a worker's own children inherit it. A worker's
-/// standard input is a socket of packets, and that decides: with one, this process is a worker or
-/// nothing, so that whatever is wrong ends it.
+/// The environment alone is not proof, since a worker's own children inherit it. A process was
+/// started as a worker if its standard input is also a `SOCK_SEQPACKET` socket. From then on, every
+/// failure ends the process.
 pub(crate) fn claim() -> Option<StartedAsWorker> {
     let version = std::env::var_os(ENVIRONMENT)?;
     let stdin = std::io::stdin();
@@ -64,19 +64,19 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
     }
     if privileges::privileged() {
         give_up(
-            "this program has privileges that its user has not (setuid, setgid or file capabilities), so that it takes no orders",
+            "this program has privileges that its caller lacks (setuid, setgid or file capabilities); run it without them",
         );
     }
     if version != VERSION {
         let version = version.display();
         give_up(&format!(
-            "the program that started it has another version of ray-zerocopy: they talk in version {version} of the protocol, \
-             this one in {VERSION}"
+            "the program that started it has another version of ray-zerocopy: its protocol has version {version}, that of \
+             this program has version {VERSION}; build both with the same version"
         ));
     }
     let owner = match peer::peer(&stdin) {
         Ok(peer) if peer.uid == geteuid().as_raw() => peer.pid,
-        Ok(peer) => give_up(&format!("the other end of its socket is of user {}, not of its own", peer.uid)),
+        Ok(peer) => give_up(&format!("the other end of its socket belongs to user {}, not to its own user", peer.uid)),
         Err(error) => give_up(&format!("getsockopt(SO_PEERCRED): {error}")),
     };
     if parent() != owner {
@@ -85,38 +85,38 @@ pub(crate) fn claim() -> Option<StartedAsWorker> {
             atexit::at_once(UNFIT);
         }
         give_up(&format!(
-            "it was started by process {}, and its socket is of process {owner}: a script around a program has to `exec` it",
+            "it was started by process {}, but its socket belongs to process {owner}; a script around a program has to `exec` it",
             parent()
         ));
     }
     let socket = rustix::io::fcntl_dupfd_cloexec(&stdin, 3)
         .unwrap_or_else(|error| give_up(&limits::named("fcntl(F_DUPFD_CLOEXEC)", &error.into()).to_string()));
-    // From here on, neither user code nor a child can take standard input for the socket.
+    // From here on, user code and child processes cannot access the socket through standard input.
     if let Err(error) = empty().and_then(|empty| Ok(rustix::stdio::dup2_stdin(&empty)?)) {
-        give_up(&limits::named("the standard input cannot be emptied", &error).to_string());
+        give_up(&limits::named("standard input cannot be redirected to /dev/null", &error).to_string());
     }
     Some(StartedAsWorker { connection: Connection::from_fd(socket), owner })
 }
 
-/// Ends this process, which was started as a worker and cannot be one: with the reason on the
-/// standard error, which is the owner's.
+/// Ends a process that was started as a worker but cannot work. Prints the reason to standard
+/// error, which is inherited from the owner.
 fn give_up(reason: &str) -> ! {
     eprintln!("ray-zerocopy worker {}: it cannot work: {reason}", std::process::id());
     atexit::at_once(UNFIT)
 }
 
-/// The parent of this process: 0 for one outside of this process's pid namespace.
+/// Parent of this process, or 0 if it is outside of this process's pid namespace.
 fn parent() -> i32 {
     getppid().map_or(0, |pid| pid.as_raw_nonzero().get())
 }
 
-/// Whether there is a process of this number.
+/// Returns `true` if a process with this id exists.
 fn exists(pid: i32) -> bool {
     let asked = rustix::process::Pid::from_raw(pid).map(rustix::process::test_kill_process);
     !matches!(asked, Some(Err(rustix::io::Errno::SRCH)))
 }
 
-/// Something to read that is empty: `/dev/null`, or where that is missing, the end of a pipe.
+/// Opens an empty file to read from: `/dev/null`, or the read end of a pipe if that is missing.
 fn empty() -> std::io::Result<OwnedFd> {
     match std::fs::File::open("/dev/null") {
         Ok(file) => Ok(file.into()),
@@ -124,15 +124,15 @@ fn empty() -> std::io::Result<OwnedFd> {
     }
 }
 
-/// For [`init`](crate::init): becomes a worker if the constructor could not, on whatever platform
-/// that may be.
+/// Turns this process into a worker on platforms where constructors do not run. Called by
+/// [`init`](crate::init).
 pub(crate) fn fallback() {
     if let Some(claimed) = claim() {
         run(claimed)
     }
 }
 
-/// Serves until the owner says so, or is gone.
+/// Serves requests until the owner requests shutdown or ends.
 pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
     let connection = Arc::new(connection);
@@ -146,9 +146,9 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     }
     let mut programs = HashMap::new();
     loop {
-        // Waited for first, and then received. A process that is killed while it waits leaves the
-        // request where it is, so that the owner knows that it was not received; in the middle of
-        // receiving, the kernel still takes it.
+        // Waits first, and receives then. A process that is killed while it waits leaves the
+        // request in the socket, so the owner knows that it was not received. If the process is
+        // killed while it receives, the kernel still removes the request.
         let received = connection.wait(None).and_then(|_| connection.next::<(u64, Request)>());
         let served = match received {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
@@ -160,8 +160,8 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
             Err(error) => Err(error),
         };
         if let Err(error) = served {
-            // The owner sees a dead worker, and the reason has no other way out; unless the owner
-            // has hung up.
+            // The owner only sees a dead worker, so the reason is printed. An owner that has hung
+            // up does not need it.
             if error.kind() != std::io::ErrorKind::BrokenPipe {
                 eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
             }
@@ -170,46 +170,46 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     }
 }
 
-/// Sees to it that this process ends with its owner, even in the middle of a method.
+/// Ensures that this process ends with its owner, even while a method runs.
 ///
-/// The kernel kills it when the owner's thread ends that started it, even if this process is
-/// stopped; but it forgets that if user code changes the user of this process. So a thread looks
-/// whether the owner hangs up, too. That alone would not do: a fork of the owner holds the owner's
-/// end of the socket.
+/// The parent death signal kills this process when the owner's thread that started it ends, even if
+/// this process is stopped. The kernel clears that signal if user code changes the user of this
+/// process, so a thread also waits for EOF. EOF alone is not sufficient: a fork of the owner keeps
+/// the owner's end of the socket open.
 fn watch(connection: &Arc<Connection>, owner: i32) -> Result<(), String> {
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("prctl(PR_SET_PDEATHSIG): {error}"))?;
-    // An owner that ended before has sent no signal.
+    // If the owner ended before `prctl`, the signal is never sent.
     if parent() != owner {
         die();
     }
     let connection = Arc::clone(connection);
     let watcher = std::thread::Builder::new().name("ray-zerocopy watcher".to_owned()).stack_size(WATCHER_STACK);
     let watcher = watcher.spawn(move || {
-        // After an error, the end of the owner would go unnoticed.
+        // After an error this thread could not detect the end of the owner, so it ends too.
         drop(connection.wait_for_the_end());
         die()
     });
-    watcher.map(drop).map_err(|error| limits::named("no thread could be started", &error).to_string())
+    watcher.map(drop).map_err(|error| limits::named("the watcher thread could not be started", &error).to_string())
 }
 
-/// Tells the owner of each panic, before anything else comes of it. A panic that aborts the process
-/// leaves nothing else behind: one in a program built with `panic = "abort"`, one while another
-/// unwinds, or one in code that cannot unwind.
+/// Installs a panic hook that reports each panic to the owner first. If a panic aborts the process,
+/// this is the only report. That happens in a program built with `panic = "abort"`, during the
+/// unwinding of another panic, and in code that cannot unwind.
 fn last_words(connection: &Arc<Connection>) {
     let connection = Arc::clone(connection);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let message = panics::message(info.payload());
         let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line())).unwrap_or_default();
-        // The owner reads it if this process dies. If the socket is full, it has others to read.
+        // The owner reads it if this process dies. A full socket already contains other reports.
         let _full = connection.try_send(&(0_u64, Answer::Panics(format!("{message}{place}"))));
         before(info);
     }));
 }
 
-/// Ends this process at once, whatever its other threads do.
+/// Kills this process at once, including its other threads.
 fn die() -> ! {
     let _dead = kill_process(getpid(), Signal::KILL);
     std::process::abort()
@@ -240,9 +240,9 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
                     reason: "the worker has not loaded the pipeline".to_owned(),
                 }),
             };
-            // What a method printed is out before its result is, because the owner may end, and its
-            // workers with it, as soon as it has the result. A closed standard output is the
-            // owner's affair.
+            // Output is flushed before the result is sent. The owner may end as soon as it has the
+            // result, and its workers end with it. An error is ignored: standard output belongs to
+            // the owner, which may have closed it.
             drop(std::io::stdout().flush());
             match result {
                 Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
@@ -254,7 +254,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
         }
         Request::Forget { key } => {
             let forgotten = programs.remove(&key);
-            // A panic of the pipeline's `drop` has been printed, and harms no other program.
+            // A panic in the pipeline's `drop` has been printed, and does not affect other
+            // programs.
             drop(panics::caught(|| drop(forgotten)));
             answer(connection, serial, &Answer::Forgotten, &nothing)
         }
@@ -286,7 +287,7 @@ fn load(
     let load: Loader = loader.resolve().map_err(no_code)?;
     let pipeline = arena.pipeline().to_owned();
     let memory = arena.follow(memory);
-    // User code runs here too: `Deserialize` of the copied fields.
+    // Runs user code: `Deserialize` of the copied fields.
     let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
         .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
     Ok((loaded, memory))
@@ -304,7 +305,7 @@ mod tests {
     use crate::engine::settings::Settings;
 
     fn answer(connection: &Connection) -> (u64, Answer) {
-        connection.receive().unwrap().expect("the worker lives").message
+        connection.receive().unwrap().expect("the worker is alive").message
     }
 
     #[test]
@@ -313,14 +314,14 @@ mod tests {
             Process::start(0, &Settings { threads: Some(1), ..Settings::default() }, || true).unwrap();
         let number = u64::to_le_bytes;
         let claims = [
-            // A frame in a memfd that is not there, and an unknown kind of frame.
+            // A frame in a missing memfd, and an unknown kind of frame.
             vec![1],
             vec![9, 9, 9],
-            // Endless messages and segments.
+            // Lengths and segment counts that overflow.
             [&[0][..], &number(u64::MAX), &number(0)].concat(),
             [&[0][..], &number(0), &number(u64::MAX)].concat(),
             [&[0][..], &number(1), &number(1), &number(u64::MAX - 63), &[0xc0]].concat(),
-            // MessagePack that claims four thousand million keys, and a request that there is not.
+            // MessagePack that claims 2^32 - 1 keys, and an unknown request.
             [&[0][..], &number(5), &number(0), &[0xdf, 0xff, 0xff, 0xff, 0xff]].concat(),
             [&[0][..], &number(2), &number(0), &[0x92, 0x01]].concat(),
         ];
@@ -342,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_too_many_tensors_is_not_sent() {
+    fn message_with_too_many_tensors_is_not_sent() {
         let (left, _right) = Connection::pair().unwrap();
         let segments = vec![Bytes::from_bytes_vec(Vec::new()); (1 << 20) + 1];
         let error = left.send(&(1_u64, Request::ShutDown), &Outgoing { segments }, &[]).unwrap_err();

@@ -1,8 +1,7 @@
-//! The connection to one worker process: its socket, and the lock around the state of the
-//! connection.
+//! Connection to one worker process: its socket, and the lock around the state of the connection.
 //!
-//! The callers, the supervisor and the deadline thread meet here. `conn_state` has the transitions;
-//! this file adds the lock, the supervisor's wait for its turn, and the socket.
+//! It is shared by the callers, the supervisor and the deadline thread. `conn_state` contains the
+//! transitions. This file adds the lock, the supervisor's wait for its turn, and the socket.
 
 use std::io;
 use std::time::Duration;
@@ -19,17 +18,17 @@ use crate::engine::program::Program;
 use crate::error::call::Worker;
 use crate::os::sync::{Condvar, Mutex, Waited, now};
 
-/// Why a job was not sent. The job is given back.
+/// Why a job was not sent. Contains the job.
 pub(super) enum SendError {
-    /// The process is gone, and has not received the job.
+    /// The process has ended without receiving the job.
     Gone(Job<Call>),
-    /// The deadline of the call has passed, and the process has not received it.
+    /// The deadline of the call has passed before it was sent.
     Expired(Job<Call>),
-    /// The process is well, but the job cannot be sent.
+    /// The process is running, but the job cannot be sent.
     Unsendable(Job<Call>, io::Error),
 }
 
-/// Who reads the reply, of the sender's choice.
+/// The reader of a reply, as chosen by the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadBy {
     Supervisor,
@@ -47,8 +46,8 @@ pub(super) struct WorkerConn {
 
 struct Shared {
     conn: ConnState<Call>,
-    /// The supervisor waits for its turn. Otherwise a notification would be a system call for
-    /// nothing.
+    /// Whether the supervisor waits for its turn. Avoids the system call of a notification if it
+    /// does not.
     supervisor_waits: bool,
 }
 
@@ -66,11 +65,11 @@ impl WorkerConn {
 
     /// Sends a job. The sender holds the assignment of this worker, so the worker has no other job.
     ///
-    /// This never blocks: the worker has replied to everything that it was asked, so the socket has
-    /// room.
+    /// This never blocks: the worker has replied to all previous requests, so the socket's buffer
+    /// has space.
     ///
     /// # Errors
-    /// Gives the job back if it was not sent.
+    /// Returns the job if it was not sent.
     pub(super) fn send(&self, job: Job<Call>, read_by: ReadBy) -> Result<ReplyTo, Box<SendError>> {
         if matches!(&job, Job::Call(call) if call.is_late()) {
             return Err(Box::new(SendError::Expired(job)));
@@ -98,7 +97,7 @@ impl WorkerConn {
             let error = if is_gone { SendError::Gone(job.into()) } else { SendError::Unsendable(job.into(), error) };
             return Err(Box::new(error));
         }
-        // The lock has been held since before the packet was sent, so whoever reads a reply finds
+        // The lock has been held since before the packet was sent, so the reader of the reply finds
         // the job.
         let inline = read_by == ReadBy::Caller;
         let (reply_to, effect) = state.conn.start(job, inline, now(), || self.is_readable());
@@ -106,7 +105,7 @@ impl WorkerConn {
         Ok(reply_to)
     }
 
-    /// Whether something has arrived that was not received yet.
+    /// Returns `true` if a packet, or EOF, has arrived and was not received yet.
     fn is_readable(&self) -> bool {
         matches!(self.connection.wait(Some(now())), Ok(Wait::Ready))
     }
@@ -120,7 +119,7 @@ impl WorkerConn {
         }
     }
 
-    /// Changes the state, and does what follows from that.
+    /// Changes the state, and applies the resulting effect.
     fn transition(&self, change: impl FnOnce(&mut ConnState<Call>) -> Effect) {
         let mut state = self.state.lock();
         let effect = change(&mut state.conn);
@@ -132,21 +131,21 @@ impl WorkerConn {
         self.transition(ConnState::hand_to_supervisor);
     }
 
-    /// Makes the caller the reader of the reply to job `serial`, unless another thread is. Returns
-    /// whether it is.
+    /// Makes the caller the reader of the reply to job `serial`. Returns `false` if another thread
+    /// is.
     pub(super) fn read_by_caller(&self, serial: u64) -> bool {
         self.state.lock().conn.read_by_caller(serial)
     }
 
-    /// Makes the supervisor the reader of the reply to job `serial`, because its caller does not
-    /// read any more.
+    /// Makes the supervisor the reader of the reply to job `serial`, because its caller stops
+    /// reading.
     pub(super) fn leave_to_supervisor(&self, serial: u64, eof: Option<Delivery>) {
         self.transition(|conn| conn.leave_to_supervisor(serial, eof));
     }
 
-    /// Waits until it is the supervisor's turn to read, and not longer than `heartbeat`. After
-    /// that, the supervisor becomes the reader of a reply that no thread reads. Returns whether it
-    /// is its turn.
+    /// Waits until it is the supervisor's turn to read, for at most `heartbeat`. After that, the
+    /// supervisor becomes the reader of a reply that no thread reads. Returns `true` if it is the
+    /// supervisor's turn.
     pub(super) fn wait_for_turn(&self, heartbeat: Duration) -> bool {
         let mut state = self.state.lock();
         if !state.conn.is_supervisors_turn() {
@@ -162,23 +161,23 @@ impl WorkerConn {
         state.conn.is_supervisors_turn()
     }
 
-    /// Makes the supervisor the reader, because the process has ended. Returns false if a caller
-    /// reads at the moment.
+    /// Makes the supervisor the reader, because the process has ended. Returns `false` if a caller
+    /// is reading.
     pub(super) fn process_has_ended(&self) -> bool {
         self.state.lock().conn.process_has_ended()
     }
 
-    /// What a caller that has read the end of the stream has learned with it.
+    /// Returns the delivery that a caller received with EOF, if a caller has read EOF.
     pub(super) fn eof(&self) -> Option<Delivery> {
         self.state.lock().conn.eof()
     }
 
-    /// Waits for a reply, and not longer than the heartbeat.
+    /// Waits for a reply, for at most the heartbeat.
     pub(super) fn receive(&self) -> io::Result<Event<(u64, Answer)>> {
         self.noting_panics(|| self.connection.next())
     }
 
-    /// Receives what has arrived already.
+    /// Receives a reply that has already arrived. Does not wait.
     pub(super) fn receive_at_once(&self) -> io::Result<Event<(u64, Answer)>> {
         self.noting_panics(|| self.connection.next_at_once())
     }
@@ -195,12 +194,12 @@ impl WorkerConn {
         }
     }
 
-    /// The panic that may have ended the process, as the process has reported it.
+    /// Takes the panic that the process has reported, which may have ended it.
     pub(super) fn take_panic(&self) -> Option<String> {
         self.state.lock().conn.take_panic()
     }
 
-    /// Whether a reply is one to the current job.
+    /// Returns `true` if a reply belongs to the current job.
     pub(super) fn is_current(&self, serial: u64) -> bool {
         self.state.lock().conn.is_current(serial)
     }
@@ -210,12 +209,12 @@ impl WorkerConn {
         self.state.lock().conn.take()
     }
 
-    /// Puts back a job that was taken, because the reply was not one to it.
+    /// Puts back a job that was taken, because the reply did not belong to it.
     pub(super) fn restore(&self, job: InFlight<Call>) {
         self.transition(|conn| conn.restore(job, now()));
     }
 
-    /// Takes back what is in flight, because the process is gone.
+    /// Takes the job in flight, because the process has ended.
     pub(super) fn close(&self) -> Closed<Call> {
         self.state.lock().conn.close()
     }
@@ -228,44 +227,44 @@ impl WorkerConn {
         self.state.lock().conn.program_forgotten(key);
     }
 
-    /// Whether the process has loaded any program.
+    /// Returns `true` if the process has loaded any program.
     pub(super) fn has_loaded_any(&self) -> bool {
         self.state.lock().conn.has_loaded_any()
     }
 
-    /// Whether the process has replied to any job.
+    /// Returns `true` if the process has replied to any job.
     pub(super) fn has_replied(&self) -> bool {
         self.state.lock().conn.has_replied()
     }
 
-    /// For how long the process has been loading the program that every worker has.
+    /// Time for which the process has been loading the program of the pool.
     pub(super) fn loading_for(&self) -> Option<Duration> {
         self.state.lock().conn.loading_for(now())
     }
 
-    /// For how long the process has been told to shut down.
+    /// Time since the process was requested to shut down.
     pub(super) fn shutting_down_for(&self) -> Option<Duration> {
         self.state.lock().conn.shutting_down_for(now())
     }
 
-    /// Whether the process was cut off because the deadline of its call had passed.
+    /// Returns `true` if this side has hung up because the deadline of the call had passed.
     pub(super) fn is_expired(&self) -> bool {
         self.state.lock().conn.is_expired()
     }
 
-    /// Cuts the process off if the deadline of the call that it runs has passed. The supervisor
-    /// sees that, and does the rest.
+    /// Hangs up if the deadline of the running call has passed. The supervisor detects that, and
+    /// does the rest.
     pub(super) fn expire(&self) {
         self.transition(|conn| conn.expire(now(), || self.is_readable()));
     }
 
-    /// Hangs up. The supervisor sees that, and starts another process.
+    /// Hangs up. The supervisor detects that, and starts another process.
     pub(super) fn hang_up(&self) {
         self.transition(ConnState::hang_up);
     }
 }
 
-/// The packet of a job.
+/// Encodes the packet of a job.
 fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
     let nothing = Outgoing::default();
     let load = |program: &Program| Request::Load {

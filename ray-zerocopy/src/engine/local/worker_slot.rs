@@ -1,4 +1,4 @@
-//! One worker of a pool, as the scheduler sees it.
+//! The scheduler's state of one worker.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
 
-/// When a worker counts as started.
+/// Condition under which a worker has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadyWhen {
     ProcessStarted,
@@ -16,7 +16,7 @@ pub(super) enum ReadyWhen {
 
 /// The process of a worker, and the thread that supervises it.
 pub(super) enum Process<W> {
-    /// Not started yet, or ended: the supervisor starts one.
+    /// Not started yet, or ended. The supervisor starts one.
     Down,
     Up(Arc<W>),
     /// The supervisor has exited.
@@ -40,7 +40,7 @@ pub(super) enum FirstStart {
 }
 
 impl FirstStart {
-    /// Returns whether this result is the first.
+    /// Records a result. Returns `true` if it is the first.
     pub(super) fn finish(&mut self, result: Result<(), CallError>) -> bool {
         let is_first = matches!(self, Self::Pending);
         if is_first {
@@ -56,9 +56,9 @@ pub(super) struct WorkerSlot<C, W> {
     pub(super) first_start: FirstStart,
     /// Calls that only this worker may run.
     pub(super) pinned: VecDeque<C>,
-    /// Programs that its process is to free.
+    /// Programs that its process has to free.
     pub(super) forget: Vec<u64>,
-    /// The deadline of the call that it runs, until the timer has acted on it.
+    /// Deadline of the running call, until the timer has handled it.
     pub(super) deadline: Option<Instant>,
     /// The programs that its process has loaded.
     pub(super) loaded: HashMap<u64, Attached>,
@@ -84,7 +84,7 @@ impl<C, W> WorkerSlot<C, W> {
         self.process = result.map_or(Process::Down, Process::Up);
     }
 
-    /// Records that the process is gone. Returns its connection.
+    /// Records that the process has ended. Returns its connection.
     pub(super) fn process_ended(&mut self) -> Option<Arc<W>> {
         self.loaded.clear();
         self.forget.clear();
@@ -98,12 +98,12 @@ impl<C, W> WorkerSlot<C, W> {
         }
     }
 
-    /// Whether the supervisor has exited.
+    /// Returns `true` if the supervisor has exited.
     pub(super) fn is_retired(&self) -> bool {
         matches!(self.process, Process::Retired)
     }
 
-    /// Takes the deadline of the call that runs if it has passed. Returns the connection to the
+    /// Takes the deadline of the running call if it has passed. Returns the connection to the
     /// worker.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Arc<W>> {
         self.deadline.take_if(|deadline| *deadline <= now)?;

@@ -28,11 +28,11 @@ pub(crate) struct FnToken {
 /// Why a function cannot be converted to a token or resolved.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EntryError {
-    #[error("the method is in a shared library, and workers only have the executable's own code; link it statically")]
+    #[error("the method is in a shared library, but workers only have the executable's own code; link it statically")]
     NotInExecutable,
-    #[error("a function of type `{expected}` is expected, and one of type `{found}` was sent")]
+    #[error("expected a function of type `{expected}`, but received one of type `{found}`")]
     Signature { expected: String, found: String },
-    #[error("this program has no function `{0}`; owner and worker are of different versions of ray-zerocopy")]
+    #[error("this program has no function `{0}`; owner and worker use different versions of ray-zerocopy")]
     Unknown(String),
 }
 
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
-    fn functions_come_back_from_their_tokens() {
+    fn token_resolves_to_its_function() {
         let token = FnToken::of(double as fn(u32) -> u32).unwrap();
         assert_eq!(token.resolve::<fn(u32) -> u32>().unwrap()(21), 42);
         let token = FnToken::of(generic::<f64> as fn(f64) -> f64).unwrap();
@@ -167,14 +167,14 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
-    fn a_function_of_another_type_is_refused() {
+    fn function_of_another_type_is_refused() {
         let token = FnToken::of(double as fn(u32) -> u32).unwrap();
         let error = token.resolve::<fn(u64) -> u64>().unwrap_err();
         assert!(matches!(error, EntryError::Signature { .. }), "{error}");
     }
 
     #[test]
-    fn only_exported_functions_are_found() {
+    fn only_registered_functions_are_found() {
         use crate::engine::served::Loader;
 
         assert!(FnToken::named(crate::jit::pipeline::LOADER).resolve::<Loader>().is_ok());
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
-    fn an_offset_outside_of_the_code_is_refused() {
+    fn offset_outside_of_the_code_is_refused() {
         let mut token = FnToken::of(double as fn(u32) -> u32).unwrap();
         token.offset = isize::MAX / 2;
         assert!(matches!(token.resolve::<fn(u32) -> u32>(), Err(EntryError::NotInExecutable)));

@@ -35,7 +35,7 @@ const MOST_MADE: usize = 1 << 30;
 pub(crate) struct GraphCode {
     pub format: u32,
     pub burn: String,
-    /// What was traced: the pipeline's type, and the method if it was one.
+    /// The traced pipeline's type, with the method if one was traced.
     pub origin: String,
     pub symbols: Vec<Symbol>,
     pub inputs: Vec<Port>,

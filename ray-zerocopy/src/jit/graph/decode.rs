@@ -37,7 +37,7 @@ impl GraphCode {
         }
         let corrupted = |reason: String| GraphError::Corrupted { reason };
         if bytes.len() > MOST_BYTES {
-            return Err(corrupted(format!("it has {} bytes, and {MOST_BYTES} are the most", bytes.len())));
+            return Err(corrupted(format!("it has {} bytes, and the maximum is {MOST_BYTES}", bytes.len())));
         }
         // A graph of another version may have other fields, so the version is decoded first.
         let Version { format, burn } = codec::decode(bytes).map_err(corrupted)?;
@@ -62,14 +62,14 @@ impl GraphCode {
         for (at, port) in self.inputs.iter().enumerate() {
             self.check_port(port)?;
             if port.id.value() != at as u64 || !names.insert(port.name.as_str()) {
-                return Err(format!("input `{}` is there twice, or in another place", port.name));
+                return Err(format!("input `{}` is a duplicate, or has a wrong tensor id", port.name));
             }
             if !port
                 .shape
                 .iter()
                 .all(|expr| expr.as_symbol().is_some() || expr.as_constant().is_some_and(|size| size > 0))
             {
-                return Err(format!("the shape of input `{}` is not made of sizes", port.name));
+                return Err(format!("an extent of input `{}` is neither a positive number nor a symbol", port.name));
             }
         }
         let used = |symbol: usize| {
@@ -84,7 +84,7 @@ impl GraphCode {
                 return Err(format!("constant {at} is quantised"));
             }
             if !constant.is_sound(&self.traced()) {
-                return Err(format!("constant {at} cannot be made of what is there"));
+                return Err(format!("constant {at} cannot be created from its source"));
             }
         }
         self.check_operations(inputs + self.constants.len() as u64)?;
@@ -92,7 +92,7 @@ impl GraphCode {
         for port in &self.outputs {
             self.check_port(port)?;
             if !names.insert(port.name.as_str()) {
-                return Err(format!("output `{}` is there twice", port.name));
+                return Err(format!("there are two outputs `{}`", port.name));
             }
         }
         Ok(())
@@ -108,33 +108,33 @@ impl GraphCode {
         for (at, operation) in self.operations.iter().enumerate() {
             let label = || format!("operation {at} ({})", passes::name(operation));
             if passes::is_foreign(operation) {
-                return Err(format!("{} is no operation on tensors", label()));
+                return Err(format!("{} is not an operation on tensors", label()));
             }
             for tensor in operation.inputs().chain(operation.outputs()) {
                 let elements = tensor.shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
                 if tensor.shape.num_dims() > MOST_DIMENSIONS || elements.is_none_or(|count| count > MOST_ELEMENTS) {
-                    return Err(format!("{} has a tensor of an impossible shape", label()));
+                    return Err(format!("{} has a tensor with too many dimensions or elements", label()));
                 }
             }
             if let Some(tensor) = operation.inputs().find(|tensor| tensor.id.value() >= known) {
-                return Err(format!("{} reads tensor {}, which is not there yet", label(), tensor.id.value()));
+                return Err(format!("{} reads tensor {}, which does not exist yet", label(), tensor.id.value()));
             }
             for tensor in operation.outputs() {
                 if tensor.id.value() != known {
-                    return Err(format!("{} gives tensor {}, and {known} is next", label(), tensor.id.value()));
+                    return Err(format!("{} returns tensor {} instead of {known}", label(), tensor.id.value()));
                 }
                 known += 1;
             }
         }
         if let Some(port) = self.outputs.iter().find(|port| port.id.value() >= known) {
-            return Err(format!("output `{}` is made by no operation", port.name));
+            return Err(format!("output `{}` is not the result of an operation", port.name));
         }
         let mut last = None;
         for hole in &self.holes {
             let place = (hole.operation, hole.number);
             if last.replace(place).is_some_and(|last| last >= place) || hole.operation as usize >= self.operations.len()
             {
-                return Err("its holes are not in order".to_owned());
+                return Err("its symbolic numbers are not in order".to_owned());
             }
             self.check_expr(&hole.form)?;
         }
@@ -159,7 +159,7 @@ impl GraphCode {
         let symbols = expr.0.iter().flat_map(|term| &term.symbols);
         let known = symbols.clone().all(|symbol| usize::from(*symbol) < self.symbols.len());
         if !known || expr.0.len() > 1 << MOST_SYMBOLS || symbols.count() > 1 << (MOST_SYMBOLS + 3) {
-            return Err("a number is no polynomial in its symbols".to_owned());
+            return Err("a number is not a polynomial of the graph's symbols".to_owned());
         }
         Ok(())
     }
@@ -194,7 +194,7 @@ impl<'a> Entries<'a> {
         let entry = self.0.get(path).copied().ok_or_else(|| constant_error("is not in its arena".to_owned()))?;
         if entry.dtype != constant.dtype || extents(&constant.shape, &[]).as_ref() != Some(&entry.shape) {
             let found = format!("{} of shape {:?}", crate::tensor::dtype::name(entry.dtype), entry.shape);
-            return Err(constant_error(format!("is {found} in its arena, and the graph was made for another")));
+            return Err(constant_error(format!("is {found} in its arena, which does not match the graph")));
         }
         Ok(entry)
     }
@@ -269,7 +269,7 @@ mod tests {
         code.outputs = (0..1 << 16).map(|at| Port { name: at.to_string(), ..port.clone() }).collect();
         assert!(read(&code).is_ok());
         code.outputs[1 << 15].name = "0".to_owned();
-        assert!(read(&code).unwrap_err().to_string().contains("output `0` is there twice"));
+        assert!(read(&code).unwrap_err().to_string().contains("there are two outputs `0`"));
     }
 
     #[test]
@@ -280,27 +280,24 @@ mod tests {
             let error = read(&code).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         };
-        says(
-            &|code| code.format = 2,
-            "the graph was made by format 2 of burn 0.22.1, and this program runs those of format 1",
-        );
+        says(&|code| code.format = 2, "the graph has format 2 of burn 0.22.1, but this program requires format 1");
         says(&|code| code.burn = "0.23.0".into(), "format 1 of burn 0.23.0");
-        says(&|code| code.inputs[0].id = TensorId::new(7), "input `x` is there twice, or in another place");
+        says(&|code| code.inputs[0].id = TensorId::new(7), "input `x` is a duplicate, or has a wrong tensor id");
         says(
             &|code| code.inputs[0].shape[0] = SymExpr(vec![SymTerm { factor: 2, symbols: vec![0] }]),
-            "is not made of sizes",
+            "is neither a positive number nor a symbol",
         );
-        says(&|code| code.inputs[0].shape[0] = SymExpr::number(-1), "is not made of sizes");
+        says(&|code| code.inputs[0].shape[0] = SymExpr::number(-1), "is neither a positive number nor a symbol");
         says(&|code| code.inputs[0].shape[0] = SymExpr::number(2), "no input has the symbol `batch`");
-        says(&|code| code.inputs[0].shape[0] = SymExpr::symbol(9), "is no polynomial in its symbols");
-        says(&|code| code.outputs[0].id = TensorId::new(1 << 40), "output `output` is made by no operation");
-        says(&|code| code.outputs.push(code.outputs[0].clone()), "output `output` is there twice");
-        says(&|code| code.operations.reverse(), "which is not there yet");
+        says(&|code| code.inputs[0].shape[0] = SymExpr::symbol(9), "is not a polynomial of the graph's symbols");
+        says(&|code| code.outputs[0].id = TensorId::new(1 << 40), "output `output` is not the result of an operation");
+        says(&|code| code.outputs.push(code.outputs[0].clone()), "there are two outputs `output`");
+        says(&|code| code.operations.reverse(), "which does not exist yet");
         says(&|code| drop(code.operations.remove(0)), "");
-        says(&|code| code.holes.reverse(), "its holes are not in order");
+        says(&|code| code.holes.reverse(), "its symbolic numbers are not in order");
         says(
             &|code| code.holes.push(SymbolicScalar { operation: 999, number: 0, form: SymExpr::number(1) }),
-            "its holes are not in order",
+            "its symbolic numbers are not in order",
         );
         says(&|code| code.constants[0].shape = vec![SymExpr::number(1); 9], "more than 8 dimensions");
         let range = |code: &GraphCode| {
@@ -311,7 +308,7 @@ mod tests {
                 let at = range(code);
                 code.constants[at].shape = vec![SymExpr::number(1 << 40)];
             },
-            "cannot be made of what is there",
+            "cannot be created from its source",
         );
         says(
             &|code| {
@@ -319,15 +316,15 @@ mod tests {
                 (code.constants[at].source, code.constants[at].shape) =
                     (Source::Fill(vec![0; 4]), vec![SymExpr::number(i64::MAX)]);
             },
-            "cannot be made of what is there",
+            "cannot be created from its source",
         );
         let tensor = |id: u64| TensorIr::uninit(TensorId::new(id), Shape::new([1]), DType::F32);
         for foreign in [
-            OperationIr::Custom(CustomOpIr::new("somebody's", &[], &[tensor(0)])),
+            OperationIr::Custom(CustomOpIr::new("custom", &[], &[tensor(0)])),
             OperationIr::Drop(tensor(0)),
             OperationIr::Init(InitOperationIr { out: tensor(0) }),
         ] {
-            says(&|code| code.operations.insert(0, foreign.clone()), "is no operation on tensors");
+            says(&|code| code.operations.insert(0, foreign.clone()), "is not an operation on tensors");
         }
         says(
             &|code| {
@@ -335,7 +332,7 @@ mod tests {
                 code.operations
                     .insert(0, OperationIr::BaseFloat(BaseOperationIr::Zeros(burn_ir::CreationOpIr { out: huge })));
             },
-            "a tensor of an impossible shape",
+            "a tensor with too many dimensions or elements",
         );
     }
 

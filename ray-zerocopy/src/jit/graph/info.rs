@@ -16,7 +16,7 @@ impl GraphInfo {
     /// Reads the information from a saved graph.
     ///
     /// # Errors
-    /// If the file holds no graph, or one of another version.
+    /// If the file does not contain a graph, or the graph has another version.
     pub fn of_file(file: &ArenaFile) -> Result<Self, GraphError> {
         if file.pipeline() != super::code::PIPELINE {
             return Err(GraphError::NoGraph { found: file.pipeline().to_owned() });
@@ -26,7 +26,7 @@ impl GraphInfo {
         Ok(Self(Arc::new(GraphCode::read(&bytes)?)))
     }
 
-    /// What was traced: the pipeline's type, and the method if it was one.
+    /// The traced pipeline's type, with the method if one was traced.
     pub fn origin(&self) -> &str {
         &self.0.origin
     }

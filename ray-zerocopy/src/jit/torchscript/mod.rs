@@ -224,7 +224,7 @@ pub(crate) fn checked_calls(bytes: &[u8]) -> Result<(), String> {
         for inputs in [Values::new(), all, parts] {
             // A wrong input is an error with a message.
             let shown = code.check(&method.name, &inputs).map_err(|error| error.to_string());
-            assert!(shown.is_ok() || shown.is_err_and(|text| !text.is_empty()), "an error without words");
+            assert!(shown.is_ok() || shown.is_err_and(|text| !text.is_empty()), "an empty error message");
         }
     }
     Ok(())

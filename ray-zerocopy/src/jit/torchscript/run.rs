@@ -48,7 +48,7 @@ pub(super) fn load(
     after_fork();
     let gpu = libtorch::gpu(device).ok_or_else(|| ReplayError::NoLibTorch { device: name.to_owned() })?;
     let corrupted = |reason: String| ReplayError::from(ScriptError::Corrupted { reason });
-    let skeleton = super::field(arena, SKELETON).ok_or_else(|| corrupted("it has no code".to_owned()))?;
+    let skeleton = super::field(arena, SKELETON).ok_or_else(|| corrupted("it has no skeleton".to_owned()))?;
     let mut module = Module::from_bytes(&skeleton).map_err(corrupted)?;
     // Some of LibTorch's operations write to tensors without declaring it. They write to private
     // pages of this process.
@@ -62,7 +62,7 @@ pub(super) fn load(
     }
     let used = module.replace(&weights).map_err(corrupted)?;
     if let Some(path) = weights.keys().filter(|path| !used.contains(path)).min() {
-        return Err(corrupted(format!("`{path}` has no place in the module")));
+        return Err(corrupted(format!("the module has no tensor `{path}`")));
     }
     let mut copied: Vec<_> =
         code.own.iter().map(|(path, bytes)| CopiedTensor { path: path.clone(), bytes: *bytes }).collect();
@@ -114,7 +114,7 @@ fn tensor(name: &str, value: &Value) -> Result<Tensor, ReplayError> {
 /// Converts an output.
 fn value(tensor: &Tensor) -> Result<Value, String> {
     let description = tensor.description()?;
-    let dtype = description.dtype.ok_or("its elements are of a type that burn does not have")?;
+    let dtype = description.dtype.ok_or("burn does not support its element type")?;
     // burn has no tensors without dimensions, so the shape of a scalar is `[1]`.
     let shape = if description.shape.is_empty() { vec![1] } else { description.shape };
     // Copied: the module may retain the tensor, and change it in the next call.

@@ -79,7 +79,7 @@ impl ModuleSignature {
     pub(in crate::jit) fn read(bytes: &[u8]) -> Result<Self, ScriptError> {
         let corrupted = |reason: String| ScriptError::Corrupted { reason };
         if bytes.len() > MOST_BYTES {
-            return Err(corrupted(format!("its methods have {} bytes, and {MOST_BYTES} are the most", bytes.len())));
+            return Err(corrupted(format!("its signature has {} bytes, and the maximum is {MOST_BYTES}", bytes.len())));
         }
         let code: Self = codec::decode(bytes).map_err(corrupted)?;
         match code.format {

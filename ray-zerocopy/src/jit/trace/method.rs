@@ -33,7 +33,7 @@ impl<P: Remote> Call<P> {
         let mut methods = P::methods();
         let names = crate::tensor::value::listed(methods.iter().map(|method| method.name));
         let at = methods.iter().position(|method| method.name == name);
-        let method = methods.swap_remove(at.ok_or_else(|| format!("there is none of this name; there is {names}"))?);
+        let method = methods.swap_remove(at.ok_or_else(|| format!("it does not exist; there is {names}"))?);
         let mut arguments = Vec::new();
         for parameter in &method.parameters {
             let name = parameter.name;
@@ -49,7 +49,7 @@ impl<P: Remote> Call<P> {
                 (Schema::Value { .. }, Some(value), false) => Argument::Value(value.clone()?),
                 (Schema::Value { .. }, ..) => {
                     return Err(format!(
-                        "its parameter `{name}` is no tensor: give it a value with `.value(\"{name}\", ..)`"
+                        "its parameter `{name}` is not a tensor: give it a value with `.value(\"{name}\", ..)`"
                     ));
                 }
                 _ => return Err(format!("its parameter `{name}` is neither a tensor nor a plain value")),
@@ -89,7 +89,7 @@ impl<P: Remote> Call<P> {
         (self.method.handler)(pipeline, &mut reader, &mut writer).map_err(|error| method_error(error.to_string()))?;
         let tensors = writer.kept();
         if tensors.len() != self.outputs.len() {
-            return Err(method_error("it gave an error, and no tensors".to_owned()));
+            return Err(method_error("it returned an error instead of tensors".to_owned()));
         }
         Ok(self.outputs.iter().cloned().zip(tensors.into_iter().map(Value::from_dispatch)).collect())
     }
@@ -110,7 +110,7 @@ fn collect_names(name: String, schema: &Schema, names: &mut Vec<String>) -> Resu
             }
         }
         Schema::Fallible { ok, .. } => collect_names(name, ok, names)?,
-        _ => return Err("a graph gives tensors, tuples of tensors and arrays of tensors, and nothing else".to_owned()),
+        _ => return Err("its result is not a tensor, or a tuple or array of tensors".to_owned()),
     }
     Ok(())
 }

@@ -179,11 +179,11 @@ impl<'a, P: Root> Tracer<'a, P> {
         let mut examples: Vec<Example> = Vec::new();
         for (name, value) in &self.inputs {
             if examples.iter().any(|known| known.name == *name) {
-                return Err(input_error(name, "there are two of this name".to_owned()));
+                return Err(input_error(name, "two inputs have this name".to_owned()));
             }
             let data = value.data().map_err(|reason| input_error(name, reason))?;
             if matches!(data.dtype(), burn::tensor::DType::QFloat(_)) {
-                return Err(input_error(name, "it is quantised, and graphs take plain tensors".to_owned()));
+                return Err(input_error(name, "it is quantised, which graphs do not support".to_owned()));
             }
             if data.shape().num_elements() == 0 {
                 return Err(input_error(name, format!("it is empty: its shape is {:?}", data.shape().to_vec())));
@@ -193,7 +193,7 @@ impl<'a, P: Root> Tracer<'a, P> {
         }
         if self.symbols.len() > MOST_SYMBOLS {
             let name = self.symbols[MOST_SYMBOLS].name.clone();
-            return Err(TraceError::Symbol { name, reason: format!("a graph has at most {MOST_SYMBOLS}") });
+            return Err(TraceError::Symbol { name, reason: format!("a graph has at most {MOST_SYMBOLS} symbols") });
         }
         for (number, symbol) in self.symbols.iter().enumerate() {
             assign_symbol(&mut examples, number as u8, symbol)
@@ -215,15 +215,17 @@ fn assign_symbol(examples: &mut [Example], number: u8, symbol: &SymbolAxes) -> R
         let found = found.ok_or_else(|| format!("`{input}` has no axis {axis}: its shape is {shape:?}"))?;
         match &size {
             Some((known, other)) if *known != found => {
-                return Err(format!("axis {axis} of `{input}` is {found} long, and that of `{other}` is {known}"));
+                return Err(format!(
+                    "axis {axis} of `{input}` has size {found}, but the axis of `{other}` has size {known}"
+                ));
             }
             _ => size = Some((found, input.clone())),
         }
         if example.symbols[*axis].replace(number).is_some() {
-            return Err(format!("axis {axis} of `{input}` has a symbol already"));
+            return Err(format!("axis {axis} of `{input}` already has a symbol"));
         }
     }
-    size.map(drop).ok_or_else(|| "it names no axis".to_owned())
+    size.map(drop).ok_or_else(|| "it does not name an axis".to_owned())
 }
 
 impl Example {

@@ -98,14 +98,15 @@ pub(super) fn record<P: Root>(
                     Some(id) => Ok(Output { name, id, shape, dtype }),
                     None => Err(TraceError::Output {
                         name,
-                        reason: "it was made on a device of its own; make tensors on the device of the inputs or of the weights"
+                        reason: "it was created on another device; create it on the device of the inputs or weights"
                             .to_owned(),
                     }),
                 }
             });
             Ok((ids, outputs.collect::<Result<_, _>>()?))
         };
-        let result = panics::caught(run).unwrap_or_else(|panic| Err(TraceError::Untraceable { reason: panic, after: None }));
+        let result =
+            panics::caught(run).unwrap_or_else(|panic| Err(TraceError::Untraceable { reason: panic, after: None }));
         let (inputs, mut outputs): (Vec<_>, Vec<_>) = match &result {
             Ok((inputs, outputs)) => (inputs.clone(), outputs.iter().map(|output| output.id).collect()),
             Err(_) => Default::default(),
@@ -130,7 +131,7 @@ pub(super) fn record<P: Root>(
         // burn's error message identifies tensors by id.
         burn::tensor::CaptureError::InvalidOutput { tensor } if outputs.iter().any(|output| output.id == tensor) => {
             let name = outputs.iter().find(|output| output.id == tensor).map(|output| output.name.clone());
-            let reason = "it is a constant, which no operation made".to_owned();
+            let reason = "it is a constant, not the result of an operation".to_owned();
             TraceError::Output { name: name.unwrap_or_default(), reason }
         }
         error => untraceable(error.to_string()),

@@ -79,7 +79,7 @@ fn normalize(recording: Recording) -> Result<Normalized, TraceError> {
         numbering.apply(operation);
     }
     for output in &mut outputs {
-        let unmade = || TraceError::Output { name: output.name.clone(), reason: "no operation makes it".to_owned() };
+        let unmade = || TraceError::Output { name: output.name.clone(), reason: "no operation computes it".to_owned() };
         output.id = numbering.known(output.id).ok_or_else(unmade)?;
     }
     Ok(Normalized { operations, outputs, constants })
@@ -140,7 +140,7 @@ fn steps(corners: &SampleGrid, recordings: &[Normalized], symbols: &str) -> Resu
         let pairs =
             first.operations.iter().zip(&other.operations).map(|(own, other)| (passes::name(own), passes::name(other)));
         let parts = pairs.enumerate().find(|(_, (own, other))| own != other);
-        let parts = parts.map_or(String::new(), |(at, (own, other))| format!("; number {at} is {own} or {other}"));
+        let parts = parts.map_or(String::new(), |(at, (own, other))| format!("; operation {at} is {own} or {other}"));
         return Err(structure(format!("it has {own} operations at one size, and {found} at another{parts}")));
     }
     let mut steps = Vec::with_capacity(first.operations.len());
@@ -196,7 +196,7 @@ fn outputs(corners: &SampleGrid, recordings: &[Normalized], symbols: &str) -> Re
     for other in &recordings[1..] {
         if other.outputs.len() != first.len() || !first.iter().zip(&other.outputs).all(|(own, other)| same(own, other))
         {
-            return Err(structure("it has other outputs".to_owned()));
+            return Err(structure("it has other outputs at some sizes".to_owned()));
         }
     }
     let output = |(at, output): (usize, &super::record::Output)| {
@@ -220,7 +220,7 @@ fn constants(
     let structure = |reason: String| TraceError::Structure { symbols: symbols.to_owned(), reason };
     let count = recordings[0].constants.len();
     if recordings.iter().any(|recording| recording.constants.len() != count) {
-        return Err(structure("it makes other tensors of numbers".to_owned()));
+        return Err(structure("it creates other tensors from numbers".to_owned()));
     }
     let made = |at: usize| {
         let id = burn::tensor::TensorId::new((inputs + at) as u64);
@@ -257,7 +257,7 @@ fn check_prediction(recorded: &Recorded, found: &Normalized, sizes: &[usize], sy
         let equal = skeleton(&expected).map_err(&structure)? == skeleton(found).map_err(&structure)?
             && same(numbers(&expected).map_err(&structure)?, numbers(found).map_err(&structure)?);
         if !equal {
-            return Err(structure(format!("{} at {sizes:?} is not what the other sizes let expect", name())));
+            return Err(structure(format!("{} at {sizes:?} differs from the prediction by the other sizes", name())));
         }
     }
     Ok(())

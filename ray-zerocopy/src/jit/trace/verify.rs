@@ -28,7 +28,7 @@ pub(super) fn verify<P: Root>(
     // Sizes that were not recorded, unless all sizes of a symbol were.
     let others: Vec<_> = (0..symbols).map(|symbol| symbolize::size(examples, symbol) + 1 + symbol % 2).collect();
     let other = examples.iter().map(|example| altered(example.resized(&others))).collect();
-    for (which, inputs) in [("the example inputs", own), ("other inputs, made of the example", other)] {
+    for (which, inputs) in [("the example inputs", own), ("other inputs, derived from the examples", other)] {
         let values = || -> Result<Values, TraceError> {
             let value = |(example, data): (&Example, &TensorData)| {
                 let value = Value::from_data(data.clone(), &device);

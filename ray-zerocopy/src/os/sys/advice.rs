@@ -66,7 +66,7 @@ impl Pages {
         Ok(Self(Arc::new(Map::askew(fd.as_fd(), len)?)))
     }
 
-    /// Creates a private mapping, as it is used where a shared one is refused.
+    /// Creates a private mapping, which is the fallback if a shared one is refused.
     #[cfg(test)]
     pub(crate) fn private(fd: impl AsFd, len: usize) -> io::Result<Self> {
         Ok(Self(Arc::new(Map::private(fd.as_fd(), len)?)))

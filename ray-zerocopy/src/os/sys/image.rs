@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the dynamic loader, which Miri does not have")]
-    fn the_program_and_its_libraries_are_told_apart() {
+    fn program_and_libraries_are_distinguished() {
         let own = Image::of(Image::of as fn(usize) -> Option<Image> as usize).unwrap();
         assert_eq!(own.library, None);
         assert!(own.has_code_at(Image::of as fn(usize) -> Option<Image> as usize));

@@ -147,13 +147,13 @@ impl ClusterBuilder {
         match last_error {
             None => Ok(()),
             Some(error) => {
-                let cause = format!("{error}; is it the one that `ray start` has printed?");
+                let cause = format!("{error}; use the address that `ray start` has printed");
                 Err(RayError::Connect { address: self.address.clone(), cause })
             }
         }
     }
 
-    /// Runs on Python's own thread.
+    /// Connects, and imports the glue module. Runs on Python's own thread.
     fn connect(&self, worker: &WorkerCommand) -> Result<(String, Py<PyModule>), RayError> {
         Python::attach(|py| {
             let connect_error = |error| self.connect_error(&error);
@@ -267,7 +267,7 @@ fn check_command(context: &Bound<'_, PyAny>, command: &str) -> Result<(), RayErr
         return Ok(());
     }
     let reason = format!(
-        "a hook has set it to `{}`, and workers have to be started by `{command}`; is there one in RAY_RUNTIME_ENV_HOOK?",
+        "a hook has set it to `{}`, but workers must be started by `{command}`; check RAY_RUNTIME_ENV_HOOK",
         found.unwrap_or("nothing")
     );
     Err(RayError::RuntimeEnv { key: "py_executable".to_owned(), reason })
@@ -306,7 +306,7 @@ impl WorkerCommand {
         } else {
             let folder = self.program.folder().map_err(|error| RayError::Program {
                 path: self.program.file().to_owned(),
-                reason: format!("it cannot be copied to where Ray sends it from: {error}"),
+                reason: format!("it cannot be copied to the folder that Ray uploads: {error}"),
             })?;
             environment.set_item("working_dir", python::text(&folder))?;
             command.push_str(" ./program");

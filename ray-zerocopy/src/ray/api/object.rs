@@ -19,7 +19,7 @@ use crate::error::ray::RayError;
 use crate::ray::wire::frame::{EncodedMessage, read};
 use crate::ray::wire::protocol::{Answer, Origin, Reply};
 
-/// A counted reference to an object of the store.
+/// Reference to an object of the store, which exists until this is dropped.
 pub(crate) struct Held {
     pub(crate) cluster: Arc<Inner>,
     pub(crate) reference: Py<PyAny>,
@@ -72,7 +72,7 @@ pub(crate) fn content(object: &Bound<'_, PyAny>) -> Result<Incoming, MethodError
     match reply.answer {
         Answer::Done => Ok(payload),
         Answer::Failed(failure) => Err(failure),
-        other => Err(wire(format!("what should have made it did not: {other:?}"))),
+        other => Err(wire(format!("the task that creates it failed: {other:?}"))),
     }
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn payload(reply: Reply, payload: Incoming, what: &str) -> Result<Inc
         }
         Answer::Failed(MethodError::Graph(error)) => Err(RayError::Other { what, cause: error.to_string() }),
         Answer::OtherBinary => Err(RayError::OtherBinary { worker }),
-        Answer::Missing => Err(RayError::Other { what, cause: "the worker has no such pipeline".to_owned() }),
+        Answer::Missing => Err(RayError::Other { what, cause: "the worker has not loaded the pipeline".to_owned() }),
         Answer::NotLoaded(error) => Err(RayError::Other { what, cause: error.to_string() }),
     }
 }
@@ -120,7 +120,7 @@ impl<T> ObjectRef<T> {
     /// interrupted.
     ///
     /// # Errors
-    /// If Ray fails. If Ray refuses.
+    /// If Ray refuses or fails.
     pub fn cancel(&self, force: bool) -> Result<(), RayError> {
         self.held.cluster.ask(&self.held.what, |py| {
             let arguments = PyDict::new(py);
@@ -182,7 +182,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If the cluster does not respond.
-    #[expect(clippy::type_complexity, reason = "two lists of what went in")]
+    #[expect(clippy::type_complexity, reason = "the same list type twice")]
     pub fn wait<T>(
         &self,
         objects: &[ObjectRef<T>],

@@ -46,6 +46,7 @@ fn result<R: Serialize>(value: &R) -> Result<Outgoing, MethodError> {
     encode(value).map_err(|reason| wire("the result", reason))
 }
 
+/// Runs a function. A [`Shim`].
 pub(crate) fn run<A, R>(job: Job) -> Result<Outgoing, MethodError>
 where
     A: DeserializeOwned + 'static,
@@ -55,6 +56,7 @@ where
     result(&function(argument(&job)?))
 }
 
+/// Constructs the state of an actor. A [`ConstructShim`].
 pub(crate) fn construct<A, S>(job: Job) -> Result<Box<dyn Any>, MethodError>
 where
     A: DeserializeOwned + 'static,
@@ -64,6 +66,7 @@ where
     Ok(Box::new(function(argument(&job)?)))
 }
 
+/// Calls a function on the state of an actor. A [`MethodShim`].
 pub(crate) fn method<S, A, R>(state: &mut Box<dyn Any>, job: Job) -> Result<Outgoing, MethodError>
 where
     S: 'static,
@@ -72,7 +75,7 @@ where
 {
     let function = job.function.resolve::<fn(&mut S, A) -> R>().map_err(|error| wire("the function", error))?;
     let state = state.downcast_mut::<S>();
-    let state =
-        state.ok_or_else(|| wire("the call", format!("the actor's state is no `{}`", std::any::type_name::<S>())))?;
+    let state = state
+        .ok_or_else(|| wire("the call", format!("the actor's state is not a `{}`", std::any::type_name::<S>())))?;
     result(&function(state, argument(&job)?))
 }

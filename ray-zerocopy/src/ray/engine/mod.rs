@@ -11,9 +11,10 @@
 //! | `actors` | a set of actors that have loaded one pipeline |
 //! | `compiled_graph` | calls of actors through a compiled graph |
 //!
-//! A task carries neither the weights nor a reference to them, which Ray would have to track in
-//! every call. It carries the id of the pipeline. A worker that has not loaded the pipeline replies
-//! so, and the call is sent again with the reference. From then on that worker caches the pipeline.
+//! A task contains neither the weights nor a reference to them, which Ray would have to track in
+//! every call. It contains the id of the pipeline. A worker that has not loaded the pipeline
+//! replies `Missing`, and the call is sent again with the reference. From then on that worker
+//! caches the pipeline.
 
 pub(crate) mod actors;
 pub(crate) mod compiled_graph;
@@ -127,7 +128,7 @@ impl ClusterTarget {
     }
 }
 
-/// The properties of a call that decide on its admission.
+/// Properties of a call that determine its admission.
 #[derive(Clone, Copy)]
 struct Admission {
     method: &'static str,

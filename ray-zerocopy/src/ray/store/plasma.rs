@@ -45,7 +45,7 @@ pub(crate) fn bytes(object: &Bound<'_, PyAny>) -> Result<bytes::Bytes, RayError>
     let parts: [Bound<'_, PyAny>; 3] = object.extract().map_err(|error: PyErr| wire(error.to_string()))?;
     let parts = parts.iter().map(borrow).collect::<PyResult<Vec<_>>>().map_err(|error| wire(error.to_string()))?;
     let pages =
-        address_range(&parts).ok_or_else(|| wire("its parts do not lie side by side in the store".to_owned()))?;
+        address_range(&parts).ok_or_else(|| wire("its parts are not adjacent in the object store".to_owned()))?;
     let protected = Protected::new(pages).map_err(|error| wire(format!("its pages cannot be protected: {error}")))?;
     Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes: parts[1].clone() }))
 }
@@ -72,7 +72,7 @@ pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
     let borrows_from_file = || {
         let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
         let reason =
-            "weights that are borrowed from a file do not go to other machines; open it with `Placement::sealed`"
+            "weights that are borrowed from a file cannot be sent to other machines; open it with `Placement::sealed`"
                 .to_owned();
         ArenaError::File { path, reason }
     };
@@ -132,14 +132,14 @@ mod tests {
     use super::address_range;
 
     #[test]
-    fn parts_of_one_object_lie_side_by_side() {
+    fn only_adjacent_parts_are_one_object() {
         let object = bytes::Bytes::from(vec![0_u8; 1000]);
         let start = object.as_ptr() as usize;
         let part = |range: std::ops::Range<usize>| object.slice(range);
         assert_eq!(address_range(&[part(10..100), part(128..500), part(500..900)]), Some(start + 10..start + 900));
         assert_eq!(address_range(&[part(10..100), part(200..500), part(500..900)]), None, "too far away");
-        assert_eq!(address_range(&[part(10..100), part(90..500), part(500..900)]), None, "not behind it");
-        assert_eq!(address_range(&[part(500..900), part(100..500), part(10..100)]), None, "the other way round");
+        assert_eq!(address_range(&[part(10..100), part(90..500), part(500..900)]), None, "overlap");
+        assert_eq!(address_range(&[part(500..900), part(100..500), part(10..100)]), None, "reverse order");
         assert_eq!(address_range(&[]), None);
     }
 }

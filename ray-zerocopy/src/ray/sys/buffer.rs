@@ -58,7 +58,7 @@ impl AsRef<[u8]> for Borrowed {
 pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     let buffer = PyUntypedBuffer::get(object)?;
     if !buffer.is_c_contiguous() || !buffer.readonly() {
-        return Err(PyBufferError::new_err("a read-only buffer in one piece is expected"));
+        return Err(PyBufferError::new_err("expected a contiguous, read-only buffer"));
     }
     let stored = !object.is_instance_of::<PyBytes>();
     if stored {
@@ -95,7 +95,7 @@ impl AsRef<[u8]> for Held {
 /// If the buffer is not contiguous in row-major order.
 pub fn hold(buffer: PyUntypedBuffer) -> PyResult<bytes::Bytes> {
     if !buffer.is_c_contiguous() {
-        return Err(PyBufferError::new_err("a buffer in one piece is expected"));
+        return Err(PyBufferError::new_err("expected a contiguous buffer"));
     }
     Ok(bytes::Bytes::from_owner(Held(buffer)))
 }

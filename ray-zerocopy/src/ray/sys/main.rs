@@ -64,7 +64,7 @@ fn is_worker_command(configured: &Path, script: Option<&Path>) -> bool {
 /// Ends a process that was started as a worker but cannot be one, before `main`. Ray shows the
 /// message in the worker's log.
 fn refuse(reason: &str) -> ! {
-    eprintln!("ray-zerocopy: this process was started as a worker of Ray's, and cannot be one: {reason}");
+    eprintln!("ray-zerocopy: this process was started as a Ray worker, but cannot be one: {reason}");
     // SAFETY: ends the process in any state. Exit handlers are skipped intentionally: they belong
     // to a program that has not started.
     unsafe { libc::_exit(1) }
@@ -96,7 +96,7 @@ pub(crate) fn become_a_worker(prepare: impl FnOnce()) {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let Some(python) = python(Path::new(&configured), arguments.get(1).map(Path::new)) else {
         refuse(&format!(
-            "there is neither {} nor a python3 beside {:?}",
+            "neither {} nor `bin/python3` above {:?} exists",
             Path::new(&configured).display(),
             arguments.get(1)
         ));
@@ -137,7 +137,7 @@ mod tests {
     use super::python;
 
     #[test]
-    fn a_worker_finds_the_python_of_its_node() {
+    fn worker_finds_the_python_of_its_node() {
         let folder = tempfile::tempdir().unwrap();
         let prefix = folder.path();
         std::fs::create_dir_all(prefix.join("bin")).unwrap();
@@ -150,11 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn only_commands_of_ray_are_workers() {
+    fn only_worker_commands_of_ray_are_accepted() {
         let script = Path::new("/venv/lib/python3.11/site-packages/ray/_private/workers/default_worker.py");
         assert!(is_worker_command(Path::new("/venv/bin/python"), Some(script)));
         assert!(!is_worker_command(Path::new(""), Some(script)), "the variable is empty");
-        assert!(!is_worker_command(Path::new("python3"), Some(script)), "it is no path");
+        assert!(!is_worker_command(Path::new("python3"), Some(script)), "not an absolute path");
         assert!(!is_worker_command(Path::new("/venv/bin/python"), None));
         assert!(!is_worker_command(Path::new("/venv/bin/python"), Some(Path::new("-c"))));
         assert!(!is_worker_command(Path::new("/venv/bin/python"), Some(Path::new("/my_default_worker.py"))));

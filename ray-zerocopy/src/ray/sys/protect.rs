@@ -97,7 +97,7 @@ mod tests {
             let start = format!("{:x}-", memory.as_ptr() as usize + page);
             maps.lines().find(|line| line.starts_with(&start)).map(|line| line.contains(" r--"))
         };
-        assert_eq!(line(&memory), Some(true), "somebody still borrows it");
+        assert_eq!(line(&memory), Some(true), "the second protection is active");
         drop(second);
         memory[page] = 1;
         assert!(Protected::new(start..start + 10).unwrap().len() == 0);

@@ -51,7 +51,7 @@ mod tests {
     extern "C" fn foreign(_: libc::c_int) {}
 
     #[test]
-    fn only_foreign_handlers_are_undone() {
+    fn only_foreign_handlers_are_replaced() {
         let before = Dispositions::now();
         let address = foreign as extern "C" fn(libc::c_int) as usize;
         // SAFETY: the handler does nothing, and this signal is not sent.

@@ -61,7 +61,7 @@ mod tests {
     use super::Fingerprint;
 
     #[test]
-    fn the_code_has_one_fingerprint() {
+    fn fingerprint_is_stable() {
         assert_eq!(Fingerprint::own().unwrap(), Fingerprint::own().unwrap());
     }
 }

@@ -37,7 +37,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Result of constructing an actor.
 pub(super) enum Outcome {
     Constructed,
-    /// Why the actor could not be constructed.
+    /// The actor could not be constructed. Contains the reason.
     Refused(String),
 }
 
@@ -299,7 +299,7 @@ impl WorkerState {
 fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Attached), LoadError> {
     let start = Instant::now();
     let rebuild = |reason: String| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason };
-    let arena = arena.ok_or_else(|| rebuild("its arena did not come along".to_owned()))?;
+    let arena = arena.ok_or_else(|| rebuild("the request does not contain its arena".to_owned()))?;
     let arena = Arena::from_store(arena, None)?;
     let loader: Loader = load.loader.resolve().map_err(|error| rebuild(error.to_string()))?;
     let pipeline = arena.pipeline().to_owned();

@@ -34,7 +34,7 @@ impl<B: Bridge> Slots<B> {
             TensorStatus::ReadWrite => slot.take(),
             TensorStatus::ReadOnly | TensorStatus::NotInit => slot.clone(),
         });
-        slot.unwrap_or_else(|| panic!("tensor {} is not there", tensor.id.value()))
+        slot.unwrap_or_else(|| panic!("tensor {} does not exist", tensor.id.value()))
     }
 
     pub(super) fn put(&mut self, tensor: &TensorIr, handle: HandleKind<B>) {
@@ -179,7 +179,7 @@ impl<B: Bridge> Executor<B> {
 
     fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
         let Self { code, device, backend_device, slots, plans, .. } = self;
-        let unready = || GraphError::Corrupted { reason: "nothing is ready to run".to_owned() };
+        let unready = || GraphError::Corrupted { reason: "it has no execution plan".to_owned() };
         let plan = plans.front().ok_or_else(unready)?;
         for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
             let input_error = |reason: String| ReplayError::Input {
@@ -213,7 +213,7 @@ impl<B: Bridge> Executor<B> {
         let output = |port: &crate::jit::graph::code::Port| {
             let handle = slots.0.get(port.id.value() as usize).cloned().flatten();
             handle.and_then(B::outside).ok_or_else(|| {
-                let reason = format!("output `{}` is made by no operation", port.name);
+                let reason = format!("output `{}` is not the result of an operation", port.name);
                 ReplayError::from(GraphError::Corrupted { reason })
             })
         };
@@ -238,7 +238,7 @@ impl<B: Bridge> Execute for Executor<B> {
             let made = handle::<B>(data, &self.device, &self.backend_device).map(B::outside);
             let name = || self.code.outputs.get(at).map(|port| port.name.clone()).unwrap_or_default();
             made.and_then(|made| made.ok_or_else(|| "it is quantised".to_owned())).map_err(|reason| {
-                GraphError::Corrupted { reason: format!("output `{}` cannot be made empty: {reason}", name()) }.into()
+                GraphError::Corrupted { reason: format!("output `{}` cannot be created: {reason}", name()) }.into()
             })
         };
         outputs.into_iter().enumerate().map(make).collect()
@@ -276,7 +276,7 @@ pub(super) fn constant_handle<B: Bridge>(
     path: &str,
 ) -> Result<HandleKind<B>, ReplayError> {
     let constant_error =
-        |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be made: {reason}") };
+        |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be created: {reason}") };
     handle::<B>(data, device, backend_device).map_err(|reason| constant_error(reason).into())
 }
 

@@ -38,7 +38,7 @@ macro_rules! of_kind {
                 fn $name(&mut self, tensor: &TensorIr) -> B::$primitive {
                     match self.operand(tensor) {
                         HandleKind::$kind(tensor) => tensor,
-                        other => panic!("a {} tensor is there, where the operation reads another kind", other.name()),
+                        other => panic!("the operation reads another kind of tensor than {}", other.name()),
                     }
                 }
 

@@ -76,7 +76,7 @@ impl<B: Bridge> ExecutionPlan<B> {
                 number: 0,
                 operation: format!("constant {at}"),
                 sizes: format_sizes(code, sizes),
-                reason: "it cannot be made".to_owned(),
+                reason: "it cannot be created".to_owned(),
             };
             let data = constant.data(sizes).ok_or_else(sizes_error)?;
             fixed_bytes += data.as_bytes().len();

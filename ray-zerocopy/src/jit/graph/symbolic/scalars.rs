@@ -58,7 +58,7 @@ fn number(value: &Value) -> Result<Scalar, String> {
             let whole = i128::from(*number);
             Ok(Scalar::Whole(i64::try_from(whole).unwrap_or(i64::MAX)))
         }
-        other => Err(format!("{other:?} is no number")),
+        other => Err(format!("{other:?} is not a number")),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::ray::engine::in_flight::InFlightCall;
 
 /// Interval of probes of an actor that Ray is restarting.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a process that Ray was asked to kill may take to die. Ray kills it some time after the
-/// request, and a busy machine later still.
+/// Time within which a process that Ray was asked to kill is expected to die. Ray kills it some
+/// time after the request, and later still on a busy machine.
 const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval of attempts to start an actor that Ray cannot place.
 const UNPLACED_INTERVAL: Duration = Duration::from_secs(5);

@@ -101,7 +101,7 @@ impl Shared {
         match reply {
             Reply { answer: Answer::NotLoaded(error), .. } => Err(CallError::Load { worker, error }),
             Reply { answer: Answer::Done, from, .. } if self.is_being_killed(index, from.pid) => {
-                let cause = format!("process {} was killed, and is not gone yet", from.pid);
+                let cause = format!("process {} was killed, but has not ended yet", from.pid);
                 Err(ray_error(RayError::ActorDied { what: what.to_owned(), is_restarting: true, cause }))
             }
             Reply { answer: Answer::Done, attached, from } => {
@@ -125,7 +125,7 @@ impl Shared {
         }
     }
 
-    /// Whether a process of an actor is the one that was killed because of a deadline.
+    /// Returns `true` if the process of an actor was killed because of a deadline.
     fn is_being_killed(&self, index: usize, pid: u32) -> bool {
         let killed = self.state.lock().slots.get(index).and_then(|slot| slot.killed);
         killed.is_some_and(|(killed, until)| killed == pid && Instant::now() < until)
@@ -147,8 +147,8 @@ impl Shared {
         };
         let cluster = &self.target.cluster;
         format!(
-            "actor {index} was not there within {:?}: the cluster has {} CPUs, {} of them free, and {} GPUs; each actor asks \
-             for what `Options` say, or 1 CPU",
+            "actor {index} was not ready within {:?}: the cluster has {} CPUs, {} of them free, and {} GPUs; each actor \
+             needs the resources of its `Options`, or 1 CPU",
             self.settings.start_timeout,
             resources(cluster.resources(), "CPU"),
             resources(cluster.available(), "CPU"),
