@@ -104,7 +104,7 @@ fn actors() {
             "copied_weights: 0",
             "mapped by 4 processes",
             "\nworker 2 ",
-            "a call of an actor is not repeated",
+            "a call of an actor is not retried",
             "actor 0 is back, with nothing seen; actor 1 is as it was",
         ],
     );

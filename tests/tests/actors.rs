@@ -81,7 +81,7 @@ fn killed_actor_is_named_and_restarted() {
         text.contains(&format!("worker 1 (pid {pid}) died while it ran `die_always` (signal: 9 (SIGKILL)")),
         "{text}"
     );
-    assert!(text.contains("is not repeated"), "{text}");
+    assert!(text.contains("is not retried"), "{text}");
     assert_ne!(actor.pid().wait().unwrap(), pid);
     assert_eq!(actor.count(0).wait().unwrap(), 0);
 }

@@ -153,7 +153,7 @@ fn an_lstm_is_unrolled_for_its_length() {
         .forward(|model, inputs| Ok(model.lstm.forward(inputs.float("x")?, None).0))
         .unwrap_err();
     assert!(matches!(&error, jit::TraceError::Structure { .. }), "{error}");
-    assert!(error.to_string().contains("at other sizes of `length`: it has "), "{error}");
+    assert!(error.to_string().contains("at all sizes of `length`: it has "), "{error}");
 }
 
 #[test]

@@ -45,15 +45,16 @@ struct Arguments {
 enum Task {
     /// Run everything that has to pass: format, spelling, lints, docs, tests, packages, devices, Ray, Python
     ///
-    /// All chosen steps run, and a summary ends the output. Nothing is skipped: a step that cannot
-    /// run fails. Requirements that are missing are fetched before the first step.
+    /// All chosen steps run, and a summary ends the output. A step that cannot run fails; only
+    /// `other systems` is skipped if Rust's standard library for macOS is missing. Missing
+    /// requirements are fetched before the first step.
     #[command(after_help = "Examples:
   cargo xtask test                       all steps
-  cargo xtask test --only lints          the steps with `lints` in their names
+  cargo xtask test --only ray            the steps with `ray` in their names
   cargo xtask test --no-setup            all steps, on a machine where nothing may be installed
   cargo xtask test --list                the steps, and what they require")]
     Test {
-        /// Only the steps whose names contain TEXT
+        /// Only the step with this name, or the steps whose names contain TEXT
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
         /// List the steps, what they run, and [their requirements]

@@ -140,9 +140,14 @@ pub(crate) fn list() {
     }
 }
 
-/// The steps whose names contain `only`, or all of them.
+/// The step with the name `only`, or else those whose names contain it, or all steps.
 fn choose(only: Option<&str>) -> Result<Vec<&'static Step>> {
-    let chosen: Vec<_> = STEPS.iter().filter(|step| only.is_none_or(|only| step.name.contains(only))).collect();
+    let has_name = |step: &&Step| Some(step.name) == only;
+    let chosen: Vec<_> = if STEPS.iter().any(|step| has_name(&step)) {
+        STEPS.iter().filter(has_name).collect()
+    } else {
+        STEPS.iter().filter(|step| only.is_none_or(|only| step.name.contains(only))).collect()
+    };
     if chosen.is_empty() {
         bail!("no step has `{}` in its name; `cargo xtask test --list` shows them", only.unwrap_or_default());
     }
@@ -218,6 +223,7 @@ mod tests {
     fn steps_are_chosen_by_parts_of_their_names() {
         let names = |only| choose(only).unwrap().iter().map(|step| step.name).collect::<Vec<_>>();
         assert_eq!(names(Some("device")), ["device lints", "device tests"]);
+        assert_eq!(names(Some("tests")), ["tests"]);
         assert_eq!(names(None).len(), STEPS.len());
         assert!(choose(Some("nonsense")).err().unwrap().to_string().contains("--list"));
         assert_eq!(needs(Some("spelling")).unwrap(), ["typos"]);

@@ -238,6 +238,8 @@ fn table(sources: &BTreeMap<Module, PathBuf>) -> String {
         let first = first.join(" ");
         let sentence = first.split_once(". ").map_or(first.as_str(), |(sentence, _)| sentence).trim_end_matches('.');
         assert!(!sentence.is_empty(), "{} has no module documentation", file.display());
+        // The table is outside of rustdoc, where its links lead nowhere.
+        let sentence = sentence.replace("[`", "`").replace("`]", "`");
         text += &format!("| `{}{}` | {sentence} |\n", module.join("/"), if is_folder { "/" } else { ".rs" });
     }
     text

@@ -179,7 +179,7 @@ fn tables() -> Vec<Case> {
         spoilt(
             "overlapping",
             "a tensor that starts in another one",
-            "entry `b` of the arena is corrupted: its bytes are also",
+            "entry `b` of the arena is corrupted: its bytes overlap those of",
             |d| {
                 d.tensors[0].end = 24 + 256;
                 d.tensors[0].shape = vec![70];
@@ -230,7 +230,7 @@ fn manifests() -> Vec<Case> {
         spoilt(
             "fingerprint",
             "the fingerprint of another schema",
-            "entry `hostile::Model` of the arena is corrupted: the schema",
+            "entry `hostile::Model` of the arena is corrupted: its schema fingerprint",
             |d| {
                 d.fingerprint = false;
                 d.manifest["fingerprint"] = json!("0".repeat(64));

@@ -135,7 +135,7 @@ pub fn cases() -> Vec<Case> {
         spoilt(
             "dtype-confusion",
             "I32 in the manifest, F32 in the container",
-            "entry `a` of the arena is corrupted: it is I32",
+            "entry `a` of the arena is corrupted: its type is I32",
             |d| {
                 entry(d, "dtype", json!("I32"));
             },

@@ -61,7 +61,7 @@ pub(crate) fn lose_the_runtime_folder() {
     // A logout or a cleaner of temporary files removes the folder too.
     std::fs::remove_dir_all(role::subject()).unwrap();
     let error = read(&first).unwrap_err();
-    assert!(error.contains("cannot be asked for it"), "{error}");
+    assert!(error.contains("cannot be fetched from process"), "{error}");
     read(&written(&wrapper)).unwrap();
 }
 
