@@ -62,9 +62,10 @@
 //! 1. **No silent copy.** After a load, every weight either lies in the arena or is on the list
 //!    that [`Loaded::copied`] returns. `strict` turns a non-empty list into an error.
 //! 2. **No write.** Arenas are sealed memfds: the kernel refuses every write, by any process.
+//!    On Ray, each process protects its own mapping.
 //! 3. **A crash loses no task.** Tasks of a killed worker run again on another one, with three
-//!    attempts by default. Calls of a killed actor are errors that name it, and the actor is
-//!    restarted. Workers end with their owner, even after `kill -9`.
+//!    attempts by default. The call that a killed actor was running is an error that names it, and
+//!    the actor is restarted. Workers end with their owner, even after `kill -9`.
 //! 4. **The same answer**, bit for bit, on the same backend, if the backend is deterministic.
 //!
 //! # Modules
@@ -85,7 +86,7 @@
 //!
 //! ## `wgpu`
 //!
-//! GPUs through Vulkan, Metal or WebGPU as the devices `wgpu` and `wgpu:N`, which weights are
+//! GPUs through Vulkan as the devices `wgpu` and `wgpu:N`, which weights are
 //! uploaded to. Needs a Vulkan driver at run time. Adds no items.
 //!
 //! ## `libtorch`

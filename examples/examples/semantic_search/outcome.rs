@@ -78,27 +78,25 @@ impl Outcome {
             "{:<10} {:>8} {:>16} {:>16} {:>10}",
             "process", "pid", "sharing, MiB", "own copy, MiB", "saved, MiB"
         )?;
-        let line = |f: &mut fmt::Formatter<'_>, name: &str, pid: &str, sharing: f64, own: Option<f64>| {
-            let own_text = own.map_or_else(|| "-".to_owned(), |own| format!("{own:.1}"));
-            let saved = own.map_or_else(|| "-".to_owned(), |own| format!("{:.1}", own - sharing));
-            writeln!(f, "{name:<10} {pid:>8} {sharing:>16.1} {own_text:>16} {saved:>10}")
+        let line = |f: &mut fmt::Formatter<'_>, name: &str, pid: &str, sharing: f64, own: f64| {
+            writeln!(f, "{name:<10} {pid:>8} {sharing:>16.1} {own:>16.1} {:>10.1}", own - sharing)
         };
         let mut workers = 0.0;
         for (index, process) in self.report.processes.iter().enumerate() {
             let sharing = mib(process.private);
             // The owner only writes the arena, so it would not exist without sharing.
-            let own = (index > 0).then_some(alone.anonymous_mib);
+            let own = if index > 0 { alone.anonymous_mib } else { 0.0 };
             workers += if index > 0 { sharing } else { 0.0 };
             line(f, &process.name, &process.pid.to_string(), sharing, own)?;
         }
-        line(f, "arena", "", mib(self.report.arena), Some(0.0))?;
+        line(f, "arena", "", mib(self.report.arena), 0.0)?;
         let own = alone.anonymous_mib * self.workers as f64;
         writeln!(f, "{}", "-".repeat(64))?;
-        line(f, "sum", "", workers + mib(self.report.processes[0].private) + mib(self.report.arena), Some(own))?;
+        line(f, "sum", "", workers + mib(self.report.processes[0].private) + mib(self.report.arena), own)?;
         writeln!(
             f,
             "private memory (Anonymous) of each process; own copy: measured in a process that loaded the model itself.\n\
-             Sum of PSS, code and arena included: {:.1} MiB with sharing.",
+             Sum of PSS, code included, and those pages of the arena that were used: {:.1} MiB with sharing.",
             mib(self.report.pss())
         )
     }

@@ -53,7 +53,7 @@ pub enum CallError {
         "the queue is full: {waiting} calls are waiting for {workers} workers; without `.fail_when_full()` a call waits for a place"
     )]
     QueueFull {
-        /// How many calls are in the queue.
+        /// How many calls are in the queue. On Ray, running calls count too.
         waiting: usize,
         /// How many workers there are.
         workers: usize,

@@ -83,7 +83,7 @@ impl<P> DerefMut for Loaded<P> {
 }
 
 /// Rebuilds a pipeline from its config, with tensors that read the arena. On `cpu` no weight is
-/// copied.
+/// copied, except quantised values of less than 8 bits.
 ///
 /// A parameter that is changed afterwards (by training, `cast` or an in-place operation) becomes a
 /// private copy of this process. The arena never changes.
