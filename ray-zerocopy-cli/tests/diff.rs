@@ -142,8 +142,11 @@ fn trouble_is_neither_equal_nor_different() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     let nowhere = folder.at("nowhere.bpk");
-    assert!(rzc(&["diff", &file, &nowhere]).error().starts_with("error: B: `"));
-    assert!(rzc(&["diff", &nowhere, &file]).error().starts_with("error: A: `"));
+    for (arguments, side) in [([&file, &nowhere], "B"), ([&nowhere, &file], "A")] {
+        let done = rzc(&["diff", arguments[0], arguments[1]]);
+        assert!(done.error().starts_with(&format!("error: {side}: `")), "{done:?}");
+        assert!(done.error().contains("does not exist"), "{done:?}");
+    }
     assert!(rzc(&["diff", &file, &folder.write("text", b"hello, world")]).error().contains("is neither a"));
     assert_eq!(rzc(&["diff", &file]).code, Some(2));
 }

@@ -107,7 +107,7 @@
 //!
 //! # Platforms
 //!
-//! Linux 5.10 or later. On macOS and other Unix systems the crate compiles, so that a program can be
+//! Linux 5.10 or later. On macOS the crate compiles without the feature `ray`, so that a program can be
 //! checked and tested there as far as it runs in one process; sharing a pipeline and starting workers
 //! return errors that name what is missing. On Windows, use WSL 2, which is a Linux.
 

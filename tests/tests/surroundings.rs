@@ -132,7 +132,7 @@ fn few_addresses() {
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_whitespace().next()).unwrap();
     let before = limit(Resource::As, size.parse::<u64>().unwrap() * 1024 + (8 << 20));
     let error = refusal(sealed(64 << 20));
-    assert!(error.contains("and needs 64.0 more: raise the limit, see `ulimit -v`"), "{error}");
+    assert!(error.contains("and needs 64 more: raise the limit, see `ulimit -v`"), "{error}");
     setrlimit(Resource::As, before).unwrap();
     assert!(refusal(sealed(64 << 20)).starts_with("not an arena"));
 }

@@ -1,13 +1,21 @@
 //! `cargo xtask soak` and `cargo xtask chaos`: tests of the workspace that run for minutes.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::ray;
 use crate::shell::{cargo, run};
 
+/// The names of the engines in the soak test, which prefixes them with `local` or `Ray`.
+const NAMES: [&str; 4] = ["tasks", "graph tasks", "actors", "graph actors"];
+
 /// Runs the soak test for `seconds` per engine. The engines are those of this machine, or those on
 /// Ray if `on_ray` is set. Only those whose names contain `only` run.
 pub(crate) fn soak(seconds: u64, on_ray: bool, only: Option<&str>) -> Result<()> {
+    if let Some(only) = only
+        && !NAMES.iter().any(|name| name.contains(only))
+    {
+        bail!("no engine has `{only}` in its name; their names are: {}", NAMES.join(", "));
+    }
     let engines = if on_ray { "ray_engine" } else { "local_engine" };
     let test = ["--test", "soak", engines, "--", "--nocapture"];
     let mut soak = if on_ray {

@@ -5,10 +5,10 @@
 //! tensors are copied. The head of an arena contains the checksums of the tensors, which are
 //! computed while they are copied. So the layout is computed first, and the head is written last.
 //!
-//! burnpack's own reader takes a container as one contiguous slice. Reading the head of a file of
-//! 100 GB would need a mapping of 100 GB, which a limit of the process or strict overcommit
-//! refuses. The reader here reads the head alone, with the same checks and error messages. Fuzzing
-//! and the tests compare the two.
+//! burnpack's own reader of memory takes a container as one contiguous slice. Reading the head of a
+//! file of 100 GB would need a mapping of 100 GB, which a limit of the process or strict overcommit
+//! refuses. The reader here reads the head alone, with the same checks; the error for a truncated
+//! head is more precise. Fuzzing and the tests compare the two.
 
 use std::collections::BTreeMap;
 

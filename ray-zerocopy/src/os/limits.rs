@@ -8,7 +8,7 @@ use std::{fs, io};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use super::byte_size::mib;
+use super::byte_size::mib_rounded_up;
 use super::smaps::field;
 
 /// Wraps an error of the system call `call`, with a hint if a limit may be the cause. Keeps the
@@ -56,6 +56,7 @@ fn hint_for(call: &str, bytes: u64, error: &io::Error) -> Option<String> {
             "a policy of this machine refuses it, not a lack of memory: look at the seccomp profile of the container or service, \
              and at SELinux or AppArmor"
         }
+        ("mmap", Errno::AGAIN) => "this process may not lock that much memory: raise the limit, see `ulimit -l`",
         ("mmap", Errno::NOMEM) => return Some(no_map(bytes)),
         ("ftruncate" | "pwrite", Errno::NOMEM | Errno::NOSPC) => return Some(no_memory(bytes)),
         _ => return None,
@@ -87,7 +88,7 @@ fn no_map(bytes: u64) -> String {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let size = field(&status, "VmSize:");
         if size.saturating_add(bytes) > limit {
-            let [limit, size, bytes] = [limit, size, bytes].map(mib);
+            let [limit, size, bytes] = [limit, size, bytes].map(mib_rounded_up);
             return format!(
                 "this process may map {limit} MiB, has mapped {size}, and needs {bytes} more: raise the limit, see `ulimit -v`"
             );
@@ -102,7 +103,7 @@ fn no_memory(bytes: u64) -> String {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let (limit, committed) = (field(&memory, "CommitLimit:"), field(&memory, "Committed_AS:"));
     if strict && committed.saturating_add(bytes) > limit {
-        let [limit, committed, bytes] = [limit, committed, bytes].map(mib);
+        let [limit, committed, bytes] = [limit, committed, bytes].map(mib_rounded_up);
         return format!(
             "this machine promises no more memory than it has (`sysctl vm.overcommit_memory` is 2): of {limit} MiB, {committed} \
              are promised, and {bytes} more are needed; see vm.overcommit_ratio"

@@ -1,8 +1,10 @@
 //! A `Mutex` and a `Condvar` without poisoning, and the clock.
 //!
-//! The locks of this crate protect plain data that is never left half-written, and user code does
+//! The locks of the engines protect plain data that is never left half-written, and user code does
 //! not run while they are held. So a panic of a thread that holds one leaves valid data behind, and
-//! the next thread goes on with it.
+//! the next thread goes on with it. User code does run under three other locks: that of a progress
+//! callback, whose state belongs to the user, and those that let one recording or one read of a
+//! compiled graph run at a time, which protect no data.
 //!
 //! Code that takes its locks from here can be compiled for the model checker `loom`, which has its
 //! own implementation of this module: see `tests/loom`.

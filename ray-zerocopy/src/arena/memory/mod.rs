@@ -6,6 +6,7 @@
 
 pub(crate) mod policy;
 pub(crate) mod status;
+// Miri does not support the system calls that the tests make.
 #[cfg(not(miri))]
 #[cfg(test)]
 mod tests;
@@ -306,5 +307,3 @@ fn add(mut why: Vec<Obstacle>, more: impl IntoIterator<Item = Obstacle>) -> Vec<
     }
     why
 }
-
-// Miri does not support the system calls that the tests make.

@@ -21,13 +21,6 @@ pub(super) fn check() -> Result<(), String> {
 
 /// Creates the command that starts this program again.
 pub(super) fn command() -> Result<Command, String> {
-    if !cfg!(target_os = "linux") {
-        let system = std::env::consts::OS;
-        return Err(format!(
-            "worker processes need Linux, and this system is {system}; run this program on Linux, or call the pipeline in \
-             this process"
-        ));
-    }
     if privileges::privileged() {
         return Err(
             "this program has privileges that its caller lacks (setuid, setgid or file capabilities), and starts no \

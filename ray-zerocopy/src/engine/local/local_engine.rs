@@ -33,6 +33,14 @@ pub(crate) struct LocalEngine {
 impl LocalEngine {
     /// Starts workers in parallel, which load `program` first. Returns when they are ready.
     pub(super) fn start(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        if !cfg!(target_os = "linux") {
+            let system = std::env::consts::OS;
+            let reason = format!(
+                "worker processes need Linux, and this system is {system}; run this program on Linux, or call the \
+                 pipeline in this process"
+            );
+            return Err(StartError::Pool { reason }.into());
+        }
         crate::os::sys::malloc::trim();
         if let (Some(other), Some(own)) = (&settings.program, &program)
             && !own.loader.is_named()
