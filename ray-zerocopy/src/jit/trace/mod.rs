@@ -38,7 +38,8 @@ const MOST_SYMBOLS: usize = 4;
 ///
 /// The forward pass runs on burn's capture device, which records operations without executing them.
 /// Control flow may depend on shapes but not on tensor values. The graph is verified against the
-/// pipeline, on the example inputs and on inputs of other sizes. Tracing fails if any bit differs.
+/// pipeline, on the example inputs and on inputs of other sizes. Tracing fails if any bit differs,
+/// or, for a pipeline whose own bits differ from run to run, if a number differs by more than 1e-5.
 ///
 /// ```
 /// use burn::nn::{Linear, LinearConfig};
