@@ -128,8 +128,8 @@ impl Connection {
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
             return Err(io::Error::other("too many file descriptors for one packet"));
         }
-        match retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut control, SEND_FLAGS)) {
-            Ok(_) => Ok(()),
+        match self.send_bytes(&packet.bytes, &mut control, SEND_FLAGS) {
+            Ok(()) => Ok(()),
             Err(error) if is_too_long(&error) && packet.memfd.is_none() => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 self.send_packet(&packet.in_memfd()?, &fds)
@@ -142,7 +142,21 @@ impl Connection {
     pub(super) fn try_send<M: Serialize>(&self, message: &M) -> io::Result<()> {
         let packet = Packet::new(message, &Outgoing::default())?;
         let flags = SEND_FLAGS | SendFlags::DONTWAIT;
-        retry(|| sendmsg(&self.0, &[IoSlice::new(&packet.bytes)], &mut SendAncillaryBuffer::default(), flags)).map(drop)
+        self.send_bytes(&packet.bytes, &mut SendAncillaryBuffer::default(), flags)
+    }
+
+    /// Sends one packet. The error of a connection whose other end is closed is a broken pipe.
+    fn send_bytes(
+        &self,
+        bytes: &[u8],
+        control: &mut SendAncillaryBuffer<'_, '_, '_>,
+        flags: SendFlags,
+    ) -> io::Result<()> {
+        retry(|| match sendmsg(&self.0, &[IoSlice::new(bytes)], control, flags) {
+            // Older kernels (seen on 5.10) return this while the other end is being closed.
+            Err(Errno::CONNREFUSED) => Err(Errno::PIPE),
+            sent => sent.map(drop),
+        })
     }
 
     /// Shuts the connection down, for both ends and for every process that holds them.
