@@ -204,9 +204,9 @@ fn arena_in_the_store_is_refused_by_local_pools() {
     let wrapper = ActorWrapper::on(&site(), &model()).unwrap();
     let local = LocalPool::builder().workers(1).start().unwrap();
     let error = TaskWrapper::<TestModel>::from_arena_on(&local, wrapper.arena().clone()).unwrap_err();
-    assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
+    assert!(error.to_string().contains("is in Ray's object store"), "{error}");
     let error = serde_json::to_string(&wrapper).unwrap_err();
-    assert!(error.to_string().contains("lies in Ray's object store"), "{error}");
+    assert!(error.to_string().contains("is in Ray's object store"), "{error}");
     // It can be verified and saved.
     wrapper.arena().verify().unwrap();
     let folder = tempfile::tempdir().unwrap();

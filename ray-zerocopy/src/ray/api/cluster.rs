@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,7 +13,7 @@ use super::builder::ClusterBuilder;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::os::sys::atexit::{at_exit_at_each_use, flush_and_exit};
-use crate::ray::python;
+use crate::ray::python::{self, without_python};
 use crate::ray::sys::buffer::borrow_count;
 use crate::ray::wire::fingerprint::Fingerprint;
 
@@ -82,6 +83,10 @@ struct Current {
     abandoned: bool,
 }
 
+/// How long a connection may still exist after the last handle was dropped: a thread that has just
+/// delivered a result to its caller holds a reference for a moment longer.
+const LAST_REFERENCE: Duration = Duration::from_millis(500);
+
 /// Exclusive right to connect this process to a cluster.
 pub(super) struct Membership(MutexGuard<'static, Option<Current>>);
 
@@ -92,6 +97,18 @@ impl Membership {
     /// If this process is connected to a cluster, or still borrows data in the store of the
     /// previous one.
     pub(super) fn acquire() -> Result<Self, RayError> {
+        let until = Instant::now() + LAST_REFERENCE;
+        loop {
+            match Self::try_acquire() {
+                Err(RayError::AlreadyConnected { .. }) if Instant::now() < until => {
+                    without_python(|| std::thread::sleep(Duration::from_millis(5)));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_acquire() -> Result<Self, RayError> {
         let mut current = CURRENT.lock();
         match (&*current, borrow_count()) {
             (None, _) => {}
