@@ -17,43 +17,11 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::engine::Worker;
 use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper};
 use ray_zerocopy_tests::chaos::{ChaosModel, FalseLengthHint, SeededRng, connections, send_garbage};
+use ray_zerocopy_tests::heap;
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 
-/// A global allocator that counts allocated bytes. It shows a leak of a few bytes per call, which
-/// resident memory does not.
-mod heap {
-    #![allow(unsafe_code)]
-
-    use std::alloc::{GlobalAlloc, Layout, System};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    pub(super) struct Counting;
-
-    static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-    /// Bytes that are allocated now.
-    pub(super) fn bytes() -> usize {
-        BYTES.load(Ordering::Relaxed)
-    }
-
-    // SAFETY: every call is forwarded to the system allocator with the same arguments. The counter
-    // does not affect it.
-    unsafe impl GlobalAlloc for Counting {
-        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-            // SAFETY: the caller keeps the contract of `alloc`, which is the same for `System`.
-            unsafe { System.alloc(layout) }
-        }
-
-        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-            BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-            // SAFETY: `pointer` came from `alloc` above with this layout, and so from `System`.
-            unsafe { System.dealloc(pointer, layout) }
-        }
-    }
-}
-
+// Counted bytes show a leak of a few bytes per call, which resident memory does not.
 #[global_allocator]
 static HEAP: heap::Counting = heap::Counting;
 
@@ -437,11 +405,11 @@ fn round(model: &ChaosModel, (size, actors): (usize, usize), seed: u64, time: Du
     // Warm-up, so that the allocators of all threads have their memory.
     chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
     let (anonymous, pss) = memory(&calm(&engine, size, &tasks, &actors));
-    let heap = heap::bytes();
+    let heap = heap::used();
 
     chaos(&engine, &tasks, &actors, seed, time, log);
     let (anonymous_after, pss_after) = memory(&calm(&engine, size, &tasks, &actors));
-    let heap_after = heap::bytes();
+    let heap_after = heap::used();
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
     eprintln!(

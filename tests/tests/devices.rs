@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use ray_zerocopy_tests::conformance::heap::Counting;
 use ray_zerocopy_tests::conforms;
+use ray_zerocopy_tests::heap::Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -3,34 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{ActorWrapper, TaskWrapper, gather, load, share};
+use ray_zerocopy_tests::heap::{self, Counting};
 use ray_zerocopy_tests::memory::{eventually, is_alive, rollup};
 use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
-
-/// A global allocator that counts the bytes in use, and their peak.
-struct Counting;
-
-static USED: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is forwarded unchanged to `System`.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        PEAK.fetch_max(USED.fetch_add(layout.size(), Relaxed) + layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        USED.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: the caller keeps the contract of `dealloc`, and the memory came from `System`.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -46,17 +23,14 @@ fn the_machine_holds_one_copy() {
     drop((model.layer.weight.val(), model.layer.bias.as_ref().map(|bias| bias.val())));
 
     // Sharing does not copy the model into the heap: 64 MiB of weights, less than 1 MiB of growth.
-    let before = USED.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    let arena = share(&model).unwrap();
-    let growth = PEAK.load(Relaxed) - before;
+    let (arena, growth) = heap::growth(|| share(&model).unwrap());
     assert!(growth < 1 << 20, "sharing took {growth} bytes of heap for {MODEL} bytes of weights");
     assert!(arena.size_bytes() >= MODEL && arena.size_bytes() < MODEL + (1 << 20), "{}", arena.size_bytes());
 
     // Loading takes less than 256 KiB.
-    let before = USED.load(Relaxed);
+    let before = heap::used();
     let twin = load::<TestModel>(&arena, &device).unwrap().strict().unwrap();
-    let growth = USED.load(Relaxed).saturating_sub(before);
+    let growth = heap::used().saturating_sub(before);
     assert!(growth < 1 << 18, "loading took {growth} bytes of heap");
     // Compare bytes and not a sum: flex adds 16 million numbers in parallel, in an order that
     // varies from call to call.

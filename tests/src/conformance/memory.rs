@@ -6,7 +6,8 @@ use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{ActorWrapper, Pipeline, load, share};
 
-use super::{Spec, heap};
+use super::Spec;
+use crate::heap;
 use crate::memory::mapped;
 
 const SIZE: usize = 2048;

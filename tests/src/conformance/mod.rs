@@ -6,7 +6,6 @@
 pub mod dtypes;
 pub mod errors;
 pub mod graphs;
-pub mod heap;
 pub mod loads;
 pub mod memory;
 pub mod model;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 static USED: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-/// The global allocator of a test program that calls [`growth`].
+/// The global allocator of a test program that calls [`used`] or [`growth`].
 pub struct Counting;
 
 // SAFETY: every call is forwarded unchanged to `System`.
@@ -24,10 +24,16 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Returns the bytes that are allocated now.
+pub fn used() -> usize {
+    let used = USED.load(Relaxed);
+    assert!(used > 0, "`Counting` is not the global allocator of this program");
+    used
+}
+
 /// Returns the result of `call`, and the peak growth of the heap of all threads while it ran.
 pub fn growth<T>(call: impl FnOnce() -> T) -> (T, u64) {
-    let before = USED.load(Relaxed);
-    assert!(before > 0, "`Counting` is not the global allocator of this program");
+    let before = used();
     PEAK.store(before, Relaxed);
     let result = call();
     (result, (PEAK.load(Relaxed) - before) as u64)
