@@ -150,7 +150,9 @@ pub mod memory {
 pub use crate::arena::arena::Arena;
 pub use crate::checkpoint::Checkpoint;
 pub use crate::device::{DeviceSpec, device};
+pub use crate::engine::batch::batching::Batching;
 pub use crate::engine::local::LocalPool;
+pub use crate::engine::threads::Threads;
 pub use crate::error::call::CallError;
 pub use crate::error::{Error, Result};
 pub use crate::os::fork::after_fork;
@@ -190,8 +192,10 @@ pub mod diagnostics {
     pub use crate::pipeline::copy_field::CopyField;
     pub use crate::pipeline::field_kind::{ModuleField, PipelineField};
     pub use crate::pipeline::rebuild::Rebuilt;
+    pub use crate::remote::batch_method::BatchMethod;
     pub use crate::remote::caller::Caller;
     pub use crate::remote::method::RemoteMethod;
+    pub use crate::remote::rows::{Rows, RowsResult};
     pub use crate::remote::wire::Remotable;
 }
 

@@ -4,6 +4,7 @@
 
 pub mod chaos;
 pub mod conformance;
+pub mod engines;
 pub mod heap;
 pub mod memory;
 pub mod models;

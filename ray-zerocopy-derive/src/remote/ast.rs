@@ -1,5 +1,6 @@
 //! Second stage: the block and its methods in the macro's own terms, borrowed from syn.
 
+use super::attr::BatchOption;
 use crate::errors::Errors;
 use crate::expand::static_parameters;
 use proc_macro2::Span;
@@ -24,6 +25,7 @@ pub(crate) struct Method<'a> {
     pub arguments: Vec<Argument<'a>>,
     pub output: Type,
     pub where_clause: Option<WhereClause>,
+    pub batch: Option<BatchOption>,
 }
 
 /// How a method takes its pipeline.

@@ -2,14 +2,32 @@
 
 use crate::attr::{duplicate, krate, unknown};
 use crate::errors::Errors;
-use proc_macro2::TokenStream;
-use std::collections::HashSet;
+use proc_macro2::{Span, TokenStream};
+use std::collections::HashMap;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, ImplItem, ItemImpl, Meta, Path, Token};
+use syn::spanned::Spanned;
+use syn::{Attribute, Expr, ExprPath, ImplItem, ItemImpl, Meta, MetaNameValue, Path, Token};
 
-/// The methods that `#[remote(skip)]` leaves out, by their place in the block.
-pub(crate) type Skipped = HashSet<usize>;
+/// The options of methods, by their place in the block.
+pub(crate) type Options = HashMap<usize, MethodOption>;
+
+/// `#[remote(...)]` on a method.
+pub(crate) enum MethodOption {
+    /// `skip`, or an invalid option: the method is left out.
+    Skip,
+    /// `batch`, `batch, cost = path`: its calls can be put together.
+    Batch(BatchOption),
+}
+
+/// `batch` on a method.
+#[derive(Clone)]
+pub(crate) struct BatchOption {
+    /// Where it is written.
+    pub span: Span,
+    /// The function that computes the cost of a row.
+    pub cost: Option<ExprPath>,
+}
 
 /// `#[remote(crate = "path")]` above the block.
 pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
@@ -17,7 +35,7 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for option in options {
         if !option.path().is_ident("crate") {
-            unknown(&option, "the block takes `crate = \"path\"`, a method `skip`", errors);
+            unknown(&option, "the block takes `crate = \"path\"`, a method `skip` or `batch`", errors);
         } else if found.is_some() {
             duplicate(&option, errors);
         } else {
@@ -27,22 +45,54 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     found
 }
 
-/// Removes `#[remote(skip)]` from the methods, since the compiler does not know it.
-pub(crate) fn take_skips(item: &mut ItemImpl, errors: &mut Errors) -> Skipped {
-    let mut skipped = Skipped::new();
+/// Removes `#[remote(...)]` from the methods, since the compiler does not know it.
+pub(crate) fn take_options(item: &mut ItemImpl, errors: &mut Errors) -> Options {
+    let mut options = Options::new();
     for (position, item) in item.items.iter_mut().enumerate() {
         let ImplItem::Fn(method) = item else { continue };
         for attribute in method.attrs.extract_if(.., |attribute| is_ours(attribute)) {
-            // An invalid option is an error. It also leaves the method out, which is most likely
-            // what is meant.
-            skipped.insert(position);
-            let option = attribute.parse_args::<Meta>();
-            if !option.is_ok_and(|option| matches!(option, Meta::Path(path) if path.is_ident("skip"))) {
-                errors.at(attribute, "expected `#[remote(skip)]`, which leaves the method out");
+            let option = method_option(&attribute).unwrap_or_else(|error| {
+                errors.push(error);
+                // An invalid option leaves the method out, so that it causes no further errors.
+                MethodOption::Skip
+            });
+            if options.insert(position, option).is_some() {
+                errors.at(&attribute, "a method takes one `#[remote(...)]`");
             }
         }
     }
-    skipped
+    options
+}
+
+fn method_option(attribute: &Attribute) -> syn::Result<MethodOption> {
+    let wrong = || {
+        let message = "expected `#[remote(skip)]`, which leaves the method out, or `#[remote(batch)]` or `#[remote(batch, \
+                       cost = function)]`, which let its calls be put together";
+        syn::Error::new_spanned(attribute, message)
+    };
+    let options = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).map_err(|_| wrong())?;
+    let mut options = options.into_iter();
+    match options.next() {
+        Some(Meta::Path(path)) if path.is_ident("skip") && options.len() == 0 => Ok(MethodOption::Skip),
+        Some(Meta::Path(path)) if path.is_ident("batch") => {
+            let cost = options.next().map(|option| cost(&option).ok_or_else(wrong)).transpose()?;
+            if options.len() > 0 {
+                return Err(wrong());
+            }
+            Ok(MethodOption::Batch(BatchOption { span: path.span(), cost }))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// The function of `cost = path::to::function`.
+fn cost(option: &Meta) -> Option<ExprPath> {
+    match option {
+        Meta::NameValue(MetaNameValue { path, value: Expr::Path(function), .. }) if path.is_ident("cost") => {
+            Some(function.clone())
+        }
+        _ => None,
+    }
 }
 
 fn is_ours(attribute: &Attribute) -> bool {

@@ -21,9 +21,15 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
     let actors_type =
         writer.caller_type(&actors, &format!(" Calls `{name}`'s methods in an actor, which keeps its state."));
 
+    let of_callers = |index: usize, method: &Method| {
+        let taken = methods.iter().any(|other| names::plain(other.ident) == one(method).to_string());
+        let one = method.batch.as_ref().filter(|_| !taken).map(|_| writer.one_row(index, method));
+        let method = writer.method(index, method);
+        quote!(#method #one)
+    };
     let shared = methods.iter().enumerate().filter(|(_, method)| method.access == Access::Shared);
-    let task_methods = shared.map(|(index, method)| writer.method(index, method));
-    let actor_methods = methods.iter().enumerate().map(|(index, method)| writer.method(index, method));
+    let task_methods = shared.map(|(index, method)| of_callers(index, method));
+    let actor_methods = methods.iter().enumerate().map(|(index, method)| of_callers(index, method));
     let remote_methods = methods.iter().enumerate().map(|(index, method)| writer.remote_method(index, method));
     // A method's own `where` clause may not hold here, where the type's parameters are generic.
     let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none());
@@ -98,8 +104,9 @@ impl Writer<'_> {
     fn method(&self, index: usize, method: &Method) -> TokenStream {
         let runtime = self.runtime;
         let ty = self.block.ty;
-        let Method { output, where_clause, .. } = method;
+        let Method { output, where_clause, batch, .. } = method;
         let ident = generated(method.ident);
+        let call = if batch.is_some() { format_ident!("remote_batch") } else { format_ident!("remote") };
         let original = format!("{}::{}", names::plain(self.block.ident), names::plain(&ident));
         let docs = docs::summary(method.attrs, &original);
         let attrs = &method.attrs;
@@ -111,7 +118,66 @@ impl Writer<'_> {
             #docs
             #(#attrs)*
             pub fn #ident(&self, #(#names: #types),*) -> #runtime::Pending<#output> #where_clause {
-                self.0.remote::<#ty, #index, _, _>(#arguments)
+                self.0.#call::<#ty, #index, _, _>(#arguments)
+            }
+        }
+    }
+
+    /// The method as its caller sees it, for a single row.
+    fn one_row(&self, index: usize, method: &Method) -> TokenStream {
+        let runtime = self.runtime;
+        let ty = self.block.ty;
+        let Method { output, where_clause, .. } = method;
+        let ident = one(method);
+        let original = names::plain(method.ident);
+        let docs = format!(" [`{original}`](Self::{original}) with a single row, and its result.");
+        let attrs = &method.attrs;
+        let attrs = [carried::cfgs(attrs), carried::deprecated(attrs), carried::lints(attrs)].concat();
+        let names: Vec<_> = method.arguments.iter().map(|argument| generated(argument.ident)).collect();
+        let (Some(first), Some(first_name)) = (method.arguments.first(), names.first()) else { return quote!() };
+        let (first, rest_names) = (&first.ty, &names[1..]);
+        let rest_types = method.arguments.iter().skip(1).map(|argument| &argument.ty);
+        let rest = pairs(rest_names.iter());
+        quote! {
+            #[doc = #docs]
+            #(#attrs)*
+            pub fn #ident(
+                &self,
+                #first_name: <#first as #runtime::Rows>::Row,
+                #(#rest_names: #rest_types),*
+            ) -> #runtime::Pending<<#output as #runtime::RowsResult>::Row> #where_clause {
+                self.0.remote_row::<#ty, #index, _, _>((<#first as #runtime::Rows>::one(#first_name), #rest))
+            }
+        }
+    }
+
+    /// The impl for a method whose calls can be put together.
+    fn batch_method(
+        &self,
+        index: usize,
+        method: &Method,
+        generics: &syn::Generics,
+        types: &TokenStream,
+    ) -> TokenStream {
+        let (Some(batch), Some(first)) = (&method.batch, method.arguments.first()) else { return quote!() };
+        let runtime = self.runtime;
+        let ty = self.block.ty;
+        let (output, first) = (&method.output, &first.ty);
+        let (impl_generics, _, where_clause) = generics.split_for_impl();
+        let attributes = [self.attributes(), carried::lints(method.attrs)].concat();
+        let cfgs = carried::cfgs(method.attrs);
+        let (row, cost) = match &batch.cost {
+            Some(cost) => (quote!(__row), quote!(#cost(__row))),
+            None => (quote!(_), quote!(1)),
+        };
+        quote_spanned! {blame(first)=>
+            #(#cfgs)*
+            #[automatically_derived]
+            #(#attributes)*
+            impl #impl_generics #runtime::BatchMethod<#index, #types, #output> for #ty #where_clause {
+                fn cost(#row: &<#first as #runtime::Rows>::Row) -> usize {
+                    #cost
+                }
             }
         }
     }
@@ -143,7 +209,10 @@ impl Writer<'_> {
         // The compiler reports each call of a deprecated method, also in generated code. So a
         // method under `forbid(deprecated)` cannot be both deprecated and remote.
         let deprecated = (!carried::deprecated(method.attrs).is_empty()).then(|| quote!(#[allow(deprecated)]));
+        let batch = self.batch_method(index, method, &generics, &types);
         quote! {
+            #batch
+
             #(#cfgs)*
             #deprecated
             #[automatically_derived]
@@ -167,6 +236,11 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// The name of a method that takes a single row.
+fn one(method: &Method) -> Ident {
+    format_ident!("{}_one", names::plain(method.ident), span = method.ident.span())
 }
 
 /// The expression for how a type is sent to another process. Needs [`Runtime::scope`] around it.

@@ -38,9 +38,9 @@ pub(crate) fn parts(options: TokenStream, item: TokenStream) -> (TokenStream, sy
     let runtime = Runtime::new(krate.as_ref());
     let expansion = match syn::parse2(item.clone()) {
         Ok(Item::Impl(mut item)) => {
-            let skipped = attr::take_skips(&mut item, &mut errors);
+            let options = attr::take_options(&mut item, &mut errors);
             let calls = Block::new(&item, &mut errors).map(|block| {
-                let methods = valid::methods(&block, &skipped, &mut errors);
+                let methods = valid::methods(&block, &options, &mut errors);
                 expand::calls(&block, &methods, &runtime)
             });
             quote!(#item #calls)

@@ -1,7 +1,7 @@
 //! Third stage: selects the methods that can be called remotely, and reports why others cannot.
 
 use super::ast::{Access, Argument, Block, Method};
-use super::attr::Skipped;
+use super::attr::{BatchOption, MethodOption, Options};
 use super::reserved::RESERVED;
 use crate::errors::Errors;
 use crate::names;
@@ -13,17 +13,25 @@ use syn::{
 
 /// The block's pub methods with a receiver. A method that cannot be called remotely is an error and
 /// is left out.
-pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Errors) -> Vec<Method<'a>> {
+pub(crate) fn methods<'a>(block: &Block<'a>, options: &Options, errors: &mut Errors) -> Vec<Method<'a>> {
     let mut seen = false;
     let mut methods = Vec::new();
     for (position, item) in block.item.items.iter().enumerate() {
         let ImplItem::Fn(item) = item else { continue };
         let Some(receiver) = item.sig.receiver() else { continue };
-        if !matches!(item.vis, Visibility::Public(_)) || skipped.contains(&position) {
+        let batch = match options.get(&position) {
+            Some(MethodOption::Skip) => continue,
+            Some(MethodOption::Batch(batch)) => Some(batch),
+            None => None,
+        };
+        if !matches!(item.vis, Visibility::Public(_)) {
+            if let Some(batch) = batch {
+                errors.push(syn::Error::new(batch.span, "only a `pub` method can be called remotely"));
+            }
             continue;
         }
         seen = true;
-        methods.extend(method(block, item, receiver, errors));
+        methods.extend(method(block, item, receiver, batch, errors));
     }
     if !seen {
         errors.at(
@@ -34,7 +42,13 @@ pub(crate) fn methods<'a>(block: &Block<'a>, skipped: &Skipped, errors: &mut Err
     methods
 }
 
-fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, errors: &mut Errors) -> Option<Method<'a>> {
+fn method<'a>(
+    block: &Block<'a>,
+    item: &'a ImplItemFn,
+    receiver: &Receiver,
+    batch: Option<&BatchOption>,
+    errors: &mut Errors,
+) -> Option<Method<'a>> {
     let named = name(&item.sig, errors);
     let qualified = qualifiers(&item.sig, errors);
     let generic = generics(&item.sig, errors);
@@ -45,6 +59,13 @@ fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, erro
     });
     let arguments: Vec<Option<Argument>> = arguments.map(|input| argument(block, input, errors)).collect();
     let output = output(block, &item.sig.output, errors);
+    if let Some(batch) = batch
+        && arguments.is_empty()
+    {
+        let message = "the first argument of such a method has the rows of a call, and is a `Vec` or a tensor";
+        errors.push(syn::Error::new(batch.span, message));
+        return None;
+    }
     if !(named && qualified && generic) {
         return None;
     }
@@ -55,6 +76,7 @@ fn method<'a>(block: &Block<'a>, item: &'a ImplItemFn, receiver: &Receiver, erro
         arguments: arguments.into_iter().collect::<Option<_>>()?,
         output: output?,
         where_clause: item.sig.generics.where_clause.as_ref().map(|clause| block.outside_where(clause)),
+        batch: batch.cloned(),
     })
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crate::arena::arena::Arena;
 use crate::error::Result;
 
-/// Backend of a wrapper: a [`LocalPool`](crate::LocalPool) of this machine, or a Ray cluster. Sealed.
+/// Backend of a wrapper: [`Threads`](crate::Threads) of this process, a
+/// [`LocalPool`](crate::LocalPool) of worker processes, or a Ray cluster. Sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a backend of wrappers",
-    label = "neither a `LocalPool` nor a Ray cluster"
+    label = "not `Threads`, a `LocalPool`, or a Ray cluster"
 )]
 pub trait Backend: sealed::Sealed + Send + Sync + 'static {
     /// Moves an arena to memory that the backend's workers can open.

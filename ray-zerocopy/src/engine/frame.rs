@@ -157,7 +157,7 @@ pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M,
         }
         segments.push(frame.slice(start..end));
     }
-    Ok((message, Incoming { segments }))
+    Ok((message, Incoming::new(segments)))
 }
 
 /// Creates an error of kind `InvalidData`: the received bytes were not written by this program.

@@ -11,15 +11,20 @@
 //! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
 //! | `served` | the worker's side of a program: loading it, and running a method |
+//! | `batch/` | calls that are put together, and run as one |
+//! | `timer` | threads that run closures at given instants |
 //! | `settings` | number of workers, threads and queue size |
 //! | `message` | values and tensors as segments of bytes |
 //! | `frame` | messages as packets |
 //! | `blocking` | waits that release Python's lock |
 //! | `registry` | functions of this crate that are looked up by name |
 //! | `sys` | functions as tokens that another process can resolve |
+//! | `queue/` | the queue of a pool: which worker runs which call next |
 //! | `local/` | the engine that runs calls in processes of this machine |
+//! | `threads/` | the engine that runs calls in threads of this process |
 
 pub(crate) mod backend;
+pub(crate) mod batch;
 pub(crate) mod blocking;
 pub(crate) mod call;
 pub(crate) mod deadline;
@@ -27,10 +32,13 @@ pub(crate) mod frame;
 pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod program;
+pub(crate) mod queue;
 pub(crate) mod registry;
 pub(crate) mod served;
 pub(crate) mod settings;
 pub(crate) mod sys;
+pub(crate) mod threads;
+pub(crate) mod timer;
 
 use self::call::Call;
 use self::call::Submitted;
@@ -38,6 +46,7 @@ use self::program::Attached;
 
 pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
+pub use self::threads::ThreadsBuilder;
 pub use crate::error::call::Worker;
 
 /// An engine: accepts calls and runs them on its workers.
@@ -66,6 +75,15 @@ pub(crate) trait Engine: Send + Sync {
 
     /// Number of workers, including those that are starting.
     fn size(&self) -> usize;
+
+    /// Number of calls that may wait in its queue.
+    fn capacity(&self) -> usize;
+
+    /// Number of batches that run at the same time, if the engine passes each call on at once. An
+    /// engine with a queue returns `None`: it fills the tickets of batches when workers are free.
+    fn batches_at_once(&self) -> Option<usize> {
+        None
+    }
 
     /// Runs the queued calls, accepts no new ones, and ends the workers. Returns when all of them
     /// have ended.

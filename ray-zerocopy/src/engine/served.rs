@@ -5,10 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::message::{Incoming, Outgoing};
-use super::sys::entry::FnToken;
+use super::sys::entry::{EntryError, FnToken};
 use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
+use crate::arena::memory::status::MemoryStatus;
+use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::graph::ReplayError;
 use crate::error::load::LoadError;
+use crate::panics;
 use crate::tensor::copied::CopiedTensor;
 
 /// Arguments of a program's loader.
@@ -34,6 +38,25 @@ pub(crate) trait Served {
 /// A function that loads a program in a worker. Sent as a token.
 pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;
 
+/// Loads a program, after the memory policy has been applied to its arena.
+pub(crate) fn load_program(
+    arena: Arena,
+    loader: &FnToken,
+    device: String,
+    strict: bool,
+    memory: MemoryPolicy,
+) -> Result<(LoadedProgram, MemoryStatus), LoadError> {
+    let no_code =
+        |error: EntryError| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason: error.to_string() };
+    let load: Loader = loader.resolve().map_err(no_code)?;
+    let pipeline = arena.pipeline().to_owned();
+    let memory = arena.follow(memory);
+    // Runs user code: `Deserialize` of the copied fields.
+    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
+        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
+    Ok((loaded, memory))
+}
+
 /// Why a method did not return a result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum MethodError {
@@ -45,4 +68,22 @@ pub(crate) enum MethodError {
     },
     /// The graph could not be run.
     Graph(ReplayError),
+}
+
+impl MethodError {
+    /// The error of a call to a program that the worker does not have.
+    pub(crate) fn not_loaded() -> Self {
+        let reason = "the worker has not loaded the pipeline".to_owned();
+        Self::Wire { what: "the call".to_owned(), reason }
+    }
+
+    /// Converts to the error of the caller.
+    pub(crate) fn of(self, method: &str, worker: Worker) -> CallError {
+        let method = method.to_owned();
+        match self {
+            Self::Panicked(message) => CallError::Panicked { method, worker, message },
+            Self::Wire { what, reason } => CallError::Wire { method, part: CallPart::named(&what), reason },
+            Self::Graph(error) => CallError::Graph { method, error },
+        }
+    }
 }

@@ -238,6 +238,10 @@ pub enum CallPhase {
     Loading(Worker),
     /// A worker runs it.
     Running(Worker),
+    /// A thread of this process runs it.
+    Thread(Worker),
+    /// A worker runs it, together with other calls.
+    Batch,
     /// An actor of a Ray cluster runs it, or it waits for one.
     RayActor,
     /// It is a task of a Ray cluster.
@@ -251,6 +255,10 @@ impl fmt::Display for CallPhase {
             Self::Queued => f.write_str("while it waited in the queue"),
             Self::Loading(worker) => write!(f, "while {worker} loaded the pipeline for it"),
             Self::Running(worker) => write!(f, "while {worker} ran it (the worker was replaced)"),
+            Self::Thread(worker) => {
+                write!(f, "while {worker} ran it (a thread cannot be stopped: it goes on until the method returns)")
+            }
+            Self::Batch => f.write_str("while it ran in a batch"),
             Self::RayActor => f.write_str("in an actor, or while it waited for one"),
             Self::RayTask => f.write_str("as a Ray task"),
         }
@@ -258,7 +266,7 @@ impl fmt::Display for CallPhase {
 }
 
 /// Identifies a worker by its index in the pool and its process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Worker {
     /// Which worker of the pool.

@@ -9,7 +9,8 @@
 //! Code that takes its locks from here can be compiled for the model checker `loom`, which has its
 //! own implementation of this module: see `tests/loom`.
 
-use std::sync::{self, MutexGuard, PoisonError};
+pub(crate) use std::sync::MutexGuard;
+use std::sync::{self, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The time. In the model checker, it passes only where a thread waits for it.

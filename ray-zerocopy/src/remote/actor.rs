@@ -261,7 +261,7 @@ impl<P: Remote> ActorWrapper<P> {
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
         let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
-        let caller = Caller { program, engine, options, pinned: None };
+        let caller = Caller { program, engine, options, pinned: None, batchers: None };
         Ok(Actors::new(caller))
     }
 }

@@ -5,10 +5,11 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use super::Remote;
+use super::batch_method::Batchers;
 use super::caller::Caller;
+use crate::engine::batch::batching::Batching;
 use crate::error::Result;
 use crate::error::call::Worker;
-use crate::report::processes::report;
 use crate::report::table::Report;
 
 /// Processes that have loaded a pipeline and serve its methods. A call runs on any free one.
@@ -55,6 +56,16 @@ impl<P: Remote> Actors<P> {
         self
     }
 
+    /// Puts calls together, as [`TaskWrapper::batch`](crate::TaskWrapper::batch) does. Each batch runs
+    /// on one actor. If a batch of a method that takes `&mut self` fails, each of its calls gets the
+    /// error: an actor's state may have changed.
+    #[must_use]
+    pub fn batch(mut self, batching: Batching) -> Self {
+        self.caller.batchers = Some(Batchers::new(batching));
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
     /// Iterates over all actors.
     pub fn iter(&self) -> impl Iterator<Item = Actor<P>> {
         (0..self.actor_count()).map(|index| self.actor(index))
@@ -70,7 +81,7 @@ impl<P: Remote> Actors<P> {
     /// # Errors
     /// If `/proc` cannot be read.
     pub fn report(&self) -> Result<Report> {
-        report(&self.caller.program, &*self.caller.engine).map_err(Into::into)
+        self.caller.report()
     }
 
     /// Refuses new calls, runs the queued ones, and ends the actors. Returns when they have exited.

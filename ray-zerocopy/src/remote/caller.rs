@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::batch_method::Batchers;
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
-use crate::engine::call::Call;
+use crate::engine::call::{Call, Reply};
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
+use crate::report::processes::report;
+use crate::report::table::Report;
 
 /// Options of calls.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,13 @@ pub(crate) struct Options {
     pub actor: bool,
 }
 
+impl Options {
+    /// The deadline of a call that is made now. A deadline beyond the clock's range is no deadline.
+    pub(super) fn deadline(&self) -> Option<(Instant, Duration)> {
+        self.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after)))
+    }
+}
+
 /// A program on an engine. The code that `#[ray_zerocopy::remote]` writes calls it.
 #[derive(Clone)]
 pub struct Caller {
@@ -33,6 +43,8 @@ pub struct Caller {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) options: Options,
     pub(crate) pinned: Option<usize>,
+    /// How calls are put together, if they are.
+    pub(crate) batchers: Option<Arc<Batchers>>,
 }
 
 impl std::fmt::Debug for Caller {
@@ -45,7 +57,7 @@ impl std::fmt::Debug for Caller {
 /// A remote method of a pipeline.
 pub struct Method {
     name: &'static str,
-    handler: Result<FnToken, String>,
+    pub(super) handler: Result<FnToken, String>,
 }
 
 impl Method {
@@ -77,6 +89,13 @@ pub(super) fn program<P: Root>(
 }
 
 impl Caller {
+    /// Memory of the processes, and sizes of batches.
+    pub(super) fn report(&self) -> crate::error::Result<Report> {
+        let report = report(&self.program, &*self.engine)?;
+        let batches = self.batchers.as_ref().map(|batchers| batchers.reports());
+        Ok(Report { batches: batches.unwrap_or_default(), ..report })
+    }
+
     /// Puts a call into the engine's queue. If the queue is full, waits for a place, or fails, as
     /// the options say.
     pub fn call<T>(
@@ -85,7 +104,7 @@ impl Caller {
         put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
         take: fn(&mut Reader) -> Result<T, WireError>,
     ) -> Pending<T> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::channel();
         let mut pending = Pending::new(answer, take, method.name);
         let mut writer = Writer::default();
         let put = put(&mut writer).map_err(|error| CallError::Wire {
@@ -104,13 +123,13 @@ impl Caller {
             handler,
             args: writer.finish(),
             reply,
-            // A deadline beyond the clock's range is no deadline.
-            deadline: self.options.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after))),
+            deadline: self.options.deadline(),
             allowed: self.options.attempts,
             attempts: 0,
             unheard: 0,
             actor: self.options.actor,
             pinned: self.pinned,
+            is_admitted: false,
         };
         match self.engine.submit(call, self.options.wait) {
             Ok(lone) => pending.lone = lone,

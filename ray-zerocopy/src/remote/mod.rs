@@ -3,10 +3,12 @@
 
 pub(crate) mod actor;
 pub(crate) mod actors;
+pub(crate) mod batch_method;
 pub(crate) mod caller;
 pub(crate) mod hosted;
 pub(crate) mod method;
 pub(crate) mod pending;
+pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod task;
 pub(crate) mod ticket;

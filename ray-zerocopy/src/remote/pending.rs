@@ -12,12 +12,9 @@ use burn::tensor::Device;
 
 use super::wire::{Reader, WireError};
 use crate::engine::blocking::blocking;
-use crate::engine::call::Receive;
-use crate::engine::message::Incoming;
+use crate::engine::call::{CallResult, Receive, Reply};
 use crate::error::call::{CallError, CallPart};
 use crate::error::{Error, Result};
-
-type Answer = std::result::Result<Incoming, CallError>;
 
 /// The result of a call in flight. Wait for it, or `.await` it on any executor. Tensors arrive on
 /// the `cpu` device.
@@ -45,7 +42,7 @@ type Answer = std::result::Result<Incoming, CallError>;
 /// ```
 #[must_use = "the call runs, but its result or error is lost: `.wait()?` or `.await?` it"]
 pub struct Pending<T> {
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<CallResult>,
     take: fn(&mut Reader) -> std::result::Result<T, WireError>,
     method: &'static str,
     taken: bool,
@@ -57,7 +54,7 @@ pub struct Pending<T> {
 
 impl<T> Pending<T> {
     pub(super) fn new(
-        answer: oneshot::Receiver<Answer>,
+        answer: oneshot::Receiver<CallResult>,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
@@ -69,8 +66,8 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        let (reply, answer) = oneshot::channel();
-        drop(reply.send(Err(error)));
+        let (reply, answer) = Reply::channel();
+        reply.send(Err(error));
         Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
     }
 
@@ -82,7 +79,7 @@ impl<T> Pending<T> {
     pub fn wait(mut self) -> Result<T> {
         self.check_process()?;
         if let Some(lone) = self.lone.take() {
-            lone.receive();
+            lone.receive(&|| self.answer.has_message());
         }
         let answer = if self.taken { None } else { self.receive(None) };
         self.value(answer.unwrap_or_else(|| Err(self.lost())))
@@ -112,7 +109,7 @@ impl<T> Pending<T> {
     ///
     /// It polls, because oneshot's own blocking calls panic once a receiver has been polled, and a
     /// caller may poll first and wait afterwards.
-    fn receive(&mut self, until: Option<Instant>) -> Option<Result<Answer>> {
+    fn receive(&mut self, until: Option<Instant>) -> Option<Result<CallResult>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
         loop {
@@ -147,7 +144,7 @@ impl<T> Pending<T> {
         }
     }
 
-    fn value(&self, answer: Result<Answer>) -> Result<T> {
+    fn value(&self, answer: Result<CallResult>) -> Result<T> {
         let message = answer?.map_err(Error::from)?;
         (self.take)(&mut Reader::new(message, Device::flex())).map_err(|error| {
             let part = CallPart::Result;

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Remote;
+use super::batch_method::Batchers;
 use super::caller::{Caller, Options, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{Backend, EngineHandle};
+use crate::engine::batch::batching::Batching;
 use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
 use crate::error::device::DeviceError;
 use crate::pipeline::share::share;
-use crate::report::processes::report;
 use crate::report::table::Report;
 
 /// A pipeline whose method calls are tasks: each runs on any free worker process.
@@ -97,30 +98,32 @@ impl<P: Remote> TaskWrapper<P> {
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
         let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
         let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
-        Ok(Self::assemble(backend.tasks()?, program, options))
+        let EngineHandle(engine) = backend.tasks()?;
+        Ok(Self::assemble(Caller { program, engine, options, pinned: None, batchers: None }))
     }
 
-    fn assemble(EngineHandle(engine): EngineHandle, program: Arc<Program>, options: Options) -> Self {
+    fn assemble(caller: Caller) -> Self {
         // Fails if an earlier step of the same wrapper has set it, to the same engine.
-        drop(program.engine.set(Arc::downgrade(&engine)));
-        let caller = Caller { program, engine, options, pinned: None };
+        drop(caller.program.engine.set(Arc::downgrade(&caller.engine)));
         Self { tasks: P::Tasks::from(caller.clone()), caller }
-    }
-
-    fn engine(&self) -> EngineHandle {
-        EngineHandle(Arc::clone(&self.caller.engine))
     }
 
     fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {
         let old = &self.caller.program;
         let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory));
-        Self::assemble(self.engine(), program, self.caller.options)
+        self.changed(|caller| caller.program = program)
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
-        let mut options = self.caller.options;
-        change(&mut options);
-        Self::assemble(self.engine(), Arc::clone(&self.caller.program), options)
+        self.changed(|caller| change(&mut caller.options))
+    }
+
+    /// A wrapper with other properties. Its calls are not put together with those of this one.
+    fn changed(self, change: impl FnOnce(&mut Caller)) -> Self {
+        let mut caller = self.caller;
+        caller.batchers = caller.batchers.map(|batchers| Batchers::new(batchers.batching));
+        change(&mut caller);
+        Self::assemble(caller)
     }
 
     /// Device on which workers compute: `"cpu"` (the default), `"cuda:1"`, `"wgpu:0"`,
@@ -177,6 +180,44 @@ impl<P: Remote> TaskWrapper<P> {
         self.with(|options| options.wait = false)
     }
 
+    /// Puts calls together: calls of a method under `#[remote(batch)]` that wait for a worker run as
+    /// one, within the limits. Clones of the wrapper share their batches.
+    ///
+    /// No call waits while a worker is idle, unless [`max_wait`](Batching::max_wait) allows it. The
+    /// result of a call is that of its own rows. If a batch fails, its calls run again one by one, so
+    /// that an error is that of the call which caused it.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// use ray_zerocopy::{Batching, Pipeline, TaskWrapper, Threads, gather};
+    ///
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// #[ray_zerocopy::remote]
+    /// impl Model {
+    /// #   #[remote(skip)]
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    ///     #[remote(batch)]
+    ///     pub fn lengths(&self, texts: Vec<String>) -> Vec<usize> {
+    ///         texts.iter().map(String::len).collect()
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # let model = Model::new(&Device::flex());
+    /// let tasks = TaskWrapper::on(&Threads::new(1), &model)?.batch(Batching::default().max_rows(32));
+    /// let texts = ["a", "bc", "def"];
+    /// let lengths = gather(texts.map(|text| tasks.lengths_one(text.to_owned()))).wait()?;
+    /// assert_eq!(lengths, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn batch(self, batching: Batching) -> Self {
+        self.changed(|caller| caller.batchers = Some(Batchers::new(batching)))
+    }
+
     /// The shared weights.
     pub fn arena(&self) -> &Arena {
         &self.caller.program.arena
@@ -187,7 +228,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # Errors
     /// If `/proc` cannot be read.
     pub fn report(&self) -> Result<Report> {
-        report(&self.caller.program, &*self.caller.engine).map_err(Into::into)
+        self.caller.report()
     }
 
     /// Loads the pipeline in this process. It borrows from the same arena.
@@ -213,7 +254,7 @@ impl<P: Remote> Deref for TaskWrapper<P> {
 
 impl<P: Remote> Clone for TaskWrapper<P> {
     fn clone(&self) -> Self {
-        Self::assemble(self.engine(), Arc::clone(&self.caller.program), self.caller.options)
+        Self::assemble(self.caller.clone())
     }
 }
 

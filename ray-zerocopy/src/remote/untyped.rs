@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::hosted::Handler;
 use super::wire::{Reader, TensorHeader, WireError, Writer};
-use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::message::{Incoming, Outgoing, shared};
 use crate::{codec, panics};
 
 /// The arguments of a call.
@@ -52,8 +52,8 @@ impl Arguments {
 
     fn reader(self, device: &Device) -> Reader {
         let values = bytes::Bytes::from(self.values);
-        let message = Incoming { segments: std::iter::once(values).chain(self.tensors).collect() };
-        Reader::loose(message, device.clone())
+        let message = Incoming::from_here(std::iter::once(values).chain(self.tensors).collect());
+        Reader::new(message, device.clone())
     }
 }
 
@@ -73,18 +73,6 @@ pub struct ResultTensor {
     /// Its elements, in C order. They may be the pipeline's own memory, so they must not be written
     /// to.
     pub bytes: bytes::Bytes,
-}
-
-struct Shared(Bytes);
-
-impl AsRef<[u8]> for Shared {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-fn shared(bytes: Bytes) -> bytes::Bytes {
-    bytes::Bytes::from_owner(Shared(bytes))
 }
 
 impl From<TensorData> for ResultTensor {

@@ -16,7 +16,6 @@ use crate::codec;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::error::graph::ReplayError;
 use crate::pipeline::autoref::autoref_ladder;
-use crate::tensor::align::ALIGN;
 use crate::tensor::kind::Kind;
 
 /// The reason why a value could not be sent.
@@ -52,6 +51,8 @@ pub struct Writer {
     tensors: Vec<Bytes>,
     /// Tensors as they are, for a caller in this process that asked for them.
     kept: Option<Vec<DispatchTensor>>,
+    /// The whole message, if it was not written here.
+    message: Option<Outgoing>,
 }
 
 impl Writer {
@@ -95,7 +96,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Makes `message` the whole message.
+    pub(super) fn replace(&mut self, message: Outgoing) {
+        self.message = Some(message);
+    }
+
     pub(crate) fn finish(self) -> Outgoing {
+        if let Some(message) = self.message {
+            return message;
+        }
         let values = Bytes::from_bytes_vec(self.values);
         Outgoing { segments: std::iter::once(values).chain(self.tensors).collect() }
     }
@@ -106,8 +115,6 @@ pub struct Reader {
     message: Incoming,
     at: usize,
     device: Device,
-    /// Whether tensors stay where they are if they lie at a multiple of an element's size only.
-    loose: bool,
     /// Tensors of this process, to be returned as the next ones.
     given: VecDeque<DispatchTensor>,
 }
@@ -115,19 +122,23 @@ pub struct Reader {
 impl Reader {
     /// Tensors are made on `device`.
     pub(crate) fn new(message: Incoming, device: Device) -> Self {
-        Self { message, at: 0, device, loose: false, given: VecDeque::new() }
+        Self { message, at: 0, device, given: VecDeque::new() }
     }
 
     /// A reader of values, with tensors of this process for each tensor that is read.
     pub(crate) fn given(values: Vec<u8>, given: VecDeque<DispatchTensor>, device: Device) -> Self {
-        let message = Incoming { segments: vec![bytes::Bytes::from(values)] };
+        let message = Incoming::from_here(vec![bytes::Bytes::from(values)]);
         Self { given, ..Self::new(message, device) }
     }
 
-    /// A reader of a message from a caller in this process. It does not copy a tensor to align it
-    /// like weights, because tensors that are read once gain nothing from that.
-    pub(super) fn loose(message: Incoming, device: Device) -> Self {
-        Self { loose: true, ..Self::new(message, device) }
+    /// Takes the whole message.
+    pub(super) fn take_message(&mut self) -> Incoming {
+        std::mem::take(&mut self.message)
+    }
+
+    /// The device of the tensors that it makes.
+    pub(super) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The position of the next value, or of the one that could not be read.
@@ -159,7 +170,7 @@ impl Reader {
             return value.tensor().ok_or_else(wrong);
         }
         let TensorHeader { dtype, shape, segment } = self.value()?;
-        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = self.message.tensor(segment, dtype.size());
         let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()));
         let tensor = bytes.and_then(|bytes| host::tensor(bytes, &shape, dtype, &self.device).map_err(WireError::new));
         if tensor.is_err() {
@@ -176,7 +187,7 @@ impl Reader {
     /// If there is no further tensor, or the number of its bytes does not fit its shape.
     pub(crate) fn data(&mut self) -> Result<TensorData, WireError> {
         let TensorHeader { dtype, shape, segment } = self.value()?;
-        let bytes = self.message.tensor(segment, if self.loose { dtype.size() } else { ALIGN });
+        let bytes = self.message.tensor(segment, dtype.size());
         let bytes = bytes.ok_or_else(|| WireError::new("the message does not have the tensor's bytes".to_owned()))?;
         crate::tensor::dtype::fits(dtype, &shape, bytes.len()).map_err(WireError::new)?;
         Ok(TensorData::from_bytes(bytes, shape, dtype))

@@ -2,12 +2,13 @@
 
 use super::table::ProcessReport;
 use super::table::Report;
+use std::time::Duration;
 use std::{fs, io};
 
 use crate::arena::arena::Arena;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::Engine;
-use crate::engine::program::Program;
+use crate::engine::program::{Attached, Program};
 use crate::error::call::Worker;
 use crate::error::report::ReportError;
 use crate::os::procfs;
@@ -21,7 +22,12 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
     let mut processes = vec![this_process(arena, &files)?];
     let attached = engine.attached(program.key);
     let mut hidden = 0;
-    for worker in engine.workers().into_iter().filter(|worker| engine.is_here(*worker)) {
+    let own = std::process::id();
+    let (threads, workers): (Vec<_>, Vec<_>) = engine.workers().into_iter().partition(|worker| worker.pid == own);
+    if !threads.is_empty() {
+        add_threads(&mut processes[0], threads.len(), &attached);
+    }
+    for worker in workers.into_iter().filter(|worker| engine.is_here(*worker)) {
         let Ok(mut row) = process(format!("worker {}", worker.index), worker, &files) else {
             // A worker that dies meanwhile is omitted. A later report contains its successor.
             hidden += usize::from(procfs::is_hidden(worker.pid));
@@ -35,7 +41,19 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         }
         processes.push(row);
     }
-    Ok(Report { arena: arena.size_bytes(), processes, hidden })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new() })
+}
+
+/// Adds workers that are threads of this process to its row: the sum of their copies, and the
+/// longest times.
+fn add_threads(row: &mut ProcessReport, threads: usize, attached: &[(Worker, Attached)]) {
+    row.name = format!("owner, {threads} threads");
+    row.copied = attached.iter().flat_map(|(_, attached)| &attached.copied).map(|copied| copied.bytes).sum();
+    let longest = |time: fn(&Attached) -> Duration| {
+        attached.iter().map(|(_, attached)| time(attached)).max().map(|time| time.as_micros() as u64)
+    };
+    row.attach_micros = longest(|attached| attached.took.saturating_sub(attached.decoding));
+    row.decode_micros = longest(|attached| attached.decoding);
 }
 
 /// Reports on every process of this user that maps an arena, and counts processes that may not be
@@ -60,7 +78,7 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
-    Ok(Report { arena: arena.size_bytes(), processes, hidden })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new() })
 }
 
 /// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`

@@ -5,13 +5,15 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::memory::status::MemoryStatus;
+use crate::engine::batch::stats::BatchReport;
 use crate::os::byte_size::mib;
 
 /// Memory that one process maps and costs, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ProcessReport {
-    /// `owner`, or `worker` and its index. Other processes are called `process`.
+    /// `owner`, or `worker` and its index. Other processes are called `process`. Workers that are
+    /// threads of the owner are part of its row, which says how many they are.
     pub name: String,
     /// The process id.
     pub pid: u32,
@@ -28,8 +30,8 @@ pub struct ProcessReport {
     /// Bytes that the worker copied when it loaded, because they could not be borrowed on its
     /// device or with their dtype.
     pub copied: u64,
-    /// Time in microseconds that the worker took to rebuild the pipeline and to borrow its weights.
-    /// `None` for other processes.
+    /// Time in microseconds that the worker took to rebuild the pipeline and to borrow its weights;
+    /// of several threads, the longest. `None` for other processes.
     pub attach_micros: Option<u64>,
     /// Time in microseconds that the worker took to decode its copies of the copied fields. `None`
     /// for other processes.
@@ -66,6 +68,9 @@ pub struct Report {
     /// (`hidepid=2`) are not counted.
     #[serde(default)]
     pub hidden: usize,
+    /// The batches of each method, if the wrapper puts calls together.
+    #[serde(default)]
+    pub batches: Vec<BatchReport>,
 }
 
 impl Report {
@@ -135,6 +140,9 @@ impl fmt::Display for Report {
         for (text, names) in self.outcomes() {
             write!(f, "\n{}: {text}", names.join(", "))?;
         }
+        for batches in &self.batches {
+            write!(f, "\n{batches}")?;
+        }
         if self.hidden > 0 {
             write!(f, "\nprocesses that this user may not inspect: {}", self.hidden)?;
         }
@@ -174,6 +182,7 @@ mod tests {
             arena: 4 << 20,
             processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)],
             hidden: 3,
+            batches: Vec::new(),
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();

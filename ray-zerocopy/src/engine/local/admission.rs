@@ -5,40 +5,21 @@ use std::sync::Arc;
 
 use super::dispatch::Dispatcher;
 use super::inline_wait::InlineReceiver;
-use super::scheduler::{Admission, Next};
 use super::worker_conn::ReadBy;
 use crate::engine::call::{Call, Submitted};
-use crate::engine::deadline::time_to_enter;
-use crate::error::call::CallError;
+use crate::engine::queue::scheduler::Next;
 
 impl Dispatcher {
     /// Queues a call, and sends it immediately if a worker is idle. If the queue is full and `wait`
     /// is set, waits for space.
     pub(super) fn submit(self: &Arc<Self>, call: Call, wait: bool) -> Submitted {
         let deadline = call.deadline.map(|(deadline, _)| deadline);
-        let mut scheduler = self.scheduler.lock();
-        loop {
-            let error = match scheduler.admission(&call, self.settings.queue) {
-                Admission::Accepted => break,
-                Admission::ShutDown => CallError::ShutDown { method: call.method.to_owned() },
-                Admission::QueueFull if !wait => {
-                    CallError::QueueFull { waiting: scheduler.queued(), workers: scheduler.workers() }
-                }
-                Admission::QueueFull => match time_to_enter(call.method, call.deadline) {
-                    Ok(left) => {
-                        scheduler.waiting_callers += 1;
-                        scheduler = self.progress.wait(scheduler, left);
-                        scheduler.waiting_callers -= 1;
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-            };
-            drop(scheduler);
-            return Err(Box::new((call, error)));
-        }
+        let mut scheduler = match self.queue.admit(&call, wait) {
+            Ok(scheduler) => scheduler,
+            Err(error) => return Err(Box::new((call, error))),
+        };
         let Next { assignment, unread } = scheduler.submit(call);
-        self.wake_timer(&scheduler, deadline);
+        self.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
         if let Some(conn) = unread {
             conn.hand_to_supervisor();

@@ -19,8 +19,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::job::{InFlight, QueuedCall};
 use super::transport::Delivery;
+use crate::engine::queue::job::{InFlight, QueuedCall};
 
 /// Action that a thread has to take after a transition, while it still holds the lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

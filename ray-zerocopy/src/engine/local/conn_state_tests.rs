@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::conn_state::{ConnState, Effect, ReplyTo};
-use super::job::{InFlight, Job};
-use super::test_call::TestCall;
 use super::transport::Delivery;
+use crate::engine::queue::job::{InFlight, Job};
+use crate::engine::queue::test_call::TestCall;
 
 type TestState = ConnState<TestCall>;
 

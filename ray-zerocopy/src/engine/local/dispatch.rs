@@ -6,20 +6,21 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::conn_state::ReplyTo;
-use super::job::{Job, QueuedCall};
-use super::scheduler::{self, Next};
 use super::worker_conn::{ReadBy, SendError, WorkerConn};
-use super::worker_slot::ReadyWhen;
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
+use crate::engine::queue::call_queue::CallQueue;
+use crate::engine::queue::failures::{fail_expired, fail_lost, fail_shut_down, start_error};
+use crate::engine::queue::job::{Job, QueuedCall};
+use crate::engine::queue::scheduler::{self, Next};
+use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
-use crate::os::sync::{Condvar, Mutex, now};
+use crate::os::sync::{Condvar, now};
 
-pub(super) type Scheduler = scheduler::Scheduler<Call, WorkerConn>;
 pub(super) type Assignment = scheduler::Assignment<Call, WorkerConn>;
 
 /// Number of processes, for each worker of the pool, that may end after a call was sent to them and
@@ -30,12 +31,7 @@ pub(super) struct Dispatcher {
     pub(super) settings: Settings,
     /// The program that every worker loads when it starts: the pipeline of an actor.
     pub(super) program: Option<Arc<Program>>,
-    pub(super) scheduler: Mutex<Scheduler>,
-    /// Notified when the queue has space, a worker has started, or the pool closes.
-    pub(super) progress: Condvar,
-    /// Notified when there is a deadline before the one for which the deadline thread sleeps, or
-    /// the pool closes.
-    pub(super) timer: Condvar,
+    pub(super) queue: CallQueue<WorkerConn>,
     /// Notified when the pool closes, for a supervisor that waits before it starts another process.
     pub(super) restart: Condvar,
 }
@@ -43,21 +39,20 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     pub(super) fn new(settings: Settings, program: Option<Arc<Program>>) -> Self {
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let scheduler = Mutex::new(Scheduler::new(settings.workers, ready_when));
-        let (progress, timer, restart) = Default::default();
-        Self { settings, program, scheduler, progress, timer, restart }
+        let queue = CallQueue::new(settings.workers, settings.queue, ready_when);
+        Self { settings, program, queue, restart: Condvar::default() }
     }
 
     /// Rejects new calls. Workers run the queued ones and then exit.
     pub(super) fn drain(&self) {
-        self.scheduler.lock().drain();
+        self.queue.lock().drain();
         self.notify_lifecycle();
         self.assign_all();
     }
 
     /// Hangs up on all workers, so that their supervisors kill them. Queued calls fail.
     pub(super) fn abort(&self) {
-        let (calls, connections) = self.scheduler.lock().abort();
+        let (calls, connections) = self.queue.lock().abort();
         for conn in connections {
             conn.hang_up();
         }
@@ -68,9 +63,9 @@ impl Dispatcher {
     }
 
     fn notify_lifecycle(&self) {
-        self.progress.notify_all();
+        self.queue.progress.notify_all();
         self.restart.notify_all();
-        self.timer.notify_all();
+        self.queue.timer.notify_all();
     }
 
     /// Sends a job. If it cannot be sent, sends the assignments that follow from that. Supervisors
@@ -83,9 +78,19 @@ impl Dispatcher {
     /// the connection and the job's serial number if the caller may read the reply.
     pub(super) fn send_first(&self, assignment: Assignment, mut read_by: ReadBy) -> Option<(Arc<WorkerConn>, u64)> {
         let mut next = Some(assignment);
-        while let Some(Assignment { conn, job, wakes_callers }) = next {
+        while let Some(Assignment { conn, mut job, wakes_callers }) = next {
             if wakes_callers {
-                self.progress.notify_all();
+                self.queue.progress.notify_all();
+            }
+            if let Job::Call(call) = &mut job {
+                if !self.fill(&conn, call) {
+                    next = self.queue.lock().next_job(&conn);
+                    continue;
+                }
+                if call.is_batch() {
+                    // Other callers wait for the reply too.
+                    read_by = ReadBy::Supervisor;
+                }
             }
             let sent = conn.send(job, std::mem::replace(&mut read_by, ReadBy::Supervisor));
             next = match sent.map_err(|error| *error) {
@@ -107,7 +112,7 @@ impl Dispatcher {
                     }
                 }
                 Err(SendError::Expired(job)) => {
-                    let next = self.scheduler.lock().next_job(&conn);
+                    let next = self.queue.lock().next_job(&conn);
                     if let Job::Call(call) = job {
                         fail_expired(call, CallPhase::Queued);
                     }
@@ -119,12 +124,24 @@ impl Dispatcher {
         None
     }
 
+    /// Fills the ticket of a batch, for which `conn` is free now. Returns `false` if it is void.
+    fn fill(&self, conn: &WorkerConn, call: &mut Call) -> bool {
+        if !call.is_ticket() {
+            return true;
+        }
+        let is_filled = call.fill();
+        if let Some((deadline, _)) = call.deadline {
+            self.queue.running_until(conn.worker.index, deadline);
+        }
+        is_filled
+    }
+
     fn fail_unsendable(&self, conn: &Arc<WorkerConn>, job: Job<Call>, error: &io::Error) -> Option<Assignment> {
         match job {
             Job::Call(call) => {
                 let part = CallPart::Arguments;
                 let reason = error.to_string();
-                let next = self.scheduler.lock().next_job(conn);
+                let next = self.queue.lock().next_job(conn);
                 let method = call.method.to_owned();
                 call.answer(Err(CallError::Wire { method, part, reason }));
                 next
@@ -133,7 +150,7 @@ impl Dispatcher {
                 let index = conn.worker.index;
                 let error = start_error(index, &format!("the arena could not be sent: {error}"));
                 self.load_finished(index, program.key, Err(error));
-                self.scheduler.lock().next_job(conn)
+                self.queue.lock().next_job(conn)
             }
             // A worker that cannot receive such a small message is replaced.
             Job::Forget(_) | Job::ShutDown => {
@@ -145,7 +162,7 @@ impl Dispatcher {
 
     /// Assigns jobs to idle workers until none is left.
     pub(super) fn assign_all(&self) {
-        let unread = self.scheduler.lock().take_unread();
+        let unread = self.queue.lock().take_unread();
         if let Some(conn) = unread {
             conn.hand_to_supervisor();
         }
@@ -157,7 +174,7 @@ impl Dispatcher {
     /// Assigns one job. A separate function, so that the lock is released before the assignment is
     /// sent.
     fn assign(&self) -> Option<Assignment> {
-        self.scheduler.lock().assign()
+        self.queue.lock().assign()
     }
 
     /// Sends the call for which a worker has just loaded the program.
@@ -171,7 +188,7 @@ impl Dispatcher {
 
     /// Sends the next job to a free worker. Without a job, the worker becomes idle.
     pub(super) fn send_next(&self, conn: &Arc<WorkerConn>) {
-        let next = self.scheduler.lock().next_job(conn);
+        let next = self.queue.lock().next_job(conn);
         if let Some(assignment) = next {
             self.send(assignment);
         }
@@ -192,10 +209,10 @@ impl Dispatcher {
     /// Requeues a call at the front of its queue, and assigns a job to an idle worker.
     pub(super) fn requeue(&self, call: Call) -> Option<Assignment> {
         let deadline = QueuedCall::deadline(&call);
-        let mut scheduler = self.scheduler.lock();
+        let mut scheduler = self.queue.lock();
         match scheduler.requeue(call) {
             Ok(Next { assignment, unread }) => {
-                self.wake_timer(&scheduler, deadline);
+                self.queue.wake_timer(&scheduler, deadline);
                 drop(scheduler);
                 if let Some(conn) = unread {
                     conn.hand_to_supervisor();
@@ -213,7 +230,7 @@ impl Dispatcher {
     /// Counts an attempt of a queued call, because the process that it needs cannot be started. A
     /// call without attempts left fails.
     pub(super) fn charge_failed_start(&self, index: usize, reason: &str, round: Duration) {
-        let charged = self.scheduler.lock().charge_failed_start(index, now(), round);
+        let charged = self.queue.lock().charge_failed_start(index, now(), round);
         let Some(call) = charged else { return };
         if call.has_attempts_left() {
             if let Some(assignment) = self.requeue(call) {
@@ -225,30 +242,23 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes the deadline thread if it would sleep longer than until `deadline`.
-    pub(super) fn wake_timer(&self, scheduler: &Scheduler, deadline: Option<Instant>) {
-        if deadline.is_some_and(|deadline| scheduler.is_before_timer(deadline)) {
-            self.timer.notify_one();
-        }
-    }
-
     /// Records the start of a worker's process, or why it failed.
     pub(super) fn process_started(&self, index: usize, result: Result<Arc<WorkerConn>, CallError>) {
-        self.scheduler.lock().process_started(index, result);
-        self.progress.notify_all();
+        self.queue.lock().process_started(index, result);
+        self.queue.progress.notify_all();
     }
 
     /// Records that a worker has loaded a program, or why it could not.
     pub(super) fn load_finished(&self, index: usize, key: u64, result: Result<Attached, CallError>) {
-        let is_first_start = self.scheduler.lock().load_finished(index, key, result);
+        let is_first_start = self.queue.lock().load_finished(index, key, result);
         if is_first_start {
-            self.progress.notify_all();
+            self.queue.progress.notify_all();
         }
     }
 
     /// Records that a worker's process has ended.
     pub(super) fn process_ended(&self, index: usize) {
-        let connections = self.scheduler.lock().process_ended(index);
+        let connections = self.queue.lock().process_ended(index);
         // After a panic of the supervisor, a job may still be in flight. It is dropped here, which
         // fails its call.
         drop(connections.map(|conn| conn.map(|conn| conn.close())));
@@ -256,40 +266,9 @@ impl Dispatcher {
 
     /// Waits before another start of a process that could not be started.
     pub(super) fn wait_before_restart(&self, pause: Duration) {
-        let scheduler = self.scheduler.lock();
+        let scheduler = self.queue.lock();
         if scheduler.is_open() {
             drop(self.restart.wait(scheduler, Some(pause)));
         }
     }
-}
-
-/// Answers a call whose deadline has passed.
-pub(super) fn fail_expired(call: Call, phase: CallPhase) {
-    let after = call.deadline.map_or(Duration::ZERO, |(_, after)| after);
-    let error = CallError::Deadline { method: call.method.to_owned(), after, phase };
-    call.answer(Err(error));
-}
-
-/// Answers a call that does not run because the pool has been shut down.
-fn fail_shut_down(call: Call) {
-    let method = call.method.to_owned();
-    call.answer(Err(CallError::ShutDown { method }));
-}
-
-/// Answers a call whose worker died at its last attempt.
-pub(super) fn fail_lost(call: Call, worker: Worker, how: String) {
-    let error = CallError::WorkerDied {
-        method: call.method.to_owned(),
-        worker,
-        how,
-        attempts: call.attempts,
-        allowed: call.allowed,
-        is_actor: call.actor,
-    };
-    call.answer(Err(error));
-}
-
-/// Creates the error for a worker that could not be started.
-pub(super) fn start_error(index: usize, reason: &str) -> CallError {
-    StartError::Worker { index, reason: reason.to_owned() }.into()
 }

@@ -31,7 +31,7 @@ pub(crate) struct InlineReceiver {
 impl Receive for InlineReceiver {
     /// Returns when the call is answered, or when the supervisor reads the reply. In both cases the
     /// caller waits for the answer next.
-    fn receive(self: Box<Self>) {
+    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) {
         if !self.conn.read_by_caller(self.serial) {
             return;
         }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::deadlines::run_deadline_timer;
-use super::dispatch::{Dispatcher, start_error};
+use super::dispatch::Dispatcher;
 use super::executable;
-use super::scheduler::Startup;
 use super::supervisor::Supervisor;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
+use crate::engine::queue::deadlines::run_deadline_timer;
+use crate::engine::queue::failures::start_error;
+use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::limits;
@@ -68,7 +69,7 @@ impl LocalEngine {
             owner: std::process::id(),
         });
         let timer = Arc::clone(&dispatcher);
-        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer))?;
+        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer.queue))?;
         for index in 0..workers {
             let dispatcher = Arc::clone(&dispatcher);
             // A supervisor is not expected to panic. If it does, its call fails, and its worker
@@ -87,7 +88,7 @@ impl LocalEngine {
     /// others are ended.
     fn spawn(&self, name: String, supervisors: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|error| {
-            self.dispatcher.scheduler.lock().supervisors_missing(supervisors);
+            self.dispatcher.queue.lock().supervisors_missing(supervisors);
             self.end();
             let error = limits::named("a thread of the pool could not be started", &error);
             CallError::from(StartError::Pool { reason: error.to_string() })
@@ -106,7 +107,7 @@ impl LocalEngine {
         // A worker without a program has the same timeout for its own start, and a more precise
         // error.
         let until = self.dispatcher.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
-        let mut scheduler = self.dispatcher.scheduler.lock();
+        let mut scheduler = self.dispatcher.queue.lock();
         loop {
             let (index, conn) = match scheduler.startup() {
                 Startup::Ready => return Ok(()),
@@ -122,7 +123,7 @@ impl LocalEngine {
                 let reason = format!("{what} within {timeout:?}; `.start_timeout(..)` allows more time");
                 return Err(start_error(index, &reason));
             }
-            scheduler = self.dispatcher.progress.wait(scheduler, left);
+            scheduler = self.dispatcher.queue.progress.wait(scheduler, left);
         }
     }
 
@@ -191,6 +192,10 @@ impl Engine for LocalEngine {
         self.dispatcher.settings.workers
     }
 
+    fn capacity(&self) -> usize {
+        self.dispatcher.queue.capacity()
+    }
+
     fn shut_down(&self) {
         self.end();
     }
@@ -215,7 +220,7 @@ impl Engine for LocalEngine {
 
     fn forget(&self, key: u64) {
         if !self.is_fork() {
-            self.dispatcher.scheduler.lock().forget(key);
+            self.dispatcher.queue.lock().forget(key);
             self.dispatcher.assign_all();
         }
     }
@@ -224,14 +229,14 @@ impl Engine for LocalEngine {
         if self.is_fork() {
             return Vec::new();
         }
-        self.dispatcher.scheduler.lock().connections().map(|conn| conn.worker).collect()
+        self.dispatcher.queue.lock().connections().map(|conn| conn.worker).collect()
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
         if self.is_fork() {
             return Vec::new();
         }
-        let scheduler = self.dispatcher.scheduler.lock();
+        let scheduler = self.dispatcher.queue.lock();
         scheduler.reports(key).map(|(conn, report)| (conn.worker, report.clone())).collect()
     }
 }

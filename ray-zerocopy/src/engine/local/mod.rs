@@ -4,8 +4,6 @@
 //! | --- | --- |
 //! | `pool` | `LocalPool`, its builder, and this machine as a backend |
 //! | `local_engine` | the engine behind a pool: starts and joins its threads |
-//! | `scheduler`, `worker_slot` | the queue, the idle workers, and the assignment of calls to them, as plain data |
-//! | `job` | the work of a worker, and what the scheduler reads of a call |
 //! | `conn_state` | state machine of the connection to one worker |
 //! | `worker_conn` | the socket to one worker, and the lock around its state |
 //! | `dispatch` | state shared by the threads: sends assignments, and requeues calls that were not run |
@@ -13,7 +11,6 @@
 //! | `replies` | handling of workers' replies |
 //! | `inline_wait` | the fast path: the calling thread reads the reply itself |
 //! | `supervisor` | one thread for each worker: starts its process, reads its replies, and detects its end |
-//! | `deadlines` | one thread for all deadlines |
 //! | `process` | starts and ends a worker process |
 //! | `child` | waits for a child process and kills it |
 //! | `executable` | the command that starts this program again |
@@ -21,36 +18,29 @@
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
-//! The files from `scheduler` to `deadlines` take their locks from `os::sync`. They are compiled a
-//! second time for the model checker `loom`, with a simulated socket and process: see `tests/loom`.
+//! The files from `conn_state` to `supervisor`, and those of `queue`, take their locks from
+//! `os::sync`. They are compiled a second time for the model checker `loom`, with a simulated
+//! socket and process: see `tests/loom`.
 
 mod admission;
 pub(crate) mod broker;
 pub(crate) mod child;
 mod conn_state;
-mod deadlines;
 mod dispatch;
 pub(crate) mod executable;
 mod inline_wait;
-mod job;
 mod local_engine;
 mod pool;
 pub(crate) mod process;
 pub(crate) mod protocol;
 mod replies;
-mod scheduler;
 mod supervisor;
 pub(crate) mod transport;
 pub(crate) mod worker;
 mod worker_conn;
-mod worker_slot;
 
 #[cfg(test)]
 mod conn_state_tests;
-#[cfg(test)]
-mod scheduler_tests;
-#[cfg(test)]
-mod test_call;
 
 pub(crate) use self::pool::Machine;
 pub use self::pool::{LocalPool, LocalPoolBuilder};

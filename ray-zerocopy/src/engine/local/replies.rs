@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::dispatch::{Dispatcher, start_error};
-use super::job::{InFlight, QueuedCall};
+use super::dispatch::Dispatcher;
 use super::protocol::Answer;
 use super::transport::{Delivery, Received};
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::program::{Attached, Program};
-use crate::engine::served::MethodError;
+use crate::engine::queue::failures::start_error;
+use crate::engine::queue::job::{InFlight, QueuedCall};
 use crate::error::call::{CallError, CallPart};
 
 /// Part of a call that did not arrive in the worker.
@@ -44,14 +44,7 @@ impl Dispatcher {
         match (conn.take(), answer) {
             (Some(InFlight::Call(call)), Answer::Done) => self.finish(conn, call, Ok(received.payload)),
             (Some(InFlight::Call(call)), Answer::Failed(failure)) => {
-                let method = call.method.to_owned();
-                let error = match failure {
-                    MethodError::Panicked(message) => CallError::Panicked { method, worker, message },
-                    MethodError::Wire { what, reason } => {
-                        CallError::Wire { method, part: CallPart::named(&what), reason }
-                    }
-                    MethodError::Graph(error) => CallError::Graph { method, error },
-                };
+                let error = failure.of(call.method, worker);
                 self.finish(conn, call, Err(error));
             }
             (Some(InFlight::Load(program, call)), Answer::Loaded { copied, took, decoding, memory }) => {
@@ -86,7 +79,7 @@ impl Dispatcher {
     /// while the job is written. The job is assigned before, so that the caller's next call finds
     /// the worker either busy or idle.
     fn finish(&self, conn: &Arc<WorkerConn>, call: Call, result: Result<Incoming, CallError>) {
-        let next = self.scheduler.lock().next_job(conn);
+        let next = self.queue.lock().next_job(conn);
         call.answer(result);
         if let Some(assignment) = next {
             self.send(assignment);

@@ -9,8 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dispatch::{Assignment, Dispatcher, fail_expired, fail_lost, start_error};
-use super::job::{InFlight, Job, QueuedCall};
+use super::dispatch::{Assignment, Dispatcher};
 use super::process::Process;
 use super::protocol::Answer;
 use super::replies::WorkerExit;
@@ -18,6 +17,8 @@ use super::transport::{Delivery, Event};
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
+use crate::engine::queue::failures::{fail_expired, fail_lost, start_error};
+use crate::engine::queue::job::{InFlight, Job, QueuedCall};
 use crate::error::call::{CallPhase, Worker};
 use crate::os::sync::now;
 
@@ -48,8 +49,8 @@ impl Supervisor {
     /// Runs until the pool closes and no queued call needs this worker.
     pub(super) fn run(mut self) {
         loop {
-            if self.dispatcher.scheduler.lock().retire(self.index) {
-                return self.dispatcher.timer.notify_one();
+            if self.dispatcher.queue.lock().retire(self.index) {
+                return self.dispatcher.queue.timer.notify_one();
             }
             let settings = &self.dispatcher.settings;
             match Process::start(self.index, settings, || !self.is_aborting()) {
@@ -203,7 +204,7 @@ impl Supervisor {
     }
 
     fn is_aborting(&self) -> bool {
-        self.dispatcher.scheduler.lock().is_aborting()
+        self.dispatcher.queue.lock().is_aborting()
     }
 
     /// Retries the call that was in flight when the process ended, or answers it if it has no
@@ -212,16 +213,21 @@ impl Supervisor {
         if self.is_aborting() {
             return fail_lost(call, worker, "the engine was aborted".to_owned());
         }
-        let assignment = match exit.delivery {
-            Delivery::NotReceived => self.dispatcher.requeue_undelivered(worker, call),
-            Delivery::Received if call.has_attempts_left() => self.dispatcher.requeue(call),
-            Delivery::Received => {
-                fail_lost(call, worker, exit.how);
-                None
+        match exit.delivery {
+            Delivery::NotReceived => {
+                if let Some(assignment) = self.dispatcher.requeue_undelivered(worker, call) {
+                    self.dispatcher.send(assignment);
+                }
             }
-        };
-        if let Some(assignment) = assignment {
-            self.dispatcher.send(assignment);
+            Delivery::Received if call.has_attempts_left() => {
+                // The last one is requeued first, since each goes to the front of the queue.
+                for call in call.into_singles().into_iter().rev() {
+                    if let Some(assignment) = self.dispatcher.requeue(call) {
+                        self.dispatcher.send(assignment);
+                    }
+                }
+            }
+            Delivery::Received => fail_lost(call, worker, exit.how),
         }
     }
 

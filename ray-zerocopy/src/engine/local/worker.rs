@@ -1,9 +1,6 @@
 //! Main loop of a worker process: loads programs, runs calls, and exits with its owner.
 
-use crate::engine::served::LoadRequest;
-use crate::engine::served::LoadedProgram;
-use crate::engine::served::Loader;
-use crate::engine::served::Served;
+use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
 use crate::os::sys::{atexit, malloc, peer, privileges};
 use std::collections::HashMap;
 use std::io::Write;
@@ -18,13 +15,7 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
-use crate::arena::handle::Handle;
-use crate::arena::memory::policy::MemoryPolicy;
-use crate::arena::memory::status::MemoryStatus;
 use crate::engine::message::Outgoing;
-use crate::engine::served::MethodError;
-use crate::engine::sys::entry::FnToken;
-use crate::error::load::LoadError;
 use crate::os::limits;
 use crate::panics;
 
@@ -223,7 +214,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
     match message {
         Request::Load { key, loader, device, strict, memory, arena } => {
             let begun = Instant::now();
-            match load(&arena, request.fds, &loader, device, strict, memory) {
+            let arena = Arena::from_handle(&arena, request.fds).map_err(Into::into);
+            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory)) {
                 Ok((LoadedProgram { served, copied, decoding }, memory)) => {
                     programs.insert(key, served);
                     let took = begun.elapsed().saturating_sub(memory.took);
@@ -235,10 +227,7 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
         Request::Call { key, handler } => {
             let result = match programs.get_mut(&key) {
                 Some(program) => program.call(&handler, request.payload),
-                None => Err(MethodError::Wire {
-                    what: "the call".to_owned(),
-                    reason: "the worker has not loaded the pipeline".to_owned(),
-                }),
+                None => Err(MethodError::not_loaded()),
             };
             // Output is flushed before the result is sent. The owner may end as soon as it has the
             // result, and its workers end with it. An error is ignored: standard output belongs to
@@ -269,28 +258,6 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
 
 fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
     connection.send(&(serial, answer), payload, &[])
-}
-
-fn load(
-    arena: &Handle,
-    fds: Vec<OwnedFd>,
-    loader: &FnToken,
-    device: String,
-    strict: bool,
-    memory: MemoryPolicy,
-) -> Result<(LoadedProgram, MemoryStatus), LoadError> {
-    let no_code = |error: crate::engine::sys::entry::EntryError| LoadError::Rebuild {
-        pipeline: "the pipeline".to_owned(),
-        reason: error.to_string(),
-    };
-    let arena = Arena::from_handle(arena, fds)?;
-    let load: Loader = loader.resolve().map_err(no_code)?;
-    let pipeline = arena.pipeline().to_owned();
-    let memory = arena.follow(memory);
-    // Runs user code: `Deserialize` of the copied fields.
-    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
-        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
-    Ok((loaded, memory))
 }
 
 #[cfg(test)]

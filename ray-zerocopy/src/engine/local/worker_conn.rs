@@ -7,14 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
-use super::job::{InFlight, Job};
 use super::protocol::{Answer, Request};
-use super::scheduler::Indexed;
 use super::transport::{Connection, Delivery, Event, Received, Wait};
 use crate::engine::call::Call;
 use crate::engine::frame::Packet;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
+use crate::engine::queue::job::{InFlight, Job};
+use crate::engine::queue::scheduler::PoolWorker;
 use crate::error::call::Worker;
 use crate::os::sync::{Condvar, Mutex, Waited, now};
 
@@ -51,9 +51,14 @@ struct Shared {
     supervisor_waits: bool,
 }
 
-impl Indexed for WorkerConn {
+impl PoolWorker for WorkerConn {
     fn index(&self) -> usize {
         self.worker.index
+    }
+
+    /// Hangs up. The supervisor detects that, and does the rest.
+    fn expire(&self) {
+        self.transition(|conn| conn.expire(now(), || self.is_readable()));
     }
 }
 
@@ -250,12 +255,6 @@ impl WorkerConn {
     /// Returns `true` if this side has hung up because the deadline of the call had passed.
     pub(super) fn is_expired(&self) -> bool {
         self.state.lock().conn.is_expired()
-    }
-
-    /// Hangs up if the deadline of the running call has passed. The supervisor detects that, and
-    /// does the rest.
-    pub(super) fn expire(&self) {
-        self.transition(|conn| conn.expire(now(), || self.is_readable()));
     }
 
     /// Hangs up. The supervisor detects that, and starts another process.

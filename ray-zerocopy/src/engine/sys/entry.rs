@@ -8,6 +8,7 @@
 //! A few functions belong to this crate, and exist in every program that links it. These are
 //! identified by name, so they can also be sent to workers of another executable.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ pub(crate) struct FnToken {
     /// Distance from [`anchor`], in bytes.
     offset: isize,
     /// Type of the function, as returned by `type_name` in this executable.
-    signature: String,
+    signature: Cow<'static, str>,
     /// Name of the function, if it belongs to this crate.
     name: Option<String>,
 }
@@ -103,12 +104,12 @@ impl FnToken {
             return Err(EntryError::NotInExecutable);
         }
         let offset = address.wrapping_sub(anchor_address()) as isize;
-        Ok(Self { offset, signature: std::any::type_name::<F>().to_owned(), name: None })
+        Ok(Self { offset, signature: Cow::Borrowed(std::any::type_name::<F>()), name: None })
     }
 
     /// Creates the token of one of this crate's own functions.
     pub(crate) fn named(name: &str) -> Self {
-        Self { offset: 0, signature: String::new(), name: Some(name.to_owned()) }
+        Self { offset: 0, signature: Cow::Borrowed(""), name: Some(name.to_owned()) }
     }
 
     /// Returns `true` if the function exists in any program that links this crate.
@@ -125,7 +126,10 @@ impl FnToken {
             return function.downcast::<F>().map(|function| *function).map_err(wrong_type);
         }
         if self.signature != expected {
-            return Err(EntryError::Signature { expected: expected.to_owned(), found: self.signature.clone() });
+            return Err(EntryError::Signature {
+                expected: expected.to_owned(),
+                found: self.signature.clone().into_owned(),
+            });
         }
         let address = anchor_address().wrapping_add_signed(self.offset);
         if !is_own_code(address) {

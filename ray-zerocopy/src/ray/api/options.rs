@@ -91,10 +91,15 @@ impl Options {
         self.cpus.map_or(1, |cpus| cpus.floor().max(1.0) as usize)
     }
 
+    /// Number of CPUs that a task takes of the cluster.
+    pub(crate) fn cpus_per_task(&self) -> f64 {
+        self.cpus.unwrap_or(1.0)
+    }
+
     /// Converts the options to Ray's keyword arguments.
     pub(crate) fn keywords<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let keywords = PyDict::new(py);
-        keywords.set_item("num_cpus", self.cpus.unwrap_or(1.0))?;
+        keywords.set_item("num_cpus", self.cpus_per_task())?;
         if let Some(gpus) = self.gpus {
             keywords.set_item("num_gpus", gpus)?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::timer::TimerThread;
+use crate::engine::timer::TimerThread;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::ray::api::cluster::Cluster;

@@ -9,8 +9,7 @@ use pyo3::prelude::*;
 use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
-use crate::engine::served::MethodError;
-use crate::error::call::{CallError, CallPart, CallPhase, Worker};
+use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::ray::wire::frame::Payload;
@@ -144,11 +143,7 @@ impl InFlightCall {
         let result = match reply.answer {
             Answer::Missing => return Completion::Missing,
             Answer::Done => Ok(payload),
-            Answer::Failed(MethodError::Panicked(message)) => Err(CallError::Panicked { method, worker, message }),
-            Answer::Failed(MethodError::Wire { what, reason }) => {
-                Err(CallError::Wire { method, part: CallPart::named(&what), reason })
-            }
-            Answer::Failed(MethodError::Graph(error)) => Err(CallError::Graph { method, error }),
+            Answer::Failed(failure) => Err(failure.of(&method, worker)),
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {
                 Err(CallError::Ray { method, error: RayError::OtherBinary { worker: reply.from.to_string() } })

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::compiled_graph::CompiledGraphChannel;
-use super::timer::TimerThread;
 use crate::engine::call::Receive;
 use crate::engine::message::Incoming;
+use crate::engine::timer::TimerThread;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::ray::api::cluster::Cluster;
@@ -139,7 +139,7 @@ impl Delivery {
 pub(super) struct InlineReceiver(pub(super) Arc<UnreadReply>);
 
 impl Receive for InlineReceiver {
-    fn receive(self: Box<Self>) {
+    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) {
         self.0.read_by_caller();
     }
 }

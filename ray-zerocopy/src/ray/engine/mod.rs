@@ -4,7 +4,6 @@
 //! | file | what |
 //! | --- | --- |
 //! | `in_flight` | a submitted call, which is completed once |
-//! | `timer` | threads for work that must not run on Ray's threads: deadlines, sending again, waking callers |
 //! | `inline_wait` | a caller that reads its own reply |
 //! | `workers` | the workers that have replied |
 //! | `tasks` | each call is a task, on any worker of the cluster |
@@ -21,7 +20,6 @@ pub(crate) mod compiled_graph;
 pub(crate) mod in_flight;
 pub(crate) mod inline_wait;
 pub(crate) mod tasks;
-pub(crate) mod timer;
 pub(crate) mod workers;
 
 use std::sync::Arc;
@@ -134,11 +132,12 @@ struct Admission {
     method: &'static str,
     deadline: Option<(Instant, Duration)>,
     key: u64,
+    is_admitted: bool,
 }
 
 impl Admission {
     fn of(call: &Call) -> Self {
-        Self { method: call.method, deadline: call.deadline, key: call.program.key }
+        Self { method: call.method, deadline: call.deadline, key: call.program.key, is_admitted: call.is_admitted }
     }
 }
 

@@ -1,20 +1,20 @@
 //! Engine that runs calls as Ray tasks.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
-use super::timer::TimerThread;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::Attached;
+use crate::engine::timer::TimerThread;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
@@ -40,6 +40,8 @@ struct Shared {
     /// The remote function for each method and number of attempts. Creating one takes as long as a
     /// call.
     functions: Mutex<HashMap<(&'static str, u32), Py<PyAny>>>,
+    /// Number of tasks that the cluster runs at the same time.
+    concurrency: OnceLock<usize>,
 }
 
 #[derive(Default)]
@@ -63,19 +65,20 @@ impl RayTasks {
             state: Mutex::default(),
             room: Condvar::default(),
             functions: Mutex::default(),
+            concurrency: OnceLock::new(),
         }))))
     }
 }
 
 impl Shared {
     /// Waits for a place in the queue, and takes it.
-    fn admit(&self, Admission { method, deadline, key }: Admission, wait: bool) -> Result<(), CallError> {
+    fn admit(&self, Admission { method, deadline, key, is_admitted }: Admission, wait: bool) -> Result<(), CallError> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return Err(CallError::ShutDown { method: method.to_owned() });
             }
-            if state.open < QUEUE {
+            if is_admitted || state.open < QUEUE {
                 state.open += 1;
                 state.live.insert(key);
                 return Ok(());
@@ -86,6 +89,16 @@ impl Shared {
             let left = time_to_enter(method, deadline)?;
             state = self.room.wait(state, left);
         }
+    }
+
+    /// Number of tasks that the cluster runs at the same time, by its number of CPUs. At least one.
+    fn concurrency(&self) -> usize {
+        *self.concurrency.get_or_init(|| {
+            let resources = self.target.cluster.resources().unwrap_or_default();
+            let cpus = resources.get("CPU").copied().unwrap_or(1.0);
+            let each = self.target.options.cpus_per_task();
+            if each > 0.0 { ((cpus / each) as usize).max(1) } else { QUEUE }
+        })
     }
 
     fn release(&self) {
@@ -233,6 +246,14 @@ impl Engine for RayTasks {
 
     fn size(&self) -> usize {
         self.workers().len()
+    }
+
+    fn capacity(&self) -> usize {
+        QUEUE
+    }
+
+    fn batches_at_once(&self) -> Option<usize> {
+        Some(self.0.concurrency())
     }
 
     fn shut_down(&self) {

@@ -116,5 +116,5 @@ pub(crate) fn read<'py, M: DeserializeOwned>(
 /// Borrows the separate tensors of a message.
 pub(crate) fn read_separate<'py>(objects: impl IntoIterator<Item = Bound<'py, PyAny>>) -> Result<Incoming, RayError> {
     let segments = objects.into_iter().map(|object| borrow(&object)).collect::<PyResult<Vec<_>>>().map_err(wire)?;
-    Ok(Incoming { segments })
+    Ok(Incoming::new(segments))
 }

@@ -22,11 +22,30 @@ pub(crate) struct Call {
     pub(crate) unheard: u32,
     pub(crate) actor: bool,
     pub(crate) pinned: Option<usize>,
+    pub(crate) is_admitted: bool,
 }
 
 impl Call {
     pub(crate) fn is_late(&self) -> bool {
         matches!(self.deadline, Some((until, _)) if until <= now())
+    }
+
+    // The models have no batches.
+
+    pub(crate) fn is_ticket(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn is_batch(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn fill(&mut self) -> bool {
+        true
+    }
+
+    pub(crate) fn into_singles(self) -> Vec<Self> {
+        vec![self]
     }
 
     pub(crate) fn answer(mut self, result: Result) {
@@ -76,7 +95,7 @@ impl Drop for Sender {
 }
 
 pub(crate) trait Receive: Send {
-    fn receive(self: Box<Self>);
+    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool);
 }
 
 pub(crate) type Submitted = std::result::Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;

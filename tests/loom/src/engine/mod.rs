@@ -4,6 +4,7 @@ pub(crate) mod call;
 #[path = "../../../../ray-zerocopy/src/engine/deadline.rs"]
 pub(crate) mod deadline;
 pub(crate) mod local;
+pub(crate) mod queue;
 
 pub(crate) mod settings {
     //! A pool's settings, and the scripts of its processes.
@@ -87,10 +88,23 @@ pub(crate) mod frame {
 pub(crate) mod served {
     //! Errors of a method.
 
+    use crate::error::call::{CallError, CallPart, Worker};
+
     #[derive(Debug, Clone)]
     pub(crate) enum MethodError {
         Panicked(String),
         Wire { what: String, reason: String },
         Graph(String),
+    }
+
+    impl MethodError {
+        pub(crate) fn of(self, method: &str, worker: Worker) -> CallError {
+            let method = method.to_owned();
+            match self {
+                Self::Panicked(message) => CallError::Panicked { method, worker, message },
+                Self::Wire { what, reason } => CallError::Wire { method, part: CallPart::named(&what), reason },
+                Self::Graph(error) => CallError::Graph { method, error },
+            }
+        }
     }
 }

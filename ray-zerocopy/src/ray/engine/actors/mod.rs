@@ -21,7 +21,6 @@ use pyo3::prelude::*;
 use super::compiled_graph::CompiledGraphChannel;
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
-use super::timer::{TimerThread, is_own_thread};
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
@@ -29,6 +28,7 @@ use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
+use crate::engine::timer::{TimerThread, is_own_thread};
 use crate::error::call::{CallError, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
@@ -221,13 +221,13 @@ impl Shared {
     }
 
     /// Waits for a place in the queue, and takes it.
-    fn admit(&self, Admission { method, deadline, .. }: Admission, wait: bool) -> Result<(), CallError> {
+    fn admit(&self, Admission { method, deadline, is_admitted, .. }: Admission, wait: bool) -> Result<(), CallError> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return Err(CallError::ShutDown { method: method.to_owned() });
             }
-            if state.open < self.settings.queue {
+            if is_admitted || state.open < self.settings.queue {
                 state.open += 1;
                 return Ok(());
             }
@@ -356,6 +356,14 @@ impl Engine for RayActors {
 
     fn size(&self) -> usize {
         self.0.settings.workers
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.settings.queue
+    }
+
+    fn batches_at_once(&self) -> Option<usize> {
+        Some(self.0.settings.workers)
     }
 
     fn shut_down(&self) {

@@ -10,13 +10,13 @@ use pyo3::types::PyDict;
 
 use super::{RayActors, Shared, Slot};
 use crate::engine::backend::ActorSpec;
+use crate::engine::timer::TimerThread;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
-use crate::ray::engine::timer::TimerThread;
 use crate::ray::engine::workers::WorkerRegistry;
 use crate::ray::engine::{ClusterTarget, id_and_load};
 use crate::ray::store::plasma;

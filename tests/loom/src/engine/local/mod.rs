@@ -10,21 +10,13 @@ mod models;
 mod admission;
 #[path = "../../../../../ray-zerocopy/src/engine/local/conn_state.rs"]
 mod conn_state;
-#[path = "../../../../../ray-zerocopy/src/engine/local/deadlines.rs"]
-mod deadlines;
 #[path = "../../../../../ray-zerocopy/src/engine/local/dispatch.rs"]
 mod dispatch;
 #[path = "../../../../../ray-zerocopy/src/engine/local/inline_wait.rs"]
 mod inline_wait;
-#[path = "../../../../../ray-zerocopy/src/engine/local/job.rs"]
-mod job;
 #[path = "../../../../../ray-zerocopy/src/engine/local/replies.rs"]
 mod replies;
-#[path = "../../../../../ray-zerocopy/src/engine/local/scheduler.rs"]
-mod scheduler;
 #[path = "../../../../../ray-zerocopy/src/engine/local/supervisor.rs"]
 mod supervisor;
 #[path = "../../../../../ray-zerocopy/src/engine/local/worker_conn.rs"]
 mod worker_conn;
-#[path = "../../../../../ray-zerocopy/src/engine/local/worker_slot.rs"]
-mod worker_slot;

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use loom::thread::{self, JoinHandle};
 
-use super::deadlines::run_deadline_timer;
 use super::dispatch::Dispatcher;
 use super::supervisor::Supervisor;
 use super::transport::{Connection, Delivery, Reaction};
 use crate::engine::call::{Answer, Call, Receive};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::{Arena, Program};
+use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::settings::Settings;
 use crate::error::call::CallError;
 use crate::os::sync::{self, Mutex, now};
@@ -67,7 +67,7 @@ fn supervise(dispatcher: &Arc<Dispatcher>, index: usize) -> JoinHandle<()> {
 /// Starts the deadline thread.
 fn keep_deadlines(dispatcher: &Arc<Dispatcher>) -> JoinHandle<()> {
     let dispatcher = Arc::clone(dispatcher);
-    thread::spawn(move || run_deadline_timer(&dispatcher))
+    thread::spawn(move || run_deadline_timer(&dispatcher.queue))
 }
 
 fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
@@ -85,6 +85,7 @@ fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
         unheard: 0,
         actor: false,
         pinned: None,
+        is_admitted: false,
     };
     (call, answer)
 }
@@ -102,7 +103,7 @@ fn submit(dispatcher: &Arc<Dispatcher>, call: Call) -> Option<Box<dyn Receive>> 
 fn run(dispatcher: &Arc<Dispatcher>, (call, answer): (Call, Answer), caller: Caller) -> Result<Incoming, CallError> {
     let receiver = submit(dispatcher, call);
     match caller {
-        Caller::Waits => receiver.map_or((), Receive::receive),
+        Caller::Waits => receiver.map_or((), |receiver| receiver.receive(&|| false)),
         Caller::Polls => drop(receiver),
     }
     answer.wait()
@@ -207,7 +208,7 @@ fn program_is_forgotten_between_calls() {
         warm_up(&dispatcher);
         let other = Arc::clone(&dispatcher);
         let other = thread::spawn(move || {
-            other.scheduler.lock().forget(1);
+            other.queue.lock().forget(1);
             other.assign_all();
         });
         assert_eq!(run(&dispatcher, call(1, None), Caller::Waits), Ok(Incoming));

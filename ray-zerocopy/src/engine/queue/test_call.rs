@@ -4,37 +4,37 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::job::{Attempts, QueuedCall};
-use super::scheduler::Indexed;
+use super::scheduler::PoolWorker;
 
 /// A call without content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TestCall {
-    pub(super) id: u32,
+pub(in crate::engine) struct TestCall {
+    pub(in crate::engine) id: u32,
     /// The program's key.
-    pub(super) program: Arc<u64>,
-    pub(super) pinned: Option<usize>,
-    pub(super) deadline: Option<Instant>,
-    pub(super) made: u32,
-    pub(super) undelivered: u32,
+    pub(in crate::engine) program: Arc<u64>,
+    pub(in crate::engine) pinned: Option<usize>,
+    pub(in crate::engine) deadline: Option<Instant>,
+    pub(in crate::engine) made: u32,
+    pub(in crate::engine) undelivered: u32,
 }
 
 impl TestCall {
     /// Maximum number of attempts.
-    pub(super) const ALLOWED: u32 = 2;
+    pub(in crate::engine) const ALLOWED: u32 = 2;
 
-    pub(super) fn new(id: u32) -> Self {
+    pub(in crate::engine) fn new(id: u32) -> Self {
         Self { id, program: Arc::new(1), pinned: None, deadline: None, made: 0, undelivered: 0 }
     }
 
-    pub(super) fn of_program(self, key: u64) -> Self {
+    pub(in crate::engine) fn of_program(self, key: u64) -> Self {
         Self { program: Arc::new(key), ..self }
     }
 
-    pub(super) fn pinned_to(self, index: usize) -> Self {
+    pub(in crate::engine) fn pinned_to(self, index: usize) -> Self {
         Self { pinned: Some(index), ..self }
     }
 
-    pub(super) fn until(self, deadline: Instant) -> Self {
+    pub(in crate::engine) fn until(self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self }
     }
 }
@@ -62,6 +62,10 @@ impl QueuedCall for TestCall {
         Attempts { made: &mut self.made, allowed: Self::ALLOWED, undelivered: &mut self.undelivered }
     }
 
+    fn is_admitted(&self) -> bool {
+        false
+    }
+
     fn has_attempts_left(&self) -> bool {
         self.made < Self::ALLOWED
     }
@@ -69,10 +73,12 @@ impl QueuedCall for TestCall {
 
 /// A connection without a socket: the worker's index.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TestConn(pub(super) usize);
+pub(in crate::engine) struct TestConn(pub(in crate::engine) usize);
 
-impl Indexed for TestConn {
+impl PoolWorker for TestConn {
     fn index(&self) -> usize {
         self.0
     }
+
+    fn expire(&self) {}
 }

@@ -1,8 +1,9 @@
-//! Threads for work that must not run on Ray's threads: deadlines, sending again, and the delivery
-//! of results, which runs code of the caller.
+//! Threads that run closures at given instants: for deadlines, and for work that must not run on
+//! the threads of Ray.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -17,17 +18,30 @@ thread_local! {
 
 /// Returns `true` on a thread of an engine. Code on such a thread must not wait for work that is
 /// queued on it.
-pub(super) fn is_own_thread() -> bool {
+pub(crate) fn is_own_thread() -> bool {
     IS_ENGINE_THREAD.get()
 }
 
+/// The timer of this process. Its thread starts at the first use and runs until the process ends.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub(crate) fn shared() -> std::io::Result<Arc<TimerThread>> {
+    static SHARED: Mutex<Option<Arc<TimerThread>>> = Mutex::new(None);
+    let mut shared = SHARED.lock();
+    match &*shared {
+        Some(timer) => Ok(Arc::clone(timer)),
+        None => Ok(Arc::clone(shared.insert(Arc::new(TimerThread::start()?)))),
+    }
+}
+
 /// Runs closures at given instants, on a thread that ends when this is dropped.
-pub(super) struct TimerThread(Mutex<Sender<(Instant, Work)>>);
+pub(crate) struct TimerThread(Mutex<Sender<(Instant, Work)>>);
 
 impl TimerThread {
     /// # Errors
     /// If the thread cannot be started.
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         let (sender, receiver) = channel::<(Instant, Work)>();
         std::thread::Builder::new().name("ray-zerocopy keeper".to_owned()).spawn(move || {
             IS_ENGINE_THREAD.set(true);
@@ -54,12 +68,12 @@ impl TimerThread {
     }
 
     /// Runs the closure as soon as possible.
-    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
         self.run_at(Instant::now(), work);
     }
 
     /// Runs the closure at the given instant.
-    pub(super) fn run_at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run_at(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
         let sender = self.0.lock();
         // The thread lives as long as the sender, so this cannot fail.
         let _ = sender.send((when, Box::new(work)));

@@ -15,40 +15,43 @@ use super::worker_slot::{FirstStart, Process, ReadyWhen, WorkerSlot};
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
 
-/// The property of a worker's connection that scheduling reads.
-pub(super) trait Indexed {
+/// A worker, as the queue sees it.
+pub(in crate::engine) trait PoolWorker {
     /// The worker's index in the pool.
     fn index(&self) -> usize;
+
+    /// Ends the running call, because its deadline has passed. Called without the queue's lock.
+    fn expire(&self);
 }
 
 /// A job, and the worker that runs it, which was idle or has just become free. The holder of an
 /// assignment is the only thread that sends to this worker.
-pub(super) struct Assignment<C: QueuedCall, W> {
-    pub(super) conn: Arc<W>,
-    pub(super) job: Job<C>,
+pub(in crate::engine) struct Assignment<C: QueuedCall, W> {
+    pub(in crate::engine) conn: Arc<W>,
+    pub(in crate::engine) job: Job<C>,
     /// Whether callers wait for the space in the queue that this has freed.
-    pub(super) wakes_callers: bool,
+    pub(in crate::engine) wakes_callers: bool,
 }
 
 /// Actions that follow from a change of the queue.
-pub(super) struct Next<C: QueuedCall, W> {
+pub(in crate::engine) struct Next<C: QueuedCall, W> {
     /// A job to send.
-    pub(super) assignment: Option<Assignment<C, W>>,
+    pub(in crate::engine) assignment: Option<Assignment<C, W>>,
     /// A connection whose reply no thread reads. Its supervisor has to read it now, because another
     /// call may need the worker.
-    pub(super) unread: Option<Arc<W>>,
+    pub(in crate::engine) unread: Option<Arc<W>>,
 }
 
 /// Result of the admission check of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(in crate::engine) enum Admission {
     Accepted,
     QueueFull,
     ShutDown,
 }
 
 /// Progress of the first start of all workers.
-pub(super) enum Startup<'a, W> {
+pub(in crate::engine) enum Startup<'a, W> {
     Ready,
     Failed(CallError),
     /// This worker is not ready yet. Its process may have started.
@@ -66,7 +69,7 @@ enum Lifecycle {
 }
 
 /// The state of a pool, of calls `C` and connections `W`.
-pub(super) struct Scheduler<C, W> {
+pub(in crate::engine) struct Scheduler<C, W> {
     lifecycle: Lifecycle,
     ready_when: ReadyWhen,
     /// Calls that any worker may run.
@@ -76,19 +79,19 @@ pub(super) struct Scheduler<C, W> {
     /// is in the CPU's caches.
     idle: Vec<usize>,
     /// The connection whose reply no thread reads yet, because its caller may do that: see
-    /// `inline_wait`.
+    /// `local/inline_wait`.
     unread: Option<Arc<W>>,
     /// Number of callers that wait for space in the queue.
-    pub(super) waiting_callers: usize,
+    pub(in crate::engine) waiting_callers: usize,
     /// Time until which the deadline thread sleeps.
-    pub(super) timer_wakes_at: Option<Instant>,
+    pub(in crate::engine) timer_wakes_at: Option<Instant>,
     /// Time when a call of the shared queue last lost an attempt because no process could be
     /// started.
     last_failed_start: Option<Instant>,
 }
 
-impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
-    pub(super) fn new(workers: usize, ready_when: ReadyWhen) -> Self {
+impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
+    pub(in crate::engine) fn new(workers: usize, ready_when: ReadyWhen) -> Self {
         Self {
             lifecycle: Lifecycle::Open,
             ready_when,
@@ -103,39 +106,39 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Number of calls in the queues.
-    pub(super) fn queued(&self) -> usize {
+    pub(in crate::engine) fn queued(&self) -> usize {
         self.queue.len() + self.slots.iter().map(|slot| slot.pinned.len()).sum::<usize>()
     }
 
-    pub(super) fn workers(&self) -> usize {
+    pub(in crate::engine) fn workers(&self) -> usize {
         self.slots.len()
     }
 
     /// Returns the connections to the running processes.
-    pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<W>> {
+    pub(in crate::engine) fn connections(&self) -> impl Iterator<Item = &Arc<W>> {
         self.slots.iter().filter_map(|slot| slot.process.conn())
     }
 
     /// Returns the processes that have loaded a program, and their reports.
-    pub(super) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
+    pub(in crate::engine) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
         self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))
     }
 
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::engine) fn is_open(&self) -> bool {
         self.lifecycle == Lifecycle::Open
     }
 
-    pub(super) fn is_aborting(&self) -> bool {
+    pub(in crate::engine) fn is_aborting(&self) -> bool {
         self.lifecycle == Lifecycle::Aborting
     }
 
     /// Rejects new calls from now on.
-    pub(super) fn drain(&mut self) {
+    pub(in crate::engine) fn drain(&mut self) {
         self.lifecycle = self.lifecycle.max(Lifecycle::Draining);
     }
 
     /// Aborts the pool. Returns the queued calls, and the connections to all processes.
-    pub(super) fn abort(&mut self) -> (Vec<C>, Vec<Arc<W>>) {
+    pub(in crate::engine) fn abort(&mut self) -> (Vec<C>, Vec<Arc<W>>) {
         self.lifecycle = Lifecycle::Aborting;
         let calls = self.queues().flat_map(std::mem::take).collect();
         (calls, self.connections().cloned().collect())
@@ -143,10 +146,10 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
 
     /// Checks whether a call may enter the queue, which takes `limit` calls. A call that would be
     /// assigned immediately does not need space.
-    pub(super) fn admission(&self, call: &C, limit: usize) -> Admission {
+    pub(in crate::engine) fn admission(&self, call: &C, limit: usize) -> Admission {
         if !self.is_open() {
             Admission::ShutDown
-        } else if self.has_idle_worker_for(call) || self.queued() < limit {
+        } else if call.is_admitted() || self.has_idle_worker_for(call) || self.queued() < limit {
             Admission::Accepted
         } else {
             Admission::QueueFull
@@ -169,7 +172,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Adds a call. If it is assigned immediately, no thread reads its reply yet.
-    pub(super) fn submit(&mut self, call: C) -> Next<C, W> {
+    pub(in crate::engine) fn submit(&mut self, call: C) -> Next<C, W> {
         self.queue_of(&call).push_back(call);
         let assignment = self.assign();
         let conn = assignment.as_ref().map(|assignment| Arc::clone(&assignment.conn));
@@ -183,7 +186,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     ///
     /// # Errors
     /// Returns the call if no supervisor is left that could run it.
-    pub(super) fn requeue(&mut self, call: C) -> Result<Next<C, W>, C> {
+    pub(in crate::engine) fn requeue(&mut self, call: C) -> Result<Next<C, W>, C> {
         let is_stranded = self.pin(&call).map_or_else(|| self.is_over(), |index| self.slots[index].is_retired());
         if self.is_aborting() || is_stranded {
             return Err(call);
@@ -194,12 +197,12 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Takes the connection whose reply no thread reads.
-    pub(super) fn take_unread(&mut self) -> Option<Arc<W>> {
+    pub(in crate::engine) fn take_unread(&mut self) -> Option<Arc<W>> {
         self.unread.take()
     }
 
     /// Makes every process free a program that it has loaded.
-    pub(super) fn forget(&mut self, key: u64) {
+    pub(in crate::engine) fn forget(&mut self, key: u64) {
         for slot in &mut self.slots {
             if slot.loaded.remove(&key).is_some() {
                 slot.forget.push(key);
@@ -208,7 +211,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Assigns a job to an idle worker.
-    pub(super) fn assign(&mut self) -> Option<Assignment<C, W>> {
+    pub(in crate::engine) fn assign(&mut self) -> Option<Assignment<C, W>> {
         let is_draining = !self.is_open();
         let has_own_job = |&index: &usize| {
             let slot = &self.slots[index];
@@ -226,7 +229,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Assigns the next job to a free worker. Without a job it becomes idle.
-    pub(super) fn next_job(&mut self, conn: &Arc<W>) -> Option<Assignment<C, W>> {
+    pub(in crate::engine) fn next_job(&mut self, conn: &Arc<W>) -> Option<Assignment<C, W>> {
         let index = conn.index();
         let slot = &mut self.slots[index];
         // A process that has ended gets no job. Its supervisor starts another one.
@@ -249,14 +252,24 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
         Some(Assignment { conn, job, wakes_callers: self.waiting_callers > 0 })
     }
 
+    /// Records the deadline of the call that a worker runs.
+    pub(in crate::engine) fn running_until(&mut self, index: usize, deadline: Instant) {
+        self.slots[index].deadline = Some(deadline);
+    }
+
     /// Records the start of a worker's process, or why it failed.
-    pub(super) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
+    pub(in crate::engine) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
         self.slots[index].process_started(result, self.ready_when);
     }
 
     /// Records that a worker has loaded a program, or why it could not. Returns `true` if that
     /// completes its first start.
-    pub(super) fn load_finished(&mut self, index: usize, key: u64, result: Result<Attached, CallError>) -> bool {
+    pub(in crate::engine) fn load_finished(
+        &mut self,
+        index: usize,
+        key: u64,
+        result: Result<Attached, CallError>,
+    ) -> bool {
         let slot = &mut self.slots[index];
         let result = result.map(|report| drop(slot.loaded.insert(key, report)));
         slot.first_start.finish(result)
@@ -264,14 +277,14 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
 
     /// Records that a worker's process has ended. Returns its connections, which must be dropped
     /// after the lock is released.
-    pub(super) fn process_ended(&mut self, index: usize) -> [Option<Arc<W>>; 2] {
+    pub(in crate::engine) fn process_ended(&mut self, index: usize) -> [Option<Arc<W>>; 2] {
         self.idle.retain(|&idle| idle != index);
         let conn = self.slots[index].process_ended();
         [conn, self.unread.take_if(|unread| unread.index() == index)]
     }
 
     /// Progress of the first start of the pool.
-    pub(super) fn startup(&self) -> Startup<'_, W> {
+    pub(in crate::engine) fn startup(&self) -> Startup<'_, W> {
         let failed = self.slots.iter().find_map(|slot| match &slot.first_start {
             FirstStart::Finished(Err(error)) => Some(error.clone()),
             FirstStart::Pending | FirstStart::Finished(Ok(())) => None,
@@ -285,7 +298,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
 
     /// Retires a supervisor without a process, if the pool closes and no queued call needs its
     /// worker. Returns `true` if the supervisor has to exit.
-    pub(super) fn retire(&mut self, index: usize) -> bool {
+    pub(in crate::engine) fn retire(&mut self, index: usize) -> bool {
         let slot = &mut self.slots[index];
         let is_done = match self.lifecycle {
             Lifecycle::Open => false,
@@ -300,7 +313,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Retires the supervisors from `first` on, which could not be started, and closes the pool.
-    pub(super) fn supervisors_missing(&mut self, first: usize) {
+    pub(in crate::engine) fn supervisors_missing(&mut self, first: usize) {
         for slot in &mut self.slots[first..] {
             slot.process = Process::Retired;
         }
@@ -308,7 +321,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Returns `true` if all supervisors have exited.
-    pub(super) fn is_over(&self) -> bool {
+    pub(in crate::engine) fn is_over(&self) -> bool {
         self.slots.iter().all(WorkerSlot::is_retired)
     }
 
@@ -318,7 +331,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     ///
     /// The workers of a pool usually fail together, so a call of the shared queue loses one attempt
     /// per `round`, not one per worker.
-    pub(super) fn charge_failed_start(&mut self, index: usize, now: Instant, round: Duration) -> Option<C> {
+    pub(in crate::engine) fn charge_failed_start(&mut self, index: usize, now: Instant, round: Duration) -> Option<C> {
         let charged = |mut call: C| {
             *call.attempts().made += 1;
             call
@@ -340,7 +353,7 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Takes the queued calls whose deadline has passed.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<C> {
+    pub(in crate::engine) fn take_expired(&mut self, now: Instant) -> Vec<C> {
         let is_expired = |call: &C| call.is_expired(now);
         let mut taken = Vec::new();
         for queue in self.queues() {
@@ -354,19 +367,19 @@ impl<C: QueuedCall, W: Indexed> Scheduler<C, W> {
     }
 
     /// Returns the workers that run a call whose deadline has passed, each once per call.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<Arc<W>> {
+    pub(in crate::engine) fn take_overdue(&mut self, now: Instant) -> Vec<Arc<W>> {
         self.slots.iter_mut().filter_map(|slot| slot.take_overdue(now)).collect()
     }
 
     /// Returns the next deadline of a queued or running call.
-    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+    pub(in crate::engine) fn next_deadline(&mut self) -> Option<Instant> {
         let running = self.slots.iter().filter_map(|slot| slot.deadline).min();
         let queued = self.queues().flat_map(|queue| queue.iter()).filter_map(QueuedCall::deadline);
         queued.chain(running).min()
     }
 
     /// Returns `true` if the deadline thread would sleep beyond this deadline, and has to be woken.
-    pub(super) fn is_before_timer(&self, deadline: Instant) -> bool {
+    pub(in crate::engine) fn is_before_timer(&self, deadline: Instant) -> bool {
         self.timer_wakes_at.is_none_or(|wakes_at| deadline < wakes_at)
     }
 }

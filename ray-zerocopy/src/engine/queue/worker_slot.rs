@@ -9,13 +9,13 @@ use crate::error::call::CallError;
 
 /// Condition under which a worker has started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReadyWhen {
+pub(in crate::engine) enum ReadyWhen {
     ProcessStarted,
     ProgramLoaded,
 }
 
 /// The process of a worker, and the thread that supervises it.
-pub(super) enum Process<W> {
+pub(in crate::engine) enum Process<W> {
     /// Not started yet, or ended. The supervisor starts one.
     Down,
     Up(Arc<W>),
@@ -24,7 +24,7 @@ pub(super) enum Process<W> {
 }
 
 impl<W> Process<W> {
-    pub(super) fn conn(&self) -> Option<&Arc<W>> {
+    pub(in crate::engine) fn conn(&self) -> Option<&Arc<W>> {
         match self {
             Self::Up(conn) => Some(conn),
             Self::Down | Self::Retired => None,
@@ -34,14 +34,14 @@ impl<W> Process<W> {
 
 /// The result of a worker's first start. Only the first one decides whether the pool has started;
 /// later ones are recovery.
-pub(super) enum FirstStart {
+pub(in crate::engine) enum FirstStart {
     Pending,
     Finished(Result<(), CallError>),
 }
 
 impl FirstStart {
     /// Records a result. Returns `true` if it is the first.
-    pub(super) fn finish(&mut self, result: Result<(), CallError>) -> bool {
+    pub(in crate::engine) fn finish(&mut self, result: Result<(), CallError>) -> bool {
         let is_first = matches!(self, Self::Pending);
         if is_first {
             *self = Self::Finished(result);
@@ -51,21 +51,21 @@ impl FirstStart {
 }
 
 /// One worker of the pool.
-pub(super) struct WorkerSlot<C, W> {
-    pub(super) process: Process<W>,
-    pub(super) first_start: FirstStart,
+pub(in crate::engine) struct WorkerSlot<C, W> {
+    pub(in crate::engine) process: Process<W>,
+    pub(in crate::engine) first_start: FirstStart,
     /// Calls that only this worker may run.
-    pub(super) pinned: VecDeque<C>,
+    pub(in crate::engine) pinned: VecDeque<C>,
     /// Programs that its process has to free.
-    pub(super) forget: Vec<u64>,
+    pub(in crate::engine) forget: Vec<u64>,
     /// Deadline of the running call, until the timer has handled it.
-    pub(super) deadline: Option<Instant>,
+    pub(in crate::engine) deadline: Option<Instant>,
     /// The programs that its process has loaded.
-    pub(super) loaded: HashMap<u64, Attached>,
+    pub(in crate::engine) loaded: HashMap<u64, Attached>,
 }
 
 impl<C, W> WorkerSlot<C, W> {
-    pub(super) fn new() -> Self {
+    pub(in crate::engine) fn new() -> Self {
         Self {
             process: Process::Down,
             first_start: FirstStart::Pending,
@@ -77,7 +77,7 @@ impl<C, W> WorkerSlot<C, W> {
     }
 
     /// Records the start of the process, or why it failed.
-    pub(super) fn process_started(&mut self, result: Result<Arc<W>, CallError>, ready_when: ReadyWhen) {
+    pub(in crate::engine) fn process_started(&mut self, result: Result<Arc<W>, CallError>, ready_when: ReadyWhen) {
         if ready_when == ReadyWhen::ProcessStarted || result.is_err() {
             self.first_start.finish(result.as_ref().map(|_| ()).map_err(Clone::clone));
         }
@@ -85,7 +85,7 @@ impl<C, W> WorkerSlot<C, W> {
     }
 
     /// Records that the process has ended. Returns its connection.
-    pub(super) fn process_ended(&mut self) -> Option<Arc<W>> {
+    pub(in crate::engine) fn process_ended(&mut self) -> Option<Arc<W>> {
         self.loaded.clear();
         self.forget.clear();
         self.deadline = None;
@@ -99,13 +99,13 @@ impl<C, W> WorkerSlot<C, W> {
     }
 
     /// Returns `true` if the supervisor has exited.
-    pub(super) fn is_retired(&self) -> bool {
+    pub(in crate::engine) fn is_retired(&self) -> bool {
         matches!(self.process, Process::Retired)
     }
 
     /// Takes the deadline of the running call if it has passed. Returns the connection to the
     /// worker.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Arc<W>> {
+    pub(in crate::engine) fn take_overdue(&mut self, now: Instant) -> Option<Arc<W>> {
         self.deadline.take_if(|deadline| *deadline <= now)?;
         self.process.conn().cloned()
     }

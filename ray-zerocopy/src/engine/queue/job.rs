@@ -10,7 +10,7 @@ use crate::engine::call::Call;
 use crate::engine::program::Program;
 
 /// The properties of a call that scheduling reads.
-pub(super) trait QueuedCall {
+pub(in crate::engine) trait QueuedCall {
     /// Program that a worker loads before it can run the call.
     type Program;
 
@@ -30,6 +30,9 @@ pub(super) trait QueuedCall {
     /// Returns `true` if the call may be retried.
     fn has_attempts_left(&self) -> bool;
 
+    /// Returns `true` if it needs no space in the queue.
+    fn is_admitted(&self) -> bool;
+
     /// Returns `true` if the deadline has passed.
     fn is_expired(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
@@ -37,25 +40,25 @@ pub(super) trait QueuedCall {
 }
 
 /// Attempt counters of a call.
-pub(super) struct Attempts<'a> {
+pub(in crate::engine) struct Attempts<'a> {
     /// Number of assignments to a worker, without the refunded ones.
-    pub(super) made: &'a mut u32,
+    pub(in crate::engine) made: &'a mut u32,
     /// Maximum number of attempts.
-    pub(super) allowed: u32,
+    pub(in crate::engine) allowed: u32,
     /// Number of successive workers that ended before they received the call.
-    pub(super) undelivered: &'a mut u32,
+    pub(in crate::engine) undelivered: &'a mut u32,
 }
 
 impl Attempts<'_> {
     /// Refunds the attempt of an assignment that the worker never received.
-    pub(super) fn refund(&mut self) {
+    pub(in crate::engine) fn refund(&mut self) {
         *self.made -= 1;
     }
 
     /// Counts a process that ended after the call was sent and before it was received. The first
     /// `limit` of them in a row are free, and the next one costs the attempt. Returns `true` if the
     /// call may be retried.
-    pub(super) fn count_undelivered(&mut self, limit: u32) -> bool {
+    pub(in crate::engine) fn count_undelivered(&mut self, limit: u32) -> bool {
         *self.undelivered += 1;
         if *self.undelivered <= limit {
             self.refund();
@@ -92,10 +95,14 @@ impl QueuedCall for Call {
     fn has_attempts_left(&self) -> bool {
         self.attempts < self.allowed
     }
+
+    fn is_admitted(&self) -> bool {
+        self.is_admitted
+    }
 }
 
 /// A job that has not been sent.
-pub(super) enum Job<C: QueuedCall> {
+pub(in crate::engine) enum Job<C: QueuedCall> {
     /// Run a call. If the worker does not have its program, load that first.
     Call(C),
     /// Load the program that every worker of the pool has.
@@ -106,7 +113,7 @@ pub(super) enum Job<C: QueuedCall> {
 }
 
 /// A job that was sent to a worker that has not replied yet.
-pub(super) enum InFlight<C: QueuedCall> {
+pub(in crate::engine) enum InFlight<C: QueuedCall> {
     /// Load a program. The call, if there is one, is sent next.
     Load(Arc<C::Program>, Option<C>),
     Call(C),
@@ -117,7 +124,7 @@ pub(super) enum InFlight<C: QueuedCall> {
 impl<C: QueuedCall> Job<C> {
     /// Converts the job to the one that is sent. `is_loaded` returns whether the worker has loaded
     /// a program.
-    pub(super) fn into_in_flight(self, is_loaded: impl FnOnce(u64) -> bool) -> InFlight<C> {
+    pub(in crate::engine) fn into_in_flight(self, is_loaded: impl FnOnce(u64) -> bool) -> InFlight<C> {
         match self {
             Self::Call(call) if is_loaded(call.program_key()) => InFlight::Call(call),
             Self::Call(call) => InFlight::Load(Arc::clone(call.program()), Some(call)),
@@ -141,7 +148,7 @@ impl<C: QueuedCall> From<InFlight<C>> for Job<C> {
 
 impl<C: QueuedCall> InFlight<C> {
     /// Returns the call that this job runs, or loads a program for.
-    pub(super) fn call(&self) -> Option<&C> {
+    pub(in crate::engine) fn call(&self) -> Option<&C> {
         match self {
             Self::Call(call) | Self::Load(_, Some(call)) => Some(call),
             Self::Load(_, None) | Self::Forget(_) | Self::ShutDown => None,

@@ -1,33 +1,35 @@
 //! The deadline thread of a pool: sleeps until the next deadline of a queued or running call.
 //!
-//! A queued call whose deadline has passed is answered here. For a running one, the thread hangs up
-//! on the worker, and the supervisor detects that and does the rest.
+//! A queued call whose deadline has passed is answered here. For a running one, the worker is told:
+//! see [`PoolWorker::expire`].
 
-use super::dispatch::{Dispatcher, fail_expired};
+use super::call_queue::CallQueue;
+use super::failures::fail_expired;
+use super::scheduler::PoolWorker;
 use crate::error::call::CallPhase;
 use crate::os::sync::now;
 
-/// Runs until the supervisors have exited.
-pub(super) fn run_deadline_timer(dispatcher: &Dispatcher) {
-    let mut scheduler = dispatcher.scheduler.lock();
+/// Runs until all workers have retired.
+pub(in crate::engine) fn run_deadline_timer<W: PoolWorker>(queue: &CallQueue<W>) {
+    let mut scheduler = queue.lock();
     while !scheduler.is_over() {
         let now = now();
         let (queued, running) = (scheduler.take_expired(now), scheduler.take_overdue(now));
         if !(queued.is_empty() && running.is_empty()) {
             drop(scheduler);
-            dispatcher.progress.notify_all();
-            for conn in running {
-                conn.expire();
+            queue.progress.notify_all();
+            for worker in running {
+                worker.expire();
             }
             for call in queued {
                 fail_expired(call, CallPhase::Queued);
             }
-            scheduler = dispatcher.scheduler.lock();
+            scheduler = queue.lock();
             continue;
         }
         scheduler.timer_wakes_at = scheduler.next_deadline();
         let pause = scheduler.timer_wakes_at.map(|wakes_at| wakes_at.saturating_duration_since(now));
-        scheduler = dispatcher.timer.wait(scheduler, pause);
+        scheduler = queue.timer.wait(scheduler, pause);
         scheduler.timer_wakes_at = None;
     }
 }

@@ -1,0 +1,313 @@
+//! The calls of one method that wait for a batch, and the tickets that bring them to workers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use super::batching::Batching;
+use super::choice::{choose, is_full};
+use super::member::{Member, Waiter};
+use super::reply::BatchReply;
+use super::stats::BatchReport;
+use crate::engine::Engine;
+use crate::engine::call::{Call, Receive, Reply};
+use crate::engine::deadline::time_to_enter;
+use crate::engine::message::Outgoing;
+use crate::engine::program::Program;
+use crate::engine::sys::entry::FnToken;
+use crate::engine::timer;
+use crate::error::call::{CallError, StartError};
+use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
+
+/// Properties of all batches of a method.
+pub(crate) struct Template {
+    pub(crate) program: Arc<Program>,
+    pub(crate) method: &'static str,
+    /// The function that runs a batch.
+    pub(crate) handler: FnToken,
+    pub(crate) attempts: u32,
+    pub(crate) actor: bool,
+    pub(crate) pinned: Option<usize>,
+    /// Whether a call may run again after its batch has failed: if the method takes `&self`.
+    pub(crate) is_repeatable: bool,
+}
+
+/// The calls of one method that wait for a batch.
+pub(crate) struct Batcher {
+    pub(super) template: Template,
+    limits: Batching,
+    pub(super) engine: Arc<dyn Engine>,
+    state: Mutex<State>,
+    /// Notified when the queue has space.
+    room: Condvar,
+    report: Mutex<BatchReport>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Member>,
+    /// Whether a ticket is in the engine's queue. One is enough: filling it sends the next one if
+    /// calls are left.
+    has_ticket: bool,
+    /// Number of tickets so far.
+    tickets: u64,
+    /// Number of batches that an engine without a queue of its own runs.
+    running: usize,
+    /// Number of callers that wait for space.
+    blocked: usize,
+    /// Deadlines of calls that have not been answered, or only recently.
+    deadlines: BTreeMap<(Instant, u64), Weak<Waiter>>,
+    /// The instants for which the timer is set, for a deadline and for a call that waits for others.
+    timer: Option<Instant>,
+    has_wait_timer: bool,
+}
+
+impl Batcher {
+    pub(crate) fn new(template: Template, limits: Batching, engine: Arc<dyn Engine>) -> Self {
+        let report = BatchReport { method: template.method.to_owned(), ..BatchReport::default() };
+        let (state, room) = Default::default();
+        Self { template, limits, engine, state, room, report: Mutex::new(report) }
+    }
+
+    pub(crate) fn method(&self) -> &'static str {
+        self.template.method
+    }
+
+    pub(crate) fn report(&self) -> BatchReport {
+        self.report.lock().clone()
+    }
+
+    /// Queues a call. If the queue is full and `wait` is set, waits for space. Returns the caller's
+    /// right to receive the result, if it has it.
+    ///
+    /// # Errors
+    /// Returns why the call may not enter.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        member: Member,
+        wait: bool,
+    ) -> Result<Option<Box<dyn Receive>>, Box<(Member, CallError)>> {
+        let caller = Arc::clone(&member.caller);
+        let mut state = match self.admit(&caller, wait) {
+            Ok(state) => state,
+            Err(error) => return Err(Box::new((member, error))),
+        };
+        state.waiting.push_back(member);
+        let timed = self.watch_deadline(&mut state, &caller);
+        let ticket = self.next_ticket(&mut state);
+        drop(state);
+        if let Err(error) = timed {
+            caller.answer(Err(error));
+        }
+        let Some(ticket) = ticket else { return Ok(None) };
+        let receiver = self.send_ticket(ticket);
+        // A right to receive the result of another call, or of several, is given back.
+        Ok(receiver.filter(|receiver| !receiver.is_exclusive() || caller.is_alone_in(ticket)))
+    }
+
+    /// Waits for space in the queue.
+    fn admit(&self, caller: &Waiter, wait: bool) -> Result<MutexGuard<'_, State>, CallError> {
+        let mut state = self.state.lock();
+        while state.waiting.len() >= self.engine.capacity() {
+            if !wait {
+                let (waiting, workers) = (state.waiting.len(), self.engine.size());
+                return Err(CallError::QueueFull { waiting, workers });
+            }
+            let left = time_to_enter(self.template.method, caller.deadline)?;
+            state.blocked += 1;
+            state = self.room.wait(state, left);
+            state.blocked -= 1;
+        }
+        Ok(state)
+    }
+
+    /// Returns the number of a ticket that has to be sent now, if calls wait and no ticket is under
+    /// way.
+    fn next_ticket(self: &Arc<Self>, state: &mut State) -> Option<u64> {
+        let oldest = state.waiting.front()?;
+        let is_busy = self.engine.batches_at_once().is_some_and(|limit| state.running >= limit);
+        if state.has_ticket || is_busy {
+            return None;
+        }
+        let due = oldest.since.checked_add(self.limits.wait);
+        if let Some(due) = due.filter(|due| *due > now() && !is_full(&state.waiting, &self.limits)) {
+            if !std::mem::replace(&mut state.has_wait_timer, true) && self.call_at(due, Self::wait_is_over).is_err() {
+                // Without a timer, the call does not wait for others.
+                state.has_wait_timer = false;
+            } else {
+                return None;
+            }
+        }
+        state.has_ticket = true;
+        state.tickets += 1;
+        if self.engine.batches_at_once().is_some() {
+            state.running += 1;
+        }
+        Some(state.tickets)
+    }
+
+    /// Puts a ticket into the queue of the engine.
+    fn send_ticket(self: &Arc<Self>, ticket: u64) -> Option<Box<dyn Receive>> {
+        let is_counted = self.engine.batches_at_once().is_some();
+        let reply = BatchReply::ticket(Arc::clone(self), ticket, is_counted);
+        let mut call = self.call(self.template.handler.clone(), Outgoing::default(), Reply::Batch(Box::new(reply)));
+        // An engine without a queue of its own gets the batch itself.
+        if is_counted && !call.fill() {
+            return None;
+        }
+        self.submit_admitted(call)
+    }
+
+    /// Submits a call that has been admitted to this queue before.
+    pub(super) fn submit_admitted(&self, call: Call) -> Option<Box<dyn Receive>> {
+        self.engine.submit(call, false).unwrap_or_else(|refused| {
+            let (call, error) = *refused;
+            call.answer(Err(error));
+            None
+        })
+    }
+
+    pub(super) fn call(&self, handler: FnToken, args: Outgoing, reply: Reply) -> Call {
+        let Template { program, method, attempts, actor, pinned, .. } = &self.template;
+        Call {
+            program: Arc::clone(program),
+            method,
+            handler,
+            args,
+            reply,
+            deadline: None,
+            allowed: *attempts,
+            attempts: 0,
+            unheard: 0,
+            actor: *actor,
+            pinned: *pinned,
+            is_admitted: true,
+        }
+    }
+
+    /// Takes the calls of the next batch, for a ticket that has reached a worker. Sends another
+    /// ticket if calls are left.
+    pub(super) fn take(self: &Arc<Self>) -> Vec<Member> {
+        let mut state = self.state.lock();
+        state.has_ticket = false;
+        let waiting = std::mem::take(&mut state.waiting);
+        let (answered, waiting) = waiting.into_iter().partition::<VecDeque<_>, _>(|call| call.caller.is_answered());
+        state.waiting = waiting;
+        let members = choose(&mut state.waiting, &self.limits);
+        let ticket = self.next_ticket(&mut state);
+        let wakes_callers = state.blocked > 0;
+        drop(state);
+        drop(answered);
+        if wakes_callers {
+            self.room.notify_all();
+        }
+        if let Some(ticket) = ticket {
+            // Drops the right to receive its result.
+            drop(self.send_ticket(ticket));
+        }
+        if !members.is_empty() {
+            self.report.lock().add(&members);
+        }
+        members
+    }
+
+    /// Answers all calls that wait, because their ticket cannot run.
+    pub(super) fn fail_waiting(&self, error: &CallError) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.has_ticket = false;
+            std::mem::take(&mut state.waiting)
+        };
+        self.room.notify_all();
+        for member in waiting {
+            member.caller.answer(Err(error.clone()));
+        }
+    }
+
+    /// Records that a batch has ended, on an engine without a queue of its own, and sends the next.
+    pub(super) fn batch_ended(self: &Arc<Self>) {
+        let ticket = {
+            let mut state = self.state.lock();
+            state.running -= 1;
+            self.next_ticket(&mut state)
+        };
+        if let Some(ticket) = ticket {
+            drop(self.send_ticket(ticket));
+        }
+    }
+
+    /// Sends a ticket for calls that have waited long enough for others.
+    fn wait_is_over(self: &Arc<Self>) {
+        let ticket = {
+            let mut state = self.state.lock();
+            state.has_wait_timer = false;
+            self.next_ticket(&mut state)
+        };
+        if let Some(ticket) = ticket {
+            drop(self.send_ticket(ticket));
+        }
+    }
+
+    /// Makes the timer answer the call when its deadline passes.
+    fn watch_deadline(self: &Arc<Self>, state: &mut State, caller: &Arc<Waiter>) -> Result<(), CallError> {
+        let Some((deadline, _)) = caller.deadline else { return Ok(()) };
+        let number = state.deadlines.last_key_value().map_or(0, |((_, number), _)| number + 1);
+        state.deadlines.insert((deadline, number), Arc::downgrade(caller));
+        self.set_timer(state, deadline)
+    }
+
+    fn set_timer(self: &Arc<Self>, state: &mut State, deadline: Instant) -> Result<(), CallError> {
+        if state.timer.is_some_and(|timer| timer <= deadline) {
+            return Ok(());
+        }
+        self.call_at(deadline, Self::expire)?;
+        state.timer = Some(deadline);
+        Ok(())
+    }
+
+    /// Answers the calls whose deadlines have passed, and sets the timer for the next deadline.
+    fn expire(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let now = now();
+        state.timer = None;
+        let mut expired = Vec::new();
+        while let Some(first) = state.deadlines.first_entry() {
+            let caller = first.get().upgrade().filter(|caller| !caller.is_answered());
+            match caller {
+                Some(_) if first.key().0 > now => break,
+                caller => expired.extend(caller),
+            }
+            first.remove();
+        }
+        let next = state.deadlines.first_key_value().map(|((deadline, _), _)| *deadline);
+        // The timer runs already, so it can be set.
+        let set = next.map_or(Ok(()), |deadline| self.set_timer(&mut state, deadline));
+        drop(state);
+        for caller in expired {
+            caller.expire();
+        }
+        if let Err(error) = set {
+            self.fail_waiting(&error);
+        }
+    }
+
+    fn call_at(self: &Arc<Self>, when: Instant, run: fn(&Arc<Self>)) -> Result<(), CallError> {
+        let timer = timer::shared().map_err(|error| {
+            let error = crate::os::limits::named("the timer thread could not be started", &error);
+            StartError::call(self.template.method, error.to_string())
+        })?;
+        let batcher = Arc::downgrade(self);
+        timer.run_at(when, move || {
+            if let Some(batcher) = batcher.upgrade() {
+                run(&batcher);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batcher").field("method", &self.template.method).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! Public API of the thread engine: `Threads` and its builder.
+
+use std::sync::Arc;
+
+use super::thread_engine::ThreadEngine;
+use crate::arena::arena::Arena;
+use crate::engine::Engine;
+use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
+use crate::engine::settings::Settings;
+use crate::error::call::{CallError, Worker};
+use crate::os::sync::Mutex;
+
+/// Threads of this process as workers. Cheap to clone; clones share the threads.
+///
+/// A call costs a microsecond or two, and its tensors are not copied. Each thread loads the
+/// pipeline once for itself: the weights are borrowed, and only the copied fields exist once for
+/// each thread. What threads cannot give: a crash of native code ends the program, and a method
+/// that does not return cannot be stopped.
+///
+/// The threads of tasks start at the first call of [`TaskWrapper::on`](crate::TaskWrapper::on).
+/// Each [`spawn`](crate::ActorWrapper::spawn) of actors starts its own.
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::tensor::{Device, Tensor};
+/// use ray_zerocopy::{ActorWrapper, Pipeline, TaskWrapper, Threads};
+///
+/// #[derive(Pipeline)]
+/// #[pipeline(init = Model::new)]
+/// struct Model { head: Linear }
+///
+/// #[ray_zerocopy::remote]
+/// impl Model {
+///     pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+///
+///     pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+/// }
+///
+/// fn main() -> ray_zerocopy::Result<()> {
+///     let model = Model::new(&Device::flex());
+///     let threads = Threads::new(2);
+///     let tasks = TaskWrapper::on(&threads, &model)?;
+///     let x = Tensor::<2>::ones([3, 4], &Device::flex());
+///     assert_eq!(tasks.predict(x.clone()).wait()?.into_data(), model.predict(x.clone()).into_data());
+///
+///     let actors = ActorWrapper::on(&threads, &model)?.spawn(2)?;
+///     assert_eq!(actors.predict(x).wait()?.dims(), [3, 2]);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Threads(Arc<Pool>);
+
+struct Pool {
+    settings: Settings,
+    engine: Mutex<Option<Arc<ThreadEngine>>>,
+}
+
+impl Threads {
+    /// Uses this number of threads, at least one. The cores are divided among them.
+    pub fn new(workers: usize) -> Self {
+        Self::builder().workers(workers).build()
+    }
+
+    /// Creates a builder.
+    pub fn builder() -> ThreadsBuilder {
+        ThreadsBuilder(Settings::default())
+    }
+
+    /// The threads that run tasks. Empty before the first
+    /// [`TaskWrapper::on`](crate::TaskWrapper::on).
+    pub fn workers(&self) -> Vec<Worker> {
+        let engine = self.0.engine.lock().clone();
+        engine.map(|engine| engine.workers()).unwrap_or_default()
+    }
+
+    /// Runs the queued tasks, rejects new ones, and ends the threads. Returns when they have ended.
+    /// A later [`TaskWrapper::on`](crate::TaskWrapper::on) starts new ones.
+    ///
+    /// Dropping the last clone and the last wrapper has the same effect.
+    pub fn shut_down(&self) {
+        let engine = self.0.engine.lock().take();
+        if let Some(engine) = engine {
+            engine.end();
+        }
+    }
+
+    /// Answers queued and running tasks with errors. A thread that runs a method ends when the
+    /// method returns.
+    pub fn shut_down_now(&self) {
+        let engine = self.0.engine.lock().take();
+        if let Some(engine) = engine {
+            engine.abort();
+        }
+    }
+
+    fn start(&self) -> Result<Arc<ThreadEngine>, CallError> {
+        let mut engine = self.0.engine.lock();
+        match &*engine {
+            Some(engine) => Ok(Arc::clone(engine)),
+            None => Ok(Arc::clone(engine.insert(ThreadEngine::start(&self.0.settings, None)?))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Threads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Threads").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+/// Builder of [`Threads`].
+#[derive(Debug, Clone)]
+pub struct ThreadsBuilder(Settings);
+
+impl ThreadsBuilder {
+    /// Sets the number of threads that run calls. Default: one for each core.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.0.workers = workers.max(1);
+        self
+    }
+
+    /// Sets the number of threads that each worker computes with, itself included. Default: the
+    /// number of cores divided by the number of workers.
+    #[must_use]
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.0.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets the capacity of the queue of tasks. Callers wait for space when it is full. Default:
+    /// 1024 calls.
+    #[must_use]
+    pub fn queue(mut self, calls: usize) -> Self {
+        self.0.queue = calls.max(1);
+        self
+    }
+
+    /// Creates the backend. The threads start when they are needed.
+    pub fn build(self) -> Threads {
+        Threads(Arc::new(Pool { settings: self.0, engine: Mutex::default() }))
+    }
+}
+
+impl sealed::Sealed for Threads {}
+
+impl Backend for Threads {
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
+        Ok(arena)
+    }
+
+    fn tasks(&self) -> crate::error::Result<EngineHandle> {
+        Ok(EngineHandle(self.start()?))
+    }
+
+    fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
+        let ActorSpec { mut settings, program } = spec;
+        settings.threads = settings.threads.or(self.0.settings.threads);
+        Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
+    }
+
+    fn handle(&self) -> Arc<dyn Backend> {
+        Arc::new(self.clone())
+    }
+}

@@ -1,0 +1,286 @@
+//! The engine behind `Threads`: starts and joins the threads.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use super::mailbox::Mailbox;
+use super::spin::spin;
+use super::worker::WorkerThread;
+use crate::engine::Engine;
+use crate::engine::call::{Call, Receive, Submitted};
+use crate::engine::program::{Attached, Program};
+use crate::engine::queue::call_queue::CallQueue;
+use crate::engine::queue::deadlines::run_deadline_timer;
+use crate::engine::queue::failures::{fail_shut_down, start_error};
+use crate::engine::queue::scheduler::{Assignment, Startup};
+use crate::engine::queue::worker_slot::ReadyWhen;
+use crate::engine::settings::Settings;
+use crate::error::call::{CallError, StartError, Worker};
+use crate::os::limits;
+use crate::os::sync::Mutex;
+
+/// State shared by the threads of a pool and its callers.
+pub(super) struct Shared {
+    pub(super) queue: CallQueue<Mailbox>,
+    /// The program that every thread loads when it starts: the pipeline of an actor.
+    pub(super) program: Option<Arc<Program>>,
+}
+
+impl Shared {
+    /// Wakes callers that wait for space in the queue, if an assignment has made some.
+    pub(super) fn wake_callers(&self, assignment: &Assignment<Call, Mailbox>) {
+        if assignment.wakes_callers {
+            self.queue.progress.notify_all();
+        }
+    }
+
+    fn send(&self, assignment: Assignment<Call, Mailbox>) {
+        self.wake_callers(&assignment);
+        assignment.conn.put(assignment.job);
+    }
+
+    /// Assigns jobs to idle threads until none is left.
+    fn assign_all(&self) {
+        loop {
+            let assignment = self.queue.lock().assign();
+            let Some(assignment) = assignment else { return };
+            self.send(assignment);
+        }
+    }
+}
+
+/// Threads that run calls, and the thread for their deadlines.
+pub(super) struct ThreadEngine {
+    shared: Arc<Shared>,
+    workers: usize,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The same threads, under a lock of their own: see `join`.
+    thread_ids: Mutex<HashSet<ThreadId>>,
+    /// The process that has the threads. A fork has a copy of this value, but not the threads.
+    owner: u32,
+}
+
+impl ThreadEngine {
+    /// Starts threads, which load `program` first. Returns when they are ready.
+    pub(super) fn start(settings: &Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        crate::panics::prepare();
+        let workers = settings.workers;
+        let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
+        let queue = CallQueue::new(workers, settings.queue, ready_when);
+        let engine = Arc::new(Self {
+            shared: Arc::new(Shared { queue, program }),
+            workers,
+            threads: Mutex::default(),
+            thread_ids: Mutex::default(),
+            owner: std::process::id(),
+        });
+        engine.start_threads(settings.threads_per_worker()).inspect_err(|_| engine.abort())?;
+        engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
+        Ok(engine)
+    }
+
+    fn start_threads(&self, threads_per_worker: usize) -> Result<(), CallError> {
+        let failed = |error: &dyn std::fmt::Display| StartError::Pool { reason: error.to_string() };
+        let timer = Arc::clone(&self.shared);
+        let timer = move || run_deadline_timer(&timer.queue);
+        let started = self.spawn("ray-zerocopy deadlines".to_owned(), timer).map_err(|error| failed(&error));
+        let mut started = started.map_err(CallError::from);
+        for index in 0..self.workers {
+            if started.is_ok() {
+                let shared = Arc::clone(&self.shared);
+                started = self.start_worker(index, threads_per_worker, move || WorkerThread::new(shared, index).run());
+            }
+            if started.is_err() {
+                self.shared.queue.lock().supervisors_missing(index);
+                return started;
+            }
+        }
+        started
+    }
+
+    /// Starts a thread with a rayon pool of its own. `run` is a job of that pool, so everything
+    /// that it computes uses the pool's threads.
+    fn start_worker(&self, index: usize, threads: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(|thread| {
+            let name = match thread.index() {
+                0 => format!("ray-zerocopy {index}"),
+                helper => format!("ray-zerocopy {index}.{helper}"),
+            };
+            self.spawn(name, || thread.run())
+        });
+        let pool = pool.build().map_err(|error| start_error(index, &error.to_string()))?;
+        // The pool's threads end after this job, when the pool is dropped.
+        pool.spawn(run);
+        Ok(())
+    }
+
+    fn spawn(&self, name: String, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name).spawn(run);
+        let thread = thread.map_err(|error| limits::named("a thread could not be started", &error))?;
+        self.thread_ids.lock().insert(thread.thread().id());
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Waits until every thread has started and loaded its program.
+    ///
+    /// # Errors
+    /// The first failure of a thread, or that one is not ready within the timeout.
+    fn wait_until_started(&self, timeout: Duration) -> Result<(), CallError> {
+        let until = Instant::now().checked_add(timeout);
+        let mut scheduler = self.shared.queue.lock();
+        loop {
+            let index = match scheduler.startup() {
+                Startup::Ready => return Ok(()),
+                Startup::Failed(error) => return Err(error),
+                Startup::Pending(index, _) => index,
+            };
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                let reason = format!(
+                    "the thread did not load the pipeline within {timeout:?}; `.start_timeout(..)` allows more time"
+                );
+                return Err(start_error(index, &reason));
+            }
+            scheduler = self.shared.queue.progress.wait(scheduler, left);
+        }
+    }
+
+    /// Runs the queued calls, rejects new ones, and waits until the threads have ended.
+    pub(super) fn end(&self) {
+        if self.is_fork() {
+            return;
+        }
+        self.shared.queue.lock().drain();
+        self.notify_lifecycle();
+        self.shared.assign_all();
+        self.join();
+    }
+
+    /// Answers queued and running calls with errors. Threads that run a method end when it returns.
+    pub(super) fn abort(&self) {
+        if self.is_fork() {
+            return;
+        }
+        let (calls, mailboxes) = self.shared.queue.lock().abort();
+        for mailbox in mailboxes {
+            mailbox.abort();
+        }
+        self.notify_lifecycle();
+        for call in calls {
+            fail_shut_down(call);
+        }
+        self.shared.assign_all();
+        self.threads.lock().clear();
+    }
+
+    fn notify_lifecycle(&self) {
+        self.shared.queue.progress.notify_all();
+        self.shared.queue.timer.notify_all();
+    }
+
+    /// Waits for the threads.
+    fn join(&self) {
+        // The engine may be dropped on one of its own threads, which cannot join itself: a result
+        // wakes its receiver, and a call may hold the last handle of the pool. Then the threads end
+        // without being joined.
+        if self.thread_ids.lock().contains(&std::thread::current().id()) {
+            return;
+        }
+        // The lock is held while the threads end, so that a second caller waits for them too.
+        for thread in self.threads.lock().drain(..) {
+            // The threads catch the panics of methods.
+            drop(thread.join());
+        }
+    }
+
+    /// Returns `true` in a fork of the process that has the threads.
+    fn is_fork(&self) -> bool {
+        self.owner != std::process::id()
+    }
+}
+
+impl Drop for ThreadEngine {
+    fn drop(&mut self) {
+        // A panicking program does not wait for queued calls.
+        if std::thread::panicking() {
+            self.abort();
+        } else {
+            self.end();
+        }
+    }
+}
+
+/// The caller's part in receiving a result: it spins for a short time before it sleeps.
+struct SpinFirst;
+
+impl Receive for SpinFirst {
+    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) {
+        spin(has_arrived);
+    }
+
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+}
+
+impl Engine for ThreadEngine {
+    fn size(&self) -> usize {
+        self.workers
+    }
+
+    fn capacity(&self) -> usize {
+        self.shared.queue.capacity()
+    }
+
+    fn shut_down(&self) {
+        self.end();
+    }
+
+    fn abort(&self) {
+        Self::abort(self);
+    }
+
+    fn submit(&self, call: Call, wait: bool) -> Submitted {
+        if self.is_fork() {
+            let error = CallError::forked(call.method);
+            return Err(Box::new((call, error)));
+        }
+        let deadline = call.deadline.map(|(deadline, _)| deadline);
+        let mut scheduler = match self.shared.queue.admit(&call, wait) {
+            Ok(scheduler) => scheduler,
+            Err(error) => return Err(Box::new((call, error))),
+        };
+        let next = scheduler.submit(call);
+        self.shared.queue.wake_timer(&scheduler, deadline);
+        drop(scheduler);
+        Ok(next.assignment.map(|assignment| {
+            self.shared.send(assignment);
+            Box::new(SpinFirst) as _
+        }))
+    }
+
+    fn forget(&self, key: u64) {
+        if !self.is_fork() {
+            self.shared.queue.lock().forget(key);
+            self.shared.assign_all();
+        }
+    }
+
+    fn workers(&self) -> Vec<Worker> {
+        if self.is_fork() {
+            return Vec::new();
+        }
+        self.shared.queue.lock().connections().map(|mailbox| mailbox.worker).collect()
+    }
+
+    fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
+        if self.is_fork() {
+            return Vec::new();
+        }
+        let scheduler = self.shared.queue.lock();
+        scheduler.reports(key).map(|(mailbox, report)| (mailbox.worker, report.clone())).collect()
+    }
+}

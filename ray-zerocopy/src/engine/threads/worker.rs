@@ -1,0 +1,119 @@
+//! Main loop of a thread: loads programs and runs calls.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::mailbox::{Mailbox, Running};
+use super::thread_engine::Shared;
+use crate::engine::call::Call;
+use crate::engine::program::{Attached, Program};
+use crate::engine::queue::job::Job;
+use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
+use crate::error::call::{CallError, Worker};
+use crate::panics;
+
+/// One thread of a pool, and the programs that it has loaded.
+pub(super) struct WorkerThread {
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
+    programs: HashMap<u64, Box<dyn Served>>,
+}
+
+impl WorkerThread {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let mailbox = Arc::new(Mailbox::new(Worker { index, pid: std::process::id() }));
+        Self { shared, mailbox, programs: HashMap::new() }
+    }
+
+    /// Runs until the pool closes.
+    pub(super) fn run(mut self) {
+        let index = self.mailbox.worker.index;
+        let shared = Arc::clone(&self.shared);
+        shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
+        shared.queue.progress.notify_all();
+        if let Some(program) = &shared.program {
+            // A failure is the result of the pool's start.
+            drop(self.load(program));
+        }
+        loop {
+            // A separate statement, so that the lock is released.
+            let next = shared.queue.lock().next_job(&self.mailbox);
+            let job = match next {
+                Some(assignment) => {
+                    shared.wake_callers(&assignment);
+                    assignment.job
+                }
+                None => self.mailbox.wait(),
+            };
+            match job {
+                Job::Call(call) => self.call(call),
+                Job::Load(program) => drop(self.load(&program)),
+                Job::Forget(key) => {
+                    let forgotten = self.programs.remove(&key);
+                    // A panic in the pipeline's `drop` has been printed, and does not affect other
+                    // programs.
+                    drop(panics::caught(|| drop(forgotten)));
+                }
+                Job::ShutDown => break,
+            }
+        }
+        drop(panics::caught(|| self.programs.clear()));
+        let mut scheduler = shared.queue.lock();
+        let connections = scheduler.process_ended(index);
+        scheduler.retire(index);
+        drop(scheduler);
+        drop(connections);
+        shared.queue.timer.notify_all();
+    }
+
+    /// Runs a call, and answers it.
+    fn call(&mut self, mut call: Call) {
+        if call.is_ticket() {
+            if !call.fill() {
+                return;
+            }
+            if let Some((deadline, _)) = call.deadline {
+                self.shared.queue.running_until(self.mailbox.worker.index, deadline);
+            }
+        }
+        let Call { program, method, handler, args, reply, deadline, .. } = call;
+        if !self.mailbox.begin(Running { reply, method, deadline }) {
+            return;
+        }
+        let result = self.load(&program).and_then(|()| {
+            let served = self.programs.get_mut(&program.key);
+            let result = match served {
+                Some(served) => served.call(&handler, args.received()),
+                None => Err(MethodError::not_loaded()),
+            };
+            result.map(|message| message.received()).map_err(|error| error.of(method, self.mailbox.worker))
+        });
+        self.mailbox.finish(result);
+        // May drop the last handle of the program, and so run user code.
+        drop(panics::caught(|| drop(program)));
+    }
+
+    /// Loads a program, unless it is loaded.
+    fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
+        if self.programs.contains_key(&program.key) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let Program { arena, loader, device, strict, memory, .. } = &**program;
+        let worker = self.mailbox.worker;
+        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory);
+        let result = loaded.map_err(|error| CallError::Load { worker, error });
+        let result = result.map(|(LoadedProgram { served, copied, decoding }, memory)| {
+            self.programs.insert(program.key, served);
+            let took = begun.elapsed().saturating_sub(memory.took);
+            Attached { copied, took, decoding, memory }
+        });
+        let loaded = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        let is_first_start = self.shared.queue.lock().load_finished(worker.index, program.key, result);
+        if is_first_start {
+            self.shared.queue.progress.notify_all();
+        }
+        loaded
+    }
+}

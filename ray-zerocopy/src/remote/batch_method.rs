@@ -1,0 +1,315 @@
+//! Methods whose calls can be put together: the trait that `#[remote(batch)]` implements for each of
+//! them, and the generic code that uses it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::caller::{Caller, Method};
+use super::method::{Arguments, RemoteMethod};
+use super::pending::Pending;
+use super::rows::{Divided, Rows, RowsResult};
+use super::wire::{Reader, WireError, Writer};
+use crate::engine::batch::batcher::{Batcher, Template};
+use crate::engine::batch::batching::Batching;
+use crate::engine::batch::member::{Member, Size, Waiter};
+use crate::engine::batch::message::{join, take_apart};
+use crate::engine::batch::stats::BatchReport;
+use crate::engine::call::Reply;
+use crate::engine::message::Outgoing;
+use crate::engine::served::MethodError;
+use crate::engine::sys::entry::FnToken;
+use crate::error::call::{CallError, CallPart, StartError};
+use crate::os::sync::Mutex;
+use crate::panics;
+
+/// A method under `#[remote(batch)]`, whose first argument has rows.
+pub trait BatchMethod<const INDEX: usize, A: BatchArguments, T: RowsResult>: RemoteMethod<INDEX, A, T> {
+    /// Cost of a row.
+    fn cost(row: &<A::First as Rows>::Row) -> usize;
+}
+
+/// Arguments of which the first has rows.
+pub trait BatchArguments: Arguments {
+    /// The type of the first argument.
+    type First: Rows;
+
+    /// The first argument.
+    fn first(&self) -> &Self::First;
+
+    /// Writes the other arguments, which are equal for all calls of a batch.
+    ///
+    /// # Errors
+    /// If one of them cannot be written.
+    fn put_rest(&self, wire: &Self::Wire, writer: &mut Writer) -> Result<(), WireError>;
+
+    /// Joins the first arguments of several calls, and keeps the other ones of the first call.
+    /// Returns `None` without a call.
+    fn join(calls: Vec<Self>) -> Option<Self>;
+}
+
+impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
+    type First = A;
+
+    fn first(&self) -> &A {
+        &self.0
+    }
+
+    fn put_rest(&self, (_, rest): &Self::Wire, writer: &mut Writer) -> Result<(), WireError> {
+        self.1.put(rest, writer)
+    }
+
+    fn join(calls: Vec<Self>) -> Option<Self> {
+        let mut rest = None;
+        let first = calls.into_iter().map(|(first, others)| {
+            rest.get_or_insert(others);
+            first
+        });
+        let first = A::join(first.collect());
+        Some((first, rest?))
+    }
+}
+
+/// The batches of a wrapper's methods.
+pub(crate) struct Batchers {
+    pub(crate) batching: Batching,
+    /// By method, and by the actor that has to run the call.
+    methods: Mutex<HashMap<(&'static str, Option<usize>), Arc<Batcher>>>,
+}
+
+impl Batchers {
+    pub(crate) fn new(batching: Batching) -> Arc<Self> {
+        Arc::new(Self { batching, methods: Mutex::default() })
+    }
+
+    /// Sizes and waiting times of the batches, by method.
+    pub(crate) fn reports(&self) -> Vec<BatchReport> {
+        let mut reports: Vec<_> = self.methods.lock().values().map(|batcher| batcher.report()).collect();
+        reports.sort_by(|one, other| one.method.cmp(&other.method));
+        reports
+    }
+
+    fn of(&self, caller: &Caller, method: &'static str, batch: &FnToken, is_repeatable: bool) -> Arc<Batcher> {
+        let mut methods = self.methods.lock();
+        let batcher = methods.entry((method, caller.pinned)).or_insert_with(|| {
+            let template = Template {
+                program: Arc::clone(&caller.program),
+                method,
+                handler: batch.clone(),
+                attempts: caller.options.attempts,
+                actor: caller.options.actor,
+                pinned: caller.pinned,
+                is_repeatable,
+            };
+            Arc::new(Batcher::new(template, self.batching, Arc::clone(&caller.engine)))
+        });
+        Arc::clone(batcher)
+    }
+}
+
+impl Caller {
+    /// Calls a method in a worker. If the wrapper puts calls together, this call may become part of
+    /// a batch.
+    pub fn remote_batch<P, const INDEX: usize, A, T>(&self, arguments: A) -> Pending<T>
+    where
+        P: BatchMethod<INDEX, A, T>,
+        A: BatchArguments,
+        T: RowsResult,
+    {
+        self.batched::<P, INDEX, A, T, T>(arguments, |reader| (P::wire().1.take)(reader))
+    }
+
+    /// Calls a method in a worker with a single row.
+    pub fn remote_row<P, const INDEX: usize, A, T>(&self, arguments: A) -> Pending<T::Row>
+    where
+        P: BatchMethod<INDEX, A, T>,
+        A: BatchArguments,
+        T: RowsResult,
+    {
+        self.batched::<P, INDEX, A, T, T::Row>(arguments, |reader| {
+            let result = (P::wire().1.take)(reader)?;
+            result
+                .into_row()
+                .ok_or_else(|| WireError::new("the result of one row has another number of rows".to_owned()))
+        })
+    }
+
+    fn batched<P, const INDEX: usize, A, T, R>(
+        &self,
+        arguments: A,
+        take: fn(&mut Reader) -> Result<R, WireError>,
+    ) -> Pending<R>
+    where
+        P: BatchMethod<INDEX, A, T>,
+        A: BatchArguments,
+        T: RowsResult,
+    {
+        let alone = Method::new::<P>(P::SOURCE.name, serve_rows::<P, INDEX, A, T>);
+        let put = |writer: &mut Writer| arguments.put(&P::wire().0, writer);
+        let Some(batchers) = &self.batchers else { return self.call(alone, put, take) };
+        let batch = FnToken::of(serve_batch::<P, INDEX, A, T> as super::hosted::Handler<P>);
+        let handlers = alone.handler.and_then(|alone| Ok((alone, batch.map_err(|error| error.to_string())?)));
+        let handlers = handlers.map_err(|reason| CallError::from(StartError::call(P::SOURCE.name, reason)));
+        let sized = handlers.and_then(|handlers| {
+            let (size, key) = size::<P, INDEX, A, T>(&arguments)?;
+            let mut writer = Writer::default();
+            put(&mut writer).map_err(|error| argument_error(P::SOURCE.name, error.to_string()))?;
+            Ok((handlers, size, key, writer.finish().shared()))
+        });
+        let ((alone, batch), size, key, args) = match sized {
+            Ok(sized) => sized,
+            Err(error) => return Pending::failed(error, take, P::SOURCE.name),
+        };
+        let bytes = args.segments.iter().map(|segment| segment.len()).sum();
+        let batcher = batchers.of(self, P::SOURCE.name, &batch, !P::SOURCE.exclusive);
+        self.submit_member(&batcher, args, alone, Size { bytes, ..size }, key, take)
+    }
+
+    fn submit_member<R>(
+        &self,
+        batcher: &Arc<Batcher>,
+        args: Outgoing,
+        handler: FnToken,
+        size: Size,
+        key: Vec<u8>,
+        take: fn(&mut Reader) -> Result<R, WireError>,
+    ) -> Pending<R> {
+        let (reply, answer) = Reply::channel();
+        let method = batcher.method();
+        let mut pending = Pending::new(answer, take, method);
+        let caller = Arc::new(Waiter::new(method, self.options.deadline(), reply));
+        let member = Member { args, handler, size, key, caller, since: Instant::now() };
+        match batcher.submit(member, self.options.wait) {
+            Ok(lone) => pending.lone = lone,
+            Err(refused) => {
+                let (member, error) = *refused;
+                member.caller.answer(Err(error));
+            }
+        }
+        pending
+    }
+}
+
+fn argument_error(method: &str, reason: String) -> CallError {
+    CallError::Wire { method: method.to_owned(), part: CallPart::Arguments, reason }
+}
+
+/// Size and key of a call.
+fn size<P, const INDEX: usize, A, T>(arguments: &A) -> Result<(Size, Vec<u8>), CallError>
+where
+    P: BatchMethod<INDEX, A, T>,
+    A: BatchArguments,
+    T: RowsResult,
+{
+    let name = P::SOURCE.name;
+    let first = arguments.first();
+    // Runs the user's cost function.
+    let row_cost = panics::caught(|| first.row_cost(&P::cost))
+        .map_err(|panic| argument_error(name, format!("the function that computes the cost panicked: {panic}")))?;
+    let mut rest = Writer::default();
+    arguments.put_rest(&P::wire().0, &mut rest).map_err(|error| argument_error(name, error.to_string()))?;
+    let mut key = first.shape();
+    key.extend(rest.finish().segments.iter().flat_map(|segment| segment.iter().copied()));
+    Ok((Size { rows: first.rows(), bytes: 0, row_cost }, key))
+}
+
+/// Runs a call alone in a worker. The result needs as many rows as the argument, as in a batch.
+fn serve_rows<P, const INDEX: usize, A, T>(
+    pipeline: &mut P,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), WireError>
+where
+    P: BatchMethod<INDEX, A, T>,
+    A: BatchArguments,
+    T: RowsResult,
+{
+    let (wire, result) = P::wire();
+    let arguments = A::take(&wire, reader)?;
+    let rows = arguments.first().rows();
+    match pipeline.run(arguments).divide(&[rows]) {
+        Divided::Parts(parts) => parts.first().map_or(Ok(()), |part| (result.put)(part, writer)),
+        Divided::Error(error) => (result.put)(&error, writer),
+        Divided::WrongNumber(found) => Err(WireError::new(wrong_number::<P, INDEX, A, T>(rows, found))),
+    }
+}
+
+fn wrong_number<P, const INDEX: usize, A, T>(rows: usize, found: usize) -> String
+where
+    P: BatchMethod<INDEX, A, T>,
+    A: BatchArguments,
+    T: RowsResult,
+{
+    format!("`{}` returned {found} rows for {rows} rows; it has to return one for each", P::SOURCE.name)
+}
+
+/// Runs a batch in a worker. A call whose arguments cannot be read fails alone.
+fn serve_batch<P, const INDEX: usize, A, T>(
+    pipeline: &mut P,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), WireError>
+where
+    P: BatchMethod<INDEX, A, T>,
+    A: BatchArguments,
+    T: RowsResult,
+{
+    let (wire, _) = P::wire();
+    let message = reader.take_message();
+    let (mut calls, mut failed) = (Vec::new(), Vec::new());
+    for call in take_apart(message).map_err(WireError::new)? {
+        let read = |call| A::take(&wire, &mut Reader::new(call, reader.device().clone()));
+        match call.and_then(|call| read(call).map_err(|error| wire_error(&error))) {
+            Ok(arguments) => {
+                calls.push(arguments);
+                failed.push(None);
+            }
+            Err(error) => failed.push(Some(error)),
+        }
+    }
+    let mut results = run_joined::<P, INDEX, A, T>(pipeline, calls)?.into_iter();
+    let missing = || Err(wire_error(&WireError::new("the batch has too few results".to_owned())));
+    let parts = failed.into_iter().map(|failed| match failed {
+        Some(error) => Err(error),
+        None => results.next().unwrap_or_else(missing),
+    });
+    writer.replace(join(parts.collect()).map_err(WireError::new)?);
+    Ok(())
+}
+
+/// Runs several calls as one. Returns the result of each.
+fn run_joined<P, const INDEX: usize, A, T>(
+    pipeline: &mut P,
+    calls: Vec<A>,
+) -> Result<Vec<Result<Outgoing, MethodError>>, WireError>
+where
+    P: BatchMethod<INDEX, A, T>,
+    A: BatchArguments,
+    T: RowsResult,
+{
+    let rows: Vec<_> = calls.iter().map(|call| call.first().rows()).collect();
+    let Some(joined) = A::join(calls) else { return Ok(Vec::new()) };
+    let put = |value: &T| {
+        let mut writer = Writer::default();
+        (P::wire().1.put)(value, &mut writer).map_err(|error| wire_error(&error))?;
+        Ok(writer.finish())
+    };
+    match pipeline.run(joined).divide(&rows) {
+        Divided::Parts(parts) => Ok(parts.iter().map(put).collect()),
+        // The calls of a method that takes `&self` are repeated one by one, since the error may be
+        // that of a single row.
+        Divided::Error(_) if !P::SOURCE.exclusive => {
+            Err(WireError::new(format!("`{}` returned an error for a batch", P::SOURCE.name)))
+        }
+        Divided::Error(error) => Ok(rows.iter().map(|_| put(&error)).collect()),
+        Divided::WrongNumber(found) => {
+            let reason = wrong_number::<P, INDEX, A, T>(rows.iter().sum(), found);
+            let error = MethodError::Wire { what: CallPart::Result.name().to_owned(), reason };
+            Ok(vec![Err(error); rows.len()])
+        }
+    }
+}
+
+fn wire_error(error: &WireError) -> MethodError {
+    MethodError::Wire { what: CallPart::ArgumentsOrResult.name().to_owned(), reason: error.to_string() }
+}

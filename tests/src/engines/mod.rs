@@ -1,0 +1,81 @@
+//! The conformance suite of engines: what a program may rely on wherever its calls run.
+//!
+//! `tests/engines.rs` runs it on threads and on local processes, `tests/ray_wrappers.rs` on a Ray
+//! cluster.
+
+pub mod actors;
+pub mod batches;
+pub mod failures;
+pub mod models;
+pub mod tasks;
+
+use burn::tensor::{Device, Distribution, Tensor};
+use ray_zerocopy::engine::Backend;
+use ray_zerocopy::{ActorWrapper, Actors, TaskWrapper};
+
+use crate::models::{TestModel, TestModelConfig};
+
+/// Rows and columns of the model.
+const SIZE: usize = 32;
+
+/// An engine under test.
+pub trait EngineUnderTest {
+    /// Its backend.
+    type Backend: Backend;
+
+    /// A backend with this number of workers of one thread each.
+    fn backend(workers: usize) -> Self::Backend;
+
+    /// Whether a worker that dies can be replaced: not if it is a thread.
+    const REPLACES_WORKERS: bool;
+}
+
+fn model() -> TestModel {
+    TestModelConfig::new(SIZE).init(&Device::flex())
+}
+
+fn input(rows: usize) -> Tensor<2> {
+    Tensor::random([rows, SIZE], Distribution::Default, &Device::flex())
+}
+
+fn tasks<E: EngineUnderTest>(workers: usize) -> TaskWrapper<TestModel> {
+    TaskWrapper::on(&E::backend(workers), &model()).expect("the model can be shared")
+}
+
+fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
+    let wrapper = ActorWrapper::on(&E::backend(count), &model()).expect("the model can be shared");
+    wrapper.threads_per_worker(1).spawn(count).expect("the actors start")
+}
+
+/// Expands to a module with one test for each function of the suite, run on an engine.
+#[macro_export]
+macro_rules! engine_conforms {
+    ($module:ident, $engine:ty) => {
+        mod $module {
+            use $crate::engines::{actors, batches, failures, tasks};
+
+            $crate::engine_conforms!(@tests $engine;
+                tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
+                tasks::values_and_containers_travel tasks::errors_of_a_method_are_values
+                tasks::results_can_be_gathered_and_awaited tasks::results_remain_after_a_timeout
+                actors::each_actor_has_its_own_state actors::calls_to_one_actor_keep_their_order
+                actors::changes_of_weights_are_private
+                batches::waiting_calls_run_as_one batches::lone_call_runs_alone batches::limits_are_kept
+                batches::rows_of_tensors_are_divided batches::calls_with_other_arguments_run_apart
+                batches::one_bad_row_is_its_own_error batches::failed_batch_is_repeated_row_by_row
+                batches::wrong_number_of_rows_is_an_error batches::batch_of_an_actor_changes_its_state_once
+                batches::panicking_cost_is_an_error batches::deadline_leaves_the_batch
+                batches::call_waits_for_others_if_asked
+                failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
+                failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
+                failures::closed_engine_refuses_calls
+            );
+        }
+    };
+    (@tests $engine:ty; $($place:ident::$name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            $place::$name::<$engine>();
+        }
+    )*};
+}

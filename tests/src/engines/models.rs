@@ -1,0 +1,82 @@
+//! A pipeline whose calls can be put together.
+
+use std::time::Duration;
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+use ray_zerocopy::Pipeline;
+
+/// A linear layer, and methods that say which batch they ran in.
+#[derive(Pipeline)]
+#[pipeline(init = BatchModel::new)]
+pub struct BatchModel {
+    /// The weights.
+    pub layer: Linear,
+    /// Number of batches of `learn`: the state of an actor.
+    #[pipeline(skip)]
+    pub batches: usize,
+}
+
+/// Cost of a text: its length. Panics if the text is `costly`.
+fn cost(text: &str) -> usize {
+    assert_ne!(text, "costly", "asked to panic");
+    text.len()
+}
+
+#[ray_zerocopy::remote]
+impl BatchModel {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { layer: LinearConfig::new(4, 3).init(device), batches: 0 }
+    }
+
+    /// Keeps the worker busy, so that calls have to wait.
+    pub fn sleep(&self, millis: u64) {
+        std::thread::sleep(Duration::from_millis(millis));
+    }
+
+    /// Returns each text in capitals, with the number of rows of the batch. `bad` is an error.
+    #[remote(batch, cost = cost)]
+    pub fn shout(&self, texts: Vec<String>) -> Vec<Result<(String, usize), String>> {
+        let rows = texts.len();
+        let shout = |text: String| match text.as_str() {
+            "bad" => Err(format!("`{text}` is not a word")),
+            _ => Ok((text.to_uppercase(), rows)),
+        };
+        texts.into_iter().map(shout).collect()
+    }
+
+    /// The forward pass.
+    #[remote(batch)]
+    pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        self.layer.forward(rows)
+    }
+
+    /// Repeats each text, and returns the number of rows of the batch. Fails as a whole, in the way
+    /// that a text asks for.
+    #[remote(batch)]
+    pub fn repeat(&self, texts: Vec<String>, times: usize) -> Result<(Vec<String>, Vec<usize>), String> {
+        let rows = texts.len();
+        if texts.iter().any(|text| text == "bad") {
+            return Err(format!("{rows} rows have a bad one"));
+        }
+        assert!(texts.iter().all(|text| text != "panic"), "asked to panic");
+        if texts.iter().any(|text| text == "short") {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        if texts.iter().any(|text| text == "die") {
+            crate::models::kill_myself();
+        }
+        Ok((texts.iter().map(|text| text.repeat(times)).collect(), vec![rows; rows]))
+    }
+
+    /// Counts batches, and returns the count for each text.
+    #[remote(batch)]
+    pub fn learn(&mut self, texts: Vec<String>) -> Result<Vec<usize>, String> {
+        self.batches += 1;
+        if texts.iter().any(|text| text == "bad") {
+            return Err(format!("batch {} has a bad row", self.batches));
+        }
+        Ok(vec![self.batches; texts.len()])
+    }
+}

@@ -1,0 +1,28 @@
+//! The conformance suite of engines on a Ray cluster.
+
+use std::sync::LazyLock;
+
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
+use ray_zerocopy_tests::engine_conforms;
+use ray_zerocopy_tests::engines::EngineUnderTest;
+
+const CPUS: usize = 4;
+
+static CLUSTER: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::local().cpus(CPUS).object_store(300 << 20).quiet().start().expect("Ray starts"));
+
+struct OnRay;
+
+impl EngineUnderTest for OnRay {
+    type Backend = ClusterTarget;
+
+    /// Ray has no pools of workers for tasks. The share of a task in the cluster's CPUs limits how
+    /// many of them run at the same time.
+    fn backend(workers: usize) -> ClusterTarget {
+        CLUSTER.with(Options::default().cpus(CPUS as f64 / workers as f64))
+    }
+
+    const REPLACES_WORKERS: bool = true;
+}
+
+engine_conforms!(cluster, super::OnRay);
