@@ -23,6 +23,7 @@ impl EngineUnderTest for OnRay {
     }
 
     const REPLACES_WORKERS: bool = true;
+    const PASSES_CALLS_ON: bool = true;
 }
 
 engine_conforms!(cluster, super::OnRay);

@@ -5,10 +5,10 @@ use crate::error::call::CallError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::member::Waiter;
 use super::batch::reply::{BatchReply, RunningBatch};
 use super::message::{Incoming, Outgoing};
 use super::sys::entry::FnToken;
+use super::waiter::Waiter;
 use crate::panics;
 
 /// The result of a call, as an engine delivers it.
@@ -16,34 +16,38 @@ pub(crate) type CallResult = Result<Incoming, CallError>;
 
 /// Where the result of a call goes.
 pub(crate) enum Reply {
-    /// To its caller.
-    Caller(oneshot::Sender<CallResult>),
-    /// To the caller of a call that has waited for a batch, and runs alone.
+    /// To its caller. A call that has waited for a batch, and runs alone, may be counted as one.
     Waiter(Arc<Waiter>, Option<RunningBatch>),
     /// To the callers of a batch.
     Batch(Box<BatchReply>),
 }
 
 impl Reply {
-    /// Returns a reply, and the receiver of the result that is sent to it.
-    pub(crate) fn channel() -> (Self, oneshot::Receiver<CallResult>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self::Caller(sender), receiver)
-    }
-
-    /// Delivers the result. A caller that has stopped waiting is ignored.
+    /// Delivers the result, unless the callers have been answered.
     pub(crate) fn send(self, result: CallResult) {
-        // Sending wakes the caller, which runs user code. A panic in it must not take the engine
-        // down.
-        let send = move || match self {
-            Self::Caller(sender) => drop(sender.send(result)),
+        match self {
             Self::Waiter(waiter, running) => {
                 waiter.answer(result);
                 drop(running);
             }
             Self::Batch(batch) => batch.send(result),
-        };
-        panics::caught(send).ok();
+        }
+    }
+
+    /// Returns `true` if no caller waits for the result any more because all have cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Waiter(waiter, _) => waiter.is_cancelled(),
+            Self::Batch(batch) => batch.is_cancelled(),
+        }
+    }
+
+    /// Time for which a worker may go on with a cancelled call.
+    fn grace(&self) -> Option<Duration> {
+        match self {
+            Self::Waiter(waiter, _) => waiter.grace,
+            Self::Batch(batch) => batch.grace(),
+        }
     }
 }
 
@@ -73,6 +77,26 @@ impl Call {
     /// Returns `true` if its deadline has passed.
     pub(crate) fn is_late(&self) -> bool {
         matches!(self.deadline, Some((until, _)) if until <= Instant::now())
+    }
+
+    /// Returns `true` if no caller waits for it any more.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.reply.is_cancelled()
+    }
+
+    /// Time for which a worker may go on with it after it was cancelled.
+    #[cfg(feature = "ray")]
+    pub(crate) fn grace(&self) -> Option<Duration> {
+        self.reply.grace()
+    }
+
+    /// Limits a cancelled call to its grace period. Returns the end of that.
+    pub(crate) fn limit_to_grace(&mut self, now: Instant) -> Option<Instant> {
+        let grace = self.reply.grace()?;
+        let until = now.checked_add(grace)?;
+        let is_earlier = self.deadline.is_none_or(|(deadline, _)| until < deadline);
+        is_earlier.then(|| self.deadline = Some((until, grace)))?;
+        Some(until)
     }
 
     /// Delivers the result. A caller that has stopped waiting is ignored.

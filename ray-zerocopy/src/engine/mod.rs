@@ -8,6 +8,8 @@
 //! | --- | --- |
 //! | `backend` | the interface between wrappers and engines |
 //! | `call` | a call, and how its result is delivered |
+//! | `waiter` | the caller of a call: it gets one result, and may cancel |
+//! | `cancellation` | cancellation inside of a method |
 //! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
 //! | `served` | the worker's side of a program: loading it, and running a method |
@@ -27,6 +29,7 @@ pub(crate) mod backend;
 pub(crate) mod batch;
 pub(crate) mod blocking;
 pub(crate) mod call;
+pub(crate) mod cancellation;
 pub(crate) mod deadline;
 pub(crate) mod frame;
 pub(crate) mod local;
@@ -39,6 +42,7 @@ pub(crate) mod settings;
 pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;
+pub(crate) mod waiter;
 
 use self::call::Call;
 use self::call::Submitted;
@@ -60,6 +64,9 @@ pub(crate) trait Engine: Send + Sync {
     /// the deadline passed while waiting for a place in the queue, or the engine has been shut
     /// down.
     fn submit(&self, call: Call, wait: bool) -> Submitted;
+
+    /// Removes queued calls that have been cancelled, and tells the workers that run such calls.
+    fn cancel(&self);
 
     /// Frees the workers' resources of a program.
     fn forget(&self, key: u64);

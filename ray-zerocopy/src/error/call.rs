@@ -64,6 +64,13 @@ pub enum CallError {
         /// The method.
         method: String,
     },
+    /// The call has been cancelled: with [`Pending::cancel`](crate::Pending::cancel), or by dropping
+    /// a [`Pending`](crate::Pending) that cancels.
+    #[error("`{method}` was cancelled by its caller")]
+    Cancelled {
+        /// The method.
+        method: String,
+    },
     /// The engine was shut down before the call could run.
     #[error("`{method}` was not run: the engine has been shut down")]
     ShutDown {

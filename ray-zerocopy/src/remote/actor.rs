@@ -260,7 +260,7 @@ impl<P: Remote> ActorWrapper<P> {
         let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
         let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
-        let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true };
+        let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true, grace: None };
         let caller = Caller { program, engine, options, pinned: None, batchers: None };
         Ok(Actors::new(caller))
     }

@@ -56,6 +56,16 @@ impl<P: Remote> Actors<P> {
         self
     }
 
+    /// Time for which an actor may go on with a call through this handle that has been
+    /// [cancelled](crate::Pending::cancel), before it is killed and replaced. By default it is not
+    /// killed. A thread cannot be killed.
+    #[must_use]
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.caller.options.grace = Some(grace);
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
     /// Puts calls together, as [`TaskWrapper::batch`](crate::TaskWrapper::batch) does. Each batch runs
     /// on one actor. If a batch of a method that takes `&mut self` fails, each of its calls gets the
     /// error: an actor's state may have changed.

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::caller::{Caller, Method};
+use super::canceller::{Canceller, Queue};
 use super::method::{Arguments, RemoteMethod};
 use super::pending::Pending;
 use super::rows::{Divided, Rows, RowsResult};
 use super::wire::{Reader, WireError, Writer};
 use crate::engine::batch::batcher::{Batcher, Template};
 use crate::engine::batch::batching::Batching;
-use crate::engine::batch::member::{Member, Size, Waiter};
+use crate::engine::batch::member::{Member, Size};
 use crate::engine::batch::message::{join, take_apart};
 use crate::engine::batch::stats::BatchReport;
-use crate::engine::call::Reply;
 use crate::engine::message::Outgoing;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::os::sync::Mutex;
 use crate::panics;
@@ -174,13 +175,13 @@ impl Caller {
         key: Vec<u8>,
         take: fn(&mut Reader) -> Result<R, WireError>,
     ) -> Pending<R> {
-        let (reply, answer) = Reply::channel();
         let method = batcher.method();
-        let mut pending = Pending::new(answer, take, method);
-        let caller = Arc::new(Waiter::new(method, self.options.deadline(), reply));
+        let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace);
+        let canceller = Canceller { waiter: Arc::clone(&caller), queue: Queue::Batcher(Arc::downgrade(batcher)) };
+        let mut pending = Pending::new(answer, take, method, canceller);
         let member = Member { args, handler, size, key, caller, since: Instant::now() };
         match batcher.submit(member, self.options.wait) {
-            Ok(lone) => pending.lone = lone,
+            Ok(lone) => pending.receive_by(lone),
             Err(refused) => {
                 let (member, error) = *refused;
                 member.caller.answer(Err(error));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch_method::Batchers;
+use super::canceller::{Canceller, Queue};
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
 use super::wire::{Reader, WireError, Writer};
@@ -13,6 +14,7 @@ use crate::engine::Engine;
 use crate::engine::call::{Call, Reply};
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
 use crate::report::processes::report;
@@ -27,6 +29,8 @@ pub(crate) struct Options {
     pub wait: bool,
     /// Whether the workers are actors.
     pub actor: bool,
+    /// Time for which a worker may go on with a cancelled call, before it is killed.
+    pub grace: Option<Duration>,
 }
 
 impl Options {
@@ -104,8 +108,6 @@ impl Caller {
         put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
         take: fn(&mut Reader) -> Result<T, WireError>,
     ) -> Pending<T> {
-        let (reply, answer) = Reply::channel();
-        let mut pending = Pending::new(answer, take, method.name);
         let mut writer = Writer::default();
         let put = put(&mut writer).map_err(|error| CallError::Wire {
             method: method.name.to_owned(),
@@ -117,13 +119,16 @@ impl Caller {
             Ok(handler) => handler,
             Err(error) => return Pending::failed(error, take, method.name),
         };
+        let (waiter, answer) = Waiter::new(method.name, self.options.deadline(), self.options.grace);
+        let canceller = Canceller { waiter: Arc::clone(&waiter), queue: Queue::Engine(Arc::downgrade(&self.engine)) };
+        let mut pending = Pending::new(answer, take, method.name, canceller);
         let call = Call {
             program: Arc::clone(&self.program),
             method: method.name,
             handler,
             args: writer.finish(),
-            reply,
-            deadline: self.options.deadline(),
+            reply: Reply::Waiter(Arc::clone(&waiter), None),
+            deadline: waiter.deadline,
             allowed: self.options.attempts,
             attempts: 0,
             unheard: 0,
@@ -132,7 +137,7 @@ impl Caller {
             is_admitted: false,
         };
         match self.engine.submit(call, self.options.wait) {
-            Ok(lone) => pending.lone = lone,
+            Ok(lone) => pending.receive_by(lone),
             Err(refused) => {
                 let (call, error) = *refused;
                 call.answer(Err(error));

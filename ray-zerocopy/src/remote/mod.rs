@@ -5,6 +5,7 @@ pub(crate) mod actor;
 pub(crate) mod actors;
 pub(crate) mod batch_method;
 pub(crate) mod caller;
+pub(crate) mod canceller;
 pub(crate) mod hosted;
 pub(crate) mod method;
 pub(crate) mod pending;

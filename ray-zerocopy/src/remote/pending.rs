@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
+use super::canceller::Canceller;
 use super::wire::{Reader, WireError};
 use crate::engine::blocking::blocking;
-use crate::engine::call::{CallResult, Receive, Reply};
+use crate::engine::call::{CallResult, Receive};
+use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart};
 use crate::error::{Error, Result};
+use crate::os::sync::Mutex;
 
 /// The result of a call in flight. Wait for it, or `.await` it on any executor. Tensors arrive on
 /// the `cpu` device.
 ///
-/// A call runs even if its `Pending` is dropped.
+/// A call runs even if its `Pending` is dropped, unless it is [`cancel_on_drop`](Self::cancel_on_drop).
 ///
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -49,7 +52,10 @@ pub struct Pending<T> {
     /// The process that made the call. A fork of it has this value too, but never gets the reply.
     process: u32,
     /// The right to receive the reply on the caller's thread, until it is used or given up.
-    pub(super) lone: Option<Box<dyn Receive>>,
+    lone: Mutex<Option<Box<dyn Receive>>>,
+    /// `None` for a call that was not made.
+    canceller: Option<Canceller>,
+    cancels_on_drop: bool,
 }
 
 impl<T> Pending<T> {
@@ -57,8 +63,50 @@ impl<T> Pending<T> {
         answer: oneshot::Receiver<CallResult>,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
+        canceller: Canceller,
     ) -> Self {
-        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
+        let mut pending = Self::of(answer, take, method);
+        pending.canceller = Some(canceller);
+        pending
+    }
+
+    fn of(
+        answer: oneshot::Receiver<CallResult>,
+        take: fn(&mut Reader) -> std::result::Result<T, WireError>,
+        method: &'static str,
+    ) -> Self {
+        let (process, lone) = (std::process::id(), Mutex::new(None));
+        Self { answer, take, method, taken: false, process, lone, canceller: None, cancels_on_drop: false }
+    }
+
+    /// Gives the caller the right to receive the reply.
+    pub(super) fn receive_by(&mut self, lone: Option<Box<dyn Receive>>) {
+        *self.lone.lock() = lone;
+    }
+
+    /// Cancels the call, unless its result has arrived. The result is then the error
+    /// [`CallError::Cancelled`].
+    ///
+    /// A call that waits for a worker never runs. In a worker that runs it,
+    /// [`cancelled()`](crate::cancelled) becomes `true`; if the wrapper has a
+    /// [`cancel_grace`](crate::TaskWrapper::cancel_grace), a worker process that goes on for longer
+    /// is killed and replaced. Other calls of the same batch go on.
+    pub fn cancel(&self) {
+        if self.process != std::process::id() {
+            return;
+        }
+        // The reply is not read by this thread then.
+        let lone = self.lone.lock().take();
+        drop(lone);
+        if let Some(canceller) = &self.canceller {
+            canceller.cancel();
+        }
+    }
+
+    /// Makes dropping this value [cancel](Self::cancel) the call.
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancels_on_drop = true;
+        self
     }
 
     pub(crate) fn failed(
@@ -66,9 +114,9 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        let (reply, answer) = Reply::channel();
-        reply.send(Err(error));
-        Self { answer, take, method, taken: false, process: std::process::id(), lone: None }
+        let (waiter, answer) = Waiter::new(method, None, None);
+        waiter.answer(Err(error));
+        Self::of(answer, take, method)
     }
 
     /// Waits for the result.
@@ -78,7 +126,8 @@ impl<T> Pending<T> {
     /// sent.
     pub fn wait(mut self) -> Result<T> {
         self.check_process()?;
-        if let Some(lone) = self.lone.take() {
+        let lone = self.lone.lock().take();
+        if let Some(lone) = lone {
             lone.receive(&|| self.answer.has_message());
         }
         let answer = if self.taken { None } else { self.receive(None) };
@@ -134,7 +183,8 @@ impl<T> Pending<T> {
 
     /// Leaves the reply to the engine's threads, since other calls may need the worker.
     fn give_up_right(&mut self) {
-        if let Some(lone) = self.lone.take() {
+        let lone = self.lone.lock().take();
+        if let Some(lone) = lone {
             if self.process == std::process::id() {
                 drop(lone);
             } else {
@@ -178,6 +228,9 @@ impl<T> Future for Pending<T> {
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
         self.give_up_right();
+        if self.cancels_on_drop && !self.taken {
+            self.cancel();
+        }
     }
 }
 

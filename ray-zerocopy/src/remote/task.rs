@@ -97,7 +97,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// of the first call.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
         let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
-        let options = Options { deadline: None, attempts: 3, wait: true, actor: false };
+        let options = Options { deadline: None, attempts: 3, wait: true, actor: false, grace: None };
         let EngineHandle(engine) = backend.tasks()?;
         Ok(Self::assemble(Caller { program, engine, options, pinned: None, batchers: None }))
     }
@@ -165,6 +165,14 @@ impl<P: Remote> TaskWrapper<P> {
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.deadline = Some(deadline))
+    }
+
+    /// Time for which a worker may go on with a call that has been
+    /// [cancelled](crate::Pending::cancel), before it is killed and replaced. By default it is not
+    /// killed. A thread cannot be killed.
+    #[must_use]
+    pub fn cancel_grace(self, grace: Duration) -> Self {
+        self.with(|options| options.grace = Some(grace))
     }
 
     /// Limit on the attempts of a task whose workers die. Default: 3.

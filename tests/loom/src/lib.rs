@@ -23,3 +23,11 @@
 mod engine;
 mod error;
 mod os;
+
+mod panics {
+    //! No call of a model panics.
+
+    pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+        Ok(call())
+    }
+}

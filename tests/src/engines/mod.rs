@@ -5,6 +5,7 @@
 
 pub mod actors;
 pub mod batches;
+pub mod cancellation;
 pub mod failures;
 pub mod models;
 pub mod tasks;
@@ -28,6 +29,9 @@ pub trait EngineUnderTest {
 
     /// Whether a worker that dies can be replaced: not if it is a thread.
     const REPLACES_WORKERS: bool;
+
+    /// Whether calls wait in a queue that is not that of the engine.
+    const PASSES_CALLS_ON: bool = false;
 }
 
 fn model() -> TestModel {
@@ -52,7 +56,7 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, failures, tasks};
+            use $crate::engines::{actors, batches, cancellation, failures, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -66,6 +70,10 @@ macro_rules! engine_conforms {
                 batches::wrong_number_of_rows_is_an_error batches::batch_of_an_actor_changes_its_state_once
                 batches::panicking_cost_is_an_error batches::deadline_leaves_the_batch
                 batches::call_waits_for_others_if_asked
+                cancellation::queued_call_never_runs cancellation::running_method_finds_out
+                cancellation::stubborn_worker_is_replaced cancellation::dropping_cancels_if_asked
+                cancellation::member_of_a_batch_leaves_it cancellation::result_that_has_arrived_stays
+                cancellation::call_to_an_actor_is_cancelled
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls

@@ -1,6 +1,6 @@
 //! A pipeline whose calls can be put together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -32,6 +32,28 @@ impl BatchModel {
 
     /// Keeps the worker busy, so that calls have to wait.
     pub fn sleep(&self, millis: u64) {
+        std::thread::sleep(Duration::from_millis(millis));
+    }
+
+    /// Creates a file.
+    pub fn note(&self, file: String) {
+        std::fs::write(file, "it ran").expect("the test's folder exists");
+    }
+
+    /// Creates the file `begun`, waits until it is cancelled, and creates the file `ended`.
+    pub fn wait_until_cancelled(&self, begun: String, ended: String) {
+        self.note(begun);
+        let until = Instant::now() + Duration::from_secs(60);
+        while !ray_zerocopy::cancelled() {
+            assert!(Instant::now() < until, "not cancelled");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.note(ended);
+    }
+
+    /// Creates the file `begun`, and does not ask whether it is cancelled.
+    pub fn ignore_cancellation(&self, begun: String, millis: u64) {
+        self.note(begun);
         std::thread::sleep(Duration::from_millis(millis));
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::batching::Batching;
 use super::choice::{choose, is_full};
-use super::member::{Member, Waiter};
+use super::member::Member;
 use super::reply::BatchReply;
 use super::stats::BatchReport;
 use crate::engine::Engine;
@@ -16,6 +16,7 @@ use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
 use crate::engine::timer;
+use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, StartError};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
 
@@ -101,8 +102,11 @@ impl Batcher {
         }
         let Some(ticket) = ticket else { return Ok(None) };
         let receiver = self.send_ticket(ticket);
-        // A right to receive the result of another call, or of several, is given back.
-        Ok(receiver.filter(|receiver| !receiver.is_exclusive() || caller.is_alone_in(ticket)))
+        // A right to receive the result of another call, or of several, is given back. So is one on an
+        // engine that runs the next batch when this result has been received: the caller may not wait
+        // for it.
+        let is_own = || caller.is_alone_in(ticket) && self.engine.batches_at_once().is_none();
+        Ok(receiver.filter(|receiver| !receiver.is_exclusive() || is_own()))
     }
 
     /// Waits for space in the queue.
@@ -221,6 +225,20 @@ impl Batcher {
         self.room.notify_all();
         for member in waiting {
             member.caller.answer(Err(error.clone()));
+        }
+    }
+
+    /// Removes calls that have been cancelled, and tells the engine.
+    pub(crate) fn cancel(&self) {
+        let mut state = self.state.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        let (cancelled, waiting) = waiting.into_iter().partition::<VecDeque<_>, _>(|call| call.caller.is_answered());
+        state.waiting = waiting;
+        drop(state);
+        if cancelled.is_empty() {
+            self.engine.cancel();
+        } else {
+            self.room.notify_all();
         }
     }
 

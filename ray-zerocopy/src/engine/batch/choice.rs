@@ -79,15 +79,14 @@ impl Total {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
     use std::time::Instant;
 
     use super::{choose, is_full};
     use crate::engine::batch::batching::Batching;
-    use crate::engine::batch::member::{Member, Size, Waiter};
-    use crate::engine::call::Reply;
+    use crate::engine::batch::member::{Member, Size};
     use crate::engine::message::Outgoing;
     use crate::engine::sys::entry::FnToken;
+    use crate::engine::waiter::Waiter;
 
     /// A queue of calls with these rows, costs of a row, and keys.
     fn queue(calls: &[(usize, usize, u8)]) -> VecDeque<Member> {
@@ -96,7 +95,7 @@ mod tests {
             handler: FnToken::named("none"),
             size: Size { rows, bytes: 100 * rows, row_cost },
             key: vec![key],
-            caller: Arc::new(Waiter::new("none", None, Reply::channel().0)),
+            caller: Waiter::new("none", None, None).0,
             since: Instant::now(),
         };
         calls.iter().map(member).collect()

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `batching` | `Batching`, the limits of a batch |
 //! | `batcher` | the calls that wait, and the tickets |
-//! | `member` | one call, its deadline and its caller |
+//! | `member` | one call |
 //! | `choice` | selects the calls of the next batch |
 //! | `message` | messages of several calls in one |
 //! | `reply` | takes a batch's result apart, and repeats its calls one by one if it fails |

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::batcher::Batcher;
-use super::member::{Member, Waiter};
+use super::member::Member;
 use super::message;
 use crate::engine::call::{Call, CallResult, Reply};
 use crate::engine::timer;
+use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart};
 
 /// The callers of a batch. Before a worker is free for it, a ticket: no callers yet.
@@ -52,6 +53,17 @@ impl BatchReply {
             }
             Err(error) => self.fail(members, &error),
         }
+    }
+
+    /// Returns `true` if all callers have cancelled.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_filled && self.members.iter().all(|member| member.caller.is_cancelled())
+    }
+
+    /// The longest grace period of the callers. `None` if one of them has none.
+    pub(crate) fn grace(&self) -> Option<std::time::Duration> {
+        let graces: Option<Vec<_>> = self.members.iter().map(|member| member.caller.grace).collect();
+        graces?.into_iter().max()
     }
 
     fn wire_error(&self, reason: String) -> CallError {

@@ -100,11 +100,21 @@ pub(super) struct Closed<C: QueuedCall> {
     pub(super) is_expired: bool,
 }
 
+/// A call in flight that has been cancelled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Cancelled {
+    pub(super) serial: u64,
+    /// The end of its grace period.
+    pub(super) until: Option<Instant>,
+}
+
 pub(super) struct ConnState<C: QueuedCall> {
     phase: Phase<C>,
     link: Link,
     /// Number of jobs so far. It identifies the current one, here and in the worker's replies.
     serial: u64,
+    /// The last job whose cancellation the worker was told.
+    cancelled: u64,
     /// The programs that the process has loaded.
     loaded: HashSet<u64>,
     /// Number of replies of the process.
@@ -119,6 +129,7 @@ impl<C: QueuedCall> ConnState<C> {
             phase: Phase::Idle(NextReader::Any),
             link: Link::Open,
             serial: 0,
+            cancelled: 0,
             loaded: HashSet::new(),
             replies: 0,
             panic: None,
@@ -296,6 +307,17 @@ impl<C: QueuedCall> ConnState<C> {
     pub(super) fn restore(&mut self, job: InFlight<C>, now: Instant) -> Effect {
         self.phase = Phase::InFlight { job, reader: Reader::Supervisor, since: now };
         Effect::WakeSupervisor
+    }
+
+    /// Returns the call in flight if it has been cancelled, once. Its deadline becomes the end of its
+    /// grace period.
+    pub(super) fn cancel(&mut self, now: Instant) -> Option<Cancelled> {
+        let Phase::InFlight { job: InFlight::Call(call), .. } = &mut self.phase else { return None };
+        if self.cancelled == self.serial || !call.is_cancelled() {
+            return None;
+        }
+        self.cancelled = self.serial;
+        Some(Cancelled { serial: self.serial, until: call.limit_to_grace(now) })
     }
 
     /// Takes the job in flight, because the process has ended.

@@ -13,7 +13,7 @@ use super::worker_conn::{ReadBy, SendError, WorkerConn};
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
-use crate::engine::queue::failures::{fail_expired, fail_lost, fail_shut_down, start_error};
+use crate::engine::queue::failures::{discard, fail_expired, fail_lost, fail_shut_down, start_error};
 use crate::engine::queue::job::{Job, QueuedCall};
 use crate::engine::queue::scheduler::{self, Next};
 use crate::engine::queue::worker_slot::ReadyWhen;
@@ -118,6 +118,11 @@ impl Dispatcher {
                     }
                     next
                 }
+                Err(SendError::Cancelled(job)) => {
+                    let next = self.queue.lock().next_job(&conn);
+                    discard(job);
+                    next
+                }
                 Err(SendError::Unsendable(job, error)) => self.fail_unsendable(&conn, job, &error),
             };
         }
@@ -175,6 +180,23 @@ impl Dispatcher {
     /// sent.
     fn assign(&self) -> Option<Assignment> {
         self.queue.lock().assign()
+    }
+
+    /// Removes cancelled calls from the queue, and tells the workers that run such calls.
+    pub(super) fn cancel(&self) {
+        let (calls, connections) = {
+            let mut scheduler = self.queue.lock();
+            (scheduler.take_cancelled(), scheduler.connections().cloned().collect::<Vec<_>>())
+        };
+        if !calls.is_empty() {
+            self.queue.progress.notify_all();
+        }
+        calls.into_iter().for_each(discard);
+        for conn in connections {
+            if let Some(until) = conn.cancel() {
+                self.queue.running_until(conn.worker.index, until);
+            }
+        }
     }
 
     /// Sends the call for which a worker has just loaded the program.

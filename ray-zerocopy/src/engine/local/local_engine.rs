@@ -218,6 +218,12 @@ impl Engine for LocalEngine {
         self.dispatcher.submit(call, wait)
     }
 
+    fn cancel(&self) {
+        if !self.is_fork() {
+            self.dispatcher.cancel();
+        }
+    }
+
     fn forget(&self, key: u64) {
         if !self.is_fork() {
             self.dispatcher.queue.lock().forget(key);

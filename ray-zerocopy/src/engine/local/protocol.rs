@@ -1,7 +1,7 @@
 //! Messages between owner and worker.
 //!
-//! The owner sends one request at a time. Each request except `ShutDown` has one answer, and the
-//! next request is sent after it. Both carry the request's number, so that an answer cannot be
+//! The owner sends one request at a time. Each request except `ShutDown` and `Cancel` has one answer,
+//! and the next request is sent after it. Both carry the request's number, so that an answer cannot be
 //! matched to another request.
 
 use crate::engine::served::MethodError;
@@ -28,6 +28,8 @@ pub(crate) enum Request {
     Call { key: u64, handler: FnToken },
     /// Free a program.
     Forget { key: u64 },
+    /// The running call, which has this number, has been cancelled. Has no answer.
+    Cancel,
     /// Exit.
     ShutDown,
 }

@@ -17,7 +17,7 @@ use super::transport::{Delivery, Event};
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
-use crate::engine::queue::failures::{fail_expired, fail_lost, start_error};
+use crate::engine::queue::failures::{discard, fail_expired, fail_lost, start_error};
 use crate::engine::queue::job::{InFlight, Job, QueuedCall};
 use crate::error::call::{CallPhase, Worker};
 use crate::os::sync::now;
@@ -210,6 +210,9 @@ impl Supervisor {
     /// Retries the call that was in flight when the process ended, or answers it if it has no
     /// attempt left.
     fn retry_or_fail(&self, worker: Worker, call: Call, exit: WorkerExit) {
+        if call.is_cancelled() {
+            return discard(call);
+        }
         if self.is_aborting() {
             return fail_lost(call, worker, "the engine was aborted".to_owned());
         }

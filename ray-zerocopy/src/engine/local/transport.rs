@@ -65,6 +65,9 @@ pub struct Received<M> {
     pub fds: Vec<OwnedFd>,
 }
 
+/// Maximum size of a packet that [`Connection::peek`] reads.
+const PEEK: usize = 256;
+
 /// Result of waiting for a packet.
 #[derive(Debug)]
 pub enum Wait {
@@ -214,6 +217,17 @@ impl Connection {
     /// Receives an event that has already arrived. Does not wait.
     pub(super) fn next_at_once<M: DeserializeOwned>(&self) -> io::Result<Event<M>> {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
+    }
+
+    /// Returns the message of the next packet if it has arrived and is small, and leaves the packet in
+    /// the socket.
+    pub(super) fn peek<M: DeserializeOwned>(&self) -> Option<M> {
+        let mut bytes = [0; PEEK];
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::TRUNC;
+        let received = retry(|| recv(&self.0, &mut bytes[..], flags)).ok()?;
+        let packet = bytes.get(..received.1)?;
+        let frame = frame(packet, &mut Vec::new()).ok()?;
+        parse(&frame).ok().map(|(message, _)| message)
     }
 
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rustix::net::SocketType;
@@ -15,6 +16,7 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
+use crate::engine::cancellation;
 use crate::engine::message::Outgoing;
 use crate::os::limits;
 use crate::panics;
@@ -128,6 +130,7 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
     let connection = Arc::new(connection);
     last_words(&connection);
+    look_for_cancellation(&connection);
     let ready = match watch(&connection, owner) {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
@@ -159,6 +162,29 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
             die();
         }
     }
+}
+
+/// The number of the call that runs now, or 0.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+/// Makes [`cancelled`](crate::cancelled) look for a cancellation of the running call. It is a packet
+/// that stays in the socket: the main loop receives nothing while a call runs.
+fn look_for_cancellation(connection: &Arc<Connection>) {
+    let connection = Arc::clone(connection);
+    let last = AtomicU64::new(0);
+    cancellation::install_for_process(move || {
+        let running = RUNNING.load(Ordering::Acquire);
+        if running == 0 || last.load(Ordering::Relaxed) == running {
+            return running != 0;
+        }
+        let is_cancelled = connection
+            .peek()
+            .is_some_and(|(serial, request): (u64, Request)| serial == running && matches!(request, Request::Cancel));
+        if is_cancelled {
+            last.store(running, Ordering::Relaxed);
+        }
+        is_cancelled
+    });
 }
 
 /// Ensures that this process ends with its owner, even while a method runs.
@@ -225,10 +251,12 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
             }
         }
         Request::Call { key, handler } => {
+            RUNNING.store(serial, Ordering::Release);
             let result = match programs.get_mut(&key) {
                 Some(program) => program.call(&handler, request.payload),
                 None => Err(MethodError::not_loaded()),
             };
+            RUNNING.store(0, Ordering::Release);
             // Output is flushed before the result is sent. The owner may end as soon as it has the
             // result, and its workers end with it. An error is ignored: standard output belongs to
             // the owner, which may have closed it.
@@ -248,6 +276,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
             drop(panics::caught(|| drop(forgotten)));
             answer(connection, serial, &Answer::Forgotten, &nothing)
         }
+        // It was sent while the call ran, and has come too late.
+        Request::Cancel => Ok(()),
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
             drop(std::io::stdout().flush());
@@ -268,6 +298,7 @@ mod tests {
     use super::super::process::Process;
     use super::super::protocol::{Answer, Request};
     use super::super::transport::Connection;
+    use crate::engine::cancellation;
     use crate::engine::message::Outgoing;
     use crate::engine::settings::Settings;
 

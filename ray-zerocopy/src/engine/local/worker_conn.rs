@@ -4,7 +4,7 @@
 //! transitions. This file adds the lock, the supervisor's wait for its turn, and the socket.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
 use super::protocol::{Answer, Request};
@@ -24,6 +24,8 @@ pub(super) enum SendError {
     Gone(Job<Call>),
     /// The deadline of the call has passed before it was sent.
     Expired(Job<Call>),
+    /// The call has been cancelled.
+    Cancelled(Job<Call>),
     /// The process is running, but the job cannot be sent.
     Unsendable(Job<Call>, io::Error),
 }
@@ -92,6 +94,11 @@ impl WorkerConn {
         let mut state = self.state.lock();
         if state.conn.is_closed() {
             return Err(Box::new(SendError::Gone(job.into())));
+        }
+        // Checked under the lock, so that a thread that cancels the call afterwards finds it in
+        // flight.
+        if job.call().is_some_and(Call::is_cancelled) {
+            return Err(Box::new(SendError::Cancelled(job.into())));
         }
         let fds = match &job {
             InFlight::Load(program, _) => program.arena.fds(),
@@ -255,6 +262,16 @@ impl WorkerConn {
     /// Returns `true` if this side has hung up because the deadline of the call had passed.
     pub(super) fn is_expired(&self) -> bool {
         self.state.lock().conn.is_expired()
+    }
+
+    /// Tells the worker that its call has been cancelled, if it has. Returns the end of the call's
+    /// grace period.
+    pub(super) fn cancel(&self) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let cancelled = state.conn.cancel(now())?;
+        // A worker that has ended, or a full socket: the grace period ends the call.
+        drop(self.connection.try_send(&(cancelled.serial, Request::Cancel)));
+        cancelled.until
     }
 
     /// Hangs up. The supervisor detects that, and starts another process.

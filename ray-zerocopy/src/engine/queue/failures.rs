@@ -4,6 +4,13 @@ use std::time::Duration;
 
 use crate::engine::call::Call;
 use crate::error::call::{CallError, CallPhase, StartError, Worker};
+use crate::panics;
+
+/// Drops a call that has been answered: it was cancelled.
+pub(in crate::engine) fn discard<T>(call: T) {
+    // Dropping the program may run user code.
+    panics::caught(|| drop(call)).ok();
+}
 
 /// Answers a call whose deadline has passed.
 pub(in crate::engine) fn fail_expired(call: Call, phase: CallPhase) {

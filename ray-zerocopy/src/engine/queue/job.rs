@@ -30,6 +30,12 @@ pub(in crate::engine) trait QueuedCall {
     /// Returns `true` if the call may be retried.
     fn has_attempts_left(&self) -> bool;
 
+    /// Returns `true` if no caller waits for it any more.
+    fn is_cancelled(&self) -> bool;
+
+    /// Limits a cancelled call to its grace period. Returns the end of that.
+    fn limit_to_grace(&mut self, now: Instant) -> Option<Instant>;
+
     /// Returns `true` if it needs no space in the queue.
     fn is_admitted(&self) -> bool;
 
@@ -98,6 +104,14 @@ impl QueuedCall for Call {
 
     fn is_admitted(&self) -> bool {
         self.is_admitted
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled()
+    }
+
+    fn limit_to_grace(&mut self, now: Instant) -> Option<Instant> {
+        self.limit_to_grace(now)
     }
 }
 

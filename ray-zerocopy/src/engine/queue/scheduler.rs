@@ -354,16 +354,24 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Takes the queued calls whose deadline has passed.
     pub(in crate::engine) fn take_expired(&mut self, now: Instant) -> Vec<C> {
-        let is_expired = |call: &C| call.is_expired(now);
+        self.take_if(|call| call.is_expired(now))
+    }
+
+    fn take_if(&mut self, is_taken: impl Fn(&C) -> bool) -> Vec<C> {
         let mut taken = Vec::new();
         for queue in self.queues() {
-            if queue.iter().any(is_expired) {
-                let (expired, left) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(is_expired);
+            if queue.iter().any(&is_taken) {
+                let (found, left) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(&is_taken);
                 *queue = left;
-                taken.extend(expired);
+                taken.extend(found);
             }
         }
         taken
+    }
+
+    /// Takes the queued calls for which no caller waits any more.
+    pub(in crate::engine) fn take_cancelled(&mut self) -> Vec<C> {
+        self.take_if(QueuedCall::is_cancelled)
     }
 
     /// Returns the workers that run a call whose deadline has passed, each once per call.

@@ -1,7 +1,7 @@
 //! Calls and connections of the unit tests: plain numbers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::job::{Attempts, QueuedCall};
 use super::scheduler::PoolWorker;
@@ -16,14 +16,18 @@ pub(in crate::engine) struct TestCall {
     pub(in crate::engine) deadline: Option<Instant>,
     pub(in crate::engine) made: u32,
     pub(in crate::engine) undelivered: u32,
+    pub(in crate::engine) cancelled: bool,
 }
 
 impl TestCall {
+    /// The grace period of a cancelled call.
+    pub(in crate::engine) const GRACE: Duration = Duration::from_secs(3);
+
     /// Maximum number of attempts.
     pub(in crate::engine) const ALLOWED: u32 = 2;
 
     pub(in crate::engine) fn new(id: u32) -> Self {
-        Self { id, program: Arc::new(1), pinned: None, deadline: None, made: 0, undelivered: 0 }
+        Self { id, program: Arc::new(1), pinned: None, deadline: None, made: 0, undelivered: 0, cancelled: false }
     }
 
     pub(in crate::engine) fn of_program(self, key: u64) -> Self {
@@ -64,6 +68,15 @@ impl QueuedCall for TestCall {
 
     fn is_admitted(&self) -> bool {
         false
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled
+    }
+
+    fn limit_to_grace(&mut self, now: Instant) -> Option<Instant> {
+        self.deadline = Some(now + Self::GRACE);
+        self.deadline
     }
 
     fn has_attempts_left(&self) -> bool {

@@ -65,13 +65,24 @@ impl Mailbox {
         }
     }
 
-    /// Records the call that the thread runs from now on. Returns `false` if its deadline has
-    /// passed, and answers it in that case.
+    /// Records the call that the thread runs from now on. Returns `false` if it need not run: its
+    /// deadline has passed, and it is answered, or it has been cancelled.
     pub(super) fn begin(&self, running: Running) -> bool {
         // Recorded before the check, so that the deadline thread finds the call if its deadline
         // passes after the check.
         *self.running.lock() = Some(running);
-        !self.fail_if_late(CallPhase::Queued)
+        if self.fail_if_late(CallPhase::Queued) {
+            return false;
+        }
+        let is_cancelled = |running: &mut Running| running.reply.is_cancelled();
+        let cancelled = self.running.lock().take_if(is_cancelled);
+        cancelled.is_none()
+    }
+
+    /// Returns `true` if no caller waits for the running call any more. Called by the thread, while
+    /// it runs one.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.running.lock().as_ref().is_none_or(|running| running.reply.is_cancelled())
     }
 
     /// Answers the running call, unless it has been answered already.

@@ -13,7 +13,7 @@ use crate::engine::call::{Call, Receive, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
 use crate::engine::queue::deadlines::run_deadline_timer;
-use crate::engine::queue::failures::{fail_shut_down, start_error};
+use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
@@ -260,6 +260,17 @@ impl Engine for ThreadEngine {
             self.shared.send(assignment);
             Box::new(SpinFirst) as _
         }))
+    }
+
+    /// A thread that runs a cancelled call finds out by itself, and cannot be stopped otherwise.
+    fn cancel(&self) {
+        if !self.is_fork() {
+            let calls = self.shared.queue.lock().take_cancelled();
+            if !calls.is_empty() {
+                self.shared.queue.progress.notify_all();
+            }
+            calls.into_iter().for_each(discard);
+        }
     }
 
     fn forget(&self, key: u64) {

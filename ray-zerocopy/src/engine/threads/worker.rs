@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::mailbox::{Mailbox, Running};
 use super::thread_engine::Shared;
 use crate::engine::call::Call;
+use crate::engine::cancellation;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::job::Job;
 use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
@@ -29,6 +30,8 @@ impl WorkerThread {
     /// Runs until the pool closes.
     pub(super) fn run(mut self) {
         let index = self.mailbox.worker.index;
+        let mailbox = Arc::clone(&self.mailbox);
+        cancellation::install_for_thread(move || mailbox.is_cancelled());
         let shared = Arc::clone(&self.shared);
         shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
         shared.queue.progress.notify_all();

@@ -1,7 +1,7 @@
 //! A call that has been submitted to Ray. The first of its result and its deadline completes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -28,9 +28,13 @@ struct Inner {
     reference: Mutex<Option<Py<PyAny>>>,
     pub(super) method: &'static str,
     pub(super) deadline: Option<(Instant, Duration)>,
+    /// Whether a worker that goes on with the call after it was cancelled is killed.
+    has_grace: bool,
     payload: Payload,
     /// Index of the actor that runs it, or `usize::MAX`.
     actor: AtomicUsize,
+    /// Whether Ray has a result. The call may be completed before.
+    has_result: AtomicBool,
 }
 
 /// Outcome of a call, for the engine.
@@ -48,15 +52,17 @@ impl InFlightCall {
     /// which waits until all calls have ended.
     pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
-        let (method, deadline) = (call.method, call.deadline);
+        let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
             call,
             reference: Mutex::new(None),
             method,
             deadline,
+            has_grace,
             payload,
             actor: AtomicUsize::new(usize::MAX),
+            has_result: AtomicBool::new(false),
         }))
     }
 
@@ -73,6 +79,11 @@ impl InFlightCall {
         self.0.deadline
     }
 
+    /// Returns `true` if the actor that runs the call may be killed because of it.
+    pub(super) fn needs_idle_actor(&self) -> bool {
+        self.0.deadline.is_some() || self.0.has_grace
+    }
+
     pub(super) fn payload(&self) -> &Payload {
         &self.0.payload
     }
@@ -84,6 +95,11 @@ impl InFlightCall {
 
     pub(super) fn assigned(&self) -> Option<usize> {
         Some(self.0.actor.load(Ordering::Acquire)).filter(|index| *index != usize::MAX)
+    }
+
+    /// Returns `true` if Ray has a result, so that no worker runs the call.
+    pub(super) fn has_result(&self) -> bool {
+        self.0.has_result.load(Ordering::Acquire)
     }
 
     /// Returns `true` if the call is not completed.
@@ -130,6 +146,7 @@ impl InFlightCall {
         registry: &WorkerRegistry,
         at: Option<Worker>,
     ) -> Completion {
+        self.0.has_result.store(true, Ordering::Release);
         let method = self.0.method.to_owned();
         let (reply, payload) = match result {
             Ok(result) => result,

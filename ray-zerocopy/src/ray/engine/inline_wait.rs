@@ -5,9 +5,11 @@
 //! of
 //! - its caller, when it waits for the reply;
 //! - Ray's thread, when that is needed: the caller polls or drops the `Pending`, another call is
-//!   made, or the workers are shut down.
+//!   made, the workers are shut down, or the caller does not wait for a while. The reply may be that
+//!   the worker lacks the pipeline, so that the call has to be sent again.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -21,6 +23,9 @@ use crate::ray::api::cluster::Cluster;
 use crate::ray::api::object;
 use crate::ray::wire::protocol::Reply;
 use crate::ray::worker::module::Callback;
+
+/// Time after which Ray reads a reply that no thread reads.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Callback that takes a result.
 pub(super) type OnResult = Box<dyn FnOnce(Result<(Reply, Incoming), RayError>) + Send>;
@@ -164,9 +169,15 @@ impl LastUnread {
         }
     }
 
-    /// Returns the caller's right to read a new reply.
-    pub(super) fn receiver(&self, unread: &Arc<UnreadReply>) -> Box<dyn Receive> {
-        *self.0.lock() = Some(Arc::downgrade(unread));
+    /// Returns the caller's right to read a new reply. It ends after [`PATIENCE`].
+    pub(super) fn receiver(&self, unread: &Arc<UnreadReply>, timer: &TimerThread) -> Box<dyn Receive> {
+        let reply = Arc::downgrade(unread);
+        *self.0.lock() = Some(reply.clone());
+        timer.run_at(Instant::now() + PATIENCE, move || {
+            if let Some(reply) = reply.upgrade() {
+                reply.read_by_ray();
+            }
+        });
         Box::new(InlineReceiver(Arc::clone(unread)))
     }
 }

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `in_flight` | a submitted call, which is completed once |
 //! | `inline_wait` | a caller that reads its own reply |
+//! | `open_calls` | the calls that have no result yet, to find those that are cancelled |
 //! | `workers` | the workers that have replied |
 //! | `tasks` | each call is a task, on any worker of the cluster |
 //! | `actors` | a set of actors that have loaded one pipeline |
@@ -19,6 +20,7 @@ pub(crate) mod actors;
 pub(crate) mod compiled_graph;
 pub(crate) mod in_flight;
 pub(crate) mod inline_wait;
+pub(crate) mod open_calls;
 pub(crate) mod tasks;
 pub(crate) mod workers;
 

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
+use super::open_calls::{self, OpenCalls};
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
@@ -35,6 +37,7 @@ struct Shared {
     delivery_thread: Arc<TimerThread>,
     registry: WorkerRegistry,
     last_unread: LastUnread,
+    open_calls: OpenCalls,
     state: Mutex<State>,
     room: Condvar,
     /// The remote function for each method and number of attempts. Creating one takes as long as a
@@ -62,6 +65,7 @@ impl RayTasks {
             delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
             registry: WorkerRegistry::default(),
             last_unread: LastUnread::default(),
+            open_calls: OpenCalls::default(),
             state: Mutex::default(),
             room: Condvar::default(),
             functions: Mutex::default(),
@@ -187,16 +191,8 @@ impl Shared {
         if !flight.expire(CallPhase::RayTask) {
             return;
         }
-        // Ray kills the worker that runs the task, or removes the task from its queue. An error
-        // means that the task has ended.
-        let _ = self.target.cluster.ask("cancel", |py| {
-            let arguments = PyDict::new(py);
-            arguments.set_item("force", true)?;
-            match flight.reference(py) {
-                Some(reference) => py.import("ray")?.call_method("cancel", (reference,), Some(&arguments)).map(drop),
-                None => Ok(()),
-            }
-        });
+        // Ray kills the worker that runs the task, or removes the task from its queue.
+        open_calls::cancel(&self.target.cluster, flight, true);
     }
 }
 
@@ -209,7 +205,12 @@ impl Engine for RayTasks {
             return Err(Box::new((call, error)));
         }
         let entered = Arc::clone(&self.0);
-        let flight = InFlightCall::new(call, move || entered.release());
+        let number = self.0.open_calls.number();
+        let flight = InFlightCall::new(call, move || {
+            entered.open_calls.remove(number);
+            entered.release();
+        });
+        self.0.open_calls.insert(number, &flight);
         if let Some((until, _)) = flight.deadline() {
             let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
             self.0.timer.run_at(until, move || {
@@ -220,7 +221,24 @@ impl Engine for RayTasks {
         }
         self.0.last_unread.hand_over();
         let unread = self.0.send(&flight, false);
-        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread)))
+        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread, &self.0.timer)))
+    }
+
+    fn cancel(&self) {
+        if self.0.target.is_forked() {
+            return;
+        }
+        for (flight, grace) in self.0.open_calls.complete_cancelled() {
+            open_calls::cancel(&self.0.target.cluster, &flight, false);
+            if let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) {
+                let shared = Arc::downgrade(&self.0);
+                self.0.timer.run_at(until, move || {
+                    if let (Some(shared), false) = (shared.upgrade(), flight.has_result()) {
+                        open_calls::cancel(&shared.target.cluster, &flight, true);
+                    }
+                });
+            }
+        }
     }
 
     /// Workers are notified with the next call that they run, or drop the pipeline when it has been

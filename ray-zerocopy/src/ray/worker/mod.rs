@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `module` | the Python module, and callbacks from Ray |
 //! | `serve` | executes requests |
+//! | `cancellation` | whether Ray has cancelled the call that runs |
 
+mod cancellation;
 pub(crate) mod module;
 pub(crate) mod serve;

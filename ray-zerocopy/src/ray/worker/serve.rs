@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::cancellation;
 use crate::arena::arena::Arena;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Attached;
@@ -68,7 +69,11 @@ fn run_on_thread<R: Send + 'static>(
     own: bool,
     work: impl FnOnce(&mut WorkerState) -> R + Send + 'static,
 ) -> Result<R, RayError> {
-    if own { Ok(py.detach(|| ACTOR_STATE.with_borrow_mut(work))) } else { run_on_task_thread(py, work) }
+    if !own {
+        return run_on_task_thread(py, work);
+    }
+    cancellation::ask_on_this_thread();
+    Ok(py.detach(|| ACTOR_STATE.with_borrow_mut(work)))
 }
 
 /// Runs `work` on the thread that serves tasks, and waits for it.
@@ -87,7 +92,7 @@ fn run_on_task_thread<R: Send + 'static>(
             task_thread().map_err(|error| worker_error(format!("its serving thread could not be started: {error}")))?;
         let ended = || worker_error("its serving thread ended".to_owned());
         thread.send(work).map_err(|_| ended())?;
-        result.recv().map_err(|_| ended())
+        cancellation::wait(&result).map_err(|_| ended())
     })
 }
 

@@ -30,6 +30,15 @@ impl Call {
         matches!(self.deadline, Some((until, _)) if until <= now())
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.reply.is_cancelled()
+    }
+
+    /// Calls of the models have no grace period.
+    pub(crate) fn limit_to_grace(&mut self, _now: Instant) -> Option<Instant> {
+        None
+    }
+
     // The models have no batches.
 
     pub(crate) fn is_ticket(&self) -> bool {
@@ -55,7 +64,25 @@ impl Call {
 
 /// Where a call's answer goes. Every call is answered, so a sender that is dropped before is a
 /// failure.
-pub(crate) struct Sender(Option<Answer>);
+pub(crate) struct Sender {
+    answer: Option<Answer>,
+    /// Whether the call has been cancelled, if it can be.
+    cancelled: Option<Arc<Mutex<bool>>>,
+}
+
+/// Cancels a call.
+pub(crate) struct Canceller {
+    answer: Answer,
+    cancelled: Arc<Mutex<bool>>,
+}
+
+impl Canceller {
+    /// Answers the call. The engine has to be told afterwards.
+    pub(crate) fn cancel(&self) {
+        *self.cancelled.lock() = true;
+        self.answer.set(Err(CallError::Cancelled { method: "method".to_owned() }));
+    }
+}
 
 /// The answer of a call, once it is there.
 #[derive(Clone)]
@@ -64,7 +91,21 @@ pub(crate) struct Answer(Arc<(Mutex<Option<Result>>, Condvar)>);
 impl Answer {
     pub(crate) fn channel() -> (Sender, Self) {
         let answer = Self(Arc::new((Mutex::new(None), Condvar::default())));
-        (Sender(Some(answer.clone())), answer)
+        (Sender { answer: Some(answer.clone()), cancelled: None }, answer)
+    }
+
+    /// The channel of a call that can be cancelled.
+    pub(crate) fn cancellable() -> (Sender, Self, Canceller) {
+        let (mut sender, answer) = Self::channel();
+        let cancelled = Arc::new(Mutex::new(false));
+        sender.cancelled = Some(Arc::clone(&cancelled));
+        (sender, answer.clone(), Canceller { answer, cancelled })
+    }
+
+    /// Sets the answer, unless there is one.
+    fn set(&self, result: Result) {
+        self.0.0.lock().get_or_insert(result);
+        self.0.1.notify_one();
     }
 
     /// Waits for the answer.
@@ -82,15 +123,18 @@ impl Answer {
 
 impl Sender {
     fn send(&mut self, result: Result) {
-        let answer = self.0.take().unwrap();
-        *answer.0.0.lock() = Some(result);
-        answer.0.1.notify_one();
+        self.answer.take().unwrap().set(result);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.as_ref().is_some_and(|cancelled| *cancelled.lock())
     }
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        assert!(self.0.is_none() || std::thread::panicking(), "a call was dropped without an answer");
+        let is_answered = self.answer.is_none() || self.is_cancelled();
+        assert!(is_answered || std::thread::panicking(), "a call was dropped without an answer");
     }
 }
 

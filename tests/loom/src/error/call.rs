@@ -9,6 +9,7 @@ pub(crate) enum CallError {
     Deadline { method: String, after: Duration, phase: CallPhase },
     QueueFull { waiting: usize, workers: usize },
     ShutDown { method: String },
+    Cancelled { method: String },
     Load { worker: Worker, error: LoadError },
     Start(StartError),
     Graph { method: String, error: String },

@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use super::compiled_graph::CompiledGraphChannel;
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
+use super::open_calls::{self, OpenCalls};
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     delivery_thread: Arc<TimerThread>,
     registry: WorkerRegistry,
     last_unread: LastUnread,
+    open_calls: OpenCalls,
     state: Mutex<State>,
     change: Condvar,
 }
@@ -82,9 +84,10 @@ struct Slot {
 }
 
 /// Maximum number of calls that an actor may have after it gets this one. A call with a deadline
-/// needs an otherwise idle actor, since the actor is killed when the deadline passes.
+/// needs an otherwise idle actor, since the actor is killed when the deadline passes. So does one with
+/// a grace period.
 fn max_calls(flight: &InFlightCall) -> usize {
-    if flight.deadline().is_some() { 1 } else { MAX_CALLS }
+    if flight.needs_idle_actor() { 1 } else { MAX_CALLS }
 }
 
 impl Shared {
@@ -115,7 +118,7 @@ impl Shared {
             let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
                 slot.worker?;
                 let most = if slot.direct.is_some() { MAX_CALLS } else { usize::MAX };
-                let room = slot.busy == 0 || (slot.busy < most && slot.waiting.front()?.deadline().is_none());
+                let room = slot.busy == 0 || (slot.busy < most && !slot.waiting.front()?.needs_idle_actor());
                 let flight = if room { slot.waiting.pop_front() } else { None };
                 Some((index, flight?))
             });
@@ -177,7 +180,9 @@ impl Shared {
             Some(direct) => direct.send(message, flight.method())?,
             None => cluster.ask(flight.method(), |py| {
                 let call = self.call(py, index)?;
-                Ok(call.bind(py).call1(message.arguments(py, None)?)?.unbind())
+                let reference = call.bind(py).call1(message.arguments(py, None)?)?;
+                flight.sent(reference.clone().unbind());
+                Ok(reference.unbind())
             })?,
         };
         let (shared, completed) = (Arc::clone(self), flight.clone());
@@ -315,7 +320,12 @@ impl Engine for RayActors {
         }
         let pinned = call.pinned;
         let entered = Arc::clone(&self.0);
-        let flight = InFlightCall::new(call, move || entered.release());
+        let number = self.0.open_calls.number();
+        let flight = InFlightCall::new(call, move || {
+            entered.open_calls.remove(number);
+            entered.release();
+        });
+        self.0.open_calls.insert(number, &flight);
         if let Some((until, _)) = flight.deadline() {
             let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
             self.0.timer.run_at(until, move || {
@@ -333,7 +343,26 @@ impl Engine for RayActors {
         }
         self.0.last_unread.hand_over();
         let unread = self.0.dispatch(Some(&flight));
-        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread)))
+        Ok(unread.map(|unread| self.0.last_unread.receiver(&unread, &self.0.timer)))
+    }
+
+    fn cancel(&self) {
+        if self.0.target.is_forked() {
+            return;
+        }
+        for (flight, grace) in self.0.open_calls.complete_cancelled() {
+            open_calls::cancel(&self.0.target.cluster, &flight, false);
+            if let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) {
+                let shared = Arc::downgrade(&self.0);
+                self.0.timer.run_at(until, move || {
+                    if let (Some(shared), false) = (shared.upgrade(), flight.has_result()) {
+                        shared.kill_actor_of(&flight);
+                    }
+                });
+            }
+        }
+        // Calls that were completed before they were sent are dropped.
+        self.0.dispatch_queued();
     }
 
     fn forget(&self, key: u64) {

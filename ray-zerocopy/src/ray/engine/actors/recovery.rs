@@ -128,11 +128,20 @@ impl Shared {
         if !flight.is_open() {
             return;
         }
+        self.kill_unless(flight, || !flight.expire(CallPhase::RayActor));
+    }
+
+    /// Kills the actor that runs a call which was cancelled, and goes on after its grace period.
+    pub(super) fn kill_actor_of(self: &Arc<Self>, flight: &InFlightCall) {
+        self.kill_unless(flight, || flight.has_result());
+    }
+
+    /// Kills the actor that runs a call, unless the call turns out to have ended.
+    fn kill_unless(self: &Arc<Self>, flight: &InFlightCall, has_ended: impl FnOnce() -> bool) {
         // From here on the actor gets no more calls.
         let assigned = flight.assigned();
         let worker = assigned.and_then(|index| self.state.lock().slots.get_mut(index)?.worker.take());
-        if !flight.expire(CallPhase::RayActor) {
-            // The call has completed in the meantime.
+        if has_ended() {
             if let (Some(index), Some(worker)) = (assigned, worker)
                 && let Some(slot) = self.state.lock().slots.get_mut(index)
             {

@@ -17,6 +17,7 @@ use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
+use crate::ray::engine::open_calls::OpenCalls;
 use crate::ray::engine::workers::WorkerRegistry;
 use crate::ray::engine::{ClusterTarget, id_and_load};
 use crate::ray::store::plasma;
@@ -37,6 +38,7 @@ impl RayActors {
             delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
             registry: WorkerRegistry::default(),
             last_unread: LastUnread::default(),
+            open_calls: OpenCalls::default(),
             state: Mutex::default(),
             change: Condvar::default(),
         });

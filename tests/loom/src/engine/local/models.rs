@@ -10,7 +10,7 @@ use loom::thread::{self, JoinHandle};
 use super::dispatch::Dispatcher;
 use super::supervisor::Supervisor;
 use super::transport::{Connection, Delivery, Reaction};
-use crate::engine::call::{Answer, Call, Receive};
+use crate::engine::call::{Answer, Call, Receive, Sender};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::{Arena, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
@@ -72,8 +72,12 @@ fn keep_deadlines(dispatcher: &Arc<Dispatcher>) -> JoinHandle<()> {
 
 fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
     let (reply, answer) = Answer::channel();
+    (call_with(reply, allowed, deadline), answer)
+}
+
+fn call_with(reply: Sender, allowed: u32, deadline: Option<Duration>) -> Call {
     let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: () });
-    let call = Call {
+    Call {
         program,
         method: "method",
         handler: (),
@@ -86,8 +90,7 @@ fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
         actor: false,
         pinned: None,
         is_admitted: false,
-    };
-    (call, answer)
+    }
 }
 
 /// Hands a call to the engine. Returns the right to read its reply if the caller has it.
@@ -277,6 +280,29 @@ fn call_fails_without_processes() {
         let supervisor = supervise(&dispatcher, 0);
         let result = run(&dispatcher, call(2, None), Caller::Waits);
         assert!(matches!(result, Err(CallError::Start { .. })), "{result:?}");
+        dispatcher.drain();
+        supervisor.join().unwrap();
+    });
+}
+
+/// A call is cancelled while it is queued, sent or running. The worker replies only when it is told,
+/// so the pool would not end if the cancellation were lost.
+#[test]
+fn cancellation_reaches_the_call_wherever_it_is() {
+    check(|| {
+        let dispatcher = dispatcher(1, &[&[Reaction::Reply, Reaction::ReplyWhenCancelled]]);
+        let supervisor = supervise(&dispatcher, 0);
+        warm_up(&dispatcher);
+        let (reply, answer, canceller) = Answer::cancellable();
+        let other = Arc::clone(&dispatcher);
+        let other = thread::spawn(move || {
+            canceller.cancel();
+            other.cancel();
+        });
+        // The caller leaves the reply to the supervisor, as `Pending::cancel` does.
+        drop(submit(&dispatcher, call_with(reply, 2, None)));
+        assert!(matches!(answer.wait(), Err(CallError::Cancelled { .. })));
+        other.join().unwrap();
         dispatcher.drain();
         supervisor.join().unwrap();
     });

@@ -10,6 +10,7 @@ pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), arena: () },
     Call { key: u64, handler: () },
     Forget { key: u64 },
+    Cancel,
     ShutDown,
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum Reaction {
     Reply,
     /// Never replies.
     Hang,
+    /// Replies when it is told that the call has been cancelled.
+    ReplyWhenCancelled,
     /// Ends with the call received or not.
     Die(Delivery),
     /// Ends after it has replied.
@@ -53,6 +55,8 @@ struct Socket {
     /// The reactions to the next calls; after them, calls are replied to.
     script: VecDeque<Reaction>,
     arrived: VecDeque<(u64, Answer)>,
+    /// The call that is replied to when it is cancelled.
+    until_cancelled: Option<u64>,
     has_ended: bool,
     is_hung_up: bool,
     /// What the kernel reports with the end of the stream, once.
@@ -81,6 +85,7 @@ impl Connection {
         let socket = Socket {
             script: script.iter().copied().collect(),
             arrived: VecDeque::new(),
+            until_cancelled: None,
             has_ended: false,
             is_hung_up: false,
             undelivered: false,
@@ -109,6 +114,10 @@ impl Connection {
                     Answer::Done
                 }
                 Reaction::Hang => return Ok(()),
+                Reaction::ReplyWhenCancelled => {
+                    socket.until_cancelled = Some(packet.serial);
+                    return Ok(());
+                }
                 Reaction::Die(delivery) => {
                     socket.has_ended = true;
                     socket.undelivered = delivery == Delivery::NotReceived;
@@ -116,6 +125,7 @@ impl Connection {
                     return Ok(());
                 }
             },
+            Request::Cancel => return Ok(()),
             Request::ShutDown => {
                 socket.has_ended = true;
                 self.0.1.notify_all();
@@ -124,6 +134,16 @@ impl Connection {
         };
         socket.arrived.push_back((packet.serial, answer));
         self.0.1.notify_all();
+        Ok(())
+    }
+
+    /// The only message that is sent like this is a cancellation.
+    pub(super) fn try_send(&self, (serial, _cancel): &(u64, Request)) -> io::Result<()> {
+        let mut socket = self.0.0.lock();
+        if socket.until_cancelled.take_if(|running| running == serial).is_some() {
+            socket.arrived.push_back((*serial, Answer::Done));
+            self.0.1.notify_all();
+        }
         Ok(())
     }
 

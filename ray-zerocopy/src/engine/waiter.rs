@@ -1,0 +1,91 @@
+//! The caller of a call: it gets one result, and may cancel the call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::call::CallResult;
+use crate::error::call::{CallError, CallPhase};
+use crate::os::sync::Mutex;
+use crate::panics;
+
+/// The caller of a call. The first of the worker's reply, the deadline and a cancellation answers it.
+pub(crate) struct Waiter {
+    pub(crate) method: &'static str,
+    pub(crate) deadline: Option<(Instant, Duration)>,
+    /// Time for which a worker may go on with the call after it has been cancelled. Without it, the
+    /// worker is not killed.
+    pub(crate) grace: Option<Duration>,
+    reply: Mutex<Option<oneshot::Sender<CallResult>>>,
+    is_cancelled: AtomicBool,
+    /// Whether the call has left the queue as part of a batch.
+    is_in_batch: AtomicBool,
+    /// The ticket of a batch that was filled with this call alone, or 0.
+    ticket: AtomicU64,
+}
+
+impl Waiter {
+    /// Returns the caller, and the receiver of its result.
+    pub(crate) fn new(
+        method: &'static str,
+        deadline: Option<(Instant, Duration)>,
+        grace: Option<Duration>,
+    ) -> (Arc<Self>, oneshot::Receiver<CallResult>) {
+        let (sender, receiver) = oneshot::channel();
+        let (is_cancelled, is_in_batch, ticket) = Default::default();
+        let reply = Mutex::new(Some(sender));
+        (Arc::new(Self { method, deadline, grace, reply, is_cancelled, is_in_batch, ticket }), receiver)
+    }
+
+    /// Answers the call, unless it has been answered. A caller that has stopped waiting is ignored.
+    pub(crate) fn answer(&self, result: CallResult) {
+        let reply = self.reply.lock().take();
+        if let Some(reply) = reply {
+            // Sending wakes the caller, which runs user code. A panic in it must not take the engine
+            // down.
+            panics::caught(move || drop(reply.send(result))).ok();
+        }
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.reply.lock().is_none()
+    }
+
+    /// Cancels the call. The engine has to be told afterwards.
+    pub(crate) fn cancel(&self) {
+        // Set before the engine looks for the call, so that a thread which has the call in its hands
+        // meanwhile finds out.
+        self.is_cancelled.store(true, Ordering::Release);
+        self.answer(Err(CallError::Cancelled { method: self.method.to_owned() }));
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Acquire)
+    }
+
+    /// Answers the call with an error, because its deadline has passed.
+    pub(crate) fn expire(&self) {
+        let Some((_, after)) = self.deadline else { return };
+        let phase = if self.is_in_batch.load(Ordering::Acquire) { CallPhase::Batch } else { CallPhase::Queued };
+        self.answer(Err(CallError::Deadline { method: self.method.to_owned(), after, phase }));
+    }
+
+    pub(super) fn entered_batch(&self) {
+        self.is_in_batch.store(true, Ordering::Release);
+    }
+
+    pub(super) fn sent_alone(&self, ticket: u64) {
+        self.ticket.store(ticket, Ordering::Release);
+    }
+
+    /// Returns `true` if this ticket was filled with this call alone.
+    pub(super) fn is_alone_in(&self, ticket: u64) -> bool {
+        self.ticket.load(Ordering::Acquire) == ticket
+    }
+}
+
+impl std::fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiter").field("method", &self.method).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! The calls of an engine that have no result yet, to find those that are cancelled.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::in_flight::InFlightCall;
+use crate::error::call::CallError;
+use crate::os::sync::Mutex;
+use crate::ray::api::cluster::Cluster;
+
+/// The calls that have no result yet, by number.
+#[derive(Default)]
+pub(super) struct OpenCalls {
+    last: AtomicU64,
+    calls: Mutex<HashMap<u64, InFlightCall>>,
+}
+
+impl OpenCalls {
+    /// Returns a new number.
+    pub(super) fn number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn insert(&self, number: u64, call: &InFlightCall) {
+        self.calls.lock().insert(number, call.clone());
+    }
+
+    pub(super) fn remove(&self, number: u64) {
+        let removed = self.calls.lock().remove(&number);
+        drop(removed);
+    }
+
+    /// Completes the calls for which no caller waits any more. Returns them, with their grace
+    /// periods.
+    pub(super) fn complete_cancelled(&self) -> Vec<(InFlightCall, Option<Duration>)> {
+        let cancelled: Vec<_> = {
+            let calls = self.calls.lock();
+            let grace = |call: &InFlightCall| call.with(|call| call.is_cancelled().then(|| call.grace()))?;
+            calls.values().filter_map(|call| Some((call.clone(), grace(call)?))).collect()
+        };
+        for (call, _) in &cancelled {
+            call.answer(Err(CallError::Cancelled { method: call.method().to_owned() }));
+        }
+        cancelled
+    }
+}
+
+/// Cancels a task or a call of an actor. `force` kills the worker of a task.
+pub(super) fn cancel(cluster: &Cluster, call: &InFlightCall, force: bool) {
+    // An error means that it has ended, or that it runs in a compiled graph, which cannot be
+    // cancelled.
+    let _ = cluster.ask("cancel", |py| {
+        let arguments = PyDict::new(py);
+        arguments.set_item("force", force)?;
+        match call.reference(py) {
+            Some(reference) => py.import("ray")?.call_method("cancel", (reference,), Some(&arguments)).map(drop),
+            None => Ok(()),
+        }
+    });
+}

@@ -1,0 +1,41 @@
+//! Cancels a call, wherever it is.
+
+use std::sync::{Arc, Weak};
+
+use crate::engine::Engine;
+use crate::engine::batch::batcher::Batcher;
+use crate::engine::waiter::Waiter;
+
+/// Cancels a call.
+pub(super) struct Canceller {
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) queue: Queue,
+}
+
+/// The queue that a call has entered.
+pub(super) enum Queue {
+    Engine(Weak<dyn Engine>),
+    Batcher(Weak<Batcher>),
+}
+
+impl Canceller {
+    pub(super) fn cancel(&self) {
+        if self.waiter.is_answered() {
+            return;
+        }
+        self.waiter.cancel();
+        // A queue that is gone has no calls.
+        match &self.queue {
+            Queue::Engine(engine) => {
+                if let Some(engine) = engine.upgrade() {
+                    engine.cancel();
+                }
+            }
+            Queue::Batcher(batcher) => {
+                if let Some(batcher) = batcher.upgrade() {
+                    batcher.cancel();
+                }
+            }
+        }
+    }
+}
