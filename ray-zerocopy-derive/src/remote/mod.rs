@@ -9,6 +9,7 @@ mod attr;
 mod docs;
 mod expand;
 mod reserved;
+mod rows;
 mod valid;
 
 use crate::errors::Errors;

@@ -3,6 +3,7 @@
 use super::ast::{Access, Argument, Block, Method};
 use super::attr::{BatchOption, MethodOption, Options};
 use super::reserved::RESERVED;
+use super::rows;
 use crate::errors::Errors;
 use crate::names;
 use syn::visit::Visit;
@@ -60,10 +61,8 @@ fn method<'a>(
     let arguments: Vec<Option<Argument>> = arguments.map(|input| argument(block, input, errors)).collect();
     let output = output(block, &item.sig.output, errors);
     if let Some(batch) = batch
-        && arguments.is_empty()
+        && !rows::check(batch, &arguments, output.as_ref(), errors)
     {
-        let message = "the first argument of such a method has the rows of a call, and is a `Vec` or a tensor";
-        errors.push(syn::Error::new(batch.span, message));
         return None;
     }
     if !(named && qualified && generic) {

@@ -50,6 +50,23 @@ fn enumeration() {
 }
 
 #[test]
+fn batches() {
+    remote_golden(
+        "remote_batch",
+        quote! {},
+        quote! {
+            impl Search {
+                /// Embeds each text.
+                #[remote(batch, cost = tokens)]
+                pub fn embed(&self, texts: Vec<String>, normalise: bool) -> Result<Tensor<2>, String> {}
+                #[remote(batch)]
+                pub fn learn(&mut self, rows: Tensor<2>) -> Tensor<1> {}
+            }
+        },
+    );
+}
+
+#[test]
 fn generics() {
     derive(
         "generic",

@@ -42,6 +42,10 @@ fn options() {
         let errors = errors(options, block.clone());
         assert!(errors.len() == 1 && errors[0].contains(expected), "expected {expected:?}, got {errors:#?}");
     }
+    refuses(quote! { impl S { #[remote(batch)] pub fn f(&self) -> Vec<u8> {} } }, "needs an argument with rows");
+    refuses(quote! { impl S { #[remote(batch)] pub fn f(&self, x: String) -> Vec<u8> {} } }, "has a row for each call");
+    let whole = quote! { impl S { #[remote(batch)] pub fn f(&self, x: Vec<u8>) -> Result<(Vec<u8>, u8), String> {} } };
+    refuses(whole, "returns one row for each row");
     refuses(quote! { impl S { pub fn f(&self) {} #[remote(hide)] pub fn g(&self) {} } }, "expected `#[remote(skip)]`");
     refuses(quote! { impl S { pub fn f(&self) {} #[remote] pub fn g(&self) {} } }, "expected `#[remote(skip)]`");
 }

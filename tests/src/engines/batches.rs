@@ -7,10 +7,7 @@ use ray_zerocopy::error::CallPhase;
 use ray_zerocopy::{ActorWrapper, Batching, CallError, Error, Pending, TaskWrapper, gather};
 
 use super::EngineUnderTest;
-use super::models::BatchModel;
-
-/// Time for which a worker is kept busy: enough for calls to be made.
-const BUSY: u64 = 300;
+use super::models::{BatchModel, occupy};
 
 fn model() -> BatchModel {
     BatchModel::new(&Device::flex())
@@ -33,8 +30,7 @@ fn batches(tasks: &TaskWrapper<BatchModel>, texts: &[&str]) -> Vec<usize> {
 
 /// Makes calls while the worker is busy.
 fn while_busy<T>(tasks: &TaskWrapper<BatchModel>, calls: impl FnOnce() -> Vec<Pending<T>>) -> Vec<Pending<T>> {
-    // On Ray, batches wait for batches: there, the calls before the last keep each other waiting.
-    let busy = tasks.sleep(BUSY);
+    let busy = occupy(tasks);
     let calls = calls();
     busy.wait().unwrap();
     calls
@@ -150,7 +146,7 @@ pub fn wrong_number_of_rows_is_an_error<E: EngineUnderTest>() {
 pub fn batch_of_an_actor_changes_its_state_once<E: EngineUnderTest>() {
     let wrapper = ActorWrapper::on(&E::backend(1), &model()).unwrap();
     let actors = wrapper.threads_per_worker(1).spawn(1).unwrap().batch(Batching::default());
-    let busy = actors.sleep(BUSY);
+    let busy = actors.sleep(300);
     let first = actors.learn_one("a".to_owned());
     let calls: Vec<_> = (0..10).map(|_| actors.learn_one("a".to_owned())).collect();
     busy.wait().unwrap();
@@ -158,7 +154,7 @@ pub fn batch_of_an_actor_changes_its_state_once<E: EngineUnderTest>() {
     let counts: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap().unwrap()).collect();
     assert!(counts.iter().all(|&count| count <= 2), "{counts:?}");
     // A batch of a method that changes the state is not repeated.
-    let busy = actors.sleep(BUSY);
+    let busy = actors.sleep(300);
     let calls: Vec<_> = ["a", "bad", "a"].into_iter().map(|text| actors.learn_one(text.to_owned())).collect();
     busy.wait().unwrap();
     let results: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
@@ -178,9 +174,8 @@ pub fn panicking_cost_is_an_error<E: EngineUnderTest>() {
 
 pub fn deadline_leaves_the_batch<E: EngineUnderTest>() {
     let tasks = tasks::<E>(Batching::default());
-    // Ray's own queue has no deadlines of single calls, so the batcher keeps them.
     let hasty = tasks.clone().deadline(Duration::from_millis(50));
-    let busy = tasks.sleep(BUSY);
+    let busy = occupy(&tasks);
     let late = hasty.shout_one("late".to_owned());
     let error = late.wait().unwrap_err();
     let Error::Call(CallError::Deadline { after, phase, .. }) = &error else { panic!("{error}") };

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use ray_zerocopy::{ActorWrapper, Batching, CallError, Error, Pending, TaskWrapper};
 
 use super::EngineUnderTest;
-use super::models::BatchModel;
+use super::models::{BatchModel, occupy};
 use crate::memory::eventually;
 
 /// One worker, which has loaded the pipeline.
@@ -34,7 +34,7 @@ fn exists(file: &str) -> bool {
 pub fn queued_call_never_runs<E: EngineUnderTest>() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks::<E>();
-    let busy = tasks.sleep(300);
+    let busy = occupy(&tasks);
     let calls: Vec<_> = (0..5).map(|index| tasks.note(file(&folder, &index.to_string()))).collect();
     calls.iter().skip(1).for_each(Pending::cancel);
     for (index, call) in calls.into_iter().enumerate() {
@@ -71,17 +71,17 @@ pub fn stubborn_worker_is_replaced<E: EngineUnderTest>() {
     let tasks = tasks::<E>().cancel_grace(Duration::from_millis(50));
     tasks.sleep(0).wait().unwrap();
     let millis = if E::REPLACES_WORKERS { 600_000 } else { 300 };
-    let call = tasks.ignore_cancellation(begun.clone(), millis);
+    let call = tasks.announce_and_sleep(begun.clone(), millis);
     eventually("the call runs", || exists(&begun));
     call.cancel();
-    is_cancelled(call, "ignore_cancellation");
+    is_cancelled(call, "announce_and_sleep");
     tasks.sleep(1).wait().unwrap();
 }
 
 pub fn dropping_cancels_if_asked<E: EngineUnderTest>() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks::<E>();
-    let busy = tasks.sleep(300);
+    let busy = occupy(&tasks);
     let [kept, cancelled] = ["kept", "cancelled"].map(|name| file(&folder, name));
     drop(tasks.note(kept.clone()));
     drop(tasks.note(cancelled.clone()).cancel_on_drop());
@@ -95,7 +95,7 @@ pub fn dropping_cancels_if_asked<E: EngineUnderTest>() {
 
 pub fn member_of_a_batch_leaves_it<E: EngineUnderTest>() {
     let tasks = tasks::<E>().batch(Batching::default());
-    let busy = (tasks.sleep(300), tasks.shout_one("first".to_owned()));
+    let busy = (occupy(&tasks), tasks.shout_one("first".to_owned()));
     let calls: Vec<_> = (0..6).map(|_| tasks.shout_one("a".to_owned())).collect();
     calls.iter().step_by(2).for_each(Pending::cancel);
     for (index, call) in calls.into_iter().enumerate() {

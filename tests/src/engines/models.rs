@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::Pipeline;
+use ray_zerocopy::{Pending, Pipeline, TaskWrapper};
+
+use crate::memory::eventually;
+
+/// Time for which a worker is kept busy: enough for calls to be made.
+const BUSY: u64 = 300;
 
 /// A linear layer, and methods that say which batch they ran in.
 #[derive(Pipeline)]
@@ -51,8 +56,8 @@ impl BatchModel {
         self.note(ended);
     }
 
-    /// Creates the file `begun`, and does not ask whether it is cancelled.
-    pub fn ignore_cancellation(&self, begun: String, millis: u64) {
+    /// Creates the file `begun`, and keeps the worker busy. Does not ask whether it is cancelled.
+    pub fn announce_and_sleep(&self, begun: String, millis: u64) {
         self.note(begun);
         std::thread::sleep(Duration::from_millis(millis));
     }
@@ -101,4 +106,13 @@ impl BatchModel {
         }
         Ok(vec![self.batches; texts.len()])
     }
+}
+
+/// Keeps the only worker busy for a while. Returns when the worker runs the call.
+pub fn occupy(tasks: &TaskWrapper<BatchModel>) -> Pending<()> {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = folder.path().join("begun");
+    let busy = tasks.announce_and_sleep(begun.to_str().unwrap().to_owned(), BUSY);
+    eventually("the call runs", || begun.exists());
+    busy
 }

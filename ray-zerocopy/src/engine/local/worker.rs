@@ -298,7 +298,6 @@ mod tests {
     use super::super::process::Process;
     use super::super::protocol::{Answer, Request};
     use super::super::transport::Connection;
-    use crate::engine::cancellation;
     use crate::engine::message::Outgoing;
     use crate::engine::settings::Settings;
 
