@@ -12,12 +12,15 @@
 //! | `jit` | a traced graph compared with its pipeline: time to run, time for a new size, memory |
 //! | `torchscript`, with `--features torchscript` | memory of a TorchScript module in workers, and burn on LibTorch compared with PyTorch |
 //! | `search` | sentences per second of a real model, in one worker and in two |
+//! | `serving` | single sentences from many callers: calls that are put together, compared with batches made by hand |
 
 pub mod child;
+pub mod corpora;
 pub mod machine;
 pub mod model;
 pub mod options;
 pub mod progress;
+pub mod random;
 pub mod stats;
 pub mod table;
 

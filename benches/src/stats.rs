@@ -61,6 +61,12 @@ impl Samples {
     }
 }
 
+impl FromIterator<Duration> for Samples {
+    fn from_iter<I: IntoIterator<Item = Duration>>(durations: I) -> Self {
+        Self(durations.into_iter().collect())
+    }
+}
+
 /// Returns the quantile `part` of figures, or 0 if there are none.
 fn quantile(figures: &[f64], part: f64) -> f64 {
     let mut sorted = figures.to_vec();
@@ -83,6 +89,14 @@ pub fn quartiles(figures: &[f64]) -> (f64, f64) {
 pub fn range(figures: &[f64]) -> (f64, f64) {
     let fold = |pick: fn(f64, f64) -> f64| figures.iter().copied().reduce(pick).unwrap_or_default();
     (fold(f64::min), fold(f64::max))
+}
+
+/// Returns the largest difference of two numbers at the same place. It is infinite for a NaN, and for
+/// lists of different lengths.
+pub fn difference_max(expected: &[f32], found: &[f32]) -> f32 {
+    let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    let pairs = expected.iter().zip(found);
+    if expected.len() == found.len() { pairs.map(distance).fold(0.0, f32::max) } else { f32::INFINITY }
 }
 
 /// Ratio of two contestants that took turns in each round.
@@ -132,7 +146,7 @@ pub fn mib(bytes: u64) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Ratio, Samples, median, mib, quartiles, range, time};
+    use super::{Ratio, Samples, difference_max, median, mib, quartiles, range, time};
 
     #[test]
     fn quantiles_are_samples() {
@@ -142,6 +156,14 @@ mod tests {
         assert_eq!(Samples::default().median(), 0.0);
         assert_eq!((median(&[3.0, 1.0, 2.0]), range(&[3.0, 1.0, 2.0])), (2.0, (1.0, 3.0)));
         assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), (1.0, 3.0));
+    }
+
+    #[test]
+    fn nan_is_an_infinite_difference() {
+        assert_eq!(difference_max(&[1.0, 2.0], &[1.5, 2.25]), 0.5);
+        assert_eq!(difference_max(&[1.0], &[f32::NAN]), f32::INFINITY);
+        assert_eq!(difference_max(&[1.0], &[1.0, 1.0]), f32::INFINITY);
+        assert_eq!(difference_max(&[], &[]), 0.0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ray_zerocopy::arena::ArenaFile;
 use ray_zerocopy::jit::{
     GraphError, JitActorWrapper, JitTaskWrapper, ReplayError, ScriptError, TorchScript, TracedGraph, Values,
 };
-use ray_zerocopy::{CallError, Error};
+use ray_zerocopy::{Batching, CallError, Error, LocalPool};
 use ray_zerocopy_tests::memory::rollup;
 use ray_zerocopy_tests::torchscript::{assert_close, expected, module, open, rows, widened};
 
@@ -60,6 +60,20 @@ fn actors_and_tasks_share_its_weights() {
         there.load().unwrap().run([("rows", rows([3, 8]))]).unwrap().data("output").unwrap(),
         &expected("mlp"),
     );
+}
+
+#[test]
+fn calls_of_a_module_run_as_one() {
+    let script = open("mlp");
+    let one = LocalPool::builder().workers(1).threads_per_worker(1).start().unwrap();
+    let tasks = JitTaskWrapper::on(&one, &script).unwrap().batch(Batching::default());
+    let calls: Vec<_> = (0..20).map(|_| tasks.run([("rows", rows([3, 8]))])).collect();
+    for call in calls {
+        assert_close(call.wait().unwrap().data("output").unwrap(), &expected("mlp"));
+    }
+    let report = tasks.report().unwrap();
+    assert_eq!((report.batches[0].calls, report.batches[0].rows), (20, 60));
+    assert!(report.batches[0].batches < 15, "{}", report.batches[0]);
 }
 
 #[test]

@@ -107,6 +107,12 @@ pub enum ReplayError {
         /// The type and shape that were given.
         found: String,
     },
+    /// Calls of the graph or module cannot be put together.
+    #[error("calls cannot be put together: {reason}")]
+    NotBatchable {
+        /// The reason.
+        reason: String,
+    },
     /// An operation failed.
     #[error("operation {number} ({operation}) failed: {reason}")]
     Operation {

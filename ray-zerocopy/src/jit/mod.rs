@@ -13,7 +13,9 @@
 //! | `model` | a graph or a module, whichever a file contains |
 //! | `executable` | a graph or a module, loaded on a device |
 //! | `program`, `pipeline`, `wrapper` | a graph or a module on engines |
+//! | `batch` | calls that are put together |
 
+mod batch;
 pub(crate) mod executable;
 pub(crate) mod graph;
 pub(crate) mod model;

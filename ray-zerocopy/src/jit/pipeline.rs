@@ -6,10 +6,12 @@ use std::fmt;
 
 use burn::tensor::Device;
 
+use super::batch::{self, CallRows};
 use super::executable::Executable;
 use super::graph::code::METHOD;
 use super::program::ProgramKind;
 use crate::engine::served::Loader;
+use crate::engine::sys::entry::FnToken;
 use crate::error::call::CallError;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::error::load::LoadError;
@@ -19,6 +21,7 @@ use crate::pipeline::attach::Attacher;
 use crate::pipeline::collect::Collector;
 use crate::pipeline::rebuild::{Root, Source};
 use crate::remote::Remote;
+use crate::remote::batch_method::BatchRequest;
 use crate::remote::caller::{Caller, Method};
 use crate::remote::hosted::{Handler, loader};
 use crate::remote::method::MethodEntry;
@@ -37,6 +40,15 @@ impl Graph {
     /// Returns the executable, or `None` if the graph has not been loaded.
     pub(super) fn into_replay(self) -> Option<Executable> {
         self.replay
+    }
+
+    pub(super) fn kind(&self) -> &ProgramKind {
+        &self.kind
+    }
+
+    /// Returns the executable of a worker.
+    pub(super) fn loaded(&mut self) -> Result<&mut Executable, WireError> {
+        self.replay.as_mut().ok_or_else(|| WireError::new("the graph has not been loaded".to_owned()))
     }
 }
 
@@ -96,12 +108,14 @@ impl From<Caller> for GraphCaller {
 /// than the one that created the graph.
 pub(crate) const LOADER: &str = "jit.load";
 const RUN: &str = "jit.run";
+const RUN_BATCH: &str = "jit.run_batch";
 
 /// Returns the function that workers look up by this name, or `None` if there is no such function.
 pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
     match name {
         LOADER => Some(Box::new(loader::<Graph> as Loader)),
         RUN => Some(Box::new(serve as Handler<Graph>)),
+        RUN_BATCH => Some(Box::new(batch::serve as Handler<Graph>)),
         _ => None,
     }
 }
@@ -124,14 +138,30 @@ impl GraphCaller {
     fn checked(&self, method: Option<&str>, inputs: &Values) -> Pending<Values> {
         let kind = self.kind();
         let method = method.unwrap_or_else(|| kind.as_ref().map_or(METHOD, |kind| kind.main()));
-        if let Err(error) = kind.and_then(|kind| kind.check(method, inputs)) {
-            return Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD);
-        }
         let write = |writer: &mut Writer| {
             writer.value(method)?;
             put(inputs, writer)
         };
-        self.0.call(Method::named(METHOD, RUN), write, take)
+        let checked = kind.and_then(|kind| {
+            kind.check(method, inputs)?;
+            self.0.batchers.as_ref().map(|_| batch::rows_of(kind, method, inputs)).transpose()
+        });
+        match checked {
+            Ok(None) => self.0.call(Method::named(METHOD, RUN), write, take),
+            Ok(Some(CallRows { rows, key })) => {
+                let request = BatchRequest {
+                    method: METHOD,
+                    alone: FnToken::named(RUN),
+                    batch: FnToken::named(RUN_BATCH),
+                    is_repeatable: true,
+                    rows,
+                    row_cost: 1,
+                    key,
+                };
+                self.0.call_in_batch(request, write, take)
+            }
+            Err(error) => Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD),
+        }
     }
 
     /// Decodes the graph or module in the arena, once for each program.
@@ -168,7 +198,7 @@ fn take_on(reader: &mut Reader, device: &Device) -> Result<Values, WireError> {
 
 /// Runs a call. Called in the worker.
 fn serve(graph: &mut Graph, reader: &mut Reader, writer: &mut Writer) -> Result<(), WireError> {
-    let replay = graph.replay.as_mut().ok_or_else(|| WireError::new("the graph has not been loaded".to_owned()))?;
+    let replay = graph.loaded()?;
     let method: String = reader.value()?;
     let inputs = take_on(reader, &replay.device().clone())?;
     put(&replay.call(&method, inputs)?, writer)

@@ -1,6 +1,6 @@
 //! A traced graph or a TorchScript module, as run by wrappers.
 
-use super::graph::runnable;
+use super::graph::{rows, runnable};
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -95,6 +95,18 @@ impl ProgramKind {
         match &self.0 {
             Inner::Graph(code) => runnable::check(code, method, inputs),
             Inner::Script(code) => code.check(method, inputs),
+        }
+    }
+
+    /// Returns whether an input of this shape has rows, so that calls can be put together.
+    ///
+    /// # Errors
+    /// If calls cannot be put together, since an output does not have a row for each row of the
+    /// inputs.
+    pub(super) fn has_rows(&self, input: &str, shape: &[usize]) -> Result<bool, ReplayError> {
+        match &self.0 {
+            Inner::Graph(code) => rows::has_rows(code, input),
+            Inner::Script(_) => Ok(!shape.is_empty()),
         }
     }
 

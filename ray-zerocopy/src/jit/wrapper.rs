@@ -12,6 +12,7 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::Backend;
+use crate::engine::batch::batching::Batching;
 use crate::engine::local::LocalPool;
 use crate::error::Result;
 use crate::error::device::DeviceError;
@@ -100,6 +101,23 @@ impl JitTaskWrapper {
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.with(|tasks| tasks.deadline(deadline))
+    }
+
+    /// Sets the time for which a worker may go on with a cancelled call, before it is killed. See
+    /// [`TaskWrapper::cancel_grace`].
+    #[must_use]
+    pub fn cancel_grace(self, grace: Duration) -> Self {
+        self.with(|tasks| tasks.cancel_grace(grace))
+    }
+
+    /// Puts calls together. See [`TaskWrapper::batch`].
+    ///
+    /// Rows are the slices along the first dimension. In a graph, that dimension is a symbol of all
+    /// inputs with rows and of all outputs; calls of a graph without such a symbol are errors. In a
+    /// TorchScript module, each tensor with dimensions has rows.
+    #[must_use]
+    pub fn batch(self, batching: Batching) -> Self {
+        self.with(|tasks| tasks.batch(batching))
     }
 
     /// Sets the maximum number of attempts when workers die. Default: 3.

@@ -147,39 +147,46 @@ impl Caller {
     {
         let alone = Method::new::<P>(P::SOURCE.name, serve_rows::<P, INDEX, A, T>);
         let put = |writer: &mut Writer| arguments.put(&P::wire().0, writer);
-        let Some(batchers) = &self.batchers else { return self.call(alone, put, take) };
+        if self.batchers.is_none() {
+            return self.call(alone, put, take);
+        }
         let batch = FnToken::of(serve_batch::<P, INDEX, A, T> as super::hosted::Handler<P>);
         let handlers = alone.handler.and_then(|alone| Ok((alone, batch.map_err(|error| error.to_string())?)));
         let handlers = handlers.map_err(|reason| CallError::from(StartError::call(P::SOURCE.name, reason)));
-        let sized = handlers.and_then(|handlers| {
-            let (size, key) = size::<P, INDEX, A, T>(&arguments)?;
-            let mut writer = Writer::default();
-            put(&mut writer).map_err(|error| argument_error(P::SOURCE.name, error.to_string()))?;
-            Ok((handlers, size, key, writer.finish().shared()))
+        let request = handlers.and_then(|(alone, batch)| {
+            let (rows, row_cost, key) = size::<P, INDEX, A, T>(&arguments)?;
+            let (method, is_repeatable) = (P::SOURCE.name, !P::SOURCE.exclusive);
+            Ok(BatchRequest { method, alone, batch, is_repeatable, rows, row_cost, key })
         });
-        let ((alone, batch), size, key, args) = match sized {
-            Ok(sized) => sized,
-            Err(error) => return Pending::failed(error, take, P::SOURCE.name),
-        };
-        let bytes = args.segments.iter().map(|segment| segment.len()).sum();
-        let batcher = batchers.of(self, P::SOURCE.name, &batch, !P::SOURCE.exclusive);
-        self.submit_member(&batcher, args, alone, Size { bytes, ..size }, key, take)
+        match request {
+            Ok(request) => self.call_in_batch(request, put, take),
+            Err(error) => Pending::failed(error, take, P::SOURCE.name),
+        }
     }
 
-    fn submit_member<R>(
+    /// Calls a method that may become part of a batch.
+    pub(crate) fn call_in_batch<R>(
         &self,
-        batcher: &Arc<Batcher>,
-        args: Outgoing,
-        handler: FnToken,
-        size: Size,
-        key: Vec<u8>,
+        request: BatchRequest,
+        put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
         take: fn(&mut Reader) -> Result<R, WireError>,
     ) -> Pending<R> {
-        let method = batcher.method();
+        let BatchRequest { method, alone, batch, is_repeatable, rows, row_cost, key } = request;
+        let Some(batchers) = &self.batchers else {
+            return self.call(Method { name: method, handler: Ok(alone) }, put, take);
+        };
+        let mut writer = Writer::default();
+        if let Err(error) = put(&mut writer) {
+            return Pending::failed(argument_error(method, error.to_string()), take, method);
+        }
+        let args = writer.finish().shared();
+        let bytes = args.segments.iter().map(|segment| segment.len()).sum();
+        let size = Size { rows, bytes, row_cost };
+        let batcher = batchers.of(self, method, &batch, is_repeatable);
         let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace);
-        let canceller = Canceller { waiter: Arc::clone(&caller), queue: Queue::Batcher(Arc::downgrade(batcher)) };
+        let canceller = Canceller { waiter: Arc::clone(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, canceller);
-        let member = Member { args, handler, size, key, caller, since: Instant::now() };
+        let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };
         match batcher.submit(member, self.options.wait) {
             Ok(lone) => pending.receive_by(lone),
             Err(refused) => {
@@ -191,12 +198,28 @@ impl Caller {
     }
 }
 
+/// A call that may become part of a batch.
+pub(crate) struct BatchRequest {
+    pub(crate) method: &'static str,
+    /// The function that runs the call alone.
+    pub(crate) alone: FnToken,
+    /// The function that runs a batch.
+    pub(crate) batch: FnToken,
+    /// Whether the call may run again after its batch has failed.
+    pub(crate) is_repeatable: bool,
+    pub(crate) rows: usize,
+    /// The cost of the most expensive row.
+    pub(crate) row_cost: usize,
+    /// What the calls of a batch have in common.
+    pub(crate) key: Vec<u8>,
+}
+
 fn argument_error(method: &str, reason: String) -> CallError {
     CallError::Wire { method: method.to_owned(), part: CallPart::Arguments, reason }
 }
 
-/// Size and key of a call.
-fn size<P, const INDEX: usize, A, T>(arguments: &A) -> Result<(Size, Vec<u8>), CallError>
+/// Number of rows, largest cost of a row, and key of a call.
+fn size<P, const INDEX: usize, A, T>(arguments: &A) -> Result<(usize, usize, Vec<u8>), CallError>
 where
     P: BatchMethod<INDEX, A, T>,
     A: BatchArguments,
@@ -211,7 +234,7 @@ where
     arguments.put_rest(&P::wire().0, &mut rest).map_err(|error| argument_error(name, error.to_string()))?;
     let mut key = first.shape();
     key.extend(rest.finish().segments.iter().flat_map(|segment| segment.iter().copied()));
-    Ok((Size { rows: first.rows(), bytes: 0, row_cost }, key))
+    Ok((first.rows(), row_cost, key))
 }
 
 /// Runs a call alone in a worker. The result needs as many rows as the argument, as in a batch.

@@ -60,7 +60,7 @@ impl std::fmt::Debug for Caller {
 
 /// A remote method of a pipeline.
 pub struct Method {
-    name: &'static str,
+    pub(super) name: &'static str,
     pub(super) handler: Result<FnToken, String>,
 }
 

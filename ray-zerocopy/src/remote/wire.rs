@@ -97,7 +97,7 @@ impl Writer {
     }
 
     /// Makes `message` the whole message.
-    pub(super) fn replace(&mut self, message: Outgoing) {
+    pub(crate) fn replace(&mut self, message: Outgoing) {
         self.message = Some(message);
     }
 
@@ -132,12 +132,12 @@ impl Reader {
     }
 
     /// Takes the whole message.
-    pub(super) fn take_message(&mut self) -> Incoming {
+    pub(crate) fn take_message(&mut self) -> Incoming {
         std::mem::take(&mut self.message)
     }
 
     /// The device of the tensors that it makes.
-    pub(super) fn device(&self) -> &Device {
+    pub(crate) fn device(&self) -> &Device {
         &self.device
     }
 

@@ -7,6 +7,7 @@ pub mod actors;
 pub mod batches;
 pub mod cancellation;
 pub mod failures;
+pub mod graphs;
 pub mod models;
 pub mod tasks;
 
@@ -56,7 +57,7 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, cancellation, failures, tasks};
+            use $crate::engines::{actors, batches, cancellation, failures, graphs, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -74,6 +75,7 @@ macro_rules! engine_conforms {
                 cancellation::stubborn_worker_is_replaced cancellation::dropping_cancels_if_asked
                 cancellation::member_of_a_batch_leaves_it cancellation::result_that_has_arrived_stays
                 cancellation::call_to_an_actor_is_cancelled
+                graphs::calls_of_a_graph_run_as_one graphs::graph_without_rows_is_refused
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use benches::child::{Reaped, this_program};
 use benches::stats::{Ratio, Summary};
 use benches::{Progress, Samples, Table, Target, time};
-use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, Threads};
 use serde::Serialize;
 
 use crate::{Args, Model};
@@ -64,19 +64,24 @@ impl EchoProcess {
 }
 
 pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
-    const WAYS: [&str; 3] = ["socket pair", "task", "actor"];
+    const WAYS: [&str; 5] = ["socket pair", "task", "actor", "task, thread", "actor, thread"];
 
     let mut echo = EchoProcess::new()?;
     let engine = LocalPool::builder().workers(1).start()?;
     let tasks = TaskWrapper::on(&engine, model)?;
     let actors = ActorWrapper::new(model)?.spawn(1)?;
+    let threads = Threads::new(1);
+    let thread_tasks = TaskWrapper::on(&threads, model)?;
+    let thread_actors = ActorWrapper::on(&threads, model)?.spawn(1)?;
     let mut number = 0_u64;
     let mut call = |way: usize| -> Result<()> {
         number += 1;
         let next = match way {
             0 => return echo.round_trip(number),
             1 => tasks.next(number).wait()?,
-            _ => actors.next(number).wait()?,
+            2 => actors.next(number).wait()?,
+            3 => thread_tasks.next(number).wait()?,
+            _ => thread_actors.next(number).wait()?,
         };
         ensure!(next == number + 1, "`next` returned {next} for {number}");
         Ok(())
@@ -104,7 +109,10 @@ pub fn measure(model: &Model, args: &Args, progress: &Progress) -> Result<Vec<Ro
 
 pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
     rows.iter().skip(1).map(|row| {
-        Target::at_most(format!("small call, {}, in round trips of a socket pair", row.way), 3.0, row.ratio.ratio)
+        if row.way.ends_with("thread") {
+            return Target::at_most(format!("small call, {}, p50 in µs", row.way), 2.0, row.summary.p50_us);
+        }
+        Target::at_most(format!("small call, {}, in round trips of a socket pair", row.way), 1.3, row.ratio.ratio)
     })
 }
 

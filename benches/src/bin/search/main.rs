@@ -1,12 +1,11 @@
 //! Measures how many sentences per second a real model embeds in one worker, in two, and in one
 //! process without workers.
 
-mod corpora;
-
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use benches::child::{ChildRpc, serve, this_program};
+use benches::corpora::{self, Corpus};
 use benches::machine::{processor_ms_of, rollup};
 use benches::stats::{self, Ratio};
 use benches::{Common, Progress, Run, Table, Target};
@@ -16,8 +15,6 @@ use ray_zerocopy::{ActorWrapper, Actors};
 use ray_zerocopy_examples::minilm::fetch;
 use ray_zerocopy_examples::search::{Search, embed_all};
 use serde::{Deserialize, Serialize};
-
-use corpora::Corpus;
 
 /// Sentences per second with all-MiniLM-L6-v2, as the example `semantic_search` embeds them.
 ///
@@ -192,12 +189,6 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
         }
     }
     let alone = vectors.get(ALONE).context("one of the ways has no vectors")?;
-    let difference = |found: &[f32]| {
-        let pairs = alone.iter().zip(found);
-        // NaN counts as an infinite difference.
-        let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
-        if alone.len() == found.len() { pairs.map(distance).fold(0.0, f32::max) } else { f32::INFINITY }
-    };
     let rates = |seconds: Vec<Vec<f64>>| -> Vec<Vec<_>> {
         seconds.into_iter().map(|all| all.into_iter().map(|seconds| texts as f64 / seconds).collect()).collect()
     };
@@ -213,7 +204,7 @@ fn measure(corpus: &Corpus, ways: &mut [Way], rounds: usize, progress: &Progress
             sentences_per_processor_s_median: stats::median(&per_processor[index]),
             ratio: Ratio::of(&rates[index], &rates[ONE]),
             anonymous_mib_max: ways[index].anonymous_mib()?,
-            difference_max: difference(&vectors[index]),
+            difference_max: stats::difference_max(alone, &vectors[index]),
         });
     }
     Ok(Row {

@@ -70,10 +70,6 @@ impl Batcher {
         Self { template, limits, engine, state, room, report: Mutex::new(report) }
     }
 
-    pub(crate) fn method(&self) -> &'static str {
-        self.template.method
-    }
-
     pub(crate) fn report(&self) -> BatchReport {
         self.report.lock().clone()
     }

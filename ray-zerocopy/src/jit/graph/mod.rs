@@ -8,6 +8,7 @@
 //! | `symbolic/` | sizes that may differ from call to call |
 //! | `passes/` | transformations of recorded operations |
 //! | `runnable` | checks inputs and runs a graph |
+//! | `rows` | which inputs and outputs have rows, so that calls can be put together |
 //! | `exec/` | execution on a backend |
 
 pub(crate) mod code;
@@ -15,5 +16,6 @@ pub(crate) mod decode;
 pub(crate) mod exec;
 pub(crate) mod info;
 pub(crate) mod passes;
+pub(crate) mod rows;
 pub(crate) mod runnable;
 pub(crate) mod symbolic;
