@@ -91,8 +91,8 @@ pub fn range(figures: &[f64]) -> (f64, f64) {
     (fold(f64::min), fold(f64::max))
 }
 
-/// Returns the largest difference of two numbers at the same place. It is infinite for a NaN, and for
-/// lists of different lengths.
+/// Returns the largest difference of two numbers at the same place. It is infinite for a NaN, and
+/// for lists of different lengths.
 pub fn difference_max(expected: &[f32], found: &[f32]) -> f32 {
     let distance = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
     let pairs = expected.iter().zip(found);

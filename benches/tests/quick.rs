@@ -172,6 +172,50 @@ fn search() {
 }
 
 #[test]
+fn serving() {
+    let printed = run(env!("CARGO_BIN_EXE_serving"), &["--burst"]);
+    let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
+    let (answers, throughput) = (of("answers"), of("throughput"));
+    let (lone, load, burst) = (of("lone_call"), of("load"), of("burst"));
+    let calls = |rows: &[&Value]| texts(rows.iter().copied(), "calls").join(" ");
+
+    assert_eq!(calls(&answers), "unbatched batched hand-batched unbatched batched hand-batched");
+    for row in &answers {
+        assert_eq!(row["outputs_equal"], true, "{row}");
+        assert!(row["difference_max"].as_f64().unwrap() < 1e-4, "{row}");
+        // All texts are in one batch.
+        let largest = if row["calls"] == "batched" { row["texts"].clone() } else { Value::Null };
+        assert_eq!(row["largest_batch"], largest, "{row}");
+    }
+    assert_eq!(calls(&throughput), "unbatched batched unbatched batched hand-batched");
+    for row in &throughput {
+        positive(row, &["sentences_per_s_median"]);
+        positive(&row["over_unbatched"], &["ratio"]);
+        positive(&row["over_hand_batched"], &["ratio"]);
+    }
+    for rows in [&lone, &load, &burst] {
+        assert_eq!(calls(rows), "unbatched batched unbatched batched");
+        assert_eq!(texts(rows.iter().copied(), "workers"), ["processes", "processes", "threads", "threads"]);
+    }
+    for row in &lone {
+        positive(row, &["samples", "p50_us", "p99_us", "ratio"]);
+    }
+    for row in &load {
+        positive(row, &["samples", "arrivals_per_s", "p50_us", "p99_us"]);
+        positive(&row["p99_over_unbatched"], &["ratio"]);
+    }
+    for row in throughput.iter().chain(&load).filter(|row| row["calls"] == "batched") {
+        let rows = row["rows_per_batch"].as_f64().unwrap();
+        assert!((1.0..=32.0).contains(&rows), "{row}");
+    }
+    for row in &burst {
+        positive(row, &["arrivals_per_s_in_burst", "usual_p99_us", "longest_us"]);
+    }
+    let all = answers.len() + throughput.len() + lone.len() + load.len() + burst.len();
+    assert_eq!(all, rows(&printed).len(), "{printed}");
+}
+
+#[test]
 fn tables_say_that_a_run_is_quick() {
     let output = Command::new(env!("CARGO_BIN_EXE_calls")).arg("--quick").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -192,6 +236,8 @@ fn invalid_options_are_rejected() {
         (memory, ["--tensors", "3"]),
         (memory, ["--modes", "fork"]),
         (env!("CARGO_BIN_EXE_share"), ["--mib", "0"]),
+        (env!("CARGO_BIN_EXE_serving"), ["--callers", "0"]),
+        (env!("CARGO_BIN_EXE_serving"), ["--seconds", "0"]),
     ] {
         let output = Command::new(program).args(options).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();

@@ -111,6 +111,51 @@ fn actors() {
 }
 
 #[test]
+fn threads() {
+    says(
+        "threads",
+        &[],
+        &[
+            "threads        the same answer as here, bit for bit; in this process",
+            "a small call takes ",
+            "processes      the same answer as here, bit for bit; in another process",
+            "16 MiB there and back take ",
+            "panic          `double` panicked in worker ",
+            "`seven`: invalid digit found in string (",
+            "the thread lives on",
+            "deadline       `work` passed its deadline of 300ms while worker ",
+            "(a thread cannot be stopped: it goes on until the method returns)",
+            "cancelled()    is `true` in the method since then, so it has returned",
+            "actors         are threads of their own, and each has its state: (3, 1)",
+            "mapped by 1 process",
+            "\nowner, 3 threads ",
+            "one process, and no thread copied a weight",
+        ],
+    );
+}
+
+#[test]
+fn batching() {
+    for arguments in [&[][..], &["--processes"]] {
+        says(
+            "batching",
+            arguments,
+            &[
+                "busy worker    20 calls, 1 batches, 20 rows in the largest",
+                "the embeddings are those of this process, within 1e-5",
+                "idle worker    3 calls, 3 batches, 1 rows in the largest",
+                "max_wait       4 calls, 1 batches, 4 rows in the largest",
+                "max_rows(8)    20 calls, 3 batches, 8 rows in the largest",
+                "max_cost(200)  8 calls, 3 batches, 4 rows in the largest",
+                "error          3 calls, 1 batches, 3 rows in the largest",
+                "one call of the three fails: a text is empty",
+                "batches of `embed`: 1, 20.0 rows on average, 20 at most; 20 calls, which waited ",
+            ],
+        );
+    }
+}
+
+#[test]
 fn memory() {
     says(
         "memory",
@@ -155,7 +200,9 @@ fn devices() {
 
 #[test]
 fn help_says_what_to_look_at() {
-    for name in ["simple_pipeline", "complex_pipeline", "tasks", "actors", "memory", "devices", "jit"] {
+    for name in
+        ["simple_pipeline", "complex_pipeline", "tasks", "actors", "threads", "batching", "memory", "devices", "jit"]
+    {
         let output = run(name, &["--help"]);
         assert!(output.status.success(), "{name} --help: {}", output.status);
         let text = String::from_utf8_lossy(&output.stdout);
@@ -175,6 +222,7 @@ fn invalid_options_are_rejected_early() {
         ("complex_pipeline", ["--actors", "0"], "0 is not in 1..=65535"),
         ("tasks", ["--workers", "0"], "0 is not in 1..=65535"),
         ("actors", ["--mib", "0"], "0 is not in 32..=65535"),
+        ("threads", ["--workers", "0"], "0 is not in 1..=65535"),
     ] {
         let output = run(name, &arguments);
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -91,6 +91,11 @@ impl Serialize for FalseLengthHint {
     }
 }
 
+/// A row that kills the worker of its batch.
+pub const DEADLY: u64 = u64::MAX;
+/// A row that is an error.
+pub const BAD: u64 = u64::MAX - 1;
+
 /// A pipeline whose methods answer, panic, kill their process, or send garbage.
 #[derive(Pipeline)]
 #[pipeline(init = ChaosModel::new)]
@@ -155,6 +160,30 @@ impl ChaosModel {
     pub fn send_garbage(&self, bytes: Vec<u8>) -> usize {
         connections().iter().for_each(|connection| send_garbage(connection, &bytes));
         bytes.len()
+    }
+
+    /// Returns values that the callers can check. [`DEADLY`] kills the process, and [`BAD`] is an error
+    /// of its row.
+    #[remote(batch)]
+    pub fn compute_rows(&self, rows: Vec<u64>) -> Vec<Result<u64, String>> {
+        if rows.contains(&DEADLY) {
+            kill_myself();
+        }
+        rows.into_iter().map(|x| if x == BAD { Err("bad".to_owned()) } else { Ok(x.wrapping_mul(3) + 1) }).collect()
+    }
+
+    /// Marks a call in a file that has one byte for each, and says whether it was cancelled meanwhile.
+    pub fn mark(&self, file: String, call: u64) -> bool {
+        let file = std::fs::File::options().write(true).open(file).expect("the test has created the file");
+        rustix::io::pwrite(&file, &[1], call).expect("the test's file can be written");
+        ray_zerocopy::cancelled()
+    }
+
+    /// Keeps the worker busy until the file exists.
+    pub fn wait_for(&self, file: String) {
+        while !std::fs::exists(&file).expect("the test's folder can be read") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Changes the state.

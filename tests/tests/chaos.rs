@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::engine::Worker;
-use ray_zerocopy::{ActorWrapper, Actors, CallError, Error, LocalPool, Pending, TaskWrapper};
-use ray_zerocopy_tests::chaos::{ChaosModel, FalseLengthHint, SeededRng, connections, send_garbage};
+use ray_zerocopy::{ActorWrapper, Actors, Batching, CallError, Error, LocalPool, Pending, TaskWrapper};
+use ray_zerocopy_tests::chaos::{BAD, ChaosModel, DEADLY, FalseLengthHint, SeededRng, connections, send_garbage};
 use ray_zerocopy_tests::heap;
 use ray_zerocopy_tests::memory::{eventually, rollup};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
@@ -87,9 +87,18 @@ impl Log {
         right: impl Fn(T) -> bool,
         kind: impl Fn(&CallError) -> bool,
     ) {
-        let result = match rng.below(10) {
+        let cancelled = rng.below(12) == 0;
+        if cancelled {
+            std::thread::sleep(Duration::from_micros(rng.below(3) * 100));
+            pending.cancel();
+        }
+        let result = match rng.below(11) {
             // The call runs although its `Pending` is dropped.
             0 => return self.note(&format!("{what}: dropped")),
+            10 => {
+                drop(pending.cancel_on_drop());
+                return self.note(&format!("{what}: dropped, which cancels"));
+            }
             1..3 => pollster::block_on(pending),
             3..5 => pending.wait_timeout(PATIENCE).unwrap_or_else(|| panic!("{what} has no answer after {PATIENCE:?}")),
             5 => match pending.wait_timeout(Duration::from_micros(rng.below(300))) {
@@ -114,6 +123,7 @@ impl Log {
                 };
                 let violence = match &error {
                     CallError::WorkerDied { .. } => true,
+                    CallError::Cancelled { .. } => cancelled,
                     CallError::Wire { reason, .. } => explained(reason),
                     CallError::Start(error) => {
                         error.reason().contains("processes died while they loaded") || explained(error.reason())
@@ -140,6 +150,32 @@ fn wire(error: &CallError) -> bool {
 
 fn late(error: &CallError) -> bool {
     matches!(error, CallError::Deadline { .. })
+}
+
+/// Makes calls that are put together. Some kill their worker, which must not cost the others an
+/// answer.
+fn batch(batched: &TaskWrapper<ChaosModel>, log: &Log, rng: &mut SeededRng) {
+    let right =
+        |x: u64| move |y: Result<u64, String>| if x == BAD { y.is_err() } else { y == Ok(x.wrapping_mul(3) + 1) };
+    let hasty = batched.clone().deadline(Duration::from_millis(5));
+    let calls: Vec<_> = (0..1 + rng.below(30))
+        .map(|_| match rng.below(200) {
+            0 => (DEADLY, false, batched.compute_rows_one(DEADLY)),
+            1..10 => (BAD, false, batched.compute_rows_one(BAD)),
+            10..20 => (7, true, hasty.compute_rows_one(7)),
+            _ => {
+                let x = rng.below(1 << 30);
+                (x, false, batched.compute_rows_one(x))
+            }
+        })
+        .collect();
+    for (x, is_hasty, pending) in calls {
+        match x {
+            DEADLY => log.settle(rng, "batch: deadly row", pending, |_| false, never),
+            x if is_hasty => log.settle(rng, "batch: hasty row", pending, right(x), late),
+            x => log.settle(rng, "batch: row", pending, right(x), never),
+        }
+    }
 }
 
 /// Makes one random call of a task, and checks its answer.
@@ -296,6 +332,11 @@ struct Holdings {
     folders: usize,
 }
 
+/// Whether a thread has the name of one of a pool's. The process's only timer runs until its end.
+fn is_thread_of_a_pool(name: &str) -> bool {
+    name.starts_with("ray-zerocopy") && !name.starts_with("ray-zerocopy ti")
+}
+
 fn holdings() -> Holdings {
     let list = |path: &str| std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.path());
     let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
@@ -309,7 +350,7 @@ fn holdings() -> Holdings {
     let parent = |stat: &str| stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)).map(str::to_owned);
     Holdings {
         files,
-        threads: list("/proc/self/task").filter(|task| read(task.join("comm")).starts_with("ray-zerocopy")).count(),
+        threads: list("/proc/self/task").filter(|task| is_thread_of_a_pool(&read(task.join("comm")))).count(),
         children: list("/proc").filter(|process| parent(&read(process.join("stat"))).as_ref() == Some(&myself)).count(),
         mappings: read("/proc/self/maps".into()).matches("/memfd:ray-zerocopy").count(),
         folders: list(&std::env::temp_dir().to_string_lossy())
@@ -335,6 +376,7 @@ fn chaos(
 ) {
     let stop = AtomicBool::new(false);
     let until = Instant::now() + time;
+    let batched = &tasks.clone().batch(Batching::default().max_rows(16));
     // A caller that panics stops the other callers.
     struct Ended<'a>(&'a AtomicBool, &'a AtomicUsize);
     impl Drop for Ended<'_> {
@@ -346,7 +388,7 @@ fn chaos(
         }
     }
     std::thread::scope(|scope| {
-        for caller in 0..6 {
+        for caller in 0..8 {
             let (stop, mut rng) = (&stop, SeededRng::new(seed + 1000 * (caller + 1)));
             log.busy.fetch_add(1, Ordering::Relaxed);
             scope.spawn(move || {
@@ -354,6 +396,7 @@ fn chaos(
                 while !stop.load(Ordering::Relaxed) {
                     match caller {
                         0..4 => task(tasks, log, &mut rng),
+                        4..6 => batch(batched, log, &mut rng),
                         _ => actor(actors, log, &mut rng),
                     }
                 }

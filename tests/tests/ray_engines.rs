@@ -1,5 +1,7 @@
 //! The conformance suite of engines on a Ray cluster.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::sync::LazyLock;
 
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};

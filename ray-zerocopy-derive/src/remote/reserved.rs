@@ -11,6 +11,8 @@ pub(crate) const RESERVED: &[&str] = &[
     "actor_count",
     "arena",
     "attempts",
+    "batch",
+    "cancel_grace",
     "clone",
     "deadline",
     "device",

@@ -14,6 +14,7 @@
 //! | `program` | what a worker loads before it runs calls |
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `batch/` | calls that are put together, and run as one |
+//! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
 //! | `settings` | number of workers, threads and queue size |
 //! | `message` | values and tensors as segments of bytes |
@@ -39,6 +40,7 @@ pub(crate) mod queue;
 pub(crate) mod registry;
 pub(crate) mod served;
 pub(crate) mod settings;
+pub(crate) mod spin;
 pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;

@@ -43,7 +43,7 @@ impl TimerThread {
     /// If the thread cannot be started.
     pub(crate) fn start() -> std::io::Result<Self> {
         let (sender, receiver) = channel::<(Instant, Work)>();
-        std::thread::Builder::new().name("ray-zerocopy keeper".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("ray-zerocopy timer".to_owned()).spawn(move || {
             IS_ENGINE_THREAD.set(true);
             let mut due: BTreeMap<(Instant, u64), Work> = BTreeMap::new();
             let mut number = 0;

@@ -78,6 +78,11 @@ impl Waiter {
         self.ticket.store(ticket, Ordering::Release);
     }
 
+    /// Returns `true` if the call does not wait for a batch any more.
+    pub(super) fn has_left_queue(&self) -> bool {
+        self.is_in_batch.load(Ordering::Acquire) || self.ticket.load(Ordering::Acquire) != 0
+    }
+
     /// Returns `true` if this ticket was filled with this call alone.
     pub(super) fn is_alone_in(&self, ticket: u64) -> bool {
         self.ticket.load(Ordering::Acquire) == ticket

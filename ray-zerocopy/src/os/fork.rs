@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::os::sys::process_id::process_id;
+
 /// The process that last checked the global pool. The lowest bit is set if the pool has no threads
 /// in that process.
 static POOL: AtomicU64 = AtomicU64::new(0);
@@ -36,7 +38,7 @@ pub(crate) fn adopt() {
     thread_local! {
         static CHECKED: Cell<u32> = const { Cell::new(0) };
     }
-    let pid = std::process::id();
+    let pid = process_id();
     if CHECKED.replace(pid) == pid || !pool_is_lost(pid) || rayon::current_thread_index().is_some() {
         // A member of a pool runs the jobs it has queued itself if no other thread takes them.
         return;
@@ -74,7 +76,7 @@ fn was_forked() -> bool {
 /// Returns `true` on the one thread that `fork` leaves in the child.
 fn is_first_thread() -> bool {
     let own = std::fs::read_link("/proc/thread-self");
-    own.is_ok_and(|own| own.file_name().is_some_and(|name| *name == *std::process::id().to_string()))
+    own.is_ok_and(|own| own.file_name().is_some_and(|name| *name == *process_id().to_string()))
 }
 
 /// A mutex that does not deadlock in a child of `fork` if another thread held it at the fork, since
@@ -110,7 +112,7 @@ impl std::error::Error for HeldAtFork {}
 impl<T> ForkMutex<T> {
     /// Creates an unlocked mutex.
     pub fn new(value: T) -> Self {
-        Self { inner: Mutex::new(value), home: AtomicU64::new(u64::from(std::process::id()) << 2 | USABLE) }
+        Self { inner: Mutex::new(value), home: AtomicU64::new(u64::from(process_id()) << 2 | USABLE) }
     }
 
     /// Locks the mutex. Poisoning by a panic is ignored.
@@ -118,7 +120,7 @@ impl<T> ForkMutex<T> {
     /// # Errors
     /// If a thread of the parent process held the lock at the fork.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>, HeldAtFork> {
-        let pid = u64::from(std::process::id());
+        let pid = u64::from(process_id());
         loop {
             let home = self.home.load(Ordering::Acquire);
             match (home >> 2 == pid, home & 3) {

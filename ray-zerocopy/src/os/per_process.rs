@@ -6,6 +6,8 @@
 
 use std::sync::OnceLock;
 
+use crate::os::sys::process_id::process_id;
+
 /// A value for each process: created by the first access in a process, and again by the first
 /// access in a fork.
 pub(crate) struct PerProcess<T> {
@@ -26,7 +28,7 @@ impl<T: Default> PerProcess<T> {
 
     /// Returns this process's value. Creates it if needed.
     pub(crate) fn get(&self) -> &T {
-        let process = std::process::id();
+        let process = process_id();
         let make = || Box::new(Node { process, value: T::default(), next: OnceLock::new() });
         let mut node = self.first.get_or_init(make);
         // Forks of forks: one node for each generation.
@@ -38,7 +40,7 @@ impl<T: Default> PerProcess<T> {
 
     /// Returns this process's value, or `None` if it has not been created.
     pub(crate) fn existing(&self) -> Option<&T> {
-        let process = std::process::id();
+        let process = process_id();
         let mut node = self.first.get()?;
         while node.process != process {
             node = node.next.get()?;

@@ -134,6 +134,15 @@ pub struct Actor<P: Remote> {
 }
 
 impl<P: Remote> Actor<P> {
+    /// Time for which the actor may go on with a call through this handle that has been cancelled,
+    /// before it is killed and replaced. See [`Actors::cancel_grace`].
+    #[must_use]
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.caller.options.grace = Some(grace);
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
     /// Deadline of calls through this handle, which includes their time in the queue.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {

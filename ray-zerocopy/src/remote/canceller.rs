@@ -33,7 +33,7 @@ impl Canceller {
             }
             Queue::Batcher(batcher) => {
                 if let Some(batcher) = batcher.upgrade() {
-                    batcher.cancel();
+                    batcher.cancel(&self.waiter);
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart};
 use crate::error::{Error, Result};
 use crate::os::sync::Mutex;
+use crate::os::sys::process_id::process_id;
 
 /// The result of a call in flight. Wait for it, or `.await` it on any executor. Tensors arrive on
 /// the `cpu` device.
@@ -75,7 +76,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        let (process, lone) = (std::process::id(), Mutex::new(None));
+        let (process, lone) = (process_id(), Mutex::new(None));
         Self { answer, take, method, taken: false, process, lone, canceller: None, cancels_on_drop: false }
     }
 
@@ -92,7 +93,7 @@ impl<T> Pending<T> {
     /// [`cancel_grace`](crate::TaskWrapper::cancel_grace), a worker process that goes on for longer
     /// is killed and replaced. Other calls of the same batch go on.
     pub fn cancel(&self) {
-        if self.process != std::process::id() {
+        if self.process != process_id() {
             return;
         }
         // The reply is not read by this thread then.
@@ -175,7 +176,7 @@ impl<T> Pending<T> {
 
     /// Returns an error if this process is not the one that made the call.
     fn check_process(&self) -> Result<()> {
-        if self.process == std::process::id() {
+        if self.process == process_id() {
             return Ok(());
         }
         Err(CallError::forked(self.method).into())
@@ -185,7 +186,7 @@ impl<T> Pending<T> {
     fn give_up_right(&mut self) {
         let lone = self.lone.lock().take();
         if let Some(lone) = lone {
-            if self.process == std::process::id() {
+            if self.process == process_id() {
                 drop(lone);
             } else {
                 // The engine's locks may be held by threads that do not exist in the fork.

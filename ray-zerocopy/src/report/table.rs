@@ -106,7 +106,11 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "one copy of the weights: {} MiB, mapped by {} processes", mib(self.arena), self.processes.len())?;
+        let count = match self.processes.len() {
+            1 => "1 process".to_owned(),
+            count => format!("{count} processes"),
+        };
+        writeln!(f, "one copy of the weights: {} MiB, mapped by {count}", mib(self.arena))?;
         // Two further columns if a memory policy was requested.
         let asked = self.processes.iter().any(|process| process.memory.is_asked());
         let columns = if asked { 9 } else { 7 };

@@ -43,14 +43,19 @@ pub(super) fn choose(waiting: &mut VecDeque<Member>, limits: &Batching) -> Vec<M
     taken
 }
 
-/// Returns `true` if the calls fill a batch.
+/// Returns `true` if the oldest call and those with the same key fill a batch.
 pub(super) fn is_full(waiting: &VecDeque<Member>, limits: &Batching) -> bool {
-    let mut total: Option<Total> = None;
-    waiting.iter().any(|member| {
-        let larger = total.map_or(Some(Total::of(member.size)), |total| total.with(member.size, limits));
-        total = larger.or(total);
-        larger.is_none_or(|total| total.rows >= limits.rows)
-    })
+    let Some(oldest) = waiting.front() else { return false };
+    let mut total = Total::of(oldest.size);
+    let mut others = waiting.iter().skip(1).filter(|member| member.key == oldest.key);
+    total.rows >= limits.rows
+        || others.any(|member| match total.with(member.size, limits) {
+            Some(larger) => {
+                total = larger;
+                larger.rows >= limits.rows
+            }
+            None => true,
+        })
 }
 
 /// Size of a batch.
@@ -146,6 +151,7 @@ mod tests {
         assert!(!is_full(&queue(&[(1, 1, 0), (2, 1, 0)]), &limits));
         assert!(is_full(&queue(&[(1, 1, 0), (3, 1, 0)]), &limits));
         assert!(is_full(&queue(&[(1, 1, 0), (1, 30, 0)]), &limits));
+        assert!(!is_full(&queue(&[(1, 1, 0), (3, 1, 1)]), &limits));
         assert!(!is_full(&queue(&[]), &limits));
     }
 }

@@ -19,6 +19,7 @@ use super::dispatch::Dispatcher;
 use super::transport::Event;
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Receive;
+use crate::engine::spin::spin_and_yield;
 
 /// The caller's exclusive right to read the reply to its call. Dropping it passes the right to the
 /// supervisor.
@@ -35,6 +36,8 @@ impl Receive for InlineReceiver {
         if !self.conn.read_by_caller(self.serial) {
             return;
         }
+        // The reply to a small call arrives before this thread would be asleep.
+        spin_and_yield(|| self.conn.is_readable());
         match self.conn.receive() {
             Ok(Event::Message(received)) => {
                 if self.dispatcher.handle_reply(&self.conn, received).is_some() {

@@ -20,6 +20,7 @@ use crate::engine::settings::Settings;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::limits;
 use crate::os::sync::Mutex;
+use crate::os::sys::process_id::process_id;
 
 /// Worker processes of this machine, and the threads that supervise them.
 pub(crate) struct LocalEngine {
@@ -66,7 +67,7 @@ impl LocalEngine {
             dispatcher: Arc::clone(&dispatcher),
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
-            owner: std::process::id(),
+            owner: process_id(),
         });
         let timer = Arc::clone(&dispatcher);
         engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer.queue))?;
@@ -164,7 +165,7 @@ impl LocalEngine {
     /// Returns `true` in a fork of the process that has the threads and the workers. A fork must
     /// not use them.
     fn is_fork(&self) -> bool {
-        self.owner != std::process::id()
+        self.owner != process_id()
     }
 }
 

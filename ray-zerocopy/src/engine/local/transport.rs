@@ -178,6 +178,12 @@ impl Connection {
         self.poll(PollFlags::IN, until)
     }
 
+    /// Returns `true` if a packet, or EOF, has arrived and was not received yet.
+    pub(super) fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(ready) if ready > 0)
+    }
+
     /// Waits until the other end is closed, regardless of packets that arrive meanwhile.
     pub(super) fn wait_for_the_end(&self) -> io::Result<()> {
         // `poll` reports a hang-up even if no event is requested.

@@ -1,6 +1,7 @@
 //! Main loop of a worker process: loads programs, runs calls, and exits with its owner.
 
 use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
+use crate::engine::spin::spin_and_yield;
 use crate::os::sys::{atexit, malloc, peer, privileges};
 use std::collections::HashMap;
 use std::io::Write;
@@ -143,6 +144,7 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
         // Waits first, and receives then. A process that is killed while it waits leaves the
         // request in the socket, so the owner knows that it was not received. If the process is
         // killed while it receives, the kernel still removes the request.
+        spin_and_yield(|| connection.is_readable());
         let received = connection.wait(None).and_then(|_| connection.next::<(u64, Request)>());
         let served = match received {
             Ok(Event::Message(request)) => serve(&connection, &mut programs, request),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
 use super::protocol::{Answer, Request};
-use super::transport::{Connection, Delivery, Event, Received, Wait};
+use super::transport::{Connection, Delivery, Event, Received};
 use crate::engine::call::Call;
 use crate::engine::frame::Packet;
 use crate::engine::message::Outgoing;
@@ -118,8 +118,8 @@ impl WorkerConn {
     }
 
     /// Returns `true` if a packet, or EOF, has arrived and was not received yet.
-    fn is_readable(&self) -> bool {
-        matches!(self.connection.wait(Some(now())), Ok(Wait::Ready))
+    pub(super) fn is_readable(&self) -> bool {
+        self.connection.is_readable()
     }
 
     fn apply(&self, state: &Shared, effect: Effect) {

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::spin::spin;
 use crate::engine::call::{Call, CallResult, Reply};
 use crate::engine::queue::job::Job;
 use crate::engine::queue::scheduler::PoolWorker;
+use crate::engine::spin::spin;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::os::sync::{Condvar, Mutex, now};
 

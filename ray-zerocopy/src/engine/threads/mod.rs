@@ -9,11 +9,9 @@
 //! | `thread_engine` | the engine behind it: starts and joins the threads |
 //! | `worker` | main loop of a thread |
 //! | `mailbox` | hands a call to an idle thread, and its deadline to a running one |
-//! | `spin` | short waits that do not sleep |
 
 mod mailbox;
 mod pool;
-mod spin;
 mod thread_engine;
 mod worker;
 

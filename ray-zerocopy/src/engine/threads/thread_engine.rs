@@ -6,7 +6,6 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::mailbox::Mailbox;
-use super::spin::spin;
 use super::worker::WorkerThread;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Receive, Submitted};
@@ -17,9 +16,11 @@ use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
+use crate::engine::spin::spin;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::limits;
 use crate::os::sync::Mutex;
+use crate::os::sys::process_id::process_id;
 
 /// State shared by the threads of a pool and its callers.
 pub(super) struct Shared {
@@ -74,7 +75,7 @@ impl ThreadEngine {
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
-            owner: std::process::id(),
+            owner: process_id(),
         });
         engine.start_threads(settings.threads_per_worker()).inspect_err(|_| engine.abort())?;
         engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
@@ -198,7 +199,7 @@ impl ThreadEngine {
 
     /// Returns `true` in a fork of the process that has the threads.
     fn is_fork(&self) -> bool {
-        self.owner != std::process::id()
+        self.owner != process_id()
     }
 }
 
@@ -256,10 +257,10 @@ impl Engine for ThreadEngine {
         let next = scheduler.submit(call);
         self.shared.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
-        Ok(next.assignment.map(|assignment| {
+        if let Some(assignment) = next.assignment {
             self.shared.send(assignment);
-            Box::new(SpinFirst) as _
-        }))
+        }
+        Ok(Some(Box::new(SpinFirst)))
     }
 
     /// A thread that runs a cancelled call finds out by itself, and cannot be stopped otherwise.

@@ -15,6 +15,7 @@
 //! | `image` | the executable or shared library that contains this code |
 //! | `peer` | the process at the other end of a Unix socket |
 //! | `pidfd` | exit status of a process that has been reaped |
+//! | `process_id` | the id of this process |
 //! | `privileges` | setuid, setgid and file capabilities |
 //! | `signals` | signal handling of workers |
 
@@ -36,6 +37,7 @@ pub(crate) mod peer;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
+pub(crate) mod process_id;
 pub(crate) mod signals;
 
 #[cfg(not(target_os = "linux"))]

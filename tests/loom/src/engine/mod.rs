@@ -6,6 +6,14 @@ pub(crate) mod deadline;
 pub(crate) mod local;
 pub(crate) mod queue;
 
+pub(crate) mod spin {
+    //! No thread of a model spins.
+
+    pub(crate) fn spin_and_yield(_has_happened: impl Fn() -> bool) -> bool {
+        false
+    }
+}
+
 pub(crate) mod settings {
     //! A pool's settings, and the scripts of its processes.
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::protocol::{Answer, Request};
 use crate::engine::frame::Packet;
@@ -28,11 +28,6 @@ pub(crate) enum Reaction {
 pub(crate) enum Delivery {
     Received,
     NotReceived,
-}
-
-pub(crate) enum Wait {
-    Ready,
-    TimedOut,
 }
 
 pub(crate) struct Received<M> {
@@ -152,10 +147,9 @@ impl Connection {
         self.0.1.notify_all();
     }
 
-    pub(super) fn wait(&self, _until: Option<Instant>) -> io::Result<Wait> {
+    pub(super) fn is_readable(&self) -> bool {
         let socket = self.0.0.lock();
-        let is_ready = !socket.arrived.is_empty() || socket.is_at_end();
-        Ok(if is_ready { Wait::Ready } else { Wait::TimedOut })
+        !socket.arrived.is_empty() || socket.is_at_end()
     }
 
     /// Waits for something to happen, however long that takes.

@@ -16,11 +16,12 @@ const CHECKS: u32 = 64;
 /// Number of threads that spin now.
 static SPINNING: AtomicUsize = AtomicUsize::new(0);
 
-/// Spins until `has_happened` returns `true`, for a short time at most. Returns the last result.
+/// Spins until `has_happened` returns `true`, for a short time at most. Returns the last result. For an
+/// event in the memory of this process.
 ///
 /// At most one thread for each core spins at a time, so that spinning threads do not keep the one
 /// that they wait for from running.
-pub(super) fn spin(has_happened: impl Fn() -> bool) -> bool {
+pub(crate) fn spin(has_happened: impl Fn() -> bool) -> bool {
     if has_happened() {
         return true;
     }
@@ -42,6 +43,21 @@ pub(super) fn spin(has_happened: impl Fn() -> bool) -> bool {
     };
     SPINNING.fetch_sub(1, Ordering::Relaxed);
     happened
+}
+
+/// Like [`spin`], for an event that only a system call shows. Between two of them, other threads that
+/// need the core get it.
+pub(crate) fn spin_and_yield(has_happened: impl Fn() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if has_happened() {
+            return true;
+        }
+        if begun.elapsed() > LIMIT || spinners() == 0 {
+            return false;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Number of threads that may spin at the same time.
