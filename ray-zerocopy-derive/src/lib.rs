@@ -135,6 +135,24 @@ pub fn derive_pipeline(input: TokenStream) -> TokenStream {
 /// `#[remote(skip)]` leaves a method out; methods that are not exactly `pub` (such as
 /// `pub(crate)`), and functions without a receiver, are left out anyway.
 ///
+/// # Calls that can be put together
+///
+/// `#[remote(batch)]` on a method says that it takes and returns *rows*: its first argument is a `Vec`
+/// or a tensor, and its result has one row for each of the argument's, in a `Vec`, a tensor, a tuple
+/// of them, or a `Result` of that. A wrapper with `.batch(..)` runs waiting calls of such a method as
+/// one. `#[remote(batch, cost = function)]` names the function that computes the cost of a row, which
+/// it gets by reference. The callers also get a method for a single row:
+///
+/// ```text
+/// #[remote(batch, cost = tokens)]
+/// pub fn embed(&self, texts: Vec<String>) -> Tensor<2> { … }
+///
+/// let tasks = TaskWrapper::new(&search)?.batch(Batching::default().max_cost(4096));
+/// let vector = tasks.embed_one("a text".to_owned()).wait()?;
+/// ```
+///
+/// # Names
+///
 /// A method cannot have the name of one of the wrappers' own (`report`, `device`, `load`, `spawn`,
 /// …), which would be called instead.
 ///

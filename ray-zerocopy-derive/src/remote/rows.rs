@@ -61,9 +61,17 @@ fn may_have_rows(ty: &Type) -> bool {
     }
 }
 
+/// A `Result` in a tuple would not be an error of the method.
+fn is_result(ty: &Type) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Result"))
+}
+
 fn may_be_divided(ty: &Type) -> bool {
     match ty {
-        Type::Tuple(tuple) => (2..=3).contains(&tuple.elems.len()) && tuple.elems.iter().all(may_be_divided),
+        Type::Tuple(tuple) => {
+            (2..=3).contains(&tuple.elems.len())
+                && tuple.elems.iter().all(|elem| may_have_rows(elem) && !is_result(elem))
+        }
         Type::Group(group) => may_be_divided(&group.elem),
         Type::Paren(paren) => may_be_divided(&paren.elem),
         Type::Path(path) => match path.path.segments.last() {

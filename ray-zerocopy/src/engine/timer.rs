@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::os::per_process::PerProcess;
 use crate::os::sync::Mutex;
 use crate::panics;
 
@@ -27,8 +28,8 @@ pub(crate) fn is_own_thread() -> bool {
 /// # Errors
 /// If the thread cannot be started.
 pub(crate) fn shared() -> std::io::Result<Arc<TimerThread>> {
-    static SHARED: Mutex<Option<Arc<TimerThread>>> = Mutex::new(None);
-    let mut shared = SHARED.lock();
+    static SHARED: PerProcess<Mutex<Option<Arc<TimerThread>>>> = PerProcess::new();
+    let mut shared = SHARED.get().lock();
     match &*shared {
         Some(timer) => Ok(Arc::clone(timer)),
         None => Ok(Arc::clone(shared.insert(Arc::new(TimerThread::start()?)))),

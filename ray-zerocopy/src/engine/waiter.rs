@@ -9,6 +9,9 @@ use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
 use crate::panics;
 
+/// A number that no ticket has.
+const ALONE: u64 = u64::MAX;
+
 /// The caller of a call. The first of the worker's reply, the deadline and a cancellation answers it.
 pub(crate) struct Waiter {
     pub(crate) method: &'static str,
@@ -20,7 +23,8 @@ pub(crate) struct Waiter {
     is_cancelled: AtomicBool,
     /// Whether the call has left the queue as part of a batch.
     is_in_batch: AtomicBool,
-    /// The ticket of a batch that was filled with this call alone, or 0.
+    /// The ticket of a batch that was filled with this call alone, [`ALONE`] if it has left a batch
+    /// that failed, or 0.
     ticket: AtomicU64,
 }
 
@@ -63,15 +67,24 @@ impl Waiter {
         self.is_cancelled.load(Ordering::Acquire)
     }
 
-    /// Answers the call with an error, because its deadline has passed.
+    /// Answers the call with an error, because its deadline has passed. Does nothing if it runs alone:
+    /// then its engine ends it, and knows the worker.
     pub(crate) fn expire(&self) {
         let Some((_, after)) = self.deadline else { return };
+        if self.ticket.load(Ordering::Acquire) != 0 {
+            return;
+        }
         let phase = if self.is_in_batch.load(Ordering::Acquire) { CallPhase::Batch } else { CallPhase::Queued };
         self.answer(Err(CallError::Deadline { method: self.method.to_owned(), after, phase }));
     }
 
     pub(super) fn entered_batch(&self) {
         self.is_in_batch.store(true, Ordering::Release);
+    }
+
+    /// Records that the call runs again alone, after its batch has failed.
+    pub(super) fn left_batch(&self) {
+        self.ticket.store(ALONE, Ordering::Release);
     }
 
     pub(super) fn sent_alone(&self, ticket: u64) {

@@ -39,6 +39,7 @@ pub(super) fn rows_of(kind: &ProgramKind, method: &str, inputs: &Values) -> Resu
         let shape = value.shape();
         let unreadable = |reason| refused(format!("input `{name}` cannot be read: {reason}"));
         if !kind.has_rows(name, &shape)? {
+            key.extend(format!("{:?}{shape:?}", value.dtype()).into_bytes());
             key.extend(value.data().map_err(unreadable)?.as_bytes());
             continue;
         }

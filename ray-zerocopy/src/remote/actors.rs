@@ -68,7 +68,8 @@ impl<P: Remote> Actors<P> {
 
     /// Puts calls together, as [`TaskWrapper::batch`](crate::TaskWrapper::batch) does. Each batch runs
     /// on one actor. If a batch of a method that takes `&mut self` fails, each of its calls gets the
-    /// error: an actor's state may have changed.
+    /// error: an actor's state may have changed. Calls that are put together may overtake calls of other
+    /// methods, or with other arguments.
     #[must_use]
     pub fn batch(mut self, batching: Batching) -> Self {
         self.caller.batchers = Some(Batchers::new(batching));

@@ -22,6 +22,7 @@ use crate::engine::sys::entry::FnToken;
 use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::os::sync::Mutex;
+use crate::os::sys::process_id::process_id;
 use crate::panics;
 
 /// A method under `#[remote(batch)]`, whose first argument has rows.
@@ -74,13 +75,15 @@ impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
 /// The batches of a wrapper's methods.
 pub(crate) struct Batchers {
     pub(crate) batching: Batching,
+    /// The process that has the batchers' calls. A fork has copies, whose results never come.
+    owner: u32,
     /// By method, and by the actor that has to run the call.
     methods: Mutex<HashMap<(&'static str, Option<usize>), Arc<Batcher>>>,
 }
 
 impl Batchers {
     pub(crate) fn new(batching: Batching) -> Arc<Self> {
-        Arc::new(Self { batching, methods: Mutex::default() })
+        Arc::new(Self { batching, owner: process_id(), methods: Mutex::default() })
     }
 
     /// Sizes and waiting times of the batches, by method.
@@ -91,20 +94,22 @@ impl Batchers {
     }
 
     fn of(&self, caller: &Caller, method: &'static str, batch: &FnToken, is_repeatable: bool) -> Arc<Batcher> {
-        let mut methods = self.methods.lock();
-        let batcher = methods.entry((method, caller.pinned)).or_insert_with(|| {
-            let template = Template {
-                program: Arc::clone(&caller.program),
-                method,
-                handler: batch.clone(),
-                attempts: caller.options.attempts,
-                actor: caller.options.actor,
-                pinned: caller.pinned,
-                is_repeatable,
-            };
-            Arc::new(Batcher::new(template, self.batching, Arc::clone(&caller.engine)))
-        });
-        Arc::clone(batcher)
+        let key = (method, caller.pinned);
+        if let Some(batcher) = self.methods.lock().get(&key) {
+            return Arc::clone(batcher);
+        }
+        let template = Template {
+            program: Arc::clone(&caller.program),
+            method,
+            handler: batch.clone(),
+            attempts: caller.options.attempts,
+            actor: caller.options.actor,
+            pinned: caller.pinned,
+            is_repeatable,
+        };
+        // Without the lock: on Ray, this asks the cluster.
+        let batcher = Arc::new(Batcher::new(template, self.batching, Arc::clone(&caller.engine)));
+        Arc::clone(self.methods.lock().entry(key).or_insert(batcher))
     }
 }
 
@@ -175,6 +180,10 @@ impl Caller {
         let Some(batchers) = &self.batchers else {
             return self.call(Method { name: method, handler: Ok(alone) }, put, take);
         };
+        // Before any lock, which a thread that does not exist in a fork may hold.
+        if batchers.owner != process_id() {
+            return Pending::failed(CallError::forked(method), take, method);
+        }
         let mut writer = Writer::default();
         if let Err(error) = put(&mut writer) {
             return Pending::failed(argument_error(method, error.to_string()), take, method);
@@ -184,7 +193,7 @@ impl Caller {
         let size = Size { rows, bytes, row_cost };
         let batcher = batchers.of(self, method, &batch, is_repeatable);
         let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace);
-        let canceller = Canceller { waiter: Arc::clone(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
+        let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };
         match batcher.submit(member, self.options.wait) {

@@ -120,7 +120,8 @@ impl Caller {
             Err(error) => return Pending::failed(error, take, method.name),
         };
         let (waiter, answer) = Waiter::new(method.name, self.options.deadline(), self.options.grace);
-        let canceller = Canceller { waiter: Arc::clone(&waiter), queue: Queue::Engine(Arc::downgrade(&self.engine)) };
+        let canceller =
+            Canceller { waiter: Arc::downgrade(&waiter), queue: Queue::Engine(Arc::downgrade(&self.engine)) };
         let mut pending = Pending::new(answer, take, method.name, canceller);
         let call = Call {
             program: Arc::clone(&self.program),

@@ -1,6 +1,6 @@
 //! Cancels a call, wherever it is.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use crate::engine::Engine;
 use crate::engine::batch::batcher::Batcher;
@@ -8,7 +8,8 @@ use crate::engine::waiter::Waiter;
 
 /// Cancels a call.
 pub(super) struct Canceller {
-    pub(super) waiter: Arc<Waiter>,
+    /// The call has its caller: if it is dropped without an answer, the caller finds out.
+    pub(super) waiter: Weak<Waiter>,
     pub(super) queue: Queue,
 }
 
@@ -20,10 +21,8 @@ pub(super) enum Queue {
 
 impl Canceller {
     pub(super) fn cancel(&self) {
-        if self.waiter.is_answered() {
-            return;
-        }
-        self.waiter.cancel();
+        let Some(waiter) = self.waiter.upgrade().filter(|waiter| !waiter.is_answered()) else { return };
+        waiter.cancel();
         // A queue that is gone has no calls.
         match &self.queue {
             Queue::Engine(engine) => {
@@ -33,7 +32,7 @@ impl Canceller {
             }
             Queue::Batcher(batcher) => {
                 if let Some(batcher) = batcher.upgrade() {
-                    batcher.cancel(&self.waiter);
+                    batcher.cancel(&waiter);
                 }
             }
         }

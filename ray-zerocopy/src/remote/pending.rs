@@ -160,6 +160,11 @@ impl<T> Pending<T> {
     /// It polls, because oneshot's own blocking calls panic once a receiver has been polled, and a
     /// caller may poll first and wait afterwards.
     fn receive(&mut self, until: Option<Instant>) -> Option<Result<CallResult>> {
+        if self.answer.has_message()
+            && let Ok(answer) = self.answer.try_recv()
+        {
+            return Some(Ok(answer));
+        }
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
         loop {

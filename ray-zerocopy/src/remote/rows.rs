@@ -1,6 +1,6 @@
 //! Arguments and results that have rows, so that calls can be put together.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::tensor::host;
 use crate::tensor::kind::Kind;
@@ -170,7 +170,9 @@ macro_rules! tensors {
             }
 
             fn join(parts: Vec<Self>) -> Self {
-                Tensor::cat(parts, 0)
+                let (empty, parts): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.dims()[0] == 0);
+                // Only empty ones are joined to an empty one.
+                if parts.is_empty() { empty.into_iter().next().unwrap_or_else(none) } else { Tensor::cat(parts, 0) }
             }
 
             fn one(row: Tensor<$row, K>) -> Self {
@@ -187,13 +189,16 @@ macro_rules! tensors {
                 if found != rows.iter().sum::<usize>() {
                     return Divided::WrongNumber(found);
                 }
+                if rows.len() == 1 {
+                    return Divided::Parts(vec![self]);
+                }
                 let mut start = 0;
-                let parts = rows.iter().map(|&count| {
-                    let part = self.clone().narrow(0, start, count);
+                let mut parts = Vec::with_capacity(rows.len());
+                for &count in rows {
+                    parts.push(rows_at(&self, start, count));
                     start += count;
-                    part
-                });
-                Divided::Parts(parts.collect())
+                }
+                Divided::Parts(parts)
             }
 
             fn into_row(self) -> Option<Tensor<$row, K>> {
@@ -208,6 +213,21 @@ fn shape<const D: usize>(rows: usize, sizes: &[usize]) -> [usize; D] {
     let mut shape = [rows; D];
     shape.iter_mut().skip(1).zip(sizes).for_each(|(to, size)| *to = *size);
     shape
+}
+
+/// Rows of a tensor. burn's `narrow` does not take zero rows.
+fn rows_at<const D: usize, K: Kind>(tensor: &Tensor<D, K>, start: usize, count: usize) -> Tensor<D, K> {
+    if count > 0 {
+        return tensor.clone().narrow(0, start, count);
+    }
+    let mut shape = tensor.dims();
+    shape[0] = 0;
+    Tensor::empty(shape, &tensor.device())
+}
+
+/// A tensor without elements.
+fn none<const D: usize, K: Kind>() -> Tensor<D, K> {
+    Tensor::empty([0; D], &Device::flex())
 }
 
 /// A row of a tensor, with one dimension less. The row of a tensor of rank 1 is a tensor of one
@@ -252,6 +272,10 @@ mod tests {
         let divided = parts(tensor.clone(), &[1, 2]);
         assert_eq!(divided[1].to_data(), TensorData::from([[3.0_f32, 4.0], [5.0, 6.0]]));
         assert_eq!(Tensor::join(divided).to_data(), tensor.to_data());
+        let divided = parts(tensor.clone(), &[0, 3, 0]);
+        assert_eq!((divided[0].dims(), divided[2].dims()), ([0, 2], [0, 2]));
+        assert_eq!(Tensor::join(divided).to_data(), tensor.to_data());
+        assert_eq!(Tensor::join(vec![Tensor::<2>::zeros([0, 2], &device)]).dims(), [0, 2]);
         assert!(matches!(tensor.clone().divide(&[4]), Divided::WrongNumber(3)));
         assert_eq!(tensor.row_cost(&|row| row.clone().sum().into_scalar::<f32>() as usize), 11);
         let row = tensor.narrow(0, 1, 1).into_row().unwrap();

@@ -36,8 +36,7 @@ impl ServiceConfig {
 impl Service {
     /// Loads the pipeline from the files of a model.
     pub fn open(files: &ModelFiles, device: &Device) -> Result<Self> {
-        // No batch is divided: it is padded to its longest text.
-        let model = MiniLmConfig::from_file(&files.config())?.with_batch_tokens(ROWS * tokenize::MAX_TOKENS);
+        let model = MiniLmConfig::from_file(&files.config())?;
         let mut service = ServiceConfig { model }.init(device);
         service.encoder = service.encoder.load_safetensors(&files.weights())?;
         service.tokenizer = tokenize::load(&files.tokenizer())?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batching::Batching;
 use super::choice::{choose, is_full};
@@ -10,15 +10,19 @@ use super::member::Member;
 use super::reply::BatchReply;
 use super::stats::BatchReport;
 use crate::engine::Engine;
+use crate::engine::blocking::blocking;
 use crate::engine::call::{Call, Receive, Reply};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
-use crate::engine::timer;
+use crate::engine::timer::{self, TimerThread};
 use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, StartError};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
+
+/// Least number of deadlines at which those of answered calls are removed.
+const PRUNE_AT: usize = 1024;
 
 /// Properties of all batches of a method.
 pub(crate) struct Template {
@@ -38,6 +42,8 @@ pub(crate) struct Batcher {
     pub(super) template: Template,
     limits: Batching,
     pub(super) engine: Arc<dyn Engine>,
+    /// Number of batches that run at the same time, if the engine passes each call on at once.
+    at_once: Option<usize>,
     state: Mutex<State>,
     /// Notified when the queue has space.
     room: Condvar,
@@ -56,6 +62,10 @@ struct State {
     running: usize,
     /// Number of callers that wait for space.
     blocked: usize,
+    /// Number of deadlines so far.
+    numbers: u64,
+    /// Number of entries at which those of answered calls are removed from `deadlines`.
+    prune_at: usize,
     /// Number of calls that were cancelled since cancelled calls were last removed.
     cancelled: usize,
     /// Deadlines of calls that have not been answered, or only recently.
@@ -68,8 +78,9 @@ struct State {
 impl Batcher {
     pub(crate) fn new(template: Template, limits: Batching, engine: Arc<dyn Engine>) -> Self {
         let report = BatchReport { method: template.method.to_owned(), ..BatchReport::default() };
+        let at_once = engine.batches_at_once();
         let (state, room) = Default::default();
-        Self { template, limits, engine, state, room, report: Mutex::new(report) }
+        Self { template, limits, engine, at_once, state, room, report: Mutex::new(report) }
     }
 
     pub(crate) fn report(&self) -> BatchReport {
@@ -103,37 +114,48 @@ impl Batcher {
         // A right to receive the result of another call, or of several, is given back. So is one on an
         // engine that runs the next batch when this result has been received: the caller may not wait
         // for it.
-        let is_own = || caller.is_alone_in(ticket) && self.engine.batches_at_once().is_none();
+        let is_own = || caller.is_alone_in(ticket) && self.at_once.is_none();
         Ok(receiver.filter(|receiver| !receiver.is_exclusive() || is_own()))
     }
 
-    /// Waits for space in the queue.
+    /// Returns the lock when the queue has space, and waits for that if `wait` is set.
     fn admit(&self, caller: &Waiter, wait: bool) -> Result<MutexGuard<'_, State>, CallError> {
-        let mut state = self.state.lock();
-        while state.waiting.len() >= self.engine.capacity() {
+        loop {
+            let state = self.state.lock();
+            if state.waiting.len() < self.engine.capacity() {
+                return Ok(state);
+            }
             if !wait {
                 let (waiting, workers) = (state.waiting.len(), self.engine.size());
                 return Err(CallError::QueueFull { waiting, workers });
             }
+            drop(state);
             let left = time_to_enter(self.template.method, caller.deadline)?;
+            // On Ray, space is made by a thread that needs Python's lock.
+            blocking(|| self.wait_for_space(left));
+        }
+    }
+
+    fn wait_for_space(&self, left: Option<Duration>) {
+        let mut state = self.state.lock();
+        if state.waiting.len() >= self.engine.capacity() {
             state.blocked += 1;
             state = self.room.wait(state, left);
             state.blocked -= 1;
         }
-        Ok(state)
     }
 
     /// Returns the number of a ticket that has to be sent now, if calls wait and no ticket is under
     /// way.
     fn next_ticket(self: &Arc<Self>, state: &mut State) -> Option<u64> {
         let oldest = state.waiting.front()?;
-        let is_busy = self.engine.batches_at_once().is_some_and(|limit| state.running >= limit);
+        let is_busy = self.at_once.is_some_and(|limit| state.running >= limit);
         if state.has_ticket || is_busy {
             return None;
         }
         let due = oldest.since.checked_add(self.limits.wait);
         if let Some(due) = due.filter(|due| *due > now() && !is_full(&state.waiting, &self.limits)) {
-            if !std::mem::replace(&mut state.has_wait_timer, true) && self.call_at(due, Self::wait_is_over).is_err() {
+            if !std::mem::replace(&mut state.has_wait_timer, true) && self.wait_until(due).is_err() {
                 // Without a timer, the call does not wait for others.
                 state.has_wait_timer = false;
             } else {
@@ -142,7 +164,7 @@ impl Batcher {
         }
         state.has_ticket = true;
         state.tickets += 1;
-        if self.engine.batches_at_once().is_some() {
+        if self.at_once.is_some() {
             state.running += 1;
         }
         Some(state.tickets)
@@ -150,7 +172,7 @@ impl Batcher {
 
     /// Puts a ticket into the queue of the engine.
     fn send_ticket(self: &Arc<Self>, ticket: u64) -> Option<Box<dyn Receive>> {
-        let is_counted = self.engine.batches_at_once().is_some();
+        let is_counted = self.at_once.is_some();
         let reply = BatchReply::ticket(Arc::clone(self), ticket, is_counted);
         let mut call = self.call(self.template.handler.clone(), Outgoing::default(), Reply::Batch(Box::new(reply)));
         // An engine without a queue of its own gets the batch itself.
@@ -189,13 +211,18 @@ impl Batcher {
 
     /// Takes the calls of the next batch, for a ticket that has reached a worker. Sends another
     /// ticket if calls are left.
-    pub(super) fn take(self: &Arc<Self>) -> Vec<Member> {
+    pub(super) fn take(self: &Arc<Self>, taken_by: u64) -> Vec<Member> {
         let mut state = self.state.lock();
         state.has_ticket = false;
         let waiting = std::mem::take(&mut state.waiting);
         let (answered, waiting) = waiting.into_iter().partition::<VecDeque<_>, _>(|call| call.caller.is_answered());
         state.waiting = waiting;
         let members = choose(&mut state.waiting, &self.limits);
+        // Under the lock, so that a thread that cancels a call finds it in one place or the other.
+        match &members[..] {
+            [member] => member.caller.sent_alone(taken_by),
+            members => members.iter().for_each(|member| member.caller.entered_batch()),
+        }
         let ticket = self.next_ticket(&mut state);
         let wakes_callers = state.blocked > 0;
         drop(state);
@@ -259,6 +286,14 @@ impl Batcher {
         }
     }
 
+    /// Makes the timer end the wait of calls for others. It keeps the calls: their wrapper may be
+    /// dropped meanwhile.
+    fn wait_until(self: &Arc<Self>, due: Instant) -> Result<(), CallError> {
+        let batcher = Arc::clone(self);
+        self.timer()?.run_at(due, move || batcher.wait_is_over());
+        Ok(())
+    }
+
     /// Sends a ticket for calls that have waited long enough for others.
     fn wait_is_over(self: &Arc<Self>) {
         let ticket = {
@@ -274,8 +309,12 @@ impl Batcher {
     /// Makes the timer answer the call when its deadline passes.
     fn watch_deadline(self: &Arc<Self>, state: &mut State, caller: &Arc<Waiter>) -> Result<(), CallError> {
         let Some((deadline, _)) = caller.deadline else { return Ok(()) };
-        let number = state.deadlines.last_key_value().map_or(0, |((_, number), _)| number + 1);
-        state.deadlines.insert((deadline, number), Arc::downgrade(caller));
+        state.numbers += 1;
+        state.deadlines.insert((deadline, state.numbers), Arc::downgrade(caller));
+        if state.deadlines.len() > state.prune_at {
+            state.deadlines.retain(|_, caller| caller.upgrade().is_some_and(|caller| !caller.is_answered()));
+            state.prune_at = (2 * state.deadlines.len()).max(PRUNE_AT);
+        }
         self.set_timer(state, deadline)
     }
 
@@ -283,14 +322,23 @@ impl Batcher {
         if state.timer.is_some_and(|timer| timer <= deadline) {
             return Ok(());
         }
-        self.call_at(deadline, Self::expire)?;
+        let batcher = Arc::downgrade(self);
+        self.timer()?.run_at(deadline, move || {
+            if let Some(batcher) = batcher.upgrade() {
+                batcher.expire(deadline);
+            }
+        });
         state.timer = Some(deadline);
         Ok(())
     }
 
     /// Answers the calls whose deadlines have passed, and sets the timer for the next deadline.
-    fn expire(self: &Arc<Self>) {
+    fn expire(self: &Arc<Self>, timer: Instant) {
         let mut state = self.state.lock();
+        if state.timer != Some(timer) {
+            // It was set for an earlier deadline since.
+            return;
+        }
         let now = now();
         state.timer = None;
         let mut expired = Vec::new();
@@ -314,18 +362,11 @@ impl Batcher {
         }
     }
 
-    fn call_at(self: &Arc<Self>, when: Instant, run: fn(&Arc<Self>)) -> Result<(), CallError> {
-        let timer = timer::shared().map_err(|error| {
+    fn timer(&self) -> Result<Arc<TimerThread>, CallError> {
+        timer::shared().map_err(|error| {
             let error = crate::os::limits::named("the timer thread could not be started", &error);
-            StartError::call(self.template.method, error.to_string())
-        })?;
-        let batcher = Arc::downgrade(self);
-        timer.run_at(when, move || {
-            if let Some(batcher) = batcher.upgrade() {
-                run(&batcher);
-            }
-        });
-        Ok(())
+            StartError::call(self.template.method, error.to_string()).into()
+        })
     }
 }
 

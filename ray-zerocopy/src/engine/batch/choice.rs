@@ -47,6 +47,9 @@ pub(super) fn choose(waiting: &mut VecDeque<Member>, limits: &Batching) -> Vec<M
 pub(super) fn is_full(waiting: &VecDeque<Member>, limits: &Batching) -> bool {
     let Some(oldest) = waiting.front() else { return false };
     let mut total = Total::of(oldest.size);
+    if !total.fits(limits) {
+        return true;
+    }
     let mut others = waiting.iter().skip(1).filter(|member| member.key == oldest.key);
     total.rows >= limits.rows
         || others.any(|member| match total.with(member.size, limits) {
@@ -76,8 +79,12 @@ impl Total {
         let rows = self.rows.checked_add(size.rows)?;
         let bytes = self.bytes.checked_add(size.bytes)?;
         let row_cost = self.row_cost.max(size.row_cost);
-        let fits = rows <= limits.rows && bytes <= limits.bytes && rows.checked_mul(row_cost)? <= limits.cost;
-        fits.then_some(Self { rows, bytes, row_cost })
+        Some(Self { rows, bytes, row_cost }).filter(|total| total.fits(limits))
+    }
+
+    fn fits(self, limits: &Batching) -> bool {
+        let cost = self.rows.saturating_mul(self.row_cost);
+        self.rows <= limits.rows && self.bytes <= limits.bytes && cost <= limits.cost
     }
 }
 

@@ -47,9 +47,12 @@ impl BatchReply {
                 let reason = format!("a batch of {} calls has {found}", members.len());
                 self.fail(members, &self.wire_error(reason));
             }
-            Err(error) if self.batcher.template.is_repeatable && is_of_the_method(&error) => {
+            Err(error) if self.batcher.template.is_repeatable && self.is_of_a_call(&error) => {
                 drop(self.count.take());
-                self.repeat(members);
+                // On Ray, the batch has used the attempts of its calls. One more shows which of them
+                // is the cause.
+                let allowed = if matches!(error, CallError::WorkerDied { .. }) { Some(1) } else { None };
+                self.repeat(members, allowed);
             }
             Err(error) => self.fail(members, &error),
         }
@@ -57,13 +60,25 @@ impl BatchReply {
 
     /// Returns `true` if all callers have cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.is_filled && self.members.iter().all(|member| member.caller.is_cancelled())
+        self.is_filled && self.members.iter().all(|member| member.caller.is_answered())
     }
 
     /// The longest grace period of the callers. `None` if one of them has none.
     pub(crate) fn grace(&self) -> Option<std::time::Duration> {
         let graces: Option<Vec<_>> = self.members.iter().map(|member| member.caller.grace).collect();
         graces?.into_iter().max()
+    }
+
+    /// Returns `true` if one of the calls may have caused the error, and the others may not have it.
+    fn is_of_a_call(&self, error: &CallError) -> bool {
+        match error {
+            CallError::Panicked { .. } | CallError::Wire { .. } | CallError::Graph { .. } => true,
+            // An engine with a queue has repeated the calls one by one already.
+            CallError::WorkerDied { is_actor, allowed, .. } => {
+                !is_actor && *allowed > 1 && self.batcher.engine.batches_at_once().is_some()
+            }
+            _ => false,
+        }
     }
 
     fn wire_error(&self, reason: String) -> CallError {
@@ -78,21 +93,18 @@ impl BatchReply {
 
     /// Runs the calls of a batch that has failed one by one, so that the error is that of the call
     /// that caused it.
-    fn repeat(&self, members: Vec<Member>) {
+    fn repeat(&self, members: Vec<Member>, allowed: Option<u32>) {
         for Member { args, handler, caller, .. } in members {
             if !caller.is_answered() {
+                caller.left_batch();
                 let deadline = caller.deadline;
                 let call = self.batcher.call(handler, args, Reply::Waiter(caller, None));
+                let allowed = allowed.unwrap_or(call.allowed);
                 // Drops the right to receive the result.
-                drop(self.batcher.submit_admitted(Call { deadline, ..call }));
+                drop(self.batcher.submit_admitted(Call { deadline, allowed, ..call }));
             }
         }
     }
-}
-
-/// Returns `true` if a method has returned or caused the error, so that a smaller batch may not.
-fn is_of_the_method(error: &CallError) -> bool {
-    matches!(error, CallError::Panicked { .. } | CallError::Wire { .. } | CallError::Graph { .. })
 }
 
 impl Drop for BatchReply {
@@ -138,17 +150,13 @@ impl Call {
             return true;
         }
         batch.is_filled = true;
-        let mut members = batch.batcher.take();
+        let mut members = batch.batcher.take(batch.ticket);
         if members.len() < 2 {
-            let (count, ticket) = (batch.count.take(), batch.ticket);
+            let count = batch.count.take();
             let Some(Member { args, handler, caller, .. }) = members.pop() else { return false };
-            caller.sent_alone(ticket);
             (self.args, self.handler, self.deadline) = (args, handler, caller.deadline);
             self.reply = Reply::Waiter(caller, count);
             return true;
-        }
-        for member in &members {
-            member.caller.entered_batch();
         }
         let parts = members.iter().map(|member| Ok(member.args.clone())).collect();
         match message::join(parts) {
@@ -173,13 +181,16 @@ impl Call {
             Reply::Batch(mut batch) if batch.is_filled => {
                 let members = std::mem::take(&mut batch.members);
                 let members = members.into_iter().filter(|member| !member.caller.is_answered());
-                let single = |Member { args, handler, caller, .. }: Member| Self {
-                    program: Arc::clone(&self.program),
-                    deadline: caller.deadline,
-                    handler,
-                    args,
-                    reply: Reply::Waiter(caller, None),
-                    ..self
+                let single = |Member { args, handler, caller, .. }: Member| {
+                    caller.left_batch();
+                    Self {
+                        program: Arc::clone(&self.program),
+                        deadline: caller.deadline,
+                        handler,
+                        args,
+                        reply: Reply::Waiter(caller, None),
+                        ..self
+                    }
                 };
                 members.map(single).collect()
             }
@@ -188,7 +199,7 @@ impl Call {
     }
 }
 
-/// The deadline of a batch: that of its last call. None if a call has none, since it needs the
+/// The deadline of a batch: that of its last call. `None` if a call has none, since it needs the
 /// worker.
 fn latest_deadline<'a>(callers: impl Iterator<Item = &'a Waiter>) -> Option<(std::time::Instant, std::time::Duration)> {
     let deadlines: Option<Vec<_>> = callers.map(|caller| caller.deadline).collect();

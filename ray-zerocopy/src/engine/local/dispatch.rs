@@ -184,18 +184,23 @@ impl Dispatcher {
 
     /// Removes cancelled calls from the queue, and tells the workers that run such calls.
     pub(super) fn cancel(&self) {
-        let (calls, connections) = {
+        let calls = {
             let mut scheduler = self.queue.lock();
-            (scheduler.take_cancelled(), scheduler.connections().cloned().collect::<Vec<_>>())
+            let connections: Vec<_> = scheduler.connections().cloned().collect();
+            for conn in connections {
+                // Under the lock, so that the worker has no other call when the deadline is set.
+                if let Some(until) = conn.cancel() {
+                    scheduler.running_until(conn.worker.index, until);
+                    self.queue.wake_timer(&scheduler, Some(until));
+                }
+            }
+            scheduler.take_cancelled()
         };
         if !calls.is_empty() {
             self.queue.progress.notify_all();
         }
-        calls.into_iter().for_each(discard);
-        for conn in connections {
-            if let Some(until) = conn.cancel() {
-                self.queue.running_until(conn.worker.index, until);
-            }
+        for call in calls {
+            discard(call);
         }
     }
 

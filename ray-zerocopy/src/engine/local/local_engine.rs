@@ -17,6 +17,7 @@ use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::start_error;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
+use crate::engine::timer;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::limits;
 use crate::os::sync::Mutex;
@@ -151,7 +152,9 @@ impl LocalEngine {
         // The engine may be dropped on one of its own threads, which cannot join itself: an answer
         // wakes its receiver, which may drop the last handle of the pool. Then the threads end
         // without being joined.
-        if self.thread_ids.lock().contains(&std::thread::current().id()) {
+        let is_own = self.thread_ids.lock().contains(&std::thread::current().id());
+        // The same holds for the timer, which drops the batches of a wrapper.
+        if is_own || timer::is_own_thread() {
             return;
         }
         // The lock is held while the threads end, so that a second caller waits for them too.

@@ -150,7 +150,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Checks whether a call may enter the queue, which takes `limit` calls. A call that would be
     /// assigned immediately does not need space.
     pub(in crate::engine) fn admission(&self, call: &C, limit: usize) -> Admission {
-        if !self.is_open() {
+        if !self.is_open() && !self.is_still_run(call) {
             Admission::ShutDown
         } else if call.is_admitted()
             || self.has_idle_worker_for(call)
@@ -160,6 +160,15 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         } else {
             Admission::QueueFull
         }
+    }
+
+    /// Returns `true` if a pool that closes still runs the call: it was admitted before, and there is a
+    /// worker that has not been told to end.
+    fn is_still_run(&self, call: &C) -> bool {
+        let runs = |slot: &WorkerSlot<C, W>| slot.process.conn().is_some() && !slot.is_ending;
+        let has_worker =
+            || self.pin(call).map_or_else(|| self.slots.iter().any(runs), |index| runs(&self.slots[index]));
+        self.lifecycle == Lifecycle::Draining && call.is_admitted() && has_worker()
     }
 
     fn has_idle_worker_for(&self, call: &C) -> bool {
@@ -250,6 +259,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             slot.deadline = call.deadline();
             Job::Call(call)
         } else if self.lifecycle != Lifecycle::Open {
+            slot.is_ending = true;
             Job::ShutDown
         } else {
             self.idle.push(index);

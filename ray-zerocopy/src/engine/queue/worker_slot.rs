@@ -58,6 +58,8 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) pinned: VecDeque<C>,
     /// Programs that its process has to free.
     pub(in crate::engine) forget: Vec<u64>,
+    /// Whether the process has been told to end.
+    pub(in crate::engine) is_ending: bool,
     /// Deadline of the running call, until the timer has handled it.
     pub(in crate::engine) deadline: Option<Instant>,
     /// The programs that its process has loaded.
@@ -71,6 +73,7 @@ impl<C, W> WorkerSlot<C, W> {
             first_start: FirstStart::Pending,
             pinned: VecDeque::new(),
             forget: Vec::new(),
+            is_ending: false,
             deadline: None,
             loaded: HashMap::new(),
         }
@@ -81,6 +84,7 @@ impl<C, W> WorkerSlot<C, W> {
         if ready_when == ReadyWhen::ProcessStarted || result.is_err() {
             self.first_start.finish(result.as_ref().map(|_| ()).map_err(Clone::clone));
         }
+        self.is_ending = false;
         self.process = result.map_or(Process::Down, Process::Up);
     }
 

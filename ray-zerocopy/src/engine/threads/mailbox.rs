@@ -14,10 +14,12 @@ use crate::os::sync::{Condvar, Mutex, now};
 pub(super) struct Mailbox {
     pub(super) worker: Worker,
     mail: Mutex<Mail>,
-    /// Whether there is a job. Set under the lock, and read without it by the spinning thread.
+    /// Whether there is a job, for the spinning thread.
     has_job: AtomicBool,
     arrival: Condvar,
     running: Mutex<Option<Running>>,
+    /// Whether the thread is in a call, which may have been answered.
+    is_in_call: AtomicBool,
 }
 
 #[derive(Default)]
@@ -36,16 +38,20 @@ pub(super) struct Running {
 
 impl Mailbox {
     pub(super) fn new(worker: Worker) -> Self {
-        let (mail, has_job, arrival, running) = Default::default();
-        Self { worker, mail, has_job, arrival, running }
+        let (mail, has_job, arrival, running, is_in_call) = Default::default();
+        Self { worker, mail, has_job, arrival, running, is_in_call }
     }
 
     /// Hands a job to the thread, which is idle.
     pub(super) fn put(&self, job: Job<Call>) {
-        let mut mail = self.mail.lock();
-        mail.job = Some(job);
+        let is_asleep = {
+            let mut mail = self.mail.lock();
+            mail.job = Some(job);
+            mail.is_asleep
+        };
+        // Set without the lock, which the spinning thread takes next.
         self.has_job.store(true, Ordering::Release);
-        if mail.is_asleep {
+        if is_asleep {
             self.arrival.notify_one();
         }
     }
@@ -68,25 +74,35 @@ impl Mailbox {
     /// Records the call that the thread runs from now on. Returns `false` if it need not run: its
     /// deadline has passed, and it is answered, or it has been cancelled.
     pub(super) fn begin(&self, running: Running) -> bool {
-        // Recorded before the check, so that the deadline thread finds the call if its deadline
-        // passes after the check.
-        *self.running.lock() = Some(running);
-        if self.fail_if_late(CallPhase::Queued) {
+        // Recorded before the checks, so that the deadline thread finds the call if its deadline
+        // passes after them.
+        let has_deadline = running.deadline.is_some();
+        let is_cancelled = {
+            let mut slot = self.running.lock();
+            slot.insert(running).reply.is_cancelled()
+        };
+        if is_cancelled {
+            let cancelled = self.running.lock().take();
+            drop(cancelled);
             return false;
         }
-        let is_cancelled = |running: &mut Running| running.reply.is_cancelled();
-        let cancelled = self.running.lock().take_if(is_cancelled);
-        cancelled.is_none()
+        if has_deadline && self.fail_if_late(CallPhase::Queued) {
+            return false;
+        }
+        self.is_in_call.store(true, Ordering::Relaxed);
+        true
     }
 
-    /// Returns `true` if no caller waits for the running call any more. Called by the thread, while
-    /// it runs one.
+    /// Returns `true` if the thread runs a call for which no caller waits any more. Called by the
+    /// thread.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.running.lock().as_ref().is_none_or(|running| running.reply.is_cancelled())
+        self.is_in_call.load(Ordering::Relaxed)
+            && self.running.lock().as_ref().is_none_or(|running| running.reply.is_cancelled())
     }
 
     /// Answers the running call, unless it has been answered already.
     pub(super) fn finish(&self, result: CallResult) {
+        self.is_in_call.store(false, Ordering::Relaxed);
         let running = self.running.lock().take();
         if let Some(Running { reply, .. }) = running {
             reply.send(result);

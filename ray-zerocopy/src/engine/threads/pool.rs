@@ -79,19 +79,21 @@ impl Threads {
     ///
     /// Dropping the last clone and the last wrapper has the same effect.
     pub fn shut_down(&self) {
-        let engine = self.0.engine.lock().take();
-        if let Some(engine) = engine {
-            engine.end();
-        }
+        self.end(ThreadEngine::end);
     }
 
     /// Answers queued and running tasks with errors. A thread that runs a method ends when the
     /// method returns.
     pub fn shut_down_now(&self) {
-        let engine = self.0.engine.lock().take();
-        if let Some(engine) = engine {
-            engine.abort();
-        }
+        self.end(ThreadEngine::abort);
+    }
+
+    /// Ends the engine, which stays in its place meanwhile: another thread may be more impatient.
+    fn end(&self, end: fn(&ThreadEngine)) {
+        let Some(engine) = self.0.engine.lock().clone() else { return };
+        end(&engine);
+        let ended = self.0.engine.lock().take_if(|current| Arc::ptr_eq(current, &engine));
+        drop(ended);
     }
 
     fn start(&self) -> Result<Arc<ThreadEngine>, CallError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::engine::spin::spin;
+use crate::engine::timer;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::limits;
 use crate::os::sync::Mutex;
@@ -59,6 +61,8 @@ pub(super) struct ThreadEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
+    /// Whether the threads end by themselves, and are not waited for.
+    is_aborted: AtomicBool,
     /// The process that has the threads. A fork has a copy of this value, but not the threads.
     owner: u32,
 }
@@ -75,6 +79,7 @@ impl ThreadEngine {
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
+            is_aborted: AtomicBool::new(false),
             owner: process_id(),
         });
         engine.start_threads(settings.threads_per_worker()).inspect_err(|_| engine.abort())?;
@@ -174,7 +179,7 @@ impl ThreadEngine {
             fail_shut_down(call);
         }
         self.shared.assign_all();
-        self.threads.lock().clear();
+        self.is_aborted.store(true, Ordering::Release);
     }
 
     fn notify_lifecycle(&self) {
@@ -187,7 +192,8 @@ impl ThreadEngine {
         // The engine may be dropped on one of its own threads, which cannot join itself: a result
         // wakes its receiver, and a call may hold the last handle of the pool. Then the threads end
         // without being joined.
-        if self.thread_ids.lock().contains(&std::thread::current().id()) {
+        let is_own = self.thread_ids.lock().contains(&std::thread::current().id());
+        if is_own || timer::is_own_thread() || self.is_aborted.load(Ordering::Acquire) {
             return;
         }
         // The lock is held while the threads end, so that a second caller waits for them too.
@@ -270,7 +276,9 @@ impl Engine for ThreadEngine {
             if !calls.is_empty() {
                 self.shared.queue.progress.notify_all();
             }
-            calls.into_iter().for_each(discard);
+            for call in calls {
+                discard(call);
+            }
         }
     }
 

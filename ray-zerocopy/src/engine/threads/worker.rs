@@ -33,12 +33,33 @@ impl WorkerThread {
         let mailbox = Arc::clone(&self.mailbox);
         cancellation::install_for_thread(move || mailbox.is_cancelled());
         let shared = Arc::clone(&self.shared);
-        shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
-        shared.queue.progress.notify_all();
-        if let Some(program) = &shared.program {
-            // A failure is the result of the pool's start.
-            drop(self.load(program));
+        let mut is_first = true;
+        loop {
+            shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
+            shared.queue.progress.notify_all();
+            if let (Some(program), true) = (&shared.program, is_first) {
+                // A failure is the result of the pool's start.
+                drop(self.load(program));
+            }
+            is_first = false;
+            self.run_jobs();
+            let mut scheduler = shared.queue.lock();
+            let connections = scheduler.process_ended(index);
+            // A call that a batch has sent meanwhile still needs a worker.
+            let has_ended = scheduler.retire(index);
+            drop(scheduler);
+            drop(connections);
+            if has_ended {
+                break;
+            }
         }
+        drop(panics::caught(|| self.programs.clear()));
+        shared.queue.timer.notify_all();
+    }
+
+    /// Runs jobs until the pool ends the thread.
+    fn run_jobs(&mut self) {
+        let shared = Arc::clone(&self.shared);
         loop {
             // A separate statement, so that the lock is released.
             let next = shared.queue.lock().next_job(&self.mailbox);
@@ -58,16 +79,9 @@ impl WorkerThread {
                     // programs.
                     drop(panics::caught(|| drop(forgotten)));
                 }
-                Job::ShutDown => break,
+                Job::ShutDown => return,
             }
         }
-        drop(panics::caught(|| self.programs.clear()));
-        let mut scheduler = shared.queue.lock();
-        let connections = scheduler.process_ended(index);
-        scheduler.retire(index);
-        drop(scheduler);
-        drop(connections);
-        shared.queue.timer.notify_all();
     }
 
     /// Runs a call, and answers it.
@@ -84,24 +98,26 @@ impl WorkerThread {
         if !self.mailbox.begin(Running { reply, method, deadline }) {
             return;
         }
-        let result = self.load(&program).and_then(|()| {
-            let served = self.programs.get_mut(&program.key);
-            let result = match served {
-                Some(served) => served.call(&handler, args.received()),
-                None => Err(MethodError::not_loaded()),
-            };
-            result.map(|message| message.received()).map_err(|error| error.of(method, self.mailbox.worker))
+        let worker = self.mailbox.worker;
+        let result = self.loaded(&program).and_then(|served| {
+            let result = served.call(&handler, args.received());
+            result.map(|message| message.received()).map_err(|error| error.of(method, worker))
         });
         self.mailbox.finish(result);
         // May drop the last handle of the program, and so run user code.
         drop(panics::caught(|| drop(program)));
     }
 
-    /// Loads a program, unless it is loaded.
-    fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
-        if self.programs.contains_key(&program.key) {
-            return Ok(());
+    /// Returns a program, and loads it if it is not loaded.
+    fn loaded(&mut self, program: &Arc<Program>) -> Result<&mut Box<dyn Served>, CallError> {
+        if !self.programs.contains_key(&program.key) {
+            self.load(program)?;
         }
+        let not_loaded = || MethodError::not_loaded().of("load", self.mailbox.worker);
+        self.programs.get_mut(&program.key).ok_or_else(not_loaded)
+    }
+
+    fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
         let begun = Instant::now();
         let Program { arena, loader, device, strict, memory, .. } = &**program;
         let worker = self.mailbox.worker;

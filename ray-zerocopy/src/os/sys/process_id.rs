@@ -1,6 +1,6 @@
 //! The id of this process, without a system call.
 
-use std::sync::Once;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The id, or 0 if it is not known in this process.
@@ -13,16 +13,15 @@ pub(crate) fn process_id() -> u32 {
     if known != 0 {
         return known;
     }
-    static HANDLER: Once = Once::new();
-    let mut registered = true;
-    HANDLER.call_once(|| {
+    static HANDLER: OnceLock<bool> = OnceLock::new();
+    let has_handler = HANDLER.get_or_init(|| {
         // SAFETY: the handler is a function that lives as long as the program or the library with
         // this code, and only stores a number.
-        registered = unsafe { libc::pthread_atfork(None, None, Some(forget)) } == 0;
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) == 0 }
     });
     let id = std::process::id();
     // Without a handler, a fork would have the id of its parent.
-    if registered {
+    if *has_handler {
         ID.store(id, Ordering::Relaxed);
     }
     id

@@ -97,6 +97,11 @@ impl InFlightCall {
         Some(self.0.actor.load(Ordering::Acquire)).filter(|index| *index != usize::MAX)
     }
 
+    /// Records that the call was not sent, because it was completed before.
+    pub(super) fn not_sent(&self) {
+        self.0.has_result.store(true, Ordering::Release);
+    }
+
     /// Returns `true` if Ray has a result, so that no worker runs the call.
     pub(super) fn has_result(&self) -> bool {
         self.0.has_result.load(Ordering::Acquire)
@@ -114,6 +119,8 @@ impl InFlightCall {
 
     pub(super) fn sent(&self, reference: Py<PyAny>) {
         *self.0.reference.lock() = Some(reference);
+        // It may have had the result that the worker lacks the pipeline.
+        self.0.has_result.store(false, Ordering::Release);
     }
 
     pub(super) fn reference(&self, py: Python<'_>) -> Option<Py<PyAny>> {

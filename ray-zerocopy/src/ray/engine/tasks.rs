@@ -98,6 +98,7 @@ impl Shared {
     /// Number of tasks that the cluster runs at the same time, by its number of CPUs. At least one.
     fn concurrency(&self) -> usize {
         *self.concurrency.get_or_init(|| {
+            // A cluster that does not respond fails the calls themselves.
             let resources = self.target.cluster.resources().unwrap_or_default();
             let cpus = resources.get("CPU").copied().unwrap_or(1.0);
             let each = self.target.options.cpus_per_task();
@@ -211,6 +212,10 @@ impl Engine for RayTasks {
             entered.release();
         });
         self.0.open_calls.insert(number, &flight);
+        if flight.with(Call::is_cancelled) == Some(true) {
+            // Cancelled before it could be found here.
+            Engine::cancel(self);
+        }
         if let Some((until, _)) = flight.deadline() {
             let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
             self.0.timer.run_at(until, move || {

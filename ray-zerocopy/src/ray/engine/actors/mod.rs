@@ -152,6 +152,7 @@ impl Shared {
 
     fn send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Option<Arc<UnreadReply>> {
         self.try_send(index, flight).unwrap_or_else(|error| {
+            flight.not_sent();
             self.call_ended(index);
             flight.fail(error);
             None
@@ -168,6 +169,7 @@ impl Shared {
         let cluster = &self.target.cluster;
         let (program, _) = id_and_load(cluster, &self.program);
         let Some(handler) = flight.with(|call| call.handler.clone()) else {
+            flight.not_sent();
             self.call_ended(index);
             return Ok(None);
         };
@@ -326,6 +328,10 @@ impl Engine for RayActors {
             entered.release();
         });
         self.0.open_calls.insert(number, &flight);
+        if flight.with(Call::is_cancelled) == Some(true) {
+            // Cancelled before it could be found here.
+            Engine::cancel(self);
+        }
         if let Some((until, _)) = flight.deadline() {
             let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
             self.0.timer.run_at(until, move || {
