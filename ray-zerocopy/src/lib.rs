@@ -150,7 +150,7 @@ pub mod memory {
 pub use crate::arena::arena::Arena;
 pub use crate::checkpoint::Checkpoint;
 pub use crate::device::{DeviceSpec, device};
-pub use crate::engine::batch::batching::Batching;
+pub use crate::engine::call::batch::batching::Batching;
 pub use crate::engine::cancellation::cancelled;
 pub use crate::engine::local::LocalPool;
 pub use crate::engine::threads::Threads;

@@ -22,7 +22,7 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
         writer.caller_type(&actors, &format!(" Calls `{name}`'s methods in an actor, which keeps its state."));
 
     let of_callers = |index: usize, method: &Method| {
-        let taken = methods.iter().any(|other| names::plain(other.ident) == one(method).to_string());
+        let taken = methods.iter().any(|other| one(method) == names::plain(other.ident));
         let one = method.batch.as_ref().filter(|_| !taken).map(|_| writer.one_row(index, method));
         let method = writer.method(index, method);
         quote!(#method #one)

@@ -7,13 +7,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `backend` | the interface between wrappers and engines |
-//! | `call` | a call, and how its result is delivered |
-//! | `waiter` | the caller of a call: it gets one result, and may cancel |
+//! | `call/` | a call, its caller, and how its result is delivered; calls that are put together |
 //! | `cancellation` | cancellation inside of a method |
 //! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
 //! | `served` | the worker's side of a program: loading it, and running a method |
-//! | `batch/` | calls that are put together, and run as one |
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
 //! | `settings` | number of workers, threads and queue size |
@@ -27,7 +25,6 @@
 //! | `threads/` | the engine that runs calls in threads of this process |
 
 pub(crate) mod backend;
-pub(crate) mod batch;
 pub(crate) mod blocking;
 pub(crate) mod call;
 pub(crate) mod cancellation;
@@ -44,7 +41,6 @@ pub(crate) mod spin;
 pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;
-pub(crate) mod waiter;
 
 use self::call::Call;
 use self::call::Submitted;

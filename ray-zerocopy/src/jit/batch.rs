@@ -8,7 +8,7 @@ use burn::tensor::{Bytes, Device, TensorData};
 
 use super::pipeline::Graph;
 use super::program::ProgramKind;
-use crate::engine::batch::message::{join, take_apart};
+use crate::engine::call::batch::message::{join, take_apart};
 use crate::engine::served::MethodError;
 use crate::error::call::CallPart;
 use crate::error::graph::ReplayError;
@@ -156,7 +156,7 @@ fn divide(outputs: &Values, rows: &[usize]) -> Result<Vec<Vec<(String, TensorDat
             let found = value.to_string();
             return Err(WireError::new(format!("output `{name}` is {found}, and has to have {total} rows")));
         }
-        let row_bytes = if total == 0 { 0 } else { data.as_bytes().len() / total };
+        let row_bytes = data.as_bytes().len().checked_div(total).unwrap_or(0);
         let mut start = 0;
         for (part, &count) in parts.iter_mut().zip(rows) {
             let end = start + count * row_bytes;

@@ -12,7 +12,7 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::Backend;
-use crate::engine::batch::batching::Batching;
+use crate::engine::call::batch::batching::Batching;
 use crate::engine::local::LocalPool;
 use crate::error::Result;
 use crate::error::device::DeviceError;

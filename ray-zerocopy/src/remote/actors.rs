@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::Caller;
-use crate::engine::batch::batching::Batching;
+use crate::engine::call::batch::batching::Batching;
 use crate::error::Result;
 use crate::error::call::Worker;
 use crate::report::table::Report;

@@ -11,15 +11,15 @@ use super::method::{Arguments, RemoteMethod};
 use super::pending::Pending;
 use super::rows::{Divided, Rows, RowsResult};
 use super::wire::{Reader, WireError, Writer};
-use crate::engine::batch::batcher::{Batcher, Template};
-use crate::engine::batch::batching::Batching;
-use crate::engine::batch::member::{Member, Size};
-use crate::engine::batch::message::{join, take_apart};
-use crate::engine::batch::stats::BatchReport;
+use crate::engine::call::batch::batcher::{Batcher, Template};
+use crate::engine::call::batch::batching::Batching;
+use crate::engine::call::batch::member::{Member, Size};
+use crate::engine::call::batch::message::{join, take_apart};
+use crate::engine::call::batch::stats::BatchReport;
+use crate::engine::call::waiter::Waiter;
 use crate::engine::message::Outgoing;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
-use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::os::sync::Mutex;
 use crate::os::sys::process_id::process_id;
@@ -72,13 +72,16 @@ impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
     }
 }
 
+/// A method, and the actor that has to run its calls.
+type Key = (&'static str, Option<usize>);
+
 /// The batches of a wrapper's methods.
 pub(crate) struct Batchers {
     pub(crate) batching: Batching,
     /// The process that has the batchers' calls. A fork has copies, whose results never come.
     owner: u32,
     /// By method, and by the actor that has to run the call.
-    methods: Mutex<HashMap<(&'static str, Option<usize>), Arc<Batcher>>>,
+    methods: Mutex<HashMap<Key, Arc<Batcher>>>,
 }
 
 impl Batchers {

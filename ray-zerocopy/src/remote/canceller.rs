@@ -3,8 +3,8 @@
 use std::sync::Weak;
 
 use crate::engine::Engine;
-use crate::engine::batch::batcher::Batcher;
-use crate::engine::waiter::Waiter;
+use crate::engine::call::batch::batcher::Batcher;
+use crate::engine::call::waiter::Waiter;
 
 /// Cancels a call.
 pub(super) struct Canceller {

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::memory::status::MemoryStatus;
-use crate::engine::batch::stats::BatchReport;
+use crate::engine::call::batch::stats::BatchReport;
 use crate::os::byte_size::mib;
 
 /// Memory that one process maps and costs, in bytes.

@@ -196,3 +196,42 @@ pub fn call_waits_for_others_if_asked<E: EngineUnderTest>() {
     let tasks = tasks.batch(Batching::default().max_wait(Duration::from_millis(20)));
     assert_eq!(tasks.shout_one("a".to_owned()).wait().unwrap().unwrap().1, 1);
 }
+
+pub fn empty_calls_are_answered<E: EngineUnderTest>() {
+    let tasks = tasks::<E>(Batching::default());
+    let empty = || Tensor::<2>::zeros([0, 4], &Device::flex());
+    let rows = Tensor::<2>::ones([2, 4], &Device::flex());
+    assert_eq!(tasks.forward(empty()).wait().unwrap().dims()[0], 0);
+    let calls = while_busy(&tasks, || vec![tasks.forward(rows), tasks.forward(empty()), tasks.forward(empty())]);
+    let dims: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap().dims()[0]).collect();
+    assert_eq!(dims, [2, 0, 0]);
+}
+
+/// The wrapper is dropped while its call waits for others.
+pub fn call_outlives_its_wrapper<E: EngineUnderTest>() {
+    let tasks = tasks::<E>(Batching::default().max_wait(Duration::from_millis(200)));
+    let other = tasks.clone().deadline(Duration::from_secs(60));
+    let calls = [tasks.shout_one("a".to_owned()), other.shout_one("b".to_owned())];
+    drop((tasks, other));
+    for call in calls {
+        call.wait().unwrap().unwrap();
+    }
+}
+
+/// More calls wait than one batch takes. On Ray, calls that wait here are not in Ray's hands.
+pub fn shut_down_runs_calls_that_wait<E: EngineUnderTest>() {
+    if E::PASSES_CALLS_ON {
+        return;
+    }
+    let wrapper = ActorWrapper::on(&E::backend(1), &model()).unwrap();
+    let actors = wrapper.threads_per_worker(1).spawn(1).unwrap().batch(Batching::default().max_rows(3));
+    let busy = actors.sleep(300);
+    let calls: Vec<_> = (0..10).map(|_| actors.shout_one("a".to_owned())).collect();
+    actors.shut_down();
+    busy.wait().unwrap();
+    for call in calls {
+        assert!(call.wait().unwrap().unwrap().1 <= 3);
+    }
+    let error = actors.shout_one("a".to_owned()).wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::ShutDown { .. })), "{error}");
+}

@@ -70,7 +70,8 @@ macro_rules! engine_conforms {
                 batches::one_bad_row_is_its_own_error batches::failed_batch_is_repeated_row_by_row
                 batches::wrong_number_of_rows_is_an_error batches::batch_of_an_actor_changes_its_state_once
                 batches::panicking_cost_is_an_error batches::deadline_leaves_the_batch
-                batches::call_waits_for_others_if_asked
+                batches::call_waits_for_others_if_asked batches::empty_calls_are_answered
+                batches::call_outlives_its_wrapper batches::shut_down_runs_calls_that_wait
                 cancellation::queued_call_never_runs cancellation::running_method_finds_out
                 cancellation::stubborn_worker_is_replaced cancellation::dropping_cancels_if_asked
                 cancellation::member_of_a_batch_leaves_it cancellation::result_that_has_arrived_stays

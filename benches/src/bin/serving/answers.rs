@@ -45,7 +45,7 @@ pub fn check(workers: &[Workers], texts: &[String], progress: &Progress) -> Resu
         let mut row = |calls, vectors: &[f32], largest_batch| {
             let difference_max = difference_max(expected, vectors);
             let outputs_equal = difference_max < TOLERANCE;
-            rows.push(Row { workers: *name, calls, texts: texts.len(), largest_batch, difference_max, outputs_equal });
+            rows.push(Row { workers: name, calls, texts: texts.len(), largest_batch, difference_max, outputs_equal });
         };
         row(UNBATCHED, &alone, None);
         row(BATCHED, &batched, largest_batch);

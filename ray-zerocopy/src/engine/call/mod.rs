@@ -1,14 +1,22 @@
 //! A call, and how its result is delivered.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `waiter` | the caller of a call: it gets one result, and may cancel |
+//! | `batch/` | calls that are put together, and run as one |
 
-use super::program::Program;
+pub(crate) mod batch;
+pub(crate) mod waiter;
+
+use crate::engine::program::Program;
 use crate::error::call::CallError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::reply::{BatchReply, RunningBatch};
-use super::message::{Incoming, Outgoing};
-use super::sys::entry::FnToken;
-use super::waiter::Waiter;
+use self::batch::reply::{BatchReply, RunningBatch};
+use self::waiter::Waiter;
+use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::sys::entry::FnToken;
 use crate::panics;
 
 /// The result of a call, as an engine delivers it.

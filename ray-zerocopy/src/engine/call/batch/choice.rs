@@ -94,11 +94,11 @@ mod tests {
     use std::time::Instant;
 
     use super::{choose, is_full};
-    use crate::engine::batch::batching::Batching;
-    use crate::engine::batch::member::{Member, Size};
+    use crate::engine::call::batch::batching::Batching;
+    use crate::engine::call::batch::member::{Member, Size};
+    use crate::engine::call::waiter::Waiter;
     use crate::engine::message::Outgoing;
     use crate::engine::sys::entry::FnToken;
-    use crate::engine::waiter::Waiter;
 
     /// A queue of calls with these rows, costs of a row, and keys.
     fn queue(calls: &[(usize, usize, u8)]) -> VecDeque<Member> {

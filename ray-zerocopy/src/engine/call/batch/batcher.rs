@@ -11,18 +11,21 @@ use super::reply::BatchReply;
 use super::stats::BatchReport;
 use crate::engine::Engine;
 use crate::engine::blocking::blocking;
+use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, Receive, Reply};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
 use crate::engine::timer::{self, TimerThread};
-use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, StartError};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
 
 /// Least number of deadlines at which those of answered calls are removed.
 const PRUNE_AT: usize = 1024;
+
+/// A call that may not enter, and why.
+type Refused = Box<(Member, CallError)>;
 
 /// Properties of all batches of a method.
 pub(crate) struct Template {
@@ -92,11 +95,7 @@ impl Batcher {
     ///
     /// # Errors
     /// Returns why the call may not enter.
-    pub(crate) fn submit(
-        self: &Arc<Self>,
-        member: Member,
-        wait: bool,
-    ) -> Result<Option<Box<dyn Receive>>, Box<(Member, CallError)>> {
+    pub(crate) fn submit(self: &Arc<Self>, member: Member, wait: bool) -> Result<Option<Box<dyn Receive>>, Refused> {
         let caller = Arc::clone(&member.caller);
         let mut state = match self.admit(&caller, wait) {
             Ok(state) => state,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::engine::call::waiter::Waiter;
 use crate::engine::message::Outgoing;
 use crate::engine::sys::entry::FnToken;
-use crate::engine::waiter::Waiter;
 
 /// A call that may become part of a batch.
 pub(crate) struct Member {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::call::CallResult;
+use super::CallResult;
 use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
 use crate::panics;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::batcher::Batcher;
 use super::member::Member;
 use super::message;
+use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, CallResult, Reply};
 use crate::engine::timer;
-use crate::engine::waiter::Waiter;
 use crate::error::call::{CallError, CallPart};
 
 /// The callers of a batch. Before a worker is free for it, a ticket: no callers yet.
