@@ -42,7 +42,7 @@ fn calls() {
     let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
 
     let small = of("small_call");
-    assert_eq!(texts(small.iter().copied(), "way"), ["socket pair", "task", "actor"]);
+    assert_eq!(texts(small.iter().copied(), "way"), ["socket pair", "task", "actor", "task, thread", "actor, thread"]);
     for row in &small {
         positive(row, &["samples", "p50_us", "p99_us", "ratio"]);
     }
@@ -57,7 +57,9 @@ fn calls() {
     }
 
     let pool = of("pool");
-    assert_eq!(pool.iter().map(|row| row["workers"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2]);
+    let sizes: Vec<_> = pool.iter().map(|row| row["workers"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [1, 1, 2, 2].repeat(3));
+    assert_eq!(texts(pool.iter().copied().take(2), "engine"), ["processes", "threads"]);
     for row in &pool {
         positive(row, &["calls", "calls_per_second_median"]);
     }

@@ -81,6 +81,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Number of workers, including those that are starting.
     fn size(&self) -> usize;
 
+    /// Returns `true` as long as it accepts new calls.
+    fn is_open(&self) -> bool;
+
     /// Number of calls that may wait in its queue.
     fn capacity(&self) -> usize;
 

@@ -196,6 +196,11 @@ impl Engine for LocalEngine {
         self.dispatcher.settings.workers
     }
 
+    fn is_open(&self) -> bool {
+        // A fork gets its error when it submits.
+        self.is_fork() || self.dispatcher.queue.lock().is_open()
+    }
+
     fn capacity(&self) -> usize {
         self.dispatcher.queue.capacity()
     }

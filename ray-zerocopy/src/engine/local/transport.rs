@@ -229,9 +229,9 @@ impl Connection {
     /// the socket.
     pub(super) fn peek<M: DeserializeOwned>(&self) -> Option<M> {
         let mut bytes = [0; PEEK];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK | RecvFlags::TRUNC;
-        let received = retry(|| recv(&self.0, &mut bytes[..], flags)).ok()?;
-        let packet = bytes.get(..received.1)?;
+        let (received, _) = retry(|| recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)).ok()?;
+        // A larger packet is cut off, so that its lengths are wrong.
+        let packet = bytes.get(..received)?;
         let frame = frame(packet, &mut Vec::new()).ok()?;
         parse(&frame).ok().map(|(message, _)| message)
     }

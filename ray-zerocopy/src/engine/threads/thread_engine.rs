@@ -238,6 +238,11 @@ impl Engine for ThreadEngine {
         self.workers
     }
 
+    fn is_open(&self) -> bool {
+        // A fork gets its error when it submits.
+        self.is_fork() || self.shared.queue.lock().is_open()
+    }
+
     fn capacity(&self) -> usize {
         self.shared.queue.capacity()
     }

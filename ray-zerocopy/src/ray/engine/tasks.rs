@@ -271,6 +271,11 @@ impl Engine for RayTasks {
         self.workers().len()
     }
 
+    fn is_open(&self) -> bool {
+        // A fork gets its error when it submits.
+        self.0.target.is_forked() || !self.0.state.lock().closed
+    }
+
     fn capacity(&self) -> usize {
         QUEUE
     }

@@ -120,6 +120,10 @@ impl Batcher {
     /// Returns the lock when the queue has space, and waits for that if `wait` is set.
     fn admit(&self, caller: &Waiter, wait: bool) -> Result<MutexGuard<'_, State>, CallError> {
         loop {
+            // A pool that closes runs the calls that wait, and no new ones.
+            if !self.engine.is_open() {
+                return Err(CallError::ShutDown { method: self.template.method.to_owned() });
+            }
             let state = self.state.lock();
             if state.waiting.len() < self.engine.capacity() {
                 return Ok(state);
@@ -254,10 +258,11 @@ impl Batcher {
 
     /// Handles the cancellation of a call: removes it if it waits, and tells the engine otherwise.
     pub(crate) fn cancel(&self, caller: &Waiter) {
+        let mut state = self.state.lock();
         if caller.has_left_queue() {
+            drop(state);
             return self.engine.cancel();
         }
-        let mut state = self.state.lock();
         state.cancelled += 1;
         // A cancelled call that stays never runs either. So cancelling each of many calls does not
         // search the whole queue each time.

@@ -393,6 +393,11 @@ impl Engine for RayActors {
         self.0.settings.workers
     }
 
+    fn is_open(&self) -> bool {
+        // A fork gets its error when it submits.
+        self.0.target.is_forked() || !self.0.state.lock().closed
+    }
+
     fn capacity(&self) -> usize {
         self.0.settings.queue
     }
