@@ -32,8 +32,6 @@ pub fn calls_of_a_graph_run_as_one<E: EngineUnderTest>() {
     let model = model();
     let graph = graph(&model);
     let tasks = JitTaskWrapper::on(&E::backend(1), &graph).unwrap().batch(Batching::default());
-    let actors = JitActorWrapper::on(&E::backend(1), &graph).unwrap().threads_per_worker(1).spawn(1).unwrap();
-    let actors = actors.batch(Batching::default());
     let inputs: Vec<_> = (0..30).map(|index| (input(1 + index % 3), (index % 2) as f32)).collect();
     let check = |calls: Vec<Pending<jit::Values>>| {
         for ((rows, offset), call) in inputs.iter().zip(calls) {
@@ -49,6 +47,9 @@ pub fn calls_of_a_graph_run_as_one<E: EngineUnderTest>() {
         jit::Values::new().with("rows", rows.clone()).with("offset", offset(*number))
     };
     check(inputs.iter().map(|input| tasks.run(values(input))).collect());
+    // Afterwards, since an actor of a Ray cluster keeps its CPUs.
+    let actors = JitActorWrapper::on(&E::backend(1), &graph).unwrap().threads_per_worker(1).spawn(1).unwrap();
+    let actors = actors.batch(Batching::default());
     check(inputs.iter().map(|input| actors.run(values(input))).collect());
     let report = tasks.report().unwrap();
     let batches = &report.batches[0];
