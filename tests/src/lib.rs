@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod conformance;
 pub mod engines;
 pub mod heap;
+pub mod holdings;
 pub mod memory;
 pub mod models;
 pub mod process_tree;

@@ -266,17 +266,12 @@ where
     match pipeline.run(arguments).divide(&[rows]) {
         Divided::Parts(parts) => parts.first().map_or(Ok(()), |part| (result.put)(part, writer)),
         Divided::Error(error) => (result.put)(&error, writer),
-        Divided::WrongNumber(found) => Err(WireError::new(wrong_number::<P, INDEX, A, T>(rows, found))),
+        Divided::WrongNumber(found) => Err(WireError::new(wrong_number(P::SOURCE.name, rows, found))),
     }
 }
 
-fn wrong_number<P, const INDEX: usize, A, T>(rows: usize, found: usize) -> String
-where
-    P: BatchMethod<INDEX, A, T>,
-    A: BatchArguments,
-    T: RowsResult,
-{
-    format!("`{}` returned {found} rows for {rows} rows; it has to return one for each", P::SOURCE.name)
+fn wrong_number(method: &str, rows: usize, found: usize) -> String {
+    format!("`{method}` returned {found} rows for {rows} rows; it has to return one for each")
 }
 
 /// Runs a batch in a worker. A call whose arguments cannot be read fails alone.
@@ -339,7 +334,7 @@ where
         }
         Divided::Error(error) => Ok(rows.iter().map(|_| put(&error)).collect()),
         Divided::WrongNumber(found) => {
-            let reason = wrong_number::<P, INDEX, A, T>(rows.iter().sum(), found);
+            let reason = wrong_number(P::SOURCE.name, rows.iter().sum(), found);
             let error = MethodError::Wire { what: CallPart::Result.name().to_owned(), reason };
             Ok(vec![Err(error); rows.len()])
         }

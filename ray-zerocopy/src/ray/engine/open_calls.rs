@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::in_flight::InFlightCall;
+use crate::engine::timer::TimerThread;
 use crate::error::call::CallError;
 use crate::os::sync::Mutex;
 use crate::ray::api::cluster::Cluster;
@@ -34,9 +35,29 @@ impl OpenCalls {
         drop(removed);
     }
 
+    /// Completes the calls for which no caller waits any more, and cancels them in Ray. Calls
+    /// `end_worker` for those that have no result after their grace period.
+    pub(super) fn cancel(
+        &self,
+        cluster: &Cluster,
+        timer: &TimerThread,
+        end_worker: impl Fn(&InFlightCall) + Clone + Send + 'static,
+    ) {
+        for (call, grace) in self.complete_cancelled() {
+            cancel(cluster, &call, false);
+            let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) else { continue };
+            let end_worker = end_worker.clone();
+            timer.run_at(until, move || {
+                if !call.has_result() {
+                    end_worker(&call);
+                }
+            });
+        }
+    }
+
     /// Completes the calls for which no caller waits any more. Returns them, with their grace
     /// periods.
-    pub(super) fn complete_cancelled(&self) -> Vec<(InFlightCall, Option<Duration>)> {
+    fn complete_cancelled(&self) -> Vec<(InFlightCall, Option<Duration>)> {
         let cancelled: Vec<_> = {
             let calls = self.calls.lock();
             let grace = |call: &InFlightCall| call.with(|call| call.is_cancelled().then(|| call.grace()))?;

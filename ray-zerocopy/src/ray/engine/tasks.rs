@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -233,17 +232,12 @@ impl Engine for RayTasks {
         if self.0.target.is_forked() {
             return;
         }
-        for (flight, grace) in self.0.open_calls.complete_cancelled() {
-            open_calls::cancel(&self.0.target.cluster, &flight, false);
-            if let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) {
-                let shared = Arc::downgrade(&self.0);
-                self.0.timer.run_at(until, move || {
-                    if let (Some(shared), false) = (shared.upgrade(), flight.has_result()) {
-                        open_calls::cancel(&shared.target.cluster, &flight, true);
-                    }
-                });
+        let shared = Arc::downgrade(&self.0);
+        self.0.open_calls.cancel(&self.0.target.cluster, &self.0.timer, move |call| {
+            if let Some(shared) = shared.upgrade() {
+                open_calls::cancel(&shared.target.cluster, call, true);
             }
-        }
+        });
     }
 
     /// Workers are notified with the next call that they run, or drop the pipeline when it has been

@@ -16,10 +16,11 @@ use pyo3::types::PyTuple;
 
 use super::cancellation;
 use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Attached;
 use crate::engine::served::MethodError;
-use crate::engine::served::{LoadRequest, LoadedProgram, Loader, Served};
+use crate::engine::served::{LoadedProgram, Served, load_program};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
@@ -306,10 +307,9 @@ fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Att
     let rebuild = |reason: String| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason };
     let arena = arena.ok_or_else(|| rebuild("the request does not contain its arena".to_owned()))?;
     let arena = Arena::from_store(arena, None)?;
-    let loader: Loader = load.loader.resolve().map_err(|error| rebuild(error.to_string()))?;
-    let pipeline = arena.pipeline().to_owned();
-    let request = LoadRequest { arena, device: load.device, strict: load.strict };
-    let LoadedProgram { served, copied, decoding } = panics::caught(|| loader(request))
-        .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
-    Ok((served, Attached { copied, took: start.elapsed(), decoding, memory: Default::default() }))
+    // Memory policies are not applied to the object store.
+    let Load { loader, device, strict } = load;
+    let (LoadedProgram { served, copied, decoding }, memory) =
+        load_program(arena, &loader, device, strict, MemoryPolicy::default())?;
+    Ok((served, Attached { copied, took: start.elapsed(), decoding, memory }))
 }

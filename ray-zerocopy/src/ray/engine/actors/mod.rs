@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use super::compiled_graph::CompiledGraphChannel;
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
-use super::open_calls::{self, OpenCalls};
+use super::open_calls::OpenCalls;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
@@ -356,17 +356,12 @@ impl Engine for RayActors {
         if self.0.target.is_forked() {
             return;
         }
-        for (flight, grace) in self.0.open_calls.complete_cancelled() {
-            open_calls::cancel(&self.0.target.cluster, &flight, false);
-            if let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) {
-                let shared = Arc::downgrade(&self.0);
-                self.0.timer.run_at(until, move || {
-                    if let (Some(shared), false) = (shared.upgrade(), flight.has_result()) {
-                        shared.kill_actor_of(&flight);
-                    }
-                });
+        let shared = Arc::downgrade(&self.0);
+        self.0.open_calls.cancel(&self.0.target.cluster, &self.0.timer, move |call| {
+            if let Some(shared) = shared.upgrade() {
+                shared.kill_actor_of(call);
             }
-        }
+        });
         // Calls that were completed before they were sent are dropped.
         self.0.dispatch_queued();
     }
