@@ -1,6 +1,6 @@
 //! The conformance suite of engines: what a program may rely on wherever its calls run.
 //!
-//! `tests/engines.rs` runs it on threads and on local processes, `tests/ray_wrappers.rs` on a Ray
+//! `tests/engines.rs` runs it on threads and on local processes, `tests/ray_engines.rs` on a Ray
 //! cluster.
 
 pub mod actors;

@@ -24,6 +24,8 @@ type OnEnd = Box<dyn FnOnce() + Send>;
 
 struct Inner {
     call: Mutex<Option<(Call, OnEnd)>>,
+    /// Calls of one engine are numbered in the order in which they were made.
+    number: u64,
     /// Ray's reference of the result.
     reference: Mutex<Option<Py<PyAny>>>,
     pub(super) method: &'static str,
@@ -50,12 +52,13 @@ pub(super) enum Completion {
 impl InFlightCall {
     /// `end` is called once, before the call is completed: a woken caller may drop the engine,
     /// which waits until all calls have ended.
-    pub(super) fn new(mut call: Call, end: impl FnOnce() + Send + 'static) -> Self {
+    pub(super) fn new(mut call: Call, number: u64, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
         let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
             call,
+            number,
             reference: Mutex::new(None),
             method,
             deadline,
@@ -69,6 +72,10 @@ impl InFlightCall {
     /// Returns `true` if both are the same call.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
     }
 
     pub(super) fn method(&self) -> &'static str {

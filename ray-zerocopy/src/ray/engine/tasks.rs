@@ -206,7 +206,7 @@ impl Engine for RayTasks {
         }
         let entered = Arc::clone(&self.0);
         let number = self.0.open_calls.number();
-        let flight = InFlightCall::new(call, move || {
+        let flight = InFlightCall::new(call, number, move || {
             entered.open_calls.remove(number);
             entered.release();
         });

@@ -72,8 +72,11 @@ struct Slot {
     call: Py<PyAny>,
     /// Number of calls that have been submitted to Ray.
     busy: usize,
-    /// Queued calls for this actor.
+    /// Queued calls for this actor, in the order in which they were made.
     waiting: VecDeque<InFlightCall>,
+    /// Whether a thread is submitting a call of `waiting` to Ray. Until it has, no other thread may
+    /// submit the next one, which would overtake it.
+    is_submitting: bool,
     /// Its compiled graph, if the option is enabled.
     direct: Option<Arc<CompiledGraphChannel>>,
     /// Its process, once it has loaded the pipeline.
@@ -107,21 +110,26 @@ impl Shared {
         call.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
     }
 
-    /// Assigns queued calls to actors that have capacity.
+    /// Assigns queued calls to actors that have capacity. Calls for one actor are submitted to Ray
+    /// in the order in which they were made.
     ///
     /// Returns the unread reply of `caller`'s call, if it was among them.
     fn dispatch(self: &Arc<Self>, caller: Option<&InFlightCall>) -> Option<Arc<UnreadReply>> {
         let mut own = None;
         loop {
             let mut state = self.state.lock();
-            // Calls for one actor are submitted to Ray immediately, which preserves their order.
+            // Calls for one actor are submitted to Ray immediately, which runs them in this order.
             let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
                 slot.worker?;
+                if slot.is_submitting {
+                    return None;
+                }
                 let most = if slot.direct.is_some() { MAX_CALLS } else { usize::MAX };
                 let room = slot.busy == 0 || (slot.busy < most && !slot.waiting.front()?.needs_idle_actor());
                 let flight = if room { slot.waiting.pop_front() } else { None };
                 Some((index, flight?))
             });
+            let is_pinned = pinned.is_some();
             let next = pinned.or_else(|| {
                 let max_calls = max_calls(state.waiting.front()?);
                 let free =
@@ -135,8 +143,14 @@ impl Shared {
             }
             flight.assign(index);
             state.slots[index].busy += 1;
+            state.slots[index].is_submitting |= is_pinned;
             drop(state);
-            match self.send(index, &flight) {
+            let sent = self.send(index, &flight);
+            if is_pinned && let Some(slot) = self.state.lock().slots.get_mut(index) {
+                // The next iteration submits what other threads have left.
+                slot.is_submitting = false;
+            }
+            match sent {
                 Some(unread) if caller.is_some_and(|caller| caller.is(&flight)) => own = Some(unread),
                 Some(unread) => unread.read_by_ray(),
                 None => {}
@@ -212,7 +226,8 @@ impl Shared {
             // Ray has restarted the actor without reporting it: the call has not run.
             (Completion::Missing, _) => {
                 if let Some(slot) = self.state.lock().slots.get_mut(index) {
-                    slot.waiting.push_front(flight.clone());
+                    let place = slot.waiting.partition_point(|waiting| waiting.number() < flight.number());
+                    slot.waiting.insert(place, flight.clone());
                 }
                 self.on_actor_lost(index, false);
             }
@@ -323,7 +338,7 @@ impl Engine for RayActors {
         let pinned = call.pinned;
         let entered = Arc::clone(&self.0);
         let number = self.0.open_calls.number();
-        let flight = InFlightCall::new(call, move || {
+        let flight = InFlightCall::new(call, number, move || {
             entered.open_calls.remove(number);
             entered.release();
         });

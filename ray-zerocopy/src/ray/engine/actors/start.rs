@@ -70,7 +70,16 @@ impl Shared {
             keywords.set_item("max_restarts", if self.target.options.has_compiled_graph() { 0 } else { -1 })?;
             let handle = start_ray_actor(&cluster.0, py, &keywords, None, None)?;
             let call = handle.bind(py).getattr("call")?.getattr("remote")?.unbind();
-            Ok(Slot { handle, call, busy: 0, waiting: VecDeque::new(), direct: None, worker: None, killed: None })
+            Ok(Slot {
+                handle,
+                call,
+                busy: 0,
+                waiting: VecDeque::new(),
+                is_submitting: false,
+                direct: None,
+                worker: None,
+                killed: None,
+            })
         })
     }
 
