@@ -23,6 +23,7 @@ chapters! {
     engines "engines.md"
     batching "batching.md"
     cancellation "cancellation.md"
+    streams "streams.md"
     jit "jit.md"
     torchscript "torchscript.md"
     #[cfg(feature = "ray")] ray "ray.md"

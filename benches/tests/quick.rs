@@ -63,7 +63,26 @@ fn calls() {
     for row in &pool {
         positive(row, &["calls", "calls_per_second_median"]);
     }
-    assert_eq!(small.len() + 6 + pool.len(), rows(&printed).len(), "{printed}");
+
+    let first_items = of("first_item");
+    assert_eq!(texts(first_items.iter().copied(), "engine"), ["process", "process", "thread", "thread"]);
+    let ways = ["small call", "first item of a stream"].repeat(2);
+    assert_eq!(texts(first_items.iter().copied(), "way"), ways);
+    for row in &first_items {
+        positive(row, &["samples", "p50_us", "p99_us", "ratio"]);
+    }
+    assert_eq!((&first_items[0]["ratio"], &first_items[2]["ratio"]), (&Value::from(1.0), &Value::from(1.0)));
+
+    let streams = of("stream");
+    assert_eq!(texts(streams.iter().copied(), "engine"), ["process", "thread"]);
+    for row in &streams {
+        positive(row, &["items", "items_per_second_median"]);
+        // The worker waits to send one item, and the others wait for the reader.
+        let (ahead, buffer) = (row["slow_ahead_max"].as_u64().unwrap(), row["slow_buffer"].as_u64().unwrap());
+        assert!(ahead <= buffer + 1, "{row}");
+    }
+    let all = small.len() + 6 + pool.len() + first_items.len() + streams.len();
+    assert_eq!(all, rows(&printed).len(), "{printed}");
 }
 
 #[test]

@@ -156,6 +156,28 @@ fn batching() {
 }
 
 #[test]
+fn streaming() {
+    for arguments in [&["--pause", "1"][..], &["--pause", "1", "--threads"]] {
+        says(
+            "streaming",
+            arguments,
+            &[
+                "words          the ",
+                "               the first after ",
+                "               the same as in this process",
+                "drop           after [\"",
+                "; the worker takes the next call",
+                "await          16 words, on any executor",
+                "deadline       ",
+                " words, then: `generate` passed its deadline of 300ms",
+                "actor          [\"",
+                ": it goes on where it has ended",
+            ],
+        );
+    }
+}
+
+#[test]
 fn memory() {
     says(
         "memory",
@@ -200,9 +222,18 @@ fn devices() {
 
 #[test]
 fn help_says_what_to_look_at() {
-    for name in
-        ["simple_pipeline", "complex_pipeline", "tasks", "actors", "threads", "batching", "memory", "devices", "jit"]
-    {
+    for name in [
+        "simple_pipeline",
+        "complex_pipeline",
+        "tasks",
+        "actors",
+        "threads",
+        "batching",
+        "streaming",
+        "memory",
+        "devices",
+        "jit",
+    ] {
         let output = run(name, &["--help"]);
         assert!(output.status.success(), "{name} --help: {}", output.status);
         let text = String::from_utf8_lossy(&output.stdout);
@@ -223,6 +254,7 @@ fn invalid_options_are_rejected_early() {
         ("tasks", ["--workers", "0"], "0 is not in 1..=65535"),
         ("actors", ["--mib", "0"], "0 is not in 32..=65535"),
         ("threads", ["--workers", "0"], "0 is not in 1..=65535"),
+        ("streaming", ["--words", "0"], "0 is not in 1..=65535"),
     ] {
         let output = run(name, &arguments);
         let errors = String::from_utf8_lossy(&output.stderr);

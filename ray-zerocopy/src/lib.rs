@@ -166,6 +166,7 @@ pub use crate::remote::Remote;
 pub use crate::remote::actor::ActorWrapper;
 pub use crate::remote::actors::{Actor, Actors};
 pub use crate::remote::pending::{Gather, Pending, gather};
+pub use crate::remote::streaming::{Streaming, StreamingAsync};
 pub use crate::remote::task::TaskWrapper;
 pub use crate::remote::ticket::Ticket;
 pub use ray_zerocopy_derive::{Pipeline, remote};
@@ -197,6 +198,7 @@ pub mod diagnostics {
     pub use crate::remote::caller::Caller;
     pub use crate::remote::method::RemoteMethod;
     pub use crate::remote::rows::{Rows, RowsResult};
+    pub use crate::remote::stream_method::RemoteStream;
     pub use crate::remote::wire::Remotable;
 }
 
@@ -257,5 +259,6 @@ pub mod __private {
     pub use crate::remote::Remote;
     pub use crate::remote::method::{MethodEntry, MethodSource, MethodWire};
     pub use crate::remote::pending::Pending;
+    pub use crate::remote::streaming::Streaming;
     pub use crate::remote::wire::{Reader, WireError, WireKind};
 }

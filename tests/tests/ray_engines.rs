@@ -26,6 +26,8 @@ impl EngineUnderTest for OnRay {
 
     const REPLACES_WORKERS: bool = true;
     const PASSES_CALLS_ON: bool = true;
+    // Ray has a buffer of its own, of the same size.
+    const ITEMS_UNDER_WAY: usize = 4 + 3;
 }
 
 engine_conforms!(cluster, super::OnRay);

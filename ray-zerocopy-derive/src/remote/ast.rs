@@ -23,9 +23,12 @@ pub(crate) struct Method<'a> {
     pub ident: &'a Ident,
     pub access: Access,
     pub arguments: Vec<Argument<'a>>,
+    /// What it returns, or an item of it if it returns a stream.
     pub output: Type,
     pub where_clause: Option<WhereClause>,
     pub batch: Option<BatchOption>,
+    /// Whether it returns a stream.
+    pub stream: bool,
 }
 
 /// How a method takes its pipeline.

@@ -18,6 +18,9 @@ pub(crate) enum MethodOption {
     Skip,
     /// `batch`, `batch, cost = path`: its calls can be put together.
     Batch(BatchOption),
+    /// `stream`: it returns an iterator, whose items are sent while it runs. With the place where that
+    /// is written.
+    Stream(Span),
 }
 
 /// `batch` on a method.
@@ -35,7 +38,7 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for option in options {
         if !option.path().is_ident("crate") {
-            unknown(&option, "the block takes `crate = \"path\"`, a method `skip` or `batch`", errors);
+            unknown(&option, "the block takes `crate = \"path\"`, a method `skip`, `batch` or `stream`", errors);
         } else if found.is_some() {
             duplicate(&option, errors);
         } else {
@@ -66,14 +69,18 @@ pub(crate) fn take_options(item: &mut ItemImpl, errors: &mut Errors) -> Options 
 
 fn method_option(attribute: &Attribute) -> syn::Result<MethodOption> {
     let wrong = || {
-        let message = "expected `#[remote(skip)]`, which leaves the method out, or `#[remote(batch)]` or `#[remote(batch, \
-                       cost = function)]`, which let its calls be put together";
+        let message = "expected `#[remote(skip)]`, which leaves the method out, `#[remote(batch)]` or `#[remote(batch, cost \
+                       = function)]`, which let its calls be put together, or `#[remote(stream)]`, which sends the \
+                       items of an iterator while it runs";
         syn::Error::new_spanned(attribute, message)
     };
     let options = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).map_err(|_| wrong())?;
     let mut options = options.into_iter();
     match options.next() {
         Some(Meta::Path(path)) if path.is_ident("skip") && options.len() == 0 => Ok(MethodOption::Skip),
+        Some(Meta::Path(path)) if path.is_ident("stream") && options.len() == 0 => {
+            Ok(MethodOption::Stream(path.span()))
+        }
         Some(Meta::Path(path)) if path.is_ident("batch") => {
             let cost = options.next().map(|option| cost(&option).ok_or_else(wrong)).transpose()?;
             if options.len() > 0 {

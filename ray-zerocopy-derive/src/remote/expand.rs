@@ -31,11 +31,18 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
     let task_methods = shared.map(|(index, method)| of_callers(index, method));
     let actor_methods = methods.iter().enumerate().map(|(index, method)| of_callers(index, method));
     let remote_methods = methods.iter().enumerate().map(|(index, method)| writer.remote_method(index, method));
-    // A method's own `where` clause may not hold here, where the type's parameters are generic.
-    let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none());
+    // A method's own `where` clause may not hold here, where the type's parameters are generic. Those
+    // that return a stream are not listed either: who calls the methods of the list expects one result.
+    let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none() && !method.stream);
     let listed = listed.map(|(index, method)| {
         let cfgs = carried::cfgs(method.attrs);
         quote!(#(#cfgs)* #runtime::MethodEntry::of::<#index, _, _>())
+    });
+
+    let streams = methods.iter().any(|method| method.stream).then(|| {
+        quote!(
+            const STREAMS: bool = true;
+        )
     });
 
     let (impl_generics, ty_generics, where_clause) = block.generics.split_for_impl();
@@ -51,6 +58,7 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
             type Tasks = #tasks #ty_generics;
             type Actors = #actors #ty_generics;
             const METHODS: &'static [#runtime::MethodEntry<Self>] = &[#(#listed),*];
+            #streams
         }
 
         #(#attributes)*
@@ -104,9 +112,13 @@ impl Writer<'_> {
     fn method(&self, index: usize, method: &Method) -> TokenStream {
         let runtime = self.runtime;
         let ty = self.block.ty;
-        let Method { output, where_clause, batch, .. } = method;
+        let Method { output, where_clause, batch, stream, .. } = method;
         let ident = generated(method.ident);
-        let call = if batch.is_some() { format_ident!("remote_batch") } else { format_ident!("remote") };
+        let (call, handle) = match (batch, stream) {
+            (_, true) => (quote!(remote_stream), quote!(Streaming)),
+            (Some(_), false) => (quote!(remote_batch), quote!(Pending)),
+            (None, false) => (quote!(remote), quote!(Pending)),
+        };
         let original = format!("{}::{}", names::plain(self.block.ident), names::plain(&ident));
         let docs = docs::summary(method.attrs, &original);
         let attrs = &method.attrs;
@@ -117,7 +129,7 @@ impl Writer<'_> {
         quote! {
             #docs
             #(#attrs)*
-            pub fn #ident(&self, #(#names: #types),*) -> #runtime::Pending<#output> #where_clause {
+            pub fn #ident(&self, #(#names: #types),*) -> #runtime::#handle<#output> #where_clause {
                 self.0.#call::<#ty, #index, _, _>(#arguments)
             }
         }
@@ -210,6 +222,25 @@ impl Writer<'_> {
         // method under `forbid(deprecated)` cannot be both deprecated and remote.
         let deprecated = (!carried::deprecated(method.attrs).is_empty()).then(|| quote!(#[allow(deprecated)]));
         let batch = self.batch_method(index, method, &generics, &types);
+        let (remote, run) = if method.stream {
+            let run = quote! {
+                fn run(&mut self, #local_pairs: #types, __each: &mut dyn ::core::ops::FnMut(#output) -> bool) {
+                    for __item in <#ty>::#ident(self, #(#locals),*) {
+                        if !__each(__item) {
+                            break;
+                        }
+                    }
+                }
+            };
+            (quote!(RemoteStream), run)
+        } else {
+            let run = quote! {
+                fn run(&mut self, #local_pairs: #types) -> #output {
+                    <#ty>::#ident(self, #(#locals),*)
+                }
+            };
+            (quote!(RemoteMethod), run)
+        };
         quote! {
             #batch
 
@@ -217,7 +248,7 @@ impl Writer<'_> {
             #deprecated
             #[automatically_derived]
             #(#attributes)*
-            impl #impl_generics #runtime::RemoteMethod<#index, #types, #output> for #ty #where_clause {
+            impl #impl_generics #runtime::#remote<#index, #types, #output> for #ty #where_clause {
                 const SOURCE: #runtime::MethodSource = #runtime::MethodSource {
                     name: #name,
                     doc: #doc,
@@ -230,9 +261,7 @@ impl Writer<'_> {
                     (#wires, #result)
                 }
 
-                fn run(&mut self, #local_pairs: #types) -> #output {
-                    <#ty>::#ident(self, #(#locals),*)
-                }
+                #run
             }
         }
     }

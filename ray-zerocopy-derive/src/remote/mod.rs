@@ -8,6 +8,7 @@ mod ast;
 mod attr;
 mod docs;
 mod expand;
+mod items;
 mod reserved;
 mod rows;
 mod valid;

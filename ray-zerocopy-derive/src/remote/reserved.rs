@@ -29,6 +29,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "shut_down_now",
     "spawn",
     "start_timeout",
+    "stream_buffer",
     "strict",
     "threads_per_worker",
     "to_owned",

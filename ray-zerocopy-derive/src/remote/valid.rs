@@ -1,7 +1,8 @@
 //! Third stage: selects the methods that can be called remotely, and reports why others cannot.
 
 use super::ast::{Access, Argument, Block, Method};
-use super::attr::{BatchOption, MethodOption, Options};
+use super::attr::{MethodOption, Options};
+use super::items;
 use super::reserved::RESERVED;
 use super::rows;
 use crate::errors::Errors;
@@ -20,19 +21,21 @@ pub(crate) fn methods<'a>(block: &Block<'a>, options: &Options, errors: &mut Err
     for (position, item) in block.item.items.iter().enumerate() {
         let ImplItem::Fn(item) = item else { continue };
         let Some(receiver) = item.sig.receiver() else { continue };
-        let batch = match options.get(&position) {
+        let option = options.get(&position);
+        let span = match option {
             Some(MethodOption::Skip) => continue,
-            Some(MethodOption::Batch(batch)) => Some(batch),
+            Some(MethodOption::Batch(batch)) => Some(batch.span),
+            Some(MethodOption::Stream(span)) => Some(*span),
             None => None,
         };
         if !matches!(item.vis, Visibility::Public(_)) {
-            if let Some(batch) = batch {
-                errors.push(syn::Error::new(batch.span, "only a `pub` method can be called remotely"));
+            if let Some(span) = span {
+                errors.push(syn::Error::new(span, "only a `pub` method can be called remotely"));
             }
             continue;
         }
         seen = true;
-        methods.extend(method(block, item, receiver, batch, errors));
+        methods.extend(method(block, item, receiver, option, errors));
     }
     if !seen {
         errors.at(
@@ -47,9 +50,14 @@ fn method<'a>(
     block: &Block<'a>,
     item: &'a ImplItemFn,
     receiver: &Receiver,
-    batch: Option<&BatchOption>,
+    option: Option<&MethodOption>,
     errors: &mut Errors,
 ) -> Option<Method<'a>> {
+    let batch = match option {
+        Some(MethodOption::Batch(batch)) => Some(batch),
+        _ => None,
+    };
+    let stream = matches!(option, Some(MethodOption::Stream(_)));
     let named = name(&item.sig, errors);
     let qualified = qualifiers(&item.sig, errors);
     let generic = generics(&item.sig, errors);
@@ -59,7 +67,13 @@ fn method<'a>(
         FnArg::Receiver(_) => None,
     });
     let arguments: Vec<Option<Argument>> = arguments.map(|input| argument(block, input, errors)).collect();
-    let output = output(block, &item.sig.output, errors);
+    let output = if stream {
+        items::item(&item.sig.output, errors)
+            .filter(|item| owned(item, "an item", errors))
+            .map(|item| block.outside(&item))
+    } else {
+        output(block, &item.sig.output, errors)
+    };
     if let Some(batch) = batch
         && !rows::check(batch, &arguments, output.as_ref(), errors)
     {
@@ -76,6 +90,7 @@ fn method<'a>(
         output: output?,
         where_clause: item.sig.generics.where_clause.as_ref().map(|clause| block.outside_where(clause)),
         batch: batch.cloned(),
+        stream,
     })
 }
 
@@ -202,7 +217,7 @@ impl<'ast> Visit<'ast> for Unsendable<'_> {
             Type::Slice(_) => "take `Vec<T>` instead of `&[T]`",
             _ => "take `T` instead of `&T`",
         };
-        let instead = if self.what == "a result" { instead.replace("take", "return") } else { instead.to_owned() };
+        let instead = if self.what == "an argument" { instead.to_owned() } else { instead.replace("take", "return") };
         self.errors.at(reference, format!("{} of a remote method crosses to another process: {instead}", self.what));
         self.found = true;
     }

@@ -46,4 +46,6 @@ pub struct EngineHandle(pub(crate) Arc<dyn Engine>);
 pub struct ActorSpec {
     pub(crate) settings: Settings,
     pub(crate) program: Arc<Program>,
+    /// Whether methods of the pipeline return streams.
+    pub(crate) has_streams: bool,
 }

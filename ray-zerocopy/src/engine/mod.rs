@@ -66,6 +66,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Removes queued calls that have been cancelled, and tells the workers that run such calls.
     fn cancel(&self);
 
+    /// Tells the workers that run streams how many items they may send, after readers have taken some.
+    fn raise_limits(&self) {}
+
     /// Frees the workers' resources of a program.
     fn forget(&self, key: u64);
 

@@ -31,9 +31,18 @@ pub(crate) struct LoadedProgram {
 
 /// A loaded program. Its pipeline type is only known to wrappers.
 pub(crate) trait Served {
-    /// Runs a method.
-    fn call(&mut self, handler: &FnToken, arguments: Incoming) -> Result<Outgoing, MethodError>;
+    /// Runs a method. Its items go to `items`, if it returns a stream.
+    fn call(
+        &mut self,
+        handler: &FnToken,
+        arguments: Incoming,
+        items: Option<ItemSink>,
+    ) -> Result<Outgoing, MethodError>;
 }
+
+/// Takes the items of a method that returns a stream. Waits while the reader is too far behind.
+/// Returns `false` if no reader takes more, and the reason if the item could not be sent.
+pub(crate) type ItemSink = Box<dyn FnMut(Outgoing) -> Result<bool, String>>;
 
 /// A function that loads a program in a worker. Sent as a token.
 pub(crate) type Loader = fn(LoadRequest) -> Result<LoadedProgram, LoadError>;

@@ -23,6 +23,12 @@ pub(crate) fn is_own_thread() -> bool {
     IS_ENGINE_THREAD.get()
 }
 
+/// Records that this thread is one of an engine.
+#[cfg(feature = "ray")]
+pub(crate) fn mark_own_thread() {
+    IS_ENGINE_THREAD.set(true);
+}
+
 /// The timer of this process. Its thread starts at the first use and runs until the process ends.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Remote;
 use super::actors::Actors;
-use super::caller::{Caller, Options, program};
+use super::caller::{Caller, Options, STREAM_BUFFER, program};
 use super::ticket::{Ticket, TicketData};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
@@ -259,8 +259,16 @@ impl<P: Remote> ActorWrapper<P> {
         let arena = self.backend.adopt(self.arena.clone())?;
         let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
         let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
-        let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
-        let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true, grace: None };
+        let spec = ActorSpec { settings, program: Arc::clone(&program), has_streams: P::STREAMS };
+        let EngineHandle(engine) = self.backend.actors(spec)?;
+        let options = Options {
+            deadline: self.deadline,
+            attempts: 1,
+            wait: true,
+            actor: true,
+            grace: None,
+            stream_buffer: STREAM_BUFFER,
+        };
         let caller = Caller { program, engine, options, pinned: None, batchers: None };
         Ok(Actors::new(caller))
     }

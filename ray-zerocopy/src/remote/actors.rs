@@ -66,6 +66,15 @@ impl<P: Remote> Actors<P> {
         self
     }
 
+    /// Sets the number of items of a [stream](crate::Streaming) that may wait for their reader, at
+    /// least one. An actor that is so far ahead waits. Default: 64.
+    #[must_use]
+    pub fn stream_buffer(mut self, items: usize) -> Self {
+        self.caller.options.stream_buffer = items;
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
     /// Puts calls together, as [`TaskWrapper::batch`](crate::TaskWrapper::batch) does. Each batch runs
     /// on one actor. If a batch of a method that takes `&mut self` fails, each of its calls gets the
     /// error: an actor's state may have changed. Calls that are put together may overtake calls of other
@@ -140,6 +149,15 @@ impl<P: Remote> Actor<P> {
     #[must_use]
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.caller.options.grace = Some(grace);
+        self.methods = P::Actors::from(self.caller.clone());
+        self
+    }
+
+    /// Sets the number of items of a [stream](crate::Streaming) that may wait for their reader, at
+    /// least one. An actor that is so far ahead waits. Default: 64.
+    #[must_use]
+    pub fn stream_buffer(mut self, items: usize) -> Self {
+        self.caller.options.stream_buffer = items;
         self.methods = P::Actors::from(self.caller.clone());
         self
     }

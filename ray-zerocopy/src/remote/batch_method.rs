@@ -195,7 +195,7 @@ impl Caller {
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
         let batcher = batchers.of(self, method, &batch, is_repeatable);
-        let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace);
+        let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace, None);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };

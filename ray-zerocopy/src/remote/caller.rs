@@ -7,12 +7,15 @@ use super::batch_method::Batchers;
 use super::canceller::{Canceller, Queue};
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
+use super::streaming::Streaming;
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
+use crate::engine::call::items::Items;
 use crate::engine::call::waiter::Waiter;
-use crate::engine::call::{Call, Reply};
+use crate::engine::call::{Call, Receive, Reply};
+use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::FnToken;
 use crate::error::call::{CallError, CallPart, StartError};
@@ -31,7 +34,12 @@ pub(crate) struct Options {
     pub actor: bool,
     /// Time for which a worker may go on with a cancelled call, before it is killed.
     pub grace: Option<Duration>,
+    /// Number of items of a stream that may wait for their reader.
+    pub stream_buffer: usize,
 }
+
+/// Default of [`Options::stream_buffer`].
+pub(super) const STREAM_BUFFER: usize = 64;
 
 impl Options {
     /// The deadline of a call that is made now. A deadline beyond the clock's range is no deadline.
@@ -108,27 +116,50 @@ impl Caller {
         put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
         take: fn(&mut Reader) -> Result<T, WireError>,
     ) -> Pending<T> {
-        let mut writer = Writer::default();
-        let put = put(&mut writer).map_err(|error| CallError::Wire {
-            method: method.name.to_owned(),
-            part: CallPart::Arguments,
-            reason: error.to_string(),
-        });
-        let handler = method.handler.map_err(|reason| CallError::from(StartError::call(method.name, reason)));
-        let handler = match put.and(handler) {
-            Ok(handler) => handler,
-            Err(error) => return Pending::failed(error, take, method.name),
+        let name = method.name;
+        let (handler, args) = match encoded(method, put) {
+            Ok(encoded) => encoded,
+            Err(error) => return Pending::failed(error, take, name),
         };
-        let (waiter, answer) = Waiter::new(method.name, self.options.deadline(), self.options.grace);
-        let canceller =
-            Canceller { waiter: Arc::downgrade(&waiter), queue: Queue::Engine(Arc::downgrade(&self.engine)) };
-        let mut pending = Pending::new(answer, take, method.name, canceller);
+        let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, None);
+        let mut pending = Pending::new(answer, take, name, self.canceller(&waiter));
+        pending.receive_by(self.submit(&waiter, handler, args));
+        pending
+    }
+
+    /// Like [`call`](Self::call), for a method that returns a stream.
+    pub(super) fn call_for_stream<T>(
+        &self,
+        method: Method,
+        put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+        take: fn(&mut Reader) -> Result<T, WireError>,
+    ) -> Streaming<T> {
+        let name = method.name;
+        let items = Arc::new(Items::new(self.options.stream_buffer));
+        let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, Some(Arc::clone(&items)));
+        let canceller = self.canceller(&waiter);
+        let lone = match encoded(method, put) {
+            Ok((handler, args)) => self.submit(&waiter, handler, args),
+            Err(error) => {
+                waiter.answer(Err(error));
+                None
+            }
+        };
+        Streaming::new(items, answer, take, name, canceller, Arc::clone(&self.engine), lone)
+    }
+
+    fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {
+        Canceller { waiter: Arc::downgrade(waiter), queue: Queue::Engine(Arc::downgrade(&self.engine)) }
+    }
+
+    /// Submits a call to the engine. Returns the caller's right to receive the result, if it has it.
+    fn submit(&self, waiter: &Arc<Waiter>, handler: FnToken, args: Outgoing) -> Option<Box<dyn Receive>> {
         let call = Call {
             program: Arc::clone(&self.program),
-            method: method.name,
+            method: waiter.method,
             handler,
-            args: writer.finish(),
-            reply: Reply::Waiter(Arc::clone(&waiter), None),
+            args,
+            reply: Reply::Waiter(Arc::clone(waiter), None),
             deadline: waiter.deadline,
             allowed: self.options.attempts,
             attempts: 0,
@@ -137,13 +168,25 @@ impl Caller {
             pinned: self.pinned,
             is_admitted: false,
         };
-        match self.engine.submit(call, self.options.wait) {
-            Ok(lone) => pending.receive_by(lone),
-            Err(refused) => {
-                let (call, error) = *refused;
-                call.answer(Err(error));
-            }
-        }
-        pending
+        self.engine.submit(call, self.options.wait).unwrap_or_else(|refused| {
+            let (call, error) = *refused;
+            call.answer(Err(error));
+            None
+        })
     }
+}
+
+/// The function of a method, and the message with its arguments.
+fn encoded(
+    method: Method,
+    put: impl FnOnce(&mut Writer) -> Result<(), WireError>,
+) -> Result<(FnToken, Outgoing), CallError> {
+    let mut writer = Writer::default();
+    put(&mut writer).map_err(|error| CallError::Wire {
+        method: method.name.to_owned(),
+        part: CallPart::Arguments,
+        reason: error.to_string(),
+    })?;
+    let handler = method.handler.map_err(|reason| StartError::call(method.name, reason))?;
+    Ok((handler, writer.finish()))
 }

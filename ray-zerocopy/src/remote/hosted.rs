@@ -6,7 +6,7 @@ use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::served::MethodError;
-use crate::engine::served::{LoadRequest, LoadedProgram, Served};
+use crate::engine::served::{ItemSink, LoadRequest, LoadedProgram, Served};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 use crate::pipeline::load::Loaded;
@@ -35,11 +35,16 @@ pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, Loa
 }
 
 impl<P: Root> Served for HostedPipeline<P> {
-    fn call(&mut self, handler: &FnToken, arguments: Incoming) -> Result<Outgoing, MethodError> {
+    fn call(
+        &mut self,
+        handler: &FnToken,
+        arguments: Incoming,
+        items: Option<ItemSink>,
+    ) -> Result<Outgoing, MethodError> {
         let wire = |what: &str, reason: String| MethodError::Wire { what: what.to_owned(), reason };
         let run: Handler<P> = handler.resolve().map_err(|error| wire("the call", error.to_string()))?;
         let mut reader = Reader::new(arguments, self.device.clone());
-        let mut writer = Writer::default();
+        let mut writer = Writer::with_items(items);
         match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
             Ok(Ok(())) => Ok(writer.finish()),
             Ok(Err(WireError { graph: Some(error), .. })) => Err(MethodError::Graph(error)),

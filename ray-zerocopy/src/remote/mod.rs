@@ -11,6 +11,8 @@ pub(crate) mod method;
 pub(crate) mod pending;
 pub(crate) mod rows;
 pub(crate) mod schema;
+pub(crate) mod stream_method;
+pub(crate) mod streaming;
 pub(crate) mod task;
 pub(crate) mod ticket;
 pub mod untyped;
@@ -64,6 +66,10 @@ pub trait Remote: Root {
     fn methods() -> Vec<MethodInfo<Self>> {
         Self::METHODS.iter().map(MethodEntry::info).collect()
     }
+
+    /// Whether any method returns a stream.
+    #[doc(hidden)]
+    const STREAMS: bool = false;
 
     /// The methods, as [`methods`](Self::methods) reads them.
     #[doc(hidden)]

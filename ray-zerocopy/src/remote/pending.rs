@@ -115,7 +115,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        let (waiter, answer) = Waiter::new(method, None, None);
+        let (waiter, answer) = Waiter::new(method, None, None, None);
         waiter.answer(Err(error));
         Self::of(answer, take, method)
     }
@@ -247,7 +247,7 @@ impl<T> fmt::Debug for Pending<T> {
 }
 
 /// Wakes a thread that waits for a result.
-struct Unpark(Thread);
+pub(super) struct Unpark(pub(super) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

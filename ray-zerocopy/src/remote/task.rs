@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Remote;
 use super::batch_method::Batchers;
-use super::caller::{Caller, Options, program};
+use super::caller::{Caller, Options, STREAM_BUFFER, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
@@ -97,7 +97,14 @@ impl<P: Remote> TaskWrapper<P> {
     /// of the first call.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
         let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
-        let options = Options { deadline: None, attempts: 3, wait: true, actor: false, grace: None };
+        let options = Options {
+            deadline: None,
+            attempts: 3,
+            wait: true,
+            actor: false,
+            grace: None,
+            stream_buffer: STREAM_BUFFER,
+        };
         let EngineHandle(engine) = backend.tasks()?;
         Ok(Self::assemble(Caller { program, engine, options, pinned: None, batchers: None }))
     }
@@ -173,6 +180,13 @@ impl<P: Remote> TaskWrapper<P> {
     #[must_use]
     pub fn cancel_grace(self, grace: Duration) -> Self {
         self.with(|options| options.grace = Some(grace))
+    }
+
+    /// Sets the number of items of a [stream](crate::Streaming) that may wait for their reader, at
+    /// least one. A worker that is so far ahead waits. Default: 64.
+    #[must_use]
+    pub fn stream_buffer(self, items: usize) -> Self {
+        self.with(|options| options.stream_buffer = items)
     }
 
     /// Limit on the attempts of a task whose workers die. Default: 3.

@@ -14,6 +14,7 @@ use super::schema::Schema;
 use super::wire_tensors::Tensors;
 use crate::codec;
 use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::served::ItemSink;
 use crate::error::graph::ReplayError;
 use crate::pipeline::autoref::autoref_ladder;
 use crate::tensor::kind::Kind;
@@ -53,12 +54,29 @@ pub struct Writer {
     kept: Option<Vec<DispatchTensor>>,
     /// The whole message, if it was not written here.
     message: Option<Outgoing>,
+    /// Takes the items of a stream.
+    items: Option<ItemSink>,
 }
 
 impl Writer {
     /// A writer that keeps tensors as they are, on their devices, without reading their elements.
     pub(crate) fn keeping() -> Self {
         Self { kept: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The writer for the result of a method, whose items go to `items` if it returns a stream.
+    pub(super) fn with_items(items: Option<ItemSink>) -> Self {
+        Self { items, ..Self::default() }
+    }
+
+    /// Sends an item of a stream. Returns `false` if no reader takes more.
+    ///
+    /// # Errors
+    /// If the item could not be sent.
+    pub(super) fn item(&mut self, item: Outgoing) -> Result<bool, WireError> {
+        let no_reader = || WireError::new("the caller does not take a stream".to_owned());
+        let items = self.items.as_mut().ok_or_else(no_reader)?;
+        items(item).map_err(WireError::new)
     }
 
     /// The tensors that were kept, in order.

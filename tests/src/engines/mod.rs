@@ -9,6 +9,8 @@ pub mod cancellation;
 pub mod failures;
 pub mod graphs;
 pub mod models;
+pub mod stream_model;
+pub mod streams;
 pub mod tasks;
 
 use burn::tensor::{Device, Distribution, Tensor};
@@ -33,6 +35,10 @@ pub trait EngineUnderTest {
 
     /// Whether calls wait in a queue that is not that of the engine.
     const PASSES_CALLS_ON: bool = false;
+
+    /// Number of items of a stream that are made and count neither as read nor as waiting: one that
+    /// the worker holds, and those on their way.
+    const ITEMS_UNDER_WAY: usize = 1;
 }
 
 fn model() -> TestModel {
@@ -57,7 +63,7 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, cancellation, failures, graphs, tasks};
+            use $crate::engines::{actors, batches, cancellation, failures, graphs, streams, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -76,6 +82,13 @@ macro_rules! engine_conforms {
                 cancellation::stubborn_worker_is_replaced cancellation::dropping_cancels_if_asked
                 cancellation::member_of_a_batch_leaves_it cancellation::result_that_has_arrived_stays
                 cancellation::call_to_an_actor_is_cancelled
+                streams::items_arrive_in_order streams::items_arrive_while_the_method_runs
+                streams::tensors_are_items streams::stream_can_be_awaited
+                streams::slow_reader_slows_the_worker_down streams::method_ends_with_its_reader
+                streams::cancelled_stream_ends_with_an_error streams::panic_follows_the_items
+                streams::dead_worker_ends_the_stream streams::deadline_ends_a_stream
+                streams::actor_keeps_its_state_between_streams streams::stream_outlives_its_wrapper
+                streams::closing_workers_finish_their_streams
                 graphs::calls_of_a_graph_run_as_one graphs::graph_without_rows_is_refused
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait

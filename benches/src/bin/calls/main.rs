@@ -2,8 +2,12 @@
 
 mod pool;
 mod small;
+mod streams;
 mod tensors;
 
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,10 @@ use serde::Serialize;
 /// as many bytes, into memory that is already in use and into fresh memory, which the kernel has to
 /// allocate and clear first. Contestants take turns within each round. Then the throughput of a
 /// pool is measured: many calls are started, and then all are awaited.
+///
+/// The first item of a stream is compared with a small call. Streams of items of 64 bytes are read
+/// as fast as they arrive, and one is read slowly, with a buffer of 8: the worker has to stop when
+/// it is that far ahead, and the program fails otherwise.
 #[derive(Parser, Serialize)]
 #[command(name = "calls", after_help = "cargo run --release -p benches --bin calls -- --json")]
 struct Args {
@@ -81,6 +89,23 @@ impl Model {
             std::hint::spin_loop();
         }
     }
+
+    /// Returns texts, one after the other.
+    #[remote(stream)]
+    pub fn texts(&self, count: usize) -> impl Iterator<Item = String> {
+        std::iter::repeat_n(streams::TEXT.to_owned(), count)
+    }
+
+    /// Returns texts, and writes a byte into a file for each one that it has made.
+    #[remote(stream)]
+    pub fn noted_texts(&self, count: usize, file: PathBuf) -> impl Iterator<Item = Result<String, String>> {
+        let mut made = File::create(file);
+        (0..count).map(move |_| -> Result<String, String> {
+            let made = made.as_mut().map_err(|error| error.to_string())?;
+            made.write_all(b".").map_err(|error| error.to_string())?;
+            Ok(streams::TEXT.to_owned())
+        })
+    }
 }
 
 /// Creates a tensor of `first`, `first + 1` and so on, rounded to `f32`.
@@ -96,6 +121,8 @@ enum Row {
     SmallCall(small::Row),
     Tensor(tensors::Row),
     Pool(pool::Row),
+    FirstItem(streams::FirstItem),
+    Stream(streams::Stream),
 }
 
 fn main() -> Result<()> {
@@ -108,19 +135,24 @@ fn main() -> Result<()> {
         (args.rounds, args.calls, args.tensor_mib) = (2, args.calls.min(20), 1);
     }
     let run = Run::begin("calls", args.common);
-    let progress = Progress::new(2 * usize::from(args.rounds) + pool::steps(args.rounds));
+    let progress = Progress::new(2 * usize::from(args.rounds) + pool::steps(args.rounds) + streams::steps(args.rounds));
     let model = Model::new(&Device::flex());
     let small = small::measure(&model, &args, &progress)?;
     let tensors = tensors::measure(&model, &args, &progress)?;
     let pool = pool::measure(&model, &args, &progress)?;
+    let streams = streams::measure(&model, &args, &progress)?;
     drop(progress);
 
-    let tables = [small::table(&small), tensors::table(&tensors), pool::table(&pool)];
+    let [first_items, throughput] = streams::tables(&streams);
+    let tables = [small::table(&small), tensors::table(&tensors), pool::table(&pool), first_items, throughput];
     let targets: Vec<_> = small::targets(&small).chain(tensors::targets(&tensors)).collect();
     let rows = small.into_iter().map(Row::SmallCall).chain(tensors.into_iter().map(Row::Tensor));
-    let rows: Vec<_> = rows.chain(pool.into_iter().map(Row::Pool)).collect();
+    let rows = rows.chain(pool.into_iter().map(Row::Pool));
+    let rows = rows.chain(streams.first_items.into_iter().map(Row::FirstItem));
+    let rows: Vec<_> = rows.chain(streams.streams.into_iter().map(Row::Stream)).collect();
     let notes = "Medians; `x` in units of the socket pair or of `memcpy`: median and quartiles of the rounds.\n\
                  Reading a result: one pass over it, which maps its pages; this is not part of the call.\n\
-                 Calls per second: median, minimum and maximum of the rounds.";
+                 Calls and items per second: median, minimum and maximum of the rounds.\n\
+                 Ahead: the most items that were made and not read. The worker holds one more than the buffer.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

@@ -3,9 +3,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `waiter` | the caller of a call: it gets one result, and may cancel |
+//! | `items` | the items of a call that returns a stream |
 //! | `batch/` | calls that are put together, and run as one |
 
 pub(crate) mod batch;
+pub(crate) mod items;
 pub(crate) mod waiter;
 
 use crate::engine::program::Program;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::batch::reply::{BatchReply, RunningBatch};
+use self::items::Items;
 use self::waiter::Waiter;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::sys::entry::FnToken;
@@ -47,6 +50,14 @@ impl Reply {
         match self {
             Self::Waiter(waiter, _) => waiter.is_cancelled(),
             Self::Batch(batch) => batch.is_cancelled(),
+        }
+    }
+
+    /// Where its items go, if it returns a stream.
+    pub(crate) fn items(&self) -> Option<&Arc<Items>> {
+        match self {
+            Self::Waiter(waiter, _) => waiter.items.as_ref(),
+            Self::Batch(_) => None,
         }
     }
 
@@ -90,6 +101,11 @@ impl Call {
     /// Returns `true` if no caller waits for it any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.reply.is_cancelled()
+    }
+
+    /// Returns `true` if its reader has items of it, so that it cannot be repeated.
+    pub(crate) fn has_items(&self) -> bool {
+        self.reply.items().is_some_and(|items| items.has_begun())
     }
 
     /// Time for which a worker may go on with it after it was cancelled.

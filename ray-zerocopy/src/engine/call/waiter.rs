@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::CallResult;
+use super::items::Items;
 use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
 use crate::panics;
@@ -19,6 +20,8 @@ pub(crate) struct Waiter {
     /// Time for which a worker may go on with the call after it has been cancelled. Without it, the
     /// worker is not killed.
     pub(crate) grace: Option<Duration>,
+    /// The items of the call, if it returns a stream. They arrive before the result.
+    pub(crate) items: Option<Arc<Items>>,
     reply: Mutex<Option<oneshot::Sender<CallResult>>>,
     is_cancelled: AtomicBool,
     /// Whether the call has left the queue as part of a batch.
@@ -34,16 +37,20 @@ impl Waiter {
         method: &'static str,
         deadline: Option<(Instant, Duration)>,
         grace: Option<Duration>,
+        items: Option<Arc<Items>>,
     ) -> (Arc<Self>, oneshot::Receiver<CallResult>) {
         let (sender, receiver) = oneshot::channel();
         let (is_cancelled, is_in_batch, ticket) = Default::default();
         let reply = Mutex::new(Some(sender));
-        (Arc::new(Self { method, deadline, grace, reply, is_cancelled, is_in_batch, ticket }), receiver)
+        (Arc::new(Self { method, deadline, grace, items, reply, is_cancelled, is_in_batch, ticket }), receiver)
     }
 
     /// Answers the call, unless it has been answered. A caller that has stopped waiting is ignored.
     pub(crate) fn answer(&self, result: CallResult) {
         let reply = self.reply.lock().take();
+        if let Some(items) = &self.items {
+            items.close();
+        }
         if let Some(reply) = reply {
             // Sending wakes the caller, which runs user code. A panic in it must not take the engine
             // down.

@@ -136,6 +136,11 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
+    /// The serial number of the current job.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// The serial number of the next job.
     pub(super) fn next_serial(&self) -> u64 {
         self.serial + 1
@@ -307,6 +312,14 @@ impl<C: QueuedCall> ConnState<C> {
     pub(super) fn restore(&mut self, job: InFlight<C>, now: Instant) -> Effect {
         self.phase = Phase::InFlight { job, reader: Reader::Supervisor, since: now };
         Effect::WakeSupervisor
+    }
+
+    /// The call that the worker runs.
+    pub(super) fn running_call(&self) -> Option<&C> {
+        match &self.phase {
+            Phase::InFlight { job: InFlight::Call(call), .. } => Some(call),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
     }
 
     /// Returns the call in flight if it has been cancelled, once. Its deadline becomes the end of its

@@ -87,8 +87,9 @@ impl Dispatcher {
                     next = self.queue.lock().next_job(&conn);
                     continue;
                 }
-                if call.is_batch() {
-                    // Other callers wait for the reply too.
+                if call.is_batch() || (call.reply.items().is_some() && call.deadline.is_some()) {
+                    // Other callers wait for the reply too. And an item that has arrived does not mean
+                    // that a stream has met its deadline.
                     read_by = ReadBy::Supervisor;
                 }
             }
@@ -201,6 +202,14 @@ impl Dispatcher {
         }
         for call in calls {
             discard(call);
+        }
+    }
+
+    /// Tells the workers that run streams how many items they may send.
+    pub(super) fn raise_limits(&self) {
+        let connections: Vec<_> = self.queue.lock().connections().cloned().collect();
+        for conn in connections {
+            conn.raise_limit();
         }
     }
 

@@ -233,6 +233,12 @@ impl Engine for LocalEngine {
         }
     }
 
+    fn raise_limits(&self) {
+        if !self.is_fork() {
+            self.dispatcher.raise_limits();
+        }
+    }
+
     fn forget(&self, key: u64) {
         if !self.is_fork() {
             self.dispatcher.queue.lock().forget(key);

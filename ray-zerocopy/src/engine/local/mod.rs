@@ -15,6 +15,7 @@
 //! | `child` | waits for a child process and kills it |
 //! | `executable` | the command that starts this program again |
 //! | `worker` | the other side: main loop of a worker process |
+//! | `call_inbox` | what the worker is told about the call that it runs |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -24,6 +25,7 @@
 
 mod admission;
 pub(crate) mod broker;
+mod call_inbox;
 pub(crate) mod child;
 mod conn_state;
 mod dispatch;

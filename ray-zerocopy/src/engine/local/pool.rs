@@ -166,7 +166,7 @@ impl Backend for Machine {
     }
 
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
-        let ActorSpec { settings, program } = spec;
+        let ActorSpec { settings, program, has_streams: _ } = spec;
         Ok(EngineHandle(LocalEngine::start(settings, Some(program))?))
     }
 

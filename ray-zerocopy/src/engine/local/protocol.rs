@@ -1,6 +1,6 @@
 //! Messages between owner and worker.
 //!
-//! The owner sends one request at a time. Each request except `ShutDown` and `Cancel` has one answer,
+//! The owner sends one request at a time. Each request except `ShutDown`, `Cancel` and `Limit` has one answer,
 //! and the next request is sent after it. Both carry the request's number, so that an answer cannot be
 //! matched to another request.
 
@@ -24,12 +24,16 @@ use crate::tensor::copied::CopiedTensor;
 pub(crate) enum Request {
     /// Load a program. The message carries the file descriptors of its arena.
     Load { key: u64, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy, arena: Handle },
-    /// Run a method of a loaded program. The message carries the arguments.
-    Call { key: u64, handler: FnToken },
+    /// Run a method of a loaded program. The message carries the arguments. `items` is the number of
+    /// items that may be sent, if the method returns a stream.
+    Call { key: u64, handler: FnToken, items: Option<u64> },
     /// Free a program.
     Forget { key: u64 },
     /// The running call, which has this number, has been cancelled. Has no answer.
     Cancel,
+    /// The running call, which has this number and returns a stream, may send this number of items in
+    /// all. Has no answer.
+    Limit { items: u64 },
     /// Exit.
     ShutDown,
 }
@@ -48,6 +52,9 @@ pub(crate) enum Answer {
         memory: MemoryStatus,
     },
     NotLoaded(LoadError),
+    /// An item of the running call, which returns a stream. The message carries it. Not the answer:
+    /// that one follows the last item, and carries nothing.
+    Item,
     /// The call succeeded. The message carries the result.
     Done,
     Failed(MethodError),

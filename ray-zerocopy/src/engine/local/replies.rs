@@ -41,6 +41,10 @@ impl Dispatcher {
                 "it answered request {serial}, which was not sent, and was replaced"
             )));
         }
+        if matches!(answer, Answer::Item) {
+            conn.deliver(received.payload);
+            return None;
+        }
         match (conn.take(), answer) {
             (Some(InFlight::Call(call)), Answer::Done) => self.finish(conn, call, Ok(received.payload)),
             (Some(InFlight::Call(call)), Answer::Failed(failure)) => {

@@ -130,6 +130,10 @@ impl Supervisor {
                     },
                 }
             }
+            if !self.dispatcher.queue.lock().is_open() {
+                // The pool waits for the call, and its reader may wait for the pool.
+                conn.lift_limit();
+            }
             // A child that user code has forked, and that has not executed another program yet,
             // holds the worker's end of the socket too. Then there is no EOF when the worker dies.
             // What it sent before can still be received.

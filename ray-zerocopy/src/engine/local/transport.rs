@@ -236,6 +236,12 @@ impl Connection {
         parse(&frame).ok().map(|(message, _)| message)
     }
 
+    /// Receives the next packet, which has arrived, and drops it.
+    pub(super) fn discard(&self) {
+        // The rest of a packet that does not fit is dropped as well. An error means that there is none.
+        drop(retry(|| recv(&self.0, &mut [0; 1][..], RecvFlags::DONTWAIT)));
+    }
+
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {
         buffer.resize(1 + INLINE, 0);
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];

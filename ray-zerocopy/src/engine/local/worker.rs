@@ -7,24 +7,23 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
+use super::call_inbox::CallInbox;
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
-use crate::engine::cancellation;
 use crate::engine::message::Outgoing;
 use crate::os::limits;
 use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "3";
+pub(crate) const VERSION: &str = "4";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -131,7 +130,7 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
     let connection = Arc::new(connection);
     last_words(&connection);
-    look_for_cancellation(&connection);
+    let inbox = CallInbox::install(&connection);
     let ready = match watch(&connection, owner) {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
@@ -147,7 +146,7 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
         spin_and_yield(|| connection.is_readable());
         let received = connection.wait(None).and_then(|_| connection.next::<(u64, Request)>());
         let served = match received {
-            Ok(Event::Message(request)) => serve(&connection, &mut programs, request),
+            Ok(Event::Message(request)) => serve(&connection, &inbox, &mut programs, request),
             Ok(Event::Unreadable(error)) => {
                 answer(&connection, 0, &Answer::Unreadable(error.to_string()), &Outgoing::default())
             }
@@ -164,29 +163,6 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
             die();
         }
     }
-}
-
-/// The number of the call that runs now, or 0.
-static RUNNING: AtomicU64 = AtomicU64::new(0);
-
-/// Makes [`cancelled`](crate::cancelled) look for a cancellation of the running call. It is a packet
-/// that stays in the socket: the main loop receives nothing while a call runs.
-fn look_for_cancellation(connection: &Arc<Connection>) {
-    let connection = Arc::clone(connection);
-    let last = AtomicU64::new(0);
-    cancellation::install_for_process(move || {
-        let running = RUNNING.load(Ordering::Acquire);
-        if running == 0 || last.load(Ordering::Relaxed) == running {
-            return running != 0;
-        }
-        let is_cancelled = connection
-            .peek()
-            .is_some_and(|(serial, request): (u64, Request)| serial == running && matches!(request, Request::Cancel));
-        if is_cancelled {
-            last.store(running, Ordering::Relaxed);
-        }
-        is_cancelled
-    });
 }
 
 /// Ensures that this process ends with its owner, even while a method runs.
@@ -236,7 +212,12 @@ fn die() -> ! {
 
 type Programs = HashMap<u64, Box<dyn Served>>;
 
-fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u64, Request)>) -> std::io::Result<()> {
+fn serve(
+    connection: &Connection,
+    inbox: &Arc<CallInbox>,
+    programs: &mut Programs,
+    request: Received<(u64, Request)>,
+) -> std::io::Result<()> {
     let nothing = Outgoing::default();
     let (serial, message) = request.message;
     match message {
@@ -252,13 +233,13 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
-        Request::Call { key, handler } => {
-            RUNNING.store(serial, Ordering::Release);
+        Request::Call { key, handler, items } => {
+            let items = inbox.begin(serial, items);
             let result = match programs.get_mut(&key) {
-                Some(program) => program.call(&handler, request.payload),
+                Some(program) => program.call(&handler, request.payload, items),
                 None => Err(MethodError::not_loaded()),
             };
-            RUNNING.store(0, Ordering::Release);
+            inbox.end();
             // Output is flushed before the result is sent. The owner may end as soon as it has the
             // result, and its workers end with it. An error is ignored: standard output belongs to
             // the owner, which may have closed it.
@@ -278,8 +259,8 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
             drop(panics::caught(|| drop(forgotten)));
             answer(connection, serial, &Answer::Forgotten, &nothing)
         }
-        // It was sent while the call ran, and has come too late.
-        Request::Cancel => Ok(()),
+        // They were sent while the call ran, and have come too late.
+        Request::Cancel | Request::Limit { .. } => Ok(()),
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
             drop(std::io::stdout().flush());

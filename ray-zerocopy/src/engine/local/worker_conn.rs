@@ -4,14 +4,16 @@
 //! transitions. This file adds the lock, the supervisor's wait for its turn, and the socket.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Delivery, Event, Received};
 use crate::engine::call::Call;
+use crate::engine::call::items::Items;
 use crate::engine::frame::Packet;
-use crate::engine::message::Outgoing;
+use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Program;
 use crate::engine::queue::job::{InFlight, Job};
 use crate::engine::queue::scheduler::PoolWorker;
@@ -274,6 +276,38 @@ impl WorkerConn {
         cancelled.until
     }
 
+    /// Passes an item on to the reader of the stream that the worker runs.
+    pub(super) fn deliver(&self, item: Incoming) {
+        let items = self.items();
+        if let Some(items) = items {
+            // A reader that is gone has cancelled the call.
+            items.push(item);
+        }
+    }
+
+    /// The items of the stream that the worker runs.
+    fn items(&self) -> Option<Arc<Items>> {
+        self.state.lock().conn.running_call()?.reply.items().cloned()
+    }
+
+    /// Tells the worker how many items of its stream it may send, if that has changed enough.
+    pub(super) fn raise_limit(&self) {
+        let state = self.state.lock();
+        let Some(limit) = state.conn.running_call().and_then(|call| call.reply.items()?.new_limit()) else { return };
+        let request = Request::Limit { items: limit };
+        // The socket has room: the worker reads a limit before it sends what the next one is about.
+        // A worker that has ended needs none.
+        drop(self.connection.try_send(&(state.conn.serial(), request)));
+    }
+
+    /// Lets the worker send the rest of its stream, because the pool is closing.
+    pub(super) fn lift_limit(&self) {
+        if let Some(items) = self.items() {
+            items.lift();
+            self.raise_limit();
+        }
+    }
+
     /// Hangs up. The supervisor detects that, and starts another process.
     pub(super) fn hang_up(&self) {
         self.transition(ConnState::hang_up);
@@ -293,7 +327,8 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
     };
     match job {
         InFlight::Call(call) => {
-            let request = Request::Call { key: call.program.key, handler: call.handler.clone() };
+            let items = call.reply.items().map(|items| items.begin());
+            let request = Request::Call { key: call.program.key, handler: call.handler.clone(), items };
             Packet::new(&(serial, request), &call.args)
         }
         InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),

@@ -99,7 +99,7 @@ impl QueuedCall for Call {
     }
 
     fn has_attempts_left(&self) -> bool {
-        self.attempts < self.allowed
+        self.attempts < self.allowed && !self.has_items()
     }
 
     fn is_admitted(&self) -> bool {

@@ -157,7 +157,7 @@ impl Backend for Threads {
     }
 
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
-        let ActorSpec { mut settings, program } = spec;
+        let ActorSpec { mut settings, program, has_streams: _ } = spec;
         settings.threads = settings.threads.or(self.0.settings.threads);
         Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
     }

@@ -7,10 +7,11 @@ use std::time::Instant;
 use super::mailbox::{Mailbox, Running};
 use super::thread_engine::Shared;
 use crate::engine::call::Call;
+use crate::engine::call::items::Items;
 use crate::engine::cancellation;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::job::Job;
-use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
+use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
 use crate::error::call::{CallError, Worker};
 use crate::panics;
 
@@ -95,17 +96,27 @@ impl WorkerThread {
             }
         }
         let Call { program, method, handler, args, reply, deadline, .. } = call;
+        let items = reply.items().cloned();
         if !self.mailbox.begin(Running { reply, method, deadline }) {
             return;
         }
         let worker = self.mailbox.worker;
+        let items = items.map(|items| self.item_sink(items));
         let result = self.loaded(&program).and_then(|served| {
-            let result = served.call(&handler, args.received());
+            let result = served.call(&handler, args.received(), items);
             result.map(|message| message.received()).map_err(|error| error.of(method, worker))
         });
         self.mailbox.finish(result);
         // May drop the last handle of the program, and so run user code.
         drop(panics::caught(|| drop(program)));
+    }
+
+    /// Hands the items of a stream to its reader, which takes them in this process.
+    fn item_sink(&self, items: Arc<Items>) -> ItemSink {
+        let shared = Arc::clone(&self.shared);
+        // A pool that closes waits for the call, and its reader may wait for the pool.
+        let is_open = move || shared.queue.lock().is_open();
+        Box::new(move |item| Ok(items.push_in_turn(item.received(), &is_open)))
     }
 
     /// Returns a program, and loads it if it is not loaded.

@@ -70,7 +70,7 @@ pub(crate) fn content(object: &Bound<'_, PyAny>) -> Result<Incoming, MethodError
     let wire = |reason: String| MethodError::Wire { what: "the argument".to_owned(), reason };
     let (reply, payload) = message(object).map_err(|error| wire(error.to_string()))?;
     match reply.answer {
-        Answer::Done => Ok(payload),
+        Answer::Done | Answer::Item => Ok(payload),
         Answer::Failed(failure) => Err(failure),
         other => Err(wire(format!("the task that creates it failed: {other:?}"))),
     }
@@ -94,7 +94,7 @@ impl From<PyErr> for RayError {
 pub(crate) fn payload(reply: Reply, payload: Incoming, what: &str) -> Result<Incoming, RayError> {
     let (what, worker) = (what.to_owned(), reply.from.to_string());
     match reply.answer {
-        Answer::Done => Ok(payload),
+        Answer::Done | Answer::Item => Ok(payload),
         Answer::Failed(MethodError::Panicked(message)) => Err(RayError::Panicked { what, worker, message }),
         Answer::Failed(MethodError::Wire { what: part, reason }) => {
             Err(RayError::Wire { what: format!("{part} of `{what}`"), reason })

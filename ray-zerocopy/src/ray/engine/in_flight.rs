@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
+use crate::engine::call::items::Items;
 use crate::engine::message::Incoming;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
@@ -33,6 +34,8 @@ struct Inner {
     /// Whether a worker that goes on with the call after it was cancelled is killed.
     has_grace: bool,
     payload: Payload,
+    /// Where its items go, if it returns a stream.
+    items: Option<Arc<Items>>,
     /// Index of the actor that runs it, or `usize::MAX`.
     actor: AtomicUsize,
     /// Whether Ray has a result. The call may be completed before.
@@ -55,6 +58,7 @@ impl InFlightCall {
     pub(super) fn new(mut call: Call, number: u64, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
         let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
+        let items = call.reply.items().cloned();
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
             call,
@@ -64,6 +68,7 @@ impl InFlightCall {
             deadline,
             has_grace,
             payload,
+            items,
             actor: AtomicUsize::new(usize::MAX),
             has_result: AtomicBool::new(false),
         }))
@@ -93,6 +98,11 @@ impl InFlightCall {
 
     pub(super) fn payload(&self) -> &Payload {
         &self.0.payload
+    }
+
+    /// Where its items go, if it returns a stream.
+    pub(super) fn items(&self) -> Option<&Arc<Items>> {
+        self.0.items.as_ref()
     }
 
     /// Records the actor that runs the call.
@@ -173,7 +183,7 @@ impl InFlightCall {
         }
         let result = match reply.answer {
             Answer::Missing => return Completion::Missing,
-            Answer::Done => Ok(payload),
+            Answer::Done | Answer::Item => Ok(payload),
             Answer::Failed(failure) => Err(failure.of(&method, worker)),
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {

@@ -9,6 +9,7 @@
 //! | `workers` | the workers that have replied |
 //! | `tasks` | each call is a task, on any worker of the cluster |
 //! | `actors` | a set of actors that have loaded one pipeline |
+//! | `streams` | calls that return streams |
 //! | `compiled_graph` | calls of actors through a compiled graph |
 //!
 //! A task contains neither the weights nor a reference to them, which Ray would have to track in
@@ -21,6 +22,7 @@ pub(crate) mod compiled_graph;
 pub(crate) mod in_flight;
 pub(crate) mod inline_wait;
 pub(crate) mod open_calls;
+pub(crate) mod streams;
 pub(crate) mod tasks;
 pub(crate) mod workers;
 

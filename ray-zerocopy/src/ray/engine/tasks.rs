@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::open_calls::{self, OpenCalls};
+use super::streams;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
@@ -30,6 +31,9 @@ const QUEUE: usize = 1024;
 /// Runs calls of any pipeline, each as a task.
 pub(super) struct RayTasks(Arc<Shared>);
 
+/// A method, its number of attempts, and its buffer if it returns a stream.
+type FunctionKey = (&'static str, u32, Option<u64>);
+
 struct Shared {
     target: ClusterTarget,
     timer: TimerThread,
@@ -39,9 +43,9 @@ struct Shared {
     open_calls: OpenCalls,
     state: Mutex<State>,
     room: Condvar,
-    /// The remote function for each method and number of attempts. Creating one takes as long as a
+    /// The remote functions. Creating one takes as long as a
     /// call.
-    functions: Mutex<HashMap<(&'static str, u32), Py<PyAny>>>,
+    functions: Mutex<HashMap<FunctionKey, Py<PyAny>>>,
     /// Number of tasks that the cluster runs at the same time.
     concurrency: OnceLock<usize>,
 }
@@ -146,7 +150,7 @@ impl Shared {
         };
         let arena = with_arena.then(|| plasma::reference(&program.arena).ok_or_else(no_arena)).transpose()?;
         let reference = cluster.ask(flight.method(), |py| {
-            let function = self.function(py, flight.method(), allowed)?;
+            let function = self.function(py, flight, allowed)?;
             let arena = arena.map(|held| held.reference.bind(py).clone());
             let reference = function.call1(message.arguments(py, arena)?)?;
             flight.sent(reference.clone().unbind());
@@ -154,6 +158,12 @@ impl Shared {
         })?;
         let (shared, completed) = (Arc::clone(self), flight.clone());
         let on_result = Box::new(move |result| shared.on_result(&completed, result));
+        if let Some(items) = flight.items() {
+            let shared = Arc::clone(self);
+            let is_open = move || !shared.state.lock().closed;
+            streams::read_on_thread(cluster, reference, flight, items, is_open, on_result)?;
+            return Ok(None);
+        }
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, None, on_result)))
     }
 
@@ -172,17 +182,26 @@ impl Shared {
         }
     }
 
-    fn function<'py>(&self, py: Python<'py>, method: &'static str, allowed: u32) -> PyResult<Bound<'py, PyAny>> {
-        if let Some(function) = self.functions.lock().get(&(method, allowed)) {
+    fn function<'py>(&self, py: Python<'py>, flight: &InFlightCall, allowed: u32) -> PyResult<Bound<'py, PyAny>> {
+        let (method, items) = (flight.method(), flight.items());
+        let key = (method, allowed, items.map(|items| items.window()));
+        if let Some(function) = self.functions.lock().get(&key) {
             return Ok(function.bind(py).clone());
         }
         let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
-        keywords.set_item("max_retries", allowed.saturating_sub(1))?;
         keywords.set_item("name", method)?;
-        let call = self.target.cluster.0.glue.bind(py).getattr("call")?;
+        let call = self.target.cluster.0.glue.bind(py).getattr(if items.is_some() { "call_stream" } else { "call" })?;
+        match items {
+            // Ray would send the items of another attempt in the places of those that were read.
+            Some(items) => {
+                keywords.set_item("max_retries", 0)?;
+                streams::options(&keywords, items)?;
+            }
+            None => keywords.set_item("max_retries", allowed.saturating_sub(1))?,
+        }
         let function = py.import("ray")?.getattr("remote")?.call((), Some(&keywords))?.call1((call,))?;
         let function = function.getattr("remote")?;
-        self.functions.lock().insert((method, allowed), function.clone().unbind());
+        self.functions.lock().insert(key, function.clone().unbind());
         Ok(function)
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Reply {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// The message contains an item of a stream. Others follow, and then one of the answers below.
+    Item,
     /// The message contains the result.
     Done,
     Failed(MethodError),

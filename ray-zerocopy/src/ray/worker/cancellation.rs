@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use crate::engine::cancellation;
 
 /// Interval at which the thread that waits for a task asks.
-const INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const INTERVAL: Duration = Duration::from_millis(20);
 
 static IS_TASK_CANCELLED: AtomicBool = AtomicBool::new(false);
 
@@ -31,19 +31,32 @@ pub(super) fn ask_on_this_thread() {
     cancellation::install_for_thread(ask);
 }
 
+/// Prepares for a task.
+pub(super) fn begin() {
+    cancellation::install_for_process(is_task_cancelled);
+    IS_TASK_CANCELLED.store(false, Ordering::Release);
+}
+
+/// Returns `true` if Ray has said that the task is cancelled.
+pub(super) fn is_task_cancelled() -> bool {
+    IS_TASK_CANCELLED.load(Ordering::Acquire)
+}
+
+/// Asks Ray whether the task is cancelled. Called on the thread that Ray has called.
+pub(super) fn ask_for_task() {
+    if !is_task_cancelled() && ask() {
+        IS_TASK_CANCELLED.store(true, Ordering::Release);
+    }
+}
+
 /// Waits for the result of a task that runs on another thread.
 pub(super) fn wait<R>(result: &Receiver<R>) -> Result<R, RecvError> {
-    cancellation::install_for_process(|| IS_TASK_CANCELLED.load(Ordering::Acquire));
-    IS_TASK_CANCELLED.store(false, Ordering::Release);
+    begin();
     loop {
         match result.recv_timeout(INTERVAL) {
             Ok(result) => return Ok(result),
             Err(RecvTimeoutError::Disconnected) => return Err(RecvError),
-            Err(RecvTimeoutError::Timeout) => {
-                if !IS_TASK_CANCELLED.load(Ordering::Acquire) && ask() {
-                    IS_TASK_CANCELLED.store(true, Ordering::Release);
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => ask_for_task(),
         }
     }
 }

@@ -1,8 +1,21 @@
-# Functions and classes that Ray calls in a worker. They delegate to Rust: `_run` and `_begin`.
+# Functions and classes that Ray calls in a worker. They delegate to Rust: `_run`, `_stream` and `_begin`.
 
 
 def call(head, *rest):
     return _run(head, rest)
+
+
+def call_stream(head, *rest):
+    # Not `yield from`: Ray sends values to the generator, which an iterator does not take.
+    for item in _stream(head, rest):
+        yield item
+
+
+def next_item(generator):
+    """Returns the next object of a streaming generator, which has a last one that says so. For the driver."""
+    import ray
+
+    return ray.get(next(generator))
 
 
 class Actor:
@@ -14,6 +27,10 @@ class Actor:
 
     def call(self, head, *rest):
         return _run(head, rest)
+
+    def call_stream(self, head, *rest):
+        for item in _stream(head, rest):
+            yield item
 
     def direct(self, message):
         return _run(message[0], message[1:])

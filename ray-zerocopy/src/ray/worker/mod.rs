@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | `module` | the Python module, and callbacks from Ray |
 //! | `serve` | executes requests |
+//! | `stream` | calls that return streams |
 //! | `cancellation` | whether Ray has cancelled the call that runs |
 
 mod cancellation;
 pub(crate) mod module;
 pub(crate) mod serve;
+mod stream;

@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 
 use super::serve;
 use super::serve::Outcome;
+use super::stream;
 use crate::panics;
 use crate::ray::sys::main::ModuleInit;
 
@@ -20,6 +21,12 @@ fn _run<'py>(head: &Bound<'py, PyAny>, rest: &Bound<'py, PyTuple>) -> PyResult<B
     let py = head.py();
     let message = serve::answer(py, head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
     message.object(py)
+}
+
+/// Starts a task, or a call of an actor, that returns a stream.
+#[pyfunction]
+fn _stream(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> PyResult<stream::Items> {
+    stream::start(head.py(), head, rest).map_err(|error| PyRuntimeError::new_err(error.to_string()))
 }
 
 /// Constructs the state of an actor.
@@ -55,6 +62,7 @@ impl Callback {
 pub(crate) fn _ray_zerocopy(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(_run, module)?)?;
     module.add_function(wrap_pyfunction!(_begin, module)?)?;
+    module.add_function(wrap_pyfunction!(_stream, module)?)?;
     let glue = CString::new(GLUE)?;
     module.py().run(&glue, Some(&module.dict()), None)
 }

@@ -19,8 +19,7 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Attached;
-use crate::engine::served::MethodError;
-use crate::engine::served::{LoadedProgram, Served, load_program};
+use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
@@ -44,7 +43,7 @@ pub(super) enum Outcome {
 }
 
 #[derive(Default)]
-struct WorkerState {
+pub(super) struct WorkerState {
     programs: HashMap<ProgramId, Loaded>,
     state: Option<Box<dyn Any>>,
 }
@@ -57,7 +56,7 @@ struct Loaded {
     is_actor: bool,
 }
 
-type Work = Box<dyn FnOnce(&mut WorkerState) + Send>;
+pub(super) type Work = Box<dyn FnOnce(&mut WorkerState) + Send>;
 
 thread_local! {
     /// State of an actor.
@@ -82,19 +81,25 @@ fn run_on_task_thread<R: Send + 'static>(
     py: Python<'_>,
     work: impl FnOnce(&mut WorkerState) -> R + Send + 'static,
 ) -> Result<R, RayError> {
-    let worker_error = |cause: String| RayError::Other { what: "the worker".to_owned(), cause };
     py.detach(|| {
         let (reply, result) = channel();
         let work: Work = Box::new(move |state| {
             // Fails only if the receiver is gone, which then needs no result.
             let _ = reply.send(work(state));
         });
-        let thread =
-            task_thread().map_err(|error| worker_error(format!("its serving thread could not be started: {error}")))?;
-        let ended = || worker_error("its serving thread ended".to_owned());
-        thread.send(work).map_err(|_| ended())?;
-        cancellation::wait(&result).map_err(|_| ended())
+        send_to_task_thread(work)?;
+        cancellation::wait(&result).map_err(|_| thread_error("ended".to_owned()))
     })
+}
+
+fn thread_error(how: String) -> RayError {
+    RayError::Other { what: "the worker".to_owned(), cause: format!("its serving thread {how}") }
+}
+
+/// Lets the thread that serves tasks run `work`.
+pub(super) fn send_to_task_thread(work: Work) -> Result<(), RayError> {
+    let thread = task_thread().map_err(|error| thread_error(format!("could not be started: {error}")))?;
+    thread.send(work).map_err(|_| thread_error("ended".to_owned()))
 }
 
 /// The thread that serves tasks. If it cannot be started, the next call tries again.
@@ -129,7 +134,7 @@ fn idle_timeout() -> Duration {
 }
 
 /// Data that was sent with a request.
-struct Inputs {
+pub(super) struct Inputs {
     /// The arguments, or the arguments by reference.
     arguments: Result<Incoming, MethodError>,
     /// The arena's bytes.
@@ -137,7 +142,7 @@ struct Inputs {
 }
 
 /// Decodes a request and the data sent with it.
-fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request, Inputs), RayError> {
+pub(super) fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request, Inputs), RayError> {
     let mut rest: Vec<_> = rest.iter().collect();
     let (request, inside) = read::<Request>(head, [])?;
     let by_reference = matches!(
@@ -159,6 +164,15 @@ fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<(Request
     Ok((request, Inputs { arguments, arena }))
 }
 
+/// Returns why this process cannot run a request: it runs another build than the driver.
+pub(super) fn refusal(request: &Request) -> Option<Answer> {
+    match Fingerprint::own() {
+        Ok(own) if own == request.binary => None,
+        Ok(_) => Some(Answer::OtherBinary),
+        Err(reason) => Some(Answer::Failed(no_code(reason))),
+    }
+}
+
 /// Executes a request.
 ///
 /// # Errors
@@ -174,16 +188,14 @@ pub(super) fn answer(
         let reply = Reply { from: Origin::here(), attached, answer };
         if whole { EncodedMessage::whole(&reply, payload) } else { EncodedMessage::new(&reply, payload) }
     };
-    match Fingerprint::own() {
-        Ok(own) if own == request.binary => {}
-        Ok(_) => return reply(None, Answer::OtherBinary, Outgoing::default()),
-        Err(reason) => return reply(None, Answer::Failed(no_code(reason)), Outgoing::default()),
+    if let Some(refusal) = refusal(&request) {
+        return reply(None, refusal, Outgoing::default());
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
     let (attached, result) = run_on_thread(py, own, move |state| {
         let mut attached = None;
-        let result = state.serve(order, inputs, &mut attached);
+        let result = state.serve(order, inputs, &mut attached, None);
         (attached, result)
     })?;
     match result {
@@ -211,7 +223,7 @@ pub(super) fn construct_actor(
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
-    let result = run_on_thread(py, own, move |state| state.serve(order, inputs, &mut None))?;
+    let result = run_on_thread(py, own, move |state| state.serve(order, inputs, &mut None, None))?;
     Ok(match result {
         Ok(_) => Outcome::Constructed,
         Err(Answer::Failed(MethodError::Panicked(message))) => {
@@ -248,7 +260,14 @@ fn run<T>(work: impl FnOnce() -> Result<T, MethodError>) -> Result<T, Answer> {
 }
 
 impl WorkerState {
-    fn serve(&mut self, order: Order, inputs: Inputs, attached: &mut Option<Attached>) -> Result<Outgoing, Answer> {
+    /// Executes an order. The items of a method that returns a stream go to `items`.
+    pub(super) fn serve(
+        &mut self,
+        order: Order,
+        inputs: Inputs,
+        attached: &mut Option<Attached>,
+        items: Option<ItemSink>,
+    ) -> Result<Outgoing, Answer> {
         let Inputs { arguments, arena } = inputs;
         let job = |function: FnToken| arguments.clone().map(|arguments| Job { function, arguments });
         match order {
@@ -285,7 +304,7 @@ impl WorkerState {
                 }
                 let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
                 loaded.used = Instant::now();
-                loaded.served.call(&handler, arguments.map_err(Answer::Failed)?).map_err(Answer::Failed)
+                loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items).map_err(Answer::Failed)
             }
         }
     }

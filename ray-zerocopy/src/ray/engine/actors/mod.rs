@@ -17,14 +17,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::compiled_graph::CompiledGraphChannel;
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::open_calls::OpenCalls;
+use super::streams;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
+use crate::engine::call::items::Items;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
@@ -47,6 +50,9 @@ pub(super) struct Shared {
     pub(super) target: ClusterTarget,
     program: Arc<Program>,
     settings: Settings,
+    /// Whether the pipeline has methods that return streams. Then it is served on a thread of its own,
+    /// and Ray's thread takes the items.
+    has_streams: bool,
     timer: TimerThread,
     delivery_thread: Arc<TimerThread>,
     registry: WorkerRegistry,
@@ -93,12 +99,16 @@ fn max_calls(flight: &InFlightCall) -> usize {
     if flight.needs_idle_actor() { 1 } else { MAX_CALLS }
 }
 
+fn has_shut_down() -> PyErr {
+    pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down")
+}
+
 impl Shared {
     fn request(&self, order: Order) -> Request {
         Request {
             binary: self.target.cluster.0.binary,
             threads: self.target.options.threads(),
-            own: !self.target.options.has_compiled_graph(),
+            own: !self.target.options.has_compiled_graph() && !self.has_streams,
             whole: false,
             order,
         }
@@ -107,7 +117,17 @@ impl Shared {
     /// The remote method `call` of an actor.
     fn call(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
         let call = self.state.lock().slots.get(index).map(|slot| slot.call.clone_ref(py));
-        call.ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("the actors have been shut down"))
+        call.ok_or_else(has_shut_down)
+    }
+
+    /// The remote method `call_stream` of an actor.
+    fn call_stream(&self, py: Python<'_>, index: usize, items: &Items) -> PyResult<Py<PyAny>> {
+        let handle = self.state.lock().slots.get(index).map(|slot| slot.handle.clone_ref(py));
+        let handle = handle.ok_or_else(has_shut_down)?;
+        let options = PyDict::new(py);
+        streams::options(&options, items)?;
+        let method = handle.bind(py).getattr("call_stream")?.call_method("options", (), Some(&options))?;
+        Ok(method.getattr("remote")?.unbind())
     }
 
     /// Assigns queued calls to actors that have capacity. Calls for one actor are submitted to Ray
@@ -189,13 +209,16 @@ impl Shared {
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
         let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
-        let direct = direct.filter(|_| flight.payload().is_small());
+        let direct = direct.filter(|_| flight.payload().is_small() && flight.items().is_none());
         let request = Request { whole: direct.is_some(), ..self.request(order) };
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = match &direct {
             Some(direct) => direct.send(message, flight.method())?,
             None => cluster.ask(flight.method(), |py| {
-                let call = self.call(py, index)?;
+                let call = match flight.items() {
+                    Some(items) => self.call_stream(py, index, items)?,
+                    None => self.call(py, index)?,
+                };
                 let reference = call.bind(py).call1(message.arguments(py, None)?)?;
                 flight.sent(reference.clone().unbind());
                 Ok(reference.unbind())
@@ -203,6 +226,12 @@ impl Shared {
         };
         let (shared, completed) = (Arc::clone(self), flight.clone());
         let on_result = Box::new(move |result| shared.on_result(index, &completed, result));
+        if let Some(items) = flight.items() {
+            let shared = Arc::clone(self);
+            let is_open = move || !shared.state.lock().closed;
+            streams::read_on_thread(cluster, reference, flight, items, is_open, on_result)?;
+            return Ok(None);
+        }
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, direct, on_result)))
     }
 

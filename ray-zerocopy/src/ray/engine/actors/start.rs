@@ -27,13 +27,14 @@ use crate::ray::wire::protocol::{Answer, Order, Reply};
 impl RayActors {
     /// Starts the actors, and waits until they have loaded the pipeline.
     pub(crate) fn start(target: ClusterTarget, spec: ActorSpec) -> crate::error::Result<Arc<Self>> {
-        let ActorSpec { settings, program } = spec;
+        let ActorSpec { settings, program, has_streams } = spec;
         let thread_error =
             |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         let shared = Arc::new(Shared {
             target,
             program,
             settings,
+            has_streams,
             timer: TimerThread::start().map_err(thread_error)?,
             delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
             registry: WorkerRegistry::default(),

@@ -1,0 +1,105 @@
+//! Streams in a worker: the items of a method, which Ray asks for one after the other.
+//!
+//! The method runs on the thread that serves tasks. Ray's thread takes the items from a channel
+//! without a buffer, so the method is at most one item ahead of what Ray accepts.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::{cancellation, serve};
+use crate::engine::message::Outgoing;
+use crate::engine::program::Attached;
+use crate::engine::served::ItemSink;
+use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
+use crate::ray::wire::frame::EncodedMessage;
+use crate::ray::wire::protocol::{Answer, Origin, Reply};
+
+/// What the method's thread hands over.
+enum Part {
+    Item(Outgoing),
+    /// The reply of the call, which comes last.
+    Last(Box<(Option<Attached>, Answer)>, Outgoing),
+}
+
+/// Iterator over the objects of a streaming generator.
+#[pyclass(frozen, module = "_ray_zerocopy")]
+pub(super) struct Items {
+    /// `None` after the last part.
+    parts: Mutex<Option<Receiver<Part>>>,
+}
+
+/// Starts a call whose result is a stream.
+///
+/// # Errors
+/// If the message cannot be decoded, or the thread cannot be started.
+pub(super) fn start(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Items, RayError> {
+    let (request, inputs) = serve::inputs(head, rest)?;
+    let (parts, receiver) = sync_channel(0);
+    let items = Items { parts: Mutex::new(Some(receiver)) };
+    if let Some(refusal) = serve::refusal(&request) {
+        // The channel has no buffer, so another thread hands the reply over.
+        std::thread::spawn(move || drop(parts.send(Part::Last(Box::new((None, refusal)), Outgoing::default()))));
+        return Ok(items);
+    }
+    serve::use_threads(request.threads);
+    cancellation::begin();
+    let order = request.order;
+    let work = move |state: &mut serve::WorkerState| {
+        let sink = parts.clone();
+        // A generator that Ray has dropped takes no more items.
+        let sink: ItemSink =
+            Box::new(move |item| Ok(!cancellation::is_task_cancelled() && sink.send(Part::Item(item)).is_ok()));
+        let mut attached = None;
+        let last = match state.serve(order, inputs, &mut attached, Some(sink)) {
+            Ok(payload) => Part::Last(Box::new((attached, Answer::Done)), payload),
+            Err(answer) => Part::Last(Box::new((attached, answer)), Outgoing::default()),
+        };
+        drop(parts.send(last));
+    };
+    py.detach(|| serve::send_to_task_thread(Box::new(work)))?;
+    Ok(items)
+}
+
+#[pymethods]
+impl Items {
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    /// The next object: an item, or the reply.
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let part = py.detach(|| self.next());
+        let Some(part) = part else { return Ok(None) };
+        let (attached, answer, payload) = match part {
+            Part::Item(item) => (None, Answer::Item, item),
+            Part::Last(last, payload) => (last.0, last.1, payload),
+        };
+        let reply = Reply { from: Origin::here(), attached, answer };
+        let message = EncodedMessage::new(&reply, payload);
+        message.map_err(|error| PyRuntimeError::new_err(error.to_string()))?.object(py).map(Some)
+    }
+}
+
+impl Items {
+    /// Waits for the next part. Asks Ray meanwhile whether the call is cancelled.
+    fn next(&self) -> Option<Part> {
+        let mut parts = self.parts.lock();
+        let receiver = parts.as_ref()?;
+        cancellation::ask_for_task();
+        let part = loop {
+            match receiver.recv_timeout(cancellation::INTERVAL) {
+                Ok(part) => break Some(part),
+                Err(RecvTimeoutError::Timeout) => cancellation::ask_for_task(),
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+        };
+        if !matches!(part, Some(Part::Item(_))) {
+            *parts = None;
+        }
+        part
+    }
+}
