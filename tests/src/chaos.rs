@@ -172,6 +172,13 @@ impl ChaosModel {
         rows.into_iter().map(|x| if x == BAD { Err("bad".to_owned()) } else { Ok(x.wrapping_mul(3) + 1) }).collect()
     }
 
+    /// Counts up from a number, with a tensor for each.
+    #[remote(stream)]
+    pub fn count_up(&self, start: u64, count: u64, large: bool) -> impl Iterator<Item = (u64, Tensor<1>)> {
+        let len = if large { 100_000 } else { 10 };
+        (start..start + count).map(move |number| (number, Tensor::full([len], number as f32, &Device::flex())))
+    }
+
     /// Marks a call in a file that has one byte for each, and says whether it was cancelled meanwhile.
     pub fn mark(&self, file: String, call: u64) -> bool {
         let file = std::fs::File::options().write(true).open(file).expect("the test has created the file");

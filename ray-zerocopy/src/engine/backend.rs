@@ -47,5 +47,6 @@ pub struct ActorSpec {
     pub(crate) settings: Settings,
     pub(crate) program: Arc<Program>,
     /// Whether methods of the pipeline return streams.
+    #[cfg_attr(not(feature = "ray"), expect(dead_code, reason = "only actors of Ray are prepared for streams"))]
     pub(crate) has_streams: bool,
 }

@@ -62,20 +62,24 @@ impl CallInbox {
         running.is_cancelled
     }
 
-    /// Receives what has arrived for the running call. Leaves the packet that cancels it: nothing
-    /// follows it, and the main loop ignores it.
+    /// Receives what has arrived for the running call.
     fn look(&self, running: &mut Running) {
         while running.serial != 0 && !running.is_cancelled {
             match self.connection.peek::<(u64, Request)>() {
-                Some((serial, Request::Cancel)) if serial == running.serial => running.is_cancelled = true,
-                Some((serial, Request::Limit { items })) => {
-                    self.connection.discard();
-                    if serial == running.serial {
-                        running.limit = running.limit.max(items);
-                    }
-                }
-                _ => return,
+                Ok(None) => return,
+                Ok(Some((serial, request))) if serial == running.serial => match request {
+                    Request::Cancel => running.is_cancelled = true,
+                    Request::Limit { items } => running.limit = running.limit.max(items),
+                    // The owner sends no other request before this call has its answer.
+                    _ => {}
+                },
+                // A broken packet. The owner does not wait for an answer to it.
+                Ok(Some(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                // The owner has ended, and this process is about to.
+                Err(_) => running.is_cancelled = true,
             }
+            self.connection.discard();
         }
     }
 

@@ -220,7 +220,9 @@ impl Supervisor {
         if self.is_aborting() {
             return fail_lost(call, worker, "the engine was aborted".to_owned());
         }
-        match exit.delivery {
+        // After the first item, the packet that was not received is one with a limit.
+        let delivery = if call.has_items() { Delivery::Received } else { exit.delivery };
+        match delivery {
             Delivery::NotReceived => {
                 if let Some(assignment) = self.dispatcher.requeue_undelivered(worker, call) {
                     self.dispatcher.send(assignment);

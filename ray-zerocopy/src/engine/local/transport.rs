@@ -225,15 +225,22 @@ impl Connection {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
     }
 
-    /// Returns the message of the next packet if it has arrived and is small, and leaves the packet in
-    /// the socket.
-    pub(super) fn peek<M: DeserializeOwned>(&self) -> Option<M> {
+    /// Returns the message of the next packet if one has arrived, and leaves the packet in the socket.
+    ///
+    /// # Errors
+    /// `InvalidData` if the packet is broken or large, `BrokenPipe` if the other end is closed.
+    pub(super) fn peek<M: DeserializeOwned>(&self) -> io::Result<Option<M>> {
         let mut bytes = [0; PEEK];
-        let (received, _) = retry(|| recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK)).ok()?;
-        // A larger packet is cut off, so that its lengths are wrong.
-        let packet = bytes.get(..received)?;
-        let frame = frame(packet, &mut Vec::new()).ok()?;
-        parse(&frame).ok().map(|(message, _)| message)
+        let received = retry(|| recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
+        let packet = match received {
+            Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
+            // A larger packet is cut off, so that its lengths are wrong.
+            Ok((received, _)) => bytes.get(..received).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let frame = frame(packet, &mut Vec::new())?;
+        Ok(Some(parse(&frame)?.0))
     }
 
     /// Receives the next packet, which has arrived, and drops it.

@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::engine::Worker;
 use ray_zerocopy::{ActorWrapper, Actors, Batching, CallError, Error, LocalPool, Pending, TaskWrapper};
-use ray_zerocopy_tests::chaos::{BAD, ChaosModel, DEADLY, FalseLengthHint, SeededRng, connections, send_garbage};
+use ray_zerocopy_tests::chaos::{ChaosModel, SeededRng, connections, send_garbage};
 use ray_zerocopy_tests::heap;
 use ray_zerocopy_tests::holdings::holdings;
 use ray_zerocopy_tests::memory::{eventually, rollup};
@@ -114,134 +116,34 @@ impl Log {
                 self.note(&format!("{what}: answered"));
             }
             Err(Error::Call(error)) => {
-                // Either garbage was sent to or by the worker, or the error names the limit that
-                // was lowered.
-                let explained = |reason: &str| {
-                    let nonsense = reason.contains("a packet is broken");
-                    let named = ["`ulimit -n`", "`ulimit -v`", "is there enough memory"];
-                    let short = named.iter().any(|name| reason.contains(name));
-                    nonsense || (short && self.short.load(Ordering::Relaxed))
-                };
-                let violence = match &error {
-                    CallError::WorkerDied { .. } => true,
-                    CallError::Cancelled { .. } => cancelled,
-                    CallError::Wire { reason, .. } => explained(reason),
-                    CallError::Start(error) => {
-                        error.reason().contains("processes died while they loaded") || explained(error.reason())
-                    }
-                    CallError::Load { error, .. } => explained(&error.to_string()),
-                    _ => false,
-                };
-                assert!(violence || kind(&error), "{what}: an unexpected error, {error}");
+                self.check(what, &error, cancelled, kind);
                 let name = format!("{error:?}");
                 self.note(&format!("{what}: {}", name.split(' ').next().unwrap()));
             }
             Err(error) => panic!("{what}: an error of another kind, {error}"),
         }
     }
-}
 
-fn never(_: &CallError) -> bool {
-    false
-}
-
-fn wire(error: &CallError) -> bool {
-    matches!(error, CallError::Wire { .. })
-}
-
-fn late(error: &CallError) -> bool {
-    matches!(error, CallError::Deadline { .. })
-}
-
-/// Makes calls that are put together. Some kill their worker, which must not cost the others an
-/// answer.
-fn batch(batched: &TaskWrapper<ChaosModel>, log: &Log, rng: &mut SeededRng) {
-    let right =
-        |x: u64| move |y: Result<u64, String>| if x == BAD { y.is_err() } else { y == Ok(x.wrapping_mul(3) + 1) };
-    let hasty = batched.clone().deadline(Duration::from_millis(5));
-    let calls: Vec<_> = (0..1 + rng.below(30))
-        .map(|_| match rng.below(200) {
-            0 => (DEADLY, false, batched.compute_rows_one(DEADLY)),
-            1..10 => (BAD, false, batched.compute_rows_one(BAD)),
-            10..20 => (7, true, hasty.compute_rows_one(7)),
-            _ => {
-                let x = rng.below(1 << 30);
-                (x, false, batched.compute_rows_one(x))
+    /// Checks an error: it is of a kind that the call may have, or is explained by violence.
+    fn check(&self, what: &str, error: &CallError, cancelled: bool, kind: impl Fn(&CallError) -> bool) {
+        // Either garbage was sent to or by the worker, or the error names the limit that was lowered.
+        let explained = |reason: &str| {
+            let nonsense = reason.contains("a packet is broken");
+            let named = ["`ulimit -n`", "`ulimit -v`", "is there enough memory"];
+            let short = named.iter().any(|name| reason.contains(name));
+            nonsense || (short && self.short.load(Ordering::Relaxed))
+        };
+        let violence = match error {
+            CallError::WorkerDied { .. } => true,
+            CallError::Cancelled { .. } => cancelled,
+            CallError::Wire { reason, .. } => explained(reason),
+            CallError::Start(error) => {
+                error.reason().contains("processes died while they loaded") || explained(error.reason())
             }
-        })
-        .collect();
-    for (x, is_hasty, pending) in calls {
-        match x {
-            DEADLY => log.settle(rng, "batch: deadly row", pending, |_| false, never),
-            x if is_hasty => log.settle(rng, "batch: hasty row", pending, right(x), late),
-            x => log.settle(rng, "batch: row", pending, right(x), never),
-        }
-    }
-}
-
-/// Makes one random call of a task, and checks its answer.
-fn task(tasks: &TaskWrapper<ChaosModel>, log: &Log, rng: &mut SeededRng) {
-    let x = rng.below(1 << 30);
-    match rng.below(100) {
-        0..45 => log.settle(rng, "compute", tasks.compute(x), |y| y == 3 * x + 1, never),
-        45..60 => {
-            let len = [10, 5_000, 100_000, 1_000_000][rng.below(4) as usize];
-            let pending = tasks.add_one(Tensor::full([len], x as f32, &Device::flex()));
-            let right = |y: Tensor<1>| {
-                let data = y.into_data();
-                let numbers = data.as_slice::<f32>().unwrap();
-                numbers.len() == len && numbers.iter().all(|&number| number == x as f32 + 1.0)
-            };
-            log.settle(rng, "add_one", pending, right, never);
-        }
-        60..70 => {
-            let hasty = tasks.clone().deadline(Duration::from_millis(10));
-            let millis = rng.below(20);
-            log.settle(rng, "sleep", hasty.sleep(millis), |y| y == millis, late);
-        }
-        70..75 => {
-            let panicked = |error: &CallError| matches!(error, CallError::Panicked { message, .. } if message.contains(&x.to_string()));
-            log.settle(rng, "panic_sometimes", tasks.panic_sometimes(x), |_| false, panicked);
-        }
-        75..80 => {
-            let len = (rng.below(4) as usize) << 20;
-            log.settle(rng, "byte_count", tasks.byte_count(vec![7; len]), |y| y == len, never);
-        }
-        80..85 => log.settle(rng, "receive", tasks.receive(FalseLengthHint(vec![1, 2, 3])), |_| false, wire),
-        85..90 => log.settle(rng, "secret", tasks.secret(), |_| false, wire),
-        90..92 => log.settle(rng, "kill_worker", tasks.clone().attempts(2).kill_worker(), |()| false, never),
-        92..94 => {
-            let garbage = rng.garbage();
-            let len = garbage.len();
-            log.settle(rng, "send_garbage", tasks.send_garbage(garbage), |y| y == len, never);
-        }
-        // A burst of calls.
-        _ => {
-            let many: Vec<_> = (0..50).map(|n| (n, tasks.compute(n))).collect();
-            many.into_iter().for_each(|(n, pending)| log.settle(rng, "burst", pending, |y| y == 3 * n + 1, never));
-        }
-    }
-}
-
-fn actor(actors: &Actors<ChaosModel>, log: &Log, rng: &mut SeededRng) {
-    let one = actors.actor(rng.below(actors.actor_count() as u64) as usize);
-    match rng.below(10) {
-        0..5 => log.settle(rng, "actor: count", one.count(), |calls| calls > 0, never),
-        5..8 => {
-            let x = rng.below(1000);
-            log.settle(rng, "actor: compute", actors.compute(x), |y| y == 3 * x + 1, never);
-        }
-        8 => log.settle(
-            rng,
-            "actor: panic_sometimes",
-            one.panic_sometimes(5),
-            |_| false,
-            |error| matches!(error, CallError::Panicked { .. }),
-        ),
-        _ => {
-            let hasty = one.deadline(Duration::from_millis(15));
-            log.settle(rng, "actor: sleep", hasty.sleep(10), |y| y == 10, late);
-        }
+            CallError::Load { error, .. } => explained(&error.to_string()),
+            _ => false,
+        };
+        assert!(violence || kind(error), "{what}: an unexpected error, {error}");
     }
 }
 
@@ -358,9 +260,10 @@ fn chaos(
                 let _ended = Ended(stop, &log.busy);
                 while !stop.load(Ordering::Relaxed) {
                     match caller {
-                        0..4 => task(tasks, log, &mut rng),
-                        4..6 => batch(batched, log, &mut rng),
-                        _ => actor(actors, log, &mut rng),
+                        0..4 => calls::task(tasks, log, &mut rng),
+                        4 => calls::stream(tasks, actors, log, &mut rng),
+                        5 => calls::batch(batched, log, &mut rng),
+                        _ => calls::actor(actors, log, &mut rng),
                     }
                 }
             });
