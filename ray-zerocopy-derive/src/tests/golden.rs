@@ -50,6 +50,33 @@ fn enumeration() {
 }
 
 #[test]
+fn streams() {
+    remote_golden(
+        "remote_stream",
+        quote! {},
+        quote! {
+            impl Search {
+                /// Finds texts, one after the other.
+                #[remote(stream)]
+                pub fn find(&self, query: String) -> impl Iterator<Item = Result<String, SearchError>> + '_ {
+                    self.texts(query)
+                }
+
+                #[remote(stream)]
+                pub fn boxed(&mut self) -> Box<dyn Iterator<Item = Self> + '_> {
+                    Box::new(std::iter::empty())
+                }
+
+                #[remote(stream)]
+                pub fn named(&self) -> Texts {
+                    Texts
+                }
+            }
+        },
+    );
+}
+
+#[test]
 fn batches() {
     remote_golden(
         "remote_batch",

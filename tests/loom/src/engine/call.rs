@@ -39,6 +39,10 @@ impl Call {
         None
     }
 
+    pub(crate) fn has_items(&self) -> bool {
+        self.reply.items().is_some_and(|items| items.count() > 0)
+    }
+
     // The models have no batches.
 
     pub(crate) fn is_ticket(&self) -> bool {
@@ -68,6 +72,43 @@ pub(crate) struct Sender {
     answer: Option<Answer>,
     /// Whether the call has been cancelled, if it can be.
     cancelled: Option<Arc<Mutex<bool>>>,
+    /// The items of the call, if it returns a stream.
+    items: Option<Arc<items::Items>>,
+}
+
+pub(crate) mod items {
+    //! The items of a stream, which are only counted.
+
+    use super::{Incoming, Mutex};
+
+    pub(crate) struct Items(Mutex<usize>);
+
+    impl Items {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(0))
+        }
+
+        pub(crate) fn count(&self) -> usize {
+            *self.0.lock()
+        }
+
+        pub(crate) fn push(&self, _item: Incoming) -> bool {
+            *self.0.lock() += 1;
+            true
+        }
+
+        // Workers of the models need no limit.
+
+        pub(crate) fn begin(&self) -> u64 {
+            u64::MAX
+        }
+
+        pub(crate) fn new_limit(&self) -> Option<u64> {
+            None
+        }
+
+        pub(crate) fn lift(&self) {}
+    }
 }
 
 /// Cancels a call.
@@ -91,7 +132,7 @@ pub(crate) struct Answer(Arc<(Mutex<Option<Result>>, Condvar)>);
 impl Answer {
     pub(crate) fn channel() -> (Sender, Self) {
         let answer = Self(Arc::new((Mutex::new(None), Condvar::default())));
-        (Sender { answer: Some(answer.clone()), cancelled: None }, answer)
+        (Sender { answer: Some(answer.clone()), cancelled: None, items: None }, answer)
     }
 
     /// The channel of a call that can be cancelled.
@@ -100,6 +141,14 @@ impl Answer {
         let cancelled = Arc::new(Mutex::new(false));
         sender.cancelled = Some(Arc::clone(&cancelled));
         (sender, answer.clone(), Canceller { answer, cancelled })
+    }
+
+    /// The channel of a call that returns a stream.
+    pub(crate) fn stream() -> (Sender, Self, Arc<items::Items>) {
+        let (mut sender, answer) = Self::channel();
+        let items = Arc::new(items::Items::new());
+        sender.items = Some(Arc::clone(&items));
+        (sender, answer, items)
     }
 
     /// Sets the answer, unless there is one.
@@ -124,6 +173,10 @@ impl Answer {
 impl Sender {
     fn send(&mut self, result: Result) {
         self.answer.take().unwrap().set(result);
+    }
+
+    pub(crate) fn items(&self) -> Option<&Arc<items::Items>> {
+        self.items.as_ref()
     }
 
     fn is_cancelled(&self) -> bool {

@@ -307,3 +307,40 @@ fn cancellation_reaches_the_call_wherever_it_is() {
         supervisor.join().unwrap();
     });
 }
+
+/// The caller reads the first item itself and the supervisor the rest, or the supervisor all of them.
+/// The reply comes last.
+#[test]
+fn items_arrive_before_the_reply() {
+    for caller in [Caller::Waits, Caller::Polls] {
+        check(move || {
+            let dispatcher = dispatcher(1, &[&[Reaction::Reply, Reaction::ItemsThenReply]]);
+            let supervisor = supervise(&dispatcher, 0);
+            warm_up(&dispatcher);
+            let (reply, answer, items) = Answer::stream();
+            assert_eq!(run(&dispatcher, (call_with(reply, 2, None), answer), caller), Ok(Incoming));
+            assert_eq!(items.count(), 2);
+            dispatcher.drain();
+            supervisor.join().unwrap();
+        });
+    }
+}
+
+/// A worker dies after the first item. The call is not repeated, even if a packet was not received:
+/// that was not the call.
+#[test]
+fn stream_that_has_begun_is_not_repeated() {
+    for delivery in [Delivery::Received, Delivery::NotReceived] {
+        check(move || {
+            let dispatcher = dispatcher(1, &[&[Reaction::Reply, Reaction::ItemThenDie(delivery)], &[]]);
+            let supervisor = supervise(&dispatcher, 0);
+            warm_up(&dispatcher);
+            let (reply, answer, items) = Answer::stream();
+            let result = run(&dispatcher, (call_with(reply, 2, None), answer), Caller::Waits);
+            assert!(matches!(result, Err(CallError::WorkerDied { .. })), "{result:?}");
+            assert_eq!(items.count(), 1);
+            dispatcher.drain();
+            supervisor.join().unwrap();
+        });
+    }
+}

@@ -8,9 +8,10 @@ use crate::error::call::LoadError;
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), arena: () },
-    Call { key: u64, handler: () },
+    Call { key: u64, handler: (), items: Option<u64> },
     Forget { key: u64 },
     Cancel,
+    Limit { items: u64 },
     ShutDown,
 }
 
@@ -18,6 +19,7 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Loaded { copied: (), took: Duration, decoding: Duration, memory: () },
     NotLoaded(LoadError),
+    Item,
     Done,
     Failed(MethodError),
     Forgotten,

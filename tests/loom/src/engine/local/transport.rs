@@ -22,6 +22,10 @@ pub(crate) enum Reaction {
     Die(Delivery),
     /// Ends after it has replied.
     ReplyAndDie,
+    /// Sends two items, and replies.
+    ItemsThenReply,
+    /// Ends after it has sent an item, with the last packet received or not.
+    ItemThenDie(Delivery),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +112,15 @@ impl Connection {
                     socket.has_ended = true;
                     Answer::Done
                 }
+                Reaction::ItemsThenReply => {
+                    socket.arrived.extend([(packet.serial, Answer::Item), (packet.serial, Answer::Item)]);
+                    Answer::Done
+                }
+                Reaction::ItemThenDie(delivery) => {
+                    socket.has_ended = true;
+                    socket.undelivered = delivery == Delivery::NotReceived;
+                    Answer::Item
+                }
                 Reaction::Hang => return Ok(()),
                 Reaction::ReplyWhenCancelled => {
                     socket.until_cancelled = Some(packet.serial);
@@ -120,7 +133,7 @@ impl Connection {
                     return Ok(());
                 }
             },
-            Request::Cancel => return Ok(()),
+            Request::Cancel | Request::Limit { .. } => return Ok(()),
             Request::ShutDown => {
                 socket.has_ended = true;
                 self.0.1.notify_all();
@@ -132,7 +145,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The only message that is sent like this is a cancellation.
+    /// The only message that the models send like this is a cancellation.
     pub(super) fn try_send(&self, (serial, _cancel): &(u64, Request)) -> io::Result<()> {
         let mut socket = self.0.0.lock();
         if socket.until_cancelled.take_if(|running| running == serial).is_some() {
