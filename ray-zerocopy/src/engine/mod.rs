@@ -14,7 +14,7 @@
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
-//! | `settings` | number of workers, threads and queue size |
+//! | `settings`, `pool_size` | number of workers, threads and queue size |
 //! | `message` | values and tensors as segments of bytes |
 //! | `frame` | messages as packets |
 //! | `blocking` | waits that release Python's lock |
@@ -32,6 +32,7 @@ pub(crate) mod deadline;
 pub(crate) mod frame;
 pub(crate) mod local;
 pub(crate) mod message;
+pub(crate) mod pool_size;
 pub(crate) mod program;
 pub(crate) mod queue;
 pub(crate) mod registry;
@@ -45,9 +46,11 @@ pub(crate) mod timer;
 use self::call::Call;
 use self::call::Submitted;
 use self::program::Attached;
+use self::queue::report::PoolReport;
 
 pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
+pub use self::pool_size::PoolSize;
 pub use self::threads::ThreadsBuilder;
 pub use crate::error::call::Worker;
 
@@ -78,7 +81,7 @@ pub(crate) trait Engine: Send + Sync {
         true
     }
 
-    /// Number of workers, including those that are starting.
+    /// Number of workers, including those that are starting. The largest number if it changes.
     fn size(&self) -> usize;
 
     /// Returns `true` as long as it accepts new calls.
@@ -100,6 +103,11 @@ pub(crate) trait Engine: Send + Sync {
     /// Ends the workers immediately, even if they are running a call. Queued and running calls
     /// fail.
     fn abort(&self);
+
+    /// How the pool has grown and shrunk. Returns `None` if the engine has no pool of its own.
+    fn pool(&self) -> Option<PoolReport> {
+        None
+    }
 
     /// Returns what each worker reported when it loaded the program.
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;

@@ -3,6 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `available_memory` | memory that the machine and the cgroups leave |
 //! | `byte_size` | sizes as text |
 //! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
@@ -14,6 +15,7 @@
 //! | `title` | process titles of workers |
 //! | `sys` | memory mappings, memfds, signals and the heap. The unsafe code of this folder |
 
+pub(crate) mod available_memory;
 pub(crate) mod byte_size;
 pub(crate) mod fork;
 pub(crate) mod limits;

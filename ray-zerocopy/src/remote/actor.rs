@@ -14,6 +14,7 @@ use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
 use crate::engine::local::{Machine, broker};
+use crate::engine::pool_size::PoolSize;
 use crate::engine::settings::Settings;
 use crate::error::Result;
 use crate::error::device::DeviceError;
@@ -258,7 +259,7 @@ impl<P: Remote> ActorWrapper<P> {
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
         let arena = self.backend.adopt(self.arena.clone())?;
         let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
-        let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
+        let settings = Settings { workers: PoolSize::fixed(actors), ..self.settings.clone() };
         let EngineHandle(engine) = self.backend.actors(ActorSpec { settings, program: Arc::clone(&program) })?;
         let options = Options { deadline: self.deadline, attempts: 1, wait: true, actor: true, grace: None };
         let caller = Caller { program, engine, options, pinned: None, batchers: None };

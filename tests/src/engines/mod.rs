@@ -6,6 +6,7 @@
 pub mod actors;
 pub mod batches;
 pub mod cancellation;
+pub mod elastic;
 pub mod failures;
 pub mod graphs;
 pub mod models;
@@ -52,7 +53,8 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
     wrapper.threads_per_worker(1).spawn(count).expect("the actors start")
 }
 
-/// Expands to a module with one test for each function of the suite, run on an engine.
+/// Expands to a module with one test for each function of the suite, run on an engine. With `elastic`,
+/// the part of the suite for pools that grow and shrink.
 #[macro_export]
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
@@ -80,6 +82,18 @@ macro_rules! engine_conforms {
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls
+            );
+        }
+    };
+    (elastic $module:ident, $engine:ty) => {
+        mod $module {
+            use $crate::engines::elastic;
+
+            $crate::engine_conforms!(@tests $engine;
+                elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
+                elastic::lone_calls_do_not_grow_a_pool elastic::shrinking_loses_no_call
+                elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
+                elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
             );
         }
     };

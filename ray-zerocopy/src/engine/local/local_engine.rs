@@ -15,6 +15,7 @@ use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::start_error;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
 use crate::engine::timer;
@@ -44,6 +45,7 @@ impl LocalEngine {
             );
             return Err(StartError::Pool { reason }.into());
         }
+        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
         crate::os::sys::malloc::trim();
         if let (Some(other), Some(own)) = (&settings.program, &program)
             && !own.loader.is_named()
@@ -60,7 +62,7 @@ impl LocalEngine {
     }
 
     fn start_threads(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
-        let workers = settings.workers;
+        let workers = settings.workers.max;
         // Before any thread can panic: setting a hook in a thread that panics is a second panic.
         crate::panics::prepare();
         let dispatcher = Arc::new(Dispatcher::new(settings, program));
@@ -71,7 +73,9 @@ impl LocalEngine {
             owner: process_id(),
         });
         let timer = Arc::clone(&dispatcher);
-        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer.queue))?;
+        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || {
+            run_deadline_timer(&timer.queue, |assignment| timer.send(assignment));
+        })?;
         for index in 0..workers {
             let dispatcher = Arc::clone(&dispatcher);
             // A supervisor is not expected to panic. If it does, its call fails, and its worker
@@ -165,6 +169,11 @@ impl LocalEngine {
         }
     }
 
+    /// How the pool has grown and shrunk.
+    pub(super) fn report(&self) -> PoolReport {
+        self.dispatcher.queue.lock().pool_report()
+    }
+
     /// Returns `true` in a fork of the process that has the threads and the workers. A fork must
     /// not use them.
     fn is_fork(&self) -> bool {
@@ -193,7 +202,7 @@ impl Drop for LocalEngine {
 
 impl Engine for LocalEngine {
     fn size(&self) -> usize {
-        self.dispatcher.settings.workers
+        self.dispatcher.settings.workers.max
     }
 
     fn is_open(&self) -> bool {
@@ -245,6 +254,10 @@ impl Engine for LocalEngine {
             return Vec::new();
         }
         self.dispatcher.queue.lock().connections().map(|conn| conn.worker).collect()
+    }
+
+    fn pool(&self) -> Option<PoolReport> {
+        Some(self.report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

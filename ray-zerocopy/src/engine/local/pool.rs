@@ -8,6 +8,8 @@ use super::local_engine::LocalEngine;
 use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
+use crate::engine::pool_size::PoolSize;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
@@ -56,6 +58,11 @@ impl LocalPool {
         self.0.workers()
     }
 
+    /// Returns how the pool has grown and shrunk, and why it did not grow.
+    pub fn report(&self) -> PoolReport {
+        self.0.report()
+    }
+
     /// Runs the queued calls, rejects new ones, and ends the workers. Returns when they have ended.
     ///
     /// Dropping the last clone has the same effect, or that of
@@ -81,10 +88,31 @@ impl std::fmt::Debug for LocalPool {
 pub struct LocalPoolBuilder(Settings);
 
 impl LocalPoolBuilder {
-    /// Sets the number of worker processes. Default: one for each core.
+    /// Sets the number of worker processes: a number, or a range in which it changes with the load.
+    /// Default: one for each core.
+    ///
+    /// With a range, the pool starts with its first number of workers, which may be 0. It grows when
+    /// calls wait, if there is memory for another worker, and shrinks when workers have been
+    /// [idle](Self::idle). A range without a worker is an error of the start.
     #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.0.workers = workers.max(1);
+    pub fn workers(mut self, workers: impl Into<PoolSize>) -> Self {
+        self.0.workers = workers.into();
+        self
+    }
+
+    /// Sets the time without a call after which a worker above the least number ends. Only for a
+    /// [range](Self::workers) of workers. Default: 30 seconds.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.0.idle = idle;
+        self
+    }
+
+    /// Sets the memory, in bytes, that stays available to other programs when the pool grows. It does
+    /// not grow into it. Default: 0, so that a worker is started if it just fits.
+    #[must_use]
+    pub fn memory_reserve(mut self, bytes: u64) -> Self {
+        self.0.memory_reserve = bytes;
         self
     }
 

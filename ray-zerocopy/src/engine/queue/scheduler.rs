@@ -10,10 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::elastic::Elastic;
 use super::job::{Job, QueuedCall};
 use super::worker_slot::{FirstStart, Process, ReadyWhen, WorkerSlot};
+use crate::engine::pool_size::PoolSize;
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
+use crate::os::sync::now;
 
 /// A worker, as the queue sees it.
 pub(in crate::engine) trait PoolWorker {
@@ -40,6 +43,8 @@ pub(in crate::engine) struct Next<C: QueuedCall, W> {
     /// A connection whose reply no thread reads. Its supervisor has to read it now, because another
     /// call may need the worker.
     pub(in crate::engine) unread: Option<Arc<W>>,
+    /// Whether supervisors of dormant workers have to be notified.
+    pub(in crate::engine) wakes_supervisors: bool,
 }
 
 /// Result of the admission check of a call.
@@ -73,16 +78,16 @@ pub(in crate::engine) struct Scheduler<C, W> {
     lifecycle: Lifecycle,
     ready_when: ReadyWhen,
     /// Calls that any worker may run.
-    queue: VecDeque<C>,
-    slots: Vec<WorkerSlot<C, W>>,
+    pub(super) queue: VecDeque<C>,
+    pub(super) slots: Vec<WorkerSlot<C, W>>,
     /// Workers without a job. The last to become idle is the first to get one, because its memory
     /// is in the CPU's caches.
-    idle: Vec<usize>,
+    pub(super) idle: Vec<usize>,
     /// The connection whose reply no thread reads yet, because its caller may do that: see
     /// `local/inline_wait`.
     unread: Option<Arc<W>>,
     /// Number of calls that were cancelled since cancelled calls were last taken from the queue.
-    cancelled: usize,
+    pub(super) cancelled: usize,
     /// Number of callers that wait for space in the queue.
     pub(in crate::engine) waiting_callers: usize,
     /// Time until which the deadline thread sleeps.
@@ -90,21 +95,24 @@ pub(in crate::engine) struct Scheduler<C, W> {
     /// Time when a call of the shared queue last lost an attempt because no process could be
     /// started.
     last_failed_start: Option<Instant>,
+    pub(super) elastic: Elastic,
 }
 
 impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
-    pub(in crate::engine) fn new(workers: usize, ready_when: ReadyWhen) -> Self {
+    pub(in crate::engine) fn new(size: PoolSize, idle: Duration, ready_when: ReadyWhen) -> Self {
+        let slot = |index| if index < size.min { WorkerSlot::new() } else { WorkerSlot::dormant() };
         Self {
             lifecycle: Lifecycle::Open,
             ready_when,
             queue: VecDeque::new(),
-            slots: (0..workers).map(|_| WorkerSlot::new()).collect(),
+            slots: (0..size.max).map(slot).collect(),
             idle: Vec::new(),
             unread: None,
             cancelled: 0,
             waiting_callers: 0,
             timer_wakes_at: None,
             last_failed_start: None,
+            elastic: Elastic::new(size, idle),
         }
     }
 
@@ -125,6 +133,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Returns the processes that have loaded a program, and their reports.
     pub(in crate::engine) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
         self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))
+    }
+
+    /// Returns the reports of each worker on the programs that it has loaded.
+    pub(in crate::engine) fn all_reports(&self) -> impl Iterator<Item = impl Iterator<Item = &Attached>> {
+        self.slots.iter().map(|slot| slot.loaded.values())
     }
 
     pub(in crate::engine) fn is_open(&self) -> bool {
@@ -194,7 +207,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         // The supervisor has to read an earlier unread reply, since its call is not the only one
         // any more.
         let unread = std::mem::replace(&mut self.unread, conn);
-        Next { assignment, unread }
+        Next { assignment, unread, wakes_supervisors: self.wake() }
     }
 
     /// Requeues a call at the front of the queue from which it was assigned.
@@ -208,7 +221,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         }
         self.queue_of(&call).push_front(call);
         let assignment = self.assign();
-        Ok(Next { assignment, unread: self.unread.take() })
+        Ok(Next { assignment, unread: self.unread.take(), wakes_supervisors: self.wake() })
     }
 
     /// Takes the connection whose reply no thread reads.
@@ -262,6 +275,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             slot.is_ending = true;
             Job::ShutDown
         } else {
+            slot.idle_since = self.elastic.size.is_elastic().then(now);
             self.idle.push(index);
             return None;
         };
@@ -275,6 +289,9 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Records the start of a worker's process, or why it failed.
     pub(in crate::engine) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
+        if result.is_ok() {
+            self.count_growth(index);
+        }
         self.slots[index].process_started(result, self.ready_when);
     }
 
@@ -315,9 +332,12 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Retires a supervisor without a process, if the pool closes and no queued call needs its
     /// worker. Returns `true` if the supervisor has to exit.
     pub(in crate::engine) fn retire(&mut self, index: usize) -> bool {
+        let has_live = self.queue.is_empty() || self.live() > 0;
         let slot = &mut self.slots[index];
         let is_done = match self.lifecycle {
             Lifecycle::Open => false,
+            // The workers that are not dormant run what is left.
+            Lifecycle::Draining if matches!(slot.process, Process::Dormant) => slot.pinned.is_empty() && has_live,
             Lifecycle::Draining => self.queue.is_empty() && slot.pinned.is_empty(),
             Lifecycle::Aborting => true,
         };

@@ -1,11 +1,14 @@
 //! Public API of the thread engine: `Threads` and its builder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::thread_engine::ThreadEngine;
 use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
+use crate::engine::pool_size::PoolSize;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
@@ -57,8 +60,9 @@ struct Pool {
 }
 
 impl Threads {
-    /// Uses this number of threads, at least one. The cores are divided among them.
-    pub fn new(workers: usize) -> Self {
+    /// Uses this number of threads, or a range in which it changes with the load. The cores are divided
+    /// among them.
+    pub fn new(workers: impl Into<PoolSize>) -> Self {
         Self::builder().workers(workers).build()
     }
 
@@ -72,6 +76,13 @@ impl Threads {
     pub fn workers(&self) -> Vec<Worker> {
         let engine = self.0.engine.lock().clone();
         engine.map(|engine| engine.workers()).unwrap_or_default()
+    }
+
+    /// Returns how the pool of tasks has grown and shrunk. Returns `None` before the first
+    /// [`TaskWrapper::on`](crate::TaskWrapper::on).
+    pub fn report(&self) -> Option<PoolReport> {
+        let engine = self.0.engine.lock().clone();
+        engine.and_then(|engine| engine.pool())
     }
 
     /// Runs the queued tasks, rejects new ones, and ends the threads. Returns when they have ended.
@@ -116,10 +127,31 @@ impl std::fmt::Debug for Threads {
 pub struct ThreadsBuilder(Settings);
 
 impl ThreadsBuilder {
-    /// Sets the number of threads that run calls. Default: one for each core.
+    /// Sets the number of threads that run calls: a number, or a range in which it changes with the load.
+    /// Default: one for each core.
+    ///
+    /// With a range, the pool starts with its first number of workers, which may be 0. It grows when
+    /// calls wait, if there is memory for another worker, and shrinks when workers have been
+    /// [idle](Self::idle). A range without a worker is an error of the start.
     #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.0.workers = workers.max(1);
+    pub fn workers(mut self, workers: impl Into<PoolSize>) -> Self {
+        self.0.workers = workers.into();
+        self
+    }
+
+    /// Sets the time without a call after which a worker above the least number ends. Only for a
+    /// [range](Self::workers) of workers. Default: 30 seconds.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.0.idle = idle;
+        self
+    }
+
+    /// Sets the memory, in bytes, that stays available to other programs when the pool grows. It does
+    /// not grow into it. Default: 0, so that a worker is started if it just fits.
+    #[must_use]
+    pub fn memory_reserve(mut self, bytes: u64) -> Self {
+        self.0.memory_reserve = bytes;
         self
     }
 

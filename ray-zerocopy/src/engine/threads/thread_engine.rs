@@ -14,21 +14,31 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
+use crate::engine::queue::job::QueuedCall;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::engine::spin::spin;
 use crate::engine::timer;
 use crate::error::call::{CallError, StartError, Worker};
+use crate::os::available_memory;
 use crate::os::limits;
-use crate::os::sync::Mutex;
+use crate::os::sync::{Mutex, now};
 use crate::os::sys::process_id::process_id;
+
+/// Memory of a thread without its copies of weights.
+const STACK: u64 = 4 << 20;
+/// Pause between two attempts to start the only thread.
+const BACK_OFF: Duration = Duration::from_millis(300);
 
 /// State shared by the threads of a pool and its callers.
 pub(super) struct Shared {
     pub(super) queue: CallQueue<Mailbox>,
     /// The program that every thread loads when it starts: the pipeline of an actor.
     pub(super) program: Option<Arc<Program>>,
+    /// Bytes of memory that stay available when the pool grows.
+    memory_reserve: u64,
 }
 
 impl Shared {
@@ -42,6 +52,47 @@ impl Shared {
     fn send(&self, assignment: Assignment<Call, Mailbox>) {
         self.wake_callers(&assignment);
         assignment.conn.put(assignment.job);
+    }
+
+    /// Checks that there is memory for another thread: for the weights that a thread copies, and its
+    /// stack. The error is the reason why there is not.
+    pub(super) fn check_memory(&self) -> Result<(), String> {
+        let (copied, starting) = {
+            let scheduler = self.queue.lock();
+            let bytes = |report: &Attached| report.copied.iter().map(|copied| copied.bytes).sum::<u64>();
+            let copied = scheduler.all_reports().map(|reports| reports.map(bytes).sum::<u64>()).max();
+            (copied.unwrap_or_default(), scheduler.starting() as u64)
+        };
+        available_memory::check((copied + STACK).saturating_mul(starting), self.memory_reserve)
+    }
+
+    /// Handles that there is no memory for an additional thread. If there is no other one, the next call
+    /// loses an attempt.
+    pub(super) fn growth_failed(&self, index: usize, reason: &str) {
+        if self.queue.growth_failed(index, reason) {
+            return;
+        }
+        let mut scheduler = self.queue.lock();
+        if let Some(call) = scheduler.charge_failed_start(index, now(), BACK_OFF) {
+            let requeued = if call.has_attempts_left() { scheduler.requeue(call) } else { Err(call) };
+            drop(scheduler);
+            match requeued {
+                Ok(next) => {
+                    self.queue.wake_supervisors(&next);
+                    if let Some(assignment) = next.assignment {
+                        self.send(assignment);
+                    }
+                }
+                Err(call) => {
+                    let error = StartError::call(call.method, reason);
+                    call.answer(Err(error.into()));
+                }
+            }
+            scheduler = self.queue.lock();
+        }
+        if scheduler.is_open() {
+            drop(self.queue.wanted.wait(scheduler, Some(BACK_OFF)));
+        }
     }
 
     /// Assigns jobs to idle threads until none is left.
@@ -70,12 +121,13 @@ pub(super) struct ThreadEngine {
 impl ThreadEngine {
     /// Starts threads, which load `program` first. Returns when they are ready.
     pub(super) fn start(settings: &Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
         crate::panics::prepare();
-        let workers = settings.workers;
+        let workers = settings.workers.max;
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let queue = CallQueue::new(workers, settings.queue, ready_when);
+        let queue = CallQueue::new(settings, ready_when);
         let engine = Arc::new(Self {
-            shared: Arc::new(Shared { queue, program }),
+            shared: Arc::new(Shared { queue, program, memory_reserve: settings.memory_reserve }),
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
@@ -90,7 +142,7 @@ impl ThreadEngine {
     fn start_threads(&self, threads_per_worker: usize) -> Result<(), CallError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Pool { reason: error.to_string() };
         let timer = Arc::clone(&self.shared);
-        let timer = move || run_deadline_timer(&timer.queue);
+        let timer = move || run_deadline_timer(&timer.queue, |assignment| timer.send(assignment));
         let started = self.spawn("ray-zerocopy deadlines".to_owned(), timer).map_err(|error| failed(&error));
         let mut started = started.map_err(CallError::from);
         for index in 0..self.workers {
@@ -184,6 +236,7 @@ impl ThreadEngine {
 
     fn notify_lifecycle(&self) {
         self.shared.queue.progress.notify_all();
+        self.shared.queue.wanted.notify_all();
         self.shared.queue.timer.notify_all();
     }
 
@@ -268,6 +321,7 @@ impl Engine for ThreadEngine {
         let next = scheduler.submit(call);
         self.shared.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
+        self.shared.queue.wake_supervisors(&next);
         if let Some(assignment) = next.assignment {
             self.shared.send(assignment);
         }
@@ -299,6 +353,10 @@ impl Engine for ThreadEngine {
             return Vec::new();
         }
         self.shared.queue.lock().connections().map(|mailbox| mailbox.worker).collect()
+    }
+
+    fn pool(&self) -> Option<PoolReport> {
+        Some(self.shared.queue.lock().pool_report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

@@ -33,27 +33,23 @@ impl WorkerThread {
         let mailbox = Arc::clone(&self.mailbox);
         cancellation::install_for_thread(move || mailbox.is_cancelled());
         let shared = Arc::clone(&self.shared);
-        let mut is_first = true;
-        loop {
-            shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
-            shared.queue.progress.notify_all();
-            if let (Some(program), true) = (&shared.program, is_first) {
+        // A call that a batch has sent while the pool closes still needs a worker.
+        while let Some(is_additional) = shared.queue.wait_until_wanted(index) {
+            if is_additional && let Err(reason) = shared.check_memory() {
+                shared.growth_failed(index, &reason);
+                continue;
+            }
+            shared.queue.process_started(index, Ok(Arc::clone(&self.mailbox)));
+            if let Some(program) = &shared.program {
                 // A failure is the result of the pool's start.
                 drop(self.load(program));
             }
-            is_first = false;
             self.run_jobs();
-            let mut scheduler = shared.queue.lock();
-            let connections = scheduler.process_ended(index);
-            // A call that a batch has sent meanwhile still needs a worker.
-            let has_ended = scheduler.retire(index);
-            drop(scheduler);
+            let connections = shared.queue.lock().process_ended(index);
             drop(connections);
-            if has_ended {
-                break;
-            }
+            // A thread that waits until it is wanted again keeps no pipeline.
+            drop(panics::caught(|| std::mem::take(&mut self.programs)));
         }
-        drop(panics::caught(|| self.programs.clear()));
         shared.queue.timer.notify_all();
     }
 

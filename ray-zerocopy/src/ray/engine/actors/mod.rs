@@ -400,7 +400,7 @@ impl Engine for RayActors {
     }
 
     fn size(&self) -> usize {
-        self.0.settings.workers
+        self.0.settings.workers.max
     }
 
     fn is_open(&self) -> bool {
@@ -413,7 +413,7 @@ impl Engine for RayActors {
     }
 
     fn batches_at_once(&self) -> Option<usize> {
-        Some(self.0.settings.workers)
+        Some(self.0.settings.workers.max)
     }
 
     fn shut_down(&self) {

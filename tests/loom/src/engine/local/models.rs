@@ -12,6 +12,7 @@ use super::supervisor::Supervisor;
 use super::transport::{Connection, Delivery, Reaction};
 use crate::engine::call::{Answer, Call, Receive, Sender};
 use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::pool_size::PoolSize;
 use crate::engine::program::{Arena, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::settings::Settings;
@@ -51,10 +52,12 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// A pool whose processes follow the scripts, one after the other.
-fn dispatcher(workers: usize, scripts: &[&[Reaction]]) -> Arc<Dispatcher> {
+fn dispatcher(workers: impl Into<PoolSize>, scripts: &[&[Reaction]]) -> Arc<Dispatcher> {
     let processes = scripts.iter().rev().map(|script| Connection::new(script)).collect();
     let start_timeout = Duration::from_secs(60);
-    let settings = Settings { workers, queue: 16, start_timeout, processes: Mutex::new(processes) };
+    let (workers, idle) = (workers.into(), Duration::from_secs(30));
+    let settings =
+        Settings { workers, idle, memory_reserve: 0, queue: 16, start_timeout, processes: Mutex::new(processes) };
     Arc::new(Dispatcher::new(settings, None))
 }
 
@@ -67,7 +70,7 @@ fn supervise(dispatcher: &Arc<Dispatcher>, index: usize) -> JoinHandle<()> {
 /// Starts the deadline thread.
 fn keep_deadlines(dispatcher: &Arc<Dispatcher>) -> JoinHandle<()> {
     let dispatcher = Arc::clone(dispatcher);
-    thread::spawn(move || run_deadline_timer(&dispatcher.queue))
+    thread::spawn(move || run_deadline_timer(&dispatcher.queue, |assignment| dispatcher.send(assignment)))
 }
 
 fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
@@ -305,5 +308,20 @@ fn cancellation_reaches_the_call_wherever_it_is() {
         other.join().unwrap();
         dispatcher.drain();
         supervisor.join().unwrap();
+    });
+}
+
+/// The only worker has been idle, and is told to end, while a call arrives. The call is run by the
+/// process or by the next one, at its only attempt.
+#[test]
+fn call_meets_a_worker_that_ends_idle() {
+    check(|| {
+        let dispatcher = dispatcher(0..=1, &[&[], &[], &[]]);
+        let (supervisor, timer) = (supervise(&dispatcher, 0), keep_deadlines(&dispatcher));
+        warm_up(&dispatcher);
+        assert_eq!(run(&dispatcher, call(1, None), Caller::Waits), Ok(Incoming));
+        dispatcher.drain();
+        supervisor.join().unwrap();
+        timer.join().unwrap();
     });
 }
