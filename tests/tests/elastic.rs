@@ -1,15 +1,17 @@
-//! Many cycles of growing and shrinking, and limits that keep a pool from growing.
+//! Many cycles of growing and shrinking, limits that keep a pool from growing, and the cores and the niceness
+//! of workers.
 //!
 //! Limits and holdings belong to a process, so each test starts its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use burn::tensor::Device;
-use ray_zerocopy::{LocalPool, TaskWrapper, Threads, gather};
+use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, Threads, gather};
 use ray_zerocopy_tests::chaos::{ChaosModel, SeededRng};
 use ray_zerocopy_tests::holdings::{Holdings, holdings};
 use ray_zerocopy_tests::memory::{eventually, rollup};
@@ -100,6 +102,78 @@ fn limit_on_processes() {
     });
 }
 
+/// The cores that a thread may use, and its niceness, by the kernel's figures.
+fn placement(task: &Path) -> (String, i32) {
+    let status = std::fs::read_to_string(task.join("status")).unwrap();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+    // The 19th field. The name of the program is in parentheses, and is the second.
+    let niceness = stat.rsplit(") ").next().unwrap().split(' ').nth(16).unwrap();
+    (cores.trim().to_owned(), niceness.parse().unwrap())
+}
+
+/// The threads of a process that have been started for its work: their names, and their folders.
+fn tasks_of(pid: u32) -> Vec<(String, PathBuf)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
+    tasks.map(|task| (std::fs::read_to_string(task.join("comm")).unwrap().trim().to_owned(), task)).collect()
+}
+
+/// The first core of this process.
+fn first_core() -> usize {
+    let (cores, _) = placement(Path::new("/proc/self"));
+    cores.split([',', '-']).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn processes_have_cores_and_niceness() {
+    let core = first_core();
+    let pool = LocalPool::builder().workers(2).threads_per_worker(2).affinity([[core]]).niceness(5).start().unwrap();
+    tasks(&pool).sleep(0).wait().unwrap();
+    let expected = (core.to_string(), 5);
+    for worker in pool.workers() {
+        let main = PathBuf::from(format!("/proc/{}/task/{}", worker.pid, worker.pid));
+        assert_eq!(placement(&main), expected);
+        // The watcher may have been started before.
+        let others = tasks_of(worker.pid).into_iter().filter(|(name, _)| !name.contains("watcher"));
+        assert!(others.map(|(_, task)| placement(&task)).all(|found| found == expected));
+    }
+    let actors = ActorWrapper::new(&ChaosModel::new(&Device::flex())).unwrap().niceness(6).pin_cores();
+    let actors = actors.threads_per_worker(1).spawn(1).unwrap();
+    let pid = actors.workers()[0].pid;
+    let (cores, niceness) = placement(Path::new(&format!("/proc/{pid}")));
+    assert_eq!((cores, niceness), (core.to_string(), 6));
+}
+
+#[test]
+fn threads_have_cores_and_niceness() {
+    let core = first_core();
+    let threads = Threads::builder().workers(1).threads_per_worker(2).affinity([vec![core]]).niceness(7).build();
+    let before = tasks_of(std::process::id());
+    tasks(&threads).sleep(0).wait().unwrap();
+    let is_new = |task: &(String, PathBuf)| !before.contains(task);
+    let workers: Vec<_> = tasks_of(std::process::id()).into_iter().filter(is_new).collect();
+    let placed = workers.iter().filter(|(_, task)| placement(task) == (core.to_string(), 7)).count();
+    assert_eq!(placed, 2, "{workers:?}");
+    assert_eq!(placement(Path::new("/proc/self")).1, 0);
+}
+
+#[test]
+fn placement_that_is_refused_is_an_error() {
+    let error = LocalPool::builder().workers(1).affinity([[1023]]).start().unwrap_err().to_string();
+    assert!(error.contains("the affinity to cores [1023] cannot be set: "), "{error}");
+    let threads = Threads::builder().workers(1).affinity([[1023]]).build();
+    let error = TaskWrapper::on(&threads, &ChaosModel::new(&Device::flex())).unwrap_err().to_string();
+    assert!(error.contains("this process may use cores ["), "{error}");
+}
+
+/// Another user than root may not lower the niceness.
+fn limit_on_niceness() {
+    setrlimit(Resource::Nice, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    let error = LocalPool::builder().workers(1).niceness(-5).start().unwrap_err().to_string();
+    let expected = "niceness -5 cannot be set: this user may not go below 0 (it is 0 now)";
+    assert!(error.contains(expected) && error.contains("see `ulimit -e`"), "{error}");
+}
+
 /// Not a test of its own: what the tests below start.
 #[test]
 fn role_of_an_elastic_process() {
@@ -107,6 +181,7 @@ fn role_of_an_elastic_process() {
         Ok("cycles of processes") => cycles_of_processes(),
         Ok("cycles of threads") => cycles_of_threads(),
         Ok("limit on processes") => limit_on_processes(),
+        Ok("limit on niceness") => limit_on_niceness(),
         _ => {}
     }
 }
@@ -136,4 +211,10 @@ fn pool_serves_on_at_the_process_limit() {
     // The limit does not apply to root, so the process runs as another user then.
     let nobody = 65534;
     in_a_process_of_its_own("limit on processes", getuid().is_root().then_some(nobody));
+}
+
+#[test]
+fn lowering_the_niceness_names_the_limit() {
+    let nobody = 65534;
+    in_a_process_of_its_own("limit on niceness", getuid().is_root().then_some(nobody));
 }

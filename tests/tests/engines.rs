@@ -52,6 +52,10 @@ impl ElasticEngine for OnThreads {
         pool.shut_down();
     }
 
+    fn restart(pool: &Threads) -> Result<(), CallError> {
+        pool.restart()
+    }
+
     fn report(pool: &Threads) -> PoolReport {
         pool.report().expect("the threads have started")
     }
@@ -64,6 +68,10 @@ impl ElasticEngine for OnProcesses {
 
     fn shut_down(pool: &LocalPool) {
         pool.shut_down();
+    }
+
+    fn restart(pool: &LocalPool) -> Result<(), CallError> {
+        pool.restart()
     }
 
     fn report(pool: &LocalPool) -> PoolReport {

@@ -43,6 +43,8 @@ pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;
 
+use std::time::Duration;
+
 use self::call::Call;
 use self::call::Submitted;
 use self::program::Attached;
@@ -51,7 +53,9 @@ use self::queue::report::PoolReport;
 pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
 pub use self::pool_size::PoolSize;
+pub use self::queue::report::Drained;
 pub use self::threads::ThreadsBuilder;
+use crate::error::call::CallError;
 pub use crate::error::call::Worker;
 
 /// An engine: accepts calls and runs them on its workers.
@@ -99,6 +103,16 @@ pub(crate) trait Engine: Send + Sync {
     /// Runs the queued calls, accepts no new ones, and ends the workers. Returns when all of them
     /// have ended.
     fn shut_down(&self);
+
+    /// Runs the queued calls and accepts no new ones, as [`shut_down`](Self::shut_down) does, but not
+    /// longer than `timeout`. Then aborts the rest. Returns the number of calls that were aborted.
+    fn drain(&self, timeout: Duration) -> usize;
+
+    /// Replaces each worker, one after the other, without a failed call.
+    ///
+    /// # Errors
+    /// The first failure of a new worker, or that the engine cannot do it.
+    fn restart(&self) -> Result<(), CallError>;
 
     /// Ends the workers immediately, even if they are running a call. Queued and running calls
     /// fail.

@@ -1,5 +1,6 @@
 //! Calls: from a method and its arguments to a [`Pending`].
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use crate::engine::Engine;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, Reply};
 use crate::engine::program::Program;
-use crate::engine::sys::entry::FnToken;
+use crate::engine::served::Prewarm;
+use crate::engine::sys::entry::{Change, FnToken};
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
 use crate::report::processes::report;
@@ -76,12 +78,22 @@ impl Method {
     }
 }
 
+/// Makes what a worker runs when it has loaded a pipeline of type `P`.
+pub(super) fn prewarm<P: 'static>(function: fn(&mut P), place: &Location<'_>) -> Result<Prewarm, CallError> {
+    let function = FnToken::of(Change(function)).map_err(|error| StartError::Pipeline {
+        pipeline: crate::error::type_name::<P>(),
+        reason: error.to_string(),
+    })?;
+    Ok(Prewarm { function, place: format!("{}:{}", place.file(), place.line()) })
+}
+
 /// Makes the program of a pipeline of type `P`.
 pub(super) fn program<P: Root>(
     arena: Arena,
     device: String,
     strict: bool,
     memory: MemoryPolicy,
+    prewarm: Option<Prewarm>,
 ) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::served::Loader = loader::<P>;
     let named = P::loader().map(|name| Ok(FnToken::named(name)));
@@ -89,7 +101,7 @@ pub(super) fn program<P: Root>(
         pipeline: crate::error::type_name::<P>(),
         reason: error.to_string(),
     })?;
-    Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
+    Ok(Arc::new(Program::new(arena, loader, device, strict, memory).with_prewarm(prewarm)))
 }
 
 impl Caller {

@@ -30,6 +30,8 @@ pub(crate) struct LocalEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
+    /// Held by a thread that replaces the workers.
+    restarting: Mutex<()>,
     /// The process that has the threads. A fork has a copy of this value, but not the threads.
     owner: u32,
 }
@@ -70,6 +72,7 @@ impl LocalEngine {
             dispatcher: Arc::clone(&dispatcher),
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
+            restarting: Mutex::default(),
             owner: process_id(),
         });
         let timer = Arc::clone(&dispatcher);
@@ -151,6 +154,29 @@ impl LocalEngine {
         self.join();
     }
 
+    /// Runs the queued calls, but not longer than `timeout`, and kills the workers then. Returns the
+    /// number of calls that have failed.
+    pub(super) fn drain(&self, timeout: Duration) -> usize {
+        if self.is_fork() {
+            return 0;
+        }
+        self.dispatcher.drain();
+        let left = self.dispatcher.queue.wait_until_over(timeout);
+        self.dispatcher.abort();
+        self.join();
+        left
+    }
+
+    /// Replaces each worker process, one after the other.
+    pub(super) fn restart(&self) -> Result<(), CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("restart"));
+        }
+        // One restart at a time: a second one begins when the first has ended.
+        let _guard = self.restarting.lock();
+        self.dispatcher.queue.restart(|| self.dispatcher.assign_all())
+    }
+
     /// Waits for the threads.
     fn join(&self) {
         // The engine may be dropped on one of its own threads, which cannot join itself: an answer
@@ -220,6 +246,14 @@ impl Engine for LocalEngine {
 
     fn abort(&self) {
         Self::abort(self);
+    }
+
+    fn drain(&self, timeout: Duration) -> usize {
+        Self::drain(self, timeout)
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Self::restart(self)
     }
 
     fn submit(&self, call: Call, wait: bool) -> Submitted {

@@ -24,7 +24,7 @@ use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "3";
+pub(crate) const VERSION: &str = "4";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -240,13 +240,13 @@ fn serve(connection: &Connection, programs: &mut Programs, request: Received<(u6
     let nothing = Outgoing::default();
     let (serial, message) = request.message;
     match message {
-        Request::Load { key, loader, device, strict, memory, arena } => {
+        Request::Load { key, loader, device, strict, memory, prewarm, arena } => {
             let begun = Instant::now();
             let arena = Arena::from_handle(&arena, request.fds).map_err(Into::into);
-            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory)) {
-                Ok((LoadedProgram { served, copied, decoding }, memory)) => {
+            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory, prewarm)) {
+                Ok((LoadedProgram { served, copied, decoding, prewarming }, memory)) => {
                     programs.insert(key, served);
-                    let took = begun.elapsed().saturating_sub(memory.took);
+                    let took = begun.elapsed().saturating_sub(memory.took + prewarming);
                     answer(connection, serial, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
                 }
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),

@@ -289,6 +289,7 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
         device: program.device.clone(),
         strict: program.strict,
         memory: program.memory,
+        prewarm: program.prewarm.clone(),
         arena: program.arena.handle(),
     };
     match job {

@@ -1,10 +1,11 @@
 //! The scheduler of a pool, its lock, and the entry of calls.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::elastic::{GROWTH_DELAY, Wanted};
 use super::job::QueuedCall;
+use super::restart::Restart;
 use super::scheduler::{Admission, Next, PoolWorker, Scheduler};
 use super::worker_slot::ReadyWhen;
 use crate::engine::call::Call;
@@ -12,6 +13,11 @@ use crate::engine::deadline::time_to_enter;
 use crate::engine::settings::Settings;
 use crate::error::call::CallError;
 use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
+
+/// The error of a restart of a pool that has been closed.
+fn restart_of_closed() -> CallError {
+    CallError::ShutDown { method: "restart".to_owned() }
+}
 
 /// Shared by the callers of a pool, its workers and its deadline thread.
 pub(in crate::engine) struct CallQueue<W> {
@@ -85,6 +91,7 @@ impl<W: PoolWorker> CallQueue<W> {
         let mut has_looked = false;
         loop {
             if scheduler.retire(index) {
+                self.progress.notify_all();
                 return None;
             }
             match scheduler.wanted(index) {
@@ -95,10 +102,54 @@ impl<W: PoolWorker> CallQueue<W> {
                 Wanted::Start { is_additional } => return Some(is_additional),
                 Wanted::Rest => {
                     has_looked = false;
+                    self.progress.notify_all();
                     scheduler = self.wanted.wait(scheduler, None);
                 }
             }
         }
+    }
+
+    /// Replaces the process of each worker, one after the other. `assign_all` sends jobs to idle workers.
+    ///
+    /// # Errors
+    /// The first failure of a new process. The workers after it keep their processes.
+    pub(in crate::engine) fn restart(&self, assign_all: impl Fn()) -> Result<(), CallError> {
+        let workers = self.scheduler.lock().workers();
+        for index in 0..workers {
+            let has_begun = self.scheduler.lock().begin_restart(index);
+            if has_begun {
+                assign_all();
+                self.wait_for_restart(index)?;
+            }
+        }
+        if self.scheduler.lock().is_open() { Ok(()) } else { Err(restart_of_closed()) }
+    }
+
+    fn wait_for_restart(&self, index: usize) -> Result<(), CallError> {
+        let mut scheduler = self.scheduler.lock();
+        loop {
+            match scheduler.restart(index) {
+                Restart::Done => return Ok(()),
+                Restart::Failed(error) => return Err(error),
+                Restart::Closed => return Err(restart_of_closed()),
+                Restart::Pending => scheduler = self.progress.wait(scheduler, None),
+            }
+        }
+    }
+
+    /// Waits until all workers have ended, and not longer than `timeout`. Returns the number of calls
+    /// that are left. A batch counts as one.
+    pub(in crate::engine) fn wait_until_over(&self, timeout: Duration) -> usize {
+        let until = now().checked_add(timeout);
+        let mut scheduler = self.scheduler.lock();
+        while !scheduler.is_over() {
+            let left = until.map(|until| until.saturating_duration_since(now()));
+            if left == Some(Duration::ZERO) {
+                return scheduler.unanswered();
+            }
+            scheduler = self.progress.wait(scheduler, left);
+        }
+        0
     }
 
     /// Notifies the supervisors of workers that a change of the queue has woken.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::job::{Job, QueuedCall};
 use super::report::PoolReport;
 use super::scheduler::{Assignment, PoolWorker, Scheduler};
-use super::worker_slot::Process;
+use super::worker_slot::{Process, WorkerSlot};
 use crate::engine::pool_size::PoolSize;
 use crate::os::sync::now;
 
@@ -186,6 +186,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             self.elastic.shrunk += 1;
             let slot = &mut self.slots[index];
             slot.is_ending = true;
+            slot.is_woken = true;
             if let Some(conn) = slot.process.conn().map(Arc::clone) {
                 assignments.push(Assignment { conn, job: Job::ShutDown, wakes_callers: false });
             }
@@ -206,6 +207,13 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         });
         let grows = self.elastic.grow_after.filter(|after| *after > now);
         shrinks.flatten().into_iter().chain(grows).min()
+    }
+
+    /// Number of calls that are queued or running.
+    pub(in crate::engine) fn unanswered(&self) -> usize {
+        let is_up = |slot: &WorkerSlot<C, W>| matches!(slot.process, Process::Up(_)) && !slot.is_ending;
+        let busy = self.slots.iter().enumerate().filter(|(index, slot)| is_up(slot) && !self.idle.contains(index));
+        self.queued() + busy.count()
     }
 
     /// How the pool has grown and shrunk.

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::elastic::{GROWTH_PAUSE, Wanted};
 use super::job::Job;
+use super::restart::Restart;
 use super::scheduler::{Scheduler, Startup};
 use super::test_call::{TestCall, TestConn};
 use super::worker_slot::ReadyWhen;
 use crate::engine::pool_size::PoolSize;
+use crate::error::call::{CallError, StartError};
 
 type TestScheduler = Scheduler<TestCall, TestConn>;
 
@@ -197,4 +199,45 @@ fn lost_worker_above_the_least_number_is_not_replaced() {
     assert_eq!(scheduler.wanted(1), Wanted::Rest);
     scheduler.process_ended(0);
     assert_eq!(scheduler.wanted(0), Wanted::Start { is_additional: false });
+}
+
+#[test]
+fn restarted_worker_gets_no_further_call() {
+    let (mut scheduler, conns) = grown(2, 2, 2);
+    assert_eq!(scheduler.submit(TestCall::new(1).pinned_to(0)).assignment.map(|next| next.conn.0), Some(0));
+    assert!(scheduler.submit(TestCall::new(2).pinned_to(0)).assignment.is_none());
+    assert!(scheduler.begin_restart(0));
+    assert_eq!(scheduler.restart(0), Restart::Pending);
+    // It finishes its call, and ends before the next one, which waits for the new process.
+    assert!(scheduler.next_job(&conns[0]).is_some_and(|next| matches!(next.job, Job::ShutDown)));
+    assert!(!scheduler.begin_restart(0), "it ends already");
+    scheduler.process_ended(0);
+    assert_eq!(scheduler.wanted(0), Wanted::Start { is_additional: false });
+    assert_eq!(scheduler.restart(0), Restart::Pending);
+    let conn = start(&mut scheduler, 0);
+    assert_eq!(scheduler.restart(0), Restart::Done);
+    assert_eq!(next_call(&mut scheduler, &conn), Some(2));
+    assert_eq!(scheduler.pool_report().grown, 0);
+}
+
+#[test]
+fn idle_worker_is_restarted_at_once() {
+    let (mut scheduler, _conns) = grown(1, 1, 1);
+    assert!(scheduler.begin_restart(0));
+    let ending = scheduler.assign().unwrap();
+    assert!(matches!(ending.job, Job::ShutDown));
+    assert!(scheduler.assign().is_none());
+}
+
+#[test]
+fn failure_of_a_restart_is_reported_once() {
+    let (mut scheduler, _conns) = grown(1, 1, 1);
+    assert!(scheduler.begin_restart(0));
+    scheduler.process_ended(0);
+    let error: CallError = StartError::Worker { index: 0, reason: "no memory".to_owned() }.into();
+    scheduler.process_started(0, Err(error.clone()));
+    assert_eq!(scheduler.restart(0), Restart::Failed(error));
+    scheduler.drain();
+    assert_eq!(scheduler.restart(0), Restart::Closed);
+    assert!(!scheduler.begin_restart(0));
 }

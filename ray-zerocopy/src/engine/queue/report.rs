@@ -1,4 +1,4 @@
-//! How a pool has grown and shrunk, for reports.
+//! How a pool has grown and shrunk, and how it was drained.
 
 use std::fmt;
 
@@ -22,6 +22,26 @@ pub struct PoolReport {
     pub refused: u64,
     /// Why the pool did not grow, the last time that it did not.
     pub refusal: Option<String>,
+}
+
+/// Result of draining a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
+pub struct Drained {
+    /// Number of calls that had no result within the timeout, and have failed. A batch counts as one.
+    pub aborted: usize,
+}
+
+impl Drained {
+    pub(crate) fn new(aborted: usize) -> Self {
+        Self { aborted }
+    }
+
+    /// Returns `true` if every call has run.
+    pub fn is_complete(self) -> bool {
+        self.aborted == 0
+    }
 }
 
 impl fmt::Display for PoolReport {

@@ -243,7 +243,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         let is_draining = !self.is_open();
         let has_own_job = |&index: &usize| {
             let slot = &self.slots[index];
-            is_draining || !slot.forget.is_empty() || !slot.pinned.is_empty()
+            is_draining || slot.has_to_end || !slot.forget.is_empty() || !slot.pinned.is_empty()
         };
         let at = self.idle.iter().rposition(has_own_job).or_else(|| {
             let key = self.queue.front()?.program_key();
@@ -267,6 +267,9 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.unread.take_if(|unread| Arc::ptr_eq(unread, &conn));
         let job = if let Some(key) = slot.forget.pop() {
             Job::Forget(key)
+        } else if std::mem::take(&mut slot.has_to_end) {
+            slot.is_ending = true;
+            Job::ShutDown
         } else if let Some(mut call) = slot.pinned.pop_front().or_else(|| self.queue.pop_front()) {
             *call.attempts().made += 1;
             slot.deadline = call.deadline();
@@ -296,7 +299,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     }
 
     /// Records that a worker has loaded a program, or why it could not. Returns `true` if that
-    /// completes its first start.
+    /// completes its first start, or the replacement of its process.
     pub(in crate::engine) fn load_finished(
         &mut self,
         index: usize,
@@ -305,7 +308,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     ) -> bool {
         let slot = &mut self.slots[index];
         let result = result.map(|report| drop(slot.loaded.insert(key, report)));
-        slot.first_start.finish(result)
+        let is_restarting = slot.is_restarting && self.ready_when == ReadyWhen::ProgramLoaded;
+        if is_restarting {
+            slot.restarted(result.as_ref().err());
+        }
+        slot.first_start.finish(result) || is_restarting
     }
 
     /// Records that a worker's process has ended. Returns its connections, which must be dropped

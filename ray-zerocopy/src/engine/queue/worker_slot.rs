@@ -66,7 +66,13 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) deadline: Option<Instant>,
     /// Time since when the worker has had no job, in a pool that shrinks.
     pub(in crate::engine) idle_since: Option<Instant>,
-    /// Whether it was dormant, and is starting because a call waits.
+    /// Whether the process has to end when it is free, to be replaced.
+    pub(in crate::engine) has_to_end: bool,
+    /// Whether its process is being replaced. Until the new one is ready.
+    pub(in crate::engine) is_restarting: bool,
+    /// Why the process could not be replaced.
+    pub(in crate::engine) start_error: Option<CallError>,
+    /// Whether it was dormant or has ended idle, so that its next start is one by which the pool grows.
     pub(in crate::engine) is_woken: bool,
     /// The programs that its process has loaded.
     pub(in crate::engine) loaded: HashMap<u64, Attached>,
@@ -91,6 +97,9 @@ impl<C, W> WorkerSlot<C, W> {
             is_ending: false,
             deadline: None,
             idle_since: None,
+            has_to_end: false,
+            is_restarting: false,
+            start_error: None,
             is_woken: false,
             loaded: HashMap::new(),
         }
@@ -102,7 +111,19 @@ impl<C, W> WorkerSlot<C, W> {
             self.first_start.finish(result.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         self.is_ending = false;
+        if ready_when == ReadyWhen::ProcessStarted || result.is_err() {
+            self.restarted(result.as_ref().err());
+        }
         self.process = result.map_or(Process::Down, Process::Up);
+    }
+
+    /// Records that the process has been replaced, or why it could not.
+    pub(in crate::engine) fn restarted(&mut self, error: Option<&CallError>) {
+        match error {
+            Some(error) if self.is_restarting => self.start_error = Some(error.clone()),
+            Some(_) => {}
+            None => self.is_restarting = false,
+        }
     }
 
     /// Records that the process has ended. Returns its connection.
@@ -110,8 +131,8 @@ impl<C, W> WorkerSlot<C, W> {
         self.loaded.clear();
         self.forget.clear();
         self.deadline = None;
-        // A worker that has ended idle, and is needed again, is one by which the pool grows.
-        self.is_woken |= std::mem::take(&mut self.is_ending);
+        self.is_ending = false;
+        self.has_to_end = false;
         match &self.process {
             Process::Up(_) => match std::mem::replace(&mut self.process, Process::Down) {
                 Process::Up(conn) => Some(conn),

@@ -8,8 +8,8 @@ use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
 use crate::engine::pool_size::PoolSize;
-use crate::engine::queue::report::PoolReport;
-use crate::engine::settings::Settings;
+use crate::engine::queue::report::{Drained, PoolReport};
+use crate::engine::settings::{Cores, Settings};
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
 
@@ -93,6 +93,25 @@ impl Threads {
         self.end(ThreadEngine::end);
     }
 
+    /// Runs the queued tasks and rejects new ones, as [`shut_down`](Self::shut_down) does, but not longer
+    /// than `timeout`: the tasks that are left then fail. Returns how many those are. A thread that runs
+    /// a method ends when the method returns.
+    pub fn drain(&self, timeout: Duration) -> Drained {
+        let mut left = 0;
+        self.end(|engine| left = engine.drain(timeout));
+        Drained::new(left)
+    }
+
+    /// Makes each thread load its pipelines again, one after the other. A thread finishes its call
+    /// first, and no call fails. A pipeline is loaded with the next call of it.
+    ///
+    /// # Errors
+    /// If the threads are shut down meanwhile.
+    pub fn restart(&self) -> Result<(), CallError> {
+        let engine = self.0.engine.lock().clone();
+        engine.map_or(Ok(()), |engine| engine.restart())
+    }
+
     /// Answers queued and running tasks with errors. A thread that runs a method ends when the
     /// method returns.
     pub fn shut_down_now(&self) {
@@ -100,7 +119,7 @@ impl Threads {
     }
 
     /// Ends the engine, which stays in its place meanwhile: another thread may be more impatient.
-    fn end(&self, end: fn(&ThreadEngine)) {
+    fn end(&self, end: impl FnOnce(&ThreadEngine)) {
         let Some(engine) = self.0.engine.lock().clone() else { return };
         end(&engine);
         let ended = self.0.engine.lock().take_if(|current| Arc::ptr_eq(current, &engine));
@@ -163,6 +182,30 @@ impl ThreadsBuilder {
         self
     }
 
+    /// Sets the niceness of the threads: from -20, which is scheduled first, to 19, which is last. Default:
+    /// that of this process. Less than that needs a permission, see `ulimit -e`.
+    #[must_use]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.0.niceness = Some(niceness);
+        self
+    }
+
+    /// Gives each of the threads cores of its own, as many as it has threads. They are shared if there are
+    /// not enough. By default, the kernel may move them to any core of this process.
+    #[must_use]
+    pub fn pin_cores(mut self) -> Self {
+        self.0.cores = Cores::Own;
+        self
+    }
+
+    /// Sets the cores of each of the threads, in their order. After the last list comes the first one
+    /// again. Cores that this process may not use are an error of the start.
+    #[must_use]
+    pub fn affinity(mut self, cores: impl IntoIterator<Item: Into<Vec<usize>>>) -> Self {
+        self.0.cores = Cores::Listed(cores.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// Sets the capacity of the queue of tasks. Callers wait for space when it is full. Default:
     /// 1024 calls.
     #[must_use]
@@ -190,7 +233,12 @@ impl Backend for Threads {
 
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
         let ActorSpec { mut settings, program } = spec;
-        settings.threads = settings.threads.or(self.0.settings.threads);
+        let own = &self.0.settings;
+        settings.threads = settings.threads.or(own.threads);
+        settings.niceness = settings.niceness.or(own.niceness);
+        if settings.cores == Cores::Any {
+            settings.cores = own.cores.clone();
+        }
         Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,8 @@ pub(super) struct ThreadEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
+    /// Held by a thread that replaces the workers.
+    restarting: Mutex<()>,
     /// Whether the threads end by themselves, and are not waited for.
     is_aborted: AtomicBool,
     /// The process that has the threads. A fork has a copy of this value, but not the threads.
@@ -131,15 +134,16 @@ impl ThreadEngine {
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
+            restarting: Mutex::default(),
             is_aborted: AtomicBool::new(false),
             owner: process_id(),
         });
-        engine.start_threads(settings.threads_per_worker()).inspect_err(|_| engine.abort())?;
+        engine.start_threads(settings).inspect_err(|_| engine.abort())?;
         engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
         Ok(engine)
     }
 
-    fn start_threads(&self, threads_per_worker: usize) -> Result<(), CallError> {
+    fn start_threads(&self, settings: &Settings) -> Result<(), CallError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Pool { reason: error.to_string() };
         let timer = Arc::clone(&self.shared);
         let timer = move || run_deadline_timer(&timer.queue, |assignment| timer.send(assignment));
@@ -148,7 +152,7 @@ impl ThreadEngine {
         for index in 0..self.workers {
             if started.is_ok() {
                 let shared = Arc::clone(&self.shared);
-                started = self.start_worker(index, threads_per_worker, move || WorkerThread::new(shared, index).run());
+                started = self.start_worker(index, settings, move || WorkerThread::new(shared, index).run());
             }
             if started.is_err() {
                 self.shared.queue.lock().supervisors_missing(index);
@@ -160,15 +164,37 @@ impl ThreadEngine {
 
     /// Starts a thread with a rayon pool of its own. `run` is a job of that pool, so everything
     /// that it computes uses the pool's threads.
-    fn start_worker(&self, index: usize, threads: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(|thread| {
+    fn start_worker(
+        &self,
+        index: usize,
+        settings: &Settings,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), CallError> {
+        let (placed, placements) = mpsc::channel();
+        let placement = settings.placement(index);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads_per_worker());
+        let pool = pool.spawn_handler(|thread| {
             let name = match thread.index() {
                 0 => format!("ray-zerocopy {index}"),
                 helper => format!("ray-zerocopy {index}.{helper}"),
             };
-            self.spawn(name, || thread.run())
+            let (placed, placement) = (placed.clone(), placement.clone());
+            self.spawn(name, move || {
+                let result = placement.apply(None);
+                let is_placed = result.is_ok();
+                // The receiver is gone if another thread could not be started.
+                let _ = placed.send(result);
+                drop(placed);
+                if is_placed {
+                    thread.run();
+                }
+            })
         });
         let pool = pool.build().map_err(|error| start_error(index, &error.to_string()))?;
+        drop(placed);
+        for result in placements {
+            result.map_err(|reason| start_error(index, &reason))?;
+        }
         // The pool's threads end after this job, when the pool is dropped.
         pool.spawn(run);
         Ok(())
@@ -232,6 +258,34 @@ impl ThreadEngine {
         }
         self.shared.assign_all();
         self.is_aborted.store(true, Ordering::Release);
+    }
+
+    /// Runs the queued calls, but not longer than `timeout`, and answers the others with errors then.
+    /// Returns their number.
+    pub(super) fn drain(&self, timeout: Duration) -> usize {
+        if self.is_fork() {
+            return 0;
+        }
+        self.shared.queue.lock().drain();
+        self.notify_lifecycle();
+        self.shared.assign_all();
+        let left = self.shared.queue.wait_until_over(timeout);
+        if left == 0 {
+            self.join();
+        } else {
+            self.abort();
+        }
+        left
+    }
+
+    /// Makes each thread load its pipelines again, one after the other.
+    pub(super) fn restart(&self) -> Result<(), CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("restart"));
+        }
+        // One restart at a time: a second one begins when the first has ended.
+        let _guard = self.restarting.lock();
+        self.shared.queue.restart(|| self.shared.assign_all())
     }
 
     fn notify_lifecycle(&self) {
@@ -306,6 +360,14 @@ impl Engine for ThreadEngine {
 
     fn abort(&self) {
         Self::abort(self);
+    }
+
+    fn drain(&self, timeout: Duration) -> usize {
+        Self::drain(self, timeout)
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Self::restart(self)
     }
 
     fn submit(&self, call: Call, wait: bool) -> Submitted {

@@ -10,6 +10,7 @@ use crate::engine::call::Call;
 use crate::engine::cancellation;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::job::Job;
+use crate::engine::queue::scheduler::Assignment;
 use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
 use crate::error::call::{CallError, Worker};
 use crate::panics;
@@ -55,19 +56,20 @@ impl WorkerThread {
 
     /// Runs jobs until the pool ends the thread.
     fn run_jobs(&mut self) {
-        let shared = Arc::clone(&self.shared);
+        let mut next = self.next_job();
         loop {
-            // A separate statement, so that the lock is released.
-            let next = shared.queue.lock().next_job(&self.mailbox);
             let job = match next {
                 Some(assignment) => {
-                    shared.wake_callers(&assignment);
+                    self.shared.wake_callers(&assignment);
                     assignment.job
                 }
                 None => self.mailbox.wait(),
             };
             match job {
-                Job::Call(call) => self.call(call),
+                Job::Call(call) => {
+                    next = self.call(call);
+                    continue;
+                }
                 Job::Load(program) => drop(self.load(&program)),
                 Job::Forget(key) => {
                     let forgotten = self.programs.remove(&key);
@@ -77,14 +79,21 @@ impl WorkerThread {
                 }
                 Job::ShutDown => return,
             }
+            next = self.next_job();
         }
     }
 
-    /// Runs a call, and answers it.
-    fn call(&mut self, mut call: Call) {
+    /// The next job, if there is one. Otherwise the thread is idle.
+    fn next_job(&self) -> Option<Assignment<Call, Mailbox>> {
+        self.shared.queue.lock().next_job(&self.mailbox)
+    }
+
+    /// Runs a call, and answers it. Returns the next job, which is assigned before: so the caller's next
+    /// call finds the thread either busy or idle.
+    fn call(&mut self, mut call: Call) -> Option<Assignment<Call, Mailbox>> {
         if call.is_ticket() {
             if !call.fill() {
-                return;
+                return self.next_job();
             }
             if let Some((deadline, _)) = call.deadline {
                 self.shared.queue.running_until(self.mailbox.worker.index, deadline);
@@ -92,16 +101,18 @@ impl WorkerThread {
         }
         let Call { program, method, handler, args, reply, deadline, .. } = call;
         if !self.mailbox.begin(Running { reply, method, deadline }) {
-            return;
+            return self.next_job();
         }
         let worker = self.mailbox.worker;
         let result = self.loaded(&program).and_then(|served| {
             let result = served.call(&handler, args.received());
             result.map(|message| message.received()).map_err(|error| error.of(method, worker))
         });
+        let next = self.next_job();
         self.mailbox.finish(result);
         // May drop the last handle of the program, and so run user code.
         drop(panics::caught(|| drop(program)));
+        next
     }
 
     /// Returns a program, and loads it if it is not loaded.
@@ -115,13 +126,13 @@ impl WorkerThread {
 
     fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
         let begun = Instant::now();
-        let Program { arena, loader, device, strict, memory, .. } = &**program;
+        let Program { arena, loader, device, strict, memory, prewarm, .. } = &**program;
         let worker = self.mailbox.worker;
-        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory);
+        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory, prewarm.clone());
         let result = loaded.map_err(|error| CallError::Load { worker, error });
-        let result = result.map(|(LoadedProgram { served, copied, decoding }, memory)| {
+        let result = result.map(|(LoadedProgram { served, copied, decoding, prewarming }, memory)| {
             self.programs.insert(program.key, served);
-            let took = begun.elapsed().saturating_sub(memory.took);
+            let took = begun.elapsed().saturating_sub(memory.took + prewarming);
             Attached { copied, took, decoding, memory }
         });
         let loaded = result.as_ref().map(|_| ()).map_err(Clone::clone);

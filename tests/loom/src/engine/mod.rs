@@ -49,6 +49,7 @@ pub(crate) mod program {
         pub(crate) device: (),
         pub(crate) strict: (),
         pub(crate) memory: (),
+        pub(crate) prewarm: (),
     }
 
     pub(crate) struct Arena;

@@ -79,7 +79,7 @@ fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
 }
 
 fn call_with(reply: Sender, allowed: u32, deadline: Option<Duration>) -> Call {
-    let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: () });
+    let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: (), prewarm: () });
     Call {
         program,
         method: "method",

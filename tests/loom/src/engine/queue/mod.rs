@@ -24,6 +24,8 @@ pub(in crate::engine) mod report {
     }
 }
 
+#[path = "../../../../../ray-zerocopy/src/engine/queue/restart.rs"]
+pub(in crate::engine) mod restart;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/scheduler.rs"]
 pub(in crate::engine) mod scheduler;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/worker_slot.rs"]
