@@ -83,9 +83,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.slots.iter().filter(|slot| matches!(slot.process, Process::Down)).count()
     }
 
-    /// Number of calls of the shared queue that wait for a worker.
+    /// Number of calls of the shared queue that wait for a worker. At least one if there is a call at all:
+    /// the number of cancelled calls in the queue is an upper bound.
     fn waiting(&self) -> usize {
-        self.queue.len().saturating_sub(self.cancelled)
+        let least = usize::from(!self.queue.is_empty());
+        self.queue.len().saturating_sub(self.cancelled).max(least)
     }
 
     /// Wakes dormant workers, if calls wait for them. Returns `true` if there are any: their supervisors
@@ -148,7 +150,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.elastic.refusal = Some(reason.to_owned());
         self.elastic.grow_after = now.checked_add(GROWTH_PAUSE);
         let has_others = self.connections().next().is_some();
-        let is_dormant = has_others && self.is_open() && self.slots[index].pinned.is_empty();
+        let is_dormant = has_others && self.slots[index].pinned.is_empty();
         if is_dormant {
             self.slots[index].process = Process::Dormant;
         }

@@ -241,3 +241,29 @@ fn failure_of_a_restart_is_reported_once() {
     assert_eq!(scheduler.restart(0), Restart::Closed);
     assert!(!scheduler.begin_restart(0));
 }
+
+#[test]
+fn earlier_cancellations_do_not_keep_a_call_waiting() {
+    let (mut scheduler, _conns) = grown(0, 2, 1);
+    assert!(scheduler.submit(TestCall::new(1)).assignment.is_some());
+    for id in 2..6 {
+        wait_in_queue(&mut scheduler, id);
+    }
+    // A running call is cancelled, which is counted until the next look at the queue.
+    assert!(scheduler.take_cancelled().is_empty());
+    scheduler.process_ended(0);
+    while scheduler.charge_failed_start(0, Instant::now(), Duration::ZERO).is_some() {}
+    assert_eq!((scheduler.wanted(0), scheduler.wanted(1)), (Wanted::Rest, Wanted::Rest));
+    assert!(wait_in_queue(&mut scheduler, 7));
+}
+
+#[test]
+fn closing_pool_does_not_repeat_a_failed_growth() {
+    let (mut scheduler, _conns) = grown(1, 2, 1);
+    assert!(scheduler.submit(TestCall::new(1)).assignment.is_some());
+    assert!(wait_in_queue(&mut scheduler, 2));
+    scheduler.drain();
+    assert!(!scheduler.retire(1));
+    assert!(scheduler.growth_failed(1, "no memory", Instant::now()));
+    assert!(scheduler.retire(1));
+}

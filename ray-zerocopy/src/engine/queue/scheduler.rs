@@ -201,6 +201,10 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Adds a call. If it is assigned immediately, no thread reads its reply yet.
     pub(in crate::engine) fn submit(&mut self, call: C) -> Next<C, W> {
+        if self.queue.is_empty() && self.is_elastic() {
+            // Those that were cancelled have left the queue.
+            self.cancelled = 0;
+        }
         self.queue_of(&call).push_back(call);
         let assignment = self.assign();
         let conn = assignment.as_ref().map(|assignment| Arc::clone(&assignment.conn));
