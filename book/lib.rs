@@ -21,6 +21,7 @@ chapters! {
     errors "errors.md"
     tasks_and_actors "tasks-and-actors.md"
     engines "engines.md"
+    elastic "elastic.md"
     batching "batching.md"
     cancellation "cancellation.md"
     streams "streams.md"

@@ -12,6 +12,7 @@
 //! | `jit` | a traced graph compared with its pipeline: time to run, time for a new size, memory |
 //! | `torchscript`, with `--features torchscript` | memory of a TorchScript module in workers, and burn on LibTorch compared with PyTorch |
 //! | `search` | sentences per second of a real model, in one worker and in two |
+//! | `elastic` | pools that grow and shrink: the first answer of an empty pool, cycles, and a burst of calls |
 //! | `serving` | single sentences from many callers: calls that are put together, compared with batches made by hand |
 
 pub mod child;

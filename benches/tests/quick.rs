@@ -237,6 +237,28 @@ fn serving() {
 }
 
 #[test]
+fn elastic() {
+    let printed = run(env!("CARGO_BIN_EXE_elastic"), &[]);
+    let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
+    let (first, cycles, burst) = (of("first_answer"), of("cycles"), of("burst"));
+    for rows in [&first, &cycles, &burst] {
+        assert_eq!(texts(rows.iter().copied(), "engine"), ["processes", "threads"]);
+    }
+    for row in &first {
+        positive(row, &["first_ms_median", "second_ms_median", "start_ms_median"]);
+    }
+    for row in &cycles {
+        assert_eq!((row["cycles"].as_u64(), row["lost"].as_u64()), (Some(5), Some(0)), "{row}");
+        assert_eq!(row["grown"], row["shrunk"], "{row}");
+        positive(row, &["calls", "grown", "ms_per_cycle", "before_mib", "after_mib"]);
+    }
+    for row in &burst {
+        positive(row, &["before_p99_ms_median", "steady_p99_ms_median", "worst_p99_ms_median", "workers"]);
+    }
+    assert_eq!(first.len() + cycles.len() + burst.len(), rows(&printed).len(), "{printed}");
+}
+
+#[test]
 fn tables_say_that_a_run_is_quick() {
     let output = Command::new(env!("CARGO_BIN_EXE_calls")).arg("--quick").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -257,6 +279,7 @@ fn invalid_options_are_rejected() {
         (memory, ["--tensors", "3"]),
         (memory, ["--modes", "fork"]),
         (env!("CARGO_BIN_EXE_share"), ["--mib", "0"]),
+        (env!("CARGO_BIN_EXE_elastic"), ["--cycles", "0"]),
         (env!("CARGO_BIN_EXE_serving"), ["--callers", "0"]),
         (env!("CARGO_BIN_EXE_serving"), ["--seconds", "0"]),
     ] {

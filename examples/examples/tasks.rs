@@ -78,7 +78,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = Device::flex();
     let model = Model::new(&device);
-    let engine = LocalPool::builder().workers(args.workers.into()).start()?;
+    let engine = LocalPool::builder().workers(usize::from(args.workers)).start()?;
     let tasks = TaskWrapper::on(&engine, &model)?;
     println!("owner {}, workers {:?}", std::process::id(), pids(&engine));
 

@@ -193,6 +193,11 @@ impl ChaosModel {
         }
     }
 
+    /// Returns the state.
+    pub fn calls_so_far(&self) -> u64 {
+        self.calls
+    }
+
     /// Changes the state.
     pub fn count(&mut self) -> u64 {
         self.calls += 1;

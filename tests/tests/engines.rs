@@ -2,11 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+use std::time::Duration;
+
 use burn::tensor::Device;
+use ray_zerocopy::engine::PoolSize;
+use ray_zerocopy::report::PoolReport;
 use ray_zerocopy::{CallError, Error, LocalPool, Pending, TaskWrapper, Threads, gather};
 use ray_zerocopy_tests::chaos::{ChaosModel, SeededRng};
 use ray_zerocopy_tests::engine_conforms;
 use ray_zerocopy_tests::engines::EngineUnderTest;
+use ray_zerocopy_tests::engines::elastic::ElasticEngine;
 
 struct OnThreads;
 
@@ -32,8 +37,52 @@ impl EngineUnderTest for OnProcesses {
     const REPLACES_WORKERS: bool = true;
 }
 
+impl ElasticEngine for OnThreads {
+    fn pool(size: PoolSize, idle: Duration, reserve: u64) -> Result<Threads, CallError> {
+        let threads = Threads::builder().workers(size).idle(idle).memory_reserve(reserve).threads_per_worker(1).build();
+        // The threads start with the first wrapper.
+        match TaskWrapper::on(&threads, &ChaosModel::new(&Device::flex())) {
+            Ok(_) => Ok(threads),
+            Err(Error::Call(error)) => Err(error),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn shut_down(pool: &Threads) {
+        pool.shut_down();
+    }
+
+    fn restart(pool: &Threads) -> Result<(), CallError> {
+        pool.restart()
+    }
+
+    fn report(pool: &Threads) -> PoolReport {
+        pool.report().expect("the threads have started")
+    }
+}
+
+impl ElasticEngine for OnProcesses {
+    fn pool(size: PoolSize, idle: Duration, reserve: u64) -> Result<LocalPool, CallError> {
+        LocalPool::builder().workers(size).idle(idle).memory_reserve(reserve).threads_per_worker(1).start()
+    }
+
+    fn shut_down(pool: &LocalPool) {
+        pool.shut_down();
+    }
+
+    fn restart(pool: &LocalPool) -> Result<(), CallError> {
+        pool.restart()
+    }
+
+    fn report(pool: &LocalPool) -> PoolReport {
+        pool.report()
+    }
+}
+
 engine_conforms!(threads, super::OnThreads);
 engine_conforms!(processes, super::OnProcesses);
+engine_conforms!(elastic elastic_threads, super::OnThreads);
+engine_conforms!(elastic elastic_processes, super::OnProcesses);
 
 /// Calls are cancelled at random while the workers are busy. None of them ever runs, and each of the
 /// others runs once.

@@ -14,7 +14,7 @@
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
-//! | `settings` | number of workers, threads and queue size |
+//! | `settings`, `pool_size` | number of workers, threads and queue size |
 //! | `message` | values and tensors as segments of bytes |
 //! | `frame` | messages as packets |
 //! | `blocking` | waits that release Python's lock |
@@ -32,6 +32,7 @@ pub(crate) mod deadline;
 pub(crate) mod frame;
 pub(crate) mod local;
 pub(crate) mod message;
+pub(crate) mod pool_size;
 pub(crate) mod program;
 pub(crate) mod queue;
 pub(crate) mod registry;
@@ -42,13 +43,19 @@ pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;
 
+use std::time::Duration;
+
 use self::call::Call;
 use self::call::Submitted;
 use self::program::Attached;
+use self::queue::report::PoolReport;
 
 pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
+pub use self::pool_size::PoolSize;
+pub use self::queue::report::Drained;
 pub use self::threads::ThreadsBuilder;
+use crate::error::call::CallError;
 pub use crate::error::call::Worker;
 
 /// An engine: accepts calls and runs them on its workers.
@@ -81,7 +88,7 @@ pub(crate) trait Engine: Send + Sync {
         true
     }
 
-    /// Number of workers, including those that are starting.
+    /// Number of workers, including those that are starting. The largest number if it changes.
     fn size(&self) -> usize;
 
     /// Returns `true` as long as it accepts new calls.
@@ -100,9 +107,24 @@ pub(crate) trait Engine: Send + Sync {
     /// have ended.
     fn shut_down(&self);
 
+    /// Runs the queued calls and accepts no new ones, as [`shut_down`](Self::shut_down) does, but not
+    /// longer than `timeout`. Then aborts the rest. Returns the number of calls that were aborted.
+    fn drain(&self, timeout: Duration) -> usize;
+
+    /// Replaces each worker, one after the other, without a failed call.
+    ///
+    /// # Errors
+    /// The first failure of a new worker, or that the engine cannot do it.
+    fn restart(&self) -> Result<(), CallError>;
+
     /// Ends the workers immediately, even if they are running a call. Queued and running calls
     /// fail.
     fn abort(&self);
+
+    /// How the pool has grown and shrunk. Returns `None` if the engine has no pool of its own.
+    fn pool(&self) -> Option<PoolReport> {
+        None
+    }
 
     /// Returns what each worker reported when it loaded the program.
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)>;

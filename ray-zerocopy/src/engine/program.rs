@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::served::Prewarm;
 use super::sys::entry::FnToken;
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
@@ -37,6 +38,8 @@ pub(crate) struct Program {
     pub device: String,
     pub strict: bool,
     pub memory: MemoryPolicy,
+    /// What a worker runs when it has loaded the program.
+    pub prewarm: Option<Prewarm>,
     /// Data that the wrapper has read from the arena, so that a call does not read it again.
     pub cache: OnceLock<Box<dyn Any + Send + Sync>>,
     /// The engine whose workers hold the program. It is notified when the program is dropped.
@@ -47,7 +50,23 @@ impl Program {
     pub(crate) fn new(arena: Arena, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy) -> Self {
         static KEYS: AtomicU64 = AtomicU64::new(1);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        Self { key, arena, loader, device, strict, memory, cache: OnceLock::new(), engine: OnceLock::new() }
+        Self {
+            key,
+            arena,
+            loader,
+            device,
+            strict,
+            memory,
+            prewarm: None,
+            cache: OnceLock::new(),
+            engine: OnceLock::new(),
+        }
+    }
+
+    /// Sets what a worker runs when it has loaded the program.
+    pub(crate) fn with_prewarm(mut self, prewarm: Option<Prewarm>) -> Self {
+        self.prewarm = prewarm;
+        self
     }
 }
 

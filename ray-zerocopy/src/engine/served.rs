@@ -20,6 +20,15 @@ pub(crate) struct LoadRequest {
     pub arena: Arena,
     pub device: String,
     pub strict: bool,
+    pub prewarm: Option<Prewarm>,
+}
+
+/// A function of the user's that a worker runs when it has loaded a pipeline, before any call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Prewarm {
+    pub function: FnToken,
+    /// Where it was given to the wrapper: file and line.
+    pub place: String,
 }
 
 /// Result of a program's loader.
@@ -27,6 +36,8 @@ pub(crate) struct LoadedProgram {
     pub served: Box<dyn Served>,
     pub copied: Vec<CopiedTensor>,
     pub decoding: Duration,
+    /// Time that the prewarm function has taken.
+    pub prewarming: Duration,
 }
 
 /// A loaded program. Its pipeline type is only known to wrappers.
@@ -54,6 +65,7 @@ pub(crate) fn load_program(
     device: String,
     strict: bool,
     memory: MemoryPolicy,
+    prewarm: Option<Prewarm>,
 ) -> Result<(LoadedProgram, MemoryStatus), LoadError> {
     let no_code =
         |error: EntryError| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason: error.to_string() };
@@ -61,7 +73,7 @@ pub(crate) fn load_program(
     let pipeline = arena.pipeline().to_owned();
     let memory = arena.follow(memory);
     // Runs user code: `Deserialize` of the copied fields.
-    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict }))
+    let loaded = panics::caught(|| load(LoadRequest { arena, device, strict, prewarm }))
         .unwrap_or_else(|reason| Err(LoadError::Rebuild { pipeline, reason: format!("it panicked: {reason}") }))?;
     Ok((loaded, memory))
 }

@@ -77,6 +77,14 @@ pub enum CallError {
         /// The method.
         method: String,
     },
+    /// The engine cannot do what was asked of it.
+    #[error("`{operation}` is not possible here: {reason}")]
+    Unsupported {
+        /// The method of the pool, or of the actors.
+        operation: String,
+        /// Why, and what to do instead.
+        reason: String,
+    },
     /// The worker could not load the pipeline.
     #[error("{worker} could not load the pipeline: {error}")]
     Load {

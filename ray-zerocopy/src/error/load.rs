@@ -9,6 +9,16 @@ use super::device::DeviceError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LoadError {
+    /// The function given to `prewarm` panicked after the pipeline was loaded.
+    #[error("the prewarm function of `{pipeline}`, given at {place}, failed: {reason}")]
+    Prewarm {
+        /// The pipeline that is loaded.
+        pipeline: String,
+        /// Where the function was given to the wrapper.
+        place: String,
+        /// The panic message and its location.
+        reason: String,
+    },
     /// The arena was made from another pipeline type.
     #[error(
         "the arena holds the pipeline `{found}` ({fingerprint}), not `{expected}`; share a `{expected}`, or load the other type"

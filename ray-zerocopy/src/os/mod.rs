@@ -3,7 +3,9 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `available_memory` | memory that the machine and the cgroups leave |
 //! | `byte_size` | sizes as text |
+//! | `cpu_placement` | affinity and niceness |
 //! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
 //! | `per_process` | a value for each process, with a new one after a fork |
@@ -14,7 +16,9 @@
 //! | `title` | process titles of workers |
 //! | `sys` | memory mappings, memfds, signals and the heap. The unsafe code of this folder |
 
+pub(crate) mod available_memory;
 pub(crate) mod byte_size;
+pub(crate) mod cpu_placement;
 pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod per_process;

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use super::Remote;
 use super::actors::Actors;
-use super::caller::{Caller, Options, STREAM_BUFFER, program};
+use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
 use super::ticket::{Ticket, TicketData};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
 use crate::engine::local::{Machine, broker};
-use crate::engine::settings::Settings;
+use crate::engine::pool_size::PoolSize;
+use crate::engine::served::Prewarm;
+use crate::engine::settings::{Cores, Settings};
 use crate::error::Result;
 use crate::error::device::DeviceError;
 use crate::error::ticket::TicketError;
@@ -76,6 +78,7 @@ pub struct ActorWrapper<P> {
     memory: MemoryPolicy,
     settings: Settings,
     deadline: Option<Duration>,
+    prewarm: Option<Prewarm>,
     backend: Arc<dyn Backend>,
     pipeline: PhantomData<fn() -> P>,
 }
@@ -116,6 +119,7 @@ impl<P: Root> ActorWrapper<P> {
             memory: MemoryPolicy::default(),
             settings: Settings::default(),
             deadline: None,
+            prewarm: None,
             pipeline: PhantomData,
         }
     }
@@ -162,6 +166,31 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
+    /// Sets the niceness of the actors: from -20, which is scheduled first, to 19, which is last. Default:
+    /// that of this process. Less than that needs a permission, see `ulimit -e`.
+    #[must_use]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.settings.niceness = Some(niceness);
+        self
+    }
+
+    /// Gives each of the actors cores of its own, as many as it has threads. They are shared if there are
+    /// not enough. By default, the kernel may move them to any core of this process.
+    #[must_use]
+    pub fn pin_cores(mut self) -> Self {
+        self.settings.cores = Cores::Own;
+        self
+    }
+
+    /// Sets the cores of each of the actors, in their order. After the last list comes the first one
+    /// again. Cores that this process may not use are an error of [`spawn`](Self::spawn), and so is any
+    /// placement on a Ray cluster, whose nodes have cores of their own.
+    #[must_use]
+    pub fn affinity(mut self, cores: impl IntoIterator<Item: Into<Vec<usize>>>) -> Self {
+        self.settings.cores = Cores::Listed(cores.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// Capacity of the queue: callers block when so many calls wait. Default: 1024.
     #[must_use]
     pub fn queue(mut self, calls: usize) -> Self {
@@ -175,6 +204,44 @@ impl<P: Root> ActorWrapper<P> {
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
+    }
+
+    /// Runs a function on each loaded pipeline before its first call: to compile kernels, to fill
+    /// caches, or to make the pages of the weights resident. A worker gets no call before that, when
+    /// it is started, added or replaced.
+    ///
+    /// A closure without captured variables is such a function. If it panics, that is an error of the
+    /// load, which names this place.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// # use ray_zerocopy::{Pipeline, ActorWrapper};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # #[ray_zerocopy::remote]
+    /// # impl Model {
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    /// #   pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+    /// # }
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # ray_zerocopy::init();
+    /// # let model = Model::new(&Device::flex());
+    /// let actors = ActorWrapper::new(&model)?.prewarm(|model| {
+    ///     model.predict(Tensor::ones([1, 4], &Device::flex()));
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The function is not part of an exported or serialised handle.
+    ///
+    /// # Errors
+    /// If workers cannot call the function, because it is in a shared library.
+    #[track_caller]
+    pub fn prewarm(mut self, function: fn(&mut P)) -> Result<Self> {
+        self.prewarm = Some(prewarm(function, std::panic::Location::caller())?);
+        Ok(self)
     }
 
     /// Executable of the actors, if it is not this one.
@@ -257,8 +324,8 @@ impl<P: Remote> ActorWrapper<P> {
     /// If a process cannot be started or cannot load the pipeline. The error names the process.
     pub fn spawn(&self, actors: usize) -> Result<Actors<P>> {
         let arena = self.backend.adopt(self.arena.clone())?;
-        let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory)?;
-        let settings = Settings { workers: actors.max(1), ..self.settings.clone() };
+        let program = program::<P>(arena, self.device.to_string(), self.strict, self.memory, self.prewarm.clone())?;
+        let settings = Settings { workers: PoolSize::fixed(actors), ..self.settings.clone() };
         let spec = ActorSpec { settings, program: Arc::clone(&program), has_streams: P::STREAMS };
         let EngineHandle(engine) = self.backend.actors(spec)?;
         let options = Options {
@@ -306,6 +373,7 @@ impl<P> Clone for ActorWrapper<P> {
             memory: self.memory,
             settings: self.settings.clone(),
             deadline: self.deadline,
+            prewarm: self.prewarm.clone(),
             backend: Arc::clone(&self.backend),
             pipeline: PhantomData,
         }

@@ -8,6 +8,7 @@ use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::Caller;
 use crate::engine::call::batch::batching::Batching;
+use crate::engine::queue::report::Drained;
 use crate::error::Result;
 use crate::error::call::Worker;
 use crate::report::table::Report;
@@ -107,6 +108,27 @@ impl<P: Remote> Actors<P> {
     /// Refuses new calls, runs the queued ones, and ends the actors. Returns when they have exited.
     pub fn shut_down(&self) {
         self.caller.engine.shut_down();
+    }
+
+    /// Runs the queued calls and refuses new ones, as [`shut_down`](Self::shut_down) does, but not longer
+    /// than `timeout`: the calls that are left then return errors. Returns how many those are.
+    pub fn drain(&self, timeout: Duration) -> Drained {
+        Drained::new(self.caller.engine.drain(timeout))
+    }
+
+    /// Replaces each actor's process, one after the other: an actor finishes its call, gets no further
+    /// one, and ends. The next actor is replaced when the new process has loaded the pipeline. No call
+    /// fails: calls of the one actor wait for its new process, and other calls go to other actors.
+    ///
+    /// The state of the actors is lost, as it is when one dies. An actor that is a thread loads its
+    /// pipeline again.
+    ///
+    /// # Errors
+    /// If a new process cannot be started or cannot load the pipeline: the other actors then keep their
+    /// processes. Also if the actors are shut down meanwhile, and always on a Ray cluster, where calls
+    /// are already on their way to an actor.
+    pub fn restart(&self) -> Result<()> {
+        Ok(self.caller.engine.restart()?)
     }
 
     /// Kills the actors at once. Queued and running calls return errors.

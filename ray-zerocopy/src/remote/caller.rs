@@ -1,5 +1,6 @@
 //! Calls: from a method and its arguments to a [`Pending`].
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, Receive, Reply};
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
-use crate::engine::sys::entry::FnToken;
+use crate::engine::served::Prewarm;
+use crate::engine::sys::entry::{Change, FnToken};
 use crate::error::call::{CallError, CallPart, StartError};
 use crate::pipeline::rebuild::Root;
 use crate::report::processes::report;
@@ -84,12 +86,22 @@ impl Method {
     }
 }
 
+/// Makes what a worker runs when it has loaded a pipeline of type `P`.
+pub(super) fn prewarm<P: 'static>(function: fn(&mut P), place: &Location<'_>) -> Result<Prewarm, CallError> {
+    let function = FnToken::of(Change(function)).map_err(|error| StartError::Pipeline {
+        pipeline: crate::error::type_name::<P>(),
+        reason: error.to_string(),
+    })?;
+    Ok(Prewarm { function, place: format!("{}:{}", place.file(), place.line()) })
+}
+
 /// Makes the program of a pipeline of type `P`.
 pub(super) fn program<P: Root>(
     arena: Arena,
     device: String,
     strict: bool,
     memory: MemoryPolicy,
+    prewarm: Option<Prewarm>,
 ) -> Result<Arc<Program>, CallError> {
     let load: crate::engine::served::Loader = loader::<P>;
     let named = P::loader().map(|name| Ok(FnToken::named(name)));
@@ -97,7 +109,7 @@ pub(super) fn program<P: Root>(
         pipeline: crate::error::type_name::<P>(),
         reason: error.to_string(),
     })?;
-    Ok(Arc::new(Program::new(arena, loader, device, strict, memory)))
+    Ok(Arc::new(Program::new(arena, loader, device, strict, memory).with_prewarm(prewarm)))
 }
 
 impl Caller {

@@ -1,13 +1,15 @@
 //! A loaded pipeline in a worker, which the engine calls a program.
 
+use std::time::Instant;
+
 use burn::tensor::Device;
 
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::served::MethodError;
-use crate::engine::served::{ItemSink, LoadRequest, LoadedProgram, Served};
-use crate::engine::sys::entry::FnToken;
+use crate::engine::served::{ItemSink, LoadRequest, LoadedProgram, Prewarm, Served};
+use crate::engine::sys::entry::{Change, FnToken};
 use crate::error::load::LoadError;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
@@ -21,17 +23,20 @@ struct HostedPipeline<P> {
     pipeline: P,
     arena: Arena,
     device: Device,
+    prewarm: Option<Prewarm>,
 }
 
 /// Loads a pipeline of type `P` in a worker.
 pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, LoadError> {
-    let LoadRequest { arena, device, strict } = request;
+    let LoadRequest { arena, device, strict, prewarm } = request;
     let device = device::device(&device)?;
     let loaded: Loaded<P> = load(&arena, &device)?;
     let loaded = if strict { loaded.strict()? } else { loaded };
     let (copied, decoding) = (loaded.copied().to_vec(), loaded.decode_time());
-    let served = Box::new(HostedPipeline { pipeline: loaded.into_inner(), arena, device });
-    Ok(LoadedProgram { served, copied, decoding })
+    let mut served = Box::new(HostedPipeline { pipeline: loaded.into_inner(), arena, device, prewarm });
+    let begun = Instant::now();
+    served.prewarm()?;
+    Ok(LoadedProgram { served, copied, decoding, prewarming: begun.elapsed() })
 }
 
 impl<P: Root> Served for HostedPipeline<P> {
@@ -55,12 +60,26 @@ impl<P: Root> Served for HostedPipeline<P> {
 }
 
 impl<P: Root> HostedPipeline<P> {
+    /// Runs the prewarm function, if there is one.
+    fn prewarm(&mut self) -> Result<(), LoadError> {
+        let Some(Prewarm { function, place }) = &self.prewarm else { return Ok(()) };
+        let failed = |reason: String| LoadError::Prewarm {
+            pipeline: self.arena.pipeline().to_owned(),
+            place: place.clone(),
+            reason,
+        };
+        let Change(run): Change<P> = function.resolve().map_err(|error| failed(error.to_string()))?;
+        panics::caught(|| run(&mut self.pipeline)).map_err(failed)
+    }
+
     /// Loads the pipeline again from the arena, since a panic may have left it half-changed.
     /// Returns the text of the panic, with an error of the load.
     fn renew(&mut self, panic: String) -> String {
         // Dropping the half-changed pipeline may panic again, as may decoding its copied fields.
-        let renewed =
-            panics::caught(|| load::<P>(&self.arena, &self.device).map(|new| self.pipeline = new.into_inner()));
+        let renewed = panics::caught(|| {
+            self.pipeline = load::<P>(&self.arena, &self.device)?.into_inner();
+            self.prewarm()
+        });
         match renewed {
             Ok(Ok(())) => panic,
             Ok(Err(error)) => format!("{panic}; the pipeline could not be loaded again: {error}"),

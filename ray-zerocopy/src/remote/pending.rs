@@ -129,7 +129,7 @@ impl<T> Pending<T> {
         self.check_process()?;
         let lone = self.lone.lock().take();
         if let Some(lone) = lone {
-            lone.receive(&|| self.answer.has_message());
+            drop(lone.receive(&|| self.answer.has_message()));
         }
         let answer = if self.taken { None } else { self.receive(None) };
         self.value(answer.unwrap_or_else(|| Err(self.lost())))

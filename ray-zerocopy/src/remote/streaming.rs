@@ -69,7 +69,7 @@ pub struct Streaming<T> {
     is_finished: bool,
     /// The process that made the call. A fork of it has this value too, but never gets an item.
     process: u32,
-    /// The right to receive the first reply on the reader's thread.
+    /// The right to receive on the reader's thread.
     lone: Mutex<Option<Box<dyn Receive>>>,
     canceller: Canceller,
     /// Wakes the thread that has waited last.
@@ -118,13 +118,15 @@ impl<T> Streaming<T> {
     }
 
     fn wait(&mut self, until: Option<Instant>) -> Option<Option<Result<T>>> {
-        let lone = self.lone.lock().take();
-        if let Some(lone) = lone {
-            if until.is_none() && self.process == process_id() {
-                lone.receive(&|| self.items.has_item() || self.answer.has_message());
-            } else {
-                self.give_up(lone);
-            }
+        let mut lone = self.lone.lock().take();
+        if let Some(right) = lone.take_if(|_| until.is_some() || self.process != process_id()) {
+            self.give_up(right);
+        }
+        if self.items.has_item() {
+            *self.lone.lock() = lone;
+        } else if let Some(right) = lone {
+            let right = right.receive(&|| self.items.has_item() || self.answer.has_message());
+            *self.lone.lock() = right;
         }
         let waker = self.unpark();
         let mut context = Context::from_waker(&waker);

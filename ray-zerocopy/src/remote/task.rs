@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Remote;
 use super::batch_method::Batchers;
-use super::caller::{Caller, Options, STREAM_BUFFER, program};
+use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
@@ -96,7 +96,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// If the pipeline's code cannot be named to workers. An arena of another pipeline is an error
     /// of the first call.
     pub fn from_arena_on(backend: &impl Backend, arena: Arena) -> Result<Self> {
-        let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default())?;
+        let program = program::<P>(backend.adopt(arena)?, "cpu".to_owned(), false, MemoryPolicy::default(), None)?;
         let options = Options {
             deadline: None,
             attempts: 3,
@@ -117,7 +117,8 @@ impl<P: Remote> TaskWrapper<P> {
 
     fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {
         let old = &self.caller.program;
-        let program = Arc::new(Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory));
+        let program = Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory);
+        let program = Arc::new(program.with_prewarm(old.prewarm.clone()));
         self.changed(|caller| caller.program = program)
     }
 
@@ -165,6 +166,45 @@ impl<P: Remote> TaskWrapper<P> {
         let Program { ref device, strict, .. } = *self.caller.program;
         let device = device.clone();
         self.reprogram(device, strict, memory)
+    }
+
+    /// Runs a function on each loaded pipeline before its first call: to compile kernels, to fill
+    /// caches, or to make the pages of the weights resident. A worker gets no call before that, when
+    /// it is started, added or replaced.
+    ///
+    /// A closure without captured variables is such a function. If it panics, that is an error of the
+    /// load, which names this place.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// # use ray_zerocopy::{Pipeline, TaskWrapper};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # #[ray_zerocopy::remote]
+    /// # impl Model {
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    /// #   pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+    /// # }
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # ray_zerocopy::init();
+    /// # let model = Model::new(&Device::flex());
+    /// let tasks = TaskWrapper::new(&model)?.prewarm(|model| {
+    ///     model.predict(Tensor::ones([1, 4], &Device::flex()));
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If workers cannot call the function, because it is in a shared library.
+    #[track_caller]
+    pub fn prewarm(self, function: fn(&mut P)) -> Result<Self> {
+        let prewarm = prewarm(function, std::panic::Location::caller())?;
+        let Program { arena, loader, device, strict, memory, .. } = &*self.caller.program;
+        let program = Program::new(arena.clone(), loader.clone(), device.clone(), *strict, *memory);
+        let program = Arc::new(program.with_prewarm(Some(prewarm)));
+        Ok(self.changed(|caller| caller.program = program))
     }
 
     /// Deadline of a call, which includes its time in the queue. A worker that still runs the call

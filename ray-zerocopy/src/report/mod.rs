@@ -13,3 +13,4 @@ pub(crate) mod table;
 pub use self::scan::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 pub use self::table::{ProcessReport, Report};
 pub use crate::engine::call::batch::stats::BatchReport;
+pub use crate::engine::queue::report::PoolReport;

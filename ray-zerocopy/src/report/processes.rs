@@ -41,7 +41,8 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         }
         processes.push(row);
     }
-    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new() })
+    let pool = engine.pool().filter(|pool| pool.min < pool.max);
+    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool })
 }
 
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the
@@ -78,7 +79,7 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
-    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new() })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool: None })
 }
 
 /// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::call::batch::stats::BatchReport;
+use crate::engine::queue::report::PoolReport;
 use crate::os::byte_size::mib;
 
 /// Memory that one process maps and costs, in bytes.
@@ -71,6 +72,9 @@ pub struct Report {
     /// The batches of each method, if the wrapper puts calls together.
     #[serde(default)]
     pub batches: Vec<BatchReport>,
+    /// How the pool has grown and shrunk, if it has a range of workers.
+    #[serde(default)]
+    pub pool: Option<PoolReport>,
 }
 
 impl Report {
@@ -147,6 +151,9 @@ impl fmt::Display for Report {
         for batches in &self.batches {
             write!(f, "\n{batches}")?;
         }
+        if let Some(pool) = &self.pool {
+            write!(f, "\n{pool}")?;
+        }
         if self.hidden > 0 {
             write!(f, "\nprocesses that this user may not inspect: {}", self.hidden)?;
         }
@@ -187,6 +194,7 @@ mod tests {
             processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)],
             hidden: 3,
             batches: Vec::new(),
+            pool: None,
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();

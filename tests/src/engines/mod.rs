@@ -6,8 +6,10 @@
 pub mod actors;
 pub mod batches;
 pub mod cancellation;
+pub mod elastic;
 pub mod failures;
 pub mod graphs;
+pub mod lifecycle;
 pub mod models;
 pub mod stream_model;
 pub mod streams;
@@ -58,12 +60,13 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
     wrapper.threads_per_worker(1).spawn(count).expect("the actors start")
 }
 
-/// Expands to a module with one test for each function of the suite, run on an engine.
+/// Expands to a module with one test for each function of the suite, run on an engine. With `elastic`,
+/// the part of the suite for pools that grow and shrink.
 #[macro_export]
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, cancellation, failures, graphs, streams, tasks};
+            use $crate::engines::{actors, batches, cancellation, failures, graphs, lifecycle, streams, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -89,10 +92,27 @@ macro_rules! engine_conforms {
                 streams::dead_worker_ends_the_stream streams::deadline_ends_a_stream
                 streams::actor_keeps_its_state_between_streams streams::stream_outlives_its_wrapper
                 streams::closing_workers_finish_their_streams
+                lifecycle::actor_is_prewarmed_before_its_first_call lifecycle::worker_of_tasks_is_prewarmed
+                lifecycle::panic_of_a_prewarm_function_is_a_load_error lifecycle::draining_runs_what_is_queued
+                lifecycle::draining_aborts_what_takes_too_long
                 graphs::calls_of_a_graph_run_as_one graphs::graph_without_rows_is_refused
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls
+            );
+        }
+    };
+    (elastic $module:ident, $engine:ty) => {
+        mod $module {
+            use $crate::engines::{elastic, lifecycle};
+
+            $crate::engine_conforms!(@tests $engine;
+                elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
+                elastic::lone_calls_do_not_grow_a_pool elastic::shrinking_loses_no_call
+                elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
+                elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
+                lifecycle::restart_replaces_every_actor lifecycle::restart_of_a_closed_pool_is_an_error
+                lifecycle::restart_keeps_the_size_of_an_elastic_pool
             );
         }
     };

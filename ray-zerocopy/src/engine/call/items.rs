@@ -1,6 +1,7 @@
 //! The items of a stream, on their way from the worker to the reader.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const CHECK: Duration = Duration::from_millis(100);
 pub(crate) struct Items {
     window: u64,
     state: Mutex<State>,
+    /// Whether an item waits for the reader, who may look often.
+    has_item: AtomicBool,
     /// Notified when a worker in this process may go on.
     room: Condvar,
 }
@@ -57,7 +60,7 @@ impl Items {
     /// Creates a stream of which at most `window` items wait for the reader.
     pub(crate) fn new(window: usize) -> Self {
         let window = u64::try_from(window).unwrap_or(u64::MAX).max(1);
-        Self { window, state: Mutex::default(), room: Condvar::default() }
+        Self { window, state: Mutex::default(), has_item: AtomicBool::new(false), room: Condvar::default() }
     }
 
     /// Number of items that may wait for the reader.
@@ -100,6 +103,7 @@ impl Items {
             }
             state.has_begun = true;
             state.waiting.push_back(item);
+            self.has_item.store(true, Ordering::Release);
             state.reader.take()
         };
         wake(reader);
@@ -130,6 +134,7 @@ impl Items {
             }
             return Next::None;
         };
+        self.has_item.store(!state.waiting.is_empty(), Ordering::Release);
         state.taken += 1;
         let has_room = state.limit(self.window) - state.told >= self.window.div_ceil(2);
         drop(state);
@@ -139,7 +144,7 @@ impl Items {
 
     /// Returns `true` if an item waits for the reader.
     pub(crate) fn has_item(&self) -> bool {
-        !self.state.lock().waiting.is_empty()
+        self.has_item.load(Ordering::Acquire)
     }
 
     /// Returns `true` if any item has arrived: the call cannot be repeated then.

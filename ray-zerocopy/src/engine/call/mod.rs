@@ -135,9 +135,10 @@ impl Call {
 /// The caller's exclusive right to receive the result of its call. Dropping it returns the right to
 /// the engine.
 pub(crate) trait Receive: Send {
-    /// Receives and delivers the result, unless another thread does. May block until the result is
-    /// there, or return earlier. `has_arrived` returns whether it is there.
-    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool);
+    /// Receives and delivers the result or the next item, unless another thread does. May block until it
+    /// is there, or return earlier. `has_arrived` returns whether it is there. Returns the right to receive
+    /// what follows an item, if the caller keeps it.
+    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>>;
 
     /// Returns `true` if no other thread receives the result as long as this value exists.
     fn is_exclusive(&self) -> bool {

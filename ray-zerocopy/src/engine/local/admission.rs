@@ -18,9 +18,11 @@ impl Dispatcher {
             Ok(scheduler) => scheduler,
             Err(error) => return Err(Box::new((call, error))),
         };
-        let Next { assignment, unread } = scheduler.submit(call);
+        let next = scheduler.submit(call);
         self.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
+        self.queue.wake_supervisors(&next);
+        let Next { assignment, unread, .. } = next;
         if let Some(conn) = unread {
             conn.hand_to_supervisor();
         }

@@ -67,6 +67,10 @@ impl Child {
         Some(Self { handle: Handle { pid, pidfd: pidfd.ok() }, ended })
     }
 
+    pub(super) fn raw_pid(&self) -> Pid {
+        self.handle.pid
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.handle.pid.as_raw_nonzero().get().unsigned_abs()
     }

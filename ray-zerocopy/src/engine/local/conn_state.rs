@@ -119,6 +119,11 @@ pub(super) struct ConnState<C: QueuedCall> {
     loaded: HashSet<u64>,
     /// Number of replies of the process.
     replies: u64,
+    /// Whether another thread needs the worker while a caller reads.
+    is_needed: bool,
+    /// Number of items after which a caller has paused, and that number at the last heartbeat.
+    pauses: u64,
+    pauses_before: u64,
     /// A panic that the process has reported since its last reply.
     panic: Option<String>,
 }
@@ -132,6 +137,9 @@ impl<C: QueuedCall> ConnState<C> {
             cancelled: 0,
             loaded: HashSet::new(),
             replies: 0,
+            is_needed: false,
+            pauses: 0,
+            pauses_before: 0,
             panic: None,
         }
     }
@@ -192,6 +200,7 @@ impl<C: QueuedCall> ConnState<C> {
             Phase::InFlight { .. } | Phase::Closed => NextReader::Any,
         };
         self.serial += 1;
+        self.is_needed = false;
         let stays_unread = inline && next_reader == NextReader::Any && matches!(job, InFlight::Call(_));
         let reader = if next_reader == NextReader::Reading { Reader::Supervisor } else { Reader::Unread };
         self.phase = Phase::InFlight { job, reader, since: now };
@@ -218,6 +227,11 @@ impl<C: QueuedCall> ConnState<C> {
     pub(super) fn hand_to_supervisor(&mut self) -> Effect {
         match &mut self.phase {
             Phase::InFlight { reader: Reader::Unread, .. } => self.read_by_supervisor(),
+            Phase::InFlight { reader: Reader::Caller, .. } => {
+                // If it reads a stream, it does not go on after the next item.
+                self.is_needed = true;
+                Effect::None
+            }
             Phase::Idle(next_reader @ NextReader::Any) => {
                 *next_reader = NextReader::Supervisor;
                 Effect::None
@@ -236,6 +250,19 @@ impl<C: QueuedCall> ConnState<C> {
             }
             Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => false,
         }
+    }
+
+    /// Leaves what follows an item of job `serial` unread, which the caller has read. Makes the
+    /// supervisor the reader if another thread needs the worker, or this side has hung up.
+    pub(super) fn pause(&mut self, serial: u64) -> Effect {
+        if self.is_needed || self.link != Link::Open || self.serial != serial {
+            return self.read_by_supervisor().max(Effect::WakeSupervisor);
+        }
+        if let Phase::InFlight { reader: reader @ Reader::Caller, .. } = &mut self.phase {
+            *reader = Reader::Unread;
+            self.pauses += 1;
+        }
+        Effect::None
     }
 
     /// Makes the supervisor the reader of the reply to job `serial`, because its caller stops
@@ -261,8 +288,12 @@ impl<C: QueuedCall> ConnState<C> {
         reads || self.link != Link::Open
     }
 
-    /// Makes the supervisor the reader of a reply that was left unread for a whole heartbeat.
+    /// Makes the supervisor the reader of a reply that was left unread for a whole heartbeat. A caller
+    /// that has read items meanwhile goes on.
     pub(super) fn heartbeat(&mut self) {
+        if std::mem::replace(&mut self.pauses_before, self.pauses) != self.pauses {
+            return;
+        }
         if let Phase::InFlight { reader: reader @ Reader::Unread, .. } = &mut self.phase {
             *reader = Reader::Supervisor;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::conn_state::ReplyTo;
 use super::worker_conn::{ReadBy, SendError, WorkerConn};
+use super::worker_memory::WorkerMemory;
 use crate::engine::call::Call;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
@@ -34,13 +35,24 @@ pub(super) struct Dispatcher {
     pub(super) queue: CallQueue<WorkerConn>,
     /// Notified when the pool closes, for a supervisor that waits before it starts another process.
     pub(super) restart: Condvar,
+    memory: WorkerMemory,
 }
 
 impl Dispatcher {
     pub(super) fn new(settings: Settings, program: Option<Arc<Program>>) -> Self {
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let queue = CallQueue::new(settings.workers, settings.queue, ready_when);
-        Self { settings, program, queue, restart: Condvar::default() }
+        let queue = CallQueue::new(&settings, ready_when);
+        Self { settings, program, queue, restart: Condvar::default(), memory: WorkerMemory::default() }
+    }
+
+    /// Checks that there is memory for the workers that are starting. The error is the reason why there
+    /// is not.
+    pub(super) fn check_memory(&self) -> Result<(), String> {
+        let (pids, starting) = {
+            let scheduler = self.queue.lock();
+            (scheduler.connections().map(|conn| conn.worker.pid).collect::<Vec<_>>(), scheduler.starting())
+        };
+        self.memory.check(&pids, starting, self.settings.memory_reserve)
     }
 
     /// Rejects new calls. Workers run the queued ones and then exit.
@@ -65,6 +77,7 @@ impl Dispatcher {
     fn notify_lifecycle(&self) {
         self.queue.progress.notify_all();
         self.restart.notify_all();
+        self.queue.wanted.notify_all();
         self.queue.timer.notify_all();
     }
 
@@ -233,7 +246,7 @@ impl Dispatcher {
     /// Requeues a call whose worker ended before it received the call. That costs no attempt for a
     /// limited number of times.
     pub(super) fn requeue_undelivered(&self, worker: Worker, mut call: Call) -> Option<Assignment> {
-        let workers = if call.pinned.is_some() { 1 } else { self.settings.workers };
+        let workers = if call.pinned.is_some() { 1 } else { self.settings.workers.max };
         let limit = UNDELIVERED.saturating_mul(u32::try_from(workers).unwrap_or(u32::MAX));
         if call.attempts().count_undelivered(limit) {
             return self.requeue(call);
@@ -247,9 +260,11 @@ impl Dispatcher {
         let deadline = QueuedCall::deadline(&call);
         let mut scheduler = self.queue.lock();
         match scheduler.requeue(call) {
-            Ok(Next { assignment, unread }) => {
+            Ok(next) => {
                 self.queue.wake_timer(&scheduler, deadline);
                 drop(scheduler);
+                self.queue.wake_supervisors(&next);
+                let Next { assignment, unread, .. } = next;
                 if let Some(conn) = unread {
                     conn.hand_to_supervisor();
                 }
@@ -280,8 +295,7 @@ impl Dispatcher {
 
     /// Records the start of a worker's process, or why it failed.
     pub(super) fn process_started(&self, index: usize, result: Result<Arc<WorkerConn>, CallError>) {
-        self.queue.lock().process_started(index, result);
-        self.queue.progress.notify_all();
+        self.queue.process_started(index, result);
     }
 
     /// Records that a worker has loaded a program, or why it could not.

@@ -12,10 +12,14 @@
 //!   at the next heartbeat.
 //!
 //! A reply that stays in the socket until then does not delay other calls.
+//!
+//! The items of a stream are replies too. Its caller reads them one by one, and the supervisor becomes
+//! the reader if the caller reads none for a whole heartbeat.
 
 use std::sync::Arc;
 
 use super::dispatch::Dispatcher;
+use super::protocol::Answer;
 use super::transport::Event;
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Receive;
@@ -30,19 +34,22 @@ pub(crate) struct InlineReceiver {
 }
 
 impl Receive for InlineReceiver {
-    /// Returns when the call is answered, or when the supervisor reads the reply. In both cases the
-    /// caller waits for the answer next.
-    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) {
+    /// Returns when the call is answered or an item has arrived, or when the supervisor reads. The
+    /// caller of a stream keeps reading, as long as no other call needs the worker.
+    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>> {
         if !self.conn.read_by_caller(self.serial) {
-            return;
+            return None;
         }
         // The reply to a small call arrives before this thread would be asleep.
         spin_and_yield(|| self.conn.is_readable());
         match self.conn.receive() {
             Ok(Event::Message(received)) => {
+                let is_item = matches!(received.message, (_, Answer::Item));
                 if self.dispatcher.handle_reply(&self.conn, received).is_some() {
                     // It was not a reply to the current job: the supervisor replaces the worker.
                     self.conn.hang_up();
+                } else if is_item && self.conn.pause(self.serial) {
+                    return Some(self);
                 }
             }
             Ok(Event::Gone(delivery)) => self.conn.leave_to_supervisor(self.serial, Some(delivery)),
@@ -55,6 +62,7 @@ impl Receive for InlineReceiver {
             }
             Err(_) => self.conn.hang_up(),
         }
+        None
     }
 }
 

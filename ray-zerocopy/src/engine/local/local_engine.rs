@@ -15,6 +15,7 @@ use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::start_error;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
 use crate::engine::timer;
@@ -29,6 +30,8 @@ pub(crate) struct LocalEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
+    /// Held by a thread that replaces the workers.
+    restarting: Mutex<()>,
     /// The process that has the threads. A fork has a copy of this value, but not the threads.
     owner: u32,
 }
@@ -44,6 +47,7 @@ impl LocalEngine {
             );
             return Err(StartError::Pool { reason }.into());
         }
+        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
         crate::os::sys::malloc::trim();
         if let (Some(other), Some(own)) = (&settings.program, &program)
             && !own.loader.is_named()
@@ -60,7 +64,7 @@ impl LocalEngine {
     }
 
     fn start_threads(settings: Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
-        let workers = settings.workers;
+        let workers = settings.workers.max;
         // Before any thread can panic: setting a hook in a thread that panics is a second panic.
         crate::panics::prepare();
         let dispatcher = Arc::new(Dispatcher::new(settings, program));
@@ -68,10 +72,13 @@ impl LocalEngine {
             dispatcher: Arc::clone(&dispatcher),
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
+            restarting: Mutex::default(),
             owner: process_id(),
         });
         let timer = Arc::clone(&dispatcher);
-        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || run_deadline_timer(&timer.queue))?;
+        engine.spawn("ray-zerocopy deadlines".to_owned(), 0, move || {
+            run_deadline_timer(&timer.queue, |assignment| timer.send(assignment));
+        })?;
         for index in 0..workers {
             let dispatcher = Arc::clone(&dispatcher);
             // A supervisor is not expected to panic. If it does, its call fails, and its worker
@@ -147,6 +154,29 @@ impl LocalEngine {
         self.join();
     }
 
+    /// Runs the queued calls, but not longer than `timeout`, and kills the workers then. Returns the
+    /// number of calls that have failed.
+    pub(super) fn drain(&self, timeout: Duration) -> usize {
+        if self.is_fork() {
+            return 0;
+        }
+        self.dispatcher.drain();
+        let left = self.dispatcher.queue.wait_until_over(timeout);
+        self.dispatcher.abort();
+        self.join();
+        left
+    }
+
+    /// Replaces each worker process, one after the other.
+    pub(super) fn restart(&self) -> Result<(), CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("restart"));
+        }
+        // One restart at a time: a second one begins when the first has ended.
+        let _guard = self.restarting.lock();
+        self.dispatcher.queue.restart(|| self.dispatcher.assign_all())
+    }
+
     /// Waits for the threads.
     fn join(&self) {
         // The engine may be dropped on one of its own threads, which cannot join itself: an answer
@@ -163,6 +193,11 @@ impl LocalEngine {
             // unwinds.
             drop(thread.join());
         }
+    }
+
+    /// How the pool has grown and shrunk.
+    pub(super) fn report(&self) -> PoolReport {
+        self.dispatcher.queue.lock().pool_report()
     }
 
     /// Returns `true` in a fork of the process that has the threads and the workers. A fork must
@@ -193,7 +228,7 @@ impl Drop for LocalEngine {
 
 impl Engine for LocalEngine {
     fn size(&self) -> usize {
-        self.dispatcher.settings.workers
+        self.dispatcher.settings.workers.max
     }
 
     fn is_open(&self) -> bool {
@@ -211,6 +246,14 @@ impl Engine for LocalEngine {
 
     fn abort(&self) {
         Self::abort(self);
+    }
+
+    fn drain(&self, timeout: Duration) -> usize {
+        Self::drain(self, timeout)
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Self::restart(self)
     }
 
     fn submit(&self, call: Call, wait: bool) -> Submitted {
@@ -251,6 +294,10 @@ impl Engine for LocalEngine {
             return Vec::new();
         }
         self.dispatcher.queue.lock().connections().map(|conn| conn.worker).collect()
+    }
+
+    fn pool(&self) -> Option<PoolReport> {
+        Some(self.report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

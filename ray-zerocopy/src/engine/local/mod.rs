@@ -13,6 +13,7 @@
 //! | `supervisor` | one thread for each worker: starts its process, reads its replies, and detects its end |
 //! | `process` | starts and ends a worker process |
 //! | `child` | waits for a child process and kills it |
+//! | `worker_memory` | memory that a worker takes |
 //! | `executable` | the command that starts this program again |
 //! | `worker` | the other side: main loop of a worker process |
 //! | `call_inbox` | what the worker is told about the call that it runs |
@@ -40,6 +41,7 @@ mod supervisor;
 pub(crate) mod transport;
 pub(crate) mod worker;
 mod worker_conn;
+mod worker_memory;
 
 #[cfg(test)]
 mod conn_state_tests;

@@ -8,7 +8,9 @@ use super::local_engine::LocalEngine;
 use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
-use crate::engine::settings::Settings;
+use crate::engine::pool_size::PoolSize;
+use crate::engine::queue::report::{Drained, PoolReport};
+use crate::engine::settings::{Cores, Settings};
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
 
@@ -56,12 +58,36 @@ impl LocalPool {
         self.0.workers()
     }
 
+    /// Returns how the pool has grown and shrunk, and why it did not grow.
+    pub fn report(&self) -> PoolReport {
+        self.0.report()
+    }
+
     /// Runs the queued calls, rejects new ones, and ends the workers. Returns when they have ended.
     ///
     /// Dropping the last clone has the same effect, or that of
     /// [`shut_down_now`](Self::shut_down_now) if the thread panics.
     pub fn shut_down(&self) {
         self.0.end();
+    }
+
+    /// Runs the queued calls and rejects new ones, as [`shut_down`](Self::shut_down) does, but not longer
+    /// than `timeout`: the calls that are left then fail. Returns how many those are.
+    pub fn drain(&self, timeout: Duration) -> Drained {
+        Drained::new(self.0.drain(timeout))
+    }
+
+    /// Replaces each worker process, one after the other: a worker finishes its call, gets no further
+    /// one, and ends. The next worker is replaced when the new process has started. No call fails.
+    ///
+    /// A worker above the least number of an elastic pool is started again when a call needs it. A new
+    /// process loads a pipeline with the first call of it.
+    ///
+    /// # Errors
+    /// If a new process cannot be started, or the pool is shut down meanwhile. The other workers then
+    /// keep their processes.
+    pub fn restart(&self) -> Result<(), CallError> {
+        self.0.restart()
     }
 
     /// Kills the workers immediately. Queued and running calls fail.
@@ -81,10 +107,31 @@ impl std::fmt::Debug for LocalPool {
 pub struct LocalPoolBuilder(Settings);
 
 impl LocalPoolBuilder {
-    /// Sets the number of worker processes. Default: one for each core.
+    /// Sets the number of worker processes: a number, or a range in which it changes with the load.
+    /// Default: one for each core.
+    ///
+    /// With a range, the pool starts with its first number of workers, which may be 0. It grows when
+    /// calls wait, if there is memory for another worker, and shrinks when workers have been
+    /// [idle](Self::idle). A range without a worker is an error of the start.
     #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.0.workers = workers.max(1);
+    pub fn workers(mut self, workers: impl Into<PoolSize>) -> Self {
+        self.0.workers = workers.into();
+        self
+    }
+
+    /// Sets the time without a call after which a worker above the least number ends. Only for a
+    /// [range](Self::workers) of workers. Default: 30 seconds.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.0.idle = idle;
+        self
+    }
+
+    /// Sets the memory, in bytes, that stays available to other programs when the pool grows. It does
+    /// not grow into it. Default: 0, so that a worker is started if it just fits.
+    #[must_use]
+    pub fn memory_reserve(mut self, bytes: u64) -> Self {
+        self.0.memory_reserve = bytes;
         self
     }
 
@@ -93,6 +140,30 @@ impl LocalPoolBuilder {
     #[must_use]
     pub fn threads_per_worker(mut self, threads: usize) -> Self {
         self.0.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets the niceness of the workers: from -20, which is scheduled first, to 19, which is last. Default:
+    /// that of this process. Less than that needs a permission, see `ulimit -e`.
+    #[must_use]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.0.niceness = Some(niceness);
+        self
+    }
+
+    /// Gives each of the workers cores of its own, as many as it has threads. They are shared if there are
+    /// not enough. By default, the kernel may move them to any core of this process.
+    #[must_use]
+    pub fn pin_cores(mut self) -> Self {
+        self.0.cores = Cores::Own;
+        self
+    }
+
+    /// Sets the cores of each of the workers, in their order. After the last list comes the first one
+    /// again. Cores that this process may not use are an error of the start.
+    #[must_use]
+    pub fn affinity(mut self, cores: impl IntoIterator<Item: Into<Vec<usize>>>) -> Self {
+        self.0.cores = Cores::Listed(cores.into_iter().map(Into::into).collect());
         self
     }
 

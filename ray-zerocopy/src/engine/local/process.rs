@@ -38,6 +38,8 @@ impl Process {
         let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let child = spawn(index, settings, theirs)?;
         let mut process = Self(Child::new(child).ok_or("the system returned an invalid process id")?);
+        // Before it starts threads to compute with, which inherit both.
+        settings.placement(index).apply(Some(process.0.raw_pid()))?;
         let until = Instant::now().checked_add(timeout);
         loop {
             let look = Instant::now() + LOOK;

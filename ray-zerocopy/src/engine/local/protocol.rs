@@ -4,7 +4,7 @@
 //! and the next request is sent after it. Both carry the request's number, so that an answer cannot be
 //! matched to another request.
 
-use crate::engine::served::MethodError;
+use crate::engine::served::{MethodError, Prewarm};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,15 @@ use crate::tensor::copied::CopiedTensor;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Load a program. The message carries the file descriptors of its arena.
-    Load { key: u64, loader: FnToken, device: String, strict: bool, memory: MemoryPolicy, arena: Handle },
+    Load {
+        key: u64,
+        loader: FnToken,
+        device: String,
+        strict: bool,
+        memory: MemoryPolicy,
+        prewarm: Option<Prewarm>,
+        arena: Handle,
+    },
     /// Run a method of a loaded program. The message carries the arguments. `items` is the number of
     /// items that may be sent, if the method returns a stream.
     Call { key: u64, handler: FnToken, items: Option<u64> },

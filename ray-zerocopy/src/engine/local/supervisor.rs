@@ -49,25 +49,36 @@ impl Supervisor {
     /// Runs until the pool closes and no queued call needs this worker.
     pub(super) fn run(mut self) {
         loop {
-            if self.dispatcher.queue.lock().retire(self.index) {
+            let Some(is_additional) = self.dispatcher.queue.wait_until_wanted(self.index) else {
                 return self.dispatcher.queue.timer.notify_one();
-            }
+            };
             let settings = &self.dispatcher.settings;
+            if is_additional && let Err(reason) = self.dispatcher.check_memory() {
+                self.start_failed(&reason, is_additional);
+                continue;
+            }
             match Process::start(self.index, settings, || !self.is_aborting()) {
                 Ok((process, connection)) => {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {
                         Ok(()) => self.run_process(process, &Arc::new(WorkerConn::new(worker, connection))),
-                        Err(error) => self.start_failed(&format!("its socket timeout could not be set: {error}")),
+                        Err(error) => {
+                            let reason = format!("its socket timeout could not be set: {error}");
+                            self.start_failed(&reason, is_additional);
+                        }
                     }
                 }
-                Err(reason) => self.start_failed(&reason),
+                Err(reason) => self.start_failed(&reason, is_additional),
             }
         }
     }
 
-    /// Records that no process could be started, and pauses before the next attempt.
-    fn start_failed(&self, reason: &str) {
+    /// Records that no process could be started, and pauses before the next attempt. An additional
+    /// worker becomes dormant instead, if there is another one.
+    fn start_failed(&self, reason: &str, is_additional: bool) {
+        if is_additional && self.dispatcher.queue.growth_failed(self.index, reason) {
+            return;
+        }
         self.dispatcher.process_started(self.index, Err(start_error(self.index, reason)));
         self.dispatcher.charge_failed_start(self.index, reason, BACK_OFF);
         self.dispatcher.wait_before_restart(BACK_OFF);

@@ -221,13 +221,13 @@ fn serve(
     let nothing = Outgoing::default();
     let (serial, message) = request.message;
     match message {
-        Request::Load { key, loader, device, strict, memory, arena } => {
+        Request::Load { key, loader, device, strict, memory, prewarm, arena } => {
             let begun = Instant::now();
             let arena = Arena::from_handle(&arena, request.fds).map_err(Into::into);
-            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory)) {
-                Ok((LoadedProgram { served, copied, decoding }, memory)) => {
+            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory, prewarm)) {
+                Ok((LoadedProgram { served, copied, decoding, prewarming }, memory)) => {
                     programs.insert(key, served);
-                    let took = begun.elapsed().saturating_sub(memory.took);
+                    let took = begun.elapsed().saturating_sub(memory.took + prewarming);
                     answer(connection, serial, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
                 }
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),

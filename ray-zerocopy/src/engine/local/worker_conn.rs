@@ -151,6 +151,15 @@ impl WorkerConn {
         self.state.lock().conn.read_by_caller(serial)
     }
 
+    /// Leaves what follows an item of job `serial` unread, since the caller reads it later. Returns
+    /// `false` if the supervisor has become the reader.
+    pub(super) fn pause(&self, serial: u64) -> bool {
+        let mut state = self.state.lock();
+        let effect = state.conn.pause(serial);
+        self.apply(&state, effect);
+        effect == Effect::None
+    }
+
     /// Makes the supervisor the reader of the reply to job `serial`, because its caller stops
     /// reading.
     pub(super) fn leave_to_supervisor(&self, serial: u64, eof: Option<Delivery>) {
@@ -323,6 +332,7 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
         device: program.device.clone(),
         strict: program.strict,
         memory: program.memory,
+        prewarm: program.prewarm.clone(),
         arena: program.arena.handle(),
     };
     match job {

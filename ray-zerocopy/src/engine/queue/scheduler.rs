@@ -10,10 +10,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::elastic::Elastic;
 use super::job::{Job, QueuedCall};
 use super::worker_slot::{FirstStart, Process, ReadyWhen, WorkerSlot};
+use crate::engine::pool_size::PoolSize;
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
+use crate::os::sync::now;
 
 /// A worker, as the queue sees it.
 pub(in crate::engine) trait PoolWorker {
@@ -40,6 +43,8 @@ pub(in crate::engine) struct Next<C: QueuedCall, W> {
     /// A connection whose reply no thread reads. Its supervisor has to read it now, because another
     /// call may need the worker.
     pub(in crate::engine) unread: Option<Arc<W>>,
+    /// Whether supervisors of dormant workers have to be notified.
+    pub(in crate::engine) wakes_supervisors: bool,
 }
 
 /// Result of the admission check of a call.
@@ -73,16 +78,16 @@ pub(in crate::engine) struct Scheduler<C, W> {
     lifecycle: Lifecycle,
     ready_when: ReadyWhen,
     /// Calls that any worker may run.
-    queue: VecDeque<C>,
-    slots: Vec<WorkerSlot<C, W>>,
+    pub(super) queue: VecDeque<C>,
+    pub(super) slots: Vec<WorkerSlot<C, W>>,
     /// Workers without a job. The last to become idle is the first to get one, because its memory
     /// is in the CPU's caches.
-    idle: Vec<usize>,
+    pub(super) idle: Vec<usize>,
     /// The connection whose reply no thread reads yet, because its caller may do that: see
     /// `local/inline_wait`.
     unread: Option<Arc<W>>,
     /// Number of calls that were cancelled since cancelled calls were last taken from the queue.
-    cancelled: usize,
+    pub(super) cancelled: usize,
     /// Number of callers that wait for space in the queue.
     pub(in crate::engine) waiting_callers: usize,
     /// Time until which the deadline thread sleeps.
@@ -90,21 +95,24 @@ pub(in crate::engine) struct Scheduler<C, W> {
     /// Time when a call of the shared queue last lost an attempt because no process could be
     /// started.
     last_failed_start: Option<Instant>,
+    pub(super) elastic: Elastic,
 }
 
 impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
-    pub(in crate::engine) fn new(workers: usize, ready_when: ReadyWhen) -> Self {
+    pub(in crate::engine) fn new(size: PoolSize, idle: Duration, ready_when: ReadyWhen) -> Self {
+        let slot = |index| if index < size.min { WorkerSlot::new() } else { WorkerSlot::dormant() };
         Self {
             lifecycle: Lifecycle::Open,
             ready_when,
             queue: VecDeque::new(),
-            slots: (0..workers).map(|_| WorkerSlot::new()).collect(),
+            slots: (0..size.max).map(slot).collect(),
             idle: Vec::new(),
             unread: None,
             cancelled: 0,
             waiting_callers: 0,
             timer_wakes_at: None,
             last_failed_start: None,
+            elastic: Elastic::new(size, idle),
         }
     }
 
@@ -125,6 +133,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Returns the processes that have loaded a program, and their reports.
     pub(in crate::engine) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
         self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))
+    }
+
+    /// Returns the reports of each worker on the programs that it has loaded.
+    pub(in crate::engine) fn all_reports(&self) -> impl Iterator<Item = impl Iterator<Item = &Attached>> {
+        self.slots.iter().map(|slot| slot.loaded.values())
     }
 
     pub(in crate::engine) fn is_open(&self) -> bool {
@@ -188,13 +201,17 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Adds a call. If it is assigned immediately, no thread reads its reply yet.
     pub(in crate::engine) fn submit(&mut self, call: C) -> Next<C, W> {
+        if self.queue.is_empty() && self.is_elastic() {
+            // Those that were cancelled have left the queue.
+            self.cancelled = 0;
+        }
         self.queue_of(&call).push_back(call);
         let assignment = self.assign();
         let conn = assignment.as_ref().map(|assignment| Arc::clone(&assignment.conn));
         // The supervisor has to read an earlier unread reply, since its call is not the only one
         // any more.
         let unread = std::mem::replace(&mut self.unread, conn);
-        Next { assignment, unread }
+        Next { assignment, unread, wakes_supervisors: self.wake() }
     }
 
     /// Requeues a call at the front of the queue from which it was assigned.
@@ -208,7 +225,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         }
         self.queue_of(&call).push_front(call);
         let assignment = self.assign();
-        Ok(Next { assignment, unread: self.unread.take() })
+        Ok(Next { assignment, unread: self.unread.take(), wakes_supervisors: self.wake() })
     }
 
     /// Takes the connection whose reply no thread reads.
@@ -230,7 +247,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         let is_draining = !self.is_open();
         let has_own_job = |&index: &usize| {
             let slot = &self.slots[index];
-            is_draining || !slot.forget.is_empty() || !slot.pinned.is_empty()
+            is_draining || slot.has_to_end || !slot.forget.is_empty() || !slot.pinned.is_empty()
         };
         let at = self.idle.iter().rposition(has_own_job).or_else(|| {
             let key = self.queue.front()?.program_key();
@@ -254,6 +271,9 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.unread.take_if(|unread| Arc::ptr_eq(unread, &conn));
         let job = if let Some(key) = slot.forget.pop() {
             Job::Forget(key)
+        } else if std::mem::take(&mut slot.has_to_end) {
+            slot.is_ending = true;
+            Job::ShutDown
         } else if let Some(mut call) = slot.pinned.pop_front().or_else(|| self.queue.pop_front()) {
             *call.attempts().made += 1;
             slot.deadline = call.deadline();
@@ -262,6 +282,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             slot.is_ending = true;
             Job::ShutDown
         } else {
+            slot.idle_since = self.elastic.size.is_elastic().then(now);
             self.idle.push(index);
             return None;
         };
@@ -275,11 +296,14 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Records the start of a worker's process, or why it failed.
     pub(in crate::engine) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
+        if result.is_ok() {
+            self.count_growth(index);
+        }
         self.slots[index].process_started(result, self.ready_when);
     }
 
     /// Records that a worker has loaded a program, or why it could not. Returns `true` if that
-    /// completes its first start.
+    /// completes its first start, or the replacement of its process.
     pub(in crate::engine) fn load_finished(
         &mut self,
         index: usize,
@@ -288,7 +312,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     ) -> bool {
         let slot = &mut self.slots[index];
         let result = result.map(|report| drop(slot.loaded.insert(key, report)));
-        slot.first_start.finish(result)
+        let is_restarting = slot.is_restarting && self.ready_when == ReadyWhen::ProgramLoaded;
+        if is_restarting {
+            slot.restarted(result.as_ref().err());
+        }
+        slot.first_start.finish(result) || is_restarting
     }
 
     /// Records that a worker's process has ended. Returns its connections, which must be dropped
@@ -315,9 +343,12 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Retires a supervisor without a process, if the pool closes and no queued call needs its
     /// worker. Returns `true` if the supervisor has to exit.
     pub(in crate::engine) fn retire(&mut self, index: usize) -> bool {
+        let has_live = self.queue.is_empty() || self.live() > 0;
         let slot = &mut self.slots[index];
         let is_done = match self.lifecycle {
             Lifecycle::Open => false,
+            // The workers that are not dormant run what is left.
+            Lifecycle::Draining if matches!(slot.process, Process::Dormant) => slot.pinned.is_empty() && has_live,
             Lifecycle::Draining => self.queue.is_empty() && slot.pinned.is_empty(),
             Lifecycle::Aborting => true,
         };

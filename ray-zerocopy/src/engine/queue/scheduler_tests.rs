@@ -7,6 +7,7 @@ use super::job::{Job, QueuedCall};
 use super::scheduler::{Admission, Assignment, Scheduler, Startup};
 use super::test_call::{TestCall, TestConn};
 use super::worker_slot::ReadyWhen;
+use crate::engine::pool_size::PoolSize;
 use crate::engine::program::Attached;
 use crate::error::call::{CallError, StartError};
 
@@ -14,7 +15,7 @@ type TestScheduler = Scheduler<TestCall, TestConn>;
 
 /// Creates a scheduler whose workers are all idle, in the order of their indices.
 fn idle(workers: usize) -> (TestScheduler, Vec<Arc<TestConn>>) {
-    let mut scheduler = Scheduler::new(workers, ReadyWhen::ProcessStarted);
+    let mut scheduler = Scheduler::new(PoolSize::fixed(workers), Duration::ZERO, ReadyWhen::ProcessStarted);
     let conns: Vec<_> = (0..workers).map(|index| start(&mut scheduler, index)).collect();
     for conn in &conns {
         assert!(scheduler.next_job(conn).is_none());
@@ -182,7 +183,7 @@ fn abort_returns_every_queued_call() {
 
 #[test]
 fn missing_supervisors_run_nothing() {
-    let mut scheduler = TestScheduler::new(2, ReadyWhen::ProcessStarted);
+    let mut scheduler = TestScheduler::new(PoolSize::fixed(2), Duration::ZERO, ReadyWhen::ProcessStarted);
     scheduler.supervisors_missing(1);
     assert!(!scheduler.is_open() && !scheduler.is_over());
     assert!(scheduler.requeue(TestCall::new(1).pinned_to(1)).is_err());
@@ -193,7 +194,7 @@ fn missing_supervisors_run_nothing() {
 fn failed_start_charges_one_call_in_a_round() {
     let round = Duration::from_millis(300);
     let now = Instant::now();
-    let mut scheduler = TestScheduler::new(2, ReadyWhen::ProcessStarted);
+    let mut scheduler = TestScheduler::new(PoolSize::fixed(2), Duration::ZERO, ReadyWhen::ProcessStarted);
     submit(&mut scheduler, TestCall::new(1));
     submit(&mut scheduler, TestCall::new(2));
     submit(&mut scheduler, TestCall::new(3).pinned_to(1));
@@ -213,7 +214,7 @@ fn failed_start_charges_one_call_in_a_round() {
 
 #[test]
 fn first_start_decides_if_the_pool_has_started() {
-    let mut scheduler = TestScheduler::new(2, ReadyWhen::ProcessStarted);
+    let mut scheduler = TestScheduler::new(PoolSize::fixed(2), Duration::ZERO, ReadyWhen::ProcessStarted);
     assert!(matches!(scheduler.startup(), Startup::Pending(0, None)));
     start(&mut scheduler, 0);
     assert!(matches!(scheduler.startup(), Startup::Pending(1, None)));
@@ -223,14 +224,14 @@ fn first_start_decides_if_the_pool_has_started() {
     scheduler.process_started(0, Err(failed_start()));
     assert!(matches!(scheduler.startup(), Startup::Ready), "a failure of a later start is not one of the pool");
 
-    let mut scheduler = TestScheduler::new(1, ReadyWhen::ProgramLoaded);
+    let mut scheduler = TestScheduler::new(PoolSize::fixed(1), Duration::ZERO, ReadyWhen::ProgramLoaded);
     start(&mut scheduler, 0);
     assert!(matches!(scheduler.startup(), Startup::Pending(0, Some(_))));
     assert!(scheduler.load_finished(0, 1, Ok(report())));
     assert!(!scheduler.load_finished(0, 2, Err(failed_start())));
     assert!(matches!(scheduler.startup(), Startup::Ready));
 
-    let mut scheduler = TestScheduler::new(1, ReadyWhen::ProgramLoaded);
+    let mut scheduler = TestScheduler::new(PoolSize::fixed(1), Duration::ZERO, ReadyWhen::ProgramLoaded);
     scheduler.process_started(0, Err(failed_start()));
     assert!(matches!(scheduler.startup(), Startup::Failed(CallError::Start(_))));
 }

@@ -19,6 +19,8 @@ pub(in crate::engine) enum Process<W> {
     /// Not started yet, or ended. The supervisor starts one.
     Down,
     Up(Arc<W>),
+    /// No process is wanted. The supervisor waits until a call needs the worker.
+    Dormant,
     /// The supervisor has exited.
     Retired,
 }
@@ -27,7 +29,7 @@ impl<W> Process<W> {
     pub(in crate::engine) fn conn(&self) -> Option<&Arc<W>> {
         match self {
             Self::Up(conn) => Some(conn),
-            Self::Down | Self::Retired => None,
+            Self::Down | Self::Dormant | Self::Retired => None,
         }
     }
 }
@@ -62,19 +64,43 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) is_ending: bool,
     /// Deadline of the running call, until the timer has handled it.
     pub(in crate::engine) deadline: Option<Instant>,
+    /// Time since when the worker has had no job, in a pool that shrinks.
+    pub(in crate::engine) idle_since: Option<Instant>,
+    /// Whether the process has to end when it is free, to be replaced.
+    pub(in crate::engine) has_to_end: bool,
+    /// Whether its process is being replaced. Until the new one is ready.
+    pub(in crate::engine) is_restarting: bool,
+    /// Why the process could not be replaced.
+    pub(in crate::engine) start_error: Option<CallError>,
+    /// Whether it was dormant or has ended idle, so that its next start is one by which the pool grows.
+    pub(in crate::engine) is_woken: bool,
     /// The programs that its process has loaded.
     pub(in crate::engine) loaded: HashMap<u64, Attached>,
 }
 
 impl<C, W> WorkerSlot<C, W> {
     pub(in crate::engine) fn new() -> Self {
+        Self::with(Process::Down, FirstStart::Pending)
+    }
+
+    /// Creates a worker that is not part of the pool's first start.
+    pub(in crate::engine) fn dormant() -> Self {
+        Self::with(Process::Dormant, FirstStart::Finished(Ok(())))
+    }
+
+    fn with(process: Process<W>, first_start: FirstStart) -> Self {
         Self {
-            process: Process::Down,
-            first_start: FirstStart::Pending,
+            process,
+            first_start,
             pinned: VecDeque::new(),
             forget: Vec::new(),
             is_ending: false,
             deadline: None,
+            idle_since: None,
+            has_to_end: false,
+            is_restarting: false,
+            start_error: None,
+            is_woken: false,
             loaded: HashMap::new(),
         }
     }
@@ -85,7 +111,19 @@ impl<C, W> WorkerSlot<C, W> {
             self.first_start.finish(result.as_ref().map(|_| ()).map_err(Clone::clone));
         }
         self.is_ending = false;
+        if ready_when == ReadyWhen::ProcessStarted || result.is_err() {
+            self.restarted(result.as_ref().err());
+        }
         self.process = result.map_or(Process::Down, Process::Up);
+    }
+
+    /// Records that the process has been replaced, or why it could not.
+    pub(in crate::engine) fn restarted(&mut self, error: Option<&CallError>) {
+        match error {
+            Some(error) if self.is_restarting => self.start_error = Some(error.clone()),
+            Some(_) => {}
+            None => self.is_restarting = false,
+        }
     }
 
     /// Records that the process has ended. Returns its connection.
@@ -93,13 +131,26 @@ impl<C, W> WorkerSlot<C, W> {
         self.loaded.clear();
         self.forget.clear();
         self.deadline = None;
+        self.is_ending = false;
+        self.has_to_end = false;
         match &self.process {
             Process::Up(_) => match std::mem::replace(&mut self.process, Process::Down) {
                 Process::Up(conn) => Some(conn),
-                Process::Down | Process::Retired => None,
+                Process::Down | Process::Dormant | Process::Retired => None,
             },
-            Process::Down | Process::Retired => None,
+            Process::Down | Process::Dormant | Process::Retired => None,
         }
+    }
+
+    /// Makes the supervisor of a dormant worker start a process.
+    pub(in crate::engine) fn wake(&mut self) {
+        self.process = Process::Down;
+        self.is_woken = true;
+    }
+
+    /// Returns `true` if the worker has a process, or its supervisor starts one.
+    pub(in crate::engine) fn is_live(&self) -> bool {
+        matches!(self.process, Process::Down | Process::Up(_))
     }
 
     /// Returns `true` if the supervisor has exited.

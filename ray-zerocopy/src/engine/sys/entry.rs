@@ -42,10 +42,10 @@ pub(crate) enum EntryError {
 fn anchor() {}
 
 /// A function pointer type. Only implemented for `fn` types, which are plain, non-null code
-/// addresses.
+/// addresses, and for a transparent wrapper of one.
 ///
 /// # Safety
-/// The implementor must be a `fn` pointer type.
+/// The implementor must be a `fn` pointer type, or a `repr(transparent)` wrapper of one.
 pub(crate) unsafe trait Function: Copy + 'static {
     fn address(self) -> usize;
 }
@@ -68,6 +68,25 @@ unsafe impl<A: ?Sized + 'static, B: 'static, C: 'static, R: 'static> Function fo
 unsafe impl<A: ?Sized + 'static, B: 'static, R: 'static> Function for fn(&mut A, B) -> R {
     fn address(self) -> usize {
         self as usize
+    }
+}
+
+/// A function of one argument, which it may change.
+#[repr(transparent)]
+pub(crate) struct Change<A>(pub(crate) fn(&mut A));
+
+impl<A> Clone for Change<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Change<A> {}
+
+// SAFETY: `repr(transparent)` makes it a `fn` pointer by another name.
+unsafe impl<A: 'static> Function for Change<A> {
+    fn address(self) -> usize {
+        self.0 as usize
     }
 }
 

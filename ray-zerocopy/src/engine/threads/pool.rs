@@ -1,12 +1,15 @@
 //! Public API of the thread engine: `Threads` and its builder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::thread_engine::ThreadEngine;
 use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
-use crate::engine::settings::Settings;
+use crate::engine::pool_size::PoolSize;
+use crate::engine::queue::report::{Drained, PoolReport};
+use crate::engine::settings::{Cores, Settings};
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::Mutex;
 
@@ -57,8 +60,9 @@ struct Pool {
 }
 
 impl Threads {
-    /// Uses this number of threads, at least one. The cores are divided among them.
-    pub fn new(workers: usize) -> Self {
+    /// Uses this number of threads, or a range in which it changes with the load. The cores are divided
+    /// among them.
+    pub fn new(workers: impl Into<PoolSize>) -> Self {
         Self::builder().workers(workers).build()
     }
 
@@ -74,12 +78,38 @@ impl Threads {
         engine.map(|engine| engine.workers()).unwrap_or_default()
     }
 
+    /// Returns how the pool of tasks has grown and shrunk. Returns `None` before the first
+    /// [`TaskWrapper::on`](crate::TaskWrapper::on).
+    pub fn report(&self) -> Option<PoolReport> {
+        let engine = self.0.engine.lock().clone();
+        engine.and_then(|engine| engine.pool())
+    }
+
     /// Runs the queued tasks, rejects new ones, and ends the threads. Returns when they have ended.
     /// A later [`TaskWrapper::on`](crate::TaskWrapper::on) starts new ones.
     ///
     /// Dropping the last clone and the last wrapper has the same effect.
     pub fn shut_down(&self) {
         self.end(ThreadEngine::end);
+    }
+
+    /// Runs the queued tasks and rejects new ones, as [`shut_down`](Self::shut_down) does, but not longer
+    /// than `timeout`: the tasks that are left then fail. Returns how many those are. A thread that runs
+    /// a method ends when the method returns.
+    pub fn drain(&self, timeout: Duration) -> Drained {
+        let mut left = 0;
+        self.end(|engine| left = engine.drain(timeout));
+        Drained::new(left)
+    }
+
+    /// Makes each thread load its pipelines again, one after the other. A thread finishes its call
+    /// first, and no call fails. A pipeline is loaded with the next call of it.
+    ///
+    /// # Errors
+    /// If the threads are shut down meanwhile.
+    pub fn restart(&self) -> Result<(), CallError> {
+        let engine = self.0.engine.lock().clone();
+        engine.map_or(Ok(()), |engine| engine.restart())
     }
 
     /// Answers queued and running tasks with errors. A thread that runs a method ends when the
@@ -89,7 +119,7 @@ impl Threads {
     }
 
     /// Ends the engine, which stays in its place meanwhile: another thread may be more impatient.
-    fn end(&self, end: fn(&ThreadEngine)) {
+    fn end(&self, end: impl FnOnce(&ThreadEngine)) {
         let Some(engine) = self.0.engine.lock().clone() else { return };
         end(&engine);
         let ended = self.0.engine.lock().take_if(|current| Arc::ptr_eq(current, &engine));
@@ -116,10 +146,31 @@ impl std::fmt::Debug for Threads {
 pub struct ThreadsBuilder(Settings);
 
 impl ThreadsBuilder {
-    /// Sets the number of threads that run calls. Default: one for each core.
+    /// Sets the number of threads that run calls: a number, or a range in which it changes with the load.
+    /// Default: one for each core.
+    ///
+    /// With a range, the pool starts with its first number of workers, which may be 0. It grows when
+    /// calls wait, if there is memory for another worker, and shrinks when workers have been
+    /// [idle](Self::idle). A range without a worker is an error of the start.
     #[must_use]
-    pub fn workers(mut self, workers: usize) -> Self {
-        self.0.workers = workers.max(1);
+    pub fn workers(mut self, workers: impl Into<PoolSize>) -> Self {
+        self.0.workers = workers.into();
+        self
+    }
+
+    /// Sets the time without a call after which a worker above the least number ends. Only for a
+    /// [range](Self::workers) of workers. Default: 30 seconds.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.0.idle = idle;
+        self
+    }
+
+    /// Sets the memory, in bytes, that stays available to other programs when the pool grows. It does
+    /// not grow into it. Default: 0, so that a worker is started if it just fits.
+    #[must_use]
+    pub fn memory_reserve(mut self, bytes: u64) -> Self {
+        self.0.memory_reserve = bytes;
         self
     }
 
@@ -128,6 +179,30 @@ impl ThreadsBuilder {
     #[must_use]
     pub fn threads_per_worker(mut self, threads: usize) -> Self {
         self.0.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets the niceness of the threads: from -20, which is scheduled first, to 19, which is last. Default:
+    /// that of this process. Less than that needs a permission, see `ulimit -e`.
+    #[must_use]
+    pub fn niceness(mut self, niceness: i32) -> Self {
+        self.0.niceness = Some(niceness);
+        self
+    }
+
+    /// Gives each of the threads cores of its own, as many as it has threads. They are shared if there are
+    /// not enough. By default, the kernel may move them to any core of this process.
+    #[must_use]
+    pub fn pin_cores(mut self) -> Self {
+        self.0.cores = Cores::Own;
+        self
+    }
+
+    /// Sets the cores of each of the threads, in their order. After the last list comes the first one
+    /// again. Cores that this process may not use are an error of the start.
+    #[must_use]
+    pub fn affinity(mut self, cores: impl IntoIterator<Item: Into<Vec<usize>>>) -> Self {
+        self.0.cores = Cores::Listed(cores.into_iter().map(Into::into).collect());
         self
     }
 
@@ -158,7 +233,12 @@ impl Backend for Threads {
 
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
         let ActorSpec { mut settings, program, has_streams: _ } = spec;
-        settings.threads = settings.threads.or(self.0.settings.threads);
+        let own = &self.0.settings;
+        settings.threads = settings.threads.or(own.threads);
+        settings.niceness = settings.niceness.or(own.niceness);
+        if settings.cores == Cores::Any {
+            settings.cores = own.cores.clone();
+        }
         Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -14,21 +15,31 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
+use crate::engine::queue::job::QueuedCall;
+use crate::engine::queue::report::PoolReport;
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::engine::spin::spin;
 use crate::engine::timer;
 use crate::error::call::{CallError, StartError, Worker};
+use crate::os::available_memory;
 use crate::os::limits;
-use crate::os::sync::Mutex;
+use crate::os::sync::{Mutex, now};
 use crate::os::sys::process_id::process_id;
+
+/// Memory of a thread without its copies of weights.
+const STACK: u64 = 4 << 20;
+/// Pause between two attempts to start the only thread.
+const BACK_OFF: Duration = Duration::from_millis(300);
 
 /// State shared by the threads of a pool and its callers.
 pub(super) struct Shared {
     pub(super) queue: CallQueue<Mailbox>,
     /// The program that every thread loads when it starts: the pipeline of an actor.
     pub(super) program: Option<Arc<Program>>,
+    /// Bytes of memory that stay available when the pool grows.
+    memory_reserve: u64,
 }
 
 impl Shared {
@@ -42,6 +53,47 @@ impl Shared {
     fn send(&self, assignment: Assignment<Call, Mailbox>) {
         self.wake_callers(&assignment);
         assignment.conn.put(assignment.job);
+    }
+
+    /// Checks that there is memory for another thread: for the weights that a thread copies, and its
+    /// stack. The error is the reason why there is not.
+    pub(super) fn check_memory(&self) -> Result<(), String> {
+        let (copied, starting) = {
+            let scheduler = self.queue.lock();
+            let bytes = |report: &Attached| report.copied.iter().map(|copied| copied.bytes).sum::<u64>();
+            let copied = scheduler.all_reports().map(|reports| reports.map(bytes).sum::<u64>()).max();
+            (copied.unwrap_or_default(), scheduler.starting() as u64)
+        };
+        available_memory::check((copied + STACK).saturating_mul(starting), self.memory_reserve)
+    }
+
+    /// Handles that there is no memory for an additional thread. If there is no other one, the next call
+    /// loses an attempt.
+    pub(super) fn growth_failed(&self, index: usize, reason: &str) {
+        if self.queue.growth_failed(index, reason) {
+            return;
+        }
+        let mut scheduler = self.queue.lock();
+        if let Some(call) = scheduler.charge_failed_start(index, now(), BACK_OFF) {
+            let requeued = if call.has_attempts_left() { scheduler.requeue(call) } else { Err(call) };
+            drop(scheduler);
+            match requeued {
+                Ok(next) => {
+                    self.queue.wake_supervisors(&next);
+                    if let Some(assignment) = next.assignment {
+                        self.send(assignment);
+                    }
+                }
+                Err(call) => {
+                    let error = StartError::call(call.method, reason);
+                    call.answer(Err(error.into()));
+                }
+            }
+            scheduler = self.queue.lock();
+        }
+        if scheduler.is_open() {
+            drop(self.queue.wanted.wait(scheduler, Some(BACK_OFF)));
+        }
     }
 
     /// Assigns jobs to idle threads until none is left.
@@ -61,6 +113,8 @@ pub(super) struct ThreadEngine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The same threads, under a lock of their own: see `join`.
     thread_ids: Mutex<HashSet<ThreadId>>,
+    /// Held by a thread that replaces the workers.
+    restarting: Mutex<()>,
     /// Whether the threads end by themselves, and are not waited for.
     is_aborted: AtomicBool,
     /// The process that has the threads. A fork has a copy of this value, but not the threads.
@@ -70,33 +124,35 @@ pub(super) struct ThreadEngine {
 impl ThreadEngine {
     /// Starts threads, which load `program` first. Returns when they are ready.
     pub(super) fn start(settings: &Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
+        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
         crate::panics::prepare();
-        let workers = settings.workers;
+        let workers = settings.workers.max;
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let queue = CallQueue::new(workers, settings.queue, ready_when);
+        let queue = CallQueue::new(settings, ready_when);
         let engine = Arc::new(Self {
-            shared: Arc::new(Shared { queue, program }),
+            shared: Arc::new(Shared { queue, program, memory_reserve: settings.memory_reserve }),
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
+            restarting: Mutex::default(),
             is_aborted: AtomicBool::new(false),
             owner: process_id(),
         });
-        engine.start_threads(settings.threads_per_worker()).inspect_err(|_| engine.abort())?;
+        engine.start_threads(settings).inspect_err(|_| engine.abort())?;
         engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
         Ok(engine)
     }
 
-    fn start_threads(&self, threads_per_worker: usize) -> Result<(), CallError> {
+    fn start_threads(&self, settings: &Settings) -> Result<(), CallError> {
         let failed = |error: &dyn std::fmt::Display| StartError::Pool { reason: error.to_string() };
         let timer = Arc::clone(&self.shared);
-        let timer = move || run_deadline_timer(&timer.queue);
+        let timer = move || run_deadline_timer(&timer.queue, |assignment| timer.send(assignment));
         let started = self.spawn("ray-zerocopy deadlines".to_owned(), timer).map_err(|error| failed(&error));
         let mut started = started.map_err(CallError::from);
         for index in 0..self.workers {
             if started.is_ok() {
                 let shared = Arc::clone(&self.shared);
-                started = self.start_worker(index, threads_per_worker, move || WorkerThread::new(shared, index).run());
+                started = self.start_worker(index, settings, move || WorkerThread::new(shared, index).run());
             }
             if started.is_err() {
                 self.shared.queue.lock().supervisors_missing(index);
@@ -108,15 +164,37 @@ impl ThreadEngine {
 
     /// Starts a thread with a rayon pool of its own. `run` is a job of that pool, so everything
     /// that it computes uses the pool's threads.
-    fn start_worker(&self, index: usize, threads: usize, run: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(|thread| {
+    fn start_worker(
+        &self,
+        index: usize,
+        settings: &Settings,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), CallError> {
+        let (placed, placements) = mpsc::channel();
+        let placement = settings.placement(index);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(settings.threads_per_worker());
+        let pool = pool.spawn_handler(|thread| {
             let name = match thread.index() {
                 0 => format!("ray-zerocopy {index}"),
                 helper => format!("ray-zerocopy {index}.{helper}"),
             };
-            self.spawn(name, || thread.run())
+            let (placed, placement) = (placed.clone(), placement.clone());
+            self.spawn(name, move || {
+                let result = placement.apply(None);
+                let is_placed = result.is_ok();
+                // The receiver is gone if another thread could not be started.
+                let _ = placed.send(result);
+                drop(placed);
+                if is_placed {
+                    thread.run();
+                }
+            })
         });
         let pool = pool.build().map_err(|error| start_error(index, &error.to_string()))?;
+        drop(placed);
+        for result in placements {
+            result.map_err(|reason| start_error(index, &reason))?;
+        }
         // The pool's threads end after this job, when the pool is dropped.
         pool.spawn(run);
         Ok(())
@@ -182,8 +260,37 @@ impl ThreadEngine {
         self.is_aborted.store(true, Ordering::Release);
     }
 
+    /// Runs the queued calls, but not longer than `timeout`, and answers the others with errors then.
+    /// Returns their number.
+    pub(super) fn drain(&self, timeout: Duration) -> usize {
+        if self.is_fork() {
+            return 0;
+        }
+        self.shared.queue.lock().drain();
+        self.notify_lifecycle();
+        self.shared.assign_all();
+        let left = self.shared.queue.wait_until_over(timeout);
+        if left == 0 {
+            self.join();
+        } else {
+            self.abort();
+        }
+        left
+    }
+
+    /// Makes each thread load its pipelines again, one after the other.
+    pub(super) fn restart(&self) -> Result<(), CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("restart"));
+        }
+        // One restart at a time: a second one begins when the first has ended.
+        let _guard = self.restarting.lock();
+        self.shared.queue.restart(|| self.shared.assign_all())
+    }
+
     fn notify_lifecycle(&self) {
         self.shared.queue.progress.notify_all();
+        self.shared.queue.wanted.notify_all();
         self.shared.queue.timer.notify_all();
     }
 
@@ -224,8 +331,9 @@ impl Drop for ThreadEngine {
 struct SpinFirst;
 
 impl Receive for SpinFirst {
-    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) {
+    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>> {
         spin(has_arrived);
+        Some(self)
     }
 
     fn is_exclusive(&self) -> bool {
@@ -255,6 +363,14 @@ impl Engine for ThreadEngine {
         Self::abort(self);
     }
 
+    fn drain(&self, timeout: Duration) -> usize {
+        Self::drain(self, timeout)
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Self::restart(self)
+    }
+
     fn submit(&self, call: Call, wait: bool) -> Submitted {
         if self.is_fork() {
             let error = CallError::forked(call.method);
@@ -268,6 +384,7 @@ impl Engine for ThreadEngine {
         let next = scheduler.submit(call);
         self.shared.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
+        self.shared.queue.wake_supervisors(&next);
         if let Some(assignment) = next.assignment {
             self.shared.send(assignment);
         }
@@ -299,6 +416,10 @@ impl Engine for ThreadEngine {
             return Vec::new();
         }
         self.shared.queue.lock().connections().map(|mailbox| mailbox.worker).collect()
+    }
+
+    fn pool(&self) -> Option<PoolReport> {
+        Some(self.shared.queue.lock().pool_report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

@@ -11,6 +11,7 @@ use crate::engine::call::items::Items;
 use crate::engine::cancellation;
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::job::Job;
+use crate::engine::queue::scheduler::Assignment;
 use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
 use crate::error::call::{CallError, Worker};
 use crate::panics;
@@ -34,45 +35,42 @@ impl WorkerThread {
         let mailbox = Arc::clone(&self.mailbox);
         cancellation::install_for_thread(move || mailbox.is_cancelled());
         let shared = Arc::clone(&self.shared);
-        let mut is_first = true;
-        loop {
-            shared.queue.lock().process_started(index, Ok(Arc::clone(&self.mailbox)));
-            shared.queue.progress.notify_all();
-            if let (Some(program), true) = (&shared.program, is_first) {
+        // A call that a batch has sent while the pool closes still needs a worker.
+        while let Some(is_additional) = shared.queue.wait_until_wanted(index) {
+            if is_additional && let Err(reason) = shared.check_memory() {
+                shared.growth_failed(index, &reason);
+                continue;
+            }
+            shared.queue.process_started(index, Ok(Arc::clone(&self.mailbox)));
+            if let Some(program) = &shared.program {
                 // A failure is the result of the pool's start.
                 drop(self.load(program));
             }
-            is_first = false;
             self.run_jobs();
-            let mut scheduler = shared.queue.lock();
-            let connections = scheduler.process_ended(index);
-            // A call that a batch has sent meanwhile still needs a worker.
-            let has_ended = scheduler.retire(index);
-            drop(scheduler);
+            let connections = shared.queue.lock().process_ended(index);
             drop(connections);
-            if has_ended {
-                break;
-            }
+            // A thread that waits until it is wanted again keeps no pipeline.
+            drop(panics::caught(|| std::mem::take(&mut self.programs)));
         }
-        drop(panics::caught(|| self.programs.clear()));
         shared.queue.timer.notify_all();
     }
 
     /// Runs jobs until the pool ends the thread.
     fn run_jobs(&mut self) {
-        let shared = Arc::clone(&self.shared);
+        let mut next = self.next_job();
         loop {
-            // A separate statement, so that the lock is released.
-            let next = shared.queue.lock().next_job(&self.mailbox);
             let job = match next {
                 Some(assignment) => {
-                    shared.wake_callers(&assignment);
+                    self.shared.wake_callers(&assignment);
                     assignment.job
                 }
                 None => self.mailbox.wait(),
             };
             match job {
-                Job::Call(call) => self.call(call),
+                Job::Call(call) => {
+                    next = self.call(call);
+                    continue;
+                }
                 Job::Load(program) => drop(self.load(&program)),
                 Job::Forget(key) => {
                     let forgotten = self.programs.remove(&key);
@@ -82,14 +80,21 @@ impl WorkerThread {
                 }
                 Job::ShutDown => return,
             }
+            next = self.next_job();
         }
     }
 
-    /// Runs a call, and answers it.
-    fn call(&mut self, mut call: Call) {
+    /// The next job, if there is one. Otherwise the thread is idle.
+    fn next_job(&self) -> Option<Assignment<Call, Mailbox>> {
+        self.shared.queue.lock().next_job(&self.mailbox)
+    }
+
+    /// Runs a call, and answers it. Returns the next job, which is assigned before: so the caller's next
+    /// call finds the thread either busy or idle.
+    fn call(&mut self, mut call: Call) -> Option<Assignment<Call, Mailbox>> {
         if call.is_ticket() {
             if !call.fill() {
-                return;
+                return self.next_job();
             }
             if let Some((deadline, _)) = call.deadline {
                 self.shared.queue.running_until(self.mailbox.worker.index, deadline);
@@ -98,7 +103,7 @@ impl WorkerThread {
         let Call { program, method, handler, args, reply, deadline, .. } = call;
         let items = reply.items().cloned();
         if !self.mailbox.begin(Running { reply, method, deadline }) {
-            return;
+            return self.next_job();
         }
         let worker = self.mailbox.worker;
         let items = items.map(|items| self.item_sink(items));
@@ -106,9 +111,11 @@ impl WorkerThread {
             let result = served.call(&handler, args.received(), items);
             result.map(|message| message.received()).map_err(|error| error.of(method, worker))
         });
+        let next = self.next_job();
         self.mailbox.finish(result);
         // May drop the last handle of the program, and so run user code.
         drop(panics::caught(|| drop(program)));
+        next
     }
 
     /// Hands the items of a stream to its reader, which takes them in this process.
@@ -130,13 +137,13 @@ impl WorkerThread {
 
     fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
         let begun = Instant::now();
-        let Program { arena, loader, device, strict, memory, .. } = &**program;
+        let Program { arena, loader, device, strict, memory, prewarm, .. } = &**program;
         let worker = self.mailbox.worker;
-        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory);
+        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory, prewarm.clone());
         let result = loaded.map_err(|error| CallError::Load { worker, error });
-        let result = result.map(|(LoadedProgram { served, copied, decoding }, memory)| {
+        let result = result.map(|(LoadedProgram { served, copied, decoding, prewarming }, memory)| {
             self.programs.insert(program.key, served);
-            let took = begun.elapsed().saturating_sub(memory.took);
+            let took = begun.elapsed().saturating_sub(memory.took + prewarming);
             Attached { copied, took, decoding, memory }
         });
         let loaded = result.as_ref().map(|_| ()).map_err(Clone::clone);

@@ -144,8 +144,9 @@ impl Delivery {
 pub(super) struct InlineReceiver(pub(super) Arc<UnreadReply>);
 
 impl Receive for InlineReceiver {
-    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) {
+    fn receive(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>> {
         self.0.read_by_caller();
+        None
     }
 }
 

@@ -36,6 +36,7 @@ use crate::arena::arena::Arena;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
 use crate::engine::call::Call;
 use crate::engine::program::Program;
+use crate::engine::settings::{Cores, Settings};
 use crate::error::Result;
 use crate::error::call::CallError;
 
@@ -110,6 +111,7 @@ impl Backend for ClusterTarget {
     }
 
     fn actors(&self, spec: ActorSpec) -> Result<EngineHandle> {
+        check_settings(&spec.settings)?;
         Ok(EngineHandle(actors::RayActors::start(self.clone(), spec)?))
     }
 
@@ -145,9 +147,32 @@ impl Admission {
     }
 }
 
+/// The error of a rolling restart. Ray delivers calls to an actor that are already on their way when it
+/// ends as failures.
+fn restart_unsupported() -> CallError {
+    CallError::Unsupported {
+        operation: "restart".to_owned(),
+        reason: "calls may be on their way to an actor of a Ray cluster when it ends; spawn new actors, move the \
+                 callers to them, and `drain` the old ones"
+            .to_owned(),
+    }
+}
+
+/// Refuses settings that the nodes of a cluster cannot have.
+fn check_settings(settings: &Settings) -> std::result::Result<(), CallError> {
+    if settings.niceness.is_none() && settings.cores == Cores::Any {
+        return Ok(());
+    }
+    Err(CallError::Unsupported {
+        operation: "niceness, pin_cores or affinity".to_owned(),
+        reason: "the nodes of a Ray cluster have cores of their own, which Ray assigns; set `Options::cpus` instead"
+            .to_owned(),
+    })
+}
+
 /// The id of a program, and the parameters for loading it.
 fn id_and_load(cluster: &Cluster, program: &Program) -> (ProgramId, Load) {
-    let Program { key, loader, device, strict, .. } = program;
-    let load = Load { loader: loader.clone(), device: device.clone(), strict: *strict };
+    let Program { key, loader, device, strict, prewarm, .. } = program;
+    let load = Load { loader: loader.clone(), device: device.clone(), strict: *strict, prewarm: prewarm.clone() };
     (ProgramId { driver: cluster.0.driver, key: *key }, load)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -304,6 +305,16 @@ impl Engine for RayTasks {
         self.0.state.lock().closed = true;
         self.0.last_unread.hand_over();
         self.0.room.notify_all();
+    }
+
+    /// The workers belong to Ray, which runs the tasks that it has. No task is aborted.
+    fn drain(&self, _timeout: Duration) -> usize {
+        self.shut_down();
+        0
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Err(super::restart_unsupported())
     }
 
     /// The workers belong to Ray, and serve other drivers as well.

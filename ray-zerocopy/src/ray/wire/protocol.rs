@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
 use crate::engine::program::Attached;
-use crate::engine::served::MethodError;
+use crate::engine::served::{MethodError, Prewarm};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 
@@ -47,6 +47,7 @@ pub(crate) struct Load {
     pub loader: FnToken,
     pub device: String,
     pub strict: bool,
+    pub prewarm: Option<Prewarm>,
 }
 
 /// Id of a program, unique in the cluster.

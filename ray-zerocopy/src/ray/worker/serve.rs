@@ -327,8 +327,9 @@ fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Att
     let arena = arena.ok_or_else(|| rebuild("the request does not contain its arena".to_owned()))?;
     let arena = Arena::from_store(arena, None)?;
     // Memory policies are not applied to the object store.
-    let Load { loader, device, strict } = load;
-    let (LoadedProgram { served, copied, decoding }, memory) =
-        load_program(arena, &loader, device, strict, MemoryPolicy::default())?;
-    Ok((served, Attached { copied, took: start.elapsed(), decoding, memory }))
+    let Load { loader, device, strict, prewarm } = load;
+    let (LoadedProgram { served, copied, decoding, prewarming }, memory) =
+        load_program(arena, &loader, device, strict, MemoryPolicy::default(), prewarm)?;
+    let took = start.elapsed().saturating_sub(prewarming);
+    Ok((served, Attached { copied, took, decoding, memory }))
 }

@@ -192,7 +192,7 @@ impl Drop for Sender {
 }
 
 pub(crate) trait Receive: Send {
-    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool);
+    fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>>;
 }
 
 pub(crate) type Submitted = std::result::Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;

@@ -4,6 +4,8 @@ pub(crate) mod call;
 #[path = "../../../../ray-zerocopy/src/engine/deadline.rs"]
 pub(crate) mod deadline;
 pub(crate) mod local;
+#[path = "../../../../ray-zerocopy/src/engine/pool_size.rs"]
+pub(crate) mod pool_size;
 pub(crate) mod queue;
 
 pub(crate) mod spin {
@@ -20,10 +22,13 @@ pub(crate) mod settings {
     use std::time::Duration;
 
     use super::local::transport::Connection;
+    use super::pool_size::PoolSize;
     use crate::os::sync::Mutex;
 
     pub(crate) struct Settings {
-        pub(crate) workers: usize,
+        pub(crate) workers: PoolSize,
+        pub(crate) idle: Duration,
+        pub(crate) memory_reserve: u64,
         pub(crate) queue: usize,
         pub(crate) start_timeout: Duration,
         /// The processes that can be started, in reverse order. After the last of them, no process
@@ -44,6 +49,7 @@ pub(crate) mod program {
         pub(crate) device: (),
         pub(crate) strict: (),
         pub(crate) memory: (),
+        pub(crate) prewarm: (),
     }
 
     pub(crate) struct Arena;

@@ -14,7 +14,7 @@ pub(crate) mod start;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -310,6 +310,31 @@ impl Shared {
         self.state.lock().slots.clear();
     }
 
+    /// Runs the queued calls, but not longer than `timeout`, and ends the actors. Returns the number of
+    /// calls that were left.
+    fn drain(&self, timeout: Duration) -> usize {
+        self.close();
+        let until = Instant::now().checked_add(timeout);
+        let left = without_python(|| {
+            let mut state = self.state.lock();
+            while state.open > 0 {
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                if left == Some(Duration::ZERO) {
+                    break;
+                }
+                state = self.change.wait(state, left);
+            }
+            state.open
+        });
+        if left > 0 {
+            self.abort();
+            return left;
+        }
+        self.kill_all();
+        self.state.lock().slots.clear();
+        0
+    }
+
     /// Ends the actors immediately. Queued calls fail. Running calls get a result when Ray reports
     /// that the actor has died.
     fn abort(&self) {
@@ -429,7 +454,7 @@ impl Engine for RayActors {
     }
 
     fn size(&self) -> usize {
-        self.0.settings.workers
+        self.0.settings.workers.max
     }
 
     fn is_open(&self) -> bool {
@@ -442,7 +467,7 @@ impl Engine for RayActors {
     }
 
     fn batches_at_once(&self) -> Option<usize> {
-        Some(self.0.settings.workers)
+        Some(self.0.settings.workers.max)
     }
 
     fn shut_down(&self) {
@@ -451,6 +476,14 @@ impl Engine for RayActors {
 
     fn abort(&self) {
         Self::abort(self);
+    }
+
+    fn drain(&self, timeout: Duration) -> usize {
+        if self.0.target.is_forked() { 0 } else { self.0.drain(timeout) }
+    }
+
+    fn restart(&self) -> Result<(), CallError> {
+        Err(super::restart_unsupported())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

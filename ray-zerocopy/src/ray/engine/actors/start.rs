@@ -44,12 +44,12 @@ impl RayActors {
             change: Condvar::default(),
         });
         let this = Arc::new(Self(shared));
-        for _ in 0..this.0.settings.workers {
+        for _ in 0..this.0.settings.workers.max {
             let slot = this.0.start_actor()?;
             this.0.state.lock().slots.push(slot);
         }
         let until = Instant::now() + this.0.settings.start_timeout;
-        for index in 0..this.0.settings.workers {
+        for index in 0..this.0.settings.workers.max {
             this.0.load_program(index, Some(until))?;
         }
         Ok(this)

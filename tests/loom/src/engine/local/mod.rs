@@ -5,6 +5,7 @@ pub(crate) mod protocol;
 pub(crate) mod transport;
 
 mod models;
+mod worker_memory;
 
 #[path = "../../../../../ray-zerocopy/src/engine/local/admission.rs"]
 mod admission;

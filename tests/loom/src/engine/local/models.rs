@@ -12,6 +12,7 @@ use super::supervisor::Supervisor;
 use super::transport::{Connection, Delivery, Reaction};
 use crate::engine::call::{Answer, Call, Receive, Sender};
 use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::pool_size::PoolSize;
 use crate::engine::program::{Arena, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::settings::Settings;
@@ -51,10 +52,12 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 /// A pool whose processes follow the scripts, one after the other.
-fn dispatcher(workers: usize, scripts: &[&[Reaction]]) -> Arc<Dispatcher> {
+fn dispatcher(workers: impl Into<PoolSize>, scripts: &[&[Reaction]]) -> Arc<Dispatcher> {
     let processes = scripts.iter().rev().map(|script| Connection::new(script)).collect();
     let start_timeout = Duration::from_secs(60);
-    let settings = Settings { workers, queue: 16, start_timeout, processes: Mutex::new(processes) };
+    let (workers, idle) = (workers.into(), Duration::from_secs(30));
+    let settings =
+        Settings { workers, idle, memory_reserve: 0, queue: 16, start_timeout, processes: Mutex::new(processes) };
     Arc::new(Dispatcher::new(settings, None))
 }
 
@@ -67,7 +70,7 @@ fn supervise(dispatcher: &Arc<Dispatcher>, index: usize) -> JoinHandle<()> {
 /// Starts the deadline thread.
 fn keep_deadlines(dispatcher: &Arc<Dispatcher>) -> JoinHandle<()> {
     let dispatcher = Arc::clone(dispatcher);
-    thread::spawn(move || run_deadline_timer(&dispatcher.queue))
+    thread::spawn(move || run_deadline_timer(&dispatcher.queue, |assignment| dispatcher.send(assignment)))
 }
 
 fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
@@ -76,7 +79,7 @@ fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
 }
 
 fn call_with(reply: Sender, allowed: u32, deadline: Option<Duration>) -> Call {
-    let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: () });
+    let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: (), prewarm: () });
     Call {
         program,
         method: "method",
@@ -104,11 +107,14 @@ fn submit(dispatcher: &Arc<Dispatcher>, call: Call) -> Option<Box<dyn Receive>> 
 
 /// Makes a call, and waits for its answer.
 fn run(dispatcher: &Arc<Dispatcher>, (call, answer): (Call, Answer), caller: Caller) -> Result<Incoming, CallError> {
-    let receiver = submit(dispatcher, call);
-    match caller {
-        Caller::Waits => receiver.map_or((), |receiver| receiver.receive(&|| false)),
-        Caller::Polls => drop(receiver),
+    let mut receiver = submit(dispatcher, call);
+    if caller == Caller::Waits {
+        // As long as it gets items.
+        while let Some(receives) = receiver.take() {
+            receiver = receives.receive(&|| false);
+        }
     }
+    drop(receiver);
     answer.wait()
 }
 
@@ -308,8 +314,7 @@ fn cancellation_reaches_the_call_wherever_it_is() {
     });
 }
 
-/// The caller reads the first item itself and the supervisor the rest, or the supervisor all of them.
-/// The reply comes last.
+/// The caller reads the items itself, or the supervisor does. The reply comes last.
 #[test]
 fn items_arrive_before_the_reply() {
     for caller in [Caller::Waits, Caller::Polls] {
@@ -324,6 +329,28 @@ fn items_arrive_before_the_reply() {
             supervisor.join().unwrap();
         });
     }
+}
+
+/// Another call needs the worker while the caller reads items: the supervisor reads the rest.
+#[test]
+fn reader_of_items_does_not_delay_another_call() {
+    check(|| {
+        let dispatcher = dispatcher(1, &[&[Reaction::Reply, Reaction::ItemsThenReply]]);
+        let supervisor = supervise(&dispatcher, 0);
+        warm_up(&dispatcher);
+        let (reply, answer, items) = Answer::stream();
+        let receiver = submit(&dispatcher, call_with(reply, 2, None)).expect("the worker is idle");
+        let other = Arc::clone(&dispatcher);
+        let other = thread::spawn(move || run(&other, call(1, None), Caller::Polls));
+        // The caller reads one item, and no more until the other call has its answer.
+        let receiver = receiver.receive(&|| false);
+        assert_eq!(other.join().unwrap(), Ok(Incoming));
+        assert_eq!(answer.wait(), Ok(Incoming));
+        assert_eq!(items.count(), 2);
+        drop(receiver);
+        dispatcher.drain();
+        supervisor.join().unwrap();
+    });
 }
 
 /// A worker dies after the first item. The call is not repeated, even if a packet was not received:
@@ -343,4 +370,19 @@ fn stream_that_has_begun_is_not_repeated() {
             supervisor.join().unwrap();
         });
     }
+}
+
+/// The only worker has been idle, and is told to end, while a call arrives. The call is run by the
+/// process or by the next one, at its only attempt.
+#[test]
+fn call_meets_a_worker_that_ends_idle() {
+    check(|| {
+        let dispatcher = dispatcher(0..=1, &[&[], &[], &[]]);
+        let (supervisor, timer) = (supervise(&dispatcher, 0), keep_deadlines(&dispatcher));
+        warm_up(&dispatcher);
+        assert_eq!(run(&dispatcher, call(1, None), Caller::Waits), Ok(Incoming));
+        dispatcher.drain();
+        supervisor.join().unwrap();
+        timer.join().unwrap();
+    });
 }

@@ -7,7 +7,7 @@ use crate::error::call::LoadError;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
-    Load { key: u64, loader: (), device: (), strict: (), memory: (), arena: () },
+    Load { key: u64, loader: (), device: (), strict: (), memory: (), prewarm: (), arena: () },
     Call { key: u64, handler: (), items: Option<u64> },
     Forget { key: u64 },
     Cancel,

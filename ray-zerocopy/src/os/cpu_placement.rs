@@ -1,0 +1,106 @@
+//! CPU affinity and niceness of processes and threads.
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, getpriority_process, getrlimit, setpriority_process};
+#[cfg(target_os = "linux")]
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Cores and niceness of a worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CpuPlacement {
+    /// The only cores that it runs on, if they are limited.
+    pub(crate) cores: Option<Vec<usize>>,
+    pub(crate) niceness: Option<i32>,
+}
+
+impl CpuPlacement {
+    /// Applies it to the main thread of a process, or to the calling thread. Threads that are started
+    /// afterwards inherit it. The error is the reason why it cannot be applied, with what to do.
+    pub(crate) fn apply(&self, process: Option<Pid>) -> Result<(), String> {
+        if let Some(cores) = &self.cores {
+            set_affinity(process, cores)?;
+        }
+        self.niceness.map_or(Ok(()), |niceness| set_niceness(process, niceness))
+    }
+}
+
+/// Sets the niceness: from -20, which is first, to 19, which is last.
+fn set_niceness(process: Option<Pid>, niceness: i32) -> Result<(), String> {
+    setpriority_process(process, niceness).map_err(|error| {
+        let reason = match error {
+            Errno::ACCESS | Errno::PERM => {
+                // The limit is 20 - niceness.
+                let limit = getrlimit(Resource::Nice).current.map_or(-20, |limit| 20 - limit.min(40) as i64);
+                let now = getpriority_process(None).unwrap_or_default();
+                format!(
+                    "this user may not go below {} (it is {now} now): raise the limit, see `ulimit -e`, or run with \
+                     CAP_SYS_NICE",
+                    limit.min(now.into())
+                )
+            }
+            error => error.to_string(),
+        };
+        format!("niceness {niceness} cannot be set: {reason}")
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn set_affinity(process: Option<Pid>, cores: &[usize]) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    for &core in cores.iter().filter(|&&core| core < CpuSet::MAX_CPU) {
+        set.set(core);
+    }
+    sched_setaffinity(process, &set).map_err(|error| {
+        let allowed = allowed_cores();
+        format!("the affinity to cores {cores:?} cannot be set: {error}; this process may use cores {allowed:?}")
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_affinity(_process: Option<Pid>, cores: &[usize]) -> Result<(), String> {
+    Err(format!("the affinity to cores {cores:?} cannot be set: that needs Linux"))
+}
+
+/// The cores that this process may use.
+#[cfg(target_os = "linux")]
+pub(crate) fn allowed_cores() -> Vec<usize> {
+    sched_getaffinity(None)
+        .map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn allowed_cores() -> Vec<usize> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CpuPlacement, allowed_cores};
+
+    #[test]
+    #[cfg_attr(miri, ignore = "changes threads")]
+    fn thread_is_placed_and_nothing_else() {
+        let before = allowed_cores();
+        let last = *before.last().unwrap();
+        std::thread::spawn(move || {
+            let placement = CpuPlacement { cores: Some(vec![last]), niceness: Some(7) };
+            placement.apply(None).unwrap();
+            assert_eq!(allowed_cores(), [last]);
+            assert_eq!(rustix::process::getpriority_process(None), Ok(7));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(allowed_cores(), before);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "changes threads")]
+    fn cores_that_do_not_exist_are_refused() {
+        for cores in [vec![], vec![1023], vec![usize::MAX]] {
+            let placement = CpuPlacement { cores: Some(cores.clone()), niceness: None };
+            let error = placement.apply(None).unwrap_err();
+            assert!(error.starts_with(&format!("the affinity to cores {cores:?} cannot be set: ")), "{error}");
+            assert!(error.contains("this process may use cores ["), "{error}");
+        }
+    }
+}
