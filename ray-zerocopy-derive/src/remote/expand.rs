@@ -223,7 +223,8 @@ impl Writer<'_> {
         let deprecated = (!carried::deprecated(method.attrs).is_empty()).then(|| quote!(#[allow(deprecated)]));
         let batch = self.batch_method(index, method, &generics, &types);
         let (remote, run) = if method.stream {
-            let run = quote! {
+            // Where the compiler reports that the type is not an iterator.
+            let run = quote_spanned! {blame(output)=>
                 fn run(&mut self, #local_pairs: #types, __each: &mut dyn ::core::ops::FnMut(#output) -> bool) {
                     for __item in <#ty>::#ident(self, #(#locals),*) {
                         if !__each(__item) {

@@ -1,14 +1,16 @@
 //! The type of the items of a method under `#[remote(stream)]`.
 
 use crate::errors::Errors;
+use crate::names::blame;
+use proc_macro2::Span;
 use syn::punctuated::Punctuated;
-use syn::{GenericArgument, PathArguments, ReturnType, Token, Type, TypeParamBound, parse_quote};
+use syn::{GenericArgument, PathArguments, ReturnType, Token, Type, TypeParamBound, parse_quote_spanned};
 
 /// Traits whose associated type `Item` is that of the items.
 const TRAITS: &[&str] = &["Iterator", "IntoIterator", "DoubleEndedIterator", "ExactSizeIterator", "FusedIterator"];
 
-/// The type of the items that a method returns. Returns `None` after an error.
-pub(crate) fn item(output: &ReturnType, errors: &mut Errors) -> Option<Type> {
+/// The type of the items that a method returns, under an option at `option`. Returns `None` after an error.
+pub(crate) fn item(output: &ReturnType, option: Span, errors: &mut Errors) -> Option<Type> {
     let message = "a method under `#[remote(stream)]` returns an iterator: `impl Iterator<Item = T>`, `Box<dyn Iterator<Item \
                    = T>>`, or a type that implements `IntoIterator`";
     match output {
@@ -25,7 +27,7 @@ pub(crate) fn item(output: &ReturnType, errors: &mut Errors) -> Option<Type> {
             None
         }),
         ReturnType::Default => {
-            errors.push(syn::Error::new(proc_macro2::Span::call_site(), message));
+            errors.push(syn::Error::new(option, message));
             None
         }
     }
@@ -50,7 +52,7 @@ fn of_type(ty: &Type) -> Option<Type> {
                 });
             match boxed {
                 Some(GenericArgument::Type(ty @ Type::TraitObject(_))) => of_type(ty),
-                _ => Some(parse_quote!(<#ty as ::core::iter::IntoIterator>::Item)),
+                _ => Some(parse_quote_spanned!(blame(ty)=> <#ty as ::core::iter::IntoIterator>::Item)),
             }
         }
         _ => None,

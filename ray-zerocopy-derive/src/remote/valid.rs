@@ -57,7 +57,10 @@ fn method<'a>(
         Some(MethodOption::Batch(batch)) => Some(batch),
         _ => None,
     };
-    let stream = matches!(option, Some(MethodOption::Stream(_)));
+    let stream = match option {
+        Some(MethodOption::Stream(span)) => Some(*span),
+        _ => None,
+    };
     let named = name(&item.sig, errors);
     let qualified = qualifiers(&item.sig, errors);
     let generic = generics(&item.sig, errors);
@@ -67,8 +70,8 @@ fn method<'a>(
         FnArg::Receiver(_) => None,
     });
     let arguments: Vec<Option<Argument>> = arguments.map(|input| argument(block, input, errors)).collect();
-    let output = if stream {
-        items::item(&item.sig.output, errors)
+    let output = if let Some(span) = stream {
+        items::item(&item.sig.output, span, errors)
             .filter(|item| owned(item, "an item", errors))
             .map(|item| block.outside(&item))
     } else {
@@ -90,7 +93,7 @@ fn method<'a>(
         output: output?,
         where_clause: item.sig.generics.where_clause.as_ref().map(|clause| block.outside_where(clause)),
         batch: batch.cloned(),
-        stream,
+        stream: stream.is_some(),
     })
 }
 
