@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::pool_size::PoolSize;
-use crate::os::cpu_placement::{CpuPlacement, allowed_cores};
+use crate::os::cpu_placement::{self, CpuPlacement, allowed_cores};
 
 /// Settings of a worker pool.
 #[derive(Debug, Clone)]
@@ -45,6 +45,23 @@ impl Settings {
     /// least one.
     pub(crate) fn threads_per_worker(&self) -> usize {
         self.threads.unwrap_or_else(|| (cores() / self.workers.max.max(1)).max(1))
+    }
+
+    /// Checks what a pool cannot start with. The error is the reason.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.workers.check()?;
+        match &self.cores {
+            Cores::Any | Cores::Own => Ok(()),
+            Cores::Listed(lists) => lists.iter().try_for_each(|cores| cpu_placement::check(cores)),
+        }
+    }
+
+    /// Adopts the cores and the niceness of other workers, unless this has its own.
+    pub(crate) fn placed_as(&mut self, others: &Self) {
+        self.niceness = self.niceness.or(others.niceness);
+        if self.cores == Cores::Any {
+            self.cores = others.cores.clone();
+        }
     }
 
     /// Cores and niceness of a worker.

@@ -15,10 +15,11 @@ pub(crate) struct Available {
     pub(crate) source: String,
 }
 
-/// Checks that `needed` bytes are available, and `reserve` bytes besides. The error is the reason why
-/// they are not. Succeeds if the kernel does not say what is available.
-pub(crate) fn check(needed: u64, reserve: u64) -> Result<(), String> {
-    available().map_or(Ok(()), |available| available.check(needed, reserve))
+/// Checks that there is memory for a worker that needs `needed` bytes, beside `others` that need as much
+/// and are about to start, and `reserve` bytes. The error is the reason why there is not. Succeeds if
+/// the kernel does not say what is available.
+pub(crate) fn check(needed: u64, others: u64, reserve: u64) -> Result<(), String> {
+    available().map_or(Ok(()), |available| available.check(needed, others, reserve))
 }
 
 /// Returns the available memory. Returns `None` without `/proc`.
@@ -27,8 +28,8 @@ pub(crate) fn available() -> Option<Available> {
 }
 
 impl Available {
-    fn check(&self, needed: u64, reserve: u64) -> Result<(), String> {
-        if needed.saturating_add(reserve) <= self.bytes {
+    fn check(&self, needed: u64, others: u64, reserve: u64) -> Result<(), String> {
+        if needed.saturating_mul(others.saturating_add(1)).saturating_add(reserve) <= self.bytes {
             return Ok(());
         }
         let [needed, available] = [needed, self.bytes].map(mib_rounded_up);
@@ -36,8 +37,12 @@ impl Available {
             0 => String::new(),
             reserve => format!(" and {} MiB are kept free", mib_rounded_up(reserve)),
         };
+        let beside = match others {
+            0 => String::new(),
+            others => format!(" beside {others} that are about to start"),
+        };
         Err(format!(
-            "a worker needs about {needed} MiB{kept}, and {available} MiB are available ({}); free memory, raise the limit, \
+            "a worker needs about {needed} MiB{beside}{kept}, and {available} MiB are available ({}); free memory, raise the limit, \
              or allow fewer workers",
             self.source
         ))
@@ -184,11 +189,11 @@ mod tests {
     #[test]
     fn lack_of_memory_is_named() {
         let available = Available { bytes: 10 * MIB, source: "the limit in /x".to_owned() };
-        assert_eq!(available.check(10 * MIB, 0), Ok(()));
-        let reason = available.check(8 * MIB, 4 * MIB).unwrap_err();
+        assert_eq!(available.check(5 * MIB, 1, 0), Ok(()));
+        let reason = available.check(8 * MIB, 0, 4 * MIB).unwrap_err();
         let expected = "a worker needs about 8 MiB and 4 MiB are kept free, and 10 MiB are available (the limit in /x)";
         assert!(reason.starts_with(expected), "{reason}");
-        assert!(available.check(1, u64::MAX).is_err());
+        assert!(available.check(1, 0, u64::MAX).is_err());
     }
 
     #[test]

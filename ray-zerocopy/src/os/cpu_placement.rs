@@ -44,6 +44,17 @@ fn set_niceness(process: Option<Pid>, niceness: i32) -> Result<(), String> {
     })
 }
 
+/// Checks that this process may use cores. The kernel ignores those that it may not use, as long as one
+/// is left. The error is the reason.
+pub(crate) fn check(cores: &[usize]) -> Result<(), String> {
+    let allowed = allowed_cores();
+    let is_missing = |core: &usize| !allowed.contains(core);
+    if cores.is_empty() || cores.iter().any(is_missing) {
+        return Err(format!("the affinity to cores {cores:?} cannot be set: this process may use cores {allowed:?}"));
+    }
+    Ok(())
+}
+
 #[cfg(target_os = "linux")]
 fn set_affinity(process: Option<Pid>, cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
@@ -75,7 +86,7 @@ pub(crate) fn allowed_cores() -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CpuPlacement, allowed_cores};
+    use super::{CpuPlacement, allowed_cores, check};
 
     #[test]
     #[cfg_attr(miri, ignore = "changes threads")]
@@ -91,6 +102,17 @@ mod tests {
         .join()
         .unwrap();
         assert_eq!(allowed_cores(), before);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "changes threads")]
+    fn cores_that_may_not_be_used_are_found() {
+        let first = allowed_cores()[0];
+        assert_eq!(check(&[first]), Ok(()));
+        for cores in [vec![], vec![first, 1023], vec![usize::MAX]] {
+            let error = check(&cores).unwrap_err();
+            assert!(error.contains("this process may use cores ["), "{error}");
+        }
     }
 
     #[test]

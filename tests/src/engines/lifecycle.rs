@@ -8,6 +8,7 @@ use ray_zerocopy::{ActorWrapper, CallError, Error, TaskWrapper, gather};
 
 use super::EngineUnderTest;
 use super::elastic::ElasticEngine;
+use super::stream_model::StreamModel;
 use crate::chaos::ChaosModel;
 
 /// The count of an actor that has been prewarmed with [`warm`].
@@ -126,4 +127,15 @@ pub fn restart_keeps_the_size_of_an_elastic_pool<E: ElasticEngine>() {
     E::restart(&pool).unwrap();
     assert_eq!(E::report(&pool).workers, 1, "workers that no call needs are not started again");
     tasks.sleep(0).wait().unwrap();
+}
+
+pub fn restart_does_not_wait_for_a_reader<E: EngineUnderTest>() {
+    let wrapper = ActorWrapper::on(&E::backend(1), &StreamModel::new(&Device::flex())).unwrap();
+    let actors = wrapper.threads_per_worker(1).spawn(1).unwrap().stream_buffer(2);
+    let mut stream = actors.count(200);
+    assert_eq!(stream.next().unwrap().unwrap(), 0);
+    // The reader is the thread that waits for the restart.
+    actors.restart().unwrap();
+    assert_eq!(stream.map(Result::unwrap).collect::<Vec<_>>(), (1..200).collect::<Vec<_>>());
+    assert_eq!(actors.count(3).count(), 3);
 }

@@ -111,7 +111,8 @@ macro_rules! engine_conforms {
                 elastic::lone_calls_do_not_grow_a_pool elastic::shrinking_loses_no_call
                 elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
                 elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
-                lifecycle::restart_replaces_every_actor lifecycle::restart_of_a_closed_pool_is_an_error
+                lifecycle::restart_replaces_every_actor lifecycle::restart_does_not_wait_for_a_reader
+                lifecycle::restart_of_a_closed_pool_is_an_error
                 lifecycle::restart_keeps_the_size_of_an_elastic_pool
             );
         }

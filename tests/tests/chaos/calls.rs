@@ -127,6 +127,8 @@ pub(crate) fn stream(tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel
         _ => u64::MAX,
     };
     let cancels_at = (rng.below(10) == 0).then(|| rng.below(count + 1));
+    // Whether this thread receives the items.
+    let reads_itself = rng.below(2) == 0;
     let mut next = 0;
     loop {
         if next == read {
@@ -135,7 +137,11 @@ pub(crate) fn stream(tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel
         if cancels_at == Some(next) {
             stream.cancel();
         }
-        let item = stream.next_timeout(PATIENCE).unwrap_or_else(|| panic!("{name} has no item after {PATIENCE:?}"));
+        let item = if reads_itself {
+            stream.next()
+        } else {
+            stream.next_timeout(PATIENCE).unwrap_or_else(|| panic!("{name} has no item after {PATIENCE:?}"))
+        };
         match item {
             Some(Ok((number, tensor))) => {
                 assert_eq!(number, start + next, "{name}: a wrong item");

@@ -113,25 +113,33 @@ impl Items {
     /// Appends an item when there is room for it. Returns `false` if no reader takes it any more.
     /// `must_wait` is asked now and then: without a reason to wait, the limit is lifted.
     pub(crate) fn push_in_turn(&self, item: Incoming, must_wait: impl Fn() -> bool) -> bool {
-        let mut state = self.state.lock();
-        while state.waiting.len() as u64 >= self.window && !state.is_unlimited && !state.is_closed {
-            state = self.room.wait(state, Some(CHECK));
-            if state.waiting.len() as u64 >= self.window && !must_wait() {
-                state.is_unlimited = true;
+        while !self.wait_for_room() {
+            // Asked without the lock: it takes one of the engine.
+            if !must_wait() {
+                self.lift();
             }
         }
-        drop(state);
         self.push(item)
+    }
+
+    /// Waits for room for an item, but not for long. Returns `true` if there is room, or if nothing is to
+    /// be waited for any more.
+    fn wait_for_room(&self) -> bool {
+        let has_room =
+            |state: &State| (state.waiting.len() as u64) < self.window || state.is_unlimited || state.is_closed;
+        let state = self.state.lock();
+        has_room(&state) || has_room(&self.room.wait(state, Some(CHECK)))
     }
 
     /// Takes the next item, or registers the reader.
     pub(crate) fn next(&self, reader: &Waker) -> Next {
+        // Cloning and dropping a waker is user code, which must not run under the lock.
+        let reader = reader.clone();
         let mut state = self.state.lock();
         let Some(item) = state.waiting.pop_front() else {
-            match &mut state.reader {
-                Some(known) => known.clone_from(reader),
-                none => *none = Some(reader.clone()),
-            }
+            let before = state.reader.replace(reader);
+            drop(state);
+            drop(before);
             return Next::None;
         };
         self.has_item.store(!state.waiting.is_empty(), Ordering::Release);
@@ -150,6 +158,12 @@ impl Items {
     /// Returns `true` if any item has arrived: the call cannot be repeated then.
     pub(crate) fn has_begun(&self) -> bool {
         self.state.lock().has_begun
+    }
+
+    /// Returns `true` if no reader takes items any more.
+    #[cfg(feature = "ray")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().is_closed
     }
 
     /// Ends the stream. Items that have arrived can still be read.

@@ -32,6 +32,8 @@ struct Running {
     limit: u64,
     /// Number of items that it has sent.
     sent: u64,
+    /// Whether the thread that sends items waits for a packet. Other threads must not receive it then.
+    is_waiting: bool,
 }
 
 impl CallInbox {
@@ -58,7 +60,9 @@ impl CallInbox {
 
     fn is_cancelled(&self) -> bool {
         let mut running = self.running.lock();
-        self.look(&mut running);
+        if !running.is_waiting {
+            self.look(&mut running);
+        }
         running.is_cancelled
     }
 
@@ -87,6 +91,7 @@ impl CallInbox {
     fn send(&self, serial: u64, item: &Outgoing) -> io::Result<bool> {
         loop {
             let mut running = self.running.lock();
+            running.is_waiting = false;
             self.look(&mut running);
             // A sink that has outlived its call sends nothing.
             if running.is_cancelled || running.serial != serial {
@@ -96,10 +101,60 @@ impl CallInbox {
                 running.sent += 1;
                 break;
             }
+            running.is_waiting = true;
             drop(running);
             self.connection.wait(None)?;
         }
         self.connection.send(&(serial, Answer::Item), item, &[])?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use super::super::protocol::{Answer, Request};
+    use super::super::transport::Connection;
+    use super::CallInbox;
+    use crate::engine::message::Outgoing;
+    use crate::os::sync::Mutex;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs sockets")]
+    fn limit_reaches_the_sender_while_another_thread_asks() {
+        const ITEMS: u64 = 200;
+        let (owner, worker) = Connection::pair().unwrap();
+        owner.set_patience(Duration::from_secs(60)).unwrap();
+        let inbox = Arc::new(CallInbox { connection: Arc::new(worker), running: Mutex::default() });
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // At the end it may be.
+                    std::hint::black_box(inbox.is_cancelled());
+                }
+            });
+            let sender = scope.spawn(|| {
+                let mut sink = inbox.begin(1, Some(0)).unwrap();
+                assert!((0..ITEMS).all(|_| sink(Outgoing::default()) == Ok(true)));
+                // The next one waits until the call is cancelled.
+                assert_eq!(sink(Outgoing::default()), Ok(false));
+                inbox.end();
+                assert_eq!(sink(Outgoing::default()), Ok(false));
+                is_over.store(true, Ordering::Relaxed);
+            });
+            let send = |request: Request| owner.send(&(1_u64, request), &Outgoing::default(), &[]).unwrap();
+            for items in 1..=ITEMS {
+                send(Request::Limit { items });
+                let item = owner.receive::<(u64, Answer)>().unwrap().unwrap();
+                assert!(matches!(item.message, (1, Answer::Item)));
+            }
+            is_over.store(true, Ordering::Relaxed);
+            send(Request::Cancel);
+            sender.join().unwrap();
+        });
     }
 }

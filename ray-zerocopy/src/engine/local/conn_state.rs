@@ -278,14 +278,16 @@ impl<C: QueuedCall> ConnState<C> {
         effect
     }
 
-    /// Returns `true` if it is the supervisor's turn to read, or no more replies are expected.
+    /// Returns `true` if it is the supervisor's turn to read, or no more replies are expected. A caller
+    /// that reads stops soon after a hang-up.
     pub(super) fn is_supervisors_turn(&self) -> bool {
-        let reads = match &self.phase {
-            Phase::InFlight { reader, .. } => reader.is_supervisor(),
-            Phase::Idle(next_reader) => *next_reader == NextReader::Reading,
+        let is_hung_up = self.link != Link::Open;
+        match &self.phase {
+            Phase::InFlight { reader: Reader::Caller, .. } => false,
+            Phase::InFlight { reader, .. } => reader.is_supervisor() || is_hung_up,
+            Phase::Idle(next_reader) => *next_reader == NextReader::Reading || is_hung_up,
             Phase::Closed => true,
-        };
-        reads || self.link != Link::Open
+        }
     }
 
     /// Makes the supervisor the reader of a reply that was left unread for a whole heartbeat. A caller

@@ -61,6 +61,38 @@ fn unread_reply_goes_to_the_supervisor() {
 }
 
 #[test]
+fn caller_of_a_stream_reads_item_by_item() {
+    let mut state = TestState::new();
+    let _ = start_inline(&mut state, call(1));
+    for _ in 0..2 {
+        assert!(state.read_by_caller(1));
+        assert_eq!(state.pause(1), Effect::None);
+    }
+    state.heartbeat();
+    assert!(!state.is_supervisors_turn(), "it has read items since the last heartbeat");
+    state.heartbeat();
+    assert!(state.is_supervisors_turn() && !state.read_by_caller(1));
+}
+
+#[test]
+fn caller_of_a_stream_stops_when_the_worker_is_needed() {
+    let mut state = TestState::new();
+    let _ = start_inline(&mut state, call(1));
+    assert!(state.read_by_caller(1));
+    assert_eq!(state.hand_to_supervisor(), Effect::None);
+    assert_eq!(state.pause(1), Effect::WakeSupervisor);
+    assert!(state.is_supervisors_turn());
+
+    let mut state = TestState::new();
+    let _ = start_inline(&mut state, call(1));
+    assert!(state.read_by_caller(1));
+    assert_eq!(state.hang_up(), Effect::HangUp);
+    assert!(!state.is_supervisors_turn(), "one thread at a time reads");
+    assert_eq!(state.pause(1), Effect::WakeSupervisor);
+    assert!(state.is_supervisors_turn());
+}
+
+#[test]
 fn supervisor_reads_replies_to_other_jobs() {
     let program = Arc::new(1);
     let jobs = [

@@ -20,7 +20,7 @@ use crate::engine::queue::scheduler::{self, Next};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
-use crate::os::sync::{Condvar, now};
+use crate::os::sync::{Condvar, Mutex, now};
 
 pub(super) type Assignment = scheduler::Assignment<Call, WorkerConn>;
 
@@ -36,23 +36,35 @@ pub(super) struct Dispatcher {
     /// Notified when the pool closes, for a supervisor that waits before it starts another process.
     pub(super) restart: Condvar,
     memory: WorkerMemory,
+    /// Held while the memory for a worker is checked: two workers must not count on the same.
+    checking: Mutex<()>,
 }
 
 impl Dispatcher {
     pub(super) fn new(settings: Settings, program: Option<Arc<Program>>) -> Self {
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
         let queue = CallQueue::new(&settings, ready_when);
-        Self { settings, program, queue, restart: Condvar::default(), memory: WorkerMemory::default() }
+        Self {
+            settings,
+            program,
+            queue,
+            restart: Condvar::default(),
+            memory: WorkerMemory::default(),
+            checking: Mutex::new(()),
+        }
     }
 
-    /// Checks that there is memory for the workers that are starting. The error is the reason why there
-    /// is not.
-    pub(super) fn check_memory(&self) -> Result<(), String> {
-        let (pids, starting) = {
+    /// Checks that there is memory for a worker, beside those that are about to start. The error is the
+    /// reason why there is not.
+    pub(super) fn check_memory(&self, index: usize) -> Result<(), String> {
+        let _one_at_a_time = self.checking.lock();
+        let (pids, expected) = {
             let scheduler = self.queue.lock();
-            (scheduler.connections().map(|conn| conn.worker.pid).collect::<Vec<_>>(), scheduler.starting())
+            (scheduler.connections().map(|conn| conn.worker.pid).collect::<Vec<_>>(), scheduler.expected())
         };
-        self.memory.check(&pids, starting, self.settings.memory_reserve)
+        self.memory.check(&pids, expected, self.settings.memory_reserve)?;
+        self.queue.lock().expect_worker(index);
+        Ok(())
     }
 
     /// Rejects new calls. Workers run the queued ones and then exit.
@@ -317,7 +329,8 @@ impl Dispatcher {
     /// Waits before another start of a process that could not be started.
     pub(super) fn wait_before_restart(&self, pause: Duration) {
         let scheduler = self.queue.lock();
-        if scheduler.is_open() {
+        // A pool that closes still runs what is queued.
+        if scheduler.is_open() || (!scheduler.is_aborting() && scheduler.queued() > 0) {
             drop(self.restart.wait(scheduler, Some(pause)));
         }
     }

@@ -16,6 +16,7 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::start_error;
 use crate::engine::queue::report::PoolReport;
+use crate::engine::queue::restart::restart_on_own_thread;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
 use crate::engine::timer;
@@ -47,7 +48,7 @@ impl LocalEngine {
             );
             return Err(StartError::Pool { reason }.into());
         }
-        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
+        settings.check().map_err(|reason| StartError::Pool { reason })?;
         crate::os::sys::malloc::trim();
         if let (Some(other), Some(own)) = (&settings.program, &program)
             && !own.loader.is_named()
@@ -161,6 +162,10 @@ impl LocalEngine {
             return 0;
         }
         self.dispatcher.drain();
+        if self.is_own_thread() {
+            // The workers end when this thread goes on.
+            return 0;
+        }
         let left = self.dispatcher.queue.wait_until_over(timeout);
         self.dispatcher.abort();
         self.join();
@@ -172,6 +177,9 @@ impl LocalEngine {
         if self.is_fork() {
             return Err(CallError::forked("restart"));
         }
+        if self.is_own_thread() {
+            return Err(restart_on_own_thread());
+        }
         // One restart at a time: a second one begins when the first has ended.
         let _guard = self.restarting.lock();
         self.dispatcher.queue.restart(|| self.dispatcher.assign_all())
@@ -182,9 +190,7 @@ impl LocalEngine {
         // The engine may be dropped on one of its own threads, which cannot join itself: an answer
         // wakes its receiver, which may drop the last handle of the pool. Then the threads end
         // without being joined.
-        let is_own = self.thread_ids.lock().contains(&std::thread::current().id());
-        // The same holds for the timer, which drops the batches of a wrapper.
-        if is_own || timer::is_own_thread() {
+        if self.is_own_thread() {
             return;
         }
         // The lock is held while the threads end, so that a second caller waits for them too.
@@ -197,7 +203,20 @@ impl LocalEngine {
 
     /// How the pool has grown and shrunk.
     pub(super) fn report(&self) -> PoolReport {
+        if self.is_fork() {
+            return PoolReport::empty(self.dispatcher.settings.workers);
+        }
         self.dispatcher.queue.lock().pool_report()
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.dispatcher.settings
+    }
+
+    /// Returns `true` on a thread of this engine, or on that of the timer, which drops the batches of a
+    /// wrapper. Such a thread cannot wait for the workers.
+    fn is_own_thread(&self) -> bool {
+        timer::is_own_thread() || self.thread_ids.lock().contains(&std::thread::current().id())
     }
 
     /// Returns `true` in a fork of the process that has the threads and the workers. A fork must
@@ -297,7 +316,7 @@ impl Engine for LocalEngine {
     }
 
     fn pool(&self) -> Option<PoolReport> {
-        Some(self.report())
+        (!self.is_fork()).then(|| self.report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

@@ -212,7 +212,9 @@ impl Backend for LocalPool {
         Ok(EngineHandle(Arc::clone(&self.0) as _))
     }
 
-    fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
+    /// The actors have processes of their own, on the cores and with the niceness of this pool.
+    fn actors(&self, mut spec: ActorSpec) -> crate::error::Result<EngineHandle> {
+        spec.settings.placed_as(self.0.settings());
         Machine.actors(spec)
     }
 

@@ -42,8 +42,9 @@ impl Dispatcher {
             )));
         }
         if matches!(answer, Answer::Item) {
-            conn.deliver(received.payload);
-            return None;
+            let has_stream = conn.deliver(received.payload);
+            return (!has_stream)
+                .then(|| WorkerExit::new("it sent an item, although it runs no stream, and was replaced"));
         }
         match (conn.take(), answer) {
             (Some(InFlight::Call(call)), Answer::Done) => self.finish(conn, call, Ok(received.payload)),
@@ -133,6 +134,12 @@ impl Dispatcher {
             Some(InFlight::Call(call)) if what == ARGUMENTS && call.has_attempts_left() => {
                 self.retry_elsewhere(conn, call);
                 None
+            }
+            // The worker still runs the method, and is not ready for another call.
+            Some(InFlight::Call(call)) if what != ARGUMENTS && call.reply.items().is_some() => {
+                let (method, part) = (call.method.to_owned(), CallPart::named(what));
+                call.answer(Err(CallError::Wire { method, part, reason: reason.to_owned() }));
+                Some(WorkerExit::new(format!("an item of its stream was lost, and it was replaced: {reason}")))
             }
             Some(InFlight::Call(call)) => {
                 let (method, part) = (call.method.to_owned(), CallPart::named(what));

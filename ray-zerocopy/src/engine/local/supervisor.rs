@@ -53,7 +53,7 @@ impl Supervisor {
                 return self.dispatcher.queue.timer.notify_one();
             };
             let settings = &self.dispatcher.settings;
-            if is_additional && let Err(reason) = self.dispatcher.check_memory() {
+            if is_additional && let Err(reason) = self.dispatcher.check_memory(self.index) {
                 self.start_failed(&reason, is_additional);
                 continue;
             }
@@ -141,8 +141,7 @@ impl Supervisor {
                     },
                 }
             }
-            if !self.dispatcher.queue.lock().is_open() {
-                // The pool waits for the call, and its reader may wait for the pool.
+            if self.dispatcher.queue.lock().is_awaited(self.index) {
                 conn.lift_limit();
             }
             // A child that user code has forked, and that has not executed another program yet,

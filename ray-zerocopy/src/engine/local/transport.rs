@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::cmsg_space;
@@ -53,7 +54,12 @@ thread_local! {
 
 /// One end of the connection between an owner and one of its workers.
 #[derive(Debug)]
-pub struct Connection(OwnedFd);
+pub struct Connection {
+    socket: OwnedFd,
+    /// Whether the kernel has reported that the other end was closed with an unreceived packet in it. It
+    /// reports that once, before the packets that the other end has sent.
+    was_reset: AtomicBool,
+}
 
 /// A received message.
 pub struct Received<M> {
@@ -104,17 +110,17 @@ impl Connection {
             // The machine may allow less. `send_packet` handles that.
             let _least = set_socket_send_buffer_size(end, SEND_BUFFER);
         }
-        Ok((Self(left), Self(right)))
+        Ok((Self::from_fd(left), Self::from_fd(right)))
     }
 
     /// Creates a connection from a socket that this process was given.
-    pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket, was_reset: AtomicBool::new(false) }
     }
 
     /// Returns the file descriptor.
     pub fn into_fd(self) -> OwnedFd {
-        self.0
+        self.socket
     }
 
     /// Sends a message, its values and tensors, and file descriptors. A packet takes at most 252
@@ -155,7 +161,7 @@ impl Connection {
         control: &mut SendAncillaryBuffer<'_, '_, '_>,
         flags: SendFlags,
     ) -> io::Result<()> {
-        retry(|| match sendmsg(&self.0, &[IoSlice::new(bytes)], control, flags) {
+        retry(|| match sendmsg(&self.socket, &[IoSlice::new(bytes)], control, flags) {
             // Older kernels (seen on 5.10) return this while the other end is being closed.
             Err(Errno::CONNREFUSED) => Err(Errno::PIPE),
             sent => sent.map(drop),
@@ -165,12 +171,12 @@ impl Connection {
     /// Shuts the connection down, for both ends and for every process that holds them.
     pub(super) fn hang_up(&self) {
         // The only error is that it was shut down before.
-        let _ended = shutdown(&self.0, Shutdown::Both);
+        let _ended = shutdown(&self.socket, Shutdown::Both);
     }
 
     /// Sets the timeout of [`next`](Self::next).
     pub(super) fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        Ok(set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?)
+        Ok(set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))?)
     }
 
     /// Waits for a packet or EOF.
@@ -180,7 +186,7 @@ impl Connection {
 
     /// Returns `true` if a packet, or EOF, has arrived and was not received yet.
     pub(super) fn is_readable(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(ready) if ready > 0)
     }
 
@@ -195,7 +201,7 @@ impl Connection {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let timeout =
                 left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-            let mut fds = [PollFd::new(&self.0, what)];
+            let mut fds = [PollFd::new(&self.socket, what)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Ok(Wait::TimedOut),
                 Ok(_) => return Ok(Wait::Ready),
@@ -231,7 +237,7 @@ impl Connection {
     /// `InvalidData` if the packet is broken or large, `BrokenPipe` if the other end is closed.
     pub(super) fn peek<M: DeserializeOwned>(&self) -> io::Result<Option<M>> {
         let mut bytes = [0; PEEK];
-        let received = retry(|| recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
+        let received = retry(|| recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
         let packet = match received {
             Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
             // A larger packet is cut off, so that its lengths are wrong.
@@ -246,7 +252,7 @@ impl Connection {
     /// Receives the next packet, which has arrived, and drops it.
     pub(super) fn discard(&self) {
         // The rest of a packet that does not fit is dropped as well. An error means that there is none.
-        drop(retry(|| recv(&self.0, &mut [0; 1][..], RecvFlags::DONTWAIT)));
+        drop(retry(|| recv(&self.socket, &mut [0; 1][..], RecvFlags::DONTWAIT)));
     }
 
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {
@@ -255,12 +261,12 @@ impl Connection {
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = flags | RECV_FLAGS;
         let received = loop {
-            match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+            match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Event::Quiet),
-                // The other end was closed with an unreceived packet in it.
-                Err(Errno::CONNRESET) => return Ok(Event::Gone(Delivery::NotReceived)),
+                // What the other end has sent before is still there.
+                Err(Errno::CONNRESET) => self.was_reset.store(true, Ordering::Release),
                 Err(error) => return Err(error.into()),
             }
         };
@@ -277,8 +283,9 @@ impl Connection {
             // that was left in it. A receiver that runs in between gets that error only from a
             // second call.
             let mut byte = [0];
-            let left = retry(|| recv(&self.0, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
-            let is_lost = left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
+            let left = retry(|| recv(&self.socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
+            let is_lost = self.was_reset.load(Ordering::Acquire)
+                || left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
             return Ok(Event::Gone(if is_lost { Delivery::NotReceived } else { Delivery::Received }));
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
@@ -298,7 +305,7 @@ impl Connection {
 #[cfg(test)]
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -310,7 +317,7 @@ impl Connection {
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [fd.as_fd()];
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SEND_FLAGS).unwrap();
+        sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SEND_FLAGS).unwrap();
     }
 }
 
@@ -373,7 +380,7 @@ mod tests {
     fn small_socket_buffer_takes_every_message_size() {
         let (left, right) = Connection::pair().unwrap();
         // Like on a machine with a small `net.core.wmem_max`. The kernel's minimum is 4608 bytes.
-        rustix::net::sockopt::set_socket_send_buffer_size(&left.0, 1).unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&left.socket, 1).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         for size in [10, 3_000, 20_000, INLINE - 200, INLINE, 1 << 20] {
             let payload = Outgoing { segments: vec![Bytes::from_bytes_vec(vec![7; size])] };
@@ -404,8 +411,24 @@ mod tests {
         let (left, right) = Connection::pair().unwrap();
         left.send(&1, &Outgoing::default(), &[]).unwrap();
         drop(right);
-        assert!(matches!(left.next::<()>(), Ok(Event::Gone(Delivery::NotReceived))));
-        assert!(matches!(left.next::<()>(), Ok(Event::Gone(Delivery::Received))));
+        for _ in 0..2 {
+            assert!(matches!(left.next::<()>(), Ok(Event::Gone(Delivery::NotReceived))));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "sockets and memfds, which Miri does not have")]
+    fn packets_of_a_peer_that_left_one_unreceived_are_kept() {
+        let (left, right) = Connection::pair().unwrap();
+        left.send(&1, &Outgoing::default(), &[]).unwrap();
+        for number in [2, 3] {
+            right.send(&number, &Outgoing::default(), &[]).unwrap();
+        }
+        drop(right);
+        for number in [2, 3] {
+            assert!(matches!(left.next::<i32>(), Ok(Event::Message(received)) if received.message == number));
+        }
+        assert!(matches!(left.next::<i32>(), Ok(Event::Gone(Delivery::NotReceived))));
     }
 
     #[test]
@@ -413,7 +436,7 @@ mod tests {
     fn broken_packet_does_not_affect_the_next_one() {
         let (left, right) = Connection::pair().unwrap();
         for bytes in [&[7][..], &[0, 1, 2], &[1], &[0; 40]] {
-            rustix::net::send(&left.0, bytes, rustix::net::SendFlags::empty()).unwrap();
+            rustix::net::send(&left.socket, bytes, rustix::net::SendFlags::empty()).unwrap();
             assert!(matches!(right.next::<i32>(), Ok(Event::Unreadable(_))));
         }
         left.send(&5, &Outgoing::default(), &[]).unwrap();

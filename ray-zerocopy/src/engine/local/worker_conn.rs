@@ -229,7 +229,13 @@ impl WorkerConn {
 
     /// Takes the job in flight, because the worker has replied.
     pub(super) fn take(&self) -> Option<InFlight<Call>> {
-        self.state.lock().conn.take()
+        let mut state = self.state.lock();
+        let job = state.conn.take();
+        // After a hang-up, the supervisor has waited for the caller to stop reading.
+        if state.supervisor_waits && state.conn.is_supervisors_turn() {
+            self.turn.notify_one();
+        }
+        job
     }
 
     /// Puts back a job that was taken, because the reply did not belong to it.
@@ -285,13 +291,11 @@ impl WorkerConn {
         cancelled.until
     }
 
-    /// Passes an item on to the reader of the stream that the worker runs.
-    pub(super) fn deliver(&self, item: Incoming) {
+    /// Passes an item on to the reader of the stream that the worker runs. Returns `false` if it runs none.
+    pub(super) fn deliver(&self, item: Incoming) -> bool {
         let items = self.items();
-        if let Some(items) = items {
-            // A reader that is gone has cancelled the call.
-            items.push(item);
-        }
+        // A reader that is gone has cancelled the call.
+        items.map(|items| items.push(item)).is_some()
     }
 
     /// The items of the stream that the worker runs.
@@ -309,9 +313,11 @@ impl WorkerConn {
         drop(self.connection.try_send(&(state.conn.serial(), request)));
     }
 
-    /// Lets the worker send the rest of its stream, because the pool is closing.
+    /// Lets the worker send the rest of its stream, because another thread waits for the worker. Does
+    /// nothing before the first item: the worker does not wait for its reader then, and a packet that it
+    /// has not received would look like the call.
     pub(super) fn lift_limit(&self) {
-        if let Some(items) = self.items() {
+        if let Some(items) = self.items().filter(|items| items.has_begun()) {
             items.lift();
             self.raise_limit();
         }

@@ -15,12 +15,12 @@ const LEAST: u64 = 8 << 20;
 pub(super) struct WorkerMemory(AtomicU64);
 
 impl WorkerMemory {
-    /// Checks that there is memory for `starting` more workers like those with the process ids `pids`,
-    /// and `reserve` bytes besides. The error is the reason why there is not.
-    pub(super) fn check(&self, pids: &[u32], starting: usize, reserve: u64) -> Result<(), String> {
+    /// Checks that there is memory for a worker like those with the process ids `pids`, beside `expected`
+    /// others that are about to start, and `reserve` bytes. The error is the reason why there is not.
+    pub(super) fn check(&self, pids: &[u32], expected: usize, reserve: u64) -> Result<(), String> {
         let measured = pids.iter().map(|pid| private(*pid)).max().unwrap_or_default();
         let largest = self.0.fetch_max(measured, Ordering::Relaxed).max(measured).max(LEAST);
-        available_memory::check(largest.saturating_mul(starting as u64), reserve)
+        available_memory::check(largest, expected as u64, reserve)
     }
 }
 
@@ -40,11 +40,11 @@ mod tests {
         let memory = WorkerMemory::default();
         let own = std::process::id();
         assert!(private(own) > 0 && private(u32::MAX) == 0);
-        assert_eq!(memory.check(&[own, u32::MAX], 1, 0), Ok(()));
+        assert_eq!(memory.check(&[own, u32::MAX], 0, 0), Ok(()));
         let kept = memory.0.load(std::sync::atomic::Ordering::Relaxed);
         assert!(kept > 0);
         let reason = memory.check(&[], usize::MAX, 0).unwrap_err();
         assert!(reason.starts_with("a worker needs about"), "{reason}");
-        assert!(memory.check(&[], 1, u64::MAX - LEAST).is_err());
+        assert!(memory.check(&[], 0, u64::MAX - LEAST).is_err());
     }
 }

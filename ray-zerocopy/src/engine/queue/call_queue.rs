@@ -88,20 +88,24 @@ impl<W: PoolWorker> CallQueue<W> {
     /// `None` if it has retired.
     pub(in crate::engine) fn wait_until_wanted(&self, index: usize) -> Option<bool> {
         let mut scheduler = self.scheduler.lock();
-        let mut has_looked = false;
+        // When it looks a second time.
+        let mut looks_at = None;
         loop {
             if scheduler.retire(index) {
                 self.progress.notify_all();
                 return None;
             }
             match scheduler.wanted(index) {
-                Wanted::Start { is_additional: true } if !has_looked && !scheduler.is_last() => {
-                    has_looked = true;
-                    scheduler = self.wanted.wait(scheduler, Some(GROWTH_DELAY));
+                Wanted::Start { is_additional } => {
+                    let at = *looks_at.get_or_insert_with(|| now() + GROWTH_DELAY);
+                    let left = at.saturating_duration_since(now());
+                    if !is_additional || scheduler.is_last() || left.is_zero() {
+                        return Some(is_additional);
+                    }
+                    scheduler = self.wanted.wait(scheduler, Some(left));
                 }
-                Wanted::Start { is_additional } => return Some(is_additional),
                 Wanted::Rest => {
-                    has_looked = false;
+                    looks_at = None;
                     self.progress.notify_all();
                     scheduler = self.wanted.wait(scheduler, None);
                 }

@@ -10,8 +10,8 @@
 //!   unless it is the only one: a worker that has answered a call is idle a little later.
 //! - A worker above the least number ends when it has been idle for the idle time. It leaves the list of
 //!   idle workers first, so no call is assigned to it.
-//! - A worker that could not be started becomes dormant again if another one has a process, and the pool
-//!   does not grow for a while.
+//! - A worker that could not be started becomes dormant again if another one has a process or is
+//!   starting, and the pool does not grow for a while.
 //!
 //! Invariant: while a call waits in the shared queue, at least one worker is neither dormant nor
 //! retired.
@@ -29,6 +29,8 @@ use crate::os::sync::now;
 /// Time for which calls have to wait before an additional worker starts, unless it is the only one. A
 /// worker that is about to become idle takes a call sooner.
 pub(in crate::engine) const GROWTH_DELAY: Duration = Duration::from_millis(1);
+/// The shortest idle time. The deadline thread would spin with less.
+const LEAST_IDLE: Duration = Duration::from_millis(1);
 /// Pause after a worker could not be started, before the pool grows again.
 pub(in crate::engine) const GROWTH_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,7 +49,7 @@ pub(super) struct Elastic {
 
 impl Elastic {
     pub(super) fn new(size: PoolSize, idle: Duration) -> Self {
-        Self { size, idle, grow_after: None, grown: 0, shrunk: 0, refused: 0, refusal: None }
+        Self { size, idle: idle.max(LEAST_IDLE), grow_after: None, grown: 0, shrunk: 0, refused: 0, refusal: None }
     }
 }
 
@@ -81,6 +83,16 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Number of workers that are starting, or are started again.
     pub(in crate::engine) fn starting(&self) -> usize {
         self.slots.iter().filter(|slot| matches!(slot.process, Process::Down)).count()
+    }
+
+    /// Number of workers for which there was memory, and that have no process yet.
+    pub(in crate::engine) fn expected(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.is_expected).count()
+    }
+
+    /// Records that there is memory for a worker, which is about to start.
+    pub(in crate::engine) fn expect_worker(&mut self, index: usize) {
+        self.slots[index].is_expected = true;
     }
 
     /// Number of calls of the shared queue that wait for a worker. At least one if there is a call at all:
@@ -144,12 +156,13 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     }
 
     /// Records that an additional worker could not be started, and makes it dormant. Returns `false` if
-    /// no other worker has a process: then a call has to be told.
+    /// no other worker has a process or is starting: then a call has to be told.
     pub(in crate::engine) fn growth_failed(&mut self, index: usize, reason: &str, now: Instant) -> bool {
         self.elastic.refused += 1;
         self.elastic.refusal = Some(reason.to_owned());
         self.elastic.grow_after = now.checked_add(GROWTH_PAUSE);
-        let has_others = self.connections().next().is_some();
+        self.slots[index].is_expected = false;
+        let has_others = self.live() > 1;
         let is_dormant = has_others && self.slots[index].pinned.is_empty();
         if is_dormant {
             self.slots[index].process = Process::Dormant;

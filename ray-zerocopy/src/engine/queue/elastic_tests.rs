@@ -149,6 +149,41 @@ fn pool_pauses_after_a_failed_growth() {
 }
 
 #[test]
+fn failed_growth_beside_a_worker_that_starts_costs_no_attempt() {
+    let mut scheduler = scheduler(0, 2);
+    assert!(wait_in_queue(&mut scheduler, 1));
+    assert!(wait_in_queue(&mut scheduler, 2));
+    scheduler.expect_worker(0);
+    assert_eq!(scheduler.expected(), 1);
+    let now = Instant::now();
+    assert!(scheduler.growth_failed(1, "no memory", now));
+    assert_eq!(scheduler.wanted(1), Wanted::Rest);
+    // The other one is the last, which has to tell a call.
+    assert!(!scheduler.growth_failed(0, "no memory", now));
+    assert_eq!(scheduler.expected(), 0);
+}
+
+#[test]
+fn worker_that_is_replaced_is_awaited() {
+    let (mut scheduler, conns) = grown(1, 2, 1);
+    assert!(!scheduler.is_awaited(0));
+    assert!(scheduler.begin_restart(0));
+    assert!(scheduler.is_awaited(0) && !scheduler.is_awaited(1));
+    drop(conns);
+    scheduler.drain();
+    assert!(scheduler.is_awaited(1));
+}
+
+#[test]
+fn shortest_idle_time_is_a_millisecond() {
+    let size = PoolSize { min: 0, max: 2 };
+    let mut scheduler = TestScheduler::new(size, Duration::ZERO, ReadyWhen::ProcessStarted);
+    assert!(wait_in_queue(&mut scheduler, 1));
+    let now = Instant::now();
+    assert_eq!(scheduler.next_resize(now), Some(now + Duration::from_millis(1)));
+}
+
+#[test]
 fn failed_growth_of_an_empty_pool_is_told_to_a_call() {
     let mut scheduler = scheduler(0, 2);
     assert!(wait_in_queue(&mut scheduler, 1));

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::pool_size::PoolSize;
+
 /// Number of workers of a pool, and how it has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -41,6 +43,14 @@ impl Drained {
     /// Returns `true` if every call has run.
     pub fn is_complete(self) -> bool {
         self.aborted == 0
+    }
+}
+
+impl PoolReport {
+    /// The report of a pool that has no workers here.
+    pub(in crate::engine) fn empty(size: PoolSize) -> Self {
+        let PoolSize { min, max } = size;
+        Self { workers: 0, min, max, grown: 0, shrunk: 0, refused: 0, refusal: None }
     }
 }
 

@@ -20,6 +20,12 @@ pub(in crate::engine) enum Restart {
     Closed,
 }
 
+/// The error of a restart on a thread of the pool, which would wait for itself.
+pub(in crate::engine) fn restart_on_own_thread() -> CallError {
+    let reason = "it waits for the worker that this thread belongs to; call it on a thread of yours".to_owned();
+    CallError::Unsupported { operation: "restart".to_owned(), reason }
+}
+
 impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// Makes a worker end when it is free. Returns `false` if it has no process that could be replaced:
     /// one that is about to start is a new one.

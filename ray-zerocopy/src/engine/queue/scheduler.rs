@@ -289,6 +289,12 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         Some(Assignment { conn, job, wakes_callers: self.waiting_callers > 0 })
     }
 
+    /// Returns `true` if a worker is waited for: the pool is closing, or the worker is being replaced. Then
+    /// a stream that it runs must not wait for its reader, which may be the one who waits.
+    pub(in crate::engine) fn is_awaited(&self, index: usize) -> bool {
+        !self.is_open() || self.slots[index].has_to_end
+    }
+
     /// Records the deadline of the call that a worker runs.
     pub(in crate::engine) fn running_until(&mut self, index: usize, deadline: Instant) {
         self.slots[index].deadline = Some(deadline);
@@ -312,7 +318,8 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     ) -> bool {
         let slot = &mut self.slots[index];
         let result = result.map(|report| drop(slot.loaded.insert(key, report)));
-        let is_restarting = slot.is_restarting && self.ready_when == ReadyWhen::ProgramLoaded;
+        // A process that has to end before that is still the old one.
+        let is_restarting = slot.is_restarting && !slot.has_to_end && self.ready_when == ReadyWhen::ProgramLoaded;
         if is_restarting {
             slot.restarted(result.as_ref().err());
         }

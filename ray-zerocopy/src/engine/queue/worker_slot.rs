@@ -72,6 +72,8 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) is_restarting: bool,
     /// Why the process could not be replaced.
     pub(in crate::engine) start_error: Option<CallError>,
+    /// Whether there was memory for its next process, which has not started yet.
+    pub(in crate::engine) is_expected: bool,
     /// Whether it was dormant or has ended idle, so that its next start is one by which the pool grows.
     pub(in crate::engine) is_woken: bool,
     /// The programs that its process has loaded.
@@ -100,6 +102,7 @@ impl<C, W> WorkerSlot<C, W> {
             has_to_end: false,
             is_restarting: false,
             start_error: None,
+            is_expected: false,
             is_woken: false,
             loaded: HashMap::new(),
         }
@@ -131,6 +134,7 @@ impl<C, W> WorkerSlot<C, W> {
         self.loaded.clear();
         self.forget.clear();
         self.deadline = None;
+        self.is_expected = false;
         self.is_ending = false;
         self.has_to_end = false;
         match &self.process {

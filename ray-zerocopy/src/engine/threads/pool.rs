@@ -233,12 +233,8 @@ impl Backend for Threads {
 
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
         let ActorSpec { mut settings, program, has_streams: _ } = spec;
-        let own = &self.0.settings;
-        settings.threads = settings.threads.or(own.threads);
-        settings.niceness = settings.niceness.or(own.niceness);
-        if settings.cores == Cores::Any {
-            settings.cores = own.cores.clone();
-        }
+        settings.threads = settings.threads.or(self.0.settings.threads);
+        settings.placed_as(&self.0.settings);
         Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
     }
 

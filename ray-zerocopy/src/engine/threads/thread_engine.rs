@@ -17,6 +17,7 @@ use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
 use crate::engine::queue::job::QueuedCall;
 use crate::engine::queue::report::PoolReport;
+use crate::engine::queue::restart::restart_on_own_thread;
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
@@ -40,6 +41,9 @@ pub(super) struct Shared {
     pub(super) program: Option<Arc<Program>>,
     /// Bytes of memory that stay available when the pool grows.
     memory_reserve: u64,
+    /// The most bytes of weights that a thread has copied. Held while the memory for a thread is checked:
+    /// two threads must not count on the same.
+    largest: Mutex<u64>,
 }
 
 impl Shared {
@@ -55,16 +59,21 @@ impl Shared {
         assignment.conn.put(assignment.job);
     }
 
-    /// Checks that there is memory for another thread: for the weights that a thread copies, and its
-    /// stack. The error is the reason why there is not.
-    pub(super) fn check_memory(&self) -> Result<(), String> {
-        let (copied, starting) = {
+    /// Checks that there is memory for another thread, beside those that are about to start: for the
+    /// weights that a thread copies, as the largest one so far, and its stack. The error is the reason why
+    /// there is not.
+    pub(super) fn check_memory(&self, index: usize) -> Result<(), String> {
+        let mut largest = self.largest.lock();
+        let expected = {
             let scheduler = self.queue.lock();
             let bytes = |report: &Attached| report.copied.iter().map(|copied| copied.bytes).sum::<u64>();
             let copied = scheduler.all_reports().map(|reports| reports.map(bytes).sum::<u64>()).max();
-            (copied.unwrap_or_default(), scheduler.starting() as u64)
+            *largest = copied.unwrap_or_default().max(*largest);
+            scheduler.expected() as u64
         };
-        available_memory::check((copied + STACK).saturating_mul(starting), self.memory_reserve)
+        available_memory::check(largest.saturating_add(STACK), expected, self.memory_reserve)?;
+        self.queue.lock().expect_worker(index);
+        Ok(())
     }
 
     /// Handles that there is no memory for an additional thread. If there is no other one, the next call
@@ -91,7 +100,8 @@ impl Shared {
             }
             scheduler = self.queue.lock();
         }
-        if scheduler.is_open() {
+        // A pool that closes still runs what is queued.
+        if scheduler.is_open() || (!scheduler.is_aborting() && scheduler.queued() > 0) {
             drop(self.queue.wanted.wait(scheduler, Some(BACK_OFF)));
         }
     }
@@ -124,13 +134,18 @@ pub(super) struct ThreadEngine {
 impl ThreadEngine {
     /// Starts threads, which load `program` first. Returns when they are ready.
     pub(super) fn start(settings: &Settings, program: Option<Arc<Program>>) -> Result<Arc<Self>, CallError> {
-        settings.workers.check().map_err(|reason| StartError::Pool { reason })?;
+        settings.check().map_err(|reason| StartError::Pool { reason })?;
         crate::panics::prepare();
         let workers = settings.workers.max;
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
         let queue = CallQueue::new(settings, ready_when);
         let engine = Arc::new(Self {
-            shared: Arc::new(Shared { queue, program, memory_reserve: settings.memory_reserve }),
+            shared: Arc::new(Shared {
+                queue,
+                program,
+                memory_reserve: settings.memory_reserve,
+                largest: Mutex::new(0),
+            }),
             workers,
             threads: Mutex::default(),
             thread_ids: Mutex::default(),
@@ -269,6 +284,10 @@ impl ThreadEngine {
         self.shared.queue.lock().drain();
         self.notify_lifecycle();
         self.shared.assign_all();
+        if self.is_own_thread() {
+            // The threads end when this one goes on.
+            return 0;
+        }
         let left = self.shared.queue.wait_until_over(timeout);
         if left == 0 {
             self.join();
@@ -282,6 +301,9 @@ impl ThreadEngine {
     pub(super) fn restart(&self) -> Result<(), CallError> {
         if self.is_fork() {
             return Err(CallError::forked("restart"));
+        }
+        if self.is_own_thread() {
+            return Err(restart_on_own_thread());
         }
         // One restart at a time: a second one begins when the first has ended.
         let _guard = self.restarting.lock();
@@ -299,8 +321,7 @@ impl ThreadEngine {
         // The engine may be dropped on one of its own threads, which cannot join itself: a result
         // wakes its receiver, and a call may hold the last handle of the pool. Then the threads end
         // without being joined.
-        let is_own = self.thread_ids.lock().contains(&std::thread::current().id());
-        if is_own || timer::is_own_thread() || self.is_aborted.load(Ordering::Acquire) {
+        if self.is_own_thread() || self.is_aborted.load(Ordering::Acquire) {
             return;
         }
         // The lock is held while the threads end, so that a second caller waits for them too.
@@ -308,6 +329,12 @@ impl ThreadEngine {
             // The threads catch the panics of methods.
             drop(thread.join());
         }
+    }
+
+    /// Returns `true` on a thread of this engine, or on that of the timer. Such a thread cannot wait for
+    /// the workers.
+    fn is_own_thread(&self) -> bool {
+        timer::is_own_thread() || self.thread_ids.lock().contains(&std::thread::current().id())
     }
 
     /// Returns `true` in a fork of the process that has the threads.
@@ -419,7 +446,7 @@ impl Engine for ThreadEngine {
     }
 
     fn pool(&self) -> Option<PoolReport> {
-        Some(self.shared.queue.lock().pool_report())
+        (!self.is_fork()).then(|| self.shared.queue.lock().pool_report())
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

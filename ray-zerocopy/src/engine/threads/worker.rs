@@ -37,7 +37,7 @@ impl WorkerThread {
         let shared = Arc::clone(&self.shared);
         // A call that a batch has sent while the pool closes still needs a worker.
         while let Some(is_additional) = shared.queue.wait_until_wanted(index) {
-            if is_additional && let Err(reason) = shared.check_memory() {
+            if is_additional && let Err(reason) = shared.check_memory(index) {
                 shared.growth_failed(index, &reason);
                 continue;
             }
@@ -121,9 +121,9 @@ impl WorkerThread {
     /// Hands the items of a stream to its reader, which takes them in this process.
     fn item_sink(&self, items: Arc<Items>) -> ItemSink {
         let shared = Arc::clone(&self.shared);
-        // A pool that closes waits for the call, and its reader may wait for the pool.
-        let is_open = move || shared.queue.lock().is_open();
-        Box::new(move |item| Ok(items.push_in_turn(item.received(), &is_open)))
+        let index = self.mailbox.worker.index;
+        let must_wait = move || !shared.queue.lock().is_awaited(index);
+        Box::new(move |item| Ok(items.push_in_turn(item.received(), &must_wait)))
     }
 
     /// Returns a program, and loads it if it is not loaded.

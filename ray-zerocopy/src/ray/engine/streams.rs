@@ -23,7 +23,9 @@ use crate::ray::wire::protocol::{Answer, Reply};
 /// ahead.
 pub(super) fn options(keywords: &Bound<'_, PyDict>, items: &Items) -> PyResult<()> {
     keywords.set_item("num_returns", "streaming")?;
-    keywords.set_item("_generator_backpressure_num_objects", items.window())
+    // The largest number that Ray takes.
+    let window = i64::try_from(items.window()).unwrap_or(i64::MAX);
+    keywords.set_item("_generator_backpressure_num_objects", window)
 }
 
 /// Reads a stream on a thread of its own. Calls `on_result` with the reply of the call. `is_open` returns
@@ -70,12 +72,18 @@ impl OpenStream {
     fn run(self, is_open: impl Fn() -> bool) {
         let on_shutdown = Arc::clone(&self.on_result);
         let pending = self.cluster.0.owe(move || deliver(&on_shutdown, Err(RayError::ShutDown)));
+        // It may have been cancelled before Ray's reference was known.
+        let mut has_reader = !self.items.is_closed();
+        if !has_reader {
+            self.cancel();
+        }
         let result = loop {
             match self.next() {
                 Ok((Reply { answer: Answer::Item, .. }, item)) => {
-                    // Without a reader, the rest is read and dropped: the call has been cancelled, and
-                    // ends soon.
-                    self.items.push_in_turn(item, &is_open);
+                    // Without a reader, the items are dropped until the method ends.
+                    if !self.items.push_in_turn(item, &is_open) && std::mem::take(&mut has_reader) {
+                        self.cancel();
+                    }
                 }
                 last => break last,
             }
@@ -89,6 +97,11 @@ impl OpenStream {
             Ok(())
         }));
         deliver(&on_result, result);
+    }
+
+    fn cancel(&self) {
+        // An error means that it has ended.
+        drop(self.cluster.ask("cancel", |py| py.import("ray")?.call_method1("cancel", (&self.generator,)).map(drop)));
     }
 
     /// Waits for the next object.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::cancellation;
+use super::cancellation::{self, Task};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::message::{Incoming, Outgoing};
@@ -83,12 +83,15 @@ fn run_on_task_thread<R: Send + 'static>(
 ) -> Result<R, RayError> {
     py.detach(|| {
         let (reply, result) = channel();
+        let task = Task::new();
+        let running = task.clone();
         let work: Work = Box::new(move |state| {
+            running.begin();
             // Fails only if the receiver is gone, which then needs no result.
             let _ = reply.send(work(state));
         });
         send_to_task_thread(work)?;
-        cancellation::wait(&result).map_err(|_| thread_error("ended".to_owned()))
+        task.wait(&result).map_err(|_| thread_error("ended".to_owned()))
     })
 }
 

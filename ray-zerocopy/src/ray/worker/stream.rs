@@ -9,7 +9,8 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::{cancellation, serve};
+use super::cancellation::{INTERVAL, Task};
+use super::serve;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Attached;
 use crate::engine::served::ItemSink;
@@ -30,6 +31,14 @@ enum Part {
 pub(super) struct Items {
     /// `None` after the last part.
     parts: Mutex<Option<Receiver<Part>>>,
+    task: Task,
+}
+
+impl Drop for Items {
+    /// Ray has dropped the generator: the method may end.
+    fn drop(&mut self) {
+        self.task.cancel();
+    }
 }
 
 /// Starts a call whose result is a stream.
@@ -39,20 +48,20 @@ pub(super) struct Items {
 pub(super) fn start(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Result<Items, RayError> {
     let (request, inputs) = serve::inputs(head, rest)?;
     let (parts, receiver) = sync_channel(0);
-    let items = Items { parts: Mutex::new(Some(receiver)) };
+    let task = Task::new();
+    let items = Items { parts: Mutex::new(Some(receiver)), task: task.clone() };
     if let Some(refusal) = serve::refusal(&request) {
         // The channel has no buffer, so another thread hands the reply over.
         std::thread::spawn(move || drop(parts.send(Part::Last(Box::new((None, refusal)), Outgoing::default()))));
         return Ok(items);
     }
     serve::use_threads(request.threads);
-    cancellation::begin();
     let order = request.order;
     let work = move |state: &mut serve::WorkerState| {
+        task.begin();
         let sink = parts.clone();
         // A generator that Ray has dropped takes no more items.
-        let sink: ItemSink =
-            Box::new(move |item| Ok(!cancellation::is_task_cancelled() && sink.send(Part::Item(item)).is_ok()));
+        let sink: ItemSink = Box::new(move |item| Ok(!task.is_cancelled() && sink.send(Part::Item(item)).is_ok()));
         let mut attached = None;
         let last = match state.serve(order, inputs, &mut attached, Some(sink)) {
             Ok(payload) => Part::Last(Box::new((attached, Answer::Done)), payload),
@@ -89,11 +98,11 @@ impl Items {
     fn next(&self) -> Option<Part> {
         let mut parts = self.parts.lock();
         let receiver = parts.as_ref()?;
-        cancellation::ask_for_task();
+        self.task.ask();
         let part = loop {
-            match receiver.recv_timeout(cancellation::INTERVAL) {
+            match receiver.recv_timeout(INTERVAL) {
                 Ok(part) => break Some(part),
-                Err(RecvTimeoutError::Timeout) => cancellation::ask_for_task(),
+                Err(RecvTimeoutError::Timeout) => self.task.ask(),
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };

@@ -78,6 +78,8 @@ struct Slot {
     call: Py<PyAny>,
     /// Number of calls that have been submitted to Ray.
     busy: usize,
+    /// Number of those that return a stream. Such a call may last as long as its reader wants.
+    streams: usize,
     /// Queued calls for this actor, in the order in which they were made.
     waiting: VecDeque<InFlightCall>,
     /// Whether a thread is submitting a call of `waiting` to Ray. Until it has, no other thread may
@@ -90,6 +92,24 @@ struct Slot {
     /// The process that was killed because of a deadline, and until when it is expected to die. It
     /// may still answer until then, and a call that it gets would be lost with it.
     killed: Option<(u32, Instant)>,
+}
+
+impl Slot {
+    /// Returns `true` if the actor may get a call for any actor: a call behind a stream could wait for
+    /// long, although another actor becomes free.
+    fn is_available(&self) -> bool {
+        self.worker.is_some() && self.streams == 0
+    }
+
+    fn call_assigned(&mut self, flight: &InFlightCall) {
+        self.busy += 1;
+        self.streams += usize::from(flight.items().is_some());
+    }
+
+    fn call_ended(&mut self, flight: &InFlightCall) {
+        self.busy -= 1;
+        self.streams -= usize::from(flight.items().is_some());
+    }
 }
 
 /// Maximum number of calls that an actor may have after it gets this one. A call with a deadline
@@ -153,7 +173,7 @@ impl Shared {
             let next = pinned.or_else(|| {
                 let max_calls = max_calls(state.waiting.front()?);
                 let free =
-                    state.slots.iter().enumerate().filter(|(_, slot)| slot.worker.is_some() && slot.busy < max_calls);
+                    state.slots.iter().enumerate().filter(|(_, slot)| slot.is_available() && slot.busy < max_calls);
                 let index = free.min_by_key(|(_, slot)| slot.busy)?.0;
                 Some((index, state.waiting.pop_front()?))
             });
@@ -162,7 +182,7 @@ impl Shared {
                 continue;
             }
             flight.assign(index);
-            state.slots[index].busy += 1;
+            state.slots[index].call_assigned(&flight);
             state.slots[index].is_submitting |= is_pinned;
             drop(state);
             let sent = self.send(index, &flight);
@@ -187,15 +207,15 @@ impl Shared {
     fn send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Option<Arc<UnreadReply>> {
         self.try_send(index, flight).unwrap_or_else(|error| {
             flight.not_sent();
-            self.call_ended(index);
+            self.call_ended(index, flight);
             flight.fail(error);
             None
         })
     }
 
-    fn call_ended(&self, index: usize) {
+    fn call_ended(&self, index: usize, flight: &InFlightCall) {
         if let Some(slot) = self.state.lock().slots.get_mut(index) {
-            slot.busy -= 1;
+            slot.call_ended(flight);
         }
     }
 
@@ -204,7 +224,7 @@ impl Shared {
         let (program, _) = id_and_load(cluster, &self.program);
         let Some(handler) = flight.with(|call| call.handler.clone()) else {
             flight.not_sent();
-            self.call_ended(index);
+            self.call_ended(index, flight);
             return Ok(None);
         };
         let order = Order::Call { program, handler, load: None, live: Vec::new() };
@@ -242,7 +262,7 @@ impl Shared {
         result: Result<(Reply, crate::engine::message::Incoming), RayError>,
     ) {
         let worker = self.state.lock().slots.get_mut(index).and_then(|slot| {
-            slot.busy -= 1;
+            slot.call_ended(flight);
             slot.worker
         });
         let is_permanent = match &result {

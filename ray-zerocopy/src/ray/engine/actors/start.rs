@@ -75,6 +75,7 @@ impl Shared {
                 handle,
                 call,
                 busy: 0,
+                streams: 0,
                 waiting: VecDeque::new(),
                 is_submitting: false,
                 direct: None,

@@ -4,7 +4,7 @@
 pub(super) struct WorkerMemory;
 
 impl WorkerMemory {
-    pub(super) fn check(&self, _pids: &[u32], _starting: usize, _reserve: u64) -> Result<(), String> {
+    pub(super) fn check(&self, _pids: &[u32], _expected: usize, _reserve: u64) -> Result<(), String> {
         Ok(())
     }
 }
