@@ -1,7 +1,9 @@
 //! CPU affinity and niceness of processes and threads.
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, getpriority_process, getrlimit, setpriority_process};
+use rustix::process::{Pid, getpriority_process, setpriority_process};
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, getrlimit};
 #[cfg(target_os = "linux")]
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -29,8 +31,7 @@ fn set_niceness(process: Option<Pid>, niceness: i32) -> Result<(), String> {
     setpriority_process(process, niceness).map_err(|error| {
         let reason = match error {
             Errno::ACCESS | Errno::PERM => {
-                // The limit is 20 - niceness.
-                let limit = getrlimit(Resource::Nice).current.map_or(-20, |limit| 20 - limit.min(40) as i64);
+                let limit = least_niceness();
                 let now = getpriority_process(None).unwrap_or_default();
                 format!(
                     "this user may not go below {} (it is {now} now): raise the limit, see `ulimit -e`, or run with \
@@ -53,6 +54,19 @@ pub(crate) fn check(cores: &[usize]) -> Result<(), String> {
         return Err(format!("the affinity to cores {cores:?} cannot be set: this process may use cores {allowed:?}"));
     }
     Ok(())
+}
+
+/// The least niceness that this user may set.
+#[cfg(target_os = "linux")]
+fn least_niceness() -> i64 {
+    // The limit is 20 - niceness.
+    getrlimit(Resource::Nice).current.map_or(-20, |limit| 20 - limit.min(40) as i64)
+}
+
+/// Other systems have no limit: only root may lower the niceness.
+#[cfg(not(target_os = "linux"))]
+fn least_niceness() -> i64 {
+    i64::MAX
 }
 
 #[cfg(target_os = "linux")]

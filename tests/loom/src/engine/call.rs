@@ -40,7 +40,7 @@ impl Call {
     }
 
     pub(crate) fn has_items(&self) -> bool {
-        self.reply.items().is_some_and(|items| items.count() > 0)
+        self.reply.items().is_some_and(|items| items.has_begun())
     }
 
     // The models have no batches.
@@ -105,6 +105,10 @@ pub(crate) mod items {
 
         pub(crate) fn new_limit(&self) -> Option<u64> {
             None
+        }
+
+        pub(crate) fn has_begun(&self) -> bool {
+            self.count() > 0
         }
 
         pub(crate) fn lift(&self) {}

@@ -10,6 +10,7 @@ pub(crate) enum CallError {
     QueueFull { waiting: usize, workers: usize },
     ShutDown { method: String },
     Cancelled { method: String },
+    Unsupported { operation: String, reason: String },
     Load { worker: Worker, error: LoadError },
     Start(StartError),
     Graph { method: String, error: String },
