@@ -153,7 +153,9 @@ pub fn dead_worker_ends_the_stream<E: EngineUnderTest>() {
     let folder = tempfile::tempdir().unwrap();
     let tasks = tasks::<E>();
     let (items, error) = failing(tasks.die_once_after(3, format!("{}/once", path(&folder))));
-    assert_eq!(items, [0, 1, 2]);
+    // Ray reports an item some time after the method has made it.
+    let is_whole = if E::PASSES_CALLS_ON { [0, 1, 2].starts_with(&items) } else { items == [0, 1, 2] };
+    assert!(is_whole, "{items:?}");
     assert!(matches!(&error, CallError::WorkerDied { .. }), "{error}");
     if !E::PASSES_CALLS_ON {
         // No reader has seen an item, so the call is repeated.
