@@ -215,12 +215,12 @@ fn cycles_of_threads_lose_nothing() {
 #[test]
 fn pool_serves_on_at_the_process_limit() {
     // The limit does not apply to root, so the process runs as another user then.
-    let nobody = 65534;
-    in_a_process_of_its_own("limit on processes", getuid().is_root().then_some(nobody));
+    let unprivileged = 65534;
+    in_a_process_of_its_own("limit on processes", getuid().is_root().then_some(unprivileged));
 }
 
 #[test]
 fn lowering_the_niceness_names_the_limit() {
-    let nobody = 65534;
-    in_a_process_of_its_own("limit on niceness", getuid().is_root().then_some(nobody));
+    let unprivileged = 65534;
+    in_a_process_of_its_own("limit on niceness", getuid().is_root().then_some(unprivileged));
 }

@@ -7,9 +7,11 @@
 //! | file | what |
 //! | --- | --- |
 //! | `start` | starts actors, and makes them load the pipeline |
+//! | `slot` | one actor, and the calls that it has |
 //! | `recovery` | handles dead actors and expired deadlines |
 
 pub(crate) mod recovery;
+mod slot;
 pub(crate) mod start;
 
 use std::collections::VecDeque;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::compiled_graph::CompiledGraphChannel;
+use self::slot::{MAX_CALLS, Slot, max_calls};
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
 use super::open_calls::OpenCalls;
@@ -39,9 +41,6 @@ use crate::os::sync::{Condvar, Mutex};
 use crate::ray::python::without_python;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply, Request};
-
-/// Maximum number of calls that an actor is given at a time: one to run, and one to continue with.
-const MAX_CALLS: usize = 2;
 
 /// The actors of one pipeline. Dropping this ends them.
 pub(super) struct RayActors(Arc<Shared>);
@@ -71,52 +70,6 @@ struct State {
     closed: bool,
     /// Whether queued calls are discarded.
     aborted: bool,
-}
-
-struct Slot {
-    handle: Py<PyAny>,
-    call: Py<PyAny>,
-    /// Number of calls that have been submitted to Ray.
-    busy: usize,
-    /// Number of those that return a stream. Such a call may last as long as its reader wants.
-    streams: usize,
-    /// Queued calls for this actor, in the order in which they were made.
-    waiting: VecDeque<InFlightCall>,
-    /// Whether a thread is submitting a call of `waiting` to Ray. Until it has, no other thread may
-    /// submit the next one, which would overtake it.
-    is_submitting: bool,
-    /// Its compiled graph, if the option is enabled.
-    direct: Option<Arc<CompiledGraphChannel>>,
-    /// Its process, once it has loaded the pipeline.
-    worker: Option<Worker>,
-    /// The process that was killed because of a deadline, and until when it is expected to die. It
-    /// may still answer until then, and a call that it gets would be lost with it.
-    killed: Option<(u32, Instant)>,
-}
-
-impl Slot {
-    /// Returns `true` if the actor may get a call for any actor: a call behind a stream could wait for
-    /// long, although another actor becomes free.
-    fn is_available(&self) -> bool {
-        self.worker.is_some() && self.streams == 0
-    }
-
-    fn call_assigned(&mut self, flight: &InFlightCall) {
-        self.busy += 1;
-        self.streams += usize::from(flight.items().is_some());
-    }
-
-    fn call_ended(&mut self, flight: &InFlightCall) {
-        self.busy -= 1;
-        self.streams -= usize::from(flight.items().is_some());
-    }
-}
-
-/// Maximum number of calls that an actor may have after it gets this one. A call with a deadline
-/// needs an otherwise idle actor, since the actor is killed when the deadline passes. So does one with
-/// a grace period.
-fn max_calls(flight: &InFlightCall) -> usize {
-    if flight.needs_idle_actor() { 1 } else { MAX_CALLS }
 }
 
 fn has_shut_down() -> PyErr {
