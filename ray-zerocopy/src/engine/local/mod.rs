@@ -17,6 +17,7 @@
 //! | `executable` | the command that starts this program again |
 //! | `worker` | the other side: main loop of a worker process |
 //! | `call_inbox` | what the worker is told about the call that it runs |
+//! | `shared_area` | memory that an owner and one worker share, beside the socket |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -37,6 +38,7 @@ mod pool;
 pub(crate) mod process;
 pub(crate) mod protocol;
 mod replies;
+mod shared_area;
 mod supervisor;
 pub(crate) mod transport;
 pub(crate) mod worker;

@@ -1,5 +1,6 @@
 //! Starts a worker process and ends it.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::child::Child;
 use super::executable;
-use super::protocol::Answer;
+use super::protocol::{Answer, Request};
+use super::shared_area::SharedArea;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
+use crate::engine::message::Outgoing;
 use crate::engine::settings::Settings;
 use crate::os::{limits, procfs};
 
@@ -36,6 +39,13 @@ impl Process {
     ) -> Result<(Self, Connection), String> {
         let timeout = settings.start_timeout;
         let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
+        let share = SharedArea::create().and_then(|(area, descriptor)| {
+            let ours = ours.with_shared(area);
+            // The worker's end is still open here, so the packet waits in the socket.
+            ours.send(&(0_u64, Request::Share), &Outgoing::default(), &[descriptor.as_fd()])?;
+            Ok(ours)
+        });
+        let ours = share.map_err(|error| format!("the memory that it shares with this process: {error}"))?;
         let child = spawn(index, settings, theirs)?;
         let mut process = Self(Child::new(child).ok_or("the system returned an invalid process id")?);
         // Before it starts threads to compute with, which inherit both.

@@ -22,6 +22,9 @@ use crate::tensor::copied::CopiedTensor;
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
+    /// The first packet. It carries the file descriptor of the memory that owner and worker share. The
+    /// answer is [`Answer::Ready`].
+    Share,
     /// Load a program. The message carries the file descriptors of its arena.
     Load {
         key: u64,

@@ -23,6 +23,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::shared_area::SharedArea;
 pub(super) use crate::engine::frame::Packet;
 use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
@@ -59,6 +60,8 @@ pub struct Connection {
     /// Whether the kernel has reported that the other end was closed with an unreceived packet in it. It
     /// reports that once, before the packets that the other end has sent.
     was_reset: AtomicBool,
+    /// The memory that both ends share, between an owner and its worker.
+    shared: Option<SharedArea>,
 }
 
 /// A received message.
@@ -115,7 +118,17 @@ impl Connection {
 
     /// Creates a connection from a socket that this process was given.
     pub fn from_fd(socket: OwnedFd) -> Self {
-        Self { socket, was_reset: AtomicBool::new(false) }
+        Self { socket, was_reset: AtomicBool::new(false), shared: None }
+    }
+
+    /// Sets the memory that both ends share.
+    pub(super) fn with_shared(self, shared: SharedArea) -> Self {
+        Self { shared: Some(shared), ..self }
+    }
+
+    /// The memory that both ends share.
+    pub(super) fn shared(&self) -> Option<&SharedArea> {
+        self.shared.as_ref()
     }
 
     /// Returns the file descriptor.

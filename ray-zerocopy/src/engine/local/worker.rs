@@ -15,6 +15,7 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::call_inbox::CallInbox;
 use super::protocol::{Answer, Request};
+use super::shared_area::SharedArea;
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
 use crate::engine::message::Outgoing;
@@ -23,7 +24,7 @@ use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "4";
+pub(crate) const VERSION: &str = "5";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -128,10 +129,14 @@ pub(crate) fn fallback() {
 /// Serves requests until the owner requests shutdown or ends.
 pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
+    let (connection, shared) = match shared_area(&connection) {
+        Ok(area) => (connection.with_shared(area), Ok(())),
+        Err(error) => (connection, Err(format!("the memory that it shares with its owner: {error}"))),
+    };
     let connection = Arc::new(connection);
     last_words(&connection);
     let inbox = CallInbox::install(&connection);
-    let ready = match watch(&connection, owner) {
+    let ready = match shared.and_then(|()| watch(&connection, owner)) {
         Ok(()) => Answer::Ready,
         Err(reason) => Answer::NotReady(reason),
     };
@@ -163,6 +168,16 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
             die();
         }
     }
+}
+
+/// Receives the first packet, and opens the memory that is shared with the owner.
+fn shared_area(connection: &Connection) -> std::io::Result<SharedArea> {
+    let received = connection.receive::<(u64, Request)>()?;
+    let first = received.and_then(|received| match received.message {
+        (_, Request::Share) => received.fds.into_iter().next(),
+        _ => None,
+    });
+    SharedArea::open(first.ok_or_else(|| std::io::Error::other("the owner has not sent it"))?)
 }
 
 /// Ensures that this process ends with its owner, even while a method runs.
@@ -261,6 +276,10 @@ fn serve(
         }
         // They were sent while the call ran, and have come too late.
         Request::Cancel | Request::Limit { .. } => Ok(()),
+        Request::Share => {
+            let again = Answer::Unreadable("the shared memory was sent twice".to_owned());
+            answer(connection, serial, &again, &nothing)
+        }
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
             drop(std::io::stdout().flush());

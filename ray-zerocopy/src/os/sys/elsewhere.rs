@@ -75,6 +75,14 @@ pub(crate) mod memfd {
         Err(needs_linux("seals"))
     }
 
+    pub(crate) fn fix_size(_fd: impl AsFd) -> io::Result<()> {
+        Err(needs_linux("seals"))
+    }
+
+    pub(crate) fn has_fixed_size(_fd: impl AsFd) -> io::Result<bool> {
+        Err(needs_linux("seals"))
+    }
+
     pub(crate) fn sealed(_fd: impl AsFd) -> io::Result<SealFlags> {
         Err(needs_linux("seals"))
     }

@@ -15,6 +15,9 @@ use crate::os::limits;
 pub(crate) const SEALS: SealFlags =
     SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
+/// The seals of a memfd that may be written to, and whose size does not change.
+const FIXED_SIZE: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
 /// Creates a memfd of `len` zero bytes. The name only appears in `/proc/<pid>/maps`.
 pub(crate) fn create(name: &str, len: u64) -> Result<OwnedFd, (&'static str, io::Error)> {
     limits::may_write(len).map_err(|error| ("ftruncate", error))?;
@@ -29,6 +32,16 @@ pub(crate) fn create(name: &str, len: u64) -> Result<OwnedFd, (&'static str, io:
 pub(crate) fn seal(fd: OwnedFd) -> io::Result<OwnedFd> {
     fcntl_add_seals(&fd, SEALS)?;
     Ok(reader(fd))
+}
+
+/// Makes the size of a memfd permanent. It can still be written to.
+pub(crate) fn fix_size(fd: impl AsFd) -> io::Result<()> {
+    fcntl_add_seals(fd, FIXED_SIZE).map_err(Into::into)
+}
+
+/// Returns `true` if the size of a memfd is permanent.
+pub(crate) fn has_fixed_size(fd: impl AsFd) -> io::Result<bool> {
+    Ok(sealed(fd)?.contains(FIXED_SIZE))
 }
 
 /// Returns the seals of a memfd, or an error if the file is not a memfd.

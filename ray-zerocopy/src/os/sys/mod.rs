@@ -10,6 +10,7 @@
 //! | `advice` | `madvise` and `mlock` for them |
 //! | `mapping` | mappings of sealed memfds and of unchanging files, as byte slices |
 //! | `memfd` | creates and seals memfds |
+//! | `shared_words` | memory that two processes write to, as atomic numbers |
 //! | `malloc` | heap thresholds |
 //! | `atexit` | exit handlers |
 //! | `image` | the executable or shared library that contains this code |
@@ -38,6 +39,7 @@ pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
 pub(crate) mod process_id;
+pub(crate) mod shared_words;
 pub(crate) mod signals;
 
 #[cfg(not(target_os = "linux"))]
