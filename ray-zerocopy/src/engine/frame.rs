@@ -37,15 +37,22 @@ pub struct Packet {
 impl Packet {
     /// Encodes a message and its segments.
     pub fn new<M: Serialize>(message: &M, payload: &Outgoing) -> io::Result<Self> {
-        let head = encode(message, payload.segments.len())?;
-        let header = 16 + payload.segments.len() * 8 + head.len();
-        let (starts, len) = layout(payload.segments.iter().map(|segment| segment.len()), header);
+        let segments: Vec<_> = payload.segments.iter().map(|segment| &segment[..]).collect();
+        Self::of(message, &segments)
+    }
+
+    /// Encodes a message and segments of several payloads.
+    pub(super) fn of<M: Serialize>(message: &M, segments: &[&[u8]]) -> io::Result<Self> {
+        let head = encode(message, segments.len())?;
+        let header = 16 + segments.len() * 8 + head.len();
+        let lens = || segments.iter().map(|segment| segment.len());
+        let (starts, len) = layout(lens(), header);
         let inline = len <= INLINE;
         // The flag and the header, followed by the segments if they fit.
         let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
         bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
-        write_header(&mut bytes, &head, payload.segments.iter().map(|segment| segment.len()));
-        let parts = payload.segments.iter().map(|segment| &segment[..]).zip(starts);
+        write_header(&mut bytes, &head, lens());
+        let parts = segments.iter().copied().zip(starts);
         if inline {
             append(&mut bytes, 1, parts);
             return Ok(Self { bytes, memfd: None });
@@ -100,14 +107,13 @@ fn append<'a>(bytes: &mut Vec<u8>, offset: usize, parts: impl Iterator<Item = (&
 }
 
 /// Encodes a frame of any size into one buffer.
-#[cfg(feature = "ray")]
-pub(crate) fn encode_contiguous<M: Serialize>(message: &M, segments: &[bytes::Bytes]) -> io::Result<Vec<u8>> {
+pub(crate) fn encode_contiguous<M: Serialize>(message: &M, segments: &[&[u8]]) -> io::Result<Vec<u8>> {
     let head = encode(message, segments.len())?;
-    let lens = || segments.iter().map(bytes::Bytes::len);
+    let lens = || segments.iter().map(|segment| segment.len());
     let (starts, len) = layout(lens(), 16 + segments.len() * 8 + head.len());
     let mut bytes = Vec::with_capacity(len);
     write_header(&mut bytes, &head, lens());
-    append(&mut bytes, 0, segments.iter().map(|segment| &segment[..]).zip(starts));
+    append(&mut bytes, 0, segments.iter().copied().zip(starts));
     Ok(bytes)
 }
 

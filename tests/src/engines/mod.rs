@@ -5,6 +5,7 @@
 
 pub mod actors;
 pub mod batches;
+pub mod bulk;
 pub mod cancellation;
 pub mod elastic;
 pub mod failures;
@@ -66,7 +67,7 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, cancellation, failures, graphs, lifecycle, streams, tasks};
+            use $crate::engines::{actors, batches, bulk, cancellation, failures, graphs, lifecycle, streams, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -92,6 +93,10 @@ macro_rules! engine_conforms {
                 streams::dead_worker_ends_the_stream streams::deadline_ends_a_stream
                 streams::actor_keeps_its_state_between_streams streams::stream_outlives_its_wrapper
                 streams::closing_workers_finish_their_streams
+                bulk::each_of_many_calls_has_its_own_result bulk::results_of_all_sizes_arrive
+                bulk::many_calls_of_one_actor_keep_their_order bulk::slow_call_does_not_hold_the_others
+                bulk::cancelled_calls_behind_a_slow_one_never_run bulk::deadlines_behind_a_slow_call_are_kept
+                bulk::death_costs_only_the_call_that_ran bulk::death_of_an_actor_costs_only_the_call_that_ran
                 lifecycle::actor_is_prewarmed_before_its_first_call lifecycle::worker_of_tasks_is_prewarmed
                 lifecycle::panic_of_a_prewarm_function_is_a_load_error lifecycle::draining_runs_what_is_queued
                 lifecycle::draining_aborts_what_takes_too_long

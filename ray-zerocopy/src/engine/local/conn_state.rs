@@ -20,6 +20,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::transport::Delivery;
+use crate::engine::queue::bundle::Bundle;
 use crate::engine::queue::job::{InFlight, QueuedCall};
 
 /// Action that a thread has to take after a transition, while it still holds the lock.
@@ -111,8 +112,11 @@ pub(super) struct Cancelled {
 pub(super) struct ConnState<C: QueuedCall> {
     phase: Phase<C>,
     link: Link,
-    /// Number of jobs so far. It identifies the current one, here and in the worker's replies.
+    /// Number of jobs so far. It identifies the current one, here and in the worker's replies. Each call
+    /// of a bundle has a number: this one is that of the last call.
     serial: u64,
+    /// The number of the first call of the current bundle, or of the current job.
+    first: u64,
     /// The last job whose cancellation the worker was told.
     cancelled: u64,
     /// The programs that the process has loaded.
@@ -134,6 +138,7 @@ impl<C: QueuedCall> ConnState<C> {
             phase: Phase::Idle(NextReader::Any),
             link: Link::Open,
             serial: 0,
+            first: 0,
             cancelled: 0,
             loaded: HashSet::new(),
             replies: 0,
@@ -155,7 +160,7 @@ impl<C: QueuedCall> ConnState<C> {
     }
 
     pub(super) fn is_current(&self, serial: u64) -> bool {
-        self.serial == serial
+        (self.first..=self.serial).contains(&serial)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -199,7 +204,11 @@ impl<C: QueuedCall> ConnState<C> {
             // A worker has one job at a time, and is not sent another one before it is idle.
             Phase::InFlight { .. } | Phase::Closed => NextReader::Any,
         };
-        self.serial += 1;
+        self.first = self.serial + 1;
+        self.serial += match &job {
+            InFlight::Bundle(bundle) => bundle.calls().len() as u64,
+            InFlight::Load(..) | InFlight::Call(_) | InFlight::Forget(_) | InFlight::ShutDown => 1,
+        };
         self.is_needed = false;
         let stays_unread = inline && next_reader == NextReader::Any && matches!(job, InFlight::Call(_));
         let reader = if next_reader == NextReader::Reading { Reader::Supervisor } else { Reader::Unread };
@@ -358,12 +367,38 @@ impl<C: QueuedCall> ConnState<C> {
     /// Returns the call in flight if it has been cancelled, once. Its deadline becomes the end of its
     /// grace period.
     pub(super) fn cancel(&mut self, now: Instant) -> Option<Cancelled> {
-        let Phase::InFlight { job: InFlight::Call(call), .. } = &mut self.phase else { return None };
-        if self.cancelled == self.serial || !call.is_cancelled() {
+        let (serial, call) = match &mut self.phase {
+            Phase::InFlight { job: InFlight::Call(call), .. } => (self.serial, call),
+            Phase::InFlight { job: InFlight::Bundle(bundle), .. } => {
+                (self.first + bundle.running_number()? as u64, bundle.running_mut()?)
+            }
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => return None,
+        };
+        if self.cancelled == serial || !call.is_cancelled() {
             return None;
         }
-        self.cancelled = self.serial;
-        Some(Cancelled { serial: self.serial, until: call.limit_to_grace(now) })
+        self.cancelled = serial;
+        Some(Cancelled { serial, until: call.limit_to_grace(now) })
+    }
+
+    /// The bundle that the worker runs.
+    pub(super) fn bundle(&mut self) -> Option<&mut Bundle<C>> {
+        match &mut self.phase {
+            Phase::InFlight { job: InFlight::Bundle(bundle), .. } => Some(bundle),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
+    }
+
+    /// Takes the next call of the bundle, because its answer has been read.
+    pub(super) fn take_answered(&mut self) -> Option<C> {
+        self.panic = None;
+        self.bundle()?.take_answered()
+    }
+
+    /// Returns `true` if call `serial` of the bundle is the next one to be answered.
+    pub(super) fn is_next_answer(&mut self, serial: u64) -> bool {
+        let first = self.first;
+        self.bundle().is_some_and(|bundle| first + bundle.next_number() as u64 == serial)
     }
 
     /// Takes the job in flight, because the process has ended.

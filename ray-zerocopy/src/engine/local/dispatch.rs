@@ -103,10 +103,14 @@ impl Dispatcher {
     /// the connection and the job's serial number if the caller may read the reply.
     pub(super) fn send_first(&self, assignment: Assignment, mut read_by: ReadBy) -> Option<(Arc<WorkerConn>, u64)> {
         let mut next = Some(assignment);
-        while let Some(Assignment { conn, mut job, wakes_callers }) = next {
+        while let Some(Assignment { conn, job, wakes_callers }) = next {
             if wakes_callers {
                 self.queue.progress.notify_all();
             }
+            let Some(mut job) = self.without_void_calls(job) else {
+                next = self.queue.lock().next_job(&conn);
+                continue;
+            };
             if let Job::Call(call) = &mut job {
                 if !self.fill(&conn, call) {
                     next = self.queue.lock().next_job(&conn);
@@ -135,6 +139,10 @@ impl Dispatcher {
                         // A process that has ended has no programs, and its supervisor does the
                         // rest.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
+                        Job::Bundle(calls) => {
+                            self.put_back(calls);
+                            None
+                        }
                     }
                 }
                 Err(SendError::Expired(job)) => {
@@ -144,6 +152,8 @@ impl Dispatcher {
                     }
                     next
                 }
+                // The others are sent.
+                Err(SendError::Cancelled(job @ Job::Bundle(_))) => Some(Assignment { conn, job, wakes_callers: false }),
                 Err(SendError::Cancelled(job)) => {
                     let next = self.queue.lock().next_job(&conn);
                     discard(job);
@@ -183,6 +193,14 @@ impl Dispatcher {
                 self.load_finished(index, program.key, Err(error));
                 self.queue.lock().next_job(conn)
             }
+            Job::Bundle(calls) => {
+                let next = self.queue.lock().next_job(conn);
+                for call in calls {
+                    let (method, part) = (call.method.to_owned(), CallPart::Arguments);
+                    call.answer(Err(CallError::Wire { method, part, reason: error.to_string() }));
+                }
+                next
+            }
             // A worker that cannot receive such a small message is replaced.
             Job::Forget(_) | Job::ShutDown => {
                 conn.hang_up();
@@ -210,10 +228,12 @@ impl Dispatcher {
 
     /// Removes cancelled calls from the queue, and tells the workers that run such calls.
     pub(super) fn cancel(&self) {
+        let mut withdrawn = Vec::new();
         let calls = {
             let mut scheduler = self.queue.lock();
             let connections: Vec<_> = scheduler.connections().cloned().collect();
             for conn in connections {
+                withdrawn.extend(conn.withdraw_cancelled());
                 // Under the lock, so that the worker has no other call when the deadline is set.
                 if let Some(until) = conn.cancel() {
                     scheduler.running_until(conn.worker.index, until);
@@ -228,6 +248,7 @@ impl Dispatcher {
         for call in calls {
             discard(call);
         }
+        self.put_back(withdrawn);
     }
 
     /// Tells the workers that run streams how many items they may send.
@@ -323,7 +344,9 @@ impl Dispatcher {
         let connections = self.queue.lock().process_ended(index);
         // After a panic of the supervisor, a job may still be in flight. It is dropped here, which
         // fails its call.
-        drop(connections.map(|conn| conn.map(|conn| conn.close())));
+        for conn in connections.into_iter().flatten() {
+            drop(conn.close());
+        }
     }
 
     /// Waits before another start of a process that could not be started.

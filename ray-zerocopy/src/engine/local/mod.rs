@@ -9,6 +9,7 @@
 //! | `dispatch` | state shared by the threads: sends assignments, and requeues calls that were not run |
 //! | `admission` | entry of calls into the pool |
 //! | `replies` | handling of workers' replies |
+//! | `bundle_conn`, `bundle_replies` | the same for several small calls that were sent together |
 //! | `inline_wait` | the fast path: the calling thread reads the reply itself |
 //! | `supervisor` | one thread for each worker: starts its process, reads its replies, and detects its end |
 //! | `process` | starts and ends a worker process |
@@ -17,7 +18,9 @@
 //! | `executable` | the command that starts this program again |
 //! | `worker` | the other side: main loop of a worker process |
 //! | `call_inbox` | what the worker is told about the call that it runs |
+//! | `run_bundle` | how it runs several small calls |
 //! | `shared_area` | memory that an owner and one worker share, beside the socket |
+//! | `bundle` | what both say there about several small calls |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -27,6 +30,9 @@
 
 mod admission;
 pub(crate) mod broker;
+mod bundle;
+mod bundle_conn;
+mod bundle_replies;
 mod call_inbox;
 pub(crate) mod child;
 mod conn_state;
@@ -38,6 +44,7 @@ mod pool;
 pub(crate) mod process;
 pub(crate) mod protocol;
 mod replies;
+mod run_bundle;
 mod shared_area;
 mod supervisor;
 pub(crate) mod transport;

@@ -38,6 +38,11 @@ pub(crate) enum Request {
     /// Run a method of a loaded program. The message carries the arguments. `items` is the number of
     /// items that may be sent, if the method returns a stream.
     Call { key: u64, handler: FnToken, items: Option<u64> },
+    /// Run several calls of a loaded program, one after the other. `handlers` are their methods, and
+    /// `calls` are the index of the method and the number of segments of each. The message carries their
+    /// arguments. The number of the request is that of the first call, and the others follow. The answers
+    /// are in the shared memory, see `bundle`, and the last packet is [`Answer::Over`].
+    Bundle { key: u64, handlers: Vec<FnToken>, calls: Vec<(usize, usize)> },
     /// Free a program.
     Forget { key: u64 },
     /// The running call, which has this number, has been cancelled. Has no answer.
@@ -69,6 +74,10 @@ pub(crate) enum Answer {
     /// The call succeeded. The message carries the result.
     Done,
     Failed(MethodError),
+    /// There are answers of the running bundle in the shared memory. Not the answer of the bundle.
+    Answered,
+    /// The bundle is over: each call that was begun has been answered.
+    Over,
     /// The program is freed.
     Forgotten,
     /// A request could not be decoded. Contains the reason. The worker keeps running.

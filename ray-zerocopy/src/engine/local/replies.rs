@@ -9,14 +9,15 @@ use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
 use crate::engine::program::{Attached, Program};
-use crate::engine::queue::failures::start_error;
+use crate::engine::queue::failures::{discard, fail_lost, start_error};
 use crate::engine::queue::job::{InFlight, QueuedCall};
-use crate::error::call::{CallError, CallPart};
+use crate::error::call::{CallError, CallPart, Worker};
 
 /// Part of a call that did not arrive in the worker.
 const ARGUMENTS: &str = "the arguments";
 
 /// How a process ended, or why it must be ended.
+#[derive(Clone)]
 pub(super) struct WorkerExit {
     pub(super) how: String,
     /// Whether the process received the last packet.
@@ -45,6 +46,9 @@ impl Dispatcher {
             let has_stream = conn.deliver(received.payload);
             return (!has_stream)
                 .then(|| WorkerExit::new("it sent an item, although it runs no stream, and was replaced"));
+        }
+        if conn.runs_bundle() {
+            return self.handle_bundle_reply(conn, serial, answer, received.payload);
         }
         match (conn.take(), answer) {
             (Some(InFlight::Call(call)), Answer::Done) => self.finish(conn, call, Ok(received.payload)),
@@ -114,6 +118,39 @@ impl Dispatcher {
         self.send_next(conn);
     }
 
+    /// Retries the call that was in flight when the process ended, or answers it if it has no
+    /// attempt left.
+    pub(super) fn retry_or_fail(&self, worker: Worker, call: Call, exit: WorkerExit) {
+        if call.is_cancelled() {
+            return discard(call);
+        }
+        if self.is_aborting() {
+            return fail_lost(call, worker, "the engine was aborted".to_owned());
+        }
+        // After the first item, the packet that was not received is one with a limit.
+        let delivery = if call.has_items() { Delivery::Received } else { exit.delivery };
+        match delivery {
+            Delivery::NotReceived => {
+                if let Some(assignment) = self.requeue_undelivered(worker, call) {
+                    self.send(assignment);
+                }
+            }
+            Delivery::Received if call.has_attempts_left() => {
+                // The last one is requeued first, since each goes to the front of the queue.
+                for call in call.into_singles().into_iter().rev() {
+                    if let Some(assignment) = self.requeue(call) {
+                        self.send(assignment);
+                    }
+                }
+            }
+            Delivery::Received => fail_lost(call, worker, exit.how),
+        }
+    }
+
+    pub(super) fn is_aborting(&self) -> bool {
+        self.queue.lock().is_aborting()
+    }
+
     /// Handles a reply that could not be decoded. Returns why the worker has to be replaced, if it
     /// has to.
     pub(super) fn handle_unreadable(&self, conn: &Arc<WorkerConn>, what: &str, reason: &str) -> Option<WorkerExit> {
@@ -145,6 +182,12 @@ impl Dispatcher {
                 let (method, part) = (call.method.to_owned(), CallPart::named(what));
                 self.finish(conn, call, Err(CallError::Wire { method, part, reason: reason.to_owned() }));
                 None
+            }
+            // A result that was too large for the shared memory. The calls are handled when the worker has
+            // ended.
+            Some(InFlight::Bundle(bundle)) => {
+                conn.restore(InFlight::Bundle(bundle));
+                Some(WorkerExit::new(format!("a result was lost, and it was replaced: {reason}")))
             }
             Some(InFlight::Load(program, call)) => {
                 let error = start_error(conn.worker.index, &format!("the arena could not be sent: {reason}"));

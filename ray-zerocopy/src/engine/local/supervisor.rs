@@ -9,16 +9,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bundle_replies::LastLook;
 use super::dispatch::{Assignment, Dispatcher};
 use super::process::Process;
 use super::protocol::Answer;
 use super::replies::WorkerExit;
 use super::transport::{Delivery, Event};
 use super::worker_conn::WorkerConn;
-use crate::engine::call::Call;
 use crate::engine::program::Program;
-use crate::engine::queue::failures::{discard, fail_expired, fail_lost, start_error};
-use crate::engine::queue::job::{InFlight, Job, QueuedCall};
+use crate::engine::queue::failures::{fail_expired, start_error};
+use crate::engine::queue::job::{InFlight, Job};
 use crate::error::call::{CallPhase, Worker};
 use crate::os::sync::now;
 
@@ -105,15 +105,18 @@ impl Supervisor {
         // The process is killed and reaped before its call is answered, unless it is blocked in the
         // kernel.
         process.leave();
-        let closed = conn.close();
+        let (closed, collected) = conn.close();
         self.dispatcher.process_ended(self.index);
+        // An answer that cannot be read is that of a call which the worker had begun.
+        drop(self.dispatcher.deliver(collected));
         let worker = conn.worker;
         match closed.in_flight {
+            Some(InFlight::Bundle(bundle)) => self.dispatcher.bundle_lost(conn, bundle, &exit, closed.is_expired),
             Some(InFlight::Call(call) | InFlight::Load(_, Some(call))) => {
                 if closed.is_expired {
                     fail_expired(call, CallPhase::Running(worker));
                 } else {
-                    self.retry_or_fail(worker, call, exit);
+                    self.dispatcher.retry_or_fail(worker, call, exit);
                 }
             }
             Some(InFlight::Load(program, None)) => self.load_failed(&program, &exit.how),
@@ -128,16 +131,26 @@ impl Supervisor {
     /// Reads the replies of a process until it ends, or has to be replaced.
     fn read_replies(&self, process: &mut Process, conn: &Arc<WorkerConn>) -> WorkerExit {
         let mut stopped = 0;
+        let mut last_look = LastLook::none();
         loop {
             if conn.wait_for_turn(HEARTBEAT) {
                 if let Some(delivery) = conn.eof() {
                     return self.exit_after_eof(process, conn, delivery);
                 }
+                if last_look.pause < HEARTBEAT && conn.runs_bundle() && !conn.is_readable_within(last_look.pause) {
+                    match self.dispatcher.look_at_bundle(conn, &mut last_look) {
+                        Some(exit) => return exit,
+                        None => continue,
+                    }
+                }
                 match conn.receive() {
                     Ok(Event::Quiet) => {}
                     event => match self.handle(process, conn, event) {
                         Some(exit) => return exit,
-                        None => continue,
+                        None => {
+                            last_look = LastLook::none();
+                            continue;
+                        }
                     },
                 }
             }
@@ -218,36 +231,7 @@ impl Supervisor {
     }
 
     fn is_aborting(&self) -> bool {
-        self.dispatcher.queue.lock().is_aborting()
-    }
-
-    /// Retries the call that was in flight when the process ended, or answers it if it has no
-    /// attempt left.
-    fn retry_or_fail(&self, worker: Worker, call: Call, exit: WorkerExit) {
-        if call.is_cancelled() {
-            return discard(call);
-        }
-        if self.is_aborting() {
-            return fail_lost(call, worker, "the engine was aborted".to_owned());
-        }
-        // After the first item, the packet that was not received is one with a limit.
-        let delivery = if call.has_items() { Delivery::Received } else { exit.delivery };
-        match delivery {
-            Delivery::NotReceived => {
-                if let Some(assignment) = self.dispatcher.requeue_undelivered(worker, call) {
-                    self.dispatcher.send(assignment);
-                }
-            }
-            Delivery::Received if call.has_attempts_left() => {
-                // The last one is requeued first, since each goes to the front of the queue.
-                for call in call.into_singles().into_iter().rev() {
-                    if let Some(assignment) = self.dispatcher.requeue(call) {
-                        self.dispatcher.send(assignment);
-                    }
-                }
-            }
-            Delivery::Received => fail_lost(call, worker, exit.how),
-        }
+        self.dispatcher.is_aborting()
     }
 
     /// Counts a process that died while it loaded the program of the pool. After `START_ATTEMPTS`

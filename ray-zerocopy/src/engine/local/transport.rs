@@ -203,6 +203,12 @@ impl Connection {
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(ready) if ready > 0)
     }
 
+    /// Waits for a packet or EOF, for at most `time`. Returns `true` if there is one.
+    pub(super) fn is_readable_within(&self, time: Duration) -> bool {
+        // After an error, receiving returns the same one.
+        !matches!(self.wait(Instant::now().checked_add(time)), Ok(Wait::TimedOut))
+    }
+
     /// Waits until the other end is closed, regardless of packets that arrive meanwhile.
     pub(super) fn wait_for_the_end(&self) -> io::Result<()> {
         // `poll` reports a hang-up even if no event is requested.

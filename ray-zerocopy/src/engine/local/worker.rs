@@ -15,6 +15,7 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::call_inbox::CallInbox;
 use super::protocol::{Answer, Request};
+use super::run_bundle::{self, CallBundle};
 use super::shared_area::SharedArea;
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
@@ -225,7 +226,7 @@ fn die() -> ! {
     std::process::abort()
 }
 
-type Programs = HashMap<u64, Box<dyn Served>>;
+pub(super) type Programs = HashMap<u64, Box<dyn Served>>;
 
 fn serve(
     connection: &Connection,
@@ -259,13 +260,11 @@ fn serve(
             // result, and its workers end with it. An error is ignored: standard output belongs to
             // the owner, which may have closed it.
             drop(std::io::stdout().flush());
-            match result {
-                Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
-                    let failure = MethodError::Wire { what: "the result".to_owned(), reason: error.to_string() };
-                    answer(connection, serial, &Answer::Failed(failure), &nothing)
-                }),
-                Err(failure) => answer(connection, serial, &Answer::Failed(failure), &nothing),
-            }
+            answer_call(connection, serial, result)
+        }
+        Request::Bundle { key, handlers, calls } => {
+            let bundle = CallBundle { key, handlers, calls, payload: request.payload };
+            run_bundle::run(connection, inbox, programs, serial, &bundle)
         }
         Request::Forget { key } => {
             let forgotten = programs.remove(&key);
@@ -288,7 +287,23 @@ fn serve(
     }
 }
 
-fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
+/// Answers a call with its result.
+pub(super) fn answer_call(
+    connection: &Connection,
+    serial: u64,
+    result: Result<Outgoing, MethodError>,
+) -> std::io::Result<()> {
+    let nothing = Outgoing::default();
+    match result {
+        Ok(result) => answer(connection, serial, &Answer::Done, &result).or_else(|error| {
+            let failure = MethodError::Wire { what: "the result".to_owned(), reason: error.to_string() };
+            answer(connection, serial, &Answer::Failed(failure), &nothing)
+        }),
+        Err(failure) => answer(connection, serial, &Answer::Failed(failure), &nothing),
+    }
+}
+
+pub(super) fn answer(connection: &Connection, serial: u64, answer: &Answer, payload: &Outgoing) -> std::io::Result<()> {
     connection.send(&(serial, answer), payload, &[])
 }
 

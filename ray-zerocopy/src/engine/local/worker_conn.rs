@@ -7,11 +7,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bundle_conn::bundle_packet;
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Delivery, Event, Received};
-use crate::engine::call::Call;
 use crate::engine::call::items::Items;
+use crate::engine::call::{Call, CallResult};
 use crate::engine::frame::Packet;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Program;
@@ -42,17 +43,27 @@ pub(super) enum ReadBy {
 
 pub(super) struct WorkerConn {
     pub(super) worker: Worker,
-    connection: Connection,
-    state: Mutex<Shared>,
+    pub(super) connection: Connection,
+    pub(super) state: Mutex<Shared>,
     /// Notified when it is the supervisor's turn to read.
     turn: Condvar,
 }
 
-struct Shared {
-    conn: ConnState<Call>,
+pub(super) struct Shared {
+    pub(super) conn: ConnState<Call>,
     /// Whether the supervisor waits for its turn. Avoids the system call of a notification if it
     /// does not.
     supervisor_waits: bool,
+    /// The word of the shared memory at which the next answer of the bundle is.
+    pub(super) next_answer: usize,
+}
+
+/// Calls of a bundle whose answers have been read, and their results.
+#[derive(Default)]
+pub(super) struct Collected {
+    pub(super) answered: Vec<(Call, CallResult)>,
+    /// Why the next answer cannot be read.
+    pub(super) broken: Option<io::Error>,
 }
 
 impl PoolWorker for WorkerConn {
@@ -62,13 +73,18 @@ impl PoolWorker for WorkerConn {
 
     /// Hangs up. The supervisor detects that, and does the rest.
     fn expire(&self) {
-        self.transition(|conn| conn.expire(now(), || self.is_readable()));
+        self.transition(|conn| {
+            self.update_bundle(conn);
+            conn.expire(now(), || self.is_readable())
+        });
     }
+
+    const TAKES_BUNDLES: bool = true;
 }
 
 impl WorkerConn {
     pub(super) fn new(worker: Worker, connection: Connection) -> Self {
-        let state = Mutex::new(Shared { conn: ConnState::new(), supervisor_waits: false });
+        let state = Mutex::new(Shared { conn: ConnState::new(), supervisor_waits: false, next_answer: 0 });
         Self { worker, connection, state, turn: Condvar::default() }
     }
 
@@ -99,12 +115,20 @@ impl WorkerConn {
         }
         // Checked under the lock, so that a thread that cancels the call afterwards finds it in
         // flight.
-        if job.call().is_some_and(Call::is_cancelled) {
+        let is_cancelled = match &job {
+            InFlight::Bundle(bundle) => bundle.calls().any(Call::is_cancelled),
+            job => job.call().is_some_and(Call::is_cancelled),
+        };
+        if is_cancelled {
             return Err(Box::new(SendError::Cancelled(job.into())));
+        }
+        if let (InFlight::Bundle(bundle), Some(area)) = (&job, self.connection.shared()) {
+            area.start_bundle(bundle.calls().len());
+            state.next_answer = 0;
         }
         let fds = match &job {
             InFlight::Load(program, _) => program.arena.fds(),
-            InFlight::Call(_) | InFlight::Forget(_) | InFlight::ShutDown => Vec::new(),
+            InFlight::Call(_) | InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown => Vec::new(),
         };
         if let Err(error) = self.connection.send_packet(&packet, &fds) {
             let is_gone = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
@@ -134,7 +158,7 @@ impl WorkerConn {
     }
 
     /// Changes the state, and applies the resulting effect.
-    fn transition(&self, change: impl FnOnce(&mut ConnState<Call>) -> Effect) {
+    pub(super) fn transition(&self, change: impl FnOnce(&mut ConnState<Call>) -> Effect) {
         let mut state = self.state.lock();
         let effect = change(&mut state.conn);
         self.apply(&state, effect);
@@ -243,9 +267,12 @@ impl WorkerConn {
         self.transition(|conn| conn.restore(job, now()));
     }
 
-    /// Takes the job in flight, because the process has ended.
-    pub(super) fn close(&self) -> Closed<Call> {
-        self.state.lock().conn.close()
+    /// Takes the job in flight, because the process has ended. What it has finished of a bundle is
+    /// collected first.
+    pub(super) fn close(&self) -> (Closed<Call>, Collected) {
+        let mut state = self.state.lock();
+        let collected = self.collect_answers(&mut state);
+        (state.conn.close(), collected)
     }
 
     pub(super) fn program_loaded(&self, key: u64) {
@@ -285,6 +312,7 @@ impl WorkerConn {
     /// grace period.
     pub(super) fn cancel(&self) -> Option<Instant> {
         let mut state = self.state.lock();
+        self.update_bundle(&mut state.conn);
         let cancelled = state.conn.cancel(now())?;
         // A worker that has ended, or a full socket: the grace period ends the call.
         drop(self.connection.try_send(&(cancelled.serial, Request::Cancel)));
@@ -347,6 +375,7 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
             let request = Request::Call { key: call.program.key, handler: call.handler.clone(), items };
             Packet::new(&(serial, request), &call.args)
         }
+        InFlight::Bundle(bundle) => bundle_packet(serial, bundle),
         InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),
         InFlight::Forget(key) => Packet::new(&(serial, Request::Forget { key: *key }), &nothing),
         InFlight::ShutDown => Packet::new(&(serial, Request::ShutDown), &nothing),

@@ -104,7 +104,7 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Wakes dormant workers, if calls wait for them. Returns `true` if there are any: their supervisors
     /// have to be notified.
-    pub(super) fn wake(&mut self) -> bool {
+    pub(in crate::engine) fn wake(&mut self) -> bool {
         if !self.is_elastic() {
             return false;
         }

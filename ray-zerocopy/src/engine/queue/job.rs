@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bundle::Bundle;
 use crate::engine::call::Call;
 use crate::engine::program::Program;
 
@@ -35,6 +36,10 @@ pub(in crate::engine) trait QueuedCall {
 
     /// Limits a cancelled call to its grace period. Returns the end of that.
     fn limit_to_grace(&mut self, now: Instant) -> Option<Instant>;
+
+    /// Returns the size of its arguments in bytes if it may be sent together with other calls, or `None`
+    /// if it is sent alone.
+    fn bundled_size(&self) -> Option<usize>;
 
     /// Returns `true` if it needs no space in the queue.
     fn is_admitted(&self) -> bool;
@@ -102,6 +107,11 @@ impl QueuedCall for Call {
         self.attempts < self.allowed && !self.has_items()
     }
 
+    fn bundled_size(&self) -> Option<usize> {
+        let is_lone = self.is_batch() || self.reply.items().is_some();
+        (!is_lone).then(|| self.args.segments.iter().map(|segment| segment.len()).sum())
+    }
+
     fn is_admitted(&self) -> bool {
         self.is_admitted
     }
@@ -119,6 +129,8 @@ impl QueuedCall for Call {
 pub(in crate::engine) enum Job<C: QueuedCall> {
     /// Run a call. If the worker does not have its program, load that first.
     Call(C),
+    /// Run several calls of a program that the worker has loaded, one after the other.
+    Bundle(Vec<C>),
     /// Load the program that every worker of the pool has.
     Load(Arc<C::Program>),
     /// Free a program.
@@ -131,6 +143,7 @@ pub(in crate::engine) enum InFlight<C: QueuedCall> {
     /// Load a program. The call, if there is one, is sent next.
     Load(Arc<C::Program>, Option<C>),
     Call(C),
+    Bundle(Bundle<C>),
     Forget(u64),
     ShutDown,
 }
@@ -142,6 +155,7 @@ impl<C: QueuedCall> Job<C> {
         match self {
             Self::Call(call) if is_loaded(call.program_key()) => InFlight::Call(call),
             Self::Call(call) => InFlight::Load(Arc::clone(call.program()), Some(call)),
+            Self::Bundle(calls) => InFlight::Bundle(Bundle::new(calls)),
             Self::Load(program) => InFlight::Load(program, None),
             Self::Forget(key) => InFlight::Forget(key),
             Self::ShutDown => InFlight::ShutDown,
@@ -153,6 +167,7 @@ impl<C: QueuedCall> From<InFlight<C>> for Job<C> {
     fn from(job: InFlight<C>) -> Self {
         match job {
             InFlight::Call(call) | InFlight::Load(_, Some(call)) => Self::Call(call),
+            InFlight::Bundle(bundle) => Self::Bundle(bundle.into_calls()),
             InFlight::Load(program, None) => Self::Load(program),
             InFlight::Forget(key) => Self::Forget(key),
             InFlight::ShutDown => Self::ShutDown,
@@ -165,6 +180,7 @@ impl<C: QueuedCall> InFlight<C> {
     pub(in crate::engine) fn call(&self) -> Option<&C> {
         match self {
             Self::Call(call) | Self::Load(_, Some(call)) => Some(call),
+            Self::Bundle(bundle) => bundle.running(),
             Self::Load(_, None) | Self::Forget(_) | Self::ShutDown => None,
         }
     }

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `call_queue` | the scheduler, its lock, and the entry of calls |
 //! | `scheduler`, `worker_slot` | the queue, the idle workers, and the assignment of calls to them, as plain data |
+//! | `bundle` | small calls that are sent to a worker together |
 //! | `elastic`, `report` | growing and shrinking, and what a report says of it |
 //! | `restart` | replaces the processes of workers one after the other |
 //! | `job` | the work of a worker, and what the scheduler reads of a call |
 //! | `deadlines` | one thread for all deadlines of a pool |
 //! | `failures` | answers of calls that do not run |
 
+pub(in crate::engine) mod bundle;
 pub(in crate::engine) mod call_queue;
 pub(in crate::engine) mod deadlines;
 pub(in crate::engine) mod elastic;
@@ -20,6 +22,8 @@ pub(in crate::engine) mod restart;
 pub(in crate::engine) mod scheduler;
 pub(in crate::engine) mod worker_slot;
 
+#[cfg(test)]
+mod bundle_tests;
 #[cfg(test)]
 mod elastic_tests;
 #[cfg(test)]

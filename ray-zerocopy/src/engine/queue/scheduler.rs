@@ -25,6 +25,9 @@ pub(in crate::engine) trait PoolWorker {
 
     /// Ends the running call, because its deadline has passed. Called without the queue's lock.
     fn expire(&self);
+
+    /// Whether it can be sent several calls at once.
+    const TAKES_BUNDLES: bool = false;
 }
 
 /// A job, and the worker that runs it, which was idle or has just become free. The holder of an
@@ -219,13 +222,19 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     /// # Errors
     /// Returns the call if no supervisor is left that could run it.
     pub(in crate::engine) fn requeue(&mut self, call: C) -> Result<Next<C, W>, C> {
+        self.put_back_one(call)?;
+        let assignment = self.assign();
+        Ok(Next { assignment, unread: self.unread.take(), wakes_supervisors: self.wake() })
+    }
+
+    /// Puts a call back to the front of its queue.
+    pub(super) fn put_back_one(&mut self, call: C) -> Result<(), C> {
         let is_stranded = self.pin(&call).map_or_else(|| self.is_over(), |index| self.slots[index].is_retired());
         if self.is_aborting() || is_stranded {
             return Err(call);
         }
         self.queue_of(&call).push_front(call);
-        let assignment = self.assign();
-        Ok(Next { assignment, unread: self.unread.take(), wakes_supervisors: self.wake() })
+        Ok(())
     }
 
     /// Takes the connection whose reply no thread reads.
@@ -274,15 +283,14 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         } else if std::mem::take(&mut slot.has_to_end) {
             slot.is_ending = true;
             Job::ShutDown
-        } else if let Some(mut call) = slot.pinned.pop_front().or_else(|| self.queue.pop_front()) {
-            *call.attempts().made += 1;
-            slot.deadline = call.deadline();
-            Job::Call(call)
+        } else if let Some(calls) = self.next_calls(index) {
+            calls
         } else if self.lifecycle != Lifecycle::Open {
-            slot.is_ending = true;
+            self.slots[index].is_ending = true;
             Job::ShutDown
         } else {
-            slot.idle_since = self.elastic.size.is_elastic().then(now);
+            self.stops_working(index);
+            self.slots[index].idle_since = self.elastic.size.is_elastic().then(now);
             self.idle.push(index);
             return None;
         };

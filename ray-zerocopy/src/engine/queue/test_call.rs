@@ -17,6 +17,8 @@ pub(in crate::engine) struct TestCall {
     pub(in crate::engine) made: u32,
     pub(in crate::engine) undelivered: u32,
     pub(in crate::engine) cancelled: bool,
+    /// Size of its arguments, if it may be part of a bundle.
+    pub(in crate::engine) size: Option<usize>,
 }
 
 impl TestCall {
@@ -27,7 +29,16 @@ impl TestCall {
     pub(in crate::engine) const ALLOWED: u32 = 2;
 
     pub(in crate::engine) fn new(id: u32) -> Self {
-        Self { id, program: Arc::new(1), pinned: None, deadline: None, made: 0, undelivered: 0, cancelled: false }
+        Self {
+            id,
+            program: Arc::new(1),
+            pinned: None,
+            deadline: None,
+            made: 0,
+            undelivered: 0,
+            cancelled: false,
+            size: None,
+        }
     }
 
     pub(in crate::engine) fn of_program(self, key: u64) -> Self {
@@ -36,6 +47,10 @@ impl TestCall {
 
     pub(in crate::engine) fn pinned_to(self, index: usize) -> Self {
         Self { pinned: Some(index), ..self }
+    }
+
+    pub(in crate::engine) fn of_bytes(self, size: usize) -> Self {
+        Self { size: Some(size), ..self }
     }
 
     pub(in crate::engine) fn until(self, deadline: Instant) -> Self {
@@ -66,6 +81,10 @@ impl QueuedCall for TestCall {
         Attempts { made: &mut self.made, allowed: Self::ALLOWED, undelivered: &mut self.undelivered }
     }
 
+    fn bundled_size(&self) -> Option<usize> {
+        self.size
+    }
+
     fn is_admitted(&self) -> bool {
         false
     }
@@ -94,4 +113,6 @@ impl PoolWorker for TestConn {
     }
 
     fn expire(&self) {}
+
+    const TAKES_BUNDLES: bool = true;
 }

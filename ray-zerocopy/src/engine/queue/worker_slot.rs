@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bundle::Pace;
 use crate::engine::program::Attached;
 use crate::error::call::CallError;
 
@@ -76,6 +77,8 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) is_expected: bool,
     /// Whether it was dormant or has ended idle, so that its next start is one by which the pool grows.
     pub(in crate::engine) is_woken: bool,
+    /// How long its calls take.
+    pub(super) pace: Pace,
     /// The programs that its process has loaded.
     pub(in crate::engine) loaded: HashMap<u64, Attached>,
 }
@@ -104,6 +107,7 @@ impl<C, W> WorkerSlot<C, W> {
             start_error: None,
             is_expected: false,
             is_woken: false,
+            pace: Pace::default(),
             loaded: HashMap::new(),
         }
     }

@@ -10,6 +10,7 @@ use crate::engine::call::Call;
 use crate::engine::call::items::Items;
 use crate::engine::cancellation;
 use crate::engine::program::{Attached, Program};
+use crate::engine::queue::failures::fail_shut_down;
 use crate::engine::queue::job::Job;
 use crate::engine::queue::scheduler::Assignment;
 use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
@@ -70,6 +71,11 @@ impl WorkerThread {
                 Job::Call(call) => {
                     next = self.call(call);
                     continue;
+                }
+                // A thread takes the next call as fast as one of a bundle.
+                Job::Bundle(calls) => {
+                    let stranded = self.shared.queue.lock().put_back(calls);
+                    stranded.into_iter().for_each(fail_shut_down);
                 }
                 Job::Load(program) => drop(self.load(&program)),
                 Job::Forget(key) => {

@@ -62,12 +62,12 @@ impl EncodedMessage {
 
     pub(crate) fn with<M: Serialize>(message: &M, payload: Payload) -> Result<Self, RayError> {
         let (inside, separate) = if payload.is_small() { (payload.0, Vec::new()) } else { (Vec::new(), payload.0) };
-        Ok(Self { head: frame::encode_contiguous(message, &inside).map_err(wire)?, separate })
+        Ok(Self { head: frame::encode_contiguous(message, &slices(&inside)).map_err(wire)?, separate })
     }
 
     /// Encodes a message of any size into one buffer.
     pub(crate) fn whole<M: Serialize>(message: &M, payload: Outgoing) -> Result<Self, RayError> {
-        let head = frame::encode_contiguous(message, &Payload::from(payload).0).map_err(wire)?;
+        let head = frame::encode_contiguous(message, &slices(&Payload::from(payload).0)).map_err(wire)?;
         Ok(Self { head, separate: Vec::new() })
     }
 
@@ -97,6 +97,10 @@ impl EncodedMessage {
         }
         Ok(self.arguments(py, None)?.into_any())
     }
+}
+
+fn slices(segments: &[bytes::Bytes]) -> Vec<&[u8]> {
+    segments.iter().map(|segment| &segment[..]).collect()
 }
 
 /// Decodes a message and its separate tensors.

@@ -1,0 +1,230 @@
+//! Bundles of calls in the shared memory: which calls the worker has begun, and their answers.
+//!
+//! The packet with the calls says nothing about their progress, and their answers need no packet each:
+//!
+//! - The worker begins the next call by raising `begun`. The owner takes back the others by lowering `end`.
+//!   Both are halves of one number, so a call either has begun or has been taken back.
+//! - The worker appends an answer to the area, and then raises `done`. An answer that does not fit is sent
+//!   as a packet, and the area has [`BY_PACKET`] in its place.
+//!
+//! If the worker dies, the owner still finds what it has finished, and which one call it was running.
+//!
+//! What the other side has written is checked like a packet.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::protocol::Answer;
+use super::shared_area::SharedArea;
+use crate::engine::frame::{encode_contiguous, parse};
+use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::queue::bundle::Bundle;
+use crate::os::sys::shared_words::{WORD, read_bytes, write_bytes};
+use crate::tensor::align::ALIGN;
+
+/// The place of an answer that is sent as a packet.
+const BY_PACKET: u64 = u64::MAX;
+
+fn pack(begun: u64, end: u64) -> u64 {
+    begun << 32 | end
+}
+
+fn unpack(cursor: u64) -> (u64, u64) {
+    (cursor >> 32, cursor & u64::from(u32::MAX))
+}
+
+/// An answer of a bundle.
+pub(super) enum BundledAnswer {
+    Here(Answer, Incoming),
+    /// It is sent as a packet.
+    ByPacket,
+}
+
+impl SharedArea {
+    /// Prepares the area for a bundle. Called by the owner before it sends the packet.
+    pub(super) fn start_bundle(&self, calls: usize) {
+        self.done().store(0, Ordering::Relaxed);
+        self.cursor().store(pack(0, calls as u64), Ordering::Release);
+    }
+
+    /// Begins the next call. Returns its number, from 0, or `None` if there is none left. Called by the
+    /// worker.
+    pub(super) fn begin_call(&self) -> Option<usize> {
+        let begin = |cursor| {
+            let (begun, end) = unpack(cursor);
+            (begun < end).then(|| pack(begun + 1, end))
+        };
+        let before = self.cursor().fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).ok()?;
+        Some(unpack(before).0 as usize)
+    }
+
+    /// Takes back the calls that have not begun. Called by the owner.
+    pub(super) fn withdraw_calls(&self) {
+        let withdraw = |cursor| Some(pack(unpack(cursor).0, unpack(cursor).0));
+        // It always succeeds.
+        let _before = self.cursor().fetch_update(Ordering::AcqRel, Ordering::Acquire, withdraw);
+    }
+
+    /// Updates a bundle with what the worker has begun and finished.
+    pub(super) fn update<C>(&self, bundle: &mut Bundle<C>) {
+        // Read first, so that it is not larger than what has begun.
+        let done = self.done().load(Ordering::Acquire) as usize;
+        bundle.progress(unpack(self.cursor().load(Ordering::Acquire)).0 as usize, done);
+    }
+
+    /// Reads the answer at word `at`, which the worker has written, and moves `at` behind it.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub(super) fn read_answer(&self, at: &mut usize) -> io::Result<BundledAnswer> {
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer in the shared memory is broken");
+        let words = self.answers();
+        let len = words.get(*at).ok_or_else(broken)?.load(Ordering::Relaxed);
+        *at += 1;
+        if len == BY_PACKET {
+            return Ok(BundledAnswer::ByPacket);
+        }
+        let len = usize::try_from(len).map_err(|_| broken())?;
+        let end = len.div_ceil(WORD).checked_add(*at).ok_or_else(broken)?;
+        let words = words.get(*at..end).ok_or_else(broken)?;
+        *at = end;
+        // Copied before it is parsed, to memory that is aligned for tensors.
+        let mut buffer = vec![0; len + ALIGN];
+        let start = buffer.as_ptr().align_offset(ALIGN);
+        read_bytes(words, &mut buffer[start..start + len]);
+        let (answer, payload) = parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
+        Ok(BundledAnswer::Here(answer, payload))
+    }
+
+    /// State of the bundle: the numbers of calls that have begun, and that may begin.
+    fn cursor(&self) -> &AtomicU64 {
+        &self.bundle()[0]
+    }
+
+    /// Number of calls that are finished, and have an answer in the area or a packet.
+    fn done(&self) -> &AtomicU64 {
+        &self.bundle()[1]
+    }
+}
+
+/// Writes the answers of a bundle. Used by the worker.
+pub(super) struct AnswerWriter<'a> {
+    area: &'a SharedArea,
+    at: usize,
+    done: u64,
+}
+
+impl<'a> AnswerWriter<'a> {
+    pub(super) fn new(area: &'a SharedArea) -> Self {
+        Self { area, at: 0, done: 0 }
+    }
+
+    /// Writes the answer of the next call. Returns `false` if it does not fit, so that a packet has to
+    /// follow.
+    ///
+    /// # Errors
+    /// If it cannot be encoded.
+    pub(super) fn write(&mut self, answer: &Answer, payload: &Outgoing) -> io::Result<bool> {
+        let words = self.area.answers();
+        // One word is left for each answer that is sent as a packet.
+        let room = words.len().saturating_sub(self.at + 1 + RESERVED) * WORD;
+        let segments: Vec<_> = payload.segments.iter().map(|segment| &segment[..]).collect();
+        let size: usize = segments.iter().map(|segment| segment.len()).sum();
+        let frame = if size < room { encode_contiguous(answer, &segments)? } else { Vec::new() };
+        let fits = !frame.is_empty() && frame.len() <= room;
+        if fits {
+            words[self.at].store(frame.len() as u64, Ordering::Relaxed);
+            write_bytes(&words[self.at + 1..], &frame);
+            self.at += 1 + frame.len().div_ceil(WORD);
+        } else {
+            words[self.at].store(BY_PACKET, Ordering::Relaxed);
+            self.at += 1;
+        }
+        self.done += 1;
+        self.area.done().store(self.done, Ordering::Release);
+        Ok(fits)
+    }
+}
+
+/// Words that are kept for the places of answers that are sent as packets: more than a bundle has calls.
+const RESERVED: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Bytes;
+
+    use super::super::protocol::Answer;
+    use super::super::shared_area::SharedArea;
+    use super::{AnswerWriter, BundledAnswer};
+    use crate::engine::message::Outgoing;
+    use crate::engine::queue::bundle::Bundle;
+
+    fn areas() -> (SharedArea, SharedArea) {
+        let (owner, descriptor) = SharedArea::create().unwrap();
+        (owner, SharedArea::open(descriptor).unwrap())
+    }
+
+    fn payload(len: usize) -> Outgoing {
+        Outgoing { segments: vec![Bytes::from_bytes_vec(vec![len as u8; len])] }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn answers_arrive_in_order() {
+        let (owner, worker) = areas();
+        let sizes = [0, 1, 100, 60_000, 3000, 60_000, 200_000, 7];
+        let mut bundle = Bundle::new(sizes.to_vec());
+        for _ in 0..2 {
+            owner.start_bundle(sizes.len());
+            let (mut writer, mut at) = (AnswerWriter::new(&worker), 0);
+            for (number, size) in sizes.into_iter().enumerate() {
+                assert_eq!(worker.begin_call(), Some(number));
+                let fits = writer.write(&Answer::Done, &payload(size)).unwrap();
+                owner.update(&mut bundle);
+                assert_eq!(bundle.unread(), number + 1);
+                assert_eq!(fits, size != 200_000 && (number < 5 || size < 60_000), "{size}");
+                match owner.read_answer(&mut at).unwrap() {
+                    BundledAnswer::Here(Answer::Done, found) => {
+                        assert!(fits && found.segments[0].iter().all(|&byte| byte == size as u8));
+                        assert_eq!(found.segments[0].len(), size);
+                    }
+                    BundledAnswer::Here(other, _) => panic!("{other:?}"),
+                    BundledAnswer::ByPacket => assert!(!fits),
+                }
+            }
+            assert_eq!(worker.begin_call(), None);
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn calls_are_either_begun_or_taken_back() {
+        const CALLS: usize = 50;
+        let (owner, worker) = areas();
+        for round in 0..200 {
+            let mut bundle = Bundle::new((0..CALLS).collect());
+            owner.start_bundle(CALLS);
+            let begun = std::thread::scope(|scope| {
+                let begun = scope.spawn(|| std::iter::from_fn(|| worker.begin_call()).collect::<Vec<_>>());
+                (0..round * 10).for_each(std::hint::black_box(|_| std::hint::spin_loop()));
+                owner.withdraw_calls();
+                begun.join().unwrap()
+            });
+            owner.update(&mut bundle);
+            let taken_back = bundle.take_unbegun();
+            assert!(begun.into_iter().chain(taken_back).eq(0..CALLS));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn broken_answers_are_errors() {
+        use std::sync::atomic::Ordering;
+        let (owner, worker) = areas();
+        for len in [0, 3, 1 << 20, u64::MAX - 1] {
+            worker.answers()[0].store(len, Ordering::Relaxed);
+            assert!(owner.read_answer(&mut 0).is_err(), "{len}");
+        }
+        assert!(owner.read_answer(&mut usize::MAX.div_euclid(2)).is_err());
+    }
+}

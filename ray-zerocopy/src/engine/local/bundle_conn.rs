@@ -1,0 +1,185 @@
+//! The owner's side of a bundle that a worker runs.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::bundle::BundledAnswer;
+use super::conn_state::ConnState;
+use super::protocol::{Answer, Request};
+use super::worker_conn::{Collected, Shared, WorkerConn};
+use crate::engine::call::{Call, CallResult};
+use crate::engine::frame::Packet;
+use crate::engine::message::Incoming;
+use crate::engine::queue::bundle::Bundle;
+use crate::engine::queue::job::QueuedCall;
+
+/// What the supervisor finds when it looks at a bundle.
+#[derive(Default)]
+pub(super) struct Look {
+    pub(super) collected: Collected,
+    /// Calls that were taken back.
+    pub(super) withdrawn: Vec<Call>,
+    /// The next deadline of the calls that are left.
+    pub(super) deadline: Option<Instant>,
+    /// The call that the worker runs: its number, from 0.
+    pub(super) running: Option<usize>,
+}
+
+/// Encodes the packet of a bundle.
+pub(super) fn bundle_packet(serial: u64, bundle: &Bundle<Call>) -> io::Result<Packet> {
+    let mut handlers = Vec::new();
+    let mut calls = Vec::with_capacity(bundle.calls().len());
+    let mut segments: Vec<&[u8]> = Vec::with_capacity(bundle.calls().len());
+    let mut key = 0;
+    for call in bundle.calls() {
+        key = call.program.key;
+        let handler = handlers.iter().rposition(|handler| *handler == call.handler).unwrap_or_else(|| {
+            handlers.push(call.handler.clone());
+            handlers.len() - 1
+        });
+        calls.push((handler, call.args.segments.len()));
+        segments.extend(call.args.segments.iter().map(|segment| &segment[..]));
+    }
+    Packet::of(&(serial, Request::Bundle { key, handlers, calls }), &segments)
+}
+
+impl WorkerConn {
+    /// Updates the bundle in flight, if there is one, with what the worker has begun and finished.
+    pub(super) fn update_bundle(&self, conn: &mut ConnState<Call>) {
+        if let (Some(bundle), Some(area)) = (conn.bundle(), self.connection.shared()) {
+            area.update(bundle);
+        }
+    }
+
+    /// Returns `true` if the worker runs a bundle.
+    pub(super) fn runs_bundle(&self) -> bool {
+        self.state.lock().conn.bundle().is_some()
+    }
+
+    /// Waits for a packet or EOF, for at most `time`. Returns `true` if there is one.
+    pub(super) fn is_readable_within(&self, time: Duration) -> bool {
+        self.connection.is_readable_within(time)
+    }
+
+    /// Takes the calls of the bundle whose answers are in the shared memory.
+    pub(super) fn collect(&self) -> Collected {
+        self.collect_answers(&mut self.state.lock())
+    }
+
+    pub(super) fn collect_answers(&self, state: &mut Shared) -> Collected {
+        let mut collected = Collected::default();
+        let Some(area) = self.connection.shared() else { return collected };
+        self.update_bundle(&mut state.conn);
+        while state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0) {
+            let mut at = state.next_answer;
+            match area.read_answer(&mut at) {
+                Ok(BundledAnswer::Here(answer, payload)) => {
+                    let Some(call) = state.conn.take_answered() else { break };
+                    let result = self.result(&call, answer, payload);
+                    collected.answered.push((call, result));
+                }
+                // Another packet follows, which `take_bundled` handles.
+                Ok(BundledAnswer::ByPacket) => break,
+                Err(error) => {
+                    collected.broken = Some(error);
+                    break;
+                }
+            }
+            state.next_answer = at;
+        }
+        collected
+    }
+
+    /// Takes the call of the bundle whose answer was sent as a packet, and those before it. Returns `None`
+    /// in its place if that is not the next call to be answered.
+    pub(super) fn take_bundled(&self, serial: u64) -> (Collected, Option<Call>) {
+        let mut state = self.state.lock();
+        let collected = self.collect_answers(&mut state);
+        if collected.broken.is_some() || !state.conn.is_next_answer(serial) {
+            return (collected, None);
+        }
+        state.next_answer += 1;
+        let call = state.conn.take_answered();
+        (collected, call)
+    }
+
+    /// Looks at a bundle from which nothing has been heard for some time: collects answers, and takes back
+    /// the calls that wait behind one that is still running since the last look, in which `before` was
+    /// running. Also takes calls back if a deadline of one of them has passed.
+    pub(super) fn look_at_bundle(&self, before: Option<usize>, now: Instant) -> Look {
+        let mut state = self.state.lock();
+        let collected = self.collect_answers(&mut state);
+        let Some(bundle) = state.conn.bundle() else { return Look { collected, ..Look::default() } };
+        let running = bundle.running_number();
+        let is_slow = running.is_some() && running == before;
+        let withdrawn = if is_slow || bundle.unbegun().any(|call| call.is_expired(now)) {
+            self.withdraw(bundle)
+        } else {
+            Vec::new()
+        };
+        let deadline = bundle.calls().filter_map(QueuedCall::deadline).min();
+        Look { collected, withdrawn, deadline, running }
+    }
+
+    /// Takes back the calls that have not begun, if one of them has been cancelled.
+    pub(super) fn withdraw_cancelled(&self) -> Vec<Call> {
+        let mut state = self.state.lock();
+        self.update_bundle(&mut state.conn);
+        match state.conn.bundle() {
+            Some(bundle) if bundle.unbegun().any(Call::is_cancelled) => self.withdraw(bundle),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes back the calls that have not begun. Also returns whether a call has begun.
+    pub(super) fn withdraw_all(&self) -> (Vec<Call>, bool) {
+        let mut state = self.state.lock();
+        let Some(bundle) = state.conn.bundle() else { return Default::default() };
+        let withdrawn = self.withdraw(bundle);
+        (withdrawn, bundle.has_begun())
+    }
+
+    fn withdraw(&self, bundle: &mut Bundle<Call>) -> Vec<Call> {
+        let Some(area) = self.connection.shared() else { return Vec::new() };
+        area.withdraw_calls();
+        area.update(bundle);
+        bundle.take_unbegun()
+    }
+
+    /// Takes the bundle, because it is over. Returns its answers, and the calls that were not begun.
+    ///
+    /// # Errors
+    /// If a call was begun and not answered. The bundle stays in flight.
+    pub(super) fn end_bundle(&self) -> (Collected, Result<Vec<Call>, String>) {
+        let mut state = self.state.lock();
+        let collected = self.collect_answers(&mut state);
+        if let Some(error) = &collected.broken {
+            let error = error.to_string();
+            return (collected, Err(error));
+        }
+        let Some(bundle) = state.conn.bundle() else { return (collected, Ok(Vec::new())) };
+        let left = self.withdraw(bundle);
+        if bundle.is_empty() {
+            drop(state.conn.take());
+            return (collected, Ok(left));
+        }
+        // The answers of these calls are missing, so the others are still in flight too.
+        let error = format!("{} calls of a bundle have no answer", bundle.calls().len());
+        bundle.give_back(left);
+        (collected, Err(error))
+    }
+
+    /// The result of a call, from its answer.
+    pub(super) fn result(&self, call: &Call, answer: Answer, payload: Incoming) -> CallResult {
+        match answer {
+            Answer::Failed(failure) => Err(failure.of(call.method, self.worker)),
+            _ => Ok(payload),
+        }
+    }
+}
+
+/// Takes a job apart if it is a bundle: the calls that the worker had begun, and the others.
+pub(super) fn begun_and_others(mut bundle: Bundle<Call>) -> (Vec<Call>, Vec<Call>) {
+    let others = bundle.take_unbegun();
+    (bundle.into_calls(), others)
+}

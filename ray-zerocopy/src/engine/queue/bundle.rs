@@ -1,0 +1,218 @@
+//! Bundles: small calls that wait are sent to a worker together, so that there is one wake-up for many.
+//!
+//! A bundle is a matter of transport. Each call in it has its own attempts, deadline, cancellation and
+//! answer, as if it were sent alone:
+//!
+//! - Only a worker that becomes free while calls wait gets one, and not more than its share of what
+//!   waits. So a lone call, and a call that finds an idle worker, are sent alone.
+//! - Only calls that a worker finishes quickly are bundled: as many as fit into [`BUDGET`], by the time
+//!   that its last calls have taken.
+//! - The owner can take back the calls that the worker has not begun. It does so when a call takes longer
+//!   than expected, so the others do not wait behind it while another worker is free.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::job::{Job, QueuedCall};
+use super::scheduler::{PoolWorker, Scheduler};
+use crate::os::sync::now;
+
+/// Time that a worker should need for a bundle.
+const BUDGET: Duration = Duration::from_micros(500);
+/// Number of calls in a bundle.
+const MAX_CALLS: usize = 64;
+/// Bytes of the arguments of all calls, and of one. Larger messages gain nothing.
+const MAX_BYTES: usize = 32 * 1024;
+const MAX_CALL_BYTES: usize = 4 * 1024;
+
+/// Calls that a worker runs one after the other.
+pub(in crate::engine) struct Bundle<C> {
+    /// The calls that have not been answered, in their order.
+    calls: VecDeque<C>,
+    /// Number of calls that have been answered.
+    answered: usize,
+    /// Number of calls that the worker has begun.
+    begun: usize,
+    /// Number of calls that it has finished. Their answers may not have been read.
+    done: usize,
+}
+
+impl<C> Bundle<C> {
+    pub(in crate::engine) fn new(calls: Vec<C>) -> Self {
+        Self { calls: calls.into(), answered: 0, begun: 0, done: 0 }
+    }
+
+    /// The calls that have not been answered.
+    pub(in crate::engine) fn calls(&self) -> impl ExactSizeIterator<Item = &C> {
+        self.calls.iter()
+    }
+
+    /// Returns `true` if all calls have been answered.
+    pub(in crate::engine) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Returns `true` if the worker has begun a call.
+    pub(in crate::engine) fn has_begun(&self) -> bool {
+        self.begun > 0
+    }
+
+    /// Records how many calls the worker has begun and finished, as it says.
+    pub(in crate::engine) fn progress(&mut self, begun: usize, done: usize) {
+        let all = self.answered + self.calls.len();
+        self.begun = begun.clamp(self.answered, all);
+        self.done = done.clamp(self.answered, self.begun);
+    }
+
+    /// Number of finished calls whose answers have not been read.
+    pub(in crate::engine) fn unread(&self) -> usize {
+        self.done - self.answered
+    }
+
+    fn running_at(&self) -> Option<usize> {
+        (self.begun > self.done).then(|| self.begun - 1 - self.answered)
+    }
+
+    /// The call that the worker runs.
+    pub(in crate::engine) fn running(&self) -> Option<&C> {
+        self.calls.get(self.running_at()?)
+    }
+
+    pub(in crate::engine) fn running_mut(&mut self) -> Option<&mut C> {
+        self.calls.get_mut(self.running_at()?)
+    }
+
+    /// The number of the call that the worker runs, from 0.
+    pub(in crate::engine) fn running_number(&self) -> Option<usize> {
+        (self.begun > self.done).then(|| self.begun - 1)
+    }
+
+    /// The number of the next call to be answered, from 0.
+    pub(in crate::engine) fn next_number(&self) -> usize {
+        self.answered
+    }
+
+    /// Takes the next call, because its answer has been read.
+    pub(in crate::engine) fn take_answered(&mut self) -> Option<C> {
+        let call = self.calls.pop_front()?;
+        self.answered += 1;
+        self.progress(self.begun, self.done);
+        Some(call)
+    }
+
+    /// The calls that the worker has not begun.
+    pub(in crate::engine) fn unbegun(&self) -> impl ExactSizeIterator<Item = &C> {
+        self.calls.iter().skip(self.begun - self.answered)
+    }
+
+    /// Takes the calls that the worker has not begun, and does not begin any more.
+    pub(in crate::engine) fn take_unbegun(&mut self) -> Vec<C> {
+        self.calls.split_off(self.begun - self.answered).into()
+    }
+
+    /// Puts back calls that were taken.
+    pub(in crate::engine) fn give_back(&mut self, calls: Vec<C>) {
+        self.calls.extend(calls);
+    }
+
+    pub(in crate::engine) fn into_calls(self) -> Vec<C> {
+        self.calls.into()
+    }
+}
+
+/// How long a worker's calls take.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// When the current job was assigned, and its number of calls.
+    current: Option<(Instant, u32)>,
+    /// Time per call. A longer time counts at once, a shorter one by half.
+    per_call: Option<Duration>,
+}
+
+impl Pace {
+    pub(super) fn begin(&mut self, now: Instant, calls: usize) {
+        self.current = Some((now, u32::try_from(calls).unwrap_or(u32::MAX)));
+    }
+
+    /// Records that the worker is free.
+    pub(super) fn end(&mut self, now: Instant) {
+        let Some((since, calls)) = self.current.take() else { return };
+        let taken = now.saturating_duration_since(since) / calls.max(1);
+        self.per_call = Some(self.per_call.map_or(taken, |before| taken.max((before + taken) / 2)));
+    }
+
+    /// Number of calls that fit into the budget.
+    pub(super) fn fitting(&self) -> usize {
+        let fitting = |taken: Duration| BUDGET.as_nanos() / taken.as_nanos().max(1);
+        self.per_call.map_or(1, |taken| usize::try_from(fitting(taken)).unwrap_or(usize::MAX))
+    }
+}
+
+impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
+    /// Takes the next call of a worker that is free, and those behind it that are sent with it.
+    pub(super) fn next_calls(&mut self, index: usize) -> Option<Job<C>> {
+        let share = self.queue.len() / self.live().max(1);
+        let slot = &mut self.slots[index];
+        let (queue, share) = match slot.pinned.len() {
+            0 => (&mut self.queue, share),
+            pinned => (&mut slot.pinned, pinned),
+        };
+        let first = queue.pop_front()?;
+        let mut calls = vec![first];
+        if W::TAKES_BUNDLES {
+            let now = now();
+            slot.pace.end(now);
+            let most = share.min(MAX_CALLS).min(slot.pace.fitting());
+            let key = calls[0].program_key();
+            let size = |call: &C| call.bundled_size().filter(|size| *size <= MAX_CALL_BYTES);
+            if let Some(mut bytes) = size(&calls[0]).filter(|_| slot.loaded.contains_key(&key)) {
+                let mut fits = |call: &C| {
+                    let size = size(call).filter(|_| call.program_key() == key);
+                    bytes += size.unwrap_or(MAX_BYTES);
+                    bytes <= MAX_BYTES
+                };
+                while calls.len() < most
+                    && let Some(call) = queue.pop_front_if(|call| fits(call))
+                {
+                    calls.push(call);
+                }
+            }
+            slot.pace.begin(now, calls.len());
+        }
+        for call in &mut calls {
+            *call.attempts().made += 1;
+        }
+        slot.deadline = calls.iter().filter_map(QueuedCall::deadline).min();
+        match calls.len() {
+            1 => calls.pop().map(Job::Call),
+            _ => Some(Job::Bundle(calls)),
+        }
+    }
+
+    /// Puts calls that have not begun back to the front of the queues from which they were assigned, in
+    /// their order. Their attempts do not count. Returns the calls that no supervisor is left to run.
+    pub(in crate::engine) fn put_back(&mut self, calls: Vec<C>) -> Vec<C> {
+        let mut stranded = Vec::new();
+        for mut call in calls.into_iter().rev() {
+            call.attempts().refund();
+            stranded.extend(self.put_back_one(call).err());
+        }
+        stranded
+    }
+
+    /// Records that the worker becomes idle.
+    pub(super) fn stops_working(&mut self, index: usize) {
+        if W::TAKES_BUNDLES {
+            self.slots[index].pace.end(now());
+        }
+    }
+
+    /// Records the deadline of the call that a worker runs, after other calls were taken from it.
+    pub(in crate::engine) fn only_runs(&mut self, conn: &Arc<W>, deadline: Option<Instant>) {
+        let slot = &mut self.slots[conn.index()];
+        if slot.process.conn().is_some_and(|current| Arc::ptr_eq(current, conn)) {
+            slot.deadline = deadline;
+        }
+    }
+}
