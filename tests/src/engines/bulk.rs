@@ -124,7 +124,7 @@ pub fn many_calls_of_one_actor_keep_their_order<E: EngineUnderTest>() {
     let calls = if E::PASSES_CALLS_ON { 200 } else { 3000 };
     let wrapper = ActorWrapper::on(&E::backend(2), &BulkModel::new(&Device::flex())).unwrap();
     let actors = wrapper.threads_per_worker(1).spawn(2).unwrap();
-    let counts = gather((0..calls).flat_map(|_| [actors.actor(0).unwrap().count(), actors.actor(1).unwrap().count()]));
+    let counts = gather((0..calls).flat_map(|_| [actors.actor(0).count(), actors.actor(1).count()]));
     assert!(counts.wait().unwrap().into_iter().eq((1..=calls).flat_map(|count| [count, count])));
 }
 

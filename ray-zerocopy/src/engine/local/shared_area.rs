@@ -15,8 +15,8 @@ use std::sync::atomic::AtomicU64;
 
 use crate::os::sys::shared_words::SharedWords;
 
-/// Size of the whole area in words: 64 KiB. Pages that are not used take no memory.
-const WORDS: usize = 8 * 1024;
+/// Size of the whole area in words: 256 KiB. Pages that are not used take no memory.
+const WORDS: usize = 32 * 1024;
 const BUNDLE: std::ops::Range<usize> = 0..2;
 const RECYCLED: std::ops::Range<usize> = 64..128;
 const ANSWERS: usize = 128;

@@ -145,7 +145,7 @@ impl Pace {
     /// Number of calls that fit into the budget.
     pub(super) fn fitting(&self) -> usize {
         let fitting = |taken: Duration| BUDGET.as_nanos() / taken.as_nanos().max(1);
-        self.per_call.map_or(1, |taken| usize::try_from(fitting(taken)).unwrap_or(usize::MAX))
+        self.per_call.map_or(1, |taken| usize::try_from(fitting(taken)).unwrap_or(usize::MAX).max(1))
     }
 }
 

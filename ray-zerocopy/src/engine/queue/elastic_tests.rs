@@ -31,7 +31,7 @@ fn start(scheduler: &mut TestScheduler, index: usize) -> Arc<TestConn> {
 fn next_call(scheduler: &mut TestScheduler, conn: &Arc<TestConn>) -> Option<u32> {
     scheduler.next_job(conn).map(|assignment| match assignment.job {
         Job::Call(call) => call.id,
-        Job::Load(_) | Job::Forget(_) | Job::ShutDown => panic!("not a call"),
+        Job::Bundle(_) | Job::Load(_) | Job::Forget(_) | Job::ShutDown => panic!("not one call"),
     })
 }
 

@@ -43,7 +43,7 @@ fn failed_start() -> CallError {
 fn worker_and_call(assignment: Option<Assignment<TestCall, TestConn>>) -> Option<(usize, Option<u32>)> {
     assignment.map(|Assignment { conn, job, .. }| match job {
         Job::Call(call) => (conn.0, Some(call.id)),
-        Job::Load(_) | Job::Forget(_) | Job::ShutDown => (conn.0, None),
+        Job::Bundle(_) | Job::Load(_) | Job::Forget(_) | Job::ShutDown => (conn.0, None),
     })
 }
 

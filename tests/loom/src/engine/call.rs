@@ -8,7 +8,8 @@ use super::program::Program;
 use crate::error::call::CallError;
 use crate::os::sync::{Condvar, Mutex, now};
 
-type Result = std::result::Result<Incoming, CallError>;
+pub(crate) type CallResult = std::result::Result<Incoming, CallError>;
+type Result = CallResult;
 
 pub(crate) struct Call {
     pub(crate) program: Arc<Program>,

@@ -75,7 +75,9 @@ pub(crate) mod message {
     //! Messages without content.
 
     #[derive(Default)]
-    pub(crate) struct Outgoing;
+    pub(crate) struct Outgoing {
+        pub(crate) segments: Vec<Vec<u8>>,
+    }
 
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(crate) struct Incoming;
@@ -94,6 +96,10 @@ pub(crate) mod frame {
 
     impl Packet {
         pub(crate) fn new((serial, request): &(u64, Request), _payload: &Outgoing) -> std::io::Result<Self> {
+            Ok(Self { serial: *serial, request: request.clone() })
+        }
+
+        pub(crate) fn of((serial, request): &(u64, Request), _segments: &[&[u8]]) -> std::io::Result<Self> {
             Ok(Self { serial: *serial, request: request.clone() })
         }
     }

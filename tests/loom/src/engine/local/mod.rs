@@ -1,5 +1,6 @@
 //! The shared files of the local engine, compiled from their own folder.
 
+mod bundle;
 pub(crate) mod process;
 pub(crate) mod protocol;
 pub(crate) mod transport;
@@ -9,6 +10,10 @@ mod worker_memory;
 
 #[path = "../../../../../ray-zerocopy/src/engine/local/admission.rs"]
 mod admission;
+#[path = "../../../../../ray-zerocopy/src/engine/local/bundle_conn.rs"]
+mod bundle_conn;
+#[path = "../../../../../ray-zerocopy/src/engine/local/bundle_replies.rs"]
+mod bundle_replies;
 #[path = "../../../../../ray-zerocopy/src/engine/local/conn_state.rs"]
 mod conn_state;
 #[path = "../../../../../ray-zerocopy/src/engine/local/dispatch.rs"]

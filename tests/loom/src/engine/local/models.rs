@@ -79,12 +79,13 @@ fn call(allowed: u32, deadline: Option<Duration>) -> (Call, Answer) {
 }
 
 fn call_with(reply: Sender, allowed: u32, deadline: Option<Duration>) -> Call {
-    let program = Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: (), prewarm: () });
+    let program =
+        Arc::new(Program { key: 1, arena: Arena, loader: (), device: (), strict: (), memory: (), prewarm: () });
     Call {
         program,
         method: "method",
         handler: (),
-        args: Outgoing,
+        args: Outgoing::default(),
         reply,
         deadline: deadline.map(|after| (now() + after, after)),
         allowed,
@@ -384,5 +385,92 @@ fn call_meets_a_worker_that_ends_idle() {
         dispatcher.drain();
         supervisor.join().unwrap();
         timer.join().unwrap();
+    });
+}
+
+/// Makes three calls on one worker that has loaded the program. The last two wait, and are sent together.
+/// Returns the results of all. Each call has one attempt, except the last one.
+fn bundle(
+    script: &'static [&'static [Reaction]],
+    meanwhile: fn(&Arc<Dispatcher>),
+    check_results: fn([Result<Incoming, CallError>; 3]),
+) {
+    check(move || {
+        let dispatcher = dispatcher(1, script);
+        let supervisor = supervise(&dispatcher, 0);
+        warm_up(&dispatcher);
+        let other = Arc::clone(&dispatcher);
+        let other = thread::spawn(move || meanwhile(&other));
+        let answers = [1, 1, 2].map(|allowed| {
+            let (call, answer) = call(allowed, None);
+            drop(submit(&dispatcher, call));
+            answer
+        });
+        check_results(answers.map(Answer::wait));
+        other.join().unwrap();
+        dispatcher.drain();
+        supervisor.join().unwrap();
+    });
+}
+
+fn all_succeed(results: [Result<Incoming, CallError>; 3]) {
+    assert_eq!(results, [const { Ok(Incoming) }; 3]);
+}
+
+#[test]
+fn calls_that_wait_are_sent_together() {
+    bundle(&[&[]], |_| (), all_succeed);
+}
+
+/// What the worker has finished is answered, and the call that it ran is repeated.
+#[test]
+fn worker_dies_in_a_bundle() {
+    bundle(
+        &[&[Reaction::Reply, Reaction::Reply, Reaction::Reply, Reaction::Die(Delivery::Received)], &[]],
+        |_| (),
+        all_succeed,
+    );
+}
+
+/// No attempt is counted.
+#[test]
+fn bundle_that_was_not_delivered_is_sent_again() {
+    bundle(&[&[Reaction::Reply, Reaction::Reply, Reaction::Die(Delivery::NotReceived)], &[]], |_| (), all_succeed);
+}
+
+#[test]
+fn abort_ends_a_bundle_that_hangs() {
+    bundle(
+        &[&[Reaction::Reply, Reaction::Reply, Reaction::Hang], &[]],
+        |dispatcher| dispatcher.abort(),
+        |results| {
+            let is_ended = |result: &_| {
+                matches!(result, Ok(Incoming) | Err(CallError::WorkerDied { .. } | CallError::ShutDown { .. }))
+            };
+            assert!(results.iter().all(is_ended), "{results:?}");
+        },
+    );
+}
+
+/// One of the calls that wait is cancelled. The others are answered.
+#[test]
+fn call_of_a_bundle_is_cancelled() {
+    check(|| {
+        let dispatcher = dispatcher(1, &[&[]]);
+        let supervisor = supervise(&dispatcher, 0);
+        warm_up(&dispatcher);
+        let (reply, cancelled, canceller) = Answer::cancellable();
+        let calls = [call(1, None), (call_with(reply, 1, None), cancelled), call(1, None)];
+        let answers = calls.map(|(call, answer)| {
+            drop(submit(&dispatcher, call));
+            answer
+        });
+        canceller.cancel();
+        dispatcher.cancel();
+        let [first, cancelled, last] = answers.map(Answer::wait);
+        assert_eq!((first, last), (Ok(Incoming), Ok(Incoming)));
+        assert!(matches!(cancelled, Ok(Incoming) | Err(CallError::Cancelled { .. })));
+        dispatcher.drain();
+        supervisor.join().unwrap();
     });
 }

@@ -9,6 +9,7 @@ use crate::error::call::LoadError;
 pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), prewarm: (), arena: () },
     Call { key: u64, handler: (), items: Option<u64> },
+    Bundle { key: u64, handlers: Vec<()>, calls: Vec<(usize, usize)> },
     Forget { key: u64 },
     Cancel,
     Limit { items: u64 },
@@ -22,6 +23,8 @@ pub(crate) enum Answer {
     Item,
     Done,
     Failed(MethodError),
+    Answered,
+    Over,
     Forgotten,
     Unreadable(String),
     Panics(String),

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bundle::SharedArea;
 use super::protocol::{Answer, Request};
 use crate::engine::frame::Packet;
 use crate::engine::message::Incoming;
@@ -48,7 +49,7 @@ pub(crate) enum Event<M> {
 
 /// One end of the connection, and the worker at the other.
 #[derive(Clone)]
-pub(crate) struct Connection(Arc<(Mutex<Socket>, Condvar)>);
+pub(crate) struct Connection(Arc<(Mutex<Socket>, Condvar)>, SharedArea);
 
 struct Socket {
     /// The reactions to the next calls; after them, calls are replied to.
@@ -89,7 +90,7 @@ impl Connection {
             is_hung_up: false,
             undelivered: false,
         };
-        Self(Arc::new((Mutex::new(socket), Condvar::default())))
+        Self(Arc::new((Mutex::new(socket), Condvar::default())), SharedArea::new())
     }
 
     pub(super) fn set_patience(&self, _patience: Duration) -> io::Result<()> {
@@ -133,6 +134,13 @@ impl Connection {
                     return Ok(());
                 }
             },
+            Request::Bundle { .. } => match self.run_bundle(&mut socket) {
+                true => Answer::Over,
+                false => {
+                    self.0.1.notify_all();
+                    return Ok(());
+                }
+            },
             Request::Cancel | Request::Limit { .. } => return Ok(()),
             Request::ShutDown => {
                 socket.has_ended = true;
@@ -143,6 +151,36 @@ impl Connection {
         socket.arrived.push_back((packet.serial, answer));
         self.0.1.notify_all();
         Ok(())
+    }
+
+    /// Runs the calls of a bundle. Returns `false` if one of them is not answered.
+    fn run_bundle(&self, socket: &mut Socket) -> bool {
+        loop {
+            if socket.script.pop_front_if(|next| *next == Reaction::Die(Delivery::NotReceived)).is_some() {
+                (socket.has_ended, socket.undelivered) = (true, true);
+                return false;
+            }
+            if !self.1.begin() {
+                return true;
+            }
+            match socket.script.pop_front().unwrap_or(Reaction::Reply) {
+                Reaction::Hang => return false,
+                Reaction::Die(_) => {
+                    socket.has_ended = true;
+                    return false;
+                }
+                _ => self.1.finish(),
+            }
+        }
+    }
+
+    pub(super) fn shared(&self) -> Option<&SharedArea> {
+        Some(&self.1)
+    }
+
+    /// The supervisor of a model does not look before there is something.
+    pub(super) fn is_readable_within(&self, _time: Duration) -> bool {
+        true
     }
 
     /// The only message that the models send like this is a cancellation.

@@ -1,5 +1,7 @@
 //! The queue of a pool, compiled from its own folder.
 
+#[path = "../../../../../ray-zerocopy/src/engine/queue/bundle.rs"]
+pub(in crate::engine) mod bundle;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/call_queue.rs"]
 pub(in crate::engine) mod call_queue;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/deadlines.rs"]

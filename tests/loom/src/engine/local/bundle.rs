@@ -1,0 +1,62 @@
+//! The shared memory of a connection: what the simulated worker has begun and finished of a bundle.
+
+use std::io;
+use std::sync::Arc;
+
+use super::protocol::Answer;
+use crate::engine::message::Incoming;
+use crate::engine::queue::bundle::Bundle;
+use crate::os::sync::Mutex;
+
+pub(super) enum BundledAnswer {
+    Here(Answer, Incoming),
+    ByPacket,
+}
+
+#[derive(Default)]
+struct Progress {
+    begun: usize,
+    done: usize,
+    end: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct SharedArea(Arc<Mutex<Progress>>);
+
+impl SharedArea {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Progress::default())))
+    }
+
+    pub(super) fn start_bundle(&self, calls: usize) {
+        *self.0.lock() = Progress { begun: 0, done: 0, end: calls };
+    }
+
+    pub(super) fn withdraw_calls(&self) {
+        let mut progress = self.0.lock();
+        progress.end = progress.begun;
+    }
+
+    pub(super) fn update<C>(&self, bundle: &mut Bundle<C>) {
+        let progress = self.0.lock();
+        bundle.progress(progress.begun, progress.done);
+    }
+
+    pub(super) fn read_answer(&self, at: &mut usize) -> io::Result<BundledAnswer> {
+        *at += 1;
+        Ok(BundledAnswer::Here(Answer::Done, Incoming))
+    }
+
+    /// Begins the next call. Returns `false` if there is none left.
+    pub(super) fn begin(&self) -> bool {
+        let mut progress = self.0.lock();
+        let has_next = progress.begun < progress.end;
+        progress.begun += usize::from(has_next);
+        has_next
+    }
+
+    /// Finishes the call that was begun last.
+    pub(super) fn finish(&self) {
+        self.0.lock().done += 1;
+    }
+}
