@@ -1,135 +1,111 @@
 //! What the owner tells a worker about the call that it runs: that the call is cancelled, and how many
 //! items of a stream it may send.
 //!
-//! These are packets that wait in the socket. The main loop receives nothing while a call runs, so
-//! the call itself looks for them.
+//! Both are in the shared memory, so the owner need not send a packet, and the worker need not look for
+//! one. Only a worker that waits for its reader gets a packet, which wakes it.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::protocol::{Answer, Request};
+use super::protocol::Answer;
 use super::transport::Connection;
 use crate::engine::cancellation;
 use crate::engine::message::Outgoing;
 use crate::engine::served::ItemSink;
-use crate::os::sync::Mutex;
 
-/// The packets for the running call.
+/// The running call, as seen by the threads of a worker.
 pub(super) struct CallInbox {
     connection: Arc<Connection>,
-    /// Locked while a packet is received, so that a thread that looks late does not take the packet of
-    /// the next request.
-    running: Mutex<Running>,
-}
-
-/// The call that runs.
-#[derive(Default)]
-struct Running {
-    /// Its number, or 0 if none runs.
-    serial: u64,
-    is_cancelled: bool,
-    /// Number of items that it may send in all.
-    limit: u64,
-    /// Number of items that it has sent.
-    sent: u64,
-    /// Whether the thread that sends items waits for a packet. Other threads must not receive it then.
-    is_waiting: bool,
+    /// The number of the call, or 0 if none runs.
+    running: AtomicU64,
 }
 
 impl CallInbox {
     /// Creates the inbox, and makes [`cancelled`](crate::cancelled) look into it.
     pub(super) fn install(connection: &Arc<Connection>) -> Arc<Self> {
-        let inbox = Arc::new(Self { connection: Arc::clone(connection), running: Mutex::default() });
+        let inbox = Arc::new(Self { connection: Arc::clone(connection), running: AtomicU64::new(0) });
         let of_process = Arc::clone(&inbox);
         cancellation::install_for_process(move || of_process.is_cancelled());
         inbox
     }
 
     /// Records that a call begins. Returns what takes its items, if it returns a stream.
-    pub(super) fn begin(self: &Arc<Self>, serial: u64, items: Option<u64>) -> Option<ItemSink> {
-        *self.running.lock() = Running { serial, limit: items.unwrap_or(0), ..Running::default() };
-        items?;
+    pub(super) fn begin(self: &Arc<Self>, serial: u64, has_items: bool) -> Option<ItemSink> {
+        self.running.store(serial, Ordering::Release);
+        if !has_items {
+            return None;
+        }
         let inbox = Arc::clone(self);
-        Some(Box::new(move |item| inbox.send(serial, &item).map_err(|error| error.to_string())))
+        let mut sent = 0;
+        Some(Box::new(move |item| inbox.send(serial, &mut sent, &item).map_err(|error| error.to_string())))
     }
 
     /// Records that the call has ended.
     pub(super) fn end(&self) {
-        *self.running.lock() = Running::default();
+        self.running.store(0, Ordering::Release);
     }
 
     fn is_cancelled(&self) -> bool {
-        let mut running = self.running.lock();
-        if !running.is_waiting {
-            self.look(&mut running);
-        }
-        running.is_cancelled
+        let serial = self.running.load(Ordering::Acquire);
+        serial != 0 && self.connection.shared().is_some_and(|area| area.is_cancelled(serial))
     }
 
-    /// Receives what has arrived for the running call.
-    fn look(&self, running: &mut Running) {
-        while running.serial != 0 && !running.is_cancelled {
-            match self.connection.peek::<(u64, Request)>() {
-                Ok(None) => return,
-                Ok(Some((serial, request))) if serial == running.serial => match request {
-                    Request::Cancel => running.is_cancelled = true,
-                    Request::Limit { items } => running.limit = running.limit.max(items),
-                    // The owner sends no other request before this call has its answer.
-                    _ => {}
-                },
-                // A broken packet. The owner does not wait for an answer to it.
-                Ok(Some(_)) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                // The owner has ended, and this process is about to.
-                Err(_) => running.is_cancelled = true,
-            }
-            self.connection.discard();
-        }
-    }
-
-    /// Sends an item when the owner takes one. Returns `false` if the call is cancelled.
-    fn send(&self, serial: u64, item: &Outgoing) -> io::Result<bool> {
+    /// Sends an item when the owner takes one. `sent` is the number of items so far. Returns `false` if the
+    /// call is cancelled.
+    fn send(&self, serial: u64, sent: &mut u64, item: &Outgoing) -> io::Result<bool> {
+        let no_memory = || io::Error::other("there is no memory that is shared with the owner");
+        let area = self.connection.shared().ok_or_else(no_memory)?;
         loop {
-            let mut running = self.running.lock();
-            running.is_waiting = false;
-            self.look(&mut running);
             // A sink that has outlived its call sends nothing.
-            if running.is_cancelled || running.serial != serial {
+            if self.running.load(Ordering::Acquire) != serial || area.is_cancelled(serial) {
                 return Ok(false);
             }
-            if running.sent < running.limit {
-                running.sent += 1;
-                break;
+            if *sent < area.limit() {
+                *sent += 1;
+                self.connection.send(&(serial, Answer::Item), item, &[])?;
+                return Ok(true);
             }
-            running.is_waiting = true;
-            drop(running);
-            self.connection.wait(None)?;
+            area.set_waiting(true);
+            if *sent >= area.limit() && !area.is_cancelled(serial) {
+                self.connection.wait(None)?;
+                if !self.connection.discard() {
+                    // The owner has ended, and this process is about to.
+                    return Ok(false);
+                }
+            }
+            area.set_waiting(false);
         }
-        self.connection.send(&(serial, Answer::Item), item, &[])?;
-        Ok(true)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::time::Duration;
 
     use super::super::protocol::{Answer, Request};
+    use super::super::shared_area::SharedArea;
     use super::super::transport::Connection;
     use super::CallInbox;
     use crate::engine::message::Outgoing;
-    use crate::os::sync::Mutex;
 
     #[test]
-    #[cfg_attr(miri, ignore = "needs sockets")]
+    #[cfg_attr(miri, ignore = "needs sockets and memfds")]
     fn limit_reaches_the_sender_while_another_thread_asks() {
         const ITEMS: u64 = 200;
         let (owner, worker) = Connection::pair().unwrap();
+        let (area, descriptor) = SharedArea::create().unwrap();
+        let worker = worker.with_shared(SharedArea::open(descriptor).unwrap());
         owner.set_patience(Duration::from_secs(60)).unwrap();
-        let inbox = Arc::new(CallInbox { connection: Arc::new(worker), running: Mutex::default() });
+        let inbox = Arc::new(CallInbox { connection: Arc::new(worker), running: AtomicU64::new(0) });
         let is_over = AtomicBool::new(false);
+        let wake = |is_needed: bool| {
+            if is_needed {
+                owner.send(&(1_u64, Request::Wake), &Outgoing::default(), &[]).unwrap();
+            }
+        };
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
@@ -138,7 +114,7 @@ mod tests {
                 }
             });
             let sender = scope.spawn(|| {
-                let mut sink = inbox.begin(1, Some(0)).unwrap();
+                let mut sink = inbox.begin(1, true).unwrap();
                 assert!((0..ITEMS).all(|_| sink(Outgoing::default()) == Ok(true)));
                 // The next one waits until the call is cancelled.
                 assert_eq!(sink(Outgoing::default()), Ok(false));
@@ -146,15 +122,30 @@ mod tests {
                 assert_eq!(sink(Outgoing::default()), Ok(false));
                 is_over.store(true, Ordering::Relaxed);
             });
-            let send = |request: Request| owner.send(&(1_u64, request), &Outgoing::default(), &[]).unwrap();
             for items in 1..=ITEMS {
-                send(Request::Limit { items });
+                wake(area.set_limit(items));
                 let item = owner.receive::<(u64, Answer)>().unwrap().unwrap();
                 assert!(matches!(item.message, (1, Answer::Item)));
             }
             is_over.store(true, Ordering::Relaxed);
-            send(Request::Cancel);
+            wake(area.cancel(1));
             sender.join().unwrap();
         });
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs sockets and memfds")]
+    fn only_the_running_call_is_cancelled() {
+        let (_owner, worker) = Connection::pair().unwrap();
+        let (area, descriptor) = SharedArea::create().unwrap();
+        let worker = worker.with_shared(SharedArea::open(descriptor).unwrap());
+        let inbox = Arc::new(CallInbox { connection: Arc::new(worker), running: AtomicU64::new(0) });
+        assert!(!inbox.is_cancelled(), "no call runs");
+        inbox.begin(1, false);
+        assert!(!area.cancel(1) && inbox.is_cancelled());
+        inbox.begin(2, false);
+        assert!(!inbox.is_cancelled());
+        inbox.end();
+        assert!(!inbox.is_cancelled());
     }
 }

@@ -1,7 +1,6 @@
 //! Messages between owner and worker.
 //!
-//! The owner sends one request at a time. Each request except `ShutDown`, `Cancel` and `Limit` has one answer,
-//! and the next request is sent after it. Both carry the request's number, so that an answer cannot be
+//! The owner sends one request at a time. Each request except `ShutDown` and `Wake` has one answer, and the next request is sent after it. Both carry the request's number, so that an answer cannot be
 //! matched to another request.
 
 use crate::engine::served::{MethodError, Prewarm};
@@ -35,9 +34,8 @@ pub(crate) enum Request {
         prewarm: Option<Prewarm>,
         arena: Handle,
     },
-    /// Run a method of a loaded program. The message carries the arguments. `items` is the number of
-    /// items that may be sent, if the method returns a stream.
-    Call { key: u64, handler: FnToken, items: Option<u64> },
+    /// Run a method of a loaded program, which may return a stream. The message carries the arguments.
+    Call { key: u64, handler: FnToken, has_items: bool },
     /// Run several calls of a loaded program, one after the other. `handlers` are their methods, and
     /// `calls` are the index of the method and the number of segments of each. The message carries their
     /// arguments. The number of the request is that of the first call, and the others follow. The answers
@@ -45,11 +43,8 @@ pub(crate) enum Request {
     Bundle { key: u64, handlers: Vec<FnToken>, calls: Vec<(usize, usize)> },
     /// Free a program.
     Forget { key: u64 },
-    /// The running call, which has this number, has been cancelled. Has no answer.
-    Cancel,
-    /// The running call, which has this number and returns a stream, may send this number of items in
-    /// all. Has no answer.
-    Limit { items: u64 },
+    /// Look into the shared memory: the worker has said that it waits. Has no answer.
+    Wake,
     /// Exit.
     ShutDown,
 }

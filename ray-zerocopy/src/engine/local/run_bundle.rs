@@ -56,7 +56,7 @@ pub(super) fn run(
     let mut parts: HashMap<_, _> = parts.into_iter().enumerate().collect();
     while let Some(number) = area.begin_call() {
         let serial = first + number as u64;
-        inbox.begin(serial, None);
+        inbox.begin(serial, false);
         let result = match (programs.get_mut(&bundle.key), parts.remove(&number)) {
             (Some(program), Some((handler, arguments))) => program.call(handler, arguments, None),
             _ => Err(MethodError::not_loaded()),

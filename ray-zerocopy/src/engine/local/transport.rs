@@ -74,9 +74,6 @@ pub struct Received<M> {
     pub fds: Vec<OwnedFd>,
 }
 
-/// Maximum size of a packet that [`Connection::peek`] reads.
-const PEEK: usize = 256;
-
 /// Result of waiting for a packet.
 #[derive(Debug)]
 pub enum Wait {
@@ -250,28 +247,14 @@ impl Connection {
         BUFFER.with_borrow_mut(|buffer| self.receive_into(buffer, RecvFlags::DONTWAIT))
     }
 
-    /// Returns the message of the next packet if one has arrived, and leaves the packet in the socket.
-    ///
-    /// # Errors
-    /// `InvalidData` if the packet is broken or large, `BrokenPipe` if the other end is closed.
-    pub(super) fn peek<M: DeserializeOwned>(&self) -> io::Result<Option<M>> {
-        let mut bytes = [0; PEEK];
-        let received = retry(|| recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT | RecvFlags::PEEK));
-        let packet = match received {
-            Ok((0, _)) => return Err(io::ErrorKind::BrokenPipe.into()),
-            // A larger packet is cut off, so that its lengths are wrong.
-            Ok((received, _)) => bytes.get(..received).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let frame = frame(packet, &mut Vec::new())?;
-        Ok(Some(parse(&frame)?.0))
-    }
-
-    /// Receives the next packet, which has arrived, and drops it.
-    pub(super) fn discard(&self) {
-        // The rest of a packet that does not fit is dropped as well. An error means that there is none.
-        drop(retry(|| recv(&self.socket, &mut [0; 1][..], RecvFlags::DONTWAIT)));
+    /// Receives the next packet, which has arrived, and drops it. Returns `false` if the other end is
+    /// closed.
+    pub(super) fn discard(&self) -> bool {
+        // The rest of a packet that does not fit is dropped as well.
+        match retry(|| recv(&self.socket, &mut [0; 1][..], RecvFlags::DONTWAIT)) {
+            Ok((_, received)) => received > 0,
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        }
     }
 
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {

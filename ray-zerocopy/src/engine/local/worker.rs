@@ -249,8 +249,8 @@ fn serve(
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
-        Request::Call { key, handler, items } => {
-            let items = inbox.begin(serial, items);
+        Request::Call { key, handler, has_items } => {
+            let items = inbox.begin(serial, has_items);
             let result = match programs.get_mut(&key) {
                 Some(program) => program.call(&handler, request.payload, items),
                 None => Err(MethodError::not_loaded()),
@@ -273,8 +273,8 @@ fn serve(
             drop(panics::caught(|| drop(forgotten)));
             answer(connection, serial, &Answer::Forgotten, &nothing)
         }
-        // They were sent while the call ran, and have come too late.
-        Request::Cancel | Request::Limit { .. } => Ok(()),
+        // It was sent while a call ran, and has come too late.
+        Request::Wake => Ok(()),
         Request::Share => {
             let again = Answer::Unreadable("the shared memory was sent twice".to_owned());
             answer(connection, serial, &again, &nothing)

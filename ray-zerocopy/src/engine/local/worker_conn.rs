@@ -126,6 +126,10 @@ impl WorkerConn {
             area.start_bundle(bundle.calls().len());
             state.next_answer = 0;
         }
+        if let (Some(items), Some(area)) = (job.call().and_then(|call| call.reply.items()), self.connection.shared()) {
+            // The worker is idle, and waits for nothing else.
+            let _waits = area.set_limit(items.begin());
+        }
         let fds = match &job {
             InFlight::Load(program, _) => program.arena.fds(),
             InFlight::Call(_) | InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown => Vec::new(),
@@ -314,8 +318,9 @@ impl WorkerConn {
         let mut state = self.state.lock();
         self.update_bundle(&mut state.conn);
         let cancelled = state.conn.cancel(now())?;
-        // A worker that has ended, or a full socket: the grace period ends the call.
-        drop(self.connection.try_send(&(cancelled.serial, Request::Cancel)));
+        if self.connection.shared().is_some_and(|area| area.cancel(cancelled.serial)) {
+            self.wake(cancelled.serial);
+        }
         cancelled.until
     }
 
@@ -335,17 +340,21 @@ impl WorkerConn {
     pub(super) fn raise_limit(&self) {
         let state = self.state.lock();
         let Some(limit) = state.conn.running_call().and_then(|call| call.reply.items()?.new_limit()) else { return };
-        let request = Request::Limit { items: limit };
-        // The socket has room: the worker reads a limit before it sends what the next one is about.
-        // A worker that has ended needs none.
-        drop(self.connection.try_send(&(state.conn.serial(), request)));
+        if self.connection.shared().is_some_and(|area| area.set_limit(limit)) {
+            self.wake(state.conn.serial());
+        }
     }
 
-    /// Lets the worker send the rest of its stream, because another thread waits for the worker. Does
-    /// nothing before the first item: the worker does not wait for its reader then, and a packet that it
-    /// has not received would look like the call.
+    /// Wakes a worker that waits for its reader.
+    fn wake(&self, serial: u64) {
+        // The socket has room, since the worker has received all packets before. A worker that has ended
+        // does not wait.
+        drop(self.connection.try_send(&(serial, Request::Wake)));
+    }
+
+    /// Lets the worker send the rest of its stream, because another thread waits for the worker.
     pub(super) fn lift_limit(&self) {
-        if let Some(items) = self.items().filter(|items| items.has_begun()) {
+        if let Some(items) = self.items() {
             items.lift();
             self.raise_limit();
         }
@@ -371,8 +380,8 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
     };
     match job {
         InFlight::Call(call) => {
-            let items = call.reply.items().map(|items| items.begin());
-            let request = Request::Call { key: call.program.key, handler: call.handler.clone(), items };
+            let has_items = call.reply.items().is_some();
+            let request = Request::Call { key: call.program.key, handler: call.handler.clone(), has_items };
             Packet::new(&(serial, request), &call.args)
         }
         InFlight::Bundle(bundle) => bundle_packet(serial, bundle),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::protocol::Answer;
+use super::transport::SharedSocket;
 use crate::engine::message::Incoming;
 use crate::engine::queue::bundle::Bundle;
 use crate::os::sync::Mutex;
@@ -21,11 +22,22 @@ struct Progress {
 }
 
 #[derive(Clone)]
-pub(crate) struct SharedArea(Arc<Mutex<Progress>>);
+pub(crate) struct SharedArea(Arc<Mutex<Progress>>, Arc<SharedSocket>);
 
 impl SharedArea {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Progress::default())))
+    pub(super) fn new(socket: &Arc<SharedSocket>) -> Self {
+        Self(Arc::new(Mutex::new(Progress::default())), Arc::clone(socket))
+    }
+
+    /// The worker replies at once, if it waits for this.
+    pub(super) fn cancel(&self, serial: u64) -> bool {
+        self.1.cancel(serial);
+        false
+    }
+
+    /// Workers of the models need no limit.
+    pub(super) fn set_limit(&self, _items: u64) -> bool {
+        false
     }
 
     pub(super) fn start_bundle(&self, calls: usize) {

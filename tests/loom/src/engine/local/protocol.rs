@@ -8,11 +8,10 @@ use crate::error::call::LoadError;
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), prewarm: (), arena: () },
-    Call { key: u64, handler: (), items: Option<u64> },
+    Call { key: u64, handler: (), has_items: bool },
     Bundle { key: u64, handlers: Vec<()>, calls: Vec<(usize, usize)> },
     Forget { key: u64 },
-    Cancel,
-    Limit { items: u64 },
+    Wake,
     ShutDown,
 }
 

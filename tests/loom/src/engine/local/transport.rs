@@ -49,7 +49,21 @@ pub(crate) enum Event<M> {
 
 /// One end of the connection, and the worker at the other.
 #[derive(Clone)]
-pub(crate) struct Connection(Arc<(Mutex<Socket>, Condvar)>, SharedArea);
+pub(crate) struct Connection(Arc<SharedSocket>, SharedArea);
+
+/// The socket, and the notification that something has arrived.
+pub(crate) struct SharedSocket(Mutex<Socket>, Condvar);
+
+impl SharedSocket {
+    /// Makes a worker reply that waits until its call is cancelled.
+    pub(super) fn cancel(&self, serial: u64) {
+        let mut socket = self.0.lock();
+        if socket.until_cancelled.take_if(|running| *running == serial).is_some() {
+            socket.arrived.push_back((serial, Answer::Done));
+            self.1.notify_all();
+        }
+    }
+}
 
 struct Socket {
     /// The reactions to the next calls; after them, calls are replied to.
@@ -90,7 +104,9 @@ impl Connection {
             is_hung_up: false,
             undelivered: false,
         };
-        Self(Arc::new((Mutex::new(socket), Condvar::default())), SharedArea::new())
+        let socket = Arc::new(SharedSocket(Mutex::new(socket), Condvar::default()));
+        let area = SharedArea::new(&socket);
+        Self(socket, area)
     }
 
     pub(super) fn set_patience(&self, _patience: Duration) -> io::Result<()> {
@@ -141,7 +157,7 @@ impl Connection {
                     return Ok(());
                 }
             },
-            Request::Cancel | Request::Limit { .. } => return Ok(()),
+            Request::Wake => return Ok(()),
             Request::ShutDown => {
                 socket.has_ended = true;
                 self.0.1.notify_all();
@@ -183,13 +199,8 @@ impl Connection {
         true
     }
 
-    /// The only message that the models send like this is a cancellation.
-    pub(super) fn try_send(&self, (serial, _cancel): &(u64, Request)) -> io::Result<()> {
-        let mut socket = self.0.0.lock();
-        if socket.until_cancelled.take_if(|running| running == serial).is_some() {
-            socket.arrived.push_back((*serial, Answer::Done));
-            self.0.1.notify_all();
-        }
+    /// No worker of a model waits for a packet while it runs a call.
+    pub(super) fn try_send(&self, _wake: &(u64, Request)) -> io::Result<()> {
         Ok(())
     }
 
