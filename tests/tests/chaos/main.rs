@@ -1,5 +1,5 @@
-//! Chaos test: pools of 1 to 16 workers under load while workers are killed and stopped,
-//! descriptors and memory run out, methods panic, and garbage is sent. Every call is answered once,
+//! Chaos test: pools of up to 16 workers under load, which grow and shrink, while workers are killed and
+//! stopped, descriptors and memory run out, methods panic, and garbage is sent. Every call is answered once,
 //! with the right value or an expected error, and no resources leak.
 //!
 //! Run it with `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo
@@ -278,12 +278,12 @@ fn chaos(
 }
 
 /// Waits until all workers run and have answered calls.
-fn calm(engine: &LocalPool, size: usize, tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel>) -> Vec<Worker> {
+fn calm(engine: &LocalPool, least: usize, tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel>) -> Vec<Worker> {
     let workers = || [engine.workers(), actors.workers()].concat();
     let state = |worker: &Worker| std::fs::read_to_string(format!("/proc/{}/stat", worker.pid)).unwrap_or_default();
     eventually("all workers run", || {
         let workers = workers();
-        workers.len() == size + actors.actor_count() && workers.iter().all(|worker| state(worker).contains(") S "))
+        workers.len() >= least + actors.actor_count() && workers.iter().all(|worker| state(worker).contains(") S "))
     });
     // Calls whose `Pending` was dropped may still run, and garbage may still be unread.
     let mut well = 0;
@@ -304,25 +304,35 @@ struct Left {
     anonymous: u64,
 }
 
-/// Runs one pair of pools from its start to its end.
-fn round(model: &ChaosModel, (size, actors): (usize, usize), seed: u64, time: Duration, log: &Log) -> Left {
-    let engine = LocalPool::builder().workers(size).threads_per_worker(1).start().unwrap();
+/// Runs one pair of pools from its start to its end. The workers of tasks are at least `least` and at most
+/// `size`.
+fn round(
+    model: &ChaosModel,
+    (least, size, actors): (usize, usize, usize),
+    seed: u64,
+    time: Duration,
+    log: &Log,
+) -> Left {
+    let builder = LocalPool::builder().workers(least..=size).idle(Duration::from_millis(seed % 100));
+    let engine = builder.threads_per_worker(1).start().unwrap();
     let tasks = TaskWrapper::on(&engine, model).unwrap();
     let shared = ActorWrapper::new(model).unwrap();
     let actors = shared.spawn(actors).unwrap();
     let many = size + actors.actor_count();
     // Warm-up, so that the allocators of all threads have their memory.
     chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
-    let (anonymous, pss) = memory(&calm(&engine, size, &tasks, &actors));
+    let (anonymous, pss) = memory(&calm(&engine, least, &tasks, &actors));
     let heap = heap::used();
 
     chaos(&engine, &tasks, &actors, seed, time, log);
-    let (anonymous_after, pss_after) = memory(&calm(&engine, size, &tasks, &actors));
+    let (anonymous_after, pss_after) = memory(&calm(&engine, least, &tasks, &actors));
     let heap_after = heap::used();
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
     let [a, b, c, d] = [anonymous, anonymous_after, pss, pss_after].map(mib);
+    let report = engine.report();
+    eprintln!("{least} to {size} workers: grown {} times, shrunk {} times", report.grown, report.shrunk);
     eprintln!(
-        "{size} workers and {} actors: anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of all processes {c:.1} -> \
+        "{} actors: anonymous memory of the owner {a:.1} -> {b:.1} MiB, sum of PSS of all processes {c:.1} -> \
          {d:.1} MiB, allocated in the owner {heap} -> {heap_after} bytes",
         actors.actor_count()
     );
@@ -355,7 +365,9 @@ fn every_call_is_answered_once_without_leaks() {
             1 => 1,
             _ => 1 + rng.below(WORKERS),
         };
-        let sizes = (size as usize, 1 + rng.below(ACTORS) as usize);
+        // All of the largest pool's workers stay.
+        let least = if number == 0 { size } else { rng.below(size + 1) };
+        let sizes = (least as usize, size as usize, 1 + rng.below(ACTORS) as usize);
         left.push(round(&model, sizes, seed + 100_000 * number, time, &log));
         let mut now = holdings();
         for _ in 0..6000 {

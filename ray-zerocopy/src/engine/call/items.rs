@@ -94,15 +94,18 @@ impl Items {
         self.room.notify_all();
     }
 
-    /// Appends an item. Returns `false` if no reader takes it any more.
-    pub(crate) fn push(&self, item: Incoming) -> bool {
+    /// Appends items. Returns `false` if no reader takes them any more.
+    pub(crate) fn push(&self, items: impl IntoIterator<Item = Incoming>) -> bool {
         let reader = {
             let mut state = self.state.lock();
             if state.is_closed {
                 return false;
             }
+            state.waiting.extend(items);
+            if state.waiting.is_empty() {
+                return true;
+            }
             state.has_begun = true;
-            state.waiting.push_back(item);
             self.has_item.store(true, Ordering::Release);
             state.reader.take()
         };
@@ -119,7 +122,7 @@ impl Items {
                 self.lift();
             }
         }
-        self.push(item)
+        self.push([item])
     }
 
     /// Waits for room for an item, but not for long. Returns `true` if there is room, or if nothing is to
@@ -201,7 +204,7 @@ mod tests {
         let items = Items::new(4);
         assert_eq!(items.begin(), 4);
         for _ in 0..4 {
-            assert!(items.push(Incoming::default()));
+            assert!(items.push([Incoming::default()]));
         }
         assert_eq!(items.new_limit(), None);
         assert_eq!((take(&items), items.new_limit()), (Some(false), None));
@@ -228,7 +231,7 @@ mod tests {
         assert!(items.push_in_turn(Incoming::default(), || true));
         assert!(items.push_in_turn(Incoming::default(), || false), "the limit is lifted");
         items.close();
-        assert!(!items.push(Incoming::default()) && !items.push_in_turn(Incoming::default(), || true));
+        assert!(!items.push([Incoming::default()]) && !items.push_in_turn(Incoming::default(), || true));
         assert_eq!((take(&items).is_some(), take(&items).is_some(), take(&items)), (true, true, None));
     }
 }

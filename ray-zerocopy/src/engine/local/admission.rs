@@ -14,6 +14,7 @@ impl Dispatcher {
     /// is set, waits for space.
     pub(super) fn submit(self: &Arc<Self>, call: Call, wait: bool) -> Submitted {
         let deadline = call.deadline.map(|(deadline, _)| deadline);
+        let is_stream = call.reply.items().is_some();
         let mut scheduler = match self.queue.admit(&call, wait) {
             Ok(scheduler) => scheduler,
             Err(error) => return Err(Box::new((call, error))),
@@ -27,7 +28,8 @@ impl Dispatcher {
             conn.hand_to_supervisor();
         }
         let inline = assignment.and_then(|assignment| self.send_first(assignment, ReadBy::Caller));
-        let receiver = inline.map(|(conn, serial)| InlineReceiver { dispatcher: Arc::clone(self), conn, serial });
+        let dispatcher = Arc::clone(self);
+        let receiver = inline.map(|(conn, serial)| InlineReceiver { dispatcher, conn, serial, is_stream });
         Ok(receiver.map(|receiver| Box::new(receiver) as _))
     }
 }

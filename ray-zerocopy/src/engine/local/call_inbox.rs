@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::item_ring::ItemWriter;
 use super::protocol::Answer;
 use super::transport::Connection;
 use crate::engine::cancellation;
@@ -37,8 +38,8 @@ impl CallInbox {
             return None;
         }
         let inbox = Arc::clone(self);
-        let mut sent = 0;
-        Some(Box::new(move |item| inbox.send(serial, &mut sent, &item).map_err(|error| error.to_string())))
+        let mut writer = ItemWriter::default();
+        Some(Box::new(move |item| inbox.send(serial, &mut writer, &item).map_err(|error| error.to_string())))
     }
 
     /// Records that the call has ended.
@@ -51,9 +52,8 @@ impl CallInbox {
         serial != 0 && self.connection.shared().is_some_and(|area| area.is_cancelled(serial))
     }
 
-    /// Sends an item when the owner takes one. `sent` is the number of items so far. Returns `false` if the
-    /// call is cancelled.
-    fn send(&self, serial: u64, sent: &mut u64, item: &Outgoing) -> io::Result<bool> {
+    /// Sends an item when the owner takes one. Returns `false` if the call is cancelled.
+    fn send(&self, serial: u64, writer: &mut ItemWriter, item: &Outgoing) -> io::Result<bool> {
         let no_memory = || io::Error::other("there is no memory that is shared with the owner");
         let area = self.connection.shared().ok_or_else(no_memory)?;
         loop {
@@ -61,13 +61,17 @@ impl CallInbox {
             if self.running.load(Ordering::Acquire) != serial || area.is_cancelled(serial) {
                 return Ok(false);
             }
-            if *sent < area.limit() {
-                *sent += 1;
-                self.connection.send(&(serial, Answer::Item), item, &[])?;
+            if writer.sent < area.limit() {
+                let number = writer.sent;
+                if !area.append_item(writer, item)? {
+                    self.connection.send(&(serial, Answer::Item(number)), item, &[])?;
+                } else if area.take_waiting_reader() {
+                    self.connection.send(&(serial, Answer::Items), &Outgoing::default(), &[])?;
+                }
                 return Ok(true);
             }
             area.set_waiting(true);
-            if *sent >= area.limit() && !area.is_cancelled(serial) {
+            if writer.sent >= area.limit() && !area.is_cancelled(serial) {
                 self.connection.wait(None)?;
                 if !self.connection.discard() {
                     // The owner has ended, and this process is about to.
@@ -122,10 +126,15 @@ mod tests {
                 assert_eq!(sink(Outgoing::default()), Ok(false));
                 is_over.store(true, Ordering::Relaxed);
             });
+            let mut reader = area.start_stream();
             for items in 1..=ITEMS {
                 wake(area.set_limit(items));
-                let item = owner.receive::<(u64, Answer)>().unwrap().unwrap();
-                assert!(matches!(item.message, (1, Answer::Item)));
+                while area.take_item(&mut reader).unwrap().is_none() {
+                    if !area.is_about_to_wait(&reader) {
+                        let packet = owner.receive::<(u64, Answer)>().unwrap().unwrap();
+                        assert!(matches!(packet.message, (1, Answer::Items)));
+                    }
+                }
             }
             is_over.store(true, Ordering::Relaxed);
             wake(area.cancel(1));

@@ -31,6 +31,8 @@ pub(crate) struct InlineReceiver {
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) conn: Arc<WorkerConn>,
     pub(super) serial: u64,
+    /// Whether the call returns a stream.
+    pub(super) is_stream: bool,
 }
 
 impl Receive for InlineReceiver {
@@ -40,17 +42,53 @@ impl Receive for InlineReceiver {
         if !self.conn.read_by_caller(self.serial) {
             return None;
         }
+        if self.is_stream {
+            return self.receive_item();
+        }
         // The reply to a small call arrives before this thread would be asleep.
         spin_and_yield(|| self.conn.is_readable());
+        self.receive_packet();
+        None
+    }
+}
+
+impl InlineReceiver {
+    /// Receives until there is an item for the caller, or the stream has ended.
+    fn receive_item(self: Box<Self>) -> Option<Box<dyn Receive>> {
+        loop {
+            spin_and_yield(|| self.conn.has_item() || self.conn.is_readable());
+            match self.conn.deliver_items() {
+                Ok(0) => {}
+                Ok(_) => break,
+                Err(_) => {
+                    self.conn.hang_up();
+                    return None;
+                }
+            }
+            if self.conn.is_about_to_wait() {
+                continue;
+            }
+            if !self.receive_packet() {
+                return None;
+            }
+            if self.conn.has_delivered() {
+                break;
+            }
+        }
+        if self.conn.pause(self.serial) { Some(self) } else { None }
+    }
+
+    /// Waits for a packet, and handles it. Returns `true` if another one follows.
+    fn receive_packet(&self) -> bool {
         match self.conn.receive() {
             Ok(Event::Message(received)) => {
-                let is_item = matches!(received.message, (_, Answer::Item));
+                let is_item = matches!(received.message, (_, Answer::Item(_) | Answer::Items));
                 if self.dispatcher.handle_reply(&self.conn, received).is_some() {
                     // It was not a reply to the current job: the supervisor replaces the worker.
                     self.conn.hang_up();
-                } else if is_item && self.conn.pause(self.serial) {
-                    return Some(self);
+                    return false;
                 }
+                return is_item;
             }
             Ok(Event::Gone(delivery)) => self.conn.leave_to_supervisor(self.serial, Some(delivery)),
             // The call takes longer than a heartbeat: the supervisor has to watch the process.
@@ -62,7 +100,7 @@ impl Receive for InlineReceiver {
             }
             Err(_) => self.conn.hang_up(),
         }
-        None
+        false
     }
 }
 

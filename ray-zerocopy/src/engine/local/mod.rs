@@ -9,6 +9,7 @@
 //! | `dispatch` | state shared by the threads: sends assignments, and requeues calls that were not run |
 //! | `admission` | entry of calls into the pool |
 //! | `replies` | handling of workers' replies |
+//! | `stream_conn` | the items of the stream that a worker runs |
 //! | `bundle_conn`, `bundle_replies` | the same for several small calls that were sent together |
 //! | `inline_wait` | the fast path: the calling thread reads the reply itself |
 //! | `supervisor` | one thread for each worker: starts its process, reads its replies, and detects its end |
@@ -20,7 +21,7 @@
 //! | `call_inbox` | what the worker is told about the call that it runs |
 //! | `run_bundle` | how it runs several small calls |
 //! | `shared_area` | memory that an owner and one worker share, beside the socket |
-//! | `bundle` | what both say there about several small calls |
+//! | `bundle`, `item_ring` | what both say there about several small calls, and the items of a stream |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -39,6 +40,7 @@ mod conn_state;
 mod dispatch;
 pub(crate) mod executable;
 mod inline_wait;
+mod item_ring;
 mod local_engine;
 mod pool;
 pub(crate) mod process;
@@ -46,6 +48,7 @@ pub(crate) mod protocol;
 mod replies;
 mod run_bundle;
 mod shared_area;
+mod stream_conn;
 mod supervisor;
 pub(crate) mod transport;
 pub(crate) mod worker;

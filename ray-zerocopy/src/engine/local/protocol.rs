@@ -63,9 +63,11 @@ pub(crate) enum Answer {
         memory: MemoryStatus,
     },
     NotLoaded(LoadError),
-    /// An item of the running call, which returns a stream. The message carries it. Not the answer:
-    /// that one follows the last item, and carries nothing.
-    Item,
+    /// An item of the running call, which returns a stream, and its number. The message carries it. Not the
+    /// answer: that one follows the last item, and carries nothing.
+    Item(u64),
+    /// There are items of the stream in the shared memory, and the owner has said that it waits.
+    Items,
     /// The call succeeded. The message carries the result.
     Done,
     Failed(MethodError),

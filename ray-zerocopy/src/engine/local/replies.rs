@@ -1,5 +1,6 @@
 //! Handling of workers' replies: completes the call, and decides whether the worker is replaced.
 
+use std::io;
 use std::sync::Arc;
 
 use super::dispatch::Dispatcher;
@@ -42,10 +43,14 @@ impl Dispatcher {
                 "it answered request {serial}, which was not sent, and was replaced"
             )));
         }
-        if matches!(answer, Answer::Item) {
-            let has_stream = conn.deliver(received.payload);
-            return (!has_stream)
-                .then(|| WorkerExit::new("it sent an item, although it runs no stream, and was replaced"));
+        // They come before the answer.
+        if let Err(error) = conn.deliver_items() {
+            return Some(WorkerExit::new(format!("its item could not be read, and it was replaced: {error}")));
+        }
+        match answer {
+            Answer::Items => return None,
+            Answer::Item(number) => return item_exit(conn.deliver_item(number, received.payload)),
+            _ => {}
         }
         if conn.runs_bundle() {
             return self.handle_bundle_reply(conn, serial, answer, received.payload);
@@ -198,5 +203,14 @@ impl Dispatcher {
                 Some(WorkerExit::new(format!("a message to or from it was lost, and it was replaced: {reason}")))
             }
         }
+    }
+}
+
+/// Why a worker that has sent an item has to be replaced, if it has to.
+fn item_exit(delivered: io::Result<bool>) -> Option<WorkerExit> {
+    match delivered {
+        Ok(true) => None,
+        Ok(false) => Some(WorkerExit::new("it sent an item, although it runs no stream, and was replaced")),
+        Err(error) => Some(WorkerExit::new(format!("its items could not be read, and it was replaced: {error}"))),
     }
 }

@@ -7,8 +7,9 @@
 //! | --- | --- |
 //! | 0 to 1 | the bundle of calls that the worker runs: see `bundle` |
 //! | 8 to 10 | what the owner says of the running call: see `call_inbox` |
+//! | 16 to 18 | how far a stream is: see `item_ring` |
 //! | 64 to 127 | which memory of earlier messages is free again: see `recycled` |
-//! | 128 to the end | the answers of a bundle |
+//! | 128 to the end | the answers of a bundle, or the items of a stream |
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +23,7 @@ const BUNDLE: std::ops::Range<usize> = 0..2;
 const CANCELLED: usize = 8;
 const LIMIT: usize = 9;
 const IS_WAITING: usize = 10;
+const STREAM: std::ops::Range<usize> = 16..19;
 const RECYCLED: std::ops::Range<usize> = 64..128;
 const ANSWERS: usize = 128;
 
@@ -84,7 +86,12 @@ impl SharedArea {
         &self.0.words()[index]
     }
 
-    /// Answers of the bundle.
+    /// The state of the stream that the worker runs.
+    pub(super) fn stream(&self) -> &[AtomicU64] {
+        &self.0.words()[STREAM]
+    }
+
+    /// Answers of the bundle, or items of the stream.
     pub(super) fn answers(&self) -> &[AtomicU64] {
         &self.0.words()[ANSWERS..]
     }

@@ -143,6 +143,11 @@ impl Supervisor {
                         None => continue,
                     }
                 }
+                match conn.deliver_items() {
+                    Ok(_) if conn.is_about_to_wait() => continue,
+                    Ok(_) => {}
+                    Err(error) => return WorkerExit::new(format!("its item could not be read: {error}")),
+                }
                 match conn.receive() {
                     Ok(Event::Quiet) => {}
                     event => match self.handle(process, conn, event) {

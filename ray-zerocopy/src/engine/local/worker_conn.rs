@@ -4,17 +4,16 @@
 //! transitions. This file adds the lock, the supervisor's wait for its turn, and the socket.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bundle_conn::bundle_packet;
 use super::conn_state::{Closed, ConnState, Effect, ReplyTo};
+use super::item_ring::ItemReader;
 use super::protocol::{Answer, Request};
 use super::transport::{Connection, Delivery, Event, Received};
-use crate::engine::call::items::Items;
 use crate::engine::call::{Call, CallResult};
 use crate::engine::frame::Packet;
-use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::queue::job::{InFlight, Job};
 use crate::engine::queue::scheduler::PoolWorker;
@@ -56,6 +55,8 @@ pub(super) struct Shared {
     supervisor_waits: bool,
     /// The word of the shared memory at which the next answer of the bundle is.
     pub(super) next_answer: usize,
+    /// The place in the stream that the worker runs.
+    pub(super) stream: ItemReader,
 }
 
 /// Calls of a bundle whose answers have been read, and their results.
@@ -84,7 +85,12 @@ impl PoolWorker for WorkerConn {
 
 impl WorkerConn {
     pub(super) fn new(worker: Worker, connection: Connection) -> Self {
-        let state = Mutex::new(Shared { conn: ConnState::new(), supervisor_waits: false, next_answer: 0 });
+        let state = Mutex::new(Shared {
+            conn: ConnState::new(),
+            supervisor_waits: false,
+            next_answer: 0,
+            stream: ItemReader::default(),
+        });
         Self { worker, connection, state, turn: Condvar::default() }
     }
 
@@ -129,6 +135,7 @@ impl WorkerConn {
         if let (Some(items), Some(area)) = (job.call().and_then(|call| call.reply.items()), self.connection.shared()) {
             // The worker is idle, and waits for nothing else.
             let _waits = area.set_limit(items.begin());
+            state.stream = area.start_stream();
         }
         let fds = match &job {
             InFlight::Load(program, _) => program.arena.fds(),
@@ -271,9 +278,11 @@ impl WorkerConn {
         self.transition(|conn| conn.restore(job, now()));
     }
 
-    /// Takes the job in flight, because the process has ended. What it has finished of a bundle is
+    /// Takes the job in flight, because the process has ended. What it has left in the shared memory is
     /// collected first.
     pub(super) fn close(&self) -> (Closed<Call>, Collected) {
+        // An item that cannot be read is the last one.
+        let _error = self.deliver_items();
         let mut state = self.state.lock();
         let collected = self.collect_answers(&mut state);
         (state.conn.close(), collected)
@@ -322,42 +331,6 @@ impl WorkerConn {
             self.wake(cancelled.serial);
         }
         cancelled.until
-    }
-
-    /// Passes an item on to the reader of the stream that the worker runs. Returns `false` if it runs none.
-    pub(super) fn deliver(&self, item: Incoming) -> bool {
-        let items = self.items();
-        // A reader that is gone has cancelled the call.
-        items.map(|items| items.push(item)).is_some()
-    }
-
-    /// The items of the stream that the worker runs.
-    fn items(&self) -> Option<Arc<Items>> {
-        self.state.lock().conn.running_call()?.reply.items().cloned()
-    }
-
-    /// Tells the worker how many items of its stream it may send, if that has changed enough.
-    pub(super) fn raise_limit(&self) {
-        let state = self.state.lock();
-        let Some(limit) = state.conn.running_call().and_then(|call| call.reply.items()?.new_limit()) else { return };
-        if self.connection.shared().is_some_and(|area| area.set_limit(limit)) {
-            self.wake(state.conn.serial());
-        }
-    }
-
-    /// Wakes a worker that waits for its reader.
-    fn wake(&self, serial: u64) {
-        // The socket has room, since the worker has received all packets before. A worker that has ended
-        // does not wait.
-        drop(self.connection.try_send(&(serial, Request::Wake)));
-    }
-
-    /// Lets the worker send the rest of its stream, because another thread waits for the worker.
-    pub(super) fn lift_limit(&self) {
-        if let Some(items) = self.items() {
-            items.lift();
-            self.raise_limit();
-        }
     }
 
     /// Hangs up. The supervisor detects that, and starts another process.

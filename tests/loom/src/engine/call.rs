@@ -93,9 +93,14 @@ pub(crate) mod items {
             *self.0.lock()
         }
 
-        pub(crate) fn push(&self, _item: Incoming) -> bool {
-            *self.0.lock() += 1;
+        pub(crate) fn push(&self, items: impl IntoIterator<Item = Incoming>) -> bool {
+            *self.0.lock() += items.into_iter().count();
             true
+        }
+
+        /// Each item counts, however many the reader has taken.
+        pub(crate) fn has_item(&self) -> bool {
+            self.count() > 0
         }
 
         // Workers of the models need no limit.

@@ -1,6 +1,7 @@
 //! The shared files of the local engine, compiled from their own folder.
 
 mod bundle;
+mod item_ring;
 pub(crate) mod process;
 pub(crate) mod protocol;
 pub(crate) mod transport;
@@ -22,6 +23,8 @@ mod dispatch;
 mod inline_wait;
 #[path = "../../../../../ray-zerocopy/src/engine/local/replies.rs"]
 mod replies;
+#[path = "../../../../../ray-zerocopy/src/engine/local/stream_conn.rs"]
+mod stream_conn;
 #[path = "../../../../../ray-zerocopy/src/engine/local/supervisor.rs"]
 mod supervisor;
 #[path = "../../../../../ray-zerocopy/src/engine/local/worker_conn.rs"]

@@ -19,7 +19,8 @@ pub(crate) enum Request {
 pub(crate) enum Answer {
     Loaded { copied: (), took: Duration, decoding: Duration, memory: () },
     NotLoaded(LoadError),
-    Item,
+    Item(u64),
+    Items,
     Done,
     Failed(MethodError),
     Answered,

@@ -130,13 +130,13 @@ impl Connection {
                     Answer::Done
                 }
                 Reaction::ItemsThenReply => {
-                    socket.arrived.extend([(packet.serial, Answer::Item), (packet.serial, Answer::Item)]);
+                    socket.arrived.extend([0, 1].map(|number| (packet.serial, Answer::Item(number))));
                     Answer::Done
                 }
                 Reaction::ItemThenDie(delivery) => {
                     socket.has_ended = true;
                     socket.undelivered = delivery == Delivery::NotReceived;
-                    Answer::Item
+                    Answer::Item(0)
                 }
                 Reaction::Hang => return Ok(()),
                 Reaction::ReplyWhenCancelled => {
