@@ -74,6 +74,8 @@ struct Log {
     busy: AtomicUsize,
     /// Whether a resource limit was lowered before.
     short: AtomicBool,
+    /// Whether the callers rest for a while, so that pools shrink.
+    rest: AtomicBool,
 }
 
 impl Log {
@@ -259,6 +261,10 @@ fn chaos(
             scope.spawn(move || {
                 let _ended = Ended(stop, &log.busy);
                 while !stop.load(Ordering::Relaxed) {
+                    if log.rest.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
                     match caller {
                         0..4 => calls::task(tasks, log, &mut rng),
                         4 => calls::stream(tasks, actors, log, &mut rng),
@@ -271,6 +277,12 @@ fn chaos(
         let mut rng = SeededRng::new(seed);
         while Instant::now() < until && !stop.load(Ordering::Relaxed) {
             violence(|| engine.workers().into_iter().chain(actors.workers()).collect(), log, &mut rng);
+            if rng.below(4) == 0 {
+                log.rest.store(true, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(100 + rng.below(200)));
+                log.rest.store(false, Ordering::Relaxed);
+                log.note("violence: no calls for a while");
+            }
         }
         stop.store(true, Ordering::Relaxed);
         eventually("every call is answered", || log.busy.load(Ordering::Relaxed) == 0);

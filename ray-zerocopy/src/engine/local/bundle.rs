@@ -25,12 +25,30 @@ use crate::tensor::align::ALIGN;
 /// The place of an answer that is sent as a packet.
 const BY_PACKET: u64 = u64::MAX;
 
-fn pack(begun: u64, end: u64) -> u64 {
-    begun << 32 | end
+/// How far a bundle is. The bundle is part of the number, so that a worker that still has an earlier one, of
+/// which it could not read a packet, neither begins nor answers calls of this one.
+#[derive(Clone, Copy)]
+struct Cursor {
+    /// The number of the first call, of which 32 bits are kept.
+    first: u64,
+    begun: u64,
+    end: u64,
 }
 
-fn unpack(cursor: u64) -> (u64, u64) {
-    (cursor >> 32, cursor & u64::from(u32::MAX))
+const HALF: u64 = u16::MAX as u64;
+
+impl Cursor {
+    fn packed(self) -> u64 {
+        self.first << 32 | (self.begun & HALF) << 16 | self.end & HALF
+    }
+
+    fn unpacked(number: u64) -> Self {
+        Self { first: number >> 32, begun: number >> 16 & HALF, end: number & HALF }
+    }
+
+    fn is_of(self, first: u64) -> bool {
+        self.first == first & u64::from(u32::MAX)
+    }
 }
 
 /// An answer of a bundle.
@@ -41,26 +59,31 @@ pub(super) enum BundledAnswer {
 }
 
 impl SharedArea {
-    /// Prepares the area for a bundle. Called by the owner before it sends the packet.
-    pub(super) fn start_bundle(&self, calls: usize) {
+    /// Prepares the area for a bundle whose first call has the number `first`. Called by the owner before it
+    /// sends the packet.
+    pub(super) fn start_bundle(&self, first: u64, calls: usize) {
         self.done().store(0, Ordering::Relaxed);
-        self.cursor().store(pack(0, calls as u64), Ordering::Release);
+        self.cursor().store(Cursor { first, begun: 0, end: calls as u64 }.packed(), Ordering::Release);
     }
 
-    /// Begins the next call. Returns its number, from 0, or `None` if there is none left. Called by the
-    /// worker.
-    pub(super) fn begin_call(&self) -> Option<usize> {
-        let begin = |cursor| {
-            let (begun, end) = unpack(cursor);
-            (begun < end).then(|| pack(begun + 1, end))
+    /// Begins the next call of a bundle. Returns its place in it, from 0, or `None` if there is none left.
+    /// Called by the worker.
+    pub(super) fn begin_call(&self, first: u64) -> Option<usize> {
+        let begin = |number| {
+            let cursor = Cursor::unpacked(number);
+            let has_next = cursor.is_of(first) && cursor.begun < cursor.end;
+            has_next.then(|| Cursor { begun: cursor.begun + 1, ..cursor }.packed())
         };
         let before = self.cursor().fetch_update(Ordering::AcqRel, Ordering::Acquire, begin).ok()?;
-        Some(unpack(before).0 as usize)
+        Some(Cursor::unpacked(before).begun as usize)
     }
 
     /// Takes back the calls that have not begun. Called by the owner.
     pub(super) fn withdraw_calls(&self) {
-        let withdraw = |cursor| Some(pack(unpack(cursor).0, unpack(cursor).0));
+        let withdraw = |number| {
+            let cursor = Cursor::unpacked(number);
+            Some(Cursor { end: cursor.begun, ..cursor }.packed())
+        };
         // It always succeeds.
         let _before = self.cursor().fetch_update(Ordering::AcqRel, Ordering::Acquire, withdraw);
     }
@@ -68,15 +91,17 @@ impl SharedArea {
     /// Updates a bundle with what the worker has begun and finished.
     pub(super) fn update<C>(&self, bundle: &mut Bundle<C>) {
         // Read first, so that it is not larger than what has begun.
-        let done = self.done().load(Ordering::Acquire) as usize;
-        bundle.progress(unpack(self.cursor().load(Ordering::Acquire)).0 as usize, done);
+        let done = Cursor::unpacked(self.done().load(Ordering::Acquire));
+        let cursor = Cursor::unpacked(self.cursor().load(Ordering::Acquire));
+        let done = if done.is_of(cursor.first) { done.begun } else { 0 };
+        bundle.progress(cursor.begun as usize, done as usize);
     }
 
-    /// Reads the answer at word `at`, which the worker has written, and moves `at` behind it.
+    /// Reads the answer to call `serial` at word `at`, which the worker has written, and moves `at` behind it.
     ///
     /// # Errors
-    /// If there is no answer.
-    pub(super) fn read_answer(&self, at: &mut usize) -> io::Result<BundledAnswer> {
+    /// If there is no answer, or one to another call.
+    pub(super) fn read_answer(&self, at: &mut usize, serial: u64) -> io::Result<BundledAnswer> {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer in the shared memory is broken");
         let words = self.answers();
         let len = words.get(*at).ok_or_else(broken)?.load(Ordering::Relaxed);
@@ -92,11 +117,12 @@ impl SharedArea {
         let mut buffer = vec![0; len + ALIGN];
         let start = buffer.as_ptr().align_offset(ALIGN);
         read_bytes(words, &mut buffer[start..start + len]);
-        let (answer, payload) = parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
-        Ok(BundledAnswer::Here(answer, payload))
+        let ((found, answer), payload): ((u64, Answer), _) =
+            parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
+        if found == serial { Ok(BundledAnswer::Here(answer, payload)) } else { Err(broken()) }
     }
 
-    /// State of the bundle: the numbers of calls that have begun, and that may begin.
+    /// State of the bundle: the number of calls that have begun, and up to which they may begin.
     fn cursor(&self) -> &AtomicU64 {
         &self.bundle()[0]
     }
@@ -110,13 +136,15 @@ impl SharedArea {
 /// Writes the answers of a bundle. Used by the worker.
 pub(super) struct AnswerWriter<'a> {
     area: &'a SharedArea,
+    /// The number of the first call of the bundle.
+    first: u64,
     at: usize,
     done: u64,
 }
 
 impl<'a> AnswerWriter<'a> {
-    pub(super) fn new(area: &'a SharedArea) -> Self {
-        Self { area, at: 0, done: 0 }
+    pub(super) fn new(area: &'a SharedArea, first: u64) -> Self {
+        Self { area, first, at: 0, done: 0 }
     }
 
     /// Writes the answer of the next call. Returns `false` if it does not fit, so that a packet has to
@@ -130,7 +158,8 @@ impl<'a> AnswerWriter<'a> {
         let room = words.len().saturating_sub(self.at + 1 + RESERVED) * WORD;
         let segments: Vec<_> = payload.segments.iter().map(|segment| &segment[..]).collect();
         let size: usize = segments.iter().map(|segment| segment.len()).sum();
-        let frame = if size < room { encode_contiguous(answer, &segments)? } else { Vec::new() };
+        let message = (self.first + self.done, answer);
+        let frame = if size < room { encode_contiguous(&message, &segments)? } else { Vec::new() };
         let fits = !frame.is_empty() && frame.len() <= room;
         if fits {
             words[self.at].store(frame.len() as u64, Ordering::Relaxed);
@@ -141,7 +170,8 @@ impl<'a> AnswerWriter<'a> {
             self.at += 1;
         }
         self.done += 1;
-        self.area.done().store(self.done, Ordering::Release);
+        let done = Cursor { first: self.first, begun: self.done, end: 0 };
+        self.area.done().store(done.packed(), Ordering::Release);
         Ok(fits)
     }
 }
@@ -175,16 +205,16 @@ mod tests {
         let sizes = [0, 1, 100, 200_000, 3000, 60_000, 300_000, 7];
         let fitting = [true, true, true, true, true, false, false, true];
         let mut bundle = Bundle::new(sizes.to_vec());
-        for _ in 0..2 {
-            owner.start_bundle(sizes.len());
-            let (mut writer, mut at) = (AnswerWriter::new(&worker), 0);
+        for first in [u64::from(u32::MAX), 1 << 33] {
+            owner.start_bundle(first, sizes.len());
+            let (mut writer, mut at) = (AnswerWriter::new(&worker, first), 0);
             for (number, size) in sizes.into_iter().enumerate() {
-                assert_eq!(worker.begin_call(), Some(number));
+                assert_eq!(worker.begin_call(first), Some(number));
                 let fits = writer.write(&Answer::Done, &payload(size)).unwrap();
                 owner.update(&mut bundle);
                 assert_eq!(bundle.unread(), number + 1);
                 assert_eq!(fits, fitting[number], "{size}");
-                match owner.read_answer(&mut at).unwrap() {
+                match owner.read_answer(&mut at, first + number as u64).unwrap() {
                     BundledAnswer::Here(Answer::Done, found) => {
                         assert!(fits && found.segments[0].iter().all(|&byte| byte == size as u8));
                         assert_eq!(found.segments[0].len(), size);
@@ -193,7 +223,7 @@ mod tests {
                     BundledAnswer::ByPacket => assert!(!fits),
                 }
             }
-            assert_eq!(worker.begin_call(), None);
+            assert_eq!(worker.begin_call(first), None);
         }
     }
 
@@ -204,9 +234,9 @@ mod tests {
         let (owner, worker) = areas();
         for round in 0..200 {
             let mut bundle = Bundle::new((0..CALLS).collect());
-            owner.start_bundle(CALLS);
+            owner.start_bundle(round, CALLS);
             let begun = std::thread::scope(|scope| {
-                let begun = scope.spawn(|| std::iter::from_fn(|| worker.begin_call()).collect::<Vec<_>>());
+                let begun = scope.spawn(|| std::iter::from_fn(|| worker.begin_call(round)).collect::<Vec<_>>());
                 (0..round * 10).for_each(std::hint::black_box(|_| std::hint::spin_loop()));
                 owner.withdraw_calls();
                 begun.join().unwrap()
@@ -224,8 +254,25 @@ mod tests {
         let (owner, worker) = areas();
         for len in [0, 3, 1 << 20, u64::MAX - 1] {
             worker.answers()[0].store(len, Ordering::Relaxed);
-            assert!(owner.read_answer(&mut 0).is_err(), "{len}");
+            assert!(owner.read_answer(&mut 0, 1).is_err(), "{len}");
         }
-        assert!(owner.read_answer(&mut usize::MAX.div_euclid(2)).is_err());
+        assert!(owner.read_answer(&mut usize::MAX.div_euclid(2), 1).is_err());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn earlier_bundle_of_a_worker_is_not_mistaken() {
+        let (owner, worker) = areas();
+        owner.start_bundle(7, 2);
+        assert_eq!(worker.begin_call(7), Some(0));
+        let mut earlier = AnswerWriter::new(&worker, 7);
+        owner.start_bundle(9, 2);
+        assert_eq!(worker.begin_call(7), None, "it belongs to the other bundle");
+        earlier.write(&Answer::Done, &payload(1)).unwrap();
+        let mut bundle = Bundle::new(vec!['a', 'b']);
+        owner.update(&mut bundle);
+        assert_eq!((bundle.unread(), bundle.running()), (0, None));
+        assert!(owner.read_answer(&mut 0, 9).is_err());
+        assert_eq!(worker.begin_call(9), Some(0));
     }
 }

@@ -72,7 +72,7 @@ impl WorkerConn {
         self.update_bundle(&mut state.conn);
         while state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0) {
             let mut at = state.next_answer;
-            match area.read_answer(&mut at) {
+            match area.read_answer(&mut at, state.conn.next_answer()) {
                 Ok(BundledAnswer::Here(answer, payload)) => {
                     let Some(call) = state.conn.take_answered() else { break };
                     let result = self.result(&call, answer, payload);
@@ -95,7 +95,7 @@ impl WorkerConn {
     pub(super) fn take_bundled(&self, serial: u64) -> (Collected, Option<Call>) {
         let mut state = self.state.lock();
         let collected = self.collect_answers(&mut state);
-        if collected.broken.is_some() || !state.conn.is_next_answer(serial) {
+        if collected.broken.is_some() || state.conn.next_answer() != serial {
             return (collected, None);
         }
         state.next_answer += 1;

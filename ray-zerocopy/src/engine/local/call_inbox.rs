@@ -38,7 +38,7 @@ impl CallInbox {
             return None;
         }
         let inbox = Arc::clone(self);
-        let mut writer = ItemWriter::default();
+        let mut writer = ItemWriter::new(serial);
         Some(Box::new(move |item| inbox.send(serial, &mut writer, &item).map_err(|error| error.to_string())))
     }
 
@@ -126,7 +126,7 @@ mod tests {
                 assert_eq!(sink(Outgoing::default()), Ok(false));
                 is_over.store(true, Ordering::Relaxed);
             });
-            let mut reader = area.start_stream();
+            let mut reader = area.start_stream(1);
             for items in 1..=ITEMS {
                 wake(area.set_limit(items));
                 while area.take_item(&mut reader).unwrap().is_none() {

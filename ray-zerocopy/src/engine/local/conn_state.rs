@@ -395,10 +395,10 @@ impl<C: QueuedCall> ConnState<C> {
         self.bundle()?.take_answered()
     }
 
-    /// Returns `true` if call `serial` of the bundle is the next one to be answered.
-    pub(super) fn is_next_answer(&mut self, serial: u64) -> bool {
+    /// The number of the next call of the bundle to be answered.
+    pub(super) fn next_answer(&mut self) -> u64 {
         let first = self.first;
-        self.bundle().is_some_and(|bundle| first + bundle.next_number() as u64 == serial)
+        first + self.bundle().map_or(0, |bundle| bundle.next_number()) as u64
     }
 
     /// Takes the job in flight, because the process has ended.

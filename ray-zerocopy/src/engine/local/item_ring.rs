@@ -19,9 +19,14 @@ use crate::engine::message::{Incoming, Outgoing};
 use crate::os::sys::shared_words::{WORD, read_bytes, write_bytes};
 use crate::tensor::align::ALIGN;
 
+/// Words before an item: the number of its bytes, and its own number.
+const HEAD: u64 = 2;
+
 /// The owner's place in a stream.
 #[derive(Debug, Default)]
 pub(super) struct ItemReader {
+    /// The number of the call.
+    serial: u64,
     /// Position of the next item in the ring.
     at: u64,
     /// The number of the next item.
@@ -29,11 +34,19 @@ pub(super) struct ItemReader {
 }
 
 /// The worker's place in a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ItemWriter {
+    /// The number of the call.
+    serial: u64,
     at: u64,
     /// Number of items so far.
     pub(super) sent: u64,
+}
+
+impl ItemWriter {
+    pub(super) fn new(serial: u64) -> Self {
+        Self { serial, at: 0, sent: 0 }
+    }
 }
 
 fn broken() -> io::Error {
@@ -42,16 +55,16 @@ fn broken() -> io::Error {
 
 impl SharedArea {
     /// Prepares the ring for a stream. Called by the owner before it sends the call.
-    pub(super) fn start_stream(&self) -> ItemReader {
+    pub(super) fn start_stream(&self, serial: u64) -> ItemReader {
         for word in [self.written(), self.read(), self.reader_waits()] {
             word.store(0, Ordering::SeqCst);
         }
-        ItemReader::default()
+        ItemReader { serial, ..ItemReader::default() }
     }
 
-    /// Returns `true` if there is something at the reader's position.
+    /// Returns `true` if the next item is in the ring, and not in a packet.
     pub(super) fn has_item(&self, reader: &ItemReader) -> bool {
-        self.written().load(Ordering::SeqCst) != reader.at
+        self.written().load(Ordering::SeqCst) != reader.at && Ring(self.answers()).load(reader.at + 1) == reader.next
     }
 
     /// Says that the owner is about to wait for a packet. Returns `true` if it need not wait, because there
@@ -74,16 +87,21 @@ impl SharedArea {
         if words == 0 {
             return Ok(None);
         }
-        let len = ring.load(reader.at);
-        let needed = len.div_ceil(WORD as u64).checked_add(1).filter(|needed| *needed <= words).ok_or_else(broken)?;
+        let (len, number) = (ring.load(reader.at), ring.load(reader.at + 1));
+        let needed = len.div_ceil(WORD as u64).checked_add(HEAD).filter(|needed| *needed <= words);
+        let needed = needed.ok_or_else(broken)?;
+        if number > reader.next {
+            return Ok(None);
+        }
         let len = usize::try_from(len).map_err(|_| broken())?;
         // Copied before it is parsed, to memory that is aligned for tensors.
         let mut buffer = vec![0; len + ALIGN];
         let start = buffer.as_ptr().align_offset(ALIGN);
-        ring.read(reader.at + 1, &mut buffer[start..start + len]);
-        let (number, item): (u64, _) = parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
-        if number != reader.next {
-            return if number > reader.next { Ok(None) } else { Err(broken()) };
+        ring.read(reader.at + HEAD, &mut buffer[start..start + len]);
+        let (serial, item): (u64, _) = parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
+        // A worker that still has an earlier call, of which it could not read a packet, has another number.
+        if serial != reader.serial || number != reader.next {
+            return Err(broken());
         }
         reader.at += needed;
         reader.next += 1;
@@ -102,15 +120,17 @@ impl SharedArea {
         // A quarter, so that there are several items in the ring.
         let most = ring.words() / 4;
         let frame =
-            if size as u64 / (WORD as u64) < most { encode_contiguous(&writer.sent, &segments)? } else { Vec::new() };
-        let needed = 1 + frame.len().div_ceil(WORD) as u64;
+            if size as u64 / (WORD as u64) < most { encode_contiguous(&writer.serial, &segments)? } else { Vec::new() };
+        let needed = HEAD + frame.len().div_ceil(WORD) as u64;
+        let number = writer.sent;
         let used = writer.at.saturating_sub(self.read().load(Ordering::Acquire));
         writer.sent += 1;
         if frame.is_empty() || needed > most || used + needed > ring.words() {
             return Ok(false);
         }
         ring.store(writer.at, frame.len() as u64);
-        ring.write(writer.at + 1, &frame);
+        ring.store(writer.at + 1, number);
+        ring.write(writer.at + HEAD, &frame);
         writer.at += needed;
         self.written().store(writer.at, Ordering::SeqCst);
         Ok(true)
@@ -199,10 +219,10 @@ mod tests {
         const ITEMS: u64 = 20_000;
         let len = |number: u64| (number * 37 % 900) as usize;
         let (owner, worker) = areas();
-        let mut reader = owner.start_stream();
+        let mut reader = owner.start_stream(5);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut writer = ItemWriter::default();
+                let mut writer = ItemWriter::new(5);
                 while writer.sent < ITEMS {
                     let before = writer.sent;
                     while !worker.append_item(&mut writer, &item(before, len(before))).unwrap() {
@@ -227,14 +247,15 @@ mod tests {
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
     fn items_that_do_not_fit_keep_their_place() {
         let (owner, worker) = areas();
-        let mut reader = owner.start_stream();
-        let mut writer = ItemWriter::default();
+        let mut reader = owner.start_stream(5);
+        let mut writer = ItemWriter::new(5);
         let fits: Vec<_> = [10, 1 << 20, 10, 60_000, 60_000, 60_000, 60_000, 60_000]
             .map(|len| worker.append_item(&mut writer, &item(0, len)).unwrap())
             .into();
         assert_eq!(fits, [true, false, true, true, true, true, true, false]);
         let take = |reader: &mut ItemReader| owner.take_item(reader).unwrap().is_some();
         assert!(take(&mut reader) && !take(&mut reader), "the second one is a packet");
+        assert!(!owner.has_item(&reader) && !owner.is_about_to_wait(&reader));
         reader.next += 1;
         assert!((0..5).all(|_| take(&mut reader)) && !take(&mut reader));
         assert_eq!(reader.next, 7);
@@ -244,8 +265,8 @@ mod tests {
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
     fn reader_that_waits_is_seen() {
         let (owner, worker) = areas();
-        let mut reader = owner.start_stream();
-        let mut writer = ItemWriter::default();
+        let mut reader = owner.start_stream(5);
+        let mut writer = ItemWriter::new(5);
         assert!(!worker.take_waiting_reader());
         assert!(!owner.is_about_to_wait(&reader));
         worker.append_item(&mut writer, &item(0, 1)).unwrap();
@@ -258,13 +279,23 @@ mod tests {
     #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
     fn broken_items_are_errors() {
         let (owner, worker) = areas();
-        let mut writer = ItemWriter::default();
-        for (written, len) in [(u64::MAX, 1), (1, 8), (2, u64::MAX), (2, 8), (1, 0)] {
-            let mut reader = owner.start_stream();
+        let mut writer = ItemWriter::new(5);
+        for (written, len) in [(u64::MAX, 1), (1, 8), (2, u64::MAX), (3, 8), (2, 0)] {
+            let mut reader = owner.start_stream(5);
             worker.append_item(&mut writer, &item(0, 1)).unwrap();
             worker.stream()[0].store(written, Ordering::Relaxed);
             worker.answers()[0].store(len, Ordering::Relaxed);
             assert!(owner.take_item(&mut reader).is_err(), "{written} {len}");
         }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "a memfd, which Miri does not have")]
+    fn items_of_an_earlier_call_are_errors() {
+        let (owner, worker) = areas();
+        let mut writer = ItemWriter::new(4);
+        let mut reader = owner.start_stream(5);
+        worker.append_item(&mut writer, &item(0, 1)).unwrap();
+        assert!(owner.take_item(&mut reader).is_err());
     }
 }

@@ -51,10 +51,10 @@ pub(super) fn run(
         let reason = "the list of its calls does not fit its arguments".to_owned();
         return answer(connection, first, &Answer::Unreadable(reason), &Outgoing::default());
     };
-    let mut answers = AnswerWriter::new(area);
+    let mut answers = AnswerWriter::new(area, first);
     let mut told = Instant::now();
     let mut parts: HashMap<_, _> = parts.into_iter().enumerate().collect();
-    while let Some(number) = area.begin_call() {
+    while let Some(number) = area.begin_call(first) {
         let serial = first + number as u64;
         inbox.begin(serial, false);
         let result = match (programs.get_mut(&bundle.key), parts.remove(&number)) {

@@ -129,13 +129,13 @@ impl WorkerConn {
             return Err(Box::new(SendError::Cancelled(job.into())));
         }
         if let (InFlight::Bundle(bundle), Some(area)) = (&job, self.connection.shared()) {
-            area.start_bundle(bundle.calls().len());
+            area.start_bundle(serial, bundle.calls().len());
             state.next_answer = 0;
         }
         if let (Some(items), Some(area)) = (job.call().and_then(|call| call.reply.items()), self.connection.shared()) {
             // The worker is idle, and waits for nothing else.
             let _waits = area.set_limit(items.begin());
-            state.stream = area.start_stream();
+            state.stream = area.start_stream(serial);
         }
         let fds = match &job {
             InFlight::Load(program, _) => program.arena.fds(),

@@ -167,10 +167,12 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             let key = calls[0].program_key();
             let size = |call: &C| call.bundled_size().filter(|size| *size <= MAX_CALL_BYTES);
             if let Some(mut bytes) = size(&calls[0]).filter(|_| slot.loaded.contains_key(&key)) {
-                let mut fits = |call: &C| {
-                    let size = size(call).filter(|_| call.program_key() == key);
-                    bytes += size.unwrap_or(MAX_BYTES);
-                    bytes <= MAX_BYTES
+                let mut fits = |call: &C| match size(call) {
+                    Some(size) if call.program_key() == key && bytes + size <= MAX_BYTES => {
+                        bytes += size;
+                        true
+                    }
+                    _ => false,
                 };
                 while calls.len() < most
                     && let Some(call) = queue.pop_front_if(|call| fits(call))

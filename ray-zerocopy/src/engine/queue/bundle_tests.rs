@@ -64,11 +64,13 @@ fn only_small_calls_of_one_loaded_program_are_bundled() {
     let (mut scheduler, conns) = fast(1);
     let large = |id| TestCall::new(id).of_bytes(1 << 20);
     let other = |id| small(id).of_program(2);
-    for call in [small(0), small(1), large(2), small(3), TestCall::new(4), other(5), other(6), small(7), small(8)] {
+    let (empty, alone) = (|id| TestCall::new(id).of_bytes(0), TestCall::new);
+    let waiting = [small(0), small(1), large(2), empty(3), alone(4), other(5), other(6), small(7), empty(8), small(9)];
+    for call in waiting {
         assert!(scheduler.submit(call).assignment.is_none());
     }
     let found: Vec<_> = (0..7).map(|_| ids(scheduler.next_job(&conns[0]))).collect();
-    assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6], vec![7, 8]]);
+    assert_eq!(found, [vec![0, 1], vec![2], vec![3], vec![4], vec![5], vec![6], vec![7, 8, 9]]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl SharedArea {
         false
     }
 
-    pub(super) fn start_stream(&self) -> ItemReader {
+    pub(super) fn start_stream(&self, _serial: u64) -> ItemReader {
         ItemReader::default()
     }
 
@@ -57,7 +57,7 @@ impl SharedArea {
         false
     }
 
-    pub(super) fn start_bundle(&self, calls: usize) {
+    pub(super) fn start_bundle(&self, _first: u64, calls: usize) {
         *self.0.lock() = Progress { begun: 0, done: 0, end: calls };
     }
 
@@ -71,7 +71,7 @@ impl SharedArea {
         bundle.progress(progress.begun, progress.done);
     }
 
-    pub(super) fn read_answer(&self, at: &mut usize) -> io::Result<BundledAnswer> {
+    pub(super) fn read_answer(&self, at: &mut usize, _serial: u64) -> io::Result<BundledAnswer> {
         *at += 1;
         Ok(BundledAnswer::Here(Answer::Done, Incoming))
     }
