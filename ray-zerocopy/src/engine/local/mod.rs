@@ -18,6 +18,7 @@
 //! | `worker` | the other side: main loop of a worker process |
 //! | `call_inbox` | what the worker is told about the call that it runs |
 //! | `shared_area` | memory that an owner and one worker share, beside the socket |
+//! | `recycled` | memory of large messages that is used again |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -37,6 +38,7 @@ mod local_engine;
 mod pool;
 pub(crate) mod process;
 pub(crate) mod protocol;
+mod recycled;
 mod replies;
 mod shared_area;
 mod supervisor;
@@ -47,6 +49,8 @@ mod worker_memory;
 
 #[cfg(test)]
 mod conn_state_tests;
+#[cfg(test)]
+mod recycled_tests;
 
 pub(crate) use self::pool::Machine;
 pub use self::pool::{LocalPool, LocalPoolBuilder};

@@ -89,7 +89,7 @@ impl WorkerConn {
             let state = self.state.lock();
             (job.into_in_flight(|program| state.conn.has_loaded(program)), state.conn.next_serial())
         };
-        let packet = match packet(serial, &job) {
+        let packet = match packet(&self.connection, serial, &job) {
             Ok(packet) => packet,
             Err(error) => return Err(Box::new(SendError::Unsendable(job.into(), error))),
         };
@@ -330,7 +330,7 @@ impl WorkerConn {
 }
 
 /// Encodes the packet of a job.
-fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
+fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
     let nothing = Outgoing::default();
     let load = |program: &Program| Request::Load {
         key: program.key,
@@ -345,7 +345,7 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
         InFlight::Call(call) => {
             let items = call.reply.items().map(|items| items.begin());
             let request = Request::Call { key: call.program.key, handler: call.handler.clone(), items };
-            Packet::new(&(serial, request), &call.args)
+            connection.packet(&(serial, request), &call.args)
         }
         InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),
         InFlight::Forget(key) => Packet::new(&(serial, Request::Forget { key: *key }), &nothing),
