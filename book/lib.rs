@@ -25,6 +25,7 @@ chapters! {
     batching "batching.md"
     cancellation "cancellation.md"
     streams "streams.md"
+    large_tensors "large-tensors.md"
     jit "jit.md"
     torchscript "torchscript.md"
     #[cfg(feature = "ray")] ray "ray.md"

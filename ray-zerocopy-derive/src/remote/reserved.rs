@@ -29,6 +29,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "pin_cores",
     "prewarm",
     "queue",
+    "recycled_memory",
     "report",
     "restart",
     "shut_down",

@@ -15,6 +15,7 @@ use crate::os;
 use crate::os::limits;
 use crate::os::sys::mapping::Mapping;
 use crate::os::sys::memfd::{create, seal};
+use crate::os::sys::recycled_map::Claim;
 use crate::tensor::align::ALIGN;
 
 /// Maximum size of a frame that is sent inside the packet. For larger frames, a memfd costs less
@@ -26,12 +27,38 @@ const MAX_FRAME: u64 = 1 << 40;
 const MAX_SEGMENTS: usize = 1 << 20;
 const IN_PACKET: u8 = 0;
 const IN_MEMFD: u8 = 1;
+/// A frame in memory that is used again: see `local::recycled`.
+pub(super) const IN_SEGMENT: u8 = 2;
 
 /// An encoded message, ready to be sent.
 pub struct Packet {
     pub(super) bytes: Vec<u8>,
-    /// The frame, if it is too large for the packet.
+    /// The memory with the frame, if it is too large for the packet and the receiver does not have it yet.
     pub(super) memfd: Option<OwnedFd>,
+    /// The frame, if it is in memory that is used again.
+    pub(super) claim: Option<Claim>,
+}
+
+/// A frame that is too large for a packet: its header, and its segments.
+pub(super) struct LargeFrame<'a> {
+    header: &'a [u8],
+    segments: &'a [&'a [u8]],
+    starts: &'a [usize],
+    /// Size of the frame in bytes.
+    pub(super) len: usize,
+}
+
+impl LargeFrame<'_> {
+    /// The parts of the frame, and where they begin in it.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&[u8], usize)> {
+        let segments = self.segments.iter().copied().zip(self.starts.iter().copied());
+        std::iter::once((self.header, 0)).chain(segments)
+    }
+
+    /// Writes the frame to a file.
+    pub(super) fn write_to(&self, fd: impl AsFd) -> io::Result<()> {
+        self.parts().try_for_each(|(bytes, start)| write_at(&fd, bytes, start as u64))
+    }
 }
 
 impl Packet {
@@ -43,6 +70,16 @@ impl Packet {
 
     /// Encodes a message and segments of several payloads.
     pub(super) fn of<M: Serialize>(message: &M, segments: &[&[u8]]) -> io::Result<Self> {
+        Self::placed(message, segments, |_| None)
+    }
+
+    /// Encodes a message and its segments. If the frame is large, `place` may write it to memory of its own
+    /// choice.
+    pub(super) fn placed<M: Serialize>(
+        message: &M,
+        segments: &[&[u8]],
+        place: impl FnOnce(&LargeFrame<'_>) -> Option<Self>,
+    ) -> io::Result<Self> {
         let head = encode(message, segments.len())?;
         let header = 16 + segments.len() * 8 + head.len();
         let lens = || segments.iter().map(|segment| segment.len());
@@ -52,21 +89,20 @@ impl Packet {
         let mut bytes = Vec::with_capacity(1 + if inline { len } else { header });
         bytes.push(if inline { IN_PACKET } else { IN_MEMFD });
         write_header(&mut bytes, &head, lens());
-        let parts = segments.iter().copied().zip(starts);
         if inline {
-            append(&mut bytes, 1, parts);
-            return Ok(Self { bytes, memfd: None });
+            append(&mut bytes, 1, segments.iter().copied().zip(starts));
+            return Ok(Self { bytes, memfd: None, claim: None });
+        }
+        let frame = LargeFrame { header: &bytes[1..], segments, starts: &starts, len };
+        if let Some(packet) = place(&frame) {
+            return Ok(packet);
         }
         let memfd = create("ray-zerocopy-message", len as u64).map_err(|(call, error)| limits::named(call, &error))?;
         // Written, not mapped: the kernel fills whole pages, whereas a mapping would fault on each
         // page and then be torn down.
-        std::iter::once((&bytes[1..], 0))
-            .chain(parts)
-            .try_for_each(|(bytes, start)| write_at(&memfd, bytes, start as u64))
-            .map_err(|error| limits::named("pwrite", &error))?;
+        frame.write_to(&memfd).map_err(|error| limits::named("pwrite", &error))?;
         let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
-        bytes.truncate(1);
-        Ok(Self { bytes, memfd: Some(memfd) })
+        Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd), claim: None })
     }
 
     /// Re-encodes the message in a memfd regardless of its size, for a socket that only accepts
@@ -77,7 +113,12 @@ impl Packet {
         let memfd = memfd.map_err(|(call, error)| limits::named(call, &error))?;
         write_at(&memfd, frame, 0).map_err(|error| limits::named("pwrite", &error))?;
         let memfd = seal(memfd).map_err(|error| limits::named("fcntl(F_ADD_SEALS)", &error))?;
-        Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd) })
+        Ok(Self { bytes: vec![IN_MEMFD], memfd: Some(memfd), claim: None })
+    }
+
+    /// Returns `true` if the frame is inside the packet.
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.first() == Some(&IN_PACKET)
     }
 }
 
@@ -131,10 +172,13 @@ fn map(fd: &OwnedFd) -> io::Result<bytes::Bytes> {
     if len == 0 || len > MAX_FRAME {
         return Err(broken("a memfd of an impossible size"));
     }
-    let mmap_error = |error: io::Error| {
-        io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, &error)))
-    };
-    Ok(bytes::Bytes::from_owner(Mapping::open(fd.as_fd(), len as usize).map_err(mmap_error)?))
+    let mapping = Mapping::open(fd.as_fd(), len as usize).map_err(|error| mmap_error(len, &error))?;
+    Ok(bytes::Bytes::from_owner(mapping))
+}
+
+/// Explains why memory of `len` bytes with a frame could not be mapped.
+pub(super) fn mmap_error(len: u64, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("mmap: {}", os::limits::explained("mmap", len, error)))
 }
 
 /// Parses a frame into its message and its segments.
@@ -167,7 +211,7 @@ pub(crate) fn parse<M: DeserializeOwned>(frame: &bytes::Bytes) -> io::Result<(M,
 }
 
 /// Creates an error of kind `InvalidData`: the received bytes were not written by this program.
-fn broken(what: &str) -> io::Error {
+pub(super) fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("a packet is broken: {what}"))
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn layout(lens: impl Iterator<Item = usize>, header: usize) -> (Vec<u
     (starts, end)
 }
 
-/// A received message: heap memory, or a sealed memfd of the sender that is mapped read-only.
+/// A received message: heap memory, or memory of the sender that is mapped read-only, which is sealed, or
+/// used again for another message when this one is dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Incoming {
     /// The values, then the tensors.

@@ -17,6 +17,9 @@ pub(crate) struct Settings {
     pub threads: Option<usize>,
     pub queue: usize,
     pub start_timeout: Duration,
+    /// Bytes of memory that each worker and its owner may keep for the large messages of one to the other,
+    /// which is used again. `None` if it is not set, which is none.
+    pub recycled_memory: Option<u64>,
     /// Niceness of the workers, if it is not that of this process.
     pub niceness: Option<i32>,
     pub cores: Cores,
@@ -33,6 +36,7 @@ impl Default for Settings {
             threads: None,
             queue: 1024,
             start_timeout: Duration::from_secs(60),
+            recycled_memory: None,
             niceness: None,
             cores: Cores::Any,
             program: None,
@@ -56,9 +60,10 @@ impl Settings {
         }
     }
 
-    /// Adopts the cores and the niceness of other workers, unless this has its own.
-    pub(crate) fn placed_as(&mut self, others: &Self) {
+    /// Adopts the cores, the niceness and the recycled memory of other workers, unless this has its own.
+    pub(crate) fn adopt(&mut self, others: &Self) {
         self.niceness = self.niceness.or(others.niceness);
+        self.recycled_memory = self.recycled_memory.or(others.recycled_memory);
         if self.cores == Cores::Any {
             self.cores = others.cores.clone();
         }

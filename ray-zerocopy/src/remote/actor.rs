@@ -191,6 +191,26 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
+    /// Lets each of the actors and this process keep memory for the large messages of one to the other,
+    /// and use it again: at most `bytes` bytes for each actor and direction. Default: none.
+    ///
+    /// A message of more than 64 KiB, such as a large tensor, is otherwise written to fresh memory each
+    /// time, which costs several times the copy. The price is a guarantee: memory that is used again is
+    /// not sealed. A message cannot change because another process, or safe code of this one, writes
+    /// to it. But a defect in unsafe code of its sender, which keeps the memory mapped for writing, could
+    /// change a tensor that its receiver reads. And the memory stays allocated until the actor ends.
+    ///
+    /// A message that finds no free memory within the limit is sent in fresh, sealed memory, as without
+    /// this. So tensors that are kept for long cost speed, and never a failure.
+    ///
+    /// Actors on threads share the memory of this process, and those on a Ray cluster get messages from
+    /// Ray: this has no effect on them.
+    #[must_use]
+    pub fn recycled_memory(mut self, bytes: u64) -> Self {
+        self.settings.recycled_memory = Some(bytes);
+        self
+    }
+
     /// Capacity of the queue: callers block when so many calls wait. Default: 1024.
     #[must_use]
     pub fn queue(mut self, calls: usize) -> Self {

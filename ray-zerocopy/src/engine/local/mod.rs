@@ -22,6 +22,7 @@
 //! | `run_bundle` | how it runs several small calls |
 //! | `shared_area` | memory that an owner and one worker share, beside the socket |
 //! | `bundle`, `item_ring` | what both say there about several small calls, and the items of a stream |
+//! | `recycled` | memory of large messages that is used again |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
 //! | `broker` | sends arenas to processes that are not workers of this one |
 //!
@@ -45,6 +46,7 @@ mod local_engine;
 mod pool;
 pub(crate) mod process;
 pub(crate) mod protocol;
+mod recycled;
 mod replies;
 mod run_bundle;
 mod shared_area;
@@ -57,6 +59,8 @@ mod worker_memory;
 
 #[cfg(test)]
 mod conn_state_tests;
+#[cfg(test)]
+mod recycled_tests;
 
 pub(crate) use self::pool::Machine;
 pub use self::pool::{LocalPool, LocalPoolBuilder};

@@ -135,6 +135,23 @@ impl LocalPoolBuilder {
         self
     }
 
+    /// Lets each of the workers and this process keep memory for the large messages of one to the other,
+    /// and use it again: at most `bytes` bytes for each worker and direction. Default: none.
+    ///
+    /// A message of more than 64 KiB, such as a large tensor, is otherwise written to fresh memory each
+    /// time, which costs several times the copy. The price is a guarantee: memory that is used again is
+    /// not sealed. A message cannot change because another process, or safe code of this one, writes
+    /// to it. But a defect in unsafe code of its sender, which keeps the memory mapped for writing, could
+    /// change a tensor that its receiver reads. And the memory stays allocated until the worker ends.
+    ///
+    /// A message that finds no free memory within the limit is sent in fresh, sealed memory, as without
+    /// this. So tensors that are kept for long cost speed, and never a failure.
+    #[must_use]
+    pub fn recycled_memory(mut self, bytes: u64) -> Self {
+        self.0.recycled_memory = Some(bytes);
+        self
+    }
+
     /// Sets the number of threads that each worker computes with. Default: the number of cores
     /// divided by the number of workers.
     #[must_use]
@@ -212,9 +229,10 @@ impl Backend for LocalPool {
         Ok(EngineHandle(Arc::clone(&self.0) as _))
     }
 
-    /// The actors have processes of their own, on the cores and with the niceness of this pool.
+    /// The actors have processes of their own, with the cores, the niceness and the recycled memory of this
+    /// pool.
     fn actors(&self, mut spec: ActorSpec) -> crate::error::Result<EngineHandle> {
-        spec.settings.placed_as(self.0.settings());
+        spec.settings.adopt(self.0.settings());
         Machine.actors(spec)
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::child::Child;
 use super::executable;
 use super::protocol::{Answer, Request};
+use super::recycled::Side;
 use super::shared_area::SharedArea;
 use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
@@ -40,9 +41,10 @@ impl Process {
         let timeout = settings.start_timeout;
         let (ours, theirs) = Connection::pair().map_err(|error| limits::named("socketpair", &error).to_string())?;
         let share = SharedArea::create().and_then(|(area, descriptor)| {
-            let ours = ours.with_shared(area);
+            let recycled = settings.recycled_memory.unwrap_or(0);
+            let ours = ours.with_shared(area).with_recycled(Side::Owner, recycled);
             // The worker's end is still open here, so the packet waits in the socket.
-            ours.send(&(0_u64, Request::Share), &Outgoing::default(), &[descriptor.as_fd()])?;
+            ours.send(&(0_u64, Request::Share { recycled }), &Outgoing::default(), &[descriptor.as_fd()])?;
             Ok(ours)
         });
         let ours = share.map_err(|error| format!("the memory that it shares with this process: {error}"))?;

@@ -22,8 +22,9 @@ use crate::tensor::copied::CopiedTensor;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// The first packet. It carries the file descriptor of the memory that owner and worker share. The
-    /// answer is [`Answer::Ready`].
-    Share,
+    /// answer is [`Answer::Ready`]. `recycled` is how many bytes of memory each of them may keep for large
+    /// messages, which is used again.
+    Share { recycled: u64 },
     /// Load a program. The message carries the file descriptors of its arena.
     Load {
         key: u64,

@@ -13,8 +13,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::os::sys::recycled_map::SegmentState;
 use crate::os::sys::shared_words::SharedWords;
 
 /// Size of the whole area in words: 256 KiB. Pages that are not used take no memory.
@@ -29,18 +31,18 @@ const ANSWERS: usize = 128;
 
 /// The shared memory of one connection.
 #[derive(Debug)]
-pub(super) struct SharedArea(SharedWords);
+pub(super) struct SharedArea(Arc<SharedWords>);
 
 impl SharedArea {
     /// Creates the area, and the descriptor for the worker.
     pub(super) fn create() -> io::Result<(Self, OwnedFd)> {
         let (words, fd) = SharedWords::create("ray-zerocopy-shared", WORDS)?;
-        Ok((Self(words), fd))
+        Ok((Self(Arc::new(words)), fd))
     }
 
     /// Opens the area of the owner.
     pub(super) fn open(fd: impl AsFd) -> io::Result<Self> {
-        SharedWords::open(fd, WORDS).map(Self)
+        SharedWords::open(fd, WORDS).map(|words| Self(Arc::new(words)))
     }
 
     /// The state of the bundle that the worker runs.
@@ -98,8 +100,9 @@ impl SharedArea {
 
     /// The states of the memory that is used again: one half of the words for the messages of the owner,
     /// the other for those of the worker.
-    pub(super) fn recycled(&self) -> [&[AtomicU64]; 2] {
-        let (owner, worker) = self.0.words()[RECYCLED].split_at(RECYCLED.len() / 2);
-        [owner, worker]
+    pub(super) fn recycled(&self) -> [Vec<SegmentState>; 2] {
+        let middle = RECYCLED.start + RECYCLED.len() / 2;
+        let states = |words: std::ops::Range<usize>| words.map(|word| SegmentState::new(&self.0, word)).collect();
+        [states(RECYCLED.start..middle), states(middle..RECYCLED.end)]
     }
 }

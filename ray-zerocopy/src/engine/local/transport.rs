@@ -23,11 +23,13 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::recycled::{Recycled, Side};
 use super::shared_area::SharedArea;
 pub(super) use crate::engine::frame::Packet;
 use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::os::limits::{self, MAX_FDS};
+use crate::os::sys::recycled_map::Claim;
 
 /// Size of a socket's send buffer: the largest packet and the kernel's overhead. The kernel's
 /// default is usually half of that.
@@ -62,6 +64,8 @@ pub struct Connection {
     was_reset: AtomicBool,
     /// The memory that both ends share, between an owner and its worker.
     shared: Option<SharedArea>,
+    /// The memory for large messages that is used again, if there may be any.
+    recycled: Option<Recycled>,
 }
 
 /// A received message.
@@ -115,12 +119,19 @@ impl Connection {
 
     /// Creates a connection from a socket that this process was given.
     pub fn from_fd(socket: OwnedFd) -> Self {
-        Self { socket, was_reset: AtomicBool::new(false), shared: None }
+        Self { socket, was_reset: AtomicBool::new(false), shared: None, recycled: None }
     }
 
     /// Sets the memory that both ends share.
     pub(super) fn with_shared(self, shared: SharedArea) -> Self {
         Self { shared: Some(shared), ..self }
+    }
+
+    /// Sets how much memory each end may keep for large messages, which is used again. The states of that
+    /// memory are in the memory that both ends [share](Self::with_shared).
+    pub(super) fn with_recycled(self, side: Side, bytes: u64) -> Self {
+        let area = self.shared.as_ref().filter(|_| bytes > 0);
+        Self { recycled: area.map(|area| Recycled::new(area, side, bytes)), ..self }
     }
 
     /// The memory that both ends share.
@@ -136,7 +147,13 @@ impl Connection {
     /// Sends a message, its values and tensors, and file descriptors. A packet takes at most 252
     /// descriptors.
     pub fn send<M: Serialize>(&self, message: &M, payload: &Outgoing, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.send_packet(&Packet::new(message, payload)?, fds)
+        self.send_packet(&self.packet(message, payload)?, fds)
+    }
+
+    /// Encodes a message, its values and tensors, for this connection.
+    pub(super) fn packet<M: Serialize>(&self, message: &M, payload: &Outgoing) -> io::Result<Packet> {
+        let segments: Vec<_> = payload.segments.iter().map(|segment| &segment[..]).collect();
+        Packet::placed(message, &segments, |frame| self.recycled.as_ref()?.place(frame))
     }
 
     /// Sends an encoded message.
@@ -148,8 +165,11 @@ impl Connection {
             return Err(io::Error::other("too many file descriptors for one packet"));
         }
         match self.send_bytes(&packet.bytes, &mut control, SEND_FLAGS) {
-            Ok(()) => Ok(()),
-            Err(error) if is_too_long(&error) && packet.memfd.is_none() => {
+            Ok(()) => {
+                packet.claim.iter().for_each(Claim::sent);
+                Ok(())
+            }
+            Err(error) if is_too_long(&error) && packet.is_whole() => {
                 let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                 self.send_packet(&packet.in_memfd()?, &fds)
             }
@@ -290,13 +310,19 @@ impl Connection {
                 || left.is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::CONNRESET));
             return Ok(Event::Gone(if is_lost { Delivery::NotReceived } else { Delivery::Received }));
         }
+        let packet = &buffer[..received.bytes];
         if received.flags.contains(ReturnFlags::CTRUNC) {
+            self.recycled.iter().for_each(|recycled| recycled.lose(packet));
             return Ok(Event::Unreadable(io::Error::other(
                 "the file descriptors of a message were lost, because this process has as many open files as it may \
                  have: raise the limit, see `ulimit -n`",
             )));
         }
-        let message = frame(&buffer[..received.bytes], &mut fds).and_then(|frame| parse(&frame));
+        let frame = match &self.recycled {
+            Some(recycled) if Recycled::has(packet) => recycled.take(packet, &mut fds),
+            _ => frame(packet, &mut fds),
+        };
+        let message = frame.and_then(|frame| parse(&frame));
         Ok(match message {
             Ok((message, payload)) => Event::Message(Received { message, payload, fds }),
             Err(error) => Event::Unreadable(error),
@@ -313,6 +339,18 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 impl Connection {
+    /// Sends a packet of arbitrary bytes.
+    pub(super) fn send_bytes_only(&self, bytes: &[u8]) {
+        self.send_bytes(bytes, &mut SendAncillaryBuffer::default(), SEND_FLAGS).unwrap();
+    }
+
+    /// Receives a packet as if its file descriptors had been lost.
+    pub(super) fn lose_next(&self) {
+        let mut packet = [0; 64];
+        let (_, len) = recv(&self.socket, &mut packet[..], RecvFlags::empty()).unwrap();
+        self.recycled.as_ref().unwrap().lose(&packet[..len]);
+    }
+
     /// Sends a packet of arbitrary bytes, and a file descriptor.
     pub(super) fn send_raw(&self, bytes: &[u8], fd: &OwnedFd) {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];

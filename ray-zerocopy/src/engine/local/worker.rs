@@ -15,6 +15,7 @@ use rustix::process::{Signal, geteuid, getpid, getppid, kill_process};
 
 use super::call_inbox::CallInbox;
 use super::protocol::{Answer, Request};
+use super::recycled::Side;
 use super::run_bundle::{self, CallBundle};
 use super::shared_area::SharedArea;
 use super::transport::{Connection, Event, Received};
@@ -131,7 +132,7 @@ pub(crate) fn fallback() {
 pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
     let (connection, shared) = match shared_area(&connection) {
-        Ok(area) => (connection.with_shared(area), Ok(())),
+        Ok((area, recycled)) => (connection.with_shared(area).with_recycled(Side::Worker, recycled), Ok(())),
         Err(error) => (connection, Err(format!("the memory that it shares with its owner: {error}"))),
     };
     let connection = Arc::new(connection);
@@ -171,14 +172,16 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     }
 }
 
-/// Receives the first packet, and opens the memory that is shared with the owner.
-fn shared_area(connection: &Connection) -> std::io::Result<SharedArea> {
+/// Receives the first packet, and opens the memory that is shared with the owner. Returns it with the
+/// number of bytes that may be kept for large messages.
+fn shared_area(connection: &Connection) -> std::io::Result<(SharedArea, u64)> {
     let received = connection.receive::<(u64, Request)>()?;
     let first = received.and_then(|received| match received.message {
-        (_, Request::Share) => received.fds.into_iter().next(),
+        (_, Request::Share { recycled }) => Some((received.fds.into_iter().next()?, recycled)),
         _ => None,
     });
-    SharedArea::open(first.ok_or_else(|| std::io::Error::other("the owner has not sent it"))?)
+    let (area, recycled) = first.ok_or_else(|| std::io::Error::other("the owner has not sent it"))?;
+    Ok((SharedArea::open(area)?, recycled))
 }
 
 /// Ensures that this process ends with its owner, even while a method runs.
@@ -275,7 +278,7 @@ fn serve(
         }
         // It was sent while a call ran, and has come too late.
         Request::Wake => Ok(()),
-        Request::Share => {
+        Request::Share { .. } => {
             let again = Answer::Unreadable("the shared memory was sent twice".to_owned());
             answer(connection, serial, &again, &nothing)
         }

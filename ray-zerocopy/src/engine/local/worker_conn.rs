@@ -111,7 +111,7 @@ impl WorkerConn {
             let state = self.state.lock();
             (job.into_in_flight(|program| state.conn.has_loaded(program)), state.conn.next_serial())
         };
-        let packet = match packet(serial, &job) {
+        let packet = match packet(&self.connection, serial, &job) {
             Ok(packet) => packet,
             Err(error) => return Err(Box::new(SendError::Unsendable(job.into(), error))),
         };
@@ -340,7 +340,7 @@ impl WorkerConn {
 }
 
 /// Encodes the packet of a job.
-fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
+fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
     let nothing = Outgoing::default();
     let load = |program: &Program| Request::Load {
         key: program.key,
@@ -355,7 +355,7 @@ fn packet(serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
         InFlight::Call(call) => {
             let has_items = call.reply.items().is_some();
             let request = Request::Call { key: call.program.key, handler: call.handler.clone(), has_items };
-            Packet::new(&(serial, request), &call.args)
+            connection.packet(&(serial, request), &call.args)
         }
         InFlight::Bundle(bundle) => bundle_packet(serial, bundle),
         InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),

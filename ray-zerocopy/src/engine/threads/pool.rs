@@ -234,7 +234,7 @@ impl Backend for Threads {
     fn actors(&self, spec: ActorSpec) -> crate::error::Result<EngineHandle> {
         let ActorSpec { mut settings, program, has_streams: _ } = spec;
         settings.threads = settings.threads.or(self.0.settings.threads);
-        settings.placed_as(&self.0.settings);
+        settings.adopt(&self.0.settings);
         Ok(EngineHandle(ThreadEngine::start(&settings, Some(program))?))
     }
 

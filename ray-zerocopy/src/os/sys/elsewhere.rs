@@ -83,6 +83,14 @@ pub(crate) mod memfd {
         Err(needs_linux("seals"))
     }
 
+    pub(crate) fn seal_for_one_writer(_fd: OwnedFd) -> io::Result<OwnedFd> {
+        Err(needs_linux("seals"))
+    }
+
+    pub(crate) fn has_one_writer(_fd: impl AsFd) -> io::Result<bool> {
+        Err(needs_linux("seals"))
+    }
+
     pub(crate) fn sealed(_fd: impl AsFd) -> io::Result<SealFlags> {
         Err(needs_linux("seals"))
     }

@@ -18,6 +18,10 @@ pub(crate) const SEALS: SealFlags =
 /// The seals of a memfd that may be written to, and whose size does not change.
 const FIXED_SIZE: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
+/// The seals of a memfd that can only be written to through mappings that already exist, and whose size
+/// does not change. Since Linux 5.1.
+const ONE_WRITER: SealFlags = FIXED_SIZE.union(SealFlags::FUTURE_WRITE);
+
 /// Creates a memfd of `len` zero bytes. The name only appears in `/proc/<pid>/maps`.
 pub(crate) fn create(name: &str, len: u64) -> Result<OwnedFd, (&'static str, io::Error)> {
     limits::may_write(len).map_err(|error| ("ftruncate", error))?;
@@ -42,6 +46,19 @@ pub(crate) fn fix_size(fd: impl AsFd) -> io::Result<()> {
 /// Returns `true` if the size of a memfd is permanent.
 pub(crate) fn has_fixed_size(fd: impl AsFd) -> io::Result<bool> {
     Ok(sealed(fd)?.contains(FIXED_SIZE))
+}
+
+/// Leaves the mappings that exist as the only way to write to a memfd, and makes its size permanent.
+/// Returns a descriptor that is open for reading only: see [`reader`].
+pub(crate) fn seal_for_one_writer(fd: OwnedFd) -> io::Result<OwnedFd> {
+    fcntl_add_seals(&fd, ONE_WRITER)?;
+    Ok(reader(fd))
+}
+
+/// Returns `true` if a memfd can only be written to through mappings that were made before it was sealed,
+/// and its size is permanent.
+pub(crate) fn has_one_writer(fd: impl AsFd) -> io::Result<bool> {
+    Ok(sealed(fd)?.contains(ONE_WRITER))
 }
 
 /// Returns the seals of a memfd, or an error if the file is not a memfd.

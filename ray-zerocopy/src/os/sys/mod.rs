@@ -10,13 +10,14 @@
 //! | `advice` | `madvise` and `mlock` for them |
 //! | `mapping` | mappings of sealed memfds and of unchanging files, as byte slices |
 //! | `memfd` | creates and seals memfds |
+//! | `recycled_map` | memory for messages that is used again: one process writes, another reads |
 //! | `shared_words` | memory that two processes write to, as atomic numbers |
 //! | `malloc` | heap thresholds |
 //! | `atexit` | exit handlers |
 //! | `image` | the executable or shared library that contains this code |
 //! | `peer` | the process at the other end of a Unix socket |
 //! | `pidfd` | exit status of a process that has been reaped |
-//! | `process_id` | the id of this process |
+//! | `process_id` | the id of this process, and the number of its forks |
 //! | `privileges` | setuid, setgid and file capabilities |
 //! | `signals` | signal handling of workers |
 
@@ -39,6 +40,7 @@ pub(crate) mod peer;
 pub(crate) mod pidfd;
 pub(crate) mod privileges;
 pub(crate) mod process_id;
+pub(crate) mod recycled_map;
 pub(crate) mod shared_words;
 pub(crate) mod signals;
 

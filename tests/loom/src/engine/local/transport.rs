@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bundle::SharedArea;
 use super::protocol::{Answer, Request};
 use crate::engine::frame::Packet;
-use crate::engine::message::Incoming;
+use crate::engine::message::{Incoming, Outgoing};
 use crate::os::sync::{Condvar, Mutex};
 
 /// What a worker does when a call arrives. Other requests are always replied to.
@@ -111,6 +111,10 @@ impl Connection {
 
     pub(super) fn set_patience(&self, _patience: Duration) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn packet(&self, message: &(u64, Request), payload: &Outgoing) -> io::Result<Packet> {
+        Packet::new(message, payload)
     }
 
     pub(super) fn send_packet(&self, packet: &Packet, _fds: &[()]) -> io::Result<()> {
