@@ -128,6 +128,28 @@ pub fn many_calls_of_one_actor_keep_their_order<E: EngineUnderTest>() {
     assert!(counts.wait().unwrap().into_iter().eq((1..=calls).flat_map(|count| [count, count])));
 }
 
+/// Calls of an actor are cancelled while it runs them. The others run in their order.
+pub fn order_is_kept_while_calls_are_cancelled<E: EngineUnderTest>() {
+    let calls = if E::PASSES_CALLS_ON { 60 } else { 2000 };
+    let wrapper = ActorWrapper::on(&E::backend(1), &BulkModel::new(&Device::flex())).unwrap();
+    let actors = wrapper.threads_per_worker(1).spawn(1).unwrap();
+    gather((0..calls / 10).map(|_| actors.bytes(1))).wait().unwrap();
+    let pending: Vec<_> = (0..calls).map(|_| actors.count()).collect();
+    pending.iter().skip(3).step_by(7).for_each(Pending::cancel);
+    let results: Vec<_> = pending.into_iter().map(Pending::wait).collect();
+    let mut last = 0;
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(count) => {
+                assert!(count > last, "call {index}: {count} after {last}");
+                last = count;
+            }
+            Err(Error::Call(CallError::Cancelled { .. })) => assert_eq!(index % 7, 3, "call {index}"),
+            Err(error) => panic!("call {index}: {error}"),
+        }
+    }
+}
+
 /// The call that ends the wait is made after the one that waits, and after calls that are fast.
 pub fn slow_call_does_not_hold_the_others<E: EngineUnderTest>() {
     let tasks = tasks::<E>(2);

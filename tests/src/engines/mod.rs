@@ -94,7 +94,7 @@ macro_rules! engine_conforms {
                 streams::actor_keeps_its_state_between_streams streams::stream_outlives_its_wrapper
                 streams::closing_workers_finish_their_streams
                 bulk::each_of_many_calls_has_its_own_result bulk::results_of_all_sizes_arrive
-                bulk::many_calls_of_one_actor_keep_their_order bulk::slow_call_does_not_hold_the_others
+                bulk::order_is_kept_while_calls_are_cancelled bulk::many_calls_of_one_actor_keep_their_order bulk::slow_call_does_not_hold_the_others
                 bulk::cancelled_calls_behind_a_slow_one_never_run bulk::deadlines_behind_a_slow_call_are_kept
                 bulk::death_costs_only_the_call_that_ran bulk::death_of_an_actor_costs_only_the_call_that_ran
                 lifecycle::actor_is_prewarmed_before_its_first_call lifecycle::worker_of_tasks_is_prewarmed

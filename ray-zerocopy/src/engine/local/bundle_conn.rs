@@ -12,6 +12,11 @@ use crate::engine::frame::Packet;
 use crate::engine::message::Incoming;
 use crate::engine::queue::bundle::Bundle;
 use crate::engine::queue::job::QueuedCall;
+use crate::os::sync::now;
+
+/// Age of a bundle from which on the calls that have not begun are taken back: ten times what it should
+/// take.
+const MAX_AGE: Duration = Duration::from_millis(5);
 
 /// What the supervisor finds when it looks at a bundle.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub(super) struct Look {
     pub(super) deadline: Option<Instant>,
     /// The call that the worker runs: its number, from 0.
     pub(super) running: Option<usize>,
+    /// Whether there is a bundle.
+    pub(super) has_bundle: bool,
 }
 
 /// Encodes the packet of a bundle.
@@ -48,6 +55,17 @@ impl WorkerConn {
     pub(super) fn update_bundle(&self, conn: &mut ConnState<Call>) {
         if let (Some(bundle), Some(area)) = (conn.bundle(), self.connection.shared()) {
             area.update(bundle);
+        }
+    }
+
+    /// Makes the worker begin no further call of a bundle if the deadline of the one that it runs has
+    /// passed, so that no other one runs when the worker is ended.
+    pub(super) fn stop_expired_bundle(&self, conn: &mut ConnState<Call>) {
+        self.update_bundle(conn);
+        let is_expired = conn.bundle().and_then(|bundle| bundle.running()).is_some_and(|call| call.is_expired(now()));
+        if is_expired && let Some(area) = self.connection.shared() {
+            area.withdraw_calls();
+            self.update_bundle(conn);
         }
     }
 
@@ -103,22 +121,46 @@ impl WorkerConn {
         (collected, call)
     }
 
-    /// Looks at a bundle from which nothing has been heard for some time: collects answers, and takes back
-    /// the calls that wait behind one that is still running since the last look, in which `before` was
-    /// running. Also takes calls back if a deadline of one of them has passed.
-    pub(super) fn look_at_bundle(&self, before: Option<usize>, now: Instant) -> Look {
+    /// Takes the call of the bundle whose answer was sent as a packet that is lost. Returns `None` in its
+    /// place if there is no such answer.
+    pub(super) fn take_lost(&self) -> (Collected, Option<Call>) {
         let mut state = self.state.lock();
         let collected = self.collect_answers(&mut state);
+        let mut at = state.next_answer;
+        let is_by_packet = state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0)
+            && self.connection.shared().is_some_and(|area| {
+                matches!(area.read_answer(&mut at, state.conn.next_answer()), Ok(BundledAnswer::ByPacket))
+            });
+        if !is_by_packet {
+            return (collected, None);
+        }
+        state.next_answer = at;
+        let call = state.conn.take_answered();
+        (collected, call)
+    }
+
+    /// Looks at the bundle in flight: collects answers, and takes back the calls that wait
+    /// - behind one that was running at the last look, too,
+    /// - behind others for much longer than expected,
+    /// - for a worker that does not begin, unless `is_patient`,
+    /// - and all of them if the deadline of one has passed.
+    pub(super) fn look_at_bundle(&self, before: Option<Option<usize>>, is_patient: bool, now: Instant) -> Look {
+        let mut state = self.state.lock();
+        let collected = self.collect_answers(&mut state);
+        let age = state.conn.bundle_age(now).unwrap_or_default();
         let Some(bundle) = state.conn.bundle() else { return Look { collected, ..Look::default() } };
         let running = bundle.running_number();
-        let is_slow = running.is_some() && running == before;
+        let is_slow = match running {
+            Some(_) => before == Some(running) || age > MAX_AGE,
+            None => before == Some(None) && !is_patient && !bundle.has_begun(),
+        };
         let withdrawn = if is_slow || bundle.unbegun().any(|call| call.is_expired(now)) {
             self.withdraw(bundle)
         } else {
             Vec::new()
         };
         let deadline = bundle.calls().filter_map(QueuedCall::deadline).min();
-        Look { collected, withdrawn, deadline, running }
+        Look { collected, withdrawn, deadline, running, has_bundle: true }
     }
 
     /// Takes back the calls that have not begun, if one of them has been cancelled.

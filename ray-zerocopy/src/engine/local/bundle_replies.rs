@@ -11,7 +11,7 @@ use super::transport::Delivery;
 use super::worker_conn::{Collected, WorkerConn};
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
-use crate::engine::queue::bundle::Bundle;
+use crate::engine::queue::bundle::{Bundle, PutBack};
 use crate::engine::queue::failures::{discard, fail_expired, fail_shut_down};
 use crate::engine::queue::job::{Job, QueuedCall};
 use crate::error::call::{CallError, CallPart, CallPhase};
@@ -19,14 +19,19 @@ use crate::os::sync::now;
 
 /// First pause after which the supervisor looks at a bundle from which it has heard nothing. Each next
 /// one is twice as long.
-pub(super) const FIRST_LOOK: Duration = Duration::from_micros(500);
+const FIRST_LOOK: Duration = Duration::from_micros(500);
+/// Longest pause: more than the supervisor waits for a reply.
+const LONGEST: Duration = Duration::from_secs(1);
+/// Pause from which on a worker that has not begun is not waited for.
+const PATIENCE: Duration = Duration::from_millis(64);
 
 /// What the supervisor knows of a bundle from its last look.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LastLook {
+    /// Time until the next look.
     pub(super) pause: Duration,
-    /// The call that was running.
-    running: Option<usize>,
+    /// The call that was running, if there was a look.
+    running: Option<Option<usize>>,
 }
 
 impl LastLook {
@@ -67,12 +72,26 @@ impl Dispatcher {
         }
     }
 
+    /// Handles that a result which was sent as a packet is lost. Only its call fails. Returns why the worker
+    /// has to be replaced, if it has to.
+    pub(super) fn handle_lost_result(&self, conn: &WorkerConn, part: CallPart, reason: &str) -> Option<WorkerExit> {
+        let (collected, call) = conn.take_lost();
+        let exit = self.deliver(collected);
+        let Some(call) = call else {
+            return exit
+                .or_else(|| Some(WorkerExit::new(format!("a message was lost, and it was replaced: {reason}"))));
+        };
+        let method = call.method.to_owned();
+        call.answer(Err(CallError::Wire { method, part, reason: reason.to_owned() }));
+        exit
+    }
+
     /// Handles that the worker could not read a packet. If it has not begun a call of the bundle, that was
     /// the packet.
     fn handle_unreadable_request(&self, conn: &Arc<WorkerConn>, reason: &str) {
         let (withdrawn, has_begun) = conn.withdraw_all();
         if has_begun {
-            return self.put_back(withdrawn);
+            return self.put_back(withdrawn, Some(conn.worker.index));
         }
         drop(conn.take());
         for call in withdrawn.into_iter().rev() {
@@ -98,7 +117,7 @@ impl Dispatcher {
         let (collected, left) = conn.end_bundle();
         match left {
             Ok(left) => {
-                self.put_back(left);
+                self.put_back(left, Some(conn.worker.index));
                 self.send_next(conn);
                 self.deliver(collected)
             }
@@ -118,38 +137,51 @@ impl Dispatcher {
         collected.broken.map(|error| WorkerExit::new(how(error)))
     }
 
-    /// Looks at a bundle from which nothing has been heard for `last.pause`.
+    /// Looks at the bundle in flight, if there is one. Returns why the worker has to be replaced, if an
+    /// answer could not be read.
     pub(super) fn look_at_bundle(&self, conn: &Arc<WorkerConn>, last: &mut LastLook) -> Option<WorkerExit> {
-        let look = conn.look_at_bundle(last.running, now());
-        *last = LastLook { pause: last.pause * 2, running: look.running };
-        {
+        let (collected, put_back) = {
+            // Before the lock of the connection, so that no other deadline is set meanwhile.
             let mut scheduler = self.queue.lock();
-            scheduler.only_runs(conn, look.deadline);
-            self.queue.wake_timer(&scheduler, look.deadline);
-        }
-        self.put_back(look.withdrawn);
-        self.deliver(look.collected)
+            let look = conn.look_at_bundle(last.running, last.pause < PATIENCE, now());
+            *last = LastLook { pause: (last.pause * 2).min(LONGEST), running: Some(look.running) };
+            if look.has_bundle {
+                scheduler.only_runs(conn, look.deadline);
+                self.queue.wake_timer(&scheduler, look.deadline);
+            }
+            (look.collected, scheduler.put_back(look.withdrawn, Some(conn.worker.index)))
+        };
+        self.finish_put_back(put_back);
+        self.deliver(collected)
     }
 
-    /// Puts calls that have not begun back into the queue, and sends them to workers that are idle.
-    pub(super) fn put_back(&self, calls: Vec<Call>) {
-        if calls.is_empty() {
-            return;
-        }
-        let deadline = calls.iter().filter_map(QueuedCall::deadline).min();
-        let (stranded, has_woken) = {
+    /// Puts calls back into the queue, and sends them to workers that are idle. `from` is the worker that
+    /// had them and has not begun them.
+    pub(super) fn put_back(&self, calls: Vec<Call>, from: Option<usize>) {
+        let put_back = {
             let mut scheduler = self.queue.lock();
-            let stranded = scheduler.put_back(calls);
+            let deadline = calls.iter().filter_map(QueuedCall::deadline).min();
+            let put_back = scheduler.put_back(calls, from);
             self.queue.wake_timer(&scheduler, deadline);
-            (stranded, scheduler.wake())
+            put_back
         };
-        if has_woken {
+        self.finish_put_back(put_back);
+    }
+
+    /// Does what follows from calls that were put back.
+    pub(super) fn finish_put_back(&self, put_back: PutBack<Call, WorkerConn>) {
+        if put_back.has_woken {
             self.queue.wanted.notify_all();
         }
-        for call in stranded {
+        if let Some(conn) = put_back.unread {
+            conn.hand_to_supervisor();
+        }
+        for assignment in put_back.assignments {
+            self.send(assignment);
+        }
+        for call in put_back.stranded {
             fail_shut_down(call);
         }
-        self.assign_all();
     }
 
     /// Handles the end of a worker that ran a bundle. What it had finished has been collected.
@@ -157,18 +189,19 @@ impl Dispatcher {
         let has_begun = bundle.has_begun();
         let (begun, others) = begun_and_others(bundle);
         if has_begun {
-            self.put_back(others);
-            for call in begun.into_iter().rev() {
-                if is_expired && call.is_expired(now()) {
-                    fail_expired(call, CallPhase::Running(conn.worker));
-                } else {
-                    let how = exit.how.clone();
-                    self.retry_or_fail(conn.worker, call, WorkerExit { how, delivery: Delivery::Received });
-                }
-            }
+            self.put_back(others, Some(conn.worker.index));
         } else {
+            // As if it had not received them: none has begun. A limit ends that if they kill each worker.
             for call in others.into_iter().rev() {
-                self.retry_or_fail(conn.worker, call, exit.clone());
+                self.retry_or_fail(conn.worker, call, WorkerExit { delivery: Delivery::NotReceived, ..exit.clone() });
+            }
+        }
+        for call in begun.into_iter().rev() {
+            if is_expired && call.is_expired(now()) {
+                fail_expired(call, CallPhase::Running(conn.worker));
+            } else {
+                let how = exit.how.clone();
+                self.retry_or_fail(conn.worker, call, WorkerExit { how, delivery: Delivery::Received });
             }
         }
     }

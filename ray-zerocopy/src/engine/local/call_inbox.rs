@@ -77,6 +77,11 @@ impl CallInbox {
                     // The owner has ended, and this process is about to.
                     return Ok(false);
                 }
+                if writer.sent >= area.limit() && !area.is_cancelled(serial) {
+                    // The packet was another one. If it was a request, owner and worker disagree about which
+                    // call runs, and the owner finds out by this number.
+                    self.connection.send(&(serial, Answer::Items), &Outgoing::default(), &[])?;
+                }
             }
             area.set_waiting(false);
         }

@@ -389,6 +389,14 @@ impl<C: QueuedCall> ConnState<C> {
         }
     }
 
+    /// Time since the bundle was sent.
+    pub(super) fn bundle_age(&self, now: Instant) -> Option<Duration> {
+        match &self.phase {
+            Phase::InFlight { job: InFlight::Bundle(_), since, .. } => Some(now.saturating_duration_since(*since)),
+            Phase::InFlight { .. } | Phase::Idle(_) | Phase::Closed => None,
+        }
+    }
+
     /// Takes the next call of the bundle, because its answer has been read.
     pub(super) fn take_answered(&mut self) -> Option<C> {
         self.panic = None;

@@ -140,7 +140,7 @@ impl Dispatcher {
                         // rest.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
                         Job::Bundle(calls) => {
-                            self.put_back(calls);
+                            self.put_back(calls, Some(conn.worker.index));
                             None
                         }
                     }
@@ -228,12 +228,13 @@ impl Dispatcher {
 
     /// Removes cancelled calls from the queue, and tells the workers that run such calls.
     pub(super) fn cancel(&self) {
-        let mut withdrawn = Vec::new();
+        let mut put_back = Vec::new();
         let calls = {
             let mut scheduler = self.queue.lock();
             let connections: Vec<_> = scheduler.connections().cloned().collect();
             for conn in connections {
-                withdrawn.extend(conn.withdraw_cancelled());
+                // Under the lock, so that no later call of an actor overtakes them.
+                put_back.push(scheduler.put_back(conn.withdraw_cancelled(), Some(conn.worker.index)));
                 // Under the lock, so that the worker has no other call when the deadline is set.
                 if let Some(until) = conn.cancel() {
                     scheduler.running_until(conn.worker.index, until);
@@ -248,7 +249,7 @@ impl Dispatcher {
         for call in calls {
             discard(call);
         }
-        self.put_back(withdrawn);
+        put_back.into_iter().for_each(|put_back| self.finish_put_back(put_back));
     }
 
     /// Tells the workers that run streams how many items they may send.
@@ -345,7 +346,7 @@ impl Dispatcher {
         // After a panic of the supervisor, a job may still be in flight. It is dropped here, which
         // fails its call.
         for conn in connections.into_iter().flatten() {
-            drop(conn.close());
+            drop(self.deliver(conn.close().1));
         }
     }
 

@@ -132,7 +132,7 @@ impl Dispatcher {
         if self.is_aborting() {
             return fail_lost(call, worker, "the engine was aborted".to_owned());
         }
-        // After the first item, the packet that was not received is one with a limit.
+        // After the first item, the packet that was not received is one that wakes the worker.
         let delivery = if call.has_items() { Delivery::Received } else { exit.delivery };
         match delivery {
             Delivery::NotReceived => {
@@ -159,6 +159,9 @@ impl Dispatcher {
     /// Handles a reply that could not be decoded. Returns why the worker has to be replaced, if it
     /// has to.
     pub(super) fn handle_unreadable(&self, conn: &Arc<WorkerConn>, what: &str, reason: &str) -> Option<WorkerExit> {
+        if conn.runs_bundle() {
+            return self.handle_lost_result(conn, CallPart::named(what), reason);
+        }
         self.handle_lost_message(conn, conn.take(), what, reason)
     }
 
@@ -188,18 +191,12 @@ impl Dispatcher {
                 self.finish(conn, call, Err(CallError::Wire { method, part, reason: reason.to_owned() }));
                 None
             }
-            // A result that was too large for the shared memory. The calls are handled when the worker has
-            // ended.
-            Some(InFlight::Bundle(bundle)) => {
-                conn.restore(InFlight::Bundle(bundle));
-                Some(WorkerExit::new(format!("a result was lost, and it was replaced: {reason}")))
-            }
             Some(InFlight::Load(program, call)) => {
                 let error = start_error(conn.worker.index, &format!("the arena could not be sent: {reason}"));
                 self.handle_failed_load(conn, &program, call, error);
                 None
             }
-            Some(InFlight::Forget(_) | InFlight::ShutDown) | None => {
+            Some(InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown) | None => {
                 Some(WorkerExit::new(format!("a message to or from it was lost, and it was replaced: {reason}")))
             }
         }

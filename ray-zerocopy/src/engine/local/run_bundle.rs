@@ -75,7 +75,9 @@ pub(super) fn run(
             Ok(false) => answer_call(connection, serial, result)?,
             Err(error) => {
                 let failure = MethodError::Wire { what: "the result".to_owned(), reason: error.to_string() };
-                answers.write(&Answer::Failed(failure), &nothing)?;
+                if !answers.write(&Answer::Failed(failure.clone()), &nothing)? {
+                    answer_call(connection, serial, Err(failure))?;
+                }
             }
         }
         told = Instant::now();

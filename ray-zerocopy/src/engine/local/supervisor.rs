@@ -14,7 +14,7 @@ use super::dispatch::{Assignment, Dispatcher};
 use super::process::Process;
 use super::protocol::Answer;
 use super::replies::WorkerExit;
-use super::transport::{Delivery, Event};
+use super::transport::{Delivery, Event, Received};
 use super::worker_conn::WorkerConn;
 use crate::engine::program::Program;
 use crate::engine::queue::failures::{fail_expired, start_error};
@@ -149,14 +149,26 @@ impl Supervisor {
                     Err(error) => return WorkerExit::new(format!("its item could not be read: {error}")),
                 }
                 match conn.receive() {
-                    Ok(Event::Quiet) => {}
-                    event => match self.handle(process, conn, event) {
-                        Some(exit) => return exit,
-                        None => {
-                            last_look = LastLook::none();
-                            continue;
+                    Ok(Event::Quiet) => {
+                        if conn.runs_bundle()
+                            && let Some(exit) = self.dispatcher.look_at_bundle(conn, &mut last_look)
+                        {
+                            return exit;
                         }
-                    },
+                    }
+                    event => {
+                        let is_over =
+                            !matches!(&event, Ok(Event::Message(Received { message: (_, Answer::Answered), .. })));
+                        if let Some(exit) = self.handle(process, conn, event) {
+                            return exit;
+                        }
+                        last_look = LastLook::none();
+                        // There are answers, and the bundle goes on.
+                        if !is_over && let Some(exit) = self.dispatcher.look_at_bundle(conn, &mut last_look) {
+                            return exit;
+                        }
+                        continue;
+                    }
                 }
             }
             if self.dispatcher.queue.lock().is_awaited(self.index) {

@@ -75,9 +75,14 @@ impl PoolWorker for WorkerConn {
     /// Hangs up. The supervisor detects that, and does the rest.
     fn expire(&self) {
         self.transition(|conn| {
-            self.update_bundle(conn);
+            self.stop_expired_bundle(conn);
             conn.expire(now(), || self.is_readable())
         });
+    }
+
+    fn calls(&self) -> usize {
+        let mut state = self.state.lock();
+        state.conn.bundle().map_or(1, |bundle| bundle.calls().len())
     }
 
     const TAKES_BUNDLES: bool = true;
@@ -161,6 +166,10 @@ impl WorkerConn {
 
     fn apply(&self, state: &Shared, effect: Effect) {
         if effect == Effect::HangUp {
+            // The worker begins no further call until it has ended.
+            if let Some(area) = self.connection.shared() {
+                area.withdraw_calls();
+            }
             self.connection.hang_up();
         }
         if effect != Effect::None && state.supervisor_waits {
@@ -240,16 +249,19 @@ impl WorkerConn {
         self.noting_panics(|| self.connection.next_at_once())
     }
 
-    /// Receives the next event that is not a report of a panic.
+    /// Receives the next event that is not a report of a panic. While a bundle is in flight, does not wait
+    /// after such a report.
     fn noting_panics(&self, next: impl Fn() -> io::Result<Event<(u64, Answer)>>) -> io::Result<Event<(u64, Answer)>> {
-        loop {
-            match next()? {
-                Event::Message(Received { message: (_, Answer::Panics(panic)), .. }) => {
-                    self.state.lock().conn.note_panic(panic);
-                }
-                event => return Ok(event),
-            }
+        let mut event = next()?;
+        while let Event::Message(Received { message: (_, Answer::Panics(panic)), .. }) = event {
+            let runs_bundle = {
+                let mut state = self.state.lock();
+                state.conn.note_panic(panic);
+                state.conn.bundle().is_some()
+            };
+            event = if runs_bundle { self.connection.next_at_once()? } else { next()? };
         }
+        Ok(event)
     }
 
     /// Takes the panic that the process has reported, which may have ended it.

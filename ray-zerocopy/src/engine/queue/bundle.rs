@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::{Job, QueuedCall};
-use super::scheduler::{PoolWorker, Scheduler};
+use super::scheduler::{Assignment, PoolWorker, Scheduler};
 use crate::os::sync::now;
 
 /// Time that a worker should need for a bundle.
@@ -121,6 +121,19 @@ impl<C> Bundle<C> {
     }
 }
 
+/// What follows from calls that were put back.
+#[must_use]
+pub(in crate::engine) struct PutBack<C: QueuedCall, W> {
+    /// Calls that no supervisor is left to run.
+    pub(in crate::engine) stranded: Vec<C>,
+    /// Jobs to send.
+    pub(in crate::engine) assignments: Vec<Assignment<C, W>>,
+    /// A connection whose reply no thread reads. Its supervisor has to read it now.
+    pub(in crate::engine) unread: Option<Arc<W>>,
+    /// Whether supervisors of dormant workers have to be notified.
+    pub(in crate::engine) has_woken: bool,
+}
+
 /// How long a worker's calls take.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -133,6 +146,13 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn begin(&mut self, now: Instant, calls: usize) {
         self.current = Some((now, u32::try_from(calls).unwrap_or(u32::MAX)));
+    }
+
+    /// Records that calls of the current job were taken back.
+    fn returned(&mut self, calls: usize) {
+        if let Some((_, all)) = &mut self.current {
+            *all = all.saturating_sub(u32::try_from(calls).unwrap_or(u32::MAX));
+        }
     }
 
     /// Records that the worker is free.
@@ -192,15 +212,26 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         }
     }
 
-    /// Puts calls that have not begun back to the front of the queues from which they were assigned, in
-    /// their order. Their attempts do not count. Returns the calls that no supervisor is left to run.
-    pub(in crate::engine) fn put_back(&mut self, calls: Vec<C>) -> Vec<C> {
-        let mut stranded = Vec::new();
-        for mut call in calls.into_iter().rev() {
-            call.attempts().refund();
-            stranded.extend(self.put_back_one(call).err());
+    /// Puts calls back to the front of the queues from which they were assigned, in their order, and
+    /// assigns them to idle workers. A worker that had them has not begun them, so their attempts do not
+    /// count: `from` is its index.
+    pub(in crate::engine) fn put_back(&mut self, calls: Vec<C>, from: Option<usize>) -> PutBack<C, W> {
+        let mut result = PutBack { stranded: Vec::new(), assignments: Vec::new(), unread: None, has_woken: false };
+        if calls.is_empty() {
+            return result;
         }
-        stranded
+        if let Some(slot) = from.and_then(|index| self.slots.get_mut(index)) {
+            slot.pace.returned(calls.len());
+        }
+        for mut call in calls.into_iter().rev() {
+            if from.is_some() {
+                call.attempts().refund();
+            }
+            result.stranded.extend(self.put_back_one(call).err());
+        }
+        result.assignments.extend(std::iter::from_fn(|| self.assign()));
+        (result.unread, result.has_woken) = (self.take_unread(), self.wake());
+        result
     }
 
     /// Records that the worker becomes idle.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use super::job::{Job, QueuedCall};
 use super::report::PoolReport;
 use super::scheduler::{Assignment, PoolWorker, Scheduler};
-use super::worker_slot::{Process, WorkerSlot};
+use super::worker_slot::Process;
 use crate::engine::pool_size::PoolSize;
 use crate::os::sync::now;
 
@@ -226,9 +226,8 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
 
     /// Number of calls that are queued or running.
     pub(in crate::engine) fn unanswered(&self) -> usize {
-        let is_up = |slot: &WorkerSlot<C, W>| matches!(slot.process, Process::Up(_)) && !slot.is_ending;
-        let busy = self.slots.iter().enumerate().filter(|(index, slot)| is_up(slot) && !self.idle.contains(index));
-        self.queued() + busy.count()
+        let busy = self.slots.iter().enumerate().filter(|(index, slot)| !slot.is_ending && !self.idle.contains(index));
+        self.queued() + busy.filter_map(|(_, slot)| slot.process.conn()).map(|conn| conn.calls()).sum::<usize>()
     }
 
     /// How the pool has grown and shrunk.

@@ -28,6 +28,11 @@ pub(in crate::engine) trait PoolWorker {
 
     /// Whether it can be sent several calls at once.
     const TAKES_BUNDLES: bool = false;
+
+    /// Number of calls that it has, if it is busy.
+    fn calls(&self) -> usize {
+        1
+    }
 }
 
 /// A job, and the worker that runs it, which was idle or has just become free. The holder of an

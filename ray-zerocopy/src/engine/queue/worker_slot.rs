@@ -137,6 +137,7 @@ impl<C, W> WorkerSlot<C, W> {
     pub(in crate::engine) fn process_ended(&mut self) -> Option<Arc<W>> {
         self.loaded.clear();
         self.forget.clear();
+        self.pace = Pace::default();
         self.deadline = None;
         self.is_expected = false;
         self.is_ending = false;

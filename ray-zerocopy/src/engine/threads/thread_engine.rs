@@ -54,7 +54,7 @@ impl Shared {
         }
     }
 
-    fn send(&self, assignment: Assignment<Call, Mailbox>) {
+    pub(super) fn send(&self, assignment: Assignment<Call, Mailbox>) {
         self.wake_callers(&assignment);
         assignment.conn.put(assignment.job);
     }

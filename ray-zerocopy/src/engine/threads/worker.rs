@@ -74,8 +74,10 @@ impl WorkerThread {
                 }
                 // A thread takes the next call as fast as one of a bundle.
                 Job::Bundle(calls) => {
-                    let stranded = self.shared.queue.lock().put_back(calls);
-                    stranded.into_iter().for_each(fail_shut_down);
+                    let index = self.mailbox.worker.index;
+                    let put_back = self.shared.queue.lock().put_back(calls, Some(index));
+                    put_back.assignments.into_iter().for_each(|assignment| self.shared.send(assignment));
+                    put_back.stranded.into_iter().for_each(fail_shut_down);
                 }
                 Job::Load(program) => drop(self.load(&program)),
                 Job::Forget(key) => {

@@ -198,9 +198,9 @@ impl Connection {
         Some(&self.1)
     }
 
-    /// The supervisor of a model does not look before there is something.
+    /// The supervisor of a model does not wait before it looks.
     pub(super) fn is_readable_within(&self, _time: Duration) -> bool {
-        true
+        self.is_readable()
     }
 
     /// No worker of a model waits for a packet while it runs a call.
