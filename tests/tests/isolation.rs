@@ -95,7 +95,7 @@ impl WritingModel {
         // to shared memory.
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let memory = OpenOptions::new().write(true).open("/proc/self/mem");
-        for line in maps.lines().filter(|line| line.contains("/memfd:ray-zerocopy")) {
+        for line in maps.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)")) {
             let start = u64::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
             if memory.as_ref().is_ok_and(|memory| memory.write_all_at(b"graffiti", start).is_ok()) {
                 succeeded.push(format!("/proc/self/mem at {line}"));
@@ -115,7 +115,8 @@ fn arena_files() -> Vec<String> {
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     numbers
         .filter(|entry| {
-            std::fs::read_link(entry.path()).is_ok_and(|file| file.to_string_lossy().contains("memfd:ray-zerocopy"))
+            std::fs::read_link(entry.path())
+                .is_ok_and(|file| file.to_string_lossy().contains("memfd:ray-zerocopy (deleted)"))
         })
         .map(|entry| format!("/proc/{myself}/fd/{}", entry.file_name().to_string_lossy()))
         .collect()

@@ -27,7 +27,7 @@ fn role_of_the_owner() {
     let busy = [actors.actor(0).sleep(600_000), actors.actor(1).sleep(600_000)];
     let pids: Vec<_> = actors.workers().iter().map(|worker| worker.pid.to_string()).collect();
     let inode = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let inode = inode.lines().find(|line| line.contains("/memfd:ray-zerocopy")).unwrap();
+    let inode = inode.lines().find(|line| line.contains("/memfd:ray-zerocopy (deleted)")).unwrap();
     println!("owner: {} {}", pids.join(" "), inode.split_whitespace().nth(4).unwrap());
     match role.as_str() {
         "killed" => kill_myself(),
@@ -97,7 +97,9 @@ fn workers_of_an_owner_that(ends: &str) {
     // No process maps the arena any more, so its memory is free.
     let holders = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let maps = std::fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
-        maps.lines().any(|line| line.contains("/memfd:ray-zerocopy") && line.split_whitespace().nth(4) == Some(&inode))
+        maps.lines().any(|line| {
+            line.contains("/memfd:ray-zerocopy (deleted)") && line.split_whitespace().nth(4) == Some(&inode)
+        })
     });
     assert_eq!(holders.count(), 0);
 }

@@ -51,13 +51,6 @@ impl Cursor {
     }
 }
 
-/// An answer of a bundle.
-pub(super) enum BundledAnswer {
-    Here(Answer, Incoming),
-    /// It is sent as a packet.
-    ByPacket,
-}
-
 impl SharedArea {
     /// Prepares the area for a bundle whose first call has the number `first`. Called by the owner before it
     /// sends the packet.
@@ -98,16 +91,17 @@ impl SharedArea {
     }
 
     /// Reads the answer to call `serial` at word `at`, which the worker has written, and moves `at` behind it.
+    /// Returns `None` if it is sent as a packet.
     ///
     /// # Errors
     /// If there is no answer, or one to another call.
-    pub(super) fn read_answer(&self, at: &mut usize, serial: u64) -> io::Result<BundledAnswer> {
+    pub(super) fn read_answer(&self, at: &mut usize, serial: u64) -> io::Result<Option<(Answer, Incoming)>> {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer in the shared memory is broken");
         let words = self.answers();
         let len = words.get(*at).ok_or_else(broken)?.load(Ordering::Relaxed);
         *at += 1;
         if len == BY_PACKET {
-            return Ok(BundledAnswer::ByPacket);
+            return Ok(None);
         }
         let len = usize::try_from(len).map_err(|_| broken())?;
         let end = len.div_ceil(WORD).checked_add(*at).ok_or_else(broken)?;
@@ -119,7 +113,7 @@ impl SharedArea {
         read_bytes(words, &mut buffer[start..start + len]);
         let ((found, answer), payload): ((u64, Answer), _) =
             parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
-        if found == serial { Ok(BundledAnswer::Here(answer, payload)) } else { Err(broken()) }
+        if found == serial { Ok(Some((answer, payload))) } else { Err(broken()) }
     }
 
     /// State of the bundle: the number of calls that have begun, and up to which they may begin.
@@ -185,7 +179,7 @@ mod tests {
 
     use super::super::protocol::Answer;
     use super::super::shared_area::SharedArea;
-    use super::{AnswerWriter, BundledAnswer};
+    use super::AnswerWriter;
     use crate::engine::message::Outgoing;
     use crate::engine::queue::bundle::Bundle;
 
@@ -215,12 +209,12 @@ mod tests {
                 assert_eq!(bundle.unread(), number + 1);
                 assert_eq!(fits, fitting[number], "{size}");
                 match owner.read_answer(&mut at, first + number as u64).unwrap() {
-                    BundledAnswer::Here(Answer::Done, found) => {
+                    Some((Answer::Done, found)) => {
                         assert!(fits && found.segments[0].iter().all(|&byte| byte == size as u8));
                         assert_eq!(found.segments[0].len(), size);
                     }
-                    BundledAnswer::Here(other, _) => panic!("{other:?}"),
-                    BundledAnswer::ByPacket => assert!(!fits),
+                    Some((other, _)) => panic!("{other:?}"),
+                    None => assert!(!fits),
                 }
             }
             assert_eq!(worker.begin_call(first), None);

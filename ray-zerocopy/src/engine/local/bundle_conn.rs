@@ -3,7 +3,6 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::bundle::BundledAnswer;
 use super::conn_state::ConnState;
 use super::protocol::{Answer, Request};
 use super::worker_conn::{Collected, Shared, WorkerConn};
@@ -91,13 +90,13 @@ impl WorkerConn {
         while state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0) {
             let mut at = state.next_answer;
             match area.read_answer(&mut at, state.conn.next_answer()) {
-                Ok(BundledAnswer::Here(answer, payload)) => {
+                Ok(Some((answer, payload))) => {
                     let Some(call) = state.conn.take_answered() else { break };
                     let result = self.result(&call, answer, payload);
                     collected.answered.push((call, result));
                 }
                 // Another packet follows, which `take_bundled` handles.
-                Ok(BundledAnswer::ByPacket) => break,
+                Ok(None) => break,
                 Err(error) => {
                     collected.broken = Some(error);
                     break;
@@ -128,9 +127,10 @@ impl WorkerConn {
         let collected = self.collect_answers(&mut state);
         let mut at = state.next_answer;
         let is_by_packet = state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0)
-            && self.connection.shared().is_some_and(|area| {
-                matches!(area.read_answer(&mut at, state.conn.next_answer()), Ok(BundledAnswer::ByPacket))
-            });
+            && self
+                .connection
+                .shared()
+                .is_some_and(|area| matches!(area.read_answer(&mut at, state.conn.next_answer()), Ok(None)));
         if !is_by_packet {
             return (collected, None);
         }

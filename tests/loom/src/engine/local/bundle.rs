@@ -10,11 +10,6 @@ use crate::engine::message::Incoming;
 use crate::engine::queue::bundle::Bundle;
 use crate::os::sync::Mutex;
 
-pub(super) enum BundledAnswer {
-    Here(Answer, Incoming),
-    ByPacket,
-}
-
 #[derive(Default)]
 struct Progress {
     begun: usize,
@@ -71,9 +66,9 @@ impl SharedArea {
         bundle.progress(progress.begun, progress.done);
     }
 
-    pub(super) fn read_answer(&self, at: &mut usize, _serial: u64) -> io::Result<BundledAnswer> {
+    pub(super) fn read_answer(&self, at: &mut usize, _serial: u64) -> io::Result<Option<(Answer, Incoming)>> {
         *at += 1;
-        Ok(BundledAnswer::Here(Answer::Done, Incoming))
+        Ok(Some((Answer::Done, Incoming)))
     }
 
     /// Begins the next call. Returns `false` if there is none left.
