@@ -23,6 +23,7 @@ chapters! {
     engines "engines.md"
     elastic "elastic.md"
     batching "batching.md"
+    bulk "bulk.md"
     cancellation "cancellation.md"
     streams "streams.md"
     large_tensors "large-tensors.md"

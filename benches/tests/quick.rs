@@ -49,7 +49,7 @@ fn calls() {
     assert_eq!(small[0]["ratio"], 1.0);
 
     let tensors = of("tensor");
-    assert_eq!(tensors.len(), 6, "{tensors:?}");
+    assert_eq!(tensors.len(), 10, "{tensors:?}");
     for row in tensors {
         positive(row, &["mib", "ms_median", "read_ms_median"]);
         positive(&row["warm"], &["ratio"]);
