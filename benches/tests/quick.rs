@@ -81,7 +81,7 @@ fn calls() {
         let (ahead, buffer) = (row["slow_ahead_max"].as_u64().unwrap(), row["slow_buffer"].as_u64().unwrap());
         assert!(ahead <= buffer + 1, "{row}");
     }
-    let all = small.len() + 6 + pool.len() + first_items.len() + streams.len();
+    let all = small.len() + 10 + pool.len() + first_items.len() + streams.len();
     assert_eq!(all, rows(&printed).len(), "{printed}");
 }
 
