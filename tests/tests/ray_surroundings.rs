@@ -345,7 +345,9 @@ fn default_signals_still_end_a_program_on_ray() {
         assert!(!status.core_dumped(), "{status}");
     }
     // The same at different stages of joining.
-    for (pause, signal) in [(700, Signal::TERM), (2000, Signal::INT), (3500, Signal::TERM)] {
+    for (pause, signal) in
+        [(300, Signal::INT), (700, Signal::TERM), (1000, Signal::INT), (2000, Signal::INT), (3500, Signal::TERM)]
+    {
         let (status, _) = signalled("joining", "JOINING", pause, &[signal]);
         assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
     }

@@ -1,9 +1,10 @@
 //! The embedded Python interpreter: its environment, and the thread that it runs on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -74,8 +75,19 @@ pub(super) fn start() -> Result<Environment, RayError> {
     Ok(started.insert(environment).clone())
 }
 
+/// Whether SIGINT has interrupted Python code that runs in [`keeping_signals`].
+static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Notes an error of Python code that runs in [`keeping_signals`], if it is an interrupt.
+pub(super) fn note_interrupt(py: Python<'_>, error: &PyErr) {
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        IS_INTERRUPTED.store(true, Ordering::Release);
+    }
+}
+
 /// Runs `work` and then restores the signal handlers that Python and Ray install: signal handling
-/// belongs to the program, unless the program is Python itself.
+/// belongs to the program, unless the program is Python itself. A SIGINT that has interrupted `work`
+/// was meant for the program, which gets it then.
 pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
     if guest {
         return work();
@@ -88,6 +100,10 @@ pub(super) fn keeping_signals<R>(guest: bool, work: impl FnOnce() -> R) -> R {
         // Python's handlers are in libpython, and those of Ray in an extension module.
         name.starts_with("libpython") || name.starts_with("_raylet")
     });
+    if IS_INTERRUPTED.swap(false, Ordering::AcqRel) {
+        // This process exists, and may send itself signals.
+        let _sent = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::INT);
+    }
     result
 }
 
@@ -130,7 +146,7 @@ fn prepare(py: Python<'_>, guest: bool) -> Result<Environment, RayError> {
             Path::new(&base).join("bin").join(format!("python{linked}"))
         }
     };
-    py.import("ray").map_err(|error| RayError::NoRay {
+    py.import("ray").inspect_err(|error| note_interrupt(py, error)).map_err(|error| RayError::NoRay {
         version: linked,
         looked: candidates.clone(),
         reason: error.to_string(),

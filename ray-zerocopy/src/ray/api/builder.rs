@@ -17,7 +17,7 @@ use crate::os::sys::privileges::privileged;
 use crate::ray::job::Job;
 use crate::ray::program::Program;
 use crate::ray::python;
-use crate::ray::python::{Environment, keeping_signals};
+use crate::ray::python::{Environment, keeping_signals, note_interrupt};
 use crate::ray::sys::main::ENVIRONMENT;
 use crate::ray::wire::fingerprint::Fingerprint;
 
@@ -215,7 +215,8 @@ impl ClusterBuilder {
             let guest = worker.environment.guest;
             let overridden = override_attributes(py, guest)?;
             let joined = keeping_signals(guest, || {
-                let joined = py.import("ray")?.call_method("init", (), Some(&arguments))?;
+                let joined = py.import("ray").and_then(|ray| ray.call_method("init", (), Some(&arguments)));
+                let joined = joined.inspect_err(|error| note_interrupt(py, error))?;
                 if !guest {
                     // Ray enables the fault handler. Disabling it restores the previous handlers.
                     py.import("faulthandler")?.call_method0("disable")?;
