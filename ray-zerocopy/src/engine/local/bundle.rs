@@ -14,13 +14,16 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::protocol::Answer;
 use super::shared_area::SharedArea;
 use crate::engine::frame::{encode_contiguous, parse};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::queue::bundle::Bundle;
+use crate::engine::served::MethodError;
 use crate::os::sys::shared_words::{WORD, read_bytes, write_bytes};
-use crate::tensor::align::ALIGN;
+use crate::tensor::align::aligned_with;
+
+/// Why a call has no result, or `None` if it has one.
+pub(super) type Failure = Option<MethodError>;
 
 /// The place of an answer that is sent as a packet.
 const BY_PACKET: u64 = u64::MAX;
@@ -95,7 +98,7 @@ impl SharedArea {
     ///
     /// # Errors
     /// If there is no answer, or one to another call.
-    pub(super) fn read_answer(&self, at: &mut usize, serial: u64) -> io::Result<Option<(Answer, Incoming)>> {
+    pub(super) fn read_answer(&self, at: &mut usize, serial: u64) -> io::Result<Option<(Failure, Incoming)>> {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "an answer in the shared memory is broken");
         let words = self.answers();
         let len = words.get(*at).ok_or_else(broken)?.load(Ordering::Relaxed);
@@ -108,12 +111,9 @@ impl SharedArea {
         let words = words.get(*at..end).ok_or_else(broken)?;
         *at = end;
         // Copied before it is parsed, to memory that is aligned for tensors.
-        let mut buffer = vec![0; len + ALIGN];
-        let start = buffer.as_ptr().align_offset(ALIGN);
-        read_bytes(words, &mut buffer[start..start + len]);
-        let ((found, answer), payload): ((u64, Answer), _) =
-            parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
-        if found == serial { Ok(Some((answer, payload))) } else { Err(broken()) }
+        let frame = aligned_with(len, |buffer| read_bytes(words, buffer));
+        let ((found, failure), payload): ((u64, Failure), _) = parse(&frame)?;
+        if found == serial { Ok(Some((failure, payload))) } else { Err(broken()) }
     }
 
     /// State of the bundle: the number of calls that have begun, and up to which they may begin.
@@ -146,13 +146,14 @@ impl<'a> AnswerWriter<'a> {
     ///
     /// # Errors
     /// If it cannot be encoded.
-    pub(super) fn write(&mut self, answer: &Answer, payload: &Outgoing) -> io::Result<bool> {
+    pub(super) fn write(&mut self, result: &Result<Outgoing, MethodError>) -> io::Result<bool> {
         let words = self.area.answers();
         // One word is left for each answer that is sent as a packet.
         let room = words.len().saturating_sub(self.at + 1 + RESERVED) * WORD;
-        let segments: Vec<_> = payload.segments.iter().map(|segment| &segment[..]).collect();
+        let segments = result.iter().flat_map(|payload| &payload.segments);
+        let segments: Vec<_> = segments.map(|segment| &segment[..]).collect();
         let size: usize = segments.iter().map(|segment| segment.len()).sum();
-        let message = (self.first + self.done, answer);
+        let message = (self.first + self.done, result.as_ref().err());
         let frame = if size < room { encode_contiguous(&message, &segments)? } else { Vec::new() };
         let fits = !frame.is_empty() && frame.len() <= room;
         if fits {
@@ -177,7 +178,6 @@ const RESERVED: usize = 256;
 mod tests {
     use burn::tensor::Bytes;
 
-    use super::super::protocol::Answer;
     use super::super::shared_area::SharedArea;
     use super::AnswerWriter;
     use crate::engine::message::Outgoing;
@@ -204,16 +204,16 @@ mod tests {
             let (mut writer, mut at) = (AnswerWriter::new(&worker, first), 0);
             for (number, size) in sizes.into_iter().enumerate() {
                 assert_eq!(worker.begin_call(first), Some(number));
-                let fits = writer.write(&Answer::Done, &payload(size)).unwrap();
+                let fits = writer.write(&Ok(payload(size))).unwrap();
                 owner.update(&mut bundle);
                 assert_eq!(bundle.unread(), number + 1);
                 assert_eq!(fits, fitting[number], "{size}");
                 match owner.read_answer(&mut at, first + number as u64).unwrap() {
-                    Some((Answer::Done, found)) => {
+                    Some((None, found)) => {
                         assert!(fits && found.segments[0].iter().all(|&byte| byte == size as u8));
                         assert_eq!(found.segments[0].len(), size);
                     }
-                    Some((other, _)) => panic!("{other:?}"),
+                    Some((Some(failure), _)) => panic!("{failure:?}"),
                     None => assert!(!fits),
                 }
             }
@@ -262,7 +262,7 @@ mod tests {
         let mut earlier = AnswerWriter::new(&worker, 7);
         owner.start_bundle(9, 2);
         assert_eq!(worker.begin_call(7), None, "it belongs to the other bundle");
-        earlier.write(&Answer::Done, &payload(1)).unwrap();
+        earlier.write(&Ok(payload(1))).unwrap();
         let mut bundle = Bundle::new(vec!['a', 'b']);
         owner.update(&mut bundle);
         assert_eq!((bundle.unread(), bundle.running()), (0, None));

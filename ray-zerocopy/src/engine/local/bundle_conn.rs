@@ -3,8 +3,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::bundle::Failure;
 use super::conn_state::ConnState;
-use super::protocol::{Answer, Request};
+use super::protocol::Request;
 use super::worker_conn::{Collected, Shared, WorkerConn};
 use crate::engine::call::{Call, CallResult};
 use crate::engine::frame::Packet;
@@ -90,9 +91,9 @@ impl WorkerConn {
         while state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0) {
             let mut at = state.next_answer;
             match area.read_answer(&mut at, state.conn.next_answer()) {
-                Ok(Some((answer, payload))) => {
+                Ok(Some((failure, payload))) => {
                     let Some(call) = state.conn.take_answered() else { break };
-                    let result = self.result(&call, answer, payload);
+                    let result = self.result(&call, failure, payload);
                     collected.answered.push((call, result));
                 }
                 // Another packet follows, which `take_bundled` handles.
@@ -107,31 +108,15 @@ impl WorkerConn {
         collected
     }
 
-    /// Takes the call of the bundle whose answer was sent as a packet, and those before it. Returns `None`
-    /// in its place if that is not the next call to be answered.
-    pub(super) fn take_bundled(&self, serial: u64) -> (Collected, Option<Call>) {
+    /// Takes the call of the bundle whose answer is sent as a packet, and those before it. Returns `None` in
+    /// its place if the next answer is not sent as one, or is not that to call `serial`, if that is known.
+    pub(super) fn take_by_packet(&self, serial: Option<u64>) -> (Collected, Option<Call>) {
         let mut state = self.state.lock();
         let collected = self.collect_answers(&mut state);
-        if collected.broken.is_some() || state.conn.next_answer() != serial {
-            return (collected, None);
-        }
-        state.next_answer += 1;
-        let call = state.conn.take_answered();
-        (collected, call)
-    }
-
-    /// Takes the call of the bundle whose answer was sent as a packet that is lost. Returns `None` in its
-    /// place if there is no such answer.
-    pub(super) fn take_lost(&self) -> (Collected, Option<Call>) {
-        let mut state = self.state.lock();
-        let collected = self.collect_answers(&mut state);
-        let mut at = state.next_answer;
-        let is_by_packet = state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0)
-            && self
-                .connection
-                .shared()
-                .is_some_and(|area| matches!(area.read_answer(&mut at, state.conn.next_answer()), Ok(None)));
-        if !is_by_packet {
+        let (next, mut at) = (state.conn.next_answer(), state.next_answer);
+        let is_finished = state.conn.bundle().is_some_and(|bundle| bundle.unread() > 0);
+        let answer = self.connection.shared().map(|area| area.read_answer(&mut at, next));
+        if !is_finished || !matches!(answer, Some(Ok(None))) || serial.is_some_and(|serial| serial != next) {
             return (collected, None);
         }
         state.next_answer = at;
@@ -212,16 +197,10 @@ impl WorkerConn {
     }
 
     /// The result of a call, from its answer.
-    pub(super) fn result(&self, call: &Call, answer: Answer, payload: Incoming) -> CallResult {
-        match answer {
-            Answer::Failed(failure) => Err(failure.of(call.method, self.worker)),
-            _ => Ok(payload),
+    pub(super) fn result(&self, call: &Call, failure: Failure, payload: Incoming) -> CallResult {
+        match failure {
+            Some(failure) => Err(failure.of(call.method, self.worker)),
+            None => Ok(payload),
         }
     }
-}
-
-/// Takes a job apart if it is a bundle: the calls that the worker had begun, and the others.
-pub(super) fn begun_and_others(mut bundle: Bundle<Call>) -> (Vec<Call>, Vec<Call>) {
-    let others = bundle.take_unbegun();
-    (bundle.into_calls(), others)
 }

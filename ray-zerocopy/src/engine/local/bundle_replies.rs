@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bundle_conn::begun_and_others;
+use super::bundle::Failure;
 use super::dispatch::Dispatcher;
 use super::protocol::Answer;
 use super::replies::WorkerExit;
@@ -52,17 +52,8 @@ impl Dispatcher {
     ) -> Option<WorkerExit> {
         match answer {
             Answer::Answered => self.deliver(conn.collect()),
-            Answer::Done | Answer::Failed(_) => {
-                let (collected, call) = conn.take_bundled(serial);
-                let exit = self.deliver(collected);
-                let Some(call) = call else {
-                    let how = format!("it answered call {serial} out of turn, and was replaced");
-                    return exit.or_else(|| Some(WorkerExit::new(how)));
-                };
-                let result = conn.result(&call, answer, payload);
-                call.answer(result);
-                exit
-            }
+            Answer::Done => self.handle_result(conn, serial, None, payload),
+            Answer::Failed(failure) => self.handle_result(conn, serial, Some(failure), payload),
             Answer::Over => self.end_bundle(conn),
             Answer::Unreadable(reason) => {
                 self.handle_unreadable_request(conn, &reason);
@@ -72,10 +63,23 @@ impl Dispatcher {
         }
     }
 
+    /// Handles a result that was sent as a packet.
+    fn handle_result(&self, conn: &WorkerConn, serial: u64, failure: Failure, payload: Incoming) -> Option<WorkerExit> {
+        let (collected, call) = conn.take_by_packet(Some(serial));
+        let exit = self.deliver(collected);
+        let Some(call) = call else {
+            let how = format!("it answered call {serial} out of turn, and was replaced");
+            return exit.or_else(|| Some(WorkerExit::new(how)));
+        };
+        let result = conn.result(&call, failure, payload);
+        call.answer(result);
+        exit
+    }
+
     /// Handles that a result which was sent as a packet is lost. Only its call fails. Returns why the worker
     /// has to be replaced, if it has to.
     pub(super) fn handle_lost_result(&self, conn: &WorkerConn, part: CallPart, reason: &str) -> Option<WorkerExit> {
-        let (collected, call) = conn.take_lost();
+        let (collected, call) = conn.take_by_packet(None);
         let exit = self.deliver(collected);
         let Some(call) = call else {
             return exit
@@ -91,7 +95,7 @@ impl Dispatcher {
     fn handle_unreadable_request(&self, conn: &Arc<WorkerConn>, reason: &str) {
         let (withdrawn, has_begun) = conn.withdraw_all();
         if has_begun {
-            return self.put_back(withdrawn, Some(conn.worker.index));
+            return self.put_back(withdrawn, conn.worker.index);
         }
         drop(conn.take());
         for call in withdrawn.into_iter().rev() {
@@ -117,7 +121,7 @@ impl Dispatcher {
         let (collected, left) = conn.end_bundle();
         match left {
             Ok(left) => {
-                self.put_back(left, Some(conn.worker.index));
+                self.put_back(left, conn.worker.index);
                 self.send_next(conn);
                 self.deliver(collected)
             }
@@ -149,7 +153,7 @@ impl Dispatcher {
                 scheduler.only_runs(conn, look.deadline);
                 self.queue.wake_timer(&scheduler, look.deadline);
             }
-            (look.collected, scheduler.put_back(look.withdrawn, Some(conn.worker.index)))
+            (look.collected, scheduler.put_back(look.withdrawn, conn.worker.index))
         };
         self.finish_put_back(put_back);
         self.deliver(collected)
@@ -157,7 +161,7 @@ impl Dispatcher {
 
     /// Puts calls back into the queue, and sends them to workers that are idle. `from` is the worker that
     /// had them and has not begun them.
-    pub(super) fn put_back(&self, calls: Vec<Call>, from: Option<usize>) {
+    pub(super) fn put_back(&self, calls: Vec<Call>, from: usize) {
         let put_back = {
             let mut scheduler = self.queue.lock();
             let deadline = calls.iter().filter_map(QueuedCall::deadline).min();
@@ -185,18 +189,18 @@ impl Dispatcher {
     }
 
     /// Handles the end of a worker that ran a bundle. What it had finished has been collected.
-    pub(super) fn bundle_lost(&self, conn: &WorkerConn, bundle: Bundle<Call>, exit: &WorkerExit, is_expired: bool) {
+    pub(super) fn bundle_lost(&self, conn: &WorkerConn, mut bundle: Bundle<Call>, exit: &WorkerExit, is_expired: bool) {
         let has_begun = bundle.has_begun();
-        let (begun, others) = begun_and_others(bundle);
+        let others = bundle.take_unbegun();
         if has_begun {
-            self.put_back(others, Some(conn.worker.index));
+            self.put_back(others, conn.worker.index);
         } else {
             // As if it had not received them: none has begun. A limit ends that if they kill each worker.
             for call in others.into_iter().rev() {
                 self.retry_or_fail(conn.worker, call, WorkerExit { delivery: Delivery::NotReceived, ..exit.clone() });
             }
         }
-        for call in begun.into_iter().rev() {
+        for call in bundle.into_calls().into_iter().rev() {
             if is_expired && call.is_expired(now()) {
                 fail_expired(call, CallPhase::Running(conn.worker));
             } else {

@@ -140,7 +140,7 @@ impl Dispatcher {
                         // rest.
                         Job::Load(_) | Job::Forget(_) | Job::ShutDown => None,
                         Job::Bundle(calls) => {
-                            self.put_back(calls, Some(conn.worker.index));
+                            self.put_back(calls, conn.worker.index);
                             None
                         }
                     }
@@ -234,7 +234,7 @@ impl Dispatcher {
             let connections: Vec<_> = scheduler.connections().cloned().collect();
             for conn in connections {
                 // Under the lock, so that no later call of an actor overtakes them.
-                put_back.push(scheduler.put_back(conn.withdraw_cancelled(), Some(conn.worker.index)));
+                put_back.push(scheduler.put_back(conn.withdraw_cancelled(), conn.worker.index));
                 // Under the lock, so that the worker has no other call when the deadline is set.
                 if let Some(until) = conn.cancel() {
                     scheduler.running_until(conn.worker.index, until);

@@ -17,7 +17,7 @@ use super::shared_area::SharedArea;
 use crate::engine::frame::{encode_contiguous, parse};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::os::sys::shared_words::{WORD, read_bytes, write_bytes};
-use crate::tensor::align::ALIGN;
+use crate::tensor::align::aligned_with;
 
 /// Words before an item: the number of its bytes, and its own number.
 const HEAD: u64 = 2;
@@ -95,10 +95,8 @@ impl SharedArea {
         }
         let len = usize::try_from(len).map_err(|_| broken())?;
         // Copied before it is parsed, to memory that is aligned for tensors.
-        let mut buffer = vec![0; len + ALIGN];
-        let start = buffer.as_ptr().align_offset(ALIGN);
-        ring.read(reader.at + HEAD, &mut buffer[start..start + len]);
-        let (serial, item): (u64, _) = parse(&bytes::Bytes::from(buffer).slice(start..start + len))?;
+        let frame = aligned_with(len, |buffer| ring.read(reader.at + HEAD, buffer));
+        let (serial, item): (u64, _) = parse(&frame)?;
         // A worker that still has an earlier call, of which it could not read a packet, has another number.
         if serial != reader.serial || number != reader.next {
             return Err(broken());
@@ -138,7 +136,7 @@ impl SharedArea {
 
     /// Returns `true` if the owner waits for a packet, which the worker then has to send.
     pub(super) fn take_waiting_reader(&self) -> bool {
-        // A look that changes nothing comes first: most of the time, nobody waits.
+        // A load comes first, since it is cheaper than an exchange, and the owner seldom waits.
         self.reader_waits().load(Ordering::SeqCst) != 0 && self.reader_waits().swap(0, Ordering::SeqCst) != 0
     }
 

@@ -64,18 +64,13 @@ pub(super) fn run(
         inbox.end();
         // As after a single call: output is flushed before the result can be seen.
         drop(io::stdout().flush());
-        let nothing = Outgoing::default();
-        let written = match &result {
-            Ok(result) => answers.write(&Answer::Done, result),
-            Err(failure) => answers.write(&Answer::Failed(failure.clone()), &nothing),
-        };
-        match written {
+        match answers.write(&result) {
             Ok(true) if told.elapsed() < FLUSH => continue,
-            Ok(true) => answer(connection, first, &Answer::Answered, &nothing)?,
+            Ok(true) => answer(connection, first, &Answer::Answered, &Outgoing::default())?,
             Ok(false) => answer_call(connection, serial, result)?,
             Err(error) => {
                 let failure = MethodError::Wire { what: "the result".to_owned(), reason: error.to_string() };
-                if !answers.write(&Answer::Failed(failure.clone()), &nothing)? {
+                if !answers.write(&Err(failure.clone()))? {
                     answer_call(connection, serial, Err(failure))?;
                 }
             }

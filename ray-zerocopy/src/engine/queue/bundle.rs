@@ -178,34 +178,36 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
             0 => (&mut self.queue, share),
             pinned => (&mut slot.pinned, pinned),
         };
-        let first = queue.pop_front()?;
+        let mut first = queue.pop_front()?;
+        *first.attempts().made += 1;
+        slot.deadline = first.deadline();
+        if !W::TAKES_BUNDLES {
+            return Some(Job::Call(first));
+        }
+        let now = now();
+        slot.pace.end(now);
+        let most = share.min(MAX_CALLS).min(slot.pace.fitting());
+        let key = first.program_key();
+        let size = |call: &C| call.bundled_size().filter(|size| *size <= MAX_CALL_BYTES);
+        let bytes_of_first = size(&first).filter(|_| slot.loaded.contains_key(&key));
         let mut calls = vec![first];
-        if W::TAKES_BUNDLES {
-            let now = now();
-            slot.pace.end(now);
-            let most = share.min(MAX_CALLS).min(slot.pace.fitting());
-            let key = calls[0].program_key();
-            let size = |call: &C| call.bundled_size().filter(|size| *size <= MAX_CALL_BYTES);
-            if let Some(mut bytes) = size(&calls[0]).filter(|_| slot.loaded.contains_key(&key)) {
-                let mut fits = |call: &C| match size(call) {
-                    Some(size) if call.program_key() == key && bytes + size <= MAX_BYTES => {
-                        bytes += size;
-                        true
-                    }
-                    _ => false,
-                };
-                while calls.len() < most
-                    && let Some(call) = queue.pop_front_if(|call| fits(call))
-                {
-                    calls.push(call);
+        if let Some(mut bytes) = bytes_of_first {
+            let mut fits = |call: &C| match size(call) {
+                Some(size) if call.program_key() == key && bytes + size <= MAX_BYTES => {
+                    bytes += size;
+                    true
                 }
+                _ => false,
+            };
+            while calls.len() < most
+                && let Some(mut call) = queue.pop_front_if(|call| fits(call))
+            {
+                *call.attempts().made += 1;
+                slot.deadline = slot.deadline.into_iter().chain(call.deadline()).min();
+                calls.push(call);
             }
-            slot.pace.begin(now, calls.len());
         }
-        for call in &mut calls {
-            *call.attempts().made += 1;
-        }
-        slot.deadline = calls.iter().filter_map(QueuedCall::deadline).min();
+        slot.pace.begin(now, calls.len());
         match calls.len() {
             1 => calls.pop().map(Job::Call),
             _ => Some(Job::Bundle(calls)),
@@ -213,20 +215,16 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     }
 
     /// Puts calls back to the front of the queues from which they were assigned, in their order, and
-    /// assigns them to idle workers. A worker that had them has not begun them, so their attempts do not
-    /// count: `from` is its index.
-    pub(in crate::engine) fn put_back(&mut self, calls: Vec<C>, from: Option<usize>) -> PutBack<C, W> {
+    /// assigns them to idle workers. Worker `from` had them and has not begun them, so their attempts do not
+    /// count.
+    pub(in crate::engine) fn put_back(&mut self, calls: Vec<C>, from: usize) -> PutBack<C, W> {
         let mut result = PutBack { stranded: Vec::new(), assignments: Vec::new(), unread: None, has_woken: false };
         if calls.is_empty() {
             return result;
         }
-        if let Some(slot) = from.and_then(|index| self.slots.get_mut(index)) {
-            slot.pace.returned(calls.len());
-        }
+        self.slots[from].pace.returned(calls.len());
         for mut call in calls.into_iter().rev() {
-            if from.is_some() {
-                call.attempts().refund();
-            }
+            call.attempts().refund();
             result.stranded.extend(self.put_back_one(call).err());
         }
         result.assignments.extend(std::iter::from_fn(|| self.assign()));

@@ -90,7 +90,7 @@ fn attempts_of_calls_that_have_not_begun_do_not_count() {
     assert_eq!((bundle.running().unwrap().id, bundle.unread()), (1, 1));
     let left = bundle.take_unbegun();
     assert!(left.iter().all(|call| call.made == 1));
-    let put_back = scheduler.put_back(left, Some(0));
+    let put_back = scheduler.put_back(left, 0);
     assert!(put_back.stranded.is_empty() && put_back.assignments.is_empty());
     let again = calls(scheduler.next_job(&conns[0]));
     assert!(again.iter().map(|call| (call.id, call.made)).eq([(2, 1), (3, 1)]));

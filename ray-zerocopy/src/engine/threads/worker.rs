@@ -75,7 +75,7 @@ impl WorkerThread {
                 // A thread takes the next call as fast as one of a bundle.
                 Job::Bundle(calls) => {
                     let index = self.mailbox.worker.index;
-                    let put_back = self.shared.queue.lock().put_back(calls, Some(index));
+                    let put_back = self.shared.queue.lock().put_back(calls, index);
                     put_back.assignments.into_iter().for_each(|assignment| self.shared.send(assignment));
                     put_back.stranded.into_iter().for_each(fail_shut_down);
                 }

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `FREE` | the reader, when it has dropped a message; the writer, for a message that it has not sent | the writer may write |
 //! | `USED` | the writer, when it has written a message | the reader may read |
-//! | `GIVEN_UP` | the reader, if it cannot read the segment, or cannot know that nobody reads it any more | the writer does not write to it again |
+//! | `GIVEN_UP` | the reader, if it could not map the segment, or a fork of it may still read the message | the writer does not write to it again |
 //! | `DROPPED` | the writer, when it no longer has the segment | the reader unmaps it |
 
 use std::io;
@@ -114,7 +114,7 @@ impl WriterSlot {
             start.checked_add(bytes.len()).filter(|&end| end <= map.len())?;
             // SAFETY: `start .. start + bytes.len()` is within the mapping, which is writable and lives as
             // long as `map`, and whose size the memfd always has. No other thread of this process writes
-            // to it, since it is borrowed exclusively. Nobody reads it: the state is `FREE`, which is
+            // to it, since it is borrowed exclusively. No process reads it: the state is `FREE`, which is
             // stored in two cases. The last message was not sent (`Claim`); or the `Lease` of the last one
             // has been dropped, and neither the reader nor a fork of it has a slice of the message. This
             // thread has read that with `Acquire`, and it was stored with `Release`, so every access

@@ -4,11 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::item_ring::ItemReader;
-use super::protocol::Answer;
 use super::transport::SharedSocket;
 use crate::engine::message::Incoming;
 use crate::engine::queue::bundle::Bundle;
+use crate::engine::served::MethodError;
 use crate::os::sync::Mutex;
+
+pub(super) type Failure = Option<MethodError>;
 
 #[derive(Default)]
 struct Progress {
@@ -66,9 +68,9 @@ impl SharedArea {
         bundle.progress(progress.begun, progress.done);
     }
 
-    pub(super) fn read_answer(&self, at: &mut usize, _serial: u64) -> io::Result<Option<(Answer, Incoming)>> {
+    pub(super) fn read_answer(&self, at: &mut usize, _serial: u64) -> io::Result<Option<(Failure, Incoming)>> {
         *at += 1;
-        Ok(Some((Answer::Done, Incoming)))
+        Ok(Some((None, Incoming)))
     }
 
     /// Begins the next call. Returns `false` if there is none left.

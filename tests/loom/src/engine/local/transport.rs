@@ -154,13 +154,13 @@ impl Connection {
                     return Ok(());
                 }
             },
-            Request::Bundle { .. } => match self.run_bundle(&mut socket) {
-                true => Answer::Over,
-                false => {
+            Request::Bundle { .. } => {
+                if !self.run_bundle(&mut socket) {
                     self.0.1.notify_all();
                     return Ok(());
                 }
-            },
+                Answer::Over
+            }
             Request::Wake => return Ok(()),
             Request::ShutDown => {
                 socket.has_ended = true;
