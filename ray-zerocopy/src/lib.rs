@@ -127,6 +127,7 @@ mod device;
 pub mod engine;
 pub mod error;
 mod fuzz;
+mod holder;
 pub mod jit;
 mod os;
 mod panics;

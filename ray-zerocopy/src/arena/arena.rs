@@ -1,5 +1,6 @@
 //! An open arena: mapped memory with a validated table of contents.
 
+use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -48,9 +49,41 @@ pub(super) struct Inner {
     /// The pages of the regions, and the memory policies applied to them.
     memory: memory::Regions,
     read_index: Index,
+    /// Values that are dropped with the arena.
+    guards: Mutex<Vec<Box<dyn Any + Send>>>,
+}
+
+/// A handle that does not keep the arena.
+pub(crate) struct WeakArena(Weak<Inner>);
+
+impl WeakArena {
+    /// Returns the arena, or `None` if its last handle has been dropped.
+    pub(crate) fn upgrade(&self) -> Option<Arena> {
+        self.0.upgrade().map(Arena)
+    }
+
+    /// Returns `true` if the last handle of the arena has been dropped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+
+    /// Returns `true` if this is a handle of the same mapping.
+    pub(crate) fn is(&self, arena: &Arena) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&arena.0))
+    }
 }
 
 impl Arena {
+    /// Returns a handle that does not keep the arena.
+    pub(crate) fn downgrade(&self) -> WeakArena {
+        WeakArena(Arc::downgrade(&self.0))
+    }
+
+    /// Drops a value when the last handle of this arena is dropped.
+    pub(crate) fn on_drop(&self, guard: impl Any + Send) {
+        self.0.guards.lock().push(Box::new(guard));
+    }
+
     /// Opens the arena in a sealed memfd. Checks the seals, the manifest and the location of each
     /// entry. The weights are checked by [`verify`](Self::verify).
     ///
@@ -73,7 +106,7 @@ impl Arena {
             let stored = regions.iter().any(|region| region.pages.is_none());
             let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
             let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
-            Ok(Self(Arc::new(Inner { regions, memory, read_index })))
+            Ok(Self(Arc::new(Inner { regions, memory, read_index, guards: Mutex::default() })))
         } else {
             Err(ArenaError::NotAnArena(format!(
                 "it borrows from {} files, which are not the {} files that were received",

@@ -10,6 +10,7 @@ pub(crate) mod call;
 pub(crate) mod checkpoint;
 pub(crate) mod device;
 pub(crate) mod graph;
+pub(crate) mod holder;
 pub(crate) mod load;
 #[cfg(feature = "ray")]
 pub(crate) mod ray;
@@ -24,6 +25,7 @@ pub use self::arena::ArenaError;
 pub use self::call::{CallPart, CallPhase, StartError};
 pub use self::checkpoint::CheckpointError;
 pub use self::device::DeviceError;
+pub use self::holder::HolderError;
 pub use self::load::LoadError;
 pub use self::report::ReportError;
 pub use self::share::ShareError;
@@ -79,6 +81,9 @@ pub enum Error {
     /// A wrapper could not be exported, or a ticket could not be opened.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// An arena could not be found by content, or kept for others.
+    #[error(transparent)]
+    Holder(#[from] HolderError),
     /// A report could not be made.
     #[error(transparent)]
     Report(#[from] ReportError),

@@ -17,6 +17,7 @@ pub(crate) mod path;
 pub(crate) mod rebuild;
 pub(crate) mod share;
 pub(crate) mod share_from;
+pub(crate) mod summary;
 pub(crate) mod walk;
 
 use self::attach::Attacher;

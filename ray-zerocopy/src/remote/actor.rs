@@ -13,13 +13,14 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
-use crate::engine::local::{Machine, broker};
+use crate::engine::local::Machine;
 use crate::engine::pool_size::PoolSize;
 use crate::engine::served::Prewarm;
 use crate::engine::settings::{Cores, Settings};
 use crate::error::Result;
 use crate::error::device::DeviceError;
 use crate::error::ticket::TicketError;
+use crate::holder;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -313,7 +314,7 @@ impl<P: Root> ActorWrapper<P> {
 
     /// Fetches the arena of a ticket and wraps it.
     pub(super) fn redeem(ticket: &TicketData) -> Result<Self, TicketError> {
-        let arena = broker::fetch(&ticket.ticket)?;
+        let arena = holder::ticket::fetch(&ticket.ticket)?;
         if arena.id() != ticket.arena {
             let (expected, found) = (ticket.arena.to_string(), arena.id().to_string());
             return Err(TicketError::OtherArena { expected, found });
@@ -332,7 +333,7 @@ impl<P: Root> ActorWrapper<P> {
     /// Revokes the tickets that were exported or serialised. Tickets that have not been opened by
     /// now are void, and this process no longer keeps the arena for them.
     pub fn withdraw(&self) {
-        broker::withdraw(&self.arena);
+        holder::ticket::withdraw(&self.arena);
     }
 }
 
@@ -372,7 +373,7 @@ impl<P> ActorWrapper<P> {
     /// If the socket cannot be made, or the arena lies in Ray's object store.
     pub fn export(&self) -> Result<Ticket<P>, TicketError> {
         Ok(Ticket::new(TicketData {
-            ticket: broker::offer(&self.arena)?,
+            ticket: holder::ticket::offer(&self.arena)?,
             arena: self.arena.id(),
             device: self.device.to_string(),
             strict: self.strict,

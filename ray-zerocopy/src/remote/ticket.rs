@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::actor::ActorWrapper;
 use crate::arena::manifest::ArenaId;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::engine::local::broker;
 use crate::error::ticket::TicketError;
+use crate::holder;
 use crate::pipeline::rebuild::Root;
 
 /// An exported [`ActorWrapper`]: plain data, for a process of the same machine and user. See
@@ -43,7 +43,7 @@ pub struct Ticket<P> {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename = "Handle")]
 pub(super) struct TicketData {
-    pub ticket: broker::Ticket,
+    pub ticket: holder::ticket::Ticket,
     pub arena: ArenaId,
     pub device: String,
     pub strict: bool,

@@ -24,14 +24,12 @@
 //! | `bundle`, `item_ring` | what both say there about several small calls, and the items of a stream |
 //! | `recycled` | memory of large messages that is used again |
 //! | `transport`, `protocol` | packets between owner and worker, and the messages in them |
-//! | `broker` | sends arenas to processes that are not workers of this one |
 //!
 //! The files from `conn_state` to `supervisor`, and those of `queue`, take their locks from
 //! `os::sync`. They are compiled a second time for the model checker `loom`, with a simulated
 //! socket and process: see `tests/loom`.
 
 mod admission;
-pub(crate) mod broker;
 mod bundle;
 mod bundle_conn;
 mod bundle_replies;

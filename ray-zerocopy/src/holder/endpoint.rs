@@ -1,0 +1,288 @@
+//! The endpoint of this process: the socket on which it hands arenas to other processes.
+//!
+//! One thread serves all clients. It starts when this process first has something to hand out. A
+//! client must run as the same user, which the kernel reports. The answer is the memfd, over
+//! SCM_RIGHTS.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::client::HeldArena;
+use super::folder::Folder;
+use super::key::Key;
+use super::ticket::Secret;
+use crate::arena::arena::{Arena, WeakArena};
+use crate::arena::handle::Handle;
+use crate::engine::local::transport::Connection;
+use crate::engine::message::Outgoing;
+use crate::error::holder::HolderError;
+use crate::os::per_process::PerProcess;
+use crate::os::sync::Mutex;
+use crate::os::sys::peer::peer;
+use crate::os::sys::process_id::process_id;
+
+/// Time that a client may take to send its request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause of the listener after an error.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Number of attempts to create a socket in a folder that another process may remove meanwhile.
+const ATTEMPTS: usize = 10;
+
+/// Client → endpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// The arena of a ticket.
+    Ticket(Secret),
+    /// The arena of a key.
+    Find(Key),
+    /// What the process holds.
+    List,
+    /// The process no longer keeps the arena of a key for others.
+    Release(Key),
+}
+
+/// Endpoint → client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// The arena, whose file descriptors are sent with the answer.
+    Here(Handle),
+    /// Why the process does not send it.
+    Refused(String),
+    Held(Vec<HeldArena>),
+    Released,
+}
+
+/// What this process hands out, and the socket on which it does so.
+#[derive(Default)]
+pub(super) struct Endpoint {
+    pub(super) tickets: Mutex<HashMap<Secret, Arena>>,
+    offers: Mutex<HashMap<Key, Offer>>,
+    listening: Mutex<Option<Listening>>,
+}
+
+/// An arena that is found by its key.
+struct Offer {
+    arena: WeakArena,
+    /// What it was made from.
+    source: String,
+    /// The arena itself, if this process keeps it for others.
+    kept: Option<Arena>,
+    since: SystemTime,
+    /// When it was last handed out.
+    used: Instant,
+}
+
+/// The socket on which a process listens.
+#[derive(Debug, Clone)]
+pub(super) struct Listening {
+    pub(super) folder: Folder,
+    /// The socket's name in the folder.
+    pub(super) name: String,
+}
+
+static ENDPOINT: PerProcess<Endpoint> = PerProcess::new();
+
+/// The endpoint of this process. It does not listen before [`listening`](Endpoint::listening).
+pub(super) fn endpoint() -> &'static Endpoint {
+    ENDPOINT.get()
+}
+
+/// The endpoint of this process, if it has been used.
+pub(super) fn existing() -> Option<&'static Endpoint> {
+    ENDPOINT.existing()
+}
+
+impl Endpoint {
+    /// Returns the socket of this process. Opens one if there is none, or if it has been removed:
+    /// `XDG_RUNTIME_DIR` is removed when the user logs out.
+    pub(super) fn listening(&'static self) -> Result<Listening, HolderError> {
+        let mut listening = self.listening.lock();
+        match &*listening {
+            Some(listening) if listening.folder.socket(&listening.name).exists() => Ok(listening.clone()),
+            // Errors are not cached: the next call may succeed.
+            _ => Ok(listening.insert(open()?).clone()),
+        }
+    }
+
+    /// Offers an arena to the processes that ask for its key, as long as this process has it.
+    pub(super) fn offer(&'static self, key: Key, source: &str, arena: &Arena) -> Result<(), HolderError> {
+        let Listening { folder, name } = self.listening()?;
+        let (since, used) = (SystemTime::now(), Instant::now());
+        let offer = Offer { arena: arena.downgrade(), source: source.to_owned(), kept: None, since, used };
+        let mut offers = self.offers.lock();
+        // The arena that is offered already may be kept for others.
+        if offers.get(&key).is_none_or(|known| !known.arena.is(arena)) {
+            offers.insert(key, offer);
+            arena.on_drop(Withdrawal { key, process: process_id() });
+        }
+        let path = folder.offer(&key, &name);
+        File::create(&path).map(drop).map_err(|error| HolderError::folder(&path, &error))
+    }
+
+    /// Returns the arena of a key, if this process has it.
+    pub(super) fn own(&self, key: &Key) -> Option<Arena> {
+        self.offers.lock().get(key)?.arena.upgrade()
+    }
+
+    /// Keeps the arena of a key until [`release`](Self::release). It must be offered.
+    pub(super) fn keep(&self, key: &Key, arena: &Arena) {
+        if let Some(offer) = self.offers.lock().get_mut(key) {
+            offer.kept = Some(arena.clone());
+        }
+    }
+
+    /// Stops keeping the arena of a key. Returns `false` if it is not kept.
+    pub(super) fn release(&self, key: &Key) -> bool {
+        let kept = self.offers.lock().get_mut(key).and_then(|offer| offer.kept.take());
+        // Dropped without the lock, which its destructor takes.
+        kept.is_some()
+    }
+
+    /// The arenas that are kept, each with its size and the time since its last use.
+    pub(super) fn kept(&self) -> Vec<(Key, u64, Instant)> {
+        let offers = self.offers.lock();
+        offers.iter().filter_map(|(key, offer)| Some((*key, offer.kept.as_ref()?.size_bytes(), offer.used))).collect()
+    }
+
+    /// What this process holds.
+    pub(super) fn held(&self) -> Vec<HeldArena> {
+        let offers: Vec<_> = {
+            let offers = self.offers.lock();
+            let held = |(key, offer): (&Key, &Offer)| {
+                Some((*key, offer.arena.upgrade()?, offer.source.clone(), offer.kept.is_some(), offer.since))
+            };
+            offers.iter().filter_map(held).collect()
+        };
+        // The last handle of an arena may be dropped here, which takes the lock.
+        let held = |(key, arena, source, is_kept, since): (Key, Arena, String, bool, SystemTime)| HeldArena {
+            key,
+            id: arena.id(),
+            source,
+            pipeline: arena.pipeline().to_owned(),
+            bytes: arena.size_bytes(),
+            pid: std::process::id(),
+            is_kept,
+            since,
+        };
+        offers.into_iter().map(held).collect()
+    }
+
+    fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        if peer(&stream)?.uid != geteuid().as_raw() {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let connection = Connection::from_fd(OwnedFd::from(stream));
+        let Some(asked) = connection.receive::<Request>()? else { return Ok(()) };
+        let arena = match &asked.message {
+            Request::Ticket(secret) => self.tickets.lock().get(secret).cloned(),
+            Request::Find(key) => self.hand_out(key),
+            Request::List => return answer(&connection, &Answer::Held(self.held())),
+            Request::Release(key) => {
+                let refused = || Answer::Refused("it does not keep this arena for others".to_owned());
+                return answer(&connection, &if self.release(key) { Answer::Released } else { refused() });
+            }
+        };
+        let Some(arena) = arena else {
+            let reason = match asked.message {
+                Request::Ticket(_) => "it does not know the secret; the wrapper may have been withdrawn",
+                _ => "it no longer has the arena",
+            };
+            return answer(&connection, &Answer::Refused(reason.to_owned()));
+        };
+        connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds())
+    }
+
+    fn hand_out(&self, key: &Key) -> Option<Arena> {
+        let mut offers = self.offers.lock();
+        let offer = offers.get_mut(key)?;
+        offer.used = Instant::now();
+        offer.arena.upgrade()
+    }
+}
+
+fn answer(connection: &Connection, answer: &Answer) -> io::Result<()> {
+    connection.send(answer, &Outgoing::default(), &[])
+}
+
+/// Withdraws the offer of an arena when the last handle of the arena is dropped in this process.
+struct Withdrawal {
+    key: Key,
+    /// A fork has a copy of this, and no endpoint.
+    process: u32,
+}
+
+impl Drop for Withdrawal {
+    fn drop(&mut self) {
+        let Some(endpoint) = existing().filter(|_| self.process == process_id()) else { return };
+        let mut offers = endpoint.offers.lock();
+        // The key may be offered with another arena since.
+        if offers.get(&self.key).is_some_and(|offer| offer.arena.is_gone()) {
+            offers.remove(&self.key);
+            if let Some(Listening { folder, name }) = &*endpoint.listening.lock() {
+                let _ = fs::remove_file(folder.offer(&self.key, name));
+            }
+        }
+    }
+}
+
+fn open() -> Result<Listening, HolderError> {
+    let random = super::ticket::random().map_err(|error| HolderError::Endpoint { reason: error.to_string() })?;
+    let random: String = random[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = format!("{}-{random}", std::process::id());
+    let (folder, listener) = bind(&name)?;
+    folder.sweep();
+    let endpoint = endpoint();
+    let thread = std::thread::Builder::new().name("ray-zerocopy broker".to_owned());
+    let spawned = thread.spawn(move || {
+        loop {
+            match listener.accept() {
+                // A client that breaks the protocol harms only itself: the next one is served.
+                Ok((stream, _)) => drop(endpoint.serve(stream)),
+                // Most likely no descriptor is free, and an immediate retry would fail again. The
+                // client waits.
+                Err(_) => std::thread::sleep(PAUSE),
+            }
+        }
+    });
+    spawned.map_err(|error| HolderError::Endpoint { reason: format!("its thread cannot be started: {error}") })?;
+    // If this fails, the `sweep` of another process removes the files.
+    let _tidied = crate::os::sys::atexit::at_exit(tidy);
+    Ok(Listening { folder, name })
+}
+
+/// Creates a socket in the folder. It gets its name when this process listens on it, so that others
+/// do not take it for that of a killed process.
+fn bind(name: &str) -> Result<(Folder, UnixListener), HolderError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let folder = Folder::open()?;
+        let hidden = folder.socket(&format!(".{name}"));
+        let bound = UnixListener::bind(&hidden).and_then(|listener| {
+            fs::rename(&hidden, folder.socket(name)).inspect_err(|_| drop(fs::remove_file(&hidden)))?;
+            Ok(listener)
+        });
+        match bound {
+            Ok(listener) => return Ok((folder, listener)),
+            // The last other process has removed the folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS => {}
+            Err(error) => return Err(HolderError::folder(&hidden, &error)),
+        }
+    }
+}
+
+extern "C" fn tidy() {
+    let Some(endpoint) = existing() else { return };
+    if let Some(Listening { folder, name }) = &*endpoint.listening.lock() {
+        folder.remove_endpoint(name);
+        folder.remove_if_empty();
+    }
+}

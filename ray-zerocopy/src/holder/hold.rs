@@ -1,0 +1,122 @@
+//! Keeping arenas for other programs, up to a limit of memory.
+
+use std::path::Path;
+
+use super::endpoint::{Endpoint, endpoint};
+use super::key::Key;
+use super::shared::{of_file, path_of};
+use crate::arena::arena::Arena;
+use crate::arena::file::ArenaFile;
+use crate::arena::io::Progress;
+use crate::error::holder::HolderError;
+
+/// Keeps arenas for other programs, as long as this process runs.
+///
+/// Without a holder, an arena exists as long as any process uses it. A process that keeps it spares the
+/// next program the making. `rzc hold` is such a process; a service that starts first can be one, too.
+///
+/// ```
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+/// # use ray_zerocopy::{Arena, Pipeline, share};
+/// use ray_zerocopy::arena::{Holder, held};
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("model.bpk");
+/// # share(&Model::new(&Device::flex()))?.save(&path)?;
+///
+/// let holder = Holder::builder().limit(8 << 30).build();
+/// holder.keep(&path, |progress| eprintln!("{progress:?}"))?;
+/// assert!(held()?.iter().any(|arena| arena.is_kept && arena.source == path.to_str().unwrap()));
+/// assert!(holder.release(&path)?);
+/// # Ok::<(), ray_zerocopy::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Holder {
+    limit: u64,
+    evict: bool,
+}
+
+/// Builds a [`Holder`].
+#[derive(Debug, Clone)]
+#[must_use = "it keeps nothing before `build`"]
+pub struct HolderBuilder {
+    limit: u64,
+    evict: bool,
+}
+
+impl HolderBuilder {
+    /// Sets the most that may be kept, in bytes. Default: no limit.
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Lets the arenas go that were handed out least recently, if a new one does not fit the limit. By
+    /// default that is an error.
+    pub fn evict(mut self, evict: bool) -> Self {
+        self.evict = evict;
+        self
+    }
+
+    /// Builds it.
+    pub fn build(self) -> Holder {
+        Holder { limit: self.limit, evict: self.evict }
+    }
+}
+
+impl Holder {
+    /// A holder without a limit, to be changed.
+    pub fn builder() -> HolderBuilder {
+        HolderBuilder { limit: u64::MAX, evict: false }
+    }
+
+    /// Finds or makes the arena of a saved one, and keeps it. Programs get it with
+    /// [`Arena::shared`] and the same content, from a file of any path. Reports progress in bytes if
+    /// this process makes the arena.
+    ///
+    /// # Errors
+    /// If the file is not a saved arena or is corrupted, or the arena does not fit the limit.
+    pub fn keep(&self, path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Arena, HolderError> {
+        let path = path.as_ref();
+        let file = ArenaFile::open(path)?;
+        let (key, source, endpoint) = (Key::of_arena(file.id()), path_of(path), endpoint());
+        if !endpoint.kept().iter().any(|(known, ..)| *known == key) {
+            self.make_room(endpoint, file.size_bytes(), &source)?;
+        }
+        let arena = of_file(&file, path, &mut progress)?;
+        endpoint.keep(&key, &arena);
+        Ok(arena)
+    }
+
+    /// Stops keeping the arena of a saved one. Its memory returns when no process uses it any more.
+    /// Returns `false` if it was not kept.
+    ///
+    /// # Errors
+    /// If the file is not a saved arena.
+    pub fn release(&self, path: impl AsRef<Path>) -> Result<bool, HolderError> {
+        Ok(endpoint().release(&Key::of_arena(ArenaFile::open(path)?.id())))
+    }
+
+    /// Lets arenas go until another one fits the limit.
+    fn make_room(&self, endpoint: &Endpoint, bytes: u64, source: &str) -> Result<(), HolderError> {
+        let mut kept = endpoint.kept();
+        kept.sort_by_key(|(.., used)| *used);
+        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        let too_much = |total: u64| total.saturating_add(bytes) > self.limit;
+        let limit = |kept| HolderError::Limit { source_of: source.to_owned(), bytes, kept, limit: self.limit };
+        if bytes > self.limit || (too_much(total) && !self.evict) {
+            return Err(limit(total));
+        }
+        for (key, bytes, _) in kept {
+            if !too_much(total) {
+                break;
+            }
+            endpoint.release(&key);
+            total -= bytes;
+        }
+        Ok(())
+    }
+}

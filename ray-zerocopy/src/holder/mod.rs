@@ -1,0 +1,34 @@
+//! Holders: processes that keep an arena and hand it to other processes of the same user.
+//!
+//! A program finds an arena by what it was made from: a file and what was done to it, or a name. The
+//! first program that asks makes the arena, and all others get the same memory, whether they have a
+//! common parent or not. Each of them holds it from then on, so it outlives the process that made it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `shared` | `Arena::shared`: finds an arena, or makes it |
+//! | `source` | what an arena is made from |
+//! | `key` | identifies a source, and what is done to it |
+//! | `making` | lets one process make the arena of a key while others wait |
+//! | `folder` | the user's private folder, and what is in it |
+//! | `endpoint` | the socket on which a process answers others |
+//! | `client` | asks the endpoints of other processes |
+//! | `ticket` | arenas that are found by a secret instead, for exported wrappers |
+//! | `hold` | keeps arenas for other programs, up to a limit of memory |
+//!
+//! Both sides of a connection belong to the same user, as the kernel reports it (`SO_PEERCRED`).
+
+mod client;
+mod endpoint;
+mod folder;
+pub(crate) mod hold;
+mod key;
+mod making;
+mod shared;
+pub(crate) mod source;
+pub(crate) mod ticket;
+
+pub use self::client::HeldArena;
+pub use self::client::held;
+pub use self::hold::{Holder, HolderBuilder};
+pub use self::source::SharedSource;
