@@ -35,6 +35,7 @@ chapters! {
     plain_ray "plain-ray.md"
     memory_model "memory-model.md"
     files "files.md"
+    holders "holders.md"
     rzc "rzc.md"
     devices "devices.md"
     benchmarks "benchmarks.md"

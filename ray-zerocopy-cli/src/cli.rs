@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Verify(Verify),
     Ps(Ps),
+    Hold(Hold),
+    Drop(Drop),
     Diff(Diff),
     Run(Run),
     Graph(Graph),
@@ -169,7 +171,7 @@ impl Source {
     }
 }
 
-/// Show which processes map which arena, their memory, and what sharing saves
+/// Show which processes map which arena, their memory, what sharing saves, and who holds what
 ///
 /// Examines the processes of this user, or all processes for root. The figures are the kernel's:
 /// shared is the arena's Rss, private is Anonymous, saved is the arena's Rss minus its Pss.
@@ -182,6 +184,39 @@ pub(crate) struct Ps {
     /// Print one JSON object, for programs; with --watch one on each line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Keep arenas in memory for other programs, until Ctrl-C or SIGTERM
+///
+/// Programs of this user that open one of the files with `Arena::shared`, or a file of the same
+/// content, get this memory instead of a copy of their own. Without a holder, an arena ends with the
+/// last program that uses it. `rzc ps` shows who holds what, and `rzc drop` lets an arena go.
+///
+///     rzc hold minilm.bpk vad.rzg --limit 8G
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Hold {
+    /// The files: saved arenas, packed checkpoints, graphs
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// The most that may be kept: `512M`, `8G`; by default there is no limit
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub limit: Option<u64>,
+    /// If a file does not fit the limit, let the arena go that was least recently asked for
+    #[arg(long)]
+    pub evict: bool,
+}
+
+/// Let arenas go that `rzc hold` keeps
+///
+/// Their memory returns when no program uses them any more.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Drop {
+    /// The files, or the first digits of the ids that `rzc ps` shows
+    #[arg(required = true, value_name = "FILE|ID", value_hint = ValueHint::FilePath)]
+    pub arenas: Vec<String>,
 }
 
 /// Compare the tensors of two files
@@ -337,6 +372,20 @@ fn fuse(text: &str) -> Result<(Vec<String>, String), String> {
     }
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B').to_ascii_uppercase().as_str() {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("a size is expected, as in `512M` or `8G`".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "a size is expected, as in `512M` or `8G`".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "it is too large".to_owned())
+}
+
 fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('=') || text.ends_with('=') {
         return Err("NAME=FILE is expected, or FILE alone".to_owned());
@@ -353,7 +402,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Arguments, fuse, not_empty, rename, seconds, split};
+    use super::{Arguments, bytes, fuse, not_empty, rename, seconds, split};
 
     #[test]
     fn command_is_valid() {
@@ -371,6 +420,8 @@ mod tests {
         assert!(["a", "a=", "a=b,", "=b"].iter().all(|text| split(text).is_err()));
         assert!(["a", "a=", "a,=b", "=b"].iter().all(|text| fuse(text).is_err()));
         assert!(not_empty("a=b=c").is_ok() && ["", "=a", "a="].iter().all(|text| not_empty(text).is_err()));
+        assert_eq!((bytes("17"), bytes("8G"), bytes("1MiB")), (Ok(17), Ok(8 << 30), Ok(1 << 20)));
+        assert!(["", "G", "1x", "-1", "1.5G", "99999999T"].iter().all(|text| bytes(text).is_err()));
         assert_eq!(seconds("0.5"), Ok(0.5));
         assert!(["0", "-1", "nan", "inf", "x", "1e9"].iter().all(|text| seconds(text).is_err()));
     }

@@ -33,11 +33,8 @@ pub(crate) fn write(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()
 /// Most file systems support unnamed files (`O_TMPFILE`), which the kernel removes. The handlers
 /// are for the others.
 pub(crate) fn remove_incomplete_on_signals() -> Result<()> {
-    let ignored = ignored();
-    // Signals that are ignored, as under `nohup`, stay ignored.
-    let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & 1 << (signal - 1) == 0);
     let start = || -> io::Result<()> {
-        let mut signals = Signals::new(wanted)?;
+        let mut signals = Signals::new(not_ignored(&[SIGHUP, SIGINT, SIGQUIT, SIGTERM]))?;
         thread::Builder::new().name("rzc signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 remove_temporaries();
@@ -48,6 +45,12 @@ pub(crate) fn remove_incomplete_on_signals() -> Result<()> {
         Ok(())
     };
     start().context("signals cannot be handled")
+}
+
+/// Returns those of the signals that are not ignored since the program was started, as under `nohup`.
+pub(crate) fn not_ignored(signals: &[i32]) -> Vec<i32> {
+    let ignored = ignored();
+    signals.iter().copied().filter(|signal| ignored & 1 << (signal - 1) == 0).collect()
 }
 
 /// Returns the signals that are ignored since the program was started, as a bit mask.

@@ -10,10 +10,10 @@ use std::process::Stdio;
 
 use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
-use ray_zerocopy::share;
+use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 10] =
-    ["pack", "inspect", "verify", "ps", "diff", "run", "graph", "worker", "completions", "man"];
+const COMMANDS: [&str; 12] =
+    ["pack", "inspect", "verify", "ps", "hold", "drop", "diff", "run", "graph", "worker", "completions", "man"];
 
 /// Field names are stable: new ones may be added here, but none may be removed.
 #[test]
@@ -21,7 +21,7 @@ fn the_fields_of_json_are_these() {
     let folder = Folder::new();
     let file = folder.safetensors("model.safetensors", &checkpoint());
     let arena = folder.arena("arena.bpk", 8);
-    let held = share(&Model::of(8, &Device::flex())).unwrap();
+    let held = (share(&Model::of(8, &Device::flex())).unwrap(), Arena::shared_file(&arena, |_| ()).unwrap());
     let is = |arguments: &[&str], expected: &str| {
         let done = rzc(arguments);
         let found = fields(&done.json()).into_iter().collect::<Vec<_>>().join(" ");
@@ -51,8 +51,8 @@ fn the_fields_of_json_are_these() {
         "arenas arenas.bytes arenas.device arenas.error arenas.fingerprint arenas.id arenas.inode arenas.path \
          arenas.pipeline arenas.processes arenas.processes.pid arenas.processes.private arenas.processes.program \
          arenas.processes.pss arenas.processes.role arenas.processes.saved arenas.processes.share \
-         arenas.processes.shared arenas.processes.worker arenas.saved arenas.sealed hidden_processes totals \
-         totals.private totals.pss totals.saved",
+         arenas.processes.shared arenas.processes.worker arenas.saved arenas.sealed held held.bytes held.id \
+         held.kept held.pid held.pipeline held.source hidden_processes totals totals.private totals.pss totals.saved",
     );
     is(
         &["diff", &arena, &folder.arena("other.bpk", 8), "--json"],

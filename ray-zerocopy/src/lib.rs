@@ -70,7 +70,7 @@
 //!
 //! # Modules
 //! The root has the items that most programs use. The rest is in modules: [`arena`] for saved
-//! arenas and their tensors, [`checkpoint`] for weights of other programs, [`memory`] for huge
+//! arenas and their tensors, [`holder`] for one copy in several programs, [`checkpoint`] for weights of other programs, [`memory`] for huge
 //! pages and locked memory, [`report`] for memory use by process, [`engine`] for where calls run,
 //! [`error`] for the error of each operation, and [`jit`] for traced graphs.
 //!
@@ -127,7 +127,7 @@ mod device;
 pub mod engine;
 pub mod error;
 mod fuzz;
-mod holder;
+pub mod holder;
 pub mod jit;
 mod os;
 mod panics;

@@ -2,7 +2,9 @@
 
 pub(crate) mod completions;
 pub(crate) mod diff;
+pub(crate) mod drop;
 pub(crate) mod graph;
+pub(crate) mod hold;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod pack;

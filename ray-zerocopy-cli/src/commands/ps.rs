@@ -1,15 +1,16 @@
-//! `rzc ps`: shows which processes map which arena.
+//! `rzc ps`: shows which processes map which arena, and which hold one for others.
 
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
+use ray_zerocopy::holder::{HeldArena, held};
 use ray_zerocopy::report::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::cli::Ps;
-use crate::output::Output;
+use crate::output::{Output, one_line, print_error};
 use crate::table::{Table, count, mib, size};
 
 pub(crate) fn run(options: &Ps, output: &mut Output) -> Result<Outcome> {
@@ -30,7 +31,31 @@ pub(crate) fn run(options: &Ps, output: &mut Output) -> Result<Outcome> {
 
 fn print(options: &Ps, output: &mut Output) -> Result<()> {
     let scan = scan()?;
-    if options.json { output.json(&report(&scan), options.watch.is_some()) } else { show(&scan, output) }
+    // The processes are shown in any case.
+    let held = held().unwrap_or_else(|error| {
+        print_error(&error.to_string());
+        Vec::new()
+    });
+    if options.json {
+        return output.json(&report(&scan, &held), options.watch.is_some());
+    }
+    show(&scan, output)?;
+    show_held(&held, output)
+}
+
+/// Shows the arenas that processes of this user find by content.
+fn show_held(held: &[HeldArena], output: &mut Output) -> Result<()> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    writeln!(output, "\nfound by content:")?;
+    let mut table = Table::new(["source", "id", ">size", ">pid", "held"]);
+    for arena in held {
+        let how = if arena.is_kept { "kept for others" } else { "in use" };
+        let source = one_line(&arena.source);
+        table.row([source, arena.id.to_string(), size(arena.bytes), arena.pid.to_string(), how.to_owned()]);
+    }
+    table.print("  ", output)
 }
 
 fn show(scan: &Scan, output: &mut Output) -> Result<()> {
@@ -78,7 +103,17 @@ fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
     }
 }
 
-fn report(scan: &Scan) -> Value {
+fn report(scan: &Scan, held: &[HeldArena]) -> Value {
+    let held = held.iter().map(|arena| {
+        json!({
+            "source": arena.source,
+            "id": arena.id.to_hex(),
+            "pipeline": arena.pipeline,
+            "bytes": arena.bytes,
+            "pid": arena.pid,
+            "kept": arena.is_kept,
+        })
+    });
     let arenas = scan.arenas.iter().map(|arena| {
         let file = arena.contents.as_ref().ok();
         json!({
@@ -97,6 +132,7 @@ fn report(scan: &Scan) -> Value {
     });
     json!({
         "arenas": arenas.collect::<Vec<_>>(),
+        "held": held.collect::<Vec<_>>(),
         "totals": { "private": scan.private(), "pss": scan.pss(), "saved": scan.saved() },
         "hidden_processes": scan.hidden,
     })

@@ -18,7 +18,7 @@ use crate::error::holder::HolderError;
 /// ```
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
 /// # use ray_zerocopy::{Arena, Pipeline, share};
-/// use ray_zerocopy::arena::{Holder, held};
+/// use ray_zerocopy::holder::{Holder, held};
 /// # #[derive(Pipeline)]
 /// # #[pipeline(init = Model::new)]
 /// # struct Model { head: Linear }

@@ -9,7 +9,7 @@ use crate::checkpoint::Checkpoint;
 /// options, or a name.
 ///
 /// ```
-/// use ray_zerocopy::arena::SharedSource;
+/// use ray_zerocopy::holder::SharedSource;
 ///
 /// let file = SharedSource::from("model.safetensors");
 /// let name = SharedSource::named("speech, version 3");

@@ -1,7 +1,7 @@
 //! Arenas that are kept for others.
 
 use burn::tensor::Device;
-use ray_zerocopy::arena::{Holder, held};
+use ray_zerocopy::holder::{Holder, held};
 use ray_zerocopy::{Arena, share};
 use ray_zerocopy_tests::memory::eventually;
 use tempfile::TempDir;

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device};
-use ray_zerocopy::arena::{Holder, SharedSource};
 use ray_zerocopy::error::HolderError;
+use ray_zerocopy::holder::{Holder, SharedSource};
 use ray_zerocopy::{Arena, Checkpoint, Pipeline, load, share};
 use ray_zerocopy_tests::memory::eventually;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,57 @@
+//! `rzc hold`: keeps arenas in memory for other programs.
+
+use std::path::Path;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use ray_zerocopy::holder::Holder;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::Outcome;
+use crate::cli::Hold;
+use crate::files::not_ignored;
+use crate::output::{Output, one_line, print_error};
+use crate::progress::Bar;
+use crate::table::size;
+
+pub(crate) fn run(options: &Hold, output: &mut Output) -> Result<Outcome> {
+    let builder = Holder::builder().evict(options.evict);
+    let holder = options.limit.into_iter().fold(builder, |builder, limit| builder.limit(limit)).build();
+    let mut signals = Signals::new(not_ignored(&[SIGHUP, SIGINT, SIGTERM])).context("signals cannot be handled")?;
+    let is_complete = Arc::new(AtomicBool::new(false));
+    let complete = Arc::clone(&is_complete);
+    let wait = move || {
+        signals.forever().next();
+        // Removes the files of this process from the user's folder, also while it seals an arena.
+        exit(if is_complete.load(Ordering::Acquire) { 0 } else { 2 })
+    };
+    let thread =
+        thread::Builder::new().name("rzc signals".to_owned()).spawn(wait).context("signals cannot be handled")?;
+    let mut kept = 0;
+    for file in &options.files {
+        match keep(&holder, file, output) {
+            Ok(()) => kept += 1,
+            Err(error) => print_error(&format!("{error:#}")),
+        }
+        output.finish()?;
+    }
+    if kept == 0 {
+        return Ok(Outcome::Failed);
+    }
+    complete.store(kept == options.files.len(), Ordering::Release);
+    // It ends the program.
+    let _never = thread.join();
+    Ok(Outcome::Success)
+}
+
+fn keep(holder: &Holder, file: &Path, output: &mut Output) -> Result<()> {
+    let bar = Bar::new(&file.display().to_string());
+    let arena = holder.keep(file, |progress| bar.show(progress));
+    bar.done();
+    let arena = arena?;
+    writeln!(output, "{}: kept, id {}, {}", one_line(&file.display().to_string()), arena.id(), size(arena.size_bytes()))
+}

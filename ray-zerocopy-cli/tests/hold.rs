@@ -1,0 +1,125 @@
+//! `rzc hold`, `rzc ps` and `rzc drop`: arenas that are kept for other programs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use common::{Done, Folder, command, finish};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A folder with files, and one in which the processes of the test find each other.
+struct Stage {
+    files: Folder,
+    runtime: Folder,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { files: Folder::new(), runtime: Folder::new() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = command(arguments);
+        command.env("XDG_RUNTIME_DIR", self.runtime.path());
+        command
+    }
+
+    fn rzc(&self, arguments: &[&str]) -> Done {
+        finish(&mut self.command(arguments))
+    }
+
+    fn held(&self) -> Vec<Value> {
+        self.rzc(&["ps", "--json"]).well().json()["held"].as_array().unwrap().clone()
+    }
+
+    /// Starts `rzc hold`, and returns the lines that it prints first.
+    fn hold(&self, arguments: &[&str], lines: usize) -> (Running, Vec<String>) {
+        let mut command = self.command(&[&["hold"], arguments].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let lines = out.lines().take(lines).map(Result::unwrap).collect();
+        (Running(child), lines)
+    }
+}
+
+/// A process that is killed when dropped.
+struct Running(Child);
+
+impl Running {
+    fn end(&mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let status = self.0.wait().unwrap();
+        let mut errors = String::new();
+        std::io::Read::read_to_string(&mut self.0.stderr.take().unwrap(), &mut errors).unwrap();
+        (status.code(), errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn held_arenas_are_listed_and_dropped() {
+    let stage = Stage::new();
+    let (small, large) = (stage.files.arena("small.bpk", 8), stage.files.arena("large.bpk", 64));
+    let (mut holder, lines) = stage.hold(&[&small, &large], 2);
+    assert!(lines[0].starts_with(&format!("{small}: kept, id ")) && lines[1].starts_with(&large), "{lines:?}");
+
+    let held = stage.held();
+    assert_eq!(held.len(), 2);
+    let of = |path: &str| held.iter().find(|held| held["source"] == path).unwrap();
+    assert_eq!((&of(&small)["kept"], &of(&small)["pid"]), (&Value::Bool(true), &holder.0.id().into()));
+    let table = stage.rzc(&["ps"]).well().out;
+    assert!(table.contains("found by content:") && table.contains("kept for others"), "{table}");
+
+    let done = stage.rzc(&["drop", &small]).well();
+    assert!(done.out.starts_with(&format!("{small}: let go by process {}, id ", holder.0.id())), "{done:?}");
+    assert_eq!(stage.held().len(), 1);
+    let id = of(&large)["id"].as_str().unwrap();
+    stage.rzc(&["drop", &id[..12]]).well();
+    assert_eq!(stage.held(), Vec::<Value>::new());
+    let error = stage.rzc(&["drop", &small]);
+    assert!(error.error().contains("no process keeps"), "{error:?}");
+
+    assert_eq!(holder.end(Signal::TERM), (Some(0), String::new()));
+    assert_eq!(stage.runtime.names(), Vec::<String>::new(), "it has removed its files");
+}
+
+#[test]
+fn files_that_cannot_be_held_are_named() {
+    let stage = Stage::new();
+    let good = stage.files.arena("good.bpk", 8);
+    let bad = stage.files.write("bad.bpk", b"nothing");
+    let (mut holder, lines) = stage.hold(&[&bad, &good], 1);
+    assert!(lines[0].starts_with(&good), "{lines:?}");
+    let (code, errors) = holder.end(Signal::INT);
+    assert!(code == Some(2) && errors.contains("bad.bpk"), "{code:?} {errors}");
+
+    let error = stage.rzc(&["hold", &bad]);
+    assert!(error.error().contains("bad.bpk"), "{error:?}");
+    let error = stage.rzc(&["hold", &good, "--limit", "1K"]);
+    assert!(error.error().contains("0 of 1024 are kept already"), "{error:?}");
+    assert_eq!(stage.rzc(&["hold", &good, "--limit", "much"]).code, Some(2));
+}
+
+#[test]
+fn least_recently_used_arena_goes_if_allowed() {
+    let stage = Stage::new();
+    let files = ["a", "b", "c"].map(|name| stage.files.arena(name, 64));
+    let bytes = fs::metadata(&files[0]).unwrap().len();
+    let limit = (bytes * 5 / 2).to_string();
+    let arguments = [&files[0], &files[1], &files[2], "--limit", &limit, "--evict"];
+    let (_holder, lines) = stage.hold(&arguments, 3);
+    assert!(lines[2].starts_with(&files[2]), "{lines:?}");
+    let sources: Vec<_> = stage.held().iter().map(|held| held["source"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(sources, files[1..]);
+}
