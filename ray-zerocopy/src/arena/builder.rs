@@ -9,7 +9,7 @@ use crate::arena::manifest::MANIFEST_KEY;
 use crate::os::sys::memfd;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use burn::tensor::{Bytes, DType};
@@ -20,6 +20,7 @@ use super::io::{ProgressReporter, copy, write_at};
 use super::layout::{ContainerLayout, Descriptor};
 use super::manifest::{Blob, FORMAT, FileBlob};
 use super::manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
+use super::ranges::{FileRange, RangeError, copy_ranges};
 use super::region::Stamp;
 use super::region::{Backing, Region};
 use super::source::{Value, digest};
@@ -322,10 +323,31 @@ impl Plan {
     ) -> Result<(), ArenaError> {
         let total = self.descriptors.iter().map(|descriptor| descriptor.len as u64).sum();
         let mut meter = ProgressReporter::new(total, tell);
-        let places = self.descriptors.iter().zip(&self.frame.offsets);
-        for ((descriptor, &offset), (blob, source)) in places.zip(&self.sources) {
-            let hash = copy(&**source, &target, offset, &mut meter, explain)
-                .map_err(|reason| ArenaError::Write { entry: descriptor.name.clone(), reason })?;
+        // Ranges of files, in the order of the files.
+        let mut ranges = Vec::new();
+        for (at, (_, source)) in self.sources.iter().enumerate() {
+            if let Some((file, from)) = source.range() {
+                ranges.push((at, FileRange { file, from, len: source.len() as u64, to: self.frame.offsets[at] }));
+            }
+        }
+        ranges.sort_by_key(|(_, range)| (range.file.as_raw_fd(), range.from));
+        let (of_ranges, ranges): (Vec<usize>, Vec<_>) = ranges.into_iter().unzip();
+        let failed = |at: usize, reason| ArenaError::Write { entry: self.descriptors[at].name.clone(), reason };
+        let copied = copy_ranges(&ranges, Some(target.as_fd()), &mut meter).map_err(|(range, error)| {
+            let reason = match error {
+                RangeError::Read(error) => error.to_string(),
+                RangeError::Write(error) => explain(&error),
+            };
+            failed(of_ranges[range], reason)
+        })?;
+        let mut hashes = vec![None; self.sources.len()];
+        of_ranges.into_iter().zip(copied).for_each(|(at, hash)| hashes[at] = Some(hash));
+        for (at, (blob, source)) in self.sources.iter().enumerate() {
+            let hash = match hashes[at] {
+                Some(hash) => hash,
+                None => copy(&**source, &target, self.frame.offsets[at], &mut meter, explain)
+                    .map_err(|reason| failed(at, reason))?,
+            };
             self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
         }
         // The head has the same size as before, since all checksums have the same length.

@@ -4,6 +4,7 @@ use crate::os::sys::memfd;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use burn_pack::HEADER_SIZE;
 
 use super::arena::Arena;
 use super::builder::ArenaBuilder;
-use super::index::{Index, read_index};
+use super::index::{BlobLocation, Index, read_index};
 use super::io::{CHUNK, Progress, ProgressReporter, read_at, stream_file, write_at};
 use super::layout::header;
 use super::manifest::ArenaId;
 use super::placement::Placement;
+use super::ranges::{FileRange, RangeError, copy_ranges};
 use super::region;
 use super::region::Region;
 use super::region::Stamp;
@@ -168,7 +170,7 @@ impl ArenaFile {
     /// # Errors
     /// If the file cannot be read, or a checksum differs. The error names the first such entry.
     pub fn verify(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
-        self.each(&mut progress, &mut |_, _| Ok(()))
+        self.copy(None, &mut progress)
     }
 
     /// Copies the arena into sealed memory, where it cannot change, and compares every byte with
@@ -180,9 +182,8 @@ impl ArenaFile {
         let len = self.stamp.len;
         let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
         let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
-        let write = |bytes: &[u8], at: u64| write_at(&fd, bytes, at).map_err(|error| system(("pwrite", error)));
-        write(&self.head, 0)?;
-        self.each(&mut progress, &mut |bytes, at| write(bytes, at))?;
+        write_at(&fd, &self.head, 0).map_err(|error| system(("pwrite", error)))?;
+        self.copy(Some(fd.as_fd()), &mut progress)?;
         Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
     }
 
@@ -199,36 +200,31 @@ impl ArenaFile {
         }
     }
 
-    /// Reads every blob in chunks, passes each chunk and its offset to `hand`, and compares the
-    /// checksums.
-    fn each(&self, tell: &mut dyn FnMut(Progress), hand: &mut Taker<'_>) -> Result<(), ArenaError> {
+    /// Reads every blob, compares the checksums, and copies the bytes to the same place of a target.
+    fn copy(&self, target: Option<BorrowedFd<'_>>, tell: &mut dyn FnMut(Progress)) -> Result<(), ArenaError> {
         crate::os::fork::adopt();
         let Index { manifest, places, .. } = &self.read_index;
         // Tensors in other files do not have a checksum.
-        let inside = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none());
-        let mut meter = ProgressReporter::new(inside.clone().map(|(_, place)| place.len as u64).sum(), tell);
-        for (blob, place) in inside {
-            let (mut hasher, mut at, mut failed) = (blake3::Hasher::new(), place.offset as u64, None);
-            let read = stream_file(&self.file, at, place.len as u64, &mut |bytes| {
-                hasher.update_rayon(bytes);
-                hand(bytes, at).map_err(|error| failed.insert(error).to_string())?;
-                at += bytes.len() as u64;
-                meter.add(bytes.len());
-                Ok(())
-            });
-            if let Err(reason) = read {
-                return Err(failed.unwrap_or_else(|| ArenaError::file(&self.stamp.path, io::Error::other(reason))));
-            }
+        let mut inside: Vec<_> = manifest.blobs.iter().zip(places).filter(|(blob, _)| blob.file.is_none()).collect();
+        inside.sort_by_key(|(_, place)| place.offset);
+        let range = |place: &BlobLocation| {
+            let (offset, len) = (place.offset as u64, place.len as u64);
+            FileRange { file: self.file.as_fd(), from: offset, len, to: offset }
+        };
+        let ranges: Vec<_> = inside.iter().map(|(_, place)| range(place)).collect();
+        let mut meter = ProgressReporter::new(ranges.iter().map(|range| range.len).sum(), tell);
+        let hashes = copy_ranges(&ranges, target, &mut meter).map_err(|(_, error)| match error {
+            RangeError::Read(error) => ArenaError::file(&self.stamp.path, error),
+            RangeError::Write(error) => ArenaError::system("pwrite", self.stamp.len, error),
+        })?;
+        for ((blob, _), hash) in inside.into_iter().zip(hashes) {
             if let Some(expected) = &blob.blake3 {
-                blob.check(expected, hasher.finalize())?;
+                blob.check(expected, hash)?;
             }
         }
         Ok(())
     }
 }
-
-/// Consumer of the chunks of a file, called with the bytes and their offset.
-type Taker<'a> = dyn FnMut(&[u8], u64) -> Result<(), ArenaError> + 'a;
 
 impl fmt::Debug for ArenaFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

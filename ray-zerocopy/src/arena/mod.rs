@@ -22,6 +22,7 @@ pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod memory;
 pub(crate) mod placement;
+pub(crate) mod ranges;
 pub(crate) mod region;
 pub(crate) mod source;
 #[cfg(feature = "ray")]

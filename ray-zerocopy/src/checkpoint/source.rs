@@ -1,6 +1,6 @@
 //! Bytes of a tensor in files: unchanged, gathered, transposed or cast.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor};
@@ -129,11 +129,14 @@ impl BlobSource for FromFile {
     /// Location of the tensor, if its bytes are used unchanged: tied tensors are recognised as
     /// equal without reading them.
     fn identity(&self) -> Option<(usize, usize)> {
+        self.range()?;
+        self.parts.first().map(|(fd, part)| (Arc::as_ptr(fd) as usize, part.offset as usize))
+    }
+
+    fn range(&self) -> Option<(BorrowedFd<'_>, u64)> {
         let is_unchanged = !self.change.transpose && self.change.cast.is_none();
         match &self.parts[..] {
-            [(fd, part)] if is_unchanged && part.strides.is_none() => {
-                Some((Arc::as_ptr(fd) as usize, part.offset as usize))
-            }
+            [(fd, part)] if is_unchanged && part.strides.is_none() => Some((fd.as_fd(), part.offset)),
             _ => None,
         }
     }

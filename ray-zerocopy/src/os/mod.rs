@@ -23,6 +23,7 @@ pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod per_process;
 pub(crate) mod procfs;
+pub(crate) mod readahead;
 pub(crate) mod replace;
 pub(crate) mod smaps;
 pub(crate) mod sync;

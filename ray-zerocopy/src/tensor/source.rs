@@ -1,5 +1,7 @@
 //! Sources of tensor bytes.
 
+use std::os::fd::BorrowedFd;
+
 /// A source of the bytes of a tensor.
 pub(crate) trait BlobSource: Send + Sync {
     /// Number of bytes.
@@ -11,6 +13,11 @@ pub(crate) trait BlobSource: Send + Sync {
     /// Identity of the storage, layout and dtype, or `None` if the source has none. Sources with
     /// equal identities hold equal tensors.
     fn identity(&self) -> Option<(usize, usize)>;
+
+    /// The file and the offset of the bytes, if they are a range of a file as they are.
+    fn range(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        None
+    }
 
     /// A few bytes that are the same for equal tensors, and most often differ for other tensors.
     fn sample(&self) -> Result<Vec<u8>, String>;
