@@ -116,11 +116,7 @@ impl Folder {
     pub(super) fn sweep(&self) {
         for name in self.names() {
             match name.split_once('.') {
-                None if is_endpoint(&name) => {
-                    if is_dead(&self.0.join(&name)) {
-                        self.remove_endpoint(&name);
-                    }
-                }
+                None if is_endpoint(&name) && is_dead(&self.0.join(&name)) => self.remove_endpoint(&name),
                 Some((_, LOCK)) => super::making::remove_abandoned(&self.0.join(&name)),
                 // The process removes its socket before its offers.
                 Some((_, endpoint)) if is_endpoint(endpoint) && !self.socket(endpoint).exists() => {
