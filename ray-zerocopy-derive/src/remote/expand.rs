@@ -45,6 +45,12 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
         )
     });
 
+    let stateful = methods.iter().any(|method| method.access == Access::Exclusive).then(|| {
+        quote!(
+            const STATEFUL: bool = true;
+        )
+    });
+
     let (impl_generics, ty_generics, where_clause) = block.generics.split_for_impl();
     let attributes = writer.attributes();
     quote_spanned! {block.span()=>
@@ -59,6 +65,7 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
             type Actors = #actors #ty_generics;
             const METHODS: &'static [#runtime::MethodEntry<Self>] = &[#(#listed),*];
             #streams
+            #stateful
         }
 
         #(#attributes)*

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes};
@@ -49,6 +50,8 @@ pub(super) struct Inner {
     /// The pages of the regions, and the memory policies applied to them.
     memory: memory::Regions,
     read_index: Index,
+    /// Whether this process has compared every byte with its checksum, or has computed the checksums.
+    is_verified: AtomicBool,
     /// Values that are dropped with the arena.
     guards: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -106,7 +109,13 @@ impl Arena {
             let stored = regions.iter().any(|region| region.pages.is_none());
             let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
             let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
-            Ok(Self(Arc::new(Inner { regions, memory, read_index, guards: Mutex::default() })))
+            Ok(Self(Arc::new(Inner {
+                regions,
+                memory,
+                read_index,
+                guards: Mutex::default(),
+                is_verified: AtomicBool::new(false),
+            })))
         } else {
             Err(ArenaError::NotAnArena(format!(
                 "it borrows from {} files, which are not the {} files that were received",
@@ -144,7 +153,22 @@ impl Arena {
             });
             blob.check(expected, hasher.finalize())?;
         }
+        self.mark_verified();
         Ok(())
+    }
+
+    /// Records that every byte has been compared with its checksum, or that this process has computed the
+    /// checksums.
+    pub(super) fn mark_verified(&self) {
+        self.0.is_verified.store(true, Ordering::Release);
+    }
+
+    /// [Verifies](Self::verify) the arena, unless this process has done so or has made it.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub(crate) fn ensure_verified(&self) -> Result<(), ArenaError> {
+        if self.0.is_verified.load(Ordering::Acquire) { Ok(()) } else { self.verify() }
     }
 
     /// Verifies the arena, and returns it. If an arena of the same content has been verified and is

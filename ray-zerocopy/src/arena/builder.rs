@@ -255,7 +255,9 @@ impl ArenaBuilder {
         for (fd, backing) in plan.files {
             regions.push(Region::open(fd, &backing)?);
         }
-        Arena::from_regions(regions)
+        let arena = Arena::from_regions(regions)?;
+        arena.mark_verified();
+        Ok(arena)
     }
 
     /// Writes the container into a new, empty file.

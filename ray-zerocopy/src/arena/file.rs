@@ -184,7 +184,9 @@ impl ArenaFile {
         let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
         write_at(&fd, &self.head, 0).map_err(|error| system(("pwrite", error)))?;
         self.copy(Some(fd.as_fd()), &mut progress)?;
-        Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
+        let arena = Arena::from_memfd(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)?;
+        arena.mark_verified();
+        Ok(arena)
     }
 
     /// Opens the arena as the placement says: in sealed memory, or in the file itself.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::batch_method::Batchers;
 use super::canceller::{Canceller, Queue};
+use super::generations::Generations;
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
 use super::streaming::Streaming;
@@ -53,7 +54,7 @@ impl Options {
 /// A program on an engine. The code that `#[ray_zerocopy::remote]` writes calls it.
 #[derive(Clone)]
 pub struct Caller {
-    pub(crate) program: Arc<Program>,
+    pub(crate) generations: Arc<Generations>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) options: Options,
     pub(crate) pinned: Option<usize>,
@@ -113,9 +114,14 @@ pub(super) fn program<P: Root>(
 }
 
 impl Caller {
+    /// The generation that calls run on.
+    pub(crate) fn program(&self) -> Arc<Program> {
+        self.generations.current()
+    }
+
     /// Memory of the processes, and sizes of batches.
     pub(super) fn report(&self) -> crate::error::Result<Report> {
-        let report = report(&self.program, &*self.engine)?;
+        let report = report(&self.program(), &*self.engine)?;
         let batches = self.batchers.as_ref().map(|batchers| batchers.reports());
         Ok(Report { batches: batches.unwrap_or_default(), ..report })
     }
@@ -134,8 +140,9 @@ impl Caller {
             Err(error) => return Pending::failed(error, take, name),
         };
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, None);
-        let mut pending = Pending::new(answer, take, name, self.canceller(&waiter));
-        pending.receive_by(self.submit(&waiter, handler, args));
+        let program = self.generations.of_call();
+        let mut pending = Pending::new(answer, take, name, program.arena.id(), self.canceller(&waiter));
+        pending.receive_by(self.submit(&waiter, program, handler, args));
         pending
     }
 
@@ -150,14 +157,16 @@ impl Caller {
         let items = Arc::new(Items::new(self.options.stream_buffer));
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, Some(Arc::clone(&items)));
         let canceller = self.canceller(&waiter);
+        let program = self.generations.of_call();
+        let arena = program.arena.id();
         let lone = match encoded(method, put) {
-            Ok((handler, args)) => self.submit(&waiter, handler, args),
+            Ok((handler, args)) => self.submit(&waiter, program, handler, args),
             Err(error) => {
                 waiter.answer(Err(error));
                 None
             }
         };
-        Streaming::new(items, answer, take, name, canceller, Arc::clone(&self.engine), lone)
+        Streaming::new(items, answer, take, name, arena, canceller, Arc::clone(&self.engine), lone)
     }
 
     fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {
@@ -165,9 +174,15 @@ impl Caller {
     }
 
     /// Submits a call to the engine. Returns the caller's right to receive the result, if it has it.
-    fn submit(&self, waiter: &Arc<Waiter>, handler: FnToken, args: Outgoing) -> Option<Box<dyn Receive>> {
+    fn submit(
+        &self,
+        waiter: &Arc<Waiter>,
+        program: Arc<Program>,
+        handler: FnToken,
+        args: Outgoing,
+    ) -> Option<Box<dyn Receive>> {
         let call = Call {
-            program: Arc::clone(&self.program),
+            program,
             method: waiter.method,
             handler,
             args,

@@ -43,9 +43,9 @@ impl WorkerThread {
                 continue;
             }
             shared.queue.process_started(index, Ok(Arc::clone(&self.mailbox)));
-            if let Some(program) = &shared.program {
+            if let Some(program) = shared.program() {
                 // A failure is the result of the pool's start.
-                drop(self.load(program));
+                drop(self.load(&program));
             }
             self.run_jobs();
             let connections = shared.queue.lock().process_ended(index);
