@@ -21,8 +21,9 @@ pub enum SwapError {
     },
     /// The actors have state, which the new pipeline does not have.
     #[error(
-        "actors of `{pipeline}` have state, which a swap would lose, because it has methods that take `&mut self`; \
-         `swap_discarding_state` swaps nevertheless: the state is then that which `init` makes"
+        "actors of `{pipeline}` have state, which a swap would lose, because it has methods that take `&mut self`; say \
+         how it is kept, with `#[remote(on_swap)] fn on_swap(&mut self, old: &mut Self)`, or call \
+         `swap_discarding_state`: the state is then that which `init` makes"
     )]
     State {
         /// The Rust type of the pipeline.

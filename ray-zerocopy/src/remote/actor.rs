@@ -361,7 +361,7 @@ impl<P: Remote> ActorWrapper<P> {
         // Workers free it when it has been replaced.
         drop(program.engine.set(Arc::downgrade(&engine)));
         let generations = Generations::new(program);
-        let caller = Caller { generations, engine, options, pinned: None, batchers: None };
+        let caller = Caller { generations, engine, options, pinned: None, batchers: None, state_of: None };
         Ok(Actors::new(caller))
     }
 }

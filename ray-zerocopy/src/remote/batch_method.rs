@@ -98,6 +98,12 @@ impl Batchers {
         reports
     }
 
+    /// Returns `true` if no call of a generation waits for its batch.
+    pub(super) fn are_sent(&self, program: u64) -> bool {
+        let methods = self.methods.lock();
+        methods.iter().all(|((_, _, of), batcher)| *of != program || batcher.is_empty())
+    }
+
     /// Forgets the batches of a generation that gets no further calls. Those that wait run.
     pub(super) fn forget(&self, program: u64) {
         let forgotten: Vec<_> = self.methods.lock().extract_if(|(_, _, of), _| *of == program).collect();
@@ -105,7 +111,7 @@ impl Batchers {
     }
 
     fn of(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         program: &Arc<Program>,
         method: &'static str,
@@ -125,6 +131,7 @@ impl Batchers {
             pinned: caller.pinned,
             is_repeatable,
         };
+        caller.generations.watch(self);
         // Without the lock: on Ray, this asks the cluster.
         let batcher = Arc::new(Batcher::new(template, self.batching, Arc::clone(&caller.engine)));
         Arc::clone(self.methods.lock().entry(key).or_insert(batcher))
@@ -209,11 +216,11 @@ impl Caller {
         let args = writer.finish().shared();
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
-        let program = self.generations.of_call();
-        let batcher = batchers.of(self, &program, method, &batch, is_repeatable);
+        let entering = self.generations.of_call();
+        let batcher = batchers.of(self, &entering.program, method, &batch, is_repeatable);
         let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace, None);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
-        let mut pending = Pending::new(answer, take, method, program.arena.id(), canceller);
+        let mut pending = Pending::new(answer, take, method, entering.program.arena.id(), canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };
         match batcher.submit(member, self.options.wait) {
             Ok(lone) => pending.receive_by(lone),

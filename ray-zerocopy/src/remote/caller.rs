@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::batch_method::Batchers;
 use super::canceller::{Canceller, Queue};
-use super::generations::Generations;
+use super::generations::{Entering, Generations};
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
 use super::streaming::Streaming;
@@ -60,6 +60,8 @@ pub struct Caller {
     pub(crate) pinned: Option<usize>,
     /// How calls are put together, if they are.
     pub(crate) batchers: Option<Arc<Batchers>>,
+    /// The program whose state the calls move to theirs.
+    pub(crate) state_of: Option<u64>,
 }
 
 impl std::fmt::Debug for Caller {
@@ -140,9 +142,9 @@ impl Caller {
             Err(error) => return Pending::failed(error, take, name),
         };
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, None);
-        let program = self.generations.of_call();
-        let mut pending = Pending::new(answer, take, name, program.arena.id(), self.canceller(&waiter));
-        pending.receive_by(self.submit(&waiter, program, handler, args));
+        let entering = self.generations.of_call();
+        let mut pending = Pending::new(answer, take, name, entering.program.arena.id(), self.canceller(&waiter));
+        pending.receive_by(self.submit(&waiter, &entering, handler, args));
         pending
     }
 
@@ -157,10 +159,10 @@ impl Caller {
         let items = Arc::new(Items::new(self.options.stream_buffer));
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, Some(Arc::clone(&items)));
         let canceller = self.canceller(&waiter);
-        let program = self.generations.of_call();
-        let arena = program.arena.id();
+        let entering = self.generations.of_call();
+        let arena = entering.program.arena.id();
         let lone = match encoded(method, put) {
-            Ok((handler, args)) => self.submit(&waiter, program, handler, args),
+            Ok((handler, args)) => self.submit(&waiter, &entering, handler, args),
             Err(error) => {
                 waiter.answer(Err(error));
                 None
@@ -177,12 +179,12 @@ impl Caller {
     fn submit(
         &self,
         waiter: &Arc<Waiter>,
-        program: Arc<Program>,
+        entering: &Entering<'_>,
         handler: FnToken,
         args: Outgoing,
     ) -> Option<Box<dyn Receive>> {
         let call = Call {
-            program,
+            program: Arc::clone(&entering.program),
             method: waiter.method,
             handler,
             args,
@@ -194,6 +196,7 @@ impl Caller {
             actor: self.options.actor,
             pinned: self.pinned,
             is_admitted: false,
+            state_of: self.state_of,
         };
         self.engine.submit(call, self.options.wait).unwrap_or_else(|refused| {
             let (call, error) = *refused;

@@ -78,6 +78,12 @@ pub trait Remote: Root {
     #[doc(hidden)]
     const STATEFUL: bool = false;
 
+    /// Moves the state of an actor from the pipeline with the old weights to that with the new ones.
+    #[doc(hidden)]
+    fn on_swap() -> Option<fn(&mut Self, &mut Self)> {
+        None
+    }
+
     /// The method with which a worker loads the next generation of weights.
     #[doc(hidden)]
     fn probe() -> Method {

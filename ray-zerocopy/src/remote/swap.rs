@@ -15,12 +15,23 @@ use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
 use crate::engine::program::Program;
-use crate::error::call::{CallError, Worker};
+use crate::engine::sys::entry::{ChangeBoth, FnToken};
+use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::swap::SwapError;
 use crate::error::{Error, Result};
 
+/// Interval at which a swap looks whether the last batches of the old weights have been sent.
+const LOOK: Duration = Duration::from_millis(1);
 /// Number of processes that may die while they load the new weights, for each worker.
 const ATTEMPTS: u32 = 3;
+
+/// What happens to the state of actors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It moves to the new weights, if the pipeline has a function for that.
+    Moves,
+    Discarded,
+}
 
 /// What a swap has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +45,9 @@ pub struct Swapped {
     pub took: Duration,
     /// The workers that have loaded them, and how long each of them took for it.
     pub workers: Vec<(Worker, Duration)>,
+    /// The actors whose state was lost, because the function that moves it panicked or the actor died. Each
+    /// has the state that `init` makes.
+    pub lost_state: Vec<CallError>,
 }
 
 impl fmt::Display for Swapped {
@@ -69,7 +83,7 @@ impl<P: Remote> Canary<P> {
 impl<P: Remote> Drop for Canary<P> {
     fn drop(&mut self) {
         self.caller.generations.end_canary(&self.program);
-        self.caller.forget_batches(&self.program);
+        self.caller.generations.forget_batches(&self.program);
     }
 }
 
@@ -86,12 +100,51 @@ pub(crate) fn probe<P>(_: &mut P, _: &mut Reader, _: &mut Writer) -> Result<(), 
 
 impl Caller {
     /// Swaps the weights, if `check` accepts them.
-    pub(super) fn swap<P: Remote>(&self, arena: Arena, check: impl FnOnce(Self) -> Result<()>) -> Result<Swapped> {
+    pub(super) fn swap<P: Remote>(
+        &self,
+        arena: Arena,
+        state: State,
+        check: impl FnOnce(Self) -> Result<()>,
+    ) -> Result<Swapped> {
         let begun = Instant::now();
         let _one_at_a_time = self.generations.begin_swap();
         let program = self.prepare::<P>(arena)?;
         check(self.of_generation(&program)).map_err(|error| SwapError::Check { reason: error.to_string() })?;
-        Ok(self.commit(program, begun))
+        match (state, P::on_swap()) {
+            (State::Moves, Some(function)) => self.commit_with_state::<P>(program, function, begun),
+            _ => Ok(self.commit(program, begun)),
+        }
+    }
+
+    /// Makes a program the current generation when each actor has moved its state to it. New calls wait for
+    /// that: an actor moves its state after the last call on the old weights, and before the first one on
+    /// the new ones.
+    fn commit_with_state<P: Remote>(
+        &self,
+        program: Arc<Program>,
+        function: fn(&mut P, &mut P),
+        begun: Instant,
+    ) -> Result<Swapped> {
+        let handler = FnToken::of(ChangeBoth(function)).map_err(|error| error.to_string());
+        let workers = self.engine.live_workers().map_err(|error| SwapError::Worker { error })?;
+        let old = self.program();
+        let _paused = self.generations.pause();
+        // Behind all calls that any actor may run: when it runs, each of them has its actor. An error is
+        // that of an engine that is being closed, which the calls below have as well.
+        let _closed = self.probing(&old, None).call(P::probe(), |_| Ok(()), |_| Ok(())).wait();
+        while !self.generations.batches_are_sent(&old) {
+            std::thread::sleep(LOOK);
+        }
+        // All of them are made before the first one is waited for.
+        let mut moves = Vec::new();
+        for index in workers {
+            let mut caller = self.probing(&program, Some(index));
+            caller.state_of = Some(old.key);
+            let method = Method { name: "on_swap", handler: handler.clone() };
+            moves.push(caller.call(method, |_| Ok(()), |_| Ok(())));
+        }
+        let lost_state = moves.into_iter().filter_map(|moved| moved.wait().err().map(call_error)).collect();
+        Ok(Swapped { lost_state, ..self.commit(program, begun) })
     }
 
     /// Gives weights a share of the calls.
@@ -135,25 +188,22 @@ impl Caller {
                 failed.get_or_insert(error);
             }
         }
-        match failed {
-            None => Ok(program),
-            Some(Error::Call(error)) => Err(worker_error(error)),
-            Some(other) => {
-                let (method, reason) = ("swap".to_owned(), other.to_string());
-                let part = crate::error::call::CallPart::ArgumentsOrResult;
-                Err(worker_error(CallError::Wire { method, part, reason }))
-            }
-        }
+        failed.map_or(Ok(program), |error| Err(worker_error(call_error(error))))
     }
 
     /// Makes one worker load a program.
     fn probe<P: Remote>(&self, program: &Arc<Program>, index: usize) -> Pending<()> {
-        let mut caller = Self { pinned: Some(index), ..self.of_generation(program) };
+        self.probing(program, Some(index)).call(P::probe(), |_| Ok(()), |_| Ok(()))
+    }
+
+    /// A caller for calls of the swap itself, of one worker or of any.
+    fn probing(&self, program: &Arc<Program>, pinned: Option<usize>) -> Self {
+        let mut caller = Self { pinned, ..self.of_generation(program) };
         caller.options.deadline = None;
         caller.options.grace = None;
         caller.options.attempts = ATTEMPTS;
         caller.options.wait = true;
-        caller.call(P::probe(), |_| Ok(()), |_| Ok(()))
+        caller
     }
 
     /// Makes a program the current generation.
@@ -164,12 +214,8 @@ impl Caller {
         self.engine.set_program(&program);
         let before = self.generations.replace(program);
         let took = begun.elapsed();
-        self.forget_batches(&before);
-        Swapped { from: before.arena.id(), to, took, workers }
-    }
-
-    fn forget_batches(&self, program: &Program) {
-        self.batchers.iter().for_each(|batchers| batchers.forget(program.key));
+        self.generations.forget_batches(&before);
+        Swapped { from: before.arena.id(), to, took, workers, lost_state: Vec::new() }
     }
 }
 
@@ -200,9 +246,20 @@ fn difference(current: &Arena, next: &Arena) -> Option<String> {
     theirs.next().map(|more| format!("it has the tensor `{}`, which this wrapper does not have", more.path))
 }
 
+/// The error of a call, which only calls have.
+fn call_error(error: Error) -> CallError {
+    match error {
+        Error::Call(error) => error,
+        other => {
+            let (method, reason) = ("swap".to_owned(), other.to_string());
+            CallError::Wire { method, part: CallPart::ArgumentsOrResult, reason }
+        }
+    }
+}
+
 /// The error of a swap that would lose the state of actors.
 pub(super) fn state_error<P: Remote>() -> Result<(), SwapError> {
-    if P::STATEFUL {
+    if P::STATEFUL && P::on_swap().is_none() {
         return Err(SwapError::State { pipeline: crate::error::type_name::<P>() });
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
 use super::generations::Generations;
-use super::swap::{Canary, Swapped};
+use super::swap::{Canary, State, Swapped};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
@@ -109,7 +109,7 @@ impl<P: Remote> TaskWrapper<P> {
         };
         let EngineHandle(engine) = backend.tasks()?;
         let generations = Generations::new(program);
-        Ok(Self::assemble(Caller { generations, engine, options, pinned: None, batchers: None }))
+        Ok(Self::assemble(Caller { generations, engine, options, pinned: None, batchers: None, state_of: None }))
     }
 
     fn assemble(caller: Caller) -> Self {
@@ -325,7 +325,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// If the arena is that of another pipeline or is corrupted, or if a worker cannot load it. All calls go
     /// on with the old weights then. Always on a Ray cluster.
     pub fn swap(&self, arena: Arena) -> Result<Swapped> {
-        self.caller.swap::<P>(arena, |_| Ok(()))
+        self.caller.swap::<P>(arena, State::Discarded, |_| Ok(()))
     }
 
     /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a wrapper for the new weights
@@ -359,7 +359,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # Errors
     /// As [`swap`](Self::swap), or the error of `check`.
     pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Result<()>) -> Result<Swapped> {
-        self.caller.swap::<P>(arena, |caller| check(&Self::assemble(caller)))
+        self.caller.swap::<P>(arena, State::Discarded, |caller| check(&Self::assemble(caller)))
     }
 
     /// Gives other weights a share of the calls, from 0 to 1, until the returned value is promoted or
