@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::Caller;
-use super::swap::{Canary, State, Swapped, state_error};
+use super::swap::{Canary, Checked, State, Swapped, state_error};
 use crate::arena::arena::Arena;
 use crate::engine::call::batch::batching::Batching;
 use crate::engine::queue::report::Drained;
@@ -191,7 +191,7 @@ impl<P: Remote> Actors<P> {
     ///
     /// # Errors
     /// As [`swap`](Self::swap), or the error of `check`.
-    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Result<()>) -> Result<Swapped> {
+    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Checked) -> Result<Swapped> {
         state_error::<P>()?;
         self.caller.swap::<P>(arena, State::Moves, |caller| check(&Self::new(caller)))
     }

@@ -168,7 +168,9 @@ impl Caller {
                 None
             }
         };
-        Streaming::new(items, answer, take, name, arena, canceller, Arc::clone(&self.engine), lone)
+        let mut streaming = Streaming::new(items, answer, take, name, arena, canceller, Arc::clone(&self.engine));
+        streaming.receive_by(lone);
+        streaming
     }
 
     fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {

@@ -89,11 +89,15 @@ impl<T> Streaming<T> {
         arena: ArenaId,
         canceller: Canceller,
         engine: Arc<dyn Engine>,
-        lone: Option<Box<dyn Receive>>,
     ) -> Self {
         let (result, is_finished, unpark) = Default::default();
-        let (process, lone) = (process_id(), Mutex::new(lone));
+        let (process, lone) = (process_id(), Mutex::new(None));
         Self { items, answer, result, take, method, is_finished, process, lone, canceller, arena, unpark, engine }
+    }
+
+    /// Gives the reader the right to receive.
+    pub(super) fn receive_by(&mut self, lone: Option<Box<dyn Receive>>) {
+        *self.lone.lock() = lone;
     }
 
     /// The weights that the call runs on: see [`Pending::arena_id`](crate::Pending::arena_id).

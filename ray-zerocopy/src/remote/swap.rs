@@ -33,6 +33,10 @@ pub(super) enum State {
     Discarded,
 }
 
+/// The result of a check of new weights. Any error, or text, is the reason why they are refused:
+/// `Err("worse".into())`.
+pub type Checked = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 /// What a swap has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -104,7 +108,7 @@ impl Caller {
         &self,
         arena: Arena,
         state: State,
-        check: impl FnOnce(Self) -> Result<()>,
+        check: impl FnOnce(Self) -> Checked,
     ) -> Result<Swapped> {
         let begun = Instant::now();
         let _one_at_a_time = self.generations.begin_swap();

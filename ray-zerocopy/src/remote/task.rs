@@ -9,7 +9,7 @@ use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
 use super::generations::Generations;
-use super::swap::{Canary, State, Swapped};
+use super::swap::{Canary, Checked, State, Swapped};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
@@ -349,8 +349,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # let tuned = share(&Model::new(&device))?;
     /// tasks.swap_if(tuned, |tuned| {
     ///     let score = tuned.score(Tensor::ones([1, 4], &device)).wait()?;
-    ///     assert!(score.is_finite());
-    ///     Ok(())
+    ///     if score.is_finite() { Ok(()) } else { Err(format!("the score is {score}").into()) }
     /// })?;
     /// # Ok(())
     /// # }
@@ -358,7 +357,7 @@ impl<P: Remote> TaskWrapper<P> {
     ///
     /// # Errors
     /// As [`swap`](Self::swap), or the error of `check`.
-    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Result<()>) -> Result<Swapped> {
+    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Checked) -> Result<Swapped> {
         self.caller.swap::<P>(arena, State::Discarded, |caller| check(&Self::assemble(caller)))
     }
 
