@@ -66,7 +66,8 @@ impl Generations {
     /// the call is in the engine's queue.
     pub(crate) fn of_call(&self) -> Entering<'_> {
         let mut live = self.live.lock();
-        if live.is_paused {
+        // The next swap may have begun before this thread has the lock again.
+        while live.is_paused {
             drop(live);
             blocking(|| self.wait_until_resumed());
             live = self.live.lock();
@@ -152,10 +153,10 @@ impl Generations {
         is_free
     }
 
-    /// Ends the share of a program.
-    pub(super) fn end_canary(&self, program: &Arc<Program>) {
+    /// Ends the share of a program. Returns `false` if it has none.
+    pub(super) fn end_canary(&self, program: &Arc<Program>) -> bool {
         let ended = self.live.lock().canary.take_if(|canary| Arc::ptr_eq(&canary.program, program));
-        drop(ended);
+        ended.is_some()
     }
 }
 

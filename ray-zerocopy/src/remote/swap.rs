@@ -86,8 +86,10 @@ impl<P: Remote> Canary<P> {
 
 impl<P: Remote> Drop for Canary<P> {
     fn drop(&mut self) {
-        self.caller.generations.end_canary(&self.program);
-        self.caller.generations.forget_batches(&self.program);
+        // Not if it has been promoted.
+        if self.caller.generations.end_canary(&self.program) {
+            self.caller.generations.forget_batches(&self.program);
+        }
     }
 }
 
