@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 
+use super::manifest::ArenaId;
 use crate::tensor::kind::TensorKind;
 
 /// A tensor in an arena.
@@ -32,6 +33,11 @@ pub enum Location<'a> {
     Sealed {
         /// Why it is not borrowed from its file, if borrowing was requested.
         reason: Option<&'a str>,
+    },
+    /// In the sealed memory of another arena.
+    Base {
+        /// The other arena.
+        id: ArenaId,
     },
     /// In a file, through the page cache.
     File {
