@@ -129,6 +129,7 @@ pub mod error;
 mod fuzz;
 pub mod holder;
 pub mod jit;
+pub mod lora;
 mod os;
 mod panics;
 mod pipeline;
