@@ -73,6 +73,10 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     if let Some(blob) = manifest.blobs.iter().find(|blob| in_file(blob) && blob.base.is_some()) {
         return Err(bad(&blob.name, "it is both in a file and in another arena"));
     }
+    let mut named = HashSet::new();
+    if let Some(twice) = manifest.bases.iter().find(|base| !named.insert(base.0)) {
+        return Err(bad(&manifest.pipeline, format!("it names the base {} twice", twice.0)));
+    }
     // So reading all blobs is bounded by the size of the bases.
     let mut borrowed = HashSet::new();
     let places = manifest.blobs.iter().filter_map(|blob| Some((blob, blob.base.filter(|place| place.len > 0)?)));

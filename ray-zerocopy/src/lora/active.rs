@@ -8,6 +8,8 @@ use burn::module::{LoraAdapter, ParamId};
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
+use super::adapter::Adapter;
+
 /// The adapter of one call, or none. Cheap to clone.
 ///
 /// Pass it through the forward pass, and compute linear layers with [`linear`](Self::linear) in place of
@@ -19,6 +21,8 @@ pub struct ActiveAdapter(Option<Arc<Bound>>);
 pub(super) struct Bound {
     pub(super) name: String,
     pub(super) pairs: HashMap<ParamId, LoraAdapter>,
+    /// Kept, so that this process hands the arena to others that open the same adapter.
+    pub(super) adapter: Adapter,
 }
 
 impl ActiveAdapter {
@@ -29,6 +33,11 @@ impl ActiveAdapter {
 
     pub(super) fn of(bound: Arc<Bound>) -> Self {
         Self(Some(bound))
+    }
+
+    /// The adapter itself. `None` for the base.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.0.as_ref().map(|bound| &bound.adapter)
     }
 
     /// The name of the adapter. `None` for the base.

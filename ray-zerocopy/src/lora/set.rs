@@ -52,7 +52,7 @@ impl Adapters {
                 pairs.insert(id, pair);
             }
         }
-        let bound = Arc::new(Bound { name: name.to_owned(), pairs });
+        let bound = Arc::new(Bound { name: name.to_owned(), pairs, adapter: adapter.clone() });
         let mut named = self.named.lock();
         // Another thread may have added one of this name.
         if named.contains_key(name) {
