@@ -40,13 +40,14 @@ impl Index {
     ) -> impl Iterator<Item = SharedTensor<'a>> {
         self.manifest.tensors.iter().map(move |entry| {
             let place = self.places[entry.blob as usize];
-            let placed = match (path(place.region), self.base(place.region)) {
+            let base = self.base(place.region);
+            let placed = match (path(place.region), base) {
                 (Some(path), _) => Location::File { path, offset: place.offset as u64 },
                 (None, Some(id)) => Location::Base { id },
                 (None, None) => Location::Sealed { reason: entry.why.as_deref() },
             };
             let (path, kind, dtype, shape) = (&entry.path, entry.kind, entry.dtype, &entry.shape);
-            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, placed }
+            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, base, placed }
         })
     }
 

@@ -21,6 +21,9 @@ pub struct SharedTensor<'a> {
     pub shape: &'a [usize],
     /// Its size in bytes. The bytes of tied and equal tensors are in the arena once.
     pub bytes: u64,
+    /// The arena that it is borrowed from, if it is not stored in this one: see
+    /// [`Arena::variant`](crate::Arena::variant).
+    pub base: Option<ArenaId>,
     /// Where its bytes are.
     pub placed: Location<'a>,
 }
