@@ -36,6 +36,7 @@ chapters! {
     memory_model "memory-model.md"
     files "files.md"
     holders "holders.md"
+    variants "variants.md"
     rzc "rzc.md"
     devices "devices.md"
     benchmarks "benchmarks.md"

@@ -5,6 +5,7 @@
 //! where it is, so bases do not form chains.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -75,6 +76,27 @@ pub(super) fn needs_base(manifest: &Manifest, id: ArenaId, path: Option<&Path>) 
 }
 
 impl Arena {
+    /// Opens the container of a variant with its base. `variant` names it in errors.
+    ///
+    /// # Errors
+    /// If the container is not a valid arena, or not a variant of this base.
+    pub(super) fn of_container(
+        container: Arc<Region>,
+        base: &Self,
+        variant: impl Fn() -> String,
+    ) -> Result<Self, ArenaError> {
+        let bases = resolve(&container.index()?.manifest, &base.containers(), variant, base.id())?;
+        Self::from_regions(std::iter::once(container).chain(bases).collect())
+    }
+
+    /// Opens a variant in a sealed memfd with its base.
+    ///
+    /// # Errors
+    /// As [`from_memfd`](Self::from_memfd), or if it is not a variant of this base.
+    pub(crate) fn from_memfd_on(fd: OwnedFd, base: &Self) -> Result<Self, ArenaError> {
+        Self::of_container(Region::sealed(fd)?, base, || "the memfd".to_owned())
+    }
+
     /// The bytes of the arena's own container: its table of contents, and what it does not borrow.
     pub fn own_bytes(&self) -> u64 {
         self.regions()[0].memory.len() as u64

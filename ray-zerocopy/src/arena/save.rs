@@ -57,9 +57,7 @@ impl Arena {
             let reason = format!("it is a saved file, but borrows from {}", other.path.display());
             return Err(ArenaError::NotAnArena(reason));
         }
-        let named = || path.display().to_string();
-        let bases = base::resolve(&part.index().manifest, &base.containers(), named, base.id())?;
-        Self::from_regions(std::iter::once(part.seal(&mut |_| ())?).chain(bases).collect())
+        Self::of_container(part.seal(&mut |_| ())?, base, || path.display().to_string())
     }
 
     /// Writes the arena to a file, for [`open`](Self::open) or for other tools that read burnpack.

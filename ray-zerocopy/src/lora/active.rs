@@ -20,9 +20,22 @@ pub struct ActiveAdapter(Option<Arc<Bound>>);
 /// An adapter whose pairs are on a device, by the parameters that they change.
 pub(super) struct Bound {
     pub(super) name: String,
-    pub(super) pairs: HashMap<ParamId, LoraAdapter>,
+    pub(super) pairs: HashMap<ParamId, Pair>,
     /// Kept, so that this process hands the arena to others that open the same adapter.
     pub(super) adapter: Adapter,
+}
+
+/// The pair of a layer, without what burn keeps for training.
+pub(super) struct Pair {
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+}
+
+impl From<LoraAdapter> for Pair {
+    fn from(adapter: LoraAdapter) -> Self {
+        Self { a: adapter.a.into_value(), b: adapter.b.into_value(), scale: adapter.scale }
+    }
 }
 
 impl ActiveAdapter {
@@ -60,8 +73,8 @@ impl ActiveAdapter {
             return layer.forward(x);
         };
         // The result of the small product is scaled, which has the fewest elements.
-        let small = module::linear(x.clone(), pair.a.val(), None).mul_scalar(pair.scale);
-        layer.forward(x) + module::linear(small, pair.b.val(), None)
+        let small = module::linear(x.clone(), pair.a.clone(), None).mul_scalar(pair.scale);
+        layer.forward(x) + module::linear(small, pair.b.clone(), None)
     }
 }
 

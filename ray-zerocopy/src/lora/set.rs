@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 
-use super::active::{ActiveAdapter, Bound};
+use super::active::{ActiveAdapter, Bound, Pair};
 use super::adapter::Adapter;
 use super::layers::Layers;
 use crate::error::load::LoadError;
@@ -49,7 +49,7 @@ impl Adapters {
         let mut pairs = HashMap::with_capacity(parameters.len());
         for (layer, id) in parameters {
             if let Some(pair) = weights.pairs.remove(&layer) {
-                pairs.insert(id, pair);
+                pairs.insert(id, Pair::from(pair));
             }
         }
         let bound = Arc::new(Bound { name: name.to_owned(), pairs, adapter: adapter.clone() });
