@@ -12,8 +12,21 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 13] =
-    ["pack", "variant", "inspect", "verify", "ps", "hold", "drop", "diff", "run", "graph", "worker", "completions", "man"];
+const COMMANDS: [&str; 13] = [
+    "pack",
+    "variant",
+    "inspect",
+    "verify",
+    "ps",
+    "hold",
+    "drop",
+    "diff",
+    "run",
+    "graph",
+    "worker",
+    "completions",
+    "man",
+];
 
 /// Field names are stable: new ones may be added here, but none may be removed.
 #[test]

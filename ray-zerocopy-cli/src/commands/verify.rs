@@ -67,7 +67,9 @@ fn check(file: &Path, options: &Verify) -> Checked {
         message += &format!(" and {}", count(weights.copied.len(), "copied field"));
     }
     message += ", all checksums match";
-    let borrowed = |is_here: bool| weights.tensors.iter().filter(|tensor| tensor.base.is_some() && tensor.is_here == is_here).count();
+    let borrowed = |is_here: bool| {
+        weights.tensors.iter().filter(|tensor| tensor.base.is_some() && tensor.is_here == is_here).count()
+    };
     if borrowed(true) > 0 {
         message += &format!(", with {} of the base", count(borrowed(true), "tensor"));
     }

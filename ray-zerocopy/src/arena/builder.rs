@@ -15,11 +15,11 @@ use std::sync::Arc;
 use burn::tensor::{Bytes, DType};
 use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE};
 
+use super::base::{BaseBlobs, Lent};
+use super::index::BlobLocation;
 use super::io::Progress;
 use super::io::{ProgressReporter, copy, write_at};
 use super::layout::{ContainerLayout, Descriptor};
-use super::base::{BaseBlobs, Lent};
-use super::index::BlobLocation;
 use super::manifest::{ArenaId, BaseBlob, Blob, FORMAT, FileBlob, HexId};
 use super::manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
 use super::ranges::{FileRange, RangeError, copy_ranges};
@@ -257,7 +257,7 @@ impl ArenaBuilder {
     }
 
     /// Adds a tensor that is borrowed from the base of this id, for a file.
-    pub(super) fn from_base(&mut self, mut entry: TensorEntry, id: ArenaId, place: BlobLocation, checksum: &str) {
+    pub(super) fn borrow_for_file(&mut self, mut entry: TensorEntry, id: ArenaId, place: BlobLocation, checksum: &str) {
         let base = self.base_number(id);
         let place = BaseBlob { base, offset: place.offset as u64, len: place.len as u64 };
         entry.blob = self.elsewhere(&entry.path, Elsewhere::Base(place), Some(checksum.to_owned()));
@@ -265,7 +265,7 @@ impl ArenaBuilder {
     }
 
     /// Adds a copied field that is borrowed from the base of this id, for a file.
-    pub(super) fn copy_from_base(&mut self, path: &str, id: ArenaId, place: BlobLocation, checksum: &str) {
+    pub(super) fn copy_for_file(&mut self, path: &str, id: ArenaId, place: BlobLocation, checksum: &str) {
         let base = self.base_number(id);
         let place = BaseBlob { base, offset: place.offset as u64, len: place.len as u64 };
         let blob = self.elsewhere(&copied(path), Elsewhere::Base(place), Some(checksum.to_owned()));

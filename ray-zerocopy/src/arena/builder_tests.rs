@@ -79,9 +79,7 @@ fn tensors_of_another_arena_stay_where_they_are() {
     let view = view(&base);
     view.verify().unwrap();
     assert_eq!((view.weight_bytes(), view.borrowed_bytes(), view.files().count()), (5 * 8, 0, 0));
-    assert!(
-        view.tensors().all(|tensor| tensor.placed == crate::arena::tensor::Location::Base { id: base.id() })
-    );
+    assert!(view.tensors().all(|tensor| tensor.placed == crate::arena::tensor::Location::Base { id: base.id() }));
     assert_eq!(view.bases().collect::<Vec<_>>(), [(base.id(), 5 * 8)]);
     let numbers = |arena: &crate::arena::arena::Arena| {
         let number = |blob| u64::from_le_bytes(arena.slice(blob)[..].try_into().unwrap());

@@ -269,8 +269,7 @@ impl ArenaFile {
         let missing = || base::needs_base(manifest, self.id(), Some(self.container().path()));
         let part = self.part(place.region).ok_or_else(missing)?;
         let mut bytes = vec![0; place.len];
-        read_at(&part.file, &mut bytes, place.offset as u64)
-            .map_err(|error| ArenaError::file(part.path(), error))?;
+        read_at(&part.file, &mut bytes, place.offset as u64).map_err(|error| ArenaError::file(part.path(), error))?;
         if let Some(expected) = &blob.blake3 {
             blob.check(expected, blake3::hash(&bytes))?;
         }

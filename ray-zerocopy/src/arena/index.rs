@@ -115,7 +115,10 @@ pub(super) fn read_index(start: &[u8], len: u64) -> Result<Index, ArenaError> {
         return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
     }
     validate::frame(start, text)?;
-    let manifest = parse(text)?;
+    let mut manifest = parse(text)?;
+    // A process may have hundreds of small arenas open.
+    manifest.tensors.shrink_to_fit();
+    manifest.blobs.shrink_to_fit();
     let places = locate(&manifest, head.tensors)?;
     check_entries(&manifest, &places)?;
     Ok(Index { manifest, places, id: ArenaId(*hash.as_bytes()) })
@@ -197,11 +200,7 @@ fn in_base(manifest: &Manifest, blob: &Blob, place: BaseBlob) -> Result<BlobLoca
     if base as usize >= bases {
         return Err(bad(&blob.name, format!("it names base {base}, and there are {bases}")));
     }
-    Ok(BlobLocation {
-        region: 1 + manifest.files.len() + base as usize,
-        offset: offset as usize,
-        len: len as usize,
-    })
+    Ok(BlobLocation { region: 1 + manifest.files.len() + base as usize, offset: offset as usize, len: len as usize })
 }
 
 fn check_entries(manifest: &Manifest, blobs: &[BlobLocation]) -> Result<(), ArenaError> {

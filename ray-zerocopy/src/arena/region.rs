@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use super::index::{Index, read_index};
 use crate::error::arena::ArenaError;
+use crate::os::sync::Mutex;
 use crate::os::sys::advice::Pages;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::os::sys::mapping::Mapping;
 use crate::os::sys::memfd;
-use crate::os::sync::Mutex;
 use crate::os::sys::memfd::SEALS;
 
 /// The kind of memory of a region.

@@ -10,8 +10,8 @@ use super::arena::Arena;
 use super::base;
 use super::builder::ArenaBuilder;
 use super::file::{ArenaFile, Part};
-use super::io::{CHUNK, Progress, ProgressReporter, stream_file, write_at};
 use super::index::{BlobLocation, Index};
+use super::io::{CHUNK, Progress, ProgressReporter, stream_file, write_at};
 use super::manifest::ArenaId;
 use super::placement::Placement;
 use super::source::{Borrowed, FileSlice};
@@ -83,7 +83,11 @@ impl Arena {
     ) -> Result<(), ArenaError> {
         let (path, tell) = (path.as_ref(), &mut progress);
         replace(path, |file| {
-            if self.is_whole() { self.write_container(path, file, tell) } else { self.rebuild()?.write_file(file, tell) }
+            if self.is_whole() {
+                self.write_container(path, file, tell)
+            } else {
+                self.rebuild()?.write_file(file, tell)
+            }
         })
     }
 
@@ -176,7 +180,7 @@ impl ArenaFile {
         for tensor in &manifest.tensors {
             let source = self.slice(tensor.blob)?;
             match tensors.get(&source.key()) {
-                Some((id, place)) => builder.from_base(tensor.clone(), *id, *place, source.checksum_text()),
+                Some((id, place)) => builder.borrow_for_file(tensor.clone(), *id, *place, source.checksum_text()),
                 None => builder.tensor(tensor.clone(), Arc::new(source))?,
             }
         }
@@ -184,7 +188,7 @@ impl ArenaFile {
             let source = self.slice(copy.blob)?;
             // Each blob of the base is borrowed by one copied field.
             match copies.remove(&source.key()) {
-                Some((id, place)) => builder.copy_from_base(&copy.path, id, place, source.checksum_text()),
+                Some((id, place)) => builder.copy_for_file(&copy.path, id, place, source.checksum_text()),
                 None => builder.copy(&copy.path, self.copied_field(&copy.path)?.unwrap_or_default()),
             }
         }

@@ -81,7 +81,7 @@ impl BlobSource for FileSlice {
     }
 
     fn identity(&self) -> Option<(usize, usize)> {
-        (self.place.len > 0).then(|| (Arc::as_ptr(&self.part) as usize, self.place.offset))
+        (self.place.len > 0).then_some((Arc::as_ptr(&self.part) as usize, self.place.offset))
     }
 
     fn range(&self) -> Option<(BorrowedFd<'_>, u64)> {

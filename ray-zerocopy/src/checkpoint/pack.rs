@@ -13,9 +13,9 @@ use super::source::{Change, FromFile, Scratch};
 use super::{Checkpoint, Tell};
 use crate::arena::builder::ArenaBuilder;
 use crate::arena::file::ArenaFile;
-use crate::arena::save::replace;
 use crate::arena::io::Progress;
 use crate::arena::manifest::TensorEntry;
+use crate::arena::save::replace;
 use crate::error::checkpoint::CheckpointError;
 use crate::tensor::kind::TensorKind;
 

@@ -20,7 +20,8 @@ pub struct ActiveAdapter(Option<Arc<Bound>>);
 /// An adapter whose pairs are on a device, by the parameters that they change.
 pub(super) struct Bound {
     pub(super) name: String,
-    pub(super) pairs: HashMap<ParamId, Pair>,
+    /// Boxed, since a table has empty places.
+    pub(super) pairs: HashMap<ParamId, Box<Pair>>,
     /// Kept, so that this process hands the arena to others that open the same adapter.
     pub(super) adapter: Adapter,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::module::{LoraAdapter, Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor};
@@ -24,7 +25,7 @@ use crate::pipeline::share::share;
 #[derive(Clone)]
 pub struct Adapter {
     arena: Arena,
-    config: AdapterConfig,
+    config: Arc<AdapterConfig>,
 }
 
 /// A layer that an adapter changes.
@@ -80,7 +81,7 @@ impl AdapterOptions {
         }
         let (checkpoint, config) = peft::open(path, &self.rename, self.floats)?;
         let arena = Arena::shared(&checkpoint, &config.init(&Device::flex()))?;
-        Ok(Adapter { arena, config })
+        Ok(Adapter { arena, config: Arc::new(config) })
     }
 }
 
@@ -109,7 +110,7 @@ impl Adapter {
     /// If the arena is not that of an adapter.
     pub fn from_arena(arena: &Arena) -> Result<Self, LoraError> {
         let weights = load::<AdapterWeights>(arena, &Device::flex())?;
-        Ok(Self { arena: arena.clone(), config: weights.config.clone() })
+        Ok(Self { arena: arena.clone(), config: Arc::new(weights.config.clone()) })
     }
 
     /// Takes the adapter of a module that burn has trained, see [`Module::apply_lora`]. `path` is the path
@@ -121,7 +122,10 @@ impl Adapter {
     /// # Errors
     /// If the module has no adapter, or there is no memory.
     pub fn from_module<M: Module>(path: &str, module: &M, scale: f64) -> Result<Self, LoraError> {
-        let mut found = Pairs { path: path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect(), ..Pairs::default() };
+        let mut found = Pairs {
+            path: path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+            ..Pairs::default()
+        };
         module.visit(&mut found);
         let mut config = AdapterConfig { layers: Vec::new() };
         let mut pairs = Vec::new();
@@ -141,7 +145,7 @@ impl Adapter {
                 *pair = LoraAdapter { a: Param::initialized(a_id, a), b: Param::initialized(b_id, b), scale };
             }
         }
-        Ok(Self { arena: share(&weights)?, config })
+        Ok(Self { arena: share(&weights)?, config: Arc::new(config) })
     }
 
     /// Writes the adapter to a file.

@@ -57,7 +57,7 @@
 //! model.adapters.add("french", &Adapter::from_module("net", &trained, 16.0 / 8.0)?)?;
 //! let french = model.run(Tensor::ones([1, 64], &device), Some("french".to_owned()));
 //! assert!(french.is_ok());
-//! assert!(model.run(Tensor::ones([1, 64], &device), Some("fench".to_owned())).unwrap_err().contains("`french`"));
+//! assert!(model.run(Tensor::ones([1, 64], &device), Some("fr".to_owned())).unwrap_err().contains("`french`"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -73,7 +73,8 @@ impl PeftConfig {
 fn of_pattern<T: Copy>(patterns: &HashMap<String, T>, layer: &str) -> Option<T> {
     let fits = |pattern: &str| {
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"));
-        regex.map_or_else(|_| layer == pattern || layer.ends_with(&format!(".{pattern}")), |regex| regex.is_match(layer))
+        regex
+            .map_or_else(|_| layer == pattern || layer.ends_with(&format!(".{pattern}")), |regex| regex.is_match(layer))
     };
     let mut found: Vec<_> = patterns.iter().filter(|(pattern, _)| fits(pattern)).collect();
     found.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
@@ -110,7 +111,8 @@ pub(super) fn open(
         let (name, factor) = parse(&entry.name).ok_or_else(|| wrong("it has another name".to_owned()))?;
         let layer = rename.iter().fold(name.to_owned(), |name, (from, to)| from.replace_all(&name, to).into_owned());
         let turned = entry.transposed();
-        let turned = turned.ok_or_else(|| wrong(format!("its shape is {:?}, and not that of a matrix", entry.shape)))?;
+        let turned =
+            turned.ok_or_else(|| wrong(format!("its shape is {:?}, and not that of a matrix", entry.shape)))?;
         let pair = pairs.entry(layer.clone()).or_default();
         pair.name = name.to_owned();
         let place = if factor == "A" { &mut pair.a } else { &mut pair.b };
@@ -174,7 +176,8 @@ mod tests {
     fn names_are_divided() {
         assert_eq!(parse("base_model.model.encoder.0.q.lora_A.weight"), Some(("encoder.0.q", "A")));
         assert_eq!(parse("q.lora_B.default.weight"), Some(("q", "B")));
-        for name in ["q.weight", "q.lora_A.bias", "q.lora_embedding_A", "q.lora_magnitude_vector.weight", "lora_A.weight"]
+        for name in
+            ["q.weight", "q.lora_A.bias", "q.lora_embedding_A", "q.lora_magnitude_vector.weight", "lora_A.weight"]
         {
             assert_eq!(parse(name), None, "{name}");
         }

@@ -49,7 +49,7 @@ impl Adapters {
         let mut pairs = HashMap::with_capacity(parameters.len());
         for (layer, id) in parameters {
             if let Some(pair) = weights.pairs.remove(&layer) {
-                pairs.insert(id, Pair::from(pair));
+                pairs.insert(id, Box::new(Pair::from(pair)));
             }
         }
         let bound = Arc::new(Bound { name: name.to_owned(), pairs, adapter: adapter.clone() });

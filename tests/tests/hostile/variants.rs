@@ -45,9 +45,14 @@ pub fn cases() -> Vec<Case> {
     let place = |draft: &mut Draft, field: &str, value: u64| draft.manifest["blobs"][0]["base"][field] = json!(value);
     let of_a = "entry `a` of the arena is corrupted: its base, arena";
     vec![
-        spoilt("base-out-of-range", "a base that is not there", "entry `a` of the arena is corrupted: it names base 1", |d| {
-            place(d, "base", 1);
-        }),
+        spoilt(
+            "base-out-of-range",
+            "a base that is not there",
+            "entry `a` of the arena is corrupted: it names base 1",
+            |d| {
+                place(d, "base", 1);
+            },
+        ),
         spoilt("outside-of-the-base", "bytes behind the end of the base", of_a, |d| place(d, "offset", 1 << 40)),
         spoilt("offset-beyond-all-addresses", "bytes whose end is beyond 64 bits", of_a, |d| {
             place(d, "offset", u64::MAX - 11);

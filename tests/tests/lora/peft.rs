@@ -24,7 +24,8 @@ fn results_are_those_of_peft() {
     }
     for name in ["plain", "patterns"] {
         let found = model.run(results["x"].clone(), Some(name.to_owned())).unwrap();
-        let [apart, merged] = [name.to_owned(), format!("{name}.merged")].map(|name| difference(&found, &results[&name]));
+        let [apart, merged] =
+            [name.to_owned(), format!("{name}.merged")].map(|name| difference(&found, &results[&name]));
         // The rounding of f32: PEFT differs as much from its own merged weights.
         assert!(apart < 1e-6 && merged < 1e-6, "{name}: {apart} {merged}");
         assert!(difference(&found, &results["base"]) > 0.1, "the adapter changes the result");

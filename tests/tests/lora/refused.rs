@@ -72,7 +72,7 @@ fn shape_or_type_that_does_not_fit_is_refused() {
     let halves = Adapter::options().rename("^", "net.").unwrap().cast_floats(DType::F16);
     let halves = halves.open(folder().join("plain")).unwrap();
     let error = model(ModelConfig::PEFT).adapters.add("plain", &halves).unwrap_err().to_string();
-    assert!(error.contains("it is F32, and the adapter F16; open the adapter with") , "{error}");
+    assert!(error.contains("it is F32, and the adapter F16; open the adapter with"), "{error}");
 }
 
 #[derive(Pipeline)]
@@ -140,7 +140,11 @@ fn folder_that_is_no_lora_adapter_is_refused() {
     refused(json!({"peft_type": "IA3"}), &good, "`peft_type` is `IA3`, and `LORA` is supported");
     refused(json!({"use_dora": true}), &good, "`use_dora` is true");
     refused(json!({"r": "many"}), &good, "adapter_config.json: invalid type");
-    refused(json!({"r": 4}), &good, "`up`: the rank of adapter_config.json is 4, and lora_A has 2 rows and lora_B 2 columns");
+    refused(
+        json!({"r": 4}),
+        &good,
+        "`up`: the rank of adapter_config.json is 4, and lora_A has 2 rows and lora_B 2 columns",
+    );
     refused(json!({"r": 0}), &good, "the rank of adapter_config.json is 0");
     let [a, b] = good;
     refused(json!({}), &[a], "the tensor `base_model.model.up.lora_A.weight` is not");

@@ -30,7 +30,8 @@ fn start(role: &str) -> Child {
 /// The rest of the first line that starts with the word.
 fn said(child: &mut Child, word: &str) -> String {
     let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    let found = lines.map(Result::unwrap).find_map(|line| line.split_once(word).map(|(_, rest)| rest.trim().to_owned()));
+    let found =
+        lines.map(Result::unwrap).find_map(|line| line.split_once(word).map(|(_, rest)| rest.trim().to_owned()));
     found.unwrap_or_else(|| panic!("the process has not said {word}"))
 }
 
@@ -87,9 +88,8 @@ fn own_workers() {
 /// Processes that map memory with this inode.
 fn mapping(inode: &str) -> usize {
     let maps = |entry: &std::fs::DirEntry| std::fs::read_to_string(entry.path().join("maps")).unwrap_or_default();
-    let is_ours = |line: &str| {
-        line.contains("/memfd:ray-zerocopy (deleted)") && line.split_whitespace().nth(4) == Some(inode)
-    };
+    let is_ours =
+        |line: &str| line.contains("/memfd:ray-zerocopy (deleted)") && line.split_whitespace().nth(4) == Some(inode);
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes.filter(|entry| maps(entry).lines().any(is_ours)).count()
 }
