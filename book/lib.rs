@@ -27,6 +27,7 @@ chapters! {
     cancellation "cancellation.md"
     streams "streams.md"
     large_tensors "large-tensors.md"
+    hot_swap "hot-swap.md"
     jit "jit.md"
     torchscript "torchscript.md"
     #[cfg(feature = "ray")] ray "ray.md"

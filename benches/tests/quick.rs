@@ -86,6 +86,30 @@ fn calls() {
 }
 
 #[test]
+fn weights() {
+    let printed = run(env!("CARGO_BIN_EXE_weights"), &[]);
+    let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
+    let found = of("found");
+    assert_eq!((found.len(), &found[0]["arenas_max"]), (1, &Value::from(1)), "{printed}");
+    positive(found[0], &["model_mib", "sum_pss_mib_max", "bare_pss_mib", "ratio", "attach_ms_median"]);
+    // One copy for all programs.
+    let (model, pss) = (found[0]["model_mib"].as_f64().unwrap(), found[0]["sum_pss_mib_max"].as_f64().unwrap());
+    assert!(pss < 2.0 * model, "{}", found[0]);
+    let sealing = of("sealing");
+    assert_eq!(texts(sealing.iter().copied(), "place"), ["disk", "page_cache"]);
+    for row in sealing {
+        positive(row, &["file_mib", "read_ms_median", "seal_ms_median", "ratio"]);
+    }
+    let swaps = of("swaps");
+    assert_eq!(texts(swaps.iter().copied(), "engine"), ["processes", "threads"]);
+    for row in &swaps {
+        positive(row, &["calls", "p99_us", "swap_ms_median", "pss_peak_mib"]);
+        assert_eq!((&row["failed"], &row["mixed"]), (&Value::from(0), &Value::from(0)), "{row}");
+    }
+    assert_eq!(rows(&printed).len(), 5, "{printed}");
+}
+
+#[test]
 fn jit() {
     let printed = run(env!("CARGO_BIN_EXE_jit"), &[]);
     let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();

@@ -156,6 +156,28 @@ fn batching() {
 }
 
 #[test]
+fn hot_swap() {
+    let lines = [
+        "generation 2: ",
+        " on 2 workers in ",
+        "generation 4: ",
+        ", none failed; each came from the weights that it names",
+    ];
+    says("hot_swap", &["--swaps", "3", "--mib", "2"], &lines);
+    says(
+        "hot_swap",
+        &["--swaps", "2", "--mib", "2", "--kill", "--check"],
+        &[
+            "worker 0 was killed",
+            "generation 2: ",
+            "worker 0 was killed",
+            "generation 3: the check of the new weights has failed, so all calls go on with the old ones: 3 is an odd",
+            ", none failed; each came from the weights that it names",
+        ],
+    );
+}
+
+#[test]
 fn streaming() {
     for arguments in [&["--pause", "1"][..], &["--pause", "1", "--threads"]] {
         says(
@@ -230,6 +252,7 @@ fn help_says_what_to_look_at() {
         "threads",
         "batching",
         "streaming",
+        "hot_swap",
         "memory",
         "devices",
         "jit",

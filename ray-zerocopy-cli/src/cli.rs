@@ -239,13 +239,15 @@ pub(crate) struct Ps {
 /// content, get this memory instead of a copy of their own. Without a holder, an arena ends with the
 /// last program that uses it. `rzc ps` shows who holds what, and `rzc drop` lets an arena go.
 ///
+/// As a service of systemd it may have no FILE: it also keeps what systemd has stored for it.
+///
 ///     rzc hold minilm.bpk vad.rzg --limit 8G
 #[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Hold {
     /// The files: saved arenas, packed checkpoints, graphs
-    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// The most that may be kept: `512M`, `8G`; by default there is no limit
     #[arg(long, value_name = "SIZE", value_parser = bytes)]

@@ -169,6 +169,7 @@ pub use crate::remote::actor::ActorWrapper;
 pub use crate::remote::actors::{Actor, Actors};
 pub use crate::remote::pending::{Gather, Pending, gather};
 pub use crate::remote::streaming::{Streaming, StreamingAsync};
+pub use crate::remote::swap::{Canary, Checked, Swapped};
 pub use crate::remote::task::TaskWrapper;
 pub use crate::remote::ticket::Ticket;
 pub use ray_zerocopy_derive::{Pipeline, remote};

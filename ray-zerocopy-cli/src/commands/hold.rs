@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ray_zerocopy::holder::Holder;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -31,6 +31,16 @@ pub(crate) fn run(options: &Hold, output: &mut Output) -> Result<Outcome> {
     };
     let thread =
         thread::Builder::new().name("rzc signals".to_owned()).spawn(wait).context("signals cannot be handled")?;
+    let resumed = holder.resume()?;
+    for arena in &resumed {
+        writeln!(output, "kept by systemd, id {}, {}", arena.id(), size(arena.size_bytes()))?;
+    }
+    let is_service = !resumed.is_empty() || std::env::var_os("LISTEN_FDS").is_some();
+    // The holder keeps them until they are dropped.
+    drop(resumed);
+    if options.files.is_empty() && !is_service {
+        bail!("there is nothing to keep; name files, as in `rzc hold model.bpk`");
+    }
     let mut kept = 0;
     for file in &options.files {
         match keep(&holder, file, output) {
@@ -39,9 +49,10 @@ pub(crate) fn run(options: &Hold, output: &mut Output) -> Result<Outcome> {
         }
         output.finish()?;
     }
-    if kept == 0 {
+    if kept == 0 && !is_service {
         return Ok(Outcome::Failed);
     }
+    holder.ready()?;
     complete.store(kept == options.files.len(), Ordering::Release);
     // It ends the program.
     let _never = thread.join();

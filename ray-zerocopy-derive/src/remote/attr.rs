@@ -21,6 +21,8 @@ pub(crate) enum MethodOption {
     /// `stream`: it returns an iterator, whose items are sent while it runs. With the place where that
     /// is written.
     Stream(Span),
+    /// `on_swap`: it moves the state of an actor to the next weights. With the place where that is written.
+    OnSwap(Span),
 }
 
 /// `batch` on a method.
@@ -38,7 +40,11 @@ pub(crate) fn block(options: TokenStream, errors: &mut Errors) -> Option<Path> {
     let mut found = None;
     for option in options {
         if !option.path().is_ident("crate") {
-            unknown(&option, "the block takes `crate = \"path\"`, a method `skip`, `batch` or `stream`", errors);
+            unknown(
+                &option,
+                "the block takes `crate = \"path\"`, a method `skip`, `batch`, `stream` or `on_swap`",
+                errors,
+            );
         } else if found.is_some() {
             duplicate(&option, errors);
         } else {
@@ -70,8 +76,9 @@ pub(crate) fn take_options(item: &mut ItemImpl, errors: &mut Errors) -> Options 
 fn method_option(attribute: &Attribute) -> syn::Result<MethodOption> {
     let wrong = || {
         let message = "expected `#[remote(skip)]`, which leaves the method out, `#[remote(batch)]` or `#[remote(batch, cost \
-                       = function)]`, which let its calls be put together, or `#[remote(stream)]`, which sends the \
-                       items of an iterator while it runs";
+                       = function)]`, which let its calls be put together, `#[remote(stream)]`, which sends the \
+                       items of an iterator while it runs, or `#[remote(on_swap)]`, which moves the state of an \
+                       actor to the next weights";
         syn::Error::new_spanned(attribute, message)
     };
     let options = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).map_err(|_| wrong())?;
@@ -80,6 +87,9 @@ fn method_option(attribute: &Attribute) -> syn::Result<MethodOption> {
         Some(Meta::Path(path)) if path.is_ident("skip") && options.len() == 0 => Ok(MethodOption::Skip),
         Some(Meta::Path(path)) if path.is_ident("stream") && options.len() == 0 => {
             Ok(MethodOption::Stream(path.span()))
+        }
+        Some(Meta::Path(path)) if path.is_ident("on_swap") && options.len() == 0 => {
+            Ok(MethodOption::OnSwap(path.span()))
         }
         Some(Meta::Path(path)) if path.is_ident("batch") => {
             let cost = options.next().map(|option| cost(&option).ok_or_else(wrong)).transpose()?;

@@ -10,7 +10,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::{Attribute, Ident, Type};
 
 /// The items that `#[remote]` adds to the block.
-pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> TokenStream {
+pub(crate) fn calls(block: &Block, methods: &[Method], on_swap: Option<&Ident>, runtime: &Runtime) -> TokenStream {
     let Block { ty, ident, .. } = block;
     let tasks = Ident::new(&format!("{ident}Tasks"), block.span());
     let actors = Ident::new(&format!("{ident}Actors"), block.span());
@@ -45,6 +45,20 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
         )
     });
 
+    let stateful = methods.iter().any(|method| method.access == Access::Exclusive).then(|| {
+        quote!(
+            const STATEFUL: bool = true;
+        )
+    });
+
+    let on_swap = on_swap.map(|function| {
+        quote!(
+            fn on_swap() -> ::core::option::Option<fn(&mut Self, &mut Self)> {
+                ::core::option::Option::Some(Self::#function)
+            }
+        )
+    });
+
     let (impl_generics, ty_generics, where_clause) = block.generics.split_for_impl();
     let attributes = writer.attributes();
     quote_spanned! {block.span()=>
@@ -59,6 +73,8 @@ pub(crate) fn calls(block: &Block, methods: &[Method], runtime: &Runtime) -> Tok
             type Actors = #actors #ty_generics;
             const METHODS: &'static [#runtime::MethodEntry<Self>] = &[#(#listed),*];
             #streams
+            #stateful
+            #on_swap
         }
 
         #(#attributes)*

@@ -43,7 +43,8 @@ pub(crate) fn parts(options: TokenStream, item: TokenStream) -> (TokenStream, sy
             let options = attr::take_options(&mut item, &mut errors);
             let calls = Block::new(&item, &mut errors).map(|block| {
                 let methods = valid::methods(&block, &options, &mut errors);
-                expand::calls(&block, &methods, &runtime)
+                let on_swap = valid::on_swap(&block, &options, &mut errors);
+                expand::calls(&block, &methods, on_swap, &runtime)
             });
             quote!(#item #calls)
         }

@@ -9,7 +9,7 @@ use crate::errors::Errors;
 use crate::names;
 use syn::visit::Visit;
 use syn::{
-    FnArg, GenericParam, ImplItem, ImplItemFn, Pat, PatType, Receiver, ReturnType, Signature, Type, TypeBareFn,
+    FnArg, GenericParam, Ident, ImplItem, ImplItemFn, Pat, PatType, Receiver, ReturnType, Signature, Type, TypeBareFn,
     TypeImplTrait, TypeReference, Visibility, parse_quote,
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn methods<'a>(block: &Block<'a>, options: &Options, errors: &mut Err
         let Some(receiver) = item.sig.receiver() else { continue };
         let option = options.get(&position);
         let span = match option {
-            Some(MethodOption::Skip) => continue,
+            Some(MethodOption::Skip | MethodOption::OnSwap(_)) => continue,
             Some(MethodOption::Batch(batch)) => Some(batch.span),
             Some(MethodOption::Stream(span)) => Some(*span),
             None => None,
@@ -44,6 +44,39 @@ pub(crate) fn methods<'a>(block: &Block<'a>, options: &Options, errors: &mut Err
         );
     }
     methods
+}
+
+/// The function that moves the state of an actor to the next weights, if there is one.
+pub(crate) fn on_swap<'a>(block: &Block<'a>, options: &Options, errors: &mut Errors) -> Option<&'a Ident> {
+    let mut found = None;
+    for (position, item) in block.item.items.iter().enumerate() {
+        let (ImplItem::Fn(item), Some(MethodOption::OnSwap(span))) = (item, options.get(&position)) else { continue };
+        if found.is_some() {
+            errors.push(syn::Error::new(*span, "a block has one function that moves the state: remove one"));
+        } else if moves_state(&item.sig, block.ty) {
+            found = Some(&item.sig.ident);
+        } else {
+            errors.at(
+                &item.sig,
+                "the function that moves the state gets the pipeline with the new weights, and that with the old ones: \
+                 `fn on_swap(&mut self, old: &mut Self)`",
+            );
+        }
+    }
+    found
+}
+
+/// Whether a signature is `fn name(&mut self, old: &mut Self)`.
+fn moves_state(signature: &Signature, own: &Type) -> bool {
+    let is_own = |ty: &Type| *ty == parse_quote!(Self) || ty == own;
+    let is_exclusive = |receiver: &Receiver| {
+        receiver.reference.is_some() && receiver.mutability.is_some() && receiver.colon_token.is_none()
+    };
+    let takes = matches!(signature.inputs.iter().collect::<Vec<_>>()[..], [FnArg::Receiver(receiver), FnArg::Typed(old)]
+        if is_exclusive(receiver)
+            && matches!(&*old.ty, Type::Reference(TypeReference { mutability: Some(_), elem, .. }) if is_own(elem)));
+    let is_plain = signature.asyncness.is_none() && signature.unsafety.is_none() && signature.abi.is_none();
+    takes && is_plain && signature.generics.params.is_empty() && matches!(signature.output, ReturnType::Default)
 }
 
 fn method<'a>(

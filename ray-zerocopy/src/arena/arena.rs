@@ -171,7 +171,19 @@ impl Arena {
             });
             blob.check(expected, hasher.finalize())?;
         }
+        if wanted[0] {
+            self.0.regions[0].mark_verified();
+        }
         Ok(())
+    }
+
+    /// [Verifies](Self::verify) the arena, except what this process has verified or made: the arena
+    /// itself, or a base.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub(crate) fn ensure_verified(&self) -> Result<(), ArenaError> {
+        self.verify_regions(|region| !region.is_verified(), &mut |_| ())
     }
 
     /// Verifies the arena, and returns it. If an arena of the same content has been verified and is
@@ -185,21 +197,18 @@ impl Arena {
         let known = |verified: &[Weak<Inner>]| {
             verified.iter().filter_map(Weak::upgrade).find(|known| known.read_index.id == self.id()).map(Self)
         };
-        let others: Vec<Arc<Inner>> = {
+        {
             let mut verified = VERIFIED.lock();
             verified.retain(|known| known.strong_count() > 0);
             if let Some(known) = known(&verified) {
                 return Ok(known);
             }
-            verified.iter().filter_map(Weak::upgrade).collect()
-        };
-        // The blobs of a base that was verified as an arena are those that this one borrows.
-        let is_verified = |region: &Arc<Region>| others.iter().any(|other| Arc::ptr_eq(&other.regions[0], region));
+        }
         // The lock is not held here. Hashing runs on rayon, and a thread that waits for rayon runs
         // other work of its pool. If that work calls this function, it would wait for a lock that
         // its own thread holds. Without the lock, two threads may hash the same arena at once,
         // which only costs time.
-        self.verify_regions(|region| !is_verified(region), &mut |_| ())?;
+        self.ensure_verified()?;
         let mut verified = VERIFIED.lock();
         if let Some(known) = known(&verified) {
             return Ok(known);

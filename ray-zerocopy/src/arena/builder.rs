@@ -353,6 +353,7 @@ impl ArenaBuilder {
         plan.write(&fd, tell, &|error| limits::explained("pwrite", len, error))?;
         let fd = memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
         let container = Region::sealed(fd)?;
+        container.mark_verified();
         Arena::from_regions(std::iter::once(container).chain(plan.borrowed).collect())
     }
 

@@ -97,7 +97,9 @@ impl Part {
         let blobs = self.index.manifest.blobs.iter().zip(&self.index.places);
         let own = blobs.filter(|(blob, _)| blob.is_own()).map(|(blob, place)| (self, blob, *place)).collect();
         check(own, Some(&fd), progress)?;
-        Region::sealed(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)
+        let region = Region::sealed(memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?)?;
+        region.mark_verified();
+        Ok(region)
     }
 
     /// Returns the file as a region.

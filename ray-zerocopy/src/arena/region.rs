@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::{OFlags, Stat, fstat};
@@ -92,6 +93,9 @@ pub(super) struct Region {
     pub(super) backing: Backing,
     /// The table of contents, if it is a container and was needed.
     index: OnceLock<Result<Arc<Index>, ArenaError>>,
+    /// Whether this process has compared each blob of the container with its checksum, or has computed
+    /// the checksums.
+    is_verified: AtomicBool,
     /// Set by an engine for a region in its object store.
     #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,
@@ -162,6 +166,7 @@ impl Region {
             memory: bytes::Bytes::from_owner(map),
             backing,
             index: OnceLock::new(),
+            is_verified: AtomicBool::new(false),
             #[cfg(feature = "ray")]
             origin: None,
         }
@@ -170,7 +175,18 @@ impl Region {
     /// Wraps memory of an object store.
     #[cfg(feature = "ray")]
     pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Arc<Self> {
-        Arc::new(Self { fd: None, memory, pages: None, backing: Backing::Store, index: OnceLock::new(), origin })
+        let (index, is_verified) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Self { fd: None, memory, pages: None, backing: Backing::Store, index, is_verified, origin })
+    }
+
+    /// Records that each blob of the container is that of its checksum.
+    pub(super) fn mark_verified(&self) {
+        self.is_verified.store(true, Ordering::Release);
+    }
+
+    /// Returns whether each blob of the container is known to be that of its checksum.
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified.load(Ordering::Acquire)
     }
 
     /// Returns the table of contents of a container, which is read once for each mapping.

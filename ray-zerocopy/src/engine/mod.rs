@@ -43,11 +43,12 @@ pub(crate) mod sys;
 pub(crate) mod threads;
 pub(crate) mod timer;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::call::Call;
 use self::call::Submitted;
-use self::program::Attached;
+use self::program::{Attached, Program};
 use self::queue::report::PoolReport;
 
 pub use self::backend::Backend;
@@ -116,6 +117,16 @@ pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// The first failure of a new worker, or that the engine cannot do it.
     fn restart(&self) -> Result<(), CallError>;
+
+    /// The workers that have a process, or are about to. Each of them has to load the next generation of a
+    /// program before calls run on it.
+    ///
+    /// # Errors
+    /// If the engine cannot replace a program.
+    fn live_workers(&self) -> Result<Vec<usize>, CallError>;
+
+    /// Makes a program the one that actors load when they start.
+    fn set_program(&self, program: &Arc<Program>);
 
     /// Ends the workers immediately, even if they are running a call. Queued and running calls
     /// fail.

@@ -1,5 +1,7 @@
 //! The worker's side of a program: loading it, and running a method.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,30 @@ pub(crate) trait Served {
         arguments: Incoming,
         items: Option<ItemSink>,
     ) -> Result<Outgoing, MethodError>;
+
+    /// Moves the state of another generation of the same pipeline to this one, with a function of the
+    /// user's.
+    fn take_state(&mut self, old: &mut dyn Served, function: &FnToken) -> Result<Outgoing, MethodError>;
+
+    /// The value itself, for a generation that takes its state.
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+/// Runs a call that moves the state of one program to another. A worker that does not have the first one
+/// has no state of it.
+pub(crate) fn take_state(
+    programs: &mut HashMap<u64, Box<dyn Served>>,
+    from: u64,
+    to: u64,
+    function: &FnToken,
+) -> Result<Outgoing, MethodError> {
+    let Some(mut old) = programs.remove(&from) else { return Ok(Outgoing::default()) };
+    let result = match programs.get_mut(&to) {
+        Some(new) => new.take_state(&mut *old, function),
+        None => Err(MethodError::not_loaded()),
+    };
+    programs.insert(from, old);
+    result
 }
 
 /// Takes the items of a method that returns a stream. Waits while the reader is too far behind.

@@ -78,6 +78,14 @@ pub enum HolderError {
         /// The reason.
         reason: String,
     },
+    /// The service manager passed something unexpected, or cannot be reached.
+    #[error("the service manager {what}: {reason}; see the unit of the holder")]
+    Service {
+        /// What it did, or could not do.
+        what: String,
+        /// The reason.
+        reason: String,
+    },
     /// The checkpoint could not be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

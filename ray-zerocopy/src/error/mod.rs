@@ -18,6 +18,7 @@ pub(crate) mod ray;
 pub(crate) mod report;
 pub(crate) mod script;
 pub(crate) mod share;
+pub(crate) mod swap;
 pub(crate) mod ticket;
 pub(crate) mod trace;
 pub(crate) mod value;
@@ -30,6 +31,7 @@ pub use self::holder::HolderError;
 pub use self::load::LoadError;
 pub use self::report::ReportError;
 pub use self::share::ShareError;
+pub use self::swap::SwapError;
 pub use self::ticket::TicketError;
 
 use self::call::CallError;
@@ -89,6 +91,9 @@ pub enum Error {
     /// An arena could not be found by content, or kept for others.
     #[error(transparent)]
     Holder(#[from] HolderError),
+    /// The weights of a wrapper could not be swapped.
+    #[error(transparent)]
+    Swap(#[from] SwapError),
     /// A report could not be made.
     #[error(transparent)]
     Report(#[from] ReportError),

@@ -88,13 +88,7 @@ pub fn held() -> Result<Vec<HeldArena>, HolderError> {
 pub(super) fn find(folder: &Folder, key: &Key) -> Option<Arena> {
     for endpoint in folder.holders(key) {
         let socket = folder.socket(&endpoint);
-        let fetched = ask(&socket, &Request::Find(*key)).and_then(|received| match received.message {
-            Answer::Here(handle) => {
-                Arena::from_ticket(&handle, received.fds).map_err(|error| io::Error::other(error.to_string()))
-            }
-            other => Err(io::Error::other(format!("{other:?}"))),
-        });
-        match fetched {
+        match fetch(&socket, key) {
             Ok(arena) => return Some(arena),
             // A holder that cannot hand out the arena is not an error: another one may, or the arena
             // is made again.
@@ -102,7 +96,18 @@ pub(super) fn find(folder: &Folder, key: &Key) -> Option<Arena> {
             Err(_) => {}
         }
     }
-    None
+    // Starts the holder if it does not run. Its memory is with systemd then.
+    folder.activation().and_then(|socket| fetch(&socket, key).ok())
+}
+
+fn fetch(socket: &Path, key: &Key) -> io::Result<Arena> {
+    let received = ask(socket, &Request::Find(*key))?;
+    match received.message {
+        Answer::Here(handle) => {
+            Arena::from_ticket(&handle, received.fds).map_err(|error| io::Error::other(error.to_string()))
+        }
+        other => Err(io::Error::other(format!("{other:?}"))),
+    }
 }
 
 /// Sends a request to an endpoint, and receives the answer.

@@ -117,10 +117,13 @@ impl Endpoint {
         let (since, used) = (SystemTime::now(), Instant::now());
         let offer = Offer { arena: arena.downgrade(), source: source.to_owned(), kept: None, since, used };
         let mut offers = self.offers.lock();
-        // The arena that is offered already may be kept for others.
-        if offers.get(&key).is_none_or(|known| !known.arena.is(arena)) {
-            offers.insert(key, offer);
-            arena.on_drop(Withdrawal { key, process: process_id() });
+        match offers.get_mut(&key) {
+            // It may be kept for others, and have another name since.
+            Some(known) if known.arena.is(arena) => known.source = offer.source,
+            _ => {
+                offers.insert(key, offer);
+                arena.on_drop(Withdrawal { key, process: process_id() });
+            }
         }
         let path = folder.offer(&key, &name);
         File::create(&path).map(drop).map_err(|error| HolderError::folder(&path, &error))
@@ -142,6 +145,9 @@ impl Endpoint {
     pub(super) fn release(&self, key: &Key) -> bool {
         let kept = self.offers.lock().get_mut(key).and_then(|offer| offer.kept.take());
         // Dropped without the lock, which its destructor takes.
+        if let Some(arena) = &kept {
+            super::service::forget(arena);
+        }
         kept.is_some()
     }
 
@@ -172,6 +178,24 @@ impl Endpoint {
             since,
         };
         offers.into_iter().map(held).collect()
+    }
+
+    /// Serves the clients of a socket, on a thread of its own.
+    pub(super) fn listen(&'static self, listener: UnixListener) -> Result<(), HolderError> {
+        let thread = std::thread::Builder::new().name("ray-zerocopy broker".to_owned());
+        let spawned = thread.spawn(move || {
+            loop {
+                match listener.accept() {
+                    // A client that breaks the protocol harms only itself: the next one is served.
+                    Ok((stream, _)) => drop(self.serve(stream)),
+                    // Most likely no descriptor is free, and an immediate retry would fail again. The
+                    // client waits.
+                    Err(_) => std::thread::sleep(PAUSE),
+                }
+            }
+        });
+        let failed = |error| HolderError::Endpoint { reason: format!("its thread cannot be started: {error}") };
+        spawned.map(drop).map_err(failed)
     }
 
     fn serve(&self, stream: UnixStream) -> io::Result<()> {
@@ -239,20 +263,7 @@ fn open() -> Result<Listening, HolderError> {
     let name = format!("{}-{random}", std::process::id());
     let (folder, listener) = bind(&name)?;
     folder.sweep();
-    let endpoint = endpoint();
-    let thread = std::thread::Builder::new().name("ray-zerocopy broker".to_owned());
-    let spawned = thread.spawn(move || {
-        loop {
-            match listener.accept() {
-                // A client that breaks the protocol harms only itself: the next one is served.
-                Ok((stream, _)) => drop(endpoint.serve(stream)),
-                // Most likely no descriptor is free, and an immediate retry would fail again. The
-                // client waits.
-                Err(_) => std::thread::sleep(PAUSE),
-            }
-        }
-    });
-    spawned.map_err(|error| HolderError::Endpoint { reason: format!("its thread cannot be started: {error}") })?;
+    endpoint().listen(listener)?;
     // If this fails, the `sweep` of another process removes the files.
     let _tidied = crate::os::sys::atexit::at_exit(tidy);
     Ok(Listening { folder, name })

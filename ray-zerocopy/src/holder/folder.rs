@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `PID-RANDOM` | the socket of a process: its endpoint |
 //! | `KEY.PID-RANDOM` | empty: the process with this endpoint holds the arena of the key |
+//! | `hold` | the socket with which systemd starts a holder, if it is set up |
 //! | `KEY.lock` | locked by the process that makes the arena of the key |
 //!
 //! A process removes its files when it ends, and the folder with the last of them. Files of a killed
@@ -24,6 +25,8 @@ use crate::error::holder::HolderError;
 const NAME: &str = "ray-zerocopy";
 /// Ending of the name of a lock.
 const LOCK: &str = "lock";
+/// The socket of a holder that systemd starts.
+const ACTIVATION: &str = "hold";
 /// A socket's name of the greatest length.
 const LONGEST: &str = "4194304-0123456789abcdef";
 
@@ -60,6 +63,11 @@ impl Folder {
 
     pub(super) fn socket(&self, endpoint: &str) -> PathBuf {
         self.0.join(endpoint)
+    }
+
+    /// The socket of a holder that systemd starts when a program connects, if there is one.
+    pub(super) fn activation(&self) -> Option<PathBuf> {
+        Some(self.0.join(ACTIVATION)).filter(|socket| socket.exists())
     }
 
     /// The file that says that the process with an endpoint holds the arena of a key.
@@ -108,11 +116,7 @@ impl Folder {
     pub(super) fn sweep(&self) {
         for name in self.names() {
             match name.split_once('.') {
-                None if is_endpoint(&name) => {
-                    if is_dead(&self.0.join(&name)) {
-                        self.remove_endpoint(&name);
-                    }
-                }
+                None if is_endpoint(&name) && is_dead(&self.0.join(&name)) => self.remove_endpoint(&name),
                 Some((_, LOCK)) => super::making::remove_abandoned(&self.0.join(&name)),
                 // The process removes its socket before its offers.
                 Some((_, endpoint)) if is_endpoint(endpoint) && !self.socket(endpoint).exists() => {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::endpoint::{Endpoint, endpoint};
 use super::key::Key;
+use super::service;
 use super::shared::{of_file, path_of};
 use crate::arena::arena::Arena;
 use crate::arena::file::ArenaFile;
@@ -87,8 +88,32 @@ impl Holder {
             self.make_room(endpoint, file.size_bytes(), &source)?;
         }
         let arena = of_file(&file, path, &mut progress)?;
+        endpoint.offer(key, &source, &arena)?;
         endpoint.keep(&key, &arena);
+        service::store(&arena)?;
         Ok(arena)
+    }
+
+    /// Takes over what systemd passes to this process: the arenas that it has kept since the holder
+    /// stopped, and the socket with which it starts a holder. Returns the arenas, which are kept. Empty
+    /// if the process was not started by systemd.
+    ///
+    /// A service calls it before [`keep`](Self::keep), and [`ready`](Self::ready) when it keeps
+    /// everything. From then on systemd keeps the memory of each arena, too, if the unit has a
+    /// `FileDescriptorStoreMax`, until the arena is released.
+    ///
+    /// # Errors
+    /// If systemd has passed something else.
+    pub fn resume(&self) -> Result<Vec<Arena>, HolderError> {
+        service::resume(endpoint())
+    }
+
+    /// Tells systemd that this process is ready. Does nothing if it was not started by systemd.
+    ///
+    /// # Errors
+    /// If systemd cannot be told.
+    pub fn ready(&self) -> Result<(), HolderError> {
+        service::ready()
     }
 
     /// Stops keeping the arena of a saved one. Its memory returns when no process uses it any more.

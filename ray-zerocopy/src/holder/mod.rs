@@ -15,6 +15,7 @@
 //! | `client` | asks the endpoints of other processes |
 //! | `ticket` | arenas that are found by a secret instead, for exported wrappers |
 //! | `hold` | keeps arenas for other programs, up to a limit of memory |
+//! | `service` | a holder that systemd starts, and whose memory it keeps during a restart |
 //!
 //! Both sides of a connection belong to the same user, as the kernel reports it (`SO_PEERCRED`).
 
@@ -24,6 +25,7 @@ mod folder;
 pub(crate) mod hold;
 mod key;
 mod making;
+mod service;
 mod shared;
 pub(crate) mod source;
 pub(crate) mod ticket;

@@ -70,8 +70,11 @@ impl Arena {
         let arena = match source.0 {
             Kind::File(path) => match ArenaFile::open(path) {
                 Ok(file) if file.pipeline() != ArenaFile::NO_PIPELINE => of_file(&file, path, &mut |_| ())?,
-                // Also for a file that cannot be read at all: the error of the checkpoint says so.
-                _ => of_checkpoint(&Checkpoint::open(path)?, pipeline, &summary, &source)?,
+                // A packed checkpoint, a file of another program, or a folder.
+                Ok(_) | Err(ArenaError::NotAnArena(_) | ArenaError::File { .. }) => {
+                    of_checkpoint(&Checkpoint::open(path)?, pipeline, &summary, &source)?
+                }
+                Err(error) => return Err(error.into()),
             },
             Kind::Checkpoint(checkpoint) => of_checkpoint(checkpoint, pipeline, &summary, &source)?,
             Kind::Name(name) => found_or_made(Key::of_name(name), &source.to_string(), || Ok(share(pipeline)?))?,

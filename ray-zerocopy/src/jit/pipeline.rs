@@ -10,6 +10,8 @@ use super::batch::{self, CallRows};
 use super::executable::Executable;
 use super::graph::code::METHOD;
 use super::program::ProgramKind;
+use crate::arena::arena::Arena;
+use crate::engine::program::Program;
 use crate::engine::served::Loader;
 use crate::engine::sys::entry::FnToken;
 use crate::error::call::CallError;
@@ -26,6 +28,7 @@ use crate::remote::caller::{Caller, Method};
 use crate::remote::hosted::{Handler, loader};
 use crate::remote::method::MethodEntry;
 use crate::remote::pending::Pending;
+use crate::remote::swap::probe;
 use crate::remote::wire::{Reader, WireError, Writer};
 use crate::tensor::value::{Value, Values};
 
@@ -90,6 +93,18 @@ impl Remote for Graph {
     type Tasks = GraphCaller;
     type Actors = GraphCaller;
 
+    fn probe() -> Method {
+        Method::named("swap", PROBE)
+    }
+
+    /// Compares the inputs and outputs: graphs with the same weights may have others.
+    fn difference(current: &Arena, next: &Arena) -> Option<String> {
+        match (ProgramKind::of(current), ProgramKind::of(next)) {
+            (Ok(current), Ok(next)) => current.difference(&next),
+            (_, Err(error)) | (Err(error), _) => Some(error.to_string()),
+        }
+    }
+
     /// Empty: the methods are those of the graph or module at hand. See [`GraphCaller::run`].
     const METHODS: &'static [MethodEntry<Self>] = &[];
 }
@@ -107,6 +122,7 @@ impl From<Caller> for GraphCaller {
 /// Name of the loader function. Because it is identified by name, workers may run another program
 /// than the one that created the graph.
 pub(crate) const LOADER: &str = "jit.load";
+const PROBE: &str = "jit.probe";
 const RUN: &str = "jit.run";
 const RUN_BATCH: &str = "jit.run_batch";
 
@@ -114,6 +130,7 @@ const RUN_BATCH: &str = "jit.run_batch";
 pub(crate) fn own_function(name: &str) -> Option<Box<dyn Any>> {
     match name {
         LOADER => Some(Box::new(loader::<Graph> as Loader)),
+        PROBE => Some(Box::new(probe as Handler<Graph>)),
         RUN => Some(Box::new(serve as Handler<Graph>)),
         RUN_BATCH => Some(Box::new(batch::serve as Handler<Graph>)),
         _ => None,
@@ -136,7 +153,8 @@ impl GraphCaller {
     }
 
     fn checked(&self, method: Option<&str>, inputs: &Values) -> Pending<Values> {
-        let kind = self.kind();
+        let program = self.0.program();
+        let kind = kind(&program);
         let method = method.unwrap_or_else(|| kind.as_ref().map_or(METHOD, |kind| kind.main()));
         let write = |writer: &mut Writer| {
             writer.value(method)?;
@@ -163,21 +181,20 @@ impl GraphCaller {
             Err(error) => Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD),
         }
     }
+}
 
-    /// Decodes the graph or module in the arena, once for each program.
-    fn kind(&self) -> Result<&ProgramKind, ReplayError> {
-        let program = &self.0.program;
-        let cached = program.cache.get_or_init(|| Box::new(ProgramKind::of(&program.arena)));
-        match cached.downcast_ref::<Result<ProgramKind, ReplayError>>() {
-            Some(kind) => kind.as_ref().map_err(Clone::clone),
-            None => Err(GraphError::Corrupted { reason: "its program belongs to another pipeline".to_owned() }.into()),
-        }
+/// Decodes the graph or module in the arena, once for each program.
+fn kind(program: &Program) -> Result<&ProgramKind, ReplayError> {
+    let cached = program.cache.get_or_init(|| Box::new(ProgramKind::of(&program.arena)));
+    match cached.downcast_ref::<Result<ProgramKind, ReplayError>>() {
+        Some(kind) => kind.as_ref().map_err(Clone::clone),
+        None => Err(GraphError::Corrupted { reason: "its program belongs to another pipeline".to_owned() }.into()),
     }
 }
 
 impl fmt::Debug for GraphCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GraphCaller").field("arena", &self.0.program.arena).finish_non_exhaustive()
+        f.debug_struct("GraphCaller").field("arena", &self.0.program().arena).finish_non_exhaustive()
     }
 }
 

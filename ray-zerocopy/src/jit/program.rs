@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use super::executable::Executable;
 use super::graph::code::GraphCode;
 use super::graph::code::METHOD;
+use super::graph::info::GraphInfo;
 use super::torchscript;
 use super::torchscript::{FORWARD, TorchScript};
 use super::traced_graph::TracedGraph;
@@ -77,6 +78,26 @@ impl ProgramKind {
         }
         let graph: Result<TracedGraph, GraphError> = TracedGraph::from_arena(arena);
         Ok(graph?.kind())
+    }
+
+    /// Returns a difference between the inputs and outputs of this program and another one.
+    pub(super) fn difference(&self, next: &Self) -> Option<String> {
+        match (&self.0, &next.0) {
+            (Inner::Graph(own), Inner::Graph(other)) => {
+                let ports = |code: &Arc<GraphCode>| {
+                    let info = GraphInfo(Arc::clone(code));
+                    (info.inputs().collect::<Vec<_>>(), info.outputs().collect::<Vec<_>>())
+                };
+                let (own, other) = (ports(own), ports(other));
+                (own != other).then(|| format!("its inputs and outputs are {other:?}, and this wrapper's are {own:?}"))
+            }
+            (Inner::Script(own), Inner::Script(other)) => {
+                let (own, other) = (format!("{own:?}"), format!("{other:?}"));
+                (own != other).then(|| format!("its methods are {other}, and this wrapper's are {own}"))
+            }
+            (Inner::Graph(_), Inner::Script(_)) => Some("it is a TorchScript module, and not a graph".to_owned()),
+            (Inner::Script(_), Inner::Graph(_)) => Some("it is a graph, and not a TorchScript module".to_owned()),
+        }
     }
 
     /// Name of the default method.

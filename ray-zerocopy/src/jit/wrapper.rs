@@ -21,6 +21,7 @@ use crate::error::ticket::TicketError;
 use crate::remote::actor::ActorWrapper;
 use crate::remote::actors::{Actor, Actors};
 use crate::remote::pending::Pending;
+use crate::remote::swap::Swapped;
 use crate::remote::task::TaskWrapper;
 use crate::remote::ticket::Ticket;
 use crate::report::table::Report;
@@ -144,8 +145,17 @@ impl JitTaskWrapper {
     }
 
     /// The shared weights.
-    pub fn arena(&self) -> &Arena {
+    pub fn arena(&self) -> Arena {
         self.tasks.arena()
+    }
+
+    /// Moves all clones of this wrapper to another graph with the same inputs, outputs and shapes of weights,
+    /// while it serves calls. See [`TaskWrapper::swap`].
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::swap`].
+    pub fn swap(&self, graph: &impl Runnable) -> Result<Swapped> {
+        self.tasks.swap(graph.arena().clone())
     }
 
     /// Reports the memory that each process maps and what it costs, as measured by the kernel.

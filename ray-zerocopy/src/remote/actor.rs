@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Remote;
 use super::actors::Actors;
 use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
+use super::generations::Generations;
 use super::ticket::{Ticket, TicketData};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
@@ -357,7 +358,10 @@ impl<P: Remote> ActorWrapper<P> {
             grace: None,
             stream_buffer: STREAM_BUFFER,
         };
-        let caller = Caller { program, engine, options, pinned: None, batchers: None };
+        // Workers free it when it has been replaced.
+        drop(program.engine.set(Arc::downgrade(&engine)));
+        let generations = Generations::new(program);
+        let caller = Caller { generations, engine, options, pinned: None, batchers: None, state_of: None };
         Ok(Actors::new(caller))
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::Caller;
+use super::swap::{Canary, Checked, State, Swapped, state_error};
+use crate::arena::arena::Arena;
 use crate::engine::call::batch::batching::Batching;
 use crate::engine::queue::report::Drained;
 use crate::error::Result;
@@ -129,6 +131,93 @@ impl<P: Remote> Actors<P> {
     /// are already on their way to an actor.
     pub fn restart(&self) -> Result<()> {
         Ok(self.caller.engine.restart()?)
+    }
+
+    /// Moves the actors to other weights while they serve calls, as
+    /// [`TaskWrapper::swap`](crate::TaskWrapper::swap) does.
+    ///
+    /// Their state is kept if the method block says how: with a function under `#[remote(on_swap)]`, which
+    /// gets the pipeline with the new weights and the one with the old weights. An actor runs it after its
+    /// last call on the old weights, and before its first one on the new weights. So new calls wait until
+    /// each actor has ended the call that it runs.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// use ray_zerocopy::{ActorWrapper, Pipeline, Threads, share};
+    ///
+    /// #[derive(Pipeline)]
+    /// #[pipeline(init = Chat::new)]
+    /// struct Chat {
+    ///     head: Linear,
+    ///     #[pipeline(skip)]
+    ///     turns: Vec<String>,
+    /// }
+    ///
+    /// #[ray_zerocopy::remote]
+    /// impl Chat {
+    /// #   #[remote(skip)]
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device), turns: vec![] } }
+    ///     pub fn say(&mut self, turn: String) -> usize {
+    ///         self.turns.push(turn);
+    ///         self.turns.len()
+    ///     }
+    ///
+    ///     #[remote(on_swap)]
+    ///     fn keep_turns(&mut self, old: &mut Self) {
+    ///         self.turns = std::mem::take(&mut old.turns);
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # let device = Device::flex();
+    /// let actors = ActorWrapper::on(&Threads::new(1), &Chat::new(&device))?.spawn(1)?;
+    /// actors.actor(0).say("hello".to_owned()).wait()?;
+    /// actors.swap(share(&Chat::new(&device))?)?;
+    /// assert_eq!(actors.actor(0).say("again".to_owned()).wait()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::swap`](crate::TaskWrapper::swap), and if the pipeline has methods that take
+    /// `&mut self`, but no function that moves the state: see
+    /// [`swap_discarding_state`](Self::swap_discarding_state).
+    pub fn swap(&self, arena: Arena) -> Result<Swapped> {
+        self.swap_if(arena, |_| Ok(()))
+    }
+
+    /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a handle for calls on the new
+    /// weights alone. When it is called, every actor has loaded them.
+    ///
+    /// # Errors
+    /// As [`swap`](Self::swap), or the error of `check`.
+    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Checked) -> Result<Swapped> {
+        state_error::<P>()?;
+        self.caller.swap::<P>(arena, State::Moves, |caller| check(&Self::new(caller)))
+    }
+
+    /// Does the same as [`swap`](Self::swap), also if the actors have state: it is lost, as it is when an
+    /// actor dies. Each actor then has the state that `init` makes.
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::swap`](crate::TaskWrapper::swap).
+    pub fn swap_discarding_state(&self, arena: Arena) -> Result<Swapped> {
+        self.caller.swap::<P>(arena, State::Discarded, |_| Ok(()))
+    }
+
+    /// Gives other weights a share of the calls, as [`TaskWrapper::canary`](crate::TaskWrapper::canary)
+    /// does.
+    ///
+    /// # Errors
+    /// As [`swap`](Self::swap), or if other weights have a share already.
+    pub fn canary(&self, arena: Arena, share: f64) -> Result<Canary<P>> {
+        state_error::<P>()?;
+        self.caller.canary(arena, share)
+    }
+
+    /// The weights: those of the last [`swap`](Self::swap).
+    pub fn arena(&self) -> Arena {
+        self.caller.program().arena.clone()
     }
 
     /// Kills the actors at once. Queued and running calls return errors.

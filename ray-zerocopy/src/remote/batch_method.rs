@@ -18,6 +18,7 @@ use crate::engine::call::batch::message::{join, take_apart};
 use crate::engine::call::batch::stats::BatchReport;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::message::Outgoing;
+use crate::engine::program::Program;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
 use crate::error::call::{CallError, CallPart, StartError};
@@ -72,15 +73,16 @@ impl<A: Rows, Rest: Arguments> BatchArguments for (A, Rest) {
     }
 }
 
-/// A method, and the actor that has to run its calls.
-type Key = (&'static str, Option<usize>);
+/// A method, the actor that has to run its calls, and the generation: calls of different generations are
+/// never put together.
+type Key = (&'static str, Option<usize>, u64);
 
 /// The batches of a wrapper's methods.
 pub(crate) struct Batchers {
     pub(crate) batching: Batching,
     /// The process that has the batchers' calls. A fork has copies, whose results never come.
     owner: u32,
-    /// By method, and by the actor that has to run the call.
+    /// By method, by the actor that has to run the call, and by generation.
     methods: Mutex<HashMap<Key, Arc<Batcher>>>,
 }
 
@@ -96,13 +98,32 @@ impl Batchers {
         reports
     }
 
-    fn of(&self, caller: &Caller, method: &'static str, batch: &FnToken, is_repeatable: bool) -> Arc<Batcher> {
-        let key = (method, caller.pinned);
+    /// Returns `true` if no call of a generation waits for its batch.
+    pub(super) fn are_sent(&self, program: u64) -> bool {
+        let methods = self.methods.lock();
+        methods.iter().all(|((_, _, of), batcher)| *of != program || batcher.is_empty())
+    }
+
+    /// Forgets the batches of a generation that gets no further calls. Those that wait run.
+    pub(super) fn forget(&self, program: u64) {
+        let forgotten: Vec<_> = self.methods.lock().extract_if(|(_, _, of), _| *of == program).collect();
+        drop(forgotten);
+    }
+
+    fn of(
+        self: &Arc<Self>,
+        caller: &Caller,
+        program: &Arc<Program>,
+        method: &'static str,
+        batch: &FnToken,
+        is_repeatable: bool,
+    ) -> Arc<Batcher> {
+        let key = (method, caller.pinned, program.key);
         if let Some(batcher) = self.methods.lock().get(&key) {
             return Arc::clone(batcher);
         }
         let template = Template {
-            program: Arc::clone(&caller.program),
+            program: Arc::clone(program),
             method,
             handler: batch.clone(),
             attempts: caller.options.attempts,
@@ -110,6 +131,7 @@ impl Batchers {
             pinned: caller.pinned,
             is_repeatable,
         };
+        caller.generations.watch(self);
         // Without the lock: on Ray, this asks the cluster.
         let batcher = Arc::new(Batcher::new(template, self.batching, Arc::clone(&caller.engine)));
         Arc::clone(self.methods.lock().entry(key).or_insert(batcher))
@@ -194,10 +216,11 @@ impl Caller {
         let args = writer.finish().shared();
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
-        let batcher = batchers.of(self, method, &batch, is_repeatable);
+        let entering = self.generations.of_call();
+        let batcher = batchers.of(self, &entering.program, method, &batch, is_repeatable);
         let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace, None);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
-        let mut pending = Pending::new(answer, take, method, canceller);
+        let mut pending = Pending::new(answer, take, method, entering.program.arena.id(), canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };
         match batcher.submit(member, self.options.wait) {
             Ok(lone) => pending.receive_by(lone),

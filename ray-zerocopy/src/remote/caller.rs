@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::batch_method::Batchers;
 use super::canceller::{Canceller, Queue};
+use super::generations::{Entering, Generations};
 use super::hosted::{Handler, loader};
 use super::pending::Pending;
 use super::streaming::Streaming;
@@ -53,12 +54,14 @@ impl Options {
 /// A program on an engine. The code that `#[ray_zerocopy::remote]` writes calls it.
 #[derive(Clone)]
 pub struct Caller {
-    pub(crate) program: Arc<Program>,
+    pub(crate) generations: Arc<Generations>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) options: Options,
     pub(crate) pinned: Option<usize>,
     /// How calls are put together, if they are.
     pub(crate) batchers: Option<Arc<Batchers>>,
+    /// The program whose state the calls move to theirs.
+    pub(crate) state_of: Option<u64>,
 }
 
 impl std::fmt::Debug for Caller {
@@ -113,9 +116,14 @@ pub(super) fn program<P: Root>(
 }
 
 impl Caller {
+    /// The generation that calls run on.
+    pub(crate) fn program(&self) -> Arc<Program> {
+        self.generations.current()
+    }
+
     /// Memory of the processes, and sizes of batches.
     pub(super) fn report(&self) -> crate::error::Result<Report> {
-        let report = report(&self.program, &*self.engine)?;
+        let report = report(&self.program(), &*self.engine)?;
         let batches = self.batchers.as_ref().map(|batchers| batchers.reports());
         Ok(Report { batches: batches.unwrap_or_default(), ..report })
     }
@@ -134,8 +142,9 @@ impl Caller {
             Err(error) => return Pending::failed(error, take, name),
         };
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, None);
-        let mut pending = Pending::new(answer, take, name, self.canceller(&waiter));
-        pending.receive_by(self.submit(&waiter, handler, args));
+        let entering = self.generations.of_call();
+        let mut pending = Pending::new(answer, take, name, entering.program.arena.id(), self.canceller(&waiter));
+        pending.receive_by(self.submit(&waiter, &entering, handler, args));
         pending
     }
 
@@ -150,14 +159,18 @@ impl Caller {
         let items = Arc::new(Items::new(self.options.stream_buffer));
         let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, Some(Arc::clone(&items)));
         let canceller = self.canceller(&waiter);
+        let entering = self.generations.of_call();
+        let arena = entering.program.arena.id();
         let lone = match encoded(method, put) {
-            Ok((handler, args)) => self.submit(&waiter, handler, args),
+            Ok((handler, args)) => self.submit(&waiter, &entering, handler, args),
             Err(error) => {
                 waiter.answer(Err(error));
                 None
             }
         };
-        Streaming::new(items, answer, take, name, canceller, Arc::clone(&self.engine), lone)
+        let mut streaming = Streaming::new(items, answer, take, name, arena, canceller, Arc::clone(&self.engine));
+        streaming.receive_by(lone);
+        streaming
     }
 
     fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {
@@ -165,9 +178,15 @@ impl Caller {
     }
 
     /// Submits a call to the engine. Returns the caller's right to receive the result, if it has it.
-    fn submit(&self, waiter: &Arc<Waiter>, handler: FnToken, args: Outgoing) -> Option<Box<dyn Receive>> {
+    fn submit(
+        &self,
+        waiter: &Arc<Waiter>,
+        entering: &Entering<'_>,
+        handler: FnToken,
+        args: Outgoing,
+    ) -> Option<Box<dyn Receive>> {
         let call = Call {
-            program: Arc::clone(&self.program),
+            program: Arc::clone(&entering.program),
             method: waiter.method,
             handler,
             args,
@@ -179,6 +198,7 @@ impl Caller {
             actor: self.options.actor,
             pinned: self.pinned,
             is_admitted: false,
+            state_of: self.state_of,
         };
         self.engine.submit(call, self.options.wait).unwrap_or_else(|refused| {
             let (call, error) = *refused;

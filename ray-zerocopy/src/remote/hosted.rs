@@ -1,5 +1,6 @@
 //! A loaded pipeline in a worker, which the engine calls a program.
 
+use std::any::Any;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -9,7 +10,7 @@ use crate::arena::arena::Arena;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::served::MethodError;
 use crate::engine::served::{ItemSink, LoadRequest, LoadedProgram, Prewarm, Served};
-use crate::engine::sys::entry::{Change, FnToken};
+use crate::engine::sys::entry::{Change, ChangeBoth, FnToken};
 use crate::error::load::LoadError;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
@@ -57,9 +58,27 @@ impl<P: Root> Served for HostedPipeline<P> {
             Err(panic) => Err(MethodError::Panicked(self.renew(panic))),
         }
     }
+
+    fn take_state(&mut self, old: &mut dyn Served, function: &FnToken) -> Result<Outgoing, MethodError> {
+        self.take_state_of(old, function).map(|()| Outgoing::default())
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
 }
 
 impl<P: Root> HostedPipeline<P> {
+    /// Moves the state of another generation to this one.
+    fn take_state_of(&mut self, old: &mut dyn Served, function: &FnToken) -> Result<(), MethodError> {
+        let failed = |reason: String| MethodError::Wire { what: "the call".to_owned(), reason };
+        let ChangeBoth(run): ChangeBoth<P> = function.resolve().map_err(|error| failed(error.to_string()))?;
+        let old = old.as_any().downcast_mut::<Self>();
+        let old = old.ok_or_else(|| failed("the state is that of another pipeline".to_owned()))?;
+        panics::caught(|| run(&mut self.pipeline, &mut old.pipeline))
+            .map_err(|panic| MethodError::Panicked(self.renew(panic)))
+    }
+
     /// Runs the prewarm function, if there is one.
     fn prewarm(&mut self) -> Result<(), LoadError> {
         let Some(Prewarm { function, place }) = &self.prewarm else { return Ok(()) };

@@ -6,6 +6,7 @@ pub(crate) mod actors;
 pub(crate) mod batch_method;
 pub(crate) mod caller;
 pub(crate) mod canceller;
+pub(crate) mod generations;
 pub(crate) mod hosted;
 pub(crate) mod method;
 pub(crate) mod pending;
@@ -13,16 +14,18 @@ pub(crate) mod rows;
 pub(crate) mod schema;
 pub(crate) mod stream_method;
 pub(crate) mod streaming;
+pub(crate) mod swap;
 pub(crate) mod task;
 pub(crate) mod ticket;
 pub mod untyped;
 pub(crate) mod wire;
 pub(crate) mod wire_tensors;
 
-use self::caller::Caller;
+use self::caller::{Caller, Method};
 use self::method::MethodEntry;
 use self::schema::MethodInfo;
 
+use crate::arena::arena::Arena;
 use crate::pipeline::rebuild::Root;
 
 /// A pipeline whose methods can be called remotely. Implemented by `#[ray_zerocopy::remote]`.
@@ -70,6 +73,29 @@ pub trait Remote: Root {
     /// Whether any method returns a stream.
     #[doc(hidden)]
     const STREAMS: bool = false;
+
+    /// Whether any method takes `&mut self`.
+    #[doc(hidden)]
+    const STATEFUL: bool = false;
+
+    /// Moves the state of an actor from the pipeline with the old weights to that with the new ones.
+    #[doc(hidden)]
+    fn on_swap() -> Option<fn(&mut Self, &mut Self)> {
+        None
+    }
+
+    /// The method with which a worker loads the next generation of weights.
+    #[doc(hidden)]
+    fn probe() -> Method {
+        swap::probe_of::<Self>()
+    }
+
+    /// Returns a difference between two arenas with the same tensors, because of which one cannot take the
+    /// place of the other.
+    #[doc(hidden)]
+    fn difference(_current: &Arena, _next: &Arena) -> Option<String> {
+        None
+    }
 
     /// The methods, as [`methods`](Self::methods) reads them.
     #[doc(hidden)]

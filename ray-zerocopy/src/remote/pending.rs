@@ -12,6 +12,7 @@ use burn::tensor::Device;
 
 use super::canceller::Canceller;
 use super::wire::{Reader, WireError};
+use crate::arena::manifest::ArenaId;
 use crate::engine::blocking::blocking;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{CallResult, Receive};
@@ -57,6 +58,8 @@ pub struct Pending<T> {
     /// `None` for a call that was not made.
     canceller: Option<Canceller>,
     cancels_on_drop: bool,
+    /// `None` for a call that was not made.
+    arena: Option<ArenaId>,
 }
 
 impl<T> Pending<T> {
@@ -64,11 +67,19 @@ impl<T> Pending<T> {
         answer: oneshot::Receiver<CallResult>,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
+        arena: ArenaId,
         canceller: Canceller,
     ) -> Self {
         let mut pending = Self::of(answer, take, method);
         pending.canceller = Some(canceller);
+        pending.arena = Some(arena);
         pending
+    }
+
+    /// The weights that the call runs on. A [swap](crate::TaskWrapper::swap) that happens meanwhile does
+    /// not change them. `None` if the call was not made, because its arguments could not be sent.
+    pub fn arena_id(&self) -> Option<ArenaId> {
+        self.arena
     }
 
     fn of(
@@ -77,7 +88,8 @@ impl<T> Pending<T> {
         method: &'static str,
     ) -> Self {
         let (process, lone) = (process_id(), Mutex::new(None));
-        Self { answer, take, method, taken: false, process, lone, canceller: None, cancels_on_drop: false }
+        let (canceller, arena) = (None, None);
+        Self { answer, take, method, taken: false, process, lone, canceller, cancels_on_drop: false, arena }
     }
 
     /// Gives the caller the right to receive the reply.

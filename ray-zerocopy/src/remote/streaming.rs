@@ -15,6 +15,7 @@ use futures_core::stream::FusedStream;
 use super::canceller::Canceller;
 use super::pending::Unpark;
 use super::wire::{Reader, WireError};
+use crate::arena::manifest::ArenaId;
 use crate::engine::Engine;
 use crate::engine::blocking::blocking;
 use crate::engine::call::items::{Items, Next};
@@ -72,6 +73,7 @@ pub struct Streaming<T> {
     /// The right to receive on the reader's thread.
     lone: Mutex<Option<Box<dyn Receive>>>,
     canceller: Canceller,
+    arena: ArenaId,
     /// Wakes the thread that has waited last.
     unpark: Option<(ThreadId, Waker)>,
     /// Kept as long as the stream is read.
@@ -84,13 +86,23 @@ impl<T> Streaming<T> {
         answer: oneshot::Receiver<CallResult>,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
+        arena: ArenaId,
         canceller: Canceller,
         engine: Arc<dyn Engine>,
-        lone: Option<Box<dyn Receive>>,
     ) -> Self {
         let (result, is_finished, unpark) = Default::default();
-        let (process, lone) = (process_id(), Mutex::new(lone));
-        Self { items, answer, result, take, method, is_finished, process, lone, canceller, unpark, engine }
+        let (process, lone) = (process_id(), Mutex::new(None));
+        Self { items, answer, result, take, method, is_finished, process, lone, canceller, arena, unpark, engine }
+    }
+
+    /// Gives the reader the right to receive.
+    pub(super) fn receive_by(&mut self, lone: Option<Box<dyn Receive>>) {
+        *self.lone.lock() = lone;
+    }
+
+    /// The weights that the call runs on: see [`Pending::arena_id`](crate::Pending::arena_id).
+    pub fn arena_id(&self) -> ArenaId {
+        self.arena
     }
 
     /// Waits for the next item for at most `timeout`. Returns `None` if it has not arrived, and

@@ -8,6 +8,8 @@ use std::time::Duration;
 use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::{Caller, Options, STREAM_BUFFER, prewarm, program};
+use super::generations::Generations;
+use super::swap::{Canary, Checked, State, Swapped};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
@@ -106,20 +108,21 @@ impl<P: Remote> TaskWrapper<P> {
             stream_buffer: STREAM_BUFFER,
         };
         let EngineHandle(engine) = backend.tasks()?;
-        Ok(Self::assemble(Caller { program, engine, options, pinned: None, batchers: None }))
+        let generations = Generations::new(program);
+        Ok(Self::assemble(Caller { generations, engine, options, pinned: None, batchers: None, state_of: None }))
     }
 
     fn assemble(caller: Caller) -> Self {
         // Fails if an earlier step of the same wrapper has set it, to the same engine.
-        drop(caller.program.engine.set(Arc::downgrade(&caller.engine)));
+        drop(caller.program().engine.set(Arc::downgrade(&caller.engine)));
         Self { tasks: P::Tasks::from(caller.clone()), caller }
     }
 
     fn reprogram(self, device: String, strict: bool, memory: MemoryPolicy) -> Self {
-        let old = &self.caller.program;
+        let old = self.caller.program();
         let program = Program::new(old.arena.clone(), old.loader.clone(), device, strict, memory);
         let program = Arc::new(program.with_prewarm(old.prewarm.clone()));
-        self.changed(|caller| caller.program = program)
+        self.changed(|caller| caller.generations = Generations::new(program))
     }
 
     fn with(self, change: impl FnOnce(&mut Options)) -> Self {
@@ -141,7 +144,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// If it is not a device. A device that the workers do not have is an error of the first call.
     pub fn device(self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Self> {
         let device = DeviceSpec::of(device)?;
-        let Program { strict, memory, .. } = *self.caller.program;
+        let Program { strict, memory, .. } = *self.caller.program();
         Ok(self.reprogram(device.to_string(), strict, memory))
     }
 
@@ -149,7 +152,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// cannot borrow.
     #[must_use]
     pub fn strict(self) -> Self {
-        let Program { ref device, memory, .. } = *self.caller.program;
+        let Program { ref device, memory, .. } = *self.caller.program();
         let device = device.clone();
         self.reprogram(device, true, memory)
     }
@@ -163,7 +166,7 @@ impl<P: Remote> TaskWrapper<P> {
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
         self.arena().apply_policy(memory.once());
-        let Program { ref device, strict, .. } = *self.caller.program;
+        let Program { ref device, strict, .. } = *self.caller.program();
         let device = device.clone();
         self.reprogram(device, strict, memory)
     }
@@ -201,10 +204,11 @@ impl<P: Remote> TaskWrapper<P> {
     #[track_caller]
     pub fn prewarm(self, function: fn(&mut P)) -> Result<Self> {
         let prewarm = prewarm(function, std::panic::Location::caller())?;
-        let Program { arena, loader, device, strict, memory, .. } = &*self.caller.program;
+        let old = self.caller.program();
+        let Program { arena, loader, device, strict, memory, .. } = &*old;
         let program = Program::new(arena.clone(), loader.clone(), device.clone(), *strict, *memory);
         let program = Arc::new(program.with_prewarm(Some(prewarm)));
-        Ok(self.changed(|caller| caller.program = program))
+        Ok(self.changed(|caller| caller.generations = Generations::new(program)))
     }
 
     /// Deadline of a call, which includes its time in the queue. A worker that still runs the call
@@ -280,9 +284,106 @@ impl<P: Remote> TaskWrapper<P> {
         self.changed(|caller| caller.batchers = Some(Batchers::new(batching)))
     }
 
-    /// The shared weights.
-    pub fn arena(&self) -> &Arena {
-        &self.caller.program.arena
+    /// Moves this wrapper and all of its clones to other weights while it serves calls.
+    ///
+    /// Each worker loads the new weights between two calls. When every worker has them, new calls run on
+    /// them. Calls that were made before run on the old ones, whose memory returns when the last of these
+    /// calls has ended. Copied fields are part of an arena, so they change as well. Every call can tell its
+    /// weights: [`Pending::arena_id`](crate::Pending::arena_id).
+    ///
+    /// Loading takes about as long as it takes a new worker, without the start of a process. The call
+    /// returns when new calls run on the new weights. A second swap waits for the first one. A worker that
+    /// starts later loads the weights that are current then.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// # use ray_zerocopy::{Pipeline, TaskWrapper, Threads, share};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// #[ray_zerocopy::remote]
+    /// impl Model {
+    /// #   #[remote(skip)]
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    ///     pub fn predict(&self, x: Tensor<2>) -> Tensor<2> { self.head.forward(x) }
+    /// }
+    ///
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # let device = Device::flex();
+    /// let tasks = TaskWrapper::on(&Threads::new(2), &Model::new(&device))?;
+    /// let tuned = share(&Model::new(&device))?;
+    /// println!("{}", tasks.swap(tuned.clone())?);             // … to … on 2 workers in 0.3ms
+    ///
+    /// let pending = tasks.predict(Tensor::ones([1, 4], &device));
+    /// assert_eq!(pending.arena_id(), Some(tuned.id()));
+    /// # pending.wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the arena is that of another pipeline or is corrupted, or if a worker cannot load it. All calls go
+    /// on with the old weights then. Always on a Ray cluster.
+    pub fn swap(&self, arena: Arena) -> Result<Swapped> {
+        self.caller.swap::<P>(arena, State::Discarded, |_| Ok(()))
+    }
+
+    /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a wrapper for the new weights
+    /// alone. When it is called, every worker has loaded them.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+    /// # use ray_zerocopy::{Pipeline, TaskWrapper, Threads, share};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # #[ray_zerocopy::remote]
+    /// # impl Model {
+    /// #   #[remote(skip)]
+    /// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+    /// #   pub fn score(&self, x: Tensor<2>) -> f32 { self.head.forward(x).mean().into_scalar() }
+    /// # }
+    /// # fn main() -> ray_zerocopy::Result<()> {
+    /// # let device = Device::flex();
+    /// # let tasks = TaskWrapper::on(&Threads::new(1), &Model::new(&device))?;
+    /// # let tuned = share(&Model::new(&device))?;
+    /// tasks.swap_if(tuned, |tuned| {
+    ///     let score = tuned.score(Tensor::ones([1, 4], &device)).wait()?;
+    ///     if score.is_finite() { Ok(()) } else { Err(format!("the score is {score}").into()) }
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`swap`](Self::swap), or the error of `check`.
+    pub fn swap_if(&self, arena: Arena, check: impl FnOnce(&Self) -> Checked) -> Result<Swapped> {
+        self.caller.swap::<P>(arena, State::Discarded, |caller| check(&Self::assemble(caller)))
+    }
+
+    /// Gives other weights a share of the calls, from 0 to 1, until the returned value is promoted or
+    /// dropped.
+    ///
+    /// ```no_run
+    /// # use ray_zerocopy::{Arena, Remote, TaskWrapper};
+    /// # fn example<P: Remote>(tasks: &TaskWrapper<P>, tuned: Arena, is_better: bool) -> ray_zerocopy::Result<()> {
+    /// let canary = tasks.canary(tuned, 0.05)?;    // one call of twenty
+    /// if is_better {
+    ///     println!("{}", canary.promote());       // all calls
+    /// }                                           // else dropped: none
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`swap`](Self::swap), or if other weights have a share already.
+    pub fn canary(&self, arena: Arena, share: f64) -> Result<Canary<P>> {
+        self.caller.canary(arena, share)
+    }
+
+    /// The shared weights: those of the last [`swap`](Self::swap).
+    pub fn arena(&self) -> Arena {
+        self.caller.program().arena.clone()
     }
 
     /// Mappings and memory use of each process, by the kernel's figures. Prints as a table.
@@ -299,9 +400,9 @@ impl<P: Remote> TaskWrapper<P> {
     /// If the device is not available, or a tensor had to be copied and the wrapper is
     /// [`strict`](Self::strict).
     pub fn load(&self) -> Result<crate::pipeline::load::Loaded<P>> {
-        let program = &self.caller.program;
-        self.arena().follow(program.memory);
-        let loaded = crate::pipeline::load::load::<P>(self.arena(), &crate::device::device(&program.device)?)?;
+        let program = self.caller.program();
+        program.arena.follow(program.memory);
+        let loaded = crate::pipeline::load::load::<P>(&program.arena, &crate::device::device(&program.device)?)?;
         Ok(if program.strict { loaded.strict()? } else { loaded })
     }
 }
@@ -322,6 +423,6 @@ impl<P: Remote> Clone for TaskWrapper<P> {
 
 impl<P: Remote> fmt::Debug for TaskWrapper<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskWrapper").field("arena", self.arena()).finish_non_exhaustive()
+        f.debug_struct("TaskWrapper").field("arena", &self.arena()).finish_non_exhaustive()
     }
 }

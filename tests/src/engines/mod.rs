@@ -14,6 +14,7 @@ pub mod lifecycle;
 pub mod models;
 pub mod stream_model;
 pub mod streams;
+pub mod swap;
 pub mod tasks;
 
 use burn::tensor::{Device, Distribution, Tensor};
@@ -108,7 +109,7 @@ macro_rules! engine_conforms {
     };
     (elastic $module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{bulk, elastic, lifecycle};
+            use $crate::engines::{bulk, elastic, lifecycle, swap};
 
             $crate::engine_conforms!(@tests $engine;
                 elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
@@ -116,6 +117,13 @@ macro_rules! engine_conforms {
                 elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
                 bulk::cancelled_calls_behind_a_slow_one_never_run bulk::deadlines_behind_a_slow_call_are_kept
                 elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
+                swap::swap_under_load_loses_and_mixes_nothing swap::calls_under_way_keep_their_weights
+                swap::other_pipelines_are_refused swap::corrupt_arena_is_refused
+                swap::failed_check_leaves_the_old_weights swap::worker_that_cannot_load_leaves_the_old_weights
+                swap::worker_that_dies_while_it_loads_is_replaced swap::swaps_wait_for_each_other
+                swap::canary_gets_its_share swap::actors_swap_and_load_the_current_weights_again
+                swap::state_of_actors_is_lost_only_if_asked swap::state_of_actors_moves_with_a_swap
+                swap::dormant_workers_load_the_current_weights
                 lifecycle::restart_replaces_every_actor lifecycle::restart_does_not_wait_for_a_reader
                 lifecycle::restart_of_a_closed_pool_is_an_error
                 lifecycle::restart_keeps_the_size_of_an_elastic_pool

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
-use ray_zerocopy::{Actors, CallError, Error, Streaming, TaskWrapper};
+use ray_zerocopy::error::SwapError;
+use ray_zerocopy::{Actors, Arena, CallError, Error, Streaming, TaskWrapper};
 use ray_zerocopy_tests::chaos::{BAD, ChaosModel, DEADLY, FalseLengthHint, SeededRng};
 
 use crate::{Log, PATIENCE};
@@ -162,4 +163,31 @@ pub(crate) fn stream(tasks: &TaskWrapper<ChaosModel>, actors: &Actors<ChaosModel
             }
         }
     }
+}
+
+/// Moves the tasks or the actors to other weights while everything else goes on.
+pub(crate) fn swap(
+    tasks: &TaskWrapper<ChaosModel>,
+    actors: &Actors<ChaosModel>,
+    arenas: &[Arena; 2],
+    log: &Log,
+    rng: &mut SeededRng,
+) {
+    let arena = arenas[rng.below(2) as usize].clone();
+    let (what, swapped) = match rng.below(2) {
+        0 => ("swap of tasks", tasks.swap(arena.clone())),
+        _ => ("swap of actors", actors.swap_discarding_state(arena.clone())),
+    };
+    match swapped {
+        Ok(swapped) => {
+            assert_eq!(swapped.to, arena.id());
+            log.note(&format!("{what}: done"));
+        }
+        Err(Error::Swap(SwapError::Worker { error })) => {
+            log.check(what, &error, false, never);
+            log.note(&format!("{what}: a worker could not load"));
+        }
+        Err(error) => panic!("{what}: an error of another kind, {error}"),
+    }
+    std::thread::sleep(Duration::from_millis(rng.below(60)));
 }

@@ -1,5 +1,5 @@
 //! Chaos test: pools of up to 16 workers under load, which grow and shrink, while workers are killed and
-//! stopped, descriptors and memory run out, methods panic, and garbage is sent. Every call is answered once,
+//! stopped, descriptors and memory run out, methods panic, garbage is sent, and weights are swapped. Every call is answered once,
 //! with the right value or an expected error, and no resources leak.
 //!
 //! Run it with `RAY_ZEROCOPY_CHAOS_SECONDS=120 cargo test --workspace --test chaos`, or `cargo
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::engine::Worker;
-use ray_zerocopy::{ActorWrapper, Actors, Batching, CallError, Error, LocalPool, Pending, TaskWrapper};
+use ray_zerocopy::{ActorWrapper, Actors, Arena, Batching, CallError, Error, LocalPool, Pending, TaskWrapper, share};
 use ray_zerocopy_tests::chaos::{ChaosModel, SeededRng, connections, send_garbage};
 use ray_zerocopy_tests::heap;
 use ray_zerocopy_tests::holdings::holdings;
@@ -79,7 +79,7 @@ struct Log {
 }
 
 impl Log {
-    fn note(&self, event: &str) {
+    pub(crate) fn note(&self, event: &str) {
         *self.events.lock().unwrap().entry(event.to_owned()).or_default() += 1;
     }
 
@@ -127,7 +127,7 @@ impl Log {
     }
 
     /// Checks an error: it is of a kind that the call may have, or is explained by violence.
-    fn check(&self, what: &str, error: &CallError, cancelled: bool, kind: impl Fn(&CallError) -> bool) {
+    pub(crate) fn check(&self, what: &str, error: &CallError, cancelled: bool, kind: impl Fn(&CallError) -> bool) {
         // Either garbage was sent to or by the worker, or the error names the limit that was lowered.
         let explained = |reason: &str| {
             let nonsense = reason.contains("a packet is broken");
@@ -237,6 +237,7 @@ fn chaos(
     engine: &LocalPool,
     tasks: &TaskWrapper<ChaosModel>,
     actors: &Actors<ChaosModel>,
+    arenas: &[Arena; 2],
     seed: u64,
     time: Duration,
     log: &Log,
@@ -255,7 +256,7 @@ fn chaos(
         }
     }
     std::thread::scope(|scope| {
-        for caller in 0..8 {
+        for caller in 0..9 {
             let (stop, mut rng) = (&stop, SeededRng::new(seed + 1000 * (caller + 1)));
             log.busy.fetch_add(1, Ordering::Relaxed);
             scope.spawn(move || {
@@ -269,6 +270,7 @@ fn chaos(
                         0..4 => calls::task(tasks, log, &mut rng),
                         4 => calls::stream(tasks, actors, log, &mut rng),
                         5 => calls::batch(batched, log, &mut rng),
+                        6 => calls::swap(tasks, actors, arenas, log, &mut rng),
                         _ => calls::actor(actors, log, &mut rng),
                     }
                 }
@@ -327,16 +329,17 @@ fn round(
 ) -> Left {
     let builder = LocalPool::builder().workers(least..=size).idle(Duration::from_millis(seed % 100));
     let engine = builder.threads_per_worker(1).start().unwrap();
+    let arenas = [share(model).unwrap(), share(model).unwrap()];
     let tasks = TaskWrapper::on(&engine, model).unwrap();
     let shared = ActorWrapper::new(model).unwrap();
     let actors = shared.spawn(actors).unwrap();
     let many = size + actors.actor_count();
     // Warm-up, so that the allocators of all threads have their memory.
-    chaos(&engine, &tasks, &actors, seed + 7, Duration::from_secs(2), log);
+    chaos(&engine, &tasks, &actors, &arenas, seed + 7, Duration::from_secs(2), log);
     let (anonymous, pss) = memory(&calm(&engine, least, &tasks, &actors));
     let heap = heap::used();
 
-    chaos(&engine, &tasks, &actors, seed, time, log);
+    chaos(&engine, &tasks, &actors, &arenas, seed, time, log);
     let (anonymous_after, pss_after) = memory(&calm(&engine, least, &tasks, &actors));
     let heap_after = heap::used();
     let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;

@@ -3,6 +3,7 @@
 
 mod found;
 mod sealing;
+mod swaps;
 mod variants;
 
 use std::path::PathBuf;
@@ -18,8 +19,9 @@ use serde::Serialize;
 /// First, programs that do not know each other open one file at once: one of them makes the arena, and
 /// the others get it. Their PSS is taken when each of them has read all weights. Then the program that
 /// made it is killed, and another one comes. Then a larger file is sealed, in turns with `cat`: once
-/// with the file on the disk, and once with the file in the page cache. Last, workers on one base get LoRA
-/// adapters, and use another one for each call.
+/// with the file on the disk, and once with the file in the page cache. Then a pool of processes and
+/// one of threads serve calls from 4 threads, and move to other weights again and again. Last, workers on
+/// one base get LoRA adapters, and use another one for each call.
 #[derive(Parser, Serialize)]
 #[command(name = "weights", after_help = "cargo run --release -p benches --bin weights -- --rounds 5 --json")]
 struct Args {
@@ -35,11 +37,17 @@ struct Args {
     /// Size of the file that is sealed, in MiB
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     seal_mib: u32,
+    /// Size of the weights that are swapped, in MiB
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    swap_mib: u32,
+    /// Number of swaps
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..))]
+    swaps: u16,
     /// Number of rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Parts to measure
-    #[arg(long, value_delimiter = ',', default_values_t = [Part::Found, Part::Sealing, Part::Variants])]
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Found, Part::Sealing, Part::Swaps, Part::Variants])]
     parts: Vec<Part>,
     #[command(flatten)]
     #[serde(skip)]
@@ -66,6 +74,8 @@ enum Part {
     Found,
     /// Files that are sealed.
     Sealing,
+    /// Swaps under load.
+    Swaps,
     /// LoRA adapters of one base.
     Variants,
 }
@@ -75,6 +85,7 @@ impl std::fmt::Display for Part {
         f.write_str(match self {
             Self::Found => "found",
             Self::Sealing => "sealing",
+            Self::Swaps => "swaps",
             Self::Variants => "variants",
         })
     }
@@ -86,6 +97,7 @@ impl std::fmt::Display for Part {
 enum Row {
     Found(found::Row),
     Sealing(sealing::Row),
+    Swaps(swaps::Row),
     Variants(variants::Row),
 }
 
@@ -106,6 +118,7 @@ fn main() -> Result<()> {
     }
     if args.common.quick {
         (args.mib, args.seal_mib, args.programs, args.rounds) = (args.mib.min(32), args.seal_mib.min(32), 3, 1);
+        (args.swap_mib, args.swaps) = (args.swap_mib.min(16), args.swaps.min(4));
         args.adapters = 3;
     }
     let run = Run::begin("weights", args.common);
@@ -122,6 +135,12 @@ fn main() -> Result<()> {
         targets.extend(sealing::targets(&measured));
         tables.push(sealing::table(&measured));
         rows.extend(measured.into_iter().map(Row::Sealing));
+    }
+    if args.parts.contains(&Part::Swaps) {
+        let measured = swaps::measure(&args, &progress)?;
+        targets.extend(swaps::targets(&measured));
+        tables.push(swaps::table(&measured));
+        rows.extend(measured.into_iter().map(Row::Swaps));
     }
     if args.parts.contains(&Part::Variants) {
         let row = variants::measure(&args, &progress)?;

@@ -90,6 +90,8 @@ pub(crate) struct Call {
     /// Whether it enters the engine's queue even if that is full: it has waited for a batch before,
     /// or is a ticket of a batch.
     pub is_admitted: bool,
+    /// The program whose state moves to that of this call. The handler moves it.
+    pub state_of: Option<u64>,
 }
 
 impl Call {

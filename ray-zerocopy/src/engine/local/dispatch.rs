@@ -31,7 +31,7 @@ const UNDELIVERED: u32 = 3;
 pub(super) struct Dispatcher {
     pub(super) settings: Settings,
     /// The program that every worker loads when it starts: the pipeline of an actor.
-    pub(super) program: Option<Arc<Program>>,
+    program: Option<Mutex<Arc<Program>>>,
     pub(super) queue: CallQueue<WorkerConn>,
     /// Notified when the pool closes, for a supervisor that waits before it starts another process.
     pub(super) restart: Condvar,
@@ -46,11 +46,25 @@ impl Dispatcher {
         let queue = CallQueue::new(&settings, ready_when);
         Self {
             settings,
-            program,
+            program: program.map(Mutex::new),
             queue,
             restart: Condvar::default(),
             memory: WorkerMemory::default(),
             checking: Mutex::new(()),
+        }
+    }
+
+    /// The program that every worker loads when it starts.
+    pub(super) fn program(&self) -> Option<Arc<Program>> {
+        self.program.as_ref().map(|program| Arc::clone(&program.lock()))
+    }
+
+    /// Replaces the program that every worker loads when it starts, if there is one.
+    pub(super) fn set_program(&self, next: &Arc<Program>) {
+        if let Some(program) = &self.program {
+            let before = std::mem::replace(&mut *program.lock(), Arc::clone(next));
+            // Without the lock: it may be the last handle.
+            drop(before);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::start_error;
 use crate::engine::queue::report::PoolReport;
-use crate::engine::queue::restart::restart_on_own_thread;
+use crate::engine::queue::restart::on_own_thread;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::settings::Settings;
 use crate::engine::timer;
@@ -116,7 +116,7 @@ impl LocalEngine {
         let timeout = self.dispatcher.settings.start_timeout;
         // A worker without a program has the same timeout for its own start, and a more precise
         // error.
-        let until = self.dispatcher.program.as_ref().and_then(|_| Instant::now().checked_add(timeout));
+        let until = self.dispatcher.program().and_then(|_| Instant::now().checked_add(timeout));
         let mut scheduler = self.dispatcher.queue.lock();
         loop {
             let (index, conn) = match scheduler.startup() {
@@ -178,7 +178,7 @@ impl LocalEngine {
             return Err(CallError::forked("restart"));
         }
         if self.is_own_thread() {
-            return Err(restart_on_own_thread());
+            return Err(on_own_thread("restart"));
         }
         // One restart at a time: a second one begins when the first has ended.
         let _guard = self.restarting.lock();
@@ -317,6 +317,22 @@ impl Engine for LocalEngine {
 
     fn pool(&self) -> Option<PoolReport> {
         (!self.is_fork()).then(|| self.report())
+    }
+
+    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("swap"));
+        }
+        if self.is_own_thread() {
+            return Err(on_own_thread("swap"));
+        }
+        Ok(self.dispatcher.queue.lock().live_workers())
+    }
+
+    fn set_program(&self, program: &Arc<Program>) {
+        if !self.is_fork() {
+            self.dispatcher.set_program(program);
+        }
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

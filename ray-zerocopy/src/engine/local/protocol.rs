@@ -36,7 +36,8 @@ pub(crate) enum Request {
         arena: Handle,
     },
     /// Run a method of a loaded program, which may return a stream. The message carries the arguments.
-    Call { key: u64, handler: FnToken, has_items: bool },
+    /// With `state_of`, the method moves the state of that program to this one.
+    Call { key: u64, handler: FnToken, has_items: bool, state_of: Option<u64> },
     /// Run several calls of a loaded program, one after the other. `handlers` are their methods, and
     /// `calls` are the index of the method and the number of segments of each. The message carries their
     /// arguments. The number of the request is that of the first call, and the others follow. The answers

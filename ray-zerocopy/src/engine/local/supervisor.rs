@@ -88,9 +88,9 @@ impl Supervisor {
     fn run_process(&mut self, mut process: Process, conn: &Arc<WorkerConn>) {
         let started = now();
         self.dispatcher.process_started(self.index, Ok(Arc::clone(conn)));
-        match &self.dispatcher.program {
+        match self.dispatcher.program() {
             Some(program) => {
-                let job = Job::Load(Arc::clone(program));
+                let job = Job::Load(program);
                 self.dispatcher.send(Assignment { conn: Arc::clone(conn), job, wakes_callers: false });
             }
             None => self.dispatcher.send_next(conn),

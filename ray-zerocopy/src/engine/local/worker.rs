@@ -1,6 +1,6 @@
 //! Main loop of a worker process: loads programs, runs calls, and exits with its owner.
 
-use crate::engine::served::{LoadedProgram, MethodError, Served, load_program};
+use crate::engine::served::{LoadedProgram, MethodError, Served, load_program, take_state};
 use crate::engine::spin::spin_and_yield;
 use crate::os::sys::{atexit, malloc, peer, privileges};
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "5";
+pub(crate) const VERSION: &str = "6";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -252,11 +252,12 @@ fn serve(
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
-        Request::Call { key, handler, has_items } => {
+        Request::Call { key, handler, has_items, state_of } => {
             let items = inbox.begin(serial, has_items);
-            let result = match programs.get_mut(&key) {
-                Some(program) => program.call(&handler, request.payload, items),
-                None => Err(MethodError::not_loaded()),
+            let result = match (state_of, programs.get_mut(&key)) {
+                (Some(from), _) => take_state(programs, from, key, &handler),
+                (None, Some(program)) => program.call(&handler, request.payload, items),
+                (None, None) => Err(MethodError::not_loaded()),
             };
             inbox.end();
             // Output is flushed before the result is sent. The owner may end as soon as it has the

@@ -366,7 +366,8 @@ fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>) -> io::Res
     match job {
         InFlight::Call(call) => {
             let has_items = call.reply.items().is_some();
-            let request = Request::Call { key: call.program.key, handler: call.handler.clone(), has_items };
+            let (key, handler, state_of) = (call.program.key, call.handler.clone(), call.state_of);
+            let request = Request::Call { key, handler, has_items, state_of };
             connection.packet(&(serial, request), &call.args)
         }
         InFlight::Bundle(bundle) => bundle_packet(serial, bundle),

@@ -108,7 +108,7 @@ impl QueuedCall for Call {
     }
 
     fn bundled_size(&self) -> Option<usize> {
-        let is_lone = self.is_batch() || self.reply.items().is_some();
+        let is_lone = self.is_batch() || self.reply.items().is_some() || self.state_of.is_some();
         (!is_lone).then(|| self.args.segments.iter().map(|segment| segment.len()).sum())
     }
 

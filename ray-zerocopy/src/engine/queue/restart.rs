@@ -20,10 +20,10 @@ pub(in crate::engine) enum Restart {
     Closed,
 }
 
-/// The error of a restart on a thread of the pool, which would wait for itself.
-pub(in crate::engine) fn restart_on_own_thread() -> CallError {
+/// The error of an operation on a thread of the pool, which would wait for itself.
+pub(in crate::engine) fn on_own_thread(operation: &str) -> CallError {
     let reason = "it waits for the worker that this thread belongs to; call it on a thread of yours".to_owned();
-    CallError::Unsupported { operation: "restart".to_owned(), reason }
+    CallError::Unsupported { operation: operation.to_owned(), reason }
 }
 
 impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {

@@ -138,6 +138,11 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.slots.iter().filter_map(|slot| slot.process.conn())
     }
 
+    /// Returns the workers that have a process, or whose supervisor starts one.
+    pub(in crate::engine) fn live_workers(&self) -> Vec<usize> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| slot.is_live().then_some(index)).collect()
+    }
+
     /// Returns the processes that have loaded a program, and their reports.
     pub(in crate::engine) fn reports(&self, key: u64) -> impl Iterator<Item = (&Arc<W>, &Attached)> {
         self.slots.iter().filter_map(move |slot| Some((slot.process.conn()?, slot.loaded.get(&key)?)))

@@ -90,6 +90,25 @@ unsafe impl<A: 'static> Function for Change<A> {
     }
 }
 
+/// A function of two values of one type, which it may change.
+#[repr(transparent)]
+pub(crate) struct ChangeBoth<A>(pub(crate) fn(&mut A, &mut A));
+
+impl<A> Clone for ChangeBoth<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for ChangeBoth<A> {}
+
+// SAFETY: `repr(transparent)` makes it a `fn` pointer by another name.
+unsafe impl<A: 'static> Function for ChangeBoth<A> {
+    fn address(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Address of [`anchor`].
 pub(crate) fn anchor_address() -> usize {
     anchor as fn() as usize

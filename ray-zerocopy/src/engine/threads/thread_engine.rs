@@ -17,7 +17,7 @@ use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
 use crate::engine::queue::job::QueuedCall;
 use crate::engine::queue::report::PoolReport;
-use crate::engine::queue::restart::restart_on_own_thread;
+use crate::engine::queue::restart::on_own_thread;
 use crate::engine::queue::scheduler::{Assignment, Startup};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
@@ -38,7 +38,7 @@ const BACK_OFF: Duration = Duration::from_millis(300);
 pub(super) struct Shared {
     pub(super) queue: CallQueue<Mailbox>,
     /// The program that every thread loads when it starts: the pipeline of an actor.
-    pub(super) program: Option<Arc<Program>>,
+    program: Option<Mutex<Arc<Program>>>,
     /// Bytes of memory that stay available when the pool grows.
     memory_reserve: u64,
     /// The most bytes of weights that a thread has copied. Held while the memory for a thread is checked:
@@ -47,6 +47,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// The program that every thread loads when it starts.
+    pub(super) fn program(&self) -> Option<Arc<Program>> {
+        self.program.as_ref().map(|program| Arc::clone(&program.lock()))
+    }
+
+    /// Replaces the program that every thread loads when it starts, if there is one.
+    fn set_program(&self, next: &Arc<Program>) {
+        if let Some(program) = &self.program {
+            let before = std::mem::replace(&mut *program.lock(), Arc::clone(next));
+            // Without the lock: it may be the last handle.
+            drop(before);
+        }
+    }
+
     /// Wakes callers that wait for space in the queue, if an assignment has made some.
     pub(super) fn wake_callers(&self, assignment: &Assignment<Call, Mailbox>) {
         if assignment.wakes_callers {
@@ -142,7 +156,7 @@ impl ThreadEngine {
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
                 queue,
-                program,
+                program: program.map(Mutex::new),
                 memory_reserve: settings.memory_reserve,
                 largest: Mutex::new(0),
             }),
@@ -303,7 +317,7 @@ impl ThreadEngine {
             return Err(CallError::forked("restart"));
         }
         if self.is_own_thread() {
-            return Err(restart_on_own_thread());
+            return Err(on_own_thread("restart"));
         }
         // One restart at a time: a second one begins when the first has ended.
         let _guard = self.restarting.lock();
@@ -447,6 +461,22 @@ impl Engine for ThreadEngine {
 
     fn pool(&self) -> Option<PoolReport> {
         (!self.is_fork()).then(|| self.shared.queue.lock().pool_report())
+    }
+
+    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
+        if self.is_fork() {
+            return Err(CallError::forked("swap"));
+        }
+        if self.is_own_thread() {
+            return Err(on_own_thread("swap"));
+        }
+        Ok(self.shared.queue.lock().live_workers())
+    }
+
+    fn set_program(&self, program: &Arc<Program>) {
+        if !self.is_fork() {
+            self.shared.set_program(program);
+        }
     }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {

@@ -13,7 +13,7 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::failures::fail_shut_down;
 use crate::engine::queue::job::Job;
 use crate::engine::queue::scheduler::Assignment;
-use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
+use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program, take_state};
 use crate::error::call::{CallError, Worker};
 use crate::panics;
 
@@ -43,9 +43,9 @@ impl WorkerThread {
                 continue;
             }
             shared.queue.process_started(index, Ok(Arc::clone(&self.mailbox)));
-            if let Some(program) = &shared.program {
+            if let Some(program) = shared.program() {
                 // A failure is the result of the pool's start.
-                drop(self.load(program));
+                drop(self.load(&program));
             }
             self.run_jobs();
             let connections = shared.queue.lock().process_ended(index);
@@ -108,15 +108,19 @@ impl WorkerThread {
                 self.shared.queue.running_until(self.mailbox.worker.index, deadline);
             }
         }
-        let Call { program, method, handler, args, reply, deadline, .. } = call;
+        let Call { program, method, handler, args, reply, deadline, state_of, .. } = call;
         let items = reply.items().cloned();
         if !self.mailbox.begin(Running { reply, method, deadline }) {
             return self.next_job();
         }
         let worker = self.mailbox.worker;
         let items = items.map(|items| self.item_sink(items));
-        let result = self.loaded(&program).and_then(|served| {
-            let result = served.call(&handler, args.received(), items);
+        let result = self.ensure_loaded(&program).and_then(|()| {
+            let result = match (state_of, self.programs.get_mut(&program.key)) {
+                (Some(from), _) => take_state(&mut self.programs, from, program.key, &handler),
+                (None, Some(served)) => served.call(&handler, args.received(), items),
+                (None, None) => Err(MethodError::not_loaded()),
+            };
             result.map(|message| message.received()).map_err(|error| error.of(method, worker))
         });
         let next = self.next_job();
@@ -134,13 +138,9 @@ impl WorkerThread {
         Box::new(move |item| Ok(items.push_in_turn(item.received(), &must_wait)))
     }
 
-    /// Returns a program, and loads it if it is not loaded.
-    fn loaded(&mut self, program: &Arc<Program>) -> Result<&mut Box<dyn Served>, CallError> {
-        if !self.programs.contains_key(&program.key) {
-            self.load(program)?;
-        }
-        let not_loaded = || MethodError::not_loaded().of("load", self.mailbox.worker);
-        self.programs.get_mut(&program.key).ok_or_else(not_loaded)
+    /// Loads a program if it is not loaded.
+    fn ensure_loaded(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
+        if self.programs.contains_key(&program.key) { Ok(()) } else { self.load(program) }
     }
 
     fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {

@@ -15,6 +15,7 @@
 //! | `malloc` | heap thresholds |
 //! | `atexit` | exit handlers |
 //! | `image` | the executable or shared library that contains this code |
+//! | `passed_fds` | file descriptors from the service manager |
 //! | `peer` | the process at the other end of a Unix socket |
 //! | `pidfd` | exit status of a process that has been reaped |
 //! | `process_id` | the id of this process, and the number of its forks |
@@ -34,6 +35,7 @@ pub(crate) mod malloc;
 pub(crate) mod mapping;
 #[cfg(target_os = "linux")]
 pub(crate) mod memfd;
+pub(crate) mod passed_fds;
 #[cfg(target_os = "linux")]
 pub(crate) mod peer;
 #[cfg(target_os = "linux")]

@@ -158,6 +158,14 @@ fn restart_unsupported() -> CallError {
     }
 }
 
+/// The error of a swap.
+fn swap_unsupported() -> CallError {
+    CallError::Unsupported {
+        operation: "swap".to_owned(),
+        reason: "a Ray cluster does not swap weights yet; make a new wrapper, and move the callers to it".to_owned(),
+    }
+}
+
 /// Refuses settings that the nodes of a cluster cannot have.
 fn check_settings(settings: &Settings) -> std::result::Result<(), CallError> {
     if settings.niceness.is_none() && settings.cores == Cores::Any {

@@ -317,6 +317,12 @@ impl Engine for RayTasks {
         Err(super::restart_unsupported())
     }
 
+    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
+        Err(super::swap_unsupported())
+    }
+
+    fn set_program(&self, _program: &Arc<Program>) {}
+
     /// The workers belong to Ray, and serve other drivers as well.
     fn abort(&self) {
         self.shut_down();

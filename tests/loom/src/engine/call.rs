@@ -24,6 +24,7 @@ pub(crate) struct Call {
     pub(crate) actor: bool,
     pub(crate) pinned: Option<usize>,
     pub(crate) is_admitted: bool,
+    pub(crate) state_of: Option<u64>,
 }
 
 impl Call {

@@ -86,6 +86,12 @@ impl Batcher {
         Self { template, limits, engine, at_once, state, room, report: Mutex::new(report) }
     }
 
+    /// Returns `true` if no call waits for its batch.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.is_empty() && !state.has_ticket
+    }
+
     pub(crate) fn report(&self) -> BatchReport {
         self.report.lock().clone()
     }
@@ -209,6 +215,7 @@ impl Batcher {
             actor: *actor,
             pinned: *pinned,
             is_admitted: true,
+            state_of: None,
         }
     }
 

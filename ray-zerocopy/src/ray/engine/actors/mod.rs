@@ -459,6 +459,12 @@ impl Engine for RayActors {
         Err(super::restart_unsupported())
     }
 
+    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
+        Err(super::swap_unsupported())
+    }
+
+    fn set_program(&self, _program: &Arc<Program>) {}
+
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
         if self.0.target.is_forked() {
             return Vec::new();

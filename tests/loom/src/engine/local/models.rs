@@ -94,6 +94,7 @@ fn call_with(reply: Sender, allowed: u32, deadline: Option<Duration>) -> Call {
         actor: false,
         pinned: None,
         is_admitted: false,
+        state_of: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::call::LoadError;
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), prewarm: (), arena: () },
-    Call { key: u64, handler: (), has_items: bool },
+    Call { key: u64, handler: (), has_items: bool, state_of: Option<u64> },
     Bundle { key: u64, handlers: Vec<()>, calls: Vec<(usize, usize)> },
     Forget { key: u64 },
     Wake,

@@ -1,0 +1,229 @@
+//! Measures swaps under load: a pool serves calls, and moves to other weights again and again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use benches::machine::rollup;
+use benches::model::{Model, ModelConfig};
+use benches::stats::{median, mib, quartiles};
+use benches::{Progress, Samples, Table, Target, time};
+use burn::tensor::Device;
+use ray_zerocopy::arena::ArenaId;
+use ray_zerocopy::engine::Backend;
+use ray_zerocopy::{Arena, LocalPool, TaskWrapper, Threads, share};
+use serde::Serialize;
+
+use crate::{Args, TENSORS};
+
+/// Number of threads that make calls.
+const CALLERS: usize = 4;
+const WORKERS: usize = 2;
+/// Interval at which memory is measured.
+const LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Serialize)]
+pub struct Row {
+    engine: &'static str,
+    model_mib: f64,
+    swaps: u16,
+    calls: usize,
+    /// Calls that failed.
+    failed: usize,
+    /// Answers that are not those of the weights that they name.
+    mixed: usize,
+    p99_before_us: f64,
+    p99_us: f64,
+    /// The p99 during the swaps, in units of that before.
+    p99_ratio: f64,
+    /// Beside making the arena.
+    swap_ms_median: f64,
+    swap_ms_quartiles: (f64, f64),
+    pss_before_mib: f64,
+    pss_peak_mib: f64,
+    pss_after_mib: f64,
+}
+
+/// What the callers have seen.
+#[derive(Default)]
+struct Seen {
+    samples: Samples,
+    failed: usize,
+    mixed: usize,
+    calls: usize,
+}
+
+/// Weights, and the result of a forward pass on them.
+struct Generation {
+    id: ArenaId,
+    checksum: u64,
+}
+
+fn generation(config: &ModelConfig) -> Result<(Arena, Generation)> {
+    let model = config.init(&Device::flex());
+    let arena = share(&model)?;
+    drop(model);
+    let checksum = ray_zerocopy::load::<Model>(&arena, &Device::flex())?.forward().checksum;
+    let generation = Generation { id: arena.id(), checksum };
+    Ok((arena, generation))
+}
+
+pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
+    let config = ModelConfig::new(args.swap_mib, TENSORS, 1)?;
+    let pool = || LocalPool::builder().workers(WORKERS).threads_per_worker(1).start();
+    let threads = || Threads::builder().workers(WORKERS).threads_per_worker(1).build();
+    progress.step("swaps on processes");
+    let processes = serve("processes", &pool()?, args, &config)?;
+    progress.step("swaps on threads");
+    let threads = serve("threads", &threads(), args, &config)?;
+    Ok(vec![processes, threads])
+}
+
+/// PSS of this process and of the workers, in bytes.
+fn pss(tasks: &TaskWrapper<Model>) -> Result<u64> {
+    let report = tasks.report()?;
+    // A worker may be a thread of this process.
+    let mut pids: Vec<_> = report.processes.iter().map(|process| process.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.into_iter().map(|pid| rollup(pid, "Pss")).sum()
+}
+
+fn serve(engine: &'static str, backend: &impl Backend, args: &Args, config: &ModelConfig) -> Result<Row> {
+    let (first, known) = generation(config)?;
+    let generations = Mutex::new(vec![known]);
+    let tasks = TaskWrapper::<Model>::from_arena_on(backend, first)?;
+    // Makes all pages resident, and the memory of activations.
+    load(&tasks, &generations, |_| {
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    })?;
+    let before = load(&tasks, &generations, |_| {
+        std::thread::sleep(Duration::from_millis(1500));
+        Ok(())
+    })?;
+    let pss_before = pss(&tasks)?;
+
+    let (mut swaps, mut peak) = (Vec::new(), 0);
+    let during = load(&tasks, &generations, |tasks| {
+        for _ in 0..args.swaps {
+            let (arena, known) = generation(config)?;
+            locked(&generations).push(known);
+            let begun = Instant::now();
+            tasks.swap(arena)?;
+            swaps.push(begun.elapsed().as_secs_f64() * 1e3);
+            peak = pss(tasks)?.max(peak);
+        }
+        Ok(())
+    })?;
+    // The old weights are free when their last calls have ended.
+    std::thread::sleep(LOOK);
+    let pss_after = pss(&tasks)?;
+    let (p99_before_us, p99_us) = (before.samples.quantile(0.99), during.samples.quantile(0.99));
+    Ok(Row {
+        engine,
+        model_mib: mib(config.bytes()),
+        swaps: args.swaps,
+        calls: during.calls,
+        failed: before.failed + during.failed,
+        mixed: before.mixed + during.mixed,
+        p99_before_us,
+        p99_us,
+        p99_ratio: p99_us / p99_before_us,
+        swap_ms_median: median(&swaps),
+        swap_ms_quartiles: quartiles(&swaps),
+        pss_before_mib: mib(pss_before),
+        pss_peak_mib: mib(peak),
+        pss_after_mib: mib(pss_after),
+    })
+}
+
+/// Makes calls on several threads while `work` runs on this one.
+fn load(
+    tasks: &TaskWrapper<Model>,
+    generations: &Mutex<Vec<Generation>>,
+    work: impl FnOnce(&TaskWrapper<Model>) -> Result<()>,
+) -> Result<Seen> {
+    let is_over = AtomicBool::new(false);
+    let (worked, seen) = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|_| scope.spawn(|| call(tasks, generations, &is_over))).collect();
+        let worked = work(tasks);
+        is_over.store(true, Ordering::Release);
+        let seen: Vec<Seen> = callers.into_iter().filter_map(|caller| caller.join().ok()).collect();
+        (worked, seen)
+    });
+    worked?;
+    ensure!(seen.len() == CALLERS, "a caller panicked");
+    let add = |mut all: Seen, one: Seen| {
+        all.samples.extend(one.samples);
+        all.failed += one.failed;
+        all.mixed += one.mixed;
+        all.calls += one.calls;
+        all
+    };
+    Ok(seen.into_iter().fold(Seen::default(), add))
+}
+
+fn call(tasks: &TaskWrapper<Model>, generations: &Mutex<Vec<Generation>>, is_over: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    while !is_over.load(Ordering::Acquire) {
+        let begun = Instant::now();
+        let pending = tasks.forward();
+        let id = pending.arena_id();
+        match pending.wait() {
+            Ok(forward) => {
+                let generations = locked(generations);
+                let named = generations.iter().find(|known| Some(known.id) == id);
+                seen.mixed += usize::from(named.is_none_or(|known| known.checksum != forward.checksum));
+            }
+            Err(_) => seen.failed += 1,
+        }
+        seen.samples.push(begun.elapsed());
+        seen.calls += 1;
+    }
+    seen
+}
+
+pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
+    rows.iter().flat_map(|row| {
+        let target =
+            |what: &str, most, is| Target::at_most(format!("{}, {} swaps: {what}", row.engine, row.swaps), most, is);
+        [
+            target("failed calls", 0.0, row.failed as f64),
+            target("answers of other weights", 0.0, row.mixed as f64),
+            target("p99 in units of that before", 2.0, row.p99_ratio),
+            target("a swap, ms", 10.0, row.swap_ms_median),
+            target("largest PSS, MiB", 2.0 * row.model_mib + 32.0, row.pss_peak_mib),
+            target("change of PSS, MiB", 4.0, (row.pss_after_mib - row.pss_before_mib).abs()),
+        ]
+    })
+}
+
+pub fn table(rows: &[Row]) -> Table {
+    let heading =
+        ["swaps", "calls", "failed", "mixed", "p99 before", "p99", "swap", "", "PSS before", "largest", "after"];
+    let mut table = Table::new(heading);
+    for row in rows {
+        let (low, high) = row.swap_ms_quartiles;
+        table.row([
+            format!("{} of {:.0} MiB, {}", row.swaps, row.model_mib, row.engine),
+            row.calls.to_string(),
+            row.failed.to_string(),
+            row.mixed.to_string(),
+            time(row.p99_before_us),
+            time(row.p99_us),
+            time(row.swap_ms_median * 1e3),
+            format!("{low:.1}..{high:.1} ms"),
+            format!("{:.1}", row.pss_before_mib),
+            format!("{:.1}", row.pss_peak_mib),
+            format!("{:.1}", row.pss_after_mib),
+        ]);
+    }
+    table
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A caller that has panicked is an error of the measurement.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
