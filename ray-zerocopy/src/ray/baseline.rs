@@ -69,4 +69,15 @@ impl Bare {
             py.import("ray")?.call_method1("get", (reference,)).map(drop)
         })
     }
+
+    /// Runs the task or the method several times at once, and waits for all results.
+    ///
+    /// # Errors
+    /// If Ray fails.
+    pub fn call_at_once(&self, calls: usize) -> Result<(), RayError> {
+        self.cluster.ask("bare", |py| {
+            let references = (0..calls).map(|_| self.remote.bind(py).call0()).collect::<PyResult<Vec<_>>>()?;
+            py.import("ray")?.call_method1("get", (references,)).map(drop)
+        })
+    }
 }
