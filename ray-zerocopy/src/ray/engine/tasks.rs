@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 
 use super::in_flight::{Completion, InFlightCall};
 use super::inline_wait::{LastUnread, UnreadReply};
-use super::open_calls::{self, OpenCalls};
+use super::open_calls::OpenCalls;
 use super::streams;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
@@ -212,7 +212,7 @@ impl Shared {
             return;
         }
         // Ray kills the worker that runs the task, or removes the task from its queue.
-        open_calls::cancel(&self.target.cluster, flight, true);
+        flight.cancel(&self.target.cluster, true);
     }
 }
 
@@ -255,7 +255,7 @@ impl Engine for RayTasks {
         let shared = Arc::downgrade(&self.0);
         self.0.open_calls.cancel(&self.0.target.cluster, &self.0.timer, move |call| {
             if let Some(shared) = shared.upgrade() {
-                open_calls::cancel(&shared.target.cluster, call, true);
+                call.cancel(&shared.target.cluster, true);
             }
         });
     }
