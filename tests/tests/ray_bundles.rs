@@ -1,0 +1,398 @@
+//! Small calls of actors that are sent to Ray together: each remains a call of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::Device;
+use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
+use ray_zerocopy::{Actor, ActorWrapper, Actors, CallError, Error, Pending, Pipeline, gather};
+use ray_zerocopy_tests::memory::{eventually, is_alive};
+use ray_zerocopy_tests::models::kill_myself;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+static CLUSTER: LazyLock<Cluster> =
+    LazyLock::new(|| Cluster::local().cpus(4).object_store(100 << 20).quiet().start().unwrap());
+
+fn site() -> ClusterTarget {
+    CLUSTER.with(Options::default().cpus(0.1))
+}
+
+/// What a call does. All are calls of one method, which is known to be fast when a bundle is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Work {
+    Nothing,
+    /// Returns how many calls of this kind the actor has run.
+    Count,
+    Panic,
+    Fail,
+    /// Creates a file.
+    Note(String),
+    /// Creates the first file, and waits until it is cancelled or the second one exists.
+    Wait(String, String),
+    Die,
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Worker::new)]
+struct Worker {
+    layer: Linear,
+    #[pipeline(skip)]
+    count: usize,
+}
+
+#[ray_zerocopy::remote]
+impl Worker {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { layer: LinearConfig::new(4, 3).init(device), count: 0 }
+    }
+
+    /// Returns a number, and whether the call is cancelled.
+    pub fn run(&mut self, work: Work) -> Result<(usize, bool), String> {
+        match work {
+            Work::Nothing => {}
+            Work::Count => self.count += 1,
+            Work::Panic => panic!("asked to panic"),
+            Work::Fail => return Err(format!("failed after {}", self.count)),
+            Work::Note(file) => std::fs::write(file, "").map_err(|error| error.to_string())?,
+            Work::Wait(begun, end) => {
+                std::fs::write(begun, "").map_err(|error| error.to_string())?;
+                wait_until(|| ray_zerocopy::cancelled() || exists(&end));
+            }
+            Work::Die => kill_myself(),
+        }
+        Ok((self.count, ray_zerocopy::cancelled()))
+    }
+
+    /// Creates the first file, and waits until the second one exists.
+    pub fn hold(&self, begun: String, end: String) {
+        std::fs::write(begun, "").unwrap();
+        wait_until(|| exists(&end));
+    }
+
+    pub fn pid(&self) -> u32 {
+        std::process::id() + self.layer.weight.dims()[0] as u32 - 4
+    }
+}
+
+/// The same with a method that returns a stream. Its calls run on another thread of the worker.
+#[derive(Pipeline)]
+#[pipeline(init = StreamingWorker::new)]
+struct StreamingWorker {
+    inner: Worker,
+}
+
+#[ray_zerocopy::remote]
+impl StreamingWorker {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { inner: Worker::new(device) }
+    }
+
+    pub fn run(&mut self, work: Work) -> Result<(usize, bool), String> {
+        self.inner.run(work)
+    }
+
+    pub fn hold(&self, begun: String, end: String) {
+        self.inner.hold(begun, end);
+    }
+
+    #[remote(stream)]
+    pub fn numbers(&self, count: usize) -> impl Iterator<Item = usize> {
+        0..count
+    }
+}
+
+fn exists(file: &str) -> bool {
+    Path::new(file).exists()
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < until, "it takes more than a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: impl std::fmt::Display) -> String {
+        self.0.path().join(name.to_string()).to_str().unwrap().to_owned()
+    }
+
+    fn create(&self, name: &str) {
+        std::fs::write(self.file(name), "").unwrap();
+    }
+
+    fn has(&self, name: impl std::fmt::Display) -> bool {
+        exists(&self.file(name))
+    }
+}
+
+type Outcome = Result<(usize, bool), String>;
+type Run<'a> = &'a dyn Fn(Work) -> Pending<Outcome>;
+type Hold<'a> = &'a dyn Fn(String, String) -> Pending<()>;
+
+fn actors(count: usize) -> Actors<Worker> {
+    ActorWrapper::on(&site(), &Worker::new(&Device::flex())).unwrap().spawn(count).unwrap()
+}
+
+/// Runs calls until they are known to be fast.
+fn warm_up(run: Run) {
+    (0..30).for_each(|_| drop(run(Work::Nothing).wait().unwrap()));
+}
+
+/// Makes calls that the actor gets together: while it runs one call, and has another one to continue with.
+fn together(folder: &Folder, run: Run, hold: Hold, works: Vec<Work>) -> Vec<Pending<Outcome>> {
+    warm_up(run);
+    let held = hold(folder.file("held"), folder.file("end of held"));
+    eventually("the actor is busy", || folder.has("held"));
+    let next = run(Work::Nothing);
+    let calls = works.into_iter().map(run).collect();
+    folder.create("end of held");
+    held.wait().unwrap();
+    next.wait().unwrap().unwrap();
+    calls
+}
+
+/// Returns `true` if a call that has run is not answered, because another call of its bundle runs.
+fn is_bundled(first: &mut Pending<Outcome>) -> bool {
+    first.wait_timeout(Duration::from_millis(300)).is_none()
+}
+
+/// Repeats an attempt that has not led to a bundle, because the machine was busy and the calls were slow.
+fn until_bundled(mut attempt: impl FnMut() -> bool) {
+    assert!((0..10).any(|_| attempt()), "no bundle was sent in ten attempts");
+}
+
+fn is_cancelled(call: Pending<Outcome>) {
+    let error = call.wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Cancelled { .. })), "{error}");
+}
+
+fn kill(pid: u32) {
+    kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
+    eventually("the process ends", || !is_alive(pid));
+}
+
+#[test]
+fn each_call_has_its_own_answer() {
+    let actors = actors(1);
+    let run = |work| actors.run(work);
+    warm_up(&run);
+    let kinds = [Work::Nothing, Work::Fail, Work::Nothing, Work::Count, Work::Panic, Work::Nothing, Work::Fail];
+    let calls: Vec<_> = kinds.iter().cycle().take(350).map(|work| (work.clone(), run(work.clone()))).collect();
+    for (index, (work, call)) in calls.into_iter().enumerate() {
+        // A panic resets the actor.
+        let counted = usize::from(index % 7 == 3);
+        match (work, call.wait()) {
+            (Work::Panic, Err(Error::Call(CallError::Panicked { message, .. }))) => {
+                assert!(message.starts_with("asked to panic"), "{message}");
+            }
+            (Work::Fail, Ok(Err(error))) => assert_eq!(error, "failed after 0"),
+            (Work::Nothing | Work::Count, Ok(Ok(found))) => assert_eq!(found, (counted, false), "call {index}"),
+            found => panic!("call {index}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn calls_of_several_threads_keep_their_order() {
+    let actors = actors(2);
+    warm_up(&|work| actors.run(work));
+    let counts = |actor: Actor<Worker>| gather((0..200).map(move |_| actor.run(Work::Count))).wait().unwrap();
+    std::thread::scope(|scope| {
+        let start = |thread: usize| {
+            let actor = actors.actor(thread % 2);
+            (thread % 2, scope.spawn(move || counts(actor)))
+        };
+        let threads: Vec<_> = (0..6).map(start).collect();
+        let mut all = [Vec::new(), Vec::new()];
+        for (index, thread) in threads {
+            let found: Vec<_> = thread.join().unwrap().into_iter().map(|count| count.unwrap().0).collect();
+            assert!(found.is_sorted(), "{found:?}");
+            all[index].extend(found);
+        }
+        for mut found in all {
+            found.sort_unstable();
+            assert!(found.into_iter().eq(1..=600));
+        }
+    });
+}
+
+/// Cancels the call that runs: its method is told, and those of the others are not.
+fn running_call_is_cancelled(run: Run, hold: Hold) -> bool {
+    let folder = Folder::new();
+    let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+    let works = vec![Work::Nothing, wait, Work::Nothing, Work::Note(folder.file("behind"))];
+    let mut calls = together(&folder, run, hold, works);
+    eventually("the call runs", || folder.has("begun"));
+    let bundled = is_bundled(&mut calls[0]);
+    let waits = calls.remove(1);
+    waits.cancel();
+    is_cancelled(waits);
+    // Returns only if the method was told.
+    for call in calls {
+        let (_, is_cancelled) = call.wait().unwrap().unwrap();
+        assert!(!is_cancelled, "another call was cancelled");
+    }
+    assert!(folder.has("behind"));
+    bundled
+}
+
+#[test]
+fn running_call_of_a_bundle_is_cancelled() {
+    let actors = actors(1);
+    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
+    until_bundled(|| running_call_is_cancelled(&run, &hold));
+    let streaming = ActorWrapper::on(&site(), &StreamingWorker::new(&Device::flex())).unwrap().spawn(1).unwrap();
+    assert_eq!(streaming.numbers(3).collect::<Result<Vec<_>, _>>().unwrap(), [0, 1, 2]);
+    let (run, hold) = (|work| streaming.run(work), |begun, end| streaming.hold(begun, end));
+    until_bundled(|| running_call_is_cancelled(&run, &hold));
+}
+
+/// Cancels a call that waits behind a call that runs, in the same bundle.
+#[test]
+fn call_behind_the_running_one_never_runs() {
+    let actors = actors(1);
+    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
+    until_bundled(|| {
+        let folder = Folder::new();
+        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let notes = (0..3).map(|number| Work::Note(folder.file(number)));
+        let works = [Work::Nothing, wait].into_iter().chain(notes).collect();
+        let mut calls = together(&folder, &run, &hold, works);
+        eventually("the call runs", || folder.has("begun"));
+        let bundled = is_bundled(&mut calls[0]);
+        let cancelled = calls.remove(3);
+        cancelled.cancel();
+        is_cancelled(cancelled);
+        // The method that runs asks meanwhile.
+        std::thread::sleep(Duration::from_millis(100));
+        folder.create("end");
+        for call in calls {
+            assert!(matches!(call.wait(), Ok(Ok((_, false)))), "another call was cancelled");
+        }
+        let has_run = [0, 1, 2].map(|number| folder.has(number));
+        // Ray runs a call that was sent alone, although it is cancelled.
+        assert!(!bundled || has_run == [true, false, true], "{has_run:?}");
+        bundled
+    });
+}
+
+/// Cancels calls of a bundle that Ray has not begun.
+#[test]
+fn cancelled_call_of_a_queued_bundle_never_runs() {
+    let actors = actors(1);
+    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
+    until_bundled(|| {
+        warm_up(&run);
+        let folder = Folder::new();
+        let holds = [0, 1].map(|at| hold(folder.file(format!("held {at}")), folder.file(format!("end {at}"))));
+        eventually("the actor is busy", || folder.has("held 0"));
+        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let works = (0..3).map(|number| Work::Note(folder.file(number))).chain([Work::Nothing, wait]);
+        let mut calls: Vec<_> = works.map(run).collect();
+        folder.create("end 0");
+        eventually("the other call runs", || folder.has("held 1"));
+        // The bundle is sent meanwhile.
+        std::thread::sleep(Duration::from_millis(300));
+        let cancelled = calls.remove(1);
+        cancelled.cancel();
+        is_cancelled(cancelled);
+        folder.create("end 1");
+        eventually("the last call runs", || folder.has("begun"));
+        let bundled = is_bundled(&mut calls[0]);
+        folder.create("end");
+        holds.into_iter().for_each(|call| call.wait().unwrap());
+        for call in calls {
+            assert!(matches!(call.wait(), Ok(Ok((_, false)))), "another call was cancelled");
+        }
+        let has_run = [0, 1, 2].map(|number| folder.has(number));
+        // Ray runs a call that was sent alone, although it is cancelled.
+        assert!(!bundled || has_run == [true, false, true], "{has_run:?}");
+        bundled
+    });
+}
+
+/// The calls of a bundle are lost with their actor, and none of them is repeated.
+#[test]
+fn death_of_an_actor_ends_each_call_of_its_bundle() {
+    let actors = actors(1);
+    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
+    until_bundled(|| {
+        let folder = Folder::new();
+        let pid = actors.pid().wait().unwrap();
+        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let works = vec![Work::Nothing, wait, Work::Note(folder.file("behind")), Work::Nothing];
+        let mut calls = together(&folder, &run, &hold, works);
+        eventually("the call runs", || folder.has("begun"));
+        let bundled = is_bundled(&mut calls[0]);
+        kill(pid);
+        // A call that is made now waits until the actor has restarted.
+        let errors: Vec<_> = calls.into_iter().map(|call| call.wait().err()).collect();
+        let later = actors.pid().wait().unwrap();
+        assert_ne!(later, pid);
+        for error in &errors {
+            if bundled {
+                let Some(Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. })) = error else {
+                    panic!("{error:?}")
+                };
+                assert_eq!((method.as_str(), worker.pid), ("run", pid));
+            }
+        }
+        assert!(!bundled || !folder.has("behind"));
+        bundled
+    });
+    // The method kills the process.
+    warm_up(&run);
+    let calls: Vec<_> = [Work::Nothing, Work::Die, Work::Nothing].map(run).into_iter().collect();
+    let error = calls.into_iter().nth(1).unwrap().wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::WorkerDied { .. })), "{error}");
+    assert_eq!(run(Work::Count).wait().unwrap(), Ok((1, false)));
+}
+
+/// Ray starts an actor again that has died while it had no call. The calls that wait for it find out that it lacks
+/// the pipeline, and are sent again in their order.
+#[test]
+fn calls_run_once_after_an_unnoticed_restart() {
+    let actors = actors(1);
+    let mut pause = Duration::from_millis(500);
+    until_bundled(|| {
+        warm_up(&|work| actors.run(work));
+        let pid = actors.pid().wait().unwrap();
+        kill(pid);
+        // Ray starts another one.
+        pause += Duration::from_millis(500);
+        std::thread::sleep(pause);
+        let found: Vec<Vec<_>> = std::thread::scope(|scope| {
+            let calls = || {
+                let calls: Vec<_> = (0..20).map(|_| actors.actor(0).run(Work::Count)).collect();
+                calls.into_iter().map(Pending::wait).collect()
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(calls)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        // If Ray was still starting it, calls are errors.
+        let mut counts: Vec<Vec<_>> = Vec::new();
+        for results in found {
+            counts.push(results.into_iter().filter_map(|result| Some(result.ok()?.unwrap().0)).collect());
+        }
+        assert!(counts.iter().all(|counts| counts.is_sorted()), "{counts:?}");
+        let mut all = counts.concat();
+        all.sort_unstable();
+        assert!(all.iter().copied().eq(1..=all.len()), "{all:?}");
+        all.len() == 8 * 20
+    });
+}
