@@ -32,8 +32,9 @@ enum Work {
     Fail,
     /// Creates a file.
     Note(String),
-    /// Creates the first file, and waits until it is cancelled or the second one exists.
-    Wait(String, String),
+    /// Creates the file `begun` in a folder, and waits until `end` exists, or until it is cancelled. Then it creates
+    /// `told`.
+    Wait(String),
     Die,
 }
 
@@ -60,9 +61,14 @@ impl Worker {
             Work::Panic => panic!("asked to panic"),
             Work::Fail => return Err(format!("failed after {}", self.count)),
             Work::Note(file) => std::fs::write(file, "").map_err(|error| error.to_string())?,
-            Work::Wait(begun, end) => {
-                std::fs::write(begun, "").map_err(|error| error.to_string())?;
-                wait_until(|| ray_zerocopy::cancelled() || exists(&end));
+            Work::Wait(folder) => {
+                let file = |name: &str| format!("{folder}{name}");
+                let create = |name: &str| std::fs::write(file(name), "").map_err(|error| error.to_string());
+                create("begun")?;
+                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")));
+                if ray_zerocopy::cancelled() {
+                    create("told")?;
+                }
             }
             Work::Die => kill_myself(),
         }
@@ -234,7 +240,7 @@ fn calls_of_several_threads_keep_their_order() {
 /// Cancels the call that runs: its method is told, and those of the others are not.
 fn running_call_is_cancelled(run: Run, hold: Hold) -> bool {
     let folder = Folder::new();
-    let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+    let wait = Work::Wait(folder.file(""));
     let works = vec![Work::Nothing, wait, Work::Nothing, Work::Note(folder.file("behind"))];
     let mut calls = together(&folder, run, hold, works);
     eventually("the call runs", || folder.has("begun"));
@@ -242,7 +248,7 @@ fn running_call_is_cancelled(run: Run, hold: Hold) -> bool {
     let waits = calls.remove(1);
     waits.cancel();
     is_cancelled(waits);
-    // Returns only if the method was told.
+    eventually("the method is told", || folder.has("told"));
     for call in calls {
         let (_, is_cancelled) = call.wait().unwrap().unwrap();
         assert!(!is_cancelled, "another call was cancelled");
@@ -269,7 +275,7 @@ fn call_behind_the_running_one_never_runs() {
     let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
     until_bundled(|| {
         let folder = Folder::new();
-        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let wait = Work::Wait(folder.file(""));
         let notes = (0..3).map(|number| Work::Note(folder.file(number)));
         let works = [Work::Nothing, wait].into_iter().chain(notes).collect();
         let mut calls = together(&folder, &run, &hold, works);
@@ -301,7 +307,7 @@ fn cancelled_call_of_a_queued_bundle_never_runs() {
         let folder = Folder::new();
         let holds = [0, 1].map(|at| hold(folder.file(format!("held {at}")), folder.file(format!("end {at}"))));
         eventually("the actor is busy", || folder.has("held 0"));
-        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let wait = Work::Wait(folder.file(""));
         let works = (0..3).map(|number| Work::Note(folder.file(number))).chain([Work::Nothing, wait]);
         let mut calls: Vec<_> = works.map(run).collect();
         folder.create("end 0");
@@ -334,7 +340,7 @@ fn death_of_an_actor_ends_each_call_of_its_bundle() {
     until_bundled(|| {
         let folder = Folder::new();
         let pid = actors.pid().wait().unwrap();
-        let wait = Work::Wait(folder.file("begun"), folder.file("end"));
+        let wait = Work::Wait(folder.file(""));
         let works = vec![Work::Nothing, wait, Work::Note(folder.file("behind")), Work::Nothing];
         let mut calls = together(&folder, &run, &hold, works);
         eventually("the call runs", || folder.has("begun"));
