@@ -1,4 +1,4 @@
-//! Small calls of actors that are sent to Ray together: each remains a call of its own.
+//! Small calls that are sent to Ray together: each remains a call of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::Device;
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
-use ray_zerocopy::{Actor, ActorWrapper, Actors, CallError, Error, Pending, Pipeline, gather};
+use ray_zerocopy::{Actor, ActorWrapper, Actors, CallError, Error, Pending, Pipeline, TaskWrapper, gather};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::models::kill_myself;
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +21,8 @@ static CLUSTER: LazyLock<Cluster> =
 fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
 }
+
+type Outcome = Result<(usize, bool), String>;
 
 /// What a call does. All are calls of one method, which is known to be fast when a bundle is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +40,30 @@ enum Work {
     Die,
 }
 
+impl Work {
+    /// Returns the count, and whether the call is cancelled.
+    fn run(self, count: &mut usize) -> Outcome {
+        match self {
+            Self::Nothing => {}
+            Self::Count => *count += 1,
+            Self::Panic => panic!("asked to panic"),
+            Self::Fail => return Err(format!("failed after {count}")),
+            Self::Note(file) => std::fs::write(file, "").map_err(|error| error.to_string())?,
+            Self::Wait(folder) => {
+                let file = |name: &str| format!("{folder}{name}");
+                let create = |name: &str| std::fs::write(file(name), "").map_err(|error| error.to_string());
+                create("begun")?;
+                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")));
+                if ray_zerocopy::cancelled() {
+                    create("told")?;
+                }
+            }
+            Self::Die => kill_myself(),
+        }
+        Ok((*count, ray_zerocopy::cancelled()))
+    }
+}
+
 #[derive(Pipeline)]
 #[pipeline(init = Worker::new)]
 struct Worker {
@@ -53,26 +79,8 @@ impl Worker {
         Self { layer: LinearConfig::new(4, 3).init(device), count: 0 }
     }
 
-    /// Returns a number, and whether the call is cancelled.
-    pub fn run(&mut self, work: Work) -> Result<(usize, bool), String> {
-        match work {
-            Work::Nothing => {}
-            Work::Count => self.count += 1,
-            Work::Panic => panic!("asked to panic"),
-            Work::Fail => return Err(format!("failed after {}", self.count)),
-            Work::Note(file) => std::fs::write(file, "").map_err(|error| error.to_string())?,
-            Work::Wait(folder) => {
-                let file = |name: &str| format!("{folder}{name}");
-                let create = |name: &str| std::fs::write(file(name), "").map_err(|error| error.to_string());
-                create("begun")?;
-                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")));
-                if ray_zerocopy::cancelled() {
-                    create("told")?;
-                }
-            }
-            Work::Die => kill_myself(),
-        }
-        Ok((self.count, ray_zerocopy::cancelled()))
+    pub fn run(&mut self, work: Work) -> Outcome {
+        work.run(&mut self.count)
     }
 
     /// Creates the first file, and waits until the second one exists.
@@ -100,7 +108,7 @@ impl StreamingWorker {
         Self { inner: Worker::new(device) }
     }
 
-    pub fn run(&mut self, work: Work) -> Result<(usize, bool), String> {
+    pub fn run(&mut self, work: Work) -> Outcome {
         self.inner.run(work)
     }
 
@@ -111,6 +119,33 @@ impl StreamingWorker {
     #[remote(stream)]
     pub fn numbers(&self, count: usize) -> impl Iterator<Item = usize> {
         0..count
+    }
+}
+
+/// The same without a state, for tasks.
+#[derive(Pipeline)]
+#[pipeline(init = TaskWorker::new)]
+struct TaskWorker {
+    inner: Worker,
+}
+
+#[ray_zerocopy::remote]
+impl TaskWorker {
+    #[remote(skip)]
+    pub fn new(device: &Device) -> Self {
+        Self { inner: Worker::new(device) }
+    }
+
+    pub fn run(&self, work: Work) -> Outcome {
+        work.run(&mut 0)
+    }
+
+    pub fn hold(&self, begun: String, end: String) {
+        self.inner.hold(begun, end);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.inner.pid()
     }
 }
 
@@ -146,7 +181,6 @@ impl Folder {
     }
 }
 
-type Outcome = Result<(usize, bool), String>;
 type Run<'a> = &'a dyn Fn(Work) -> Pending<Outcome>;
 type Hold<'a> = &'a dyn Fn(String, String) -> Pending<()>;
 
@@ -159,22 +193,26 @@ fn warm_up(run: Run) {
     (0..30).for_each(|_| drop(run(Work::Nothing).wait().unwrap()));
 }
 
-/// Makes calls that the actor gets together: while it runs one call, and has another one to continue with.
+/// Makes calls that a worker gets together: while it runs one call, and has another one to continue with.
 fn together(folder: &Folder, run: Run, hold: Hold, works: Vec<Work>) -> Vec<Pending<Outcome>> {
     warm_up(run);
     let held = hold(folder.file("held"), folder.file("end of held"));
-    eventually("the actor is busy", || folder.has("held"));
-    let next = run(Work::Nothing);
+    eventually("the worker is busy", || folder.has("held"));
+    drop(run(Work::Nothing));
     let calls = works.into_iter().map(run).collect();
     folder.create("end of held");
     held.wait().unwrap();
-    next.wait().unwrap().unwrap();
     calls
 }
 
-/// Returns `true` if a call that has run is not answered, because another call of its bundle runs.
-fn is_bundled(first: &mut Pending<Outcome>) -> bool {
-    first.wait_timeout(Duration::from_millis(300)).is_none()
+/// Returns `true` if a call that has run is not answered, because another call of its bundle runs. Otherwise, lets
+/// that one end.
+fn is_bundled(folder: &Folder, first: &mut Pending<Outcome>) -> bool {
+    let is_bundled = first.wait_timeout(Duration::from_millis(300)).is_none();
+    if !is_bundled {
+        folder.create("end");
+    }
+    is_bundled
 }
 
 /// Repeats an attempt that has not led to a bundle, because the machine was busy and the calls were slow.
@@ -244,7 +282,9 @@ fn running_call_is_cancelled(run: Run, hold: Hold) -> bool {
     let works = vec![Work::Nothing, wait, Work::Nothing, Work::Note(folder.file("behind"))];
     let mut calls = together(&folder, run, hold, works);
     eventually("the call runs", || folder.has("begun"));
-    let bundled = is_bundled(&mut calls[0]);
+    if !is_bundled(&folder, &mut calls[0]) {
+        return false;
+    }
     let waits = calls.remove(1);
     waits.cancel();
     is_cancelled(waits);
@@ -254,82 +294,136 @@ fn running_call_is_cancelled(run: Run, hold: Hold) -> bool {
         assert!(!is_cancelled, "another call was cancelled");
     }
     assert!(folder.has("behind"));
-    bundled
+    true
+}
+
+/// Cancels a call that waits behind a call that runs, in the same bundle: it never runs.
+fn call_behind_the_running_one_is_cancelled(run: Run, hold: Hold) -> bool {
+    let folder = Folder::new();
+    let notes = (0..3).map(|number| Work::Note(folder.file(number)));
+    let works = [Work::Nothing, Work::Wait(folder.file(""))].into_iter().chain(notes).collect();
+    let mut calls = together(&folder, run, hold, works);
+    eventually("the call runs", || folder.has("begun"));
+    if !is_bundled(&folder, &mut calls[0]) {
+        return false;
+    }
+    let cancelled = calls.remove(3);
+    cancelled.cancel();
+    is_cancelled(cancelled);
+    // The method that runs asks meanwhile.
+    std::thread::sleep(Duration::from_millis(100));
+    folder.create("end");
+    others_have_run(&folder, calls);
+    true
+}
+
+/// Cancels a call of a bundle that Ray has not begun: it never runs.
+fn call_of_a_queued_bundle_is_cancelled(run: Run, hold: Hold) -> bool {
+    warm_up(run);
+    let folder = Folder::new();
+    let holds = [0, 1].map(|at| hold(folder.file(format!("held {at}")), folder.file(format!("end {at}"))));
+    eventually("the worker is busy", || folder.has("held 0"));
+    let notes = (0..3).map(|number| Work::Note(folder.file(number)));
+    let mut calls: Vec<_> = notes.chain([Work::Nothing, Work::Wait(folder.file(""))]).map(run).collect();
+    folder.create("end 0");
+    eventually("the other call runs", || folder.has("held 1"));
+    // The bundle is sent meanwhile.
+    std::thread::sleep(Duration::from_millis(300));
+    let cancelled = calls.remove(1);
+    cancelled.cancel();
+    is_cancelled(cancelled);
+    folder.create("end 1");
+    eventually("the last call runs", || folder.has("begun"));
+    if !is_bundled(&folder, &mut calls[0]) {
+        return false;
+    }
+    folder.create("end");
+    holds.into_iter().for_each(|call| call.wait().unwrap());
+    others_have_run(&folder, calls);
+    true
+}
+
+/// Of three calls that create files, the second one has been cancelled.
+fn others_have_run(folder: &Folder, calls: Vec<Pending<Outcome>>) {
+    for call in calls {
+        assert!(matches!(call.wait(), Ok(Ok((_, false)))), "another call was cancelled");
+    }
+    assert_eq!([0, 1, 2].map(|number| folder.has(number)), [true, false, true]);
+}
+
+fn one_call_of_a_bundle_is_cancelled(run: Run, hold: Hold) {
+    until_bundled(|| running_call_is_cancelled(run, hold));
+    until_bundled(|| call_behind_the_running_one_is_cancelled(run, hold));
+    until_bundled(|| call_of_a_queued_bundle_is_cancelled(run, hold));
 }
 
 #[test]
-fn running_call_of_a_bundle_is_cancelled() {
+fn one_call_of_an_actor_is_cancelled() {
     let actors = actors(1);
-    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
-    until_bundled(|| running_call_is_cancelled(&run, &hold));
-    let streaming = ActorWrapper::on(&site(), &StreamingWorker::new(&Device::flex())).unwrap().spawn(1).unwrap();
-    assert_eq!(streaming.numbers(3).collect::<Result<Vec<_>, _>>().unwrap(), [0, 1, 2]);
-    let (run, hold) = (|work| streaming.run(work), |begun, end| streaming.hold(begun, end));
-    until_bundled(|| running_call_is_cancelled(&run, &hold));
+    one_call_of_a_bundle_is_cancelled(&|work| actors.run(work), &|begun, end| actors.hold(begun, end));
 }
 
-/// Cancels a call that waits behind a call that runs, in the same bundle.
 #[test]
-fn call_behind_the_running_one_never_runs() {
-    let actors = actors(1);
-    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
-    until_bundled(|| {
-        let folder = Folder::new();
-        let wait = Work::Wait(folder.file(""));
-        let notes = (0..3).map(|number| Work::Note(folder.file(number)));
-        let works = [Work::Nothing, wait].into_iter().chain(notes).collect();
-        let mut calls = together(&folder, &run, &hold, works);
-        eventually("the call runs", || folder.has("begun"));
-        let bundled = is_bundled(&mut calls[0]);
-        let cancelled = calls.remove(3);
-        cancelled.cancel();
-        is_cancelled(cancelled);
-        // The method that runs asks meanwhile.
-        std::thread::sleep(Duration::from_millis(100));
-        folder.create("end");
-        for call in calls {
-            assert!(matches!(call.wait(), Ok(Ok((_, false)))), "another call was cancelled");
+fn one_call_of_an_actor_with_streams_is_cancelled() {
+    let actors = ActorWrapper::on(&site(), &StreamingWorker::new(&Device::flex())).unwrap().spawn(1).unwrap();
+    one_call_of_a_bundle_is_cancelled(&|work| actors.run(work), &|begun, end| actors.hold(begun, end));
+    assert_eq!(actors.numbers(3).collect::<Result<Vec<_>, _>>().unwrap(), [0, 1, 2]);
+}
+
+/// Tasks of which one runs at a time, so that the others wait.
+fn tasks() -> TaskWrapper<TaskWorker> {
+    TaskWrapper::on(&CLUSTER.with(Options::default().cpus(3.0)), &TaskWorker::new(&Device::flex())).unwrap()
+}
+
+/// The tasks of one test after the other.
+#[test]
+fn tasks_that_wait_are_sent_together() {
+    let tasks = tasks().attempts(2);
+    let (run, hold) = (|work| tasks.run(work), |begun, end| tasks.hold(begun, end));
+    one_call_of_a_bundle_is_cancelled(&run, &hold);
+    until_bundled(|| bundle_of_tasks_is_repeated(&run, &hold, &|| tasks.pid().wait().unwrap()));
+    until_bundled(|| deadly_task_costs_the_others_an_attempt(&run, &hold));
+}
+
+/// The worker of a bundle is killed. Each call runs again.
+fn bundle_of_tasks_is_repeated(run: Run, hold: Hold, pid: &dyn Fn() -> u32) -> bool {
+    let folder = Folder::new();
+    let pid = pid();
+    let works = vec![Work::Nothing, Work::Wait(folder.file("")), Work::Note(folder.file("behind")), Work::Fail];
+    let mut calls = together(&folder, run, hold, works);
+    eventually("the call runs", || folder.has("begun"));
+    if !is_bundled(&folder, &mut calls[0]) {
+        return false;
+    }
+    // Another worker may have run it.
+    let killed = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).is_ok();
+    folder.create("end");
+    let results: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
+    assert!(matches!(&results[..], [Ok(_), Ok(_), Ok(_), Err(_)]), "{results:?}");
+    assert!(folder.has("behind"));
+    killed
+}
+
+/// A call that kills each of its workers is an error after its attempts, and the calls beside it are not.
+fn deadly_task_costs_the_others_an_attempt(run: Run, hold: Hold) -> bool {
+    let folder = Folder::new();
+    let works = vec![Work::Nothing, Work::Wait(folder.file("")), Work::Die, Work::Nothing];
+    let mut calls = together(&folder, run, hold, works);
+    eventually("the call runs", || folder.has("begun"));
+    if !is_bundled(&folder, &mut calls[0]) {
+        return false;
+    }
+    folder.create("end");
+    for (index, call) in calls.into_iter().enumerate() {
+        match (index, call.wait()) {
+            (2, Err(Error::Call(CallError::WorkerDied { method, attempts: 2, allowed: 2, is_actor: false, .. }))) => {
+                assert_eq!(method, "run");
+            }
+            (0 | 1 | 3, Ok(Ok(_))) => {}
+            found => panic!("{found:?}"),
         }
-        let has_run = [0, 1, 2].map(|number| folder.has(number));
-        // Ray runs a call that was sent alone, although it is cancelled.
-        assert!(!bundled || has_run == [true, false, true], "{has_run:?}");
-        bundled
-    });
-}
-
-/// Cancels calls of a bundle that Ray has not begun.
-#[test]
-fn cancelled_call_of_a_queued_bundle_never_runs() {
-    let actors = actors(1);
-    let (run, hold) = (|work| actors.run(work), |begun, end| actors.hold(begun, end));
-    until_bundled(|| {
-        warm_up(&run);
-        let folder = Folder::new();
-        let holds = [0, 1].map(|at| hold(folder.file(format!("held {at}")), folder.file(format!("end {at}"))));
-        eventually("the actor is busy", || folder.has("held 0"));
-        let wait = Work::Wait(folder.file(""));
-        let works = (0..3).map(|number| Work::Note(folder.file(number))).chain([Work::Nothing, wait]);
-        let mut calls: Vec<_> = works.map(run).collect();
-        folder.create("end 0");
-        eventually("the other call runs", || folder.has("held 1"));
-        // The bundle is sent meanwhile.
-        std::thread::sleep(Duration::from_millis(300));
-        let cancelled = calls.remove(1);
-        cancelled.cancel();
-        is_cancelled(cancelled);
-        folder.create("end 1");
-        eventually("the last call runs", || folder.has("begun"));
-        let bundled = is_bundled(&mut calls[0]);
-        folder.create("end");
-        holds.into_iter().for_each(|call| call.wait().unwrap());
-        for call in calls {
-            assert!(matches!(call.wait(), Ok(Ok((_, false)))), "another call was cancelled");
-        }
-        let has_run = [0, 1, 2].map(|number| folder.has(number));
-        // Ray runs a call that was sent alone, although it is cancelled.
-        assert!(!bundled || has_run == [true, false, true], "{has_run:?}");
-        bundled
-    });
+    }
+    true
 }
 
 /// The calls of a bundle are lost with their actor, and none of them is repeated.
@@ -344,22 +438,22 @@ fn death_of_an_actor_ends_each_call_of_its_bundle() {
         let works = vec![Work::Nothing, wait, Work::Note(folder.file("behind")), Work::Nothing];
         let mut calls = together(&folder, &run, &hold, works);
         eventually("the call runs", || folder.has("begun"));
-        let bundled = is_bundled(&mut calls[0]);
+        if !is_bundled(&folder, &mut calls[0]) {
+            return false;
+        }
         kill(pid);
         // A call that is made now waits until the actor has restarted.
         let errors: Vec<_> = calls.into_iter().map(|call| call.wait().err()).collect();
         let later = actors.pid().wait().unwrap();
         assert_ne!(later, pid);
         for error in &errors {
-            if bundled {
-                let Some(Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. })) = error else {
-                    panic!("{error:?}")
-                };
-                assert_eq!((method.as_str(), worker.pid), ("run", pid));
-            }
+            let Some(Error::Call(CallError::WorkerDied { method, worker, is_actor: true, .. })) = error else {
+                panic!("{error:?}")
+            };
+            assert_eq!((method.as_str(), worker.pid), ("run", pid));
         }
-        assert!(!bundled || !folder.has("behind"));
-        bundled
+        assert!(!folder.has("behind"));
+        true
     });
     // The method kills the process.
     warm_up(&run);

@@ -1,7 +1,7 @@
 //! A call that has been submitted to Ray. The first of its result and its deadline completes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -32,6 +32,7 @@ struct Inner {
     number: u64,
     sent: Mutex<Sent>,
     pub(super) method: &'static str,
+    program_key: u64,
     pub(super) deadline: Option<(Instant, Duration)>,
     /// Whether a worker that goes on with the call after it was cancelled is killed.
     has_grace: bool,
@@ -42,6 +43,8 @@ struct Inner {
     items: Option<Arc<Items>>,
     /// Index of the actor that runs it, or `usize::MAX`.
     actor: AtomicUsize,
+    /// Number of attempts that were lost with a bundle.
+    lost: AtomicU32,
     /// Whether Ray has a result. The call may be completed before.
     has_result: AtomicBool,
 }
@@ -74,7 +77,7 @@ impl InFlightCall {
     pub(super) fn new(mut call: Call, number: u64, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
         let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
-        let items = call.reply.items().cloned();
+        let (items, program_key) = (call.reply.items().cloned(), call.program.key);
         let is_lone = items.is_some() || deadline.is_some() || has_grace || call.is_batch();
         let bundled_size = (!is_lone).then(|| payload.len());
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
@@ -83,12 +86,14 @@ impl InFlightCall {
             number,
             sent: Mutex::new(Sent::Not),
             method,
+            program_key,
             deadline,
             has_grace,
             payload,
             bundled_size,
             items,
             actor: AtomicUsize::new(usize::MAX),
+            lost: AtomicU32::new(0),
             has_result: AtomicBool::new(false),
         }))
     }
@@ -104,6 +109,21 @@ impl InFlightCall {
 
     pub(super) fn method(&self) -> &'static str {
         self.0.method
+    }
+
+    pub(super) fn program_key(&self) -> u64 {
+        self.0.program_key
+    }
+
+    /// Number of attempts that are left. None if it is completed.
+    pub(super) fn attempts_left(&self) -> u32 {
+        self.with(|call| call.allowed).unwrap_or(0).saturating_sub(self.0.lost.load(Ordering::Acquire))
+    }
+
+    /// Records that the worker has died that ran the bundle of the call. It will be sent again.
+    pub(super) fn lost_with_bundle(&self) {
+        self.0.lost.fetch_add(1, Ordering::AcqRel);
+        self.returned();
     }
 
     pub(super) fn deadline(&self) -> Option<(Instant, Duration)> {

@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `in_flight` | a submitted call, which is completed once |
+//! | `bundling` | which calls are submitted together |
 //! | `sent_bundle` | calls that were submitted together |
 //! | `inline_wait` | a caller that reads its own reply |
 //! | `open_calls` | the calls that have no result yet, to find those that are cancelled |
@@ -19,6 +20,7 @@
 //! caches the pipeline.
 
 pub(crate) mod actors;
+pub(crate) mod bundling;
 pub(crate) mod compiled_graph;
 pub(crate) mod in_flight;
 pub(crate) mod inline_wait;

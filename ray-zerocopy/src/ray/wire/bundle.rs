@@ -81,7 +81,7 @@ pub(crate) fn divide(
         Err(RayError::Wire { what: "the reply of a bundle".to_owned(), reason })
     };
     let mut segments = payload.segments.as_slice();
-    let from = reply.from;
+    let (from, mut attached) = (reply.from, reply.attached);
     let mut parts = answers.into_iter().map(|BundledAnswer { result, took }| {
         let (answer, own) = match result {
             Some(Ok(count)) => (Answer::Done, segments.split_off(..count)?),
@@ -90,7 +90,7 @@ pub(crate) fn divide(
             None => (Answer::Skipped, Default::default()),
         };
         let copied = |segment: &bytes::Bytes| if segment.len() > COPIED { segment.clone() } else { aligned(segment) };
-        let reply = Reply { from: from.clone(), attached: None, answer, took: Some(took) };
+        let reply = Reply { from: from.clone(), attached: attached.take(), answer, took: Some(took) };
         Some((reply, Incoming::new(own.iter().map(copied).collect())))
     });
     (0..calls).map(|_| parts.next().flatten().map_or_else(missing, Ok)).collect()

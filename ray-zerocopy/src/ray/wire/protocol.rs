@@ -41,8 +41,8 @@ pub(crate) enum Order {
     /// Runs a method of a pipeline, as a task, or on an actor that has loaded the pipeline. With
     /// `load`, the arena is sent as the first object.
     Call { program: ProgramId, handler: FnToken, load: Option<Load>, live: Vec<u64> },
-    /// Runs several methods of a pipeline on an actor that has loaded it, one after the other.
-    Bundle { program: ProgramId, bundle: CallBundle },
+    /// Runs several methods of a pipeline, one after the other. Otherwise like `Call`.
+    Bundle { program: ProgramId, bundle: CallBundle, load: Option<Load>, live: Vec<u64> },
 }
 
 /// Parameters for loading a pipeline from its arena.

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::bundle::BundledCalls;
-use super::cancellation::{self, Task};
+use super::cancellation::{self, INTERVAL, Task};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::message::{Incoming, Outgoing};
@@ -173,7 +173,10 @@ pub(super) fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Resu
             | Order::Construct { by_reference: true, .. }
             | Order::Method { by_reference: true, .. }
     );
-    let with_arena = matches!(request.order, Order::Load { .. } | Order::Call { load: Some(_), .. });
+    let with_arena = matches!(
+        request.order,
+        Order::Load { .. } | Order::Call { load: Some(_), .. } | Order::Bundle { load: Some(_), .. }
+    );
     let mut arena = None;
     if with_arena && !rest.is_empty() {
         arena = Some(plasma::bytes(&rest.remove(0))?);
@@ -326,31 +329,44 @@ impl WorkerState {
                 Ok(done(Outgoing::default()))
             }
             Order::Call { program, handler, load, live } => {
-                // Drops the driver's programs that it no longer uses, which releases their arenas.
-                self.programs
-                    .retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
-                if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
-                    let (served, attached) = self::load(load, arena).map_err(Answer::NotLoaded)?;
-                    report.attached = Some(attached.clone());
-                    let loaded = Loaded { served, report: attached, used: Instant::now(), is_actor: false };
-                    self.programs.insert(program, loaded);
-                }
-                let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
-                loaded.used = Instant::now();
+                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
                 let result = loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items);
                 self.last_took = loaded.used.elapsed();
                 report.took = Some(self.last_took);
                 result.map(done).map_err(Answer::Failed)
             }
-            Order::Bundle { program, bundle } => {
-                let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
-                let calls = BundledCalls::new(&program, &bundle, &arguments.map_err(Answer::Failed)?, self.last_took)?;
-                loaded.used = Instant::now();
+            Order::Bundle { program, bundle, load, live } => {
+                let last_took = self.last_took;
+                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
+                // It waits behind one call of an actor, and for a worker of tasks as long as it takes.
+                let waited = if loaded.is_actor { last_took } else { INTERVAL };
+                let calls = BundledCalls::new(&program, &bundle, &arguments.map_err(Answer::Failed)?, waited)?;
                 let (answers, results) = calls.run(loaded.served.as_mut());
                 self.last_took = loaded.used.elapsed();
                 Ok((Answer::Bundle(answers), results))
             }
         }
+    }
+
+    /// Returns a program. Loads it first, if its arena was sent with the order. Drops those that the driver does not
+    /// use any more, which releases their arenas.
+    fn program(
+        &mut self,
+        program: &ProgramId,
+        load: Option<(Load, Option<bytes::Bytes>)>,
+        live: &[u64],
+        report: &mut Report,
+    ) -> Result<&mut Loaded, Answer> {
+        self.programs.retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
+        if let (Some((load, arena)), false) = (load, self.programs.contains_key(program)) {
+            let (served, attached) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+            report.attached = Some(attached.clone());
+            let loaded = Loaded { served, report: attached, used: Instant::now(), is_actor: false };
+            self.programs.insert(*program, loaded);
+        }
+        let loaded = self.programs.get_mut(program).ok_or(Answer::Missing)?;
+        loaded.used = Instant::now();
+        Ok(loaded)
     }
 
     /// Drops pipelines that have been idle for a while.

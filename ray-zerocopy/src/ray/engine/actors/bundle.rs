@@ -13,8 +13,8 @@ use crate::error::ray::RayError;
 use crate::ray::engine::id_and_load;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::inline_wait::UnreadReply;
-use crate::ray::engine::sent_bundle::SentBundle;
-use crate::ray::wire::bundle::{CallBundle, divide};
+use crate::ray::engine::sent_bundle::{SentBundle, method_of};
+use crate::ray::wire::bundle::divide;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::Order;
 
@@ -23,13 +23,9 @@ impl Shared {
     /// have to read the reply at once, as the others wait for it.
     pub(super) fn send_bundle(self: &Arc<Self>, index: usize, first: InFlightCall, rest: Vec<InFlightCall>) {
         let (program, _) = id_and_load(&self.target.cluster, &self.program);
-        let sent = SentBundle::new(&program);
         let calls: Vec<_> = std::iter::once(first.clone()).chain(rest).collect();
-        for (number, call) in calls.iter().enumerate() {
-            call.assign(index);
-            // From here on a cancellation reaches the worker.
-            call.sent_in(&sent, number);
-        }
+        let sent = SentBundle::new(&program, &calls);
+        calls.iter().for_each(|call| call.assign(index));
         if let Err(error) = self.try_send_bundle(index, &sent, &calls) {
             sent.end(&self.target.cluster, &self.timer);
             self.call_ended(index, &first);
@@ -48,13 +44,12 @@ impl Shared {
     ) -> Result<(), RayError> {
         let cluster = &self.target.cluster;
         let (program, _) = id_and_load(cluster, &self.program);
-        let handler = |call: &InFlightCall| call.with(|call| call.handler.clone());
-        let parts = calls.iter().map(|call| Some((handler(call)?, call.payload())));
-        let (bundle, payload) = CallBundle::new(sent.id.id, parts);
-        let message = EncodedMessage::with(&self.request(Order::Bundle { program, bundle }), payload)?;
-        let method = calls.first().map(InFlightCall::method);
-        let method = method.filter(|method| calls.iter().all(|call| call.method() == *method));
-        let method = method.unwrap_or("several methods");
+        let (bundle, payload) = sent.encode(calls);
+        let message = EncodedMessage::with(
+            &self.request(Order::Bundle { program, bundle, load: None, live: Vec::new() }),
+            payload,
+        )?;
+        let method = method_of(calls);
         let reference = cluster
             .ask(method, |py| Ok(self.call(py, index)?.bind(py).call1(message.arguments(py, None)?)?.unbind()))?;
         let (shared, sent, calls) = (Arc::clone(self), Arc::clone(sent), calls.to_vec());

@@ -157,7 +157,7 @@ impl Shared {
                 Err(RayError::WorkerDied { .. }) | Ok((Reply { answer: Answer::Missing, .. }, _)) => {
                     self.on_actor_lost(index, false);
                 }
-                Ok((Reply { took: Some(took), .. }, _)) => self.state.lock().record_time(call.method(), *took),
+                Ok((Reply { took: Some(took), .. }, _)) => self.state.lock().times.record(&call, *took),
                 Ok(_) | Err(_) => {}
             }
             if let Completion::Missing = call.complete(result, &self.registry, at) {

@@ -20,13 +20,14 @@ pub(crate) mod recovery;
 mod slot;
 pub(crate) mod start;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyo3::PyErr;
 
 use self::slot::Slot;
+use super::bundling::MethodTimes;
 use super::in_flight::InFlightCall;
 use super::inline_wait::LastUnread;
 use super::open_calls::OpenCalls;
@@ -36,7 +37,6 @@ use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
-use crate::engine::queue::bundle_size::CallTime;
 use crate::engine::settings::Settings;
 use crate::engine::timer::{TimerThread, is_own_thread};
 use crate::error::call::{CallError, Worker};
@@ -67,8 +67,7 @@ struct State {
     slots: Vec<Slot>,
     /// Queued calls for any actor.
     waiting: VecDeque<InFlightCall>,
-    /// How long the methods take.
-    times: HashMap<&'static str, CallTime>,
+    times: MethodTimes,
     open: usize,
     closed: bool,
     /// Whether queued calls are discarded.
