@@ -34,8 +34,8 @@ enum Work {
     Fail,
     /// Creates a file.
     Note(String),
-    /// Creates the file `begun` in a folder, and waits until `end` exists, or until it is cancelled. Then it creates
-    /// `told`.
+    /// Creates the file `begun` in a folder, and waits until `end` exists, until the folder does not, or until it is
+    /// cancelled. Then it creates `told`.
     Wait(String),
     Die,
 }
@@ -53,7 +53,7 @@ impl Work {
                 let file = |name: &str| format!("{folder}{name}");
                 let create = |name: &str| std::fs::write(file(name), "").map_err(|error| error.to_string());
                 create("begun")?;
-                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")));
+                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")) || !exists(&folder));
                 if ray_zerocopy::cancelled() {
                     create("told")?;
                 }
