@@ -47,6 +47,20 @@ impl Bare {
         Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
     }
 
+    /// The same task, with another share of the cluster's processors.
+    ///
+    /// # Errors
+    /// If Ray fails.
+    pub fn task_of(cluster: &Cluster, cpus: f64) -> Result<Self, RayError> {
+        let remote = cluster.ask("bare", |py| {
+            let options = PyDict::new(py);
+            options.set_item("num_cpus", cpus)?;
+            let task = Self::define(py, "nothing")?.call_method("options", (), Some(&options))?;
+            Ok(task.getattr("remote")?.unbind())
+        })?;
+        Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
+    }
+
     /// Creates an actor with a method that does nothing.
     ///
     /// # Errors

@@ -28,28 +28,35 @@ pub struct Row {
 }
 
 /// The contestants, each with the index of the one that it is compared with.
-const WAYS: [(&str, usize); 5] = [
-    ("Ray's own tasks", 0),
-    ("tasks", 0),
-    ("Ray's own calls of an actor", 2),
-    ("calls of any actor of one", 2),
-    ("calls of one actor", 2),
+const WAYS: [(&str, usize); 7] = [
+    ("Ray's own tasks, all at once", 0),
+    ("tasks, all at once", 0),
+    ("Ray's own tasks, 4 at once", 2),
+    ("tasks, 4 at once", 2),
+    ("Ray's own calls of an actor", 4),
+    ("calls of any actor of one", 4),
+    ("calls of one actor", 4),
 ];
+
+/// Processors of a task of which the cluster, which has 16, runs 4 at once.
+const QUARTER: f64 = 3.9;
 
 pub fn measure(cluster: &Cluster, args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     let model = ModelConfig { layers: 1 }.init(&Device::flex());
     let site = cluster.with(Options::default().cpus(0.1));
-    let bare = [Bare::task(cluster)?, Bare::actor(cluster)?];
+    let bare = [Bare::task(cluster)?, Bare::task_of(cluster, QUARTER)?, Bare::actor(cluster)?];
     let tasks = TaskWrapper::on(&site, &model)?;
+    let quarter = TaskWrapper::on(&cluster.with(Options::default().cpus(QUARTER)), &model)?;
     let actors = ActorWrapper::on(&site, &model)?.spawn(1)?;
     let one = actors.actor(0);
     let under_way = usize::from(args.under_way);
     let numbers = 0..u64::from(args.under_way);
     let together = |way: usize| -> Result<()> {
         let results = match way {
-            0 | 2 => return Ok(bare[way / 2].call_at_once(under_way)?),
+            0 | 2 | 4 => return Ok(bare[way / 2].call_at_once(under_way)?),
             1 => gather(numbers.clone().map(|number| tasks.next(number))).wait()?,
-            3 => gather(numbers.clone().map(|number| actors.next(number))).wait()?,
+            3 => gather(numbers.clone().map(|number| quarter.next(number))).wait()?,
+            5 => gather(numbers.clone().map(|number| actors.next(number))).wait()?,
             _ => gather(numbers.clone().map(|number| one.next(number))).wait()?,
         };
         ensure!(results.into_iter().eq(numbers.clone().map(|number| number + 1)), "a result is that of another call");
