@@ -463,6 +463,22 @@ fn death_of_an_actor_ends_each_call_of_its_bundle() {
     assert_eq!(run(Work::Count).wait().unwrap(), Ok((1, false)));
 }
 
+/// No other call is sent to an actor that may be killed because of a deadline.
+#[test]
+fn expired_call_takes_no_other_one_with_it() {
+    let actors = actors(1);
+    warm_up(&|work| actors.run(work));
+    let folder = Folder::new();
+    let hasty = actors.clone().deadline(Duration::from_millis(400));
+    let late = hasty.hold(folder.file("held"), folder.file("never"));
+    let (any, one): (Vec<_>, Vec<_>) =
+        (0..10).map(|_| (actors.run(Work::Count), actors.actor(0).run(Work::Count))).unzip();
+    let error = late.wait().unwrap_err();
+    assert!(matches!(&error, Error::Call(CallError::Deadline { .. })), "{error}");
+    let counts = gather(any.into_iter().chain(one)).wait().unwrap();
+    assert_eq!(counts.into_iter().map(|count| count.unwrap().0).max(), Some(20));
+}
+
 /// Ray starts an actor again that has died while it had no call. The calls that wait for it find out that it lacks
 /// the pipeline, and are sent again in their order.
 #[test]

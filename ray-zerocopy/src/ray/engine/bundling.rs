@@ -4,10 +4,15 @@
 //! has as many calls as a worker should finish in half a millisecond, by the time that their methods take.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_flight::InFlightCall;
+use super::sent_bundle::SentBundle;
 use crate::engine::queue::bundle_size::{BundleRoom, CallTime};
+use crate::ray::wire::bundle::CallBundle;
+use crate::ray::wire::frame::Payload;
+use crate::ray::wire::protocol::ProgramId;
 
 /// How long the methods take, for the calls that may be sent together.
 #[derive(Default)]
@@ -58,4 +63,26 @@ impl MethodTimes {
         }
         calls
     }
+}
+
+/// Records that calls are sent as one. From here on, a cancellation of one of them reaches the worker.
+pub(super) fn send_as_one(program: &ProgramId, calls: &[InFlightCall]) -> Arc<SentBundle> {
+    let sent = SentBundle::new(program);
+    for (number, call) in calls.iter().enumerate() {
+        call.sent_in(&sent, number);
+    }
+    sent
+}
+
+/// The methods of the calls that are not completed, and the arguments.
+pub(super) fn encode(sent: &SentBundle, calls: &[InFlightCall]) -> (CallBundle, Payload) {
+    let handler = |call: &InFlightCall| call.with(|call| call.handler.clone());
+    CallBundle::new(sent.id().id, calls.iter().map(|call| Some((handler(call)?, call.payload()))))
+}
+
+/// The method of calls, as errors of Ray name it.
+pub(super) fn method_of(calls: &[InFlightCall]) -> &'static str {
+    let method = calls.first().map(InFlightCall::method);
+    let is_common = |method: &&'static str| calls.iter().all(|call| call.method() == *method);
+    method.filter(is_common).unwrap_or("several methods")
 }

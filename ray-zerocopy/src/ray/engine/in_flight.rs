@@ -115,7 +115,7 @@ impl InFlightCall {
         self.0.program_key
     }
 
-    /// Number of attempts that are left. None if it is completed.
+    /// Number of attempts that are left, or 0 if it is completed.
     pub(super) fn attempts_left(&self) -> u32 {
         self.with(|call| call.allowed).unwrap_or(0).saturating_sub(self.0.lost.load(Ordering::Acquire))
     }

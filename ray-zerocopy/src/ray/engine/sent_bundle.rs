@@ -3,12 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::in_flight::InFlightCall;
 use crate::engine::timer::TimerThread;
 use crate::ray::api::cluster::Cluster;
-use crate::ray::wire::bundle::CallBundle;
 use crate::ray::wire::cancelled::BundleId;
-use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::ProgramId;
 
 pub(super) struct SentBundle {
@@ -20,21 +17,14 @@ pub(super) struct SentBundle {
 }
 
 impl SentBundle {
-    /// From here on, a cancellation of one of the calls reaches the worker.
-    pub(super) fn new(program: &ProgramId, calls: &[InFlightCall]) -> Arc<Self> {
+    pub(super) fn new(program: &ProgramId) -> Arc<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let id = BundleId::new(program, LAST.fetch_add(1, Ordering::Relaxed));
-        let this = Arc::new(Self { id, has_cancelled: AtomicBool::new(false), is_over: AtomicBool::new(false) });
-        for (number, call) in calls.iter().enumerate() {
-            call.sent_in(&this, number);
-        }
-        this
+        Arc::new(Self { id, has_cancelled: AtomicBool::new(false), is_over: AtomicBool::new(false) })
     }
 
-    /// The methods of the calls that are not completed, and the arguments.
-    pub(super) fn encode(&self, calls: &[InFlightCall]) -> (CallBundle, Payload) {
-        let handler = |call: &InFlightCall| call.with(|call| call.handler.clone());
-        CallBundle::new(self.id.id, calls.iter().map(|call| Some((handler(call)?, call.payload()))))
+    pub(super) fn id(&self) -> BundleId {
+        self.id
     }
 
     /// Tells the worker that a call is cancelled.
@@ -61,11 +51,4 @@ impl SentBundle {
         // As above.
         let _ = cluster.ask("cancel", |py| self.id.forget(py));
     }
-}
-
-/// The method of calls, as errors of Ray name it.
-pub(super) fn method_of(calls: &[InFlightCall]) -> &'static str {
-    let method = calls.first().map(InFlightCall::method);
-    let is_common = |method: &&'static str| calls.iter().all(|call| call.method() == *method);
-    method.filter(is_common).unwrap_or("several methods")
 }

@@ -10,10 +10,11 @@ use pyo3::prelude::*;
 
 use super::Shared;
 use crate::error::ray::RayError;
+use crate::ray::engine::bundling::{encode, method_of, send_as_one};
 use crate::ray::engine::id_and_load;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::inline_wait::UnreadReply;
-use crate::ray::engine::sent_bundle::{SentBundle, method_of};
+use crate::ray::engine::sent_bundle::SentBundle;
 use crate::ray::wire::bundle::divide;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::Order;
@@ -24,7 +25,7 @@ impl Shared {
     pub(super) fn send_bundle(self: &Arc<Self>, index: usize, first: InFlightCall, rest: Vec<InFlightCall>) {
         let (program, _) = id_and_load(&self.target.cluster, &self.program);
         let calls: Vec<_> = std::iter::once(first.clone()).chain(rest).collect();
-        let sent = SentBundle::new(&program, &calls);
+        let sent = send_as_one(&program, &calls);
         calls.iter().for_each(|call| call.assign(index));
         if let Err(error) = self.try_send_bundle(index, &sent, &calls) {
             sent.end(&self.target.cluster, &self.timer);
@@ -44,7 +45,7 @@ impl Shared {
     ) -> Result<(), RayError> {
         let cluster = &self.target.cluster;
         let (program, _) = id_and_load(cluster, &self.program);
-        let (bundle, payload) = sent.encode(calls);
+        let (bundle, payload) = encode(sent, calls);
         let message = EncodedMessage::with(
             &self.request(Order::Bundle { program, bundle, load: None, live: Vec::new() }),
             payload,

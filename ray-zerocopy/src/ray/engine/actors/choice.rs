@@ -28,7 +28,7 @@ impl State {
             // Other calls are submitted to Ray immediately, which runs them in this order.
             let is_limited = slot.direct.is_some() || (bundles && self.times.may_have_company(next));
             let most = if is_limited { MAX_CALLS } else { usize::MAX };
-            if slot.busy != 0 && (slot.busy >= most || next.needs_idle_actor()) {
+            if slot.busy != 0 && (slot.busy >= most || slot.exclusive > 0 || next.needs_idle_actor()) {
                 continue;
             }
             let share = if bundles { slot.waiting.len() } else { 1 };

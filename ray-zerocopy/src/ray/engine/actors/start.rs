@@ -76,6 +76,7 @@ impl Shared {
                 call,
                 busy: 0,
                 streams: 0,
+                exclusive: 0,
                 waiting: VecDeque::new(),
                 is_submitting: false,
                 direct: None,

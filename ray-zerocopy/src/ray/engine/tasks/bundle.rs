@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 
 use super::Shared;
 use crate::error::ray::RayError;
+use crate::ray::engine::bundling::{encode, method_of, send_as_one};
 use crate::ray::engine::id_and_load;
 use crate::ray::engine::in_flight::{Completion, InFlightCall, RayResult};
 use crate::ray::engine::inline_wait::UnreadReply;
-use crate::ray::engine::sent_bundle::{SentBundle, method_of};
 use crate::ray::wire::bundle::divide;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply};
@@ -79,11 +79,11 @@ impl Shared {
             // All of them are completed.
             return;
         };
-        let sent = SentBundle::new(&id_and_load(&self.target.cluster, &program).0, &calls);
+        let sent = send_as_one(&id_and_load(&self.target.cluster, &program).0, &calls);
         let send = || -> Result<(), RayError> {
             let cluster = &self.target.cluster;
             let method = method_of(&calls);
-            let (bundle, payload) = sent.encode(&calls);
+            let (bundle, payload) = encode(&sent, &calls);
             let order = |program, load, live| Order::Bundle { program, bundle, load, live };
             let (request, arena) = self.request(&program, with_arena, method, order)?;
             let message = EncodedMessage::with(&request, payload)?;
