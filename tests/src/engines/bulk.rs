@@ -248,7 +248,12 @@ pub fn death_of_an_actor_costs_only_the_call_that_ran<E: EngineUnderTest>() {
     gather((0..if E::PASSES_CALLS_ON { 4 } else { 100 }).map(|_| actors.bytes(1))).wait().unwrap();
     let gate = file(&folder, "gate");
     let waits = actors.wait_for(gate.clone());
-    let before: Vec<_> = (0..10).map(|number| actors.note(place.clone(), number.to_string())).collect();
+    let mut before: Vec<_> = (0..10).map(|number| actors.note(place.clone(), number.to_string())).collect();
+    if E::PASSES_CALLS_ON {
+        // Ray may lose the answer of a call that has ended just before the process.
+        std::fs::write(&gate, "").unwrap();
+        gather(std::mem::take(&mut before)).wait().unwrap();
+    }
     let deadly = actors.note_and_die_once(place.clone(), "deadly".to_owned());
     let after: Vec<_> = (10..20).map(|number| actors.note(place.clone(), number.to_string())).collect();
     std::fs::write(gate, "").unwrap();

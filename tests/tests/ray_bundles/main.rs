@@ -2,163 +2,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::path::Path;
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+mod tasks;
+mod worker;
 
-use burn::nn::{Linear, LinearConfig};
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use burn::tensor::Device;
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
-use ray_zerocopy::{Actor, ActorWrapper, Actors, CallError, Error, Pending, Pipeline, TaskWrapper, gather};
+use ray_zerocopy::{Actor, ActorWrapper, Actors, CallError, Error, Pending, gather};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
-use ray_zerocopy_tests::models::kill_myself;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
+
+use self::worker::{Outcome, StreamingWorker, Work, Worker, exists};
 
 static CLUSTER: LazyLock<Cluster> =
     LazyLock::new(|| Cluster::local().cpus(4).object_store(100 << 20).quiet().start().unwrap());
 
 fn site() -> ClusterTarget {
     CLUSTER.with(Options::default().cpus(0.1))
-}
-
-type Outcome = Result<(usize, bool), String>;
-
-/// What a call does. All are calls of one method, which is known to be fast when a bundle is made.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-enum Work {
-    Nothing,
-    /// Returns how many calls of this kind the actor has run.
-    Count,
-    Panic,
-    Fail,
-    /// Creates a file.
-    Note(String),
-    /// Creates the file `begun` in a folder, and waits until `end` exists, until the folder does not, or until it is
-    /// cancelled. Then it creates `told`.
-    Wait(String),
-    Die,
-}
-
-impl Work {
-    /// Returns the count, and whether the call is cancelled.
-    fn run(self, count: &mut usize) -> Outcome {
-        match self {
-            Self::Nothing => {}
-            Self::Count => *count += 1,
-            Self::Panic => panic!("asked to panic"),
-            Self::Fail => return Err(format!("failed after {count}")),
-            Self::Note(file) => std::fs::write(file, "").map_err(|error| error.to_string())?,
-            Self::Wait(folder) => {
-                let file = |name: &str| format!("{folder}{name}");
-                let create = |name: &str| std::fs::write(file(name), "").map_err(|error| error.to_string());
-                create("begun")?;
-                wait_until(|| ray_zerocopy::cancelled() || exists(&file("end")) || !exists(&folder));
-                if ray_zerocopy::cancelled() {
-                    create("told")?;
-                }
-            }
-            Self::Die => kill_myself(),
-        }
-        Ok((*count, ray_zerocopy::cancelled()))
-    }
-}
-
-#[derive(Pipeline)]
-#[pipeline(init = Worker::new)]
-struct Worker {
-    layer: Linear,
-    #[pipeline(skip)]
-    count: usize,
-}
-
-#[ray_zerocopy::remote]
-impl Worker {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        Self { layer: LinearConfig::new(4, 3).init(device), count: 0 }
-    }
-
-    pub fn run(&mut self, work: Work) -> Outcome {
-        work.run(&mut self.count)
-    }
-
-    /// Creates the first file, and waits until the second one exists.
-    pub fn hold(&self, begun: String, end: String) {
-        std::fs::write(begun, "").unwrap();
-        wait_until(|| exists(&end));
-    }
-
-    pub fn pid(&self) -> u32 {
-        std::process::id() + self.layer.weight.dims()[0] as u32 - 4
-    }
-}
-
-/// The same with a method that returns a stream. Its calls run on another thread of the worker.
-#[derive(Pipeline)]
-#[pipeline(init = StreamingWorker::new)]
-struct StreamingWorker {
-    inner: Worker,
-}
-
-#[ray_zerocopy::remote]
-impl StreamingWorker {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        Self { inner: Worker::new(device) }
-    }
-
-    pub fn run(&mut self, work: Work) -> Outcome {
-        self.inner.run(work)
-    }
-
-    pub fn hold(&self, begun: String, end: String) {
-        self.inner.hold(begun, end);
-    }
-
-    #[remote(stream)]
-    pub fn numbers(&self, count: usize) -> impl Iterator<Item = usize> {
-        0..count
-    }
-}
-
-/// The same without a state, for tasks.
-#[derive(Pipeline)]
-#[pipeline(init = TaskWorker::new)]
-struct TaskWorker {
-    inner: Worker,
-}
-
-#[ray_zerocopy::remote]
-impl TaskWorker {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        Self { inner: Worker::new(device) }
-    }
-
-    pub fn run(&self, work: Work) -> Outcome {
-        work.run(&mut 0)
-    }
-
-    pub fn hold(&self, begun: String, end: String) {
-        self.inner.hold(begun, end);
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.inner.pid()
-    }
-}
-
-fn exists(file: &str) -> bool {
-    Path::new(file).exists()
-}
-
-fn wait_until(done: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < until, "it takes more than a minute");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 struct Folder(tempfile::TempDir);
@@ -370,62 +232,6 @@ fn one_call_of_an_actor_with_streams_is_cancelled() {
     assert_eq!(actors.numbers(3).collect::<Result<Vec<_>, _>>().unwrap(), [0, 1, 2]);
 }
 
-/// Tasks of which one runs at a time, so that the others wait.
-fn tasks() -> TaskWrapper<TaskWorker> {
-    TaskWrapper::on(&CLUSTER.with(Options::default().cpus(3.0)), &TaskWorker::new(&Device::flex())).unwrap()
-}
-
-/// The tasks of one test after the other.
-#[test]
-fn tasks_that_wait_are_sent_together() {
-    let tasks = tasks().attempts(2);
-    let (run, hold) = (|work| tasks.run(work), |begun, end| tasks.hold(begun, end));
-    one_call_of_a_bundle_is_cancelled(&run, &hold);
-    until_bundled(|| bundle_of_tasks_is_repeated(&run, &hold, &|| tasks.pid().wait().unwrap()));
-    until_bundled(|| deadly_task_costs_the_others_an_attempt(&run, &hold));
-}
-
-/// The worker of a bundle is killed. Each call runs again.
-fn bundle_of_tasks_is_repeated(run: Run, hold: Hold, pid: &dyn Fn() -> u32) -> bool {
-    let folder = Folder::new();
-    let pid = pid();
-    let works = vec![Work::Nothing, Work::Wait(folder.file("")), Work::Note(folder.file("behind")), Work::Fail];
-    let mut calls = together(&folder, run, hold, works);
-    eventually("the call runs", || folder.has("begun"));
-    if !is_bundled(&folder, &mut calls[0]) {
-        return false;
-    }
-    // Another worker may have run it.
-    let killed = kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).is_ok();
-    folder.create("end");
-    let results: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
-    assert!(matches!(&results[..], [Ok(_), Ok(_), Ok(_), Err(_)]), "{results:?}");
-    assert!(folder.has("behind"));
-    killed
-}
-
-/// A call that kills each of its workers is an error after its attempts, and the calls beside it are not.
-fn deadly_task_costs_the_others_an_attempt(run: Run, hold: Hold) -> bool {
-    let folder = Folder::new();
-    let works = vec![Work::Nothing, Work::Wait(folder.file("")), Work::Die, Work::Nothing];
-    let mut calls = together(&folder, run, hold, works);
-    eventually("the call runs", || folder.has("begun"));
-    if !is_bundled(&folder, &mut calls[0]) {
-        return false;
-    }
-    folder.create("end");
-    for (index, call) in calls.into_iter().enumerate() {
-        match (index, call.wait()) {
-            (2, Err(Error::Call(CallError::WorkerDied { method, attempts: 2, allowed: 2, is_actor: false, .. }))) => {
-                assert_eq!(method, "run");
-            }
-            (0 | 1 | 3, Ok(Ok(_))) => {}
-            found => panic!("{found:?}"),
-        }
-    }
-    true
-}
-
 /// The calls of a bundle are lost with their actor, and none of them is repeated.
 #[test]
 fn death_of_an_actor_ends_each_call_of_its_bundle() {
@@ -456,8 +262,9 @@ fn death_of_an_actor_ends_each_call_of_its_bundle() {
         true
     });
     // The method kills the process.
+    let folder = Folder::new();
     warm_up(&run);
-    let calls: Vec<_> = [Work::Nothing, Work::Die, Work::Nothing].map(run).into_iter().collect();
+    let calls: Vec<_> = [Work::Nothing, Work::Die(folder.file("dead")), Work::Nothing].map(run).into_iter().collect();
     let error = calls.into_iter().nth(1).unwrap().wait().unwrap_err();
     assert!(matches!(&error, Error::Call(CallError::WorkerDied { .. })), "{error}");
     assert_eq!(run(Work::Count).wait().unwrap(), Ok((1, false)));
