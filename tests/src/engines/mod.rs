@@ -110,7 +110,7 @@ macro_rules! engine_conforms {
     };
     (elastic $module:ident, $engine:ty) => {
         mod $module {
-use $crate::engines::{elastic, lifecycle, swap};
+            use $crate::engines::{elastic, lifecycle, swap};
 
             $crate::engine_conforms!(@tests $engine;
                 elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
