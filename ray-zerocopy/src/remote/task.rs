@@ -369,7 +369,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # fn example<P: Remote>(tasks: &TaskWrapper<P>, tuned: Arena, is_better: bool) -> ray_zerocopy::Result<()> {
     /// let canary = tasks.canary(tuned, 0.05)?;    // one call of twenty
     /// if is_better {
-    ///     println!("{}", canary.promote());       // all calls
+    ///     println!("{}", canary.promote()?);      // all calls
     /// }                                           // else dropped: none
     /// # Ok(())
     /// # }

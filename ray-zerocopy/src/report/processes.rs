@@ -42,7 +42,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         processes.push(row);
     }
     let pool = engine.pool().filter(|pool| pool.min < pool.max);
-    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool })
+    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool, generations: Vec::new() })
 }
 
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the
@@ -79,7 +79,14 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
-    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool: None })
+    Ok(Report {
+        arena: arena.size_bytes(),
+        processes,
+        hidden,
+        batches: Vec::new(),
+        pool: None,
+        generations: Vec::new(),
+    })
 }
 
 /// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`
