@@ -102,6 +102,7 @@ where
         #[cfg(feature = "learning")]
         ::ray_zerocopy::__private::MethodEntry::of::<1usize, _, _>(),
     ];
+    const STATEFUL: bool = true;
 }
 impl<M: Module> SearchTasks<M>
 where

@@ -52,6 +52,7 @@ impl ::ray_zerocopy::__private::Remote for Search {
         ::ray_zerocopy::__private::MethodEntry::of::<0usize, _, _>(),
         ::ray_zerocopy::__private::MethodEntry::of::<1usize, _, _>(),
     ];
+    const STATEFUL: bool = true;
 }
 impl SearchTasks {
     /// Embeds each text.

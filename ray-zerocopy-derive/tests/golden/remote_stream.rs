@@ -63,6 +63,7 @@ impl ::ray_zerocopy::__private::Remote for Search {
     type Actors = SearchActors;
     const METHODS: &'static [::ray_zerocopy::__private::MethodEntry<Self>] = &[];
     const STREAMS: bool = true;
+    const STATEFUL: bool = true;
 }
 impl SearchTasks {
     /// Finds texts, one after the other.

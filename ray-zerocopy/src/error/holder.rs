@@ -27,7 +27,10 @@ pub enum HolderError {
         reason: String,
     },
     /// The arena that was found is not the one that was asked for.
-    #[error("process {pid} handed out arena {found} as that of {source_of}, which is {expected}; end that process")]
+    #[error(
+        "a process of this user handed out arena {found} as that of {source_of}, which is {expected}; `rzc ps` lists \
+         which processes hold it: end those that are not programs of yours"
+    )]
     OtherArena {
         /// What the arena was to be made from.
         source_of: String,
@@ -35,8 +38,6 @@ pub enum HolderError {
         expected: String,
         /// The id of the content that was found.
         found: String,
-        /// The process, or 0 if it is not known.
-        pid: u32,
     },
     /// The arena that was found belongs to another pipeline.
     #[error(

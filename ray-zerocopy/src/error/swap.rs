@@ -52,7 +52,7 @@ pub enum SwapError {
     },
     /// The check of a swap has begun another swap of the same wrapper.
     #[error(
-        "the check of a swap cannot swap the same wrapper, because a swap waits for the one that runs; return first"
+        "the check of a swap cannot swap the same wrapper, because a swap waits for the one that runs; return from the check first"
     )]
     Nested,
     /// Another generation already gets a share of the calls.

@@ -137,7 +137,7 @@ fn check_id(arena: &Arena, expected: ArenaId, source: &str) -> Result<(), Holder
         return Ok(());
     }
     let (expected, found) = (expected.to_string(), arena.id().to_string());
-    Err(HolderError::OtherArena { source_of: source.to_owned(), expected, found, pid: 0 })
+    Err(HolderError::OtherArena { source_of: source.to_owned(), expected, found })
 }
 
 /// Returns the arena of a key: that of this process, that of another one, or a new one.

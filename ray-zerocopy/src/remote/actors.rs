@@ -187,7 +187,7 @@ impl<P: Remote> Actors<P> {
     }
 
     /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a handle for calls on the new
-    /// weights alone. When it is called, every actor has loaded them.
+    /// weights alone. When it is called, every actor has loaded them. It cannot swap these actors.
     ///
     /// # Errors
     /// As [`swap`](Self::swap), or the error of `check`.

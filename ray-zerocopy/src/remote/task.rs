@@ -329,7 +329,8 @@ impl<P: Remote> TaskWrapper<P> {
     }
 
     /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a wrapper for the new weights
-    /// alone. When it is called, every worker has loaded them.
+    /// alone. When it is called, every worker has loaded them. It cannot swap this wrapper: that
+    /// is an error.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};

@@ -44,17 +44,19 @@ struct Sealed {
 
 /// Writes a saved arena with a model.
 pub fn write(config: ModelConfig, file: &Path) -> Result<()> {
-    ray_zerocopy::share(&config.init(&Device::flex()))?.save(file)?;
-    send(&())
+    let model = config.init(&Device::flex());
+    ray_zerocopy::share(&model)?.save(file)?;
+    send(&model.forward().checksum)
 }
 
-/// Writes the file in another process, whose memory returns.
-pub fn write_elsewhere(config: &ModelConfig, file: &Path) -> Result<()> {
+/// Writes the file in another process, whose memory returns. Returns the checksum of the model's result.
+pub fn write_elsewhere(config: &ModelConfig, file: &Path) -> Result<u64> {
     let mut program = this_program();
     let program = program.args(["--role", "write", "--model", &serde_json::to_string(config)?]).arg("--file").arg(file);
     let mut writer = ChildRpc::start(program)?;
-    writer.recv::<()>()?;
-    writer.end()
+    let checksum = writer.recv()?;
+    writer.end()?;
+    Ok(checksum)
 }
 
 /// Seals a file, and sends how long it took.

@@ -1,5 +1,6 @@
 //! Measures swaps under load: a pool serves calls, and moves to other weights again and again.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,17 +10,18 @@ use benches::machine::rollup;
 use benches::model::{Model, ModelConfig};
 use benches::stats::{median, mib, quartiles};
 use benches::{Progress, Samples, Table, Target, time};
-use burn::tensor::Device;
 use ray_zerocopy::arena::ArenaId;
 use ray_zerocopy::engine::Backend;
-use ray_zerocopy::{Arena, LocalPool, TaskWrapper, Threads, share};
+use ray_zerocopy::{Arena, LocalPool, TaskWrapper, Threads};
 use serde::Serialize;
 
-use crate::{Args, TENSORS};
+use crate::{Args, TENSORS, sealing};
 
 /// Number of threads that make calls.
 const CALLERS: usize = 4;
 const WORKERS: usize = 2;
+/// Number of models, which follow each other.
+const MODELS: usize = 3;
 /// Interval at which memory is measured.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -60,23 +62,37 @@ struct Generation {
     checksum: u64,
 }
 
-fn generation(config: &ModelConfig) -> Result<(Arena, Generation)> {
-    let model = config.init(&Device::flex());
-    let arena = share(&model)?;
-    drop(model);
-    let checksum = ray_zerocopy::load::<Model>(&arena, &Device::flex())?.forward().checksum;
-    let generation = Generation { id: arena.id(), checksum };
-    Ok((arena, generation))
+/// A saved arena, and the result of its model.
+struct Saved {
+    path: PathBuf,
+    checksum: u64,
+}
+
+impl Saved {
+    /// Makes its arena.
+    fn seal(&self) -> Result<(Arena, Generation)> {
+        let arena = Arena::open(&self.path)?;
+        let generation = Generation { id: arena.id(), checksum: self.checksum };
+        Ok((arena, generation))
+    }
 }
 
 pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     let config = ModelConfig::new(args.swap_mib, TENSORS, 1)?;
     let pool = || LocalPool::builder().workers(WORKERS).threads_per_worker(1).start();
     let threads = || Threads::builder().workers(WORKERS).threads_per_worker(1).build();
+    progress.step("writing models");
+    let folder = tempfile::tempdir()?;
+    let write = |number| -> Result<Saved> {
+        let path = folder.path().join(format!("{number}.bpk"));
+        let checksum = sealing::write_elsewhere(&config, &path)?;
+        Ok(Saved { path, checksum })
+    };
+    let saved = (0..MODELS).map(write).collect::<Result<Vec<_>>>()?;
     progress.step("swaps on processes");
-    let processes = serve("processes", &pool()?, args, &config)?;
+    let processes = serve("processes", &pool()?, args, &config, &saved)?;
     progress.step("swaps on threads");
-    let threads = serve("threads", &threads(), args, &config)?;
+    let threads = serve("threads", &threads(), args, &config, &saved)?;
     Ok(vec![processes, threads])
 }
 
@@ -90,8 +106,14 @@ fn pss(tasks: &TaskWrapper<Model>) -> Result<u64> {
     pids.into_iter().map(|pid| rollup(pid, "Pss")).sum()
 }
 
-fn serve(engine: &'static str, backend: &impl Backend, args: &Args, config: &ModelConfig) -> Result<Row> {
-    let (first, known) = generation(config)?;
+fn serve(
+    engine: &'static str,
+    backend: &impl Backend,
+    args: &Args,
+    config: &ModelConfig,
+    saved: &[Saved],
+) -> Result<Row> {
+    let (first, known) = saved[0].seal()?;
     let generations = Mutex::new(vec![known]);
     let tasks = TaskWrapper::<Model>::from_arena_on(backend, first)?;
     // Makes all pages resident, and the memory of activations.
@@ -107,8 +129,8 @@ fn serve(engine: &'static str, backend: &impl Backend, args: &Args, config: &Mod
 
     let (mut swaps, mut peak) = (Vec::new(), 0);
     let during = load(&tasks, &generations, |tasks| {
-        for _ in 0..args.swaps {
-            let (arena, known) = generation(config)?;
+        for (_, next) in (0..args.swaps).zip(saved.iter().cycle().skip(1)) {
+            let (arena, known) = next.seal()?;
             locked(&generations).push(known);
             let begun = Instant::now();
             tasks.swap(arena)?;
