@@ -15,27 +15,27 @@ impl Search {
     pub fn search(&mut self) {}
 
     #[remote(on_swap)]
-    fn shared(&self, old: &Self) {}
+    fn shared(&self, _old: &Self) {}
 
     #[remote(on_swap)]
     fn alone(&mut self) {}
 
     #[remote(on_swap)]
-    fn may_fail(&mut self, old: &mut Self) -> Result<(), String> {
+    fn may_fail(&mut self, _old: &mut Self) -> Result<(), String> {
         Ok(())
     }
 
     #[remote(on_swap)]
-    async fn later(&mut self, old: &mut Self) {}
+    async fn later(&mut self, _old: &mut Self) {}
 
     #[remote(on_swap)]
-    fn first(&mut self, old: &mut Self) {}
+    fn first(&mut self, _old: &mut Self) {}
 
     #[remote(on_swap)]
-    fn second(&mut self, old: &mut Search) {}
+    fn second(&mut self, _old: &mut Search) {}
 
     #[remote(on_swap = second)]
-    fn named(&mut self, old: &mut Self) {}
+    fn named(&mut self, _old: &mut Self) {}
 }
 
 fn main() {}

@@ -73,7 +73,7 @@ pub fn batches_of_old_weights_are_forgotten<E: EngineUnderTest>() {
                 }
             });
         }
-        for round in 0..300 {
+        for round in 0..1500 {
             tasks.swap(arenas[round % 2].clone()).unwrap();
         }
         is_over.store(true, Ordering::Release);
