@@ -37,6 +37,7 @@ chapters! {
     memory_model "memory-model.md"
     files "files.md"
     holders "holders.md"
+    variants "variants.md"
     rzc "rzc.md"
     devices "devices.md"
     benchmarks "benchmarks.md"

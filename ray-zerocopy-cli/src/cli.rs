@@ -30,6 +30,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Pack(Pack),
+    Variant(Variant),
     Inspect(Inspect),
     Verify(Verify),
     Ps(Ps),
@@ -105,6 +106,48 @@ pub(crate) struct Pack {
     pub json: bool,
 }
 
+/// Write the difference of an arena from another one
+///
+/// The variant stores the tensors and copied fields of TUNED that BASE does not have, and names BASE by
+/// its id. Contents are compared by checksum, so both files are saved arenas or packed checkpoints.
+/// `Arena::open_variant` opens it, and borrows the rest from the memory of BASE. Other commands read it
+/// with --base.
+///
+///     rzc variant base.bpk tuned.bpk -o tuned.variant.bpk
+///     rzc verify tuned.variant.bpk --base base.bpk
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Variant {
+    /// The base
+    #[arg(value_name = "BASE", value_hint = ValueHint::FilePath)]
+    pub of: PathBuf,
+    /// The arena that becomes a variant
+    #[arg(value_name = "TUNED", value_hint = ValueHint::FilePath)]
+    pub tuned: PathBuf,
+    /// The output file
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Replace the output if it exists
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub bases: Bases,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The bases of variants.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Bases {
+    /// The base of a file that is a variant
+    ///
+    /// If the base is a variant too, name its own base first: `--base base.bpk --base tuned.bpk`.
+    #[arg(id = "base", long, value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub files: Vec<PathBuf>,
+}
+
 /// Show the contents of a file of weights
 ///
 /// Reads the metadata, not the weights. Tensors that share their storage are marked. For a file of
@@ -117,6 +160,8 @@ pub(crate) struct Inspect {
     pub file: PathBuf,
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub bases: Bases,
     /// Show only tensors and copied fields whose path matches
     ///
     /// `*` matches any text, `?` any one character. A pattern without either matches anywhere in a
@@ -143,6 +188,8 @@ pub(crate) struct Verify {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub bases: Bases,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,
@@ -237,6 +284,8 @@ pub(crate) struct Diff {
     pub right: PathBuf,
     #[command(flatten)]
     pub source: Source,
+    #[command(flatten)]
+    pub bases: Bases,
     /// Compare the values of floating-point tensors that differ
     ///
     /// Tensors of different types are compared too. Reported are the largest absolute difference

@@ -68,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
     let mut output = Output::new();
     let outcome = match command {
         Command::Pack(options) => commands::pack::run(&options, &mut output),
+        Command::Variant(options) => commands::variant::run(&options, &mut output),
         Command::Inspect(options) => commands::inspect::run(&options, &mut output),
         Command::Verify(options) => commands::verify::run(&options, &mut output),
         Command::Ps(options) => commands::ps::run(&options, &mut output),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use burn::tensor::DType;
 use ray_zerocopy::Checkpoint;
-use ray_zerocopy::arena::{ArenaFile, Location};
+use ray_zerocopy::arena::{ArenaFile, ArenaId, Location};
 use ray_zerocopy::checkpoint::{CheckpointFormat, CheckpointOptions};
 use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::jit::{GraphError, GraphInfo, ScriptMethod, TorchScript};
@@ -86,6 +86,10 @@ pub(crate) struct Tensor {
     pub gathered: Option<Arc<Checkpoint>>,
     /// The first tensor with the same storage, if this is not the first.
     pub same_as: Option<usize>,
+    /// The arena that it is borrowed from, if it is not stored in the file itself.
+    pub base: Option<ArenaId>,
+    /// Whether its bytes can be read. Not for the memory of a variant in use, whose base is elsewhere.
+    pub is_here: bool,
 }
 
 impl Tensor {
@@ -106,14 +110,17 @@ pub(crate) struct CopiedField {
 }
 
 impl Weights {
-    /// Reads the metadata of a file, not the weights.
-    pub(crate) fn open(path: &Path, options: &CheckpointOptions) -> Result<Self> {
+    /// Reads the metadata of a file, not the weights. `bases` are the files of a variant's bases.
+    pub(crate) fn open(path: &Path, options: &CheckpointOptions, bases: &[PathBuf]) -> Result<Self> {
         if !readable(path)?.is_dir() {
             if TorchScript::is_module(path)? {
                 return Self::module(path);
             }
             match ArenaFile::open(path) {
                 Ok(arena) => return Self::arena(arena, vec![path.to_owned()]),
+                Err(error @ ArenaError::NeedsBase { .. }) => {
+                    return Self::arena(variant(path, bases, error)?, vec![path.to_owned()]);
+                }
                 Err(error @ (ArenaError::BadEntry { .. } | ArenaError::ManifestChecksum { .. })) => {
                     return Err(error).with_context(|| path.display().to_string());
                 }
@@ -161,6 +168,8 @@ impl Weights {
             checksum: None,
             gathered: (!tensor.is_contiguous).then(|| Arc::clone(checkpoint)),
             same_as: None,
+            base: None,
+            is_here: true,
         });
         let tensors = mark_shared(tensors.collect());
         Ok(Self { format, files, bytes, tensors, copied: Vec::new(), arena: None, graph: None, methods: None })
@@ -169,9 +178,9 @@ impl Weights {
     fn arena(arena: ArenaFile, mut files: Vec<PathBuf>) -> Result<Self> {
         let tensors = arena.tensors().zip(arena.checksums()).map(|(tensor, checksum)| {
             // In an open memfd, the sealed part is the file that was opened.
-            let (file, offset) = match tensor.placed {
-                Location::File { path, offset } => (path.to_owned(), offset),
-                _ => (PathBuf::from("the memory of another arena"), 0),
+            let (file, offset, is_here) = match tensor.placed {
+                Location::File { path, offset } => (path.to_owned(), offset, true),
+                _ => (PathBuf::from("the memory of another arena"), 0, false),
             };
             Tensor {
                 path: tensor.path.to_owned(),
@@ -184,6 +193,8 @@ impl Weights {
                 checksum: checksum.map(str::to_owned),
                 gathered: None,
                 same_as: None,
+                base: tensor.base,
+                is_here,
             }
         });
         let tensors = mark_shared(tensors.collect());
@@ -241,6 +252,40 @@ impl Weights {
         totals.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
         totals
     }
+}
+
+/// Opens a variant with its bases. `error` says what it needs.
+fn variant(path: &Path, bases: &[PathBuf], error: ArenaError) -> Result<ArenaFile> {
+    let needs = || match &error {
+        ArenaError::NeedsBase { variant, base } => format!("{variant} is a variant, and its base is arena {base}"),
+        other => other.to_string(),
+    };
+    let Some(base) = open_bases(bases).with_context(needs)? else { return Err(error.into()) };
+    Ok(ArenaFile::open_variant(path, &base)?)
+}
+
+/// Opens bases, each of which may be a variant of the preceding one. Returns `None` if there is none.
+pub(crate) fn open_bases(bases: &[PathBuf]) -> Result<Option<ArenaFile>> {
+    let mut opened = None;
+    for base in bases {
+        opened = Some(open_arena(base, opened.as_ref())?);
+    }
+    Ok(opened)
+}
+
+/// Opens a saved arena, or a variant of a base.
+pub(crate) fn open_arena(path: &Path, base: Option<&ArenaFile>) -> Result<ArenaFile> {
+    readable(path)?;
+    let opened = match base {
+        Some(base) => ArenaFile::open_variant(path, base),
+        None => ArenaFile::open(path),
+    };
+    opened.map_err(|error| match error {
+        ArenaError::NotAnArena(_) => {
+            anyhow!("{} has no checksums to be compared by; `rzc pack` writes a file that has: {error}", path.display())
+        }
+        other => other.into(),
+    })
 }
 
 /// Marks tensors that share their storage with an earlier one.

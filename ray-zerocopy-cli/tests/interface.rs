@@ -12,8 +12,21 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 12] =
-    ["pack", "inspect", "verify", "ps", "hold", "drop", "diff", "run", "graph", "worker", "completions", "man"];
+const COMMANDS: [&str; 13] = [
+    "pack",
+    "variant",
+    "inspect",
+    "verify",
+    "ps",
+    "hold",
+    "drop",
+    "diff",
+    "run",
+    "graph",
+    "worker",
+    "completions",
+    "man",
+];
 
 /// Field names are stable: new ones may be added here, but none may be removed.
 #[test]
@@ -35,8 +48,8 @@ fn the_fields_of_json_are_these() {
     );
     is(
         &["inspect", &arena, "--json"],
-        "copied_fields copied_fields.bytes copied_fields.checksum copied_fields.path file file_bytes files fingerprint \
-         format graph id methods pipeline tensors tensors.alignment tensors.bytes tensors.checksum tensors.contiguous \
+        "bases copied_fields copied_fields.bytes copied_fields.checksum copied_fields.path file file_bytes files fingerprint \
+         format graph id methods pipeline tensors tensors.alignment tensors.base tensors.bytes tensors.checksum tensors.contiguous \
          tensors.dtype tensors.file tensors.offset tensors.path tensors.same_as tensors.shape totals totals.by_dtype totals.by_dtype.bytes \
          totals.by_dtype.dtype totals.by_dtype.elements totals.by_dtype.tensors totals.stored_bytes totals.tensors \
          totals.weight_bytes",
@@ -48,7 +61,7 @@ fn the_fields_of_json_are_these() {
     );
     is(
         &["ps", "--json"],
-        "arenas arenas.bytes arenas.device arenas.error arenas.fingerprint arenas.id arenas.inode arenas.path \
+        "arenas arenas.bases arenas.bytes arenas.device arenas.error arenas.fingerprint arenas.id arenas.inode arenas.path \
          arenas.pipeline arenas.processes arenas.processes.pid arenas.processes.private arenas.processes.program \
          arenas.processes.pss arenas.processes.role arenas.processes.saved arenas.processes.share \
          arenas.processes.shared arenas.processes.worker arenas.saved arenas.sealed held held.bytes held.id \
@@ -60,6 +73,10 @@ fn the_fields_of_json_are_these() {
          differences.a.checksum differences.a.dtype differences.a.shape differences.b differences.b.bytes \
          differences.b.checksum differences.b.dtype differences.b.shape differences.differing_values differences.kind \
          differences.max_abs_difference differences.path differences.what equal pipelines_differ",
+    );
+    is(
+        &["variant", &arena, &folder.arena("tuned.bpk", 8), "-o", &folder.at("variant.bpk"), "--json"],
+        "base base_id bases bases.bytes bases.id file_bytes id input input_bytes output stored tensors",
     );
     drop(held);
 }

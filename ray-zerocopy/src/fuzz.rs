@@ -5,16 +5,16 @@
 //! Rejected bytes are an `Err`, which is not a failure.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use burn::tensor::{Bool, Bytes, DType, Device, Float, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::arena::arena::Arena;
-use crate::arena::builder::sealed_container;
+use crate::arena::builder::{ArenaBuilder, sealed_container};
 use crate::arena::io::write_at;
 use crate::arena::layout::Head;
-use crate::arena::manifest::{Manifest, TensorEntry};
+use crate::arena::manifest::{HexId, Manifest, TensorEntry};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::source::{Change, FromFile, Scratch};
 use crate::error::arena::ArenaError;
@@ -31,18 +31,26 @@ use crate::tensor::source::BlobSource;
 /// # Errors
 /// As [`Arena::from_memfd`] and [`Arena::verify`].
 pub fn arena(bytes: &[u8]) -> Result<(), ArenaError> {
-    let system_error = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
     same_head(bytes);
+    check(&Arena::from_memfd(memory(bytes)?)?)
+}
+
+/// Copies bytes into a sealed memfd.
+fn memory(bytes: &[u8]) -> Result<OwnedFd, ArenaError> {
+    let system_error = |(call, error): (&str, std::io::Error)| ArenaError::system(call, bytes.len() as u64, error);
     let fd = create("ray-zerocopy-fuzz", bytes.len() as u64).map_err(system_error)?;
     write_at(&fd, bytes, 0).map_err(|error| system_error(("pwrite", error)))?;
-    let fd = seal(fd).map_err(|error| system_error(("fcntl(F_ADD_SEALS)", error)))?;
-    let arena = Arena::from_memfd(fd)?;
+    seal(fd).map_err(|error| system_error(("fcntl(F_ADD_SEALS)", error)))
+}
+
+/// Verifies the checksums of an arena, and creates every tensor.
+fn check(arena: &Arena) -> Result<(), ArenaError> {
     assert!(arena.stored_bytes() <= arena.size_bytes(), "more is stored than there is");
     let listed = arena.tensors().map(|tensor| tensor.bytes).fold(0, u64::saturating_add);
     assert_eq!(listed, arena.weight_bytes());
     let verified = arena.verify();
     for entry in &arena.manifest().tensors {
-        make(&arena, entry);
+        make(arena, entry);
     }
     verified
 }
@@ -104,12 +112,64 @@ pub fn module(bytes: &[u8]) -> Result<(), String> {
 /// # Errors
 /// As [`arena`].
 pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
+    match container_of(bytes, |_| ()) {
+        Ok(container) => arena(&container),
+        Err(reason) => Err(ArenaError::NotAnArena(reason)),
+    }
+}
+
+/// Opens bytes as the manifest of a variant of [`base()`], as [`manifest`] does.
+///
+/// # Errors
+/// As [`arena`], and if it is not a valid variant of the base.
+pub fn variant(bytes: &[u8]) -> Result<(), ArenaError> {
+    let base = base()?;
+    let container = container_of(bytes, |manifest| {
+        // A fuzzer cannot find the id of the base by itself.
+        if let Some(first) = manifest.bases.first_mut() {
+            *first = HexId(base.id());
+        }
+    });
+    let container = container.map_err(ArenaError::NotAnArena)?;
+    let arena = Arena::from_memfd_on(memory(&container)?, &base)?;
+    assert!(arena.bases().all(|(id, _)| id == base.id()));
+    check(&arena)
+}
+
+/// A base for [`variant`], which is the same in each process.
+fn base() -> Result<Arena, ArenaError> {
+    let mut builder = ArenaBuilder::new("base");
+    for (path, dtype, len) in [("f", DType::F32, 24), ("i", DType::I64, 16)] {
+        let bytes = bytes::Bytes::from(vec![2; len]);
+        builder.constant(path, dtype, vec![len / dtype.size()], bytes)?;
+    }
+    builder.copy("c", vec![2; 6]);
+    builder.seal(&mut |_| ())
+}
+
+/// The manifest of a valid variant, as a seed for [`variant`].
+///
+/// # Errors
+/// If there is no memory.
+pub fn variant_seed() -> Result<String, ArenaError> {
+    let mut builder = ArenaBuilder::new("P").on(&base()?);
+    for (path, dtype, byte, len) in [("a", DType::F32, 2, 24), ("b", DType::I64, 2, 16), ("f", DType::F32, 1, 24)] {
+        builder.constant(path, dtype, vec![len / dtype.size()], bytes::Bytes::from(vec![byte; len]))?;
+    }
+    builder.copy("d", vec![2; 6]);
+    let arena = builder.seal(&mut |_| ())?;
+    serde_json::to_string(arena.manifest()).map_err(|error| ArenaError::NotAnArena(error.to_string()))
+}
+
+/// Returns a valid container with bytes as its manifest, and tensors whose bytes are all 1.
+fn container_of(bytes: &[u8], change: impl FnOnce(&mut Manifest)) -> Result<Bytes, String> {
     let text = String::from_utf8_lossy(bytes);
     // A manifest that parses gets its correct fingerprint: a fuzzer cannot find that by itself.
     let text = match serde_json::from_str::<Manifest>(&text) {
         Ok(mut manifest)
             if manifest.tensors.iter().all(|entry| !dtype::name(entry.dtype).ends_with("impossible scheme")) =>
         {
+            change(&mut manifest);
             manifest.fingerprint = Manifest::fingerprint(&manifest.pipeline, &manifest.tensors);
             serde_json::to_string(&manifest).unwrap_or_default()
         }
@@ -126,10 +186,7 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
         tensor("copied: c", DType::U8, 6),
         tensor("e", DType::F32, 0),
     ];
-    match sealed_container(blobs, &text) {
-        Ok(container) => arena(&container),
-        Err(reason) => Err(ArenaError::NotAnArena(reason)),
-    }
+    sealed_container(blobs, &text)
 }
 
 /// Opens bytes as a checkpoint, and reads every tensor: unchanged, and with the changes that a

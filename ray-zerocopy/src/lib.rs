@@ -129,6 +129,7 @@ pub mod error;
 mod fuzz;
 pub mod holder;
 pub mod jit;
+pub mod lora;
 mod os;
 mod panics;
 mod pipeline;
@@ -235,7 +236,7 @@ pub mod __private {
     }
     /// For this workspace's fuzz targets and the tests of their corpora.
     pub mod fuzz {
-        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, module, pytorch};
+        pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, module, pytorch, variant, variant_seed};
     }
     /// For `ray-zerocopy-python`: calls on a pipeline of this process.
     pub mod dynamic {

@@ -45,6 +45,11 @@ fn manifests() {
 }
 
 #[test]
+fn variants() {
+    run("variant", |bytes| fuzz::variant(bytes).map_err(|error| error.to_string()));
+}
+
+#[test]
 fn messages() {
     run("message", fuzz::message);
 }
@@ -85,10 +90,10 @@ fn valid_graph_names_the_locked_burn_version() {
 /// Gives every hostile file to every target. No target may panic.
 #[test]
 fn every_target_takes_every_hostile_file() {
-    for folder in ["arena", "message", "checkpoint"] {
+    for folder in ["arena", "variant", "message", "checkpoint"] {
         for (_, bytes) in files(&format!("tests/hostile/{folder}")) {
             drop((fuzz::arena(&bytes), fuzz::manifest(&bytes), fuzz::message(&bytes), fuzz::checkpoint(&bytes)));
-            drop((fuzz::graph(&bytes), fuzz::module(&bytes), fuzz::pytorch(&bytes)));
+            drop((fuzz::graph(&bytes), fuzz::module(&bytes), fuzz::pytorch(&bytes), fuzz::variant(&bytes)));
         }
     }
 }

@@ -60,8 +60,9 @@ struct Compared {
 }
 
 pub(crate) fn run(options: &Diff, output: &mut Output) -> Result<Outcome> {
-    let left = Weights::open(&options.left, &options.source.options()).context("A")?;
-    let right = Weights::open(&options.right, &options.source.options()).context("B")?;
+    let open = |file| Weights::open(file, &options.source.options(), &options.bases.files);
+    let left = open(&options.left).context("A")?;
+    let right = open(&options.right).context("B")?;
     let (differences, compared) = compare(&left, &right, options.values)?;
     let pipelines = left.pipeline().zip(right.pipeline()).filter(|(left, right)| left != right);
     let equal = differences.is_empty() && pipelines.is_none();

@@ -13,7 +13,7 @@ use crate::table::{Table, count, size};
 use crate::weights::{CopiedField, Tensor, Weights};
 
 pub(crate) fn run(options: &Inspect, output: &mut Output) -> Result<Outcome> {
-    let weights = Weights::open(&options.file, &options.source.options())?;
+    let weights = Weights::open(&options.file, &options.source.options(), &options.bases.files)?;
     let pattern = options.tensors.as_deref().map(Pattern::new);
     let wanted = |path: &str| pattern.as_ref().is_none_or(|pattern| pattern.matches(path));
     let tensors: Vec<&Tensor> = weights.tensors.iter().filter(|tensor| wanted(&tensor.path)).collect();
@@ -37,6 +37,9 @@ fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()>
     if let Some(arena) = &weights.arena {
         writeln!(output, "id           {}", arena.id())?;
         writeln!(output, "fingerprint  {}", arena.fingerprint().chars().take(12).collect::<String>())?;
+        for (id, bytes) in arena.bases() {
+            writeln!(output, "base         {id}, {} borrowed", size(bytes))?;
+        }
     }
     if let Some(graph) = &weights.graph {
         writeln!(output, "graph        {}, {}", graph.origin(), count(graph.operations(), "operation"))?;
@@ -75,6 +78,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
             (Some(first), _) => format!("= {}", weights.tensors[first].path),
             (None, None) => "type not supported by burn".to_owned(),
             (None, Some(_)) if tensor.gathered.is_some() => "not contiguous".to_owned(),
+            (None, Some(_)) if tensor.base.is_some() => "in the base".to_owned(),
             (None, Some(_)) => String::new(),
         };
         table.row([
@@ -138,6 +142,7 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
             "alignment": tensor.alignment(),
             "contiguous": tensor.gathered.is_none(),
             "checksum": tensor.checksum,
+            "base": tensor.base.map(|id| id.to_hex()),
             "same_as": tensor.same_as.map(|first| &weights.tensors[first].path),
         })
     });
@@ -154,6 +159,9 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
         "pipeline": weights.pipeline(),
         "id": arena.map(|arena| arena.id().to_hex()),
         "fingerprint": arena.map(|arena| arena.fingerprint()),
+        "bases": arena.map_or_else(Vec::new, |arena| {
+            arena.bases().map(|(id, bytes)| json!({ "id": id.to_hex(), "bytes": bytes })).collect()
+        }),
         "graph": weights.graph.as_ref().map(super::graph::summary),
         "methods": weights.methods,
         "tensors": tensors.collect::<Vec<_>>(),

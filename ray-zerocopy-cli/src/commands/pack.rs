@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Pack, output: &mut Output) -> Result<Outcome> {
     let packed = checkpoint.pack(&target);
     bar.done();
     let id = packed?.id();
-    let after = Weights::open(&target, &Checkpoint::options())?;
+    let after = Weights::open(&target, &Checkpoint::options(), &[])?;
 
     if options.json {
         output.json(&report(options, &target, &before, &after, renamed, &id.to_hex()), false)?;

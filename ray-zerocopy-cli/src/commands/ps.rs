@@ -97,7 +97,12 @@ fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
     match &arena.contents {
         Ok(file) => {
             let pipeline = if file.pipeline().is_empty() { "packed checkpoint" } else { file.pipeline() };
-            writeln!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.size_bytes()))
+            write!(output, "{key}  {pipeline}  id {}  {}, {place}", file.id(), size(file.size_bytes()))?;
+            // What it borrows is counted as memory of the base.
+            for (id, bytes) in file.bases() {
+                write!(output, ", {} borrowed from {id}", size(bytes))?;
+            }
+            writeln!(output)
         }
         Err(reason) => writeln!(output, "{key}  {place}; cannot be read: {reason}"),
     }
@@ -125,6 +130,9 @@ fn report(scan: &Scan, held: &[HeldArena]) -> Value {
             "id": file.map(|file| file.id().to_hex()),
             "fingerprint": file.map(|file| file.fingerprint()),
             "bytes": file.map(|file| file.size_bytes()),
+            "bases": file.map_or_else(Vec::new, |file| {
+                file.bases().map(|(id, bytes)| json!({ "id": id.to_hex(), "bytes": bytes })).collect()
+            }),
             "error": arena.contents.as_ref().err(),
             "saved": arena.saved(),
             "processes": arena.processes.iter().map(process).collect::<Vec<_>>(),

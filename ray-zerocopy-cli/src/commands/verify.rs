@@ -7,7 +7,7 @@ use ray_zerocopy::error::{ArenaError, CheckpointError};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::cli::{Source, Verify};
+use crate::cli::Verify;
 use crate::output::{Output, one_line, print_error};
 use crate::progress::Bar;
 use crate::table::{count, size};
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Verify, output: &mut Output) -> Result<Outcome> {
     let mut outcome = Outcome::Success;
     let mut reports = Vec::new();
     for file in &options.files {
-        let checked = check(file, &options.source);
+        let checked = check(file, options);
         outcome = outcome.max(checked.outcome);
         reports.push(report(file, &checked));
         if checked.outcome == Outcome::Failed {
@@ -42,8 +42,8 @@ pub(crate) fn run(options: &Verify, output: &mut Output) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn check(file: &Path, source: &Source) -> Checked {
-    let weights = match Weights::open(file, &source.options()) {
+fn check(file: &Path, options: &Verify) -> Checked {
+    let weights = match Weights::open(file, &options.source.options(), &options.bases.files) {
         Ok(weights) => weights,
         Err(error) => return failed(&error, None),
     };
@@ -67,6 +67,15 @@ fn check(file: &Path, source: &Source) -> Checked {
         message += &format!(" and {}", count(weights.copied.len(), "copied field"));
     }
     message += ", all checksums match";
+    let borrowed = |is_here: bool| {
+        weights.tensors.iter().filter(|tensor| tensor.base.is_some() && tensor.is_here == is_here).count()
+    };
+    if borrowed(true) > 0 {
+        message += &format!(", with {} of the base", count(borrowed(true), "tensor"));
+    }
+    if borrowed(false) > 0 {
+        message += &format!(", except {} of the base, which were not read", count(borrowed(false), "tensor"));
+    }
     let without = weights.tensors.iter().filter(|tensor| tensor.checksum.is_none()).count();
     if without > 0 {
         message += &format!(", except {} in other files, which have none", count(without, "tensor"));

@@ -186,6 +186,13 @@ pub struct Net {
     two: Linear,
 }
 
+impl Net {
+    /// Takes the second layer of another one.
+    pub fn replace_second(&mut self, other: &Self) {
+        self.two = other.two.clone();
+    }
+}
+
 impl Column {
     pub fn new(device: &Device) -> Self {
         let linear = |from, to| LinearConfig::new(from, to).with_layout(LinearLayout::Col).init(device);

@@ -4,12 +4,12 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes};
 
-use super::index::{BlobLocation, Index, read_index};
+use super::base;
+use super::index::{BlobLocation, Index};
 use super::io::{CHUNK, Progress, ProgressReporter};
 use super::manifest::{ArenaId, Manifest};
 use super::memory;
@@ -45,13 +45,11 @@ use crate::os::sync::Mutex;
 pub struct Arena(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    /// The container, then the files and the other arenas that it borrows from.
-    pub(super) regions: Vec<Region>,
+    /// The container, then the files and the containers of other arenas that it borrows from.
+    pub(super) regions: Vec<Arc<Region>>,
     /// The pages of the regions, and the memory policies applied to them.
     memory: memory::Regions,
-    read_index: Index,
-    /// Whether this process has compared every byte with its checksum, or has computed the checksums.
-    is_verified: AtomicBool,
+    read_index: Arc<Index>,
     /// Values that are dropped with the arena.
     guards: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -91,38 +89,47 @@ impl Arena {
     /// entry. The weights are checked by [`verify`](Self::verify).
     ///
     /// # Errors
-    /// If a seal is missing, or the content is not an arena of this version.
+    /// If a seal is missing, the content is not an arena of this version, or the arena is a
+    /// [variant](Self::variant), which one memfd does not contain.
     pub fn from_memfd(fd: OwnedFd) -> Result<Self, ArenaError> {
         Self::from_regions(vec![Region::sealed(fd)?])
     }
 
     /// Opens an arena from mapped regions: the container, then those that its manifest names.
-    pub(super) fn from_regions(regions: Vec<Region>) -> Result<Self, ArenaError> {
+    pub(super) fn from_regions(regions: Vec<Arc<Region>>) -> Result<Self, ArenaError> {
         let container =
             regions.first().ok_or_else(|| ArenaError::NotAnArena("no file descriptor was received".to_owned()))?;
-        let read_index = read_index(&container.memory, container.memory.len() as u64)?;
-        let files = &read_index.manifest.files;
+        let read_index = container.index()?;
+        let Manifest { files, bases, .. } = &read_index.manifest;
+        if regions.len() == 1 && !bases.is_empty() {
+            return Err(base::needs_base(&read_index.manifest, read_index.id, None));
+        }
         // A region's stamp was compared with its file when it was mapped. Here it is compared with
         // that of the manifest, so the file is the one that was shared, and unchanged.
         let fit = regions[1..].iter().zip(files).all(|(region, stamp)| region.is(stamp));
-        if regions.len() == files.len() + 1 && fit {
-            let stored = regions.iter().any(|region| region.pages.is_none());
-            let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
-            let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
-            Ok(Self(Arc::new(Inner {
-                regions,
-                memory,
-                read_index,
-                guards: Mutex::default(),
-                is_verified: AtomicBool::new(false),
-            })))
-        } else {
-            Err(ArenaError::NotAnArena(format!(
-                "it borrows from {} files, which are not the {} files that were received",
+        if regions.len() != files.len() + bases.len() + 1 || !fit {
+            return Err(ArenaError::NotAnArena(format!(
+                "it borrows from {} files and {} arenas, which are not the {} that were received",
                 files.len(),
+                bases.len(),
                 regions.len() - 1
-            )))
+            )));
         }
+        for (number, (region, wanted)) in regions[1 + files.len()..].iter().zip(bases).enumerate() {
+            let found = region.index()?;
+            if found.id != wanted.0 {
+                return Err(ArenaError::OtherBase {
+                    variant: format!("arena {}", read_index.id),
+                    expected: wanted.0.to_string(),
+                    found: found.id.to_string(),
+                });
+            }
+            base::lends(&read_index, 1 + files.len() + number, &found)?;
+        }
+        let stored = regions.iter().any(|region| region.pages.is_none());
+        let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
+        let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
+        Ok(Self(Arc::new(Inner { regions, memory, read_index, guards: Mutex::default() })))
     }
 
     /// Compares every byte with the checksums that were stored when the arena was built.
@@ -141,10 +148,21 @@ impl Arena {
     /// # Errors
     /// As [`verify`](Self::verify).
     pub fn verify_with_progress(&self, mut progress: impl FnMut(Progress)) -> Result<(), ArenaError> {
+        self.verify_regions(|_| true, &mut progress)
+    }
+
+    /// Verifies the blobs in the regions that are wanted.
+    fn verify_regions(
+        &self,
+        wanted: impl Fn(&Arc<Region>) -> bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), ArenaError> {
         crate::os::fork::adopt();
+        let wanted: Vec<bool> = self.0.regions.iter().map(wanted).collect();
         let blobs = self.manifest().blobs.iter().zip(&self.0.read_index.places).enumerate();
+        let blobs = blobs.filter(|(_, (_, place))| wanted[place.region]);
         let checked = blobs.filter_map(|(at, (blob, place))| Some((at, blob, blob.blake3.as_ref()?, place.len)));
-        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), &mut progress);
+        let mut meter = ProgressReporter::new(checked.clone().map(|(.., len)| len as u64).sum(), progress);
         for (at, blob, expected, _) in checked {
             let mut hasher = blake3::Hasher::new();
             self.slice(at as u32).chunks(8 * CHUNK).for_each(|chunk| {
@@ -153,27 +171,24 @@ impl Arena {
             });
             blob.check(expected, hasher.finalize())?;
         }
-        self.mark_verified();
+        if wanted[0] {
+            self.0.regions[0].mark_verified();
+        }
         Ok(())
     }
 
-    /// Records that every byte has been compared with its checksum, or that this process has computed the
-    /// checksums.
-    pub(super) fn mark_verified(&self) {
-        self.0.is_verified.store(true, Ordering::Release);
-    }
-
-    /// [Verifies](Self::verify) the arena, unless this process has done so or has made it.
+    /// [Verifies](Self::verify) the arena, except what this process has verified or made: the arena
+    /// itself, or a base.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
     pub(crate) fn ensure_verified(&self) -> Result<(), ArenaError> {
-        if self.0.is_verified.load(Ordering::Acquire) { Ok(()) } else { self.verify() }
+        self.verify_regions(|region| !region.is_verified(), &mut |_| ())
     }
 
     /// Verifies the arena, and returns it. If an arena of the same content has been verified and is
     /// still in use, returns that one instead. So a process that receives an arena repeatedly maps
-    /// and hashes it once.
+    /// and hashes it once, and the base of several variants too.
     ///
     /// # Errors
     /// As [`verify`](Self::verify).
@@ -193,7 +208,7 @@ impl Arena {
         // other work of its pool. If that work calls this function, it would wait for a lock that
         // its own thread holds. Without the lock, two threads may hash the same arena at once,
         // which only costs time.
-        self.verify()?;
+        self.ensure_verified()?;
         let mut verified = VERIFIED.lock();
         if let Some(known) = known(&verified) {
             return Ok(known);
@@ -220,7 +235,8 @@ impl Arena {
     }
 
     /// The size of the arena in bytes: its table of contents, tensors and padding, and the bytes
-    /// that it borrows from files or from another arena.
+    /// that it borrows from files or from other arenas. [`own_bytes`](Self::own_bytes) leaves the latter
+    /// out.
     pub fn size_bytes(&self) -> u64 {
         let beside = self.0.read_index.places.iter().filter(|place| place.region > 0).map(|place| place.len as u64);
         self.0.regions[0].memory.len() as u64 + beside.sum::<u64>()
@@ -243,7 +259,7 @@ impl Arena {
 
     /// The total size in bytes of the weights that are borrowed from files, through the page cache,
     /// instead of being in sealed memory. 0, unless a [`Placement`](crate::arena::Placement)
-    /// requests it.
+    /// requests it. [`bases`](Self::bases) tells what is borrowed from other arenas.
     pub fn borrowed_bytes(&self) -> u64 {
         let in_file = |place: &&BlobLocation| matches!(self.0.regions[place.region].backing, Backing::File(..));
         self.0.read_index.places.iter().filter(in_file).map(|place| place.len as u64).sum()
@@ -265,11 +281,10 @@ impl Arena {
 
     /// The shared tensors, each with its path in the pipeline.
     pub fn tensors(&self) -> impl Iterator<Item = SharedTensor<'_>> {
-        let container = match &self.0.regions[0].backing {
+        self.0.read_index.tensors(|region| match &self.0.regions[region].backing {
             Backing::File(stamp, _) => Some(stamp.path.as_path()),
             Backing::Sealed | Backing::Store => None,
-        };
-        self.0.read_index.tensors(container)
+        })
     }
 
     /// The copied fields, of which every process has its own value: their paths, and their
@@ -337,9 +352,19 @@ impl Arena {
         self.0.regions.len() == 1
     }
 
-    /// Returns the location of a blob, and its checksum if it has one.
-    pub(super) fn blob(&self, blob: u32) -> (BlobLocation, Option<&str>) {
-        (self.0.read_index.places[blob as usize], self.manifest().blobs[blob as usize].blake3.as_deref())
+    /// Returns the container, then what it borrows from.
+    pub(super) fn regions(&self) -> &[Arc<Region>] {
+        &self.0.regions
+    }
+
+    /// Returns the table of contents.
+    pub(super) fn index(&self) -> &Index {
+        &self.0.read_index
+    }
+
+    /// Returns the location of each blob.
+    pub(super) fn places(&self) -> &[BlobLocation] {
+        &self.0.read_index.places
     }
 
     /// The bytes of the container.
@@ -370,7 +395,7 @@ impl Arena {
     /// If the kernel refuses the second mapping.
     #[cfg(feature = "torchscript")]
     pub(crate) fn own_view(&self) -> Result<Vec<bytes::Bytes>, ArenaError> {
-        let views = self.0.regions.iter().map(Region::own_view).collect::<Result<Vec<_>, _>>()?;
+        let views = self.0.regions.iter().map(|region| region.own_view()).collect::<Result<Vec<_>, _>>()?;
         let blob = |place: &BlobLocation| views[place.region].slice(place.offset..place.offset + place.len);
         Ok(self.0.read_index.places.iter().map(blob).collect())
     }

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use burn::tensor::{Bytes, DType};
 use burn_pack::{MAX_METADATA_SIZE, MAX_TENSOR_COUNT, MAX_TENSOR_SIZE};
 
+use super::base::{BaseBlobs, Lent};
+use super::index::BlobLocation;
 use super::io::Progress;
 use super::io::{ProgressReporter, copy, write_at};
 use super::layout::{ContainerLayout, Descriptor};
-use super::manifest::{Blob, FORMAT, FileBlob};
+use super::manifest::{ArenaId, BaseBlob, Blob, FORMAT, FileBlob, HexId};
 use super::manifest::{CopyEntry, FlagEntry, Manifest, TensorEntry};
 use super::ranges::{FileRange, RangeError, copy_ranges};
 use super::region::Stamp;
@@ -33,6 +35,11 @@ use crate::tensor::source::BlobSource;
 /// Placeholder for a checksum that is not known yet, of the same length.
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// The name of a copied field's blob.
+fn copied(path: &str) -> String {
+    format!("copied: {path}")
+}
+
 /// Collects tensors and copied fields, and writes them as an arena.
 pub(crate) struct ArenaBuilder {
     manifest: Manifest,
@@ -42,13 +49,25 @@ pub(crate) struct ArenaBuilder {
     /// Blobs by dtype, size and sample. Blobs of the same key may be equal.
     by_sample: HashMap<(String, usize, Vec<u8>), Vec<u32>>,
     /// Blobs in a file or in another arena, by their location.
-    by_place: HashMap<FileBlob, u32>,
-    files: Vec<(OwnedFd, Backing)>,
+    by_place: HashMap<Elsewhere, u32>,
+    /// The files of the manifest.
+    files: Vec<Arc<Region>>,
+    /// The containers of the manifest's bases. Empty if only a file is written.
+    bases: Vec<Arc<Region>>,
+    /// The arena whose equal tensors and copied fields are borrowed.
+    base: Option<BaseBlobs>,
     /// Whether equal tensors with different storage are stored separately.
     #[cfg(feature = "torchscript")]
     apart: bool,
     /// Keeps the storages allocated while their addresses are keys of `by_identity`.
     kept: Vec<Arc<dyn BlobSource>>,
+}
+
+/// Location of a blob outside of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Elsewhere {
+    File(FileBlob),
+    Base(BaseBlob),
 }
 
 struct Stored {
@@ -72,12 +91,15 @@ impl ArenaBuilder {
                 structure: Vec::new(),
                 blobs: Vec::new(),
                 files: Vec::new(),
+                bases: Vec::new(),
             },
             stored: Vec::new(),
             by_identity: HashMap::new(),
             by_sample: HashMap::new(),
             by_place: HashMap::new(),
             files: Vec::new(),
+            bases: Vec::new(),
+            base: None,
             #[cfg(feature = "torchscript")]
             apart: false,
             kept: Vec::new(),
@@ -91,6 +113,12 @@ impl ArenaBuilder {
         self
     }
 
+    /// Borrows tensors and copied fields that `base` has too from there.
+    pub(crate) fn on(mut self, base: &Arena) -> Self {
+        self.base = Some(BaseBlobs::of(base));
+        self
+    }
+
     /// Adds a tensor. Tensors with the same storage or the same content are stored once.
     pub(crate) fn tensor(&mut self, mut entry: TensorEntry, source: Arc<dyn BlobSource>) -> Result<(), ArenaError> {
         let layout = format!("{:?}{:?}", entry.dtype, entry.shape);
@@ -98,7 +126,10 @@ impl ArenaBuilder {
         let known = identity.as_ref().and_then(|identity| self.by_identity.get(identity)).copied();
         entry.blob = match known {
             Some(blob) => blob,
-            None => self.store(&entry, &source)?,
+            None => match self.in_base(&entry, &*source)? {
+                Some(blob) => blob,
+                None => self.store(&entry, &source)?,
+            },
         };
         if let Some(identity) = identity {
             self.by_identity.insert(identity, entry.blob);
@@ -106,6 +137,25 @@ impl ArenaBuilder {
         }
         self.manifest.tensors.push(entry);
         Ok(())
+    }
+
+    /// Borrows a tensor from the base, if that has an equal one.
+    fn in_base(&mut self, entry: &TensorEntry, source: &dyn BlobSource) -> Result<Option<u32>, ArenaError> {
+        let Some(base) = &self.base else { return Ok(None) };
+        let failed = |reason: String| ArenaError::Write { entry: entry.path.clone(), reason };
+        let Some(blob) = base.tensor(source).map_err(failed)? else { return Ok(None) };
+        let lent = base.arena().lend(blob)?;
+        self.lent(&entry.path, lent).map(Some)
+    }
+
+    /// Adds a tensor if the base has an equal one, and returns whether it does.
+    ///
+    /// # Errors
+    /// If the tensor cannot be read.
+    pub(crate) fn tensor_of_base(&mut self, entry: &TensorEntry, source: &dyn BlobSource) -> Result<bool, ArenaError> {
+        let Some(blob) = self.in_base(entry, source)? else { return Ok(false) };
+        self.manifest.tensors.push(TensorEntry { blob, why: None, ..entry.clone() });
+        Ok(true)
     }
 
     fn store(&mut self, entry: &TensorEntry, source: &Arc<dyn BlobSource>) -> Result<u32, ArenaError> {
@@ -147,40 +197,79 @@ impl ArenaBuilder {
 
     fn blob(&mut self, descriptor: Descriptor, source: Arc<dyn BlobSource>, hash: Option<blake3::Hash>) -> u32 {
         let blob = self.manifest.blobs.len() as u32;
-        self.manifest.blobs.push(Blob { name: descriptor.name.clone(), blake3: Some(UNKNOWN.to_owned()), file: None });
+        self.manifest.blobs.push(Blob {
+            name: descriptor.name.clone(),
+            blake3: Some(UNKNOWN.to_owned()),
+            file: None,
+            base: None,
+        });
         self.stored.push(Stored { blob, descriptor, source, hash });
         blob
     }
 
     /// Adds a file that tensors are borrowed from. Returns its index.
-    pub(crate) fn file(&mut self, fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> u32 {
-        self.manifest.files.push(stamp.clone());
-        self.files.push((fd, Backing::File(stamp, promise)));
-        self.files.len() as u32 - 1
+    ///
+    /// # Errors
+    /// If the file has changed, or cannot be mapped.
+    pub(crate) fn file(&mut self, fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> Result<u32, ArenaError> {
+        self.files.push(Region::file(fd, stamp.clone(), promise)?);
+        self.manifest.files.push(stamp);
+        Ok(self.files.len() as u32 - 1)
     }
 
-    /// Adds the regions of another arena, for tensors that are borrowed from it. Returns the index
-    /// of the first.
+    /// Adds a tensor that is borrowed from another arena.
     ///
     /// # Errors
     /// If the arena is in an object store, which does not provide file descriptors.
-    pub(crate) fn beside(&mut self, arena: &Arena) -> Result<u32, ArenaError> {
-        let first = self.files.len() as u32;
-        for (fd, backing, stamp) in arena.lend()? {
-            self.manifest.files.push(stamp);
-            self.files.push((fd, backing));
-        }
-        Ok(first)
+    pub(crate) fn borrow(&mut self, mut entry: TensorEntry, arena: &Arena) -> Result<(), ArenaError> {
+        entry.blob = self.lent(&entry.path, arena.lend(entry.blob)?)?;
+        self.manifest.tensors.push(entry);
+        Ok(())
     }
 
-    /// Adds a tensor that is borrowed from another arena. `first` is the index that
-    /// [`beside`](Self::beside) returned for it.
-    pub(crate) fn borrow(&mut self, entry: TensorEntry, arena: &Arena, first: u32) {
-        let (place, checksum) = arena.blob(entry.blob);
-        let file = first + place.region as u32;
-        let in_memory = self.manifest.files.get(file as usize).is_some_and(Stamp::is_memory);
-        let checksum = checksum.filter(|_| in_memory).map(str::to_owned);
-        self.elsewhere(entry, FileBlob { file, offset: place.offset as u64, len: place.len as u64 }, checksum);
+    /// Adds a blob of another arena, and the region that it is in. Returns the index of the blob.
+    fn lent(&mut self, name: &str, lent: Lent) -> Result<u32, ArenaError> {
+        let Lent { region, base, checksum, offset, len } = lent;
+        if let Some(id) = base {
+            let base = self.base_number(id);
+            if base as usize == self.bases.len() {
+                self.bases.push(region);
+            }
+            return Ok(self.elsewhere(name, Elsewhere::Base(BaseBlob { base, offset, len }), checksum));
+        }
+        let Backing::File(stamp, _) = &region.backing else { return Err(ArenaError::InStore) };
+        let known = self.manifest.files.iter().position(|known| known == stamp);
+        let file = known.unwrap_or(self.files.len());
+        if known.is_none() {
+            self.manifest.files.push(stamp.clone());
+            self.files.push(region);
+        }
+        Ok(self.elsewhere(name, Elsewhere::File(FileBlob { file: file as u32, offset, len }), None))
+    }
+
+    /// Returns the index of a base, which is added if it is new.
+    fn base_number(&mut self, id: ArenaId) -> u32 {
+        let known = self.manifest.bases.iter().position(|known| known.0 == id);
+        known.unwrap_or_else(|| {
+            self.manifest.bases.push(HexId(id));
+            self.manifest.bases.len() - 1
+        }) as u32
+    }
+
+    /// Adds a tensor that is borrowed from the base of this id, for a file.
+    pub(super) fn borrow_for_file(&mut self, mut entry: TensorEntry, id: ArenaId, place: BlobLocation, checksum: &str) {
+        let base = self.base_number(id);
+        let place = BaseBlob { base, offset: place.offset as u64, len: place.len as u64 };
+        entry.blob = self.elsewhere(&entry.path, Elsewhere::Base(place), Some(checksum.to_owned()));
+        self.manifest.tensors.push(entry);
+    }
+
+    /// Adds a copied field that is borrowed from the base of this id, for a file.
+    pub(super) fn copy_for_file(&mut self, path: &str, id: ArenaId, place: BlobLocation, checksum: &str) {
+        let base = self.base_number(id);
+        let place = BaseBlob { base, offset: place.offset as u64, len: place.len as u64 };
+        let blob = self.elsewhere(&copied(path), Elsewhere::Base(place), Some(checksum.to_owned()));
+        self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
     }
 
     /// Adds a tensor whose bytes are in memory.
@@ -209,24 +298,36 @@ impl ArenaBuilder {
     }
 
     /// Adds a tensor that is borrowed from a file. Tensors at the same location share a blob.
-    pub(crate) fn in_file(&mut self, entry: TensorEntry, place: FileBlob) {
-        self.elsewhere(entry, place, None);
+    pub(crate) fn in_file(&mut self, mut entry: TensorEntry, place: FileBlob) {
+        entry.blob = self.elsewhere(&entry.path, Elsewhere::File(place), None);
+        self.manifest.tensors.push(entry);
     }
 
-    fn elsewhere(&mut self, mut entry: TensorEntry, place: FileBlob, blake3: Option<String>) {
+    /// Adds a blob outside of the container, if it is new. Returns its index.
+    fn elsewhere(&mut self, name: &str, place: Elsewhere, blake3: Option<String>) -> u32 {
         let next = self.manifest.blobs.len() as u32;
-        entry.blob = *self.by_place.entry(place).or_insert(next);
-        if entry.blob == next {
-            self.manifest.blobs.push(Blob { name: entry.path.clone(), blake3, file: Some(place) });
+        let blob = *self.by_place.entry(place).or_insert(next);
+        if blob == next {
+            let (file, base) = match place {
+                Elsewhere::File(place) => (Some(place), None),
+                Elsewhere::Base(place) => (None, Some(place)),
+            };
+            self.manifest.blobs.push(Blob { name: name.to_owned(), blake3, file, base });
         }
-        self.manifest.tensors.push(entry);
+        blob
     }
 
     /// Adds the serialised value of a copied field.
     pub(crate) fn copy(&mut self, path: &str, value: Vec<u8>) {
+        let lent = self.base.as_mut().and_then(|base| {
+            let blob = base.take_copy(&value)?;
+            base.arena().lend(blob).ok()
+        });
+        if let Some(blob) = lent.and_then(|lent| self.lent(&copied(path), lent).ok()) {
+            return self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
+        }
         let len = value.len();
-        let descriptor =
-            Descriptor { name: format!("copied: {path}"), dtype: DType::U8, shape: vec![len], param: None, len };
+        let descriptor = Descriptor { name: copied(path), dtype: DType::U8, shape: vec![len], param: None, len };
         let blob = self.blob(descriptor, Arc::new(Value(Bytes::from_bytes_vec(value))), None);
         self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });
     }
@@ -251,13 +352,9 @@ impl ArenaBuilder {
         let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
         plan.write(&fd, tell, &|error| limits::explained("pwrite", len, error))?;
         let fd = memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
-        let mut regions = vec![Region::sealed(fd)?];
-        for (fd, backing) in plan.files {
-            regions.push(Region::open(fd, &backing)?);
-        }
-        let arena = Arena::from_regions(regions)?;
-        arena.mark_verified();
-        Ok(arena)
+        let container = Region::sealed(fd)?;
+        container.mark_verified();
+        Arena::from_regions(std::iter::once(container).chain(plan.borrowed).collect())
     }
 
     /// Writes the container into a new, empty file.
@@ -281,7 +378,7 @@ impl ArenaBuilder {
             manifest: self.manifest,
             descriptors: Vec::with_capacity(self.stored.len()),
             sources: Vec::with_capacity(self.stored.len()),
-            files: self.files,
+            borrowed: self.files.into_iter().chain(self.bases).collect(),
         };
         for stored in self.stored {
             plan.descriptors.push(stored.descriptor);
@@ -299,7 +396,8 @@ struct Plan {
     descriptors: Vec<Descriptor>,
     /// For each descriptor, the index of its blob and the source of its bytes.
     sources: Vec<(u32, Arc<dyn BlobSource>)>,
-    files: Vec<(OwnedFd, Backing)>,
+    /// The files and the bases.
+    borrowed: Vec<Arc<Region>>,
 }
 
 impl Plan {
@@ -350,6 +448,9 @@ impl Plan {
                 None => copy(&**source, &target, self.frame.offsets[at], &mut meter, explain)
                     .map_err(|reason| failed(at, reason))?,
             };
+            if let Some(expected) = source.checksum() {
+                self.manifest.blobs[*blob as usize].check(expected, hash)?;
+            }
             self.manifest.blobs[*blob as usize].blake3 = Some(hash.to_hex().to_string());
         }
         // The head has the same size as before, since all checksums have the same length.

@@ -65,9 +65,8 @@ fn file_tensors_are_indexed_in_linear_time() {
 /// it.
 fn view(base: &crate::arena::arena::Arena) -> crate::arena::arena::Arena {
     let mut builder = ArenaBuilder::new("view");
-    let first = builder.beside(base).unwrap();
     for entry in base.manifest().tensors.iter().step_by(2) {
-        builder.borrow(entry.clone(), base, first);
+        builder.borrow(entry.clone(), base).unwrap();
     }
     builder.copy("own", vec![7; 100]);
     builder.seal(&mut |_| ()).unwrap()
@@ -80,9 +79,8 @@ fn tensors_of_another_arena_stay_where_they_are() {
     let view = view(&base);
     view.verify().unwrap();
     assert_eq!((view.weight_bytes(), view.borrowed_bytes(), view.files().count()), (5 * 8, 0, 0));
-    assert!(
-        view.tensors().all(|tensor| matches!(tensor.placed, crate::arena::tensor::Location::Sealed { reason: None }))
-    );
+    assert!(view.tensors().all(|tensor| tensor.placed == crate::arena::tensor::Location::Base { id: base.id() }));
+    assert_eq!(view.bases().collect::<Vec<_>>(), [(base.id(), 5 * 8)]);
     let numbers = |arena: &crate::arena::arena::Arena| {
         let number = |blob| u64::from_le_bytes(arena.slice(blob)[..].try_into().unwrap());
         arena.manifest().tensors.iter().map(|entry| number(entry.blob)).collect::<Vec<_>>()
@@ -95,13 +93,17 @@ fn tensors_of_another_arena_stay_where_they_are() {
     };
     let again = crate::arena::arena::Arena::from_handle(&view.handle(), fds(&view)).unwrap();
     assert_eq!((numbers(&again), again.id()), (numbers(&view), view.id()));
-    let other = of(0..10).unwrap();
-    let mixed = fds(&view).into_iter().take(1).chain(fds(&other)).collect();
-    let error = crate::arena::arena::Arena::from_handle(&view.handle(), mixed).unwrap_err();
-    assert!(
-        error.to_string().contains("it borrows from 1 files, which are not the 1 files that were received"),
-        "{error}"
-    );
+    // The base is found by its content: other memory with the same content is the base too.
+    let mixed = |other: u64| {
+        let other = of(other..10 + other).unwrap();
+        let fds = fds(&view).into_iter().take(1).chain(fds(&other)).collect();
+        crate::arena::arena::Arena::from_handle(&view.handle(), fds)
+    };
+    assert_eq!(numbers(&mixed(0).unwrap()), numbers(&view));
+    let error = mixed(1).unwrap_err();
+    assert!(matches!(&error, ArenaError::OtherBase { expected, .. } if *expected == base.id().to_string()), "{error}");
+    let alone = crate::arena::arena::Arena::from_memfd(fds(&view).swap_remove(0)).unwrap_err();
+    assert!(matches!(&alone, ArenaError::NeedsBase { base: found, .. } if *found == base.id().to_string()), "{alone}");
 
     // The saved file contains all tensors.
     let folder = tempfile::tempdir().unwrap();
@@ -120,4 +122,7 @@ fn view_of_a_view_borrows_from_the_first() {
     let second = view(&view(&base));
     second.verify().unwrap();
     assert_eq!(second.paths().collect::<Vec<_>>(), ["0", "4", "8"]);
+    // The view in between stores no tensor, so it is no base.
+    assert_eq!(second.bases().collect::<Vec<_>>(), [(base.id(), 3 * 8)]);
+    assert_eq!(second.addresses().nth(1), base.addresses().next(), "one mapping of the base");
 }

@@ -1,11 +1,12 @@
 //! Passing an arena to another process of this machine, as file descriptors and a handle.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::arena::Arena;
-use super::region::{Backing, Region, Stamp};
+use super::region::{Backing, Region};
 use crate::error::arena::ArenaError;
 
 /// Serialisable description of an arena, sent to another process together with its file
@@ -58,7 +59,7 @@ impl Arena {
     fn handed(
         handle: &Handle,
         fds: Vec<OwnedFd>,
-        open: fn(OwnedFd, &Backing) -> Result<Region, ArenaError>,
+        open: fn(OwnedFd, &Backing) -> Result<Arc<Region>, ArenaError>,
     ) -> Result<Self, ArenaError> {
         if fds.len() != handle.regions.len() {
             let (expected, found) = (handle.regions.len(), fds.len());
@@ -68,22 +69,5 @@ impl Arena {
         }
         let regions = fds.into_iter().zip(&handle.regions).map(|(fd, backing)| open(fd, backing));
         Self::from_regions(regions.collect::<Result<_, _>>()?)
-    }
-
-    /// Returns the regions, with their stamps, for an arena that borrows from this one.
-    ///
-    /// # Errors
-    /// If the arena is in an object store, which does not provide file descriptors.
-    pub(super) fn lend(&self) -> Result<Vec<(OwnedFd, Backing, Stamp)>, ArenaError> {
-        let lend = |region: &Region| {
-            let fd = region.fd.as_ref().ok_or(ArenaError::InStore)?;
-            let stamp = match &region.backing {
-                Backing::File(stamp, _) => stamp.clone(),
-                Backing::Sealed | Backing::Store => Stamp::of_memory(fd)?,
-            };
-            let fd = fd.try_clone().map_err(|error| ArenaError::system("dup", self.size_bytes(), error))?;
-            Ok((fd, region.backing.clone(), stamp))
-        };
-        self.0.regions.iter().map(lend).collect()
     }
 }

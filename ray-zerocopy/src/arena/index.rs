@@ -7,7 +7,7 @@ use burn_pack::TENSOR_ALIGNMENT;
 
 use super::layout::{Described, Head};
 use super::manifest::{ArenaId, Manifest};
-use super::manifest::{Blob, FORMAT, FileBlob};
+use super::manifest::{BaseBlob, Blob, FORMAT, FileBlob, HexId};
 use super::manifest::{CHECKSUM_KEY, MANIFEST_KEY};
 use super::tensor::{Location, SharedTensor};
 use super::validate;
@@ -16,7 +16,8 @@ use crate::error::arena::ArenaError;
 use crate::tensor::dtype;
 use crate::tensor::kind::TensorKind;
 
-/// Location of a blob: in the container, which is region 0, or in a file.
+/// Location of a blob: in the container, which is region 0, in a file, or in the container of a base.
+/// The regions of the files follow the container, and those of the bases follow the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BlobLocation {
     pub region: usize,
@@ -32,22 +33,51 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Returns the shared tensors. `container` is the path of the container, if it is a file.
-    pub fn tensors<'a>(&'a self, container: Option<&'a Path>) -> impl Iterator<Item = SharedTensor<'a>> {
+    /// Returns the shared tensors. `path` returns the path of a region that is a file.
+    pub fn tensors<'a>(
+        &'a self,
+        path: impl Fn(usize) -> Option<&'a Path> + 'a,
+    ) -> impl Iterator<Item = SharedTensor<'a>> {
         self.manifest.tensors.iter().map(move |entry| {
-            let (blob, place) = (&self.manifest.blobs[entry.blob as usize], self.places[entry.blob as usize]);
-            let file = blob.file.and_then(|place| self.manifest.files.get(place.file as usize));
-            let path = match file {
-                Some(stamp) => Some(stamp.path.as_path()).filter(|_| !stamp.is_memory()),
-                None => container,
-            };
-            let placed = match path {
-                Some(path) => Location::File { path, offset: place.offset as u64 },
-                None => Location::Sealed { reason: entry.why.as_deref() },
+            let place = self.places[entry.blob as usize];
+            let base = self.base(place.region);
+            let placed = match (path(place.region), base) {
+                (Some(path), _) => Location::File { path, offset: place.offset as u64 },
+                (None, Some(id)) => Location::Base { id },
+                (None, None) => Location::Sealed { reason: entry.why.as_deref() },
             };
             let (path, kind, dtype, shape) = (&entry.path, entry.kind, entry.dtype, &entry.shape);
-            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, placed }
+            SharedTensor { path, kind, dtype, shape, bytes: place.len as u64, base, placed }
         })
+    }
+
+    /// Returns the id of the base whose container is a region. `None` for the arena's own container,
+    /// and for files.
+    pub fn base(&self, region: usize) -> Option<ArenaId> {
+        let number = region.checked_sub(1 + self.manifest.files.len())?;
+        self.manifest.bases.get(number).map(|HexId(id)| *id)
+    }
+
+    /// Returns the bases, and the bytes that are borrowed from each.
+    pub fn bases(&self) -> impl Iterator<Item = (ArenaId, u64)> {
+        let mut sums = vec![0; self.manifest.bases.len()];
+        for place in &self.places {
+            let number = place.region.checked_sub(1 + self.manifest.files.len());
+            if let Some(sum) = number.and_then(|number| sums.get_mut(number)) {
+                *sum += place.len as u64;
+            }
+        }
+        self.manifest.bases.iter().zip(sums).map(|(base, sum)| (base.0, sum))
+    }
+
+    /// Returns whether the container is the whole arena.
+    pub fn is_whole(&self) -> bool {
+        self.manifest.files.is_empty() && self.manifest.bases.is_empty()
+    }
+
+    /// Returns the path of the file that is a region.
+    pub fn file(&self, region: usize) -> Option<&Path> {
+        self.manifest.files.get(region.checked_sub(1)?).map(|stamp| stamp.path.as_path())
     }
 
     /// Returns the paths and the serialised sizes in bytes of the copied fields.
@@ -85,7 +115,10 @@ pub(super) fn read_index(start: &[u8], len: u64) -> Result<Index, ArenaError> {
         return Err(ArenaError::ManifestChecksum { expected: expected.clone(), found: hash.to_hex().to_string() });
     }
     validate::frame(start, text)?;
-    let manifest = parse(text)?;
+    let mut manifest = parse(text)?;
+    // A process may have hundreds of small arenas open.
+    manifest.tensors.shrink_to_fit();
+    manifest.blobs.shrink_to_fit();
     let places = locate(&manifest, head.tensors)?;
     check_entries(&manifest, &places)?;
     Ok(Index { manifest, places, id: ArenaId(*hash.as_bytes()) })
@@ -134,11 +167,13 @@ fn locate(manifest: &Manifest, tensors: BTreeMap<String, Described>) -> Result<V
     by_name.extend(held.iter().enumerate().map(|(index, held)| (held.name.as_str(), index)));
     let of_blob: Vec<_> = manifest.blobs.iter().map(|blob| by_name.get(blob.name.as_str()).copied()).collect();
     validate::table(manifest, &held, &of_blob)?;
-    let place = |(blob, held_at): (&Blob, &Option<usize>)| match (blob.file, held_at.and_then(|index| held.get(index)))
-    {
+    let place = |(blob, held_at): (&Blob, &Option<usize>)| match (blob.file, blob.base) {
         (Some(place), _) => in_file(manifest, blob, place),
-        (None, Some(held)) => Ok(BlobLocation { region: 0, offset: held.offset, len: held.len }),
-        (None, None) => Err(bad(&blob.name, "the container does not contain it")),
+        (None, Some(place)) => in_base(manifest, blob, place),
+        (None, None) => match held_at.and_then(|index| held.get(index)) {
+            Some(held) => Ok(BlobLocation { region: 0, offset: held.offset, len: held.len }),
+            None => Err(bad(&blob.name, "the container does not contain it")),
+        },
     };
     manifest.blobs.iter().zip(&of_blob).map(place).collect()
 }
@@ -155,6 +190,17 @@ fn in_file(manifest: &Manifest, blob: &Blob, place: FileBlob) -> Result<BlobLoca
         }
         _ => Err(bad(&blob.name, format!("it ends after the end of {}", file.path.display()))),
     }
+}
+
+/// Returns the location of a blob in a base. Whether the base has such a blob is checked when the base
+/// is there: see [`lends`](super::base::lends).
+fn in_base(manifest: &Manifest, blob: &Blob, place: BaseBlob) -> Result<BlobLocation, ArenaError> {
+    let BaseBlob { base, offset, len } = place;
+    let bases = manifest.bases.len();
+    if base as usize >= bases {
+        return Err(bad(&blob.name, format!("it names base {base}, and there are {bases}")));
+    }
+    Ok(BlobLocation { region: 1 + manifest.files.len() + base as usize, offset: offset as usize, len: len as usize })
 }
 
 fn check_entries(manifest: &Manifest, blobs: &[BlobLocation]) -> Result<(), ArenaError> {
@@ -187,7 +233,7 @@ fn check_entries(manifest: &Manifest, blobs: &[BlobLocation]) -> Result<(), Aren
     }
 }
 
-fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
+pub(super) fn bad(entry: &str, reason: impl Into<String>) -> ArenaError {
     ArenaError::BadEntry { entry: entry.to_owned(), reason: reason.into() }
 }
 
@@ -211,6 +257,7 @@ mod tests {
             structure: Vec::new(),
             blobs: Vec::new(),
             files: Vec::new(),
+            bases: Vec::new(),
         };
         check_entries(&manifest, &[BlobLocation { region: 0, offset: 0, len: 2 * dtype.size() }])
             .err()

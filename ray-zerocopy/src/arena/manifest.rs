@@ -3,7 +3,7 @@
 use std::fmt;
 
 use burn::tensor::DType;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::region::Stamp;
 use crate::tensor::kind::TensorKind;
@@ -22,6 +22,24 @@ impl ArenaId {
     /// Returns all 64 digits in hexadecimal. `Display` writes the first 12.
     pub fn to_hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// An id that is serialised in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct HexId(pub(crate) ArenaId);
+
+impl Serialize for HexId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for HexId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let hash = blake3::Hash::from_hex(&text).map_err(serde::de::Error::custom)?;
+        Ok(Self(ArenaId(*hash.as_bytes())))
     }
 }
 
@@ -70,7 +88,7 @@ pub(crate) struct FlagEntry {
     pub enabled: bool,
 }
 
-/// A named range of bytes in the container, in a file or in another arena.
+/// A named range of bytes in the container, in a file or in a base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Blob {
     /// The name of the tensor in the burnpack container.
@@ -78,9 +96,19 @@ pub(crate) struct Blob {
     /// The checksum. `None` for bytes that are borrowed from a file, which are not read when it is
     /// shared.
     pub blake3: Option<String>,
-    /// The location of the bytes, if they are not in the container.
+    /// The location of the bytes, if they are in a file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<FileBlob>,
+    /// The location of the bytes, if they are in the container of another arena.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseBlob>,
+}
+
+impl Blob {
+    /// Returns whether the bytes are in the container.
+    pub fn is_own(&self) -> bool {
+        self.file.is_none() && self.base.is_none()
+    }
 }
 
 /// A range of bytes in one of the manifest's files.
@@ -88,6 +116,15 @@ pub(crate) struct Blob {
 pub(crate) struct FileBlob {
     /// The index of the file.
     pub file: u32,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// A range of bytes in the container of one of the manifest's bases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct BaseBlob {
+    /// The index of the base.
+    pub base: u32,
     pub offset: u64,
     pub len: u64,
 }
@@ -107,9 +144,13 @@ pub(crate) struct Manifest {
     /// config, and compared with it.
     pub structure: Vec<String>,
     pub blobs: Vec<Blob>,
-    /// The files, and the memory of other arenas, that tensors are borrowed from.
+    /// The files that tensors are borrowed from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Stamp>,
+    /// The arenas that tensors and copied fields are borrowed from, by content: the manifest is the same
+    /// in memory and in a file, and on every machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<HexId>,
 }
 
 impl Manifest {

@@ -8,11 +8,13 @@
 //! | part | where | what |
 //! | --- | --- | --- |
 //! | blobs | tensors of the container, 256-byte aligned | the bytes of a weight, or of a copied field |
+//! | borrowed blobs | in files, or in the containers of other arenas (`base`) | the bytes of a weight that is not stored again |
 //! | `Manifest` | string metadata `ray_zerocopy.manifest` | path, blob, dtype and shape of each tensor |
 //! | checksum | string metadata `ray_zerocopy.blake3` | BLAKE3 of the manifest, which holds one for each blob |
 
 #[allow(clippy::module_inception, reason = "the file is named after its type")]
 pub(crate) mod arena;
+mod base;
 pub(crate) mod builder;
 pub(crate) mod file;
 pub(crate) mod handle;
@@ -24,6 +26,7 @@ pub(crate) mod memory;
 pub(crate) mod placement;
 pub(crate) mod ranges;
 pub(crate) mod region;
+pub(crate) mod save;
 pub(crate) mod source;
 #[cfg(feature = "ray")]
 mod store;

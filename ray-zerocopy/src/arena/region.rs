@@ -6,14 +6,16 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "ray")]
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::{OFlags, Stat, fstat};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
+use super::index::{Index, read_index};
 use crate::error::arena::ArenaError;
+use crate::os::sync::Mutex;
 use crate::os::sys::advice::Pages;
 use crate::os::sys::mapping::FileUnchanged;
 use crate::os::sys::mapping::Mapping;
@@ -42,20 +44,6 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Returns the stamp of sealed memory. Its path is empty, and its inode distinguishes it from
-    /// other memory of this machine.
-    ///
-    /// # Errors
-    /// If `fstat` fails.
-    pub(super) fn of_memory(memory: impl AsFd) -> Result<Self, ArenaError> {
-        Self::of(Path::new(""), memory)
-    }
-
-    /// Returns `true` for the stamp of sealed memory, `false` for that of a file.
-    pub(super) fn is_memory(&self) -> bool {
-        self.path.as_os_str().is_empty()
-    }
-
     /// Returns the stamp of an open file.
     ///
     /// # Errors
@@ -76,6 +64,25 @@ impl Stamp {
     }
 }
 
+/// Identifies memory of this machine as long as a process has it. The time stamp is that of the last
+/// seal.
+#[derive(PartialEq, Eq)]
+struct MemoryKey {
+    inode: (u64, u64),
+    len: u64,
+    changed: (i64, i64),
+}
+
+impl MemoryKey {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            inode: (stat.st_dev as _, stat.st_ino),
+            len: stat.st_size.max(0) as u64,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+}
+
 /// A mapped region.
 pub(super) struct Region {
     /// The mapped file. `None` if the mapping belongs to an object store.
@@ -84,6 +91,11 @@ pub(super) struct Region {
     /// The mapping's pages, for `madvise` and `mlock`. `None` as for `fd`.
     pub(super) pages: Option<Pages>,
     pub(super) backing: Backing,
+    /// The table of contents, if it is a container and was needed.
+    index: OnceLock<Result<Arc<Index>, ArenaError>>,
+    /// Whether this process has compared each blob of the container with its checksum, or has computed
+    /// the checksums.
+    is_verified: AtomicBool,
     /// Set by an engine for a region in its object store.
     #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,
@@ -94,11 +106,14 @@ pub(super) struct Region {
 pub(crate) type Origin = Arc<dyn Any + Send + Sync>;
 
 impl Region {
-    /// Maps a sealed memfd.
+    /// Maps a sealed memfd, or returns the mapping that this process has of it: arenas that borrow from
+    /// the same base have one mapping of the base.
     ///
     /// # Errors
     /// If a seal is missing, the memfd is empty, or the kernel refuses the mapping.
-    pub(super) fn sealed(fd: OwnedFd) -> Result<Self, ArenaError> {
+    pub(super) fn sealed(fd: OwnedFd) -> Result<Arc<Self>, ArenaError> {
+        static MAPPED: Mutex<Vec<(MemoryKey, Weak<Region>)>> = Mutex::new(Vec::new());
+
         let missing = match memfd::sealed(&fd) {
             Ok(found) => SEALS.difference(found),
             Err(_) => SEALS,
@@ -112,17 +127,26 @@ impl Region {
         if len == 0 {
             return Err(ArenaError::NotAnArena("it is empty".to_owned()));
         }
+        let key = MemoryKey::of(&stat);
+        let mut mapped = MAPPED.lock();
+        mapped.retain(|(_, region)| region.strong_count() > 0);
+        let known = mapped.iter().find(|(known, _)| *known == key).and_then(|(_, region)| region.upgrade());
+        if let Some(known) = known {
+            return Ok(known);
+        }
         // The descriptor that is kept, and passed to workers, is read-only.
         let fd = memfd::reader(fd);
         let map = Mapping::open(&fd, len as usize).map_err(|error| ArenaError::system("mmap", len, error))?;
-        Ok(Self::mapped(fd, map, Backing::Sealed))
+        let region = Arc::new(Self::mapped(fd, map, Backing::Sealed));
+        mapped.push((key, Arc::downgrade(&region)));
+        Ok(region)
     }
 
     /// Maps a file.
     ///
     /// # Errors
     /// If the file does not match the stamp, is empty, or cannot be mapped.
-    pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> Result<Self, ArenaError> {
+    pub(super) fn file(fd: OwnedFd, stamp: Stamp, promise: FileUnchanged) -> Result<Arc<Self>, ArenaError> {
         if Stamp::of(&stamp.path, &fd)? != stamp {
             return Err(ArenaError::FileChanged { path: stamp.path.display().to_string() });
         }
@@ -131,7 +155,7 @@ impl Region {
         }
         let map =
             Mapping::file(&fd, stamp.len as usize, promise).map_err(|error| ArenaError::file(&stamp.path, error))?;
-        Ok(Self::mapped(fd, map, Backing::File(stamp, promise)))
+        Ok(Arc::new(Self::mapped(fd, map, Backing::File(stamp, promise))))
     }
 
     fn mapped(fd: OwnedFd, map: Mapping, backing: Backing) -> Self {
@@ -141,6 +165,8 @@ impl Region {
             pages,
             memory: bytes::Bytes::from_owner(map),
             backing,
+            index: OnceLock::new(),
+            is_verified: AtomicBool::new(false),
             #[cfg(feature = "ray")]
             origin: None,
         }
@@ -148,8 +174,28 @@ impl Region {
 
     /// Wraps memory of an object store.
     #[cfg(feature = "ray")]
-    pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Self {
-        Self { fd: None, memory, pages: None, backing: Backing::Store, origin }
+    pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Arc<Self> {
+        let (index, is_verified) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Self { fd: None, memory, pages: None, backing: Backing::Store, index, is_verified, origin })
+    }
+
+    /// Records that each blob of the container is that of its checksum.
+    pub(super) fn mark_verified(&self) {
+        self.is_verified.store(true, Ordering::Release);
+    }
+
+    /// Returns whether each blob of the container is known to be that of its checksum.
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified.load(Ordering::Acquire)
+    }
+
+    /// Returns the table of contents of a container, which is read once for each mapping.
+    ///
+    /// # Errors
+    /// If it is not a container, or not a valid one.
+    pub(super) fn index(&self) -> Result<Arc<Index>, ArenaError> {
+        let read = || read_index(&self.memory, self.memory.len() as u64).map(Arc::new);
+        self.index.get_or_init(read).clone()
     }
 
     /// Maps the same memory copy-on-write, so that this process may write to its own view. Memory
@@ -165,13 +211,9 @@ impl Region {
         Ok(bytes::Bytes::from_owner(view.map_err(|error| ArenaError::system("mmap", len as u64, error))?))
     }
 
-    /// Returns whether the stamp is that of this region.
+    /// Returns whether this region is the file of the stamp.
     pub(super) fn is(&self, stamp: &Stamp) -> bool {
-        match (&self.backing, &self.fd) {
-            (Backing::File(found, _), _) => found == stamp,
-            (Backing::Sealed, Some(fd)) => Stamp::of_memory(fd).is_ok_and(|found| found == *stamp),
-            _ => false,
-        }
+        matches!(&self.backing, Backing::File(found, _) if found == stamp)
     }
 
     /// Maps a region that was received in exchange for a serialised handle.
@@ -179,7 +221,7 @@ impl Region {
     /// The seals of a memfd can be checked. That a file does not change cannot be checked, and a
     /// handle may come from an untrusted source. So the file is opened here, by its path, and must
     /// not be writable by other users.
-    pub(super) fn fetched(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
+    pub(super) fn fetched(fd: OwnedFd, backing: &Backing) -> Result<Arc<Self>, ArenaError> {
         let Backing::File(stamp, promise) = backing else { return Self::open(fd, backing) };
         let (file, found) = open(&stamp.path)?;
         if found != *stamp {
@@ -199,7 +241,7 @@ impl Region {
         Self::file(file.into(), found, *promise)
     }
 
-    pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Self, ArenaError> {
+    pub(super) fn open(fd: OwnedFd, backing: &Backing) -> Result<Arc<Self>, ArenaError> {
         match backing {
             Backing::Sealed => Self::sealed(fd),
             Backing::File(stamp, promise) => Self::file(fd, stamp.clone(), *promise),

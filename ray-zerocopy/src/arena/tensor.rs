@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::tensor::DType;
 
+use super::manifest::ArenaId;
 use crate::tensor::kind::TensorKind;
 
 /// A tensor in an arena.
@@ -20,6 +21,9 @@ pub struct SharedTensor<'a> {
     pub shape: &'a [usize],
     /// Its size in bytes. The bytes of tied and equal tensors are in the arena once.
     pub bytes: u64,
+    /// The arena that it is borrowed from, if it is not stored in this one: see
+    /// [`Arena::variant`](crate::Arena::variant).
+    pub base: Option<ArenaId>,
     /// Where its bytes are.
     pub placed: Location<'a>,
 }
@@ -32,6 +36,11 @@ pub enum Location<'a> {
     Sealed {
         /// Why it is not borrowed from its file, if borrowing was requested.
         reason: Option<&'a str>,
+    },
+    /// In the sealed memory of another arena.
+    Base {
+        /// The other arena.
+        id: ArenaId,
     },
     /// In a file, through the page cache.
     File {

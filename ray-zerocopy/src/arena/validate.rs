@@ -10,8 +10,7 @@ use std::collections::HashSet;
 use burn::tensor::DType;
 use burn_pack::{FORMAT_VERSION, HEADER_SIZE, Header};
 
-use super::manifest::Blob;
-use super::manifest::Manifest;
+use super::manifest::{BaseBlob, Blob, Manifest};
 use crate::error::arena::ArenaError;
 use crate::tensor::dtype;
 
@@ -65,14 +64,26 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     }
     let elsewhere = manifest.blobs.iter().zip(of_blob).filter(|(_, index)| index.is_none());
     once(elsewhere.map(|(blob, _)| blob.name.as_str()), same_tensor)?;
-    // Only bytes in a file lack a checksum, since they are not read when they are shared. The
-    // sealed memory of another arena does not count as a file.
-    let in_file = |blob: &Blob| {
-        blob.file.is_some_and(|place| manifest.files.get(place.file as usize).is_none_or(|stamp| !stamp.is_memory()))
-    };
+    // Only bytes in a file lack a checksum, since they are not read when they are shared.
+    let in_file = |blob: &Blob| blob.file.is_some();
     if let Some(blob) = manifest.blobs.iter().find(|blob| in_file(blob) == blob.blake3.is_some()) {
         let reason = if in_file(blob) { "it is in a file, but has a checksum" } else { "it has no checksum" };
         return Err(bad(&blob.name, reason));
+    }
+    if let Some(blob) = manifest.blobs.iter().find(|blob| in_file(blob) && blob.base.is_some()) {
+        return Err(bad(&blob.name, "it is both in a file and in another arena"));
+    }
+    let mut named = HashSet::new();
+    if let Some(twice) = manifest.bases.iter().find(|base| !named.insert(base.0)) {
+        return Err(bad(&manifest.pipeline, format!("it names the base {} twice", twice.0)));
+    }
+    // So reading all blobs is bounded by the size of the bases.
+    let mut borrowed = HashSet::new();
+    let places = manifest.blobs.iter().filter_map(|blob| Some((blob, blob.base.filter(|place| place.len > 0)?)));
+    for (blob, BaseBlob { base, offset, .. }) in places {
+        if !borrowed.insert((base, offset)) {
+            return Err(bad(&blob.name, "another blob has the same place in the base"));
+        }
     }
     let twice = "two entries have this path";
     once(manifest.tensors.iter().map(|entry| entry.path.as_str()), twice)?;
@@ -80,7 +91,7 @@ pub(super) fn table(manifest: &Manifest, held: &[Held], of_blob: &[Option<usize>
     once(manifest.flags.iter().map(|entry| entry.path.as_str()), twice)?;
 
     let same = |path: &str, blob: u32, dtype: DType| {
-        let in_container = manifest.blobs.get(blob as usize).is_some_and(|blob| blob.file.is_none());
+        let in_container = manifest.blobs.get(blob as usize).is_some_and(Blob::is_own);
         let index = of_blob.get(blob as usize).copied().flatten().filter(|_| in_container);
         match index.and_then(|index| held.get(index)).map(|held| held.dtype) {
             Some(found) if found != dtype => Err(bad(

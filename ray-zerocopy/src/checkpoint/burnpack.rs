@@ -26,8 +26,10 @@ pub(super) fn entries(
         Ok(arena) => {
             // The memory of an arena in use, `/proc/<pid>/fd/N`, may not contain all of its
             // weights.
-            if let Some(other) = arena.files().next() {
-                let found = format!("the memory of an arena that borrows weights from {}", other.display());
+            let file = arena.files().next().map(|other| other.display().to_string());
+            let base = || arena.bases().next().map(|(id, _)| format!("arena {id}"));
+            if let Some(other) = file.or_else(base) {
+                let found = format!("the memory of an arena that borrows weights from {other}");
                 return Err(CheckpointError::Format { path: stamp.path.display().to_string(), found });
             }
             let entries = arena.stored().map(|(tensor, param, offset)| Entry {
@@ -47,7 +49,7 @@ pub(super) fn entries(
         Err(error @ (ArenaError::ManifestChecksum { .. } | ArenaError::BadEntry { .. })) => {
             return Err(corrupted(error.to_string()));
         }
-        Err(error @ ArenaError::Format { .. }) => return Err(error.into()),
+        Err(error @ (ArenaError::Format { .. } | ArenaError::NeedsBase { .. })) => return Err(error.into()),
         Err(error) => Err::<(), _>(error),
     };
     let head = head(file, stamp).map_err(|error| corrupted(error.to_string()))?;

@@ -18,7 +18,7 @@ pub(super) fn rename(entries: &mut [Entry], from: &str, to: &str) -> Result<(), 
 
 /// Compiles a regular expression and checks that it has all groups that its replacement refers to.
 /// The `regex` crate would replace an unknown group with an empty string.
-pub(super) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
+pub(crate) fn pattern(from: &str, to: &str) -> Result<Regex, CheckpointError> {
     let regex = Regex::new(from)
         .map_err(|error| CheckpointError::Pattern { pattern: from.to_owned(), reason: error.to_string() })?;
     let known = |group: &str| match group.parse::<usize>() {

@@ -12,9 +12,10 @@ use super::entry::Entry;
 use super::source::{Change, FromFile, Scratch};
 use super::{Checkpoint, Tell};
 use crate::arena::builder::ArenaBuilder;
-use crate::arena::file::{ArenaFile, replace};
+use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
 use crate::arena::manifest::TensorEntry;
+use crate::arena::save::replace;
 use crate::error::checkpoint::CheckpointError;
 use crate::tensor::kind::TensorKind;
 

@@ -50,6 +50,40 @@ pub enum ArenaError {
     /// The bytes are not a burnpack container, or not one with the manifest of an arena.
     #[error("not an arena: {0}")]
     NotAnArena(String),
+    /// The arena is a variant, and was opened without the arena that it borrows from.
+    #[error(
+        "{variant} is a variant: it stores what differs from its base, arena {base}; open the base, and then the \
+         variant with `Arena::open_variant`, or `--base FILE` of `rzc`; `Arena::save` of the opened variant writes a \
+         file that needs no base"
+    )]
+    NeedsBase {
+        /// The file of the variant, or its id.
+        variant: String,
+        /// The id of the base, or the ids of several.
+        base: String,
+    },
+    /// The arena is a variant of another base than the given one.
+    #[error(
+        "{variant} is a variant of arena {expected}, and the given base is arena {found}; open the file of arena \
+         {expected}, or make the variant again from arena {found} with `Arena::variant` or `rzc variant`"
+    )]
+    OtherBase {
+        /// The file of the variant, or its id.
+        variant: String,
+        /// The id of the base that it names.
+        expected: String,
+        /// The id of the arena that was given.
+        found: String,
+    },
+    /// The arena cannot be saved as a variant, since it borrows weights from a file that is not an arena.
+    #[error(
+        "the arena cannot be saved as a variant: it borrows weights from {file}, which has no checksums; write a whole \
+         file with `Arena::save`, or make the base from a packed checkpoint (`rzc pack`) in sealed memory"
+    )]
+    BorrowsFile {
+        /// The file.
+        file: String,
+    },
     /// The manifest has another format version.
     #[error("the arena's format is {found}, and this build reads {expected}; share the pipeline again with this build")]
     Format {

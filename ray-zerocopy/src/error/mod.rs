@@ -12,6 +12,7 @@ pub(crate) mod device;
 pub(crate) mod graph;
 pub(crate) mod holder;
 pub(crate) mod load;
+pub(crate) mod lora;
 #[cfg(feature = "ray")]
 pub(crate) mod ray;
 pub(crate) mod report;
@@ -35,6 +36,7 @@ pub use self::ticket::TicketError;
 
 use self::call::CallError;
 use self::graph::{GraphError, ReplayError};
+use self::lora::LoraError;
 use self::script::ScriptError;
 use self::trace::TraceError;
 use self::value::ValueError;
@@ -70,6 +72,9 @@ pub enum Error {
     /// An arena could not be built or opened, or is not valid.
     #[error(transparent)]
     Arena(#[from] ArenaError),
+    /// A LoRA adapter could not be read, added or chosen.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
     /// A checkpoint could not be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

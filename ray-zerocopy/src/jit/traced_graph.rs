@@ -38,10 +38,7 @@ impl TracedGraph {
     pub(super) fn new(mut code: GraphCode, weights: &Arena) -> Result<Self, ArenaError> {
         let mut builder = ArenaBuilder::new(PIPELINE);
         // Weights in an object store have no file descriptor to share, so they are copied.
-        let beside = match weights.fd() {
-            Some(_) => Some(builder.beside(weights)?),
-            None => None,
-        };
+        let is_lent = weights.fd().is_some();
         let mut used: Vec<&str> = Vec::new();
         for constant in &code.constants {
             if let Source::Entry(path) = &constant.source {
@@ -54,9 +51,10 @@ impl TracedGraph {
             if used.binary_search(&entry.path.as_str()).is_err() {
                 continue;
             }
-            match beside {
-                Some(first) => builder.borrow(entry.clone(), weights, first),
-                None => builder.bytes(entry.clone(), weights.slice(entry.blob))?,
+            if is_lent {
+                builder.borrow(entry.clone(), weights)?;
+            } else {
+                builder.bytes(entry.clone(), weights.slice(entry.blob))?;
             }
         }
         for (at, constant) in code.constants.iter_mut().enumerate() {

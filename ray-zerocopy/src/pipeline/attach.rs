@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
@@ -13,6 +14,7 @@ use super::path::Path;
 use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
 use crate::error::load::LoadError;
+use crate::os::sync::Mutex;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::host;
 use crate::tensor::kind::Kind;
@@ -42,6 +44,8 @@ pub struct Attacher {
     /// Bytes that were uploaded since the last wait for the device.
     uploading: u64,
     decoding: Duration,
+    /// The ids of matrices whose stored tensor is the transpose of the one that the module computes with.
+    transposed: Arc<Mutex<HashSet<u64>>>,
     /// The first error, kept here since burn's mapper cannot fail.
     error: Option<LoadError>,
 }
@@ -71,6 +75,7 @@ impl Attacher {
             uploaded: HashSet::new(),
             uploading: 0,
             decoding: Duration::ZERO,
+            transposed: Arc::default(),
             error: None,
         };
         pipeline.attach(&mut attacher)?;
@@ -118,6 +123,12 @@ impl Attacher {
         self.tensors.left.fill(false);
         self.copies.clear();
         (self.arena.clone(), self.device.clone())
+    }
+
+    /// Returns the arena, the ids of matrices that are stored transposed, and the device, for a field that
+    /// changes how the layers of the pipeline compute. The set is complete when all is attached.
+    pub(crate) fn target(&self) -> (Arena, Arc<Mutex<HashSet<u64>>>, Device) {
+        (self.arena.clone(), Arc::clone(&self.transposed), self.device.clone())
     }
 
     /// Records the tensors that such a pipeline could not borrow.
@@ -258,6 +269,9 @@ impl Attacher {
                 ),
             });
             return loaded;
+        }
+        if D == 2 && found.to_vec() != entry.shape {
+            self.transposed.lock().insert(id.val());
         }
         if let Err(error) = self.note(entry, &loaded.base()) {
             self.error = Some(error);

@@ -138,6 +138,11 @@ impl Collector {
         self.items.truncate(mark);
     }
 
+    /// The path of the value that the walk is in.
+    pub(crate) fn path(&self) -> String {
+        self.path.as_str().to_owned()
+    }
+
     fn push(&mut self, what: What) {
         self.items.push(Item { path: self.path.as_str().to_owned(), what });
     }

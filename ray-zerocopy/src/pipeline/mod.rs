@@ -18,6 +18,7 @@ pub(crate) mod rebuild;
 pub(crate) mod share;
 pub(crate) mod share_from;
 pub(crate) mod summary;
+mod variant;
 pub(crate) mod walk;
 
 use self::attach::Attacher;

@@ -45,10 +45,13 @@ use crate::arena::manifest::TensorEntry;
 /// # Ok::<(), ray_zerocopy::Error>(())
 /// ```
 pub fn share<P: Root>(pipeline: &P) -> Result<Arena, ShareError> {
+    share_into(pipeline, ArenaBuilder::new(&crate::error::type_name::<P>()))
+}
+
+/// Shares a pipeline with a builder.
+pub(super) fn share_into<P: Root>(pipeline: &P, mut builder: ArenaBuilder) -> Result<Arena, ShareError> {
     let items = Collector::run(pipeline, Depth::Values)?;
     rebuilt::<P>(&items)?;
-
-    let mut builder = ArenaBuilder::new(&crate::error::type_name::<P>());
     for item in items {
         match item.what {
             What::Tensor(tensor) => {

@@ -39,10 +39,19 @@ use crate::tensor::kind::TensorKind;
 ///
 /// There is an example at [`Checkpoint`].
 pub fn share_from<P: Root>(pipeline: &P, checkpoint: &Checkpoint) -> Result<Arena, ShareError> {
+    share_from_into(pipeline, checkpoint, ArenaBuilder::new(&crate::error::type_name::<P>()))
+}
+
+/// Shares the weights of a checkpoint with a builder.
+pub(super) fn share_from_into<P: Root>(
+    pipeline: &P,
+    checkpoint: &Checkpoint,
+    builder: ArenaBuilder,
+) -> Result<Arena, ShareError> {
     let items = Collector::run(pipeline, Depth::Outline)?;
     rebuilt::<P>(&items)?;
 
-    let mut sharing = Sharing::new::<P>(checkpoint)?;
+    let mut sharing = Sharing::new(checkpoint, builder)?;
     for item in items {
         match item.what {
             What::Tensor(tensor) => sharing.tensor(item.path, tensor)?,
@@ -66,11 +75,11 @@ struct Sharing<'a> {
 }
 
 impl<'a> Sharing<'a> {
-    fn new<P>(checkpoint: &'a Checkpoint) -> Result<Self, ShareError> {
+    fn new(checkpoint: &'a Checkpoint, builder: ArenaBuilder) -> Result<Self, ShareError> {
         Ok(Self {
             checkpoint,
             by_name: checkpoint.entries.iter().map(|entry| (entry.renamed.as_str(), entry)).collect(),
-            builder: ArenaBuilder::new(&crate::error::type_name::<P>()),
+            builder,
             fds: checkpoint.fds()?,
             borrowed: HashMap::new(),
             missing: Vec::new(),
@@ -171,7 +180,11 @@ impl<'a> Sharing<'a> {
             param: found.param.or(param),
             why: None,
         };
+        let source = Arc::new(FromFile::new(&found, &self.fds, dtype, change.clone(), &self.scratch));
         if let Some(promise) = self.checkpoint.placement.in_file {
+            if self.builder.tensor_of_base(&entry, &*source)? {
+                return Ok(());
+            }
             match self.why_not(&found, dtype, &change, &file.stamp.path) {
                 None => {
                     let file = self.file(found.file, promise)?;
@@ -181,8 +194,7 @@ impl<'a> Sharing<'a> {
                 Some(why) => entry.why = Some(why),
             }
         }
-        let source = FromFile::new(&found, &self.fds, dtype, change, &self.scratch);
-        Ok(self.builder.tensor(entry, Arc::new(source))?)
+        Ok(self.builder.tensor(entry, source)?)
     }
 
     /// Suggests an option if the shape is the transpose of the expected one.
@@ -229,7 +241,7 @@ impl<'a> Sharing<'a> {
         }
         let file = &self.checkpoint.files[number];
         let fd = file.fd.try_clone().map_err(|error| ArenaError::file(&file.stamp.path, error))?;
-        let added = self.builder.file(fd, file.stamp.clone(), promise);
+        let added = self.builder.file(fd, file.stamp.clone(), promise)?;
         self.borrowed.insert(number, added);
         Ok(added)
     }

@@ -47,6 +47,20 @@ impl Bare {
         Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
     }
 
+    /// The same task, with another share of the cluster's processors.
+    ///
+    /// # Errors
+    /// If Ray fails.
+    pub fn task_of(cluster: &Cluster, cpus: f64) -> Result<Self, RayError> {
+        let remote = cluster.ask("bare", |py| {
+            let options = PyDict::new(py);
+            options.set_item("num_cpus", cpus)?;
+            let task = Self::define(py, "nothing")?.call_method("options", (), Some(&options))?;
+            Ok(task.getattr("remote")?.unbind())
+        })?;
+        Ok(Self { cluster: Arc::clone(&cluster.0), remote, _actor: None })
+    }
+
     /// Creates an actor with a method that does nothing.
     ///
     /// # Errors
@@ -67,6 +81,17 @@ impl Bare {
         self.cluster.ask("bare", |py| {
             let reference = self.remote.bind(py).call0()?;
             py.import("ray")?.call_method1("get", (reference,)).map(drop)
+        })
+    }
+
+    /// Runs the task or the method several times at once, and waits for all results.
+    ///
+    /// # Errors
+    /// If Ray fails.
+    pub fn call_at_once(&self, calls: usize) -> Result<(), RayError> {
+        self.cluster.ask("bare", |py| {
+            let references = (0..calls).map(|_| self.remote.bind(py).call0()).collect::<PyResult<Vec<_>>>()?;
+            py.import("ray")?.call_method1("get", (references,)).map(drop)
         })
     }
 }

@@ -42,7 +42,16 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         processes.push(row);
     }
     let pool = engine.pool().filter(|pool| pool.min < pool.max);
-    Ok(Report { arena: arena.size_bytes(), processes, hidden, batches: Vec::new(), pool, generations: Vec::new() })
+    let bases = arena.bases().collect();
+    Ok(Report {
+        arena: arena.size_bytes(),
+        bases,
+        processes,
+        hidden,
+        batches: Vec::new(),
+        pool,
+        generations: Vec::new(),
+    })
 }
 
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the
@@ -79,8 +88,10 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
+    let bases = arena.bases().collect();
     Ok(Report {
         arena: arena.size_bytes(),
+        bases,
         processes,
         hidden,
         batches: Vec::new(),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::generation::GenerationReport;
+use crate::arena::manifest::ArenaId;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::call::batch::stats::BatchReport;
 use crate::engine::queue::report::PoolReport;
@@ -63,6 +64,10 @@ impl ProcessReport {
 pub struct Report {
     /// The size of the arena in bytes.
     pub arena: u64,
+    /// The arenas that this one borrows from, and the bytes that it borrows from each. They are part of
+    /// `arena`, and of `shared` of a process, once.
+    #[serde(default)]
+    pub bases: Vec<(ArenaId, u64)>,
     /// The owner first, then the running workers.
     pub processes: Vec<ProcessReport>,
     /// The number of processes that may map the arena but could not be inspected: those of other
@@ -120,6 +125,9 @@ impl fmt::Display for Report {
             count => format!("{count} processes"),
         };
         writeln!(f, "one copy of the weights: {} MiB, mapped by {count}", mib(self.arena))?;
+        for (id, bytes) in &self.bases {
+            writeln!(f, "of these, {} MiB are borrowed from arena {id}", mib(*bytes))?;
+        }
         // Two further columns if a memory policy was requested.
         let asked = self.processes.iter().any(|process| process.memory.is_asked());
         let columns = if asked { 9 } else { 7 };
@@ -180,6 +188,7 @@ fn line(f: &mut fmt::Formatter<'_>, cells: &[String], widths: &[usize]) -> fmt::
 mod tests {
     use super::ProcessReport;
     use super::Report;
+    use crate::arena::manifest::ArenaId;
     use crate::arena::memory::status::MemoryStatus;
 
     #[test]
@@ -200,6 +209,7 @@ mod tests {
         };
         let report = Report {
             arena: 4 << 20,
+            bases: vec![(ArenaId([0xab; 32]), 3 << 20)],
             processes: vec![row("owner", 0, 0), row("worker 0", 4 << 20, 2 << 20), row("worker 1", 4 << 20, 2 << 20)],
             hidden: 3,
             batches: Vec::new(),
@@ -208,6 +218,7 @@ mod tests {
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();
+        assert!(text.contains("\nof these, 3.0 MiB are borrowed from arena abababababab\n"), "{text}");
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
         assert!(text.contains("sum                        3.0  7.0    4.0     0.0"), "{text}");
         assert!(text.ends_with("processes that this user may not inspect: 3"), "{text}");

@@ -19,6 +19,11 @@ pub(crate) trait BlobSource: Send + Sync {
         None
     }
 
+    /// The checksum that the bytes must have, in hexadecimal, if it is known.
+    fn checksum(&self) -> Option<&str> {
+        None
+    }
+
     /// A few bytes that are the same for equal tensors, and most often differ for other tensors.
     fn sample(&self) -> Result<Vec<u8>, String>;
 }

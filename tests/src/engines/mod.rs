@@ -97,6 +97,7 @@ macro_rules! engine_conforms {
                 streams::closing_workers_finish_their_streams
                 bulk::each_of_many_calls_has_its_own_result bulk::results_of_all_sizes_arrive
                 bulk::order_is_kept_while_calls_are_cancelled bulk::many_calls_of_one_actor_keep_their_order bulk::slow_call_does_not_hold_the_others
+                bulk::cancelled_calls_behind_a_slow_one_never_run bulk::deadlines_behind_a_slow_call_are_kept
                 bulk::death_costs_only_the_call_that_ran bulk::death_of_an_actor_costs_only_the_call_that_ran
                 lifecycle::actor_is_prewarmed_before_its_first_call lifecycle::worker_of_tasks_is_prewarmed
                 lifecycle::panic_of_a_prewarm_function_is_a_load_error lifecycle::draining_runs_what_is_queued
@@ -110,13 +111,12 @@ macro_rules! engine_conforms {
     };
     (elastic $module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{bulk, elastic, lifecycle, swap, swap_faults};
+use $crate::engines::{elastic, lifecycle, swap, swap_faults};
 
             $crate::engine_conforms!(@tests $engine;
                 elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
                 elastic::lone_calls_do_not_grow_a_pool elastic::shrinking_loses_no_call
                 elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
-                bulk::cancelled_calls_behind_a_slow_one_never_run bulk::deadlines_behind_a_slow_call_are_kept
                 elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
                 swap::swap_under_load_loses_and_mixes_nothing swap::calls_under_way_keep_their_weights
                 swap::other_pipelines_are_refused swap::corrupt_arena_is_refused

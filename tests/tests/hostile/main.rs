@@ -15,6 +15,7 @@ mod pack;
 mod pickles;
 mod seeds;
 mod torch;
+mod variants;
 
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
@@ -45,9 +46,10 @@ struct Case {
 type Open = fn(&Path, &[u8]) -> Result<(), String>;
 
 /// The folders, their cases, and the function that opens their files.
-fn folders() -> [(&'static str, Vec<Case>, Open); 3] {
+fn folders() -> [(&'static str, Vec<Case>, Open); 4] {
     [
         ("arena", arenas::cases(), |_, bytes| open(bytes).map_err(|error| error.to_string())),
+        ("variant", variants::cases(), |path, _| variants::open(path)),
         ("message", messages::cases(), |_, bytes| fuzz::message(bytes)),
         ("checkpoint", [checkpoints::cases(), pickles::cases()].into_iter().flatten().collect(), |path, _| {
             match Checkpoint::open(path) {
@@ -170,6 +172,22 @@ fn refused_arena_is_refused_as_a_file_too() {
         // either.
         let (_, cost) = asked_for(|| Checkpoint::open(&path));
         assert!(cost < allowed(case.bytes.len()), "{} as a checkpoint: {cost} bytes were asked for", case.file);
+    }
+}
+
+/// The variant that the cases spoil is valid, and is refused without its base.
+#[test]
+fn valid_variant_is_opened_with_its_base_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("variant.bpk");
+    std::fs::write(&path, variants::valid().bytes()).unwrap();
+    let opened = Arena::open_variant(&path, &variants::base()).unwrap();
+    opened.verify().unwrap();
+    assert_eq!(opened.bases().collect::<Vec<_>>(), [(variants::base().id(), 24)]);
+    assert!(matches!(open(&variants::valid().bytes()), Err(ArenaError::NeedsBase { .. })));
+    // A variant that is refused with its base is refused without it, too.
+    for case in variants::cases() {
+        assert!(open(&case.bytes).is_err(), "{}", case.file);
     }
 }
 

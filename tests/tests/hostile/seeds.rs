@@ -12,6 +12,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut seeds = vec![
         ("arena", "valid".to_owned(), Draft::valid().bytes()),
         ("manifest", "valid".to_owned(), manifest().into_bytes()),
+        ("variant", "valid".to_owned(), ray_zerocopy::__private::fuzz::variant_seed().unwrap().into_bytes()),
         ("checkpoint", "valid-safetensors".to_owned(), checkpoints::good()),
         ("checkpoint", "valid-arena".to_owned(), Draft::valid().bytes()),
     ];

@@ -14,19 +14,19 @@ use crate::Args;
 
 /// A pipeline whose method does almost nothing.
 #[derive(Pipeline)]
-struct Model {
+pub struct Model {
     #[pipeline(config)]
     config: ModelConfig,
     layers: Vec<Linear>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
-struct ModelConfig {
-    layers: usize,
+pub struct ModelConfig {
+    pub layers: usize,
 }
 
 impl ModelConfig {
-    fn init(&self, device: &Device) -> Model {
+    pub fn init(&self, device: &Device) -> Model {
         let layers = (0..self.layers).map(|_| LinearConfig::new(8, 8).init(device)).collect();
         Model { config: self.clone(), layers }
     }

@@ -1,6 +1,7 @@
 //! Measures pipelines on Ray: calls compared with Ray's own, and memory compared with the size of
 //! the model.
 
+mod bulk;
 mod calls;
 mod memory;
 
@@ -26,6 +27,9 @@ struct Args {
     /// Calls of each kind in a round
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     calls: u32,
+    /// Calls that are under way together
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    under_way: u16,
     /// Size of the model that actors share, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     mib: u32,
@@ -42,6 +46,7 @@ struct Args {
 #[serde(tag = "measure", rename_all = "snake_case")]
 enum Row {
     Call(calls::Row),
+    Bulk(bulk::Row),
     Memory(memory::Row),
 }
 
@@ -53,19 +58,23 @@ fn main() -> Result<()> {
         args.workers = vec![1, 2];
     }
     let run = Run::begin("ray", args.common);
-    let progress = Progress::new(usize::from(args.rounds) + args.workers.len() + 1);
+    let progress = Progress::new(2 * usize::from(args.rounds) + args.workers.len() + 1);
     progress.step("starting a cluster");
     let store = (2 * u64::from(args.mib) + 256) << 20;
     let cluster = Cluster::local().cpus(16).object_store(store).quiet().start()?;
     let calls = calls::measure(&cluster, &args, &progress)?;
+    let bulk = bulk::measure(&cluster, &args, &progress)?;
     let memory = memory::measure(&cluster, &args, &progress)?;
     drop(progress);
     cluster.shut_down()?;
 
-    let tables: [Table; 2] = [calls::table(&calls), memory::table(&memory)];
-    let targets: Vec<Target> = calls::targets(&calls).chain(memory::targets(&memory)).collect();
-    let rows: Vec<_> = calls.into_iter().map(Row::Call).chain(memory.into_iter().map(Row::Memory)).collect();
+    let tables: [Table; 3] = [calls::table(&calls), bulk::table(&bulk), memory::table(&memory)];
+    let targets = calls::targets(&calls).chain(bulk::targets(&bulk)).chain(memory::targets(&memory));
+    let targets: Vec<Target> = targets.collect();
+    let rows = calls.into_iter().map(Row::Call).chain(bulk.into_iter().map(Row::Bulk));
+    let rows: Vec<_> = rows.chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; `x` in units of Ray's own task, or of its own call of an actor: median and quartiles of the rounds.\n\
+                 Calls under way together: time of all of them, from the first submission to the last result, by their number.\n\
                  Memory in MiB: PSS of all actors without the store, and the model in the store; Anonymous of the largest actor.";
     run.finish(&args, &rows, &targets, &tables, notes)
 }

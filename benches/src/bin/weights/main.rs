@@ -1,8 +1,10 @@
-//! Measures the life of weights: programs that find one arena, and files that are sealed.
+//! Measures the life of weights: programs that find one arena, files that are sealed, and adapters of one
+//! base.
 
 mod found;
 mod sealing;
 mod swaps;
+mod variants;
 
 use std::path::PathBuf;
 
@@ -17,8 +19,9 @@ use serde::Serialize;
 /// First, programs that do not know each other open one file at once: one of them makes the arena, and
 /// the others get it. Their PSS is taken when each of them has read all weights. Then the program that
 /// made it is killed, and another one comes. Then a larger file is sealed, in turns with `cat`: once
-/// with the file on the disk, and once with the file in the page cache. At last, a pool of processes and
-/// one of threads serve calls from 4 threads, and move to other weights again and again.
+/// with the file on the disk, and once with the file in the page cache. Then a pool of processes and
+/// one of threads serve calls from 4 threads, and move to other weights again and again. Last, workers on
+/// one base get LoRA adapters, and use another one for each call.
 #[derive(Parser, Serialize)]
 #[command(name = "weights", after_help = "cargo run --release -p benches --bin weights -- --rounds 5 --json")]
 struct Args {
@@ -28,6 +31,9 @@ struct Args {
     /// Number of programs
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(2..))]
     programs: u8,
+    /// Number of LoRA adapters
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(2..))]
+    adapters: u8,
     /// Size of the file that is sealed, in MiB
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     seal_mib: u32,
@@ -41,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Parts to measure
-    #[arg(long, value_delimiter = ',', default_values_t = [Part::Found, Part::Sealing, Part::Swaps])]
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Found, Part::Sealing, Part::Swaps, Part::Variants])]
     parts: Vec<Part>,
     #[command(flatten)]
     #[serde(skip)]
@@ -70,6 +76,8 @@ enum Part {
     Sealing,
     /// Swaps under load.
     Swaps,
+    /// LoRA adapters of one base.
+    Variants,
 }
 
 impl std::fmt::Display for Part {
@@ -78,6 +86,7 @@ impl std::fmt::Display for Part {
             Self::Found => "found",
             Self::Sealing => "sealing",
             Self::Swaps => "swaps",
+            Self::Variants => "variants",
         })
     }
 }
@@ -89,6 +98,7 @@ enum Row {
     Found(found::Row),
     Sealing(sealing::Row),
     Swaps(swaps::Row),
+    Variants(variants::Row),
 }
 
 /// Number of tensors of the models.
@@ -100,6 +110,7 @@ fn main() -> Result<()> {
     if let (Some(role), Some(file)) = (&args.role, &args.file) {
         let model = args.model.as_deref().map(serde_json::from_str::<ModelConfig>).transpose()?;
         return match model {
+            Some(_) if role == "write-adapters" => variants::write(args.mib, args.adapters.into(), file),
             Some(model) if role == "write" => sealing::write(model, file),
             Some(model) => found::run(role, model, file),
             None => sealing::seal(file),
@@ -108,9 +119,10 @@ fn main() -> Result<()> {
     if args.common.quick {
         (args.mib, args.seal_mib, args.programs, args.rounds) = (args.mib.min(32), args.seal_mib.min(32), 3, 1);
         (args.swap_mib, args.swaps) = (args.swap_mib.min(16), args.swaps.min(4));
+        args.adapters = 3;
     }
     let run = Run::begin("weights", args.common);
-    let progress = Progress::new(args.parts.len() * (1 + usize::from(args.rounds)));
+    let progress = Progress::new(args.parts.len() * (2 + usize::from(args.rounds)));
     let (mut rows, mut targets, mut tables) = (Vec::new(), Vec::new(), Vec::new());
     if args.parts.contains(&Part::Found) {
         let row = found::measure(&args, &progress)?;
@@ -129,6 +141,12 @@ fn main() -> Result<()> {
         targets.extend(swaps::targets(&measured));
         tables.push(swaps::table(&measured));
         rows.extend(measured.into_iter().map(Row::Swaps));
+    }
+    if args.parts.contains(&Part::Variants) {
+        let row = variants::measure(&args, &progress)?;
+        targets.extend(variants::targets(&row));
+        tables.push(variants::table(&row));
+        rows.push(Row::Variants(row));
     }
     drop(progress);
     let notes = "Medians of all rounds, ratios of the same round with quartiles. PSS: the sum over all programs, maximum of all \

@@ -5,26 +5,19 @@
 //!
 //! - Only a worker that becomes free while calls wait gets one, and not more than its share of what
 //!   waits. So a lone call, and a call that finds an idle worker, are sent alone.
-//! - Only calls that a worker finishes quickly are bundled: as many as fit into [`BUDGET`], by the time
+//! - Only calls that a worker finishes quickly are bundled: as many as have [room](BundleRoom), by the time
 //!   that its last calls have taken.
 //! - The owner can take back the calls that the worker has not begun. It does so when a call takes longer
 //!   than expected, so the others do not wait behind it while another worker is free.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::bundle_size::{BundleRoom, CallTime};
 use super::job::{Job, QueuedCall};
 use super::scheduler::{Assignment, PoolWorker, Scheduler};
 use crate::os::sync::now;
-
-/// Time that a worker should need for a bundle.
-const BUDGET: Duration = Duration::from_micros(500);
-/// Number of calls in a bundle.
-const MAX_CALLS: usize = 64;
-/// Bytes of the arguments of all calls, and of one. Larger messages gain nothing.
-const MAX_BYTES: usize = 32 * 1024;
-const MAX_CALL_BYTES: usize = 4 * 1024;
 
 /// Calls that a worker runs one after the other.
 pub(in crate::engine) struct Bundle<C> {
@@ -139,8 +132,7 @@ pub(in crate::engine) struct PutBack<C: QueuedCall, W> {
 pub(super) struct Pace {
     /// When the current job was assigned, and its number of calls.
     current: Option<(Instant, u32)>,
-    /// Time per call. A longer time counts at once, a shorter one by half.
-    per_call: Option<Duration>,
+    pub(super) per_call: CallTime,
 }
 
 impl Pace {
@@ -158,14 +150,7 @@ impl Pace {
     /// Records that the worker is free.
     pub(super) fn end(&mut self, now: Instant) {
         let Some((since, calls)) = self.current.take() else { return };
-        let taken = now.saturating_duration_since(since) / calls.max(1);
-        self.per_call = Some(self.per_call.map_or(taken, |before| taken.max((before + taken) / 2)));
-    }
-
-    /// Number of calls that fit into the budget.
-    pub(super) fn fitting(&self) -> usize {
-        let fitting = |taken: Duration| BUDGET.as_nanos() / taken.as_nanos().max(1);
-        self.per_call.map_or(1, |taken| usize::try_from(fitting(taken)).unwrap_or(usize::MAX).max(1))
+        self.per_call.record(now.saturating_duration_since(since) / calls.max(1));
     }
 }
 
@@ -186,26 +171,17 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         }
         let now = now();
         slot.pace.end(now);
-        let most = share.min(MAX_CALLS).min(slot.pace.fitting());
-        let key = first.program_key();
-        let size = |call: &C| call.bundled_size().filter(|size| *size <= MAX_CALL_BYTES);
-        let bytes_of_first = size(&first).filter(|_| slot.loaded.contains_key(&key));
+        let (key, per_call) = (first.program_key(), slot.pace.per_call);
+        let mut room = BundleRoom::new(share);
+        let mut fits = |call: &C| call.bundled_size().is_some_and(|bytes| room.take(bytes, per_call));
+        let is_first_of_several = slot.loaded.contains_key(&key) && fits(&first);
         let mut calls = vec![first];
-        if let Some(mut bytes) = bytes_of_first {
-            let mut fits = |call: &C| match size(call) {
-                Some(size) if call.program_key() == key && bytes + size <= MAX_BYTES => {
-                    bytes += size;
-                    true
-                }
-                _ => false,
-            };
-            while calls.len() < most
-                && let Some(mut call) = queue.pop_front_if(|call| fits(call))
-            {
-                *call.attempts().made += 1;
-                slot.deadline = slot.deadline.into_iter().chain(call.deadline()).min();
-                calls.push(call);
-            }
+        while is_first_of_several
+            && let Some(mut call) = queue.pop_front_if(|call| call.program_key() == key && fits(call))
+        {
+            *call.attempts().made += 1;
+            slot.deadline = slot.deadline.into_iter().chain(call.deadline()).min();
+            calls.push(call);
         }
         slot.pace.begin(now, calls.len());
         match calls.len() {

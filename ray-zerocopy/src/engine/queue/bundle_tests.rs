@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bundle::{Bundle, Pace};
+use super::bundle_size::BundleRoom;
 use super::job::Job;
 use super::scheduler::{Assignment, Scheduler};
 use super::test_call::{TestCall, TestConn};
@@ -115,18 +116,18 @@ fn impossible_progress_is_limited() {
 }
 
 #[test]
-fn slow_calls_are_not_bundled() {
+fn time_is_divided_among_calls() {
     let mut pace = Pace::default();
-    let mut now = Instant::now();
+    let now = Instant::now();
     let mut job = |calls: usize, taken: Duration| {
         pace.begin(now, calls);
-        now += taken;
-        pace.end(now);
-        pace.fitting()
+        pace.end(now + taken);
+        let mut room = BundleRoom::new(usize::MAX);
+        std::iter::from_fn(|| room.take(1, pace.per_call).then_some(())).count()
     };
-    assert_eq!(job(1, Duration::from_secs(1)), 1);
-    assert_eq!(job(1, Duration::from_micros(10)), 1, "the slow one still counts");
+    assert_eq!(job(1, Duration::from_secs(1)), 0);
+    assert_eq!(job(1, Duration::from_micros(10)), 0, "the slow one still counts");
     let fitting = (0..30).map(|_| job(4, Duration::from_micros(40))).last().unwrap();
     assert!((45..=50).contains(&fitting), "{fitting}");
-    assert_eq!(job(4, Duration::from_millis(4)), 1);
+    assert_eq!(job(4, Duration::from_millis(4)), 0);
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `call_queue` | the scheduler, its lock, and the entry of calls |
 //! | `scheduler`, `worker_slot` | the queue, the idle workers, and the assignment of calls to them, as plain data |
-//! | `bundle` | small calls that are sent to a worker together |
+//! | `bundle`, `bundle_size` | small calls that are sent to a worker together, and how many |
 //! | `elastic`, `report` | growing and shrinking, and what a report says of it |
 //! | `restart` | replaces the processes of workers one after the other |
 //! | `job` | the work of a worker, and what the scheduler reads of a call |
@@ -12,6 +12,7 @@
 //! | `failures` | answers of calls that do not run |
 
 pub(in crate::engine) mod bundle;
+pub(crate) mod bundle_size;
 pub(in crate::engine) mod call_queue;
 pub(in crate::engine) mod deadlines;
 pub(in crate::engine) mod elastic;

@@ -103,6 +103,9 @@ pub(crate) fn payload(reply: Reply, payload: Incoming, what: &str) -> Result<Inc
         Answer::OtherBinary => Err(RayError::OtherBinary { worker }),
         Answer::Missing => Err(RayError::Other { what, cause: "the worker has not loaded the pipeline".to_owned() }),
         Answer::NotLoaded(error) => Err(RayError::Other { what, cause: error.to_string() }),
+        Answer::Bundle(_) | Answer::Skipped => {
+            Err(RayError::Wire { what: format!("the result of `{what}`"), reason: "it is that of a bundle".to_owned() })
+        }
     }
 }
 
@@ -170,7 +173,7 @@ impl Cluster {
         let what = std::any::type_name::<T>();
         let wire = |reason| RayError::Wire { what: format!("a `{what}`"), reason };
         let payload: Outgoing = trampoline::encode(value).map_err(wire)?;
-        let reply = Reply { from: Origin::here(), attached: None, answer: Answer::Done };
+        let reply = Reply { from: Origin::here(), attached: None, answer: Answer::Done, took: None };
         let message = EncodedMessage::new(&reply, payload)?;
         let reference =
             self.ask(what, |py| Ok(py.import("ray")?.call_method1("put", (message.object(py)?,))?.unbind()))?;

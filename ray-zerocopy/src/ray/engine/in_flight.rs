@@ -1,11 +1,13 @@
 //! A call that has been submitted to Ray. The first of its result and its deadline completes it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
+use super::sent_bundle::SentBundle;
 use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::call::items::Items;
@@ -13,6 +15,7 @@ use crate::engine::message::Incoming;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
+use crate::ray::api::cluster::Cluster;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::{Answer, Reply};
 
@@ -27,20 +30,36 @@ struct Inner {
     call: Mutex<Option<(Call, OnEnd)>>,
     /// Calls of one engine are numbered in the order in which they were made.
     number: u64,
-    /// Ray's reference of the result.
-    reference: Mutex<Option<Py<PyAny>>>,
+    sent: Mutex<Sent>,
     pub(super) method: &'static str,
+    program_key: u64,
     pub(super) deadline: Option<(Instant, Duration)>,
     /// Whether a worker that goes on with the call after it was cancelled is killed.
     has_grace: bool,
     payload: Payload,
+    /// Size of its arguments in bytes, if it may be sent together with other calls.
+    bundled_size: Option<usize>,
     /// Where its items go, if it returns a stream.
     items: Option<Arc<Items>>,
     /// Index of the actor that runs it, or `usize::MAX`.
     actor: AtomicUsize,
+    /// Number of attempts that were lost with a bundle.
+    lost: AtomicU32,
     /// Whether Ray has a result. The call may be completed before.
     has_result: AtomicBool,
 }
+
+/// How a call was sent to Ray.
+enum Sent {
+    Not,
+    /// Alone. Contains Ray's reference of the result.
+    Alone(Py<PyAny>),
+    /// As the call of a bundle with this number.
+    Bundled(Arc<SentBundle>, usize),
+}
+
+/// The reply to a call, or the error of Ray.
+pub(super) type RayResult = Result<(Reply, Incoming), RayError>;
 
 /// Outcome of a call, for the engine.
 pub(super) enum Completion {
@@ -58,18 +77,23 @@ impl InFlightCall {
     pub(super) fn new(mut call: Call, number: u64, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
         let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
-        let items = call.reply.items().cloned();
+        let (items, program_key) = (call.reply.items().cloned(), call.program.key);
+        let is_lone = items.is_some() || deadline.is_some() || has_grace || call.is_batch();
+        let bundled_size = (!is_lone).then(|| payload.len());
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
             call,
             number,
-            reference: Mutex::new(None),
+            sent: Mutex::new(Sent::Not),
             method,
+            program_key,
             deadline,
             has_grace,
             payload,
+            bundled_size,
             items,
             actor: AtomicUsize::new(usize::MAX),
+            lost: AtomicU32::new(0),
             has_result: AtomicBool::new(false),
         }))
     }
@@ -87,6 +111,21 @@ impl InFlightCall {
         self.0.method
     }
 
+    pub(super) fn program_key(&self) -> u64 {
+        self.0.program_key
+    }
+
+    /// Number of attempts that are left, or 0 if it is completed.
+    pub(super) fn attempts_left(&self) -> u32 {
+        self.with(|call| call.allowed).unwrap_or(0).saturating_sub(self.0.lost.load(Ordering::Acquire))
+    }
+
+    /// Records that the worker has died that ran the bundle of the call. It will be sent again.
+    pub(super) fn lost_with_bundle(&self) {
+        self.0.lost.fetch_add(1, Ordering::AcqRel);
+        self.returned();
+    }
+
     pub(super) fn deadline(&self) -> Option<(Instant, Duration)> {
         self.0.deadline
     }
@@ -98,6 +137,12 @@ impl InFlightCall {
 
     pub(super) fn payload(&self) -> &Payload {
         &self.0.payload
+    }
+
+    /// Size of its arguments in bytes, if it may be sent together with other calls. Not if the actor that runs
+    /// it may be killed because of it, if it returns a stream, or if it is a batch.
+    pub(super) fn bundled_size(&self) -> Option<usize> {
+        self.0.bundled_size
     }
 
     /// Where its items go, if it returns a stream.
@@ -135,13 +180,47 @@ impl InFlightCall {
     }
 
     pub(super) fn sent(&self, reference: Py<PyAny>) {
-        *self.0.reference.lock() = Some(reference);
+        self.set_sent(Sent::Alone(reference));
+    }
+
+    /// Records that the call is sent as this call of a bundle.
+    pub(super) fn sent_in(&self, bundle: &Arc<SentBundle>, number: usize) {
+        self.set_sent(Sent::Bundled(Arc::clone(bundle), number));
+    }
+
+    /// Records that the worker has not run the call, and that it will be sent again.
+    pub(super) fn returned(&self) {
+        let sent = std::mem::replace(&mut *self.0.sent.lock(), Sent::Not);
+        drop(sent);
+    }
+
+    fn set_sent(&self, sent: Sent) {
+        let before = std::mem::replace(&mut *self.0.sent.lock(), sent);
+        drop(before);
         // It may have had the result that the worker lacks the pipeline.
         self.0.has_result.store(false, Ordering::Release);
     }
 
-    pub(super) fn reference(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.0.reference.lock().as_ref().map(|reference| reference.clone_ref(py))
+    /// Cancels the call in Ray. `force` kills the worker of a task.
+    pub(super) fn cancel(&self, cluster: &Cluster, force: bool) {
+        let bundled = match &*self.0.sent.lock() {
+            Sent::Bundled(bundle, number) => Some((Arc::clone(bundle), *number)),
+            Sent::Not | Sent::Alone(_) => None,
+        };
+        if let Some((bundle, number)) = bundled {
+            return bundle.cancel(cluster, number);
+        }
+        // An error means that it has ended, or that it runs in a compiled graph, which cannot be
+        // cancelled.
+        let _ = cluster.ask("cancel", |py| {
+            let reference = match &*self.0.sent.lock() {
+                Sent::Alone(reference) => reference.clone_ref(py),
+                Sent::Not | Sent::Bundled(..) => return Ok(()),
+            };
+            let arguments = PyDict::new(py);
+            arguments.set_item("force", force)?;
+            py.import("ray")?.call_method("cancel", (reference,), Some(&arguments)).map(drop)
+        });
     }
 
     /// Completes the call. Returns `false` if it was completed already.
@@ -164,12 +243,7 @@ impl InFlightCall {
     }
 
     /// Completes the call with a result of Ray.
-    pub(super) fn complete(
-        &self,
-        result: Result<(Reply, Incoming), RayError>,
-        registry: &WorkerRegistry,
-        at: Option<Worker>,
-    ) -> Completion {
+    pub(super) fn complete(&self, result: RayResult, registry: &WorkerRegistry, at: Option<Worker>) -> Completion {
         self.0.has_result.store(true, Ordering::Release);
         let method = self.0.method.to_owned();
         let (reply, payload) = match result {
@@ -188,6 +262,11 @@ impl InFlightCall {
             Answer::NotLoaded(error) => Err(CallError::Load { worker, error }),
             Answer::OtherBinary => {
                 Err(CallError::Ray { method, error: RayError::OtherBinary { worker: reply.from.to_string() } })
+            }
+            Answer::Skipped => Err(CallError::Cancelled { method }),
+            Answer::Bundle(_) => {
+                let (what, reason) = ("the reply of a call".to_owned(), "it is that of a bundle".to_owned());
+                Err(CallError::Ray { method, error: RayError::Wire { what, reason } })
             }
         };
         self.answer(result);

@@ -4,6 +4,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `in_flight` | a submitted call, which is completed once |
+//! | `bundling` | which calls are submitted together |
+//! | `sent_bundle` | calls that were submitted together |
 //! | `inline_wait` | a caller that reads its own reply |
 //! | `open_calls` | the calls that have no result yet, to find those that are cancelled |
 //! | `workers` | the workers that have replied |
@@ -18,10 +20,12 @@
 //! caches the pipeline.
 
 pub(crate) mod actors;
+pub(crate) mod bundling;
 pub(crate) mod compiled_graph;
 pub(crate) mod in_flight;
 pub(crate) mod inline_wait;
 pub(crate) mod open_calls;
+pub(crate) mod sent_bundle;
 pub(crate) mod streams;
 pub(crate) mod tasks;
 pub(crate) mod workers;

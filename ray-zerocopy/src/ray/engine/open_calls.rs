@@ -4,9 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pyo3::prelude::*;
-use pyo3::types::PyDict;
-
 use super::in_flight::InFlightCall;
 use crate::engine::timer::TimerThread;
 use crate::error::call::CallError;
@@ -44,7 +41,7 @@ impl OpenCalls {
         end_worker: impl Fn(&InFlightCall) + Clone + Send + 'static,
     ) {
         for (call, grace) in self.complete_cancelled() {
-            cancel(cluster, &call, false);
+            call.cancel(cluster, false);
             let Some(until) = grace.and_then(|grace| Instant::now().checked_add(grace)) else { continue };
             let end_worker = end_worker.clone();
             timer.run_at(until, move || {
@@ -68,18 +65,4 @@ impl OpenCalls {
         }
         cancelled
     }
-}
-
-/// Cancels a task or a call of an actor. `force` kills the worker of a task.
-pub(super) fn cancel(cluster: &Cluster, call: &InFlightCall, force: bool) {
-    // An error means that it has ended, or that it runs in a compiled graph, which cannot be
-    // cancelled.
-    let _ = cluster.ask("cancel", |py| {
-        let arguments = PyDict::new(py);
-        arguments.set_item("force", force)?;
-        match call.reference(py) {
-            Some(reference) => py.import("ray")?.call_method("cancel", (reference,), Some(&arguments)).map(drop),
-            None => Ok(()),
-        }
-    });
 }

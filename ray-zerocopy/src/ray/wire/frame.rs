@@ -32,7 +32,18 @@ pub(crate) struct Payload(Vec<bytes::Bytes>);
 impl Payload {
     /// Returns `true` if the payload is sent inside the message.
     pub(crate) fn is_small(&self) -> bool {
-        self.0.iter().map(bytes::Bytes::len).sum::<usize>() <= INLINE
+        self.len() <= INLINE
+    }
+
+    /// Size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(bytes::Bytes::len).sum()
+    }
+
+    /// Appends another payload. Returns its number of segments.
+    pub(crate) fn append(&mut self, other: &Self) -> usize {
+        self.0.extend_from_slice(&other.0);
+        other.0.len()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Protocol between a driver and Ray's workers.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bundle::{BundledAnswer, CallBundle};
 use super::fingerprint::Fingerprint;
 use crate::engine::program::Attached;
 use crate::engine::served::{MethodError, Prewarm};
@@ -39,6 +41,8 @@ pub(crate) enum Order {
     /// Runs a method of a pipeline, as a task, or on an actor that has loaded the pipeline. With
     /// `load`, the arena is sent as the first object.
     Call { program: ProgramId, handler: FnToken, load: Option<Load>, live: Vec<u64> },
+    /// Runs several methods of a pipeline, one after the other. Otherwise like `Call`.
+    Bundle { program: ProgramId, bundle: CallBundle, load: Option<Load>, live: Vec<u64> },
 }
 
 /// Parameters for loading a pipeline from its arena.
@@ -65,6 +69,8 @@ pub(crate) struct Reply {
     /// Report on the load, if the worker has just loaded the pipeline.
     pub attached: Option<Attached>,
     pub answer: Answer,
+    /// Time that the method has taken, if one was called.
+    pub took: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +80,10 @@ pub(crate) enum Answer {
     /// The message contains the result.
     Done,
     Failed(MethodError),
+    /// The worker has run a bundle. The message contains the results.
+    Bundle(Vec<BundledAnswer>),
+    /// The call of a bundle was cancelled before it began, and has not run.
+    Skipped,
     /// The worker has not loaded the pipeline, and did not get the arena.
     Missing,
     NotLoaded(LoadError),

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `module` | the Python module, and callbacks from Ray |
 //! | `serve` | executes requests |
+//! | `bundle` | several calls of an actor in one request |
 //! | `stream` | calls that return streams |
 //! | `cancellation` | whether Ray has cancelled the call that runs |
 
+mod bundle;
 mod cancellation;
 pub(crate) mod module;
 pub(crate) mod serve;

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::cancellation::{self, Task};
+use super::bundle::BundledCalls;
+use super::cancellation::{self, INTERVAL, Task};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::message::{Incoming, Outgoing};
@@ -46,6 +47,24 @@ pub(super) enum Outcome {
 pub(super) struct WorkerState {
     programs: HashMap<ProgramId, Loaded>,
     state: Option<Box<dyn Any>>,
+    /// Time that the last call or bundle has taken.
+    last_took: Duration,
+}
+
+/// What a reply says besides the answer.
+#[derive(Default)]
+pub(super) struct Report {
+    /// The report on the load, if a pipeline has just been loaded.
+    pub(super) attached: Option<Attached>,
+    /// Time that the method has taken.
+    pub(super) took: Option<Duration>,
+}
+
+impl Report {
+    /// Creates the reply of this process.
+    pub(super) fn reply(self, answer: Answer) -> Reply {
+        Reply { from: Origin::here(), attached: self.attached, answer, took: self.took }
+    }
 }
 
 struct Loaded {
@@ -154,7 +173,10 @@ pub(super) fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Resu
             | Order::Construct { by_reference: true, .. }
             | Order::Method { by_reference: true, .. }
     );
-    let with_arena = matches!(request.order, Order::Load { .. } | Order::Call { load: Some(_), .. });
+    let with_arena = matches!(
+        request.order,
+        Order::Load { .. } | Order::Call { load: Some(_), .. } | Order::Bundle { load: Some(_), .. }
+    );
     let mut arena = None;
     if with_arena && !rest.is_empty() {
         arena = Some(plasma::bytes(&rest.remove(0))?);
@@ -187,24 +209,17 @@ pub(super) fn answer(
 ) -> Result<EncodedMessage, RayError> {
     let (request, inputs) = inputs(head, rest)?;
     let whole = request.whole;
-    let reply = |attached, answer, payload| {
-        let reply = Reply { from: Origin::here(), attached, answer };
+    let reply = |report: Report, answer, payload| {
+        let reply = report.reply(answer);
         if whole { EncodedMessage::whole(&reply, payload) } else { EncodedMessage::new(&reply, payload) }
     };
     if let Some(refusal) = refusal(&request) {
-        return reply(None, refusal, Outgoing::default());
+        return reply(Report::default(), refusal, Outgoing::default());
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
-    let (attached, result) = run_on_thread(py, own, move |state| {
-        let mut attached = None;
-        let result = state.serve(order, inputs, &mut attached, None);
-        (attached, result)
-    })?;
-    match result {
-        Ok(payload) => reply(attached, Answer::Done, payload),
-        Err(answer) => reply(attached, answer, Outgoing::default()),
-    }
+    let (report, answer, payload) = run_on_thread(py, own, move |state| state.answer(order, inputs, None))?;
+    reply(report, answer, payload)
 }
 
 /// Constructs the state of an actor.
@@ -226,13 +241,11 @@ pub(super) fn construct_actor(
     }
     use_threads(request.threads);
     let (own, order) = (request.own, request.order);
-    let result = run_on_thread(py, own, move |state| state.serve(order, inputs, &mut None, None))?;
-    Ok(match result {
-        Ok(_) => Outcome::Constructed,
-        Err(Answer::Failed(MethodError::Panicked(message))) => {
-            Outcome::Refused(format!("the actor panicked: {message}"))
-        }
-        Err(other) => Outcome::Refused(format!("{other:?}")),
+    let result = run_on_thread(py, own, move |state| state.answer(order, inputs, None))?;
+    Ok(match result.1 {
+        Answer::Done => Outcome::Constructed,
+        Answer::Failed(MethodError::Panicked(message)) => Outcome::Refused(format!("the actor panicked: {message}")),
+        other => Outcome::Refused(format!("{other:?}")),
     })
 }
 
@@ -257,33 +270,52 @@ fn no_code(error: impl ToString) -> MethodError {
     MethodError::Wire { what: "the function".to_owned(), reason: error.to_string() }
 }
 
+fn done(payload: Outgoing) -> (Answer, Outgoing) {
+    (Answer::Done, payload)
+}
+
 /// Runs user code.
 fn run<T>(work: impl FnOnce() -> Result<T, MethodError>) -> Result<T, Answer> {
     panics::caught(work).unwrap_or_else(|panic| Err(MethodError::Panicked(panic))).map_err(Answer::Failed)
 }
 
 impl WorkerState {
-    /// Executes an order. The items of a method that returns a stream go to `items`.
-    pub(super) fn serve(
+    /// Executes an order, and returns the parts of its reply. The items of a method that returns a stream go to
+    /// `items`.
+    pub(super) fn answer(
         &mut self,
         order: Order,
         inputs: Inputs,
-        attached: &mut Option<Attached>,
         items: Option<ItemSink>,
-    ) -> Result<Outgoing, Answer> {
+    ) -> (Report, Answer, Outgoing) {
+        let mut report = Report::default();
+        let result = self.serve(order, inputs, &mut report, items);
+        let (answer, payload) = result.unwrap_or_else(|answer| (answer, Outgoing::default()));
+        (report, answer, payload)
+    }
+
+    fn serve(
+        &mut self,
+        order: Order,
+        inputs: Inputs,
+        report: &mut Report,
+        items: Option<ItemSink>,
+    ) -> Result<(Answer, Outgoing), Answer> {
         let Inputs { arguments, arena } = inputs;
         let job = |function: FnToken| arguments.clone().map(|arguments| Job { function, arguments });
         match order {
-            Order::Function { shim, function, .. } => run(|| shim.resolve::<Shim>().map_err(no_code)?(job(function)?)),
+            Order::Function { shim, function, .. } => {
+                run(|| shim.resolve::<Shim>().map_err(no_code)?(job(function)?)).map(done)
+            }
             Order::Construct { shim, function, .. } => {
                 let construct =
                     || shim.resolve::<fn(Job) -> Result<Box<dyn Any>, MethodError>>().map_err(no_code)?(job(function)?);
                 self.state = Some(run(construct)?);
-                Ok(Outgoing::default())
+                Ok(done(Outgoing::default()))
             }
             Order::Method { shim, function, .. } => {
                 let state = self.state.as_mut().ok_or_else(no_state)?;
-                run(|| shim.resolve::<MethodShim>().map_err(no_code)?(state, job(function)?))
+                run(|| shim.resolve::<MethodShim>().map_err(no_code)?(state, job(function)?)).map(done)
             }
             Order::Load { program, load } => {
                 let loaded = match self.programs.entry(program) {
@@ -293,23 +325,48 @@ impl WorkerState {
                         entry.insert(Loaded { served, report, used: Instant::now(), is_actor: true })
                     }
                 };
-                *attached = Some(loaded.report.clone());
-                Ok(Outgoing::default())
+                report.attached = Some(loaded.report.clone());
+                Ok(done(Outgoing::default()))
             }
             Order::Call { program, handler, load, live } => {
-                // Drops the driver's programs that it no longer uses, which releases their arenas.
-                self.programs
-                    .retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
-                if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
-                    let (served, report) = self::load(load, arena).map_err(Answer::NotLoaded)?;
-                    *attached = Some(report.clone());
-                    self.programs.insert(program, Loaded { served, report, used: Instant::now(), is_actor: false });
-                }
-                let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
-                loaded.used = Instant::now();
-                loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items).map_err(Answer::Failed)
+                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
+                let result = loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items);
+                self.last_took = loaded.used.elapsed();
+                report.took = Some(self.last_took);
+                result.map(done).map_err(Answer::Failed)
+            }
+            Order::Bundle { program, bundle, load, live } => {
+                let last_took = self.last_took;
+                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
+                // It waits behind one call of an actor, and for a worker of tasks as long as it takes.
+                let waited = if loaded.is_actor { last_took } else { INTERVAL };
+                let calls = BundledCalls::new(&program, &bundle, &arguments.map_err(Answer::Failed)?, waited)?;
+                let (answers, results) = calls.run(loaded.served.as_mut());
+                self.last_took = loaded.used.elapsed();
+                Ok((Answer::Bundle(answers), results))
             }
         }
+    }
+
+    /// Returns a program. Loads it first, if its arena was sent with the order. Drops those that the driver does not
+    /// use any more, which releases their arenas.
+    fn program(
+        &mut self,
+        program: &ProgramId,
+        load: Option<(Load, Option<bytes::Bytes>)>,
+        live: &[u64],
+        report: &mut Report,
+    ) -> Result<&mut Loaded, Answer> {
+        self.programs.retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
+        if let (Some((load, arena)), false) = (load, self.programs.contains_key(program)) {
+            let (served, attached) = self::load(load, arena).map_err(Answer::NotLoaded)?;
+            report.attached = Some(attached.clone());
+            let loaded = Loaded { served, report: attached, used: Instant::now(), is_actor: false };
+            self.programs.insert(*program, loaded);
+        }
+        let loaded = self.programs.get_mut(program).ok_or(Answer::Missing)?;
+        loaded.used = Instant::now();
+        Ok(loaded)
     }
 
     /// Drops pipelines that have been idle for a while.

@@ -10,20 +10,19 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::cancellation::{INTERVAL, Task};
-use super::serve;
+use super::serve::{self, Report};
 use crate::engine::message::Outgoing;
-use crate::engine::program::Attached;
 use crate::engine::served::ItemSink;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::ray::wire::frame::EncodedMessage;
-use crate::ray::wire::protocol::{Answer, Origin, Reply};
+use crate::ray::wire::protocol::Answer;
 
 /// What the method's thread hands over.
 enum Part {
     Item(Outgoing),
     /// The reply of the call, which comes last.
-    Last(Box<(Option<Attached>, Answer)>, Outgoing),
+    Last(Box<(Report, Answer)>, Outgoing),
 }
 
 /// Iterator over the objects of a streaming generator.
@@ -52,7 +51,9 @@ pub(super) fn start(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
     let items = Items { parts: Mutex::new(Some(receiver)), task: task.clone() };
     if let Some(refusal) = serve::refusal(&request) {
         // The channel has no buffer, so another thread hands the reply over.
-        std::thread::spawn(move || drop(parts.send(Part::Last(Box::new((None, refusal)), Outgoing::default()))));
+        std::thread::spawn(move || {
+            drop(parts.send(Part::Last(Box::new((Report::default(), refusal)), Outgoing::default())))
+        });
         return Ok(items);
     }
     serve::use_threads(request.threads);
@@ -62,12 +63,8 @@ pub(super) fn start(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
         let sink = parts.clone();
         // A generator that Ray has dropped takes no more items.
         let sink: ItemSink = Box::new(move |item| Ok(!task.is_cancelled() && sink.send(Part::Item(item)).is_ok()));
-        let mut attached = None;
-        let last = match state.serve(order, inputs, &mut attached, Some(sink)) {
-            Ok(payload) => Part::Last(Box::new((attached, Answer::Done)), payload),
-            Err(answer) => Part::Last(Box::new((attached, answer)), Outgoing::default()),
-        };
-        drop(parts.send(last));
+        let (report, answer, payload) = state.answer(order, inputs, Some(sink));
+        drop(parts.send(Part::Last(Box::new((report, answer)), payload)));
     };
     py.detach(|| serve::send_to_task_thread(Box::new(work)))?;
     Ok(items)
@@ -83,12 +80,11 @@ impl Items {
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let part = py.detach(|| self.next());
         let Some(part) = part else { return Ok(None) };
-        let (attached, answer, payload) = match part {
-            Part::Item(item) => (None, Answer::Item, item),
+        let (report, answer, payload) = match part {
+            Part::Item(item) => (Report::default(), Answer::Item, item),
             Part::Last(last, payload) => (last.0, last.1, payload),
         };
-        let reply = Reply { from: Origin::here(), attached, answer };
-        let message = EncodedMessage::new(&reply, payload);
+        let message = EncodedMessage::new(&report.reply(answer), payload);
         message.map_err(|error| PyRuntimeError::new_err(error.to_string()))?.object(py).map(Some)
     }
 }

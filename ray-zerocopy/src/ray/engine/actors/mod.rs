@@ -8,8 +8,14 @@
 //! | --- | --- |
 //! | `start` | starts actors, and makes them load the pipeline |
 //! | `slot` | one actor, and the calls that it has |
+//! | `choice` | which calls an actor gets next |
+//! | `dispatch` | sends calls to actors, and completes them |
+//! | `bundle` | the same for several small calls that are sent as one |
 //! | `recovery` | handles dead actors and expired deadlines |
 
+mod bundle;
+mod choice;
+mod dispatch;
 pub(crate) mod recovery;
 mod slot;
 pub(crate) mod start;
@@ -18,29 +24,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::PyErr;
 
-use self::slot::{MAX_CALLS, Slot, max_calls};
-use super::in_flight::{Completion, InFlightCall};
-use super::inline_wait::{LastUnread, UnreadReply};
+use self::slot::Slot;
+use super::bundling::MethodTimes;
+use super::in_flight::InFlightCall;
+use super::inline_wait::LastUnread;
 use super::open_calls::OpenCalls;
-use super::streams;
 use super::workers::WorkerRegistry;
-use super::{Admission, ClusterTarget, id_and_load};
+use super::{Admission, ClusterTarget};
 use crate::engine::Engine;
-use crate::engine::call::items::Items;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
 use crate::engine::settings::Settings;
 use crate::engine::timer::{TimerThread, is_own_thread};
 use crate::error::call::{CallError, Worker};
-use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
 use crate::ray::python::without_python;
-use crate::ray::wire::frame::EncodedMessage;
-use crate::ray::wire::protocol::{Order, Reply, Request};
 
 /// The actors of one pipeline. Dropping this ends them.
 pub(super) struct RayActors(Arc<Shared>);
@@ -66,6 +67,7 @@ struct State {
     slots: Vec<Slot>,
     /// Queued calls for any actor.
     waiting: VecDeque<InFlightCall>,
+    times: MethodTimes,
     open: usize,
     closed: bool,
     /// Whether queued calls are discarded.
@@ -77,168 +79,6 @@ fn has_shut_down() -> PyErr {
 }
 
 impl Shared {
-    fn request(&self, order: Order) -> Request {
-        Request {
-            binary: self.target.cluster.0.binary,
-            threads: self.target.options.threads(),
-            own: !self.target.options.has_compiled_graph() && !self.has_streams,
-            whole: false,
-            order,
-        }
-    }
-
-    /// The remote method `call` of an actor.
-    fn call(&self, py: Python<'_>, index: usize) -> PyResult<Py<PyAny>> {
-        let call = self.state.lock().slots.get(index).map(|slot| slot.call.clone_ref(py));
-        call.ok_or_else(has_shut_down)
-    }
-
-    /// The remote method `call_stream` of an actor.
-    fn call_stream(&self, py: Python<'_>, index: usize, items: &Items) -> PyResult<Py<PyAny>> {
-        let handle = self.state.lock().slots.get(index).map(|slot| slot.handle.clone_ref(py));
-        let handle = handle.ok_or_else(has_shut_down)?;
-        let options = PyDict::new(py);
-        streams::options(&options, items)?;
-        let method = handle.bind(py).getattr("call_stream")?.call_method("options", (), Some(&options))?;
-        Ok(method.getattr("remote")?.unbind())
-    }
-
-    /// Assigns queued calls to actors that have capacity. Calls for one actor are submitted to Ray
-    /// in the order in which they were made.
-    ///
-    /// Returns the unread reply of `caller`'s call, if it was among them.
-    fn dispatch(self: &Arc<Self>, caller: Option<&InFlightCall>) -> Option<Arc<UnreadReply>> {
-        let mut own = None;
-        loop {
-            let mut state = self.state.lock();
-            // Calls for one actor are submitted to Ray immediately, which runs them in this order.
-            let pinned = state.slots.iter_mut().enumerate().find_map(|(index, slot)| {
-                slot.worker?;
-                if slot.is_submitting {
-                    return None;
-                }
-                let most = if slot.direct.is_some() { MAX_CALLS } else { usize::MAX };
-                let room = slot.busy == 0 || (slot.busy < most && !slot.waiting.front()?.needs_idle_actor());
-                let flight = if room { slot.waiting.pop_front() } else { None };
-                Some((index, flight?))
-            });
-            let is_pinned = pinned.is_some();
-            let next = pinned.or_else(|| {
-                let max_calls = max_calls(state.waiting.front()?);
-                let free =
-                    state.slots.iter().enumerate().filter(|(_, slot)| slot.is_available() && slot.busy < max_calls);
-                let index = free.min_by_key(|(_, slot)| slot.busy)?.0;
-                Some((index, state.waiting.pop_front()?))
-            });
-            let Some((index, flight)) = next else { return own };
-            if !flight.is_open() {
-                continue;
-            }
-            flight.assign(index);
-            state.slots[index].call_assigned(&flight);
-            state.slots[index].is_submitting |= is_pinned;
-            drop(state);
-            let sent = self.send(index, &flight);
-            if is_pinned && let Some(slot) = self.state.lock().slots.get_mut(index) {
-                // The next iteration submits what other threads have left.
-                slot.is_submitting = false;
-            }
-            match sent {
-                Some(unread) if caller.is_some_and(|caller| caller.is(&flight)) => own = Some(unread),
-                Some(unread) => unread.read_by_ray(),
-                None => {}
-            }
-        }
-    }
-
-    /// Like [`dispatch`](Self::dispatch), without a caller that could read a reply.
-    fn dispatch_queued(self: &Arc<Self>) {
-        // Without a caller, there is no unread reply.
-        let _ = self.dispatch(None);
-    }
-
-    fn send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Option<Arc<UnreadReply>> {
-        self.try_send(index, flight).unwrap_or_else(|error| {
-            flight.not_sent();
-            self.call_ended(index, flight);
-            flight.fail(error);
-            None
-        })
-    }
-
-    fn call_ended(&self, index: usize, flight: &InFlightCall) {
-        if let Some(slot) = self.state.lock().slots.get_mut(index) {
-            slot.call_ended(flight);
-        }
-    }
-
-    fn try_send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Result<Option<Arc<UnreadReply>>, RayError> {
-        let cluster = &self.target.cluster;
-        let (program, _) = id_and_load(cluster, &self.program);
-        let Some(handler) = flight.with(|call| call.handler.clone()) else {
-            flight.not_sent();
-            self.call_ended(index, flight);
-            return Ok(None);
-        };
-        let order = Order::Call { program, handler, load: None, live: Vec::new() };
-        let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
-        let direct = direct.filter(|_| flight.payload().is_small() && flight.items().is_none());
-        let request = Request { whole: direct.is_some(), ..self.request(order) };
-        let message = EncodedMessage::with(&request, flight.payload().clone())?;
-        let reference = match &direct {
-            Some(direct) => direct.send(message, flight.method())?,
-            None => cluster.ask(flight.method(), |py| {
-                let call = match flight.items() {
-                    Some(items) => self.call_stream(py, index, items)?,
-                    None => self.call(py, index)?,
-                };
-                let reference = call.bind(py).call1(message.arguments(py, None)?)?;
-                flight.sent(reference.clone().unbind());
-                Ok(reference.unbind())
-            })?,
-        };
-        let (shared, completed) = (Arc::clone(self), flight.clone());
-        let on_result = Box::new(move |result| shared.on_result(index, &completed, result));
-        if let Some(items) = flight.items() {
-            let shared = Arc::clone(self);
-            let is_open = move || !shared.state.lock().closed;
-            streams::read_on_thread(cluster, reference, flight, items, is_open, on_result)?;
-            return Ok(None);
-        }
-        Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, direct, on_result)))
-    }
-
-    fn on_result(
-        self: &Arc<Self>,
-        index: usize,
-        flight: &InFlightCall,
-        result: Result<(Reply, crate::engine::message::Incoming), RayError>,
-    ) {
-        let worker = self.state.lock().slots.get_mut(index).and_then(|slot| {
-            slot.call_ended(flight);
-            slot.worker
-        });
-        let is_permanent = match &result {
-            Err(RayError::ActorDied { is_restarting, .. }) => Some(!is_restarting),
-            Err(RayError::WorkerDied { .. }) => Some(false),
-            _ => None,
-        };
-        let worker = worker.or(Some(Worker { index, pid: 0 }));
-        match (flight.complete(result, &self.registry, worker), is_permanent) {
-            // Ray has restarted the actor without reporting it: the call has not run.
-            (Completion::Missing, _) => {
-                if let Some(slot) = self.state.lock().slots.get_mut(index) {
-                    let place = slot.waiting.partition_point(|waiting| waiting.number() < flight.number());
-                    slot.waiting.insert(place, flight.clone());
-                }
-                self.on_actor_lost(index, false);
-            }
-            (_, Some(is_permanent)) => self.on_actor_lost(index, is_permanent),
-            (Completion::Answered | Completion::Gone, None) => {}
-        }
-        self.dispatch_queued();
-    }
-
     fn release(&self) {
         self.state.lock().open -= 1;
         self.change.notify_all();

@@ -21,6 +21,8 @@ pub(super) struct Slot {
     pub(super) busy: usize,
     /// Number of those that return a stream. Such a call may last as long as its reader wants.
     pub(super) streams: usize,
+    /// Number of those because of which the actor may be killed. No other call is sent to it meanwhile.
+    pub(super) exclusive: usize,
     /// Queued calls for this actor, in the order in which they were made.
     pub(super) waiting: VecDeque<InFlightCall>,
     /// Whether a thread is submitting a call of `waiting` to Ray. Until it has, no other thread may
@@ -39,17 +41,19 @@ impl Slot {
     /// Returns `true` if the actor may get a call for any actor: a call behind a stream could wait for
     /// long, although another actor becomes free.
     pub(super) fn is_available(&self) -> bool {
-        self.worker.is_some() && self.streams == 0
+        self.worker.is_some() && self.streams == 0 && self.exclusive == 0
     }
 
     pub(super) fn call_assigned(&mut self, flight: &InFlightCall) {
         self.busy += 1;
         self.streams += usize::from(flight.items().is_some());
+        self.exclusive += usize::from(flight.needs_idle_actor());
     }
 
     pub(super) fn call_ended(&mut self, flight: &InFlightCall) {
         self.busy -= 1;
         self.streams -= usize::from(flight.items().is_some());
+        self.exclusive -= usize::from(flight.needs_idle_actor());
     }
 }
 

@@ -76,6 +76,7 @@ impl Shared {
                 call,
                 busy: 0,
                 streams: 0,
+                exclusive: 0,
                 waiting: VecDeque::new(),
                 is_submitting: false,
                 direct: None,
@@ -117,7 +118,7 @@ impl Shared {
                 let cause = format!("process {} was killed, but has not ended yet", from.pid);
                 Err(ray_error(RayError::ActorDied { what: what.to_owned(), is_restarting: true, cause }))
             }
-            Reply { answer: Answer::Done, attached, from } => {
+            Reply { answer: Answer::Done, attached, from, .. } => {
                 self.registry.worker(&from);
                 if let Some(attached) = attached {
                     self.registry.attached(self.program.key, worker, attached);

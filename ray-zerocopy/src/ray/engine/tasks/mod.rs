@@ -1,35 +1,44 @@
 //! Engine that runs calls as Ray tasks.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `bundle` | several small calls as one task |
 
-use std::collections::{BTreeSet, HashMap};
+mod bundle;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::in_flight::{Completion, InFlightCall};
+use super::bundling::MethodTimes;
+use super::in_flight::{Completion, InFlightCall, RayResult};
 use super::inline_wait::{LastUnread, UnreadReply};
-use super::open_calls::{self, OpenCalls};
+use super::open_calls::OpenCalls;
 use super::streams;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget, id_and_load};
 use crate::engine::Engine;
+use crate::engine::call::items::Items;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
-use crate::engine::program::Attached;
+use crate::engine::program::{Attached, Program};
 use crate::engine::timer::TimerThread;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
+use crate::ray::api::object::Held;
 use crate::ray::python::without_python;
 use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
-use crate::ray::wire::protocol::{Order, Request};
+use crate::ray::wire::protocol::{Load, Order, ProgramId, Reply, Request};
 
 /// Maximum number of calls in flight before callers have to wait.
 const QUEUE: usize = 1024;
 
-/// Runs calls of any pipeline, each as a task.
+/// Runs calls of any pipeline as tasks.
 pub(super) struct RayTasks(Arc<Shared>);
 
 /// A method, its number of attempts, and its buffer if it returns a stream.
@@ -39,6 +48,8 @@ struct Shared {
     target: ClusterTarget,
     timer: TimerThread,
     delivery_thread: Arc<TimerThread>,
+    /// Thread that submits the calls in `State::waiting`.
+    submitter: TimerThread,
     registry: WorkerRegistry,
     last_unread: LastUnread,
     open_calls: OpenCalls,
@@ -57,6 +68,11 @@ struct State {
     closed: bool,
     /// Keys of the programs that are still in use.
     live: BTreeSet<u64>,
+    times: MethodTimes,
+    /// Calls that the submitter takes, and submits together.
+    waiting: VecDeque<InFlightCall>,
+    /// Whether the submitter looks at them.
+    is_submitting: bool,
 }
 
 impl RayTasks {
@@ -67,6 +83,7 @@ impl RayTasks {
             target,
             timer: TimerThread::start().map_err(thread_error)?,
             delivery_thread: Arc::new(TimerThread::start().map_err(thread_error)?),
+            submitter: TimerThread::start().map_err(thread_error)?,
             registry: WorkerRegistry::default(),
             last_unread: LastUnread::default(),
             open_calls: OpenCalls::default(),
@@ -128,30 +145,15 @@ impl Shared {
         flight: &InFlightCall,
         with_arena: bool,
     ) -> Result<Option<Arc<UnreadReply>>, RayError> {
-        let Some((program, handler, allowed)) =
-            flight.with(|call| (Arc::clone(&call.program), call.handler.clone(), call.allowed))
-        else {
+        let Some((program, handler)) = flight.with(|call| (Arc::clone(&call.program), call.handler.clone())) else {
             return Ok(None);
         };
         let cluster = &self.target.cluster;
-        let (id, load) = id_and_load(cluster, &program);
-        let live = self.state.lock().live.iter().copied().collect();
-        let order = Order::Call { program: id, handler, load: with_arena.then_some(load), live };
-        let request = Request {
-            binary: cluster.0.binary,
-            threads: self.target.options.threads(),
-            own: false,
-            whole: false,
-            order,
-        };
+        let order = |program, load, live| Order::Call { program, handler, load, live };
+        let (request, arena) = self.request(&program, with_arena, flight.method(), order)?;
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
-        let no_arena = || RayError::Other {
-            what: flight.method().to_owned(),
-            cause: "the arena is not in the object store".to_owned(),
-        };
-        let arena = with_arena.then(|| plasma::reference(&program.arena).ok_or_else(no_arena)).transpose()?;
         let reference = cluster.ask(flight.method(), |py| {
-            let function = self.function(py, flight, allowed)?;
+            let function = self.function(py, flight.method(), flight.attempts_left(), flight.items())?;
             let arena = arena.map(|held| held.reference.bind(py).clone());
             let reference = function.call1(message.arguments(py, arena)?)?;
             flight.sent(reference.clone().unbind());
@@ -168,11 +170,34 @@ impl Shared {
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, None, on_result)))
     }
 
-    fn on_result(
-        self: &Arc<Self>,
-        flight: &InFlightCall,
-        result: Result<(crate::ray::wire::protocol::Reply, crate::engine::message::Incoming), RayError>,
-    ) {
+    /// Creates a request. Returns the arena that is sent with it.
+    fn request<'a>(
+        &self,
+        program: &'a Program,
+        with_arena: bool,
+        method: &str,
+        order: impl FnOnce(ProgramId, Option<Load>, Vec<u64>) -> Order,
+    ) -> Result<(Request, Option<&'a Arc<Held>>), RayError> {
+        let cluster = &self.target.cluster;
+        let (id, load) = id_and_load(cluster, program);
+        let live = self.state.lock().live.iter().copied().collect();
+        let no_arena =
+            || RayError::Other { what: method.to_owned(), cause: "the arena is not in the object store".to_owned() };
+        let arena = with_arena.then(|| plasma::reference(&program.arena).ok_or_else(no_arena)).transpose()?;
+        let request = Request {
+            binary: cluster.0.binary,
+            threads: self.target.options.threads(),
+            own: false,
+            whole: false,
+            order: order(id, with_arena.then_some(load), live),
+        };
+        Ok((request, arena))
+    }
+
+    fn on_result(self: &Arc<Self>, flight: &InFlightCall, result: RayResult) {
+        if let Ok((Reply { took: Some(took), .. }, _)) = &result {
+            self.state.lock().times.record(flight, *took);
+        }
         if let Completion::Missing = flight.complete(result, &self.registry, None) {
             let (shared, flight) = (Arc::clone(self), flight.clone());
             self.timer.spawn(move || {
@@ -183,8 +208,13 @@ impl Shared {
         }
     }
 
-    fn function<'py>(&self, py: Python<'py>, flight: &InFlightCall, allowed: u32) -> PyResult<Bound<'py, PyAny>> {
-        let (method, items) = (flight.method(), flight.items());
+    fn function<'py>(
+        &self,
+        py: Python<'py>,
+        method: &'static str,
+        allowed: u32,
+        items: Option<&Arc<Items>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let key = (method, allowed, items.map(|items| items.window()));
         if let Some(function) = self.functions.lock().get(&key) {
             return Ok(function.bind(py).clone());
@@ -212,7 +242,7 @@ impl Shared {
             return;
         }
         // Ray kills the worker that runs the task, or removes the task from its queue.
-        open_calls::cancel(&self.target.cluster, flight, true);
+        flight.cancel(&self.target.cluster, true);
     }
 }
 
@@ -244,6 +274,9 @@ impl Engine for RayTasks {
             });
         }
         self.0.last_unread.hand_over();
+        if self.0.leave_to_submitter(&flight) {
+            return Ok(None);
+        }
         let unread = self.0.send(&flight, false);
         Ok(unread.map(|unread| self.0.last_unread.receiver(&unread, &self.0.timer)))
     }
@@ -255,7 +288,7 @@ impl Engine for RayTasks {
         let shared = Arc::downgrade(&self.0);
         self.0.open_calls.cancel(&self.0.target.cluster, &self.0.timer, move |call| {
             if let Some(shared) = shared.upgrade() {
-                open_calls::cancel(&shared.target.cluster, call, true);
+                call.cancel(&shared.target.cluster, true);
             }
         });
     }
@@ -266,7 +299,11 @@ impl Engine for RayTasks {
         if self.0.target.is_forked() {
             return;
         }
-        self.0.state.lock().live.remove(&key);
+        {
+            let mut state = self.0.state.lock();
+            state.live.remove(&key);
+            state.times.forget(key);
+        }
         self.0.registry.forget(key);
     }
 
