@@ -3,11 +3,12 @@
 use super::Engine;
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::call::tally::Tally;
 use super::served::Prewarm;
 use super::sys::entry::FnToken;
 use crate::arena::arena::Arena;
@@ -42,6 +43,8 @@ pub(crate) struct Program {
     pub prewarm: Option<Prewarm>,
     /// Data that the wrapper has read from the arena, so that a call does not read it again.
     pub cache: OnceLock<Box<dyn Any + Send + Sync>>,
+    /// How its calls have ended.
+    pub tally: Arc<Tally>,
     /// The engine whose workers hold the program. It is notified when the program is dropped.
     pub engine: OnceLock<Weak<dyn Engine>>,
 }
@@ -59,6 +62,7 @@ impl Program {
             memory,
             prewarm: None,
             cache: OnceLock::new(),
+            tally: Arc::default(),
             engine: OnceLock::new(),
         }
     }

@@ -41,6 +41,20 @@ pub enum SwapError {
         /// The error of the check.
         reason: String,
     },
+    /// The actors have state, of which each of two generations would have its own.
+    #[error(
+        "actors of `{pipeline}` have state, and a canary would have a state of its own; call `swap_if` with a check, or \
+         make other actors for the new weights"
+    )]
+    CanaryState {
+        /// The Rust type of the pipeline.
+        pipeline: String,
+    },
+    /// The check of a swap has begun another swap of the same wrapper.
+    #[error(
+        "the check of a swap cannot swap the same wrapper, because a swap waits for the one that runs; return from the check first"
+    )]
+    Nested,
     /// Another generation already gets a share of the calls.
     #[error("another canary gets a share of the calls; promote or drop it first")]
     TwoCanaries,

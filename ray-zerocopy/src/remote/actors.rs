@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Remote;
 use super::batch_method::Batchers;
 use super::caller::Caller;
-use super::swap::{Canary, Checked, State, Swapped, state_error};
+use super::swap::{Canary, Checked, State, Swapped, canary_error, state_error};
 use crate::arena::arena::Arena;
 use crate::engine::call::batch::batching::Batching;
 use crate::engine::queue::report::Drained;
@@ -187,7 +187,7 @@ impl<P: Remote> Actors<P> {
     }
 
     /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a handle for calls on the new
-    /// weights alone. When it is called, every actor has loaded them. It must not swap these actors.
+    /// weights alone. When it is called, every actor has loaded them. It cannot swap these actors.
     ///
     /// # Errors
     /// As [`swap`](Self::swap), or the error of `check`.
@@ -209,9 +209,10 @@ impl<P: Remote> Actors<P> {
     /// does.
     ///
     /// # Errors
-    /// As [`swap`](Self::swap), or if other weights have a share already.
+    /// As [`TaskWrapper::canary`](crate::TaskWrapper::canary), and if the actors have state: there would be
+    /// two of it.
     pub fn canary(&self, arena: Arena, share: f64) -> Result<Canary<P>> {
-        state_error::<P>()?;
+        canary_error::<P>()?;
         self.caller.canary(arena, share)
     }
 

@@ -216,9 +216,10 @@ impl Caller {
         let args = writer.finish().shared();
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
+        let (deadline, grace) = (self.options.deadline(), self.options.grace);
         let entering = self.generations.of_call();
         let batcher = batchers.of(self, &entering.program, method, &batch, is_repeatable);
-        let (caller, answer) = Waiter::new(method, self.options.deadline(), self.options.grace, None);
+        let (caller, answer) = Waiter::new(method, deadline, grace, None, &entering.program.tally);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, entering.program.arena.id(), canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };
@@ -228,6 +229,11 @@ impl Caller {
                 let (member, error) = *refused;
                 member.caller.answer(Err(error));
             }
+        }
+        // A swap that has ended since this call took its program has forgotten the batches before this
+        // call made one, which would keep the old weights.
+        if !self.generations.is_live(&entering.program) {
+            batchers.forget(entering.program.key);
         }
         pending
     }

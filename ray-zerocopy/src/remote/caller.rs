@@ -125,7 +125,7 @@ impl Caller {
     pub(super) fn report(&self) -> crate::error::Result<Report> {
         let report = report(&self.program(), &*self.engine)?;
         let batches = self.batchers.as_ref().map(|batchers| batchers.reports());
-        Ok(Report { batches: batches.unwrap_or_default(), ..report })
+        Ok(Report { batches: batches.unwrap_or_default(), generations: self.generations.reports(), ..report })
     }
 
     /// Puts a call into the engine's queue. If the queue is full, waits for a place, or fails, as
@@ -141,8 +141,9 @@ impl Caller {
             Ok(encoded) => encoded,
             Err(error) => return Pending::failed(error, take, name),
         };
-        let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, None);
+        let deadline = self.options.deadline();
         let entering = self.generations.of_call();
+        let (waiter, answer) = Waiter::new(name, deadline, self.options.grace, None, &entering.program.tally);
         let mut pending = Pending::new(answer, take, name, entering.program.arena.id(), self.canceller(&waiter));
         pending.receive_by(self.submit(&waiter, &entering, handler, args));
         pending
@@ -157,10 +158,11 @@ impl Caller {
     ) -> Streaming<T> {
         let name = method.name;
         let items = Arc::new(Items::new(self.options.stream_buffer));
-        let (waiter, answer) = Waiter::new(name, self.options.deadline(), self.options.grace, Some(Arc::clone(&items)));
-        let canceller = self.canceller(&waiter);
+        let (deadline, grace) = (self.options.deadline(), self.options.grace);
         let entering = self.generations.of_call();
-        let arena = entering.program.arena.id();
+        let Program { arena, tally, .. } = &*entering.program;
+        let (waiter, answer) = Waiter::new(name, deadline, grace, Some(Arc::clone(&items)), tally);
+        let (canceller, arena) = (self.canceller(&waiter), arena.id());
         let lone = match encoded(method, put) {
             Ok((handler, args)) => self.submit(&waiter, &entering, handler, args),
             Err(error) => {

@@ -6,12 +6,15 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use super::batch_method::Batchers;
 use crate::engine::blocking::blocking;
 use crate::engine::program::Program;
+use crate::error::swap::SwapError;
 use crate::os::sync::{Condvar, Mutex, MutexGuard};
+use crate::report::GenerationReport;
 
 /// The program of a wrapper's calls.
 pub(crate) struct Generations {
@@ -22,6 +25,8 @@ pub(crate) struct Generations {
     entering: AtomicUsize,
     /// Held during a swap: a second one begins when the first has ended.
     swapping: Mutex<()>,
+    /// The thread that swaps. It runs user code, which must not begin a second swap.
+    swapper: Mutex<Option<ThreadId>>,
     /// Notified when new calls may go on.
     resumed: Condvar,
     /// The batches of all clones of the wrapper.
@@ -52,9 +57,9 @@ const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 impl Generations {
     pub(crate) fn new(program: Arc<Program>) -> Arc<Self> {
         let live = Mutex::new(Live { current: program, is_paused: false, canary: None });
-        let (swapping, resumed, batchers) = Default::default();
+        let (swapping, swapper, resumed, batchers) = Default::default();
         let (calls, entering) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { live, calls, entering, swapping, resumed, batchers })
+        Arc::new(Self { live, calls, entering, swapping, swapper, resumed, batchers })
     }
 
     /// The generation that calls run on.
@@ -94,8 +99,31 @@ impl Generations {
     }
 
     /// Begins a swap. Waits for one that runs.
-    pub(super) fn begin_swap(&self) -> MutexGuard<'_, ()> {
-        self.swapping.lock()
+    ///
+    /// # Errors
+    /// If this thread runs one: the user's check of that swap would wait for itself.
+    pub(super) fn begin_swap(&self) -> Result<Swapping<'_>, SwapError> {
+        let own = std::thread::current().id();
+        if *self.swapper.lock() == Some(own) {
+            return Err(SwapError::Nested);
+        }
+        let guard = self.swapping.lock();
+        *self.swapper.lock() = Some(own);
+        Ok(Swapping { generations: self, _guard: guard })
+    }
+
+    /// Returns `true` if new calls may run on a program.
+    pub(super) fn is_live(&self, program: &Arc<Program>) -> bool {
+        let live = self.live.lock();
+        let is_canary = live.canary.as_ref().is_some_and(|canary| Arc::ptr_eq(&canary.program, program));
+        is_canary || Arc::ptr_eq(&live.current, program)
+    }
+
+    /// The calls of each generation that gets new ones: the current one, and the canary.
+    pub(super) fn reports(&self) -> Vec<GenerationReport> {
+        let live = self.live.lock();
+        let canary = live.canary.as_ref().map(|canary| &canary.program);
+        std::iter::once(&live.current).chain(canary).map(|program| GenerationReport::of(program)).collect()
     }
 
     /// Lets new calls wait until the returned value is dropped. When this returns, the calls before that
@@ -115,6 +143,9 @@ impl Generations {
     pub(super) fn replace(&self, program: Arc<Program>) -> Arc<Program> {
         let mut live = self.live.lock();
         let promoted = live.canary.take_if(|canary| Arc::ptr_eq(&canary.program, &program));
+        if promoted.is_none() {
+            program.tally.reset();
+        }
         let before = std::mem::replace(&mut live.current, program);
         drop(live);
         // May run user code.
@@ -148,6 +179,7 @@ impl Generations {
         let mut live = self.live.lock();
         let is_free = live.canary.is_none();
         if is_free {
+            program.tally.reset();
             live.canary = Some(Canary { program: Arc::clone(program), share });
         }
         is_free
@@ -157,6 +189,18 @@ impl Generations {
     pub(super) fn end_canary(&self, program: &Arc<Program>) -> bool {
         let ended = self.live.lock().canary.take_if(|canary| Arc::ptr_eq(&canary.program, program));
         ended.is_some()
+    }
+}
+
+/// A swap that runs.
+pub(super) struct Swapping<'a> {
+    generations: &'a Generations,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Drop for Swapping<'_> {
+    fn drop(&mut self) {
+        *self.generations.swapper.lock() = None;
     }
 }
 

@@ -127,7 +127,7 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
     ) -> Self {
-        let (waiter, answer) = Waiter::new(method, None, None, None);
+        let (waiter, answer) = Waiter::new(method, None, None, None, &Arc::default());
         waiter.answer(Err(error));
         Self::of(answer, take, method)
     }

@@ -19,6 +19,8 @@ use crate::engine::sys::entry::{ChangeBoth, FnToken};
 use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::swap::SwapError;
 use crate::error::{Error, Result};
+use crate::os::byte_size::mib;
+use crate::report::GenerationReport;
 
 /// Interval at which a swap looks whether the last batches of the old weights have been sent.
 const LOOK: Duration = Duration::from_millis(1);
@@ -47,6 +49,8 @@ pub struct Swapped {
     pub to: ArenaId,
     /// The time from the begin of the swap until new calls ran on the new weights.
     pub took: Duration,
+    /// The size of the new arena in bytes.
+    pub bytes: u64,
     /// The workers that have loaded them, and how long each of them took for it.
     pub workers: Vec<(Worker, Duration)>,
     /// The actors whose state was lost, because the function that moves it panicked or the actor died. Each
@@ -56,8 +60,8 @@ pub struct Swapped {
 
 impl fmt::Display for Swapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (workers, took) = (self.workers.len(), self.took);
-        write!(f, "{} to {} on {workers} workers in {took:.1?}", self.from, self.to)
+        let (workers, took, mib) = (self.workers.len(), self.took, mib(self.bytes));
+        write!(f, "{} to {} ({mib} MiB) on {workers} workers in {took:.1?}", self.from, self.to)
     }
 }
 
@@ -76,11 +80,25 @@ impl<P: Remote> Canary<P> {
         self.program.arena.id()
     }
 
+    /// How the calls on these weights have ended. [`Report::generations`](crate::report::Report) has the
+    /// same for the other weights.
+    pub fn report(&self) -> GenerationReport {
+        GenerationReport::of(&self.program)
+    }
+
     /// Gives all new calls to these weights.
-    pub fn promote(self) -> Swapped {
+    ///
+    /// # Errors
+    /// If it is called by the check of a swap of the same wrapper. The share of these weights ends then.
+    pub fn promote(self) -> Result<Swapped> {
         let begun = Instant::now();
-        let _one_at_a_time = self.caller.generations.begin_swap();
-        self.caller.commit(Arc::clone(&self.program), begun)
+        let _one_at_a_time = self.caller.generations.begin_swap()?;
+        Ok(self.caller.commit(Arc::clone(&self.program), begun))
+    }
+
+    /// Ends the share, as dropping it does. Returns how the calls have ended that were answered before.
+    pub fn cancel(self) -> GenerationReport {
+        self.report()
     }
 }
 
@@ -113,7 +131,7 @@ impl Caller {
         check: impl FnOnce(Self) -> Checked,
     ) -> Result<Swapped> {
         let begun = Instant::now();
-        let _one_at_a_time = self.generations.begin_swap();
+        let _one_at_a_time = self.generations.begin_swap()?;
         let program = self.prepare::<P>(arena)?;
         check(self.of_generation(&program)).map_err(|error| SwapError::Check { reason: error.to_string() })?;
         match (state, P::on_swap()) {
@@ -158,7 +176,7 @@ impl Caller {
         if !(0.0..=1.0).contains(&share) {
             return Err(SwapError::Share { share: share.to_string() }.into());
         }
-        let _one_at_a_time = self.generations.begin_swap();
+        let _one_at_a_time = self.generations.begin_swap()?;
         let program = self.prepare::<P>(arena)?;
         if !self.generations.begin_canary(&program, share) {
             return Err(SwapError::TwoCanaries.into());
@@ -186,7 +204,10 @@ impl Caller {
         let program = Program::new(arena, loader.clone(), device.clone(), *strict, *memory);
         let program = Arc::new(program.with_prewarm(prewarm.clone()));
         drop(program.engine.set(Arc::downgrade(&self.engine)));
-        let loads: Vec<_> = workers.into_iter().map(|index| self.probe::<P>(&program, index)).collect();
+        // A pool that is empty starts a worker, so that weights which cannot be loaded are refused. One that is
+        // closed refuses the call.
+        let pins = if workers.is_empty() { vec![None] } else { workers.into_iter().map(Some).collect() };
+        let loads: Vec<_> = pins.into_iter().map(|pinned| self.probe::<P>(&program, pinned)).collect();
         // All of them have ended before the program may be dropped.
         let mut failed = None;
         for load in loads {
@@ -197,9 +218,9 @@ impl Caller {
         failed.map_or(Ok(program), |error| Err(worker_error(call_error(error))))
     }
 
-    /// Makes one worker load a program.
-    fn probe<P: Remote>(&self, program: &Arc<Program>, index: usize) -> Pending<()> {
-        self.probing(program, Some(index)).call(P::probe(), |_| Ok(()), |_| Ok(()))
+    /// Makes one worker, or any, load a program.
+    fn probe<P: Remote>(&self, program: &Arc<Program>, pinned: Option<usize>) -> Pending<()> {
+        self.probing(program, pinned).call(P::probe(), |_| Ok(()), |_| Ok(()))
     }
 
     /// A caller for calls of the swap itself, of one worker or of any.
@@ -214,14 +235,14 @@ impl Caller {
 
     /// Makes a program the current generation.
     fn commit(&self, program: Arc<Program>, begun: Instant) -> Swapped {
-        let to = program.arena.id();
+        let (to, bytes) = (program.arena.id(), program.arena.size_bytes());
         let workers = self.engine.attached(program.key);
         let workers = workers.into_iter().map(|(worker, attached)| (worker, attached.took)).collect();
         self.engine.set_program(&program);
         let before = self.generations.replace(program);
         let took = begun.elapsed();
         self.generations.forget_batches(&before);
-        Swapped { from: before.arena.id(), to, took, workers, lost_state: Vec::new() }
+        Swapped { from: before.arena.id(), to, took, bytes, workers, lost_state: Vec::new() }
     }
 }
 
@@ -267,6 +288,14 @@ fn call_error(error: Error) -> CallError {
 pub(super) fn state_error<P: Remote>() -> Result<(), SwapError> {
     if P::STATEFUL && P::on_swap().is_none() {
         return Err(SwapError::State { pipeline: crate::error::type_name::<P>() });
+    }
+    Ok(())
+}
+
+/// The error of a canary of actors with state: each generation would have a state of its own.
+pub(super) fn canary_error<P: Remote>() -> Result<(), SwapError> {
+    if P::STATEFUL || P::on_swap().is_some() {
+        return Err(SwapError::CanaryState { pipeline: crate::error::type_name::<P>() });
     }
     Ok(())
 }

@@ -329,8 +329,8 @@ impl<P: Remote> TaskWrapper<P> {
     }
 
     /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a wrapper for the new weights
-    /// alone. When it is called, every worker has loaded them. It must not swap this wrapper, which
-    /// would wait for itself.
+    /// alone. When it is called, every worker has loaded them. It cannot swap this wrapper: that
+    /// is an error.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -370,7 +370,7 @@ impl<P: Remote> TaskWrapper<P> {
     /// # fn example<P: Remote>(tasks: &TaskWrapper<P>, tuned: Arena, is_better: bool) -> ray_zerocopy::Result<()> {
     /// let canary = tasks.canary(tuned, 0.05)?;    // one call of twenty
     /// if is_better {
-    ///     println!("{}", canary.promote());       // all calls
+    ///     println!("{}", canary.promote()?);      // all calls
     /// }                                           // else dropped: none
     /// # Ok(())
     /// # }

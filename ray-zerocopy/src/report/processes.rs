@@ -43,7 +43,15 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
     }
     let pool = engine.pool().filter(|pool| pool.min < pool.max);
     let bases = arena.bases().collect();
-    Ok(Report { arena: arena.size_bytes(), bases, processes, hidden, batches: Vec::new(), pool })
+    Ok(Report {
+        arena: arena.size_bytes(),
+        bases,
+        processes,
+        hidden,
+        batches: Vec::new(),
+        pool,
+        generations: Vec::new(),
+    })
 }
 
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the
@@ -81,7 +89,15 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     }
     processes[1..].sort_by_key(|process| process.pid);
     let bases = arena.bases().collect();
-    Ok(Report { arena: arena.size_bytes(), bases, processes, hidden, batches: Vec::new(), pool: None })
+    Ok(Report {
+        arena: arena.size_bytes(),
+        bases,
+        processes,
+        hidden,
+        batches: Vec::new(),
+        pool: None,
+        generations: Vec::new(),
+    })
 }
 
 /// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`

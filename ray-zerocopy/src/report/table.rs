@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::generation::GenerationReport;
 use crate::arena::manifest::ArenaId;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::call::batch::stats::BatchReport;
@@ -80,6 +81,10 @@ pub struct Report {
     /// How the pool has grown and shrunk, if it has a range of workers.
     #[serde(default)]
     pub pool: Option<PoolReport>,
+    /// The calls on each generation of weights that gets new ones: the current one, and the canary if there
+    /// is one.
+    #[serde(default)]
+    pub generations: Vec<GenerationReport>,
 }
 
 impl Report {
@@ -162,6 +167,10 @@ impl fmt::Display for Report {
         if let Some(pool) = &self.pool {
             write!(f, "\n{pool}")?;
         }
+        // A single one has all calls.
+        for generation in self.generations.iter().filter(|_| self.generations.len() > 1) {
+            write!(f, "\n{generation}")?;
+        }
         if self.hidden > 0 {
             write!(f, "\nprocesses that this user may not inspect: {}", self.hidden)?;
         }
@@ -205,6 +214,7 @@ mod tests {
             hidden: 3,
             batches: Vec::new(),
             pool: None,
+            generations: Vec::new(),
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();

@@ -15,6 +15,7 @@ pub mod models;
 pub mod stream_model;
 pub mod streams;
 pub mod swap;
+pub mod swap_faults;
 pub mod tasks;
 
 use burn::tensor::{Device, Distribution, Tensor};
@@ -110,7 +111,7 @@ macro_rules! engine_conforms {
     };
     (elastic $module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{elastic, lifecycle, swap};
+            use $crate::engines::{elastic, lifecycle, swap, swap_faults};
 
             $crate::engine_conforms!(@tests $engine;
                 elastic::pool_grows_for_waiting_calls_and_shrinks elastic::empty_pool_starts_a_worker_for_a_call
@@ -124,6 +125,10 @@ macro_rules! engine_conforms {
                 swap::canary_gets_its_share swap::actors_swap_and_load_the_current_weights_again
                 swap::state_of_actors_is_lost_only_if_asked swap::state_of_actors_moves_with_a_swap
                 swap::dormant_workers_load_the_current_weights
+                swap_faults::check_cannot_swap_again swap_faults::canary_counts_its_calls
+                swap_faults::canary_of_actors_with_state_is_refused
+                swap_faults::batches_of_old_weights_are_forgotten swap_faults::swaps_beside_restarts_lose_nothing
+                swap_faults::pool_closes_beside_swaps swap_faults::empty_pool_tries_new_weights
                 lifecycle::restart_replaces_every_actor lifecycle::restart_does_not_wait_for_a_reader
                 lifecycle::restart_of_a_closed_pool_is_an_error
                 lifecycle::restart_keeps_the_size_of_an_elastic_pool

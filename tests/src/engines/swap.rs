@@ -112,6 +112,11 @@ impl SwapModel {
         self.value()
     }
 
+    /// Panics if it has these weights.
+    pub fn panic_if(&self, value: f32) {
+        assert!(self.value().0 != value, "asked to panic");
+    }
+
     /// Kills this process.
     pub fn die(&self) {
         kill_myself();
@@ -128,19 +133,30 @@ fn model(value: u16) -> SwapModel {
     model
 }
 
-fn arena(value: u16) -> Arena {
+/// The arena of a model with a value.
+pub fn arena(value: u16) -> Arena {
     share(&model(value)).unwrap()
 }
 
-fn expected(value: u16) -> (f32, String) {
+/// An arena that workers cannot load while a file exists. Makes that file.
+pub(super) fn unreadable(value: u16, file: &Path) -> Arena {
+    let mut broken = model(value);
+    broken.label.fails = Some(file.display().to_string());
+    let broken = share(&broken).unwrap();
+    std::fs::write(file, "").unwrap();
+    broken
+}
+
+/// The answer of a model with a value.
+pub fn expected(value: u16) -> (f32, String) {
     (value.into(), value.to_string())
 }
 
-fn tasks<E: EngineUnderTest>(workers: usize) -> TaskWrapper<SwapModel> {
+pub(super) fn tasks<E: EngineUnderTest>(workers: usize) -> TaskWrapper<SwapModel> {
     TaskWrapper::from_arena_on(&E::backend(workers), arena(0)).unwrap()
 }
 
-fn swap_error(result: ray_zerocopy::Result<ray_zerocopy::Swapped>) -> SwapError {
+pub(super) fn swap_error(result: ray_zerocopy::Result<ray_zerocopy::Swapped>) -> SwapError {
     match result {
         Err(Error::Swap(error)) => error,
         other => panic!("{other:?}"),
@@ -148,7 +164,7 @@ fn swap_error(result: ray_zerocopy::Result<ray_zerocopy::Swapped>) -> SwapError 
 }
 
 /// Checks that all calls still run on the weights with a value.
-fn all_are(tasks: &TaskWrapper<SwapModel>, value: u16) {
+pub(super) fn all_are(tasks: &TaskWrapper<SwapModel>, value: u16) {
     let calls: Vec<_> = (0..8).map(|_| tasks.value()).collect();
     assert!(calls.iter().all(|call| call.arena_id() == Some(tasks.arena().id())));
     assert_eq!(gather(calls).wait().unwrap(), vec![expected(value); 8]);
@@ -275,10 +291,7 @@ pub fn worker_that_cannot_load_leaves_the_old_weights<E: EngineUnderTest>() {
     let tasks = tasks::<E>(2);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fails");
-    let mut broken = model(1);
-    broken.label.fails = Some(file.display().to_string());
-    let broken = share(&broken).unwrap();
-    std::fs::write(&file, "").unwrap();
+    let broken = unreadable(1, &file);
     let error = swap_error(tasks.swap(broken.clone()));
     assert!(matches!(error, SwapError::Worker { .. }) && error.to_string().contains("not readable today"), "{error}");
     all_are(&tasks, 0);
@@ -336,7 +349,7 @@ pub fn canary_gets_its_share<E: EngineUnderTest>() {
     let canary = tasks.canary(arena(2), 1.0).unwrap();
     assert_eq!(share_of(2), 400);
     let id = canary.arena_id();
-    assert_eq!(canary.promote().to, id);
+    assert_eq!(canary.promote().unwrap().to, id);
     all_are(&tasks, 2);
     assert!(matches!(tasks.canary(arena(1), 1.5), Err(Error::Swap(SwapError::Share { .. }))));
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CallResult;
 use super::items::Items;
+use super::tally::Tally;
 use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
 use crate::panics;
@@ -23,6 +24,8 @@ pub(crate) struct Waiter {
     /// The items of the call, if it returns a stream. They arrive before the result.
     pub(crate) items: Option<Arc<Items>>,
     reply: Mutex<Option<oneshot::Sender<CallResult>>>,
+    /// The calls among which it is counted.
+    tally: Arc<Tally>,
     is_cancelled: AtomicBool,
     /// Whether the call has left the queue as part of a batch.
     is_in_batch: AtomicBool,
@@ -38,11 +41,12 @@ impl Waiter {
         deadline: Option<(Instant, Duration)>,
         grace: Option<Duration>,
         items: Option<Arc<Items>>,
+        tally: &Arc<Tally>,
     ) -> (Arc<Self>, oneshot::Receiver<CallResult>) {
         let (sender, receiver) = oneshot::channel();
         let (is_cancelled, is_in_batch, ticket) = Default::default();
-        let reply = Mutex::new(Some(sender));
-        (Arc::new(Self { method, deadline, grace, items, reply, is_cancelled, is_in_batch, ticket }), receiver)
+        let (reply, tally) = (Mutex::new(Some(sender)), Arc::clone(tally));
+        (Arc::new(Self { method, deadline, grace, items, reply, tally, is_cancelled, is_in_batch, ticket }), receiver)
     }
 
     /// Answers the call, unless it has been answered. A caller that has stopped waiting is ignored.
@@ -52,6 +56,7 @@ impl Waiter {
             items.close();
         }
         if let Some(reply) = reply {
+            self.tally.add(&result);
             // Sending wakes the caller, which runs user code. A panic in it must not take the engine
             // down.
             panics::caught(move || drop(reply.send(result))).ok();
