@@ -31,9 +31,8 @@ impl Arena {
     /// | [a name](SharedSource::named) | [shares](crate::share()) the pipeline | what the first program shared under the name |
     ///
     /// Programs that ask while another one makes the arena wait for it. If that one dies, the next
-    /// one makes it. Each process that has the arena hands it to others, until its last [`Arena`] and
-    /// the last tensor that borrows from it are dropped. So the memory exists as long as any process
-    /// uses it; [`Holder`](crate::holder::Holder) and `rzc hold` keep it longer.
+    /// one makes it. Each process that has the arena hands it to others, until its last [`Arena`] is
+    /// dropped, which wrappers keep. [`Holder`](crate::holder::Holder) and `rzc hold` keep it longer.
     ///
     /// The processes find each other in a folder of mode 0700, and the kernel tells each of them that
     /// the other one belongs to the same user. What arrives is sealed memory, and its table of contents
