@@ -106,7 +106,10 @@ fn weights() {
         positive(row, &["calls", "p99_us", "swap_ms_median", "pss_peak_mib"]);
         assert_eq!((&row["failed"], &row["mixed"]), (&Value::from(0), &Value::from(0)), "{row}");
     }
-    assert_eq!(rows(&printed).len(), 5, "{printed}");
+    let variants = of("variants");
+    assert_eq!(variants.len(), 1, "{printed}");
+    positive(variants[0], &["adapters", "adapter_mib", "sum_pss_mib", "later_add_ms_median", "switching"]);
+    assert_eq!(rows(&printed).len(), 6, "{printed}");
 }
 
 #[test]

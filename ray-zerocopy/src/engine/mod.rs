@@ -11,6 +11,7 @@
 //! | `cancellation` | cancellation inside of a method |
 //! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
+//! | `tally` | how the calls of a program have ended |
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
@@ -40,6 +41,7 @@ pub(crate) mod served;
 pub(crate) mod settings;
 pub(crate) mod spin;
 pub(crate) mod sys;
+pub(crate) mod tally;
 pub(crate) mod threads;
 pub(crate) mod timer;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::call::tally::Tally;
 use super::served::Prewarm;
 use super::sys::entry::FnToken;
+use super::tally::Tally;
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::memory::status::MemoryStatus;

@@ -4,12 +4,10 @@
 //! | --- | --- |
 //! | `waiter` | the caller of a call: it gets one result, and may cancel |
 //! | `items` | the items of a call that returns a stream |
-//! | `tally` | how the calls of a program have ended |
 //! | `batch/` | calls that are put together, and run as one |
 
 pub(crate) mod batch;
 pub(crate) mod items;
-pub(crate) mod tally;
 pub(crate) mod waiter;
 
 use crate::engine::program::Program;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CallResult;
 use super::items::Items;
-use super::tally::Tally;
+use crate::engine::tally::Tally;
 use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
 use crate::panics;
@@ -56,7 +56,10 @@ impl Waiter {
             items.close();
         }
         if let Some(reply) = reply {
-            self.tally.add(&result);
+            // The end of a cancelled call says nothing about its program.
+            if !matches!(result, Err(CallError::Cancelled { .. })) {
+                self.tally.add(result.is_err());
+            }
             // Sending wakes the caller, which runs user code. A panic in it must not take the engine
             // down.
             panics::caught(move || drop(reply.send(result))).ok();

@@ -2,9 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::CallResult;
-use crate::error::call::CallError;
-
 /// Numbers of calls that have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -13,13 +10,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts the answer of a call. That of a cancelled call says nothing about its program.
-    pub(super) fn add(&self, result: &CallResult) {
-        match result {
-            Err(CallError::Cancelled { .. }) => return,
-            Err(_) => self.errors.fetch_add(1, Ordering::Relaxed),
-            Ok(_) => 0,
-        };
+    /// Counts a call that has ended.
+    pub(super) fn add(&self, is_error: bool) {
+        if is_error {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
         self.ended.fetch_add(1, Ordering::Release);
     }
 
