@@ -31,7 +31,7 @@ pub(super) fn turn(lock: &Path) -> io::Result<Turn> {
         let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(lock);
         let file = options()?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // A process that has made the arena has removed the file, which nobody else can find.
+            // A process that has made the arena has removed the file, which no other process finds.
             Ok(()) if is_at(&file, lock) => return Ok(Turn::Make(Making { lock: lock.to_owned(), file })),
             Ok(()) | Err(Errno::INTR) => {}
             Err(Errno::WOULDBLOCK) => {
