@@ -118,7 +118,7 @@ pub fn manifest(bytes: &[u8]) -> Result<(), ArenaError> {
     }
 }
 
-/// Opens bytes as the manifest of a variant of [`base()`], as [`manifest`] does.
+/// Opens bytes as the manifest of a variant of the base, as [`manifest`] does.
 ///
 /// # Errors
 /// As [`arena`], and if it is not a valid variant of the base.

@@ -2,6 +2,8 @@
 
 #[path = "../../../../../ray-zerocopy/src/engine/queue/bundle.rs"]
 pub(in crate::engine) mod bundle;
+#[path = "../../../../../ray-zerocopy/src/engine/queue/bundle_size.rs"]
+pub(crate) mod bundle_size;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/call_queue.rs"]
 pub(in crate::engine) mod call_queue;
 #[path = "../../../../../ray-zerocopy/src/engine/queue/deadlines.rs"]
