@@ -1,10 +1,12 @@
 //! The calls of an engine that have no result yet, to find those that are cancelled.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::in_flight::InFlightCall;
+use crate::engine::call::Call;
 use crate::engine::timer::TimerThread;
 use crate::error::call::CallError;
 use crate::os::sync::Mutex;
@@ -14,22 +16,31 @@ use crate::ray::api::cluster::Cluster;
 #[derive(Default)]
 pub(super) struct OpenCalls {
     last: AtomicU64,
-    calls: Mutex<HashMap<u64, InFlightCall>>,
+    calls: Arc<Mutex<HashMap<u64, InFlightCall>>>,
 }
 
 impl OpenCalls {
-    /// Returns a new number.
-    pub(super) fn number(&self) -> u64 {
-        self.last.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(super) fn insert(&self, number: u64, call: &InFlightCall) {
-        self.calls.lock().insert(number, call.clone());
-    }
-
-    pub(super) fn remove(&self, number: u64) {
-        let removed = self.calls.lock().remove(&number);
-        drop(removed);
+    /// Takes in a call. Calls `release` when it has its result, and `on_deadline` at its deadline.
+    pub(super) fn enter(
+        &self,
+        call: Call,
+        timer: &TimerThread,
+        release: impl FnOnce() + Send + 'static,
+        on_deadline: impl FnOnce(&InFlightCall) + Send + 'static,
+    ) -> InFlightCall {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let calls = Arc::clone(&self.calls);
+        let flight = InFlightCall::new(call, number, move || {
+            let removed = calls.lock().remove(&number);
+            drop(removed);
+            release();
+        });
+        self.calls.lock().insert(number, flight.clone());
+        if let Some((until, _)) = flight.deadline() {
+            let expired = flight.clone();
+            timer.run_at(until, move || on_deadline(&expired));
+        }
+        flight
     }
 
     /// Completes the calls for which no caller waits any more, and cancels them in Ray. Calls

@@ -203,24 +203,16 @@ impl Engine for RayActors {
             return Err(Box::new((call, error)));
         }
         let pinned = call.pinned;
-        let entered = Arc::clone(&self.0);
-        let number = self.0.open_calls.number();
-        let flight = InFlightCall::new(call, number, move || {
-            entered.open_calls.remove(number);
-            entered.release();
-        });
-        self.0.open_calls.insert(number, &flight);
+        let (entered, shared) = (Arc::clone(&self.0), Arc::downgrade(&self.0));
+        let on_deadline = move |expired: &InFlightCall| {
+            if let Some(shared) = shared.upgrade() {
+                shared.on_deadline(expired);
+            }
+        };
+        let flight = self.0.open_calls.enter(call, &self.0.timer, move || entered.release(), on_deadline);
         if flight.with(Call::is_cancelled) == Some(true) {
             // Cancelled before it could be found here.
             Engine::cancel(self);
-        }
-        if let Some((until, _)) = flight.deadline() {
-            let (shared, expired) = (Arc::downgrade(&self.0), flight.clone());
-            self.0.timer.run_at(until, move || {
-                if let Some(shared) = shared.upgrade() {
-                    shared.on_deadline(&expired);
-                }
-            });
         }
         {
             let mut state = self.0.state.lock();
