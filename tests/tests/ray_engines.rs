@@ -25,6 +25,7 @@ impl EngineUnderTest for OnRay {
     }
 
     const REPLACES_WORKERS: bool = true;
+    const KNOWS_WORKERS: bool = false;
     const PASSES_CALLS_ON: bool = true;
     // Ray has a buffer of its own, of the same size.
     const ITEMS_UNDER_WAY: usize = 4 + 3;

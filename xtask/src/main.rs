@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod devices;
+mod disk;
 mod fuzz;
 mod libtorch;
 mod old_kernel;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::shell::{self, cargo};
-use crate::{devices, old_kernel, other_systems, packages, ray, tools};
+use crate::{devices, disk, old_kernel, other_systems, packages, ray, tools};
 
 /// A part of the tests that can run alone.
 struct Step {
@@ -168,24 +168,27 @@ pub(crate) fn needs(only: Option<&str>) -> Result<Vec<&'static str>> {
 /// Runs all chosen steps, and fails if one of them failed. Their requirements must be present.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let steps = choose(only)?;
+    disk::make_room()?;
     let mut results = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         eprintln!("\n== {} of {}: {} ({})", index + 1, steps.len(), step.name, step.what);
         let started = Instant::now();
-        let outcome = match (step.run)() {
-            Ok(()) => "passed",
+        let (outcome, reason) = match (step.run)() {
+            Ok(()) => ("passed", String::new()),
             Err(error) => {
-                eprintln!("{error:#}");
-                if error.is::<Skipped>() { "skipped" } else { "FAILED" }
+                let full = disk::full().map(|full| format!("; {full}")).unwrap_or_default();
+                let reason = format!("{error:#}{full}");
+                eprintln!("{reason}");
+                (if error.is::<Skipped>() { "skipped" } else { "FAILED" }, reason)
             }
         };
-        results.push((step.name, outcome, started.elapsed().as_secs()));
+        results.push((step.name, outcome, started.elapsed().as_secs(), reason));
     }
     eprintln!("\n== summary");
-    for (name, outcome, seconds) in &results {
-        eprintln!("{name:<13} {outcome:<7} {seconds:>5} s");
+    for (name, outcome, seconds, reason) in &results {
+        eprintln!("{}", format!("{name:<13} {outcome:<7} {seconds:>5} s  {reason}").trim_end());
     }
-    let count = |wanted| results.iter().filter(|(_, outcome, _)| *outcome == wanted).count();
+    let count = |wanted| results.iter().filter(|(_, outcome, ..)| *outcome == wanted).count();
     let (passed, skipped, failed) = (count("passed"), count("skipped"), count("FAILED"));
     println!("{passed} passed, {skipped} skipped, {failed} failed");
     if failed > 0 {

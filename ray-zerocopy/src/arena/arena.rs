@@ -126,9 +126,10 @@ impl Arena {
             }
             base::lends(&read_index, 1 + files.len() + number, &found)?;
         }
-        let stored = regions.iter().any(|region| region.pages.is_none());
+        let stored = regions.iter().filter(|region| region.pages.is_none());
+        let stored: u64 = stored.map(|region| region.memory.len() as u64).sum();
         let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
-        let memory = if stored { memory.of_a_store(regions[0].memory.len() as u64) } else { memory };
+        let memory = if stored > 0 { memory.of_a_store(stored) } else { memory };
         Ok(Self(Arc::new(Inner { regions, memory, read_index, guards: Mutex::default() })))
     }
 

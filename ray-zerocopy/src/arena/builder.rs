@@ -144,7 +144,7 @@ impl ArenaBuilder {
         let Some(base) = &self.base else { return Ok(None) };
         let failed = |reason: String| ArenaError::Write { entry: entry.path.clone(), reason };
         let Some(blob) = base.tensor(source).map_err(failed)? else { return Ok(None) };
-        let lent = base.arena().lend(blob)?;
+        let lent = base.arena().lend(blob);
         self.lent(&entry.path, lent).map(Some)
     }
 
@@ -220,9 +220,9 @@ impl ArenaBuilder {
     /// Adds a tensor that is borrowed from another arena.
     ///
     /// # Errors
-    /// If the arena is in an object store, which does not provide file descriptors.
+    /// If it is in memory that is neither an arena nor a file.
     pub(crate) fn borrow(&mut self, mut entry: TensorEntry, arena: &Arena) -> Result<(), ArenaError> {
-        entry.blob = self.lent(&entry.path, arena.lend(entry.blob)?)?;
+        entry.blob = self.lent(&entry.path, arena.lend(entry.blob))?;
         self.manifest.tensors.push(entry);
         Ok(())
     }
@@ -321,7 +321,7 @@ impl ArenaBuilder {
     pub(crate) fn copy(&mut self, path: &str, value: Vec<u8>) {
         let lent = self.base.as_mut().and_then(|base| {
             let blob = base.take_copy(&value)?;
-            base.arena().lend(blob).ok()
+            Some(base.arena().lend(blob))
         });
         if let Some(blob) = lent.and_then(|lent| self.lent(&copied(path), lent).ok()) {
             return self.manifest.copies.push(CopyEntry { path: path.to_owned(), blob });

@@ -20,12 +20,9 @@ impl Arena {
     /// Checks that the arena can be passed to another process of this machine, and returns it.
     ///
     /// # Errors
-    /// If the arena is in an object store.
+    /// If the arena, or a part of it, is in an object store.
     pub(crate) fn handed_over(self) -> Result<Self, ArenaError> {
-        match self.fd() {
-            Some(_) => Ok(self),
-            None => Err(ArenaError::InStore),
-        }
+        if self.fds().len() == self.0.regions.len() { Ok(self) } else { Err(ArenaError::InStore) }
     }
 
     /// Returns what another process needs, besides the file descriptors, to open the same arena.

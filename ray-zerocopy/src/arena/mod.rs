@@ -29,7 +29,7 @@ pub(crate) mod region;
 pub(crate) mod save;
 pub(crate) mod source;
 #[cfg(feature = "ray")]
-mod store;
+pub(crate) mod store;
 pub(crate) mod tensor;
 pub(crate) mod validate;
 

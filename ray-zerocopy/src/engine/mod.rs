@@ -58,6 +58,8 @@ pub use self::local::LocalPoolBuilder;
 pub use self::pool_size::PoolSize;
 pub use self::queue::report::Drained;
 pub use self::threads::ThreadsBuilder;
+use crate::arena::arena::Arena;
+use crate::error::Result;
 use crate::error::call::CallError;
 pub use crate::error::call::Worker;
 
@@ -118,14 +120,23 @@ pub(crate) trait Engine: Send + Sync {
     ///
     /// # Errors
     /// The first failure of a new worker, or that the engine cannot do it.
-    fn restart(&self) -> Result<(), CallError>;
+    fn restart(&self) -> std::result::Result<(), CallError>;
 
     /// The workers that have a process, or are about to. Each of them has to load the next generation of a
-    /// program before calls run on it.
+    /// program before calls run on it. Empty if there are none, or if a worker cannot be chosen: any of them
+    /// tries the program then, and the others load it with their first call.
     ///
     /// # Errors
     /// If the engine cannot replace a program.
-    fn live_workers(&self) -> Result<Vec<usize>, CallError>;
+    fn live_workers(&self) -> std::result::Result<Vec<usize>, CallError>;
+
+    /// Moves an arena to memory that the workers can open.
+    ///
+    /// # Errors
+    /// If they cannot open it.
+    fn adopt(&self, arena: Arena) -> Result<Arena> {
+        Ok(arena.handed_over()?)
+    }
 
     /// Makes a program the one that actors load when they start.
     fn set_program(&self, program: &Arc<Program>);

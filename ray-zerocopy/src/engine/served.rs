@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -62,15 +63,15 @@ pub(crate) trait Served {
 
 /// Runs a call that moves the state of one program to another. A worker that does not have the first one
 /// has no state of it.
-pub(crate) fn take_state(
-    programs: &mut HashMap<u64, Box<dyn Served>>,
-    from: u64,
-    to: u64,
+pub(crate) fn take_state<K: Eq + Hash, L: AsMut<dyn Served>>(
+    programs: &mut HashMap<K, L>,
+    from: K,
+    to: K,
     function: &FnToken,
 ) -> Result<Outgoing, MethodError> {
     let Some(mut old) = programs.remove(&from) else { return Ok(Outgoing::default()) };
     let result = match programs.get_mut(&to) {
-        Some(new) => new.take_state(&mut *old, function),
+        Some(new) => new.as_mut().take_state(old.as_mut(), function),
         None => Err(MethodError::not_loaded()),
     };
     programs.insert(from, old);

@@ -15,7 +15,8 @@ impl Arena {
     /// The result is an arena like any other: it is loaded, served by wrappers, passed to other processes
     /// and verified in the same way, and its memory is that of the difference. It keeps the memory of the
     /// base, also if the base itself is dropped. The pipeline may have another type than that of the base:
-    /// tensors are compared by their bytes. A variant can be the base of another one.
+    /// tensors are compared by their bytes. A variant can be the base of another one. On a Ray cluster the
+    /// base is put into the object store once, for all its variants.
     ///
     /// [`save_variant`](Self::save_variant) writes a file with the difference alone, and
     /// [`save`](Self::save) a whole one.
@@ -54,9 +55,9 @@ impl Arena {
     /// ```
     ///
     /// # Errors
-    /// As [`share`](crate::share()), or if this arena is in Ray's object store.
+    /// As [`share`](crate::share()).
     pub fn variant<P: Root>(&self, pipeline: &P) -> Result<Self, ShareError> {
-        share_into(pipeline, self.variant_builder::<P>()?)
+        share_into(pipeline, self.variant_builder::<P>())
     }
 
     /// Does the same as [`variant`](Self::variant) with the weights of a checkpoint, as
@@ -66,13 +67,12 @@ impl Arena {
     /// checkpoint's [placement](Checkpoint::placement) is its file.
     ///
     /// # Errors
-    /// As [`share_from`](crate::share_from()), or if this arena is in Ray's object store.
+    /// As [`share_from`](crate::share_from()).
     pub fn variant_from<P: Root>(&self, pipeline: &P, checkpoint: &Checkpoint) -> Result<Self, ShareError> {
-        share_from_into(pipeline, checkpoint, self.variant_builder::<P>()?)
+        share_from_into(pipeline, checkpoint, self.variant_builder::<P>())
     }
 
-    fn variant_builder<P>(&self) -> Result<ArenaBuilder, ShareError> {
-        let base = self.clone().handed_over()?;
-        Ok(ArenaBuilder::new(&crate::error::type_name::<P>()).on(&base))
+    fn variant_builder<P>(&self) -> ArenaBuilder {
+        ArenaBuilder::new(&crate::error::type_name::<P>()).on(self)
     }
 }

@@ -5,6 +5,7 @@
 use pyo3::prelude::*;
 
 use crate::arena::arena::Arena;
+use crate::arena::store::Container;
 use crate::error::Result;
 
 /// Opens an arena in place in the object store. `object` is the result of `ray.get`.
@@ -12,7 +13,7 @@ use crate::error::Result;
 /// # Errors
 /// If it is not an arena.
 pub fn open(object: &Bound<'_, PyAny>) -> Result<Arena> {
-    Ok(Arena::from_store(super::store::plasma::bytes(object)?, None)?)
+    Ok(Arena::from_containers([Container::in_store(super::store::plasma::bytes(object)?, None)])?)
 }
 
 /// Returns the LibTorch release that this module was built against, or `None` without the feature

@@ -190,13 +190,16 @@ impl Caller {
     }
 
     /// Makes every worker load an arena.
-    fn prepare<P: Remote>(&self, arena: Arena) -> Result<Arc<Program>, SwapError> {
+    fn prepare<P: Remote>(&self, arena: Arena) -> Result<Arc<Program>> {
         let current = self.program();
         if let Some(difference) = difference(&current.arena, &arena).or_else(|| P::difference(&current.arena, &arena)) {
-            return Err(SwapError::OtherPipeline { found: arena.id().to_string(), difference });
+            return Err(SwapError::OtherPipeline { found: arena.id().to_string(), difference }.into());
         }
-        let arena = arena.handed_over()?;
-        arena.ensure_verified()?;
+        arena.ensure_verified().map_err(SwapError::from)?;
+        let arena = self.engine.adopt(arena).map_err(|error| match error {
+            Error::Arena(error) => SwapError::from(error).into(),
+            other => other,
+        })?;
         let worker_error = |error| SwapError::Worker { error };
         let workers = self.engine.live_workers().map_err(worker_error)?;
         let Program { loader, device, strict, memory, prewarm, .. } = &*current;
@@ -215,7 +218,7 @@ impl Caller {
                 failed.get_or_insert(error);
             }
         }
-        failed.map_or(Ok(program), |error| Err(worker_error(call_error(error))))
+        failed.map_or(Ok(program), |error| Err(worker_error(call_error(error)).into()))
     }
 
     /// Makes one worker, or any, load a program.

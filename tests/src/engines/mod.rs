@@ -38,6 +38,10 @@ pub trait EngineUnderTest {
     /// Whether a worker that dies can be replaced: not if it is a thread.
     const REPLACES_WORKERS: bool;
 
+    /// Whether the workers of tasks are known, so that each of them loads new weights before calls run on them.
+    /// Otherwise one of them tries the weights, and the others load them with their first call.
+    const KNOWS_WORKERS: bool = true;
+
     /// Whether calls wait in a queue that is not that of the engine.
     const PASSES_CALLS_ON: bool = false;
 
@@ -69,7 +73,8 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, bulk, cancellation, failures, graphs, lifecycle, streams, tasks};
+            use $crate::engines::{actors, batches, bulk, cancellation, failures, graphs, lifecycle, streams};
+            use $crate::engines::{swap, swap_faults, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -106,6 +111,15 @@ macro_rules! engine_conforms {
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls
+                swap::swap_under_load_loses_and_mixes_nothing swap::calls_under_way_keep_their_weights
+                swap::other_pipelines_are_refused swap::corrupt_arena_is_refused
+                swap::failed_check_leaves_the_old_weights swap::worker_that_cannot_load_leaves_the_old_weights
+                swap::worker_that_dies_while_it_loads_is_replaced swap::swaps_wait_for_each_other
+                swap::canary_gets_its_share swap::actors_swap_and_load_the_current_weights_again
+                swap::state_of_actors_is_lost_only_if_asked swap::state_of_actors_moves_with_a_swap
+                swap_faults::check_cannot_swap_again swap_faults::canary_counts_its_calls
+                swap_faults::canary_of_actors_with_state_is_refused
+                swap_faults::batches_of_old_weights_are_forgotten
             );
         }
     };
@@ -118,16 +132,7 @@ macro_rules! engine_conforms {
                 elastic::lone_calls_do_not_grow_a_pool elastic::shrinking_loses_no_call
                 elastic::pool_without_memory_serves_on elastic::empty_pool_without_memory_is_an_error
                 elastic::range_without_a_worker_is_refused elastic::closing_pool_runs_what_waits
-                swap::swap_under_load_loses_and_mixes_nothing swap::calls_under_way_keep_their_weights
-                swap::other_pipelines_are_refused swap::corrupt_arena_is_refused
-                swap::failed_check_leaves_the_old_weights swap::worker_that_cannot_load_leaves_the_old_weights
-                swap::worker_that_dies_while_it_loads_is_replaced swap::swaps_wait_for_each_other
-                swap::canary_gets_its_share swap::actors_swap_and_load_the_current_weights_again
-                swap::state_of_actors_is_lost_only_if_asked swap::state_of_actors_moves_with_a_swap
-                swap::dormant_workers_load_the_current_weights
-                swap_faults::check_cannot_swap_again swap_faults::canary_counts_its_calls
-                swap_faults::canary_of_actors_with_state_is_refused
-                swap_faults::batches_of_old_weights_are_forgotten swap_faults::swaps_beside_restarts_lose_nothing
+                swap::dormant_workers_load_the_current_weights swap_faults::swaps_beside_restarts_lose_nothing
                 swap_faults::pool_closes_beside_swaps swap_faults::empty_pool_tries_new_weights
                 lifecycle::restart_replaces_every_actor lifecycle::restart_does_not_wait_for_a_reader
                 lifecycle::restart_of_a_closed_pool_is_an_error

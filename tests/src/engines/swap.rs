@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::arena::ArenaId;
 use ray_zerocopy::error::{ArenaError, SwapError};
 use ray_zerocopy::report::scan;
-use ray_zerocopy::{ActorWrapper, Arena, Batching, Error, Pipeline, TaskWrapper, gather, share};
+use ray_zerocopy::{ActorWrapper, Arena, Batching, CallError, Error, Pipeline, TaskWrapper, gather, share};
 use serde::{Deserialize, Serialize};
 
 use super::EngineUnderTest;
@@ -199,11 +199,12 @@ pub fn swap_under_load_loses_and_mixes_nothing<E: EngineUnderTest>() {
                 })
             })
             .collect();
+        let workers = if E::KNOWS_WORKERS { 2 } else { 1 };
         for round in 0..40 {
             let next = &arenas[round % arenas.len()];
             let before = tasks.arena().id();
             let swapped = tasks.swap(next.clone()).unwrap();
-            assert_eq!((swapped.from, swapped.to, swapped.workers.len()), (before, next.id(), 2));
+            assert_eq!((swapped.from, swapped.to, swapped.workers.len()), (before, next.id(), workers));
             std::thread::sleep(Duration::from_millis(2));
         }
         is_over.store(true, Ordering::Release);
@@ -364,7 +365,8 @@ pub fn actors_swap_and_load_the_current_weights_again<E: EngineUnderTest>() {
     if E::REPLACES_WORKERS {
         assert!(actors.actor(0).die().wait().is_err());
         assert_eq!(actors.actor(0).value().wait().unwrap(), expected(1), "the replacement has the current weights");
-        actors.restart().unwrap();
+        let restarted = actors.restart();
+        assert!(matches!(restarted, Ok(()) | Err(Error::Call(CallError::Unsupported { .. }))), "{restarted:?}");
     }
     for actor in actors.iter() {
         assert_eq!(actor.value().wait().unwrap(), expected(1));

@@ -14,6 +14,7 @@ use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::os::sys::atexit::{at_exit_at_each_use, flush_and_exit};
 use crate::ray::python::{self, without_python};
+use crate::ray::store::plasma::StoredContainers;
 use crate::ray::sys::buffer::borrow_count;
 use crate::ray::wire::fingerprint::Fingerprint;
 
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     owner: u32,
     /// Fallbacks of pending callbacks, run if the connection is closed before Ray calls back.
     pending: Mutex<BTreeMap<u64, Fallback>>,
+    /// The arenas that are in the store.
+    pub(crate) stored: StoredContainers,
 }
 
 type Fallback = Box<dyn FnOnce() + Send>;
@@ -235,7 +238,7 @@ impl Inner {
     pub(super) fn new(address: String, local: bool, spill: bool, binary: Fingerprint, glue: Py<PyModule>) -> Self {
         let driver = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let (open, owner, pending) = (AtomicBool::new(true), std::process::id(), Mutex::default());
-        Self { address, local, spill, binary, driver, glue, open, owner, pending }
+        Self { address, local, spill, binary, driver, glue, open, owner, pending, stored: StoredContainers::default() }
     }
 
     /// Returns `true` in a fork of the process that has connected. Neither Ray nor Python works in

@@ -12,6 +12,7 @@ use super::workers::WorkerRegistry;
 use crate::engine::call::Call;
 use crate::engine::call::items::Items;
 use crate::engine::message::Incoming;
+use crate::engine::program::Program;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
@@ -34,8 +35,9 @@ struct Inner {
     pub(super) method: &'static str,
     program_key: u64,
     pub(super) deadline: Option<(Instant, Duration)>,
-    /// Whether a worker that goes on with the call after it was cancelled is killed.
-    has_grace: bool,
+    /// Whether no other call may run on its actor meanwhile: one that may cost the actor's life, or moves
+    /// its state to other weights.
+    needs_idle_actor: bool,
     payload: Payload,
     /// Size of its arguments in bytes, if it may be sent together with other calls.
     bundled_size: Option<usize>,
@@ -43,7 +45,7 @@ struct Inner {
     items: Option<Arc<Items>>,
     /// Index of the actor that runs it, or `usize::MAX`.
     actor: AtomicUsize,
-    /// Number of attempts that were lost with a bundle.
+    /// Number of attempts that were lost, and that Ray does not count.
     lost: AtomicU32,
     /// Whether Ray has a result. The call may be completed before.
     has_result: AtomicBool,
@@ -67,6 +69,8 @@ pub(super) enum Completion {
     Answered,
     /// The worker has not loaded the pipeline: the call must be sent again, with the arena.
     Missing,
+    /// The actor's process has died. The call has an attempt left, and must be sent again.
+    Lost,
     /// The actor's process has died. The call is completed.
     Gone,
 }
@@ -76,9 +80,10 @@ impl InFlightCall {
     /// which waits until all calls have ended.
     pub(super) fn new(mut call: Call, number: u64, end: impl FnOnce() + Send + 'static) -> Self {
         let payload = Payload::from(std::mem::take(&mut call.args));
-        let (method, deadline, has_grace) = (call.method, call.deadline, call.grace().is_some());
+        let (method, deadline) = (call.method, call.deadline);
         let (items, program_key) = (call.reply.items().cloned(), call.program.key);
-        let is_lone = items.is_some() || deadline.is_some() || has_grace || call.is_batch();
+        let needs_idle_actor = deadline.is_some() || call.grace().is_some() || call.state_of.is_some();
+        let is_lone = items.is_some() || needs_idle_actor || call.is_batch();
         let bundled_size = (!is_lone).then(|| payload.len());
         let call = Mutex::new(Some((call, Box::new(end) as OnEnd)));
         Self(Arc::new(Inner {
@@ -88,7 +93,7 @@ impl InFlightCall {
             method,
             program_key,
             deadline,
-            has_grace,
+            needs_idle_actor,
             payload,
             bundled_size,
             items,
@@ -111,6 +116,11 @@ impl InFlightCall {
         self.0.method
     }
 
+    /// Its program. Returns `None` if it is completed.
+    pub(super) fn program(&self) -> Option<Arc<Program>> {
+        self.with(|call| Arc::clone(&call.program))
+    }
+
     pub(super) fn program_key(&self) -> u64 {
         self.0.program_key
     }
@@ -120,8 +130,8 @@ impl InFlightCall {
         self.with(|call| call.allowed).unwrap_or(0).saturating_sub(self.0.lost.load(Ordering::Acquire))
     }
 
-    /// Records that the worker has died that ran the bundle of the call. It will be sent again.
-    pub(super) fn lost_with_bundle(&self) {
+    /// Records that the worker has died that ran the call. It will be sent again.
+    pub(super) fn lost_an_attempt(&self) {
         self.0.lost.fetch_add(1, Ordering::AcqRel);
         self.returned();
     }
@@ -130,9 +140,10 @@ impl InFlightCall {
         self.0.deadline
     }
 
-    /// Returns `true` if the actor that runs the call may be killed because of it.
+    /// Returns `true` if no other call may run on its actor meanwhile: the actor may be killed because of this
+    /// one, or its state moves to other weights.
     pub(super) fn needs_idle_actor(&self) -> bool {
-        self.0.deadline.is_some() || self.0.has_grace
+        self.0.needs_idle_actor
     }
 
     pub(super) fn payload(&self) -> &Payload {
@@ -280,10 +291,12 @@ impl InFlightCall {
         let worker = at.unwrap_or(Worker { index: 0, pid: 0 });
         let died = |how| CallError::WorkerDied { method, worker, how, attempts: allowed, allowed, is_actor: actor };
         match error {
+            RayError::WorkerDied { .. } if actor && self.attempts_left() > 1 => Completion::Lost,
             RayError::WorkerDied { cause, .. } => {
                 self.answer(Err(died(cause)));
                 if actor { Completion::Gone } else { Completion::Answered }
             }
+            RayError::ActorDied { .. } if self.attempts_left() > 1 => Completion::Lost,
             RayError::ActorDied { cause, .. } => {
                 self.answer(Err(died(cause)));
                 Completion::Gone

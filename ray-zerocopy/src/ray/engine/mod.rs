@@ -33,8 +33,12 @@ pub(crate) mod workers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pyo3::prelude::*;
+
 use super::api::cluster::Cluster;
+use super::api::object::Held;
 use super::api::options::Options;
+use super::store::plasma;
 use super::wire::protocol::{Load, ProgramId};
 use crate::arena::arena::Arena;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle, sealed};
@@ -43,6 +47,7 @@ use crate::engine::program::Program;
 use crate::engine::settings::{Cores, Settings};
 use crate::error::Result;
 use crate::error::call::CallError;
+use crate::error::ray::RayError;
 
 /// A Ray cluster with the resource requirements of each worker. See [`Cluster::with`].
 #[derive(Debug, Clone)]
@@ -162,14 +167,6 @@ fn restart_unsupported() -> CallError {
     }
 }
 
-/// The error of a swap.
-fn swap_unsupported() -> CallError {
-    CallError::Unsupported {
-        operation: "swap".to_owned(),
-        reason: "a Ray cluster does not swap weights yet; make a new wrapper, and move the callers to it".to_owned(),
-    }
-}
-
 /// Refuses settings that the nodes of a cluster cannot have.
 fn check_settings(settings: &Settings) -> std::result::Result<(), CallError> {
     if settings.niceness.is_none() && settings.cores == Cores::Any {
@@ -182,9 +179,28 @@ fn check_settings(settings: &Settings) -> std::result::Result<(), CallError> {
     })
 }
 
-/// The id of a program, and the parameters for loading it.
-fn id_and_load(cluster: &Cluster, program: &Program) -> (ProgramId, Load) {
-    let Program { key, loader, device, strict, prewarm, .. } = program;
-    let load = Load { loader: loader.clone(), device: device.clone(), strict: *strict, prewarm: prewarm.clone() };
-    (ProgramId { driver: cluster.0.driver, key: *key }, load)
+/// The id of a program in the cluster.
+fn program_id(cluster: &Cluster, program: &Program) -> ProgramId {
+    ProgramId { driver: cluster.0.driver, key: program.key }
+}
+
+/// The parameters for loading a program, and the objects that contain its arena. `what` is for the error.
+fn load_of(program: &Program, what: &str) -> std::result::Result<(Load, Vec<Arc<Held>>), RayError> {
+    let missing =
+        || RayError::Other { what: what.to_owned(), cause: "the arena is not in the object store".to_owned() };
+    let arena = plasma::references(&program.arena).ok_or_else(missing)?;
+    let Program { loader, device, strict, prewarm, .. } = program;
+    let load = Load {
+        loader: loader.clone(),
+        device: device.clone(),
+        strict: *strict,
+        prewarm: prewarm.clone(),
+        containers: arena.len(),
+    };
+    Ok((load, arena))
+}
+
+/// Ray's references to objects, as arguments of a call.
+fn in_python<'py>(py: Python<'py>, objects: &[Arc<Held>]) -> impl Iterator<Item = Bound<'py, PyAny>> {
+    objects.iter().map(move |held| held.reference.bind(py).clone())
 }

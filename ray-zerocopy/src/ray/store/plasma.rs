@@ -1,6 +1,7 @@
-//! Weights in Ray's object store: each arena is one object, which every process of a node reads in
-//! place.
+//! Weights in Ray's object store: each container of an arena is one object, which every process of a node
+//! reads in place.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,9 +9,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::arena::arena::Arena;
+use crate::arena::manifest::ArenaId;
+use crate::arena::store::{Container, WeakContainer};
 use crate::error::Result;
 use crate::error::arena::ArenaError;
 use crate::error::ray::RayError;
+use crate::os::sync::Mutex;
 use crate::ray::api::cluster::{Cluster, store};
 use crate::ray::api::object::Held;
 use crate::ray::sys::buffer::{borrow, lend};
@@ -69,15 +73,23 @@ fn address_range(parts: &[bytes::Bytes]) -> Option<Range<usize>> {
 /// If the store is full and `spill` is not set: Ray would silently move other objects to disk. Also
 /// if the arena borrows from files.
 pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
-    let borrows_from_file = || {
+    let whole = containers(&arena.in_one()?)?;
+    put_container(py, whole[0].1.bytes(), spill)
+}
+
+/// Returns the containers of an arena: its own, then those that it borrows from.
+fn containers(arena: &Arena) -> Result<Vec<(ArenaId, Container)>, ArenaError> {
+    arena.all_containers().ok_or_else(|| {
         let path = arena.files().next().map(|path| path.display().to_string()).unwrap_or_default();
         let reason =
             "weights that are borrowed from a file cannot be sent to other machines; open it with `Placement::sealed`"
                 .to_owned();
         ArenaError::File { path, reason }
-    };
-    let arena = arena.in_one()?;
-    let container = arena.container().ok_or_else(borrows_from_file)?.clone();
+    })
+}
+
+/// Puts the bytes of a container into the object store of this process's node.
+fn put_container(py: Python<'_>, container: &bytes::Bytes, spill: bool) -> Result<Py<PyAny>> {
     let ray_error = |error: PyErr| RayError::here(&error, "put");
     if !spill {
         let needed = (container.len() + 2 * padding()) as u64;
@@ -91,7 +103,7 @@ pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
         let padding_bytes = PyBytes::new(py, &vec![0; padding()]);
         let parts = (
             buffer.call1((&padding_bytes,))?,
-            buffer.call1((lend(py, container)?,))?,
+            buffer.call1((lend(py, container.clone())?,))?,
             buffer.call1((&padding_bytes,))?,
         );
         py.import("ray")?.call_method1("put", (parts,))
@@ -99,31 +111,72 @@ pub fn put(py: Python<'_>, arena: &Arena, spill: bool) -> Result<Py<PyAny>> {
     Ok(put().map_err(ray_error)?.unbind())
 }
 
-/// Returns the object that contains an arena, or `None` if the arena is not in the store.
-pub(crate) fn reference(arena: &Arena) -> Option<&Arc<Held>> {
-    arena.origin()?.downcast_ref::<Arc<Held>>()
+/// Returns the objects of an arena: its own container, then those that it borrows from. Returns `None` if one
+/// of them is not in the store.
+pub(crate) fn references(arena: &Arena) -> Option<Vec<Arc<Held>>> {
+    arena.all_containers()?.iter().map(|(_, container)| held(container).cloned()).collect()
+}
+
+/// Returns the object of a container, or `None` if it is not in the store.
+fn held(container: &Container) -> Option<&Arc<Held>> {
+    container.origin()?.downcast_ref::<Arc<Held>>()
+}
+
+/// The containers that this process has put into the store of its cluster, and still uses. A base is there
+/// once, for all its variants.
+#[derive(Default)]
+pub(crate) struct StoredContainers(Mutex<HashMap<ArenaId, WeakContainer>>);
+
+impl StoredContainers {
+    fn find(&self, id: ArenaId) -> Option<Container> {
+        self.0.lock().get(&id).and_then(WeakContainer::upgrade)
+    }
+
+    /// Adds a container. Returns the one to use: another thread may have put the same one meanwhile.
+    fn add(&self, id: ArenaId, container: Container) -> Container {
+        let mut stored = self.0.lock();
+        stored.retain(|_, container| container.upgrade().is_some());
+        if let Some(other) = stored.get(&id).and_then(WeakContainer::upgrade) {
+            return other;
+        }
+        stored.insert(id, container.downgrade());
+        container
+    }
 }
 
 impl Cluster {
-    /// Puts an arena into the object store of this node, and opens it there. An arena that is
-    /// already in the store is returned unchanged.
+    /// Puts an arena into the object store of this node, and opens it there. What is in the store already is
+    /// not put there again: the arena itself, or the base of a [variant](Arena::variant).
     ///
     /// # Errors
     /// If the store is full and [`spill`](crate::ray::api::builder::ClusterBuilder::spill) is not
     /// set, or if the arena borrows from files.
     pub fn put_arena(&self, arena: &Arena) -> Result<Arena> {
-        if reference(arena).is_some_and(|held| Arc::ptr_eq(&held.cluster, &self.0)) {
+        let is_here = |held: &Arc<Held>| Arc::ptr_eq(&held.cluster, &self.0);
+        if references(arena).is_some_and(|objects| objects.iter().all(is_here)) {
             return Ok(arena.clone());
         }
         self.0.usable()?;
+        let mut stored = Vec::new();
+        for (id, container) in containers(arena)? {
+            stored.push(match self.0.stored.find(id) {
+                Some(known) => known,
+                None if held(&container).is_some_and(is_here) => container,
+                None => self.0.stored.add(id, self.put_container(&container)?),
+            });
+        }
+        Ok(Arena::from_containers(stored)?)
+    }
+
+    fn put_container(&self, container: &Container) -> Result<Container> {
         let put = |py: Python<'_>| -> Result<(Py<PyAny>, bytes::Bytes)> {
-            let reference = put(py, arena, self.0.spill)?;
+            let reference = put_container(py, container.bytes(), self.0.spill)?;
             let object = py.import("ray").and_then(|ray| ray.call_method1("get", (&reference,)));
             Ok((reference, bytes(&object.map_err(|error| RayError::here(&error, "put"))?)?))
         };
         let (reference, bytes) = Python::attach(put)?;
         let held = Arc::new(Held::new(Arc::clone(&self.0), reference, "an arena"));
-        Ok(Arena::from_store(bytes, Some(Arc::new(held)))?)
+        Ok(container.copied_to_store(bytes, Arc::new(held)))
     }
 }
 

@@ -82,12 +82,11 @@ impl EncodedMessage {
         Ok(Self { head, separate: Vec::new() })
     }
 
-    /// Returns the arguments of a call: the message, `first` if there is one, and the separate
-    /// tensors.
+    /// Returns the arguments of a call: the message, the objects in `first`, and the separate tensors.
     pub(crate) fn arguments<'py>(
         self,
         py: Python<'py>,
-        first: Option<Bound<'py, PyAny>>,
+        first: impl IntoIterator<Item = Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut arguments = vec![PyBytes::new(py, &self.head).into_any()];
         arguments.extend(first);

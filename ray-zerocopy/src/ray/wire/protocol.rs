@@ -36,13 +36,27 @@ pub(crate) enum Order {
     Construct { shim: FnToken, function: FnToken, by_reference: bool },
     /// Calls a function on the state of the actor.
     Method { shim: FnToken, function: FnToken, by_reference: bool },
-    /// Loads a pipeline for an actor, which keeps it. The arena is sent as the first object.
+    /// Loads a pipeline for an actor, which keeps it. The containers of its arena are sent as the first
+    /// objects.
     Load { program: ProgramId, load: Load },
-    /// Runs a method of a pipeline, as a task, or on an actor that has loaded the pipeline. With
-    /// `load`, the arena is sent as the first object.
-    Call { program: ProgramId, handler: FnToken, load: Option<Load>, live: Vec<u64> },
-    /// Runs several methods of a pipeline, one after the other. Otherwise like `Call`.
-    Bundle { program: ProgramId, bundle: CallBundle, load: Option<Load>, live: Vec<u64> },
+    /// Runs a method of a pipeline, as a task, or on an actor. With `state_of`, the method moves the state of
+    /// that program to this one.
+    Call { target: Target, handler: FnToken, state_of: Option<ProgramId> },
+    /// Runs several methods of a pipeline, one after the other.
+    Bundle { target: Target, bundle: CallBundle },
+    /// Drops a pipeline of an actor.
+    Forget { program: ProgramId },
+}
+
+/// The pipeline of a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub program: ProgramId,
+    /// Set if the worker may not have loaded it. The containers of its arena are sent as the first objects.
+    pub load: Option<Load>,
+    /// The keys of the programs that the driver still uses: a worker of tasks drops the others. `None` for an
+    /// actor, which is told by `Forget`.
+    pub live: Option<Vec<u64>>,
 }
 
 /// Parameters for loading a pipeline from its arena.
@@ -52,6 +66,8 @@ pub(crate) struct Load {
     pub device: String,
     pub strict: bool,
     pub prewarm: Option<Prewarm>,
+    /// Number of the arena's containers: its own, and those that it borrows from.
+    pub containers: usize,
 }
 
 /// Id of a program, unique in the cluster.

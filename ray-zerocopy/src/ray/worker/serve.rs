@@ -18,9 +18,10 @@ use super::bundle::BundledCalls;
 use super::cancellation::{self, INTERVAL, Task};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
+use crate::arena::store::Container;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Attached;
-use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program};
+use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program, take_state};
 use crate::engine::sys::entry::FnToken;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
@@ -31,7 +32,7 @@ use crate::ray::api::trampoline::{Job, MethodShim, Shim};
 use crate::ray::store::plasma;
 use crate::ray::wire::fingerprint::Fingerprint;
 use crate::ray::wire::frame::{EncodedMessage, read, read_separate};
-use crate::ray::wire::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request};
+use crate::ray::wire::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request, Target};
 
 /// Time after which a task worker drops an idle pipeline. `RAY_ZEROCOPY_KEEP_SECONDS` overrides it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -73,6 +74,12 @@ struct Loaded {
     used: Instant,
     /// Whether it belongs to an actor, which keeps it.
     is_actor: bool,
+}
+
+impl AsMut<dyn Served> for Loaded {
+    fn as_mut(&mut self) -> &mut (dyn Served + 'static) {
+        &mut *self.served
+    }
 }
 
 pub(super) type Work = Box<dyn FnOnce(&mut WorkerState) + Send>;
@@ -159,8 +166,8 @@ fn idle_timeout() -> Duration {
 pub(super) struct Inputs {
     /// The arguments, or the arguments by reference.
     arguments: Result<Incoming, MethodError>,
-    /// The arena's bytes.
-    arena: Option<bytes::Bytes>,
+    /// The containers of an arena.
+    arena: Vec<bytes::Bytes>,
 }
 
 /// Decodes a request and the data sent with it.
@@ -173,14 +180,15 @@ pub(super) fn inputs(head: &Bound<'_, PyAny>, rest: &Bound<'_, PyTuple>) -> Resu
             | Order::Construct { by_reference: true, .. }
             | Order::Method { by_reference: true, .. }
     );
-    let with_arena = matches!(
-        request.order,
-        Order::Load { .. } | Order::Call { load: Some(_), .. } | Order::Bundle { load: Some(_), .. }
-    );
-    let mut arena = None;
-    if with_arena && !rest.is_empty() {
-        arena = Some(plasma::bytes(&rest.remove(0))?);
-    }
+    let containers = match &request.order {
+        Order::Load { load, .. }
+        | Order::Call { target: Target { load: Some(load), .. }, .. }
+        | Order::Bundle { target: Target { load: Some(load), .. }, .. } => load.containers,
+        _ => 0,
+    };
+    let arena: Result<Vec<_>, _> =
+        rest.drain(..containers.min(rest.len())).map(|object| plasma::bytes(&object)).collect();
+    let arena = arena?;
     let arguments = match (by_reference, rest.is_empty()) {
         (_, true) => Ok(inside),
         (true, false) => object::content(&rest.remove(0)),
@@ -328,16 +336,27 @@ impl WorkerState {
                 report.attached = Some(loaded.report.clone());
                 Ok(done(Outgoing::default()))
             }
-            Order::Call { program, handler, load, live } => {
-                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
+            Order::Call { target, handler, state_of: None } => {
+                let loaded = self.program(target, arena, report)?;
                 let result = loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items);
                 self.last_took = loaded.used.elapsed();
                 report.took = Some(self.last_took);
                 result.map(done).map_err(Answer::Failed)
             }
-            Order::Bundle { program, bundle, load, live } => {
-                let last_took = self.last_took;
-                let loaded = self.program(&program, load.map(|load| (load, arena)), &live, report)?;
+            Order::Call { target, handler, state_of: Some(from) } => {
+                let to = target.program;
+                self.program(target, arena, report)?;
+                take_state(&mut self.programs, from, to, &handler).map(done).map_err(Answer::Failed)
+            }
+            Order::Forget { program } => {
+                let forgotten = self.programs.remove(&program);
+                // A panic of the pipeline's destructor has been printed, and does not affect other programs.
+                panics::caught(|| drop(forgotten)).ok();
+                Ok(done(Outgoing::default()))
+            }
+            Order::Bundle { target, bundle } => {
+                let (last_took, program) = (self.last_took, target.program);
+                let loaded = self.program(target, arena, report)?;
                 // It waits behind one call of an actor, and for a worker of tasks as long as it takes.
                 let waited = if loaded.is_actor { last_took } else { INTERVAL };
                 let calls = BundledCalls::new(&program, &bundle, &arguments.map_err(Answer::Failed)?, waited)?;
@@ -348,23 +367,24 @@ impl WorkerState {
         }
     }
 
-    /// Returns a program. Loads it first, if its arena was sent with the order. Drops those that the driver does not
-    /// use any more, which releases their arenas.
+    /// Returns a program. Loads it first, if its arena was sent with the order. A worker of tasks drops those that
+    /// the driver does not use any more, which releases their arenas.
     fn program(
         &mut self,
-        program: &ProgramId,
-        load: Option<(Load, Option<bytes::Bytes>)>,
-        live: &[u64],
+        Target { program, load, live }: Target,
+        arena: Vec<bytes::Bytes>,
         report: &mut Report,
     ) -> Result<&mut Loaded, Answer> {
-        self.programs.retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
-        if let (Some((load, arena)), false) = (load, self.programs.contains_key(program)) {
+        if let Some(live) = &live {
+            self.programs.retain(|id, loaded| loaded.is_actor || id.driver != program.driver || live.contains(&id.key));
+        }
+        if let (Some(load), false) = (load, self.programs.contains_key(&program)) {
             let (served, attached) = self::load(load, arena).map_err(Answer::NotLoaded)?;
             report.attached = Some(attached.clone());
-            let loaded = Loaded { served, report: attached, used: Instant::now(), is_actor: false };
-            self.programs.insert(*program, loaded);
+            let loaded = Loaded { served, report: attached, used: Instant::now(), is_actor: live.is_none() };
+            self.programs.insert(program, loaded);
         }
-        let loaded = self.programs.get_mut(program).ok_or(Answer::Missing)?;
+        let loaded = self.programs.get_mut(&program).ok_or(Answer::Missing)?;
         loaded.used = Instant::now();
         Ok(loaded)
     }
@@ -381,13 +401,11 @@ impl WorkerState {
     }
 }
 
-fn load(load: Load, arena: Option<bytes::Bytes>) -> Result<(Box<dyn Served>, Attached), LoadError> {
+fn load(load: Load, arena: Vec<bytes::Bytes>) -> Result<(Box<dyn Served>, Attached), LoadError> {
     let start = Instant::now();
-    let rebuild = |reason: String| LoadError::Rebuild { pipeline: "the pipeline".to_owned(), reason };
-    let arena = arena.ok_or_else(|| rebuild("the request does not contain its arena".to_owned()))?;
-    let arena = Arena::from_store(arena, None)?;
+    let arena = Arena::from_containers(arena.into_iter().map(|bytes| Container::in_store(bytes, None)))?;
     // Memory policies are not applied to the object store.
-    let Load { loader, device, strict, prewarm } = load;
+    let Load { loader, device, strict, prewarm, .. } = load;
     let (LoadedProgram { served, copied, decoding, prewarming }, memory) =
         load_program(arena, &loader, device, strict, MemoryPolicy::default(), prewarm)?;
     let took = start.elapsed().saturating_sub(prewarming);

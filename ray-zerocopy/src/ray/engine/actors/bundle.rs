@@ -9,12 +9,13 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::Shared;
+use crate::engine::program::Program;
 use crate::error::ray::RayError;
 use crate::ray::engine::bundling::{encode, method_of, send_as_one};
-use crate::ray::engine::id_and_load;
 use crate::ray::engine::in_flight::InFlightCall;
 use crate::ray::engine::inline_wait::UnreadReply;
 use crate::ray::engine::sent_bundle::SentBundle;
+use crate::ray::engine::{in_python, program_id};
 use crate::ray::wire::bundle::divide;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::Order;
@@ -23,11 +24,15 @@ impl Shared {
     /// Sends `first` and the calls in `rest`. Their callers are woken by a thread of the engine: each of them would
     /// have to read the reply at once, as the others wait for it.
     pub(super) fn send_bundle(self: &Arc<Self>, index: usize, first: InFlightCall, rest: Vec<InFlightCall>) {
-        let (program, _) = id_and_load(&self.target.cluster, &self.program);
         let calls: Vec<_> = std::iter::once(first.clone()).chain(rest).collect();
-        let sent = send_as_one(&program, &calls);
+        let Some(program) = calls.iter().find_map(InFlightCall::program) else {
+            // All of them are completed.
+            self.call_ended(index, &first);
+            return calls.iter().for_each(InFlightCall::not_sent);
+        };
+        let sent = send_as_one(&program_id(&self.target.cluster, &program), &calls);
         calls.iter().for_each(|call| call.assign(index));
-        if let Err(error) = self.try_send_bundle(index, &sent, &calls) {
+        if let Err(error) = self.try_send_bundle(index, &program, &sent, &calls) {
             sent.end(&self.target.cluster, &self.timer);
             self.call_ended(index, &first);
             for call in calls {
@@ -40,19 +45,19 @@ impl Shared {
     fn try_send_bundle(
         self: &Arc<Self>,
         index: usize,
+        program: &Program,
         sent: &Arc<SentBundle>,
         calls: &[InFlightCall],
     ) -> Result<(), RayError> {
         let cluster = &self.target.cluster;
-        let (program, _) = id_and_load(cluster, &self.program);
         let (bundle, payload) = encode(sent, calls);
-        let message = EncodedMessage::with(
-            &self.request(Order::Bundle { program, bundle, load: None, live: Vec::new() }),
-            payload,
-        )?;
         let method = method_of(calls);
-        let reference = cluster
-            .ask(method, |py| Ok(self.call(py, index)?.bind(py).call1(message.arguments(py, None)?)?.unbind()))?;
+        let (target, arena) = self.program_of(index, program, method)?;
+        let message = EncodedMessage::with(&self.request(Order::Bundle { target, bundle }), payload)?;
+        let reference = cluster.ask(method, |py| {
+            let arguments = message.arguments(py, in_python(py, &arena))?;
+            Ok(self.call(py, index)?.bind(py).call1(arguments)?.unbind())
+        })?;
         let (shared, sent, calls) = (Arc::clone(self), Arc::clone(sent), calls.to_vec());
         let on_result = Box::new(move |result| {
             sent.end(&shared.target.cluster, &shared.timer);

@@ -6,15 +6,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::choice::Assignment;
+use super::slot::Slot;
 use super::{Shared, has_shut_down};
 use crate::engine::call::items::Items;
+use crate::engine::program::Program;
 use crate::error::call::{CallError, Worker};
 use crate::error::ray::RayError;
+use crate::ray::api::object::Held;
 use crate::ray::engine::in_flight::{Completion, InFlightCall, RayResult};
 use crate::ray::engine::inline_wait::UnreadReply;
-use crate::ray::engine::{id_and_load, streams};
+use crate::ray::engine::{in_python, load_of, program_id, streams};
 use crate::ray::wire::frame::EncodedMessage;
-use crate::ray::wire::protocol::{Answer, Order, Reply, Request};
+use crate::ray::wire::protocol::{Answer, Order, ProgramId, Reply, Request, Target};
 
 impl Shared {
     pub(super) fn request(&self, order: Order) -> Request {
@@ -25,6 +28,21 @@ impl Shared {
             whole: false,
             order,
         }
+    }
+
+    /// Creates the target of a call to an actor. Returns the objects of the arena, if the actor has not loaded the
+    /// program.
+    pub(super) fn program_of(
+        &self,
+        index: usize,
+        program: &Program,
+        method: &str,
+    ) -> Result<(Target, Vec<Arc<Held>>), RayError> {
+        let has_loaded = |slot: &Slot| slot.loaded.contains(&program.key);
+        let has_loaded = self.state.lock().slots.get(index).is_some_and(has_loaded);
+        let (load, arena) = (!has_loaded).then(|| load_of(program, method)).transpose()?.unzip();
+        let program = program_id(&self.target.cluster, program);
+        Ok((Target { program, load, live: None }, arena.unwrap_or_default()))
     }
 
     /// The remote method `call` of an actor.
@@ -104,15 +122,18 @@ impl Shared {
 
     fn try_send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Result<Option<Arc<UnreadReply>>, RayError> {
         let cluster = &self.target.cluster;
-        let (program, _) = id_and_load(cluster, &self.program);
-        let Some(handler) = flight.with(|call| call.handler.clone()) else {
+        let call = flight.with(|call| (Arc::clone(&call.program), call.handler.clone(), call.state_of));
+        let Some((program, handler, state_of)) = call else {
             flight.not_sent();
             self.call_ended(index, flight);
             return Ok(None);
         };
-        let order = Order::Call { program, handler, load: None, live: Vec::new() };
+        let (target, arena) = self.program_of(index, &program, flight.method())?;
+        let is_direct = arena.is_empty() && flight.payload().is_small() && flight.items().is_none();
+        let state_of = state_of.map(|key| ProgramId { key, ..target.program });
+        let order = Order::Call { target, handler, state_of };
         let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
-        let direct = direct.filter(|_| flight.payload().is_small() && flight.items().is_none());
+        let direct = direct.filter(|_| is_direct);
         let request = Request { whole: direct.is_some(), ..self.request(order) };
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = match &direct {
@@ -122,7 +143,7 @@ impl Shared {
                     Some(items) => self.call_stream(py, index, items)?,
                     None => self.call(py, index)?,
                 };
-                let reference = call.bind(py).call1(message.arguments(py, None)?)?;
+                let reference = call.bind(py).call1(message.arguments(py, in_python(py, &arena))?)?;
                 flight.sent(reference.clone().unbind());
                 Ok(reference.unbind())
             })?,
@@ -141,6 +162,39 @@ impl Shared {
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, direct, on_result)))
     }
 
+    /// Lets the actors drop a program of which there are no more calls.
+    pub(super) fn forget(&self, key: u64) {
+        let holders: Vec<_> = {
+            let mut state = self.state.lock();
+            state.times.forget(key);
+            let slots = state.slots.iter_mut().enumerate();
+            slots.filter_map(|(index, slot)| slot.loaded.remove(&key).then_some(index)).collect()
+        };
+        let cluster = &self.target.cluster;
+        let program = ProgramId { driver: cluster.0.driver, key };
+        for index in holders {
+            // An actor that cannot be asked has died, and what it had loaded with it.
+            let _ =
+                EncodedMessage::new(&self.request(Order::Forget { program }), Default::default()).and_then(|order| {
+                    cluster
+                        .ask("forget", |py| self.call(py, index)?.bind(py).call1(order.arguments(py, None)?).map(drop))
+                });
+        }
+    }
+
+    /// Notes what a reply says about the actor and the method.
+    fn note(&self, index: usize, call: &InFlightCall, reply: &Reply) {
+        let mut state = self.state.lock();
+        if let Some(took) = reply.took {
+            state.times.record(call, took);
+        }
+        if let (Some(_), Some(slot)) = (&reply.attached, state.slots.get_mut(index))
+            && slot.worker.is_some_and(|worker| worker.pid == reply.from.pid)
+        {
+            slot.loaded.insert(call.program_key());
+        }
+    }
+
     /// Completes the calls of one call of Ray, which actor `index` has run or lost. `at` is its process.
     pub(super) fn complete(
         self: &Arc<Self>,
@@ -157,10 +211,14 @@ impl Shared {
                 Err(RayError::WorkerDied { .. }) | Ok((Reply { answer: Answer::Missing, .. }, _)) => {
                     self.on_actor_lost(index, false);
                 }
-                Ok((Reply { took: Some(took), .. }, _)) => self.state.lock().times.record(&call, *took),
-                Ok(_) | Err(_) => {}
+                Ok((reply, _)) => self.note(index, &call, reply),
+                Err(_) => {}
             }
-            if let Completion::Missing = call.complete(result, &self.registry, at) {
+            let completion = call.complete(result, &self.registry, at);
+            if let Completion::Lost = completion {
+                call.lost_an_attempt();
+            }
+            if let Completion::Missing | Completion::Lost = completion {
                 call.returned();
                 let stranded = self.state.lock().put_back(call);
                 if let Some(call) = stranded {

@@ -33,6 +33,7 @@ use super::inline_wait::LastUnread;
 use super::open_calls::OpenCalls;
 use super::workers::WorkerRegistry;
 use super::{Admission, ClusterTarget};
+use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
@@ -48,7 +49,8 @@ pub(super) struct RayActors(Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) target: ClusterTarget,
-    program: Arc<Program>,
+    /// The program that an actor loads when it starts.
+    program: Mutex<Arc<Program>>,
     settings: Settings,
     /// Whether the pipeline has methods that return streams. Then it is served on a thread of its own,
     /// and Ray's thread takes the items.
@@ -79,6 +81,11 @@ fn has_shut_down() -> PyErr {
 }
 
 impl Shared {
+    /// The program that an actor loads when it starts.
+    fn program(&self) -> Arc<Program> {
+        Arc::clone(&self.program.lock())
+    }
+
     fn release(&self) {
         self.state.lock().open -= 1;
         self.change.notify_all();
@@ -245,6 +252,9 @@ impl Engine for RayActors {
             return;
         }
         self.0.registry.forget(key);
+        let shared = Arc::clone(&self.0);
+        // Not here: a program may be dropped anywhere, and this asks Ray.
+        self.0.timer.spawn(move || shared.forget(key));
     }
 
     fn workers(&self) -> Vec<Worker> {
@@ -291,11 +301,22 @@ impl Engine for RayActors {
         Err(super::restart_unsupported())
     }
 
-    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
-        Err(super::swap_unsupported())
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
+        self.0.target.cluster.put_arena(&arena)
     }
 
-    fn set_program(&self, _program: &Arc<Program>) {}
+    fn live_workers(&self) -> Result<Vec<usize>, CallError> {
+        if self.0.target.is_forked() {
+            return Ok(Vec::new());
+        }
+        Ok((0..self.0.state.lock().slots.len()).collect())
+    }
+
+    fn set_program(&self, program: &Arc<Program>) {
+        let before = std::mem::replace(&mut *self.0.program.lock(), Arc::clone(program));
+        // Without the lock: this may run user code.
+        drop(before);
+    }
 
     fn attached(&self, key: u64) -> Vec<(Worker, Attached)> {
         if self.0.target.is_forked() {

@@ -24,7 +24,7 @@ impl Shared {
     /// ready. Recovery runs on another thread.
     pub(super) fn on_actor_lost(self: &Arc<Self>, index: usize, is_permanent: bool) {
         let (first, direct) = match self.state.lock().slots.get_mut(index) {
-            Some(slot) => (slot.worker.take().is_some(), slot.direct.take()),
+            Some(slot) => (slot.process_lost(), slot.direct.take()),
             None => (false, None),
         };
         let is_permanent = is_permanent || self.target.options.has_compiled_graph();

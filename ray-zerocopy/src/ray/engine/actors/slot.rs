@@ -1,6 +1,6 @@
 //! One actor, as the engine sees it: its handles in Ray, and the calls that it has.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(super) struct Slot {
     pub(super) busy: usize,
     /// Number of those that return a stream. Such a call may last as long as its reader wants.
     pub(super) streams: usize,
-    /// Number of those because of which the actor may be killed. No other call is sent to it meanwhile.
+    /// Number of those that must not have company. No other call is sent to the actor meanwhile.
     pub(super) exclusive: usize,
     /// Queued calls for this actor, in the order in which they were made.
     pub(super) waiting: VecDeque<InFlightCall>,
@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) direct: Option<Arc<CompiledGraphChannel>>,
     /// Its process, once it has loaded the pipeline.
     pub(super) worker: Option<Worker>,
+    /// The keys of the programs that this process has loaded: the current one, and others during a swap.
+    pub(super) loaded: HashSet<u64>,
     /// The process that was killed because of a deadline, and until when it is expected to die. It
     /// may still answer until then, and a call that it gets would be lost with it.
     pub(super) killed: Option<(u32, Instant)>,
@@ -42,6 +44,12 @@ impl Slot {
     /// long, although another actor becomes free.
     pub(super) fn is_available(&self) -> bool {
         self.worker.is_some() && self.streams == 0 && self.exclusive == 0
+    }
+
+    /// Records that its process is gone. Returns `true` if it had one.
+    pub(super) fn process_lost(&mut self) -> bool {
+        self.loaded.clear();
+        self.worker.take().is_some()
     }
 
     pub(super) fn call_assigned(&mut self, flight: &InFlightCall) {
@@ -59,7 +67,7 @@ impl Slot {
 
 /// Maximum number of calls that an actor may have after it gets this one. A call with a deadline
 /// needs an otherwise idle actor, since the actor is killed when the deadline passes. So does one with
-/// a grace period.
+/// a grace period, and one that moves the state of the actor.
 pub(super) fn max_calls(flight: &InFlightCall) -> usize {
     if flight.needs_idle_actor() { 1 } else { MAX_CALLS }
 }

@@ -1,7 +1,7 @@
 //! Starts actors, and makes them load the pipeline.
 
 use crate::ray::api::actor::start as start_ray_actor;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,8 +19,7 @@ use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
 use crate::ray::engine::open_calls::OpenCalls;
 use crate::ray::engine::workers::WorkerRegistry;
-use crate::ray::engine::{ClusterTarget, id_and_load};
-use crate::ray::store::plasma;
+use crate::ray::engine::{ClusterTarget, in_python, load_of, program_id};
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Answer, Order, Reply};
 
@@ -32,7 +31,7 @@ impl RayActors {
             |error: std::io::Error| RayError::Other { what: "a thread".to_owned(), cause: error.to_string() };
         let shared = Arc::new(Shared {
             target,
-            program,
+            program: Mutex::new(program),
             settings,
             has_streams,
             timer: TimerThread::start().map_err(thread_error)?,
@@ -58,13 +57,14 @@ impl RayActors {
 
 impl Shared {
     fn start_error(&self, reason: String) -> CallError {
-        StartError::Pipeline { pipeline: self.program.arena.pipeline().to_owned(), reason }.into()
+        StartError::Pipeline { pipeline: self.program().arena.pipeline().to_owned(), reason }.into()
     }
 
     /// Starts an actor process that has not loaded a pipeline.
     pub(super) fn start_actor(&self) -> Result<Slot, RayError> {
         let cluster = &self.target.cluster;
-        cluster.ask(self.program.arena.pipeline(), |py| {
+        let program = self.program();
+        cluster.ask(program.arena.pipeline(), |py| {
             let keywords: Bound<'_, PyDict> = self.target.options.keywords(py)?;
             // An actor with a compiled graph is restarted by its owner, which has to compile a new
             // graph anyway.
@@ -81,6 +81,7 @@ impl Shared {
                 is_submitting: false,
                 direct: None,
                 worker: None,
+                loaded: HashSet::new(),
                 killed: None,
             })
         })
@@ -89,16 +90,14 @@ impl Shared {
     /// Makes an actor load the pipeline, and waits until it has. The actor gets calls from then on.
     pub(super) fn load_program(&self, index: usize, until: Option<Instant>) -> Result<(), CallError> {
         let cluster = &self.target.cluster;
-        let what = self.program.arena.pipeline();
-        let (program, load) = id_and_load(cluster, &self.program);
+        let program = self.program();
+        let (key, what) = (program.key, program.arena.pipeline());
         let ray_error = |error| CallError::Ray { method: what.to_owned(), error };
-        let message =
-            EncodedMessage::new(&self.request(Order::Load { program, load }), Default::default()).map_err(ray_error)?;
-        let missing_arena =
-            || RayError::Other { what: what.to_owned(), cause: "the arena is not in the object store".to_owned() };
-        let held = plasma::reference(&self.program.arena).ok_or_else(missing_arena).map_err(ray_error)?;
+        let (load, arena) = load_of(&program, what).map_err(ray_error)?;
+        let order = Order::Load { program: program_id(cluster, &program), load };
+        let message = EncodedMessage::new(&self.request(order), Default::default()).map_err(ray_error)?;
         let result = cluster.ask(what, |py| {
-            let arguments = message.arguments(py, Some(held.reference.bind(py).clone()))?;
+            let arguments = message.arguments(py, in_python(py, &arena))?;
             let reference = self.call(py, index)?.bind(py).call1(arguments)?;
             let keywords = PyDict::new(py);
             let left = until.map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64());
@@ -121,11 +120,12 @@ impl Shared {
             Reply { answer: Answer::Done, attached, from, .. } => {
                 self.registry.worker(&from);
                 if let Some(attached) = attached {
-                    self.registry.attached(self.program.key, worker, attached);
+                    self.registry.attached(key, worker, attached);
                 }
                 let direct = self.open_direct(index).map_err(ray_error)?;
                 if let Some(slot) = self.state.lock().slots.get_mut(index) {
                     slot.worker = Some(worker);
+                    slot.loaded = HashSet::from([key]);
                     slot.direct = direct;
                     slot.killed = None;
                 }

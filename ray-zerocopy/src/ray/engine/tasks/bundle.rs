@@ -13,9 +13,9 @@ use pyo3::prelude::*;
 use super::Shared;
 use crate::error::ray::RayError;
 use crate::ray::engine::bundling::{encode, method_of, send_as_one};
-use crate::ray::engine::id_and_load;
 use crate::ray::engine::in_flight::{Completion, InFlightCall, RayResult};
 use crate::ray::engine::inline_wait::UnreadReply;
+use crate::ray::engine::{in_python, program_id};
 use crate::ray::wire::bundle::divide;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply};
@@ -79,17 +79,16 @@ impl Shared {
             // All of them are completed.
             return;
         };
-        let sent = send_as_one(&id_and_load(&self.target.cluster, &program).0, &calls);
+        let sent = send_as_one(&program_id(&self.target.cluster, &program), &calls);
         let send = || -> Result<(), RayError> {
             let cluster = &self.target.cluster;
             let method = method_of(&calls);
             let (bundle, payload) = encode(&sent, &calls);
-            let order = |program, load, live| Order::Bundle { program, bundle, load, live };
-            let (request, arena) = self.request(&program, with_arena, method, order)?;
-            let message = EncodedMessage::with(&request, payload)?;
+            let (target, arena) = self.program_of(&program, with_arena, method)?;
+            let message = EncodedMessage::with(&self.request(Order::Bundle { target, bundle }), payload)?;
             let reference = cluster.ask(method, |py| {
-                let arena = arena.map(|held| held.reference.bind(py).clone());
-                Ok(self.function(py, method, 1, None)?.call1(message.arguments(py, arena)?)?.unbind())
+                let function = self.function(py, method, 1, None)?;
+                Ok(function.call1(message.arguments(py, in_python(py, &arena))?)?.unbind())
             })?;
             let (shared, sent, calls) = (Arc::clone(self), Arc::clone(&sent), calls.clone());
             let on_result = Box::new(move |result| {
@@ -113,7 +112,7 @@ impl Shared {
             let shared = Arc::clone(self);
             return self.submitter.spawn(move || {
                 for call in &calls {
-                    call.lost_with_bundle();
+                    call.lost_an_attempt();
                     shared.send_alone(call);
                 }
             });

@@ -19,7 +19,8 @@ use super::inline_wait::{LastUnread, UnreadReply};
 use super::open_calls::OpenCalls;
 use super::streams;
 use super::workers::WorkerRegistry;
-use super::{Admission, ClusterTarget, id_and_load};
+use super::{Admission, ClusterTarget, in_python, load_of, program_id};
+use crate::arena::arena::Arena;
 use crate::engine::Engine;
 use crate::engine::call::items::Items;
 use crate::engine::call::{Call, Submitted};
@@ -31,9 +32,8 @@ use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object::Held;
 use crate::ray::python::without_python;
-use crate::ray::store::plasma;
 use crate::ray::wire::frame::EncodedMessage;
-use crate::ray::wire::protocol::{Load, Order, ProgramId, Reply, Request};
+use crate::ray::wire::protocol::{Order, Reply, Request, Target};
 
 /// Maximum number of calls in flight before callers have to wait.
 const QUEUE: usize = 1024;
@@ -149,13 +149,12 @@ impl Shared {
             return Ok(None);
         };
         let cluster = &self.target.cluster;
-        let order = |program, load, live| Order::Call { program, handler, load, live };
-        let (request, arena) = self.request(&program, with_arena, flight.method(), order)?;
+        let (target, arena) = self.program_of(&program, with_arena, flight.method())?;
+        let request = self.request(Order::Call { target, handler, state_of: None });
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = cluster.ask(flight.method(), |py| {
             let function = self.function(py, flight.method(), flight.attempts_left(), flight.items())?;
-            let arena = arena.map(|held| held.reference.bind(py).clone());
-            let reference = function.call1(message.arguments(py, arena)?)?;
+            let reference = function.call1(message.arguments(py, in_python(py, &arena))?)?;
             flight.sent(reference.clone().unbind());
             Ok(reference.unbind())
         })?;
@@ -170,28 +169,22 @@ impl Shared {
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, None, on_result)))
     }
 
-    /// Creates a request. Returns the arena that is sent with it.
-    fn request<'a>(
+    fn request(&self, order: Order) -> Request {
+        let (binary, threads) = (self.target.cluster.0.binary, self.target.options.threads());
+        Request { binary, threads, own: false, whole: false, order }
+    }
+
+    /// Creates the target of a call. Returns the objects of the arena that are sent with it.
+    fn program_of(
         &self,
-        program: &'a Program,
+        program: &Program,
         with_arena: bool,
         method: &str,
-        order: impl FnOnce(ProgramId, Option<Load>, Vec<u64>) -> Order,
-    ) -> Result<(Request, Option<&'a Arc<Held>>), RayError> {
-        let cluster = &self.target.cluster;
-        let (id, load) = id_and_load(cluster, program);
+    ) -> Result<(Target, Vec<Arc<Held>>), RayError> {
+        let (load, arena) = with_arena.then(|| load_of(program, method)).transpose()?.unzip();
         let live = self.state.lock().live.iter().copied().collect();
-        let no_arena =
-            || RayError::Other { what: method.to_owned(), cause: "the arena is not in the object store".to_owned() };
-        let arena = with_arena.then(|| plasma::reference(&program.arena).ok_or_else(no_arena)).transpose()?;
-        let request = Request {
-            binary: cluster.0.binary,
-            threads: self.target.options.threads(),
-            own: false,
-            whole: false,
-            order: order(id, with_arena.then_some(load), live),
-        };
-        Ok((request, arena))
+        let program = program_id(&self.target.cluster, program);
+        Ok((Target { program, load, live: Some(live) }, arena.unwrap_or_default()))
     }
 
     fn on_result(self: &Arc<Self>, flight: &InFlightCall, result: RayResult) {
@@ -346,8 +339,13 @@ impl Engine for RayTasks {
         Err(super::restart_unsupported())
     }
 
+    fn adopt(&self, arena: Arena) -> crate::error::Result<Arena> {
+        self.0.target.cluster.put_arena(&arena)
+    }
+
+    /// Ray chooses the workers of tasks, so none can be told to load a program. Each does with its first call.
     fn live_workers(&self) -> Result<Vec<usize>, CallError> {
-        Err(super::swap_unsupported())
+        Ok(Vec::new())
     }
 
     fn set_program(&self, _program: &Arc<Program>) {}
