@@ -36,6 +36,7 @@ pub(crate) enum Command {
     Ps(Ps),
     Hold(Hold),
     Drop(Drop),
+    Swap(Swap),
     Diff(Diff),
     Run(Run),
     Graph(Graph),
@@ -246,9 +247,14 @@ pub(crate) struct Ps {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Hold {
-    /// The files: saved arenas, packed checkpoints, graphs
+    /// The files: saved arenas, packed checkpoints, graphs, and variants
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
+    /// The base of those that are variants, which is kept too
+    ///
+    /// If the base is a variant too, name its own base first: `--base base.bpk --base tuned.bpk`.
+    #[arg(long = "base", value_name = "FILE", value_hint = ValueHint::FilePath, verbatim_doc_comment)]
+    pub bases: Vec<PathBuf>,
     /// The most that may be kept: `512M`, `8G`; by default there is no limit
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub limit: Option<u64>,
@@ -266,6 +272,31 @@ pub(crate) struct Drop {
     /// The files, or the first digits of the ids that `rzc ps` shows
     #[arg(required = true, value_name = "FILE|ID", value_hint = ValueHint::FilePath)]
     pub arenas: Vec<String>,
+}
+
+/// Give running programs new weights, without a restart and without a failed call
+///
+/// Every program of this user that follows NAME, with `tasks.follow("speech")` for example, gets the arena of
+/// FILE: one copy in memory for all of them. Each swaps between two calls, or says why it keeps its weights.
+/// `rzc ps` lists the names that programs follow.
+///
+///     rzc swap speech tuned.bpk
+///     rzc swap speech tuned.variant.bpk --base speech.bpk
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Swap {
+    /// The name that the programs follow
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The new weights: a saved arena, a variant, a graph
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub bases: Bases,
+    /// Print one JSON object, for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Compare the tensors of two files

@@ -74,6 +74,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Ps(options) => commands::ps::run(&options, &mut output),
         Command::Hold(options) => commands::hold::run(&options, &mut output),
         Command::Drop(options) => commands::drop::run(&options, &mut output),
+        Command::Swap(options) => commands::swap::run(&options, &mut output),
         Command::Diff(options) => commands::diff::run(&options, &mut output),
         Command::Run(options) => commands::run::run(&options, &mut output),
         Command::Graph(options) => commands::graph::run(&options, &mut output),

@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
 use common::{Done, Folder, command, finish};
+use ray_zerocopy::Arena;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -109,6 +110,30 @@ fn files_that_cannot_be_held_are_named() {
     let error = stage.rzc(&["hold", &good, "--limit", "1K"]);
     assert!(error.error().contains("0 of 1024 are kept already"), "{error:?}");
     assert_eq!(stage.rzc(&["hold", &good, "--limit", "much"]).code, Some(2));
+}
+
+#[test]
+fn variants_are_held_with_their_base() {
+    let stage = Stage::new();
+    let base = stage.files.arena("base.bpk", 64);
+    let opened = Arena::open(&base).unwrap();
+    let [first, second] = ["first", "second"].map(|name| stage.files.variant(name, &opened, name));
+    let (holder, lines) = stage.hold(&[&first, &second, "--base", &base], 3);
+    assert!(lines[0].starts_with(&base) && lines[2].starts_with(&second), "{lines:?}");
+    let held = stage.held();
+    assert!(held.len() == 3 && held.iter().all(|held| held["kept"] == true), "{held:?}");
+    // Another program gets the memory of the holder: there is one of each.
+    let (other, _) = stage.hold(&[&second, "--base", &base], 2);
+    let shown = stage.rzc(&["ps", "--json"]).well().json();
+    let maps = |arena: &Value, pid: u32| arena["processes"].as_array().unwrap().iter().any(|found| found["pid"] == pid);
+    let arenas = || shown["arenas"].as_array().unwrap().iter().filter(|arena| maps(arena, holder.0.id()));
+    assert_eq!((arenas().count(), arenas().filter(|arena| maps(arena, other.0.id())).count()), (3, 2), "{shown}");
+
+    let error = stage.rzc(&["hold", &first]);
+    assert!(error.error().contains("is a variant"), "{error:?}");
+    let wrong = stage.files.arena("wrong.bpk", 64);
+    let error = stage.rzc(&["hold", &first, "--base", &wrong]);
+    assert!(error.err.contains("base") && error.code == Some(2), "{error:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "pack",
     "variant",
     "inspect",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 13] = [
     "ps",
     "hold",
     "drop",
+    "swap",
     "diff",
     "run",
     "graph",
@@ -64,7 +65,7 @@ fn the_fields_of_json_are_these() {
         "arenas arenas.bases arenas.bytes arenas.device arenas.error arenas.fingerprint arenas.id arenas.inode arenas.path \
          arenas.pipeline arenas.processes arenas.processes.pid arenas.processes.private arenas.processes.program \
          arenas.processes.pss arenas.processes.role arenas.processes.saved arenas.processes.share \
-         arenas.processes.shared arenas.processes.worker arenas.saved arenas.sealed held held.bytes held.id \
+         arenas.processes.shared arenas.processes.worker arenas.saved arenas.sealed followers held held.bytes held.id \
          held.kept held.pid held.pipeline held.source hidden_processes totals totals.private totals.pss totals.saved",
     );
     is(

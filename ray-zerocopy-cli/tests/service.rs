@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, Command, Stdio};
 
 use common::{Folder, command, eventually, finish};
+use ray_zerocopy::Arena;
 use rustix::cmsg_space;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::Value;
@@ -53,11 +54,11 @@ impl Manager {
         let passed = stored.chain(socket.map(|socket| ("rzc-hold.socket".to_owned(), socket.as_fd())));
         // Unlike the original, a duplicate is inherited by the shell, which gives it its number.
         let passed: Vec<_> = passed.map(|(name, fd)| (name, rustix::io::dup(fd).unwrap())).collect();
-        let numbered = passed.iter().enumerate().map(|(at, (_, fd))| {
-            let fd = fd.as_raw_fd();
-            format!("exec {}<&{fd} {fd}<&-; ", at + 3)
-        });
-        let script = format!("{}export LISTEN_PID=$$; exec \"$@\"", numbered.collect::<String>());
+        // First to numbers that no duplicate has, since the numbers of two may be exchanged.
+        let moved = |from: usize, to: usize| format!("exec {to}<&{from} {from}<&-; ");
+        let away = passed.iter().enumerate().map(|(at, (_, fd))| moved(fd.as_raw_fd() as usize, at + 500));
+        let numbered = (0..passed.len()).map(|at| moved(at + 500, at + 3));
+        let script = format!("{}export LISTEN_PID=$$; exec \"$@\"", away.chain(numbered).collect::<String>());
         let mut command = Command::new("bash");
         command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_rzc"), "hold"]).args(files);
         if !passed.is_empty() {
@@ -148,6 +149,36 @@ fn memory_survives_a_restart_of_the_service() {
         manager.stored.len() == 1
     });
     eventually("the memory is gone", || manager.inodes(&id).is_empty());
+    drop(service);
+}
+
+#[test]
+fn variants_survive_a_restart_of_the_service() {
+    let mut manager = Manager::new();
+    let path = manager.files.arena("base.bpk", 64);
+    let base = Arena::open(&path).unwrap();
+    let first = manager.files.variant("first.bpk", &base, "first");
+    let second = manager.files.variant("second.bpk", &Arena::open_variant(&first, &base).unwrap(), "second");
+    drop(base);
+    let service = manager.start(&[&second, "--base", &path, "--base", &first], None);
+    manager.wait_until_ready();
+    let ids = |manager: &Manager| manager.held().iter().map(|held| held["id"].clone()).collect::<Vec<_>>();
+    let before: Vec<_> = ids(&manager).iter().map(|id| manager.inodes(id)).collect();
+    assert!(before.len() == 3 && before.iter().all(|inodes| inodes.len() == 1), "{before:?}");
+    drop(service);
+
+    let service = manager.start(&[], None);
+    manager.wait_until_ready();
+    let after: Vec<_> = ids(&manager).iter().map(|id| manager.inodes(id)).collect();
+    assert!(after.len() == 3 && before.iter().all(|inodes| after.contains(inodes)), "{before:?} {after:?}");
+    // A base goes after its variants.
+    let release = |path: &str| finish(command(&["drop", path]).env("XDG_RUNTIME_DIR", manager.runtime.path()));
+    let error = release(&path);
+    assert!(error.error().contains("a variant of it: drop that first"), "{error:?}");
+    for path in [&second, &first, &path] {
+        release(path).well();
+    }
+    assert_eq!(manager.held(), Vec::<Value>::new());
     drop(service);
 }
 

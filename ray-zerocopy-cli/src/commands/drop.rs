@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Drop, output: &mut Output) -> Result<Outcome> {
 
 fn release(named: &str, kept: &[HeldArena], output: &mut Output) -> Result<()> {
     // A file is found by its content, since it may have been kept under another path.
-    let id = ArenaFile::open(named).map(|file| file.id());
+    let id = ArenaFile::read_id(named);
     let is_meant = |arena: &&HeldArena| match id {
         Ok(id) => arena.id == id,
         Err(_) => arena.source == named || (!named.is_empty() && arena.id.to_hex().starts_with(named)),

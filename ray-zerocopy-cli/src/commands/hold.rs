@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use ray_zerocopy::Arena;
+use ray_zerocopy::arena::ArenaFile;
+use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::holder::Holder;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -41,9 +44,14 @@ pub(crate) fn run(options: &Hold, output: &mut Output) -> Result<Outcome> {
     if options.files.is_empty() && !is_service {
         bail!("there is nothing to keep; name files, as in `rzc hold model.bpk`");
     }
+    let mut base = None;
+    for file in &options.bases {
+        base = Some(keep(&holder, file, base.as_ref(), output)?);
+        output.finish()?;
+    }
     let mut kept = 0;
     for file in &options.files {
-        match keep(&holder, file, output) {
+        match keep(&holder, file, base.as_ref(), output).map(drop) {
             Ok(()) => kept += 1,
             Err(error) => print_error(&format!("{error:#}")),
         }
@@ -59,10 +67,16 @@ pub(crate) fn run(options: &Hold, output: &mut Output) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn keep(holder: &Holder, file: &Path, output: &mut Output) -> Result<()> {
+/// Keeps a saved arena, or a variant of `base`.
+fn keep(holder: &Holder, file: &Path, base: Option<&Arena>, output: &mut Output) -> Result<Arena> {
     let bar = Bar::new(&file.display().to_string());
-    let arena = holder.keep(file, |progress| bar.show(progress));
+    let arena = match (ArenaFile::open(file), base) {
+        (Err(ArenaError::NeedsBase { .. }), Some(base)) => holder.keep_variant(file, base),
+        _ => holder.keep(file, |progress| bar.show(progress)),
+    };
     bar.done();
     let arena = arena?;
-    writeln!(output, "{}: kept, id {}, {}", one_line(&file.display().to_string()), arena.id(), size(arena.size_bytes()))
+    let name = one_line(&file.display().to_string());
+    writeln!(output, "{name}: kept, id {}, {}", arena.id(), size(arena.own_bytes()))?;
+    Ok(arena)
 }

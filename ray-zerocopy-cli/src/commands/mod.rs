@@ -10,6 +10,7 @@ pub(crate) mod man;
 pub(crate) mod pack;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod swap;
 pub(crate) mod variant;
 pub(crate) mod verify;
 pub(crate) mod worker;

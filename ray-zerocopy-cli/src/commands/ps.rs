@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
-use ray_zerocopy::holder::{HeldArena, held};
+use ray_zerocopy::holder::{Follower, HeldArena, followers, held};
 use ray_zerocopy::report::{MappedArena, MappingProcess, ProcessRole, Scan, scan};
 use serde_json::{Value, json};
 
@@ -36,11 +36,27 @@ fn print(options: &Ps, output: &mut Output) -> Result<()> {
         print_error(&error.to_string());
         Vec::new()
     });
+    // The same error as above, if there is one.
+    let followers = followers().unwrap_or_default();
     if options.json {
-        return output.json(&report(&scan, &held), options.watch.is_some());
+        return output.json(&report(&scan, &held, &followers), options.watch.is_some());
     }
     show(&scan, output)?;
-    show_held(&held, output)
+    show_held(&held, output)?;
+    show_followers(&followers, output)
+}
+
+/// Shows the names that processes of this user follow.
+fn show_followers(followers: &[Follower], output: &mut Output) -> Result<()> {
+    if followers.is_empty() {
+        return Ok(());
+    }
+    writeln!(output, "\nfollowing a name, for `rzc swap`:")?;
+    let mut table = Table::new(["name", ">pid", "id"]);
+    for Follower { name, pid, arena, .. } in followers {
+        table.row([one_line(name), pid.to_string(), arena.map_or_else(String::new, |id| id.to_string())]);
+    }
+    table.print("  ", output)
 }
 
 /// Shows the arenas that processes of this user find by content.
@@ -108,7 +124,10 @@ fn title(arena: &MappedArena, output: &mut Output) -> Result<()> {
     }
 }
 
-fn report(scan: &Scan, held: &[HeldArena]) -> Value {
+fn report(scan: &Scan, held: &[HeldArena], followers: &[Follower]) -> Value {
+    let followers = followers.iter().map(
+        |follower| json!({ "name": follower.name, "pid": follower.pid, "id": follower.arena.map(|id| id.to_hex()) }),
+    );
     let held = held.iter().map(|arena| {
         json!({
             "source": arena.source,
@@ -141,6 +160,7 @@ fn report(scan: &Scan, held: &[HeldArena]) -> Value {
     json!({
         "arenas": arenas.collect::<Vec<_>>(),
         "held": held.collect::<Vec<_>>(),
+        "followers": followers.collect::<Vec<_>>(),
         "totals": { "private": scan.private(), "pss": scan.pss(), "saved": scan.saved() },
         "hidden_processes": scan.hidden,
     })

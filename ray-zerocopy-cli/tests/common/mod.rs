@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::arena::Placement;
-use ray_zerocopy::{Pipeline, share};
+use ray_zerocopy::{Arena, Pipeline, load, share};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -100,6 +100,14 @@ impl Folder {
     /// Saves the arena of a model of the given width.
     pub fn arena(&self, name: &str, width: usize) -> String {
         share(&Model::of(width, &Device::flex())).unwrap().save(self.path().join(name)).unwrap();
+        self.at(name)
+    }
+
+    /// Saves a variant of an arena: only the labels differ.
+    pub fn variant(&self, name: &str, base: &Arena, label: &str) -> String {
+        let mut model = load::<Model>(base, &Device::flex()).unwrap().into_inner();
+        model.labels = vec![label.to_owned()];
+        base.variant(&model).unwrap().save_variant(self.path().join(name)).unwrap();
         self.at(name)
     }
 }

@@ -208,6 +208,14 @@ impl ArenaFile {
         Ok(Self { parts: std::iter::once(Arc::new(part)).chain(bases).collect() })
     }
 
+    /// Reads the id of a saved arena, or of a variant, which this does without its base.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not an arena of this version.
+    pub fn read_id(path: impl AsRef<Path>) -> Result<ArenaId, ArenaError> {
+        Ok(Part::open(path.as_ref())?.index.id)
+    }
+
     pub(super) fn container(&self) -> &Part {
         &self.parts[0]
     }

@@ -69,6 +69,26 @@ pub enum HolderError {
         /// The most that may be kept.
         limit: u64,
     },
+    /// No program follows the name that new weights were sent to.
+    #[error(
+        "no program of this user follows `{name}`{}; a program does with `tasks.follow(\"{name}\")`, as long as it keeps \
+         the returned value",
+        similar(names)
+    )]
+    NoFollower {
+        /// The name.
+        name: String,
+        /// The names that programs follow.
+        names: Vec<String>,
+    },
+    /// A variant cannot be kept before its base.
+    #[error("the variant {variant} is kept with its base, arena {base}: keep that first")]
+    BaseNotKept {
+        /// The file.
+        variant: String,
+        /// The id of the base.
+        base: String,
+    },
     /// A process does not stop keeping an arena.
     #[error("process {pid} does not let arena {id} go: {reason}")]
     Release {
@@ -103,4 +123,9 @@ impl HolderError {
     pub(crate) fn folder(path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::Folder { path: path.display().to_string(), reason: error.to_string() }
     }
+}
+
+/// The names that programs follow, for an error.
+fn similar(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!(", but some follow `{}`", names.join("`, `")) }
 }

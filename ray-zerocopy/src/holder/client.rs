@@ -1,6 +1,7 @@
 //! Asks the endpoints of other processes.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -112,6 +113,20 @@ fn fetch(socket: &Path, key: &Key) -> io::Result<Arena> {
 
 /// Sends a request to an endpoint, and receives the answer.
 pub(super) fn ask(socket: &Path, request: &Request) -> io::Result<Received<Answer>> {
+    exchange(socket, request, &[], Some(PATIENCE))
+}
+
+/// Does the same with file descriptors, and waits as long as the other process lives.
+pub(super) fn ask_patiently(socket: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Received<Answer>> {
+    exchange(socket, request, fds, None)
+}
+
+fn exchange(
+    socket: &Path,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+    patience: Option<Duration>,
+) -> io::Result<Received<Answer>> {
     // A stream has no packet boundaries, but each side sends only one short message, which arrives
     // in one piece.
     let stream = UnixStream::connect(socket)?;
@@ -120,9 +135,10 @@ pub(super) fn ask(socket: &Path, request: &Request) -> io::Result<Received<Answe
         let reason = format!("{} now belongs to another user, {user}, and is not used", socket.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(patience)?;
     let connection = Connection::from_fd(stream.into());
-    connection.send(request, &Outgoing::default(), &[])?;
+    connection.send(request, &Outgoing::default(), fds)?;
     let received = connection.receive::<Answer>()?;
-    received.ok_or_else(|| io::Error::other("it closed the connection; it answers only its own user"))
+    received
+        .ok_or_else(|| io::Error::other("it closed the connection; it answers only its own user, as long as it runs"))
 }

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::geteuid;
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::client::HeldArena;
 use super::folder::Folder;
+use super::follow::{Follower, Registration};
 use super::key::Key;
 use super::ticket::Secret;
 use crate::arena::arena::{Arena, WeakArena};
 use crate::arena::handle::Handle;
-use crate::engine::local::transport::Connection;
+use crate::arena::manifest::ArenaId;
+use crate::engine::local::transport::{Connection, Received};
 use crate::engine::message::Outgoing;
 use crate::error::holder::HolderError;
 use crate::os::per_process::PerProcess;
@@ -46,6 +49,10 @@ pub(super) enum Request {
     List,
     /// The process no longer keeps the arena of a key for others.
     Release(Key),
+    /// Which names the process follows.
+    Followers,
+    /// New weights for a name. The file descriptors of the arena are sent with the request.
+    Swap { name: String, arena: Handle },
 }
 
 /// Endpoint → client.
@@ -57,6 +64,9 @@ pub(super) enum Answer {
     Refused(String),
     Held(Vec<HeldArena>),
     Released,
+    Followers(Vec<Follower>),
+    /// What those that follow the name in the process have done with the weights.
+    Swapped(Vec<Result<String, String>>),
 }
 
 /// What this process hands out, and the socket on which it does so.
@@ -64,6 +74,7 @@ pub(super) enum Answer {
 pub(super) struct Endpoint {
     pub(super) tickets: Mutex<HashMap<Secret, Arena>>,
     offers: Mutex<HashMap<Key, Offer>>,
+    pub(super) followers: Mutex<Vec<Arc<Registration>>>,
     listening: Mutex<Option<Listening>>,
 }
 
@@ -142,19 +153,35 @@ impl Endpoint {
     }
 
     /// Stops keeping the arena of a key. Returns `false` if it is not kept.
-    pub(super) fn release(&self, key: &Key) -> bool {
-        let kept = self.offers.lock().get_mut(key).and_then(|offer| offer.kept.take());
+    ///
+    /// # Errors
+    /// If a variant that is kept borrows from it.
+    pub(super) fn release(&self, key: &Key) -> Result<bool, String> {
+        let kept = {
+            let mut offers = self.offers.lock();
+            let Some(id) = offers.get(key).and_then(|offer| Some(offer.kept.as_ref()?.id())) else { return Ok(false) };
+            let variant = offers.values().filter_map(|offer| offer.kept.as_ref()).find(|kept| borrows(kept, id));
+            if let Some(variant) = variant {
+                return Err(format!("it also keeps arena {}, a variant of it: drop that first", variant.id()));
+            }
+            offers.get_mut(key).and_then(|offer| offer.kept.take())
+        };
         // Dropped without the lock, which its destructor takes.
         if let Some(arena) = &kept {
             super::service::forget(arena);
         }
-        kept.is_some()
+        Ok(kept.is_some())
     }
 
-    /// The arenas that are kept, each with its size and the time since its last use.
+    /// Returns `true` if an arena with this content is kept.
+    pub(super) fn keeps(&self, id: ArenaId) -> bool {
+        self.offers.lock().values().any(|offer| offer.kept.as_ref().is_some_and(|kept| kept.id() == id))
+    }
+
+    /// The arenas that are kept, each with its own bytes and the time since its last use.
     pub(super) fn kept(&self) -> Vec<(Key, u64, Instant)> {
         let offers = self.offers.lock();
-        offers.iter().filter_map(|(key, offer)| Some((*key, offer.kept.as_ref()?.size_bytes(), offer.used))).collect()
+        offers.iter().filter_map(|(key, offer)| Some((*key, offer.kept.as_ref()?.own_bytes(), offer.used))).collect()
     }
 
     /// What this process holds.
@@ -198,7 +225,7 @@ impl Endpoint {
         spawned.map(drop).map_err(failed)
     }
 
-    fn serve(&self, stream: UnixStream) -> io::Result<()> {
+    fn serve(&'static self, stream: UnixStream) -> io::Result<()> {
         if peer(&stream)?.uid != geteuid().as_raw() {
             return Ok(());
         }
@@ -209,9 +236,17 @@ impl Endpoint {
             Request::Ticket(secret) => self.tickets.lock().get(secret).cloned(),
             Request::Find(key) => self.hand_out(key),
             Request::List => return answer(&connection, &Answer::Held(self.held())),
+            Request::Followers => return answer(&connection, &Answer::Followers(self.following())),
+            Request::Swap { .. } => return self.swap_on_thread(connection, asked),
             Request::Release(key) => {
-                let refused = || Answer::Refused("it does not keep this arena for others".to_owned());
-                return answer(&connection, &if self.release(key) { Answer::Released } else { refused() });
+                return answer(
+                    &connection,
+                    &match self.release(key) {
+                        Ok(true) => Answer::Released,
+                        Ok(false) => Answer::Refused("it does not keep this arena for others".to_owned()),
+                        Err(reason) => Answer::Refused(reason),
+                    },
+                );
             }
         };
         let Some(arena) = arena else {
@@ -224,12 +259,33 @@ impl Endpoint {
         connection.send(&Answer::Here(arena.handle()), &Outgoing::default(), &arena.fds())
     }
 
+    /// Answers a request for a swap, which may wait for long calls, on a thread of its own.
+    fn swap_on_thread(&'static self, connection: Connection, asked: Received<Request>) -> io::Result<()> {
+        let Request::Swap { name, arena } = asked.message else { return Ok(()) };
+        let (connection, fds) = (Arc::new(connection), asked.fds);
+        let answering = Arc::clone(&connection);
+        let swap = move || {
+            // A client that has gone does not need the answer.
+            let _ = answer(&answering, &self.swap(&name, &arena, fds));
+        };
+        let spawned = std::thread::Builder::new().name("ray-zerocopy follow".to_owned()).spawn(swap);
+        match spawned {
+            Ok(_) => Ok(()),
+            Err(error) => answer(&connection, &Answer::Refused(format!("its thread cannot be started: {error}"))),
+        }
+    }
+
     fn hand_out(&self, key: &Key) -> Option<Arena> {
         let mut offers = self.offers.lock();
         let offer = offers.get_mut(key)?;
         offer.used = Instant::now();
         offer.arena.upgrade()
     }
+}
+
+/// Returns `true` if an arena borrows from the one with this id.
+fn borrows(arena: &Arena, id: ArenaId) -> bool {
+    arena.bases().any(|(base, _)| base == id)
 }
 
 fn answer(connection: &Connection, answer: &Answer) -> io::Result<()> {

@@ -5,10 +5,12 @@ use std::path::Path;
 use super::endpoint::{Endpoint, endpoint};
 use super::key::Key;
 use super::service;
-use super::shared::{of_file, path_of};
+use super::shared::{of_file, of_variant, path_of};
 use crate::arena::arena::Arena;
 use crate::arena::file::ArenaFile;
 use crate::arena::io::Progress;
+use crate::arena::manifest::ArenaId;
+use crate::error::arena::ArenaError;
 use crate::error::holder::HolderError;
 
 /// Keeps arenas for other programs, as long as this process runs.
@@ -83,11 +85,41 @@ impl Holder {
     pub fn keep(&self, path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Arena, HolderError> {
         let path = path.as_ref();
         let file = ArenaFile::open(path)?;
-        let (key, source, endpoint) = (Key::of_arena(file.id()), path_of(path), endpoint());
+        self.keep_made(path, file.id(), file.size_bytes(), || of_file(&file, path, &mut progress))
+    }
+
+    /// Finds or makes a saved [variant](Arena::variant), and keeps it. Programs get it with
+    /// [`Arena::shared_variant`]. The limit counts what the variant stores itself.
+    ///
+    /// Its base is kept first, and let go last: by [`keep`](Self::keep), or by this if it is a variant too.
+    ///
+    /// # Errors
+    /// As [`keep`](Self::keep), or if `base` is another one than that of the variant, or is not kept.
+    pub fn keep_variant(&self, path: impl AsRef<Path>, base: &Arena) -> Result<Arena, HolderError> {
+        let path = path.as_ref();
+        let bytes = std::fs::metadata(path).map_err(|error| ArenaError::file(path, error))?.len();
+        self.keep_made(path, ArenaFile::read_id(path)?, bytes, || {
+            let arena = of_variant(path, base)?;
+            // Another program may have it, with its base.
+            let missing = arena.bases().find(|(id, _)| !endpoint().keeps(*id));
+            missing.map_or(Ok(arena.clone()), |(id, _)| {
+                Err(HolderError::BaseNotKept { variant: path_of(path), base: id.to_string() })
+            })
+        })
+    }
+
+    fn keep_made(
+        &self,
+        path: &Path,
+        id: ArenaId,
+        bytes: u64,
+        make: impl FnOnce() -> Result<Arena, HolderError>,
+    ) -> Result<Arena, HolderError> {
+        let (key, source, endpoint) = (Key::of_arena(id), path_of(path), endpoint());
         if !endpoint.kept().iter().any(|(known, ..)| *known == key) {
-            self.make_room(endpoint, file.size_bytes(), &source)?;
+            self.make_room(endpoint, bytes, &source)?;
         }
-        let arena = of_file(&file, path, &mut progress)?;
+        let arena = make()?;
         endpoint.offer(key, &source, &arena)?;
         endpoint.keep(&key, &arena);
         service::store(&arena)?;
@@ -120,9 +152,11 @@ impl Holder {
     /// Returns `false` if it was not kept.
     ///
     /// # Errors
-    /// If the file is not a saved arena.
+    /// If the file is not a saved arena, or if a variant of it is kept.
     pub fn release(&self, path: impl AsRef<Path>) -> Result<bool, HolderError> {
-        Ok(endpoint().release(&Key::of_arena(ArenaFile::open(path)?.id())))
+        let id = ArenaFile::read_id(path)?;
+        let failed = |reason| HolderError::Release { pid: std::process::id(), id: id.to_string(), reason };
+        endpoint().release(&Key::of_arena(id)).map_err(failed)
     }
 
     /// Lets arenas go until another one fits the limit.
@@ -135,12 +169,11 @@ impl Holder {
         if bytes > self.limit || (too_much(total) && !self.evict) {
             return Err(limit(total));
         }
-        for (key, bytes, _) in kept {
-            if !too_much(total) {
-                break;
-            }
-            endpoint.release(&key);
-            total -= bytes;
+        while too_much(total) {
+            // A base goes after its variants.
+            let gone = kept.iter().position(|(key, ..)| endpoint.release(key) == Ok(true));
+            let Some(gone) = gone else { return Err(limit(total)) };
+            total -= kept.remove(gone).1;
         }
         Ok(())
     }

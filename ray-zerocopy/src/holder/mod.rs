@@ -14,6 +14,7 @@
 //! | `endpoint` | the socket on which a process answers others |
 //! | `client` | asks the endpoints of other processes |
 //! | `ticket` | arenas that are found by a secret instead, for exported wrappers |
+//! | `follow` | weights that other programs send to the programs that follow a name |
 //! | `hold` | keeps arenas for other programs, up to a limit of memory |
 //! | `service` | a holder that systemd starts, and whose memory it keeps during a restart |
 //!
@@ -22,6 +23,7 @@
 mod client;
 mod endpoint;
 mod folder;
+mod follow;
 pub(crate) mod hold;
 mod key;
 mod making;
@@ -32,5 +34,7 @@ pub(crate) mod ticket;
 
 pub use self::client::HeldArena;
 pub use self::client::held;
+pub(crate) use self::follow::register;
+pub use self::follow::{Follower, FollowerSwap, Following, follow, followers, swap_followers};
 pub use self::hold::{Holder, HolderBuilder};
 pub use self::source::SharedSource;

@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::key::Key;
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
+use crate::error::arena::ArenaError;
 use crate::error::holder::HolderError;
 use crate::os::sys::passed_fds;
 
@@ -29,25 +30,62 @@ fn name(id: ArenaId) -> String {
 /// Takes over the file descriptors that systemd passes. Returns the arenas among them.
 pub(super) fn resume(endpoint: &'static Endpoint) -> Result<Vec<Arena>, HolderError> {
     let passed = passed_fds::take().map_err(|error| failed("passed no readable list of file descriptors", &error))?;
-    let mut arenas = Vec::new();
+    let (mut sockets, mut memory) = (Vec::new(), Vec::new());
     for (name, fd) in passed {
         let is_socket = fstat(&fd).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Socket);
         if is_socket {
-            endpoint.listen(UnixListener::from(fd))?;
+            sockets.push(UnixListener::from(fd));
         } else {
-            arenas.push(restore(endpoint, &name, fd)?);
+            memory.push((name, fd));
+        }
+    }
+    let arenas = restore(endpoint, memory)?;
+    // The program that waits at the socket is answered when everything is offered.
+    sockets.into_iter().try_for_each(|socket| endpoint.listen(socket))?;
+    Ok(arenas)
+}
+
+/// Offers the arenas that systemd has stored, and keeps them. Variants come after their bases.
+fn restore(endpoint: &'static Endpoint, mut stored: Vec<(String, OwnedFd)>) -> Result<Vec<Arena>, HolderError> {
+    let mut arenas = Vec::new();
+    while !stored.is_empty() {
+        let before = stored.len();
+        let mut reason = None;
+        for (name, fd) in std::mem::take(&mut stored) {
+            match open(&fd, &arenas) {
+                Ok(arena) => {
+                    let key = Key::of_arena(arena.id());
+                    endpoint.offer(key, &format!("arena {}", arena.id()), &arena)?;
+                    endpoint.keep(&key, &arena);
+                    arenas.push(arena);
+                }
+                Err(error @ ArenaError::NeedsBase { .. }) => {
+                    reason.get_or_insert_with(|| failed(&format!("has stored `{name}`"), &error));
+                    stored.push((name, fd));
+                }
+                Err(error) => return Err(failed(&format!("has stored `{name}`"), &error)),
+            }
+        }
+        if let Some(reason) = reason.filter(|_| stored.len() == before) {
+            return Err(reason);
         }
     }
     Ok(arenas)
 }
 
-/// Offers an arena that systemd has stored, and keeps it.
-fn restore(endpoint: &'static Endpoint, stored: &str, fd: OwnedFd) -> Result<Arena, HolderError> {
-    let arena = Arena::from_memfd(fd).map_err(|error| failed(&format!("has stored `{stored}`"), &error))?;
-    let key = Key::of_arena(arena.id());
-    endpoint.offer(key, &format!("arena {}", arena.id()), &arena)?;
-    endpoint.keep(&key, &arena);
-    Ok(arena)
+/// Opens an arena: a whole one, or a variant of one in `bases`.
+fn open(fd: &OwnedFd, bases: &[Arena]) -> Result<Arena, ArenaError> {
+    let again = || fd.try_clone().map_err(|error| ArenaError::system("fcntl(F_DUPFD_CLOEXEC)", 0, error));
+    let whole = Arena::from_memfd(again()?);
+    if !matches!(whole, Err(ArenaError::NeedsBase { .. })) {
+        return whole;
+    }
+    for base in bases {
+        if let Ok(variant) = Arena::from_memfd_on(again()?, base) {
+            return Ok(variant);
+        }
+    }
+    whole
 }
 
 /// Lets systemd store the memory of an arena. It ignores what it has stored already.

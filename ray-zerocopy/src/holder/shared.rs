@@ -105,6 +105,31 @@ impl Arena {
         let path = path.as_ref();
         of_file(&ArenaFile::open(path)?, path, &mut progress)
     }
+
+    /// Does the same as [`open_variant`](Self::open_variant) if no program has the arena yet: opens a saved
+    /// variant, which borrows from `base`. Otherwise returns the arena of that program, as
+    /// [`shared`](Self::shared) does.
+    ///
+    /// ```no_run
+    /// # use ray_zerocopy::Arena;
+    /// let base = Arena::shared_file("base.bpk", |_| ())?;
+    /// let tuned = Arena::shared_variant("tuned.variant.bpk", &base)?;
+    /// # Ok::<(), ray_zerocopy::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open_variant`](Self::open_variant), or if the folder in which programs find each other cannot be used.
+    pub fn shared_variant(path: impl AsRef<Path>, base: &Self) -> Result<Self, HolderError> {
+        of_variant(path.as_ref(), base)
+    }
+}
+
+/// Finds or makes a saved variant, whose base is in memory.
+pub(super) fn of_variant(path: &Path, base: &Arena) -> Result<Arena, HolderError> {
+    let (id, source) = (ArenaFile::read_id(path)?, path_of(path));
+    let arena = found_or_made(Key::of_arena(id), &source, || Ok(Arena::open_variant(path, base)?))?;
+    check_id(&arena, id, &source)?;
+    Ok(arena)
 }
 
 /// Finds or makes the arena of a saved one.

@@ -35,7 +35,7 @@ pub use self::torchscript::TorchScript;
 pub use self::torchscript::signature::{ScriptArgument, ScriptMethod};
 pub use self::trace::{Tracer, trace};
 pub use self::traced_graph::TracedGraph;
-pub use self::wrapper::{JitActor, JitActorWrapper, JitActors, JitTaskWrapper, JitTicket};
+pub use self::wrapper::{JitActor, JitActorWrapper, JitActors, JitCanary, JitTaskWrapper, JitTicket};
 pub use crate::error::graph::{GraphError, ReplayError};
 pub use crate::error::script::ScriptError;
 pub use crate::error::trace::TraceError;

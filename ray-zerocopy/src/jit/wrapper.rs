@@ -18,10 +18,11 @@ use crate::error::Result;
 use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
 use crate::error::ticket::TicketError;
+use crate::holder::Following;
 use crate::remote::actor::ActorWrapper;
 use crate::remote::actors::{Actor, Actors};
 use crate::remote::pending::Pending;
-use crate::remote::swap::Swapped;
+use crate::remote::swap::{Canary, Checked, Swapped};
 use crate::remote::task::TaskWrapper;
 use crate::remote::ticket::Ticket;
 use crate::report::table::Report;
@@ -158,6 +159,31 @@ impl JitTaskWrapper {
         self.tasks.swap(graph.arena().clone())
     }
 
+    /// Does the same as [`swap`](Self::swap) if `check` succeeds, which gets a wrapper for the new graph alone. See
+    /// [`TaskWrapper::swap_if`].
+    ///
+    /// # Errors
+    /// As [`swap`](Self::swap), or the error of `check`.
+    pub fn swap_if(&self, graph: &impl Runnable, check: impl FnOnce(&Self) -> Checked) -> Result<Swapped> {
+        self.tasks.swap_if(graph.arena().clone(), |tasks| check(&Self { tasks: tasks.clone() }))
+    }
+
+    /// Gives another graph a share of the calls. See [`TaskWrapper::canary`].
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::canary`].
+    pub fn canary(&self, graph: &impl Runnable, share: f64) -> Result<JitCanary> {
+        self.tasks.canary(graph.arena().clone(), share)
+    }
+
+    /// Swaps the graph when another program of this user sends a new one to a name. See [`TaskWrapper::follow`].
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::follow`].
+    pub fn follow(&self, name: &str) -> Result<Following> {
+        self.tasks.follow(name)
+    }
+
     /// Reports the memory that each process maps and what it costs, as measured by the kernel.
     /// Prints as a table.
     ///
@@ -167,6 +193,9 @@ impl JitTaskWrapper {
         self.tasks.report()
     }
 }
+
+/// A graph that gets a share of the calls of a [`JitTaskWrapper`]. See [`Canary`].
+pub type JitCanary = Canary<Graph>;
 
 /// A cheap, serialisable handle of a graph. An [`ActorWrapper`] without the pipeline's type.
 ///

@@ -13,6 +13,7 @@ use crate::engine::call::batch::batching::Batching;
 use crate::engine::queue::report::Drained;
 use crate::error::Result;
 use crate::error::call::Worker;
+use crate::holder::Following;
 use crate::report::table::Report;
 
 /// Processes that have loaded a pipeline and serve its methods. A call runs on any free one.
@@ -214,6 +215,17 @@ impl<P: Remote> Actors<P> {
     pub fn canary(&self, arena: Arena, share: f64) -> Result<Canary<P>> {
         canary_error::<P>()?;
         self.caller.canary(arena, share)
+    }
+
+    /// Swaps the weights when another program of this user sends new ones to a name, as
+    /// [`TaskWrapper::follow`](crate::TaskWrapper::follow) does.
+    ///
+    /// # Errors
+    /// As [`TaskWrapper::follow`](crate::TaskWrapper::follow), and if the actors have state that a swap would lose,
+    /// as [`swap`](Self::swap).
+    pub fn follow(&self, name: &str) -> Result<Following> {
+        state_error::<P>()?;
+        self.caller.follow::<P>(name, State::Moves)
     }
 
     /// The weights: those of the last [`swap`](Self::swap).

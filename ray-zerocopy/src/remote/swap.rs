@@ -19,6 +19,7 @@ use crate::engine::sys::entry::{ChangeBoth, FnToken};
 use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::swap::SwapError;
 use crate::error::{Error, Result};
+use crate::holder::{Following, register};
 use crate::os::byte_size::mib;
 use crate::report::GenerationReport;
 
@@ -169,6 +170,13 @@ impl Caller {
         }
         let lost_state = moves.into_iter().filter_map(|moved| moved.wait().err().map(call_error)).collect();
         Ok(Swapped { lost_state, ..self.commit(program, begun) })
+    }
+
+    /// Swaps the weights when another program sends new ones to a name.
+    pub(super) fn follow<P: Remote>(&self, name: &str, state: State) -> Result<Following> {
+        let (swapping, asked) = (self.clone(), self.clone());
+        let swap = move |arena| Ok(swapping.swap::<P>(arena, state, |_| Ok(()))?.to_string());
+        Ok(register(name, Box::new(move || Some(asked.program().arena.id())), Box::new(swap))?)
     }
 
     /// Gives weights a share of the calls.

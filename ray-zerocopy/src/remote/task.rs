@@ -19,6 +19,7 @@ use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
 use crate::error::device::DeviceError;
+use crate::holder::Following;
 use crate::pipeline::share::share;
 use crate::report::table::Report;
 
@@ -323,7 +324,7 @@ impl<P: Remote> TaskWrapper<P> {
     ///
     /// # Errors
     /// If the arena is that of another pipeline or is corrupted, or if a worker cannot load it. All calls go
-    /// on with the old weights then. Always on a Ray cluster.
+    /// on with the old weights then.
     pub fn swap(&self, arena: Arena) -> Result<Swapped> {
         self.caller.swap::<P>(arena, State::Discarded, |_| Ok(()))
     }
@@ -380,6 +381,25 @@ impl<P: Remote> TaskWrapper<P> {
     /// As [`swap`](Self::swap), or if other weights have a share already.
     pub fn canary(&self, arena: Arena, share: f64) -> Result<Canary<P>> {
         self.caller.canary(arena, share)
+    }
+
+    /// Swaps the weights when another program of this user sends new ones to a name, as `rzc swap NAME FILE` and
+    /// [`holder::swap_followers`](crate::holder::swap_followers) do, until the returned value is dropped. It keeps a
+    /// clone of this wrapper. [`holder::follow`](crate::holder::follow) calls a function of yours instead.
+    ///
+    /// ```no_run
+    /// # use ray_zerocopy::{Remote, TaskWrapper};
+    /// # fn example<P: Remote>(tasks: &TaskWrapper<P>) -> ray_zerocopy::Result<()> {
+    /// let following = tasks.follow("speech")?;    // $ rzc swap speech tuned.bpk
+    /// # drop(following);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the user's private folder cannot be used, in which programs find each other.
+    pub fn follow(&self, name: &str) -> Result<Following> {
+        self.caller.follow::<P>(name, State::Discarded)
     }
 
     /// The shared weights: those of the last [`swap`](Self::swap).

@@ -180,6 +180,7 @@ fn swaps_between_variants_survive_killed_actors() {
 
 #[test]
 fn actors_drop_the_weights_before_a_swap() {
+    let _alone = STORE.lock();
     let folder = tempfile::tempdir().unwrap();
     let mut model = Tuned::new(&Device::flex());
     model.witness.folder = folder.path().display().to_string();

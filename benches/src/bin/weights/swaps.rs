@@ -135,7 +135,35 @@ fn serve(
             let begun = Instant::now();
             tasks.swap(arena)?;
             swaps.push(begun.elapsed().as_secs_f64() * 1e3);
-            peak = pss(tasks)?.max(peak);
+            let now = pss(tasks)?;
+            if std::env::var_os("SHOW").is_some() {
+                let report = tasks.report()?;
+                let parts: Vec<_> =
+                    report.processes.iter().map(|process| rollup(process.pid, "Pss").map(mib)).collect();
+                let shown: Vec<String> = report
+                    .processes
+                    .iter()
+                    .map(|process| {
+                        let text = std::fs::read_to_string(format!("/proc/{}/smaps", process.pid)).unwrap_or_default();
+                        let mut found = String::new();
+                        let mut name = String::new();
+                        for line in text.lines() {
+                            if line.contains('-') && line.split_whitespace().count() >= 5 && !line.contains("kB") {
+                                name = line.split_whitespace().skip(4).collect::<Vec<_>>().join(" ");
+                            }
+                            if line.starts_with("Pss:") {
+                                let kb: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+                                if kb > 4000 {
+                                    found += &format!(" [{name}: {} MiB]", kb >> 10);
+                                }
+                            }
+                        }
+                        format!("{}:{found}", process.pid)
+                    })
+                    .collect();
+                eprintln!("{:.0} {parts:?} {shown:?}", mib(now));
+            }
+            peak = now.max(peak);
         }
         Ok(())
     })?;

@@ -10,11 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::builder::ClusterBuilder;
+use super::stored::StoredContainers;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
 use crate::os::sys::atexit::{at_exit_at_each_use, flush_and_exit};
 use crate::ray::python::{self, without_python};
-use crate::ray::store::plasma::StoredContainers;
 use crate::ray::sys::buffer::borrow_count;
 use crate::ray::wire::fingerprint::Fingerprint;
 

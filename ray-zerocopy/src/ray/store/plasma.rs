@@ -1,7 +1,6 @@
 //! Weights in Ray's object store: each container of an arena is one object, which every process of a node
 //! reads in place.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -10,11 +9,10 @@ use pyo3::types::PyBytes;
 
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
-use crate::arena::store::{Container, WeakContainer};
+use crate::arena::store::Container;
 use crate::error::Result;
 use crate::error::arena::ArenaError;
 use crate::error::ray::RayError;
-use crate::os::sync::Mutex;
 use crate::ray::api::cluster::{Cluster, store};
 use crate::ray::api::object::Held;
 use crate::ray::sys::buffer::{borrow, lend};
@@ -120,28 +118,6 @@ pub(crate) fn references(arena: &Arena) -> Option<Vec<Arc<Held>>> {
 /// Returns the object of a container, or `None` if it is not in the store.
 fn held(container: &Container) -> Option<&Arc<Held>> {
     container.origin()?.downcast_ref::<Arc<Held>>()
-}
-
-/// The containers that this process has put into the store of its cluster, and still uses. A base is there
-/// once, for all its variants.
-#[derive(Default)]
-pub(crate) struct StoredContainers(Mutex<HashMap<ArenaId, WeakContainer>>);
-
-impl StoredContainers {
-    fn find(&self, id: ArenaId) -> Option<Container> {
-        self.0.lock().get(&id).and_then(WeakContainer::upgrade)
-    }
-
-    /// Adds a container. Returns the one to use: another thread may have put the same one meanwhile.
-    fn add(&self, id: ArenaId, container: Container) -> Container {
-        let mut stored = self.0.lock();
-        stored.retain(|_, container| container.upgrade().is_some());
-        if let Some(other) = stored.get(&id).and_then(WeakContainer::upgrade) {
-            return other;
-        }
-        stored.insert(id, container.downgrade());
-        container
-    }
 }
 
 impl Cluster {
