@@ -1,5 +1,6 @@
 //! Description of the machine that a benchmark runs on, and figures from `/proc`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 
@@ -62,6 +63,16 @@ impl fmt::Display for Machine {
 /// If the process has ended, or the field is missing.
 pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
     size(&format!("/proc/{pid}/smaps_rollup"), name)
+}
+
+/// The arenas in sealed memory that a process maps, by their inodes.
+///
+/// # Errors
+/// If the process has ended.
+pub fn arenas(pid: u32) -> anyhow::Result<BTreeSet<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let ours = text.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)"));
+    Ok(ours.filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned)).collect())
 }
 
 /// Reads a field of `/proc/self/status`, such as `VmHWM`, in bytes.

@@ -158,6 +158,7 @@ pub use crate::engine::local::LocalPool;
 pub use crate::engine::threads::Threads;
 pub use crate::error::call::CallError;
 pub use crate::error::{Error, Result};
+pub use crate::os::background::in_background;
 pub use crate::os::fork::after_fork;
 pub use crate::pipeline::Pipeline;
 pub use crate::pipeline::load::{Loaded, load};

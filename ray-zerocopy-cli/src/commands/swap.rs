@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use ray_zerocopy::Arena;
 use ray_zerocopy::arena::ArenaFile;
 use ray_zerocopy::error::ArenaError;
 use ray_zerocopy::holder::{FollowerSwap, swap_followers};
+use ray_zerocopy::{Arena, in_background};
 use serde_json::json;
 
 use crate::Outcome;
@@ -47,7 +47,8 @@ fn open(file: &Path, base: Option<&Arena>) -> Result<Arena> {
         return Ok(Arena::shared_variant(file, base)?);
     }
     let bar = Bar::new(&file.display().to_string());
-    let arena = Arena::shared_file(file, |progress| bar.show(progress));
+    // The programs that are to swap serve calls meanwhile.
+    let arena = in_background(|| Arena::shared_file(file, |progress| bar.show(progress)));
     bar.done();
     Ok(arena?)
 }

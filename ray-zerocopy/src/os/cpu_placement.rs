@@ -45,6 +45,14 @@ fn set_niceness(process: Option<Pid>, niceness: i32) -> Result<(), String> {
     })
 }
 
+/// Lowers the priority of the calling thread, and of those that it starts, by 10 steps of niceness: to a tenth.
+pub(crate) fn lower_priority() {
+    const STEPS: i32 = 10;
+    let lowered = getpriority_process(None).map(|niceness| (niceness + STEPS).min(19));
+    // Every thread may have a lower priority.
+    let _ = lowered.and_then(|niceness| setpriority_process(None, niceness));
+}
+
 /// Checks that this process may use cores. The kernel ignores those that it may not use, as long as one
 /// is left. The error is the reason.
 pub(crate) fn check(cores: &[usize]) -> Result<(), String> {

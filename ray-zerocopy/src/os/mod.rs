@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `available_memory` | memory that the machine and the cgroups leave |
+//! | `background` | work at a low priority |
 //! | `byte_size` | sizes as text |
 //! | `cpu_placement` | affinity and niceness |
 //! | `limits` | which limit caused an error of a system call |
@@ -17,6 +18,7 @@
 //! | `sys` | memory mappings, memfds, signals and the heap. The unsafe code of this folder |
 
 pub(crate) mod available_memory;
+pub(crate) mod background;
 pub(crate) mod byte_size;
 pub(crate) mod cpu_placement;
 pub(crate) mod fork;

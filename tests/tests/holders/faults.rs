@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::process::Command;
 
 use ray_zerocopy_tests::memory::eventually;
 use rustix::process::{Pid, Signal, getuid, kill_process};
@@ -103,6 +104,26 @@ fn corrupt_file_is_an_error_of_each_program() {
         program.end();
     }
     assert!(stage.left().is_empty(), "{:?}", stage.left());
+}
+
+/// A file system without a free inode, in a namespace of the test's own.
+#[test]
+fn full_folder_is_named() {
+    let stage = Stage::new();
+    let path = stage.saved("model.bpk", 64);
+    let order = stage.order(Source::Path(path));
+    let script = format!("mount -t tmpfs -o nr_inodes=2,mode=700 none {} && exec \"$@\"", stage.runtime().display());
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "--map-root-user", "sh", "-c", &script, "sh"]);
+    unshare.arg(fs::read_link("/proc/self/exe").unwrap());
+    let output = stage.run(unshare, &order).stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !order.has_found() && (said.contains("unshare") || said.contains("mount:")) {
+        eprintln!("not tested: a full file system, because namespaces are not allowed here: {said}");
+        return;
+    }
+    let error = order.found().unwrap_err();
+    assert!(error.contains("No space left on device") && error.contains("XDG_RUNTIME_DIR"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A process that asks for an arena, and says what it got. It runs this executable again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::time::Duration;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device};
 use ray_zerocopy::error::HolderError;
-use ray_zerocopy::holder::{Holder, SharedSource};
-use ray_zerocopy::{Arena, Checkpoint, Pipeline, load, share};
+use ray_zerocopy::holder::{Holder, SharedSource, swap_followers};
+use ray_zerocopy::{Arena, Checkpoint, LocalPool, Pipeline, TaskWrapper, load, share};
 use ray_zerocopy_tests::memory::eventually;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -46,6 +46,8 @@ pub(crate) struct Order {
     pub(crate) size: usize,
     /// The value of its copied field.
     pub(crate) label: String,
+    /// One of the weights of each arena, by its id, for a program that serves.
+    pub(crate) weights: BTreeMap<String, f32>,
     /// A file that it creates while it seals the arena. Then it seals no further.
     pub(crate) stops: Option<PathBuf>,
     /// The file that gets what it found.
@@ -65,6 +67,21 @@ pub(crate) enum Source {
     File(PathBuf),
     /// The same, kept for others.
     Kept(PathBuf),
+    /// A saved arena, served by two workers of the program, which follows [`NAME`].
+    Served(PathBuf),
+    /// A saved arena, for the programs that follow [`NAME`].
+    Swapped(PathBuf),
+}
+
+/// The name that programs follow.
+pub(crate) const NAME: &str = "speech";
+
+#[ray_zerocopy::remote]
+impl Speech {
+    /// One of the weights.
+    pub fn first(&self) -> f32 {
+        self.layer.weight.val().slice([0..1, 0..1]).into_scalar()
+    }
 }
 
 /// What a process got.
@@ -83,16 +100,27 @@ pub(crate) struct Found {
 fn role_of_a_program() {
     let Ok(order) = std::env::var(ORDER) else { return };
     let order: Order = serde_json::from_str(&order).unwrap();
-    let (found, _arena) = match order.get() {
+    let (found, arena) = match order.get() {
         Ok((found, arena)) => (Ok(found), Some(arena)),
         Err(error) => (Err(error.to_string()), None),
     };
     let draft = order.found.with_extension("draft");
     fs::write(&draft, serde_json::to_vec(&found).unwrap()).unwrap();
     fs::rename(&draft, &order.found).unwrap();
+    // Kept until the end.
+    let held = arena.clone();
+    match (&order.source, arena) {
+        (Source::Served(_), Some(arena)) => order.serve(arena),
+        (Source::Swapped(_), Some(arena)) => {
+            // Without a follower, or if one dies, that is an error.
+            let _ = swap_followers(NAME, &arena);
+        }
+        _ => {}
+    }
     while order.stay.exists() {
         std::thread::sleep(Duration::from_millis(2));
     }
+    drop(held);
 }
 
 impl Order {
@@ -109,10 +137,29 @@ impl Order {
             Source::Path(path) => Arena::shared(path, &pipeline)?,
             Source::Cast(path) => Arena::shared(&Checkpoint::open(path)?.cast_floats(DType::F16), &pipeline)?,
             Source::Name(name) => Arena::shared(SharedSource::named(name), &pipeline)?,
-            Source::File(path) => Arena::shared_file(path, progress)?,
+            Source::File(path) | Source::Served(path) | Source::Swapped(path) => Arena::shared_file(path, progress)?,
             Source::Kept(path) => Holder::builder().build().keep(path, progress)?,
         };
         Ok((of(&arena), arena))
+    }
+}
+
+impl Order {
+    /// Serves an arena, and those that other programs send, until the process is to end. Every answer has to be
+    /// that of the weights that the call names.
+    fn serve(&self, arena: Arena) {
+        // A worker that is killed before it is ready is an error of the start.
+        let start = || LocalPool::builder().workers(2).threads_per_worker(1).start().ok();
+        let pool = std::iter::repeat_with(start).take(20).find_map(|pool| pool).unwrap();
+        let tasks = TaskWrapper::<Speech>::from_arena_on(&pool, arena).unwrap().attempts(20);
+        let following = tasks.follow(NAME).unwrap();
+        while self.stay.exists() {
+            let call = tasks.first();
+            let id = call.arena_id().unwrap().to_hex();
+            let weight = call.wait().unwrap();
+            assert_eq!(weight.to_bits(), self.weights[&id].to_bits(), "not what arena {id} has");
+        }
+        drop(following);
     }
 }
 
@@ -187,7 +234,8 @@ impl Stage {
     pub(crate) fn order(&self, source: Source) -> Order {
         let number = self.started.replace(self.started.get() + 1);
         let file = |ending: &str| self.folder.path().join(format!("{number}.{ending}"));
-        Order { source, size: 64, label: "a".to_owned(), stops: None, found: file("found"), stay: file("stay") }
+        let (label, weights) = ("a".to_owned(), BTreeMap::new());
+        Order { source, size: 64, label, weights, stops: None, found: file("found"), stay: file("stay") }
     }
 
     fn command(&self, program: Command, order: &Order) -> Command {
@@ -199,6 +247,13 @@ impl Stage {
             command.env("XDG_RUNTIME_DIR", self.runtime());
         }
         command.stdout(std::process::Stdio::null());
+        command
+    }
+
+    /// The command of a program that ends when it has its arena, or not. `program` runs this executable.
+    pub(crate) fn run(&self, program: Command, order: &Order) -> Command {
+        let command = self.command(program, order);
+        fs::remove_file(&order.stay).unwrap();
         command
     }
 
@@ -229,6 +284,10 @@ impl Order {
     /// Waits for what the process found, or its error.
     pub(crate) fn found(&self) -> Result<Found, String> {
         read(&self.found)
+    }
+
+    pub(crate) fn has_found(&self) -> bool {
+        self.found.exists()
     }
 
     /// Lets the process end.

@@ -1,18 +1,19 @@
 //! Measures swaps under load: a pool serves calls, and moves to other weights again and again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use benches::machine::rollup;
+use benches::machine::{arenas, rollup};
 use benches::model::{Model, ModelConfig};
 use benches::stats::{median, mib, quartiles};
 use benches::{Progress, Samples, Table, Target, time};
 use ray_zerocopy::arena::ArenaId;
 use ray_zerocopy::engine::Backend;
-use ray_zerocopy::{Arena, LocalPool, TaskWrapper, Threads};
+use ray_zerocopy::{Arena, LocalPool, TaskWrapper, Threads, in_background};
 use serde::Serialize;
 
 use crate::{Args, TENSORS, sealing};
@@ -69,9 +70,9 @@ struct Saved {
 }
 
 impl Saved {
-    /// Makes its arena.
+    /// Makes its arena, beside the calls.
     fn seal(&self) -> Result<(Arena, Generation)> {
-        let arena = Arena::open(&self.path)?;
+        let arena = in_background(|| Arena::open(&self.path))?;
         let generation = Generation { id: arena.id(), checksum: self.checksum };
         Ok((arena, generation))
     }
@@ -97,13 +98,23 @@ pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
 }
 
 /// PSS of this process and of the workers, in bytes.
+///
+/// The processes are read one after the other. If one of them maps or unmaps an arena meanwhile, the shares of
+/// the others are those of another moment, and their sum was never in memory. Then all are read again.
 fn pss(tasks: &TaskWrapper<Model>) -> Result<u64> {
     let report = tasks.report()?;
     // A worker may be a thread of this process.
-    let mut pids: Vec<_> = report.processes.iter().map(|process| process.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids.into_iter().map(|pid| rollup(pid, "Pss")).sum()
+    let pids: BTreeSet<u32> = report.processes.iter().map(|process| process.pid).collect();
+    let mapped = || pids.iter().map(|&pid| arenas(pid)).collect::<Result<Vec<_>>>();
+    let mut before = mapped()?;
+    loop {
+        let sum = pids.iter().map(|&pid| rollup(pid, "Pss")).sum::<Result<u64>>()?;
+        let after = mapped()?;
+        if before == after {
+            return Ok(sum);
+        }
+        before = after;
+    }
 }
 
 fn serve(
@@ -116,8 +127,13 @@ fn serve(
     let (first, known) = saved[0].seal()?;
     let generations = Mutex::new(vec![known]);
     let tasks = TaskWrapper::<Model>::from_arena_on(backend, first)?;
-    // Makes all pages resident, and the memory of activations.
-    load(&tasks, &generations, |_| {
+    // Makes all pages resident, and what the first calls and the first swap leave in memory for good: activations,
+    // code, and the stacks of threads that seal files.
+    load(&tasks, &generations, |tasks| {
+        std::thread::sleep(Duration::from_millis(300));
+        let (arena, known) = saved[1].seal()?;
+        locked(&generations).push(known);
+        tasks.swap(arena)?;
         std::thread::sleep(Duration::from_millis(300));
         Ok(())
     })?;
@@ -129,41 +145,13 @@ fn serve(
 
     let (mut swaps, mut peak) = (Vec::new(), 0);
     let during = load(&tasks, &generations, |tasks| {
-        for (_, next) in (0..args.swaps).zip(saved.iter().cycle().skip(1)) {
+        for (_, next) in (0..args.swaps).zip(saved.iter().cycle().skip(2)) {
             let (arena, known) = next.seal()?;
             locked(&generations).push(known);
             let begun = Instant::now();
             tasks.swap(arena)?;
             swaps.push(begun.elapsed().as_secs_f64() * 1e3);
-            let now = pss(tasks)?;
-            if std::env::var_os("SHOW").is_some() {
-                let report = tasks.report()?;
-                let parts: Vec<_> =
-                    report.processes.iter().map(|process| rollup(process.pid, "Pss").map(mib)).collect();
-                let shown: Vec<String> = report
-                    .processes
-                    .iter()
-                    .map(|process| {
-                        let text = std::fs::read_to_string(format!("/proc/{}/smaps", process.pid)).unwrap_or_default();
-                        let mut found = String::new();
-                        let mut name = String::new();
-                        for line in text.lines() {
-                            if line.contains('-') && line.split_whitespace().count() >= 5 && !line.contains("kB") {
-                                name = line.split_whitespace().skip(4).collect::<Vec<_>>().join(" ");
-                            }
-                            if line.starts_with("Pss:") {
-                                let kb: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-                                if kb > 4000 {
-                                    found += &format!(" [{name}: {} MiB]", kb >> 10);
-                                }
-                            }
-                        }
-                        format!("{}:{found}", process.pid)
-                    })
-                    .collect();
-                eprintln!("{:.0} {parts:?} {shown:?}", mib(now));
-            }
-            peak = now.max(peak);
+            peak = pss(tasks)?.max(peak);
         }
         Ok(())
     })?;
