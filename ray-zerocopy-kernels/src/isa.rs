@@ -1,0 +1,59 @@
+//! Instruction sets of processors.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+/// The instructions that kernels use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// Those that every processor of the target has.
+    Portable,
+    /// AVX2 and FMA of x86-64.
+    Avx2,
+    /// AVX-512F of x86-64.
+    Avx512,
+}
+
+impl Isa {
+    /// All of them, the best one last.
+    #[cfg(test)]
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+
+    /// The best one that this processor has. `RAY_ZEROCOPY_ISA` may name a lesser one: `portable`, `avx2`.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let named = std::env::var("RAY_ZEROCOPY_ISA").ok();
+            let most = match named.as_deref() {
+                Some("portable") => Self::Portable,
+                Some("avx2") => Self::Avx2,
+                _ => Self::Avx512,
+            };
+            let has = |isa: &Self| *isa <= most && isa.is_present();
+            [Self::Avx512, Self::Avx2].into_iter().find(has).unwrap_or(Self::Portable)
+        })
+    }
+
+    /// Returns `true` if this processor has the instructions.
+    pub fn is_present(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_present(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
+        })
+    }
+}

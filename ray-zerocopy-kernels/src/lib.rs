@@ -1,0 +1,33 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Inside
+//!
+//! Kernels of ray-zerocopy's compiled graphs: computation on weights in the form that the processor takes them.
+//!
+//! A weight is *packed* once, into the arena. All workers compute with the same packed bytes, and none of them
+//! copies or rearranges a weight in a call. The form is the same for all processors, so a file that was compiled
+//! on one runs on another; which instructions are used is decided when the program runs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `packed` | the packed form of a matrix |
+//! | `linear` | matrix products with packed weights, and what follows them |
+//! | `rows` | functions of rows: softmax, layer norm |
+//! | `epilogue` | bias, activation and residual, applied while a result is in the cache |
+//! | `math` | `exp`, `erf` and `tanh`, without branches |
+//! | `isa` | the instruction sets, and which of them this processor has |
+//! | `sys` | the inner loops. The unsafe code of this folder |
+
+mod epilogue;
+mod isa;
+mod linear;
+mod math;
+mod packed;
+mod rows;
+mod sys;
+
+pub use self::epilogue::{Activation, Epilogue};
+pub use self::isa::Isa;
+pub use self::linear::linear;
+pub use self::packed::{PANEL, Packed, pack, packed_shape};
+pub use self::rows::{LayerNorm, layer_norm, softmax};

@@ -1,0 +1,225 @@
+//! Matrix products with packed weights, and what follows them.
+
+use rayon::prelude::*;
+
+use super::epilogue::Epilogue;
+use super::isa::Isa;
+use super::packed::{PANEL, Packed};
+use super::sys::{Columns, MOST_ROWS, Tile};
+
+/// Rows of `x` that are multiplied with all panels before the next ones: they stay in the cache.
+const BLOCK: usize = 8 * MOST_ROWS;
+/// Rows of a panel that are read at a time: 64 KiB, which stays in the second level cache.
+const DEPTH: usize = 512;
+/// Multiplications from which a product is divided among threads.
+const PARALLEL: usize = 1 << 20;
+
+/// Computes `activation(x · weight + bias) + residual`. `x` has as many columns as the weight has rows, `y` as many
+/// as it has columns; both are stored row by row. Uses the threads of rayon's current pool.
+///
+/// # Panics
+/// If a length does not fit the weight, or the processor does not have the instructions.
+pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
+    let (k, n) = (weight.k(), weight.n());
+    let m = if n == 0 { 0 } else { y.len() / n };
+    assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
+    assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
+    assert!(isa.is_present(), "this processor does not have {isa}");
+    let product = Product { isa, x, weight, epilogue, m };
+    let threads = if m.saturating_mul(n).saturating_mul(k) < PARALLEL { 1 } else { rayon::current_num_threads() };
+    if threads == 1 {
+        product.compute(Columns::new(y, n), 0, 0..weight.count());
+    } else if m >= threads * MOST_ROWS {
+        // Whole rows, so that each thread reads its part of `x` once.
+        let rows = m.div_ceil(threads).next_multiple_of(MOST_ROWS);
+        y.par_chunks_mut(rows * n).enumerate().for_each(|(at, part)| {
+            product.compute(Columns::new(part, n), at * rows, 0..weight.count());
+        });
+    } else {
+        // Few rows: each thread reads its part of the weight.
+        let panels = weight.count().div_ceil(threads);
+        let parts = Columns::new(y, n).divide(panels * PANEL);
+        parts.into_par_iter().enumerate().for_each(|(at, part)| {
+            product.compute(part, 0, at * panels..((at + 1) * panels).min(weight.count()));
+        });
+    }
+}
+
+struct Product<'a> {
+    isa: Isa,
+    x: &'a [f32],
+    weight: &'a Packed<'a>,
+    epilogue: &'a Epilogue<'a>,
+    m: usize,
+}
+
+impl Product<'_> {
+    /// Computes a part of the result: the rows from `first` on, and the columns of some panels.
+    fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
+        let (k, n) = (self.weight.k(), self.weight.n());
+        let rows = y.rows();
+        debug_assert!(first + rows <= self.m);
+        // At least once, so that a weight without rows gives the epilogue of zeros.
+        let depths: Vec<_> = (0..k.max(1)).step_by(DEPTH).map(|begin| begin..(begin + DEPTH).min(k)).collect();
+        for block in (0..rows).step_by(BLOCK) {
+            let end = (block + BLOCK).min(rows);
+            for depth in &depths {
+                for panel in panels.clone() {
+                    let columns = (n - panel * PANEL).min(PANEL);
+                    let mut row = block;
+                    while row < end {
+                        let count = tile_rows(end - row);
+                        let begin = (first + row) * k + depth.start;
+                        let tile = Tile {
+                            x: &self.x[begin..],
+                            stride: k,
+                            panel: self.weight.panel(panel, depth.clone()),
+                            rows: count,
+                            columns,
+                            adds: depth.start > 0,
+                        };
+                        let mut part = y.part(row, (panel - panels.start) * PANEL, count, columns);
+                        tile.multiply(self.isa, &mut part);
+                        if depth.end == k {
+                            part.finish(self.isa, self.epilogue, first + row, panel * PANEL, n);
+                        }
+                        row += count;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The number of rows of the next tile: as many as fit, but the last two are of equal size.
+fn tile_rows(left: usize) -> usize {
+    match left {
+        left if left >= 2 * MOST_ROWS => MOST_ROWS,
+        left if left > MOST_ROWS => left.div_ceil(2),
+        left => left,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::epilogue::{Activation, Epilogue};
+    use super::super::isa::Isa;
+    use super::super::packed::{PANEL, Packed, pack};
+    use super::linear;
+
+    /// Numbers that look random, between -1 and 1.
+    fn numbers(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    fn activated(x: f64, activation: Option<Activation>) -> f64 {
+        match activation {
+            None => x,
+            Some(Activation::Relu) => x.max(0.0),
+            Some(Activation::Gelu) => 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)),
+            Some(Activation::Silu) => x / (1.0 + (-x).exp()),
+            Some(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
+            Some(Activation::Tanh) => x.tanh(),
+        }
+    }
+
+    /// Compares with a plain loop in double precision.
+    fn check(isa: Isa, m: usize, k: usize, n: usize, epilogue: &Epilogue<'_>) {
+        let (x, weight) = (numbers(m * k, 1), numbers(k * n, 2));
+        let panels = pack(k, n, |row, column| weight[row * n + column]);
+        let packed = Packed::new(&panels, k, n).unwrap();
+        let mut y = vec![f32::NAN; m * n];
+        linear(isa, &x, &packed, epilogue, &mut y);
+        for row in 0..m {
+            for column in 0..n {
+                let products = (0..k).map(|at| f64::from(x[row * k + at]) * f64::from(weight[at * n + column]));
+                let sum = products.sum::<f64>() + epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
+                let residual = epilogue.residual.map_or(0.0, |all| f64::from(all[row * n + column]));
+                let expected = activated(sum, epilogue.activation) + residual;
+                let found = f64::from(y[row * n + column]);
+                let bound = 1e-5 * (k as f64).sqrt().max(1.0);
+                assert!((found - expected).abs() <= bound, "{isa} {m}×{k}×{n} at {row} {column}: {found} {expected}");
+            }
+        }
+    }
+
+    fn present() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_present())
+    }
+
+    #[test]
+    fn products_of_all_edge_shapes_are_right() {
+        for isa in present() {
+            for m in [0, 1, 2, 11, 12, 13, 23, 24, 25, 97] {
+                for (k, n) in [(1, 1), (3, PANEL), (17, PANEL - 1), (16, PANEL + 1), (0, 5), (40, 2 * PANEL)] {
+                    check(isa, m, k, n, &Epilogue::default());
+                }
+            }
+            // More rows than are read at a time.
+            check(isa, 14, 1100, 40, &Epilogue::default());
+        }
+    }
+
+    #[test]
+    fn epilogues_are_applied_to_each_element() {
+        let (m, k, n) = (13, 20, PANEL + 7);
+        let (bias, residual) = (numbers(n, 3), numbers(m * n, 4));
+        let kinds = [Activation::Relu, Activation::Gelu, Activation::Silu, Activation::Sigmoid, Activation::Tanh];
+        for isa in present() {
+            for activation in kinds.into_iter().map(Some).chain([None]) {
+                for (bias, residual) in [(None, None), (Some(&bias[..]), None), (Some(&bias[..]), Some(&residual[..]))]
+                {
+                    check(isa, m, k, n, &Epilogue { bias, activation, residual });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn divided_products_are_right() {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        threads.install(|| {
+            for isa in present() {
+                // By rows, and by columns.
+                check(isa, 200, 128, 70, &Epilogue::default());
+                let bias = numbers(600, 3);
+                check(isa, 2, 1024, 600, &Epilogue { bias: Some(&bias), ..Epilogue::default() });
+            }
+        });
+    }
+
+    #[test]
+    fn nan_and_infinity_reach_their_row_and_column() {
+        let (m, k, n) = (3, 5, PANEL + 3);
+        for isa in present() {
+            for (value, column) in [(f32::NAN, 1), (f32::INFINITY, PANEL + 1)] {
+                let mut weight = vec![1.0; k * n];
+                weight[2 * n + column] = value;
+                let panels = pack(k, n, |row, column| weight[row * n + column]);
+                let packed = Packed::new(&panels, k, n).unwrap();
+                let mut y = vec![0.0; m * n];
+                linear(isa, &vec![1.0; m * k], &packed, &Epilogue::default(), &mut y);
+                for (at, found) in y.iter().enumerate() {
+                    let is_hit = at % n == column;
+                    assert_eq!(found.is_finite(), !is_hit, "{isa} {at}: {found}");
+                    assert_eq!(found.is_nan(), is_hit && value.is_nan());
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "x has 5 elements")]
+    fn wrong_lengths_are_refused() {
+        let panels = pack(3, 2, |_, _| 0.0);
+        let packed = Packed::new(&panels, 3, 2).unwrap();
+        linear(Isa::Portable, &[0.0; 5], &packed, &Epilogue::default(), &mut [0.0; 4]);
+    }
+}

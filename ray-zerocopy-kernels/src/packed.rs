@@ -1,0 +1,81 @@
+//! The packed form of a matrix: panels of 32 columns, each with its rows one after the other.
+//!
+//! A kernel reads a panel from its begin to its end, 128 bytes for each row: whole cache lines for any width of
+//! vectors. The last panel is filled up with zeros.
+
+/// Columns of a panel.
+pub const PANEL: usize = 32;
+
+/// A packed matrix of `k` rows and `n` columns.
+#[derive(Debug, Clone, Copy)]
+pub struct Packed<'a> {
+    panels: &'a [f32],
+    k: usize,
+    n: usize,
+}
+
+/// The shape of the tensor that holds a packed matrix of `k` rows and `n` columns: panels, rows, [`PANEL`].
+pub fn packed_shape(k: usize, n: usize) -> [usize; 3] {
+    [n.div_ceil(PANEL), k, PANEL]
+}
+
+impl<'a> Packed<'a> {
+    /// Takes the elements of a tensor of the [`packed_shape`]. Returns `None` if there are fewer or more.
+    pub fn new(panels: &'a [f32], k: usize, n: usize) -> Option<Self> {
+        let [count, ..] = packed_shape(k, n);
+        let expected = count.checked_mul(k)?.checked_mul(PANEL)?;
+        (panels.len() == expected).then_some(Self { panels, k, n })
+    }
+
+    /// Number of rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Number of columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Number of panels.
+    pub(crate) fn count(&self) -> usize {
+        self.n.div_ceil(PANEL)
+    }
+
+    /// Some rows of a panel.
+    pub(crate) fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &'a [f32] {
+        let begin = panel * self.k;
+        &self.panels[(begin + rows.start) * PANEL..(begin + rows.end) * PANEL]
+    }
+}
+
+/// Packs a matrix. `at` returns the element in a row and a column.
+pub fn pack(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let [count, ..] = packed_shape(k, n);
+    let mut panels = Vec::with_capacity(count * k * PANEL);
+    for panel in 0..count {
+        for row in 0..k {
+            let columns = panel * PANEL..(panel + 1) * PANEL;
+            panels.extend(columns.map(|column| if column < n { at(row, column) } else { 0.0 }));
+        }
+    }
+    panels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PANEL, Packed, pack, packed_shape};
+
+    #[test]
+    fn panels_hold_the_columns_of_each_row() {
+        let at = |row: usize, column: usize| (row * 100 + column) as f32;
+        let (k, n) = (3, PANEL + 2);
+        let panels = pack(k, n, at);
+        assert_eq!(packed_shape(k, n), [2, 3, PANEL]);
+        let packed = Packed::new(&panels, k, n).unwrap();
+        assert_eq!(packed.panel(0, 1..2)[..3], [100.0, 101.0, 102.0]);
+        assert_eq!(packed.panel(1, 2..3)[..3], [232.0, 233.0, 0.0]);
+        assert!(Packed::new(&panels[1..], k, n).is_none() && Packed::new(&panels, k + 1, n).is_none());
+        assert!(Packed::new(&[], 0, 5).is_some() && Packed::new(&[], usize::MAX, usize::MAX).is_none());
+    }
+}

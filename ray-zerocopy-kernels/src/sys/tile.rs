@@ -1,0 +1,243 @@
+//! A tile of a product: some rows of `x`, and the columns of a panel.
+
+use super::columns::Columns;
+use crate::isa::Isa;
+use crate::packed::PANEL;
+
+/// The most rows of a tile: with 32 columns, their sums take 24 of the 32 vectors of AVX-512.
+pub(crate) const MOST_ROWS: usize = 12;
+
+/// Rows of `x` and a part of a panel.
+pub(crate) struct Tile<'a> {
+    /// The first row of `x`, and those behind it.
+    pub(crate) x: &'a [f32],
+    /// Distance between rows of `x`.
+    pub(crate) stride: usize,
+    /// Rows of a panel. Each of them belongs to a column of `x`.
+    pub(crate) panel: &'a [f32],
+    /// Number of rows of `x`: from 1 to [`MOST_ROWS`].
+    pub(crate) rows: usize,
+    /// Number of columns that are wanted: from 1 to [`PANEL`].
+    pub(crate) columns: usize,
+    /// Whether the product is added to what the result has.
+    pub(crate) adds: bool,
+}
+
+impl Tile<'_> {
+    /// Computes the product.
+    pub(crate) fn multiply(&self, isa: Isa, y: &mut Columns<'_>) {
+        let depth = self.panel.len() / PANEL;
+        let reads = (self.rows - 1) * self.stride + depth;
+        assert!((1..=MOST_ROWS).contains(&self.rows) && self.panel.len() == depth * PANEL);
+        assert!(depth == 0 || self.x.len() >= reads, "a row of x is outside of it");
+        assert!(y.rows() == self.rows && y.columns() == self.columns && self.columns <= PANEL);
+        if self.columns == PANEL {
+            return self.whole(isa, depth, y);
+        }
+        // The kernels write whole panels.
+        let mut wide = [0.0; MOST_ROWS * PANEL];
+        if self.adds {
+            for row in 0..self.rows {
+                wide[row * PANEL..][..self.columns].copy_from_slice(y.row(row));
+            }
+        }
+        self.whole(isa, depth, &mut Columns::new(&mut wide[..self.rows * PANEL], PANEL));
+        for row in 0..self.rows {
+            y.row(row).copy_from_slice(&wide[row * PANEL..][..self.columns]);
+        }
+    }
+
+    /// The same for a result that has all columns of the panel.
+    fn whole(&self, isa: Isa, depth: usize, y: &mut Columns<'_>) {
+        #[cfg(target_arch = "x86_64")]
+        if isa >= Isa::Avx2 && isa.is_present() {
+            let (pointer, stride) = y.raw();
+            let kernel = match isa {
+                Isa::Avx512 => x86::AVX512[self.rows - 1],
+                _ => x86::AVX2[self.rows - 1],
+            };
+            // SAFETY: `multiply` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows,
+            // and that `y` has these rows and the columns of a panel. The processor has the instructions.
+            return unsafe {
+                kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), depth, pointer, stride, self.adds)
+            };
+        }
+        let _ = isa;
+        self.portable(depth, y);
+    }
+
+    fn portable(&self, depth: usize, y: &mut Columns<'_>) {
+        for row in 0..self.rows {
+            let y = y.row(row);
+            if !self.adds {
+                y.fill(0.0);
+            }
+            for at in 0..depth {
+                let x = self.x[row * self.stride + at];
+                let weights = &self.panel[at * PANEL..(at + 1) * PANEL];
+                y.iter_mut().zip(weights).for_each(|(y, weight)| *y += x * weight);
+            }
+        }
+    }
+}
+
+/// A kernel for a number of rows: the first row of `x`, the distance between its rows, a panel with its number of
+/// rows, the result, the distance between its rows, and whether the product is added to it.
+#[cfg(target_arch = "x86_64")]
+type Kernel = unsafe fn(*const f32, usize, *const f32, usize, *mut f32, usize, bool);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+
+    use super::{Kernel, MOST_ROWS};
+    use crate::packed::PANEL;
+
+    /// The kernels for 1 to [`MOST_ROWS`] rows.
+    pub(super) const AVX512: [Kernel; MOST_ROWS] = [
+        avx512::<1>,
+        avx512::<2>,
+        avx512::<3>,
+        avx512::<4>,
+        avx512::<5>,
+        avx512::<6>,
+        avx512::<7>,
+        avx512::<8>,
+        avx512::<9>,
+        avx512::<10>,
+        avx512::<11>,
+        avx512::<12>,
+    ];
+
+    pub(super) const AVX2: [Kernel; MOST_ROWS] = [
+        avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>, avx2::<7>, avx2::<8>, avx2::<9>, avx2::<10>,
+        avx2::<11>, avx2::<12>,
+    ];
+
+    /// Computes `ROWS` rows and 32 columns with vectors of 16 elements.
+    ///
+    /// # Safety
+    /// The processor has AVX-512F. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements each, at
+    /// `panel` `depth` rows of 32 elements, and at `y` `ROWS` rows at a distance of `y_stride` with 32 elements, which
+    /// may be written.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const ROWS: usize>(
+        x: *const f32,
+        stride: usize,
+        panel: *const f32,
+        depth: usize,
+        y: *mut f32,
+        y_stride: usize,
+        adds: bool,
+    ) {
+        const LANES: usize = 16;
+        let mut sums = [[_mm512_setzero_ps(); PANEL / LANES]; ROWS];
+        // SAFETY: all addresses are inside of the rows that the caller guarantees: rows below `ROWS`, elements of `x`
+        // and rows of the panel below `depth`, columns below 32.
+        unsafe {
+            if adds {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (part, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm512_loadu_ps(y.add(row * y_stride + part * LANES));
+                    }
+                }
+            }
+            for at in 0..depth {
+                let weights = panel.add(at * PANEL);
+                let weights = [_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(LANES))];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let element = _mm512_set1_ps(*x.add(row * stride + at));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm512_fmadd_ps(element, weights, *sum);
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (part, sum) in sums.iter().enumerate() {
+                    _mm512_storeu_ps(y.add(row * y_stride + part * LANES), *sum);
+                }
+            }
+        }
+    }
+
+    /// Computes `ROWS` rows and 32 columns with vectors of 8 elements: 4 rows and 16 columns at a time, whose sums
+    /// take 8 of the 16 vectors.
+    ///
+    /// # Safety
+    /// As [`avx512`], on a processor that has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const ROWS: usize>(
+        x: *const f32,
+        stride: usize,
+        panel: *const f32,
+        depth: usize,
+        y: *mut f32,
+        y_stride: usize,
+        adds: bool,
+    ) {
+        for half in [0, PANEL / 2] {
+            let mut row = 0;
+            while row < ROWS {
+                let count = (ROWS - row).min(4);
+                // SAFETY: these are rows and columns of those that the caller guarantees.
+                unsafe {
+                    let (x, panel) = (x.add(row * stride), panel.add(half));
+                    let y = y.add(row * y_stride + half);
+                    match count {
+                        1 => avx2_half::<1>(x, stride, panel, depth, y, y_stride, adds),
+                        2 => avx2_half::<2>(x, stride, panel, depth, y, y_stride, adds),
+                        3 => avx2_half::<3>(x, stride, panel, depth, y, y_stride, adds),
+                        _ => avx2_half::<4>(x, stride, panel, depth, y, y_stride, adds),
+                    }
+                }
+                row += count;
+            }
+        }
+    }
+
+    /// Computes `ROWS` rows and 16 columns.
+    ///
+    /// # Safety
+    /// As [`avx2`], with 16 columns at `panel` and `y`.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2_half<const ROWS: usize>(
+        x: *const f32,
+        stride: usize,
+        panel: *const f32,
+        depth: usize,
+        y: *mut f32,
+        y_stride: usize,
+        adds: bool,
+    ) {
+        const LANES: usize = 8;
+        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
+        // SAFETY: as in `avx512`, with columns below 16.
+        unsafe {
+            if adds {
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    for (part, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm256_loadu_ps(y.add(row * y_stride + part * LANES));
+                    }
+                }
+            }
+            for at in 0..depth {
+                let weights = panel.add(at * PANEL);
+                let weights = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(LANES))];
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let element = _mm256_set1_ps(*x.add(row * stride + at));
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_fmadd_ps(element, weights, *sum);
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate() {
+                for (part, sum) in sums.iter().enumerate() {
+                    _mm256_storeu_ps(y.add(row * y_stride + part * LANES), *sum);
+                }
+            }
+        }
+    }
+}
