@@ -10,6 +10,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `attention` | attention of several heads |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `rows` | functions of rows: softmax, layer norm |
@@ -18,6 +19,7 @@
 //! | `isa` | the instruction sets, and which of them this processor has |
 //! | `sys` | the inner loops. The unsafe code of this folder |
 
+mod attention;
 mod epilogue;
 mod isa;
 mod linear;
@@ -26,6 +28,7 @@ mod packed;
 mod rows;
 mod sys;
 
+pub use self::attention::{Heads, Mask, attention};
 pub use self::epilogue::{Activation, Epilogue};
 pub use self::isa::Isa;
 pub use self::linear::linear;

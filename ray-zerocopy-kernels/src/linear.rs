@@ -25,7 +25,7 @@ pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>,
     assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
     assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
     assert!(isa.is_present(), "this processor does not have {isa}");
-    let product = Product { isa, x, weight, epilogue, m };
+    let product = Product { isa, x, stride: k, weight, epilogue };
     let threads = if m.saturating_mul(n).saturating_mul(k) < PARALLEL { 1 } else { rayon::current_num_threads() };
     if threads == 1 {
         product.compute(Columns::new(y, n), 0, 0..weight.count());
@@ -45,12 +45,19 @@ pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>,
     }
 }
 
+/// Computes `x · weight` on this thread. The rows of `x` are at a distance of `stride`.
+pub(crate) fn multiply(isa: Isa, x: &[f32], stride: usize, weight: &Packed<'_>, y: Columns<'_>) {
+    let epilogue = &Epilogue::default();
+    Product { isa, x, stride, weight, epilogue }.compute(y, 0, 0..weight.count());
+}
+
 struct Product<'a> {
     isa: Isa,
     x: &'a [f32],
+    /// Distance between rows of `x`.
+    stride: usize,
     weight: &'a Packed<'a>,
     epilogue: &'a Epilogue<'a>,
-    m: usize,
 }
 
 impl Product<'_> {
@@ -58,7 +65,6 @@ impl Product<'_> {
     fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
         let (k, n) = (self.weight.k(), self.weight.n());
         let rows = y.rows();
-        debug_assert!(first + rows <= self.m);
         // At least once, so that a weight without rows gives the epilogue of zeros.
         let depths: Vec<_> = (0..k.max(1)).step_by(DEPTH).map(|begin| begin..(begin + DEPTH).min(k)).collect();
         for block in (0..rows).step_by(BLOCK) {
@@ -69,10 +75,10 @@ impl Product<'_> {
                     let mut row = block;
                     while row < end {
                         let count = tile_rows(end - row);
-                        let begin = (first + row) * k + depth.start;
+                        let begin = (first + row) * self.stride + depth.start;
                         let tile = Tile {
                             x: &self.x[begin..],
-                            stride: k,
+                            stride: self.stride,
                             panel: self.weight.panel(panel, depth.clone()),
                             rows: count,
                             columns,

@@ -51,15 +51,22 @@ impl<'a> Packed<'a> {
 
 /// Packs a matrix. `at` returns the element in a row and a column.
 pub fn pack(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+    let mut panels = Vec::new();
+    pack_into(&mut panels, k, n, at);
+    panels
+}
+
+/// Packs a matrix into memory that is used again.
+pub(crate) fn pack_into(panels: &mut Vec<f32>, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) {
     let [count, ..] = packed_shape(k, n);
-    let mut panels = Vec::with_capacity(count * k * PANEL);
+    panels.clear();
+    panels.reserve(count * k * PANEL);
     for panel in 0..count {
         for row in 0..k {
             let columns = panel * PANEL..(panel + 1) * PANEL;
             panels.extend(columns.map(|column| if column < n { at(row, column) } else { 0.0 }));
         }
     }
-    panels
 }
 
 #[cfg(test)]

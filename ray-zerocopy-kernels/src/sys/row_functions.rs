@@ -49,6 +49,10 @@ for_each_isa!(
     softmax = plain_softmax(elements: &mut [f32], width: usize)
 );
 for_each_isa!(
+    /// Replaces a row by the softmax of its product with a factor. A row of `-∞` becomes zeros.
+    scaled_softmax = plain_scaled_softmax(row: &mut [f32], scale: f32)
+);
+for_each_isa!(
     /// Normalises each row. The lengths fit.
     layer_norm = plain_layer_norm(x: &[f32], norm: &LayerNorm<'_>, y: &mut [f32])
 );
@@ -83,6 +87,18 @@ fn plain_softmax(elements: &mut [f32], width: usize) {
         let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
         row.iter_mut().for_each(|x| *x *= factor);
     }
+}
+
+#[inline(always)]
+fn plain_scaled_softmax(row: &mut [f32], scale: f32) {
+    row.iter_mut().for_each(|x| *x *= scale);
+    let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
+    if most == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
+        return row.fill(0.0);
+    }
+    row.iter_mut().for_each(|x| *x = exp(*x - most));
+    let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
+    row.iter_mut().for_each(|x| *x *= factor);
 }
 
 #[inline(always)]
