@@ -145,7 +145,7 @@ mod tensor;
 /// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a
 /// [`MemoryPolicy`](memory::MemoryPolicy).
 pub mod memory {
-    pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
+    pub use crate::arena::memory::policy::{HugePages, MemoryPolicy, Replicas};
     pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
 }
 

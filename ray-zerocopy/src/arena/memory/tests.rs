@@ -238,6 +238,7 @@ fn outcomes_can_be_read() {
             vec![Obstacle::MemlockLimit { limit: mib(8), locked: 0, needed: mib(65) }],
         ),
         took: Duration::ZERO,
+        ..MemoryStatus::default()
     };
     assert_eq!(
         outcome.to_string(),

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::mailbox::Mailbox;
 use super::worker::WorkerThread;
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Receive, Submitted};
 use crate::engine::program::{Attached, Program};
@@ -23,6 +25,7 @@ use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::engine::spin::spin;
 use crate::engine::timer;
+use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::os::available_memory;
 use crate::os::limits;
@@ -37,6 +40,7 @@ const BACK_OFF: Duration = Duration::from_millis(300);
 /// State shared by the threads of a pool and its callers.
 pub(super) struct Shared {
     pub(super) queue: CallQueue<Mailbox>,
+    pub(super) nodes: WorkerNodes,
     /// The program that every thread loads when it starts: the pipeline of an actor.
     program: Option<Mutex<Arc<Program>>>,
     /// Bytes of memory that stay available when the pool grows.
@@ -156,6 +160,7 @@ impl ThreadEngine {
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
                 queue,
+                nodes: WorkerNodes::of(settings),
                 program: program.map(Mutex::new),
                 memory_reserve: settings.memory_reserve,
                 largest: Mutex::new(0),
@@ -167,6 +172,9 @@ impl ThreadEngine {
             is_aborted: AtomicBool::new(false),
             owner: process_id(),
         });
+        if let Some(program) = engine.shared.program() {
+            engine.shared.nodes.replicate(&program.arena, program.memory);
+        }
         engine.start_threads(settings).inspect_err(|_| engine.abort())?;
         engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
         Ok(engine)
@@ -471,6 +479,12 @@ impl Engine for ThreadEngine {
             return Err(on_own_thread("swap"));
         }
         Ok(self.shared.queue.lock().live_workers())
+    }
+
+    fn replicate(&self, arena: &Arena, memory: MemoryPolicy) {
+        if !self.is_fork() {
+            self.shared.nodes.replicate(arena, memory);
+        }
     }
 
     fn set_program(&self, program: &Arc<Program>) {
