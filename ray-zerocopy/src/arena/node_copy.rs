@@ -35,16 +35,17 @@ impl Region {
         if let Some(known) = known {
             return Ok(known);
         }
-        let copy = self.copied_to(node)?;
+        let copy = self.copied_to(node, node.available())?;
         copies.push((node.id, Arc::downgrade(&copy)));
         Ok(copy)
     }
 
-    fn copied_to(&self, node: &NumaNode) -> Result<Arc<Self>, Vec<Obstacle>> {
+    /// `available` are the bytes that the node has, if the kernel says.
+    fn copied_to(&self, node: &NumaNode, available: Option<u64>) -> Result<Arc<Self>, Vec<Obstacle>> {
         let len = self.memory.len() as u64;
         let failed = |reason: String| vec![Obstacle::NotCopied { node: node.id, reason }];
         let no_room = |available| Obstacle::NoRoom { node: node.id, needed: len, available };
-        if let Some(available) = node.available().filter(|available| *available < len) {
+        if let Some(available) = available.filter(|available| *available < len) {
             return Err(vec![no_room(available)]);
         }
         let system = |(call, error): (&str, io::Error)| failed(limits::named(call, &error).to_string());
@@ -130,5 +131,53 @@ impl Region {
             // Not possible for locked pages, which stay.
             let _ = pages.advise(0, self.memory.len(), Advice::Unmap);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{NumaNode, Obstacle};
+    use crate::arena::builder::ArenaBuilder;
+    use crate::os::cpu_placement::allowed_cores;
+    use crate::os::numa::nodes;
+
+    fn arena() -> crate::Arena {
+        let mut builder = ArenaBuilder::new("test");
+        builder.copy("a", vec![1; 5000]);
+        builder.copy("b", (0..9_000_000).map(|at| (at % 251) as u8).collect());
+        builder.seal(&mut |_| ()).unwrap()
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps memory")]
+    fn copy_has_the_same_bytes_and_is_made_once() {
+        let arena = arena();
+        let region = &arena.regions()[0];
+        let Some(node) = nodes().unwrap().into_iter().next() else {
+            return eprintln!("skipped: the kernel does not support NUMA");
+        };
+        let copy = region.on_node(&node).unwrap();
+        assert!(copy.mapped_by_node().unwrap().is_empty(), "its pages are not in the page table");
+        assert!(copy.memory == region.memory && copy.memory.as_ptr() != region.memory.as_ptr());
+        assert!(copy.is_verified() && copy.index().unwrap().id == arena.id());
+        assert!(Arc::ptr_eq(&copy, &region.on_node(&node).unwrap()), "it is made once");
+        let found = copy.bytes_by_node().unwrap();
+        assert!(found.keys().eq([&node.id]) && found[&node.id] >= copy.memory.len() as u64, "{found:?}");
+        let weak = Arc::downgrade(&copy);
+        drop(copy);
+        assert_eq!(weak.strong_count(), 0, "the region does not keep it");
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "maps memory")]
+    fn node_without_room_gets_no_copy() {
+        let arena = arena();
+        let region = &arena.regions()[0];
+        let node = NumaNode { id: 0, cores: allowed_cores() };
+        let why = region.copied_to(&node, Some(4096)).map(|_| ()).unwrap_err();
+        let needed = region.memory.len() as u64;
+        assert_eq!(why, [Obstacle::NoRoom { node: 0, needed, available: 4096 }]);
     }
 }

@@ -65,6 +65,7 @@ impl Arena {
     pub(crate) fn replicate(&self, nodes: Result<&[NumaNode], String>, memory: MemoryPolicy) {
         let set = &self.0.replicas;
         let _one_at_a_time = set.making.lock();
+        self.0.memory.ask_for_replicas();
         if self.0.memory.is_stored() {
             return;
         }

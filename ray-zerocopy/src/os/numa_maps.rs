@@ -39,6 +39,8 @@ fn sum(text: &str, mappings: &[Range<usize>]) -> BytesByNode {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::{BytesByNode, bytes_by_node, sum};
 
     const TEXT: &str = "\
@@ -52,10 +54,10 @@ mod tests {
     #[test]
     fn pages_of_the_mappings_are_summed() {
         let of = |mappings: &[std::ops::Range<usize>]| sum(TEXT, mappings);
-        assert_eq!(of(&[0x7f00_0020_0000..0x7f00_0030_0000]), BytesByNode::from([(0, 4096), (1, 4 * 4096)]));
+        assert_eq!(of(from_ref(&(0x7f00_0020_0000..0x7f00_0030_0000))), BytesByNode::from([(0, 4096), (1, 4 * 4096)]));
         let both = [0x7f00_0020_0000..0x7f00_0020_1000, 0x7f00_0040_0000..0x7f00_00a0_0000];
         assert_eq!(of(&both), BytesByNode::from([(0, 4096), (1, 516 * 4096)]));
-        assert_eq!(of(&[0x1000..0x2000]), BytesByNode::new());
+        assert_eq!(of(from_ref(&(0x1000..0x2000))), BytesByNode::new());
     }
 
     #[test]
@@ -63,7 +65,7 @@ mod tests {
     fn memory_of_this_process_is_on_a_node() {
         let page = vec![1_u8; 1 << 20];
         let start = page.as_ptr() as usize;
-        match bytes_by_node("self", &[0..usize::MAX]) {
+        match bytes_by_node("self", from_ref(&(0..usize::MAX))) {
             Ok(found) => assert!(found.values().sum::<u64>() >= 1 << 20, "{found:?} {start:x}"),
             // The kernel does not support NUMA.
             Err(reason) => assert!(reason.starts_with("/proc/self/numa_maps cannot be read"), "{reason}"),

@@ -138,6 +138,12 @@ impl Regions {
         why.map(|why| add(Vec::new(), why))
     }
 
+    /// Records that replicas have been requested, which are not made here.
+    pub(crate) fn ask_for_replicas(&self) {
+        let mut state = self.state.lock();
+        state.asked = state.asked.replicas(Replicas::PerNumaNode);
+    }
+
     /// Returns what has been requested so far.
     pub(crate) fn asked(&self) -> MemoryPolicy {
         self.state.lock().asked

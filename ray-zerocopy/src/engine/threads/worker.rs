@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::mailbox::{Mailbox, Running};
-use super::thread_engine::Shared;
+use super::shared::Shared;
 use crate::engine::call::Call;
 use crate::engine::call::items::Items;
 use crate::engine::cancellation;

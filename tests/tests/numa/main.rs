@@ -3,123 +3,25 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+mod machine;
+mod models;
 
-use burn::backend::{BackendTensor, DispatchTensorKind};
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Device;
 use ray_zerocopy::jit::{JitActorWrapper, JitTaskWrapper, trace};
 use ray_zerocopy::memory::{MemoryPolicy, Obstacle, PolicyStatus, Replicas};
 use ray_zerocopy::report::{ReplicaReport, Report};
-use ray_zerocopy::{ActorWrapper, Arena, LocalPool, Pipeline, TaskWrapper, Threads, gather, share};
+use ray_zerocopy::{ActorWrapper, Arena, LocalPool, TaskWrapper, Threads, gather, share};
 use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::seccomp;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::{Deserialize, Serialize};
 
-/// Rows and columns: 4 MiB.
-const SIZE: usize = 1024;
-const BYTES: u64 = (SIZE * SIZE * 4) as u64;
-
-#[derive(Pipeline)]
-#[pipeline(init = Probe::new)]
-struct Probe {
-    layer: Linear,
-}
-
-/// What a worker sees of itself and of its weights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Seen {
-    pid: u32,
-    cores: BTreeSet<u32>,
-    /// The memfd that the weights are in.
-    inode: u64,
-    /// Where the pages of the weights are.
-    pages: BTreeMap<u32, u64>,
-    /// Number of arenas that the process has mapped.
-    arenas: usize,
-}
-
-#[ray_zerocopy::remote]
-impl Probe {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        Self { layer: LinearConfig::new(SIZE, SIZE).with_bias(false).init(device) }
-    }
-
-    pub fn forward(&self, input: Tensor<2>) -> Tensor<2> {
-        self.layer.forward(input)
-    }
-
-    pub fn seen(&self) -> Seen {
-        // Every page is in the page table then.
-        assert!(self.layer.weight.val().sum().into_scalar::<f32>().is_finite());
-        let address = match self.layer.weight.val().into_dispatch().kind {
-            DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
-            other => panic!("not a float tensor on flex: {other:?}"),
-        };
-        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
-        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let arenas: Vec<_> = maps.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)")).collect();
-        let of = |line: &&&str| {
-            let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-            let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
-            (start..end).contains(&address)
-        };
-        let own = arenas.iter().find(of).expect("the weights are in an arena");
-        let inode = own.split_whitespace().nth(4).unwrap().parse().unwrap();
-        let (start, _) = own.split_once('-').unwrap();
-        Seen { pid: std::process::id(), cores: numbers(cores), inode, pages: pages(start), arenas: arenas.len() }
-    }
-}
-
-/// The bytes by node of the mapping that begins at an address.
-fn pages(start: &str) -> BTreeMap<u32, u64> {
-    let text = fs::read_to_string("/proc/self/numa_maps").unwrap();
-    let line = text.lines().find(|line| line.split(' ').next() == Some(start)).unwrap();
-    let pages = line.split(' ').filter_map(|word| word.strip_prefix('N')?.split_once('='));
-    pages.map(|(node, pages)| (node.parse().unwrap(), pages.parse::<u64>().unwrap() * 4096)).collect()
-}
-
-/// Parses a list such as `0-3,8`.
-fn numbers(list: &str) -> BTreeSet<u32> {
-    let ranges = list.trim().split(',').filter(|part| !part.is_empty()).map(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        first.parse::<u32>().unwrap()..=last.parse().unwrap()
-    });
-    ranges.flatten().collect()
-}
-
-/// The nodes of this machine that have cores which this process may use, with these cores.
-fn nodes() -> BTreeMap<u32, BTreeSet<u32>> {
-    let read = |path: &str| fs::read_to_string(format!("/sys/devices/system/node/{path}"));
-    // Not that of the test's thread, which a test may have bound.
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let allowed = numbers(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap());
-    let online = read("has_memory").map(|list| numbers(&list)).unwrap_or_default();
-    let cores = |node: u32| &numbers(&read(&format!("node{node}/cpulist")).unwrap()) & &allowed;
-    online.into_iter().map(|node| (node, cores(node))).filter(|(_, cores)| !cores.is_empty()).collect()
-}
-
-/// Whether this machine has several nodes. The tests then need two.
-fn has_several() -> bool {
-    let several = nodes().len() > 1;
-    eprintln!("{}", if several { "several NUMA nodes" } else { "one NUMA node" });
-    several
-}
+use machine::{has_several, held_arenas, nodes};
+use models::{BYTES, Pair, Probe, Seen, probe};
 
 fn policy() -> MemoryPolicy {
     MemoryPolicy::default().replicas(Replicas::PerNumaNode)
-}
-
-fn model() -> (Probe, Tensor<2>, burn::tensor::TensorData) {
-    let model = Probe::new(&Device::flex());
-    let input = Tensor::<2>::ones([2, SIZE], &Device::flex());
-    let expected = model.forward(input.clone()).into_data();
-    (model, input, expected)
 }
 
 /// Checks that nothing was copied, that no worker is bound, and that the report says why.
@@ -155,28 +57,15 @@ fn check_two_copies(report: &Report, arena: &Arena, seen: &[Seen]) {
     assert!(report.to_string().starts_with("2 copies of the weights: "), "{report}");
 }
 
-/// The arenas that this process has open or mapped, by inode.
-fn held() -> BTreeSet<u64> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let mapped = maps.lines().filter(|line| line.contains("/memfd:ray-zerocopy"));
-    let mapped = mapped.filter_map(|line| line.split_whitespace().nth(4)?.parse().ok());
-    let open = fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| {
-        let name = fs::read_link(entry.path()).ok()?;
-        let is_arena = name.to_string_lossy().contains("/memfd:ray-zerocopy");
-        is_arena.then(|| fs::metadata(entry.path()).ok().map(|data| data.ino())).flatten()
-    });
-    mapped.chain(open).collect()
-}
-
 /// Waits until the memory of the copies has been returned: no process has it any more.
 fn check_returned(seen: &[Seen]) {
     let inodes: BTreeSet<_> = seen.iter().map(|seen| seen.inode).collect();
-    eventually("the copies are dropped", || held().is_disjoint(&inodes));
+    eventually("the copies are dropped", || held_arenas().is_disjoint(&inodes));
 }
 
 #[test]
 fn actors_read_the_copy_of_their_node() {
-    let (model, input, expected) = model();
+    let (model, input, expected) = probe();
     let shared = ActorWrapper::new(&model).unwrap().threads_per_worker(1).memory(policy());
     let (arena, id) = (shared.arena().clone(), shared.arena().id());
     assert_eq!(arena.memory_status().replicas.why(), [Obstacle::NoWorkers]);
@@ -230,7 +119,7 @@ fn look_at_tasks(tasks: &TaskWrapper<Probe>) -> Vec<Seen> {
 #[test]
 fn swap_makes_copies_of_the_new_weights() {
     let pool = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
-    let ((first, ..), (second, input, expected)) = (model(), model());
+    let ((first, ..), (second, input, expected)) = (probe(), probe());
     let tasks = TaskWrapper::on(&pool, &first).unwrap().memory(policy());
     let check = |seen: &[Seen]| {
         let report = tasks.report().unwrap();
@@ -266,7 +155,7 @@ fn swap_makes_copies_of_the_new_weights() {
 
 #[test]
 fn threads_read_the_copy_of_their_node() {
-    let (model, input, expected) = model();
+    let (model, input, expected) = probe();
     let threads = Threads::builder().workers(2).threads_per_worker(2).build();
     let shared = ActorWrapper::on(&threads, &model).unwrap().memory(policy());
     let actors = shared.spawn(2).unwrap();
@@ -285,7 +174,7 @@ fn threads_read_the_copy_of_their_node() {
 
 #[test]
 fn cores_of_the_settings_decide_on_the_copy() {
-    let (model, input, expected) = model();
+    let (model, input, expected) = probe();
     let nodes = nodes();
     let all: Vec<usize> = nodes.values().flatten().map(|core| *core as usize).collect();
     let last: Vec<usize> = nodes.values().last().into_iter().flatten().map(|core| *core as usize).collect();
@@ -315,7 +204,7 @@ fn cores_of_the_settings_decide_on_the_copy() {
 /// cores the copy is made.
 #[test]
 fn copies_are_on_their_nodes_without_mbind() {
-    let (model, input, expected) = model();
+    let (model, input, expected) = probe();
     seccomp::refuse(libc::SYS_mbind);
     let shared = ActorWrapper::new(&model).unwrap().threads_per_worker(1).memory(policy());
     let actors = shared.spawn(2).unwrap();
@@ -340,41 +229,33 @@ fn copies_are_on_their_nodes_without_mbind() {
 #[test]
 fn variants_share_the_copies_of_their_base() {
     let base = share(&Pair::new(&Device::flex())).unwrap();
-    let mut variants = Vec::new();
-    for _ in 0..2 {
-        let mut pair = ray_zerocopy::load::<Pair>(&base, &Device::flex()).unwrap().into_inner();
-        pair.head = LinearConfig::new(8, 8).init(&Device::flex());
-        variants.push(base.variant(&pair).unwrap());
-    }
-    let spawn = |arena: &Arena| {
-        let shared = ActorWrapper::<Pair>::from_arena(arena.clone()).threads_per_worker(1).memory(policy());
-        (shared.spawn(2).unwrap(), shared)
-    };
-    let spawned: Vec<_> = variants.iter().map(spawn).collect();
-    let body = |seen: Vec<(u64, u64)>| (seen.iter().map(|(body, _)| *body).collect::<BTreeSet<_>>(), seen);
-    let seen: Vec<_> = spawned
-        .iter()
-        .map(|(actors, _)| body(actors.iter().map(|actor| actor.inodes().wait().unwrap()).collect()))
-        .collect();
-    assert_eq!(seen[0].0, seen[1].0, "copies of the base: {seen:?}");
+    let loaded = || ray_zerocopy::load::<Pair>(&base, &Device::flex()).unwrap().into_inner();
+    let variants = [(); 2].map(|()| base.variant(&loaded().tuned()).unwrap());
     let copies = if has_several() { 2 } else { 1 };
-    assert_eq!(seen[0].0.len(), copies, "{seen:?}");
-    let heads: BTreeSet<u64> = seen.iter().flat_map(|(_, seen)| seen.iter().map(|(_, head)| *head)).collect();
-    assert_eq!(heads.len(), 2 * copies, "{seen:?}");
-    let ids: Vec<_> = variants.iter().map(Arena::id).collect();
-    for ((actors, shared), id) in spawned.iter().zip(ids) {
-        assert_eq!(shared.arena().id(), id);
+    let spawned = variants.map(|variant| {
+        let shared = ActorWrapper::<Pair>::from_arena(variant.clone()).threads_per_worker(1).memory(policy());
+        let actors = shared.spawn(2).unwrap();
+        assert_eq!(shared.arena().id(), variant.id());
         let report = actors.report().unwrap();
-        assert_eq!(report.replicas.len(), if copies == 1 { 0 } else { 2 }, "{report}");
-    }
-    let inodes: BTreeSet<u64> = seen.iter().flat_map(|(_, seen)| seen.iter().flat_map(|(a, b)| [*a, *b])).collect();
-    drop((spawned, variants, base));
-    eventually("the copies are dropped", || held().is_disjoint(&inodes));
+        assert_eq!(report.replicas.len(), if copies == 1 { 0 } else { copies }, "{report}");
+        actors
+    });
+    let seen = spawned
+        .each_ref()
+        .map(|actors| -> Vec<[u64; 2]> { actors.iter().map(|actor| actor.inodes().wait().unwrap()).collect() });
+    let bodies = |seen: &[[u64; 2]]| seen.iter().map(|[body, _]| *body).collect::<BTreeSet<_>>();
+    assert_eq!(bodies(&seen[0]), bodies(&seen[1]), "copies of the base: {seen:?}");
+    assert_eq!(bodies(&seen[0]).len(), copies, "{seen:?}");
+    let heads: BTreeSet<u64> = seen.iter().flatten().map(|[_, head]| *head).collect();
+    assert_eq!(heads.len(), 2 * copies, "{seen:?}");
+    drop((spawned, base));
+    let inodes: BTreeSet<u64> = seen.into_iter().flatten().flatten().collect();
+    eventually("the copies are dropped", || held_arenas().is_disjoint(&inodes));
 }
 
 #[test]
 fn graphs_have_the_same_policy() {
-    let (model, input, _) = model();
+    let (model, input, _) = probe();
     let graph = trace(&model).input("x", input.clone()).forward(|model, inputs| Ok(model.forward(inputs.float("x")?)));
     let graph = graph.unwrap();
     let expected = graph.load("cpu").unwrap().run([("x", input.clone())]).unwrap();
@@ -394,39 +275,5 @@ fn graphs_have_the_same_policy() {
         } else {
             assert_eq!(report.processes[0].memory.replicas.why(), [Obstacle::OneNode], "{report}");
         }
-    }
-}
-
-/// A large part that variants share, and a small one.
-#[derive(Pipeline)]
-#[pipeline(init = Pair::new)]
-struct Pair {
-    body: Linear,
-    head: Linear,
-}
-
-#[ray_zerocopy::remote]
-impl Pair {
-    #[remote(skip)]
-    pub fn new(device: &Device) -> Self {
-        Self { body: LinearConfig::new(512, 512).init(device), head: LinearConfig::new(8, 8).init(device) }
-    }
-
-    /// The memfds of the body and of the head.
-    pub fn inodes(&self) -> (u64, u64) {
-        let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        let inode = |layer: &Linear| {
-            let address = match layer.weight.val().into_dispatch().kind {
-                DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr() as usize,
-                other => panic!("not a float tensor on flex: {other:?}"),
-            };
-            let line = maps.lines().find(|line| {
-                let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
-                let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16).unwrap());
-                (start..end).contains(&address)
-            });
-            line.unwrap().split_whitespace().nth(4).unwrap().parse().unwrap()
-        };
-        (inode(&self.body), inode(&self.head))
     }
 }
