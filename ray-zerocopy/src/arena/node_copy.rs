@@ -10,6 +10,8 @@ use super::memory::status::Obstacle;
 use super::ranges::{FileRange, RangeError, copy_ranges};
 use super::region::Region;
 use crate::error::arena::ArenaError;
+use crate::os::available_memory::{Available, available};
+use crate::os::byte_size::mib;
 use crate::os::cpu_placement::bind_thread;
 use crate::os::limits;
 use crate::os::numa::NumaNode;
@@ -35,19 +37,16 @@ impl Region {
         if let Some(known) = known {
             return Ok(known);
         }
-        let copy = self.copied_to(node, node.available())?;
+        check_room(node.id, self.memory.len() as u64, node.available(), available())?;
+        let copy = self.copied_to(node)?;
         copies.push((node.id, Arc::downgrade(&copy)));
         Ok(copy)
     }
 
-    /// `available` are the bytes that the node has, if the kernel says.
-    fn copied_to(&self, node: &NumaNode, available: Option<u64>) -> Result<Arc<Self>, Vec<Obstacle>> {
+    fn copied_to(&self, node: &NumaNode) -> Result<Arc<Self>, Vec<Obstacle>> {
         let len = self.memory.len() as u64;
         let failed = |reason: String| vec![Obstacle::NotCopied { node: node.id, reason }];
         let no_room = |available| Obstacle::NoRoom { node: node.id, needed: len, available };
-        if let Some(available) = available.filter(|available| *available < len) {
-            return Err(vec![no_room(available)]);
-        }
         let system = |(call, error): (&str, io::Error)| failed(limits::named(call, &error).to_string());
         let fd = memfd::create(super::MEMFD, len).map_err(system)?;
         // If it is refused, the kernel takes the memory of the node that the copying thread runs on.
@@ -134,13 +133,23 @@ impl Region {
     }
 }
 
+/// Checks that a node, and the machine with the limits of the cgroups, have room for a copy. The kernel kills a
+/// process of a cgroup that takes more than its limit.
+fn check_room(node: u32, needed: u64, on_node: Option<u64>, machine: Option<Available>) -> Result<(), Vec<Obstacle>> {
+    if let Some(available) = on_node.filter(|available| *available < needed) {
+        return Err(vec![Obstacle::NoRoom { node, needed, available }]);
+    }
+    let Some(Available { bytes, source }) = machine.filter(|available| available.bytes < needed) else { return Ok(()) };
+    let reason = format!("it needs {} MiB, and {} MiB are available ({source})", mib(needed), mib(bytes));
+    Err(vec![Obstacle::NotCopied { node, reason }])
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{NumaNode, Obstacle};
+    use super::{Available, Obstacle, check_room};
     use crate::arena::builder::ArenaBuilder;
-    use crate::os::cpu_placement::allowed_cores;
     use crate::os::numa::nodes;
 
     fn arena() -> crate::Arena {
@@ -171,13 +180,14 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "maps memory")]
-    fn node_without_room_gets_no_copy() {
-        let arena = arena();
-        let region = &arena.regions()[0];
-        let node = NumaNode { id: 0, cores: allowed_cores() };
-        let why = region.copied_to(&node, Some(4096)).map(|_| ()).unwrap_err();
-        let needed = region.memory.len() as u64;
-        assert_eq!(why, [Obstacle::NoRoom { node: 0, needed, available: 4096 }]);
+    fn lack_of_memory_is_found_before_the_copy() {
+        let machine = |bytes| Some(Available { bytes, source: "the limit in /x".to_owned() });
+        assert_eq!(check_room(1, 10, Some(10), machine(10)), Ok(()));
+        assert_eq!(check_room(1, 10, None, None), Ok(()));
+        let why = check_room(1, 10, Some(9), machine(99)).unwrap_err();
+        assert_eq!(why, [Obstacle::NoRoom { node: 1, needed: 10, available: 9 }]);
+        let why = check_room(1, 3 << 20, Some(4 << 20), machine(2 << 20)).unwrap_err();
+        let [Obstacle::NotCopied { node: 1, reason }] = &why[..] else { panic!("{why:?}") };
+        assert_eq!(reason, "it needs 3.0 MiB, and 2.0 MiB are available (the limit in /x)");
     }
 }

@@ -16,8 +16,9 @@ use ray_zerocopy::{ActorWrapper, Arena, LocalPool, TaskWrapper, Threads, gather,
 use ray_zerocopy_tests::memory::eventually;
 use ray_zerocopy_tests::seccomp;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
-use machine::{has_several, held_arenas, nodes};
+use machine::{cores, has_several, held_arenas, nodes};
 use models::{BYTES, Pair, Probe, Seen, probe};
 
 fn policy() -> MemoryPolicy {
@@ -66,7 +67,7 @@ fn check_returned(seen: &[Seen]) {
 #[test]
 fn actors_read_the_copy_of_their_node() {
     let (model, input, expected) = probe();
-    let shared = ActorWrapper::new(&model).unwrap().threads_per_worker(1).memory(policy());
+    let shared = ActorWrapper::new(&model).unwrap().threads_per_worker(2).memory(policy());
     let (arena, id) = (shared.arena().clone(), shared.arena().id());
     assert_eq!(arena.memory_status().replicas.why(), [Obstacle::NoWorkers]);
     let actors = shared.spawn(2).unwrap();
@@ -204,9 +205,24 @@ fn cores_of_the_settings_decide_on_the_copy() {
 /// cores the copy is made.
 #[test]
 fn copies_are_on_their_nodes_without_mbind() {
-    let (model, input, expected) = probe();
     seccomp::refuse(libc::SYS_mbind);
-    let shared = ActorWrapper::new(&model).unwrap().threads_per_worker(1).memory(policy());
+    // The first copy is on a node that the test has chosen, so each node gets a copy once.
+    let mut chosen: Vec<_> = nodes().into_values().collect();
+    if chosen.is_empty() {
+        // The kernel does not support NUMA.
+        chosen.push(cores("self"));
+    }
+    chosen.iter().for_each(check_without_mbind);
+}
+
+fn check_without_mbind(cores: &BTreeSet<u32>) {
+    let (model, input, expected) = probe();
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core as usize));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+    let pool = pool.start_handler(move |_| sched_setaffinity(None, &set).unwrap()).build().unwrap();
+    let arena = pool.install(|| share(&model).unwrap());
+    let shared = ActorWrapper::<Probe>::from_arena(arena).threads_per_worker(1).memory(policy());
     let actors = shared.spawn(2).unwrap();
     let seen: Vec<Seen> = actors.iter().map(|actor| actor.seen().wait().unwrap()).collect();
     assert!(actors.iter().all(|actor| actor.forward(input.clone()).wait().unwrap().into_data() == expected));
@@ -217,6 +233,7 @@ fn copies_are_on_their_nodes_without_mbind() {
         let status = &report.processes[0].memory.replicas;
         assert!(matches!(status, PolicyStatus::Applied { .. }) || status.why() == [refused], "{report}");
         let copy = report.replicas.iter().find(|copy| !copy.is_first).unwrap();
+        assert!(nodes()[&copy.node].is_disjoint(cores), "{report}");
         let index = copy.workers[0].index;
         assert_eq!(seen[index].pages.keys().copied().collect::<Vec<_>>(), [copy.node], "{report}");
         assert!(seen[0].inode != seen[1].inode, "{report}");

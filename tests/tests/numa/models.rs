@@ -57,7 +57,9 @@ impl Probe {
         // Every page is in the page table then.
         assert!(self.layer.weight.val().sum().into_scalar::<f32>().is_finite());
         let (start, inode) = mapping_of(address_of(&self.layer));
-        let (pid, cores) = (std::process::id(), cores("thread-self"));
+        // Of all threads that the worker computes with.
+        let cores = rayon::broadcast(|_| cores("thread-self")).into_iter().flatten().collect();
+        let pid = std::process::id();
         Seen { pid, cores, inode, pages: pages(&start), arenas: mapped_arenas().len() }
     }
 }
