@@ -130,12 +130,18 @@ fn replicas(
         let seen = pages.into_iter().chain(processes.iter().filter_map(mapped));
         // Of several that have mapped as much, the last one: the first is older.
         let pages = seen.max_by_key(|pages| pages.values().sum::<u64>()).unwrap_or_default();
+        let why = |attached: &Attached| attached.memory.replicas.why().to_vec();
+        // Without an obstacle, the pipeline was loaded without the policy.
         let reads = |attached: &Attached| match attached.memory.node {
             Some(own) => own == node,
-            None => is_first,
+            None => is_first && why(attached).is_empty(),
         };
+        let is_without = |attached: &Attached| is_first && attached.memory.node.is_none() && !why(attached).is_empty();
+        let without_own = attached.iter().filter(|(_, attached)| is_without(attached));
+        let without_own = without_own.map(|(worker, attached)| (*worker, why(attached))).collect();
         let workers = attached.iter().filter(|(_, attached)| reads(attached)).map(|(worker, _)| *worker).collect();
-        ReplicaReport { node, is_first, bytes: arena.mapped_bytes(), pages: pages.into_iter().collect(), workers }
+        let pages = pages.into_iter().collect();
+        ReplicaReport { node, is_first, bytes: arena.mapped_bytes(), pages, workers, without_own }
     };
     Ok(replicas.into_iter().map(report).collect())
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arena::memory::status::Obstacle;
 use crate::error::call::Worker;
 use crate::os::byte_size::mib;
 
@@ -13,7 +14,7 @@ use crate::os::byte_size::mib;
 pub struct ReplicaReport {
     /// The node.
     pub node: u32,
-    /// Whether it is the first copy. A worker reads that one if it has none on its own node.
+    /// Whether it is the first copy.
     pub is_first: bool,
     /// Its size in bytes.
     pub bytes: u64,
@@ -24,6 +25,8 @@ pub struct ReplicaReport {
     /// The workers of the wrapper that read it. Empty in the report of an
     /// [`ActorWrapper`](crate::ActorWrapper::report), which does not know its actors.
     pub workers: Vec<Worker>,
+    /// The workers that read the first copy because there is none for them, and the obstacles.
+    pub without_own: Vec<(Worker, Vec<Obstacle>)>,
 }
 
 impl fmt::Display for ReplicaReport {
@@ -38,25 +41,34 @@ impl fmt::Display for ReplicaReport {
         }
         let workers: Vec<_> = self.workers.iter().map(|worker| worker.index.to_string()).collect();
         match &workers[..] {
-            [] => Ok(()),
-            [worker] => write!(f, ", worker {worker}"),
-            workers => write!(f, ", workers {}", workers.join(", ")),
+            [] => {}
+            [worker] => write!(f, ", worker {worker}")?,
+            workers => write!(f, ", workers {}", workers.join(", "))?,
         }
+        for (worker, why) in &self.without_own {
+            let why: Vec<_> = why.iter().map(ToString::to_string).collect();
+            write!(f, ", worker {} ({})", worker.index, why.join("; "))?;
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::ReplicaReport;
+    use crate::arena::memory::status::Obstacle;
     use crate::error::call::Worker;
 
     #[test]
     fn line_names_the_node_the_pages_and_the_workers() {
         let workers = vec![Worker { index: 1, pid: 7 }, Worker { index: 3, pid: 8 }];
         let pages = vec![(0, 1 << 20), (1, 3 << 20)];
-        let mut copy = ReplicaReport { node: 1, is_first: false, bytes: 4 << 20, pages, workers };
+        let without_own = Vec::new();
+        let mut copy = ReplicaReport { node: 1, is_first: false, bytes: 4 << 20, pages, workers, without_own };
         assert_eq!(copy.to_string(), "copy, for NUMA node 1: 4.0 MiB, pages N0=1.0 MiB N1=3.0 MiB, workers 1, 3");
-        copy = ReplicaReport { is_first: true, pages: Vec::new(), workers: Vec::new(), ..copy };
-        assert_eq!(copy.to_string(), "first copy, for NUMA node 1: 4.0 MiB, pages unknown");
+        let without_own = vec![(Worker { index: 2, pid: 9 }, vec![Obstacle::OneNode])];
+        copy = ReplicaReport { is_first: true, pages: Vec::new(), workers: Vec::new(), without_own, ..copy };
+        let expected = "first copy, for NUMA node 1: 4.0 MiB, pages unknown, worker 2 (one NUMA node: one copy)";
+        assert_eq!(copy.to_string(), expected);
     }
 }

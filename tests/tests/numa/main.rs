@@ -119,15 +119,22 @@ fn look_at_tasks(tasks: &TaskWrapper<Probe>) -> Vec<Seen> {
 
 #[test]
 fn swap_makes_copies_of_the_new_weights() {
-    let pool = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
+    check_swap(&LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap());
+}
+
+#[test]
+fn elastic_pool_has_copies_for_all_its_workers() {
+    check_swap(&LocalPool::builder().workers(0..=2).threads_per_worker(1).start().unwrap());
+}
+
+fn check_swap(pool: &LocalPool) {
     let ((first, ..), (second, input, expected)) = (probe(), probe());
-    let tasks = TaskWrapper::on(&pool, &first).unwrap().memory(policy());
+    let tasks = TaskWrapper::on(pool, &first).unwrap().memory(policy());
     let check = |seen: &[Seen]| {
         let report = tasks.report().unwrap();
         if has_several() {
             let mut seen = seen.to_vec();
-            let index = |seen: &Seen| pool.workers().iter().position(|worker| worker.pid == seen.pid);
-            seen.sort_by_key(index);
+            seen.sort_by_key(|seen| pool.workers().iter().find(|worker| worker.pid == seen.pid).unwrap().index);
             check_two_copies(&report, &tasks.arena(), &seen);
         } else {
             check_one_copy(&report, seen, &[Obstacle::OneNode]);
@@ -189,16 +196,15 @@ fn cores_of_the_settings_decide_on_the_copy() {
     if !has_several() {
         return check_one_copy(&report, &seen, &[Obstacle::OneNode]);
     }
-    let mut first_two = report.clone();
-    first_two.replicas.iter_mut().for_each(|copy| copy.workers.retain(|worker| worker.index != 2));
-    check_two_copies(&first_two, shared.arena(), &seen[..2]);
+    check_two_copies(&report, shared.arena(), &seen[..2]);
     // The third one reads the first copy, and stays where it may run.
     let copy = report.replicas.iter().find(|copy| copy.is_first).unwrap();
-    let of = copy.workers.iter().find(|worker| worker.index != 2).unwrap().index;
-    assert!(copy.workers.iter().any(|worker| worker.index == 2) && seen[2].inode == seen[of].inode, "{report}");
+    let why = [Obstacle::SeveralNodes { nodes: nodes.keys().copied().collect() }];
+    let [(worker, found)] = &copy.without_own[..] else { panic!("{report}") };
+    assert_eq!((worker.index, &found[..]), (2, &why[..]), "{report}");
+    assert_eq!(seen[2].inode, seen[copy.workers[0].index].inode, "{report}");
     assert_eq!(seen[2].cores.len(), all.len());
-    let why = report.processes[3].memory.replicas.why();
-    assert_eq!(why, [Obstacle::SeveralNodes { nodes: nodes.keys().copied().collect() }], "{report}");
+    assert_eq!(report.processes[3].memory.replicas.why(), why, "{report}");
 }
 
 /// A container's seccomp policy usually refuses `mbind`. The kernel then takes the memory of the node on whose
