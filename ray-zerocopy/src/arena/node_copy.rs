@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::index::Index;
 use super::io::ProgressReporter;
@@ -23,27 +23,49 @@ use crate::os::sys::node_memory::prefer_node;
 /// No page is smaller.
 const PAGE: usize = 4096;
 
+/// A copy of a region on a node.
+#[derive(Clone)]
+pub(super) struct NodeRegion {
+    pub(super) region: Arc<Region>,
+    /// Where its pages were when it was made. `None` if the kernel does not say.
+    pub(super) pages: Option<BytesByNode>,
+}
+
+/// A copy that is dropped with the arenas that have it.
+pub(super) struct WeakNodeRegion {
+    node: u32,
+    region: Weak<Region>,
+    pages: Option<BytesByNode>,
+}
+
+impl WeakNodeRegion {
+    fn upgrade(&self) -> Option<NodeRegion> {
+        Some(NodeRegion { region: self.region.upgrade()?, pages: self.pages.clone() })
+    }
+}
+
 impl Region {
     /// Returns a copy of this sealed container on a node: that which this process has of it, or a new one.
     /// So variants of one base have one copy of the base on each node.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn on_node(&self, node: &NumaNode) -> Result<Arc<Self>, Vec<Obstacle>> {
+    pub(super) fn on_node(&self, node: &NumaNode) -> Result<NodeRegion, Vec<Obstacle>> {
         // Held during the copy: a second caller gets the same one.
         let mut copies = self.node_copies.lock();
-        copies.retain(|(_, copy)| copy.strong_count() > 0);
-        let known = copies.iter().find(|(id, _)| *id == node.id).and_then(|(_, copy)| copy.upgrade());
-        if let Some(known) = known {
+        copies.retain(|copy| copy.region.strong_count() > 0);
+        let known = copies.iter().find(|copy| copy.node == node.id);
+        if let Some(known) = known.and_then(WeakNodeRegion::upgrade) {
             return Ok(known);
         }
         check_room(node.id, self.memory.len() as u64, node.available(), available())?;
         let copy = self.copied_to(node)?;
-        copies.push((node.id, Arc::downgrade(&copy)));
+        let (region, pages) = (Arc::downgrade(&copy.region), copy.pages.clone());
+        copies.push(WeakNodeRegion { node: node.id, region, pages });
         Ok(copy)
     }
 
-    fn copied_to(&self, node: &NumaNode) -> Result<Arc<Self>, Vec<Obstacle>> {
+    fn copied_to(&self, node: &NumaNode) -> Result<NodeRegion, Vec<Obstacle>> {
         let len = self.memory.len() as u64;
         let failed = |reason: String| vec![Obstacle::NotCopied { node: node.id, reason }];
         let no_room = |available| Obstacle::NoRoom { node: node.id, needed: len, available };
@@ -54,15 +76,16 @@ impl Region {
         let index = self.index().map_err(|error| failed(error.to_string()))?;
         self.copy_on_cores(&index, &fd, node).map_err(failed)?;
         let fd = memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
-        let copy = Self::sealed(fd).map_err(|error| failed(error.to_string()))?;
-        copy.mark_verified();
-        let found = copy.bytes_by_node();
-        copy.unmap();
-        match (found.map(|found| found.get(&node.id).copied().unwrap_or_default()), preferred) {
+        let region = Self::sealed(fd).map_err(|error| failed(error.to_string()))?;
+        region.mark_verified();
+        let pages = region.bytes_by_node().ok();
+        region.unmap();
+        let there = pages.as_ref().map(|pages| pages.get(&node.id).copied().unwrap_or_default());
+        match (there, preferred) {
             // A small part may be elsewhere. The status says how much.
-            (Ok(bytes), _) if bytes >= len / 2 => Ok(copy),
-            (Ok(bytes), Ok(())) => Err(vec![no_room(bytes)]),
-            (Err(_), Ok(())) => Ok(copy),
+            (Some(bytes), _) if bytes >= len / 2 => Ok(NodeRegion { region, pages }),
+            (Some(bytes), Ok(())) => Err(vec![no_room(bytes)]),
+            (None, Ok(())) => Ok(NodeRegion { region, pages }),
             (_, Err(refused)) => Err(vec![refused]),
         }
     }
@@ -167,11 +190,11 @@ mod tests {
         let Some(node) = nodes().unwrap().into_iter().next() else {
             return eprintln!("skipped: the kernel does not support NUMA");
         };
-        let copy = region.on_node(&node).unwrap();
+        let copy = region.on_node(&node).unwrap().region;
         assert!(copy.mapped_by_node().unwrap().is_empty(), "its pages are not in the page table");
         assert!(copy.memory == region.memory && copy.memory.as_ptr() != region.memory.as_ptr());
         assert!(copy.is_verified() && copy.index().unwrap().id == arena.id());
-        assert!(Arc::ptr_eq(&copy, &region.on_node(&node).unwrap()), "it is made once");
+        assert!(Arc::ptr_eq(&copy, &region.on_node(&node).unwrap().region), "it is made once");
         let found = copy.bytes_by_node().unwrap();
         assert!(found.keys().eq([&node.id]) && found[&node.id] >= copy.memory.len() as u64, "{found:?}");
         let weak = Arc::downgrade(&copy);

@@ -14,6 +14,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, read_index};
+use super::node_copy::WeakNodeRegion;
 use crate::error::arena::ArenaError;
 use crate::os::sync::Mutex;
 use crate::os::sys::advice::Pages;
@@ -97,7 +98,7 @@ pub(super) struct Region {
     /// the checksums.
     is_verified: AtomicBool,
     /// The copies on NUMA nodes.
-    pub(super) node_copies: Mutex<Vec<(u32, Weak<Self>)>>,
+    pub(super) node_copies: Mutex<Vec<WeakNodeRegion>>,
     /// Set by an engine for a region in its object store.
     #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,

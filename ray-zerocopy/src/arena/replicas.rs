@@ -101,7 +101,7 @@ impl Arena {
     /// Moves the pages of the arena to the node that has most of them.
     fn move_first(&self, nodes: &[NumaNode]) -> NodeCopy {
         let regions = self.regions();
-        let pages = sum(regions.iter().map(|region| region.bytes_by_node()));
+        let pages = sum(regions.iter().map(|region| region.bytes_by_node().ok()));
         let on = |node: &NumaNode| pages.as_ref().and_then(|pages| pages.get(&node.id).copied()).unwrap_or_default();
         let home = nodes.iter().max_by_key(|node| (on(node), Reverse(node.id))).map_or(0, |node| node.id);
         let mut why = Vec::new();
@@ -110,7 +110,7 @@ impl Arena {
                 why = vec![Obstacle::refused("mbind", &error)];
             }
         }
-        let pages = sum(regions.iter().map(|region| region.mapped_by_node()));
+        let pages = sum(regions.iter().map(|region| region.mapped_by_node().ok()));
         let asked = self.0.memory.asked();
         if !asked.prefault && !asked.lock {
             regions.iter().for_each(|region| region.unmap());
@@ -126,12 +126,8 @@ impl Arena {
             Ok(regions) => regions,
             Err(why) => return missing(why),
         };
-        let pages = sum(regions.iter().map(|region| {
-            let pages = region.bytes_by_node();
-            region.unmap();
-            pages
-        }));
-        match Self::from_regions(regions) {
+        let pages = sum(regions.iter().map(|copy| copy.pages.clone()));
+        match Self::from_regions(regions.into_iter().map(|copy| copy.region).collect()) {
             Ok(arena) => {
                 arena.apply_policy(MemoryPolicy { replicas: Replicas::One, ..memory.once() });
                 NodeCopy { node: node.id, memory: CopyMemory::Replica(arena), pages, why: Vec::new() }
@@ -209,10 +205,10 @@ impl ReplicaSet {
 }
 
 /// Adds up the pages of regions. `None` if those of one are not known.
-fn sum(regions: impl Iterator<Item = Result<BytesByNode, String>>) -> Option<BytesByNode> {
+fn sum(regions: impl Iterator<Item = Option<BytesByNode>>) -> Option<BytesByNode> {
     let mut sum = BytesByNode::new();
     for pages in regions {
-        for (node, bytes) in pages.ok()? {
+        for (node, bytes) in pages? {
             *sum.entry(node).or_default() += bytes;
         }
     }
