@@ -140,12 +140,12 @@ pub mod report;
 mod startup;
 mod tensor;
 
-/// Memory policies: huge pages, prefaulting and locking of an arena's memory, and their outcome.
+/// Memory policies: huge pages, prefaulting, locking and replicas of an arena's memory, and their outcome.
 ///
 /// [`Arena::apply_policy`] and the `memory` methods of the wrappers take a
 /// [`MemoryPolicy`](memory::MemoryPolicy).
 pub mod memory {
-    pub use crate::arena::memory::policy::{HugePages, MemoryPolicy};
+    pub use crate::arena::memory::policy::{HugePages, MemoryPolicy, Replicas};
     pub use crate::arena::memory::status::{MemoryStatus, Obstacle, PolicyStatus};
 }
 

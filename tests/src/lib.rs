@@ -10,6 +10,7 @@ pub mod holdings;
 pub mod memory;
 pub mod models;
 pub mod process_tree;
+pub mod seccomp;
 #[cfg(feature = "torchscript")]
 pub mod torchscript;
 pub mod traceable;

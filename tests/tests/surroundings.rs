@@ -17,37 +17,12 @@ use ray_zerocopy::memory::{HugePages, MemoryPolicy, Obstacle, PolicyStatus};
 use ray_zerocopy::report::scan;
 use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, load, share, share_from};
 use ray_zerocopy_tests::models::{TestModel, TestModelConfig};
+use ray_zerocopy_tests::seccomp;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 use tempfile::TempDir;
 
 const ROLE: &str = "RAY_ZEROCOPY_TEST_SURROUNDINGS";
-
-/// A seccomp policy, as containers and services have one.
-mod policy {
-    #![allow(unsafe_code)]
-
-    use std::io;
-
-    /// Makes a system call fail with EPERM, for this thread and for those that it starts.
-    pub(super) fn refuse(call: libc::c_long) {
-        let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-        let mut steps = [
-            // The number of the system call is the first field of `seccomp_data`.
-            step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-            step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
-            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-            step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-        ];
-        let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-        // SAFETY: the call takes only numbers, and sets a flag of this thread.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-        // SAFETY: the filter and its instructions outlive the call, which validates and copies
-        // them.
-        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
-        assert_eq!(set, 0, "{}", io::Error::last_os_error());
-    }
-}
 
 fn model(size: usize) -> TestModel {
     TestModelConfig::new(size).init(&Device::flex())
@@ -100,14 +75,14 @@ fn without_proc() {
 }
 
 fn without_memfds() {
-    policy::refuse(libc::SYS_memfd_create);
+    seccomp::refuse(libc::SYS_memfd_create);
     let error = share(&model(64)).unwrap_err().to_string();
     assert!(error.contains("memfd_create failed") && error.contains("a policy of this machine refuses it"), "{error}");
 }
 
 fn without_maps() {
     let fd = sealed(1 << 20);
-    policy::refuse(libc::SYS_mmap);
+    seccomp::refuse(libc::SYS_mmap);
     let error = refusal(fd);
     assert!(error.contains("mmap failed") && error.contains("a policy of this machine refuses it"), "{error}");
     assert!(!error.contains("enough memory"), "{error}");
@@ -115,7 +90,7 @@ fn without_maps() {
 
 fn without_advice() {
     let arena = share(&model(1024)).unwrap();
-    policy::refuse(libc::SYS_madvise);
+    seccomp::refuse(libc::SYS_madvise);
     let outcome = arena.apply_policy(MemoryPolicy::default().huge_pages(HugePages::Now).prefault(true));
     for (part, call) in
         [(&outcome.huge_pages, "madvise(MADV_COLLAPSE)"), (&outcome.prefault, "madvise(MADV_POPULATE_READ)")]

@@ -1,8 +1,9 @@
-//! The step `old kernel`: runs tests that depend on the kernel on Linux 5.10, in a virtual machine.
+//! The step `old kernel`: runs tests that depend on the kernel on Linux 5.10, in a virtual machine, and tests
+//! that need several NUMA nodes.
 //!
 //! The file `programs` lists the test programs and the files that they need.
 //!
-//! qemu emulates the machine without KVM. It has neither a network nor a disk: all files are in the
+//! qemu emulates the machine without KVM, with two processors and two NUMA nodes. It has neither a network nor a disk: all files are in the
 //! initramfs, at the paths that they have here, because programs have the paths of other programs
 //! compiled in.
 
@@ -25,7 +26,8 @@ use programs::Program;
 /// The time after which the machine is stopped. The tests take three minutes, and five times that
 /// on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(1800);
-const MEBIBYTES: &str = "4096";
+/// Of each of the two NUMA nodes, which have one processor each.
+const MEBIBYTES: u32 = 2048;
 /// How many times the machine is started if it does not boot.
 const BOOTS: usize = 3;
 /// The lines that the machine prints before and after each program, and before it powers off.
@@ -123,20 +125,12 @@ fn pack(root: &Path, memory: &Path) -> Result<()> {
 /// Runs the machine until it powers off. Prints its output, and returns the lines.
 fn boot(kernel: &Path, memory: &Path) -> Result<Vec<String>> {
     let mut machine = Command::new("qemu-system-x86_64");
-    machine.args([
-        "-M",
-        "q35",
-        "-cpu",
-        "max",
-        "-m",
-        MEBIBYTES,
-        "-smp",
-        "2",
-        "-nographic",
-        "-no-reboot",
-        "-nic",
-        "none",
-    ]);
+    machine.args(["-M", "q35", "-cpu", "max", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"]);
+    machine.arg("-m").arg((2 * MEBIBYTES).to_string());
+    for node in 0..2 {
+        machine.arg("-object").arg(format!("memory-backend-ram,id=memory{node},size={MEBIBYTES}M"));
+        machine.arg("-numa").arg(format!("node,nodeid={node},cpus={node},memdev=memory{node}"));
+    }
     // Nested KVM is often broken, so emulation is used even where KVM is available.
     machine.args(["-accel", "tcg"]);
     machine.arg("-kernel").arg(kernel).arg("-initrd").arg(memory);

@@ -16,6 +16,7 @@ use super::memory;
 use super::memory::policy::MemoryPolicy;
 use super::memory::status::MemoryStatus;
 use super::region::{Backing, Region};
+use super::replicas::ReplicaSet;
 use super::tensor::SharedTensor;
 use crate::error::arena::ArenaError;
 use crate::os::sync::Mutex;
@@ -48,7 +49,9 @@ pub(super) struct Inner {
     /// The container, then the files and the containers of other arenas that it borrows from.
     pub(super) regions: Vec<Arc<Region>>,
     /// The pages of the regions, and the memory policies applied to them.
-    memory: memory::Regions,
+    pub(super) memory: memory::Regions,
+    /// The copies on NUMA nodes.
+    pub(super) replicas: ReplicaSet,
     read_index: Arc<Index>,
     /// Values that are dropped with the arena.
     guards: Mutex<Vec<Box<dyn Any + Send>>>,
@@ -130,7 +133,13 @@ impl Arena {
         let stored: u64 = stored.map(|region| region.memory.len() as u64).sum();
         let memory = memory::Regions::new(regions.iter().filter_map(|region| region.pages.clone()).collect());
         let memory = if stored > 0 { memory.of_a_store(stored) } else { memory };
-        Ok(Self(Arc::new(Inner { regions, memory, read_index, guards: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            regions,
+            memory,
+            replicas: ReplicaSet::default(),
+            read_index,
+            guards: Mutex::default(),
+        })))
     }
 
     /// Compares every byte with the checksums that were stored when the arena was built.
@@ -325,14 +334,14 @@ impl Arena {
     /// # Ok::<(), ray_zerocopy::Error>(())
     /// ```
     pub fn apply_policy(&self, memory: MemoryPolicy) -> MemoryStatus {
-        self.0.memory.apply(memory)
+        self.with_replicas(self.0.memory.apply(memory))
     }
 
     /// Returns how far the policies that this process requested are applied, from the kernel's
     /// current figures. So it shows the progress of
     /// [`HugePages::Background`](crate::memory::HugePages::Background).
     pub fn memory_status(&self) -> MemoryStatus {
-        self.0.memory.outcome()
+        self.with_replicas(self.0.memory.outcome())
     }
 
     /// Does the same as [`apply_policy`](Self::apply_policy) in a process that leaves the creation

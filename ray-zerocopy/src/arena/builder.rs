@@ -349,7 +349,7 @@ impl ArenaBuilder {
         let mut plan = self.plan()?;
         let len = plan.frame.len;
         let system = |(call, error): (&'static str, std::io::Error)| ArenaError::system(call, len, error);
-        let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
+        let fd = memfd::create(super::MEMFD, len).map_err(system)?;
         plan.write(&fd, tell, &|error| limits::explained("pwrite", len, error))?;
         let fd = memfd::seal(fd).map_err(|error| system(("fcntl(F_ADD_SEALS)", error)))?;
         let container = Region::sealed(fd)?;

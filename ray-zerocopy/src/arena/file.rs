@@ -92,7 +92,7 @@ impl Part {
     pub(super) fn seal(&self, progress: &mut dyn FnMut(Progress)) -> Result<Arc<Region>, ArenaError> {
         let len = self.stamp.len;
         let system = |(call, error): (&'static str, io::Error)| ArenaError::system(call, len, error);
-        let fd = memfd::create("ray-zerocopy", len).map_err(system)?;
+        let fd = memfd::create(super::MEMFD, len).map_err(system)?;
         write_at(&fd, &self.head, 0).map_err(|error| system(("pwrite", error)))?;
         let blobs = self.index.manifest.blobs.iter().zip(&self.index.places);
         let own = blobs.filter(|(blob, _)| blob.is_own()).map(|(blob, place)| (self, blob, *place)).collect();

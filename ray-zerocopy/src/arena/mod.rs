@@ -23,15 +23,20 @@ pub(crate) mod io;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod memory;
+mod node_copy;
 pub(crate) mod placement;
 pub(crate) mod ranges;
 pub(crate) mod region;
+pub(crate) mod replicas;
 pub(crate) mod save;
 pub(crate) mod source;
 #[cfg(feature = "ray")]
 pub(crate) mod store;
 pub(crate) mod tensor;
 pub(crate) mod validate;
+
+/// The name of the memfds of arenas. It only appears in `/proc/<pid>/maps`.
+const MEMFD: &str = "ray-zerocopy";
 
 pub use self::file::ArenaFile;
 pub use self::io::Progress;

@@ -14,6 +14,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, read_index};
+use super::node_copy::WeakNodeRegion;
 use crate::error::arena::ArenaError;
 use crate::os::sync::Mutex;
 use crate::os::sys::advice::Pages;
@@ -96,6 +97,8 @@ pub(super) struct Region {
     /// Whether this process has compared each blob of the container with its checksum, or has computed
     /// the checksums.
     is_verified: AtomicBool,
+    /// The copies on NUMA nodes.
+    pub(super) node_copies: Mutex<Vec<WeakNodeRegion>>,
     /// Set by an engine for a region in its object store.
     #[cfg(feature = "ray")]
     pub(super) origin: Option<Origin>,
@@ -167,6 +170,7 @@ impl Region {
             backing,
             index: OnceLock::new(),
             is_verified: AtomicBool::new(false),
+            node_copies: Mutex::default(),
             #[cfg(feature = "ray")]
             origin: None,
         }
@@ -175,8 +179,17 @@ impl Region {
     /// Wraps memory of an object store.
     #[cfg(feature = "ray")]
     pub(super) fn store(memory: bytes::Bytes, origin: Option<Origin>) -> Arc<Self> {
-        let (index, is_verified) = (OnceLock::new(), AtomicBool::new(false));
-        Arc::new(Self { fd: None, memory, pages: None, backing: Backing::Store, index, is_verified, origin })
+        let (index, is_verified, node_copies) = Default::default();
+        Arc::new(Self {
+            fd: None,
+            memory,
+            pages: None,
+            backing: Backing::Store,
+            index,
+            is_verified,
+            node_copies,
+            origin,
+        })
     }
 
     /// Records that each blob of the container is that of its checksum.

@@ -16,6 +16,7 @@
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
 //! | `settings`, `pool_size` | number of workers, threads and queue size |
+//! | `worker_nodes` | the NUMA node of each worker, and the copy of the weights that it opens |
 //! | `message` | values and tensors as segments of bytes |
 //! | `frame` | messages as packets |
 //! | `blocking` | waits that release Python's lock |
@@ -44,6 +45,7 @@ pub(crate) mod sys;
 pub(crate) mod tally;
 pub(crate) mod threads;
 pub(crate) mod timer;
+pub(crate) mod worker_nodes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,8 @@ use self::call::Call;
 use self::call::Submitted;
 use self::program::{Attached, Program};
 use self::queue::report::PoolReport;
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
 
 pub use self::backend::Backend;
 pub use self::local::LocalPoolBuilder;
@@ -136,6 +140,12 @@ pub(crate) trait Engine: Send + Sync {
     /// If they cannot open it.
     fn adopt(&self, arena: Arena) -> Result<Arena> {
         Ok(arena.handed_over()?)
+    }
+
+    /// Makes the copies of an arena that a memory policy asks for, on the NUMA nodes of the workers. Does
+    /// nothing if the workers do not get the arena from this process.
+    fn replicate(&self, arena: &Arena, memory: MemoryPolicy) {
+        let _ = (arena, memory);
     }
 
     /// Makes a program the one that actors load when they start.

@@ -94,6 +94,44 @@ fn set_affinity(_process: Option<Pid>, cores: &[usize]) -> Result<(), String> {
     Err(format!("the affinity to cores {cores:?} cannot be set: that needs Linux"))
 }
 
+/// Limits all threads of this process to cores. Threads that are started afterwards inherit it. The error is
+/// the reason why it cannot be done.
+#[cfg(target_os = "linux")]
+pub(crate) fn bind_process(cores: &[usize]) -> Result<(), String> {
+    // A thread that has not been found yet may start another one.
+    let mut bound = Vec::new();
+    loop {
+        let threads = std::fs::read_dir("/proc/self/task");
+        let threads = threads.map_err(|error| format!("/proc/self/task cannot be read: {error}"))?;
+        let ids = threads.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+        let new: Vec<Pid> = ids.filter(|id| !bound.contains(id)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        for id in new {
+            set_affinity(Some(id), cores).or_else(|reason| if exists(id) { Err(reason) } else { Ok(()) })?;
+            bound.push(id);
+        }
+    }
+}
+
+/// Whether a thread of this process has not ended.
+#[cfg(target_os = "linux")]
+fn exists(thread: Pid) -> bool {
+    std::fs::exists(format!("/proc/self/task/{}", thread.as_raw_nonzero())).unwrap_or(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn bind_process(cores: &[usize]) -> Result<(), String> {
+    set_affinity(None, cores)
+}
+
+/// Limits the calling thread to cores. Threads that it starts afterwards inherit it. The error is the
+/// reason why it cannot be done.
+pub(crate) fn bind_thread(cores: &[usize]) -> Result<(), String> {
+    set_affinity(None, cores)
+}
+
 /// The cores that this process may use.
 #[cfg(target_os = "linux")]
 pub(crate) fn allowed_cores() -> Vec<usize> {

@@ -9,6 +9,7 @@
 //! | `cpu_placement` | affinity and niceness |
 //! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
+//! | `numa`, `numa_maps` | the NUMA nodes of the machine, and on which of them pages are |
 //! | `per_process` | a value for each process, with a new one after a fork |
 //! | `procfs`, `smaps` | parsers for `/proc/<pid>/maps`, `smaps`, `stat` and `cmdline` |
 //! | `replace` | writes a file that appears under its name when it is complete |
@@ -23,6 +24,8 @@ pub(crate) mod byte_size;
 pub(crate) mod cpu_placement;
 pub(crate) mod fork;
 pub(crate) mod limits;
+pub(crate) mod numa;
+pub(crate) mod numa_maps;
 pub(crate) mod per_process;
 pub(crate) mod procfs;
 pub(crate) mod readahead;

@@ -145,10 +145,11 @@ impl<P: Root> ActorWrapper<P> {
         self
     }
 
-    /// Memory policy of the weights. Default: no huge pages, prefaulting or locking.
+    /// Memory policy of the weights. Default: no huge pages, prefaulting, locking or replicas.
     ///
     /// This process creates huge pages, for all processes that map the weights. With
-    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. Each process
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. It makes
+    /// [`Replicas`](crate::memory::Replicas) in [`spawn`](Self::spawn), for the NUMA nodes of the actors. Each process
     /// prefaults and locks for itself, before it loads the pipeline: actors, this process in
     /// [`load`](Self::load), and processes that get the serialised handle. A policy that cannot be
     /// applied is not an error. Its outcome is in [`Actors::report`], and in

@@ -211,6 +211,7 @@ impl Caller {
         let worker_error = |error| SwapError::Worker { error };
         let workers = self.engine.live_workers().map_err(worker_error)?;
         let Program { loader, device, strict, memory, prewarm, .. } = &*current;
+        self.engine.replicate(&arena, *memory);
         arena.apply_policy(memory.once());
         let program = Program::new(arena, loader.clone(), device.clone(), *strict, *memory);
         let program = Arc::new(program.with_prewarm(prewarm.clone()));

@@ -158,15 +158,18 @@ impl<P: Remote> TaskWrapper<P> {
         self.reprogram(device, true, memory)
     }
 
-    /// Memory policy of the weights. Default: no huge pages, prefaulting or locking.
+    /// Memory policy of the weights. Default: no huge pages, prefaulting, locking or replicas.
     ///
     /// This process creates huge pages, for all processes that map the weights. With
-    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. Each worker
+    /// [`HugePages::Now`](crate::memory::HugePages::Now) this returns when they exist. It also makes
+    /// [`Replicas`](crate::memory::Replicas), for the NUMA nodes of the workers. Each worker
     /// prefaults and locks for itself, before it loads the pipeline. A policy that cannot be
     /// applied is not an error. Its outcome is in the [`report`](Self::report).
     #[must_use]
     pub fn memory(self, memory: MemoryPolicy) -> Self {
-        self.arena().apply_policy(memory.once());
+        let arena = self.arena();
+        self.caller.engine.replicate(&arena, memory);
+        arena.apply_policy(memory.once());
         let Program { ref device, strict, .. } = *self.caller.program();
         let device = device.clone();
         self.reprogram(device, strict, memory)

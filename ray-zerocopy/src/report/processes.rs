@@ -1,5 +1,6 @@
 //! Reads the figures of the processes that map an arena from `/proc`.
 
+use super::replica::ReplicaReport;
 use super::table::ProcessReport;
 use super::table::Report;
 use std::time::Duration;
@@ -7,10 +8,12 @@ use std::{fs, io};
 
 use crate::arena::arena::Arena;
 use crate::arena::memory::status::MemoryStatus;
+use crate::arena::replicas::Replica;
 use crate::engine::Engine;
 use crate::engine::program::{Attached, Program};
 use crate::error::call::Worker;
 use crate::error::report::ReportError;
+use crate::os::numa_maps::bytes_by_node;
 use crate::os::procfs;
 use crate::os::procfs::Map;
 use crate::os::smaps::{Figures, field, figures};
@@ -41,6 +44,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         }
         processes.push(row);
     }
+    let replicas = replicas(arena, &processes, &attached)?;
     let pool = engine.pool().filter(|pool| pool.min < pool.max);
     let bases = arena.bases().collect();
     Ok(Report {
@@ -51,6 +55,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
         batches: Vec::new(),
         pool,
         generations: Vec::new(),
+        replicas,
     })
 }
 
@@ -88,6 +93,7 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         }
     }
     processes[1..].sort_by_key(|process| process.pid);
+    let replicas = replicas(arena, &processes, &[])?;
     let bases = arena.bases().collect();
     Ok(Report {
         arena: arena.size_bytes(),
@@ -97,10 +103,50 @@ pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
         batches: Vec::new(),
         pool: None,
         generations: Vec::new(),
+        replicas,
     })
 }
 
-/// The memfds and files of an arena, as device and inode. They are looked up in `/proc/self/maps`
+/// The copies of an arena on NUMA nodes, with the workers that have loaded them.
+fn replicas(
+    arena: &Arena,
+    processes: &[ProcessReport],
+    attached: &[(Worker, Attached)],
+) -> Result<Vec<ReplicaReport>, ReportError> {
+    let replicas = arena.replicas();
+    if replicas.is_empty() {
+        return Ok(Vec::new());
+    }
+    let maps = read("/proc/self/maps".to_owned())?;
+    let report = |replica: Replica| {
+        let Replica { node, arena, is_first, pages } = replica;
+        let files = Files::at(&maps, &arena.addresses().collect::<Vec<_>>());
+        let mapped = |row: &ProcessReport| {
+            let maps = fs::read_to_string(format!("/proc/{}/maps", row.pid)).ok()?;
+            let ours = maps.lines().filter_map(Map::parse).filter(|map| files.have(map));
+            let ranges: Vec<_> = ours.map(|map| map.start..map.end).collect();
+            bytes_by_node(&row.pid.to_string(), &ranges).ok()
+        };
+        let seen = pages.into_iter().chain(processes.iter().filter_map(mapped));
+        // Of several that have mapped as much, the last one: the first is older.
+        let pages = seen.max_by_key(|pages| pages.values().sum::<u64>()).unwrap_or_default();
+        let why = |attached: &Attached| attached.memory.replicas.why().to_vec();
+        // Without an obstacle, the pipeline was loaded without the policy.
+        let reads = |attached: &Attached| match attached.memory.node {
+            Some(own) => own == node,
+            None => is_first && why(attached).is_empty(),
+        };
+        let is_without = |attached: &Attached| is_first && attached.memory.node.is_none() && !why(attached).is_empty();
+        let without_own = attached.iter().filter(|(_, attached)| is_without(attached));
+        let without_own = without_own.map(|(worker, attached)| (*worker, why(attached))).collect();
+        let workers = attached.iter().filter(|(_, attached)| reads(attached)).map(|(worker, _)| *worker).collect();
+        let pages = pages.into_iter().collect();
+        ReplicaReport { node, is_first, bytes: arena.mapped_bytes(), pages, workers, without_own }
+    };
+    Ok(replicas.into_iter().map(report).collect())
+}
+
+/// The memfds and files of an arena and of its replicas, as device and inode. They are looked up in `/proc/self/maps`
 /// by the addresses of their mappings, since `fstat` may return another device than
 /// `/proc/<pid>/maps`.
 struct Files {
@@ -113,7 +159,9 @@ struct Files {
 impl Files {
     fn of(arena: &Arena) -> Result<Self, ReportError> {
         let maps = read("/proc/self/maps".to_owned())?;
-        Ok(Self { store: arena.fd().is_none(), ..Self::at(&maps, &arena.addresses().collect::<Vec<_>>()) })
+        let replicas = arena.replicas();
+        let addresses = arena.addresses().chain(replicas.iter().flat_map(|replica| replica.arena.addresses()));
+        Ok(Self { store: arena.fd().is_none(), ..Self::at(&maps, &addresses.collect::<Vec<_>>()) })
     }
 
     fn at(maps: &str, addresses: &[usize]) -> Self {

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::generation::GenerationReport;
+use super::replica::ReplicaReport;
 use crate::arena::manifest::ArenaId;
 use crate::arena::memory::status::MemoryStatus;
 use crate::engine::call::batch::stats::BatchReport;
@@ -85,6 +86,11 @@ pub struct Report {
     /// is one.
     #[serde(default)]
     pub generations: Vec<GenerationReport>,
+    /// The copies of the arena on NUMA nodes, the first copy first. Empty if there is one copy. In the rows of
+    /// the processes, each copy counts as the arena: one worker on each of two nodes saves nothing, and three
+    /// save the memory of one copy.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaReport>,
 }
 
 impl Report {
@@ -124,7 +130,10 @@ impl fmt::Display for Report {
             1 => "1 process".to_owned(),
             count => format!("{count} processes"),
         };
-        writeln!(f, "one copy of the weights: {} MiB, mapped by {count}", mib(self.arena))?;
+        match self.replicas.len() {
+            0 | 1 => writeln!(f, "one copy of the weights: {} MiB, mapped by {count}", mib(self.arena))?,
+            copies => writeln!(f, "{copies} copies of the weights: {} MiB each, mapped by {count}", mib(self.arena))?,
+        }
         for (id, bytes) in &self.bases {
             writeln!(f, "of these, {} MiB are borrowed from arena {id}", mib(*bytes))?;
         }
@@ -160,6 +169,9 @@ impl fmt::Display for Report {
         }
         for (text, names) in self.outcomes() {
             write!(f, "\n{}: {text}", names.join(", "))?;
+        }
+        for replica in &self.replicas {
+            write!(f, "\n{replica}")?;
         }
         for batches in &self.batches {
             write!(f, "\n{batches}")?;
@@ -215,6 +227,7 @@ mod tests {
             batches: Vec::new(),
             pool: None,
             generations: Vec::new(),
+            replicas: Vec::new(),
         };
         assert_eq!((report.pss(), report.private(), report.saved()), (7 << 20, 3 << 20, 4 << 20));
         let text = report.to_string();

@@ -1,4 +1,5 @@
-//! Memory policies: huge pages, prefaulting and locking of an arena's mappings in one process.
+//! Memory policies: huge pages, prefaulting and locking of an arena's mappings in one process. Replicas are
+//! made by `arena::replicas`.
 //!
 //! Policies are best effort. A refusal of the kernel is not an error, but an [`Obstacle`] in the
 //! [`MemoryStatus`]. The figures come from the kernel (`/proc/self/smaps`). This module is
@@ -17,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::policy::{HugePages, MemoryPolicy};
+use self::policy::{HugePages, MemoryPolicy, Replicas};
 use self::status::{MemoryStatus, Obstacle, PolicyStatus};
 use crate::os::smaps::limit_of_locked;
 use crate::os::smaps::{Figures, figures, mapping_of};
@@ -74,6 +75,8 @@ impl Regions {
     /// Applies a policy in a process that received the arena. The sending process creates the huge
     /// pages, and this one only maps them.
     pub(crate) fn follow(&self, memory: MemoryPolicy) -> MemoryStatus {
+        // The sending process has chosen the copy.
+        let memory = MemoryPolicy { replicas: Replicas::One, ..memory };
         if memory == MemoryPolicy::default() { MemoryStatus::default() } else { self.run(memory, false) }
     }
 
@@ -135,7 +138,23 @@ impl Regions {
         why.map(|why| add(Vec::new(), why))
     }
 
-    /// Returns the status of all policies requested so far, from the kernel's current figures.
+    /// Records that replicas have been requested, which are not made here.
+    pub(crate) fn ask_for_replicas(&self) {
+        let mut state = self.state.lock();
+        state.asked = state.asked.replicas(Replicas::PerNumaNode);
+    }
+
+    /// Returns what has been requested so far.
+    pub(crate) fn asked(&self) -> MemoryPolicy {
+        self.state.lock().asked
+    }
+
+    /// Returns `true` if the arena is in an object store.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Returns the status of all policies requested so far, without replicas, from the kernel's current figures.
     pub(crate) fn outcome(&self) -> MemoryStatus {
         let state = self.state.lock();
         if state.asked == MemoryPolicy::default() {
@@ -151,7 +170,8 @@ impl Regions {
             };
             let huge_pages = answer(state.asked.huge_pages != HugePages::Off);
             let (prefault, lock) = (answer(state.asked.prefault), answer(state.asked.lock));
-            return MemoryStatus { huge_pages, prefault, lock, ..MemoryStatus::default() };
+            let replicas = answer(state.asked.replicas != Replicas::One);
+            return MemoryStatus { huge_pages, prefault, lock, replicas, ..MemoryStatus::default() };
         }
         let len = |map: &Pages| map.addresses().len() as u64;
         let sum = |of: &dyn Fn(&Pages) -> u64| self.mappings.iter().map(of).sum::<u64>();

@@ -43,6 +43,14 @@ pub struct MemoryStatus {
     /// The field `Locked` of the same file is another figure: the locked bytes divided by the
     /// number of processes that map them.
     pub lock: PolicyStatus,
+    /// How much of the replicas is on their NUMA nodes: for the process that makes them, of all of them. For a
+    /// worker, the size of the one that it reads.
+    #[serde(default)]
+    pub replicas: PolicyStatus,
+    /// The NUMA node of the replica that a worker reads. `None` if it reads the only copy, or the first one
+    /// because of an obstacle, and for the process that makes them.
+    #[serde(default)]
+    pub node: Option<u32>,
     /// How long applying the policy took, without work in the background.
     pub took: Duration,
 }
@@ -142,6 +150,50 @@ pub enum Obstacle {
     Unmapped,
     /// The arena is in Ray's object store, whose pages Ray maps.
     InStore,
+    /// There are no replicas because the workers run on one NUMA node.
+    OneNode,
+    /// No wrapper has made replicas of the arena yet: that needs workers.
+    NoWorkers,
+    /// Weights are borrowed from a file, which is not copied.
+    InFile,
+    /// The kernel's description of the NUMA nodes cannot be read.
+    UnknownNodes {
+        /// The reason.
+        reason: String,
+    },
+    /// A NUMA node has no room for a replica.
+    NoRoom {
+        /// The node.
+        node: u32,
+        /// The size of the replica in bytes.
+        needed: u64,
+        /// The bytes of the node that are available.
+        available: u64,
+    },
+    /// A replica could not be made.
+    NotCopied {
+        /// The NUMA node that it was to be on.
+        node: u32,
+        /// The reason.
+        reason: String,
+    },
+    /// The kernel put pages of a copy on another NUMA node.
+    OtherNode {
+        /// The node of the copy.
+        node: u32,
+        /// The bytes that are elsewhere.
+        bytes: u64,
+    },
+    /// The settings of the pool allow the worker to run on several NUMA nodes.
+    SeveralNodes {
+        /// The nodes.
+        nodes: Vec<u32>,
+    },
+    /// The worker could not be bound to the cores of its NUMA node.
+    NotBound {
+        /// The reason.
+        reason: String,
+    },
 }
 
 impl MemoryStatus {
@@ -156,14 +208,15 @@ impl MemoryStatus {
         self.parts().iter().any(|(_, part)| **part != PolicyStatus::NotAsked)
     }
 
-    fn parts(&self) -> [(&'static str, &PolicyStatus); 3] {
-        [("huge pages", &self.huge_pages), ("prefault", &self.prefault), ("lock", &self.lock)]
+    fn parts(&self) -> [(&'static str, &PolicyStatus); 4] {
+        let Self { huge_pages, prefault, lock, replicas, .. } = self;
+        [("huge pages", huge_pages), ("prefault", prefault), ("lock", lock), ("replicas", replicas)]
     }
 }
 
 impl PolicyStatus {
     /// Creates the status from the kernel's figure and the obstacles.
-    pub(super) fn new(bytes: Result<u64, String>, of: u64, mut why: Vec<Obstacle>) -> Self {
+    pub(crate) fn new(bytes: Result<u64, String>, of: u64, mut why: Vec<Obstacle>) -> Self {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(reason) => return Self::Unknown { reason, why },
@@ -198,7 +251,7 @@ impl PolicyStatus {
 }
 
 impl Obstacle {
-    pub(super) fn refused(call: &str, error: &io::Error) -> Self {
+    pub(crate) fn refused(call: &str, error: &io::Error) -> Self {
         Self::Refused { call: call.to_owned(), errno: error.raw_os_error().unwrap_or_default() }
     }
 }
@@ -267,6 +320,28 @@ impl fmt::Display for Obstacle {
                 f.write_str("the kernel has unmapped pages since; they are mapped again when they are read")
             }
             Self::InStore => f.write_str("the arena is in Ray's object store, whose pages Ray maps"),
+            Self::OneNode => f.write_str("one NUMA node: one copy"),
+            Self::NoWorkers => f.write_str("replicas are made when the workers of a wrapper start"),
+            Self::InFile => f.write_str("weights are borrowed from a file, which is not copied"),
+            Self::UnknownNodes { reason } => write!(f, "the NUMA nodes of this machine are not known: {reason}"),
+            Self::NoRoom { node, needed, available } => write!(
+                f,
+                "NUMA node {node} has {} MiB available, and the copy needs {} MiB",
+                mib(*available),
+                mib(*needed)
+            ),
+            Self::NotCopied { node, reason } => write!(f, "the copy for NUMA node {node}: {reason}"),
+            Self::OtherNode { node, bytes } => write!(
+                f,
+                "{} MiB of the copy of NUMA node {node} are on another node: that one had no room, or another process \
+                 has mapped them, so that they do not move",
+                mib(*bytes)
+            ),
+            Self::SeveralNodes { nodes } => write!(
+                f,
+                "the worker's cores belong to NUMA nodes {nodes:?}, so it reads the first copy; choose cores of one node"
+            ),
+            Self::NotBound { reason } => write!(f, "the worker is not bound to its NUMA node: {reason}"),
         }
     }
 }
@@ -287,6 +362,11 @@ fn hint(call: &str, errno: i32) -> &'static str {
         ("madvise(MADV_COLLAPSE)" | "madvise(MADV_POPULATE_READ)", libc::EPERM) => {
             "; a policy of this machine refuses it: look at the seccomp profile of the container or service"
         }
+        ("mbind", libc::EPERM) => {
+            "; a policy of this machine refuses it: look at the seccomp profile of the container or service, or run it \
+             with CAP_SYS_NICE"
+        }
+        ("mbind", libc::ENOSYS) => "; the kernel is built without NUMA",
         ("mlock", libc::EPERM) => "; the process may not lock memory; see `ulimit -l`",
         ("mlock", libc::EAGAIN | libc::ENOMEM) => "; there was not enough memory, or too many mappings",
         _ => "",

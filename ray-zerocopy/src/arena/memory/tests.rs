@@ -216,6 +216,18 @@ fn policies_are_merged() {
     assert_eq!(both, first.lock(true));
     assert_eq!(both.and(MemoryPolicy::default().huge_pages(HugePages::Background)).huge_pages, HugePages::Background);
     assert_eq!(first.lock(true).once(), now());
+    let replicas = MemoryPolicy::default().replicas(Replicas::PerNumaNode);
+    assert_eq!([replicas.and(first).replicas, replicas.once().replicas], [Replicas::PerNumaNode; 2]);
+    assert_eq!(first.and(first).replicas, Replicas::One);
+}
+
+#[test]
+fn policies_do_not_apply_to_an_object_store() {
+    let store = Regions::new(Vec::new()).of_a_store(100);
+    let status = store.apply(MemoryPolicy::default().lock(true).replicas(Replicas::PerNumaNode));
+    let expected = PolicyStatus::NotApplied { of: 100, why: vec![Obstacle::InStore] };
+    assert_eq!([&status.lock, &status.replicas], [&expected, &expected]);
+    assert_eq!(status.prefault, PolicyStatus::NotAsked);
 }
 
 #[test]
@@ -238,6 +250,7 @@ fn outcomes_can_be_read() {
             vec![Obstacle::MemlockLimit { limit: mib(8), locked: 0, needed: mib(65) }],
         ),
         took: Duration::ZERO,
+        ..MemoryStatus::default()
     };
     assert_eq!(
         outcome.to_string(),

@@ -19,6 +19,7 @@ use crate::engine::queue::job::{Job, QueuedCall};
 use crate::engine::queue::scheduler::{self, Next};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
+use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
 use crate::os::sync::{Condvar, Mutex, now};
 
@@ -30,6 +31,7 @@ const UNDELIVERED: u32 = 3;
 
 pub(super) struct Dispatcher {
     pub(super) settings: Settings,
+    pub(super) nodes: Arc<WorkerNodes>,
     /// The program that every worker loads when it starts: the pipeline of an actor.
     program: Option<Mutex<Arc<Program>>>,
     pub(super) queue: CallQueue<WorkerConn>,
@@ -45,6 +47,7 @@ impl Dispatcher {
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
         let queue = CallQueue::new(&settings, ready_when);
         Self {
+            nodes: Arc::new(WorkerNodes::of(&settings)),
             settings,
             program: program.map(Mutex::new),
             queue,

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::dispatch::Dispatcher;
 use super::executable;
 use super::supervisor::Supervisor;
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Submitted};
 use crate::engine::program::{Attached, Program};
@@ -69,6 +71,9 @@ impl LocalEngine {
         // Before any thread can panic: setting a hook in a thread that panics is a second panic.
         crate::panics::prepare();
         let dispatcher = Arc::new(Dispatcher::new(settings, program));
+        if let Some(program) = dispatcher.program() {
+            dispatcher.nodes.replicate(&program.arena, program.memory);
+        }
         let engine = Arc::new(Self {
             dispatcher: Arc::clone(&dispatcher),
             threads: Mutex::default(),
@@ -327,6 +332,12 @@ impl Engine for LocalEngine {
             return Err(on_own_thread("swap"));
         }
         Ok(self.dispatcher.queue.lock().live_workers())
+    }
+
+    fn replicate(&self, arena: &Arena, memory: MemoryPolicy) {
+        if !self.is_fork() {
+            self.dispatcher.nodes.replicate(arena, memory);
+        }
     }
 
     fn set_program(&self, program: &Arc<Program>) {

@@ -14,6 +14,7 @@ use crate::arena::memory::status::MemoryStatus;
 use crate::engine::frame::parse;
 use crate::engine::message::Incoming;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::worker_nodes::NodeSeat;
 use crate::error::load::LoadError;
 use crate::tensor::align::aligned;
 use crate::tensor::copied::CopiedTensor;
@@ -34,6 +35,7 @@ pub(crate) enum Request {
         memory: MemoryPolicy,
         prewarm: Option<Prewarm>,
         arena: Handle,
+        seat: Option<NodeSeat>,
     },
     /// Run a method of a loaded program, which may return a stream. The message carries the arguments.
     /// With `state_of`, the method moves the state of that program to this one.

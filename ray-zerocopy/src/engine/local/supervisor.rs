@@ -61,7 +61,10 @@ impl Supervisor {
                 Ok((process, connection)) => {
                     let worker = Worker { index: self.index, pid: process.pid() };
                     match connection.set_patience(HEARTBEAT) {
-                        Ok(()) => self.run_process(process, &Arc::new(WorkerConn::new(worker, connection))),
+                        Ok(()) => {
+                            let nodes = Arc::clone(&self.dispatcher.nodes);
+                            self.run_process(process, &Arc::new(WorkerConn::new(worker, connection, nodes)));
+                        }
                         Err(error) => {
                             let reason = format!("its socket timeout could not be set: {error}");
                             self.start_failed(&reason, is_additional);

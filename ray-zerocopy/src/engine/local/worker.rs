@@ -1,7 +1,9 @@
 //! Main loop of a worker process: loads programs, runs calls, and exits with its owner.
 
-use crate::engine::served::{LoadedProgram, MethodError, Served, load_program, take_state};
+use crate::engine::served::{LoadedProgram, MethodError, Served, take_state};
 use crate::engine::spin::spin_and_yield;
+use crate::engine::worker_nodes::{LoadOptions, load_copy};
+use crate::os::cpu_placement::bind_process;
 use crate::os::sys::{atexit, malloc, peer, privileges};
 use std::collections::HashMap;
 use std::io::Write;
@@ -26,7 +28,7 @@ use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "6";
+pub(crate) const VERSION: &str = "7";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -240,10 +242,11 @@ fn serve(
     let nothing = Outgoing::default();
     let (serial, message) = request.message;
     match message {
-        Request::Load { key, loader, device, strict, memory, prewarm, arena } => {
+        Request::Load { key, loader, device, strict, memory, prewarm, arena, seat } => {
             let begun = Instant::now();
+            let options = LoadOptions { device, strict, memory, prewarm };
             let arena = Arena::from_handle(&arena, request.fds).map_err(Into::into);
-            match arena.and_then(|arena| load_program(arena, &loader, device, strict, memory, prewarm)) {
+            match arena.and_then(|arena| load_copy(arena, seat, bind_process, &loader, options)) {
                 Ok((LoadedProgram { served, copied, decoding, prewarming }, memory)) => {
                     programs.insert(key, served);
                     let took = begun.elapsed().saturating_sub(memory.took + prewarming);

@@ -4,6 +4,7 @@
 //! transitions. This file adds the lock, the supervisor's wait for its turn, and the socket.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::bundle_conn::bundle_packet;
@@ -17,6 +18,7 @@ use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::queue::job::{InFlight, Job};
 use crate::engine::queue::scheduler::PoolWorker;
+use crate::engine::worker_nodes::{Copy, WorkerNodes};
 use crate::error::call::Worker;
 use crate::os::sync::{Condvar, Mutex, Waited, now};
 
@@ -46,6 +48,7 @@ pub(super) struct WorkerConn {
     pub(super) state: Mutex<Shared>,
     /// Notified when it is the supervisor's turn to read.
     turn: Condvar,
+    nodes: Arc<WorkerNodes>,
 }
 
 pub(super) struct Shared {
@@ -89,14 +92,14 @@ impl PoolWorker for WorkerConn {
 }
 
 impl WorkerConn {
-    pub(super) fn new(worker: Worker, connection: Connection) -> Self {
+    pub(super) fn new(worker: Worker, connection: Connection, nodes: Arc<WorkerNodes>) -> Self {
         let state = Mutex::new(Shared {
             conn: ConnState::new(),
             supervisor_waits: false,
             next_answer: 0,
             stream: ItemReader::default(),
         });
-        Self { worker, connection, state, turn: Condvar::default() }
+        Self { worker, connection, state, turn: Condvar::default(), nodes }
     }
 
     /// Sends a job. The sender holds the assignment of this worker, so the worker has no other job.
@@ -116,7 +119,11 @@ impl WorkerConn {
             let state = self.state.lock();
             (job.into_in_flight(|program| state.conn.has_loaded(program)), state.conn.next_serial())
         };
-        let packet = match packet(&self.connection, serial, &job) {
+        let copy = match &job {
+            InFlight::Load(program, _) => Some(self.nodes.copy_for(program, self.worker.index)),
+            InFlight::Call(_) | InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown => None,
+        };
+        let packet = match packet(&self.connection, serial, &job, copy.as_ref()) {
             Ok(packet) => packet,
             Err(error) => return Err(Box::new(SendError::Unsendable(job.into(), error))),
         };
@@ -142,10 +149,7 @@ impl WorkerConn {
             let _waits = area.set_limit(items.begin());
             state.stream = area.start_stream(serial);
         }
-        let fds = match &job {
-            InFlight::Load(program, _) => program.arena.fds(),
-            InFlight::Call(_) | InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown => Vec::new(),
-        };
+        let fds = copy.as_ref().map(|copy| copy.arena.fds()).unwrap_or_default();
         if let Err(error) = self.connection.send_packet(&packet, &fds) {
             let is_gone = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
             let error = if is_gone { SendError::Gone(job.into()) } else { SendError::Unsendable(job.into(), error) };
@@ -352,7 +356,7 @@ impl WorkerConn {
 }
 
 /// Encodes the packet of a job.
-fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>) -> io::Result<Packet> {
+fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>, copy: Option<&Copy>) -> io::Result<Packet> {
     let nothing = Outgoing::default();
     let load = |program: &Program| Request::Load {
         key: program.key,
@@ -361,7 +365,8 @@ fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>) -> io::Res
         strict: program.strict,
         memory: program.memory,
         prewarm: program.prewarm.clone(),
-        arena: program.arena.handle(),
+        arena: copy.map_or(&program.arena, |copy| &copy.arena).handle(),
+        seat: copy.and_then(|copy| copy.seat.clone()),
     };
     match job {
         InFlight::Call(call) => {

@@ -7,11 +7,13 @@
 //! | --- | --- |
 //! | `pool` | `Threads`, its builder, and threads as a backend |
 //! | `thread_engine` | the engine behind it: starts and joins the threads |
+//! | `shared` | state that the threads and their callers share |
 //! | `worker` | main loop of a thread |
 //! | `mailbox` | hands a call to an idle thread, and its deadline to a running one |
 
 mod mailbox;
 mod pool;
+mod shared;
 mod thread_engine;
 mod worker;
 

@@ -7,128 +7,28 @@ use std::sync::mpsc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::mailbox::Mailbox;
+use super::shared::Shared;
 use super::worker::WorkerThread;
+use crate::arena::arena::Arena;
+use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
 use crate::engine::call::{Call, Receive, Submitted};
 use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
 use crate::engine::queue::deadlines::run_deadline_timer;
 use crate::engine::queue::failures::{discard, fail_shut_down, start_error};
-use crate::engine::queue::job::QueuedCall;
 use crate::engine::queue::report::PoolReport;
 use crate::engine::queue::restart::on_own_thread;
-use crate::engine::queue::scheduler::{Assignment, Startup};
+use crate::engine::queue::scheduler::Startup;
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
 use crate::engine::spin::spin;
 use crate::engine::timer;
+use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::{CallError, StartError, Worker};
-use crate::os::available_memory;
 use crate::os::limits;
-use crate::os::sync::{Mutex, now};
+use crate::os::sync::Mutex;
 use crate::os::sys::process_id::process_id;
-
-/// Memory of a thread without its copies of weights.
-const STACK: u64 = 4 << 20;
-/// Pause between two attempts to start the only thread.
-const BACK_OFF: Duration = Duration::from_millis(300);
-
-/// State shared by the threads of a pool and its callers.
-pub(super) struct Shared {
-    pub(super) queue: CallQueue<Mailbox>,
-    /// The program that every thread loads when it starts: the pipeline of an actor.
-    program: Option<Mutex<Arc<Program>>>,
-    /// Bytes of memory that stay available when the pool grows.
-    memory_reserve: u64,
-    /// The most bytes of weights that a thread has copied. Held while the memory for a thread is checked:
-    /// two threads must not count on the same.
-    largest: Mutex<u64>,
-}
-
-impl Shared {
-    /// The program that every thread loads when it starts.
-    pub(super) fn program(&self) -> Option<Arc<Program>> {
-        self.program.as_ref().map(|program| Arc::clone(&program.lock()))
-    }
-
-    /// Replaces the program that every thread loads when it starts, if there is one.
-    fn set_program(&self, next: &Arc<Program>) {
-        if let Some(program) = &self.program {
-            let before = std::mem::replace(&mut *program.lock(), Arc::clone(next));
-            // Without the lock: it may be the last handle.
-            drop(before);
-        }
-    }
-
-    /// Wakes callers that wait for space in the queue, if an assignment has made some.
-    pub(super) fn wake_callers(&self, assignment: &Assignment<Call, Mailbox>) {
-        if assignment.wakes_callers {
-            self.queue.progress.notify_all();
-        }
-    }
-
-    pub(super) fn send(&self, assignment: Assignment<Call, Mailbox>) {
-        self.wake_callers(&assignment);
-        assignment.conn.put(assignment.job);
-    }
-
-    /// Checks that there is memory for another thread, beside those that are about to start: for the
-    /// weights that a thread copies, as the largest one so far, and its stack. The error is the reason why
-    /// there is not.
-    pub(super) fn check_memory(&self, index: usize) -> Result<(), String> {
-        let mut largest = self.largest.lock();
-        let expected = {
-            let scheduler = self.queue.lock();
-            let bytes = |report: &Attached| report.copied.iter().map(|copied| copied.bytes).sum::<u64>();
-            let copied = scheduler.all_reports().map(|reports| reports.map(bytes).sum::<u64>()).max();
-            *largest = copied.unwrap_or_default().max(*largest);
-            scheduler.expected() as u64
-        };
-        available_memory::check(largest.saturating_add(STACK), expected, self.memory_reserve)?;
-        self.queue.lock().expect_worker(index);
-        Ok(())
-    }
-
-    /// Handles that there is no memory for an additional thread. If there is no other one, the next call
-    /// loses an attempt.
-    pub(super) fn growth_failed(&self, index: usize, reason: &str) {
-        if self.queue.growth_failed(index, reason) {
-            return;
-        }
-        let mut scheduler = self.queue.lock();
-        if let Some(call) = scheduler.charge_failed_start(index, now(), BACK_OFF) {
-            let requeued = if call.has_attempts_left() { scheduler.requeue(call) } else { Err(call) };
-            drop(scheduler);
-            match requeued {
-                Ok(next) => {
-                    self.queue.wake_supervisors(&next);
-                    if let Some(assignment) = next.assignment {
-                        self.send(assignment);
-                    }
-                }
-                Err(call) => {
-                    let error = StartError::call(call.method, reason);
-                    call.answer(Err(error.into()));
-                }
-            }
-            scheduler = self.queue.lock();
-        }
-        // A pool that closes still runs what is queued.
-        if scheduler.is_open() || (!scheduler.is_aborting() && scheduler.queued() > 0) {
-            drop(self.queue.wanted.wait(scheduler, Some(BACK_OFF)));
-        }
-    }
-
-    /// Assigns jobs to idle threads until none is left.
-    fn assign_all(&self) {
-        loop {
-            let assignment = self.queue.lock().assign();
-            let Some(assignment) = assignment else { return };
-            self.send(assignment);
-        }
-    }
-}
 
 /// Threads that run calls, and the thread for their deadlines.
 pub(super) struct ThreadEngine {
@@ -156,6 +56,7 @@ impl ThreadEngine {
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
                 queue,
+                nodes: WorkerNodes::of(settings),
                 program: program.map(Mutex::new),
                 memory_reserve: settings.memory_reserve,
                 largest: Mutex::new(0),
@@ -167,6 +68,9 @@ impl ThreadEngine {
             is_aborted: AtomicBool::new(false),
             owner: process_id(),
         });
+        if let Some(program) = engine.shared.program() {
+            engine.shared.nodes.replicate(&program.arena, program.memory);
+        }
         engine.start_threads(settings).inspect_err(|_| engine.abort())?;
         engine.wait_until_started(settings.start_timeout).inspect_err(|_| engine.abort())?;
         Ok(engine)
@@ -471,6 +375,12 @@ impl Engine for ThreadEngine {
             return Err(on_own_thread("swap"));
         }
         Ok(self.shared.queue.lock().live_workers())
+    }
+
+    fn replicate(&self, arena: &Arena, memory: MemoryPolicy) {
+        if !self.is_fork() {
+            self.shared.nodes.replicate(arena, memory);
+        }
     }
 
     fn set_program(&self, program: &Arc<Program>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::mailbox::{Mailbox, Running};
-use super::thread_engine::Shared;
+use super::shared::Shared;
 use crate::engine::call::Call;
 use crate::engine::call::items::Items;
 use crate::engine::cancellation;
@@ -13,8 +13,10 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::failures::fail_shut_down;
 use crate::engine::queue::job::Job;
 use crate::engine::queue::scheduler::Assignment;
-use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program, take_state};
+use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, take_state};
+use crate::engine::worker_nodes::{Copy, LoadOptions, load_copy};
 use crate::error::call::{CallError, Worker};
+use crate::os::cpu_placement::bind_thread;
 use crate::panics;
 
 /// One thread of a pool, and the programs that it has loaded.
@@ -145,9 +147,12 @@ impl WorkerThread {
 
     fn load(&mut self, program: &Arc<Program>) -> Result<(), CallError> {
         let begun = Instant::now();
-        let Program { arena, loader, device, strict, memory, prewarm, .. } = &**program;
+        let Program { loader, device, strict, memory, prewarm, .. } = &**program;
         let worker = self.mailbox.worker;
-        let loaded = load_program(arena.clone(), loader, device.clone(), *strict, *memory, prewarm.clone());
+        let Copy { arena, seat } = self.shared.nodes.copy_for(program, worker.index);
+        let (device, prewarm) = (device.clone(), prewarm.clone());
+        let options = LoadOptions { device, strict: *strict, memory: *memory, prewarm };
+        let loaded = load_copy(arena, seat, bind_pool, loader, options);
         let result = loaded.map_err(|error| CallError::Load { worker, error });
         let result = result.map(|(LoadedProgram { served, copied, decoding, prewarming }, memory)| {
             self.programs.insert(program.key, served);
@@ -161,4 +166,9 @@ impl WorkerThread {
         }
         loaded
     }
+}
+
+/// Binds the threads of this worker, which is a pool that computes with all of them.
+fn bind_pool(cores: &[usize]) -> Result<(), String> {
+    rayon::broadcast(|_| bind_thread(cores)).into_iter().collect()
 }

@@ -16,6 +16,9 @@ pub(crate) enum Advice {
     Collapse,
     /// Prefaults all pages for reading (`MADV_POPULATE_READ`).
     Populate,
+    /// Removes the pages from the page table of this process (`MADV_DONTNEED`). They stay in the file, and
+    /// are mapped again when they are read.
+    Unmap,
 }
 
 impl Advice {
@@ -24,10 +27,11 @@ impl Advice {
         match self {
             Self::Collapse => libc::MADV_COLLAPSE,
             Self::Populate => libc::MADV_POPULATE_READ,
+            Self::Unmap => libc::MADV_DONTNEED,
         }
     }
 
-    /// A number that no kernel knows, so that both are refused with `EINVAL`.
+    /// A number that no kernel knows, so that all are refused with `EINVAL`.
     #[cfg(not(target_os = "linux"))]
     fn number(self) -> libc::c_int {
         libc::c_int::MAX
@@ -99,7 +103,8 @@ impl Pages {
         let start = self.within(offset, len)?;
         // SAFETY: the range lies in a mapping that is alive, since `self` is. Collapsing moves the
         // same bytes into another page; a concurrent reader waits for it or reads the old page.
-        // Populating only reads. No content changes.
+        // Populating only reads. A page that is removed from the page table is read from the file again: the
+        // mapping is read-only, so it has no page of its own. No content changes.
         succeeded(unsafe { libc::madvise(start, len, advice.number()) })
     }
 
@@ -116,7 +121,7 @@ impl Pages {
         WeakPages(Arc::downgrade(&self.0))
     }
 
-    fn within(&self, offset: usize, len: usize) -> io::Result<*mut libc::c_void> {
+    pub(super) fn within(&self, offset: usize, len: usize) -> io::Result<*mut libc::c_void> {
         match offset.checked_add(len) {
             Some(end) if end <= self.0.len() => Ok(self.0.start().wrapping_add(offset).cast_mut().cast()),
             _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),

@@ -8,6 +8,7 @@
 //! | `elsewhere` | stands in for `image`, `memfd`, `peer` and `pidfd` on systems other than Linux |
 //! | `aligned_map` | read-only mappings that are aligned for huge pages |
 //! | `advice` | `madvise` and `mlock` for them |
+//! | `node_memory` | the NUMA node of their pages |
 //! | `mapping` | mappings of sealed memfds and of unchanging files, as byte slices |
 //! | `memfd` | creates and seals memfds |
 //! | `recycled_map` | memory for messages that is used again: one process writes, another reads |
@@ -35,6 +36,7 @@ pub(crate) mod malloc;
 pub(crate) mod mapping;
 #[cfg(target_os = "linux")]
 pub(crate) mod memfd;
+pub(crate) mod node_memory;
 pub(crate) mod passed_fds;
 #[cfg(target_os = "linux")]
 pub(crate) mod peer;

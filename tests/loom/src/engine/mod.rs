@@ -71,6 +71,30 @@ pub(crate) mod program {
     }
 }
 
+pub(crate) mod worker_nodes {
+    //! Workers on one node.
+
+    use super::program::{Arena, Program};
+    use super::settings::Settings;
+
+    pub(crate) struct WorkerNodes;
+
+    pub(crate) struct Copy {
+        pub(crate) arena: Arena,
+        pub(crate) seat: Option<()>,
+    }
+
+    impl WorkerNodes {
+        pub(crate) fn of(_settings: &Settings) -> Self {
+            Self
+        }
+
+        pub(crate) fn copy_for(&self, _program: &Program, _index: usize) -> Copy {
+            Copy { arena: Arena, seat: None }
+        }
+    }
+}
+
 pub(crate) mod message {
     //! Messages without content.
 
