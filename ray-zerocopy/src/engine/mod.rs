@@ -62,7 +62,6 @@ pub use self::local::LocalPoolBuilder;
 pub use self::pool_size::PoolSize;
 pub use self::queue::report::Drained;
 pub use self::threads::ThreadsBuilder;
-use crate::arena::arena::Arena;
 use crate::error::Result;
 use crate::error::call::CallError;
 pub use crate::error::call::Worker;
