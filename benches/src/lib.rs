@@ -24,6 +24,7 @@ pub mod progress;
 pub mod random;
 pub mod stats;
 pub mod table;
+pub mod traced_models;
 
 pub use child::Reaped;
 pub use machine::Machine;

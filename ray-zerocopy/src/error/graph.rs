@@ -53,6 +53,12 @@ pub enum ReplayError {
     /// The device is not available.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device cannot run a compiled graph.
+    #[error("a compiled graph runs on `cpu`, and not on `{device}`; load the graph that it was compiled from there")]
+    Compiled {
+        /// The device.
+        device: String,
+    },
     /// The device does not support graphs.
     #[error("graphs do not run on `{device}`; they run on `cpu`, `cuda` and `wgpu`")]
     NoInterpreter {

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `trace/` | creates a graph from a pipeline and example inputs |
 //! | `graph/` | the graph as data, and its execution |
+//! | `compile` | compiles a graph: packed weights and fused operations |
 //! | `traced_graph` | a graph with its weights, and its file |
 //! | `torchscript/` | TorchScript modules |
 //! | `model` | a graph or a module, whichever a file contains |
@@ -16,6 +17,7 @@
 //! | `batch` | calls that are put together |
 
 mod batch;
+mod compile;
 pub(crate) mod executable;
 pub(crate) mod graph;
 pub(crate) mod model;
@@ -26,6 +28,7 @@ pub(crate) mod trace;
 pub(crate) mod traced_graph;
 pub(crate) mod wrapper;
 
+pub use self::compile::Compile;
 pub use self::executable::Executable;
 pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo};
 pub use self::model::{Model, open};

@@ -131,6 +131,10 @@ impl TracedGraph {
         &self.info
     }
 
+    pub(super) fn of_parts(info: GraphInfo, arena: Arena) -> Self {
+        Self { info, arena }
+    }
+
     pub(super) fn code(&self) -> &Arc<GraphCode> {
         &self.info.0
     }

@@ -2,7 +2,6 @@
 //! for a new size, and memory.
 
 mod memory;
-mod models;
 mod replay;
 
 use anyhow::Result;

@@ -8,7 +8,7 @@ use ray_zerocopy::jit::{self, JitActorWrapper};
 use serde::Serialize;
 
 use crate::Args;
-use crate::models::StackConfig;
+use benches::traced_models::StackConfig;
 
 /// Limit for the memory of all processes in addition to the model, in MiB.
 const OVERHEAD: f64 = 24.0;

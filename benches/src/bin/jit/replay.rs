@@ -10,7 +10,7 @@ use ray_zerocopy::jit::{self, Executable, TracedGraph, Value, Values};
 use serde::Serialize;
 
 use crate::Args;
-use crate::models::{BlocksConfig, StackConfig};
+use benches::traced_models::{BlocksConfig, StackConfig};
 
 /// Minimum duration of each contestant in a round.
 const TURN_MS: f64 = 5.0;
@@ -55,7 +55,7 @@ pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     // 15 operations each.
     let blocks = BlocksConfig { width: 64, layers: 17 }.init(&device);
     let stack = |model: &'static str, pipeline: &'static str, stack| -> Result<Case<'_>> {
-        let stack: &crate::models::Stack = stack;
+        let stack: &benches::traced_models::Stack = stack;
         let width = if pipeline == "tiny" { 16 } else { width };
         let input = random([8, width]);
         let graph = traced(stack, input.clone(), |stack, x: Tensor<2>| stack.forward(x))?;

@@ -14,6 +14,8 @@ use crate::tensor::kind::TensorKind;
 
 /// Version of [`GraphCode`] that this build writes and reads.
 pub(crate) const FORMAT: u32 = 1;
+/// Version of compiled graphs, which contain fused operations.
+pub(crate) const COMPILED: u32 = 2;
 /// Version of burn. Its intermediate representation is not stable across versions, so a graph of
 /// another version is rejected.
 pub(crate) const BURN: &str = "0.22.1";

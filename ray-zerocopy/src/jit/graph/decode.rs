@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use burn::tensor::DType;
 use serde::Deserialize;
 
-use super::code::{BURN, Constant, FORMAT, GraphCode, Port, Source, extents};
+use super::code::{BURN, COMPILED, Constant, FORMAT, GraphCode, Port, Source, extents};
+use super::fused::Fused;
 use super::passes;
 use super::symbolic::expr::SymExpr;
 use crate::arena::arena::Arena;
@@ -41,9 +42,10 @@ impl GraphCode {
         }
         // A graph of another version may have other fields, so the version is decoded first.
         let Version { format, burn } = codec::decode(bytes).map_err(corrupted)?;
-        if (format, burn.as_str()) != (FORMAT, BURN) {
-            let text = |format: u32, burn: &str| format!("format {format} of burn {burn}");
-            return Err(GraphError::Version { found: text(format, &burn), expected: text(FORMAT, BURN) });
+        if ![FORMAT, COMPILED].contains(&format) || burn != BURN {
+            let found = format!("format {format} of burn {burn}");
+            let expected = format!("format {FORMAT} or {COMPILED} of burn {BURN}");
+            return Err(GraphError::Version { found, expected });
         }
         let code: Self = codec::decode(bytes).map_err(corrupted)?;
         code.check().map_err(corrupted)?;
@@ -107,8 +109,14 @@ impl GraphCode {
     fn check_operations(&self, mut known: u64) -> Result<(), String> {
         for (at, operation) in self.operations.iter().enumerate() {
             let label = || format!("operation {at} ({})", passes::name(operation));
-            if passes::is_foreign(operation) {
-                return Err(format!("{} is not an operation on tensors", label()));
+            match Fused::of(operation) {
+                Some((fused, custom)) if self.format == COMPILED => {
+                    fused.check(custom).map_err(|reason| format!("{}: {reason}", label()))?;
+                }
+                _ if passes::is_foreign(operation) => {
+                    return Err(format!("{} is not an operation on tensors", label()));
+                }
+                _ => {}
             }
             for tensor in operation.inputs().chain(operation.outputs()) {
                 let elements = tensor.shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
@@ -280,7 +288,7 @@ mod tests {
             let error = read(&code).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         };
-        says(&|code| code.format = 2, "the graph has format 2 of burn 0.22.1, but this program requires format 1");
+        says(&|code| code.format = 3, "the graph has format 3 of burn 0.22.1, but this program requires format 1 or 2");
         says(&|code| code.burn = "0.23.0".into(), "format 1 of burn 0.23.0");
         says(&|code| code.inputs[0].id = TensorId::new(7), "input `x` is a duplicate, or has a wrong tensor id");
         says(

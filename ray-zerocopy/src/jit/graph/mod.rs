@@ -8,12 +8,14 @@
 //! | `symbolic/` | sizes that may differ from call to call |
 //! | `passes/` | transformations of recorded operations |
 //! | `runnable` | checks inputs and runs a graph |
+//! | `fused` | the operations of compiled graphs |
 //! | `rows` | which inputs and outputs have rows, so that calls can be put together |
 //! | `exec/` | execution on a backend |
 
 pub(crate) mod code;
 pub(crate) mod decode;
 pub(crate) mod exec;
+pub(crate) mod fused;
 pub(crate) mod info;
 pub(crate) mod passes;
 pub(crate) mod rows;

@@ -9,11 +9,10 @@ use super::symbolize::{Recorded, TracedConstant};
 use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
 use crate::error::trace::TraceError;
-use crate::jit::graph::code::{BURN, Constant, FORMAT, GraphCode, Inline, Port, Source, Symbol, SymbolicScalar};
-use crate::jit::graph::passes::Step;
+use crate::jit::graph::code::{BURN, Constant, FORMAT, GraphCode, Inline, Port, Source, Symbol};
 use crate::jit::graph::passes::dead::remove_dead;
 use crate::jit::graph::passes::fold::fold;
-use crate::jit::graph::passes::renumber::Numbering;
+use crate::jit::graph::passes::renumber::dense;
 use crate::jit::graph::symbolic::expr::SymExpr;
 
 /// Builds the graph of the recordings.
@@ -60,32 +59,8 @@ pub(super) fn code(
     }
     remove_dead(&mut steps, |step| &step.operation, outputs.iter().map(|output| output.id));
 
-    // Renumber: inputs, then the remaining constants, then results.
-    let mut numbering = Numbering::default();
-    for input in 0..inputs {
-        numbering.of(TensorId::new(input as u64));
-    }
-    let mut constants = Vec::new();
-    let read = steps.iter().flat_map(|step| step.operation.inputs().map(|tensor| tensor.id).collect::<Vec<_>>());
-    for id in read.chain(outputs.iter().map(|output| output.id)) {
-        if let (None, Some((constant, _))) = (numbering.known(id), known.get(&id)) {
-            numbering.of(id);
-            constants.push(constant.clone());
-        }
-    }
-    for step in &mut steps {
-        numbering.apply(&mut step.operation);
-    }
-    for output in &mut outputs {
-        output.id = numbering.of(output.id);
-    }
-
-    let mut holes = Vec::new();
-    let mut operations = Vec::with_capacity(steps.len());
-    for (at, Step { operation, holes: own }) in steps.into_iter().enumerate() {
-        operations.push(operation);
-        holes.extend(own.into_iter().map(|(number, form)| SymbolicScalar { operation: at as u32, number, form }));
-    }
+    let ids = outputs.iter_mut().map(|output| &mut output.id);
+    let dense = dense(inputs, steps, ids, |id| known.get(&id).map(|(constant, _)| constant.clone()));
     let input = |(at, example): (usize, &Example)| {
         let shape = example.data.shape().to_vec();
         let extent = |(extent, symbol): (usize, &Option<u8>)| {
@@ -108,9 +83,9 @@ pub(super) fn code(
             .into_iter()
             .map(|output| Port { name: output.name, id: output.id, dtype: output.dtype, shape: output.shape })
             .collect(),
-        constants,
-        operations,
-        holes,
+        constants: dense.constants,
+        operations: dense.operations,
+        holes: dense.holes,
     })
 }
 

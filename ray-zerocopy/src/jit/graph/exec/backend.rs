@@ -6,13 +6,14 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::Device;
-use burn_ir::{BackendIr, HandleKind};
+use burn_ir::{BackendIr, CustomOpIr, HandleKind};
 
 use super::Execute;
-use super::executor::Executor;
+use super::executor::{Executor, Slots};
 use crate::arena::arena::Arena;
 use crate::error::graph::ReplayError;
-use crate::jit::graph::code::GraphCode;
+use crate::jit::graph::code::{COMPILED, GraphCode};
+use crate::jit::graph::fused::Fused;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
@@ -26,9 +27,22 @@ pub(super) trait Bridge: BackendIr {
 
     /// Address of the elements, or `None` if they are not in host memory.
     fn address(handle: &HandleKind<Self>) -> Option<*const u8>;
+
+    /// Runs a fused operation. Returns `false` if the backend does not have them.
+    fn fused(_fused: Fused, _operation: &CustomOpIr, _slots: &mut Slots<Self>) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
 }
 
 impl Bridge for Flex {
+    fn fused(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Self>) -> bool {
+        super::fused::run(fused, operation, slots);
+        true
+    }
+
     fn inside(value: &Value, _: &FlexDevice) -> Option<HandleKind<Self>> {
         match value.kind_of() {
             DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
@@ -122,6 +136,9 @@ pub(crate) fn executor(
     if *device == Device::flex() {
         let (executor, copied) = Executor::<Flex>::new(code, arena, device, FlexDevice)?;
         return Ok((Box::new(executor), copied));
+    }
+    if code.format == COMPILED {
+        return Err(ReplayError::Compiled { device: name.to_owned() });
     }
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     if let Some(cube_device) = cube::device(device) {

@@ -13,6 +13,7 @@ use burn_ir::{
 
 use super::backend::Bridge;
 use super::executor::Slots;
+use crate::jit::graph::fused::Fused;
 
 /// Runs an operation if it has a direct kernel. Returns `false` otherwise.
 ///
@@ -27,6 +28,7 @@ pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>) -> b
         OperationIr::Float(_, operation) => float(operation, slots),
         OperationIr::Module(operation) => module(operation, slots),
         OperationIr::Activation(operation) => activation(operation, slots),
+        OperationIr::Custom(custom) => Fused::parse(&custom.id).is_some_and(|fused| B::fused(fused, custom, slots)),
         _ => false,
     }
 }

@@ -6,10 +6,12 @@
 //! | `executor` | executes a graph on one backend |
 //! | `plan` | the operations with concrete sizes |
 //! | `plan_cache` | an LRU cache of plans |
+//! | `fused` | the operations of compiled graphs |
 //! | `kernels` | direct kernels for frequent operations |
 
 pub(crate) mod backend;
 pub(crate) mod executor;
+mod fused;
 pub(crate) mod kernels;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;

@@ -13,6 +13,7 @@ use burn_ir::{BaseOperationIr, OperationIr, TensorIr, TensorStatus};
 use burn_router::TensorInterpreter;
 
 use super::Step;
+use crate::jit::graph::fused::Fused;
 use crate::panics;
 
 /// Maximum size in bytes of a folded result.
@@ -39,7 +40,7 @@ pub(crate) fn is_foreign(operation: &OperationIr) -> bool {
 /// effects.
 pub(crate) fn is_impure(operation: &OperationIr) -> bool {
     use burn_ir::{FloatOperationIr, NumericOperationIr};
-    is_foreign(operation)
+    (is_foreign(operation) && Fused::of(operation).is_none())
         || matches!(
             operation,
             OperationIr::Float(_, FloatOperationIr::Random(_))

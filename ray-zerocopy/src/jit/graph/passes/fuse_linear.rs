@@ -36,14 +36,14 @@ pub(crate) fn raise_linear(operations: &mut [OperationIr], outputs: &[TensorId])
 }
 
 /// Producers and readers of each tensor.
-struct Uses {
+pub(crate) struct Uses {
     producers: HashMap<TensorId, usize>,
     /// The reader, if there is exactly one and the tensor is not an output.
     readers: HashMap<TensorId, Option<usize>>,
 }
 
 impl Uses {
-    fn of(operations: &[OperationIr], outputs: &[TensorId]) -> Self {
+    pub(crate) fn of(operations: &[OperationIr], outputs: &[TensorId]) -> Self {
         let (mut producers, mut readers) = (HashMap::new(), HashMap::new());
         for (at, operation) in operations.iter().enumerate() {
             producers.extend(operation.outputs().map(|tensor| (tensor.id, at)));
@@ -55,17 +55,22 @@ impl Uses {
         Self { producers, readers }
     }
 
-    fn producer<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<&'a OperationIr> {
+    pub(crate) fn producer<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<&'a OperationIr> {
         self.producers.get(&tensor.id).map(|at| &operations[*at])
     }
 
-    fn only_reader<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<(usize, &'a OperationIr)> {
+    /// The operation that reads a tensor, if there is exactly one and the tensor is not an output.
+    pub(crate) fn only_reader<'a>(
+        &self,
+        operations: &'a [OperationIr],
+        tensor: &TensorIr,
+    ) -> Option<(usize, &'a OperationIr)> {
         let at = (*self.readers.get(&tensor.id)?)?;
         Some((at, &operations[at]))
     }
 }
 
-fn reshape(operation: &OperationIr) -> Option<&ShapeOpIr> {
+pub(crate) fn reshape(operation: &OperationIr) -> Option<&ShapeOpIr> {
     match operation {
         OperationIr::BaseFloat(BaseOperationIr::Reshape(operation)) => Some(operation),
         _ => None,
@@ -74,7 +79,12 @@ fn reshape(operation: &OperationIr) -> Option<&ShapeOpIr> {
 
 /// Undoes a reshape that added leading dimensions of size 1: to a bias of one dimension, a weight
 /// of two. Returns the tensor itself if it has rank `rank` already.
-fn without_leading(operations: &[OperationIr], uses: &Uses, tensor: &TensorIr, rank: usize) -> Option<TensorIr> {
+pub(crate) fn without_leading(
+    operations: &[OperationIr],
+    uses: &Uses,
+    tensor: &TensorIr,
+    rank: usize,
+) -> Option<TensorIr> {
     if tensor.shape.num_dims() == rank {
         return Some(tensor.clone());
     }

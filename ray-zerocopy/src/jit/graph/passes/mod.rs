@@ -2,6 +2,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `draft` | a graph whose operations are being replaced |
+//! | `pack_linear` | linear layers on packed weights, with what follows them |
+//! | `fuse_attention` | attention whose heads are columns of one matrix |
+//! | `fuse_layer_norm` | layer norms |
 //! | `strip` | removes initialisations: constants are registered separately |
 //! | `dead` | dead code elimination |
 //! | `fuse_linear` | raises linear layers to a single operation |
@@ -10,9 +14,13 @@
 //! | `liveness` | finds the last use of each tensor |
 
 pub(crate) mod dead;
+pub(crate) mod draft;
 pub(crate) mod fold;
+pub(crate) mod fuse_attention;
+pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod liveness;
+pub(crate) mod pack_linear;
 pub(crate) mod renumber;
 pub(crate) mod strip;
 
@@ -24,6 +32,7 @@ pub(crate) use self::fuse_linear::raise_linear;
 pub(crate) use self::liveness::last_uses;
 pub(crate) use self::strip::strip_initialisation;
 
+use super::fused::Fused;
 pub(crate) use super::symbolic::expr::SymExpr;
 pub(crate) use super::symbolic::scalars::skeleton;
 
@@ -43,6 +52,9 @@ impl Step {
 
 /// Name of an operation for messages: `Reshape`, `Matmul`.
 pub(crate) fn name(operation: &OperationIr) -> String {
+    if let Some((fused, _)) = Fused::of(operation) {
+        return fused.name();
+    }
     fn innermost(value: &Value) -> Option<String> {
         let [(Value::Text(name), inner)] = &value.as_map()?[..] else { return None };
         let deeper = match inner {

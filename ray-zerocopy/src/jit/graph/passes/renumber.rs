@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use burn::tensor::TensorId;
 use burn_ir::{IrVisitorMut, OperationIr, TensorIr, TensorStatus};
 
+use super::Step;
+use crate::jit::graph::code::{Constant, SymbolicScalar};
+
 /// Consecutive ids from 0.
 #[derive(Default)]
 pub(crate) struct Numbering(HashMap<TensorId, TensorId>);
@@ -37,6 +40,48 @@ impl Numbering {
 
         operation.visit_mut(&mut Apply(self));
     }
+}
+
+/// The constants, operations and symbolic numbers of a graph, with dense tensor ids.
+pub(crate) struct Dense {
+    pub(crate) constants: Vec<Constant>,
+    pub(crate) operations: Vec<OperationIr>,
+    pub(crate) holes: Vec<SymbolicScalar>,
+}
+
+/// Numbers the tensors of a graph: inputs, then the constants that are read, then results. The ids of the outputs
+/// are replaced.
+pub(crate) fn dense<'a>(
+    inputs: usize,
+    mut steps: Vec<Step>,
+    outputs: impl IntoIterator<Item = &'a mut TensorId>,
+    constant: impl Fn(TensorId) -> Option<Constant>,
+) -> Dense {
+    let outputs: Vec<_> = outputs.into_iter().collect();
+    let mut numbering = Numbering::default();
+    for input in 0..inputs {
+        numbering.of(TensorId::new(input as u64));
+    }
+    let mut constants = Vec::new();
+    let read = steps.iter().flat_map(|step| step.operation.inputs().map(|tensor| tensor.id).collect::<Vec<_>>());
+    for id in read.chain(outputs.iter().map(|id| **id)) {
+        if let (None, Some(constant)) = (numbering.known(id), constant(id)) {
+            numbering.of(id);
+            constants.push(constant);
+        }
+    }
+    for step in &mut steps {
+        numbering.apply(&mut step.operation);
+    }
+    for id in outputs {
+        *id = numbering.of(*id);
+    }
+    let (mut holes, mut operations) = (Vec::new(), Vec::with_capacity(steps.len()));
+    for (at, Step { operation, holes: own }) in steps.into_iter().enumerate() {
+        operations.push(operation);
+        holes.extend(own.into_iter().map(|(number, form)| SymbolicScalar { operation: at as u32, number, form }));
+    }
+    Dense { constants, operations, holes }
 }
 
 #[cfg(test)]

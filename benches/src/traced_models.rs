@@ -11,10 +11,13 @@ use serde::{Deserialize, Serialize};
 /// Linear layers with a ReLU between them.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct StackConfig {
+    /// Rows and columns of a layer.
     pub width: usize,
+    /// Number of layers.
     pub layers: usize,
 }
 
+/// See [`StackConfig`].
 #[derive(Pipeline)]
 pub struct Stack {
     #[pipeline(config)]
@@ -23,6 +26,7 @@ pub struct Stack {
 }
 
 impl StackConfig {
+    /// Makes the model.
     pub fn init(&self, device: &Device) -> Stack {
         let layer = |_| LinearConfig::new(self.width, self.width).init(device);
         Stack { config: self.clone(), layers: (0..self.layers).map(layer).collect() }
@@ -39,10 +43,13 @@ impl Stack {
 /// Transformer blocks, which consist of many operations.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct BlocksConfig {
+    /// Rows and columns of a layer.
     pub width: usize,
+    /// Number of layers.
     pub layers: usize,
 }
 
+/// See [`BlocksConfig`].
 #[derive(Pipeline)]
 pub struct Blocks {
     #[pipeline(config)]
@@ -54,6 +61,7 @@ pub struct Blocks {
 }
 
 impl BlocksConfig {
+    /// Makes the model.
     pub fn init(&self, device: &Device) -> Blocks {
         let Self { width, layers } = *self;
         let all = || 0..layers;

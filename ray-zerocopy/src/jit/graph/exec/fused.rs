@@ -1,0 +1,82 @@
+//! Runs fused operations with the kernels of this crate, on burn's CPU backend.
+
+use std::borrow::Cow;
+
+use burn::backend::Flex;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape};
+use burn_ir::CustomOpIr;
+use ray_zerocopy_kernels::{Epilogue, Heads, Isa, LayerNorm, Mask, Packed, attention, layer_norm, linear};
+
+use super::executor::Slots;
+use crate::jit::graph::fused::Fused;
+
+/// Runs a fused operation.
+///
+/// # Panics
+/// If an operand does not fit, which [`Fused::check`] excludes at the traced sizes.
+pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>) {
+    let isa = Isa::best();
+    let mut operands: Vec<_> = operation.inputs.iter().map(|input| slots_operand(slots, input)).collect();
+    let out = &operation.outputs[0];
+    let shape = out.shape.clone();
+    let scalar = || operation.scalars.first().map_or(0.0, |scalar| scalar.elem::<f32>());
+    let mut y = vec![0.0_f32; shape.num_elements()];
+    match fused {
+        Fused::Linear { columns, activation, has_bias, has_residual } => {
+            let residual = has_residual.then(|| operands.pop()).flatten();
+            let bias = has_bias.then(|| operands.pop()).flatten();
+            let (x, panels) = (elements(&operands[0]), elements(&operands[1]));
+            let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
+            let packed = Packed::new(&panels, k, columns).expect("the packed weight has the size of its shape");
+            let (bias, residual) = (bias.as_ref().map(elements), residual.as_ref().map(elements));
+            let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
+            linear(isa, &x, &packed, &epilogue, &mut y);
+        }
+        Fused::LayerNorm { has_beta } => {
+            let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
+            let beta = has_beta.then(|| elements(&operands[2]));
+            let norm = LayerNorm { gamma: &gamma, beta: beta.as_deref(), epsilon: scalar() };
+            layer_norm(isa, &x, &norm, &mut y);
+        }
+        Fused::Attention { has_mask } => {
+            let mask = has_mask.then(|| operands.pop()).flatten();
+            let extents = |at: usize| operands[at].layout().shape().iter().copied().collect::<Vec<_>>();
+            let all = [0, 1, 2].map(|at| elements(&operands[at]));
+            let heads = |at: usize| Heads { elements: &all[at], rows: extents(at)[1], width: extents(at)[3] };
+            let q = extents(0);
+            let mask = mask.as_ref().map(|mask| mask_of(mask, [q[0], q[2], q[1], extents(1)[1]]));
+            attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(), &mut y);
+        }
+    }
+    let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(Shape::from(shape)), DType::F32);
+    slots.put(out, burn_ir::HandleKind::Float(made));
+}
+
+fn slots_operand(slots: &mut Slots<Flex>, tensor: &burn_ir::TensorIr) -> FlexTensor {
+    match slots.operand(tensor) {
+        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Bool(tensor) => tensor,
+        other => panic!("the operation reads another kind of tensor than {}", other.name()),
+    }
+}
+
+/// The elements of a tensor in the order of its dimensions: a copy only if they are stored in another one.
+fn elements(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    let (layout, count) = (tensor.layout(), tensor.layout().num_elements());
+    if layout.is_contiguous() {
+        let start = layout.start_offset();
+        return Cow::Borrowed(&tensor.storage::<f32>()[start..start + count]);
+    }
+    Cow::Owned(tensor.to_contiguous().storage::<f32>()[..count].to_vec())
+}
+
+/// A mask of these dimensions, of which some may be 1.
+fn mask_of(tensor: &FlexTensor, dimensions: [usize; 4]) -> Mask<'_> {
+    let layout = tensor.layout();
+    let stride = |at: usize| {
+        let is_wide = layout.shape().iter().nth(at).copied().unwrap_or(1) == dimensions[at];
+        let stride = if is_wide { layout.strides()[at] } else { 0 };
+        usize::try_from(stride).expect("a mask is not stored backwards")
+    };
+    Mask { elements: tensor.bytes(), start: layout.start_offset(), strides: [0, 1, 2, 3].map(stride) }
+}
