@@ -36,6 +36,8 @@ pub struct Mask<'a> {
     pub start: usize,
     /// Distance between elements along each dimension: 0 where they are the same.
     pub strides: [usize; 4],
+    /// The score of a key that is left out: `-∞`, or another number.
+    pub fill: f32,
 }
 
 impl Mask<'_> {
@@ -53,10 +55,10 @@ impl Mask<'_> {
 }
 
 /// Computes the attention of `heads` heads in each of `batch` sequences. `y` has the dimensions batch, rows of `q`,
-/// heads, width of `v`. A row all of whose keys are left out gets zeros. Uses the threads of rayon's current pool.
+/// heads, width of `v`. A row whose scores are all `-∞` gets zeros. Uses the threads of rayon's current pool.
 ///
 /// # Panics
-/// If a length does not fit, the scale is not positive, or the processor does not have the instructions.
+/// If a length does not fit, or the processor does not have the instructions.
 #[expect(clippy::too_many_arguments, reason = "they are those of an attention")]
 pub fn attention(
     isa: Isa,
@@ -74,7 +76,6 @@ pub fn attention(
     assert!(q.width == k.width && k.rows == v.rows, "q, k and v do not fit each other");
     assert!(y.len() == batch * q.rows * heads * v.width, "the result has another length");
     let covers = mask.is_none_or(|mask| mask.covers([batch, heads, q.rows, k.rows]));
-    assert!(scale > 0.0, "the scale is {scale}, and not positive");
     assert!(covers, "the mask does not have an element for each row and key");
     if y.is_empty() {
         return;
@@ -139,15 +140,16 @@ impl OneHead<'_> {
             let scores = &mut scores[..block.len() * keys];
             multiply(isa, &x[begin * heads * width..], heads * width, &transposed, Columns::new(scores, keys));
             for (row, scores) in block.clone().zip(scores.chunks_exact_mut(keys.max(1))) {
+                scores.iter_mut().for_each(|score| *score *= scale);
                 if let Some(mask) = mask {
                     let at = mask.at(sequence, head, row);
                     for (key, score) in scores.iter_mut().enumerate() {
                         if mask.elements[at + key * mask.strides[3]] != 0 {
-                            *score = f32::NEG_INFINITY;
+                            *score = mask.fill;
                         }
                     }
                 }
-                sys::scaled_softmax(isa, scores, scale);
+                sys::masked_softmax(isa, scores);
             }
             multiply(isa, scores, keys, &values, y.part(begin, 0, block.len(), v.width));
         }
@@ -187,7 +189,8 @@ mod tests {
                     let score = |key: usize| {
                         let products =
                             (0..width).map(|at| element(&q, rows, width, row, at) * element(&k, keys, width, key, at));
-                        if is_out(key) { 0.0 } else { (products.sum::<f64>() * 0.25).exp() }
+                        let score = products.sum::<f64>() * 0.25;
+                        if is_out(key) { f64::from(mask.unwrap().fill).exp() } else { score.exp() }
                     };
                     let powers: Vec<f64> = (0..keys).map(score).collect();
                     let sum: f64 = powers.iter().sum();
@@ -210,10 +213,21 @@ mod tests {
             check(isa, [1, 2, 1, 1, 1, 40], None);
             // The same keys are left out for each row, and for one sequence all of them.
             let elements = [0, 1, 0, 0, 1, 1, 1, 1, 1, 1];
-            check(isa, [2, 2, 3, 5, 8, 8], Some(&Mask { elements: &elements, start: 0, strides: [5, 0, 0, 1] }));
+            for fill in [f32::NEG_INFINITY, -3.0] {
+                check(
+                    isa,
+                    [2, 2, 3, 5, 8, 8],
+                    Some(&Mask { elements: &elements, start: 0, strides: [5, 0, 0, 1], fill }),
+                );
+            }
             // A mask for each row.
+            let fill = f32::NEG_INFINITY;
             let elements: Vec<u8> = (0..40).map(|at| u8::from(at % 3 == 0)).collect();
-            check(isa, [1, 2, 4, 5, 8, 8], Some(&Mask { elements: &elements, start: 0, strides: [40, 20, 5, 1] }));
+            check(
+                isa,
+                [1, 2, 4, 5, 8, 8],
+                Some(&Mask { elements: &elements, start: 0, strides: [40, 20, 5, 1], fill }),
+            );
         }
     }
 
@@ -221,7 +235,7 @@ mod tests {
     #[should_panic(expected = "the mask does not have an element")]
     fn mask_that_is_too_small_is_refused() {
         let part = Heads { elements: &[0.0; 4], rows: 2, width: 2 };
-        let mask = Mask { elements: &[0; 3], start: 0, strides: [0, 0, 2, 1] };
+        let mask = Mask { elements: &[0; 3], start: 0, strides: [0, 0, 2, 1], fill: 0.0 };
         attention(Isa::Portable, [1, 1], &part, &part, &part, Some(&mask), 1.0, &mut [0.0; 4]);
     }
 }

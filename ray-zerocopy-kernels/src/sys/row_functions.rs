@@ -49,8 +49,8 @@ for_each_isa!(
     softmax = plain_softmax(elements: &mut [f32], width: usize)
 );
 for_each_isa!(
-    /// Replaces a row by the softmax of its product with a factor. A row of `-∞` becomes zeros.
-    scaled_softmax = plain_scaled_softmax(row: &mut [f32], scale: f32)
+    /// Replaces a row by its softmax. A row of `-∞` becomes zeros.
+    masked_softmax = plain_masked_softmax(row: &mut [f32])
 );
 for_each_isa!(
     /// Normalises each row. The lengths fit.
@@ -90,8 +90,7 @@ fn plain_softmax(elements: &mut [f32], width: usize) {
 }
 
 #[inline(always)]
-fn plain_scaled_softmax(row: &mut [f32], scale: f32) {
-    row.iter_mut().for_each(|x| *x *= scale);
+fn plain_masked_softmax(row: &mut [f32]) {
     let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
     if most == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
         return row.fill(0.0);

@@ -16,7 +16,8 @@ pub(crate) enum Fused {
     Linear { columns: usize, activation: Option<Activation>, has_bias: bool, has_residual: bool },
     /// A layer norm of the last dimension: x, gamma, beta. The scalar is epsilon.
     LayerNorm { has_beta: bool },
-    /// Attention: q, k and v with the dimensions batch, rows, heads, width, and a mask. The scalar is the scale.
+    /// Attention: q, k and v with the dimensions batch, rows, heads, width, and a mask. The scalars are the scale, and
+    /// the score of what is left out.
     Attention { has_mask: bool },
 }
 
@@ -93,7 +94,7 @@ impl Fused {
         let (operands, scalars) = match self {
             Self::Linear { has_bias, has_residual, .. } => (2 + usize::from(has_bias) + usize::from(has_residual), 0),
             Self::LayerNorm { has_beta } => (2 + usize::from(has_beta), 1),
-            Self::Attention { has_mask } => (3 + usize::from(has_mask), 1),
+            Self::Attention { has_mask } => (3 + usize::from(has_mask), 2),
         };
         if inputs.len() != operands || operation.scalars.len() != scalars {
             let found = (inputs.len(), operation.scalars.len());

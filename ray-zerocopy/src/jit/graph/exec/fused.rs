@@ -20,7 +20,7 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     let mut operands: Vec<_> = operation.inputs.iter().map(|input| slots_operand(slots, input)).collect();
     let out = &operation.outputs[0];
     let shape = out.shape.clone();
-    let scalar = || operation.scalars.first().map_or(0.0, |scalar| scalar.elem::<f32>());
+    let scalar = |at: usize| operation.scalars.get(at).map_or(0.0, |scalar| scalar.elem::<f32>());
     let mut y = vec![0.0_f32; shape.num_elements()];
     match fused {
         Fused::Linear { columns, activation, has_bias, has_residual } => {
@@ -36,7 +36,7 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
         Fused::LayerNorm { has_beta } => {
             let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
             let beta = has_beta.then(|| elements(&operands[2]));
-            let norm = LayerNorm { gamma: &gamma, beta: beta.as_deref(), epsilon: scalar() };
+            let norm = LayerNorm { gamma: &gamma, beta: beta.as_deref(), epsilon: scalar(0) };
             layer_norm(isa, &x, &norm, &mut y);
         }
         Fused::Attention { has_mask } => {
@@ -45,8 +45,8 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             let all = [0, 1, 2].map(|at| elements(&operands[at]));
             let heads = |at: usize| Heads { elements: &all[at], rows: extents(at)[1], width: extents(at)[3] };
             let q = extents(0);
-            let mask = mask.as_ref().map(|mask| mask_of(mask, [q[0], q[2], q[1], extents(1)[1]]));
-            attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(), &mut y);
+            let mask = mask.as_ref().map(|mask| mask_of(mask, [q[0], q[2], q[1], extents(1)[1]], scalar(1)));
+            attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(0), &mut y);
         }
     }
     let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(Shape::from(shape)), DType::F32);
@@ -71,12 +71,12 @@ fn elements(tensor: &FlexTensor) -> Cow<'_, [f32]> {
 }
 
 /// A mask of these dimensions, of which some may be 1.
-fn mask_of(tensor: &FlexTensor, dimensions: [usize; 4]) -> Mask<'_> {
+fn mask_of(tensor: &FlexTensor, dimensions: [usize; 4], fill: f32) -> Mask<'_> {
     let layout = tensor.layout();
     let stride = |at: usize| {
         let is_wide = layout.shape().iter().nth(at).copied().unwrap_or(1) == dimensions[at];
         let stride = if is_wide { layout.strides()[at] } else { 0 };
         usize::try_from(stride).expect("a mask is not stored backwards")
     };
-    Mask { elements: tensor.bytes(), start: layout.start_offset(), strides: [0, 1, 2, 3].map(stride) }
+    Mask { elements: tensor.bytes(), start: layout.start_offset(), strides: [0, 1, 2, 3].map(stride), fill }
 }

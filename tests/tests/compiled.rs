@@ -1,0 +1,208 @@
+//! Compiled graphs: their answers, files, memory and workers.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use burn::module::Param;
+use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
+use burn::tensor::activation::{gelu, relu, sigmoid};
+use burn::tensor::{Bool, Device, Distribution, Tensor, TensorData};
+use ray_zerocopy::jit::{self, Compile, JitActorWrapper, JitTaskWrapper, TracedGraph, Values};
+use ray_zerocopy::{LocalPool, Pipeline, Threads, gather};
+
+const WIDTH: usize = 24;
+
+/// A transformer block, and what a compiler has to tell apart from it.
+#[derive(Pipeline)]
+#[pipeline(init = Model::new)]
+struct Model {
+    attention: MultiHeadAttention,
+    norm: LayerNorm,
+    wide: Linear,
+    narrow: Linear,
+    /// Stored by columns, as PyTorch does.
+    columns: Linear,
+    /// The same weight twice.
+    tied: [Linear; 2],
+}
+
+impl Model {
+    fn new(device: &Device) -> Self {
+        let linear = |from, to| LinearConfig::new(from, to).init(device);
+        let random = |layer: &mut LayerNorm| {
+            let gamma = Tensor::random([WIDTH], Distribution::Default, device);
+            layer.gamma = Param::from_tensor(gamma);
+        };
+        let mut norm = LayerNormConfig::new(WIDTH).init(device);
+        random(&mut norm);
+        let tied: Linear = linear(WIDTH, WIDTH);
+        Self {
+            attention: MultiHeadAttentionConfig::new(WIDTH, 3).with_dropout(0.0).init(device),
+            norm,
+            wide: linear(WIDTH, 50),
+            narrow: linear(50, WIDTH),
+            columns: LinearConfig::new(WIDTH, 33).with_layout(LinearLayout::Col).with_bias(false).init(device),
+            tied: [tied.clone(), tied],
+        }
+    }
+
+    /// `[batch, length, WIDTH]` and `[batch, length]` to `[batch, length, 33]`.
+    fn forward(&self, x: Tensor<3>, padding: Tensor<2, Bool>) -> Tensor<3> {
+        let attended = self.attention.forward(MhaInput::self_attn(x.clone()).mask_pad(padding)).context;
+        let x = self.norm.forward(x + attended);
+        let x = self.narrow.forward(gelu(self.wide.forward(x.clone()))) + x;
+        // Read twice, so it cannot become part of what follows.
+        let both = self.tied[0].forward(x.clone());
+        let x = relu(both.clone()) + sigmoid(self.tied[1].forward(both)).tanh();
+        self.columns.forward(x)
+    }
+}
+
+fn inputs(batch: usize, length: usize) -> (Tensor<3>, Tensor<2, Bool>) {
+    let device = Device::flex();
+    let x = Tensor::random([batch, length, WIDTH], Distribution::Normal(0.0, 1.0), &device);
+    // The first sentence has no padding, each of the others one more token of it.
+    let rows: Vec<bool> = (0..batch * length).map(|at| at % length + at / length >= length).collect();
+    (x, Tensor::from_data(TensorData::new(rows, [batch, length]), &device))
+}
+
+fn traced(model: &Model) -> TracedGraph {
+    let (x, padding) = inputs(3, 5);
+    jit::trace(model)
+        .input("x", x)
+        .input("padding", padding)
+        .symbol("batch", [("x", 0), ("padding", 0)])
+        .symbol("length", [("x", 1), ("padding", 1)])
+        .forward(|model, inputs| Ok(model.forward(inputs.float("x")?, inputs.bool("padding")?)))
+        .unwrap()
+}
+
+fn values(batch: usize, length: usize) -> (Values, TensorData, Model) {
+    let model = Model::new(&Device::flex());
+    let (x, padding) = inputs(batch, length);
+    let expected = model.forward(x.clone(), padding.clone()).into_data();
+    (Values::new().with("x", x).with("padding", padding), expected, model)
+}
+
+/// The largest difference, in units of the largest number.
+fn difference(found: &TensorData, expected: &TensorData) -> f32 {
+    assert_eq!(found.shape(), expected.shape());
+    let pairs = || found.iter::<f32>().zip(expected.iter::<f32>());
+    let largest = pairs().map(|(_, expected)| expected.abs()).fold(0.0, f32::max);
+    pairs().map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn answers_are_those_of_the_pipeline() {
+    let device = Device::flex();
+    let model = Model::new(&device);
+    let compiled = traced(&model).compile(Compile::f32()).unwrap();
+    let mut executable = compiled.load("cpu").unwrap();
+    assert!(executable.copied().is_empty());
+    for (batch, length) in [(3, 5), (1, 1), (2, 13), (7, 40), (1, 100)] {
+        let (x, padding) = inputs(batch, length);
+        let expected = model.forward(x.clone(), padding.clone()).into_data();
+        let found = executable.run(Values::new().with("x", x).with("padding", padding));
+        let worst = difference(&found.unwrap().data("output").unwrap(), &expected);
+        assert!(worst < 1e-5, "{batch} × {length}: {worst}");
+    }
+}
+
+#[test]
+fn linear_layers_are_packed_and_fused() {
+    let model = Model::new(&Device::flex());
+    let graph = traced(&model);
+    let compiled = graph.compile(Compile::f32()).unwrap();
+    let names: Vec<_> = compiled.info().steps().map(|step| step.name).collect();
+    let count = |name: &str| names.iter().filter(|found| *found == name).count();
+    // Query, key, value, the output of the attention with its residual, the two of the block, the tied ones, the last.
+    assert_eq!(names.iter().filter(|name| name.starts_with("Linear")).count(), 9, "{names:?}");
+    assert_eq!((count("Attention"), count("LayerNorm"), count("Linear + gelu")), (1, 1, 1), "{names:?}");
+    assert_eq!((count("Linear + residual"), count("Linear + sigmoid")), (2, 1), "{names:?}");
+    assert_eq!((count("Matmul"), count("Gelu")), (0, 0), "{names:?}");
+    // One packed weight for the two layers that are tied, and no weight in its first form.
+    let paths: Vec<_> = compiled.arena().paths().collect();
+    assert_eq!(paths.iter().filter(|path| path.starts_with("graph.packed.")).count(), 8, "{paths:?}");
+    assert!(!paths.contains(&"wide.weight") && paths.contains(&"wide.bias"), "{paths:?}");
+    assert!(paths.contains(&"graph.packed.columns.weight.transposed"), "{paths:?}");
+    assert_eq!(compiled.arena().bases().count(), 0, "it needs nothing of the graph");
+    assert_eq!(compiled.compile(Compile::f32()).unwrap().arena().id(), compiled.arena().id());
+    let same =
+        |compiled: &TracedGraph| (compiled.info().inputs().collect::<Vec<_>>(), compiled.info().outputs().count());
+    assert_eq!(same(&compiled), same(&graph));
+}
+
+#[test]
+fn file_and_workers_give_the_same_answers() {
+    let (values, expected, model) = values(2, 6);
+    let graph = traced(&model).compile(Compile::f32()).unwrap();
+    let here = graph.load("cpu").unwrap().run(values.clone()).unwrap().data("output").unwrap();
+    assert!(difference(&here, &expected) < 1e-5);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.rzg");
+    graph.save(&path).unwrap();
+    drop((graph, model));
+    let opened = TracedGraph::open(&path).unwrap();
+    let actors = JitActorWrapper::new(&opened).strict().spawn(2).unwrap();
+    let answers = gather(actors.iter().map(|actor| actor.run(values.clone()))).wait().unwrap();
+    let pool = LocalPool::builder().workers(1).threads_per_worker(2).start().unwrap();
+    let tasks = [
+        JitTaskWrapper::on(&Threads::new(2), &opened).unwrap().strict(),
+        JitTaskWrapper::on(&pool, &opened).unwrap().strict(),
+    ];
+    let others = tasks.iter().map(|tasks| tasks.run(values.clone()).wait().unwrap());
+    for answer in answers.into_iter().chain(others) {
+        assert_eq!(answer.data("output").unwrap(), here);
+    }
+    assert!(actors.report().unwrap().processes.iter().all(|process| process.copied == 0));
+}
+
+/// What a program prints that runs with the instructions that its environment names.
+#[test]
+fn role_of_a_program() {
+    let (Ok(path), Ok(out)) = (std::env::var("RZ_TEST_GRAPH"), std::env::var("RZ_TEST_OUT")) else { return };
+    let graph = TracedGraph::open(path).unwrap();
+    let x = Tensor::<3>::ones([2, 6, WIDTH], &Device::flex()).mul_scalar(0.1);
+    let padding = inputs(2, 6).1;
+    let values = Values::new().with("x", x).with("padding", padding);
+    let found = graph.load("cpu").unwrap().run(values).unwrap().data("output").unwrap();
+    std::fs::write(out, found.as_bytes()).unwrap();
+}
+
+#[test]
+fn all_instruction_sets_give_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.rzg");
+    traced(&Model::new(&Device::flex())).compile(Compile::f32()).unwrap().save(&path).unwrap();
+    let answers = ["portable", "avx2", "best"].map(|isa| {
+        let out = folder.path().join(isa);
+        let mut program = std::process::Command::new("/proc/self/exe");
+        program.args(["--exact", "role_of_a_program"]).env("RAY_ZEROCOPY_ISA", isa);
+        let status = program.env("RZ_TEST_GRAPH", &path).env("RZ_TEST_OUT", &out).status().unwrap();
+        assert!(status.success());
+        let bytes = std::fs::read(out).unwrap();
+        let (words, _) = bytes.as_chunks::<4>();
+        let numbers: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+        TensorData::new(numbers, [2, 6, 33])
+    });
+    for other in &answers[1..] {
+        assert!(difference(other, &answers[0]) < 1e-5);
+    }
+}
+
+#[test]
+fn graph_that_was_cut_off_or_changed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.rzg");
+    traced(&Model::new(&Device::flex())).compile(Compile::f32()).unwrap().save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    // Inside of a packed weight, which the file has last.
+    let mut changed = bytes.clone();
+    let at = bytes.len() - 64;
+    changed[at] ^= 1;
+    std::fs::write(&path, changed).unwrap();
+    let error = TracedGraph::open(&path).unwrap_err().to_string();
+    assert!(error.contains("corrupted"), "{error}");
+    std::fs::write(&path, &bytes[..bytes.len() - 4096]).unwrap();
+    assert!(TracedGraph::open(&path).is_err());
+}
