@@ -29,6 +29,7 @@ chapters! {
     large_tensors "large-tensors.md"
     hot_swap "hot-swap.md"
     jit "jit.md"
+    compiled "compiled.md"
     torchscript "torchscript.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"

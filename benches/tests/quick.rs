@@ -113,6 +113,17 @@ fn weights() {
 }
 
 #[test]
+fn compiled() {
+    let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
+    assert_eq!(rows(&printed).len(), 8, "{printed}");
+    for row in rows(&printed) {
+        positive(row, &["operations", "compiled_operations", "graph_us_median", "compiled_us_median", "ratio"]);
+        assert!(row["difference"].as_f64().unwrap() <= 1e-5, "{row}");
+        assert!(row["compiled_operations"].as_u64() < row["operations"].as_u64(), "{row}");
+    }
+}
+
+#[test]
 fn jit() {
     let printed = run(env!("CARGO_BIN_EXE_jit"), &[]);
     let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();

@@ -77,6 +77,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Swap(options) => commands::swap::run(&options, &mut output),
         Command::Diff(options) => commands::diff::run(&options, &mut output),
         Command::Run(options) => commands::run::run(&options, &mut output),
+        Command::Compile(options) => commands::compile::run(&options, &mut output),
         Command::Graph(options) => commands::graph::run(&options, &mut output),
         Command::Worker(_) => commands::worker::run(),
         Command::Completions(options) => commands::completions::run(&options, &mut output),

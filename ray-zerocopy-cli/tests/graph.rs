@@ -195,3 +195,32 @@ fn a_module_of_pytorch_needs_another_rzc() {
         assert!(rzc(&[command, module]).error().contains("features = [\"torchscript\"]"), "{command}");
     }
 }
+
+#[test]
+fn compiled_graph_is_a_graph_of_the_same_answers() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let done = rzc(&["compile", &graph]).well();
+    let compiled = graph.replace(".rzg", ".compiled.rzg");
+    assert!(done.out.starts_with(&format!("{compiled}: id ")) && done.out.contains("2 of them fused"), "{done:?}");
+    let listed = rzc(&["graph", &compiled]).well().out;
+    assert!(listed.contains("Linear + relu"), "{listed}");
+    let open = |path: &str| TracedGraph::open(path).unwrap();
+    let wanted = Tensor::<1, Int>::from_ints([2, 0], &Device::flex());
+    let run = |path: &str| {
+        let values = Values::new().with("rows", rows(3)).with("wanted", wanted.clone());
+        open(path).load("cpu").unwrap().run(values).unwrap()
+    };
+    let (fast, plain) = (run(&compiled), run(&graph));
+    for name in fast.names() {
+        let [fast, plain] = [&fast, &plain].map(|values| values.data(name).unwrap());
+        fast.assert_approx_eq::<f32>(&plain, burn::tensor::Tolerance::absolute(1e-5));
+    }
+
+    let error = rzc(&["compile", &graph]);
+    assert!(error.error().contains("already exists"), "{error:?}");
+    let json = rzc(&["compile", &graph, "--force", "--json"]).well().json();
+    assert_eq!((&json["fused_operations"], &json["output"]), (&2.into(), &compiled.as_str().into()));
+    let error = rzc(&["compile", &compiled]);
+    assert!(error.error().contains("is compiled already"), "{error:?}");
+}

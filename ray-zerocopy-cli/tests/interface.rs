@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "pack",
     "variant",
     "inspect",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 14] = [
     "swap",
     "diff",
     "run",
+    "compile",
     "graph",
     "worker",
     "completions",

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::isa::Isa;
 use super::linear::multiply;
-use super::packed::{Packed, pack_into};
+use super::packed::pack_into;
 use super::sys::{self, Columns, MOST_ROWS};
 
 /// Rows of `q` whose scores are computed at a time.
@@ -127,12 +127,11 @@ impl OneHead<'_> {
         let (keys, width) = (k.rows, q.width);
         let Scratch { keys: packed_keys, values: packed_values, scores } = scratch;
         let rows = self.rows(k, sequence, head);
-        pack_into(packed_keys, width, keys, |column, key| rows[key * heads * width + column]);
+        let at = |column: usize, key: usize| rows[key * heads * width + column];
+        let transposed = pack_into(packed_keys, width, keys, at);
         let rows = self.rows(v, sequence, head);
-        pack_into(packed_values, keys, v.width, |key, column| rows[key * heads * v.width + column]);
-        let unfit = "the packed form has the length of its shape";
-        let transposed = Packed::new(packed_keys, width, keys).expect(unfit);
-        let values = Packed::new(packed_values, keys, v.width).expect(unfit);
+        let at = |key: usize, column: usize| rows[key * heads * v.width + column];
+        let values = pack_into(packed_values, keys, v.width, at);
         scores.resize(BLOCK.min(q.rows) * keys, 0.0);
         let x = self.rows(q, sequence, head);
         for begin in (0..q.rows).step_by(BLOCK) {

@@ -21,7 +21,7 @@ const PARALLEL: usize = 1 << 20;
 /// If a length does not fit the weight, or the processor does not have the instructions.
 pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
     let (k, n) = (weight.k(), weight.n());
-    let m = if n == 0 { 0 } else { y.len() / n };
+    let m = y.len().checked_div(n).unwrap_or(0);
     assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
     assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
     assert!(isa.is_present(), "this processor does not have {isa}");

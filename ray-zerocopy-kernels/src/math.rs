@@ -3,6 +3,8 @@
 //! Their errors are a few units in the last place of `f32`, and NaN and infinities have the results of the
 //! standard functions.
 
+#![expect(clippy::excessive_precision, reason = "the coefficients are those of the sources")]
+
 /// `e^x`. Results below the smallest normal number are 0.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {

@@ -57,7 +57,7 @@ pub fn pack(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<f32> {
 }
 
 /// Packs a matrix into memory that is used again.
-pub(crate) fn pack_into(panels: &mut Vec<f32>, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) {
+pub(crate) fn pack_into(panels: &mut Vec<f32>, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Packed<'_> {
     let [count, ..] = packed_shape(k, n);
     panels.clear();
     panels.reserve(count * k * PANEL);
@@ -67,6 +67,7 @@ pub(crate) fn pack_into(panels: &mut Vec<f32>, k: usize, n: usize, at: impl Fn(u
             panels.extend(columns.map(|column| if column < n { at(row, column) } else { 0.0 }));
         }
     }
+    Packed { panels, k, n }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ unsafe impl Send for Columns<'_> {}
 impl<'a> Columns<'a> {
     /// All rows and columns of a matrix.
     pub(crate) fn new(matrix: &'a mut [f32], columns: usize) -> Self {
-        let rows = if columns == 0 { 0 } else { matrix.len() / columns };
+        let rows = matrix.len().checked_div(columns).unwrap_or(0);
         Self { pointer: matrix.as_mut_ptr(), stride: columns, rows, columns, matrix: PhantomData }
     }
 
@@ -57,9 +57,11 @@ impl<'a> Columns<'a> {
     /// The elements of a row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "the row is outside of the matrix");
-        // SAFETY: the row is one of this part, whose elements no other reference can access: parts are made of a
+        // SAFETY: the row is one of this part.
+        let first = unsafe { self.pointer.add(row * self.stride) };
+        // SAFETY: the elements are those of this part, which no other reference can access: parts are made of a
         // `&mut [f32]`, by division into parts without common elements, or while the larger part is borrowed.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.add(row * self.stride), self.columns) }
+        unsafe { std::slice::from_raw_parts_mut(first, self.columns) }
     }
 
     /// The first element, and the distance between rows, for a kernel that writes the elements of all rows.

@@ -87,6 +87,7 @@ impl Tile<'_> {
 type Kernel = unsafe fn(*const f32, usize, *const f32, usize, *mut f32, usize, bool);
 
 #[cfg(target_arch = "x86_64")]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof is about all addresses of a kernel")]
 mod x86 {
     use std::arch::x86_64::{
         _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps,

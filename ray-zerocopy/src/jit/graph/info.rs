@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::code::{GraphCode, Source};
+use super::fused::Fused;
 use super::passes;
 use crate::arena::file::ArenaFile;
 use crate::error::graph::GraphError;
@@ -46,6 +47,11 @@ impl GraphInfo {
         self.0.operations.len()
     }
 
+    /// Returns `true` if the graph was [compiled](super::super::TracedGraph::compile).
+    pub fn is_compiled(&self) -> bool {
+        self.0.format == super::code::COMPILED
+    }
+
     /// The operations in execution order.
     pub fn steps(&self) -> impl Iterator<Item = StepInfo> {
         let operands = Operands::of(&self.0);
@@ -62,6 +68,7 @@ impl GraphInfo {
                 })
                 .collect(),
             computes: !passes::is_view(operation),
+            is_fused: Fused::of(operation).is_some(),
             number: at,
         })
     }
@@ -102,6 +109,8 @@ pub struct StepInfo {
     pub outputs: Vec<String>,
     /// Whether the operation computes new elements. `false` for views.
     pub computes: bool,
+    /// Whether it is an operation of a compiled graph: fused, or on packed weights.
+    pub is_fused: bool,
 }
 
 /// Source of a tensor of a graph.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType};
 use burn_ir::CustomOpIr;
 use ray_zerocopy_kernels::{Epilogue, Heads, Isa, LayerNorm, Mask, Packed, attention, layer_norm, linear};
 
@@ -28,7 +28,8 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             let bias = has_bias.then(|| operands.pop()).flatten();
             let (x, panels) = (elements(&operands[0]), elements(&operands[1]));
             let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
-            let packed = Packed::new(&panels, k, columns).expect("the packed weight has the size of its shape");
+            let packed = Packed::new(&panels, k, columns)
+                .unwrap_or_else(|| panic!("the packed weight does not have the size of {k} × {columns}"));
             let (bias, residual) = (bias.as_ref().map(elements), residual.as_ref().map(elements));
             let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
             linear(isa, &x, &packed, &epilogue, &mut y);
@@ -49,7 +50,7 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(0), &mut y);
         }
     }
-    let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(Shape::from(shape)), DType::F32);
+    let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape), DType::F32);
     slots.put(out, burn_ir::HandleKind::Float(made));
 }
 
@@ -76,7 +77,7 @@ fn mask_of(tensor: &FlexTensor, dimensions: [usize; 4], fill: f32) -> Mask<'_> {
     let stride = |at: usize| {
         let is_wide = layout.shape().iter().nth(at).copied().unwrap_or(1) == dimensions[at];
         let stride = if is_wide { layout.strides()[at] } else { 0 };
-        usize::try_from(stride).expect("a mask is not stored backwards")
+        usize::try_from(stride).unwrap_or_else(|_| panic!("the mask is stored backwards"))
     };
     Mask { elements: tensor.bytes(), start: layout.start_offset(), strides: [0, 1, 2, 3].map(stride), fill }
 }
