@@ -28,7 +28,8 @@ type Module = Vec<String>;
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    // Not that of the compiler: checkouts that share a target folder share this program.
+    Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).parent().unwrap().to_owned()
 }
 
 /// Collects the modules of the crate with their files.

@@ -21,6 +21,7 @@ pub(crate) const RESERVED: &[&str] = &[
     "drain",
     "export",
     "fail_when_full",
+    "follow",
     "into",
     "iter",
     "load",
