@@ -117,7 +117,8 @@ impl Shared {
         let mut state = self.state.lock();
         let slot = state.slots.get_mut(index)?;
         slot.call_ended(flight);
-        slot.worker
+        // Another call of the same process may have reported its death.
+        slot.worker.or(slot.lost)
     }
 
     fn try_send(self: &Arc<Self>, index: usize, flight: &InFlightCall) -> Result<Option<Arc<UnreadReply>>, RayError> {

@@ -32,6 +32,8 @@ pub(super) struct Slot {
     pub(super) direct: Option<Arc<CompiledGraphChannel>>,
     /// Its process, once it has loaded the pipeline.
     pub(super) worker: Option<Worker>,
+    /// Its last process that has died, for the errors of the calls that it had.
+    pub(super) lost: Option<Worker>,
     /// The keys of the programs that this process has loaded: the current one, and others during a swap.
     pub(super) loaded: HashSet<u64>,
     /// The process that was killed because of a deadline, and until when it is expected to die. It
@@ -49,7 +51,9 @@ impl Slot {
     /// Records that its process is gone. Returns `true` if it had one.
     pub(super) fn process_lost(&mut self) -> bool {
         self.loaded.clear();
-        self.worker.take().is_some()
+        let lost = self.worker.take();
+        self.lost = lost.or(self.lost);
+        lost.is_some()
     }
 
     pub(super) fn call_assigned(&mut self, flight: &InFlightCall) {

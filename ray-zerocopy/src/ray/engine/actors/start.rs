@@ -81,6 +81,7 @@ impl Shared {
                 is_submitting: false,
                 direct: None,
                 worker: None,
+                lost: None,
                 loaded: HashSet::new(),
                 killed: None,
             })
