@@ -1,6 +1,6 @@
 //! Description of the machine that a benchmark runs on, and figures from `/proc`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -65,14 +65,41 @@ pub fn rollup(pid: u32, name: &str) -> anyhow::Result<u64> {
     size(&format!("/proc/{pid}/smaps_rollup"), name)
 }
 
-/// The arenas in sealed memory that a process maps, by their inodes.
+/// The memory of some processes, in bytes: the arenas that they map, each once, and the PSS of all that is no arena.
+///
+/// This is the sum of their PSS, but does not depend on the moment at which each process is read: a page of an arena
+/// that one process maps while another is read changes the share of both.
 ///
 /// # Errors
-/// If the process has ended.
-pub fn arenas(pid: u32) -> anyhow::Result<BTreeSet<String>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    let ours = text.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)"));
-    Ok(ours.filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned)).collect())
+/// If a process has ended.
+pub fn memory_of(pids: impl IntoIterator<Item = u32>) -> anyhow::Result<u64> {
+    let mut arenas = BTreeMap::new();
+    let mut rest = 0;
+    for pid in pids {
+        let path = format!("/proc/{pid}/smaps");
+        let text = fs::read_to_string(&path).with_context(|| format!("{path} cannot be read; is the process gone?"))?;
+        let mut arena = None;
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            let Some(first) = words.next() else { continue };
+            let kib = || line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).context("a size");
+            match first {
+                "Size:" => {
+                    if let Some(inode) = &arena {
+                        arenas.insert(String::clone(inode), kib()? * 1024);
+                    }
+                }
+                "Pss:" if arena.is_none() => rest += kib()? * 1024,
+                // The line that begins a mapping: its addresses, permissions, offset, device and inode.
+                _ if !first.ends_with(':') => {
+                    let inode = words.nth(3).context("a mapping has an inode")?;
+                    arena = line.ends_with("/memfd:ray-zerocopy (deleted)").then(|| inode.to_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(rest + arenas.values().sum::<u64>())
 }
 
 /// Reads a field of `/proc/self/status`, such as `VmHWM`, in bytes.

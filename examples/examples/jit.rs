@@ -6,18 +6,18 @@
 //! ```
 //!
 //! The graph has two symbols, the batch and the length of the sentences, so one graph serves texts
-//! of any length.
+//! of any length. `src/encoder.rs` traces it.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::Device;
 use clap::Parser;
-use ray_zerocopy::jit::{JitActorWrapper, TracedGraph, Values, trace};
-use ray_zerocopy::{Pipeline, gather};
-use ray_zerocopy_examples::minilm::{MiniLm, MiniLmConfig, fetch};
-use serde::{Deserialize, Serialize};
+use ray_zerocopy::gather;
+use ray_zerocopy::jit::{JitActorWrapper, TracedGraph, Values};
+use ray_zerocopy_examples::encoder::{Encoder, sentences};
+use ray_zerocopy_examples::minilm::fetch;
 
 /// Trace the encoder of all-MiniLM-L6-v2, save the graph, and run it in workers
 ///
@@ -38,51 +38,13 @@ struct Options {
     save: Option<PathBuf>,
 }
 
-/// The encoder alone: a tokenizer does not consist of tensor operations, so a graph cannot contain
-/// it.
-#[derive(Pipeline)]
-struct Encoder {
-    #[pipeline(config)]
-    config: EncoderConfig,
-    model: MiniLm,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct EncoderConfig {
-    model: MiniLmConfig,
-}
-
-impl EncoderConfig {
-    fn init(&self, device: &Device) -> Encoder {
-        Encoder { config: self.clone(), model: self.model.init(device) }
-    }
-}
-
-/// Token ids and padding mask.
-fn batch([rows, tokens]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
-    let device = Device::flex();
-    let ids = Tensor::<1, Int>::arange(0..(rows * tokens) as i64, &device).reshape([rows, tokens]) * 7919 % 30_000;
-    (ids, Tensor::<2, Int>::zeros([rows, tokens], &device).equal_elem(1))
-}
-
 fn main() -> Result<()> {
     ray_zerocopy::init();
     let options = Options::parse();
-    let files = fetch::model_files()?;
-    let mut config = EncoderConfig { model: MiniLmConfig::from_file(&files.config())? };
-    // The example's fast GELU reads memory directly, which cannot be traced.
-    config.model.bert.exact_gelu = true;
-    let mut encoder = config.init(&Device::flex());
-    encoder.model = encoder.model.load_safetensors(&files.weights())?;
+    let encoder = Encoder::from_files(&fetch::model_files()?, &Device::flex())?;
 
     let begun = Instant::now();
-    let (ids, padding) = batch([2, 6]);
-    let graph = trace(&encoder)
-        .input("ids", ids)
-        .input("padding", padding)
-        .symbol("batch", [("ids", 0), ("padding", 0)])
-        .symbol("length", [("ids", 1), ("padding", 1)])
-        .forward(|encoder, inputs| Ok(encoder.model.forward(inputs.int("ids")?, Some(inputs.bool("padding")?))))?;
+    let graph = encoder.trace()?;
     println!(
         "traced {} operations, and compared them with the model, in {:.1?}",
         graph.info().operations(),
@@ -100,11 +62,11 @@ fn main() -> Result<()> {
     let actors = JitActorWrapper::new(&graph).strict().spawn(options.workers)?;
     let shapes = [[1, 5], [8, 12], [3, 40], [16, 7]];
     let calls = shapes.map(|shape| {
-        let (ids, padding) = batch(shape);
+        let (ids, padding) = sentences(shape);
         actors.run(Values::new().with("ids", ids).with("padding", padding))
     });
     for (shape, outputs) in shapes.into_iter().zip(gather(calls).wait()?) {
-        let (ids, padding) = batch(shape);
+        let (ids, padding) = sentences(shape);
         let here = encoder.model.forward(ids, Some(padding)).into_data();
         ensure!(outputs.data("output")?.as_bytes() == here.as_bytes(), "{shape:?}: the graph differs from the model");
         println!(

@@ -1,6 +1,7 @@
 //! Shared code of the examples of ray-zerocopy.
 //!
 //! - [`minilm`]: a sentence encoder in plain burn, the model of most examples
+//! - [`encoder`]: the same as a graph
 //! - [`corpus`]: about two hundred sentences to search
 //! - [`silero`]: a TorchScript module that detects speech, and a signal for it
 //! - [`published`]: published PyTorch checkpoints, for the tests
@@ -10,6 +11,7 @@
 #![deny(missing_docs)]
 
 pub mod corpus;
+pub mod encoder;
 pub mod minilm;
 pub mod published;
 pub mod search;

@@ -4,6 +4,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `cli` | commands and options, and the text of `--help` |
+//! | `values` | checks the values of options |
 //! | `commands/` | a file for each command |
 //! | `weights` | reads any file of weights as a list of tensors |
 //! | `npy` | reads and writes numpy files |
@@ -22,6 +23,7 @@ mod output;
 mod pattern;
 mod progress;
 mod table;
+mod values;
 mod weights;
 
 use std::process::ExitCode;

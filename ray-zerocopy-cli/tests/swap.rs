@@ -14,7 +14,7 @@ use std::time::Duration;
 use burn::module::Param;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use common::{Done, Folder, command, finish};
+use common::Stage;
 use ray_zerocopy::{Arena, Pipeline, TaskWrapper, Threads, share};
 
 const SIZE: usize = 64;
@@ -134,51 +134,35 @@ impl Drop for Follower {
     }
 }
 
-/// A folder with files, and one in which the processes of the test find each other.
-struct Stage {
-    files: Folder,
-    runtime: Folder,
+fn start_follower(stage: &Stage, file: &str, name: &str, wait_for: Option<&Path>) -> Follower {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "role_of_a_follower", "--nocapture"]).env("XDG_RUNTIME_DIR", stage.runtime.path());
+    command.env("RZC_TEST_FILE", file).env("RZC_TEST_NAME", name);
+    if let Some(path) = wait_for {
+        command.env("RZC_TEST_WAIT_FOR", path);
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut follower = Follower { input: child.stdin.take().unwrap(), output, child };
+    assert_eq!(follower.line(), "ready");
+    follower
 }
 
-impl Stage {
-    fn new() -> Self {
-        Self { files: Folder::new(), runtime: Folder::new() }
-    }
-
-    fn rzc(&self, arguments: &[&str]) -> Done {
-        finish(command(arguments).env("XDG_RUNTIME_DIR", self.runtime.path()))
-    }
-
-    fn follower(&self, file: &str, name: &str, wait_for: Option<&Path>) -> Follower {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "role_of_a_follower", "--nocapture"]).env("XDG_RUNTIME_DIR", self.runtime.path());
-        command.env("RZC_TEST_FILE", file).env("RZC_TEST_NAME", name);
-        if let Some(path) = wait_for {
-            command.env("RZC_TEST_WAIT_FOR", path);
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut follower = Follower { input: child.stdin.take().unwrap(), output, child };
-        assert_eq!(follower.line(), "ready");
-        follower
-    }
-
-    /// Saves a model whose head has a value.
-    fn model(&self, value: u8) -> (Arena, String) {
-        let mut model = Model::new(&Device::flex());
-        model.head.weight = Param::from_tensor(Tensor::full([SIZE, 1], f32::from(value), &Device::flex()));
-        let (arena, path) = (share(&model).unwrap(), self.files.at(&format!("{value}.bpk")));
-        arena.save(&path).unwrap();
-        (arena, path)
-    }
+/// Saves a model whose head has a value.
+fn save_model(stage: &Stage, value: u8) -> (Arena, String) {
+    let mut model = Model::new(&Device::flex());
+    model.head.weight = Param::from_tensor(Tensor::full([SIZE, 1], f32::from(value), &Device::flex()));
+    let (arena, path) = (share(&model).unwrap(), stage.files.at(&format!("{value}.bpk")));
+    arena.save(&path).unwrap();
+    (arena, path)
 }
 
 #[test]
 fn programs_that_follow_get_new_weights() {
     let stage = Stage::new();
-    let ((_, old), (new, path)) = (stage.model(1), stage.model(2));
-    let mut followers = [0; 2].map(|_| stage.follower(&old, "speech", None));
-    let mut other = stage.follower(&old, "vision", None);
+    let ((_, old), (new, path)) = (save_model(&stage, 1), save_model(&stage, 2));
+    let mut followers = [0; 2].map(|_| start_follower(&stage, &old, "speech", None));
+    let mut other = start_follower(&stage, &old, "vision", None);
     let table = stage.rzc(&["ps"]).well().out;
     assert!(table.contains("following a name") && table.contains("vision"), "{table}");
 
@@ -209,14 +193,14 @@ fn programs_that_follow_get_new_weights() {
 #[test]
 fn variants_are_swapped_in_with_their_base() {
     let stage = Stage::new();
-    let (base, path) = stage.model(1);
+    let (base, path) = save_model(&stage, 1);
     let mut tuned = Model::new(&Device::flex());
     tuned.body = ray_zerocopy::load::<Model>(&base, &Device::flex()).unwrap().into_inner().body;
     tuned.head.weight = Param::from_tensor(Tensor::full([SIZE, 1], 3.0, &Device::flex()));
     let variant = base.variant(&tuned).unwrap();
     let file = stage.files.at("variant.bpk");
     variant.save_variant(&file).unwrap();
-    let mut follower = stage.follower(&path, "speech", None);
+    let mut follower = start_follower(&stage, &path, "speech", None);
     let error = stage.rzc(&["swap", "speech", &file]);
     assert!(error.error().contains("base"), "{error:?}");
     stage.rzc(&["swap", "speech", &file, "--base", &path]).well();
@@ -228,10 +212,10 @@ fn variants_are_swapped_in_with_their_base() {
 #[test]
 fn followers_that_refuse_or_die_are_named() {
     let stage = Stage::new();
-    let ((_, old), (_, new)) = (stage.model(1), stage.model(2));
+    let ((_, old), (_, new)) = (save_model(&stage, 1), save_model(&stage, 2));
     let wrong = stage.files.at("wrong.bpk");
     share(&Other::new(&Device::flex())).unwrap().save(&wrong).unwrap();
-    let mut follower = stage.follower(&old, "speech", None);
+    let mut follower = start_follower(&stage, &old, "speech", None);
     let refused = stage.rzc(&["swap", "speech", &wrong]);
     let expected = format!("process {} keeps its weights: arena ", follower.pid());
     assert!(refused.code == Some(2) && refused.out.contains(&expected), "{refused:?}");
@@ -240,9 +224,8 @@ fn followers_that_refuse_or_die_are_named() {
 
     // Its worker that is busy cannot load the weights before it is killed.
     let never = stage.files.path().join("never");
-    let busy = stage.follower(&old, "speech", Some(&never));
-    let mut command = command(&["swap", "speech", &new]);
-    let swapping = command.env("XDG_RUNTIME_DIR", stage.runtime.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let busy = start_follower(&stage, &old, "speech", Some(&never));
+    let swapping = stage.command(&["swap", "speech", &new]).stdout(Stdio::piped()).spawn().unwrap();
     while follower.state().0 != "2" {
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,6 +1,6 @@
 //! Memory figures of processes from `/proc`, in bytes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::ops::Range;
 
@@ -39,6 +39,13 @@ pub fn kernel_is_before(version: (u32, u32)) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("there is a /proc");
     let mut parts = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) < version
+}
+
+/// The inodes of the arenas in sealed memory that a process maps.
+pub fn arenas(pid: u32) -> BTreeSet<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the process exists");
+    let ours = text.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)"));
+    ours.map(|line| line.split_whitespace().nth(4).and_then(|inode| inode.parse().ok()).expect("an inode")).collect()
 }
 
 /// A mapping of a process.

@@ -112,6 +112,28 @@ impl Folder {
     }
 }
 
+/// A folder with files, and one in which the processes of a test find each other.
+pub struct Stage {
+    pub files: Folder,
+    pub runtime: Folder,
+}
+
+impl Stage {
+    pub fn new() -> Self {
+        Self { files: Folder::new(), runtime: Folder::new() }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.env("XDG_RUNTIME_DIR", self.runtime.path());
+        command
+    }
+
+    pub fn rzc(&self, arguments: &[&str]) -> Done {
+        finish(&mut self.command(arguments))
+    }
+}
+
 /// A tensor: name, type, shape, bytes.
 #[derive(Clone)]
 pub struct Stored(pub String, pub Dtype, pub Vec<usize>, pub Vec<u8>);

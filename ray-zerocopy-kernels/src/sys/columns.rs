@@ -33,8 +33,8 @@ impl<'a> Columns<'a> {
     /// Divides it into parts of `width` columns. The last one has what is left.
     pub(crate) fn divide(self, width: usize) -> Vec<Self> {
         let part = |begin: usize| Self {
-            // SAFETY: `begin` is a column of this part, or this part has no rows and nothing is accessed.
-            pointer: unsafe { self.pointer.add(begin) },
+            // Not `add`: a part without rows may begin behind the matrix, and then nothing is accessed.
+            pointer: self.pointer.wrapping_add(begin),
             columns: width.min(self.columns - begin),
             ..self.again()
         };
@@ -45,8 +45,8 @@ impl<'a> Columns<'a> {
     /// Some rows and columns of it, for as long as this is borrowed.
     pub(crate) fn part(&mut self, row: usize, column: usize, rows: usize, columns: usize) -> Columns<'_> {
         assert!(row + rows <= self.rows && column + columns <= self.columns, "the part is outside of the matrix");
-        // SAFETY: the first element of the part is one of this part, as asserted, or the part is empty.
-        let pointer = unsafe { self.pointer.add(row * self.stride + column) };
+        // Not `add`: an empty part may begin behind the matrix.
+        let pointer = self.pointer.wrapping_add(row * self.stride + column);
         Columns { pointer, rows, columns, ..self.again() }
     }
 

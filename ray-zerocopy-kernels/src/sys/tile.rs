@@ -118,57 +118,75 @@ mod x86 {
         avx2::<11>, avx2::<12>,
     ];
 
-    /// Computes `ROWS` rows and 32 columns with vectors of 16 elements.
+    /// A kernel that computes `ROWS` rows and two vectors of columns.
     ///
     /// # Safety
-    /// The processor has AVX-512F. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements each, at
-    /// `panel` `depth` rows of 32 elements, and at `y` `ROWS` rows at a distance of `y_stride` with 32 elements, which
-    /// may be written.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const ROWS: usize>(
-        x: *const f32,
-        stride: usize,
-        panel: *const f32,
-        depth: usize,
-        y: *mut f32,
-        y_stride: usize,
-        adds: bool,
-    ) {
-        const LANES: usize = 16;
-        let mut sums = [[_mm512_setzero_ps(); PANEL / LANES]; ROWS];
-        // SAFETY: all addresses are inside of the rows that the caller guarantees: rows below `ROWS`, elements of `x`
-        // and rows of the panel below `depth`, columns below 32.
-        unsafe {
-            if adds {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    for (part, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm512_loadu_ps(y.add(row * y_stride + part * LANES));
+    /// The processor has the instructions. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements each,
+    /// at `panel` `depth` rows at a distance of 32 with the columns, and at `y` `ROWS` rows at a distance of `y_stride`
+    /// with the columns, which may be written.
+    macro_rules! kernel {
+        (
+            $(#[$attribute:meta])*
+            $name:ident, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $multiply_add:ident
+        ) => {
+            $(#[$attribute])*
+            unsafe fn $name<const ROWS: usize>(
+                x: *const f32,
+                stride: usize,
+                panel: *const f32,
+                depth: usize,
+                y: *mut f32,
+                y_stride: usize,
+                adds: bool,
+            ) {
+                let mut sums = [[$zero(); 2]; ROWS];
+                // SAFETY: all addresses are inside of what the caller guarantees: rows below `ROWS`, elements of `x`
+                // and rows of the panel below `depth`, columns below two vectors.
+                unsafe {
+                    if adds {
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            for (part, sum) in sums.iter_mut().enumerate() {
+                                *sum = $load(y.add(row * y_stride + part * $lanes));
+                            }
+                        }
+                    }
+                    for at in 0..depth {
+                        let weights = panel.add(at * PANEL);
+                        let weights = [$load(weights), $load(weights.add($lanes))];
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let element = $broadcast(*x.add(row * stride + at));
+                            for (sum, weights) in sums.iter_mut().zip(weights) {
+                                *sum = $multiply_add(element, weights, *sum);
+                            }
+                        }
+                    }
+                    for (row, sums) in sums.iter().enumerate() {
+                        for (part, sum) in sums.iter().enumerate() {
+                            $store(y.add(row * y_stride + part * $lanes), *sum);
+                        }
                     }
                 }
             }
-            for at in 0..depth {
-                let weights = panel.add(at * PANEL);
-                let weights = [_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(LANES))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let element = _mm512_set1_ps(*x.add(row * stride + at));
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = _mm512_fmadd_ps(element, weights, *sum);
-                    }
-                }
-            }
-            for (row, sums) in sums.iter().enumerate() {
-                for (part, sum) in sums.iter().enumerate() {
-                    _mm512_storeu_ps(y.add(row * y_stride + part * LANES), *sum);
-                }
-            }
-        }
+        };
+    }
+
+    kernel! {
+        /// `kernel!` for AVX-512: 32 columns.
+        #[target_feature(enable = "avx512f")]
+        avx512, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps
+    }
+
+    kernel! {
+        /// `kernel!` for AVX2: 16 columns.
+        #[target_feature(enable = "avx2,fma")]
+        avx2_half, 8, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps
     }
 
     /// Computes `ROWS` rows and 32 columns with vectors of 8 elements: 4 rows and 16 columns at a time, whose sums
     /// take 8 of the 16 vectors.
     ///
     /// # Safety
-    /// As [`avx512`], on a processor that has AVX2 and FMA.
+    /// That of `kernel!`, with 32 columns.
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2<const ROWS: usize>(
         x: *const f32,
@@ -195,49 +213,6 @@ mod x86 {
                     }
                 }
                 row += count;
-            }
-        }
-    }
-
-    /// Computes `ROWS` rows and 16 columns.
-    ///
-    /// # Safety
-    /// As [`avx2`], with 16 columns at `panel` and `y`.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2_half<const ROWS: usize>(
-        x: *const f32,
-        stride: usize,
-        panel: *const f32,
-        depth: usize,
-        y: *mut f32,
-        y_stride: usize,
-        adds: bool,
-    ) {
-        const LANES: usize = 8;
-        let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];
-        // SAFETY: as in `avx512`, with columns below 16.
-        unsafe {
-            if adds {
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    for (part, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm256_loadu_ps(y.add(row * y_stride + part * LANES));
-                    }
-                }
-            }
-            for at in 0..depth {
-                let weights = panel.add(at * PANEL);
-                let weights = [_mm256_loadu_ps(weights), _mm256_loadu_ps(weights.add(LANES))];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let element = _mm256_set1_ps(*x.add(row * stride + at));
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = _mm256_fmadd_ps(element, weights, *sum);
-                    }
-                }
-            }
-            for (row, sums) in sums.iter().enumerate() {
-                for (part, sum) in sums.iter().enumerate() {
-                    _mm256_storeu_ps(y.add(row * y_stride + part * LANES), *sum);
-                }
             }
         }
     }

@@ -70,11 +70,6 @@ impl WeakArena {
     pub(crate) fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }
-
-    /// Returns `true` if this is a handle of the same mapping.
-    pub(crate) fn is(&self, arena: &Arena) -> bool {
-        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&arena.0))
-    }
 }
 
 impl Arena {

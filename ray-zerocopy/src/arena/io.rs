@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use crate::os::scratch::scratch;
 use crate::tensor::source::BlobSource;
 
 /// Bytes that are copied and hashed together, so that they stay in the CPU cache between the two.
@@ -119,7 +120,7 @@ pub(crate) fn stream_file(
     len: u64,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), String>,
 ) -> Result<(), String> {
-    let mut buffer = vec![0; CHUNK.min(len as usize)];
+    let mut buffer = scratch(CHUNK.min(len as usize)).map_err(|error| error.to_string())?;
     let mut done = 0;
     while done < len {
         let size = buffer.len().min((len - done) as usize);

@@ -16,6 +16,7 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_sub
 
 use super::io::{CHUNK, ProgressReporter, read_at, write_at};
 use crate::os::readahead::{is_remote, read_ahead};
+use crate::os::scratch::scratch;
 
 /// Maximum number of threads. More do not make copies faster that are limited by memory.
 const MOST_THREADS: usize = 8;
@@ -59,18 +60,21 @@ pub(crate) fn copy_ranges(
 ) -> Result<Vec<blake3::Hash>, (usize, RangeError)> {
     let chunks: Vec<Chunk> = ranges.iter().enumerate().flat_map(|(range, whole)| parts(range, whole.len)).collect();
     let threads = threads(ranges, chunks.len());
+    // Each thread has a part of it for its chunks.
+    let size = chunks.iter().map(|chunk| chunk.len).max().unwrap_or_default().max(1);
+    let mut buffers = scratch(threads * size).map_err(|error| (0, RangeError::Read(error)))?;
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let mut values = vec![None; chunks.len()];
     let mut failed: Option<(usize, RangeError)> = None;
     std::thread::scope(|scope| {
         let (done, results) = channel();
-        for _ in 0..threads {
+        for buffer in buffers.chunks_exact_mut(size).take(threads) {
             let worker = Worker { ranges, chunks: &chunks, target, next: &next, stop: &stop, done: done.clone() };
             // If no thread can be started, this one works.
             let named = std::thread::Builder::new().name("ray-zerocopy copy".to_owned());
             let spare = worker.clone();
-            if named.spawn_scoped(scope, move || worker.run()).is_err() {
-                spare.run();
+            if named.spawn_scoped(scope, move || worker.run(buffer)).is_err() {
+                spare.run(&mut vec![0; size]);
             }
         }
         drop(done);
@@ -136,8 +140,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn run(self) {
-        let mut buffer = vec![0; CHUNK.min(self.chunks.iter().map(|chunk| chunk.len).max().unwrap_or_default())];
+    fn run(self, buffer: &mut [u8]) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = self.chunks.get(index).filter(|_| !self.stop.load(Ordering::Relaxed)) else { return };

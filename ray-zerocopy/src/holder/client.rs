@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::geteuid;
@@ -71,16 +71,8 @@ impl HeldArena {
 /// # Errors
 /// If the user's private folder cannot be used.
 pub fn held() -> Result<Vec<HeldArena>, HolderError> {
-    let folder = Folder::open()?;
-    folder.sweep();
-    let mut all = Vec::new();
-    for endpoint in folder.endpoints() {
-        // A process that ends meanwhile holds nothing.
-        if let Ok(Received { message: Answer::Held(held), .. }) = ask(&folder.socket(&endpoint), &Request::List) {
-            all.extend(held);
-        }
-    }
-    folder.remove_if_empty();
+    let held = |(_, answer)| if let Answer::Held(held) = answer { held } else { Vec::new() };
+    let mut all: Vec<_> = ask_all(&Request::List)?.into_iter().flat_map(held).collect();
     all.sort_by(|a, b| (&a.source, a.pid).cmp(&(&b.source, b.pid)));
     Ok(all)
 }
@@ -109,6 +101,21 @@ fn fetch(socket: &Path, key: &Key) -> io::Result<Arena> {
         }
         other => Err(io::Error::other(format!("{other:?}"))),
     }
+}
+
+/// Sends a request to the endpoints of all processes of this user. Returns the sockets and answers of those that
+/// have not ended.
+pub(super) fn ask_all(request: &Request) -> Result<Vec<(PathBuf, Answer)>, HolderError> {
+    let folder = Folder::open()?;
+    folder.sweep();
+    let answer = |endpoint: String| {
+        let socket = folder.socket(&endpoint);
+        let received = ask(&socket, request).ok()?;
+        Some((socket, received.message))
+    };
+    let answers = folder.endpoints().into_iter().filter_map(answer).collect();
+    folder.remove_if_empty();
+    Ok(answers)
 }
 
 /// Sends a request to an endpoint, and receives the answer.

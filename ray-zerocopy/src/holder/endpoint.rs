@@ -122,22 +122,31 @@ impl Endpoint {
         }
     }
 
-    /// Offers an arena to the processes that ask for its key, as long as this process has it.
-    pub(super) fn offer(&'static self, key: Key, source: &str, arena: &Arena) -> Result<(), HolderError> {
+    /// Offers an arena to the processes that ask for its key, as long as this process has it. Returns it, or the
+    /// one that this process offers under the key already.
+    pub(super) fn offer(&'static self, key: Key, source: &str, arena: &Arena) -> Result<Arena, HolderError> {
         let Listening { folder, name } = self.listening()?;
         let (since, used) = (SystemTime::now(), Instant::now());
         let offer = Offer { arena: arena.downgrade(), source: source.to_owned(), kept: None, since, used };
-        let mut offers = self.offers.lock();
-        match offers.get_mut(&key) {
-            // It may be kept for others, and have another name since.
-            Some(known) if known.arena.is(arena) => known.source = offer.source,
-            _ => {
-                offers.insert(key, offer);
-                arena.on_drop(Withdrawal { key, process: process_id() });
+        let offered = {
+            let mut offers = self.offers.lock();
+            match offers.get_mut(&key).and_then(|known| Some((known.arena.upgrade()?, known))) {
+                // It may be kept for others, and have another name since.
+                Some((own, known)) => {
+                    known.source = offer.source;
+                    own
+                }
+                None => {
+                    offers.insert(key, offer);
+                    arena.on_drop(Withdrawal { key, process: process_id() });
+                    arena.clone()
+                }
             }
-        }
+        };
+        // It is not withdrawn meanwhile: this function has a handle of it.
         let path = folder.offer(&key, &name);
-        File::create(&path).map(drop).map_err(|error| HolderError::folder(&path, &error))
+        File::create(&path).map_err(|error| HolderError::folder(&path, &error))?;
+        Ok(offered)
     }
 
     /// Returns the arena of a key, if this process has it.

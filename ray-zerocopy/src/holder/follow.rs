@@ -6,19 +6,18 @@
 use std::error::Error;
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use super::client::ask_patiently;
+use super::client::{ask_all, ask_patiently};
 use super::endpoint::{Answer, Endpoint, Request, endpoint, existing};
-use super::folder::Folder;
 use super::key::Key;
 use crate::arena::arena::Arena;
 use crate::arena::handle::Handle;
 use crate::arena::manifest::ArenaId;
-use crate::engine::local::transport::Received;
 use crate::error::holder::HolderError;
 use crate::os::sync::Mutex;
 use crate::os::sys::process_id::process_id;
@@ -155,19 +154,18 @@ pub(crate) fn register(
 /// # Errors
 /// If the user's private folder cannot be used.
 pub fn followers() -> Result<Vec<Follower>, HolderError> {
-    let folder = Folder::open()?;
-    folder.sweep();
-    let mut all = Vec::new();
-    for endpoint in folder.endpoints() {
-        // A process that ends meanwhile follows nothing.
-        let answer = super::client::ask(&folder.socket(&endpoint), &Request::Followers);
-        if let Ok(Received { message: Answer::Followers(found), .. }) = answer {
-            all.extend(found);
-        }
-    }
-    folder.remove_if_empty();
+    let mut all: Vec<_> = sockets()?.into_iter().flat_map(|(_, found)| found).collect();
     all.sort_by(|a, b| (&a.name, a.pid).cmp(&(&b.name, b.pid)));
     Ok(all)
+}
+
+/// The sockets of the processes that follow a name, with the names.
+fn sockets() -> Result<Vec<(PathBuf, Vec<Follower>)>, HolderError> {
+    let following = |(socket, answer)| match answer {
+        Answer::Followers(found) if !found.is_empty() => Some((socket, found)),
+        _ => None,
+    };
+    Ok(ask_all(&Request::Followers)?.into_iter().filter_map(following).collect())
 }
 
 /// Sends an arena to each process of this user that follows a name, and returns their answers. Returns when all
@@ -180,33 +178,27 @@ pub fn followers() -> Result<Vec<Follower>, HolderError> {
 /// be used.
 pub fn swap_followers(name: &str, arena: &Arena) -> Result<Vec<FollowerSwap>, HolderError> {
     let arena = arena.clone().handed_over()?;
-    let all = followers()?;
-    let mut pids: Vec<u32> = all.iter().filter(|follower| follower.name == name).map(|follower| follower.pid).collect();
-    pids.dedup();
-    if pids.is_empty() {
-        let mut names: Vec<_> = all.into_iter().map(|follower| follower.name).collect();
+    let all = sockets()?;
+    let of_name = |found: &&Follower| found.name == name;
+    let meant: Vec<_> =
+        all.iter().filter_map(|(socket, found)| Some((socket, found.iter().find(of_name)?.pid))).collect();
+    if meant.is_empty() {
+        let mut names: Vec<_> = all.into_iter().flat_map(|(_, found)| found).map(|follower| follower.name).collect();
+        names.sort();
         names.dedup();
         return Err(HolderError::NoFollower { name: name.to_owned(), names });
     }
-    let folder = Folder::open()?;
-    let endpoints = folder.endpoints();
-    let of = |pid: u32| endpoints.iter().find(move |name| name.starts_with(&format!("{pid}-")));
+    let swap = |socket: &Path| {
+        let request = Request::Swap { name: name.to_owned(), arena: arena.handle() };
+        match ask_patiently(socket, &request, &arena.fds()).map(|received| received.message) {
+            Ok(Answer::Swapped(outcomes)) => outcomes,
+            Ok(Answer::Refused(reason)) => vec![Err(reason)],
+            Ok(other) => vec![Err(format!("it answered {other:?}"))],
+            Err(error) => vec![Err(format!("it has not answered: {error}"))],
+        }
+    };
     Ok(std::thread::scope(|scope| {
-        let swap = |pid: u32| {
-            let request = Request::Swap { name: name.to_owned(), arena: arena.handle() };
-            let socket = of(pid).map(|endpoint| folder.socket(endpoint));
-            let fds = arena.fds();
-            scope.spawn(move || {
-                let Some(socket) = socket else { return vec![Err("it has ended".to_owned())] };
-                match ask_patiently(&socket, &request, &fds).map(|received| received.message) {
-                    Ok(Answer::Swapped(outcomes)) => outcomes,
-                    Ok(Answer::Refused(reason)) => vec![Err(reason)],
-                    Ok(other) => vec![Err(format!("it answered {other:?}"))],
-                    Err(error) => vec![Err(format!("it has not answered: {error}"))],
-                }
-            })
-        };
-        let swapping: Vec<_> = pids.iter().map(|&pid| (pid, swap(pid))).collect();
+        let swapping: Vec<_> = meant.iter().map(|&(socket, pid)| (pid, scope.spawn(move || swap(socket)))).collect();
         let answers = swapping.into_iter().flat_map(|(pid, thread)| {
             let outcomes = thread.join().unwrap_or_else(|_| vec![Err("its thread panicked".to_owned())]);
             outcomes.into_iter().map(move |outcome| FollowerSwap { pid, outcome })
@@ -234,8 +226,10 @@ impl Endpoint {
             Ok(arena) => arena,
             Err(error) => return Answer::Refused(error.to_string()),
         };
+        let key = Key::of_arena(arena.id());
         // Others find it here by its content. An error only means that they do not.
-        let _ = self.offer(Key::of_arena(arena.id()), &format!("the name `{name}`"), &arena);
+        let offered = |arena| self.offer(key, &format!("the name `{name}`"), &arena).unwrap_or(arena);
+        let arena = self.own(&key).unwrap_or_else(|| offered(arena));
         let of_name = |known: &&Arc<Registration>| known.name == name;
         let all: Vec<_> = self.followers.lock().iter().filter(of_name).map(Arc::clone).collect();
         let take = |known: Arc<Registration>| {

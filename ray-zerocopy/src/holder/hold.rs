@@ -1,6 +1,7 @@
 //! Keeping arenas for other programs, up to a limit of memory.
 
 use std::path::Path;
+use std::time::Instant;
 
 use super::endpoint::{Endpoint, endpoint};
 use super::key::Key;
@@ -85,7 +86,7 @@ impl Holder {
     pub fn keep(&self, path: impl AsRef<Path>, mut progress: impl FnMut(Progress)) -> Result<Arena, HolderError> {
         let path = path.as_ref();
         let file = ArenaFile::open(path)?;
-        self.keep_made(path, file.id(), file.size_bytes(), || of_file(&file, path, &mut progress))
+        self.keep_made(path, file.id(), file.size_bytes(), &[], || of_file(&file, path, &mut progress))
     }
 
     /// Finds or makes a saved [variant](Arena::variant), and keeps it. Programs get it with
@@ -98,7 +99,8 @@ impl Holder {
     pub fn keep_variant(&self, path: impl AsRef<Path>, base: &Arena) -> Result<Arena, HolderError> {
         let path = path.as_ref();
         let bytes = std::fs::metadata(path).map_err(|error| ArenaError::file(path, error))?.len();
-        self.keep_made(path, ArenaFile::read_id(path)?, bytes, || {
+        let bases: Vec<_> = base.bases().map(|(id, _)| id).chain([base.id()]).map(Key::of_arena).collect();
+        self.keep_made(path, ArenaFile::read_id(path)?, bytes, &bases, || {
             let arena = of_variant(path, base)?;
             // Another program may have it, with its base.
             let missing = arena.bases().find(|(id, _)| !endpoint().keeps(*id));
@@ -113,14 +115,14 @@ impl Holder {
         path: &Path,
         id: ArenaId,
         bytes: u64,
+        bases: &[Key],
         make: impl FnOnce() -> Result<Arena, HolderError>,
     ) -> Result<Arena, HolderError> {
         let (key, source, endpoint) = (Key::of_arena(id), path_of(path), endpoint());
         if !endpoint.kept().iter().any(|(known, ..)| *known == key) {
-            self.make_room(endpoint, bytes, &source)?;
+            self.make_room(endpoint, bytes, &source, bases)?;
         }
-        let arena = make()?;
-        endpoint.offer(key, &source, &arena)?;
+        let arena = endpoint.offer(key, &source, &make()?)?;
         endpoint.keep(&key, &arena);
         service::store(&arena)?;
         Ok(arena)
@@ -159,14 +161,16 @@ impl Holder {
         endpoint().release(&Key::of_arena(id)).map_err(failed)
     }
 
-    /// Lets arenas go until another one fits the limit.
-    fn make_room(&self, endpoint: &Endpoint, bytes: u64, source: &str) -> Result<(), HolderError> {
-        let mut kept = endpoint.kept();
+    /// Lets arenas go until another one fits the limit. Its bases stay.
+    fn make_room(&self, endpoint: &Endpoint, bytes: u64, source: &str, bases: &[Key]) -> Result<(), HolderError> {
+        let sum = |kept: &[(Key, u64, Instant)]| kept.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
+        let (needed, mut kept): (Vec<_>, Vec<_>) =
+            endpoint.kept().into_iter().partition(|(key, ..)| bases.contains(key));
         kept.sort_by_key(|(.., used)| *used);
-        let mut total: u64 = kept.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total = sum(&needed) + sum(&kept);
         let too_much = |total: u64| total.saturating_add(bytes) > self.limit;
         let limit = |kept| HolderError::Limit { source_of: source.to_owned(), bytes, kept, limit: self.limit };
-        if bytes > self.limit || (too_much(total) && !self.evict) {
+        if bytes.saturating_add(sum(&needed)) > self.limit || (too_much(total) && !self.evict) {
             return Err(limit(total));
         }
         while too_much(total) {

@@ -178,18 +178,15 @@ fn found_or_made(
         let folder = Folder::open()?;
         if let Some(arena) = find(&folder, &key) {
             // Holds it too from now on, so that it outlives the process that made it.
-            endpoint.offer(key, source, &arena)?;
-            return Ok(arena);
+            return endpoint.offer(key, source, &arena);
         }
         let lock = folder.lock(&key);
         let Turn::Make(making) = turn(&lock).map_err(|error| HolderError::folder(&lock, &error))? else { continue };
         // It may have been made before this process got the lock.
         if let Some(arena) = endpoint.own(&key).or_else(|| find(&folder, &key)) {
-            endpoint.offer(key, source, &arena)?;
-            return Ok(arena);
+            return endpoint.offer(key, source, &arena);
         }
-        let arena = make()?;
-        endpoint.offer(key, source, &arena)?;
+        let arena = endpoint.offer(key, source, &make()?)?;
         making.end();
         return Ok(arena);
     }

@@ -13,6 +13,7 @@
 //! | `per_process` | a value for each process, with a new one after a fork |
 //! | `procfs`, `smaps` | parsers for `/proc/<pid>/maps`, `smaps`, `stat` and `cmdline` |
 //! | `replace` | writes a file that appears under its name when it is complete |
+//! | `scratch` | buffers whose memory goes back to the kernel |
 //! | `sync` | `Mutex` and `Condvar` without poisoning, and the clock |
 //! | `temporary` | files that have a name before they are complete, removed if the program ends by a signal |
 //! | `title` | process titles of workers |
@@ -30,6 +31,7 @@ pub(crate) mod per_process;
 pub(crate) mod procfs;
 pub(crate) mod readahead;
 pub(crate) mod replace;
+pub(crate) mod scratch;
 pub(crate) mod smaps;
 pub(crate) mod sync;
 pub(crate) mod sys;

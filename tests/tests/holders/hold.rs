@@ -1,12 +1,14 @@
 //! Arenas that are kept for others.
 
+use std::sync::{Arc, Mutex};
+
 use burn::tensor::Device;
-use ray_zerocopy::holder::{Holder, held};
+use ray_zerocopy::holder::{Holder, follow, held, swap_followers};
 use ray_zerocopy::{Arena, share};
 use ray_zerocopy_tests::memory::eventually;
 use tempfile::TempDir;
 
-use crate::program::{Source, SpeechConfig, Stage};
+use crate::program::{Source, SpeechConfig, Stage, of};
 
 #[test]
 fn kept_arena_outlives_its_programs() {
@@ -82,4 +84,53 @@ fn list_names_what_is_held_and_lets_it_go() {
     eventually("the memory is gone", || of_path().is_none());
     let error = kept.release().unwrap_err().to_string();
     assert!(error.contains("it no longer has the arena"), "{error}");
+}
+
+#[test]
+fn base_of_a_variant_does_not_go_to_make_room_for_it() {
+    let folder = TempDir::new().unwrap();
+    let [path, other] = ["base", "other"].map(|name| saved(&folder, name));
+    let limited = |bytes| Holder::builder().limit(bytes).evict(true).build();
+    // Room for two of a megabyte.
+    let holder = limited(5 << 19);
+    let base = holder.keep(&path, |_| ()).unwrap();
+    holder.keep(&other, |_| ()).unwrap();
+    let file = folder.path().join("variant");
+    base.variant(&SpeechConfig { size: 512 }.init(&Device::flex())).unwrap().save_variant(&file).unwrap();
+    let error = limited(3 << 19).keep_variant(&file, &base).unwrap_err().to_string();
+    assert!(error.contains("are kept already"), "{error}");
+    assert!(is_kept(&path) && is_kept(&other), "nothing goes if that does not help");
+
+    holder.keep_variant(&file, &base).unwrap();
+    assert!(is_kept(&path) && !is_kept(&other) && is_kept(&file), "the base was used before the other one");
+    for path in [&file, &path] {
+        assert!(holder.release(path).unwrap());
+    }
+}
+
+#[test]
+fn program_that_keeps_an_arena_and_is_sent_the_same_one_has_it_once() {
+    let folder = TempDir::new().unwrap();
+    let path = saved(&folder, "kept.bpk");
+    let holder = Holder::builder().build();
+    let kept = holder.keep(&path, |_| ()).unwrap();
+    let name = format!("kept by {}", std::process::id());
+    let taken = Arc::new(Mutex::new(None));
+    let takes = Arc::clone(&taken);
+    let following = follow(&name, move |arena| {
+        *takes.lock().unwrap() = Some(arena);
+        Ok("taken".to_owned())
+    });
+    // The same content in other memory, as a program that does not find this one makes it.
+    let sent = Arena::open(&path).unwrap();
+    assert_ne!(of(&sent).inode, of(&kept).inode);
+    let answers = swap_followers(&name, &sent).unwrap();
+    assert!(answers.len() == 1 && answers[0].outcome == Ok("taken".to_owned()), "{answers:?}");
+    assert_eq!(of(taken.lock().unwrap().as_ref().unwrap()).inode, of(&kept).inode);
+    drop((following, taken, kept, sent));
+    assert!(is_kept(&path), "it is kept as before");
+    let (program, _) = Stage::common().get(Source::File(path.clone()));
+    program.end();
+    assert!(holder.release(&path).unwrap());
+    eventually("the memory is gone", || !is_kept(&path));
 }

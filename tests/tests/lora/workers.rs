@@ -7,7 +7,7 @@ use burn::module::{Lora, Module};
 use burn::tensor::Device;
 use ray_zerocopy::lora::Adapter;
 use ray_zerocopy::{ActorWrapper, Arena, Checkpoint, TaskWrapper, Threads, share, share_from};
-use ray_zerocopy_tests::memory::{eventually, mapped, rollup};
+use ray_zerocopy_tests::memory::{arenas, eventually, mapped, rollup};
 
 use crate::net::{Model, ModelConfig, difference, folder, results};
 
@@ -57,13 +57,6 @@ fn tasks_open_an_adapter_on_its_first_use() {
     }
 }
 
-/// The memory of arenas that a process maps: the Rss of each memfd by its inode.
-fn maps(pid: u32) -> BTreeSet<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let ours = text.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)"));
-    ours.map(|line| line.split_whitespace().nth(4).unwrap().parse().unwrap()).collect()
-}
-
 #[test]
 fn workers_share_the_memory_of_adapters() {
     const COUNT: usize = 12;
@@ -86,7 +79,7 @@ fn workers_share_the_memory_of_adapters() {
     let actors = ActorWrapper::<Model>::from_arena(share(&pipeline).unwrap()).spawn(4).unwrap();
     drop(pipeline);
     let pids: Vec<u32> = actors.workers().iter().map(|worker| worker.pid).collect();
-    let before: Vec<_> = pids.iter().map(|&pid| (maps(pid), rollup(pid, "Anonymous"))).collect();
+    let before: Vec<_> = pids.iter().map(|&pid| (arenas(pid), rollup(pid, "Anonymous"))).collect();
     for (index, path) in paths.iter().enumerate() {
         let added: Vec<_> = actors.iter().map(|actor| actor.add(index.to_string(), path.clone())).collect();
         let added: BTreeSet<u32> = added.into_iter().map(|call| call.wait().unwrap().unwrap()).collect();
@@ -94,7 +87,7 @@ fn workers_share_the_memory_of_adapters() {
     }
     let mut adapters = BTreeSet::new();
     for (&pid, (maps_before, private)) in pids.iter().zip(&before) {
-        let new: BTreeSet<u64> = maps(pid).difference(maps_before).copied().collect();
+        let new: BTreeSet<u64> = arenas(pid).difference(maps_before).copied().collect();
         assert_eq!(new.len(), COUNT, "an arena for each adapter");
         adapters.extend(new);
         let grown = rollup(pid, "Anonymous").saturating_sub(*private);
@@ -115,6 +108,6 @@ fn workers_share_the_memory_of_adapters() {
         }
     }
     eventually("the memory of the adapters returns", || {
-        pids.iter().all(|&pid| maps(pid).is_disjoint(&adapters)) && maps(std::process::id()).is_disjoint(&adapters)
+        pids.iter().all(|&pid| arenas(pid).is_disjoint(&adapters)) && arenas(std::process::id()).is_disjoint(&adapters)
     });
 }

@@ -1,19 +1,12 @@
 //! LoRA adapters of actors on Ray.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use ray_zerocopy::{ActorWrapper, Checkpoint, share_from};
+use ray_zerocopy_tests::memory;
 
 use crate::net::{Model, ModelConfig, difference, folder, results};
 use crate::site;
-
-/// The inodes of the arenas in sealed memory that a process maps.
-fn maps(pid: u32) -> BTreeSet<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let ours = text.lines().filter(|line| line.contains("/memfd:ray-zerocopy (deleted)"));
-    ours.map(|line| line.split_whitespace().nth(4).unwrap().parse().unwrap()).collect()
-}
 
 #[test]
 fn actors_of_a_node_share_an_adapter() {
@@ -34,6 +27,6 @@ fn actors_of_a_node_share_an_adapter() {
         assert!(difference(&found, &results[name]) < 1e-6, "{name}");
     }
     // The base is in the store, and the adapters in sealed memory that the actors found by its content.
-    let arenas: Vec<_> = pids.iter().map(|&pid| maps(pid)).collect();
+    let arenas: Vec<_> = pids.iter().map(|&pid| memory::arenas(pid)).collect();
     assert!(arenas.len() == 2 && arenas[0].len() == 2 && arenas[0] == arenas[1], "{arenas:?}");
 }

@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use benches::stats::{Ratio, median};
 use benches::traced_models::{BlocksConfig, StackConfig};
 use benches::{Common, Progress, Run, Table, Target, time};
-use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
-use ray_zerocopy::Pipeline;
 use ray_zerocopy::jit::{self, Compile, Executable, TracedGraph, Values};
-use ray_zerocopy_examples::minilm::{MiniLm, MiniLmConfig, fetch};
-use serde::{Deserialize, Serialize};
+use ray_zerocopy_examples::encoder::{Encoder, sentences};
+use ray_zerocopy_examples::minilm::fetch;
+use serde::Serialize;
 
 /// Compiled graphs compared with the graphs that they were compiled from.
 ///
@@ -42,25 +42,6 @@ struct Row {
     difference: f64,
 }
 
-/// MiniLM without its tokenizer.
-#[derive(Pipeline)]
-struct Encoder {
-    #[pipeline(config)]
-    config: EncoderConfig,
-    model: MiniLm,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct EncoderConfig {
-    model: MiniLmConfig,
-}
-
-impl EncoderConfig {
-    fn init(&self, device: &Device) -> Encoder {
-        Encoder { config: self.clone(), model: self.model.init(device) }
-    }
-}
-
 /// A graph and its inputs.
 struct Case {
     model: String,
@@ -72,34 +53,11 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Default, &Device::flex())
 }
 
-/// Token ids, and a mask that leaves nothing out.
-fn sentences([rows, tokens]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
-    let device = Device::flex();
-    let ids = Tensor::<1, Int>::arange(0..(rows * tokens) as i64, &device).reshape([rows, tokens]) * 7919 % 30_000;
-    (ids, Tensor::<2, Int>::zeros([rows, tokens], &device).equal_elem(1))
-}
-
-fn minilm() -> Result<TracedGraph> {
-    let files = fetch::model_files()?;
-    let mut config = EncoderConfig { model: MiniLmConfig::from_file(&files.config())? };
-    // Another GELU of the example reads memory directly, which cannot be traced.
-    config.model.bert.exact_gelu = true;
-    let mut encoder = config.init(&Device::flex());
-    encoder.model = encoder.model.load_safetensors(&files.weights())?;
-    let (ids, padding) = sentences([2, 6]);
-    Ok(jit::trace(&encoder)
-        .input("ids", ids)
-        .input("padding", padding)
-        .symbol("batch", [("ids", 0), ("padding", 0)])
-        .symbol("length", [("ids", 1), ("padding", 1)])
-        .forward(|encoder, inputs| Ok(encoder.model.forward(inputs.int("ids")?, Some(inputs.bool("padding")?))))?)
-}
-
 fn cases(args: &Args) -> Result<Vec<Case>> {
     let device = Device::flex();
     let (width, layers) = if args.common.quick { (512, 2) } else { (4096, 4) };
     let mut cases = Vec::new();
-    let graph = minilm()?;
+    let graph = Encoder::from_files(&fetch::model_files()?, &device)?.trace()?;
     for shape in [[1, 12], [8, 12], [32, 16], [8, 128]] {
         let (ids, padding) = sentences(shape);
         let inputs = Values::new().with("ids", ids).with("padding", padding);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use benches::machine::{arenas, rollup};
+use benches::machine::memory_of;
 use benches::model::{Model, ModelConfig};
 use benches::stats::{median, mib, quartiles};
 use benches::{Progress, Samples, Table, Target, time};
@@ -43,9 +43,9 @@ pub struct Row {
     /// Beside making the arena.
     swap_ms_median: f64,
     swap_ms_quartiles: (f64, f64),
-    pss_before_mib: f64,
-    pss_peak_mib: f64,
-    pss_after_mib: f64,
+    memory_before_mib: f64,
+    memory_peak_mib: f64,
+    memory_after_mib: f64,
 }
 
 /// What the callers have seen.
@@ -97,24 +97,12 @@ pub fn measure(args: &Args, progress: &Progress) -> Result<Vec<Row>> {
     Ok(vec![processes, threads])
 }
 
-/// PSS of this process and of the workers, in bytes.
-///
-/// The processes are read one after the other. If one of them maps or unmaps an arena meanwhile, the shares of
-/// the others are those of another moment, and their sum was never in memory. Then all are read again.
-fn pss(tasks: &TaskWrapper<Model>) -> Result<u64> {
+/// Memory of this process and of the workers, in bytes.
+fn memory(tasks: &TaskWrapper<Model>) -> Result<u64> {
     let report = tasks.report()?;
     // A worker may be a thread of this process.
     let pids: BTreeSet<u32> = report.processes.iter().map(|process| process.pid).collect();
-    let mapped = || pids.iter().map(|&pid| arenas(pid)).collect::<Result<Vec<_>>>();
-    let mut before = mapped()?;
-    loop {
-        let sum = pids.iter().map(|&pid| rollup(pid, "Pss")).sum::<Result<u64>>()?;
-        let after = mapped()?;
-        if before == after {
-            return Ok(sum);
-        }
-        before = after;
-    }
+    memory_of(pids)
 }
 
 fn serve(
@@ -141,23 +129,25 @@ fn serve(
         std::thread::sleep(Duration::from_millis(1500));
         Ok(())
     })?;
-    let pss_before = pss(&tasks)?;
+    let memory_before = memory(&tasks)?;
 
     let (mut swaps, mut peak) = (Vec::new(), 0);
     let during = load(&tasks, &generations, |tasks| {
         for (_, next) in (0..args.swaps).zip(saved.iter().cycle().skip(2)) {
             let (arena, known) = next.seal()?;
             locked(&generations).push(known);
+            // Both arenas are in memory: the new one is mapped here, the old one in all workers.
+            peak = memory(tasks)?.max(peak);
             let begun = Instant::now();
             tasks.swap(arena)?;
             swaps.push(begun.elapsed().as_secs_f64() * 1e3);
-            peak = pss(tasks)?.max(peak);
+            peak = memory(tasks)?.max(peak);
         }
         Ok(())
     })?;
     // The old weights are free when their last calls have ended.
     std::thread::sleep(LOOK);
-    let pss_after = pss(&tasks)?;
+    let memory_after = memory(&tasks)?;
     let (p99_before_us, p99_us) = (before.samples.quantile(0.99), during.samples.quantile(0.99));
     Ok(Row {
         engine,
@@ -171,9 +161,9 @@ fn serve(
         p99_ratio: p99_us / p99_before_us,
         swap_ms_median: median(&swaps),
         swap_ms_quartiles: quartiles(&swaps),
-        pss_before_mib: mib(pss_before),
-        pss_peak_mib: mib(peak),
-        pss_after_mib: mib(pss_after),
+        memory_before_mib: mib(memory_before),
+        memory_peak_mib: mib(peak),
+        memory_after_mib: mib(memory_after),
     })
 }
 
@@ -232,15 +222,15 @@ pub fn targets(rows: &[Row]) -> impl Iterator<Item = Target> {
             target("answers of other weights", 0.0, row.mixed as f64),
             target("p99 in units of that before", 2.0, row.p99_ratio),
             target("a swap, ms", 10.0, row.swap_ms_median),
-            target("largest PSS, MiB", 2.0 * row.model_mib + 32.0, row.pss_peak_mib),
-            target("change of PSS, MiB", 4.0, (row.pss_after_mib - row.pss_before_mib).abs()),
+            target("largest memory, MiB", 2.0 * row.model_mib + 32.0, row.memory_peak_mib),
+            target("change of memory, MiB", 4.0, (row.memory_after_mib - row.memory_before_mib).abs()),
         ]
     })
 }
 
 pub fn table(rows: &[Row]) -> Table {
     let heading =
-        ["swaps", "calls", "failed", "mixed", "p99 before", "p99", "swap", "", "PSS before", "largest", "after"];
+        ["swaps", "calls", "failed", "mixed", "p99 before", "p99", "swap", "", "memory before", "largest", "after"];
     let mut table = Table::new(heading);
     for row in rows {
         let (low, high) = row.swap_ms_quartiles;
@@ -253,9 +243,9 @@ pub fn table(rows: &[Row]) -> Table {
             time(row.p99_us),
             time(row.swap_ms_median * 1e3),
             format!("{low:.1}..{high:.1} ms"),
-            format!("{:.1}", row.pss_before_mib),
-            format!("{:.1}", row.pss_peak_mib),
-            format!("{:.1}", row.pss_after_mib),
+            format!("{:.1}", row.memory_before_mib),
+            format!("{:.1}", row.memory_peak_mib),
+            format!("{:.1}", row.memory_after_mib),
         ]);
     }
     table

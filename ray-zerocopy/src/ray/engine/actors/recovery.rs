@@ -152,6 +152,7 @@ impl Shared {
         let Some(index) = assigned else { return };
         if let (Some(worker), Some(slot)) = (worker, self.state.lock().slots.get_mut(index)) {
             slot.killed = Some((worker.pid, Instant::now() + KILL_TIMEOUT));
+            slot.lost = Some(worker);
         }
         // An error means that the actor is dead already.
         let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, false));
