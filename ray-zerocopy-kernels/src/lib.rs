@@ -11,6 +11,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `attention` | attention of several heads |
+//! | `convolution/` | convolutions, with what follows them |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `rows` | functions of rows: softmax, layer norm |
@@ -20,6 +21,7 @@
 //! | `sys` | the inner loops. The unsafe code of this folder |
 
 mod attention;
+mod convolution;
 mod epilogue;
 mod isa;
 mod linear;
@@ -29,6 +31,7 @@ mod rows;
 mod sys;
 
 pub use self::attention::{Heads, Mask, attention};
+pub use self::convolution::{ChannelEpilogue, Filters, Images, Options as ConvolutionOptions, convolution};
 pub use self::epilogue::{Activation, Epilogue};
 pub use self::isa::Isa;
 pub use self::linear::linear;

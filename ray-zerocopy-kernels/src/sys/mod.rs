@@ -11,5 +11,5 @@ mod row_functions;
 mod tile;
 
 pub(crate) use self::columns::Columns;
-pub(crate) use self::row_functions::{layer_norm, masked_softmax, softmax};
+pub(crate) use self::row_functions::{depthwise, finish_channel, layer_norm, masked_softmax, softmax};
 pub(crate) use self::tile::{MOST_ROWS, Tile};
