@@ -14,6 +14,10 @@
 //! | `convolution/` | convolutions, with what follows them |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
+//! | `divide` | division of a product among threads |
+//! | `packed_i8` | the packed form of a matrix of 8-bit numbers with scales |
+//! | `quantised_rows` | rows of `x` as 8-bit numbers |
+//! | `int8` | matrix products with packed 8-bit weights |
 //! | `rows` | functions of rows: softmax, layer norm |
 //! | `epilogue` | bias, activation and residual, applied while a result is in the cache |
 //! | `math` | `exp`, `erf` and `tanh`, without branches |
@@ -22,18 +26,26 @@
 
 mod attention;
 mod convolution;
+mod divide;
 mod epilogue;
+mod int8;
 mod isa;
 mod linear;
 mod math;
 mod packed;
+mod packed_i8;
+mod quantised_rows;
 mod rows;
 mod sys;
+#[cfg(test)]
+mod testing;
 
 pub use self::attention::{Heads, Mask, attention};
 pub use self::convolution::{ChannelEpilogue, Filters, Images, Options as ConvolutionOptions, convolution};
 pub use self::epilogue::{Activation, Epilogue};
+pub use self::int8::linear_i8;
 pub use self::isa::Isa;
 pub use self::linear::linear;
 pub use self::packed::{PANEL, Packed, pack, packed_shape};
+pub use self::packed_i8::{MOST_BLOCK, PackedI8, QuantisedI8, blocks_i8_shape, packed_i8_shape, quantise_i8};
 pub use self::rows::{LayerNorm, layer_norm, softmax};

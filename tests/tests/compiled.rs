@@ -157,6 +157,29 @@ fn file_and_workers_give_the_same_answers() {
     assert!(actors.report().unwrap().processes.iter().all(|process| process.copied == 0));
 }
 
+#[test]
+fn calls_of_one_size_compute_in_the_same_memory() {
+    let (first, ..) = values(2, 6);
+    let (other, ..) = values(9, 50);
+    let graph = traced(&Model::new(&Device::flex())).compile(Compile::f32()).unwrap();
+    let mut executable = graph.load("cpu").unwrap();
+    assert_eq!(executable.kept_bytes(), 0);
+    let mut kept = |values: &Values, calls: usize| {
+        let answers: Vec<_> =
+            (0..calls).map(|_| executable.run(values.clone()).unwrap().data("output").unwrap()).collect();
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        executable.kept_bytes()
+    };
+    let small = kept(&first, 2);
+    // At least the widest result, and not more than all of them.
+    assert!((2 * 6 * 50 * 4..2 * 6 * 1000 * 4).contains(&small), "{small}");
+    assert_eq!(kept(&first, 30), small);
+    let both = kept(&other, 1);
+    assert!(both > 10 * small, "{both} after calls of 75 times as many rows, {small} before");
+    // The memory of a size that is not used any more is freed.
+    assert_eq!(kept(&first, 30), small);
+}
+
 /// What a program prints that runs with the instructions that its environment names.
 #[test]
 fn role_of_a_program() {

@@ -3,22 +3,7 @@
 use super::{ChannelEpilogue, Filters, Images, Options, convolution};
 use crate::epilogue::Activation;
 use crate::isa::Isa;
-
-/// Numbers that look random, between -1 and 1.
-fn numbers(count: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-fn present() -> impl Iterator<Item = Isa> {
-    Isa::ALL.into_iter().filter(|isa| isa.is_present())
-}
+use crate::testing::{numbers, present};
 
 const PLAIN: Options = Options { stride: [1, 1], padding: [(0, 0); 2], dilation: [1, 1], groups: 1 };
 

@@ -52,10 +52,8 @@ impl Tile<'_> {
         #[cfg(target_arch = "x86_64")]
         if isa >= Isa::Avx2 && isa.is_present() {
             let (pointer, stride) = y.raw();
-            let kernel = match isa {
-                Isa::Avx512 => x86::AVX512[self.rows - 1],
-                _ => x86::AVX2[self.rows - 1],
-            };
+            let kernels = if isa >= Isa::Avx512 { &x86::AVX512 } else { &x86::AVX2 };
+            let kernel = kernels[self.rows - 1];
             // SAFETY: `multiply` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows,
             // and that `y` has these rows and the columns of a panel. The processor has the instructions.
             return unsafe {

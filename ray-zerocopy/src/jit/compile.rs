@@ -8,7 +8,9 @@ use burn::tensor::DType;
 use super::graph::code::{COMPILED, Constant, FIELD, GraphCode, PIPELINE, Source};
 use super::graph::info::GraphInfo;
 use super::graph::passes::draft::{Draft, Made};
+use super::graph::passes::fold_batch_norm::fold_batch_norm;
 use super::graph::passes::fuse_attention::fuse_attention;
+use super::graph::passes::fuse_convolution::fuse_convolution;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
 use super::graph::passes::pack_linear::pack_linear;
 use super::traced_graph::TracedGraph;
@@ -86,9 +88,15 @@ impl TracedGraph {
             let Source::Entry(path) = &constant.source else { return None };
             weight(self.arena(), entries.get(path.as_str())?)
         };
+        let elements = |constant: &Constant| match &constant.source {
+            Source::Entry(path) => floats(self.arena(), entries.get(path.as_str())?),
+            _ => constant.data(&[])?.try_into_vec().ok(),
+        };
         let mut draft = Draft::of(self.code()).map_err(corrupted)?;
         fuse_attention(&mut draft).map_err(corrupted)?;
         fuse_layer_norm(&mut draft).map_err(corrupted)?;
+        fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
+        fuse_convolution(&mut draft).map_err(corrupted)?;
         pack_linear(&mut draft, &read).map_err(corrupted)?;
         let (code, made) = draft.finish(self.code(), COMPILED);
         let arena = build(&code, made, self.arena())?;
@@ -99,8 +107,12 @@ impl TracedGraph {
 /// The elements of a matrix of 32-bit floats. `None` if the tensor is another one.
 fn weight(arena: &Arena, entry: &TensorEntry) -> Option<(Vec<f32>, [usize; 2])> {
     let shape = <[usize; 2]>::try_from(&entry.shape[..]).ok()?;
-    let bytes = arena.slice(entry.blob);
-    (entry.dtype == DType::F32).then(|| (bytemuck::pod_collect_to_vec(&bytes), shape))
+    Some((floats(arena, entry)?, shape))
+}
+
+/// The elements of a tensor of 32-bit floats. `None` if it is another one.
+fn floats(arena: &Arena, entry: &TensorEntry) -> Option<Vec<f32>> {
+    (entry.dtype == DType::F32).then(|| bytemuck::pod_collect_to_vec(&arena.slice(entry.blob)))
 }
 
 /// Elements that become bytes of an arena.

@@ -80,6 +80,16 @@ impl Draft {
         left.is_some() && left == right
     }
 
+    /// Returns whether the numbers of an operation depend on symbols only where they are extents of its tensors: not its
+    /// options.
+    ///
+    /// # Errors
+    /// If the operation cannot be serialised.
+    pub(crate) fn has_fixed_options(&self, at: usize) -> Result<bool, String> {
+        let Step { operation, holes: own } = &self.steps[at];
+        Ok(holes(operation, |id| self.shapes.get(&id).map(Vec::as_slice))? == *own)
+    }
+
     /// Adds a tensor to the arena of the compiled graph, unless there is one of this path. Returns it as an operand.
     pub(crate) fn make(&mut self, path: String, shape: Vec<usize>, elements: impl FnOnce() -> Vec<f32>) -> TensorIr {
         let source = Source::Entry(path.clone());
@@ -112,15 +122,27 @@ impl Draft {
         let outputs = vec![TensorIr { status: TensorStatus::NotInit, ..out.clone() }];
         let operation = CustomOpIr { id: fused.id(), inputs, outputs, scalars };
         fused.check(&operation)?;
-        let operation = OperationIr::Custom(operation);
+        self.replace_with(at, OperationIr::Custom(operation))
+    }
+
+    /// Replaces an operation by one whose numbers depend on symbols only where they are extents of its tensors.
+    ///
+    /// # Errors
+    /// If the operation cannot be serialised.
+    pub(crate) fn replace_with(&mut self, at: usize, operation: OperationIr) -> Result<(), String> {
         let holes = holes(&operation, |id| self.shapes.get(&id).map(Vec::as_slice))?;
         self.steps[at] = Step { operation, holes };
         Ok(())
     }
 
+    /// Removes operations whose results are not read any more.
+    pub(crate) fn sweep(&mut self) {
+        remove_dead(&mut self.steps, |step| &step.operation, self.outputs.iter().map(|port| port.id));
+    }
+
     /// Returns the graph, and the tensors that its arena has in addition.
     pub(crate) fn finish(mut self, code: &GraphCode, format: u32) -> (GraphCode, Vec<Made>) {
-        remove_dead(&mut self.steps, |step| &step.operation, self.outputs.iter().map(|port| port.id));
+        self.sweep();
         let (constants, ids) = (self.constants, self.outputs.iter_mut().map(|port| &mut port.id));
         let Dense { constants, operations, holes } =
             dense(self.inputs, self.steps, ids, |id| constants.get(&id).cloned());

@@ -1,0 +1,166 @@
+//! Rows of `x` as 8-bit numbers, in memory that each thread keeps for its next product.
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+use super::isa::Isa;
+use super::sys;
+
+/// Elements from which rows are quantised by several threads.
+const PARALLEL: usize = 1 << 16;
+
+/// Rows of unsigned 8-bit numbers. Each block of a row has a scale and the number that stands for 0.
+///
+/// The range of a block is that of its elements and 0: after an activation such as GELU most elements are positive, and
+/// symmetric numbers would leave almost half of the range unused. 0 is exact. What the offset adds to a product is
+/// the sum of a column times the offset, one multiplication for each element of the result.
+#[derive(Debug, Default)]
+pub(crate) struct QuantisedRows {
+    values: Vec<u8>,
+    scales: Vec<f32>,
+    zeros: Vec<i32>,
+    stride: usize,
+    blocks: usize,
+}
+
+impl QuantisedRows {
+    /// Calls a function with this thread's memory. A call inside of it, on the same thread, gets new memory.
+    pub(crate) fn with<R>(function: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static ROWS: Cell<QuantisedRows> = Cell::default();
+        }
+        let mut rows = ROWS.take();
+        let result = function(&mut rows);
+        ROWS.set(rows);
+        result
+    }
+
+    /// Quantises rows of `k` elements in blocks of `block`, a multiple of 4. Rows are filled up with zeros to the next
+    /// multiple of 4.
+    pub(crate) fn quantise(&mut self, isa: Isa, x: &[f32], k: usize, block: usize, threads: usize) {
+        let rows = x.len().checked_div(k).unwrap_or(0);
+        (self.stride, self.blocks) = (k.next_multiple_of(4), k.div_ceil(block));
+        self.values.resize(rows * self.stride, 0);
+        self.scales.resize(rows * self.blocks, 0.0);
+        self.zeros.resize(rows * self.blocks, 0);
+        if rows == 0 {
+            return;
+        }
+        if threads == 1 || x.len() < PARALLEL {
+            let values = self.values.chunks_exact_mut(self.stride);
+            let scales = self.scales.chunks_exact_mut(self.blocks);
+            let zeros = self.zeros.chunks_exact_mut(self.blocks);
+            for (((x, values), scales), zeros) in x.chunks_exact(k).zip(values).zip(scales).zip(zeros) {
+                sys::quantise_u8(isa, x, block, values, scales, zeros);
+            }
+        } else {
+            let values = self.values.par_chunks_exact_mut(self.stride);
+            let scales = self.scales.par_chunks_exact_mut(self.blocks);
+            let zeros = self.zeros.par_chunks_exact_mut(self.blocks);
+            x.par_chunks_exact(k).zip(values).zip(scales).zip(zeros).for_each(|(((x, values), scales), zeros)| {
+                sys::quantise_u8(isa, x, block, values, scales, zeros);
+            });
+        }
+    }
+
+    /// The values of a row from one of its elements on, and those behind them.
+    pub(crate) fn values(&self, row: usize, from: usize) -> &[u8] {
+        &self.values[row * self.stride + from..]
+    }
+
+    /// Distance between rows.
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// The scale of a block of a row, and the number that stands for 0.
+    pub(crate) fn scale(&self, row: usize, block: usize) -> (f32, i32) {
+        (self.scales[row * self.blocks + block], self.zeros[row * self.blocks + block])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{numbers, present};
+    use super::QuantisedRows;
+
+    fn quantised(isa: super::Isa, x: &[f32], k: usize, block: usize, threads: usize) -> QuantisedRows {
+        let mut rows = QuantisedRows::default();
+        rows.quantise(isa, x, k, block, threads);
+        rows
+    }
+
+    #[test]
+    fn values_are_within_half_a_step() {
+        let (m, k, block) = (3, 53, 16);
+        for isa in present() {
+            for shift in [0.0, 0.9, -5.0] {
+                let x: Vec<f32> = numbers(m * k, 5).iter().map(|x| x + shift).collect();
+                let rows = quantised(isa, &x, k, block, 1);
+                assert_eq!((rows.stride(), rows.blocks), (56, 4));
+                for (at, x) in x.iter().enumerate() {
+                    let (row, at) = (at / k, at % k);
+                    let (scale, zero) = rows.scale(row, at / block);
+                    let found = scale * (i32::from(rows.values(row, at)[0]) - zero) as f32;
+                    assert!((found - x).abs() <= 0.5001 * scale, "{isa} {row} {at}: {found} {x}, a step is {scale}");
+                    assert!(scale <= 2.0 * (1.0 + shift.abs()) / 255.0);
+                }
+                assert_eq!(rows.values(m - 1, k), [0; 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn all_instruction_sets_and_threads_give_the_same() {
+        let (m, k) = (97, 1001);
+        let x = numbers(m * k, 6);
+        let first = quantised(super::Isa::Portable, &x, k, 128, 1);
+        for isa in present() {
+            for threads in [1, 2] {
+                let other = quantised(isa, &x, k, 128, threads);
+                assert_eq!((&first.values, &first.scales, &first.zeros), (&other.values, &other.scales, &other.zeros));
+            }
+        }
+    }
+
+    #[test]
+    fn special_rows() {
+        let most = f32::MAX;
+        for isa in present() {
+            let one = |x: &[f32]| {
+                let rows = quantised(isa, x, x.len(), 1024, 1);
+                (rows.values[..x.len()].to_vec(), rows.scales[0], rows.zeros[0])
+            };
+            assert_eq!(one(&[0.0; 20]), (vec![0; 20], f32::MIN_POSITIVE, 0));
+            assert_eq!(one(&[255.0, 1.0, 0.0]), (vec![255, 1, 0], 1.0, 0));
+            assert_eq!(one(&[-255.0, -1.0, 0.0]), (vec![0, 254, 255], 1.0, 255));
+            // Ties go to the even number.
+            assert_eq!(one(&[255.0, 0.5, 1.5, 2.5]), (vec![255, 0, 2, 2], 1.0, 0));
+            // The range is larger than the largest number.
+            let (values, scale, _) = one(&[most, -most, 0.0]);
+            assert!(values == [255, 0, 128] && scale.is_finite(), "{values:?} {scale}");
+            // The smallest number.
+            let (values, scale, zero) = one(&[f32::from_bits(1), 0.0]);
+            assert_eq!((values, scale, zero), (vec![0, 0], f32::MIN_POSITIVE, 0));
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, 16, 36] {
+                    let mut x = [1.0; 37];
+                    x[at] = value;
+                    let (values, scale, zero) = one(&x);
+                    assert!(scale.is_nan() && zero == 0 && values == [0; 37], "{isa} {value} {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_inside_gets_its_own_memory() {
+        QuantisedRows::with(|outer| {
+            outer.quantise(super::Isa::Portable, &[1.0, 2.0], 2, 4, 1);
+            QuantisedRows::with(|inner| assert!(inner.values.is_empty()));
+            assert_eq!(outer.values(0, 0)[1], 255);
+        });
+        QuantisedRows::with(|again| assert_eq!(again.values.len(), 4));
+    }
+}
