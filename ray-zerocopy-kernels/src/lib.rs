@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `attention` | attention of several heads |
 //! | `convolution/` | convolutions, with what follows them |
+//! | `pooling` | max pooling |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `divide` | division of a product among threads |
@@ -34,6 +35,7 @@ mod linear;
 mod math;
 mod packed;
 mod packed_i8;
+mod pooling;
 mod quantised_rows;
 mod rows;
 mod sys;
@@ -48,4 +50,5 @@ pub use self::isa::Isa;
 pub use self::linear::linear;
 pub use self::packed::{PANEL, Packed, pack, packed_shape};
 pub use self::packed_i8::{MOST_BLOCK, PackedI8, QuantisedI8, blocks_i8_shape, packed_i8_shape, quantise_i8};
+pub use self::pooling::{MaxPool, max_pool};
 pub use self::rows::{LayerNorm, layer_norm, softmax};
