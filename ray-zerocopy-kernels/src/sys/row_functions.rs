@@ -118,16 +118,36 @@ fn plain_finish_channel(
 
 #[inline(always)]
 fn plain_dot_products(filter: &[f32], columns: &[f32], y: &mut [f32]) {
-    let (chunks, rest) = filter.as_chunks::<LANES>();
-    for (column, y) in columns.chunks_exact(filter.len()).zip(y) {
-        let (own, own_rest) = column.as_chunks::<LANES>();
-        let mut partial = [0.0; LANES];
-        for (chunk, own) in chunks.iter().zip(own) {
-            for ((partial, one), other) in partial.iter_mut().zip(chunk).zip(own) {
-                *partial += one * other;
+    /// Columns at a time, whose sums do not wait for each other.
+    const WIDE: usize = 4;
+    let k = filter.len();
+    for (columns, y) in columns.chunks(WIDE * k).zip(y.chunks_mut(WIDE)) {
+        if columns.len() == WIDE * k {
+            some_dot_products::<WIDE>(filter, columns, y);
+        } else {
+            for (column, y) in columns.chunks_exact(k).zip(y.chunks_mut(1)) {
+                some_dot_products::<1>(filter, column, y);
             }
         }
-        let last: f32 = rest.iter().zip(own_rest).map(|(one, other)| one * other).sum();
+    }
+}
+
+#[inline(always)]
+fn some_dot_products<const COUNT: usize>(filter: &[f32], columns: &[f32], y: &mut [f32]) {
+    let k = filter.len();
+    let (chunks, rest) = filter.as_chunks::<LANES>();
+    let parts: [_; COUNT] = std::array::from_fn(|at| columns[at * k..(at + 1) * k].as_chunks::<LANES>());
+    let mut partial = [[0.0; LANES]; COUNT];
+    for (at, chunk) in chunks.iter().enumerate() {
+        for (partial, (column, _)) in partial.iter_mut().zip(&parts) {
+            let column = &column[at];
+            for lane in 0..LANES {
+                partial[lane] += chunk[lane] * column[lane];
+            }
+        }
+    }
+    for ((y, partial), (_, last)) in y.iter_mut().zip(&partial).zip(&parts) {
+        let last: f32 = rest.iter().zip(*last).map(|(one, other)| one * other).sum();
         *y = partial.iter().sum::<f32>() + last;
     }
 }
