@@ -4,12 +4,16 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType};
+use burn::tensor::{Bytes, DType, Element};
 use burn_ir::CustomOpIr;
-use ray_zerocopy_kernels::{Epilogue, Heads, Isa, LayerNorm, Mask, Packed, attention, layer_norm, linear};
+use bytemuck::Pod;
+use ray_zerocopy_kernels::{
+    Epilogue, Heads, Isa, LayerNorm, Mask, Packed, PackedI8, attention, layer_norm, linear, linear_i8,
+};
 
 use super::executor::Slots;
 use crate::jit::graph::fused::Fused;
+use crate::jit::graph::weight_format::WeightFormat;
 
 /// Runs a fused operation.
 ///
@@ -24,16 +28,27 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     // All elements are written.
     let mut y = slots.buffers.take(shape.num_elements());
     match fused {
-        Fused::Linear { columns, activation, has_bias, has_residual } => {
-            let bias = has_bias.then(|| &operands[2]);
-            let residual = has_residual.then(|| &operands[2 + usize::from(has_bias)]);
-            let (x, panels) = (elements(&operands[0]), elements(&operands[1]));
+        Fused::Linear { columns, format, activation, has_bias, has_residual } => {
+            let (weights, others) = operands[1..].split_at(format.operands());
+            let bias = has_bias.then(|| elements(&others[0]));
+            let residual = has_residual.then(|| elements(&others[usize::from(has_bias)]));
+            let x = elements(&operands[0]);
             let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
-            let packed = Packed::new(&panels, k, columns)
-                .unwrap_or_else(|| panic!("the packed weight does not have the size of {k} × {columns}"));
-            let (bias, residual) = (bias.map(elements), residual.map(elements));
             let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
-            linear(isa, &x, &packed, &epilogue, &mut y);
+            match format {
+                WeightFormat::F32 => {
+                    let panels = elements(&weights[0]);
+                    let packed = Packed::new(&panels, k, columns).unwrap_or_else(|| wrong_size(k, columns));
+                    linear(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Int8 { block } => {
+                    let (panels, scales, sums) =
+                        (elements::<i8>(&weights[0]), elements(&weights[1]), elements::<i32>(&weights[2]));
+                    let packed = PackedI8::new(&panels, &scales, &sums, [k, columns], block)
+                        .unwrap_or_else(|| wrong_size(k, columns));
+                    linear_i8(isa, &x, &packed, &epilogue, &mut y);
+                }
+            }
         }
         Fused::LayerNorm { has_beta } => {
             let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
@@ -58,9 +73,15 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     slots.put(out, burn_ir::HandleKind::Float(made));
 }
 
+fn wrong_size(k: usize, columns: usize) -> ! {
+    panic!("the packed weight does not have the size of {k} × {columns}")
+}
+
 fn slots_operand(slots: &mut Slots<Flex>, tensor: &burn_ir::TensorIr) -> FlexTensor {
     match slots.operand(tensor) {
-        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Bool(tensor) => tensor,
+        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Int(tensor) | burn_ir::HandleKind::Bool(tensor) => {
+            tensor
+        }
         other => panic!("the operation reads another kind of tensor than {}", other.name()),
     }
 }
@@ -77,13 +98,13 @@ fn memory_of(tensor: FlexTensor) -> Vec<f32> {
 }
 
 /// The elements of a tensor in the order of its dimensions: a copy only if they are stored in another one.
-fn elements(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+fn elements<T: Element + Pod>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     let (layout, count) = (tensor.layout(), tensor.layout().num_elements());
     if layout.is_contiguous() {
         let start = layout.start_offset();
-        return Cow::Borrowed(&tensor.storage::<f32>()[start..start + count]);
+        return Cow::Borrowed(&tensor.storage::<T>()[start..start + count]);
     }
-    Cow::Owned(tensor.to_contiguous().storage::<f32>()[..count].to_vec())
+    Cow::Owned(tensor.to_contiguous().storage::<T>()[..count].to_vec())
 }
 
 /// A mask of these dimensions, of which some may be 1.
