@@ -76,20 +76,35 @@ impl Product<'_> {
 
     /// Computes the product of some rows and a panel.
     fn tile(&self, row: usize, panel: usize, sums: &mut SumsI8, y: &mut Columns<'_>) {
-        for block in 0..self.weight.blocks() {
-            let tile = TileI8 {
-                x: self.rows.values(row, block * self.weight.block()),
-                stride: self.rows.stride(),
-                panel: self.weight.panel(panel, block),
-                rows: y.rows(),
-            };
-            tile.multiply(self.isa, sums);
-            let columns = self.weight.columns(panel, block);
-            sys::dequantise_u8(self.isa, sums, &Scaling { rows: self.rows, row, block, columns }, y);
+        match self.weight.blocks() {
+            0 => (0..y.rows()).for_each(|row| y.row(row).fill(0.0)),
+            1 => self.block(row, panel, 0, sums, y),
+            blocks => {
+                // Adjacent rows, since those of the result may compete for the same lines of the cache.
+                let mut elements = [0.0; MOST_ROWS * PANEL];
+                let elements = &mut elements[..y.rows() * PANEL];
+                for block in 0..blocks {
+                    self.block(row, panel, block, sums, &mut Columns::new(elements, PANEL));
+                }
+                for (row, elements) in elements.chunks_exact(PANEL).enumerate() {
+                    let y = y.row(row);
+                    y.copy_from_slice(&elements[..y.len()]);
+                }
+            }
         }
-        if self.weight.blocks() == 0 {
-            (0..y.rows()).for_each(|row| y.row(row).fill(0.0));
-        }
+    }
+
+    /// Computes the product of a block of some rows and of a panel, and adds it to those of the blocks before it.
+    fn block(&self, row: usize, panel: usize, block: usize, sums: &mut SumsI8, y: &mut Columns<'_>) {
+        let tile = TileI8 {
+            x: self.rows.values(row, block * self.weight.block()),
+            stride: self.rows.stride(),
+            panel: self.weight.panel(panel, block),
+            rows: y.rows(),
+        };
+        tile.multiply(self.isa, sums);
+        let columns = self.weight.columns(panel, block);
+        sys::dequantise_u8(self.isa, sums, &Scaling { rows: self.rows, row, block, columns }, y);
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `attention` | attention of several heads |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
+//! | `bf16` | matrix products with packed weights of bf16 |
 //! | `divide` | division of a product among threads |
 //! | `packed_i8` | the packed form of a matrix of 8-bit numbers with scales |
 //! | `quantised_rows` | rows of `x` as 8-bit numbers |
@@ -24,6 +25,7 @@
 //! | `sys` | the inner loops. The unsafe code of this folder |
 
 mod attention;
+mod bf16;
 mod divide;
 mod epilogue;
 mod int8;
@@ -39,6 +41,7 @@ mod sys;
 mod testing;
 
 pub use self::attention::{Heads, Mask, attention};
+pub use self::bf16::{PackedBf16, linear_bf16, pack_bf16};
 pub use self::epilogue::{Activation, Epilogue};
 pub use self::int8::linear_i8;
 pub use self::isa::Isa;

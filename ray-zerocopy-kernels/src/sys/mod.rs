@@ -17,5 +17,5 @@ mod tile_i8;
 pub(crate) use self::columns::Columns;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_u8};
 pub(crate) use self::row_functions::{layer_norm, masked_softmax, softmax};
-pub(crate) use self::tile::{MOST_ROWS, Tile};
+pub(crate) use self::tile::{Element, MOST_ROWS, Tile};
 pub(crate) use self::tile_i8::{SumsI8, TileI8};

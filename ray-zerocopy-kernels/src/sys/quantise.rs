@@ -28,7 +28,7 @@ pub(crate) struct Scaling<'a> {
     /// The block of the rows.
     pub(crate) block: usize,
     /// The scale and the sum of each column.
-    pub(crate) columns: (&'a [f32], &'a [i32]),
+    pub(crate) columns: (&'a [f32; PANEL], &'a [i32; PANEL]),
 }
 
 /// 1.5 · 2^23. A number in this range has no fraction, so an addition rounds to an integer, ties to the even one.
@@ -72,17 +72,27 @@ fn plain_dequantise_u8(sums: &SumsI8, scaling: &Scaling<'_>, y: &mut Columns<'_>
     let (scales, column_sums) = scaling.columns;
     for (at, sums) in sums.iter().enumerate().take(y.rows()) {
         let (row_scale, zero) = scaling.rows.scale(scaling.row + at, scaling.block);
-        let mut elements = [0.0; PANEL];
-        for (((element, sum), scale), column_sum) in elements.iter_mut().zip(sums).zip(scales).zip(column_sums) {
+        let element = |column: usize| {
             // The difference fits, but the column sum may be any number of a damaged file.
-            let difference = sum.wrapping_sub(zero.wrapping_mul(*column_sum));
-            *element = difference as f32 * (row_scale * scale);
-        }
+            let difference = sums[column].wrapping_sub(zero.wrapping_mul(column_sums[column]));
+            difference as f32 * (row_scale * scales[column])
+        };
         let row = y.row(at);
-        if adds {
-            row.iter_mut().zip(elements).for_each(|(y, element)| *y += element);
+        if let Some(row) = row.as_mut_array::<PANEL>() {
+            // The number of columns is a constant here, so the compiler uses vectors alone.
+            store(row, adds, element);
         } else {
-            row.copy_from_slice(&elements[..row.len()]);
+            store(row, adds, element);
         }
+    }
+}
+
+/// Writes the elements of a row, or adds them to it.
+#[inline(always)]
+fn store(row: &mut [f32], adds: bool, element: impl Fn(usize) -> f32) {
+    if adds {
+        row.iter_mut().enumerate().for_each(|(column, y)| *y += element(column));
+    } else {
+        row.iter_mut().enumerate().for_each(|(column, y)| *y = element(column));
     }
 }
