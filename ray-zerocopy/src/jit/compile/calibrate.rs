@@ -1,21 +1,16 @@
 //! Calibration: which layers take weights of fewer bits, by the error on a user's inputs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use ray_zerocopy_kernels::{Epilogue, Isa, Packed, PackedI8, linear, linear_i8, pack, quantise_i8};
-
-use super::{Compile, PackedLayer};
+use super::Compile;
 use crate::error::calibration::CalibrationError;
-use crate::jit::executable::Executable;
+use crate::error::value::ValueError;
 use crate::jit::graph::code::COMPILED;
-use crate::jit::graph::passes::weight::Weight;
 use crate::jit::graph::weight_format::WeightFormat;
 use crate::jit::traced_graph::TracedGraph;
 use crate::tensor::kind::TensorKind;
 use crate::tensor::value::Values;
-
-/// Rows of the input of a layer, over all samples, on which its own error is measured.
-const ROWS: usize = 512;
 
 /// How a graph is compiled with weights of fewer bits, and how much its outputs change. Made by
 /// [`TracedGraph::calibrate`].
@@ -34,8 +29,8 @@ pub struct CalibratedLayer {
     pub path: String,
     /// The form that was chosen for the weight.
     pub format: WeightFormat,
-    /// How much the result of the layer alone changes with the form that was asked for: the norm of the change in units
-    /// of the norm of the result.
+    /// How much the outputs of the graph change if this layer alone has the form that was asked for: the norm of the
+    /// change in units of their norm.
     pub error: f64,
 }
 
@@ -75,7 +70,7 @@ impl TracedGraph {
     /// `most_error`: the norm of the change in units of their norm. For embeddings of length 1, an error of 0.1 is a
     /// cosine of 0.995.
     ///
-    /// The layers whose own results change most stay in 32 bits, as many as it takes. The samples should be what the
+    /// Each layer is measured alone. Those that change the outputs most stay in 32 bits, as many as it takes. The samples should be what the
     /// graph will be called with: some dozens of inputs are enough.
     ///
     /// ```
@@ -124,16 +119,30 @@ impl TracedGraph {
         if samples.is_empty() {
             return Err(CalibrationError::NoSamples);
         }
-        let (mut layers, expected) = self.measure(options, &samples)?;
+        // All trials borrow their weights from these two graphs.
+        let (exact, paths) = self.compile_with(&Compile::f32(), &[])?;
+        let narrow = self.compile(options.clone())?;
+        let expected = run(&exact, &samples)?;
+        let error = |options: &Compile| -> Result<f64, CalibrationError> {
+            let (graph, _) = self.compile_with(options, &[exact.arena(), narrow.arena()])?;
+            Ok(change(&run(&graph, &samples)?, &expected)?)
+        };
+        let choices: BTreeSet<_> =
+            paths.into_iter().filter(|path| options.format_of(path) != WeightFormat::F32).collect();
+        let mut layers = Vec::with_capacity(choices.len());
+        for path in &choices {
+            let others = choices.iter().filter(|other| *other != path);
+            let error = error(&others.fold(options.clone(), |options, other| options.keep(other)))?;
+            layers.push(CalibratedLayer { path: path.clone(), format: options.format, error });
+        }
         if layers.is_empty() {
             return Err(CalibrationError::NothingToChoose);
         }
         layers.sort_by(|one, other| other.error.total_cmp(&one.error));
         let trial = |kept: usize| -> Result<(Compile, f64), CalibrationError> {
-            let paths = layers[..kept].iter().map(|layer| layer.path.as_str());
-            let options = paths.fold(options.clone(), Compile::keep);
-            let mut executable = self.compile(options.clone())?.load("cpu")?;
-            Ok((options, outputs_error(&mut executable, &samples, &expected)?))
+            let options = layers[..kept].iter().fold(options.clone(), |options, layer| options.keep(&layer.path));
+            let error = error(&options)?;
+            Ok((options, error))
         };
         let all = trial(0)?;
         let found = all.1;
@@ -160,108 +169,25 @@ impl TracedGraph {
         }
         Ok(Calibration { options, layers, error })
     }
-
-    /// Returns the layers that can take weights of fewer bits, with their own errors, and the outputs of the samples.
-    fn measure(
-        &self,
-        options: &Compile,
-        samples: &[Values],
-    ) -> Result<(Vec<CalibratedLayer>, Vec<Values>), CalibrationError> {
-        // Longer than the name of every output, so that none of them begins with it.
-        let longest = self.info().outputs().map(|port| port.name).max_by_key(String::len).unwrap_or_default();
-        let prefix = format!("{longest}_");
-        let (graph, packed) = self.compile_watched(&Compile::f32(), Some(&prefix))?;
-        let mut executable = graph.load("cpu")?;
-        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); packed.len()];
-        let mut expected = Vec::new();
-        for sample in samples {
-            let values = executable.run(sample.clone())?;
-            for (number, (rows, layer)) in rows.iter_mut().zip(&packed).enumerate() {
-                let x = values.data(&format!("{prefix}{number}"))?;
-                let most = (ROWS * layer.weight.k()).saturating_sub(rows.len());
-                rows.extend(x.iter::<f32>().take(most));
-            }
-            let own = values.names().filter(|name| !name.starts_with(&prefix));
-            expected.push(own.filter_map(|name| Some((name.to_owned(), values.get(name)?.clone()))).collect());
-        }
-        let mut layers: Vec<CalibratedLayer> = Vec::new();
-        for (PackedLayer { path, weight, .. }, rows) in packed.iter().zip(&rows) {
-            let format = options.format_of(path);
-            if format == WeightFormat::F32 {
-                continue;
-            }
-            let error = layer_error(weight, format, rows);
-            match layers.iter_mut().find(|layer| layer.path == *path) {
-                // Several layers have this weight.
-                Some(layer) => layer.error = layer.error.max(error),
-                None => layers.push(CalibratedLayer { path: path.clone(), format, error }),
-            }
-        }
-        Ok((layers, expected))
-    }
 }
 
-/// A change in units of what was changed.
-#[derive(Default)]
-struct Change {
-    change: f64,
-    all: f64,
+/// The outputs of a graph.
+fn run(graph: &TracedGraph, samples: &[Values]) -> Result<Vec<Values>, CalibrationError> {
+    let mut executable = graph.load("cpu")?;
+    samples.iter().map(|sample| Ok(executable.run(sample.clone())?)).collect()
 }
 
-impl Change {
-    fn add(&mut self, found: impl Iterator<Item = f32>, expected: impl Iterator<Item = f32>) {
-        for (found, expected) in found.zip(expected) {
-            self.change += f64::from(found - expected).powi(2);
-            self.all += f64::from(expected).powi(2);
-        }
-    }
-
-    /// The norm of the change in units of the norm. 0 if nothing has changed, also where all is 0.
-    fn relative(&self) -> f64 {
-        if self.change == 0.0 { 0.0 } else { (self.change / self.all).sqrt() }
-    }
-}
-
-/// The error of a layer with a packed weight, on some rows of its input.
-fn layer_error(weight: &Weight, format: WeightFormat, rows: &[f32]) -> f64 {
-    let (k, n, isa) = (weight.k(), weight.n(), Isa::best());
-    let (mut expected, mut found) = (vec![0.0; rows.len() / k * n], vec![0.0; rows.len() / k * n]);
-    let epilogue = Epilogue::default();
-    let panels = weight.with(|at| pack(k, n, at));
-    if let Some(packed) = Packed::new(&panels, k, n) {
-        linear(isa, rows, &packed, &epilogue, &mut expected);
-    }
-    match format {
-        WeightFormat::F32 => return 0.0,
-        WeightFormat::Int8 { block } => {
-            let quantised = weight.with(|at| quantise_i8(k, n, block, at));
-            let packed = PackedI8::new(&quantised.panels, &quantised.scales, &quantised.sums, [k, n], block);
-            if let Some(packed) = packed {
-                linear_i8(isa, rows, &packed, &epilogue, &mut found);
-            }
-        }
-    }
-    let mut change = Change::default();
-    change.add(found.into_iter(), expected.into_iter());
-    change.relative()
-}
-
-/// The change of the outputs of a graph.
-fn outputs_error(
-    executable: &mut Executable,
-    samples: &[Values],
-    expected: &[Values],
-) -> Result<f64, CalibrationError> {
-    let mut change = Change::default();
-    for (sample, expected) in samples.iter().zip(expected) {
-        let found = executable.run(sample.clone())?;
-        let floats = expected
-            .names()
-            .filter(|name| expected.get(name).is_some_and(|value| TensorKind::of(value.dtype()) == TensorKind::Float));
-        for name in floats {
+/// The norm of the change of outputs in units of their norm. 0 if nothing has changed, also where all is 0.
+fn change(found: &[Values], expected: &[Values]) -> Result<f64, ValueError> {
+    let (mut change, mut all) = (0.0, 0.0);
+    for (found, expected) in found.iter().zip(expected) {
+        for (name, _) in expected.iter().filter(|(_, value)| value.kind() == TensorKind::Float) {
             let (found, expected) = (found.data(name)?, expected.data(name)?);
-            change.add(found.iter::<f32>(), expected.iter::<f32>());
+            for (found, expected) in found.iter::<f64>().zip(expected.iter::<f64>()) {
+                change += (found - expected).powi(2);
+                all += expected.powi(2);
+            }
         }
     }
-    Ok(change.relative())
+    Ok(if change == 0.0 { 0.0 } else { (change / all).sqrt() })
 }

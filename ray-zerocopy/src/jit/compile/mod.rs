@@ -18,7 +18,7 @@ use super::graph::passes::draft::{Draft, Made};
 use super::graph::passes::fuse_attention::fuse_attention;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
 use super::graph::passes::merge_reshapes::merge_reshapes;
-use super::graph::passes::pack_linear::{PackedLayer, pack_linear};
+use super::graph::passes::pack_linear::pack_linear;
 use super::graph::passes::weight::Weight;
 use super::graph::weight_format::WeightFormat;
 use super::traced_graph::TracedGraph;
@@ -156,11 +156,12 @@ impl TracedGraph {
         if self.code().format == COMPILED {
             return Ok(self.clone());
         }
-        self.compile_watched(&options, None).map(|(graph, _)| graph)
+        self.compile_with(&options, &[]).map(|(graph, _)| graph)
     }
 
-    /// Compiles the graph. With a prefix, the inputs of its packed layers are outputs too, named by it and a number.
-    fn compile_watched(&self, options: &Compile, watch: Option<&str>) -> Result<(Self, Vec<PackedLayer>), GraphError> {
+    /// Compiles the graph. Packed weights that one of the arenas `packed` has are borrowed from there. Returns the
+    /// paths of the weights of linear layers as well.
+    fn compile_with(&self, options: &Compile, packed: &[&Arena]) -> Result<(Self, Vec<String>), GraphError> {
         let corrupted = |reason: String| GraphError::Corrupted { reason };
         let entries: HashMap<_, _> =
             self.arena().manifest().tensors.iter().map(|entry| (entry.path.as_str(), entry)).collect();
@@ -182,19 +183,14 @@ impl TracedGraph {
             layers = pack_linear(&mut draft, &read, &|path| options.format_of(path)).map_err(corrupted)?;
             format = COMPILED;
         }
-        for (number, layer) in layers.iter().enumerate() {
-            if let Some(prefix) = watch {
-                draft.add_output(format!("{prefix}{number}"), &layer.x);
-            }
-        }
         let (code, made) = draft.finish(self.code(), format);
-        let arena = build(&code, made, self.arena())?;
+        let arena = build(&code, made, self.arena(), packed)?;
         Ok((Self::of_parts(GraphInfo(Arc::new(code)), arena), layers))
     }
 }
 
-/// Builds the arena of a compiled graph.
-fn build(code: &GraphCode, made: Vec<Made>, from: &Arena) -> Result<Arena, ArenaError> {
+/// Builds the arena of a compiled graph. What one of the arenas `packed` has already is borrowed from there.
+fn build(code: &GraphCode, made: Vec<Made>, from: &Arena, packed: &[&Arena]) -> Result<Arena, ArenaError> {
     let mut builder = ArenaBuilder::new(PIPELINE);
     let mut wanted: Vec<&str> = Vec::new();
     for constant in &code.constants {
@@ -208,6 +204,14 @@ fn build(code: &GraphCode, made: Vec<Made>, from: &Arena) -> Result<Arena, Arena
         builder.bytes(entry.clone(), from.slice(entry.blob))?;
     }
     for Made { path, dtype, shape, compute } in made {
+        let known = packed.iter().find_map(|arena| {
+            let entry = arena.manifest().tensors.iter().find(|entry| entry.path == path)?;
+            Some((entry, arena))
+        });
+        if let Some((entry, arena)) = known {
+            builder.borrow(entry.clone(), arena)?;
+            continue;
+        }
         let len = shape.iter().product::<usize>() * dtype.size();
         let kind = TensorKind::of(dtype);
         let entry = TensorEntry { path: path.clone(), blob: 0, kind, dtype, shape, param: None, why: None };

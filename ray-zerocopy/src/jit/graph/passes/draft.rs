@@ -162,13 +162,6 @@ impl Draft {
         true
     }
 
-    /// Makes a tensor an output, of this name.
-    pub(crate) fn add_output(&mut self, name: String, tensor: &TensorIr) {
-        if let Some(shape) = self.shapes.get(&tensor.id) {
-            self.outputs.push(Port { name, id: tensor.id, dtype: tensor.dtype, shape: shape.clone() });
-        }
-    }
-
     /// Returns the graph, and the tensors that its arena has in addition.
     pub(crate) fn finish(mut self, code: &GraphCode, format: u32) -> (GraphCode, Vec<Made>) {
         remove_dead(&mut self.steps, |step| &step.operation, self.outputs.iter().map(|port| port.id));

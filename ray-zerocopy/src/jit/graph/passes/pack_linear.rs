@@ -19,15 +19,6 @@ use crate::tensor::source::Compute;
 /// Returns the weight of a constant, or `None` if it is not a matrix of floats.
 pub(crate) type ReadWeight<'a> = &'a dyn Fn(&Constant) -> Option<Weight>;
 
-/// A linear layer that was packed.
-pub(crate) struct PackedLayer {
-    /// Path of its weight.
-    pub(crate) path: String,
-    pub(crate) weight: Weight,
-    /// Its input.
-    pub(crate) x: TensorIr,
-}
-
 /// The parts of a linear layer.
 struct Parts {
     /// Index of the operation that computes the result.
@@ -43,7 +34,7 @@ struct Parts {
 }
 
 /// Replaces every product with a constant matrix of 32-bit floats. `format` returns the form that a weight is packed
-/// in, by its path. Returns the layers.
+/// in, by its path. Returns the paths of the weights of the layers.
 ///
 /// # Errors
 /// If an operation cannot be serialised.
@@ -51,7 +42,7 @@ pub(crate) fn pack_linear(
     draft: &mut Draft,
     read: ReadWeight<'_>,
     format: &dyn Fn(&str) -> WeightFormat,
-) -> Result<Vec<PackedLayer>, String> {
+) -> Result<Vec<String>, String> {
     let (operations, uses) = (draft.operations(), draft.uses());
     let mut layers = Vec::new();
     for at in 0..operations.len() {
@@ -82,7 +73,7 @@ pub(crate) fn pack_linear(
         inputs.extend(bias);
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
-        layers.push(PackedLayer { path: path.clone(), weight, x: x.clone() });
+        layers.push(path.clone());
     }
     Ok(layers)
 }
