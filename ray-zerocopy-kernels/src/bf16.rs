@@ -19,7 +19,7 @@ pub fn pack_bf16(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<u1
 }
 
 /// The bits of the next bf16. Ties go to the even one.
-fn round(x: f32) -> u16 {
+pub(crate) fn round(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
         // The lower half may have all of the bits that make it NaN.
@@ -27,6 +27,12 @@ fn round(x: f32) -> u16 {
     }
     // A number behind the greatest one becomes infinite.
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The `f32` of the bits of a bf16.
+#[inline(always)]
+pub(crate) fn widen(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
 }
 
 /// Computes `activation(x · weight + bias) + residual` like [`linear`](super::linear), with weights of bf16. `x` is
@@ -44,11 +50,7 @@ mod tests {
     use super::super::isa::Isa;
     use super::super::packed::{PANEL, Packed, pack};
     use super::super::testing::{numbers, present};
-    use super::{PackedBf16, linear_bf16, pack_bf16, round};
-
-    fn widen(bits: u16) -> f32 {
-        f32::from_bits(u32::from(bits) << 16)
-    }
+    use super::{PackedBf16, linear_bf16, pack_bf16, round, widen};
 
     /// Compares with the product of the same weights as `f32`, to the last bit.
     fn check(m: usize, k: usize, n: usize, epilogue: &Epilogue<'_>) {

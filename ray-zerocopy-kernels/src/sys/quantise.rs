@@ -11,8 +11,12 @@ use crate::packed_i8::scale;
 use crate::quantised_rows::QuantisedRows;
 
 for_each_isa!(
-    /// Quantises the blocks of a row. The lengths fit.
+    /// Quantises the blocks of a row to unsigned numbers. The lengths fit.
     quantise_u8 = plain_quantise_u8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f32], zeros: &mut [i32])
+);
+for_each_isa!(
+    /// Quantises the blocks of a row to signed numbers, as bits. The lengths fit.
+    quantise_i8 = plain_quantise_i8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f32], offsets: &mut [i32])
 );
 for_each_isa!(
     /// Converts the sums of a tile to elements of the result.
@@ -63,6 +67,31 @@ fn plain_quantise_u8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f
         }
         rest.fill(0);
         (*scale_of_block, *zero) = (step, offset);
+    }
+}
+
+#[inline(always)]
+fn plain_quantise_i8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f32], offsets: &mut [i32]) {
+    let blocks = x.chunks(block).zip(values.chunks_mut(block)).zip(scales).zip(offsets);
+    for (((x, values), scale_of_block), offset) in blocks {
+        let most = reduce(x, 0.0, |all, one| if one.abs() > all { one.abs() } else { all });
+        let broken = reduce(x, 0.0, |all, one| all + one * 0.0);
+        if broken.is_nan() {
+            values.fill(0);
+            (*scale_of_block, *offset) = (f32::NAN, 0);
+            continue;
+        }
+        let step = scale(most, 127.0);
+        let inverse = 1.0 / step;
+        let (values, rest) = values.split_at_mut(x.len());
+        let mut sum = 0;
+        for (value, x) in values.iter_mut().zip(x) {
+            let number = nearest(x * inverse).clamp(-127, 127);
+            sum += number;
+            *value = number as u8;
+        }
+        rest.fill(0);
+        (*scale_of_block, *offset) = (step, -8 * sum);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A tile of a product: some rows of `x`, and the columns of a panel.
 
 use super::columns::Columns;
+use crate::bf16::widen;
 use crate::isa::Isa;
 use crate::packed::PANEL;
 
@@ -111,7 +112,7 @@ impl Element for u16 {
     const AVX2: [Kernel<Self>; MOST_ROWS] = x86::all_rows!(avx2_bf16);
 
     fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self) << 16)
+        widen(self)
     }
 }
 
@@ -121,7 +122,7 @@ impl Element for u16 {
 pub(crate) type Kernel<T> = unsafe fn(*const f32, usize, *const T, usize, *mut f32, usize, bool);
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
         __m256, __m512, _mm_loadu_si128, _mm256_castsi256_ps, _mm256_cvtepu16_epi32, _mm256_fmadd_ps, _mm256_loadu_ps,
         _mm256_loadu_si256, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
@@ -159,7 +160,7 @@ mod x86 {
     /// The processor has the instructions, and the elements are at `pointer`.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn load_bf16_512(pointer: *const u16) -> __m512 {
+    pub(in crate::sys) unsafe fn load_bf16_512(pointer: *const u16) -> __m512 {
         // SAFETY: the caller guarantees it.
         let bits = unsafe { _mm256_loadu_si256(pointer.cast()) };
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
@@ -171,7 +172,7 @@ mod x86 {
     /// That of [`load_bf16_512`].
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn load_bf16_256(pointer: *const u16) -> __m256 {
+    pub(in crate::sys) unsafe fn load_bf16_256(pointer: *const u16) -> __m256 {
         // SAFETY: the caller guarantees it.
         let bits = unsafe { _mm_loadu_si128(pointer.cast()) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(bits)))
