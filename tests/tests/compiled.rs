@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::tensor::activation::{gelu, relu, sigmoid};
-use burn::tensor::{Bool, Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 use ray_zerocopy::jit::{self, Compile, JitActorWrapper, JitTaskWrapper, TracedGraph, Values, WeightFormat};
 use ray_zerocopy::{LocalPool, Pipeline, Threads, gather};
 use serde::{Deserialize, Serialize};
@@ -265,6 +265,52 @@ fn weights_of_8_bits_give_about_the_same_answers() {
     let pool = LocalPool::builder().workers(1).start().unwrap();
     let tasks = JitTaskWrapper::on(&pool, &opened).unwrap().strict();
     assert_eq!(tasks.run(values).wait().unwrap().data("output").unwrap(), found);
+}
+
+#[test]
+fn weights_of_16_and_4_bits_give_about_the_same_answers() {
+    let (values, expected, model) = values(4, 9);
+    let graph = traced(&model);
+    for (options, name, least, most) in
+        [(Compile::bf16(), "Linear bf16", 1e-5, 3e-3), (Compile::int4(), "Linear int4", 1e-3, 0.1)]
+    {
+        let compiled = graph.compile(options).unwrap();
+        assert_eq!(compiled.info().steps().filter(|step| step.name.starts_with(name)).count(), 9);
+        let mut executable = compiled.load("cpu").unwrap();
+        assert!(executable.copied().is_empty(), "{:?}", executable.copied());
+        let error = relative(&executable.run(values.clone()).unwrap().data("output").unwrap(), &expected);
+        assert!((least..most).contains(&error), "{name}: {error}");
+    }
+}
+
+#[test]
+fn layers_of_bf16_are_computed_on_their_weights_as_they_are() {
+    let device = Device::flex();
+    let mut layers = WideConfig { width: 40, layers: 2 }.init(&device);
+    let cast = |param: Param<Tensor<2>>| Param::from_tensor(param.val().cast(DType::BF16));
+    for layer in &mut layers.layers {
+        layer.weight = cast(layer.weight.clone());
+        layer.bias = layer.bias.take().map(|bias| Param::from_tensor(bias.val().cast(DType::BF16)));
+    }
+    let x = Tensor::<2>::random([5, 40], Distribution::Default, &device).cast(DType::BF16);
+    let graph = jit::trace(&layers)
+        .input("x", x.clone())
+        .forward(|layers, inputs| {
+            let x = inputs.float::<2>("x")?;
+            Ok(layers.layers.iter().fold(x, |x, layer| relu(layer.forward(x.clone())) + x))
+        })
+        .unwrap();
+    let compiled = graph.compile(Compile::f32()).unwrap();
+    let names: Vec<_> = compiled.info().steps().map(|step| step.name).collect();
+    assert_eq!(names, ["Linear bf16 + relu + residual"; 2], "{names:?}");
+    let [found, expected] = [&compiled, &graph].map(|graph| {
+        let output = graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap().data("output").unwrap();
+        assert_eq!(output.dtype(), DType::BF16);
+        output
+    });
+    // burn rounds after each operation, a compiled graph once for each layer.
+    let error = relative(&found, &expected);
+    assert!(error < 0.01, "{error}");
 }
 
 #[test]

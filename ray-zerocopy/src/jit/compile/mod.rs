@@ -9,8 +9,6 @@ mod calibrate;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use burn::tensor::DType;
-
 pub use self::calibrate::{CalibratedLayer, Calibration};
 use super::graph::code::{COMPILED, Constant, FIELD, GraphCode, PIPELINE, Source};
 use super::graph::info::GraphInfo;
@@ -37,6 +35,8 @@ use crate::tensor::source::Computed;
 /// | --- | --- | --- |
 /// | [`Compile::f32`] | packed, in 32 bits | those of the graph, except for the order of sums: about 10⁻⁶ of the largest number |
 /// | [`Compile::int8`] | packed, in 8 bits with a scale for each column | approximate: [`TracedGraph::calibrate`] measures the error, and keeps it within a bound |
+/// | [`Compile::bf16`] | packed, in 16 bits | weights have 8 bits of precision, sums 24 |
+/// | [`Compile::int4`] | packed, in 4 bits with a scale for each column of 32 rows | approximate, see [`TracedGraph::calibrate`] |
 /// | [`Compile::exact`] | as they are | those of the graph to the last bit |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compile {
@@ -51,7 +51,8 @@ impl Compile {
         Self { format, is_exact: false, kept: BTreeSet::new() }
     }
 
-    /// Packs weights in 32 bits, and fuses operations.
+    /// Packs weights in 32 bits, and fuses operations. Weights that are bf16 stay so: their layers are computed in 32
+    /// bits, without a copy of the weight.
     pub fn f32() -> Self {
         Self::new(WeightFormat::F32)
     }
@@ -62,6 +63,19 @@ impl Compile {
     /// How much the results change depends on the model and on its inputs: see [`TracedGraph::calibrate`].
     pub fn int8() -> Self {
         Self::new(WeightFormat::Int8 { block: WeightFormat::WHOLE })
+    }
+
+    /// Packs the weights of linear layers as bf16: half of the bytes. Sums are in 32 bits, and the inputs of layers are
+    /// not rounded. Operations are fused as by [`f32`](Self::f32).
+    pub fn bf16() -> Self {
+        Self::new(WeightFormat::Bf16)
+    }
+
+    /// Packs the weights of linear layers in 4 bits, with a scale for each column of each block of 32 rows: a seventh
+    /// of the bytes. For large models that are called with few rows, where reading the weights takes the time.
+    /// Operations are fused as by [`f32`](Self::f32).
+    pub fn int4() -> Self {
+        Self::new(WeightFormat::Int4)
     }
 
     /// Removes operations, and changes no bit of the results: repeated changes of shape become one. Weights stay as
@@ -177,8 +191,7 @@ impl TracedGraph {
             fuse_layer_norm(&mut draft).map_err(corrupted)?;
             let read = |constant: &Constant| {
                 let Source::Entry(path) = &constant.source else { return None };
-                let entry = entries.get(path.as_str()).filter(|entry| entry.dtype == DType::F32)?;
-                Weight::of(self.arena(), entry)
+                Weight::of(self.arena(), entries.get(path.as_str())?)
             };
             layers = pack_linear(&mut draft, &read, &|path| options.format_of(path)).map_err(corrupted)?;
             format = COMPILED;

@@ -6,6 +6,7 @@ use burn::tensor::{DType, Shape};
 use burn_ir::{CustomOpIr, OperationIr, TensorIr};
 use ray_zerocopy_kernels::{Activation, PANEL};
 
+use super::passes::weight::is_float;
 use super::weight_format::WeightFormat;
 
 /// The start of the ids.
@@ -119,10 +120,13 @@ impl Fused {
             Self::Linear { format, .. } => (1..=format.operands()).contains(&at),
             _ => false,
         };
+        // Linear layers compute bf16 and f16 in 32 bits, too.
+        let is_linear = matches!(self, Self::Linear { .. });
+        let dtype = if is_linear && is_float(out.dtype) { out.dtype } else { DType::F32 };
         let fits = |(at, input): (usize, &TensorIr)| {
-            is_weight(at) || if is_mask(at) { input.dtype.is_bool() } else { is_f32(input) }
+            is_weight(at) || if is_mask(at) { input.dtype.is_bool() } else { input.dtype == dtype }
         };
-        if !is_f32(out) || !inputs.iter().enumerate().all(fits) {
+        if out.dtype != dtype || !inputs.iter().enumerate().all(fits) {
             return Err("an operand has another type".to_owned());
         }
         let is = match self {
@@ -136,10 +140,6 @@ impl Fused {
         };
         if is { Ok(()) } else { Err("the shapes of its operands do not fit".to_owned()) }
     }
-}
-
-fn is_f32(tensor: &TensorIr) -> bool {
-    tensor.dtype == DType::F32
 }
 
 /// All extents but the last one.

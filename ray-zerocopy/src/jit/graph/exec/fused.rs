@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Element};
+use burn::tensor::{Bytes, DType, Element, bf16, f16};
 use burn_ir::CustomOpIr;
-use bytemuck::Pod;
+use bytemuck::{Pod, cast_slice};
 use ray_zerocopy_kernels::{
-    Epilogue, Heads, Isa, LayerNorm, Mask, Packed, PackedI8, attention, layer_norm, linear, linear_i8,
+    Epilogue, Heads, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8, attention, layer_norm, linear,
+    linear_bf16, linear_i4, linear_i8,
 };
 
 use super::executor::Slots;
@@ -30,9 +31,9 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     match fused {
         Fused::Linear { columns, format, activation, has_bias, has_residual } => {
             let (weights, others) = operands[1..].split_at(format.operands());
-            let bias = has_bias.then(|| elements(&others[0]));
-            let residual = has_residual.then(|| elements(&others[usize::from(has_bias)]));
-            let x = elements(&operands[0]);
+            let bias = has_bias.then(|| widened(&others[0]));
+            let residual = has_residual.then(|| widened(&others[usize::from(has_bias)]));
+            let x = widened(&operands[0]);
             let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
             let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
             match format {
@@ -40,6 +41,18 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
                     let panels = elements(&weights[0]);
                     let packed = Packed::new(&panels, k, columns).unwrap_or_else(|| wrong_size(k, columns));
                     linear(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Bf16 => {
+                    let panels = elements::<bf16>(&weights[0]);
+                    let packed =
+                        PackedBf16::new(cast_slice(&panels), k, columns).unwrap_or_else(|| wrong_size(k, columns));
+                    linear_bf16(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Int4 => {
+                    let (panels, scales) = (elements::<u8>(&weights[0]), elements::<bf16>(&weights[1]));
+                    let packed = PackedI4::new(&panels, cast_slice(&scales), [k, columns])
+                        .unwrap_or_else(|| wrong_size(k, columns));
+                    linear_i4(isa, &x, &packed, &epilogue, &mut y);
                 }
                 WeightFormat::Int8 { block } => {
                     let (panels, scales, sums) =
@@ -69,8 +82,19 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     for operand in operands {
         slots.buffers.give(memory_of(operand));
     }
-    let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape), DType::F32);
-    slots.put(out, burn_ir::HandleKind::Float(made));
+    let bytes = match out.dtype {
+        DType::BF16 => narrowed(slots, y, bf16::from_f32),
+        DType::F16 => narrowed(slots, y, f16::from_f32),
+        _ => Bytes::from_elems(y),
+    };
+    slots.put(out, burn_ir::HandleKind::Float(FlexTensor::new(bytes, Layout::contiguous(shape), out.dtype)));
+}
+
+/// The elements of a result in a type of 16 bits.
+fn narrowed<T: Element + Pod>(slots: &mut Slots<Flex>, y: Vec<f32>, narrow: impl Fn(f32) -> T) -> Bytes {
+    let narrowed = Bytes::from_elems(y.iter().map(|element| narrow(*element)).collect::<Vec<T>>());
+    slots.buffers.give(y);
+    narrowed
 }
 
 fn wrong_size(k: usize, columns: usize) -> ! {
@@ -105,6 +129,15 @@ fn elements<T: Element + Pod>(tensor: &FlexTensor) -> Cow<'_, [T]> {
         return Cow::Borrowed(&tensor.storage::<T>()[start..start + count]);
     }
     Cow::Owned(tensor.to_contiguous().storage::<T>()[..count].to_vec())
+}
+
+/// The elements of a tensor of floats, in 32 bits.
+fn widened(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    match tensor.dtype() {
+        DType::BF16 => Cow::Owned(elements::<bf16>(tensor).iter().map(|element| element.to_f32()).collect()),
+        DType::F16 => Cow::Owned(elements::<f16>(tensor).iter().map(|element| element.to_f32()).collect()),
+        _ => elements(tensor),
+    }
 }
 
 /// A mask of these dimensions, of which some may be 1.

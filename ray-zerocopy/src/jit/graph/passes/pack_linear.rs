@@ -1,7 +1,6 @@
 //! Replaces linear layers by a fused operation on the packed weight: with the bias, an activation and a residual, where
 //! these follow.
 
-use burn::tensor::DType;
 use burn_ir::{
     ActivationOperationIr, BaseOperationIr, BinaryOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr,
     NumericOperationIr, OperationIr, TensorIr,
@@ -10,7 +9,7 @@ use ray_zerocopy_kernels::Activation;
 
 use super::draft::Draft;
 use super::fuse_linear::{Uses, without_leading};
-use super::weight::Weight;
+use super::weight::{Weight, is_float};
 use crate::jit::graph::code::{Constant, FIELD, Source};
 use crate::jit::graph::fused::Fused;
 use crate::jit::graph::weight_format::{Part, WeightFormat};
@@ -33,7 +32,7 @@ struct Parts {
     out: TensorIr,
 }
 
-/// Replaces every product with a constant matrix of 32-bit floats. `format` returns the form that a weight is packed
+/// Replaces every product with a constant matrix of floats. `format` returns the form that a weight is packed
 /// in, by its path. Returns the paths of the weights of the layers.
 ///
 /// # Errors
@@ -58,7 +57,7 @@ pub(crate) fn pack_linear(
         }
         parts.follow(draft, &operations, &uses, n);
         let way = if parts.is_transposed { ".transposed" } else { "" };
-        let format = format(path);
+        let format = weight.lossless(format(path));
         let make = |(number, Part { name, dtype, shape })| {
             let weight = weight.clone();
             let compute: Compute = Box::new(move |sink| weight.pack(format, number, sink));
@@ -96,13 +95,14 @@ fn product(draft: &Draft, operations: &[OperationIr], uses: &Uses, at: usize) ->
         }
         _ => (weight, false),
     };
-    let is_f32 = [&x, &weight, &out].iter().all(|tensor| tensor.dtype == DType::F32);
+    let is_of_one_type = is_float(x.dtype) && [&weight, &out].iter().all(|tensor| tensor.dtype == x.dtype);
     // The rows are those of `x`: the weight is the same for all of them.
     let rows = |tensor: &TensorIr| {
         tensor.shape.iter().copied().take(tensor.shape.num_dims().saturating_sub(1)).collect::<Vec<_>>()
     };
-    let fits = is_f32 && weight.shape.num_dims() == 2 && rows(&x) == rows(&out) && draft.constant(&weight).is_some();
-    let bias_fits = bias.as_ref().is_none_or(|bias| bias.dtype == DType::F32);
+    let fits =
+        is_of_one_type && weight.shape.num_dims() == 2 && rows(&x) == rows(&out) && draft.constant(&weight).is_some();
+    let bias_fits = bias.as_ref().is_none_or(|bias| bias.dtype == x.dtype);
     (fits && bias_fits).then(|| Parts {
         last: at,
         x,
@@ -122,7 +122,7 @@ impl Parts {
             && let Some((at, other, out)) = self.addition(operations, uses)
             && let Some(bias) = without_leading(operations, uses, &other, 1)
             && bias.shape.iter().copied().eq([columns])
-            && bias.dtype == DType::F32
+            && bias.dtype == self.x.dtype
         {
             (self.last, self.bias, self.out) = (at, Some(bias), out);
         }
@@ -130,7 +130,7 @@ impl Parts {
             (self.last, self.activation, self.out) = (at, Some(activation), out);
         }
         if let Some((at, other, out)) = self.addition(operations, uses)
-            && other.dtype == DType::F32
+            && other.dtype == self.x.dtype
             && draft.same_shape(&other, &out)
             && draft.same_shape(&self.out, &out)
         {

@@ -4,12 +4,17 @@ use std::borrow::Cow;
 
 use burn::tensor::{DType, bf16, f16};
 use bytemuck::cast_slice;
-use ray_zerocopy_kernels::{pack, quantise_i8};
+use ray_zerocopy_kernels::{pack, pack_bf16, quantise_i4, quantise_i8};
 
 use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
 use crate::jit::graph::weight_format::WeightFormat;
 use crate::tensor::source::Sink;
+
+/// Returns `true` for the types that weights and the inputs of layers may have.
+pub(crate) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+}
 
 /// A matrix of an arena, of `k` rows and `n` columns.
 #[derive(Clone)]
@@ -26,13 +31,22 @@ impl Weight {
     /// The tensor of an entry. `None` if it is not a matrix of floats.
     pub(crate) fn of(arena: &Arena, entry: &TensorEntry) -> Option<Self> {
         let stored = <[usize; 2]>::try_from(&entry.shape[..]).ok()?;
-        let is_float = matches!(entry.dtype, DType::F32 | DType::BF16 | DType::F16);
-        is_float.then(|| Self { bytes: arena.slice(entry.blob), dtype: entry.dtype, stored, is_transposed: false })
+        is_float(entry.dtype).then(|| Self {
+            bytes: arena.slice(entry.blob),
+            dtype: entry.dtype,
+            stored,
+            is_transposed: false,
+        })
     }
 
     /// The same elements, taken as the columns of the matrix if `is_transposed`.
     pub(crate) fn stored_by_columns(self, is_transposed: bool) -> Self {
         Self { is_transposed, ..self }
+    }
+
+    /// The form that holds the elements as they are, where `format` asks for 32 bits.
+    pub(crate) fn lossless(&self, format: WeightFormat) -> WeightFormat {
+        if format == WeightFormat::F32 && self.dtype == DType::BF16 { WeightFormat::Bf16 } else { format }
     }
 
     /// Number of rows.
@@ -73,6 +87,11 @@ impl Weight {
         let (k, n) = (self.k(), self.n());
         match format {
             WeightFormat::F32 => sink(cast_slice(&self.with(|at| pack(k, n, at)))),
+            WeightFormat::Bf16 => sink(cast_slice(&self.with(|at| pack_bf16(k, n, at)))),
+            WeightFormat::Int4 => {
+                let quantised = self.with(|at| quantise_i4(k, n, at));
+                if part == 0 { sink(&quantised.panels) } else { sink(cast_slice(&quantised.scales)) }
+            }
             WeightFormat::Int8 { block } => {
                 let quantised = self.with(|at| quantise_i8(k, n, block, at));
                 match part {
