@@ -13,12 +13,14 @@
 //! | `torchscript/` | TorchScript modules |
 //! | `model` | a graph or a module, whichever a file contains |
 //! | `executable` | a graph or a module, loaded on a device |
+//! | `field` | a graph as a field of a pipeline |
 //! | `program`, `pipeline`, `wrapper` | a graph or a module on engines |
 //! | `batch` | calls that are put together |
 
 mod batch;
 mod compile;
 pub(crate) mod executable;
+mod field;
 pub(crate) mod graph;
 pub(crate) mod model;
 pub(crate) mod pipeline;
@@ -30,6 +32,7 @@ pub(crate) mod wrapper;
 
 pub use self::compile::{CalibratedLayer, Calibration, Compile};
 pub use self::executable::Executable;
+pub use self::field::{GraphField, GraphSpec};
 pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo};
 pub use self::graph::weight_format::WeightFormat;
 pub use self::model::{Model, open};

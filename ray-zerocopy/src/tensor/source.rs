@@ -30,6 +30,27 @@ pub(crate) trait BlobSource: Send + Sync {
     fn sample(&self) -> Result<Vec<u8>, String>;
 }
 
+/// Bytes in memory that something else has too, such as an arena.
+pub(crate) struct Shared(pub(crate) bytes::Bytes);
+
+impl BlobSource for Shared {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn stream(&self, sink: Sink<'_>) -> Result<(), String> {
+        sink(&self.0)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&self.0))
+    }
+}
+
 /// Bytes that are computed when they are written, so that not all of them are in memory at a time.
 pub(crate) struct Computed {
     /// Differs from that of every other source with the same number of bytes.
