@@ -95,7 +95,7 @@ mod x86 {
         _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi16, _mm512_storeu_ps,
     };
 
-    use super::super::tile::x86::{load_bf16_256, load_bf16_512};
+    use super::super::kernels::x86::{load_bf16_256, load_bf16_512};
     use super::{BYTES, I4_BLOCK, MOST_ROWS_I4, PANEL};
 
     /// What a kernel reads.

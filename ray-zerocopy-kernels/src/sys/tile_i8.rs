@@ -37,6 +37,14 @@ impl TileI8<'_> {
                 kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), groups, sums.as_mut_ptr().cast())
             };
         }
+        #[cfg(target_arch = "aarch64")]
+        if isa == Isa::Neon && isa.is_present() {
+            let kernel = aarch64::NEON[self.rows - 1];
+            // SAFETY: as above.
+            return unsafe {
+                kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), groups, sums.as_mut_ptr().cast())
+            };
+        }
         let _ = isa;
         self.portable(groups, sums);
     }
@@ -60,7 +68,7 @@ impl TileI8<'_> {
 
 /// A kernel for a number of rows: the first row of `x`, the distance between its rows, a panel with its number of
 /// groups, and the sums.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 type Kernel = unsafe fn(*const u8, usize, *const i8, usize, *mut i32);
 
 #[cfg(target_arch = "x86_64")]
@@ -217,6 +225,89 @@ mod x86 {
                 } else {
                     avx2_part::<2, 4>(x, stride, panel, groups, sums);
                     avx2_part::<2, 4>(x, stride, panel.add(PANEL * GROUP / 2), groups, sums.add(PANEL / 2));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof is about all addresses of a kernel")]
+mod aarch64 {
+    use std::arch::aarch64::{
+        vaddvq_s32, vdup_n_u32, vdupq_n_s16, vdupq_n_s32, vget_low_s16, vld1_s8, vmlal_high_s16, vmlal_s16, vmovl_s8,
+        vmovl_u8, vreinterpret_u8_u32, vreinterpretq_s16_u16,
+    };
+
+    use super::{GROUP, Kernel, MOST_ROWS, PANEL};
+
+    /// The kernels for 1 to [`MOST_ROWS`] rows.
+    pub(super) const NEON: [Kernel; MOST_ROWS] = [
+        neon::<1>, neon::<2>, neon::<3>, neon::<4>, neon::<5>, neon::<6>, neon::<7>, neon::<8>, neon::<9>, neon::<10>,
+        neon::<11>, neon::<12>,
+    ];
+
+    /// Computes `ROWS` rows and `COLUMNS` columns, an even number. The numbers are extended to 16 bits.
+    ///
+    /// # Safety
+    /// At `x` are `ROWS` rows at a distance of `stride` with 4 elements for each group, at `panel` are `groups` groups
+    /// at a distance of 128 with these columns, and at `sums` are `ROWS` rows at a distance of 32 with these columns,
+    /// which may be written.
+    #[target_feature(enable = "neon")]
+    unsafe fn part<const ROWS: usize, const COLUMNS: usize>(
+        x: *const u8,
+        stride: usize,
+        panel: *const i8,
+        groups: usize,
+        sums: *mut i32,
+    ) {
+        // 4 sums for each column: one for each row of the groups.
+        let mut all = [[vdupq_n_s32(0); COLUMNS]; ROWS];
+        // SAFETY: all addresses are inside of what the caller guarantees: rows below `ROWS`, groups below `groups`,
+        // columns below `COLUMNS`.
+        unsafe {
+            for at in 0..groups {
+                let mut fours = [vdupq_n_s16(0); ROWS];
+                for (row, four) in fours.iter_mut().enumerate() {
+                    // The 4 elements, twice.
+                    let elements = vdup_n_u32(x.add(row * stride + at * GROUP).cast::<u32>().read_unaligned());
+                    *four = vreinterpretq_s16_u16(vmovl_u8(vreinterpret_u8_u32(elements)));
+                }
+                for column in (0..COLUMNS).step_by(2) {
+                    let weights = vmovl_s8(vld1_s8(panel.add(at * PANEL * GROUP + column * GROUP)));
+                    for (all, four) in all.iter_mut().zip(fours) {
+                        all[column] = vmlal_s16(all[column], vget_low_s16(weights), vget_low_s16(four));
+                        all[column + 1] = vmlal_high_s16(all[column + 1], weights, four);
+                    }
+                }
+            }
+            for (row, all) in all.iter().enumerate() {
+                for (column, four) in all.iter().enumerate() {
+                    *sums.add(row * PANEL + column) = vaddvq_s32(*four);
+                }
+            }
+        }
+    }
+
+    /// Computes `ROWS` rows and 32 columns: two rows and 8 columns at a time, or one row and 16 columns, whose sums take
+    /// 16 of the 32 vectors.
+    ///
+    /// # Safety
+    /// That of [`part`], with 32 columns.
+    #[target_feature(enable = "neon")]
+    unsafe fn neon<const ROWS: usize>(x: *const u8, stride: usize, panel: *const i8, groups: usize, sums: *mut i32) {
+        for row in (0..ROWS).step_by(2) {
+            // SAFETY: these are rows and columns of those that the caller guarantees.
+            unsafe {
+                let (x, sums) = (x.add(row * stride), sums.add(row * PANEL));
+                if row + 1 == ROWS {
+                    for column in (0..PANEL).step_by(16) {
+                        part::<1, 16>(x, stride, panel.add(column * GROUP), groups, sums.add(column));
+                    }
+                } else {
+                    for column in (0..PANEL).step_by(8) {
+                        part::<2, 8>(x, stride, panel.add(column * GROUP), groups, sums.add(column));
+                    }
                 }
             }
         }
