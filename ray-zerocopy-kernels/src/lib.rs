@@ -11,6 +11,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `attention` | attention of several heads |
+//! | `convolution/` | convolutions, with what follows them |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `bf16` | matrix products with packed weights of bf16 |
@@ -29,6 +30,7 @@
 
 mod attention;
 mod bf16;
+mod convolution;
 mod divide;
 mod epilogue;
 mod int4;
@@ -48,6 +50,7 @@ mod testing;
 
 pub use self::attention::{Heads, Mask, attention};
 pub use self::bf16::{PackedBf16, linear_bf16, pack_bf16};
+pub use self::convolution::{ChannelEpilogue, Filters, Images, Options as ConvolutionOptions, convolution};
 pub use self::epilogue::{Activation, Epilogue};
 pub use self::int4::linear_i4;
 pub use self::int8::linear_i8;

@@ -21,7 +21,7 @@ mod tile_i8;
 pub(crate) use self::columns::Columns;
 pub(crate) use self::kernels::Element;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8};
-pub(crate) use self::row_functions::{layer_norm, masked_softmax, softmax};
+pub(crate) use self::row_functions::{depthwise, finish_channel, layer_norm, masked_softmax, softmax};
 pub(crate) use self::tile::{MOST_ROWS, Tile};
 pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
 pub(crate) use self::tile_i8::TileI8;

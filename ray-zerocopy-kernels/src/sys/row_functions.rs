@@ -3,7 +3,7 @@
 //! Each is a plain loop. A function with `target_feature` contains it, so that the compiler vectorises it with
 //! these instructions.
 
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
 use crate::rows::LayerNorm;
@@ -48,6 +48,21 @@ for_each_isa!(
     finish = plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, column: usize, n: usize)
 );
 for_each_isa!(
+    /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
+    finish_channel = plain_finish_channel(
+        sums: &[f32],
+        bias: f32,
+        activation: Option<Activation>,
+        residual: Option<(&[f32], bool)>,
+        y: &mut [f32]
+    )
+);
+for_each_isa!(
+    /// Applies a filter to one channel, at positions from `start` on. Each of its elements reads at an offset from the
+    /// position. Positions that read behind the end get nothing.
+    depthwise = plain_depthwise(x: &[f32], start: usize, taps: &[usize], filter: &[f32], y: &mut [f32])
+);
+for_each_isa!(
     /// Replaces each row by its softmax. The rows are whole.
     softmax = plain_softmax(elements: &mut [f32], width: usize)
 );
@@ -66,6 +81,50 @@ const LANES: usize = 16;
 #[inline(always)]
 fn plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, column: usize, n: usize) {
     epilogue.apply(elements, row, column, n);
+}
+
+#[inline(always)]
+fn plain_finish_channel(
+    sums: &[f32],
+    bias: f32,
+    activation: Option<Activation>,
+    residual: Option<(&[f32], bool)>,
+    y: &mut [f32],
+) {
+    match residual {
+        Some((residual, true)) => {
+            for ((y, sum), residual) in y.iter_mut().zip(sums).zip(residual) {
+                *y = sum + bias + residual;
+            }
+        }
+        _ => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum + bias),
+    }
+    if let Some(activation) = activation {
+        activate(y, activation);
+    }
+    if let Some((residual, false)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+    }
+}
+
+#[inline(always)]
+fn plain_depthwise(x: &[f32], start: usize, taps: &[usize], filter: &[f32], y: &mut [f32]) {
+    /// Positions at a time, whose sums are in registers.
+    const WIDE: usize = 4 * LANES;
+    let mut position = start;
+    for y in y.chunks_mut(WIDE) {
+        let mut sums = [0.0; WIDE];
+        for (tap, weight) in taps.iter().zip(filter) {
+            let x = x.get(position + tap..).unwrap_or_default();
+            if let Some(x) = x.first_chunk::<WIDE>() {
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+            } else {
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+        y.copy_from_slice(&sums[..y.len()]);
+        position += WIDE;
+    }
 }
 
 /// Combines the elements by several partial results.

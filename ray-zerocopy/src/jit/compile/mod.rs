@@ -9,11 +9,15 @@ mod calibrate;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use burn::tensor::DType;
+
 pub use self::calibrate::{CalibratedLayer, Calibration};
 use super::graph::code::{COMPILED, Constant, FIELD, GraphCode, PIPELINE, Source};
 use super::graph::info::GraphInfo;
 use super::graph::passes::draft::{Draft, Made};
+use super::graph::passes::fold_batch_norm::fold_batch_norm;
 use super::graph::passes::fuse_attention::fuse_attention;
+use super::graph::passes::fuse_convolution::fuse_convolution;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
 use super::graph::passes::merge_reshapes::merge_reshapes;
 use super::graph::passes::pack_linear::pack_linear;
@@ -187,7 +191,13 @@ impl TracedGraph {
         merge_reshapes(&mut draft).map_err(corrupted)?;
         let (mut layers, mut format) = (Vec::new(), self.code().format);
         if !options.is_exact {
+            let elements = |constant: &Constant| match &constant.source {
+                Source::Entry(path) => floats(self.arena(), entries.get(path.as_str())?),
+                _ => constant.data(&[])?.try_into_vec().ok(),
+            };
             fuse_attention(&mut draft).map_err(corrupted)?;
+            fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
+            fuse_convolution(&mut draft).map_err(corrupted)?;
             fuse_layer_norm(&mut draft).map_err(corrupted)?;
             let read = |constant: &Constant| {
                 let Source::Entry(path) = &constant.source else { return None };
@@ -200,6 +210,11 @@ impl TracedGraph {
         let arena = build(&code, made, self.arena(), packed)?;
         Ok((Self::of_parts(GraphInfo(Arc::new(code)), arena), layers))
     }
+}
+
+/// The elements of a tensor of 32-bit floats. `None` if it is another one.
+fn floats(arena: &Arena, entry: &TensorEntry) -> Option<Vec<f32>> {
+    (entry.dtype == DType::F32).then(|| bytemuck::pod_collect_to_vec(&arena.slice(entry.blob)))
 }
 
 /// Builds the arena of a compiled graph. What one of the arenas `packed` has already is borrowed from there.

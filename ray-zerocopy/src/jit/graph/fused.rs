@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn_ir::{CustomOpIr, OperationIr, TensorIr};
-use ray_zerocopy_kernels::{Activation, PANEL};
+use ray_zerocopy_kernels::{Activation, ConvolutionOptions, PANEL};
 
 use super::passes::weight::is_float;
 use super::weight_format::WeightFormat;
@@ -22,6 +22,30 @@ pub(crate) enum Fused {
     /// Attention: q, k and v with the dimensions batch, rows, heads, width, and a mask. The scalars are the scale, and
     /// the score of what is left out.
     Attention { has_mask: bool },
+    /// A convolution of one or two dimensions, with an activation, and a residual before or after it: x, the weight,
+    /// the bias, the residual.
+    Convolution {
+        options: ConvolutionOptions,
+        activation: Option<Activation>,
+        has_bias: bool,
+        residual: Option<Residual>,
+    },
+}
+
+/// When a residual is added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Residual {
+    BeforeActivation,
+    AfterActivation,
+}
+
+impl Residual {
+    fn name(self) -> &'static str {
+        match self {
+            Self::BeforeActivation => "before",
+            Self::AfterActivation => "after",
+        }
+    }
 }
 
 /// The activations by their names.
@@ -43,6 +67,13 @@ impl Fused {
             ),
             Self::LayerNorm { has_beta } => format!("{PREFIX}:layer_norm:{}", flag(has_beta, "beta")),
             Self::Attention { has_mask } => format!("{PREFIX}:attention:{}", flag(has_mask, "mask")),
+            Self::Convolution { options, activation, has_bias, residual } => format!(
+                "{PREFIX}:convolution:{}:{}:{}:{}",
+                numbers_of(&options),
+                activation.map_or("", Activation::name),
+                flag(has_bias, "bias"),
+                residual.map_or("", Residual::name)
+            ),
         }
     }
 
@@ -53,6 +84,10 @@ impl Fused {
             text => (text == name).then_some(true),
         };
         let parts: Vec<&str> = id.split(':').collect();
+        let activation_of = |name: &str| match name {
+            "" => Some(None),
+            name => ACTIVATIONS.into_iter().find(|known| known.name() == name).map(Some),
+        };
         match parts[..] {
             [PREFIX, "linear", columns, activation, bias, residual, ref format @ ..] => {
                 let format = match format {
@@ -60,17 +95,27 @@ impl Fused {
                     [format] => WeightFormat::parse(format).filter(|format| *format != WeightFormat::F32)?,
                     _ => return None,
                 };
-                let known = || ACTIVATIONS.into_iter().find(|known| known.name() == activation);
                 Some(Self::Linear {
                     columns: columns.parse().ok().filter(|columns| *columns > 0)?,
                     format,
-                    activation: if activation.is_empty() { None } else { Some(known()?) },
+                    activation: activation_of(activation)?,
                     has_bias: flag(bias, "bias")?,
                     has_residual: flag(residual, "residual")?,
                 })
             }
             [PREFIX, "layer_norm", beta] => Some(Self::LayerNorm { has_beta: flag(beta, "beta")? }),
             [PREFIX, "attention", mask] => Some(Self::Attention { has_mask: flag(mask, "mask")? }),
+            [PREFIX, "convolution", options, activation, bias, residual] => Some(Self::Convolution {
+                options: options_of(options)?,
+                activation: activation_of(activation)?,
+                has_bias: flag(bias, "bias")?,
+                residual: match residual {
+                    "" => None,
+                    "before" => Some(Residual::BeforeActivation),
+                    "after" => Some(Residual::AfterActivation),
+                    _ => return None,
+                },
+            }),
             _ => None,
         }
     }
@@ -93,6 +138,14 @@ impl Fused {
             }
             Self::LayerNorm { .. } => "LayerNorm".to_owned(),
             Self::Attention { .. } => "Attention".to_owned(),
+            Self::Convolution { activation, residual, .. } => {
+                let activation = activation.map(|activation| format!(" + {}", activation.name())).unwrap_or_default();
+                match residual {
+                    None => format!("Convolution{activation}"),
+                    Some(Residual::BeforeActivation) => format!("Convolution + residual{activation}"),
+                    Some(Residual::AfterActivation) => format!("Convolution{activation} + residual"),
+                }
+            }
         }
     }
 
@@ -109,6 +162,9 @@ impl Fused {
             }
             Self::LayerNorm { has_beta } => (2 + usize::from(has_beta), 1),
             Self::Attention { has_mask } => (3 + usize::from(has_mask), 2),
+            Self::Convolution { has_bias, residual, .. } => {
+                (2 + usize::from(has_bias) + usize::from(residual.is_some()), 0)
+            }
         };
         if inputs.len() != operands || operation.scalars.len() != scalars {
             let found = (inputs.len(), operation.scalars.len());
@@ -137,6 +193,7 @@ impl Fused {
                 width.is_some() && inputs[1..].iter().all(fits) && inputs[0].shape == out.shape
             }
             Self::Attention { .. } => attention_fits(inputs, out),
+            Self::Convolution { options, has_bias, .. } => convolution_fits(inputs, out, &options, has_bias),
         };
         if is { Ok(()) } else { Err("the shapes of its operands do not fit".to_owned()) }
     }
@@ -181,11 +238,50 @@ fn attention_fits(inputs: &[TensorIr], out: &TensorIr) -> bool {
     mask && k == [batch, keys, heads, width] && v == [batch, keys, heads, v[3]] && y == [batch, rows, heads, v[3]]
 }
 
+/// The dimensions of images or filters: those of one dimension have one row.
+pub(crate) fn with_rows(shape: &Shape) -> Option<[usize; 4]> {
+    match shape.iter().copied().collect::<Vec<_>>()[..] {
+        [first, second, columns] => Some([first, second, 1, columns]),
+        [first, second, rows, columns] => Some([first, second, rows, columns]),
+        _ => None,
+    }
+}
+
+fn convolution_fits(inputs: &[TensorIr], out: &TensorIr, options: &ConvolutionOptions, has_bias: bool) -> bool {
+    let (Some(x), Some(weight), Some(y)) =
+        (with_rows(&inputs[0].shape), with_rows(&inputs[1].shape), with_rows(&out.shape))
+    else {
+        return false;
+    };
+    let ranks = [&inputs[1], out].map(|tensor| tensor.shape.num_dims());
+    let bias = !has_bias || inputs[2].shape.iter().copied().eq([weight[0]]);
+    let residual = inputs.get(2 + usize::from(has_bias)).is_none_or(|residual| residual.shape == out.shape);
+    ranks == [inputs[0].shape.num_dims(); 2] && bias && residual && options.result(x, weight) == Some(y)
+}
+
+/// The numbers of the options of a convolution: strides, zeros, distances, groups.
+fn numbers_of(options: &ConvolutionOptions) -> String {
+    let ConvolutionOptions { stride, padding: [rows, columns], dilation, groups } = *options;
+    let all = [stride[0], stride[1], rows.0, rows.1, columns.0, columns.1, dilation[0], dilation[1], groups];
+    all.map(|number| number.to_string()).join(",")
+}
+
+fn options_of(numbers: &str) -> Option<ConvolutionOptions> {
+    let numbers: Vec<usize> = numbers.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let &[rows, columns, above, below, left, right, down, across, groups] = &numbers[..] else { return None };
+    (![rows, columns, down, across, groups].contains(&0)).then_some(ConvolutionOptions {
+        stride: [rows, columns],
+        padding: [(above, below), (left, right)],
+        dilation: [down, across],
+        groups,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use ray_zerocopy_kernels::Activation;
+    use ray_zerocopy_kernels::{Activation, ConvolutionOptions};
 
-    use super::{ACTIVATIONS, Fused, WeightFormat};
+    use super::{ACTIVATIONS, Fused, Residual, WeightFormat};
 
     #[test]
     fn ids_are_read_as_they_are_written() {
@@ -205,6 +301,14 @@ mod tests {
             let format = WeightFormat::Int8 { block };
             all.extend([of(format, None, false, true), of(format, Some(Activation::Gelu), true, false)]);
         }
+        let options = ConvolutionOptions { stride: [1, 2], padding: [(3, 4), (5, 6)], dilation: [7, 8], groups: 9 };
+        let residuals = [None, Some(Residual::BeforeActivation), Some(Residual::AfterActivation)];
+        all.extend(residuals.map(|residual| Fused::Convolution {
+            options,
+            activation: residual.map(|_| ACTIVATIONS[0]),
+            has_bias: residual.is_none(),
+            residual,
+        }));
         for fused in all {
             assert_eq!(Fused::parse(&fused.id()), Some(fused), "{}", fused.id());
         }

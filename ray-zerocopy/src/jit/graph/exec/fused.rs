@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Element, bf16, f16};
+use burn::tensor::{Bytes, DType, Element, Shape, bf16, f16};
 use burn_ir::CustomOpIr;
 use bytemuck::{Pod, cast_slice};
 use ray_zerocopy_kernels::{
-    Epilogue, Heads, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8, attention, layer_norm, linear,
-    linear_bf16, linear_i4, linear_i8,
+    ChannelEpilogue, Epilogue, Filters, Heads, Images, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8,
+    attention, convolution, layer_norm, linear, linear_bf16, linear_i4, linear_i8,
 };
 
 use super::executor::Slots;
-use crate::jit::graph::fused::Fused;
+use crate::jit::graph::fused::{Fused, Residual, with_rows};
 use crate::jit::graph::weight_format::WeightFormat;
 
 /// Runs a fused operation.
@@ -77,6 +77,19 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             let dimensions = [q[0], q[2], q[1], extents(1)[1]];
             let mask = has_mask.then(|| mask_of(&operands[3], dimensions, scalar(1)));
             attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(0), &mut y);
+        }
+        Fused::Convolution { options, activation, has_bias, residual } => {
+            let dimensions = |at: usize| {
+                let shape: &Shape = operands[at].layout().shape();
+                with_rows(shape).unwrap_or_else(|| panic!("a convolution does not have operands of shape {shape:?}"))
+            };
+            let all: Vec<_> = operands.iter().map(elements).collect();
+            let x = Images { elements: &all[0], dimensions: dimensions(0) };
+            let filters = Filters { elements: &all[1], dimensions: dimensions(1) };
+            let bias = has_bias.then(|| &*all[2]);
+            let residual = residual.map(|when| (&*all[2 + usize::from(has_bias)], when == Residual::BeforeActivation));
+            let epilogue = ChannelEpilogue { bias, activation, residual };
+            convolution(isa, &x, &filters, &options, &epilogue, &mut y);
         }
     }
     for operand in operands {

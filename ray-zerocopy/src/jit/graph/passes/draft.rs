@@ -97,6 +97,27 @@ impl Draft {
         left.is_some() && left == right
     }
 
+    /// Returns whether the numbers of an operation depend on symbols only where they are extents of its tensors: not its
+    /// options.
+    ///
+    /// # Errors
+    /// If the operation cannot be serialised.
+    pub(crate) fn has_fixed_options(&self, at: usize) -> Result<bool, String> {
+        let Step { operation, holes: own } = &self.steps[at];
+        Ok(holes(operation, |id| self.shapes.get(&id).map(Vec::as_slice))? == *own)
+    }
+
+    /// Adds a tensor of 32-bit floats as [`make`](Self::make) does, whose elements are computed now.
+    pub(crate) fn make_floats(
+        &mut self,
+        path: String,
+        shape: Vec<usize>,
+        elements: impl FnOnce() -> Vec<f32>,
+    ) -> TensorIr {
+        let elements = elements();
+        self.make(path, DType::F32, shape, Box::new(move |sink| sink(bytemuck::cast_slice(&elements))))
+    }
+
     /// Adds a tensor to the arena of the compiled graph, unless there is one of this path. Returns it as an operand. Its
     /// bytes are computed when they are written.
     pub(crate) fn make(&mut self, path: String, dtype: DType, shape: Vec<usize>, compute: Compute) -> TensorIr {
@@ -130,7 +151,14 @@ impl Draft {
         let outputs = vec![TensorIr { status: TensorStatus::NotInit, ..out.clone() }];
         let operation = CustomOpIr { id: fused.id(), inputs, outputs, scalars };
         fused.check(&operation)?;
-        let operation = OperationIr::Custom(operation);
+        self.replace_with(at, OperationIr::Custom(operation))
+    }
+
+    /// Replaces an operation by one whose numbers depend on symbols only where they are extents of its tensors.
+    ///
+    /// # Errors
+    /// If the operation cannot be serialised.
+    pub(crate) fn replace_with(&mut self, at: usize, operation: OperationIr) -> Result<(), String> {
         let holes = holes(&operation, |id| self.shapes.get(&id).map(Vec::as_slice))?;
         self.steps[at] = Step { operation, holes };
         Ok(())
@@ -162,9 +190,14 @@ impl Draft {
         true
     }
 
+    /// Removes operations whose results are not read any more.
+    pub(crate) fn sweep(&mut self) {
+        remove_dead(&mut self.steps, |step| &step.operation, self.outputs.iter().map(|port| port.id));
+    }
+
     /// Returns the graph, and the tensors that its arena has in addition.
     pub(crate) fn finish(mut self, code: &GraphCode, format: u32) -> (GraphCode, Vec<Made>) {
-        remove_dead(&mut self.steps, |step| &step.operation, self.outputs.iter().map(|port| port.id));
+        self.sweep();
         let (constants, ids) = (self.constants, self.outputs.iter_mut().map(|port| &mut port.id));
         let Dense { constants, operations, holes } =
             dense(self.inputs, self.steps, ids, |id| constants.get(&id).cloned());

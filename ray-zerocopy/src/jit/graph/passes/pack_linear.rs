@@ -1,13 +1,11 @@
 //! Replaces linear layers by a fused operation on the packed weight: with the bias, an activation and a residual, where
 //! these follow.
 
-use burn_ir::{
-    ActivationOperationIr, BaseOperationIr, BinaryOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr,
-    NumericOperationIr, OperationIr, TensorIr,
-};
+use burn_ir::{BaseOperationIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, OperationIr, TensorIr};
 use ray_zerocopy_kernels::Activation;
 
 use super::draft::Draft;
+use super::follow::{activation_of, addition_of};
 use super::fuse_linear::{Uses, without_leading};
 use super::weight::{Weight, is_float};
 use crate::jit::graph::code::{Constant, FIELD, Source};
@@ -43,7 +41,7 @@ pub(crate) fn pack_linear(
     format: &dyn Fn(&str) -> WeightFormat,
 ) -> Result<Vec<String>, String> {
     let (operations, uses) = (draft.operations(), draft.uses());
-    let mut layers = Vec::new();
+    let (mut layers, mut taken) = (Vec::new(), Vec::new());
     for at in 0..operations.len() {
         let Some(mut parts) = product(draft, &operations, &uses, at) else { continue };
         let weight = draft.constant(&parts.weight).cloned();
@@ -55,7 +53,7 @@ pub(crate) fn pack_linear(
         if k == 0 || n == 0 {
             continue;
         }
-        parts.follow(draft, &operations, &uses, n);
+        parts.follow(draft, &operations, &uses, n, &taken);
         let way = if parts.is_transposed { ".transposed" } else { "" };
         let format = weight.lossless(format(path));
         let make = |(number, Part { name, dtype, shape })| {
@@ -73,6 +71,7 @@ pub(crate) fn pack_linear(
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
         layers.push(path.clone());
+        taken.push(*last);
     }
     Ok(layers)
 }
@@ -116,48 +115,27 @@ fn product(draft: &Draft, operations: &[OperationIr], uses: &Uses, at: usize) ->
 }
 
 impl Parts {
-    /// Includes what follows the product: the addition of a bias, an activation, and the addition of a residual.
-    fn follow(&mut self, draft: &Draft, operations: &[OperationIr], uses: &Uses, columns: usize) {
+    /// Includes what follows the product: the addition of a bias, an activation, and the addition of a residual, unless
+    /// another product has taken it.
+    fn follow(&mut self, draft: &Draft, operations: &[OperationIr], uses: &Uses, columns: usize, taken: &[usize]) {
         if self.bias.is_none()
-            && let Some((at, other, out)) = self.addition(operations, uses)
+            && let Some((at, other, out)) = addition_of(operations, uses, &self.out)
             && let Some(bias) = without_leading(operations, uses, &other, 1)
             && bias.shape.iter().copied().eq([columns])
             && bias.dtype == self.x.dtype
         {
             (self.last, self.bias, self.out) = (at, Some(bias), out);
         }
-        if let Some((at, activation, out)) = self.activation(operations, uses) {
+        if let Some((at, activation, out)) = activation_of(operations, uses, &self.out) {
             (self.last, self.activation, self.out) = (at, Some(activation), out);
         }
-        if let Some((at, other, out)) = self.addition(operations, uses)
+        if let Some((at, other, out)) = addition_of(operations, uses, &self.out)
+            && !taken.contains(&at)
             && other.dtype == self.x.dtype
             && draft.same_shape(&other, &out)
             && draft.same_shape(&self.out, &out)
         {
             (self.last, self.residual, self.out) = (at, Some(other), out);
         }
-    }
-
-    /// The addition that is the only reader of the result, with the other summand.
-    fn addition(&self, operations: &[OperationIr], uses: &Uses) -> Option<(usize, TensorIr, TensorIr)> {
-        let (at, operation) = uses.only_reader(operations, &self.out)?;
-        let OperationIr::NumericFloat(_, NumericOperationIr::Add(BinaryOpIr { lhs, rhs, out })) = operation else {
-            return None;
-        };
-        let other = if lhs.id == self.out.id { rhs } else { lhs };
-        (other.id != self.out.id).then(|| (at, other.clone(), out.clone()))
-    }
-
-    /// The activation that is the only reader of the result.
-    fn activation(&self, operations: &[OperationIr], uses: &Uses) -> Option<(usize, Activation, TensorIr)> {
-        let (at, operation) = uses.only_reader(operations, &self.out)?;
-        let (activation, op) = match operation {
-            OperationIr::Activation(ActivationOperationIr::Relu(op)) => (Activation::Relu, op),
-            OperationIr::Activation(ActivationOperationIr::Gelu(op)) => (Activation::Gelu, op),
-            OperationIr::Activation(ActivationOperationIr::Sigmoid(op)) => (Activation::Sigmoid, op),
-            OperationIr::Float(_, FloatOperationIr::Tanh(op)) => (Activation::Tanh, op),
-            _ => return None,
-        };
-        Some((at, activation, op.out.clone()))
     }
 }
