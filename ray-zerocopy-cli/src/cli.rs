@@ -401,19 +401,27 @@ pub(crate) struct Compile {
 }
 
 /// Show the operations of a traced graph, as a list or as a picture
+///
+/// In a picture, operations are in groups, by the paths of their weights: `encoder.layer.0.attention`. Repeated
+/// groups are drawn once, as in `×6`. The HTML page needs no other file and no network: a click opens and closes a
+/// group or shows an operation's weights, the wheel zooms, and it can be searched.
+///
+///     rzc graph minilm.rzg --svg minilm.svg
+///     rzc graph minilm.compiled.rzg --html minilm.html
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
 pub(crate) struct Graph {
     /// The graph
     #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
     pub graph: PathBuf,
-    /// Draw it into this file
+    /// Draw it into this file, as SVG
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
-    /// Omit operations that only create views of a tensor, such as reshapes and transpositions
-    #[arg(long)]
-    pub compute: bool,
-    /// Show every operation, not the first 40
+    /// Draw it into this file, as a page for a browser
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
+    /// Show every operation: also those that only view a tensor, and in the list more than 40
     #[arg(short, long)]
     pub all: bool,
     /// Print one JSON object, for programs

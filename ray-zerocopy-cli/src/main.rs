@@ -7,6 +7,7 @@
 //! | `values` | checks the values of options |
 //! | `commands/` | a file for each command |
 //! | `weights` | reads any file of weights as a list of tensors |
+//! | `picture/` | pictures of graphs |
 //! | `npy` | reads and writes numpy files |
 //! | `files` | atomic replacement of files, and cleanup on signals |
 //! | `compare` | compares the bytes and values of two tensors |
@@ -21,6 +22,7 @@ mod files;
 mod npy;
 mod output;
 mod pattern;
+mod picture;
 mod progress;
 mod table;
 mod values;

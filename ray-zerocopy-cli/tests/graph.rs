@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
 use std::path::Path;
@@ -144,12 +145,61 @@ fn a_graph_is_shown_and_drawn() {
     let json = rzc(&["graph", &graph, "--json"]).well().json();
     assert_eq!(json["inputs"][0]["shape"], serde_json::json!(["batch", "4"]));
     assert!(json["steps"].as_array().unwrap().len() >= 3, "{json}");
-    let svg = folder.at("graph.svg");
-    rzc(&["graph", &graph, "--svg", &svg, "--compute"]).well();
-    let picture = fs::read_to_string(svg).unwrap();
-    for part in ["<svg", "Relu", "rows", "output.1", "first.weight"] {
-        assert!(picture.contains(part), "{part}");
+    let (svg, html) = (folder.at("graph.svg"), folder.at("graph.html"));
+    let done = rzc(&["graph", &graph, "--svg", &svg, "--html", &html]).well();
+    assert!(done.out.contains(&svg) && done.out.contains(&html), "{done:?}");
+    for file in [&svg, &html] {
+        let picture = fs::read_to_string(file).unwrap();
+        for part in ["<svg", "Relu", "rows", "output.1", "first.weight", "F32 [batch, 8]", "matrix product"] {
+            assert!(picture.contains(part) || (file == &html && part == "<svg"), "{file}: {part}");
+        }
     }
+    // Views are shown only if all operations are.
+    let views = |arguments: &[&str]| rzc(arguments).well().out.contains("Reshape");
+    assert!(!views(&["graph", &graph]) && views(&["graph", &graph, "--all"]));
+    let nowhere = rzc(&["graph", &graph, "--html", &folder.at("no/such/folder.html")]);
+    assert!(nowhere.error().contains("folder.html cannot be written"), "{nowhere:?}");
+    let arena = rzc(&["graph", &folder.arena("arena.bpk", 8), "--svg", &svg]);
+    assert!(arena.error().contains("expected a traced graph, found "), "{arena:?}");
+}
+
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\u{1b}\"'&";
+
+/// Layers by name.
+#[derive(Pipeline)]
+#[pipeline(init = Named::new)]
+struct Named {
+    layers: BTreeMap<String, Linear>,
+}
+
+impl Named {
+    fn new(device: &Device) -> Self {
+        let layer = |name: &str| (name.to_owned(), LinearConfig::new(4, 4).init(device));
+        Self { layers: [HOSTILE, "b"].map(layer).into() }
+    }
+}
+
+#[test]
+fn hostile_names_are_text_in_pictures() {
+    let folder = Folder::new();
+    let graph = trace(&Named::new(&Device::flex()))
+        .input(HOSTILE, rows(3))
+        .forward(|named, inputs| {
+            let x = inputs.float::<2>(HOSTILE)?;
+            Ok(named.layers.values().fold(x, |x, layer| relu(layer.forward(x))))
+        })
+        .unwrap();
+    let path = folder.at("hostile.rzg");
+    graph.save(&path).unwrap();
+    let (svg, html) = (folder.at("graph.svg"), folder.at("graph.html"));
+    rzc(&["graph", &path, "--svg", &svg, "--html", &html]).well();
+    let (svg, html) = (fs::read_to_string(svg).unwrap(), fs::read_to_string(html).unwrap());
+    let weight = "<title>layers[&quot;&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;";
+    assert!(svg.contains(weight), "{svg}");
+    assert!(!svg.contains("<img") && !svg.contains("</script") && !svg.contains('\u{1b}'), "{svg}");
+    // The page ends its two scripts, and no other one.
+    assert_eq!((html.matches("</script").count(), html.matches("<img").count()), (2, 0));
+    assert!(html.contains("layers[\\\"\\u003c/script>\\u003cimg src=x onerror=alert(1)>"), "{html}");
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub(crate) mod wrapper;
 
 pub use self::compile::Compile;
 pub use self::executable::Executable;
-pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo};
+pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo, TensorInfo, WeightInfo};
+pub use self::graph::profile::{Profile, StepProfile};
 pub use self::model::{Model, open};
 pub use self::pipeline::GraphCaller;
 pub use self::program::Runnable;

@@ -19,12 +19,16 @@ pub(crate) mod plan_cache;
 use burn::tensor::DType;
 
 use crate::error::graph::ReplayError;
+use crate::jit::graph::profile::Profile;
 use crate::tensor::value::Value;
 
 /// An executor of a graph, independent of the backend.
 pub(crate) trait Execute: Send {
     /// Runs the graph once. Inputs are in the graph's order and have been checked.
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+
+    /// Measures the operations of runs with these inputs.
+    fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError>;
 
     /// Creates outputs without elements, of these types and shapes.
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError>;
