@@ -10,6 +10,7 @@
 //! | `picture/` | pictures of graphs |
 //! | `npy` | reads and writes numpy files |
 //! | `files` | atomic replacement of files, and cleanup on signals |
+//! | `compiled` | what compiling did to a graph |
 //! | `compare` | compares the bytes and values of two tensors |
 //! | `table`, `output`, `progress`, `pattern` | tables, standard output, progress bars, filters |
 
@@ -18,6 +19,7 @@
 mod cli;
 mod commands;
 mod compare;
+mod compiled;
 mod files;
 mod npy;
 mod output;
@@ -83,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Run(options) => commands::run::run(&options, &mut output),
         Command::Compile(options) => commands::compile::run(&options, &mut output),
         Command::Graph(options) => commands::graph::run(&options, &mut output),
+        Command::Profile(options) => commands::profile::run(&options, &mut output),
         Command::Worker(_) => commands::worker::run(),
         Command::Completions(options) => commands::completions::run(&options, &mut output),
         Command::Man(options) => commands::man::run(&options, &mut output),

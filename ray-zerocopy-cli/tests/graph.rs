@@ -267,10 +267,98 @@ fn compiled_graph_is_a_graph_of_the_same_answers() {
         fast.assert_approx_eq::<f32>(&plain, burn::tensor::Tolerance::absolute(1e-5));
     }
 
+    // What was packed and fused is shown, and in the picture.
+    let inspected = rzc(&["inspect", &compiled]).well().out;
+    assert!(inspected.contains("compiled     2 Linear (1 with relu); "), "{inspected}");
+    assert!(inspected.contains("packed 4 × 8") && inspected.contains("packed 8 × 3"), "{inspected}");
+    let json = rzc(&["inspect", &compiled, "--json"]).well().json();
+    let packed = json["tensors"].as_array().unwrap().iter().filter(|tensor| !tensor["packed"].is_null());
+    let mut packed: Vec<_> = packed.map(|tensor| (tensor["packed"].to_string(), &tensor["bytes"])).collect();
+    packed.sort_by_key(|(shape, _)| shape.clone());
+    assert!(matches!(&packed[..], [(one, _), (two, _)] if one == "[4,8]" && two == "[8,3]"), "{packed:?}");
+    let bytes: u64 = packed.iter().map(|(_, bytes)| bytes.as_u64().unwrap()).sum();
+    let fused = serde_json::json!({ "Linear": 1, "Linear + relu": 1 });
+    let expected = serde_json::json!({ "fused": fused, "packed_tensors": 2, "packed_bytes": bytes });
+    assert_eq!(json["graph"]["compiled"], expected);
+    assert_eq!(rzc(&["inspect", &graph, "--json"]).well().json()["graph"]["compiled"], serde_json::Value::Null);
+    let svg = folder.at("compiled.svg");
+    rzc(&["graph", &compiled, "--svg", &svg]).well();
+    let picture = fs::read_to_string(svg).unwrap();
+    for part in ["class=\"product fused\"", "Linear + relu", "first · 4 × 8 packed", "fused or packed"] {
+        assert!(picture.contains(part), "{part}");
+    }
+
     let error = rzc(&["compile", &graph]);
     assert!(error.error().contains("already exists"), "{error:?}");
     let json = rzc(&["compile", &graph, "--force", "--json"]).well().json();
     assert_eq!((&json["fused_operations"], &json["output"]), (&2.into(), &compiled.as_str().into()));
     let error = rzc(&["compile", &compiled]);
     assert!(error.error().contains("is compiled already"), "{error:?}");
+}
+
+#[test]
+fn profile_has_every_operation_that_runs() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let (x, wanted) = (folder.at("x.npy"), folder.at("wanted.npy"));
+    write(&x, &[5, 4], rows(5).into_data().iter::<f32>());
+    write(&wanted, &[2], [4_i64, 1]);
+    let (rows_at, wanted_at) = (format!("rows={x}"), format!("wanted={wanted}"));
+    let html = folder.at("profile.html");
+    let arguments = ["profile", &graph, "-i", &rows_at, "-i", &wanted_at, "--runs", "3"];
+    let done = rzc(&[&arguments[..], &["--html", &html]].concat()).well();
+    for text in ["median of 3 runs on cpu", "matrix product", "Relu", "first.weight", &html] {
+        assert!(done.out.contains(text), "{text}: {}", done.out);
+    }
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("median of 3 runs on cpu") && page.contains("\"timed\":true"), "{page}");
+
+    let json = rzc(&[&arguments[..], &["--json"]].concat()).well().json();
+    let found = common::fields(&json).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        found,
+        "device graph kinds kinds.kind kinds.milliseconds kinds.operations kinds.percent kinds.read_bytes \
+         kinds.written_bytes milliseconds runs steps steps.kind steps.milliseconds steps.name steps.number steps.percent \
+         steps.read_bytes steps.weights steps.written_bytes"
+    );
+    let (kinds, steps) = (json["kinds"].as_array().unwrap(), json["steps"].as_array().unwrap());
+    for field in ["milliseconds", "percent", "read_bytes", "written_bytes"] {
+        let sum = |list: &[serde_json::Value]| list.iter().map(|entry| entry[field].as_f64().unwrap()).sum::<f64>();
+        assert!((sum(kinds) - sum(steps)).abs() < 1e-6, "{field}: {kinds:?}");
+        assert!(field != "percent" || (sum(steps) - 100.0).abs() < 1e-6, "{steps:?}");
+    }
+    let relu = steps.iter().find(|step| step["name"] == "Relu").unwrap();
+    let bytes = 5 * 8 * 4;
+    assert_eq!((&relu["read_bytes"], &relu["written_bytes"]), (&bytes.into(), &bytes.into()));
+    let select = steps.iter().find(|step| step["name"] == "Select").unwrap();
+    assert_eq!((select["read_bytes"].as_u64(), select["written_bytes"].as_u64()), (Some(2 * 3 * 4 + 2 * 4), Some(24)));
+
+    let says = |arguments: &[&str], expected: &str| {
+        let done = rzc(arguments);
+        assert!(done.error().contains(expected), "{done:?}");
+    };
+    says(&["profile", &graph, "-i", &rows_at], "input `wanted` is missing; the graph takes `rows`, `wanted`");
+    says(&["profile", &folder.arena("arena.bpk", 8)], "expected a traced graph, found ");
+    let none = rzc(&["profile", &graph, "--runs", "0"]);
+    assert!(none.code == Some(2) && none.err.contains("--runs"), "{none:?}");
+}
+
+/// Chains of as many operations as the largest models have.
+#[test]
+fn thousands_of_operations_are_drawn() {
+    let folder = Folder::new();
+    let scorer = Scorer::new(&Device::flex());
+    let graph = trace(&scorer)
+        .input("rows", rows(1))
+        .forward(|scorer, inputs| {
+            let x = scorer.first.forward(inputs.float::<2>("rows")?);
+            Ok((0..3000).fold(x, |x, _| relu(x)))
+        })
+        .unwrap();
+    let (path, svg) = (folder.at("deep.rzg"), folder.at("deep.svg"));
+    graph.save(&path).unwrap();
+    rzc(&["graph", &path, "--svg", &svg]).well();
+    let picture = fs::read_to_string(svg).unwrap();
+    assert!(picture.contains("3000 operations"), "those after the weights are in a group, which is closed");
+    assert!(picture.len() < 100_000, "{}", picture.len());
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{SHOWN, run as runs};
 use crate::Outcome;
 use crate::cli::Graph;
+use crate::compiled::Compiled;
 use crate::files;
 use crate::output::Output;
 use crate::picture::{Picture, html, svg};
@@ -79,6 +80,7 @@ pub(super) fn summary(graph: &GraphInfo) -> serde_json::Value {
         "operations": graph.operations(),
         "inputs": graph.inputs().map(port).collect::<Vec<_>>(),
         "outputs": graph.outputs().map(port).collect::<Vec<_>>(),
+        "compiled": Compiled::of(graph).map(|compiled| compiled.json()),
     })
 }
 

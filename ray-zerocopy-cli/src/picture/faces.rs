@@ -61,7 +61,7 @@ pub(crate) fn node(picture: &Picture, id: usize) -> Face {
     }
     let result = node.results.first().map(String::as_str).unwrap_or_default();
     let (lines, below) =
-        if node.step.is_none() { (vec![result.to_owned()], "") } else { (vec![about.join("  ")], result) };
+        if node.step.is_none() { (vec![result.to_owned()], "") } else { (vec![about.join(" · ")], result) };
     Face::new(&title, lines.into_iter().chain(time(picture, &[id])).collect(), below)
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn time(picture: &Picture, ids: &[usize]) -> Option<String> {
         return None;
     }
     let spent: Duration = ids.iter().map(|&id| picture.spent(id)).sum();
-    Some(format!("{}  {:.1}%", duration(spent), profile.percent(spent)))
+    Some(format!("{} · {:.1}%", duration(spent), profile.percent(spent)))
 }
 
 /// Formats a time: `12.3 µs`.

@@ -17,6 +17,7 @@ const MARGIN: f64 = 16.0;
 const STYLE: &str = "\
 text { font: 11px system-ui, 'Segoe UI', 'Liberation Sans', sans-serif; fill: #374151; }
 .title { font-size: 13px; font-weight: 600; fill: #111827; }
+.over { paint-order: stroke; stroke: #f4f6f8; stroke-width: 4px; stroke-linejoin: round; }
 .head { font-size: 17px; font-weight: 600; fill: #111827; }
 .page { fill: #ffffff; }
 .group > rect { fill: #64748b; fill-opacity: 0.06; stroke: #94a3b8; }
@@ -27,7 +28,7 @@ text { font: 11px system-ui, 'Segoe UI', 'Liberation Sans', sans-serif; fill: #3
 .stack > rect { fill: #f4f6f8; stroke: #94a3b8; }
 @media (prefers-color-scheme: dark) {
 text { fill: #cbd5e1; } .title, .head { fill: #f1f5f9; } .page { fill: #0f1420; }
-.edge { stroke: #94a3b8; } .arrow { fill: #94a3b8; } .below { fill: #aab4c3; } .stack > rect { fill: #1a212e; }
+.edge { stroke: #94a3b8; } .arrow { fill: #94a3b8; } .below { fill: #aab4c3; } .stack > rect { fill: #1a212e; } .over { stroke: #1a212e; }
 }
 ";
 
@@ -93,13 +94,10 @@ impl Drawing<'_> {
         let (own, placed) = (&self.picture.panels[at], &self.placed[at]);
         if at > 0 {
             self.stack(own.repeats, [left, top, placed.width, placed.height]);
-            let _ = write!(self.svg, "<g class=\"group\">{}", rectangle([left, top, placed.width, placed.height], 8.0));
             let _ = writeln!(
                 self.svg,
-                "<text class=\"title\" x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
-                left + 10.0,
-                top + 18.0,
-                escaped(&heading(self.picture, at))
+                "<g class=\"group\">{}</g>",
+                rectangle([left, top, placed.width, placed.height], 8.0)
             );
         }
         for (place, cell) in own.cells.iter().enumerate() {
@@ -123,6 +121,11 @@ impl Drawing<'_> {
         }
         for &(from, to, net) in &own.segments {
             self.edge(at, (from, to, net), left, top);
+        }
+        if at > 0 {
+            // Above the edges.
+            let (x, y, title) = (left + 10.0, top + 18.0, escaped(&heading(self.picture, at)));
+            let _ = writeln!(self.svg, "<text class=\"title over\" x=\"{x:.1}\" y=\"{y:.1}\">{title}</text>");
         }
     }
 

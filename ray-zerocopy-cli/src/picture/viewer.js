@@ -47,7 +47,7 @@ function monotonous(wanted, weights) {
   return pools.flatMap(([value, , count]) => Array(count).fill(value));
 }
 function place(at) {
-  const { cells, rows, segments, heading } = panels[at];
+  const { cells, rows, segments } = panels[at];
   const size = cells.map(sizeOf), left = cells.map(() => 0), near = [cells.map(() => []), cells.map(() => [])];
   const isLane = (cell) => cells[cell][0] === "lane";
   const space = (one, other) => (size[one][0] === 0 || size[other][0] === 0 ? sizes.lane + sizes.space / 4 : sizes.space);
@@ -86,7 +86,7 @@ function place(at) {
     }
   }
   const least = left.reduce((least, x) => Math.min(least, x), Infinity), title = at === 0 ? 0 : sizes.title;
-  const own = { width: heading.length * 7.6 + 24, height: title, cells: cells.map(() => [0, 0, 0, 0]), bottoms: [] };
+  const own = { width: headingOf(at).length * 7.6 + 24, height: title, cells: cells.map(() => [0, 0, 0, 0]), bottoms: [] };
   for (const row of rows) {
     const height = row.reduce((most, cell) => Math.max(most, size[cell][1]), 0);
     for (const cell of row) {
@@ -99,6 +99,10 @@ function place(at) {
   const last = rows.length > 0 && rows[rows.length - 1].every((cell) => size[cell][1] === 0);
   own.height = Math.max(own.height + (last ? -sizes.gap / 2 : sizes.padding - sizes.gap), title + sizes.padding);
   return own;
+}
+
+function headingOf(at) {
+  return "▾ " + panels[at].heading + (panels[at].time ? " · " + panels[at].time : "");
 }
 
 // Drawing.
@@ -130,7 +134,7 @@ function drawPanel(at, x, y, into) {
     const area = [x, y, place.width, place.height];
     stack(into, own.repeats, area);
     const group = svg("g", { class: "group" + (chosen === "g" + at ? " chosen" : "") });
-    group.append(rectangle(area, 8), svg("text", { class: "title", x: x + 10, y: y + 18 }, "▾ " + own.heading));
+    group.append(rectangle(area, 8));
     group.addEventListener("click", () => toggle(at));
     into.append(group);
   }
@@ -143,7 +147,7 @@ function drawPanel(at, x, y, into) {
       const group = drawFace(into, className, node.face, area, node.kind === "port" ? height / 2 : 5);
       if (heat && node.percent !== null && node.steps.length > 0) {
         group.classList.add("heat");
-        group.firstChild.style.fillOpacity = Math.min(0.08 + node.percent / 25, 1);
+        group.firstChild.style.fillOpacity = Math.min(0.03 + node.percent / 25, 1);
       }
       group.addEventListener("click", () => choose(id));
     } else if (cell[0] === "group" && closed[cell[1]]) {
@@ -168,6 +172,8 @@ function drawPanel(at, x, y, into) {
     into.append(edge(net, `M${start} ${top}V${bottom}C${start} ${middle} ${at} ${middle} ${at} ${end}`));
     if (isEnd) into.append(svg("path", { class: "arrow", d: `M${at - 4} ${end - 2}h8l-4 7z` }));
   }
+  // Above the edges.
+  if (at > 0) into.append(svg("text", { class: "title over", x: x + 10, y: y + 18 }, headingOf(at)));
 }
 function edge(net, d) {
   return svg("path", { class: "edge" + (chosen === "n" + net ? " near" : ""), d });
@@ -327,7 +333,7 @@ button("Close all", () => { closed.fill(true, 1); draw(); fit(); });
 button("Fit", fit);
 button("+", () => zoom(1.25, picture.clientWidth / 2, picture.clientHeight / 2));
 button("−", () => zoom(0.8, picture.clientWidth / 2, picture.clientHeight / 2));
-if (data.timed) button("Colour: time or kind", () => { heat = !heat; draw(); });
+if (data.timed) button("Colours: time or kind", () => { heat = !heat; draw(); });
 const legend = html("div", "legend");
 for (const [className, label] of [...data.kinds, ...(data.fused ? [["product fused", "fused or packed"]] : [])]) {
   const entry = html("span"), chip = svg("svg", { width: 16, height: 13 }), group = svg("g", { class: className });
@@ -336,6 +342,7 @@ for (const [className, label] of [...data.kinds, ...(data.fused ? [["product fus
   entry.append(chip, label);
   legend.append(entry);
 }
+if (data.timed) legend.append(html("span", "", "red: share of the time"));
 header.append(legend);
 aside.hidden = true;
 main.append(picture, aside);
