@@ -3,11 +3,12 @@
 use std::fs;
 
 use anyhow::{Result, bail};
-use ray_zerocopy::jit::{Compile, GraphInfo, TracedGraph};
+use ray_zerocopy::jit::{Compile, TracedGraph};
 use serde_json::json;
 
 use crate::Outcome;
 use crate::cli;
+use crate::compiled::Compiled;
 use crate::files::remove_incomplete_on_signals;
 use crate::output::{Output, one_line};
 use crate::table::size;
@@ -25,7 +26,8 @@ pub(crate) fn run(options: &cli::Compile, output: &mut Output) -> Result<Outcome
     let compiled = graph.compile(Compile::f32())?;
     remove_incomplete_on_signals()?;
     compiled.save(&target)?;
-    let fused = fused(compiled.info());
+    let done = Compiled::of(compiled.info());
+    let fused = done.as_ref().map_or(0, Compiled::operations);
     if options.json {
         let report = json!({
             "input": options.graph,
@@ -42,13 +44,11 @@ pub(crate) fn run(options: &cli::Compile, output: &mut Output) -> Result<Outcome
         let (before, after) = (graph.info().operations(), compiled.info().operations());
         writeln!(output, "{}: id {}", one_line(&target.display().to_string()), compiled.arena().id())?;
         writeln!(output, "operations: {before} before, {after} now, {fused} of them fused or on packed weights")?;
+        if let Some(done) = &done {
+            writeln!(output, "compiled: {}", done.describe())?;
+        }
         let [before, after] = [&graph, &compiled].map(|graph| size(graph.arena().size_bytes()));
         writeln!(output, "size: {before} before, {after} now")?;
     }
     Ok(Outcome::Success)
-}
-
-/// The number of fused operations.
-fn fused(info: &GraphInfo) -> usize {
-    info.steps().filter(|step| step.is_fused).count()
 }

@@ -10,6 +10,7 @@
 //! | `runnable` | checks inputs and runs a graph |
 //! | `fused` | the operations of compiled graphs |
 //! | `weight_format` | the forms of packed weights |
+//! | `profile` | time and bytes of each operation |
 //! | `rows` | which inputs and outputs have rows, so that calls can be put together |
 //! | `exec/` | execution on a backend |
 
@@ -19,6 +20,7 @@ pub(crate) mod exec;
 pub(crate) mod fused;
 pub(crate) mod info;
 pub(crate) mod passes;
+pub(crate) mod profile;
 pub(crate) mod rows;
 pub(crate) mod runnable;
 pub(crate) mod symbolic;
