@@ -11,6 +11,7 @@ use super::code::{FIELD, GraphCode, Source};
 use super::fused::Fused;
 use super::passes::{self, SymExpr};
 use super::symbolic::shapes::result_shapes;
+use super::weight_format::WeightFormat;
 use crate::arena::file::ArenaFile;
 use crate::error::graph::GraphError;
 use crate::tensor::value::dtype_name;
@@ -89,12 +90,13 @@ impl GraphInfo {
             if let Source::Entry(path) = &constant.source
                 && weights.iter().all(|known| known.path != *path)
             {
-                let packed = packed.get(&TensorId::new((self.0.inputs.len() + at) as u64)).copied();
+                let packed = packed.get(&TensorId::new((self.0.inputs.len() + at) as u64));
                 weights.push(WeightInfo {
                     path: path.clone(),
-                    origin: origin(path).map(str::to_owned),
+                    origin: origin(path, packed.map_or("", |packed| packed.part)).map(str::to_owned),
                     tensor: TensorInfo::new(constant.dtype, &constant.shape, &names),
-                    packed,
+                    packed: packed.map(|packed| packed.shape),
+                    format: packed.map(|packed| packed.format),
                 });
             }
         }
@@ -183,28 +185,46 @@ pub struct WeightInfo {
     /// Rows and columns of the matrix, if the tensor is a packed one of a [compiled](super::super::TracedGraph::compile)
     /// graph.
     pub packed: Option<[usize; 2]>,
+    /// The form of the packed matrix. Those of 8 and 4 bits are several tensors: the numbers, and their scales.
+    pub format: Option<WeightFormat>,
 }
 
-/// Path of the weight that the tensor at `path` was made of.
-fn origin(path: &str) -> Option<&str> {
+/// Path of the weight that the tensor at `path` was made of. `part` is the end of the path of a part of a packed one.
+fn origin<'a>(path: &'a str, part: &str) -> Option<&'a str> {
     let Some(own) = path.strip_prefix(FIELD).and_then(|rest| rest.strip_prefix('.')) else { return Some(path) };
     match own.split_once('.') {
         Some(("constants", _)) => None,
-        Some(("packed", of)) => Some(of.strip_suffix(".transposed").unwrap_or(of)),
+        Some(("packed", of)) => {
+            let of = of.strip_suffix(part).unwrap_or(of);
+            Some(of.strip_suffix(".transposed").unwrap_or(of))
+        }
         _ => Some(path),
     }
 }
 
-/// Rows and columns of the packed weights, by tensor id.
-fn packed(code: &GraphCode) -> HashMap<TensorId, [usize; 2]> {
-    let fused = code.operations.iter().filter_map(Fused::of);
-    let linear = fused.filter_map(|(fused, operation)| match (fused, &operation.inputs[..]) {
-        (Fused::Linear { columns, .. }, [x, weight, ..]) => {
-            Some((weight.id, [x.shape.iter().next_back().copied()?, columns]))
+/// A tensor of a packed weight.
+struct Packed {
+    /// Rows and columns of the matrix.
+    shape: [usize; 2],
+    format: WeightFormat,
+    /// The end of the path of the tensor.
+    part: &'static str,
+}
+
+/// The tensors of packed weights, by tensor id.
+fn packed(code: &GraphCode) -> HashMap<TensorId, Packed> {
+    let mut all = HashMap::new();
+    for (fused, operation) in code.operations.iter().filter_map(Fused::of) {
+        if let (Fused::Linear { columns, format, .. }, [x, weights @ ..]) = (fused, &operation.inputs[..])
+            && let Some(k) = x.shape.iter().next_back().copied()
+        {
+            let parts = format.parts(k, columns).into_iter().zip(weights);
+            all.extend(
+                parts.map(|(part, weight)| (weight.id, Packed { shape: [k, columns], format, part: part.name })),
+            );
         }
-        _ => None,
-    });
-    linear.collect()
+    }
+    all
 }
 
 /// Types and shapes of the results of an operation, with the sizes as traced if their expressions cannot be found.
