@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use ray_zerocopy::Checkpoint;
 use ray_zerocopy::checkpoint::CheckpointOptions;
 
-use crate::values::{bytes, fuse, not_empty, rename, seconds, split};
+use crate::values::{bytes, fuse, not_empty, ratio, rename, seconds, split};
 
 const EXIT: &str = "\
 Exit status:
@@ -379,11 +379,15 @@ pub(crate) struct Run {
 /// Pack the weights of a traced graph for the CPU, and fuse operations
 ///
 /// The result is a graph like any other: `rzc run`, workers and the Python wheel take it. Its weights lie in the file
-/// as the kernels read them, so workers share them and rearrange nothing. Results differ from those of the graph by
-/// the order of sums, about 1e-6 of the largest number. It runs on `cpu` only.
+/// as the kernels read them, so workers share them and rearrange nothing. It runs on `cpu` only.
+///
+/// Results differ from those of the graph by the order of sums, about 1e-6 of the largest number, and with weights of
+/// fewer bits by more. With inputs and a bound, the layers that change the outputs most stay in 32 bits, as many as it
+/// takes to keep the bound on these inputs.
 ///
 ///     rzc compile minilm.rzg                       # writes minilm.compiled.rzg
-///     rzc graph minilm.compiled.rzg
+///     rzc compile minilm.rzg --weights int8 -o minilm.int8.rzg
+///     rzc compile minilm.rzg --weights int8 -i ids=ids.npy -i padding=padding.npy --most-error 0.05
 #[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
@@ -394,12 +398,42 @@ pub(crate) struct Compile {
     /// The output file; by default GRAPH with the extension `.compiled.rzg`
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
+    /// The numbers that the weights of linear layers are stored in
+    #[arg(short, long, value_enum, default_value = "f32")]
+    pub weights: StoredWeights,
+    /// Scales for each block of this many rows of an 8-bit weight: more exact, and slower
+    #[arg(long, value_name = "ROWS")]
+    pub blocks: Option<usize>,
+    /// The path of a weight that stays in 32 bits
+    #[arg(long, value_name = "PATH", value_parser = not_empty)]
+    pub keep: Vec<String>,
+    /// Inputs to measure the error on: a file for each input of the graph, and then those of the next sample
+    #[arg(short, long, value_name = "[NAME=]FILE", value_parser = not_empty, requires = "most_error")]
+    pub input: Vec<String>,
+    /// How much the outputs may change on these inputs: the norm of the change in units of their norm
+    #[arg(long, value_name = "RATIO", requires = "input", value_parser = ratio)]
+    pub most_error: Option<f64>,
     /// Replace the output if it exists
     #[arg(short, long)]
     pub force: bool,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,
+}
+
+/// Numbers that weights of a compiled graph are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoredWeights {
+    /// 32-bit floats
+    F32,
+    /// 16-bit floats; sums are in 32 bits
+    Bf16,
+    /// 8-bit integers with scales
+    Int8,
+    /// 4-bit integers with scales, for large models and few rows
+    Int4,
+    /// Weights as they are: only removes operations, and changes no bit of the results
+    Exact,
 }
 
 /// Show the operations of a traced graph, as a list or as a picture

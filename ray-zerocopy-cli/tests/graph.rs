@@ -294,6 +294,62 @@ fn compiled_graph_is_a_graph_of_the_same_answers() {
     assert_eq!((&json["fused_operations"], &json["output"]), (&2.into(), &compiled.as_str().into()));
     let error = rzc(&["compile", &compiled]);
     assert!(error.error().contains("is compiled already"), "{error:?}");
+    assert_eq!(json["calibration"], serde_json::Value::Null);
+}
+
+#[test]
+fn graph_is_calibrated_on_inputs() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let (first, second, wanted) = (folder.at("first.npy"), folder.at("second.npy"), folder.at("wanted.npy"));
+    write(&first, &[3, 4], (0..12).map(|at| at as f32 / 7.0));
+    write(&second, &[2, 4], (0..8).map(|at| (at as f32).sin()));
+    write(&wanted, &[2], [1_i64, 0]);
+    let [first, second, wanted] =
+        [("rows", first), ("rows", second), ("wanted", wanted)].map(|(name, file)| format!("{name}={file}"));
+    let samples = ["-i", &first, "-i", &wanted, "-i", &wanted, "-i", &second];
+    let compile = |weights: &str, others: &[&str]| {
+        let mut arguments = vec!["compile", &graph, "--force", "--weights", weights];
+        arguments.extend(others);
+        rzc(&arguments)
+    };
+    let mut loose = samples.to_vec();
+    loose.extend(["--most-error", "0.1"]);
+    let done = compile("int8", &loose).well().out;
+    assert!(done.contains("2 of 2 layers in int8, error of the outputs") && done.contains("  second.weight"), "{done}");
+    assert!(done.contains("compiled: 2 Linear int8 (1 with relu); "), "{done}");
+    loose.push("--json");
+    let json = compile("int8", &loose).well().json();
+    let calibration = &json["calibration"];
+    assert!(calibration["error"].as_f64().unwrap() <= 0.1, "{json}");
+    let layers = calibration["layers"].as_array().unwrap();
+    assert!(layers.len() == 2 && layers.iter().all(|layer| layer["weights"] == "int8"), "{json}");
+
+    let mut tight = samples.to_vec();
+    tight.extend(["--most-error", "1e-12"]);
+    let error = compile("int8", &tight);
+    assert!(error.error().contains("may change by 1.0e-12"), "{error:?}");
+    let error = compile("int8", &["-i", &first, "--most-error", "0.1"]);
+    assert!(error.error().contains("1 inputs are given, and each sample has 2"), "{error:?}");
+    let error = compile("int8", &["-i", &first, "-i", &second, "--most-error", "0.1"]);
+    assert!(error.error().contains("sample 1: an input is given twice"), "{error:?}");
+    let error = compile("f32", &["-i", &first, "-i", &wanted, "--most-error", "0.1"]);
+    assert!(error.error().contains("no layer to choose"), "{error:?}");
+    assert!(compile("int8", &["-i", &first]).err.contains("--most-error"));
+    assert!(compile("int8", &["-i", &first, "--most-error", "0"]).err.contains("a positive number is expected"));
+    let error = compile("int8", &["--blocks", "5"]);
+    assert!(error.error().contains("blocks of 5 rows"), "{error:?}");
+    let error = compile("int8", &["--keep", "third.weight"]);
+    assert!(error.error().contains("`third.weight`"), "{error:?}");
+
+    for (weights, named) in [("bf16", "Linear bf16"), ("int4", "Linear int4"), ("int8", "Linear int8")] {
+        let done = compile(weights, &["--keep", "first.weight"]).well().out;
+        assert!(done.contains(&format!("1 {named}")) && done.contains("1 Linear (1 with relu)"), "{done}");
+        let inspected = rzc(&["inspect", &graph.replace(".rzg", ".compiled.rzg")]).well().out;
+        assert!(inspected.contains("packed 8 × 3"), "{inspected}");
+    }
+    let exact = compile("exact", &[]).well().out;
+    assert!(exact.contains("0 of them fused"), "{exact}");
 }
 
 #[test]

@@ -404,7 +404,7 @@ fn calibration_keeps_the_bound() {
         relative(&flat(&|pair| pair.0.iter::<f32>().collect()), &flat(&|pair| pair.1.iter::<f32>().collect()))
     };
     let most = error(Compile::int8());
-    let loose = graph.calibrate(&Compile::int8(), samples.clone(), 2.0 * most).unwrap();
+    let loose = graph.calibrate(&Compile::int8(), samples.clone(), 2.0 * most, |_, _| ()).unwrap();
     assert_eq!(loose.layers().len(), 8, "the tied weight once");
     assert!(loose.layers().iter().all(|layer| layer.format != WeightFormat::F32));
     assert!((loose.error() / most - 1.0).abs() < 0.01, "{} {most}", loose.error());
@@ -412,7 +412,11 @@ fn calibration_keeps_the_bound() {
     assert!(text.starts_with("8 of 8 layers in int8") && text.contains("attention.query.weight"), "{text}");
 
     println!("{loose}");
-    let tight = graph.calibrate(&Compile::int8(), samples.clone(), 0.7 * most).unwrap();
+    let mut seen = Vec::new();
+    let tell = |done, all| seen.push((done, all));
+    let tight = graph.calibrate(&Compile::int8(), samples.clone(), 0.7 * most, tell).unwrap();
+    assert!(seen.iter().enumerate().all(|(at, (done, all))| *done == at + 1 && done <= all), "{seen:?}");
+    assert!(seen.len() > 9, "each of 8 layers alone, all of them, and a bisection: {seen:?}");
     let kept: Vec<_> = tight.options().kept().map(str::to_owned).collect();
     assert!(!kept.is_empty() && kept.len() < 8, "{tight}");
     assert!(tight.error() <= 0.7 * most, "{tight}");
@@ -422,7 +426,7 @@ fn calibration_keeps_the_bound() {
     assert!((error(tight.options()) / tight.error() - 1.0).abs() < 0.01);
 
     let refused = |options: &Compile, samples: Vec<Values>, most| {
-        graph.calibrate(options, samples, most).unwrap_err().to_string()
+        graph.calibrate(options, samples, most, |_, _| ()).unwrap_err().to_string()
     };
     let text = refused(&Compile::int8(), samples.clone(), 1e-9);
     assert!(text.contains("may change by 1.0e-9") && text.contains("in int8 they change by"), "{text}");
@@ -431,7 +435,7 @@ fn calibration_keeps_the_bound() {
     let wrong = vec![Values::new().with("y", inputs(1, 1).0)];
     assert!(refused(&Compile::int8(), wrong, 0.1).contains("`y`"));
     let compiled = graph.compile(tight.options()).unwrap();
-    let again = compiled.calibrate(&Compile::int8(), samples, 0.1).unwrap_err();
+    let again = compiled.calibrate(&Compile::int8(), samples, 0.1, |_, _| ()).unwrap_err();
     assert!(again.to_string().contains("compiled already"));
 }
 

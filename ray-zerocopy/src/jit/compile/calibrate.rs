@@ -71,7 +71,9 @@ impl TracedGraph {
     /// cosine of 0.995.
     ///
     /// Each layer is measured alone. Those that change the outputs most stay in 32 bits, as many as it takes. The samples should be what the
-    /// graph will be called with: some dozens of inputs are enough.
+    /// graph will be called with: some dozens of inputs are enough. The graph runs on all of them once for each layer,
+    /// and some more times; `progress` is called after each of these trials, with their number and the most that there
+    /// will be.
     ///
     /// ```
     /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Distribution, Tensor, activation::relu}};
@@ -89,7 +91,7 @@ impl TracedGraph {
     /// #     .input("rows", rows.clone())
     /// #     .forward(|model, inputs| Ok(relu(model.head.forward(inputs.float::<2>("rows")?))))?;
     /// let samples = [Values::new().with("rows", rows)];
-    /// let calibration = graph.calibrate(&Compile::int8(), samples, 0.02)?;
+    /// let calibration = graph.calibrate(&Compile::int8(), samples, 0.02, |_, _| ())?;
     /// println!("{calibration}");
     /// assert!(calibration.error() <= 0.02);
     ///
@@ -108,6 +110,7 @@ impl TracedGraph {
         options: &Compile,
         samples: impl IntoIterator<Item = Values>,
         most_error: f64,
+        mut progress: impl FnMut(usize, usize),
     ) -> Result<Calibration, CalibrationError> {
         if self.code().format == COMPILED {
             return Err(CalibrationError::Compiled);
@@ -123,12 +126,18 @@ impl TracedGraph {
         let (exact, paths) = self.compile_with(&Compile::f32(), &[])?;
         let narrow = self.compile(options.clone())?;
         let expected = run(&exact, &samples)?;
-        let error = |options: &Compile| -> Result<f64, CalibrationError> {
-            let (graph, _) = self.compile_with(options, &[exact.arena(), narrow.arena()])?;
-            Ok(change(&run(&graph, &samples)?, &expected)?)
-        };
         let choices: BTreeSet<_> =
             paths.into_iter().filter(|path| options.format_of(path) != WeightFormat::F32).collect();
+        // Each layer alone, all together, and the bisection.
+        let most_trials = choices.len() + 1 + choices.len().max(1).ilog2() as usize + 1;
+        let mut trials = 0;
+        let mut error = |options: &Compile| -> Result<f64, CalibrationError> {
+            let (graph, _) = self.compile_with(options, &[exact.arena(), narrow.arena()])?;
+            let change = change(&run(&graph, &samples)?, &expected)?;
+            trials += 1;
+            progress(trials, most_trials);
+            Ok(change)
+        };
         let mut layers = Vec::with_capacity(choices.len());
         for path in &choices {
             let others = choices.iter().filter(|other| *other != path);
@@ -139,7 +148,7 @@ impl TracedGraph {
             return Err(CalibrationError::NothingToChoose);
         }
         layers.sort_by(|one, other| other.error.total_cmp(&one.error));
-        let trial = |kept: usize| -> Result<(Compile, f64), CalibrationError> {
+        let mut trial = |kept: usize| -> Result<(Compile, f64), CalibrationError> {
             let options = layers[..kept].iter().fold(options.clone(), |options, layer| options.keep(&layer.path));
             let error = error(&options)?;
             Ok((options, error))
