@@ -71,30 +71,6 @@ impl Element for u16 {
     }
 }
 
-/// Requests the elements of a row of a panel that is multiplied later.
-///
-/// With one row of `x`, the processor waits for the panel alone, and looks far enough ahead itself. So it does with
-/// panels of `f32`, whose bytes take more time than their products. Products of several rows with bf16 took 1.5 times
-/// as long without it.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-#[inline(always)]
-fn prefetch<T, const COUNT: usize>(row: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const LATER: usize = 32;
-        const LINE: usize = 64;
-        for at in (0..COUNT).step_by(LINE / size_of::<T>()) {
-            // Not `add`: it may be behind the panel.
-            let pointer = row.wrapping_add(LATER * PANEL + at);
-            // SAFETY: an address that cannot be read is ignored.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
-        }
-    }
-    #[cfg(target_arch = "aarch64")]
-    let _ = row;
-}
-
 /// A kernel that computes `ROWS` rows and some vectors of columns.
 ///
 /// # Safety
@@ -131,9 +107,6 @@ macro_rules! kernel {
                 }
                 for at in 0..depth {
                     let weights = panel.add(at * PANEL);
-                    if ROWS > 1 && size_of::<$element>() < 4 {
-                        super::prefetch::<_, { $vectors * $lanes }>(weights);
-                    }
                     let mut vectors = [$zero(); $vectors];
                     for (part, vector) in vectors.iter_mut().enumerate() {
                         *vector = $load_weights(weights.add(part * $lanes));
