@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ray_zerocopy_kernels::{
     Epilogue, Isa, MOST_BLOCK, Packed, PackedBf16, PackedI4, PackedI8, QuantisedI4, QuantisedI8, linear, linear_bf16,
-    linear_i4, linear_i8, pack, pack_bf16, quantise_i4, quantise_i8,
+    linear_bf16_rounded, linear_i4, linear_i8, pack, pack_bf16, quantise_i4, quantise_i8,
 };
 
 /// Rows, depth and columns.
@@ -50,7 +50,7 @@ impl Weight {
 type Product = fn(Isa, &[f32], &Weight, &mut [f32]);
 
 /// The contestants. A weight that does not have its lengths would leave the result as it is.
-const CONTESTANTS: [(&str, Product); 5] = [
+const CONTESTANTS: [(&str, Product); 6] = [
     ("f32", |isa, x, weight, y| {
         let [k, n] = weight.shape;
         if let Some(packed) = Packed::new(&weight.f32, k, n) {
@@ -61,6 +61,12 @@ const CONTESTANTS: [(&str, Product); 5] = [
         let [k, n] = weight.shape;
         if let Some(packed) = PackedBf16::new(&weight.bf16, k, n) {
             linear_bf16(isa, x, &packed, &Epilogue::default(), y);
+        }
+    }),
+    ("bf16, rounded", |isa, x, weight, y| {
+        let [k, n] = weight.shape;
+        if let Some(packed) = PackedBf16::new(&weight.bf16, k, n) {
+            linear_bf16_rounded(isa, x, &packed, &Epilogue::default(), y);
         }
     }),
     ("int8", |isa, x, weight, y| int8(isa, x, &weight.i8, weight.shape, MOST_BLOCK, y)),

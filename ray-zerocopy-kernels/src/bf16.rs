@@ -19,6 +19,7 @@ pub fn pack_bf16(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<u1
 }
 
 /// The bits of the next bf16. Ties go to the even one.
+#[inline(always)]
 pub(crate) fn round(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {

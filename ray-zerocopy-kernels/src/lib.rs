@@ -15,12 +15,13 @@
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `bf16` | matrix products with packed weights of bf16 |
+//! | `bf16_rounded` | the same with rows of `x` that are rounded to bf16 |
 //! | `divide` | division of a product among threads |
 //! | `packed_i4` | the packed form of a matrix of 4-bit numbers with scales |
 //! | `int4` | matrix products with packed 4-bit weights |
 //! | `packed_i8` | the packed form of a matrix of 8-bit numbers with scales |
-//! | `quantised_product` | products of quantised rows, for weights of 8 and 4 bits |
-//! | `quantised_rows` | rows of `x` as 8-bit numbers |
+//! | `quantised_product` | products of rows that are quantised or rounded |
+//! | `quantised_rows` | rows of `x` as 8-bit numbers or bf16 |
 //! | `int8` | matrix products with packed 8-bit weights |
 //! | `rows` | functions of rows: softmax, layer norm |
 //! | `epilogue` | bias, activation and residual, applied while a result is in the cache |
@@ -30,6 +31,7 @@
 
 mod attention;
 mod bf16;
+mod bf16_rounded;
 mod convolution;
 mod divide;
 mod epilogue;
@@ -50,6 +52,7 @@ mod testing;
 
 pub use self::attention::{Heads, Mask, attention};
 pub use self::bf16::{PackedBf16, linear_bf16, pack_bf16};
+pub use self::bf16_rounded::linear_bf16_rounded;
 pub use self::convolution::{ChannelEpilogue, Filters, Images, Options as ConvolutionOptions, convolution};
 pub use self::epilogue::{Activation, Epilogue};
 pub use self::int4::linear_i4;

@@ -51,8 +51,10 @@ impl<T: Element> Product<'_, T> {
     fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
         let (k, n) = (self.weight.k(), self.weight.n());
         let rows = y.rows();
+        // A tile alone reads each panel once, from its begin to its end.
+        let depth = if rows <= MOST_ROWS { k.max(1) } else { DEPTH };
         // At least once, so that a weight without rows gives the epilogue of zeros.
-        let depths: Vec<_> = (0..k.max(1)).step_by(DEPTH).map(|begin| begin..(begin + DEPTH).min(k)).collect();
+        let depths: Vec<_> = (0..k.max(1)).step_by(depth).map(|begin| begin..(begin + depth).min(k)).collect();
         for block in (0..rows).step_by(BLOCK) {
             let end = (block + BLOCK).min(rows);
             for depth in &depths {

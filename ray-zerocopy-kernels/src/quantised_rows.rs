@@ -1,4 +1,4 @@
-//! Rows of `x` as 8-bit numbers, in memory that each thread keeps for its next product.
+//! Rows of `x` as 8-bit numbers or bf16, in memory that each thread keeps for its next product.
 
 use std::cell::Cell;
 
@@ -12,7 +12,7 @@ const PARALLEL: usize = 1 << 16;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// What the 8-bit numbers of a row mean.
+/// What the numbers of a row mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Unsigned numbers, from the least element of a block (or 0) to its greatest (or 0). The offset is the number that
@@ -25,9 +25,21 @@ pub(crate) enum Form {
     /// Signed numbers from -127 to 127, as bits. The offset is the sum of the numbers times -8: weights of 4 bits are
     /// stored with 8 added to them.
     Signed,
+    /// bf16 of two bytes each. There is neither a scale nor an offset.
+    Rounded,
 }
 
-/// Rows of 8-bit numbers. Each block of a row has a scale and an offset.
+impl Form {
+    /// Bytes of a number.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned | Self::Signed => 1,
+            Self::Rounded => 2,
+        }
+    }
+}
+
+/// Rows of numbers of a form. Each block of a row has a scale and an offset.
 #[derive(Debug, Default)]
 pub(crate) struct QuantisedRows {
     values: Vec<u8>,
@@ -49,12 +61,11 @@ impl QuantisedRows {
         result
     }
 
-    /// Quantises rows of `k` elements in blocks of `block`, a multiple of 4. Rows are filled up with zeros to a multiple
-    /// of 4.
+    /// Quantises rows of `k` elements in blocks of `block`. Rows are filled up with zeros to a multiple of 4 bytes.
     pub(crate) fn quantise(&mut self, isa: Isa, form: Form, x: &[f32], k: usize, block: usize, threads: usize) {
         let rows = x.len().checked_div(k).unwrap_or(0);
         // An odd number of cache lines: rows at a distance of a power of two would compete for the same lines.
-        (self.stride, self.blocks) = ((k.div_ceil(LINE) | 1) * LINE, k.div_ceil(block));
+        (self.stride, self.blocks) = (((k * form.bytes()).div_ceil(LINE) | 1) * LINE, k.div_ceil(block));
         self.values.resize(rows * self.stride, 0);
         self.scales.resize(rows * self.blocks, 0.0);
         self.offsets.resize(rows * self.blocks, 0);
@@ -64,6 +75,7 @@ impl QuantisedRows {
         let quantise = match form {
             Form::Unsigned => sys::quantise_u8,
             Form::Signed => sys::quantise_i8,
+            Form::Rounded => sys::round_bf16,
         };
         if threads == 1 || x.len() < PARALLEL {
             let values = self.values.chunks_exact_mut(self.stride);
@@ -82,12 +94,12 @@ impl QuantisedRows {
         }
     }
 
-    /// The values of a row from one of its elements on, and those behind them.
+    /// The bytes of a row from one of them on, and those behind them.
     pub(crate) fn values(&self, row: usize, from: usize) -> &[u8] {
         &self.values[row * self.stride + from..]
     }
 
-    /// Distance between rows.
+    /// Distance between rows, in bytes.
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }

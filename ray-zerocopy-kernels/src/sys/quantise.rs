@@ -1,10 +1,11 @@
-//! Conversion to 8-bit numbers and back, compiled for each instruction set.
+//! Conversion of rows to 8-bit numbers and back, and to bf16, compiled for each instruction set.
 //!
 //! The operations are the same for all instruction sets, so the results are the same to the last bit.
 
 use super::columns::Columns;
 use super::row_functions::{for_each_isa, reduce};
 use super::tile_i8::SumsI8;
+use crate::bf16::round;
 use crate::isa::Isa;
 use crate::packed::PANEL;
 use crate::packed_i8::scale;
@@ -17,6 +18,10 @@ for_each_isa!(
 for_each_isa!(
     /// Quantises the blocks of a row to signed numbers, as bits. The lengths fit.
     quantise_i8 = plain_quantise_i8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f32], offsets: &mut [i32])
+);
+for_each_isa!(
+    /// Rounds a row to bf16. The lengths fit.
+    round_bf16 = plain_round_bf16(x: &[f32], _block: usize, values: &mut [u8], _scales: &mut [f32], _offsets: &mut [i32])
 );
 for_each_isa!(
     /// Converts the sums of a tile to elements of the result.
@@ -93,6 +98,15 @@ fn plain_quantise_i8(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f
         rest.fill(0);
         (*scale_of_block, *offset) = (step, -8 * sum);
     }
+}
+
+#[inline(always)]
+fn plain_round_bf16(x: &[f32], _block: usize, values: &mut [u8], _scales: &mut [f32], _offsets: &mut [i32]) {
+    let (values, rest) = values.split_at_mut(x.len() * 2);
+    for (value, x) in values.as_chunks_mut().0.iter_mut().zip(x) {
+        *value = round(*x).to_ne_bytes();
+    }
+    rest.fill(0);
 }
 
 #[inline(always)]
