@@ -425,6 +425,8 @@ pub(crate) struct Graph {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub html: Option<PathBuf>,
     /// Show every operation: also those that only view a tensor, and in the list more than 40
+    ///
+    /// In a picture, unrolled loops, such as those of an LSTM, are closed groups without it.
     #[arg(short, long)]
     pub all: bool,
     /// Print one JSON object, for programs

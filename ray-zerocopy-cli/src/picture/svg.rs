@@ -55,7 +55,7 @@ pub(crate) fn draw(picture: &Picture) -> String {
     let wide = placed[0].width.max(legend.1).max(short(&title).chars().count() as f64 * 10.0);
     let (width, height) = (wide + 2.0 * MARGIN, placed[0].height + HEAD + legend.2 + MARGIN);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"0 0 {width:.0} {height:.0}\">\n<style>\n{STYLE}{}</style>\n\
          <rect class=\"page\" width=\"100%\" height=\"100%\"/>\n",
         kinds::style()
@@ -168,7 +168,11 @@ impl Drawing<'_> {
     }
 
     fn has_text(&self, cell: Cell) -> bool {
-        matches!(cell, Cell::Node(id) if !self.picture.faces[&id].below.is_empty())
+        match cell {
+            Cell::Node(id) => !self.picture.faces[&id].below.is_empty(),
+            Cell::Group(at) => self.closed[at] && !self.picture.closed_faces[at].below.is_empty(),
+            _ => false,
+        }
     }
 
     fn node(&mut self, id: usize, at: [f64; 4]) {
