@@ -117,8 +117,8 @@ impl Group {
     }
 }
 
-/// Folds consecutive groups whose operations, weights, sizes and connections are equal. Their names differ in numbers, or
-/// they are one module that is used several times.
+/// Folds consecutive groups whose operations, weights, sizes and connections are equal. Their names
+/// differ in numbers, or they are one module that is used several times.
 fn fold_children(nodes: &Nodes, group: &mut Group, shown_as: &mut [usize]) {
     let mut kept: Vec<(Child, Option<String>)> = Vec::new();
     for child in std::mem::take(&mut group.children) {
