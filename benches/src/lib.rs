@@ -17,6 +17,7 @@
 
 pub mod child;
 pub mod corpora;
+pub mod image_models;
 pub mod machine;
 pub mod model;
 pub mod options;

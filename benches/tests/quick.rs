@@ -115,7 +115,7 @@ fn weights() {
 #[test]
 fn compiled() {
     let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
-    assert_eq!(rows(&printed).len(), 8, "{printed}");
+    assert_eq!(rows(&printed).len(), 10, "{printed}");
     for row in rows(&printed) {
         positive(row, &["operations", "compiled_operations", "graph_us_median", "compiled_us_median", "ratio"]);
         assert!(row["difference"].as_f64().unwrap() <= 1e-5, "{row}");

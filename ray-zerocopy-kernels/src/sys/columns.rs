@@ -42,6 +42,19 @@ impl<'a> Columns<'a> {
         (0..self.columns).step_by(width.max(1)).map(part).collect()
     }
 
+    /// Divides it in two at a column.
+    pub(crate) fn split_at(self, column: usize) -> (Self, Self) {
+        assert!(column <= self.columns, "the column is outside of the matrix");
+        let rest = Self {
+            // Not `add`: an empty part may begin behind the matrix.
+            pointer: self.pointer.wrapping_add(column),
+            columns: self.columns - column,
+            ..self.again()
+        };
+        // The parts have different columns, and `self`, which has all of them, ends here.
+        (Self { columns: column, ..self }, rest)
+    }
+
     /// Some rows and columns of it, for as long as this is borrowed.
     pub(crate) fn part(&mut self, row: usize, column: usize, rows: usize, columns: usize) -> Columns<'_> {
         assert!(row + rows <= self.rows && column + columns <= self.columns, "the part is outside of the matrix");

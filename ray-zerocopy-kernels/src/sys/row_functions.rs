@@ -3,7 +3,7 @@
 //! Each is a plain loop. A function with `target_feature` contains it, so that the compiler vectorises it with
 //! these instructions.
 
-use crate::epilogue::Epilogue;
+use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
 use crate::rows::LayerNorm;
@@ -26,12 +26,13 @@ macro_rules! for_each_isa {
                     $plain($($argument),*);
                 }
 
-                match isa {
+                if isa >= Isa::Avx512 && isa.is_present() {
                     // SAFETY: the processor has the instructions, as `is_present` says.
-                    Isa::Avx512 if isa.is_present() => return unsafe { with_avx512($($argument),*) },
+                    return unsafe { with_avx512($($argument),*) };
+                }
+                if isa >= Isa::Avx2 && isa.is_present() {
                     // SAFETY: as above.
-                    Isa::Avx2 if isa.is_present() => return unsafe { with_avx2($($argument),*) },
-                    _ => {}
+                    return unsafe { with_avx2($($argument),*) };
                 }
             }
             let _ = isa;
@@ -40,9 +41,26 @@ macro_rules! for_each_isa {
     };
 }
 
+pub(super) use for_each_isa;
+
 for_each_isa!(
     /// Applies an epilogue to a part of a row.
     finish = plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, column: usize, n: usize)
+);
+for_each_isa!(
+    /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
+    finish_channel = plain_finish_channel(
+        sums: &[f32],
+        bias: f32,
+        activation: Option<Activation>,
+        residual: Option<(&[f32], bool)>,
+        y: &mut [f32]
+    )
+);
+for_each_isa!(
+    /// Applies a filter to one channel, at positions from `start` on. Each of its elements reads at an offset from the
+    /// position. Positions that read behind the end get nothing.
+    depthwise = plain_depthwise(x: &[f32], start: usize, taps: &[usize], filter: &[f32], y: &mut [f32])
 );
 for_each_isa!(
     /// Replaces each row by its softmax. The rows are whole.
@@ -65,9 +83,53 @@ fn plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, colum
     epilogue.apply(elements, row, column, n);
 }
 
+#[inline(always)]
+fn plain_finish_channel(
+    sums: &[f32],
+    bias: f32,
+    activation: Option<Activation>,
+    residual: Option<(&[f32], bool)>,
+    y: &mut [f32],
+) {
+    match residual {
+        Some((residual, true)) => {
+            for ((y, sum), residual) in y.iter_mut().zip(sums).zip(residual) {
+                *y = sum + bias + residual;
+            }
+        }
+        _ => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum + bias),
+    }
+    if let Some(activation) = activation {
+        activate(y, activation);
+    }
+    if let Some((residual, false)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+    }
+}
+
+#[inline(always)]
+fn plain_depthwise(x: &[f32], start: usize, taps: &[usize], filter: &[f32], y: &mut [f32]) {
+    /// Positions at a time, whose sums are in registers.
+    const WIDE: usize = 4 * LANES;
+    let mut position = start;
+    for y in y.chunks_mut(WIDE) {
+        let mut sums = [0.0; WIDE];
+        for (tap, weight) in taps.iter().zip(filter) {
+            let x = x.get(position + tap..).unwrap_or_default();
+            if let Some(x) = x.first_chunk::<WIDE>() {
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+            } else {
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+            }
+        }
+        y.copy_from_slice(&sums[..y.len()]);
+        position += WIDE;
+    }
+}
+
 /// Combines the elements by several partial results.
 #[inline(always)]
-fn reduce(elements: &[f32], begin: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn reduce(elements: &[f32], begin: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let (chunks, rest) = elements.as_chunks::<LANES>();
     let mut partial = [begin; LANES];
     for chunk in chunks {

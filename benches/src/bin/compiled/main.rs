@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use benches::image_models::{DetectorConfig, ResNetConfig};
 use benches::stats::{Ratio, median};
 use benches::traced_models::{BlocksConfig, StackConfig};
 use benches::{Common, Progress, Run, Table, Target, time};
@@ -83,7 +84,38 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
         .forward(|blocks, inputs| Ok(blocks.forward(inputs.float::<3>("x")?)))?;
     let inputs = Values::new().with("x", random([2, 16, 64]));
     cases.push(Case { model: "17 transformer blocks of 64".to_owned(), graph, inputs });
+    cases.extend([residual(args, &device)?, detector(&device)?]);
     Ok(cases)
+}
+
+/// An image in ResNet-18, or in a smaller one.
+fn residual(args: &Args, device: &Device) -> Result<Case> {
+    let (channels, size) = if args.common.quick { (8, 64) } else { (64, 224) };
+    let model = ResNetConfig { channels, classes: 1000 }.init(device);
+    let graph = jit::trace(&model)
+        .input("x", random([2, 3, size, size]))
+        .symbol("batch", [("x", 0)])
+        .forward(|model, inputs| Ok(model.forward(inputs.float::<4>("x")?)))?;
+    let inputs = Values::new().with("x", random([1, 3, size, size]));
+    Ok(Case { model: format!("ResNet-18 of {channels}, {size} × {size} pixels"), graph, inputs })
+}
+
+/// A part of a signal in a detector of speech.
+fn detector(device: &Device) -> Result<Case> {
+    let width = 128;
+    let model = DetectorConfig { width }.init(device);
+    let (samples, state) = (random([1, DetectorConfig::SAMPLES]), random([1, width]));
+    let graph = jit::trace(&model)
+        .input("samples", samples.clone())
+        .input("cell", state.clone())
+        .input("hidden", state.clone())
+        .forward(|model, inputs| {
+            let [output, cell, hidden] =
+                model.forward(inputs.float("samples")?, inputs.float("cell")?, inputs.float("hidden")?);
+            Ok(Values::new().with("output", output).with("cell", cell).with("hidden", hidden))
+        })?;
+    let inputs = Values::new().with("samples", samples).with("cell", state.clone()).with("hidden", state);
+    Ok(Case { model: format!("convolutions and LSTM of {width}, {} samples", DetectorConfig::SAMPLES), graph, inputs })
 }
 
 /// Returns the mean duration of a number of runs, in microseconds.

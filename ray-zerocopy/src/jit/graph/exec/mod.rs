@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `backend` | the interface that a backend needs, and the backends that implement it |
+//! | `buffers` | memory of results that is used again |
 //! | `executor` | executes a graph on one backend |
 //! | `plan` | the operations with concrete sizes |
 //! | `plan_cache` | an LRU cache of plans |
@@ -10,6 +11,7 @@
 //! | `kernels` | direct kernels for frequent operations |
 
 pub(crate) mod backend;
+mod buffers;
 pub(crate) mod executor;
 mod fused;
 pub(crate) mod kernels;
@@ -26,6 +28,9 @@ use crate::tensor::value::Value;
 pub(crate) trait Execute: Send {
     /// Runs the graph once. Inputs are in the graph's order and have been checked.
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+
+    /// Bytes that are kept for the results of the next run.
+    fn kept_bytes(&self) -> u64;
 
     /// Measures the operations of runs with these inputs.
     fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError>;

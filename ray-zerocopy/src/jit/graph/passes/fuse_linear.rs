@@ -38,25 +38,36 @@ pub(crate) fn raise_linear(operations: &mut [OperationIr], outputs: &[TensorId])
 /// Producers and readers of each tensor.
 pub(crate) struct Uses {
     producers: HashMap<TensorId, usize>,
-    /// The reader, if there is exactly one and the tensor is not an output.
-    readers: HashMap<TensorId, Option<usize>>,
+    /// The operations that read a tensor, in their order, once for each time. Without those of outputs.
+    readers: HashMap<TensorId, Vec<usize>>,
 }
 
 impl Uses {
     pub(crate) fn of(operations: &[OperationIr], outputs: &[TensorId]) -> Self {
-        let (mut producers, mut readers) = (HashMap::new(), HashMap::new());
+        let (mut producers, mut readers) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
         for (at, operation) in operations.iter().enumerate() {
             producers.extend(operation.outputs().map(|tensor| (tensor.id, at)));
             for tensor in operation.inputs() {
-                readers.entry(tensor.id).and_modify(|reader| *reader = None).or_insert(Some(at));
+                readers.entry(tensor.id).or_default().push(at);
             }
         }
-        readers.extend(outputs.iter().map(|id| (*id, None)));
+        for id in outputs {
+            readers.remove(id);
+        }
         Self { producers, readers }
     }
 
     pub(crate) fn producer<'a>(&self, operations: &'a [OperationIr], tensor: &TensorIr) -> Option<&'a OperationIr> {
-        self.producers.get(&tensor.id).map(|at| &operations[*at])
+        self.producer_index(tensor).map(|at| &operations[at])
+    }
+
+    pub(crate) fn producer_index(&self, tensor: &TensorIr) -> Option<usize> {
+        self.producers.get(&tensor.id).copied()
+    }
+
+    /// The indexes of the operations that read a tensor. Empty if it is an output.
+    pub(crate) fn readers(&self, tensor: &TensorIr) -> &[usize] {
+        self.readers.get(&tensor.id).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The operation that reads a tensor, if there is exactly one and the tensor is not an output.
@@ -65,8 +76,8 @@ impl Uses {
         operations: &'a [OperationIr],
         tensor: &TensorIr,
     ) -> Option<(usize, &'a OperationIr)> {
-        let at = (*self.readers.get(&tensor.id)?)?;
-        Some((at, &operations[at]))
+        let [at] = self.readers(tensor) else { return None };
+        Some((*at, &operations[*at]))
     }
 }
 

@@ -3,7 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `draft` | a graph whose operations are being replaced |
+//! | `merge_reshapes` | of several reshapes in a row, the last one |
+//! | `weight` | a weight and its packed forms |
 //! | `pack_linear` | linear layers on packed weights, with what follows them |
+//! | `fold_batch_norm` | batch norms as part of the convolution before them |
+//! | `fuse_convolution` | convolutions, with what follows them |
+//! | `follow` | what follows a product or a convolution and becomes part of it |
 //! | `fuse_attention` | attention whose heads are columns of one matrix |
 //! | `fuse_layer_norm` | layer norms |
 //! | `strip` | removes initialisations: constants are registered separately |
@@ -16,13 +21,18 @@
 pub(crate) mod dead;
 pub(crate) mod draft;
 pub(crate) mod fold;
+pub(crate) mod fold_batch_norm;
+pub(crate) mod follow;
 pub(crate) mod fuse_attention;
+pub(crate) mod fuse_convolution;
 pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod liveness;
+pub(crate) mod merge_reshapes;
 pub(crate) mod pack_linear;
 pub(crate) mod renumber;
 pub(crate) mod strip;
+pub(crate) mod weight;
 
 use burn_ir::OperationIr;
 use ciborium::Value;
