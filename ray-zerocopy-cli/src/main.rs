@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `cli` | commands and options, and the text of `--help` |
+//! | `cli`, `cli_graph` | commands and options, and the text of `--help` |
 //! | `values` | checks the values of options |
 //! | `commands/` | a file for each command |
 //! | `weights` | reads any file of weights as a list of tensors |
@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod cli_graph;
 mod commands;
 mod compare;
 mod compiled;

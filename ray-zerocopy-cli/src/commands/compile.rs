@@ -8,15 +8,15 @@ use serde_json::json;
 
 use super::run::graph_inputs;
 use crate::Outcome;
-use crate::cli;
-use crate::cli::StoredWeights;
+use crate::cli_graph;
+use crate::cli_graph::StoredWeights;
 use crate::compiled::Compiled;
 use crate::files::remove_incomplete_on_signals;
 use crate::output::{Output, one_line};
 use crate::progress::Bar;
 use crate::table::size;
 
-pub(crate) fn run(options: &cli::Compile, output: &mut Output) -> Result<Outcome> {
+pub(crate) fn run(options: &cli_graph::Compile, output: &mut Output) -> Result<Outcome> {
     let target = options.output.clone().unwrap_or_else(|| options.graph.with_extension("compiled.rzg"));
     // Symbolic links are not followed: a dangling one exists too, and would be replaced.
     if !options.force && fs::symlink_metadata(&target).is_ok() {
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &cli::Compile, output: &mut Output) -> Result<Outcome
 }
 
 /// How the graph is compiled.
-fn choose(options: &cli::Compile) -> Result<Compile> {
+fn choose(options: &cli_graph::Compile) -> Result<Compile> {
     let mut chosen = match options.weights {
         StoredWeights::F32 => Compile::f32(),
         StoredWeights::Bf16 => Compile::bf16(),
@@ -84,7 +84,7 @@ fn choose(options: &cli::Compile) -> Result<Compile> {
 }
 
 /// Reads the samples: of the inputs of the graph, each one in each sample.
-fn samples(options: &cli::Compile, graph: &TracedGraph) -> Result<Vec<Values>> {
+fn samples(options: &cli_graph::Compile, graph: &TracedGraph) -> Result<Vec<Values>> {
     let inputs = graph.info().inputs().count();
     let given = options.input.len();
     ensure!(

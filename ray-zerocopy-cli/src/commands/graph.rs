@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{SHOWN, run as runs};
 use crate::Outcome;
-use crate::cli::Graph;
+use crate::cli_graph::Graph;
 use crate::compiled::Compiled;
 use crate::files;
 use crate::output::Output;

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use super::{SHOWN, graph, run as runs};
 use crate::Outcome;
-use crate::cli;
+use crate::cli_graph;
 use crate::output::Output;
 use crate::picture::faces::duration;
 use crate::picture::kinds::Kind;
 use crate::picture::{Picture, Times, html};
 use crate::table::{Table, count, size};
 
-pub(crate) fn run(options: &cli::Profile, output: &mut Output) -> Result<Outcome> {
+pub(crate) fn run(options: &cli_graph::Profile, output: &mut Output) -> Result<Outcome> {
     let opened = runs::open(&options.graph)?;
     let inputs = runs::graph_inputs(&options.input, &opened)?;
     let profile = opened.profile(&options.device, inputs, options.runs)?;
@@ -139,7 +139,7 @@ impl<'a> Report<'a> {
         Ok(Outcome::Success)
     }
 
-    fn json(&self, options: &cli::Profile, profile: &Profile) -> Value {
+    fn json(&self, options: &cli_graph::Profile, profile: &Profile) -> Value {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let mut steps: Vec<_> = self.operations.iter().collect();
         steps.sort_by_key(|operation| operation.profile.number);

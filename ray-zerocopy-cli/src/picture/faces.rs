@@ -84,7 +84,13 @@ pub(crate) fn group(picture: &Picture, at: usize) -> Face {
         lines.push(format!("{} of weights", size(bytes)));
     }
     lines.extend(time(picture, &inner));
-    Face::new(&heading(picture, at), lines, "")
+    let results = picture.panels[at].cells.iter().filter_map(|cell| match cell {
+        Cell::Exit(id) => picture.nodes.nodes[*id].results.first(),
+        _ => None,
+    });
+    let results: Vec<_> = results.map(String::as_str).collect();
+    let below = if let [only] = results[..] { only } else { "" };
+    Face::new(&heading(picture, at), lines, below)
 }
 
 /// The title of a group.

@@ -117,7 +117,8 @@ impl Group {
     }
 }
 
-/// Folds consecutive groups whose names differ in numbers, and whose operations, weights, sizes and connections are equal.
+/// Folds consecutive groups whose operations, weights, sizes and connections are equal. Their names
+/// differ in numbers, or they are one module that is used several times.
 fn fold_children(nodes: &Nodes, group: &mut Group, shown_as: &mut [usize]) {
     let mut kept: Vec<(Child, Option<String>)> = Vec::new();
     for child in std::mem::take(&mut group.children) {
@@ -128,8 +129,7 @@ fn fold_children(nodes: &Nodes, group: &mut Group, shown_as: &mut [usize]) {
         let structure = structure(nodes, &next);
         if let Some((Child::Group(first), Some(known))) = kept.last_mut()
             && *known == structure
-            && without_digits(&first.name).is_some_and(|name| Some(name) == without_digits(&next.name))
-            && first.name != next.name
+            && without_digits(&first.name) == without_digits(&next.name)
         {
             for (own, other) in first.nodes().into_iter().zip(next.nodes()) {
                 shown_as[other] = own;
@@ -143,8 +143,8 @@ fn fold_children(nodes: &Nodes, group: &mut Group, shown_as: &mut [usize]) {
     group.children = kept.into_iter().map(|(child, _)| child).collect();
     for child in &mut group.children {
         if let Child::Group(group) = child {
-            if group.repeats > 1 {
-                let last = std::mem::take(&mut group.path);
+            let last = std::mem::take(&mut group.path);
+            if group.repeats > 1 && group.name != last {
                 group.name = format!("{}–{}", group.name, last.trim_start_matches(|c: char| !c.is_ascii_digit()));
             }
             fold_children(nodes, group, shown_as);
@@ -187,8 +187,8 @@ fn structure(nodes: &Nodes, group: &Group) -> String {
     text
 }
 
-/// A name with `#` for each number. Names without numbers are never those of a series.
-fn without_digits(name: &str) -> Option<String> {
+/// A name with `#` for each number.
+fn without_digits(name: &str) -> String {
     let mut shape = String::new();
     for c in name.chars() {
         match c.is_ascii_digit() {
@@ -197,7 +197,7 @@ fn without_digits(name: &str) -> Option<String> {
             false => shape.push(c),
         }
     }
-    shape.contains('#').then_some(shape)
+    shape
 }
 
 /// Joins groups that contain nothing but another group, and replaces those of one node by the node.

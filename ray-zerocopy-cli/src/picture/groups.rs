@@ -6,7 +6,7 @@
 //! residual addition of a layer is a part of the layer. What follows the last weights is a group of
 //! its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::kinds::Kind;
 use super::nodes::Nodes;
@@ -52,7 +52,7 @@ pub(crate) fn modules(nodes: &Nodes) -> Modules {
         }
         let inner = match (&before[at][..], &after[at][..]) {
             ([], [first, rest @ ..]) => rest.iter().fold(first.clone(), |path, other| common(&path, other)),
-            (before, after) => between(before, after),
+            (before, after) => between(before, after, node.sources.len() > 1),
         };
         // The last one of a list of modules takes what its predecessor has, too.
         let count =
@@ -72,18 +72,26 @@ pub(crate) fn modules(nodes: &Nodes) -> Modules {
     Modules { prefix: prefix.join("."), paths }
 }
 
-/// The module of each node with weights: what the paths of its weights have in common, without their names. Equal and
-/// tied weights have one path, which is that of their first reader.
+/// The module of each node with weights: what the paths of its weights have in common, without their names.
+///
+/// Equal and tied weights have one path, which is that of their first reader. Others are in this module too if they are
+/// the same operation, as in a recurrent layer, and it is not one of a list.
 fn weighted(nodes: &Nodes) -> Vec<Option<Path>> {
-    let mut read = HashSet::new();
-    let mut module = |weight: &usize| {
-        let origin = nodes.weights[*weight].origin.as_deref().filter(|_| read.insert(*weight))?;
-        let mut path = components(origin);
+    let mut first: HashMap<usize, &str> = HashMap::new();
+    let mut module = |weight: usize, title| {
+        let mut path = components(nodes.weights[weight].origin.as_deref()?);
         path.pop();
-        Some(path)
+        let is_first = !first.contains_key(&weight);
+        let is_again = *first.entry(weight).or_insert(title) == title && !path.iter().any(|name| is_number(name));
+        (is_first || is_again).then_some(path)
     };
-    let mut of = |weights: &[usize]| weights.iter().filter_map(&mut module).reduce(|path, other| common(&path, &other));
-    nodes.nodes.iter().map(|node| if node.is_visible { of(&node.weights) } else { None }).collect()
+    let mut found = Vec::with_capacity(nodes.nodes.len());
+    for node in &nodes.nodes {
+        let read: &[usize] = if node.is_visible { &node.weights } else { &[] };
+        let paths = read.iter().filter_map(|&weight| module(weight, &node.title));
+        found.push(paths.reduce(|path, other| common(&path, &other)));
+    }
+    found
 }
 
 /// The parts of a path such as `encoder.layers[0]` or `heads["a.b"].weight`.
@@ -143,8 +151,9 @@ fn add(paths: &mut Vec<Path>, path: &Path) {
 
 /// The module between others: the one whose results it joins, the numbered one that it follows, or the innermost one
 /// around it.
-fn between(before: &[Path], after: &[Path]) -> Path {
-    let joined = before.iter().cloned().reduce(|path, other| common(&path, &other)).filter(|_| before.len() > 1);
+fn between(before: &[Path], after: &[Path], joins: bool) -> Path {
+    let joined = before.iter().cloned().reduce(|path, other| common(&path, &other));
+    let joined = joined.filter(|_| joins && before.len() > 1);
     let inner = longest(before, after);
     if let Some(joined) = joined.filter(|joined| joined.len() > inner.len()) {
         return joined;
@@ -245,12 +254,18 @@ mod tests {
     fn operations_belong_to_what_they_lie_between() {
         let paths = |paths: &[&str]| paths.iter().map(|path| components(path)).collect::<Vec<_>>();
         let is = |before: &[&str], after: &[&str], expected: &str| {
-            assert_eq!(between(&paths(before), &paths(after)).join("."), expected, "{before:?} {after:?}");
+            assert_eq!(
+                between(&paths(before), &paths(after), before.len() > 1).join("."),
+                expected,
+                "{before:?} {after:?}"
+            );
         };
         is(&["layer.0.up"], &["layer.0.down"], "layer.0");
         is(&["layer.0.q", "layer.0.k"], &["layer.0.out"], "layer.0");
         is(&["layer.0.self.q", "layer.0.self.k"], &["layer.0.out"], "layer.0.self");
         is(&["layer.1.down", "layer.0.down"], &["layer.2.norm"], "layer.1");
         is(&["layer.0.down"], &["head"], "");
+        // A single operand, which is a residual sum, joins nothing.
+        assert!(between(&paths(&["layer.1.down", "layer.0.down"]), &paths(&["head"]), false).is_empty());
     }
 }

@@ -25,7 +25,8 @@ pub(crate) fn page(picture: &Picture) -> String {
          style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
          <title>{title}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n\
-         <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+         <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n\
+         </body>\n</html>\n",
         kinds::style()
     )
 }
@@ -61,7 +62,14 @@ fn data(picture: &Picture) -> Value {
         "kinds": picture.kinds().iter().map(|kind| json!([kind.class(), kind.label()])).collect::<Vec<_>>(),
         "fused": picture.has_fused(),
         "timed": picture.profile.is_some(),
-        "sizes": { "gap": place::GAP, "space": place::SPACE, "padding": place::PADDING, "title": place::TITLE, "text": place::TEXT, "lane": place::LANE },
+        "sizes": {
+            "gap": place::GAP,
+            "space": place::SPACE,
+            "padding": place::PADDING,
+            "title": place::TITLE,
+            "text": place::TEXT,
+            "lane": place::LANE,
+        },
         "panels": panels.collect::<Vec<_>>(),
         "nodes": nodes,
     })

@@ -22,7 +22,7 @@ mod nodes;
 mod place;
 pub(crate) mod svg;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use ray_zerocopy::jit::{GraphInfo, Profile, StepProfile};
@@ -50,6 +50,8 @@ pub(crate) struct Picture {
     faces: HashMap<usize, Face>,
     closed_faces: Vec<Face>,
     profile: Option<Times>,
+    /// Whether views are shown, and unrolled loops.
+    views: bool,
 }
 
 /// Time and bytes of each operation.
@@ -95,15 +97,17 @@ impl Picture {
             faces: HashMap::new(),
             closed_faces: Vec::new(),
             profile,
+            views,
         };
         own.faces = own.members.keys().map(|&id| (id, faces::node(&own, id))).collect();
         own.closed_faces = (0..own.panels.len()).map(|at| faces::group(&own, at)).collect();
         own
     }
 
-    /// Whether each group is closed at first. Inner groups are, if there are too many nodes.
+    /// Whether each group is closed at first: unrolled loops are, and inner groups if there are too many nodes.
     fn closed(&self) -> Vec<bool> {
-        let mut closed = vec![false; self.panels.len()];
+        let mut closed: Vec<_> =
+            (0..self.panels.len()).map(|at| at > 0 && !self.views && self.is_unrolled(at)).collect();
         let depth = |mut at: usize| {
             let mut depth = 0;
             while let Some(parent) = self.panels[at].parent {
@@ -113,7 +117,9 @@ impl Picture {
         };
         let mut inner: Vec<_> = (1..self.panels.len()).map(|at| (depth(at), at)).collect();
         inner.sort_unstable();
-        let mut shown = self.members.len();
+        let hidden: usize = (0..closed.len()).filter(|&at| closed[at]).map(|at| self.inside(at).len()).sum();
+        let mut shown = self.members.len().saturating_sub(hidden);
+        inner.retain(|&(_, at)| !closed[at]);
         while shown > MOST
             && let Some((_, at)) = inner.pop()
         {
@@ -122,6 +128,16 @@ impl Picture {
             shown = (shown + 1).saturating_sub(self.panels[at].cells.iter().filter(|cell| is_child(**cell)).count());
         }
         closed
+    }
+
+    /// Whether modules of a group are used in turns, as those of a recurrent layer are in each step.
+    fn is_unrolled(&self, at: usize) -> bool {
+        let mut names = HashSet::new();
+        self.panels[at].cells.iter().any(|cell| match cell {
+            Cell::Group(inner) => !names.insert(self.panels[*inner].name.as_str()),
+            Cell::Node(id) => self.folded.names.get(id).is_some_and(|(name, _)| !names.insert(name)),
+            _ => false,
+        })
     }
 
     /// The shown nodes in a group.

@@ -28,7 +28,8 @@ text { font: 11px system-ui, 'Segoe UI', 'Liberation Sans', sans-serif; fill: #3
 .stack > rect { fill: #f4f6f8; stroke: #94a3b8; }
 @media (prefers-color-scheme: dark) {
 text { fill: #cbd5e1; } .title, .head { fill: #f1f5f9; } .page { fill: #0f1420; }
-.edge { stroke: #94a3b8; } .arrow { fill: #94a3b8; } .below { fill: #aab4c3; } .stack > rect { fill: #1a212e; } .over { stroke: #1a212e; }
+.edge { stroke: #94a3b8; } .arrow { fill: #94a3b8; } .below { fill: #aab4c3; }
+.stack > rect { fill: #1a212e; } .over { stroke: #1a212e; }
 }
 ";
 
@@ -55,7 +56,8 @@ pub(crate) fn draw(picture: &Picture) -> String {
     let wide = placed[0].width.max(legend.1).max(short(&title).chars().count() as f64 * 10.0);
     let (width, height) = (wide + 2.0 * MARGIN, placed[0].height + HEAD + legend.2 + MARGIN);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"0 0 {width:.0} {height:.0}\">\n<style>\n{STYLE}{}</style>\n\
          <rect class=\"page\" width=\"100%\" height=\"100%\"/>\n",
         kinds::style()
@@ -160,7 +162,8 @@ impl Drawing<'_> {
         let middle = f64::midpoint(bottom, to_y);
         let _ = writeln!(
             self.svg,
-            "<path class=\"edge\" d=\"M{x:.1} {y:.1}V{bottom:.1}C{x:.1} {middle:.1} {end:.1} {middle:.1} {end:.1} {to_y:.1}\"/>"
+            "<path class=\"edge\" d=\"M{x:.1} {y:.1}V{bottom:.1}\
+             C{x:.1} {middle:.1} {end:.1} {middle:.1} {end:.1} {to_y:.1}\"/>"
         );
         if is_end {
             let _ = writeln!(self.svg, "<path class=\"arrow\" d=\"M{:.1} {:.1}h8l-4 7z\"/>", end - 4.0, to_y - 2.0);
@@ -168,7 +171,11 @@ impl Drawing<'_> {
     }
 
     fn has_text(&self, cell: Cell) -> bool {
-        matches!(cell, Cell::Node(id) if !self.picture.faces[&id].below.is_empty())
+        match cell {
+            Cell::Node(id) => !self.picture.faces[&id].below.is_empty(),
+            Cell::Group(at) => self.closed[at] && !self.picture.closed_faces[at].below.is_empty(),
+            _ => false,
+        }
     }
 
     fn node(&mut self, id: usize, at: [f64; 4]) {

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, Lstm, LstmConfig, PaddingConfig2d};
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::Pipeline;
@@ -139,4 +139,36 @@ fn inner_groups_of_large_graphs_are_closed() {
         picture.members.insert(id, vec![]);
     }
     assert!(picture.closed().contains(&true) && !picture.closed()[0]);
+}
+
+/// A recurrent layer, which is recorded once for each step.
+#[derive(Pipeline)]
+#[pipeline(init = Recurrent::new)]
+struct Recurrent {
+    lstm: Lstm,
+    head: Linear,
+}
+
+impl Recurrent {
+    fn new(device: &Device) -> Self {
+        Self { lstm: LstmConfig::new(4, 8, true).init(device), head: LinearConfig::new(8, 1).init(device) }
+    }
+}
+
+#[test]
+fn unrolled_layer_is_one_closed_group() {
+    let device = Device::flex();
+    let steps = Tensor::<3>::ones([1, 5, 4], &device);
+    let traced = trace(&Recurrent::new(&device)).input("steps", steps).forward(|model, inputs| {
+        let (y, _) = model.lstm.forward(inputs.float::<3>("steps")?, None);
+        Ok(model.head.forward(relu(y)))
+    });
+    let graph = traced.unwrap();
+    let drawn = picture(&graph);
+    let names: Vec<_> = drawn.panels.iter().filter(|own| own.parent == Some(0)).map(|own| own.name.as_str()).collect();
+    assert_eq!(names, ["lstm"]);
+    let svg = svg::draw(&drawn);
+    assert!(!svg.contains("Sigmoid") && svg.contains("of weights") && svg.contains("F32 [1, 5, 8]"), "{svg}");
+    assert!(html::page(&drawn).contains("Sigmoid"), "it can be opened");
+    assert!(svg::draw(&Picture::new(graph.info(), true, None)).contains("Sigmoid"), "all operations are shown");
 }

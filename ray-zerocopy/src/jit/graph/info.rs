@@ -1,6 +1,6 @@
 //! Inputs, outputs, operations and weights of a graph, for display.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -81,14 +81,14 @@ impl GraphInfo {
         })
     }
 
-    /// The tensors of the arena that the graph reads, in the order of their first use.
+    /// The tensors of the arena that the graph reads, each once.
     pub fn weights(&self) -> impl Iterator<Item = WeightInfo> {
         let names: Vec<_> = self.0.symbols.iter().map(|symbol| symbol.name.as_str()).collect();
         let packed = packed(&self.0);
-        let mut weights: Vec<WeightInfo> = Vec::new();
+        let (mut weights, mut known) = (Vec::new(), HashSet::new());
         for (at, constant) in self.0.constants.iter().enumerate() {
             if let Source::Entry(path) = &constant.source
-                && weights.iter().all(|known| known.path != *path)
+                && known.insert(path)
             {
                 let packed = packed.get(&TensorId::new((self.0.inputs.len() + at) as u64));
                 weights.push(WeightInfo {
@@ -321,7 +321,7 @@ mod tests {
     fn packed_weights_have_the_path_of_their_origin() {
         let paths =
             ["a.weight", "graph.packed.a.weight", "graph.packed.a.weight.transposed", "graph.constants.3", "graph"];
-        let found = paths.map(origin);
+        let found = paths.map(|path| origin(path, ""));
         assert_eq!(found, [Some("a.weight"), Some("a.weight"), Some("a.weight"), None, Some("graph")]);
     }
 }
