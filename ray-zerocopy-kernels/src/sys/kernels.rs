@@ -71,6 +71,30 @@ impl Element for u16 {
     }
 }
 
+/// Requests the elements of a row of a panel that is multiplied later.
+///
+/// A processor looks ahead by itself, but not beyond a page of 4 KiB. With one or two rows of `x`, it waits for the panel
+/// alone and reaches the next page early enough; and panels of `f32` take so long to read that it does not matter.
+/// Products of 4 to 12 rows with bf16 took 1.3 to 2 times as long without it.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+fn prefetch<T, const COUNT: usize>(row: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LATER: usize = 32;
+        const LINE: usize = 64;
+        for at in (0..COUNT).step_by(LINE / size_of::<T>()) {
+            // Not `add`: it may be behind the panel.
+            let pointer = row.wrapping_add(LATER * PANEL + at);
+            // SAFETY: an address that cannot be read is ignored.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    let _ = row;
+}
+
 /// A kernel that computes `ROWS` rows and some vectors of columns.
 ///
 /// # Safety
@@ -107,6 +131,9 @@ macro_rules! kernel {
                 }
                 for at in 0..depth {
                     let weights = panel.add(at * PANEL);
+                    if ROWS > 2 && size_of::<$element>() < 4 {
+                        super::prefetch::<_, { $vectors * $lanes }>(weights);
+                    }
                     let mut vectors = [$zero(); $vectors];
                     for (part, vector) in vectors.iter_mut().enumerate() {
                         *vector = $load_weights(weights.add(part * $lanes));
