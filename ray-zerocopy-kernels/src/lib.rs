@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `attention` | attention of several heads |
 //! | `convolution/` | convolutions, with what follows them |
+//! | `pooling` | max pooling |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `bf16` | matrix products with packed weights of bf16 |
@@ -43,6 +44,7 @@ mod math;
 mod packed;
 mod packed_i4;
 mod packed_i8;
+mod pooling;
 mod quantised_product;
 mod quantised_rows;
 mod rows;
@@ -62,4 +64,5 @@ pub use self::linear::linear;
 pub use self::packed::{PANEL, Packed, pack, packed_shape};
 pub use self::packed_i4::{I4_BLOCK, PackedI4, QuantisedI4, blocks_i4_shape, packed_i4_shape, quantise_i4};
 pub use self::packed_i8::{MOST_BLOCK, PackedI8, QuantisedI8, blocks_i8_shape, packed_i8_shape, quantise_i8};
+pub use self::pooling::{MaxPool, max_pool};
 pub use self::rows::{LayerNorm, layer_norm, softmax};

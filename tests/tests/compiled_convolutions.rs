@@ -163,6 +163,7 @@ fn convolutions_take_what_follows_them() {
     ];
     assert_eq!(of("Convolution"), expected, "{names:?}");
     assert_eq!((of("Conv1d").len(), of("Conv2d").len(), of("BatchNorm").len()), (0, 0, 0), "{names:?}");
+    assert_eq!((of("MaxPool"), of("MaxPool2d").len()), (vec!["MaxPool".to_owned()], 0), "{names:?}");
     let paths: Vec<_> = compiled.arena().paths().collect();
     // The weight and the bias of seven batch norms. What they were made of is not kept.
     assert_eq!(paths.iter().filter(|path| path.starts_with("graph.folded.")).count(), 14, "{paths:?}");

@@ -8,7 +8,7 @@ use super::planes::Layout;
 use super::{ChannelEpilogue, Filters, Images};
 use crate::isa::Isa;
 use crate::packed::PANEL;
-use crate::sys::{Columns, MOST_ROWS, Tile, depthwise, finish_channel};
+use crate::sys::{Columns, MOST_ROWS, Tile, depthwise, dot_products, finish_channel};
 
 /// Rows of a panel that are gathered at a time.
 const DEPTH: usize = 256;
@@ -16,6 +16,8 @@ const DEPTH: usize = 256;
 const CACHED: usize = 448 << 10;
 /// The most panels of a part.
 const MOST_PANELS: usize = 8;
+/// The most positions of a part for which panels are not worth it: they would be mostly empty.
+const FEW: usize = 8;
 /// Multiplications from which a convolution is divided among threads.
 const PARALLEL: usize = 1 << 20;
 /// Elements of a vector are at multiples of this number of bytes.
@@ -182,6 +184,20 @@ impl<'a> Product<'a> {
             }
             return;
         }
+        if count <= FEW && self.k > 0 {
+            let (columns, sums) = (aligned(panels, count * self.k), aligned(sums, count));
+            for (at, column) in columns.chunks_exact_mut(self.k).enumerate() {
+                for (element, offset) in column.iter_mut().zip(self.offsets(part.group, 0..self.k)) {
+                    *element = planes[offset + start + at];
+                }
+            }
+            for row in 0..channels {
+                let filter = &self.weight[(part.channel + row) * self.k..][..self.k];
+                dot_products(self.isa, filter, columns, sums);
+                self.finish(block, &mut part, row, sums, &runs);
+            }
+            return;
+        }
         let panels = aligned(panels, DEPTH.min(self.k) * width);
         // Sums of all channels are needed only if the panels are gathered in several steps.
         let is_divided = self.k > DEPTH;
@@ -218,13 +234,18 @@ impl<'a> Product<'a> {
         }
     }
 
+    /// Where the elements of a filter read, for the first position.
+    fn offsets(&self, group: usize, elements: Range<usize>) -> impl Iterator<Item = usize> {
+        let taps = &self.layout.taps;
+        let first = group * self.k / taps.len();
+        elements.map(move |at| (first + at / taps.len()) * self.layout.channel() + taps[at % taps.len()])
+    }
+
     /// Gathers panels: for each element of a filter, what it is multiplied with at each position.
     fn gather(&self, planes: &[f32], part: &Part<'_>, depth: Range<usize>, panels: &mut [f32]) {
-        let taps = self.layout.taps.len();
-        let (base, size) = (part.group * self.k / taps.max(1), depth.len() * PANEL);
+        let (size, offsets) = (depth.len() * PANEL, self.offsets(part.group, depth));
         let width = part.positions.len().next_multiple_of(PANEL);
-        for (row, at) in depth.enumerate() {
-            let offset = (base + at / taps) * self.layout.channel() + self.layout.taps[at % taps];
+        for (row, offset) in offsets.enumerate() {
             let source = planes.get(offset + part.positions.start..).unwrap_or_default();
             let source = &source[..width.min(source.len())];
             let (whole, rest) = source.as_chunks::<PANEL>();

@@ -99,6 +99,9 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Options)> {
         ),
         ([1, 1, 2, 2], [2, 1, 3, 3], Options { stride: [5, 4], ..padded(6) }),
         ([2, 2, 8, 8], [3, 2, 1, 1], strided([3, 5], 2)),
+        // So few pixels that there are no panels.
+        ([1, 33, 1, 4], [20, 33, 1, 3], Options { padding: [(0, 0), (1, 1)], ..PLAIN }),
+        ([2, 7, 3, 3], [6, 7, 3, 3], PLAIN),
         // Groups, of which each has one channel or more.
         ([2, 6, 9, 10], [9, 2, 3, 3], Options { groups: 3, ..padded(1) }),
         ([1, 5, 30, 31], [5, 1, 3, 3], Options { groups: 5, ..padded(1) }),

@@ -127,12 +127,16 @@ fn micros(calls: usize, executable: &mut Executable, inputs: &Values) -> Result<
     Ok(begun.elapsed().as_secs_f64() * 1e6 / calls as f64)
 }
 
-/// The largest difference of two results, in units of the largest number.
+/// The largest difference of two results, in units of the largest number of the same output.
 fn difference(own: &Values, other: &Values) -> Result<f64> {
-    let (own, other) = (own.data("output")?, other.data("output")?);
-    let pairs = || own.iter::<f64>().zip(other.iter::<f64>());
-    let largest = pairs().map(|(own, _)| own.abs()).fold(0.0, f64::max);
-    Ok(pairs().map(|(own, other)| (own - other).abs()).fold(0.0, f64::max) / largest)
+    let mut most = 0.0_f64;
+    for name in own.names() {
+        let (own, other) = (own.data(name)?, other.data(name)?);
+        let pairs = || own.iter::<f64>().zip(other.iter::<f64>());
+        let largest = pairs().map(|(own, _)| own.abs()).fold(0.0, f64::max);
+        most = most.max(pairs().map(|(own, other)| (own - other).abs()).fold(0.0, f64::max) / largest);
+    }
+    Ok(most)
 }
 
 fn measure(case: Case, args: &Args, progress: &Progress) -> Result<Row> {

@@ -19,6 +19,7 @@ use super::graph::passes::fold_batch_norm::fold_batch_norm;
 use super::graph::passes::fuse_attention::fuse_attention;
 use super::graph::passes::fuse_convolution::fuse_convolution;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
+use super::graph::passes::fuse_max_pool::fuse_max_pool;
 use super::graph::passes::merge_reshapes::merge_reshapes;
 use super::graph::passes::pack_linear::pack_linear;
 use super::graph::passes::weight::Weight;
@@ -131,11 +132,11 @@ impl Compile {
 }
 
 impl TracedGraph {
-    /// Compiles the graph for the CPU: packs the weights of linear layers into the form that the kernels read, and
-    /// fuses operations. The result is a graph like any other, with the same inputs and outputs, for the same
-    /// wrappers, files and engines.
+    /// Compiles the graph for the CPU: packs the weights of linear layers into the form that the kernels read, makes
+    /// batch norms a part of the convolutions before them, and fuses operations. The result is a graph like any other,
+    /// with the same inputs and outputs, for the same wrappers, files and engines.
     ///
-    /// The packed weights are in the arena of the new graph, once for all workers. It borrows nothing from the arena
+    /// The new weights are in the arena of the new graph, once for all workers. It borrows nothing from the arena
     /// of this one, which may be dropped. A graph that is compiled already is returned as it is.
     ///
     /// Which instructions are used is decided where the graph runs: AVX-512, AVX2 with FMA, or those that every
@@ -198,6 +199,7 @@ impl TracedGraph {
             fuse_attention(&mut draft).map_err(corrupted)?;
             fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
             fuse_convolution(&mut draft).map_err(corrupted)?;
+            fuse_max_pool(&mut draft).map_err(corrupted)?;
             fuse_layer_norm(&mut draft).map_err(corrupted)?;
             let read = |constant: &Constant| {
                 let Source::Entry(path) = &constant.source else { return None };

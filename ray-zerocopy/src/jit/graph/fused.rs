@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn_ir::{CustomOpIr, OperationIr, TensorIr};
-use ray_zerocopy_kernels::{Activation, ConvolutionOptions, PANEL};
+use ray_zerocopy_kernels::{Activation, ConvolutionOptions, MaxPool, PANEL};
 
 use super::passes::weight::is_float;
 use super::weight_format::WeightFormat;
@@ -30,6 +30,8 @@ pub(crate) enum Fused {
         has_bias: bool,
         residual: Option<Residual>,
     },
+    /// The largest elements of windows of this size. The padding after the elements, and the groups, do not count.
+    MaxPool { kernel: [usize; 2], options: ConvolutionOptions },
 }
 
 /// When a residual is added.
@@ -74,6 +76,9 @@ impl Fused {
                 flag(has_bias, "bias"),
                 residual.map_or("", Residual::name)
             ),
+            Self::MaxPool { kernel: [rows, columns], options } => {
+                format!("{PREFIX}:max_pool:{rows},{columns}:{}", numbers_of(&options))
+            }
         }
     }
 
@@ -116,6 +121,11 @@ impl Fused {
                     _ => return None,
                 },
             }),
+            [PREFIX, "max_pool", kernel, options] => {
+                let (rows, columns) = kernel.split_once(',')?;
+                let kernel = [rows.parse().ok()?, columns.parse().ok()?];
+                (!kernel.contains(&0)).then_some(Self::MaxPool { kernel, options: options_of(options)? })
+            }
             _ => None,
         }
     }
@@ -138,6 +148,7 @@ impl Fused {
             }
             Self::LayerNorm { .. } => "LayerNorm".to_owned(),
             Self::Attention { .. } => "Attention".to_owned(),
+            Self::MaxPool { .. } => "MaxPool".to_owned(),
             Self::Convolution { activation, residual, .. } => {
                 let activation = activation.map(|activation| format!(" + {}", activation.name())).unwrap_or_default();
                 match residual {
@@ -165,6 +176,7 @@ impl Fused {
             Self::Convolution { has_bias, residual, .. } => {
                 (2 + usize::from(has_bias) + usize::from(residual.is_some()), 0)
             }
+            Self::MaxPool { .. } => (1, 0),
         };
         if inputs.len() != operands || operation.scalars.len() != scalars {
             let found = (inputs.len(), operation.scalars.len());
@@ -194,6 +206,7 @@ impl Fused {
             }
             Self::Attention { .. } => attention_fits(inputs, out),
             Self::Convolution { options, has_bias, .. } => convolution_fits(inputs, out, &options, has_bias),
+            Self::MaxPool { kernel, options } => max_pool_of(&inputs[0].shape, &out.shape, kernel, &options).is_some(),
         };
         if is { Ok(()) } else { Err("the shapes of its operands do not fit".to_owned()) }
     }
@@ -259,6 +272,19 @@ fn convolution_fits(inputs: &[TensorIr], out: &TensorIr, options: &ConvolutionOp
     ranks == [inputs[0].shape.num_dims(); 2] && bias && residual && options.result(x, weight) == Some(y)
 }
 
+/// The max pooling of images to a result of this shape. `None` if they do not fit.
+pub(crate) fn max_pool_of(x: &Shape, y: &Shape, kernel: [usize; 2], options: &ConvolutionOptions) -> Option<MaxPool> {
+    let ([batch, channels, height, width], [y_batch, y_channels, rows, columns]) = (with_rows(x)?, with_rows(y)?);
+    let size = [height, width];
+    let result = [rows, columns];
+    let ConvolutionOptions { stride, padding, dilation, .. } = *options;
+    // The last window may be outside in part, so that there is one more than of a convolution.
+    let fits =
+        options.output(size, kernel)?.iter().zip(result).all(|(least, found)| [*least, least + 1].contains(&found));
+    let pool = MaxPool { size, kernel, stride, padding: [padding[0].0, padding[1].0], dilation, result };
+    ([batch, channels] == [y_batch, y_channels] && fits).then_some(pool)
+}
+
 /// The numbers of the options of a convolution: strides, zeros, distances, groups.
 fn numbers_of(options: &ConvolutionOptions) -> String {
     let ConvolutionOptions { stride, padding: [rows, columns], dilation, groups } = *options;
@@ -309,6 +335,7 @@ mod tests {
             has_bias: residual.is_none(),
             residual,
         }));
+        all.push(Fused::MaxPool { kernel: [10, 11], options });
         for fused in all {
             assert_eq!(Fused::parse(&fused.id()), Some(fused), "{}", fused.id());
         }
@@ -324,6 +351,11 @@ mod tests {
             "rzc:linear:4::::int8/3",
             "rzc:linear:4::::int8:int8",
             "x:attention:",
+            // A number less, a step of 0, an unknown place of the residual.
+            "rzc:convolution:1,1,0,0,0,0,1,1:::",
+            "rzc:convolution:1,0,0,0,0,0,1,1,1:::",
+            "rzc:convolution:1,1,0,0,0,0,1,1,1:::first",
+            "rzc:max_pool:0,2:1,1,0,0,0,0,1,1,1",
         ] {
             assert_eq!(Fused::parse(other), None, "{other}");
         }

@@ -9,11 +9,11 @@ use burn_ir::CustomOpIr;
 use bytemuck::{Pod, cast_slice};
 use ray_zerocopy_kernels::{
     ChannelEpilogue, Epilogue, Filters, Heads, Images, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8,
-    attention, convolution, layer_norm, linear, linear_bf16, linear_i4, linear_i8,
+    attention, convolution, layer_norm, linear, linear_bf16, linear_i4, linear_i8, max_pool,
 };
 
 use super::executor::Slots;
-use crate::jit::graph::fused::{Fused, Residual, with_rows};
+use crate::jit::graph::fused::{Fused, Residual, max_pool_of, with_rows};
 use crate::jit::graph::weight_format::WeightFormat;
 
 /// Runs a fused operation.
@@ -90,6 +90,12 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             let residual = residual.map(|when| (&*all[2 + usize::from(has_bias)], when == Residual::BeforeActivation));
             let epilogue = ChannelEpilogue { bias, activation, residual };
             convolution(isa, &x, &filters, &options, &epilogue, &mut y);
+        }
+        Fused::MaxPool { kernel, options } => {
+            let from = operands[0].layout().shape();
+            let pool = max_pool_of(from, &shape, kernel, &options)
+                .unwrap_or_else(|| panic!("a max pooling of {from:?} does not have the size of {shape:?}"));
+            max_pool(isa, &elements(&operands[0]), &pool, &mut y);
         }
     }
     for operand in operands {

@@ -8,6 +8,7 @@
 //! | `pack_linear` | linear layers on packed weights, with what follows them |
 //! | `fold_batch_norm` | batch norms as part of the convolution before them |
 //! | `fuse_convolution` | convolutions, with what follows them |
+//! | `fuse_max_pool` | max pooling |
 //! | `follow` | what follows a product or a convolution and becomes part of it |
 //! | `fuse_attention` | attention whose heads are columns of one matrix |
 //! | `fuse_layer_norm` | layer norms |
@@ -27,6 +28,7 @@ pub(crate) mod fuse_attention;
 pub(crate) mod fuse_convolution;
 pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
+pub(crate) mod fuse_max_pool;
 pub(crate) mod liveness;
 pub(crate) mod merge_reshapes;
 pub(crate) mod pack_linear;
