@@ -89,12 +89,12 @@ impl GraphInfo {
             if let Source::Entry(path) = &constant.source
                 && known.insert(path)
             {
-                let packed = packed.get(&TensorId::new((self.0.inputs.len() + at) as u64)).copied();
+                let packed = packed.get(&TensorId::new((self.0.inputs.len() + at) as u64));
                 weights.push(WeightInfo {
                     path: path.clone(),
-                    origin: origin(path).map(str::to_owned),
+                    origin: origin(path, packed.map_or("", |(_, part)| part)).map(str::to_owned),
                     tensor: TensorInfo::new(constant.dtype, &constant.shape, &names),
-                    packed,
+                    packed: packed.map(|(shape, _)| *shape),
                 });
             }
         }
@@ -185,26 +185,37 @@ pub struct WeightInfo {
     pub packed: Option<[usize; 2]>,
 }
 
-/// Path of the weight that the tensor at `path` was made of.
-fn origin(path: &str) -> Option<&str> {
+/// Path of the weight that the tensor at `path` was made of. `part` is the end of the path of a packed one.
+fn origin<'a>(path: &'a str, part: &str) -> Option<&'a str> {
     let Some(own) = path.strip_prefix(FIELD).and_then(|rest| rest.strip_prefix('.')) else { return Some(path) };
     match own.split_once('.') {
         Some(("constants", _)) => None,
-        Some(("packed", of)) => Some(of.strip_suffix(".transposed").unwrap_or(of)),
+        Some(("packed", of)) => {
+            let of = of.strip_suffix(part).unwrap_or(of);
+            Some(of.strip_suffix(".transposed").unwrap_or(of))
+        }
+        // The path of the convolution's weight, or the mean of a batch norm without one, and then the other parameters.
+        Some(("folded", of)) => [".weight.", ".running_mean."].iter().find_map(|name| {
+            let start = of.find(name)?;
+            of.get(..start + name.len() - 1)
+        }),
         _ => Some(path),
     }
 }
 
-/// Rows and columns of the packed weights, by tensor id.
-fn packed(code: &GraphCode) -> HashMap<TensorId, [usize; 2]> {
-    let fused = code.operations.iter().filter_map(Fused::of);
-    let linear = fused.filter_map(|(fused, operation)| match (fused, &operation.inputs[..]) {
-        (Fused::Linear { columns, .. }, [x, weight, ..]) => {
-            Some((weight.id, [x.shape.iter().next_back().copied()?, columns]))
+/// Rows and columns of the packed weights, and the ends of their paths, by tensor id.
+fn packed(code: &GraphCode) -> HashMap<TensorId, ([usize; 2], &'static str)> {
+    let mut packed = HashMap::new();
+    for (fused, operation) in code.operations.iter().filter_map(Fused::of) {
+        if let Fused::Linear { columns, format, .. } = fused
+            && let [x, weights @ ..] = &operation.inputs[..]
+            && let Some(rows) = x.shape.iter().next_back().copied()
+        {
+            let parts = format.parts(rows, columns).into_iter().zip(weights);
+            packed.extend(parts.map(|(part, weight)| (weight.id, ([rows, columns], part.name))));
         }
-        _ => None,
-    });
-    linear.collect()
+    }
+    packed
 }
 
 /// Types and shapes of the results of an operation, with the sizes as traced if their expressions cannot be found.
@@ -298,10 +309,17 @@ mod tests {
     use super::origin;
 
     #[test]
-    fn packed_weights_have_the_path_of_their_origin() {
-        let paths =
-            ["a.weight", "graph.packed.a.weight", "graph.packed.a.weight.transposed", "graph.constants.3", "graph"];
-        let found = paths.map(origin);
-        assert_eq!(found, [Some("a.weight"), Some("a.weight"), Some("a.weight"), None, Some("graph")]);
+    fn packed_and_folded_weights_have_an_origin() {
+        let is = |path: &str, part: &str, expected: Option<&str>| assert_eq!(origin(path, part), expected, "{path}");
+        is("a.weight", "", Some("a.weight"));
+        is("graph.packed.a.weight", "", Some("a.weight"));
+        is("graph.packed.a.weight.transposed", "", Some("a.weight"));
+        is("graph.packed.a.weight.transposed.int8", ".int8", Some("a.weight"));
+        is("graph.packed.a.scales", "", Some("a.scales"));
+        is("graph.folded.a.conv.weight.a.bn.running_mean.4-5-6-1e-5.bias", "", Some("a.conv.weight"));
+        is("graph.folded.a.bn.running_mean.4-5-6-1e-5.factors", "", Some("a.bn.running_mean"));
+        is("graph.folded.7", "", None);
+        is("graph.constants.3", "", None);
+        is("graph", "", Some("graph"));
     }
 }
