@@ -116,6 +116,11 @@ fn blocks_contain_their_residuals() {
     assert_eq!(picture.repeated(), [("stage1–2", 2), ("0–1", 2)]);
     let additions = picture.members.iter().filter(|(id, _)| picture.nodes.nodes[**id].title == "Add");
     assert!(additions.map(|(_, members)| members.len()).eq([4]));
+    let compiled = graph.compile(Compile::f32()).unwrap();
+    let picture = Picture::new(compiled.info(), false, None);
+    assert_eq!(picture.repeated(), [("stage1–2", 2), ("0–1", 2)]);
+    let fused = picture.members.iter().filter(|(id, _)| picture.nodes.nodes[**id].is_fused);
+    assert_eq!(fused.map(|(_, members)| members.len()).sum::<usize>(), 9, "one of each convolution");
 }
 
 #[test]

@@ -6,8 +6,7 @@ use burn::tensor::{DType, Shape};
 use burn_ir::{CustomOpIr, OperationIr, TensorIr};
 use ray_zerocopy_kernels::{Activation, ConvolutionOptions, MaxPool, PANEL};
 
-use super::passes::weight::is_float;
-use super::weight_format::WeightFormat;
+use super::weight_format::{WeightFormat, is_float};
 
 /// The start of the ids.
 const PREFIX: &str = "rzc";

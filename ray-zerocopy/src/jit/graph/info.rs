@@ -198,6 +198,11 @@ fn origin<'a>(path: &'a str, part: &str) -> Option<&'a str> {
             let of = of.strip_suffix(part).unwrap_or(of);
             Some(of.strip_suffix(".transposed").unwrap_or(of))
         }
+        // The path of the convolution's weight, or the mean of a batch norm without one, and then the other parameters.
+        Some(("folded", of)) => [".weight.", ".running_mean."].iter().find_map(|name| {
+            let start = of.find(name)?;
+            of.get(..start + name.len() - 1)
+        }),
         _ => Some(path),
     }
 }
@@ -318,10 +323,17 @@ mod tests {
     use super::origin;
 
     #[test]
-    fn packed_weights_have_the_path_of_their_origin() {
-        let paths =
-            ["a.weight", "graph.packed.a.weight", "graph.packed.a.weight.transposed", "graph.constants.3", "graph"];
-        let found = paths.map(|path| origin(path, ""));
-        assert_eq!(found, [Some("a.weight"), Some("a.weight"), Some("a.weight"), None, Some("graph")]);
+    fn packed_and_folded_weights_have_an_origin() {
+        let is = |path: &str, part: &str, expected: Option<&str>| assert_eq!(origin(path, part), expected, "{path}");
+        is("a.weight", "", Some("a.weight"));
+        is("graph.packed.a.weight", "", Some("a.weight"));
+        is("graph.packed.a.weight.transposed", "", Some("a.weight"));
+        is("graph.packed.a.weight.transposed.int8", ".int8", Some("a.weight"));
+        is("graph.packed.a.scales", "", Some("a.scales"));
+        is("graph.folded.a.conv.weight.a.bn.running_mean.4-5-6-1e-5.bias", "", Some("a.conv.weight"));
+        is("graph.folded.a.bn.running_mean.4-5-6-1e-5.factors", "", Some("a.bn.running_mean"));
+        is("graph.folded.7", "", None);
+        is("graph.constants.3", "", None);
+        is("graph", "", Some("graph"));
     }
 }

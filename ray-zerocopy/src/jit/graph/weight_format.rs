@@ -26,6 +26,11 @@ pub enum WeightFormat {
     Int4,
 }
 
+/// Returns `true` for the types that weights and the inputs of layers may have.
+pub(crate) fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
+}
+
 /// A tensor that holds a part of a packed weight: the end of its path, its type and its shape.
 pub(crate) struct Part {
     pub(crate) name: &'static str,

@@ -7,10 +7,10 @@ use ray_zerocopy_kernels::Activation;
 use super::draft::Draft;
 use super::follow::{activation_of, addition_of};
 use super::fuse_linear::{Uses, without_leading};
-use super::weight::{Weight, is_float};
+use super::weight::Weight;
 use crate::jit::graph::code::{Constant, FIELD, Source};
 use crate::jit::graph::fused::Fused;
-use crate::jit::graph::weight_format::{Part, WeightFormat};
+use crate::jit::graph::weight_format::{Part, WeightFormat, is_float};
 use crate::tensor::source::Compute;
 
 /// Returns the weight of a constant, or `None` if it is not a matrix of floats.

@@ -8,13 +8,8 @@ use ray_zerocopy_kernels::{pack, pack_bf16, quantise_i4, quantise_i8};
 
 use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
-use crate::jit::graph::weight_format::WeightFormat;
+use crate::jit::graph::weight_format::{WeightFormat, is_float};
 use crate::tensor::source::Sink;
-
-/// Returns `true` for the types that weights and the inputs of layers may have.
-pub(crate) fn is_float(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::BF16 | DType::F16)
-}
 
 /// A matrix of an arena, of `k` rows and `n` columns.
 #[derive(Clone)]
