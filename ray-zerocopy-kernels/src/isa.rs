@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-/// The instructions that kernels use.
+/// The instructions that kernels use. Each one of x86-64 includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Isa {
     /// Those that every processor of the target has.
@@ -12,14 +12,15 @@ pub enum Isa {
     Avx2,
     /// AVX-512F of x86-64.
     Avx512,
+    /// AVX-512F, BW and VNNI of x86-64: dot products of 8-bit numbers.
+    Avx512Vnni,
 }
 
 impl Isa {
     /// All of them, the best one last.
-    #[cfg(test)]
-    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
 
-    /// The best one that this processor has. `RAY_ZEROCOPY_ISA` may name a lesser one: `portable`, `avx2`.
+    /// The best one that this processor has. `RAY_ZEROCOPY_ISA` may name a lesser one: `portable`, `avx2`, `avx512`.
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
@@ -27,10 +28,11 @@ impl Isa {
             let most = match named.as_deref() {
                 Some("portable") => Self::Portable,
                 Some("avx2") => Self::Avx2,
-                _ => Self::Avx512,
+                Some("avx512") => Self::Avx512,
+                _ => Self::Avx512Vnni,
             };
             let has = |isa: &Self| *isa <= most && isa.is_present();
-            [Self::Avx512, Self::Avx2].into_iter().find(has).unwrap_or(Self::Portable)
+            Self::ALL.into_iter().rfind(has).unwrap_or(Self::Portable)
         })
     }
 
@@ -42,8 +44,14 @@ impl Isa {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_present(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                is_x86_feature_detected!("avx512vnni")
+                    && is_x86_feature_detected!("avx512bw")
+                    && Self::Avx512.is_present()
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => false,
         }
     }
 }
@@ -54,6 +62,7 @@ impl fmt::Display for Isa {
             Self::Portable => "portable",
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512",
+            Self::Avx512Vnni => "AVX-512 VNNI",
         })
     }
 }

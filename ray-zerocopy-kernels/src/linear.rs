@@ -1,18 +1,15 @@
 //! Matrix products with packed weights, and what follows them.
 
-use rayon::prelude::*;
-
+use super::divide::{divide, tile_rows};
 use super::epilogue::Epilogue;
 use super::isa::Isa;
 use super::packed::{PANEL, Packed};
-use super::sys::{Columns, MOST_ROWS, Tile};
+use super::sys::{Columns, Element, MOST_ROWS, Tile};
 
 /// Rows of `x` that are multiplied with all panels before the next ones: they stay in the cache.
 const BLOCK: usize = 8 * MOST_ROWS;
 /// Rows of a panel that are read at a time: 64 KiB, which stays in the second level cache.
 const DEPTH: usize = 512;
-/// Multiplications from which a product is divided among threads.
-const PARALLEL: usize = 1 << 20;
 
 /// Computes `activation(x · weight + bias) + residual`. `x` has as many columns as the weight has rows, `y` as many
 /// as it has columns; both are stored row by row. Uses the threads of rayon's current pool.
@@ -20,29 +17,18 @@ const PARALLEL: usize = 1 << 20;
 /// # Panics
 /// If a length does not fit the weight, or the processor does not have the instructions.
 pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
+    product(isa, x, weight, epilogue, y);
+}
+
+/// [`linear`] for each type of weights.
+pub(crate) fn product<T: Element>(isa: Isa, x: &[f32], weight: &Packed<'_, T>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
     let (k, n) = (weight.k(), weight.n());
     let m = y.len().checked_div(n).unwrap_or(0);
     assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
     assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
     assert!(isa.is_present(), "this processor does not have {isa}");
     let product = Product { isa, x, stride: k, weight, epilogue };
-    let threads = if m.saturating_mul(n).saturating_mul(k) < PARALLEL { 1 } else { rayon::current_num_threads() };
-    if threads == 1 {
-        product.compute(Columns::new(y, n), 0, 0..weight.count());
-    } else if m >= threads * MOST_ROWS {
-        // Whole rows, so that each thread reads its part of `x` once.
-        let rows = m.div_ceil(threads).next_multiple_of(MOST_ROWS);
-        y.par_chunks_mut(rows * n).enumerate().for_each(|(at, part)| {
-            product.compute(Columns::new(part, n), at * rows, 0..weight.count());
-        });
-    } else {
-        // Few rows: each thread reads its part of the weight.
-        let panels = weight.count().div_ceil(threads);
-        let parts = Columns::new(y, n).divide(panels * PANEL);
-        parts.into_par_iter().enumerate().for_each(|(at, part)| {
-            product.compute(part, 0, at * panels..((at + 1) * panels).min(weight.count()));
-        });
-    }
+    divide([m, k, n], y, |part, first, panels| product.compute(part, first, panels));
 }
 
 /// Computes `x · weight` on this thread. The rows of `x` are at a distance of `stride`.
@@ -51,16 +37,16 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], stride: usize, weight: &Packed<'_>, 
     Product { isa, x, stride, weight, epilogue }.compute(y, 0, 0..weight.count());
 }
 
-struct Product<'a> {
+struct Product<'a, T> {
     isa: Isa,
     x: &'a [f32],
     /// Distance between rows of `x`.
     stride: usize,
-    weight: &'a Packed<'a>,
+    weight: &'a Packed<'a, T>,
     epilogue: &'a Epilogue<'a>,
 }
 
-impl Product<'_> {
+impl<T: Element> Product<'_, T> {
     /// Computes a part of the result: the rows from `first` on, and the columns of some panels.
     fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
         let (k, n) = (self.weight.k(), self.weight.n());
@@ -74,7 +60,7 @@ impl Product<'_> {
                     let columns = (n - panel * PANEL).min(PANEL);
                     let mut row = block;
                     while row < end {
-                        let count = tile_rows(end - row);
+                        let count = tile_rows(end - row, MOST_ROWS);
                         let begin = (first + row) * self.stride + depth.start;
                         let tile = Tile {
                             x: &self.x[begin..],
@@ -97,44 +83,13 @@ impl Product<'_> {
     }
 }
 
-/// The number of rows of the next tile: as many as fit, but the last two are of equal size.
-fn tile_rows(left: usize) -> usize {
-    match left {
-        left if left >= 2 * MOST_ROWS => MOST_ROWS,
-        left if left > MOST_ROWS => left.div_ceil(2),
-        left => left,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::epilogue::{Activation, Epilogue};
     use super::super::isa::Isa;
     use super::super::packed::{PANEL, Packed, pack};
+    use super::super::testing::{activated, numbers, present};
     use super::linear;
-
-    /// Numbers that look random, between -1 and 1.
-    fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-        let mut next = || {
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
-    fn activated(x: f64, activation: Option<Activation>) -> f64 {
-        match activation {
-            None => x,
-            Some(Activation::Relu) => x.max(0.0),
-            Some(Activation::Gelu) => 0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2)),
-            Some(Activation::Silu) => x / (1.0 + (-x).exp()),
-            Some(Activation::Sigmoid) => 1.0 / (1.0 + (-x).exp()),
-            Some(Activation::Tanh) => x.tanh(),
-        }
-    }
 
     /// Compares with a plain loop in double precision.
     fn check(isa: Isa, m: usize, k: usize, n: usize, epilogue: &Epilogue<'_>) {
@@ -154,10 +109,6 @@ mod tests {
                 assert!((found - expected).abs() <= bound, "{isa} {m}×{k}×{n} at {row} {column}: {found} {expected}");
             }
         }
-    }
-
-    fn present() -> impl Iterator<Item = Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.is_present())
     }
 
     #[test]

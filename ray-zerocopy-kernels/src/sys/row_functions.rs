@@ -26,12 +26,13 @@ macro_rules! for_each_isa {
                     $plain($($argument),*);
                 }
 
-                match isa {
+                if isa >= Isa::Avx512 && isa.is_present() {
                     // SAFETY: the processor has the instructions, as `is_present` says.
-                    Isa::Avx512 if isa.is_present() => return unsafe { with_avx512($($argument),*) },
+                    return unsafe { with_avx512($($argument),*) };
+                }
+                if isa >= Isa::Avx2 && isa.is_present() {
                     // SAFETY: as above.
-                    Isa::Avx2 if isa.is_present() => return unsafe { with_avx2($($argument),*) },
-                    _ => {}
+                    return unsafe { with_avx2($($argument),*) };
                 }
             }
             let _ = isa;
@@ -39,6 +40,8 @@ macro_rules! for_each_isa {
         }
     };
 }
+
+pub(super) use for_each_isa;
 
 for_each_isa!(
     /// Applies an epilogue to a part of a row.
@@ -67,7 +70,7 @@ fn plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, colum
 
 /// Combines the elements by several partial results.
 #[inline(always)]
-fn reduce(elements: &[f32], begin: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn reduce(elements: &[f32], begin: f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
     let (chunks, rest) = elements.as_chunks::<LANES>();
     let mut partial = [begin; LANES];
     for chunk in chunks {

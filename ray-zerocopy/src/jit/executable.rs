@@ -30,6 +30,11 @@ pub(super) trait Callable: Send {
 
     /// Calls a method.
     fn run(&mut self, method: &str, inputs: Values) -> Result<Values, ReplayError>;
+
+    /// Bytes that are kept for the results of the next call.
+    fn kept_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl Executable {
@@ -42,6 +47,13 @@ impl Executable {
     /// empty on `cpu`.
     pub fn copied(&self) -> &[CopiedTensor] {
         &self.copied
+    }
+
+    /// Bytes of memory that the graph keeps between calls, for the results of its operations: after some calls of one
+    /// size, all that a call needs at a time. A [compiled](super::TracedGraph::compile) graph computes in the same memory
+    /// in each call; memory that no call has used for a while is freed. 0 for other graphs.
+    pub fn kept_bytes(&self) -> u64 {
+        self.run.kept_bytes()
     }
 
     /// Device of the outputs: the device of a graph, and host memory for a TorchScript module.

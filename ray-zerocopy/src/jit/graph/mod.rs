@@ -9,6 +9,7 @@
 //! | `passes/` | transformations of recorded operations |
 //! | `runnable` | checks inputs and runs a graph |
 //! | `fused` | the operations of compiled graphs |
+//! | `weight_format` | the forms of packed weights |
 //! | `rows` | which inputs and outputs have rows, so that calls can be put together |
 //! | `exec/` | execution on a backend |
 
@@ -21,3 +22,4 @@ pub(crate) mod passes;
 pub(crate) mod rows;
 pub(crate) mod runnable;
 pub(crate) mod symbolic;
+pub(crate) mod weight_format;

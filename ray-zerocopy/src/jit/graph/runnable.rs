@@ -45,6 +45,10 @@ impl Callable for Graph {
         let outputs = self.executor.execute(&sizes, ordered)?;
         Ok(with_names(&self.code, outputs))
     }
+
+    fn kept_bytes(&self) -> u64 {
+        self.executor.kept_bytes()
+    }
 }
 
 /// Attaches names to outputs, which are in the graph's order.

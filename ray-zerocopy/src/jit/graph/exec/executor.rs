@@ -12,6 +12,7 @@ use burn_router::TensorInterpreter;
 
 use super::Execute;
 use super::backend::Bridge;
+use super::buffers::Buffers;
 use super::kernels;
 use super::plan::ExecutionPlan;
 use super::plan_cache::PlanCache;
@@ -24,13 +25,22 @@ use crate::panics;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
-/// The tensors of a run, by tensor id.
-pub(super) struct Slots<B: Bridge>(pub(super) Vec<Option<HandleKind<B>>>);
+/// The tensors of a run.
+pub(super) struct Slots<B: Bridge> {
+    /// By tensor id.
+    pub(super) tensors: Vec<Option<HandleKind<B>>>,
+    /// Memory of results whose last use is over.
+    pub(super) buffers: Buffers,
+}
 
 impl<B: Bridge> Slots<B> {
+    pub(super) fn new(tensors: Vec<Option<HandleKind<B>>>) -> Self {
+        Self { tensors, buffers: Buffers::default() }
+    }
+
     /// Returns an operand. Its last use moves it out of the slot.
     pub(super) fn operand(&mut self, tensor: &TensorIr) -> HandleKind<B> {
-        let slot = self.0.get_mut(tensor.id.value() as usize).and_then(|slot| match tensor.status {
+        let slot = self.tensors.get_mut(tensor.id.value() as usize).and_then(|slot| match tensor.status {
             TensorStatus::ReadWrite => slot.take(),
             TensorStatus::ReadOnly | TensorStatus::NotInit => slot.clone(),
         });
@@ -38,7 +48,7 @@ impl<B: Bridge> Slots<B> {
     }
 
     pub(super) fn put(&mut self, tensor: &TensorIr, handle: HandleKind<B>) {
-        if let Some(slot) = self.0.get_mut(tensor.id.value() as usize) {
+        if let Some(slot) = self.tensors.get_mut(tensor.id.value() as usize) {
             *slot = Some(handle);
         }
     }
@@ -92,7 +102,7 @@ impl<B: Bridge> Executor<B> {
             known.insert(path, made.clone());
             *slot = Some(made);
         }
-        let slots = Slots(constants.clone());
+        let slots = Slots::new(constants.clone());
         let executor = Self {
             code: Arc::clone(code),
             device: device.clone(),
@@ -121,7 +131,7 @@ impl<B: Bridge> Executor<B> {
     /// that need no additional memory.
     fn prepare(&mut self, plan: &mut ExecutionPlan<B>) -> Result<(), ReplayError> {
         for (id, handle) in &plan.fixed {
-            self.slots.0[*id] = Some(handle.clone());
+            self.slots.tensors[*id] = Some(handle.clone());
         }
         let candidates = plan.constant_only(self.code.inputs.len());
         let mut done = vec![false; plan.steps.len()];
@@ -130,7 +140,7 @@ impl<B: Bridge> Executor<B> {
             let ready = step
                 .operation
                 .inputs()
-                .all(|tensor| self.slots.0.get(tensor.id.value() as usize).is_some_and(Option::is_some));
+                .all(|tensor| self.slots.tensors.get(tensor.id.value() as usize).is_some_and(Option::is_some));
             if !ready {
                 continue;
             }
@@ -145,7 +155,7 @@ impl<B: Bridge> Executor<B> {
             let outputs: Vec<_> = operation.outputs().map(|tensor| tensor.id.value() as usize).collect();
             let bytes = operation.outputs().map(|out| out.shape.num_elements() * out.dtype.size()).sum::<usize>();
             let is_free = |id: &usize| {
-                let handle = self.slots.0[*id].as_ref();
+                let handle = self.slots.tensors[*id].as_ref();
                 bytes <= passes::SMALL
                     || handle.is_some_and(|handle| match B::address(handle) {
                         Some(address) => self.arena.contains(address),
@@ -156,25 +166,25 @@ impl<B: Bridge> Executor<B> {
                 // A larger result is a view, of the arena or of memory that is already counted.
                 plan.fixed_bytes += if bytes <= passes::SMALL { bytes } else { 0 };
                 for id in outputs {
-                    plan.fixed.extend(self.slots.0[id].clone().map(|handle| (id, handle)));
+                    plan.fixed.extend(self.slots.tensors[id].clone().map(|handle| (id, handle)));
                 }
                 done[at] = true;
             } else {
                 for id in outputs {
-                    self.slots.0[id] = None;
+                    self.slots.tensors[id] = None;
                 }
             }
         }
         plan.finish(&self.code, &done);
         for (id, _) in &plan.fixed {
-            self.slots.0[*id] = None;
+            self.slots.tensors[*id] = None;
         }
         Ok(())
     }
 
     /// Resets the slots to the constants after a failed run.
     fn reset(&mut self) {
-        self.slots.0.clone_from(&self.constants);
+        self.slots.tensors.clone_from(&self.constants);
     }
 
     fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
@@ -187,7 +197,7 @@ impl<B: Bridge> Executor<B> {
                 expected: "a tensor that its device can read".to_owned(),
                 found: reason,
             };
-            slots.0[at] = Some(match B::inside(&value, backend_device) {
+            slots.tensors[at] = Some(match B::inside(&value, backend_device) {
                 Some(handle) => handle,
                 None => {
                     let data = value.data().map_err(input_error)?;
@@ -197,21 +207,21 @@ impl<B: Bridge> Executor<B> {
             });
         }
         for (id, handle) in &plan.fixed {
-            slots.0[*id] = Some(handle.clone());
+            slots.tensors[*id] = Some(handle.clone());
         }
         let mut at = 0;
         let result = panics::caught(|| {
             for step in &plan.steps {
                 run(&step.operation, slots, backend_device);
                 for id in &step.unused {
-                    slots.0[*id] = None;
+                    slots.tensors[*id] = None;
                 }
                 at += 1;
             }
         });
         result.map_err(|reason| operation_error(plan.steps[at].number, &plan.steps[at].operation, reason))?;
         let output = |port: &crate::jit::graph::code::Port| {
-            let handle = slots.0.get(port.id.value() as usize).cloned().flatten();
+            let handle = slots.tensors.get(port.id.value() as usize).cloned().flatten();
             handle.and_then(B::outside).ok_or_else(|| {
                 let reason = format!("output `{}` is not the result of an operation", port.name);
                 ReplayError::from(GraphError::Corrupted { reason })
@@ -219,6 +229,7 @@ impl<B: Bridge> Executor<B> {
         };
         let outputs = code.outputs.iter().map(output).collect();
         plan.clear_slots(slots, code.inputs.len());
+        slots.buffers.end_run();
         outputs
     }
 }
@@ -230,6 +241,10 @@ impl<B: Bridge> Execute for Executor<B> {
             self.reset();
         }
         outputs
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.slots.buffers.bytes()
     }
 
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError> {

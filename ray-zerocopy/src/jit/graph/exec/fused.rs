@@ -4,12 +4,16 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType};
+use burn::tensor::{Bytes, DType, Element};
 use burn_ir::CustomOpIr;
-use ray_zerocopy_kernels::{Epilogue, Heads, Isa, LayerNorm, Mask, Packed, attention, layer_norm, linear};
+use bytemuck::Pod;
+use ray_zerocopy_kernels::{
+    Epilogue, Heads, Isa, LayerNorm, Mask, Packed, PackedI8, attention, layer_norm, linear, linear_i8,
+};
 
 use super::executor::Slots;
 use crate::jit::graph::fused::Fused;
+use crate::jit::graph::weight_format::WeightFormat;
 
 /// Runs a fused operation.
 ///
@@ -17,22 +21,34 @@ use crate::jit::graph::fused::Fused;
 /// If an operand does not fit, which [`Fused::check`] excludes at the traced sizes.
 pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>) {
     let isa = Isa::best();
-    let mut operands: Vec<_> = operation.inputs.iter().map(|input| slots_operand(slots, input)).collect();
+    let operands: Vec<_> = operation.inputs.iter().map(|input| slots_operand(slots, input)).collect();
     let out = &operation.outputs[0];
     let shape = out.shape.clone();
     let scalar = |at: usize| operation.scalars.get(at).map_or(0.0, |scalar| scalar.elem::<f32>());
-    let mut y = vec![0.0_f32; shape.num_elements()];
+    // All elements are written.
+    let mut y = slots.buffers.take(shape.num_elements());
     match fused {
-        Fused::Linear { columns, activation, has_bias, has_residual } => {
-            let residual = has_residual.then(|| operands.pop()).flatten();
-            let bias = has_bias.then(|| operands.pop()).flatten();
-            let (x, panels) = (elements(&operands[0]), elements(&operands[1]));
+        Fused::Linear { columns, format, activation, has_bias, has_residual } => {
+            let (weights, others) = operands[1..].split_at(format.operands());
+            let bias = has_bias.then(|| elements(&others[0]));
+            let residual = has_residual.then(|| elements(&others[usize::from(has_bias)]));
+            let x = elements(&operands[0]);
             let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
-            let packed = Packed::new(&panels, k, columns)
-                .unwrap_or_else(|| panic!("the packed weight does not have the size of {k} × {columns}"));
-            let (bias, residual) = (bias.as_ref().map(elements), residual.as_ref().map(elements));
             let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
-            linear(isa, &x, &packed, &epilogue, &mut y);
+            match format {
+                WeightFormat::F32 => {
+                    let panels = elements(&weights[0]);
+                    let packed = Packed::new(&panels, k, columns).unwrap_or_else(|| wrong_size(k, columns));
+                    linear(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Int8 { block } => {
+                    let (panels, scales, sums) =
+                        (elements::<i8>(&weights[0]), elements(&weights[1]), elements::<i32>(&weights[2]));
+                    let packed = PackedI8::new(&panels, &scales, &sums, [k, columns], block)
+                        .unwrap_or_else(|| wrong_size(k, columns));
+                    linear_i8(isa, &x, &packed, &epilogue, &mut y);
+                }
+            }
         }
         Fused::LayerNorm { has_beta } => {
             let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
@@ -41,34 +57,54 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             layer_norm(isa, &x, &norm, &mut y);
         }
         Fused::Attention { has_mask } => {
-            let mask = has_mask.then(|| operands.pop()).flatten();
             let extents = |at: usize| operands[at].layout().shape().iter().copied().collect::<Vec<_>>();
             let all = [0, 1, 2].map(|at| elements(&operands[at]));
             let heads = |at: usize| Heads { elements: &all[at], rows: extents(at)[1], width: extents(at)[3] };
             let q = extents(0);
-            let mask = mask.as_ref().map(|mask| mask_of(mask, [q[0], q[2], q[1], extents(1)[1]], scalar(1)));
+            let dimensions = [q[0], q[2], q[1], extents(1)[1]];
+            let mask = has_mask.then(|| mask_of(&operands[3], dimensions, scalar(1)));
             attention(isa, [q[0], q[2]], &heads(0), &heads(1), &heads(2), mask.as_ref(), scalar(0), &mut y);
         }
+    }
+    for operand in operands {
+        slots.buffers.give(memory_of(operand));
     }
     let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape), DType::F32);
     slots.put(out, burn_ir::HandleKind::Float(made));
 }
 
+fn wrong_size(k: usize, columns: usize) -> ! {
+    panic!("the packed weight does not have the size of {k} × {columns}")
+}
+
 fn slots_operand(slots: &mut Slots<Flex>, tensor: &burn_ir::TensorIr) -> FlexTensor {
     match slots.operand(tensor) {
-        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Bool(tensor) => tensor,
+        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Int(tensor) | burn_ir::HandleKind::Bool(tensor) => {
+            tensor
+        }
         other => panic!("the operation reads another kind of tensor than {}", other.name()),
     }
 }
 
+/// The memory of an operand that nothing else reads any more. Empty if there is something.
+fn memory_of(tensor: FlexTensor) -> Vec<f32> {
+    let bytes = tensor.layout().num_elements() * size_of::<f32>();
+    let is_whole = tensor.layout().is_contiguous() && tensor.layout().start_offset() == 0;
+    if tensor.dtype() != DType::F32 || !is_whole || !tensor.is_unique() || tensor.bytes().len() != bytes {
+        return Vec::new();
+    }
+    // Weights in the arena and messages are not memory of this process' allocator.
+    tensor.into_data().into_parts().0.try_into_vec().unwrap_or_default()
+}
+
 /// The elements of a tensor in the order of its dimensions: a copy only if they are stored in another one.
-fn elements(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+fn elements<T: Element + Pod>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     let (layout, count) = (tensor.layout(), tensor.layout().num_elements());
     if layout.is_contiguous() {
         let start = layout.start_offset();
-        return Cow::Borrowed(&tensor.storage::<f32>()[start..start + count]);
+        return Cow::Borrowed(&tensor.storage::<T>()[start..start + count]);
     }
-    Cow::Owned(tensor.to_contiguous().storage::<f32>()[..count].to_vec())
+    Cow::Owned(tensor.to_contiguous().storage::<T>()[..count].to_vec())
 }
 
 /// A mask of these dimensions, of which some may be 1.

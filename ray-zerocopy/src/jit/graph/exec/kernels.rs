@@ -333,7 +333,7 @@ mod tests {
             });
             slots[2 + at] = Some(handle(&crate::tensor::value::Value::from_data(data, &device).unwrap()));
         }
-        let (mut own, mut burns) = (Slots::<Flex>(slots.clone()), Slots::<Flex>(slots));
+        let (mut own, mut burns) = (Slots::<Flex>::new(slots.clone()), Slots::<Flex>::new(slots));
         let mut names = std::collections::BTreeSet::new();
         for operation in &code.operations {
             let name = crate::jit::graph::passes::name(operation);
@@ -346,7 +346,8 @@ mod tests {
             names.insert(name.clone());
             for out in operation.outputs() {
                 let data = |slots: &Slots<Flex>| {
-                    let value = <Flex as Bridge>::outside(slots.0[out.id.value() as usize].clone().unwrap()).unwrap();
+                    let value =
+                        <Flex as Bridge>::outside(slots.tensors[out.id.value() as usize].clone().unwrap()).unwrap();
                     value.data().unwrap()
                 };
                 assert_eq!(data(&own).as_bytes(), data(&burns).as_bytes(), "{name}");

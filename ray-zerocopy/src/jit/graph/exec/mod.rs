@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `backend` | the interface that a backend needs, and the backends that implement it |
+//! | `buffers` | memory of results that is used again |
 //! | `executor` | executes a graph on one backend |
 //! | `plan` | the operations with concrete sizes |
 //! | `plan_cache` | an LRU cache of plans |
@@ -10,6 +11,7 @@
 //! | `kernels` | direct kernels for frequent operations |
 
 pub(crate) mod backend;
+mod buffers;
 pub(crate) mod executor;
 mod fused;
 pub(crate) mod kernels;
@@ -25,6 +27,9 @@ use crate::tensor::value::Value;
 pub(crate) trait Execute: Send {
     /// Runs the graph once. Inputs are in the graph's order and have been checked.
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError>;
+
+    /// Bytes that are kept for the results of the next run.
+    fn kept_bytes(&self) -> u64;
 
     /// Creates outputs without elements, of these types and shapes.
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError>;

@@ -130,7 +130,7 @@ impl<B: Bridge> ExecutionPlan<B> {
     /// Empties the slots that are filled after a run.
     pub(super) fn clear_slots(&self, slots: &mut Slots<B>, inputs: usize) {
         for id in (0..inputs).chain(self.retained.iter().copied()).chain(self.fixed.iter().map(|(id, _)| *id)) {
-            slots.0[id] = None;
+            slots.tensors[id] = None;
         }
     }
 }

@@ -3,6 +3,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `draft` | a graph whose operations are being replaced |
+//! | `merge_reshapes` | of several reshapes in a row, the last one |
+//! | `weight` | a weight and its packed forms |
 //! | `pack_linear` | linear layers on packed weights, with what follows them |
 //! | `fuse_attention` | attention whose heads are columns of one matrix |
 //! | `fuse_layer_norm` | layer norms |
@@ -20,9 +22,11 @@ pub(crate) mod fuse_attention;
 pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod liveness;
+pub(crate) mod merge_reshapes;
 pub(crate) mod pack_linear;
 pub(crate) mod renumber;
 pub(crate) mod strip;
+pub(crate) mod weight;
 
 use burn_ir::OperationIr;
 use ciborium::Value;

@@ -6,15 +6,18 @@ use burn_ir::{
     ActivationOperationIr, BaseOperationIr, BinaryOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr,
     NumericOperationIr, OperationIr, TensorIr,
 };
-use ray_zerocopy_kernels::{Activation, pack, packed_shape};
+use ray_zerocopy_kernels::Activation;
 
 use super::draft::Draft;
 use super::fuse_linear::{Uses, without_leading};
+use super::weight::Weight;
 use crate::jit::graph::code::{Constant, FIELD, Source};
 use crate::jit::graph::fused::Fused;
+use crate::jit::graph::weight_format::{Part, WeightFormat};
+use crate::tensor::source::Compute;
 
-/// A weight: its elements row by row, and their shape. `None` if it cannot be packed.
-pub(crate) type ReadWeight<'a> = &'a dyn Fn(&Constant) -> Option<(Vec<f32>, [usize; 2])>;
+/// Returns the weight of a constant, or `None` if it is not a matrix of floats.
+pub(crate) type ReadWeight<'a> = &'a dyn Fn(&Constant) -> Option<Weight>;
 
 /// The parts of a linear layer.
 struct Parts {
@@ -30,42 +33,49 @@ struct Parts {
     out: TensorIr,
 }
 
-/// Replaces every product with a constant matrix of 32-bit floats. Returns how many there are.
+/// Replaces every product with a constant matrix of 32-bit floats. `format` returns the form that a weight is packed
+/// in, by its path. Returns the paths of the weights of the layers.
 ///
 /// # Errors
 /// If an operation cannot be serialised.
-pub(crate) fn pack_linear(draft: &mut Draft, read: ReadWeight<'_>) -> Result<usize, String> {
+pub(crate) fn pack_linear(
+    draft: &mut Draft,
+    read: ReadWeight<'_>,
+    format: &dyn Fn(&str) -> WeightFormat,
+) -> Result<Vec<String>, String> {
     let (operations, uses) = (draft.operations(), draft.uses());
-    let mut count = 0;
+    let mut layers = Vec::new();
     for at in 0..operations.len() {
         let Some(mut parts) = product(draft, &operations, &uses, at) else { continue };
         let weight = draft.constant(&parts.weight).cloned();
         let Some((constant, Source::Entry(path))) = weight.as_ref().map(|weight| (weight, &weight.source)) else {
             continue;
         };
-        let Some((elements, [rows, columns])) = read(constant) else { continue };
-        let (k, n) = if parts.is_transposed { (columns, rows) } else { (rows, columns) };
+        let Some(weight) = read(constant).map(|weight| weight.stored_by_columns(parts.is_transposed)) else { continue };
+        let (k, n) = (weight.k(), weight.n());
         if k == 0 || n == 0 {
             continue;
         }
         parts.follow(draft, &operations, &uses, n);
         let way = if parts.is_transposed { ".transposed" } else { "" };
-        let packed = draft.make(format!("{FIELD}.packed.{path}{way}"), packed_shape(k, n).to_vec(), || {
-            let at = |row: usize, column: usize| {
-                elements[if parts.is_transposed { column * columns + row } else { row * columns + column }]
-            };
-            pack(k, n, at)
-        });
+        let format = format(path);
+        let make = |(number, Part { name, dtype, shape })| {
+            let weight = weight.clone();
+            let compute: Compute = Box::new(move |sink| weight.pack(format, number, sink));
+            draft.make(format!("{FIELD}.packed.{path}{way}{name}"), dtype, shape, compute)
+        };
+        let packed: Vec<TensorIr> = format.parts(k, n).into_iter().enumerate().map(make).collect();
         let Parts { last, x, bias, activation, residual, out, .. } = &parts;
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
-        let fused = Fused::Linear { columns: n, activation: *activation, has_bias, has_residual };
-        let mut inputs = vec![x, &packed];
+        let fused = Fused::Linear { columns: n, format, activation: *activation, has_bias, has_residual };
+        let mut inputs = vec![x];
+        inputs.extend(&packed);
         inputs.extend(bias);
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
-        count += 1;
+        layers.push(path.clone());
     }
-    Ok(count)
+    Ok(layers)
 }
 
 /// The product, with the bias of a linear layer.
