@@ -119,14 +119,17 @@ fn compiled() {
     for row in rows(&printed) {
         assert_eq!(row["measure"], "forward", "{row}");
         let contestants = row["contestants"].as_array().unwrap();
-        assert_eq!(texts(contestants, "name"), ["graph", "compiled"]);
+        assert_eq!(texts(contestants, "name"), ["graph", "compiled", "compiled, int8"]);
         for contestant in contestants {
             positive(contestant, &["us_median"]);
             positive(&contestant["over_graph"], &["ratio"]);
             assert_eq!(contestant["over_onnxruntime"], Value::Null, "{row}");
         }
         assert!(contestants[1]["difference"].as_f64().unwrap() <= 1e-5, "{row}");
-        assert!(contestants[1]["operations"].as_u64() < row["operations"].as_u64(), "{row}");
+        assert!(contestants[2]["cosine"].as_f64().unwrap() >= 0.98, "{row}");
+        for compiled in &contestants[1..] {
+            assert!(compiled["operations"].as_u64() < row["operations"].as_u64(), "{row}");
+        }
     }
 }
 

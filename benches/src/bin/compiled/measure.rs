@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use benches::machine::processor_ms_of;
 use benches::stats::{Ratio, median};
 use benches::{Progress, Table, Target, time};
 use ray_zerocopy::jit::{Compile, Executable, Values};
@@ -10,24 +11,29 @@ use serde::Serialize;
 
 use crate::cases::Case;
 use crate::compare::{cosine, difference, numbers};
-use crate::peers::{PRECISIONS, Peer};
+use crate::peers::{PRECISIONS, Peer, Taken};
 
 /// A way to compile a graph.
 pub struct Way {
     pub name: &'static str,
     pub options: fn() -> Compile,
     /// Limit of the difference from the graph's results, in units of the largest number.
-    pub tolerance: f64,
+    difference_max: f64,
+    /// Limit of the cosine of the angle to the graph's results.
+    cosine_min: f64,
 }
 
 /// The ways that are measured. Each is a contestant of all measurements.
-pub const WAYS: &[Way] = &[Way { name: "compiled", options: Compile::f32, tolerance: 1e-5 }];
+pub const WAYS: &[Way] = &[
+    Way { name: "compiled", options: Compile::f32, difference_max: 1e-5, cosine_min: 0.999_999 },
+    Way { name: "compiled, int8", options: Compile::int8, difference_max: 0.5, cosine_min: 0.98 },
+];
 
 /// Limit of the difference between a graph and a peer in 32 bits, in units of the largest number.
 pub const PEER_TOLERANCE: f64 = 1e-4;
 
-/// The measured time of a contestant per round, in microseconds.
-const ROUND_US: f64 = 2e4;
+/// The measured time of a contestant per round: CPU time is accurate to a few milliseconds.
+const ROUND_SECONDS: f64 = 0.05;
 
 #[derive(Serialize)]
 pub struct Row {
@@ -46,6 +52,8 @@ pub struct Contestant {
     pub over_graph: Ratio,
     /// In units of ONNX Runtime in 32 bits, if it takes part.
     pub over_onnxruntime: Option<Ratio>,
+    /// CPU time in the same units, which other processes affect less.
+    pub processor_over_onnxruntime: Option<Ratio>,
     /// The largest difference from the graph's results, in units of the largest number, if both compute the same.
     pub difference: Option<f64>,
     /// The cosine of the angle to the graph's results, if both compute the same.
@@ -59,19 +67,22 @@ enum Runner<'a> {
 }
 
 impl Runner<'_> {
-    /// Returns the mean duration of a number of runs, in microseconds.
-    fn micros(&mut self, calls: usize, inputs: &Values) -> Result<f64> {
-        let seconds = match self {
+    /// Runs a number of times, and returns the mean elapsed time and CPU time.
+    fn run(&mut self, calls: usize, inputs: &Values) -> Result<Taken> {
+        let taken = match self {
             Self::Own(executable) => {
-                let begun = Instant::now();
+                let processor_ms = || processor_ms_of(std::process::id());
+                let (before, begun) = (processor_ms()?, Instant::now());
                 for _ in 0..calls {
                     executable.run(inputs.clone())?;
                 }
-                begun.elapsed().as_secs_f64()
+                let seconds = begun.elapsed().as_secs_f64();
+                Taken { seconds, processor_seconds: (processor_ms()? - before) / 1e3 }
             }
-            Self::Peer(peer) => peer.run(calls)?.seconds,
+            Self::Peer(peer) => peer.run(calls)?,
         };
-        Ok(seconds * 1e6 / calls as f64)
+        let calls = calls as f64;
+        Ok(Taken { seconds: taken.seconds / calls, processor_seconds: taken.processor_seconds / calls })
     }
 }
 
@@ -92,14 +103,17 @@ pub fn measure(case: Case, rounds: usize, peers: &mut [Peer], progress: &Progres
     let expected = numbers(&own.run(inputs.clone())?)?;
     let plain = Runner::Own(Box::new(own));
     let mut entrants = vec![Entrant { name: "graph", runner: plain, operations: None, difference: None, cosine: None }];
-    for Way { name, options, tolerance } in WAYS {
+    for Way { name, options, difference_max, cosine_min } in WAYS {
         let compiled = graph.compile(options())?;
         let operations = Some(compiled.info().operations());
         let mut compiled = compiled.load("cpu")?;
         let found = numbers(&compiled.run(inputs.clone())?)?;
-        let difference = difference(&expected, &found)?;
-        ensure!(difference <= *tolerance, "{model}, {name}: results differ by {difference} of the largest number");
-        let (runner, cosine) = (Runner::Own(Box::new(compiled)), Some(cosine(&expected, &found)));
+        let (difference, cosine) = (difference(&expected, &found)?, cosine(&expected, &found));
+        ensure!(
+            difference <= *difference_max && cosine >= *cosine_min,
+            "{model}, {name}: results differ by {difference} of the largest number, their cosine is {cosine}"
+        );
+        let (runner, cosine) = (Runner::Own(Box::new(compiled)), Some(cosine));
         entrants.push(Entrant { name, runner, operations, difference: Some(difference), cosine });
     }
     let unit = entrants.len();
@@ -121,28 +135,32 @@ pub fn measure(case: Case, rounds: usize, peers: &mut [Peer], progress: &Progres
     let mut calls = Vec::new();
     for entrant in &mut entrants {
         // The second call is measured: the first one may prepare.
-        entrant.runner.micros(1, &inputs)?;
-        let once = entrant.runner.micros(1, &inputs)?;
-        calls.push((ROUND_US / once).ceil().clamp(1.0, 10_000.0) as usize);
+        entrant.runner.run(1, &inputs)?;
+        let once = entrant.runner.run(1, &inputs)?.seconds;
+        calls.push((ROUND_SECONDS / once).ceil().clamp(1.0, 10_000.0) as usize);
     }
-    let mut micros = vec![Vec::new(); entrants.len()];
+    let (mut micros, mut processor) = (vec![Vec::new(); entrants.len()], vec![Vec::new(); entrants.len()]);
     for round in 0..rounds {
         progress.step(format!("{model}: round {}", round + 1));
         for turn in 0..entrants.len() {
             let index = (round + turn) % entrants.len();
-            micros[index].push(entrants[index].runner.micros(calls[index], &inputs)?);
+            let taken = entrants[index].runner.run(calls[index], &inputs)?;
+            micros[index].push(taken.seconds * 1e6);
+            processor[index].push(taken.processor_seconds * 1e6);
         }
     }
-    let contestant = |(entrant, figures): (Entrant<'_>, &Vec<f64>)| Contestant {
+    let over_unit = |all: &[Vec<f64>], index: usize| all.get(unit).map(|unit| Ratio::of(&all[index], unit));
+    let contestant = |(index, entrant): (usize, Entrant<'_>)| Contestant {
         name: entrant.name,
         operations: entrant.operations,
-        us_median: median(figures),
-        over_graph: Ratio::of(figures, &micros[0]),
-        over_onnxruntime: micros.get(unit).map(|unit| Ratio::of(figures, unit)),
+        us_median: median(&micros[index]),
+        over_graph: Ratio::of(&micros[index], &micros[0]),
+        over_onnxruntime: over_unit(&micros, index),
+        processor_over_onnxruntime: over_unit(&processor, index),
         difference: entrant.difference,
         cosine: entrant.cosine,
     };
-    let contestants = entrants.into_iter().zip(&micros).map(contestant).collect();
+    let contestants = entrants.into_iter().enumerate().map(contestant).collect();
     Ok(Row { model, operations: graph.info().operations(), contestants })
 }
 
@@ -184,20 +202,25 @@ pub fn table(rows: &[Row]) -> Table {
     table
 }
 
-/// The table of all contestants, with ratios in units of ONNX Runtime. `None` if it does not take part.
-pub fn peers_table(rows: &[Row]) -> Option<Table> {
+/// The tables of all contestants in units of ONNX Runtime: elapsed time, then CPU time. Empty if it does not take part.
+pub fn peers_tables(rows: &[Row]) -> Vec<Table> {
     let takes_part = |row: &&Row| row.contestants.iter().any(|each| each.over_onnxruntime.is_some());
-    let first = rows.iter().find(takes_part)?;
-    let names = first.contestants.iter().map(|each| each.name);
-    let mut table = Table::new(std::iter::once("in units of ONNX Runtime, f32").chain(names).chain(["least cosine"]));
+    let Some(first) = rows.iter().find(takes_part) else { return Vec::new() };
+    let names = || first.contestants.iter().map(|each| each.name);
+    let new = |title, last| Table::new(std::iter::once(title).chain(names()).chain([last]));
+    let mut elapsed = new("in units of ONNX Runtime, f32", "least cosine");
+    let mut processor = new("CPU time, in the same units", "");
     for row in rows.iter().filter(takes_part) {
-        let cell = |each: &Contestant| {
+        let time = |each: &Contestant| {
             let ratio = each.over_onnxruntime.filter(|_| each.name != PRECISIONS[0].1);
             ratio.map_or_else(|| time(each.us_median), |ratio| format!("{}, {ratio}", time(each.us_median)))
         };
         let cosine = row.contestants.iter().filter_map(|each| each.cosine).reduce(f64::min);
-        let cells = std::iter::once(row.model.clone()).chain(row.contestants.iter().map(cell));
-        table.row(cells.chain(cosine.map(|cosine| format!("{cosine:.4}"))));
+        let cells = std::iter::once(row.model.clone()).chain(row.contestants.iter().map(time));
+        elapsed.row(cells.chain(cosine.map(|cosine| format!("{cosine:.4}"))));
+        let ratio =
+            |each: &Contestant| each.processor_over_onnxruntime.map_or_else(String::new, |ratio| ratio.to_string());
+        processor.row(std::iter::once(row.model.clone()).chain(row.contestants.iter().map(ratio)));
     }
-    Some(table)
+    vec![elapsed, processor]
 }

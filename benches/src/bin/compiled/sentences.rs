@@ -30,7 +30,8 @@ impl Sentences {
         let mut tokens = tokenize::token_ids(&tokenize::load(&files.tokenizer())?, &texts)?;
         tokens.sort_by_key(|tokens| Reverse(tokens.len()));
         let is_short = |tokens: &&Vec<u32>| SHORT.contains(&tokens.len());
-        let alone: Vec<_> = tokens.iter().filter(is_short).take(100).map(|one| inputs(std::slice::from_ref(one))).collect();
+        let alone: Vec<_> =
+            tokens.iter().filter(is_short).take(100).map(|one| inputs(std::slice::from_ref(one))).collect();
         ensure!(!alone.is_empty(), "none of {count} sentences has {SHORT:?} tokens");
         Ok(Self { count, batches: tokens.chunks(BATCH).map(inputs).collect(), alone })
     }
