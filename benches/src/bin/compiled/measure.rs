@@ -207,9 +207,9 @@ pub fn peers_tables(rows: &[Row]) -> Vec<Table> {
     let takes_part = |row: &&Row| row.contestants.iter().any(|each| each.over_onnxruntime.is_some());
     let Some(first) = rows.iter().find(takes_part) else { return Vec::new() };
     let names = || first.contestants.iter().map(|each| each.name);
-    let new = |title, last| Table::new(std::iter::once(title).chain(names()).chain([last]));
-    let mut elapsed = new("in units of ONNX Runtime, f32", "least cosine");
-    let mut processor = new("CPU time, in the same units", "");
+    let new = |title, last: Option<&'static str>| Table::new(std::iter::once(title).chain(names()).chain(last));
+    let mut elapsed = new("in units of ONNX Runtime, f32", Some("least cosine"));
+    let mut processor = new("CPU time, in the same units", None);
     for row in rows.iter().filter(takes_part) {
         let time = |each: &Contestant| {
             let ratio = each.over_onnxruntime.filter(|_| each.name != PRECISIONS[0].1);
