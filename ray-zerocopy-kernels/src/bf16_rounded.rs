@@ -11,9 +11,9 @@ use super::sys::{MOST_ROWS, TileBf16, multiplies_bf16};
 /// Rows from which the products take more time than reading the weight.
 const MANY: usize = 16;
 
-/// Computes `activation(x · weight + bias) + residual` like [`linear_bf16`], but may round `x` to bf16, which has 8 bits
-/// of precision: if the processor multiplies bf16 (AVX512-BF16) and `x` has at least 16 rows. Then it computes two
-/// products in the time of one. The sums are those of `f32`.
+/// Computes `activation(x · weight + bias) + residual` like [`linear_bf16`], but may round `x` to bf16, which has 8
+/// bits of precision: if the processor multiplies bf16 (AVX512-BF16) and `x` has at least 16 rows. Then it computes
+/// two products in the time of one. The sums are those of `f32`.
 ///
 /// # Panics
 /// If a length does not fit the weight, or the processor does not have the instructions.

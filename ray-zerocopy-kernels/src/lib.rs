@@ -10,20 +10,20 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `attention` | attention of several heads |
 //! | `convolution/` | convolutions, with what follows them |
 //! | `pooling` | max pooling |
 //! | `packed` | the packed form of a matrix |
 //! | `linear` | matrix products with packed weights, and what follows them |
 //! | `bf16` | matrix products with packed weights of bf16 |
 //! | `bf16_rounded` | the same with rows of `x` that are rounded to bf16 |
-//! | `divide` | division of a product among threads |
+//! | `packed_i8` | the packed form of a matrix of 8-bit numbers with scales |
+//! | `int8` | matrix products with packed 8-bit weights |
 //! | `packed_i4` | the packed form of a matrix of 4-bit numbers with scales |
 //! | `int4` | matrix products with packed 4-bit weights |
-//! | `packed_i8` | the packed form of a matrix of 8-bit numbers with scales |
 //! | `quantised_product` | products of rows that are quantised or rounded |
 //! | `quantised_rows` | rows of `x` as 8-bit numbers or bf16 |
-//! | `int8` | matrix products with packed 8-bit weights |
+//! | `divide` | division of a product among threads |
+//! | `attention` | attention of several heads |
 //! | `rows` | functions of rows: softmax, layer norm |
 //! | `epilogue` | bias, activation and residual, applied while a result is in the cache |
 //! | `math` | `exp`, `erf` and `tanh`, without branches |

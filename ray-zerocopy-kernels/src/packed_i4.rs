@@ -1,9 +1,9 @@
 //! The packed form of a matrix of 4-bit numbers with scales: panels of 32 columns in blocks of 32 rows.
 //!
-//! Each column of a block has a scale, which is a bf16: with it, a weight takes 4.5 bits. A block has 4 parts of 8 rows.
-//! In a part, each column has 4 bytes: their lower halves have the rows 0 to 3, their upper halves the rows 4 to 7. That
-//! is the order in which the instructions for dot products take them. The numbers are from -8 to 7, and are stored
-//! with 8 added to them. The last block and the last panel are filled up with zeros.
+//! Each column of a block has a scale, which is a bf16: with it, a weight takes 4.5 bits. A block has 4 parts of 8
+//! rows. In a part, each column has 4 bytes: their lower halves have the rows 0 to 3, their upper halves the rows 4 to
+//! 7. That is the order in which the instructions for dot products take them. The numbers are from -8 to 7, and are
+//! stored with 8 added to them. The last block and the last panel are filled up with zeros.
 
 use super::bf16::{round, widen};
 use super::packed::PANEL;

@@ -29,8 +29,8 @@ pub(crate) struct QuantisedProduct<'a> {
 }
 
 impl QuantisedProduct<'_> {
-    /// Computes `y`. `tile` writes the product of some rows and a panel: it gets the index of the first row, that of the
-    /// panel, and a part of the result.
+    /// Computes `y`. `tile` writes the product of some rows and a panel: it gets the index of the first row, that of
+    /// the panel, and a part of the result.
     ///
     /// # Panics
     /// If a length does not fit the weight, or the processor does not have the instructions.

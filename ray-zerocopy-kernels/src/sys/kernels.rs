@@ -73,9 +73,9 @@ impl Element for u16 {
 
 /// Requests the elements of a row of a panel that is multiplied later.
 ///
-/// A processor looks ahead by itself, but not beyond a page of 4 KiB. With one or two rows of `x`, it waits for the panel
-/// alone and reaches the next page early enough; and panels of `f32` take so long to read that it does not matter.
-/// Products of 4 to 12 rows with bf16 took 1.3 to 2 times as long without it.
+/// A processor looks ahead by itself, but not beyond a page of 4 KiB. With one or two rows of `x`, it waits for the
+/// panel alone and reaches the next page early enough; and panels of `f32` take so long to read that it does not
+/// matter. Products of 4 to 12 rows with bf16 took 1.3 to 2 times as long without it.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[inline(always)]
 fn prefetch<T, const COUNT: usize>(row: *const T) {
@@ -105,7 +105,8 @@ fn prefetch<T, const COUNT: usize>(row: *const T) {
 macro_rules! kernel {
     (
         $(#[$attribute:meta])*
-        $name:ident, $element:ty, $load_weights:ident, $vectors:literal, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident,
+        $name:ident, $element:ty, $load_weights:ident, $vectors:literal, $lanes:literal, $zero:ident, $broadcast:ident,
+        $load:ident,
         $store:ident, $multiply_add:ident
     ) => {
         $(#[$attribute])*
@@ -161,7 +162,10 @@ macro_rules! kernel {
 /// That of `kernel!`, with 32 columns.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! in_parts {
-    ($(#[$attribute:meta])* $name:ident, $element:ty, $part:ident, $columns:literal, $most:literal, [$($count:literal),+]) => {
+    (
+        $(#[$attribute:meta])*
+        $name:ident, $element:ty, $part:ident, $columns:literal, $most:literal, [$($count:literal),+]
+    ) => {
         $(#[$attribute])*
         pub(super) unsafe fn $name<const ROWS: usize>(
             x: *const f32,

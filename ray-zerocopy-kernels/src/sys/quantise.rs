@@ -21,7 +21,7 @@ for_each_isa!(
 );
 for_each_isa!(
     /// Rounds a row to bf16. The lengths fit.
-    round_bf16 = plain_round_bf16(x: &[f32], _block: usize, values: &mut [u8], _scales: &mut [f32], _offsets: &mut [i32])
+    round_bf16 = plain_round_bf16(x: &[f32], block: usize, values: &mut [u8], scales: &mut [f32], offsets: &mut [i32])
 );
 for_each_isa!(
     /// Converts the sums of a tile to elements of the result.

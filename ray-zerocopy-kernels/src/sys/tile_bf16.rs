@@ -124,9 +124,9 @@ mod x86 {
     /// Computes `ROWS` rows and 32 columns.
     ///
     /// # Safety
-    /// The processor has the instructions. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements, or one
-    /// more if it is odd, at `panel` are `depth` rows of 32 elements, and at `y` are `ROWS` rows of 32 elements, which
-    /// may be written.
+    /// The processor has the instructions. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements, or
+    /// one more if it is odd, at `panel` are `depth` rows of 32 elements, and at `y` are `ROWS` rows of 32 elements,
+    /// which may be written.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn kernel<const ROWS: usize>(x: *const u8, stride: usize, panel: *const u16, depth: usize, y: *mut f32) {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];

@@ -53,8 +53,8 @@ impl TileI4<'_> {
                 scales: self.scales.as_ptr().cast(),
                 blocks,
             };
-            // SAFETY: the rows of `x` have these blocks, with scales and offsets, as has the panel, and `y` has the rows
-            // of the tile. The processor has the instructions.
+            // SAFETY: the rows of `x` have these blocks, with scales and offsets, as has the panel, and `y` has the
+            // rows of the tile. The processor has the instructions.
             return unsafe { kernels[self.rows - 1](&operands, y.as_mut_ptr().cast()) };
         }
         let _ = isa;
@@ -123,8 +123,8 @@ mod x86 {
     /// Computes `ROWS` rows and 32 columns in two vectors.
     ///
     /// # Safety
-    /// The processor has the instructions. The operands have the blocks of `ROWS` rows and of a panel. At `y` are `ROWS`
-    /// rows of 32 elements, which may be written.
+    /// The processor has the instructions. The operands have the blocks of `ROWS` rows and of a panel. At `y` are
+    /// `ROWS` rows of 32 elements, which may be written.
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     unsafe fn vnni<const ROWS: usize>(operands: &Operands, y: *mut f32) {
         let Operands { x, stride, x_scales, offsets, panel, scales, blocks } = *operands;

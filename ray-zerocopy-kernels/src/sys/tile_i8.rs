@@ -289,8 +289,8 @@ mod aarch64 {
         }
     }
 
-    /// Computes `ROWS` rows and 32 columns: two rows and 8 columns at a time, or one row and 16 columns, whose sums take
-    /// 16 of the 32 vectors.
+    /// Computes `ROWS` rows and 32 columns: two rows and 8 columns at a time, or one row and 16 columns, whose sums
+    /// take 16 of the 32 vectors.
     ///
     /// # Safety
     /// That of [`part`], with 32 columns.
