@@ -10,6 +10,7 @@
 //! | `share` | time and memory to share the weights of a file |
 //! | `ray`, with `--features ray` | calls and memory on Ray, compared with Ray's own calls and the size of the model |
 //! | `jit` | a traced graph compared with its pipeline: time to run, time for a new size, memory |
+//! | `compiled` | a compiled graph compared with the traced one, and with ONNX Runtime: time to run, sentences per second |
 //! | `torchscript`, with `--features torchscript` | memory of a TorchScript module in workers, and burn on LibTorch compared with PyTorch |
 //! | `search` | sentences per second of a real model, in one worker and in two |
 //! | `elastic` | pools that grow and shrink: the first answer of an empty pool, cycles, and a burst of calls |

@@ -117,10 +117,32 @@ fn compiled() {
     let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
     assert_eq!(rows(&printed).len(), 10, "{printed}");
     for row in rows(&printed) {
-        positive(row, &["operations", "compiled_operations", "graph_us_median", "compiled_us_median", "ratio"]);
-        assert!(row["difference"].as_f64().unwrap() <= 1e-5, "{row}");
-        assert!(row["compiled_operations"].as_u64() < row["operations"].as_u64(), "{row}");
+        assert_eq!(row["measure"], "forward", "{row}");
+        let contestants = row["contestants"].as_array().unwrap();
+        assert_eq!(texts(contestants, "name"), ["graph", "compiled", "compiled, int8"]);
+        for contestant in contestants {
+            positive(contestant, &["us_median"]);
+            positive(&contestant["over_graph"], &["ratio"]);
+            assert_eq!(contestant["over_onnxruntime"], Value::Null, "{row}");
+        }
+        assert!(contestants[1]["difference"].as_f64().unwrap() <= 1e-5, "{row}");
+        assert!(contestants[2]["cosine"].as_f64().unwrap() >= 0.98, "{row}");
+        for compiled in &contestants[1..] {
+            assert!(compiled["operations"].as_u64() < row["operations"].as_u64(), "{row}");
+        }
     }
+}
+
+#[test]
+fn missing_peers_are_one_line_with_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut compiled = Command::new(env!("CARGO_BIN_EXE_compiled"));
+    compiled.args(["--quick", "--peers"]).env("XDG_CACHE_HOME", folder.path()).env("RUST_BACKTRACE", "0");
+    let output = compiled.output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let place = folder.path().join("ray-zerocopy/peers-env").display().to_string();
+    assert!(!output.status.success() && text.lines().count() == 1, "{text}");
+    assert!(text.contains(&place) && text.contains("run `cargo xtask peers`"), "{text}");
 }
 
 #[test]

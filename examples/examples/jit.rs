@@ -26,7 +26,7 @@ use ray_zerocopy_examples::minilm::fetch;
 /// type that it was traced from.
 #[derive(Parser)]
 #[command(
-    after_help = "Next: save the graph with --save minilm.rzg, and look at it:\n  rzc inspect minilm.rzg\n  rzc graph minilm.rzg --svg minilm.svg --compute"
+    after_help = "Next: save the graph with --save minilm.rzg, and look at it:\n  rzc inspect minilm.rzg\n  rzc graph minilm.rzg --html minilm.html"
 )]
 struct Options {
     /// Number of worker processes

@@ -116,7 +116,8 @@ fn main() -> Result<()> {
 fn embed(actors: &Actors<Search>, lines: &[String]) -> Result<Tensor<2>> {
     let bar = ProgressBar::new(lines.len() as u64);
     bar.set_style(ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?);
-    let embeddings = embed_all(actors, lines, |sentences| bar.inc(sentences as u64))?;
+    let embeddings =
+        embed_all(actors.actor_count(), lines, |lines| actors.embed(lines), |sentences| bar.inc(sentences as u64))?;
     bar.finish_and_clear();
     Ok(embeddings)
 }

@@ -9,7 +9,7 @@ use ray_zerocopy::jit::{TracedGraph, trace};
 use serde::{Deserialize, Serialize};
 
 use crate::minilm::fetch::ModelFiles;
-use crate::minilm::{MiniLm, MiniLmConfig};
+use crate::minilm::{MiniLm, MiniLmConfig, no_padding};
 
 /// The model without its tokenizer.
 #[derive(Pipeline)]
@@ -71,5 +71,5 @@ impl Encoder {
 pub fn sentences([rows, tokens]: [usize; 2]) -> (Tensor<2, Int>, Tensor<2, Bool>) {
     let device = Device::flex();
     let ids = Tensor::<1, Int>::arange(0..(rows * tokens) as i64, &device).reshape([rows, tokens]) * 7919 % 30_000;
-    (ids, Tensor::<2, Int>::zeros([rows, tokens], &device).equal_elem(1))
+    (ids, no_padding([rows, tokens], &device))
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`minilm`]: a sentence encoder in plain burn, the model of most examples
 //! - [`encoder`]: the same as a graph
+//! - [`compiled_search`]: semantic search on a compiled graph
 //! - [`corpus`]: about two hundred sentences to search
 //! - [`silero`]: a TorchScript module that detects speech, and a signal for it
 //! - [`published`]: published PyTorch checkpoints, for the tests
@@ -10,6 +11,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod compiled_search;
 pub mod corpus;
 pub mod encoder;
 pub mod minilm;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use anyhow::Result;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use ray_zerocopy::{Actors, Pending, Pipeline};
+use ray_zerocopy::{Pending, Pipeline};
 use serde::{Deserialize, Serialize};
 
 use crate::minilm::fetch::ModelFiles;
@@ -71,17 +71,26 @@ const BATCHES: usize = 8;
 /// Batches per worker that are in flight.
 const AHEAD: usize = 3;
 
-/// Embeds texts in any free actor as `[texts, 384]`, in the order of `texts`.
+/// The result of `embed` in a worker.
+pub type Embeddings = Pending<Result<Tensor<2>, String>>;
+
+/// Embeds texts in a number of workers as `[texts, 384]`, in the order of `texts`. `embed` sends texts to a worker:
+/// `|texts| actors.embed(texts)`.
 ///
 /// The texts of a batch have similar lengths, since shorter ones are padded. The longest are sent
 /// first, so that the last batches are short and actors finish at about the same time. `progress`
 /// is called with the number of finished texts after each batch.
 ///
 /// # Errors
-/// The first error of an actor or of a call to it.
-pub fn embed_all(actors: &Actors<Search>, texts: &[String], mut progress: impl FnMut(usize)) -> Result<Tensor<2>> {
+/// The first error of a worker or of a call to it.
+pub fn embed_all(
+    workers: usize,
+    texts: &[String],
+    embed: impl Fn(Vec<String>) -> Embeddings,
+    mut progress: impl FnMut(usize),
+) -> Result<Tensor<2>> {
     let (mut rows, mut width) = (Vec::new(), 0);
-    let mut receive = |(batch, pending): (Vec<usize>, Pending<Result<Tensor<2>, String>>)| -> Result<()> {
+    let mut receive = |(batch, pending): (Vec<usize>, Embeddings)| -> Result<()> {
         let part = pending.wait()?.map_err(anyhow::Error::msg)?;
         width = part.dims()[1];
         rows.resize(texts.len() * width, 0.0);
@@ -93,13 +102,13 @@ pub fn embed_all(actors: &Actors<Search>, texts: &[String], mut progress: impl F
         Ok(())
     };
     let mut on_their_way = VecDeque::new();
-    for batch in batches(texts, actors.actor_count()) {
-        if on_their_way.len() >= actors.actor_count() * AHEAD
+    for batch in batches(texts, workers) {
+        if on_their_way.len() >= workers * AHEAD
             && let Some(first) = on_their_way.pop_front()
         {
             receive(first)?;
         }
-        let pending = actors.embed(batch.iter().map(|&text| texts[text].clone()).collect());
+        let pending = embed(batch.iter().map(|&text| texts[text].clone()).collect());
         on_their_way.push_back((batch, pending));
     }
     on_their_way.into_iter().try_for_each(receive)?;

@@ -33,6 +33,14 @@ fn numbers(value: &Value) -> Vec<f64> {
 
 #[test]
 fn embeddings_of_workers_match_pytorch() {
+    for [found, expected] in embedded(&[]) {
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-5, "{worst} away from PyTorch");
+    }
+}
+
+/// The texts of the reference, their embeddings by PyTorch, and those by workers with these arguments.
+fn embedded(arguments: &[&str]) -> Vec<[Vec<f64>; 2]> {
     let reference: Value = serde_json::from_str(include_str!("../data/minilm_reference.json")).unwrap();
     let sentences = reference["sentences"].as_array().unwrap();
     let texts: Vec<_> = sentences.iter().map(|sentence| sentence["text"].as_str().unwrap()).collect();
@@ -40,17 +48,64 @@ fn embeddings_of_workers_match_pytorch() {
     let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.json"));
     std::fs::write(&input, texts.join("\n")).unwrap();
     let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
-    json(&["--workers", "2", "--input", input, "--embeddings", output, "--json", "--no-compare"]);
-
+    let mut all = vec!["--workers", "2", "--input", input, "--embeddings", output, "--json", "--no-compare"];
+    all.extend(arguments);
+    json(&all);
     let found: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(output).unwrap()).unwrap();
     assert_eq!(found.len(), sentences.len());
-    for (found, expected) in found.iter().zip(sentences) {
+    let pairs = found.iter().zip(sentences).map(|(found, expected)| {
         assert_eq!(found["text"], expected["text"]);
-        let (found, expected) = (numbers(&found["embedding"]), numbers(&expected["embedding"]));
+        let [found, expected] = [found, expected].map(|of| numbers(&of["embedding"]));
         assert_eq!(found.len(), expected.len());
-        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(worst < 1e-5, "{worst} away from PyTorch");
+        [found, expected]
+    });
+    pairs.collect()
+}
+
+fn dot(one: &[f64], other: &[f64]) -> f64 {
+    one.iter().zip(other).map(|(one, other)| one * other).sum()
+}
+
+/// The index of the nearest other sentence of each one.
+fn nearest(all: &[&Vec<f64>]) -> Vec<usize> {
+    let of = |at: usize| {
+        let others = (0..all.len()).filter(|other| *other != at);
+        others.max_by(|one, other| dot(all[at], all[*one]).total_cmp(&dot(all[at], all[*other]))).unwrap()
+    };
+    (0..all.len()).map(of).collect()
+}
+
+#[test]
+fn compiled_graphs_embed_like_pytorch() {
+    for (weights, most) in [("f32", 1e-5), ("bf16", 2e-3)] {
+        for [found, expected] in embedded(&[&format!("--compiled={weights}")]) {
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < most, "{weights}: {worst} away from PyTorch");
+        }
     }
+}
+
+#[test]
+fn compiled_graph_of_8_bits_finds_the_same_neighbours() {
+    let pairs = embedded(&["--compiled=int8"]);
+    for [found, expected] in &pairs {
+        let cosine = dot(found, expected) / (dot(found, found) * dot(expected, expected)).sqrt();
+        assert!(cosine >= 0.99, "a cosine of {cosine} to PyTorch");
+    }
+    // Among the sentences of the small corpus.
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.json");
+    let neighbours = |arguments: &[&str]| {
+        let mut all = vec!["--workers", "2", "--embeddings", output.to_str().unwrap(), "--json", "--no-compare"];
+        all.extend(arguments);
+        json(&all);
+        let found: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&output).unwrap()).unwrap();
+        let vectors: Vec<_> = found.iter().map(|found| numbers(&found["embedding"])).collect();
+        nearest(&vectors.iter().collect::<Vec<_>>())
+    };
+    let (found, expected) = (neighbours(&["--compiled=int8"]), neighbours(&[]));
+    let same = found.iter().zip(&expected).filter(|(found, expected)| found == expected).count();
+    assert!(found.len() >= 200 && same * 100 >= found.len() * 95, "{same} of {} have the same neighbour", found.len());
 }
 
 #[test]

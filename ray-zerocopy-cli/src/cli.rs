@@ -7,9 +7,10 @@ use clap_complete::Shell;
 use ray_zerocopy::Checkpoint;
 use ray_zerocopy::checkpoint::CheckpointOptions;
 
+use crate::cli_graph::{Compile, Graph, Profile};
 use crate::values::{bytes, fuse, not_empty, rename, seconds, split};
 
-const EXIT: &str = "\
+pub(crate) const EXIT: &str = "\
 Exit status:
   0  success: the command is done, no damage was found, no difference was found
   1  `verify` found damage, or `diff` found a difference
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Run(Run),
     Compile(Compile),
     Graph(Graph),
+    Profile(Profile),
     Worker(Worker),
     Completions(Completions),
     Man(Man),
@@ -369,53 +371,6 @@ pub(crate) struct Run {
     /// Replace outputs that exist
     #[arg(short, long)]
     pub force: bool,
-    /// Print one JSON object, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Pack the weights of a traced graph for the CPU, and fuse operations
-///
-/// The result is a graph like any other: `rzc run`, workers and the Python wheel take it. Its weights lie in the file
-/// as the kernels read them, so workers share them and rearrange nothing. Results differ from those of the graph by
-/// the order of sums, about 1e-6 of the largest number. It runs on `cpu` only.
-///
-///     rzc compile minilm.rzg                       # writes minilm.compiled.rzg
-///     rzc graph minilm.compiled.rzg
-#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
-#[derive(Debug, Args)]
-#[command(after_help = EXIT, verbatim_doc_comment)]
-pub(crate) struct Compile {
-    /// The graph
-    #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
-    pub graph: PathBuf,
-    /// The output file; by default GRAPH with the extension `.compiled.rzg`
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub output: Option<PathBuf>,
-    /// Replace the output if it exists
-    #[arg(short, long)]
-    pub force: bool,
-    /// Print one JSON object, for programs
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Show the operations of a traced graph, as a list or as a picture
-#[derive(Debug, Args)]
-#[command(after_help = EXIT, verbatim_doc_comment)]
-pub(crate) struct Graph {
-    /// The graph
-    #[arg(value_name = "GRAPH", value_hint = ValueHint::FilePath)]
-    pub graph: PathBuf,
-    /// Draw it into this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub svg: Option<PathBuf>,
-    /// Omit operations that only create views of a tensor, such as reshapes and transpositions
-    #[arg(long)]
-    pub compute: bool,
-    /// Show every operation, not the first 40
-    #[arg(short, long)]
-    pub all: bool,
     /// Print one JSON object, for programs
     #[arg(long)]
     pub json: bool,

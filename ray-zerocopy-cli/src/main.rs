@@ -3,24 +3,29 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `cli` | commands and options, and the text of `--help` |
+//! | `cli`, `cli_graph` | commands and options, and the text of `--help` |
 //! | `values` | checks the values of options |
 //! | `commands/` | a file for each command |
 //! | `weights` | reads any file of weights as a list of tensors |
+//! | `picture/` | pictures of graphs |
 //! | `npy` | reads and writes numpy files |
 //! | `files` | atomic replacement of files, and cleanup on signals |
+//! | `compiled` | what compiling did to a graph |
 //! | `compare` | compares the bytes and values of two tensors |
 //! | `table`, `output`, `progress`, `pattern` | tables, standard output, progress bars, filters |
 
 #![forbid(unsafe_code)]
 
 mod cli;
+mod cli_graph;
 mod commands;
 mod compare;
+mod compiled;
 mod files;
 mod npy;
 mod output;
 mod pattern;
+mod picture;
 mod progress;
 mod table;
 mod values;
@@ -81,6 +86,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Run(options) => commands::run::run(&options, &mut output),
         Command::Compile(options) => commands::compile::run(&options, &mut output),
         Command::Graph(options) => commands::graph::run(&options, &mut output),
+        Command::Profile(options) => commands::profile::run(&options, &mut output),
         Command::Worker(_) => commands::worker::run(),
         Command::Completions(options) => commands::completions::run(&options, &mut output),
         Command::Man(options) => commands::man::run(&options, &mut output),

@@ -20,6 +20,20 @@ impl Bar {
         Self(bar)
     }
 
+    /// A bar that counts steps.
+    pub(crate) fn of_steps(what: &str) -> Self {
+        let bar = Self::new(what);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len}, {eta} left") {
+            bar.0.set_style(style.progress_chars("=> "));
+        }
+        bar
+    }
+
+    pub(crate) fn show_step(&self, done: usize, all: usize) {
+        self.0.set_length(all as u64);
+        self.0.set_position(done as u64);
+    }
+
     pub(crate) fn show(&self, progress: Progress) {
         self.0.set_length(progress.total);
         self.0.set_position(progress.done);

@@ -28,6 +28,12 @@ pub(crate) fn fuse(text: &str) -> Result<(Vec<String>, String), String> {
     }
 }
 
+/// A positive number: `0.05`.
+pub(crate) fn ratio(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "a positive number is expected, as in `0.05`".to_owned())
+}
+
 /// A size in bytes: `512M`, `8GiB`.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

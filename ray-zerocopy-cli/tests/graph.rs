@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
 use std::path::Path;
@@ -144,12 +145,61 @@ fn a_graph_is_shown_and_drawn() {
     let json = rzc(&["graph", &graph, "--json"]).well().json();
     assert_eq!(json["inputs"][0]["shape"], serde_json::json!(["batch", "4"]));
     assert!(json["steps"].as_array().unwrap().len() >= 3, "{json}");
-    let svg = folder.at("graph.svg");
-    rzc(&["graph", &graph, "--svg", &svg, "--compute"]).well();
-    let picture = fs::read_to_string(svg).unwrap();
-    for part in ["<svg", "Relu", "rows", "output.1", "first.weight"] {
-        assert!(picture.contains(part), "{part}");
+    let (svg, html) = (folder.at("graph.svg"), folder.at("graph.html"));
+    let done = rzc(&["graph", &graph, "--svg", &svg, "--html", &html]).well();
+    assert!(done.out.contains(&svg) && done.out.contains(&html), "{done:?}");
+    for file in [&svg, &html] {
+        let picture = fs::read_to_string(file).unwrap();
+        for part in ["<svg", "Relu", "rows", "output.1", "first.weight", "F32 [batch, 8]", "matrix product"] {
+            assert!(picture.contains(part) || (file == &html && part == "<svg"), "{file}: {part}");
+        }
     }
+    // Views are shown only if all operations are.
+    let views = |arguments: &[&str]| rzc(arguments).well().out.contains("Reshape");
+    assert!(!views(&["graph", &graph]) && views(&["graph", &graph, "--all"]));
+    let nowhere = rzc(&["graph", &graph, "--html", &folder.at("no/such/folder.html")]);
+    assert!(nowhere.error().contains("folder.html cannot be written"), "{nowhere:?}");
+    let arena = rzc(&["graph", &folder.arena("arena.bpk", 8), "--svg", &svg]);
+    assert!(arena.error().contains("expected a traced graph, found "), "{arena:?}");
+}
+
+const HOSTILE: &str = "</script><img src=x onerror=alert(1)>\u{1b}\"'&";
+
+/// Layers by name.
+#[derive(Pipeline)]
+#[pipeline(init = Named::new)]
+struct Named {
+    layers: BTreeMap<String, Linear>,
+}
+
+impl Named {
+    fn new(device: &Device) -> Self {
+        let layer = |name: &str| (name.to_owned(), LinearConfig::new(4, 4).init(device));
+        Self { layers: [HOSTILE, "b"].map(layer).into() }
+    }
+}
+
+#[test]
+fn hostile_names_are_text_in_pictures() {
+    let folder = Folder::new();
+    let graph = trace(&Named::new(&Device::flex()))
+        .input(HOSTILE, rows(3))
+        .forward(|named, inputs| {
+            let x = inputs.float::<2>(HOSTILE)?;
+            Ok(named.layers.values().fold(x, |x, layer| relu(layer.forward(x))))
+        })
+        .unwrap();
+    let path = folder.at("hostile.rzg");
+    graph.save(&path).unwrap();
+    let (svg, html) = (folder.at("graph.svg"), folder.at("graph.html"));
+    rzc(&["graph", &path, "--svg", &svg, "--html", &html]).well();
+    let (svg, html) = (fs::read_to_string(svg).unwrap(), fs::read_to_string(html).unwrap());
+    let weight = "<title>layers[&quot;&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;";
+    assert!(svg.contains(weight), "{svg}");
+    assert!(!svg.contains("<img") && !svg.contains("</script") && !svg.contains('\u{1b}'), "{svg}");
+    // The page ends its two scripts, and no other one.
+    assert_eq!((html.matches("</script").count(), html.matches("<img").count()), (2, 0));
+    assert!(html.contains("layers[\\\"\\u003c/script>\\u003cimg src=x onerror=alert(1)>"), "{html}");
 }
 
 #[test]
@@ -217,10 +267,154 @@ fn compiled_graph_is_a_graph_of_the_same_answers() {
         fast.assert_approx_eq::<f32>(&plain, burn::tensor::Tolerance::absolute(1e-5));
     }
 
+    // What was packed and fused is shown, and in the picture.
+    let inspected = rzc(&["inspect", &compiled]).well().out;
+    assert!(inspected.contains("compiled     2 Linear (1 with relu); "), "{inspected}");
+    assert!(inspected.contains("packed 4 × 8") && inspected.contains("packed 8 × 3"), "{inspected}");
+    let json = rzc(&["inspect", &compiled, "--json"]).well().json();
+    let packed = json["tensors"].as_array().unwrap().iter().filter(|tensor| !tensor["packed"].is_null());
+    let mut packed: Vec<_> = packed.map(|tensor| (tensor["packed"].to_string(), &tensor["bytes"])).collect();
+    packed.sort_by_key(|(shape, _)| shape.clone());
+    assert!(matches!(&packed[..], [(one, _), (two, _)] if one == "[4,8]" && two == "[8,3]"), "{packed:?}");
+    let bytes: u64 = packed.iter().map(|(_, bytes)| bytes.as_u64().unwrap()).sum();
+    let fused = serde_json::json!({ "Linear": 1, "Linear + relu": 1 });
+    let expected = serde_json::json!({ "fused": fused, "packed_tensors": 2, "packed_bytes": bytes });
+    assert_eq!(json["graph"]["compiled"], expected);
+    assert_eq!(rzc(&["inspect", &graph, "--json"]).well().json()["graph"]["compiled"], serde_json::Value::Null);
+    let svg = folder.at("compiled.svg");
+    rzc(&["graph", &compiled, "--svg", &svg]).well();
+    let picture = fs::read_to_string(svg).unwrap();
+    for part in ["class=\"product fused\"", "Linear + relu", "first · 4 × 8 packed", "fused or packed"] {
+        assert!(picture.contains(part), "{part}");
+    }
+
     let error = rzc(&["compile", &graph]);
     assert!(error.error().contains("already exists"), "{error:?}");
     let json = rzc(&["compile", &graph, "--force", "--json"]).well().json();
     assert_eq!((&json["fused_operations"], &json["output"]), (&2.into(), &compiled.as_str().into()));
     let error = rzc(&["compile", &compiled]);
     assert!(error.error().contains("is compiled already"), "{error:?}");
+    assert_eq!(json["calibration"], serde_json::Value::Null);
+}
+
+#[test]
+fn graph_is_calibrated_on_inputs() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let (first, second, wanted) = (folder.at("first.npy"), folder.at("second.npy"), folder.at("wanted.npy"));
+    write(&first, &[3, 4], (0..12).map(|at| at as f32 / 7.0));
+    write(&second, &[2, 4], (0..8).map(|at| (at as f32).sin()));
+    write(&wanted, &[2], [1_i64, 0]);
+    let [first, second, wanted] =
+        [("rows", first), ("rows", second), ("wanted", wanted)].map(|(name, file)| format!("{name}={file}"));
+    let samples = ["-i", &first, "-i", &wanted, "-i", &wanted, "-i", &second];
+    let compile = |weights: &str, others: &[&str]| {
+        let mut arguments = vec!["compile", &graph, "--force", "--weights", weights];
+        arguments.extend(others);
+        rzc(&arguments)
+    };
+    let mut loose = samples.to_vec();
+    loose.extend(["--most-error", "0.1"]);
+    let done = compile("int8", &loose).well().out;
+    assert!(done.contains("2 of 2 layers in int8, error of the outputs") && done.contains("  second.weight"), "{done}");
+    assert!(done.contains("compiled: 2 Linear int8 (1 with relu); "), "{done}");
+    loose.push("--json");
+    let json = compile("int8", &loose).well().json();
+    let calibration = &json["calibration"];
+    assert!(calibration["error"].as_f64().unwrap() <= 0.1, "{json}");
+    let layers = calibration["layers"].as_array().unwrap();
+    assert!(layers.len() == 2 && layers.iter().all(|layer| layer["weights"] == "int8"), "{json}");
+
+    let mut tight = samples.to_vec();
+    tight.extend(["--most-error", "1e-12"]);
+    let error = compile("int8", &tight);
+    assert!(error.error().contains("may change by 1.0e-12"), "{error:?}");
+    let error = compile("int8", &["-i", &first, "--most-error", "0.1"]);
+    assert!(error.error().contains("1 inputs are given, and each sample has 2"), "{error:?}");
+    let error = compile("int8", &["-i", &first, "-i", &second, "--most-error", "0.1"]);
+    assert!(error.error().contains("sample 1: an input is given twice"), "{error:?}");
+    let error = compile("f32", &["-i", &first, "-i", &wanted, "--most-error", "0.1"]);
+    assert!(error.error().contains("no layer to choose"), "{error:?}");
+    assert!(compile("int8", &["-i", &first]).err.contains("--most-error"));
+    assert!(compile("int8", &["-i", &first, "--most-error", "0"]).err.contains("a positive number is expected"));
+    let error = compile("int8", &["--blocks", "5"]);
+    assert!(error.error().contains("blocks of 5 rows"), "{error:?}");
+    let error = compile("int8", &["--keep", "third.weight"]);
+    assert!(error.error().contains("`third.weight`"), "{error:?}");
+
+    for (weights, named) in [("bf16", "Linear bf16"), ("int4", "Linear int4"), ("int8", "Linear int8")] {
+        let done = compile(weights, &["--keep", "first.weight"]).well().out;
+        assert!(done.contains(&format!("1 {named}")) && done.contains("1 Linear (1 with relu)"), "{done}");
+        let inspected = rzc(&["inspect", &graph.replace(".rzg", ".compiled.rzg")]).well().out;
+        assert!(inspected.contains("packed 8 × 3"), "{inspected}");
+    }
+    let exact = compile("exact", &[]).well().out;
+    assert!(exact.contains("0 of them fused"), "{exact}");
+}
+
+#[test]
+fn profile_has_every_operation_that_runs() {
+    let folder = Folder::new();
+    let (_, graph) = saved(&folder);
+    let (x, wanted) = (folder.at("x.npy"), folder.at("wanted.npy"));
+    write(&x, &[5, 4], rows(5).into_data().iter::<f32>());
+    write(&wanted, &[2], [4_i64, 1]);
+    let (rows_at, wanted_at) = (format!("rows={x}"), format!("wanted={wanted}"));
+    let html = folder.at("profile.html");
+    let arguments = ["profile", &graph, "-i", &rows_at, "-i", &wanted_at, "--runs", "3"];
+    let done = rzc(&[&arguments[..], &["--html", &html]].concat()).well();
+    for text in ["median of 3 runs on cpu", "matrix product", "Relu", "first.weight", &html] {
+        assert!(done.out.contains(text), "{text}: {}", done.out);
+    }
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("median of 3 runs on cpu") && page.contains("\"timed\":true"), "{page}");
+
+    let json = rzc(&[&arguments[..], &["--json"]].concat()).well().json();
+    let found = common::fields(&json).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        found,
+        "device graph kinds kinds.kind kinds.milliseconds kinds.operations kinds.percent kinds.read_bytes \
+         kinds.written_bytes milliseconds runs steps steps.kind steps.milliseconds steps.name steps.number steps.percent \
+         steps.read_bytes steps.weights steps.written_bytes"
+    );
+    let (kinds, steps) = (json["kinds"].as_array().unwrap(), json["steps"].as_array().unwrap());
+    for field in ["milliseconds", "percent", "read_bytes", "written_bytes"] {
+        let sum = |list: &[serde_json::Value]| list.iter().map(|entry| entry[field].as_f64().unwrap()).sum::<f64>();
+        assert!((sum(kinds) - sum(steps)).abs() < 1e-6, "{field}: {kinds:?}");
+        assert!(field != "percent" || (sum(steps) - 100.0).abs() < 1e-6, "{steps:?}");
+    }
+    let relu = steps.iter().find(|step| step["name"] == "Relu").unwrap();
+    let bytes = 5 * 8 * 4;
+    assert_eq!((&relu["read_bytes"], &relu["written_bytes"]), (&bytes.into(), &bytes.into()));
+    let select = steps.iter().find(|step| step["name"] == "Select").unwrap();
+    assert_eq!((select["read_bytes"].as_u64(), select["written_bytes"].as_u64()), (Some(2 * 3 * 4 + 2 * 4), Some(24)));
+
+    let says = |arguments: &[&str], expected: &str| {
+        let done = rzc(arguments);
+        assert!(done.error().contains(expected), "{done:?}");
+    };
+    says(&["profile", &graph, "-i", &rows_at], "input `wanted` is missing; the graph takes `rows`, `wanted`");
+    says(&["profile", &folder.arena("arena.bpk", 8)], "expected a traced graph, found ");
+    let none = rzc(&["profile", &graph, "--runs", "0"]);
+    assert!(none.code == Some(2) && none.err.contains("--runs"), "{none:?}");
+}
+
+/// Chains of as many operations as the largest models have.
+#[test]
+fn thousands_of_operations_are_drawn() {
+    let folder = Folder::new();
+    let scorer = Scorer::new(&Device::flex());
+    let graph = trace(&scorer)
+        .input("rows", rows(1))
+        .forward(|scorer, inputs| {
+            let x = scorer.first.forward(inputs.float::<2>("rows")?);
+            Ok((0..3000).fold(x, |x, _| relu(x)))
+        })
+        .unwrap();
+    let (path, svg) = (folder.at("deep.rzg"), folder.at("deep.svg"));
+    graph.save(&path).unwrap();
+    rzc(&["graph", &path, "--svg", &svg]).well();
+    let picture = fs::read_to_string(svg).unwrap();
+    assert!(picture.contains("3000 operations"), "those after the weights are in a group, which is closed");
+    assert!(picture.len() < 100_000, "{}", picture.len());
 }

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "pack",
     "variant",
     "inspect",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 15] = [
     "run",
     "compile",
     "graph",
+    "profile",
     "worker",
     "completions",
     "man",
@@ -52,7 +53,7 @@ fn the_fields_of_json_are_these() {
         &["inspect", &arena, "--json"],
         "bases copied_fields copied_fields.bytes copied_fields.checksum copied_fields.path file file_bytes files fingerprint \
          format graph id methods pipeline tensors tensors.alignment tensors.base tensors.bytes tensors.checksum tensors.contiguous \
-         tensors.dtype tensors.file tensors.offset tensors.path tensors.same_as tensors.shape totals totals.by_dtype totals.by_dtype.bytes \
+         tensors.dtype tensors.file tensors.offset tensors.packed tensors.path tensors.same_as tensors.shape totals totals.by_dtype totals.by_dtype.bytes \
          totals.by_dtype.dtype totals.by_dtype.elements totals.by_dtype.tensors totals.stored_bytes totals.tensors \
          totals.weight_bytes",
     );
@@ -133,7 +134,7 @@ fn man_pages_know_every_command() {
 
 #[test]
 fn help_says_what_the_status_means() {
-    for name in ["pack", "inspect", "verify", "ps", "diff"] {
+    for name in ["pack", "inspect", "verify", "ps", "diff", "graph", "profile"] {
         let help = rzc(&[name, "--help"]).well().out;
         assert!(help.contains("Exit status:") && help.contains("--json"), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 110), "{help}");

@@ -11,7 +11,8 @@
 use std::time::{Duration, Instant};
 
 use ray_zerocopy_kernels::{
-    Epilogue, Isa, MOST_BLOCK, Packed, PackedI8, QuantisedI8, linear, linear_i8, pack, quantise_i8,
+    Epilogue, Isa, MOST_BLOCK, Packed, PackedBf16, PackedI4, PackedI8, QuantisedI4, QuantisedI8, linear, linear_bf16,
+    linear_bf16_rounded, linear_i4, linear_i8, pack, pack_bf16, quantise_i4, quantise_i8,
 };
 
 /// Rows, depth and columns.
@@ -26,8 +27,10 @@ const DURATION: Duration = Duration::from_secs(2);
 struct Weight {
     shape: [usize; 2],
     f32: Vec<f32>,
+    bf16: Vec<u16>,
     i8: QuantisedI8,
     i8_blocks: QuantisedI8,
+    i4: QuantisedI4,
 }
 
 impl Weight {
@@ -36,8 +39,10 @@ impl Weight {
         Self {
             shape: [k, n],
             f32: pack(k, n, at),
+            bf16: pack_bf16(k, n, at),
             i8: quantise_i8(k, n, MOST_BLOCK, at),
             i8_blocks: quantise_i8(k, n, 128, at),
+            i4: quantise_i4(k, n, at),
         }
     }
 }
@@ -45,15 +50,32 @@ impl Weight {
 type Product = fn(Isa, &[f32], &Weight, &mut [f32]);
 
 /// The contestants. A weight that does not have its lengths would leave the result as it is.
-const CONTESTANTS: [(&str, Product); 3] = [
+const CONTESTANTS: [(&str, Product); 6] = [
     ("f32", |isa, x, weight, y| {
         let [k, n] = weight.shape;
         if let Some(packed) = Packed::new(&weight.f32, k, n) {
             linear(isa, x, &packed, &Epilogue::default(), y);
         }
     }),
+    ("bf16", |isa, x, weight, y| {
+        let [k, n] = weight.shape;
+        if let Some(packed) = PackedBf16::new(&weight.bf16, k, n) {
+            linear_bf16(isa, x, &packed, &Epilogue::default(), y);
+        }
+    }),
+    ("bf16, rounded", |isa, x, weight, y| {
+        let [k, n] = weight.shape;
+        if let Some(packed) = PackedBf16::new(&weight.bf16, k, n) {
+            linear_bf16_rounded(isa, x, &packed, &Epilogue::default(), y);
+        }
+    }),
     ("int8", |isa, x, weight, y| int8(isa, x, &weight.i8, weight.shape, MOST_BLOCK, y)),
     ("int8, blocks of 128", |isa, x, weight, y| int8(isa, x, &weight.i8_blocks, weight.shape, 128, y)),
+    ("int4", |isa, x, weight, y| {
+        if let Some(packed) = PackedI4::new(&weight.i4.panels, &weight.i4.scales, weight.shape) {
+            linear_i4(isa, x, &packed, &Epilogue::default(), y);
+        }
+    }),
 ];
 
 fn int8(isa: Isa, x: &[f32], weight: &QuantisedI8, shape: [usize; 2], block: usize, y: &mut [f32]) {

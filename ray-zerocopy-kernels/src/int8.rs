@@ -1,19 +1,12 @@
 //! Matrix products with packed 8-bit weights. Rows of `x` are quantised when they are multiplied.
 
-use std::ops::Range;
-
-use super::divide::{divide, threads, tile_rows};
 use super::epilogue::Epilogue;
 use super::isa::Isa;
 use super::packed::PANEL;
 use super::packed_i8::PackedI8;
-use super::quantised_rows::QuantisedRows;
-use super::sys::{self, Columns, MOST_ROWS, Scaling, SumsI8, TileI8};
-
-/// Bytes of quantised rows at a time: what a thread keeps for its next product.
-const KEPT: usize = 4 << 20;
-/// Bytes of quantised rows that are multiplied with all panels before the next ones: they stay in the cache.
-const CACHED: usize = 256 << 10;
+use super::quantised_product::QuantisedProduct;
+use super::quantised_rows::{Form, QuantisedRows};
+use super::sys::{self, Columns, MOST_ROWS, Scaling, TileI8};
 
 /// Computes `activation(x · weight + bias) + residual` with 8-bit numbers. `x` has as many columns as the weight has
 /// rows, `y` as many as it has columns; both are stored row by row. Uses the threads of rayon's current pool.
@@ -25,70 +18,38 @@ const CACHED: usize = 256 << 10;
 /// # Panics
 /// If a length does not fit the weight, or the processor does not have the instructions.
 pub fn linear_i8(isa: Isa, x: &[f32], weight: &PackedI8<'_>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
-    let (k, n) = (weight.k(), weight.n());
-    let m = y.len().checked_div(n).unwrap_or(0);
-    assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
-    assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
-    assert!(isa.is_present(), "this processor does not have {isa}");
-    let most = (KEPT / k.max(1)).max(MOST_ROWS).next_multiple_of(MOST_ROWS);
-    QuantisedRows::with(|rows| {
-        for begin in (0..m).step_by(most) {
-            let part = begin..(begin + most).min(m);
-            let y = &mut y[part.start * n..part.end * n];
-            let m = part.len();
-            rows.quantise(isa, &x[part.start * k..part.end * k], k, weight.block(), threads(m, k, n));
-            let product = Product { isa, rows, begin, weight, epilogue };
-            divide([m, k, n], y, |part, first, panels| product.compute(part, first, panels));
-        }
-    });
+    let (form, block, shape) = (Form::Unsigned, weight.block(), [weight.k(), weight.n()]);
+    let product = QuantisedProduct { isa, form, block, shape, most_rows: MOST_ROWS, epilogue };
+    product.compute(x, y, |rows, row, panel, y| tile(isa, rows, weight, row, panel, y));
 }
 
-struct Product<'a> {
-    isa: Isa,
-    rows: &'a QuantisedRows,
-    /// The first row of the result that belongs to these rows.
-    begin: usize,
-    weight: &'a PackedI8<'a>,
-    epilogue: &'a Epilogue<'a>,
-}
-
-impl Product<'_> {
-    /// Computes a part of the result: the rows from `first` on, and the columns of some panels.
-    fn compute(&self, mut y: Columns<'_>, first: usize, panels: Range<usize>) {
-        let n = self.weight.n();
-        let cached = (CACHED / self.rows.stride().max(1)).clamp(1, 8) * MOST_ROWS;
-        let mut sums = [[0; PANEL]; MOST_ROWS];
-        for begin in (0..y.rows()).step_by(cached) {
-            let end = (begin + cached).min(y.rows());
-            for panel in panels.clone() {
-                let columns = (n - panel * PANEL).min(PANEL);
-                let mut row = begin;
-                while row < end {
-                    let count = tile_rows(end - row, MOST_ROWS);
-                    let mut part = y.part(row, (panel - panels.start) * PANEL, count, columns);
-                    self.tile(first + row, panel, &mut sums, &mut part);
-                    part.finish(self.isa, self.epilogue, self.begin + first + row, panel * PANEL, n);
-                    row += count;
-                }
+/// Computes the product of some rows and a panel.
+fn tile(isa: Isa, rows: &QuantisedRows, weight: &PackedI8<'_>, row: usize, panel: usize, y: &mut Columns<'_>) {
+    let mut sums = [[0; PANEL]; MOST_ROWS];
+    // Adds the product of a block to those of the blocks before it.
+    let mut add = |block: usize, y: &mut Columns<'_>| {
+        let tile = TileI8 {
+            x: rows.values(row, block * weight.block()),
+            stride: rows.stride(),
+            panel: weight.panel(panel, block),
+            rows: y.rows(),
+        };
+        tile.multiply(isa, &mut sums);
+        let columns = weight.columns(panel, block);
+        sys::dequantise_u8(isa, &sums, &Scaling { rows, row, block, columns }, y);
+    };
+    match weight.blocks() {
+        0 => (0..y.rows()).for_each(|row| y.row(row).fill(0.0)),
+        1 => add(0, y),
+        blocks => {
+            // Adjacent rows, since those of the result may compete for the same lines of the cache.
+            let mut elements = [0.0; MOST_ROWS * PANEL];
+            let elements = &mut elements[..y.rows() * PANEL];
+            (0..blocks).for_each(|block| add(block, &mut Columns::new(elements, PANEL)));
+            for (row, elements) in elements.chunks_exact(PANEL).enumerate() {
+                let y = y.row(row);
+                y.copy_from_slice(&elements[..y.len()]);
             }
-        }
-    }
-
-    /// Computes the product of some rows and a panel.
-    fn tile(&self, row: usize, panel: usize, sums: &mut SumsI8, y: &mut Columns<'_>) {
-        for block in 0..self.weight.blocks() {
-            let tile = TileI8 {
-                x: self.rows.values(row, block * self.weight.block()),
-                stride: self.rows.stride(),
-                panel: self.weight.panel(panel, block),
-                rows: y.rows(),
-            };
-            tile.multiply(self.isa, sums);
-            let columns = self.weight.columns(panel, block);
-            sys::dequantise_u8(self.isa, sums, &Scaling { rows: self.rows, row, block, columns }, y);
-        }
-        if self.weight.blocks() == 0 {
-            (0..y.rows()).for_each(|row| y.row(row).fill(0.0));
         }
     }
 }
@@ -99,9 +60,10 @@ mod tests {
     use super::super::isa::Isa;
     use super::super::packed::PANEL;
     use super::super::packed_i8::{MOST_BLOCK, PackedI8, QuantisedI8, quantise_i8};
-    use super::super::quantised_rows::QuantisedRows;
+    use super::super::quantised_product::KEPT;
+    use super::super::quantised_rows::{Form, QuantisedRows};
     use super::super::testing::{activated, numbers, present};
-    use super::{KEPT, linear_i8};
+    use super::linear_i8;
 
     /// A weight, and the numbers that it was made of.
     struct Weight {
@@ -138,7 +100,7 @@ mod tests {
     fn plain(x: &[f32], weight: &Weight, m: usize) -> (Vec<f32>, Vec<f64>) {
         let [k, n] = weight.shape;
         let mut rows = QuantisedRows::default();
-        rows.quantise(Isa::Portable, x, k, weight.block, 1);
+        rows.quantise(Isa::Portable, Form::Unsigned, x, k, weight.block, 1);
         let (mut y, mut bounds) = (Vec::new(), Vec::new());
         for row in 0..m {
             for column in 0..n {

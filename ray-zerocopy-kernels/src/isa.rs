@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// Those that every processor of the target has.
     Portable,
+    /// NEON of AArch64.
+    Neon,
     /// AVX2 and FMA of x86-64.
     Avx2,
     /// AVX-512F of x86-64.
@@ -18,7 +20,7 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, the best one last.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
 
     /// The best one that this processor has. `RAY_ZEROCOPY_ISA` may name a lesser one: `portable`, `avx2`, `avx512`.
     pub fn best() -> Self {
@@ -40,6 +42,7 @@ impl Isa {
     pub fn is_present(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
@@ -60,6 +63,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Portable => "portable",
+            Self::Neon => "NEON",
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512",
             Self::Avx512Vnni => "AVX-512 VNNI",

@@ -4,7 +4,7 @@ use super::divide::{divide, tile_rows};
 use super::epilogue::Epilogue;
 use super::isa::Isa;
 use super::packed::{PANEL, Packed};
-use super::sys::{Columns, MOST_ROWS, Tile};
+use super::sys::{Columns, Element, MOST_ROWS, Tile};
 
 /// Rows of `x` that are multiplied with all panels before the next ones: they stay in the cache.
 const BLOCK: usize = 8 * MOST_ROWS;
@@ -17,6 +17,11 @@ const DEPTH: usize = 512;
 /// # Panics
 /// If a length does not fit the weight, or the processor does not have the instructions.
 pub fn linear(isa: Isa, x: &[f32], weight: &Packed<'_>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
+    product(isa, x, weight, epilogue, y);
+}
+
+/// [`linear`] for each type of weights.
+pub(crate) fn product<T: Element>(isa: Isa, x: &[f32], weight: &Packed<'_, T>, epilogue: &Epilogue<'_>, y: &mut [f32]) {
     let (k, n) = (weight.k(), weight.n());
     let m = y.len().checked_div(n).unwrap_or(0);
     assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
@@ -32,22 +37,24 @@ pub(crate) fn multiply(isa: Isa, x: &[f32], stride: usize, weight: &Packed<'_>, 
     Product { isa, x, stride, weight, epilogue }.compute(y, 0, 0..weight.count());
 }
 
-struct Product<'a> {
+struct Product<'a, T> {
     isa: Isa,
     x: &'a [f32],
     /// Distance between rows of `x`.
     stride: usize,
-    weight: &'a Packed<'a>,
+    weight: &'a Packed<'a, T>,
     epilogue: &'a Epilogue<'a>,
 }
 
-impl Product<'_> {
+impl<T: Element> Product<'_, T> {
     /// Computes a part of the result: the rows from `first` on, and the columns of some panels.
     fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
         let (k, n) = (self.weight.k(), self.weight.n());
         let rows = y.rows();
+        // A tile alone reads each panel once, from its begin to its end.
+        let depth = if rows <= MOST_ROWS { k.max(1) } else { DEPTH };
         // At least once, so that a weight without rows gives the epilogue of zeros.
-        let depths: Vec<_> = (0..k.max(1)).step_by(DEPTH).map(|begin| begin..(begin + DEPTH).min(k)).collect();
+        let depths: Vec<_> = (0..k.max(1)).step_by(depth).map(|begin| begin..(begin + depth).min(k)).collect();
         for block in (0..rows).step_by(BLOCK) {
             let end = (block + BLOCK).min(rows);
             for depth in &depths {

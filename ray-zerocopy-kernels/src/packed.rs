@@ -6,10 +6,10 @@
 /// Columns of a panel.
 pub const PANEL: usize = 32;
 
-/// A packed matrix of `k` rows and `n` columns.
+/// A packed matrix of `k` rows and `n` columns, of `f32` or, as a [`PackedBf16`](super::PackedBf16), of bf16.
 #[derive(Debug, Clone, Copy)]
-pub struct Packed<'a> {
-    panels: &'a [f32],
+pub struct Packed<'a, T = f32> {
+    panels: &'a [T],
     k: usize,
     n: usize,
 }
@@ -19,9 +19,9 @@ pub fn packed_shape(k: usize, n: usize) -> [usize; 3] {
     [n.div_ceil(PANEL), k, PANEL]
 }
 
-impl<'a> Packed<'a> {
+impl<'a, T> Packed<'a, T> {
     /// Takes the elements of a tensor of the [`packed_shape`]. Returns `None` if there are fewer or more.
-    pub fn new(panels: &'a [f32], k: usize, n: usize) -> Option<Self> {
+    pub fn new(panels: &'a [T], k: usize, n: usize) -> Option<Self> {
         let [count, ..] = packed_shape(k, n);
         let expected = count.checked_mul(k)?.checked_mul(PANEL)?;
         (panels.len() == expected).then_some(Self { panels, k, n })
@@ -43,7 +43,7 @@ impl<'a> Packed<'a> {
     }
 
     /// Some rows of a panel.
-    pub(crate) fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &'a [f32] {
+    pub(crate) fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &'a [T] {
         let begin = panel * self.k;
         &self.panels[(begin + rows.start) * PANEL..(begin + rows.end) * PANEL]
     }
@@ -57,14 +57,19 @@ pub fn pack(k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Vec<f32> {
 }
 
 /// Packs a matrix into memory that is used again.
-pub(crate) fn pack_into(panels: &mut Vec<f32>, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) -> Packed<'_> {
+pub(crate) fn pack_into<T: Copy + Default>(
+    panels: &mut Vec<T>,
+    k: usize,
+    n: usize,
+    at: impl Fn(usize, usize) -> T,
+) -> Packed<'_, T> {
     let [count, ..] = packed_shape(k, n);
     panels.clear();
     panels.reserve(count * k * PANEL);
     for panel in 0..count {
         for row in 0..k {
             let columns = panel * PANEL..(panel + 1) * PANEL;
-            panels.extend(columns.map(|column| if column < n { at(row, column) } else { 0.0 }));
+            panels.extend(columns.map(|column| if column < n { at(row, column) } else { T::default() }));
         }
     }
     Packed { panels, k, n }
@@ -84,6 +89,6 @@ mod tests {
         assert_eq!(packed.panel(0, 1..2)[..3], [100.0, 101.0, 102.0]);
         assert_eq!(packed.panel(1, 2..3)[..3], [232.0, 233.0, 0.0]);
         assert!(Packed::new(&panels[1..], k, n).is_none() && Packed::new(&panels, k + 1, n).is_none());
-        assert!(Packed::new(&[], 0, 5).is_some() && Packed::new(&[], usize::MAX, usize::MAX).is_none());
+        assert!(Packed::<f32>::new(&[], 0, 5).is_some() && Packed::<f32>::new(&[], usize::MAX, usize::MAX).is_none());
     }
 }

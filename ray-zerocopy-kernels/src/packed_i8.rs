@@ -99,9 +99,9 @@ impl<'a> PackedI8<'a> {
     }
 
     /// The scales and the sums of a block of a panel.
-    pub(crate) fn columns(&self, panel: usize, block: usize) -> (&'a [f32], &'a [i32]) {
-        let begin = (panel * self.blocks() + block) * PANEL;
-        (&self.scales[begin..begin + PANEL], &self.sums[begin..begin + PANEL])
+    pub(crate) fn columns(&self, panel: usize, block: usize) -> (&'a [f32; PANEL], &'a [i32; PANEL]) {
+        let at = panel * self.blocks() + block;
+        (&self.scales.as_chunks().0[at], &self.sums.as_chunks().0[at])
     }
 }
 

@@ -90,6 +90,10 @@ enum Task {
     ///
     /// Programs with the feature `ray` find it there. The same as `cargo xtask setup ray-env`.
     RayEnv,
+    /// Create the Python environment with ONNX Runtime in the cache, and print where it is
+    ///
+    /// `cargo xtask bench compiled -- --peers` compares with it. The same as `cargo xtask setup peers-env`.
+    Peers,
     /// Run a cargo command with LibTorch for the CPU: `cargo xtask libtorch run --features …`
     ///
     /// LibTorch is assembled in the cache from wheels on PyPI, unless LIBTORCH names your own.
@@ -154,7 +158,9 @@ impl Task {
             Self::RayEnv | Self::Soak { ray: true, .. } => &["ray-env"],
             Self::Libtorch { command } if command.is_empty() => &["libtorch"],
             Self::Libtorch { .. } => libtorch::NEEDS,
+            Self::Peers => &["peers-env"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
+            Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env"],
             Self::Fuzz { target: Some(_), .. } => &["cargo-fuzz"],
             Self::Book => &["mdbook"],
             Self::Audit => &["cargo-deny"],
@@ -174,6 +180,7 @@ impl Task {
             Self::Models => {}
             Self::Features => devices::lints()?,
             Self::RayEnv => ray::environment()?,
+            Self::Peers => println!("{}", setup::python::peers_environment()?.display()),
             Self::Libtorch { command } => libtorch::libtorch(&command)?,
             Self::Bench { name, options } => tools::bench(name.as_deref(), &options)?,
             Self::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds)?,
@@ -221,7 +228,14 @@ mod tests {
     fn requirements_of_tasks_exist() {
         let known = setup::all();
         let tasks = ["features", "models", "ray-env", "libtorch", "libtorch run -p x", "bench torchscript", "fuzz all"];
-        for task in tasks.into_iter().chain(["soak --ray", "book", "audit", "test --no-setup"]) {
+        for task in tasks.into_iter().chain([
+            "soak --ray",
+            "book",
+            "audit",
+            "test --no-setup",
+            "peers",
+            "bench compiled -- --peers",
+        ]) {
             let arguments = Arguments::try_parse_from(["xtask"].into_iter().chain(task.split(' '))).unwrap();
             let needs = arguments.task.needs().unwrap();
             assert!(!needs.is_empty() && needs.iter().all(|need| known.contains(need)), "{task}: {needs:?}");

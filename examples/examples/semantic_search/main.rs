@@ -15,9 +15,11 @@ use anyhow::{Context, Result};
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use ray_zerocopy::{ActorWrapper, Actors};
+use ray_zerocopy::report::Report;
+use ray_zerocopy::{ActorWrapper, Actors, Pipeline, Remote};
+use ray_zerocopy_examples::compiled_search::CompiledSearch;
 use ray_zerocopy_examples::minilm::fetch;
-use ray_zerocopy_examples::search::{Search, embed_all};
+use ray_zerocopy_examples::search::{Embeddings, Search, embed_all};
 
 use corpus::Corpus;
 use options::Options;
@@ -40,20 +42,16 @@ fn main() -> Result<()> {
     let workers = usize::from(options.workers);
     let threads = options.threads.map(usize::from);
 
-    let search = Search::open(&files, &Device::flex())?;
-    let mut shared = ActorWrapper::new(&search)?.device(&options.device)?;
-    // The weights are in the arena: this process does not need its own copy.
-    drop(search);
-    if let Some(threads) = threads {
-        shared = shared.threads_per_worker(threads);
-    }
-    let actors = shared.spawn(workers)?;
-
-    let begun = Instant::now();
-    let embeddings = embed(&actors, &corpus.lines, !options.json)?;
-    let sentences_per_s = corpus.lines.len() as f64 / begun.elapsed().as_secs_f64();
-    let hits = answer(&actors, &corpus.lines, &embeddings, &options)?;
-    let report = actors.report()?;
+    let Searched { embeddings, hits, sentences_per_s, report, model_bytes } = match options.compile() {
+        None => {
+            let search = Search::open(&files, &Device::flex())?;
+            run(ActorWrapper::new(&search)?, search, &corpus, &options, |actors, texts| actors.embed(texts))?
+        }
+        Some(compile) => {
+            let search = CompiledSearch::open(&files, compile)?;
+            run(ActorWrapper::new(&search)?, search, &corpus, &options, |actors, texts| actors.embed(texts))?
+        }
+    };
 
     if let (Some(file), Some(path)) = (&mut file, &options.embeddings) {
         write_embeddings(file, &corpus.lines, &embeddings).with_context(|| unwritten(path))?;
@@ -66,7 +64,7 @@ fn main() -> Result<()> {
         workers,
         corpus: corpus.name,
         sentences: corpus.lines.len(),
-        model_bytes: shared.arena().weight_bytes(),
+        model_bytes,
         sentences_per_s,
         hits,
         report,
@@ -84,23 +82,66 @@ fn main() -> Result<()> {
     }
 }
 
+/// What the workers have found.
+struct Searched {
+    embeddings: Tensor<2>,
+    hits: Vec<Hits>,
+    sentences_per_s: f64,
+    report: Report,
+    model_bytes: u64,
+}
+
+/// Starts the workers of a pipeline, embeds the corpus and answers the queries. `embed` calls its method `embed`.
+fn run<P: Pipeline + Remote>(
+    mut shared: ActorWrapper<P>,
+    pipeline: P,
+    corpus: &Corpus,
+    options: &Options,
+    embed: fn(&Actors<P>, Vec<String>) -> Embeddings,
+) -> Result<Searched> {
+    // The weights are in the arena: this process does not need its own copy.
+    drop(pipeline);
+    shared = shared.device(&options.device)?;
+    if let Some(threads) = options.threads {
+        shared = shared.threads_per_worker(threads.into());
+    }
+    let actors = shared.spawn(options.workers.into())?;
+    let embed = |texts| embed(&actors, texts);
+    let begun = Instant::now();
+    let embeddings = embed_with_bar(actors.actor_count(), &corpus.lines, !options.json, &embed)?;
+    let sentences_per_s = corpus.lines.len() as f64 / begun.elapsed().as_secs_f64();
+    let hits = answer(&corpus.lines, &embeddings, options, &embed)?;
+    let (report, model_bytes) = (actors.report()?, shared.arena().weight_bytes());
+    Ok(Searched { embeddings, hits, sentences_per_s, report, model_bytes })
+}
+
 /// Embeds all sentences as `[sentences, 384]`, with a progress bar.
-fn embed(actors: &Actors<Search>, lines: &[String], visible: bool) -> Result<Tensor<2>> {
+fn embed_with_bar(
+    workers: usize,
+    lines: &[String],
+    visible: bool,
+    embed: &impl Fn(Vec<String>) -> Embeddings,
+) -> Result<Tensor<2>> {
     let bar = if visible { ProgressBar::new(lines.len() as u64) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("embedding {bar:30} {pos}/{len} sentences, {per_sec}, {eta} left")?;
     bar.set_style(style);
-    let embeddings = embed_all(actors, lines, |sentences| bar.inc(sentences as u64))?;
+    let embeddings = embed_all(workers, lines, embed, |sentences| bar.inc(sentences as u64))?;
     bar.finish_and_clear();
     Ok(embeddings)
 }
 
 /// Finds the nearest sentences of each query by cosine similarity.
-fn answer(actors: &Actors<Search>, lines: &[String], embeddings: &Tensor<2>, options: &Options) -> Result<Vec<Hits>> {
+fn answer(
+    lines: &[String],
+    embeddings: &Tensor<2>,
+    options: &Options,
+    embed: &impl Fn(Vec<String>) -> Embeddings,
+) -> Result<Vec<Hits>> {
     let queries = options.queries();
     if queries.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = actors.embed(queries.clone()).wait()?.map_err(anyhow::Error::msg)?;
+    let asked = embed(queries.clone()).wait()?.map_err(anyhow::Error::msg)?;
     let scores = asked.matmul(embeddings.clone().transpose()).into_data();
     let scores: Vec<f32> = scores.iter().collect();
     let answers = queries.into_iter().zip(scores.chunks(lines.len())).map(|(query, scores)| {

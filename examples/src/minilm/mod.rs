@@ -112,28 +112,7 @@ impl MiniLm {
             return Ok(Tensor::zeros([0, self.bert.hidden_size()], &device));
         }
         self.check(&sentences)?;
-
-        // Texts of similar length need little padding. The longest come first, so that the first
-        // batch needs the most memory.
-        let mut order: Vec<usize> = (0..sentences.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(sentences[i].len()));
-        let mut vectors = Vec::new();
-        let mut left = order.as_slice();
-        while let Some(&longest) = left.first() {
-            let fit = (self.batch_tokens / sentences[longest].len()).clamp(1, left.len());
-            let (batch, rest) = left.split_at(fit);
-            let batch: Vec<&[u32]> = batch.iter().map(|&i| sentences[i].as_slice()).collect();
-            let (ids, padding) = pad(&batch, &device);
-            vectors.push(self.forward(ids, padding));
-            left = rest;
-        }
-
-        let mut place = vec![0_i64; order.len()];
-        for (row, &text) in (0_i64..).zip(&order) {
-            place[text] = row;
-        }
-        let place = Tensor::<1, Int>::from_data(TensorData::from(place.as_slice()), &device);
-        Ok(Tensor::cat(vectors, 0).select(0, place))
+        in_batches(&sentences, self.batch_tokens, &device, |ids, padding| Ok(self.forward(ids, padding)))
     }
 
     /// Computes unit vectors, `[batch, hidden_size]`, of one padded batch. Takes the arguments of
@@ -172,6 +151,46 @@ impl MiniLm {
         }
         Ok(())
     }
+}
+
+/// Computes the vectors of sentences, `[sentences, width]`, in their order: in batches of sentences of similar length, of
+/// at most `batch_tokens` tokens, which `forward` takes with their padding. There is at least one sentence.
+///
+/// # Errors
+///
+/// That of `forward`.
+pub fn in_batches(
+    sentences: &[Vec<u32>],
+    batch_tokens: usize,
+    device: &Device,
+    mut forward: impl FnMut(Tensor<2, Int>, Option<Tensor<2, Bool>>) -> Result<Tensor<2>>,
+) -> Result<Tensor<2>> {
+    // Texts of similar length need little padding. The longest come first, so that the first
+    // batch needs the most memory.
+    let mut order: Vec<usize> = (0..sentences.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(sentences[i].len()));
+    let mut vectors = Vec::new();
+    let mut left = order.as_slice();
+    while let Some(&longest) = left.first() {
+        let fit = (batch_tokens / sentences[longest].len()).clamp(1, left.len());
+        let (batch, rest) = left.split_at(fit);
+        let batch: Vec<&[u32]> = batch.iter().map(|&i| sentences[i].as_slice()).collect();
+        let (ids, padding) = pad(&batch, device);
+        vectors.push(forward(ids, padding)?);
+        left = rest;
+    }
+
+    let mut place = vec![0_i64; order.len()];
+    for (row, &text) in (0_i64..).zip(&order) {
+        place[text] = row;
+    }
+    let place = Tensor::<1, Int>::from_data(TensorData::from(place.as_slice()), device);
+    Ok(Tensor::cat(vectors, 0).select(0, place))
+}
+
+/// A padding mask that leaves nothing out.
+pub fn no_padding(shape: [usize; 2], device: &Device) -> Tensor<2, Bool> {
+    Tensor::from_data(TensorData::new(vec![false; shape[0] * shape[1]], shape), device)
 }
 
 /// Pads ids to a rectangle. Returns it with the padding mask, or `None` if all rows have one

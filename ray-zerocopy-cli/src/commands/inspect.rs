@@ -7,6 +7,7 @@ use serde_json::json;
 use super::SHOWN;
 use crate::Outcome;
 use crate::cli::Inspect;
+use crate::compiled::Compiled;
 use crate::output::Output;
 use crate::pattern::Pattern;
 use crate::table::{Table, count, size};
@@ -48,6 +49,9 @@ fn head(options: &Inspect, weights: &Weights, output: &mut Output) -> Result<()>
                 writeln!(output, "{what:<12} {}: {} [{}]", port.name, port.dtype, port.shape.join(", "))?;
             }
         }
+        if let Some(compiled) = Compiled::of(graph) {
+            writeln!(output, "compiled     {}", compiled.describe())?;
+        }
     }
     for method in weights.methods.iter().flatten() {
         let argument = |argument: &ScriptArgument| {
@@ -72,6 +76,8 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
         };
     }
     let shown = if options.all { tensors.len() } else { tensors.len().min(SHOWN) };
+    let compiled = weights.graph.as_ref().and_then(Compiled::of);
+    let packed = |path: &str| compiled.as_ref().and_then(|compiled| compiled.packed(path));
     let mut table = Table::new(["tensor", "type", "shape", ">size", ">aligned", ""]);
     for tensor in &tensors[..shown] {
         let note = match (tensor.same_as, tensor.dtype) {
@@ -79,7 +85,7 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
             (None, None) => "type not supported by burn".to_owned(),
             (None, Some(_)) if tensor.gathered.is_some() => "not contiguous".to_owned(),
             (None, Some(_)) if tensor.base.is_some() => "in the base".to_owned(),
-            (None, Some(_)) => String::new(),
+            (None, Some(_)) => packed(&tensor.path).map(described).unwrap_or_default(),
         };
         table.row([
             tensor.path.clone(),
@@ -95,6 +101,11 @@ fn show(options: &Inspect, weights: &Weights, tensors: &[&Tensor], output: &mut 
         0 => Ok(()),
         more => writeln!(output, "and {more} more: --all shows all of them, --tensors PATTERN those that match"),
     }
+}
+
+/// Describes the matrix that a packed tensor holds.
+fn described([rows, columns]: [usize; 2]) -> String {
+    format!("packed {rows} × {columns}")
 }
 
 fn fields(copied: &[&CopiedField], output: &mut Output) -> Result<()> {
@@ -131,6 +142,7 @@ fn totals(weights: &Weights, output: &mut Output) -> Result<()> {
 
 fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&CopiedField]) -> serde_json::Value {
     let arena = weights.arena.as_ref();
+    let compiled = weights.graph.as_ref().and_then(Compiled::of);
     let tensors = tensors.iter().map(|tensor| {
         json!({
             "path": tensor.path,
@@ -142,6 +154,7 @@ fn report(options: &Inspect, weights: &Weights, tensors: &[&Tensor], copied: &[&
             "alignment": tensor.alignment(),
             "contiguous": tensor.gathered.is_none(),
             "checksum": tensor.checksum,
+            "packed": compiled.as_ref().and_then(|compiled| compiled.packed(&tensor.path)),
             "base": tensor.base.map(|id| id.to_hex()),
             "same_as": tensor.same_as.map(|first| &weights.tensors[first].path),
         })

@@ -9,6 +9,7 @@ pub(crate) mod hold;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod pack;
+pub(crate) mod profile;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod swap;

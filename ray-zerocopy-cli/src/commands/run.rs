@@ -23,7 +23,11 @@ pub(crate) fn run(options: &Run, output: &mut Output) -> Result<Outcome> {
             ensure!(options.method.is_none(), "a graph has one method: --method is for TorchScript modules");
             let ports: Vec<_> = graph.info().outputs().map(|port| port.name).collect();
             check(&targets(options, &ports)?, options.force)?;
-            (graph_inputs(options, graph)?, graph.load(&options.device)?, count(graph.info().operations(), "operation"))
+            (
+                graph_inputs(&options.input, graph)?,
+                graph.load(&options.device)?,
+                count(graph.info().operations(), "operation"),
+            )
         }
         Model::Script(script) => {
             let method = options.method.as_deref().unwrap_or("forward");
@@ -104,11 +108,12 @@ fn open_any(path: &PathBuf) -> Result<Model> {
     opened.with_context(|| path.display().to_string())
 }
 
-fn graph_inputs(options: &Run, graph: &TracedGraph) -> Result<Values> {
+/// Reads the inputs of a graph: for each `[NAME=]FILE`.
+pub(super) fn graph_inputs(given: &[String], graph: &TracedGraph) -> Result<Values> {
     let ports: Vec<_> = graph.info().inputs().collect();
     let names: Vec<_> = ports.iter().map(|port| port.name.clone()).collect();
     let mut inputs = Values::new();
-    for text in &options.input {
+    for text in given {
         let (name, file) = assigned(text, &names, "input")?;
         let Some(port) = ports.iter().find(|port| port.name == name) else { continue };
         let data = fitting(npy::read(&file)?, port).with_context(|| format!("input `{name}`"))?;

@@ -4,20 +4,29 @@
 //! | --- | --- |
 //! | `columns` | a part of the columns of a matrix, which threads write at the same time |
 //! | `tile` | a tile of a product: some rows, and the columns of a panel |
+//! | `kernels` | the kernels of these tiles |
+//! | `tile_bf16` | a tile of a product of bf16 |
 //! | `tile_i8` | a tile of a product of 8-bit numbers |
-//! | `quantise` | conversion to 8-bit numbers and back, compiled for each instruction set |
+//! | `tile_i4` | a tile of a product of 8-bit and 4-bit numbers |
+//! | `quantise` | conversion of rows to 8-bit numbers and back, and to bf16, compiled for each instruction set |
 //! | `row_functions` | softmax, layer norm and epilogues, compiled for each instruction set |
 
 mod columns;
+mod kernels;
 mod quantise;
 mod row_functions;
 mod tile;
+mod tile_bf16;
+mod tile_i4;
 mod tile_i8;
 
 pub(crate) use self::columns::Columns;
-pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_u8};
+pub(crate) use self::kernels::Element;
+pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8, round_bf16};
 pub(crate) use self::row_functions::{
     depthwise, dot_products, finish_channel, layer_norm, masked_softmax, max_pool_plane, softmax,
 };
 pub(crate) use self::tile::{MOST_ROWS, Tile};
-pub(crate) use self::tile_i8::{SumsI8, TileI8};
+pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};
+pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
+pub(crate) use self::tile_i8::TileI8;

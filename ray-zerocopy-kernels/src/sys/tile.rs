@@ -1,6 +1,7 @@
 //! A tile of a product: some rows of `x`, and the columns of a panel.
 
 use super::columns::Columns;
+use super::kernels::{Element, Kernel};
 use crate::isa::Isa;
 use crate::packed::PANEL;
 
@@ -8,13 +9,13 @@ use crate::packed::PANEL;
 pub(crate) const MOST_ROWS: usize = 12;
 
 /// Rows of `x` and a part of a panel.
-pub(crate) struct Tile<'a> {
+pub(crate) struct Tile<'a, T> {
     /// The first row of `x`, and those behind it.
     pub(crate) x: &'a [f32],
     /// Distance between rows of `x`.
     pub(crate) stride: usize,
     /// Rows of a panel. Each of them belongs to a column of `x`.
-    pub(crate) panel: &'a [f32],
+    pub(crate) panel: &'a [T],
     /// Number of rows of `x`: from 1 to [`MOST_ROWS`].
     pub(crate) rows: usize,
     /// Number of columns that are wanted: from 1 to [`PANEL`].
@@ -23,7 +24,7 @@ pub(crate) struct Tile<'a> {
     pub(crate) adds: bool,
 }
 
-impl Tile<'_> {
+impl<T: Element> Tile<'_, T> {
     /// Computes the product.
     pub(crate) fn multiply(&self, isa: Isa, y: &mut Columns<'_>) {
         let depth = self.panel.len() / PANEL;
@@ -49,19 +50,14 @@ impl Tile<'_> {
 
     /// The same for a result that has all columns of the panel.
     fn whole(&self, isa: Isa, depth: usize, y: &mut Columns<'_>) {
-        #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx2 && isa.is_present() {
-            let (pointer, stride) = y.raw();
-            let kernels = if isa >= Isa::Avx512 { &x86::AVX512 } else { &x86::AVX2 };
-            let kernel = kernels[self.rows - 1];
-            // SAFETY: `multiply` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows,
-            // and that `y` has these rows and the columns of a panel. The processor has the instructions.
-            return unsafe {
-                kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), depth, pointer, stride, self.adds)
-            };
-        }
-        let _ = isa;
-        self.portable(depth, y);
+        let Some(kernels) = kernels::<T>(isa) else {
+            return self.portable(depth, y);
+        };
+        let (pointer, stride) = y.raw();
+        let kernel = kernels[self.rows - 1];
+        // SAFETY: `multiply` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows, and
+        // that `y` has these rows and the columns of a panel. The processor has the instructions.
+        unsafe { kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), depth, pointer, stride, self.adds) }
     }
 
     fn portable(&self, depth: usize, y: &mut Columns<'_>) {
@@ -73,145 +69,22 @@ impl Tile<'_> {
             for at in 0..depth {
                 let x = self.x[row * self.stride + at];
                 let weights = &self.panel[at * PANEL..(at + 1) * PANEL];
-                y.iter_mut().zip(weights).for_each(|(y, weight)| *y += x * weight);
+                y.iter_mut().zip(weights).for_each(|(y, weight)| *y += x * weight.widen());
             }
         }
     }
 }
 
-/// A kernel for a number of rows: the first row of `x`, the distance between its rows, a panel with its number of
-/// rows, the result, the distance between its rows, and whether the product is added to it.
-#[cfg(target_arch = "x86_64")]
-type Kernel = unsafe fn(*const f32, usize, *const f32, usize, *mut f32, usize, bool);
-
-#[cfg(target_arch = "x86_64")]
-#[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof is about all addresses of a kernel")]
-mod x86 {
-    use std::arch::x86_64::{
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+/// The kernels for 1 to [`MOST_ROWS`] rows, if the processor has the instructions, and they have kernels.
+fn kernels<T: Element>(isa: Isa) -> Option<&'static [Kernel<T>; MOST_ROWS]> {
+    let kernels = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Vnni => Some(T::AVX512),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => Some(T::AVX2),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => Some(T::NEON),
+        _ => None,
     };
-
-    use super::{Kernel, MOST_ROWS};
-    use crate::packed::PANEL;
-
-    /// The kernels for 1 to [`MOST_ROWS`] rows.
-    pub(super) const AVX512: [Kernel; MOST_ROWS] = [
-        avx512::<1>,
-        avx512::<2>,
-        avx512::<3>,
-        avx512::<4>,
-        avx512::<5>,
-        avx512::<6>,
-        avx512::<7>,
-        avx512::<8>,
-        avx512::<9>,
-        avx512::<10>,
-        avx512::<11>,
-        avx512::<12>,
-    ];
-
-    pub(super) const AVX2: [Kernel; MOST_ROWS] = [
-        avx2::<1>, avx2::<2>, avx2::<3>, avx2::<4>, avx2::<5>, avx2::<6>, avx2::<7>, avx2::<8>, avx2::<9>, avx2::<10>,
-        avx2::<11>, avx2::<12>,
-    ];
-
-    /// A kernel that computes `ROWS` rows and two vectors of columns.
-    ///
-    /// # Safety
-    /// The processor has the instructions. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements each,
-    /// at `panel` `depth` rows at a distance of 32 with the columns, and at `y` `ROWS` rows at a distance of `y_stride`
-    /// with the columns, which may be written.
-    macro_rules! kernel {
-        (
-            $(#[$attribute:meta])*
-            $name:ident, $lanes:literal, $zero:ident, $broadcast:ident, $load:ident, $store:ident, $multiply_add:ident
-        ) => {
-            $(#[$attribute])*
-            unsafe fn $name<const ROWS: usize>(
-                x: *const f32,
-                stride: usize,
-                panel: *const f32,
-                depth: usize,
-                y: *mut f32,
-                y_stride: usize,
-                adds: bool,
-            ) {
-                let mut sums = [[$zero(); 2]; ROWS];
-                // SAFETY: all addresses are inside of what the caller guarantees: rows below `ROWS`, elements of `x`
-                // and rows of the panel below `depth`, columns below two vectors.
-                unsafe {
-                    if adds {
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            for (part, sum) in sums.iter_mut().enumerate() {
-                                *sum = $load(y.add(row * y_stride + part * $lanes));
-                            }
-                        }
-                    }
-                    for at in 0..depth {
-                        let weights = panel.add(at * PANEL);
-                        let weights = [$load(weights), $load(weights.add($lanes))];
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let element = $broadcast(*x.add(row * stride + at));
-                            for (sum, weights) in sums.iter_mut().zip(weights) {
-                                *sum = $multiply_add(element, weights, *sum);
-                            }
-                        }
-                    }
-                    for (row, sums) in sums.iter().enumerate() {
-                        for (part, sum) in sums.iter().enumerate() {
-                            $store(y.add(row * y_stride + part * $lanes), *sum);
-                        }
-                    }
-                }
-            }
-        };
-    }
-
-    kernel! {
-        /// `kernel!` for AVX-512: 32 columns.
-        #[target_feature(enable = "avx512f")]
-        avx512, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps
-    }
-
-    kernel! {
-        /// `kernel!` for AVX2: 16 columns.
-        #[target_feature(enable = "avx2,fma")]
-        avx2_half, 8, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps
-    }
-
-    /// Computes `ROWS` rows and 32 columns with vectors of 8 elements: 4 rows and 16 columns at a time, whose sums
-    /// take 8 of the 16 vectors.
-    ///
-    /// # Safety
-    /// That of `kernel!`, with 32 columns.
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const ROWS: usize>(
-        x: *const f32,
-        stride: usize,
-        panel: *const f32,
-        depth: usize,
-        y: *mut f32,
-        y_stride: usize,
-        adds: bool,
-    ) {
-        for half in [0, PANEL / 2] {
-            let mut row = 0;
-            while row < ROWS {
-                let count = (ROWS - row).min(4);
-                // SAFETY: these are rows and columns of those that the caller guarantees.
-                unsafe {
-                    let (x, panel) = (x.add(row * stride), panel.add(half));
-                    let y = y.add(row * y_stride + half);
-                    match count {
-                        1 => avx2_half::<1>(x, stride, panel, depth, y, y_stride, adds),
-                        2 => avx2_half::<2>(x, stride, panel, depth, y, y_stride, adds),
-                        3 => avx2_half::<3>(x, stride, panel, depth, y, y_stride, adds),
-                        _ => avx2_half::<4>(x, stride, panel, depth, y, y_stride, adds),
-                    }
-                }
-                row += count;
-            }
-        }
-    }
+    kernels.filter(|_| isa.is_present())
 }

@@ -35,13 +35,23 @@ def arrays(named):
 
 
 @pytest.fixture(scope="session")
-def traced(tmp_path_factory):
-    """A graph that a Rust program has traced, its inputs, and the outputs that the program has computed."""
-    folder = tmp_path_factory.mktemp("traced")
+def graphs(tmp_path_factory):
+    """Graphs by their names, which a Rust program has traced and compiled: the file of each one, inputs, and the outputs that
+    the program, its workers and Ray have computed."""
+    folder = tmp_path_factory.mktemp("graphs")
     done = subprocess.run([program("examples/everywhere"), str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    answers = {who: arrays(named) for who, named in json.loads((folder / "answers.json").read_text()).items()}
-    return folder / "model.rzg", answers.pop("inputs"), answers
+    found = {}
+    for name in ["model", "compiled", "int8"]:
+        answers = json.loads((folder / f"{name}.json").read_text())
+        found[name] = folder / f"{name}.rzg", arrays(answers["inputs"]), arrays(answers["outputs"])
+    return found
+
+
+@pytest.fixture(scope="session")
+def traced(graphs):
+    """The graph that is not compiled."""
+    return graphs["model"]
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,10 @@ def same(found, expected):
         assert found[name].tobytes() == expected[name].tobytes(), f"`{name}` has other bits"
 
 
-def test_identical_bits_everywhere(traced, ray, tmp_path):
-    path, inputs, answers = traced
-    expected = answers["here"]
+@pytest.mark.parametrize("name", ["model", "compiled", "int8"])
+def test_identical_bits_everywhere(graphs, name, ray, tmp_path):
+    path, inputs, expected = graphs[name]
     assert np.abs(expected["image"]).max() > 0.01 and expected["positive"].dtype == bool
-    same(answers["ray actor"], expected)
-    same(answers["ray task"], expected)
 
     # `rzc run`, on files.
     command = [program("rzc"), "run", str(path)]
@@ -85,16 +83,16 @@ def test_ray_data_has_many_batches_and_keeps_columns(traced, ray):
 
 
 def test_graph_describes_its_inputs(traced):
-    path, inputs, answers = traced
+    path, inputs, expected = traced
     graph = rz.Graph(path)
     assert graph.inputs == {"ids": "I32 [batch, length]", "padding": "Bool [batch, length]"}
     assert list(graph.outputs) == ["image", "positive"]
     assert graph.methods == {} and graph.copied() == 0 and graph.weight_bytes > 0
     assert "Mixed" in graph.origin and "Mixed" in repr(graph)
     # By position, and with integers of numpy's default width.
-    same(graph(inputs["ids"].astype("int64"), inputs["padding"]), answers["here"])
+    same(graph(inputs["ids"].astype("int64"), inputs["padding"]), expected)
     assert graph.traffic()["borrowed"] == 2
-    same(graph(inputs["ids"].tolist(), inputs["padding"].tolist()), answers["here"])
+    same(graph(inputs["ids"].tolist(), inputs["padding"].tolist()), expected)
     assert graph.traffic()["copied"] == 2
 
 
@@ -161,6 +159,6 @@ def test_missing_files_and_devices_are_named(traced, tmp_path):
 
 
 def test_a_graph_that_is_saved_again_is_the_same(traced, tmp_path):
-    path, inputs, answers = traced
+    path, inputs, expected = traced
     rz.Graph(path).save(tmp_path / "again.rzg")
-    same(rz.Graph(tmp_path / "again.rzg")(**inputs), answers["here"])
+    same(rz.Graph(tmp_path / "again.rzg")(**inputs), expected)

@@ -10,8 +10,8 @@ import ray_zerocopy as rz
 
 @pytest.fixture(scope="module")
 def work(traced):
-    path, inputs, answers = traced
-    return rz.Graph(path), inputs, answers["here"]
+    path, inputs, expected = traced
+    return rz.Graph(path), inputs, expected
 
 
 def same(found, expected):

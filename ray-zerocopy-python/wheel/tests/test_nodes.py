@@ -44,14 +44,14 @@ finally:
 
 
 def test_every_node_has_the_weights_once_and_the_same_bits(traced, tmp_path):
-    path, inputs, answers = traced
+    path, inputs, expected = traced
     np.savez(tmp_path / "inputs.npz", **inputs)
     command = [sys.executable, "-c", SCRIPT, str(path), str(tmp_path / "inputs.npz")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert done.returncode == 0 and lines, done.stdout + done.stderr
     found = json.loads(lines[0].removeprefix("FOUND "))
-    expected = {name: array.tobytes().hex() for name, array in answers["here"].items()}
+    expected = {name: array.tobytes().hex() for name, array in expected.items()}
     assert [bits for _, _, bits in found] == [expected] * 4
     assert [copied for _, copied, _ in found] == [0] * 4
     here, there, also_there = (node for node, _, _ in found[:3])

@@ -33,6 +33,14 @@ pub enum GraphError {
         /// What is wrong.
         reason: String,
     },
+    /// An option of compiling does not fit the graph.
+    #[error("{option} was given to compile the graph, expected {expected}")]
+    Option {
+        /// The option.
+        option: String,
+        /// What it may be.
+        expected: String,
+    },
     /// A weight is missing, or has another type or shape.
     #[error("constant `{path}` of the graph {reason}")]
     Constant {

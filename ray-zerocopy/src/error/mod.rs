@@ -6,6 +6,7 @@
 //! which are not promised to be stable.
 
 pub(crate) mod arena;
+pub(crate) mod calibration;
 pub(crate) mod call;
 pub(crate) mod checkpoint;
 pub(crate) mod device;
@@ -34,6 +35,7 @@ pub use self::share::ShareError;
 pub use self::swap::SwapError;
 pub use self::ticket::TicketError;
 
+use self::calibration::CalibrationError;
 use self::call::CallError;
 use self::graph::{GraphError, ReplayError};
 use self::lora::LoraError;
@@ -57,6 +59,9 @@ pub enum Error {
     /// A graph could not be read.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// A graph could not be calibrated.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// A TorchScript module could not be opened.
     #[error(transparent)]
     Script(#[from] ScriptError),

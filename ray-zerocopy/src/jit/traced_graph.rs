@@ -4,12 +4,14 @@ use super::graph::code::FIELD;
 use super::graph::code::PIPELINE;
 use super::graph::runnable;
 use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::executable::Executable;
 use super::graph::code::{GraphCode, Source};
 use super::graph::info::GraphInfo;
+use super::graph::profile::Profile;
 use super::torchscript;
 use crate::arena::arena::Arena;
 use crate::arena::builder::ArenaBuilder;
@@ -19,6 +21,7 @@ use crate::device::{self, DeviceSpec};
 use crate::error::arena::ArenaError;
 use crate::error::device::DeviceError;
 use crate::error::graph::{GraphError, ReplayError};
+use crate::tensor::value::Values;
 
 /// Maximum size in bytes of an inline constant. Larger ones are tensors of the arena, which all
 /// processes share.
@@ -118,6 +121,44 @@ impl TracedGraph {
     pub fn load(&self, device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>) -> Result<Executable, ReplayError> {
         let spec = DeviceSpec::of(device)?;
         runnable::load(Arc::clone(self.code()), &self.arena, &device::device(spec)?, &spec.to_string())
+    }
+
+    /// Measures the time of each operation on a device: medians of `runs` runs, after one that is not measured.
+    ///
+    /// ```
+    /// # use burn::{nn::{Linear, LinearConfig}, tensor::{Device, Tensor, activation::relu}};
+    /// # use ray_zerocopy::{Pipeline, jit};
+    /// # #[derive(Pipeline)]
+    /// # #[pipeline(init = Model::new)]
+    /// # struct Model { head: Linear }
+    /// # impl Model { fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } } }
+    /// # let device = Device::flex();
+    /// # let model = Model::new(&device);
+    /// # let rows = Tensor::<2>::ones([3, 4], &device);
+    /// # let graph = jit::trace(&model)
+    /// #     .input("rows", rows.clone())
+    /// #     .forward(|model, inputs| Ok(relu(model.head.forward(inputs.float::<2>("rows")?))))?;
+    /// # use std::num::NonZero;
+    /// let profile = graph.profile("cpu", [("rows", rows)], NonZero::new(10).unwrap())?;
+    /// let names: Vec<_> = graph.info().steps().map(|step| step.name).collect();
+    /// for step in &profile.steps {
+    ///     println!("{:?} {}: {} bytes read", step.time, names[step.number], step.read);
+    /// }
+    /// # assert_eq!(profile.steps.last().unwrap().written, 3 * 2 * 4);
+    /// # Ok::<(), ray_zerocopy::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`Executable::run`].
+    pub fn profile(
+        &self,
+        device: impl TryInto<DeviceSpec, Error: Into<DeviceError>>,
+        inputs: impl Into<Values>,
+        runs: NonZero<usize>,
+    ) -> Result<Profile, ReplayError> {
+        let spec = DeviceSpec::of(device)?;
+        let device = (&device::device(spec)?, &*spec.to_string());
+        runnable::profile(self.code(), &self.arena, device, &inputs.into(), runs.get())
     }
 
     /// The arena with the graph and the weights that it uses. Weights that it has in common with

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use super::Pipeline;
 use super::copy_field::CopyOps;
@@ -131,6 +131,24 @@ impl Attacher {
         (self.arena.clone(), Arc::clone(&self.transposed), self.device.clone())
     }
 
+    /// Takes a tensor that the field reads from the arena itself. Returns its path there.
+    ///
+    /// # Errors
+    /// If the arena does not hold it, or holds one of another type or shape.
+    pub(crate) fn take(&mut self, name: &str, dtype: DType, shape: &[usize]) -> Result<String, LoadError> {
+        let arena = self.arena.clone();
+        self.enter(name);
+        let entry = self.entry(&arena, TensorKind::of(dtype));
+        self.exit();
+        let entry = entry?;
+        if entry.dtype != dtype || entry.shape != shape {
+            let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
+            let reason = format!("the graph has {dtype:?} of shape {shape:?}, and the arena {found}");
+            return Err(LoadError::Tensor { path: entry.path.clone(), reason });
+        }
+        Ok(entry.path.clone())
+    }
+
     /// Records the tensors that such a pipeline could not borrow.
     pub(crate) fn note_copied(&mut self, copied: Vec<CopiedTensor>) {
         self.copied.extend(copied);
@@ -169,7 +187,8 @@ impl Attacher {
         self.note(entry, tensor)
     }
 
-    pub(super) fn path(&self) -> String {
+    /// The path of the value that the walk is in.
+    pub(crate) fn path(&self) -> String {
         self.path.as_str().to_owned()
     }
 

@@ -13,7 +13,7 @@ use crate::tensor::host;
 use crate::tensor::host::Stored;
 use crate::tensor::kind::Kind;
 use crate::tensor::kind::TensorKind;
-use crate::tensor::source::BlobSource;
+use crate::tensor::source::{BlobSource, Shared};
 
 /// An item of a pipeline's content.
 pub(crate) struct Item {
@@ -175,6 +175,15 @@ impl Collector {
         if matches!(self.items.last(), Some(Item { what: What::Module, .. })) {
             self.items.pop();
         }
+    }
+
+    /// Records a tensor with its bytes, or without them, if the field is not loaded.
+    pub(crate) fn tensor(&mut self, name: &str, dtype: DType, shape: Vec<usize>, bytes: Option<bytes::Bytes>) {
+        let bytes = bytes.filter(|_| self.depth != Depth::Skeleton);
+        let stored = bytes.map(|bytes| StoredTensor { dtype, shape: shape.clone(), source: Arc::new(Shared(bytes)) });
+        self.enter(name);
+        self.push(What::Tensor(TensorItem { kind: TensorKind::of(dtype), param: None, shape, stored, outline: None }));
+        self.exit();
     }
 
     pub(super) fn bare<const D: usize, K: Kind>(&mut self, kind: TensorKind, tensor: &Tensor<D, K>) {

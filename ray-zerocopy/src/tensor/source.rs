@@ -2,6 +2,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::os::byte_size::mib;
+
 /// A source of the bytes of a tensor.
 pub(crate) trait BlobSource: Send + Sync {
     /// Number of bytes.
@@ -26,6 +28,65 @@ pub(crate) trait BlobSource: Send + Sync {
 
     /// A few bytes that are the same for equal tensors, and most often differ for other tensors.
     fn sample(&self) -> Result<Vec<u8>, String>;
+}
+
+/// Bytes in memory that something else has too, such as an arena.
+pub(crate) struct Shared(pub(crate) bytes::Bytes);
+
+impl BlobSource for Shared {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn stream(&self, sink: Sink<'_>) -> Result<(), String> {
+        sink(&self.0)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(sample(&self.0))
+    }
+}
+
+/// Bytes that are computed when they are written, so that not all of them are in memory at a time.
+pub(crate) struct Computed {
+    /// Differs from that of every other source with the same number of bytes.
+    pub(crate) name: String,
+    pub(crate) len: usize,
+    pub(crate) compute: Compute,
+}
+
+/// Takes bytes.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), String>;
+
+/// Computes bytes, and passes them on.
+pub(crate) type Compute = Box<dyn Fn(Sink<'_>) -> Result<(), String> + Send + Sync>;
+
+impl BlobSource for Computed {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn stream(&self, sink: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<(), String> {
+        // Asked for first: where there is not enough, the computation would end the program.
+        let mut room = Vec::<u8>::new();
+        let asked = room.try_reserve_exact(self.len);
+        asked.map_err(|_| format!("there is no memory for {} MiB", mib(self.len as u64)))?;
+        drop(room);
+        (self.compute)(sink)
+    }
+
+    fn identity(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    /// Equal bytes of two sources are stored twice: to find them, all would have to be computed beforehand.
+    fn sample(&self) -> Result<Vec<u8>, String> {
+        Ok(self.name.clone().into_bytes())
+    }
 }
 
 /// Number of bytes that sources sample at the start and at the end of a tensor.

@@ -1,7 +1,7 @@
 //! Traced graphs.
 
 use burn::tensor::{Device, Distribution, Tensor};
-use ray_zerocopy::jit::{self, JitActorWrapper, JitTaskWrapper, ReplayError, TracedGraph};
+use ray_zerocopy::jit::{self, Compile, JitActorWrapper, JitTaskWrapper, ReplayError, TracedGraph};
 use ray_zerocopy::{Batching, CallError, Error, Pending};
 
 use super::EngineUnderTest;
@@ -55,6 +55,32 @@ pub fn calls_of_a_graph_run_as_one<E: EngineUnderTest>() {
     let batches = &report.batches[0];
     assert_eq!((batches.calls, batches.rows), (30, 60), "{batches}");
     assert!(batches.batches < 20, "{batches}");
+}
+
+/// A compiled graph gives the same answers in this process and in all workers, which borrow its packed weights.
+pub fn compiled_graph_gives_the_same_answers<E: EngineUnderTest>() {
+    let traced = graph(&model());
+    let values = || {
+        let offset = Tensor::<1>::full([1], 0.5, &Device::flex());
+        jit::Values::new()
+            .with("rows", Tensor::<2>::ones([3, 4], &Device::flex()).mul_scalar(0.3))
+            .with("offset", offset)
+    };
+    let expected = traced.load("cpu").unwrap().run(values()).unwrap().data("output").unwrap();
+    for (options, most) in [(Compile::f32(), 1e-5), (Compile::bf16(), 0.02), (Compile::int8(), 0.05)] {
+        let compiled = traced.compile(options).unwrap();
+        assert!(compiled.info().is_compiled());
+        let here = compiled.load("cpu").unwrap().run(values()).unwrap().data("output").unwrap();
+        let pairs = here.iter::<f32>().zip(expected.iter::<f32>());
+        let worst = pairs.map(|(here, expected)| (here - expected).abs()).fold(0.0, f32::max);
+        assert!(worst < most, "{worst}");
+        let tasks = JitTaskWrapper::on(&E::backend(1), &compiled).unwrap().strict();
+        assert_eq!(tasks.run(values()).wait().unwrap().data("output").unwrap(), here);
+        let actors = JitActorWrapper::on(&E::backend(1), &compiled).unwrap().strict().threads_per_worker(1);
+        let actors = actors.spawn(1).unwrap();
+        assert_eq!(actors.run(values()).wait().unwrap().data("output").unwrap(), here);
+        assert!(tasks.report().unwrap().processes.iter().all(|process| process.copied == 0));
+    }
 }
 
 pub fn graph_without_rows_is_refused<E: EngineUnderTest>() {

@@ -107,7 +107,8 @@ macro_rules! engine_conforms {
                 lifecycle::actor_is_prewarmed_before_its_first_call lifecycle::worker_of_tasks_is_prewarmed
                 lifecycle::panic_of_a_prewarm_function_is_a_load_error lifecycle::draining_runs_what_is_queued
                 lifecycle::draining_aborts_what_takes_too_long
-                graphs::calls_of_a_graph_run_as_one graphs::graph_without_rows_is_refused
+                graphs::calls_of_a_graph_run_as_one graphs::compiled_graph_gives_the_same_answers
+                graphs::graph_without_rows_is_refused
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls

@@ -1,7 +1,8 @@
-//! Python: the interpreter, what pip fetches for the tests, and the environment with Ray.
+//! Python: the interpreter, what pip fetches for the tests, and the environments with Ray and with the peers of a
+//! benchmark.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,21 @@ const TYPOS: &str = "typos==1.52.0";
 /// those that the tests ran with.
 const PACKAGES: &[&str] =
     &["ray==2.60.0", "numpy==2.4.6", "pyarrow==26.0.1", "pandas==3.1.1", "pytest==9.2.0", "maturin==1.16.0"];
+
+/// The packages of the environment with the peers of the benchmark `compiled`, and what they depend
+/// on, since a figure is of one version.
+///
+/// PyTorch is not one of them: its wheel for x86-64 on PyPI needs CUDA's libraries, 3 GB in all.
+const PEERS: &[&str] = &[
+    "onnxruntime==1.32.0",
+    "onnx==1.23.2",
+    "numpy==2.4.6",
+    "protobuf==7.36.2",
+    "flatbuffers==25.12.19",
+    "ml_dtypes==0.6.0",
+    "packaging==26.4",
+    "typing_extensions==4.16.0",
+];
 
 /// Fails without Python 3.11, pip or venv.
 const INTERPRETER: &str = "import sys, ensurepip, pip, venv; sys.exit(sys.version_info < (3, 11))";
@@ -62,23 +78,64 @@ pub(crate) fn ray_environment() -> Result<PathBuf> {
     Ok(cache()?.join("ray-env"))
 }
 
-/// Returns whether the environment is complete and has the pinned packages.
-pub(super) fn has_ray_environment() -> bool {
-    let recorded = ray_environment().and_then(|folder| Ok(fs::read_to_string(folder.join("packages.txt"))?));
-    recorded.is_ok_and(|packages| packages == PACKAGES.join("\n"))
+/// The folder of the environment with the peers. The benchmark looks there, too.
+pub(crate) fn peers_environment() -> Result<PathBuf> {
+    Ok(cache()?.join("peers-env"))
 }
 
-/// Creates the environment, or updates its packages.
+/// Returns whether the environment with Ray is complete and has the pinned packages.
+pub(super) fn has_ray_environment() -> bool {
+    ray_environment().is_ok_and(|folder| has_environment(&folder, PACKAGES))
+}
+
+/// Creates the environment with Ray, or updates its packages.
 pub(super) fn fetch_ray_environment() -> Result<()> {
-    let folder = ray_environment()?;
+    fetch_environment("ray-env", &ray_environment()?, PACKAGES)
+}
+
+/// Returns whether the environment with the peers is complete and has the pinned packages.
+pub(super) fn has_peers_environment() -> bool {
+    peers_environment().is_ok_and(|folder| has_environment(&folder, PEERS))
+}
+
+/// Creates the environment with the peers, or updates its packages.
+pub(super) fn fetch_peers_environment() -> Result<()> {
+    fetch_environment("peers-env", &peers_environment()?, PEERS)
+}
+
+fn has_environment(folder: &Path, packages: &[&str]) -> bool {
+    let recorded = fs::read_to_string(folder.join("packages.txt"));
+    recorded.is_ok_and(|recorded| recorded == packages.join("\n"))
+}
+
+/// Creates an environment, or updates its packages, and records them when it is complete.
+fn fetch_environment(name: &str, folder: &Path, packages: &[&str]) -> Result<()> {
     if !folder.join("bin/python").exists() {
         let mut venv = Command::new("python3");
-        venv.args(["-m", "venv"]).arg(&folder);
-        progress::run("ray-env-venv", venv)?;
+        venv.args(["-m", "venv"]).arg(folder);
+        progress::run(&format!("{name}-venv"), venv)?;
     }
     let mut pip = Command::new(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(PACKAGES);
-    progress::run("ray-env-packages", pip)?;
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check"]).args(packages);
+    progress::run(&format!("{name}-packages"), pip)?;
     let record = folder.join("packages.txt");
-    fs::write(&record, PACKAGES.join("\n")).with_context(|| format!("{} cannot be written", record.display()))
+    fs::write(&record, packages.join("\n")).with_context(|| format!("{} cannot be written", record.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::has_environment;
+
+    #[test]
+    fn environment_has_the_pinned_packages() {
+        let folder = std::env::temp_dir().join(format!("xtask-environment-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert!(!has_environment(&folder, &["one==1"]), "it is not complete");
+        fs::write(folder.join("packages.txt"), "one==1\ntwo==2").unwrap();
+        assert!(has_environment(&folder, &["one==1", "two==2"]));
+        assert!(!has_environment(&folder, &["one==1", "two==3"]), "it is out of date");
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

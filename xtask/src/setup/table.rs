@@ -115,6 +115,13 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         source: Source::Fetch { from: "400 MB from PyPI", fetch: python::fetch_ray_environment },
     },
     Requirement {
+        name: "peers-env",
+        why: "runs `compiled --peers`: a Python environment with ONNX Runtime",
+        needs: &["python"],
+        is_present: python::has_peers_environment,
+        source: Source::Fetch { from: "60 MB from PyPI", fetch: python::fetch_peers_environment },
+    },
+    Requirement {
         name: "libtorch",
         why: "runs the device `libtorch` and TorchScript",
         needs: &["python"],

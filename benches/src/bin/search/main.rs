@@ -224,7 +224,7 @@ impl Way {
         match self {
             Self::Workers(actors) => {
                 let begun = Instant::now();
-                let found = embed_all(actors, texts, |_| ())?;
+                let found = embed_all(actors.actor_count(), texts, |texts| actors.embed(texts), |_| ())?;
                 let seconds = begun.elapsed().as_secs_f64();
                 Ok((seconds, if vectors { Some(numbers(found)?) } else { None }))
             }

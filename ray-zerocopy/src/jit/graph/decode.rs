@@ -215,11 +215,11 @@ mod tests {
     use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
     use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
 
-    use super::super::code::{GraphCode, Port, Source, SymbolicScalar};
+    use super::super::code::{COMPILED, GraphCode, Port, Source, SymbolicScalar};
     use super::super::symbolic::expr::{SymExpr, SymTerm};
     use super::GraphError;
     use crate::codec;
-    use crate::jit::trace;
+    use crate::jit::{Compile, TracedGraph, trace};
 
     #[derive(ray_zerocopy_derive::Pipeline)]
     #[pipeline(init = Model::new)]
@@ -235,6 +235,10 @@ mod tests {
 
     /// A graph with a symbol, holes, a range and a weight.
     fn code() -> GraphCode {
+        (**graph().code()).clone()
+    }
+
+    fn graph() -> TracedGraph {
         let device = Device::flex();
         let graph = trace(&Model::new(&device))
             .input("x", Tensor::<2>::ones([2, 4], &device))
@@ -245,28 +249,38 @@ mod tests {
                 let rows = Tensor::<1, Int>::arange(0..batch as i64, &x.device()).float().reshape([batch, 1]);
                 Ok(relu(model.layer.forward(x)) * rows)
             });
-        (**graph.unwrap().code()).clone()
+        graph.unwrap()
     }
 
     fn read(code: &GraphCode) -> Result<GraphCode, GraphError> {
         GraphCode::read(&codec::encode(code).unwrap())
     }
 
+    /// Compares a graph with the seed of this name, in the repository a link to a file in `fuzz/corpus/graph`.
+    fn equals_seed(name: &str, code: &GraphCode) {
+        assert_eq!(read(code).unwrap(), *code);
+        let seed = std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/seeds").join(name);
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&seed, codec::encode(code).unwrap()).unwrap();
+        }
+        let found = GraphCode::read(&std::fs::read(seed).unwrap()).unwrap();
+        assert_eq!(found.operations, code.operations, "BLESS=1 writes it");
+    }
+
+    #[test]
+    fn compiled_graphs_equal_the_fuzz_seeds() {
+        for (name, options) in [("compiled", Compile::f32()), ("compiled-int8", Compile::int8())] {
+            let code = (**graph().compile(options).unwrap().code()).clone();
+            assert_eq!(code.format, COMPILED);
+            equals_seed(name, &code);
+        }
+    }
+
     #[test]
     fn graph_round_trips_and_equals_the_fuzz_seed() {
         let code = code();
-        assert_eq!(read(&code).unwrap(), code);
         assert!(!code.holes.is_empty() && code.constants.iter().any(|own| matches!(own.source, Source::Range { .. })));
-        // In the repository, a link to `fuzz/corpus/graph/valid`.
-        let seed = std::path::Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/seeds/graph");
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&seed, codec::encode(&code).unwrap()).unwrap();
-        }
-        assert_eq!(
-            GraphCode::read(&std::fs::read(seed).unwrap()).unwrap().operations,
-            code.operations,
-            "BLESS=1 writes it"
-        );
+        equals_seed("graph", &code);
     }
 
     /// Names are checked in linear time: comparing each with each would not finish.

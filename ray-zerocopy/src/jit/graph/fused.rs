@@ -4,7 +4,9 @@
 
 use burn::tensor::{DType, Shape};
 use burn_ir::{CustomOpIr, OperationIr, TensorIr};
-use ray_zerocopy_kernels::{Activation, ConvolutionOptions, MaxPool, PANEL, packed_shape};
+use ray_zerocopy_kernels::{Activation, ConvolutionOptions, MaxPool, PANEL};
+
+use super::weight_format::{WeightFormat, is_float};
 
 /// The start of the ids.
 const PREFIX: &str = "rzc";
@@ -12,8 +14,8 @@ const PREFIX: &str = "rzc";
 /// A fused operation. The comments name its operands, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fused {
-    /// `activation(x · weight + bias) + residual`: x, the packed weight, the bias, the residual.
-    Linear { columns: usize, activation: Option<Activation>, has_bias: bool, has_residual: bool },
+    /// `activation(x · weight + bias) + residual`: x, the tensors of the packed weight, the bias, the residual.
+    Linear { columns: usize, format: WeightFormat, activation: Option<Activation>, has_bias: bool, has_residual: bool },
     /// A layer norm of the last dimension: x, gamma, beta. The scalar is epsilon.
     LayerNorm { has_beta: bool },
     /// Attention: q, k and v with the dimensions batch, rows, heads, width, and a mask. The scalars are the scale, and
@@ -56,11 +58,13 @@ impl Fused {
     pub(crate) fn id(self) -> String {
         let flag = |set: bool, name: &'static str| if set { name } else { "" };
         match self {
-            Self::Linear { columns, activation, has_bias, has_residual } => format!(
-                "{PREFIX}:linear:{columns}:{}:{}:{}",
+            Self::Linear { columns, format, activation, has_bias, has_residual } => format!(
+                "{PREFIX}:linear:{columns}:{}:{}:{}{}{}",
                 activation.map_or("", Activation::name),
                 flag(has_bias, "bias"),
-                flag(has_residual, "residual")
+                flag(has_residual, "residual"),
+                if format == WeightFormat::F32 { "" } else { ":" },
+                format.id(),
             ),
             Self::LayerNorm { has_beta } => format!("{PREFIX}:layer_norm:{}", flag(has_beta, "beta")),
             Self::Attention { has_mask } => format!("{PREFIX}:attention:{}", flag(has_mask, "mask")),
@@ -89,12 +93,20 @@ impl Fused {
             name => ACTIVATIONS.into_iter().find(|known| known.name() == name).map(Some),
         };
         match parts[..] {
-            [PREFIX, "linear", columns, activation, bias, residual] => Some(Self::Linear {
-                columns: columns.parse().ok().filter(|columns| *columns > 0)?,
-                activation: activation_of(activation)?,
-                has_bias: flag(bias, "bias")?,
-                has_residual: flag(residual, "residual")?,
-            }),
+            [PREFIX, "linear", columns, activation, bias, residual, ref format @ ..] => {
+                let format = match format {
+                    [] => WeightFormat::F32,
+                    [format] => WeightFormat::parse(format).filter(|format| *format != WeightFormat::F32)?,
+                    _ => return None,
+                };
+                Some(Self::Linear {
+                    columns: columns.parse().ok().filter(|columns| *columns > 0)?,
+                    format,
+                    activation: activation_of(activation)?,
+                    has_bias: flag(bias, "bias")?,
+                    has_residual: flag(residual, "residual")?,
+                })
+            }
             [PREFIX, "layer_norm", beta] => Some(Self::LayerNorm { has_beta: flag(beta, "beta")? }),
             [PREFIX, "attention", mask] => Some(Self::Attention { has_mask: flag(mask, "mask")? }),
             [PREFIX, "convolution", options, activation, bias, residual] => Some(Self::Convolution {
@@ -128,9 +140,10 @@ impl Fused {
     /// What it computes, for display: `Linear + gelu + residual`.
     pub(crate) fn name(self) -> String {
         match self {
-            Self::Linear { activation, has_residual, .. } => {
+            Self::Linear { format, activation, has_residual, .. } => {
                 let activation = activation.map(|activation| format!(" + {}", activation.name())).unwrap_or_default();
-                format!("Linear{activation}{}", if has_residual { " + residual" } else { "" })
+                let format = if format == WeightFormat::F32 { String::new() } else { format!(" {format}") };
+                format!("Linear{format}{activation}{}", if has_residual { " + residual" } else { "" })
             }
             Self::LayerNorm { .. } => "LayerNorm".to_owned(),
             Self::Attention { .. } => "Attention".to_owned(),
@@ -154,7 +167,9 @@ impl Fused {
         let [out] = &operation.outputs[..] else { return Err("it does not have one result".to_owned()) };
         let inputs = &operation.inputs[..];
         let (operands, scalars) = match self {
-            Self::Linear { has_bias, has_residual, .. } => (2 + usize::from(has_bias) + usize::from(has_residual), 0),
+            Self::Linear { format, has_bias, has_residual, .. } => {
+                (1 + format.operands() + usize::from(has_bias) + usize::from(has_residual), 0)
+            }
             Self::LayerNorm { has_beta } => (2 + usize::from(has_beta), 1),
             Self::Attention { has_mask } => (3 + usize::from(has_mask), 2),
             Self::Convolution { has_bias, residual, .. } => {
@@ -167,12 +182,22 @@ impl Fused {
             return Err(format!("it has {found:?} operands and scalars, and {:?} are expected", (operands, scalars)));
         }
         let is_mask = |at: usize| at == 3 && matches!(self, Self::Attention { .. });
-        let fits = |(at, input): (usize, &TensorIr)| if is_mask(at) { input.dtype.is_bool() } else { is_f32(input) };
-        if !is_f32(out) || !inputs.iter().enumerate().all(fits) {
+        // The types of packed weights are checked with their shapes.
+        let is_weight = |at: usize| match self {
+            Self::Linear { format, .. } => (1..=format.operands()).contains(&at),
+            _ => false,
+        };
+        // Linear layers compute bf16 and f16 in 32 bits, too.
+        let is_linear = matches!(self, Self::Linear { .. });
+        let dtype = if is_linear && is_float(out.dtype) { out.dtype } else { DType::F32 };
+        let fits = |(at, input): (usize, &TensorIr)| {
+            is_weight(at) || if is_mask(at) { input.dtype.is_bool() } else { input.dtype == dtype }
+        };
+        if out.dtype != dtype || !inputs.iter().enumerate().all(fits) {
             return Err("an operand has another type".to_owned());
         }
         let is = match self {
-            Self::Linear { columns, has_bias, .. } => linear_fits(inputs, out, columns, has_bias),
+            Self::Linear { columns, format, has_bias, .. } => linear_fits(inputs, out, columns, format, has_bias),
             Self::LayerNorm { .. } => {
                 let width = inputs[0].shape.iter().next_back();
                 let fits = |part: &TensorIr| part.shape.num_dims() == 1 && part.shape.iter().next_back() == width;
@@ -186,10 +211,6 @@ impl Fused {
     }
 }
 
-fn is_f32(tensor: &TensorIr) -> bool {
-    tensor.dtype == DType::F32
-}
-
 /// All extents but the last one.
 fn lead(shape: &Shape) -> Option<(Vec<usize>, usize)> {
     let mut extents: Vec<usize> = shape.iter().copied().collect();
@@ -197,12 +218,20 @@ fn lead(shape: &Shape) -> Option<(Vec<usize>, usize)> {
     Some((extents, last))
 }
 
-fn linear_fits(inputs: &[TensorIr], out: &TensorIr, columns: usize, has_bias: bool) -> bool {
+fn linear_fits(inputs: &[TensorIr], out: &TensorIr, columns: usize, format: WeightFormat, has_bias: bool) -> bool {
+    if columns.checked_add(PANEL).is_none() {
+        return false;
+    }
     let (Some((rows, k)), Some((out_rows, n))) = (lead(&inputs[0].shape), lead(&out.shape)) else { return false };
-    let packed = inputs[1].shape.iter().copied().eq(packed_shape(k, columns));
-    let bias = !has_bias || inputs[2].shape.iter().copied().eq([columns]);
-    let residual = inputs.get(2 + usize::from(has_bias)).is_none_or(|residual| residual.shape == out.shape);
-    columns.checked_add(PANEL).is_some() && rows == out_rows && n == columns && packed && bias && residual
+    let (weights, others) = inputs[1..].split_at(format.operands());
+    let packed = format
+        .parts(k, columns)
+        .iter()
+        .zip(weights)
+        .all(|(part, weight)| weight.dtype == part.dtype && weight.shape.iter().eq(&part.shape));
+    let bias = !has_bias || others[0].shape.iter().copied().eq([columns]);
+    let residual = others.get(usize::from(has_bias)).is_none_or(|residual| residual.shape == out.shape);
+    rows == out_rows && n == columns && packed && bias && residual
 }
 
 fn attention_fits(inputs: &[TensorIr], out: &TensorIr) -> bool {
@@ -275,18 +304,28 @@ fn options_of(numbers: &str) -> Option<ConvolutionOptions> {
 
 #[cfg(test)]
 mod tests {
-    use ray_zerocopy_kernels::ConvolutionOptions;
+    use ray_zerocopy_kernels::{Activation, ConvolutionOptions};
 
-    use super::{ACTIVATIONS, Fused, Residual};
+    use super::{ACTIVATIONS, Fused, Residual, WeightFormat};
 
     #[test]
     fn ids_are_read_as_they_are_written() {
-        let linear =
-            |activation, has_bias, has_residual| Fused::Linear { columns: 384, activation, has_bias, has_residual };
+        let of = |format, activation, has_bias, has_residual| Fused::Linear {
+            columns: 384,
+            format,
+            activation,
+            has_bias,
+            has_residual,
+        };
+        let linear = |activation, has_bias, has_residual| of(WeightFormat::F32, activation, has_bias, has_residual);
         let mut all = vec![linear(None, false, false), linear(None, true, true)];
         all.extend(ACTIVATIONS.map(|activation| linear(Some(activation), true, false)));
         all.extend([true, false].map(|has_beta| Fused::LayerNorm { has_beta }));
         all.extend([true, false].map(|has_mask| Fused::Attention { has_mask }));
+        for block in [WeightFormat::WHOLE, 64] {
+            let format = WeightFormat::Int8 { block };
+            all.extend([of(format, None, false, true), of(format, Some(Activation::Gelu), true, false)]);
+        }
         let options = ConvolutionOptions { stride: [1, 2], padding: [(3, 4), (5, 6)], dilation: [7, 8], groups: 9 };
         let residuals = [None, Some(Residual::BeforeActivation), Some(Residual::AfterActivation)];
         all.extend(residuals.map(|residual| Fused::Convolution {
@@ -306,6 +345,10 @@ mod tests {
             "rzc:linear:0:::",
             "rzc:linear:-1:::",
             "rzc:linear:4:swish::",
+            "rzc:linear:4::::",
+            "rzc:linear:4::::int9",
+            "rzc:linear:4::::int8/3",
+            "rzc:linear:4::::int8:int8",
             "x:attention:",
             // A number less, a step of 0, an unknown place of the residual.
             "rzc:convolution:1,1,0,0,0,0,1,1:::",

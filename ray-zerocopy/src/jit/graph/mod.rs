@@ -9,6 +9,8 @@
 //! | `passes/` | transformations of recorded operations |
 //! | `runnable` | checks inputs and runs a graph |
 //! | `fused` | the operations of compiled graphs |
+//! | `weight_format` | the forms of packed weights |
+//! | `profile` | time and bytes of each operation |
 //! | `rows` | which inputs and outputs have rows, so that calls can be put together |
 //! | `exec/` | execution on a backend |
 
@@ -18,6 +20,8 @@ pub(crate) mod exec;
 pub(crate) mod fused;
 pub(crate) mod info;
 pub(crate) mod passes;
+pub(crate) mod profile;
 pub(crate) mod rows;
 pub(crate) mod runnable;
 pub(crate) mod symbolic;
+pub(crate) mod weight_format;

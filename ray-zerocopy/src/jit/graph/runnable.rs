@@ -2,6 +2,7 @@
 
 use super::code::METHOD;
 use super::exec::Execute;
+use super::profile::Profile;
 use crate::jit::executable::Callable;
 use crate::jit::executable::Executable;
 use std::collections::HashSet;
@@ -36,11 +37,7 @@ impl Callable for Graph {
         if let Some(empty) = empty(&self.code, &sizes, &inputs)? {
             return self.executor.empty(empty).map(|values| with_names(&self.code, values));
         }
-        let mut ordered = Vec::with_capacity(self.code.inputs.len());
-        for port in &self.code.inputs {
-            let value = inputs.get(&port.name).ok_or_else(|| missing(&self.code, &port.name))?;
-            ordered.push(value.clone());
-        }
+        let ordered = ordered(&self.code, &inputs)?;
         drop(inputs);
         let outputs = self.executor.execute(&sizes, ordered)?;
         Ok(with_names(&self.code, outputs))
@@ -49,6 +46,32 @@ impl Callable for Graph {
     fn kept_bytes(&self) -> u64 {
         self.executor.kept_bytes()
     }
+}
+
+/// The inputs in the graph's order.
+fn ordered(code: &GraphCode, inputs: &Values) -> Result<Vec<Value>, ReplayError> {
+    let input = |port: &Port| inputs.get(&port.name).cloned().ok_or_else(|| missing(code, &port.name));
+    code.inputs.iter().map(input).collect()
+}
+
+/// Measures the operations of a graph on the device with the display name `name`.
+///
+/// # Errors
+/// As [`load`], or if the graph does not run on these inputs.
+pub(crate) fn profile(
+    code: &Arc<GraphCode>,
+    arena: &Arena,
+    (device, name): (&Device, &str),
+    inputs: &Values,
+    runs: usize,
+) -> Result<Profile, ReplayError> {
+    fork::adopt();
+    let sizes = sizes(code, inputs)?;
+    if empty(code, &sizes, inputs)?.is_some() {
+        return Ok(Profile::empty(runs));
+    }
+    let (mut executor, _) = super::exec::backend::executor(code, arena, device, name)?;
+    executor.profile(&sizes, &ordered(code, inputs)?, runs)
 }
 
 /// Attaches names to outputs, which are in the graph's order.

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use burn::tensor::{DType, Device, TensorData};
 use burn_ir::{HandleKind, OperationIr, TensorIr, TensorStatus};
@@ -21,6 +22,7 @@ use crate::error::graph::{GraphError, ReplayError};
 use crate::jit::graph::code::{GraphCode, Source};
 use crate::jit::graph::decode::Entries;
 use crate::jit::graph::passes;
+use crate::jit::graph::profile::Profile;
 use crate::panics;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
@@ -187,7 +189,8 @@ impl<B: Bridge> Executor<B> {
         self.slots.tensors.clone_from(&self.constants);
     }
 
-    fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
+    /// Runs the graph. `observe` is called before the first operation, and after each one.
+    fn run(&mut self, inputs: Vec<Value>, mut observe: impl FnMut(&B::Device)) -> Result<Vec<Value>, ReplayError> {
         let Self { code, device, backend_device, slots, plans, .. } = self;
         let unready = || GraphError::Corrupted { reason: "it has no execution plan".to_owned() };
         let plan = plans.front().ok_or_else(unready)?;
@@ -211,8 +214,10 @@ impl<B: Bridge> Executor<B> {
         }
         let mut at = 0;
         let result = panics::caught(|| {
+            observe(backend_device);
             for step in &plan.steps {
                 run(&step.operation, slots, backend_device);
+                observe(backend_device);
                 for id in &step.unused {
                     slots.tensors[*id] = None;
                 }
@@ -236,7 +241,7 @@ impl<B: Bridge> Executor<B> {
 
 impl<B: Bridge> Execute for Executor<B> {
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
-        let outputs = self.plan(sizes).and_then(|()| self.run(inputs));
+        let outputs = self.plan(sizes).and_then(|()| self.run(inputs, |_| ()));
         if outputs.is_err() {
             self.reset();
         }
@@ -245,6 +250,29 @@ impl<B: Bridge> Execute for Executor<B> {
 
     fn kept_bytes(&self) -> u64 {
         self.slots.buffers.bytes()
+    }
+
+    fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError> {
+        // Creates the plan, and warms the caches.
+        self.execute(sizes, inputs.to_vec())?;
+        let mut measured = Vec::with_capacity(runs);
+        for _ in 0..runs {
+            let mut times = Vec::new();
+            let run = self.run(inputs.to_vec(), |device| {
+                // Graphics cards compute asynchronously.
+                if let Err(error) = B::sync(device) {
+                    panic!("the device cannot be waited for: {error}");
+                }
+                times.push(Instant::now());
+            });
+            if let Err(error) = run {
+                self.reset();
+                return Err(error);
+            }
+            measured.push(times.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect());
+        }
+        let steps = self.plans.front().map(|plan| &plan.steps[..]).unwrap_or_default();
+        Ok(Profile::of(steps.iter().map(|step| (step.number, &step.operation)), &measured))
     }
 
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError> {

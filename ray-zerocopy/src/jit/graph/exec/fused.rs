@@ -4,15 +4,17 @@ use std::borrow::Cow;
 
 use burn::backend::Flex;
 use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType, Element, Shape, bf16, f16};
 use burn_ir::CustomOpIr;
+use bytemuck::{Pod, cast_slice};
 use ray_zerocopy_kernels::{
-    ChannelEpilogue, Epilogue, Filters, Heads, Images, Isa, LayerNorm, Mask, Packed, attention, convolution,
-    layer_norm, linear, max_pool,
+    ChannelEpilogue, Epilogue, Filters, Heads, Images, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8,
+    attention, convolution, layer_norm, linear, linear_bf16, linear_i4, linear_i8, max_pool,
 };
 
 use super::executor::Slots;
 use crate::jit::graph::fused::{Fused, Residual, max_pool_of, with_rows};
+use crate::jit::graph::weight_format::WeightFormat;
 
 /// Runs a fused operation.
 ///
@@ -27,16 +29,39 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     // All elements are written.
     let mut y = slots.buffers.take(shape.num_elements());
     match fused {
-        Fused::Linear { columns, activation, has_bias, has_residual } => {
-            let bias = has_bias.then(|| &operands[2]);
-            let residual = has_residual.then(|| &operands[2 + usize::from(has_bias)]);
-            let (x, panels) = (elements(&operands[0]), elements(&operands[1]));
+        Fused::Linear { columns, format, activation, has_bias, has_residual } => {
+            let (weights, others) = operands[1..].split_at(format.operands());
+            let bias = has_bias.then(|| widened(&others[0]));
+            let residual = has_residual.then(|| widened(&others[usize::from(has_bias)]));
+            let x = widened(&operands[0]);
             let k = operands[0].layout().shape().iter().next_back().copied().unwrap_or(0);
-            let packed = Packed::new(&panels, k, columns)
-                .unwrap_or_else(|| panic!("the packed weight does not have the size of {k} × {columns}"));
-            let (bias, residual) = (bias.map(elements), residual.map(elements));
             let epilogue = Epilogue { bias: bias.as_deref(), activation, residual: residual.as_deref() };
-            linear(isa, &x, &packed, &epilogue, &mut y);
+            match format {
+                WeightFormat::F32 => {
+                    let panels = elements(&weights[0]);
+                    let packed = Packed::new(&panels, k, columns).unwrap_or_else(|| wrong_size(k, columns));
+                    linear(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Bf16 => {
+                    let panels = elements::<bf16>(&weights[0]);
+                    let packed =
+                        PackedBf16::new(cast_slice(&panels), k, columns).unwrap_or_else(|| wrong_size(k, columns));
+                    linear_bf16(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Int4 => {
+                    let (panels, scales) = (elements::<u8>(&weights[0]), elements::<bf16>(&weights[1]));
+                    let packed = PackedI4::new(&panels, cast_slice(&scales), [k, columns])
+                        .unwrap_or_else(|| wrong_size(k, columns));
+                    linear_i4(isa, &x, &packed, &epilogue, &mut y);
+                }
+                WeightFormat::Int8 { block } => {
+                    let (panels, scales, sums) =
+                        (elements::<i8>(&weights[0]), elements(&weights[1]), elements::<i32>(&weights[2]));
+                    let packed = PackedI8::new(&panels, &scales, &sums, [k, columns], block)
+                        .unwrap_or_else(|| wrong_size(k, columns));
+                    linear_i8(isa, &x, &packed, &epilogue, &mut y);
+                }
+            }
         }
         Fused::LayerNorm { has_beta } => {
             let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
@@ -76,13 +101,30 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
     for operand in operands {
         slots.buffers.give(memory_of(operand));
     }
-    let made = FlexTensor::new(Bytes::from_elems(y), Layout::contiguous(shape), DType::F32);
-    slots.put(out, burn_ir::HandleKind::Float(made));
+    let bytes = match out.dtype {
+        DType::BF16 => narrowed(slots, y, bf16::from_f32),
+        DType::F16 => narrowed(slots, y, f16::from_f32),
+        _ => Bytes::from_elems(y),
+    };
+    slots.put(out, burn_ir::HandleKind::Float(FlexTensor::new(bytes, Layout::contiguous(shape), out.dtype)));
+}
+
+/// The elements of a result in a type of 16 bits.
+fn narrowed<T: Element + Pod>(slots: &mut Slots<Flex>, y: Vec<f32>, narrow: impl Fn(f32) -> T) -> Bytes {
+    let narrowed = Bytes::from_elems(y.iter().map(|element| narrow(*element)).collect::<Vec<T>>());
+    slots.buffers.give(y);
+    narrowed
+}
+
+fn wrong_size(k: usize, columns: usize) -> ! {
+    panic!("the packed weight does not have the size of {k} × {columns}")
 }
 
 fn slots_operand(slots: &mut Slots<Flex>, tensor: &burn_ir::TensorIr) -> FlexTensor {
     match slots.operand(tensor) {
-        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Bool(tensor) => tensor,
+        burn_ir::HandleKind::Float(tensor) | burn_ir::HandleKind::Int(tensor) | burn_ir::HandleKind::Bool(tensor) => {
+            tensor
+        }
         other => panic!("the operation reads another kind of tensor than {}", other.name()),
     }
 }
@@ -99,13 +141,22 @@ fn memory_of(tensor: FlexTensor) -> Vec<f32> {
 }
 
 /// The elements of a tensor in the order of its dimensions: a copy only if they are stored in another one.
-fn elements(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+fn elements<T: Element + Pod>(tensor: &FlexTensor) -> Cow<'_, [T]> {
     let (layout, count) = (tensor.layout(), tensor.layout().num_elements());
     if layout.is_contiguous() {
         let start = layout.start_offset();
-        return Cow::Borrowed(&tensor.storage::<f32>()[start..start + count]);
+        return Cow::Borrowed(&tensor.storage::<T>()[start..start + count]);
     }
-    Cow::Owned(tensor.to_contiguous().storage::<f32>()[..count].to_vec())
+    Cow::Owned(tensor.to_contiguous().storage::<T>()[..count].to_vec())
+}
+
+/// The elements of a tensor of floats, in 32 bits.
+fn widened(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    match tensor.dtype() {
+        DType::BF16 => Cow::Owned(elements::<bf16>(tensor).iter().map(|element| element.to_f32()).collect()),
+        DType::F16 => Cow::Owned(elements::<f16>(tensor).iter().map(|element| element.to_f32()).collect()),
+        _ => elements(tensor),
+    }
 }
 
 /// A mask of these dimensions, of which some may be 1.

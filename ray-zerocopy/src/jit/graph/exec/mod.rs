@@ -21,6 +21,7 @@ pub(crate) mod plan_cache;
 use burn::tensor::DType;
 
 use crate::error::graph::ReplayError;
+use crate::jit::graph::profile::Profile;
 use crate::tensor::value::Value;
 
 /// An executor of a graph, independent of the backend.
@@ -30,6 +31,9 @@ pub(crate) trait Execute: Send {
 
     /// Bytes that are kept for the results of the next run.
     fn kept_bytes(&self) -> u64;
+
+    /// Measures the operations of runs with these inputs.
+    fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError>;
 
     /// Creates outputs without elements, of these types and shapes.
     fn empty(&self, outputs: Vec<(DType, Vec<usize>)>) -> Result<Vec<Value>, ReplayError>;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{DType, Shape, TensorId};
-use burn_ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr, TensorStatus};
+use burn_ir::{CustomOpIr, IrVisitorMut, OperationIr, ScalarIr, TensorIr, TensorStatus};
 
 use super::Step;
 use super::dead::remove_dead;
@@ -13,12 +13,29 @@ use crate::jit::graph::code::{Constant, GraphCode, Port, Source};
 use crate::jit::graph::fused::Fused;
 use crate::jit::graph::symbolic::expr::SymExpr;
 use crate::jit::graph::symbolic::shapes::{holes, result_shapes};
+use crate::tensor::source::Compute;
 
 /// A tensor that is made when a graph is compiled.
 pub(crate) struct Made {
     pub(crate) path: String,
+    pub(crate) dtype: DType,
     pub(crate) shape: Vec<usize>,
-    pub(crate) elements: Vec<f32>,
+    /// Computes its bytes.
+    pub(crate) compute: Compute,
+}
+
+/// Replaces an operand by another tensor.
+struct Substitute<'a> {
+    from: TensorId,
+    to: &'a TensorIr,
+}
+
+impl IrVisitorMut for Substitute<'_> {
+    fn visit_tensor_mut(&mut self, tensor: &mut TensorIr) {
+        if tensor.id == self.from && tensor.status != TensorStatus::NotInit {
+            *tensor = TensorIr { status: tensor.status, ..self.to.clone() };
+        }
+    }
 }
 
 /// A graph whose operations are being replaced.
@@ -90,8 +107,20 @@ impl Draft {
         Ok(holes(operation, |id| self.shapes.get(&id).map(Vec::as_slice))? == *own)
     }
 
-    /// Adds a tensor to the arena of the compiled graph, unless there is one of this path. Returns it as an operand.
-    pub(crate) fn make(&mut self, path: String, shape: Vec<usize>, elements: impl FnOnce() -> Vec<f32>) -> TensorIr {
+    /// Adds a tensor of 32-bit floats as [`make`](Self::make) does, whose elements are computed now.
+    pub(crate) fn make_floats(
+        &mut self,
+        path: String,
+        shape: Vec<usize>,
+        elements: impl FnOnce() -> Vec<f32>,
+    ) -> TensorIr {
+        let elements = elements();
+        self.make(path, DType::F32, shape, Box::new(move |sink| sink(bytemuck::cast_slice(&elements))))
+    }
+
+    /// Adds a tensor to the arena of the compiled graph, unless there is one of this path. Returns it as an operand. Its
+    /// bytes are computed when they are written.
+    pub(crate) fn make(&mut self, path: String, dtype: DType, shape: Vec<usize>, compute: Compute) -> TensorIr {
         let source = Source::Entry(path.clone());
         let known = self.constants.iter().find(|(_, constant)| constant.source == source).map(|(id, _)| *id);
         let id = known.unwrap_or_else(|| {
@@ -99,11 +128,11 @@ impl Draft {
             self.next += 1;
             let symbolic: Vec<_> = shape.iter().map(|&extent| SymExpr::number(extent as i64)).collect();
             self.shapes.insert(id, symbolic.clone());
-            self.constants.insert(id, Constant { dtype: DType::F32, shape: symbolic, source });
-            self.made.push(Made { path, shape: shape.clone(), elements: elements() });
+            self.constants.insert(id, Constant { dtype, shape: symbolic, source });
+            self.made.push(Made { path, dtype, shape: shape.clone(), compute });
             id
         });
-        TensorIr { id, shape: Shape::from(shape), status: TensorStatus::ReadOnly, dtype: DType::F32 }
+        TensorIr { id, shape: Shape::from(shape), status: TensorStatus::ReadOnly, dtype }
     }
 
     /// Replaces an operation. Those whose results are not read any more are removed in the end.
@@ -133,6 +162,32 @@ impl Draft {
         let holes = holes(&operation, |id| self.shapes.get(&id).map(Vec::as_slice))?;
         self.steps[at] = Step { operation, holes };
         Ok(())
+    }
+
+    /// Replaces an operand of an operation by a tensor of another shape, with the same elements.
+    ///
+    /// # Errors
+    /// If the operation cannot be serialised.
+    pub(crate) fn set_operand(&mut self, at: usize, from: &TensorIr, to: &TensorIr) -> Result<(), String> {
+        let mut operation = self.steps[at].operation.clone();
+        operation.visit_mut(&mut Substitute { from: from.id, to });
+        let holes = holes(&operation, |id| self.shapes.get(&id).map(Vec::as_slice))?;
+        self.steps[at] = Step { operation, holes };
+        Ok(())
+    }
+
+    /// Replaces a tensor by another one of the same shape in all operations that read it. Returns `false`, and replaces
+    /// nothing, if it is an output.
+    pub(crate) fn substitute(&mut self, from: &TensorIr, to: &TensorIr) -> bool {
+        if self.outputs.iter().any(|port| port.id == from.id) {
+            return false;
+        }
+        for step in &mut self.steps {
+            if step.operation.inputs().any(|tensor| tensor.id == from.id) {
+                step.operation.visit_mut(&mut Substitute { from: from.id, to });
+            }
+        }
+        true
     }
 
     /// Removes operations whose results are not read any more.

@@ -108,13 +108,13 @@ fn folded(
     }
     let biases = biases.flatten().unwrap_or_else(|| vec![0.0; channels]);
     let path = format!("{FIELD}.folded.{}.{}", name(draft, weight), affine.name);
-    let new_weight = draft.make(path.clone(), weight.shape.iter().copied().collect(), || {
+    let new_weight = draft.make_floats(path.clone(), weight.shape.iter().copied().collect(), || {
         let filters = weights.chunks(weights.len() / channels).zip(&affine.factors);
         filters.flat_map(|(filter, factor)| filter.iter().map(move |one| (f64::from(*one) * factor) as f32)).collect()
     });
     // Two convolutions with one weight may have different biases.
     let of_bias = bias.as_ref().map(|bias| bias.id.value().to_string()).unwrap_or_default();
-    let new_bias = draft.make(format!("{path}.bias{of_bias}"), vec![channels], || {
+    let new_bias = draft.make_floats(format!("{path}.bias{of_bias}"), vec![channels], || {
         let all = biases.iter().zip(&affine.factors).zip(&affine.summands);
         all.map(|((bias, factor), summand)| (f64::from(*bias) * factor + summand) as f32).collect()
     });
@@ -138,7 +138,7 @@ fn alone(draft: &mut Draft, norm: &BatchNormOpIr, affine: &Affine) -> OperationI
     shape[0] = groups;
     let mut make = |what: &str, shape: Vec<usize>, elements: &[f64]| {
         let path = format!("{FIELD}.folded.{}.{what}", affine.name);
-        draft.make(path, shape, || elements.iter().map(|element| *element as f32).collect())
+        draft.make_floats(path, shape, || elements.iter().map(|element| *element as f32).collect())
     };
     let weight = make("factors", shape.clone(), &affine.factors);
     let bias = Some(make("summands", vec![groups], &affine.summands));

@@ -1,6 +1,5 @@
 //! What follows a product or a convolution, and can become part of it: an activation, an addition.
 
-use burn::tensor::DType;
 use burn_ir::{
     ActivationOperationIr, BinaryOpIr, FloatOperationIr, NumericOperationIr, OperationIr, TensorIr, UnaryOpIr,
 };
@@ -23,14 +22,14 @@ pub(crate) fn activation_of(
         OperationIr::Float(_, FloatOperationIr::Tanh(op)) => (Activation::Tanh, op),
         _ => return None,
     };
-    (out.dtype == DType::F32).then(|| (at, activation, out.clone()))
+    (out.dtype == tensor.dtype).then(|| (at, activation, out.clone()))
 }
 
 /// `x · sigmoid(x)`, which reads x twice.
 fn silu_of(operations: &[OperationIr], uses: &Uses, tensor: &TensorIr) -> Option<(usize, Activation, TensorIr)> {
     let [first, last] = *uses.readers(tensor) else { return None };
     let OperationIr::Activation(ActivationOperationIr::Sigmoid(sigmoid)) = &operations[first] else { return None };
-    let (at, OperationIr::NumericFloat(DType::F32, NumericOperationIr::Mul(BinaryOpIr { lhs, rhs, out }))) =
+    let (at, OperationIr::NumericFloat(_, NumericOperationIr::Mul(BinaryOpIr { lhs, rhs, out }))) =
         uses.only_reader(operations, &sigmoid.out)?
     else {
         return None;

@@ -3,6 +3,8 @@
 //! | file | what |
 //! | --- | --- |
 //! | `draft` | a graph whose operations are being replaced |
+//! | `merge_reshapes` | of several reshapes in a row, the last one |
+//! | `weight` | a weight and its packed forms |
 //! | `pack_linear` | linear layers on packed weights, with what follows them |
 //! | `fold_batch_norm` | batch norms as part of the convolution before them |
 //! | `fuse_convolution` | convolutions, with what follows them |
@@ -28,9 +30,11 @@ pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod fuse_max_pool;
 pub(crate) mod liveness;
+pub(crate) mod merge_reshapes;
 pub(crate) mod pack_linear;
 pub(crate) mod renumber;
 pub(crate) mod strip;
+pub(crate) mod weight;
 
 use burn_ir::OperationIr;
 use ciborium::Value;

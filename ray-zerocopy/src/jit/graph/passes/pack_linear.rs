@@ -1,18 +1,20 @@
 //! Replaces linear layers by a fused operation on the packed weight: with the bias, an activation and a residual, where
 //! these follow.
 
-use burn::tensor::DType;
 use burn_ir::{BaseOperationIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, OperationIr, TensorIr};
-use ray_zerocopy_kernels::{Activation, pack, packed_shape};
+use ray_zerocopy_kernels::Activation;
 
 use super::draft::Draft;
 use super::follow::{activation_of, addition_of};
 use super::fuse_linear::{Uses, without_leading};
+use super::weight::Weight;
 use crate::jit::graph::code::{Constant, FIELD, Source};
 use crate::jit::graph::fused::Fused;
+use crate::jit::graph::weight_format::{Part, WeightFormat, is_float};
+use crate::tensor::source::Compute;
 
-/// A weight: its elements row by row, and their shape. `None` if it cannot be packed.
-pub(crate) type ReadWeight<'a> = &'a dyn Fn(&Constant) -> Option<(Vec<f32>, [usize; 2])>;
+/// Returns the weight of a constant, or `None` if it is not a matrix of floats.
+pub(crate) type ReadWeight<'a> = &'a dyn Fn(&Constant) -> Option<Weight>;
 
 /// The parts of a linear layer.
 struct Parts {
@@ -28,42 +30,50 @@ struct Parts {
     out: TensorIr,
 }
 
-/// Replaces every product with a constant matrix of 32-bit floats. Returns how many there are.
+/// Replaces every product with a constant matrix of floats. `format` returns the form that a weight is packed
+/// in, by its path. Returns the paths of the weights of the layers.
 ///
 /// # Errors
 /// If an operation cannot be serialised.
-pub(crate) fn pack_linear(draft: &mut Draft, read: ReadWeight<'_>) -> Result<usize, String> {
+pub(crate) fn pack_linear(
+    draft: &mut Draft,
+    read: ReadWeight<'_>,
+    format: &dyn Fn(&str) -> WeightFormat,
+) -> Result<Vec<String>, String> {
     let (operations, uses) = (draft.operations(), draft.uses());
-    let mut taken = Vec::new();
+    let (mut layers, mut taken) = (Vec::new(), Vec::new());
     for at in 0..operations.len() {
         let Some(mut parts) = product(draft, &operations, &uses, at) else { continue };
         let weight = draft.constant(&parts.weight).cloned();
         let Some((constant, Source::Entry(path))) = weight.as_ref().map(|weight| (weight, &weight.source)) else {
             continue;
         };
-        let Some((elements, [rows, columns])) = read(constant) else { continue };
-        let (k, n) = if parts.is_transposed { (columns, rows) } else { (rows, columns) };
+        let Some(weight) = read(constant).map(|weight| weight.stored_by_columns(parts.is_transposed)) else { continue };
+        let (k, n) = (weight.k(), weight.n());
         if k == 0 || n == 0 {
             continue;
         }
         parts.follow(draft, &operations, &uses, n, &taken);
         let way = if parts.is_transposed { ".transposed" } else { "" };
-        let packed = draft.make(format!("{FIELD}.packed.{path}{way}"), packed_shape(k, n).to_vec(), || {
-            let at = |row: usize, column: usize| {
-                elements[if parts.is_transposed { column * columns + row } else { row * columns + column }]
-            };
-            pack(k, n, at)
-        });
+        let format = weight.lossless(format(path));
+        let make = |(number, Part { name, dtype, shape })| {
+            let weight = weight.clone();
+            let compute: Compute = Box::new(move |sink| weight.pack(format, number, sink));
+            draft.make(format!("{FIELD}.packed.{path}{way}{name}"), dtype, shape, compute)
+        };
+        let packed: Vec<TensorIr> = format.parts(k, n).into_iter().enumerate().map(make).collect();
         let Parts { last, x, bias, activation, residual, out, .. } = &parts;
         let (has_bias, has_residual) = (bias.is_some(), residual.is_some());
-        let fused = Fused::Linear { columns: n, activation: *activation, has_bias, has_residual };
-        let mut inputs = vec![x, &packed];
+        let fused = Fused::Linear { columns: n, format, activation: *activation, has_bias, has_residual };
+        let mut inputs = vec![x];
+        inputs.extend(&packed);
         inputs.extend(bias);
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
+        layers.push(path.clone());
         taken.push(*last);
     }
-    Ok(taken.len())
+    Ok(layers)
 }
 
 /// The product, with the bias of a linear layer.
@@ -84,13 +94,14 @@ fn product(draft: &Draft, operations: &[OperationIr], uses: &Uses, at: usize) ->
         }
         _ => (weight, false),
     };
-    let is_f32 = [&x, &weight, &out].iter().all(|tensor| tensor.dtype == DType::F32);
+    let is_of_one_type = is_float(x.dtype) && [&weight, &out].iter().all(|tensor| tensor.dtype == x.dtype);
     // The rows are those of `x`: the weight is the same for all of them.
     let rows = |tensor: &TensorIr| {
         tensor.shape.iter().copied().take(tensor.shape.num_dims().saturating_sub(1)).collect::<Vec<_>>()
     };
-    let fits = is_f32 && weight.shape.num_dims() == 2 && rows(&x) == rows(&out) && draft.constant(&weight).is_some();
-    let bias_fits = bias.as_ref().is_none_or(|bias| bias.dtype == DType::F32);
+    let fits =
+        is_of_one_type && weight.shape.num_dims() == 2 && rows(&x) == rows(&out) && draft.constant(&weight).is_some();
+    let bias_fits = bias.as_ref().is_none_or(|bias| bias.dtype == x.dtype);
     (fits && bias_fits).then(|| Parts {
         last: at,
         x,
@@ -111,7 +122,7 @@ impl Parts {
             && let Some((at, other, out)) = addition_of(operations, uses, &self.out)
             && let Some(bias) = without_leading(operations, uses, &other, 1)
             && bias.shape.iter().copied().eq([columns])
-            && bias.dtype == DType::F32
+            && bias.dtype == self.x.dtype
         {
             (self.last, self.bias, self.out) = (at, Some(bias), out);
         }
@@ -120,7 +131,7 @@ impl Parts {
         }
         if let Some((at, other, out)) = addition_of(operations, uses, &self.out)
             && !taken.contains(&at)
-            && other.dtype == DType::F32
+            && other.dtype == self.x.dtype
             && draft.same_shape(&other, &out)
             && draft.same_shape(&self.out, &out)
         {
