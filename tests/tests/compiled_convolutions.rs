@@ -218,3 +218,53 @@ fn file_and_symbolic_sizes_of_images_give_the_same_answers() {
         assert_eq!(found, answer(&compiled, &x));
     }
 }
+
+/// Batch norms that are not simply behind a convolution of their own.
+#[derive(Pipeline)]
+#[pipeline(init = Shared::new)]
+struct Shared {
+    /// Used twice, with two norms.
+    rows: Conv1d,
+    norms: [BatchNorm; 2],
+    /// Behind a convolution that something else reads as well.
+    other: BatchNorm,
+}
+
+impl Shared {
+    fn new(device: &Device) -> Self {
+        let padding = PaddingConfig1d::Explicit(1, 1);
+        Self {
+            rows: Conv1dConfig::new(5, 5, 3).with_padding(padding).init(device),
+            norms: [norm(5, device), norm(5, device)],
+            other: norm(5, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = self.norms[0].forward(self.rows.forward(x));
+        let x = self.norms[1].forward(self.rows.forward(relu(x)));
+        let both = self.rows.forward(x);
+        relu(self.other.forward(both.clone())) * both
+    }
+}
+
+#[test]
+fn norms_of_shared_convolutions_keep_their_own_factors() {
+    let model = Shared::new(&Device::flex());
+    let random = |batch| Tensor::<3>::random([batch, 5, 9], Distribution::Normal(0.0, 1.0), &Device::flex());
+    let graph = jit::trace(&model)
+        .input("x", random(2))
+        .symbol("batch", [("x", 0)])
+        .forward(|model, inputs| Ok(model.forward(inputs.float("x")?)))
+        .unwrap();
+    let compiled = graph.compile(Compile::f32()).unwrap();
+    let x = random(3);
+    let found = compiled.load("cpu").unwrap().run([("x", x.clone())]).unwrap().data("output").unwrap();
+    assert!(difference(&found, &model.forward(x).into_data()) < 1e-5);
+    let names: Vec<_> = compiled.info().steps().map(|step| step.name).collect();
+    let expected = ["Convolution + relu", "Convolution", "Convolution", "Convolution + relu", "Mul"];
+    assert_eq!(names, expected);
+    // The weight as it is for the last one, and a weight and a bias of each norm.
+    let paths: Vec<_> = compiled.arena().paths().filter(|path| *path != "graph").collect();
+    assert_eq!(paths.len(), 8, "{paths:?}");
+}
