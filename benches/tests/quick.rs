@@ -115,18 +115,23 @@ fn weights() {
 #[test]
 fn compiled() {
     let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
-    assert_eq!(rows(&printed).len(), 10, "{printed}");
-    for row in rows(&printed) {
-        assert_eq!(row["measure"], "forward", "{row}");
+    let (forward, memory): (Vec<_>, Vec<_>) =
+        rows(&printed).iter().partition(|row| row["measure"] == "forward");
+    assert_eq!((forward.len(), memory.len()), (10, 4), "{printed}");
+    for row in memory {
+        assert_eq!(row["measure"], "memory", "{row}");
+        positive(row, &["arena_mib", "arena_ratio", "workers_mib", "private_mib", "activations_mib", "load_ms"]);
+    }
+    for row in forward {
         let contestants = row["contestants"].as_array().unwrap();
-        assert_eq!(texts(contestants, "name"), ["graph", "compiled", "compiled, int8"]);
+        assert_eq!(texts(contestants, "name"), ["graph", "compiled", "compiled, bf16", "compiled, int8"]);
         for contestant in contestants {
             positive(contestant, &["us_median"]);
             positive(&contestant["over_graph"], &["ratio"]);
             assert_eq!(contestant["over_onnxruntime"], Value::Null, "{row}");
         }
         assert!(contestants[1]["difference"].as_f64().unwrap() <= 1e-5, "{row}");
-        assert!(contestants[2]["cosine"].as_f64().unwrap() >= 0.98, "{row}");
+        assert!(contestants[3]["cosine"].as_f64().unwrap() >= 0.98, "{row}");
         for compiled in &contestants[1..] {
             assert!(compiled["operations"].as_u64() < row["operations"].as_u64(), "{row}");
         }

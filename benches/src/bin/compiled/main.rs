@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `cases` | the models and their inputs |
 //! | `measure` | all cases, on one thread |
+//! | `memory` | memory of workers |
 //! | `sentences` | sentences as token ids |
 //! | `throughput` | MiniLM in two workers, compared with two sessions of a peer |
 //! | `latency` | one sentence in MiniLM |
@@ -14,6 +15,7 @@ mod cases;
 mod compare;
 mod latency;
 mod measure;
+mod memory;
 mod peers;
 mod sentences;
 mod throughput;
@@ -32,10 +34,12 @@ use sentences::Sentences;
 /// Compiled graphs compared with the graphs that they were compiled from, and with ONNX Runtime.
 ///
 /// The graphs run in this process on one thread, in turns within each round, on the same inputs. Outputs of compiled
-/// graphs must be equal within 1e-5 of the largest number, and those of 8-bit weights have a cosine of 0.98. With `--peers`, ONNX Runtime takes turns with them, in a process of its own
-/// and on one thread; where it has the same weights, its outputs must be equal within 1e-4. Then MiniLM embeds sentences
-/// in two workers of one thread, compared with two sessions of ONNX Runtime, and single sentences. Batches are made and
-/// tokenised before.
+/// graphs must be equal within 1e-5 of the largest number, and those of 8-bit weights have a cosine of 0.98. At last, four
+/// workers run graphs of 1 GiB, whose memory is measured.
+///
+/// With `--peers`, ONNX Runtime takes turns with them, in a process of its own and on one thread; where it has the same
+/// weights, its outputs must be equal within 1e-4. Then MiniLM embeds sentences in two workers of one thread, compared
+/// with two sessions of ONNX Runtime, and single sentences. Batches are made and tokenised before.
 #[derive(Parser, Serialize)]
 #[command(name = "compiled", after_help = "cargo run --release -p benches --bin compiled -- --json")]
 struct Args {
@@ -63,6 +67,7 @@ enum Row {
     Forward(measure::Row),
     Throughput(throughput::Row),
     Latency(latency::Row),
+    Memory(memory::Row),
 }
 
 fn main() -> Result<()> {
@@ -78,7 +83,7 @@ fn main() -> Result<()> {
     let run = Run::begin("compiled", args.common);
     let rounds = usize::from(args.rounds);
     let cases = cases::cases(args.common.quick)?;
-    let progress = Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds));
+    let progress = Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds) + memory::COUNT);
 
     let measure = |case| measure::measure(case, rounds, &mut peers, &progress);
     let forward = cases.into_iter().map(measure).collect::<Result<Vec<_>>>()?;
@@ -91,6 +96,7 @@ fn main() -> Result<()> {
         throughput = throughput::measure(&graph, &model, &sentences, rounds, &progress)?;
         latency = latency::measure(&graph, &model, &sentences, rounds, &progress)?;
     }
+    let memory = memory::measure(args.common.quick, &progress)?;
     drop(progress);
 
     let mut tables: Vec<Table> =
@@ -98,10 +104,12 @@ fn main() -> Result<()> {
     if args.peers {
         tables.extend([throughput::table(&throughput), latency::table(&latency)]);
     }
+    tables.push(memory::table(&memory));
     let others = throughput::targets(&throughput).into_iter().chain(latency::targets(&latency));
-    let targets: Vec<Target> = measure::targets(&forward).chain(others).collect();
+    let targets: Vec<Target> = measure::targets(&forward).chain(others).chain(memory::targets(&memory)).collect();
     let rows = forward.into_iter().map(Row::Forward).chain(throughput.into_iter().map(Row::Throughput));
-    let rows: Vec<_> = rows.chain(latency.into_iter().map(Row::Latency)).collect();
+    let rows = rows.chain(latency.into_iter().map(Row::Latency));
+    let rows: Vec<_> = rows.chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; ratios: median and quartiles of the rounds. One thread, and in workers one thread each.\n\
                  Differences from the graph's results, in units of the largest number.";
     run.finish(&args, &rows, &targets, &tables, notes)

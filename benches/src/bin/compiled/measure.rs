@@ -26,6 +26,7 @@ pub struct Way {
 /// The ways that are measured. Each is a contestant of all measurements.
 pub const WAYS: &[Way] = &[
     Way { name: "compiled", options: Compile::f32, difference_max: 1e-5, cosine_min: 0.999_999 },
+    Way { name: "compiled, bf16", options: Compile::bf16, difference_max: 0.05, cosine_min: 0.999 },
     Way { name: "compiled, int8", options: Compile::int8, difference_max: 0.5, cosine_min: 0.98 },
 ];
 
