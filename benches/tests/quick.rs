@@ -115,8 +115,7 @@ fn weights() {
 #[test]
 fn compiled() {
     let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
-    let (forward, memory): (Vec<_>, Vec<_>) =
-        rows(&printed).iter().partition(|row| row["measure"] == "forward");
+    let (forward, memory): (Vec<_>, Vec<_>) = rows(&printed).iter().partition(|row| row["measure"] == "forward");
     assert_eq!((forward.len(), memory.len()), (10, 4), "{printed}");
     for row in memory {
         assert_eq!(row["measure"], "memory", "{row}");

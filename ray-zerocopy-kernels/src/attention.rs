@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::isa::Isa;
 use super::linear::multiply;
-use super::packed::pack_into;
+use super::packed::{PANEL, Packed};
 use super::sys::{self, Columns, MOST_ROWS};
 
 /// Rows of `q` whose scores are computed at a time.
@@ -43,6 +43,12 @@ pub struct Mask<'a> {
 impl Mask<'_> {
     fn at(&self, batch: usize, head: usize, row: usize) -> usize {
         self.start + batch * self.strides[0] + head * self.strides[1] + row * self.strides[2]
+    }
+
+    /// Finds the keys that are left out, from the index of the first element on.
+    fn left_out(&self, first: usize, keys: usize, out: &mut Vec<usize>) {
+        out.clear();
+        out.extend((0..keys).filter(|key| self.elements[first + key * self.strides[3]] != 0));
     }
 
     /// Returns `true` if all elements of these dimensions are inside.
@@ -104,6 +110,39 @@ struct Scratch {
     keys: Vec<f32>,
     values: Vec<f32>,
     scores: Vec<f32>,
+    /// The keys that are left out.
+    out: Vec<usize>,
+}
+
+/// Packs the transpose of some rows, which are at a distance of `stride`: each row becomes a column.
+fn pack_transposed(panels: &mut Vec<f32>, rows: &[f32], stride: usize, [count, width]: [usize; 2]) {
+    panels.resize(count.next_multiple_of(PANEL) * width, 0.0);
+    for (at, panel) in panels.chunks_exact_mut((PANEL * width).max(1)).enumerate() {
+        let inside = (count - at * PANEL).min(PANEL);
+        for lane in 0..inside {
+            let row = &rows[(at * PANEL + lane) * stride..][..width];
+            for (place, element) in panel.iter_mut().skip(lane).step_by(PANEL).zip(row) {
+                *place = *element;
+            }
+        }
+        // The memory has been used before.
+        for row in panel.chunks_exact_mut(PANEL) {
+            row[inside..].fill(0.0);
+        }
+    }
+}
+
+/// Packs some rows, which are at a distance of `stride`.
+fn pack_rows(panels: &mut Vec<f32>, rows: &[f32], stride: usize, [count, width]: [usize; 2]) {
+    panels.resize(width.next_multiple_of(PANEL) * count, 0.0);
+    for (at, panel) in panels.chunks_exact_mut((PANEL * count).max(1)).enumerate() {
+        let columns = at * PANEL..((at + 1) * PANEL).min(width);
+        for (row, place) in panel.chunks_exact_mut(PANEL).enumerate() {
+            let elements = &rows[row * stride..][columns.clone()];
+            place[..elements.len()].copy_from_slice(elements);
+            place[elements.len()..].fill(0.0);
+        }
+    }
 }
 
 struct OneHead<'a> {
@@ -125,32 +164,38 @@ impl OneHead<'_> {
     fn compute(&self, sequence: usize, head: usize, mut y: Columns<'_>, scratch: &mut Scratch) {
         let Self { isa, heads, q, k, v, mask, scale } = *self;
         let (keys, width) = (k.rows, q.width);
-        let Scratch { keys: packed_keys, values: packed_values, scores } = scratch;
-        let rows = self.rows(k, sequence, head);
-        let at = |column: usize, key: usize| rows[key * heads * width + column];
-        let transposed = pack_into(packed_keys, width, keys, at);
-        let rows = self.rows(v, sequence, head);
-        let at = |key: usize, column: usize| rows[key * heads * v.width + column];
-        let values = pack_into(packed_values, keys, v.width, at);
-        scores.resize(BLOCK.min(q.rows) * keys, 0.0);
+        // Rows of scores are whole panels, which a kernel writes in place.
+        let stride = keys.next_multiple_of(PANEL);
+        let Scratch { keys: transposed, values, scores, out } = scratch;
+        pack_transposed(transposed, self.rows(k, sequence, head), heads * width, [keys, width]);
+        pack_rows(values, self.rows(v, sequence, head), heads * v.width, [keys, v.width]);
+        let (Some(transposed), Some(values)) =
+            (Packed::new(transposed, width, stride), Packed::new(values, keys, v.width))
+        else {
+            unreachable!("the lengths are those of the shapes")
+        };
+        scores.resize(BLOCK.min(q.rows) * stride, 0.0);
         let x = self.rows(q, sequence, head);
         for begin in (0..q.rows).step_by(BLOCK) {
             let block: Range<usize> = begin..(begin + BLOCK).min(q.rows);
-            let scores = &mut scores[..block.len() * keys];
-            multiply(isa, &x[begin * heads * width..], heads * width, &transposed, Columns::new(scores, keys));
-            for (row, scores) in block.clone().zip(scores.chunks_exact_mut(keys.max(1))) {
-                scores.iter_mut().for_each(|score| *score *= scale);
-                if let Some(mask) = mask {
-                    let at = mask.at(sequence, head, row);
-                    for (key, score) in scores.iter_mut().enumerate() {
-                        if mask.elements[at + key * mask.strides[3]] != 0 {
-                            *score = mask.fill;
-                        }
+            let scores = &mut scores[..block.len() * stride];
+            multiply(isa, &x[begin * heads * width..], heads * width, &transposed, Columns::new(scores, stride));
+            if keys == 0 {
+                // Nothing is added up.
+            } else if let Some(mask) = mask {
+                let is_same = mask.strides[2] == 0;
+                // A row at a time, unless the same keys are left out for all of them.
+                let rows = if is_same { block.len() } else { 1 };
+                for (row, scores) in block.clone().step_by(rows).zip(scores.chunks_mut(rows * stride)) {
+                    if !is_same || row == begin {
+                        mask.left_out(mask.at(sequence, head, row), keys, out);
                     }
+                    sys::scaled_softmax(isa, scores, stride, keys, scale, Some((out, mask.fill)));
                 }
-                sys::masked_softmax(isa, scores);
+            } else {
+                sys::scaled_softmax(isa, scores, stride, keys, scale, None);
             }
-            multiply(isa, scores, keys, &values, y.part(begin, 0, block.len(), v.width));
+            multiply(isa, scores, stride, &values, y.part(begin, 0, block.len(), v.width));
         }
     }
 }

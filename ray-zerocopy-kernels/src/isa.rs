@@ -39,19 +39,26 @@ impl Isa {
     }
 
     /// Returns `true` if this processor has the instructions.
+    #[inline]
     pub fn is_present(self) -> bool {
+        /// A bit for each instruction set.
+        static PRESENT: OnceLock<u8> = OnceLock::new();
+        let bit = |isa: Self| 1 << isa as u8;
+        let all = || Self::ALL.into_iter().filter(|isa| isa.detect()).map(bit).sum();
+        PRESENT.get_or_init(all) & bit(self) != 0
+    }
+
+    fn detect(self) -> bool {
         match self {
             Self::Portable => true,
             Self::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_present(),
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.detect(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
-                is_x86_feature_detected!("avx512vnni")
-                    && is_x86_feature_detected!("avx512bw")
-                    && Self::Avx512.is_present()
+                is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw") && Self::Avx512.detect()
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 | Self::Avx512Vnni => false,

@@ -53,11 +53,11 @@ impl<T: Element> Product<'_, T> {
         let rows = y.rows();
         // A tile alone reads each panel once, from its begin to its end.
         let depth = if rows <= MOST_ROWS { k.max(1) } else { DEPTH };
-        // At least once, so that a weight without rows gives the epilogue of zeros.
-        let depths: Vec<_> = (0..k.max(1)).step_by(depth).map(|begin| begin..(begin + depth).min(k)).collect();
         for block in (0..rows).step_by(BLOCK) {
             let end = (block + BLOCK).min(rows);
-            for depth in &depths {
+            // At least once, so that a weight without rows gives the epilogue of zeros.
+            for begin in (0..k.max(1)).step_by(depth) {
+                let depth = begin..(begin + depth).min(k);
                 for panel in panels.clone() {
                     let columns = (n - panel * PANEL).min(PANEL);
                     let mut row = block;

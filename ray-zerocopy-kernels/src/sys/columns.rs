@@ -68,6 +68,7 @@ impl<'a> Columns<'a> {
     }
 
     /// The elements of a row.
+    #[inline(always)]
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "the row is outside of the matrix");
         // SAFETY: the row is one of this part.
@@ -91,8 +92,6 @@ impl<'a> Columns<'a> {
         if epilogue.is_empty() {
             return;
         }
-        for at in 0..self.rows {
-            row_functions::finish(isa, epilogue, self.row(at), row + at, column, n);
-        }
+        row_functions::finish(isa, epilogue, self, row, column, n);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use self::columns::Columns;
 pub(crate) use self::kernels::Element;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8, round_bf16};
 pub(crate) use self::row_functions::{
-    depthwise, dot_products, finish_channel, layer_norm, masked_softmax, max_pool_plane, softmax,
+    depthwise, dot_products, finish_channel, layer_norm, max_pool_plane, scaled_softmax, softmax,
 };
 pub(crate) use self::tile::{MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};

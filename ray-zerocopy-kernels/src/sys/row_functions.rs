@@ -3,9 +3,11 @@
 //! Each is a plain loop. A function with `target_feature` contains it, so that the compiler vectorises it with
 //! these instructions.
 
+use super::columns::Columns;
 use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
+use crate::packed::PANEL;
 use crate::pooling::MaxPool;
 use crate::rows::LayerNorm;
 
@@ -45,8 +47,8 @@ macro_rules! for_each_isa {
 pub(super) use for_each_isa;
 
 for_each_isa!(
-    /// Applies an epilogue to a part of a row.
-    finish = plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, column: usize, n: usize)
+    /// Applies an epilogue to a part of a result with `n` columns, whose first element is at `row` and `column`.
+    finish = plain_finish(epilogue: &Epilogue<'_>, part: &mut Columns<'_>, row: usize, column: usize, n: usize)
 );
 for_each_isa!(
     /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
@@ -76,8 +78,15 @@ for_each_isa!(
     softmax = plain_softmax(elements: &mut [f32], width: usize)
 );
 for_each_isa!(
-    /// Replaces a row by its softmax. A row of `-∞` becomes zeros.
-    masked_softmax = plain_masked_softmax(row: &mut [f32])
+    /// Replaces the first `width` elements of each row by the softmax of their products with a factor. Those that are
+    /// left out have the product `fill`. A row of `-∞` becomes zeros. Rows are at a distance of `stride`.
+    scaled_softmax = plain_scaled_softmax(
+        elements: &mut [f32],
+        stride: usize,
+        width: usize,
+        factor: f32,
+        out: Option<(&[usize], f32)>
+    )
 );
 for_each_isa!(
     /// Normalises each row. The lengths fit.
@@ -88,8 +97,15 @@ for_each_isa!(
 const LANES: usize = 16;
 
 #[inline(always)]
-fn plain_finish(epilogue: &Epilogue<'_>, elements: &mut [f32], row: usize, column: usize, n: usize) {
-    epilogue.apply(elements, row, column, n);
+fn plain_finish(epilogue: &Epilogue<'_>, part: &mut Columns<'_>, row: usize, column: usize, n: usize) {
+    for at in 0..part.rows() {
+        let elements = part.row(at);
+        match elements.first_chunk_mut::<PANEL>() {
+            // The compiler knows their number.
+            Some(whole) if n - column >= PANEL => epilogue.apply(whole, row + at, column, n),
+            _ => epilogue.apply(elements, row + at, column, n),
+        }
+    }
 }
 
 #[inline(always)]
@@ -227,14 +243,22 @@ fn plain_softmax(elements: &mut [f32], width: usize) {
 }
 
 #[inline(always)]
-fn plain_masked_softmax(row: &mut [f32]) {
-    let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
-    if most == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
-        return row.fill(0.0);
+fn plain_scaled_softmax(elements: &mut [f32], stride: usize, width: usize, factor: f32, out: Option<(&[usize], f32)>) {
+    for row in elements.chunks_exact_mut(stride) {
+        let row = &mut row[..width];
+        row.iter_mut().for_each(|x| *x *= factor);
+        if let Some((keys, fill)) = out {
+            keys.iter().for_each(|key| row[*key] = fill);
+        }
+        let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
+        if most == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
+            row.fill(0.0);
+            continue;
+        }
+        row.iter_mut().for_each(|x| *x = exp(*x - most));
+        let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
+        row.iter_mut().for_each(|x| *x *= factor);
     }
-    row.iter_mut().for_each(|x| *x = exp(*x - most));
-    let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
-    row.iter_mut().for_each(|x| *x *= factor);
 }
 
 #[inline(always)]
