@@ -5,7 +5,7 @@
 use burn::module::Param;
 use burn::nn::attention::{MhaInput, MultiHeadAttention, MultiHeadAttentionConfig};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
-use burn::tensor::activation::{gelu, relu, sigmoid};
+use burn::tensor::activation::{gelu, relu, sigmoid, softmax};
 use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 use ray_zerocopy::jit::{self, Compile, JitActorWrapper, JitTaskWrapper, TracedGraph, Values, WeightFormat};
 use ray_zerocopy::{LocalPool, Pipeline, Threads, gather};
@@ -376,6 +376,28 @@ fn exact_changes_no_bit_and_removes_repeated_reshapes() {
             |graph: &TracedGraph| graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap().data("output").unwrap();
         assert_eq!(answer(&exact), answer(&graph), "{rows} rows");
         assert_eq!(answer(&exact).shape().to_vec(), [rows, 3, 4]);
+    }
+}
+
+#[test]
+fn softmax_of_the_last_dimension_is_fused() {
+    let device = Device::flex();
+    let layers = WideConfig { width: 20, layers: 1 }.init(&device);
+    let x = Tensor::<2>::random([6, 20], Distribution::Normal(0.0, 3.0), &device);
+    let graph = jit::trace(&layers)
+        .input("x", x.clone())
+        .symbol("rows", [("x", 0)])
+        .forward(|layers, inputs| Ok(softmax(softmax(layers.layers[0].forward(inputs.float::<2>("x")?), 1), 0)))
+        .unwrap();
+    let compiled = graph.compile(Compile::f32()).unwrap();
+    let steps: Vec<_> = compiled.info().steps().map(|step| (step.name, step.is_fused)).collect();
+    let expected = [("Linear", true), ("Softmax", true), ("Softmax", false)].map(|(name, is)| (name.to_owned(), is));
+    assert_eq!(steps, expected);
+    for rows in [1, 6, 37] {
+        let x = Tensor::<2>::random([rows, 20], Distribution::Normal(0.0, 3.0), &device);
+        let [found, expected] = [&compiled, &graph]
+            .map(|graph| graph.load("cpu").unwrap().run([("x", x.clone())]).unwrap().data("output").unwrap());
+        assert!(difference(&found, &expected) < 1e-5);
     }
 }
 

@@ -20,6 +20,7 @@ use super::graph::passes::fuse_attention::fuse_attention;
 use super::graph::passes::fuse_convolution::fuse_convolution;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
 use super::graph::passes::fuse_max_pool::fuse_max_pool;
+use super::graph::passes::fuse_softmax::fuse_softmax;
 use super::graph::passes::merge_reshapes::merge_reshapes;
 use super::graph::passes::pack_linear::pack_linear;
 use super::graph::passes::weight::Weight;
@@ -200,6 +201,7 @@ impl TracedGraph {
             fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
             fuse_convolution(&mut draft).map_err(corrupted)?;
             fuse_max_pool(&mut draft).map_err(corrupted)?;
+            fuse_softmax(&mut draft).map_err(corrupted)?;
             fuse_layer_norm(&mut draft).map_err(corrupted)?;
             let read = |constant: &Constant| {
                 let Source::Entry(path) = &constant.source else { return None };

@@ -18,6 +18,8 @@ pub(crate) enum Fused {
     Linear { columns: usize, format: WeightFormat, activation: Option<Activation>, has_bias: bool, has_residual: bool },
     /// A layer norm of the last dimension: x, gamma, beta. The scalar is epsilon.
     LayerNorm { has_beta: bool },
+    /// Softmax over the last dimension: x.
+    Softmax,
     /// Attention: q, k and v with the dimensions batch, rows, heads, width, and a mask. The scalars are the scale, and
     /// the score of what is left out.
     Attention { has_mask: bool },
@@ -67,6 +69,7 @@ impl Fused {
                 format.id(),
             ),
             Self::LayerNorm { has_beta } => format!("{PREFIX}:layer_norm:{}", flag(has_beta, "beta")),
+            Self::Softmax => format!("{PREFIX}:softmax"),
             Self::Attention { has_mask } => format!("{PREFIX}:attention:{}", flag(has_mask, "mask")),
             Self::Convolution { options, activation, has_bias, residual } => format!(
                 "{PREFIX}:convolution:{}:{}:{}:{}",
@@ -108,6 +111,7 @@ impl Fused {
                 })
             }
             [PREFIX, "layer_norm", beta] => Some(Self::LayerNorm { has_beta: flag(beta, "beta")? }),
+            [PREFIX, "softmax"] => Some(Self::Softmax),
             [PREFIX, "attention", mask] => Some(Self::Attention { has_mask: flag(mask, "mask")? }),
             [PREFIX, "convolution", options, activation, bias, residual] => Some(Self::Convolution {
                 options: options_of(options)?,
@@ -146,6 +150,7 @@ impl Fused {
                 format!("Linear{format}{activation}{}", if has_residual { " + residual" } else { "" })
             }
             Self::LayerNorm { .. } => "LayerNorm".to_owned(),
+            Self::Softmax => "Softmax".to_owned(),
             Self::Attention { .. } => "Attention".to_owned(),
             Self::MaxPool { .. } => "MaxPool".to_owned(),
             Self::Convolution { activation, residual, .. } => {
@@ -175,7 +180,7 @@ impl Fused {
             Self::Convolution { has_bias, residual, .. } => {
                 (2 + usize::from(has_bias) + usize::from(residual.is_some()), 0)
             }
-            Self::MaxPool { .. } => (1, 0),
+            Self::Softmax | Self::MaxPool { .. } => (1, 0),
         };
         if inputs.len() != operands || operation.scalars.len() != scalars {
             let found = (inputs.len(), operation.scalars.len());
@@ -202,6 +207,9 @@ impl Fused {
                 let width = inputs[0].shape.iter().next_back();
                 let fits = |part: &TensorIr| part.shape.num_dims() == 1 && part.shape.iter().next_back() == width;
                 width.is_some() && inputs[1..].iter().all(fits) && inputs[0].shape == out.shape
+            }
+            Self::Softmax => {
+                inputs[0].shape == out.shape && out.shape.iter().next_back().is_some_and(|width| *width > 0)
             }
             Self::Attention { .. } => attention_fits(inputs, out),
             Self::Convolution { options, has_bias, .. } => convolution_fits(inputs, out, &options, has_bias),
@@ -322,6 +330,7 @@ mod tests {
         all.extend(ACTIVATIONS.map(|activation| linear(Some(activation), true, false)));
         all.extend([true, false].map(|has_beta| Fused::LayerNorm { has_beta }));
         all.extend([true, false].map(|has_mask| Fused::Attention { has_mask }));
+        all.push(Fused::Softmax);
         for block in [WeightFormat::WHOLE, 64] {
             let format = WeightFormat::Int8 { block };
             all.extend([of(format, None, false, true), of(format, Some(Activation::Gelu), true, false)]);

@@ -9,7 +9,8 @@ use burn_ir::CustomOpIr;
 use bytemuck::{Pod, cast_slice};
 use ray_zerocopy_kernels::{
     ChannelEpilogue, Epilogue, Filters, Heads, Images, Isa, LayerNorm, Mask, Packed, PackedBf16, PackedI4, PackedI8,
-    attention, convolution, layer_norm, linear, linear_bf16, linear_i4, linear_i8, max_pool,
+    attention, convolution, layer_norm, linear, linear_bf16, linear_bf16_rounded, linear_i4, linear_i8, max_pool,
+    softmax,
 };
 
 use super::executor::Slots;
@@ -46,7 +47,9 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
                     let panels = elements::<bf16>(&weights[0]);
                     let packed =
                         PackedBf16::new(cast_slice(&panels), k, columns).unwrap_or_else(|| wrong_size(k, columns));
-                    linear_bf16(isa, &x, &packed, &epilogue, &mut y);
+                    // bf16 is not rounded, and processors that multiply it may do so.
+                    let product = if operands[0].dtype() == DType::BF16 { linear_bf16_rounded } else { linear_bf16 };
+                    product(isa, &x, &packed, &epilogue, &mut y);
                 }
                 WeightFormat::Int4 => {
                     let (panels, scales) = (elements::<u8>(&weights[0]), elements::<bf16>(&weights[1]));
@@ -68,6 +71,10 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
             let beta = has_beta.then(|| elements(&operands[2]));
             let norm = LayerNorm { gamma: &gamma, beta: beta.as_deref(), epsilon: scalar(0) };
             layer_norm(isa, &x, &norm, &mut y);
+        }
+        Fused::Softmax => {
+            y.copy_from_slice(&elements(&operands[0]));
+            softmax(isa, &mut y, shape.iter().next_back().copied().unwrap_or(1));
         }
         Fused::Attention { has_mask } => {
             let extents = |at: usize| operands[at].layout().shape().iter().copied().collect::<Vec<_>>();

@@ -12,6 +12,7 @@
 //! | `follow` | what follows a product or a convolution and becomes part of it |
 //! | `fuse_attention` | attention whose heads are columns of one matrix |
 //! | `fuse_layer_norm` | layer norms |
+//! | `fuse_softmax` | softmax |
 //! | `strip` | removes initialisations: constants are registered separately |
 //! | `dead` | dead code elimination |
 //! | `fuse_linear` | raises linear layers to a single operation |
@@ -29,6 +30,7 @@ pub(crate) mod fuse_convolution;
 pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod fuse_max_pool;
+pub(crate) mod fuse_softmax;
 pub(crate) mod liveness;
 pub(crate) mod merge_reshapes;
 pub(crate) mod pack_linear;
