@@ -8,10 +8,12 @@
 //! | --- | --- |
 //! | `planes` | padded copies of images, from which panels are gathered |
 //! | `product` | the product of filters and panels |
+//! | `scratch` | memory that each thread keeps |
 //! | `tests` | comparison with plain loops |
 
 mod planes;
 mod product;
+mod scratch;
 #[cfg(test)]
 mod tests;
 

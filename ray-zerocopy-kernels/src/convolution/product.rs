@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::planes::Layout;
+use super::scratch::{Panels, Scratch, aligned};
 use super::{ChannelEpilogue, Filters, Images};
 use crate::isa::Isa;
 use crate::packed::PANEL;
@@ -20,8 +21,6 @@ const MOST_PANELS: usize = 8;
 const FEW: usize = 8;
 /// Multiplications from which a convolution is divided among threads.
 const PARALLEL: usize = 1 << 20;
-/// Elements of a vector are at multiples of this number of bytes.
-const ALIGNED: usize = 64;
 
 /// A convolution.
 pub(super) struct Product<'a> {
@@ -59,13 +58,6 @@ struct OfImage<'a> {
     elements: Columns<'a>,
 }
 
-/// Memory that is used again.
-#[derive(Default)]
-struct Scratch {
-    panels: Vec<f32>,
-    sums: Vec<f32>,
-}
-
 impl<'a> Product<'a> {
     pub(super) fn new(
         isa: Isa,
@@ -87,26 +79,27 @@ impl<'a> Product<'a> {
     pub(super) fn run(&self, y: &mut [f32]) {
         let block = self.layout.images * self.channels * self.pixels;
         if self.threads > 1 && y.len() / block >= self.threads {
-            let blocks = y.par_chunks_mut(block).enumerate();
-            blocks.for_each_init(Default::default, |(planes, scratch): &mut (Vec<f32>, Scratch), (at, y)| {
-                let planes = self.layout.fill(self.x, at, planes);
+            y.par_chunks_mut(block).enumerate().for_each_init(Scratch::take, |scratch, (at, y)| {
+                let planes = self.layout.fill(self.x, at, &mut scratch.planes);
                 for part in self.parts(y, 1) {
-                    self.compute(planes, at, part, scratch);
+                    self.compute(planes, at, part, &mut scratch.panels);
                 }
             });
             return;
         }
-        let (mut planes, mut scratch) = (Vec::new(), Scratch::default());
+        let mut scratch = Scratch::take();
+        let Scratch { planes, panels } = &mut scratch;
         for (at, y) in y.chunks_mut(block).enumerate() {
-            let planes = self.layout.fill(self.x, at, &mut planes);
+            let planes = self.layout.fill(self.x, at, planes);
             let parts = self.parts(y, self.threads);
             if self.threads > 1 {
-                let parts = parts.into_par_iter();
-                parts.for_each_init(Scratch::default, |scratch, part| self.compute(planes, at, part, scratch));
+                parts.into_par_iter().for_each_init(Scratch::take, |scratch, part| {
+                    self.compute(planes, at, part, &mut scratch.panels);
+                });
                 continue;
             }
             for part in parts {
-                self.compute(planes, at, part, &mut scratch);
+                self.compute(planes, at, part, panels);
             }
         }
     }
@@ -165,7 +158,7 @@ impl<'a> Product<'a> {
     }
 
     /// Computes a part. `block` is the number of the block of images.
-    fn compute(&self, planes: &[f32], block: usize, mut part: Part<'_>, scratch: &mut Scratch) {
+    fn compute(&self, planes: &[f32], block: usize, mut part: Part<'_>, memory: &mut Panels) {
         let mut runs = Vec::new();
         let start = part.positions.start;
         self.layout.runs(part.positions.clone(), |image, pixel, position, count| {
@@ -173,7 +166,7 @@ impl<'a> Product<'a> {
         });
         let (channels, count) = (part.images.first().map_or(0, |image| image.elements.rows()), part.positions.len());
         let width = count.next_multiple_of(PANEL);
-        let Scratch { panels, sums } = scratch;
+        let Panels { panels, sums } = memory;
         if self.is_depthwise() {
             let sums = aligned(sums, width);
             for row in 0..channels {
@@ -294,14 +287,4 @@ struct Run {
 /// The number of rows of the next tile, so that all tiles have nearly the same.
 fn tile_rows(left: usize) -> usize {
     left.div_ceil(left.div_ceil(MOST_ROWS).max(1))
-}
-
-/// Elements of memory that is used again. The first one is where a cache line begins.
-fn aligned(memory: &mut Vec<f32>, count: usize) -> &mut [f32] {
-    let spare = ALIGNED / size_of::<f32>();
-    if memory.len() < count + spare {
-        memory.resize(count + spare, 0.0);
-    }
-    let begin = memory.as_ptr().align_offset(ALIGNED).min(spare);
-    &mut memory[begin..begin + count]
 }
