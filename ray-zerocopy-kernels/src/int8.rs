@@ -40,17 +40,7 @@ fn tile(isa: Isa, rows: &QuantisedRows, weight: &PackedI8<'_>, row: usize, panel
     };
     match weight.blocks() {
         0 => (0..y.rows()).for_each(|row| y.row(row).fill(0.0)),
-        1 => add(0, y),
-        blocks => {
-            // Adjacent rows, since those of the result may compete for the same lines of the cache.
-            let mut elements = [0.0; MOST_ROWS * PANEL];
-            let elements = &mut elements[..y.rows() * PANEL];
-            (0..blocks).for_each(|block| add(block, &mut Columns::new(elements, PANEL)));
-            for (row, elements) in elements.chunks_exact(PANEL).enumerate() {
-                let y = y.row(row);
-                y.copy_from_slice(&elements[..y.len()]);
-            }
-        }
+        blocks => (0..blocks).for_each(|block| add(block, y)),
     }
 }
 

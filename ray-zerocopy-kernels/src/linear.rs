@@ -4,7 +4,7 @@ use super::divide::{divide, tile_rows};
 use super::epilogue::Epilogue;
 use super::isa::Isa;
 use super::packed::{PANEL, Packed};
-use super::sys::{Columns, Element, MOST_ROWS, Tile};
+use super::sys::{Columns, Element, Elements, MOST_ROWS, Tile};
 
 /// Rows of `x` that are multiplied with all panels before the next ones: they stay in the cache.
 const BLOCK: usize = 8 * MOST_ROWS;
@@ -51,6 +51,7 @@ impl<T: Element> Product<'_, T> {
     fn compute(&self, mut y: Columns<'_>, first: usize, panels: std::ops::Range<usize>) {
         let (k, n) = (self.weight.k(), self.weight.n());
         let rows = y.rows();
+        let mut aside = Elements::default();
         // A tile alone reads each panel once, from its begin to its end.
         let depth = if rows <= MOST_ROWS { k.max(1) } else { DEPTH };
         for block in (0..rows).step_by(BLOCK) {
@@ -73,9 +74,13 @@ impl<T: Element> Product<'_, T> {
                             adds: depth.start > 0,
                         };
                         let mut part = y.part(row, (panel - panels.start) * PANEL, count, columns);
-                        tile.multiply(self.isa, &mut part);
-                        if depth.end == k {
-                            part.finish(self.isa, self.epilogue, first + row, panel * PANEL, n);
+                        let place = [first + row, panel * PANEL, n];
+                        part.request(self.epilogue, place);
+                        if depth.end == k && !self.epilogue.is_empty() {
+                            tile.multiply_aside(self.isa, &mut part, &mut aside);
+                            part.write(self.isa, self.epilogue, &mut aside, place);
+                        } else {
+                            tile.multiply(self.isa, &mut part);
                         }
                         row += count;
                     }

@@ -7,7 +7,7 @@ use super::epilogue::Epilogue;
 use super::isa::Isa;
 use super::packed::PANEL;
 use super::quantised_rows::{Form, QuantisedRows};
-use super::sys::{Columns, MOST_ROWS};
+use super::sys::{Columns, Elements, MOST_ROWS};
 
 /// Bytes of quantised rows at a time: what a thread keeps for its next product.
 pub(crate) const KEPT: usize = 4 << 20;
@@ -30,7 +30,7 @@ pub(crate) struct QuantisedProduct<'a> {
 
 impl QuantisedProduct<'_> {
     /// Computes `y`. `tile` writes the product of some rows and a panel: it gets the index of the first row, that of
-    /// the panel, and a part of the result.
+    /// the panel, and a part of the result or of a tile.
     ///
     /// # Panics
     /// If a length does not fit the weight, or the processor does not have the instructions.
@@ -69,6 +69,7 @@ impl QuantisedProduct<'_> {
         tile: &impl Fn(&QuantisedRows, usize, usize, &mut Columns<'_>),
     ) {
         let [_, n] = self.shape;
+        let mut aside = Elements::default();
         let cached = (CACHED / rows.stride().max(1)).clamp(1, 8) * MOST_ROWS;
         for from in (0..y.rows()).step_by(cached) {
             let to = (from + cached).min(y.rows());
@@ -78,8 +79,14 @@ impl QuantisedProduct<'_> {
                 while row < to {
                     let count = tile_rows(to - row, self.most_rows);
                     let mut part = y.part(row, (panel - panels.start) * PANEL, count, columns);
-                    tile(rows, first + row, panel, &mut part);
-                    part.finish(self.isa, self.epilogue, begin + first + row, panel * PANEL, n);
+                    let place = [begin + first + row, panel * PANEL, n];
+                    part.request(self.epilogue, place);
+                    if self.epilogue.is_empty() {
+                        tile(rows, first + row, panel, &mut part);
+                    } else {
+                        tile(rows, first + row, panel, &mut aside.rows(count));
+                        part.write(self.isa, self.epilogue, &mut aside, place);
+                    }
                     row += count;
                 }
             }

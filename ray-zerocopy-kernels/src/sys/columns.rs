@@ -3,8 +3,10 @@
 use std::marker::PhantomData;
 
 use super::row_functions;
+use super::tile::{Elements, MOST_ROWS};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
+use crate::packed::PANEL;
 
 /// Some rows and columns of a matrix that is stored row by row.
 pub(crate) struct Columns<'a> {
@@ -78,6 +80,29 @@ impl<'a> Columns<'a> {
         unsafe { std::slice::from_raw_parts_mut(first, self.columns) }
     }
 
+    /// Requests the lines of the cache that will be written, and those of the residual, so that they come while a tile is
+    /// computed. The first element is at `row` and `column` of a result with `n` columns.
+    #[inline]
+    pub(crate) fn request(&self, epilogue: &Epilogue<'_>, [row, column, n]: [usize; 3]) {
+        #[cfg(target_arch = "x86_64")]
+        for at in 0..self.rows {
+            use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
+            let first = self.pointer.wrapping_add(at * self.stride);
+            // Elements are not at the begin of a line: those of a panel are in three of them.
+            for part in [0, PANEL / 2, self.columns.saturating_sub(1)] {
+                // SAFETY: an address that cannot be written is ignored.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(first.wrapping_add(part).cast()) };
+                if let Some(residual) = epilogue.residual {
+                    let read = residual.as_ptr().wrapping_add((row + at) * n + column + part);
+                    // SAFETY: an address that cannot be read is ignored.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(read.cast()) };
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (epilogue, row, column, n);
+    }
+
     /// The first element, and the distance between rows, for a kernel that writes the elements of all rows.
     pub(super) fn raw(&mut self) -> (*mut f32, usize) {
         (self.pointer, self.stride)
@@ -87,11 +112,10 @@ impl<'a> Columns<'a> {
         self.columns
     }
 
-    /// Applies an epilogue. The first element is at `row` and `column` of a result with `n` columns.
-    pub(crate) fn finish(&mut self, isa: Isa, epilogue: &Epilogue<'_>, row: usize, column: usize, n: usize) {
-        if epilogue.is_empty() {
-            return;
-        }
-        row_functions::finish(isa, epilogue, self, row, column, n);
+    /// Writes a tile with an epilogue. The place is the row and the column of its first element, and the number of
+    /// columns of the result.
+    pub(crate) fn write(&mut self, isa: Isa, epilogue: &Epilogue<'_>, tile: &mut Elements, place: [usize; 3]) {
+        assert!(self.rows <= MOST_ROWS && self.columns <= PANEL, "the tile has another size");
+        row_functions::finish(isa, epilogue, tile, self, place);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8
 pub(crate) use self::row_functions::{
     depthwise, dot_products, finish_channel, layer_norm, max_pool_plane, scaled_softmax, softmax,
 };
-pub(crate) use self::tile::{MOST_ROWS, Tile};
+pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};
 pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
 pub(crate) use self::tile_i8::TileI8;

@@ -4,10 +4,10 @@
 //! these instructions.
 
 use super::columns::Columns;
+use super::tile::Elements;
 use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
-use crate::packed::PANEL;
 use crate::pooling::MaxPool;
 use crate::rows::LayerNorm;
 
@@ -47,8 +47,9 @@ macro_rules! for_each_isa {
 pub(super) use for_each_isa;
 
 for_each_isa!(
-    /// Applies an epilogue to a part of a result with `n` columns, whose first element is at `row` and `column`.
-    finish = plain_finish(epilogue: &Epilogue<'_>, part: &mut Columns<'_>, row: usize, column: usize, n: usize)
+    /// Writes a tile with an epilogue to a part of a result. The place is the row and the column of its first element,
+    /// and the number of columns of the result.
+    finish = plain_finish(epilogue: &Epilogue<'_>, tile: &mut Elements, part: &mut Columns<'_>, place: [usize; 3])
 );
 for_each_isa!(
     /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
@@ -97,14 +98,15 @@ for_each_isa!(
 const LANES: usize = 16;
 
 #[inline(always)]
-fn plain_finish(epilogue: &Epilogue<'_>, part: &mut Columns<'_>, row: usize, column: usize, n: usize) {
+fn plain_finish(epilogue: &Epilogue<'_>, tile: &mut Elements, part: &mut Columns<'_>, [row, column, n]: [usize; 3]) {
     for at in 0..part.rows() {
-        let elements = part.row(at);
-        match elements.first_chunk_mut::<PANEL>() {
-            // The compiler knows their number.
-            Some(whole) if n - column >= PANEL => epilogue.apply(whole, row + at, column, n),
-            _ => epilogue.apply(elements, row + at, column, n),
-        }
+        let y = part.row(at);
+        // Their number is not a constant: loops of a known length are unrolled before they could become vectors.
+        let elements = &mut tile.0[at][..y.len()];
+        epilogue.apply(elements, row + at, column, n);
+        let ((to, last_to), (from, last_from)) = (y.as_chunks_mut::<LANES>(), elements.as_chunks::<LANES>());
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        last_to.copy_from_slice(last_from);
     }
 }
 

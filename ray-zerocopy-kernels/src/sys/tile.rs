@@ -8,6 +8,26 @@ use crate::packed::PANEL;
 /// The most rows of a tile: with 32 columns, their sums take 24 of the 32 vectors of AVX-512.
 pub(crate) const MOST_ROWS: usize = 12;
 
+/// The elements of a tile beside the result, where an epilogue is applied to them.
+///
+/// They are in the first level cache, and each vector is in one of its lines: what was just written there can be read
+/// at once. Elements of the result may lie across two lines, and have to come from memory first.
+#[repr(align(64))]
+pub(crate) struct Elements(pub(crate) [[f32; PANEL]; MOST_ROWS]);
+
+impl Default for Elements {
+    fn default() -> Self {
+        Self([[0.0; PANEL]; MOST_ROWS])
+    }
+}
+
+impl Elements {
+    /// Some of the rows.
+    pub(crate) fn rows(&mut self, rows: usize) -> Columns<'_> {
+        Columns::new(self.0[..rows].as_flattened_mut(), PANEL)
+    }
+}
+
 /// Rows of `x` and a part of a panel.
 pub(crate) struct Tile<'a, T> {
     /// The first row of `x`, and those behind it.
@@ -25,27 +45,39 @@ pub(crate) struct Tile<'a, T> {
 }
 
 impl<T: Element> Tile<'_, T> {
+    /// Computes the product in `elements`. If it is added to what the result has, that is read from `y`.
+    pub(crate) fn multiply_aside(&self, isa: Isa, y: &mut Columns<'_>, elements: &mut Elements) {
+        let depth = self.check(y);
+        if self.adds {
+            for (row, elements) in elements.0.iter_mut().enumerate().take(self.rows) {
+                elements[..self.columns].copy_from_slice(y.row(row));
+            }
+        }
+        self.whole(isa, depth, &mut elements.rows(self.rows));
+    }
+
     /// Computes the product.
     pub(crate) fn multiply(&self, isa: Isa, y: &mut Columns<'_>) {
+        let depth = self.check(y);
+        if self.columns == PANEL {
+            return self.whole(isa, depth, y);
+        }
+        // The kernels write whole panels.
+        let mut elements = Elements::default();
+        self.multiply_aside(isa, y, &mut elements);
+        for (row, elements) in elements.0.iter().enumerate().take(self.rows) {
+            y.row(row).copy_from_slice(&elements[..self.columns]);
+        }
+    }
+
+    /// Asserts that all sizes fit, and returns the number of rows of the panel.
+    fn check(&self, y: &Columns<'_>) -> usize {
         let depth = self.panel.len() / PANEL;
         let reads = (self.rows - 1) * self.stride + depth;
         assert!((1..=MOST_ROWS).contains(&self.rows) && self.panel.len() == depth * PANEL);
         assert!(depth == 0 || self.x.len() >= reads, "a row of x is outside of it");
         assert!(y.rows() == self.rows && y.columns() == self.columns && self.columns <= PANEL);
-        if self.columns == PANEL {
-            return self.whole(isa, depth, y);
-        }
-        // The kernels write whole panels.
-        let mut wide = [0.0; MOST_ROWS * PANEL];
-        if self.adds {
-            for row in 0..self.rows {
-                wide[row * PANEL..][..self.columns].copy_from_slice(y.row(row));
-            }
-        }
-        self.whole(isa, depth, &mut Columns::new(&mut wide[..self.rows * PANEL], PANEL));
-        for row in 0..self.rows {
-            y.row(row).copy_from_slice(&wide[row * PANEL..][..self.columns]);
-        }
+        depth
     }
 
     /// The same for a result that has all columns of the panel.
@@ -55,7 +87,7 @@ impl<T: Element> Tile<'_, T> {
         };
         let (pointer, stride) = y.raw();
         let kernel = kernels[self.rows - 1];
-        // SAFETY: `multiply` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows, and
+        // SAFETY: `check` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows, and
         // that `y` has these rows and the columns of a panel. The processor has the instructions.
         unsafe { kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), depth, pointer, stride, self.adds) }
     }
