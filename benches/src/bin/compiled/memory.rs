@@ -13,8 +13,11 @@ const WORKERS: usize = 4;
 /// Rows of a call.
 const BATCH: usize = 8;
 
+/// A way to compile: its name, and its options.
+type Way = (&'static str, fn() -> Compile);
+
 /// The ways to compile, the one with weights of 32 bits first.
-const WAYS: [(&str, fn() -> Compile); 4] =
+const WAYS: [Way; 4] =
     [("f32", Compile::f32), ("bf16", Compile::bf16), ("int8", Compile::int8), ("int4", Compile::int4)];
 
 #[derive(Serialize)]
