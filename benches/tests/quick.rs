@@ -103,7 +103,7 @@ fn weights() {
     let swaps = of("swaps");
     assert_eq!(texts(swaps.iter().copied(), "engine"), ["processes", "threads"]);
     for row in &swaps {
-        positive(row, &["calls", "p99_us", "swap_ms_median", "pss_peak_mib"]);
+        positive(row, &["calls", "p99_us", "swap_ms_median", "memory_peak_mib"]);
         assert_eq!((&row["failed"], &row["mixed"]), (&Value::from(0), &Value::from(0)), "{row}");
     }
     let variants = of("variants");

@@ -8,8 +8,10 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::CallPart;
+use ray_zerocopy::jit::{self, Compile, TracedGraph};
 use ray_zerocopy::{CallError, Error, LocalPool, Pipeline, TaskWrapper};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, getuid, kill_process, prlimit, setrlimit};
@@ -167,8 +169,53 @@ fn role_of_a_limited_process() {
         Ok("open files of a worker") => open_files_of_a_worker(),
         Ok("memory of a worker") => memory_of_a_worker(),
         Ok("processes") => processes(),
+        Ok("memory to compile") => memory_to_compile(),
         _ => {}
     }
+}
+
+#[derive(Pipeline)]
+#[pipeline(init = Layer::new)]
+struct Layer {
+    layer: Linear,
+}
+
+impl Layer {
+    fn new(device: &Device) -> Self {
+        Self { layer: LinearConfig::new(4096, 4096).init(device) }
+    }
+}
+
+fn memory_to_compile() {
+    let device = Device::flex();
+    let x = Tensor::<2>::ones([1, 4096], &device);
+    let graph = jit::trace(&Layer::new(&device))
+        .input("x", x.clone())
+        .forward(|model, inputs| Ok(model.layer.forward(inputs.float::<2>("x")?)))
+        .unwrap();
+    let run = |graph: &TracedGraph| {
+        graph
+            .load("cpu")
+            .unwrap()
+            .run([("x", x.clone())])
+            .unwrap()
+            .float::<2>("output")
+            .unwrap()
+            .sum()
+            .into_scalar::<f32>()
+    };
+    let expected = run(&graph);
+    // The packed weight has 64 MiB.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let used = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let used = used.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10;
+    let before = limit(Resource::As, used + (32 << 20));
+    let error = graph.compile(Compile::f32()).unwrap_err().to_string();
+    assert!(error.contains("graph.packed.layer.weight") && error.contains("no memory for 64.0 MiB"), "{error}");
+    assert_eq!(run(&graph), expected, "the graph is as it was");
+    setrlimit(Resource::As, before).unwrap();
+    let compiled = run(&graph.compile(Compile::f32()).unwrap());
+    assert!((compiled - expected).abs() <= 1e-3 * expected.abs().max(1.0), "{compiled} {expected}");
 }
 
 fn in_a_process_of_its_own(role: &str, user: Option<u32>) {
@@ -194,6 +241,11 @@ fn worker_survives_too_many_open_files() {
 #[test]
 fn message_beyond_the_map_limit_is_an_error() {
     in_a_process_of_its_own("memory of a worker", None);
+}
+
+#[test]
+fn compiling_without_memory_leaves_the_graph() {
+    in_a_process_of_its_own("memory to compile", None);
 }
 
 #[test]
