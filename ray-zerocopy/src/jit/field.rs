@@ -64,7 +64,7 @@ pub struct GraphSpec {
 ///
 /// #[ray_zerocopy::remote]
 /// impl Scores {
-///     fn best(&self, row: Vec<f32>) -> Result<f32, String> {
+///     pub fn best(&self, row: Vec<f32>) -> Result<f32, String> {
 ///         let row = Tensor::<1>::from_floats(&row[..], &Device::flex()).reshape([1, -1]);
 ///         let scores = self.model.run([("row", row)]).map_err(|error| error.to_string())?;
 ///         let scores = scores.float::<2>("output").map_err(|error| error.to_string())?;
@@ -85,7 +85,7 @@ pub struct GraphSpec {
 /// let graph = traced.compile(Compile::f32())?;
 /// let scores = Scores { config: ScoresConfig { model: graph.spec()? }, model: GraphField::new(&graph)? };
 /// # let arena = ray_zerocopy::share(&scores)?;
-/// # let loaded: Scores = ray_zerocopy::load(&arena, &device)?;
+/// # let loaded = ray_zerocopy::load::<Scores>(&arena, &device)?;
 /// # assert_eq!(loaded.best(vec![1.0; 4]), scores.best(vec![1.0; 4]));
 /// # Ok(())
 /// # }

@@ -1,6 +1,6 @@
 //! Arenas that are kept for others.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 use ray_zerocopy::holder::{Holder, follow, held, swap_followers};
@@ -36,8 +36,15 @@ fn is_kept(path: &std::path::Path) -> bool {
     held().unwrap().iter().any(|arena| arena.is_kept && arena.source == path.to_str().unwrap())
 }
 
+/// Limits are for all that a process keeps, so tests that keep something here take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn limit_is_kept_and_the_least_recently_used_goes_first() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let [first, second, third] = ["first", "second", "third"].map(|name| saved(&folder, name));
     let limited = || Holder::builder().limit(5 << 19);
@@ -64,6 +71,7 @@ fn limit_is_kept_and_the_least_recently_used_goes_first() {
 
 #[test]
 fn list_names_what_is_held_and_lets_it_go() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let path = saved(&folder, "listed.bpk");
     let of_path = || held().unwrap().into_iter().find(|arena| arena.source == path.to_str().unwrap());
@@ -88,6 +96,7 @@ fn list_names_what_is_held_and_lets_it_go() {
 
 #[test]
 fn base_of_a_variant_does_not_go_to_make_room_for_it() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let [path, other] = ["base", "other"].map(|name| saved(&folder, name));
     let limited = |bytes| Holder::builder().limit(bytes).evict(true).build();
@@ -110,6 +119,7 @@ fn base_of_a_variant_does_not_go_to_make_room_for_it() {
 
 #[test]
 fn program_that_keeps_an_arena_and_is_sent_the_same_one_has_it_once() {
+    let _alone = alone();
     let folder = TempDir::new().unwrap();
     let path = saved(&folder, "kept.bpk");
     let holder = Holder::builder().build();
@@ -129,7 +139,8 @@ fn program_that_keeps_an_arena_and_is_sent_the_same_one_has_it_once() {
     assert_eq!(of(taken.lock().unwrap().as_ref().unwrap()).inode, of(&kept).inode);
     drop((following, taken, kept, sent));
     assert!(is_kept(&path), "it is kept as before");
-    let (program, _) = Stage::common().get(Source::File(path.clone()));
+    let stage = Stage::common();
+    let (program, _) = stage.get(Source::File(path.clone()));
     program.end();
     assert!(holder.release(&path).unwrap());
     eventually("the memory is gone", || !is_kept(&path));
