@@ -36,7 +36,7 @@ pub(crate) fn widen(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Computes `activation(x · weight + bias) + residual` like [`linear`](super::linear), with weights of bf16. `x` is
+/// Computes `activation(x · weight + bias) + residual` like [`linear`](super::linear()), with weights of bf16. `x` is
 /// not rounded.
 ///
 /// # Panics
