@@ -462,6 +462,30 @@ fn calibration_keeps_the_bound() {
 }
 
 #[test]
+fn outputs_that_cannot_be_compared() {
+    let device = Device::flex();
+    let layers = WideConfig { width: 16, layers: 1 }.init(&device);
+    let x = Tensor::<2>::random([6, 16], Distribution::Default, &device);
+    let samples = || [Values::new().with("x", x.clone())];
+    let labels = jit::trace(&layers)
+        .input("x", x.clone())
+        .forward(|layers, inputs| Ok(layers.layers[0].forward(inputs.float::<2>("x")?).argmax(1)))
+        .unwrap();
+    let error = labels.calibrate(&Compile::int8(), samples(), 0.5, |_, _| ()).unwrap_err().to_string();
+    assert!(error.contains("no floating-point number to compare"), "{error}");
+    // Infinities that do not change are no error.
+    let masked = jit::trace(&layers)
+        .input("x", x.clone())
+        .forward(|layers, inputs| {
+            let x = inputs.float::<2>("x")?;
+            Ok(layers.layers[0].forward(x.clone()).mask_fill(x.greater_elem(0.5), f32::NEG_INFINITY))
+        })
+        .unwrap();
+    let calibration = masked.calibrate(&Compile::int8(), samples(), 0.5, |_, _| ()).unwrap();
+    assert!(calibration.error() > 0.0 && calibration.error() < 0.05, "{calibration}");
+}
+
+#[test]
 fn options_that_do_not_fit_are_refused() {
     let graph = traced(&Model::new(&Device::flex()));
     let error = graph.compile(Compile::int8().keep("wide.wait")).unwrap_err().to_string();

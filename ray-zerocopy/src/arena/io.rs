@@ -61,6 +61,9 @@ pub(super) fn copy(
     let mut hasher = blake3::Hasher::new();
     let mut at = start;
     source.stream(&mut |bytes| {
+        if at - start + bytes.len() as u64 > source.len() as u64 {
+            return Err(format!("it has more than the {} bytes that were expected", source.len()));
+        }
         for chunk in bytes.chunks(CHUNK) {
             let written = match chunk.len() {
                 ..WORTH_A_THREAD => {
@@ -75,7 +78,10 @@ pub(super) fn copy(
         }
         Ok(())
     })?;
-    Ok(hasher.finalize())
+    match at - start {
+        len if len == source.len() as u64 => Ok(hasher.finalize()),
+        len => Err(format!("it has {len} bytes, and {} were expected", source.len())),
+    }
 }
 
 /// Writes all of `bytes` to a file, at an offset.

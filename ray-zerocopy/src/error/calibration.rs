@@ -23,6 +23,11 @@ pub enum CalibrationError {
     /// There are no samples.
     #[error("there are no samples to measure the error on; pass some inputs that the graph will be called with")]
     NoSamples,
+    /// No output has a number to compare.
+    #[error(
+        "the outputs have no floating-point number to compare on the samples; labels and empty outputs show no error"
+    )]
+    NothingToCompare,
     /// No layer has a choice.
     #[error(
         "there is no layer to choose weights for: the options have 32-bit weights, keep all layers in 32 bits, or the \

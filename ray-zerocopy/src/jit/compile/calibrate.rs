@@ -5,7 +5,6 @@ use std::fmt;
 
 use super::Compile;
 use crate::error::calibration::CalibrationError;
-use crate::error::value::ValueError;
 use crate::jit::graph::code::COMPILED;
 use crate::jit::graph::weight_format::WeightFormat;
 use crate::jit::traced_graph::TracedGraph;
@@ -103,8 +102,8 @@ impl TracedGraph {
     /// ```
     ///
     /// # Errors
-    /// If the bound cannot be kept, there are no samples, a sample does not fit the graph, the graph is compiled
-    /// already, or the options leave nothing to choose.
+    /// If the bound cannot be kept, there are no samples, a sample does not fit the graph, no output has a number
+    /// that could be compared, the graph is compiled already, or the options leave nothing to choose.
     pub fn calibrate(
         &self,
         options: &Compile,
@@ -123,11 +122,10 @@ impl TracedGraph {
             return Err(CalibrationError::NoSamples);
         }
         // All trials borrow their weights from these two graphs.
-        let (exact, paths) = self.compile_with(&Compile::f32(), &[])?;
-        let narrow = self.compile(options.clone())?;
+        let (exact, wide) = self.compile_with(&Compile::f32(), &[])?;
+        let (narrow, chosen) = self.compile_with(options, &[])?;
         let expected = run(&exact, &samples)?;
-        let choices: BTreeSet<_> =
-            paths.into_iter().filter(|path| options.format_of(path) != WeightFormat::F32).collect();
+        let choices: BTreeSet<_> = wide.keys().filter(|path| chosen.get(*path) != wide.get(*path)).cloned().collect();
         // Each layer alone, all together, and the bisection.
         let most_trials = choices.len() + 1 + choices.len().max(1).ilog2() as usize + 1;
         let mut trials = 0;
@@ -142,7 +140,8 @@ impl TracedGraph {
         for path in &choices {
             let others = choices.iter().filter(|other| *other != path);
             let error = error(&others.fold(options.clone(), |options, other| options.keep(other)))?;
-            layers.push(CalibratedLayer { path: path.clone(), format: options.format, error });
+            let format = chosen.get(path).copied().unwrap_or(options.format);
+            layers.push(CalibratedLayer { path: path.clone(), format, error });
         }
         if layers.is_empty() {
             return Err(CalibrationError::NothingToChoose);
@@ -173,8 +172,8 @@ impl TracedGraph {
             found: format!("{found:.1e}"),
         };
         let (options, error) = best.ok_or_else(bound)?;
-        for layer in &mut layers {
-            layer.format = options.format_of(&layer.path);
+        for layer in layers.iter_mut().filter(|layer| options.kept.contains(&layer.path)) {
+            layer.format = wide.get(&layer.path).copied().unwrap_or(WeightFormat::F32);
         }
         Ok(Calibration { options, layers, error })
     }
@@ -186,17 +185,32 @@ fn run(graph: &TracedGraph, samples: &[Values]) -> Result<Vec<Values>, Calibrati
     samples.iter().map(|sample| Ok(executable.run(sample.clone())?)).collect()
 }
 
-/// The norm of the change of outputs in units of their norm. 0 if nothing has changed, also where all is 0.
-fn change(found: &[Values], expected: &[Values]) -> Result<f64, ValueError> {
-    let (mut change, mut all) = (0.0, 0.0);
+/// The norm of the change of outputs in units of their norm. 0 if nothing has changed, also where all is 0, and infinite
+/// if a number has become NaN or infinite, or is not so any more.
+///
+/// # Errors
+/// If there is no number to compare.
+fn change(found: &[Values], expected: &[Values]) -> Result<f64, CalibrationError> {
+    let (mut change, mut all, mut count) = (0.0, 0.0, 0_u64);
     for (found, expected) in found.iter().zip(expected) {
         for (name, _) in expected.iter().filter(|(_, value)| value.kind() == TensorKind::Float) {
             let (found, expected) = (found.data(name)?, expected.data(name)?);
             for (found, expected) in found.iter::<f64>().zip(expected.iter::<f64>()) {
-                change += (found - expected).powi(2);
-                all += expected.powi(2);
+                count += 1;
+                // Also infinities.
+                if found == expected || (found.is_nan() && expected.is_nan()) {
+                    all += if expected.is_finite() { expected.powi(2) } else { 0.0 };
+                } else if found.is_finite() && expected.is_finite() {
+                    change += (found - expected).powi(2);
+                    all += expected.powi(2);
+                } else {
+                    return Ok(f64::INFINITY);
+                }
             }
         }
+    }
+    if count == 0 {
+        return Err(CalibrationError::NothingToCompare);
     }
     Ok(if change == 0.0 { 0.0 } else { (change / all).sqrt() })
 }

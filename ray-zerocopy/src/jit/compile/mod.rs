@@ -6,7 +6,7 @@
 
 mod calibrate;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use burn::tensor::DType;
@@ -132,6 +132,9 @@ impl Compile {
     }
 }
 
+/// The forms of the weights of linear layers, by their paths.
+type Layers = BTreeMap<String, WeightFormat>;
+
 impl TracedGraph {
     /// Compiles the graph for the CPU: packs the weights of linear layers into the form that the kernels read, makes
     /// batch norms a part of the convolutions before them, and fuses operations. The result is a graph like any other,
@@ -180,8 +183,8 @@ impl TracedGraph {
     }
 
     /// Compiles the graph. Packed weights that one of the arenas `packed` has are borrowed from there. Returns the
-    /// paths of the weights of linear layers as well.
-    fn compile_with(&self, options: &Compile, packed: &[&Arena]) -> Result<(Self, Vec<String>), GraphError> {
+    /// paths of the weights of linear layers as well, with their forms.
+    fn compile_with(&self, options: &Compile, packed: &[&Arena]) -> Result<(Self, Layers), GraphError> {
         let corrupted = |reason: String| GraphError::Corrupted { reason };
         let entries: HashMap<_, _> =
             self.arena().manifest().tensors.iter().map(|entry| (entry.path.as_str(), entry)).collect();
@@ -191,15 +194,18 @@ impl TracedGraph {
         }
         let mut draft = Draft::of(self.code()).map_err(corrupted)?;
         merge_reshapes(&mut draft).map_err(corrupted)?;
-        let (mut layers, mut format) = (Vec::new(), self.code().format);
+        let (mut layers, mut format) = (Layers::new(), self.code().format);
         if !options.is_exact {
             let elements = |constant: &Constant| match &constant.source {
                 Source::Entry(path) => floats(self.arena(), entries.get(path.as_str())?),
                 _ => constant.data(&[])?.try_into_vec().ok(),
             };
             fuse_attention(&mut draft).map_err(corrupted)?;
+            // What was replaced would count as a reader.
+            draft.sweep();
             fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
             fuse_convolution(&mut draft).map_err(corrupted)?;
+            draft.sweep();
             fuse_max_pool(&mut draft).map_err(corrupted)?;
             fuse_softmax(&mut draft).map_err(corrupted)?;
             fuse_layer_norm(&mut draft).map_err(corrupted)?;

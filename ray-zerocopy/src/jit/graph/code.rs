@@ -108,6 +108,16 @@ pub(crate) enum Source {
     Fill(Vec<u8>),
 }
 
+impl Source {
+    /// The path of a tensor of the arena.
+    pub(crate) fn path(&self) -> Option<&str> {
+        match self {
+            Self::Entry(path) => Some(path),
+            _ => None,
+        }
+    }
+}
+
 /// Little-endian bytes of a tensor.
 #[derive(Clone, PartialEq)]
 pub(crate) struct Inline(pub bytes::Bytes);

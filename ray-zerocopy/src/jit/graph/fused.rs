@@ -51,6 +51,9 @@ impl Residual {
     }
 }
 
+/// The largest number among the options of a convolution. More would ask for memory that no machine has.
+const MOST_OPTION: usize = 1 << 16;
+
 /// The activations by their names.
 const ACTIVATIONS: [Activation; 5] =
     [Activation::Relu, Activation::Gelu, Activation::Silu, Activation::Sigmoid, Activation::Tanh];
@@ -286,8 +289,11 @@ pub(crate) fn max_pool_of(x: &Shape, y: &Shape, kernel: [usize; 2], options: &Co
     let result = [rows, columns];
     let ConvolutionOptions { stride, padding, dilation, .. } = *options;
     // The last window may be outside in part, so that there is one more than of a convolution.
-    let fits =
-        options.output(size, kernel)?.iter().zip(result).all(|(least, found)| [*least, least + 1].contains(&found));
+    let fits = options
+        .output(size, kernel)?
+        .iter()
+        .zip(result)
+        .all(|(least, found)| (*least..=least.saturating_add(1)).contains(&found));
     let pool = MaxPool { size, kernel, stride, padding: [padding[0].0, padding[1].0], dilation, result };
     ([batch, channels] == [y_batch, y_channels] && fits).then_some(pool)
 }
@@ -302,7 +308,9 @@ fn numbers_of(options: &ConvolutionOptions) -> String {
 fn options_of(numbers: &str) -> Option<ConvolutionOptions> {
     let numbers: Vec<usize> = numbers.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
     let &[rows, columns, above, below, left, right, down, across, groups] = &numbers[..] else { return None };
-    (![rows, columns, down, across, groups].contains(&0)).then_some(ConvolutionOptions {
+    let are_sound =
+        ![rows, columns, down, across, groups].contains(&0) && numbers.iter().all(|number| *number <= MOST_OPTION);
+    are_sound.then_some(ConvolutionOptions {
         stride: [rows, columns],
         padding: [(above, below), (left, right)],
         dilation: [down, across],
@@ -364,6 +372,8 @@ mod tests {
             "rzc:convolution:1,0,0,0,0,0,1,1,1:::",
             "rzc:convolution:1,1,0,0,0,0,1,1,1:::first",
             "rzc:max_pool:0,2:1,1,0,0,0,0,1,1,1",
+            "rzc:max_pool:1,1:1,1,18446744073709551612,0,0,0,1,1,1",
+            "rzc:convolution:1,1,0,0,0,0,1,65537,1:::",
         ] {
             assert_eq!(Fused::parse(other), None, "{other}");
         }

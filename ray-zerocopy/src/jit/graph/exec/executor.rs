@@ -255,7 +255,7 @@ impl<B: Bridge> Execute for Executor<B> {
     fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError> {
         // Creates the plan, and warms the caches.
         self.execute(sizes, inputs.to_vec())?;
-        let mut measured = Vec::with_capacity(runs);
+        let mut measured = Vec::new();
         for _ in 0..runs {
             let mut times = Vec::new();
             let run = self.run(inputs.to_vec(), |device| {

@@ -1,6 +1,6 @@
 //! A graph whose operations are being replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::tensor::{DType, Shape, TensorId};
 use burn_ir::{CustomOpIr, IrVisitorMut, OperationIr, ScalarIr, TensorIr, TensorStatus};
@@ -201,6 +201,8 @@ impl Draft {
         let (constants, ids) = (self.constants, self.outputs.iter_mut().map(|port| &mut port.id));
         let Dense { constants, operations, holes } =
             dense(self.inputs, self.steps, ids, |id| constants.get(&id).cloned());
+        let read: HashSet<&str> = constants.iter().filter_map(|constant| constant.source.path()).collect();
+        self.made.retain(|made| read.contains(made.path.as_str()));
         let code = GraphCode { format, constants, operations, holes, outputs: self.outputs, ..code.clone() };
         (code, self.made)
     }

@@ -102,6 +102,10 @@ fn folded(
     if uses.only_reader(operations, &norm.x).is_none()
         || matches!(biases, Some(None))
         || weight.shape.iter().next() != Some(&channels)
+        // A file may say something else of the operand than of the constant.
+        || channels == 0
+        || weights.len() != weight.shape.num_elements()
+        || matches!(&biases, Some(Some(biases)) if biases.len() != channels)
         || !draft.has_fixed_options(at)?
     {
         return Ok(None);

@@ -114,7 +114,7 @@ fn divided(operations: &[OperationIr], uses: &Uses, scores: &MatmulOpIr) -> Opti
     };
     // A row without a finite score is NaN there, and zeros in the fused operation.
     let (mask, fill) = mask.map_or((None, 0.0), |(mask, fill)| (Some(mask), fill));
-    if product.lhs.id != out.id || product.out.dtype != DType::F32 || fill == f64::NEG_INFINITY {
+    if product.lhs.id != out.id || product.out.dtype != DType::F32 || fill as f32 == f32::NEG_INFINITY {
         return None;
     }
     let value = heads(operations, uses, &product.rhs)?;

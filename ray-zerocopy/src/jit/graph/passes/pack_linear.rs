@@ -1,6 +1,8 @@
 //! Replaces linear layers by a fused operation on the packed weight: with the bias, an activation and a residual, where
 //! these follow.
 
+use std::collections::BTreeMap;
+
 use burn_ir::{BaseOperationIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, OperationIr, TensorIr};
 use ray_zerocopy_kernels::Activation;
 
@@ -31,7 +33,7 @@ struct Parts {
 }
 
 /// Replaces every product with a constant matrix of floats. `format` returns the form that a weight is packed
-/// in, by its path. Returns the paths of the weights of the layers.
+/// in, by its path. Returns the form of each weight, by its path.
 ///
 /// # Errors
 /// If an operation cannot be serialised.
@@ -39,9 +41,9 @@ pub(crate) fn pack_linear(
     draft: &mut Draft,
     read: ReadWeight<'_>,
     format: &dyn Fn(&str) -> WeightFormat,
-) -> Result<Vec<String>, String> {
+) -> Result<BTreeMap<String, WeightFormat>, String> {
     let (operations, uses) = (draft.operations(), draft.uses());
-    let (mut layers, mut taken) = (Vec::new(), Vec::new());
+    let (mut layers, mut taken) = (BTreeMap::new(), Vec::new());
     for at in 0..operations.len() {
         let Some(mut parts) = product(draft, &operations, &uses, at) else { continue };
         let weight = draft.constant(&parts.weight).cloned();
@@ -70,7 +72,7 @@ pub(crate) fn pack_linear(
         inputs.extend(bias);
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
-        layers.push(path.clone());
+        layers.insert(path.clone(), format);
         taken.push(*last);
     }
     Ok(layers)
@@ -121,6 +123,7 @@ impl Parts {
         if self.bias.is_none()
             && let Some((at, other, out)) = addition_of(operations, uses, &self.out)
             && let Some(bias) = without_leading(operations, uses, &other, 1)
+            && !taken.contains(&at)
             && bias.shape.iter().copied().eq([columns])
             && bias.dtype == self.x.dtype
         {
