@@ -373,10 +373,16 @@ fn profile_has_every_operation_that_runs() {
     let found = common::fields(&json).into_iter().collect::<Vec<_>>().join(" ");
     assert_eq!(
         found,
-        "device graph kinds kinds.kind kinds.milliseconds kinds.operations kinds.percent kinds.read_bytes \
+        "device graph instructions kinds kinds.kind kinds.milliseconds kinds.operations kinds.percent kinds.read_bytes \
          kinds.written_bytes milliseconds runs steps steps.kind steps.milliseconds steps.name steps.number steps.percent \
          steps.read_bytes steps.weights steps.written_bytes"
     );
+    assert_eq!(json["instructions"], serde_json::Value::Null);
+    let compiled = graph.replace(".rzg", ".compiled.rzg");
+    rzc(&["compile", &graph]).well();
+    let of_compiled = rzc(&["profile", &compiled, "-i", &rows_at, "-i", &wanted_at, "--runs", "1"]).well().out;
+    let instructions = ray_zerocopy::jit::instruction_set();
+    assert!(of_compiled.contains(&format!("median of 1 run on cpu with {instructions}")), "{of_compiled}");
     let (kinds, steps) = (json["kinds"].as_array().unwrap(), json["steps"].as_array().unwrap());
     for field in ["milliseconds", "percent", "read_bytes", "written_bytes"] {
         let sum = |list: &[serde_json::Value]| list.iter().map(|entry| entry[field].as_f64().unwrap()).sum::<f64>();

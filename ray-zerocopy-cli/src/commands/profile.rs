@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use ray_zerocopy::jit::{Profile, StepInfo, StepProfile, WeightInfo};
+use ray_zerocopy::jit::{Profile, StepInfo, StepProfile, WeightInfo, instruction_set};
 use serde_json::{Value, json};
 
 use super::{SHOWN, graph, run as runs};
@@ -20,14 +20,19 @@ pub(crate) fn run(options: &cli_graph::Profile, output: &mut Output) -> Result<O
     let opened = runs::open(&options.graph)?;
     let inputs = runs::graph_inputs(&options.input, &opened)?;
     let profile = opened.profile(&options.device, inputs, options.runs)?;
-    let about = format!("median of {} on {}", count(profile.runs, "run"), options.device);
+    // Others run burn's own kernels.
+    let instructions = opened.info().is_compiled().then(instruction_set);
+    let with = instructions.as_ref().map(|instructions| format!(" with {instructions}")).unwrap_or_default();
+    let about = format!("median of {} on {}{with}", count(profile.runs, "run"), options.device);
     let report = Report::of(&profile, opened.info().steps().collect(), opened.info().weights());
     if let Some(path) = &options.html {
         let times = Times::new(&profile, about.clone());
         graph::write(path, &html::page(&Picture::new(opened.info(), false, Some(times))))?;
     }
     if options.json {
-        output.json(&report.json(options, &profile), false)?;
+        let mut report = report.json(options, &profile);
+        report["instructions"] = instructions.into();
+        output.json(&report, false)?;
         return Ok(Outcome::Success);
     }
     writeln!(output, "{}: {} in {}, {about}", opened.info().origin(), report.operations(), duration(profile.time))?;

@@ -30,7 +30,7 @@ pub(crate) mod trace;
 pub(crate) mod traced_graph;
 pub(crate) mod wrapper;
 
-pub use self::compile::{CalibratedLayer, Calibration, Compile};
+pub use self::compile::{CalibratedLayer, Calibration, Compile, instruction_set};
 pub use self::executable::Executable;
 pub use self::field::{GraphField, GraphSpec};
 pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo, TensorInfo, WeightInfo};

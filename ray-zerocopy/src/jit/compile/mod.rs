@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use burn::tensor::DType;
+use ray_zerocopy_kernels::Isa;
 
 pub use self::calibrate::{CalibratedLayer, Calibration};
 use super::graph::code::{COMPILED, Constant, FIELD, GraphCode, PIPELINE, Source};
@@ -130,6 +131,12 @@ impl Compile {
     fn format_of(&self, path: &str) -> WeightFormat {
         if self.kept.contains(path) { WeightFormat::F32 } else { self.format }
     }
+}
+
+/// The instructions that compiled graphs use in this process, such as `AVX-512 VNNI`: the best that the processor has.
+/// `RAY_ZEROCOPY_ISA` may name lesser ones.
+pub fn instruction_set() -> String {
+    Isa::best().to_string()
 }
 
 /// The forms of the weights of linear layers, by their paths.
