@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use burn::tensor::{Device, TensorData};
+use ray_zerocopy::jit::Compile;
 use ray_zerocopy::{ActorWrapper, LocalPool, TaskWrapper, gather};
+use ray_zerocopy_examples::compiled_search::CompiledSearch;
 use ray_zerocopy_examples::corpus;
 use ray_zerocopy_examples::minilm::fetch;
 use ray_zerocopy_examples::search::Search;
@@ -43,4 +45,22 @@ fn four_workers_match_the_owner_on_one_copy() {
     let engine = LocalPool::builder().workers(1).start().unwrap();
     let tasks = TaskWrapper::<Search>::from_arena_on(&engine, shared.arena().clone()).unwrap();
     assert_eq!(tasks.embed(texts).wait().unwrap().unwrap().into_data(), here, "a task on the same arena");
+}
+
+#[test]
+fn tasks_run_the_compiled_graph_behind_the_same_method() {
+    let search = CompiledSearch::open(&fetch::model_files().unwrap(), Compile::int8()).unwrap();
+    let mut texts: Vec<String> = corpus::sentences().into_iter().take(5).collect();
+    texts.push(String::new());
+    let here = search.embed(texts.clone()).unwrap().into_data();
+    assert_eq!(search.embed(Vec::new()).unwrap().dims(), [0, 384]);
+    let pool = LocalPool::builder().workers(2).threads_per_worker(1).start().unwrap();
+    let tasks = TaskWrapper::on(&pool, &search).unwrap().strict();
+    drop(search);
+    for call in (0..4).map(|_| tasks.embed(texts.clone())).collect::<Vec<_>>() {
+        assert_eq!(call.wait().unwrap().unwrap().into_data(), here);
+    }
+    assert_eq!(tasks.embed(Vec::new()).wait().unwrap().unwrap().dims(), [0, 384]);
+    let report = tasks.report().unwrap();
+    assert!(report.processes.iter().all(|process| process.copied == 0), "{report}");
 }

@@ -191,10 +191,10 @@ fn structure(nodes: &Nodes, group: &Group) -> String {
 fn without_digits(name: &str) -> String {
     let mut shape = String::new();
     for c in name.chars() {
-        match c.is_ascii_digit() {
-            true if shape.ends_with('#') => {}
-            true => shape.push('#'),
-            false => shape.push(c),
+        if !c.is_ascii_digit() {
+            shape.push(c);
+        } else if !shape.ends_with('#') {
+            shape.push('#');
         }
     }
     shape

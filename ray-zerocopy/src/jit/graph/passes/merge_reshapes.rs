@@ -20,10 +20,10 @@ fn reshape(operation: &OperationIr) -> Option<&ShapeOpIr> {
 /// If an operation cannot be serialised.
 pub(crate) fn merge_reshapes(draft: &mut Draft) -> Result<usize, String> {
     let mut count = 0;
-    let mut operations = draft.operations();
+    // Only operands are replaced, so what produces a tensor stays the same.
+    let (mut operations, uses) = (draft.operations(), draft.uses());
     for at in 0..operations.len() {
         let Some(last) = reshape(&operations[at]).cloned() else { continue };
-        let uses = draft.uses();
         let first = uses.producer(&operations, &last.input).and_then(reshape);
         let mut input = last.input.clone();
         if let Some(first) = first.cloned() {
