@@ -64,8 +64,12 @@ fn every_example_that_is_named_exists() {
     for chapter in CHAPTERS {
         for rest in read(format!("src/{chapter}")).split("--example ").skip(1) {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            let files =
-                ["examples/examples/NAME.rs", "examples/examples/NAME/main.rs", "ray-zerocopy-python/examples/NAME.rs"];
+            let files = [
+                "examples/examples/NAME.rs",
+                "examples/examples/NAME/main.rs",
+                "ray-zerocopy-kernels/examples/NAME.rs",
+                "ray-zerocopy-python/examples/NAME.rs",
+            ];
             let paths = files.map(|file| format!("../{}", file.replace("NAME", &name)));
             assert!(paths.iter().any(|path| root().join(path).exists()), "{chapter}: there is no example `{name}`");
         }

@@ -278,7 +278,9 @@ fn text(output: &Output) -> String {
 /// Runs a role to its end.
 fn play(role: &str) {
     let tree = ProcessTree::exclusive();
-    let output = again(role).env("RAY_ZEROCOPY_KEEP_SECONDS", "1").output().unwrap();
+    // Ray spills to a disk that is up to 95 % full. These tests need less than a GiB of any disk.
+    let threshold = ("RAY_local_fs_capacity_threshold", "0.999");
+    let output = again(role).env("RAY_ZEROCOPY_KEEP_SECONDS", "1").env(threshold.0, threshold.1).output().unwrap();
     assert!(output.status.success(), "{}: {}", output.status, text(&output));
     tree.wait_until_gone();
 }

@@ -90,7 +90,8 @@ impl ClusterBuilder {
     }
 
     /// Allows weights to be put into a full object store: Ray spills other objects, or the weights,
-    /// to disk. Otherwise a full store is an error.
+    /// to disk. Otherwise a full store is an error. Ray does not spill to a disk that is more than 95 %
+    /// full; `RAY_local_fs_capacity_threshold` in the environment that Ray is started in changes that.
     #[must_use]
     pub fn spill(mut self) -> Self {
         self.spill = true;
