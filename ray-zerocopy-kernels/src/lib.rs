@@ -63,6 +63,8 @@ pub use self::isa::Isa;
 pub use self::linear::linear;
 pub use self::packed::{PANEL, Packed, pack, packed_shape};
 pub use self::packed_i4::{I4_BLOCK, PackedI4, QuantisedI4, blocks_i4_shape, packed_i4_shape, quantise_i4};
-pub use self::packed_i8::{MOST_BLOCK, PackedI8, QuantisedI8, blocks_i8_shape, packed_i8_shape, quantise_i8};
+pub use self::packed_i8::{
+    MOST_BLOCK, PackedI8, QuantisedI8, blocks_i8_shape, packed_i8_shape, quantise_i8, quantise_i8_by,
+};
 pub use self::pooling::{MaxPool, max_pool};
 pub use self::rows::{LayerNorm, layer_norm, softmax};

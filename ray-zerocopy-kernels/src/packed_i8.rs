@@ -7,6 +7,8 @@
 //! rounded: from -127 to 127. The sum of the numbers of each block is stored with it, because rows of `x` are
 //! quantised with an offset, whose product with the sum is subtracted from the result.
 
+use std::ops::Range;
+
 use super::packed::PANEL;
 
 /// Rows of a group.
@@ -112,6 +114,22 @@ impl<'a> PackedI8<'a> {
 /// # Panics
 /// If `block` is not a multiple of 4 from 4 to [`MOST_BLOCK`].
 pub fn quantise_i8(k: usize, n: usize, block: usize, at: impl Fn(usize, usize) -> f32) -> QuantisedI8 {
+    quantise_i8_by(k, n, block, |_, _| None, at)
+}
+
+/// Quantises and packs a matrix as [`quantise_i8`] does, with scales that are known for some columns of some blocks:
+/// `known` gets the rows of a block and a column. The elements of a matrix that was quantised before are products of
+/// its integers with its scale, and with that scale they become the same integers again.
+///
+/// # Panics
+/// If `block` is not a multiple of 4 from 4 to [`MOST_BLOCK`].
+pub fn quantise_i8_by(
+    k: usize,
+    n: usize,
+    block: usize,
+    known: impl Fn(Range<usize>, usize) -> Option<f32>,
+    at: impl Fn(usize, usize) -> f32,
+) -> QuantisedI8 {
     assert!(is_block(block), "a block of {block} rows, expected a multiple of 4 from 4 to {MOST_BLOCK}");
     let ([count, groups, ..], [_, blocks, _]) = (packed_i8_shape(k, n), blocks_i8_shape(k, n, block));
     let mut panels = vec![0; count * groups * PANEL * GROUP];
@@ -128,6 +146,10 @@ pub fn quantise_i8(k: usize, n: usize, block: usize, at: impl Fn(usize, usize) -
                 }
             }
             scales.iter_mut().for_each(|most| *most = scale(*most, 127.0));
+            for (scale, column) in scales.iter_mut().zip(columns.clone()) {
+                // An infinite element stays one.
+                *scale = known(rows.clone(), column).filter(|_| scale.is_finite()).unwrap_or(*scale);
+            }
             let sums = &mut sums[first..first + PANEL];
             for row in rows {
                 let begin = (panel * groups + row / GROUP) * PANEL * GROUP + row % GROUP;
@@ -157,7 +179,9 @@ pub(crate) fn scale(most: f32, steps: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST_BLOCK, PANEL, PackedI8, blocks_i8_shape, packed_i8_shape, quantise_i8};
+    use std::ops::Range;
+
+    use super::{MOST_BLOCK, PANEL, PackedI8, blocks_i8_shape, packed_i8_shape, quantise_i8, quantise_i8_by};
 
     #[test]
     fn groups_hold_four_rows_of_each_column() {
@@ -173,6 +197,18 @@ mod tests {
         assert_eq!(packed.panel(1, 0)[8..PANEL * 4], [0; PANEL * 4 - 8]);
         let (scales, sums) = packed.columns(0, 0);
         assert_eq!((scales[0], sums[0], sums[1]), (1.0, 360 - 127, 360 - 127 - 8));
+    }
+
+    #[test]
+    fn known_scales_keep_the_integers() {
+        // The largest number of the first column is 5.
+        let at = |row: usize, column: usize| (row as f32 - 2.0) * if column == 0 { 0.3 } else { 12.7 };
+        let known = |rows: Range<usize>, column| (rows.start == 0 && column == 0).then_some(0.3);
+        let quantised = quantise_i8_by(8, 2, 4, known, at);
+        let packed = PackedI8::new(&quantised.panels, &quantised.scales, &quantised.sums, [8, 2], 4).unwrap();
+        assert_eq!(packed.panel(0, 0)[..5], [-2, -1, 0, 1, -127]);
+        assert_eq!((packed.columns(0, 0).0[0], packed.columns(0, 0).1[0]), (0.3, -2));
+        assert_eq!(packed.panel(0, 1)[..4], [51, 76, 102, 127], "its scale is not known");
     }
 
     #[test]

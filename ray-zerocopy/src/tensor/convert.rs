@@ -3,15 +3,17 @@
 //!
 //! Depends on tensor data and devices, but not on pipelines or arenas.
 
+use burn::backend::DispatchDevice;
 use burn::tensor::quantization::{QuantStore, QuantValue};
 use burn::tensor::{DType, Device, TensorData};
 
 use super::dtype;
+use super::quantised::replaced;
 
 /// Converts data to an element type that `device` supports. The data is returned unchanged if the
 /// device supports its type, otherwise it gets another type that represents the same values.
 /// Booleans and integers have several encodings; a floating-point number of another width would
-/// give another result.
+/// give another result. For the device that records graphs, quantised tensors become floats.
 ///
 /// # Errors
 /// If there is no such type.
@@ -26,6 +28,7 @@ pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
         DType::Bool(_) => DType::from(settings.bool_dtype),
         // Flex stores types that it does not compute with, and converts them for other devices.
         DType::QFloat(_) if *device == Device::flex() => return Ok(data),
+        DType::QFloat(_) if matches!(device.as_dispatch(), DispatchDevice::Capture(_)) => return replaced(data),
         DType::QFloat(_) => return packed(data, device),
         _ if dtype.is_int() || dtype.is_uint() => {
             let target = DType::from(settings.int_dtype);

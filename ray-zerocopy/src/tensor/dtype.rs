@@ -98,7 +98,7 @@ fn size(dtype: ScaleDtype) -> usize {
 
 /// Returns the block shape of a scheme. burn deserialises any bytes as a block, and each of its
 /// accessors panics on some of them. So the block is serialised again and the result is inspected.
-fn block(scheme: &QuantScheme) -> Result<Option<Vec<u8>>, String> {
+pub(super) fn block(scheme: &QuantScheme) -> Result<Option<Vec<u8>>, String> {
     #[derive(Deserialize)]
     struct Block {
         storage: Vec<u8>,

@@ -7,6 +7,7 @@
 //! | `kind` | float, int and bool tensors |
 //! | `host` | tensors as bytes in host memory, and back |
 //! | `convert` | element types that a device does not support |
+//! | `quantised` | burn's quantised tensors, as floats |
 //! | `source` | where the arena builder reads the bytes of a tensor |
 //! | `value` | named tensors of any rank and kind |
 //! | `copied` | tensors that were copied instead of borrowed |
@@ -20,5 +21,6 @@ pub(crate) mod host;
 pub(crate) mod kind;
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
+pub(crate) mod quantised;
 pub(crate) mod source;
 pub(crate) mod value;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 mod model;
+mod quantised;
 mod weights;
 
 use burn::tensor::activation::softmax;

@@ -9,12 +9,13 @@ mod calibrate;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorData};
 use ray_zerocopy_kernels::Isa;
 
 pub use self::calibrate::{CalibratedLayer, Calibration};
 use super::graph::code::{COMPILED, Constant, FIELD, GraphCode, PIPELINE, Source};
 use super::graph::info::GraphInfo;
+use super::graph::passes::dequantise::{dequantise, original};
 use super::graph::passes::draft::{Draft, Made};
 use super::graph::passes::fold_batch_norm::fold_batch_norm;
 use super::graph::passes::fuse_attention::fuse_attention;
@@ -34,6 +35,7 @@ use crate::codec;
 use crate::error::arena::ArenaError;
 use crate::error::graph::GraphError;
 use crate::tensor::kind::TensorKind;
+use crate::tensor::quantised::dequantised;
 use crate::tensor::source::Computed;
 
 /// How [`TracedGraph::compile`] compiles a graph.
@@ -203,8 +205,9 @@ impl TracedGraph {
         merge_reshapes(&mut draft).map_err(corrupted)?;
         let (mut layers, mut format) = (Layers::new(), self.code().format);
         if !options.is_exact {
+            dequantise(&mut draft, &|path| quantised(self.arena(), entries.get(path)?));
             let elements = |constant: &Constant| match &constant.source {
-                Source::Entry(path) => floats(self.arena(), entries.get(path.as_str())?),
+                Source::Entry(path) => floats(self.arena(), entries.get(original(path))?),
                 _ => constant.data(&[])?.try_into_vec().ok(),
             };
             fuse_attention(&mut draft).map_err(corrupted)?;
@@ -218,7 +221,7 @@ impl TracedGraph {
             fuse_layer_norm(&mut draft).map_err(corrupted)?;
             let read = |constant: &Constant| {
                 let Source::Entry(path) = &constant.source else { return None };
-                Weight::of(self.arena(), entries.get(path.as_str())?)
+                Weight::of(self.arena(), entries.get(original(path))?)
             };
             layers = pack_linear(&mut draft, &read, &|path| options.format_of(path)).map_err(corrupted)?;
             format = COMPILED;
@@ -229,9 +232,18 @@ impl TracedGraph {
     }
 }
 
-/// The elements of a tensor of 32-bit floats. `None` if it is another one.
+/// The elements of a tensor of 32-bit floats, or of a quantised one. `None` if it is another one.
 fn floats(arena: &Arena, entry: &TensorEntry) -> Option<Vec<f32>> {
-    (entry.dtype == DType::F32).then(|| bytemuck::pod_collect_to_vec(&arena.slice(entry.blob)))
+    match quantised(arena, entry) {
+        Some(data) => dequantised(data).ok().map(|floats| bytemuck::pod_collect_to_vec(floats.as_bytes())),
+        None => (entry.dtype == DType::F32).then(|| bytemuck::pod_collect_to_vec(&arena.slice(entry.blob))),
+    }
+}
+
+/// A quantised tensor. `None` if it is another one.
+fn quantised(arena: &Arena, entry: &TensorEntry) -> Option<TensorData> {
+    let data = || TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
+    matches!(entry.dtype, DType::QFloat(_)).then(data)
 }
 
 /// Builds the arena of a compiled graph. What one of the arenas `packed` has already is borrowed from there.

@@ -160,6 +160,8 @@ impl Constant {
     pub(super) fn is_sound(&self, sizes: &[usize]) -> bool {
         self.shape_and_count(sizes).is_some_and(|(shape, count)| match &self.source {
             Source::Entry(_) => true,
+            // Only weights are quantised.
+            _ if matches!(self.dtype, DType::QFloat(_)) => false,
             Source::Inline(Inline(bytes)) => crate::tensor::dtype::fits(self.dtype, &shape, bytes.len()).is_ok(),
             Source::Fill(element) => element.len() == self.dtype.size(),
             Source::Range { start, step } => {
@@ -175,9 +177,8 @@ impl Constant {
     fn shape_and_count(&self, sizes: &[usize]) -> Option<(Vec<usize>, usize)> {
         let shape = extents(&self.shape, sizes)?;
         let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent))?;
-        let is_generated = !matches!(self.source, Source::Entry(_));
-        let bytes = count.checked_mul(self.dtype.size())?;
-        (!is_generated || bytes <= MOST_MADE).then_some((shape, count))
+        let is_small = || count.checked_mul(self.dtype.size()).is_some_and(|bytes| bytes <= MOST_MADE);
+        (matches!(self.source, Source::Entry(_)) || is_small()).then_some((shape, count))
     }
 
     /// Creates the tensor at these sizes. Returns `None` for an entry of an arena.

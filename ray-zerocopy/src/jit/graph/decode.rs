@@ -5,7 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorId};
+use burn_ir::{FloatOperationIr, OperationIr};
 use serde::Deserialize;
 
 use super::code::{BURN, COMPILED, Constant, FORMAT, GraphCode, Port, Source, extents};
@@ -82,9 +83,6 @@ impl GraphCode {
         }
         for (at, constant) in self.constants.iter().enumerate() {
             self.check_shape(&constant.shape)?;
-            if matches!(constant.dtype, DType::QFloat(_)) {
-                return Err(format!("constant {at} is quantised"));
-            }
             if !constant.is_sound(&self.traced()) {
                 return Err(format!("constant {at} cannot be created from its source"));
             }
@@ -107,6 +105,11 @@ impl GraphCode {
     /// Checks that each operation only reads tensors that exist, and that its results have the next
     /// free ids.
     fn check_operations(&self, mut known: u64) -> Result<(), String> {
+        let inputs = self.inputs.len();
+        let is_quantised = |id: TensorId| {
+            let constant = (id.value() as usize).checked_sub(inputs).and_then(|at| self.constants.get(at));
+            constant.is_some_and(|constant| matches!(constant.dtype, DType::QFloat(_)))
+        };
         for (at, operation) in self.operations.iter().enumerate() {
             let label = || format!("operation {at} ({})", passes::name(operation));
             match Fused::of(operation) {
@@ -127,6 +130,11 @@ impl GraphCode {
             if let Some(tensor) = operation.inputs().find(|tensor| tensor.id.value() >= known) {
                 return Err(format!("{} reads tensor {}, which does not exist yet", label(), tensor.id.value()));
             }
+            let dequantises = matches!(operation, OperationIr::Float(_, FloatOperationIr::Dequantize(_)));
+            if let Some(tensor) = operation.inputs().find(|tensor| is_quantised(tensor.id) != dequantises) {
+                let is = if dequantises { "is not quantised" } else { "is quantised" };
+                return Err(format!("{} reads tensor {}, which {is}", label(), tensor.id.value()));
+            }
             for tensor in operation.outputs() {
                 if tensor.id.value() != known {
                     return Err(format!("{} returns tensor {} instead of {known}", label(), tensor.id.value()));
@@ -134,7 +142,8 @@ impl GraphCode {
                 known += 1;
             }
         }
-        if let Some(port) = self.outputs.iter().find(|port| port.id.value() >= known) {
+        let is_result = |id: TensorId| id.value() < known && !is_quantised(id);
+        if let Some(port) = self.outputs.iter().find(|port| !is_result(port.id)) {
             return Err(format!("output `{}` is not the result of an operation", port.name));
         }
         let mut last = None;
@@ -213,7 +222,9 @@ mod tests {
     use burn::nn::{Linear, LinearConfig};
     use burn::tensor::activation::relu;
     use burn::tensor::{DType, Device, Int, Shape, Tensor, TensorId};
-    use burn_ir::{BaseOperationIr, CustomOpIr, InitOperationIr, OperationIr, TensorIr};
+    use burn_ir::{
+        BaseOperationIr, CustomOpIr, DequantizeOpIr, FloatOperationIr, InitOperationIr, OperationIr, TensorIr,
+    };
 
     use super::super::code::{COMPILED, GraphCode, Port, Source, SymbolicScalar};
     use super::super::symbolic::expr::{SymExpr, SymTerm};
@@ -322,6 +333,40 @@ mod tests {
             "its symbolic numbers are not in order",
         );
         says(&|code| code.constants[0].shape = vec![SymExpr::number(1); 9], "more than 8 dimensions");
+        let quantised = DType::QFloat(Default::default());
+        let weight = |code: &GraphCode| code.constants.iter().position(|own| matches!(own.source, Source::Entry(_)));
+        says(
+            &|code| {
+                let at = weight(code).unwrap();
+                code.constants[at].dtype = quantised;
+            },
+            ", which is quantised",
+        );
+        says(
+            &|code| {
+                let at = code.constants.iter().position(|own| !matches!(own.source, Source::Entry(_))).unwrap();
+                code.constants[at].dtype = quantised;
+            },
+            "cannot be created from its source",
+        );
+        says(
+            &|code| {
+                let (input, out) = (code.operations[0].inputs().next(), code.operations[0].outputs().next());
+                let operation = DequantizeOpIr { input: input.unwrap().clone(), out: out.unwrap().clone() };
+                code.operations[0] = OperationIr::Float(DType::F32, FloatOperationIr::Dequantize(operation));
+            },
+            "operation 0 (Dequantize) reads tensor 1, which is not quantised",
+        );
+        says(
+            &|code| {
+                let at = weight(code).unwrap();
+                code.constants[at].dtype = quantised;
+                code.operations.clear();
+                code.holes.clear();
+                code.outputs[0].id = TensorId::new((code.inputs.len() + at) as u64);
+            },
+            "output `output` is not the result of an operation",
+        );
         let range = |code: &GraphCode| {
             code.constants.iter().position(|own| matches!(own.source, Source::Range { .. })).unwrap()
         };

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{DType, TensorData, TensorId};
+use burn::tensor::{DType, Shape, TensorData, TensorId};
+use burn_ir::{DequantizeOpIr, FloatOperationIr, OperationIr, TensorIr, TensorStatus};
 
 use super::Example;
 use super::symbolize::{Recorded, TracedConstant};
@@ -10,10 +11,12 @@ use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
 use crate::error::trace::TraceError;
 use crate::jit::graph::code::{BURN, Constant, FORMAT, GraphCode, Inline, Port, Source, Symbol};
+use crate::jit::graph::passes::Step;
 use crate::jit::graph::passes::dead::remove_dead;
 use crate::jit::graph::passes::fold::fold;
 use crate::jit::graph::passes::renumber::dense;
 use crate::jit::graph::symbolic::expr::SymExpr;
+use crate::tensor::quantised::Place;
 
 /// Builds the graph of the recordings.
 ///
@@ -25,12 +28,22 @@ pub(super) fn code(
     examples: &[Example],
     recorded: Recorded,
 ) -> Result<GraphCode, TraceError> {
-    let Recorded { symbols, mut steps, inputs, mut outputs, constants } = recorded;
+    let Recorded { symbols, mut steps, inputs, mut outputs, constants, quantised } = recorded;
     let names = crate::tensor::value::listed(symbols.iter().map(|(name, _)| name.as_str()));
-    let entries = Entries::of(arena);
+    let entries = Entries::of(arena, &quantised);
     let mut known = HashMap::new();
+    // Ids that no other tensor has.
+    let count = constants.len() + steps.iter().map(|step| step.operation.outputs().count()).sum::<usize>();
+    let mut unused = (inputs + count) as u64..;
     for (at, traced) in constants.into_iter().enumerate() {
         let id = TensorId::new((inputs + at) as u64);
+        if let Some(entry) = traced.at.first().and_then(|data| entries.quantised(data)) {
+            let weight = TensorId::new(unused.next().unwrap_or_default());
+            dequantise(&mut steps, entry, weight, id);
+            let source = Source::Entry(entry.path.clone());
+            known.insert(weight, (Constant { dtype: entry.dtype, shape: traced.shape, source }, None));
+            continue;
+        }
         let source = source(&traced, &entries).ok_or_else(|| TraceError::Constant {
             operation: traced.reader.clone(),
             shape: format!("{:?}", traced.at[0].shape().to_vec()),
@@ -89,11 +102,28 @@ pub(super) fn code(
     })
 }
 
+/// Adds the operation that turns a quantised weight into the floats that the recording has in its place: before the
+/// first operation that reads them, so that not all weights are floats at the same time.
+fn dequantise(steps: &mut Vec<Step>, entry: &TensorEntry, weight: TensorId, floats: TensorId) {
+    let reads = |step: &Step| step.operation.inputs().any(|tensor| tensor.id == floats);
+    let at = steps.iter().position(reads).unwrap_or(steps.len());
+    let tensor = |id, status, dtype| TensorIr { id, shape: Shape::from(entry.shape.clone()), status, dtype };
+    let operation = DequantizeOpIr {
+        input: tensor(weight, TensorStatus::ReadOnly, entry.dtype),
+        out: tensor(floats, TensorStatus::NotInit, DType::F32),
+    };
+    steps.insert(at, Step::fixed(OperationIr::Float(DType::F32, FloatOperationIr::Dequantize(operation))));
+}
+
 /// The tensors of an arena by the addresses of their bytes.
-struct Entries<'a>(HashMap<(usize, usize), Vec<&'a TensorEntry>>);
+struct Entries<'a> {
+    places: HashMap<Place, Vec<&'a TensorEntry>>,
+    /// Places of floats that stand for quantised weights, and the places of these.
+    quantised: &'a HashMap<Place, Place>,
+}
 
 impl<'a> Entries<'a> {
-    fn of(arena: &'a Arena) -> Self {
+    fn of(arena: &'a Arena, quantised: &'a HashMap<Place, Place>) -> Self {
         let mut entries: HashMap<_, Vec<_>> = HashMap::new();
         for entry in &arena.manifest().tensors {
             let bytes = arena.slice(entry.blob);
@@ -102,15 +132,23 @@ impl<'a> Entries<'a> {
                 entries.entry(place).or_default().push(entry);
             }
         }
-        Self(entries)
+        Self { places: entries, quantised }
     }
 
     fn find(&self, data: &TensorData) -> Option<&str> {
         let bytes = data.as_bytes();
-        let entries = self.0.get(&(bytes.as_ptr() as usize, bytes.len()))?;
+        let entries = self.places.get(&(bytes.as_ptr() as usize, bytes.len()))?;
         let shape = data.shape().to_vec();
         let mut fitting = entries.iter().filter(|entry| entry.dtype == data.dtype() && entry.shape == shape);
         fitting.next().map(|entry| entry.path.as_str())
+    }
+
+    /// The quantised weight that these floats stand for.
+    fn quantised(&self, floats: &TensorData) -> Option<&'a TensorEntry> {
+        let bytes = floats.as_bytes();
+        let place = self.quantised.get(&(bytes.as_ptr() as usize, bytes.len()))?;
+        let shape = floats.shape().to_vec();
+        self.places.get(place)?.iter().copied().find(|entry| entry.shape == shape)
     }
 }
 

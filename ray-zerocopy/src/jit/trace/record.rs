@@ -16,6 +16,7 @@ use crate::os::sync::Mutex;
 use crate::panics;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
+use crate::tensor::quantised::{self, Place};
 use crate::tensor::value::{Value, Values};
 
 /// A recorded forward pass at concrete sizes.
@@ -26,6 +27,8 @@ pub(super) struct Recording {
     /// Tensors that existed before the first operation: inputs, weights, and tensors that the
     /// forward pass created from numbers.
     pub values: BTreeMap<TensorId, TensorData>,
+    /// Places of floats that stand for quantised weights, and the places of these.
+    pub quantised: Vec<(Place, Place)>,
 }
 
 /// An output of a forward pass.
@@ -79,10 +82,12 @@ pub(super) fn record<P: Root>(
     let _guard = RECORDING.lock();
     let untraceable = |reason: String| TraceError::Untraceable { reason, after: None };
     let device = device().map_err(untraceable)?;
-    let mut done = None;
+    let (mut done, mut quantised) = (None, Vec::new());
     let captured = device.capture_scope(|scope| {
         let run = || -> Result<(Vec<TensorId>, Vec<Output>), TraceError> {
-            let mut pipeline = load::<P>(arena, &device)?;
+            let (loaded, replaced) = quantised::recorded(|| load::<P>(arena, &device));
+            quantised = replaced;
+            let mut pipeline = loaded?;
             let mut values = Values::new();
             let mut ids = Vec::with_capacity(inputs.len());
             for (name, data) in inputs {
@@ -138,5 +143,5 @@ pub(super) fn record<P: Root>(
     })?;
     let mut operations = captured.graph.operations;
     passes::strip_initialisation(&mut operations);
-    Ok(Recording { operations, inputs, outputs, values: captured.values })
+    Ok(Recording { operations, inputs, outputs, values: captured.values, quantised })
 }

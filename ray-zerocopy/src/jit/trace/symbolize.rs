@@ -4,6 +4,8 @@
 //! number that differs is interpolated by the unique polynomial through all of its values. Another
 //! recording, at sizes that were not used before, must agree with the polynomials.
 
+use std::collections::HashMap;
+
 use burn::tensor::{DType, TensorData};
 use burn_ir::OperationIr;
 
@@ -21,6 +23,7 @@ use crate::jit::graph::symbolic::interpolate::interpolate;
 use crate::jit::graph::symbolic::scalars::numbers;
 use crate::jit::graph::symbolic::scalars::{skeleton, with_numbers};
 use crate::pipeline::rebuild::Root;
+use crate::tensor::quantised::Place;
 
 /// The combined recordings of all sizes.
 pub(super) struct Recorded {
@@ -31,6 +34,8 @@ pub(super) struct Recorded {
     pub outputs: Vec<Output>,
     /// Constants, whose ids follow those of the inputs.
     pub constants: Vec<TracedConstant>,
+    /// Places of floats that stand for quantised weights, and the places of these.
+    pub quantised: HashMap<Place, Place>,
 }
 
 /// An output.
@@ -55,10 +60,11 @@ struct Normalized {
     operations: Vec<OperationIr>,
     outputs: Vec<super::record::Output>,
     constants: Vec<TensorData>,
+    quantised: Vec<(Place, Place)>,
 }
 
 fn normalize(recording: Recording) -> Result<Normalized, TraceError> {
-    let Recording { mut operations, inputs, mut outputs, values } = recording;
+    let Recording { mut operations, inputs, mut outputs, values, quantised } = recording;
     let wanted: Vec<_> = outputs.iter().map(|output| output.id).collect();
     passes::raise_linear(&mut operations, &wanted);
     remove_dead(&mut operations, |operation| operation, wanted);
@@ -82,7 +88,7 @@ fn normalize(recording: Recording) -> Result<Normalized, TraceError> {
         let unmade = || TraceError::Output { name: output.name.clone(), reason: "no operation computes it".to_owned() };
         output.id = numbering.known(output.id).ok_or_else(unmade)?;
     }
-    Ok(Normalized { operations, outputs, constants })
+    Ok(Normalized { operations, outputs, constants, quantised })
 }
 
 /// Records at all corners, and finds the symbolic expressions.
@@ -106,6 +112,7 @@ pub(super) fn record_all<P: Root>(
     let symbols = listed(names);
     let steps = steps(&corners, &recordings, &symbols)?;
     let outputs = outputs(&corners, &recordings, &symbols)?;
+    let quantised = recordings.iter().flat_map(|recording| recording.quantised.iter().copied()).collect();
     let constants = constants(&corners, recordings, &symbols, examples.len())?;
     let recorded = Recorded {
         symbols: names.iter().cloned().zip(low).collect(),
@@ -113,6 +120,7 @@ pub(super) fn record_all<P: Root>(
         inputs: examples.len(),
         outputs,
         constants,
+        quantised,
     };
     if !names.is_empty() {
         let further: Vec<_> = high.iter().enumerate().map(|(symbol, high)| high + 4 + 2 * symbol).collect();

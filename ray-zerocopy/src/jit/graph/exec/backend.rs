@@ -48,6 +48,7 @@ impl Bridge for Flex {
             DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
             DispatchTensorKind::Flex(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
             DispatchTensorKind::Flex(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+            DispatchTensorKind::Flex(BackendTensor::Quantized(tensor)) => Some(HandleKind::Quantized(tensor.clone())),
             _ => None,
         }
     }
@@ -67,7 +68,7 @@ impl Bridge for Flex {
             HandleKind::Float(tensor) | HandleKind::Int(tensor) | HandleKind::Bool(tensor) => {
                 Some(tensor.bytes().as_ptr())
             }
-            HandleKind::Quantized(_) => None,
+            HandleKind::Quantized(tensor) => Some(tensor.tensor().bytes().as_ptr()),
         }
     }
 }
@@ -105,6 +106,9 @@ mod cube {
                 DispatchTensorKind::Cube(BackendTensor::Float(tensor)) => Some(HandleKind::Float(tensor.clone())),
                 DispatchTensorKind::Cube(BackendTensor::Int(tensor)) => Some(HandleKind::Int(tensor.clone())),
                 DispatchTensorKind::Cube(BackendTensor::Bool(tensor)) => Some(HandleKind::Bool(tensor.clone())),
+                DispatchTensorKind::Cube(BackendTensor::Quantized(tensor)) => {
+                    Some(HandleKind::Quantized(tensor.clone()))
+                }
                 _ => None,
             }
         }

@@ -33,6 +33,15 @@ pub(super) fn run<B: Bridge>(operation: &OperationIr, slots: &mut Slots<B>) -> b
     }
 }
 
+impl<B: Bridge> Slots<B> {
+    fn quantised(&mut self, tensor: &TensorIr) -> B::QuantizedTensorPrimitive {
+        match self.operand(tensor) {
+            HandleKind::Quantized(tensor) => tensor,
+            other => panic!("the operation reads another kind of tensor than {}", other.name()),
+        }
+    }
+}
+
 macro_rules! of_kind {
     ($($name:ident $put:ident $kind:ident $primitive:ident),*) => {
         impl<B: Bridge> Slots<B> {
@@ -179,6 +188,10 @@ fn float<B: Bridge>(operation: &FloatOperationIr, slots: &mut Slots<B>) -> bool 
         FloatOperationIr::Matmul(op) => {
             let (lhs, rhs) = (slots.float(&op.lhs), slots.float(&op.rhs));
             slots.put_float(&op.out, B::float_matmul(lhs, rhs));
+        }
+        FloatOperationIr::Dequantize(op) => {
+            let weight = slots.quantised(&op.input);
+            slots.put_float(&op.out, B::dequantize(weight, op.out.dtype.into()));
         }
         FloatOperationIr::Exp(op) => slots.unary(op, B::float_exp),
         FloatOperationIr::Log(op) => slots.unary(op, B::float_log),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `draft` | a graph whose operations are being replaced |
 //! | `merge_reshapes` | of several reshapes in a row, the last one |
+//! | `dequantise` | quantised weights as floats |
 //! | `weight` | a weight and its packed forms |
 //! | `pack_linear` | linear layers on packed weights, with what follows them |
 //! | `fold_batch_norm` | batch norms as part of the convolution before them |
@@ -21,6 +22,7 @@
 //! | `liveness` | finds the last use of each tensor |
 
 pub(crate) mod dead;
+pub(crate) mod dequantise;
 pub(crate) mod draft;
 pub(crate) mod fold;
 pub(crate) mod fold_batch_norm;

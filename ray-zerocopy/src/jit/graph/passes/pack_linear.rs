@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use burn_ir::{BaseOperationIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, OperationIr, TensorIr};
 use ray_zerocopy_kernels::Activation;
 
+use super::dequantise::original;
 use super::draft::Draft;
 use super::follow::{activation_of, addition_of};
 use super::fuse_linear::{Uses, without_leading};
@@ -50,6 +51,7 @@ pub(crate) fn pack_linear(
         let Some((constant, Source::Entry(path))) = weight.as_ref().map(|weight| (weight, &weight.source)) else {
             continue;
         };
+        let path = original(path);
         let Some(weight) = read(constant).map(|weight| weight.stored_by_columns(parts.is_transposed)) else { continue };
         let (k, n) = (weight.k(), weight.n());
         if k == 0 || n == 0 {
@@ -72,7 +74,7 @@ pub(crate) fn pack_linear(
         inputs.extend(bias);
         inputs.extend(residual);
         draft.replace(*last, fused, &inputs, Vec::new(), out)?;
-        layers.insert(path.clone(), format);
+        layers.insert(path.to_owned(), format);
         taken.push(*last);
     }
     Ok(layers)
