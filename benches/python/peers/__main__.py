@@ -8,6 +8,7 @@
 | `one` | `batch`: which | `seconds`, `processor_seconds` |
 | `each` | | `seconds` of one call with each batch, as a list |
 | `all`: divides the batches among the sessions, each in a thread of its own | | `seconds`, `processor_seconds` |
+| `profile` | `calls` with the first batch, in a session that measures its operations | `operations`: `name`, `count` and `micros` in a call |
 | `outputs` | | `shape` and `numbers` of the first batch |
 """
 
@@ -15,13 +16,15 @@ import json
 import logging
 import queue
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from . import sessions
+from . import operations, sessions
 
 
 def measure(job):
@@ -35,6 +38,7 @@ class Peer:
     """The sessions and the inputs. Each method is a command."""
 
     def load(self, kind, arguments, precision, threads, copies):
+        self.model = (kind, arguments, precision, threads)
         self.sessions, operations = sessions.load(kind, arguments, precision, threads, copies)
         return {"version": onnxruntime.__version__, "operations": operations}
 
@@ -88,6 +92,13 @@ class Peer:
             raise failures[0]
         return taken
 
+    def profile(self, calls):
+        with tempfile.TemporaryDirectory() as folder:
+            [session], _ = sessions.load(*self.model, profile=str(Path(folder, "profile")))
+            for _ in range(calls):
+                session.run(None, self.batches[0])
+            return {"operations": operations.of_profile(session.end_profiling(), calls)}
+
     def outputs(self):
         output = self.sessions[0].run(None, self.batches[0])[0]
         return {"shape": list(output.shape), "numbers": output.astype(float).ravel().tolist()}
@@ -97,7 +108,7 @@ def main():
     # The quantiser advises to preprocess each model.
     logging.disable(logging.WARNING)
     peer = Peer()
-    commands = {name: getattr(peer, name) for name in ("load", "inputs", "run", "one", "each", "all", "outputs")}
+    commands = {name: getattr(peer, name) for name in ("load", "inputs", "run", "one", "each", "all", "profile", "outputs")}
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(commands[request.pop("command")](**request)), flush=True)

@@ -19,10 +19,10 @@ KINDS = {
 }
 
 
-def load(kind, arguments, precision, threads, copies=1):
+def load(kind, arguments, precision, threads, copies=1, profile=None):
     """Loads `copies` sessions of a model in `f32`, or with weights that were quantised to `int8`.
 
-    Returns them, and how many operations of each kind they run after all optimisations of ONNX Runtime.
+    With `profile`, they measure their operations, and write files whose names begin so. Returns them, and how many operations of each kind they run after all optimisations of ONNX Runtime.
 
     The graph comes as an exporter writes it. For MiniLM, the offline fusions of `onnxruntime.transformers.optimizer`
     (`Attention`, `SkipLayerNormalization`) were tried, alone and together. They compute the same, and on a CPU they are
@@ -42,6 +42,8 @@ def load(kind, arguments, precision, threads, copies=1):
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
             # Errors only: a warning says that the optimised model is for this processor.
             options.log_severity_level = 3
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, profile
             if copy == 0:
                 options.optimized_model_filepath = str(optimised)
             sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))

@@ -8,6 +8,7 @@
 //! | `sentences` | sentences as token ids |
 //! | `throughput` | MiniLM in two workers, compared with two sessions of a peer |
 //! | `latency` | one sentence in MiniLM |
+//! | `operations` | time of each kind of operation |
 //! | `peers` | the processes of other runtimes |
 //! | `compare` | comparison of outputs |
 
@@ -16,6 +17,7 @@ mod compare;
 mod latency;
 mod measure;
 mod memory;
+mod operations;
 mod peers;
 mod sentences;
 mod throughput;
@@ -49,6 +51,9 @@ struct Args {
     /// Compare with ONNX Runtime, of the environment that `cargo xtask peers` makes
     #[arg(long)]
     peers: bool,
+    /// Also measure the time of each kind of operation, in compiled graphs and in the peers
+    #[arg(long)]
+    operations: bool,
     /// Number of sentences that two workers embed in a round
     #[arg(long, default_value_t = 612, value_parser = clap::value_parser!(u16).range(1..))]
     sentences: u16,
@@ -68,6 +73,7 @@ enum Row {
     Throughput(throughput::Row),
     Latency(latency::Row),
     Memory(memory::Row),
+    Operations(operations::Row),
 }
 
 fn main() -> Result<()> {
@@ -83,8 +89,15 @@ fn main() -> Result<()> {
     let run = Run::begin("compiled", args.common);
     let rounds = usize::from(args.rounds);
     let cases = cases::cases(args.common.quick)?;
-    let progress = Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds) + memory::COUNT);
+    let steps = if args.operations { cases.len() } else { 0 };
+    let progress = Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds) + memory::COUNT + steps);
 
+    let mut operations = Vec::new();
+    if args.operations {
+        for case in &cases {
+            operations.extend(operations::measure(case, &mut peers, &progress)?);
+        }
+    }
     let measure = |case| measure::measure(case, rounds, &mut peers, &progress);
     let forward = cases.into_iter().map(measure).collect::<Result<Vec<_>>>()?;
     peers.into_iter().try_for_each(Peer::end)?;
@@ -105,10 +118,12 @@ fn main() -> Result<()> {
         tables.extend([throughput::table(&throughput), latency::table(&latency)]);
     }
     tables.push(memory::table(&memory));
+    tables.extend((!operations.is_empty()).then(|| operations::table(&operations)));
     let others = throughput::targets(&throughput).into_iter().chain(latency::targets(&latency));
     let targets: Vec<Target> = measure::targets(&forward).chain(others).chain(memory::targets(&memory)).collect();
     let rows = forward.into_iter().map(Row::Forward).chain(throughput.into_iter().map(Row::Throughput));
     let rows = rows.chain(latency.into_iter().map(Row::Latency));
+    let rows = rows.chain(operations.into_iter().map(Row::Operations));
     let rows: Vec<_> = rows.chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; ratios: median and quartiles of the rounds. One thread, and in workers one thread each.\n\
                  Differences from the graph's results, in units of the largest number.";

@@ -42,6 +42,14 @@ pub struct Taken {
     pub processor_seconds: f64,
 }
 
+/// The operations of a kind, in a call.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct Operations {
+    pub name: String,
+    pub count: usize,
+    pub micros: f64,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "dtype", content = "numbers", rename_all = "lowercase")]
 enum Numbers {
@@ -184,6 +192,18 @@ impl Peer {
             seconds: Vec<f64>,
         }
         Ok(self.call::<Each>(&json!({ "command": "each" }))?.seconds)
+    }
+
+    /// Runs the first batch a number of times in a session that measures its operations.
+    ///
+    /// # Errors
+    /// If the process fails.
+    pub fn profile(&mut self, calls: usize) -> Result<Vec<Operations>> {
+        #[derive(Deserialize)]
+        struct Profiled {
+            operations: Vec<Operations>,
+        }
+        Ok(self.call::<Profiled>(&json!({ "command": "profile", "calls": calls }))?.operations)
     }
 
     /// Returns the numbers of the output of the first batch.

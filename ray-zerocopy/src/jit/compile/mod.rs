@@ -20,6 +20,7 @@ use super::graph::passes::draft::{Draft, Made};
 use super::graph::passes::fold_batch_norm::fold_batch_norm;
 use super::graph::passes::fuse_attention::fuse_attention;
 use super::graph::passes::fuse_convolution::fuse_convolution;
+use super::graph::passes::fuse_embedding::fuse_embedding;
 use super::graph::passes::fuse_layer_norm::fuse_layer_norm;
 use super::graph::passes::fuse_max_pool::fuse_max_pool;
 use super::graph::passes::fuse_softmax::fuse_softmax;
@@ -216,6 +217,7 @@ impl TracedGraph {
             fold_batch_norm(&mut draft, &elements).map_err(corrupted)?;
             fuse_convolution(&mut draft).map_err(corrupted)?;
             draft.sweep();
+            fuse_embedding(&mut draft).map_err(corrupted)?;
             fuse_max_pool(&mut draft).map_err(corrupted)?;
             fuse_softmax(&mut draft).map_err(corrupted)?;
             fuse_layer_norm(&mut draft).map_err(corrupted)?;

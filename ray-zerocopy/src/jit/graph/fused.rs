@@ -16,6 +16,9 @@ const PREFIX: &str = "rzc";
 pub(crate) enum Fused {
     /// `activation(x · weight + bias) + residual`: x, the tensors of the packed weight, the bias, the residual.
     Linear { columns: usize, format: WeightFormat, activation: Option<Activation>, has_bias: bool, has_residual: bool },
+    /// The rows of a table, with other tensors added: the table, the numbers of rows, and the other tensors. Each of
+    /// them is the same for all leading dimensions that it does not have.
+    Embedding { others: usize },
     /// A layer norm of the last dimension: x, gamma, beta. The scalar is epsilon.
     LayerNorm { has_beta: bool },
     /// Softmax over the last dimension: x.
@@ -51,6 +54,9 @@ impl Residual {
     }
 }
 
+/// The most tensors that are added to an embedding by one operation.
+pub(crate) const MOST_SUMMANDS: usize = 4;
+
 /// The largest number among the options of a convolution. More would ask for memory that no machine has.
 const MOST_OPTION: usize = 1 << 16;
 
@@ -71,6 +77,7 @@ impl Fused {
                 if format == WeightFormat::F32 { "" } else { ":" },
                 format.id(),
             ),
+            Self::Embedding { others } => format!("{PREFIX}:embedding:{others}"),
             Self::LayerNorm { has_beta } => format!("{PREFIX}:layer_norm:{}", flag(has_beta, "beta")),
             Self::Softmax => format!("{PREFIX}:softmax"),
             Self::Attention { has_mask } => format!("{PREFIX}:attention:{}", flag(has_mask, "mask")),
@@ -114,6 +121,10 @@ impl Fused {
                 })
             }
             [PREFIX, "layer_norm", beta] => Some(Self::LayerNorm { has_beta: flag(beta, "beta")? }),
+            [PREFIX, "embedding", others] => {
+                let others = others.parse().ok().filter(|others| (1..=MOST_SUMMANDS).contains(others))?;
+                Some(Self::Embedding { others })
+            }
             [PREFIX, "softmax"] => Some(Self::Softmax),
             [PREFIX, "attention", mask] => Some(Self::Attention { has_mask: flag(mask, "mask")? }),
             [PREFIX, "convolution", options, activation, bias, residual] => Some(Self::Convolution {
@@ -152,6 +163,7 @@ impl Fused {
                 let format = if format == WeightFormat::F32 { String::new() } else { format!(" {format}") };
                 format!("Linear{format}{activation}{}", if has_residual { " + residual" } else { "" })
             }
+            Self::Embedding { others } => format!("Embedding{}", " + residual".repeat(others)),
             Self::LayerNorm { .. } => "LayerNorm".to_owned(),
             Self::Softmax => "Softmax".to_owned(),
             Self::Attention { .. } => "Attention".to_owned(),
@@ -183,6 +195,7 @@ impl Fused {
             Self::Convolution { has_bias, residual, .. } => {
                 (2 + usize::from(has_bias) + usize::from(residual.is_some()), 0)
             }
+            Self::Embedding { others } => (2 + others, 0),
             Self::Softmax | Self::MaxPool { .. } => (1, 0),
         };
         if inputs.len() != operands || operation.scalars.len() != scalars {
@@ -190,6 +203,7 @@ impl Fused {
             return Err(format!("it has {found:?} operands and scalars, and {:?} are expected", (operands, scalars)));
         }
         let is_mask = |at: usize| at == 3 && matches!(self, Self::Attention { .. });
+        let is_index = |at: usize| at == 1 && matches!(self, Self::Embedding { .. });
         // The types of packed weights are checked with their shapes.
         let is_weight = |at: usize| match self {
             Self::Linear { format, .. } => (1..=format.operands()).contains(&at),
@@ -198,8 +212,10 @@ impl Fused {
         // Linear layers compute bf16 and f16 in 32 bits, too.
         let is_linear = matches!(self, Self::Linear { .. });
         let dtype = if is_linear && is_float(out.dtype) { out.dtype } else { DType::F32 };
-        let fits = |(at, input): (usize, &TensorIr)| {
-            is_weight(at) || if is_mask(at) { input.dtype.is_bool() } else { input.dtype == dtype }
+        let fits = |(at, input): (usize, &TensorIr)| match at {
+            _ if is_mask(at) => input.dtype.is_bool(),
+            _ if is_index(at) => matches!(input.dtype, DType::I64 | DType::I32),
+            _ => is_weight(at) || input.dtype == dtype,
         };
         if out.dtype != dtype || !inputs.iter().enumerate().all(fits) {
             return Err("an operand has another type".to_owned());
@@ -211,6 +227,7 @@ impl Fused {
                 let fits = |part: &TensorIr| part.shape.num_dims() == 1 && part.shape.iter().next_back() == width;
                 width.is_some() && inputs[1..].iter().all(fits) && inputs[0].shape == out.shape
             }
+            Self::Embedding { .. } => embedding_fits(inputs, out),
             Self::Softmax => {
                 inputs[0].shape == out.shape && out.shape.iter().next_back().is_some_and(|width| *width > 0)
             }
@@ -243,6 +260,17 @@ fn linear_fits(inputs: &[TensorIr], out: &TensorIr, columns: usize, format: Weig
     let bias = !has_bias || others[0].shape.iter().copied().eq([columns]);
     let residual = others.get(usize::from(has_bias)).is_none_or(|residual| residual.shape == out.shape);
     rows == out_rows && n == columns && packed && bias && residual
+}
+
+fn embedding_fits(inputs: &[TensorIr], out: &TensorIr) -> bool {
+    let Some((rows, width)) = lead(&out.shape) else { return false };
+    let is_table = inputs[0].shape.num_dims() == 2 && inputs[0].shape.iter().next_back() == Some(&width);
+    let all: Vec<usize> = out.shape.iter().copied().collect();
+    let is_part = |other: &TensorIr| {
+        let extents: Vec<usize> = other.shape.iter().copied().skip_while(|extent| *extent == 1).collect();
+        other.shape.num_dims() <= all.len() && all.ends_with(&extents)
+    };
+    is_table && inputs[2..].iter().all(is_part) && inputs[1].shape.iter().eq(&rows)
 }
 
 fn attention_fits(inputs: &[TensorIr], out: &TensorIr) -> bool {

@@ -66,6 +66,14 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
                 }
             }
         }
+        Fused::Embedding { .. } => {
+            let (table, others) = (elements(&operands[0]), operands[2..].iter().map(elements));
+            let numbers = match operands[1].dtype() {
+                DType::I32 => elements::<i32>(&operands[1]).iter().map(|number| i64::from(*number)).collect(),
+                _ => elements::<i64>(&operands[1]),
+            };
+            embedding(&table, &numbers, others, &mut y);
+        }
         Fused::LayerNorm { has_beta } => {
             let (x, gamma) = (elements(&operands[0]), elements(&operands[1]));
             let beta = has_beta.then(|| elements(&operands[2]));
@@ -114,6 +122,25 @@ pub(super) fn run(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Flex>)
         _ => Bytes::from_elems(y),
     };
     slots.put(out, burn_ir::HandleKind::Float(FlexTensor::new(bytes, Layout::contiguous(shape), out.dtype)));
+}
+
+/// Writes rows of a table, and adds the elements of each of the others, again and again.
+fn embedding<'a>(table: &[f32], numbers: &[i64], others: impl Iterator<Item = Cow<'a, [f32]>>, y: &mut [f32]) {
+    let width = y.len().checked_div(numbers.len()).unwrap_or(0);
+    if width == 0 {
+        return;
+    }
+    let rows = table.len() / width;
+    for (number, y) in numbers.iter().zip(y.chunks_exact_mut(width)) {
+        let row = usize::try_from(*number).ok().filter(|row| *row < rows);
+        let row = row.unwrap_or_else(|| panic!("row {number} of a table of {rows} rows"));
+        y.copy_from_slice(&table[row * width..(row + 1) * width]);
+    }
+    for other in others {
+        for y in y.chunks_mut(other.len().max(1)) {
+            y.iter_mut().zip(&*other).for_each(|(y, other)| *y += other);
+        }
+    }
 }
 
 /// The elements of a result in a type of 16 bits.

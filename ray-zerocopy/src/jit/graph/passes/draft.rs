@@ -97,6 +97,14 @@ impl Draft {
         left.is_some() && left == right
     }
 
+    /// Returns whether the dimensions of a tensor are the last ones of another tensor at all sizes. Leading dimensions
+    /// of size 1 do not count.
+    pub(crate) fn is_suffix(&self, tensor: &TensorIr, of: &TensorIr) -> bool {
+        let (Some(tensor), Some(of)) = (self.shapes.get(&tensor.id), self.shapes.get(&of.id)) else { return false };
+        let ones = tensor.iter().take_while(|extent| extent.as_constant() == Some(1)).count();
+        of.len() >= tensor.len() && of.ends_with(&tensor[ones..])
+    }
+
     /// Returns whether the numbers of an operation depend on symbols only where they are extents of its tensors: not its
     /// options.
     ///

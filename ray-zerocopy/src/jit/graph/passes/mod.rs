@@ -11,6 +11,7 @@
 //! | `fuse_convolution` | convolutions, with what follows them |
 //! | `fuse_max_pool` | max pooling |
 //! | `follow` | what follows a product or a convolution and becomes part of it |
+//! | `fuse_embedding` | sums of embeddings |
 //! | `fuse_attention` | attention whose heads are columns of one matrix |
 //! | `fuse_layer_norm` | layer norms |
 //! | `fuse_softmax` | softmax |
@@ -29,6 +30,7 @@ pub(crate) mod fold_batch_norm;
 pub(crate) mod follow;
 pub(crate) mod fuse_attention;
 pub(crate) mod fuse_convolution;
+pub(crate) mod fuse_embedding;
 pub(crate) mod fuse_layer_norm;
 pub(crate) mod fuse_linear;
 pub(crate) mod fuse_max_pool;
