@@ -9,6 +9,7 @@ pub mod bulk;
 pub mod cancellation;
 pub mod elastic;
 pub mod failures;
+pub mod graph_fields;
 pub mod graphs;
 pub mod lifecycle;
 pub mod models;
@@ -73,8 +74,8 @@ fn actors<E: EngineUnderTest>(count: usize) -> Actors<TestModel> {
 macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
-            use $crate::engines::{actors, batches, bulk, cancellation, failures, graphs, lifecycle, streams};
-            use $crate::engines::{swap, swap_faults, tasks};
+            use $crate::engines::{actors, batches, bulk, cancellation, failures, graph_fields, graphs, lifecycle};
+            use $crate::engines::{streams, swap, swap_faults, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -109,6 +110,7 @@ macro_rules! engine_conforms {
                 lifecycle::draining_aborts_what_takes_too_long
                 graphs::calls_of_a_graph_run_as_one graphs::compiled_graph_gives_the_same_answers
                 graphs::graph_without_rows_is_refused
+                graph_fields::pipeline_with_a_compiled_graph_gives_the_same_answers
                 failures::a_panic_is_an_error_of_the_call failures::a_panic_resets_an_actor
                 failures::unserialisable_result_is_an_error failures::a_deadline_ends_the_wait
                 failures::closed_engine_refuses_calls

@@ -5,6 +5,7 @@
 //! | `cases` | the models and their inputs |
 //! | `measure` | all cases, on one thread |
 //! | `memory` | memory of workers |
+//! | `reading` | one row of linear layers, compared with `memcpy` of the weights |
 //! | `sentences` | sentences as token ids |
 //! | `throughput` | MiniLM in two workers, compared with two sessions of a peer |
 //! | `latency` | one sentence in MiniLM |
@@ -19,6 +20,7 @@ mod measure;
 mod memory;
 mod operations;
 mod peers;
+mod reading;
 mod sentences;
 mod throughput;
 
@@ -74,6 +76,7 @@ enum Row {
     Latency(latency::Row),
     Memory(memory::Row),
     Operations(operations::Row),
+    Reading(reading::Row),
 }
 
 fn main() -> Result<()> {
@@ -90,7 +93,8 @@ fn main() -> Result<()> {
     let rounds = usize::from(args.rounds);
     let cases = cases::cases(args.common.quick)?;
     let steps = if args.operations { cases.len() } else { 0 };
-    let progress = Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds) + memory::COUNT + steps);
+    let progress =
+        Progress::new((cases.len() + 4 * usize::from(args.peers)) * (1 + rounds) + 1 + rounds + memory::COUNT + steps);
 
     let mut operations = Vec::new();
     if args.operations {
@@ -109,6 +113,7 @@ fn main() -> Result<()> {
         throughput = throughput::measure(&graph, &model, &sentences, rounds, &progress)?;
         latency = latency::measure(&graph, &model, &sentences, rounds, &progress)?;
     }
+    let reading = reading::measure(args.common.quick, rounds, &progress)?;
     let memory = memory::measure(args.common.quick, &progress)?;
     drop(progress);
 
@@ -117,13 +122,15 @@ fn main() -> Result<()> {
     if args.peers {
         tables.extend([throughput::table(&throughput), latency::table(&latency)]);
     }
-    tables.push(memory::table(&memory));
+    tables.extend([reading::table(&reading), memory::table(&memory)]);
     tables.extend((!operations.is_empty()).then(|| operations::table(&operations)));
     let others = throughput::targets(&throughput).into_iter().chain(latency::targets(&latency));
+    let others = others.chain(reading::targets(&reading));
     let targets: Vec<Target> = measure::targets(&forward).chain(others).chain(memory::targets(&memory)).collect();
     let rows = forward.into_iter().map(Row::Forward).chain(throughput.into_iter().map(Row::Throughput));
     let rows = rows.chain(latency.into_iter().map(Row::Latency));
     let rows = rows.chain(operations.into_iter().map(Row::Operations));
+    let rows = rows.chain(reading.into_iter().map(Row::Reading));
     let rows: Vec<_> = rows.chain(memory.into_iter().map(Row::Memory)).collect();
     let notes = "Medians; ratios: median and quartiles of the rounds. One thread, and in workers one thread each.\n\
                  Differences from the graph's results, in units of the largest number.";
