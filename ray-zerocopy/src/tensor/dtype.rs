@@ -31,6 +31,14 @@ pub(crate) fn fits(dtype: DType, shape: &[usize], len: usize) -> Result<(), Stri
     Ok(())
 }
 
+/// Size in bytes of this many elements. Of quantised ones, without their scales.
+pub(crate) fn bytes_of(dtype: DType, elements: u64) -> Option<u64> {
+    match dtype {
+        DType::QFloat(scheme) => elements.checked_mul(scheme.size_bits_value() as u64).map(|bits| bits.div_ceil(8)),
+        dtype => elements.checked_mul(dtype.size() as u64),
+    }
+}
+
 fn elements(shape: &[usize]) -> Result<usize, String> {
     let product = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
     product.ok_or_else(|| format!("shape {shape:?} has more elements than there can be"))

@@ -122,8 +122,9 @@ impl Fused {
             }
             [PREFIX, "layer_norm", beta] => Some(Self::LayerNorm { has_beta: flag(beta, "beta")? }),
             [PREFIX, "embedding", others] => {
-                let others = others.parse().ok().filter(|others| (1..=MOST_SUMMANDS).contains(others))?;
-                Some(Self::Embedding { others })
+                let others = others.parse().ok().filter(|others| (1..=MOST_SUMMANDS).contains(others));
+                // Each operation has one id.
+                others.map(|others| Self::Embedding { others }).filter(|fused| fused.id() == id)
             }
             [PREFIX, "softmax"] => Some(Self::Softmax),
             [PREFIX, "attention", mask] => Some(Self::Attention { has_mask: flag(mask, "mask")? }),
@@ -350,7 +351,7 @@ fn options_of(numbers: &str) -> Option<ConvolutionOptions> {
 mod tests {
     use ray_zerocopy_kernels::{Activation, ConvolutionOptions};
 
-    use super::{ACTIVATIONS, Fused, Residual, WeightFormat};
+    use super::{ACTIVATIONS, Fused, MOST_SUMMANDS, Residual, WeightFormat};
 
     #[test]
     fn ids_are_read_as_they_are_written() {
@@ -367,6 +368,7 @@ mod tests {
         all.extend([true, false].map(|has_beta| Fused::LayerNorm { has_beta }));
         all.extend([true, false].map(|has_mask| Fused::Attention { has_mask }));
         all.push(Fused::Softmax);
+        all.extend([1, MOST_SUMMANDS].map(|others| Fused::Embedding { others }));
         for block in [WeightFormat::WHOLE, 64] {
             let format = WeightFormat::Int8 { block };
             all.extend([of(format, None, false, true), of(format, Some(Activation::Gelu), true, false)]);
@@ -395,6 +397,10 @@ mod tests {
             "rzc:linear:4::::int8/3",
             "rzc:linear:4::::int8:int8",
             "x:attention:",
+            "rzc:embedding",
+            "rzc:embedding:0",
+            "rzc:embedding:5",
+            "rzc:embedding:01",
             // A number less, a step of 0, an unknown place of the residual.
             "rzc:convolution:1,1,0,0,0,0,1,1:::",
             "rzc:convolution:1,0,0,0,0,0,1,1,1:::",

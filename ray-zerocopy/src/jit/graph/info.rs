@@ -14,6 +14,7 @@ use super::symbolic::shapes::result_shapes;
 use super::weight_format::WeightFormat;
 use crate::arena::file::ArenaFile;
 use crate::error::graph::GraphError;
+use crate::tensor::dtype::bytes_of;
 use crate::tensor::value::dtype_name;
 
 /// Inputs, outputs and operations of a graph. It has no weights: reading it from a file reads none.
@@ -151,16 +152,16 @@ pub struct TensorInfo {
     pub dtype: String,
     /// Shape: numbers, symbols, and expressions of symbols such as `4·batch`.
     pub shape: Vec<String>,
-    /// Size in bytes. `None` if it depends on symbols.
+    /// Size in bytes; of a quantised tensor, without its scales. `None` if it depends on symbols.
     pub bytes: Option<u64>,
 }
 
 impl TensorInfo {
     fn new(dtype: DType, shape: &[SymExpr], names: &[&str]) -> Self {
         let extents: Option<Vec<usize>> = super::code::extents(shape, &[]);
-        let bytes = extents.and_then(|extents| {
-            extents.iter().try_fold(dtype.size() as u64, |bytes, &extent| bytes.checked_mul(extent as u64))
-        });
+        let elements =
+            extents.and_then(|extents| extents.iter().try_fold(1_u64, |all, &extent| all.checked_mul(extent as u64)));
+        let bytes = elements.and_then(|elements| bytes_of(dtype, elements));
         let shape = shape.iter().map(|extent| extent.named(names).to_string()).collect();
         Self { dtype: dtype_name(dtype), shape, bytes }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use burn_ir::{BaseOperationIr, ModuleOperationIr, OperationIr, TensorIr};
 
 use super::passes;
+use crate::tensor::dtype::bytes_of;
 
 /// Time and bytes of each operation of a graph. Created by
 /// [`TracedGraph::profile`](super::super::TracedGraph::profile).
@@ -63,7 +64,7 @@ fn bytes(operation: &OperationIr) -> (u64, u64) {
     if passes::is_view(operation) {
         return (0, 0);
     }
-    let size = |tensor: &TensorIr| (tensor.shape.num_elements() * tensor.dtype.size()) as u64;
+    let size = |tensor: &TensorIr| bytes_of(tensor.dtype, tensor.shape.num_elements() as u64).unwrap_or(u64::MAX);
     let written: u64 = operation.outputs().map(size).sum();
     // Of the table, only the selected rows are read.
     let table = match operation {
