@@ -2,7 +2,7 @@
 
 | `command` | other fields | response |
 | --- | --- | --- |
-| `load` | `kind`, `arguments`, `precision`, `threads`, `copies`: the number of sessions | `version`, and `operations` after optimisation |
+| `load` | `kind`, `arguments`, `precision` (`f32`, `int8`, or `torch`), `threads`, `copies`: the number of sessions | `version`, and `operations` after optimisation |
 | `inputs` | `batches`: the inputs of one call or more, by name: `dtype`, `shape`, `numbers` | `batches`: their number |
 | `run` | `calls` with the first batch | `seconds`, `processor_seconds` |
 | `one` | `batch`: which | `seconds`, `processor_seconds` |
@@ -39,6 +39,12 @@ class Peer:
 
     def load(self, kind, arguments, precision, threads, copies):
         self.model = (kind, arguments, precision, threads)
+        if precision == "torch":
+            # Only its own process needs it.
+            from . import torch_sessions
+
+            self.sessions = torch_sessions.load(kind, arguments, threads, copies)
+            return {"version": torch_sessions.torch.__version__, "operations": {}}
         self.sessions, operations = sessions.load(kind, arguments, precision, threads, copies)
         return {"version": onnxruntime.__version__, "operations": operations}
 
@@ -93,6 +99,10 @@ class Peer:
         return taken
 
     def profile(self, calls):
+        if self.model[2] == "torch":
+            from . import torch_sessions
+
+            return {"operations": torch_sessions.profile(self.sessions[0], self.batches[0], calls)}
         with tempfile.TemporaryDirectory() as folder:
             [session], _ = sessions.load(*self.model, profile=str(Path(folder, "profile")))
             for _ in range(calls):

@@ -35,22 +35,22 @@ use serde::Serialize;
 use peers::Peer;
 use sentences::Sentences;
 
-/// Compiled graphs compared with the graphs that they were compiled from, and with ONNX Runtime.
+/// Compiled graphs compared with the graphs that they were compiled from, and with ONNX Runtime and PyTorch.
 ///
 /// The graphs run in this process on one thread, in turns within each round, on the same inputs. Outputs of compiled
 /// graphs must be equal within 1e-5 of the largest number, and those of 8-bit weights have a cosine of 0.98. At last, four
 /// workers run graphs of 1 GiB, whose memory is measured.
 ///
-/// With `--peers`, ONNX Runtime takes turns with them, in a process of its own and on one thread; where it has the same
-/// weights, its outputs must be equal within 1e-4. Then MiniLM embeds sentences in two workers of one thread, compared
-/// with two sessions of ONNX Runtime, and single sentences. Batches are made and tokenised before.
+/// With `--peers`, ONNX Runtime and PyTorch take turns with them, each in a process of its own and on one thread; where
+/// they have the same weights, outputs must be equal within 1e-4. Then MiniLM embeds sentences in two workers of one
+/// thread, compared with two sessions of each, and single sentences. Batches are made and tokenised before.
 #[derive(Parser, Serialize)]
 #[command(name = "compiled", after_help = "cargo run --release -p benches --bin compiled -- --json")]
 struct Args {
     /// Number of rounds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Compare with ONNX Runtime, of the environment that `cargo xtask peers` makes
+    /// Compare with ONNX Runtime and PyTorch, which `cargo xtask peers` fetches
     #[arg(long)]
     peers: bool,
     /// Also measure the time of each kind of operation, in compiled graphs and in the peers

@@ -12,8 +12,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// The precisions of ONNX Runtime, and the name of each as a contestant. The first one is the unit of ratios.
-pub const PRECISIONS: [(&str, &str); 2] = [("f32", "ONNX Runtime, f32"), ("int8", "ONNX Runtime, int8")];
+/// The precisions of ONNX Runtime, and PyTorch in 32 bits, with the name of each as a contestant. The first one is the
+/// unit of ratios.
+pub const PRECISIONS: [(&str, &str); 3] =
+    [("f32", "ONNX Runtime, f32"), ("int8", "ONNX Runtime, int8"), (TORCH, "PyTorch, f32")];
+
+const TORCH: &str = "torch";
 
 /// A model that the peers build themselves.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,18 +88,21 @@ fn batch(inputs: &Values) -> Result<Batch> {
     inputs.names().map(array).collect()
 }
 
-/// Returns the Python of the environment with the peers.
+/// Returns the Python of the environment with the peers, and the folder with PyTorch.
 ///
 /// # Errors
 /// If there is no such environment; the error says how to make it.
-fn python() -> Result<PathBuf> {
+fn python() -> Result<(PathBuf, PathBuf)> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("ray-zerocopy/peers-env");
+    let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("ray-zerocopy");
+    let (folder, torch) = (cache.join("peers-env"), cache.join("torch"));
     // The list of packages is written when the environment is complete.
     let is_complete = folder.join("packages.txt").is_file();
     ensure!(is_complete, "`--peers` needs ONNX Runtime in {}: run `cargo xtask peers`", folder.display());
-    Ok(folder.join("bin/python"))
+    let is_complete = torch.join("torch/__init__.py").is_file();
+    ensure!(is_complete, "`--peers` needs PyTorch in {}: run `cargo xtask peers`", torch.display());
+    Ok((folder.join("bin/python"), torch))
 }
 
 impl Peer {
@@ -104,8 +111,12 @@ impl Peer {
     /// # Errors
     /// If there is no environment with the peers, or the process cannot be started.
     pub fn start(precision: &'static str) -> Result<Self> {
-        let mut program = Command::new(python()?);
+        let (python, torch) = python()?;
+        let mut program = Command::new(python);
         program.args(["-B", "-m", "peers"]).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("python"));
+        if precision == TORCH {
+            program.env("PYTHONPATH", torch);
+        }
         let process = ChildRpc::start(&mut program)?;
         Ok(Self { process, precision, loaded: None, version: String::new() })
     }
@@ -120,7 +131,7 @@ impl Peer {
 
     fn call<T: DeserializeOwned>(&mut self, request: &serde_json::Value) -> Result<T> {
         let response = self.process.call(request);
-        response.with_context(|| format!("ONNX Runtime in {} failed; its message is above", self.precision))
+        response.with_context(|| format!("the peer `{}` failed; its message is above", self.precision))
     }
 
     /// Returns the process id.
