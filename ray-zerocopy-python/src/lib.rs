@@ -31,6 +31,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "ray")]
+mod arena;
+#[cfg(feature = "ray")]
 mod base;
 #[cfg(feature = "ray")]
 mod bound;

@@ -247,10 +247,13 @@ pub mod __private {
     /// For `ray-zerocopy-python`: functions for modules that run in a Python process.
     #[cfg(feature = "ray")]
     pub mod guest {
+        pub use crate::arena::parts::{Part, PlacedPart, address, arena_of_parts, parse_id, placed_parts, value};
+        pub use crate::holder::shared::{of_id, offer};
         pub use crate::ray::embedding::{libtorch, open};
         pub use crate::ray::store::plasma::put;
         pub use crate::ray::sys::buffer::{hold, lend};
         pub use crate::ray::worker::serve::use_threads;
+        pub use crate::report::processes::report_all;
     }
     /// For this workspace's benchmarks.
     #[cfg(feature = "ray")]

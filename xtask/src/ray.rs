@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::libtorch;
 use crate::setup::python::ray_environment;
+use crate::setup::{libtorch, torch};
 use crate::shell::{cargo, root, run, target};
 use crate::{artifacts, devices, side_by_side};
 
@@ -126,10 +126,16 @@ pub(crate) fn python() -> Result<()> {
 
     // Debug builds reuse what the workspace has built. `maturin develop` puts them into the
     // environment.
-    for (project, features) in [("ray-zerocopy-python/wheel", "ray,as-workspace"), ("examples/python-embedder", "")] {
-        run(maturin(project, features)?)?;
-        run(pytest(&format!("{project}/tests"))?)?;
-    }
+    run(maturin("examples/python-embedder", "")?)?;
+    run(pytest("examples/python-embedder/tests")?)?;
+    run(maturin("ray-zerocopy-python/wheel", "ray,as-workspace")?)?;
+    let mut graphs = pytest("ray-zerocopy-python/wheel/tests")?;
+    // Without PyTorch, as the package also is used.
+    graphs.args(["--ignore", "ray-zerocopy-python/wheel/tests/pipelines"]);
+    run(graphs)?;
+    let mut pipelines = pytest("ray-zerocopy-python/wheel/tests/pipelines")?;
+    pipelines.env("PYTHONPATH", torch::folder()?);
+    run(pipelines)?;
 
     // With TorchScript, the wheel reuses what the tests of devices have built.
     let libtorch = libtorch::folder()?;

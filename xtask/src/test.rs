@@ -106,8 +106,8 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "python",
-        what: "pytest: pipelines as Python modules, the wheel for graphs and TorchScript, and the example project",
-        needs: &["ray-env", "c++", "libtorch", "models"],
+        what: "pytest: pipelines as Python modules, the wheel for PyTorch, graphs and TorchScript, and the example project",
+        needs: &["ray-env", "c++", "libtorch", "torch", "models"],
         run: ray::python,
     },
 ];

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import ray_zerocopy as rz
+from ray_zerocopy._graphs import _task
 from forks import in_a_fork
 
 
@@ -88,5 +89,5 @@ def test_a_task_that_cannot_load_leaves_no_thread(work, ray):
     wrapper = rz.JitActorWrapper(path, device="tpu")
     for _ in range(5):
         with pytest.raises(RuntimeError, match="`tpu` is not a device"):
-            rz._task(wrapper, None, **inputs)
+            _task(wrapper, None, **inputs)
     assert not [thread for thread in threading.enumerate() if thread.name == "ray-zerocopy tidy"]

@@ -56,9 +56,8 @@ pub(crate) struct ArenaBuilder {
     bases: Vec<Arc<Region>>,
     /// The arena whose equal tensors and copied fields are borrowed.
     base: Option<BaseBlobs>,
-    /// Whether equal tensors with different storage are stored separately.
-    #[cfg(feature = "torchscript")]
-    apart: bool,
+    /// Equal tensors with different storage are stored separately if they are smaller.
+    apart_below: usize,
     /// Keeps the storages allocated while their addresses are keys of `by_identity`.
     kept: Vec<Arc<dyn BlobSource>>,
 }
@@ -100,16 +99,16 @@ impl ArenaBuilder {
             files: Vec::new(),
             bases: Vec::new(),
             base: None,
-            #[cfg(feature = "torchscript")]
-            apart: false,
+            apart_below: 0,
             kept: Vec::new(),
         }
     }
 
-    /// Stores equal tensors with different storage separately, for code that may write to them.
-    #[cfg(feature = "torchscript")]
-    pub(crate) fn apart(mut self) -> Self {
-        self.apart = true;
+    /// Stores equal tensors with different storage separately if they have fewer bytes, for code that may write
+    /// to them.
+    #[cfg(any(feature = "torchscript", feature = "ray"))]
+    pub(crate) fn apart_below(mut self, bytes: usize) -> Self {
+        self.apart_below = bytes;
         self
     }
 
@@ -164,9 +163,8 @@ impl ArenaBuilder {
         // The same bytes with two dtypes are stored twice, since an entry of a container has one
         // dtype.
         let looks = (format!("{:?}", entry.dtype), source.len(), source.sample().map_err(failed)?);
-        let alike = self.by_sample.get(&looks).cloned().unwrap_or_default();
-        #[cfg(feature = "torchscript")]
-        let alike = if self.apart { Vec::new() } else { alike };
+        let alike = self.by_sample.get(&looks).filter(|_| source.len() >= self.apart_below);
+        let alike = alike.cloned().unwrap_or_default();
         let mut hash = None;
         if !alike.is_empty() {
             let own = digest(&**source).map_err(failed)?;

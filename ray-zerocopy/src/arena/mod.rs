@@ -24,6 +24,8 @@ pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod memory;
 mod node_copy;
+#[cfg(feature = "ray")]
+pub(crate) mod parts;
 pub(crate) mod placement;
 pub(crate) mod ranges;
 pub(crate) mod region;

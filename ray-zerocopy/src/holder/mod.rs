@@ -28,7 +28,7 @@ pub(crate) mod hold;
 mod key;
 mod making;
 mod service;
-mod shared;
+pub(crate) mod shared;
 pub(crate) mod source;
 pub(crate) mod ticket;
 

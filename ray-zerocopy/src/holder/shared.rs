@@ -125,6 +125,33 @@ impl Arena {
 }
 
 /// Finds or makes a saved variant, whose base is in memory.
+/// Hands an arena to every process of this user that asks for its id with [`of_id`], as long as this process has
+/// it. Returns it, or the one with this id that this process hands out already.
+///
+/// # Errors
+/// If the folder cannot be used, or a part of the arena is in an object store.
+#[cfg(feature = "ray")]
+pub fn offer(arena: &Arena) -> Result<Arena, HolderError> {
+    let arena = arena.clone().handed_over()?;
+    endpoint().offer(Key::of_arena(arena.id()), arena.pipeline(), &arena)
+}
+
+/// Returns the arena with this id, which this process or another one of this user has [offered](offer), and offers
+/// it too. Returns `None` if there is none.
+///
+/// # Errors
+/// As [`offer`].
+#[cfg(feature = "ray")]
+pub fn of_id(id: ArenaId) -> Result<Option<Arena>, HolderError> {
+    let key = Key::of_arena(id);
+    if let Some(arena) = endpoint().own(&key) {
+        return Ok(Some(arena));
+    }
+    let Some(arena) = find(&Folder::open()?, &key) else { return Ok(None) };
+    check_id(&arena, id, &format!("arena {id}"))?;
+    offer(&arena).map(Some)
+}
+
 pub(super) fn of_variant(path: &Path, base: &Arena) -> Result<Arena, HolderError> {
     let (id, source) = (ArenaFile::read_id(path)?, path_of(path));
     let arena = found_or_made(Key::of_arena(id), &source, || Ok(Arena::open_variant(path, base)?))?;

@@ -73,7 +73,10 @@ fn add_threads(row: &mut ProcessReport, threads: usize, attached: &[(Worker, Att
 
 /// Reports on every process of this user that maps an arena, and counts processes that may not be
 /// inspected.
-pub(crate) fn report_all(arena: &Arena) -> Result<Report, ReportError> {
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn report_all(arena: &Arena) -> Result<Report, ReportError> {
     let own = std::process::id();
     let files = Files::of(arena)?;
     let mut processes = vec![this_process(arena, &files)?];
@@ -151,8 +154,8 @@ fn replicas(
 /// `/proc/<pid>/maps`.
 struct Files {
     files: Vec<(String, u64)>,
-    /// Whether the file is that of Ray's object store. Only its read-only mappings are the arena:
-    /// Ray maps the rest writable.
+    /// Whether the file is that of Ray's object store. Only its read-only and its private mappings are the
+    /// arena: Ray maps the rest writable and shared.
     store: bool,
 }
 
@@ -173,7 +176,7 @@ impl Files {
     /// Returns whether a mapping is one of the arena.
     fn have(&self, map: &Map<'_>) -> bool {
         let ours = || self.files.iter().any(|(device, inode)| (device.as_str(), *inode) == (map.device, map.inode));
-        !(self.store && map.permissions.contains('w')) && ours()
+        !(self.store && map.permissions.starts_with("rw-s")) && ours()
     }
 }
 

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `table` | the requirements |
 //! | `debian` | Debian packages |
-//! | `python`, `libtorch`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
+//! | `python`, `libtorch`, `torch`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
+//! | `wheels` | folders that are assembled from wheels of PyPI |
 //!
 //! Tasks only list the names of their requirements. Nothing is fetched while a task runs.
 
@@ -14,7 +15,9 @@ pub(crate) mod libtorch;
 mod models;
 pub(crate) mod python;
 mod table;
+pub(crate) mod torch;
 mod vulkan;
+mod wheels;
 
 use std::time::Instant;
 

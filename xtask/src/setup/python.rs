@@ -17,8 +17,16 @@ const TYPOS: &str = "typos==1.52.0";
 ///
 /// Ray is pinned because its interfaces change from release to release. The other versions are
 /// those that the tests ran with.
-const PACKAGES: &[&str] =
-    &["ray==2.60.0", "numpy==2.4.6", "pyarrow==26.0.1", "pandas==3.1.1", "pytest==9.2.0", "maturin==1.16.0"];
+const PACKAGES: &[&str] = &[
+    "ray==2.60.0",
+    "numpy==2.4.6",
+    "pyarrow==26.0.1",
+    "pandas==3.1.1",
+    "pytest==9.2.0",
+    "maturin==1.16.0",
+    "cloudpickle==3.1.3",
+    "joblib==1.5.3",
+];
 
 /// The packages of the environment with the peers of the benchmark `compiled`, and what they depend
 /// on, since a figure is of one version.

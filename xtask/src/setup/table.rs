@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{kernel, libtorch, models, python, vulkan};
+use super::{kernel, libtorch, models, python, torch, vulkan};
 use crate::shell::{cargo, exists, find, run, succeeds};
 
 /// A program, library or file that a task requires and the repository does not have.
@@ -127,6 +127,13 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         needs: &["python"],
         is_present: libtorch::is_present,
         source: Source::Fetch { from: "910 MB from PyPI, of which 480 MB stay", fetch: libtorch::fetch },
+    },
+    Requirement {
+        name: "torch",
+        why: "runs the tests of pipelines of PyTorch: PyTorch for the CPU",
+        needs: &["python", "c++", "libtorch"],
+        is_present: torch::is_present,
+        source: Source::Fetch { from: "930 MB from PyPI, of which 130 MB stay beside LibTorch", fetch: torch::fetch },
     },
     Requirement {
         name: "models",

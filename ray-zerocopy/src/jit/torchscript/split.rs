@@ -62,7 +62,7 @@ pub(super) fn split(path: &Path, progress: &mut dyn FnMut(Progress)) -> Result<A
     }
     let origin = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let code = codec::encode(&ModuleSignature::new(origin, methods, own)).map_err(split_error)?;
-    let mut builder = ArenaBuilder::new(crate::jit::graph::code::PIPELINE).apart();
+    let mut builder = ArenaBuilder::new(crate::jit::graph::code::PIPELINE).apart_below(usize::MAX);
     for (held, description) in shared {
         let Some(dtype) = description.dtype else { continue };
         let entry = TensorEntry {

@@ -1,0 +1,186 @@
+"""Pickles of objects with their tensor storages apart.
+
+An object becomes a skeleton, which is a pickle without the bytes of weights, and a list of storages. A
+tensor is a view of a storage: tied weights and views of one storage name the same one.
+"""
+
+import io
+import pickle
+import sys
+
+import cloudpickle
+import torch
+
+from . import _torchscript, _walk
+
+
+class Stored:
+    """A storage of an object: its bytes, the path of a tensor that is a view of it, and that tensor's layout."""
+
+    def __init__(self, storage, path, tensor):
+        self.storage = storage
+        self.path = path
+        self.dtype, self.shape = _layout(storage, tensor)
+
+
+# The names of dtypes that an arena has. Tensors of other ones are stored as bytes.
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "Bool",
+}  # fmt: skip
+
+
+def _layout(storage, tensor):
+    # The shape of the only tensor of a storage, or else the storage as a line of elements.
+    name = _DTYPES.get(tensor.dtype) if tensor is not None else None
+    if name is None or storage.nbytes() % tensor.element_size():
+        return "U8", [storage.nbytes()]
+    if tensor.is_contiguous() and tensor.numel() * tensor.element_size() == storage.nbytes():
+        return name, list(tensor.shape)
+    return name, [storage.nbytes() // tensor.element_size()]
+
+
+class _Pickler(cloudpickle.Pickler):
+    def __init__(self, file, paths):
+        super().__init__(file, protocol=5)
+        self._paths = paths
+        self._indices = {}
+        self._is_collecting = True
+        # What has been pickled, in order.
+        self.stored = []
+        self.modules = []
+        self.with_gradients = []
+
+    def dump_all(self, root):
+        # Two pickles with one memo: the second one refers to objects of the first.
+        self.dump(root)
+        self._is_collecting = False
+        self.dump((self.modules, self.with_gradients))
+
+    def persistent_id(self, value):
+        if isinstance(value, torch.storage.TypedStorage):
+            return self._index(value._untyped_storage), value.dtype
+        if isinstance(value, torch.UntypedStorage):
+            return self._index(value), None
+        if self._is_collecting:
+            if isinstance(value, torch.Tensor):
+                self._check(value)
+                if value.requires_grad:
+                    self.with_gradients.append(value)
+            elif isinstance(value, torch.nn.Module):
+                self.modules.append(value)
+        return None
+
+    def reducer_override(self, value):
+        if isinstance(value, torch.jit.ScriptModule):
+            return _torchscript.reduce_script(value)
+        if isinstance(value, torch.export.ExportedProgram):
+            return _torchscript.reduce_program(value)
+        if _torchscript.is_compiled(value):
+            return _torchscript.reduce_compiled(value)
+        return super().reducer_override(value)
+
+    def _index(self, storage):
+        key = storage._cdata
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = len(self.stored)
+            path, tensor = self._paths.get(key, (f"storage[{index}]", None))
+            self.stored.append(Stored(storage, path, tensor))
+        return index
+
+    def _check(self, tensor):
+        if tensor.is_meta:
+            raise ValueError("it is a meta tensor, which has a shape and no data: load the weights first")
+        if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+            raise ValueError("it is a lazy parameter, which has no data yet: call the module once first")
+
+
+def dump(root):
+    """Returns the skeleton of an object and its storages.
+
+    Raises TypeError or ValueError, with the path of the part that cannot be shared.
+    """
+    paths = {}
+    for path, tensor in _walk.tensors(root):
+        if not _has_storage(tensor):
+            continue
+        for suffix, part in _walk.layers(tensor):
+            paths.setdefault(part.untyped_storage()._cdata, (path + suffix, part))
+    pickler = _Pickler(file := io.BytesIO(), paths)
+    try:
+        pickler.dump_all(root)
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise _unpicklable(root, error) from error
+    return file.getvalue(), pickler.stored
+
+
+def _has_storage(tensor):
+    if tensor.is_meta or isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        return False
+    try:
+        return all(part.untyped_storage() is not None for _, part in _walk.layers(tensor))
+    except (NotImplementedError, RuntimeError):  # A tensor of another library, without a storage.
+        return False
+
+
+def _unpicklable(root, error):
+    def fails(part):
+        try:
+            _Pickler(io.BytesIO(), {}).dump_all(part)
+        except Exception:
+            return True
+        return False
+
+    path, value = _walk.culprit(root, fails)
+    what = f"`{path}` of the {_name(type(root))}" if path else f"the {_name(type(root))}"
+    kind = ValueError if isinstance(error, ValueError) else TypeError
+    advice = "" if kind is ValueError else "; create it in the worker, or leave it out of `__getstate__`"
+    return kind(f"{what}, a {_name(type(value))}, cannot be shared: {error}{advice}")
+
+
+def _name(kind):
+    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file, storage):
+        super().__init__(file)
+        self._storage = storage
+
+    def persistent_load(self, key):
+        index, dtype = key
+        storage = self._storage(index)
+        return storage if dtype is None else torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+
+    def find_class(self, module, name):
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(
+                f"the pipeline needs `{module}.{name}`, which cannot be imported in this process ({error}): install "
+                f"it here too, add its folder to PYTHONPATH, or call cloudpickle.register_pickle_by_value({module.split('.')[0]}) "
+                f"before the pipeline is shared; the folders here are {sys.path}"
+            ) from error
+
+
+def load(skeleton, storage):
+    """Rebuilds an object. ``storage`` is a function that returns a storage by its index.
+
+    Modules are in evaluation mode, and tensors require no gradient.
+    """
+    unpickler = _Unpickler(io.BytesIO(skeleton), storage)
+    root = unpickler.load()
+    modules, with_gradients = unpickler.load()
+    seen = set()
+    for module in modules:
+        for _, each in module.named_modules(seen):
+            if isinstance(each, torch.jit.ScriptModule):
+                each.eval()
+            else:
+                each.training = False
+    for tensor in with_gradients:
+        tensor.requires_grad_(False)
+    return root

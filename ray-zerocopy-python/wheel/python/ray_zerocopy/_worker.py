@@ -1,0 +1,63 @@
+"""A worker process: loads pipelines and runs their methods."""
+
+import os
+import signal
+import socket
+import traceback
+
+from . import _messages
+
+
+def main(descriptor, threads):
+    """Serves calls until the connection is closed."""
+    # An interrupt is for the process that waits for the result.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=descriptor)
+    import torch
+
+    torch.set_num_threads(threads)
+    loaded = {}
+    while True:
+        try:
+            request = _messages.receive(connection)
+        except Exception as error:
+            answer = _failed(error)
+        else:
+            if request is None:
+                os._exit(0)
+            with torch.no_grad():
+                answer = _run(loaded, *request)
+        try:
+            _messages.send(connection, answer)
+        except ConnectionError:
+            # The caller has ended.
+            os._exit(0)
+
+
+def _run(loaded, arena, device, strict, method, args, kwargs):
+    try:
+        key = arena[0], device, strict
+        pipeline = loaded.get(key)
+        if pipeline is None:
+            pipeline = loaded[key] = _load(arena, device, strict)
+        return _messages.encode((True, getattr(pipeline, method)(*args, **kwargs), None))
+    except Exception as error:
+        return _failed(error)
+
+
+def _load(arena, device, strict):
+    from ._weights import Loaded, Weights
+
+    weights = object.__new__(Weights)
+    identity, origin, owner = arena
+    weights.__setstate__((identity, origin, False, None, owner))
+    return Loaded(weights.arena(), device).take(strict)
+
+
+def _failed(error):
+    trace = traceback.format_exc()
+    try:
+        return _messages.encode((False, error, trace))
+    except Exception:
+        # The exception cannot be sent.
+        return _messages.encode((False, RuntimeError(f"{type(error).__qualname__}: {error}"), trace))

@@ -1,0 +1,20 @@
+"""Fixtures of the tests of PyTorch pipelines: `PYTHONPATH` has PyTorch, as `cargo xtask setup torch` makes it."""
+
+import pathlib
+import sys
+
+import pytest
+import torch
+
+sys.path.append(str(pathlib.Path(__file__).parents[3] / "tests"))
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def ray():
+    """A Ray cluster on this machine."""
+    import ray
+
+    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning", object_store_memory=256 << 20)
+    yield ray
+    ray.shutdown()

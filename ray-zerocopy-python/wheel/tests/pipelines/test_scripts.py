@@ -1,0 +1,90 @@
+"""TorchScript modules, exported programs and compiled modules as pipelines and as parts of pipelines."""
+
+import io
+
+import pytest
+import torch
+from torch import nn
+
+import ray_zerocopy as rz
+from models import Large, Network, anonymous
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.randn(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("compile", [lambda model, image: torch.jit.trace(model, image), lambda model, image: torch.jit.script(model)])
+def test_script_module_is_a_pipeline(compile, image):
+    model = Network().eval()
+    script = compile(model, image)
+    wrapper = rz.JITActorWrapper(script, strict=True)
+    loaded = wrapper.load()
+    assert isinstance(loaded, torch.jit.ScriptModule)
+    assert torch.equal(loaded(image), model(image)) and torch.equal(script(image), model(image))
+    paths = dict(wrapper.report().tensors)
+    assert paths["features.0.weight"] == model.features[0].weight.nbytes and "features.1.running_mean" in paths
+    with torch.no_grad():
+        loaded.head.weight.zero_()
+    assert torch.equal(wrapper.load()(image), model(image))
+
+
+def test_scripts_are_found_in_pipelines(image):
+    model = Network().eval()
+
+    class Pipeline:
+        def __init__(self):
+            self.steps = {"classify": [torch.jit.trace(model, image)], "raw": model}
+
+        def __call__(self, image):
+            return self.steps["classify"][0](image), self.steps["raw"](image)
+
+    wrapper = rz.JITActorWrapper(Pipeline())
+    traced, raw = wrapper.load()(image)
+    assert torch.equal(traced, raw) and torch.equal(raw, model(image))
+    # The weights of the traced module are those of the original, once.
+    sizes = [size for path, size in wrapper.report().tensors if path.endswith("head.weight")]
+    assert len(sizes) == 1
+    with pytest.raises(TypeError, match="pipeline should be a torch.jit.ScriptModule or contain some, found Network: use ActorWrapper"):
+        rz.JITActorWrapper(model)
+
+
+def test_script_shares_its_weights():
+    script = torch.jit.trace(Large(32).eval(), torch.ones(1, 1024))
+    wrapper = rz.JITActorWrapper(script, strict=True)
+    assert wrapper.report().copied_bytes < 1 << 20
+    wrapper.load()(torch.ones(1, 1024))
+    before = anonymous()
+    loaded = wrapper.load()
+    loaded(torch.ones(1, 1024))
+    assert anonymous() - before < 8 << 20
+
+
+def test_script_runs_in_workers(image):
+    script = torch.jit.script(Network().eval())
+    with rz.JITTaskWrapper(script, workers=1) as wrapped:
+        assert torch.allclose(wrapped(image), script(image), atol=1e-6)
+
+
+def test_compiled_module_is_compiled_where_it_is_loaded(image):
+    model = Network().eval()
+    compiled = torch.compile(model, backend="eager", dynamic=True)
+    loaded = rz.ActorWrapper({"model": compiled}, strict=True).load()["model"]
+    assert type(loaded).__name__ == "OptimizedModule" and not loaded.training
+    assert torch.equal(loaded(image), model(image))
+    default = rz.ActorWrapper(torch.compile(model, options={"max_autotune": False})).load()
+    assert type(default).__name__ == "OptimizedModule" and default._orig_mod.head.weight.shape == (5, 8)
+
+
+def test_exported_program_is_a_pipeline(image):
+    model = Network().eval()
+    program = torch.export.export(model, (image,))
+    wrapper = rz.ActorWrapper(program, strict=True)
+    loaded = wrapper.load()
+    assert isinstance(loaded, torch.export.ExportedProgram)
+    assert torch.equal(loaded.module()(image), model(image))
+    assert sum(size for _, size in wrapper.report().tensors) >= sum(tensor.nbytes for tensor in model.state_dict().values())
+    file = io.BytesIO()
+    torch.export.save(loaded, file)
+    assert len(file.getvalue()) > 1000
