@@ -90,9 +90,9 @@ enum Task {
     ///
     /// Programs with the feature `ray` find it there. The same as `cargo xtask setup ray-env`.
     RayEnv,
-    /// Create the Python environment with ONNX Runtime in the cache, and print where it is
+    /// Fetch ONNX Runtime and PyTorch into the cache, and print where the Python environment is
     ///
-    /// `cargo xtask bench compiled -- --peers` compares with it. The same as `cargo xtask setup peers-env`.
+    /// `cargo xtask bench compiled -- --peers` compares with them. The same as `cargo xtask setup peers-env torch`.
     Peers,
     /// Run a cargo command with LibTorch for the CPU: `cargo xtask libtorch run --features …`
     ///
@@ -158,9 +158,9 @@ impl Task {
             Self::RayEnv | Self::Soak { ray: true, .. } => &["ray-env"],
             Self::Libtorch { command } if command.is_empty() => &["libtorch"],
             Self::Libtorch { .. } => libtorch::NEEDS,
-            Self::Peers => &["peers-env"],
+            Self::Peers => &["peers-env", "torch"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
-            Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env"],
+            Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env", "torch"],
             Self::Fuzz { target: Some(_), .. } => &["cargo-fuzz"],
             Self::Book => &["mdbook"],
             Self::Audit => &["cargo-deny"],
