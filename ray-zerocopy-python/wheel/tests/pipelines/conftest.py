@@ -1,5 +1,6 @@
 """Fixtures of the tests of PyTorch pipelines: `PYTHONPATH` has PyTorch, as `cargo xtask setup torch` makes it."""
 
+import os
 import pathlib
 import sys
 
@@ -15,6 +16,10 @@ def ray():
     """A Ray cluster on this machine."""
     import ray
 
-    ray.init("local", num_cpus=4, include_dashboard=False, logging_level="warning", object_store_memory=256 << 20)
+    # Workers import the modules of these tests, wherever pytest was started.
+    paths = [str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+    limits = {"num_cpus": 4, "object_store_memory": 256 << 20}
+    ray.init("local", include_dashboard=False, logging_level="warning", runtime_env=environment, **limits)
     yield ray
     ray.shutdown()
