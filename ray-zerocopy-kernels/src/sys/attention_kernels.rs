@@ -103,37 +103,67 @@ pub(super) unsafe fn softmax<V: Vector>(
     // SAFETY: all keys are below `keys`, and all lanes below `lanes`.
     unsafe {
         for lane in (0..lanes).step_by(V::LANES) {
-            let scores = scores.add(lane);
-            let fill = V::splat(fill);
+            let (scores, factors) = (scores.add(lane), factors.add(lane));
             for key in out {
-                fill.store(scores.add(key * PANEL));
+                V::splat(fill).store(scores.add(key * PANEL));
             }
-            // Two of them: an instruction waits for the one before it with the same result.
-            let mut most = [V::splat(f32::NEG_INFINITY); 2];
-            let mut key = 0;
-            while key < keys {
-                // The last one again, if their number is odd.
-                let next = (key + 1).min(keys - 1);
-                for (most, key) in most.iter_mut().zip([key, next]) {
-                    let mut score = V::load(scores.add(key * PANEL));
-                    if !mask.is_null() {
-                        score = score.replace(mask.add(key * PANEL + lane), fill);
-                        score.store(scores.add(key * PANEL));
-                    }
-                    *most = score.max(*most);
-                }
-                key += 2;
+            if mask.is_null() {
+                softmax_of_vectors::<V, false>(scores, keys, mask, fill, factors);
+            } else {
+                softmax_of_vectors::<V, true>(scores, keys, mask.add(lane), fill, factors);
             }
-            // If all scores are `-∞`, the differences are not NaN.
-            let most = most[0].max(most[1]).max(V::splat(f32::MIN));
-            let mut sum = V::splat(0.0);
-            for key in 0..keys {
-                let power = power(V::load(scores.add(key * PANEL)).sub(most));
-                power.store(scores.add(key * PANEL));
-                sum = sum.add(power);
-            }
-            let factor = V::splat(1.0).div(sum).zero_if_less(sum, V::splat(f32::MIN_POSITIVE));
-            factor.store(factors.add(lane));
         }
+    }
+}
+
+/// [`softmax`] of the rows of `q` in one vector.
+///
+/// # Safety
+/// That of [`softmax`], for the elements of a vector. If it is `MASKED`, there is a mask.
+#[inline(always)]
+unsafe fn softmax_of_vectors<V: Vector, const MASKED: bool>(
+    scores: *mut f32,
+    keys: usize,
+    mask: *const u8,
+    fill: f32,
+    factors: *mut f32,
+) {
+    // SAFETY: all keys are below `keys`.
+    unsafe {
+        // Two of them: an instruction waits for the one before it with the same result.
+        let mut most = [V::splat(f32::NEG_INFINITY); 2];
+        let mut key = 0;
+        while key < keys {
+            // The last one again, if their number is odd.
+            let next = (key + 1).min(keys - 1);
+            for (most, key) in most.iter_mut().zip([key, next]) {
+                *most = score::<V, MASKED>(scores, key, mask, fill).max(*most);
+            }
+            key += 2;
+        }
+        // If all scores are `-∞`, the differences are not NaN.
+        let most = most[0].max(most[1]).max(V::splat(f32::MIN));
+        let mut sum = V::splat(0.0);
+        for key in 0..keys {
+            let power = power(score::<V, MASKED>(scores, key, mask, fill).sub(most));
+            power.store(scores.add(key * PANEL));
+            sum = sum.add(power);
+        }
+        let factor = V::splat(1.0).div(sum).zero_if_less(sum, V::splat(f32::MIN_POSITIVE));
+        factor.store(factors);
+    }
+}
+
+/// Reads the scores of a key. A mask is applied each time: if its result was stored, compilers would use a masked store,
+/// which took longer with AVX2 than everything else in a softmax.
+///
+/// # Safety
+/// That of [`softmax_of_vectors`], for this key.
+#[inline(always)]
+unsafe fn score<V: Vector, const MASKED: bool>(scores: *const f32, key: usize, mask: *const u8, fill: f32) -> V {
+    // SAFETY: the caller guarantees it.
+    unsafe {
+        let score = V::load(scores.add(key * PANEL));
+        if MASKED { score.replace(mask.add(key * PANEL), V::splat(fill)) } else { score }
     }
 }
