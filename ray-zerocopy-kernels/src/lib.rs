@@ -23,7 +23,7 @@
 //! | `quantised_product` | products of rows that are quantised or rounded |
 //! | `quantised_rows` | rows of `x` as 8-bit numbers or bf16 |
 //! | `divide` | division of a product among threads |
-//! | `attention` | attention of several heads |
+//! | `attention/` | attention of several heads |
 //! | `rows` | functions of rows: softmax, layer norm |
 //! | `epilogue` | bias, activation and residual, applied while a result is in the cache |
 //! | `math` | `exp`, `erf` and `tanh`, without branches |

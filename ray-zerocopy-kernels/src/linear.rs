@@ -27,21 +27,13 @@ pub(crate) fn product<T: Element>(isa: Isa, x: &[f32], weight: &Packed<'_, T>, e
     assert!(y.len() == m * n && x.len() == m * k, "x has {} elements and y {}, for {k} × {n}", x.len(), y.len());
     assert!(epilogue.fits(m, n), "the bias or the residual does not have the size of the result");
     assert!(isa.is_present(), "this processor does not have {isa}");
-    let product = Product { isa, x, stride: k, weight, epilogue };
+    let product = Product { isa, x, weight, epilogue };
     divide([m, k, n], y, |part, first, panels| product.compute(part, first, panels));
-}
-
-/// Computes `x · weight` on this thread. The rows of `x` are at a distance of `stride`.
-pub(crate) fn multiply(isa: Isa, x: &[f32], stride: usize, weight: &Packed<'_>, y: Columns<'_>) {
-    let epilogue = &Epilogue::default();
-    Product { isa, x, stride, weight, epilogue }.compute(y, 0, 0..weight.count());
 }
 
 struct Product<'a, T> {
     isa: Isa,
     x: &'a [f32],
-    /// Distance between rows of `x`.
-    stride: usize,
     weight: &'a Packed<'a, T>,
     epilogue: &'a Epilogue<'a>,
 }
@@ -64,10 +56,10 @@ impl<T: Element> Product<'_, T> {
                     let mut row = block;
                     while row < end {
                         let count = tile_rows(end - row, MOST_ROWS);
-                        let begin = (first + row) * self.stride + depth.start;
+                        let begin = (first + row) * k + depth.start;
                         let tile = Tile {
                             x: &self.x[begin..],
-                            stride: self.stride,
+                            stride: k,
                             panel: self.weight.panel(panel, depth.clone()),
                             rows: count,
                             columns,

@@ -12,10 +12,14 @@ pub(crate) fn exp(x: f32) -> f32 {
     // The natural logarithm of 2 as a sum, whose first part is exact in products with small integers.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    /// 1.5 · 2^23.
+    const ROUND: f32 = 12_582_912.0;
     const LEAST: f32 = -87.336_54;
     const MOST: f32 = 88.722_83;
     let clamped = x.clamp(LEAST, MOST);
-    let whole = (clamped * LOG2_E).round_ties_even();
+    // The next integer is in the last bits of the sum. A conversion would not be vectorised, since it saturates.
+    let rounded = clamped * LOG2_E + ROUND;
+    let whole = rounded - ROUND;
     let rest = whole.mul_add(-LN2_LOW, whole.mul_add(-LN2_HIGH, clamped));
     let mut series = 1.987_569_1e-4_f32;
     series = series.mul_add(rest, 1.398_2e-3);
@@ -25,9 +29,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     series = series.mul_add(rest, 5e-1);
     series = series.mul_add(rest * rest, rest) + 1.0;
     // Two factors, since 2^128 is not a number.
-    let half = (whole * 0.5).floor();
-    let power = |exponent: f32| f32::from_bits(((exponent as i32 + 127) as u32) << 23);
-    let result = series * power(half) * power(whole - half);
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = exponent >> 1;
+    let power = |exponent: i32| f32::from_bits((exponent.wrapping_add(127) as u32) << 23);
+    let result = series * power(half) * power(exponent.wrapping_sub(half));
     let result = if x > MOST { f32::INFINITY } else { result };
     let result = if x < LEAST { 0.0 } else { result };
     if x.is_nan() { x } else { result }

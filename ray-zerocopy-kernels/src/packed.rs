@@ -37,11 +37,6 @@ impl<'a, T> Packed<'a, T> {
         self.n
     }
 
-    /// Number of panels.
-    pub(crate) fn count(&self) -> usize {
-        self.n.div_ceil(PANEL)
-    }
-
     /// Some rows of a panel.
     pub(crate) fn panel(&self, panel: usize, rows: std::ops::Range<usize>) -> &'a [T] {
         let begin = panel * self.k;

@@ -8,6 +8,23 @@ use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::packed::PANEL;
 
+/// Requests the lines of the cache of some rows with `width` elements, which are at a distance of `stride` and read soon.
+#[inline]
+pub(crate) fn request_rows(rows: &[f32], stride: usize, count: usize, width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for row in 0..count {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        const LINE: usize = 16;
+        for column in (0..width).step_by(LINE) {
+            let pointer = rows.as_ptr().wrapping_add(row * stride + column);
+            // SAFETY: an address that cannot be read is ignored.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(pointer.cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (rows, stride, count, width);
+}
+
 /// Some rows and columns of a matrix that is stored row by row.
 pub(crate) struct Columns<'a> {
     pointer: *mut f32,

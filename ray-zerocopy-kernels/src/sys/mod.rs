@@ -2,6 +2,10 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `vector` | vectors of `f32`, for kernels that are generic in them |
+//! | `attention_kernels` | the kernels of an attention |
+//! | `attention_tile` | tiles of an attention |
+//! | `transpose` | transposition of some rows into a panel |
 //! | `columns` | a part of the columns of a matrix, which threads write at the same time |
 //! | `tile` | a tile of a product: some rows, and the columns of a panel |
 //! | `kernels` | the kernels of these tiles |
@@ -11,6 +15,8 @@
 //! | `quantise` | conversion of rows to 8-bit numbers and back, and to bf16, compiled for each instruction set |
 //! | `row_functions` | softmax, layer norm and epilogues, compiled for each instruction set |
 
+mod attention_kernels;
+mod attention_tile;
 mod columns;
 mod kernels;
 mod quantise;
@@ -19,14 +25,16 @@ mod tile;
 mod tile_bf16;
 mod tile_i4;
 mod tile_i8;
+mod transpose;
+mod vector;
 
-pub(crate) use self::columns::Columns;
+pub(crate) use self::attention_tile::{Lanes, LeftOut, NARROW, scores, softmax_columns, weighted};
+pub(crate) use self::columns::{Columns, request_rows};
 pub(crate) use self::kernels::Element;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8, round_bf16};
-pub(crate) use self::row_functions::{
-    depthwise, dot_products, finish_channel, layer_norm, max_pool_plane, scaled_softmax, softmax,
-};
+pub(crate) use self::row_functions::{depthwise, dot_products, finish_channel, layer_norm, max_pool_plane, softmax};
 pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};
 pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
 pub(crate) use self::tile_i8::TileI8;
+pub(crate) use self::transpose::transpose;

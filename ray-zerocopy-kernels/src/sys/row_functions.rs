@@ -79,17 +79,6 @@ for_each_isa!(
     softmax = plain_softmax(elements: &mut [f32], width: usize)
 );
 for_each_isa!(
-    /// Replaces the first `width` elements of each row by the softmax of their products with a factor. Those that are
-    /// left out have the product `fill`. A row of `-∞` becomes zeros. Rows are at a distance of `stride`.
-    scaled_softmax = plain_scaled_softmax(
-        elements: &mut [f32],
-        stride: usize,
-        width: usize,
-        factor: f32,
-        out: Option<(&[usize], f32)>
-    )
-);
-for_each_isa!(
     /// Normalises each row. The lengths fit.
     layer_norm = plain_layer_norm(x: &[f32], norm: &LayerNorm<'_>, y: &mut [f32])
 );
@@ -238,25 +227,6 @@ fn plain_softmax(elements: &mut [f32], width: usize) {
     for row in elements.chunks_exact_mut(width) {
         // A comparison with NaN is false. The sum below has the NaN.
         let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
-        row.iter_mut().for_each(|x| *x = exp(*x - most));
-        let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
-        row.iter_mut().for_each(|x| *x *= factor);
-    }
-}
-
-#[inline(always)]
-fn plain_scaled_softmax(elements: &mut [f32], stride: usize, width: usize, factor: f32, out: Option<(&[usize], f32)>) {
-    for row in elements.chunks_exact_mut(stride) {
-        let row = &mut row[..width];
-        row.iter_mut().for_each(|x| *x *= factor);
-        if let Some((keys, fill)) = out {
-            keys.iter().for_each(|key| row[*key] = fill);
-        }
-        let most = reduce(row, f32::NEG_INFINITY, |all, one| if one > all { one } else { all });
-        if most == f32::NEG_INFINITY && !row.iter().any(|x| x.is_nan()) {
-            row.fill(0.0);
-            continue;
-        }
         row.iter_mut().for_each(|x| *x = exp(*x - most));
         let factor = 1.0 / reduce(row, 0.0, |all, one| all + one);
         row.iter_mut().for_each(|x| *x *= factor);
