@@ -256,9 +256,7 @@ impl<'a> Product<'a> {
 
     /// Writes a channel of a part: the sums of its pixels, with what follows them.
     fn finish(&self, block: usize, part: &mut Part<'_>, row: usize, sums: &[f32], runs: &[Run]) {
-        let ChannelEpilogue { bias, activation, residual } = *self.epilogue;
         let channel = part.channel + row;
-        let bias = bias.map_or(0.0, |bias| bias[channel]);
         let mut images = part.images.iter_mut().peekable();
         for run in runs {
             while images.next_if(|image| image.number < run.image).is_some() {}
@@ -267,8 +265,8 @@ impl<'a> Product<'a> {
             let to = &mut image.elements.row(row)[begin..begin + run.count];
             let number = block * self.layout.images + run.image;
             let begin = (number * self.channels + channel) * self.pixels + run.pixel;
-            let residual = residual.map(|(all, is_first)| (&all[begin..begin + run.count], is_first));
-            finish_channel(self.isa, &sums[run.at..run.at + run.count], bias, activation, residual, to);
+            let epilogue = self.epilogue.of_channel(channel, begin..begin + run.count);
+            finish_channel(self.isa, &sums[run.at..run.at + run.count], epilogue, to);
         }
     }
 }

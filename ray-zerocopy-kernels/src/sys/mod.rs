@@ -5,6 +5,8 @@
 //! | `columns` | a part of the columns of a matrix, which threads write at the same time |
 //! | `tile` | a tile of a product: some rows, and the columns of a panel |
 //! | `kernels` | the kernels of these tiles |
+//! | `strip` | a tile of a product with a matrix that is stored row by row |
+//! | `winograd` | the transforms of Winograd's convolution |
 //! | `tile_bf16` | a tile of a product of bf16 |
 //! | `tile_i8` | a tile of a product of 8-bit numbers |
 //! | `tile_i4` | a tile of a product of 8-bit and 4-bit numbers |
@@ -15,10 +17,12 @@ mod columns;
 mod kernels;
 mod quantise;
 mod row_functions;
+mod strip;
 mod tile;
 mod tile_bf16;
 mod tile_i4;
 mod tile_i8;
+mod winograd;
 
 pub(crate) use self::columns::Columns;
 pub(crate) use self::kernels::Element;
@@ -26,7 +30,11 @@ pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8
 pub(crate) use self::row_functions::{
     depthwise, dot_products, finish_channel, layer_norm, max_pool_plane, scaled_softmax, softmax,
 };
+pub(crate) use self::strip::{HALF, Strip};
 pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};
 pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
 pub(crate) use self::tile_i8::TileI8;
+pub(crate) use self::winograd::{
+    GROUP, POINTS, finish_tiles, row_width, transform_elements, transform_filters, transform_products,
+};

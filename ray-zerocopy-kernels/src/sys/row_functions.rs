@@ -5,7 +5,8 @@
 
 use super::columns::Columns;
 use super::tile::Elements;
-use crate::epilogue::{Activation, Epilogue, activate};
+use crate::convolution::OfChannel;
+use crate::epilogue::{Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
 use crate::pooling::MaxPool;
@@ -53,13 +54,7 @@ for_each_isa!(
 );
 for_each_isa!(
     /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
-    finish_channel = plain_finish_channel(
-        sums: &[f32],
-        bias: f32,
-        activation: Option<Activation>,
-        residual: Option<(&[f32], bool)>,
-        y: &mut [f32]
-    )
+    finish_channel = plain_finish_channel(sums: &[f32], epilogue: OfChannel<'_>, y: &mut [f32])
 );
 for_each_isa!(
     /// Computes the products of a filter with some columns of `filter.len()` elements.
@@ -111,13 +106,7 @@ fn plain_finish(epilogue: &Epilogue<'_>, tile: &mut Elements, part: &mut Columns
 }
 
 #[inline(always)]
-fn plain_finish_channel(
-    sums: &[f32],
-    bias: f32,
-    activation: Option<Activation>,
-    residual: Option<(&[f32], bool)>,
-    y: &mut [f32],
-) {
+fn plain_finish_channel(sums: &[f32], OfChannel { bias, activation, residual }: OfChannel<'_>, y: &mut [f32]) {
     match residual {
         Some((residual, true)) => {
             for ((y, sum), residual) in y.iter_mut().zip(sums).zip(residual) {
