@@ -3,6 +3,7 @@
 //! ```console
 //! $ RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example convolutions
 //! $ RAY_ZEROCOPY_ISA=avx2 RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example convolutions
+//! $ RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example convolutions -- detector
 //! ```
 //!
 //! The layers of a model are computed one after the other, as often as the model has them and each time with another
@@ -106,8 +107,10 @@ impl Operands {
 }
 
 fn measure(isa: Isa, name: &str, peak: f64, layers: &[Layer]) {
+    // Small models are computed more often.
+    let rounds = if layers.len() < 10 { 100 * ROUNDS } else { ROUNDS };
     let mut all: Vec<_> = layers.iter().map(|layer| (*layer, Operands::new(*layer), Vec::new())).collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for ((_, _, [from, to], [h, w], [kh, kw], .., adds), operands, durations) in &mut all {
             for weight in &operands.weights {
                 let begin = Instant::now();
@@ -159,7 +162,14 @@ fn main() {
     let isa = Isa::best();
     let peak = peak(isa);
     println!("{isa}, {} threads, peak {peak:.1} GFLOP/s", rayon::current_num_threads());
-    measure(isa, "ResNet-18", peak, &RESNET);
-    measure(isa, "detector", peak, &DETECTOR);
-    measure_pooling(isa);
+    let named = std::env::args().nth(1);
+    let is_wanted = |name: &str| named.as_deref().is_none_or(|named| named == name);
+    for (name, layers) in [("resnet", &RESNET[..]), ("detector", &DETECTOR)] {
+        if is_wanted(name) {
+            measure(isa, name, peak, layers);
+        }
+    }
+    if is_wanted("pooling") {
+        measure_pooling(isa);
+    }
 }

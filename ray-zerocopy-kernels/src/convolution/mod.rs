@@ -5,16 +5,18 @@
 //!
 //! The filters of a channel are a row of a matrix, and the elements that they read for one pixel are a column of
 //! another one. The product of the two is the result. So the weight is used as it is: nothing is packed. The columns of
-//! some pixels are gathered into panels, which stay in the cache while all filters are applied to them.
+//! some pixels are gathered, and stay in the cache while all filters are applied to them.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `planes` | padded copies of images, from which panels are gathered |
-//! | `product` | the product of filters and panels |
+//! | `lanes` | division of pixels among vectors |
+//! | `planes` | padded copies of images, from which pixels are gathered |
+//! | `product` | the product of filters and pixels |
 //! | `scratch` | memory that each thread keeps |
 //! | `winograd` | Winograd's convolution for filters of 3 × 3 |
 //! | `tests` | comparison with plain loops |
 
+mod lanes;
 mod planes;
 mod product;
 mod scratch;

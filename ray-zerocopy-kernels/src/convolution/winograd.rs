@@ -6,13 +6,13 @@
 
 use rayon::prelude::*;
 
-use super::scratch::{Panels, Scratch, aligned};
+use super::lanes::Lanes;
+use super::scratch::{Panels, Scratch, aligned, divided};
 use super::{ChannelEpilogue, Filters, Images, Options};
 use crate::isa::Isa;
-use crate::packed::PANEL;
 use crate::sys::{
-    Columns, GROUP, HALF, MOST_ROWS, POINTS, Strip, dot_products, finish_tiles, row_width, transform_elements,
-    transform_filters, transform_products,
+    Columns, GROUP, MOST_ROWS, POINTS, Strip, finish_tiles, row_width, transform_elements, transform_filters,
+    transform_products,
 };
 
 /// The fewest channels, of images and results.
@@ -21,8 +21,6 @@ const CHANNELS: usize = 16;
 const PIXELS: usize = 100;
 /// Bytes of the transformed tiles of a block, which stay in the second level cache.
 const CACHED: usize = 832 << 10;
-/// The most tiles behind the last whole vector that are computed one by one.
-const SINGLE: usize = 4;
 
 /// A convolution whose filters fit.
 pub(super) struct Winograd<'a> {
@@ -48,32 +46,6 @@ struct Part<'a> {
     /// Rows of tiles.
     rows: std::ops::Range<usize>,
     elements: Columns<'a>,
-}
-
-/// Where the tiles of a block are in memory.
-struct Block {
-    /// Number of tiles.
-    count: usize,
-    /// Tiles whose products are computed by vectors.
-    wide: usize,
-    /// Distance between the rows of transformed tiles.
-    width: usize,
-}
-
-impl Block {
-    fn new(count: usize) -> Self {
-        let rest = count % HALF;
-        let wide = if rest <= SINGLE { count - rest } else { count.next_multiple_of(HALF) };
-        // An odd number of cache lines: rows are in all parts of the cache.
-        let width = (count.div_ceil(GROUP) | 1) * GROUP;
-        Self { count, wide, width }
-    }
-
-    /// Distance between the points of transformed tiles. What is written behind the tiles of the last channel is between
-    /// them.
-    fn plane(&self, channels: usize) -> usize {
-        channels * self.width + GROUP
-    }
 }
 
 impl<'a> Winograd<'a> {
@@ -181,31 +153,17 @@ impl<'a> Winograd<'a> {
     /// Computes a part. Returns `false` if a sum is not a finite number.
     fn compute(&self, mut part: Part<'_>, filters: Option<&[f32]>, scratch: &mut Scratch) -> bool {
         let [channels, _] = self.channels();
-        let block = Block::new(part.rows.len() * self.tiles[1]);
-        let Panels { panels, sums } = &mut scratch.panels;
-        let plane = block.plane(channels);
-        let singles = block.count.saturating_sub(block.wide);
+        let lanes = Lanes::new(part.rows.len() * self.tiles[1]);
+        let (plane, singles) = (lanes.matrix(channels), lanes.singles() * channels);
         let group = POINTS * MOST_ROWS * channels;
-        // The transformed tiles, those that are computed one by one, filters, products.
-        let sizes = [
-            POINTS * plane,
-            singles * POINTS * channels,
-            if filters.is_some() { 0 } else { group },
-            POINTS * MOST_ROWS * block.width,
-            4 * block.width,
-        ];
-        let memory = aligned(panels, sizes.map(|size| size.next_multiple_of(GROUP)).iter().sum());
-        let (tiles, memory) = memory.split_at_mut(sizes[0].next_multiple_of(GROUP));
-        let (columns, memory) = memory.split_at_mut(sizes[1].next_multiple_of(GROUP));
-        let (own, memory) = memory.split_at_mut(sizes[2].next_multiple_of(GROUP));
-        let (products, memory) = memory.split_at_mut(sizes[3].next_multiple_of(GROUP));
-        let pixels = &mut memory[..sizes[4]];
-        self.transform_tiles(&part, &block, tiles, sums);
-        for (at, column) in columns.chunks_mut(channels.max(1)).take(singles * POINTS).enumerate() {
-            let (single, point) = (at / POINTS, at % POINTS);
-            for (channel, element) in column.iter_mut().enumerate() {
-                *element = tiles[point * plane + channel * block.width + block.wide + single];
-            }
+        let own = if filters.is_some() { 0 } else { group };
+        let sizes = [POINTS * plane, POINTS * singles, own, POINTS * MOST_ROWS * lanes.width, 4 * lanes.width];
+        let Panels { panels, sums } = &mut scratch.panels;
+        let [tiles, columns, own, products, pixels] = divided(panels, sizes);
+        self.transform_tiles(&part, &lanes, tiles, sums);
+        for (at, column) in columns.chunks_exact_mut(channels).enumerate() {
+            let (point, single) = (at / lanes.singles(), at % lanes.singles());
+            lanes.copy_single(single, &tiles[point * plane..], column);
         }
         let mut is_finite = true;
         let rows = part.elements.rows();
@@ -220,46 +178,31 @@ impl<'a> Winograd<'a> {
                 }
             };
             for point in 0..POINTS {
-                let filters = &filters[point * count * channels..(point + 1) * count * channels];
-                let tiles = &tiles[point * plane..];
-                let products = &mut products[point * MOST_ROWS * block.width..][..count * block.width];
-                let mut products = Columns::new(products, block.width);
-                let mut column = 0;
-                while column < block.wide {
-                    let columns = if block.wide - column >= PANEL { PANEL } else { HALF };
-                    let strip = Strip {
-                        x: filters,
-                        stride: channels,
-                        matrix: &tiles[column..],
-                        width: block.width,
-                        depth: channels,
-                        adds: false,
-                    };
-                    strip.multiply(self.isa, &mut products.part(0, column, count, columns));
-                    column += columns;
-                }
-                for single in 0..singles {
-                    let mut sums = [0.0; MOST_ROWS];
-                    let column = &columns[(single * POINTS + point) * channels..][..channels];
-                    dot_products(self.isa, column, filters, &mut sums[..count]);
-                    for (row, sum) in sums[..count].iter().enumerate() {
-                        products.row(row)[block.wide + single] = *sum;
-                    }
-                }
+                let strip = Strip {
+                    x: &filters[point * count * channels..(point + 1) * count * channels],
+                    stride: channels,
+                    matrix: &tiles[point * plane..],
+                    width: lanes.width,
+                    depth: channels,
+                    adds: false,
+                };
+                let singles = &columns[point * singles..(point + 1) * singles];
+                let products = &mut products[point * MOST_ROWS * lanes.width..][..count * lanes.width];
+                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(products, lanes.width));
             }
             for row in 0..count {
-                let all = block.count.next_multiple_of(GROUP);
-                let (upper, lower) = pixels[..4 * all].split_at_mut(2 * all);
-                let plane = MOST_ROWS * block.width;
-                transform_products(self.isa, &products[row * block.width..], plane, upper, lower);
-                is_finite &= self.finish(&mut part, first + row, &block, [upper, lower]);
+                let all = 2 * lanes.count.next_multiple_of(GROUP);
+                let (upper, lower) = pixels[..2 * all].split_at_mut(all);
+                let plane = MOST_ROWS * lanes.width;
+                transform_products(self.isa, &products[row * lanes.width..], plane, upper, lower);
+                is_finite &= self.finish(&mut part, first + row, &lanes, [upper, lower]);
             }
         }
         is_finite
     }
 
     /// Transforms the tiles of a part.
-    fn transform_tiles(&self, part: &Part<'_>, block: &Block, to: &mut [f32], memory: &mut Vec<f32>) {
+    fn transform_tiles(&self, part: &Part<'_>, lanes: &Lanes, to: &mut [f32], memory: &mut Vec<f32>) {
         let [channels, _] = self.channels();
         let ([_, _, height, width], [above, left]) = (self.x.dimensions, self.before);
         let (first, count) = (2 * part.rows.start, 2 * part.rows.len() + 2);
@@ -276,21 +219,21 @@ impl<'a> Winograd<'a> {
                 }
             }
             let tiles = [part.rows.len(), self.tiles[1]];
-            let plane = block.plane(channels);
-            transform_elements(self.isa, rows, padded, tiles, &mut to[channel * block.width..], plane);
+            let plane = lanes.matrix(channels);
+            transform_elements(self.isa, rows, padded, tiles, &mut to[channel * lanes.width..], plane);
         }
     }
 
     /// Writes a channel of a part: its pixels, with what follows them. `rows` has the upper rows of tiles, and the lower
     /// ones. Returns `false` if a sum is not a finite number.
-    fn finish(&self, part: &mut Part<'_>, row: usize, block: &Block, [upper, lower]: [&mut [f32]; 2]) -> bool {
+    fn finish(&self, part: &mut Part<'_>, row: usize, lanes: &Lanes, [upper, lower]: [&mut [f32]; 2]) -> bool {
         let ([_, out], [height, width]) = (self.channels(), self.size);
         let channel = part.channel + row;
         let y = part.elements.row(row);
         let begin = ((part.image * out + channel) * height + 2 * part.rows.start) * width;
         let epilogue = self.epilogue.of_channel(channel, begin..begin + y.len());
         let mut is_finite = true;
-        let pixels = 2 * block.count;
+        let pixels = 2 * lanes.count;
         finish_tiles(
             self.isa,
             [&mut upper[..pixels], &mut lower[..pixels]],

@@ -57,8 +57,8 @@ for_each_isa!(
     finish_channel = plain_finish_channel(sums: &[f32], epilogue: OfChannel<'_>, y: &mut [f32])
 );
 for_each_isa!(
-    /// Computes the products of a filter with some columns of `filter.len()` elements.
-    dot_products = plain_dot_products(filter: &[f32], columns: &[f32], y: &mut [f32])
+    /// Computes the products of a vector with the first elements of some rows, which are at a distance of `stride`.
+    dot_products = plain_dot_products(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32])
 );
 for_each_isa!(
     /// Computes the largest elements of one plane. `maxima` has [`MaxPool::padded`] elements, and the result whole rows.
@@ -124,39 +124,46 @@ fn plain_finish_channel(sums: &[f32], OfChannel { bias, activation, residual }: 
 }
 
 #[inline(always)]
-fn plain_dot_products(filter: &[f32], columns: &[f32], y: &mut [f32]) {
-    /// Columns at a time, whose sums do not wait for each other.
+fn plain_dot_products(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32]) {
+    /// Rows at a time, whose sums do not wait for each other.
     const WIDE: usize = 4;
-    let k = filter.len();
-    for (columns, y) in columns.chunks(WIDE * k).zip(y.chunks_mut(WIDE)) {
-        if columns.len() == WIDE * k {
-            some_dot_products::<WIDE>(filter, columns, y);
-        } else {
-            for (column, y) in columns.chunks_exact(k).zip(y.chunks_mut(1)) {
-                some_dot_products::<1>(filter, column, y);
-            }
-        }
+    let (wide, last) = y.as_chunks_mut::<WIDE>();
+    let mut row = 0;
+    for y in wide {
+        some_dot_products(x, &rows[row * stride..], stride, y);
+        row += WIDE;
+    }
+    for y in last.as_chunks_mut::<1>().0 {
+        some_dot_products(x, &rows[row * stride..], stride, y);
+        row += 1;
     }
 }
 
 #[inline(always)]
-fn some_dot_products<const COUNT: usize>(filter: &[f32], columns: &[f32], y: &mut [f32]) {
-    let k = filter.len();
-    let (chunks, rest) = filter.as_chunks::<LANES>();
-    let parts: [_; COUNT] = std::array::from_fn(|at| columns[at * k..(at + 1) * k].as_chunks::<LANES>());
+fn some_dot_products<const COUNT: usize>(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32; COUNT]) {
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let parts: [_; COUNT] = std::array::from_fn(|at| rows[at * stride..at * stride + x.len()].as_chunks::<LANES>());
     let mut partial = [[0.0; LANES]; COUNT];
     for (at, chunk) in chunks.iter().enumerate() {
-        for (partial, (column, _)) in partial.iter_mut().zip(&parts) {
-            let column = &column[at];
+        for (partial, (row, _)) in partial.iter_mut().zip(&parts) {
+            let row = &row[at];
             for lane in 0..LANES {
-                partial[lane] += chunk[lane] * column[lane];
+                partial[lane] += chunk[lane] * row[lane];
             }
         }
     }
-    for ((y, partial), (_, last)) in y.iter_mut().zip(&partial).zip(&parts) {
+    for ((y, partial), (_, last)) in y.iter_mut().zip(partial).zip(&parts) {
         let last: f32 = rest.iter().zip(*last).map(|(one, other)| one * other).sum();
-        *y = partial.iter().sum::<f32>() + last;
+        *y = sum_of(partial) + last;
     }
+}
+
+/// The sum of partial sums, by halves: half of the elements at a time do not wait for each other.
+#[inline(always)]
+fn sum_of(partial: [f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|at| partial[at] + partial[at + 8]);
+    let four: [f32; 4] = std::array::from_fn(|at| eight[at] + eight[at + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 #[inline(always)]
