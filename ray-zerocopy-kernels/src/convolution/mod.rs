@@ -9,6 +9,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `few` | convolutions with few pixels |
 //! | `lanes` | division of pixels among vectors |
 //! | `planes` | padded copies of images, from which pixels are gathered |
 //! | `product` | the product of filters and pixels |
@@ -16,6 +17,7 @@
 //! | `winograd` | Winograd's convolution for filters of 3 × 3 |
 //! | `tests` | comparison with plain loops |
 
+mod few;
 mod lanes;
 mod planes;
 mod product;
@@ -24,6 +26,7 @@ mod scratch;
 mod tests;
 mod winograd;
 
+use self::few::convolve_few;
 use self::planes::Layout;
 use self::product::Product;
 use self::winograd::Winograd;
@@ -141,6 +144,9 @@ pub fn convolution(
         && epilogue.residual.is_none_or(|(residual, _)| residual.len() == y.len());
     assert!(fits, "the bias or the residual does not have the size of the result");
     if y.is_empty() {
+        return;
+    }
+    if convolve_few(isa, x, filters, options, epilogue, [rows, columns], y) {
         return;
     }
     let winograd = Winograd::new(isa, x, filters, options, epilogue, [rows, columns]);

@@ -10,7 +10,7 @@ use super::scratch::{Panels, Scratch, aligned, divided};
 use super::{ChannelEpilogue, Filters, Images};
 use crate::isa::Isa;
 use crate::packed::PANEL;
-use crate::sys::{Columns, HALF, MOST_ROWS, Run, Strip, depthwise, dot_products, finish_channel, gather};
+use crate::sys::{Columns, HALF, MOST_ROWS, Run, Strip, depthwise, finish_channel, gather};
 
 /// Elements of the filters that are gathered at a time.
 const DEPTH: usize = 256;
@@ -18,8 +18,6 @@ const DEPTH: usize = 256;
 const CACHED: usize = 448 << 10;
 /// The most pixels of a part.
 const PIXELS: usize = 256;
-/// The most pixels of a part for which vectors are not worth it: they would be mostly empty.
-const FEW: usize = 8;
 /// Multiplications from which a convolution is divided among threads.
 const PARALLEL: usize = 1 << 20;
 
@@ -166,8 +164,6 @@ impl<'a> Product<'a> {
         let planes = planes.unwrap_or_default();
         if self.is_depthwise() {
             self.compute_depthwise(planes, block, &mut part, memory);
-        } else if part.pixels.len() <= FEW && self.k > 0 {
-            self.compute_few(planes, block, &mut part, memory);
         } else {
             self.compute_product(planes, block, &mut part, memory);
         }
@@ -194,20 +190,6 @@ impl<'a> Product<'a> {
             for Run { place, at, count } in &runs {
                 sums[*at..at + count].copy_from_slice(&all[place - first..place - first + count]);
             }
-            self.finish(block, part, row, sums);
-        }
-    }
-
-    /// Multiplies each filter with each pixel.
-    fn compute_few(&self, planes: &[f32], block: usize, part: &mut Part<'_>, memory: &mut Panels) {
-        let count = part.pixels.len();
-        let [columns, sums] = divided(&mut memory.panels, [count * self.k, count]);
-        for (pixel, column) in part.pixels.clone().zip(columns.chunks_exact_mut(self.k)) {
-            let place = self.layout.place(pixel);
-            column.iter_mut().zip(&self.offsets).for_each(|(element, offset)| *element = planes[offset + place]);
-        }
-        for row in 0..Self::rows(part) {
-            dot_products(self.isa, &self.filters(part, row)[..self.k], columns, self.k, sums);
             self.finish(block, part, row, sums);
         }
     }

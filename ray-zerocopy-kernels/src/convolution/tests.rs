@@ -109,6 +109,11 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Options)> {
         // So few pixels that there are no panels.
         ([1, 33, 1, 4], [20, 33, 1, 3], Options { padding: [(0, 0), (1, 1)], ..PLAIN }),
         ([2, 7, 3, 3], [6, 7, 3, 3], PLAIN),
+        ([1, 1, 1, 640], [258, 1, 1, 256], strided([1, 128], 0)),
+        ([1, 5, 2, 5], [9, 5, 3, 3], Options { dilation: [1, 2], padding: [(1, 1), (3, 2)], ..PLAIN }),
+        ([2, 9, 1, 1], [1, 9, 1, 1], PLAIN),
+        ([1, 6, 2, 4], [10, 3, 1, 2], Options { groups: 2, ..strided([1, 1], 0) }),
+        ([1, 4, 2, 2], [7, 4, 1, 1], strided([1, 3], 2)),
         // Groups, of which each has one channel or more.
         ([2, 6, 9, 10], [9, 2, 3, 3], Options { groups: 3, ..padded(1) }),
         ([1, 5, 30, 31], [5, 1, 3, 3], Options { groups: 5, ..padded(1) }),

@@ -6,7 +6,7 @@
 use super::columns::Columns;
 use super::tile::Elements;
 use crate::convolution::OfChannel;
-use crate::epilogue::{Epilogue, activate};
+use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
 use crate::pooling::MaxPool;
@@ -55,6 +55,15 @@ for_each_isa!(
 for_each_isa!(
     /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
     finish_channel = plain_finish_channel(sums: &[f32], epilogue: OfChannel<'_>, y: &mut [f32])
+);
+for_each_isa!(
+    /// Adds the bias of each channel to its sums in `y`, and applies what follows. Without a bias, `y` is not divided.
+    finish_channels = plain_finish_channels(
+        bias: Option<&[f32]>,
+        activation: Option<Activation>,
+        residual: Option<(&[f32], bool)>,
+        y: &mut [f32]
+    )
 );
 for_each_isa!(
     /// Computes the products of a vector with the first elements of some rows, which are at a distance of `stride`.
@@ -114,6 +123,30 @@ fn plain_finish_channel(sums: &[f32], OfChannel { bias, activation, residual }: 
             }
         }
         _ => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum + bias),
+    }
+    if let Some(activation) = activation {
+        activate(y, activation);
+    }
+    if let Some((residual, false)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+    }
+}
+
+#[inline(always)]
+fn plain_finish_channels(
+    bias: Option<&[f32]>,
+    activation: Option<Activation>,
+    residual: Option<(&[f32], bool)>,
+    y: &mut [f32],
+) {
+    if let Some(bias) = bias {
+        let pixels = y.len().checked_div(bias.len()).unwrap_or(0).max(1);
+        for (y, bias) in y.chunks_mut(pixels).zip(bias) {
+            y.iter_mut().for_each(|y| *y += bias);
+        }
+    }
+    if let Some((residual, true)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
     }
     if let Some(activation) = activation {
         activate(y, activation);
