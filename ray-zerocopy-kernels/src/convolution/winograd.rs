@@ -21,6 +21,8 @@ const CHANNELS: usize = 16;
 const PIXELS: usize = 100;
 /// Bytes of the transformed tiles of a block, which stay in the second level cache.
 const CACHED: usize = 832 << 10;
+/// The same if the transformed filters have not more bytes: both stay there.
+const BESIDE_FILTERS: usize = 500 << 10;
 
 /// A convolution whose filters fit.
 pub(super) struct Winograd<'a> {
@@ -66,7 +68,9 @@ impl<'a> Winograd<'a> {
         }
         let tiles = size.map(|pixels| pixels.div_ceil(2));
         let row = POINTS * channels * tiles[1] * size_of::<f32>();
-        let most = (CACHED / row).clamp(1, tiles[0]);
+        let of_filters = POINTS * channels * out * size_of::<f32>();
+        let cached = if of_filters <= BESIDE_FILTERS { BESIDE_FILTERS } else { CACHED };
+        let most = (cached / row).clamp(1, tiles[0]);
         let blocks = tiles[0].div_ceil(most);
         let before = [options.padding[0].0, options.padding[1].0];
         let threads = rayon::current_num_threads();

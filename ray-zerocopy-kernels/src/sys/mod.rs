@@ -12,6 +12,7 @@
 //! | `tile_i4` | a tile of a product of 8-bit and 4-bit numbers |
 //! | `dot` | products of rows with a few columns |
 //! | `gather` | copies of runs of pixels |
+//! | `max_pool` | max pooling of one plane |
 //! | `quantise` | conversion of rows to 8-bit numbers and back, and to bf16, compiled for each instruction set |
 //! | `row_functions` | softmax, layer norm and epilogues, compiled for each instruction set |
 
@@ -19,6 +20,7 @@ mod columns;
 mod dot;
 mod gather;
 mod kernels;
+mod max_pool;
 mod quantise;
 mod row_functions;
 mod strip;
@@ -32,9 +34,10 @@ pub(crate) use self::columns::Columns;
 pub(crate) use self::dot::dot_rows;
 pub(crate) use self::gather::{Run, gather};
 pub(crate) use self::kernels::Element;
+pub(crate) use self::max_pool::max_pool_plane;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8, round_bf16};
 pub(crate) use self::row_functions::{
-    depthwise, dot_products, finish_channel, finish_channels, layer_norm, max_pool_plane, scaled_softmax, softmax,
+    depthwise, dot_products, finish_channel, finish_channels, layer_norm, scaled_softmax, softmax,
 };
 pub(crate) use self::strip::{HALF, Strip};
 pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};

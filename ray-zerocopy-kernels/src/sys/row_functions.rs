@@ -9,7 +9,6 @@ use crate::convolution::OfChannel;
 use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
-use crate::pooling::MaxPool;
 use crate::rows::LayerNorm;
 
 /// Defines a function that calls `$plain` compiled for an instruction set. The caller has checked that the processor
@@ -68,10 +67,6 @@ for_each_isa!(
 for_each_isa!(
     /// Computes the products of a vector with the first elements of some rows, which are at a distance of `stride`.
     dot_products = plain_dot_products(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32])
-);
-for_each_isa!(
-    /// Computes the largest elements of one plane. `maxima` has [`MaxPool::padded`] elements, and the result whole rows.
-    max_pool_plane = plain_max_pool_plane(pool: &MaxPool, x: &[f32], maxima: &mut [f32], y: &mut [f32])
 );
 for_each_isa!(
     /// Applies a filter to one channel, at positions from `start` on. Each of its elements reads at an offset from the
@@ -197,36 +192,6 @@ fn sum_of(partial: [f32; LANES]) -> f32 {
     let eight: [f32; 8] = std::array::from_fn(|at| partial[at] + partial[at + 8]);
     let four: [f32; 4] = std::array::from_fn(|at| eight[at] + eight[at + 4]);
     (four[0] + four[2]) + (four[1] + four[3])
-}
-
-#[inline(always)]
-fn plain_max_pool_plane(pool: &MaxPool, x: &[f32], maxima: &mut [f32], y: &mut [f32]) {
-    // NaN is larger than all numbers.
-    let larger = |most: &mut f32, x: f32| *most = if (x > *most) | x.is_nan() { x } else { *most };
-    let ([height, width], [kernel_rows, kernel_columns]) = (pool.size, pool.kernel);
-    let [_, columns] = pool.result;
-    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
-        // The largest elements of the rows of the window, then those of its columns.
-        maxima.fill(f32::NEG_INFINITY);
-        for tap in 0..kernel_rows {
-            let place = (row * pool.stride[0] + tap * pool.dilation[0]).checked_sub(pool.padding[0]);
-            if let Some(place) = place.filter(|place| *place < height) {
-                let inside = &mut maxima[pool.padding[1]..][..width];
-                let source = &x[place * width..(place + 1) * width];
-                inside.iter_mut().zip(source).for_each(|(most, x)| larger(most, *x));
-            }
-        }
-        y.fill(f32::NEG_INFINITY);
-        for tap in 0..kernel_columns {
-            let source = &maxima[tap * pool.dilation[1]..];
-            match pool.stride[1] {
-                1 => y.iter_mut().zip(source).for_each(|(most, x)| larger(most, *x)),
-                // A constant, which the compiler knows.
-                2 => y.iter_mut().zip(source.iter().step_by(2)).for_each(|(most, x)| larger(most, *x)),
-                stride => y.iter_mut().zip(source.iter().step_by(stride)).for_each(|(most, x)| larger(most, *x)),
-            }
-        }
-    }
 }
 
 #[inline(always)]
