@@ -41,7 +41,7 @@ pub(super) fn convolve_few(
             let one = |(at, y): (usize, &mut [f32])| {
                 let (first, count) = (group * of_result + at * channels, y.len() / pixels);
                 let filters = &filters.elements[first * depth..(first + count) * depth];
-                dot_rows(isa, filters, columns, depth, y);
+                dot_rows(isa, filters, depth, columns, depth, y);
                 let begin = (image * out + first) * pixels;
                 let bias = epilogue.bias.map(|bias| &bias[first..first + count]);
                 let residual = epilogue.residual.map(|(all, is_first)| (&all[begin..begin + y.len()], is_first));

@@ -2,7 +2,7 @@
 
 use crate::isa::Isa;
 use crate::packed::PANEL;
-use crate::sys::{Columns, HALF, Strip, dot_products};
+use crate::sys::{Columns, HALF, MOST_ROWS, Strip, dot_rows};
 
 /// The most columns behind the last whole vector that are computed one by one. 14 × 14 pixels are 4 more than whole
 /// vectors have, 7 × 7 are one more.
@@ -55,12 +55,17 @@ impl Lanes {
             strip.multiply(isa, &mut y.part(0, column, rows, columns));
             column += columns;
         }
-        let mut sums = [0.0; crate::sys::MOST_ROWS];
-        for single in 0..self.singles() {
-            let column = &singles[single * strip.depth..(single + 1) * strip.depth];
-            dot_products(isa, column, strip.x, strip.stride, &mut sums[..rows]);
-            for (row, sum) in sums[..rows].iter().enumerate() {
-                let y = &mut y.row(row)[self.wide + single];
+        if self.singles() == 0 {
+            return;
+        }
+        let singles = &singles[..self.singles() * strip.depth];
+        let mut sums = [0.0; MOST_ROWS * SINGLE];
+        let sums = &mut sums[..rows * self.singles()];
+        if strip.depth > 0 {
+            dot_rows(isa, strip.x, strip.stride, singles, strip.depth, sums);
+        }
+        for (row, sums) in sums.chunks_exact(self.singles()).enumerate() {
+            for (y, sum) in y.row(row)[self.wide..].iter_mut().zip(sums) {
                 *y = if strip.adds { *y + sum } else { *sum };
             }
         }

@@ -5,12 +5,13 @@ use crate::isa::Isa;
 /// Rows at a time.
 const ROWS: usize = 4;
 
-/// Computes the products of the rows of `matrix` with `columns`. All have `depth` elements. `y` has a row for each row of
-/// the matrix, with an element for each column.
-pub(crate) fn dot_rows(isa: Isa, matrix: &[f32], columns: &[f32], depth: usize, y: &mut [f32]) {
+/// Computes the products of the rows of `matrix`, which are at a distance of `stride`, with `columns`. All have `depth`
+/// elements. `y` has a row for each row of the matrix, with an element for each column.
+pub(crate) fn dot_rows(isa: Isa, matrix: &[f32], stride: usize, columns: &[f32], depth: usize, y: &mut [f32]) {
     let count = columns.len().checked_div(depth).unwrap_or(0);
     let rows = y.len().checked_div(count).unwrap_or(0);
-    assert!(columns.len() == count * depth && y.len() == rows * count && matrix.len() == rows * depth);
+    assert!(columns.len() == count * depth && y.len() == rows * count, "there is not an element for each product");
+    assert!(rows == 0 || matrix.len() >= (rows - 1) * stride + depth, "a row of the matrix is outside of it");
     let kernel: Kernel = match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Vnni if isa.is_present() => x86::products_512,
@@ -20,13 +21,13 @@ pub(crate) fn dot_rows(isa: Isa, matrix: &[f32], columns: &[f32], depth: usize, 
         Isa::Neon if isa.is_present() => aarch64::products_neon,
         _ => portable::products,
     };
-    // SAFETY: the matrix has `rows` rows and `columns` has `count` columns of `depth` elements, and `y` has an element for
+    // SAFETY: the matrix has `rows` rows at a distance of `stride`, and `columns` has `count` columns of `depth` elements, and `y` has an element for
     // each pair of them, as was just asserted. The processor has the instructions.
-    unsafe { kernel(matrix.as_ptr(), rows, columns.as_ptr(), count, depth, y.as_mut_ptr()) }
+    unsafe { kernel(matrix.as_ptr(), [rows, stride], columns.as_ptr(), count, depth, y.as_mut_ptr()) }
 }
 
-/// See [`dot_rows`]: the matrix, its rows, the columns, their number, the elements of each, and the result.
-type Kernel = unsafe fn(*const f32, usize, *const f32, usize, usize, *mut f32);
+/// See [`dot_rows`]: the matrix, its rows and the distance between them, the columns, their number, the elements of each, and the result.
+type Kernel = unsafe fn(*const f32, [usize; 2], *const f32, usize, usize, *mut f32);
 
 /// The products for one type of vectors, with 4 rows and up to `$most` columns at a time. `$some` loads fewer elements
 /// than a vector has, and zeros. `$sums` returns the sums of the elements of 4 vectors.
@@ -43,10 +44,11 @@ macro_rules! products {
         #[inline]
         unsafe fn $part<const COUNT: usize, const COLUMNS: usize>(
             matrix: *const f32,
+            stride: usize,
             columns: *const f32,
             depth: usize,
             y: *mut f32,
-            stride: usize,
+            y_stride: usize,
         ) {
             let mut sums = [[$zero(); ROWS]; COLUMNS];
             // SAFETY: the caller guarantees that these rows, columns and elements are inside.
@@ -55,7 +57,7 @@ macro_rules! products {
                 for at in (0..whole).step_by($lanes) {
                     let mut rows = [$zero(); COUNT];
                     for (row, elements) in rows.iter_mut().enumerate() {
-                        *elements = $load(matrix.add(row * depth + at));
+                        *elements = $load(matrix.add(row * stride + at));
                     }
                     for (column, sums) in sums.iter_mut().enumerate() {
                         let elements = $load(columns.add(column * depth + at));
@@ -68,7 +70,7 @@ macro_rules! products {
                     for (column, sums) in sums.iter_mut().enumerate() {
                         let elements = $some(columns.add(column * depth + whole), depth - whole);
                         for (row, sum) in sums.iter_mut().take(COUNT).enumerate() {
-                            let row = $some(matrix.add(row * depth + whole), depth - whole);
+                            let row = $some(matrix.add(row * stride + whole), depth - whole);
                             *sum = $multiply_add(row, elements, *sum);
                         }
                     }
@@ -76,7 +78,7 @@ macro_rules! products {
                 for (column, sums) in sums.into_iter().enumerate() {
                     let sums = $sums(sums);
                     for (row, sum) in sums.iter().take(COUNT).enumerate() {
-                        *y.add(row * stride + column) = *sum;
+                        *y.add(row * y_stride + column) = *sum;
                     }
                 }
             }
@@ -85,7 +87,7 @@ macro_rules! products {
         $(#[$attribute])*
         pub(super) unsafe fn $name(
             matrix: *const f32,
-            rows: usize,
+            [rows, stride]: [usize; 2],
             columns: *const f32,
             count: usize,
             depth: usize,
@@ -99,14 +101,14 @@ macro_rules! products {
                     let left = (count - column).min($most);
                     // SAFETY: these are rows and columns of those that the caller guarantees.
                     unsafe {
-                        let (matrix, columns) = (matrix.add(row * depth), columns.add(column * depth));
+                        let (matrix, columns) = (matrix.add(row * stride), columns.add(column * depth));
                         let y = y.add(row * count + column);
                         match (is_whole, left) {
-                            (true, 4..) => $part::<ROWS, 4>(matrix, columns, depth, y, count),
-                            (true, 2..) => $part::<ROWS, 2>(matrix, columns, depth, y, count),
-                            (true, _) => $part::<ROWS, 1>(matrix, columns, depth, y, count),
-                            (false, 2..) => $part::<1, 2>(matrix, columns, depth, y, count),
-                            (false, _) => $part::<1, 1>(matrix, columns, depth, y, count),
+                            (true, 4..) => $part::<ROWS, 4>(matrix, stride, columns, depth, y, count),
+                            (true, 2..) => $part::<ROWS, 2>(matrix, stride, columns, depth, y, count),
+                            (true, _) => $part::<ROWS, 1>(matrix, stride, columns, depth, y, count),
+                            (false, 2..) => $part::<1, 2>(matrix, stride, columns, depth, y, count),
+                            (false, _) => $part::<1, 1>(matrix, stride, columns, depth, y, count),
                         }
                     }
                     column += match (is_whole, left) {

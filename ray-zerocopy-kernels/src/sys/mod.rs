@@ -36,9 +36,7 @@ pub(crate) use self::gather::{Run, gather};
 pub(crate) use self::kernels::Element;
 pub(crate) use self::max_pool::max_pool_plane;
 pub(crate) use self::quantise::{Scaling, dequantise_u8, quantise_i8, quantise_u8, round_bf16};
-pub(crate) use self::row_functions::{
-    depthwise, dot_products, finish_channel, finish_channels, layer_norm, scaled_softmax, softmax,
-};
+pub(crate) use self::row_functions::{depthwise, finish_channel, finish_channels, layer_norm, scaled_softmax, softmax};
 pub(crate) use self::strip::{HALF, Strip};
 pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};

@@ -65,10 +65,6 @@ for_each_isa!(
     )
 );
 for_each_isa!(
-    /// Computes the products of a vector with the first elements of some rows, which are at a distance of `stride`.
-    dot_products = plain_dot_products(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32])
-);
-for_each_isa!(
     /// Applies a filter to one channel, at positions from `start` on. Each of its elements reads at an offset from the
     /// position. Positions that read behind the end get nothing.
     depthwise = plain_depthwise(x: &[f32], start: usize, taps: &[usize], filter: &[f32], y: &mut [f32])
@@ -149,49 +145,6 @@ fn plain_finish_channels(
     if let Some((residual, false)) = residual {
         y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
     }
-}
-
-#[inline(always)]
-fn plain_dot_products(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32]) {
-    /// Rows at a time, whose sums do not wait for each other.
-    const WIDE: usize = 4;
-    let (wide, last) = y.as_chunks_mut::<WIDE>();
-    let mut row = 0;
-    for y in wide {
-        some_dot_products(x, &rows[row * stride..], stride, y);
-        row += WIDE;
-    }
-    for y in last.as_chunks_mut::<1>().0 {
-        some_dot_products(x, &rows[row * stride..], stride, y);
-        row += 1;
-    }
-}
-
-#[inline(always)]
-fn some_dot_products<const COUNT: usize>(x: &[f32], rows: &[f32], stride: usize, y: &mut [f32; COUNT]) {
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    let parts: [_; COUNT] = std::array::from_fn(|at| rows[at * stride..at * stride + x.len()].as_chunks::<LANES>());
-    let mut partial = [[0.0; LANES]; COUNT];
-    for (at, chunk) in chunks.iter().enumerate() {
-        for (partial, (row, _)) in partial.iter_mut().zip(&parts) {
-            let row = &row[at];
-            for lane in 0..LANES {
-                partial[lane] += chunk[lane] * row[lane];
-            }
-        }
-    }
-    for ((y, partial), (_, last)) in y.iter_mut().zip(partial).zip(&parts) {
-        let last: f32 = rest.iter().zip(*last).map(|(one, other)| one * other).sum();
-        *y = sum_of(partial) + last;
-    }
-}
-
-/// The sum of partial sums, by halves: half of the elements at a time do not wait for each other.
-#[inline(always)]
-fn sum_of(partial: [f32; LANES]) -> f32 {
-    let eight: [f32; 8] = std::array::from_fn(|at| partial[at] + partial[at + 8]);
-    let four: [f32; 4] = std::array::from_fn(|at| eight[at] + eight[at + 4]);
-    (four[0] + four[2]) + (four[1] + four[3])
 }
 
 #[inline(always)]
