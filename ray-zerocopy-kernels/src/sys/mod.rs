@@ -7,6 +7,7 @@
 //! | `kernels` | the kernels of these tiles |
 //! | `strip` | a tile of a product with a matrix that is stored row by row |
 //! | `winograd` | the transforms of Winograd's convolution |
+//! | `winograd_filters` | the transform of its filters |
 //! | `tile_bf16` | a tile of a product of bf16 |
 //! | `tile_i8` | a tile of a product of 8-bit numbers |
 //! | `tile_i4` | a tile of a product of 8-bit and 4-bit numbers |
@@ -29,6 +30,7 @@ mod tile_bf16;
 mod tile_i4;
 mod tile_i8;
 mod winograd;
+mod winograd_filters;
 
 pub(crate) use self::columns::Columns;
 pub(crate) use self::dot::dot_rows;
@@ -42,6 +44,5 @@ pub(crate) use self::tile::{Elements, MOST_ROWS, Tile};
 pub(crate) use self::tile_bf16::{TileBf16, multiplies_bf16};
 pub(crate) use self::tile_i4::{MOST_ROWS_I4, TileI4};
 pub(crate) use self::tile_i8::TileI8;
-pub(crate) use self::winograd::{
-    GROUP, POINTS, finish_tiles, row_width, transform_elements, transform_filters, transform_products,
-};
+pub(crate) use self::winograd::{GROUP, POINTS, finish_tiles, row_width, transform_elements, transform_products};
+pub(crate) use self::winograd_filters::transform_filters;

@@ -52,61 +52,6 @@ pub(crate) fn transform_products(isa: Isa, x: &[f32], plane: usize, upper: &mut 
 }
 
 for_each_isa!(
-    /// Transforms filters: `rows` rows of `channels` filters of 9 elements. Writes point after point, each with the
-    /// channels of all rows.
-    transform_filters = plain_transform_filters(x: &[f32], rows: usize, channels: usize, y: &mut [f32])
-);
-
-#[inline(always)]
-fn plain_transform_filters(x: &[f32], rows: usize, channels: usize, y: &mut [f32]) {
-    /// Filters at a time.
-    const WIDE: usize = 16;
-    let plane = rows * channels;
-    for row in 0..rows {
-        for begin in (0..channels).step_by(WIDE) {
-            let count = WIDE.min(channels - begin);
-            let first = row * channels + begin;
-            let filters = &x[first * 9..(first + count) * 9];
-            let mut taps = [[0.0; WIDE]; 9];
-            for (at, filter) in filters.as_chunks::<9>().0.iter().enumerate() {
-                for tap in 0..9 {
-                    taps[tap][at] = filter[tap];
-                }
-            }
-            // Columns of three to columns of four, then rows.
-            let mut columns = [[[0.0; WIDE]; 3]; 4];
-            for column in 0..3 {
-                let [upper, middle, lower] = [0, 1, 2].map(|row| taps[row * 3 + column]);
-                for lane in 0..WIDE {
-                    let (even, odd) = (0.5 * (upper[lane] + lower[lane]), 0.5 * middle[lane]);
-                    columns[0][column][lane] = upper[lane];
-                    columns[1][column][lane] = even + odd;
-                    columns[2][column][lane] = even - odd;
-                    columns[3][column][lane] = lower[lane];
-                }
-            }
-            for (at, [left, middle, right]) in columns.iter().enumerate() {
-                let mut points = [[0.0; WIDE]; 4];
-                for lane in 0..WIDE {
-                    let (even, odd) = (0.5 * (left[lane] + right[lane]), 0.5 * middle[lane]);
-                    points[0][lane] = left[lane];
-                    points[1][lane] = even + odd;
-                    points[2][lane] = even - odd;
-                    points[3][lane] = right[lane];
-                }
-                for (point, numbers) in points.iter().enumerate() {
-                    let to = &mut y[(at * 4 + point) * plane + first..];
-                    match to.first_chunk_mut::<WIDE>() {
-                        Some(to) if count == WIDE => *to = *numbers,
-                        _ => to[..count].copy_from_slice(&numbers[..count]),
-                    }
-                }
-            }
-        }
-    }
-}
-
-for_each_isa!(
     /// Writes a channel of a part of a convolution, with what follows it. The rows are alternately those of `upper` and
     /// `lower`, at a distance of `pitch`. Clears `is_finite` if a sum is not a finite number.
     finish_tiles = plain_finish_tiles(
