@@ -1,7 +1,7 @@
 //! Convolutions of two dimensions, with what follows them.
 //!
-//! Filters of 3 × 3 and many channels are transformed, and so are tiles of the images, which saves multiplications. For
-//! all others:
+//! There are three ways. With up to 8 pixels, vectors are along the filters. Filters of 3 × 3 with many channels and
+//! pixels are transformed, and so are tiles of the images, which saves multiplications. All others are a product:
 //!
 //! The filters of a channel are a row of a matrix, and the elements that they read for one pixel are a column of
 //! another one. The product of the two is the result. So the weight is used as it is: nothing is packed. The columns of

@@ -178,6 +178,34 @@ fn nan_and_infinity_reach_the_pixels_that_read_them() {
     }
 }
 
+/// Transforms lose accuracy: by less than a network's results can differ.
+#[test]
+fn errors_of_a_network_stay_small() {
+    let options = Options { padding: [(1, 1); 2], ..PLAIN };
+    let (channels, size) = (24, 12);
+    let (images, filters) = ([1, channels, size, size], [channels, channels, 3, 3]);
+    let first = numbers(channels * size * size, 1);
+    for isa in present() {
+        let (mut found, mut exact) = (first.clone(), first.clone());
+        for layer in 0..8 {
+            // The elements neither grow nor shrink from layer to layer.
+            let factor = (6.0 / (channels * 9) as f32).sqrt();
+            let weight: Vec<f32> =
+                numbers(filters.iter().product(), 10 + layer).iter().map(|one| factor * one).collect();
+            let filters = Filters { elements: &weight, dimensions: filters };
+            let epilogue = ChannelEpilogue { activation: Some(Activation::Relu), ..ChannelEpilogue::default() };
+            let (x, mut y) = (Images { elements: &found, dimensions: images }, vec![0.0; first.len()]);
+            convolution(isa, &x, &filters, &options, &epilogue, &mut y);
+            let x = Images { elements: &exact, dimensions: images };
+            exact = plain(&x, &filters, &options).iter().map(|sum| sum.max(0.0) as f32).collect();
+            found = y;
+        }
+        let largest = exact.iter().copied().fold(0.0, f32::max);
+        let error = found.iter().zip(&exact).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
+        assert!(largest > 0.01 && error < 1e-5 * largest, "{isa}: {error} beside {largest}");
+    }
+}
+
 #[test]
 fn results_have_the_size_that_the_options_give() {
     let options = Options { stride: [2, 3], padding: [(1, 0), (2, 2)], dilation: [1, 2], groups: 1 };

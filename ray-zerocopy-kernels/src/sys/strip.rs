@@ -35,7 +35,7 @@ impl Strip<'_> {
         let fits = self.depth == 0 || self.matrix.len() >= reads(self.depth, self.width, columns);
         assert!(fits, "a row of the matrix is outside of it");
         let Some(kernels) = kernels(isa, columns) else {
-            return self.portable(y);
+            return if columns == PANEL { self.portable::<PANEL>(y) } else { self.portable::<HALF>(y) };
         };
         let (pointer, stride) = y.raw();
         let kernel = kernels[rows - 1];
@@ -45,17 +45,18 @@ impl Strip<'_> {
         unsafe { kernel(x, self.stride, matrix, [self.width, self.depth], pointer, stride, self.adds) }
     }
 
-    fn portable(&self, y: &mut Columns<'_>) {
-        let columns = y.columns();
+    /// The same without special instructions. `COLUMNS` is the number of columns.
+    fn portable<const COLUMNS: usize>(&self, y: &mut Columns<'_>) {
         for row in 0..y.rows() {
-            let y = y.row(row);
-            if !self.adds {
-                y.fill(0.0);
+            let Some(y) = y.row(row).first_chunk_mut::<COLUMNS>() else { return };
+            let mut sums = if self.adds { *y } else { [0.0; COLUMNS] };
+            let others = self.matrix.chunks(self.width).filter_map(|others| others.first_chunk::<COLUMNS>());
+            for (x, others) in self.x[row * self.stride..][..self.depth].iter().zip(others) {
+                for (sum, other) in sums.iter_mut().zip(others) {
+                    *sum += x * other;
+                }
             }
-            for at in 0..self.depth {
-                let x = self.x[row * self.stride + at];
-                y.iter_mut().zip(&self.matrix[at * self.width..][..columns]).for_each(|(y, other)| *y += x * other);
-            }
+            *y = sums;
         }
     }
 }
