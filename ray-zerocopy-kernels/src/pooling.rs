@@ -26,8 +26,9 @@ pub struct MaxPool {
 }
 
 impl MaxPool {
-    /// Elements that are read of a row, with those outside of the image. Returns `None` if a number is 0, or too large.
-    fn padded(&self) -> Option<usize> {
+    /// Elements that a row takes twice: those that are read of it, with those outside of the image. Returns `None` if a
+    /// number is 0, or too large.
+    pub(crate) fn memory(&self) -> Option<usize> {
         let pairs = [self.size, self.kernel, self.stride, self.dilation, self.result];
         let extent = |at: usize| {
             let window = self.kernel[at].checked_sub(1)?.checked_mul(self.dilation[at])?;
@@ -35,7 +36,8 @@ impl MaxPool {
             Some(places.checked_add(window)?.checked_add(1)?.max(self.size[at].checked_add(self.padding[at])?))
         };
         let [Some(_), Some(columns)] = [extent(0), extent(1)] else { return None };
-        (!pairs.iter().flatten().any(|number| *number == 0)).then_some(columns)
+        let twice = columns.checked_next_multiple_of(2)?.checked_mul(2)?;
+        (!pairs.iter().flatten().any(|number| *number == 0)).then_some(twice)
     }
 }
 
@@ -46,19 +48,21 @@ impl MaxPool {
 /// If a length does not fit, or the processor does not have the instructions.
 pub fn max_pool(isa: Isa, x: &[f32], pool: &MaxPool, y: &mut [f32]) {
     assert!(isa.is_present(), "this processor does not have {isa}");
-    let padded = pool.padded().unwrap_or_else(|| panic!("{pool:?} has a number that is 0 or too large"));
+    let elements = pool.memory().unwrap_or_else(|| panic!("{pool:?} has a number that is 0 or too large"));
     let area = |[rows, columns]: [usize; 2]| rows.saturating_mul(columns);
     let (from, to) = (area(pool.size), area(pool.result));
     let fits = x.len().is_multiple_of(from) && y.len().is_multiple_of(to) && x.len() / from == y.len() / to;
     assert!(fits, "images have {} elements and the result {}, with {pool:?}", x.len(), y.len());
-    let one = |maxima: &mut Vec<f32>, (x, y): (&[f32], &mut [f32])| {
-        maxima.resize(padded, 0.0);
-        max_pool_plane(isa, pool, x, maxima, y);
+    // AVX-512 compares by way of mask registers, which takes 1.5 times as long.
+    let isa = isa.min(Isa::Avx2);
+    let one = |memory: &mut Vec<f32>, (x, y): (&[f32], &mut [f32])| {
+        memory.resize(elements, 0.0);
+        max_pool_plane(isa, pool, x, memory, y);
     };
     if x.len() < PARALLEL || rayon::current_num_threads() == 1 {
-        let mut maxima = Vec::new();
+        let mut memory = Vec::new();
         for planes in x.chunks_exact(from).zip(y.chunks_exact_mut(to)) {
-            one(&mut maxima, planes);
+            one(&mut memory, planes);
         }
     } else {
         x.par_chunks_exact(from).zip(y.par_chunks_exact_mut(to)).for_each_init(Vec::new, one);

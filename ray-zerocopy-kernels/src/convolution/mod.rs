@@ -1,24 +1,35 @@
 //! Convolutions of two dimensions, with what follows them.
 //!
+//! There are three ways. With up to 8 pixels, vectors are along the filters. Filters of 3 × 3 with many channels and
+//! pixels are transformed, and so are tiles of the images, which saves multiplications. All others are a product:
+//!
 //! The filters of a channel are a row of a matrix, and the elements that they read for one pixel are a column of
 //! another one. The product of the two is the result. So the weight is used as it is: nothing is packed. The columns of
-//! some pixels are gathered into panels, which stay in the cache while all filters are applied to them.
+//! some pixels are gathered, and stay in the cache while all filters are applied to them.
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `planes` | padded copies of images, from which panels are gathered |
-//! | `product` | the product of filters and panels |
+//! | `few` | convolutions with few pixels |
+//! | `lanes` | division of pixels among vectors |
+//! | `planes` | padded copies of images, from which pixels are gathered |
+//! | `product` | the product of filters and pixels |
 //! | `scratch` | memory that each thread keeps |
+//! | `winograd` | Winograd's convolution for filters of 3 × 3 |
 //! | `tests` | comparison with plain loops |
 
+mod few;
+mod lanes;
 mod planes;
 mod product;
 mod scratch;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
+use self::few::convolve_few;
 use self::planes::Layout;
 use self::product::Product;
+use self::winograd::Winograd;
 use crate::epilogue::Activation;
 use crate::isa::Isa;
 
@@ -86,6 +97,25 @@ pub struct ChannelEpilogue<'a> {
     pub residual: Option<(&'a [f32], bool)>,
 }
 
+/// What follows the sums of some pixels of a channel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfChannel<'a> {
+    pub(crate) bias: f32,
+    pub(crate) activation: Option<Activation>,
+    pub(crate) residual: Option<(&'a [f32], bool)>,
+}
+
+impl<'a> ChannelEpilogue<'a> {
+    /// What follows the sums of a channel, which are these elements of the result.
+    fn of_channel(&self, channel: usize, elements: std::ops::Range<usize>) -> OfChannel<'a> {
+        OfChannel {
+            bias: self.bias.map_or(0.0, |bias| bias[channel]),
+            activation: self.activation,
+            residual: self.residual.map(|(all, is_first)| (&all[elements], is_first)),
+        }
+    }
+}
+
 /// Computes a convolution and what follows it. `y` has the dimensions [`Options::result`]. Uses the threads of rayon's
 /// current pool.
 ///
@@ -114,6 +144,13 @@ pub fn convolution(
         && epilogue.residual.is_none_or(|(residual, _)| residual.len() == y.len());
     assert!(fits, "the bias or the residual does not have the size of the result");
     if y.is_empty() {
+        return;
+    }
+    if convolve_few(isa, x, filters, options, epilogue, [rows, columns], y) {
+        return;
+    }
+    let winograd = Winograd::new(isa, x, filters, options, epilogue, [rows, columns]);
+    if winograd.is_some_and(|winograd| winograd.run(y)) {
         return;
     }
     let layout = Layout::new(x, filters, options, [rows, columns]);

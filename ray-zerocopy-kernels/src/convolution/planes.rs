@@ -2,11 +2,12 @@
 //!
 //! With a step of 2, the even and the odd elements of a row are two *phases*, and so are the rows. Each phase is a
 //! plane. A tap reads one phase, at a fixed offset from the pixel of the result. The zeros left of a row are also those
-//! right of the row before it, so a pixel right of the result's last column reads something and is not used.
+//! right of the row before it.
 
 use rayon::prelude::*;
 
 use super::{Filters, Images, Options};
+use crate::sys::{HALF, Run};
 
 /// Elements behind the last plane, so that whole vectors can be read.
 const TAIL: usize = 64;
@@ -81,10 +82,10 @@ impl Layout {
         // Then the only phase of an image is the image.
         let is_direct = options.stride == [1, 1] && options.padding == [(0, 0); 2];
         let mut layout = Self { rows, columns, images: 1, is_direct, taps: Vec::new() };
-        // Small images share panels, if that makes fewer of them.
-        let panels = |layout: &Self| layout.pixels().div_ceil(crate::packed::PANEL);
+        // Small images share vectors, if that makes fewer of them.
+        let vectors = |layout: &Self| (layout.images * layout.pixels()).div_ceil(HALF);
         let all = Self { images: batch.min(1 + 512 / layout.plane().max(1)), is_direct: false, ..layout.clone() };
-        if panels(&all) < all.images * panels(&layout) {
+        if vectors(&all) < all.images * vectors(&layout) {
             layout = all;
         }
         let plane = layout.plane();
@@ -105,7 +106,7 @@ impl Layout {
     }
 
     /// Distance between images.
-    pub(super) fn pitch(&self) -> usize {
+    fn pitch(&self) -> usize {
         self.rows.pitch * self.columns.pitch
     }
 
@@ -114,35 +115,28 @@ impl Layout {
         self.rows.phases.len() * self.columns.phases.len() * self.plane()
     }
 
-    /// Number of positions that are computed: pixels of the result, and those between its rows.
+    /// Number of pixels of an image of the result.
     pub(super) fn pixels(&self) -> usize {
-        (self.images - 1) * self.pitch() + (self.rows.out - 1) * self.columns.pitch + self.columns.out
+        self.rows.out * self.columns.out
     }
 
-    /// Number of pixels of an image of the result that come before a position in this image.
-    pub(super) fn pixels_before(&self, position: usize) -> usize {
-        let (row, column) = (position / self.columns.pitch, position % self.columns.pitch);
-        let whole = row.min(self.rows.out) * self.columns.out;
-        if row < self.rows.out { whole + column.min(self.columns.out) } else { whole }
+    /// The position of a pixel of a block of images.
+    pub(super) fn place(&self, pixel: usize) -> usize {
+        let (image, inside) = (pixel / self.pixels(), pixel % self.pixels());
+        image * self.pitch() + inside / self.columns.out * self.columns.pitch + inside % self.columns.out
     }
 
-    /// Calls `on` with each run of pixels in a range of positions: the image, the first pixel, the first position, and
-    /// the number of pixels.
-    pub(super) fn runs(&self, positions: std::ops::Range<usize>, mut on: impl FnMut(usize, usize, usize, usize)) {
-        let (pitch, width) = (self.pitch(), self.columns.pitch);
-        let mut at = positions.start;
-        while at < positions.end {
-            let (image, inside) = (at / pitch, at % pitch);
-            // Without positions between them, all rows are one run.
-            let end = if width == self.columns.out { self.rows.out * width } else { (inside / width + 1) * width };
-            let end = (image * pitch + end.max(inside + 1)).min(positions.end);
-            let first = self.pixels_before(inside);
-            let count = self.pixels_before(end - image * pitch) - first;
-            if count > 0 {
-                on(image, first, at, count);
-            }
-            at = end;
+    /// The positions of a range of pixels of a block of images.
+    pub(super) fn runs(&self, pixels: std::ops::Range<usize>) -> Vec<Run> {
+        // Without positions between them, all rows of an image are one run.
+        let row = if self.columns.pitch == self.columns.out { self.pixels() } else { self.columns.out };
+        let (mut runs, mut pixel) = (Vec::new(), pixels.start);
+        while pixel < pixels.end {
+            let end = ((pixel / row + 1) * row).min(pixels.end);
+            runs.push(Run { place: self.place(pixel), at: pixel - pixels.start, count: end - pixel });
+            pixel = end;
         }
+        runs
     }
 
     /// Returns the elements of a block of images, by its number: in `scratch`, unless they are read where they are.

@@ -1,24 +1,23 @@
-//! The product of filters and panels of pixels.
+//! The product of filters and pixels.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::lanes::Lanes;
 use super::planes::Layout;
-use super::scratch::{Panels, Scratch, aligned};
+use super::scratch::{Panels, Scratch, aligned, divided};
 use super::{ChannelEpilogue, Filters, Images};
 use crate::isa::Isa;
 use crate::packed::PANEL;
-use crate::sys::{Columns, MOST_ROWS, Tile, depthwise, dot_products, finish_channel};
+use crate::sys::{Columns, HALF, MOST_ROWS, Run, Strip, depthwise, finish_channel, gather};
 
-/// Rows of a panel that are gathered at a time.
+/// Elements of the filters that are gathered at a time.
 const DEPTH: usize = 256;
-/// Bytes of panels and sums of a part, which stay in the second level cache.
+/// Bytes of gathered elements and sums of a part, which stay in the second level cache.
 const CACHED: usize = 448 << 10;
-/// The most panels of a part.
-const MOST_PANELS: usize = 8;
-/// The most positions of a part for which panels are not worth it: they would be mostly empty.
-const FEW: usize = 8;
+/// The most pixels of a part.
+const PIXELS: usize = 256;
 /// Multiplications from which a convolution is divided among threads.
 const PARALLEL: usize = 1 << 20;
 
@@ -29,22 +28,24 @@ pub(super) struct Product<'a> {
     weight: &'a [f32],
     epilogue: &'a ChannelEpilogue<'a>,
     layout: Layout,
+    /// Where the elements of the first filter read.
+    offsets: Vec<usize>,
     /// Channels of the result.
     channels: usize,
     groups: usize,
-    /// Elements of a filter: rows of a panel.
+    /// Elements of a filter.
     k: usize,
     /// Pixels of a channel of the result.
     pixels: usize,
     threads: usize,
 }
 
-/// A part of the result: some channels of a group, and some positions of a block of images.
+/// A part of the result: some channels of a group, and some pixels of a block of images.
 struct Part<'a> {
     group: usize,
     /// The first channel.
     channel: usize,
-    positions: Range<usize>,
+    pixels: Range<usize>,
     images: Vec<OfImage<'a>>,
 }
 
@@ -72,7 +73,9 @@ impl<'a> Product<'a> {
         let k = of_group * rows * columns;
         let work = x.dimensions[0].saturating_mul(pixels).saturating_mul(channels).saturating_mul(k);
         let threads = if work < PARALLEL { 1 } else { rayon::current_num_threads() };
-        Self { isa, x, weight: filters.elements, epilogue, layout, channels, groups, k, pixels, threads }
+        let offsets = (0..of_group).flat_map(|at| layout.taps.iter().map(move |tap| (at, tap)));
+        let offsets = offsets.map(|(at, tap)| at * layout.channel() + tap).collect();
+        Self { isa, x, weight: filters.elements, epilogue, layout, offsets, channels, groups, k, pixels, threads }
     }
 
     /// Computes the result.
@@ -104,40 +107,38 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Returns `true` if few channels of the result are of each channel of the images, so that panels are not worth it.
+    /// Returns `true` if few channels of the result are of each channel of the images, so that gathering is not worth it.
     fn is_depthwise(&self) -> bool {
         self.k == self.layout.taps.len() && self.channels < 4 * self.groups
     }
 
     /// Divides a block of images into parts for a number of threads.
     fn parts<'y>(&self, y: &'y mut [f32], threads: usize) -> Vec<Part<'y>> {
-        let (layout, of_group) = (&self.layout, self.channels / self.groups);
-        let images = y.len() / (self.channels * self.pixels);
+        let of_group = self.channels / self.groups;
         // The last block may have fewer images.
-        let end = layout.pixels() - (layout.images - images) * layout.pitch();
-        let panels = end.div_ceil(PANEL);
+        let end = y.len() / self.channels;
+        let vectors = end.div_ceil(HALF);
         // Channels are divided only if there are not enough pixels.
-        let divisor = threads.div_ceil(panels * self.groups);
+        let divisor = threads.div_ceil(vectors.div_ceil(2) * self.groups);
         let channels = of_group.div_ceil(divisor).next_multiple_of(MOST_ROWS).min(of_group);
-        let most = CACHED / ((DEPTH.min(self.k) + channels) * PANEL * size_of::<f32>());
-        let count = panels.div_ceil(most.clamp(1, MOST_PANELS)).next_multiple_of(threads).min(panels);
+        let most = (CACHED / ((DEPTH.min(self.k) + channels) * size_of::<f32>())).min(PIXELS);
+        let count = end.div_ceil(most.max(PANEL)).next_multiple_of(threads).min(vectors);
         let mut parts = Vec::new();
         for (group, channel, mut rest) in self.by_channels(y, channels) {
             for at in 0..count {
-                // Numbers of panels that differ by one at most.
-                let bound = |at: usize| (panels * at / count * PANEL).min(end);
-                let positions = bound(at)..bound(at + 1);
-                let numbers = positions.start / layout.pitch()..=(positions.end - 1) / layout.pitch();
+                // Numbers of vectors that differ by one at most.
+                let bound = |at: usize| (vectors * at / count * HALF).min(end);
+                let pixels = bound(at)..bound(at + 1);
+                let numbers = pixels.start / self.pixels..=(pixels.end - 1) / self.pixels;
                 let one = |number: usize| {
-                    let inside = |position: usize| position.saturating_sub(number * layout.pitch());
-                    let first = layout.pixels_before(inside(positions.start));
-                    let last = layout.pixels_before(inside(positions.end));
+                    let inside = |pixel: usize| pixel.saturating_sub(number * self.pixels).min(self.pixels);
+                    let (first, last) = (inside(pixels.start), inside(pixels.end));
                     let (elements, others) = rest[number].take()?.split_at(last - first);
                     rest[number] = Some(others);
                     Some(OfImage { number, first, elements })
                 };
                 let images = numbers.filter_map(one).collect();
-                parts.push(Part { group, channel, positions, images });
+                parts.push(Part { group, channel, pixels, images });
             }
         }
         parts
@@ -159,67 +160,74 @@ impl<'a> Product<'a> {
 
     /// Computes a part. `block` is the number of the block of images.
     fn compute(&self, planes: &[f32], block: usize, mut part: Part<'_>, memory: &mut Panels) {
-        let mut runs = Vec::new();
-        let start = part.positions.start;
-        self.layout.runs(part.positions.clone(), |image, pixel, position, count| {
-            runs.push(Run { image, pixel, at: position - start, count });
-        });
-        let (channels, count) = (part.images.first().map_or(0, |image| image.elements.rows()), part.positions.len());
-        let width = count.next_multiple_of(PANEL);
-        let Panels { panels, sums } = memory;
+        let planes = planes.get(part.group * self.layout.channel() * (self.k / self.layout.taps.len())..);
+        let planes = planes.unwrap_or_default();
         if self.is_depthwise() {
-            let sums = aligned(sums, width);
-            for row in 0..channels {
-                let planes = &planes[part.group * self.layout.channel()..];
-                let filter = &self.weight[(part.channel + row) * self.k..][..self.k];
-                depthwise(self.isa, planes, start, &self.layout.taps, filter, &mut sums[..count]);
-                self.finish(block, &mut part, row, sums, &runs);
-            }
-            return;
+            self.compute_depthwise(planes, block, &mut part, memory);
+        } else {
+            self.compute_product(planes, block, &mut part, memory);
         }
-        if count <= FEW && self.k > 0 {
-            let (columns, sums) = (aligned(panels, count * self.k), aligned(sums, count));
-            for (at, column) in columns.chunks_exact_mut(self.k).enumerate() {
-                for (element, offset) in column.iter_mut().zip(self.offsets(part.group, 0..self.k)) {
-                    *element = planes[offset + start + at];
-                }
+    }
+
+    /// Number of channels of a part.
+    fn rows(part: &Part<'_>) -> usize {
+        part.images.first().map_or(0, |image| image.elements.rows())
+    }
+
+    /// The filters of a part, from the one in a row on.
+    fn filters(&self, part: &Part<'_>, row: usize) -> &[f32] {
+        &self.weight[(part.channel + row) * self.k..]
+    }
+
+    /// Applies each filter to its channel, without gathering.
+    fn compute_depthwise(&self, planes: &[f32], block: usize, part: &mut Part<'_>, memory: &mut Panels) {
+        let runs = self.layout.runs(part.pixels.clone());
+        let (first, last) = (self.layout.place(part.pixels.start), self.layout.place(part.pixels.end - 1));
+        // Also the positions between the rows of pixels: so all of them are one row.
+        let [all, sums] = divided(&mut memory.sums, [last + 1 - first, part.pixels.len()]);
+        for row in 0..Self::rows(part) {
+            depthwise(self.isa, planes, first, &self.layout.taps, &self.filters(part, row)[..self.k], all);
+            for Run { place, at, count } in &runs {
+                sums[*at..at + count].copy_from_slice(&all[place - first..place - first + count]);
             }
-            for row in 0..channels {
-                let filter = &self.weight[(part.channel + row) * self.k..][..self.k];
-                dot_products(self.isa, filter, columns, sums);
-                self.finish(block, &mut part, row, sums, &runs);
-            }
-            return;
+            self.finish(block, part, row, sums);
         }
-        let panels = aligned(panels, DEPTH.min(self.k) * width);
-        // Sums of all channels are needed only if the panels are gathered in several steps.
-        let is_divided = self.k > DEPTH;
-        let sums = aligned(sums, if is_divided { channels } else { channels.min(MOST_ROWS) } * width);
+    }
+
+    /// Gathers the elements that the filters read for the pixels, and multiplies.
+    fn compute_product(&self, planes: &[f32], block: usize, part: &mut Part<'_>, memory: &mut Panels) {
+        let (channels, lanes) = (Self::rows(part), Lanes::new(part.pixels.len()));
         // Elements of a filter at a time, of nearly equal numbers.
         let depth = self.k.div_ceil(self.k.div_ceil(DEPTH).max(1)).max(1);
+        let Panels { panels, sums } = memory;
+        let [matrix, singles] = divided(panels, [lanes.matrix(depth), lanes.singles() * depth]);
+        // Sums of all channels are needed only if the elements are gathered in several steps.
+        let is_divided = self.k > depth;
+        let sums = aligned(sums, if is_divided { channels } else { channels.min(MOST_ROWS) } * lanes.width);
+        let runs = self.layout.runs(part.pixels.clone());
         for begin in (0..self.k.max(1)).step_by(depth) {
             let depth = begin..(begin + depth).min(self.k);
-            self.gather(planes, &part, depth.clone(), panels);
-            let size = depth.len() * PANEL;
+            gather(self.isa, planes, &self.offsets[depth.clone()], &runs, matrix, lanes.width);
+            for (single, column) in singles.chunks_exact_mut(depth.len().max(1)).take(lanes.singles()).enumerate() {
+                lanes.copy_single(single, matrix, column);
+            }
             let mut row = 0;
             while row < channels {
                 let rows = tile_rows(channels - row);
                 let first = if is_divided { row } else { 0 };
-                let tile = &mut sums[first * width..(first + rows) * width];
-                for panel in 0..width / PANEL {
-                    Tile {
-                        x: &self.weight[(part.channel + row) * self.k + begin..],
-                        stride: self.k,
-                        panel: &panels[panel * size..(panel + 1) * size],
-                        rows,
-                        columns: PANEL,
-                        adds: begin > 0,
-                    }
-                    .multiply(self.isa, &mut Columns::new(tile, width).part(0, panel * PANEL, rows, PANEL));
-                }
+                let tile = &mut sums[first * lanes.width..(first + rows) * lanes.width];
+                let strip = Strip {
+                    x: &self.filters(part, row)[begin..],
+                    stride: self.k,
+                    matrix,
+                    width: lanes.width,
+                    depth: depth.len(),
+                    adds: begin > 0,
+                };
+                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(tile, lanes.width));
                 if depth.end == self.k {
-                    for at in 0..rows {
-                        self.finish(block, &mut part, row + at, &tile[at * width..(at + 1) * width], &runs);
+                    for (at, sums) in tile.chunks_exact(lanes.width).enumerate() {
+                        self.finish(block, part, row + at, sums);
                     }
                 }
                 row += rows;
@@ -227,61 +235,19 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Where the elements of a filter read, for the first position.
-    fn offsets(&self, group: usize, elements: Range<usize>) -> impl Iterator<Item = usize> {
-        let taps = &self.layout.taps;
-        let first = group * self.k / taps.len();
-        elements.map(move |at| (first + at / taps.len()) * self.layout.channel() + taps[at % taps.len()])
-    }
-
-    /// Gathers panels: for each element of a filter, what it is multiplied with at each position.
-    fn gather(&self, planes: &[f32], part: &Part<'_>, depth: Range<usize>, panels: &mut [f32]) {
-        let (size, offsets) = (depth.len() * PANEL, self.offsets(part.group, depth));
-        let width = part.positions.len().next_multiple_of(PANEL);
-        for (row, offset) in offsets.enumerate() {
-            let source = planes.get(offset + part.positions.start..).unwrap_or_default();
-            let source = &source[..width.min(source.len())];
-            let (whole, rest) = source.as_chunks::<PANEL>();
-            for (panel, source) in whole.iter().enumerate() {
-                panels[panel * size + row * PANEL..][..PANEL].copy_from_slice(source);
-            }
-            // The end of the images: what is behind it belongs to no pixel.
-            if whole.len() * PANEL < width {
-                let last = &mut panels[whole.len() * size + row * PANEL..][..PANEL];
-                last.fill(0.0);
-                last[..rest.len()].copy_from_slice(rest);
-            }
-        }
-    }
-
     /// Writes a channel of a part: the sums of its pixels, with what follows them.
-    fn finish(&self, block: usize, part: &mut Part<'_>, row: usize, sums: &[f32], runs: &[Run]) {
-        let ChannelEpilogue { bias, activation, residual } = *self.epilogue;
+    fn finish(&self, block: usize, part: &mut Part<'_>, row: usize, mut sums: &[f32]) {
         let channel = part.channel + row;
-        let bias = bias.map_or(0.0, |bias| bias[channel]);
-        let mut images = part.images.iter_mut().peekable();
-        for run in runs {
-            while images.next_if(|image| image.number < run.image).is_some() {}
-            let Some(image) = images.peek_mut() else { return };
-            let begin = run.pixel - image.first;
-            let to = &mut image.elements.row(row)[begin..begin + run.count];
-            let number = block * self.layout.images + run.image;
-            let begin = (number * self.channels + channel) * self.pixels + run.pixel;
-            let residual = residual.map(|(all, is_first)| (&all[begin..begin + run.count], is_first));
-            finish_channel(self.isa, &sums[run.at..run.at + run.count], bias, activation, residual, to);
+        for image in &mut part.images {
+            let to = image.elements.row(row);
+            let number = block * self.layout.images + image.number;
+            let begin = (number * self.channels + channel) * self.pixels + image.first;
+            let (of_image, rest) = sums.split_at(to.len());
+            sums = rest;
+            let epilogue = self.epilogue.of_channel(channel, begin..begin + to.len());
+            finish_channel(self.isa, of_image, epilogue, to);
         }
     }
-}
-
-/// Pixels that follow each other in the result and among the positions.
-struct Run {
-    /// The number of the image in the block.
-    image: usize,
-    /// The first pixel.
-    pixel: usize,
-    /// The first position in the part.
-    at: usize,
-    count: usize,
 }
 
 /// The number of rows of the next tile, so that all tiles have nearly the same.

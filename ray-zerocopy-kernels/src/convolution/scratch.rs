@@ -52,3 +52,14 @@ pub(super) fn aligned(memory: &mut Vec<f32>, count: usize) -> &mut [f32] {
     let begin = memory.as_ptr().align_offset(ALIGNED).min(spare);
     &mut memory[begin..begin + count]
 }
+
+/// Several parts of memory that is used again. Each of them begins where a cache line does.
+pub(super) fn divided<const COUNT: usize>(memory: &mut Vec<f32>, counts: [usize; COUNT]) -> [&mut [f32]; COUNT] {
+    let line = |count: usize| count.next_multiple_of(ALIGNED / size_of::<f32>());
+    let mut rest = aligned(memory, counts.iter().map(|count| line(*count)).sum());
+    counts.map(|count| {
+        let (part, others) = std::mem::take(&mut rest).split_at_mut(line(count));
+        rest = others;
+        &mut part[..count]
+    })
+}

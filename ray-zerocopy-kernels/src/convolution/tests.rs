@@ -78,6 +78,13 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Options)> {
         ([1, 3, 5, 5], [2, 3, 5, 5], PLAIN),
         ([1, 2, 9, 1], [3, 2, 3, 1], padded(0)),
         ([2, 3, 1, 40], [5, 3, 1, 3], Options { padding: [(0, 0), (1, 1)], ..PLAIN }),
+        // Transformed: whole tiles, half ones, several blocks, tiles behind the last vector, zeros on some sides.
+        ([1, 16, 14, 14], [16, 16, 3, 3], padded(1)),
+        ([2, 19, 15, 13], [29, 19, 3, 3], padded(1)),
+        ([1, 70, 64, 56], [16, 70, 3, 3], padded(1)),
+        ([1, 16, 12, 20], [40, 16, 3, 3], padded(0)),
+        ([1, 17, 11, 10], [16, 17, 3, 3], Options { padding: [(0, 2), (3, 1)], ..PLAIN }),
+        ([1, 16, 1, 120], [16, 16, 3, 3], padded(1)),
         // Of ResNet: the first one, those of a block, and those with a step.
         ([1, 3, 20, 22], [13, 3, 7, 7], strided([2, 2], 3)),
         ([1, 8, 14, 14], [25, 8, 3, 3], padded(1)),
@@ -102,6 +109,11 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Options)> {
         // So few pixels that there are no panels.
         ([1, 33, 1, 4], [20, 33, 1, 3], Options { padding: [(0, 0), (1, 1)], ..PLAIN }),
         ([2, 7, 3, 3], [6, 7, 3, 3], PLAIN),
+        ([1, 1, 1, 640], [258, 1, 1, 256], strided([1, 128], 0)),
+        ([1, 5, 2, 5], [9, 5, 3, 3], Options { dilation: [1, 2], padding: [(1, 1), (3, 2)], ..PLAIN }),
+        ([2, 9, 1, 1], [1, 9, 1, 1], PLAIN),
+        ([1, 6, 2, 4], [10, 3, 1, 2], Options { groups: 2, ..strided([1, 1], 0) }),
+        ([1, 4, 2, 2], [7, 4, 1, 1], strided([1, 3], 2)),
         // Groups, of which each has one channel or more.
         ([2, 6, 9, 10], [9, 2, 3, 3], Options { groups: 3, ..padded(1) }),
         ([1, 5, 30, 31], [5, 1, 3, 3], Options { groups: 5, ..padded(1) }),
@@ -135,6 +147,9 @@ fn divided_convolutions_are_right() {
             check(isa, [4, 16, 20, 20], [20, 16, 3, 3], &padded, true);
             check(isa, [700, 32, 2, 2], [12, 32, 2, 2], &padded, false);
             check(isa, [1, 40, 60, 60], [40, 1, 3, 3], &Options { groups: 40, ..padded }, true);
+            // Transformed: by blocks, by channels.
+            check(isa, [1, 64, 60, 40], [40, 64, 3, 3], &padded, false);
+            check(isa, [1, 20, 12, 12], [60, 20, 3, 3], &padded, true);
         }
     });
 }
@@ -142,23 +157,52 @@ fn divided_convolutions_are_right() {
 #[test]
 fn nan_and_infinity_reach_the_pixels_that_read_them() {
     let options = Options { padding: [(1, 1); 2], ..PLAIN };
-    let (images, filters) = ([2, 2, 5, 40], [3, 2, 3, 3]);
-    for isa in present() {
-        for value in [f32::NAN, f32::INFINITY] {
+    // With 20 channels, a tile is transformed, and an element is in all numbers of its tiles.
+    for (channels, out) in [(2, 3), (20, 17)] {
+        let (images, filters) = ([2, channels, 5, 40], [out, channels, 3, 3]);
+        for (isa, value) in present().flat_map(|isa| [(isa, f32::NAN), (isa, f32::INFINITY)]) {
             let mut elements = vec![1.0; images.iter().product()];
             // The last element of the second row of the first channel, whose neighbour in memory is the next row.
             elements[2 * 40 - 1] = value;
-            let (weight, mut y) = (vec![1.0; filters.iter().product()], vec![0.0; 2 * 3 * 5 * 40]);
+            let (weight, mut y) = (vec![1.0; filters.iter().product()], vec![0.0; 2 * out * 5 * 40]);
             let x = Images { elements: &elements, dimensions: images };
             let filters = Filters { elements: &weight, dimensions: filters };
             convolution(isa, &x, &filters, &options, &ChannelEpilogue::default(), &mut y);
             for (at, found) in y.iter().enumerate() {
-                let (column, row, image) = (at % 40, at / 40 % 5, at / (3 * 5 * 40));
+                let (column, row, image) = (at % 40, at / 40 % 5, at / (out * 5 * 40));
                 let is_hit = image == 0 && row <= 2 && column >= 38;
                 assert_eq!(found.is_finite(), !is_hit, "{isa} {at}: {found}");
                 assert_eq!(found.is_nan(), is_hit && value.is_nan());
             }
         }
+    }
+}
+
+/// Transforms lose accuracy: by less than a network's results can differ.
+#[test]
+fn errors_of_a_network_stay_small() {
+    let options = Options { padding: [(1, 1); 2], ..PLAIN };
+    let (channels, size) = (24, 12);
+    let (images, filters) = ([1, channels, size, size], [channels, channels, 3, 3]);
+    let first = numbers(channels * size * size, 1);
+    for isa in present() {
+        let (mut found, mut exact) = (first.clone(), first.clone());
+        for layer in 0..8 {
+            // The elements neither grow nor shrink from layer to layer.
+            let factor = (6.0 / (channels * 9) as f32).sqrt();
+            let weight: Vec<f32> =
+                numbers(filters.iter().product(), 10 + layer).iter().map(|one| factor * one).collect();
+            let filters = Filters { elements: &weight, dimensions: filters };
+            let epilogue = ChannelEpilogue { activation: Some(Activation::Relu), ..ChannelEpilogue::default() };
+            let (x, mut y) = (Images { elements: &found, dimensions: images }, vec![0.0; first.len()]);
+            convolution(isa, &x, &filters, &options, &epilogue, &mut y);
+            let x = Images { elements: &exact, dimensions: images };
+            exact = plain(&x, &filters, &options).iter().map(|sum| sum.max(0.0) as f32).collect();
+            found = y;
+        }
+        let largest = exact.iter().copied().fold(0.0, f32::max);
+        let error = found.iter().zip(&exact).map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
+        assert!(largest > 0.01 && error < 1e-5 * largest, "{isa}: {error} beside {largest}");
     }
 }
 

@@ -6,9 +6,9 @@ use crate::bf16::widen;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::packed::PANEL;
 
-/// A kernel for a number of rows: the first row of `x`, the distance between its rows, a panel with its number of
-/// rows, the result, the distance between its rows, and whether the product is added to it.
-pub(crate) type Kernel<T> = unsafe fn(*const f32, usize, *const T, usize, *mut f32, usize, bool);
+/// A kernel for a number of rows: the first row of `x`, the distance between its rows, a panel, the distance between
+/// its rows and their number, the result, the distance between its rows, and whether the product is added to it.
+pub(crate) type Kernel<T> = unsafe fn(*const f32, usize, *const T, [usize; 2], *mut f32, usize, bool);
 
 /// The type of the elements of a panel. The kernels are those for 1 to [`MOST_ROWS`] rows.
 pub(crate) trait Element: Copy + Default + Send + Sync + 'static {
@@ -43,6 +43,14 @@ macro_rules! all_rows {
         ]
     };
 }
+
+/// The kernels for 16 columns of `f32`.
+#[cfg(target_arch = "x86_64")]
+pub(super) const AVX512_16: &[Kernel<f32>; MOST_ROWS] = &all_rows!(x86::avx512_16);
+#[cfg(target_arch = "x86_64")]
+pub(super) const AVX2_16: &[Kernel<f32>; MOST_ROWS] = &all_rows!(x86::avx2_16);
+#[cfg(target_arch = "aarch64")]
+pub(super) const NEON_16: &[Kernel<f32>; MOST_ROWS] = &all_rows!(aarch64::neon_16);
 
 impl Element for f32 {
     #[cfg(target_arch = "x86_64")]
@@ -99,7 +107,7 @@ fn prefetch<T, const COUNT: usize>(row: *const T) {
 ///
 /// # Safety
 /// The processor has the instructions. At `x` are `ROWS` rows at a distance of `stride` with `depth` elements each,
-/// at `panel` `depth` rows at a distance of 32 with the columns, and at `y` `ROWS` rows at a distance of `y_stride`
+/// at `panel` `depth` rows at a distance of `width` with the columns, and at `y` `ROWS` rows at a distance of `y_stride`
 /// with the columns, which may be written.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernel {
@@ -114,7 +122,7 @@ macro_rules! kernel {
             x: *const f32,
             stride: usize,
             panel: *const $element,
-            depth: usize,
+            [width, depth]: [usize; 2],
             y: *mut f32,
             y_stride: usize,
             adds: bool,
@@ -131,7 +139,7 @@ macro_rules! kernel {
                     }
                 }
                 for at in 0..depth {
-                    let weights = panel.add(at * PANEL);
+                    let weights = panel.add(at * width);
                     if ROWS > 2 && size_of::<$element>() < 4 {
                         super::prefetch::<_, { $vectors * $lanes }>(weights);
                     }
@@ -156,27 +164,27 @@ macro_rules! kernel {
     };
 }
 
-/// Computes `ROWS` rows and 32 columns: some rows and columns at a time, whose sums fit into the registers.
+/// Computes `ROWS` rows and `$all` columns: some rows and columns at a time, whose sums fit into the registers.
 ///
 /// # Safety
-/// That of `kernel!`, with 32 columns.
+/// That of `kernel!`, with `$all` columns.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! in_parts {
     (
         $(#[$attribute:meta])*
-        $name:ident, $element:ty, $part:ident, $columns:literal, $most:literal, [$($count:literal),+]
+        $name:ident, $element:ty, $part:ident, $all:expr, $columns:literal, $most:literal, [$($count:literal),+]
     ) => {
         $(#[$attribute])*
         pub(super) unsafe fn $name<const ROWS: usize>(
             x: *const f32,
             stride: usize,
             panel: *const $element,
-            depth: usize,
+            [width, depth]: [usize; 2],
             y: *mut f32,
             y_stride: usize,
             adds: bool,
         ) {
-            for column in (0..PANEL).step_by($columns) {
+            for column in (0..$all).step_by($columns) {
                 let mut row = 0;
                 while row < ROWS {
                     let count = (ROWS - row).min($most);
@@ -185,8 +193,8 @@ macro_rules! in_parts {
                         let (x, panel) = (x.add(row * stride), panel.add(column));
                         let y = y.add(row * y_stride + column);
                         match count {
-                            $($count => $part::<$count>(x, stride, panel, depth, y, y_stride, adds),)+
-                            _ => $part::<$most>(x, stride, panel, depth, y, y_stride, adds),
+                            $($count => $part::<$count>(x, stride, panel, [width, depth], y, y_stride, adds),)+
+                            _ => $part::<$most>(x, stride, panel, [width, depth], y, y_stride, adds),
                         }
                     }
                     row += count;
@@ -239,6 +247,13 @@ pub(super) mod x86 {
     }
 
     kernel! {
+        /// `kernel!` for AVX-512: 16 columns.
+        #[target_feature(enable = "avx512f")]
+        avx512_16, f32, _mm512_loadu_ps, 1, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps,
+        _mm512_storeu_ps, _mm512_fmadd_ps
+    }
+
+    kernel! {
         /// `kernel!` for AVX-512 and weights of bf16: 32 columns.
         #[target_feature(enable = "avx512f")]
         avx512_bf16, u16, load_bf16_512, 2, 16, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps,
@@ -262,13 +277,19 @@ pub(super) mod x86 {
     in_parts! {
         /// `in_parts!` for AVX2 and `f32`: the sums take 8 of the 16 vectors.
         #[target_feature(enable = "avx2,fma")]
-        avx2, f32, avx2_half, 16, 4, [1, 2, 3]
+        avx2, f32, avx2_half, PANEL, 16, 4, [1, 2, 3]
+    }
+
+    in_parts! {
+        /// `in_parts!` for AVX2 and `f32`: 16 columns.
+        #[target_feature(enable = "avx2,fma")]
+        avx2_16, f32, avx2_half, 16, 16, 4, [1, 2, 3]
     }
 
     in_parts! {
         /// `in_parts!` for AVX2 and bf16.
         #[target_feature(enable = "avx2,fma")]
-        avx2_bf16, u16, avx2_bf16_half, 16, 4, [1, 2, 3]
+        avx2_bf16, u16, avx2_bf16_half, PANEL, 16, 4, [1, 2, 3]
     }
 }
 
@@ -321,12 +342,18 @@ mod aarch64 {
     in_parts! {
         /// `in_parts!` for NEON and `f32`: the sums take 24 of the 32 vectors.
         #[target_feature(enable = "neon")]
-        neon, f32, neon_half, 16, 6, [1, 2, 3, 4, 5]
+        neon, f32, neon_half, PANEL, 16, 6, [1, 2, 3, 4, 5]
+    }
+
+    in_parts! {
+        /// `in_parts!` for NEON and `f32`: 16 columns.
+        #[target_feature(enable = "neon")]
+        neon_16, f32, neon_half, 16, 16, 6, [1, 2, 3, 4, 5]
     }
 
     in_parts! {
         /// `in_parts!` for NEON and bf16.
         #[target_feature(enable = "neon")]
-        neon_bf16, u16, neon_bf16_half, 16, 6, [1, 2, 3, 4, 5]
+        neon_bf16, u16, neon_bf16_half, PANEL, 16, 6, [1, 2, 3, 4, 5]
     }
 }

@@ -5,10 +5,10 @@
 
 use super::columns::Columns;
 use super::tile::Elements;
+use crate::convolution::OfChannel;
 use crate::epilogue::{Activation, Epilogue, activate};
 use crate::isa::Isa;
 use crate::math::exp;
-use crate::pooling::MaxPool;
 use crate::rows::LayerNorm;
 
 /// Defines a function that calls `$plain` compiled for an instruction set. The caller has checked that the processor
@@ -53,21 +53,16 @@ for_each_isa!(
 );
 for_each_isa!(
     /// Writes a part of a channel of a convolution, with what follows it. The lengths are equal.
-    finish_channel = plain_finish_channel(
-        sums: &[f32],
-        bias: f32,
+    finish_channel = plain_finish_channel(sums: &[f32], epilogue: OfChannel<'_>, y: &mut [f32])
+);
+for_each_isa!(
+    /// Adds the bias of each channel to its sums in `y`, and applies what follows. Without a bias, `y` is not divided.
+    finish_channels = plain_finish_channels(
+        bias: Option<&[f32]>,
         activation: Option<Activation>,
         residual: Option<(&[f32], bool)>,
         y: &mut [f32]
     )
-);
-for_each_isa!(
-    /// Computes the products of a filter with some columns of `filter.len()` elements.
-    dot_products = plain_dot_products(filter: &[f32], columns: &[f32], y: &mut [f32])
-);
-for_each_isa!(
-    /// Computes the largest elements of one plane. `maxima` has [`MaxPool::padded`] elements, and the result whole rows.
-    max_pool_plane = plain_max_pool_plane(pool: &MaxPool, x: &[f32], maxima: &mut [f32], y: &mut [f32])
 );
 for_each_isa!(
     /// Applies a filter to one channel, at positions from `start` on. Each of its elements reads at an offset from the
@@ -100,13 +95,7 @@ fn plain_finish(epilogue: &Epilogue<'_>, tile: &mut Elements, part: &mut Columns
 }
 
 #[inline(always)]
-fn plain_finish_channel(
-    sums: &[f32],
-    bias: f32,
-    activation: Option<Activation>,
-    residual: Option<(&[f32], bool)>,
-    y: &mut [f32],
-) {
+fn plain_finish_channel(sums: &[f32], OfChannel { bias, activation, residual }: OfChannel<'_>, y: &mut [f32]) {
     match residual {
         Some((residual, true)) => {
             for ((y, sum), residual) in y.iter_mut().zip(sums).zip(residual) {
@@ -124,68 +113,26 @@ fn plain_finish_channel(
 }
 
 #[inline(always)]
-fn plain_dot_products(filter: &[f32], columns: &[f32], y: &mut [f32]) {
-    /// Columns at a time, whose sums do not wait for each other.
-    const WIDE: usize = 4;
-    let k = filter.len();
-    for (columns, y) in columns.chunks(WIDE * k).zip(y.chunks_mut(WIDE)) {
-        if columns.len() == WIDE * k {
-            some_dot_products::<WIDE>(filter, columns, y);
-        } else {
-            for (column, y) in columns.chunks_exact(k).zip(y.chunks_mut(1)) {
-                some_dot_products::<1>(filter, column, y);
-            }
+fn plain_finish_channels(
+    bias: Option<&[f32]>,
+    activation: Option<Activation>,
+    residual: Option<(&[f32], bool)>,
+    y: &mut [f32],
+) {
+    if let Some(bias) = bias {
+        let pixels = y.len().checked_div(bias.len()).unwrap_or(0).max(1);
+        for (y, bias) in y.chunks_mut(pixels).zip(bias) {
+            y.iter_mut().for_each(|y| *y += bias);
         }
     }
-}
-
-#[inline(always)]
-fn some_dot_products<const COUNT: usize>(filter: &[f32], columns: &[f32], y: &mut [f32]) {
-    let k = filter.len();
-    let (chunks, rest) = filter.as_chunks::<LANES>();
-    let parts: [_; COUNT] = std::array::from_fn(|at| columns[at * k..(at + 1) * k].as_chunks::<LANES>());
-    let mut partial = [[0.0; LANES]; COUNT];
-    for (at, chunk) in chunks.iter().enumerate() {
-        for (partial, (column, _)) in partial.iter_mut().zip(&parts) {
-            let column = &column[at];
-            for lane in 0..LANES {
-                partial[lane] += chunk[lane] * column[lane];
-            }
-        }
+    if let Some((residual, true)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
     }
-    for ((y, partial), (_, last)) in y.iter_mut().zip(&partial).zip(&parts) {
-        let last: f32 = rest.iter().zip(*last).map(|(one, other)| one * other).sum();
-        *y = partial.iter().sum::<f32>() + last;
+    if let Some(activation) = activation {
+        activate(y, activation);
     }
-}
-
-#[inline(always)]
-fn plain_max_pool_plane(pool: &MaxPool, x: &[f32], maxima: &mut [f32], y: &mut [f32]) {
-    // NaN is larger than all numbers.
-    let larger = |most: &mut f32, x: f32| *most = if (x > *most) | x.is_nan() { x } else { *most };
-    let ([height, width], [kernel_rows, kernel_columns]) = (pool.size, pool.kernel);
-    let [_, columns] = pool.result;
-    for (row, y) in y.chunks_exact_mut(columns).enumerate() {
-        // The largest elements of the rows of the window, then those of its columns.
-        maxima.fill(f32::NEG_INFINITY);
-        for tap in 0..kernel_rows {
-            let place = (row * pool.stride[0] + tap * pool.dilation[0]).checked_sub(pool.padding[0]);
-            if let Some(place) = place.filter(|place| *place < height) {
-                let inside = &mut maxima[pool.padding[1]..][..width];
-                let source = &x[place * width..(place + 1) * width];
-                inside.iter_mut().zip(source).for_each(|(most, x)| larger(most, *x));
-            }
-        }
-        y.fill(f32::NEG_INFINITY);
-        for tap in 0..kernel_columns {
-            let source = &maxima[tap * pool.dilation[1]..];
-            match pool.stride[1] {
-                1 => y.iter_mut().zip(source).for_each(|(most, x)| larger(most, *x)),
-                // A constant, which the compiler knows.
-                2 => y.iter_mut().zip(source.iter().step_by(2)).for_each(|(most, x)| larger(most, *x)),
-                stride => y.iter_mut().zip(source.iter().step_by(stride)).for_each(|(most, x)| larger(most, *x)),
-            }
-        }
+    if let Some((residual, false)) = residual {
+        y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
     }
 }
 

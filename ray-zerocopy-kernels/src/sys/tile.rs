@@ -89,7 +89,9 @@ impl<T: Element> Tile<'_, T> {
         let kernel = kernels[self.rows - 1];
         // SAFETY: `check` has asserted that the rows of `x` are inside of it, that the panel has `depth` rows, and
         // that `y` has these rows and the columns of a panel. The processor has the instructions.
-        unsafe { kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), depth, pointer, stride, self.adds) }
+        unsafe {
+            kernel(self.x.as_ptr(), self.stride, self.panel.as_ptr(), [PANEL, depth], pointer, stride, self.adds);
+        }
     }
 
     fn portable(&self, depth: usize, y: &mut Columns<'_>) {
