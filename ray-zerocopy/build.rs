@@ -1,5 +1,6 @@
 //! Where libpython and LibTorch are: for the tests of this crate, and as `DEP_RAY_ZEROCOPY_LIBPYTHON` and
-//! `DEP_RAY_ZEROCOPY_LIBTORCH` for the build scripts of programs. And what LibTorch's bindings lack, in C++.
+//! `DEP_RAY_ZEROCOPY_LIBTORCH` for the build scripts of programs. And what LibTorch's bindings lack, in C++, and the library
+//! that passes memory of a GPU to burn, in C.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -12,6 +13,32 @@ fn main() {
     }
     #[cfg(feature = "libtorch")]
     libtorch();
+    #[cfg(feature = "cuda")]
+    overlay();
+}
+
+/// Compiles `overlay.so`, which names the driver as a library that it needs. So that this takes no
+/// driver, an empty library stands in for it.
+#[cfg(feature = "cuda")]
+fn overlay() {
+    let source = "src/gpu/sys/overlay.c";
+    println!("cargo::rerun-if-changed={source}");
+    let Some(out) = std::env::var_os("OUT_DIR").map(std::path::PathBuf::from) else { return };
+    let (driver, empty) = (out.join("libcuda.so.1"), out.join("empty.c"));
+    let compiler = cc::Build::new().pic(true).get_compiler();
+    let library = |soname: &str, source: &std::path::Path, library: &std::path::Path, needed: &[&std::path::Path]| {
+        let mut command = compiler.to_command();
+        command.args(["-shared", "-fPIC", "-Wl,--no-as-needed", &format!("-Wl,-soname,{soname}"), "-o"]);
+        let status = command.arg(library).arg(source).args(needed).status();
+        if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            println!("cargo::error={} cannot be compiled: {status:?}", source.display());
+        }
+    };
+    if let Err(error) = std::fs::write(&empty, "") {
+        println!("cargo::error={} cannot be written: {error}", empty.display());
+    }
+    library("libcuda.so.1", &empty, &driver, &[]);
+    library("libcuda.so", source.as_ref(), &out.join("overlay.so"), &[&driver]);
 }
 
 /// Compiles against the LibTorch that `torch-sys` has found.

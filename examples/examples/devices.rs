@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 /// Loads a pipeline on several devices from one arena
 ///
 /// A device is named by a string: `cpu`, `cuda:1`, `wgpu:0`, `libtorch`. On `cpu`, weights are
-/// borrowed in place, in memory that all processes share. A GPU has its own memory: weights are
-/// uploaded directly from the shared memory, and `copied()` lists them. With `strict`, this is an
-/// error.
+/// borrowed in place, in memory that all processes share. On `cuda`, processes share one copy on the
+/// GPU. On `wgpu`, weights are uploaded for each process, and `copied()` lists them. With `strict`,
+/// this is an error.
 ///
-/// Backends round differently: results are equal within 1e-4 of the largest number, and bit for bit
-/// on `cpu`.
+/// Backends round differently: results are equal within 1e-4 of the largest number, on `cuda` within
+/// 2e-3, and bit for bit on `cpu`.
 ///
 /// An invalid string, a backend that was not compiled in, and a device that the machine lacks are
 /// three different errors, which are reported before the pipeline runs.
@@ -116,8 +116,10 @@ fn run(
     let answer: Vec<f32> = loaded.forward(x.clone()).into_data().iter().collect();
     let largest = expected.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
     let difference = answer.iter().zip(expected).fold(0_f32, |most, (a, b)| most.max((a - b).abs()));
+    // burn multiplies matrices of 32-bit floats in TF32 on `cuda`.
+    let tolerance = if name.starts_with("cuda") { 2e-3 } else { 1e-4 };
     ensure!(
-        difference <= 1e-4 * largest,
+        difference <= tolerance * largest,
         "{name} differs from cpu by {difference}, with {largest} as the largest number"
     );
     ensure!(name != "cpu" || answer == expected, "the results on cpu differ");

@@ -112,7 +112,7 @@ impl fmt::Display for DeviceSpec {
 /// | string | device | feature |
 /// | --- | --- | --- |
 /// | `cpu` | burn's flex backend, which borrows weights in place | always available |
-/// | `cuda`, `cuda:1` | an NVIDIA GPU; weights are uploaded | `cuda` |
+/// | `cuda`, `cuda:1` | an NVIDIA GPU, on which processes share one copy of the weights | `cuda` |
 /// | `wgpu`, `wgpu:0` | Vulkan, Metal or WebGPU; weights are uploaded | `wgpu` |
 /// | `libtorch` | LibTorch on the processor, which borrows weights in place | `libtorch` |
 /// | `libtorch:cuda:0` | LibTorch on a GPU; weights are uploaded | `libtorch` |
@@ -159,6 +159,8 @@ fn pick(spec: DeviceSpec, index: usize, what: &str, list: impl FnOnce() -> Vec<D
 
 #[cfg(feature = "cuda")]
 fn cuda(spec: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
+    #[cfg(target_os = "linux")]
+    crate::gpu::count().map_err(|found| DeviceError::NotFound { device: spec.to_string(), found })?;
     pick(spec, index, "CUDA device", || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect())
 }
 

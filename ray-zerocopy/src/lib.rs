@@ -81,8 +81,9 @@
 //!
 //! ## `cuda`
 //!
-//! NVIDIA GPUs as the devices `cuda` and `cuda:N`, which weights are uploaded to. Needs CUDA; the
-//! build script of burn's backend downloads LLVM. Adds no items.
+//! NVIDIA GPUs as the devices `cuda` and `cuda:N`, where the processes of a user share one copy of
+//! the weights. Needs NVIDIA's driver at run time, and CUDA's `libdevice`. The build script of
+//! burn's backend downloads LLVM. Adds no items.
 //!
 //! ## `wgpu`
 //!
@@ -127,6 +128,8 @@ mod device;
 pub mod engine;
 pub mod error;
 mod fuzz;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod gpu;
 pub mod holder;
 pub mod jit;
 pub mod lora;

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod models;
 pub mod process_tree;
 pub mod seccomp;
+pub mod stand_in;
 #[cfg(feature = "torchscript")]
 pub mod torchscript;
 pub mod traceable;

@@ -8,18 +8,37 @@ use ray_zerocopy_tests::heap::Counting;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-conforms!(cpu, Spec { name: "cpu", nowhere: "cpu:1", feature: None, borrows: true, integers: true, tolerance: 0.0 });
+conforms!(
+    cpu,
+    Spec { name: "cpu", nowhere: "cpu:1", feature: None, borrows: true, is_host: true, integers: true, tolerance: 0.0 }
+);
 
 #[cfg(feature = "wgpu")]
 conforms!(
     wgpu,
-    Spec { name: "wgpu:0", nowhere: "wgpu:7", feature: Some("wgpu"), borrows: false, integers: true, tolerance: 1e-4 }
+    Spec {
+        name: "wgpu:0",
+        nowhere: "wgpu:7",
+        feature: Some("wgpu"),
+        borrows: false,
+        is_host: false,
+        integers: true,
+        tolerance: 1e-4
+    }
 );
 
 #[cfg(feature = "cuda")]
 conforms!(
     cuda,
-    Spec { name: "cuda:0", nowhere: "cuda:7", feature: Some("cuda"), borrows: false, integers: true, tolerance: 2e-3 }
+    Spec {
+        name: "cuda:0",
+        nowhere: "cuda:7",
+        feature: Some("cuda"),
+        borrows: true,
+        is_host: false,
+        integers: true,
+        tolerance: 2e-3
+    }
 );
 
 #[cfg(feature = "libtorch")]
@@ -30,6 +49,7 @@ conforms!(
         nowhere: "libtorch:cuda:7",
         feature: Some("libtorch"),
         borrows: true,
+        is_host: true,
         integers: false,
         tolerance: 1e-4
     }

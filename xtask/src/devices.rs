@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::cuda;
 use crate::libtorch::with_libtorch;
 use crate::shell::{run, target};
 
@@ -24,11 +25,12 @@ const SELECTION: &[&str] = &[
     "ray-zerocopy-cli",
 ];
 
-/// The devices that the conformance suite runs on, as features of the tests.
+/// The devices that the conformance suite must find, as features of the tests. The suite runs on
+/// `cuda:0` where there is one.
 const DEVICES: &str = "wgpu,libtorch";
 
-/// The features that are tested.
-const TESTED: &str = "wgpu,torchscript";
+/// The features that are tested and linted.
+const FEATURES: [&str; 3] = ["wgpu", "torchscript", "cuda"];
 
 /// The benchmark of TorchScript.
 const BENCHES: &[&str] = &["-p", "benches", "--features", "benches/torchscript"];
@@ -36,32 +38,36 @@ const BENCHES: &[&str] = &["-p", "benches", "--features", "benches/torchscript"]
 /// The tests of TorchScript on Ray.
 const WITH_RAY: &[&str] = &["--features", "ray-zerocopy-tests/ray"];
 
-/// The features that are linted. Tests leave out `cuda`, because burn would download LLVM to link
-/// it.
-const CHECKED: &str = "wgpu,torchscript,cuda";
-
 /// The requirements of [`lints`].
-pub(crate) const LINT_NEEDS: &[&str] = &["clippy", "c++", "libtorch"];
+pub(crate) const LINT_NEEDS: &[&str] = &["clippy", "c++", "libtorch", "llvm"];
+
+/// The requirements of [`tests`].
+pub(crate) const TEST_NEEDS: &[&str] = &["vulkan", "c++", "libtorch", "llvm", "models"];
 
 /// A cargo command for the third selection of features.
-fn selection(command: &str, features: &str, rest: &[&str]) -> Result<Command> {
+///
+/// Lints and tests have one environment: build scripts run again if it changes, and all that
+/// depends on them is built again.
+fn selection(command: &str, rest: &[&str]) -> Result<Command> {
     let packages = ["ray-zerocopy-tests", "examples", "ray-zerocopy-cli"];
-    let features = features.split(',').flat_map(|feature| packages.map(|package| format!("{package}/{feature}")));
+    let features = FEATURES.into_iter().flat_map(|feature| packages.map(|package| format!("{package}/{feature}")));
     let features: Vec<_> = features.collect();
     let mut cargo = with_libtorch([command])?;
+    cuda::prepare(&mut cargo)?;
     cargo.args(SELECTION).args(["--features", &features.join(",")]).args(rest);
     Ok(cargo)
 }
 
-/// Runs the conformance suite, the tests of TorchScript and the examples on the devices.
+/// Runs the conformance suite, the tests of CUDA without a GPU, those of TorchScript, and the
+/// examples on the devices.
 pub(crate) fn tests() -> Result<()> {
     let runtime = runtime_folder()?;
-    let tests = ["devices", "torchscript", "silero", "torchscript_quick"].map(|name| ["--test", name]).concat();
-    let mut test = selection("test", TESTED, &[BENCHES, &["--no-fail-fast"], &tests].concat())?;
+    let tests = ["devices", "cuda", "torchscript", "silero", "torchscript_quick"].map(|name| ["--test", name]).concat();
+    let mut test = selection("test", &[BENCHES, &["--no-fail-fast"], &tests].concat())?;
     test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
     run(test)?;
-    run(selection("test", TESTED, &["--lib", "--", "torch", "device::", "script"])?)?;
-    run(selection("build", TESTED, &["--example", "devices", "--example", "torchscript"])?)?;
+    run(selection("test", &["--lib", "--", "torch", "device::", "script"])?)?;
+    run(selection("build", &["--example", "devices", "--example", "torchscript"])?)?;
     run(Command::new(target().join("devices/examples/torchscript")))?;
     let mut example = Command::new(target().join("devices/examples/devices"));
     example.arg("cpu").args(DEVICES.split(',')).args(["--width", "256"]).env("XDG_RUNTIME_DIR", runtime);
@@ -70,16 +76,13 @@ pub(crate) fn tests() -> Result<()> {
 
 /// Tests TorchScript on a cluster of Ray.
 pub(crate) fn on_ray() -> Result<()> {
-    run(selection("test", TESTED, &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
+    run(selection("test", &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
 }
 
 /// Lints the code of the features, with the conformance suite's instantiation for CUDA.
 pub(crate) fn lints() -> Result<()> {
     let rest = [BENCHES, WITH_RAY, &["--all-targets", "--", "-D", "warnings"][..]].concat();
-    let mut clippy = selection("clippy", CHECKED, &rest)?;
-    // The build script of burn's CUDA backend downloads LLVM, unless docs are being built.
-    clippy.env("DOCS_RS", "1");
-    run(clippy)
+    run(selection("clippy", &rest)?)
 }
 
 /// The user's runtime folder, where Mesa looks for a display server.

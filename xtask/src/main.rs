@@ -1,6 +1,7 @@
 //! Tasks of the workspace: the commands that developers and CI run. See `cargo xtask --help`.
 
 mod artifacts;
+mod cuda;
 mod devices;
 mod disk;
 mod fuzz;
@@ -103,6 +104,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Run a cargo command that can build the feature `cuda`: `cargo xtask cuda run --features …`
+    ///
+    /// LLVM, which compiles kernels, is assembled in the cache from wheels on PyPI, unless your data
+    /// folder has one for cubecl. Neither a GPU nor CUDA is needed to build. Without a command,
+    /// prints the shell commands that prepare other builds.
+    Cuda {
+        /// The cargo command and its options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
     /// Run a benchmark, or list them: `cargo xtask bench memory -- --help`
     Bench {
         /// The benchmark; without it, the names are listed
@@ -158,6 +169,8 @@ impl Task {
             Self::RayEnv | Self::Soak { ray: true, .. } => &["ray-env"],
             Self::Libtorch { command } if command.is_empty() => &["libtorch"],
             Self::Libtorch { .. } => libtorch::NEEDS,
+            Self::Cuda { command } if command.is_empty() => &["llvm"],
+            Self::Cuda { .. } => cuda::NEEDS,
             Self::Peers => &["peers-env", "torch"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
             Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env", "torch"],
@@ -182,6 +195,7 @@ impl Task {
             Self::RayEnv => ray::environment()?,
             Self::Peers => println!("{}", setup::python::peers_environment()?.display()),
             Self::Libtorch { command } => libtorch::libtorch(&command)?,
+            Self::Cuda { command } => cuda::cuda(&command)?,
             Self::Bench { name, options } => tools::bench(name.as_deref(), &options)?,
             Self::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds)?,
             Self::Soak { seconds, ray, only } => soak::soak(seconds, ray, only.as_deref())?,
@@ -227,13 +241,15 @@ mod tests {
     #[test]
     fn requirements_of_tasks_exist() {
         let known = setup::all();
-        let tasks = ["features", "models", "ray-env", "libtorch", "libtorch run -p x", "bench torchscript", "fuzz all"];
+        let tasks =
+            ["features", "models", "ray-env", "libtorch", "libtorch run -p x", "cuda", "bench torchscript", "fuzz all"];
         for task in tasks.into_iter().chain([
             "soak --ray",
             "book",
             "audit",
             "test --no-setup",
             "peers",
+            "cuda build --features cuda",
             "bench compiled -- --peers",
         ]) {
             let arguments = Arguments::try_parse_from(["xtask"].into_iter().chain(task.split(' '))).unwrap();

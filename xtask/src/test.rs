@@ -88,8 +88,8 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "device tests",
-        what: "the conformance suite on LibTorch and wgpu, in software if there is no GPU; TorchScript",
-        needs: &["vulkan", "c++", "libtorch", "models"],
+        what: "the conformance suite on LibTorch and wgpu, in software if there is no GPU; CUDA up to the driver; TorchScript",
+        needs: devices::TEST_NEEDS,
         run: devices::tests,
     },
     Step {

@@ -45,5 +45,5 @@ pub use self::io::Progress;
 pub use self::manifest::ArenaId;
 pub use self::placement::Placement;
 pub use self::tensor::{Location, SharedTensor};
-pub use crate::tensor::copied::CopiedTensor;
+pub use crate::tensor::copied::{CopiedTensor, DeviceMemory};
 pub use crate::tensor::kind::TensorKind;

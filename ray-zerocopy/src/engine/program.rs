@@ -14,13 +14,15 @@ use super::tally::Tally;
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::memory::status::MemoryStatus;
-use crate::tensor::copied::CopiedTensor;
+use crate::tensor::copied::{CopiedTensor, DeviceMemory};
 
 /// Report of a worker that has loaded a program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attached {
     /// Tensors that were copied instead of borrowed.
     pub copied: Vec<CopiedTensor>,
+    /// The weights in the memory of the worker's device.
+    pub device: Option<DeviceMemory>,
     /// Time from the arrival of the arena in the worker to the loaded pipeline, without the memory
     /// policy.
     pub took: Duration,

@@ -16,7 +16,7 @@ use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::graph::ReplayError;
 use crate::error::load::LoadError;
 use crate::panics;
-use crate::tensor::copied::CopiedTensor;
+use crate::tensor::copied::{CopiedTensor, DeviceMemory};
 
 /// Arguments of a program's loader.
 pub(crate) struct LoadRequest {
@@ -38,6 +38,7 @@ pub(crate) struct Prewarm {
 pub(crate) struct LoadedProgram {
     pub served: Box<dyn Served>,
     pub copied: Vec<CopiedTensor>,
+    pub device: Option<DeviceMemory>,
     pub decoding: Duration,
     /// Time that the prewarm function has taken.
     pub prewarming: Duration,

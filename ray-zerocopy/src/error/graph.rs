@@ -79,6 +79,12 @@ pub enum ReplayError {
         /// The device.
         device: String,
     },
+    /// The weights could not be uploaded to the device.
+    #[error("the weights could not be uploaded to the device: {reason}")]
+    Upload {
+        /// The device's error.
+        reason: String,
+    },
     /// The graph cannot be opened.
     #[error(transparent)]
     Graph(#[from] GraphError),

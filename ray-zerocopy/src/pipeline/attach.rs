@@ -5,17 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use burn::backend::DispatchTensor;
 use burn::module::{Flag, Module, ModuleMapper, Param, ParamId, Parameter};
 use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use super::Pipeline;
 use super::copy_field::CopyOps;
+use super::device_weights::DeviceWeights;
 use super::path::Path;
 use crate::arena::arena::Arena;
 use crate::arena::manifest::TensorEntry;
 use crate::error::load::LoadError;
 use crate::os::sync::Mutex;
-use crate::tensor::copied::CopiedTensor;
+use crate::tensor::copied::{CopiedTensor, DeviceMemory};
 use crate::tensor::host;
 use crate::tensor::kind::Kind;
 use crate::tensor::kind::TensorKind;
@@ -23,6 +25,16 @@ use crate::tensor::kind::TensorKind;
 /// The number of bytes after which uploads to a device are waited for. Waiting is cheap compared
 /// with the transfer of so many bytes.
 const UPLOADING: u64 = 64 << 20;
+
+/// What attaching a pipeline has cost.
+pub(super) struct AttachReport {
+    /// The tensors that could not be borrowed.
+    pub(super) copied: Vec<CopiedTensor>,
+    /// The time that decoding the copied fields took.
+    pub(super) decoding: Duration,
+    /// The weights in the memory of the device, if it is a GPU.
+    pub(super) device: Option<DeviceMemory>,
+}
 
 /// Replaces the parameters of a skeleton by an arena's entries. Called by the code of
 /// `#[derive(Pipeline)]`.
@@ -39,6 +51,8 @@ pub struct Attacher {
     /// The number of entries that name each blob.
     uses: HashMap<u32, u32>,
     copied: Vec<CopiedTensor>,
+    /// The arena's weights in the device's memory, opened for the first tensor.
+    weights: Option<DeviceWeights>,
     /// Uploads to the device's own memory: the blob, and its shape there.
     uploaded: HashSet<(u32, Vec<usize>)>,
     /// Bytes that were uploaded since the last wait for the device.
@@ -51,13 +65,12 @@ pub struct Attacher {
 }
 
 impl Attacher {
-    /// Attaches the whole pipeline. Returns the tensors that could not be borrowed, and the time
-    /// that decoding the copied fields took.
+    /// Attaches the whole pipeline.
     pub(super) fn run<P: Pipeline>(
         pipeline: &mut P,
         arena: &Arena,
         device: &Device,
-    ) -> Result<(Vec<CopiedTensor>, Duration), LoadError> {
+    ) -> Result<AttachReport, LoadError> {
         let manifest = arena.manifest();
         let mut uses = HashMap::new();
         manifest.tensors.iter().for_each(|tensor| *uses.entry(tensor.blob).or_default() += 1);
@@ -72,6 +85,7 @@ impl Attacher {
             tied: HashMap::new(),
             uses,
             copied: Vec::new(),
+            weights: None,
             uploaded: HashSet::new(),
             uploading: 0,
             decoding: Duration::ZERO,
@@ -85,7 +99,11 @@ impl Attacher {
         let left = tensors.chain(attacher.copies.into_keys()).min();
         match left {
             Some(path) => Err(LoadError::Unexpected { path, pipeline: crate::error::type_name::<P>() }),
-            None => Ok((attacher.copied, attacher.decoding)),
+            None => Ok(AttachReport {
+                copied: attacher.copied,
+                decoding: attacher.decoding,
+                device: attacher.weights.and_then(DeviceWeights::memory),
+            }),
         }
     }
 
@@ -208,7 +226,14 @@ impl Attacher {
     }
 
     fn tensor<const D: usize, K: Kind>(&mut self, entry: &TensorEntry) -> Result<Tensor<D, K>, LoadError> {
+        if self.weights.is_none() {
+            self.weights = Some(DeviceWeights::open(&self.arena, &self.device)?);
+        }
         let new = |device: &Device| {
+            let shared = self.weights.as_ref().filter(|_| entry.shape.len() == D && entry.kind == K::STORED);
+            if let Some(kind) = shared.and_then(|weights| weights.tensor(entry, device)) {
+                return Ok(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }));
+            }
             host::tensor::<D, K>(self.arena.borrow(entry.blob), &entry.shape, entry.dtype, device)
                 .map_err(|reason| LoadError::Tensor { path: entry.path.clone(), reason })
         };
@@ -228,7 +253,9 @@ impl Attacher {
     /// otherwise. So no copy goes unreported.
     fn note<const D: usize, K: Kind>(&mut self, entry: &TensorEntry, tensor: &Tensor<D, K>) -> Result<(), LoadError> {
         let address = host::address(tensor);
-        if address.is_some_and(|address| self.arena.contains(address)) {
+        if address.is_some_and(|address| self.arena.contains(address))
+            || self.weights.as_ref().is_some_and(|weights| weights.has(tensor))
+        {
             return Ok(());
         }
         // Tied tensors are one tensor in the device's memory, too: only the first of them is

@@ -1,14 +1,15 @@
 //! Loading: arena → pipeline whose tensors read the arena. Every worker does it.
 
 use crate::error::load::LoadError;
-use crate::tensor::copied::CopiedTensor;
+use crate::tensor::copied::{CopiedTensor, DeviceMemory};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use burn::tensor::Device;
 
-use super::attach::Attacher;
+use super::attach::{AttachReport, Attacher};
+use super::device_weights;
 use super::rebuild::Root;
 use super::rebuild::{Source, skeleton};
 use crate::arena::arena::Arena;
@@ -20,12 +21,13 @@ pub struct Loaded<P> {
     pipeline: P,
     copied: Vec<CopiedTensor>,
     decoding: Duration,
+    device: Option<DeviceMemory>,
 }
 
 impl<P> Loaded<P> {
     /// The tensors that are copies, because the device or the backend cannot borrow them. The list
-    /// is usually empty on `cpu`. On a GPU it has every tensor, and the sum of their sizes is what
-    /// the process uploaded.
+    /// is usually empty on `cpu`, and on `cuda`, where processes share one copy. On other GPUs it has
+    /// every tensor, and the sum of their sizes is what the process uploaded.
     pub fn copied(&self) -> &[CopiedTensor] {
         &self.copied
     }
@@ -34,6 +36,12 @@ impl<P> Loaded<P> {
     /// Each process has its own copy of them.
     pub fn decode_time(&self) -> Duration {
         self.decoding
+    }
+
+    /// The weights in the memory of a GPU, or why they were copied there for this process alone.
+    /// `None` on devices whose memory processes cannot share.
+    pub fn device_memory(&self) -> Option<&DeviceMemory> {
+        self.device.as_ref()
     }
 
     /// Returns the pipeline without the list.
@@ -106,7 +114,8 @@ pub fn load<P: Root>(arena: &Arena, device: &Device) -> Result<Loaded<P>, LoadEr
             fingerprint: arena.fingerprint().chars().take(12).collect(),
         });
     }
+    device_weights::prepare(device)?;
     let mut pipeline: P = skeleton(&Source::arena(arena), device)?;
-    let (copied, decoding) = Attacher::run(&mut pipeline, arena, device)?;
-    Ok(Loaded { pipeline, copied, decoding })
+    let AttachReport { copied, decoding, device } = Attacher::run(&mut pipeline, arena, device)?;
+    Ok(Loaded { pipeline, copied, decoding, device })
 }

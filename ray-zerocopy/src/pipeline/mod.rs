@@ -11,6 +11,7 @@ pub(crate) mod collect;
 pub(crate) mod compare;
 pub(crate) mod containers;
 pub(crate) mod copy_field;
+pub(crate) mod device_weights;
 pub(crate) mod field_kind;
 pub(crate) mod load;
 pub(crate) mod path;

@@ -34,10 +34,11 @@ pub(crate) fn loader<P: Root>(request: LoadRequest) -> Result<LoadedProgram, Loa
     let loaded: Loaded<P> = load(&arena, &device)?;
     let loaded = if strict { loaded.strict()? } else { loaded };
     let (copied, decoding) = (loaded.copied().to_vec(), loaded.decode_time());
+    let shared = loaded.device_memory().cloned();
     let mut served = Box::new(HostedPipeline { pipeline: loaded.into_inner(), arena, device, prewarm });
     let begun = Instant::now();
     served.prewarm()?;
-    Ok(LoadedProgram { served, copied, decoding, prewarming: begun.elapsed() })
+    Ok(LoadedProgram { served, copied, device: shared, decoding, prewarming: begun.elapsed() })
 }
 
 impl<P: Root> Served for HostedPipeline<P> {

@@ -41,9 +41,11 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
             row.attach_micros = Some(attached.took.saturating_sub(attached.decoding).as_micros() as u64);
             row.decode_micros = Some(attached.decoding.as_micros() as u64);
             row.memory = attached.memory.clone();
+            row.device = attached.device.clone();
         }
         processes.push(row);
     }
+    count_device_memory(&mut processes);
     let replicas = replicas(arena, &processes, &attached)?;
     let pool = engine.pool().filter(|pool| pool.min < pool.max);
     let bases = arena.bases().collect();
@@ -59,10 +61,24 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
     })
 }
 
+/// Adds the memory of GPUs to the rows, if a process uses a GPU.
+fn count_device_memory(processes: &mut [ProcessReport]) {
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    if processes.iter().any(|process| process.device.is_some()) {
+        let used = crate::gpu::memory_by_process();
+        for process in processes {
+            process.device_used = used.get(&process.pid).copied();
+        }
+    }
+    #[cfg(not(all(feature = "cuda", target_os = "linux")))]
+    let _ = processes;
+}
+
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the
 /// longest times.
 fn add_threads(row: &mut ProcessReport, threads: usize, attached: &[(Worker, Attached)]) {
     row.name = format!("owner, {threads} threads");
+    row.device = attached.iter().find_map(|(_, attached)| attached.device.clone());
     row.copied = attached.iter().flat_map(|(_, attached)| &attached.copied).map(|copied| copied.bytes).sum();
     let longest = |time: fn(&Attached) -> Duration| {
         attached.iter().map(|(_, attached)| time(attached)).max().map(|time| time.as_micros() as u64)
@@ -198,6 +214,8 @@ fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport,
         copied: 0,
         attach_micros: None,
         decode_micros: None,
+        device: None,
+        device_used: None,
         huge: arena.huge,
         locked: arena.locked,
         memory: MemoryStatus::default(),

@@ -11,6 +11,7 @@ use crate::arena::memory::status::MemoryStatus;
 use crate::engine::call::batch::stats::BatchReport;
 use crate::engine::queue::report::PoolReport;
 use crate::os::byte_size::mib;
+use crate::tensor::copied::DeviceMemory;
 
 /// Memory that one process maps and costs, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,14 @@ pub struct ProcessReport {
     /// Time in microseconds that the worker took to decode its copies of the copied fields. `None`
     /// for other processes.
     pub decode_micros: Option<u64>,
+    /// The weights in the memory of the worker's GPU, or why they were copied there for it alone.
+    /// `None` on devices whose memory processes cannot share, and for other processes.
+    #[serde(default)]
+    pub device: Option<DeviceMemory>,
+    /// The memory of GPUs that the driver counts for the process, in bytes: its context, and a copy
+    /// of the weights if it has uploaded it. `None` if the driver does not say.
+    #[serde(default)]
+    pub device_used: Option<u64>,
     /// How much of `shared` is mapped as huge pages (`ShmemPmdMapped` and `FilePmdMapped` of the
     /// arena).
     pub huge: u64,
@@ -110,6 +119,36 @@ impl Report {
         self.processes.iter().map(ProcessReport::saved).sum()
     }
 
+    /// Writes a line for the copy on the GPU, one for each reason why there is none, and one for the
+    /// memory that the driver counts for each process.
+    fn devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |is_wanted: &dyn Fn(&DeviceMemory) -> bool| -> Vec<&str> {
+            let wanted = |process: &&ProcessReport| process.device.as_ref().is_some_and(is_wanted);
+            self.processes.iter().filter(wanted).map(|process| process.name.as_str()).collect()
+        };
+        let known = self.processes.iter().filter_map(|process| process.device.as_ref());
+        if let Some(bytes) = known.clone().map(|memory| memory.bytes).max().filter(|bytes| *bytes > 0) {
+            let (users, uploaders) = (with(&|memory| memory.bytes > 0), with(&|memory| memory.is_uploaded));
+            write!(f, "\non the GPU: one copy of {} MiB, used by {}", mib(bytes), users.join(", "))?;
+            if !uploaders.is_empty() {
+                write!(f, "; uploaded by {}", uploaders.join(", "))?;
+            }
+        }
+        let mut reasons: Vec<&str> = known.filter_map(|memory| memory.why_copied.as_deref()).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        for reason in reasons {
+            let names = with(&|memory| memory.why_copied.as_deref() == Some(reason));
+            write!(f, "\non the GPU: a copy for each of {}: {reason}", names.join(", "))?;
+        }
+        let used = |process: &ProcessReport| Some(format!("{} {}", process.name, mib(process.device_used?)));
+        let used: Vec<String> = self.processes.iter().filter_map(used).collect();
+        if !used.is_empty() {
+            write!(f, "\nGPU memory that the driver counts, MiB, with contexts: {}", used.join(", "))?;
+        }
+        Ok(())
+    }
+
     /// Returns each distinct status of the memory policy, with the processes that have it.
     fn outcomes(&self) -> Vec<(String, Vec<&str>)> {
         let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
@@ -167,6 +206,7 @@ impl fmt::Display for Report {
         if asked {
             write!(f, "\nhuge = the arena's ShmemPmdMapped + FilePmdMapped, locked = its Rss where VmFlags have `lo`")?;
         }
+        self.devices(f)?;
         for (text, names) in self.outcomes() {
             write!(f, "\n{}: {text}", names.join(", "))?;
         }
@@ -215,6 +255,8 @@ mod tests {
             copied: 0,
             attach_micros: None,
             decode_micros: None,
+            device: None,
+            device_used: None,
             huge: 0,
             locked: 0,
             memory: MemoryStatus::default(),

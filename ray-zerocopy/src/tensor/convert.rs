@@ -17,7 +17,7 @@ use super::quantised::replaced;
 ///
 /// # Errors
 /// If there is no such type.
-pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, String> {
+pub(crate) fn fit(data: TensorData, device: &Device) -> Result<TensorData, String> {
     let dtype = data.dtype();
     // Supported by all devices. Nearly every weight takes this path.
     if dtype == DType::F32 || device.supports_dtype(dtype) {
@@ -43,6 +43,23 @@ pub(super) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
         _ => return Err(refusal(dtype, device)),
     };
     data.try_cast(target).map_err(|error| error.to_string())
+}
+
+/// Returns the element type that [`fit`] gives to plain elements of this type, or `None` if it fails or
+/// the elements are quantised.
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+pub(crate) fn fitted(dtype: DType, device: &Device) -> Option<DType> {
+    if let DType::QFloat(_) = dtype {
+        return None;
+    }
+    if dtype == DType::F32 || device.supports_dtype(dtype) {
+        return Some(dtype);
+    }
+    match dtype {
+        DType::Bool(_) => Some(DType::from(device.settings().bool_dtype)),
+        _ if dtype.is_int() || dtype.is_uint() => Some(DType::from(device.settings().int_dtype)),
+        _ => None,
+    }
 }
 
 /// Error text that lists the floating-point types that the device supports.

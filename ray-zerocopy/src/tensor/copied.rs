@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// A tensor that was copied because its device or dtype cannot borrow it.
 ///
-/// On a device with memory of its own, such as a GPU, every tensor is copied: its bytes went from
-/// the arena's pages to the device, and staging memory of the device's driver has been freed. Tied
+/// On a GPU that processes do not share one copy on, every tensor is copied: its bytes went from the
+/// arena's pages to the device, and staging memory of the device's driver has been freed. Tied
 /// tensors exist once, and are listed once, under the first of their paths. In host memory the copy
 /// is private to this process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,4 +15,17 @@ pub struct CopiedTensor {
     pub path: String,
     /// Its size in the arena, in bytes.
     pub bytes: u64,
+}
+
+/// Weights of a loaded pipeline in the memory of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DeviceMemory {
+    /// The size of the copy that all processes of this user share on the GPU, in bytes. 0 if there
+    /// is none.
+    pub bytes: u64,
+    /// Whether this process has uploaded the copy. Otherwise it has mapped that of another process.
+    pub is_uploaded: bool,
+    /// Why the weights were copied instead, for this process alone.
+    pub why_copied: Option<String>,
 }

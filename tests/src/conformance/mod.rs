@@ -31,8 +31,11 @@ pub struct Spec {
     pub nowhere: &'static str,
     /// The Cargo feature of its backend. `cpu` needs none.
     pub feature: Option<&'static str>,
-    /// Whether weights are borrowed from the arena.
+    /// Whether weights are borrowed from the arena, or from one copy on the device that all processes
+    /// share.
     pub borrows: bool,
+    /// Whether the device computes in host memory, on the arena's pages.
+    pub is_host: bool,
     /// Whether it has the integer type of flex. Otherwise integers are copied, as 64-bit ones.
     pub integers: bool,
     /// Tolerance of outputs against flex, relative to the largest number. Zero means bit-identical.

@@ -4,14 +4,15 @@
 //! | --- | --- |
 //! | `table` | the requirements |
 //! | `debian` | Debian packages |
-//! | `python`, `libtorch`, `torch`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
-//! | `wheels` | folders that are assembled from wheels of PyPI |
+//! | `python`, `libtorch`, `torch`, `llvm`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
+//! | `wheels` | folders that are assembled from wheels on PyPI |
 //!
 //! Tasks only list the names of their requirements. Nothing is fetched while a task runs.
 
 mod debian;
 pub(crate) mod kernel;
 pub(crate) mod libtorch;
+pub(crate) mod llvm;
 mod models;
 pub(crate) mod python;
 mod table;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{kernel, libtorch, models, python, torch, vulkan};
+use super::{kernel, libtorch, llvm, models, python, torch, vulkan};
 use crate::shell::{cargo, exists, find, run, succeeds};
 
 /// A program, library or file that a task requires and the repository does not have.
@@ -67,7 +67,7 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         name: "c++",
-        why: "compiles the bindings of LibTorch",
+        why: "compiles the bindings of LibTorch and LLVM, and a CUDA driver for tests",
         needs: &[],
         is_present: || exists("c++"),
         source: Source::Debian(&["g++"]),
@@ -120,6 +120,13 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         needs: &["python"],
         is_present: python::has_peers_environment,
         source: Source::Fetch { from: "60 MB from PyPI", fetch: python::fetch_peers_environment },
+    },
+    Requirement {
+        name: "llvm",
+        why: "compiles kernels for the device `cuda`",
+        needs: &["python"],
+        is_present: llvm::is_present,
+        source: Source::Fetch { from: "92 MB from PyPI, of which 240 MB are unpacked", fetch: llvm::fetch },
     },
     Requirement {
         name: "libtorch",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::libtorch;
 use super::wheels::Assembly;
@@ -47,9 +47,10 @@ const FILES: &[&str] = &[
 const ASSEMBLY: Assembly = Assembly {
     name: "torch",
     wheels: WHEELS,
-    platform: &["--only-binary=:all:"],
+    platform: &[],
+    unpack: include_str!("torch.py"),
     files: FILES,
-    script: include_str!("torch.py"),
+    otherwise: "install PyTorch 2.9 where the tests find it",
 };
 
 /// The folder of PyTorch, for `PYTHONPATH`.
@@ -65,8 +66,5 @@ pub(super) fn is_present() -> bool {
 /// Fetches the wheels and assembles PyTorch in the cache. Files that LibTorch in the cache has too
 /// become links to it.
 pub(super) fn fetch() -> Result<()> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!("the wheels are for Linux on x86_64");
-    }
     ASSEMBLY.fetch(&folder()?, &[libtorch::cached()?.join("lib")])
 }

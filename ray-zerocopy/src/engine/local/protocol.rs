@@ -4,20 +4,18 @@
 //! matched to another request.
 
 use crate::engine::served::{MethodError, Prewarm};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::arena::handle::Handle;
 use crate::arena::memory::policy::MemoryPolicy;
-use crate::arena::memory::status::MemoryStatus;
 use crate::engine::frame::parse;
 use crate::engine::message::Incoming;
+use crate::engine::program::Attached;
 use crate::engine::sys::entry::FnToken;
 use crate::engine::worker_nodes::NodeSeat;
 use crate::error::load::LoadError;
 use crate::tensor::align::aligned;
-use crate::tensor::copied::CopiedTensor;
 
 /// Owner → worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,12 +58,7 @@ pub(crate) enum Answer {
     Ready,
     /// The process has started, but cannot work. Contains the reason.
     NotReady(String),
-    Loaded {
-        copied: Vec<CopiedTensor>,
-        took: Duration,
-        decoding: Duration,
-        memory: MemoryStatus,
-    },
+    Loaded(Box<Attached>),
     NotLoaded(LoadError),
     /// An item of the running call, which returns a stream, and its number. The message carries it. Not the
     /// answer: that one follows the last item, and carries nothing.

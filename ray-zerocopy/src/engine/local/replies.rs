@@ -9,7 +9,7 @@ use super::transport::{Delivery, Received};
 use super::worker_conn::WorkerConn;
 use crate::engine::call::Call;
 use crate::engine::message::Incoming;
-use crate::engine::program::{Attached, Program};
+use crate::engine::program::Program;
 use crate::engine::queue::failures::{discard, fail_lost, start_error};
 use crate::engine::queue::job::{InFlight, QueuedCall};
 use crate::error::call::{CallError, CallPart, Worker};
@@ -61,9 +61,9 @@ impl Dispatcher {
                 let error = failure.of(call.method, worker);
                 self.finish(conn, call, Err(error));
             }
-            (Some(InFlight::Load(program, call)), Answer::Loaded { copied, took, decoding, memory }) => {
+            (Some(InFlight::Load(program, call)), Answer::Loaded(attached)) => {
                 conn.program_loaded(program.key);
-                self.load_finished(worker.index, program.key, Ok(Attached { copied, took, decoding, memory }));
+                self.load_finished(worker.index, program.key, Ok(*attached));
                 match call {
                     Some(call) => self.send_after_load(conn, call),
                     None => self.send_next(conn),

@@ -23,6 +23,7 @@ use super::shared_area::SharedArea;
 use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
 use crate::engine::message::Outgoing;
+use crate::engine::program::Attached;
 use crate::os::limits;
 use crate::panics;
 
@@ -247,10 +248,11 @@ fn serve(
             let options = LoadOptions { device, strict, memory, prewarm };
             let arena = Arena::from_handle(&arena, request.fds).map_err(Into::into);
             match arena.and_then(|arena| load_copy(arena, seat, bind_process, &loader, options)) {
-                Ok((LoadedProgram { served, copied, decoding, prewarming }, memory)) => {
+                Ok((LoadedProgram { served, copied, device, decoding, prewarming }, memory)) => {
                     programs.insert(key, served);
                     let took = begun.elapsed().saturating_sub(memory.took + prewarming);
-                    answer(connection, serial, &Answer::Loaded { copied, took, decoding, memory }, &nothing)
+                    let attached = Attached { copied, device, took, decoding, memory };
+                    answer(connection, serial, &Answer::Loaded(Box::new(attached)), &nothing)
                 }
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }

@@ -154,10 +154,10 @@ impl WorkerThread {
         let options = LoadOptions { device, strict: *strict, memory: *memory, prewarm };
         let loaded = load_copy(arena, seat, bind_pool, loader, options);
         let result = loaded.map_err(|error| CallError::Load { worker, error });
-        let result = result.map(|(LoadedProgram { served, copied, decoding, prewarming }, memory)| {
+        let result = result.map(|(LoadedProgram { served, copied, device, decoding, prewarming }, memory)| {
             self.programs.insert(program.key, served);
             let took = begun.elapsed().saturating_sub(memory.took + prewarming);
-            Attached { copied, took, decoding, memory }
+            Attached { copied, device, took, decoding, memory }
         });
         let loaded = result.as_ref().map(|_| ()).map_err(Clone::clone);
         let is_first_start = self.shared.queue.lock().load_finished(worker.index, program.key, result);

@@ -406,8 +406,8 @@ fn load(load: Load, arena: Vec<bytes::Bytes>) -> Result<(Box<dyn Served>, Attach
     let arena = Arena::from_containers(arena.into_iter().map(|bytes| Container::in_store(bytes, None)))?;
     // Memory policies are not applied to the object store.
     let Load { loader, device, strict, prewarm, .. } = load;
-    let (LoadedProgram { served, copied, decoding, prewarming }, memory) =
+    let (LoadedProgram { served, copied, device, decoding, prewarming }, memory) =
         load_program(arena, &loader, device, strict, MemoryPolicy::default(), prewarm)?;
     let took = start.elapsed().saturating_sub(prewarming);
-    Ok((served, Attached { copied, took, decoding, memory }))
+    Ok((served, Attached { copied, device, took, decoding, memory }))
 }

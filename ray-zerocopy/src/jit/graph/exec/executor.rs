@@ -19,11 +19,13 @@ use super::plan::ExecutionPlan;
 use super::plan_cache::PlanCache;
 use crate::arena::arena::Arena;
 use crate::error::graph::{GraphError, ReplayError};
+use crate::error::load::LoadError;
 use crate::jit::graph::code::{GraphCode, Source};
 use crate::jit::graph::decode::Entries;
 use crate::jit::graph::passes;
 use crate::jit::graph::profile::Profile;
 use crate::panics;
+use crate::pipeline::device_weights::DeviceWeights;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
@@ -79,6 +81,7 @@ impl<B: Bridge> Executor<B> {
         let count = tensors(code);
         let mut constants: Vec<Option<HandleKind<B>>> = (0..count).map(|_| None).collect();
         let entries = Entries::of(arena);
+        let weights = DeviceWeights::open(arena, device).map_err(upload_error)?;
         let mut copied = Vec::new();
         let mut known: HashMap<&str, HandleKind<B>> = HashMap::new();
         for (at, constant) in code.constants.iter().enumerate() {
@@ -95,6 +98,12 @@ impl<B: Bridge> Executor<B> {
                 continue;
             }
             let entry = entries.find(path, constant)?;
+            let shared = weights.tensor(entry, device).map(Value::from_kind);
+            if let Some(shared) = shared.and_then(|value| B::inside(&value, &backend_device)) {
+                known.insert(path, shared.clone());
+                *slot = Some(shared);
+                continue;
+            }
             let data = TensorData::from_bytes(arena.borrow(entry.blob), entry.shape.clone(), entry.dtype);
             let bytes = data.as_bytes().len() as u64;
             let made = constant_handle::<B>(data, device, &backend_device, path)?;
@@ -321,6 +330,14 @@ pub(super) fn constant_handle<B: Bridge>(
     let constant_error =
         |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be created: {reason}") };
     handle::<B>(data, device, backend_device).map_err(|reason| constant_error(reason).into())
+}
+
+/// Converts the error of a load to a device.
+pub(super) fn upload_error(error: LoadError) -> ReplayError {
+    match error {
+        LoadError::Upload { reason } => ReplayError::Upload { reason },
+        error => ReplayError::Upload { reason: error.to_string() },
+    }
 }
 
 /// Runs one operation.

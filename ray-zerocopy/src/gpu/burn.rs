@@ -1,0 +1,124 @@
+//! Tensors of burn's CUDA backend that read a copy.
+
+use std::time::Duration;
+
+use ::burn::backend::{BackendTensor, DispatchTensorKind};
+use ::burn::tensor::kind::Basic;
+use ::burn::tensor::{DType, Device, Shape, Tensor};
+use burn_cubecl::CubeDevice;
+use burn_cubecl::cubecl::__private::Runtime;
+use burn_cubecl::cubecl::client::Client;
+use burn_cubecl::cubecl::cuda::CudaRuntime;
+use burn_cubecl::cubecl::server::Handle;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::sys::memory::Mapping;
+use super::sys::overlay;
+use crate::tensor::kind::TensorKind;
+
+type Server = <CudaRuntime as Runtime>::Server;
+
+/// Sizes of allocations are multiples of this.
+const UNIT: usize = 512;
+
+/// The first pause while burn still has memory that no tensor uses, and the longest one.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A copy as one allocation of burn, which it frees with the last tensor.
+pub(super) struct Buffer {
+    client: Client,
+    device: CubeDevice,
+    /// Also keeps burn from writing in place: it does that only if there is no other handle.
+    handle: Handle,
+    /// The size that burn knows.
+    len: usize,
+}
+
+impl Buffer {
+    /// Makes a mapping an allocation of burn.
+    ///
+    /// # Errors
+    /// If burn does not take it, or fails.
+    pub(super) fn adopt(index: usize, mapping: Mapping) -> Result<Self, String> {
+        overlay::install()?;
+        let device = CubeDevice::Cuda(burn_cubecl::cubecl::cuda::CudaDevice { index });
+        let client = crate::panics::caught(|| device.client())?;
+        let (address, len) = (mapping.address(), unique_size(mapping.len()));
+        let (made, is_taken) = overlay::offering(len, mapping, || {
+            crate::panics::caught(|| {
+                let handle = client.memory_dedicated_allocation((), |()| client.empty(len));
+                let resource = client.get_resource::<Server>(handle.clone()).map_err(|error| error.to_string())?;
+                Ok((handle, resource.resource().ptr))
+            })
+        });
+        let (handle, found) = made.and_then(|made: Result<_, String>| made)?;
+        if !is_taken || found != address {
+            return Err("burn has made an allocation of its own".to_owned());
+        }
+        Ok(Self { client, device, handle, len })
+    }
+
+    /// Whether no tensor uses the memory any more.
+    pub(super) fn is_unused(&self) -> bool {
+        self.handle.can_mut()
+    }
+
+    /// Lets burn free the memory, which no tensor uses any more, and waits for it: work that has been
+    /// queued may still refer to it.
+    pub(super) fn free(self) {
+        let Self { client, handle, .. } = self;
+        let memory = handle.memory.clone().binding().downgrade();
+        drop(handle);
+        let mut pause = PAUSE;
+        while memory.is_alive() {
+            // A failure of burn is that of its device thread, and lasts.
+            if !matches!(crate::panics::caught(|| client.memory_cleanup()), Ok(Ok(()))) {
+                return;
+            }
+            if memory.is_alive() {
+                std::thread::sleep(pause);
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// A tensor of `bytes` bytes at an offset.
+    pub(super) fn tensor(&self, offset: usize, bytes: usize, shape: &[usize], dtype: DType) -> DispatchTensorKind {
+        let behind = (self.len - offset - bytes) as u64;
+        let handle = self.handle.clone().offset_start(offset as u64).offset_end(behind);
+        let shape = Shape::from(shape.to_vec());
+        let tensor = CubeTensor::new_contiguous(self.client.clone(), self.device.clone(), shape, handle, dtype);
+        let tensor = match TensorKind::of(dtype) {
+            TensorKind::Float => BackendTensor::Float(tensor),
+            TensorKind::Int => BackendTensor::Int(tensor),
+            TensorKind::Bool => BackendTensor::Bool(tensor),
+        };
+        DispatchTensorKind::Cube(tensor)
+    }
+
+    /// Whether a tensor reads this memory.
+    pub(super) fn has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
+        let DispatchTensorKind::Cube(tensor) = tensor.clone().into_dispatch().kind else { return false };
+        let (BackendTensor::Float(tensor) | BackendTensor::Int(tensor) | BackendTensor::Bool(tensor)) = tensor else {
+            return false;
+        };
+        tensor.handle.memory.binding().id() == self.handle.memory.clone().binding().id()
+    }
+}
+
+/// A size that no other allocation of this process has, so that burn takes the mapping that is
+/// offered for it. It is a little more than the mapping, and nothing is behind it.
+fn unique_size(len: usize) -> usize {
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    len + UNIT * (1 + count % 32_768)
+}
+
+/// The number of the GPU that a burn device is, or `None` if it is another device.
+pub(super) fn number(device: &Device) -> Option<usize> {
+    match device.as_dispatch() {
+        ::burn::backend::DispatchDevice::Cube(CubeDevice::Cuda(device)) => Some(device.index),
+        _ => None,
+    }
+}

@@ -1,0 +1,128 @@
+//! The weights of an arena in the memory of a GPU, where all processes of the user share one copy.
+//!
+//! Other devices have none: they borrow the arena's pages, or upload each weight.
+
+use burn::backend::DispatchTensorKind;
+use burn::tensor::kind::Basic;
+use burn::tensor::{Device, Tensor};
+
+use crate::arena::arena::Arena;
+use crate::arena::manifest::TensorEntry;
+use crate::error::load::LoadError;
+use crate::tensor::copied::DeviceMemory;
+
+/// Opens a device before anything is created on it.
+///
+/// # Errors
+/// If it is a GPU, and no context can be created there.
+pub(crate) fn prepare(device: &Device) -> Result<(), LoadError> {
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    crate::gpu::prepare(device).map_err(|reason| LoadError::Upload { reason })?;
+    #[cfg(not(all(feature = "cuda", target_os = "linux")))]
+    let _ = device;
+    Ok(())
+}
+
+/// The copy of an arena on a device.
+#[derive(Default)]
+pub(crate) struct DeviceWeights {
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    copy: Option<std::sync::Arc<crate::gpu::DeviceCopy>>,
+    memory: Option<DeviceMemory>,
+}
+
+impl DeviceWeights {
+    /// What the load tells about the device's memory. `None` if the device has none that processes
+    /// could share.
+    pub(crate) fn memory(self) -> Option<DeviceMemory> {
+        self.memory
+    }
+}
+
+#[cfg(not(all(feature = "cuda", target_os = "linux")))]
+impl DeviceWeights {
+    /// Finds no copy: no device of this program shares its memory.
+    pub(crate) fn open(_: &Arena, _: &Device) -> Result<Self, LoadError> {
+        Ok(Self::default())
+    }
+
+    /// Returns `None`.
+    pub(crate) fn tensor(&self, _: &TensorEntry, _: &Device) -> Option<DispatchTensorKind> {
+        None
+    }
+
+    /// Returns `false`.
+    pub(crate) fn has<const D: usize, K: Basic>(&self, _: &Tensor<D, K>) -> bool {
+        false
+    }
+}
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod shared {
+    use burn::tensor::TensorData;
+
+    use super::{
+        Arena, Basic, Device, DeviceMemory, DeviceWeights, DispatchTensorKind, LoadError, Tensor, TensorEntry,
+    };
+    use crate::gpu::{self, Layout, Part, Refusal};
+    use crate::tensor::convert::{fit, fitted};
+
+    impl DeviceWeights {
+        /// Finds or makes the copy of an arena on a device.
+        ///
+        /// # Errors
+        /// If the device has no room for the weights. Where processes cannot share its memory,
+        /// there is no copy, and [`memory`](DeviceWeights::memory) says why.
+        pub(crate) fn open(arena: &Arena, device: &Device) -> Result<Self, LoadError> {
+            let entries = &arena.manifest().tensors;
+            let part = |entry: &TensorEntry| {
+                let dtype = fitted(entry.dtype, device)?;
+                let elements = arena.slice(entry.blob).len() / entry.dtype.size().max(1);
+                Some(Part { blob: entry.blob, dtype, len: elements * dtype.size() })
+            };
+            if !gpu::can_share(device) {
+                return Ok(Self::default());
+            }
+            let layout = Layout::of(entries.iter().filter_map(part));
+            let wanted: Vec<Part> = layout.parts().iter().map(|(_, part)| part.clone()).collect();
+            let bytes = |at: usize| {
+                let part = &wanted[at];
+                let entry = entries
+                    .iter()
+                    .find(|entry| entry.blob == part.blob && fitted(entry.dtype, device) == Some(part.dtype));
+                let entry = entry.ok_or_else(|| format!("no tensor has part {at}"))?;
+                let bytes = arena.borrow(part.blob);
+                if entry.dtype == part.dtype {
+                    return Ok(bytes);
+                }
+                let shape = vec![bytes.len() / entry.dtype.size().max(1)];
+                let data = TensorData::try_from_bytes(bytes, shape, entry.dtype).map_err(|error| error.to_string())?;
+                Ok(fit(data, device)?.into_bytes())
+            };
+            match gpu::open(device, &arena.id().0, layout, &bytes) {
+                None => Ok(Self::default()),
+                Some(Ok(copy)) => {
+                    let memory =
+                        DeviceMemory { bytes: copy.bytes(), is_uploaded: copy.is_uploaded(), why_copied: None };
+                    Ok(Self { copy: Some(copy), memory: Some(memory) })
+                }
+                Some(Err(Refusal::NoRoom(reason))) => Err(LoadError::Upload { reason }),
+                Some(Err(Refusal::NotShared(reason))) => {
+                    let memory = DeviceMemory { bytes: 0, is_uploaded: false, why_copied: Some(reason) };
+                    Ok(Self { copy: None, memory: Some(memory) })
+                }
+            }
+        }
+
+        /// The tensor of an entry. `None` if it is not in the copy.
+        pub(crate) fn tensor(&self, entry: &TensorEntry, device: &Device) -> Option<DispatchTensorKind> {
+            let copy = self.copy.as_ref()?;
+            copy.tensor(entry.blob, &entry.shape, fitted(entry.dtype, device)?)
+        }
+
+        /// Whether a tensor reads the copy.
+        pub(crate) fn has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
+            self.copy.as_ref().is_some_and(|copy| copy.has(tensor))
+        }
+    }
+}
