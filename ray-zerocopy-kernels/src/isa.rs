@@ -18,13 +18,14 @@ pub enum Isa {
     Avx512Vnni,
 }
 
+static BEST: OnceLock<Isa> = OnceLock::new();
+
 impl Isa {
     /// All of them, the best one last.
     pub const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512, Self::Avx512Vnni];
 
     /// The best one that this processor has. `RAY_ZEROCOPY_ISA` may name a lesser one: `portable`, `avx2`, `avx512`.
     pub fn best() -> Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| {
             let named = std::env::var("RAY_ZEROCOPY_ISA").ok();
             let most = match named.as_deref() {
@@ -36,6 +37,11 @@ impl Isa {
             let has = |isa: &Self| *isa <= most && isa.is_present();
             Self::ALL.into_iter().rfind(has).unwrap_or(Self::Portable)
         })
+    }
+
+    /// What [`best`](Self::best) has returned in this process. `None` if nothing has called it: no kernel was used.
+    pub fn in_use() -> Option<Self> {
+        BEST.get().copied()
     }
 
     /// Returns `true` if this processor has the instructions.

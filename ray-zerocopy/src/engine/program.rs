@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use ray_zerocopy_kernels::Isa;
 use serde::{Deserialize, Serialize};
 
 use super::served::Prewarm;
@@ -30,6 +31,15 @@ pub struct Attached {
     pub decoding: Duration,
     /// Result of applying the memory policy in the worker, before the pipeline was loaded.
     pub memory: MemoryStatus,
+    /// The instructions that compiled graphs use in the worker, if it has loaded one.
+    pub instructions: Option<String>,
+}
+
+impl Attached {
+    /// The instructions that compiled graphs use in this process, if it has loaded one.
+    pub(crate) fn instructions() -> Option<String> {
+        Isa::in_use().map(|isa| isa.to_string())
+    }
 }
 
 /// An arena, and the code that loads it. A worker loads it before it runs calls.

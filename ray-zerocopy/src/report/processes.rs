@@ -42,6 +42,7 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
             row.decode_micros = Some(attached.decoding.as_micros() as u64);
             row.memory = attached.memory.clone();
             row.device = attached.device.clone();
+            row.instructions = attached.instructions.clone();
         }
         processes.push(row);
     }
@@ -79,6 +80,7 @@ fn count_device_memory(processes: &mut [ProcessReport]) {
 fn add_threads(row: &mut ProcessReport, threads: usize, attached: &[(Worker, Attached)]) {
     row.name = format!("owner, {threads} threads");
     row.device = attached.iter().find_map(|(_, attached)| attached.device.clone());
+    row.instructions = attached.iter().find_map(|(_, attached)| attached.instructions.clone());
     row.copied = attached.iter().flat_map(|(_, attached)| &attached.copied).map(|copied| copied.bytes).sum();
     let longest = |time: fn(&Attached) -> Duration| {
         attached.iter().map(|(_, attached)| time(attached)).max().map(|time| time.as_micros() as u64)
@@ -219,6 +221,7 @@ fn process(name: String, worker: Worker, files: &Files) -> Result<ProcessReport,
         huge: arena.huge,
         locked: arena.locked,
         memory: MemoryStatus::default(),
+        instructions: None,
     })
 }
 

@@ -1,5 +1,6 @@
 //! A report: a row for each process, formatted as a table.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,11 @@ pub struct ProcessReport {
     /// loaded the pipeline. For processes that this one has not started, it is not known, and is
     /// the default.
     pub memory: MemoryStatus,
+    /// The instructions that compiled graphs use in the worker, such as `AVX-512 VNNI`, as
+    /// [`instruction_set`](crate::jit::instruction_set) names them. `None` if it has loaded none, and for other
+    /// processes.
+    #[serde(default)]
+    pub instructions: Option<String>,
 }
 
 impl ProcessReport {
@@ -149,6 +155,17 @@ impl Report {
         Ok(())
     }
 
+    /// Returns each set of instructions that compiled graphs use, with the processes that have it.
+    fn instructions(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for process in &self.processes {
+            if let Some(instructions) = &process.instructions {
+                all.entry(instructions).or_default().push(&process.name);
+            }
+        }
+        all
+    }
+
     /// Returns each distinct status of the memory policy, with the processes that have it.
     fn outcomes(&self) -> Vec<(String, Vec<&str>)> {
         let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
@@ -210,6 +227,9 @@ impl fmt::Display for Report {
         for (text, names) in self.outcomes() {
             write!(f, "\n{}: {text}", names.join(", "))?;
         }
+        for (instructions, names) in self.instructions() {
+            write!(f, "\n{}: compiled graphs with {instructions}", names.join(", "))?;
+        }
         for replica in &self.replicas {
             write!(f, "\n{replica}")?;
         }
@@ -260,6 +280,7 @@ mod tests {
             huge: 0,
             locked: 0,
             memory: MemoryStatus::default(),
+            instructions: name.starts_with("worker").then(|| "AVX2".to_owned()),
         };
         let report = Report {
             arena: 4 << 20,
@@ -276,6 +297,7 @@ mod tests {
         assert!(text.contains("\nof these, 3.0 MiB are borrowed from arena abababababab\n"), "{text}");
         assert!(text.contains("worker 1    1     4.0      1.0  3.0    2.0     0.0"), "{text}");
         assert!(text.contains("sum                        3.0  7.0    4.0     0.0"), "{text}");
+        assert!(text.contains("\nworker 0, worker 1: compiled graphs with AVX2\n"), "{text}");
         assert!(text.ends_with("processes that this user may not inspect: 3"), "{text}");
     }
 }

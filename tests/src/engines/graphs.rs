@@ -79,7 +79,11 @@ pub fn compiled_graph_gives_the_same_answers<E: EngineUnderTest>() {
         let actors = JitActorWrapper::on(&E::backend(1), &compiled).unwrap().strict().threads_per_worker(1);
         let actors = actors.spawn(1).unwrap();
         assert_eq!(actors.run(values()).wait().unwrap().data("output").unwrap(), here);
-        assert!(tasks.report().unwrap().processes.iter().all(|process| process.copied == 0));
+        let processes = tasks.report().unwrap().processes;
+        assert!(processes.iter().all(|process| process.copied == 0));
+        let named = processes.iter().filter_map(|process| process.instructions.clone()).collect::<Vec<_>>();
+        assert!(named.iter().all(|instructions| *instructions == jit::instruction_set()), "{named:?}");
+        assert!(!named.is_empty() || !E::KNOWS_WORKERS, "{processes:?}");
     }
 }
 

@@ -251,7 +251,8 @@ fn serve(
                 Ok((LoadedProgram { served, copied, device, decoding, prewarming }, memory)) => {
                     programs.insert(key, served);
                     let took = begun.elapsed().saturating_sub(memory.took + prewarming);
-                    let attached = Attached { copied, device, took, decoding, memory };
+                    let attached =
+                        Attached { copied, device, took, decoding, memory, instructions: Attached::instructions() };
                     answer(connection, serial, &Answer::Loaded(Box::new(attached)), &nothing)
                 }
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),

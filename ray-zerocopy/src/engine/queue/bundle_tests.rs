@@ -22,7 +22,14 @@ fn fast(workers: usize) -> (TestScheduler, Vec<Arc<TestConn>>) {
         let conn = Arc::new(TestConn(index));
         scheduler.process_started(index, Ok(Arc::clone(&conn)));
         let (copied, memory) = Default::default();
-        let report = Attached { copied, device: None, took: Duration::ZERO, decoding: Duration::ZERO, memory };
+        let report = Attached {
+            copied,
+            device: None,
+            took: Duration::ZERO,
+            decoding: Duration::ZERO,
+            memory,
+            instructions: None,
+        };
         scheduler.load_finished(index, 1, Ok(report));
         assert!(scheduler.next_job(&conn).is_none());
         conns.push(conn);

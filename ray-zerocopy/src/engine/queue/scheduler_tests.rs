@@ -32,7 +32,7 @@ fn start(scheduler: &mut TestScheduler, index: usize) -> Arc<TestConn> {
 
 fn report() -> Attached {
     let (copied, memory) = Default::default();
-    Attached { copied, device: None, took: Duration::ZERO, decoding: Duration::ZERO, memory }
+    Attached { copied, device: None, took: Duration::ZERO, decoding: Duration::ZERO, memory, instructions: None }
 }
 
 fn failed_start() -> CallError {

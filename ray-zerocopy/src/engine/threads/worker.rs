@@ -157,7 +157,7 @@ impl WorkerThread {
         let result = result.map(|(LoadedProgram { served, copied, device, decoding, prewarming }, memory)| {
             self.programs.insert(program.key, served);
             let took = begun.elapsed().saturating_sub(memory.took + prewarming);
-            Attached { copied, device, took, decoding, memory }
+            Attached { copied, device, took, decoding, memory, instructions: Attached::instructions() }
         });
         let loaded = result.as_ref().map(|_| ()).map_err(Clone::clone);
         let is_first_start = self.shared.queue.lock().load_finished(worker.index, program.key, result);

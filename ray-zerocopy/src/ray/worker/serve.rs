@@ -409,5 +409,5 @@ fn load(load: Load, arena: Vec<bytes::Bytes>) -> Result<(Box<dyn Served>, Attach
     let (LoadedProgram { served, copied, device, decoding, prewarming }, memory) =
         load_program(arena, &loader, device, strict, MemoryPolicy::default(), prewarm)?;
     let took = start.elapsed().saturating_sub(prewarming);
-    Ok((served, Attached { copied, device, took, decoding, memory }))
+    Ok((served, Attached { copied, device, took, decoding, memory, instructions: Attached::instructions() }))
 }

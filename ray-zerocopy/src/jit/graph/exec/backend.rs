@@ -7,6 +7,7 @@ use burn::backend::flex::FlexDevice;
 use burn::backend::{BackendTensor, DispatchTensorKind};
 use burn::tensor::Device;
 use burn_ir::{BackendIr, CustomOpIr, HandleKind};
+use ray_zerocopy_kernels::Isa;
 
 use super::Execute;
 use super::executor::{Executor, Slots};
@@ -138,6 +139,10 @@ pub(crate) fn executor(
     name: &str,
 ) -> Result<(Box<dyn Execute>, Vec<CopiedTensor>), ReplayError> {
     if *device == Device::flex() {
+        if code.format == COMPILED {
+            // A worker reports it when it has loaded the graph.
+            Isa::best();
+        }
         let (executor, copied) = Executor::<Flex>::new(code, arena, device, FlexDevice)?;
         return Ok((Box::new(executor), copied));
     }
