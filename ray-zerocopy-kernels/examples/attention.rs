@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! $ RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example attention
-//! $ RAY_ZEROCOPY_ISA=avx2 RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example attention 8x12
+//! $ RAY_ZEROCOPY_ISA=avx2 RAYON_NUM_THREADS=1 cargo run --release -p ray-zerocopy-kernels --example attention -- 8x12
 //! ```
 //!
 //! An argument selects the cases whose names contain it. Two figures are printed for each: the median of the durations,

@@ -35,8 +35,8 @@ impl Mask<'_> {
     }
 }
 
-/// The part of a mask that belongs to a head, in the form of the kernels. It is used again for the next head if that has
-/// the same elements.
+/// The part of a mask that belongs to a head, in the form of the kernels. It is used again for the next head if that
+/// has the same elements.
 #[derive(Debug, Default)]
 pub(crate) struct HeadMask {
     /// The index of the first element.

@@ -1,9 +1,9 @@
 //! Attention: `softmax(q · kᵀ · scale) · v` of each head.
 //!
-//! The scores of 32 rows of `q` are computed at a time, so their size grows with the number of keys alone. A row of them
-//! belongs to a key, and its elements to the rows of `q`. So the vectors of a kernel have elements of different rows of
-//! `q`: a softmax computes sums and maxima of whole vectors, the number of keys is not rounded up, and keys and values
-//! are read where they are. Only the rows of `q` are transposed.
+//! The scores of 32 rows of `q` are computed at a time, so their size grows with the number of keys alone. A row of
+//! them belongs to a key, and its elements to the rows of `q`. So the vectors of a kernel have elements of different
+//! rows of `q`: a softmax computes sums and maxima of whole vectors, the number of keys is not rounded up, and keys are
+//! read where they are. Only the rows of `q` are transposed, and values are copied if they are read several times.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -155,8 +155,8 @@ impl OneHead<'_> {
         }
     }
 
-    /// Requests the rows of the next head, from `begin` on: they come from memory while this one is computed. A processor
-    /// does not request them by itself, since each row is in another page or in the middle of one.
+    /// Requests the rows of the next head, from `begin` on: they come from memory while this one is computed. A
+    /// processor does not request them by itself, since each row is in another page or in the middle of one.
     fn request_next(&self, [sequence, head]: [usize; 2], begin: usize) {
         let next = if head + 1 < self.heads { [sequence, head + 1] } else { [sequence + 1, 0] };
         for part in [self.q, self.k, self.v] {

@@ -82,14 +82,14 @@ unsafe fn power<V: Vector>(x: V) -> V {
     }
 }
 
-/// Replaces the scores of some rows of `q` by powers of 2, and finds the factors that make their sums 1. The score of a
-/// key that is left out is `fill`: of those in `out` for all rows, and of those whose byte in `mask` is not 0. If all
-/// scores of a row are `-∞`, its powers and its factor are 0.
+/// Replaces the scores of some rows of `q` by powers of 2, and finds the factors that make their sums 1. The score of
+/// a key that is left out is `fill`: of those in `out` for all rows, and of those whose byte in `mask` is not 0. If
+/// all scores of a row are `-∞`, its powers and its factor are 0.
 ///
 /// # Safety
 /// The processor has the instructions. At `scores` are `keys` rows of [`PANEL`] elements, at `factors` are `lanes`
-/// elements, and at `mask` are `keys` rows of [`PANEL`] bytes, unless it is null. `lanes` are whole vectors, and at most
-/// [`PANEL`]. The elements of `out` are below `keys`.
+/// elements, and at `mask` are `keys` rows of [`PANEL`] bytes, unless it is null. `lanes` are whole vectors, and at
+/// most [`PANEL`]. The elements of `out` are below `keys`.
 #[inline(always)]
 pub(super) unsafe fn softmax<V: Vector>(
     scores: *mut f32,
@@ -154,8 +154,8 @@ unsafe fn softmax_of_vectors<V: Vector, const MASKED: bool>(
     }
 }
 
-/// Reads the scores of a key. A mask is applied each time: if its result was stored, compilers would use a masked store,
-/// which took longer with AVX2 than everything else in a softmax.
+/// Reads the scores of a key. A mask is applied each time: if its result was stored, compilers would use a masked
+/// store, which took longer with AVX2 than everything else in a softmax.
 ///
 /// # Safety
 /// That of [`softmax_of_vectors`], for this key.

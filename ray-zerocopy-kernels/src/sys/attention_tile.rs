@@ -19,8 +19,8 @@ impl Lanes {
     /// All elements, one after the other.
     pub(crate) fn elements(all: &mut [Self]) -> &mut [f32] {
         let count = all.len() * PANEL;
-        // SAFETY: they consist of `PANEL` elements each, and `all` is borrowed for as long as the result. Their alignment
-        // is their size, so there is nothing between them.
+        // SAFETY: they consist of `PANEL` elements each, and `all` is borrowed for as long as the result. Their
+        // alignment is their size, so there is nothing between them.
         unsafe { std::slice::from_raw_parts_mut(all.as_mut_ptr().cast(), count) }
     }
 }
@@ -205,8 +205,8 @@ impl Kernels {
     }
 }
 
-/// Computes the products of some rows of `k`, which are at a distance of `stride`, with the columns of a panel. There is
-/// a row of `scores` for each of them, and one of `panel` for each of their elements. The first `lanes` columns are
+/// Computes the products of some rows of `k`, which are at a distance of `stride`, with the columns of a panel. There
+/// is a row of `scores` for each of them, and one of `panel` for each of their elements. The first `lanes` columns are
 /// computed.
 pub(crate) fn scores(isa: Isa, k: &[f32], stride: usize, panel: &[Lanes], lanes: usize, scores: &mut [Lanes]) {
     let (keys, width) = (scores.len(), panel.len());
@@ -215,8 +215,8 @@ pub(crate) fn scores(isa: Isa, k: &[f32], stride: usize, panel: &[Lanes], lanes:
     let (x, y) = (k.as_ptr(), scores.as_mut_ptr().cast());
     let panel = panel.as_ptr().cast();
     let kernels = Kernels::of(isa);
-    // SAFETY: the rows of `k` are inside of it, `panel` has `width` rows, and `scores` has a row for each key. Both have
-    // `lanes` columns. The processor has the instructions.
+    // SAFETY: the rows of `k` are inside of it, `panel` has `width` rows, and `scores` has a row for each key. Both
+    // have `lanes` columns. The processor has the instructions.
     unsafe { kernels.product::<false>([keys, lanes], x, stride, panel, PANEL, width, y, PANEL, std::ptr::null()) }
 }
 
@@ -260,7 +260,7 @@ pub(crate) fn weighted(isa: Isa, powers: &[Lanes], factors: &Lanes, v: &[f32], s
     let (to, y_stride) = y.raw();
     let (x, factors) = (powers.as_ptr().cast(), factors.0.as_ptr());
     let kernels = Kernels::of(isa);
-    // SAFETY: there are `keys` powers with at least `rows` columns, and as many factors. `v` has `keys` rows and `y` has
-    // `rows` of them, with `columns` columns. The processor has the instructions.
+    // SAFETY: there are `keys` powers with at least `rows` columns, and as many factors. `v` has `keys` rows and `y`
+    // has `rows` of them, with `columns` columns. The processor has the instructions.
     unsafe { kernels.product::<true>([rows, columns], x, PANEL, v.as_ptr(), stride, keys, to, y_stride, factors) }
 }

@@ -8,7 +8,8 @@ use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::packed::PANEL;
 
-/// Requests the lines of the cache of some rows with `width` elements, which are at a distance of `stride` and read soon.
+/// Requests the lines of the cache of some rows with `width` elements, which are at a distance of `stride`. They come
+/// into the second level: more can be on their way to it than to the first one.
 #[inline]
 pub(crate) fn request_rows(rows: &[f32], stride: usize, count: usize, width: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -49,8 +49,8 @@ fn transpose_columns(
         let to = panel.as_mut_ptr().cast::<f32>().wrapping_add(lane);
         if isa >= Isa::Avx512 {
             let rows: [_; 16] = std::array::from_fn(|row| start(lane + row));
-            // SAFETY: the processor has the instructions. `columns` elements are at the start of each row, and the panel
-            // has as many rows. It has `PANEL` columns, and `lanes`, which are at most that, are 16 each time.
+            // SAFETY: the processor has the instructions. `columns` elements are at the start of each row, and the
+            // panel has as many rows. It has `PANEL` columns, and `lanes`, which are at most that, are 16 each time.
             unsafe { x86::transpose_512(&rows, columns, factor, to) };
             lane += rows.len();
         } else {
@@ -85,8 +85,8 @@ mod x86 {
     /// Transposes some columns of 16 rows.
     ///
     /// # Safety
-    /// The processor has the instructions. `columns` elements, a multiple of 8, are at each address of a row, and at `to`
-    /// are as many rows of a panel with 16 columns each, which may be written.
+    /// The processor has the instructions. `columns` elements, a multiple of 8, are at each address of a row, and at
+    /// `to` are as many rows of a panel with 16 columns each, which may be written.
     #[target_feature(enable = "avx512f,avx2")]
     pub(super) unsafe fn transpose_512(rows: &[*const f32; 16], columns: usize, factor: f32, to: *mut f32) {
         let factor = _mm512_set1_ps(factor);

@@ -327,7 +327,7 @@ mod aarch64 {
     }
 
     vector! {
-        float32x4_t, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32, multiply_add, vmaxq_f32,
-        shift_mantissa, zero_if_less, replace
+        float32x4_t, 4, vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32, multiply_add,
+        vmaxq_f32, shift_mantissa, zero_if_less, replace
     }
 }
