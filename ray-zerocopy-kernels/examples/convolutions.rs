@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The layers of a model are computed one after the other, as often as the model has them and each time with another
-//! weight, so that a weight is in the cache only if it would be in the model. The least of each layer's durations
+//! weight, so that a weight is in the cache only if it would be in the model. Each layer reads what the one before it has
+//! written, and writes where that one has read, as results in a model do. The least of each layer's durations
 //! counts: other programs on the machine make it longer, and nothing makes it shorter. The peak is the speed of a
 //! product whose operands are in the first level cache.
 
@@ -79,11 +80,13 @@ fn peak(isa: Isa) -> f64 {
 /// Operands of a layer.
 struct Operands {
     options: ConvolutionOptions,
-    x: Vec<f32>,
+    /// Elements of the images.
+    from: usize,
     weights: Vec<Vec<f32>>,
     bias: Vec<f32>,
     residual: Vec<f32>,
-    y: Vec<f32>,
+    /// Elements of the result.
+    to: usize,
     /// Multiplications and additions.
     work: f64,
 }
@@ -93,14 +96,17 @@ impl Operands {
         let options =
             ConvolutionOptions { stride, padding: padding.map(|zeros| (zeros, zeros)), dilation: [1, 1], groups: 1 };
         let k = from * kernel[0] * kernel[1];
+        // The elements of results become neither large nor small.
+        let factor = 1.0 / (k as f32).sqrt();
+        let weight = |seed| numbers(to * k, seed).iter().map(|one| factor * one).collect();
         let pixels = options.output(size, kernel).map_or(0, |[rows, columns]| rows * columns);
         Self {
             options,
-            x: numbers(from * size[0] * size[1], 1),
-            weights: (0..count).map(|seed| numbers(to * k, seed)).collect(),
+            from: from * size[0] * size[1],
+            weights: (0..count).map(weight).collect(),
             bias: numbers(to, 3),
             residual: numbers(to * pixels, 4),
-            y: vec![0.0; to * pixels],
+            to: to * pixels,
             work: 2.0 * (k * to * pixels) as f64,
         }
     }
@@ -110,19 +116,23 @@ fn measure(isa: Isa, name: &str, peak: f64, layers: &[Layer]) {
     // Small models are computed more often.
     let rounds = if layers.len() < 10 { 100 * ROUNDS } else { ROUNDS };
     let mut all: Vec<_> = layers.iter().map(|layer| (*layer, Operands::new(*layer), Vec::new())).collect();
+    let most = |count: fn(&Operands) -> usize| all.iter().map(|(_, operands, _)| count(operands)).max().unwrap_or(0);
+    let size = most(|operands| operands.from).max(most(|operands| operands.to));
+    let (mut x, mut y) = (numbers(size, 1), vec![0.0; size]);
     for _ in 0..rounds {
         for ((_, _, [from, to], [h, w], [kh, kw], .., adds), operands, durations) in &mut all {
             for weight in &operands.weights {
                 let begin = Instant::now();
-                let x = Images { elements: &operands.x, dimensions: [1, *from, *h, *w] };
+                let images = Images { elements: &x[..operands.from], dimensions: [1, *from, *h, *w] };
                 let filters = Filters { elements: weight, dimensions: [*to, *from, *kh, *kw] };
                 let epilogue = ChannelEpilogue {
                     bias: Some(&operands.bias),
                     activation: Some(Activation::Relu),
                     residual: adds.then_some((&operands.residual, true)),
                 };
-                convolution(isa, &x, &filters, &operands.options, &epilogue, &mut operands.y);
+                convolution(isa, &images, &filters, &operands.options, &epilogue, &mut y[..operands.to]);
                 durations.push(begin.elapsed());
+                std::mem::swap(&mut x, &mut y);
             }
         }
     }

@@ -224,7 +224,9 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64 {
-    use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vpaddq_f32, vst1q_f32};
+    use std::arch::aarch64::{
+        float32x4_t, vaddq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vuzp1q_f32, vuzp2q_f32,
+    };
 
     use super::ROWS;
 
@@ -242,7 +244,7 @@ mod aarch64 {
         let mut all = [0.0; ROWS];
         for (at, element) in all.iter_mut().enumerate().take(count) {
             // SAFETY: the caller guarantees that it can be read.
-            *element = unsafe { *from.add(at) };
+            *element = unsafe { *from.wrapping_add(at) };
         }
         // SAFETY: there are 4 elements.
         unsafe { vld1q_f32(all.as_ptr()) }
@@ -257,9 +259,11 @@ mod aarch64 {
     #[inline]
     #[target_feature(enable = "neon")]
     fn sums([a, b, c, d]: [float32x4_t; ROWS]) -> [f32; ROWS] {
+        let pairs = |a, b| vaddq_f32(vuzp1q_f32(a, b), vuzp2q_f32(a, b));
+        let sums = pairs(pairs(a, b), pairs(c, d));
         let mut all = [0.0; ROWS];
         // SAFETY: there are 4 elements.
-        unsafe { vst1q_f32(all.as_mut_ptr(), vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d))) };
+        unsafe { vst1q_f32(all.as_mut_ptr(), sums) };
         all
     }
 

@@ -1,7 +1,7 @@
 //! A tile of a product with a matrix that is stored row by row: some rows of `x`, and 16 or 32 columns.
 
 use super::columns::Columns;
-use super::kernels::{Element, Kernel};
+use super::kernels::Kernel;
 use super::tile::MOST_ROWS;
 use crate::isa::Isa;
 use crate::packed::PANEL;
@@ -63,20 +63,19 @@ impl Strip<'_> {
 
 /// The kernels for a number of columns, if the processor has the instructions.
 fn kernels(isa: Isa, columns: usize) -> Option<&'static [Kernel<f32>; MOST_ROWS]> {
-    let is_half = columns == HALF;
-    let kernels = match isa {
+    let kernels: Option<&[Kernel<f32>; MOST_ROWS]> = match (isa, columns) {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni if is_half => Some(super::kernels::AVX512_16),
+        (Isa::Avx512 | Isa::Avx512Vnni, HALF) => Some(super::kernels::AVX512_16),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni => Some(f32::AVX512),
+        (Isa::Avx512 | Isa::Avx512Vnni, _) => Some(<f32 as super::kernels::Element>::AVX512),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if is_half => Some(super::kernels::AVX2_16),
+        (Isa::Avx2, HALF) => Some(super::kernels::AVX2_16),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => Some(f32::AVX2),
+        (Isa::Avx2, _) => Some(<f32 as super::kernels::Element>::AVX2),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon if is_half => Some(super::kernels::NEON_16),
+        (Isa::Neon, HALF) => Some(super::kernels::NEON_16),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => Some(f32::NEON),
+        (Isa::Neon, _) => Some(<f32 as super::kernels::Element>::NEON),
         _ => None,
     };
     kernels.filter(|_| isa.is_present())
