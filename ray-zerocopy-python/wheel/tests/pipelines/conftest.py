@@ -1,11 +1,14 @@
 """Fixtures of the tests of PyTorch pipelines: `PYTHONPATH` has PyTorch, as `cargo xtask setup torch` makes it."""
 
+import os
 import pathlib
 import sys
 
 import pytest
 import torch
 
+# The processes of tests, and Ray's workers, import the modules of this folder.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.append(str(pathlib.Path(__file__).parents[3] / "tests"))
 torch.set_num_threads(2)
 
