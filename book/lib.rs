@@ -31,6 +31,7 @@ chapters! {
     jit "jit.md"
     compiled "compiled.md"
     torchscript "torchscript.md"
+    python "python.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"
     ray_python "ray-python.md"

@@ -26,22 +26,30 @@ STUBS = ("libtorch_cuda.so", "libcudnn.so.9", "libcusparseLt.so.0", "libcufile.s
 CALLED = "_ZN4c10d15get_gil_checkerEv"
 
 
+def target(wheel, name):
+    """Returns the path in the folder for a member of a wheel, or None if it is omitted."""
+    nvidia = next((parts for start, parts in NVIDIA.items() if wheel.name.startswith(start)), None)
+    if nvidia is None:
+        return None if name.endswith("/") or name.startswith(OMITTED) else name
+    library, licence = nvidia
+    if name == library:
+        return f"torch/lib/{pathlib.Path(name).name}"
+    # Without its metadata, which would list files that are not here.
+    return f"licenses/{wheel.name.partition('-')[0]}.txt" if name.endswith(licence) else None
+
+
 def unpack(wheel, folder):
     """Unpacks a wheel, without what is omitted. zipfile checks the CRC of each file."""
-    wanted = next((parts for start, parts in NVIDIA.items() if wheel.name.startswith(start)), None)
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            path = folder / name
-            if wanted and not name.endswith(wanted):
+            found = target(wheel, name)
+            if found is None:
                 continue
-            if wanted and ".so" in name:
-                path = folder / "torch/lib" / pathlib.Path(name).name
-            if name.endswith("/") or name.startswith(OMITTED):
-                continue
+            path = folder / found
             path.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(name) as source, path.open("wb") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-            if name.startswith("torch/bin/"):
+            if found.startswith("torch/bin/"):
                 path.chmod(0o755)
 
 

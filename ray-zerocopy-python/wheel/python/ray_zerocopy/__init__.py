@@ -17,8 +17,9 @@ PyTorch:
 (3, 4)
 """
 
-from . import _libtorch
+from . import _libtorch, _predecessor
 
+_predecessor.refuse_both()
 _libtorch.before()
 try:
     from ._native import __libtorch__, __version__
@@ -29,6 +30,8 @@ _libtorch.after(__libtorch__)
 
 from ._graphs import Batches, Graph, JitActorWrapper, JitTaskWrapper
 from ._pool import WorkerError
+from ._predecessor import JITModelWrapper, ModelWrapper
+from ._report import Report
 from ._wrappers import ActorWrapper, JITActorWrapper, JITTaskWrapper, TaskWrapper
 
 __all__ = [
@@ -36,9 +39,12 @@ __all__ = [
     "Batches",
     "Graph",
     "JITActorWrapper",
+    "JITModelWrapper",
     "JITTaskWrapper",
     "JitActorWrapper",
     "JitTaskWrapper",
+    "ModelWrapper",
+    "Report",
     "TaskWrapper",
     "WorkerError",
 ]

@@ -106,11 +106,11 @@ def send(connection, message):
     try:
         starts, end = _layout(sizes)
         os.ftruncate(descriptor, end)
-        with mmap.mmap(descriptor, end) as memory:
-            target = numpy.frombuffer(memory, numpy.uint8)
-            for start, raw in zip(starts, buffers):
-                target[start : start + raw.nbytes] = numpy.frombuffer(raw, numpy.uint8)
-            del target
+        for start, raw in zip(starts, buffers):
+            # Faster than a mapping, whose pages would be zeroed first.
+            while raw:
+                written = os.pwrite(descriptor, raw, start)
+                start, raw = start + written, raw[written:]
         _send_all(connection, [head, payload], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
     finally:
         os.close(descriptor)

@@ -174,13 +174,16 @@ def load(skeleton, storage):
     unpickler = _Unpickler(io.BytesIO(skeleton), storage)
     root = unpickler.load()
     modules, with_gradients = unpickler.load()
-    seen = set()
+    found = set(map(id, modules))
     for module in modules:
-        for _, each in module.named_modules(seen):
-            if isinstance(each, torch.jit.ScriptModule):
-                each.eval()
-            else:
-                each.training = False
+        if isinstance(module, torch.jit.ScriptModule):
+            module.eval()
+            continue
+        module.training = False
+        for child in module._modules.values():
+            # A module that another one has created when it was loaded.
+            if child is not None and id(child) not in found:
+                child.eval()
     for tensor in with_gradients:
         tensor.requires_grad_(False)
     return root

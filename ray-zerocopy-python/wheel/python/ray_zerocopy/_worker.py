@@ -25,8 +25,7 @@ def main(descriptor, threads):
         else:
             if request is None:
                 os._exit(0)
-            with torch.no_grad():
-                answer = _run(loaded, *request)
+            answer = _run(loaded, *request)
         try:
             _messages.send(connection, answer)
         except ConnectionError:

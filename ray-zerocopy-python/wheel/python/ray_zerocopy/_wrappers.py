@@ -76,6 +76,13 @@ class ActorWrapper(_Wrapper):
     ``device`` is where :meth:`load` puts the tensors, ``"cpu"`` or ``"cuda:0"``; by default, where they were.
     With ``strict`` it is an error if a class copies the weights that it is given. A full object store is an error,
     unless ``spill`` is set.
+
+    >>> import torch
+    >>> wrapper = ActorWrapper({"layers": [torch.nn.Linear(2, 3)]}, strict=True)
+    >>> wrapper.load()["layers"][0].weight.shape
+    torch.Size([3, 2])
+    >>> wrapper.report().tensors
+    [("['layers'][0].weight", 24), ("['layers'][0].bias", 12)]
     """
 
     def __init__(self, pipeline, device=None, *, strict=False, spill=False):
@@ -92,6 +99,11 @@ class TaskWrapper(_Wrapper):
     ``engine`` is ``"ray"`` or ``"local"``; by default Ray, if it is installed. The other ``options`` are Ray's:
     ``num_cpus``, ``num_gpus``, ``max_retries`` and so on. ``device``, ``strict`` and ``spill`` are those of
     :class:`ActorWrapper`.
+
+    >>> import torch
+    >>> with TaskWrapper(torch.nn.Linear(2, 3), workers=1) as wrapped:
+    ...     wrapped(torch.ones(4, 2)).shape, wrapped.extra_repr.remote().result()
+    (torch.Size([4, 3]), 'in_features=2, out_features=3, bias=True')
     """
 
     def __init__(self, pipeline, device=None, *, strict=False, spill=False, engine=None, workers=None, **options):
@@ -102,10 +114,16 @@ class TaskWrapper(_Wrapper):
 
     def remote(self, *args, **kwargs):
         """Starts a call of the pipeline itself. Returns a reference to the result, or a future."""
-        return self._engine.start(self, "__call__", args, kwargs)
+        return self._engine.start(self, self._called(), args, kwargs)
 
     def __call__(self, *args, **kwargs):
-        return self._engine.call(self, "__call__", args, kwargs)
+        return self._engine.call(self, self._called(), args, kwargs)
+
+    def _called(self):
+        # `getattr` would find that of the class, which makes objects.
+        if not any("__call__" in vars(kind) for kind in self._kind.__mro__):
+            raise TypeError(f"{self._kind.__qualname__} cannot be called: it has no `__call__`; call a method of it")
+        return "__call__"
 
     def __getattr__(self, name):
         if name.startswith("_"):

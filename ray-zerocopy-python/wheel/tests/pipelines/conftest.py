@@ -7,6 +7,8 @@ import sys
 import pytest
 import torch
 
+# The processes of tests, and Ray's workers, import the modules of this folder.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(pathlib.Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 sys.path.append(str(pathlib.Path(__file__).parents[3] / "tests"))
 torch.set_num_threads(2)
 

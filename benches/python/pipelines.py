@@ -1,0 +1,219 @@
+"""Measures PyTorch pipelines: memory, load times and calls, of this package and of what users have without it.
+
+    PYTHONPATH=~/.cache/ray-zerocopy/torch python benches/python/pipelines.py --mib 1024 --actors 1 2 4
+
+Contestants on Ray: bare actors that import torch, plain `ray.put` of the model, `ray.put` with
+RAY_ENABLE_ZERO_COPY_TORCH_TENSORS=1, and `ActorWrapper`, also of a TorchScript module. Memory is the sum of the
+Pss of all processes below this one, which includes the object store. Tasks: Ray's own that returns at once,
+and `TaskWrapper` with one tensor and with 400. Without Ray: a ping-pong over `multiprocessing.Pipe`, and a call of
+`TaskWrapper`, in turns.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROUNDS = 300
+
+
+def model(mib):
+    import torch
+
+    torch.manual_seed(1)
+    return torch.nn.Sequential(*(torch.nn.Linear(1024, 1024, bias=False) for _ in range(mib // 4))).eval()
+
+
+def children(pid):
+    for line in subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines():
+        child, parent = map(int, line.split())
+        if parent == pid:
+            yield child
+            yield from children(child)
+
+
+def pss():
+    """The sum of the Pss of this process's descendants and itself, in MB."""
+    total = 0
+    for pid in [os.getpid(), *children(os.getpid())]:
+        try:
+            with open(f"/proc/{pid}/smaps_rollup") as rollup:
+                total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+        except OSError:
+            pass
+    return total * 1024 / 1e6
+
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024 / 1e6
+
+
+def memory_on_ray(contestant, mib, actors):
+    """Runs in a process of its own. Prints a row."""
+    import ray
+    import torch
+
+    import ray_zerocopy as rz
+
+    ray.init("local", num_cpus=8, include_dashboard=False, logging_level="error", object_store_memory=(3 * mib) << 20, log_to_driver=False)
+    rows = torch.ones(1, 1024)
+
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def __init__(self, load):
+            torch.set_num_threads(1)
+            begun = time.perf_counter()
+            self.model = load()
+            self.took = time.perf_counter() - begun
+
+        def run(self, rows):
+            return self.took, None if self.model is None else float(self.model(rows).sum())
+
+    if contestant == "bare":
+        load = lambda: None
+    elif contestant.startswith("ray.put"):
+        # Ray pickles this class by value, so the reference is an argument of the actor.
+        references = [ray.put(model(mib))]
+        load = lambda: ray.get(references[0])
+    elif contestant == "JITActorWrapper":
+        script = torch.jit.trace(model(mib), rows)
+        wrapper = rz.JITActorWrapper(script)
+        del script
+        load = wrapper.load
+    else:
+        load = rz.ActorWrapper(model(mib)).load
+    # The driver's own copy has been freed: the memory returns to the system.
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = pss()
+    started = [Actor.remote(load) for _ in range(actors)]
+    took = [each for each, _ in ray.get([actor.run.remote(rows) for actor in started])]
+    print("ROW", json.dumps({"contestant": contestant, "actors": actors, "mb": round(pss()), "idle_mb": round(before), "load_ms": round(statistics.median(took) * 1e3, 2)}))
+    ray.shutdown()
+
+
+def latency_of_tasks():
+    import ray
+    import torch
+
+    import ray_zerocopy as rz
+
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+
+    class Pipeline:
+        def __init__(self, tensors):
+            self.layers = [torch.nn.Linear(8, 8, bias=False) for _ in range(tensors)]
+
+        def __call__(self, value):
+            return value
+
+    no_op = ray.remote(lambda value: value)
+    one, many = rz.TaskWrapper(Pipeline(1)), rz.TaskWrapper(Pipeline(400))
+    calls = {"ray": lambda: ray.get(no_op.remote(1)), "TaskWrapper, 1 tensor": lambda: one(1), "TaskWrapper, 400 tensors": lambda: many(1)}
+    print("ROW", json.dumps({"task_ms": in_turns(calls, ROUNDS, 1e3)}))
+    ray.shutdown()
+
+
+def echo(connection):
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(connection.recv())
+
+
+def latency_without_ray():
+    import torch
+
+    import ray_zerocopy as rz
+
+    class Pipeline:
+        def __init__(self):
+            self.layer = torch.nn.Linear(8, 8)
+
+        def __call__(self, value):
+            return value
+
+    own, other = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=echo, args=(other,), daemon=True)
+    process.start()
+
+    def ping():
+        own.send((1, "text"))
+        return own.recv()
+
+    with rz.TaskWrapper(Pipeline(), workers=1) as wrapped:
+        small = torch.ones(8)
+        calls = {"Pipe": ping, "TaskWrapper, a number": lambda: wrapped(1), "TaskWrapper, a small tensor": lambda: wrapped(small)}
+        print("ROW", json.dumps({"call_us": in_turns(calls, 2000, 1e6)}))
+        large = torch.ones(16 << 20)
+        print("ROW", json.dumps({"64_mib_ms": in_turns({"TaskWrapper": lambda: wrapped(large)}, 8, 1e3)}))
+
+
+def in_turns(calls, rounds, unit):
+    for call in calls.values():
+        for _ in range(30 if rounds > 30 else 2):
+            call()
+    took = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            took[name].append(time.perf_counter() - begun)
+    return {name: round(statistics.median(each) * unit, 2) for name, each in took.items()}
+
+
+def share(mib):
+    """Time and peak memory of sharing, against `torch.save` into /dev/shm."""
+    import torch
+
+    import ray_zerocopy as rz
+
+    own = model(mib)
+    own(torch.ones(1, 1024))
+    rz.ActorWrapper(torch.nn.Linear(2, 2)).load()
+    idle = peak()
+    begun = time.perf_counter()
+    wrapper = rz.ActorWrapper(own)
+    took, most = time.perf_counter() - begun, peak()
+    begun = time.perf_counter()
+    loaded = wrapper.load()
+    load = time.perf_counter() - begun
+    del loaded
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        begun = time.perf_counter()
+        torch.save(own.state_dict(), file)
+        saved = time.perf_counter() - begun
+    print("ROW", json.dumps({"share_s": round(took, 3), "torch.save_s": round(saved, 3), "load_ms": round(load * 1e3, 2), "peak_mb": round(most), "idle_mb": round(idle)}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--actors", type=int, nargs="*", default=[1, 2, 4])
+    parser.add_argument("--part", nargs="*")
+    options = parser.parse_args()
+    if options.part:
+        name, *arguments = options.part
+        return globals()[name](*(int(each) if each.isdecimal() else each for each in arguments))
+    parts = [["share", str(options.mib)], ["latency_without_ray"], ["latency_of_tasks"]]
+    for actors in options.actors:
+        for contestant in ("bare", "ray.put", "ray.put, zero-copy", "ActorWrapper", "JITActorWrapper"):
+            parts.append(["memory_on_ray", contestant, str(options.mib), str(actors)])
+    for part in parts:
+        zero_copy = {"RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1"} if "ray.put, zero-copy" in part else {}
+        command = [sys.executable, "-W", "ignore", __file__, "--part", *part]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **zero_copy}, timeout=600)
+        rows = [line.removeprefix("ROW ") for line in done.stdout.splitlines() if line.startswith("ROW ")]
+        print(*(rows or [f"{part}: {done.stderr[-2000:]}"]), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
