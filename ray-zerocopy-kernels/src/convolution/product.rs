@@ -224,7 +224,13 @@ impl<'a> Product<'a> {
                     depth: depth.len(),
                     adds: begin > 0,
                 };
-                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(tile, lanes.width));
+                // What is written behind the products is requested while they are computed.
+                let before = |columns: Range<usize>| {
+                    if let ([image], true) = (&part.images[..], depth.end == self.k) {
+                        image.elements.request_part(row..row + rows, columns);
+                    }
+                };
+                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(tile, lanes.width), before);
                 if depth.end == self.k {
                     for (at, sums) in tile.chunks_exact(lanes.width).enumerate() {
                         self.finish(block, part, row + at, sums);

@@ -1,12 +1,17 @@
 //! A part of a matrix: some of its rows and columns. Parts that do not overlap are written at the same time.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::row_functions;
 use super::tile::{Elements, MOST_ROWS};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::packed::PANEL;
+
+/// Elements of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
 
 /// Some rows and columns of a matrix that is stored row by row.
 pub(crate) struct Columns<'a> {
@@ -103,12 +108,28 @@ impl<'a> Columns<'a> {
         let _ = (epilogue, row, column, n);
     }
 
+    /// Requests the lines of the cache that will be written in some rows and columns.
+    #[inline]
+    pub(crate) fn request_part(&self, rows: Range<usize>, columns: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        for row in rows {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            for column in columns.clone().step_by(LINE) {
+                let pointer = self.pointer.wrapping_add(row * self.stride + column);
+                // SAFETY: an address that cannot be written is ignored.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (rows, columns);
+    }
+
     /// The first element, and the distance between rows, for a kernel that writes the elements of all rows.
     pub(super) fn raw(&mut self) -> (*mut f32, usize) {
         (self.pointer, self.stride)
     }
 
-    pub(super) fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
