@@ -1,5 +1,7 @@
 //! Division of columns among vectors: 32 at a time, then 16, and the last few one by one.
 
+use std::ops::Range;
+
 use crate::isa::Isa;
 use crate::packed::PANEL;
 use crate::sys::{Columns, HALF, MOST_ROWS, Strip, dot_rows};
@@ -46,12 +48,20 @@ impl Lanes {
     }
 
     /// Multiplies rows with the columns. The strip has the matrix; `singles` has the columns that are computed one by
-    /// one, one after the other.
-    pub(super) fn multiply(&self, isa: Isa, strip: &Strip<'_>, singles: &[f32], y: &mut Columns<'_>) {
+    /// one, one after the other. Calls `before` with columns that will be computed.
+    pub(super) fn multiply(
+        &self,
+        isa: Isa,
+        strip: &Strip<'_>,
+        singles: &[f32],
+        y: &mut Columns<'_>,
+        before: impl Fn(Range<usize>),
+    ) {
         let (rows, mut column) = (y.rows(), 0);
         while column < self.wide {
             let columns = if self.wide - column >= PANEL { PANEL } else { HALF };
             let strip = Strip { matrix: &strip.matrix[column..], ..*strip };
+            before(column..(column + columns).min(self.count));
             strip.multiply(isa, &mut y.part(0, column, rows, columns));
             column += columns;
         }

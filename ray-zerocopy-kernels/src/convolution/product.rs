@@ -10,7 +10,7 @@ use super::scratch::{Panels, Scratch, aligned, divided};
 use super::{ChannelEpilogue, Filters, Images};
 use crate::isa::Isa;
 use crate::packed::PANEL;
-use crate::sys::{Columns, HALF, MOST_ROWS, Run, Strip, depthwise, finish_channel, gather};
+use crate::sys::{Columns, HALF, MOST_ROWS, Strip, depthwise, finish_channel, gather};
 
 /// Elements of the filters that are gathered at a time.
 const DEPTH: usize = 256;
@@ -181,16 +181,17 @@ impl<'a> Product<'a> {
 
     /// Applies each filter to its channel, without gathering.
     fn compute_depthwise(&self, planes: &[f32], block: usize, part: &mut Part<'_>, memory: &mut Panels) {
-        let runs = self.layout.runs(part.pixels.clone());
         let (first, last) = (self.layout.place(part.pixels.start), self.layout.place(part.pixels.end - 1));
+        let count = part.pixels.len();
         // Also the positions between the rows of pixels: so all of them are one row.
-        let [all, sums] = divided(&mut memory.sums, [last + 1 - first, part.pixels.len()]);
+        let [all, sums] = divided(&mut memory.sums, [last + 1 - first + HALF, count + HALF]);
+        let mut runs = self.layout.runs(part.pixels.clone());
+        runs.iter_mut().for_each(|run| run.place -= first);
         for row in 0..Self::rows(part) {
-            depthwise(self.isa, planes, first, &self.layout.taps, &self.filters(part, row)[..self.k], all);
-            for Run { place, at, count } in &runs {
-                sums[*at..at + count].copy_from_slice(&all[place - first..place - first + count]);
-            }
-            self.finish(block, part, row, sums);
+            let filter = &self.filters(part, row)[..self.k];
+            depthwise(self.isa, planes, first, &self.layout.taps, filter, &mut all[..last + 1 - first]);
+            gather(self.isa, all, &[0], &runs, sums, 0);
+            self.finish(block, part, row, &sums[..count]);
         }
     }
 
@@ -224,7 +225,13 @@ impl<'a> Product<'a> {
                     depth: depth.len(),
                     adds: begin > 0,
                 };
-                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(tile, lanes.width));
+                // What is written behind the products is requested while they are computed.
+                let before = |columns: Range<usize>| {
+                    if let ([image], true) = (&part.images[..], depth.end == self.k) {
+                        image.elements.request_part(row..row + rows, columns);
+                    }
+                };
+                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(tile, lanes.width), before);
                 if depth.end == self.k {
                     for (at, sums) in tile.chunks_exact(lanes.width).enumerate() {
                         self.finish(block, part, row + at, sums);

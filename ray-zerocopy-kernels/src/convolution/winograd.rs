@@ -192,7 +192,7 @@ impl<'a> Winograd<'a> {
                 };
                 let singles = &columns[point * singles..(point + 1) * singles];
                 let products = &mut products[point * MOST_ROWS * lanes.width..][..count * lanes.width];
-                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(products, lanes.width));
+                lanes.multiply(self.isa, &strip, singles, &mut Columns::new(products, lanes.width), |_| {});
             }
             for row in 0..count {
                 let all = 2 * lanes.count.next_multiple_of(GROUP);

@@ -1,12 +1,17 @@
 //! A part of a matrix: some of its rows and columns. Parts that do not overlap are written at the same time.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::row_functions;
 use super::tile::{Elements, MOST_ROWS};
 use crate::epilogue::Epilogue;
 use crate::isa::Isa;
 use crate::packed::PANEL;
+
+/// Elements of a line of the cache.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
 
 /// Requests the lines of the cache of some rows with `width` elements, which are at a distance of `stride`. They come
 /// into the second level: more can be on their way to it than to the first one.
@@ -15,7 +20,6 @@ pub(crate) fn request_rows(rows: &[f32], stride: usize, count: usize, width: usi
     #[cfg(target_arch = "x86_64")]
     for row in 0..count {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        const LINE: usize = 16;
         for column in (0..width).step_by(LINE) {
             let pointer = rows.as_ptr().wrapping_add(row * stride + column);
             // SAFETY: an address that cannot be read is ignored.
@@ -121,12 +125,28 @@ impl<'a> Columns<'a> {
         let _ = (epilogue, row, column, n);
     }
 
+    /// Requests the lines of the cache that will be written in some rows and columns.
+    #[inline]
+    pub(crate) fn request_part(&self, rows: Range<usize>, columns: Range<usize>) {
+        #[cfg(target_arch = "x86_64")]
+        for row in rows {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            for column in columns.clone().step_by(LINE) {
+                let pointer = self.pointer.wrapping_add(row * self.stride + column);
+                // SAFETY: an address that cannot be written is ignored.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(pointer.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (rows, columns);
+    }
+
     /// The first element, and the distance between rows, for a kernel that writes the elements of all rows.
     pub(super) fn raw(&mut self) -> (*mut f32, usize) {
         (self.pointer, self.stride)
     }
 
-    pub(super) fn columns(&self) -> usize {
+    pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
