@@ -114,11 +114,22 @@ fn weights() {
 
 #[test]
 fn compiled() {
-    let printed = run(env!("CARGO_BIN_EXE_compiled"), &[]);
-    let (forward, memory): (Vec<_>, Vec<_>) = rows(&printed).iter().partition(|row| row["measure"] == "forward");
-    assert_eq!((forward.len(), memory.len()), (10, 4), "{printed}");
+    let printed = run(env!("CARGO_BIN_EXE_compiled"), &["--operations"]);
+    let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
+    let [forward, memory, reading, operations] = ["forward", "memory", "reading", "operations"].map(of);
+    assert_eq!((forward.len(), memory.len(), reading.len(), operations.len()), (10, 4, 3, 20), "{printed}");
+    assert_eq!(rows(&printed).len(), 37, "{printed}");
+    for row in reading {
+        positive(row, &["bytes", "call_us", "memcpy_us"]);
+    }
+    for row in operations {
+        let operations = row["operations"].as_array().unwrap();
+        assert!(!operations.is_empty(), "{row}");
+        for operation in operations {
+            positive(operation, &["count"]);
+        }
+    }
     for row in memory {
-        assert_eq!(row["measure"], "memory", "{row}");
         positive(row, &["arena_mib", "arena_ratio", "workers_mib", "private_mib", "activations_mib", "load_ms"]);
     }
     for row in forward {
