@@ -150,6 +150,7 @@ fn divided_convolutions_are_right() {
             // Transformed: by blocks, by channels.
             check(isa, [1, 64, 60, 40], [40, 64, 3, 3], &padded, false);
             check(isa, [1, 20, 12, 12], [60, 20, 3, 3], &padded, true);
+            check(isa, [1, 16, 10, 10], [16, 16, 3, 3], &padded, true);
         }
     });
 }

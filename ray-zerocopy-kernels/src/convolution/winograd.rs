@@ -24,6 +24,9 @@ const CACHED: usize = 832 << 10;
 /// The same if the transformed filters have not more bytes: both stay there.
 const BESIDE_FILTERS: usize = 500 << 10;
 
+/// Multiplications, without transforms, from which a convolution is divided among threads.
+const PARALLEL: usize = 1 << 20;
+
 /// A convolution whose filters fit.
 pub(super) struct Winograd<'a> {
     isa: Isa,
@@ -73,7 +76,8 @@ impl<'a> Winograd<'a> {
         let most = (cached / row).clamp(1, tiles[0]);
         let blocks = tiles[0].div_ceil(most);
         let before = [options.padding[0].0, options.padding[1].0];
-        let threads = rayon::current_num_threads();
+        let work = x.dimensions[0].saturating_mul(9 * size[0] * size[1]).saturating_mul(channels * out);
+        let threads = if work < PARALLEL { 1 } else { rayon::current_num_threads() };
         Some(Self { isa, x, filters, epilogue, before, size, tiles, blocks, threads })
     }
 
