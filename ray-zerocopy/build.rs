@@ -24,7 +24,12 @@ fn overlay() {
     let source = "src/gpu/sys/overlay.c";
     println!("cargo::rerun-if-changed={source}");
     let Some(out) = std::env::var_os("OUT_DIR").map(std::path::PathBuf::from) else { return };
-    let (driver, empty) = (out.join("libcuda.so.1"), out.join("empty.c"));
+    // In a folder of its own: cargo lets the loader of tests search this one if C++ was compiled, too.
+    let folder = out.join("driver");
+    let (driver, empty) = (folder.join("libcuda.so.1"), folder.join("empty.c"));
+    if let Err(error) = std::fs::create_dir_all(&folder) {
+        println!("cargo::error={} cannot be created: {error}", folder.display());
+    }
     let compiler = cc::Build::new().pic(true).get_compiler();
     let library = |soname: &str, source: &std::path::Path, library: &std::path::Path, needed: &[&std::path::Path]| {
         let mut command = compiler.to_command();

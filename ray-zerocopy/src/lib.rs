@@ -128,7 +128,7 @@ mod device;
 pub mod engine;
 pub mod error;
 mod fuzz;
-#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 mod gpu;
 pub mod holder;
 pub mod jit;

@@ -80,13 +80,29 @@ fn show(scan: &Scan, output: &mut Output) -> Result<()> {
     }
     for arena in &scan.arenas {
         title(arena, output)?;
-        let mut table = Table::new(["process", ">pid", "program", ">shared", ">private", ">PSS", ">saved"]);
-        for process in &arena.processes {
+        let header = ["process", ">pid", "program", ">shared", ">private", ">PSS", ">saved"];
+        let row = |process: &MappingProcess| {
             let MappingProcess { pid, role, program, shared, private, pss, .. } = process;
             let [shared, private, pss, saved] = [*shared, *private, *pss, process.saved()].map(mib);
-            table.row([role.to_string(), pid.to_string(), program.clone(), shared, private, pss, saved]);
+            [role.to_string(), pid.to_string(), program.clone(), shared, private, pss, saved]
+        };
+        // A further column if a process uses a GPU.
+        if arena.processes.iter().any(|process| process.device_used.is_some()) {
+            let [process, pid, program, shared, private, pss, saved] = header;
+            let mut table = Table::new([process, pid, program, shared, private, pss, saved, ">GPU"]);
+            for process in &arena.processes {
+                let [role, pid, program, shared, private, pss, saved] = row(process);
+                let gpu = process.device_used.map_or_else(String::new, mib);
+                table.row([role, pid, program, shared, private, pss, saved, gpu]);
+            }
+            table.print("  ", output)?;
+        } else {
+            let mut table = Table::new(header);
+            for process in &arena.processes {
+                table.row(row(process));
+            }
+            table.print("  ", output)?;
         }
-        table.print("  ", output)?;
         writeln!(output)?;
     }
     if !scan.arenas.is_empty() {
@@ -172,7 +188,7 @@ fn process(process: &MappingProcess) -> Value {
         ProcessRole::Worker(index) => ("worker", Some(index)),
         _ => ("other", None),
     };
-    json!({
+    let mut row = json!({
         "pid": process.pid,
         "role": role,
         "worker": worker,
@@ -182,5 +198,9 @@ fn process(process: &MappingProcess) -> Value {
         "private": process.private,
         "pss": process.pss,
         "saved": process.saved(),
-    })
+    });
+    if let Some(bytes) = process.device_used {
+        row["gpu"] = json!(bytes);
+    }
+    row
 }

@@ -9,8 +9,9 @@ use ::burn::tensor::kind::Basic;
 use ::burn::tensor::{Bytes, DType, Device, Tensor};
 
 use super::burn::{Buffer, number};
-use super::exchange::{CopyKey, Lock, Server, find};
+use super::exchange::{CopyKey, Server};
 use super::layout::Layout;
+use super::lookup::{Lock, find, give_to_keepers};
 use super::sys::context::Gpu;
 use super::sys::memory::{Access, Mapping, Memory};
 use super::sys::overlay;
@@ -132,6 +133,7 @@ fn open_on(
             (memory.export().map_err(Refusal::because)?, mapping, true)
         }
     };
+    give_to_keepers(arena, &key, &shared, len as u64);
     let server = Server::new(&key, shared, len as u64).map_err(Refusal::because)?;
     let buffer = Buffer::adopt(index, mapping).map_err(Refusal::NotShared)?;
     let copy = Arc::new(DeviceCopy { buffer, layout, bytes: len as u64, is_uploaded });

@@ -26,6 +26,8 @@ use crate::arena::manifest::ArenaId;
 use crate::engine::local::transport::{Connection, Received};
 use crate::engine::message::Outgoing;
 use crate::error::holder::HolderError;
+#[cfg(target_os = "linux")]
+use crate::gpu::CopyKeeper;
 use crate::os::per_process::PerProcess;
 use crate::os::sync::Mutex;
 use crate::os::sys::peer::peer;
@@ -85,6 +87,9 @@ struct Offer {
     source: String,
     /// The arena itself, if this process keeps it for others.
     kept: Option<Arena>,
+    /// Keeps the copies of the arena on GPUs, if this process keeps the arena.
+    #[cfg(target_os = "linux")]
+    copies: Option<CopyKeeper>,
     since: SystemTime,
     /// When it was last handed out.
     used: Instant,
@@ -127,7 +132,15 @@ impl Endpoint {
     pub(super) fn offer(&'static self, key: Key, source: &str, arena: &Arena) -> Result<Arena, HolderError> {
         let Listening { folder, name } = self.listening()?;
         let (since, used) = (SystemTime::now(), Instant::now());
-        let offer = Offer { arena: arena.downgrade(), source: source.to_owned(), kept: None, since, used };
+        let offer = Offer {
+            arena: arena.downgrade(),
+            source: source.to_owned(),
+            kept: None,
+            #[cfg(target_os = "linux")]
+            copies: None,
+            since,
+            used,
+        };
         let offered = {
             let mut offers = self.offers.lock();
             match offers.get_mut(&key).and_then(|known| Some((known.arena.upgrade()?, known))) {
@@ -158,6 +171,11 @@ impl Endpoint {
     pub(super) fn keep(&self, key: &Key, arena: &Arena) {
         if let Some(offer) = self.offers.lock().get_mut(key) {
             offer.kept = Some(arena.clone());
+            // Without it, copies on GPUs exist as long as processes use them.
+            #[cfg(target_os = "linux")]
+            if offer.copies.is_none() {
+                offer.copies = CopyKeeper::start(&arena.id().0).ok();
+            }
         }
     }
 
@@ -173,7 +191,11 @@ impl Endpoint {
             if let Some(variant) = variant {
                 return Err(format!("it also keeps arena {}, a variant of it: drop that first", variant.id()));
             }
-            offers.get_mut(key).and_then(|offer| offer.kept.take())
+            offers.get_mut(key).and_then(|offer| {
+                #[cfg(target_os = "linux")]
+                drop(offer.copies.take());
+                offer.kept.take()
+            })
         };
         // Dropped without the lock, which its destructor takes.
         if let Some(arena) = &kept {

@@ -5,9 +5,11 @@
 //! | `processes` | the processes of a wrapper, and every process that maps an arena |
 //! | `table` | a report as data, and its formatting as a table |
 //! | `generation` | how the calls on one generation of weights have ended |
+//! | `device_memory` | the memory of GPUs that the driver counts for each process |
 //! | `replica` | the copies of an arena on NUMA nodes |
 //! | `scan` | all arenas of this machine, with all processes that map them |
 
+mod device_memory;
 pub(crate) mod generation;
 pub(crate) mod processes;
 pub(crate) mod replica;

@@ -64,15 +64,12 @@ pub(crate) fn report(program: &Program, engine: &dyn Engine) -> Result<Report, R
 
 /// Adds the memory of GPUs to the rows, if a process uses a GPU.
 fn count_device_memory(processes: &mut [ProcessReport]) {
-    #[cfg(all(feature = "cuda", target_os = "linux"))]
     if processes.iter().any(|process| process.device.is_some()) {
-        let used = crate::gpu::memory_by_process();
+        let used = super::device_memory::by_process();
         for process in processes {
             process.device_used = used.get(&process.pid).copied();
         }
     }
-    #[cfg(not(all(feature = "cuda", target_os = "linux")))]
-    let _ = processes;
 }
 
 /// Adds workers that are threads of this process to its row: the sum of their copies, and the

@@ -115,6 +115,9 @@ pub struct MappingProcess {
     pub private: u64,
     /// The process's share of everything that it maps (`Pss`).
     pub pss: u64,
+    /// The memory of GPUs that the driver counts for the process: its context, and a copy of the
+    /// weights if it has uploaded it. `None` without the feature `cuda`, and if the driver does not say.
+    pub device_used: Option<u64>,
 }
 
 impl MappingProcess {
@@ -187,6 +190,10 @@ pub fn scan() -> Result<Scan, ReportError> {
     let mut parts = parts.into_iter();
     arenas.retain(|_| parts.next() == Some(false));
     arenas.sort_by_key(|arena| std::cmp::Reverse(arena.processes.len()));
+    let used = super::device_memory::by_process();
+    for process in arenas.iter_mut().flat_map(|arena| &mut arena.processes) {
+        process.device_used = used.get(&process.pid).copied();
+    }
     Ok(Scan { arenas, hidden })
 }
 
@@ -272,7 +279,7 @@ fn process(pid: u32, ours: impl Fn(&Map<'_>) -> bool) -> Option<MappingProcess> 
         Some((index, program)) => (ProcessRole::Worker(index), program.to_owned()),
         None => (ProcessRole::Other, Path::new(&title).file_name().unwrap_or_default().to_string_lossy().into_owned()),
     };
-    Some(MappingProcess { pid, role, program, shared: arena.rss, share: arena.pss, private, pss })
+    Some(MappingProcess { pid, role, program, shared: arena.rss, share: arena.pss, private, pss, device_used: None })
 }
 
 #[cfg(test)]

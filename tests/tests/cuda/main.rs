@@ -7,7 +7,7 @@ mod sharing;
 
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::DeviceError;
-use ray_zerocopy::{ActorWrapper, Error, device};
+use ray_zerocopy::{ActorWrapper, Error, Pipeline, device};
 use ray_zerocopy_tests::conformance::{Spec, errors, loads, wrappers};
 use ray_zerocopy_tests::models::TestModelConfig;
 use ray_zerocopy_tests::stand_in;
@@ -74,6 +74,36 @@ fn workers_compile_kernels() {
         for call in calls {
             assert_eq!(call.wait().unwrap().dims(), [8, 64]);
         }
+    }
+}
+
+/// A pipeline with a function of CUDA's mathematical library.
+#[derive(Pipeline)]
+#[pipeline(init = Exponential::new)]
+struct Exponential {
+    unused: Tensor<1>,
+}
+
+impl Exponential {
+    fn new(device: &Device) -> Self {
+        Self { unused: Tensor::zeros([1], device) }
+    }
+}
+
+#[ray_zerocopy::remote]
+impl Exponential {
+    pub fn exp(&self, x: Tensor<1>) -> Tensor<1> {
+        x.exp()
+    }
+}
+
+#[test]
+fn missing_libdevice_is_named() {
+    if stand_in::reruns("missing_libdevice_is_named", &[("CUDA_PATH", "/nowhere")]) {
+        let shared = ActorWrapper::new(&Exponential::new(&Device::flex())).unwrap().device("cuda:0").unwrap();
+        let actors = shared.spawn(1).unwrap();
+        let error = actors.actor(0).exp(Tensor::ones([4], &Device::flex())).wait().unwrap_err().to_string();
+        assert!(error.contains("libdevice.10.bc was not found"), "{error}");
     }
 }
 

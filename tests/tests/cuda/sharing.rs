@@ -3,6 +3,7 @@
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 use ray_zerocopy::error::LoadError;
+use ray_zerocopy::holder::Holder;
 use ray_zerocopy::{ActorWrapper, Actors, Arena, Error, Pipeline, device, load, share};
 use ray_zerocopy_tests::memory::{eventually, is_alive};
 use ray_zerocopy_tests::stand_in::{allocations, held, reruns};
@@ -191,6 +192,31 @@ fn uploader_killed_during_the_upload_is_replaced() {
         assert_eq!(first.actor(0).corners().wait().unwrap(), CORNERS);
     }
     assert_eq!(copies(), [MODEL]);
+}
+
+#[test]
+fn holder_keeps_the_copy_without_a_gpu() {
+    if !reruns("sharing::holder_keeps_the_copy_without_a_gpu", &[]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.bpk");
+    arena().save(&path).unwrap();
+    let holder = Holder::builder().build();
+    let arena = holder.keep(&path, |_| {}).unwrap();
+    for round in 0..2 {
+        let actors = spawn(&arena, 1);
+        assert_eq!(actors.actor(0).corners().wait().unwrap(), CORNERS);
+        let is_uploaded = actors.report().unwrap().processes[1].device.as_ref().unwrap().is_uploaded;
+        assert_eq!(is_uploaded, round == 0, "only the first worker uploads");
+        kill(actors.workers()[0].pid);
+        drop(actors);
+        // Longer than the memory would take to return.
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(copies(), [MODEL]);
+    }
+    assert!(holder.release(&path).unwrap());
+    eventually("the memory returns", || copies().is_empty());
 }
 
 #[test]
