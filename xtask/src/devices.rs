@@ -66,7 +66,7 @@ pub(crate) fn tests() -> Result<()> {
     let mut test = selection("test", &[BENCHES, &["--no-fail-fast"], &tests].concat())?;
     test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
     run(test)?;
-    run(selection("test", &["--lib", "--", "torch", "device::", "script"])?)?;
+    run(selection("test", &["--lib", "--", "torch", "device::", "script", "gpu::"])?)?;
     run(selection("build", &["--example", "devices", "--example", "torchscript"])?)?;
     run(Command::new(target().join("devices/examples/torchscript")))?;
     let mut example = Command::new(target().join("devices/examples/devices"));
