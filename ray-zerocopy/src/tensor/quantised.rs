@@ -34,7 +34,8 @@ thread_local! {
     static REPLACED: RefCell<Option<Vec<(Place, Place)>>> = const { RefCell::new(None) };
 }
 
-fn place(bytes: &[u8]) -> Place {
+/// The place of bytes.
+pub(crate) fn place(bytes: &[u8]) -> Place {
     (bytes.as_ptr() as usize, bytes.len())
 }
 

@@ -16,7 +16,7 @@ use crate::jit::graph::passes::dead::remove_dead;
 use crate::jit::graph::passes::fold::fold;
 use crate::jit::graph::passes::renumber::dense;
 use crate::jit::graph::symbolic::expr::SymExpr;
-use crate::tensor::quantised::Place;
+use crate::tensor::quantised::{Place, place};
 
 /// Builds the graph of the recordings.
 ///
@@ -128,16 +128,14 @@ impl<'a> Entries<'a> {
         for entry in &arena.manifest().tensors {
             let bytes = arena.slice(entry.blob);
             if !bytes.is_empty() {
-                let place = (bytes.as_ptr() as usize, bytes.len());
-                entries.entry(place).or_default().push(entry);
+                entries.entry(place(&bytes)).or_default().push(entry);
             }
         }
         Self { places: entries, quantised }
     }
 
     fn find(&self, data: &TensorData) -> Option<&str> {
-        let bytes = data.as_bytes();
-        let entries = self.places.get(&(bytes.as_ptr() as usize, bytes.len()))?;
+        let entries = self.places.get(&place(data.as_bytes()))?;
         let shape = data.shape().to_vec();
         let mut fitting = entries.iter().filter(|entry| entry.dtype == data.dtype() && entry.shape == shape);
         fitting.next().map(|entry| entry.path.as_str())
@@ -145,10 +143,9 @@ impl<'a> Entries<'a> {
 
     /// The quantised weight that these floats stand for.
     fn quantised(&self, floats: &TensorData) -> Option<&'a TensorEntry> {
-        let bytes = floats.as_bytes();
-        let place = self.quantised.get(&(bytes.as_ptr() as usize, bytes.len()))?;
+        let weight = self.quantised.get(&place(floats.as_bytes()))?;
         let shape = floats.shape().to_vec();
-        self.places.get(place)?.iter().copied().find(|entry| entry.shape == shape)
+        self.places.get(weight)?.iter().copied().find(|entry| entry.shape == shape)
     }
 }
 
