@@ -40,8 +40,6 @@ pub(crate) mod settings {
 pub(crate) mod program {
     //! A program without content.
 
-    use std::time::Duration;
-
     pub(crate) struct Program {
         pub(crate) key: u64,
         pub(crate) arena: Arena,
@@ -63,12 +61,7 @@ pub(crate) mod program {
     }
 
     #[derive(Debug, Clone)]
-    pub(crate) struct Attached {
-        pub(crate) copied: (),
-        pub(crate) took: Duration,
-        pub(crate) decoding: Duration,
-        pub(crate) memory: (),
-    }
+    pub(crate) struct Attached;
 }
 
 pub(crate) mod worker_nodes {

@@ -1,7 +1,6 @@
 //! The messages, without content.
 
-use std::time::Duration;
-
+use crate::engine::program::Attached;
 use crate::engine::served::MethodError;
 use crate::error::call::LoadError;
 
@@ -17,7 +16,7 @@ pub(crate) enum Request {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    Loaded { copied: (), took: Duration, decoding: Duration, memory: () },
+    Loaded(Box<Attached>),
     NotLoaded(LoadError),
     Item(u64),
     Items,

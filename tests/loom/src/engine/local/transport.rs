@@ -9,6 +9,7 @@ use super::bundle::SharedArea;
 use super::protocol::{Answer, Request};
 use crate::engine::frame::Packet;
 use crate::engine::message::{Incoming, Outgoing};
+use crate::engine::program::Attached;
 use crate::os::sync::{Condvar, Mutex};
 
 /// What a worker does when a call arrives. Other requests are always replied to.
@@ -123,9 +124,7 @@ impl Connection {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let answer = match packet.request {
-            Request::Load { .. } => {
-                Answer::Loaded { copied: (), took: Duration::ZERO, decoding: Duration::ZERO, memory: () }
-            }
+            Request::Load { .. } => Answer::Loaded(Box::new(Attached)),
             Request::Forget { .. } => Answer::Forgotten,
             Request::Call { .. } => match socket.script.pop_front().unwrap_or(Reaction::Reply) {
                 Reaction::Reply => Answer::Done,
