@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Verify(Verify),
     Ps(Ps),
+    Top(Top),
     Hold(Hold),
     Drop(Drop),
     Swap(Swap),
@@ -236,6 +237,30 @@ pub(crate) struct Ps {
     pub watch: Option<f64>,
     /// Print one JSON object, for programs; with --watch one on each line
     #[arg(long)]
+    pub json: bool,
+}
+
+/// Show calls, queues, latency, batches, workers and memory of running programs, until `q`
+///
+/// Shows the programs of this user that publish their status with `observe::publish`. Rates and
+/// latencies are those since the last look: p50 and p99 are upper bounds, at most a quarter too high.
+/// weights are what they are to the program, the number of swaps before them, and their id.
+///
+///     rzc top
+///     rzc top --once
+///     rzc top --json | jq '.services[].status.models[].generations[].methods[].outcomes'
+#[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
+#[derive(Debug, Args)]
+#[command(after_help = EXIT, verbatim_doc_comment)]
+pub(crate) struct Top {
+    /// Look every SECONDS seconds
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    pub interval: f64,
+    /// Print the state once, as tables, with the rates since each program began to count
+    #[arg(long)]
+    pub once: bool,
+    /// Print the state once, as one JSON object, for programs
+    #[arg(long, conflicts_with = "once")]
     pub json: bool,
 }
 

@@ -79,6 +79,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Inspect(options) => commands::inspect::run(&options, &mut output),
         Command::Verify(options) => commands::verify::run(&options, &mut output),
         Command::Ps(options) => commands::ps::run(&options, &mut output),
+        Command::Top(options) => commands::top::run(&options, &mut output),
         Command::Hold(options) => commands::hold::run(&options, &mut output),
         Command::Drop(options) => commands::drop::run(&options, &mut output),
         Command::Swap(options) => commands::swap::run(&options, &mut output),

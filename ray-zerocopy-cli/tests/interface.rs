@@ -12,12 +12,13 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "pack",
     "variant",
     "inspect",
     "verify",
     "ps",
+    "top",
     "hold",
     "drop",
     "swap",

@@ -13,6 +13,7 @@ pub(crate) mod profile;
 pub(crate) mod ps;
 pub(crate) mod run;
 pub(crate) mod swap;
+pub(crate) mod top;
 pub(crate) mod variant;
 pub(crate) mod verify;
 pub(crate) mod worker;
