@@ -14,7 +14,7 @@ use super::protocol::model_infer_response::InferOutputTensor;
 use super::protocol::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::error::{ErrorKind, ServeError};
 use crate::repository::Inference;
-use crate::rest::{no_output, refuse_shared_memory};
+use crate::rest::{SEQUENCES, no_output, refuse_shared_memory, sequence_error};
 use crate::service::Service;
 use crate::tensor::{datatype, raw};
 
@@ -33,8 +33,9 @@ pub(super) async fn run(
     permit.reserve(request.encoded_len())?;
     let asked = deadline.or(micros(&request.parameters)?);
     let timeout = service.admission().limits().timeout_of(asked);
-    let ModelInferRequest { model_name, model_version, id, inputs, outputs, raw_input_contents, .. } = request;
+    let ModelInferRequest { model_name, model_version, id, inputs, outputs, raw_input_contents, parameters } = request;
     service.models().info(&model_name, &model_version)?;
+    refuse_sequences(&parameters)?;
     let values = values(inputs, raw_input_contents)?;
     for output in &outputs {
         refuse(&format!("output `{}`", output.name), &output.parameters)?;
@@ -161,6 +162,19 @@ fn refuse(what: &str, parameters: &Parameters) -> Result<(), ServeError> {
         return Err(ServeError::new(ErrorKind::Unsupported, message));
     }
     Ok(())
+}
+
+/// Refuses the parameters of models with sequences, unless they have no effect.
+fn refuse_sequences(parameters: &Parameters) -> Result<(), ServeError> {
+    let choice = |name: &&str| parameters.get(*name).and_then(|parameter| parameter.parameter_choice.as_ref());
+    let is_set = |choice: &ParameterChoice| {
+        !matches!(
+            choice,
+            ParameterChoice::BoolParam(false) | ParameterChoice::Int64Param(0) | ParameterChoice::Uint64Param(0)
+        )
+    };
+    let found = SEQUENCES.iter().find(|name| choice(name).is_some_and(is_set));
+    found.map_or(Ok(()), |name| Err(sequence_error(name)))
 }
 
 /// The parameter `timeout`, which Triton's clients send in microseconds. 0 is none.

@@ -21,7 +21,7 @@ mod response;
 
 pub(crate) use self::metadata::{EXTENSIONS, NAME, no_shared_memory};
 pub(crate) use self::repository::{load_in_background, refuse_parameters, unload_in_background};
-pub(crate) use self::request::refuse_shared_memory;
+pub(crate) use self::request::{SEQUENCES, refuse_shared_memory, sequence_error};
 pub(crate) use self::response::no_output;
 
 use std::any::Any;

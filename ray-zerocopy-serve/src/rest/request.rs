@@ -61,6 +61,15 @@ struct Output {
     parameters: Map<String, Json>,
 }
 
+/// Parameters of models with sequences.
+pub(crate) const SEQUENCES: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
+
+/// The error of such a parameter.
+pub(crate) fn sequence_error(name: &str) -> ServeError {
+    let message = format!("the parameter `{name}` is for models with sequences, which this server does not have");
+    ServeError::new(ErrorKind::Unsupported, message)
+}
+
 /// Parses a request. `header` is the length of its JSON, if binary tensors follow.
 ///
 /// # Errors
@@ -95,11 +104,9 @@ pub(super) fn parse(body: &Bytes, header: Option<usize>) -> Result<InferRequest,
     let is_binary = flag(&parsed.parameters, "binary_data_output")?.unwrap_or(false);
     let outputs = parsed.outputs.into_iter().map(|output| wanted(output, is_binary)).collect::<Result<_, _>>()?;
     let timeout = parsed.parameters.get("timeout").map(micros).transpose()?.flatten();
-    for name in ["sequence_id", "sequence_start", "sequence_end"] {
+    for name in SEQUENCES {
         if parsed.parameters.get(name).is_some_and(|value| *value != false && *value != 0) {
-            let message =
-                format!("the parameter `{name}` is for models with sequences, which this server does not have");
-            return Err(ServeError::new(ErrorKind::Unsupported, message));
+            return Err(sequence_error(name));
         }
     }
     Ok(InferRequest { id: parsed.id, inputs, outputs, is_binary, timeout })

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_server::Handle;
+use axum_server::accept::DefaultAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use tokio::signal::unix::{SignalKind, signal};
@@ -157,7 +158,7 @@ impl Running {
         let local = listener.local_addr()?;
         let handle = Handle::new();
         let limits = self.service.admission().limits();
-        let connections = Connections::new(limits.connections, limits.receive);
+        let (most, patience) = (limits.connections, limits.receive);
         let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
         let builder = server.http_builder();
         builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.receive);
@@ -166,10 +167,12 @@ impl Running {
         builder.http2().initial_stream_window_size(4 << 20).initial_connection_window_size(16 << 20);
         let routes = routes.into_make_service();
         let task = match &self.tls {
-            None => tokio::spawn(server.acceptor(connections).serve(routes)),
+            None => {
+                tokio::spawn(server.acceptor(Connections::new(DefaultAcceptor::new(), most, patience)).serve(routes))
+            }
             Some((_, config)) => {
-                let acceptor = RustlsAcceptor::new(config.clone()).handshake_timeout(limits.receive);
-                tokio::spawn(server.acceptor(acceptor.acceptor(connections)).serve(routes))
+                let acceptor = RustlsAcceptor::new(config.clone()).handshake_timeout(patience);
+                tokio::spawn(server.acceptor(Connections::new(acceptor, most, patience)).serve(routes))
             }
         };
         self.listeners.push(Listener { kind, address: local, handle, task });
