@@ -27,6 +27,7 @@ const COMMANDS: [&str; 17] = [
     "compile",
     "graph",
     "profile",
+    "serve",
     "worker",
     "completions",
     "man",
