@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "pack",
     "variant",
     "inspect",

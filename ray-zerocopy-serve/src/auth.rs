@@ -13,7 +13,9 @@ use crate::error::{ErrorKind, ServeError};
 use crate::service::Service;
 
 /// Paths that need no token, so that probes of an orchestrator work without one.
-const OPEN: [&str; 4] = [
+const OPEN: [&str; 5] = [
+    // The page has no figures: it reads them from `/status`, with the token that the user types.
+    "/",
     "/v2/health/live",
     "/v2/health/ready",
     "/inference.GRPCInferenceService/ServerLive",

@@ -28,6 +28,7 @@
 //! | `service` | what is served |
 //! | `admission` | limits of calls and bytes in flight |
 //! | `auth` | bearer tokens |
+//! | `metrics` | the metrics of this process for Prometheus |
 //! | `rest/` | KServe v2 over HTTP, and OpenAI's embeddings |
 //! | `grpc/` | KServe v2 over gRPC |
 //! | `server/` | listeners, TLS, and draining |
@@ -40,6 +41,7 @@ mod admission;
 mod auth;
 mod error;
 mod grpc;
+mod metrics;
 mod repository;
 mod rest;
 mod server;
@@ -48,6 +50,7 @@ mod tensor;
 
 pub use self::admission::Limits;
 pub use self::error::{ErrorKind, ServeError};
+pub use self::metrics::{Metrics, MetricsError};
 pub use self::repository::{
     IndexEntry, Inference, LoadOutcome, ModelInfo, ModelRepository, ModelState, RepositoryBuilder, TensorPort,
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::admission::{Admission, Limits};
 use crate::auth::Tokens;
+use crate::metrics::Metrics;
 use crate::repository::ModelRepository;
 
 /// What is served: models and limits. Cheap to clone.
@@ -34,6 +35,7 @@ struct Inner {
     models: ModelRepository,
     admission: Admission,
     tokens: Tokens,
+    metrics: Option<Metrics>,
 }
 
 /// Builder of a [`Service`].
@@ -42,12 +44,13 @@ pub struct ServiceBuilder {
     models: ModelRepository,
     limits: Limits,
     tokens: Tokens,
+    metrics: Option<Metrics>,
 }
 
 impl Service {
     /// Creates a builder for a service of these models.
     pub fn builder(models: ModelRepository) -> ServiceBuilder {
-        ServiceBuilder { models, limits: Limits::default(), tokens: Tokens::default() }
+        ServiceBuilder { models, limits: Limits::default(), tokens: Tokens::default(), metrics: None }
     }
 
     /// The models.
@@ -58,6 +61,13 @@ impl Service {
     /// The routes of KServe v2 and OpenAI, to be merged into an application, or nested under a path of it.
     pub fn router(&self) -> axum::Router {
         crate::rest::router(self)
+    }
+
+    /// Metrics at `/metrics` if there are [any](ServiceBuilder::metrics), the status of this process at `/status`, and a
+    /// page that shows it at `/`. In an application with a page of its own, nest them under a path. [`Server`](crate::Server)
+    /// has them.
+    pub fn observe_router(&self) -> axum::Router {
+        crate::rest::observe_router(self)
     }
 
     /// The routes of the KServe v2 protocol over gRPC. They need HTTP/2, and may be merged with the others.
@@ -93,6 +103,10 @@ impl Service {
         &self.0.admission
     }
 
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+        self.0.metrics.as_ref()
+    }
+
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
@@ -113,10 +127,16 @@ impl ServiceBuilder {
         self
     }
 
+    /// Serves metrics at `/metrics`. Default: none.
+    #[must_use]
+    pub fn metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
     /// Makes the service.
     pub fn build(self) -> Service {
-        let Self { models, limits, tokens } = self;
-        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens }))
+        let Self { models, limits, tokens, metrics } = self;
+        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens, metrics }))
     }
 }
 

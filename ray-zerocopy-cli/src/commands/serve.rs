@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ray_zerocopy::Batching;
-use ray_zerocopy_serve::{Limits, LoadOutcome, ModelRepository, Running, ServeError, Server, Service, Tls};
+use ray_zerocopy_serve::{Limits, LoadOutcome, Metrics, ModelRepository, Running, ServeError, Server, Service, Tls};
 use signal_hook::consts::SIGHUP;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -113,6 +113,8 @@ async fn serve(options: &Serve, models: ModelRepository, output: &mut Output) ->
     let hup = if not_ignored(&[SIGHUP]).is_empty() { None } else { Some(signal(SignalKind::hangup())) };
     let hup = hup.transpose().context("signals cannot be handled")?;
     let mut running = server(options, &models)?.start()?;
+    // For `rzc top`. Without the folder in which programs find each other, the models are served all the same.
+    let _published = ray_zerocopy::observe::publish("rzc serve").inspect_err(|error| print_error(&error.to_string()));
     let scheme = if options.tls_cert.is_some() { "https" } else { "http" };
     if let Some(address) = running.http_address() {
         writeln!(output, "listening at {scheme}://{address}")?;
@@ -141,7 +143,7 @@ fn server(options: &Serve, models: &ModelRepository) -> Result<Server> {
         .connections(options.max_connections)
         .timeout(Duration::from_secs_f64(options.timeout))
         .receive(Duration::from_secs_f64(options.receive_timeout));
-    let mut service = Service::builder(models.clone()).limits(limits);
+    let mut service = Service::builder(models.clone()).limits(limits).metrics(Metrics::install()?);
     if let Some(file) = &options.tokens {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();

@@ -9,11 +9,13 @@
 //! | `metadata` | server, health and models |
 //! | `repository` | index, load and unload |
 //! | `embeddings` | OpenAI's embeddings |
+//! | `observe`, `status.html` | metrics, the status, and the page that shows it |
 
 mod body;
 mod embeddings;
 mod infer;
 mod metadata;
+mod observe;
 mod reply;
 mod repository;
 mod request;
@@ -58,9 +60,19 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/v2/cudasharedmemory/{*rest}", shared_memory)
         .route("/v1/embeddings", post(embeddings::create))
         .route("/v1/models", get(embeddings::models))
-        // Further pages, such as `/metrics`, `/` and `/status`, are routes here.
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(service.clone(), require_token))
+        .with_state(service.clone())
+}
+
+/// The routes by which a service is observed. Apart from the others, since an application has pages of its own.
+pub(crate) fn observe_router(service: &Service) -> Router {
+    Router::new()
+        .route("/metrics", get(observe::metrics))
+        .route("/status", get(observe::status))
+        .route("/", get(observe::page))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(service.clone(), require_token))
         .with_state(service.clone())

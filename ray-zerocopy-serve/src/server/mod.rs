@@ -83,7 +83,7 @@ impl Server {
         Self { tls: Some(tls), ..self }
     }
 
-    /// Adds routes of yours to those of HTTP. They need no token.
+    /// Adds routes of yours to those of HTTP. They need no token. `/`, `/status` and `/metrics` are taken.
     #[must_use]
     pub fn merge(self, routes: Router) -> Self {
         Self { app: self.app.merge(routes), ..self }
@@ -105,7 +105,8 @@ impl Server {
         let Self { service, http, grpc, tls, app, delay, drain } = self;
         let config = tls.as_ref().map(Tls::config).transpose()?.map(RustlsConfig::from_config);
         let mut running = Running { service, tls: tls.zip(config), delay, drain, listeners: Vec::new() };
-        let rest = running.service.router().merge(running.service.grpc_router()).merge(app);
+        let service = &running.service;
+        let rest = service.router().merge(service.grpc_router()).merge(service.observe_router()).merge(app);
         if let Some(address) = http {
             running.listen("http", &address, rest)?;
         }
