@@ -33,8 +33,7 @@ impl Metrics {
     pub fn install() -> Result<Self, MetricsError> {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
-        metrics::set_global_recorder(recorder)
-            .map_err(|error| BuildError::FailedToSetGlobalRecorder(error.to_string()))?;
+        metrics::set_global_recorder(recorder).map_err(BuildError::FailedToSetGlobalRecorder)?;
         Ok(Self::of(handle))
     }
 

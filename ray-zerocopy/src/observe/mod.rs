@@ -1,13 +1,13 @@
 //! Observation: metrics and the status of the calls, workers and memory of this process.
 //!
-//! Measurement is off until [`enable`] or [`publish`] is called. Then each call is counted when it is made,
+//! Measurement is off until [`enable`] or [`publish()`] is called. Then each call is counted when it is made,
 //! sent to a worker, and answered, whatever engine runs it. The figures are in two places:
 //!
 //! - In the recorder of the crate [`metrics`](https://docs.rs/metrics) that the program has installed, for
 //!   Prometheus and others. [`METRICS`] lists them. Counters and histograms are recorded by the calls, and
 //!   gauges by [`record_gauges`].
-//! - In [`status`], as data: by pipeline, generation of weights, and method. `rzc top` shows the status of
-//!   each program that has [published](publish) it.
+//! - In [`status()`], as data: by pipeline, generation of weights, and method. `rzc top` shows the status of
+//!   each program that has [published](publish()) it.
 //!
 //! ```
 //! # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
