@@ -333,6 +333,15 @@ fn elastic() {
     assert_eq!(first.len() + cycles.len() + burst.len(), rows(&printed).len(), "{printed}");
 }
 
+/// The machine of the tests may have no GPU.
+#[test]
+fn gpu() {
+    let printed = run(env!("CARGO_BIN_EXE_gpu"), &["--devices", "cpu"]);
+    let [row] = rows(&printed) else { panic!("{printed}") };
+    assert_eq!(row["contestant"], "one worker on cpu");
+    positive(row, &["sentences_per_s_median"]);
+}
+
 #[test]
 fn tables_say_that_a_run_is_quick() {
     let output = Command::new(env!("CARGO_BIN_EXE_calls")).arg("--quick").output().unwrap();

@@ -9,6 +9,7 @@ import threading
 import torch
 
 from . import _pickling, _walk
+from ._gpu import Gpus
 from ._native import _Arena, _base
 from ._pages import Pages
 
@@ -49,6 +50,7 @@ class Loaded:
         for each in set(self._devices):
             _check_device(each, device is None)
         self._pages = Pages(arena)
+        self._gpus = Gpus(arena)
         self._parts = _ranked(arena.tensors())
         self._storages = {}
         # The memory of this process that the tensors are in, by index.
@@ -67,6 +69,8 @@ class Loaded:
         device = self._devices[index]
         if size == 0:
             return torch.UntypedStorage(0, device=device)
+        if device.type == "cuda" and (shared := self._gpus.storage(device, index)) is not None:
+            return shared
         buffer, start = self._pages.buffer(offset, size, rank)
         tensor = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=start)
         if device.type == "cpu":
@@ -80,6 +84,8 @@ class Loaded:
         root, self.root = self.root, None
         self._storages = {}
         if strict:
+            for gpu, reason in self._gpus.why_copied.items():
+                raise RuntimeError(f"strict: each process would have its own copy of the weights on `cuda:{gpu}`: {reason}")
             copied = self._copied(root)
             if copied:
                 path, size = copied[0]
