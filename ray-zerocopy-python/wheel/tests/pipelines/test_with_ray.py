@@ -1,6 +1,7 @@
 """Pipelines on a Ray cluster: tasks, actors and Ray Data, with the weights in the object store."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -117,6 +118,28 @@ def test_wrapper_that_was_made_before_ray_moves_into_the_store(ray, monkeypatch)
     first = wrapper.load().first()
     assert ray.get(ray.remote(Actor).options(num_cpus=0).remote(wrapper).run.remote("first")) == first
     assert "in Ray" in repr(wrapper)
+
+
+def test_weights_go_into_the_store_without_another_copy(ray):
+    # A memfd could not be written under this limit.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        wrapper = rz.ActorWrapper(Large(32), strict=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    wrapper.verify()
+    assert wrapper.report().stored_bytes >= 32 << 20
+
+
+def test_sizes_of_all_kinds_go_into_the_store(ray):
+    # Around the sizes from which on a tensor is stored in place, and not multiples of its alignment.
+    sizes = [0, 1, 63, 64, 65, 4095, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 100_003, (1 << 20) + 7]
+    pipeline = [torch.arange(size, dtype=torch.int32).to(torch.uint8) + index for index, size in enumerate(sizes)]
+    wrapper = rz.ActorWrapper(pipeline, strict=True)
+    wrapper.verify()
+    for found, expected in zip(wrapper.load(), pipeline, strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_store_that_is_too_small_is_an_error(ray):
