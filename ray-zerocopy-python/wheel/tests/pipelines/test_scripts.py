@@ -2,6 +2,8 @@
 
 import functools
 import io
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -124,6 +126,31 @@ def test_compiled_module_is_compiled_where_it_is_loaded(image):
     assert torch.equal(loaded(image), model(image))
     default = rz.ActorWrapper(torch.compile(model, options={"max_autotune": False})).load()
     assert type(default).__name__ == "OptimizedModule" and default._orig_mod.head.weight.shape == (5, 8)
+
+
+def test_exported_program_is_loaded_without_room_for_its_weights():
+    # In a process of its own, whose peak is that of the load.
+    script = """
+import pickle, sys, torch
+import ray_zerocopy as rz
+from models import Large
+program = torch.export.export(Large(64).eval(), (torch.ones(1, 1024),))
+wrapper = rz.ActorWrapper(program)
+wrapper.load()
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name))
+
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmHWM:")
+loaded = wrapper.load()
+print(memory("VmHWM:") - before, torch.equal(loaded.module()(torch.ones(1, 1024)), program.module()(torch.ones(1, 1024))))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    grown, is_equal = done.stdout.split()
+    assert int(grown) < 32 << 10 and is_equal == "True"
 
 
 def test_exported_program_is_a_pipeline(image):
