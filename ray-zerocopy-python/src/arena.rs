@@ -41,6 +41,11 @@ fn dtype(name: &str) -> PyResult<DType> {
     })
 }
 
+fn part((path, name, shape, buffer): Described<'_>) -> PyResult<Part> {
+    let bytes = guest::hold(PyUntypedBuffer::get(&buffer)?)?;
+    Ok(Part { path, dtype: dtype(&name)?, shape, bytes })
+}
+
 #[pymethods]
 impl PyArena {
     /// Copies tensors and values into sealed memory. The buffers must not be written to meanwhile.
@@ -52,13 +57,26 @@ impl PyArena {
         values: Vec<(String, Vec<u8>)>,
         apart_below: usize,
     ) -> PyResult<Self> {
-        let part = |(path, name, shape, buffer): Described<'_>| {
-            let bytes = guest::hold(PyUntypedBuffer::get(&buffer)?)?;
-            Ok(Part { path, dtype: dtype(&name)?, shape, bytes })
-        };
         let parts = tensors.into_iter().map(part).collect::<PyResult<Vec<_>>>()?;
         let build = || guest::arena_of_parts(origin, parts, values, apart_below);
         py.detach(build).map(Self).map_err(runtime)
+    }
+
+    /// Puts the arena of tensors and values into Ray's object store, without a copy in this process. Returns Ray's
+    /// reference. The buffers must not be written to meanwhile.
+    #[staticmethod]
+    fn put_parts(
+        py: Python<'_>,
+        origin: &str,
+        tensors: Vec<Described<'_>>,
+        values: Vec<(String, Vec<u8>)>,
+        apart_below: usize,
+        spill: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let parts = tensors.into_iter().map(part).collect::<PyResult<Vec<_>>>()?;
+        let pieces = || guest::pieces_of_parts(origin, parts, values, apart_below);
+        let pieces = py.detach(pieces).map_err(runtime)?;
+        guest::put_pieces(py, &pieces, spill).map_err(runtime)
     }
 
     /// Opens the arena of the object that `ray.get` returned for it.

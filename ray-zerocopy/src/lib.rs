@@ -251,11 +251,13 @@ pub mod __private {
     /// For `ray-zerocopy-python`: functions for modules that run in a Python process.
     #[cfg(feature = "ray")]
     pub mod guest {
-        pub use crate::arena::parts::{Part, PlacedPart, address, arena_of_parts, parse_id, placed_parts, value};
+        pub use crate::arena::parts::{
+            Part, PlacedPart, address, arena_of_parts, parse_id, pieces_of_parts, placed_parts, value,
+        };
         pub use crate::holder::shared::{of_id, offer};
         pub use crate::pipeline::gpu_parts::{GpuParts, NoGpuParts};
         pub use crate::ray::embedding::{libtorch, open};
-        pub use crate::ray::store::plasma::put;
+        pub use crate::ray::store::plasma::{put, put_pieces};
         pub use crate::ray::sys::buffer::{hold, lend};
         pub use crate::ray::worker::serve::use_threads;
         pub use crate::report::processes::report_all;

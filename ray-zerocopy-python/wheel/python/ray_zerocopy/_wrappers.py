@@ -6,7 +6,6 @@ import inspect
 from . import _forks
 
 
-
 class _Wrapper:
     # The base of all wrappers: weights, and how to load them.
 
@@ -14,14 +13,14 @@ class _Wrapper:
         _check_torch()
         import torch
 
-        from ._weights import Weights, share
+        from ._weights import share
 
         self._check(pipeline)
         if device is not None:
             device = str(torch.device(device))
         _forks.check(type(self).__name__)
         _forks.used()
-        self._weights = Weights(share(pipeline), spill, is_local)
+        self._weights = share(pipeline, spill, is_local)
         self._device = device
         self._strict = strict
 
