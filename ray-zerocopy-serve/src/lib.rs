@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a traced graph, a compiled one, or a TorchScript module | [`ModelRepository::add_file`] | KServe v2 over HTTP and gRPC, which Triton's clients speak |
 //! | a sentence encoder and its `tokenizer.json` | [`RepositoryBuilder::tokenizer`] | OpenAI's embeddings |
+//! | a pipeline with `#[remote]` methods | [`Methods`] | JSON, and server-sent events for streams |
 //! | an axum application | [`Service::router`], [`Service::grpc_router`] | yours |
 //! | no application | [`Server`], or `rzc serve` | all of them |
 //!
@@ -28,7 +29,8 @@
 //! | `service` | what is served |
 //! | `admission` | limits of calls and bytes in flight |
 //! | `auth` | bearer tokens |
-//! | `rest/` | KServe v2 over HTTP, and OpenAI's embeddings |
+//! | `methods` | methods of pipelines by name |
+//! | `rest/` | KServe v2 over HTTP, OpenAI's embeddings, and methods of pipelines |
 //! | `grpc/` | KServe v2 over gRPC |
 //! | `server/` | listeners, TLS, and draining |
 //! | `tensor/` | tensors of requests and responses |
@@ -40,6 +42,7 @@ mod admission;
 mod auth;
 mod error;
 mod grpc;
+mod methods;
 mod repository;
 mod rest;
 mod server;
@@ -48,6 +51,7 @@ mod tensor;
 
 pub use self::admission::Limits;
 pub use self::error::{ErrorKind, ServeError};
+pub use self::methods::Methods;
 pub use self::repository::{
     IndexEntry, Inference, LoadOutcome, ModelInfo, ModelRepository, ModelState, RepositoryBuilder, TensorPort,
 };

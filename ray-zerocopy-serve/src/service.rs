@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::admission::{Admission, Limits};
 use crate::auth::Tokens;
+use crate::methods::Methods;
 use crate::repository::ModelRepository;
 
-/// What is served: models and limits. Cheap to clone.
+/// What is served: models, methods of pipelines, and limits. Cheap to clone.
 ///
 /// [`router`](Self::router) makes an axum router of it for an application of yours, and [`Server`](crate::Server)
 /// serves it by itself.
@@ -34,6 +35,7 @@ struct Inner {
     models: ModelRepository,
     admission: Admission,
     tokens: Tokens,
+    pipelines: Vec<Methods>,
 }
 
 /// Builder of a [`Service`].
@@ -42,12 +44,13 @@ pub struct ServiceBuilder {
     models: ModelRepository,
     limits: Limits,
     tokens: Tokens,
+    pipelines: Vec<Methods>,
 }
 
 impl Service {
     /// Creates a builder for a service of these models.
     pub fn builder(models: ModelRepository) -> ServiceBuilder {
-        ServiceBuilder { models, limits: Limits::default(), tokens: Tokens::default() }
+        ServiceBuilder { models, limits: Limits::default(), tokens: Tokens::default(), pipelines: Vec::new() }
     }
 
     /// The models.
@@ -93,6 +96,10 @@ impl Service {
         &self.0.admission
     }
 
+    pub(crate) fn pipelines(&self) -> impl Iterator<Item = &Methods> {
+        self.0.pipelines.iter()
+    }
+
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
@@ -113,10 +120,18 @@ impl ServiceBuilder {
         self
     }
 
+    /// Adds methods of a pipeline. Those of a pipeline with the same name take the place of earlier ones.
+    #[must_use]
+    pub fn methods(mut self, methods: Methods) -> Self {
+        self.pipelines.retain(|known| known.pipeline != methods.pipeline);
+        self.pipelines.push(methods);
+        self
+    }
+
     /// Makes the service.
     pub fn build(self) -> Service {
-        let Self { models, limits, tokens } = self;
-        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens }))
+        let Self { models, limits, tokens, pipelines } = self;
+        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens, pipelines }))
     }
 }
 

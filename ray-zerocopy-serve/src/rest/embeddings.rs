@@ -138,7 +138,7 @@ pub(super) async fn models(State(service): State<Service>) -> Json<Value> {
 }
 
 /// An error in OpenAI's form.
-fn failed(error: &ServeError) -> Response {
+pub(crate) fn failed(error: &ServeError) -> Response {
     let status = StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let kind = if status.is_client_error() { "invalid_request_error" } else { "server_error" };
     let body = json!({ "error": { "message": error.to_string(), "type": kind, "param": null, "code": null } });
