@@ -14,8 +14,8 @@ use ray_zerocopy_serve::{Methods, ModelRepository, Server, Service};
 /// weights. The server ends on Ctrl-C or SIGTERM, after the calls in flight.
 #[derive(Parser)]
 #[command(after_help = "While it runs:
-  curl localhost:8000/v1/pipelines/languages/classify -d '[\"le chat est sur la table\"]'
-  curl -N localhost:8000/v1/pipelines/languages/words -d '[\"der Hund liegt unter dem Tisch\"]'
+  curl localhost:8000/v1/pipelines/languages/classify -d '[\"le chat dort dans le jardin\"]'
+  curl -N localhost:8000/v1/pipelines/languages/words -d '[\"der Hund schläft im Garten\"]'
   curl localhost:8000/v2/models/letters")]
 struct Args {
     /// The port of HTTP; 0 is any free one
@@ -30,7 +30,10 @@ struct Args {
 const SENTENCES: [(&str, &str); 3] = [
     ("English", "the quick brown fox jumps over the lazy dog while those who watch think that this is what they want"),
     ("French", "le renard brun saute par dessus le chien paresseux quand les gens qui regardent disent que c est beau"),
-    ("German", "der schnelle braune Fuchs springt über den faulen Hund und die Leute die zusehen finden das ist schön"),
+    (
+        "German",
+        "der kleine Hund schwimmt im kalten Wasser und wir gehen morgen wieder nach Hause weil es schon dunkel wird",
+    ),
 ];
 /// Number of pairs of letters, with one for the space between words.
 const PAIRS: usize = 27 * 27;

@@ -53,7 +53,7 @@ fn example_serves_its_pipeline() {
         let output = Command::new("curl").args(["-sSN", &format!("{url}{path}"), "-d", body]).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(curl("/v1/pipelines/languages/classify", r#"["le chat est sur la table"]"#), "\"French\"");
+    assert_eq!(curl("/v1/pipelines/languages/classify", r#"["le chat dort dans le jardin"]"#), "\"French\"");
     assert_eq!(curl("/v1/pipelines/languages/classify", r#"[""]"#), r#"{"error":"the text is empty"}"#);
     let events = curl("/v1/pipelines/languages/words", r#"["der Hund"]"#);
     assert!(events.starts_with("data: [\"der\",\"German\"]\n\ndata: [\"Hund\","), "{events}");
