@@ -31,6 +31,7 @@ chapters! {
     jit "jit.md"
     compiled "compiled.md"
     torchscript "torchscript.md"
+    serving "serving.md"
     python "python.md"
     #[cfg(feature = "ray")] ray "ray.md"
     #[cfg(feature = "ray")] ray_nodes "ray-nodes.md"

@@ -8,6 +8,7 @@ use ray_zerocopy::Checkpoint;
 use ray_zerocopy::checkpoint::CheckpointOptions;
 
 use crate::cli_graph::{Compile, Graph, Profile};
+use crate::cli_serve::Serve;
 use crate::values::{bytes, fuse, not_empty, rename, seconds, split};
 
 pub(crate) const EXIT: &str = "\
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Compile(Compile),
     Graph(Graph),
     Profile(Profile),
+    Serve(Serve),
     Worker(Worker),
     Completions(Completions),
     Man(Man),

@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `cli`, `cli_graph` | commands and options, and the text of `--help` |
+//! | `cli`, `cli_graph`, `cli_serve` | commands and options, and the text of `--help` |
 //! | `values` | checks the values of options |
 //! | `commands/` | a file for each command |
 //! | `weights` | reads any file of weights as a list of tensors |
@@ -18,6 +18,7 @@
 
 mod cli;
 mod cli_graph;
+mod cli_serve;
 mod commands;
 mod compare;
 mod compiled;
@@ -87,6 +88,7 @@ fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Compile(options) => commands::compile::run(&options, &mut output),
         Command::Graph(options) => commands::graph::run(&options, &mut output),
         Command::Profile(options) => commands::profile::run(&options, &mut output),
+        Command::Serve(options) => commands::serve::run(&options, &mut output),
         Command::Worker(_) => commands::worker::run(),
         Command::Completions(options) => commands::completions::run(&options, &mut output),
         Command::Man(options) => commands::man::run(&options, &mut output),

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use common::{Folder, Model, checkpoint, command, fields, floats, rzc};
 use ray_zerocopy::{Arena, share};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "pack",
     "variant",
     "inspect",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 16] = [
     "compile",
     "graph",
     "profile",
+    "serve",
     "worker",
     "completions",
     "man",

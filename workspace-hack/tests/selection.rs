@@ -47,7 +47,9 @@ fn private_package_has_the_features_of_the_workspace() {
 /// Their tests have the features of the workspace; `cargo build -p` does not.
 #[test]
 fn tests_of_a_published_package_have_the_features_of_the_workspace() {
-    for (package, features) in [("ray-zerocopy", "ray"), ("ray-zerocopy-cli", ""), ("ray-zerocopy-python", "ray")] {
+    for (package, features) in
+        [("ray-zerocopy", "ray"), ("ray-zerocopy-serve", ""), ("ray-zerocopy-cli", ""), ("ray-zerocopy-python", "ray")]
+    {
         within("normal,build,dev", &WORKSPACE, &["-p", package, "--features", features]);
     }
 }

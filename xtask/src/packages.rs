@@ -9,11 +9,17 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{cargo, run, target};
 
 /// The packages that are published.
-const PUBLISHED: [&str; 5] =
-    ["ray-zerocopy-derive", "ray-zerocopy-kernels", "ray-zerocopy", "ray-zerocopy-cli", "ray-zerocopy-python"];
+const PUBLISHED: [&str; 6] = [
+    "ray-zerocopy-derive",
+    "ray-zerocopy-kernels",
+    "ray-zerocopy",
+    "ray-zerocopy-serve",
+    "ray-zerocopy-cli",
+    "ray-zerocopy-python",
+];
 
 /// Those of them that others depend on.
-const LIBRARIES: [&str; 3] = ["ray-zerocopy-derive", "ray-zerocopy-kernels", "ray-zerocopy"];
+const LIBRARIES: [&str; 4] = ["ray-zerocopy-derive", "ray-zerocopy-kernels", "ray-zerocopy", "ray-zerocopy-serve"];
 
 /// The package that selects the features of the workspace.
 const FEATURES: &str = "workspace-hack";

@@ -52,7 +52,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "tests",
         what: "cargo test: units, processes, examples, diagnostics, quick benchmarks",
-        needs: &["models"],
+        needs: &["models", "clients-env", "curl"],
         run: || shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
     },
     Step {

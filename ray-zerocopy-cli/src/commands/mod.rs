@@ -12,6 +12,7 @@ pub(crate) mod pack;
 pub(crate) mod profile;
 pub(crate) mod ps;
 pub(crate) mod run;
+pub(crate) mod serve;
 pub(crate) mod swap;
 pub(crate) mod variant;
 pub(crate) mod verify;

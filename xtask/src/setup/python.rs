@@ -1,5 +1,5 @@
-//! Python: the interpreter, what pip fetches for the tests, and the environments with Ray and with the peers of a
-//! benchmark.
+//! Python: the interpreter, what pip fetches for the tests, and the environments with Ray, with the peers of a
+//! benchmark, and with clients of the server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,47 @@ const PEERS: &[&str] = &[
     "ml_dtypes==0.6.0",
     "packaging==26.4",
     "typing_extensions==4.16.0",
+];
+
+/// The packages of the environment with clients of `rzc serve`, and what they depend on.
+const CLIENTS: &[&str] = &[
+    "aiohappyeyeballs==2.7.1",
+    "aiohttp==3.14.5",
+    "aiosignal==1.4.0",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "attrs==26.1.0",
+    "brotli==1.2.1",
+    "certifi==2026.10.19.post1",
+    "frozenlist==1.8.0",
+    "gevent==26.9.0",
+    "geventhttpclient==2.6.1",
+    "greenlet==3.3.2",
+    "grpcio==1.85.3",
+    "h11==0.16.0",
+    "httpcore2==2.16.2",
+    "httpx2==2.16.2",
+    "idna==3.20",
+    "jiter==0.19.0",
+    "ml_dtypes==0.5.4",
+    "multidict==7.2.1",
+    "numpy==2.4.6",
+    "openai==3.57.0",
+    "packaging==26.4",
+    "propcache==0.5.4",
+    "protobuf==6.33.6",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "python-rapidjson==1.25",
+    "sniffio==1.3.1",
+    "tritonclient==2.73.0",
+    "truststore==0.10.5",
+    "typing-inspection==0.4.5",
+    "typing_extensions==4.16.0",
+    "urllib3==2.8.0",
+    "yarl==1.25.1",
+    "zope.event==6.2",
+    "zope.interface==8.7",
 ];
 
 /// Fails without Python 3.11, pip or venv.
@@ -89,6 +130,21 @@ pub(crate) fn ray_environment() -> Result<PathBuf> {
 /// The folder of the environment with the peers. The benchmark looks there, too.
 pub(crate) fn peers_environment() -> Result<PathBuf> {
     Ok(cache()?.join("peers-env"))
+}
+
+/// The folder of the environment with the clients. The tests look there, too.
+fn clients_environment() -> Result<PathBuf> {
+    Ok(cache()?.join("clients-env"))
+}
+
+/// Returns whether the environment with the clients is complete and has the pinned packages.
+pub(super) fn has_clients_environment() -> bool {
+    clients_environment().is_ok_and(|folder| has_environment(&folder, CLIENTS))
+}
+
+/// Creates the environment with the clients, or updates its packages.
+pub(super) fn fetch_clients_environment() -> Result<()> {
+    fetch_environment("clients-env", &clients_environment()?, CLIENTS)
 }
 
 /// Returns whether the environment with Ray is complete and has the pinned packages.

@@ -136,6 +136,20 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         source: Source::Fetch { from: "60 MB from PyPI", fetch: python::fetch_peers_environment },
     },
     Requirement {
+        name: "clients-env",
+        why: "calls `rzc serve`: a Python environment with Triton's and OpenAI's clients",
+        needs: &["python"],
+        is_present: python::has_clients_environment,
+        source: Source::Fetch { from: "70 MB from PyPI", fetch: python::fetch_clients_environment },
+    },
+    Requirement {
+        name: "curl",
+        why: "calls `rzc serve`",
+        needs: &[],
+        is_present: || exists("curl"),
+        source: Source::Debian(&["curl"]),
+    },
+    Requirement {
         name: "llvm",
         why: "compiles kernels for the device `cuda`",
         needs: &["python"],
