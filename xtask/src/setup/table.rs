@@ -140,7 +140,7 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         why: "calls `rzc serve`: a Python environment with Triton's and OpenAI's clients",
         needs: &["python"],
         is_present: python::has_clients_environment,
-        source: Source::Fetch { from: "70 MB from PyPI", fetch: python::fetch_clients_environment },
+        source: Source::Fetch { from: "44 MB from PyPI, 234 MB unpacked", fetch: python::fetch_clients_environment },
     },
     Requirement {
         name: "curl",
