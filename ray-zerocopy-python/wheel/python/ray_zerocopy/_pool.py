@@ -171,6 +171,9 @@ class LocalTasks:
         self._pool = None
         self._finalizer = None
 
+    def connect(self):
+        """Does nothing: workers are started as they are needed."""
+
     def with_options(self, options):
         """Refuses options, which are Ray's."""
         raise TypeError(f"{', '.join(options) or 'options()'}: options of Ray, and the calls run in processes of this machine")

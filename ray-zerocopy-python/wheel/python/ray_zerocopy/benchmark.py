@@ -182,7 +182,8 @@ def _named(text):
     module, _, name = text.partition(":")
     if not module or not name:
         raise SystemExit(f"`{text}` should be `module:name`")
-    sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
