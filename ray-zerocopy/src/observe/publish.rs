@@ -39,8 +39,8 @@ impl Drop for Published {
     }
 }
 
-/// Begins to measure, and lets other programs of this user read the [`status`](super::status) of this
-/// process, as `rzc top` and [`services`] do, until the returned value is dropped. They find it by a socket
+/// Begins to measure, and lets other programs of this user read the [`status`](super::status()) of this
+/// process with [`services`], until the returned value is dropped. They find it by a socket
 /// in the user's private folder, as the programs that hold arenas find each other.
 ///
 /// # Errors
@@ -98,7 +98,7 @@ impl Service {
     }
 }
 
-/// Asks all programs of this user that [publish](publish) their status, each for at most two seconds.
+/// Asks all programs of this user that [`publish()`] their status, each for at most two seconds.
 ///
 /// # Errors
 /// If the user's private folder cannot be used.
