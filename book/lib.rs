@@ -22,6 +22,7 @@ chapters! {
     tasks_and_actors "tasks-and-actors.md"
     engines "engines.md"
     elastic "elastic.md"
+    observability "observability.md"
     batching "batching.md"
     bulk "bulk.md"
     cancellation "cancellation.md"

@@ -134,6 +134,7 @@ mod gpu;
 pub mod holder;
 pub mod jit;
 pub mod lora;
+pub mod observe;
 mod os;
 mod panics;
 mod pipeline;

@@ -12,6 +12,8 @@
 //! | `deadline` | time that a call has left |
 //! | `program` | what a worker loads before it runs calls |
 //! | `tally` | how the calls of a program have ended |
+//! | `figures/` | counts and times of calls and workers, for metrics and status reports |
+//! | `live_programs` | the programs of this process that run on an engine |
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `spin` | short waits that do not sleep |
 //! | `timer` | threads that run closures at given instants |
@@ -31,7 +33,9 @@ pub(crate) mod blocking;
 pub(crate) mod call;
 pub(crate) mod cancellation;
 pub(crate) mod deadline;
+pub(crate) mod figures;
 pub(crate) mod frame;
+pub(crate) mod live_programs;
 pub(crate) mod local;
 pub(crate) mod message;
 pub(crate) mod pool_size;
@@ -68,6 +72,9 @@ pub use crate::error::call::Worker;
 
 /// An engine: accepts calls and runs them on its workers.
 pub(crate) trait Engine: Send + Sync {
+    /// Its name in metrics: `local`, `threads` or `ray`.
+    fn kind(&self) -> &'static str;
+
     /// Submits a call. Every call that is accepted gets a result, whatever happens to workers. The
     /// caller may get the right to receive the result on its own thread, which is faster than
     /// waiting for another thread.

@@ -106,14 +106,23 @@ fn fetch(socket: &Path, key: &Key) -> io::Result<Arena> {
 /// Sends a request to the endpoints of all processes of this user. Returns the sockets and answers of those that
 /// have not ended.
 pub(super) fn ask_all(request: &Request) -> Result<Vec<(PathBuf, Answer)>, HolderError> {
+    let answered = |(socket, answer): (PathBuf, io::Result<Answer>)| Some((socket, answer.ok()?));
+    Ok(ask_all_within(request, PATIENCE)?.into_iter().filter_map(answered).collect())
+}
+
+/// Does the same, with the time that each process may take. Returns why a process has not answered, too.
+pub(super) fn ask_all_within(
+    request: &Request,
+    patience: Duration,
+) -> Result<Vec<(PathBuf, io::Result<Answer>)>, HolderError> {
     let folder = Folder::open()?;
     folder.sweep();
     let answer = |endpoint: String| {
         let socket = folder.socket(&endpoint);
-        let received = ask(&socket, request).ok()?;
-        Some((socket, received.message))
+        let received = exchange(&socket, request, &[], Some(patience));
+        (socket, received.map(|received| received.message))
     };
-    let answers = folder.endpoints().into_iter().filter_map(answer).collect();
+    let answers = folder.endpoints().into_iter().map(answer).collect();
     folder.remove_if_empty();
     Ok(answers)
 }

@@ -19,6 +19,7 @@ use super::client::HeldArena;
 use super::folder::Folder;
 use super::follow::{Follower, Registration};
 use super::key::Key;
+use super::status::MakeReport;
 use super::ticket::Secret;
 use crate::arena::arena::{Arena, WeakArena};
 use crate::arena::handle::Handle;
@@ -53,6 +54,8 @@ pub(super) enum Request {
     Release(Key),
     /// Which names the process follows.
     Followers,
+    /// The status report of the process.
+    Status,
     /// New weights for a name. The file descriptors of the arena are sent with the request.
     Swap { name: String, arena: Handle },
 }
@@ -67,6 +70,8 @@ pub(super) enum Answer {
     Held(Vec<HeldArena>),
     Released,
     Followers(Vec<Follower>),
+    /// The report, or why there is none. `None` if the process has none for others.
+    Status(Option<Result<String, String>>),
     /// What those that follow the name in the process have done with the weights.
     Swapped(Vec<Result<String, String>>),
 }
@@ -77,6 +82,8 @@ pub(super) struct Endpoint {
     pub(super) tickets: Mutex<HashMap<Secret, Arena>>,
     offers: Mutex<HashMap<Key, Offer>>,
     pub(super) followers: Mutex<Vec<Arc<Registration>>>,
+    /// Makes the status report.
+    pub(super) report: Mutex<Option<MakeReport>>,
     listening: Mutex<Option<Listening>>,
 }
 
@@ -268,6 +275,10 @@ impl Endpoint {
             Request::Find(key) => self.hand_out(key),
             Request::List => return answer(&connection, &Answer::Held(self.held())),
             Request::Followers => return answer(&connection, &Answer::Followers(self.following())),
+            Request::Status => {
+                let report = *self.report.lock();
+                return answer(&connection, &Answer::Status(report.and_then(|make| make())));
+            }
             Request::Swap { .. } => return self.swap_on_thread(connection, asked),
             Request::Release(key) => {
                 return answer(

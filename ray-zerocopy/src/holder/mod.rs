@@ -15,6 +15,7 @@
 //! | `client` | asks the endpoints of other processes |
 //! | `ticket` | arenas that are found by a secret instead, for exported wrappers |
 //! | `follow` | weights that other programs send to the programs that follow a name |
+//! | `status` | status reports that other programs ask for |
 //! | `hold` | keeps arenas for other programs, up to a limit of memory |
 //! | `service` | a holder that systemd starts, and whose memory it keeps during a restart |
 //!
@@ -30,6 +31,7 @@ mod making;
 mod service;
 pub(crate) mod shared;
 pub(crate) mod source;
+mod status;
 pub(crate) mod ticket;
 
 pub use self::client::HeldArena;
@@ -38,3 +40,4 @@ pub(crate) use self::follow::register;
 pub use self::follow::{Follower, FollowerSwap, Following, follow, followers, swap_followers};
 pub use self::hold::{Holder, HolderBuilder};
 pub use self::source::SharedSource;
+pub(crate) use self::status::{answer_status, ask_for_status};

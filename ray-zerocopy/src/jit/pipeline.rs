@@ -178,7 +178,7 @@ impl GraphCaller {
                 };
                 self.0.call_in_batch(request, write, take)
             }
-            Err(error) => Pending::failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD),
+            Err(error) => self.0.failed(CallError::Graph { method: method.to_owned(), error }, take, METHOD),
         }
     }
 }

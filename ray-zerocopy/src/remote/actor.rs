@@ -14,6 +14,7 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{ActorSpec, Backend, EngineHandle};
+use crate::engine::live_programs::run_on;
 use crate::engine::local::Machine;
 use crate::engine::pool_size::PoolSize;
 use crate::engine::served::Prewarm;
@@ -358,9 +359,10 @@ impl<P: Remote> ActorWrapper<P> {
             actor: true,
             grace: None,
             stream_buffer: STREAM_BUFFER,
+            is_probe: false,
         };
         // Workers free it when it has been replaced.
-        drop(program.engine.set(Arc::downgrade(&engine)));
+        run_on(&program, &engine);
         let generations = Generations::new(program);
         let caller = Caller { generations, engine, options, pinned: None, batchers: None, state_of: None };
         Ok(Actors::new(caller))

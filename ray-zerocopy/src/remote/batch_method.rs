@@ -190,7 +190,7 @@ impl Caller {
         });
         match request {
             Ok(request) => self.call_in_batch(request, put, take),
-            Err(error) => Pending::failed(error, take, P::SOURCE.name),
+            Err(error) => self.failed(error, take, P::SOURCE.name),
         }
     }
 
@@ -207,19 +207,19 @@ impl Caller {
         };
         // Before any lock, which a thread that does not exist in a fork may hold.
         if batchers.owner != process_id() {
-            return Pending::failed(CallError::forked(method), take, method);
+            return Pending::failed(CallError::forked(method), take, method, &Arc::default(), None);
         }
         let mut writer = Writer::default();
         if let Err(error) = put(&mut writer) {
-            return Pending::failed(argument_error(method, error.to_string()), take, method);
+            return self.failed(argument_error(method, error.to_string()), take, method);
         }
         let args = writer.finish().shared();
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
-        let (deadline, grace) = (self.options.deadline(), self.options.grace);
+        let (deadline, grace, made) = (self.options.deadline(), self.options.grace, self.options.made());
         let entering = self.generations.of_call();
         let batcher = batchers.of(self, &entering.program, method, &batch, is_repeatable);
-        let (caller, answer) = Waiter::new(method, deadline, grace, None, &entering.program.tally);
+        let (caller, answer) = Waiter::new(method, deadline, grace, None, &entering.program.tally, made);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, entering.program.arena.id(), canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };

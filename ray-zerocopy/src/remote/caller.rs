@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::engine::call::items::Items;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, Receive, Reply};
+use crate::engine::figures::now_if_on;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::served::Prewarm;
@@ -39,12 +40,19 @@ pub(crate) struct Options {
     pub grace: Option<Duration>,
     /// Number of items of a stream that may wait for their reader.
     pub stream_buffer: usize,
+    /// Whether the calls are those of a swap itself, which are not measured.
+    pub is_probe: bool,
 }
 
 /// Default of [`Options::stream_buffer`].
 pub(super) const STREAM_BUFFER: usize = 64;
 
 impl Options {
+    /// The time at which a call is made, if it is measured.
+    pub(super) fn made(&self) -> Option<Instant> {
+        if self.is_probe { None } else { now_if_on() }
+    }
+
     /// The deadline of a call that is made now. A deadline beyond the clock's range is no deadline.
     pub(super) fn deadline(&self) -> Option<(Instant, Duration)> {
         self.deadline.and_then(|after| Some((Instant::now().checked_add(after)?, after)))
@@ -139,11 +147,11 @@ impl Caller {
         let name = method.name;
         let (handler, args) = match encoded(method, put) {
             Ok(encoded) => encoded,
-            Err(error) => return Pending::failed(error, take, name),
+            Err(error) => return self.failed(error, take, name),
         };
-        let deadline = self.options.deadline();
+        let (deadline, made) = (self.options.deadline(), self.options.made());
         let entering = self.generations.of_call();
-        let (waiter, answer) = Waiter::new(name, deadline, self.options.grace, None, &entering.program.tally);
+        let (waiter, answer) = Waiter::new(name, deadline, self.options.grace, None, &entering.program.tally, made);
         let mut pending = Pending::new(answer, take, name, entering.program.arena.id(), self.canceller(&waiter));
         pending.receive_by(self.submit(&waiter, &entering, handler, args));
         pending
@@ -158,10 +166,10 @@ impl Caller {
     ) -> Streaming<T> {
         let name = method.name;
         let items = Arc::new(Items::new(self.options.stream_buffer));
-        let (deadline, grace) = (self.options.deadline(), self.options.grace);
+        let (deadline, grace, made) = (self.options.deadline(), self.options.grace, self.options.made());
         let entering = self.generations.of_call();
         let Program { arena, tally, .. } = &*entering.program;
-        let (waiter, answer) = Waiter::new(name, deadline, grace, Some(Arc::clone(&items)), tally);
+        let (waiter, answer) = Waiter::new(name, deadline, grace, Some(Arc::clone(&items)), tally, made);
         let (canceller, arena) = (self.canceller(&waiter), arena.id());
         let lone = match encoded(method, put) {
             Ok((handler, args)) => self.submit(&waiter, &entering, handler, args),
@@ -173,6 +181,16 @@ impl Caller {
         let mut streaming = Streaming::new(items, answer, take, name, arena, canceller, Arc::clone(&self.engine));
         streaming.receive_by(lone);
         streaming
+    }
+
+    /// A call that could not be made.
+    pub(crate) fn failed<T>(
+        &self,
+        error: CallError,
+        take: fn(&mut Reader) -> Result<T, WireError>,
+        method: &'static str,
+    ) -> Pending<T> {
+        Pending::failed(error, take, method, &self.program().tally, self.options.made())
     }
 
     fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {

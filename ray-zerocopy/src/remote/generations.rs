@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::batch_method::Batchers;
 use crate::engine::blocking::blocking;
 use crate::engine::program::Program;
+use crate::engine::tally::Generation;
 use crate::error::swap::SwapError;
 use crate::os::sync::{Condvar, Mutex, MutexGuard};
 use crate::report::GenerationReport;
@@ -143,6 +144,9 @@ impl Generations {
     pub(super) fn replace(&self, program: Arc<Program>) -> Arc<Program> {
         let mut live = self.live.lock();
         let promoted = live.canary.take_if(|canary| Arc::ptr_eq(&canary.program, &program));
+        live.current.tally.set_generation(Generation::Retired);
+        program.tally.set_number(live.current.tally.number() + 1);
+        program.tally.set_generation(Generation::Current);
         if promoted.is_none() {
             program.tally.reset();
         }
@@ -180,6 +184,7 @@ impl Generations {
         let is_free = live.canary.is_none();
         if is_free {
             program.tally.reset();
+            program.tally.set_generation(Generation::Canary);
             live.canary = Some(Canary { program: Arc::clone(program), share });
         }
         is_free
@@ -188,6 +193,9 @@ impl Generations {
     /// Ends the share of a program. Returns `false` if it has none.
     pub(super) fn end_canary(&self, program: &Arc<Program>) -> bool {
         let ended = self.live.lock().canary.take_if(|canary| Arc::ptr_eq(&canary.program, program));
+        if let Some(canary) = &ended {
+            canary.program.tally.set_generation(Generation::Retired);
+        }
         ended.is_some()
     }
 }

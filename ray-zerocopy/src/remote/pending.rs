@@ -16,6 +16,7 @@ use crate::arena::manifest::ArenaId;
 use crate::engine::blocking::blocking;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{CallResult, Receive};
+use crate::engine::tally::Tally;
 use crate::error::call::{CallError, CallPart};
 use crate::error::{Error, Result};
 use crate::os::sync::Mutex;
@@ -126,8 +127,10 @@ impl<T> Pending<T> {
         error: CallError,
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
+        tally: &Arc<Tally>,
+        made: Option<Instant>,
     ) -> Self {
-        let (waiter, answer) = Waiter::new(method, None, None, None, &Arc::default());
+        let (waiter, answer) = Waiter::new(method, None, None, None, tally, made);
         waiter.answer(Err(error));
         Self::of(answer, take, method)
     }

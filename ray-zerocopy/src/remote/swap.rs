@@ -14,8 +14,10 @@ use super::pending::Pending;
 use super::wire::{Reader, WireError, Writer};
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
+use crate::engine::live_programs::run_on;
 use crate::engine::program::Program;
 use crate::engine::sys::entry::{ChangeBoth, FnToken};
+use crate::engine::tally::Generation;
 use crate::error::call::{CallError, CallPart, Worker};
 use crate::error::swap::SwapError;
 use crate::error::{Error, Result};
@@ -94,6 +96,7 @@ impl<P: Remote> Canary<P> {
     pub fn promote(self) -> Result<Swapped> {
         let begun = Instant::now();
         let _one_at_a_time = self.caller.generations.begin_swap()?;
+        self.program.tally.swap_ended(true);
         Ok(self.caller.commit(Arc::clone(&self.program), begun))
     }
 
@@ -131,6 +134,13 @@ impl Caller {
         state: State,
         check: impl FnOnce(Self) -> Checked,
     ) -> Result<Swapped> {
+        let before = self.program();
+        let swapped = self.try_swap::<P>(arena, state, check);
+        before.tally.swap_ended(swapped.is_ok());
+        swapped
+    }
+
+    fn try_swap<P: Remote>(&self, arena: Arena, state: State, check: impl FnOnce(Self) -> Checked) -> Result<Swapped> {
         let begun = Instant::now();
         let _one_at_a_time = self.generations.begin_swap()?;
         let program = self.prepare::<P>(arena)?;
@@ -215,7 +225,8 @@ impl Caller {
         arena.apply_policy(memory.once());
         let program = Program::new(arena, loader.clone(), device.clone(), *strict, *memory);
         let program = Arc::new(program.with_prewarm(prewarm.clone()));
-        drop(program.engine.set(Arc::downgrade(&self.engine)));
+        program.tally.set_generation(Generation::Candidate);
+        run_on(&program, &self.engine);
         // A pool that is empty starts a worker, so that weights which cannot be loaded are refused. One that is
         // closed refuses the call.
         let pins = if workers.is_empty() { vec![None] } else { workers.into_iter().map(Some).collect() };
@@ -242,6 +253,7 @@ impl Caller {
         caller.options.grace = None;
         caller.options.attempts = ATTEMPTS;
         caller.options.wait = true;
+        caller.options.is_probe = true;
         caller
     }
 

@@ -15,6 +15,7 @@ use crate::arena::memory::policy::MemoryPolicy;
 use crate::device::DeviceSpec;
 use crate::engine::backend::{Backend, EngineHandle};
 use crate::engine::call::batch::batching::Batching;
+use crate::engine::live_programs::run_on;
 use crate::engine::local::LocalPool;
 use crate::engine::program::Program;
 use crate::error::Result;
@@ -107,6 +108,7 @@ impl<P: Remote> TaskWrapper<P> {
             actor: false,
             grace: None,
             stream_buffer: STREAM_BUFFER,
+            is_probe: false,
         };
         let EngineHandle(engine) = backend.tasks()?;
         let generations = Generations::new(program);
@@ -114,8 +116,7 @@ impl<P: Remote> TaskWrapper<P> {
     }
 
     fn assemble(caller: Caller) -> Self {
-        // Fails if an earlier step of the same wrapper has set it, to the same engine.
-        drop(caller.program().engine.set(Arc::downgrade(&caller.engine)));
+        run_on(&caller.program(), &caller.engine);
         Self { tasks: P::Tasks::from(caller.clone()), caller }
     }
 

@@ -13,6 +13,7 @@ pub mod graph_fields;
 pub mod graphs;
 pub mod lifecycle;
 pub mod models;
+pub mod observation;
 pub mod stream_model;
 pub mod streams;
 pub mod swap;
@@ -75,7 +76,7 @@ macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
             use $crate::engines::{actors, batches, bulk, cancellation, failures, graph_fields, graphs, lifecycle};
-            use $crate::engines::{streams, swap, swap_faults, tasks};
+            use $crate::engines::{observation, streams, swap, swap_faults, tasks};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -123,6 +124,7 @@ macro_rules! engine_conforms {
                 swap_faults::check_cannot_swap_again swap_faults::canary_counts_its_calls
                 swap_faults::canary_of_actors_with_state_is_refused
                 swap_faults::batches_of_old_weights_are_forgotten
+                observation::outcomes_add_up_to_the_calls
             );
         }
     };

@@ -45,6 +45,14 @@ impl Reply {
         }
     }
 
+    /// Records that the call is sent to a worker.
+    pub(crate) fn begins(&self) {
+        match self {
+            Self::Waiter(waiter, _) => waiter.begins(),
+            Self::Batch(batch) => batch.begins(),
+        }
+    }
+
     /// Returns `true` if no caller waits for the result any more because all have cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {
@@ -103,6 +111,11 @@ impl Call {
     /// Returns `true` if no caller waits for it any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.reply.is_cancelled()
+    }
+
+    /// Records that it is sent to a worker.
+    pub(crate) fn begins(&self) {
+        self.reply.begins();
     }
 
     /// Returns `true` if its reader has items of it, so that it cannot be repeated.

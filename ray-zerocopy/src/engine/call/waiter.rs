@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CallResult;
 use super::items::Items;
+use crate::engine::figures::outcome::Outcome;
 use crate::engine::tally::Tally;
 use crate::error::call::{CallError, CallPhase};
 use crate::os::sync::Mutex;
@@ -26,6 +27,10 @@ pub(crate) struct Waiter {
     reply: Mutex<Option<oneshot::Sender<CallResult>>>,
     /// The calls among which it is counted.
     tally: Arc<Tally>,
+    /// When the call was made, if it is measured.
+    made: Option<Instant>,
+    /// Nanoseconds from then until it was last sent to a worker, or 0.
+    begun: AtomicU64,
     is_cancelled: AtomicBool,
     /// Whether the call has left the queue as part of a batch.
     is_in_batch: AtomicBool,
@@ -35,18 +40,25 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Returns the caller, and the receiver of its result.
+    /// Returns the caller, and the receiver of its result. A call with a time at which it was `made` is
+    /// measured.
     pub(crate) fn new(
         method: &'static str,
         deadline: Option<(Instant, Duration)>,
         grace: Option<Duration>,
         items: Option<Arc<Items>>,
         tally: &Arc<Tally>,
+        made: Option<Instant>,
     ) -> (Arc<Self>, oneshot::Receiver<CallResult>) {
         let (sender, receiver) = oneshot::channel();
-        let (is_cancelled, is_in_batch, ticket) = Default::default();
+        let (begun, is_cancelled, is_in_batch, ticket) = Default::default();
         let (reply, tally) = (Mutex::new(Some(sender)), Arc::clone(tally));
-        (Arc::new(Self { method, deadline, grace, items, reply, tally, is_cancelled, is_in_batch, ticket }), receiver)
+        if made.is_some() {
+            tally.methods.of(method).made();
+        }
+        let waiter =
+            Self { method, deadline, grace, items, reply, tally, made, begun, is_cancelled, is_in_batch, ticket };
+        (Arc::new(waiter), receiver)
     }
 
     /// Answers the call, unless it has been answered. A caller that has stopped waiting is ignored.
@@ -60,9 +72,29 @@ impl Waiter {
             if !matches!(result, Err(CallError::Cancelled { .. })) {
                 self.tally.add(result.is_err());
             }
+            self.record(Outcome::of(&result));
             // Sending wakes the caller, which runs user code. A panic in it must not take the engine
             // down.
             panics::caught(move || drop(reply.send(result))).ok();
+        }
+    }
+
+    /// Records that the call is sent to a worker.
+    pub(crate) fn begins(&self) {
+        let Some(made) = self.made else { return };
+        let nanos = u64::try_from(made.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1);
+        // Under the lock of the answer, after which no more is recorded.
+        let reply = self.reply.lock();
+        if reply.is_some() && self.begun.swap(nanos, Ordering::Relaxed) == 0 {
+            self.tally.methods.of(self.method).begun();
+        }
+    }
+
+    /// Records how the call has ended. Called once.
+    fn record(&self, outcome: Outcome) {
+        if let Some(made) = self.made {
+            let begun = Some(self.begun.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0);
+            self.tally.call_ended(self.method, outcome, made, begun.map(Duration::from_nanos));
         }
     }
 
@@ -114,6 +146,15 @@ impl Waiter {
     /// Returns `true` if this ticket was filled with this call alone.
     pub(super) fn is_alone_in(&self, ticket: u64) -> bool {
         self.ticket.load(Ordering::Acquire) == ticket
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if !self.is_answered() {
+            // Its caller gets the error that the result is lost.
+            self.record(Outcome::Lost);
+        }
     }
 }
 

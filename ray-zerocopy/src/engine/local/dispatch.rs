@@ -29,6 +29,9 @@ pub(super) type Assignment = scheduler::Assignment<Call, WorkerConn>;
 /// before they have received it. One more costs the call an attempt.
 const UNDELIVERED: u32 = 3;
 
+/// Name of the engine in metrics.
+pub(super) const KIND: &str = "local";
+
 pub(super) struct Dispatcher {
     pub(super) settings: Settings,
     pub(super) nodes: Arc<WorkerNodes>,
@@ -45,7 +48,7 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     pub(super) fn new(settings: Settings, program: Option<Arc<Program>>) -> Self {
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let queue = CallQueue::new(&settings, ready_when);
+        let queue = CallQueue::new(&settings, ready_when, KIND);
         Self {
             nodes: Arc::new(WorkerNodes::of(&settings)),
             settings,
@@ -359,7 +362,7 @@ impl Dispatcher {
 
     /// Records that a worker's process has ended.
     pub(super) fn process_ended(&self, index: usize) {
-        let connections = self.queue.lock().process_ended(index);
+        let connections = self.queue.process_ended(index);
         // After a panic of the supervisor, a job may still be in flight. It is dropped here, which
         // fails its call.
         for conn in connections.into_iter().flatten() {

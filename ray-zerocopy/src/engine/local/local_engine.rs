@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::dispatch::Dispatcher;
+use super::dispatch::{Dispatcher, KIND};
 use super::executable;
 use super::supervisor::Supervisor;
 use crate::arena::arena::Arena;
@@ -251,6 +251,10 @@ impl Drop for LocalEngine {
 }
 
 impl Engine for LocalEngine {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn size(&self) -> usize {
         self.dispatcher.settings.workers.max
     }

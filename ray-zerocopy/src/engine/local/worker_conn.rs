@@ -158,6 +158,11 @@ impl WorkerConn {
         // The lock has been held since before the packet was sent, so the reader of the reply finds
         // the job.
         let inline = read_by == ReadBy::Caller;
+        match &job {
+            InFlight::Call(call) => call.begins(),
+            InFlight::Bundle(bundle) => bundle.calls().for_each(Call::begins),
+            InFlight::Load(..) | InFlight::Forget(_) | InFlight::ShutDown => {}
+        }
         let (reply_to, effect) = state.conn.start(job, inline, now(), || self.is_readable());
         self.apply(&state, effect);
         Ok(reply_to)

@@ -10,6 +10,7 @@ use super::scheduler::{Admission, Next, PoolWorker, Scheduler};
 use super::worker_slot::ReadyWhen;
 use crate::engine::call::Call;
 use crate::engine::deadline::time_to_enter;
+use crate::engine::figures::workers;
 use crate::engine::settings::Settings;
 use crate::error::call::CallError;
 use crate::os::sync::{Condvar, Mutex, MutexGuard, now};
@@ -31,13 +32,15 @@ pub(in crate::engine) struct CallQueue<W> {
     pub(in crate::engine) wanted: Condvar,
     /// Number of calls that may wait.
     capacity: usize,
+    /// Name of the engine in metrics.
+    engine: &'static str,
 }
 
 impl<W: PoolWorker> CallQueue<W> {
-    pub(in crate::engine) fn new(settings: &Settings, ready_when: ReadyWhen) -> Self {
+    pub(in crate::engine) fn new(settings: &Settings, ready_when: ReadyWhen, engine: &'static str) -> Self {
         let scheduler = Mutex::new(Scheduler::new(settings.workers, settings.idle, ready_when));
         let (progress, timer, wanted) = Default::default();
-        Self { scheduler, progress, timer, wanted, capacity: settings.queue }
+        Self { scheduler, progress, timer, wanted, capacity: settings.queue, engine }
     }
 
     pub(in crate::engine) fn lock(&self) -> MutexGuard<'_, Scheduler<Call, W>> {
@@ -165,16 +168,34 @@ impl<W: PoolWorker> CallQueue<W> {
 
     /// Records the start of a worker's process, or why it failed.
     pub(in crate::engine) fn process_started(&self, index: usize, result: Result<Arc<W>, CallError>) {
-        let is_elastic = {
+        let has_started = result.is_ok();
+        let (is_elastic, is_restart) = {
             let mut scheduler = self.scheduler.lock();
-            scheduler.process_started(index, result);
-            scheduler.is_elastic()
+            let is_restart = scheduler.process_started(index, result);
+            (scheduler.is_elastic(), is_restart)
         };
+        if has_started {
+            workers::started(self.engine, is_restart);
+        }
         self.progress.notify_all();
         if is_elastic {
             // The deadline thread ends the worker when it has been idle for long enough.
             self.timer.notify_one();
         }
+    }
+
+    /// Records that a worker's process has ended. Returns its connections, which must be dropped after the
+    /// lock is released.
+    pub(in crate::engine) fn process_ended(&self, index: usize) -> [Option<Arc<W>>; 2] {
+        let (connections, is_expected) = {
+            let mut scheduler = self.scheduler.lock();
+            let is_expected = scheduler.is_end_expected(index);
+            (scheduler.process_ended(index), is_expected)
+        };
+        if connections[0].is_some() {
+            workers::ended(self.engine, is_expected);
+        }
+        connections
     }
 
     /// Records that an additional worker could not be started. Returns `false` if no other worker has a

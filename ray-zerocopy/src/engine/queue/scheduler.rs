@@ -318,12 +318,23 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
         self.slots[index].deadline = Some(deadline);
     }
 
-    /// Records the start of a worker's process, or why it failed.
-    pub(in crate::engine) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) {
+    /// Records the start of a worker's process, or why it failed. Returns `true` if the process replaces
+    /// another one.
+    pub(in crate::engine) fn process_started(&mut self, index: usize, result: Result<Arc<W>, CallError>) -> bool {
+        let mut is_restart = false;
         if result.is_ok() {
+            let slot = &mut self.slots[index];
+            is_restart = std::mem::replace(&mut slot.has_run, true) && !slot.is_woken;
             self.count_growth(index);
         }
         self.slots[index].process_started(result, self.ready_when);
+        is_restart
+    }
+
+    /// Returns `true` if a worker ends because it was told to.
+    pub(super) fn is_end_expected(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        slot.is_ending || slot.has_to_end || self.is_aborting()
     }
 
     /// Records that a worker has loaded a program, or why it could not. Returns `true` if that

@@ -77,6 +77,8 @@ pub(in crate::engine) struct WorkerSlot<C, W> {
     pub(in crate::engine) is_expected: bool,
     /// Whether it was dormant or has ended idle, so that its next start is one by which the pool grows.
     pub(in crate::engine) is_woken: bool,
+    /// Whether it has had a process.
+    pub(in crate::engine) has_run: bool,
     /// How long its calls take.
     pub(super) pace: Pace,
     /// The programs that its process has loaded.
@@ -107,6 +109,7 @@ impl<C, W> WorkerSlot<C, W> {
             start_error: None,
             is_expected: false,
             is_woken: false,
+            has_run: false,
             pace: Pace::default(),
             loaded: HashMap::new(),
         }

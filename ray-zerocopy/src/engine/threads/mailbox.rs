@@ -93,6 +93,13 @@ impl Mailbox {
         true
     }
 
+    /// Records that the method of the running call begins.
+    pub(super) fn begins(&self) {
+        if let Some(running) = &*self.running.lock() {
+            running.reply.begins();
+        }
+    }
+
     /// Returns `true` if the thread runs a call for which no caller waits any more. Called by the
     /// thread.
     pub(super) fn is_cancelled(&self) -> bool {

@@ -30,6 +30,9 @@ use crate::os::limits;
 use crate::os::sync::Mutex;
 use crate::os::sys::process_id::process_id;
 
+/// Name of the engine in metrics.
+const KIND: &str = "threads";
+
 /// Threads that run calls, and the thread for their deadlines.
 pub(super) struct ThreadEngine {
     shared: Arc<Shared>,
@@ -52,7 +55,7 @@ impl ThreadEngine {
         crate::panics::prepare();
         let workers = settings.workers.max;
         let ready_when = if program.is_some() { ReadyWhen::ProgramLoaded } else { ReadyWhen::ProcessStarted };
-        let queue = CallQueue::new(settings, ready_when);
+        let queue = CallQueue::new(settings, ready_when, KIND);
         let engine = Arc::new(Self {
             shared: Arc::new(Shared {
                 queue,
@@ -287,6 +290,10 @@ impl Receive for SpinFirst {
 }
 
 impl Engine for ThreadEngine {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn size(&self) -> usize {
         self.workers
     }

@@ -50,7 +50,7 @@ impl WorkerThread {
                 drop(self.load(&program));
             }
             self.run_jobs();
-            let connections = shared.queue.lock().process_ended(index);
+            let connections = shared.queue.process_ended(index);
             drop(connections);
             // A thread that waits until it is wanted again keeps no pipeline.
             drop(panics::caught(|| std::mem::take(&mut self.programs)));
@@ -118,6 +118,7 @@ impl WorkerThread {
         let worker = self.mailbox.worker;
         let items = items.map(|items| self.item_sink(items));
         let result = self.ensure_loaded(&program).and_then(|()| {
+            self.mailbox.begins();
             let result = match (state_of, self.programs.get_mut(&program.key)) {
                 (Some(from), _) => take_state(&mut self.programs, from, program.key, &handler),
                 (None, Some(served)) => served.call(&handler, args.received(), items),

@@ -164,6 +164,7 @@ impl InFlightCall {
     /// Records the actor that runs the call.
     pub(super) fn assign(&self, index: usize) {
         self.0.actor.store(index, Ordering::Release);
+        self.with(Call::begins);
     }
 
     pub(super) fn assigned(&self) -> Option<usize> {
@@ -191,11 +192,13 @@ impl InFlightCall {
     }
 
     pub(super) fn sent(&self, reference: Py<PyAny>) {
+        self.with(Call::begins);
         self.set_sent(Sent::Alone(reference));
     }
 
     /// Records that the call is sent as this call of a bundle.
     pub(super) fn sent_in(&self, bundle: &Arc<SentBundle>, number: usize) {
+        self.with(Call::begins);
         self.set_sent(Sent::Bundled(Arc::clone(bundle), number));
     }
 

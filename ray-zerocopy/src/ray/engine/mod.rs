@@ -30,6 +30,9 @@ pub(crate) mod streams;
 pub(crate) mod tasks;
 pub(crate) mod workers;
 
+/// Name of the engines in metrics.
+const KIND: &str = "ray";
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -8,6 +8,16 @@ pub(crate) mod local;
 pub(crate) mod pool_size;
 pub(crate) mod queue;
 
+pub(crate) mod figures {
+    //! No figures are kept.
+
+    pub(crate) mod workers {
+        pub(in crate::engine) fn started(_engine: &'static str, _is_restart: bool) {}
+
+        pub(in crate::engine) fn ended(_engine: &'static str, _is_expected: bool) {}
+    }
+}
+
 pub(crate) mod spin {
     //! No thread of a model spins.
 

@@ -246,6 +246,10 @@ impl Batcher {
         }
         if !members.is_empty() {
             self.report.lock().add(&members);
+            let rows: usize = members.iter().map(|member| member.size.rows).sum();
+            let row_cost = members.iter().map(|member| member.size.row_cost).max().unwrap_or_default();
+            let Template { program, method, .. } = &self.template;
+            program.tally.batch(method, members.len(), rows, rows.saturating_mul(row_cost));
         }
         members
     }

@@ -58,6 +58,13 @@ impl BatchReply {
         }
     }
 
+    /// Records that the batch is sent to a worker.
+    pub(crate) fn begins(&self) {
+        for member in &self.members {
+            member.caller.begins();
+        }
+    }
+
     /// Returns `true` if all callers have cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.is_filled && self.members.iter().all(|member| member.caller.is_answered())

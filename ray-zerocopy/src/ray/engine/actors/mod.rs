@@ -42,6 +42,7 @@ use crate::engine::settings::Settings;
 use crate::engine::timer::{TimerThread, is_own_thread};
 use crate::error::call::{CallError, Worker};
 use crate::os::sync::{Condvar, Mutex};
+use crate::ray::engine::KIND;
 use crate::ray::python::without_python;
 
 /// The actors of one pipeline. Dropping this ends them.
@@ -202,6 +203,10 @@ impl RayActors {
 }
 
 impl Engine for RayActors {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn submit(&self, call: Call, wait: bool) -> Submitted {
         let entry = Admission::of(&call);
         if let Err(error) =

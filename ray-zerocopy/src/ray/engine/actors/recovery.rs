@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::{Shared, Slot};
+use crate::engine::figures::workers;
 use crate::error::call::{CallError, CallPhase};
 use crate::error::ray::RayError;
+use crate::ray::engine::KIND;
 use crate::ray::engine::in_flight::InFlightCall;
 
 /// Interval of probes of an actor that Ray is restarting.
@@ -32,6 +34,7 @@ impl Shared {
             self.timer.spawn(move || direct.close());
         }
         if first {
+            workers::ended(KIND, false);
             self.recover(index, is_permanent);
         }
     }
@@ -157,6 +160,7 @@ impl Shared {
         // An error means that the actor is dead already.
         let _ = self.target.cluster.ask("kill", |py| self.kill(py, index, false));
         if worker.is_some() {
+            workers::ended(KIND, false);
             self.recover(index, self.target.options.has_compiled_graph());
         }
     }

@@ -10,11 +10,13 @@ use pyo3::types::PyDict;
 
 use super::{RayActors, Shared, Slot};
 use crate::engine::backend::ActorSpec;
+use crate::engine::figures::workers;
 use crate::engine::timer::TimerThread;
 use crate::error::call::{CallError, StartError, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object;
+use crate::ray::engine::KIND;
 use crate::ray::engine::compiled_graph::CompiledGraphChannel;
 use crate::ray::engine::inline_wait::LastUnread;
 use crate::ray::engine::open_calls::OpenCalls;
@@ -125,6 +127,7 @@ impl Shared {
                 }
                 let direct = self.open_direct(index).map_err(ray_error)?;
                 if let Some(slot) = self.state.lock().slots.get_mut(index) {
+                    workers::started(KIND, slot.lost.is_some());
                     slot.worker = Some(worker);
                     slot.loaded = HashSet::from([key]);
                     slot.direct = direct;

@@ -31,6 +31,7 @@ use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
 use crate::ray::api::object::Held;
+use crate::ray::engine::KIND;
 use crate::ray::python::without_python;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Reply, Request, Target};
@@ -240,6 +241,10 @@ impl Shared {
 }
 
 impl Engine for RayTasks {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn submit(&self, call: Call, wait: bool) -> Submitted {
         let entry = Admission::of(&call);
         if let Err(error) =

@@ -1,0 +1,85 @@
+//! Observation: metrics and the status of the calls, workers and memory of this process.
+//!
+//! Measurement is off until [`enable`] or [`publish()`] is called. Then each call is counted when it is made,
+//! sent to a worker, and answered, whatever engine runs it. The figures are in two places:
+//!
+//! - In the recorder of the crate [`metrics`](https://docs.rs/metrics) that the program has installed, for
+//!   Prometheus and others. [`METRICS`] lists them. Counters and histograms are recorded by the calls, and
+//!   gauges by [`record_gauges`].
+//! - In [`status()`], as data: by pipeline, generation of weights, and method. [`services`] reads
+//!   those of other programs, which have [published](publish()) them.
+//!
+//! ```
+//! # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+//! # use ray_zerocopy::{Pipeline, TaskWrapper, Threads};
+//! use ray_zerocopy::observe;
+//! # #[derive(Pipeline)]
+//! # #[pipeline(init = Model::new)]
+//! # struct Model { head: Linear }
+//! # #[ray_zerocopy::remote]
+//! # impl Model {
+//! #   #[remote(skip)]
+//! #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+//! #   pub fn double(&self, x: u32) -> u32 { 2 * x }
+//! # }
+//! # fn main() -> ray_zerocopy::Result<()> {
+//!
+//! let published = observe::publish("speech")?;
+//! let tasks = TaskWrapper::on(&Threads::new(2), &Model::new(&Device::flex()))?;
+//! assert_eq!(tasks.double(21).wait()?, 42);
+//!
+//! let status = observe::status()?;
+//! let method = &status.models[0].generations[0].methods[0];
+//! assert_eq!((method.method.as_str(), method.outcomes["ok"]), ("double", 1));
+//! # drop(published);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `status` | the status of a process, as data |
+//! | `collect` | collects it from the programs that run on an engine |
+//! | `gauges` | records it in the recorder of the crate `metrics` |
+//! | `publish` | answers other programs of this user, and asks them |
+
+mod collect;
+mod gauges;
+mod publish;
+mod status;
+
+pub use self::gauges::record_gauges;
+pub use self::publish::{Published, Service, publish, services};
+pub use self::status::{GenerationStatus, MethodStatus, ModelStatus, ProcessStatus, Status};
+pub use crate::engine::figures::histogram::{TimeBucket, Times};
+pub use crate::engine::figures::names::{METRICS, Metric, MetricKind};
+pub use crate::engine::figures::workers::WorkerCounts;
+use crate::engine::figures::{is_on, names, turn_on};
+use crate::error::report::ReportError;
+
+/// Begins to measure calls, and describes the metrics to the recorder that is installed. Call it again
+/// after installing another one. A call that has been made before is not measured.
+pub fn enable() {
+    turn_on();
+    names::describe();
+}
+
+/// Returns `true` if calls are measured.
+pub fn is_enabled() -> bool {
+    is_on()
+}
+
+/// Begins to measure, unless calls are measured already.
+fn ensure_enabled() {
+    if !is_on() {
+        enable();
+    }
+}
+
+/// The calls, workers and memory of this process. Reads `/proc` for each process that has the weights.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn status() -> Result<Status, ReportError> {
+    collect::status(publish::names())
+}
