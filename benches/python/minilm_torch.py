@@ -52,4 +52,5 @@ def main():
         print(json.dumps({"seconds": time.perf_counter() - begun, "vectors": vectors}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -268,6 +268,21 @@ fn search() {
 }
 
 #[test]
+fn serve() {
+    let printed = run(env!("CARGO_BIN_EXE_serve"), &["--clients", "8"]);
+    let rows = rows(&printed);
+    for measure in ["latency", "throughput", "large"] {
+        let rows: Vec<_> = rows.iter().filter(|row| row["measure"] == measure).collect();
+        let ways = ["wrapper", "HTTP, JSON", "HTTP, binary", "gRPC"];
+        let ways = ways.into_iter().filter(|way| measure != "large" || !way.contains("JSON"));
+        assert_eq!(texts(rows.iter().copied(), "way"), ways.collect::<Vec<_>>());
+        for row in rows {
+            positive(row, &["bytes", "clients", "calls", "p50_us", "p99_us", "per_second", "ratio"]);
+        }
+    }
+}
+
+#[test]
 fn serving() {
     let printed = run(env!("CARGO_BIN_EXE_serving"), &["--burst"]);
     let of = |measure: &str| rows(&printed).iter().filter(|row| row["measure"] == measure).collect::<Vec<_>>();
@@ -333,6 +348,15 @@ fn elastic() {
     assert_eq!(first.len() + cycles.len() + burst.len(), rows(&printed).len(), "{printed}");
 }
 
+/// The machine of the tests may have no GPU.
+#[test]
+fn gpu() {
+    let printed = run(env!("CARGO_BIN_EXE_gpu"), &["--devices", "cpu"]);
+    let [row] = rows(&printed) else { panic!("{printed}") };
+    assert_eq!(row["contestant"], "one worker on cpu");
+    positive(row, &["sentences_per_s_median"]);
+}
+
 #[test]
 fn tables_say_that_a_run_is_quick() {
     let output = Command::new(env!("CARGO_BIN_EXE_calls")).arg("--quick").output().unwrap();
@@ -355,6 +379,7 @@ fn invalid_options_are_rejected() {
         (memory, ["--modes", "fork"]),
         (env!("CARGO_BIN_EXE_share"), ["--mib", "0"]),
         (env!("CARGO_BIN_EXE_elastic"), ["--cycles", "0"]),
+        (env!("CARGO_BIN_EXE_serve"), ["--clients", "0"]),
         (env!("CARGO_BIN_EXE_serving"), ["--callers", "0"]),
         (env!("CARGO_BIN_EXE_serving"), ["--seconds", "0"]),
     ] {

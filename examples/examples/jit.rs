@@ -26,14 +26,14 @@ use ray_zerocopy_examples::minilm::fetch;
 /// type that it was traced from.
 #[derive(Parser)]
 #[command(
-    after_help = "Next: save the graph with --save minilm.rzg, and look at it:\n  rzc inspect minilm.rzg\n  rzc graph minilm.rzg --html minilm.html"
+    after_help = "Next: save the graph with --save minilm.rzg, and look at it:\n  rzc inspect minilm.rzg\n  rzc graph minilm.rzg --html minilm.html\n  rzc serve minilm.rzg"
 )]
 struct Options {
     /// Number of worker processes
     #[arg(long, default_value_t = 2)]
     workers: usize,
-    /// The file for the graph, for `rzc run`, `rzc graph` and other programs; by default a
-    /// temporary file
+    /// The file for the graph, for `rzc run`, `rzc serve` and other programs, with the tokenizer beside
+    /// it; by default a temporary file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
@@ -41,7 +41,8 @@ struct Options {
 fn main() -> Result<()> {
     ray_zerocopy::init();
     let options = Options::parse();
-    let encoder = Encoder::from_files(&fetch::model_files()?, &Device::flex())?;
+    let files = fetch::model_files()?;
+    let encoder = Encoder::from_files(&files, &Device::flex())?;
 
     let begun = Instant::now();
     let graph = encoder.trace()?;
@@ -53,9 +54,14 @@ fn main() -> Result<()> {
 
     // The rest needs only the file, so it could be another program.
     let folder = tempfile::tempdir()?;
+    let tokenizer = options.save.as_ref().map(|path| path.with_extension("tokenizer.json"));
     let path = options.save.unwrap_or_else(|| folder.path().join("minilm.rzg"));
     graph.save(&path)?;
     println!("saved as {}: {:.1} MiB", path.display(), std::fs::metadata(&path)?.len() as f64 / 1048576.0);
+    if let Some(tokenizer) = tokenizer {
+        std::fs::copy(files.tokenizer(), &tokenizer)?;
+        println!("its tokenizer as {}: `rzc serve {}` embeds texts", tokenizer.display(), path.display());
+    }
     drop(graph);
     let graph = TracedGraph::open(&path)?;
 

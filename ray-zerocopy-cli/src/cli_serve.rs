@@ -15,7 +15,7 @@ use crate::values::{bytes, not_empty, seconds};
 ///     rzc serve minilm.rzg vad=silero.jit --workers 4
 ///     curl localhost:8000/v2/models/minilm                    # inputs and outputs
 ///     curl localhost:8000/v2/models/minilm/infer -d '{"inputs":
-///       [{"name": "ids", "shape": [1, 2], "datatype": "INT64", "data": [101, 102]}, …]}'
+///       [{"name": "ids", "shape": [1, 2], "datatype": "INT32", "data": [101, 102]}, …]}'
 ///
 /// HTTP has KServe v2 (Open Inference Protocol) with JSON and binary tensors, and gRPC has the same,
 /// so that Triton's clients work. With a file `minilm.tokenizer.json` beside the graph, or with

@@ -7,7 +7,7 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use ray_zerocopy::__private::guest::{self, Part, PlacedPart};
+use ray_zerocopy::__private::guest::{self, GpuParts, NoGpuParts, Part, PlacedPart};
 use ray_zerocopy::Arena;
 
 /// An arena in this process.
@@ -41,6 +41,11 @@ fn dtype(name: &str) -> PyResult<DType> {
     })
 }
 
+fn part((path, name, shape, buffer): Described<'_>) -> PyResult<Part> {
+    let bytes = guest::hold(PyUntypedBuffer::get(&buffer)?)?;
+    Ok(Part { path, dtype: dtype(&name)?, shape, bytes })
+}
+
 #[pymethods]
 impl PyArena {
     /// Copies tensors and values into sealed memory. The buffers must not be written to meanwhile.
@@ -52,13 +57,26 @@ impl PyArena {
         values: Vec<(String, Vec<u8>)>,
         apart_below: usize,
     ) -> PyResult<Self> {
-        let part = |(path, name, shape, buffer): Described<'_>| {
-            let bytes = guest::hold(PyUntypedBuffer::get(&buffer)?)?;
-            Ok(Part { path, dtype: dtype(&name)?, shape, bytes })
-        };
         let parts = tensors.into_iter().map(part).collect::<PyResult<Vec<_>>>()?;
         let build = || guest::arena_of_parts(origin, parts, values, apart_below);
         py.detach(build).map(Self).map_err(runtime)
+    }
+
+    /// Puts the arena of tensors and values into Ray's object store, without a copy in this process. Returns Ray's
+    /// reference. The buffers must not be written to meanwhile.
+    #[staticmethod]
+    fn put_parts(
+        py: Python<'_>,
+        origin: &str,
+        tensors: Vec<Described<'_>>,
+        values: Vec<(String, Vec<u8>)>,
+        apart_below: usize,
+        spill: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let parts = tensors.into_iter().map(part).collect::<PyResult<Vec<_>>>()?;
+        let pieces = || guest::pieces_of_parts(origin, parts, values, apart_below);
+        let pieces = py.detach(pieces).map_err(runtime)?;
+        guest::put_pieces(py, &pieces, spill).map_err(runtime)
     }
 
     /// Opens the arena of the object that `ray.get` returned for it.
@@ -153,8 +171,42 @@ impl PyArena {
         Ok((report.to_string(), rows))
     }
 
+    /// Finds the copy of the tensors of at least `from_size` bytes on a GPU, or uploads it. Returns it, or None and
+    /// why each process has to upload the weights. Raises RuntimeError if the GPU has no room.
+    fn on_gpu(&self, py: Python<'_>, index: usize, from_size: usize) -> PyResult<(Option<PyGpuParts>, String)> {
+        match py.detach(|| GpuParts::open(&self.0, index, from_size)) {
+            Ok(parts) => Ok((Some(PyGpuParts(parts)), String::new())),
+            Err(NoGpuParts::NotShared(reason)) => Ok((None, reason)),
+            Err(NoGpuParts::NoRoom(reason)) => Err(runtime(reason)),
+        }
+    }
+
     /// Writes the arena into a file.
     fn save(&self, py: Python<'_>, path: std::path::PathBuf) -> PyResult<()> {
         py.detach(|| self.0.save(&path)).map_err(runtime)
+    }
+}
+
+/// The copy of an arena's tensors on a GPU. The memory exists as long as this object.
+#[pyclass(frozen, name = "_GpuParts", module = "ray_zerocopy._native")]
+pub(crate) struct PyGpuParts(GpuParts);
+
+#[pymethods]
+impl PyGpuParts {
+    /// The address and the size of a tensor, by its position. None if it is not in the copy.
+    fn place(&self, at: usize) -> Option<(u64, usize)> {
+        self.0.place(at)
+    }
+
+    /// The size of the copy, in bytes.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    /// Whether this process has uploaded it.
+    #[getter]
+    fn is_uploaded(&self) -> bool {
+        self.0.is_uploaded()
     }
 }

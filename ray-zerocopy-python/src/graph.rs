@@ -13,7 +13,7 @@ use ray_zerocopy::__private::{ForkMutex, guest};
 use ray_zerocopy::arena::TensorKind;
 use ray_zerocopy::jit::{self, Executable, Model, PortInfo, ReplayError, Runnable, Value, Values};
 
-use crate::arena::PyArena;
+use crate::arena::{PyArena, PyGpuParts};
 use crate::base::base;
 use crate::convert::{Borrowing, Expected, Location, Tensor, array, columns, tensor};
 
@@ -252,5 +252,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("_base", base(module.py())?)?;
     module.add("_to_numpy", columns(module.py())?.getattr("to_numpy")?)?;
     module.add_class::<PyArena>()?;
+    module.add_class::<PyGpuParts>()?;
     module.add_class::<Graph>()
 }

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use crate::error::{ErrorKind, ServeError};
+use crate::rest::openai_error;
 use crate::service::Service;
 
 /// Paths that need no token, so that probes of an orchestrator work without one.
@@ -21,6 +22,9 @@ const OPEN: [&str; 5] = [
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
 ];
+
+/// Ends of the paths whose errors have OpenAI's form.
+const OPENAI: [&str; 2] = ["/v1/embeddings", "/v1/models"];
 
 /// The tokens of which a client needs one.
 #[derive(Clone, Default)]
@@ -64,11 +68,12 @@ pub(crate) async fn require_token(State(service): State<Service>, request: Reque
     if OPEN.contains(&path) {
         return next.run(request).await;
     }
+    let is_openai = OPENAI.iter().any(|end| path.ends_with(end));
     match service.tokens().check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) if is_grpc(request.headers()) => tonic::Status::from(error).into_http(),
         Err(error) => {
-            let mut response = error.into_response();
+            let mut response = if is_openai { openai_error(&error) } else { error.into_response() };
             response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
             response
         }

@@ -22,6 +22,8 @@ pub enum ErrorKind {
     Slow,
     /// The request is larger than the limit: 413, `RESOURCE_EXHAUSTED`.
     TooLarge,
+    /// The method of a pipeline returned an error: 422, `FAILED_PRECONDITION`.
+    Method,
     /// The queue is full, by calls or by bytes: 429, `RESOURCE_EXHAUSTED`.
     Busy,
     /// The call was cancelled: 499, `CANCELLED`.
@@ -45,6 +47,7 @@ impl ErrorKind {
             Self::NotFound => 404,
             Self::Slow => 408,
             Self::TooLarge => 413,
+            Self::Method => 422,
             Self::Busy => 429,
             Self::Cancelled => 499,
             Self::Failed => 500,

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | a traced graph, a compiled one, or a TorchScript module | [`ModelRepository::add_file`] | KServe v2 over HTTP and gRPC, which Triton's clients speak |
 //! | a sentence encoder and its `tokenizer.json` | [`RepositoryBuilder::tokenizer`] | OpenAI's embeddings |
+//! | a pipeline with `#[remote]` methods | [`Methods`] | JSON, and server-sent events for streams |
 //! | an axum application | [`Service::router`], [`Service::grpc_router`] | yours |
 //! | no application | [`Server`], or `rzc serve` | all of them |
 //!
@@ -29,7 +30,8 @@
 //! | `admission` | limits of calls and bytes in flight |
 //! | `auth` | bearer tokens |
 //! | `metrics` | the metrics of this process for Prometheus |
-//! | `rest/` | KServe v2 over HTTP, and OpenAI's embeddings |
+//! | `methods` | methods of pipelines by name |
+//! | `rest/` | KServe v2 over HTTP, OpenAI's embeddings, and methods of pipelines |
 //! | `grpc/` | KServe v2 over gRPC |
 //! | `server/` | listeners, TLS, and draining |
 //! | `tensor/` | tensors of requests and responses |
@@ -41,6 +43,7 @@ mod admission;
 mod auth;
 mod error;
 mod grpc;
+mod methods;
 mod metrics;
 mod repository;
 mod rest;
@@ -50,6 +53,7 @@ mod tensor;
 
 pub use self::admission::Limits;
 pub use self::error::{ErrorKind, ServeError};
+pub use self::methods::Methods;
 pub use self::metrics::{Metrics, MetricsError};
 pub use self::repository::{
     IndexEntry, Inference, LoadOutcome, ModelInfo, ModelRepository, ModelState, RepositoryBuilder, TensorPort,

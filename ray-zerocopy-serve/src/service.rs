@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use crate::admission::{Admission, Limits};
 use crate::auth::Tokens;
+use crate::methods::Methods;
 use crate::metrics::Metrics;
 use crate::repository::ModelRepository;
 
-/// What is served: models and limits. Cheap to clone.
+/// What is served: models, methods of pipelines, and limits. Cheap to clone.
 ///
 /// [`router`](Self::router) makes an axum router of it for an application of yours, and [`Server`](crate::Server)
 /// serves it by itself.
@@ -36,6 +37,7 @@ struct Inner {
     admission: Admission,
     tokens: Tokens,
     metrics: Option<Metrics>,
+    pipelines: Vec<Methods>,
 }
 
 /// Builder of a [`Service`].
@@ -45,12 +47,14 @@ pub struct ServiceBuilder {
     limits: Limits,
     tokens: Tokens,
     metrics: Option<Metrics>,
+    pipelines: Vec<Methods>,
 }
 
 impl Service {
     /// Creates a builder for a service of these models.
     pub fn builder(models: ModelRepository) -> ServiceBuilder {
-        ServiceBuilder { models, limits: Limits::default(), tokens: Tokens::default(), metrics: None }
+        let (limits, tokens) = (Limits::default(), Tokens::default());
+        ServiceBuilder { models, limits, tokens, metrics: None, pipelines: Vec::new() }
     }
 
     /// The models.
@@ -107,6 +111,10 @@ impl Service {
         self.0.metrics.as_ref()
     }
 
+    pub(crate) fn pipelines(&self) -> impl Iterator<Item = &Methods> {
+        self.0.pipelines.iter()
+    }
+
     pub(crate) fn tokens(&self) -> &Tokens {
         &self.0.tokens
     }
@@ -133,10 +141,18 @@ impl ServiceBuilder {
         Self { metrics: Some(metrics), ..self }
     }
 
+    /// Adds methods of a pipeline. Those of a pipeline with the same name take the place of earlier ones.
+    #[must_use]
+    pub fn methods(mut self, methods: Methods) -> Self {
+        self.pipelines.retain(|known| known.pipeline != methods.pipeline);
+        self.pipelines.push(methods);
+        self
+    }
+
     /// Makes the service.
     pub fn build(self) -> Service {
-        let Self { models, limits, tokens, metrics } = self;
-        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens, metrics }))
+        let Self { models, limits, tokens, metrics, pipelines } = self;
+        Service(Arc::new(Inner { models, admission: Admission::new(limits), tokens, metrics, pipelines }))
     }
 }
 

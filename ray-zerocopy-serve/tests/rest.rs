@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use common::{WIDTH, eventually, get, graph, ones, pool, post, send, service, write};
+use common::{WIDTH, eventually, get, graph, ones, pool, post, send, service, table, write};
 use ray_zerocopy::jit;
 use ray_zerocopy_serve::{ErrorKind, Limits, LoadOutcome, ModelRepository, Service};
 use serde_json::json;
@@ -202,7 +202,7 @@ async fn models_of_the_folder_are_loaded_swapped_and_unloaded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn generation_that_does_not_answer_stays_out() {
+async fn names_and_files_are_fixed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.rzg");
     write(&file, 1.0);
@@ -216,6 +216,30 @@ async fn generation_that_does_not_answer_stays_out() {
     fs::remove_file(&file).unwrap();
     assert!(models.load("m").unwrap_err().to_string().contains("cannot be loaded"));
     assert!(models.is_ready("m", "1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generation_that_does_not_answer_stays_out() {
+    let folder = tempfile::tempdir().unwrap();
+    table(10).save(folder.path().join("table.rzg")).unwrap();
+    let models = ModelRepository::builder().pool(pool()).folder(folder.path()).start().unwrap();
+    models.load("table").unwrap();
+    let service = Service::builder(models.clone()).build();
+    let call = async || {
+        let body = json!({ "inputs": [{ "name": "ids", "shape": [1, 1], "datatype": "INT32", "data": [7] }] });
+        post(&service, "/v2/models/table/infer", body.to_string()).await.well().json()
+    };
+    assert_eq!(call().await["model_version"], "1");
+    // It has the same inputs and outputs, but no row 7, which the first call asked for.
+    table(5).save(folder.path().join("table.rzg")).unwrap();
+    let refused = models.load("table").unwrap_err();
+    let expected =
+        "the model `table` keeps its current version: it did not answer an example that the current version answers: ";
+    assert!(refused.to_string().starts_with(expected), "{refused}");
+    assert_eq!(call().await["model_version"], "1");
+    table(12).save(folder.path().join("table.rzg")).unwrap();
+    assert_eq!(models.load("table").unwrap(), LoadOutcome::Swapped { version: 2 });
+    assert_eq!(call().await["model_version"], "2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,7 +115,7 @@ impl fmt::Display for DeviceSpec {
 /// | `cuda`, `cuda:1` | an NVIDIA GPU, on which processes share one copy of the weights | `cuda` |
 /// | `wgpu`, `wgpu:0` | Vulkan, Metal or WebGPU; weights are uploaded | `wgpu` |
 /// | `libtorch` | LibTorch on the processor, which borrows weights in place | `libtorch` |
-/// | `libtorch:cuda:0` | LibTorch on a GPU; weights are uploaded | `libtorch` |
+/// | `libtorch:cuda:0` | LibTorch on a GPU, on which processes share one copy of the weights | `libtorch` |
 ///
 /// # Errors
 /// If the string is not a device, the program was built without the device's feature, or the

@@ -129,6 +129,7 @@ pub mod engine;
 pub mod error;
 mod fuzz;
 #[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "burn's CUDA backend needs the most of the driver"))]
 mod gpu;
 pub mod holder;
 pub mod jit;
@@ -251,10 +252,13 @@ pub mod __private {
     /// For `ray-zerocopy-python`: functions for modules that run in a Python process.
     #[cfg(feature = "ray")]
     pub mod guest {
-        pub use crate::arena::parts::{Part, PlacedPart, address, arena_of_parts, parse_id, placed_parts, value};
+        pub use crate::arena::parts::{
+            Part, PlacedPart, address, arena_of_parts, parse_id, pieces_of_parts, placed_parts, value,
+        };
         pub use crate::holder::shared::{of_id, offer};
+        pub use crate::pipeline::gpu_parts::{GpuParts, NoGpuParts};
         pub use crate::ray::embedding::{libtorch, open};
-        pub use crate::ray::store::plasma::put;
+        pub use crate::ray::store::plasma::{put, put_pieces};
         pub use crate::ray::sys::buffer::{hold, lend};
         pub use crate::ray::worker::serve::use_threads;
         pub use crate::report::processes::report_all;

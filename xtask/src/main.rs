@@ -17,6 +17,7 @@ mod side_by_side;
 mod soak;
 mod test;
 mod tools;
+mod wheel;
 
 use std::process::ExitCode;
 
@@ -91,6 +92,14 @@ enum Task {
     ///
     /// Programs with the feature `ray` find it there. The same as `cargo xtask setup ray-env`.
     RayEnv,
+    /// Build the wheel for PyTorch, and try it in fresh environments with and without Ray
+    ///
+    /// The wheel stays in target/wheel.
+    Wheel {
+        /// The profile of cargo: `dev` is built sooner
+        #[arg(long, default_value = "release")]
+        profile: String,
+    },
     /// Fetch ONNX Runtime and PyTorch into the cache, and print where the Python environment is
     ///
     /// `cargo xtask bench compiled -- --peers` compares with them. The same as `cargo xtask setup peers-env torch`.
@@ -171,6 +180,7 @@ impl Task {
             Self::Libtorch { .. } => libtorch::NEEDS,
             Self::Cuda { command } if command.is_empty() => &["llvm"],
             Self::Cuda { .. } => cuda::NEEDS,
+            Self::Wheel { .. } => wheel::NEEDS,
             Self::Peers => &["peers-env", "torch"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
             Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env", "torch"],
@@ -193,6 +203,7 @@ impl Task {
             Self::Models => {}
             Self::Features => devices::lints()?,
             Self::RayEnv => ray::environment()?,
+            Self::Wheel { profile } => wheel::wheel(&profile)?,
             Self::Peers => println!("{}", setup::python::peers_environment()?.display()),
             Self::Libtorch { command } => libtorch::libtorch(&command)?,
             Self::Cuda { command } => cuda::cuda(&command)?,
@@ -249,6 +260,7 @@ mod tests {
             "audit",
             "test --no-setup",
             "peers",
+            "wheel",
             "cuda build --features cuda",
             "bench compiled -- --peers",
         ]) {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::setup::python::ray_environment;
-use crate::setup::{libtorch, torch};
+use crate::setup::{libtorch, python_folders, torch};
 use crate::shell::{cargo, root, run, target};
 use crate::{artifacts, devices, side_by_side};
 
@@ -134,7 +134,8 @@ pub(crate) fn python() -> Result<()> {
     graphs.args(["--ignore", "ray-zerocopy-python/wheel/tests/pipelines"]);
     run(graphs)?;
     let mut pipelines = pytest("ray-zerocopy-python/wheel/tests/pipelines")?;
-    pipelines.env("PYTHONPATH", torch::folder()?);
+    let paths = std::env::join_paths([torch::folder()?, python_folders::examples()?])?;
+    pipelines.env("PYTHONPATH", paths).env("RAY_ZEROCOPY_REQUIRE", "examples");
     run(pipelines)?;
 
     // With TorchScript, the wheel reuses what the tests of devices have built.

@@ -1,6 +1,7 @@
 """The stubs name what the package has, with the same parameters, and every public object has a docstring."""
 
 import ast
+import dataclasses
 import inspect
 import pathlib
 
@@ -35,6 +36,20 @@ def test_stubs_have_the_parameters():
             names += [each.arg for each in arguments.kwonlyargs] + ([arguments.kwarg.arg] if arguments.kwarg else [])
             assert names == expected, f"{node.name}.{method.name}"
             assert function.__doc__ or method.name.startswith("__"), f"{node.name}.{method.name}"
+
+
+def test_stubs_of_the_benchmark():
+    from ray_zerocopy import benchmark
+
+    stubs = ast.parse(pathlib.Path(benchmark.__file__).with_suffix(".pyi").read_text())
+    for node in stubs.body:
+        if isinstance(node, ast.ClassDef):
+            fields = [each.target.id for each in node.body if isinstance(each, ast.AnnAssign)]
+            assert fields == [field.name for field in dataclasses.fields(getattr(benchmark, node.name))]
+        elif isinstance(node, ast.FunctionDef):
+            function = getattr(benchmark, node.name)
+            names = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
+            assert names == list(inspect.signature(function).parameters) and function.__doc__
 
 
 def test_package_is_typed():

@@ -14,6 +14,7 @@ impl From<ServeError> for Status {
             ErrorKind::Unauthenticated => Code::Unauthenticated,
             ErrorKind::NotFound => Code::NotFound,
             ErrorKind::TooLarge | ErrorKind::Busy => Code::ResourceExhausted,
+            ErrorKind::Method => Code::FailedPrecondition,
             ErrorKind::Slow | ErrorKind::Cancelled => Code::Cancelled,
             ErrorKind::Failed => Code::Internal,
             ErrorKind::Unsupported => Code::Unimplemented,

@@ -175,14 +175,16 @@ impl Entry {
         if current.as_ref().is_some_and(|current| current.arena == arena) {
             return Ok(LoadOutcome::Unchanged);
         }
-        let (info, version) = (Arc::new(ModelInfo::of(&model)), self.change_state(|state| state.reserve(arena)));
+        let info = Arc::new(ModelInfo::of(&model));
         let tokenizer = self.tokenizer(path.as_deref(), settings);
         let embedder = tokenizer.map(|file| Embedder::open(&file, &info)).transpose()?.map(Arc::new);
+        // Before workers have it, so that the version of each answer is known.
+        let version = self.change_state(|state| state.reserve(arena));
         let made = self.wrapper(pool, settings, &model, &info, current.as_deref());
         let (wrapper, recorded) = match made {
             Ok(made) => made,
             Err(error) => {
-                self.change_state(|state| state.versions.retain(|(_, reserved)| *reserved != version));
+                self.change_state(|state| state.give_back(version));
                 return Err(error);
             }
         };
@@ -297,6 +299,12 @@ impl State {
             self.versions.remove(0);
         }
         self.latest
+    }
+
+    /// Takes back the version of weights that did not become current.
+    fn give_back(&mut self, version: u64) {
+        self.versions.retain(|(_, reserved)| *reserved != version);
+        self.latest = version - 1;
     }
 }
 

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::reply::with_retry;
@@ -48,6 +48,35 @@ enum Encoding {
     Base64,
 }
 
+#[derive(Serialize)]
+struct Embeddings {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: String,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Vector {
+    Numbers(Vec<f32>),
+    /// The little-endian bytes of the numbers.
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
 /// `POST /v1/embeddings`.
 pub(super) async fn create(State(service): State<Service>, headers: HeaderMap, body: Body) -> Response {
     match embed(&service, &headers, body).await {
@@ -56,7 +85,7 @@ pub(super) async fn create(State(service): State<Service>, headers: HeaderMap, b
     }
 }
 
-async fn embed(service: &Service, headers: &HeaderMap, body: Body) -> Result<Value, ServeError> {
+async fn embed(service: &Service, headers: &HeaderMap, body: Body) -> Result<Embeddings, ServeError> {
     let mut permit = service.admission().enter()?;
     let timeout = service.admission().limits().timeout_of(header_timeout(headers)?);
     let body = body::receive(service, &mut permit, headers, body, 0).await?;
@@ -83,13 +112,13 @@ async fn embed(service: &Service, headers: &HeaderMap, body: Body) -> Result<Val
     }
     let data = vectors.into_iter().enumerate().map(|(index, vector)| {
         let embedding = match request.encoding_format {
-            Encoding::Float => json!(vector),
-            Encoding::Base64 => json!(BASE64_STANDARD.encode(bytemuck::cast_slice::<f32, u8>(&vector))),
+            Encoding::Float => Vector::Numbers(vector),
+            Encoding::Base64 => Vector::Base64(BASE64_STANDARD.encode(bytemuck::cast_slice::<f32, u8>(&vector))),
         };
-        json!({ "object": "embedding", "index": index, "embedding": embedding })
+        Embedding { object: "embedding", index, embedding }
     });
-    let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
-    Ok(json!({ "object": "list", "data": data.collect::<Vec<_>>(), "model": request.model, "usage": usage }))
+    let usage = Usage { prompt_tokens: tokens, total_tokens: tokens };
+    Ok(Embeddings { object: "list", data: data.collect(), model: request.model, usage })
 }
 
 /// Embeds texts in calls that run side by side.
@@ -138,7 +167,7 @@ pub(super) async fn models(State(service): State<Service>) -> Json<Value> {
 }
 
 /// An error in OpenAI's form.
-fn failed(error: &ServeError) -> Response {
+pub(crate) fn failed(error: &ServeError) -> Response {
     let status = StatusCode::from_u16(error.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let kind = if status.is_client_error() { "invalid_request_error" } else { "server_error" };
     let body = json!({ "error": { "message": error.to_string(), "type": kind, "param": null, "code": null } });

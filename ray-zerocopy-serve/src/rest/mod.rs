@@ -1,4 +1,4 @@
-//! The KServe v2 protocol over HTTP with JSON and binary tensors, and OpenAI's embeddings.
+//! The KServe v2 protocol over HTTP with JSON and binary tensors, OpenAI's embeddings, and methods of pipelines.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -10,17 +10,20 @@
 //! | `repository` | index, load and unload |
 //! | `embeddings` | OpenAI's embeddings |
 //! | `observe`, `status.html` | metrics, the status, and the page that shows it |
+//! | `pipelines` | methods of pipelines |
 
 mod body;
 mod embeddings;
 mod infer;
 mod metadata;
 mod observe;
+mod pipelines;
 mod reply;
 mod repository;
 mod request;
 mod response;
 
+pub(crate) use self::embeddings::failed as openai_error;
 pub(crate) use self::metadata::{EXTENSIONS, NAME, no_shared_memory};
 pub(crate) use self::repository::{load_in_background, refuse_parameters, unload_in_background};
 pub(crate) use self::request::{SEQUENCES, refuse_shared_memory, sequence_error};
@@ -60,6 +63,8 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/v2/cudasharedmemory/{*rest}", shared_memory)
         .route("/v1/embeddings", post(embeddings::create))
         .route("/v1/models", get(embeddings::models))
+        .route("/v1/pipelines", get(pipelines::list))
+        .route("/v1/pipelines/{pipeline}/{method}", post(pipelines::call))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,17 +23,22 @@ struct LoadRequest {
     parameters: Map<String, Value>,
 }
 
+/// The body of a request, or why it could not be received.
+type Received = Result<Bytes, BytesRejection>;
+
 /// Parses a body, which may be empty.
-fn parse<T: Default + for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ServeError> {
+fn parse<T: Default + for<'de> Deserialize<'de>>(body: Received) -> Result<T, ServeError> {
+    let body = body.map_err(|error| ServeError::invalid(format!("the body cannot be received: {error}")))?;
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| ServeError::invalid(format!("the request is not valid JSON: {error}")))
+    serde_json::from_slice(&body)
+        .map_err(|error| ServeError::invalid(format!("the request is not valid JSON: {error}")))
 }
 
 /// `POST /v2/repository/index`.
-pub(super) async fn index(State(service): State<Service>, body: Bytes) -> Result<Json<Value>, ServeError> {
-    let IndexRequest { ready } = parse(&body)?;
+pub(super) async fn index(State(service): State<Service>, body: Received) -> Result<Json<Value>, ServeError> {
+    let IndexRequest { ready } = parse(body)?;
     let models = service.models().index().into_iter().filter(|entry| !ready || entry.state == ModelState::Ready);
     let models = models.map(|entry| {
         let version = entry.version.map(|version| version.to_string()).unwrap_or_default();
@@ -45,9 +51,9 @@ pub(super) async fn index(State(service): State<Service>, body: Bytes) -> Result
 pub(super) async fn load(
     State(service): State<Service>,
     Path(model): Path<String>,
-    body: Bytes,
+    body: Received,
 ) -> Result<Json<Value>, ServeError> {
-    let LoadRequest { parameters } = parse(&body)?;
+    let LoadRequest { parameters } = parse(body)?;
     refuse_parameters(parameters.keys().map(String::as_str))?;
     let outcome = load_in_background(service.models().clone(), model).await?;
     Ok(Json(match outcome {

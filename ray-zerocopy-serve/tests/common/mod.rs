@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use burn::module::Param;
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
+use burn::tensor::{Device, Int, Tensor};
 use http_body_util::BodyExt;
 use ray_zerocopy::jit::TracedGraph;
 use ray_zerocopy::{LocalPool, Pipeline, jit};
@@ -66,6 +66,35 @@ pub fn graph(width: usize, repeats: usize, weight: f32) -> TracedGraph {
         .input("x", Tensor::<2>::ones([2, width], &device))
         .symbol("batch", [("x", 0)])
         .forward(|model, inputs| Ok([("y", model.forward(inputs.float("x")?))]))
+        .unwrap()
+}
+
+/// Rows that are chosen by their numbers.
+#[derive(Pipeline)]
+struct Table {
+    #[pipeline(config)]
+    config: TableConfig,
+    rows: Embedding,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct TableConfig {
+    rows: usize,
+}
+
+impl TableConfig {
+    fn init(&self, device: &Device) -> Table {
+        Table { config: self.clone(), rows: EmbeddingConfig::new(self.rows, WIDTH).init(device) }
+    }
+}
+
+/// A graph with the input `ids` and the output `y`, whose table has so many rows.
+pub fn table(rows: usize) -> TracedGraph {
+    let device = Device::flex();
+    jit::trace(&TableConfig { rows }.init(&device))
+        .input("ids", Tensor::<2, Int>::zeros([2, 1], &device))
+        .symbol("batch", [("ids", 0)])
+        .forward(|table, inputs| Ok([("y", table.rows.forward(inputs.int("ids")?))]))
         .unwrap()
 }
 

@@ -368,7 +368,7 @@ impl ArenaBuilder {
         plan.write(file, tell, &io::Error::to_string)
     }
 
-    fn plan(mut self) -> Result<Plan, ArenaError> {
+    pub(super) fn plan(mut self) -> Result<Plan, ArenaError> {
         self.manifest.fingerprint = Manifest::fingerprint(&self.manifest.pipeline, &self.manifest.tensors);
         within("the tensors and copied fields of the pipeline", self.stored.len(), MAX_TENSOR_COUNT)?;
         let mut plan = Plan {
@@ -388,18 +388,18 @@ impl ArenaBuilder {
 }
 
 /// The layout of an arena to be written, and the sources of its bytes.
-struct Plan {
-    frame: ContainerLayout,
-    manifest: Manifest,
-    descriptors: Vec<Descriptor>,
+pub(super) struct Plan {
+    pub(super) frame: ContainerLayout,
+    pub(super) manifest: Manifest,
+    pub(super) descriptors: Vec<Descriptor>,
     /// For each descriptor, the index of its blob and the source of its bytes.
-    sources: Vec<(u32, Arc<dyn BlobSource>)>,
+    pub(super) sources: Vec<(u32, Arc<dyn BlobSource>)>,
     /// The files and the bases.
-    borrowed: Vec<Arc<Region>>,
+    pub(super) borrowed: Vec<Arc<Region>>,
 }
 
 impl Plan {
-    fn frame(&self) -> Result<ContainerLayout, ArenaError> {
+    pub(super) fn frame(&self) -> Result<ContainerLayout, ArenaError> {
         let failed = |reason: String| ArenaError::Write { entry: self.manifest.pipeline.clone(), reason };
         let manifest = serde_json::to_string(&self.manifest).map_err(|error| failed(error.to_string()))?;
         let checksum = blake3::hash(manifest.as_bytes()).to_hex();

@@ -26,6 +26,8 @@ pub(crate) mod memory;
 mod node_copy;
 #[cfg(feature = "ray")]
 pub(crate) mod parts;
+#[cfg(feature = "ray")]
+mod pieces;
 pub(crate) mod placement;
 pub(crate) mod ranges;
 pub(crate) mod region;

@@ -44,6 +44,28 @@ pub fn arena_of_parts(
     values: Vec<(String, Vec<u8>)>,
     apart_below: usize,
 ) -> Result<Arena, ArenaError> {
+    builder(origin, parts, values, apart_below)?.seal(&mut |_| ())
+}
+
+/// Returns the container of the arena that [`arena_of_parts`] would create, in pieces. Large tensors stay where they are.
+///
+/// # Errors
+/// If the bytes of a tensor do not fit its dtype and shape.
+pub fn pieces_of_parts(
+    origin: &str,
+    parts: Vec<Part>,
+    values: Vec<(String, Vec<u8>)>,
+    apart_below: usize,
+) -> Result<Vec<bytes::Bytes>, ArenaError> {
+    builder(origin, parts, values, apart_below)?.pieces()
+}
+
+fn builder(
+    origin: &str,
+    parts: Vec<Part>,
+    values: Vec<(String, Vec<u8>)>,
+    apart_below: usize,
+) -> Result<ArenaBuilder, ArenaError> {
     let mut builder = ArenaBuilder::new(origin).apart_below(apart_below);
     for Part { path, dtype, shape, bytes } in parts {
         fits(dtype, &shape, bytes.len()).map_err(|reason| ArenaError::Write { entry: path.clone(), reason })?;
@@ -53,7 +75,7 @@ pub fn arena_of_parts(
     for (path, value) in values {
         builder.copy(&path, value);
     }
-    builder.seal(&mut |_| ())
+    Ok(builder)
 }
 
 /// Returns the tensors of an arena, in the order in which they were stored.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::ArenaError;
 use super::device::DeviceError;
+use super::load::LoadError;
 use super::script::ScriptError;
 
 /// Error of opening a traced graph.
@@ -155,4 +156,14 @@ pub enum ReplayError {
         /// The reason.
         reason: String,
     },
+}
+
+impl ReplayError {
+    /// The error of a load that could not upload weights.
+    pub(crate) fn of_upload(error: LoadError) -> Self {
+        match error {
+            LoadError::Upload { reason } => Self::Upload { reason },
+            error => Self::Upload { reason: error.to_string() },
+        }
+    }
 }

@@ -12,6 +12,8 @@ use burn_cubecl::cubecl::cuda::CudaRuntime;
 use burn_cubecl::cubecl::server::Handle;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::copy::DeviceCopy;
+use super::home::Home;
 use super::sys::memory::Mapping;
 use super::sys::overlay;
 use crate::tensor::kind::TensorKind;
@@ -104,6 +106,27 @@ impl Buffer {
             return false;
         };
         tensor.handle.memory.binding().id() == self.handle.memory.clone().binding().id()
+    }
+}
+
+impl DeviceCopy {
+    fn buffer(&self) -> Option<&Buffer> {
+        match &self.home {
+            Home::Burn(buffer) => Some(buffer),
+            Home::Addresses(_) => None,
+        }
+    }
+
+    /// A tensor of burn's CUDA backend that reads the copy. `None` if the blob is not in it with
+    /// elements of this type, or has another size.
+    pub(crate) fn burn_tensor(&self, blob: u32, shape: &[usize], dtype: DType) -> Option<DispatchTensorKind> {
+        let (offset, len) = self.place(blob, shape, dtype)?;
+        Some(self.buffer()?.tensor(offset, len, shape, dtype))
+    }
+
+    /// Whether a tensor of burn's CUDA backend reads the copy.
+    pub(crate) fn burn_has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
+        self.buffer().is_some_and(|buffer| buffer.has(tensor))
     }
 }
 

@@ -4,17 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::burn::backend::DispatchTensorKind;
-use ::burn::tensor::kind::Basic;
-use ::burn::tensor::{Bytes, DType, Device, Tensor};
+use ::burn::tensor::{Bytes, DType};
 
-use super::burn::{Buffer, number};
 use super::exchange::{CopyKey, Server};
+use super::home::Home;
+pub(crate) use super::home::Use;
 use super::layout::Layout;
 use super::lookup::{Lock, find, give_to_keepers};
 use super::sys::context::Gpu;
-use super::sys::memory::{Access, Mapping, Memory};
-use super::sys::overlay;
+use super::sys::memory::{Access, MappedRange, Mapping, Memory};
 use super::upload::upload;
 use crate::os::per_process::PerProcess;
 use crate::os::sync::Mutex;
@@ -42,7 +40,7 @@ impl Refusal {
 
 /// An arena's weights in the memory of a GPU, which this process has mapped.
 pub(crate) struct DeviceCopy {
-    buffer: Buffer,
+    pub(super) home: Home,
     layout: Layout,
     /// The size on the GPU, in bytes.
     bytes: u64,
@@ -61,59 +59,56 @@ impl DeviceCopy {
         self.is_uploaded
     }
 
-    /// A tensor that reads the copy. `None` if the blob is not in it with elements of this type, or
-    /// has another size.
-    pub(crate) fn tensor(&self, blob: u32, shape: &[usize], dtype: DType) -> Option<DispatchTensorKind> {
+    /// The offset and the size of a tensor. `None` if the blob is not in the copy with elements of this
+    /// type, or has another size.
+    pub(super) fn place(&self, blob: u32, shape: &[usize], dtype: DType) -> Option<(usize, usize)> {
         let (offset, part) = self.layout.offset(blob, dtype)?;
         let elements = shape.iter().try_fold(1_usize, |product, &size| product.checked_mul(size))?;
         let len = elements.checked_mul(dtype.size())?;
-        (len == part.len).then(|| self.buffer.tensor(offset, len, shape, dtype))
+        (len == part.len).then_some((offset, len))
     }
 
-    /// Whether a tensor reads the copy.
-    pub(crate) fn has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
-        self.buffer.has(tensor)
+    /// The memory of a blob with elements of this type. `None` if it is not in the copy, or burn has the
+    /// memory.
+    pub(crate) fn range(&self, blob: u32, dtype: DType) -> Option<MappedRange> {
+        let (offset, part) = self.layout.offset(blob, dtype)?;
+        self.home.range(offset, part.len)
     }
 }
 
 /// A copy, if this process has it. Locked while the copy is looked for or made.
 type Slot = Mutex<Option<Arc<DeviceCopy>>>;
 
-/// The copies that this process has or had.
-type Copies = Mutex<HashMap<CopyKey, Arc<Slot>>>;
+/// The copies that this process has or had, for each use.
+type Copies = Mutex<HashMap<(CopyKey, Use), Arc<Slot>>>;
 
 static COPIES: PerProcess<Copies> = PerProcess::new();
 
-/// Returns the copy of an arena on a GPU: the one that this process has, or that of another process
-/// of the user. Otherwise uploads it, while other processes that need it wait.
+/// Returns the copy of an arena on GPU `index`: the one that this process has, or that of another
+/// process of the user. Otherwise uploads it, while other processes that need it wait.
 ///
-/// `bytes` returns those of one part of the layout. `None` if the device is not a GPU that memory can
-/// be shared on by this program.
+/// `bytes` returns those of one part of the layout.
+///
+/// # Errors
+/// If there is no room, or processes cannot share the GPU's memory.
 pub(crate) fn open(
-    device: &Device,
-    arena: &[u8],
-    layout: Layout,
-    bytes: &(dyn Fn(usize) -> Result<Bytes, String> + Sync),
-) -> Option<Result<Arc<DeviceCopy>, Refusal>> {
-    let index = number(device)?;
-    Some(open_on(index, arena, layout, bytes))
-}
-
-fn open_on(
-    index: usize,
+    (index, wanted): (usize, Use),
     arena: &[u8],
     layout: Layout,
     bytes: &(dyn Fn(usize) -> Result<Bytes, String> + Sync),
 ) -> Result<Arc<DeviceCopy>, Refusal> {
     let gpu = Gpu::open(index).map_err(Refusal::because)?;
     let key = CopyKey::of(&[VERSION, arena, &gpu.uuid, layout.describe().as_bytes()]);
-    let slot = Arc::clone(COPIES.get().lock().entry(key.clone()).or_default());
+    let slot = Arc::clone(COPIES.get().lock().entry((key.clone(), wanted)).or_default());
     // Held until the copy is there, so that threads of one process make it once.
     let mut known = slot.lock();
     if let Some(copy) = &*known {
         return Ok(Arc::clone(copy));
     }
-    overlay::install().map_err(Refusal::NotShared)?;
+    #[cfg(feature = "cuda")]
+    if wanted == Use::Burn {
+        super::sys::overlay::install().map_err(Refusal::NotShared)?;
+    }
     if !gpu.shares_memory().map_err(Refusal::because)? {
         return Err(Refusal::because("the GPU has no memory that processes can share"));
     }
@@ -135,8 +130,8 @@ fn open_on(
     };
     give_to_keepers(arena, &key, &shared, len as u64);
     let server = Server::new(&key, shared, len as u64).map_err(Refusal::because)?;
-    let buffer = Buffer::adopt(index, mapping).map_err(Refusal::NotShared)?;
-    let copy = Arc::new(DeviceCopy { buffer, layout, bytes: len as u64, is_uploaded });
+    let home = Home::of(mapping, wanted, index).map_err(Refusal::NotShared)?;
+    let copy = Arc::new(DeviceCopy { home, layout, bytes: len as u64, is_uploaded });
     let keeper = std::thread::Builder::new().name("ray-zerocopy gpu".to_owned());
     let serving = Arc::clone(&slot);
     keeper.spawn(move || serve(&serving, &server)).map_err(Refusal::because)?;
@@ -182,8 +177,8 @@ fn serve(slot: &Slot, server: &Server) {
         let mut known = slot.lock();
         let Some(copy) = known.take() else { return };
         match Arc::try_unwrap(copy) {
-            Ok(copy) if copy.buffer.is_unused() => {
-                copy.buffer.free();
+            Ok(copy) if copy.home.is_unused() => {
+                copy.home.free();
                 return;
             }
             Ok(copy) => *known = Some(Arc::new(copy)),

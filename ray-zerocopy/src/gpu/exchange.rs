@@ -50,7 +50,7 @@ impl CopyKey {
     }
 
     /// The key as it is sent.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "gpu")]
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -160,7 +160,7 @@ impl Server {
     }
 
     /// Serves the processes that connect within this time.
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "gpu")]
     pub(super) fn serve_for(&self, time: Duration) {
         if wait(&[&self.listener], time) == [true] {
             self.serve_one();

@@ -3,51 +3,62 @@
 //! | file | what |
 //! | --- | --- |
 //! | `copy` | finds or makes the copy of an arena on a GPU, and keeps it as long as tensors use it |
+//! | `home` | how a process uses a copy: as memory of burn, or as addresses |
 //! | `lookup` | how processes find a copy, or the right to make it |
 //! | `exchange` | how processes pass a copy on |
 //! | `keep` | how holders keep copies, without a GPU |
 //! | `layout` | where the tensors of an arena are in its copy |
 //! | `upload` | from an arena's pages to a GPU |
 //! | `burn` | tensors of burn's CUDA backend that read a copy |
+//! | `libtorch` | tensors of burn's LibTorch backend that read a copy |
 //! | `usage` | the memory that the driver counts for each process |
 //! | `sys` | the CUDA driver |
 //!
 //! The first process that loads an arena on a GPU uploads it, into memory that the driver passes as
 //! a file descriptor. Others map this memory, read-only. It exists as long as one process has it.
-//! Without the feature `cuda`, only `exchange` and `keep` are there: a holder needs no GPU.
+//! The feature `gpu` has all but burn's part, which is in `cuda`. Without it, only `exchange` and
+//! `keep` are there: a holder needs no GPU.
 
 #[cfg(feature = "cuda")]
 mod burn;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 mod copy;
 mod exchange;
+#[cfg(feature = "gpu")]
+mod home;
 mod keep;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 mod layout;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "libtorch")]
+mod libtorch;
+#[cfg(feature = "gpu")]
 mod lookup;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 mod sys;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 mod upload;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 mod usage;
 
-#[cfg(feature = "cuda")]
-pub(crate) use self::copy::{DeviceCopy, Refusal, open};
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+pub(crate) use self::copy::DeviceCopy;
+#[cfg(feature = "gpu")]
+pub(crate) use self::copy::{Refusal, Use, open};
 pub(crate) use self::keep::CopyKeeper;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
 pub(crate) use self::layout::{Layout, Part};
-#[cfg(feature = "cuda")]
+#[cfg(feature = "gpu")]
+pub(crate) use self::sys::memory::MappedRange;
+#[cfg(feature = "gpu")]
 pub(crate) use self::usage::memory_by_process;
 
 /// Opens a device, if it is a GPU. burn panics if it cannot.
 ///
 /// # Errors
 /// If no context can be created, most likely for lack of memory.
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
 pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
-    let Some(index) = burn::number(device) else { return Ok(()) };
+    let Some((index, _)) = on(device) else { return Ok(()) };
     let opened = sys::context::Gpu::open(index).map(|_| ());
     opened.map_err(|error| {
         let free =
@@ -56,10 +67,19 @@ pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
     })
 }
 
-/// Whether a device is a GPU whose memory this program can share with others.
-#[cfg(feature = "cuda")]
-pub(crate) fn can_share(device: &::burn::tensor::Device) -> bool {
-    burn::number(device).is_some()
+/// The number of the GPU that a device is, and how its backend uses a copy there. `None` if it is
+/// another device.
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+pub(crate) fn on(device: &::burn::tensor::Device) -> Option<(usize, Use)> {
+    #[cfg(feature = "cuda")]
+    if let Some(index) = burn::number(device) {
+        return Some((index, Use::Burn));
+    }
+    #[cfg(feature = "libtorch")]
+    if let Some(index) = libtorch::number(device) {
+        return Some((index, Use::Addresses));
+    }
+    None
 }
 
 /// Sets the driver up before burn loads it, and returns the number of GPUs.

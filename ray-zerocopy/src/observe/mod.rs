@@ -6,8 +6,8 @@
 //! - In the recorder of the crate [`metrics`](https://docs.rs/metrics) that the program has installed, for
 //!   Prometheus and others. [`METRICS`] lists them. Counters and histograms are recorded by the calls, and
 //!   gauges by [`record_gauges`].
-//! - In [`status()`], as data: by pipeline, generation of weights, and method. `rzc top` shows the status of
-//!   each program that has [published](publish()) it.
+//! - In [`status()`], as data: by pipeline, generation of weights, and method. [`services`] reads
+//!   those of other programs, which have [published](publish()) them, and `rzc top` shows them.
 //!
 //! ```
 //! # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -24,7 +24,7 @@
 //! # }
 //! # fn main() -> ray_zerocopy::Result<()> {
 //!
-//! let published = observe::publish("speech")?;            // $ rzc top
+//! let published = observe::publish("speech")?;
 //! let tasks = TaskWrapper::on(&Threads::new(2), &Model::new(&Device::flex()))?;
 //! assert_eq!(tasks.double(21).wait()?, 42);
 //!

@@ -16,9 +16,9 @@ use crate::tensor::copied::DeviceMemory;
 /// # Errors
 /// If it is a GPU, and no context can be created there.
 pub(crate) fn prepare(device: &Device) -> Result<(), LoadError> {
-    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    #[cfg(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux"))]
     crate::gpu::prepare(device).map_err(|reason| LoadError::Upload { reason })?;
-    #[cfg(not(all(feature = "cuda", target_os = "linux")))]
+    #[cfg(not(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux")))]
     let _ = device;
     Ok(())
 }
@@ -26,7 +26,7 @@ pub(crate) fn prepare(device: &Device) -> Result<(), LoadError> {
 /// The copy of an arena on a device.
 #[derive(Default)]
 pub(crate) struct DeviceWeights {
-    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    #[cfg(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux"))]
     copy: Option<std::sync::Arc<crate::gpu::DeviceCopy>>,
     memory: Option<DeviceMemory>,
 }
@@ -39,7 +39,7 @@ impl DeviceWeights {
     }
 }
 
-#[cfg(not(all(feature = "cuda", target_os = "linux")))]
+#[cfg(not(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux")))]
 impl DeviceWeights {
     /// Finds no copy: no device of this program shares its memory.
     pub(crate) fn open(_: &Arena, _: &Device) -> Result<Self, LoadError> {
@@ -57,39 +57,50 @@ impl DeviceWeights {
     }
 }
 
-#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[cfg(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux"))]
 mod shared {
-    use burn::tensor::TensorData;
+    use burn::tensor::{DType, TensorData};
 
     use super::{
         Arena, Basic, Device, DeviceMemory, DeviceWeights, DispatchTensorKind, LoadError, Tensor, TensorEntry,
     };
-    use crate::gpu::{self, Layout, Part, Refusal};
+    use crate::gpu::{self, Layout, Part, Refusal, Use};
     use crate::tensor::convert::{fit, fitted};
 
     impl DeviceWeights {
-        /// Finds or makes the copy of an arena on a device.
+        /// Finds or makes the copy of an arena on a device, with elements as burn has them there.
         ///
         /// # Errors
         /// If the device has no room for the weights. Where processes cannot share its memory,
         /// there is no copy, and [`memory`](DeviceWeights::memory) says why.
         pub(crate) fn open(arena: &Arena, device: &Device) -> Result<Self, LoadError> {
+            Self::find(arena, device, &|dtype| fitted(dtype, device))
+        }
+
+        /// As [`open`](Self::open), with elements as the arena has them.
+        #[cfg(feature = "torchscript")]
+        pub(crate) fn open_unchanged(arena: &Arena, device: &Device) -> Result<Self, LoadError> {
+            Self::find(arena, device, &Some)
+        }
+
+        fn find(
+            arena: &Arena,
+            device: &Device,
+            fitted: &(dyn Fn(DType) -> Option<DType> + Sync),
+        ) -> Result<Self, LoadError> {
+            let Some(wanted) = gpu::on(device) else { return Ok(Self::default()) };
             let entries = &arena.manifest().tensors;
             let part = |entry: &TensorEntry| {
-                let dtype = fitted(entry.dtype, device)?;
+                let dtype = fitted(entry.dtype)?;
                 let elements = arena.slice(entry.blob).len() / entry.dtype.size().max(1);
                 Some(Part { blob: entry.blob, dtype, len: elements * dtype.size() })
             };
-            if !gpu::can_share(device) {
-                return Ok(Self::default());
-            }
             let layout = Layout::of(entries.iter().filter_map(part));
-            let wanted: Vec<Part> = layout.parts().iter().map(|(_, part)| part.clone()).collect();
+            let parts: Vec<Part> = layout.parts().iter().map(|(_, part)| part.clone()).collect();
             let bytes = |at: usize| {
-                let part = &wanted[at];
-                let entry = entries
-                    .iter()
-                    .find(|entry| entry.blob == part.blob && fitted(entry.dtype, device) == Some(part.dtype));
+                let part = &parts[at];
+                let entry =
+                    entries.iter().find(|entry| entry.blob == part.blob && fitted(entry.dtype) == Some(part.dtype));
                 let entry = entry.ok_or_else(|| format!("no tensor has part {at}"))?;
                 let bytes = arena.borrow(part.blob);
                 if entry.dtype == part.dtype {
@@ -99,15 +110,14 @@ mod shared {
                 let data = TensorData::try_from_bytes(bytes, shape, entry.dtype).map_err(|error| error.to_string())?;
                 Ok(fit(data, device)?.into_bytes())
             };
-            match gpu::open(device, &arena.id().0, layout, &bytes) {
-                None => Ok(Self::default()),
-                Some(Ok(copy)) => {
+            match gpu::open(wanted, &arena.id().0, layout, &bytes) {
+                Ok(copy) => {
                     let memory =
                         DeviceMemory { bytes: copy.bytes(), is_uploaded: copy.is_uploaded(), why_copied: None };
                     Ok(Self { copy: Some(copy), memory: Some(memory) })
                 }
-                Some(Err(Refusal::NoRoom(reason))) => Err(LoadError::Upload { reason }),
-                Some(Err(Refusal::NotShared(reason))) => {
+                Err(Refusal::NoRoom(reason)) => Err(LoadError::Upload { reason }),
+                Err(Refusal::NotShared(reason)) => {
                     let memory = DeviceMemory { bytes: 0, is_uploaded: false, why_copied: Some(reason) };
                     Ok(Self { copy: None, memory: Some(memory) })
                 }
@@ -117,12 +127,35 @@ mod shared {
         /// The tensor of an entry. `None` if it is not in the copy.
         pub(crate) fn tensor(&self, entry: &TensorEntry, device: &Device) -> Option<DispatchTensorKind> {
             let copy = self.copy.as_ref()?;
-            copy.tensor(entry.blob, &entry.shape, fitted(entry.dtype, device)?)
+            let dtype = fitted(entry.dtype, device)?;
+            match gpu::on(device)? {
+                #[cfg(feature = "cuda")]
+                (_, Use::Burn) => copy.burn_tensor(entry.blob, &entry.shape, dtype),
+                #[cfg(feature = "libtorch")]
+                (_, Use::Addresses) => copy.libtorch_tensor(entry.blob, &entry.shape, dtype),
+                #[cfg(not(feature = "libtorch"))]
+                (_, Use::Addresses) => None,
+            }
+        }
+
+        /// The memory of an entry's elements, as the arena has them. `None` if they are not in the copy.
+        #[cfg(feature = "torchscript")]
+        pub(crate) fn range(&self, entry: &TensorEntry) -> Option<gpu::MappedRange> {
+            self.copy.as_ref()?.range(entry.blob, entry.dtype)
         }
 
         /// Whether a tensor reads the copy.
         pub(crate) fn has<const D: usize, K: Basic>(&self, tensor: &Tensor<D, K>) -> bool {
-            self.copy.as_ref().is_some_and(|copy| copy.has(tensor))
+            let Some(copy) = &self.copy else { return false };
+            #[cfg(feature = "cuda")]
+            if copy.burn_has(tensor) {
+                return true;
+            }
+            #[cfg(feature = "libtorch")]
+            if copy.libtorch_has(tensor) {
+                return true;
+            }
+            false
         }
     }
 }

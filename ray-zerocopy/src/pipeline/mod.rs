@@ -13,6 +13,8 @@ pub(crate) mod containers;
 pub(crate) mod copy_field;
 pub(crate) mod device_weights;
 pub(crate) mod field_kind;
+#[cfg(feature = "ray")]
+pub(crate) mod gpu_parts;
 pub(crate) mod load;
 pub(crate) mod path;
 pub(crate) mod rebuild;

@@ -47,7 +47,7 @@ pub(crate) fn fit(data: TensorData, device: &Device) -> Result<TensorData, Strin
 
 /// Returns the element type that [`fit`] gives to plain elements of this type, or `None` if it fails or
 /// the elements are quantised.
-#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[cfg(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux"))]
 pub(crate) fn fitted(dtype: DType, device: &Device) -> Option<DType> {
     if let DType::QFloat(_) = dtype {
         return None;

@@ -21,6 +21,11 @@ pub(crate) trait BlobSource: Send + Sync {
         None
     }
 
+    /// The bytes, if they are in memory as they are.
+    fn in_memory(&self) -> Option<&bytes::Bytes> {
+        None
+    }
+
     /// The checksum that the bytes must have, in hexadecimal, if it is known.
     fn checksum(&self) -> Option<&str> {
         None
@@ -44,6 +49,10 @@ impl BlobSource for Shared {
 
     fn identity(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    fn in_memory(&self) -> Option<&bytes::Bytes> {
+        Some(&self.0)
     }
 
     fn sample(&self) -> Result<Vec<u8>, String> {

@@ -4,11 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
+use ray_zerocopy::holder::Holder;
 use ray_zerocopy::{ActorWrapper, Pipeline, load, share};
 
 use super::Spec;
 use crate::heap;
-use crate::memory::mapped;
+use crate::memory::{eventually, is_alive, mapped};
 
 const SIZE: usize = 2048;
 /// 512 MiB of weights: more than the private memory of a worker with a GPU driver, so that a second
@@ -106,4 +107,29 @@ pub fn workers_share_the_pages(spec: &Spec, _: &Device) {
     for process in &report.processes[1..] {
         assert_eq!(process.copied, if spec.borrows { 0 } else { MODEL }, "{report}");
     }
+}
+
+/// A holder keeps the copy on the device when no process uses it.
+pub fn holder_keeps_the_copy(spec: &Spec, _: &Device) {
+    if spec.is_host || !spec.borrows {
+        return;
+    }
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stack.bpk");
+    share(&Stack::new(&Device::flex())).unwrap().save(&path).unwrap();
+    let holder = Holder::builder().build();
+    let arena = holder.keep(&path, |_| {}).unwrap();
+    for round in 0..2 {
+        let actors = ActorWrapper::<Stack>::from_arena(arena.clone()).device(spec.name).unwrap().spawn(1).unwrap();
+        let x = Tensor::<2>::ones([1, SIZE], &Device::flex());
+        assert_eq!(actors.actor(0).forward(x).wait().unwrap().dims(), [1, SIZE]);
+        let report = actors.report().unwrap();
+        let memory = report.processes[1].device.as_ref().unwrap();
+        assert_eq!(memory.is_uploaded, round == 0, "only the first worker uploads: {report}");
+        let pid = actors.workers()[0].pid;
+        drop(actors);
+        eventually("the worker ends", || !is_alive(pid));
+    }
+    assert!(holder.release(&path).unwrap());
 }

@@ -19,7 +19,8 @@ use ray_zerocopy::{Error, device};
 
 use self::model::Sample;
 
-/// Environment variable with the devices that must exist, separated by commas: `wgpu,libtorch`.
+/// Environment variable with the devices that must exist, without their numbers and separated by commas:
+/// `wgpu,libtorch,libtorch:cuda`.
 pub const REQUIRE: &str = "RAY_ZEROCOPY_REQUIRE";
 
 /// Expected behaviour of a device.
@@ -36,13 +37,19 @@ pub struct Spec {
     pub borrows: bool,
     /// Whether the device computes in host memory, on the arena's pages.
     pub is_host: bool,
-    /// Whether it has the integer type of flex. Otherwise integers are copied, as 64-bit ones.
+    /// Whether it has the integer type of flex. Otherwise it has 64-bit ones.
     pub integers: bool,
     /// Tolerance of outputs against flex, relative to the largest number. Zero means bit-identical.
     pub tolerance: f32,
 }
 
 impl Spec {
+    /// Whether integers are borrowed. In host memory the arena's own integers are, and on a device those of
+    /// the shared copy, which has the device's types.
+    pub fn borrows_integers(&self) -> bool {
+        self.borrows && (self.integers || !self.is_host)
+    }
+
     /// Returns the device. If the machine lacks it, checks the error, prints the reason and returns
     /// `None`.
     ///
@@ -56,8 +63,8 @@ impl Spec {
         assert!(self.feature.is_some(), "`{}` is always there, and yet: {error}", self.name);
         assert!(matches!(&error, DeviceError::NotFound { device, .. } if device == self.name), "{error}");
         let required = std::env::var(REQUIRE).unwrap_or_default();
-        let feature = self.feature.unwrap_or_default();
-        assert!(!required.split(',').any(|name| name == feature), "{REQUIRE} says `{required}`, and yet: {error}");
+        let backend = self.name.trim_end_matches(":0");
+        assert!(!required.split(',').any(|name| name == backend), "{REQUIRE} says `{required}`, and yet: {error}");
         // `load_on` returns the same error.
         let shared = ray_zerocopy::ActorWrapper::new(&Sample::new(&Device::flex())).unwrap();
         let failed = shared.load_on(self.name).unwrap_err();
@@ -102,7 +109,7 @@ macro_rules! conforms {
                 loads::copied_lists_all_or_none loads::running_statistics_are_loaded loads::changes_are_private
                 dtypes::floats dtypes::integers dtypes::booleans dtypes::quantised
                 dtypes::empty_tensors_are_not_copied
-                memory::no_second_copy_in_the_heap memory::workers_share_the_pages
+                memory::no_second_copy_in_the_heap memory::workers_share_the_pages memory::holder_keeps_the_copy
                 wrappers::tasks wrappers::actors wrappers::strict_is_an_error_of_the_worker
                 graphs::graph_matches_the_pipeline graphs::workers_run_a_graph
                 errors::missing_device_is_an_error errors::worker_reports_the_missing_device

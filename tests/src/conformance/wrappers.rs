@@ -63,7 +63,7 @@ pub fn strict_is_an_error_of_the_worker(spec: &Spec, _: &Device) {
     let shared = ActorWrapper::new(&Sample::filled()).unwrap().device(spec.name).unwrap().strict();
     let actors = shared.spawn(1);
     let counted = actors.and_then(|actors| actors.count().wait());
-    match (spec.borrows && spec.integers, counted) {
+    match (spec.borrows_integers(), counted) {
         (true, counted) => assert_eq!(counted.unwrap().1, 1),
         (false, Ok(_)) => panic!("`{}` copies weights, and `strict` did not fail", spec.name),
         (false, Err(error)) => assert!(error.to_string().contains("strict: "), "{error}"),

@@ -15,6 +15,7 @@ pub(crate) mod libtorch;
 pub(crate) mod llvm;
 mod models;
 pub(crate) mod python;
+pub(crate) mod python_folders;
 mod table;
 pub(crate) mod torch;
 mod vulkan;

@@ -17,7 +17,7 @@ const TYPOS: &str = "typos==1.52.0";
 ///
 /// Ray is pinned because its interfaces change from release to release. The other versions are
 /// those that the tests ran with.
-const PACKAGES: &[&str] = &[
+pub(crate) const PACKAGES: &[&str] = &[
     "ray==2.60.0",
     "numpy==2.4.6",
     "pyarrow==26.0.1",

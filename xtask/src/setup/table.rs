@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{kernel, libtorch, llvm, models, python, torch, vulkan};
+use super::{kernel, libtorch, llvm, models, python, python_folders, torch, vulkan};
 use crate::shell::{cargo, exists, find, run, succeeds};
 
 /// A program, library or file that a task requires and the repository does not have.
@@ -115,6 +115,20 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         source: Source::Fetch { from: "400 MB from PyPI", fetch: python::fetch_ray_environment },
     },
     Requirement {
+        name: "python-examples",
+        why: "runs the examples in Python: FastAPI, gunicorn, Pillow and matplotlib",
+        needs: &["python"],
+        is_present: python_folders::has_examples,
+        source: Source::Fetch { from: "30 MB from PyPI", fetch: python_folders::fetch_examples },
+    },
+    Requirement {
+        name: "predecessor",
+        why: "is measured by `bench pipelines`: the Python package `ray-zerocopy` of PyPI",
+        needs: &["python"],
+        is_present: python_folders::has_predecessor,
+        source: Source::Fetch { from: "40 kB from PyPI", fetch: python_folders::fetch_predecessor },
+    },
+    Requirement {
         name: "peers-env",
         why: "runs `compiled --peers`: a Python environment with ONNX Runtime",
         needs: &["python"],
@@ -126,7 +140,7 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         why: "calls `rzc serve`: a Python environment with Triton's and OpenAI's clients",
         needs: &["python"],
         is_present: python::has_clients_environment,
-        source: Source::Fetch { from: "70 MB from PyPI", fetch: python::fetch_clients_environment },
+        source: Source::Fetch { from: "44 MB from PyPI, 234 MB unpacked", fetch: python::fetch_clients_environment },
     },
     Requirement {
         name: "curl",

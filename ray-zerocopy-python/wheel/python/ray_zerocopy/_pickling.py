@@ -4,6 +4,7 @@ An object becomes a skeleton, which is a pickle without the bytes of weights, an
 tensor is a view of a storage: tied weights and views of one storage name the same one.
 """
 
+import gc
 import io
 import pickle
 import sys
@@ -11,7 +12,7 @@ import sys
 import cloudpickle
 import torch
 
-from . import _torchscript, _walk
+from . import _exported, _torchscript, _walk
 
 
 class Stored:
@@ -40,6 +41,27 @@ def _layout(storage, tensor):
     return name, [storage.nbytes() // tensor.element_size()]
 
 
+# What the key of a persistent id is for the function that creates plain tensors.
+_VIEW = "view"
+
+
+def _view(*_):
+    # Stands for `Loaded.view` in pickles, where it has no name.
+    raise RuntimeError("a skeleton is loaded by `load`")
+
+
+def _is_plain(tensor):
+    # Whether a tensor is a strided view of a storage and nothing else. PyTorch's own pickles of these take much longer to load.
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.layout == torch.strided
+        and tensor.device.type in ("cpu", "cuda")
+        and not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+        and not tensor.__dict__
+        and not tensor._backward_hooks
+    )
+
+
 class _Pickler(cloudpickle.Pickler):
     def __init__(self, file, paths):
         super().__init__(file, protocol=5)
@@ -62,20 +84,26 @@ class _Pickler(cloudpickle.Pickler):
             return self._index(value._untyped_storage), value.dtype
         if isinstance(value, torch.UntypedStorage):
             return self._index(value), None
+        if value is _view:
+            return _VIEW
         if self._is_collecting:
             if isinstance(value, torch.Tensor):
                 self._check(value)
-                if value.requires_grad:
+                if value.requires_grad and not _is_plain(value):
                     self.with_gradients.append(value)
-            elif isinstance(value, torch.nn.Module):
+            elif isinstance(value, torch.nn.Module) and not isinstance(value, torch.jit.ScriptModule):
                 self.modules.append(value)
         return None
 
     def reducer_override(self, value):
+        if isinstance(value, torch.Tensor) and _is_plain(value):
+            index = self._index(value.untyped_storage())
+            layout = value.dtype, value.storage_offset(), tuple(value.shape), value.stride()
+            return _view, (index, *layout, isinstance(value, torch.nn.Parameter))
         if isinstance(value, torch.jit.ScriptModule):
             return _torchscript.reduce_script(value)
         if isinstance(value, torch.export.ExportedProgram):
-            return _torchscript.reduce_program(value)
+            return _exported.reduce_program(value)
         if _torchscript.is_compiled(value):
             return _torchscript.reduce_compiled(value)
         return super().reducer_override(value)
@@ -146,11 +174,14 @@ def _name(kind):
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file, storage):
+    def __init__(self, file, storage, view):
         super().__init__(file)
         self._storage = storage
+        self._view = view
 
     def persistent_load(self, key):
+        if key == _VIEW:
+            return self._view
         index, dtype = key
         storage = self._storage(index)
         return storage if dtype is None else torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
@@ -166,23 +197,29 @@ class _Unpickler(pickle.Unpickler):
             ) from error
 
 
-def load(skeleton, storage):
-    """Rebuilds an object. ``storage`` is a function that returns a storage by its index.
+def load(skeleton, storage, view):
+    """Rebuilds an object.
 
+    ``storage`` is a function that returns a storage by its index. ``view`` returns a tensor by the index of its
+    storage, its dtype, offset, shape and strides, and whether it is a parameter.
     Modules are in evaluation mode, and tensors require no gradient.
     """
-    unpickler = _Unpickler(io.BytesIO(skeleton), storage)
-    root = unpickler.load()
-    modules, with_gradients = unpickler.load()
+    unpickler = _Unpickler(io.BytesIO(skeleton), storage, view)
+    # The thousands of objects are all in use, and would only be traversed.
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        root = unpickler.load()
+        modules, with_gradients = unpickler.load()
+    finally:
+        if is_collecting:
+            gc.enable()
     found = set(map(id, modules))
     for module in modules:
-        if isinstance(module, torch.jit.ScriptModule):
-            module.eval()
-            continue
         module.training = False
         for child in module._modules.values():
-            # A module that another one has created when it was loaded.
-            if child is not None and id(child) not in found:
+            # A module that another one has created when it was loaded. Scripts are stored in evaluation mode.
+            if child is not None and id(child) not in found and not isinstance(child, torch.jit.ScriptModule):
                 child.eval()
     for tensor in with_gradients:
         tensor.requires_grad_(False)

@@ -10,9 +10,9 @@ import sys
 import threading
 import weakref
 
-from . import _messages
+from . import _messages, _worker
 
-_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[3]); from ray_zerocopy._worker import main; main(*map(int, sys.argv[1:3]))"
+_CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[3]); import importlib; importlib.import_module(sys.argv[4]).main(*map(int, sys.argv[1:3]))"
 # Time that a worker has to end before it is killed.
 _PATIENCE = 5
 
@@ -27,25 +27,42 @@ class _RemoteError(Exception):
         super().__init__(f"in a worker\n\n{text}")
 
 
-class _Worker:
-    def __init__(self, threads):
+class Process:
+    """A process that serves requests: it runs ``main`` of a module of this package."""
+
+    def __init__(self, module, threads):
         own, other = socket.socketpair()
         self.connection = own
         with other:
             flags = subprocess._args_from_interpreter_flags()
-            arguments = [str(other.fileno()), str(threads), json.dumps([os.path.abspath(each) for each in sys.path])]
-            command = [sys.executable, *flags, "-c", _CODE, *arguments]
+            paths = json.dumps([os.path.abspath(each) for each in sys.path])
+            command = [sys.executable, *flags, "-c", _CODE, str(other.fileno()), str(threads), paths, module]
             self.process = subprocess.Popen(command, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
 
     def run(self, request):
+        """Sends a request, and returns the answer."""
+        self.send(request)
+        return self.receive()
+
+    def send(self, request):
+        """Sends a request that has been encoded."""
         try:
             _messages.send(self.connection, request)
+        except ConnectionError:
+            self._raise()
+
+    def receive(self):
+        """Returns the answer to the request."""
+        try:
             answer = _messages.receive(self.connection)
         except (ConnectionError, EOFError):
             answer = None
         if answer is None:
-            raise WorkerError(f"worker {self.process.pid} {self._end()} during a call")
+            self._raise()
         return answer
+
+    def _raise(self):
+        raise WorkerError(f"worker {self.process.pid} {self._end()} during a call") from None
 
     def _end(self):
         self.connection.close()
@@ -59,9 +76,11 @@ class _Worker:
         return f"was ended by {signal.Signals(-code).name}"
 
     def close(self):
+        """Closes the connection, which ends the process after its call."""
         self.connection.close()
 
     def wait(self):
+        """Waits for the end of the process, and kills it if that takes long."""
         try:
             self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -112,7 +131,7 @@ class _Pool:
                     self._condition.wait()
         worker = None
         try:
-            worker = _Worker(self._threads)
+            worker = Process(_worker.__name__, self._threads)
             return worker
         finally:
             with self._condition:
@@ -152,6 +171,9 @@ class LocalTasks:
         self._pool = None
         self._finalizer = None
 
+    def connect(self):
+        """Does nothing: workers are started as they are needed."""
+
     def with_options(self, options):
         """Refuses options, which are Ray's."""
         raise TypeError(f"{', '.join(options) or 'options()'}: options of Ray, and the calls run in processes of this machine")
@@ -160,11 +182,11 @@ class LocalTasks:
         """Starts a call. Returns a future."""
         request = self._request(wrapper, method, args, kwargs)
         pool = self._running()
-        return pool.executor.submit(lambda: _result(pool.run(request)))
+        return pool.executor.submit(lambda: result(pool.run(request)))
 
     def call(self, wrapper, method, args, kwargs):
         """Runs a call, and returns its result."""
-        return _result(self._running().run(self._request(wrapper, method, args, kwargs)))
+        return result(self._running().run(self._request(wrapper, method, args, kwargs)))
 
     def pids(self):
         """The ids of the worker processes."""
@@ -210,7 +232,8 @@ class LocalTasks:
         return LocalTasks, (self._limit,)
 
 
-def _result(answer):
+def result(answer):
+    """Returns the result in an answer, or raises its exception."""
     is_result, value, trace = answer
     if is_result:
         return value

@@ -13,6 +13,12 @@ class RayTasks:
         # Ray's remote functions by their names.
         self._functions = {}
 
+    def connect(self):
+        """Connects this process to a cluster, unless it is. Without an address, Ray starts one on this machine."""
+        ray = _base.import_ray()
+        if not ray.is_initialized():
+            ray.init()
+
     def with_options(self, options):
         """Returns the engine with further options."""
         return RayTasks({**self._options, **options})

@@ -1,10 +1,12 @@
-"""TorchScript modules, exported programs and compiled modules as parts of pickles: code apart from tensors."""
+"""TorchScript modules and compiled modules as parts of pickles: code apart from tensors."""
 
+import collections.abc
 import copy
 import io
-import warnings
 
 import torch
+
+from . import _archive
 
 
 def is_compiled(value):
@@ -35,61 +37,130 @@ def compiled(module, backend, options):
 def reduce_script(module):
     """Pickles a ScriptModule as its code with empty tensors, and its tensors.
 
-    Tensors in lists and constants of traced code stay in the code.
+    It is stored in evaluation mode. Tensors in lists and constants of traced code stay in the code.
     """
-    tensors = []
-    code = io.BytesIO()
-    torch.jit.save(torch.jit._recursive.wrap_cpp_module(_emptied(module._c, (), tensors)), code)
-    return script, (code.getvalue(), tensors)
+    tensors = {}
+    emptied = _emptied(module._c, (), tensors, {})
+    file = io.BytesIO()
+    torch.jit.save(torch.jit._recursive.wrap_cpp_module(emptied), file)
+    code, changed = _archive.compact(file.getvalue()), []
+    try:
+        _compare((), _imported(code), emptied, changed)
+    except (RuntimeError, TypeError):
+        # It has what this package does not know: PyTorch's own archive is loaded, which takes longer.
+        code, changed = file.getvalue(), []
+    return script, (code, list(tensors.items()), changed)
 
 
-def _emptied(module, path, tensors):
+def _compare(path, loaded, original, changed):
+    # Collects the attributes that differ, other than tensors and modules.
+    def attributes(module):
+        return torch._C.ConcreteModuleType.from_jit_type(module._type()).get_attributes()
+
+    if attributes(loaded).keys() != attributes(original).keys():
+        raise TypeError(f"{path}: the attributes differ")
+    for name in attributes(original):
+        value = original.getattr(name)
+        if isinstance(value, torch.Tensor) or value == loaded.getattr(name):
+            continue
+        if not isinstance(value, (type(None), bool, int, float, str)):
+            raise TypeError(f"{path}: `{name}` differs, a {type(value).__qualname__}")
+        changed.append((path, name, value))
+    parts = dict(torch._C.ModuleDict(loaded).items())
+    for name, part in torch._C.ModuleDict(original).items():
+        _compare((*path, name), parts[name], part, changed)
+
+
+def _emptied(module, path, tensors, empty):
     # Copies the structure of a module, with empty tensors. The original stays as it is: it may be in use.
     emptied = copy.copy(module)
+    own = tensors[path] = []
     for kind in (torch._C.ParameterDict, torch._C.BufferDict):
         for name, value in kind(module).items():
-            tensors.append((path, name, value.detach()))
-            emptied.setattr(name, torch.empty(0, dtype=value.dtype))
+            own.append((name, value.detach()))
+            # One empty tensor for each dtype: each one more would be a file of the archive.
+            emptied.setattr(name, empty.setdefault(value.dtype, torch.empty(0, dtype=value.dtype)))
     for name, part in torch._C.ModuleDict(module).items():
-        emptied.setattr(name, _emptied(part, (*path, name), tensors))
+        emptied.setattr(name, _emptied(part, (*path, name), tensors, empty))
+    if emptied.hasattr("training"):
+        emptied.setattr("training", False)
     return emptied
 
 
-def script(code, tensors):
-    """Loads a ScriptModule from its code, and sets its tensors."""
-    module = torch.jit.load(io.BytesIO(code))
-    for path, name, tensor in tensors:
-        part = module._c
-        for step in path:
-            part = part.getattr(step)
-        part.setattr(name, tensor)
-    return module
+def script(code, tensors, changed):
+    """Loads a ScriptModule from its code, and sets its tensors and the attributes that have changed."""
+    root = _imported(code)
+    parts = {(): root}
+    for path, own in tensors:
+        if path:
+            parts[path] = parts[path[:-1]].getattr(path[-1])
+        for name, tensor in own:
+            parts[path].setattr(name, tensor)
+    for path, name, value in changed:
+        parts[path].setattr(name, value)
+    return _wrapped(root)
 
 
-def reduce_program(program):
-    """Pickles an ExportedProgram as its code with tensors of one stored element, and its tensors."""
-    hollow = copy.copy(program)
-    hollow._state_dict = {name: _hollow(tensor) for name, tensor in program.state_dict.items()}
-    hollow._constants = {name: _hollow(value) for name, value in program.constants.items()}
-    code = io.BytesIO()
-    torch.export.save(hollow, code)
-    constants = {name: value for name, value in program.constants.items() if isinstance(value, torch.Tensor)}
-    return exported, (code.getvalue(), dict(program.state_dict), constants)
+def _imported(code):
+    unit = torch._C.CompilationUnit()
+    return _solid(torch._C.import_ir_module_from_buffer(unit, code, torch.device("cpu"), {}, False), {})
 
 
-def _hollow(value):
-    if not isinstance(value, torch.Tensor):
-        return value
-    hollow = torch.zeros((), dtype=value.dtype).expand(value.shape)
-    return torch.nn.Parameter(hollow, requires_grad=value.requires_grad) if isinstance(value, torch.nn.Parameter) else hollow
+def _solid(module, first):
+    # Replaces the instances of hollow classes by copies of the first instance of their class.
+    parts = []
+    for name, part in torch._C.ModuleDict(module).items():
+        solid = _solid(part, first)
+        if solid is not part:
+            module.setattr(name, solid)
+        parts.append((name, solid))
+    kind = module._type().qualified_name()
+    real = _archive.real(kind)
+    if real is None:
+        first.setdefault(kind, module)
+        return module
+    copied = copy.copy(first[real])
+    for name, part in parts:
+        copied.setattr(name, part)
+    return copied
 
 
-def exported(code, state, constants):
-    """Loads an ExportedProgram from its code, and sets its tensors. The zeros in their place are freed."""
-    with warnings.catch_warnings():
-        # PyTorch warns that it reads its own file in place.
-        warnings.simplefilter("ignore", UserWarning)
-        program = torch.export.load(io.BytesIO(code))
-    program._state_dict = state
-    program._constants = {**program.constants, **constants}
-    return program
+def _wrapped(module):
+    # As PyTorch's `wrap_cpp_module`, which wraps all submodules at once, and takes as long as the rest of a load.
+    def initialize(wrapper):
+        wrapper._concrete_type = torch._C.ConcreteModuleType.from_jit_type(wrapper._c._type())
+        for kind in ("_forward_pre_hooks", "_forward_hooks"):
+            getattr(wrapper, kind).update(enumerate(getattr(wrapper._c, f"_get{kind}")()))
+
+    wrapper = torch.jit.RecursiveScriptModule._construct(module, initialize)
+    wrapper.__dict__["_modules"] = torch.jit._script.OrderedModuleDict(module, _Submodules(module))
+    return wrapper
+
+
+class _Submodules(collections.abc.MutableMapping):
+    # The submodules of a ScriptModule, each of which is wrapped when it is first used.
+
+    def __init__(self, module):
+        self._parts = dict(torch._C.ModuleDict(module).items())
+        self._wrapped = {}
+
+    def __getitem__(self, name):
+        found = self._wrapped.get(name)
+        if found is None:
+            # Two threads get the same one.
+            found = self._wrapped.setdefault(name, _wrapped(self._parts[name]))
+        return found
+
+    def __setitem__(self, name, wrapper):
+        self._parts[name] = wrapper._c
+        self._wrapped[name] = wrapper
+
+    def __delitem__(self, name):
+        del self._parts[name]
+        self._wrapped.pop(name, None)
+
+    def __iter__(self):
+        return iter(self._parts)
+
+    def __len__(self):
+        return len(self._parts)

@@ -9,6 +9,7 @@ import threading
 import torch
 
 from . import _pickling, _walk
+from ._gpu import Gpus
 from ._native import _Arena, _base
 from ._pages import Pages
 
@@ -16,8 +17,11 @@ from ._pages import Pages
 _APART_BELOW = 1 << 16
 
 
-def share(root):
-    """Copies the storages of an object into sealed memory, with its skeleton. Returns the arena."""
+def share(root, spill, is_local):
+    """Copies the storages of an object into shared memory, with its skeleton. Returns the reference.
+
+    In a process that is connected to Ray they go straight into its object store, unless ``is_local`` is set.
+    """
     skeleton, stored = _pickling.dump(root)
     about = {
         "torch": torch.__version__,
@@ -29,7 +33,12 @@ def share(root):
     tensors = [(each.path, each.dtype, each.shape, _bytes(storage)) for each, storage in zip(stored, storages)]
     values = [("about", json.dumps(about).encode()), ("skeleton", skeleton)]
     kind = type(root)
-    return _Arena.build(f"python {kind.__module__}.{kind.__qualname__}", tensors, values, _APART_BELOW)
+    parts = f"python {kind.__module__}.{kind.__qualname__}", tensors, values, _APART_BELOW
+    if _ray_is_connected() and not is_local:
+        ray = _base.import_ray()
+        reference = _Arena.put_parts(*parts, spill)
+        return Weights(_Arena.attach(ray.get(reference)), spill, reference=reference)
+    return Weights(_Arena.build(*parts), spill, is_local)
 
 
 def _bytes(storage):
@@ -49,11 +58,12 @@ class Loaded:
         for each in set(self._devices):
             _check_device(each, device is None)
         self._pages = Pages(arena)
+        self._gpus = Gpus(arena)
         self._parts = _ranked(arena.tensors())
         self._storages = {}
         # The memory of this process that the tensors are in, by index.
         self._addresses = {}
-        self.root = _pickling.load(memoryview(arena.value("skeleton")), self._storage)
+        self.root = _pickling.load(memoryview(arena.value("skeleton")), self._storage, self.view)
         self._pages.close()
 
     def _storage(self, index):
@@ -67,6 +77,8 @@ class Loaded:
         device = self._devices[index]
         if size == 0:
             return torch.UntypedStorage(0, device=device)
+        if device.type == "cuda" and (shared := self._gpus.storage(device, index)) is not None:
+            return shared
         buffer, start = self._pages.buffer(offset, size, rank)
         tensor = torch.frombuffer(buffer, dtype=torch.uint8, count=size, offset=start)
         if device.type == "cpu":
@@ -75,11 +87,21 @@ class Loaded:
             tensor = tensor.to(device)
         return tensor.untyped_storage()
 
+    def view(self, index, dtype, offset, shape, stride, is_parameter):
+        """Returns a view of a storage."""
+        storage = self._storages.get(index)
+        if storage is None:
+            storage = self._storages[index] = self._create(index)
+        tensor = torch.empty(0, dtype=dtype, device=self._devices[index]).set_(storage, offset, shape, stride)
+        return torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
+
     def take(self, strict):
         """Returns the object. With ``strict``, raises RuntimeError if a class of it has copied its weights."""
         root, self.root = self.root, None
         self._storages = {}
         if strict:
+            for gpu, reason in self._gpus.why_copied.items():
+                raise RuntimeError(f"strict: each process would have its own copy of the weights on `cuda:{gpu}`: {reason}")
             copied = self._copied(root)
             if copied:
                 path, size = copied[0]
@@ -137,23 +159,20 @@ def _check_device(device, is_recorded):
 class Weights:
     """Reference to an arena, which is small and can be sent to other processes of this machine or cluster.
 
-    The arena is in sealed memory, and offered to processes of this user. In a process that is connected to Ray,
-    it moves into Ray's object store: at once, or when the reference is first sent. With ``is_local`` it stays,
-    for the worker processes of this machine.
+    The arena is in Ray's object store, or in sealed memory and offered to processes of this user. In a process that
+    has connected to Ray since it was shared, it moves into the store when the reference is first sent. With
+    ``is_local`` it stays, for the worker processes of this machine.
     """
 
-    def __init__(self, arena, spill, is_local=False):
+    def __init__(self, arena, spill, is_local=False, reference=None):
         self.id = arena.id
         self.origin = arena.origin.removeprefix("python ")
         self.spill = spill
-        self.reference = None
+        self.reference = reference
         self._owner = os.getpid()
         self._is_local = is_local
-        self._set(arena)
-        if _ray_is_connected() and not is_local:
-            self.to_ray()
-        else:
-            self._arena = arena.offer()
+        # Weights in the store are attached again when they are used.
+        self._set(arena.offer() if reference is None else None)
 
     def _set(self, arena):
         self._arena = arena

@@ -10,22 +10,26 @@ from . import _messages
 
 def main(descriptor, threads):
     """Serves calls until the connection is closed."""
+    loaded = {}
+    serve(descriptor, threads, lambda *request: _run(loaded, *request))
+
+
+def serve(descriptor, threads, run):
+    """Answers requests by a function of them, until the connection is closed."""
     # An interrupt is for the process that waits for the result.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     import torch
 
     torch.set_num_threads(threads)
-    loaded = {}
     while True:
         try:
             request = _messages.receive(connection)
-        except Exception as error:
-            answer = _failed(error)
-        else:
             if request is None:
                 os._exit(0)
-            answer = _run(loaded, *request)
+            answer = _messages.encode((True, run(*request), None))
+        except Exception as error:
+            answer = _failed(error)
         try:
             _messages.send(connection, answer)
         except ConnectionError:
@@ -34,17 +38,15 @@ def main(descriptor, threads):
 
 
 def _run(loaded, arena, device, strict, method, args, kwargs):
-    try:
-        key = arena[0], device, strict
-        pipeline = loaded.get(key)
-        if pipeline is None:
-            pipeline = loaded[key] = _load(arena, device, strict)
-        return _messages.encode((True, getattr(pipeline, method)(*args, **kwargs), None))
-    except Exception as error:
-        return _failed(error)
+    key = arena[0], device, strict
+    pipeline = loaded.get(key)
+    if pipeline is None:
+        pipeline = loaded[key] = load(arena, device, strict)
+    return getattr(pipeline, method)(*args, **kwargs)
 
 
-def _load(arena, device, strict):
+def load(arena, device, strict):
+    """Loads a pipeline from its arena, given by id, origin and owner."""
     from ._weights import Loaded, Weights
 
     weights = object.__new__(Weights)

@@ -6,22 +6,24 @@ import inspect
 from . import _forks
 
 
-
 class _Wrapper:
     # The base of all wrappers: weights, and how to load them.
 
-    def __init__(self, pipeline, device, strict, spill, is_local=False):
+    def __init__(self, pipeline, device, strict, spill, engine=None):
         _check_torch()
         import torch
 
-        from ._weights import Weights, share
+        from ._weights import share
 
         self._check(pipeline)
         if device is not None:
             device = str(torch.device(device))
         _forks.check(type(self).__name__)
         _forks.used()
-        self._weights = Weights(share(pipeline), spill, is_local)
+        if engine is not None:
+            # Before the weights are shared, so that they go straight into the object store.
+            engine.connect()
+        self._weights = share(pipeline, spill, engine is not None and engine.is_local)
         self._device = device
         self._strict = strict
 
@@ -108,7 +110,7 @@ class TaskWrapper(_Wrapper):
 
     def __init__(self, pipeline, device=None, *, strict=False, spill=False, engine=None, workers=None, **options):
         self._engine = _engine(engine, workers, options)
-        super().__init__(pipeline, device, strict, spill, self._engine.is_local)
+        super().__init__(pipeline, device, strict, spill, self._engine)
         self._kind = type(pipeline)
         self._methods = {}
 

@@ -109,6 +109,23 @@ class Large(nn.Module):
         return rows
 
 
+class Block(nn.Module):
+    """A module with an attribute of its own, for many of them in one script."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+        self.layer = nn.Linear(16, 16)
+        self.norm = nn.BatchNorm1d(16)
+
+    def forward(self, rows):
+        return self.norm(self.layer(rows)) * self.factor + rows
+
+    @torch.jit.export
+    def scale(self, rows):
+        return rows * self.factor
+
+
 def evaluated(pipeline):
     """Puts the modules of a pipeline into evaluation mode, as they are when they are loaded."""
     for value in vars(pipeline).values():

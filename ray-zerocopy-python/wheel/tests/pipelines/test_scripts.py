@@ -1,13 +1,16 @@
 """TorchScript modules, exported programs and compiled modules as pipelines and as parts of pipelines."""
 
+import functools
 import io
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 import ray_zerocopy as rz
-from models import Large, Network, anonymous
+from models import Block, Large, Network, anonymous
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,53 @@ def test_scripts_are_found_in_pipelines(image):
         rz.JITActorWrapper(model)
 
 
+def part(script, path):
+    """A part of a script, which has no `get_submodule`."""
+    return functools.reduce(getattr, path.split("."), script)
+
+
+@pytest.mark.parametrize("compile", [lambda model, rows: torch.jit.trace(model, rows), lambda model, rows: torch.jit.script(model)])
+def test_equal_layers_of_a_script_have_one_class(compile):
+    torch.manual_seed(1)
+    rows = torch.randn(3, 16)
+    model = nn.Sequential(*(nn.Sequential(Block(1.0 + index), Block(2.0)) for index in range(6))).eval()
+    script = compile(model, rows)
+    loaded = rz.JITActorWrapper(script, strict=True).load()
+    assert torch.equal(loaded(rows), script(rows))
+    # Submodules are wrapped when they are used, and are the same ones each time.
+    assert part(loaded, "3.1") is part(loaded, "3.1") and len(list(loaded.modules())) == len(list(script.modules()))
+    assert part(loaded, "3").original_name == "Sequential" and [*dict(loaded.named_parameters())] == [*dict(script.named_parameters())]
+    assert all(torch.allclose(part(loaded, path)(rows), model.get_submodule(path)(rows)) for path in ("5.0", "2", "0.1.norm"))
+    if not isinstance(script, torch.jit.TopLevelTracedModule):
+        block = part(loaded, "4.0")
+        assert block.factor == 5.0 and torch.equal(block.scale(rows), rows * 5.0)
+    with torch.no_grad():
+        part(loaded, "0.0.layer.weight").zero_()
+    assert part(script, "0.0.layer.weight").any() and part(loaded, "1.0.layer.weight").any()
+    kinds = {part._c._type().qualified_name() for part in loaded.modules() if part.original_name == "Linear"}
+    # Names of variables differ in the first layer, whose input is that of the whole module.
+    assert len(kinds) <= 2
+    file = io.BytesIO()
+    torch.jit.save(loaded, file)
+    assert torch.equal(torch.jit.load(io.BytesIO(file.getvalue()))(rows), loaded(rows))
+    again = rz.JITActorWrapper(script).load()
+    assert part(loaded.train(), "0.0.norm").training and not part(again, "0.0.norm").training
+
+
+def test_script_that_cannot_be_made_smaller_is_loaded_as_it_is():
+    class Listed(nn.Module):
+        def __init__(self, tensor):
+            super().__init__()
+            self.tensors = [tensor]
+
+        def forward(self, rows):
+            return rows + self.tensors[0]
+
+    script = torch.jit.script(nn.Sequential(Listed(torch.ones(2)), Listed(torch.full((2,), 5.0))))
+    loaded = rz.JITActorWrapper(script).load()
+    assert torch.equal(loaded(torch.zeros(2)), torch.full((2,), 6.0)) and torch.equal(part(loaded, "0")(torch.zeros(2)), torch.ones(2))
+
+
 def test_script_shares_its_weights():
     script = torch.jit.trace(Large(32).eval(), torch.ones(1, 1024))
     wrapper = rz.JITActorWrapper(script, strict=True)
@@ -76,6 +126,31 @@ def test_compiled_module_is_compiled_where_it_is_loaded(image):
     assert torch.equal(loaded(image), model(image))
     default = rz.ActorWrapper(torch.compile(model, options={"max_autotune": False})).load()
     assert type(default).__name__ == "OptimizedModule" and default._orig_mod.head.weight.shape == (5, 8)
+
+
+def test_exported_program_is_loaded_without_room_for_its_weights():
+    # In a process of its own, whose peak is that of the load.
+    script = """
+import pickle, sys, torch
+import ray_zerocopy as rz
+from models import Large
+program = torch.export.export(Large(64).eval(), (torch.ones(1, 1024),))
+wrapper = rz.ActorWrapper(program)
+wrapper.load()
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(name))
+
+open("/proc/self/clear_refs", "w").write("5")
+before = memory("VmHWM:")
+loaded = wrapper.load()
+print(memory("VmHWM:") - before, torch.equal(loaded.module()(torch.ones(1, 1024)), program.module()(torch.ones(1, 1024))))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    grown, is_equal = done.stdout.split()
+    assert int(grown) < 32 << 10 and is_equal == "True"
 
 
 def test_exported_program_is_a_pipeline(image):

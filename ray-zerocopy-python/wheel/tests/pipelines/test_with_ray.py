@@ -1,6 +1,8 @@
 """Pipelines on a Ray cluster: tasks, actors and Ray Data, with the weights in the object store."""
 
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -117,6 +119,60 @@ def test_wrapper_that_was_made_before_ray_moves_into_the_store(ray, monkeypatch)
     first = wrapper.load().first()
     assert ray.get(ray.remote(Actor).options(num_cpus=0).remote(wrapper).run.remote("first")) == first
     assert "in Ray" in repr(wrapper)
+
+
+def test_weights_go_into_the_store_without_another_copy(ray):
+    # A memfd could not be written under this limit.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        wrapper = rz.ActorWrapper(Large(32), strict=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    wrapper.verify()
+    assert wrapper.report().stored_bytes >= 32 << 20
+
+
+def test_sizes_of_all_kinds_go_into_the_store(ray):
+    # Around the sizes from which on a tensor is stored in place, and not multiples of its alignment.
+    sizes = [0, 1, 63, 64, 65, 4095, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 100_003, (1 << 20) + 7]
+    pipeline = [torch.arange(size, dtype=torch.int32).to(torch.uint8) + index for index, size in enumerate(sizes)]
+    wrapper = rz.ActorWrapper(pipeline, strict=True)
+    wrapper.verify()
+    for found, expected in zip(wrapper.load(), pipeline, strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_killed_actors_leave_the_weights_to_others(ray, work):
+    pipeline, rows, expected = work
+    wrapper = rz.ActorWrapper(pipeline, strict=True)
+    Plain = ray.remote(Actor).options(num_cpus=0)
+    killed, other = Plain.remote(wrapper), Plain.remote(wrapper)
+    pid, _ = ray.get(killed.run.remote("count"))
+    ray.get(other.run.remote("write", 3.0))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(killed.run.remote("first"))
+    assert ray.get(other.run.remote("first")) == 3.0
+    # One that is started afterwards finds them as they were.
+    assert torch.allclose(ray.get(Plain.remote(wrapper).forward.remote(rows)), expected, atol=1e-5)
+    wrapper.verify()
+
+
+def test_class_that_a_worker_cannot_import_is_named(ray, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("from models import Network\nclass Own(Network): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    actor = ray.remote(Actor).options(num_cpus=0).remote(rz.ActorWrapper(only_here.Own()))
+    with pytest.raises(ray.exceptions.RayError, match="the pipeline needs `only_here.Own`, which cannot be imported in this process"):
+        ray.get(actor.forward.remote(torch.ones(1, 3, 8, 8)))
+
+
+def test_device_that_a_worker_lacks_is_named(ray, work):
+    actor = ray.remote(Actor).options(num_cpus=0).remote(rz.ActorWrapper(work[0], device="cuda:3"))
+    with pytest.raises(ray.exceptions.RayError, match="to be loaded on `cuda:3`, and process [0-9]+ has 0 CUDA devices"):
+        ray.get(actor.forward.remote(work[1]))
 
 
 def test_store_that_is_too_small_is_an_error(ray):

@@ -10,6 +10,8 @@ pub(crate) struct Gpu {
     pub(super) api: &'static Api,
     context: Object,
     device: c_int,
+    /// The number that it was opened by.
+    pub(crate) index: usize,
     /// Identifies the GPU, whatever number it has in a process.
     pub(crate) uuid: [u8; 16],
 }
@@ -55,7 +57,7 @@ impl Gpu {
             unsafe { call!(api, cuDeviceGetUuid_v2(&raw mut uuid, device)) }?;
             // SAFETY: the driver writes a pointer to `context`.
             unsafe { call!(api, cuDevicePrimaryCtxRetain(&raw mut context, device)) }?;
-            let gpu = Self { api, context, device, uuid };
+            let gpu = Self { api, context, device, index, uuid };
             gpu.enter()?;
             Ok(gpu)
         };

@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use super::api::{AccessDescription, Address, AllocationProperties, DriverError, Handle, call};
 use super::context::Gpu;
@@ -146,5 +147,47 @@ impl Drop for Mapping {
         }
         // SAFETY: the range is reserved, and nothing is mapped there.
         let _ = unsafe { call!(self.gpu.api, cuMemAddressFree(self.address, self.len)) };
+    }
+}
+
+/// A part of a mapping, which exists as long as this value.
+#[derive(Clone)]
+pub(crate) struct MappedRange {
+    mapping: Arc<Mapping>,
+    offset: usize,
+    len: usize,
+}
+
+impl MappedRange {
+    /// The range of `len` bytes at an offset. `None` if the mapping has fewer.
+    pub(crate) fn of(mapping: &Arc<Mapping>, offset: usize, len: usize) -> Option<Self> {
+        let is_inside = offset.checked_add(len).is_some_and(|end| end <= mapping.len());
+        is_inside.then(|| Self { mapping: Arc::clone(mapping), offset, len })
+    }
+
+    /// The address on the GPU. Kernels and copies may read it, and not write to it.
+    pub(crate) fn address(&self) -> Address {
+        self.mapping.address() + self.offset as u64
+    }
+
+    /// The size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+// SAFETY: the range is inside of the mapping, which this value keeps.
+#[cfg(feature = "libtorch")]
+unsafe impl crate::tensor::libtorch::GpuMemory for MappedRange {
+    fn address(&self) -> u64 {
+        Self::address(self)
+    }
+
+    fn len(&self) -> usize {
+        Self::len(self)
+    }
+
+    fn gpu(&self) -> usize {
+        self.mapping.gpu.index
     }
 }

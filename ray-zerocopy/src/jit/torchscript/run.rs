@@ -9,6 +9,7 @@ use burn::tensor::{AllocationProperty, Bytes, Device, TensorData};
 use super::SKELETON;
 use super::signature::ModuleSignature;
 use crate::arena::arena::Arena;
+use crate::arena::manifest::TensorEntry;
 use crate::error::graph::ReplayError;
 use crate::error::script::ScriptError;
 use crate::jit::executable::Callable;
@@ -17,6 +18,10 @@ use crate::tensor::libtorch;
 use crate::tensor::libtorch::sys::module::Module;
 use crate::tensor::libtorch::sys::tensor::Tensor;
 use crate::tensor::value::{Value, Values};
+
+/// The size in bytes from which tensors are shared on a GPU. Smaller ones are copied by each process.
+#[cfg(target_os = "linux")]
+const SHARED_FROM: usize = 1 << 16;
 
 /// The process that last used LibTorch.
 static LAST_PROCESS: AtomicU32 = AtomicU32::new(0);
@@ -53,27 +58,71 @@ pub(super) fn load(
     // Some of LibTorch's operations write to tensors without declaring it. They write to private
     // pages of this process.
     let view = arena.own_view().map_err(ScriptError::from)?;
+    let on_gpu = GpuWeights::open(arena, device, gpu)?;
     let mut weights = HashMap::new();
+    let mut copied: Vec<_> =
+        code.own.iter().map(|(path, bytes)| CopiedTensor { path: path.clone(), bytes: *bytes }).collect();
     for entry in &arena.manifest().tensors {
         let bytes = Bytes::from_shared(view[entry.blob as usize].clone(), AllocationProperty::Other);
-        let borrowed = Tensor::borrowed(bytes, &entry.shape, entry.dtype);
-        weights
-            .insert(entry.path.clone(), borrowed.map_err(|reason| corrupted(format!("`{}`: {reason}", entry.path)))?);
+        let len = bytes.len();
+        let tensor = match on_gpu.tensor(entry, len) {
+            Some(shared) => shared,
+            None => {
+                if gpu.is_some() {
+                    copied.push(CopiedTensor { path: entry.path.clone(), bytes: len as u64 });
+                }
+                Tensor::borrowed(bytes, &entry.shape, entry.dtype)
+            }
+        };
+        weights.insert(entry.path.clone(), tensor.map_err(|reason| corrupted(format!("`{}`: {reason}", entry.path)))?);
     }
     let used = module.replace(&weights).map_err(corrupted)?;
     if let Some(path) = weights.keys().filter(|path| !used.contains(path)).min() {
         return Err(corrupted(format!("the module has no tensor `{path}`")));
     }
-    let mut copied: Vec<_> =
-        code.own.iter().map(|(path, bytes)| CopiedTensor { path: path.clone(), bytes: *bytes }).collect();
     if let Some(gpu) = gpu {
         module.upload(gpu).map_err(corrupted)?;
-        let weights = arena.manifest().tensors.iter();
-        copied.extend(
-            weights.map(|entry| CopiedTensor { path: entry.path.clone(), bytes: arena.slice(entry.blob).len() as u64 }),
-        );
     }
     Ok((Box::new(Script { code, module, gpu }), copied))
+}
+
+/// Weights in the memory that processes share on a GPU.
+#[derive(Default)]
+struct GpuWeights {
+    #[cfg(target_os = "linux")]
+    weights: crate::pipeline::device_weights::DeviceWeights,
+}
+
+impl GpuWeights {
+    /// Finds or makes the copy of an arena on a GPU. Has none on the processor.
+    #[cfg(target_os = "linux")]
+    fn open(arena: &Arena, device: &Device, gpu: Option<usize>) -> Result<Self, ReplayError> {
+        use crate::pipeline::device_weights::{DeviceWeights, prepare};
+
+        if gpu.is_none() {
+            return Ok(Self::default());
+        }
+        prepare(device).map_err(ReplayError::of_upload)?;
+        Ok(Self { weights: DeviceWeights::open_unchanged(arena, device).map_err(ReplayError::of_upload)? })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open(_: &Arena, _: &Device, _: Option<usize>) -> Result<Self, ReplayError> {
+        Ok(Self::default())
+    }
+
+    /// The tensor of an entry with this many bytes. `None` if the module needs a copy of its own: operations
+    /// that write to small tensors, such as statistics, cannot do that in memory that is read-only.
+    #[cfg(target_os = "linux")]
+    fn tensor(&self, entry: &TensorEntry, len: usize) -> Option<Result<Tensor, String>> {
+        let range = (len >= SHARED_FROM).then(|| self.weights.range(entry)).flatten()?;
+        Some(Tensor::on_gpu(range, &entry.shape, entry.dtype))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn tensor(&self, _: &TensorEntry, _: usize) -> Option<Result<Tensor, String>> {
+        None
+    }
 }
 
 impl Callable for Script {

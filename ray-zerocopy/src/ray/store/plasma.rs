@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 use crate::arena::arena::Arena;
 use crate::arena::manifest::ArenaId;
@@ -15,7 +15,7 @@ use crate::error::arena::ArenaError;
 use crate::error::ray::RayError;
 use crate::ray::api::cluster::{Cluster, store};
 use crate::ray::api::object::Held;
-use crate::ray::sys::buffer::{borrow, lend};
+use crate::ray::sys::buffer::{borrow, join, lend};
 use crate::ray::sys::protect::Protected;
 
 /// An object of the store that is held and write-protected. Fields are dropped in order: the
@@ -44,12 +44,16 @@ fn padding() -> usize {
 /// If the object was not created by [`put`].
 pub(crate) fn bytes(object: &Bound<'_, PyAny>) -> Result<bytes::Bytes, RayError> {
     let wire = |reason: String| RayError::Wire { what: "the arena".to_owned(), reason };
-    let parts: [Bound<'_, PyAny>; 3] = object.extract().map_err(|error: PyErr| wire(error.to_string()))?;
+    let parts: Vec<Bound<'_, PyAny>> = object.extract().map_err(|error: PyErr| wire(error.to_string()))?;
     let parts = parts.iter().map(borrow).collect::<PyResult<Vec<_>>>().map_err(|error| wire(error.to_string()))?;
     let pages =
         address_range(&parts).ok_or_else(|| wire("its parts are not adjacent in the object store".to_owned()))?;
+    let pieces = parts.get(1..parts.len() - 1).filter(|pieces| !pieces.is_empty());
+    let bytes = pieces.and_then(join).ok_or_else(|| {
+        wire(format!("it has {} parts, which are not a padding, adjacent pieces and a padding", parts.len()))
+    })?;
     let protected = Protected::new(pages).map_err(|error| wire(format!("its pages cannot be protected: {error}")))?;
-    Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes: parts[1].clone() }))
+    Ok(bytes::Bytes::from_owner(Stored { _protected: protected, bytes }))
 }
 
 /// Address range from the start of the first part to the end of the last. Returns `None` unless the
@@ -88,9 +92,18 @@ fn containers(arena: &Arena) -> Result<Vec<(ArenaId, Container)>, ArenaError> {
 
 /// Puts the bytes of a container into the object store of this process's node.
 fn put_container(py: Python<'_>, container: &bytes::Bytes, spill: bool) -> Result<Py<PyAny>> {
+    put_pieces(py, std::slice::from_ref(container), spill)
+}
+
+/// Puts a container, given as the pieces that it consists of, into the object store of this process's node.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_pieces(py: Python<'_>, pieces: &[bytes::Bytes], spill: bool) -> Result<Py<PyAny>> {
     let ray_error = |error: PyErr| RayError::here(&error, "put");
     if !spill {
-        let needed = (container.len() + 2 * padding()) as u64;
+        let len: usize = pieces.iter().map(bytes::Bytes::len).sum();
+        let needed = (len + 2 * padding()) as u64;
         let (free, capacity) = store(py).map_err(ray_error)?;
         if needed > free {
             return Err(RayError::StoreFull { needed, free, capacity }.into());
@@ -99,12 +112,12 @@ fn put_container(py: Python<'_>, container: &bytes::Bytes, spill: bool) -> Resul
     let put = || {
         let buffer = py.import("pickle")?.getattr("PickleBuffer")?;
         let padding_bytes = PyBytes::new(py, &vec![0; padding()]);
-        let parts = (
-            buffer.call1((&padding_bytes,))?,
-            buffer.call1((lend(py, container.clone())?,))?,
-            buffer.call1((&padding_bytes,))?,
-        );
-        py.import("ray")?.call_method1("put", (parts,))
+        let mut parts = vec![buffer.call1((&padding_bytes,))?];
+        for piece in pieces {
+            parts.push(buffer.call1((lend(py, piece.clone())?,))?);
+        }
+        parts.push(buffer.call1((&padding_bytes,))?);
+        py.import("ray")?.call_method1("put", (PyTuple::new(py, parts)?,))
     };
     Ok(put().map_err(ray_error)?.unbind())
 }

@@ -67,6 +67,36 @@ pub(crate) fn borrow(object: &Bound<'_, PyAny>) -> PyResult<bytes::Bytes> {
     Ok(bytes::Bytes::from_owner(Borrowed { buffer, stored }))
 }
 
+/// Buffers of one object that are next to each other in memory.
+struct Joined {
+    parts: Vec<bytes::Bytes>,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Joined {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the parts are next to each other (checked in `join`), in one mapping of Ray's store, and
+        // together have `len` bytes. Each is valid for reads and does not change as long as it is held, by
+        // `borrow`, and `self` holds all of them.
+        unsafe { std::slice::from_raw_parts(self.parts[0].as_ptr(), self.len) }
+    }
+}
+
+/// Joins buffers of one object of Ray's store, from [`borrow`]. Returns `None` unless there is one, and each begins
+/// where the one before it ends.
+pub(crate) fn join(parts: &[bytes::Bytes]) -> Option<bytes::Bytes> {
+    let begins_at_the_end = |pair: &[bytes::Bytes]| pair[1].as_ptr() == pair[0].as_ptr().wrapping_add(pair[0].len());
+    match parts {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ if parts.windows(2).all(begins_at_the_end) => {
+            let len = parts.iter().map(bytes::Bytes::len).sum();
+            Some(bytes::Bytes::from_owner(Joined { parts: parts.to_vec(), len }))
+        }
+        _ => None,
+    }
+}
+
 /// Bytes of a Python object that may be writable. No Rust code reads them while they are written.
 struct Held(PyUntypedBuffer);
 
@@ -128,4 +158,20 @@ impl Lent {
 /// Creates a Python object that exports the bytes without a copy.
 pub fn lend<'py>(py: Python<'py>, bytes: bytes::Bytes) -> PyResult<Bound<'py, PyAny>> {
     Ok(Bound::new(py, Lent(bytes))?.into_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join;
+
+    #[test]
+    fn only_adjacent_buffers_are_joined() {
+        let object = bytes::Bytes::from((0..100).collect::<Vec<u8>>());
+        let part = |range: std::ops::Range<usize>| object.slice(range);
+        assert_eq!(join(&[part(10..20), part(20..64), part(64..100)]), Some(object.slice(10..)));
+        assert_eq!(join(&[part(3..5)]), Some(object.slice(3..5)));
+        assert_eq!(join(&[part(10..20), part(21..30)]), None, "a gap");
+        assert_eq!(join(&[part(20..30), part(10..20)]), None, "reverse order");
+        assert_eq!(join(&[]), None);
+    }
 }

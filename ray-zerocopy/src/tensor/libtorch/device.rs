@@ -26,25 +26,51 @@ pub(crate) fn borrows(data: &TensorData, device: &Device) -> bool {
 /// The message of LibTorch.
 pub(crate) fn borrowed<const D: usize, K: Basic>(data: TensorData) -> Result<Tensor<D, K>, String> {
     let (bytes, shape, dtype) = data.into_parts();
-    let tensor = sys::borrowed_tensor(bytes, &shape.to_vec(), dtype)?;
-    let tensor = match TensorKind::of(dtype) {
+    let kind = kind(sys::borrowed_tensor(bytes, &shape.to_vec(), dtype)?, dtype);
+    Ok(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }))
+}
+
+fn kind(tensor: TchTensor, dtype: DType) -> DispatchTensorKind {
+    DispatchTensorKind::LibTorch(match TensorKind::of(dtype) {
         TensorKind::Float => BackendTensor::Float(tensor),
         TensorKind::Int => BackendTensor::Int(tensor),
         TensorKind::Bool => BackendTensor::Bool(tensor),
-    };
-    let kind = DispatchTensorKind::LibTorch(tensor);
-    Ok(Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() }))
+    })
+}
+
+/// Creates a tensor over memory of a GPU, without a copy.
+///
+/// # Errors
+/// The message of LibTorch.
+#[cfg(target_os = "linux")]
+pub(crate) fn on_gpu(
+    memory: impl sys::tensor::GpuMemory + 'static,
+    shape: &[usize],
+    dtype: DType,
+) -> Result<DispatchTensorKind, String> {
+    Ok(kind(sys::tensor::gpu_tensor(memory, shape, dtype)?, dtype))
+}
+
+fn tch<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<TchTensor> {
+    let DispatchTensorKind::LibTorch(tensor) = tensor.clone().into_dispatch().kind else { return None };
+    match tensor {
+        BackendTensor::Float(tensor) | BackendTensor::Int(tensor) | BackendTensor::Bool(tensor) => Some(tensor),
+        #[allow(unreachable_patterns, reason = "burn's feature `autodiff` adds a variant")]
+        _ => None,
+    }
 }
 
 /// Returns the address of a tensor's elements, or `None` if they are not in host memory.
 pub(crate) fn address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<*const u8> {
-    let DispatchTensorKind::LibTorch(tensor) = tensor.clone().into_dispatch().kind else { return None };
-    let tensor: &TchTensor = match &tensor {
-        BackendTensor::Float(tensor) | BackendTensor::Int(tensor) | BackendTensor::Bool(tensor) => tensor,
-        #[allow(unreachable_patterns, reason = "burn's feature `autodiff` adds a variant")]
-        _ => return None,
-    };
-    (tensor.tensor.device() == tch::Device::Cpu).then(|| tensor.tensor.data_ptr().cast_const().cast())
+    let tensor = tch(tensor)?.tensor;
+    (tensor.device() == tch::Device::Cpu).then(|| tensor.data_ptr().cast_const().cast())
+}
+
+/// Returns the address of a tensor's elements in the memory of a GPU, or `None` if they are elsewhere.
+#[cfg(target_os = "linux")]
+pub(crate) fn gpu_address<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> Option<u64> {
+    let tensor = tch(tensor)?.tensor;
+    matches!(tensor.device(), tch::Device::Cuda(_)).then(|| tensor.data_ptr() as u64)
 }
 
 /// Returns where LibTorch runs the computations of a device: `Some(None)` on the CPU,

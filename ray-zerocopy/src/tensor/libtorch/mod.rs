@@ -12,3 +12,7 @@ pub(crate) mod sys;
 
 #[cfg(feature = "torchscript")]
 pub(crate) use self::device::gpu;
+#[cfg(target_os = "linux")]
+pub(crate) use self::device::{gpu_address, on_gpu};
+#[cfg(target_os = "linux")]
+pub(crate) use self::sys::tensor::GpuMemory;

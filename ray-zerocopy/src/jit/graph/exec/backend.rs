@@ -150,7 +150,7 @@ pub(crate) fn executor(
         return Err(ReplayError::Compiled { device: name.to_owned() });
     }
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
-    crate::pipeline::device_weights::prepare(device).map_err(super::executor::upload_error)?;
+    crate::pipeline::device_weights::prepare(device).map_err(ReplayError::of_upload)?;
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
     if let Some(cube_device) = cube::device(device) {
         let (executor, copied) = Executor::<cube::Cube>::new(code, arena, device, cube_device)?;

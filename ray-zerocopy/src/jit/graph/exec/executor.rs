@@ -19,7 +19,6 @@ use super::plan::ExecutionPlan;
 use super::plan_cache::PlanCache;
 use crate::arena::arena::Arena;
 use crate::error::graph::{GraphError, ReplayError};
-use crate::error::load::LoadError;
 use crate::jit::graph::code::{GraphCode, Source};
 use crate::jit::graph::decode::Entries;
 use crate::jit::graph::passes;
@@ -81,7 +80,7 @@ impl<B: Bridge> Executor<B> {
         let count = tensors(code);
         let mut constants: Vec<Option<HandleKind<B>>> = (0..count).map(|_| None).collect();
         let entries = Entries::of(arena);
-        let weights = DeviceWeights::open(arena, device).map_err(upload_error)?;
+        let weights = DeviceWeights::open(arena, device).map_err(ReplayError::of_upload)?;
         let mut copied = Vec::new();
         let mut known: HashMap<&str, HandleKind<B>> = HashMap::new();
         for (at, constant) in code.constants.iter().enumerate() {
@@ -330,14 +329,6 @@ pub(super) fn constant_handle<B: Bridge>(
     let constant_error =
         |reason| GraphError::Constant { path: path.to_owned(), reason: format!("cannot be created: {reason}") };
     handle::<B>(data, device, backend_device).map_err(|reason| constant_error(reason).into())
-}
-
-/// Converts the error of a load to a device.
-pub(super) fn upload_error(error: LoadError) -> ReplayError {
-    match error {
-        LoadError::Upload { reason } => ReplayError::Upload { reason },
-        error => ReplayError::Upload { reason: error.to_string() },
-    }
 }
 
 /// Runs one operation.

@@ -42,6 +42,7 @@ unsafe extern "C" {
     pub(super) fn rz_free(message: Message);
     pub(super) fn rz_blob(
         data: *const c_void,
+        cuda: c_int,
         dims: *const i64,
         rank: usize,
         kind: c_int,

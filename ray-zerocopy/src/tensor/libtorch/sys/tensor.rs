@@ -2,7 +2,7 @@
 
 #![allow(deprecated, reason = "burn marks LibTorch as on its way out; users who name it ask for it")]
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -43,10 +43,44 @@ impl Drop for Tensor {
     }
 }
 
+/// Memory of a GPU that a tensor can read.
+///
+/// # Safety
+/// The bytes are mapped on the GPU, for reading at least, until the value is dropped.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe trait GpuMemory: Send {
+    /// The address of the first byte.
+    fn address(&self) -> u64;
+    /// The number of bytes.
+    fn len(&self) -> usize;
+    /// The number of the GPU.
+    fn gpu(&self) -> usize;
+}
+
+/// The memory of a tensor. Never written to.
+enum Memory {
+    Host(Bytes),
+    #[cfg(target_os = "linux")]
+    Gpu(Box<dyn GpuMemory>),
+}
+
+impl Memory {
+    /// Address, size, and number of the GPU, or -1.
+    fn place(&self) -> (*const c_void, usize, c_int) {
+        match self {
+            Self::Host(bytes) => (bytes.as_ptr().cast(), bytes.len(), -1),
+            #[cfg(target_os = "linux")]
+            Self::Gpu(memory) => {
+                let gpu = c_int::try_from(memory.gpu()).unwrap_or(c_int::MAX);
+                (memory.address() as usize as *const c_void, memory.len(), gpu)
+            }
+        }
+    }
+}
+
 /// Owner of a tensor's memory. Dropped with the last tensor that reads it.
 struct Owner {
-    /// The bytes. Never written to.
-    bytes: Bytes,
+    memory: Memory,
     /// An additional reference to the count that burn uses to decide whether it may write to a
     /// tensor in place.
     _shared: Option<Shared>,
@@ -72,13 +106,22 @@ impl Tensor {
     /// # Errors
     /// If the bytes are not a tensor of this type and shape, or not aligned for LibTorch.
     pub(crate) fn borrowed(bytes: Bytes, shape: &[usize], dtype: DType) -> Result<Self, String> {
-        Self::of(Owner { bytes, _shared: None }, shape, dtype)
+        Self::of(Owner { memory: Memory::Host(bytes), _shared: None }, shape, dtype)
+    }
+
+    /// Creates a tensor over memory of a GPU, which is not copied and lives as long as the tensor.
+    ///
+    /// # Errors
+    /// As [`borrowed`](Self::borrowed), or if the memory is not that of a GPU that LibTorch has.
+    #[cfg(all(feature = "torchscript", target_os = "linux"))]
+    pub(crate) fn on_gpu(memory: impl GpuMemory + 'static, shape: &[usize], dtype: DType) -> Result<Self, String> {
+        Self::of(Owner { memory: Memory::Gpu(Box::new(memory)), _shared: None }, shape, dtype)
     }
 
     fn of(owner: Owner, shape: &[usize], dtype: DType) -> Result<Self, String> {
         let number = kind(dtype).ok_or_else(|| format!("LibTorch does not compute with {}", dtype::name(dtype)))?;
-        dtype::fits(dtype, shape, owner.bytes.len())?;
-        let data = owner.bytes.as_ptr();
+        let (data, len, gpu) = owner.memory.place();
+        dtype::fits(dtype, shape, len)?;
         if !(data as usize).is_multiple_of(dtype.size()) {
             return Err(format!("elements of {dtype:?} begin at an address that is not a multiple of their size"));
         }
@@ -92,8 +135,9 @@ impl Tensor {
         // writes only where a program asks for it. burn does not, see `borrowed_tensor`.
         // TorchScript modules that would are rejected as far as that can be determined in advance;
         // the bytes of all other modules are a private mapping of this process, which can be
-        // written to, and which no Rust code reads.
-        unsafe { ffi::rz_blob(data.cast(), dims.as_ptr(), dims.len(), number, owner, release, &mut tensor) }.check()?;
+        // written to, and which no Rust code reads. Memory of a GPU is mapped for reading only.
+        let made = unsafe { ffi::rz_blob(data, gpu, dims.as_ptr(), dims.len(), number, owner, release, &mut tensor) };
+        made.check()?;
         Self::new(tensor)
     }
 
@@ -117,12 +161,26 @@ impl Tensor {
 /// # Errors
 /// As [`Tensor::borrowed`].
 pub(crate) fn borrowed_tensor(bytes: Bytes, shape: &[usize], dtype: DType) -> Result<TchTensor, String> {
-    let address = bytes.as_ptr().cast_mut().cast::<c_void>();
+    shared_tensor(Memory::Host(bytes), shape, dtype)
+}
+
+/// Creates a tensor of burn's LibTorch backend over memory of a GPU. burn considers it shared, so it
+/// never writes to it in place.
+///
+/// # Errors
+/// If the memory has another size, or is not that of a GPU that LibTorch has.
+#[cfg(target_os = "linux")]
+pub(crate) fn gpu_tensor(memory: impl GpuMemory + 'static, shape: &[usize], dtype: DType) -> Result<TchTensor, String> {
+    shared_tensor(Memory::Gpu(Box::new(memory)), shape, dtype)
+}
+
+fn shared_tensor(memory: Memory, shape: &[usize], dtype: DType) -> Result<TchTensor, String> {
+    let address = memory.place().0.cast_mut();
     #[allow(clippy::arc_with_non_send_sync, reason = "burn-tch's own type, whose address is never read")]
     let buffer_ref: StorageRef = Arc::new(address);
-    // As long as a tensor over these bytes exists, its owner holds one more reference than burn
+    // As long as a tensor over this memory exists, its owner holds one more reference than burn
     // does.
-    let owner = Owner { bytes, _shared: Some(Shared(Arc::clone(&buffer_ref))) };
+    let owner = Owner { memory, _shared: Some(Shared(Arc::clone(&buffer_ref))) };
     let tensor = Tensor::of(owner, shape, dtype)?.into_tch();
     Ok(TchTensor { tensor, storage: burn_tch::Storage::Owned { buffer_ref } })
 }

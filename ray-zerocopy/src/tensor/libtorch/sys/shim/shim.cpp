@@ -63,13 +63,13 @@ void rz_free(char *message) { free(message); }
 // The LibTorch release that this file was compiled against.
 const char *rz_version() { return TORCH_VERSION; }
 
-// Creates a tensor over memory that `owner` keeps alive. `release` is called exactly once, even in
-// the case of an error.
-char *rz_blob(const void *data, const int64_t *dims, size_t rank, int kind, void *owner, void (*release)(void *),
-              torch::Tensor **tensor) {
+// Creates a tensor over memory that `owner` keeps alive: that of GPU number `cuda`, or host memory if
+// it is -1. `release` is called exactly once, even in the case of an error.
+char *rz_blob(const void *data, int cuda, const int64_t *dims, size_t rank, int kind, void *owner,
+              void (*release)(void *), torch::Tensor **tensor) {
   return guarded([&] {
     std::shared_ptr<void> kept(owner, release);
-    auto options = at::TensorOptions().dtype(at::ScalarType(kind)).device(at::kCPU);
+    auto options = at::TensorOptions().dtype(at::ScalarType(kind)).device(device(cuda));
     auto made = torch::from_blob(
         const_cast<void *>(data), at::IntArrayRef(dims, rank), [kept](void *) mutable { kept.reset(); }, options);
     *tensor = new torch::Tensor(std::move(made));

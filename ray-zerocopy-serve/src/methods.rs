@@ -1,0 +1,151 @@
+//! Methods of pipelines, by name, with arguments and results as JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+use std::pin::Pin;
+
+use futures_util::{Stream, StreamExt};
+use ray_zerocopy::{Pending, Streaming};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{ErrorKind, ServeError};
+
+/// Methods of a pipeline that clients may call, at `POST /v1/pipelines/{pipeline}/{method}`.
+///
+/// The body is the arguments: a list for a tuple, an object for a struct of yours, and nothing for `()`. The response is the
+/// result. The items of a stream are server-sent events.
+///
+/// ```no_run
+/// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
+/// use ray_zerocopy::{Pipeline, TaskWrapper};
+/// use ray_zerocopy_serve::{Methods, ModelRepository, Service};
+///
+/// # #[derive(Pipeline)]
+/// # #[pipeline(init = Model::new)]
+/// # struct Model { head: Linear }
+/// #[ray_zerocopy::remote]
+/// impl Model {
+/// #   #[remote(skip)]
+/// #   pub fn new(device: &Device) -> Self { Self { head: LinearConfig::new(4, 2).init(device) } }
+///     pub fn count(&self, text: String) -> usize { text.split_whitespace().count() }
+///
+///     #[remote(stream)]
+///     pub fn words(&self, text: String) -> impl Iterator<Item = String> {
+///         text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter()
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # ray_zerocopy::init();
+/// # let model = Model::new(&Device::flex());
+/// let models = ModelRepository::builder().workers(2).start()?;
+/// let tasks = TaskWrapper::on(models.pool(), &model)?;
+/// let (one, other) = (tasks.clone(), tasks);
+/// let methods = Methods::of("text")
+///     .method("count", move |(text,)| one.count(text))    // curl …/v1/pipelines/text/count -d '["two words"]'
+///     .stream("words", move |(text,)| other.words(text));
+/// let service = Service::builder(models).methods(methods).build();
+/// # drop(service);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Methods {
+    pub(crate) pipeline: String,
+    pub(crate) calls: BTreeMap<String, Method>,
+}
+
+/// A method that takes JSON.
+pub(crate) type Method = Box<dyn Fn(&[u8]) -> Result<Call, ServeError> + Send + Sync>;
+
+/// A call of a method. Dropping it cancels the call.
+pub(crate) enum Call {
+    /// The result, as JSON.
+    Value(Pin<Box<dyn Future<Output = Result<Vec<u8>, ServeError>> + Send>>),
+    /// The items, as JSON.
+    Items(Pin<Box<dyn Stream<Item = Result<String, ServeError>> + Send>>),
+}
+
+impl Methods {
+    /// Methods of a pipeline with this name.
+    pub fn of(pipeline: impl Into<String>) -> Self {
+        Self { pipeline: pipeline.into(), calls: BTreeMap::new() }
+    }
+
+    /// Adds a method. `call` makes the call with a wrapper of yours.
+    #[must_use]
+    pub fn method<A, T>(self, name: &str, call: impl Fn(A) -> Pending<T> + Send + Sync + 'static) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize + Send + 'static,
+    {
+        let method = name.to_owned();
+        self.add(name, move |arguments| {
+            let (pending, method) = (call(parse(&method, arguments)?).cancel_on_drop(), method.clone());
+            Ok(Call::Value(Box::pin(async move { json(&method, &pending.await?) })))
+        })
+    }
+
+    /// Adds a method that returns a `Result`. Its error is sent as text, with the status 422.
+    #[must_use]
+    pub fn try_method<A, T, E>(
+        self,
+        name: &str,
+        call: impl Fn(A) -> Pending<Result<T, E>> + Send + Sync + 'static,
+    ) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize + Send + 'static,
+        E: Display + Send + 'static,
+    {
+        let method = name.to_owned();
+        self.add(name, move |arguments| {
+            let (pending, method) = (call(parse(&method, arguments)?).cancel_on_drop(), method.clone());
+            Ok(Call::Value(Box::pin(async move {
+                let result = pending.await?.map_err(|error| ServeError::new(ErrorKind::Method, error.to_string()))?;
+                json(&method, &result)
+            })))
+        })
+    }
+
+    /// Adds a method that returns a stream, whose items are sent as they arrive.
+    #[must_use]
+    pub fn stream<A, T>(self, name: &str, call: impl Fn(A) -> Streaming<T> + Send + Sync + 'static) -> Self
+    where
+        A: DeserializeOwned,
+        T: Serialize + Send + 'static,
+    {
+        let method = name.to_owned();
+        self.add(name, move |arguments| {
+            let (items, method) = (call(parse(&method, arguments)?).into_stream(), method.clone());
+            Ok(Call::Items(Box::pin(items.map(move |item| {
+                let item = json(&method, &item?)?;
+                String::from_utf8(item).map_err(ServeError::failed)
+            }))))
+        })
+    }
+
+    fn add(mut self, name: &str, call: impl Fn(&[u8]) -> Result<Call, ServeError> + Send + Sync + 'static) -> Self {
+        self.calls.insert(name.to_owned(), Box::new(call));
+        self
+    }
+}
+
+/// Parses arguments. No bytes are the arguments of a method without parameters.
+fn parse<A: DeserializeOwned>(method: &str, arguments: &[u8]) -> Result<A, ServeError> {
+    let arguments = if arguments.is_empty() { b"null" } else { arguments };
+    serde_json::from_slice(arguments)
+        .map_err(|error| ServeError::invalid(format!("the arguments of `{method}` are not valid: {error}")))
+}
+
+fn json<T: Serialize>(method: &str, value: &T) -> Result<Vec<u8>, ServeError> {
+    serde_json::to_vec(value)
+        .map_err(|error| ServeError::failed(format!("the result of `{method}` cannot be written as JSON: {error}")))
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.calls.keys().collect();
+        f.debug_struct("Methods").field("pipeline", &self.pipeline).field("methods", &names).finish()
+    }
+}
