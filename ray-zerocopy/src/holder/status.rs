@@ -13,6 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Makes the report of this process, or says why there is none. `None` if it has no report for others.
 pub(super) type MakeReport = fn() -> Option<Result<String, String>>;
 
+/// A process, and its report or why it cannot be read.
+pub(crate) type ProcessReportText = (u32, Result<String, String>);
+
 /// Answers programs that ask for the report of this process.
 pub(crate) fn answer_status(report: MakeReport) -> Result<(), HolderError> {
     let endpoint = endpoint();
@@ -21,9 +24,8 @@ pub(crate) fn answer_status(report: MakeReport) -> Result<(), HolderError> {
     Ok(())
 }
 
-/// Asks all processes of this user. Returns the process and the report of each that has one, or why it
-/// cannot be read.
-pub(crate) fn ask_for_status() -> Result<Vec<(u32, Result<String, String>)>, HolderError> {
+/// Asks all processes of this user. Returns those that have a report.
+pub(crate) fn ask_for_status() -> Result<Vec<ProcessReportText>, HolderError> {
     let mut reports = Vec::new();
     for (socket, answer) in ask_all_within(&Request::Status, PATIENCE)? {
         let Some(pid) = pid(&socket) else { continue };

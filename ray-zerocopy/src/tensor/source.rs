@@ -22,6 +22,7 @@ pub(crate) trait BlobSource: Send + Sync {
     }
 
     /// The bytes, if they are in memory as they are.
+    #[cfg(feature = "ray")]
     fn in_memory(&self) -> Option<&bytes::Bytes> {
         None
     }
@@ -51,6 +52,7 @@ impl BlobSource for Shared {
         None
     }
 
+    #[cfg(feature = "ray")]
     fn in_memory(&self) -> Option<&bytes::Bytes> {
         Some(&self.0)
     }
