@@ -77,8 +77,12 @@ fn sum(series: &BTreeMap<String, f64>, name: &str, labels: &[&str]) -> f64 {
     found.filter(|(key, _)| labels.iter().all(|label| key.contains(label))).map(|(_, value)| value).sum()
 }
 
+/// The metrics are those of the whole process, so that tests which make calls do not run beside each other.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_are_metrics_and_part_of_the_status() {
+    let _alone = ALONE.lock().await;
     let service = observed();
     for _ in 0..3 {
         post(&service, "/v2/models/sum/infer", ones(1, WIDTH).to_string()).await.well();
@@ -132,7 +136,11 @@ fn chromium() -> Option<PathBuf> {
 /// page is sent is tested, above.
 #[tokio::test(flavor = "multi_thread")]
 async fn browser_shows_the_status() {
-    let Some(chromium) = chromium() else { return };
+    let Some(chromium) = chromium() else {
+        eprintln!("skipped: there is no Chromium in PATH");
+        return;
+    };
+    let _alone = ALONE.lock().await;
     let service = observed();
     let running = Server::new(service.clone()).http("127.0.0.1:0").start().unwrap();
     let address = running.http_address().unwrap();
@@ -168,6 +176,8 @@ async fn browser_shows_the_status() {
         assert!(file.exists());
     }
     calls.abort();
+    // The call that it has begun is over, too.
+    assert!(calls.await.unwrap_err().is_cancelled());
     running.shut_down().await;
 }
 
