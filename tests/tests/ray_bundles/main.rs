@@ -79,7 +79,7 @@ fn is_bundled(folder: &Folder, first: &mut Pending<Outcome>) -> bool {
 
 /// Repeats an attempt that has not led to a bundle, because the machine was busy and the calls were slow.
 fn until_bundled(mut attempt: impl FnMut() -> bool) {
-    assert!((0..10).any(|_| attempt()), "no bundle was sent in ten attempts");
+    assert!((0..100).any(|_| attempt()), "no bundle was sent in a hundred attempts");
 }
 
 fn is_cancelled(call: Pending<Outcome>) {
