@@ -157,8 +157,10 @@ pub fn outcomes_add_up_to_the_calls<E: EngineUnderTest>() {
     for histogram in ["ray_zerocopy_call_seconds_count", "ray_zerocopy_queue_wait_seconds_count"] {
         assert_eq!(sum(&text, histogram, &own), all, "{histogram}");
     }
-    // Cancelled and late calls have never run.
-    assert!(sum(&text, "ray_zerocopy_run_seconds_count", &own) <= all - 4, "{text}");
+    // Cancelled and late calls have never run. Ray does not tell when it begins a call that it has been given.
+    if engine != "ray" {
+        assert!(sum(&text, "ray_zerocopy_run_seconds_count", &own) <= all - 4, "{text}");
+    }
     assert_eq!(sum(&text, "ray_zerocopy_batch_rows_sum", &[own[0], own[1], ("method", "double")]), 14);
     assert_eq!(sum(&text, "ray_zerocopy_swaps_total", &[own[0], own[1], ("outcome", "ok")]), 1);
 
