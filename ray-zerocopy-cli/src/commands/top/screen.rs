@@ -136,7 +136,12 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(118, 13)).unwrap();
         terminal.draw(|frame| draw(frame, &view(), 0)).unwrap();
         let picture = svg(terminal.backend().buffer());
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("book/src/images/top.svg");
+        let book = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("book");
+        if !book.is_dir() {
+            eprintln!("skipped: the published package has no book");
+            return;
+        }
+        let file = book.join("src/images/top.svg");
         if std::env::var_os("BLESS").is_some() {
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, &picture).unwrap();
