@@ -1,11 +1,9 @@
 //! Uploads from an arena's pages to a GPU, through page-locked memory of several threads.
 //!
 //! Each thread copies pieces into two page-locked buffers of its own in turn, and starts the transfer from
-//! there to the GPU. So it copies while the last piece is transferred. On an H200, whose link takes 55 GB/s,
-//! eight threads with two buffers of 2 MiB each transfer 47 GB/s, and 43 with the time in which the driver
-//! locks the buffers. With one buffer of 4 MiB they reach 41 and 37. Larger buffers transfer faster and take
-//! longer to lock; stores that bypass the caches are slower. To page-lock the arena itself is slower, too:
-//! 0.4 s for 8 GiB, before anything is transferred.
+//! there to the GPU. So it copies while the last piece is transferred. Larger buffers transfer faster, and the
+//! driver takes longer to lock them. Stores that bypass the caches are slower, and so is to page-lock the arena
+//! itself.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

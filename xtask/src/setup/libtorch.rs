@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::wheels::Assembly;
-use crate::shell::cache;
 
 /// The PyTorch release of the bindings, and two libraries that its CPU part links.
 ///
@@ -45,12 +44,12 @@ pub(crate) fn folder() -> Result<PathBuf> {
 
 /// The folder in the cache.
 pub(super) fn cached() -> Result<PathBuf> {
-    Ok(cache()?.join("libtorch"))
+    LIBTORCH.cached()
 }
 
 /// Returns whether LibTorch is complete, or `LIBTORCH` names one.
 pub(super) fn is_present() -> bool {
-    std::env::var_os("LIBTORCH").is_some() || cached().is_ok_and(|folder| LIBTORCH.is_current(&folder))
+    std::env::var_os("LIBTORCH").is_some() || LIBTORCH.is_cached()
 }
 
 /// Fetches the wheels and assembles LibTorch in the cache.

@@ -9,12 +9,11 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::wheels::Assembly;
-use crate::shell::cache;
 
 /// What the examples of the Python package import, and what these packages depend on.
 ///
 /// Packages with native code have a wheel for each version of Python, and pip takes the one that fits.
-const EXAMPLES: Assembly = Assembly {
+pub(super) const EXAMPLES: Assembly = Assembly {
     name: "python-examples",
     wheels: &[
         "annotated-types==0.8.0 --hash=sha256:f072f4d804ea359e4eaf198b1af7a8b0943881a87f31bb764f8bf219bb9419e0",
@@ -64,7 +63,7 @@ const EXAMPLES: Assembly = Assembly {
 };
 
 /// The Python predecessor of this project.
-const PREDECESSOR: Assembly = Assembly {
+pub(super) const PREDECESSOR: Assembly = Assembly {
     name: "predecessor",
     wheels: &["ray-zerocopy==0.2.0 --hash=sha256:0de124b2a5f0a63ae836ae27bc03702ec183357934def83e2b4b2a1b078cf709"],
     platform: &[],
@@ -75,30 +74,5 @@ const PREDECESSOR: Assembly = Assembly {
 
 /// The folder with the packages of the examples.
 pub(crate) fn examples() -> Result<PathBuf> {
-    Ok(cache()?.join("python-examples"))
-}
-
-/// Returns whether the packages of the examples are complete.
-pub(super) fn has_examples() -> bool {
-    examples().is_ok_and(|folder| EXAMPLES.is_current(&folder))
-}
-
-/// Fetches the packages of the examples.
-pub(super) fn fetch_examples() -> Result<()> {
-    EXAMPLES.fetch(&examples()?, &[])
-}
-
-/// The folder with the predecessor.
-pub(crate) fn predecessor() -> Result<PathBuf> {
-    Ok(cache()?.join("predecessor"))
-}
-
-/// Returns whether the predecessor is complete.
-pub(super) fn has_predecessor() -> bool {
-    predecessor().is_ok_and(|folder| PREDECESSOR.is_current(&folder))
-}
-
-/// Fetches the predecessor.
-pub(super) fn fetch_predecessor() -> Result<()> {
-    PREDECESSOR.fetch(&predecessor()?, &[])
+    EXAMPLES.cached()
 }

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{kernel, libtorch, llvm, models, python, python_folders, torch, vulkan};
+use super::python_folders::{EXAMPLES, PREDECESSOR};
+use super::{kernel, libtorch, llvm, models, python, torch, vulkan};
 use crate::shell::{cargo, exists, find, run, succeeds};
 
 /// A program, library or file that a task requires and the repository does not have.
@@ -118,15 +119,15 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         name: "python-examples",
         why: "runs the examples in Python: FastAPI, gunicorn, Pillow and matplotlib",
         needs: &["python"],
-        is_present: python_folders::has_examples,
-        source: Source::Fetch { from: "30 MB from PyPI", fetch: python_folders::fetch_examples },
+        is_present: || EXAMPLES.is_cached(),
+        source: Source::Fetch { from: "30 MB from PyPI", fetch: || EXAMPLES.fetch(&EXAMPLES.cached()?, &[]) },
     },
     Requirement {
         name: "predecessor",
-        why: "is measured by `bench pipelines`: the Python package `ray-zerocopy` of PyPI",
+        why: "is measured by `benches/python/pipelines.py`: the Python package `ray-zerocopy` of PyPI",
         needs: &["python"],
-        is_present: python_folders::has_predecessor,
-        source: Source::Fetch { from: "40 kB from PyPI", fetch: python_folders::fetch_predecessor },
+        is_present: || PREDECESSOR.is_cached(),
+        source: Source::Fetch { from: "40 kB from PyPI", fetch: || PREDECESSOR.fetch(&PREDECESSOR.cached()?, &[]) },
     },
     Requirement {
         name: "peers-env",

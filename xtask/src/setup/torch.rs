@@ -6,7 +6,6 @@ use anyhow::Result;
 
 use super::libtorch;
 use super::wheels::Assembly;
-use crate::shell::cache;
 
 /// The wheels: PyTorch of the release of LibTorch, two libraries of NVIDIA that its part for the CPU
 /// links, and the Python packages that it imports. Not numpy, which each environment has.
@@ -55,12 +54,12 @@ const ASSEMBLY: Assembly = Assembly {
 
 /// The folder of PyTorch, for `PYTHONPATH`.
 pub(crate) fn folder() -> Result<PathBuf> {
-    Ok(cache()?.join("torch"))
+    ASSEMBLY.cached()
 }
 
 /// Returns whether PyTorch is complete.
 pub(super) fn is_present() -> bool {
-    folder().is_ok_and(|folder| ASSEMBLY.is_current(&folder))
+    ASSEMBLY.is_cached()
 }
 
 /// Fetches the wheels and assembles PyTorch in the cache. Files that LibTorch in the cache has too

@@ -7,10 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::progress;
+use crate::shell::cache;
 
 /// A folder of the cache, and the wheels that its files come from.
 pub(super) struct Assembly {
-    /// What it is, in lower case: also the start of the names of its logs.
+    /// What it is, in lower case: also the name of its folder in the cache, and the start of the names of its logs.
     pub name: &'static str,
     /// The requirements of pip, each with the hash that pins its content.
     pub wheels: &'static [&'static str],
@@ -28,6 +29,16 @@ pub(super) struct Assembly {
 const LIST: &str = "wheels.txt";
 
 impl Assembly {
+    /// The folder in the cache.
+    pub(super) fn cached(&self) -> Result<PathBuf> {
+        Ok(cache()?.join(self.name))
+    }
+
+    /// Returns whether the folder in the cache is complete.
+    pub(super) fn is_cached(&self) -> bool {
+        self.cached().is_ok_and(|folder| self.is_current(&folder))
+    }
+
     /// Returns whether a folder has all files, and they are from the pinned wheels.
     pub(super) fn is_current(&self, folder: &Path) -> bool {
         let recorded = fs::read_to_string(folder.join(LIST));
