@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cuda;
 use crate::libtorch::with_libtorch;
-use crate::shell::{run, target};
+use crate::shell::{run, run_tests, target};
 
 /// The third selection of features. burn is built for it again, in a profile that builds quickly.
 const SELECTION: &[&str] = &[
@@ -65,8 +65,8 @@ pub(crate) fn tests() -> Result<()> {
     let tests = ["devices", "cuda", "torchscript", "silero", "torchscript_quick"].map(|name| ["--test", name]).concat();
     let mut test = selection("test", &[BENCHES, &["--no-fail-fast"], &tests].concat())?;
     test.env("RAY_ZEROCOPY_REQUIRE", DEVICES).env("XDG_RUNTIME_DIR", &runtime);
-    run(test)?;
-    run(selection("test", &["--lib", "--", "torch", "device::", "script", "gpu::"])?)?;
+    run_tests(test)?;
+    run_tests(selection("test", &["--lib", "--", "torch", "device::", "script", "gpu::"])?)?;
     run(selection("build", &["--example", "devices", "--example", "torchscript"])?)?;
     run(Command::new(target().join("devices/examples/torchscript")))?;
     let mut example = Command::new(target().join("devices/examples/devices"));
@@ -76,7 +76,7 @@ pub(crate) fn tests() -> Result<()> {
 
 /// Tests TorchScript on a cluster of Ray.
 pub(crate) fn on_ray() -> Result<()> {
-    run(selection("test", &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
+    run_tests(selection("test", &[WITH_RAY, &["--test", "torchscript_ray"]].concat())?)
 }
 
 /// Lints the code of the features, with the conformance suite's instantiation for CUDA.

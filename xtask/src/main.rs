@@ -4,6 +4,7 @@ mod artifacts;
 mod cuda;
 mod devices;
 mod disk;
+mod failures;
 mod fuzz;
 mod libtorch;
 mod old_kernel;

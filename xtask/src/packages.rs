@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{cargo, run, target};
+use crate::shell::{cargo, run, run_tests, target};
 
 /// The packages that are published.
 const PUBLISHED: [&str; 6] = [
@@ -67,7 +67,7 @@ pub(crate) fn tests() -> Result<()> {
     ] {
         let mut command = cargo(arguments);
         command.current_dir(&folder).env("CARGO_TARGET_DIR", &target);
-        run(command)?;
+        run_tests(command)?;
     }
     Ok(())
 }

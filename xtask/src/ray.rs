@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::python::ray_environment;
 use crate::setup::{libtorch, python_folders, torch};
-use crate::shell::{cargo, root, run, target};
+use crate::shell::{cargo, root, run, run_tests, target};
 use crate::{artifacts, devices, side_by_side};
 
 /// The features of the workspace that need the environment with Ray.
@@ -68,8 +68,8 @@ pub(crate) fn tests() -> Result<()> {
     run(with_python(&[&["build"], FEATURES, &["--examples"]].concat())?)?;
     create_token()?;
     side_by_side::run(programs()?, PROGRAMS_AT_ONCE)?;
-    run(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::", "source::"]].concat())?)?;
-    run(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)?;
+    run_tests(with_python(&[&["test"], FEATURES, &["--lib", "--", "ray::", "source::"]].concat())?)?;
+    run_tests(with_python(&[&["test"], FEATURES, &["--doc", "--", "ray::"]].concat())?)?;
     devices::on_ray()
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn python() -> Result<()> {
     run(with_python(
         &[&["build"], FEATURES, &["--example", "probe", "--example", "everywhere", "--bin", "rzc"]].concat(),
     )?)?;
-    run(pytest("ray-zerocopy-python/tests")?)?;
+    run_tests(pytest("ray-zerocopy-python/tests")?)?;
 
     // The distribution `ray-zerocopy`, the Python predecessor, contains a package of the same name
     // as ours. Earlier builds of ours also had the name of that distribution, and environments are
@@ -127,16 +127,16 @@ pub(crate) fn python() -> Result<()> {
     // Debug builds reuse what the workspace has built. `maturin develop` puts them into the
     // environment.
     run(maturin("examples/python-embedder", "")?)?;
-    run(pytest("examples/python-embedder/tests")?)?;
+    run_tests(pytest("examples/python-embedder/tests")?)?;
     run(maturin("ray-zerocopy-python/wheel", "ray,as-workspace")?)?;
     let mut graphs = pytest("ray-zerocopy-python/wheel/tests")?;
     // Without PyTorch, as the package also is used.
     graphs.args(["--ignore", "ray-zerocopy-python/wheel/tests/pipelines"]);
-    run(graphs)?;
+    run_tests(graphs)?;
     let mut pipelines = pytest("ray-zerocopy-python/wheel/tests/pipelines")?;
     let paths = std::env::join_paths([torch::folder()?, python_folders::examples()?])?;
     pipelines.env("PYTHONPATH", paths).env("RAY_ZEROCOPY_REQUIRE", "examples");
-    run(pipelines)?;
+    run_tests(pipelines)?;
 
     // With TorchScript, the wheel reuses what the tests of devices have built.
     let libtorch = libtorch::folder()?;
@@ -145,7 +145,7 @@ pub(crate) fn python() -> Result<()> {
     run(build)?;
     let mut pytest = pytest("ray-zerocopy-python/wheel/tests/test_torchscript.py")?;
     pytest.env("LIBTORCH", &libtorch).env("RAY_ZEROCOPY_REQUIRE", "torchscript");
-    run(pytest)
+    run_tests(pytest)
 }
 
 /// A command that builds a Python project into the environment.
@@ -161,7 +161,7 @@ fn maturin(project: &str, features: &str) -> Result<Command> {
 /// A command that runs pytest in the environment. It prints the reasons of skipped tests.
 fn pytest(tests: &str) -> Result<Command> {
     let mut pytest = Command::new(ray_environment()?.join("bin/python"));
-    pytest.args(["-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider", tests]);
+    pytest.args(["-m", "pytest", "-q", "-rsfE", "--color=no", "-p", "no:cacheprovider", tests]);
     pytest.env("CARGO_TARGET_DIR", target()).env(NICENESS.0, NICENESS.1);
     Ok(pytest)
 }

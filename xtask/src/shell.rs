@@ -1,10 +1,18 @@
 //! Child processes, and the folders of the workspace.
 
 use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::failures;
+
+/// How often the output of tests is passed on.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// The root of the workspace.
 ///
@@ -44,6 +52,45 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command that runs tests, to its end. Its output goes to the terminal, and the error repeats what failed.
+pub(crate) fn run_tests(command: Command) -> Result<()> {
+    run_tests_with(command, &mut std::io::stdout())
+}
+
+/// Runs tests, and passes their standard output on.
+///
+/// The standard output is a file on the way, not a pipe: daemons that outlive the command would keep a pipe open.
+fn run_tests_with(mut command: Command, to: &mut dyn Write) -> Result<()> {
+    let output = tempfile::tempfile().context("a temporary file for the output cannot be created")?;
+    command.stdout(output.try_clone().context("the file of the output cannot be shared")?);
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().with_context(|| format!("`{program}` could not be started; is it installed?"))?;
+    let mut text = Vec::new();
+    let status = loop {
+        let ended = child.try_wait()?;
+        // Both share one position, which is that of the end for the child: this reads at a position of its own.
+        let mut chunk = vec![0; 1 << 16];
+        loop {
+            let read = output.read_at(&mut chunk, text.len() as u64)?;
+            if read == 0 {
+                break;
+            }
+            to.write_all(&chunk[..read])?;
+            text.extend_from_slice(&chunk[..read]);
+        }
+        to.flush()?;
+        match ended {
+            Some(status) => break status,
+            None => std::thread::sleep(INTERVAL),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let failed = failures::of(&String::from_utf8_lossy(&text));
+    bail!("{}", [vec![format!("`{}` failed: {status}", shown(&command))], failed].concat().join("\n  "));
+}
+
 /// The command line, for error messages.
 pub(crate) fn shown(command: &Command) -> String {
     format!("{command:?}").replace('"', "")
@@ -63,4 +110,31 @@ pub(crate) fn exists(program: &str) -> bool {
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::run_tests_with;
+
+    fn script(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn error_of_tests_repeats_what_failed() {
+        let mut shown = Vec::new();
+        run_tests_with(script("echo 'test a ... ok'"), &mut shown).unwrap();
+        assert_eq!(shown, b"test a ... ok\n");
+        let output = "failures:\\n\\n---- a::b stdout ----\\nno rows\\n\\nfailures:\\n    a::b\\n";
+        // A daemon that keeps the output open does not keep the command from ending.
+        let command = script(&format!("printf '{output}'; sleep 30 & exit 3"));
+        let error = run_tests_with(command, &mut shown).unwrap_err().to_string();
+        assert!(error.ends_with("failed: exit status: 3\n  a::b\n    no rows"), "{error}");
+        let missing = run_tests_with(Command::new("/no/such/program"), &mut shown).unwrap_err().to_string();
+        assert!(missing.contains("is it installed?"), "{missing}");
+    }
 }

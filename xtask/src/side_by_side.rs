@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::failures;
 use crate::shell::target;
 
 /// The interval of progress lines.
@@ -28,7 +29,7 @@ enum Event {
 
 /// Runs programs, at most `limit` at a time. Prints the output of each when it ends.
 ///
-/// All of them run, and the error names those that failed. The outputs stay in
+/// All of them run, and the error names those that failed, with their reasons. The outputs stay in
 /// `target/xtask/NAME.log`.
 pub(crate) fn run(programs: Vec<Program>, limit: usize) -> Result<()> {
     let logs = target().join("xtask");
@@ -56,7 +57,7 @@ pub(crate) fn run(programs: Vec<Program>, limit: usize) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    bail!("{} of {total} programs failed: {}", failed.len(), failed.join(", "));
+    bail!("{} of {total} programs failed: {}", failed.len(), failed.join("\n"));
 }
 
 /// Runs a program to its end, with its output in a file.
@@ -69,7 +70,7 @@ fn run_one(mut command: Command, log: &Path) -> Result<ExitStatus> {
     command.status().context("it could not be started")
 }
 
-/// Prints the events of all programs. Returns the names of those that failed.
+/// Prints the events of all programs. Returns the names of those that failed, with what failed in them.
 fn print(events: &Receiver<Event>, total: usize) -> Vec<String> {
     let mut running: Vec<(String, Instant)> = Vec::new();
     let mut failed = Vec::new();
@@ -93,7 +94,8 @@ fn print(events: &Receiver<Event>, total: usize) -> Vec<String> {
                 eprintln!("{}", String::from_utf8_lossy(&output).trim_end());
                 eprintln!("-- {ended} of {total}: {name} {outcome} in {seconds} s; its output is above");
                 if !outcome.starts_with("passed") {
-                    failed.push(name);
+                    let reasons = failures::of(&String::from_utf8_lossy(&output));
+                    failed.push([vec![name], reasons].concat().join("\n  "));
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -125,7 +127,7 @@ mod tests {
         run(vec![program("a", "echo a"), program("b", "echo b >&2")], 2).unwrap();
         let missing = Program { name: "missing".to_owned(), command: Command::new("/no/such/program") };
         let error = run(vec![program("c", "exit 3"), missing, program("d", "true")], 1).unwrap_err().to_string();
-        assert_eq!(error, "2 of 3 programs failed: test-of-side-by-side-c, missing");
+        assert_eq!(error, "2 of 3 programs failed: test-of-side-by-side-c\nmissing");
     }
 
     #[test]

@@ -53,7 +53,7 @@ const STEPS: &[Step] = &[
         name: "tests",
         what: "cargo test: units, processes, examples, diagnostics, quick benchmarks",
         needs: &["models", "clients-env", "curl"],
-        run: || shell::run(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
+        run: || shell::run_tests(cargo(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])),
     },
     Step {
         name: "other systems",
@@ -66,7 +66,7 @@ const STEPS: &[Step] = &[
         name: "doc tests",
         what: "cargo test --doc: the examples of the crates and of the book",
         needs: &["models"],
-        run: || shell::run(cargo(["test", "--workspace", "--doc", "--no-fail-fast"])),
+        run: || shell::run_tests(cargo(["test", "--workspace", "--doc", "--no-fail-fast"])),
     },
     Step {
         name: "packages",
@@ -129,7 +129,7 @@ impl std::error::Error for Skipped {}
 fn loom() -> Result<()> {
     let mut test = cargo(["test", "--manifest-path", "tests/loom/Cargo.toml"]);
     test.env("CARGO_TARGET_DIR", shell::target().join("loom"));
-    shell::run(test)
+    shell::run_tests(test)
 }
 
 /// Prints the steps and their requirements.
@@ -186,7 +186,11 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
     }
     eprintln!("\n== summary");
     for (name, outcome, seconds, reason) in &results {
-        eprintln!("{}", format!("{name:<13} {outcome:<7} {seconds:>5} s  {reason}").trim_end());
+        let first = reason.lines().next().unwrap_or_default();
+        eprintln!("{}", format!("{name:<13} {outcome:<7} {seconds:>5} s  {first}").trim_end());
+    }
+    for (name, _, _, reason) in results.iter().filter(|(.., reason)| reason.contains('\n')) {
+        eprintln!("\n== {name}\n{reason}");
     }
     let count = |wanted| results.iter().filter(|(_, outcome, ..)| *outcome == wanted).count();
     let (passed, skipped, failed) = (count("passed"), count("skipped"), count("FAILED"));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::python::{PACKAGES, ray_environment};
 use crate::setup::torch;
-use crate::shell::{root, run, target};
+use crate::shell::{root, run, run_tests, target};
 
 /// What it requires.
 pub(crate) const NEEDS: &[&str] = &["ray-env", "torch"];
@@ -52,10 +52,10 @@ pub(crate) fn wheel(profile: &str) -> Result<()> {
         run(pip)?;
         let mut pytest = Command::new(environment.join("bin/python"));
         let tests = Path::new("ray-zerocopy-python/wheel/tests/pipelines");
-        pytest.args(["-m", "pytest", "-q", "-rs", "--color=no", "-p", "no:cacheprovider"]);
+        pytest.args(["-m", "pytest", "-q", "-rsfE", "--color=no", "-p", "no:cacheprovider"]);
         pytest.args(trial.tests.iter().map(|name| tests.join(name)));
         pytest.env("PYTHONPATH", torch::folder()?);
-        run(pytest)?;
+        run_tests(pytest)?;
     }
     fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))
 }

@@ -7,7 +7,7 @@ use ray_zerocopy::error::CallPhase;
 use ray_zerocopy::{ActorWrapper, Batching, CallError, Error, Pending, TaskWrapper, gather};
 
 use super::EngineUnderTest;
-use super::models::{BatchModel, occupy};
+use super::models::{BatchModel, Busy, occupy};
 
 fn model() -> BatchModel {
     BatchModel::new(&Device::flex())
@@ -32,7 +32,7 @@ fn batches(tasks: &TaskWrapper<BatchModel>, texts: &[&str]) -> Vec<usize> {
 fn while_busy<T>(tasks: &TaskWrapper<BatchModel>, calls: impl FnOnce() -> Vec<Pending<T>>) -> Vec<Pending<T>> {
     let busy = occupy(tasks);
     let calls = calls();
-    busy.wait().unwrap();
+    busy.release();
     calls
 }
 
@@ -146,17 +146,17 @@ pub fn wrong_number_of_rows_is_an_error<E: EngineUnderTest>() {
 pub fn batch_of_an_actor_changes_its_state_once<E: EngineUnderTest>() {
     let wrapper = ActorWrapper::on(&E::backend(1), &model()).unwrap();
     let actors = wrapper.threads_per_worker(1).spawn(1).unwrap().batch(Batching::default());
-    let busy = actors.sleep(300);
+    let busy = Busy::with(|begun, gate| actors.hold(begun, gate));
     let first = actors.learn_one("a".to_owned());
     let calls: Vec<_> = (0..10).map(|_| actors.learn_one("a".to_owned())).collect();
-    busy.wait().unwrap();
+    busy.release();
     first.wait().unwrap().unwrap();
     let counts: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap().unwrap()).collect();
     assert!(counts.iter().all(|&count| count <= 2), "{counts:?}");
     // A batch of a method that changes the state is not repeated.
-    let busy = actors.sleep(300);
+    let busy = Busy::with(|begun, gate| actors.hold(begun, gate));
     let calls: Vec<_> = ["a", "bad", "a"].into_iter().map(|text| actors.learn_one(text.to_owned())).collect();
-    busy.wait().unwrap();
+    busy.release();
     let results: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
     assert!(results[1].as_ref().is_err_and(|error| error.ends_with("has a bad row")), "{results:?}");
     let after = actors.learn_one("a".to_owned()).wait().unwrap().unwrap();
@@ -181,7 +181,7 @@ pub fn deadline_leaves_the_batch<E: EngineUnderTest>() {
     let Error::Call(CallError::Deadline { after, phase, .. }) = &error else { panic!("{error}") };
     assert_eq!(*after, Duration::from_millis(50));
     assert!(matches!(phase, CallPhase::Queued | CallPhase::RayTask), "{error}");
-    busy.wait().unwrap();
+    busy.release();
     assert!(tasks.shout_one("a".to_owned()).wait().unwrap().is_ok());
 }
 

@@ -1,5 +1,6 @@
 //! A pipeline whose calls can be put together.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use burn::nn::{Linear, LinearConfig};
@@ -7,9 +8,6 @@ use burn::tensor::{Device, Tensor};
 use ray_zerocopy::{Pending, Pipeline, TaskWrapper};
 
 use crate::memory::eventually;
-
-/// Time for which a worker is kept busy: enough for calls to be made.
-const BUSY: u64 = 300;
 
 /// A linear layer, and methods that say which batch they ran in.
 #[derive(Pipeline)]
@@ -62,6 +60,12 @@ impl BatchModel {
         std::thread::sleep(Duration::from_millis(millis));
     }
 
+    /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
+    pub fn hold(&self, begun: String, gate: String) {
+        self.note(begun);
+        wait_for(&gate);
+    }
+
     /// Returns each text in capitals, with the number of rows of the batch. `bad` is an error.
     #[remote(batch, cost = cost)]
     pub fn shout(&self, texts: Vec<String>) -> Vec<Result<(String, usize), String>> {
@@ -108,11 +112,45 @@ impl BatchModel {
     }
 }
 
-/// Keeps the only worker busy for a while. Returns when the worker runs the call.
-pub fn occupy(tasks: &TaskWrapper<BatchModel>) -> Pending<()> {
-    let folder = tempfile::tempdir().unwrap();
-    let begun = folder.path().join("begun");
-    let busy = tasks.announce_and_sleep(begun.to_str().unwrap().to_owned(), BUSY);
-    eventually("the call runs", || begun.exists());
-    busy
+/// Waits for a file.
+///
+/// # Panics
+/// If it does not exist after a minute.
+pub fn wait_for(file: &str) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !Path::new(file).exists() {
+        assert!(Instant::now() < until, "the worker was not released within a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A call that keeps a worker busy until it is released, so that other calls have to wait, however slow the machine is.
+pub struct Busy {
+    call: Pending<()>,
+    gate: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Busy {
+    /// Makes the call with the paths of two files: that which it creates, and that for which it waits. Returns when it
+    /// runs.
+    pub fn with(call: impl FnOnce(String, String) -> Pending<()>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [begun, gate] = ["begun", "gate"].map(|name| folder.path().join(name));
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let call = call(text(&begun), text(&gate));
+        eventually("the call runs", || begun.exists());
+        Self { call, gate, _folder: folder }
+    }
+
+    /// Lets the call end, and waits for that.
+    pub fn release(self) {
+        std::fs::write(self.gate, "").unwrap();
+        self.call.wait().unwrap();
+    }
+}
+
+/// Keeps the only worker busy.
+pub fn occupy(tasks: &TaskWrapper<BatchModel>) -> Busy {
+    Busy::with(|begun, gate| tasks.hold(begun, gate))
 }

@@ -11,6 +11,7 @@ use ray_zerocopy::observe::{GenerationStatus, METRICS, MetricKind, ModelStatus, 
 use ray_zerocopy::{Batching, Pending, Pipeline, TaskWrapper, share};
 
 use super::EngineUnderTest;
+use super::models::{Busy, wait_for};
 use crate::memory::eventually;
 use crate::models::kill_myself;
 
@@ -40,6 +41,12 @@ impl ObservedModel {
     /// Sleeps.
     pub fn sleep(&self, millis: u64) {
         std::thread::sleep(Duration::from_millis(millis));
+    }
+
+    /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
+    pub fn hold(&self, begun: String, gate: String) {
+        std::fs::write(begun, "").expect("the test's folder exists");
+        wait_for(&gate);
     }
 
     /// Panics.
@@ -121,16 +128,16 @@ pub fn outcomes_add_up_to_the_calls<E: EngineUnderTest>() {
     expect("count", "panicked", 1);
 
     // Calls that are cancelled while they wait, and that miss their deadlines.
-    let busy = tasks.sleep(300);
+    let busy = Busy::with(|begun, gate| tasks.hold(begun, gate));
     let calls: Vec<_> = (0..3).map(|_| tasks.sleep(0)).collect();
     calls.iter().for_each(Pending::cancel);
     let hasty = tasks.clone().deadline(Duration::from_millis(50));
     assert!(hasty.fail().wait().is_err());
+    busy.release();
     assert!(calls.into_iter().all(|call| call.wait().is_err()));
-    busy.wait().unwrap();
     expect("sleep", "cancelled", 3);
     expect("fail", "deadline", 1);
-    expect("sleep", "ok", 1);
+    expect("hold", "ok", 1);
 
     // A call whose arguments cannot be sent would be counted as well. One whose worker dies is.
     if E::REPLACES_WORKERS {
