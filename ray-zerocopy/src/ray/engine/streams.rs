@@ -48,6 +48,7 @@ pub(super) fn read_on_thread(
         method: flight.method(),
         items: Arc::clone(items),
         on_result: Arc::clone(&on_result),
+        is_on_actor: flight.assigned().is_some(),
     };
     let thread = std::thread::Builder::new().name("ray-zerocopy stream".to_owned());
     let spawned = thread.spawn(move || {
@@ -66,6 +67,8 @@ struct OpenStream {
     items: Arc<Items>,
     /// Taken by the first of the last object and Ray's shutdown.
     on_result: Arc<Mutex<Option<OnResult>>>,
+    /// Whether an actor runs it, which finds out itself that a call is cancelled that it has not begun.
+    is_on_actor: bool,
 }
 
 impl OpenStream {
@@ -74,7 +77,7 @@ impl OpenStream {
         let pending = self.cluster.0.owe(move || deliver(&on_shutdown, Err(RayError::ShutDown)));
         // It may have been cancelled before Ray's reference was known.
         let mut has_reader = !self.items.is_closed();
-        if !has_reader {
+        if !has_reader && !self.is_on_actor {
             self.cancel();
         }
         let result = loop {

@@ -1,7 +1,9 @@
 //! The cancelled calls of a bundle, in Ray's key-value store: the driver writes, and the worker reads.
 //!
 //! Ray's own cancellation concerns a whole task. It makes the result of an actor's call an error, also if
-//! the call runs to its end, so the answers of the other calls of a bundle would be lost.
+//! the call runs to its end, so the answers of the other calls of a bundle would be lost. And if the call still waits
+//! for the actor, Ray 2.60 does not tell the actor that its number in the order is gone: the actor waits for it, and
+//! after 30 seconds drops all calls that follow. So a call of an actor that is sent alone is a bundle of one.
 //!
 //! Each cancelled call is a key of its own, so two that are cancelled at once need no lock. The keys of a driver
 //! that is killed are left until the cluster ends.

@@ -40,8 +40,9 @@ pub(crate) enum Order {
     /// objects.
     Load { program: ProgramId, load: Load },
     /// Runs a method of a pipeline, as a task, or on an actor. With `state_of`, the method moves the state of
-    /// that program to this one.
-    Call { target: Target, handler: FnToken, state_of: Option<ProgramId> },
+    /// that program to this one. `bundle` is set on an actor, where it is a bundle of one call: the number under which
+    /// the driver says that the call is cancelled.
+    Call { target: Target, handler: FnToken, state_of: Option<ProgramId>, bundle: Option<u64> },
     /// Runs several methods of a pipeline, one after the other.
     Bundle { target: Target, bundle: CallBundle },
     /// Drops a pipeline of an actor.
@@ -98,7 +99,7 @@ pub(crate) enum Answer {
     Failed(MethodError),
     /// The worker has run a bundle. The message contains the results.
     Bundle(Vec<BundledAnswer>),
-    /// The call of a bundle was cancelled before it began, and has not run.
+    /// The call was cancelled before it began, and has not run. Not that of a task, which Ray cancels.
     Skipped,
     /// The worker has not loaded the pipeline, and did not get the arena.
     Missing,

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::bundle::BundledCalls;
-use super::cancellation::{self, INTERVAL, Task};
+use super::cancellation::{self, CancelledCalls, INTERVAL, Task};
 use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::arena::store::Container;
@@ -30,6 +30,7 @@ use crate::panics;
 use crate::ray::api::object;
 use crate::ray::api::trampoline::{Job, MethodShim, Shim};
 use crate::ray::store::plasma;
+use crate::ray::wire::cancelled::BundleId;
 use crate::ray::wire::fingerprint::Fingerprint;
 use crate::ray::wire::frame::{EncodedMessage, read, read_separate};
 use crate::ray::wire::protocol::{Answer, Load, Order, Origin, ProgramId, Reply, Request, Target};
@@ -336,14 +337,21 @@ impl WorkerState {
                 report.attached = Some(loaded.report.clone());
                 Ok(done(Outgoing::default()))
             }
-            Order::Call { target, handler, state_of: None } => {
+            Order::Call { target, handler, state_of: None, bundle } => {
+                // It waits behind one call of the actor.
+                let cancelled = |id| CancelledCalls::new(BundleId::new(&target.program, id), self.last_took);
+                let cancelled = bundle.map(cancelled);
                 let loaded = self.program(target, arena, report)?;
+                let _running = match &cancelled {
+                    Some(cancelled) => Some(cancelled.begin(0).ok_or(Answer::Skipped)?),
+                    None => None,
+                };
                 let result = loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items);
                 self.last_took = loaded.used.elapsed();
                 report.took = Some(self.last_took);
                 result.map(done).map_err(Answer::Failed)
             }
-            Order::Call { target, handler, state_of: Some(from) } => {
+            Order::Call { target, handler, state_of: Some(from), .. } => {
                 let to = target.program;
                 self.program(target, arena, report)?;
                 take_state(&mut self.programs, from, to, &handler).map(done).map_err(Answer::Failed)

@@ -13,6 +13,7 @@ use crate::engine::program::Program;
 use crate::error::call::{CallError, Worker};
 use crate::error::ray::RayError;
 use crate::ray::api::object::Held;
+use crate::ray::engine::bundling::send_as_one;
 use crate::ray::engine::in_flight::{Completion, InFlightCall, RayResult};
 use crate::ray::engine::inline_wait::UnreadReply;
 use crate::ray::engine::{in_python, load_of, program_id, streams};
@@ -132,25 +133,34 @@ impl Shared {
         let (target, arena) = self.program_of(index, &program, flight.method())?;
         let is_direct = arena.is_empty() && flight.payload().is_small() && flight.items().is_none();
         let state_of = state_of.map(|key| ProgramId { key, ..target.program });
-        let order = Order::Call { target, handler, state_of };
         let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
         let direct = direct.filter(|_| is_direct);
+        // Ray never cancels a call that waits for an actor: the actor would wait for the call's number in the order, for
+        // 30 seconds, and then drop all that follow. What runs in a compiled graph cannot be cancelled.
+        let sent = direct.is_none().then(|| send_as_one(&target.program, std::slice::from_ref(flight)));
+        let bundle = sent.as_ref().map(|sent| sent.id().id);
+        let order = Order::Call { target, handler, state_of, bundle };
         let request = Request { whole: direct.is_some(), ..self.request(order) };
-        let message = EncodedMessage::with(&request, flight.payload().clone())?;
-        let reference = match &direct {
-            Some(direct) => direct.send(message, flight.method())?,
+        let message = EncodedMessage::with(&request, flight.payload().clone());
+        let reference = message.and_then(|message| match &direct {
+            Some(direct) => direct.send(message, flight.method()),
             None => cluster.ask(flight.method(), |py| {
                 let call = match flight.items() {
                     Some(items) => self.call_stream(py, index, items)?,
                     None => self.call(py, index)?,
                 };
-                let reference = call.bind(py).call1(message.arguments(py, in_python(py, &arena))?)?;
-                flight.sent(reference.clone().unbind());
-                Ok(reference.unbind())
-            })?,
-        };
+                Ok(call.bind(py).call1(message.arguments(py, in_python(py, &arena))?)?.unbind())
+            }),
+        });
+        if let (Err(_), Some(sent)) = (&reference, &sent) {
+            sent.end(cluster, &self.timer);
+        }
+        let reference = reference?;
         let (shared, completed) = (Arc::clone(self), flight.clone());
         let on_result = Box::new(move |result| {
+            if let Some(sent) = sent {
+                sent.end(&shared.target.cluster, &shared.timer);
+            }
             let at = shared.call_ended(index, &completed);
             shared.complete(index, at, std::iter::once((completed, result)));
         });

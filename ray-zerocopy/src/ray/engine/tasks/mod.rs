@@ -151,7 +151,7 @@ impl Shared {
         };
         let cluster = &self.target.cluster;
         let (target, arena) = self.program_of(&program, with_arena, flight.method())?;
-        let request = self.request(Order::Call { target, handler, state_of: None });
+        let request = self.request(Order::Call { target, handler, state_of: None, bundle: None });
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = cluster.ask(flight.method(), |py| {
             let function = self.function(py, flight.method(), flight.attempts_left(), flight.items())?;
