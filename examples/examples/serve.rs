@@ -14,8 +14,9 @@ use ray_zerocopy_serve::{Methods, ModelRepository, Server, Service};
 /// weights. The server ends on Ctrl-C or SIGTERM, after the calls in flight.
 #[derive(Parser)]
 #[command(after_help = "While it runs:
-  curl localhost:8000/v1/pipelines/languages/classify -d '[\"le chat dort dans le jardin\"]'
+  curl localhost:8000/v1/pipelines/languages/classify -d '{\"text\": \"le chat dort dans le jardin\"}'
   curl -N localhost:8000/v1/pipelines/languages/words -d '[\"der Hund schläft im Garten\"]'
+  curl localhost:8000/v1/pipelines
   curl localhost:8000/v2/models/letters")]
 struct Args {
     /// The port of HTTP; 0 is any free one
@@ -100,10 +101,7 @@ async fn main() -> Result<()> {
     // The service: a pool of workers, and methods of the pipeline on it.
     let models = ModelRepository::builder().workers(args.workers).start()?;
     let tasks = TaskWrapper::on(models.pool(), &languages)?;
-    let (one, many) = (tasks.clone(), tasks);
-    let methods = Methods::of("languages")
-        .try_method("classify", move |(text,)| one.classify(text))
-        .stream("words", move |(text,)| many.words(text));
+    let methods = Methods::all("languages", &tasks);
 
     // A graph of it, for clients of KServe v2 and Triton.
     let graph = jit::trace(&languages)

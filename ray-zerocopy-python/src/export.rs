@@ -93,7 +93,8 @@ pub fn export<P: Remote + Send + 'static>(
 ) -> PyResult<()> {
     let py = module.py();
     let names = module.dict();
-    let methods = P::methods();
+    // Python has no way to take the items of a stream.
+    let methods: Vec<_> = P::methods().into_iter().filter(|method| !method.is_stream).collect();
     let description = source::Description::new(class, doc, &methods, &constructors);
     let exported = Exported { class, methods, constructors, names: names.clone().unbind() };
     names.set_item("_base", base::base(py)?)?;

@@ -244,10 +244,13 @@ pub mod __private {
     pub mod fuzz {
         pub use crate::fuzz::{arena, checkpoint, graph, manifest, message, module, pytorch, variant, variant_seed};
     }
-    /// For `ray-zerocopy-python`: calls on a pipeline of this process.
+    /// For `ray-zerocopy-python`, calls on a pipeline of this process; for `ray-zerocopy-serve`, calls by name.
     pub mod dynamic {
+        pub use crate::remote::by_name::{ByName, Called, NamedMethod};
         pub use crate::remote::schema::{MethodInfo, Parameter, Schema};
         pub use crate::remote::untyped::{Arguments, Failed, ResultTensor, Results, call, make};
+        pub use crate::remote::wire::WireError;
+        pub use crate::tensor::kind::TensorKind;
     }
     /// For `ray-zerocopy-python`: functions for modules that run in a Python process.
     #[cfg(feature = "ray")]

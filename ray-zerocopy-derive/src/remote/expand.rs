@@ -31,12 +31,16 @@ pub(crate) fn calls(block: &Block, methods: &[Method], on_swap: Option<&Ident>, 
     let task_methods = shared.map(|(index, method)| of_callers(index, method));
     let actor_methods = methods.iter().enumerate().map(|(index, method)| of_callers(index, method));
     let remote_methods = methods.iter().enumerate().map(|(index, method)| writer.remote_method(index, method));
-    // A method's own `where` clause may not hold here, where the type's parameters are generic. Those
-    // that return a stream are not listed either: who calls the methods of the list expects one result.
-    let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none() && !method.stream);
+    // A method's own `where` clause may not hold here, where the type's parameters are generic.
+    let listed = methods.iter().enumerate().filter(|(_, method)| method.where_clause.is_none());
     let listed = listed.map(|(index, method)| {
         let cfgs = carried::cfgs(method.attrs);
-        quote!(#(#cfgs)* #runtime::MethodEntry::of::<#index, _, _>())
+        let entry = match (&method.batch, method.stream) {
+            (_, true) => quote!(of_stream),
+            (Some(_), false) => quote!(of_batch),
+            (None, false) => quote!(of),
+        };
+        quote!(#(#cfgs)* #runtime::MethodEntry::#entry::<#index, _, _>())
     });
 
     let streams = methods.iter().any(|method| method.stream).then(|| {

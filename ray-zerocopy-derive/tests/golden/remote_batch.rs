@@ -49,8 +49,8 @@ impl ::ray_zerocopy::__private::Remote for Search {
     type Tasks = SearchTasks;
     type Actors = SearchActors;
     const METHODS: &'static [::ray_zerocopy::__private::MethodEntry<Self>] = &[
-        ::ray_zerocopy::__private::MethodEntry::of::<0usize, _, _>(),
-        ::ray_zerocopy::__private::MethodEntry::of::<1usize, _, _>(),
+        ::ray_zerocopy::__private::MethodEntry::of_batch::<0usize, _, _>(),
+        ::ray_zerocopy::__private::MethodEntry::of_batch::<1usize, _, _>(),
     ];
     const STATEFUL: bool = true;
 }

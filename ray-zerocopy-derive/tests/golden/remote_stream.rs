@@ -61,7 +61,11 @@ impl ::core::convert::From<::ray_zerocopy::__private::Caller> for SearchActors {
 impl ::ray_zerocopy::__private::Remote for Search {
     type Tasks = SearchTasks;
     type Actors = SearchActors;
-    const METHODS: &'static [::ray_zerocopy::__private::MethodEntry<Self>] = &[];
+    const METHODS: &'static [::ray_zerocopy::__private::MethodEntry<Self>] = &[
+        ::ray_zerocopy::__private::MethodEntry::of_stream::<0usize, _, _>(),
+        ::ray_zerocopy::__private::MethodEntry::of_stream::<1usize, _, _>(),
+        ::ray_zerocopy::__private::MethodEntry::of_stream::<2usize, _, _>(),
+    ];
     const STREAMS: bool = true;
     const STATEFUL: bool = true;
 }

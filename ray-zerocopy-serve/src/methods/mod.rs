@@ -1,20 +1,36 @@
 //! Methods of pipelines, by name, with arguments and results as JSON.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `arguments` | arguments from JSON, for methods whose types the compiler does not know here |
+//! | `results` | their results as JSON |
+//! | `schema` | types as text, for the list of methods |
+
+mod arguments;
+mod results;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt};
+use ray_zerocopy::__private::dynamic::{ByName, Called, NamedMethod};
 use ray_zerocopy::{Pending, Streaming};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::error::{ErrorKind, ServeError};
 
 /// Methods of a pipeline that clients may call, at `POST /v1/pipelines/{pipeline}/{method}`.
 ///
-/// The body is the arguments: a list for a tuple, an object for a struct of yours, and nothing for `()`. The response is the
-/// result. The items of a stream are server-sent events.
+/// The body is the arguments: an object by the names of the parameters, a list in their order, or nothing for a method
+/// without parameters. Tensors are nested lists of numbers, or of booleans. The response is the result; the error of a method
+/// that returns a `Result` is its text with the status 422. The items of a stream are server-sent events.
+///
+/// [`all`](Self::all) takes every method that a wrapper has. [`method`](Self::method), [`try_method`](Self::try_method) and
+/// [`stream`](Self::stream) add a function of yours that makes a call, with arguments of your own choice.
 ///
 /// ```no_run
 /// # use burn::{nn::{Linear, LinearConfig}, tensor::Device};
@@ -41,10 +57,8 @@ use crate::error::{ErrorKind, ServeError};
 /// # let model = Model::new(&Device::flex());
 /// let models = ModelRepository::builder().workers(2).start()?;
 /// let tasks = TaskWrapper::on(models.pool(), &model)?;
-/// let (one, other) = (tasks.clone(), tasks);
-/// let methods = Methods::of("text")
-///     .method("count", move |(text,)| one.count(text))    // curl …/v1/pipelines/text/count -d '["two words"]'
-///     .stream("words", move |(text,)| other.words(text));
+/// let methods = Methods::all("text", &tasks) // curl …/v1/pipelines/text/count -d '{"text": "two words"}'
+///     .method("sentences", move |(text,): (String,)| tasks.count(text.replace(' ', "")));
 /// let service = Service::builder(models).methods(methods).build();
 /// # drop(service);
 /// # Ok(())
@@ -55,8 +69,14 @@ pub struct Methods {
     pub(crate) calls: BTreeMap<String, Method>,
 }
 
+type CallWithJson = Box<dyn Fn(&[u8]) -> Result<Call, ServeError> + Send + Sync>;
+
 /// A method that takes JSON.
-pub(crate) type Method = Box<dyn Fn(&[u8]) -> Result<Call, ServeError> + Send + Sync>;
+pub(crate) struct Method {
+    pub(crate) call: CallWithJson,
+    /// Its parameters, its result and its documentation, as far as they are known.
+    pub(crate) description: Value,
+}
 
 /// A call of a method. Dropping it cancels the call.
 pub(crate) enum Call {
@@ -67,7 +87,16 @@ pub(crate) enum Call {
 }
 
 impl Methods {
-    /// Methods of a pipeline with this name.
+    /// All methods of a wrapper: those that take `&self` of a [`TaskWrapper`](ray_zerocopy::TaskWrapper), and those that
+    /// take `&mut self` as well of [`Actors`](ray_zerocopy::Actors). Leaves out a method with a `where` clause of its own.
+    ///
+    /// Clients can call all of them: for a part, use [`of`](Self::of) and add each.
+    pub fn all(pipeline: impl Into<String>, wrapper: &impl ByName) -> Self {
+        let calls = wrapper.named_methods().into_iter().map(|method| (method.name.to_owned(), by_name(method)));
+        Self { pipeline: pipeline.into(), calls: calls.collect() }
+    }
+
+    /// Methods of a pipeline with this name, to which you add each.
     pub fn of(pipeline: impl Into<String>) -> Self {
         Self { pipeline: pipeline.into(), calls: BTreeMap::new() }
     }
@@ -126,9 +155,41 @@ impl Methods {
     }
 
     fn add(mut self, name: &str, call: impl Fn(&[u8]) -> Result<Call, ServeError> + Send + Sync + 'static) -> Self {
-        self.calls.insert(name.to_owned(), Box::new(call));
+        let description = json!({ "name": name });
+        self.calls.insert(name.to_owned(), Method { call: Box::new(call), description });
         self
     }
+}
+
+/// A method as `Remote::METHODS` describes it.
+fn by_name(method: NamedMethod) -> Method {
+    let parameters = method.parameters.iter();
+    let parameters = parameters.map(|one| json!({ "name": one.name, "type": schema::describe(&one.schema) }));
+    let description = json!({
+        "name": method.name,
+        "description": method.doc,
+        "parameters": parameters.collect::<Vec<_>>(),
+        "returns": schema::describe(&method.result),
+        "stream": method.is_stream,
+    });
+    let (name, result) = (method.name, method.result.clone());
+    let call = move |body: &[u8]| {
+        let arguments::Parsed { arguments, origin } = arguments::parse(&method, body)?;
+        let called = method.call(arguments).map_err(|failed| arguments::refused(&method, &origin, failed))?;
+        let result = result.clone();
+        Ok(match called {
+            Called::Result(pending) => {
+                let pending = pending.cancel_on_drop();
+                Call::Value(Box::pin(
+                    async move { results::json(name, &result, pending.await?).map(String::into_bytes) },
+                ))
+            }
+            Called::Items(items) => {
+                Call::Items(Box::pin(items.into_stream().map(move |item| results::json(name, &result, item?))))
+            }
+        })
+    };
+    Method { call: Box::new(call), description }
 }
 
 /// Parses arguments. No bytes are the arguments of a method without parameters.

@@ -27,8 +27,8 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// `GET /v1/pipelines`.
 pub(super) async fn list(State(service): State<Service>) -> Json<Value> {
     let pipelines = service.pipelines().map(|methods| {
-        let names: Vec<_> = methods.calls.keys().collect();
-        json!({ "name": methods.pipeline, "methods": names })
+        let described: Vec<_> = methods.calls.values().map(|method| &method.description).collect();
+        json!({ "name": methods.pipeline, "methods": described })
     });
     Json(json!({ "pipelines": pipelines.collect::<Vec<_>>() }))
 }
@@ -44,7 +44,7 @@ pub(super) async fn call(
     let method = find(&service, &pipeline, &method)?;
     let asked = header_timeout(&headers)?;
     let body = body::receive(&service, &mut permit, &headers, body, 0).await?;
-    match method(&body)? {
+    match (method.call)(&body)? {
         Call::Value(value) => {
             let limit = service.admission().limits().timeout_of(asked);
             let value = tokio::time::timeout(limit, value).await.map_err(|_| ServeError::deadline(limit))??;

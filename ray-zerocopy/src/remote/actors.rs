@@ -100,6 +100,10 @@ impl<P: Remote> Actors<P> {
         self.caller.engine.workers()
     }
 
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Mappings and memory use of each process, by the kernel's figures. Prints as a table.
     ///
     /// # Errors

@@ -165,7 +165,7 @@ impl Caller {
         })
     }
 
-    fn batched<P, const INDEX: usize, A, T, R>(
+    pub(super) fn batched<P, const INDEX: usize, A, T, R>(
         &self,
         arguments: A,
         take: fn(&mut Reader) -> Result<R, WireError>,

@@ -4,10 +4,14 @@
 //! The macro writes one impl of [`RemoteMethod`] for each method. Calling the method, running it in
 //! a worker and listing it are generic functions here, so that the macro's code stays small.
 
+use super::batch_method::{BatchArguments, BatchMethod};
+use super::by_name::{self, CallByName};
 use super::caller::{Caller, Method};
 use super::hosted::Handler;
 use super::pending::Pending;
+use super::rows::RowsResult;
 use super::schema::{MethodInfo, Parameter, Schema};
+use super::stream_method::{RemoteStream, serve_stream};
 use super::wire::{Reader, WireError, WireOps, Writer};
 
 /// The method number `INDEX` of a pipeline, which takes `A` and returns `T`.
@@ -106,7 +110,7 @@ impl Caller {
 }
 
 /// Runs a method in a worker.
-fn serve<P, const INDEX: usize, A, T>(
+pub(super) fn serve<P, const INDEX: usize, A, T>(
     pipeline: &mut P,
     reader: &mut Reader,
     writer: &mut Writer,
@@ -123,8 +127,10 @@ where
 /// An entry of [`Remote::METHODS`](super::Remote::METHODS).
 pub struct MethodEntry<P> {
     source: MethodSource,
+    is_stream: bool,
     schemas: fn() -> (Vec<Schema>, Schema),
     handler: Handler<P>,
+    call: CallByName,
 }
 
 impl<P> MethodEntry<P> {
@@ -134,23 +140,58 @@ impl<P> MethodEntry<P> {
         P: RemoteMethod<INDEX, A, T>,
         A: Arguments,
     {
-        Self { source: P::SOURCE, schemas: schemas::<P, INDEX, A, T>, handler: serve::<P, INDEX, A, T> }
+        Self {
+            source: P::SOURCE,
+            is_stream: false,
+            schemas: || schemas::<A, T>(P::wire()),
+            handler: serve::<P, INDEX, A, T>,
+            call: by_name::call::<P, INDEX, A, T>,
+        }
+    }
+
+    /// The entry of the method number `INDEX`, whose calls can be put together.
+    pub const fn of_batch<const INDEX: usize, A, T>() -> Self
+    where
+        P: BatchMethod<INDEX, A, T>,
+        A: BatchArguments,
+        T: RowsResult,
+    {
+        Self { call: by_name::call_batch::<P, INDEX, A, T>, ..Self::of::<INDEX, A, T>() }
+    }
+
+    /// The entry of the method number `INDEX`, which returns a stream.
+    pub const fn of_stream<const INDEX: usize, A, T>() -> Self
+    where
+        P: RemoteStream<INDEX, A, T>,
+        A: Arguments,
+    {
+        Self {
+            source: P::SOURCE,
+            is_stream: true,
+            schemas: || schemas::<A, T>(P::wire()),
+            handler: serve_stream::<P, INDEX, A, T>,
+            call: by_name::call_stream::<P, INDEX, A, T>,
+        }
+    }
+
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.source.exclusive
+    }
+
+    pub(super) fn call(&self) -> CallByName {
+        self.call
     }
 
     pub(super) fn info(&self) -> MethodInfo<P> {
-        let Self { source: MethodSource { name, doc, exclusive, parameters }, schemas, handler } = self;
+        let Self { source: MethodSource { name, doc, exclusive, parameters }, is_stream, schemas, handler, .. } = self;
         let (schemas, result) = schemas();
         let parameters = parameters.iter().zip(schemas).map(|(&name, schema)| Parameter { name, schema });
-        MethodInfo { name, doc, exclusive: *exclusive, parameters: parameters.collect(), result, handler: *handler }
+        let (exclusive, is_stream, parameters) = (*exclusive, *is_stream, parameters.collect());
+        MethodInfo { name, doc, exclusive, is_stream, parameters, result, handler: *handler }
     }
 }
 
-fn schemas<P, const INDEX: usize, A, T>() -> (Vec<Schema>, Schema)
-where
-    P: RemoteMethod<INDEX, A, T>,
-    A: Arguments,
-{
-    let (arguments, result) = P::wire();
+fn schemas<A: Arguments, T>((arguments, result): MethodWire<A, T>) -> (Vec<Schema>, Schema) {
     let mut parameters = Vec::new();
     A::schemas(&arguments, &mut parameters);
     (parameters, (result.schema)())

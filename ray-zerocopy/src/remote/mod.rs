@@ -4,6 +4,7 @@
 pub(crate) mod actor;
 pub(crate) mod actors;
 pub(crate) mod batch_method;
+pub(crate) mod by_name;
 pub(crate) mod caller;
 pub(crate) mod canceller;
 pub(crate) mod generations;
@@ -40,8 +41,8 @@ pub trait Remote: Root {
     /// The methods that actors have: those that take `&self` or `&mut self`.
     type Actors: From<Caller>;
 
-    /// The methods in the order of the source, for callers that do not know them at compile time. A
-    /// method with a `where` clause of its own is not listed, since not every pipeline of the type
+    /// The methods in the order of the source, those that return a stream among them, for callers that do not know
+    /// them at compile time. A method with a `where` clause of its own is not listed, since not every pipeline of the type
     /// has it.
     ///
     /// ```

@@ -84,9 +84,11 @@ pub struct MethodInfo<P> {
     pub doc: &'static str,
     /// Whether it takes `&mut self`.
     pub exclusive: bool,
+    /// Whether it returns a stream. Then it has no result, but items.
+    pub is_stream: bool,
     /// Its parameters, in order.
     pub parameters: Vec<Parameter>,
-    /// The format of its results.
+    /// The format of its result, or of each item of its stream.
     pub result: Schema,
     /// The function that runs it in a worker.
     #[doc(hidden)]

@@ -26,13 +26,13 @@ impl Caller {
         P: RemoteStream<INDEX, A, T>,
         A: Arguments,
     {
-        let method = Method::new::<P>(P::SOURCE.name, serve::<P, INDEX, A, T>);
+        let method = Method::new::<P>(P::SOURCE.name, serve_stream::<P, INDEX, A, T>);
         self.call_for_stream(method, |writer| arguments.put(&P::wire().0, writer), |reader| (P::wire().1.take)(reader))
     }
 }
 
 /// Runs a method in a worker.
-fn serve<P, const INDEX: usize, A, T>(
+pub(super) fn serve_stream<P, const INDEX: usize, A, T>(
     pipeline: &mut P,
     reader: &mut Reader,
     writer: &mut Writer,

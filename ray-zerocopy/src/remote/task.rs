@@ -411,6 +411,10 @@ impl<P: Remote> TaskWrapper<P> {
         self.caller.program().arena.clone()
     }
 
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// Mappings and memory use of each process, by the kernel's figures. Prints as a table.
     ///
     /// # Errors

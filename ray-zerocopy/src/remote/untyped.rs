@@ -4,13 +4,13 @@
 //! read in the same way. Arguments are not trusted: one that does not fit is an error with its
 //! position.
 
-use burn::tensor::{Bytes, DType, Device, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::hosted::Handler;
 use super::wire::{Reader, TensorHeader, WireError, Writer};
-use crate::engine::message::{Incoming, Outgoing, shared};
+use crate::engine::message::{Incoming, shared};
 use crate::{codec, panics};
 
 /// The arguments of a call.
@@ -50,7 +50,7 @@ impl Arguments {
         self.value(&TensorHeader { dtype, shape, segment: self.tensors.len() })
     }
 
-    fn reader(self, device: &Device) -> Reader {
+    pub(super) fn reader(self, device: &Device) -> Reader {
         let values = bytes::Bytes::from(self.values);
         let message = Incoming::from_here(std::iter::once(values).chain(self.tensors).collect());
         Reader::new(message, device.clone())
@@ -59,8 +59,8 @@ impl Arguments {
 
 /// The result of a call, to be read as a [`Schema`](super::schema::Schema) says.
 pub struct Results {
-    values: Bytes,
-    tensors: Vec<Bytes>,
+    values: bytes::Bytes,
+    tensors: Vec<bytes::Bytes>,
     at: usize,
 }
 
@@ -83,10 +83,10 @@ impl From<TensorData> for ResultTensor {
 }
 
 impl Results {
-    fn new(message: Outgoing) -> Self {
+    /// The result in a message.
+    pub(super) fn received(message: Incoming) -> Self {
         let mut segments = message.segments.into_iter();
-        let values = segments.next().unwrap_or_else(|| Bytes::from_bytes_vec(Vec::new()));
-        Self { values, tensors: segments.collect(), at: 0 }
+        Self { values: segments.next().unwrap_or_default(), tensors: segments.collect(), at: 0 }
     }
 
     /// Returns the next value, as MessagePack.
@@ -120,7 +120,7 @@ impl Results {
         let TensorHeader { dtype, shape, segment } = self.value()?;
         let bytes = segment.checked_sub(1).and_then(|index| self.tensors.get(index));
         let bytes = bytes.ok_or_else(|| WireError::new("the result does not have the tensor's bytes".to_owned()))?;
-        Ok(ResultTensor { dtype, shape, bytes: shared(bytes.clone()) })
+        Ok(ResultTensor { dtype, shape, bytes: bytes.clone() })
     }
 }
 
@@ -155,7 +155,7 @@ pub fn call<P>(
     let mut reader = arguments.reader(device);
     let mut writer = Writer::default();
     match panics::caught(|| handler(pipeline, &mut reader, &mut writer)) {
-        Ok(Ok(())) => Ok(Results::new(writer.finish())),
+        Ok(Ok(())) => Ok(Results::received(writer.finish().received())),
         Ok(Err(WireError { reason, .. })) if reader.position() < end => {
             Err(Failed::Argument { at: reader.position(), reason })
         }
@@ -239,6 +239,7 @@ mod tests {
     fn method_table_matches_the_source() {
         let methods = Model::methods();
         let names: Vec<_> = methods.iter().map(|method| (method.name, method.exclusive)).collect();
+        assert!(methods.iter().all(|method| !method.is_stream));
         assert_eq!(names, [("predict", false), ("same", false), ("count", true), ("clash", false)]);
         assert_eq!((methods[0].doc, methods[1].doc), ("Scores.\n\nOne row an input.", ""));
         let parameters: Vec<_> = methods[0].parameters.iter().map(|parameter| parameter.name).collect();

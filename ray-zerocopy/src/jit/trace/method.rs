@@ -34,6 +34,9 @@ impl<P: Remote> Call<P> {
         let names = crate::tensor::value::listed(methods.iter().map(|method| method.name));
         let at = methods.iter().position(|method| method.name == name);
         let method = methods.swap_remove(at.ok_or_else(|| format!("it does not exist; there is {names}"))?);
+        if method.is_stream {
+            return Err("it returns a stream, and a graph has the operations of one forward pass".to_owned());
+        }
         let mut arguments = Vec::new();
         for parameter in &method.parameters {
             let name = parameter.name;
