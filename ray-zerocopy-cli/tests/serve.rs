@@ -38,9 +38,19 @@ fn folder() -> Folder {
 
 #[test]
 fn triton_clients_are_served() {
+    clients_are_served("triton.py");
+}
+
+#[test]
+fn kserve_sdk_and_prometheus_are_served() {
+    clients_are_served("kserve_sdk.py");
+}
+
+/// Runs a script with the addresses of a server that has the model `sum`.
+fn clients_are_served(script: &str) {
     let folder = folder();
     let served = Served::start(&folder, &["sum.rzg", "--folder", "."]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/triton.py");
+    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
     let mut clients = Command::new(python());
     clients.arg(script).args([&served.http, &served.grpc]);
     let output = clients.output().unwrap();

@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
-use ray_zerocopy::observe;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use ray_zerocopy::observe::{self, METRICS};
 
 /// The metrics of this process in the text format of Prometheus, at `/metrics` of a [`Service`](crate::Service).
 ///
 /// They are those of [`ray_zerocopy::observe::METRICS`], and what the program records through the crate `metrics`
-/// itself. Cheap to clone.
+/// itself. Times and sizes of batches are histograms with buckets, so that those of several machines can be added. Cheap
+/// to clone.
 ///
 /// ```no_run
 /// # use ray_zerocopy_serve::{Metrics, ModelRepository, Service};
@@ -31,7 +32,11 @@ impl Metrics {
     /// # Errors
     /// If the process has a recorder.
     pub fn install() -> Result<Self, MetricsError> {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let mut recorder = PrometheusBuilder::new();
+        for metric in METRICS.iter().filter(|metric| !metric.buckets.is_empty()) {
+            recorder = recorder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), metric.buckets)?;
+        }
+        let recorder = recorder.build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(BuildError::FailedToSetGlobalRecorder)?;
         Ok(Self::of(handle))
@@ -49,7 +54,7 @@ impl Metrics {
     /// If `/proc` cannot be read.
     pub fn render(&self) -> ray_zerocopy::Result<String> {
         observe::record_gauges()?;
-        // What a histogram has collected since the last time becomes part of its summary.
+        // What a histogram has collected since the last time becomes part of its buckets.
         self.0.run_upkeep();
         Ok(self.0.render())
     }

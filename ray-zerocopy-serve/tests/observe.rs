@@ -56,15 +56,16 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
         let value: f64 = value.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
         assert!(series.insert(name.to_owned(), value).is_none(), "{line}");
         let family = name.split('{').next().unwrap();
-        let is_of_kind =
-            ["", "_sum", "_count"].iter().any(|end| kinds.contains_key(family.strip_suffix(end).unwrap_or(family)));
+        let is_of_kind = ["", "_sum", "_count", "_bucket"]
+            .iter()
+            .any(|end| kinds.contains_key(family.strip_suffix(end).unwrap_or(family)));
         assert!(is_of_kind, "{line} has no type");
     }
     for metric in METRICS.iter().filter(|metric| kinds.contains_key(metric.name)) {
         let kind = match metric.kind {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",
-            _ => "summary",
+            _ => "histogram",
         };
         assert_eq!(kinds[metric.name], kind, "{}", metric.name);
     }

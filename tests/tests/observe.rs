@@ -69,7 +69,8 @@ fn dashboard_names_existing_metrics() {
     let mut shown = BTreeSet::new();
     for name in &named {
         let metric = METRICS.iter().find(|metric| {
-            let endings: &[&str] = if metric.kind == MetricKind::Histogram { &["", "_sum", "_count"] } else { &[""] };
+            let endings: &[&str] =
+                if metric.kind == MetricKind::Histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
             endings.iter().any(|ending| *name == format!("{}{ending}", metric.name))
         });
         shown.insert(metric.unwrap_or_else(|| panic!("there is no metric `{name}`")).name);

@@ -138,10 +138,10 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
     },
     Requirement {
         name: "clients-env",
-        why: "calls `rzc serve`: a Python environment with Triton's and OpenAI's clients",
+        why: "calls `rzc serve`: a Python environment with the clients of Triton, KServe and OpenAI",
         needs: &["python"],
         is_present: python::has_clients_environment,
-        source: Source::Fetch { from: "44 MB from PyPI, 234 MB unpacked", fetch: python::fetch_clients_environment },
+        source: Source::Fetch { from: "110 MB from PyPI, 540 MB unpacked", fetch: python::fetch_clients_environment },
     },
     Requirement {
         name: "curl",

@@ -35,7 +35,7 @@ pub enum MetricKind {
 }
 
 /// A metric that the library records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Metric {
     /// Its name.
@@ -46,8 +46,17 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it counts or measures.
     pub help: &'static str,
+    /// Upper bounds of buckets that suit a histogram. None for other kinds.
+    pub buckets: &'static [f64],
     unit: Unit,
 }
+
+/// From a small call on this machine to a batch that takes a minute.
+const SECONDS: &[f64] = &[
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const SIZES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
 
 const OF_CALL: &[&str] = &["pipeline", "engine", "method", "generation"];
 const OF_METHOD: &[&str] = &["pipeline", "engine", "method"];
@@ -56,15 +65,16 @@ const OF_GENERATION: &[&str] = &["pipeline", "engine", "generation"];
 const OF_PROCESS: &[&str] = &["pipeline", "engine", "process"];
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Counter, labels, help, unit: Unit::Count }
+    Metric { name, kind: MetricKind::Counter, labels, help, buckets: &[], unit: Unit::Count }
 }
 
 const fn gauge(name: &'static str, labels: &'static [&'static str], unit: Unit, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Gauge, labels, help, unit }
+    Metric { name, kind: MetricKind::Gauge, labels, help, buckets: &[], unit }
 }
 
 const fn histogram(name: &'static str, labels: &'static [&'static str], unit: Unit, help: &'static str) -> Metric {
-    Metric { name, kind: MetricKind::Histogram, labels, help, unit }
+    let buckets = if matches!(unit, Unit::Seconds) { SECONDS } else { SIZES };
+    Metric { name, kind: MetricKind::Histogram, labels, help, buckets, unit }
 }
 
 /// All metrics that the library records.
