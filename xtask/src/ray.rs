@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::python::ray_environment;
+use crate::setup::python::{client_packages, ray_environment};
 use crate::setup::{libtorch, python_folders, torch};
 use crate::shell::{cargo, root, run, run_tests, target};
 use crate::{artifacts, devices, side_by_side};
@@ -136,6 +136,7 @@ pub(crate) fn python() -> Result<()> {
     let mut pipelines = pytest("ray-zerocopy-python/wheel/tests/pipelines")?;
     let paths = std::env::join_paths([torch::folder()?, python_folders::examples()?])?;
     pipelines.env("PYTHONPATH", paths).env("RAY_ZEROCOPY_REQUIRE", "examples");
+    pipelines.env("RAY_ZEROCOPY_SERVE", client_packages()?);
     run_tests(pipelines)?;
 
     // With TorchScript, the wheel reuses what the tests of devices have built.

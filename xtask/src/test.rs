@@ -107,7 +107,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "python",
         what: "pytest: pipelines as Python modules, the wheel for PyTorch, graphs and TorchScript, and the example project",
-        needs: &["ray-env", "c++", "libtorch", "torch", "models", "python-examples"],
+        needs: &["ray-env", "c++", "libtorch", "torch", "models", "python-examples", "clients-env"],
         run: ray::python,
     },
 ];

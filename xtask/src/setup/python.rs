@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::progress;
 use crate::shell::{cache, succeeds, target};
@@ -43,7 +43,7 @@ const PEERS: &[&str] = &[
     "typing_extensions==4.16.0",
 ];
 
-/// The packages of the environment with clients of `rzc serve`, and what they depend on.
+/// The packages of the environment with clients of `rzc serve`, and what they depend on. They contain those of Ray Serve.
 const CLIENTS: &[&str] = &[
     "aiohappyeyeballs==2.7.1",
     "aiohttp-retry==2.9.1",
@@ -68,6 +68,7 @@ const CLIENTS: &[&str] = &[
     "geventhttpclient==2.6.1",
     "greenlet==3.3.2",
     "grpc-interceptor==0.15.4",
+    "grpcio-reflection==1.81.1",
     "grpcio-tools==1.81.1",
     "grpcio==1.85.3",
     "h11==0.16.0",
@@ -187,6 +188,19 @@ pub(super) fn has_clients_environment() -> bool {
 }
 
 /// Creates the environment with the clients, or updates its packages.
+/// The folder of packages of the environment with clients, of which the tests of Ray Serve take some.
+pub(crate) fn client_packages() -> Result<PathBuf> {
+    let lib = clients_environment()?.join("lib");
+    let entries = fs::read_dir(&lib).with_context(|| format!("{} cannot be read", lib.display()))?;
+    for entry in entries {
+        let packages = entry?.path().join("site-packages");
+        if packages.is_dir() {
+            return Ok(packages);
+        }
+    }
+    bail!("{} has no folder of packages", lib.display())
+}
+
 pub(super) fn fetch_clients_environment() -> Result<()> {
     fetch_environment("clients-env", &clients_environment()?, CLIENTS)
 }
