@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 mod common;
+#[path = "serve/server.rs"]
+#[expect(dead_code, reason = "the tests of graphs use the rest")]
+mod server;
 
 use std::fs;
 use std::io::BufReader;
@@ -55,6 +58,36 @@ fn a_module_runs_on_files_as_it_does_in_a_program() {
     assert_eq!(tasks.run([("rows", tensor())]).wait().unwrap().data("output").unwrap(), here);
     let actors = JitActorWrapper::new(&script).program(program).spawn(1).unwrap();
     assert_eq!(actors.run([("rows", tensor())]).wait().unwrap().data("output").unwrap(), here);
+}
+
+#[test]
+fn a_module_is_served_beside_a_graph() {
+    let folder = Folder::new();
+    server::write(&folder, "sum.rzg", 1.0);
+    fs::copy(module("mlp"), folder.at("mlp.pt")).unwrap();
+    let served = server::Served::start(&folder, &["sum.rzg", "mlp.pt", "--workers", "2"]);
+    assert_eq!(served.sum(), (4.0, "1".to_owned()));
+    let (status, metadata) = server::get(&served.http, "/v2/models/mlp");
+    let input = metadata["inputs"][0]["name"].as_str().unwrap().to_owned();
+    assert_eq!((status, metadata["outputs"][0]["name"].as_str()), (200, Some("output")), "{metadata}");
+
+    let script = TorchScript::open(module("mlp")).unwrap().load("cpu").unwrap();
+    let tensor = Tensor::<1>::from_floats(rows().as_slice(), &Device::flex()).reshape([3, 8]);
+    let here = script.run([(input.as_str(), tensor)]).unwrap().data("output").unwrap();
+    let input = |shape: [usize; 2], data: &[f32]| {
+        serde_json::json!({ "inputs": [{ "name": input, "shape": shape, "datatype": "FP32", "data": data }] })
+            .to_string()
+    };
+    for _ in 0..8 {
+        let (status, answer) = server::post(&served.http, "/v2/models/mlp/infer", &input([3, 8], &rows()));
+        assert_eq!(status, 200, "{answer}");
+        let found = answer["outputs"][0]["data"].as_array().unwrap();
+        let found: Vec<_> = found.iter().map(|number| number.as_f64().unwrap() as f32).collect();
+        assert_eq!(found, here.iter::<f32>().collect::<Vec<_>>());
+    }
+    let (status, answer) = server::post(&served.http, "/v2/models/mlp/infer", &input([4, 6], &rows()));
+    assert!(status != 200 && answer["error"].is_string(), "{status}: {answer}");
+    assert_eq!(served.sum().0, 4.0);
 }
 
 #[test]
