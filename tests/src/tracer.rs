@@ -149,7 +149,7 @@ fn install(file: &Path) {
         .with_target("ray_zerocopy", tracing::Level::INFO)
         .with_target("ray_zerocopy_tests", tracing::Level::INFO);
     tracing::subscriber::set_global_default(Registry::default().with(Recorder(file).with_filter(ours))).unwrap();
-    assert!(set_propagator(Propagator { context, set_parent }));
+    assert!(set_propagator(Propagator::new(context, set_parent)));
 }
 
 fn set_up(file: String) -> Box<dyn Any> {

@@ -73,7 +73,7 @@ pub(super) fn start(
     let others = EXPORT.map(|target| (target, LevelFilter::OFF));
     let layer = layer.with_filter(Targets::new().with_default(LevelFilter::INFO).with_targets(others)).boxed();
     // A program that has one of its own names the spans.
-    let _is_first = set_propagator(Propagator { context, set_parent });
+    let _is_first = set_propagator(Propagator::new(context, set_parent));
     Ok((Exporter { provider, runtime: Some(runtime) }, layer))
 }
 

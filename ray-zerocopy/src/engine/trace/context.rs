@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 /// The most bytes of a `tracestate` that is passed on.
 const STATE: usize = 512;
 
@@ -19,10 +17,9 @@ const STATE: usize = 512;
 /// assert!("00-0af7-b7ad-01".parse::<TraceContext>().is_err());
 /// # Ok::<_, ray_zerocopy::observe::TraceContextError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceContext {
     traceparent: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     tracestate: String,
 }
 
@@ -73,7 +70,6 @@ impl TraceContext {
     }
 
     fn part(&self, range: std::ops::Range<usize>) -> &str {
-        // A message of another process may have any text.
         self.traceparent.get(range).unwrap_or_default()
     }
 }

@@ -12,10 +12,16 @@ use super::context::TraceContext;
 /// How spans cross processes, as a backend of traces does it: OpenTelemetry, for example.
 #[derive(Debug, Clone, Copy)]
 pub struct Propagator {
-    /// Returns how other processes name a span, if it has a name.
-    pub context: fn(&Span) -> Option<TraceContext>,
-    /// Makes the span of another process the parent of a new one.
-    pub set_parent: fn(&Span, &TraceContext),
+    context: fn(&Span) -> Option<TraceContext>,
+    set_parent: fn(&Span, &TraceContext),
+}
+
+impl Propagator {
+    /// `context` returns how other processes name a span, if it has a name. `set_parent` makes the span of another
+    /// process the parent of a new one.
+    pub fn new(context: fn(&Span) -> Option<TraceContext>, set_parent: fn(&Span, &TraceContext)) -> Self {
+        Self { context, set_parent }
+    }
 }
 
 static PROPAGATOR: OnceLock<Propagator> = OnceLock::new();
@@ -41,24 +47,32 @@ pub(crate) fn set_parent(span: &Span, parent: &TraceContext) {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CallContext {
     /// Number of the call in its owner.
-    pub(super) call: u64,
-    pub(super) method: Cow<'static, str>,
+    call: u64,
+    method: Cow<'static, str>,
     /// The pipeline.
-    pub(super) model: String,
+    model: String,
     /// Index of the worker, if it has one.
-    pub(super) worker: Option<usize>,
-    /// The owner's span, if it has a name.
-    pub(super) parent: Option<TraceContext>,
+    worker: Option<usize>,
+    /// The owner's span, if it has a name: `traceparent` and `tracestate`.
+    parent: Option<(String, String)>,
 }
 
 impl CallContext {
+    /// `span` is the owner's span.
+    pub(super) fn new(span: &Span, call: u64, method: &'static str, model: &str, worker: Option<usize>) -> Self {
+        let parent = context(span).map(|parent| (parent.traceparent().to_owned(), parent.tracestate().to_owned()));
+        Self { call, method: method.into(), model: model.to_owned(), worker, parent }
+    }
+
     /// Creates the span of the method, in a worker process.
     fn method_span(&self) -> Span {
         let Self { call, method, model, worker, parent } = self;
         let (method, pid) = (&**method, std::process::id());
         let span = info_span!(target: TARGET, parent: None, "method", call, method, model, worker, pid);
+        let parent =
+            parent.as_ref().and_then(|(parent, state)| Some(parent.parse::<TraceContext>().ok()?.with_state(state)));
         if let Some(parent) = parent {
-            set_parent(&span, parent);
+            set_parent(&span, &parent);
         }
         span
     }
@@ -79,7 +93,7 @@ mod tests {
 
     #[test]
     fn contexts_are_read_as_they_were_written() {
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok();
+        let parent = Some(("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(), String::new()));
         for (worker, parent) in [(Some(3), parent), (None, None)] {
             let context = CallContext { call: 7, method: "double".into(), model: "Model".to_owned(), worker, parent };
             let bytes = codec::encode(&context).unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use super::remote::{self, CallContext};
+use super::remote::CallContext;
 use super::{TARGET, is_on};
 use crate::engine::figures::method::Labels;
 use crate::engine::figures::outcome::Outcome;
@@ -101,7 +101,7 @@ impl CallTrace {
     /// What the worker process is told of the call.
     pub(crate) fn context(&self, method: &'static str, model: &str, worker: Option<usize>) -> Option<CallContext> {
         let stage = self.stage()?;
-        Some(context(&stage, self.id, method, model, worker))
+        Some(CallContext::new(&stage, self.id, method, model, worker))
     }
 }
 
@@ -119,10 +119,6 @@ fn worker_span(parent: &Span, worker: Option<Worker>) -> Span {
 fn method_span(parent: &Span, call: u64, method: &'static str, model: &str, worker: Worker) -> Span {
     let Worker { index: worker, pid } = worker;
     info_span!(target: TARGET, parent: parent, "method", call, method, model, worker, pid)
-}
-
-fn context(span: &Span, call: u64, method: &'static str, model: &str, worker: Option<usize>) -> CallContext {
-    CallContext { call, method: method.into(), model: model.to_owned(), worker, parent: remote::context(span) }
 }
 
 /// The span of the worker that runs a batch. It is part of the trace of the batch's first call.
@@ -169,6 +165,6 @@ impl BatchTrace {
 
     /// What the worker process is told of the batch, which is part of its first call.
     pub(crate) fn context(&self, method: &'static str, model: &str, worker: Option<usize>) -> CallContext {
-        context(&self.worker, self.first, method, model, worker)
+        CallContext::new(&self.worker, self.first, method, model, worker)
     }
 }
