@@ -1,12 +1,17 @@
-//! Traces of local workers that are killed.
+//! Traces of local workers that are killed, and what workers run when they start.
 //!
 //! The conformance suite of engines has the spans of calls: `tests/src/engines/traces.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
+use ray_zerocopy::observe::set_worker_set_up;
 use ray_zerocopy::{CallError, Error, LocalPool};
 use ray_zerocopy_tests::engines::EngineUnderTest;
 use ray_zerocopy_tests::engines::traces::traced;
@@ -26,10 +31,14 @@ impl EngineUnderTest for Local {
     const REPLACES_WORKERS: bool = true;
 }
 
+/// The set-up of workers is that of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Each call has one span, with its outcome, however often its workers are killed.
 #[test]
 fn spans_are_complete_when_workers_are_killed() {
     const CALLS: usize = 300;
+    let _alone = ALONE.lock();
     let tasks = traced::<Local>(2).attempts(3);
     let trace = Trace::begin();
     let calls: Vec<_> = trace.root.in_scope(|| (0..CALLS).map(|_| tasks.sleep(3)).collect());
@@ -71,4 +80,40 @@ fn spans_are_complete_when_workers_are_killed() {
         }
     }
     assert_eq!(found, outcomes);
+}
+
+/// Writes a file when it is dropped.
+struct Note(PathBuf);
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        fs::write(self.0.join(format!("{}.ended", std::process::id())), "").unwrap();
+    }
+}
+
+fn note(folder: String) -> Box<dyn Any> {
+    let folder = PathBuf::from(folder);
+    fs::write(folder.join(std::process::id().to_string()), "").unwrap();
+    Box::new(Note(folder))
+}
+
+fn fail(reason: String) -> Box<dyn Any> {
+    panic!("{reason}");
+}
+
+#[test]
+fn workers_keep_what_their_set_up_returns() {
+    let _alone = ALONE.lock();
+    let folder = tempfile::tempdir().unwrap();
+    set_worker_set_up(note, folder.path().to_str().unwrap()).unwrap();
+    let pool = Local::backend(2);
+    let pids: Vec<_> = pool.workers().iter().map(|worker| worker.pid).collect();
+    let has = |ending: &str| pids.iter().filter(|pid| folder.path().join(format!("{pid}{ending}")).exists()).count();
+    assert_eq!((has(""), has(".ended")), (2, 0));
+    pool.shut_down();
+    assert_eq!(has(".ended"), 2);
+
+    set_worker_set_up(fail, "on purpose").unwrap();
+    let error = LocalPool::builder().workers(1).start().unwrap_err().to_string();
+    assert!(error.contains("the set-up of workers could not be run: it panicked: on purpose"), "{error}");
 }

@@ -37,7 +37,8 @@ pub(crate) async fn trace(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let parent = parent(request.headers());
     let span = span(&request, &id);
-    if let Some(parent) = &parent {
+    // An application may have a span of its own for the request, which has this parent.
+    if let Some(parent) = parent.filter(|_| TraceContext::of(&Span::current()).is_none()) {
         parent.set_parent_of(&span);
     }
     let own = TraceContext::of(&span);
@@ -117,7 +118,6 @@ fn span(request: &Request, id: &HeaderValue) -> Span {
     };
     let span = info_span!(
         target: "ray_zerocopy_serve",
-        parent: None,
         "request",
         otel.kind = "server",
         otel.name = Empty,
