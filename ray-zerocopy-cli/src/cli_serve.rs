@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 
 use crate::cli::EXIT;
 use crate::values::{bytes, not_empty, seconds};
@@ -33,6 +33,9 @@ use crate::values::{bytes, not_empty, seconds};
 /// On SIGTERM and SIGINT, `/v2/health/ready` turns false, further calls are refused with 503, and those in flight end
 /// first. A second signal ends it at once. A full queue is 429, a passed deadline 504; a
 /// request may ask for a shorter one than --timeout, with the header `X-Request-Timeout-Ms`.
+///
+/// With --otlp, each request is a span, as part of the trace that its header `traceparent` names, with
+/// the call, its time in the queue, its batch and the worker inside of it.
 #[allow(rustdoc::invalid_rust_codeblocks, reason = "indented text is formatted for `--help`, which prints it verbatim")]
 #[derive(Debug, Args)]
 #[command(after_help = EXIT, verbatim_doc_comment)]
@@ -106,7 +109,23 @@ pub(crate) struct Serve {
     /// Do not load models again when their files change
     #[arg(long)]
     pub no_watch: bool,
+    /// Log each request to standard error, and what workers log; `RUST_LOG` selects more or less
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log: Option<Log>,
+    /// Export the spans of requests, calls and workers to this collector: `http://localhost:4317`
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "ENDPOINT", value_parser = not_empty, value_hint = ValueHint::Url)]
+    pub otlp: Option<String>,
     /// Let other programs of this user have the same memory for the same graphs, as `rzc hold` does
     #[arg(long)]
     pub hold: bool,
+}
+
+/// Form of the lines of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Log {
+    /// Text for people
+    Text,
+    /// One JSON object on each line
+    Json,
 }

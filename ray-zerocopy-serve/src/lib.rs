@@ -33,6 +33,7 @@
 //! | `methods` | methods of pipelines by name |
 //! | `rest/` | KServe v2 over HTTP, OpenAI's embeddings, and methods of pipelines |
 //! | `grpc/` | KServe v2 over gRPC |
+//! | `trace/` | logs, traces, and the spans of requests |
 //! | `server/` | listeners, TLS, and draining |
 //! | `tensor/` | tensors of requests and responses |
 //! | `error` | why a request has no result |
@@ -50,6 +51,7 @@ mod rest;
 mod server;
 mod service;
 mod tensor;
+mod trace;
 
 pub use self::admission::Limits;
 pub use self::error::{ErrorKind, ServeError};
@@ -61,6 +63,7 @@ pub use self::repository::{
 pub use self::server::tls::Tls;
 pub use self::server::{Running, Server};
 pub use self::service::{Service, ServiceBuilder};
+pub use self::trace::{LogFormat, Tracing, TracingError, TracingGuard};
 
 /// The messages of the protocol and its client, for this workspace's tests and benchmarks.
 #[doc(hidden)]

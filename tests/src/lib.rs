@@ -15,3 +15,4 @@ pub mod stand_in;
 #[cfg(feature = "torchscript")]
 pub mod torchscript;
 pub mod traceable;
+pub mod tracer;

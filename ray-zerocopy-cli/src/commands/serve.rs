@@ -6,19 +6,25 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ray_zerocopy::Batching;
-use ray_zerocopy_serve::{Limits, LoadOutcome, Metrics, ModelRepository, Running, ServeError, Server, Service, Tls};
+use ray_zerocopy_serve::{
+    Limits, LoadOutcome, LogFormat, Metrics, ModelRepository, Running, ServeError, Server, Service, Tls, Tracing,
+};
 use signal_hook::consts::SIGHUP;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Outcome;
-use crate::cli_serve::Serve;
+use crate::cli_serve::{Log, Serve};
 use crate::files::not_ignored;
 use crate::output::{Output, one_line, print_error};
 
 /// Interval at which files are looked at for changes.
 const WATCH: Duration = Duration::from_secs(1);
+/// Time for the workers to end, when no call is left.
+const FLUSH: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Outcome> {
+    // Before the workers, which do the same.
+    let _tracing = tracing(options).install()?;
     let models = repository(options)?;
     let named: Vec<_> = options.models.iter().map(|text| named(text)).collect::<Result<_>>()?;
     for (name, file) in &named {
@@ -31,11 +37,30 @@ pub(crate) fn run(options: &Serve, output: &mut Output) -> Result<Outcome> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads for the server")?;
     let left = runtime.block_on(serve(options, models.clone(), output))?;
-    models.pool().shut_down_now();
-    if left > 0 {
+    if left == 0 {
+        // The workers send their last spans before they end.
+        let _drained = models.pool().drain(FLUSH);
+    } else {
+        models.pool().shut_down_now();
         bail!("{left} calls did not end within {} s, and were cancelled; --drain gives them more time", options.drain);
     }
     Ok(Outcome::Success)
+}
+
+/// What is logged and exported.
+fn tracing(options: &Serve) -> Tracing {
+    let mut tracing = Tracing::new("rzc serve");
+    if let Some(format) = options.log {
+        tracing = tracing.log(match format {
+            Log::Text => LogFormat::Text,
+            Log::Json => LogFormat::Json,
+        });
+    }
+    #[cfg(feature = "otlp")]
+    if let Some(endpoint) = &options.otlp {
+        tracing = tracing.otlp(endpoint);
+    }
+    tracing
 }
 
 /// Starts the workers.

@@ -26,7 +26,7 @@ pub mod protocol;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::any_service;
 use tonic::Status;
@@ -36,6 +36,7 @@ use self::service::Calls;
 use crate::auth::require_token;
 use crate::error::ServeError;
 use crate::service::Service;
+use crate::trace::request::trace;
 
 /// Bytes of a request beside its tensors.
 const OVERHEAD: usize = 1 << 20;
@@ -50,6 +51,7 @@ pub(crate) fn router(service: &Service) -> Router {
         .route(&format!("/{SERVICE_NAME}/{{*call}}"), any_service(calls))
         .layer(from_fn_with_state(service.clone(), limit_time))
         .layer(from_fn_with_state(service.clone(), require_token))
+        .layer(from_fn(trace))
 }
 
 /// Ends a call whose client does not send its message, or that takes longer than any may.

@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use super::reply::with_retry;
 use super::{body, header_timeout};
@@ -135,7 +136,7 @@ async fn all(service: &Service, model: &str, texts: Vec<String>) -> Result<(Vec<
     for (place, part) in texts.chunks(TOGETHER).enumerate() {
         let (embedder, part) = (embedder.clone(), part.to_vec());
         let (models, model) = (service.models().clone(), model.to_owned());
-        calls.spawn(async move {
+        let embed = async move {
             let rows = part.len();
             let is_short = rows == 1 && part[0].len() < 1 << 12;
             let Tokens { inputs, count } = if is_short {
@@ -145,7 +146,8 @@ async fn all(service: &Service, model: &str, texts: Vec<String>) -> Result<(Vec<
             };
             let inference = models.infer(&model, "", inputs, None).await?;
             Ok::<_, ServeError>((place, vectors(&inference.outputs, rows)?, count))
-        });
+        };
+        calls.spawn(embed.in_current_span());
     }
     let (mut parts, mut tokens) = (Vec::new(), 0);
     // Dropping the set, after an error or a deadline, cancels the other calls.

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -42,6 +42,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::auth::require_token;
 use crate::error::{ErrorKind, ServeError};
 use crate::service::Service;
+use crate::trace::request::trace;
 
 /// The routes of a service.
 pub(crate) fn router(service: &Service) -> Router {
@@ -69,6 +70,7 @@ pub(crate) fn router(service: &Service) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(service.clone(), require_token))
+        .layer(from_fn(trace))
         .with_state(service.clone())
 }
 

@@ -16,6 +16,7 @@
 //! | `live_programs` | the programs of this process that run on an engine |
 //! | `served` | the worker's side of a program: loading it, and running a method |
 //! | `spin` | short waits that do not sleep |
+//! | `trace/` | spans of calls, which cross processes |
 //! | `timer` | threads that run closures at given instants |
 //! | `settings`, `pool_size` | number of workers, threads and queue size |
 //! | `worker_nodes` | the NUMA node of each worker, and the copy of the weights that it opens |
@@ -49,6 +50,7 @@ pub(crate) mod sys;
 pub(crate) mod tally;
 pub(crate) mod threads;
 pub(crate) mod timer;
+pub(crate) mod trace;
 pub(crate) mod worker_nodes;
 
 use std::sync::Arc;

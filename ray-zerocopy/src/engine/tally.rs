@@ -95,7 +95,7 @@ impl Tally {
         self.number.load(Ordering::Relaxed)
     }
 
-    fn labels(&self) -> Labels<'_> {
+    pub(crate) fn labels(&self) -> Labels<'_> {
         let (pipeline, engine) = self.names.get().map_or(("", ""), |(pipeline, engine)| (pipeline, *engine));
         Labels { pipeline, engine, generation: self.generation().name() }
     }

@@ -16,7 +16,7 @@ use crate::engine::call::batch::batching::Batching;
 use crate::engine::call::batch::member::{Member, Size};
 use crate::engine::call::batch::message::{join, take_apart};
 use crate::engine::call::batch::stats::BatchReport;
-use crate::engine::call::waiter::Waiter;
+use crate::engine::call::waiter::{Observed, Waiter};
 use crate::engine::message::Outgoing;
 use crate::engine::program::Program;
 use crate::engine::served::MethodError;
@@ -207,7 +207,7 @@ impl Caller {
         };
         // Before any lock, which a thread that does not exist in a fork may hold.
         if batchers.owner != process_id() {
-            return Pending::failed(CallError::forked(method), take, method, &Arc::default(), None);
+            return Pending::failed(CallError::forked(method), take, method, &Arc::default(), Observed::default());
         }
         let mut writer = Writer::default();
         if let Err(error) = put(&mut writer) {
@@ -216,10 +216,10 @@ impl Caller {
         let args = writer.finish().shared();
         let bytes = args.segments.iter().map(|segment| segment.len()).sum();
         let size = Size { rows, bytes, row_cost };
-        let (deadline, grace, made) = (self.options.deadline(), self.options.grace, self.options.made());
+        let (deadline, grace, observed) = (self.options.deadline(), self.options.grace, self.options.observed());
         let entering = self.generations.of_call();
         let batcher = batchers.of(self, &entering.program, method, &batch, is_repeatable);
-        let (caller, answer) = Waiter::new(method, deadline, grace, None, &entering.program.tally, made);
+        let (caller, answer) = Waiter::new(method, deadline, grace, None, &entering.program.tally, observed);
         let canceller = Canceller { waiter: Arc::downgrade(&caller), queue: Queue::Batcher(Arc::downgrade(&batcher)) };
         let mut pending = Pending::new(answer, take, method, entering.program.arena.id(), canceller);
         let member = Member { args, handler: alone, size, key, caller, since: Instant::now() };

@@ -15,7 +15,7 @@ use crate::arena::arena::Arena;
 use crate::arena::memory::policy::MemoryPolicy;
 use crate::engine::Engine;
 use crate::engine::call::items::Items;
-use crate::engine::call::waiter::Waiter;
+use crate::engine::call::waiter::{Observed, Waiter};
 use crate::engine::call::{Call, Receive, Reply};
 use crate::engine::figures::now_if_on;
 use crate::engine::message::Outgoing;
@@ -48,9 +48,9 @@ pub(crate) struct Options {
 pub(super) const STREAM_BUFFER: usize = 64;
 
 impl Options {
-    /// The time at which a call is made, if it is measured.
-    pub(super) fn made(&self) -> Option<Instant> {
-        if self.is_probe { None } else { now_if_on() }
+    /// How a call that is made now is observed.
+    pub(super) fn observed(&self) -> Observed {
+        Observed { made: if self.is_probe { None } else { now_if_on() }, is_traced: !self.is_probe }
     }
 
     /// The deadline of a call that is made now. A deadline beyond the clock's range is no deadline.
@@ -149,9 +149,9 @@ impl Caller {
             Ok(encoded) => encoded,
             Err(error) => return self.failed(error, take, name),
         };
-        let (deadline, made) = (self.options.deadline(), self.options.made());
+        let (deadline, observed) = (self.options.deadline(), self.options.observed());
         let entering = self.generations.of_call();
-        let (waiter, answer) = Waiter::new(name, deadline, self.options.grace, None, &entering.program.tally, made);
+        let (waiter, answer) = Waiter::new(name, deadline, self.options.grace, None, &entering.program.tally, observed);
         let mut pending = Pending::new(answer, take, name, entering.program.arena.id(), self.canceller(&waiter));
         pending.receive_by(self.submit(&waiter, &entering, handler, args));
         pending
@@ -166,10 +166,10 @@ impl Caller {
     ) -> Streaming<T> {
         let name = method.name;
         let items = Arc::new(Items::new(self.options.stream_buffer));
-        let (deadline, grace, made) = (self.options.deadline(), self.options.grace, self.options.made());
+        let (deadline, grace, observed) = (self.options.deadline(), self.options.grace, self.options.observed());
         let entering = self.generations.of_call();
         let Program { arena, tally, .. } = &*entering.program;
-        let (waiter, answer) = Waiter::new(name, deadline, grace, Some(Arc::clone(&items)), tally, made);
+        let (waiter, answer) = Waiter::new(name, deadline, grace, Some(Arc::clone(&items)), tally, observed);
         let (canceller, arena) = (self.canceller(&waiter), arena.id());
         let lone = match encoded(method, put) {
             Ok((handler, args)) => self.submit(&waiter, &entering, handler, args),
@@ -190,7 +190,7 @@ impl Caller {
         take: fn(&mut Reader) -> Result<T, WireError>,
         method: &'static str,
     ) -> Pending<T> {
-        Pending::failed(error, take, method, &self.program().tally, self.options.made())
+        Pending::failed(error, take, method, &self.program().tally, self.options.observed())
     }
 
     fn canceller(&self, waiter: &Arc<Waiter>) -> Canceller {

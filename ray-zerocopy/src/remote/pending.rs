@@ -14,7 +14,7 @@ use super::canceller::Canceller;
 use super::wire::{Reader, WireError};
 use crate::arena::manifest::ArenaId;
 use crate::engine::blocking::blocking;
-use crate::engine::call::waiter::Waiter;
+use crate::engine::call::waiter::{Observed, Waiter};
 use crate::engine::call::{CallResult, Receive};
 use crate::engine::tally::Tally;
 use crate::error::call::{CallError, CallPart};
@@ -128,9 +128,9 @@ impl<T> Pending<T> {
         take: fn(&mut Reader) -> std::result::Result<T, WireError>,
         method: &'static str,
         tally: &Arc<Tally>,
-        made: Option<Instant>,
+        observed: Observed,
     ) -> Self {
-        let (waiter, answer) = Waiter::new(method, None, None, None, tally, made);
+        let (waiter, answer) = Waiter::new(method, None, None, None, tally, observed);
         waiter.answer(Err(error));
         Self::of(answer, take, method)
     }

@@ -19,6 +19,7 @@ pub mod streams;
 pub mod swap;
 pub mod swap_faults;
 pub mod tasks;
+pub mod traces;
 
 use burn::tensor::{Device, Distribution, Tensor};
 use ray_zerocopy::engine::Backend;
@@ -76,7 +77,7 @@ macro_rules! engine_conforms {
     ($module:ident, $engine:ty) => {
         mod $module {
             use $crate::engines::{actors, batches, bulk, cancellation, failures, graph_fields, graphs, lifecycle};
-            use $crate::engines::{observation, streams, swap, swap_faults, tasks};
+            use $crate::engines::{observation, streams, swap, swap_faults, tasks, traces};
 
             $crate::engine_conforms!(@tests $engine;
                 tasks::results_are_those_of_the_pipeline tasks::large_tensors_travel_both_ways
@@ -125,6 +126,8 @@ macro_rules! engine_conforms {
                 swap_faults::canary_of_actors_with_state_is_refused
                 swap_faults::batches_of_old_weights_are_forgotten
                 observation::outcomes_add_up_to_the_calls
+                traces::spans_lead_to_the_method traces::each_of_many_calls_has_its_own_spans
+                traces::calls_of_a_batch_are_linked
             );
         }
     };

@@ -18,6 +18,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use ray_zerocopy::Pipeline;
 use serde::Serialize;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Calls of tasks and actors, compared with a socket pair and with memcpy.
 ///
@@ -42,6 +43,9 @@ struct Args {
     /// Size of the tensor that is sent, in MiB
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     tensor_mib: u32,
+    /// Trace all calls: a subscriber keeps each span until it ends
+    #[arg(long)]
+    traced: bool,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
@@ -130,6 +134,9 @@ fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.echo {
         return small::echo();
+    }
+    if args.traced {
+        tracing_subscriber::registry().try_init()?;
     }
     if args.common.quick {
         (args.rounds, args.calls, args.tensor_mib) = (2, args.calls.min(20), 1);

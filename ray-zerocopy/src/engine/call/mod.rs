@@ -15,11 +15,15 @@ use crate::error::call::CallError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use self::batch::reply::{BatchReply, RunningBatch};
 use self::items::Items;
 use self::waiter::Waiter;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::CallContext;
+use crate::error::call::Worker;
 use crate::panics;
 
 /// The result of a call, as an engine delivers it.
@@ -50,6 +54,38 @@ impl Reply {
         match self {
             Self::Waiter(waiter, _) => waiter.begins(),
             Self::Batch(batch) => batch.begins(),
+        }
+    }
+
+    /// Records that the call is about to be sent to a worker, which is unknown on Ray.
+    pub(crate) fn sent_to(&mut self, worker: Option<Worker>) {
+        match self {
+            Self::Waiter(waiter, _) => waiter.sent_to(worker),
+            Self::Batch(batch) => batch.sent_to(worker),
+        }
+    }
+
+    /// Records that the call waits for a worker again.
+    fn requeued(&mut self) {
+        match self {
+            Self::Waiter(waiter, _) => waiter.requeued(),
+            Self::Batch(batch) => batch.requeued(),
+        }
+    }
+
+    /// What a worker process is told of the call, if it is traced.
+    pub(crate) fn context(&self, worker: Option<usize>) -> Option<CallContext> {
+        match self {
+            Self::Waiter(waiter, _) => waiter.context(worker),
+            Self::Batch(batch) => batch.context(worker),
+        }
+    }
+
+    /// The span of the method, which runs in a thread of this process.
+    pub(crate) fn method_span(&self, worker: Worker) -> Span {
+        match self {
+            Self::Waiter(waiter, _) => waiter.method_span(worker),
+            Self::Batch(batch) => batch.method_span(worker),
         }
     }
 
@@ -116,6 +152,26 @@ impl Call {
     /// Records that it is sent to a worker.
     pub(crate) fn begins(&self) {
         self.reply.begins();
+    }
+
+    /// Records that it is about to be sent to a worker, which is unknown on Ray.
+    pub(crate) fn sent_to(&mut self, worker: Option<Worker>) {
+        self.reply.sent_to(worker);
+    }
+
+    /// Records that it waits for a worker again.
+    pub(crate) fn requeued(&mut self) {
+        self.reply.requeued();
+    }
+
+    /// Returns `true` if it is a call of its own that is traced.
+    pub(crate) fn is_traced(&self) -> bool {
+        matches!(&self.reply, Reply::Waiter(waiter, _) if waiter.trace().is_some())
+    }
+
+    /// What a worker process is told of it, if it is traced.
+    pub(crate) fn context(&self, worker: Option<usize>) -> Option<CallContext> {
+        self.reply.context(worker)
     }
 
     /// Returns `true` if its reader has items of it, so that it cannot be repeated.

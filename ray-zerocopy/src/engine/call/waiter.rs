@@ -4,16 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use super::CallResult;
 use super::items::Items;
 use crate::engine::figures::outcome::Outcome;
 use crate::engine::tally::Tally;
-use crate::error::call::{CallError, CallPhase};
+use crate::engine::trace::remote::CallContext;
+use crate::engine::trace::spans::CallTrace;
+use crate::error::call::{CallError, CallPhase, Worker};
 use crate::os::sync::Mutex;
 use crate::panics;
 
 /// A number that no ticket has.
 const ALONE: u64 = u64::MAX;
+
+/// How a call is observed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Observed {
+    /// The time at which it is made, if it is measured.
+    pub(crate) made: Option<Instant>,
+    /// Whether it has spans, if calls are traced.
+    pub(crate) is_traced: bool,
+}
 
 /// The caller of a call. The first of the worker's reply, the deadline and a cancellation answers it.
 pub(crate) struct Waiter {
@@ -31,6 +44,8 @@ pub(crate) struct Waiter {
     made: Option<Instant>,
     /// Nanoseconds from then until it was last sent to a worker, or 0.
     begun: AtomicU64,
+    /// Its spans, if it is traced.
+    trace: Option<Box<CallTrace>>,
     is_cancelled: AtomicBool,
     /// Whether the call has left the queue as part of a batch.
     is_in_batch: AtomicBool,
@@ -40,15 +55,14 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Returns the caller, and the receiver of its result. A call with a time at which it was `made` is
-    /// measured.
+    /// Returns the caller, and the receiver of its result.
     pub(crate) fn new(
         method: &'static str,
         deadline: Option<(Instant, Duration)>,
         grace: Option<Duration>,
         items: Option<Arc<Items>>,
         tally: &Arc<Tally>,
-        made: Option<Instant>,
+        Observed { made, is_traced }: Observed,
     ) -> (Arc<Self>, oneshot::Receiver<CallResult>) {
         let (sender, receiver) = oneshot::channel();
         let (begun, is_cancelled, is_in_batch, ticket) = Default::default();
@@ -56,8 +70,21 @@ impl Waiter {
         if made.is_some() {
             tally.methods.of(method).made();
         }
-        let waiter =
-            Self { method, deadline, grace, items, reply, tally, made, begun, is_cancelled, is_in_batch, ticket };
+        let trace = if is_traced { CallTrace::begin(method, tally.labels()) } else { None };
+        let waiter = Self {
+            method,
+            deadline,
+            grace,
+            items,
+            reply,
+            tally,
+            made,
+            begun,
+            trace,
+            is_cancelled,
+            is_in_batch,
+            ticket,
+        };
         (Arc::new(waiter), receiver)
     }
 
@@ -90,8 +117,46 @@ impl Waiter {
         }
     }
 
+    /// Records that the call is about to be sent to a worker, which is unknown on Ray.
+    pub(crate) fn sent_to(&self, worker: Option<Worker>) {
+        if let Some(trace) = &self.trace {
+            trace.sent(worker);
+        }
+    }
+
+    /// Records that the call waits for a worker again.
+    pub(crate) fn requeued(&self) {
+        if let Some(trace) = &self.trace {
+            trace.requeued();
+        }
+    }
+
+    /// What a worker process is told of the call, if it is traced.
+    pub(crate) fn context(&self, worker: Option<usize>) -> Option<CallContext> {
+        self.trace.as_ref()?.context(self.method, self.model(), worker)
+    }
+
+    /// The span of the method, which runs in a thread of this process.
+    pub(crate) fn method_span(&self, worker: Worker) -> Span {
+        let span = |trace: &CallTrace| trace.method_span(self.method, self.model(), worker);
+        self.trace.as_deref().map_or_else(Span::none, span)
+    }
+
+    /// The spans of the call, if it is traced.
+    pub(super) fn trace(&self) -> Option<&CallTrace> {
+        self.trace.as_deref()
+    }
+
+    /// Name of the pipeline.
+    pub(super) fn model(&self) -> &str {
+        self.tally.labels().pipeline
+    }
+
     /// Records how the call has ended. Called once.
     fn record(&self, outcome: Outcome) {
+        if let Some(trace) = &self.trace {
+            trace.ended(outcome, self.tally.labels().generation);
+        }
         if let Some(made) = self.made {
             let begun = Some(self.begun.load(Ordering::Relaxed)).filter(|nanos| *nanos > 0);
             self.tally.call_ended(self.method, outcome, made, begun.map(Duration::from_nanos));
@@ -131,6 +196,7 @@ impl Waiter {
 
     /// Records that the call runs again alone, after its batch has failed.
     pub(super) fn left_batch(&self) {
+        self.requeued();
         self.ticket.store(ALONE, Ordering::Release);
     }
 

@@ -33,7 +33,7 @@ pub(super) struct Look {
 }
 
 /// Encodes the packet of a bundle.
-pub(super) fn bundle_packet(serial: u64, bundle: &Bundle<Call>) -> io::Result<Packet> {
+pub(super) fn bundle_packet(serial: u64, bundle: &Bundle<Call>, worker: usize) -> io::Result<Packet> {
     let mut handlers = Vec::new();
     let mut calls = Vec::with_capacity(bundle.calls().len());
     let mut segments: Vec<&[u8]> = Vec::with_capacity(bundle.calls().len());
@@ -47,7 +47,9 @@ pub(super) fn bundle_packet(serial: u64, bundle: &Bundle<Call>) -> io::Result<Pa
         calls.push((handler, call.args.segments.len()));
         segments.extend(call.args.segments.iter().map(|segment| &segment[..]));
     }
-    Packet::of(&(serial, Request::Bundle { key, handlers, calls }), &segments)
+    let is_traced = bundle.calls().any(Call::is_traced);
+    let traces = bundle.calls().filter(|_| is_traced).map(|call| call.context(Some(worker))).collect();
+    Packet::of(&(serial, Request::Bundle { key, handlers, calls, traces }), &segments)
 }
 
 impl WorkerConn {

@@ -15,6 +15,7 @@ use super::transport::{Connection, Wait};
 use super::worker::{ENVIRONMENT, VERSION};
 use crate::engine::message::Outgoing;
 use crate::engine::settings::Settings;
+use crate::engine::trace::setup;
 use crate::os::{limits, procfs};
 
 /// Time for a worker to exit after it has closed its socket.
@@ -44,7 +45,9 @@ impl Process {
             let recycled = settings.recycled_memory.unwrap_or(0);
             let ours = ours.with_shared(area).with_recycled(Side::Owner, recycled);
             // The worker's end is still open here, so the packet waits in the socket.
-            ours.send(&(0_u64, Request::Share { recycled }), &Outgoing::default(), &[descriptor.as_fd()])?;
+            // Another program does not have the function.
+            let set_up = if settings.program.is_none() { setup::get() } else { None };
+            ours.send(&(0_u64, Request::Share { recycled, set_up }), &Outgoing::default(), &[descriptor.as_fd()])?;
             Ok(ours)
         });
         let ours = share.map_err(|error| format!("the memory that it shares with this process: {error}"))?;

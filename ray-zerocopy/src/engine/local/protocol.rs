@@ -13,6 +13,8 @@ use crate::engine::frame::parse;
 use crate::engine::message::Incoming;
 use crate::engine::program::Attached;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::CallContext;
+use crate::engine::trace::setup::WorkerSetUp;
 use crate::engine::worker_nodes::NodeSeat;
 use crate::error::load::LoadError;
 use crate::tensor::align::aligned;
@@ -22,8 +24,12 @@ use crate::tensor::align::aligned;
 pub(crate) enum Request {
     /// The first packet. It carries the file descriptor of the memory that owner and worker share. The
     /// answer is [`Answer::Ready`]. `recycled` is how many bytes of memory each of them may keep for large
-    /// messages, which is used again.
-    Share { recycled: u64 },
+    /// messages, which is used again. `set_up` is what the worker runs before it is ready.
+    Share {
+        recycled: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set_up: Option<WorkerSetUp>,
+    },
     /// Load a program. The message carries the file descriptors of its arena.
     Load {
         key: u64,
@@ -37,12 +43,27 @@ pub(crate) enum Request {
     },
     /// Run a method of a loaded program, which may return a stream. The message carries the arguments.
     /// With `state_of`, the method moves the state of that program to this one.
-    Call { key: u64, handler: FnToken, has_items: bool, state_of: Option<u64> },
+    Call {
+        key: u64,
+        handler: FnToken,
+        has_items: bool,
+        state_of: Option<u64>,
+        /// Set if the call is traced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<CallContext>,
+    },
     /// Run several calls of a loaded program, one after the other. `handlers` are their methods, and
     /// `calls` are the index of the method and the number of segments of each. The message carries their
     /// arguments. The number of the request is that of the first call, and the others follow. The answers
     /// are in the shared memory, see `bundle`, and the last packet is [`Answer::Over`].
-    Bundle { key: u64, handlers: Vec<FnToken>, calls: Vec<(usize, usize)> },
+    Bundle {
+        key: u64,
+        handlers: Vec<FnToken>,
+        calls: Vec<(usize, usize)>,
+        /// Empty if no call is traced.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        traces: Vec<Option<CallContext>>,
+    },
     /// Free a program.
     Forget { key: u64 },
     /// Look into the shared memory: the worker has said that it waits. Has no answer.
@@ -88,5 +109,44 @@ pub(crate) fn any(kind: u8, frame: &[u8]) -> std::io::Result<Incoming> {
         0 => parse::<(u64, Request)>(&frame).map(|(_, payload)| payload),
         1 => parse::<(u64, Answer)>(&frame).map(|(_, payload)| payload),
         _ => parse::<(String, i32)>(&frame).map(|(_, payload)| payload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::Request;
+    use crate::codec::{decode, encode};
+    use crate::engine::sys::entry::FnToken;
+
+    /// The requests without traces.
+    #[derive(Serialize)]
+    enum Untraced {
+        Share { recycled: u64 },
+        Call { key: u64, handler: FnToken, has_items: bool, state_of: Option<u64> },
+        Bundle { key: u64, handlers: Vec<FnToken>, calls: Vec<(usize, usize)> },
+    }
+
+    #[test]
+    fn requests_that_are_not_traced_say_nothing_of_traces() {
+        let handler = FnToken::named("double");
+        let (handlers, calls) = (vec![handler.clone()], vec![(0, 1), (0, 2)]);
+        let pairs = [
+            (Request::Share { recycled: 7, set_up: None }, Untraced::Share { recycled: 7 }),
+            (
+                Request::Call { key: 3, handler: handler.clone(), has_items: false, state_of: None, trace: None },
+                Untraced::Call { key: 3, handler, has_items: false, state_of: None },
+            ),
+            (
+                Request::Bundle { key: 3, handlers: handlers.clone(), calls: calls.clone(), traces: Vec::new() },
+                Untraced::Bundle { key: 3, handlers, calls },
+            ),
+        ];
+        for (request, untraced) in pairs {
+            let bytes = encode(&request).unwrap();
+            assert_eq!(bytes, encode(&untraced).unwrap());
+            assert_eq!(format!("{:?}", decode::<Request>(&bytes).unwrap()), format!("{request:?}"));
+        }
     }
 }

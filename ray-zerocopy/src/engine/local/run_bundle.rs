@@ -13,6 +13,7 @@ use super::worker::{Programs, answer, answer_call};
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::{self, CallContext};
 
 /// Time after which the owner is told that there are answers.
 const FLUSH: Duration = Duration::from_micros(500);
@@ -23,6 +24,8 @@ pub(super) struct CallBundle {
     pub(super) handlers: Vec<FnToken>,
     /// The method of each call, and its number of segments.
     pub(super) calls: Vec<(usize, usize)>,
+    /// What is known of the spans of each call. Empty if none is traced.
+    pub(super) traces: Vec<Option<CallContext>>,
     pub(super) payload: Incoming,
 }
 
@@ -58,7 +61,10 @@ pub(super) fn run(
         let serial = first + number as u64;
         inbox.begin(serial, false);
         let result = match (programs.get_mut(&bundle.key), parts.remove(&number)) {
-            (Some(program), Some((handler, arguments))) => program.call(handler, arguments, None),
+            (Some(program), Some((handler, arguments))) => {
+                let trace = bundle.traces.get(number).and_then(Option::as_ref);
+                remote::run(trace, || program.call(handler, arguments, None))
+            }
             _ => Err(MethodError::not_loaded()),
         };
         inbox.end();

@@ -2,6 +2,8 @@
 
 use crate::engine::served::{LoadedProgram, MethodError, Served, take_state};
 use crate::engine::spin::spin_and_yield;
+use crate::engine::trace::setup::WorkerSetUp;
+use crate::engine::trace::{remote, setup};
 use crate::engine::worker_nodes::{LoadOptions, load_copy};
 use crate::os::cpu_placement::bind_process;
 use crate::os::sys::{atexit, malloc, peer, privileges};
@@ -29,7 +31,7 @@ use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
 pub(crate) const ENVIRONMENT: &str = "RAY_ZEROCOPY_WORKER";
-pub(crate) const VERSION: &str = "7";
+pub(crate) const VERSION: &str = "8";
 /// Stack size of the thread that waits for the end of the owner: twice what it needs.
 const WATCHER_STACK: usize = 64 * 1024;
 
@@ -135,7 +137,11 @@ pub(crate) fn fallback() {
 pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     malloc::keep();
     let (connection, shared) = match shared_area(&connection) {
-        Ok((area, recycled)) => (connection.with_shared(area).with_recycled(Side::Worker, recycled), Ok(())),
+        Ok(First { area, recycled, set_up }) => {
+            let result = set_up.map_or(Ok(()), WorkerSetUp::run);
+            let result = result.map_err(|reason| format!("the set-up of workers could not be run: {reason}"));
+            (connection.with_shared(area).with_recycled(Side::Worker, recycled), result)
+        }
         Err(error) => (connection, Err(format!("the memory that it shares with its owner: {error}"))),
     };
     let connection = Arc::new(connection);
@@ -175,16 +181,24 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
     }
 }
 
-/// Receives the first packet, and opens the memory that is shared with the owner. Returns it with the
-/// number of bytes that may be kept for large messages.
-fn shared_area(connection: &Connection) -> std::io::Result<(SharedArea, u64)> {
+/// The content of the first packet.
+struct First {
+    /// The memory that is shared with the owner.
+    area: SharedArea,
+    /// Number of bytes that may be kept for large messages.
+    recycled: u64,
+    set_up: Option<WorkerSetUp>,
+}
+
+/// Receives the first packet, and opens the memory that is shared with the owner.
+fn shared_area(connection: &Connection) -> std::io::Result<First> {
     let received = connection.receive::<(u64, Request)>()?;
     let first = received.and_then(|received| match received.message {
-        (_, Request::Share { recycled }) => Some((received.fds.into_iter().next()?, recycled)),
+        (_, Request::Share { recycled, set_up }) => Some((received.fds.into_iter().next()?, recycled, set_up)),
         _ => None,
     });
-    let (area, recycled) = first.ok_or_else(|| std::io::Error::other("the owner has not sent it"))?;
-    Ok((SharedArea::open(area)?, recycled))
+    let (area, recycled, set_up) = first.ok_or_else(|| std::io::Error::other("the owner has not sent it"))?;
+    Ok(First { area: SharedArea::open(area)?, recycled, set_up })
 }
 
 /// Ensures that this process ends with its owner, even while a method runs.
@@ -258,13 +272,13 @@ fn serve(
                 Err(error) => answer(connection, serial, &Answer::NotLoaded(error), &nothing),
             }
         }
-        Request::Call { key, handler, has_items, state_of } => {
+        Request::Call { key, handler, has_items, state_of, trace } => {
             let items = inbox.begin(serial, has_items);
-            let result = match (state_of, programs.get_mut(&key)) {
+            let result = remote::run(trace.as_ref(), || match (state_of, programs.get_mut(&key)) {
                 (Some(from), _) => take_state(programs, from, key, &handler),
                 (None, Some(program)) => program.call(&handler, request.payload, items),
                 (None, None) => Err(MethodError::not_loaded()),
-            };
+            });
             inbox.end();
             // Output is flushed before the result is sent. The owner may end as soon as it has the
             // result, and its workers end with it. An error is ignored: standard output belongs to
@@ -272,8 +286,8 @@ fn serve(
             drop(std::io::stdout().flush());
             answer_call(connection, serial, result)
         }
-        Request::Bundle { key, handlers, calls } => {
-            let bundle = CallBundle { key, handlers, calls, payload: request.payload };
+        Request::Bundle { key, handlers, calls, traces } => {
+            let bundle = CallBundle { key, handlers, calls, traces, payload: request.payload };
             run_bundle::run(connection, inbox, programs, serial, &bundle)
         }
         Request::Forget { key } => {
@@ -291,6 +305,7 @@ fn serve(
         }
         Request::ShutDown => {
             drop(panics::caught(|| programs.clear()));
+            setup::end();
             drop(std::io::stdout().flush());
             std::process::exit(0)
         }

@@ -115,7 +115,7 @@ impl WorkerConn {
         }
         // No other thread sends or takes a job meanwhile, so this number is still the next one when
         // the packet is sent.
-        let (job, serial) = {
+        let (mut job, serial) = {
             let state = self.state.lock();
             (job.into_in_flight(|program| state.conn.has_loaded(program)), state.conn.next_serial())
         };
@@ -123,7 +123,13 @@ impl WorkerConn {
             InFlight::Load(program, _) => Some(self.nodes.copy_for(program, self.worker.index)),
             InFlight::Call(_) | InFlight::Bundle(_) | InFlight::Forget(_) | InFlight::ShutDown => None,
         };
-        let packet = match packet(&self.connection, serial, &job, copy.as_ref()) {
+        // Before the packet, which names the span.
+        match &mut job {
+            InFlight::Call(call) => call.sent_to(Some(self.worker)),
+            InFlight::Bundle(bundle) => bundle.calls_mut().for_each(|call| call.sent_to(Some(self.worker))),
+            InFlight::Load(..) | InFlight::Forget(_) | InFlight::ShutDown => {}
+        }
+        let packet = match packet(&self.connection, serial, &job, copy.as_ref(), self.worker.index) {
             Ok(packet) => packet,
             Err(error) => return Err(Box::new(SendError::Unsendable(job.into(), error))),
         };
@@ -361,7 +367,13 @@ impl WorkerConn {
 }
 
 /// Encodes the packet of a job.
-fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>, copy: Option<&Copy>) -> io::Result<Packet> {
+fn packet(
+    connection: &Connection,
+    serial: u64,
+    job: &InFlight<Call>,
+    copy: Option<&Copy>,
+    worker: usize,
+) -> io::Result<Packet> {
     let nothing = Outgoing::default();
     let load = |program: &Program| Request::Load {
         key: program.key,
@@ -377,10 +389,10 @@ fn packet(connection: &Connection, serial: u64, job: &InFlight<Call>, copy: Opti
         InFlight::Call(call) => {
             let has_items = call.reply.items().is_some();
             let (key, handler, state_of) = (call.program.key, call.handler.clone(), call.state_of);
-            let request = Request::Call { key, handler, has_items, state_of };
+            let request = Request::Call { key, handler, has_items, state_of, trace: call.context(Some(worker)) };
             connection.packet(&(serial, request), &call.args)
         }
-        InFlight::Bundle(bundle) => bundle_packet(serial, bundle),
+        InFlight::Bundle(bundle) => bundle_packet(serial, bundle, worker),
         InFlight::Load(program, _) => Packet::new(&(serial, load(program)), &nothing),
         InFlight::Forget(key) => Packet::new(&(serial, Request::Forget { key: *key }), &nothing),
         InFlight::ShutDown => Packet::new(&(serial, Request::ShutDown), &nothing),

@@ -41,6 +41,10 @@ impl<C> Bundle<C> {
         self.calls.iter()
     }
 
+    pub(in crate::engine) fn calls_mut(&mut self) -> impl Iterator<Item = &mut C> {
+        self.calls.iter_mut()
+    }
+
     /// Returns `true` if all calls have been answered.
     pub(in crate::engine) fn is_empty(&self) -> bool {
         self.calls.is_empty()

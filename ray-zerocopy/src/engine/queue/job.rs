@@ -37,6 +37,9 @@ pub(in crate::engine) trait QueuedCall {
     /// Limits a cancelled call to its grace period. Returns the end of that.
     fn limit_to_grace(&mut self, now: Instant) -> Option<Instant>;
 
+    /// Records that it waits for a worker again.
+    fn requeued(&mut self) {}
+
     /// Returns the size of its arguments in bytes if it may be sent together with other calls, or `None`
     /// if it is sent alone.
     fn bundled_size(&self) -> Option<usize>;
@@ -118,6 +121,10 @@ impl QueuedCall for Call {
 
     fn is_cancelled(&self) -> bool {
         self.is_cancelled()
+    }
+
+    fn requeued(&mut self) {
+        self.requeued();
     }
 
     fn limit_to_grace(&mut self, now: Instant) -> Option<Instant> {

@@ -238,11 +238,12 @@ impl<C: QueuedCall, W: PoolWorker> Scheduler<C, W> {
     }
 
     /// Puts a call back to the front of its queue.
-    pub(super) fn put_back_one(&mut self, call: C) -> Result<(), C> {
+    pub(super) fn put_back_one(&mut self, mut call: C) -> Result<(), C> {
         let is_stranded = self.pin(&call).map_or_else(|| self.is_over(), |index| self.slots[index].is_retired());
         if self.is_aborting() || is_stranded {
             return Err(call);
         }
+        call.requeued();
         self.queue_of(&call).push_front(call);
         Ok(())
     }

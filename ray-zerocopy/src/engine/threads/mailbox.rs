@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::Span;
+
 use crate::engine::call::{Call, CallResult, Reply};
 use crate::engine::queue::job::Job;
 use crate::engine::queue::scheduler::PoolWorker;
@@ -93,11 +95,13 @@ impl Mailbox {
         true
     }
 
-    /// Records that the method of the running call begins.
-    pub(super) fn begins(&self) {
-        if let Some(running) = &*self.running.lock() {
-            running.reply.begins();
-        }
+    /// Records that the method of the running call begins. Returns its span.
+    pub(super) fn begins(&self) -> Span {
+        let mut running = self.running.lock();
+        let Some(Running { reply, .. }) = &mut *running else { return Span::none() };
+        reply.begins();
+        reply.sent_to(Some(self.worker));
+        reply.method_span(self.worker)
     }
 
     /// Returns `true` if the thread runs a call for which no caller waits any more. Called by the

@@ -118,7 +118,8 @@ impl WorkerThread {
         let worker = self.mailbox.worker;
         let items = items.map(|items| self.item_sink(items));
         let result = self.ensure_loaded(&program).and_then(|()| {
-            self.mailbox.begins();
+            let span = self.mailbox.begins();
+            let _entered = span.enter();
             let result = match (state_of, self.programs.get_mut(&program.key)) {
                 (Some(from), _) => take_state(&mut self.programs, from, program.key, &handler),
                 (None, Some(served)) => served.call(&handler, args.received(), items),

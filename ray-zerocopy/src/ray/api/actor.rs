@@ -15,6 +15,7 @@ use super::options::Options;
 use super::task::{Argument, token};
 use super::trampoline;
 use super::trampoline::{ConstructShim, MethodShim};
+use crate::engine::trace::setup;
 use crate::error::ray::RayError;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
@@ -147,7 +148,7 @@ impl<S: 'static, A: Serialize + DeserializeOwned + 'static> ActorBuilder<S, A> {
         };
         let threads = self.options.threads();
         let message = EncodedMessage::new(
-            &Request { binary: self.cluster.binary, threads, own: true, whole: false, order },
+            &Request { binary: self.cluster.binary, threads, own: true, whole: false, set_up: setup::get(), order },
             payload,
         )?;
         let what = std::any::type_name::<S>();
@@ -202,7 +203,14 @@ impl<S: 'static> ActorHandle<S> {
         let method: MethodShim = trampoline::method::<S, A, R>;
         let order = Order::Method { shim: token(method)?, function: token(function)?, by_reference: object.is_some() };
         let message = EncodedMessage::new(
-            &Request { binary: self.cluster.binary, threads: self.threads, own: true, whole: false, order },
+            &Request {
+                binary: self.cluster.binary,
+                threads: self.threads,
+                own: true,
+                whole: false,
+                set_up: setup::get(),
+                order,
+            },
             payload,
         )?;
         let what = std::any::type_name::<S>();

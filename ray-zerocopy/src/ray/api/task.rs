@@ -15,6 +15,7 @@ use super::trampoline;
 use super::trampoline::Shim;
 use crate::engine::message::Outgoing;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::setup;
 use crate::error::ray::RayError;
 use crate::ray::wire::frame::EncodedMessage;
 use crate::ray::wire::protocol::{Order, Request};
@@ -155,8 +156,14 @@ where
         let run: Shim = trampoline::run::<A, R>;
         let order =
             Order::Function { shim: token(run)?, function: token(self.function)?, by_reference: object.is_some() };
-        let request =
-            Request { binary: self.cluster.binary, threads: self.options.threads(), own: true, whole: false, order };
+        let request = Request {
+            binary: self.cluster.binary,
+            threads: self.options.threads(),
+            own: true,
+            whole: false,
+            set_up: setup::get(),
+            order,
+        };
         let message = EncodedMessage::new(&request, payload)?;
         let reference = self.cluster.ask(&self.name, |py| {
             let keywords = self.options.keywords(py)?;

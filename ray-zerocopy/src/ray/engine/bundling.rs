@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::in_flight::InFlightCall;
 use super::sent_bundle::SentBundle;
 use crate::engine::queue::bundle_size::{BundleRoom, CallTime};
+use crate::error::call::Worker;
 use crate::ray::wire::bundle::CallBundle;
 use crate::ray::wire::frame::Payload;
 use crate::ray::wire::protocol::ProgramId;
@@ -75,9 +76,20 @@ pub(super) fn send_as_one(program: &ProgramId, calls: &[InFlightCall]) -> Arc<Se
 }
 
 /// The methods of the calls that are not completed, and the arguments.
-pub(super) fn encode(sent: &SentBundle, calls: &[InFlightCall]) -> (CallBundle, Payload) {
+pub(super) fn encode(
+    sent: &SentBundle,
+    calls: &[InFlightCall],
+    index: Option<usize>,
+    worker: Option<Worker>,
+) -> (CallBundle, Payload) {
     let handler = |call: &InFlightCall| call.with(|call| call.handler.clone());
-    CallBundle::new(sent.id().id, calls.iter().map(|call| Some((handler(call)?, call.payload()))))
+    let (mut bundle, payload) =
+        CallBundle::new(sent.id().id, calls.iter().map(|call| Some((handler(call)?, call.payload()))));
+    let traces: Vec<_> = calls.iter().map(|call| call.trace(index, worker)).collect();
+    if traces.iter().any(Option::is_some) {
+        bundle.traces = traces;
+    }
+    (bundle, payload)
 }
 
 /// The method of calls, as errors of Ray name it.

@@ -13,6 +13,7 @@ use crate::engine::call::Call;
 use crate::engine::call::items::Items;
 use crate::engine::message::Incoming;
 use crate::engine::program::Program;
+use crate::engine::trace::remote::CallContext;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
@@ -191,6 +192,14 @@ impl InFlightCall {
         self.0.call.lock().as_ref().map(|(call, _)| ask(call))
     }
 
+    /// Records that the call is about to be sent. Returns what the worker is told of it, if it is traced.
+    pub(super) fn trace(&self, index: Option<usize>, worker: Option<Worker>) -> Option<CallContext> {
+        let mut call = self.0.call.lock();
+        let (call, _) = call.as_mut()?;
+        call.sent_to(worker);
+        call.context(index)
+    }
+
     pub(super) fn sent(&self, reference: Py<PyAny>) {
         self.with(Call::begins);
         self.set_sent(Sent::Alone(reference));
@@ -206,6 +215,9 @@ impl InFlightCall {
     pub(super) fn returned(&self) {
         let sent = std::mem::replace(&mut *self.0.sent.lock(), Sent::Not);
         drop(sent);
+        if let Some((call, _)) = &mut *self.0.call.lock() {
+            call.requeued();
+        }
     }
 
     fn set_sent(&self, sent: Sent) {

@@ -9,6 +9,7 @@ use super::protocol::{Answer, Reply};
 use crate::engine::message::Incoming;
 use crate::engine::served::MethodError;
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::CallContext;
 use crate::error::ray::RayError;
 use crate::tensor::align::aligned;
 
@@ -25,6 +26,9 @@ pub(crate) struct CallBundle {
     /// The index of the method of each call, and the number of segments of its arguments. `None` if the call was
     /// cancelled before the bundle was sent.
     calls: Vec<Option<(usize, usize)>>,
+    /// What is known of the spans of each call. Empty if none is traced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traces: Vec<Option<CallContext>>,
 }
 
 /// The answer of one call of a bundle.
@@ -48,7 +52,7 @@ impl CallBundle {
             (index, all.append(payload))
         };
         let calls = calls.into_iter().map(|call| call.map(&mut part)).collect();
-        (Self { id, handlers, calls }, all)
+        (Self { id, handlers, calls, traces: Vec::new() }, all)
     }
 
     /// The method and the arguments of each call. Returns `None` if the list does not fit the payload.

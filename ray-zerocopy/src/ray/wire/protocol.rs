@@ -10,6 +10,8 @@ use super::fingerprint::Fingerprint;
 use crate::engine::program::Attached;
 use crate::engine::served::{MethodError, Prewarm};
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::CallContext;
+use crate::engine::trace::setup::WorkerSetUp;
 use crate::error::load::LoadError;
 
 /// Driver → worker.
@@ -25,6 +27,9 @@ pub(crate) struct Request {
     /// Whether the reply must be in one buffer: the compiled graph's channel is overwritten by the
     /// next message.
     pub whole: bool,
+    /// What the worker's process runs first, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_up: Option<WorkerSetUp>,
     pub order: Order,
 }
 
@@ -42,7 +47,15 @@ pub(crate) enum Order {
     /// Runs a method of a pipeline, as a task, or on an actor. With `state_of`, the method moves the state of
     /// that program to this one. `bundle` is set on an actor, where it is a bundle of one call: the number under which
     /// the driver says that the call is cancelled.
-    Call { target: Target, handler: FnToken, state_of: Option<ProgramId>, bundle: Option<u64> },
+    Call {
+        target: Target,
+        handler: FnToken,
+        state_of: Option<ProgramId>,
+        bundle: Option<u64>,
+        /// Set if the call is traced.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<CallContext>,
+    },
     /// Runs several methods of a pipeline, one after the other.
     Bundle { target: Target, bundle: CallBundle },
     /// Drops a pipeline of an actor.

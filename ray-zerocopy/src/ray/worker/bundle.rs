@@ -6,6 +6,7 @@ use super::cancellation::CancelledCalls;
 use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::served::{MethodError, Served};
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote::{self, CallContext};
 use crate::ray::wire::bundle::{BundledAnswer, CallBundle};
 use crate::ray::wire::cancelled::BundleId;
 use crate::ray::wire::protocol::{Answer, ProgramId};
@@ -14,6 +15,7 @@ use crate::ray::wire::protocol::{Answer, ProgramId};
 pub(super) struct BundledCalls<'a> {
     /// `None` for a call that was cancelled before it was sent.
     parts: Vec<Option<(&'a FnToken, Incoming)>>,
+    traces: &'a [Option<CallContext>],
     cancelled: CancelledCalls,
 }
 
@@ -28,7 +30,11 @@ impl<'a> BundledCalls<'a> {
         let (what, reason) = ("a bundle", "the list of its calls does not fit their arguments");
         let misfit = || Answer::Failed(MethodError::Wire { what: what.to_owned(), reason: reason.to_owned() });
         let parts = bundle.parts(arguments).ok_or_else(misfit)?;
-        Ok(Self { parts, cancelled: CancelledCalls::new(BundleId::new(program, bundle.id), waited) })
+        Ok(Self {
+            parts,
+            traces: &bundle.traces,
+            cancelled: CancelledCalls::new(BundleId::new(program, bundle.id), waited),
+        })
     }
 
     /// Returns the answer of each call, and the results of all.
@@ -40,7 +46,8 @@ impl<'a> BundledCalls<'a> {
                 return BundledAnswer { result: None, took: Duration::ZERO };
             };
             let start = Instant::now();
-            let result = served.call(handler, arguments, None);
+            let trace = self.traces.get(number).and_then(Option::as_ref);
+            let result = remote::run(trace, || served.call(handler, arguments, None));
             let took = start.elapsed();
             let result = result.map(|result| {
                 let count = result.segments.len();

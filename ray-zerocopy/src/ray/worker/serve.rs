@@ -23,6 +23,8 @@ use crate::engine::message::{Incoming, Outgoing};
 use crate::engine::program::Attached;
 use crate::engine::served::{ItemSink, LoadedProgram, MethodError, Served, load_program, take_state};
 use crate::engine::sys::entry::FnToken;
+use crate::engine::trace::remote;
+use crate::engine::trace::setup::WorkerSetUp;
 use crate::error::load::LoadError;
 use crate::error::ray::RayError;
 use crate::os::sync::Mutex;
@@ -225,7 +227,7 @@ pub(super) fn answer(
     if let Some(refusal) = refusal(&request) {
         return reply(Report::default(), refusal, Outgoing::default());
     }
-    use_threads(request.threads);
+    start(request.threads, request.set_up);
     let (own, order) = (request.own, request.order);
     let (report, answer, payload) = run_on_thread(py, own, move |state| state.answer(order, inputs, None))?;
     reply(report, answer, payload)
@@ -248,7 +250,7 @@ pub(super) fn construct_actor(
         }
         Err(reason) => return Ok(Outcome::Refused(reason)),
     }
-    use_threads(request.threads);
+    start(request.threads, request.set_up);
     let (own, order) = (request.own, request.order);
     let result = run_on_thread(py, own, move |state| state.answer(order, inputs, None))?;
     Ok(match result.1 {
@@ -256,6 +258,18 @@ pub(super) fn construct_actor(
         Answer::Failed(MethodError::Panicked(message)) => Outcome::Refused(format!("the actor panicked: {message}")),
         other => Outcome::Refused(format!("{other:?}")),
     })
+}
+
+/// Prepares this process for its first request. Does nothing for later ones.
+pub(super) fn start(threads: usize, set_up: Option<WorkerSetUp>) {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    use_threads(threads);
+    ONCE.call_once(|| {
+        // The calls run without it. The reason is in the log of the worker.
+        if let Some(Err(reason)) = set_up.map(WorkerSetUp::run) {
+            eprintln!("ray-zerocopy worker {}: the set-up of workers could not be run: {reason}", std::process::id());
+        }
+    });
 }
 
 /// Limits a worker to the cores that Ray has assigned to it. Only the first call has an effect: the
@@ -337,7 +351,7 @@ impl WorkerState {
                 report.attached = Some(loaded.report.clone());
                 Ok(done(Outgoing::default()))
             }
-            Order::Call { target, handler, state_of: None, bundle } => {
+            Order::Call { target, handler, state_of: None, bundle, trace } => {
                 // It waits behind one call of the actor.
                 let cancelled = |id| CancelledCalls::new(BundleId::new(&target.program, id), self.last_took);
                 let cancelled = bundle.map(cancelled);
@@ -346,7 +360,8 @@ impl WorkerState {
                     Some(cancelled) => Some(cancelled.begin(0).ok_or(Answer::Skipped)?),
                     None => None,
                 };
-                let result = loaded.served.call(&handler, arguments.map_err(Answer::Failed)?, items);
+                let arguments = arguments.map_err(Answer::Failed)?;
+                let result = remote::run(trace.as_ref(), || loaded.served.call(&handler, arguments, items));
                 self.last_took = loaded.used.elapsed();
                 report.took = Some(self.last_took);
                 result.map(done).map_err(Answer::Failed)

@@ -56,7 +56,7 @@ pub(super) fn start(py: Python<'_>, head: &Bound<'_, PyAny>, rest: &Bound<'_, Py
         });
         return Ok(items);
     }
-    serve::use_threads(request.threads);
+    serve::start(request.threads, request.set_up);
     let order = request.order;
     let work = move |state: &mut serve::WorkerState| {
         task.begin();

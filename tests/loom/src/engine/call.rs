@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::message::{Incoming, Outgoing};
 use super::program::Program;
-use crate::error::call::CallError;
+use crate::error::call::{CallError, Worker};
 use crate::os::sync::{Condvar, Mutex, now};
 
 pub(crate) type CallResult = std::result::Result<Incoming, CallError>;
@@ -34,6 +34,20 @@ impl Call {
 
     /// Calls of the models are not measured.
     pub(crate) fn begins(&self) {}
+
+    // Nor are they traced.
+
+    pub(crate) fn sent_to(&mut self, _worker: Option<Worker>) {}
+
+    pub(crate) fn requeued(&mut self) {}
+
+    pub(crate) fn is_traced(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn context(&self, _worker: Option<usize>) -> Option<()> {
+        None
+    }
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.reply.is_cancelled()

@@ -107,7 +107,7 @@ mod tests {
             handler: FnToken::named("none"),
             size: Size { rows, bytes: 100 * rows, row_cost },
             key: vec![key],
-            caller: Waiter::new("none", None, None, None, &std::sync::Arc::default(), None).0,
+            caller: Waiter::new("none", None, None, None, &std::sync::Arc::default(), Default::default()).0,
             since: Instant::now(),
         };
         calls.iter().map(member).collect()

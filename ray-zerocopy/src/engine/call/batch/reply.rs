@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use tracing::Span;
+
 use super::batcher::Batcher;
 use super::member::Member;
 use super::message;
 use crate::engine::call::waiter::Waiter;
 use crate::engine::call::{Call, CallResult, Reply};
 use crate::engine::timer;
-use crate::error::call::{CallError, CallPart};
+use crate::engine::trace::remote::CallContext;
+use crate::engine::trace::spans::BatchTrace;
+use crate::error::call::{CallError, CallPart, Worker};
 
 /// The callers of a batch. Before a worker is free for it, a ticket: no callers yet.
 pub(crate) struct BatchReply {
@@ -17,13 +21,15 @@ pub(crate) struct BatchReply {
     members: Vec<Member>,
     is_filled: bool,
     count: Option<RunningBatch>,
+    /// The span of the worker, if one of the calls is traced.
+    trace: Option<BatchTrace>,
 }
 
 impl BatchReply {
     /// Creates the reply of a ticket. If `is_counted`, the batcher is told when the batch has ended.
     pub(super) fn ticket(batcher: Arc<Batcher>, ticket: u64, is_counted: bool) -> Self {
         let count = is_counted.then(|| RunningBatch(Arc::clone(&batcher)));
-        Self { batcher, ticket, members: Vec::new(), is_filled: false, count }
+        Self { batcher, ticket, members: Vec::new(), is_filled: false, count, trace: None }
     }
 
     /// Delivers the result of the batch.
@@ -35,6 +41,8 @@ impl BatchReply {
             return self.batcher.fail_waiting(&error);
         }
         let members = std::mem::take(&mut self.members);
+        // Ends before the spans of the calls.
+        drop(self.trace.take());
         match result.map(message::take_apart) {
             Ok(Ok(parts)) if parts.len() == members.len() => {
                 for (member, part) in members.into_iter().zip(parts) {
@@ -63,6 +71,36 @@ impl BatchReply {
         for member in &self.members {
             member.caller.begins();
         }
+    }
+
+    /// Records that the batch is about to be sent to a worker, which is unknown on Ray.
+    pub(crate) fn sent_to(&mut self, worker: Option<Worker>) {
+        let traces = self.members.iter().filter_map(|member| member.caller.trace());
+        self.trace = BatchTrace::begin(traces, worker);
+    }
+
+    /// Records that the batch waits for a worker again.
+    pub(crate) fn requeued(&mut self) {
+        drop(self.trace.take());
+        for member in &self.members {
+            member.caller.requeued();
+        }
+    }
+
+    /// What a worker process is told of the batch, if it is traced.
+    pub(crate) fn context(&self, worker: Option<usize>) -> Option<CallContext> {
+        let trace = self.trace.as_ref()?;
+        let first = self.members.iter().find(|member| member.caller.trace().is_some())?;
+        Some(trace.context(first.caller.method, first.caller.model(), worker))
+    }
+
+    /// The span of the method, which runs in a thread of this process.
+    pub(crate) fn method_span(&self, worker: Worker) -> Span {
+        let first = self.members.iter().find(|member| member.caller.trace().is_some());
+        let span = |(trace, first): (&BatchTrace, &Member)| {
+            trace.method_span(first.caller.method, first.caller.model(), worker)
+        };
+        self.trace.as_ref().zip(first).map_or_else(Span::none, span)
     }
 
     /// Returns `true` if all callers have cancelled.

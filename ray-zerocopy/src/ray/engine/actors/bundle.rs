@@ -50,7 +50,7 @@ impl Shared {
         calls: &[InFlightCall],
     ) -> Result<(), RayError> {
         let cluster = &self.target.cluster;
-        let (bundle, payload) = encode(sent, calls);
+        let (bundle, payload) = encode(sent, calls, Some(index), self.worker(index));
         let method = method_of(calls);
         let (target, arena) = self.program_of(index, program, method)?;
         let message = EncodedMessage::with(&self.request(Order::Bundle { target, bundle }), payload)?;

@@ -10,6 +10,7 @@ use super::slot::Slot;
 use super::{Shared, has_shut_down};
 use crate::engine::call::items::Items;
 use crate::engine::program::Program;
+use crate::engine::trace::setup;
 use crate::error::call::{CallError, Worker};
 use crate::error::ray::RayError;
 use crate::ray::api::object::Held;
@@ -27,6 +28,7 @@ impl Shared {
             threads: self.target.options.threads(),
             own: !self.target.options.has_compiled_graph() && !self.has_streams,
             whole: false,
+            set_up: setup::get(),
             order,
         }
     }
@@ -133,13 +135,14 @@ impl Shared {
         let (target, arena) = self.program_of(index, &program, flight.method())?;
         let is_direct = arena.is_empty() && flight.payload().is_small() && flight.items().is_none();
         let state_of = state_of.map(|key| ProgramId { key, ..target.program });
+        let trace = flight.trace(Some(index), self.worker(index));
         let direct = self.state.lock().slots.get(index).and_then(|slot| slot.direct.clone());
         let direct = direct.filter(|_| is_direct);
         // Ray never cancels a call that waits for an actor: the actor would wait for the call's number in the order, for
         // 30 seconds, and then drop all that follow. What runs in a compiled graph cannot be cancelled.
         let sent = direct.is_none().then(|| send_as_one(&target.program, std::slice::from_ref(flight)));
         let bundle = sent.as_ref().map(|sent| sent.id().id);
-        let order = Order::Call { target, handler, state_of, bundle };
+        let order = Order::Call { target, handler, state_of, bundle, trace };
         let request = Request { whole: direct.is_some(), ..self.request(order) };
         let message = EncodedMessage::with(&request, flight.payload().clone());
         let reference = message.and_then(|message| match &direct {
@@ -171,6 +174,11 @@ impl Shared {
             return Ok(None);
         }
         Ok(Some(UnreadReply::new(cluster, reference, flight.method(), &self.delivery_thread, direct, on_result)))
+    }
+
+    /// The process of an actor, if it is known.
+    pub(super) fn worker(&self, index: usize) -> Option<Worker> {
+        self.state.lock().slots.get(index).and_then(|slot| slot.worker)
     }
 
     /// Lets the actors drop a program of which there are no more calls.

@@ -83,7 +83,7 @@ impl Shared {
         let send = || -> Result<(), RayError> {
             let cluster = &self.target.cluster;
             let method = method_of(&calls);
-            let (bundle, payload) = encode(&sent, &calls);
+            let (bundle, payload) = encode(&sent, &calls, None, None);
             let (target, arena) = self.program_of(&program, with_arena, method)?;
             let message = EncodedMessage::with(&self.request(Order::Bundle { target, bundle }), payload)?;
             let reference = cluster.ask(method, |py| {

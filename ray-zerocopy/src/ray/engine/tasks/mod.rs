@@ -27,6 +27,7 @@ use crate::engine::call::{Call, Submitted};
 use crate::engine::deadline::time_to_enter;
 use crate::engine::program::{Attached, Program};
 use crate::engine::timer::TimerThread;
+use crate::engine::trace::setup;
 use crate::error::call::{CallError, CallPhase, Worker};
 use crate::error::ray::RayError;
 use crate::os::sync::{Condvar, Mutex};
@@ -151,7 +152,8 @@ impl Shared {
         };
         let cluster = &self.target.cluster;
         let (target, arena) = self.program_of(&program, with_arena, flight.method())?;
-        let request = self.request(Order::Call { target, handler, state_of: None, bundle: None });
+        let trace = flight.trace(None, None);
+        let request = self.request(Order::Call { target, handler, state_of: None, bundle: None, trace });
         let message = EncodedMessage::with(&request, flight.payload().clone())?;
         let reference = cluster.ask(flight.method(), |py| {
             let function = self.function(py, flight.method(), flight.attempts_left(), flight.items())?;
@@ -172,7 +174,7 @@ impl Shared {
 
     fn request(&self, order: Order) -> Request {
         let (binary, threads) = (self.target.cluster.0.binary, self.target.options.threads());
-        Request { binary, threads, own: false, whole: false, order }
+        Request { binary, threads, own: false, whole: false, set_up: setup::get(), order }
     }
 
     /// Creates the target of a call. Returns the objects of the arena that are sent with it.

@@ -7,8 +7,8 @@ use crate::error::call::LoadError;
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     Load { key: u64, loader: (), device: (), strict: (), memory: (), prewarm: (), arena: (), seat: Option<()> },
-    Call { key: u64, handler: (), has_items: bool, state_of: Option<u64> },
-    Bundle { key: u64, handlers: Vec<()>, calls: Vec<(usize, usize)> },
+    Call { key: u64, handler: (), has_items: bool, state_of: Option<u64>, trace: Option<()> },
+    Bundle { key: u64, handlers: Vec<()>, calls: Vec<(usize, usize)>, traces: Vec<Option<()>> },
     Forget { key: u64 },
     Wake,
     ShutDown,
