@@ -280,6 +280,11 @@ fn serve() {
             positive(row, &["bytes", "clients", "calls", "p50_us", "p99_us", "per_second", "ratio"]);
         }
     }
+    let sentences: Vec<_> = rows.iter().filter(|row| row["sentences_per_s_median"].is_number()).collect();
+    assert_eq!(texts(sentences.iter().copied(), "way"), ["in process, batched", "HTTP, /v1/embeddings"]);
+    for row in sentences {
+        positive(row, &["clients", "sentences_per_s_median", "p50_ms", "p99_ms"]);
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn a_module_is_served_beside_a_graph() {
     let input = metadata["inputs"][0]["name"].as_str().unwrap().to_owned();
     assert_eq!((status, metadata["outputs"][0]["name"].as_str()), (200, Some("output")), "{metadata}");
 
-    let script = TorchScript::open(module("mlp")).unwrap().load("cpu").unwrap();
+    let mut script = TorchScript::open(module("mlp")).unwrap().load("cpu").unwrap();
     let tensor = Tensor::<1>::from_floats(rows().as_slice(), &Device::flex()).reshape([3, 8]);
     let here = script.run([(input.as_str(), tensor)]).unwrap().data("output").unwrap();
     let input = |shape: [usize; 2], data: &[f32]| {

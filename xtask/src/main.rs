@@ -184,7 +184,12 @@ impl Task {
             Self::Wheel { .. } => wheel::NEEDS,
             Self::Peers => &["peers-env", "torch"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
-            Self::Bench { options, .. } if options.iter().any(|option| option == "--peers") => &["peers-env", "torch"],
+            Self::Bench { name, options } if options.iter().any(|option| option == "--peers") => {
+                match name.as_deref() {
+                    Some("serve") => &["servers-env", "torch"],
+                    _ => &["peers-env", "torch"],
+                }
+            }
             Self::Fuzz { target: Some(_), .. } => &["cargo-fuzz"],
             Self::Book => &["mdbook"],
             Self::Audit => &["cargo-deny"],
@@ -264,6 +269,7 @@ mod tests {
             "wheel",
             "cuda build --features cuda",
             "bench compiled -- --peers",
+            "bench serve -- --peers",
         ]) {
             let arguments = Arguments::try_parse_from(["xtask"].into_iter().chain(task.split(' '))).unwrap();
             let needs = arguments.task.needs().unwrap();

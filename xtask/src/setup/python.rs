@@ -129,6 +129,68 @@ const CLIENTS: &[&str] = &[
     "zope.interface==8.7",
 ];
 
+/// The packages of the environment with other servers of embeddings, and what they depend on. Without PyTorch, which the
+/// benchmark adds: pip would fetch it with all of CUDA.
+const SERVERS: &[&str] = &[
+    "--no-deps",
+    "annotated-types==0.8.0",
+    "anyio==4.16.0",
+    "backoff==2.2.1",
+    "certifi==2026.10.19.post1",
+    "charset-normalizer==3.5.3",
+    "click==8.1.8",
+    "cloudpickle==3.1.3",
+    "distro==1.9.0",
+    "fastapi==0.116.2",
+    "flatbuffers==25.12.19",
+    "h11==0.16.0",
+    "hf-xet==1.8.0",
+    "httptools==0.9.0",
+    "huggingface_hub==0.36.2",
+    "idna==3.20",
+    "infinity_emb==0.0.78",
+    "joblib==1.6.0",
+    "markdown-it-py==4.3.0",
+    "mdurl==0.1.2",
+    "ml_dtypes==0.5.4",
+    "narwhals==2.29.0",
+    "numpy==1.26.4",
+    "onnx==1.23.2",
+    "onnxruntime==1.32.0",
+    "orjson==3.13.0",
+    "packaging==26.4",
+    "pillow==13.0.0",
+    "posthog==7.91.1",
+    "prometheus-fastapi-instrumentator==7.1.0",
+    "prometheus_client==0.26.0",
+    "protobuf==7.36.2",
+    "pydantic==2.14.4",
+    "pydantic_core==2.50.5",
+    "Pygments==2.21.0",
+    "python-dotenv==1.2.4",
+    "PyYAML==6.0.4",
+    "regex==2026.11.19",
+    "requests==2.34.2",
+    "rich==13.9.4",
+    "safetensors==0.8.0",
+    "scikit-learn==1.9.1",
+    "scipy==1.17.1",
+    "sentence-transformers==3.4.1",
+    "shellingham==1.5.4",
+    "starlette==0.48.0",
+    "threadpoolctl==3.8.0",
+    "tokenizers==0.22.2",
+    "tqdm==4.70.1",
+    "transformers==4.57.6",
+    "typer==0.12.5",
+    "typing-inspection==0.4.5",
+    "urllib3==2.8.0",
+    "uvicorn==0.32.1",
+    "uvloop==0.23.0",
+    "watchfiles==1.3.0",
+    "websockets==17.4",
+];
+
 /// Fails without Python 3.11, pip or venv.
 const INTERPRETER: &str = "import sys, ensurepip, pip, venv; sys.exit(sys.version_info < (3, 11))";
 
@@ -213,6 +275,21 @@ pub(super) fn has_ray_environment() -> bool {
 /// Creates the environment with Ray, or updates its packages.
 pub(super) fn fetch_ray_environment() -> Result<()> {
     fetch_environment("ray-env", &ray_environment()?, PACKAGES)
+}
+
+/// The folder of the environment with other servers. The benchmark looks there, too.
+fn servers_environment() -> Result<PathBuf> {
+    Ok(cache()?.join("servers-env"))
+}
+
+/// Returns whether the environment with other servers is complete and has the pinned packages.
+pub(super) fn has_servers_environment() -> bool {
+    servers_environment().is_ok_and(|folder| has_environment(&folder, SERVERS))
+}
+
+/// Creates the environment with other servers, or updates its packages.
+pub(super) fn fetch_servers_environment() -> Result<()> {
+    fetch_environment("servers-env", &servers_environment()?, SERVERS)
 }
 
 /// Returns whether the environment with the peers is complete and has the pinned packages.

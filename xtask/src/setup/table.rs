@@ -137,6 +137,13 @@ pub(crate) const REQUIREMENTS: &[Requirement] = &[
         source: Source::Fetch { from: "60 MB from PyPI", fetch: python::fetch_peers_environment },
     },
     Requirement {
+        name: "servers-env",
+        why: "runs `serve --peers`: a Python environment with infinity, FastAPI and ONNX Runtime",
+        needs: &["python"],
+        is_present: python::has_servers_environment,
+        source: Source::Fetch { from: "190 MB from PyPI, 690 MB unpacked", fetch: python::fetch_servers_environment },
+    },
+    Requirement {
         name: "clients-env",
         why: "calls `rzc serve`: a Python environment with the clients of Triton, KServe and OpenAI",
         needs: &["python"],

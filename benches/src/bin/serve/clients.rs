@@ -150,7 +150,7 @@ impl Client {
 }
 
 /// Receives the body of a response.
-async fn receive(stream: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> Result<()> {
+pub(crate) async fn receive(stream: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> Result<()> {
     let (mut line, mut length) = (String::new(), 0);
     loop {
         line.clear();

@@ -1,7 +1,10 @@
-//! Measures what HTTP and gRPC add to calls of a graph: latency, requests per second, and large tensors.
+//! Measures what HTTP and gRPC add to calls of a graph: latency, requests per second, large tensors, and sentences that are
+//! embedded, compared with other servers.
 
 mod clients;
 mod load;
+mod peers;
+mod sentences;
 
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use ray_zerocopy::jit::{JitTaskWrapper, Model, TracedGraph, trace};
 use ray_zerocopy::{Batching, Pipeline};
+use ray_zerocopy_examples::minilm::fetch;
 use ray_zerocopy_serve::{ModelRepository, Running, Server, Service};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +28,8 @@ use clients::Way;
 /// machine, and the clients are in the process of the server. Latency is that of one client that calls again and again.
 /// Throughput is that of many clients, each with a connection of its own. Large tensors are sent and
 /// returned by a few clients. The ways take turns for several rounds, and every response is compared with the expected
-/// bytes.
+/// bytes. Then many clients embed one sentence after the other with the compiled MiniLM; `--peers` adds infinity and
+/// ONNX Runtime behind FastAPI, each started alone on the same machine (`cargo xtask setup servers-env torch`).
 #[derive(Parser, Serialize)]
 #[command(name = "serve", after_help = "cargo run --release -p benches --bin serve -- --json")]
 struct Args {
@@ -40,6 +45,9 @@ struct Args {
     /// Number of rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Also embed the sentences with infinity, and with ONNX Runtime behind FastAPI
+    #[arg(long)]
+    peers: bool,
     #[command(flatten)]
     #[serde(skip)]
     common: Common,
@@ -81,7 +89,26 @@ fn graph(width: usize) -> Result<TracedGraph> {
     Ok(graph)
 }
 
-/// A row of the results.
+/// The results.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum AnyRow {
+    Calls(Row),
+    Sentences(sentences::Row),
+}
+
+impl Args {
+    /// Number of rounds, and the time of each measurement.
+    fn length(&self) -> (u16, Duration) {
+        if self.common.quick {
+            (1, Duration::from_millis(100))
+        } else {
+            (self.rounds, Duration::from_secs(u64::from(self.seconds)))
+        }
+    }
+}
+
+/// A row of the results of calls.
 #[derive(Debug, Serialize)]
 struct Row {
     measure: &'static str,
@@ -118,7 +145,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let run = Run::begin("serve", args.common);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let models = ModelRepository::builder().workers(usize::from(args.workers)).threads_per_worker(1).start()?;
+    let files = fetch::model_files()?;
+    let models = ModelRepository::builder().workers(usize::from(args.workers)).threads_per_worker(1);
+    let models = models.tokenizer(sentences::MODEL, files.tokenizer()).start()?;
+    sentences::add(&models, &files)?;
     let (small, large) = (graph(SMALL)?, graph(WIDTH)?);
     models.add("small", Model::Graph(small.clone()))?;
     models.add("large", Model::Graph(large.clone()))?;
@@ -126,20 +156,24 @@ fn main() -> Result<()> {
         Ok(JitTaskWrapper::on(models.pool(), graph)?.batch(Batching::default()))
     };
     let wrappers = [("small", direct(&small)?), ("large", direct(&large)?)];
-    let rows = runtime.block_on(async {
+    let (rows, sentences) = runtime.block_on(async {
         let server = Server::new(Service::builder(models.clone()).build());
         let running = server.http("127.0.0.1:0").grpc("127.0.0.1:0").start()?;
         let rows = measured(&args, &running, &wrappers).await?;
+        let http = running.http_address().context("HTTP has no address")?;
+        let contestants = if args.peers { 2 + peers::PEERS.len() } else { 2 };
+        let progress = Progress::new(usize::from(args.length().0) * contestants);
+        let sentences = sentences::measure(&args, models.pool(), &files, http, &progress).await?;
         let left = running.shut_down().await;
         ensure!(left == 0, "{left} calls are left");
-        Ok(rows)
+        Ok::<_, anyhow::Error>((rows, sentences))
     })?;
     let of = |measure: &str, way: Way| {
         let found = rows.iter().find(|row| row.measure == measure && row.way == way.name());
         found.with_context(|| format!("there is no row of `{measure}` and `{}`", way.name()))
     };
     let added = |way: Way| Ok::<_, anyhow::Error>(of("latency", way)?.p50_us - of("latency", Way::Direct)?.p50_us);
-    let targets = [
+    let mut targets = vec![
         Target::at_most("what HTTP adds to a call, at the median, in µs", 100.0, added(Way::HttpJson)?),
         Target::at_most("what gRPC adds to a call, at the median, in µs", 80.0, added(Way::Grpc)?),
         Target::at_most(
@@ -153,6 +187,7 @@ fn main() -> Result<()> {
             0.5 / of("large", Way::HttpBinary)?.ratio,
         ),
     ];
+    targets.extend(sentences::targets(&sentences));
     let mut table =
         Table::new(["measure", "way", ">clients", ">calls", ">p50, µs", ">p99, µs", ">calls/s", ">of direct"]);
     for row in &rows {
@@ -169,7 +204,10 @@ fn main() -> Result<()> {
     }
     let notes =
         "Server, clients and workers share the machine. `of direct`: calls per second, compared with the wrapper.";
-    run.finish(&args, &rows, &targets, &[table], notes)
+    let tables = [table, sentences::table(&sentences)];
+    let rows: Vec<_> =
+        rows.into_iter().map(AnyRow::Calls).chain(sentences.into_iter().map(AnyRow::Sentences)).collect();
+    run.finish(&args, &rows, &targets, &tables, notes)
 }
 
 async fn measured(args: &Args, running: &Running, wrappers: &[(&str, JitTaskWrapper)]) -> Result<Vec<Row>> {
@@ -187,11 +225,7 @@ async fn measured(args: &Args, running: &Running, wrappers: &[(&str, JitTaskWrap
     ];
     let http = running.http_address().context("HTTP has no address")?;
     let grpc = running.grpc_address().context("gRPC has no address")?;
-    let (rounds, time) = if args.common.quick {
-        (1, Duration::from_millis(100))
-    } else {
-        (args.rounds, Duration::from_secs(u64::from(args.seconds)))
-    };
+    let (rounds, time) = args.length();
     let progress = Progress::new(usize::from(rounds) * cases.iter().map(|case| case.ways.len()).sum::<usize>());
     let mut rows = Vec::new();
     for case in &cases {
