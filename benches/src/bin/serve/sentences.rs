@@ -64,7 +64,7 @@ struct InProcess {
 
 /// Adds the compiled model to the repository, which has its tokenizer.
 pub(crate) fn add(models: &ModelRepository, files: &ModelFiles) -> Result<()> {
-    let graph = Encoder::from_files(files, &Device::flex())?.trace()?.compile(Compile::default())?;
+    let graph = Encoder::from_files(files, &Device::flex())?.trace()?.compile(Compile::f32())?;
     Ok(models.add(MODEL, Model::Graph(graph))?)
 }
 
@@ -76,7 +76,7 @@ pub(crate) async fn measure(
     http: SocketAddr,
     progress: &Progress,
 ) -> Result<Vec<Row>> {
-    let graph = Encoder::from_files(files, &Device::flex())?.trace()?.compile(Compile::default())?;
+    let graph = Encoder::from_files(files, &Device::flex())?.trace()?.compile(Compile::f32())?;
     let tasks = JitTaskWrapper::on(pool, &graph)?.batch(Batching::default());
     let here = Arc::new(InProcess { tokenizer: tokenize::load(&files.tokenizer())?, tasks });
     let texts = corpora::sentences(if args.common.quick { 8 } else { SENTENCES }, 7).texts;
