@@ -33,8 +33,8 @@ def environment():
 def test_process_with_another_release_is_told_so(environment, make):
     variables, version = environment
     script = "import pickle, sys; pickle.load(sys.stdin.buffer).load()"
-    given = pickle.dumps(rz.ActorWrapper(make()))
-    done = subprocess.run([sys.executable, "-c", script], input=given, capture_output=True, timeout=120, env=variables)
+    wrapper = rz.ActorWrapper(make())
+    done = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(wrapper), capture_output=True, timeout=120, env=variables)
     said = done.stderr.decode().splitlines()[-1]
     release = ".".join(torch.__version__.split(".")[:2])
     assert said == (
