@@ -18,7 +18,7 @@ def import_ray():
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("this needs Ray: pip install 'ray[data]>=2.50' 'pyarrow>=15'", name="ray") from error
+        raise ModuleNotFoundError("this needs Ray: pip install 'ray[data]>=2.40' 'pyarrow>=15'", name="ray") from error
     if _inherited is not None and _connection() is _inherited:
         raise RuntimeError(
             "this process is a fork of one that had joined Ray, and cannot use its connection: call load() before the fork, "

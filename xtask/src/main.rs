@@ -96,11 +96,7 @@ enum Task {
     /// Build the wheel for PyTorch, and try it in fresh environments with and without Ray
     ///
     /// The wheel stays in target/wheel.
-    Wheel {
-        /// The profile of cargo: `dev` is built sooner
-        #[arg(long, default_value = "release")]
-        profile: String,
-    },
+    Wheel(wheel::Options),
     /// Fetch ONNX Runtime and PyTorch into the cache, and print where the Python environment is
     ///
     /// `cargo xtask bench compiled -- --peers` compares with them. The same as `cargo xtask setup peers-env torch`.
@@ -181,7 +177,7 @@ impl Task {
             Self::Libtorch { .. } => libtorch::NEEDS,
             Self::Cuda { command } if command.is_empty() => &["llvm"],
             Self::Cuda { .. } => cuda::NEEDS,
-            Self::Wheel { .. } => wheel::NEEDS,
+            Self::Wheel(_) => wheel::NEEDS,
             Self::Peers => &["peers-env", "torch"],
             Self::Bench { name: Some(name), .. } if name == "torchscript" => libtorch::NEEDS,
             Self::Bench { name, options } if options.iter().any(|option| option == "--peers") => {
@@ -209,7 +205,7 @@ impl Task {
             Self::Models => {}
             Self::Features => devices::lints()?,
             Self::RayEnv => ray::environment()?,
-            Self::Wheel { profile } => wheel::wheel(&profile)?,
+            Self::Wheel(options) => wheel::wheel(&options)?,
             Self::Peers => println!("{}", setup::python::peers_environment()?.display()),
             Self::Libtorch { command } => libtorch::libtorch(&command)?,
             Self::Cuda { command } => cuda::cuda(&command)?,

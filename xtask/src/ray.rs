@@ -36,6 +36,13 @@ const PROGRAMS_AT_ONCE: usize = 2;
 /// The programs that run longest. They start first, so that the last one to end is a short one.
 const LONGEST: &[&str] = &["ray_surroundings", "ray_faults", "ray_nodes"];
 
+/// The tests of PyTorch pipelines.
+const PIPELINES: &str = "ray-zerocopy-python/wheel/tests/pipelines";
+
+/// Those that start clusters or run examples. They take as long as the others together.
+const PIPELINES_ON_RAY: &[&str] =
+    &["test_with_ray.py", "test_predecessor.py", "test_concepts.py", "test_examples.py", "test_ray_serve.py"];
+
 /// A cargo command whose programs find the shared library of the environment's Python.
 pub(crate) fn with_python(arguments: &[&str]) -> Result<Command> {
     let python = ray_environment()?.join("bin/python");
@@ -133,11 +140,8 @@ pub(crate) fn python() -> Result<()> {
     // Without PyTorch, as the package also is used.
     graphs.args(["--ignore", "ray-zerocopy-python/wheel/tests/pipelines"]);
     run_tests(graphs)?;
-    let mut pipelines = pytest("ray-zerocopy-python/wheel/tests/pipelines")?;
-    let paths = std::env::join_paths([torch::folder()?, python_folders::examples()?])?;
-    pipelines.env("PYTHONPATH", paths).env("RAY_ZEROCOPY_REQUIRE", "examples");
-    pipelines.env("RAY_ZEROCOPY_SERVE", client_packages()?);
-    run_tests(pipelines)?;
+    create_token()?;
+    side_by_side::run(pipelines()?, PROGRAMS_AT_ONCE)?;
 
     // With TorchScript, the wheel reuses what the tests of devices have built.
     let libtorch = libtorch::folder()?;
@@ -147,6 +151,21 @@ pub(crate) fn python() -> Result<()> {
     let mut pytest = pytest("ray-zerocopy-python/wheel/tests/test_torchscript.py")?;
     pytest.env("LIBTORCH", &libtorch).env("RAY_ZEROCOPY_REQUIRE", "torchscript");
     run_tests(pytest)
+}
+
+/// The tests of PyTorch pipelines, as two programs: each test starts processes that import PyTorch, one after the other.
+fn pipelines() -> Result<Vec<side_by_side::Program>> {
+    let paths = std::env::join_paths([torch::folder()?, python_folders::examples()?])?;
+    let serve = client_packages()?;
+    let program = |name: &str, mut command: Command| {
+        command.env("PYTHONPATH", &paths).env("RAY_ZEROCOPY_REQUIRE", "examples").env("RAY_ZEROCOPY_SERVE", &serve);
+        side_by_side::Program { name: name.to_owned(), command }
+    };
+    let mut without = pytest(PIPELINES)?;
+    let mut with = pytest(&format!("{PIPELINES}/{}", PIPELINES_ON_RAY[0]))?;
+    with.args(PIPELINES_ON_RAY[1..].iter().map(|name| format!("{PIPELINES}/{name}")));
+    without.args(PIPELINES_ON_RAY.iter().map(|name| format!("--ignore={PIPELINES}/{name}")));
+    Ok(vec![program("pipelines-on-ray", with), program("pipelines", without)])
 }
 
 /// A command that builds a Python project into the environment.
@@ -175,7 +194,13 @@ pub(crate) fn environment() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST, longest_first};
+    use super::{LONGEST, PIPELINES, PIPELINES_ON_RAY, longest_first};
+    use crate::shell::root;
+
+    #[test]
+    fn tests_of_pipelines_on_ray_exist() {
+        assert!(PIPELINES_ON_RAY.iter().all(|name| root().join(PIPELINES).join(name).is_file()));
+    }
 
     #[test]
     fn longest_programs_start_first() {

@@ -1,4 +1,13 @@
 //! `cargo xtask wheel`: builds the wheel for PyTorch, and tries it in fresh environments with and without Ray.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `wheel/versions.rs` | the oldest and the newest releases of Python, PyTorch and Ray |
+//! | `wheel/interpreters.rs` | the Pythons of this machine |
+//! | `wheel/install_torch.py` | PyTorch of any release without the libraries for GPUs |
+
+mod interpreters;
+mod versions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +32,20 @@ struct Trial {
     tests: &'static [&'static str],
 }
 
+/// The tests of pipelines that run with each combination of releases.
+const TESTS: &[&str] = &[
+    "test_load.py",
+    "test_scripts.py",
+    "test_failures.py",
+    "test_in_place_writes.py",
+    "test_local.py",
+    "test_handles.py",
+    "test_other_torch.py",
+    "test_with_ray.py",
+    "test_concepts.py",
+    "test_predecessor.py",
+];
+
 const TRIALS: &[Trial] = &[
     Trial {
         name: "without-ray",
@@ -32,11 +55,37 @@ const TRIALS: &[Trial] = &[
     Trial { name: "with-ray", has_ray: true, tests: &["test_with_ray.py", "test_concepts.py", "test_predecessor.py"] },
 ];
 
-/// Builds the wheel, and runs the tests of pipelines in environments that have nothing but it, what it depends on, and the
-/// tests' own packages. PyTorch is that of the cache.
-pub(crate) fn wheel(profile: &str) -> Result<()> {
-    let wheel = build(profile)?;
+/// What `cargo xtask wheel` does.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The profile of cargo: `dev` is built sooner
+    #[arg(long, default_value = "release")]
+    profile: String,
+    /// Try this wheel, and build none
+    #[arg(long, value_name = "FILE")]
+    wheel: Option<PathBuf>,
+    /// Try it with the oldest and the newest releases of Python, PyTorch and Ray instead, which fetches 4 GB
+    #[arg(long)]
+    versions: bool,
+    /// Only with this Python, such as 3.12
+    #[arg(long, requires = "versions", value_name = "VERSION")]
+    python: Option<String>,
+}
+
+/// Builds the wheel, unless one is given, and tries it.
+pub(crate) fn wheel(options: &Options) -> Result<()> {
+    let wheel = match &options.wheel {
+        Some(given) if given.is_file() => given.clone(),
+        Some(given) => bail!("--wheel should be a file, found {}", given.display()),
+        None => build(&options.profile)?,
+    };
     println!("{}", wheel.display());
+    if options.versions { versions::versions(&wheel, options.python.as_deref()) } else { environments(&wheel) }
+}
+
+/// Runs the tests of pipelines in environments that have nothing but the wheel, what it depends on, and the tests' own packages.
+/// PyTorch is that of the cache.
+fn environments(wheel: &Path) -> Result<()> {
     let folder = target().join("wheel-environments");
     for trial in TRIALS {
         let environment = folder.join(trial.name);
@@ -47,17 +96,21 @@ pub(crate) fn wheel(profile: &str) -> Result<()> {
         venv.args(["-m", "venv"]).arg(&environment);
         run(venv)?;
         let mut pip = Command::new(environment.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).arg(&wheel);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).arg(wheel);
         pip.args(packages(trial.has_ray));
         run(pip)?;
         let mut pytest = Command::new(environment.join("bin/python"));
-        let tests = Path::new("ray-zerocopy-python/wheel/tests/pipelines");
         pytest.args(["-m", "pytest", "-q", "-rsfE", "--color=no", "-p", "no:cacheprovider"]);
-        pytest.args(trial.tests.iter().map(|name| tests.join(name)));
+        pytest.args(test_paths(trial.tests));
         pytest.env("PYTHONPATH", torch::folder()?);
         run_tests(pytest)?;
     }
     fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))
+}
+
+/// The paths of tests of pipelines.
+fn test_paths(names: &[&str]) -> impl Iterator<Item = PathBuf> {
+    names.iter().map(|name| Path::new("ray-zerocopy-python/wheel/tests/pipelines").join(name))
 }
 
 /// The pinned packages that an environment gets beside the wheel, whose own dependencies pip chooses.
@@ -98,7 +151,7 @@ fn build(profile: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TRIALS, packages};
+    use super::{TESTS, TRIALS, packages};
     use crate::shell::root;
 
     #[test]
@@ -110,7 +163,7 @@ mod tests {
 
     #[test]
     fn tests_of_the_trials_exist() {
-        for name in TRIALS.iter().flat_map(|trial| trial.tests) {
+        for name in TRIALS.iter().flat_map(|trial| trial.tests).chain(TESTS) {
             assert!(root().join("ray-zerocopy-python/wheel/tests/pipelines").join(name).is_file(), "{name}");
         }
     }

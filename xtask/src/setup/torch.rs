@@ -43,11 +43,14 @@ const FILES: &[&str] = &[
     "sympy/__init__.py",
 ];
 
+/// The Python program that unpacks the wheels, of any release.
+pub(crate) const UNPACK: &str = include_str!("torch.py");
+
 const ASSEMBLY: Assembly = Assembly {
     name: "torch",
     wheels: WHEELS,
     platform: &[],
-    unpack: include_str!("torch.py"),
+    unpack: UNPACK,
     files: FILES,
     otherwise: "install PyTorch 2.9 where the tests find it",
 };

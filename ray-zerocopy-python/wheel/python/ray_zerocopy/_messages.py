@@ -91,7 +91,7 @@ def encode(value):
     file = io.BytesIO()
     kind = _Plain if _is_plain(value, sys.modules.get("torch")) else _Cloud
     kind(file, callback).dump(value)
-    return file.getbuffer(), buffers
+    return file.getvalue(), buffers
 
 
 def send(connection, message):

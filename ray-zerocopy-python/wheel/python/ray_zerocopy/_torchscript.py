@@ -3,6 +3,7 @@
 import collections.abc
 import copy
 import io
+import warnings
 
 import torch
 
@@ -39,17 +40,59 @@ def reduce_script(module):
 
     It is stored in evaluation mode. Tensors in lists and constants of traced code stay in the code.
     """
+    try:
+        return _reduce_merged(module)
+    except Exception as error:
+        reduced = _reduce_public(module)
+        warnings.warn(
+            f"PyTorch {torch.__version__} stores TorchScript otherwise than this package knows ({type(error).__qualname__}: {error}): "
+            f"the module is shared with PyTorch's public functions, and each load takes longer",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return reduced
+
+
+def _reduce_merged(module):
+    # With internals of PyTorch, which may differ in another release. What a load does is done here first.
     tensors = {}
     emptied = _emptied(module._c, (), tensors, {})
     file = io.BytesIO()
     torch.jit.save(torch.jit._recursive.wrap_cpp_module(emptied), file)
     code, changed = _archive.compact(file.getvalue()), []
     try:
-        _compare((), _imported(code), emptied, changed)
+        loaded = _imported(code)
+        _compare((), loaded, emptied, changed)
     except (RuntimeError, TypeError):
         # It has what this package does not know: PyTorch's own archive is loaded, which takes longer.
         code, changed = file.getvalue(), []
+        loaded = _imported(code)
+    _wrapped(loaded)
     return script, (code, list(tensors.items()), changed)
+
+
+def _reduce_public(module):
+    file = io.BytesIO()
+    torch.jit.save(module, file)
+    copied = torch.jit.load(io.BytesIO(file.getvalue()), map_location="cpu").eval()
+    for tensor in _tensors(copied).values():
+        tensor.data = torch.empty(0, dtype=tensor.dtype)
+    code = io.BytesIO()
+    torch.jit.save(copied, code)
+    return public_script, (code.getvalue(), {path: tensor.detach() for path, tensor in _tensors(module).items()})
+
+
+def public_script(code, tensors):
+    """Loads a ScriptModule with PyTorch's public functions only, and sets its tensors."""
+    module = torch.jit.load(io.BytesIO(code), map_location="cpu")
+    for path, tensor in _tensors(module).items():
+        tensor.requires_grad_(False).data = tensors[path]
+    return module
+
+
+def _tensors(module):
+    # The parameters and buffers of a script, by path. Tied ones have several.
+    return {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
 
 
 def _compare(path, loaded, original, changed):

@@ -146,3 +146,18 @@ def eventually(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
+
+
+def cause(ray, call):
+    """The error of a call of an actor whose constructor has failed. Ray first says that the actor is unavailable."""
+    found = []
+
+    def is_known():
+        try:
+            found.append(ray.get(call()))
+        except ray.exceptions.RayError as error:
+            found.append(error)
+        return not isinstance(found[-1], ray.exceptions.ActorUnavailableError)
+
+    eventually(is_known)
+    return str(found[-1])

@@ -100,6 +100,29 @@ def test_script_that_cannot_be_made_smaller_is_loaded_as_it_is():
     assert torch.equal(loaded(torch.zeros(2)), torch.full((2,), 6.0)) and torch.equal(part(loaded, "0")(torch.zeros(2)), torch.ones(2))
 
 
+@pytest.mark.parametrize("function, error", [("_archive.compact", KeyError("data.pkl")), ("_wrapped", AttributeError("_construct"))])
+@pytest.mark.parametrize("compile", [lambda model, rows: torch.jit.trace(model, rows), lambda model, rows: torch.jit.script(model)])
+def test_script_of_an_unknown_release_is_shared_by_public_functions(monkeypatch, compile, function, error):
+    rows = torch.randn(3, 16)
+    model = nn.Sequential(Block(1.0), Block(2.0), nn.Linear(16, 1 << 15)).eval()
+    model[1].layer.weight = model[0].layer.weight
+    script = compile(model, rows).train()
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as other:
+        other.setattr(f"ray_zerocopy._torchscript.{function}", fails)
+        with pytest.warns(RuntimeWarning, match=f"PyTorch {torch.__version__.replace('+', '[+]')} stores TorchScript otherwise .*{error.args[0]}"):
+            wrapper = rz.JITActorWrapper(script, strict=True)
+        loaded = wrapper.load()
+    assert torch.equal(loaded(rows), model(rows)) and script.training and not loaded.training
+    assert not any(each.requires_grad for each in loaded.parameters()) and wrapper.report().copied_bytes < 1 << 20
+    with torch.no_grad():
+        part(loaded, "0.layer.weight").zero_()
+    assert not part(loaded, "1.layer.weight").any() and part(wrapper.load(), "0.layer.weight").any()
+
+
 def test_script_shares_its_weights():
     script = torch.jit.trace(Large(32).eval(), torch.ones(1, 1024))
     wrapper = rz.JITActorWrapper(script, strict=True)
