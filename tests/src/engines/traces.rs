@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use ray_zerocopy::{Batching, Pending, Pipeline, TaskWrapper};
 
 use super::EngineUnderTest;
+use super::models::{Busy, wait_for};
 use crate::memory::eventually;
 use crate::models::kill_myself;
 use crate::tracer::{Recorded, Trace, children, named, prepare};
@@ -33,6 +34,12 @@ impl TracedModel {
     /// Sleeps.
     pub fn sleep(&self, millis: u64) {
         std::thread::sleep(std::time::Duration::from_millis(millis));
+    }
+
+    /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
+    pub fn hold(&self, begun: String, gate: String) {
+        std::fs::write(begun, "").expect("the test's folder exists");
+        wait_for(&gate);
     }
 
     /// Panics.
@@ -128,9 +135,9 @@ pub fn each_of_many_calls_has_its_own_spans<E: EngineUnderTest>() {
 pub fn calls_of_a_batch_are_linked<E: EngineUnderTest>() {
     let tasks = traced::<E>(1).batch(Batching::default());
     let trace = Trace::begin();
-    let busy = tasks.sleep(300);
+    let busy = Busy::with(|begun, gate| tasks.hold(begun, gate));
     let calls: Vec<Pending<u32>> = trace.root.in_scope(|| (0..20).map(|number| tasks.double_one(number)).collect());
-    busy.wait().unwrap();
+    busy.release();
     for (number, call) in calls.into_iter().enumerate() {
         assert_eq!(call.wait().unwrap(), 2 * number as u32);
     }
