@@ -69,7 +69,7 @@ fn a_module_is_served_beside_a_graph() {
     assert_eq!(served.sum(), (4.0, "1".to_owned()));
     let (status, metadata) = server::get(&served.http, "/v2/models/mlp");
     let input = metadata["inputs"][0]["name"].as_str().unwrap().to_owned();
-    assert_eq!((status, metadata["outputs"][0]["name"].as_str()), (200, Some("output")), "{metadata}");
+    assert_eq!((status, metadata["platform"].as_str()), (200, Some("pytorch_torchscript")), "{metadata}");
 
     let mut script = TorchScript::open(module("mlp")).unwrap().load("cpu").unwrap();
     let tensor = Tensor::<1>::from_floats(rows().as_slice(), &Device::flex()).reshape([3, 8]);
@@ -81,6 +81,10 @@ fn a_module_is_served_beside_a_graph() {
     for _ in 0..8 {
         let (status, answer) = server::post(&served.http, "/v2/models/mlp/infer", &input([3, 8], &rows()));
         assert_eq!(status, 200, "{answer}");
+        assert_eq!(
+            (&answer["outputs"][0]["name"], &answer["outputs"][0]["shape"]),
+            (&"output".into(), &serde_json::json!([3, 4]))
+        );
         let found = answer["outputs"][0]["data"].as_array().unwrap();
         let found: Vec<_> = found.iter().map(|number| number.as_f64().unwrap() as f32).collect();
         assert_eq!(found, here.iter::<f32>().collect::<Vec<_>>());
