@@ -5,13 +5,16 @@
 use std::sync::LazyLock;
 
 use ray_zerocopy::ray::{Cluster, ClusterTarget, Options};
-use ray_zerocopy_tests::engine_conforms;
 use ray_zerocopy_tests::engines::EngineUnderTest;
+use ray_zerocopy_tests::{engine_conforms, tracer};
 
 const CPUS: usize = 4;
 
-static CLUSTER: LazyLock<Cluster> =
-    LazyLock::new(|| Cluster::local().cpus(CPUS).object_store(300 << 20).quiet().start().expect("Ray starts"));
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
+    // Before any worker starts, since all tests share the workers: those that run traced calls have to record them.
+    tracer::prepare();
+    Cluster::local().cpus(CPUS).object_store(300 << 20).quiet().start().expect("Ray starts")
+});
 
 struct OnRay;
 
