@@ -156,20 +156,22 @@ pub fn calls_of_a_batch_are_linked<E: EngineUnderTest>() {
     let recorded = trace.recorded();
     let mut batched = 0;
     for call in named(&recorded, "call") {
-        let [batch] = children(&recorded, call, "batch")[..] else { continue };
-        batched += 1;
-        let leads = batch.field("batch") == call.field("call");
-        let first = named(&recorded, "batch").into_iter().find(|other| {
-            other.field("calls").contains(call.field("call")) && other.field("batch") == batch.field("batch")
-        });
-        let first = first.unwrap_or_else(|| panic!("no batch has {call:?}"));
-        assert_eq!(first.field("size"), batch.field("size"));
-        if leads {
-            assert_eq!(first.span, batch.span);
-            assert_eq!((batch.links.len() + 1).to_string(), batch.field("size"));
-        } else {
-            assert_eq!(batch.links, std::slice::from_ref(&first.span));
-            assert!(first.links.contains(&call.span));
+        let batches = children(&recorded, call, "batch");
+        batched += usize::from(!batches.is_empty());
+        // On Ray, a batch may be sent again, to a worker that has not loaded the pipeline.
+        for batch in batches {
+            let leads = batch.field("batch") == call.field("call");
+            let fits = |first: &&Recorded| {
+                let is_linked = if leads {
+                    first.span == batch.span && (batch.links.len() + 1).to_string() == batch.field("size")
+                } else {
+                    batch.links == std::slice::from_ref(&first.span) && first.links.contains(&call.span)
+                };
+                first.field("calls").contains(call.field("call"))
+                    && ["batch", "size"].iter().all(|name| first.field(name) == batch.field(name))
+                    && is_linked
+            };
+            assert!(named(&recorded, "batch").iter().any(fits), "no first batch fits {batch:?} of {call:?}");
         }
     }
     assert!(batched > 10, "{recorded:#?}");
