@@ -108,7 +108,7 @@ fn set_parent(span: &Span, parent: &TraceContext) {
         return;
     };
     let flags = if parent.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
-    // A state of another form is that of nobody, which is how W3C treats it.
+    // A `tracestate` that cannot be parsed is dropped, and the parent is kept: W3C requires both.
     let state = parent.tracestate().parse::<TraceState>().unwrap_or_default();
     let parent = Context::new().with_remote_span_context(SpanContext::new(trace, id, flags, true, state));
     // Fails for a span that is not collected.

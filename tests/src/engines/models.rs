@@ -62,8 +62,7 @@ impl BatchModel {
 
     /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
     pub fn hold(&self, begun: String, gate: String) {
-        self.note(begun);
-        wait_for(&gate);
+        hold(&begun, &gate);
     }
 
     /// Returns each text in capitals, with the number of rows of the batch. `bad` is an error.
@@ -112,13 +111,14 @@ impl BatchModel {
     }
 }
 
-/// Waits for a file.
+/// The method of a call that keeps its worker busy: creates the file `begun`, and waits for the file `gate`.
 ///
 /// # Panics
-/// If it does not exist after a minute.
-pub fn wait_for(file: &str) {
+/// If `gate` does not exist after a minute.
+pub fn hold(begun: &str, gate: &str) {
+    std::fs::write(begun, "").expect("the test's folder exists");
     let until = Instant::now() + Duration::from_secs(60);
-    while !Path::new(file).exists() {
+    while !Path::new(gate).exists() {
         assert!(Instant::now() < until, "the worker was not released within a minute");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -11,7 +11,7 @@ use ray_zerocopy::observe::{GenerationStatus, METRICS, MetricKind, ModelStatus, 
 use ray_zerocopy::{Batching, Pending, Pipeline, TaskWrapper, share};
 
 use super::EngineUnderTest;
-use super::models::{Busy, wait_for};
+use super::models::{Busy, hold};
 use crate::memory::eventually;
 use crate::models::kill_myself;
 
@@ -45,8 +45,7 @@ impl ObservedModel {
 
     /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
     pub fn hold(&self, begun: String, gate: String) {
-        std::fs::write(begun, "").expect("the test's folder exists");
-        wait_for(&gate);
+        hold(&begun, &gate);
     }
 
     /// Panics.

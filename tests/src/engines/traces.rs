@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use ray_zerocopy::{Batching, Pending, Pipeline, TaskWrapper};
 
 use super::EngineUnderTest;
-use super::models::{Busy, wait_for};
+use super::models::{Busy, hold};
 use crate::memory::eventually;
 use crate::models::kill_myself;
 use crate::tracer::{Recorded, Trace, children, named, prepare};
@@ -38,8 +38,7 @@ impl TracedModel {
 
     /// Creates the file `begun`, and keeps the worker busy until the file `gate` exists.
     pub fn hold(&self, begun: String, gate: String) {
-        std::fs::write(begun, "").expect("the test's folder exists");
-        wait_for(&gate);
+        hold(&begun, &gate);
     }
 
     /// Panics.

@@ -1,8 +1,8 @@
 //! Spans of calls, for the crate `tracing`: `call` → `queue` → `batch` → `worker` → `method`.
 //!
-//! The owner begins and ends the spans of a call where it changes its state, on any thread. Whoever runs the
-//! method, a worker process or a thread, enters the span `method`, so that what the method logs is inside of it.
-//! A worker process gets the [context](remote::CallContext) with the request.
+//! The owner opens and closes the spans of a call, on the thread that changes the state of the call. The worker that
+//! runs the method, a process or a thread, enters the span `method`, so that log events of the method belong to it. A
+//! worker process gets the [context](remote::CallContext) with the request.
 //!
 //! Without a subscriber that is interested, and a set-up of workers, a call costs the check of two static
 //! values, and its message says nothing of traces.
