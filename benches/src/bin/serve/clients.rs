@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, TensorData};
 use ray_zerocopy::jit::{JitTaskWrapper, Value, Values};
-use ray_zerocopy_serve::__private::protocol::ModelInferRequest;
 use ray_zerocopy_serve::__private::protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
 use ray_zerocopy_serve::__private::protocol::model_infer_request::InferInputTensor;
+use ray_zerocopy_serve::__private::protocol::{ModelInferRequest, ServerLiveRequest};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -24,11 +24,17 @@ pub(crate) enum Way {
     Direct,
     HttpJson,
     HttpBinary,
+    /// A request that the server answers without a call: what HTTP itself takes.
+    HttpAlone,
     Grpc,
+    /// The same over gRPC.
+    GrpcAlone,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::HttpJson, Self::HttpBinary, Self::Grpc];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Direct, Self::HttpJson, Self::HttpBinary, Self::HttpAlone, Self::Grpc, Self::GrpcAlone];
+    pub(crate) const CALLS: [Self; 4] = [Self::Direct, Self::HttpJson, Self::HttpBinary, Self::Grpc];
     /// Those for large tensors, which as text would only measure the parser of JSON.
     pub(crate) const BINARY: [Self; 3] = [Self::Direct, Self::HttpBinary, Self::Grpc];
 
@@ -37,7 +43,9 @@ impl Way {
             Self::Direct => "wrapper",
             Self::HttpJson => "HTTP, JSON",
             Self::HttpBinary => "HTTP, binary",
+            Self::HttpAlone => "HTTP, no call",
             Self::Grpc => "gRPC",
+            Self::GrpcAlone => "gRPC, no call",
         }
     }
 }
@@ -47,6 +55,7 @@ pub(crate) enum Client {
     Direct { wrapper: JitTaskWrapper, inputs: Values, expected: Vec<u8> },
     Http { stream: BufReader<TcpStream>, request: Vec<u8>, expected: Vec<u8>, body: Vec<u8> },
     Grpc { client: GrpcInferenceServiceClient<Channel>, request: ModelInferRequest, expected: Vec<u8> },
+    GrpcAlone { client: GrpcInferenceServiceClient<Channel> },
 }
 
 /// Connects the clients of a case.
@@ -89,21 +98,21 @@ pub(crate) async fn connect(
                     header.len() + data.len()
                 );
                 let request = [head.as_bytes(), header.as_bytes(), &data].concat();
-                let stream = TcpStream::connect(http).await?;
-                stream.set_nodelay(true)?;
                 let expected = if is_binary {
                     bytes(FACTOR)
                 } else {
                     let numbers: Vec<_> = numbers.iter().map(|number| number * FACTOR).collect();
                     format!("\"data\":{}", json!(numbers)).into_bytes()
                 };
-                Client::Http { stream: BufReader::with_capacity(1 << 16, stream), request, expected, body: Vec::new() }
+                Client::Http { stream: stream(http).await?, request, expected, body: Vec::new() }
             }
+            Way::HttpAlone => {
+                let request = b"GET /v2/health/live HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
+                Client::Http { stream: stream(http).await?, request, expected: Vec::new(), body: Vec::new() }
+            }
+            Way::GrpcAlone => Client::GrpcAlone { client: channel(grpc).await? },
             Way::Grpc => {
-                let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
-                let endpoint = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(16 << 20);
-                let client = GrpcInferenceServiceClient::new(endpoint.connect().await?);
-                let client = client.max_decoding_message_size(usize::MAX);
+                let client = channel(grpc).await?;
                 let request = ModelInferRequest {
                     model_name: case.model.to_owned(),
                     inputs: vec![InferInputTensor {
@@ -120,6 +129,18 @@ pub(crate) async fn connect(
         });
     }
     Ok(clients)
+}
+
+async fn stream(http: SocketAddr) -> Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect(http).await?;
+    stream.set_nodelay(true)?;
+    Ok(BufReader::with_capacity(1 << 16, stream))
+}
+
+async fn channel(grpc: SocketAddr) -> Result<GrpcInferenceServiceClient<Channel>> {
+    let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
+    let endpoint = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(16 << 20);
+    Ok(GrpcInferenceServiceClient::new(endpoint.connect().await?).max_decoding_message_size(usize::MAX))
 }
 
 impl Client {
@@ -143,6 +164,10 @@ impl Client {
                 let response = client.model_infer(request.clone()).await?.into_inner();
                 let found = response.raw_output_contents.first().context("the response has no tensor")?;
                 ensure!(found == &expected[..], "the server returned other bytes");
+            }
+            Self::GrpcAlone { client } => {
+                let response = client.server_live(ServerLiveRequest {}).await?.into_inner();
+                ensure!(response.live, "the server does not live");
             }
         }
         Ok(())

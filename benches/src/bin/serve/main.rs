@@ -27,7 +27,7 @@ use clients::Way;
 /// The graph multiplies each column by a factor, so that the calls cost little. Server, clients and workers share the
 /// machine, and the clients are in the process of the server. Latency is that of one client that calls again and again.
 /// Throughput is that of many clients, each with a connection of its own. Large tensors are sent and
-/// returned by a few clients. The ways take turns for several rounds, and every response is compared with the expected
+/// returned by a few clients. `no call` is a request that the server answers by itself. The ways take turns for several rounds, and every response is compared with the expected
 /// bytes. Then many clients embed one sentence after the other with the compiled MiniLM; `--peers` adds infinity and
 /// ONNX Runtime behind FastAPI, each started alone on the same machine (`cargo xtask setup servers-env torch`).
 #[derive(Parser, Serialize)]
@@ -145,6 +145,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let run = Run::begin("serve", args.common);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // As a program of their own would, the clients keep off the threads of the server.
+    let clients = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let files = fetch::model_files()?;
     let models = ModelRepository::builder().workers(usize::from(args.workers)).threads_per_worker(1);
     let models = models.tokenizer(sentences::MODEL, files.tokenizer()).start()?;
@@ -156,9 +158,9 @@ fn main() -> Result<()> {
         Ok(JitTaskWrapper::on(models.pool(), graph)?.batch(Batching::default()))
     };
     let wrappers = [("small", direct(&small)?), ("large", direct(&large)?)];
-    let (rows, sentences) = runtime.block_on(async {
-        let server = Server::new(Service::builder(models.clone()).build());
-        let running = server.http("127.0.0.1:0").grpc("127.0.0.1:0").start()?;
+    let server = Server::new(Service::builder(models.clone()).build());
+    let running = runtime.block_on(async { server.http("127.0.0.1:0").grpc("127.0.0.1:0").start() })?;
+    let (rows, sentences) = clients.block_on(async {
         let rows = measured(&args, &running, &wrappers).await?;
         let http = running.http_address().context("HTTP has no address")?;
         let contestants = if args.peers { 2 + peers::PEERS.len() } else { 2 };
@@ -214,7 +216,7 @@ async fn measured(args: &Args, running: &Running, wrappers: &[(&str, JitTaskWrap
     let large_rows = if args.common.quick { 16 } else { 1024 };
     let cases = [
         Case { measure: "latency", model: "small", shape: [1, SMALL], clients: 1, ways: &Way::ALL },
-        Case { measure: "throughput", model: "small", shape: [1, SMALL], clients: args.clients, ways: &Way::ALL },
+        Case { measure: "throughput", model: "small", shape: [1, SMALL], clients: args.clients, ways: &Way::CALLS },
         Case {
             measure: "large",
             model: "large",

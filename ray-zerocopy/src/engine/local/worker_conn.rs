@@ -20,7 +20,7 @@ use crate::engine::queue::job::{InFlight, Job};
 use crate::engine::queue::scheduler::PoolWorker;
 use crate::engine::worker_nodes::{Copy, WorkerNodes};
 use crate::error::call::Worker;
-use crate::os::sync::{Condvar, Mutex, Waited, now};
+use crate::os::sync::{Condvar, Mutex, MutexGuard, Waited, now};
 
 /// Why a job was not sent. Contains the job.
 pub(super) enum SendError {
@@ -170,7 +170,7 @@ impl WorkerConn {
             InFlight::Load(..) | InFlight::Forget(_) | InFlight::ShutDown => {}
         }
         let (reply_to, effect) = state.conn.start(job, inline, now(), || self.is_readable());
-        self.apply(&state, effect);
+        self.apply(state, effect);
         Ok(reply_to)
     }
 
@@ -179,7 +179,9 @@ impl WorkerConn {
         self.connection.is_readable()
     }
 
-    fn apply(&self, state: &Shared, effect: Effect) {
+    /// Applies the effect of a change of the state, whose lock is released before the supervisor is woken: it would only
+    /// wait for the lock.
+    fn apply(&self, state: MutexGuard<'_, Shared>, effect: Effect) {
         if effect == Effect::HangUp {
             // The worker begins no further call until it has ended.
             if let Some(area) = self.connection.shared() {
@@ -187,7 +189,9 @@ impl WorkerConn {
             }
             self.connection.hang_up();
         }
-        if effect != Effect::None && state.supervisor_waits {
+        let wakes = effect != Effect::None && state.supervisor_waits;
+        drop(state);
+        if wakes {
             self.turn.notify_one();
         }
     }
@@ -196,7 +200,7 @@ impl WorkerConn {
     pub(super) fn transition(&self, change: impl FnOnce(&mut ConnState<Call>) -> Effect) {
         let mut state = self.state.lock();
         let effect = change(&mut state.conn);
-        self.apply(&state, effect);
+        self.apply(state, effect);
     }
 
     /// Makes the supervisor the reader of a reply that no thread reads.
@@ -215,7 +219,7 @@ impl WorkerConn {
     pub(super) fn pause(&self, serial: u64) -> bool {
         let mut state = self.state.lock();
         let effect = state.conn.pause(serial);
-        self.apply(&state, effect);
+        self.apply(state, effect);
         effect == Effect::None
     }
 
@@ -294,7 +298,9 @@ impl WorkerConn {
         let mut state = self.state.lock();
         let job = state.conn.take();
         // After a hang-up, the supervisor has waited for the caller to stop reading.
-        if state.supervisor_waits && state.conn.is_supervisors_turn() {
+        let wakes = state.supervisor_waits && state.conn.is_supervisors_turn();
+        drop(state);
+        if wakes {
             self.turn.notify_one();
         }
         job

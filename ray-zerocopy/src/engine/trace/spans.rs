@@ -100,8 +100,7 @@ impl CallTrace {
 
     /// What the worker process is told of the call.
     pub(crate) fn context(&self, method: &'static str, model: &str, worker: Option<usize>) -> Option<CallContext> {
-        let stage = self.stage()?;
-        Some(CallContext::new(&stage, self.id, method, model, worker))
+        CallContext::new(&self.stage()?, self.id, method, model, worker)
     }
 }
 
@@ -164,7 +163,7 @@ impl BatchTrace {
     }
 
     /// What the worker process is told of the batch, which is part of its first call.
-    pub(crate) fn context(&self, method: &'static str, model: &str, worker: Option<usize>) -> CallContext {
+    pub(crate) fn context(&self, method: &'static str, model: &str, worker: Option<usize>) -> Option<CallContext> {
         CallContext::new(&self.worker, self.first, method, model, worker)
     }
 }

@@ -91,7 +91,7 @@ impl BatchReply {
     pub(crate) fn context(&self, worker: Option<usize>) -> Option<CallContext> {
         let trace = self.trace.as_ref()?;
         let first = self.members.iter().find(|member| member.caller.trace().is_some())?;
-        Some(trace.context(first.caller.method, first.caller.model(), worker))
+        trace.context(first.caller.method, first.caller.model(), worker)
     }
 
     /// The span of the method, which runs in a thread of this process.
