@@ -112,7 +112,7 @@ pub(crate) struct Serve {
     /// Log each request to standard error, and what workers log; `RUST_LOG` selects more or less
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log: Option<Log>,
-    /// Export the spans of requests, calls and workers to this collector: `http://localhost:4317`
+    /// Export the spans of requests, calls and workers to this collector: `http://localhost:4317`; `https://` for TLS
     #[cfg(feature = "otlp")]
     #[arg(long, value_name = "ENDPOINT", value_parser = not_empty, value_hint = ValueHint::Url)]
     pub otlp: Option<String>,

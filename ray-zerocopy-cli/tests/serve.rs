@@ -144,16 +144,27 @@ fn changed_file_and_hangup_swap_the_model() {
     eventually("the hangup swaps", || quiet.sum() == (16.0, "2".to_owned()));
 }
 
+/// 1000 requests a second, for five seconds or those of `RAY_ZEROCOPY_SOAK_SECONDS`.
 #[test]
 fn no_request_fails_while_workers_die_and_models_swap() {
+    const CLIENTS: u32 = 4;
     let folder = folder();
+    let seconds = std::env::var("RAY_ZEROCOPY_SOAK_SECONDS").ok().map(|seconds| seconds.parse::<u64>().unwrap());
+    let length = Duration::from_secs(seconds.unwrap_or(5));
     let served = Served::start(&folder, &["sum.rzg", "--workers", "3", "--no-watch"]);
     let (is_done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let begun = Instant::now();
+    let (mut swaps, mut killed, mut memory) = (0_usize, 0, Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..CLIENTS {
             scope.spawn(|| {
                 let mut client = server::Client::connect(&served.http);
-                while !is_done.load(Ordering::Relaxed) {
+                for number in 0_u32.. {
+                    if is_done.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let due = begun + Duration::from_millis(1) * CLIENTS * number;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
                     let (status, answer) = client.post("/v2/models/sum/infer", &request(1).to_string());
                     assert_eq!(status, 200, "{answer}");
                     let found = answer["outputs"][0]["data"][0].as_f64().unwrap();
@@ -162,24 +173,38 @@ fn no_request_fails_while_workers_die_and_models_swap() {
                 }
             });
         }
-        let begun = Instant::now();
-        let mut swaps = 0_usize;
-        while begun.elapsed() < Duration::from_secs(5) {
-            for _ in 0..4 {
-                std::thread::sleep(Duration::from_millis(200));
+        // A long run swaps every ten seconds, and kills a worker every half second.
+        let (pause, kills) = if seconds.is_some() { (500, 20) } else { (200, 4) };
+        while begun.elapsed() < length {
+            for _ in 0..kills {
+                std::thread::sleep(Duration::from_millis(pause));
                 let workers = served.workers();
-                if let Some(worker) = workers.get(swaps % workers.len().max(1)) {
-                    rustix::process::kill_process(*worker, Signal::KILL).ok();
+                if let Some(worker) = workers.get((swaps + killed) % workers.len().max(1)) {
+                    killed += usize::from(rustix::process::kill_process(*worker, Signal::KILL).is_ok());
                 }
             }
             swaps += 1;
             write(&folder, "sum.rzg", if swaps.is_multiple_of(2) { 1.0 } else { 2.0 });
             let (status, answer) = server::post(&served.http, "/v2/repository/models/sum/load", "");
             assert_eq!((status, &answer["outcome"]), (200, &json!("swapped")), "{answer}");
+            memory.push(served.anonymous_kib());
         }
         is_done.store(true, Ordering::Relaxed);
     });
-    assert!(answered.load(Ordering::Relaxed) > 100, "{answered:?}");
+    let answered = answered.load(Ordering::Relaxed);
+    let rate = answered as f64 / begun.elapsed().as_secs_f64();
+    println!("{answered} requests, {rate:.0}/s, none failed; {killed} workers killed, {swaps} swaps");
+    println!("anonymous memory of the server after each swap, KiB: {memory:?}");
+    assert!(answered > 100, "{answered}");
+    if seconds.is_some() {
+        let median = |part: &mut [u64]| {
+            part.sort_unstable();
+            part[part.len() / 2]
+        };
+        let third = memory.len().div_ceil(3);
+        let (first, last) = (median(&mut memory[..third].to_vec()), median(&mut memory[2 * third - 1..].to_vec()));
+        assert!(last < first + (8 << 10), "{memory:?}");
+    }
 }
 
 #[test]

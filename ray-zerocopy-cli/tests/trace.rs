@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::any_service;
+use axum_server::tls_rustls::RustlsConfig;
 use common::{Folder, rzc};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
@@ -87,22 +88,34 @@ impl TraceService for Collector {
     }
 }
 
+/// A file for TLS.
+fn certificate(name: &str) -> String {
+    format!("{}/../ray-zerocopy-serve/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 impl Collector {
-    /// Starts a collector. Returns it with its address.
-    fn start() -> (Self, String) {
+    /// Starts a collector, which may have TLS. Returns it with its address.
+    fn start(has_tls: bool) -> (Self, String) {
         let collector = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let calls = any_service(TraceServiceServer::new(collector.clone()));
+        let routes = Router::new().route("/{service}/{call}", calls).into_make_service();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, Router::new().route("/{service}/{call}", calls)).await.unwrap();
+                if has_tls {
+                    rustls::crypto::ring::default_provider().install_default().unwrap();
+                    let config = RustlsConfig::from_pem_file(certificate("server.pem"), certificate("server.key"));
+                    let config = config.await.unwrap();
+                    axum_server::from_tcp_rustls(listener, config).unwrap().serve(routes).await.unwrap();
+                } else {
+                    axum_server::from_tcp(listener).unwrap().serve(routes).await.unwrap();
+                }
             });
         });
-        (collector, format!("http://{address}"))
+        (collector, format!("{}://{address}", if has_tls { "https" } else { "http" }))
     }
 
     fn spans(&self, name: &str) -> Vec<Span> {
@@ -150,7 +163,7 @@ fn check(collector: &Collector, root: &Span, owner: u32, workers: &[u32]) {
 fn request_is_traced_to_the_worker() {
     let folder = Folder::new();
     write(&folder, "sum.rzg", 1.0);
-    let (collector, endpoint) = Collector::start();
+    let (collector, endpoint) = Collector::start(false);
     let arguments = ["sum.rzg", "--otlp", &endpoint, "--log", "json", "--workers", "1"];
     let mut served = Served::start(&folder, &arguments);
 
@@ -224,11 +237,32 @@ fn request_is_traced_to_the_worker() {
 }
 
 #[test]
+fn spans_are_exported_over_tls() {
+    let folder = Folder::new();
+    write(&folder, "sum.rzg", 1.0);
+    let (collector, endpoint) = Collector::start(true);
+    let arguments = ["sum.rzg", "--otlp", &endpoint, "--workers", "1"];
+    let mut served = Served::start_with(&folder, &arguments, &[("SSL_CERT_FILE", &certificate("server-ca.pem"))]);
+    curl(&served, &format!("00-{TRACE}-{PARENT}-01"), &[]);
+    served.signal(Signal::TERM);
+    let (status, log) = served.end();
+    assert!(status.success(), "{log}");
+    let rest = collector.spans("POST /v2/models/{model}/infer");
+    let [root] = &rest[..] else { panic!("{rest:#?} {log}") };
+    let worker = collector.child(&collector.child(&root.id, "call").id, "worker");
+    let method = collector.child(&worker.id, "method");
+    assert_ne!(method.process, root.process);
+}
+
+#[test]
 fn wrong_endpoints_and_filters_are_errors() {
     let folder = Folder::new();
     write(&folder, "sum.rzg", 1.0);
     let wrong = rzc(&["serve", &folder.at("sum.rzg"), "--otlp", "localhost:4317"]);
-    assert!(wrong.error().contains("expected the address of a collector for gRPC without TLS"), "{wrong:?}");
+    assert!(
+        wrong.error().contains("expected the address of a collector for gRPC, `http://localhost:4317`, or with TLS"),
+        "{wrong:?}"
+    );
     let mut wrong = common::command(&["serve", &folder.at("sum.rzg"), "--log", "text"]);
     let output = wrong.env("RUST_LOG", "a=b=c").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();

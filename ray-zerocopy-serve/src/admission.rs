@@ -80,6 +80,17 @@ impl Limits {
         Self { connections: connections.max(1), ..self }
     }
 
+    /// Refuses a request that has so many bytes or more, if that is too large.
+    pub(crate) fn check(&self, bytes: usize) -> Result<(), ServeError> {
+        let limit = self.request_bytes;
+        if bytes <= limit {
+            return Ok(());
+        }
+        let message =
+            format!("the request has {bytes} bytes or more, and may have {limit}; send less, or raise the limit");
+        Err(ServeError::new(ErrorKind::TooLarge, message))
+    }
+
     /// The duration of a call that asks for `asked`.
     pub(crate) fn timeout_of(&self, asked: Option<Duration>) -> Duration {
         asked.map_or(self.timeout, |asked| asked.min(self.timeout))
@@ -180,12 +191,7 @@ impl Permit {
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), ServeError> {
         let Inner { limits, bytes: all, .. } = &*self.admission.0;
         let own = self.bytes.saturating_add(bytes);
-        if own > limits.request_bytes {
-            let limit = limits.request_bytes;
-            let message =
-                format!("the request has {own} bytes or more, and may have {limit}; send less, or raise the limit");
-            return Err(ServeError::new(ErrorKind::TooLarge, message));
-        }
+        limits.check(own)?;
         let before = all.fetch_add(bytes, Ordering::SeqCst);
         self.bytes = own;
         if before.saturating_add(bytes) > limits.bytes {

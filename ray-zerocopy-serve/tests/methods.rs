@@ -76,6 +76,10 @@ impl Mixed {
         row / by
     }
 
+    pub fn inverted(&self, number: f64) -> (Option<f64>, Vec<f64>) {
+        (None, vec![1.0 / number])
+    }
+
     #[remote(stream)]
     pub fn rows(&self, rows: Tensor<2>) -> impl Iterator<Item = Tensor<1>> {
         (0..rows.dims()[0]).map(move |row| rows.clone().narrow(0, row, 1).squeeze_dim::<1>(0))
@@ -169,6 +173,9 @@ async fn wrong_arguments_are_refused_by_name() {
     let found = error("divided", r#"[[1], 0]"#, 500).await;
     let reason = "a tensor has not-a-number or an infinity, which JSON does not have";
     assert_eq!(found, format!("the result of `divided` cannot be written as JSON: {reason}"));
+    assert_eq!(call(&service, "mixed/inverted", json!([2])).await, json!([null, [0.5]]));
+    let found = error("inverted", "[0]", 500).await;
+    assert_eq!(found, "the result of `inverted` cannot be written as JSON: it contains inf, which JSON does not have");
 }
 
 #[tokio::test(flavor = "multi_thread")]

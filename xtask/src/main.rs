@@ -136,15 +136,15 @@ enum Task {
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
-    /// Load every engine with messages of 1 B to 256 MiB, compare each answer, and watch the memory
+    /// Load every engine with messages of 1 B to 256 MiB, and `rzc serve`, compare each answer, and watch the memory
     Soak {
-        /// How long each of the four engines runs
+        /// How long each of the four engines runs, and then the server
         #[arg(long, default_value_t = 600)]
         seconds: u64,
         /// Run the four engines on Ray instead, on a cluster of this machine
         #[arg(long)]
         ray: bool,
-        /// Run only the engines whose names contain this text, such as `graph` or `actors`
+        /// Run only what has this text in its name, such as `graph`, `actors` or `server`
         #[arg(long)]
         only: Option<String>,
     },

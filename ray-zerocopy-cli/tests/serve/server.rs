@@ -83,10 +83,19 @@ pub struct Served {
 impl Served {
     /// Starts it in a folder, with free ports, and waits until it listens.
     pub fn start(folder: &Folder, arguments: &[&str]) -> Self {
+        Self::start_with(folder, arguments, &[])
+    }
+
+    /// The same, with environment variables.
+    pub fn start_with(folder: &Folder, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let ports = ["--port", "0", "--grpc-port", "0"];
         let workers = if arguments.contains(&"--workers") { &[][..] } else { &["--workers", "2"] };
         let mut command = command(&[&["serve"], arguments, &ports, workers].concat());
-        command.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .envs(variables.iter().copied())
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let errors = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&errors));
@@ -139,6 +148,13 @@ impl Served {
         found.sort();
         found.dedup();
         found.iter().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    }
+
+    /// Heap, stacks and other anonymous memory of the server, in KiB.
+    pub fn anonymous_kib(&self) -> u64 {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).unwrap();
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// The first element and the version of a call of `sum` with ones.

@@ -20,7 +20,20 @@ use crate::tensor::{datatype, raw};
 
 type Parameters = BTreeMap<String, InferParameter>;
 
-/// Runs a call of a model.
+/// Runs a call of a stream, which has arrived.
+///
+/// # Errors
+/// As [`run`], and if the limits of calls or bytes do not admit it.
+pub(super) async fn run_admitted(
+    service: &Service,
+    request: ModelInferRequest,
+) -> Result<ModelInferResponse, ServeError> {
+    let mut permit = service.admission().enter()?;
+    permit.reserve(request.encoded_len())?;
+    run(service, request, None).await
+}
+
+/// Runs a call of a model, which has been admitted.
 ///
 /// # Errors
 /// As the same call over HTTP.
@@ -29,8 +42,6 @@ pub(super) async fn run(
     request: ModelInferRequest,
     deadline: Option<Duration>,
 ) -> Result<ModelInferResponse, ServeError> {
-    let mut permit = service.admission().enter()?;
-    permit.reserve(request.encoded_len())?;
     let asked = deadline.or(micros(&request.parameters)?);
     let timeout = service.admission().limits().timeout_of(asked);
     let ModelInferRequest { model_name, model_version, id, inputs, outputs, raw_input_contents, parameters } = request;

@@ -2,11 +2,13 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `admit` | admission of calls, and the bytes of their messages |
 //! | `generated/` | messages and service of `proto/inference.proto` |
 //! | `service` | the calls |
 //! | `infer` | requests and responses of calls of models |
 //! | `status` | errors as gRPC statuses, and deadlines |
 
+mod admit;
 mod infer;
 mod service;
 mod status;
@@ -38,17 +40,15 @@ use crate::error::ServeError;
 use crate::service::Service;
 use crate::trace::request::trace;
 
-/// Bytes of a request beside its tensors.
-const OVERHEAD: usize = 1 << 20;
-
 /// The routes of a service.
 pub(crate) fn router(service: &Service) -> Router {
-    let limit = service.admission().limits().request_bytes.saturating_add(OVERHEAD);
+    // `admit` has checked the size of each message.
     let calls = GrpcInferenceServiceServer::new(Calls(service.clone()))
-        .max_decoding_message_size(limit)
+        .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX);
     Router::new()
         .route(&format!("/{SERVICE_NAME}/{{*call}}"), any_service(calls))
+        .layer(from_fn_with_state(service.clone(), admit::admit))
         .layer(from_fn_with_state(service.clone(), limit_time))
         .layer(from_fn_with_state(service.clone(), require_token))
         .layer(from_fn(trace))

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::admit::Admitted;
 use super::protocol::grpc_inference_service_server::GrpcInferenceService;
 use super::protocol::model_metadata_response::TensorMetadata;
 use super::protocol::repository_index_response::ModelIndex;
@@ -63,6 +64,7 @@ impl GrpcInferenceService for Calls {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
         let timeout = status::timeout(request.metadata())?;
+        let _admitted = request.extensions().get::<Admitted>().cloned();
         Ok(Response::new(infer::run(&self.0, request.into_inner(), timeout).await?))
     }
 
@@ -79,7 +81,7 @@ impl GrpcInferenceService for Calls {
             async move {
                 let request = message?;
                 let id = request.id.clone();
-                Ok(match infer::run(&service, request, None).await {
+                Ok(match infer::run_admitted(&service, request).await {
                     Ok(response) => {
                         let (error_message, infer_response) = (String::new(), Some(response));
                         ModelStreamInferResponse { error_message, infer_response }

@@ -3,10 +3,12 @@
 //! | file | what |
 //! | --- | --- |
 //! | `arguments` | arguments from JSON, for methods whose types the compiler does not know here |
+//! | `finite` | numbers that JSON does not have |
 //! | `results` | their results as JSON |
 //! | `schema` | types as text, for the list of methods |
 
 mod arguments;
+mod finite;
 mod results;
 mod schema;
 
@@ -200,8 +202,16 @@ fn parse<A: DeserializeOwned>(method: &str, arguments: &[u8]) -> Result<A, Serve
 }
 
 fn json<T: Serialize>(method: &str, value: &T) -> Result<Vec<u8>, ServeError> {
-    serde_json::to_vec(value)
-        .map_err(|error| ServeError::failed(format!("the result of `{method}` cannot be written as JSON: {error}")))
+    let failed = |reason: &dyn Display| {
+        ServeError::failed(format!("the result of `{method}` cannot be written as JSON: {reason}"))
+    };
+    let json = serde_json::to_vec(value).map_err(|error| failed(&error))?;
+    // Which may be the null of a number that JSON does not have.
+    if json.windows(4).any(|text| text == b"null") {
+        let packed = rmp_serde::to_vec_named(value).map_err(|error| failed(&error))?;
+        finite::check(&packed).map_err(|reason| failed(&reason))?;
+    }
+    Ok(json)
 }
 
 impl fmt::Debug for Methods {

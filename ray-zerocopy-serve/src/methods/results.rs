@@ -6,6 +6,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::finite;
 use crate::error::{ErrorKind, ServeError};
 
 /// A result that can be written as JSON.
@@ -20,7 +21,7 @@ enum Json {
 /// Writes the result of a method, or an item of its stream, as JSON.
 ///
 /// # Errors
-/// The error that the method returned. Also if a tensor has not-a-number or infinities, which JSON does not have.
+/// The error that the method returned. Also if it has not-a-number or infinities, which JSON does not have.
 pub(super) fn json(method: &str, schema: &Schema, mut results: Results) -> Result<String, ServeError> {
     let failed =
         |reason: String| ServeError::failed(format!("the result of `{method}` cannot be written as JSON: {reason}"));
@@ -97,6 +98,7 @@ fn read(schema: &Schema, results: &mut Results) -> Result<Json, String> {
 /// The next value as JSON.
 fn value(results: &mut Results) -> Result<Box<RawValue>, String> {
     let bytes = results.raw().map_err(|error| error.to_string())?;
+    finite::check(bytes)?;
     let mut json = Vec::new();
     let mut from = rmp_serde::Deserializer::from_read_ref(bytes);
     serde_transcode::transcode(&mut from, &mut serde_json::Serializer::new(&mut json))

@@ -6,11 +6,12 @@ use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider};
 use ray_zerocopy::observe::{Propagator, TraceContext, set_propagator};
 use tokio::runtime::Runtime;
+use tonic::transport::ClientTlsConfig;
 use tracing::{Span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -41,10 +42,10 @@ pub(super) fn start(
     service: &str,
 ) -> Result<(Exporter, Box<dyn Layer<Registry> + Send + Sync>), TracingError> {
     let failed = |reason: String| TracingError::Export { endpoint: endpoint.to_owned(), reason };
-    if !endpoint.starts_with("http://") {
-        return Err(failed(
-            "expected the address of a collector for gRPC without TLS: `http://localhost:4317`".to_owned(),
-        ));
+    let is_tls = endpoint.starts_with("https://");
+    if !is_tls && !endpoint.starts_with("http://") {
+        let expected = "expected the address of a collector for gRPC, `http://localhost:4317`, or with TLS `https://…`";
+        return Err(failed(expected.to_owned()));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -54,8 +55,11 @@ pub(super) fn start(
         .map_err(|error| failed(error.to_string()))?;
     let exporter = {
         let _entered = runtime.enter();
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(TIMEOUT).build();
-        exporter.map_err(|error| failed(error.to_string()))?
+        let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(TIMEOUT);
+        if is_tls {
+            exporter = exporter.with_tls_config(ClientTlsConfig::new().with_native_roots());
+        }
+        exporter.build().map_err(|error| failed(error.to_string()))?
     };
     let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(INTERVAL).build();
     let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();

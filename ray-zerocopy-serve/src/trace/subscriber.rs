@@ -90,7 +90,8 @@ impl Tracing {
         Self { log: Some(format), ..self }
     }
 
-    /// Exports spans to a collector, over OTLP with gRPC: `http://localhost:4317`. Each process sends its own.
+    /// Exports spans to a collector, over OTLP with gRPC: `http://localhost:4317`, or `https://` with TLS and the
+    /// authorities of the system. Each process sends its own.
     #[cfg(feature = "otlp")]
     #[must_use]
     pub fn otlp(self, endpoint: impl Into<String>) -> Self {
