@@ -128,7 +128,11 @@ mod tests {
         for size in 1..body.len() {
             let (mut heads, mut found) = (Heads::default(), Vec::new());
             for part in body.chunks(size) {
-                heads.read(part, |length| Ok::<_, ()>(found.push(length))).unwrap();
+                let found = |length| {
+                    found.push(length);
+                    Ok::<_, ()>(())
+                };
+                heads.read(part, found).unwrap();
             }
             assert_eq!(found, lengths, "{size}");
         }
