@@ -128,11 +128,11 @@ mod tests {
         for size in 1..body.len() {
             let (mut heads, mut found) = (Heads::default(), Vec::new());
             for part in body.chunks(size) {
-                let found = |length| {
+                let note = |length| {
                     found.push(length);
                     Ok::<_, ()>(())
                 };
-                heads.read(part, found).unwrap();
+                heads.read(part, note).unwrap();
             }
             assert_eq!(found, lengths, "{size}");
         }

@@ -24,7 +24,7 @@ type Parameters = BTreeMap<String, InferParameter>;
 ///
 /// # Errors
 /// As [`run`], and if the limits of calls or bytes do not admit it.
-pub(super) async fn run_admitted(
+pub(super) async fn run_of_stream(
     service: &Service,
     request: ModelInferRequest,
 ) -> Result<ModelInferResponse, ServeError> {

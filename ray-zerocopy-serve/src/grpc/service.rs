@@ -81,7 +81,7 @@ impl GrpcInferenceService for Calls {
             async move {
                 let request = message?;
                 let id = request.id.clone();
-                Ok(match infer::run_admitted(&service, request).await {
+                Ok(match infer::run_of_stream(&service, request).await {
                     Ok(response) => {
                         let (error_message, infer_response) = (String::new(), Some(response));
                         ModelStreamInferResponse { error_message, infer_response }
