@@ -25,12 +25,12 @@ use clients::Way;
 /// Calls of a graph by a wrapper, over HTTP and over gRPC, on the same workers.
 ///
 /// The graph multiplies each column by a factor, so that the calls cost little. Server, clients and workers share the
-/// machine, and the clients are in the process of the server, on a thread of their own. Latency is that of one client that calls again and again.
-/// Throughput is that of many clients, each with a connection of its own. Large tensors are sent and returned by a few
-/// clients. `no call` is a request that the server answers by itself. The ways take turns for several rounds, and every
-/// response is compared with the expected bytes. Then many clients embed one sentence after the other with the compiled
-/// MiniLM; `--peers` adds infinity and ONNX Runtime behind FastAPI, each started alone on the same machine (`cargo xtask
-/// setup servers-env torch`).
+/// machine, and the clients are in the process of the server, on a thread of their own. Latency is that of one client
+/// that calls again and again. Throughput is that of many clients, each with a connection of its own. Large tensors are
+/// sent and returned by a few clients. `no call` is a request that the server answers by itself. The ways take turns for
+/// several rounds, and every response is compared with the expected bytes. Then many clients embed one sentence after
+/// the other with the compiled MiniLM; `--peers` adds infinity and ONNX Runtime behind FastAPI, each started alone on
+/// the same machine (`cargo xtask setup servers-env torch`).
 #[derive(Parser, Serialize)]
 #[command(name = "serve", after_help = "cargo run --release -p benches --bin serve -- --json")]
 struct Args {
