@@ -29,8 +29,8 @@ use clients::Way;
 /// that calls again and again. Throughput is that of many clients, each with a connection of its own. Large tensors are
 /// sent and returned by a few clients. `no call` is a request that the server answers by itself. The ways take turns for
 /// several rounds, and every response is compared with the expected bytes. Then many clients embed one sentence after
-/// the other with the compiled MiniLM; `--peers` adds infinity and ONNX Runtime behind FastAPI, each started alone on
-/// the same machine (`cargo xtask setup servers-env torch`).
+/// the other with the compiled MiniLM; `--peers` adds infinity and ONNX Runtime behind FastAPI, on the
+/// same machine (`cargo xtask setup servers-env torch`).
 #[derive(Parser, Serialize)]
 #[command(name = "serve", after_help = "cargo run --release -p benches --bin serve -- --json")]
 struct Args {
@@ -144,6 +144,9 @@ struct Case {
 fn main() -> Result<()> {
     ray_zerocopy::init();
     let args = Args::parse();
+    if args.peers {
+        peers::folders()?;
+    }
     let run = Run::begin("serve", args.common);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // As a program of their own would, the clients keep off the threads of the server.

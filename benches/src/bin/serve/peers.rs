@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use benches::child::Reaped;
 use ray_zerocopy_examples::minilm::fetch::ModelFiles;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
 use crate::sentences::MODEL;
@@ -54,7 +55,10 @@ fn onnx(environment: &Path, files: &ModelFiles, port: u16) -> Command {
 }
 
 /// The environment with the servers, and the folder with PyTorch.
-fn folders() -> Result<(PathBuf, PathBuf)> {
+///
+/// # Errors
+/// If one is missing. The error names the command that fetches it.
+pub(crate) fn folders() -> Result<(PathBuf, PathBuf)> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
     let cache = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join("ray-zerocopy");
@@ -85,8 +89,15 @@ impl Peer {
         Ok(Self { process, address })
     }
 
-    /// Ends the server.
-    pub(crate) fn end(self) -> Result<()> {
-        self.process.end()
+    /// Ends the server, with the processes that it has started.
+    pub(crate) fn end(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM)?;
+        let begun = Instant::now();
+        // Its status is that of the signal, or of its own choice.
+        while self.process.0.try_wait()?.is_none() {
+            ensure!(begun.elapsed() < PATIENCE, "server {} does not end on SIGTERM", self.process.pid());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
