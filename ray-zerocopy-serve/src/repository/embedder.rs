@@ -17,9 +17,6 @@ const TYPES: [&str; 2] = ["token_type_ids", "types"];
 /// A mask whose ones are padding, as burn's attention takes it.
 const PADDING: [&str; 2] = ["padding", "padding_mask"];
 
-/// Texts are padded to a multiple of as many tokens.
-const MULTIPLE: usize = 8;
-
 /// A tokenizer, and the inputs of the model that its results are for.
 pub(crate) struct Embedder {
     tokenizer: Tokenizer,
@@ -69,8 +66,6 @@ impl Embedder {
         if let Some(padding) = tokenizer.get_padding_mut() {
             // Files of sentence-transformers pad to a fixed length, which costs time and changes nothing.
             padding.strategy = tokenizers::PaddingStrategy::BatchLongest;
-            // So that more texts have one length: only those are computed together.
-            padding.pad_to_multiple_of.get_or_insert(MULTIPLE);
         }
         if let Some(&length) = ids.shape.get(1).filter(|&&length| length > 0) {
             let max_length = usize::try_from(length).unwrap_or(usize::MAX);

@@ -28,8 +28,6 @@ use crate::peers::{PEERS, Peer};
 pub(crate) const MODEL: &str = "minilm";
 /// Sentences that are sent again and again.
 const SENTENCES: usize = 256;
-/// The server pads to a multiple of this, so that more sentences have one length and are computed together.
-const MULTIPLE: usize = 8;
 /// Largest difference of a number from what the graph returns here: the others compute in other orders.
 const TOLERANCE: f32 = 1e-3;
 
@@ -127,13 +125,11 @@ pub(crate) async fn measure(
 impl InProcess {
     async fn embed(&self, text: &str) -> Result<Vec<f32>> {
         let tokens = tokenize::token_ids(&self.tokenizer, &[text.to_owned()])?;
-        let mut ids: Vec<i64> = tokens.iter().flatten().map(|&token| i64::from(token)).collect();
-        let (count, len) = (ids.len(), ids.len().next_multiple_of(MULTIPLE));
-        ids.resize(len, 0);
-        let padding: Vec<bool> = (0..len).map(|at| at >= count).collect();
+        let ids: Vec<i64> = tokens.iter().flatten().map(|&token| i64::from(token)).collect();
+        let len = ids.len();
         let device = Device::flex();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, len]), &device);
-        let padding = Tensor::<2, Bool>::from_data(TensorData::new(padding, [1, len]), &device);
+        let padding = Tensor::<2, Bool>::from_data(TensorData::new(vec![false; len], [1, len]), &device);
         let outputs = self.tasks.run(Values::new().with("ids", ids).with("padding", padding)).await?;
         Ok(outputs.data("output")?.iter().collect())
     }
