@@ -1,9 +1,13 @@
 //! `Metrics`: the metrics of this process for Prometheus.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use ray_zerocopy::observe::{self, METRICS};
+use tracing::warn;
 
 /// The metrics of this process in the text format of Prometheus, at `/metrics` of a [`Service`](crate::Service).
 ///
@@ -19,7 +23,15 @@ use ray_zerocopy::observe::{self, METRICS};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
+pub struct Metrics {
+    handle: PrometheusHandle,
+    /// Ends the upkeep when the last clone is dropped.
+    _upkeep: Arc<Sender<()>>,
+}
+
+/// Interval at which what histograms have collected becomes part of their buckets. Until then each value takes memory, so
+/// that a program that is never scraped would grow.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Why metrics cannot be recorded.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +57,17 @@ impl Metrics {
     /// Shows the metrics of a recorder that the program has installed, and begins to measure.
     pub fn of(handle: PrometheusHandle) -> Self {
         observe::enable();
-        Self(handle)
+        let (upkeep, ended) = channel();
+        let collected = handle.clone();
+        let thread = std::thread::Builder::new().name("ray-zerocopy metrics".to_owned()).spawn(move || {
+            while ended.recv_timeout(UPKEEP) == Err(RecvTimeoutError::Timeout) {
+                collected.run_upkeep();
+            }
+        });
+        if let Err(error) = thread {
+            warn!(%error, "metrics take memory until they are read: no thread could be started");
+        }
+        Self { handle, _upkeep: Arc::new(upkeep) }
     }
 
     /// The metrics now. Reads `/proc` for each process that has weights.
@@ -54,9 +76,8 @@ impl Metrics {
     /// If `/proc` cannot be read.
     pub fn render(&self) -> ray_zerocopy::Result<String> {
         observe::record_gauges()?;
-        // What a histogram has collected since the last time becomes part of its buckets.
-        self.0.run_upkeep();
-        Ok(self.0.render())
+        self.handle.run_upkeep();
+        Ok(self.handle.render())
     }
 }
 
