@@ -2,7 +2,7 @@
 
     PYTHONPATH=~/.cache/ray-zerocopy/torch python benches/python/pipelines.py --mib 1024 --actors 1 2 4
 
-Contestants on Ray: bare actors that import torch, plain `ray.put` of the model, `ray.put` with
+Contestants on Ray: bare actors that import torch, the same after the driver has traced the model, plain `ray.put` of the model, `ray.put` with
 RAY_ENABLE_ZERO_COPY_TORCH_TENSORS=1, `ActorWrapper`, `JITActorWrapper` of a traced module, and both of the predecessor, the package
 `ray-zerocopy` 0.2.0 of PyPI. `cargo xtask setup predecessor` fetches it; without it, these rows are missing. Memory is the sum of
 the Pss of all processes below this one, which includes the object store. Tasks: Ray's own that returns at once, and `TaskWrapper`
@@ -87,6 +87,10 @@ def memory_on_ray(contestant, mib, actors):
             return self.took, None if self.model is None else float(self.model(rows).sum())
 
     if contestant == "bare":
+        load = lambda: None
+    elif contestant == "bare, after a trace":
+        # PyTorch keeps what it has compiled.
+        torch.jit.trace(model(mib), rows)
         load = lambda: None
     elif contestant.startswith("ray.put"):
         # Ray pickles this class by value, so the reference is an argument of the actor.
@@ -272,7 +276,7 @@ def main():
     print(json.dumps({"machine": platform.platform(), "processors": len(os.sched_getaffinity(0)), "python": platform.python_version()}))
     parts = [["share", str(options.mib)], ["share_on_ray", str(options.mib)], ["latency_without_ray"]]
     parts += [["latency_of_tasks", "TaskWrapper"], ["latency_of_tasks", "predecessor"]]
-    contestants = ["bare", "ray.put", "ray.put, zero-copy", "ActorWrapper", "JITActorWrapper", "predecessor", "predecessor, JIT"]
+    contestants = ["bare", "bare, after a trace", "ray.put", "ray.put, zero-copy", "ActorWrapper", "JITActorWrapper", "predecessor", "predecessor, JIT"]
     for actors in options.actors:
         parts += [["memory_on_ray", contestant, str(options.mib), str(actors)] for contestant in contestants]
     for part in parts:

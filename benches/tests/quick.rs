@@ -272,7 +272,10 @@ fn serve() {
     let printed = run(env!("CARGO_BIN_EXE_serve"), &["--clients", "8"]);
     let rows = rows(&printed);
     let measures = [
-        ("latency", &["wrapper", "HTTP, JSON", "HTTP, binary", "HTTP, no call", "gRPC", "gRPC, no call"][..]),
+        (
+            "latency",
+            &["wrapper", "wrapper, paced", "HTTP, JSON", "HTTP, binary", "HTTP, no call", "gRPC", "gRPC, no call"][..],
+        ),
         ("throughput", &["wrapper", "HTTP, JSON", "HTTP, binary", "gRPC"]),
         ("large", &["wrapper", "HTTP, binary", "gRPC"]),
     ];
@@ -284,7 +287,10 @@ fn serve() {
         }
     }
     let sentences: Vec<_> = rows.iter().filter(|row| row["sentences_per_s_median"].is_number()).collect();
-    assert_eq!(texts(sentences.iter().copied(), "way"), ["in process, batched", "HTTP, /v1/embeddings"]);
+    assert_eq!(
+        texts(sentences.iter().copied(), "way"),
+        ["in process, batched", "in process, one by one", "HTTP, /v1/embeddings"]
+    );
     for row in sentences {
         positive(row, &["clients", "sentences_per_s_median", "p50_ms", "p99_ms"]);
     }

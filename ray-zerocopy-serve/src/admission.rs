@@ -114,6 +114,12 @@ struct Inner {
 /// The right to run a call. It ends when this is dropped.
 pub(crate) struct Permit {
     admission: Admission,
+    room: Room,
+}
+
+/// Room for bytes of requests. It is given back when this is dropped.
+pub(crate) struct Room {
+    admission: Admission,
     bytes: usize,
 }
 
@@ -139,7 +145,7 @@ impl Admission {
     /// If there are as many calls as there may be, or the server does not take calls any more.
     pub(crate) fn enter(&self) -> Result<Permit, ServeError> {
         let calls = self.0.calls.fetch_add(1, Ordering::SeqCst);
-        let permit = Permit { admission: self.clone(), bytes: 0 };
+        let permit = Permit { admission: self.clone(), room: self.room() };
         if self.0.is_closed.load(Ordering::SeqCst) {
             let message = "the server is shutting down and takes no more calls; send the call to another one";
             return Err(ServeError::new(ErrorKind::Unavailable, message));
@@ -149,6 +155,11 @@ impl Admission {
             return Err(ServeError::new(ErrorKind::Busy, message));
         }
         Ok(permit)
+    }
+
+    /// Returns room for no bytes yet.
+    pub(crate) fn room(&self) -> Room {
+        Room { admission: self.clone(), bytes: 0 }
     }
 
     /// Number of calls that wait or run.
@@ -189,6 +200,25 @@ impl Permit {
     /// # Errors
     /// If the request is too large, or all requests are together.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), ServeError> {
+        self.room.reserve(bytes)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let inner = &self.admission.0;
+        if inner.calls.fetch_sub(1, Ordering::SeqCst) == 1 {
+            inner.idle.notify_waiters();
+        }
+    }
+}
+
+impl Room {
+    /// Reserves room for further bytes of a request.
+    ///
+    /// # Errors
+    /// If the request is too large, or all requests are together.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<(), ServeError> {
         let Inner { limits, bytes: all, .. } = &*self.admission.0;
         let own = self.bytes.saturating_add(bytes);
         limits.check(own)?;
@@ -203,13 +233,9 @@ impl Permit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Room {
     fn drop(&mut self) {
-        let inner = &self.admission.0;
-        inner.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
-        if inner.calls.fetch_sub(1, Ordering::SeqCst) == 1 {
-            inner.idle.notify_waiters();
-        }
+        self.admission.0.bytes.fetch_sub(self.bytes, Ordering::SeqCst);
     }
 }
 
@@ -236,6 +262,17 @@ mod tests {
         admission.close();
         assert_eq!(admission.enter().err().unwrap().kind(), ErrorKind::Unavailable);
         assert_eq!(admission.in_flight(), 1);
+    }
+
+    #[test]
+    fn room_is_given_back() {
+        let admission = Admission::new(Limits::default().bytes(100));
+        let (mut one, mut two) = (admission.room(), admission.room());
+        one.reserve(60).unwrap();
+        assert_eq!(two.reserve(60).err().unwrap().kind(), ErrorKind::Busy);
+        drop((one, two));
+        admission.enter().unwrap().reserve(100).unwrap();
+        admission.room().reserve(100).unwrap();
     }
 
     #[test]

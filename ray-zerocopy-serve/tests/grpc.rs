@@ -80,3 +80,26 @@ async fn messages_that_arrive_together_are_counted_together() {
     waiting.iter().for_each(JoinHandle::abort);
     eventually(|| service.in_flight() == 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_streams_are_counted_while_they_arrive() {
+    let service = service(Limits::default().bytes(10 * PART));
+    let size = 6 * PART as u32;
+    for method in ["ModelStreamInfer", "ModelMetadata"] {
+        let spawn = || {
+            let service = service.clone();
+            tokio::spawn(async move { call(&service, method, size, 3).await })
+        };
+        let (refused, _, waiting) = select_all([spawn(), spawn()]).await;
+        let headers = refused.unwrap();
+        let (status, message) = error(&headers);
+        assert_eq!(status, "8", "{message}");
+        // Neither the one that waits nor those of the round before count twice.
+        assert_eq!(message, "requests of 393216 bytes are in flight, and the limit is 655360; try again later");
+        for call in waiting {
+            call.abort();
+            assert!(call.await.unwrap_err().is_cancelled());
+        }
+    }
+    assert_eq!(service.in_flight(), 0);
+}

@@ -157,11 +157,30 @@ fn pick(spec: DeviceSpec, index: usize, what: &str, list: impl FnOnce() -> Vec<D
     })
 }
 
+/// Adds to the error of a missing GPU what the environment hides.
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+fn explain_visible(mut error: DeviceError) -> DeviceError {
+    if let (DeviceError::NotFound { found, .. }, Some(visible)) = (&mut error, std::env::var_os("CUDA_VISIBLE_DEVICES"))
+    {
+        let visible = visible.to_string_lossy();
+        found.push_str(&match visible.trim() {
+            "" | "-1" => "; CUDA_VISIBLE_DEVICES hides all GPUs from this process: on Ray, its task or actor has to \
+                          request one (`ray::Options::gpus`, or `num_gpus` in Python)"
+                .to_owned(),
+            visible => format!("; CUDA_VISIBLE_DEVICES shows this process only `{visible}`, which it counts from 0"),
+        });
+    }
+    error
+}
+
 #[cfg(feature = "cuda")]
 fn cuda(spec: DeviceSpec, index: usize) -> Result<Device, DeviceError> {
-    #[cfg(target_os = "linux")]
-    crate::gpu::count().map_err(|found| DeviceError::NotFound { device: spec.to_string(), found })?;
-    pick(spec, index, "CUDA device", || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect())
+    let find = || {
+        #[cfg(target_os = "linux")]
+        crate::gpu::count().map_err(|found| DeviceError::NotFound { device: spec.to_string(), found })?;
+        pick(spec, index, "CUDA device", || Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().collect())
+    };
+    find().map_err(explain_visible)
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -186,7 +205,8 @@ fn libtorch(spec: DeviceSpec) -> Result<Device, DeviceError> {
         DeviceSpec::LibTorchCuda(index) => pick(spec, index, "CUDA device of LibTorch", || {
             let devices: Vec<_> = Device::enumerate(burn::tensor::DeviceType::LibTorch).into_iter().collect();
             devices.into_iter().filter(|device| *device != Device::libtorch()).collect()
-        }),
+        })
+        .map_err(explain_visible),
         _ => Ok(Device::libtorch()),
     }
 }

@@ -24,11 +24,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use setup::Fetching;
 
 /// Tasks of the ray-zerocopy workspace
 ///
 /// A task first checks its requirements: programs, libraries and files that the repository does not
-/// have. Missing ones are fetched, as `cargo xtask setup` does. With `--no-setup` a task stops
+/// have. Missing ones are fetched, as `cargo xtask setup` does, for the tests while their first steps
+/// run. With `--no-setup` a task stops
 /// instead, and says in one line what is missing and which command fetches it.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, max_term_width = 100)]
@@ -51,7 +53,7 @@ enum Task {
     ///
     /// All chosen steps run, and a summary ends the output. A step that cannot run fails; only
     /// `other systems` is skipped if Rust's standard library for macOS is missing. Missing
-    /// requirements are fetched before the first step.
+    /// requirements are fetched while steps run that do not need them.
     #[command(after_help = "Examples:
   cargo xtask test                       all steps
   cargo xtask test --only ray            the steps with `ray` in their names
@@ -194,10 +196,10 @@ impl Task {
         Ok(names.to_vec())
     }
 
-    fn run(self) -> Result<()> {
+    fn run(self, fetching: Fetching) -> Result<()> {
         match self {
             Self::Test { list: true, .. } => test::list(),
-            Self::Test { only, .. } => test::run(only.as_deref())?,
+            Self::Test { only, .. } => test::run(only.as_deref(), fetching)?,
             Self::Setup { list: true, .. } => setup::list(),
             Self::Setup { all: true, .. } => setup::setup(&setup::all())?,
             Self::Setup { names, .. } if names.is_empty() => setup::setup(&test::needs(None)?)?,
@@ -234,8 +236,14 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     std::env::set_current_dir(shell::root())?;
     let Arguments { task, no_setup } = Arguments::parse();
-    setup::require(&task.needs()?, !no_setup)?;
-    task.run()
+    let needs = task.needs()?;
+    let fetching = if matches!(task, Task::Test { .. }) && !no_setup {
+        setup::require_in_background(&needs)?
+    } else {
+        setup::require(&needs, !no_setup)?;
+        Fetching::default()
+    };
+    task.run(fetching)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use crate::setup::Fetching;
 use crate::shell::{self, cargo};
 use crate::{devices, disk, old_kernel, other_systems, packages, ray, tools};
 
@@ -165,13 +166,14 @@ pub(crate) fn needs(only: Option<&str>) -> Result<Vec<&'static str>> {
     Ok(names)
 }
 
-/// Runs all chosen steps, and fails if one of them failed. Their requirements must be present.
-pub(crate) fn run(only: Option<&str>) -> Result<()> {
+/// Runs all chosen steps, and fails if one of them failed. Their requirements are present, or are being fetched.
+pub(crate) fn run(only: Option<&str>, mut fetching: Fetching) -> Result<()> {
     let steps = choose(only)?;
     disk::make_room()?;
     let mut results = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         eprintln!("\n== {} of {}: {} ({})", index + 1, steps.len(), step.name, step.what);
+        fetching.wait_for(step.needs)?;
         let started = Instant::now();
         let (outcome, reason) = match (step.run)() {
             Ok(()) => ("passed", String::new()),

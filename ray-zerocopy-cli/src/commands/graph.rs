@@ -21,7 +21,7 @@ pub(crate) fn run(options: &Graph, output: &mut Output) -> Result<Outcome> {
     let steps: Vec<_> = graph.steps().collect();
     let pictures: Vec<_> = options.svg.iter().chain(&options.html).collect();
     if !pictures.is_empty() {
-        let picture = Picture::new(graph, options.all, None);
+        let picture = Picture::new(graph, options.all, None)?;
         if let Some(path) = &options.svg {
             write(path, &svg::draw(&picture))?;
         }

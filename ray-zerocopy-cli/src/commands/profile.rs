@@ -27,7 +27,7 @@ pub(crate) fn run(options: &cli_graph::Profile, output: &mut Output) -> Result<O
     let report = Report::of(&profile, opened.info().steps().collect(), opened.info().weights());
     if let Some(path) = &options.html {
         let times = Times::new(&profile, about.clone());
-        graph::write(path, &html::page(&Picture::new(opened.info(), false, Some(times))))?;
+        graph::write(path, &html::page(&Picture::new(opened.info(), false, Some(times))?))?;
     }
     if options.json {
         let mut report = report.json(options, &profile);

@@ -55,6 +55,9 @@ pub(crate) fn fold(nodes: &Nodes, modules: &Modules) -> Folded {
     Folded { root, shown_as, names }
 }
 
+/// Most groups beside each other that may get further nodes. The node after that begins a second group of the same name.
+const MOST_OPEN: usize = 256;
+
 /// Groups nodes by the component of their path at this depth, in the order of their first nodes. A module that is used
 /// again after others that depend on it becomes a second group, so that groups do not depend on each other in a circle.
 fn build(nodes: &Nodes, paths: &[Vec<String>], ids: Vec<usize>, depth: usize) -> Group {
@@ -73,9 +76,11 @@ fn build(nodes: &Nodes, paths: &[Vec<String>], ids: Vec<usize>, depth: usize) ->
     for id in ids {
         let sources = &nodes.nodes[id].sources;
         let name = paths[id].get(depth).map(String::as_str);
-        let known = name.and_then(|name| open.iter().rposition(|group| group.name == name));
+        let first = open.len().saturating_sub(MOST_OPEN);
+        let known = name.and_then(|name| open[first..].iter().rposition(|group| group.name == name));
+        let known = known.map(|at| first + at);
         let known = known.filter(|&at| !sources.iter().any(|source| open[at].dependent.contains(source)));
-        for (at, group) in open.iter_mut().enumerate() {
+        for (at, group) in open.iter_mut().enumerate().skip(first) {
             let depends = |source: &usize| group.own.contains(source) || group.dependent.contains(source);
             if Some(at) == known {
                 group.own.insert(id);

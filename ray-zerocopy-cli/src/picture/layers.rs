@@ -6,11 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use anyhow::{Result, ensure};
+
 use super::fold::{Child, Folded, Group};
 use super::nodes::Nodes;
 
 /// Number of sweeps that order the rows.
 const SWEEPS: usize = 6;
+
+/// Most places of a picture: an edge that passes many rows has one in each.
+const MOST_PLACES: usize = 2_000_000;
 
 /// A group with its layers.
 #[derive(Debug)]
@@ -41,7 +46,10 @@ pub(crate) enum Cell {
 }
 
 /// Creates the panels of all groups. The first one is the whole graph.
-pub(crate) fn panels(nodes: &Nodes, folded: &Folded) -> Vec<Panel> {
+///
+/// # Errors
+/// If they would have too many places.
+pub(crate) fn panels(nodes: &Nodes, folded: &Folded) -> Result<Vec<Panel>> {
     let mut all = Panels::default();
     all.add(&folded.root, None);
     for (reader, node) in nodes.nodes.iter().enumerate() {
@@ -58,19 +66,23 @@ pub(crate) fn panels(nodes: &Nodes, folded: &Folded) -> Vec<Panel> {
     }
     // From the outside in: results enter a group in the order in which they reach it.
     let mut done: Vec<Panel> = Vec::with_capacity(all.panels.len());
+    let mut free = MOST_PLACES;
     for (at, (own, edges)) in all.panels.into_iter().zip(all.edges).enumerate() {
         let entries =
             own.parent.and_then(|parent| done.get(parent)).map(|parent| entries(parent, at)).unwrap_or_default();
-        done.push(layered(own, &edges, &entries, nodes.inputs));
+        let panel = layered(own, &edges, &entries, nodes.inputs, free)?;
+        free = free.saturating_sub(panel.cells.len());
+        done.push(panel);
     }
-    done
+    Ok(done)
 }
 
 /// The results that enter a child of a panel, from left to right.
 fn entries(parent: &Panel, child: usize) -> Vec<usize> {
-    let place = |cell: usize| parent.rows.iter().find_map(|row| row.iter().position(|own| *own == cell));
+    let places = parent.rows.iter().flat_map(|row| row.iter().enumerate());
+    let places: HashMap<_, _> = places.map(|(place, &cell)| (cell, place)).collect();
     let enters = parent.segments.iter().filter(|(_, to, _)| parent.cells[*to] == Cell::Group(child));
-    let mut found: Vec<_> = enters.map(|&(from, _, net)| (place(from), net)).collect();
+    let mut found: Vec<_> = enters.map(|&(from, _, net)| (places.get(&from), net)).collect();
     // One result may branch off of the same place as another: the latest one first.
     found.sort_by_key(|&(place, net)| (place, std::cmp::Reverse(net)));
     found.into_iter().map(|(_, net)| net).collect()
@@ -134,8 +146,8 @@ impl Panels {
     }
 }
 
-/// Assigns the children of a panel to rows, and orders each row.
-fn layered(mut own: Panel, edges: &Edges, entries: &[usize], inputs: usize) -> Panel {
+/// Assigns the children of a panel to rows, and orders each row. Fails beyond this number of places.
+fn layered(mut own: Panel, edges: &Edges, entries: &[usize], inputs: usize, most: usize) -> Result<Panel> {
     // The latest result first: older ones, such as residuals, leave on the right.
     let ports: BTreeSet<_> = edges.iter().flat_map(|(from, to, net)| [(*net, *from), (*net, *to)]).collect();
     own.cells.extend(
@@ -155,6 +167,12 @@ fn layered(mut own: Panel, edges: &Edges, entries: &[usize], inputs: usize) -> P
         readers.sort_by_key(|&to| ranks[to]);
         let (mut lane, mut rank) = (from, ranks[from]);
         for to in readers {
+            let places = own.cells.len() + ranks[to].saturating_sub(rank + 1);
+            ensure!(
+                places <= most,
+                "a picture of the graph would have more than {MOST_PLACES} places, most of them where results pass others: \
+                 leave out --svg and --html"
+            );
             while rank + 1 < ranks[to] {
                 let next = own.cells.len();
                 own.cells.push(Cell::Lane(net));
@@ -171,15 +189,16 @@ fn layered(mut own: Panel, edges: &Edges, entries: &[usize], inputs: usize) -> P
         own.rows[rank].push(at);
     }
     own.rows.retain(|row| !row.is_empty());
+    let entries: HashMap<_, _> = entries.iter().enumerate().map(|(at, net)| (*net, at)).collect();
     for row in &mut own.rows {
         let cells = &own.cells;
         row.sort_by_key(|&cell| match cells[cell] {
-            Cell::Entry(net) => entries.iter().position(|own| *own == net),
+            Cell::Entry(net) => entries.get(&net),
             _ => None,
         });
     }
     order(&mut own);
-    own
+    Ok(own)
 }
 
 /// The row of each cell: entries in the first one, exits in the last one, and others after what they read.

@@ -25,6 +25,7 @@ pub(crate) mod svg;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use ray_zerocopy::jit::{GraphInfo, Profile, StepProfile};
 
 use self::faces::Face;
@@ -34,6 +35,13 @@ use self::nodes::Nodes;
 
 /// Most nodes of a picture that are shown at first. Beyond that, the innermost groups are closed.
 const MOST: usize = 220;
+
+/// Most operations of a picture: several times those of the largest models. A graph may be made to have many more, and the
+/// time of a picture grows with the square of their number.
+const MOST_OPERATIONS: usize = 20_000;
+
+/// Most operands of all operations, and most results.
+const MOST_OPERANDS: usize = 200_000;
 
 /// A graph in groups, with the rows of each group.
 pub(crate) struct Picture {
@@ -78,11 +86,28 @@ impl Times {
 
 impl Picture {
     /// Arranges a graph. With `views`, operations that only view a tensor are shown too.
-    pub(crate) fn new(graph: &GraphInfo, views: bool, profile: Option<Times>) -> Self {
+    ///
+    /// # Errors
+    /// If the graph is too large for a picture.
+    pub(crate) fn new(graph: &GraphInfo, views: bool, profile: Option<Times>) -> Result<Self> {
+        let steps = graph.steps();
+        let (operands, results) =
+            steps.fold((0, 0), |(read, given), step| (read + step.inputs.len(), given + step.outputs.len()));
+        let ports = graph.inputs().count() + graph.outputs().count();
+        for (found, what, most) in [
+            (graph.operations() + ports, "operations, inputs and outputs", MOST_OPERATIONS),
+            (operands, "operands", MOST_OPERANDS),
+            (results, "results of operations", MOST_OPERANDS),
+        ] {
+            ensure!(
+                found <= most,
+                "the graph has {found} {what}, and a picture at most {most}: leave out --svg and --html"
+            );
+        }
         let nodes = Nodes::of(graph, views);
         let modules = groups::modules(&nodes);
         let folded = fold::fold(&nodes, &modules);
-        let panels = layers::panels(&nodes, &folded);
+        let panels = layers::panels(&nodes, &folded)?;
         let mut members: HashMap<usize, Vec<usize>> = HashMap::new();
         for (id, &shown) in folded.shown_as.iter().enumerate().filter(|(id, _)| nodes.nodes[*id].is_visible) {
             members.entry(shown).or_default().push(id);
@@ -101,7 +126,7 @@ impl Picture {
         };
         own.faces = own.members.keys().map(|&id| (id, faces::node(&own, id))).collect();
         own.closed_faces = (0..own.panels.len()).map(|at| faces::group(&own, at)).collect();
-        own
+        Ok(own)
     }
 
     /// Whether each group is closed at first: unrolled loops are, and inner groups if there are too many nodes.

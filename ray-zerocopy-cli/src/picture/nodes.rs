@@ -1,10 +1,13 @@
 //! The nodes of a picture: inputs, operations and outputs of a graph, and what each reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ray_zerocopy::jit::{GraphInfo, Operand, PortInfo, StepInfo, TensorInfo, WeightInfo};
 
 use super::kinds::Kind;
+
+/// Most results of an operation that its readers show.
+const MOST_RESULTS: usize = 8;
 
 /// Inputs, operations and outputs of a graph, in this order. A node reads nodes before it.
 pub(crate) struct Nodes {
@@ -49,7 +52,7 @@ impl Nodes {
         }
         for (own, operand) in graph.outputs().zip(graph.output_operands()) {
             let mut node = port(&own);
-            all.read(&mut node, &operand, &places);
+            all.read(&mut node, &mut HashSet::new(), &operand, &places);
             all.nodes.push(node);
         }
         all.weights = weights;
@@ -75,16 +78,17 @@ impl Nodes {
             operands: step.inputs.iter().map(|operand| describe(operand, ports, steps)).collect(),
             results: step.outputs.iter().map(TensorInfo::to_string).collect(),
         };
+        let mut known = HashSet::new();
         for operand in &step.inputs {
-            self.read(&mut node, operand, places);
+            self.read(&mut node, &mut known, operand, places);
         }
         node
     }
 
-    /// Adds an operand. That of an omitted view is what the view reads.
-    fn read(&self, node: &mut Node, operand: &Operand, places: &HashMap<&str, usize>) {
+    /// Adds an operand. That of an omitted view is what the view reads. `known` are the sources of the node.
+    fn read(&self, node: &mut Node, known: &mut HashSet<usize>, operand: &Operand, places: &HashMap<&str, usize>) {
         let mut source = |source: usize| {
-            if !node.sources.contains(&source) {
+            if known.insert(source) {
                 node.sources.push(source);
             }
         };
@@ -131,8 +135,9 @@ fn describe(operand: &Operand, ports: &[PortInfo], steps: &[StepInfo]) -> String
         },
         Operand::Step(number) => match steps.get(*number) {
             Some(step) => {
-                let results: Vec<_> = step.outputs.iter().map(TensorInfo::to_string).collect();
-                format!("#{number} {}: {}", step.name, results.join(", "))
+                let results: Vec<_> = step.outputs.iter().take(MOST_RESULTS).map(TensorInfo::to_string).collect();
+                let more = if step.outputs.len() > MOST_RESULTS { ", …" } else { "" };
+                format!("#{number} {}: {}{more}", step.name, results.join(", "))
             }
             None => operand.to_string(),
         },

@@ -90,7 +90,7 @@ impl Residual {
 }
 
 fn picture(graph: &TracedGraph) -> Picture {
-    Picture::new(graph.info(), false, None)
+    Picture::new(graph.info(), false, None).unwrap()
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn blocks_contain_their_residuals() {
     let additions = picture.members.iter().filter(|(id, _)| picture.nodes.nodes[**id].title == "Add");
     assert!(additions.map(|(_, members)| members.len()).eq([4]));
     let compiled = graph.compile(Compile::f32()).unwrap();
-    let picture = Picture::new(compiled.info(), false, None);
+    let picture = Picture::new(compiled.info(), false, None).unwrap();
     assert_eq!(picture.repeated(), [("stage1–2", 2), ("0–1", 2)]);
     let fused = picture.members.iter().filter(|(id, _)| picture.nodes.nodes[**id].is_fused);
     assert_eq!(fused.map(|(_, members)| members.len()).sum::<usize>(), 9, "one of each convolution");
@@ -175,5 +175,35 @@ fn unrolled_layer_is_one_closed_group() {
     let svg = svg::draw(&drawn);
     assert!(!svg.contains("Sigmoid") && svg.contains("of weights") && svg.contains("F32 [1, 5, 8]"), "{svg}");
     assert!(html::page(&drawn).contains("Sigmoid"), "it can be opened");
-    assert!(svg::draw(&Picture::new(graph.info(), true, None)).contains("Sigmoid"), "all operations are shown");
+    assert!(
+        svg::draw(&Picture::new(graph.info(), true, None).unwrap()).contains("Sigmoid"),
+        "all operations are shown"
+    );
+}
+
+/// A graph of rows that are summed.
+fn sums(forward: impl Fn(Tensor<1>) -> Tensor<1>) -> TracedGraph {
+    let rows = Tensor::<1>::ones([1], &Device::flex());
+    let deep = Deep::new(&Device::flex());
+    let traced = trace(&deep).input("rows", rows);
+    traced.forward(|_, inputs| Ok(forward(inputs.float::<1>("rows")?))).unwrap()
+}
+
+#[test]
+fn graphs_that_are_too_large_for_a_picture_are_refused() {
+    let long = |count| sums(|rows| (0..count).fold(rows.clone(), |sum, _| sum + rows.clone()));
+    let error = Picture::new(long(super::MOST_OPERATIONS).info(), false, None).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "the graph has 20002 operations, inputs and outputs, and a picture at most 20000: leave out --svg and --html"
+    );
+    let drawn = svg::draw(&picture(&long(2000)));
+    assert_eq!(drawn.matches("class=\"arrow\"").count(), 2000 + 2);
+    // Each result is read again, in the reverse order.
+    let wide = sums(|rows| {
+        let results: Vec<_> = std::iter::successors(Some(rows), |rows| Some(rows.clone() + 1.0)).take(2500).collect();
+        results.into_iter().rev().reduce(|sum, rows| sum + rows).unwrap()
+    });
+    let error = Picture::new(wide.info(), false, None).err().unwrap().to_string();
+    assert!(error.contains("more than 2000000 places"), "{error}");
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
-use crate::admission::Permit;
+use crate::admission::{Permit, Room};
 use crate::error::ServeError;
 use crate::service::Service;
 
@@ -23,37 +23,53 @@ pub(super) struct Admitted(Arc<Mutex<Permit>>);
 /// Admits a call of a model. Those of a stream are admitted one by one, when they have arrived.
 pub(super) async fn admit(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let admitted = if path.ends_with("/ModelInfer") {
+    let counts = if path.ends_with("/ModelInfer") {
         match service.admission().enter() {
-            Ok(permit) => Some(Admitted(Arc::new(Mutex::new(permit)))),
+            Ok(permit) => {
+                let admitted = Admitted(Arc::new(Mutex::new(permit)));
+                request.extensions_mut().insert(admitted.clone());
+                Counts::Call(admitted)
+            }
             Err(error) => return Status::from(error).into_http(),
         }
     } else {
-        None
+        Counts::Message(service.admission().room())
     };
-    if let Some(admitted) = admitted.clone() {
-        request.extensions_mut().insert(admitted);
-    }
-    next.run(request.map(|body| Body::new(Counted { body, service, admitted, heads: Heads::default() }))).await
+    next.run(request.map(|body| Body::new(Counted { body, service, counts, heads: Heads::default() }))).await
+}
+
+/// Where the bytes of a body count.
+enum Counts {
+    /// In the call, as long as it runs.
+    Call(Admitted),
+    /// For a stream, or a request that is not a call of a model: here, while a message arrives. A call of a stream is
+    /// admitted then, and counts its bytes.
+    Message(Room),
 }
 
 /// A body that ends with an error before a message arrives that is larger than the limits allow.
 struct Counted {
     body: Body,
     service: Service,
-    /// `None` for a call that is not one of a model, or of a stream.
-    admitted: Option<Admitted>,
+    counts: Counts,
     heads: Heads,
 }
 
 impl Counted {
     /// Checks the messages that begin in a part of the body.
     fn check(&mut self, data: &[u8]) -> Result<(), ServeError> {
-        let Self { service, admitted, heads, .. } = self;
-        heads.read(data, |bytes| match admitted {
-            Some(Admitted(permit)) => permit.lock().unwrap_or_else(PoisonError::into_inner).reserve(bytes),
-            None => service.admission().limits().check(bytes),
-        })
+        let Self { service, counts, heads, .. } = self;
+        heads.read(data, |bytes| match counts {
+            Counts::Call(Admitted(permit)) => permit.lock().unwrap_or_else(PoisonError::into_inner).reserve(bytes),
+            Counts::Message(room) => {
+                *room = service.admission().room();
+                room.reserve(bytes)
+            }
+        })?;
+        if let (Counts::Message(room), true) = (counts, heads.is_complete()) {
+            *room = service.admission().room();
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +109,11 @@ struct Heads {
 }
 
 impl Heads {
+    /// Whether the last message that began has arrived.
+    fn is_complete(&self) -> bool {
+        self.left == 0
+    }
+
     /// Reads a part, and calls `found` with the length of each message that begins.
     fn read<E>(&mut self, mut part: &[u8], mut found: impl FnMut(usize) -> Result<(), E>) -> Result<(), E> {
         while !part.is_empty() {

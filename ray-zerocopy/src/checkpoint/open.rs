@@ -11,7 +11,7 @@ use crate::arena::io::read_at;
 use crate::arena::region;
 use crate::arena::region::Stamp;
 use crate::error::checkpoint::CheckpointError;
-use crate::os::limits::MAX_FDS;
+use crate::os::fd_packet::MAX_FDS;
 
 /// Maximum plausible size of an index.
 const MAX_INDEX: u64 = 100_000_000;

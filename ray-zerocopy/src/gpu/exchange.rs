@@ -6,8 +6,7 @@
 //!
 //! `lookup` asks for copies, and `keep` passes on those that a holder has.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -15,11 +14,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, recvmsg, sendmsg, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen,
+    socket_with,
 };
 use rustix::process::geteuid;
 
+use crate::os::fd_packet;
 use crate::os::sys::peer::peer;
 
 /// The names of one copy. Processes that have it bind the first free one.
@@ -92,26 +92,14 @@ pub(super) fn is_of_this_user(connection: &OwnedFd) -> bool {
 pub(super) fn receive<const N: usize>(connection: &OwnedFd) -> io::Result<Option<(OwnedFd, [u8; N])>> {
     set_socket_timeout(connection, Timeout::Recv, Some(ANSWER))?;
     let mut message = [0; N];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(connection, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
+    let received = fd_packet::receive(connection, &mut message, RecvFlags::empty())?;
+    let fd = received.fds.into_iter().next();
     Ok(fd.filter(|_| received.bytes == N).map(|fd| (fd, message)))
 }
 
 /// Sends a message with a descriptor. Does not wait.
 pub(super) fn send(connection: &OwnedFd, memory: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
-    let memory = [memory];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&memory)) {
-        return Err(io::Error::other("a descriptor does not fit the message"));
-    }
-    sendmsg(connection, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
-    Ok(())
+    fd_packet::send(connection, message, &[memory], SendFlags::DONTWAIT)
 }
 
 /// Accepts a connection. `None` if it is from another user.

@@ -124,6 +124,3 @@ fn maps() -> Option<u64> {
         }
     }
 }
-
-/// Largest number of file descriptors that the kernel accepts in one message (`SCM_MAX_FD`).
-pub(crate) const MAX_FDS: usize = 253;

@@ -7,6 +7,7 @@
 //! | `background` | work at a low priority |
 //! | `byte_size` | sizes as text |
 //! | `cpu_placement` | affinity and niceness |
+//! | `fd_packet` | packets with file descriptors, over Unix sockets |
 //! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
 //! | `numa`, `numa_maps` | the NUMA nodes of the machine, and on which of them pages are |
@@ -23,6 +24,7 @@ pub(crate) mod available_memory;
 pub(crate) mod background;
 pub(crate) mod byte_size;
 pub(crate) mod cpu_placement;
+pub(crate) mod fd_packet;
 pub(crate) mod fork;
 pub(crate) mod limits;
 pub(crate) mod numa;

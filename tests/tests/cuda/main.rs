@@ -64,6 +64,23 @@ fn driver_that_does_not_start_is_named() {
 }
 
 #[test]
+fn environment_that_hides_gpus_is_named() {
+    let environment = [("CUDA_VISIBLE_DEVICES", ""), ("STAND_IN_DEVICES", "0")];
+    if stand_in::reruns("environment_that_hides_gpus_is_named", &environment) {
+        let text = refusal();
+        assert!(text.contains("CUDA_VISIBLE_DEVICES hides all GPUs") && text.contains("num_gpus"), "{text}");
+    }
+}
+
+#[test]
+fn numbers_count_the_visible_gpus() {
+    if stand_in::reruns("numbers_count_the_visible_gpus", &[("CUDA_VISIBLE_DEVICES", "3")]) {
+        let text = device("cuda:3").unwrap_err().to_string();
+        assert!(text.ends_with("; CUDA_VISIBLE_DEVICES shows this process only `3`, which it counts from 0"), "{text}");
+    }
+}
+
+#[test]
 fn workers_compile_kernels() {
     // LLVM loops for ever in a worker in which its constructors have not run.
     if stand_in::reruns("workers_compile_kernels", &[]) {

@@ -3,12 +3,15 @@
 //! | file | content |
 //! | --- | --- |
 //! | `table` | the requirements |
+//! | `background` | fetches them while steps run that do not need them |
 //! | `debian` | Debian packages |
 //! | `python`, `libtorch`, `torch`, `llvm`, `models`, `kernel`, `vulkan` | how the others are found and fetched |
 //! | `wheels` | folders that are assembled from wheels on PyPI |
 //!
-//! Tasks only list the names of their requirements. Nothing is fetched while a task runs.
+//! Tasks only list the names of their requirements, and run when these are present. The tests begin before
+//! all of them are: each step waits for its own.
 
+mod background;
 mod debian;
 pub(crate) mod kernel;
 pub(crate) mod libtorch;
@@ -25,6 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use background::Fetching;
 use table::{REQUIREMENTS, Requirement, Source};
 
 impl Requirement {
@@ -79,11 +83,24 @@ pub(crate) fn require(names: &[&str], may_fetch: bool) -> Result<()> {
     if !may_fetch {
         return refuse(&missing);
     }
+    announce(&missing);
+    install_and_fetch(&missing)
+}
+
+/// Like [`require`] with `may_fetch`, but returns when Debian's packages are installed: a thread fetches the rest.
+pub(crate) fn require_in_background(names: &[&str]) -> Result<Fetching> {
+    let missing = missing(names, Requirement::is_missing)?;
+    announce(&missing);
+    install_packages(&missing)?;
+    Ok(Fetching::start(missing.into_iter().filter(|each| matches!(each.source, Source::Fetch { .. })).collect()))
+}
+
+/// Prints what is going to be fetched.
+fn announce(missing: &[&Requirement]) {
     if !missing.is_empty() {
         let origins = missing.iter().map(|each| format!("{} ({})", each.name, each.origin()));
         eprintln!("setup fetches {}", origins.collect::<Vec<_>>().join(", "));
     }
-    fetch(&missing)
 }
 
 /// `cargo xtask setup`: fetches requirements that are missing, and prints a line for each.
@@ -95,7 +112,7 @@ pub(crate) fn setup(names: &[&str]) -> Result<()> {
             eprintln!("{:<12} present", requirement.name);
         }
     }
-    fetch(&missing)
+    install_and_fetch(&missing)
 }
 
 /// `cargo xtask setup --list`: prints all requirements, and whether they are present.
@@ -118,9 +135,19 @@ pub(crate) fn refusal_without(names: &[&str], gone: &str) -> anyhow::Error {
     missing.and_then(|missing| refuse(&missing)).expect_err("one is missing")
 }
 
-/// Fetches as many requirements as possible, and fails if one is still missing.
-fn fetch(missing: &[&Requirement]) -> Result<()> {
-    let mut failures: Vec<_> = install_packages(missing).err().map(|error| format!("{error:#}")).into_iter().collect();
+/// Installs and fetches as many requirements as possible, and fails if one is still missing.
+fn install_and_fetch(missing: &[&'static Requirement]) -> Result<()> {
+    let installed = install_packages(missing);
+    let fetched = fetch(missing, &|_| {});
+    match (installed, fetched) {
+        (Err(error), Err(other)) => bail!("{error:#}; {other:#}"),
+        (installed, fetched) => installed.and(fetched),
+    }
+}
+
+/// Fetches as many requirements as possible, and fails if one is still missing. Tells the name of each that is fetched.
+fn fetch(missing: &[&'static Requirement], has_come: &dyn Fn(&'static str)) -> Result<()> {
+    let mut failures = Vec::new();
     for (at, requirement) in missing.iter().enumerate() {
         let Requirement { name, needs, source, .. } = requirement;
         let Source::Fetch { fetch, .. } = source else { continue };
@@ -135,7 +162,10 @@ fn fetch(missing: &[&Requirement]) -> Result<()> {
         let started = Instant::now();
         match fetch() {
             Ok(()) if requirement.is_missing() => failures.push(format!("{name} was fetched but is not found")),
-            Ok(()) => eprintln!("{step} fetched in {} s", started.elapsed().as_secs()),
+            Ok(()) => {
+                eprintln!("{step} fetched in {} s", started.elapsed().as_secs());
+                has_come(name);
+            }
             Err(error) => {
                 eprintln!("{step} failed: {error:#}");
                 failures.push(format!("{name} cannot be fetched"));

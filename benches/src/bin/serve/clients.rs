@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{Device, TensorData};
+use bytes::Bytes;
 use ray_zerocopy::jit::{JitTaskWrapper, Value, Values};
-use ray_zerocopy_serve::__private::protocol::grpc_inference_service_client::GrpcInferenceServiceClient;
 use ray_zerocopy_serve::__private::protocol::model_infer_request::InferInputTensor;
-use ray_zerocopy_serve::__private::protocol::{ModelInferRequest, ServerLiveRequest};
+use ray_zerocopy_serve::__private::protocol::{
+    ModelInferRequest, ModelInferResponse, ServerLiveRequest, ServerLiveResponse,
+};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::Case;
+use crate::grpc::{Connection, encoded};
 
 /// The factor of each column.
 pub(crate) const FACTOR: f32 = 3.0;
@@ -22,6 +24,8 @@ pub(crate) const FACTOR: f32 = 3.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Direct,
+    /// The same, with a request without a call before each: the worker sleeps between calls, as it does over HTTP.
+    DirectPaced,
     HttpJson,
     HttpBinary,
     /// A request that the server answers without a call: what HTTP itself takes.
@@ -32,8 +36,15 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Direct, Self::HttpJson, Self::HttpBinary, Self::HttpAlone, Self::Grpc, Self::GrpcAlone];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::DirectPaced,
+        Self::HttpJson,
+        Self::HttpBinary,
+        Self::HttpAlone,
+        Self::Grpc,
+        Self::GrpcAlone,
+    ];
     pub(crate) const CALLS: [Self; 4] = [Self::Direct, Self::HttpJson, Self::HttpBinary, Self::Grpc];
     /// Those for large tensors, which as text would only measure the parser of JSON.
     pub(crate) const BINARY: [Self; 3] = [Self::Direct, Self::HttpBinary, Self::Grpc];
@@ -41,6 +52,7 @@ impl Way {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "wrapper",
+            Self::DirectPaced => "wrapper, paced",
             Self::HttpJson => "HTTP, JSON",
             Self::HttpBinary => "HTTP, binary",
             Self::HttpAlone => "HTTP, no call",
@@ -52,10 +64,28 @@ impl Way {
 
 /// A client with a connection of its own.
 pub(crate) enum Client {
-    Direct { wrapper: JitTaskWrapper, inputs: Values, expected: Vec<u8> },
-    Http { stream: BufReader<TcpStream>, request: Vec<u8>, expected: Vec<u8>, body: Vec<u8> },
-    Grpc { client: GrpcInferenceServiceClient<Channel>, request: ModelInferRequest, expected: Vec<u8> },
-    GrpcAlone { client: GrpcInferenceServiceClient<Channel> },
+    /// With a client that makes a request without a call before each call, if it is paced.
+    Direct {
+        wrapper: JitTaskWrapper,
+        inputs: Values,
+        expected: Vec<u8>,
+        pause: Option<Box<Client>>,
+    },
+    Http {
+        stream: BufReader<TcpStream>,
+        request: Vec<u8>,
+        expected: Vec<u8>,
+        body: Vec<u8>,
+    },
+    Grpc {
+        connection: Connection,
+        request: Bytes,
+        expected: Vec<u8>,
+    },
+    GrpcAlone {
+        connection: Connection,
+        request: Bytes,
+    },
 }
 
 /// Connects the clients of a case.
@@ -72,11 +102,12 @@ pub(crate) async fn connect(
     let mut clients = Vec::new();
     for _ in 0..case.clients {
         clients.push(match way {
-            Way::Direct => {
+            Way::Direct | Way::DirectPaced => {
                 let data = TensorData::new(numbers.clone(), case.shape);
                 let value = Value::from_data(data, &Device::flex()).map_err(anyhow::Error::msg)?;
                 let inputs = Values::new().with("x", value);
-                Client::Direct { wrapper: wrapper.clone(), inputs, expected: bytes(FACTOR) }
+                let pause = if way == Way::DirectPaced { Some(Box::new(Client::without_call(http).await?)) } else { None };
+                Client::Direct { wrapper: wrapper.clone(), inputs, expected: bytes(FACTOR), pause }
             }
             Way::HttpJson | Way::HttpBinary => {
                 let is_binary = way == Way::HttpBinary;
@@ -106,13 +137,13 @@ pub(crate) async fn connect(
                 };
                 Client::Http { stream: stream(http).await?, request, expected, body: Vec::new() }
             }
-            Way::HttpAlone => {
-                let request = b"GET /v2/health/live HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
-                Client::Http { stream: stream(http).await?, request, expected: Vec::new(), body: Vec::new() }
+            Way::HttpAlone => Client::without_call(http).await?,
+            Way::GrpcAlone => {
+                let request = encoded(&ServerLiveRequest {});
+                Client::GrpcAlone { connection: Connection::open(grpc).await?, request }
             }
-            Way::GrpcAlone => Client::GrpcAlone { client: channel(grpc).await? },
             Way::Grpc => {
-                let client = channel(grpc).await?;
+                let connection = Connection::open(grpc).await?;
                 let request = ModelInferRequest {
                     model_name: case.model.to_owned(),
                     inputs: vec![InferInputTensor {
@@ -124,7 +155,7 @@ pub(crate) async fn connect(
                     raw_input_contents: vec![bytes(1.0).into()],
                     ..ModelInferRequest::default()
                 };
-                Client::Grpc { client, request, expected: bytes(FACTOR) }
+                Client::Grpc { connection, request: encoded(&request), expected: bytes(FACTOR) }
             }
         });
     }
@@ -137,17 +168,24 @@ async fn stream(http: SocketAddr) -> Result<BufReader<TcpStream>> {
     Ok(BufReader::with_capacity(1 << 16, stream))
 }
 
-async fn channel(grpc: SocketAddr) -> Result<GrpcInferenceServiceClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{grpc}"))?;
-    let endpoint = endpoint.initial_stream_window_size(4 << 20).initial_connection_window_size(16 << 20);
-    Ok(GrpcInferenceServiceClient::new(endpoint.connect().await?).max_decoding_message_size(usize::MAX))
-}
-
 impl Client {
+    async fn without_call(http: SocketAddr) -> Result<Self> {
+        let request = b"GET /v2/health/live HTTP/1.1\r\nHost: bench\r\n\r\n".to_vec();
+        Ok(Self::Http { stream: stream(http).await?, request, expected: Vec::new(), body: Vec::new() })
+    }
+
+    /// What comes before a call, and is not measured.
+    pub(crate) async fn pause(&mut self) -> Result<()> {
+        match self {
+            Self::Direct { pause: Some(client), .. } => Box::pin(client.call()).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Calls, and compares the result with what is expected.
     pub(crate) async fn call(&mut self) -> Result<()> {
         match self {
-            Self::Direct { wrapper, inputs, expected } => {
+            Self::Direct { wrapper, inputs, expected, .. } => {
                 let outputs = wrapper.run(inputs.clone()).await?;
                 ensure!(outputs.data("y")?.as_bytes() == &expected[..], "the wrapper returned other bytes");
             }
@@ -160,13 +198,13 @@ impl Client {
                     String::from_utf8_lossy(&body[..body.len().min(300)])
                 );
             }
-            Self::Grpc { client, request, expected } => {
-                let response = client.model_infer(request.clone()).await?.into_inner();
+            Self::Grpc { connection, request, expected } => {
+                let response: ModelInferResponse = connection.call("ModelInfer", request.clone()).await?;
                 let found = response.raw_output_contents.first().context("the response has no tensor")?;
                 ensure!(found == &expected[..], "the server returned other bytes");
             }
-            Self::GrpcAlone { client } => {
-                let response = client.server_live(ServerLiveRequest {}).await?.into_inner();
+            Self::GrpcAlone { connection, request } => {
+                let response: ServerLiveResponse = connection.call("ServerLive", request.clone()).await?;
                 ensure!(response.live, "the server does not live");
             }
         }

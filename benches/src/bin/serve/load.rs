@@ -17,10 +17,12 @@ pub(crate) async fn run(clients: Vec<Client>, time: Duration, sum: &mut Sum) -> 
     for mut client in clients {
         tasks.spawn(async move {
             for _ in 0..WARM {
+                client.pause().await?;
                 client.call().await?;
             }
             let (begun, mut durations) = (Instant::now(), Vec::new());
             while begun.elapsed() < time {
+                client.pause().await?;
                 let call = Instant::now();
                 client.call().await?;
                 durations.push(call.elapsed());

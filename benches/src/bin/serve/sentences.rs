@@ -75,8 +75,10 @@ pub(crate) async fn measure(
     progress: &Progress,
 ) -> Result<Vec<Row>> {
     let graph = Encoder::from_files(files, &Device::flex())?.trace()?.compile(Compile::f32())?;
+    let tokenizer = tokenize::load(&files.tokenizer())?;
     let tasks = JitTaskWrapper::on(pool, &graph)?.batch(Batching::default());
-    let here = Arc::new(InProcess { tokenizer: tokenize::load(&files.tokenizer())?, tasks });
+    let here = Arc::new(InProcess { tokenizer: tokenizer.clone(), tasks });
+    let one_by_one = Arc::new(InProcess { tokenizer, tasks: JitTaskWrapper::on(pool, &graph)? });
     let texts = corpora::sentences(if args.common.quick { 8 } else { SENTENCES }, 7).texts;
     let mut vectors = Vec::new();
     for text in &texts {
@@ -85,6 +87,7 @@ pub(crate) async fn measure(
     let known = Arc::new(Known { texts, vectors });
     let mut contestants = vec![
         ("in process, batched".to_owned(), Server::InProcess(here)),
+        ("in process, one by one".to_owned(), Server::InProcess(one_by_one)),
         ("HTTP, /v1/embeddings".to_owned(), Server::Http { address: http, path: "/v1/embeddings" }),
     ];
     let mut running = Vec::new();

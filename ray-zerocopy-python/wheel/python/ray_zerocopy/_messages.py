@@ -18,19 +18,36 @@ _ALIGNMENT = 64
 _HEADER = struct.Struct("<QQ")
 _SIZE = struct.Struct("<Q")
 _FIRST = 1 << 16
-# Values of these types are pickled without cloudpickle. Those of others may be of a class of `__main__`.
-_PLAIN = {type(None), bool, int, float, str, bytes, numpy.ndarray}
+# What a value consists of: values of Python's own types, also arrays and tensors, or also others, which may be of a
+# class of `__main__`.
+_PLAIN, _ARRAYS, _OTHERS = range(3)
+_PLAIN_TYPES = {type(None), bool, int, float, str, bytes}
+_dtype_names = {}
 
 
 def _reduce_tensor(tensor):
+    try:
+        array = tensor.numpy()
+    except (TypeError, RuntimeError):
+        # It needs a gradient, is not on the CPU, not dense, or of a type that NumPy does not have.
+        array = _bytes_of(tensor)
+        if array is None:
+            return tensor.__reduce_ex__(5)
+    dtype = _dtype_names.get(tensor.dtype)
+    if dtype is None:
+        dtype = _dtype_names[tensor.dtype] = str(tensor.dtype).removeprefix("torch.")
+    if array.nbytes < _LARGE:
+        return _tensor, (bytearray(array.data), dtype, tuple(tensor.shape))
+    return _tensor, (pickle.PickleBuffer(numpy.ascontiguousarray(array)), dtype, tuple(tensor.shape))
+
+
+def _bytes_of(tensor):
+    # The bytes of a dense tensor on the CPU, and None for others.
     import torch
 
     if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
-        return tensor.__reduce_ex__(5)
-    plain = tensor.detach().contiguous()
-    raw = plain.reshape(-1).view(torch.uint8).numpy()
-    buffer = pickle.PickleBuffer(raw) if raw.nbytes >= _LARGE else raw.tobytes()
-    return _tensor, (buffer, str(plain.dtype).removeprefix("torch."), tuple(plain.shape))
+        return None
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def _tensor(buffer, dtype, shape):
@@ -39,46 +56,56 @@ def _tensor(buffer, dtype, shape):
     dtype = getattr(torch, dtype)
     if not memoryview(buffer).nbytes:
         return torch.empty(shape, dtype=dtype)
-    if isinstance(buffer, bytes):
-        buffer = bytearray(buffer)
-    return torch.frombuffer(buffer, dtype=dtype).reshape(shape)
-
-
-def _dispatch():
-    # The tensor types of PyTorch, if it is imported.
-    torch = sys.modules.get("torch")
-    return {} if torch is None else {torch.Tensor: _reduce_tensor, torch.nn.Parameter: _reduce_tensor}
+    flat = torch.frombuffer(buffer, dtype=dtype)
+    return flat if len(shape) == 1 else flat.view(shape)
 
 
 class _Plain(pickle.Pickler):
-    def __init__(self, file, callback):
-        super().__init__(file, 5, buffer_callback=callback)
-        self.dispatch_table = _dispatch()
+    # The tensor types of PyTorch, once it is imported.
+    dispatch_table = {}
 
 
 class _Cloud(cloudpickle.Pickler):
-    def __init__(self, file, callback):
-        super().__init__(file, 5, buffer_callback=callback)
-        self._tensors = _dispatch()
-
     def reducer_override(self, value):
-        reduce = self._tensors.get(type(value))
+        reduce = _Plain.dispatch_table.get(type(value))
         return super().reducer_override(value) if reduce is None else reduce(value)
 
 
-def _is_plain(value, torch, depth=3):
+def _consists_of(value, tensors, depth=5):
     kind = type(value)
-    if kind in _PLAIN or (torch is not None and kind is torch.Tensor):
-        return True
-    if depth and kind in (tuple, list) and len(value) <= 64:
-        return all(_is_plain(each, torch, depth - 1) for each in value)
-    if depth and kind is dict and len(value) <= 64:
-        return all(_is_plain(each, torch, depth - 1) for each in value.values()) and all(type(key) is str for key in value)
-    return False
+    if kind in _PLAIN_TYPES:
+        return _PLAIN
+    if kind is numpy.ndarray or kind in tensors:
+        return _ARRAYS
+    if kind is dict:
+        if any(type(key) is not str for key in value):
+            return _OTHERS
+        value = value.values()
+    elif kind is not tuple and kind is not list:
+        return _OTHERS
+    if not depth or len(value) > 64:
+        return _OTHERS
+    found = _PLAIN
+    for each in value:
+        if type(each) not in _PLAIN_TYPES:
+            found = max(found, _consists_of(each, tensors, depth - 1))
+    return found
+
+
+def _tensor_types():
+    tensors = _Plain.dispatch_table
+    torch = None if tensors else sys.modules.get("torch")
+    # While another thread imports it, it has no types yet.
+    if hasattr(torch, "Tensor") and hasattr(torch, "nn"):
+        tensors.update(dict.fromkeys((torch.Tensor, torch.nn.Parameter), _reduce_tensor))
+    return tensors
 
 
 def encode(value):
     """Pickles a value. Returns the pickle and its large buffers."""
+    consists_of = _consists_of(value, _tensor_types())
+    if consists_of == _PLAIN:
+        return pickle.dumps(value, 5), ()
     buffers = []
 
     def callback(buffer):
@@ -89,19 +116,20 @@ def encode(value):
         return False
 
     file = io.BytesIO()
-    kind = _Plain if _is_plain(value, sys.modules.get("torch")) else _Cloud
-    kind(file, callback).dump(value)
+    kind = _Plain if consists_of == _ARRAYS else _Cloud
+    kind(file, 5, buffer_callback=callback).dump(value)
     return file.getvalue(), buffers
 
 
 def send(connection, message):
     """Sends an encoded message."""
     payload, buffers = message
+    if not buffers:
+        head = _HEADER.pack(len(payload), 0)
+        _send_all(connection, [head, payload] if len(payload) > _LARGE else [head + payload], ())
+        return
     sizes = [each.nbytes for each in buffers]
     head = _HEADER.pack(len(payload), len(buffers)) + b"".join(map(_SIZE.pack, sizes))
-    if not buffers:
-        _send_all(connection, [head, payload], ())
-        return
     descriptor = os.memfd_create("ray-zerocopy message", os.MFD_CLOEXEC)
     try:
         starts, end = _layout(sizes)
@@ -142,7 +170,7 @@ def receive(connection):
     data, ancillary, _, _ = connection.recvmsg(_FIRST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
-    descriptor = next((_descriptor(each) for _, _, each in ancillary), None)
+    descriptor = _descriptor(ancillary[0][2]) if ancillary else None
     try:
         data = _complete(connection, data, _HEADER.size)
         length, count = _HEADER.unpack_from(data)

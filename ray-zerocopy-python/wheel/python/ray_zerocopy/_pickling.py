@@ -4,6 +4,9 @@ An object becomes a skeleton, which is a pickle without the bytes of weights, an
 tensor is a view of a storage: tied weights and views of one storage name the same one.
 """
 
+import collections
+import copyreg
+import functools
 import gc
 import io
 import pickle
@@ -62,6 +65,52 @@ def _is_plain(tensor):
     )
 
 
+def _is_whole(tensor, storage):
+    # Whether a tensor has the elements of its storage, in their order.
+    if tensor.dtype not in _DTYPES or not storage.nbytes() or tensor.numel() * tensor.element_size() != storage.nbytes():
+        return False
+    step = 1
+    for extent, stride in zip(reversed(tensor.shape), reversed(tensor.stride())):
+        if stride != step:
+            return False
+        step *= extent
+    return True
+
+
+# The attributes of a module that are empty unless it has hooks: most of what a pickle of it consists of.
+_HOOKS = [name for name, value in torch.nn.Module().__dict__.items() if type(value) is collections.OrderedDict]
+
+
+@functools.cache
+def _is_usual(kind):
+    # Whether modules of this class are pickled by their attributes, and nothing else.
+    return (
+        kind.__reduce_ex__ is object.__reduce_ex__
+        and kind.__reduce__ is object.__reduce__
+        and kind.__getstate__ is torch.nn.Module.__getstate__
+        and kind.__setstate__ is torch.nn.Module.__setstate__
+        and kind not in copyreg.dispatch_table
+        and not any(hasattr(kind, name) for name in ("__getnewargs__", "__getnewargs_ex__", "__slots__"))
+    )
+
+
+def _reduce_usual(module):
+    def is_omitted(name, value):
+        return name in _HOOKS and type(value) is collections.OrderedDict and not value
+
+    state = {name: value for name, value in module.__getstate__().items() if not is_omitted(name, value)}
+    state["training"] = False
+    return copyreg.__newobj__, (type(module),), state, None, None, _restore
+
+
+def _restore(module, state):
+    # Part of pickles.
+    attributes = module.__dict__
+    for name in _HOOKS:
+        attributes[name] = collections.OrderedDict()
+    attributes.update(state)
+
+
 class _Pickler(cloudpickle.Pickler):
     def __init__(self, file, paths):
         super().__init__(file, protocol=5)
@@ -92,20 +141,25 @@ class _Pickler(cloudpickle.Pickler):
                 if value.requires_grad and not _is_plain(value):
                     self.with_gradients.append(value)
             elif isinstance(value, torch.nn.Module) and not isinstance(value, torch.jit.ScriptModule):
-                self.modules.append(value)
+                if not _is_usual(type(value)):
+                    self.modules.append(value)
         return None
 
     def reducer_override(self, value):
         if isinstance(value, torch.Tensor) and _is_plain(value):
-            index = self._index(value.untyped_storage())
-            layout = value.dtype, value.storage_offset(), tuple(value.shape), value.stride()
-            return _view, (index, *layout, isinstance(value, torch.nn.Parameter))
+            storage = value.untyped_storage()
+            layout = self._index(storage), value.dtype, tuple(value.shape), isinstance(value, torch.nn.Parameter)
+            if not _is_whole(value, storage):
+                layout += value.storage_offset(), value.stride()
+            return _view, layout
         if isinstance(value, torch.jit.ScriptModule):
             return _torchscript.reduce_script(value)
         if isinstance(value, torch.export.ExportedProgram):
             return _exported.reduce_program(value)
         if _torchscript.is_compiled(value):
             return _torchscript.reduce_compiled(value)
+        if isinstance(value, torch.nn.Module) and _is_usual(type(value)):
+            return _reduce_usual(value)
         return super().reducer_override(value)
 
     def _index(self, storage):
@@ -201,7 +255,8 @@ def load(skeleton, storage, view):
     """Rebuilds an object.
 
     ``storage`` is a function that returns a storage by its index. ``view`` returns a tensor by the index of its
-    storage, its dtype, offset, shape and strides, and whether it is a parameter.
+    storage, its dtype and shape, and whether it is a parameter; and by its offset and strides, unless it has all
+    elements of the storage in their order.
     Modules are in evaluation mode, and tensors require no gradient.
     """
     unpickler = _Unpickler(io.BytesIO(skeleton), storage, view)
@@ -214,12 +269,15 @@ def load(skeleton, storage, view):
     finally:
         if is_collecting:
             gc.enable()
+    # Those that are pickled in a way of their own. Others are stored in evaluation mode.
     found = set(map(id, modules))
     for module in modules:
         module.training = False
         for child in module._modules.values():
-            # A module that another one has created when it was loaded. Scripts are stored in evaluation mode.
-            if child is not None and id(child) not in found and not isinstance(child, torch.jit.ScriptModule):
+            if child is None or id(child) in found or isinstance(child, torch.jit.ScriptModule):
+                continue
+            # A module that another one has created when it was loaded.
+            if child.training:
                 child.eval()
     for tensor in with_gradients:
         tensor.requires_grad_(False)

@@ -61,6 +61,8 @@ class Loaded:
         self._gpus = Gpus(arena)
         self._parts = _ranked(arena.tensors())
         self._storages = {}
+        # Tensors with all elements of a storage, by index.
+        self._whole = {}
         # The memory of this process that the tensors are in, by index.
         self._addresses = {}
         self.root = _pickling.load(memoryview(arena.value("skeleton")), self._storage, self.view)
@@ -69,7 +71,8 @@ class Loaded:
     def _storage(self, index):
         found = self._storages.get(index)
         if found is None:
-            found = self._storages[index] = self._create(index)
+            whole = self._whole.get(index)
+            found = self._storages[index] = self._create(index) if whole is None else whole.untyped_storage()
         return found
 
     def _create(self, index):
@@ -87,18 +90,27 @@ class Loaded:
             tensor = tensor.to(device)
         return tensor.untyped_storage()
 
-    def view(self, index, dtype, offset, shape, stride, is_parameter):
-        """Returns a view of a storage."""
-        storage = self._storages.get(index)
-        if storage is None:
-            storage = self._storages[index] = self._create(index)
-        tensor = torch.empty(0, dtype=dtype, device=self._devices[index]).set_(storage, offset, shape, stride)
-        return torch.nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor
+    def view(self, index, dtype, shape, is_parameter, offset=0, stride=None):
+        """Returns a view of a storage: all of it, unless there are strides."""
+        if stride is None and index not in self._storages and index not in self._whole and self._devices[index].type == "cpu":
+            tensor = self._whole[index] = self._create_whole(index, dtype, shape)
+        else:
+            tensor = torch.empty(0, dtype=dtype, device=self._devices[index])
+            tensor.set_(self._storage(index), offset, shape, _strides(shape) if stride is None else stride)
+        # What the constructor of `Parameter` does, in half of the time.
+        return torch.Tensor._make_subclass(torch.nn.Parameter, tensor, False) if is_parameter else tensor
+
+    def _create_whole(self, index, dtype, shape):
+        _, offset, size, rank = self._parts[index]
+        buffer, start = self._pages.buffer(offset, size, rank)
+        tensor = torch.frombuffer(buffer, dtype=dtype, count=size // dtype.itemsize, offset=start)
+        self._addresses[tensor.data_ptr()] = index
+        return tensor if len(shape) == 1 else tensor.view(shape)
 
     def take(self, strict):
         """Returns the object. With ``strict``, raises RuntimeError if a class of it has copied its weights."""
         root, self.root = self.root, None
-        self._storages = {}
+        self._storages, self._whole = {}, {}
         if strict:
             for gpu, reason in self._gpus.why_copied.items():
                 raise RuntimeError(f"strict: each process would have its own copy of the weights on `cuda:{gpu}`: {reason}")
@@ -128,6 +140,14 @@ def _ranked(parts):
         counts[offset] = rank + 1
         ranked.append((path, offset, size, rank))
     return ranked
+
+
+def _strides(shape):
+    strides, step = [], 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= extent
+    return strides[::-1]
 
 
 def _check_versions(about):

@@ -96,6 +96,29 @@ def test_hooks_and_custom_reduce_are_kept():
     assert torch.equal(loaded(rows), original(rows)) and not loaded.training and not calls
 
 
+def test_modules_have_all_attributes_and_hooks_of_their_own():
+    original = nn.ModuleList([nn.Linear(2, 2), nn.BatchNorm1d(2)])
+    original[1].note = "kept"
+    loaded = rz.ActorWrapper(original).load()
+    for module, other in zip(original.modules(), loaded.modules()):
+        assert module.__dict__.keys() == other.__dict__.keys()
+        assert {type(value) for value in module.__dict__.values()} == {type(value) for value in other.__dict__.values()}
+    assert loaded[1].note == "kept"
+    loaded[0].register_forward_hook(lambda module, given, result: result + 1)
+    assert len(loaded[0]._forward_hooks) == 1 and not loaded[1]._forward_hooks and not loaded._forward_hooks
+
+
+def test_views_of_one_storage_share_it_in_any_order():
+    whole = torch.arange(6.0)
+    pipeline = {"part": whole[2:4], "whole": whole, "again": whole.detach(), "square": whole.view(2, 3), "columns": whole.view(2, 3).t()}
+    for names in (list(pipeline), list(reversed(pipeline))):
+        loaded = rz.ActorWrapper({name: pipeline[name] for name in names}, strict=True).load()
+        for name in names:
+            assert torch.equal(loaded[name], pipeline[name]) and loaded[name].stride() == pipeline[name].stride(), name
+        loaded["part"].fill_(-1)
+        assert loaded["whole"][2] == loaded["again"][3] == loaded["square"][1, 0] == loaded["columns"][0, 1] == -1
+
+
 def test_weights_are_not_copied():
     model = Large(64)
     rows = torch.randn(1, 1024)

@@ -211,6 +211,10 @@ pub(crate) trait Receive: Send {
     /// what follows an item, if the caller keeps it.
     fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>>;
 
+    /// Receives and delivers the result if it arrives within some microseconds, for a caller that must
+    /// not block. Otherwise returns the right to the engine.
+    fn receive_soon(self: Box<Self>, has_arrived: &dyn Fn() -> bool);
+
     /// Returns `true` if no other thread receives the result as long as this value exists.
     fn is_exclusive(&self) -> bool {
         true

@@ -19,6 +19,7 @@ use crate::engine::queue::job::{Job, QueuedCall};
 use crate::engine::queue::scheduler::{self, Next};
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
+use crate::engine::spin::SpinningPolls;
 use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::{CallError, CallPart, CallPhase, StartError, Worker};
 use crate::os::sync::{Condvar, Mutex, now};
@@ -40,6 +41,8 @@ pub(super) struct Dispatcher {
     pub(super) queue: CallQueue<WorkerConn>,
     /// Notified when the pool closes, for a supervisor that waits before it starts another process.
     pub(super) restart: Condvar,
+    /// Whether polls of calls spin.
+    pub(super) polls: SpinningPolls,
     memory: WorkerMemory,
     /// Held while the memory for a worker is checked: two workers must not count on the same.
     checking: Mutex<()>,
@@ -55,6 +58,7 @@ impl Dispatcher {
             program: program.map(Mutex::new),
             queue,
             restart: Condvar::default(),
+            polls: SpinningPolls::default(),
             memory: WorkerMemory::default(),
             checking: Mutex::new(()),
         }

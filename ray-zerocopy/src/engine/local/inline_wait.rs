@@ -6,16 +6,18 @@
 //!
 //! So the reply to a call that finds an idle worker is left unread at first. It is read by the
 //! first of
-//! - its caller, when it waits for the reply;
-//! - the worker's supervisor, when another thread needs the reply or the worker: the caller polls
-//!   or drops the `Pending`, there is another call, the pool shuts down, or the deadline passes; or
-//!   at the next heartbeat.
+//! - its caller, when it waits for the reply, or when it polls the `Pending` for the first time and the
+//!   reply arrives within some microseconds;
+//! - the worker's supervisor, when another thread needs the reply or the worker: that poll finds no
+//!   reply, the caller drops the `Pending`, there is another call, the pool shuts down, or the deadline
+//!   passes; or at the next heartbeat.
 //!
 //! A reply that stays in the socket until then does not delay other calls.
 //!
 //! The items of a stream are replies too. Its caller reads them one by one, and the supervisor becomes
 //! the reader if the caller reads none for a whole heartbeat.
 
+use std::io;
 use std::sync::Arc;
 
 use super::dispatch::Dispatcher;
@@ -47,8 +49,17 @@ impl Receive for InlineReceiver {
         }
         // The reply to a small call arrives before this thread would be asleep.
         spin_and_yield(|| self.conn.is_readable());
-        self.receive_packet();
+        self.receive_packet(WorkerConn::receive);
         None
+    }
+
+    fn receive_soon(self: Box<Self>, _has_arrived: &dyn Fn() -> bool) {
+        if !self.is_stream
+            && self.conn.read_by_caller(self.serial)
+            && self.dispatcher.polls.spin(|| self.conn.is_readable())
+        {
+            self.receive_packet(WorkerConn::receive_at_once);
+        }
     }
 }
 
@@ -68,7 +79,7 @@ impl InlineReceiver {
             if self.conn.is_about_to_wait() {
                 continue;
             }
-            if !self.receive_packet() {
+            if !self.receive_packet(WorkerConn::receive) {
                 return None;
             }
             if self.conn.has_delivered() {
@@ -78,9 +89,9 @@ impl InlineReceiver {
         if self.conn.pause(self.serial) { Some(self) } else { None }
     }
 
-    /// Waits for a packet, and handles it. Returns `true` if another one follows.
-    fn receive_packet(&self) -> bool {
-        match self.conn.receive() {
+    /// Handles the next packet. Returns `true` if another one follows.
+    fn receive_packet(&self, next: impl FnOnce(&WorkerConn) -> io::Result<Event<(u64, Answer)>>) -> bool {
+        match next(&self.conn) {
             Ok(Event::Message(received)) => {
                 let is_item = matches!(received.message, (_, Answer::Item(_) | Answer::Items));
                 if self.dispatcher.handle_reply(&self.conn, received).is_some() {
@@ -91,7 +102,8 @@ impl InlineReceiver {
                 return is_item;
             }
             Ok(Event::Gone(delivery)) => self.conn.leave_to_supervisor(self.serial, Some(delivery)),
-            // The call takes longer than a heartbeat: the supervisor has to watch the process.
+            // The call takes longer than a heartbeat, or than a caller may spin: the supervisor has to
+            // watch the process.
             Ok(Event::Quiet) => {}
             Ok(Event::Unreadable(error)) => {
                 if self.dispatcher.handle_unreadable(&self.conn, "the result", &error.to_string()).is_some() {

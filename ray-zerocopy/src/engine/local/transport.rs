@@ -6,20 +6,15 @@
 //! objects have no names that could be guessed.
 
 use std::cell::RefCell;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recv, recvmsg, sendmsg, shutdown, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, shutdown, socketpair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,28 +23,19 @@ use super::shared_area::SharedArea;
 pub(super) use crate::engine::frame::Packet;
 use crate::engine::frame::{INLINE, frame, parse};
 use crate::engine::message::{Incoming, Outgoing};
-use crate::os::limits::{self, MAX_FDS};
 use crate::os::sys::recycled_map::Claim;
+use crate::os::{fd_packet, limits};
 
 /// Size of a socket's send buffer: the largest packet and the kernel's overhead. The kernel's
 /// default is usually half of that.
 const SEND_BUFFER: usize = 4 * INLINE;
 
-/// Flags of the sockets: programs that a process starts do not inherit its sockets and received
-/// descriptors, and sending to a closed connection is an error instead of a signal. Workers only
-/// run on Linux. The empty sets are for other systems, on which the crate compiles.
+/// Programs that a process starts do not inherit its sockets. Workers only run on Linux: the empty set is for
+/// other systems, on which the crate compiles.
 #[cfg(target_os = "linux")]
 const SOCKET_FLAGS: SocketFlags = SocketFlags::CLOEXEC;
-#[cfg(target_os = "linux")]
-const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_os = "linux")]
-const RECV_FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
 const SOCKET_FLAGS: SocketFlags = SocketFlags::empty();
-#[cfg(not(target_os = "linux"))]
-const SEND_FLAGS: SendFlags = SendFlags::empty();
-#[cfg(not(target_os = "linux"))]
-const RECV_FLAGS: RecvFlags = RecvFlags::empty();
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -158,13 +144,8 @@ impl Connection {
 
     /// Sends an encoded message.
     pub(super) fn send_packet(&self, packet: &Packet, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
         let fds: Vec<_> = packet.memfd.iter().map(AsFd::as_fd).chain(fds.iter().copied()).collect();
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(io::Error::other("too many file descriptors for one packet"));
-        }
-        match self.send_bytes(&packet.bytes, &mut control, SEND_FLAGS) {
+        match self.send_bytes(&packet.bytes, &fds, SendFlags::empty()) {
             Ok(()) => {
                 packet.claim.iter().for_each(Claim::sent);
                 Ok(())
@@ -180,21 +161,15 @@ impl Connection {
     /// Sends a short message without waiting. Fails if the socket's buffer is full.
     pub(super) fn try_send<M: Serialize>(&self, message: &M) -> io::Result<()> {
         let packet = Packet::new(message, &Outgoing::default())?;
-        let flags = SEND_FLAGS | SendFlags::DONTWAIT;
-        self.send_bytes(&packet.bytes, &mut SendAncillaryBuffer::default(), flags)
+        self.send_bytes(&packet.bytes, &[], SendFlags::DONTWAIT)
     }
 
     /// Sends one packet. The error of a connection whose other end is closed is a broken pipe.
-    fn send_bytes(
-        &self,
-        bytes: &[u8],
-        control: &mut SendAncillaryBuffer<'_, '_, '_>,
-        flags: SendFlags,
-    ) -> io::Result<()> {
-        retry(|| match sendmsg(&self.socket, &[IoSlice::new(bytes)], control, flags) {
+    fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
+        fd_packet::send(&self.socket, bytes, fds, flags).map_err(|error| match Errno::from_io_error(&error) {
             // Older kernels (seen on 5.10) return this while the other end is being closed.
-            Err(Errno::CONNREFUSED) => Err(Errno::PIPE),
-            sent => sent.map(drop),
+            Some(Errno::CONNREFUSED) => Errno::PIPE.into(),
+            _ => error,
         })
     }
 
@@ -279,27 +254,15 @@ impl Connection {
 
     fn receive_into<M: DeserializeOwned>(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<Event<M>> {
         buffer.resize(1 + INLINE, 0);
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = flags | RECV_FLAGS;
-        let received = loop {
-            match recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+        let mut received = loop {
+            match fd_packet::receive(&self.socket, buffer, flags) {
                 Ok(received) => break received,
-                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Event::Quiet),
                 // What the other end has sent before is still there.
                 Err(Errno::CONNRESET) => self.was_reset.store(true, Ordering::Release),
                 Err(error) => return Err(error.into()),
             }
         };
-        let mut fds: Vec<OwnedFd> = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-                _ => None,
-            })
-            .flatten()
-            .collect();
         if received.bytes == 0 {
             // The kernel first marks the socket as closed, and then sets the error for a packet
             // that was left in it. A receiver that runs in between gets that error only from a
@@ -311,7 +274,7 @@ impl Connection {
             return Ok(Event::Gone(if is_lost { Delivery::NotReceived } else { Delivery::Received }));
         }
         let packet = &buffer[..received.bytes];
-        if received.flags.contains(ReturnFlags::CTRUNC) {
+        if received.lost_fds {
             self.recycled.iter().for_each(|recycled| recycled.lose(packet));
             return Ok(Event::Unreadable(io::Error::other(
                 "the file descriptors of a message were lost, because this process has as many open files as it may \
@@ -319,12 +282,12 @@ impl Connection {
             )));
         }
         let frame = match &self.recycled {
-            Some(recycled) if Recycled::has(packet) => recycled.take(packet, &mut fds),
-            _ => frame(packet, &mut fds),
+            Some(recycled) if Recycled::has(packet) => recycled.take(packet, &mut received.fds),
+            _ => frame(packet, &mut received.fds),
         };
         let message = frame.and_then(|frame| parse(&frame));
         Ok(match message {
-            Ok((message, payload)) => Event::Message(Received { message, payload, fds }),
+            Ok((message, payload)) => Event::Message(Received { message, payload, fds: received.fds }),
             Err(error) => Event::Unreadable(error),
         })
     }
@@ -341,7 +304,7 @@ impl AsFd for Connection {
 impl Connection {
     /// Sends a packet of arbitrary bytes.
     pub(super) fn send_bytes_only(&self, bytes: &[u8]) {
-        self.send_bytes(bytes, &mut SendAncillaryBuffer::default(), SEND_FLAGS).unwrap();
+        self.send_bytes(bytes, &[], SendFlags::empty()).unwrap();
     }
 
     /// Receives a packet as if its file descriptors had been lost.
@@ -353,11 +316,7 @@ impl Connection {
 
     /// Sends a packet of arbitrary bytes, and a file descriptor.
     pub(super) fn send_raw(&self, bytes: &[u8], fd: &OwnedFd) {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [fd.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SEND_FLAGS).unwrap();
+        self.send_bytes(bytes, &[fd.as_fd()], SendFlags::empty()).unwrap();
     }
 }
 

@@ -9,6 +9,7 @@ use crate::engine::program::{Attached, Program};
 use crate::engine::queue::call_queue::CallQueue;
 use crate::engine::queue::job::QueuedCall;
 use crate::engine::queue::scheduler::Assignment;
+use crate::engine::spin::SpinningPolls;
 use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::StartError;
 use crate::os::available_memory;
@@ -23,6 +24,8 @@ const BACK_OFF: Duration = Duration::from_millis(300);
 pub(super) struct Shared {
     pub(super) queue: CallQueue<Mailbox>,
     pub(super) nodes: WorkerNodes,
+    /// Whether polls of calls spin.
+    pub(super) polls: SpinningPolls,
     /// The program that every thread loads when it starts: the pipeline of an actor.
     pub(super) program: Option<Mutex<Arc<Program>>>,
     /// Bytes of memory that stay available when the pool grows.

@@ -22,7 +22,7 @@ use crate::engine::queue::restart::on_own_thread;
 use crate::engine::queue::scheduler::Startup;
 use crate::engine::queue::worker_slot::ReadyWhen;
 use crate::engine::settings::Settings;
-use crate::engine::spin::spin;
+use crate::engine::spin::{SpinningPolls, spin};
 use crate::engine::timer;
 use crate::engine::worker_nodes::WorkerNodes;
 use crate::error::call::{CallError, StartError, Worker};
@@ -62,6 +62,7 @@ impl ThreadEngine {
                 nodes: WorkerNodes::of(settings),
                 program: program.map(Mutex::new),
                 memory_reserve: settings.memory_reserve,
+                polls: SpinningPolls::default(),
                 largest: Mutex::new(0),
             }),
             workers,
@@ -276,12 +277,22 @@ impl Drop for ThreadEngine {
 }
 
 /// The caller's part in receiving a result: it spins for a short time before it sleeps.
-struct SpinFirst;
+struct SpinFirst {
+    /// Whether a thread has begun the call at once.
+    has_begun: bool,
+    shared: Arc<Shared>,
+}
 
 impl Receive for SpinFirst {
     fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>> {
         spin(has_arrived);
         Some(self)
+    }
+
+    fn receive_soon(self: Box<Self>, has_arrived: &dyn Fn() -> bool) {
+        if self.has_begun {
+            self.shared.polls.spin(has_arrived);
+        }
     }
 
     fn is_exclusive(&self) -> bool {
@@ -337,10 +348,11 @@ impl Engine for ThreadEngine {
         self.shared.queue.wake_timer(&scheduler, deadline);
         drop(scheduler);
         self.shared.queue.wake_supervisors(&next);
+        let has_begun = next.assignment.is_some();
         if let Some(assignment) = next.assignment {
             self.shared.send(assignment);
         }
-        Ok(Some(Box::new(SpinFirst)))
+        Ok(Some(Box::new(SpinFirst { has_begun, shared: Arc::clone(&self.shared) })))
     }
 
     /// A thread that runs a cancelled call finds out by itself, and cannot be stopped otherwise.

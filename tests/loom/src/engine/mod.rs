@@ -19,10 +19,19 @@ pub(crate) mod figures {
 }
 
 pub(crate) mod spin {
-    //! No thread of a model spins.
+    //! A thread of a model looks once.
 
-    pub(crate) fn spin_and_yield(_has_happened: impl Fn() -> bool) -> bool {
-        false
+    pub(crate) fn spin_and_yield(has_happened: impl Fn() -> bool) -> bool {
+        has_happened()
+    }
+
+    #[derive(Default)]
+    pub(crate) struct SpinningPolls;
+
+    impl SpinningPolls {
+        pub(crate) fn spin(&self, has_happened: impl Fn() -> bool) -> bool {
+            has_happened()
+        }
     }
 }
 

@@ -30,8 +30,8 @@ const DEADLINE: Duration = Duration::from_secs(1);
 enum Caller {
     /// As `Pending::wait` does: reads the reply itself if it may.
     Waits,
-    /// As `.await` does, or a caller that has dropped its `Pending`: leaves the reply to the
-    /// supervisor.
+    /// As `.await` does: reads the reply itself if it may, and the reply is there. Otherwise leaves it to
+    /// the supervisor.
     Polls,
 }
 
@@ -115,6 +115,8 @@ fn run(dispatcher: &Arc<Dispatcher>, (call, answer): (Call, Answer), caller: Cal
         while let Some(receives) = receiver.take() {
             receiver = receives.receive(&|| false);
         }
+    } else if let Some(receives) = receiver.take() {
+        receives.receive_soon(&|| false);
     }
     drop(receiver);
     answer.wait()
