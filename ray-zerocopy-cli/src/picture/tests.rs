@@ -198,7 +198,7 @@ fn graphs_that_are_too_large_for_a_picture_are_refused() {
         "the graph has 20002 operations, inputs and outputs, and a picture at most 20000: leave out --svg and --html"
     );
     let drawn = svg::draw(&picture(&long(2000)));
-    assert_eq!(drawn.matches("class=\"arrow\"").count(), 2000 + 2);
+    assert_eq!(drawn.matches("class=\"arrow\"").count(), 2 * 2000);
     // Each result is read again, in the reverse order.
     let wide = sums(|rows| {
         let results: Vec<_> = std::iter::successors(Some(rows), |rows| Some(rows.clone() + 1.0)).take(2500).collect();

@@ -43,7 +43,9 @@ pub(crate) struct Packet {
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+    // The space is rounded up, and may take one more than the kernel does.
+    let fits = fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds));
+    if !fits || fds.len() > MAX_FDS {
         return Err(io::Error::other("too many file descriptors for one packet"));
     }
     loop {

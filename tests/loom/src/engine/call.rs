@@ -221,6 +221,8 @@ impl Drop for Sender {
 
 pub(crate) trait Receive: Send {
     fn receive(self: Box<Self>, has_arrived: &dyn Fn() -> bool) -> Option<Box<dyn Receive>>;
+
+    fn receive_soon(self: Box<Self>, has_arrived: &dyn Fn() -> bool);
 }
 
 pub(crate) type Submitted = std::result::Result<Option<Box<dyn Receive>>, Box<(Call, CallError)>>;
