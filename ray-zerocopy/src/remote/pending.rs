@@ -27,7 +27,7 @@ use crate::os::sys::process_id::process_id;
 ///
 /// A call runs even if its `Pending` is dropped, unless it is [`cancel_on_drop`](Self::cancel_on_drop).
 ///
-/// The first poll waits up to 20 µs for the result of a call that is alone, since an executor takes longer
+/// The first poll waits up to 100 µs for the result of a call that is alone, since an executor takes as long
 /// to be woken. Later polls do not wait.
 ///
 /// ```

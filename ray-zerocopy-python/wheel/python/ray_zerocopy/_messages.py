@@ -1,6 +1,7 @@
 """Messages between processes of this machine: pickles over a socket, with large arrays and tensors in shared memory."""
 
 import array
+import copyreg
 import io
 import mmap
 import os
@@ -60,9 +61,15 @@ def _tensor(buffer, dtype, shape):
     return flat if len(shape) == 1 else flat.view(shape)
 
 
+class _Reducers(dict):
+    # By type. Those of this package come before those that libraries register.
+    def __missing__(self, kind):
+        return copyreg.dispatch_table[kind]
+
+
 class _Plain(pickle.Pickler):
     # The tensor types of PyTorch, once it is imported.
-    dispatch_table = {}
+    dispatch_table = _Reducers()
 
 
 class _Cloud(cloudpickle.Pickler):
@@ -94,7 +101,9 @@ def _consists_of(value, tensors, depth=5):
 
 def _tensor_types():
     tensors = _Plain.dispatch_table
-    torch = None if tensors else sys.modules.get("torch")
+    if tensors:
+        return tensors
+    torch = sys.modules.get("torch")
     # While another thread imports it, it has no types yet.
     if hasattr(torch, "Tensor") and hasattr(torch, "nn"):
         tensors.update(dict.fromkeys((torch.Tensor, torch.nn.Parameter), _reduce_tensor))
