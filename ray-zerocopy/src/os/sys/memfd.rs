@@ -2,13 +2,21 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, ftruncate, memfd_create,
     open,
 };
 
+use rustix::io::Errno;
+
 use crate::os::limits;
+
+/// Number of times that sealing is tried again, and the pause before each. The kernel itself waits for 150 ms each time.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The seals that make a memfd immutable: no writes, no change of size, and no removal of the
 /// seals.
@@ -33,9 +41,23 @@ pub(crate) fn create(name: &str, len: u64) -> Result<OwnedFd, (&'static str, io:
 
 /// Seals the memfd and returns a descriptor that is open for reading only: see [`reader`]. Fails
 /// while a writable mapping of the memfd exists in any process.
+///
+/// The kernel also refuses that as long as something in it holds a page: it cannot know whether a device writes to the
+/// page. Work on memory in the background, such as DAMON's, holds pages for a short time. So sealing is tried again.
 pub(crate) fn seal(fd: OwnedFd) -> io::Result<OwnedFd> {
-    fcntl_add_seals(&fd, SEALS)?;
-    Ok(reader(fd))
+    let mut tries = 0;
+    loop {
+        match fcntl_add_seals(&fd, SEALS) {
+            Err(Errno::BUSY) if tries < TRIES => {
+                tries += 1;
+                thread::sleep(PAUSE);
+            }
+            sealed => {
+                sealed?;
+                return Ok(reader(fd));
+            }
+        }
+    }
 }
 
 /// Makes the size of a memfd permanent. It can still be written to.
@@ -91,4 +113,38 @@ pub(super) fn reopened(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
     // The file system mounted at /proc may belong to another pid namespace.
     let (own, found) = (fstat(fd).ok()?, fstat(&again).ok()?);
     ((own.st_dev, own.st_ino) == (found.st_dev, found.st_ino)).then_some(again)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::thread;
+    use std::time::Duration;
+
+    use memmap2::MmapMut;
+
+    use super::{SEALS, create, seal, sealed};
+
+    #[test]
+    fn sealing_waits_until_memory_can_be_sealed() {
+        let fd = create("ray-zerocopy-test", 4096).unwrap();
+        // SAFETY: the memory is only accessed through this mapping.
+        let map = unsafe { MmapMut::map_mut(&fd) }.unwrap();
+        let other = fd.try_clone().unwrap();
+        let ends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            drop(map);
+        });
+        assert_eq!(sealed(seal(fd).unwrap()).unwrap(), SEALS);
+        ends.join().unwrap();
+        assert_eq!(sealed(other).unwrap(), SEALS);
+    }
+
+    #[test]
+    fn memory_that_others_may_write_to_is_not_sealed() {
+        let fd = create("ray-zerocopy-test", 4096).unwrap();
+        // SAFETY: as above.
+        let _map = unsafe { MmapMut::map_mut(&fd) }.unwrap();
+        assert_eq!(seal(fd).unwrap_err().kind(), ErrorKind::ResourceBusy);
+    }
 }
