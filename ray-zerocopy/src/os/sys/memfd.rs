@@ -43,7 +43,7 @@ pub(crate) fn create(name: &str, len: u64) -> Result<OwnedFd, (&'static str, io:
 /// while a writable mapping of the memfd exists in any process.
 ///
 /// The kernel also refuses that as long as something in it holds a page: it cannot know whether a device writes to the
-/// page. Work on memory in the background, such as DAMON's, holds pages for a short time. So sealing is tried again.
+/// page. Work on memory in the background, such as compaction, holds pages for a short time. So sealing is tried again.
 pub(crate) fn seal(fd: OwnedFd) -> io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
