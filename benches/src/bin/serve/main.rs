@@ -29,8 +29,8 @@ use clients::Way;
 /// machine, and the clients are in the process of the server, on a thread of their own. Latency is that of one client
 /// that calls again and again. Throughput is that of many clients, each with a connection of its own. Large tensors are
 /// sent and returned by a few clients. `no call` is a request that the server answers by itself. `paced` calls have such a
-/// request before each, which is not measured, so that the worker sleeps between calls as it does over HTTP. The ways take turns for
-/// several rounds, and every response is compared with the expected bytes. Then many clients embed one sentence after
+/// request before each, which is not measured, so that the worker sleeps between calls as it does over HTTP. The ways
+/// take turns for several rounds, and every response is compared with the expected bytes. Then many clients embed one sentence after
 /// the other with the compiled MiniLM; `--peers` adds infinity and ONNX Runtime behind FastAPI, on the
 /// same machine (`cargo xtask setup servers-env torch`).
 #[derive(Parser, Serialize)]
