@@ -16,6 +16,12 @@
  * | STAND_IN_INIT | what cuInit returns; 0 by default |
  * | STAND_IN_COPY_MS | how long an upload takes; 0 by default |
  * | STAND_IN_CONTEXT | what creating a context returns; 0 by default |
+ * | STAND_IN_MODULE | what loading compiled kernels returns; 0 by default |
+ * | STAND_IN_KERNEL_MS | how long the start of a kernel takes; 0 by default |
+ * | STAND_IN_FAULT | a file. While it exists, kernels fail, and after one that did, the process cannot use the device any more |
+ * | STAND_IN_READS_ZERO | if set, what is read from the device is zero |
+ * | STAND_IN_LOG | a file to which copies and starts of graphs are written, a line each |
+ * | CUDA_VISIBLE_DEVICES | the numbers of the devices that the process sees, as on a GPU |
  * | STAND_IN_WITHOUT_VMM | if set, memory cannot be exported as a descriptor |
  */
 #define _GNU_SOURCE
@@ -33,11 +39,23 @@
 typedef int Result;
 typedef uint64_t Pointer;
 #define API __attribute__((visibility("default"))) Result
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, NOT_SUPPORTED = 801 };
+enum {
+    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, DEVICE_UNAVAILABLE = 46, NO_DEVICE = 100, INVALID_DEVICE = 101,
+    NO_BINARY_FOR_GPU = 209, ILLEGAL_ADDRESS = 700, NOT_SUPPORTED = 801, STREAM_CAPTURE_UNSUPPORTED = 900
+};
 
 static uint64_t number(const char *name, uint64_t otherwise) {
     const char *text = getenv(name);
     return text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+/* Appends a line to the log. */
+static void write_log(const char *what, size_t number) {
+    const char *path = getenv("STAND_IN_LOG");
+    int file = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (file < 0) return;
+    dprintf(file, "%s %zu\n", what, number);
+    close(file);
 }
 
 /* --- the device --- */
@@ -80,12 +98,30 @@ static uint64_t used(void) {
     return sum;
 }
 
+/* The devices that this process sees. Returns their number. */
+static int visible(int *devices) {
+    int all = number("STAND_IN_DEVICES", 1), count = 0;
+    const char *text = getenv("CUDA_VISIBLE_DEVICES");
+    if (!text) {
+        for (; count < all; count++) devices[count] = count;
+        return count;
+    }
+    /* Those before the first number that is not a device. */
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        long device = strtol(text, &end, 10);
+        if (end == text || device < 0 || device >= all) break;
+        devices[count++] = device;
+    }
+    return count;
+}
+
 API cuInit(unsigned flags) { return number("STAND_IN_INIT", OK); }
 API cuDriverGetVersion(int *version) { *version = 13000; return OK; }
-API cuDeviceGetCount(int *count) { *count = number("STAND_IN_DEVICES", 1); return OK; }
+API cuDeviceGetCount(int *count) { int devices[64]; *count = visible(devices); return OK; }
 API cuDeviceGet(int *device, int index) {
-    if (index < 0 || (uint64_t)index >= number("STAND_IN_DEVICES", 1)) return INVALID_DEVICE;
-    *device = index;
+    int devices[64];
+    if (index < 0 || index >= visible(devices)) return INVALID_DEVICE;
+    *device = devices[index];
     return OK;
 }
 API cuDeviceGetName(char *name, int len, int device) { snprintf(name, len, "Stand-in GPU"); return OK; }
@@ -117,6 +153,10 @@ API cuGetErrorName(Result error, const char **name) {
     case NO_DEVICE: *name = "CUDA_ERROR_NO_DEVICE"; break;
     case INVALID_DEVICE: *name = "CUDA_ERROR_INVALID_DEVICE"; break;
     case NOT_SUPPORTED: *name = "CUDA_ERROR_NOT_SUPPORTED"; break;
+    case DEVICE_UNAVAILABLE: *name = "CUDA_ERROR_DEVICE_UNAVAILABLE"; break;
+    case NO_BINARY_FOR_GPU: *name = "CUDA_ERROR_NO_BINARY_FOR_GPU"; break;
+    case ILLEGAL_ADDRESS: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
+    case STREAM_CAPTURE_UNSUPPORTED: *name = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
     default: *name = "CUDA_ERROR_UNKNOWN";
     }
     return OK;
@@ -126,6 +166,16 @@ API cuGetErrorString(Result error, const char **text) { return cuGetErrorName(er
 /* --- contexts, streams and events: one of each, which has always finished --- */
 
 static int object;
+
+/* Whether a kernel has failed in this process. Then its context is of no use. */
+static int has_failed;
+static Result health(void) { return has_failed ? ILLEGAL_ADDRESS : OK; }
+
+/* A recording: the kernels that are started are counted, and everything else is refused. */
+static int is_recording;
+static size_t recorded;
+static Result outside(void) { return is_recording ? STREAM_CAPTURE_UNSUPPORTED : health(); }
+
 API cuDevicePrimaryCtxRetain(void **context, int device) {
     *context = &object;
     return number("STAND_IN_CONTEXT", OK);
@@ -133,30 +183,74 @@ API cuDevicePrimaryCtxRetain(void **context, int device) {
 API cuDevicePrimaryCtxRelease_v2(int device) { return OK; }
 API cuCtxSetCurrent(void *context) { return OK; }
 API cuCtxGetCurrent(void **context) { *context = &object; return OK; }
-API cuCtxSynchronize(void) { return OK; }
+API cuCtxSynchronize(void) { return outside(); }
 API cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return OK; }
 API cuStreamCreate(void **stream, unsigned flags) { *stream = &object; return OK; }
 API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) { *stream = &object; return OK; }
 API cuStreamDestroy_v2(void *stream) { return OK; }
-API cuStreamSynchronize(void *stream) { return OK; }
-API cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return OK; }
-API cuEventCreate(void **event, unsigned flags) { *event = &object; return OK; }
+API cuStreamSynchronize(void *stream) { return outside(); }
+API cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return health(); }
+API cuEventCreate(void **event, unsigned flags) { *event = &object; return health(); }
 API cuEventDestroy_v2(void *event) { return OK; }
-API cuEventRecord(void *event, void *stream) { return OK; }
-API cuEventQuery(void *event) { return OK; }
-API cuEventSynchronize(void *event) { return OK; }
+API cuEventRecord(void *event, void *stream) { return health(); }
+API cuEventQuery(void *event) { return health(); }
+API cuEventSynchronize(void *event) { return outside(); }
 API cuEventElapsedTime(float *ms, void *start, void *end) { *ms = 1; return OK; }
 API cuEventElapsedTime_v2(float *ms, void *start, void *end) { *ms = 1; return OK; }
 
 /* --- kernels: loaded, and never run --- */
 
-API cuModuleLoadData(void **module, const void *image) { *module = &object; return image ? OK : INVALID_VALUE; }
+API cuModuleLoadData(void **module, const void *image) {
+    *module = &object;
+    return image ? number("STAND_IN_MODULE", OK) : INVALID_VALUE;
+}
 API cuModuleGetFunction(void **function, void *module, const char *name) { *function = &object; return OK; }
 API cuFuncSetAttribute(void *function, int attribute, int value) { return OK; }
+static Result launch(void) {
+    const char *fault = getenv("STAND_IN_FAULT");
+    usleep(1000 * number("STAND_IN_KERNEL_MS", 0));
+    recorded += is_recording;
+    if (fault && !access(fault, F_OK)) has_failed = 1;
+    return health();
+}
 API cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void *stream, void **arguments, void **extra) { return OK; }
-API cuLaunchKernelEx(void *config, void *function, void **arguments, void **extra) { return OK; }
+                   unsigned shared, void *stream, void **arguments, void **extra) { return launch(); }
+API cuLaunchKernelEx(void *config, void *function, void **arguments, void **extra) { return launch(); }
 API cuTensorMapEncodeTiled(void *map, ...) { return OK; }
+
+/* --- graphs: the number of their kernels --- */
+
+API cuStreamBeginCapture_v2(void *stream, int mode) {
+    if (is_recording) return INVALID_VALUE;
+    is_recording = 1;
+    recorded = 0;
+    return OK;
+}
+API cuStreamEndCapture(void *stream, void **graph) {
+    if (!is_recording) return INVALID_VALUE;
+    is_recording = 0;
+    *graph = malloc(sizeof(size_t));
+    *(size_t *)*graph = recorded;
+    return OK;
+}
+API cuGraphGetNodes(void *graph, void **nodes, size_t *count) {
+    for (size_t at = 0; nodes && at < *count; at++) nodes[at] = &object;
+    *count = *(size_t *)graph;
+    return OK;
+}
+API cuGraphNodeGetType(void *node, int *type) { *type = 0; return OK; } /* a kernel */
+API cuGraphInstantiateWithFlags(void **executable, void *graph, uint64_t flags) {
+    *executable = malloc(sizeof(size_t));
+    *(size_t *)*executable = *(size_t *)graph;
+    return OK;
+}
+API cuGraphDestroy(void *graph) { free(graph); return OK; }
+API cuGraphExecDestroy(void *executable) { free(executable); return OK; }
+API cuGraphUpload(void *executable, void *stream) { return OK; }
+API cuGraphLaunch(void *executable, void *stream) {
+    write_log("graph", *(size_t *)executable);
+    return outside();
+}
 
 /* --- memory --- */
 
@@ -200,6 +294,7 @@ API cuMemGetInfo_v2(size_t *available, size_t *total) {
 }
 
 API cuMemAlloc_v2(Pointer *pointer, size_t len) {
+    if (outside()) return outside();
     int fd = allocate(len);
     if (fd < 0) return OUT_OF_MEMORY;
     void *mapped = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -226,8 +321,35 @@ API cuMemFree_v2(Pointer pointer) {
 }
 API cuMemAllocAsync(Pointer *pointer, size_t len, void *stream) { return cuMemAlloc_v2(pointer, len); }
 API cuMemFreeAsync(Pointer pointer, void *stream) { return cuMemFree_v2(pointer); }
-API cuMemAllocHost_v2(void **pointer, size_t len) { return posix_memalign(pointer, 4096, len) ? OUT_OF_MEMORY : OK; }
-API cuMemFreeHost(void *pointer) { free(pointer); return OK; }
+
+/* Page-locked memory. */
+static struct Locked { char *start; size_t len; } locked[4096];
+static int is_locked(const void *pointer, size_t len) {
+    int found = 0;
+    pthread_mutex_lock(&lock);
+    for (size_t at = 0; at < sizeof locked / sizeof *locked; at++)
+        found |= locked[at].len && locked[at].start <= (char *)pointer && (char *)pointer + len <= locked[at].start + locked[at].len;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+API cuMemAllocHost_v2(void **pointer, size_t len) {
+    if (outside()) return outside();
+    if (posix_memalign(pointer, 4096, len)) return OUT_OF_MEMORY;
+    pthread_mutex_lock(&lock);
+    size_t at = 0;
+    while (at < sizeof locked / sizeof *locked && locked[at].len) at++;
+    if (at < sizeof locked / sizeof *locked) locked[at] = (struct Locked){*pointer, len};
+    pthread_mutex_unlock(&lock);
+    return OK;
+}
+API cuMemFreeHost(void *pointer) {
+    pthread_mutex_lock(&lock);
+    for (size_t at = 0; at < sizeof locked / sizeof *locked; at++)
+        if (locked[at].start == pointer) locked[at].len = 0;
+    pthread_mutex_unlock(&lock);
+    free(pointer);
+    return OK;
+}
 API cuMemHostRegister_v2(void *pointer, size_t len, unsigned flags) { return OK; }
 API cuMemHostUnregister(void *pointer) { return OK; }
 
@@ -323,12 +445,21 @@ static int writable(Pointer pointer, size_t len) {
 }
 
 API cuMemcpyHtoD_v2(Pointer target, const void *source, size_t len) {
+    if (outside()) return outside();
     if (!writable(target, len)) return INVALID_VALUE;
+    write_log(is_locked(source, len) ? "to-device-locked" : "to-device-pageable", len);
     usleep(1000 * number("STAND_IN_COPY_MS", 0));
     memcpy((void *)target, source, len);
     return OK;
 }
-API cuMemcpyDtoH_v2(void *target, Pointer source, size_t len) { memcpy(target, (void *)source, len); return OK; }
+static Result read_device(void *target, Pointer source, size_t len) {
+    if (outside()) return outside();
+    write_log(is_locked(target, len) ? "to-host-locked" : "to-host-pageable", len);
+    if (getenv("STAND_IN_READS_ZERO")) memset(target, 0, len);
+    else memcpy(target, (void *)source, len);
+    return OK;
+}
+API cuMemcpyDtoH_v2(void *target, Pointer source, size_t len) { return read_device(target, source, len); }
 API cuMemcpyHtoDAsync_v2(Pointer target, const void *source, size_t len, void *stream) {
     return cuMemcpyHtoD_v2(target, source, len);
 }
@@ -336,16 +467,25 @@ API cuMemcpyDtoHAsync_v2(void *target, Pointer source, size_t len, void *stream)
     return cuMemcpyDtoH_v2(target, source, len);
 }
 API cuMemcpyDtoDAsync_v2(Pointer target, Pointer source, size_t len, void *stream) {
-    return cuMemcpyHtoD_v2(target, (void *)source, len);
+    if (!writable(target, len)) return INVALID_VALUE;
+    memcpy((void *)target, (void *)source, len);
+    return health();
 }
 
 /* CUDA_MEMCPY2D_st. Its memory types are 1 for the host, and 2 for the device. */
 struct Side { size_t x, y; int type; void *host; Pointer device; void *array; size_t pitch; };
 struct Copy2D { struct Side source, target; size_t width, height; };
 API cuMemcpy2DAsync_v2(const struct Copy2D *copy, void *stream) {
-    const char *source = copy->source.type == 1 ? copy->source.host : (void *)copy->source.device;
-    char *target = copy->target.type == 1 ? copy->target.host : (void *)copy->target.device;
-    for (size_t y = 0; y < copy->height; y++)
-        memcpy(target + y * copy->target.pitch, source + y * copy->source.pitch, copy->width);
+    if (outside()) return outside();
+    int from_host = copy->source.type == 1, to_host = copy->target.type == 1;
+    const char *source = from_host ? copy->source.host : (void *)copy->source.device;
+    char *target = to_host ? copy->target.host : (void *)copy->target.device;
+    size_t len = copy->width * copy->height;
+    if (from_host) write_log(is_locked(source, len) ? "to-device-locked" : "to-device-pageable", len);
+    if (to_host) write_log(is_locked(target, len) ? "to-host-locked" : "to-host-pageable", len);
+    for (size_t y = 0; y < copy->height; y++) {
+        if (to_host && getenv("STAND_IN_READS_ZERO")) memset(target + y * copy->target.pitch, 0, copy->width);
+        else memcpy(target + y * copy->target.pitch, source + y * copy->source.pitch, copy->width);
+    }
     return OK;
 }

@@ -67,6 +67,15 @@ pub(crate) fn prepare(device: &::burn::tensor::Device) -> Result<(), String> {
     })
 }
 
+/// Whether a GPU has failed in this process, so that nothing can be computed on it any more: a kernel has read or written
+/// memory that it must not, for example. Waits for the work that the GPU has.
+#[cfg(any(feature = "cuda", feature = "libtorch"))]
+pub(crate) fn is_lost(device: &::burn::tensor::Device) -> bool {
+    let Some((index, _)) = on(device) else { return false };
+    let answer = sys::context::Gpu::open(index).map(|gpu| gpu.synchronize());
+    answer.is_ok_and(|answer| answer.is_err_and(|error| error.ends_the_context()))
+}
+
 /// The number of the GPU that a device is, and how its backend uses a copy there. `None` if it is
 /// another device.
 #[cfg(any(feature = "cuda", feature = "libtorch"))]

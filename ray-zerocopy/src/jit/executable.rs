@@ -35,6 +35,21 @@ pub(super) trait Callable: Send {
     fn kept_bytes(&self) -> u64 {
         0
     }
+
+    /// What the device has recorded.
+    fn recorded(&self) -> Recorded {
+        Recorded::default()
+    }
+}
+
+/// The kernels of a graph that a device has recorded. From [`Executable::recorded`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The number of shapes of the inputs for which the kernels are recorded. The eight that were used last are kept.
+    pub shapes: usize,
+    /// Why kernels are not recorded for other shapes. `None` if nothing has failed.
+    pub refused: Option<String>,
 }
 
 impl Executable {
@@ -54,6 +69,14 @@ impl Executable {
     /// in each call; memory that no call has used for a while is freed. 0 for other graphs.
     pub fn kept_bytes(&self) -> u64 {
         self.run.kept_bytes()
+    }
+
+    /// What the device has recorded: on `cuda` and `wgpu`, the kernels of a graph are recorded in the third run with inputs of
+    /// the same shapes, and started in one step from then on.
+    ///
+    /// A recording is only used if its results were those of ordinary runs, bit for bit. Other devices record nothing.
+    pub fn recorded(&self) -> Recorded {
+        self.run.recorded()
     }
 
     /// Device of the outputs: the device of a graph, and host memory for a TorchScript module.

@@ -31,7 +31,7 @@ pub(crate) mod traced_graph;
 pub(crate) mod wrapper;
 
 pub use self::compile::{CalibratedLayer, Calibration, Compile, instruction_set};
-pub use self::executable::Executable;
+pub use self::executable::{Executable, Recorded};
 pub use self::field::{GraphField, GraphSpec};
 pub use self::graph::info::{GraphInfo, Operand, PortInfo, StepInfo, TensorInfo, WeightInfo};
 pub use self::graph::profile::{Profile, StepProfile};

@@ -8,6 +8,7 @@
 //! | `byte_size` | sizes as text |
 //! | `cpu_placement` | affinity and niceness |
 //! | `fd_packet` | packets with file descriptors, over Unix sockets |
+//! | `last_call` | a worker process that ends after its current call |
 //! | `limits` | which limit caused an error of a system call |
 //! | `fork` | thread pools and mutexes in a child of `fork` |
 //! | `numa`, `numa_maps` | the NUMA nodes of the machine, and on which of them pages are |
@@ -26,6 +27,7 @@ pub(crate) mod byte_size;
 pub(crate) mod cpu_placement;
 pub(crate) mod fd_packet;
 pub(crate) mod fork;
+pub(crate) mod last_call;
 pub(crate) mod limits;
 pub(crate) mod numa;
 pub(crate) mod numa_maps;

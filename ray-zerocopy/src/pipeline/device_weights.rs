@@ -23,6 +23,17 @@ pub(crate) fn prepare(device: &Device) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Whether a device has failed in this process, so that it cannot compute there any more.
+pub(crate) fn is_lost(device: &Device) -> bool {
+    #[cfg(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux"))]
+    return crate::gpu::is_lost(device);
+    #[cfg(not(all(any(feature = "cuda", feature = "libtorch"), target_os = "linux")))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// The copy of an arena on a device.
 #[derive(Default)]
 pub(crate) struct DeviceWeights {

@@ -12,6 +12,8 @@ use crate::engine::served::MethodError;
 use crate::engine::served::{ItemSink, LoadRequest, LoadedProgram, Prewarm, Served};
 use crate::engine::sys::entry::{Change, ChangeBoth, FnToken};
 use crate::error::load::LoadError;
+use crate::os::last_call;
+use crate::pipeline::device_weights;
 use crate::pipeline::load::Loaded;
 use crate::pipeline::load::load;
 use crate::pipeline::rebuild::Root;
@@ -19,6 +21,9 @@ use crate::{device, panics};
 
 /// The function that runs a remote method in a worker: reads the arguments and writes the result.
 pub type Handler<P> = fn(&mut P, &mut Reader, &mut Writer) -> Result<(), WireError>;
+
+/// What an error says of a process whose GPU has failed.
+const LOST: &str = "The worker's process cannot use the GPU any more.";
 
 struct HostedPipeline<P> {
     pipeline: P,
@@ -52,12 +57,23 @@ impl<P: Root> Served for HostedPipeline<P> {
         let run: Handler<P> = handler.resolve().map_err(|error| wire("the call", error.to_string()))?;
         let mut reader = Reader::new(arguments, self.device.clone());
         let mut writer = Writer::with_items(items);
-        match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
-            Ok(Ok(())) => Ok(writer.finish()),
-            Ok(Err(WireError { graph: Some(error), .. })) => Err(MethodError::Graph(error)),
-            Ok(Err(error)) => Err(wire("an argument or the result", error.to_string())),
-            Err(panic) => Err(MethodError::Panicked(self.renew(panic))),
+        let failure = match panics::caught(|| run(&mut self.pipeline, &mut reader, &mut writer)) {
+            Ok(Ok(())) => return Ok(writer.finish()),
+            Ok(Err(error)) => Ok(error),
+            Err(panic) => Err(panic),
+        };
+        // A kernel that fails ends what the process has on the GPU: every later call would fail, too.
+        let is_lost = device_weights::is_lost(&self.device);
+        let with_end = |reason: String| if is_lost { format!("{reason}\n{LOST}") } else { reason };
+        if is_lost {
+            last_call::request();
         }
+        Err(match failure {
+            Ok(WireError { graph: Some(error), .. }) => MethodError::Graph(error),
+            Ok(error) => wire("an argument or the result", with_end(error.to_string())),
+            Err(panic) if is_lost => MethodError::Panicked(with_end(panic)),
+            Err(panic) => MethodError::Panicked(self.renew(panic)),
+        })
     }
 
     fn take_state(&mut self, old: &mut dyn Served, function: &FnToken) -> Result<Outgoing, MethodError> {

@@ -11,11 +11,14 @@
 //! | `source` | where the arena builder reads the bytes of a tensor |
 //! | `value` | named tensors of any rank and kind |
 //! | `copied` | tensors that were copied instead of borrowed |
+//! | `cube/` | recordings of kernels, on burn's CUDA and wgpu backends |
 //! | `libtorch/` | tensors over borrowed memory in LibTorch, and TorchScript modules |
 
 pub(crate) mod align;
 pub(crate) mod convert;
 pub(crate) mod copied;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+pub(crate) mod cube;
 pub(crate) mod dtype;
 pub(crate) mod host;
 pub(crate) mod kind;

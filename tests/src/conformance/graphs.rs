@@ -111,6 +111,40 @@ pub fn graph_matches_the_pipeline(spec: &Spec, device: &Device) {
     assert!(matches!(&error, ReplayError::Input { name, .. } if name == "ids"), "{error}");
 }
 
+/// Devices with a command queue record the kernels of a graph, and give the same results as before for other inputs.
+pub fn kernels_are_recorded(spec: &Spec, _: &Device) {
+    if spec.name.starts_with("libtorch") {
+        return;
+    }
+    let model = Mixed::new(&Device::flex());
+    let mut replay = graph(&model).load(spec.name).unwrap();
+    let mut check = |batch: i64, length: i64, round: i64| {
+        let (ids, padding) = inputs(batch, length, &Device::flex());
+        let ids = (ids + round) % 20;
+        let (image, positive) = model.forward(ids.clone(), padding.clone());
+        let outputs = replay.run(Values::new().with("ids", ids).with("padding", padding)).unwrap();
+        spec.same(outputs.data("image").unwrap(), image.into_data());
+        let found: Vec<bool> = outputs.data("positive").unwrap().iter().collect();
+        assert_eq!(found, positive.into_data().iter::<bool>().collect::<Vec<_>>());
+        replay.recorded()
+    };
+    let recorded: Vec<_> = (0..6).map(|round| check(2, 6, round)).collect();
+    assert_eq!(recorded[5].refused, None);
+    let expected = if spec.is_host { [0; 6] } else { [0, 0, 0, 1, 1, 1] };
+    assert_eq!(recorded.iter().map(|recorded| recorded.shapes).collect::<Vec<_>>(), expected);
+    // Other shapes are recorded apart, and the first ones are still there.
+    let shapes: Vec<_> = (0..4).map(|round| check(3, 5, round)).map(|recorded| recorded.shapes).collect();
+    assert_eq!(shapes, if spec.is_host { [0; 4] } else { [1, 1, 1, 2] });
+    check(2, 6, 3);
+    // Eight are kept. The one that was used least recently makes room.
+    for length in 3..12 {
+        (0..4).for_each(|round| drop(check(1, length, round)));
+    }
+    assert_eq!(check(1, 11, 5).shapes, if spec.is_host { 0 } else { 8 });
+    let again = check(3, 5, 7);
+    assert_eq!((again.shapes, again.refused), (if spec.is_host { 0 } else { 8 }, None));
+}
+
 /// Workers run a graph on the device without the pipeline's type.
 pub fn workers_run_a_graph(spec: &Spec, _: &Device) {
     if spec.name.starts_with("libtorch") {

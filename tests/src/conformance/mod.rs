@@ -111,7 +111,7 @@ macro_rules! conforms {
                 dtypes::empty_tensors_are_not_copied
                 memory::no_second_copy_in_the_heap memory::workers_share_the_pages memory::holder_keeps_the_copy
                 wrappers::tasks wrappers::actors wrappers::strict_is_an_error_of_the_worker
-                graphs::graph_matches_the_pipeline graphs::workers_run_a_graph
+                graphs::graph_matches_the_pipeline graphs::kernels_are_recorded graphs::workers_run_a_graph
                 errors::missing_device_is_an_error errors::worker_reports_the_missing_device
             );
         }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+mod calls;
+mod failures;
 mod sharing;
 
 use burn::tensor::{Device, Tensor};
@@ -74,7 +76,9 @@ fn environment_that_hides_gpus_is_named() {
 
 #[test]
 fn numbers_count_the_visible_gpus() {
-    if stand_in::reruns("numbers_count_the_visible_gpus", &[("CUDA_VISIBLE_DEVICES", "3")]) {
+    let environment = [("CUDA_VISIBLE_DEVICES", "3"), ("STAND_IN_DEVICES", "4")];
+    if stand_in::reruns("numbers_count_the_visible_gpus", &environment) {
+        device("cuda:0").unwrap();
         let text = device("cuda:3").unwrap_err().to_string();
         assert!(text.ends_with("; CUDA_VISIBLE_DEVICES shows this process only `3`, which it counts from 0"), "{text}");
     }

@@ -18,7 +18,7 @@ const MODEL: u64 = 4 * LAYER;
 /// A pipeline whose weights are read back, since the driver of these tests runs no kernels.
 #[derive(Pipeline)]
 #[pipeline(init = Weights::new)]
-struct Weights {
+pub(super) struct Weights {
     layers: Vec<Linear>,
 }
 
@@ -44,9 +44,9 @@ impl Weights {
     }
 }
 
-const CORNERS: [f32; 8] = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0];
+pub(super) const CORNERS: [f32; 8] = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0];
 
-fn arena() -> Arena {
+pub(super) fn arena() -> Arena {
     share(&Weights::new(&Device::flex())).unwrap()
 }
 
@@ -55,11 +55,11 @@ fn spawn(arena: &Arena, workers: usize) -> Actors<Weights> {
 }
 
 /// The allocations that are large enough to be a copy.
-fn copies() -> Vec<u64> {
+pub(super) fn copies() -> Vec<u64> {
     allocations().into_values().filter(|bytes| *bytes >= MODEL).collect()
 }
 
-fn kill(pid: u32) {
+pub(super) fn kill(pid: u32) {
     kill_process(Pid::from_raw(pid as i32).unwrap(), Signal::KILL).unwrap();
     eventually("the worker ends", || !is_alive(pid));
 }
@@ -139,18 +139,22 @@ fn memory_returns_when_a_pipeline_is_dropped() {
     }
 }
 
+/// Environment variable with the number of workers that `attaches_and_kills_leave_nothing` starts and kills.
+const ATTACHES: &str = "RAY_ZEROCOPY_ATTACHES";
+
 #[test]
 fn attaches_and_kills_leave_nothing() {
     if !reruns("sharing::attaches_and_kills_leave_nothing", &[]) {
         return;
     }
+    let attaches = std::env::var(ATTACHES).map_or(40, |number| number.parse().unwrap());
     let arena = arena();
     let keeper = spawn(&arena, 1);
     assert_eq!(keeper.actor(0).corners().wait().unwrap(), CORNERS);
     let before = allocations();
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let mut open = 0;
-    for round in 0..10 {
+    for round in 0..usize::div_ceil(attaches, 4) {
         let actors = spawn(&arena, 4);
         let calls: Vec<_> = actors.iter().map(|actor| actor.corners()).collect();
         for call in calls {

@@ -26,7 +26,7 @@ use super::transport::{Connection, Event, Received};
 use crate::arena::arena::Arena;
 use crate::engine::message::Outgoing;
 use crate::engine::program::Attached;
-use crate::os::limits;
+use crate::os::{last_call, limits};
 use crate::panics;
 
 /// Environment variable of a worker. Its value is the version of the protocol.
@@ -176,6 +176,13 @@ pub(crate) fn run(StartedAsWorker { connection, owner }: StartedAsWorker) -> ! {
             if error.kind() != std::io::ErrorKind::BrokenPipe {
                 eprintln!("ray-zerocopy worker {}: its socket failed: {error}", std::process::id());
             }
+            die();
+        }
+        if last_call::is_requested() {
+            eprintln!(
+                "ray-zerocopy worker {}: it ends, since it cannot compute on its device any more",
+                std::process::id()
+            );
             die();
         }
     }

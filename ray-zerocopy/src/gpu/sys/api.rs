@@ -59,6 +59,17 @@ impl DriverError {
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.code == 2
     }
+
+    /// Whether another process has the GPU for itself.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.code == 46
+    }
+
+    /// Whether the driver answers every call of this process with it from now on: a failed kernel, memory with an error that
+    /// cannot be corrected, or a GPU that is gone.
+    pub(crate) fn ends_the_context(&self) -> bool {
+        matches!(self.code, 4 | 201 | 214 | 220 | 226 | 700..=702 | 709..=710 | 714..=719 | 999)
+    }
 }
 
 impl fmt::Display for DriverError {

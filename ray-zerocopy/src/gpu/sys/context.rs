@@ -61,7 +61,13 @@ impl Gpu {
             gpu.enter()?;
             Ok(gpu)
         };
-        open().map_err(|error: DriverError| error.to_string())
+        open().map_err(|error: DriverError| match error.is_exclusive() {
+            true => format!(
+                "{error}: another process has the GPU, and its compute mode allows one at a time (`nvidia-smi -c 0` allows \
+                 several, and so does MPS)"
+            ),
+            false => error.to_string(),
+        })
     }
 
     /// Makes the GPU's context that of the calling thread, for the functions that use the current

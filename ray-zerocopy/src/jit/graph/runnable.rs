@@ -5,6 +5,7 @@ use super::exec::Execute;
 use super::profile::Profile;
 use crate::jit::executable::Callable;
 use crate::jit::executable::Executable;
+use crate::jit::executable::Recorded;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -45,6 +46,10 @@ impl Callable for Graph {
 
     fn kept_bytes(&self) -> u64 {
         self.executor.kept_bytes()
+    }
+
+    fn recorded(&self) -> Recorded {
+        self.executor.recorded()
     }
 }
 

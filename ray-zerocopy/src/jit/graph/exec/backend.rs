@@ -1,5 +1,6 @@
 //! The interface that a backend needs to run graphs, and the backends that implement it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use burn::backend::Flex;
@@ -18,6 +19,9 @@ use crate::jit::graph::fused::Fused;
 use crate::tensor::copied::CopiedTensor;
 use crate::tensor::value::Value;
 
+/// Computes outputs from inputs, on another thread.
+pub(super) type Run<'a, B> = dyn FnMut(Vec<HandleKind<B>>) -> Result<Vec<HandleKind<B>>, String> + Send + 'a;
+
 /// A backend that can run graphs.
 pub(super) trait Bridge: BackendIr {
     /// Extracts the backend's tensor. Returns `None` if the value is on another backend or device.
@@ -29,6 +33,28 @@ pub(super) trait Bridge: BackendIr {
     /// Address of the elements, or `None` if they are not in host memory.
     fn address(handle: &HandleKind<Self>) -> Option<*const u8>;
 
+    /// Kernels that a run has started, which the backend can start again.
+    type Recording: Send;
+
+    /// Records the kernels of `run`, which is called with tensors of the shapes of `inputs`. `kept` are the other tensors that
+    /// it reads. Returns `None` if the backend cannot record.
+    fn record(
+        _device: &Self::Device,
+        _inputs: &[HandleKind<Self>],
+        _kept: Vec<HandleKind<Self>>,
+        _run: &mut Run<'_, Self>,
+    ) -> Option<Result<Self::Recording, String>>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Starts recorded kernels with other inputs of the same shapes. Returns new tensors.
+    fn replay(recording: &mut Self::Recording, inputs: &[HandleKind<Self>]) -> Result<Vec<HandleKind<Self>>, String>
+    where
+        Self: Sized;
+
     /// Runs a fused operation. Returns `false` if the backend does not have them.
     fn fused(_fused: Fused, _operation: &CustomOpIr, _slots: &mut Slots<Self>) -> bool
     where
@@ -39,6 +65,12 @@ pub(super) trait Bridge: BackendIr {
 }
 
 impl Bridge for Flex {
+    type Recording = Infallible;
+
+    fn replay(recording: &mut Infallible, _: &[HandleKind<Self>]) -> Result<Vec<HandleKind<Self>>, String> {
+        match *recording {}
+    }
+
     fn fused(fused: Fused, operation: &CustomOpIr, slots: &mut Slots<Self>) -> bool {
         super::fused::run(fused, operation, slots);
         true
@@ -79,10 +111,14 @@ mod cube {
     use burn::backend::{BackendTensor, DispatchTensorKind};
     use burn::tensor::{Device, Tensor};
     use burn_backend::{BackendTypes, TensorMetadata};
+    use burn_cubecl::tensor::CubeTensor;
     use burn_ir::HandleKind;
     use burn_std::device::Device as _;
 
-    use super::Bridge;
+    use super::{Bridge, Run};
+    use crate::panics;
+    use crate::tensor::cube::{Recording, record};
+    use crate::tensor::kind::TensorKind;
     use crate::tensor::value::Value;
 
     /// CUDA and wgpu: the same backend of burn. The device selects one of them.
@@ -97,7 +133,55 @@ mod cube {
         }
     }
 
+    /// burn's tensor.
+    fn tensor(handle: HandleKind<Cube>) -> CubeTensor {
+        match handle {
+            HandleKind::Float(tensor)
+            | HandleKind::Int(tensor)
+            | HandleKind::Bool(tensor)
+            | HandleKind::Quantized(tensor) => tensor,
+        }
+    }
+
+    /// The tensor of a graph. Inputs and outputs are not quantised.
+    fn handle(tensor: CubeTensor) -> HandleKind<Cube> {
+        match TensorKind::of(tensor.dtype) {
+            TensorKind::Float => HandleKind::Float(tensor),
+            TensorKind::Int => HandleKind::Int(tensor),
+            TensorKind::Bool => HandleKind::Bool(tensor),
+        }
+    }
+
+    fn tensors(handles: Vec<HandleKind<Cube>>) -> Vec<CubeTensor> {
+        handles.into_iter().map(tensor).collect()
+    }
+
+    fn handles(tensors: Vec<CubeTensor>) -> Vec<HandleKind<Cube>> {
+        tensors.into_iter().map(handle).collect()
+    }
+
     impl Bridge for Cube {
+        type Recording = Recording;
+
+        fn record(
+            device: &Self::Device,
+            inputs: &[HandleKind<Self>],
+            kept: Vec<HandleKind<Self>>,
+            run: &mut Run<'_, Self>,
+        ) -> Option<Result<Recording, String>> {
+            let mut run = |inputs| run(handles(inputs)).map(tensors);
+            let recorded = panics::caught(|| {
+                let client = device.client();
+                record(&client, &tensors(inputs.to_vec()), tensors(kept), &mut run)
+            });
+            Some(recorded.and_then(|recorded| recorded))
+        }
+
+        fn replay(recording: &mut Recording, inputs: &[HandleKind<Self>]) -> Result<Vec<HandleKind<Self>>, String> {
+            let outputs = panics::caught(|| recording.run(&tensors(inputs.to_vec())));
+            outputs.and_then(|outputs| outputs).map(handles)
+        }
+
         fn inside(value: &Value, device: &Self::Device) -> Option<HandleKind<Self>> {
             // Another graphics card uses the same backend.
             if value.kind_of().device().to_id() != device.to_id() {

@@ -17,9 +17,11 @@ use super::buffers::Buffers;
 use super::kernels;
 use super::plan::ExecutionPlan;
 use super::plan_cache::PlanCache;
+use super::recording;
 use crate::arena::arena::Arena;
 use crate::error::graph::{GraphError, ReplayError};
-use crate::jit::graph::code::{GraphCode, Source};
+use crate::jit::executable::Recorded;
+use crate::jit::graph::code::{GraphCode, Port, Source};
 use crate::jit::graph::decode::Entries;
 use crate::jit::graph::passes;
 use crate::jit::graph::profile::Profile;
@@ -58,15 +60,17 @@ impl<B: Bridge> Slots<B> {
 }
 
 pub(super) struct Executor<B: Bridge> {
-    code: Arc<GraphCode>,
+    pub(super) code: Arc<GraphCode>,
     device: Device,
-    backend_device: B::Device,
+    pub(super) backend_device: B::Device,
     arena: Arena,
     slots: Slots<B>,
     /// Constants that do not depend on symbols, by slot.
-    constants: Vec<Option<HandleKind<B>>>,
+    pub(super) constants: Vec<Option<HandleKind<B>>>,
     /// Execution plans of recently used sizes.
-    plans: PlanCache<ExecutionPlan<B>>,
+    pub(super) plans: PlanCache<ExecutionPlan<B>>,
+    /// Whether runs are recorded.
+    records: bool,
 }
 
 impl<B: Bridge> Executor<B> {
@@ -121,6 +125,7 @@ impl<B: Bridge> Executor<B> {
             slots,
             constants,
             plans: PlanCache::new(),
+            records: recording::is_possible(code),
         };
         Ok((executor, copied))
     }
@@ -193,29 +198,39 @@ impl<B: Bridge> Executor<B> {
     }
 
     /// Resets the slots to the constants after a failed run.
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.slots.tensors.clone_from(&self.constants);
     }
 
-    /// Runs the graph. `observe` is called before the first operation, and after each one.
-    fn run(&mut self, inputs: Vec<Value>, mut observe: impl FnMut(&B::Device)) -> Result<Vec<Value>, ReplayError> {
-        let Self { code, device, backend_device, slots, plans, .. } = self;
-        let unready = || GraphError::Corrupted { reason: "it has no execution plan".to_owned() };
-        let plan = plans.front().ok_or_else(unready)?;
-        for (at, (value, port)) in inputs.into_iter().zip(&code.inputs).enumerate() {
+    /// The inputs as tensors of the backend.
+    pub(super) fn inputs(&self, inputs: Vec<Value>) -> Result<Vec<HandleKind<B>>, ReplayError> {
+        let handle = |(value, port): (Value, &Port)| {
             let input_error = |reason: String| ReplayError::Input {
                 name: port.name.clone(),
                 expected: "a tensor that its device can read".to_owned(),
                 found: reason,
             };
-            slots.tensors[at] = Some(match B::inside(&value, backend_device) {
-                Some(handle) => handle,
-                None => {
-                    let data = value.data().map_err(input_error)?;
-                    drop(value);
-                    handle::<B>(data, device, backend_device).map_err(input_error)?
-                }
-            });
+            if let Some(handle) = B::inside(&value, &self.backend_device) {
+                return Ok(handle);
+            }
+            let data = value.data().map_err(input_error)?;
+            drop(value);
+            handle::<B>(data, &self.device, &self.backend_device).map_err(input_error)
+        };
+        inputs.into_iter().zip(&self.code.inputs).map(handle).collect()
+    }
+
+    /// Runs the operations of the plan that was used last. `observe` is called before the first one, and after each one.
+    pub(super) fn operations(
+        &mut self,
+        inputs: Vec<HandleKind<B>>,
+        mut observe: impl FnMut(&B::Device),
+    ) -> Result<Vec<HandleKind<B>>, ReplayError> {
+        let Self { code, backend_device, slots, plans, .. } = self;
+        let unready = || GraphError::Corrupted { reason: "it has no execution plan".to_owned() };
+        let plan = plans.front().ok_or_else(unready)?;
+        for (at, input) in inputs.into_iter().enumerate() {
+            slots.tensors[at] = Some(input);
         }
         for (id, handle) in &plan.fixed {
             slots.tensors[*id] = Some(handle.clone());
@@ -233,23 +248,41 @@ impl<B: Bridge> Executor<B> {
             }
         });
         result.map_err(|reason| operation_error(plan.steps[at].number, &plan.steps[at].operation, reason))?;
-        let output = |port: &crate::jit::graph::code::Port| {
+        let output = |port: &Port| {
             let handle = slots.tensors.get(port.id.value() as usize).cloned().flatten();
-            handle.and_then(B::outside).ok_or_else(|| {
-                let reason = format!("output `{}` is not the result of an operation", port.name);
-                ReplayError::from(GraphError::Corrupted { reason })
-            })
+            handle.ok_or_else(|| no_output(port))
         };
         let outputs = code.outputs.iter().map(output).collect();
         plan.clear_slots(slots, code.inputs.len());
         slots.buffers.end_run();
         outputs
     }
+
+    /// The outputs as values.
+    pub(super) fn outputs(&self, outputs: Vec<HandleKind<B>>) -> Result<Vec<Value>, ReplayError> {
+        let output = |(handle, port)| B::outside(handle).ok_or_else(|| no_output(port));
+        outputs.into_iter().zip(&self.code.outputs).map(output).collect()
+    }
+
+    /// Runs the operations, one after the other.
+    fn run(&mut self, inputs: Vec<Value>, observe: impl FnMut(&B::Device)) -> Result<Vec<Value>, ReplayError> {
+        let inputs = self.inputs(inputs)?;
+        let outputs = self.operations(inputs, observe)?;
+        self.outputs(outputs)
+    }
+}
+
+fn no_output(port: &Port) -> ReplayError {
+    let reason = format!("output `{}` is not the result of an operation", port.name);
+    GraphError::Corrupted { reason }.into()
 }
 
 impl<B: Bridge> Execute for Executor<B> {
     fn execute(&mut self, sizes: &[usize], inputs: Vec<Value>) -> Result<Vec<Value>, ReplayError> {
-        let outputs = self.plan(sizes).and_then(|()| self.run(inputs, |_| ()));
+        let outputs = self.plan(sizes).and_then(|()| match self.records {
+            true => self.run_or_replay(inputs),
+            false => self.run(inputs, |_| ()),
+        });
         if outputs.is_err() {
             self.reset();
         }
@@ -258,6 +291,10 @@ impl<B: Bridge> Execute for Executor<B> {
 
     fn kept_bytes(&self) -> u64 {
         self.slots.buffers.bytes()
+    }
+
+    fn recorded(&self) -> Recorded {
+        recording::summary(self.plans.iter().map(|plan| &plan.recording))
     }
 
     fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError> {

@@ -7,6 +7,7 @@
 //! | `executor` | executes a graph on one backend |
 //! | `plan` | the operations with concrete sizes |
 //! | `plan_cache` | an LRU cache of plans |
+//! | `recording` | kernels of a run that the device starts again |
 //! | `fused` | the operations of compiled graphs |
 //! | `kernels` | direct kernels for frequent operations |
 
@@ -17,10 +18,12 @@ mod fused;
 pub(crate) mod kernels;
 pub(crate) mod plan;
 pub(crate) mod plan_cache;
+mod recording;
 
 use burn::tensor::DType;
 
 use crate::error::graph::ReplayError;
+use crate::jit::executable::Recorded;
 use crate::jit::graph::profile::Profile;
 use crate::tensor::value::Value;
 
@@ -31,6 +34,9 @@ pub(crate) trait Execute: Send {
 
     /// Bytes that are kept for the results of the next run.
     fn kept_bytes(&self) -> u64;
+
+    /// What the device has recorded.
+    fn recorded(&self) -> Recorded;
 
     /// Measures the operations of runs with these inputs.
     fn profile(&mut self, sizes: &[usize], inputs: &[Value], runs: usize) -> Result<Profile, ReplayError>;

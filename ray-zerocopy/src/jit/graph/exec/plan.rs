@@ -7,6 +7,7 @@ use burn_ir::{HandleKind, IrVisitorMut, OperationIr, TensorIr};
 
 use super::backend::Bridge;
 use super::executor::{Slots, constant_handle};
+use super::recording::Progress;
 use crate::error::graph::ReplayError;
 use crate::jit::graph::code::GraphCode;
 use crate::jit::graph::passes;
@@ -29,6 +30,8 @@ pub(super) struct ExecutionPlan<B: Bridge> {
     pub steps: Vec<PlannedOp>,
     /// Slots that are still filled after a run: outputs.
     retained: Vec<usize>,
+    /// The kernels of a run with these sizes.
+    pub recording: Progress<B>,
 }
 
 impl<B: Bridge> ExecutionPlan<B> {
@@ -83,7 +86,7 @@ impl<B: Bridge> ExecutionPlan<B> {
             let handle = constant_handle::<B>(data, device, backend_device, &format!("constant {at}"))?;
             fixed.push((code.inputs.len() + at, handle));
         }
-        Ok(Self { fixed, fixed_bytes, steps, retained: Vec::new() })
+        Ok(Self { fixed, fixed_bytes, steps, retained: Vec::new(), recording: Progress::default() })
     }
 
     /// Operations that depend only on constants. The first `inputs` tensors are inputs.

@@ -45,6 +45,16 @@ impl<T> PlanCache<T> {
     pub(super) fn front(&self) -> Option<&T> {
         self.0.first().map(|entry| &entry.plan)
     }
+
+    /// Iterates over the plans, the most recently used one first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|entry| &entry.plan)
+    }
+
+    /// As [`iter`](Self::iter), for changes.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|entry| &mut entry.plan)
+    }
 }
 
 #[cfg(test)]
